@@ -1,0 +1,2 @@
+//! The `fantail-loadtest` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Who may do what: origin policy, admin guard, admission. Never blocks a loop.

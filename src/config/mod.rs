@@ -1,0 +1,1 @@
+//! Raw configuration in, checked `Settings` out. Never read twice.

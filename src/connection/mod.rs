@@ -1,0 +1,1 @@
+//! One connection, sans-io: bytes and ticks in, effects out. Never a system call.

@@ -1,0 +1,1 @@
+//! What a URL speaks. An endpoint never calls another endpoint.

@@ -1,0 +1,1 @@
+//! The event loops: the only code that touches mio. Never parses.

@@ -1,0 +1,1 @@
+//! Topics, subscriptions, mailboxes and the router. Never writes to a socket.

@@ -1,0 +1,29 @@
+//! Fantail: a WebSocket fan-out edge.
+//!
+//! Rooms, from the bytes up: [`wire`] knows bytes, [`sys`] knows system calls; the rest needs the
+//! `server` feature. Calls point down only; everything upward or sideways is a mailbox entry.
+#![deny(missing_docs)]
+
+pub mod sys;
+pub mod wire;
+
+#[cfg(feature = "server")]
+pub mod auth;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod connection;
+#[cfg(feature = "server")]
+pub mod endpoint;
+#[cfg(feature = "server")]
+pub mod event_loop;
+#[cfg(feature = "server")]
+pub mod fanout;
+#[cfg(feature = "server")]
+pub mod metrics;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+pub mod transport;

@@ -1,0 +1,2 @@
+//! The `fantail` binary; everything is in the library.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Counters per loop and their Prometheus text. Never a lock on a hot path.

@@ -1,0 +1,1 @@
+//! Puts the rooms together: threads, signals, drain, stop.

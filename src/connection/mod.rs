@@ -1,1 +1,178 @@
-//! One connection, sans-io: bytes and ticks in, effects out. Never a system call.
+//! One connection, sans-io: what it costs at rest and what it may hold while something is in flight.
+//!
+//! Owns the per-connection state and its rules: phases, [`inbox`], [`outbox`], the single [`deadline`].
+//! The event loop feeds it bytes and ticks and carries out what comes of them. Never makes a system call,
+//! never reads a clock.
+
+pub mod deadline;
+pub mod outbox;
+pub mod session;
+
+use inbox::Inbox;
+use outbox::Outbox;
+use session::Session;
+
+/// Coarse time: 100 ms units since the process started.
+pub type Tick = u32;
+
+/// Milliseconds in one tick.
+pub const TICK_MS: u64 = 100;
+
+/// A topic index or list position that stands for "none".
+pub const NONE: u32 = u32::MAX;
+
+/// Where a connection is in its life. The phase's own data, if any, is in its [`Session`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// An HTTP head is awaited or arriving.
+    Head,
+    /// A request body is arriving.
+    Body,
+    /// The upgrade is done; frames flow.
+    Open,
+    /// Our close frame is out; the peer's is awaited.
+    Closing,
+    /// The last bytes are going out; what still comes in is discarded.
+    Lingering,
+}
+
+/// What an open connection speaks. One byte of the slot; endpoints are looked up by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Dialect {
+    /// HTTP only, so far.
+    Http,
+    /// `/echo`: every message goes back to its sender.
+    Echo,
+    /// `/ws`: the payload is the message.
+    Plain,
+}
+
+/// One bit each; a connection's small facts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// Reading stopped while input may be waiting; whoever empties the outbox runs the read turn.
+    pub const READ_OWED: Self = Self(1);
+    /// The peer left something it asked for unread: nothing is read until the outbox is empty.
+    pub const PAUSED: Self = Self(1 << 1);
+    /// A ping is out and unanswered.
+    pub const PINGED: Self = Self(1 << 2);
+    /// `?echo=0`: own messages are not delivered back.
+    pub const NO_ECHO: Self = Self(1 << 3);
+    /// The peer has ended its side of the stream.
+    pub const EOF_SEEN: Self = Self(1 << 4);
+    /// Our side of the stream is ended.
+    pub const WRITE_SHUT: Self = Self(1 << 5);
+    /// At least one request was answered: what is awaited is the next one.
+    pub const KEPT_ALIVE: Self = Self(1 << 6);
+    /// Accepted above a limit or while draining: answered 503 whatever it asks.
+    pub const REFUSED: Self = Self(1 << 7);
+
+    /// Whether all bits of `other` are set.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Sets the bits of `other`.
+    pub fn set(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Clears the bits of `other` and says whether any was set.
+    pub fn clear(&mut self, other: Self) -> bool {
+        let was = self.0 & other.0 != 0;
+        self.0 &= !other.0;
+        was
+    }
+}
+
+/// The state of one connection without its stream: 48 bytes, all that an idle one has.
+#[derive(Debug)]
+pub struct Connection {
+    /// Partial frame or message; `None` at rest.
+    pub inbox: Option<Box<Inbox>>,
+    /// What the kernel refused; `None` at rest.
+    pub outbox: Option<Box<Outbox>>,
+    /// What a phase needs beyond this struct; `None` at rest.
+    pub session: Option<Box<Session>>,
+    /// When [`deadline::Due`] strikes; `u32::MAX` for never.
+    pub deadline: Tick,
+    /// When the peer was last heard, or when a phase without progress began.
+    pub heard: Tick,
+    /// The loop's index of the first topic subscribed to, or [`NONE`].
+    pub topic: u32,
+    /// The place in that topic's subscriber list, or [`NONE`] while the join is on its way.
+    pub position: u32,
+    /// Index into the admission table; 0 when no per-address cap is on.
+    pub admission: u32,
+    /// Where in its life.
+    pub phase: Phase,
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// Small facts.
+    pub flags: Flags,
+    /// Why [`Connection::deadline`] is what it is.
+    pub due: deadline::Due,
+}
+
+impl Connection {
+    /// A connection accepted at `now`, awaiting a head.
+    #[must_use]
+    pub fn new(now: Tick) -> Self {
+        Self {
+            inbox: None,
+            outbox: None,
+            session: None,
+            deadline: Tick::MAX,
+            heard: now,
+            topic: NONE,
+            position: NONE,
+            admission: 0,
+            phase: Phase::Head,
+            dialect: Dialect::Http,
+            flags: Flags::default(),
+            due: deadline::Due::Nothing,
+        }
+    }
+
+    /// Whether anything waits for the kernel to take it.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    /// Whether messages of topics may still be delivered.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+}
+
+/// One entry of the slot table.
+#[derive(Debug)]
+pub struct Slot<S> {
+    /// The byte stream.
+    pub stream: S,
+    /// The loop's accept counter when this connection was accepted; a key with another value is stale.
+    pub generation: u32,
+    /// Everything else.
+    pub connection: Connection,
+}
+
+/// Stands for `slab`'s private entry, which has this shape: the compiler lays both out alike.
+enum TableEntry<T> {
+    #[allow(dead_code, reason = "only its size is asked for")]
+    Vacant(usize),
+    #[allow(dead_code, reason = "only its size is asked for")]
+    Occupied(T),
+}
+
+/// Bytes that the slot table stores per connection.
+pub const SLOT_ENTRY_BYTES: usize = size_of::<TableEntry<Slot<crate::transport::Stream>>>();
+
+const _: () = assert!(SLOT_ENTRY_BYTES <= 64, "a slot entry may cost at most 64 bytes");
+const _: () = assert!(size_of::<Connection>() == 48, "the per-connection state is 48 bytes");

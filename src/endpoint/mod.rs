@@ -1,1 +1,161 @@
-//! What a URL speaks. An endpoint never calls another endpoint.
+//! What a URL speaks: routing, and one file per endpoint. An endpoint never calls another endpoint.
+//!
+//! Driven by the event loop with whole requests; answers are bytes pushed into a buffer, or an upgrade.
+//! A new dialect touches this room and one match in the loop's frame turn.
+
+mod admin;
+mod plain;
+mod services;
+
+use crate::connection::Dialect;
+use crate::metrics::RefuseReason;
+use crate::wire::http::head::Head;
+use crate::wire::http::response::Response;
+use crate::wire::upgrade::{self, UpgradeRefusal};
+
+pub use services::{LoopHealth, Services};
+
+/// The page behind `GET /`.
+const PAGE: &str = include_str!("page/page.html");
+
+/// Headers of every HTML answer: nothing is loaded from elsewhere, nobody frames it.
+const PAGE_HEADERS: &[(&str, &str)] = &[
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; \
+         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-cache"),
+];
+
+/// Which listener a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The public one.
+    Client,
+    /// The operator's.
+    Admin,
+}
+
+/// What a request led to. The bytes to send are in the buffer.
+#[derive(Debug)]
+pub enum Answer {
+    /// A response.
+    Done {
+        /// Whether a further request may follow.
+        keep_alive: bool,
+        /// Set when the response is a refusal that is to be counted.
+        refused: Option<RefuseReason>,
+    },
+    /// A 101.
+    Upgrade(Opening),
+}
+
+/// How an upgraded connection starts.
+#[derive(Debug)]
+pub struct Opening {
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// Topics it is subscribed to before the 101 is sent.
+    pub topics: Vec<String>,
+    /// `?echo=0`.
+    pub no_echo: bool,
+}
+
+/// Bytes that the body of this request may have.
+///
+/// # Errors
+/// The request is refused whatever its body is.
+pub fn body_max(port: Port, head: &Head<'_>, services: &Services) -> Result<usize, RefuseReason> {
+    match port {
+        Port::Admin => admin::guard(head, services).map(|()| services.settings.limits.admin_body_bytes_max),
+        Port::Client => Ok(0),
+    }
+}
+
+/// Answers one request.
+pub fn respond(port: Port, head: &Head<'_>, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+    match port {
+        Port::Client => client(head, services, out),
+        Port::Admin => admin::respond(head, body, services, out),
+    }
+}
+
+fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
+    let opening = match head.path() {
+        "/" => return page(head, out),
+        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false },
+        path if path == "/ws" || path.starts_with("/ws/") => {
+            match plain::opening(path, head.query(), services.settings.limits.subscriptions_max) {
+                Ok(opening) => opening,
+                Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
+            }
+        }
+        _ => return refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
+    };
+    let upgrade = match upgrade::check(head) {
+        Ok(upgrade) => upgrade,
+        Err(error) => return upgrade_refusal(head, &error, out),
+    };
+    if services.origin.check(head.field("origin"), head.field("host")).is_err() {
+        return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
+    }
+    upgrade::write_accept(out, &upgrade, None, None);
+    Answer::Upgrade(opening)
+}
+
+fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {
+    if !matches!(head.method, "GET" | "HEAD") {
+        return refusal(head, RefuseReason::MethodNotAllowed, "this path answers GET and HEAD", out);
+    }
+    Response {
+        status: 200,
+        content_type: "text/html; charset=utf-8",
+        headers: PAGE_HEADERS,
+        body: PAGE.as_bytes(),
+        keep_alive: head.keep_alive,
+        head_only: head.method == "HEAD",
+    }
+    .write_into(out);
+    Answer::Done { keep_alive: head.keep_alive, refused: None }
+}
+
+fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -> Answer {
+    let reason = RefuseReason::of_head_status(error.status());
+    refusal(head, reason, error.reason(), out)
+}
+
+/// Answers a refusal that leaves the connection as it is.
+fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>) -> Answer {
+    write_refusal(reason, text, head.keep_alive, head.method == "HEAD", out);
+    Answer::Done { keep_alive: head.keep_alive, refused: Some(reason) }
+}
+
+/// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
+pub fn write_refusal(
+    reason: RefuseReason,
+    text: &str,
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut Vec<u8>,
+) {
+    let headers: &[(&str, &str)] = match reason.status() {
+        405 => &[("Allow", "GET, HEAD, POST")],
+        // RFC 6455, 4.4: the refusal names the version that is understood.
+        426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
+        503 => &[("Retry-After", "1")],
+        _ => &[],
+    };
+    Response {
+        status: reason.status(),
+        content_type: "text/plain; charset=utf-8",
+        headers,
+        body: format!("{text}\n").as_bytes(),
+        keep_alive,
+        head_only,
+    }
+    .write_into(out);
+}

@@ -1,0 +1,103 @@
+//! The one deadline of a connection: the nearest of all its timeouts, computed here and nowhere else.
+//!
+//! The event loop calls [`next`] after a turn changed something and finds what is due by a sweep. Never
+//! reads a clock.
+
+use super::{Connection, Flags, Phase, Tick};
+
+/// What is due when the deadline strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Due {
+    /// Never.
+    Nothing,
+    /// The head or body did not arrive.
+    Handshake,
+    /// No further request on a kept-alive connection.
+    KeepAlive,
+    /// The peer was silent: ping it.
+    Ping,
+    /// The ping was not answered.
+    Pong,
+    /// The outbox made no progress.
+    Write,
+    /// The peer's close frame did not come.
+    Close,
+    /// Lingering is over.
+    Linger,
+}
+
+/// Every timeout in ticks; 0 turns one off.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeoutTicks {
+    /// For a head or body to arrive.
+    pub handshake: Tick,
+    /// Between requests.
+    pub keep_alive: Tick,
+    /// Silence before a ping.
+    pub heartbeat: Tick,
+    /// For a ping to be answered.
+    pub pong: Tick,
+    /// For an outbox to make progress.
+    pub write: Tick,
+    /// For the peer's close frame.
+    pub close: Tick,
+    /// For the peer's end of stream.
+    pub linger: Tick,
+}
+
+/// The nearest timeout of `connection` and its reason.
+#[must_use]
+pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
+    let at = |base: Tick, span: Tick, due: Due| {
+        if span == 0 { (Tick::MAX, Due::Nothing) } else { (base.saturating_add(span), due) }
+    };
+    let phase = match connection.phase {
+        Phase::Head if connection.flags.has(Flags::KEPT_ALIVE) && connection.session.is_none() => {
+            at(connection.heard, ticks.keep_alive, Due::KeepAlive)
+        }
+        Phase::Head | Phase::Body => at(connection.heard, ticks.handshake, Due::Handshake),
+        Phase::Open if connection.flags.has(Flags::PINGED) => at(connection.heard, ticks.pong, Due::Pong),
+        Phase::Open => at(connection.heard, ticks.heartbeat, Due::Ping),
+        Phase::Closing => at(connection.heard, ticks.close, Due::Close),
+        // The linger time starts when the last byte is out; until then the write timeout rules.
+        Phase::Lingering if connection.has_backlog() => (Tick::MAX, Due::Nothing),
+        Phase::Lingering => at(connection.heard, ticks.linger, Due::Linger),
+    };
+    match &connection.outbox {
+        Some(outbox) => {
+            let write = at(outbox.progress, ticks.write, Due::Write);
+            if write.0 < phase.0 { write } else { phase }
+        }
+        None => phase,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::outbox::Outbox;
+
+    const TICKS: TimeoutTicks =
+        TimeoutTicks { handshake: 100, keep_alive: 150, heartbeat: 250, pong: 90, write: 80, close: 50, linger: 20 };
+
+    #[test]
+    fn the_nearest_timeout_wins() {
+        let mut connection = Connection::new(1_000);
+        assert_eq!(next(&connection, &TICKS), (1_100, Due::Handshake));
+        connection.phase = Phase::Open;
+        assert_eq!(next(&connection, &TICKS), (1_250, Due::Ping));
+        connection.outbox = Some(Box::new(Outbox::new(1_100)));
+        assert_eq!(next(&connection, &TICKS), (1_180, Due::Write));
+        connection.flags.set(Flags::PINGED);
+        assert_eq!(next(&connection, &TICKS), (1_090, Due::Pong));
+    }
+
+    #[test]
+    fn zero_turns_a_timeout_off() {
+        let mut connection = Connection::new(5);
+        connection.phase = Phase::Open;
+        let off = TimeoutTicks { heartbeat: 0, ..TICKS };
+        assert_eq!(next(&connection, &off), (Tick::MAX, Due::Nothing));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a phase needs beyond the slot: boxed, there only while needed, one variant per phase.
+//!
+//! Made and dropped by the event loop's turns. An idle connection on one topic has none.
+
+use crate::metrics::RefuseReason;
+
+/// Phase data.
+#[derive(Debug)]
+pub enum Session {
+    /// [`super::Phase::Head`]: the part of a head (or of pipelined requests) that has arrived.
+    Head(Vec<u8>),
+    /// [`super::Phase::Body`].
+    Body(Box<BodyState>),
+    /// [`super::Phase::Open`], when there is more than one topic or something to remember.
+    Open(OpenState),
+    /// [`super::Phase::Lingering`]: bytes discarded so far.
+    Lingering(usize),
+}
+
+/// A request whose body is arriving.
+#[derive(Debug)]
+pub struct BodyState {
+    /// The whole head, kept because the answer depends on it.
+    pub head: Vec<u8>,
+    /// The decoded body so far.
+    pub body: Vec<u8>,
+    /// Bytes the decoded body may have.
+    pub body_max: usize,
+    /// How the rest is framed.
+    pub framing: BodyFraming,
+}
+
+impl BodyState {
+    /// Takes what belongs to the body and returns how many bytes of `bytes` that was.
+    ///
+    /// # Errors
+    /// The body is too large or badly framed.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, RefuseReason> {
+        match &mut self.framing {
+            BodyFraming::Remaining(left) => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                self.body.extend_from_slice(bytes.get(..count).unwrap_or_default());
+                *left -= count as u64;
+                Ok(count)
+            }
+            BodyFraming::Chunked(decoder) => decoder
+                .feed(bytes, &mut self.body, self.body_max)
+                .map_err(|error| RefuseReason::of_head_status(error.status())),
+        }
+    }
+
+    /// Whether the whole body is there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match &self.framing {
+            BodyFraming::Remaining(left) => *left == 0,
+            BodyFraming::Chunked(decoder) => decoder.is_done(),
+        }
+    }
+}
+
+/// How a request body ends.
+#[derive(Debug)]
+pub enum BodyFraming {
+    /// Content-Length: bytes still to come.
+    Remaining(u64),
+    /// Transfer-Encoding: chunked.
+    Chunked(crate::wire::http::chunked::ChunkedDecoder),
+}
+
+/// What an open connection remembers beyond its slot.
+#[derive(Debug, Default)]
+pub struct OpenState {
+    /// Topics after the first.
+    pub topics: Vec<Subscription>,
+    /// Publishes ignored because the topic is not open to clients.
+    pub ignored_publishes: u32,
+    /// A publish that no mailbox had room for, to be tried again before anything else is read.
+    pub blocked: Option<Blocked>,
+}
+
+impl OpenState {
+    /// Whether nothing is worth keeping, so that the box can go.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty() && self.ignored_publishes == 0 && self.blocked.is_none()
+    }
+}
+
+/// A publish that waits for room.
+#[derive(Debug)]
+pub struct Blocked {
+    /// The message.
+    pub payload: Box<[u8]>,
+    /// Whether it came in a binary frame.
+    pub binary: bool,
+}
+
+/// One topic of a connection that has several.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscription {
+    /// The loop's index of the topic.
+    pub topic: u32,
+    /// The place in the topic's subscriber list, or [`super::NONE`].
+    pub position: u32,
+}

@@ -1,0 +1,100 @@
+//! The admin port: publishing, health, metrics. Never a client's business.
+//!
+//! Every request passes the guard first, because a browser on the operator's machine can reach loopback.
+
+use super::{Answer, Services, plain, refusal};
+use crate::auth::admin_guard;
+use crate::fanout::Draft;
+use crate::metrics::{RefuseReason, prometheus};
+use crate::sys::clock::monotonic_ms;
+use crate::wire::http::head::Head;
+use crate::wire::http::response::Response;
+use crate::wire::http::uri::query_pairs;
+
+/// Whether this request may reach the admin port at all.
+pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseReason> {
+    admin_guard::check(|name| head.field(name), &services.settings.admin.hosts).map_err(RefuseReason::from)
+}
+
+/// Answers one request.
+pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+    if let Err(reason) = guard(head, services) {
+        return refusal(head, reason, reason.text(), out);
+    }
+    if let Some(raw) = head.path().strip_prefix("/publish/") {
+        return publish(head, raw, body, services, out);
+    }
+    let read = matches!(head.method, "GET" | "HEAD");
+    match head.path() {
+        "/healthz" | "/readyz" | "/metrics" if !read => {
+            refusal(head, RefuseReason::MethodNotAllowed, "this path answers GET and HEAD", out)
+        }
+        "/healthz" => match services.stuck_loop(monotonic_ms()) {
+            Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
+            None => text(head, 200, "ok\n", out),
+        },
+        "/readyz" if services.is_draining() => text(head, 503, "draining\n", out),
+        "/readyz" => text(head, 200, "ready\n", out),
+        "/metrics" => {
+            let mut body = String::new();
+            prometheus::render(&services.counters, &mut body);
+            answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
+        }
+        _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
+    }
+}
+
+fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+    if head.method != "POST" {
+        return refusal(head, RefuseReason::MethodNotAllowed, "this path answers POST", out);
+    }
+    let name = match plain::topic_name(raw) {
+        Ok(name) => name,
+        Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
+    };
+    let binary = query_pairs(head.query().unwrap_or_default())
+        .flatten()
+        .any(|(name, value)| name == "binary" && value == "1");
+    if body.len() > services.settings.limits.message_bytes_max {
+        return refusal(head, RefuseReason::TooLarge, "the message is larger than limits.message_bytes_max", out);
+    }
+    // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
+    if !binary && std::str::from_utf8(body).is_err() {
+        return refusal(head, RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1", out);
+    }
+    let Ok(topic) = services.router.topic(&name) else {
+        return refusal(head, RefuseReason::Busy, "too many topics", out);
+    };
+    match services.router.publish(&topic, Draft::encode(None, binary, body), None) {
+        Ok(published) => {
+            services.counters[services.counters.len() - 1].publishes.add(1);
+            // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
+            let json = format!(
+                "{{\"epoch\":\"{:016x}\",\"offset\":{},\"subscribers\":{}}}\n",
+                published.epoch, published.offset, published.subscribers
+            );
+            answer(head, 200, "application/json", json.as_bytes(), out)
+        }
+        Err(_) => {
+            services.counters[services.counters.len() - 1].publishes_busy.add(1);
+            refusal(head, RefuseReason::Busy, RefuseReason::Busy.text(), out)
+        }
+    }
+}
+
+fn text(head: &Head<'_>, status: u16, body: &str, out: &mut Vec<u8>) -> Answer {
+    answer(head, status, "text/plain; charset=utf-8", body.as_bytes(), out)
+}
+
+fn answer(head: &Head<'_>, status: u16, content_type: &str, body: &[u8], out: &mut Vec<u8>) -> Answer {
+    Response {
+        status,
+        content_type,
+        headers: &[("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")],
+        body,
+        keep_alive: head.keep_alive,
+        head_only: head.method == "HEAD",
+    }
+    .write_into(out);
+    Answer::Done { keep_alive: head.keep_alive, refused: None }
+}

@@ -1,0 +1,83 @@
+//! The plain dialect: `/ws` and `/ws/TOPIC`. The payload of a WebSocket message is the message.
+//!
+//! Owns the reading of its URL. Publishing and delivery are the loop's and the router's.
+
+use super::Opening;
+use crate::connection::Dialect;
+use crate::wire::http::uri::{percent_decode, query_pairs};
+
+/// The topic of `/ws` itself.
+const LOBBY: &str = "lobby";
+
+/// Bytes a topic name may have.
+pub(super) const TOPIC_BYTES_MAX: usize = 200;
+
+/// Reads topics and options from path and query.
+///
+/// # Errors
+/// One line on what is wrong with them.
+pub(super) fn opening(path: &str, query: Option<&str>, topics_max: usize) -> Result<Opening, &'static str> {
+    let mut topics = vec![match path.strip_prefix("/ws/") {
+        Some(raw) => topic_name(raw)?,
+        None => LOBBY.to_owned(),
+    }];
+    let mut no_echo = false;
+    for pair in query_pairs(query.unwrap_or_default()) {
+        let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
+        match name.as_ref() {
+            "topic" => {
+                check_topic(&value)?;
+                if !topics.iter().any(|topic| *topic == value) {
+                    topics.push(value.into_owned());
+                }
+            }
+            "echo" => no_echo = value == "0",
+            _ => {}
+        }
+    }
+    if topics.len() > topics_max {
+        return Err("more topics than one connection may subscribe to");
+    }
+    Ok(Opening { dialect: Dialect::Plain, topics, no_echo })
+}
+
+/// The topic named by the rest of a path, percent-decoded once.
+///
+/// # Errors
+/// One line on what is wrong with it.
+pub(super) fn topic_name(raw: &str) -> Result<String, &'static str> {
+    let name = percent_decode(raw).map_err(|_| "the topic is not percent-encoded UTF-8")?;
+    check_topic(&name)?;
+    Ok(name.into_owned())
+}
+
+fn check_topic(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > TOPIC_BYTES_MAX {
+        return Err("a topic name has 1 to 200 bytes");
+    }
+    if name.chars().any(|c| c.is_control() || c == '*') {
+        return Err("a topic name has no control characters and no '*'");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_the_path_is_the_topic() {
+        let opening = opening("/ws/a%2Fb/c%20d", Some("topic=x&topic=x&topic=a+b&echo=0"), 64).expect("valid");
+        assert_eq!(opening.topics, ["a/b/c d", "x", "a b"]);
+        assert!(opening.no_echo);
+    }
+
+    #[test]
+    fn bad_names_are_refused() {
+        for path in ["/ws/", "/ws/a%00", "/ws/*", "/ws/%FF", "/ws/%2"] {
+            assert!(opening(path, None, 64).is_err(), "{path}");
+        }
+        assert!(opening(&format!("/ws/{}", "x".repeat(201)), None, 64).is_err());
+        assert!(opening("/ws/a", Some("topic=b"), 1).is_err());
+    }
+}

@@ -1,0 +1,137 @@
+//! What every loop and endpoint shares: settings, router, policies, counters, health.
+//!
+//! Made once by the server. Plain data and atomics; never a lock on a delivery path.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use super::Port;
+use crate::auth::{OriginPolicy, PublishPolicy};
+use crate::config::Settings;
+use crate::fanout::Router;
+use crate::metrics::LoopCounters;
+
+/// Milliseconds without a finished turn after which a loop counts as stuck.
+const STUCK_AFTER_MS: u64 = 5_000;
+
+/// Whether one loop turns. Written by the loop, read by `/healthz`.
+#[derive(Debug, Default)]
+pub struct LoopHealth {
+    /// When the turn in progress began, in milliseconds since the start, plus one; 0 while asleep in poll.
+    busy_since_ms: AtomicU64,
+    /// How its descriptor table was made, as `TableMode` says it.
+    pub table: std::sync::OnceLock<String>,
+    /// Connections it may hold.
+    pub capacity: AtomicUsize,
+}
+
+impl LoopHealth {
+    /// The loop begins a turn.
+    pub fn wakes(&self, now_ms: u64) {
+        self.busy_since_ms.store(now_ms + 1, Ordering::Relaxed);
+    }
+
+    /// The loop goes to sleep in poll.
+    pub fn sleeps(&self) {
+        self.busy_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self, now_ms: u64) -> bool {
+        let since = self.busy_since_ms.load(Ordering::Relaxed);
+        since != 0 && now_ms.saturating_sub(since - 1) > STUCK_AFTER_MS
+    }
+}
+
+/// Everything shared.
+pub struct Services {
+    /// The checked configuration.
+    pub settings: Settings,
+    /// Topics.
+    pub router: Arc<Router>,
+    /// Who may connect from a page.
+    pub origin: OriginPolicy,
+    /// What clients may publish to.
+    pub publish: PublishPolicy,
+    /// Client loops first, the admin loop last.
+    pub counters: Vec<Arc<LoopCounters>>,
+    /// In the order of `counters`.
+    pub health: Vec<LoopHealth>,
+    /// Client connections the process may hold.
+    pub connections_max: usize,
+    /// Client loops that have a listener.
+    pub listening: AtomicUsize,
+    /// Whether fan-outs are cut into turns; off only to measure what that is worth.
+    pub chunked: bool,
+    open: AtomicUsize,
+    draining: AtomicBool,
+}
+
+impl Services {
+    /// Puts them together for `loops` client loops and one admin loop.
+    #[must_use]
+    pub fn new(settings: Settings, router: Arc<Router>, loops: usize, connections_max: usize) -> Self {
+        Self {
+            origin: OriginPolicy::new(&settings.origin),
+            publish: PublishPolicy::new(&settings.publish),
+            settings,
+            router,
+            counters: (0..=loops).map(|_| Arc::default()).collect(),
+            health: (0..=loops).map(|_| LoopHealth::default()).collect(),
+            connections_max,
+            listening: AtomicUsize::new(loops),
+            chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
+            open: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// The counters of loop `index`.
+    ///
+    /// # Panics
+    /// On an index that the server did not make.
+    #[must_use]
+    pub fn counters_of(&self, index: usize) -> &Arc<LoopCounters> {
+        &self.counters[index]
+    }
+
+    /// Client loops; the admin loop's index is this number.
+    #[must_use]
+    pub fn loops(&self) -> usize {
+        self.counters.len() - 1
+    }
+
+    /// Counts a connection in; `false` when it is one too many and must be refused. Counted in either case.
+    pub fn connection_opened(&self, port: Port) -> bool {
+        port == Port::Admin || self.open.fetch_add(1, Ordering::Relaxed) < self.connections_max
+    }
+
+    /// Counts a connection out.
+    pub fn connection_closed(&self, port: Port) {
+        if port == Port::Client {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Client connections open now.
+    #[must_use]
+    pub fn connections_open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// From now on not ready.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is on its way out.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The first loop that has not turned for five seconds.
+    #[must_use]
+    pub fn stuck_loop(&self, now_ms: u64) -> Option<usize> {
+        self.health.iter().position(|health| health.is_stuck(now_ms))
+    }
+}

@@ -1,0 +1,131 @@
+//! How connections end: close handshake, lingering close, and giving the slot back.
+//!
+//! Nobody is closed with bytes unread or unsent if it can be helped, because `close()` with unread input
+//! makes the kernel throw the send queue away: last bytes, end of stream, read until the peer's end, close.
+
+use super::core::Core;
+use super::write_turn::Asked;
+use crate::connection::session::Session;
+use crate::connection::{Flags, Phase};
+use crate::fanout::Key;
+use crate::metrics::CloseReason;
+use crate::transport::Socket;
+use crate::wire::close::close_payload;
+use crate::wire::frame::{Opcode, push_frame};
+
+/// Slots of one loop that may linger at a time; above it a finished connection is closed at once.
+const LINGERING_MAX: usize = 1_024;
+
+impl<S: Socket> Core<S> {
+    /// Starts the closing handshake from our side (RFC 6455, 7.1.2): a close frame, then the peer's is awaited.
+    pub(super) fn start_close(&mut self, key: Key, reason: CloseReason) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.phase != Phase::Open {
+            return;
+        }
+        slot.connection.phase = Phase::Closing;
+        slot.connection.heard = self.now;
+        self.unsubscribe_all(key.slot);
+        self.send_close_frame(key, reason.close_code().unwrap_or(1000), reason.text());
+        self.counters.close_started(reason);
+        self.rearm(key.slot);
+    }
+
+    /// Fails the connection (RFC 6455, 7.1.7): a close frame, end of stream, and what still comes is discarded.
+    pub(super) fn fail(&mut self, key: Key, reason: CloseReason, code: u16, text: &str) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.phase == Phase::Open {
+            self.send_close_frame(key, code, text);
+        }
+        self.finish(key, reason);
+    }
+
+    /// Sends a close frame.
+    pub(super) fn send_close_frame(&mut self, key: Key, code: u16, text: &str) {
+        let mut payload = [0; 125];
+        let len = close_payload(&mut payload, code, text);
+        let mut frame = Vec::with_capacity(len + 2);
+        push_frame(&mut frame, Opcode::Close, payload.get(..len).unwrap_or_default(), None);
+        self.send_own(key, &frame, Asked::No);
+    }
+
+    /// Everything is said: flush, end our side, linger until the peer ends its own.
+    pub(super) fn finish(&mut self, key: Key, reason: CloseReason) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.phase == Phase::Lingering {
+            return;
+        }
+        self.unsubscribe_all(key.slot);
+        self.counters.closed(reason);
+        let full = self.lingering >= LINGERING_MAX;
+        let now = self.now;
+        let Some(slot) = self.slots.get(key) else { return };
+        let connection = &mut slot.connection;
+        connection.phase = Phase::Lingering;
+        connection.heard = now;
+        connection.inbox = None;
+        connection.session = None;
+        connection.flags.clear(Flags::PAUSED);
+        self.lingering += 1;
+        if full {
+            return self.free(key.slot, reason);
+        }
+        if !connection.has_backlog() {
+            self.end_writing(key);
+        }
+        self.rearm(key.slot);
+    }
+
+    /// The last byte is with the kernel: end our side; done if the peer's has ended too.
+    pub(super) fn end_writing(&mut self, key: Key) {
+        let now = self.now;
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.flags.has(Flags::EOF_SEEN) {
+            return self.free(key.slot, CloseReason::Normal);
+        }
+        slot.connection.flags.set(Flags::WRITE_SHUT);
+        slot.connection.heard = now;
+        if slot.stream.shutdown_write().is_err() {
+            return self.free(key.slot, CloseReason::PeerReset);
+        }
+        self.rearm(key.slot);
+        // Input may have been left in the queue by whatever ended the conversation.
+        self.ready.push_back(key);
+    }
+
+    /// Gives the slot back and closes the stream.
+    pub(super) fn free(&mut self, index: u32, reason: CloseReason) {
+        self.unsubscribe_all(index);
+        let Some(slot) = self.slots.remove(index) else { return };
+        if slot.connection.phase == Phase::Lingering {
+            self.lingering -= 1;
+        } else {
+            self.counters.closed(reason);
+        }
+        if let Some(outbox) = &slot.connection.outbox {
+            self.counters.outbox_bytes.sub(outbox.bytes() as u64);
+        }
+        self.counters.connections_closed.add(1);
+        self.services.connection_closed(self.port);
+    }
+
+    /// Ends every subscription of a slot, waiting joins included.
+    pub(super) fn unsubscribe_all(&mut self, index: u32) {
+        let Some(slot) = self.slots.at(index) else { return };
+        let connection = &mut slot.connection;
+        let first = crate::connection::session::Subscription {
+            topic: std::mem::replace(&mut connection.topic, crate::connection::NONE),
+            position: std::mem::replace(&mut connection.position, crate::connection::NONE),
+        };
+        let more = match connection.session.as_deref_mut() {
+            Some(Session::Open(open)) => std::mem::take(&mut open.topics),
+            _ => Vec::new(),
+        };
+        if first.topic == crate::connection::NONE {
+            return;
+        }
+        for subscription in std::iter::once(first).chain(more) {
+            self.leave(index, subscription);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! One loop without its kernel: the slots, the topics they subscribe to, the ready list and the clock.
+//!
+//! Driven by the shell in `run` (or by a simulation), which reports accepted streams, readiness, mailbox
+//! entries and the time. Every entry point does a bounded amount of work and never blocks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::drain::DrainState;
+use super::slots::SlotTable;
+use crate::connection::deadline::{self, TimeoutTicks};
+use crate::connection::outbox::OutboxLimits;
+use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
+use crate::endpoint::{Port, Services};
+use crate::fanout::{Control, Key, LocalTopics, RouterError};
+use crate::metrics::{CloseReason, LoopCounters};
+use crate::transport::Socket;
+
+/// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes joined for one `send`.
+pub const JOINED_BYTES: usize = 64 * 1024;
+
+/// What the kernel said of one stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readiness {
+    /// Input, or the end of it.
+    pub readable: bool,
+    /// Room in the send queue.
+    pub writable: bool,
+    /// The peer ended its side: no further edge will announce what is still to be read.
+    pub read_closed: bool,
+    /// The stream is broken.
+    pub error: bool,
+}
+
+/// One loop's state. `S` is the stream type.
+pub struct Core<S> {
+    /// Everybody connected to this loop.
+    pub(super) slots: SlotTable<S>,
+    /// Topics with a subscriber on this loop.
+    pub(super) topics: LocalTopics,
+    /// What all loops share.
+    pub(super) services: Arc<Services>,
+    /// This loop's counters.
+    pub(super) counters: Arc<LoopCounters>,
+    /// Whose turn ran out of budget.
+    pub(super) ready: VecDeque<Key>,
+    /// Publishers waiting for room in a mailbox.
+    pub(super) blocked: VecDeque<Key>,
+    /// What was read last; taken out during a read turn.
+    pub(super) scratch: Vec<u8>,
+    /// Frames joined for one `send`.
+    pub(super) joined: Vec<u8>,
+    /// What a read turn answers.
+    pub(super) out: Vec<u8>,
+    /// Reused list of keys a sweep found.
+    pub(super) due: Vec<Key>,
+    /// Set while draining.
+    pub(super) draining: Option<DrainState>,
+    pub(super) timeouts: TimeoutTicks,
+    pub(super) outbox_limits: OutboxLimits,
+    pub(super) now: Tick,
+    pub(super) index: usize,
+    pub(super) port: Port,
+    pub(super) generation: u32,
+    pub(super) lingering: usize,
+}
+
+impl<S: Socket> Core<S> {
+    /// Loop number `index`, serving `port`.
+    ///
+    /// # Errors
+    /// The router serves no loop of this index.
+    pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
+        let counters = Arc::clone(services.counters_of(index));
+        let limits = &services.settings.outbox;
+        Ok(Self {
+            slots: SlotTable::default(),
+            topics: LocalTopics::new(Arc::clone(&services.router), index)?,
+            counters,
+            ready: VecDeque::new(),
+            blocked: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            joined: Vec::new(),
+            out: Vec::new(),
+            due: Vec::new(),
+            draining: None,
+            timeouts: timeout_ticks(&services),
+            outbox_limits: OutboxLimits {
+                messages_max: u32::try_from(limits.messages_max).unwrap_or(u32::MAX),
+                bytes_max: limits.bytes_max,
+            },
+            now: 0,
+            index,
+            port,
+            generation: 0,
+            lingering: 0,
+            services,
+        })
+    }
+
+    /// Tells the time; never goes back.
+    pub fn set_now(&mut self, now: Tick) {
+        self.now = self.now.max(now);
+    }
+
+    /// Connections on this loop.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Takes in an accepted stream. With `refused` its request is answered 503, whatever it is.
+    pub fn on_accepted(&mut self, stream: S, refused: bool) -> Key {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let mut connection = Connection::new(self.now);
+        if refused {
+            connection.flags.set(Flags::REFUSED);
+        }
+        let slot = self.slots.insert(Slot { stream, generation, connection });
+        self.rearm(slot);
+        Key { slot, generation }
+    }
+
+    /// Runs the turns that one readiness event asks for.
+    pub fn on_event(&mut self, key: Key, readiness: Readiness) {
+        let Some(slot) = self.slots.get(key) else {
+            self.counters.stale_keys.add(1);
+            return;
+        };
+        if readiness.writable && slot.connection.has_backlog() {
+            self.write_turn(key);
+        }
+        if readiness.readable || readiness.read_closed || readiness.error {
+            self.read_turn(key, readiness.read_closed || readiness.error);
+        }
+    }
+
+    /// Gives everybody on the ready list one more turn; those put on it meanwhile wait for the next call.
+    pub fn run_ready(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
+            if self.slots.get(key).is_some_and(|slot| slot.connection.has_backlog()) {
+                self.write_turn(key);
+            }
+            // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
+            self.read_turn(key, true);
+        }
+    }
+
+    /// Files what waits in the mailbox; what concerns the loop as a whole goes to `on_control`.
+    pub fn drain_mailbox(&mut self, on_control: impl FnMut(Control)) {
+        self.topics.drain_mailbox(on_control);
+    }
+
+    /// Whether the loop must not sleep.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.topics.has_work()
+    }
+
+    /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`
+    /// when nothing is, so that an idle loop makes no wake-ups.
+    #[must_use]
+    pub fn sleep_ms(&self, now_ms: u64) -> Option<u64> {
+        if self.has_work() {
+            return Some(0);
+        }
+        if !self.blocked.is_empty() {
+            return Some(1);
+        }
+        let sweep = self.slots.next_due();
+        let drain = self.draining.as_ref().map(|_| self.now + 1);
+        let next = [sweep, drain].into_iter().flatten().min()?;
+        Some((u64::from(next) * TICK_MS).saturating_sub(now_ms))
+    }
+
+    /// Recomputes the one deadline of a slot.
+    pub(super) fn rearm(&mut self, slot: u32) {
+        let Some(entry) = self.slots.at(slot) else { return };
+        let (deadline, due) = deadline::next(&entry.connection, &self.timeouts);
+        let current = (entry.connection.deadline, entry.connection.due);
+        // A later deadline for the same reason is found when the earlier one strikes: an active connection
+        // need not touch its page's schedule on every message.
+        if due == current.1 && deadline > current.0 && current.0 > self.now {
+            return;
+        }
+        if (deadline, due) != current {
+            self.slots.set_deadline(slot, deadline, due);
+        }
+    }
+
+    /// Closes at once, for a reason that leaves nothing to say to the peer.
+    pub(super) fn abort(&mut self, key: Key, reason: CloseReason) {
+        if self.slots.get(key).is_some() {
+            self.free(key.slot, reason);
+        }
+    }
+}
+
+fn timeout_ticks(services: &Services) -> TimeoutTicks {
+    let ticks = |span: std::time::Duration| {
+        if span.is_zero() { 0 } else { (span.as_millis() as u64).div_ceil(TICK_MS).min(u64::from(Tick::MAX)) as Tick }
+    };
+    let timeouts = &services.settings.timeouts;
+    TimeoutTicks {
+        handshake: ticks(timeouts.handshake),
+        keep_alive: ticks(timeouts.keep_alive),
+        heartbeat: ticks(timeouts.heartbeat),
+        pong: ticks(timeouts.pong),
+        write: ticks(timeouts.write),
+        close: ticks(timeouts.close),
+        linger: ticks(timeouts.linger),
+    }
+}

@@ -1,0 +1,65 @@
+//! Draining: everybody is told 1001, spread over the drain time, so that their reconnects are no storm.
+
+use super::core::Core;
+use crate::connection::{Phase, Tick};
+use crate::fanout::Key;
+use crate::metrics::CloseReason;
+use crate::transport::Socket;
+
+/// How far the drain has come.
+#[derive(Debug)]
+pub struct DrainState {
+    started: Tick,
+    /// Ticks over which the close frames are spread.
+    spread: Tick,
+    /// Connections when it started.
+    total: usize,
+    told: usize,
+    /// Slot index to go on from; `None` when everybody was told.
+    next: Option<u32>,
+}
+
+impl<S: Socket> Core<S> {
+    /// Starts to drain; the close frames go out evenly over `spread` ticks.
+    pub fn start_drain(&mut self, spread: Tick) {
+        if self.draining.is_none() {
+            let total = self.slots.len();
+            self.draining = Some(DrainState { started: self.now, spread, total, told: 0, next: Some(0) });
+        }
+    }
+
+    /// Whether the drain is over: nobody is connected any more.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining.is_some() && self.slots.is_empty()
+    }
+
+    /// Tells as many as the elapsed time asks for.
+    pub fn drain_turn(&mut self) {
+        let Some(state) = &mut self.draining else { return };
+        let elapsed = u64::from(self.now - state.started) + 1;
+        let share = (state.total as u64 * elapsed).div_ceil(u64::from(state.spread.max(1)));
+        let target = if elapsed >= u64::from(state.spread) { usize::MAX } else { share as usize };
+        let Some(from) = state.next else { return };
+        let count = target.saturating_sub(state.told);
+        if count == 0 {
+            return;
+        }
+        let mut keys = Vec::new();
+        state.next = self.slots.keys_from(from, count, &mut keys);
+        state.told += keys.len();
+        for key in keys {
+            self.tell_leaving(key);
+        }
+    }
+
+    fn tell_leaving(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        match slot.connection.phase {
+            Phase::Open => self.start_close(key, CloseReason::Drain),
+            Phase::Head if slot.connection.session.is_none() => self.finish(key, CloseReason::Drain),
+            // A request on its way is answered 503 when its head is complete, or times out.
+            Phase::Head | Phase::Body | Phase::Closing | Phase::Lingering => {}
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The fan-out turn: one topic's next few deliveries, each a single `send` where the kernel takes it.
+//!
+//! A fan-out is cut into turns, and the loop polls between them, so that an echo does not wait for a
+//! broadcast to end. The cursor is the topic's; see `fanout::subscriptions`.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use super::slots::SlotTable;
+use crate::connection::outbox::{Admitted, Outbox};
+use crate::connection::session::Session;
+use crate::connection::{Flags, NONE};
+use crate::fanout::subscriptions::TURN_DELIVERIES;
+use crate::fanout::{Batch, Key, Message, Moved};
+use crate::metrics::CloseReason;
+use crate::transport::Socket;
+
+/// Time after which a turn ends although deliveries are left.
+const TURN_TIME: Duration = Duration::from_micros(500);
+
+/// Deliveries between two looks at the time.
+const CLOCK_EVERY: u32 = 32;
+
+impl<S: Socket> Core<S> {
+    /// Runs one topic's turn, if any topic has something to deliver.
+    pub fn fanout_turn(&mut self) {
+        let index = self.index;
+        let slots = &mut self.slots;
+        let deliveries = if self.services.chunked { TURN_DELIVERIES } else { u32::MAX };
+        let Some(mut turn) =
+            self.topics.begin_turn(deliveries, |local, key, position| listed(slots, local, key, position))
+        else {
+            return;
+        };
+        let started = Instant::now();
+        let mut until_clock = CLOCK_EVERY;
+        while let Some(slot) = self.topics.next_subscriber(&mut turn) {
+            self.deliver(index, slot, turn.batch());
+            until_clock -= 1;
+            if until_clock == 0 {
+                if self.services.chunked && started.elapsed() > TURN_TIME {
+                    break;
+                }
+                until_clock = CLOCK_EVERY;
+            }
+        }
+        let slots = &mut self.slots;
+        self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+    }
+
+    fn deliver(&mut self, loop_index: usize, index: u32, batch: &Batch) {
+        let Some(slot) = self.slots.at(index) else { return };
+        if slot.connection.flags.has(Flags::NO_ECHO) {
+            let generation = slot.generation;
+            let own = |message: &Message| {
+                message.origin().is_some_and(|origin| {
+                    origin.loop_index as usize == loop_index
+                        && origin.slot == index
+                        && origin.generation == generation
+                })
+            };
+            if batch.messages().iter().any(own) {
+                for message in batch.messages().iter().filter(|message| !own(message)) {
+                    self.deliver_frames(index, message.frame(), std::slice::from_ref(message));
+                }
+                return;
+            }
+        }
+        self.deliver_frames(index, batch.frames(), batch.messages());
+    }
+
+    fn deliver_frames(&mut self, index: u32, frames: &[u8], messages: &[Message]) {
+        let Some(slot) = self.slots.at(index) else { return };
+        let mut sent = 0;
+        if !slot.connection.has_backlog() {
+            match slot.stream.try_write(frames) {
+                Ok(count) if count == frames.len() => {
+                    self.counters.deliveries.add(messages.len() as u64);
+                    self.counters.bytes_sent.add(count as u64);
+                    return;
+                }
+                Ok(count) => sent = count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return self.free(index, CloseReason::PeerReset),
+            }
+            self.counters.would_blocks.add(1);
+            self.counters.bytes_sent.add(sent as u64);
+        }
+        self.queue_messages(index, messages, sent);
+    }
+
+    /// Queues what the kernel refused; the first `sent` bytes of the messages are with it already.
+    fn queue_messages(&mut self, index: u32, messages: &[Message], mut sent: usize) {
+        let now = self.now;
+        let Some(slot) = self.slots.at(index) else { return };
+        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
+        let before = outbox.bytes();
+        let mut dropped = 0;
+        for message in messages {
+            let len = message.frame().len();
+            if sent >= len {
+                sent -= len;
+            } else if sent > 0 {
+                outbox.push_rest(message.clone(), sent);
+                sent = 0;
+            } else if outbox.admit(message, &self.outbox_limits) == Admitted::Dropped {
+                dropped += 1;
+            }
+        }
+        self.counters.outbox_bytes.add((outbox.bytes() - before) as u64);
+        self.counters.drops_newest.add(dropped);
+        self.counters.deliveries.add(messages.len() as u64 - dropped);
+        self.rearm(index);
+    }
+}
+
+/// A join has come up: lists the connection if it still waits for this topic.
+fn listed<S>(slots: &mut SlotTable<S>, local: u32, key: Key, position: u32) -> bool {
+    slots.get(key).is_some() && place(slots, local, key.slot, |at| *at == NONE, position)
+}
+
+fn set_position<S>(slots: &mut SlotTable<S>, local: u32, moved: Moved) {
+    place(slots, local, moved.slot, |_| true, moved.position);
+}
+
+/// Writes a slot's position in the list of topic `local`, if it has that topic and `allow` agrees.
+pub(super) fn place<S>(
+    slots: &mut SlotTable<S>,
+    local: u32,
+    slot: u32,
+    allow: impl Fn(&u32) -> bool,
+    position: u32,
+) -> bool {
+    let Some(slot) = slots.at(slot) else { return false };
+    let connection = &mut slot.connection;
+    let at = if connection.topic == local {
+        &mut connection.position
+    } else {
+        let Some(Session::Open(open)) = connection.session.as_deref_mut() else { return false };
+        match open.topics.iter_mut().find(|subscription| subscription.topic == local) {
+            Some(subscription) => &mut subscription.position,
+            None => return false,
+        }
+    };
+    let allowed = allow(at);
+    if allowed {
+        *at = position;
+    }
+    allowed
+}

@@ -1,0 +1,248 @@
+//! Frames of an upgraded connection: messages to the dialect, control frames answered, violations closed.
+//!
+//! Driven by the read turn with bytes that are unmasked in place.
+
+use super::core::Core;
+use super::write_turn::Asked;
+use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed};
+use crate::connection::session::{Blocked, OpenState, Session};
+use crate::connection::{Dialect, Flags, Phase};
+use crate::fanout::{Draft, Key, Origin};
+use crate::metrics::CloseReason;
+use crate::transport::Socket;
+use crate::wire::close::parse_close;
+use crate::wire::frame::{Opcode, push_frame};
+
+/// Answers gathered before they are sent: beyond it, the peer has to read some first.
+const ANSWER_BYTES: usize = 64 * 1024;
+
+/// How one stretch of frames ended.
+enum Stretch {
+    /// All taken or stopped for the answers to go out.
+    More,
+    /// A publish has to wait for room in a mailbox.
+    Blocked,
+    /// The peer's close frame, with the code to answer.
+    PeerClose { code: Option<u16>, reason: CloseReason, text: &'static str },
+    /// Too many publishes to topics that clients may not publish to.
+    Policy,
+}
+
+impl<S: Socket> Core<S> {
+    /// Takes frame bytes in the phases `Open` and `Closing`.
+    pub(super) fn on_frame_bytes(&mut self, key: Key, mut bytes: &mut [u8]) {
+        let now = self.now;
+        if let Some(slot) = self.slots.get(key) {
+            // A later `heard` is the spread given at the upgrade; in Closing it is when the wait began.
+            if slot.connection.phase == Phase::Open {
+                if slot.connection.flags.clear(Flags::PINGED) {
+                    slot.connection.heard = now;
+                }
+                slot.connection.heard = slot.connection.heard.max(now);
+            }
+        }
+        while !bytes.is_empty() {
+            let mut out = std::mem::take(&mut self.out);
+            out.clear();
+            let (result, stretch) = self.feed_stretch(key, bytes, &mut out);
+            self.send_own(key, &out, Asked::Yes);
+            out.clear();
+            if out.capacity() > 4 * ANSWER_BYTES {
+                out.shrink_to(ANSWER_BYTES);
+            }
+            self.out = out;
+            let consumed = match result {
+                Ok(consumed) => consumed,
+                Err(error) => return self.on_violation(key, &error),
+            };
+            bytes = bytes.get_mut(consumed..).unwrap_or_default();
+            match stretch {
+                Stretch::More => {}
+                Stretch::Blocked => {
+                    self.blocked.push_back(key);
+                    return self.stash(key, bytes);
+                }
+                Stretch::PeerClose { code, reason, text } => {
+                    return self.on_peer_close(key, code, reason, text);
+                }
+                Stretch::Policy => {
+                    let reason = CloseReason::IgnoredPublishes;
+                    return self.fail(key, reason, 1008, reason.text());
+                }
+            }
+            let Some(slot) = self.slots.get(key) else { return };
+            if slot.connection.flags.has(Flags::PAUSED) {
+                return self.stash(key, bytes);
+            }
+        }
+    }
+
+    fn feed_stretch(
+        &mut self,
+        key: Key,
+        bytes: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> (Result<usize, InboxError>, Stretch) {
+        let Some(slot) = self.slots.get(key) else { return (Ok(bytes.len()), Stretch::More) };
+        let dialect = slot.connection.dialect;
+        let closing = slot.connection.phase == Phase::Closing;
+        let mut inbox = slot.connection.inbox.take();
+        let limits = self.inbox_limits(dialect);
+        let mut stretch = Stretch::More;
+        let result = feed(&mut inbox, bytes, &limits, |event| match event {
+            InboxEvent::Close(payload) => {
+                stretch = peer_close(payload);
+                Flow::Stop
+            }
+            // RFC 6455, 1.4: once a close frame was sent, nothing else of the peer matters.
+            _ if closing => Flow::Continue,
+            InboxEvent::Message { text, payload } => {
+                self.counters.messages_received.add(1);
+                if dialect == Dialect::Echo {
+                    push_frame(out, if text { Opcode::Text } else { Opcode::Binary }, payload, None);
+                    return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
+                }
+                match self.on_publish(key, !text, payload) {
+                    None => Flow::Continue,
+                    Some(end) => {
+                        stretch = end;
+                        Flow::Stop
+                    }
+                }
+            }
+            InboxEvent::Ping(payload) => {
+                push_frame(out, Opcode::Pong, payload, None);
+                if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop }
+            }
+            InboxEvent::Pong(_) => {
+                self.counters.pongs_received.add(1);
+                Flow::Continue
+            }
+        });
+        if let Some(slot) = self.slots.get(key) {
+            slot.connection.inbox = inbox;
+        }
+        (result, stretch)
+    }
+
+    fn inbox_limits(&self, dialect: Dialect) -> InboxLimits {
+        let limits = &self.services.settings.limits;
+        let message_bytes_max =
+            if dialect == Dialect::Echo { limits.echo_bytes_max } else { limits.message_bytes_max };
+        InboxLimits { message_bytes_max, fragments_max: limits.fragments_max }
+    }
+
+    /// Publishes a message of the plain dialect to the connection's first topic.
+    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8]) -> Option<Stretch> {
+        let slot = self.slots.get(key)?;
+        let topic = self.topics.topic(slot.connection.topic)?.clone();
+        if !self.services.publish.allows(topic.name()) {
+            self.counters.ignored_publishes.add(1);
+            let open = open_state(&mut slot.connection.session);
+            open.ignored_publishes += 1;
+            let over = open.ignored_publishes > self.services.settings.limits.ignored_publishes_max;
+            return over.then_some(Stretch::Policy);
+        }
+        let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
+        match self.services.router.publish(&topic, Draft::encode(Some(origin), binary, payload), Some(self.index)) {
+            Ok(_) => {
+                self.counters.publishes.add(1);
+                None
+            }
+            Err(_) => {
+                self.counters.publishes_busy.add(1);
+                open_state(&mut slot.connection.session).blocked =
+                    Some(Blocked { payload: payload.into(), binary });
+                Some(Stretch::Blocked)
+            }
+        }
+    }
+
+    /// Tries a publish again that no mailbox had room for. `false`: still none.
+    pub(super) fn retry_blocked(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        let Some(Session::Open(open)) = slot.connection.session.as_deref_mut() else { return true };
+        let Some(blocked) = open.blocked.take() else { return true };
+        if open.is_empty() {
+            slot.connection.session = None;
+        }
+        match self.on_publish(key, blocked.binary, &blocked.payload) {
+            Some(Stretch::Blocked) => {
+                self.blocked.push_back(key);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Gives everybody who waits for room in a mailbox one more try.
+    pub fn run_blocked(&mut self) {
+        for _ in 0..self.blocked.len() {
+            let Some(key) = self.blocked.pop_front() else { break };
+            let waits = self.slots.get(key).is_some_and(|slot| {
+                matches!(slot.connection.session.as_deref(), Some(Session::Open(open)) if open.blocked.is_some())
+            });
+            if waits {
+                self.read_turn(key, true);
+            }
+        }
+    }
+
+    /// Whether a publish of this connection waits for room.
+    pub(super) fn is_blocked(&mut self, key: Key) -> bool {
+        self.slots.get(key).is_some_and(|slot| {
+            matches!(slot.connection.session.as_deref(), Some(Session::Open(open)) if open.blocked.is_some())
+        })
+    }
+
+    fn stash(&mut self, key: Key, bytes: &[u8]) {
+        let Some(slot) = self.slots.get(key) else { return };
+        slot.connection.flags.set(Flags::READ_OWED);
+        if !bytes.is_empty() {
+            Inbox::stash(&mut slot.connection.inbox, bytes);
+        }
+    }
+
+    fn on_violation(&mut self, key: Key, error: &InboxError) {
+        let reason = CloseReason::of_close_code(error.close_code());
+        self.fail(key, reason, error.close_code(), error.reason());
+    }
+
+    fn on_peer_close(&mut self, key: Key, code: Option<u16>, reason: CloseReason, text: &str) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.phase == Phase::Open {
+            match code {
+                Some(code) => self.send_close_frame(key, code, text),
+                // RFC 6455, 7.1.5: no code received, none sent.
+                None => self.send_own(key, &[0x88, 0x00], Asked::No),
+            }
+        }
+        self.finish(key, reason);
+    }
+}
+
+fn peer_close(payload: &[u8]) -> Stretch {
+    match parse_close(payload) {
+        // RFC 6455, 5.5.1: the answer typically echoes the status code.
+        Ok(parsed) => Stretch::PeerClose {
+            code: parsed.map(|(code, _)| code),
+            reason: CloseReason::Normal,
+            text: "",
+        },
+        Err(error) => Stretch::PeerClose {
+            code: Some(error.close_code()),
+            reason: CloseReason::of_close_code(error.close_code()),
+            text: error.reason(),
+        },
+    }
+}
+
+fn open_state(session: &mut Option<Box<Session>>) -> &mut OpenState {
+    if !matches!(session.as_deref(), Some(Session::Open(_))) {
+        *session = Some(Box::new(Session::Open(OpenState::default())));
+    }
+    match session.as_deref_mut() {
+        Some(Session::Open(open)) => open,
+        _ => unreachable!("just made"),
+    }
+}

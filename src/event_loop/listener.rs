@@ -1,0 +1,185 @@
+//! The loop's listener: accepting within the limits, giving it up at the cap, taking it back below it.
+//!
+//! Every loop has a listener of its own on the same port (SO_REUSEPORT). One whose table is full closes it, so
+//! that the kernel sends newcomers to the others; the last one stays and answers 503.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::core::Core;
+use super::run::{LISTENER, token_of};
+use crate::connection::Tick;
+use crate::endpoint::Port;
+use crate::sys::socket::{ListenOptions, accept, listen, local_of};
+use crate::transport::Stream;
+
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 128;
+
+/// Connections above the cap that a loop may hold to answer them 503.
+const REFUSALS_AT_A_TIME: usize = 32;
+
+/// One loop's listener and what it owes.
+pub(super) struct Acceptor {
+    listener: Option<TcpListener>,
+    address: SocketAddr,
+    options: ListenOptions,
+    /// Connections this loop may hold.
+    capacity: usize,
+    /// The kernel may have more: no edge will tell.
+    owed: bool,
+    /// Not before this tick, after the kernel ran out of something.
+    not_before: Tick,
+    /// Given up for good.
+    closed: bool,
+}
+
+impl Acceptor {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    /// The kernel's, on binding.
+    pub(super) fn new(
+        address: SocketAddr,
+        options: ListenOptions,
+        capacity: usize,
+        registry: &Registry,
+    ) -> io::Result<(Self, SocketAddr)> {
+        let listener = listen(address, &options)?;
+        let address = local_of(&listener)?;
+        register(registry, &listener)?;
+        let acceptor = Self {
+            listener: Some(listener),
+            address,
+            options,
+            capacity,
+            owed: false,
+            not_before: 0,
+            closed: false,
+        };
+        Ok((acceptor, address))
+    }
+
+    /// The listener's event came.
+    pub(super) fn on_event(&mut self) {
+        self.owed = true;
+    }
+
+    /// Whether a turn would do something now.
+    pub(super) fn has_work(&self, core: &Core<Stream>) -> bool {
+        self.owed && self.not_before <= core.now && self.listener.is_some() && self.has_room(core)
+    }
+
+    /// The tick until which accepting is put off, if it is.
+    pub(super) fn put_off_until(&self, now: Tick) -> Option<Tick> {
+        (self.owed && self.not_before > now).then_some(self.not_before)
+    }
+
+    /// Accepts, gives up or takes back, within one turn's budget.
+    pub(super) fn turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+        if self.closed {
+            return;
+        }
+        if self.listener.is_none() {
+            return self.try_take_back(core, registry);
+        }
+        if self.has_work(core) {
+            self.accept_some(core, registry, ACCEPTS_PER_TURN);
+        }
+        if core.connections() >= self.capacity && core.port == Port::Client {
+            let listening = &core.services.listening;
+            let give_up = |count: usize| (count > 1).then(|| count - 1);
+            if listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give_up).is_ok() {
+                self.give_up(core, registry);
+            }
+        }
+    }
+
+    /// Stops listening for good; whoever is in the kernel's queue is still taken.
+    pub(super) fn close(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+        if !self.closed && self.listener.is_some() {
+            self.give_up(core, registry);
+        }
+        self.closed = true;
+    }
+
+    /// Takes whoever is in the queue, since closing a listener resets them, then closes it.
+    fn give_up(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+        self.owed = true;
+        self.not_before = 0;
+        while self.owed && self.has_room(core) && self.not_before <= core.now {
+            self.accept_some(core, registry, ACCEPTS_PER_TURN);
+        }
+        self.owed = false;
+        self.listener = None;
+    }
+
+    fn try_take_back(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+        if core.connections() * 100 >= self.capacity * 95 || self.not_before > core.now {
+            return;
+        }
+        let taken = listen(self.address, &self.options).and_then(|listener| {
+            register(registry, &listener)?;
+            Ok(listener)
+        });
+        match taken {
+            Ok(listener) => {
+                self.listener = Some(listener);
+                self.owed = true;
+                core.services.listening.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => self.not_before = core.now + 1,
+        }
+    }
+
+    fn has_room(&self, core: &Core<Stream>) -> bool {
+        core.connections() < self.capacity + REFUSALS_AT_A_TIME
+    }
+
+    fn accept_some(&mut self, core: &mut Core<Stream>, registry: &Registry, count: usize) {
+        for _ in 0..count {
+            // Descriptors are counted before accept: EMFILE would leave the peer hanging in the queue.
+            if !self.has_room(core) {
+                return;
+            }
+            let Some(listener) = &self.listener else { return };
+            match accept(listener) {
+                Ok(tcp) => take(core, registry, tcp, self.capacity),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => {
+                        self.owed = false;
+                        return;
+                    }
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        self.not_before = core.now + 1;
+                        core.counters.accept_errors.add(1);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn take(core: &mut Core<Stream>, registry: &Registry, tcp: std::net::TcpStream, capacity: usize) {
+    core.counters.accepted.add(1);
+    let admitted = core.services.connection_opened(core.port);
+    let refused = !admitted || core.connections() >= capacity;
+    let fd = tcp.as_raw_fd();
+    let key = core.on_accepted(Stream::Tcp(tcp), refused);
+    // Both interests once and for good, edge-triggered: toggling would cost a system call each time.
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    if registry.register(&mut SourceFd(&fd), token_of(key), interest).is_err() {
+        core.abort(key, crate::metrics::CloseReason::Io);
+    }
+}
+
+fn register(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
+    registry.register(&mut SourceFd(&listener.as_raw_fd()), Token(LISTENER), Interest::READABLE)
+}

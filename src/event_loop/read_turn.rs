@@ -1,0 +1,138 @@
+//! The read turn: bounded reading of one connection, handed on by phase.
+//!
+//! Driven by readiness, by the ready list, and by whoever emptied an outbox that had reading paused.
+
+use super::core::{Core, SCRATCH_BYTES};
+use crate::connection::inbox::Inbox;
+use crate::connection::session::Session;
+use crate::connection::{Flags, Phase};
+use crate::fanout::Key;
+use crate::metrics::CloseReason;
+use crate::transport::Socket;
+
+/// `recv` calls of one turn.
+const READS_PER_TURN: usize = 4;
+
+/// Bytes discarded while lingering before patience ends.
+const LINGER_BYTES_MAX: usize = 64 * 1024;
+
+impl<S: Socket> Core<S> {
+    /// Reads until there is no more, the budget is spent, or the connection must not be read from.
+    ///
+    /// `to_the_end`: a short read does not prove that the queue is empty and no edge will follow.
+    pub(super) fn read_turn(&mut self, key: Key, to_the_end: bool) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.read_with(key, &mut scratch, to_the_end);
+        self.scratch = scratch;
+        if self.slots.get(key).is_some() {
+            self.rearm(key.slot);
+        }
+    }
+
+    fn read_with(&mut self, key: Key, scratch: &mut [u8], to_the_end: bool) {
+        if !self.resume_stash(key) {
+            return;
+        }
+        for _ in 0..READS_PER_TURN {
+            let Some(slot) = self.slots.get(key) else { return };
+            if slot.connection.flags.has(Flags::PAUSED) {
+                slot.connection.flags.set(Flags::READ_OWED);
+                return;
+            }
+            match slot.stream.try_read(scratch) {
+                Ok(0) => return self.on_end_of_stream(key),
+                Ok(count) => {
+                    self.counters.bytes_received.add(count as u64);
+                    let Some(bytes) = scratch.get_mut(..count) else { return };
+                    self.on_bytes(key, bytes);
+                    if self.is_blocked(key) {
+                        return;
+                    }
+                    if count < SCRATCH_BYTES && !to_the_end {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.abort(key, CloseReason::PeerReset),
+            }
+        }
+        if self.slots.get(key).is_some() {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Works off what an earlier turn read but could not take. `false`: still not.
+    fn resume_stash(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else {
+            self.counters.stale_keys.add(1);
+            return false;
+        };
+        let connection = &mut slot.connection;
+        if connection.flags.has(Flags::PAUSED) {
+            connection.flags.set(Flags::READ_OWED);
+            return false;
+        }
+        connection.flags.clear(Flags::READ_OWED);
+        match connection.phase {
+            Phase::Open => {
+                if !self.retry_blocked(key) {
+                    return false;
+                }
+                let Some(slot) = self.slots.get(key) else { return false };
+                if let Some(mut bytes) = Inbox::take_stash(&mut slot.connection.inbox) {
+                    self.on_bytes(key, &mut bytes);
+                }
+            }
+            Phase::Head if connection.flags.has(Flags::KEPT_ALIVE) => {
+                if matches!(connection.session.as_deref(), Some(Session::Head(_))) {
+                    self.on_bytes(key, &mut []);
+                }
+            }
+            _ => {}
+        }
+        self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::PAUSED))
+    }
+
+    /// Hands on what has arrived, by phase.
+    pub(super) fn on_bytes(&mut self, key: Key, bytes: &mut [u8]) {
+        let Some(slot) = self.slots.get(key) else { return };
+        match slot.connection.phase {
+            Phase::Head | Phase::Body => self.on_request_bytes(key, bytes),
+            Phase::Open | Phase::Closing => self.on_frame_bytes(key, bytes),
+            Phase::Lingering => self.discard(key, bytes.len()),
+        }
+    }
+
+    fn discard(&mut self, key: Key, count: usize) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let total = match slot.connection.session.as_deref_mut() {
+            Some(Session::Lingering(total)) => {
+                *total += count;
+                *total
+            }
+            _ => {
+                slot.connection.session = Some(Box::new(Session::Lingering(count)));
+                count
+            }
+        };
+        if total > LINGER_BYTES_MAX {
+            self.abort(key, CloseReason::LingerLimit);
+        }
+    }
+
+    fn on_end_of_stream(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        slot.connection.flags.set(Flags::EOF_SEEN);
+        let reason = match slot.connection.phase {
+            Phase::Head if slot.connection.flags.has(Flags::KEPT_ALIVE) => CloseReason::HttpDone,
+            Phase::Lingering => CloseReason::Normal,
+            _ => CloseReason::PeerClosed,
+        };
+        // A peer that only ended its own side still gets everything it asked for.
+        if slot.connection.has_backlog() {
+            self.finish(key, reason);
+        } else {
+            self.free(key.slot, reason);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The shell of one loop: a `Poll`, a listener, a mailbox, and the order of the turns.
+//!
+//! Runs on the loop's own thread until it is drained or stopped. The only file that waits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::core::{Core, Readiness};
+use super::listener::Acceptor;
+use crate::connection::TICK_MS;
+use crate::endpoint::{Port, Services};
+use crate::fanout::{Control, Key, Wake};
+use crate::sys::clock::monotonic_ms;
+use crate::sys::eventfd::EventFd;
+use crate::sys::socket::ListenOptions;
+use crate::sys::tables::{TableMode, split_table};
+use crate::transport::Stream;
+
+/// Events taken by one poll.
+const EVENTS_PER_POLL: usize = 1_024;
+
+/// Connections come or gone after which the allocator is asked to give memory back.
+const TRIM_AFTER: u64 = 1_024;
+
+pub(super) const LISTENER: usize = usize::MAX - 1;
+const WAKER: usize = usize::MAX;
+
+/// What a loop tells the main thread.
+#[derive(Debug)]
+pub enum LoopEvent {
+    /// It listens on this address.
+    Listening {
+        /// Which loop.
+        index: usize,
+        /// The address, with the port the kernel chose if 0 was asked for.
+        address: SocketAddr,
+        /// How its descriptor table was made.
+        table: TableMode,
+    },
+    /// It ended: drained, stopped, or unable to start.
+    Ended {
+        /// Which loop.
+        index: usize,
+        /// What went wrong, if anything did.
+        result: io::Result<()>,
+    },
+}
+
+/// Carries loop events to the main thread.
+pub struct EventSender(Box<dyn Fn(LoopEvent) + Send>);
+
+impl EventSender {
+    /// Wraps whatever takes the events.
+    pub fn new(send: impl Fn(LoopEvent) + Send + 'static) -> Self {
+        Self(Box::new(send))
+    }
+}
+
+/// Wakes loops. The descriptors are made before any table is split and live as long as the process, so the
+/// same numbers mean the same wakers in every table.
+pub struct LoopWakers(Box<[EventFd]>);
+
+impl Wake for LoopWakers {
+    fn wake(&self, loop_index: usize) {
+        if let Some(waker) = self.0.get(loop_index) {
+            // It fails only if the eventfd is gone, which outlives every loop.
+            let _ = waker.raise();
+        }
+    }
+}
+
+/// A loop that has a poll but no thread yet.
+pub struct Prepared {
+    poll: Poll,
+    index: usize,
+}
+
+/// Everything a loop's thread is given.
+pub struct LoopParts {
+    /// Its poll.
+    pub prepared: Prepared,
+    /// Which listener it serves.
+    pub port: Port,
+    /// What all share.
+    pub services: Arc<Services>,
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// How to listen.
+    pub options: ListenOptions,
+    /// Connections it may hold.
+    pub capacity: usize,
+    /// Descriptors its own table keeps, or `None` to share the process's table.
+    pub keep: Option<Vec<RawFd>>,
+    /// To the main thread.
+    pub events: EventSender,
+    /// To the maintenance thread.
+    pub trim: SyncSender<()>,
+}
+
+/// Makes `count` polls, their wakers, and the descriptors each loop's table has to keep.
+///
+/// # Errors
+/// The kernel's, when descriptors run out.
+pub fn prepare(count: usize) -> io::Result<(Vec<Prepared>, LoopWakers, Vec<RawFd>)> {
+    let mut loops = Vec::with_capacity(count);
+    let mut wakers = Vec::with_capacity(count);
+    for index in 0..count {
+        let poll = Poll::new()?;
+        let waker = EventFd::new()?;
+        poll.registry().register(&mut SourceFd(&waker.as_raw_fd()), Token(WAKER), Interest::READABLE)?;
+        wakers.push(waker);
+        loops.push(Prepared { poll, index });
+    }
+    let wakers: Box<[EventFd]> = wakers.into();
+    let keep = wakers.iter().map(AsRawFd::as_raw_fd).collect();
+    Ok((loops, LoopWakers(wakers), keep))
+}
+
+/// Runs one loop on the calling thread until it has ended, and reports that. A panic aborts the process:
+/// a server that lost a loop must not look alive.
+pub fn run(parts: LoopParts) {
+    let abort = AbortOnPanic;
+    let index = parts.prepared.index;
+    let (started, events) = Shell::start(parts);
+    let result = started.and_then(Shell::turn_until_ended);
+    std::mem::forget(abort);
+    (events.0)(LoopEvent::Ended { index, result });
+}
+
+pub(super) fn token_of(key: Key) -> Token {
+    Token((key.generation as usize) << 32 | key.slot as usize)
+}
+
+fn key_of(token: Token) -> Key {
+    Key { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}
+
+struct Shell {
+    poll: Poll,
+    events: Events,
+    core: Core<Stream>,
+    acceptor: Acceptor,
+    services: Arc<Services>,
+    index: usize,
+    trim: SyncSender<()>,
+    trimmed_at: u64,
+    stopping: bool,
+}
+
+impl Shell {
+    fn start(mut parts: LoopParts) -> (io::Result<Self>, EventSender) {
+        let events = std::mem::replace(&mut parts.events, EventSender::new(|_| ()));
+        (Self::listen(parts, &events), events)
+    }
+
+    fn listen(parts: LoopParts, events: &EventSender) -> io::Result<Self> {
+        let LoopParts { prepared, port, services, address, options, capacity, keep, trim, .. } = parts;
+        let Prepared { poll, index } = prepared;
+        let table = match keep {
+            Some(mut keep) => {
+                keep.push(poll.as_raw_fd());
+                split_table(&keep)
+            }
+            None => TableMode::Shared,
+        };
+        let (acceptor, address) = Acceptor::new(address, options, capacity, poll.registry())?;
+        let core = Core::new(index, port, Arc::clone(&services)).map_err(io::Error::other)?;
+        (events.0)(LoopEvent::Listening { index, address, table });
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_POLL),
+            core,
+            acceptor,
+            services,
+            index,
+            trim,
+            trimmed_at: 0,
+            stopping: false,
+        })
+    }
+
+    fn turn_until_ended(mut self) -> io::Result<()> {
+        while !self.stopping && !self.core.is_drained() {
+            self.wait()?;
+            let registry = self.poll.registry();
+            on_events(&self.events, &mut self.core, &mut self.acceptor);
+            self.acceptor.turn(&mut self.core, registry);
+            self.core.run_ready();
+            self.core.run_blocked();
+            self.drain_mailbox();
+            self.core.sweep();
+            self.core.drain_turn();
+            self.core.fanout_turn();
+            self.ask_for_trim();
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let now_ms = monotonic_ms();
+        let mailbox = self.services.router.mailbox(self.index);
+        let sleep_ms = if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
+            Some(0)
+        } else {
+            let put_off = self.acceptor.put_off_until((now_ms / TICK_MS) as u32);
+            let put_off = put_off.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
+            [self.core.sleep_ms(now_ms), put_off].into_iter().flatten().min()
+        };
+        let health = &self.services.health[self.index];
+        if sleep_ms != Some(0) {
+            health.sleeps();
+            self.core.counters.sleeps.add(1);
+        }
+        match self.poll.poll(&mut self.events, sleep_ms.map(Duration::from_millis)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            other => other?,
+        }
+        let now_ms = monotonic_ms();
+        health.wakes(now_ms);
+        self.core.set_now((now_ms / TICK_MS) as u32);
+        self.core.counters.turns.add(1);
+        Ok(())
+    }
+
+    fn drain_mailbox(&mut self) {
+        let mut drain = false;
+        let mut stop = false;
+        self.core.drain_mailbox(|control| match control {
+            Control::Drain => drain = true,
+            Control::Stop => stop = true,
+            Control::TakeBackListener => {}
+        });
+        if drain {
+            self.acceptor.close(&mut self.core, self.poll.registry());
+            let spread = self.services.settings.drain.length.as_millis() as u64 / TICK_MS;
+            self.core.start_drain(u32::try_from(spread).unwrap_or(u32::MAX));
+        }
+        self.stopping |= stop;
+    }
+
+    /// After a peak the allocator holds pages that nobody uses: a handshake storm leaves half as much again.
+    fn ask_for_trim(&mut self) {
+        let counters = &self.core.counters;
+        let moved = counters.accepted.value() + counters.connections_closed.value();
+        if moved - self.trimmed_at >= TRIM_AFTER && self.trim.try_send(()).is_ok() {
+            self.trimmed_at = moved;
+        }
+    }
+}
+
+fn on_events(events: &Events, core: &mut Core<Stream>, acceptor: &mut Acceptor) {
+    for event in events {
+        match event.token() {
+            Token(WAKER) => core.counters.wakeups.add(1),
+            Token(LISTENER) => acceptor.on_event(),
+            token => core.on_event(
+                key_of(token),
+                Readiness {
+                    readable: event.is_readable(),
+                    writable: event.is_writable(),
+                    read_closed: event.is_read_closed(),
+                    error: event.is_error(),
+                },
+            ),
+        }
+    }
+}
+
+/// Aborts the process if it is dropped, which only a panic does.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+

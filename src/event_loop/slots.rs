@@ -1,0 +1,256 @@
+//! The slot table: every connection of one loop, in pages that come and go.
+//!
+//! Owns the slots and finds which are due. Driven by the loop core only. A page is a `slab::Slab` of fixed
+//! capacity: a plain slab of everything can't give memory back while one straggler sits at its end, so the
+//! lowest page with room is filled first and an empty page is dropped.
+
+use slab::Slab;
+
+use crate::connection::deadline::Due;
+use crate::connection::{Slot, Tick};
+use crate::fanout::Key;
+
+/// Slots of one page.
+pub const PAGE_SLOTS: usize = 1_024;
+
+/// Ticks between two looks at one page. Deadlines strike at most this much late.
+pub const SWEEP_PERIOD: Tick = 5;
+
+#[derive(Debug)]
+struct Page<S> {
+    slots: Slab<Slot<S>>,
+    /// The page's turn at or after its nearest deadline; `Tick::MAX` when it has none.
+    due: Tick,
+}
+
+/// All slots of one loop.
+#[derive(Debug)]
+pub struct SlotTable<S> {
+    pages: Vec<Option<Page<S>>>,
+    /// No page below this one has room.
+    first_with_room: usize,
+    len: usize,
+    /// No page is due before this tick.
+    next_due: Tick,
+}
+
+impl<S> Default for SlotTable<S> {
+    fn default() -> Self {
+        Self { pages: Vec::new(), first_with_room: 0, len: 0, next_due: Tick::MAX }
+    }
+}
+
+impl<S> SlotTable<S> {
+    /// Connections in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Pages that hold memory.
+    #[must_use]
+    pub fn pages_mapped(&self) -> usize {
+        self.pages.iter().flatten().count()
+    }
+
+    /// Stores a slot in the lowest page with room and returns its index.
+    pub fn insert(&mut self, slot: Slot<S>) -> u32 {
+        let mut page_index = self.first_with_room;
+        while self.pages.get(page_index).is_some_and(|page| page.as_ref().is_some_and(Page::is_full)) {
+            page_index += 1;
+        }
+        self.first_with_room = page_index;
+        if page_index == self.pages.len() {
+            self.pages.push(None);
+        }
+        let page = self.pages[page_index]
+            .get_or_insert_with(|| Page { slots: Slab::with_capacity(PAGE_SLOTS), due: Tick::MAX });
+        self.len += 1;
+        (page_index * PAGE_SLOTS + page.slots.insert(slot)) as u32
+    }
+
+    /// The slot at `index`, whatever its generation.
+    #[must_use]
+    pub fn at(&mut self, index: u32) -> Option<&mut Slot<S>> {
+        let (page, entry) = split(index);
+        self.pages.get_mut(page)?.as_mut()?.slots.get_mut(entry)
+    }
+
+    /// The slot that `key` names, unless the key is stale.
+    #[must_use]
+    pub fn get(&mut self, key: Key) -> Option<&mut Slot<S>> {
+        self.at(key.slot).filter(|slot| slot.generation == key.generation)
+    }
+
+    /// Takes a slot out; its page is dropped with its last slot.
+    pub fn remove(&mut self, index: u32) -> Option<Slot<S>> {
+        let (page_index, entry) = split(index);
+        let place = self.pages.get_mut(page_index)?;
+        let page = place.as_mut()?;
+        let slot = page.slots.try_remove(entry)?;
+        if page.slots.is_empty() {
+            *place = None;
+            while matches!(self.pages.last(), Some(None)) {
+                self.pages.pop();
+            }
+            if self.pages.is_empty() {
+                self.pages = Vec::new();
+            }
+        }
+        self.first_with_room = self.first_with_room.min(page_index).min(self.pages.len());
+        self.len -= 1;
+        Some(slot)
+    }
+
+    /// Stores when `index` is due next and why.
+    pub fn set_deadline(&mut self, index: u32, deadline: Tick, due: Due) {
+        let (page_index, entry) = split(index);
+        let Some(Some(page)) = self.pages.get_mut(page_index) else { return };
+        let Some(slot) = page.slots.get_mut(entry) else { return };
+        slot.connection.deadline = deadline;
+        slot.connection.due = due;
+        if deadline != Tick::MAX {
+            page.due = page.due.min(turn_of(page_index, deadline));
+            self.next_due = self.next_due.min(page.due);
+        }
+    }
+
+    /// The next tick at which some page has its turn and may have something due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Tick> {
+        (self.next_due != Tick::MAX).then_some(self.next_due)
+    }
+
+    /// Collects the keys whose deadline has struck by `now` on the pages whose turn has come.
+    ///
+    /// A page has its turn at ticks congruent to its index modulo [`SWEEP_PERIOD`], so the growth of the
+    /// table neither skips nor doubles anybody, and heartbeats of a page go out together.
+    pub fn take_due(&mut self, now: Tick, into: &mut Vec<Key>) {
+        if self.next_due > now {
+            return;
+        }
+        self.next_due = Tick::MAX;
+        for (page_index, page) in self.pages.iter_mut().enumerate() {
+            let Some(page) = page else { continue };
+            if page.due <= now {
+                page.sweep(page_index, now, into);
+            }
+            self.next_due = self.next_due.min(page.due);
+        }
+    }
+
+    /// Keys of up to `count` slots from index `from` on, and where to go on; `None` at the end.
+    pub fn keys_from(&self, from: u32, count: usize, into: &mut Vec<Key>) -> Option<u32> {
+        let mut index = from;
+        let end = (self.pages.len() * PAGE_SLOTS) as u32;
+        while index < end {
+            let (page, entry) = split(index);
+            let Some(page) = self.pages.get(page).and_then(Option::as_ref) else {
+                index = ((page + 1) * PAGE_SLOTS) as u32;
+                continue;
+            };
+            if let Some(slot) = page.slots.get(entry) {
+                if into.len() == count {
+                    return Some(index);
+                }
+                into.push(Key { slot: index, generation: slot.generation });
+            }
+            index += 1;
+        }
+        None
+    }
+}
+
+impl<S> Page<S> {
+    fn is_full(&self) -> bool {
+        self.slots.len() == PAGE_SLOTS
+    }
+
+    fn sweep(&mut self, page_index: usize, now: Tick, into: &mut Vec<Key>) {
+        let mut earliest = Tick::MAX;
+        for (entry, slot) in &self.slots {
+            if slot.connection.deadline <= now {
+                let index = (page_index * PAGE_SLOTS + entry) as u32;
+                into.push(Key { slot: index, generation: slot.generation });
+            } else {
+                earliest = earliest.min(slot.connection.deadline);
+            }
+        }
+        self.due = if earliest == Tick::MAX { Tick::MAX } else { turn_of(page_index, earliest) };
+    }
+}
+
+fn split(index: u32) -> (usize, usize) {
+    (index as usize / PAGE_SLOTS, index as usize % PAGE_SLOTS)
+}
+
+/// The first tick at or after `deadline` that is the turn of this page.
+fn turn_of(page_index: usize, deadline: Tick) -> Tick {
+    let phase = (page_index % SWEEP_PERIOD as usize) as Tick;
+    deadline.saturating_add((SWEEP_PERIOD + phase - deadline % SWEEP_PERIOD) % SWEEP_PERIOD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+
+    fn filled(count: u32) -> SlotTable<()> {
+        let mut table = SlotTable::default();
+        for generation in 0..count {
+            let slot = Slot { stream: (), generation, connection: Connection::new(0) };
+            assert_eq!(table.insert(slot), generation);
+        }
+        table
+    }
+
+    #[test]
+    fn empty_pages_are_dropped_and_low_pages_filled_first() {
+        let mut table = filled(3 * PAGE_SLOTS as u32);
+        for index in PAGE_SLOTS as u32..3 * PAGE_SLOTS as u32 - 1 {
+            table.remove(index);
+        }
+        assert_eq!(table.pages_mapped(), 2, "one straggler pins its own page only");
+        table.remove(7);
+        let slot = Slot { stream: (), generation: 9, connection: Connection::new(0) };
+        assert_eq!(table.insert(slot), 7);
+        let slot = Slot { stream: (), generation: 10, connection: Connection::new(0) };
+        assert_eq!(table.insert(slot), PAGE_SLOTS as u32);
+    }
+
+    #[test]
+    fn a_stale_key_finds_nothing() {
+        let mut table = filled(2);
+        assert!(table.get(Key { slot: 1, generation: 1 }).is_some());
+        assert!(table.get(Key { slot: 1, generation: 0 }).is_none());
+        table.remove(1);
+        assert!(table.get(Key { slot: 1, generation: 1 }).is_none());
+    }
+
+    #[test]
+    fn each_deadline_strikes_once_and_at_most_a_period_late() {
+        let mut table = filled(4_000);
+        for index in 0..4_000 {
+            table.set_deadline(index, 10 + index % 300, Due::Ping);
+        }
+        let mut seen = vec![0; 4_000];
+        let mut due = Vec::new();
+        for now in 0..400 {
+            table.take_due(now, &mut due);
+            for key in due.drain(..) {
+                let at = 10 + key.slot % 300;
+                assert!(now >= at && now < at + SWEEP_PERIOD, "due at {at}, struck at {now}");
+                seen[key.slot as usize] += 1;
+                table.set_deadline(key.slot, Tick::MAX, Due::Nothing);
+            }
+        }
+        assert!(seen.iter().all(|&count| count == 1));
+        assert_eq!(table.next_due(), None, "nothing due means no time-out at all");
+    }
+}

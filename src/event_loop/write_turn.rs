@@ -1,0 +1,112 @@
+//! Writing: the kernel first, the outbox for what it refuses, the write turn when there is room again.
+
+use super::core::{Core, JOINED_BYTES};
+use crate::connection::outbox::Outbox;
+use crate::connection::{Flags, Phase};
+use crate::fanout::Key;
+use crate::metrics::CloseReason;
+use crate::transport::Socket;
+
+/// `send` calls of one write turn; a peer that takes more at once is fast enough to wait for the next turn.
+const WRITES_PER_TURN: usize = 16;
+
+/// Whether bytes were asked for by the peer, who then has to read them before it is read from again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// An echo, a pong, an answer.
+    Yes,
+    /// A ping or a close of our own.
+    No,
+}
+
+impl<S: Socket> Core<S> {
+    /// Sends bytes of this connection alone.
+    pub(super) fn send_own(&mut self, key: Key, bytes: &[u8], asked: Asked) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if bytes.is_empty() || slot.connection.flags.has(Flags::WRITE_SHUT) {
+            return;
+        }
+        let mut sent = 0;
+        if !slot.connection.has_backlog() {
+            sent = match slot.stream.try_write(bytes) {
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+                Err(_) => return self.abort(key, CloseReason::PeerReset),
+            };
+        }
+        self.counters.bytes_sent.add(sent as u64);
+        let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) else { return };
+        let now = self.now;
+        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
+        outbox.push_own(rest);
+        if asked == Asked::Yes {
+            slot.connection.flags.set(Flags::PAUSED);
+        }
+        self.counters.outbox_bytes.add(rest.len() as u64);
+        self.counters.would_blocks.add(1);
+        self.rearm(key.slot);
+    }
+
+    /// Flushes an outbox as far as the kernel takes it; then whatever waited for that happens.
+    pub(super) fn write_turn(&mut self, key: Key) {
+        self.counters.write_turns.add(1);
+        let mut joined = std::mem::take(&mut self.joined);
+        let outcome = self.flush(key, &mut joined);
+        self.joined = joined;
+        match outcome {
+            Flushed::Broken => self.abort(key, CloseReason::PeerReset),
+            Flushed::Blocked => self.rearm(key.slot),
+            Flushed::Empty => self.after_flush(key),
+        }
+    }
+
+    fn flush(&mut self, key: Key, joined: &mut Vec<u8>) -> Flushed {
+        let now = self.now;
+        for _ in 0..WRITES_PER_TURN {
+            let Some(slot) = self.slots.get(key) else { return Flushed::Blocked };
+            let Some(outbox) = slot.connection.outbox.as_deref_mut() else { return Flushed::Empty };
+            let bytes = outbox.next_bytes(joined, JOINED_BYTES);
+            match slot.stream.try_write(bytes) {
+                Ok(count) => {
+                    outbox.advance(count, now);
+                    self.counters.outbox_bytes.sub(count as u64);
+                    self.counters.bytes_sent.add(count as u64);
+                    if outbox.is_empty() {
+                        slot.connection.outbox = None;
+                        return Flushed::Empty;
+                    }
+                    // A short write does not prove that the queue is full; only WouldBlock promises an edge.
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.counters.would_blocks.add(1);
+                    return Flushed::Blocked;
+                }
+                Err(_) => return Flushed::Broken,
+            }
+        }
+        // Out of budget without WouldBlock: no edge will come, so the ready list has to.
+        self.ready.push_back(key);
+        Flushed::Blocked
+    }
+
+    fn after_flush(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let connection = &mut slot.connection;
+        connection.flags.clear(Flags::PAUSED);
+        if connection.phase == Phase::Lingering {
+            return self.end_writing(key);
+        }
+        let owed = connection.flags.clear(Flags::READ_OWED);
+        self.rearm(key.slot);
+        if owed {
+            // Not run in place: the read turn may be what called us.
+            self.ready.push_back(key);
+        }
+    }
+}
+
+enum Flushed {
+    Empty,
+    Blocked,
+    Broken,
+}

@@ -12,7 +12,7 @@ mod fanout {
 
     /// Loom's versions of what the protocols are built from.
     pub mod sync {
-        pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+        pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
         pub use loom::sync::{Arc, Mutex, MutexGuard};
 
         /// Loom's mutex poisons no one: a panic ends the model.
@@ -173,8 +173,8 @@ mod fanout {
             });
         }
 
-        fn join(topic: &Topic, loop_index: usize, mailboxes: &[Mailbox<Entry>]) -> Joined {
-            topic.join(loop_index, LOCAL, KEY, &mailboxes[loop_index]).expect("there is room")
+        fn join(topic: &Topic, loop_index: usize, mailboxes: &[Mailbox<Entry>]) {
+            topic.join(loop_index, LOCAL, KEY, &mailboxes[loop_index]).expect("there is room");
         }
 
         /// A publisher runs against a join; one more message comes after the join has returned.
@@ -192,7 +192,7 @@ mod fanout {
             let last = publish(&topic, &mailboxes);
             publisher.join().expect("publisher");
             let (before, behind) = split_at_join(&mailboxes[0]);
-            assert!(before.is_empty(), "no one had joined before");
+            assert!(before.is_empty(), "a message of the joiner came before its join");
             assert!(behind.contains(&last));
             assert_suffix(joined, &behind, topic.next_offset());
         }
@@ -203,7 +203,7 @@ mod fanout {
         }
 
         #[test]
-        #[should_panic]
+        #[should_panic(expected = "came before its join")]
         fn a_join_pushed_after_the_lock_is_caught() {
             explore(|| join_model(|topic, own| topic.join_pushing_late(0, LOCAL, KEY, own)));
         }
@@ -226,7 +226,7 @@ mod fanout {
 
         #[test]
         fn no_join_is_lost() {
-            explore(|| two_joiners_model(|topic, index, mailboxes| drop(join(topic, index, mailboxes))));
+            explore(|| two_joiners_model(join));
         }
 
         #[test]
@@ -247,7 +247,7 @@ mod fanout {
                 let topic = Arc::new(Topic::new(1, 2, "t"));
                 let tight = MailboxLimits { bytes_max: 8, entries_max: 1 };
                 let mailboxes = Arc::new(vec![Mailbox::new(ROOMY), Mailbox::new(tight)]);
-                (0..2).for_each(|index| drop(join(&topic, index, &mailboxes)));
+                (0..2).for_each(|index| join(&topic, index, &mailboxes));
                 let try_publish =
                     |topic: &Topic, mailboxes: &[Mailbox<Entry>]| match topic.publish(Draft(3), mailboxes) {
                         Ok(_) => 1,

@@ -21,3 +21,10 @@ pub use message::{Draft, Message, Origin};
 pub use router::{Busy, BusyReason, JoinError, Router, RouterError, RouterLimits, Wake};
 pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn};
 pub use topic::{Joined, LOOPS_MAX, Published, Topic};
+
+// Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
+// locks do not work.
+#[cfg(test)]
+mod mailbox_tests;
+#[cfg(test)]
+mod router_tests;

@@ -5,7 +5,6 @@
 
 pub mod close;
 pub mod frame;
-//http
+pub mod http;
 pub mod mask;
-//upgrade
 pub mod utf8;

@@ -239,6 +239,29 @@ mod fanout {
             });
         }
 
+        /// The last subscriber goes and a new one comes while a message is published.
+        #[test]
+        fn interest_that_is_cleared_and_set_again_loses_nothing() {
+            explore(|| {
+                let topic = Arc::new(Topic::new(1, 2, "t"));
+                let mailboxes = mailboxes(1, ROOMY);
+                join(&topic, 0, &mailboxes);
+                assert_eq!(split_at_join(&mailboxes[0]), (vec![], vec![]));
+                let publisher = {
+                    let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
+                    thread::spawn(move || publish(&topic, &mailboxes))
+                };
+                topic.leave();
+                assert!(topic.clear_interest(0), "nobody else is interested");
+                let joined = topic.join(0, LOCAL, KEY, &mailboxes[0]).expect("there is room");
+                publish(&topic, &mailboxes);
+                publisher.join().expect("publisher");
+                let (before, behind) = split_at_join(&mailboxes[0]);
+                assert!(before.iter().all(|offset| *offset < joined.next_offset));
+                assert_suffix(joined, &behind, topic.next_offset());
+            });
+        }
+
         /// Two publishers, two loops, one of them with room for a single message: refused messages
         /// leave no gap and no reservation behind.
         #[test]

@@ -4,6 +4,8 @@
 
 use triomphe::{Arc, ThinArc};
 
+use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
+
 /// The connection a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -14,12 +16,6 @@ pub struct Origin {
     /// The slot's generation at the time of publishing.
     pub generation: u32,
 }
-
-/// Longest header of a server frame, which carries no mask (RFC 6455, section 5.2).
-const FRAME_HEADER_MAX: usize = 10;
-
-const OPCODE_TEXT: u8 = 0x1;
-const OPCODE_BINARY: u8 = 0x2;
 
 #[derive(Debug)]
 struct MessageHeader {
@@ -41,8 +37,10 @@ pub struct Message(ThinArc<MessageHeader, u8>);
 impl Draft {
     /// Encodes the payload as one unmasked, final WebSocket frame.
     pub fn encode(origin: Option<Origin>, binary: bool, payload: &[u8]) -> Self {
-        let mut head = [0; FRAME_HEADER_MAX];
-        let head_len = encode_head(&mut head, binary, payload.len());
+        let opcode = if binary { Opcode::Binary } else { Opcode::Text };
+        let mut head = [0; HEADER_BYTES_MAX];
+        // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
+        let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
         let header = MessageHeader { topic_id: 0, offset: 0, origin, payload_at: head_len as u8, binary };
         let zeroes = std::iter::repeat_n(0u8, head_len + payload.len());
         let mut shared = ThinArc::from_header_and_iter(header, zeroes);
@@ -114,23 +112,6 @@ impl Message {
     /// True for a binary message, false for text.
     pub fn is_binary(&self) -> bool {
         self.0.header.header.binary
-    }
-}
-
-/// Writes a final, unmasked frame header and returns its length (RFC 6455, section 5.2).
-fn encode_head(out: &mut [u8; FRAME_HEADER_MAX], binary: bool, len: usize) -> usize {
-    out[0] = 0x80 | if binary { OPCODE_BINARY } else { OPCODE_TEXT };
-    if len < 126 {
-        out[1] = len as u8;
-        2
-    } else if let Ok(len) = u16::try_from(len) {
-        out[1] = 126;
-        out[2..4].copy_from_slice(&len.to_be_bytes());
-        4
-    } else {
-        out[1] = 127;
-        out[2..10].copy_from_slice(&(len as u64).to_be_bytes());
-        10
     }
 }
 

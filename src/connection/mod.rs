@@ -5,6 +5,7 @@
 //! never reads a clock.
 
 pub mod deadline;
+pub mod inbox;
 pub mod outbox;
 pub mod session;
 

@@ -1,0 +1,156 @@
+//! A published message: one shared, immutable, already encoded WebSocket frame that serves every
+//! subscriber. Made by the publisher outside every lock as a [`Draft`], given its place in the
+//! topic under the topic's lock, then shared. Never copies the payload again.
+
+use triomphe::{Arc, ThinArc};
+
+use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
+
+/// The connection a message came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The loop of the connection.
+    pub loop_index: u32,
+    /// Its slot there.
+    pub slot: u32,
+    /// The slot's generation at the time of publishing.
+    pub generation: u32,
+}
+
+#[derive(Debug)]
+struct MessageHeader {
+    topic_id: u64,
+    offset: u64,
+    origin: Option<Origin>,
+    payload_at: u8,
+    binary: bool,
+}
+
+/// An encoded message that has no place in a topic yet. Not cloneable: it becomes one message.
+#[derive(Debug)]
+pub struct Draft(ThinArc<MessageHeader, u8>);
+
+/// A message with its place in a topic; a clone costs a counter and eight bytes.
+#[derive(Clone, Debug)]
+pub struct Message(ThinArc<MessageHeader, u8>);
+
+impl Draft {
+    /// Encodes the payload as one unmasked, final WebSocket frame.
+    pub fn encode(origin: Option<Origin>, binary: bool, payload: &[u8]) -> Self {
+        let opcode = if binary { Opcode::Binary } else { Opcode::Text };
+        let mut head = [0; HEADER_BYTES_MAX];
+        // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
+        let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
+        let header = MessageHeader { topic_id: 0, offset: 0, origin, payload_at: head_len as u8, binary };
+        let zeroes = std::iter::repeat_n(0u8, head_len + payload.len());
+        let mut shared = ThinArc::from_header_and_iter(header, zeroes);
+        shared.with_arc_mut(|only| {
+            if let Some(inner) = Arc::get_mut(only) {
+                let (frame_head, frame_payload) = inner.slice_mut().split_at_mut(head_len);
+                frame_head.copy_from_slice(&head[..head_len]);
+                frame_payload.copy_from_slice(payload);
+            }
+        });
+        Self(shared)
+    }
+
+    /// Bytes of the encoded frame.
+    pub fn frame_len(&self) -> usize {
+        self.0.slice.len()
+    }
+
+    /// The connection it came from, if it was one.
+    pub fn origin(&self) -> Option<Origin> {
+        self.0.header.header.origin
+    }
+
+    /// Gives the message its place; the topic calls it under its lock.
+    pub(super) fn stamp(mut self, topic_id: u64, offset: u64) -> Message {
+        self.0.with_arc_mut(|only| {
+            // A draft is never cloned, so this is the only reference and the change always happens.
+            debug_assert!(Arc::is_unique(only));
+            if let Some(inner) = Arc::get_mut(only) {
+                inner.header_mut().topic_id = topic_id;
+                inner.header_mut().offset = offset;
+            }
+        });
+        Message(self.0)
+    }
+}
+
+impl Message {
+    /// The whole frame, header and payload.
+    pub fn frame(&self) -> &[u8] {
+        &self.0.slice
+    }
+
+    /// Bytes of the whole frame.
+    pub fn frame_len(&self) -> usize {
+        self.0.slice.len()
+    }
+
+    /// The payload inside the frame.
+    pub fn payload(&self) -> &[u8] {
+        self.0.slice.get(usize::from(self.0.header.header.payload_at)..).unwrap_or_default()
+    }
+
+    /// Its place in the topic; consecutive within one epoch.
+    pub fn offset(&self) -> u64 {
+        self.0.header.header.offset
+    }
+
+    /// The topic it was published on.
+    pub fn topic_id(&self) -> u64 {
+        self.0.header.header.topic_id
+    }
+
+    /// The connection it came from, if it was one.
+    pub fn origin(&self) -> Option<Origin> {
+        self.0.header.header.origin
+    }
+
+    /// True for a binary message, false for text.
+    pub fn is_binary(&self) -> bool {
+        self.0.header.header.binary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(binary: bool, len: usize) -> Message {
+        let origin = Some(Origin { loop_index: 1, slot: 2, generation: 3 });
+        Draft::encode(origin, binary, &vec![b'x'; len]).stamp(7, 9)
+    }
+
+    #[test]
+    fn every_length_form_is_encoded_as_rfc_6455_says() {
+        let forms: [(usize, &[u8]); 6] = [
+            (0, &[0x81, 0]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (65_535, &[0x81, 126, 0xff, 0xff]),
+            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+            (1 << 20, &[0x81, 127, 0, 0, 0, 0, 0, 0x10, 0, 0]),
+        ];
+        for (len, head) in forms {
+            let message = sample(false, len);
+            assert_eq!(&message.frame()[..head.len()], head, "payload of {len}");
+            assert_eq!(message.frame_len(), head.len() + len);
+            assert_eq!(message.payload(), vec![b'x'; len]);
+        }
+        assert_eq!(sample(true, 1).frame(), [0x82, 1, b'x']);
+    }
+
+    #[test]
+    fn a_message_is_eight_bytes_and_a_clone_shares_the_frame() {
+        assert_eq!(size_of::<Message>(), 8);
+        assert_eq!(size_of::<Option<Message>>(), 8);
+        let message = sample(true, 3);
+        let clone = message.clone();
+        assert_eq!(message.frame().as_ptr(), clone.frame().as_ptr());
+        assert_eq!((clone.topic_id(), clone.offset(), clone.is_binary()), (7, 9, true));
+        assert_eq!(clone.origin(), Some(Origin { loop_index: 1, slot: 2, generation: 3 }));
+    }
+}

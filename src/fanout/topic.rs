@@ -1,0 +1,300 @@
+//! One topic: its next offset, which loops have a subscriber, and under one short lock the two
+//! protocols that give every subscriber the messages in order: publish and join. Driven by the
+//! router. Never wakes a loop, never looks up a name, never encodes.
+//!
+//! Lock order: directory → topic → mailbox.
+
+use super::entry::{Entry, Key};
+use super::mailbox::Mailbox;
+use super::message::Draft;
+use super::sync::{Mutex, lock};
+
+/// Most event loops one router serves: a topic keeps its interested loops in one word.
+pub const LOOPS_MAX: usize = 64;
+
+/// The offset of a topic's first message, so that 0 can stand for "nothing seen yet".
+pub const FIRST_OFFSET: u64 = 1;
+
+/// A named stream of messages, shared by all loops.
+#[derive(Debug)]
+pub struct Topic {
+    id: u64,
+    epoch: u64,
+    name: Box<str>,
+    state: Mutex<TopicState>,
+}
+
+#[derive(Debug)]
+struct TopicState {
+    next_offset: u64,
+    /// Bit n: loop n has a subscriber or is about to have one.
+    interest: u64,
+    /// The topic's index in each interested loop's own table, in the order of the interest bits.
+    locals: Vec<u32>,
+    subscribers: u64,
+    /// Out of the directory for good: whoever still holds it looks the name up again.
+    retired: bool,
+    /// Waits in the router's queue of idle topics.
+    queued_idle: bool,
+}
+
+/// What a publisher is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The topic's epoch; offsets of different epochs are not comparable.
+    pub epoch: u64,
+    /// The message's offset.
+    pub offset: u64,
+    /// Subscribers at the time of publishing.
+    pub subscribers: u64,
+}
+
+/// Where a subscriber's messages begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The topic's epoch.
+    pub epoch: u64,
+    /// The first offset that is the joiner's; every message behind it is too.
+    pub next_offset: u64,
+}
+
+/// Why a topic did not take a message; the draft comes back.
+#[derive(Debug)]
+pub(super) enum PublishRefused {
+    /// This loop's mailbox has no room.
+    Full {
+        loop_index: usize,
+        draft: Draft,
+    },
+    Retired(Draft),
+}
+
+/// Why a topic did not take a subscriber.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum JoinRefused {
+    /// The mailbox's reserve for control entries is used up.
+    Full,
+    Retired,
+}
+
+impl Topic {
+    /// A topic nobody listens to. The caller never reuses an id.
+    pub fn new(id: u64, epoch: u64, name: &str) -> Self {
+        let state = TopicState {
+            next_offset: FIRST_OFFSET,
+            interest: 0,
+            locals: Vec::new(),
+            subscribers: 0,
+            retired: false,
+            queued_idle: false,
+        };
+        Self { id, epoch, name: name.into(), state: Mutex::new(state) }
+    }
+
+    /// Unique for the life of the process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Random per creation of a topic.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The name it is found by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Subscribers on all loops.
+    pub fn subscribers(&self) -> u64 {
+        lock(&self.state).subscribers
+    }
+
+    /// The offset the next message will get.
+    pub fn next_offset(&self) -> u64 {
+        lock(&self.state).next_offset
+    }
+
+    /// The topic's index in the loop's own table, while that loop is interested.
+    pub fn local_of(&self, loop_index: usize) -> Option<u32> {
+        let state = lock(&self.state);
+        state.is_interested(loop_index).then(|| state.locals.get(state.rank(loop_index)).copied())?
+    }
+
+    /// Gives the message an offset and a place in every interested mailbox, or changes nothing.
+    /// Also returns the loops that are owed a wake-up, one bit each.
+    pub(super) fn publish(
+        &self,
+        draft: Draft,
+        mailboxes: &[Mailbox<Entry>],
+    ) -> Result<(Published, u64), PublishRefused> {
+        let bytes = draft.frame_len();
+        let mut state = lock(&self.state);
+        if state.retired {
+            return Err(PublishRefused::Retired(draft));
+        }
+        // All or none: a refused message must not take an offset, or subscribers would see a gap.
+        if let Err(loop_index) = reserve_everywhere(state.interest, bytes, mailboxes) {
+            return Err(PublishRefused::Full { loop_index, draft });
+        }
+        let offset = state.next_offset;
+        state.next_offset += 1;
+        let message = draft.stamp(self.id, offset);
+        let mut owed = 0;
+        for ((loop_index, mailbox), &local) in interested(state.interest, mailboxes).zip(&state.locals) {
+            if mailbox.push(Entry::Deliver { local, message: message.clone() }) {
+                owed |= bit(loop_index);
+            }
+        }
+        Ok((Published { epoch: self.epoch, offset, subscribers: state.subscribers }, owed))
+    }
+
+    /// Counts a subscriber, marks its loop interested and puts its `Join` into the loop's mailbox,
+    /// all under one lock, so that its messages begin exactly at the returned offset.
+    pub(super) fn join(
+        &self,
+        loop_index: usize,
+        local: u32,
+        key: Key,
+        own: &Mailbox<Entry>,
+    ) -> Result<Joined, JoinRefused> {
+        let mut state = lock(&self.state);
+        if state.retired {
+            return Err(JoinRefused::Retired);
+        }
+        // The loop that joins is the one that drains this mailbox: it is awake, nobody is to wake it.
+        own.push_control(Entry::Join { local, key }).map_err(|_| JoinRefused::Full)?;
+        if !state.is_interested(loop_index) {
+            let rank = state.rank(loop_index);
+            state.locals.insert(rank, local);
+            state.interest |= bit(loop_index);
+        }
+        state.subscribers += 1;
+        Ok(Joined { epoch: self.epoch, next_offset: state.next_offset })
+    }
+
+    /// One subscriber less.
+    pub(super) fn leave(&self) {
+        let mut state = lock(&self.state);
+        state.subscribers = state.subscribers.saturating_sub(1);
+    }
+
+    /// The loop has neither a subscriber nor a waiting join any more. True when the topic is now
+    /// idle and the caller is to queue it as such.
+    pub(super) fn clear_interest(&self, loop_index: usize) -> bool {
+        let mut state = lock(&self.state);
+        if state.is_interested(loop_index) {
+            let rank = state.rank(loop_index);
+            state.locals.remove(rank);
+            state.interest &= !bit(loop_index);
+        }
+        state.mark_idle()
+    }
+
+    /// True when nobody is interested and it was not queued as idle yet; it counts as queued now.
+    pub(super) fn try_mark_idle(&self) -> bool {
+        lock(&self.state).mark_idle()
+    }
+
+    /// Takes it off the idle queue. True when it is idle still and therefore retired from now on:
+    /// the caller, who holds the directory, forgets it.
+    pub(super) fn try_retire(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.queued_idle = false;
+        state.retired = state.interest == 0;
+        state.retired
+    }
+
+    /// A planted fault for the model checker: the interest is read under one lock and written
+    /// under another, so that a second loop's bit can get lost.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "used by tests/loom.rs, which compiles this file too")]
+    pub(super) fn join_with_split_lock(&self, loop_index: usize, local: u32, key: Key, own: &Mailbox<Entry>) {
+        let (interest, mut locals) = {
+            let state = lock(&self.state);
+            (state.interest, state.locals.clone())
+        };
+        let pushed = own.push_control(Entry::Join { local, key });
+        debug_assert!(pushed.is_ok());
+        let mut state = lock(&self.state);
+        locals.insert((interest & below(loop_index)).count_ones() as usize, local);
+        state.interest = interest | bit(loop_index);
+        state.locals = locals;
+    }
+
+    /// A planted fault for the model checker: the `Join` is pushed after the lock was given up, so
+    /// that messages from the returned offset on can come before it.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "used by tests/loom.rs, which compiles this file too")]
+    pub(super) fn join_pushing_late(
+        &self,
+        loop_index: usize,
+        local: u32,
+        key: Key,
+        own: &Mailbox<Entry>,
+    ) -> Joined {
+        let next_offset = {
+            let mut state = lock(&self.state);
+            let rank = state.rank(loop_index);
+            state.locals.insert(rank, local);
+            state.interest |= bit(loop_index);
+            state.next_offset
+        };
+        let pushed = own.push_control(Entry::Join { local, key });
+        debug_assert!(pushed.is_ok());
+        Joined { epoch: self.epoch, next_offset }
+    }
+}
+
+impl TopicState {
+    fn is_interested(&self, loop_index: usize) -> bool {
+        self.interest & bit(loop_index) != 0
+    }
+
+    /// How many interested loops come before this one: its place in `locals`.
+    fn rank(&self, loop_index: usize) -> usize {
+        (self.interest & below(loop_index)).count_ones() as usize
+    }
+
+    fn mark_idle(&mut self) -> bool {
+        let newly = self.interest == 0 && !self.queued_idle && !self.retired;
+        self.queued_idle |= newly;
+        newly
+    }
+}
+
+/// The interest bit of a loop; of a loop that cannot be, none.
+fn bit(loop_index: usize) -> u64 {
+    u32::try_from(loop_index).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
+}
+
+/// The interest bits of all loops before this one.
+fn below(loop_index: usize) -> u64 {
+    bit(loop_index).wrapping_sub(1)
+}
+
+/// Reserves in every interested mailbox; on the first refusal gives back what it took and names the
+/// loop without room.
+fn reserve_everywhere(interest: u64, bytes: usize, mailboxes: &[Mailbox<Entry>]) -> Result<(), usize> {
+    for (loop_index, mailbox) in interested(interest, mailboxes) {
+        if !mailbox.try_reserve(bytes) {
+            let taken = interest & below(loop_index);
+            interested(taken, mailboxes).for_each(|(_, mailbox)| mailbox.release(1, bytes as u64));
+            return Err(loop_index);
+        }
+    }
+    Ok(())
+}
+
+/// The interested loops' mailboxes, lowest loop first.
+fn interested<E>(interest: u64, mailboxes: &[Mailbox<E>]) -> impl Iterator<Item = (usize, &Mailbox<E>)> {
+    let mut rest = interest;
+    std::iter::from_fn(move || {
+        let loop_index = rest.trailing_zeros() as usize;
+        // A bit beyond the mailboxes cannot be: only loops of the router join.
+        let mailbox = mailboxes.get(loop_index)?;
+        rest &= rest - 1;
+        Some((loop_index, mailbox))
+    })
+}

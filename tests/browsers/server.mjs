@@ -1,0 +1,104 @@
+// Starts the server binary for a test script and stops it again. Owns the child process and its
+// ready line; knows nothing about what the script asks of the server.
+
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
+
+/** Rejects when `promise` has not settled after `ms`; every wait of these scripts goes through it. */
+export function within(ms, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: nothing after ${ms} ms`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+function binary() {
+  if (process.env.FANTAIL_BIN) return process.env.FANTAIL_BIN;
+  const found = ["release", "debug"].map((kind) => join(ROOT, "target", kind, "fantail")).find(existsSync);
+  if (!found) throw new Error("no target/release/fantail or target/debug/fantail; build one or set FANTAIL_BIN");
+  return found;
+}
+
+/** A running server: its two addresses, `term()` for the start of a drain and `stop()` for the end. */
+export async function startServer() {
+  const args = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+  const child = spawn(binary(), args, { stdio: ["ignore", "pipe", "pipe"] });
+  let log = "";
+  child.stderr.on("data", (bytes) => { log = (log + bytes).slice(-20_000); });
+  const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
+  const failed = new Promise((_, reject) => {
+    child.once("error", reject);
+    exited.then(({ code, signal }) => reject(new Error(`the server ended early (${signal ?? code})\n${log}`)));
+  });
+  failed.catch(() => {});
+  const ready = new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      const match = /^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)$/.exec(line);
+      if (match) resolve(match);
+    });
+  });
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);
+  try {
+    const [, listen, admin] = await within(15_000, "the ready line", Promise.race([ready, failed]));
+    const term = () => child.kill("SIGTERM");
+    const stop = async (deadline = 30_000) => {
+      if (child.exitCode === null && child.signalCode === null) term();
+      return within(deadline, "the server's exit", exited).finally(kill);
+    };
+    return { listen, admin, term, stop, log: () => log };
+  } catch (error) {
+    kill();
+    throw error;
+  }
+}
+
+/** Publishes through the admin port and returns its JSON answer. */
+export async function publish(server, topic, body, query = "") {
+  const url = `http://${server.admin}/publish/${encodeURIComponent(topic)}${query}`;
+  const answer = await fetch(url, { method: "POST", body, signal: AbortSignal.timeout(10_000) });
+  if (answer.status !== 200) throw new Error(`POST ${url}: ${answer.status} ${await answer.text()}`);
+  return answer.json();
+}
+
+/** Publishes "warm-up" until it reaches `count` subscribers: a client is open before it is listed. */
+export async function untilSubscribed(server, topic, count) {
+  const start = Date.now();
+  for (;;) {
+    const { subscribers } = await publish(server, topic, "warm-up");
+    if (subscribers === count) return;
+    if (Date.now() - start > 15_000) throw new Error(`${subscribers} of ${count} subscribers on ${topic}`);
+  }
+}
+
+/** Runs named steps in order, prints one line each, and sets the exit code. */
+export async function runSteps(title, steps, cleanUp) {
+  let passed = 0;
+  const failures = [];
+  for (const [name, step] of steps) {
+    const start = performance.now();
+    const spent = () => `${((performance.now() - start) / 1000).toFixed(2)} s`;
+    try {
+      await within(90_000, name, step());
+      passed += 1;
+      console.log(`ok      ${name} (${spent()})`);
+    } catch (error) {
+      failures.push(name);
+      console.log(`FAILED  ${name} (${spent()})\n${error.stack ?? error}`);
+    }
+  }
+  try {
+    await cleanUp();
+  } catch (error) {
+    failures.push("clean-up");
+    console.log(`FAILED  clean-up\n${error.stack ?? error}`);
+  }
+  console.log(`${title}: ${passed} ok, ${failures.length} not ok`);
+  process.exit(failures.length === 0 ? 0 : 1);
+}

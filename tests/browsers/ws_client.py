@@ -1,0 +1,229 @@
+"""The server under Python's `websockets`, a client it did not write.
+
+Starts the binary (FANTAIL_BIN, else target/release or target/debug), drives it over asyncio and
+checks echo, control frames, close codes, limits, a broadcast to many and the graceful stop.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MIB = 1024 * 1024
+WAIT = 15
+MANY = 500
+
+
+def binary():
+    """The server to test."""
+    if given := os.environ.get("FANTAIL_BIN"):
+        return given
+    for kind in ("release", "debug"):
+        if (found := ROOT / "target" / kind / "fantail").exists():
+            return str(found)
+    sys.exit("no target/release/fantail or target/debug/fantail; build one or set FANTAIL_BIN")
+
+
+class Server:
+    """A running server, its two addresses and its log."""
+
+    READY = re.compile(r"^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)$")
+
+    def __init__(self):
+        command = [binary(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self.log = []
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.ready = threading.Event()
+        self.listen = self.admin = None
+        self.threads = [
+            threading.Thread(target=self._read_stdout, daemon=True),
+            threading.Thread(target=self._read_stderr, daemon=True),
+        ]
+        for thread in self.threads:
+            thread.start()
+        if not self.ready.wait(WAIT) or self.listen is None:
+            self.kill()
+            raise AssertionError("no ready line\n" + "".join(self.log[-50:]))
+
+    def _read_stdout(self):
+        for line in self.process.stdout:
+            if match := self.READY.match(line.rstrip("\n")):
+                self.listen, self.admin = match[1], match[2]
+                self.ready.set()
+        self.ready.set()
+
+    def _read_stderr(self):
+        for line in self.process.stderr:
+            self.log.append(line)
+            del self.log[:-200]
+
+    def publish(self, topic, body):
+        """Publishes through the admin port and returns its JSON answer."""
+        connection = http.client.HTTPConnection(self.admin, timeout=WAIT)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/publish/{topic}", body=body)
+            answer = connection.getresponse()
+            text = answer.read()
+        if answer.status != 200:
+            raise AssertionError(f"POST /publish/{topic}: {answer.status} {text!r}")
+        return json.loads(text)
+
+    def kill(self):
+        """Ends the process if it still runs and closes its pipes."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(WAIT)
+        for thread in self.threads:
+            thread.join(WAIT)
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+class WebSockets(unittest.IsolatedAsyncioTestCase):
+    """One server for each test, so that a stop in one is not felt by another."""
+
+    async def asyncSetUp(self):
+        self.server = await asyncio.to_thread(Server)
+
+    async def asyncTearDown(self):
+        await asyncio.to_thread(self.server.kill)
+
+    def client(self, path, **options):
+        options = {"max_size": 64 * MIB, "open_timeout": WAIT, "close_timeout": WAIT, "proxy": None, **options}
+        return connect(f"ws://{self.server.listen}{path}", **options)
+
+    async def publish(self, topic, body):
+        return await asyncio.to_thread(self.server.publish, topic, body)
+
+    async def until_subscribed(self, topic, count):
+        """Publishes "warm-up" until it reaches `count` subscribers: a client is open before it is listed."""
+        deadline = time.monotonic() + WAIT
+        while (answer := await self.publish(topic, "warm-up"))["subscribers"] != count:
+            self.assertLess(time.monotonic(), deadline, f"{answer} instead of {count} subscribers")
+
+    async def closed(self, socket):
+        """Reads until the server closes and returns the close code that came in its frame."""
+        async with asyncio.timeout(WAIT):
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await socket.recv()
+            await socket.wait_closed()
+        return socket.close_code
+
+    async def test_echo_returns_text_and_binary(self):
+        for compression in ("deflate", None):
+            async with asyncio.timeout(60), self.client("/echo", compression=compression) as socket:
+                for message in ("", "hello, 世界 🪭", b"", b"\x00\xff", "x" * MIB, os.urandom(MIB), bytes(16 * MIB)):
+                    await socket.send(message)
+                    self.assertTrue(await socket.recv() == message, f"{len(message)} came back changed")
+
+    async def test_echo_joins_fragments(self):
+        async with asyncio.timeout(WAIT), self.client("/echo") as socket:
+            await socket.send(["one ", "two ", "", "three"])
+            self.assertEqual(await socket.recv(), "one two three")
+            await socket.send([b"\x00", b"\x01" * 70_000])
+            self.assertEqual(await socket.recv(), b"\x00" + b"\x01" * 70_000)
+
+    async def test_ping_is_answered(self):
+        async with asyncio.timeout(WAIT), self.client("/ws/lobby") as socket:
+            for payload in (b"", b"p" * 125):
+                await (await socket.ping(payload))
+
+    async def test_close_codes_come_back(self):
+        for path in ("/echo", "/ws/lobby"):
+            for code in (1000, 3000, 4999):
+                async with asyncio.timeout(WAIT), self.client(path) as socket:
+                    await socket.close(code, "bye")
+                    self.assertEqual(socket.protocol.close_rcvd.code, code)
+                    self.assertTrue(socket.protocol.close_rcvd_then_sent is False, "the client closed first")
+
+    async def test_too_big_closes_1009(self):
+        for path, limit in (("/echo", 16 * MIB), ("/ws/lobby", MIB)):
+            # Not `async with`: its exit aborts a transport that is gone once the server has closed.
+            socket = await self.client(path, compression=None)
+            with contextlib.suppress(ConnectionClosed):
+                async with asyncio.timeout(WAIT):
+                    await socket.send(bytes(limit + 1))
+            self.assertEqual(await self.closed(socket), 1009)
+
+    async def test_text_that_is_not_utf8_closes_1007(self):
+        for path in ("/echo", "/ws/lobby"):
+            async with self.client(path, compression=None) as socket:
+                await socket.send(b"hi\xc3\x28", text=True)
+                self.assertEqual(await self.closed(socket), 1007)
+
+    async def test_publishing_where_clients_may_not_closes_1008(self):
+        async with self.client("/ws/news") as socket:
+            async with asyncio.timeout(WAIT):
+                for _ in range(50):
+                    await socket.send("not for anybody")
+                await (await socket.ping())
+                with contextlib.suppress(ConnectionClosed):
+                    for _ in range(60):
+                        await socket.send("not for anybody")
+            self.assertEqual(await self.closed(socket), 1008)
+
+    async def test_unknown_path_answers_404(self):
+        with self.assertRaises(InvalidStatus) as caught:
+            async with asyncio.timeout(WAIT), self.client("/nothing-here"):
+                pass
+        self.assertEqual(caught.exception.response.status_code, 404)
+
+    async def test_many_connections_receive_each_message_once_in_order(self):
+        async with asyncio.timeout(90), contextlib.AsyncExitStack() as stack:
+            gate = asyncio.Semaphore(50)
+
+            async def enter():
+                async with gate:
+                    return await stack.enter_async_context(self.client("/ws/lobby", compression=None))
+
+            sockets = await asyncio.gather(*(enter() for _ in range(MANY)))
+            await self.until_subscribed("lobby", MANY)
+            answers = [await self.publish("lobby", f"broadcast {i}") for i in range(10)]
+            self.assertEqual({answer["subscribers"] for answer in answers}, {MANY})
+            first = answers[0]["offset"]
+            self.assertEqual([answer["offset"] for answer in answers], list(range(first, first + 10)))
+            await sockets[0].send("from a client")
+            expected = [f"broadcast {i}" for i in range(10)] + ["from a client"]
+            for received in await asyncio.gather(*(self.take(socket, len(expected)) for socket in sockets)):
+                self.assertEqual(received, expected)
+            await asyncio.gather(*(socket.close() for socket in sockets))
+            self.assertEqual({socket.close_code for socket in sockets}, {1000})
+            await self.until_subscribed("lobby", 0)
+
+    async def take(self, socket, count):
+        """The next `count` messages that are not a warm-up."""
+        taken = []
+        while len(taken) < count:
+            if (message := await socket.recv()) != "warm-up":
+                taken.append(message)
+        return taken
+
+    async def test_stop_says_1001_to_everybody_and_exits_0(self):
+        async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+            paths = ["/echo"] * 20 + ["/ws/lobby"] * 20
+            sockets = [await stack.enter_async_context(self.client(path)) for path in paths]
+            self.server.process.terminate()
+            for socket in sockets:
+                with self.assertRaises(ConnectionClosedOK):
+                    await socket.recv()
+            self.assertEqual({socket.close_code for socket in sockets}, {1001})
+            self.assertEqual(await asyncio.to_thread(self.server.process.wait, 30), 0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

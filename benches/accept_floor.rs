@@ -1,0 +1,127 @@
+//! The floor of a handshake: per thread one SO_REUSEPORT listener, one edge-triggered epoll, and
+//! per connection one accept4, one epoll_ctl, one recv of the head, the accept key, one send of the
+//! 101. The socket is kept until its peer leaves. No timeout, no limit, no second read: a head that
+//! does not arrive whole is dropped and counted.
+//!
+//! `cargo build --release --examples && target/release/examples/accept_floor --threads 2`
+
+mod common;
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::thread;
+
+use clap::Parser;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+
+const LISTENER: Token = Token(usize::MAX);
+
+/// A bare accept-and-answer loop: what a WebSocket handshake costs at least.
+#[derive(Parser)]
+struct Flags {
+    /// Where clients connect.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Taken so that harnesses can pass it to every server; nothing listens there.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    admin: SocketAddr,
+    /// Threads, each with a listener of its own.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+fn main() -> io::Result<()> {
+    let flags = Flags::parse();
+    let table = common::Table::prepare()?;
+    let mut address = flags.listen;
+    let mut threads = Vec::new();
+    for _ in 0..flags.threads.max(1) {
+        let (bound, is_bound) = mpsc::channel();
+        threads.push(thread::spawn(move || {
+            if let Err(error) = serve(address, table, &bound) {
+                // A floor with a thread missing would be measured as if it were whole.
+                eprintln!("accept_floor: {error}");
+                std::process::exit(1);
+            }
+        }));
+        // The first thread settles the port, the others join it.
+        address = is_bound.recv().map_err(io::Error::other)?;
+    }
+    common::print_ready(address, flags.admin);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+fn serve(address: SocketAddr, table: common::Table, bound: &mpsc::Sender<SocketAddr>) -> io::Result<()> {
+    table.split_off()?;
+    let mut poll = Poll::new()?;
+    let mut listener = common::listen(address)?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    bound.send(listener.local_addr()?).map_err(io::Error::other)?;
+    let mut events = Events::with_capacity(1024);
+    let mut sockets = Sockets { by_descriptor: Vec::new(), head: vec![0; common::HEAD_BYTES_MAX] };
+    loop {
+        if let Err(error) = poll.poll(&mut events, None) {
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        for event in &events {
+            match event.token() {
+                LISTENER => sockets.accept_all(&listener, &poll)?,
+                Token(descriptor) => sockets.answer(descriptor),
+            }
+        }
+    }
+}
+
+struct Sockets {
+    /// The flag says whether the 101 has been sent.
+    by_descriptor: Vec<Option<(TcpStream, bool)>>,
+    /// Every head is read here.
+    head: Vec<u8>,
+}
+
+impl Sockets {
+    fn accept_all(&mut self, listener: &TcpListener, poll: &Poll) -> io::Result<()> {
+        loop {
+            let mut socket = match listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            let descriptor = socket.as_raw_fd() as usize;
+            poll.registry().register(&mut socket, Token(descriptor), Interest::READABLE)?;
+            if self.by_descriptor.len() <= descriptor {
+                self.by_descriptor.resize_with(descriptor + 1, || None);
+            }
+            self.by_descriptor[descriptor] = Some((socket, false));
+        }
+    }
+
+    /// The first event of a socket brings its head; a later one can only mean that the peer left.
+    fn answer(&mut self, descriptor: usize) {
+        let Some(slot) = self.by_descriptor.get_mut(descriptor) else { return };
+        let Some((socket, answered)) = slot else { return };
+        if !*answered
+            && let Ok(length) = socket.read(&mut self.head)
+            && common::head_end(&self.head[..length]).is_some()
+            && let Some(answer) = common::upgrade_answer(&self.head[..length])
+            && socket.write(answer.as_bytes()).is_ok()
+        {
+            *answered = true;
+            return;
+        }
+        if !*answered {
+            eprintln!("accept_floor: a connection without a whole upgrade request was dropped");
+        }
+        *slot = None;
+    }
+}

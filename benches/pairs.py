@@ -1,0 +1,693 @@
+#!/usr/bin/env python3
+"""Interleaved A/B measurements of Fantail against the floor, or of two builds against each other.
+
+    cargo build --release --workspace --examples
+    benches/pairs.py fanout                    # sizes 16, 128 and 4,096, 10,000 subscribers
+    benches/pairs.py burst                     # 60 messages at once, 3,000 subscribers, 1 and 2 loops
+    benches/pairs.py handshake                 # against the bare accept-and-answer loop
+    benches/pairs.py echo-during-fanout        # chunked fan-outs (A) against whole ones (B)
+    benches/pairs.py idle                      # bytes a connection, and a minute of doing nothing
+    benches/pairs.py memory-return             # what comes back after everybody (or 90 %) left
+    benches/pairs.py machine                   # the facts to quote beside any figure
+
+HOW IT MEASURES
+    One pair is a run against server A and a run against server B, each on a server started for it and
+    stopped after it. Pairs alternate their order (AB, BA, AB ...), so that a machine that warms up or
+    slows down hits both sides alike. After at least seven pairs the table shows per figure the median
+    of each side, and the median, the least and the greatest of the ratios A/B *within* a pair. A
+    ratio whose spread straddles 1.00 says "no difference seen", whatever its median is.
+
+    `idle` and `memory-return` are not ratios: they show A alone unless --b is given, and the table
+    shows the median and spread over --pairs runs (one by default).
+
+    Server CPU is the process's CPU clock (user and system, all threads) as the load generator reads it
+    between its first and last message; on loopback it contains the receiving half of TCP too, because
+    the sender's system call runs it. Latency counts from the planned send time.
+
+SIDES
+    A is `{fantail} serve ... --loops {loops}`, B the floor that fits the subcommand. --a and --b replace
+    them by any command that prints `fantail ready listen=ADDR admin=ADDR pid=PID`; {fantail}, {floor},
+    {accept_floor} and {loops} are filled in. --a-env and --b-env (NAME=VALUE) add to the environment.
+    So two builds compare like this:
+
+        benches/pairs.py fanout --b 'old/fantail serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops}'
+
+READING THE ANSWER
+    ns/delivery is the figure the floor is for. Look at `lost` first: a side that lost messages did less
+    work, and its other figures mean nothing. The exit code is 1 if a run failed or lost a message.
+
+More than 20,000 connections need a hard RLIMIT_NOFILE to match, or a server that splits its descriptor
+tables; the clients here spread over processes and over source addresses in 127.0.0.0/8.
+Python 3.9, standard library only, Linux only.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import select
+import shlex
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+# ---------------------------------------------------------------------------------------------------
+# What is known of the programs: their flags and the names in the load generator's JSON, only here.
+
+SERVE = "{fantail} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops}"
+FLOOR = "{floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
+ACCEPT_FLOOR = "{accept_floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
+PUBLISH_ENV = {"FANTAIL_PUBLISH_TOPICS": '["*"]'}
+CHUNKING_OFF = {"FANTAIL_FANOUT_CHUNK_DELIVERIES": "0"}
+
+READY = re.compile(r"fantail ready listen=(\S+) admin=(\S+) pid=(\d+)")
+
+# figure -> (path in the JSON, factor into the unit of the figure's name)
+FANOUT_FIELDS = {
+    "ns/delivery": ("server.cpu_ns_per_delivery", 1),
+    "p50 ms": ("latency_ns.p50", 1e-6),
+    "p99 ms": ("latency_ns.p99", 1e-6),
+    "duration s": ("duration_ns", 1e-9),
+    "lost": ("missing", 1),
+}
+ECHO_FIELDS = {
+    "echo p50 ms": ("latency_ns.p50", 1e-6),
+    "echo p99 ms": ("latency_ns.p99", 1e-6),
+    "echo max ms": ("latency_ns.max", 1e-6),
+}
+CONNECT_FIELDS = {
+    "handshakes/s": ("connect_rate", 1),
+    "us/handshake": ("server.cpu_ns_per_connect", 1e-3),
+}
+
+
+def field(result, path):
+    """The number at a dotted path; a missing name is an error that lists what there is."""
+    at = result
+    for name in path.split("."):
+        if not isinstance(at, dict) or name not in at:
+            raise SystemExit(f"the load generator's JSON has no {path!r}; it has: {', '.join(flat(result))}")
+        at = at[name]
+    return at
+
+
+def flat(value, prefix=""):
+    """Every dotted path of a JSON object."""
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from flat(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def figures(result, fields):
+    return {name: field(result, path) * factor for name, (path, factor) in fields.items()}
+
+
+# ---------------------------------------------------------------------------------------------------
+# Servers
+
+
+class Server:
+    """One server process, from its ready line to its end. Use it as a context."""
+
+    def __init__(self, command, env):
+        self.process = subprocess.Popen(
+            shlex.split(command), stdout=subprocess.PIPE, text=True, env={**os.environ, **env},
+            stderr=subprocess.DEVNULL if not VERBOSE else None)
+        self.listen, self.admin = self.await_ready(command)
+        self.pid = self.process.pid
+
+    def await_ready(self, command):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if not select.select([self.process.stdout], [], [], 0.5)[0]:
+                continue
+            line = self.process.stdout.readline()
+            if not line:
+                break
+            found = READY.search(line)
+            if found:
+                return found.group(1), found.group(2)
+        self.stop()
+        raise SystemExit(f"no ready line from: {command}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    # What the kernel says of the process.
+
+    def cpu_ns(self):
+        """CPU of all threads, dead ones too: the clock id of a process is ~pid << 3 | 2."""
+        return time.clock_gettime_ns((~self.pid << 3) | 2)
+
+    def status(self, path, names):
+        with open(path) as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return sum(int(lines[name].split()[0]) for name in names if name in lines)
+
+    def user_bytes(self):
+        """User-space memory: RssAnon + RssShmem + HugetlbPages + VmSwap."""
+        return 1024 * self.status(f"/proc/{self.pid}/status", ["RssAnon", "RssShmem", "HugetlbPages", "VmSwap"])
+
+    def context_switches(self):
+        names = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"]
+        tasks = os.listdir(f"/proc/{self.pid}/task")
+        return sum(self.status(f"/proc/{self.pid}/task/{task}/status", names) for task in tasks)
+
+    def settled_bytes(self, seconds=15):
+        """Memory once it has stood still for two seconds, or at the deadline."""
+        deadline = time.monotonic() + seconds
+        seen = [self.user_bytes()]
+        while time.monotonic() < deadline and not (len(seen) > 4 and len(set(seen[-4:])) == 1):
+            time.sleep(0.5)
+            seen.append(self.user_bytes())
+        return seen[-1]
+
+    def publish(self, topic, payload):
+        url = f"http://{self.admin}/publish/{topic}"
+        with urllib.request.urlopen(urllib.request.Request(url, data=payload, method="POST"), timeout=10) as answer:
+            return json.load(answer)
+
+
+def loadtest(args, command, server, **flags):
+    """Runs one command of the load generator against `server` and returns its JSON."""
+    with start_loadtest(args, command, server, **flags) as run:
+        return run.result()
+
+
+class start_loadtest:
+    """A running load generator. Use it as a context; `result` waits for it."""
+
+    def __init__(self, args, command, server, path="/ws/{topic}", **flags):
+        topic = f"pairs-{random.randrange(1 << 40):x}"
+        url = f"ws://{server.listen}{path.format(topic=topic)}"
+        flags = {"pid": server.pid, **flags}
+        if command == "fanout":
+            flags["publish-url"] = f"http://{server.admin}/publish/{topic}"
+        handle, self.json = tempfile.mkstemp(suffix=".json")
+        os.close(handle)
+        line = [args.loadtest, command, "--url", url, "--json", self.json]
+        for name, value in flags.items():
+            if value is not None:
+                line += [f"--{name}", str(value)]
+        if VERBOSE:
+            print("  " + shlex.join(line), file=sys.stderr)
+        self.output = tempfile.TemporaryFile(mode="w+")
+        self.process = subprocess.Popen(line, stdout=self.output, stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.output.close()
+        os.unlink(self.json)
+
+    def result(self):
+        code = self.process.wait()
+        with open(self.json) as file:
+            text = file.read()
+        # A run that lost messages may exit with an error and still tell its figures.
+        if not text:
+            self.output.seek(0)
+            raise SystemExit(f"the load generator exited with {code} and no figures:\n{self.output.read()}")
+        return json.loads(text)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Clients that only hold connections, for the memory figures
+
+HOLD_MAX = 15_000  # connections a client process
+HELLO = ("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+IP_BIND_ADDRESS_NO_PORT = 24
+
+
+class Holders:
+    """Connections from distinct source addresses, spread over processes. Use it as a context."""
+
+    def __init__(self, server, path, receive_buffer=None):
+        host, port = server.listen.rsplit(":", 1)
+        self.target = (host, int(port), path, receive_buffer)
+        self.pipes = []
+        self.count = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for pipe, process, _ in self.pipes:
+            pipe.close()
+            process.join(20)
+            if process.is_alive():
+                process.kill()
+
+    def open(self, count):
+        """Opens `count` more connections and waits until each is upgraded."""
+        while count > 0:
+            if not self.pipes or self.pipes[-1][2][0] == HOLD_MAX:
+                ours, theirs = multiprocessing.Pipe()
+                inherited = [pipe for pipe, _, _ in self.pipes] + [ours]
+                process = multiprocessing.Process(target=hold, args=(theirs, inherited, *self.target), daemon=True)
+                process.start()
+                theirs.close()
+                self.pipes.append((ours, process, [0]))
+            pipe, _, held = self.pipes[-1]
+            part = min(count, HOLD_MAX - held[0])
+            self.ask(pipe, ("open", part, self.count))
+            held[0] += part
+            self.count += part
+            count -= part
+
+    def all(self, *command):
+        """Lets every process do `command`; the sum of what they answer."""
+        for pipe, _, _ in self.pipes:
+            pipe.send(command)
+        return sum(self.answer(pipe) for pipe, _, _ in self.pipes)
+
+    def ask(self, pipe, command):
+        pipe.send(command)
+        return self.answer(pipe)
+
+    def answer(self, pipe):
+        answer = pipe.recv()
+        if isinstance(answer, str):
+            raise SystemExit(f"a client process failed: {answer}")
+        return answer
+
+
+def hold(pipe, inherited, host, port, path, receive_buffer):
+    """A client process: commands in, counts out, until the pipe closes."""
+    for other in inherited:
+        other.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sockets = []
+    while True:
+        try:
+            command, *rest = pipe.recv()
+        except EOFError:
+            return
+        try:
+            if command == "open":
+                sockets += hold_open(rest[0], rest[1], host, port, path, receive_buffer)
+            elif command == "send":
+                for one in sockets:
+                    one.send(rest[0])
+            elif command == "leave":
+                sockets = hold_leave(sockets, rest[0], rest[1])
+            elif command == "read":
+                pipe.send(hold_read(sockets, rest[0]))
+                continue
+            pipe.send(len(sockets))
+        except OSError as error:
+            pipe.send(f"{command}: {error}")
+
+
+def hold_open(count, first, host, port, path, receive_buffer):
+    opened = []
+    hello = HELLO.format(path=path).encode()
+    for start in range(0, count, 200):
+        batch = []
+        for number in range(first + start, first + min(start + 200, count)):
+            one = socket.socket()
+            if receive_buffer:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            if host.startswith("127."):
+                one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                one.bind((f"127.{16 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}", 0))
+            one.connect((host, port))
+            one.send(hello)
+            batch.append(one)
+        for one in batch:
+            one.settimeout(20)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                piece = one.recv(4096)
+                if not piece:
+                    raise OSError(f"refused: {head[:200]!r}")
+                head += piece
+            if not head.startswith(b"HTTP/1.1 101"):
+                raise OSError(f"refused: {head[:200]!r}")
+            one.setblocking(False)
+        opened += batch
+    return opened
+
+
+def hold_leave(sockets, fraction, seed):
+    """Closes a random `fraction` without any goodbye."""
+    draw = random.Random(seed)
+    stay = []
+    for one in sockets:
+        if draw.random() < fraction:
+            one.close()
+        else:
+            stay.append(one)
+    return stay
+
+
+def hold_read(sockets, quiet_seconds):
+    """Reads until nothing has come for so long; the number of bytes."""
+    poll = select.epoll()
+    by_number = {one.fileno(): one for one in sockets}
+    for number in by_number:
+        poll.register(number, select.EPOLLIN)
+    total = 0
+    while True:
+        events = poll.poll(quiet_seconds, 1024)
+        if not events:
+            poll.close()
+            return total
+        for number, _ in events:
+            try:
+                piece = by_number[number].recv(1 << 16)
+            except BlockingIOError:
+                continue
+            except OSError:
+                piece = b""
+            total += len(piece)
+            if not piece:
+                poll.unregister(number)
+
+
+def client_frame(opcode, payload, final=True):
+    """A masked frame; a mask of zeros is allowed and leaves the payload as it is."""
+    size = len(payload)
+    first = (0x80 if final else 0) | opcode
+    if size < 126:
+        head = bytes([first, 0x80 | size])
+    else:
+        head = bytes([first, 0x80 | 126]) + size.to_bytes(2, "big")
+    return head + bytes(4) + payload
+
+
+# ---------------------------------------------------------------------------------------------------
+# Pairs and their table
+
+
+def measure_pairs(args, title, loops, a, b, run, extra_env=({}, {})):
+    """Runs pairs of `run(server)`, A and B in turn, and prints and keeps their table."""
+    names = {"fantail": args.fantail, "floor": args.floor, "accept_floor": args.accept_floor, "loops": loops}
+    sides = {"A": (a, {**PUBLISH_ENV, **extra_env[0], **args.a_env})}
+    if b:
+        sides["B"] = (b, {**PUBLISH_ENV, **extra_env[1], **args.b_env})
+    seen = {side: [] for side in sides}
+    for pair in range(args.pairs):
+        for side in sorted(sides, reverse=pair % 2 == 1):
+            template, env = sides[side]
+            with Server(template.format(**names), env) as server:
+                seen[side].append(run(server))
+            time.sleep(args.pause)
+            print(f"  {title}: pair {pair + 1} of {args.pairs}, {side}: {one_line(seen[side][-1])}", file=sys.stderr)
+    print_table(title, seen)
+    RESULTS.append({"title": title, "commands": {s: sides[s][0].format(**names) for s in sides}, "runs": seen})
+
+
+def one_line(run):
+    return ", ".join(f"{name} {number(value)}" for name, value in run.items())
+
+
+def number(value):
+    if value and abs(value) < 100:
+        return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,.0f}"
+
+
+def print_table(title, seen):
+    pairs = len(seen["A"])
+    print(f"\n{title} ({pairs} {'pairs' if 'B' in seen else 'runs'})\n")
+    rows = []
+    for name in seen["A"][0]:
+        a = [run[name] for run in seen["A"]]
+        row = [name, number(statistics.median(a))]
+        if "B" in seen:
+            b = [run[name] for run in seen["B"]]
+            ratios = sorted(x / y for x, y in zip(a, b) if y)
+            row += [number(statistics.median(b))]
+            row += [f"{statistics.median(ratios):.3f}", f"{ratios[0]:.3f} .. {ratios[-1]:.3f}"] if ratios else ["-", "-"]
+        else:
+            row += [f"{number(min(a))} .. {number(max(a))}"]
+        rows.append(row)
+    heads = ["figure", "A median", "B median", "A/B median", "A/B spread"] if "B" in seen else [
+        "figure", "median", "spread"]
+    print_markdown(heads, rows)
+
+
+def print_markdown(heads, rows):
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    line = lambda row: "| " + " | ".join(
+        cell.ljust(width) if column == 0 else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths))) + " |"
+    print(line(heads))
+    print("|" + "|".join("-" * (width + 1) + ("-" if column == 0 else ":") for column, width in enumerate(widths)) + "|")
+    for row in rows:
+        print(line(row))
+    sys.stdout.flush()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Subcommands
+
+
+def cmd_fanout(args):
+    for loops in args.loops:
+        for size in args.sizes:
+            def run(server, size=size):
+                return figures(loadtest(
+                    args, "fanout", server, publish=args.publish, connections=args.connections, threads=1,
+                    rate=args.rate, burst=args.burst, size=size, duration=args.duration), FANOUT_FIELDS)
+
+            title = f"{args.command}: {args.connections:,} subscribers, {size} bytes, bursts of {args.burst}, loops {loops}"
+            measure_pairs(args, title, loops, args.a or SERVE, args.b or FLOOR, run)
+
+
+def cmd_handshake(args):
+    for loops in args.loops:
+        def run(server):
+            return figures(loadtest(args, "connect", server, connections=args.connections, threads=1),
+                           CONNECT_FIELDS)
+
+        title = f"handshake: {args.connections:,} connections, loops {loops}"
+        measure_pairs(args, title, loops, args.a or SERVE, args.b or ACCEPT_FLOOR, run)
+
+
+def cmd_echo_during_fanout(args):
+    def run(server):
+        before = tcp_in_use()
+        with start_loadtest(
+                args, "fanout", server, publish="http", connections=args.connections, threads=args.client_threads,
+                rate=args.rate, burst=1, size=args.size, duration=f"{args.seconds + 4}s", source=args.source) as fanout:
+            # Both ends of every connection are on this machine.
+            wait_until(lambda: tcp_in_use() - before >= 2 * args.connections or fanout.process.poll() is not None,
+                       120, "the subscribers to connect")
+            time.sleep(1)
+            echo = loadtest(args, "echo", server, path="/echo", connections=10, threads=1, rate=args.echo_rate,
+                            size=64, duration=f"{args.seconds}s")
+            return {**figures(echo, ECHO_FIELDS), **figures(fanout.result(), FANOUT_FIELDS)}
+
+    for loops in args.loops:
+        title = f"echo during fan-outs to {args.connections:,}: chunked (A), whole (B), loops {loops}"
+        measure_pairs(args, title, loops, args.a or SERVE, args.b or SERVE, run, ({}, CHUNKING_OFF))
+
+
+def tcp_in_use():
+    with open("/proc/net/sockstat") as file:
+        return int(re.search(r"TCP: inuse (\d+)", file.read()).group(1))
+
+
+def wait_until(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited {seconds} s for {what}")
+        time.sleep(0.1)
+
+
+def cmd_idle(args):
+    few = args.connections // 5
+
+    def run(server):
+        result = {"empty MB": server.settled_bytes(5) / 1e6}
+        with Holders(server, "/ws/idle") as holders:
+            cpu = server.cpu_ns()
+            holders.open(few)
+            at_few = server.settled_bytes()
+            holders.open(args.connections - few)
+            at_all = server.settled_bytes()
+            result["bytes/connection"] = (at_all - at_few) / (args.connections - few)
+            result["us/handshake"] = (server.cpu_ns() - cpu) / args.connections / 1000
+            switches, cpu = server.context_switches(), server.cpu_ns()
+            time.sleep(args.seconds)
+            result["switches idle"] = server.context_switches() - switches
+            result["cpu ms idle"] = (server.cpu_ns() - cpu) / 1e6
+            result["bytes/connection after"] = (server.user_bytes() - at_few) / (args.connections - few)
+            # Still there, all of them?
+            server.publish("idle", b"hello")
+            result["alive"] = holders.all("read", 2.0) / len(b"..hello")
+        return result
+
+    for loops in args.loops:
+        title = f"idle: {args.connections:,} connections for {args.seconds} s, loops {loops}"
+        measure_pairs(args, title, loops, args.a or SERVE, args.b, run)
+
+
+def cmd_memory_return(args):
+    def run(server, fraction):
+        result = {"empty MB": server.settled_bytes(5) / 1e6}
+        # A small receive buffer makes the server queue early.
+        with Holders(server, "/ws/return", receive_buffer=4096) as holders:
+            holders.open(args.connections)
+            result["opened MB"] = server.settled_bytes() / 1e6
+            holders.all("send", client_frame(1, b"x" * args.fragment, final=False))
+            for index in range(args.messages):
+                server.publish("return", b"%08d" % index + b"m" * (args.size - 8))
+            result["loaded MB"] = server.settled_bytes(5) / 1e6
+            stay = holders.all("leave", fraction, 7)
+            left = time.monotonic()
+            if stay:
+                holders.all("read", 1.0)
+            for seconds in (1, 3, 10):
+                time.sleep(max(0, left + seconds - time.monotonic()))
+                result[f"after {seconds} s MB"] = server.user_bytes() / 1e6
+            result["stayed"] = stay
+            result["kept bytes/stayed"] = (result["after 10 s MB"] - result["empty MB"]) * 1e6 / max(stay, 1)
+        return result
+
+    for loops in args.loops:
+        for fraction in (1.0, 0.9):
+            title = (f"memory return: {fraction:.0%} of {args.connections:,} leave with {args.messages} x {args.size} "
+                     f"bytes queued and a fragment of {args.fragment}, loops {loops}")
+            measure_pairs(args, title, loops, args.a or SERVE, args.b,
+                          lambda server, fraction=fraction: run(server, fraction))
+
+
+def cmd_machine(_):
+    def read(path):
+        try:
+            with open(path) as file:
+                return " ".join(file.read().split())
+        except OSError:
+            return "-"
+
+    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
+    memory = re.search(r"MemTotal:\s*(\d+)", open("/proc/meminfo").read())
+    rows = [
+        ["kernel", os.uname().release],
+        ["cpu", f"{os.cpu_count()} x {cpu.group(1) if cpu else os.uname().machine}"],
+        ["memory", f"{int(memory.group(1)) / (1 << 20):.1f} GiB"],
+        ["nofile", " / ".join(map(str, resource.getrlimit(resource.RLIMIT_NOFILE)))],
+    ]
+    for key in ["net/core/somaxconn", "net/ipv4/ip_local_port_range", "net/ipv4/tcp_mem", "net/ipv4/tcp_wmem",
+                "net/ipv4/tcp_rmem", "net/ipv4/tcp_migrate_req", "kernel/randomize_va_space"]:
+        rows.append([key.replace("/", "."), read(f"/proc/sys/{key}")])
+    rows.append(["governor", read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")])
+    vulnerabilities = "/sys/devices/system/cpu/vulnerabilities"
+    if os.path.isdir(vulnerabilities):
+        on = [name for name in sorted(os.listdir(vulnerabilities))
+              if read(f"{vulnerabilities}/{name}").startswith("Mitigation")]
+        rows.append(["mitigations", ", ".join(on) or "none"])
+    print_markdown(["fact", "value"], rows)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The command line
+
+
+def numbers(text):
+    return [int(part) for part in text.split(",")]
+
+
+def pair(text):
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("NAME=VALUE expected")
+    return name, value
+
+
+def parser():
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
+
+    def add(name, run, about, pairs, loops, **defaults):
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.add_argument("--pairs", type=int, default=pairs, help=f"pairs to run (default {pairs})")
+        sub.add_argument("--loops", type=numbers, default=loops, help="server threads, one table for each of them")
+        for key, value in defaults.items():
+            kind = numbers if isinstance(value, list) else type(value)
+            sub.add_argument("--" + key.replace("_", "-"), type=kind, default=value, help=f"(default {value})")
+        sub.add_argument("--fantail", default="target/release/fantail")
+        sub.add_argument("--floor", default="target/release/examples/floor")
+        sub.add_argument("--accept-floor", default="target/release/examples/accept_floor")
+        sub.add_argument("--loadtest", default="target/release/fantail-loadtest")
+        sub.add_argument("--a", help="command of side A instead of the usual one")
+        sub.add_argument("--b", help="command of side B instead of the usual one")
+        sub.add_argument("--a-env", type=pair, action="append", default=[], metavar="NAME=VALUE")
+        sub.add_argument("--b-env", type=pair, action="append", default=[], metavar="NAME=VALUE")
+        sub.add_argument("--pause", type=float, default=1.0, help="seconds between two runs")
+        sub.add_argument("--out", help="write every run's figures to this JSON file")
+        sub.add_argument("--verbose", action="store_true", help="show commands and the servers' logs")
+        sub.set_defaults(run=run)
+
+    add("fanout", cmd_fanout, "one message to every subscriber, against the floor", 7, [1],
+        connections=10_000, sizes=[16, 128, 4096], rate=5.0, burst=1, duration="10s", publish="http")
+    add("burst", cmd_fanout, "60 messages at once, against the floor", 7, [1, 2],
+        connections=3_000, sizes=[128], rate=30.0, burst=60, duration="10s", publish="ws")
+    add("handshake", cmd_handshake, "connecting, against a bare accept-and-answer loop", 7, [1], connections=15_000)
+    add("echo-during-fanout", cmd_echo_during_fanout, "echo latency while fan-outs run, chunked and whole", 7, [3],
+        connections=50_000, client_threads=3, rate=2.0, size=128, seconds=10, echo_rate=200.0,
+        source="127.0.0.2,127.0.0.3,127.0.0.4")
+    add("idle", cmd_idle, "memory of a connection, and what idling costs", 1, [3], connections=50_000, seconds=60)
+    add("memory-return", cmd_memory_return, "what is given back when clients with a backlog leave", 1, [2],
+        connections=10_000, messages=16, size=16_384, fragment=1024)
+    machine = commands.add_parser("machine", help="facts of this machine, to quote beside figures")
+    machine.set_defaults(run=cmd_machine, verbose=False, out=None)
+    return top
+
+
+VERBOSE = False
+RESULTS = []
+
+
+def main():
+    global VERBOSE
+    args = parser().parse_args()
+    VERBOSE = args.verbose
+    for key in ("a_env", "b_env"):
+        setattr(args, key, dict(getattr(args, key, [])))
+    # The server and the clients inherit it; the machine is left as it is.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    args.run(args)
+    if args.out:
+        with open(args.out, "w") as file:
+            json.dump(RESULTS, file, indent=1)
+    lost = sum(run.get("lost", 0) for table in RESULTS for runs in table["runs"].values() for run in runs)
+    if lost:
+        sys.exit(f"\n{lost:,.0f} messages were lost: figures of runs with losses mean nothing")
+
+
+if __name__ == "__main__":
+    main()

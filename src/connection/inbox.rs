@@ -164,7 +164,9 @@ impl Inbox {
             return;
         }
         let stash = &mut inbox.get_or_insert_default().stash;
-        stash.reserve_exact(rest.len());
+        if stash.is_empty() {
+            stash.reserve_exact(rest.len());
+        }
         stash.extend_from_slice(rest);
     }
 
@@ -228,10 +230,10 @@ fn next_header(
     bytes: &[u8],
 ) -> Result<Option<(FrameHeader, usize)>, InboxError> {
     let kept = inbox.as_ref().map_or(0, |held| usize::from(held.header_len));
-    if kept == 0 {
-        if let Some(header) = checked_header(bytes)? {
-            return Ok(Some((header, header.header_len)));
-        }
+    if kept == 0
+        && let Some(header) = checked_header(bytes)?
+    {
+        return Ok(Some((header, header.header_len)));
     }
     // A header that is not decided has fewer than HEADER_BYTES_MAX bytes, so all of `bytes` is kept or
     // the header is complete below.
@@ -354,7 +356,8 @@ fn continue_frame(
         // Checked as it arrives, so that bad text fails before the frame or message is whole.
         message.utf8.push(piece).map_err(|_| InboxError::BadUtf8)?;
     }
-    append(&mut message.payload, piece, missing);
+    // Without FIN more fragments follow, of a length not known yet.
+    append(&mut message.payload, piece, if fin { missing } else { usize::MAX });
     if !(done && fin) {
         return Ok((used, Flow::Continue));
     }
@@ -374,13 +377,12 @@ fn control_event(opcode: Opcode, payload: &[u8]) -> Option<InboxEvent<'_>> {
     }
 }
 
-/// Appends `piece`, doubling like a `Vec` would but never beyond what the frame still announces, so that
-/// memory follows the bytes that arrived and not those that were promised.
-fn append(buffer: &mut Vec<u8>, piece: &[u8], missing: usize) {
+/// Appends `piece`, doubling like a `Vec` would but never beyond the `room_max` bytes that may follow, so
+/// that memory follows the bytes that arrived and not those that were promised.
+fn append(buffer: &mut Vec<u8>, piece: &[u8], room_max: usize) {
     let needed = buffer.len() + piece.len();
     if needed > buffer.capacity() {
-        let room = needed.min(missing);
-        buffer.reserve_exact(piece.len() + room);
+        buffer.reserve_exact(piece.len() + needed.min(room_max));
     }
     buffer.extend_from_slice(piece);
 }

@@ -7,4 +7,5 @@ pub mod close;
 pub mod frame;
 pub mod http;
 pub mod mask;
+pub mod upgrade;
 pub mod utf8;

@@ -202,7 +202,8 @@ fn every_close_code_is_decoded_alike() {
 
 #[test]
 fn wrong_sequences_and_text_are_refused_alike() {
-    let cases: [(&[(bool, Opcode, &[u8])], u16); 8] = [
+    type Frames = &'static [(bool, Opcode, &'static [u8])];
+    let cases: [(Frames, u16); 8] = [
         (&[(true, Opcode::Continuation, b"x")], 1002),
         (&[(false, Opcode::Text, b"x"), (true, Opcode::Text, b"y")], 1002),
         (&[(false, Opcode::Binary, b"x"), (false, Opcode::Binary, b"y")], 1002),
@@ -279,6 +280,39 @@ fn memory_follows_what_arrived_and_not_what_was_announced() {
         feed_all(&mut inbox, b"x", &limits).unwrap();
         assert!(inbox.as_ref().unwrap().bytes() <= size_of::<Inbox>() + 2 * arrived, "{arrived}");
     }
+}
+
+#[test]
+fn many_fragments_move_the_message_few_times() {
+    let limits = InboxLimits { message_bytes_max: 1 << 20, fragments_max: 1 << 20 };
+    let (mut inbox, mut capacities) = (None, Vec::new());
+    for i in 0..20_000usize {
+        let mut bytes = Vec::new();
+        frame(&mut bytes, false, if i == 0 { Opcode::Text } else { Opcode::Continuation }, b"abc");
+        feed_all(&mut inbox, &bytes, &limits).unwrap();
+        let held = inbox.as_ref().unwrap().bytes();
+        assert!(held <= size_of::<Inbox>() + 2 * 3 * (i + 1));
+        capacities.push(held);
+    }
+    capacities.dedup();
+    assert!(capacities.len() < 20, "{capacities:?}");
+}
+
+#[test]
+fn whole_frames_are_handed_out_where_they_lie() {
+    let mut bytes = Vec::new();
+    frame(&mut bytes, true, Opcode::Text, b"one");
+    frame(&mut bytes, true, Opcode::Ping, b"two");
+    frame(&mut bytes, true, Opcode::Binary, &[3; 300]);
+    let range = bytes.as_ptr_range();
+    let (mut inbox, mut events) = (None, 0);
+    let fed = feed(&mut inbox, &mut bytes, &LIMITS, &mut |event| {
+        let (InboxEvent::Message { payload, .. } | InboxEvent::Ping(payload)) = event else { panic!() };
+        assert!(range.contains(&payload.as_ptr()));
+        events += 1;
+        Flow::Continue
+    });
+    assert_eq!((fed, events), (Ok(bytes.len()), 3));
 }
 
 #[test]

@@ -366,7 +366,6 @@ fn is_host_byte(byte: u8) -> bool {
 
 /// RFC 9112 section 2.2 lets a reader accept LF alone; here it is refused, as is CR alone.
 fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
-    let mut before = 0;
     for line in head.split_inclusive(|&byte| byte == b'\n') {
         let line = match line {
             [text @ .., b'\r', b'\n'] => text,
@@ -375,9 +374,11 @@ fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
             [text @ .., b'\r'] => text,
             text => text,
         };
-        before |= usize::from(line.contains(&b'\r'));
+        if line.contains(&b'\r') {
+            return Err(HeadError::BareLineEnd);
+        }
     }
-    if before == 0 { Ok(()) } else { Err(HeadError::BareLineEnd) }
+    Ok(())
 }
 
 /// Finds what the tokenizer stumbled over; runs only for heads that are refused.

@@ -1,1 +1,9 @@
-//! Counters per loop and their Prometheus text. Never a lock on a hot path.
+//! Counters per loop, the reasons things end for, and the Prometheus text. Never a lock on a hot path.
+
+mod counters;
+pub mod names;
+pub mod prometheus;
+pub mod reasons;
+
+pub use counters::{Counter, LoopCounters};
+pub use reasons::{CloseReason, RefuseReason};

@@ -1,0 +1,113 @@
+//! What one loop counts. Written by its loop (and, for publishes of the admin port, by the admin loop) with
+//! relaxed atomics; read by `/metrics`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::reasons::{CloseReason, RefuseReason};
+
+/// One number that only its loop writes.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        // One writer: a load and a store cost less than a locked instruction and lose nothing.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Takes `count` away, for gauges.
+    pub fn sub(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(count), Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One loop's counters, on cache lines of their own.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct LoopCounters {
+            $($(#[$doc])* pub $name: Counter,)*
+            closes: [Counter; CloseReason::COUNT],
+            refusals: [Counter; RefuseReason::COUNT],
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    accepted,
+    /// `accept` calls that failed for want of something.
+    accept_errors,
+    /// Connections closed and gone.
+    connections_closed,
+    /// Upgrades to WebSocket.
+    upgrades,
+    /// Bytes read.
+    bytes_received,
+    /// Bytes the kernel took.
+    bytes_sent,
+    /// WebSocket messages read.
+    messages_received,
+    /// Messages published by this loop's clients.
+    publishes,
+    /// Publishes that found a mailbox full.
+    publishes_busy,
+    /// Publishes to topics that clients may not publish to.
+    ignored_publishes,
+    /// Messages given to the kernel or queued for a subscriber.
+    deliveries,
+    /// Messages that a slow consumer misses under `drop-newest`.
+    drops_newest,
+    /// Unsent bytes in outboxes now.
+    outbox_bytes,
+    /// Write turns.
+    write_turns,
+    /// Writes that the kernel took in part or not at all.
+    would_blocks,
+    /// Wake-ups by another thread.
+    wakeups,
+    /// Turns of the loop.
+    turns,
+    /// Times the loop went to sleep.
+    sleeps,
+    /// Keys that outlived their connection.
+    stale_keys,
+    /// Pings sent to silent peers.
+    heartbeats_sent,
+    /// Pings that nobody answered.
+    heartbeats_unanswered,
+    /// Pongs received.
+    pongs_received,
+}
+
+impl LoopCounters {
+    /// A connection ended for `reason`.
+    pub fn closed(&self, reason: CloseReason) {
+        self.closes[reason as usize].add(1);
+    }
+
+    /// A request was refused for `reason`.
+    pub fn refused(&self, reason: RefuseReason) {
+        self.refusals[reason as usize].add(1);
+    }
+
+    /// Connections that ended for `reason`.
+    #[must_use]
+    pub fn closes(&self, reason: CloseReason) -> u64 {
+        self.closes[reason as usize].value()
+    }
+
+    /// Requests refused for `reason`.
+    #[must_use]
+    pub fn refusals(&self, reason: RefuseReason) -> u64 {
+        self.refusals[reason as usize].value()
+    }
+}

@@ -1,0 +1,69 @@
+//! Every metric: name, kind and help, in one place. Names are part of the interface.
+
+use super::counters::{Counter, LoopCounters};
+
+/// What Prometheus calls the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One metric that is a number per loop.
+pub struct LoopMetric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// One line of help.
+    pub help: &'static str,
+    /// Where it is counted.
+    pub of: fn(&LoopCounters) -> &Counter,
+}
+
+macro_rules! metrics {
+    ($($name:literal, $kind:ident, $field:ident, $help:literal;)*) => {
+        /// Every per-loop metric.
+        pub const LOOP_METRICS: &[LoopMetric] = &[$(LoopMetric {
+            name: $name, kind: Kind::$kind, help: $help, of: |counters| &counters.$field,
+        },)*];
+    };
+}
+
+metrics! {
+    "fantail_connections_accepted_total", Counter, accepted, "Connections accepted.";
+    "fantail_connections_closed_total", Counter, connections_closed, "Connections gone.";
+    "fantail_accept_errors_total", Counter, accept_errors, "Accepts that failed for want of descriptors or memory.";
+    "fantail_upgrades_total", Counter, upgrades, "Connections upgraded to WebSocket.";
+    "fantail_received_bytes_total", Counter, bytes_received, "Bytes read from connections.";
+    "fantail_sent_bytes_total", Counter, bytes_sent, "Bytes the kernel took for connections.";
+    "fantail_messages_received_total", Counter, messages_received, "WebSocket messages read.";
+    "fantail_publishes_total", Counter, publishes, "Messages published.";
+    "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
+    "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
+    "fantail_deliveries_total", Counter, deliveries, "Messages sent to or queued for a subscriber.";
+    "fantail_drops_newest_total", Counter, drops_newest, "Messages that a slow consumer missed.";
+    "fantail_outbox_bytes", Gauge, outbox_bytes, "Unsent bytes in outboxes; a shared message counts once for each.";
+    "fantail_write_turns_total", Counter, write_turns, "Turns that flushed an outbox.";
+    "fantail_would_blocks_total", Counter, would_blocks, "Writes that the kernel took in part or not at all.";
+    "fantail_wakeups_total", Counter, wakeups, "Wake-ups of a loop by another thread.";
+    "fantail_loop_turns_total", Counter, turns, "Turns of the event loop.";
+    "fantail_loop_sleeps_total", Counter, sleeps, "Times the event loop went to sleep.";
+    "fantail_stale_keys_total", Counter, stale_keys, "Events for a connection that was gone.";
+    "fantail_heartbeats_sent_total", Counter, heartbeats_sent, "Pings sent to silent peers.";
+    "fantail_heartbeats_unanswered_total", Counter, heartbeats_unanswered, "Pings that nobody answered in time.";
+    "fantail_pongs_received_total", Counter, pongs_received, "Pongs received.";
+}
+
+/// Connections ended, by reason.
+pub const CLOSES: &str = "fantail_closes_total";
+/// Requests refused, by reason.
+pub const REFUSALS: &str = "fantail_refusals_total";
+/// Connections open, by loop.
+pub const CONNECTIONS: &str = "fantail_connections";
+/// Version as a label.
+pub const BUILD_INFO: &str = "fantail_build_info";
+/// Resident memory.
+pub const RESIDENT: &str = "process_resident_memory_bytes";

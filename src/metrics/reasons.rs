@@ -1,0 +1,168 @@
+//! Why connections end and requests are refused: one row per reason, the same for the metric label, the close
+//! code or status, and the words the peer reads. Pure data.
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $Name:ident : $Code:ty { $($(#[$row:meta])* $Variant:ident = $label:literal, $code:expr, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $Name { $($(#[$row])* $Variant,)* }
+
+        impl $Name {
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$Variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The metric label.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$Variant => $label,)* }
+            }
+
+            /// What the peer reads.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$Variant => $text,)* }
+            }
+
+            fn code(self) -> $Code {
+                match self { $(Self::$Variant => $code,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a connection ended.
+    CloseReason: Option<u16> {
+        /// Closing handshake, started by the peer.
+        Normal = "normal", Some(1000), "";
+        /// The peer ended its stream without a close frame.
+        PeerClosed = "peer_closed", None, "";
+        /// The peer reset the connection.
+        PeerReset = "peer_reset", None, "";
+        /// The server is going away.
+        Drain = "drain", Some(1001), "server is going away";
+        /// A violation of RFC 6455.
+        Protocol = "protocol", Some(1002), "protocol error";
+        /// Text that is not UTF-8.
+        BadUtf8 = "bad_utf8", Some(1007), "text is not UTF-8";
+        /// Too many publishes to topics not open to clients.
+        IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
+        /// A message over the limit.
+        TooBig = "too_big", Some(1009), "message too big";
+        /// No answer to a ping.
+        HeartbeatTimeout = "heartbeat_timeout", None, "";
+        /// An outbox made no progress.
+        WriteTimeout = "write_timeout", None, "";
+        /// No request came.
+        HandshakeTimeout = "handshake_timeout", None, "";
+        /// The peer did not answer a close frame.
+        CloseTimeout = "close_timeout", None, "";
+        /// The peer did not end its stream, or sent on and on.
+        LingerLimit = "linger_limit", None, "";
+        /// The last answer of an HTTP conversation was sent.
+        HttpDone = "http_done", None, "";
+        /// The request was refused.
+        Refused = "refused", None, "";
+        /// The kernel failed us.
+        Io = "io", None, "";
+    }
+}
+
+reasons! {
+    /// Why a request was refused.
+    RefuseReason: u16 {
+        /// Not HTTP as it should be.
+        BadRequest = "bad_request", 400, "bad request";
+        /// A page from elsewhere.
+        ForeignOrigin = "foreign_origin", 403, "origin not allowed; see origin.allowed";
+        /// A page from elsewhere, on the admin port.
+        AdminOrigin = "admin_origin", 403, "the admin port does not serve pages from elsewhere";
+        /// A Host that is not this machine, on the admin port.
+        AdminHost = "admin_host", 403, "host not allowed on the admin port; see admin.hosts";
+        /// No such path.
+        NotFound = "not_found", 404, "not found";
+        /// Not with this method.
+        MethodNotAllowed = "method_not_allowed", 405, "method not allowed";
+        /// The request took too long.
+        Timeout = "timeout", 408, "the request did not arrive in time";
+        /// The body is too large.
+        TooLarge = "too_large", 413, "the request body is too large";
+        /// A WebSocket upgrade is needed here.
+        UpgradeRequired = "upgrade_required", 426, "this path speaks WebSocket version 13";
+        /// The head is too large.
+        HeadTooLarge = "head_too_large", 431, "the request head is too large";
+        /// A transfer coding nobody knows.
+        NotImplemented = "not_implemented", 501, "transfer coding not implemented";
+        /// The connection limit is reached.
+        AtCapacity = "at_capacity", 503, "the server is at its connection limit";
+        /// The server is going away.
+        Draining = "draining", 503, "the server is going away";
+        /// A mailbox or the topic table is full.
+        Busy = "busy", 503, "busy; try again";
+        /// Not this version of HTTP.
+        Version = "http_version", 505, "HTTP/1.1 is spoken here";
+    }
+}
+
+impl CloseReason {
+    /// The close code sent, if a close frame is.
+    #[must_use]
+    pub fn close_code(self) -> Option<u16> {
+        self.code()
+    }
+
+    /// The reason behind a close code that a violation calls for.
+    #[must_use]
+    pub fn of_close_code(code: u16) -> Self {
+        match code {
+            1007 => Self::BadUtf8,
+            1009 => Self::TooBig,
+            _ => Self::Protocol,
+        }
+    }
+}
+
+impl RefuseReason {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        self.code()
+    }
+
+    /// The reason behind a status that a bad head or body calls for.
+    #[must_use]
+    pub fn of_head_status(status: u16) -> Self {
+        match status {
+            405 => Self::MethodNotAllowed,
+            413 => Self::TooLarge,
+            426 => Self::UpgradeRequired,
+            431 => Self::HeadTooLarge,
+            501 => Self::NotImplemented,
+            505 => Self::Version,
+            _ => Self::BadRequest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique() {
+        let mut labels: Vec<_> = CloseReason::ALL.iter().map(|reason| reason.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), CloseReason::COUNT);
+    }
+
+    #[test]
+    fn statuses_come_back_as_their_reason() {
+        for reason in [RefuseReason::HeadTooLarge, RefuseReason::TooLarge, RefuseReason::Version] {
+            assert_eq!(RefuseReason::of_head_status(reason.status()), reason);
+        }
+    }
+}

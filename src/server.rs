@@ -143,8 +143,9 @@ impl Server {
             user_timeout_ms: u32::try_from(user_timeout).unwrap_or(u32::MAX),
             ..ListenOptions::default()
         };
-        let services =
-            Arc::new(Services::new(settings, Arc::new(router), derived.loops, derived.connections_max));
+        let services = Services::new(settings, Arc::new(router), derived.loops, derived.connections_max)
+            .map_err(|error| failed("compile the policies", io::Error::other(error)))?;
+        let services = Arc::new(services);
         let (trim, trims) = mpsc::sync_channel(1);
         let mut server = Self {
             services,

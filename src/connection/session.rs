@@ -2,7 +2,8 @@
 //!
 //! Made and dropped by the event loop's turns. An idle connection on one topic has none.
 
-use crate::metrics::RefuseReason;
+use crate::metrics::{CloseReason, RefuseReason};
+use crate::wire::http::chunked::ChunkedDecoder;
 
 /// Phase data.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub enum Session {
     Body(Box<BodyState>),
     /// [`super::Phase::Open`], when there is more than one topic or something to remember.
     Open(OpenState),
+    /// [`super::Phase::Closing`]: why we started to close.
+    Closing(CloseReason),
     /// [`super::Phase::Lingering`]: bytes discarded so far.
     Lingering(usize),
 }
@@ -43,9 +46,13 @@ impl BodyState {
                 *left -= count as u64;
                 Ok(count)
             }
-            BodyFraming::Chunked(decoder) => decoder
-                .feed(bytes, &mut self.body, self.body_max)
-                .map_err(|error| RefuseReason::of_head_status(error.status())),
+            BodyFraming::Chunked { decoder, done } => {
+                let (used, ended) = decoder
+                    .decode_into(bytes, &mut self.body, self.body_max)
+                    .map_err(|error| RefuseReason::of_head_status(error.status()))?;
+                *done = ended;
+                Ok(used)
+            }
         }
     }
 
@@ -54,7 +61,7 @@ impl BodyState {
     pub fn is_complete(&self) -> bool {
         match &self.framing {
             BodyFraming::Remaining(left) => *left == 0,
-            BodyFraming::Chunked(decoder) => decoder.is_done(),
+            BodyFraming::Chunked { done, .. } => *done,
         }
     }
 }
@@ -65,7 +72,12 @@ pub enum BodyFraming {
     /// Content-Length: bytes still to come.
     Remaining(u64),
     /// Transfer-Encoding: chunked.
-    Chunked(crate::wire::http::chunked::ChunkedDecoder),
+    Chunked {
+        /// Where in the coding it is.
+        decoder: ChunkedDecoder,
+        /// Whether the last chunk and its trailer are there.
+        done: bool,
+    },
 }
 
 /// What an open connection remembers beyond its slot.

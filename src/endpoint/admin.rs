@@ -3,17 +3,21 @@
 //! Every request passes the guard first, because a browser on the operator's machine can reach loopback.
 
 use super::{Answer, Services, plain, refusal};
-use crate::auth::admin_guard;
+use crate::auth::admin_guard::AdminRefusal;
 use crate::fanout::Draft;
 use crate::metrics::{RefuseReason, prometheus};
 use crate::sys::clock::monotonic_ms;
+use crate::sys::process;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::http::uri::query_pairs;
 
 /// Whether this request may reach the admin port at all.
 pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseReason> {
-    admin_guard::check(|name| head.field(name), &services.settings.admin.hosts).map_err(RefuseReason::from)
+    services.guard.check(|name| head.field(name)).map_err(|refusal| match refusal {
+        AdminRefusal::Host => RefuseReason::AdminHost,
+        AdminRefusal::Origin | AdminRefusal::FetchSite => RefuseReason::AdminOrigin,
+    })
 }
 
 /// Answers one request.
@@ -37,7 +41,8 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
         "/readyz" => text(head, 200, "ready\n", out),
         "/metrics" => {
             let mut body = String::new();
-            prometheus::render(&services.counters, &mut body);
+            let resident = process::memory(None).ok().map(|memory| memory.rss_anon + memory.rss_file + memory.rss_shmem);
+            prometheus::render(&services.counters, resident, &mut body);
             answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
@@ -52,7 +57,7 @@ fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &m
         Ok(name) => name,
         Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
     };
-    let binary = query_pairs(head.query().unwrap_or_default())
+    let binary = query_pairs(head.query())
         .flatten()
         .any(|(name, value)| name == "binary" && value == "1");
     if body.len() > services.settings.limits.message_bytes_max {

@@ -16,13 +16,13 @@ pub(super) const TOPIC_BYTES_MAX: usize = 200;
 ///
 /// # Errors
 /// One line on what is wrong with them.
-pub(super) fn opening(path: &str, query: Option<&str>, topics_max: usize) -> Result<Opening, &'static str> {
+pub(super) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
         Some(raw) => topic_name(raw)?,
         None => LOBBY.to_owned(),
     }];
     let mut no_echo = false;
-    for pair in query_pairs(query.unwrap_or_default()) {
+    for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         match name.as_ref() {
             "topic" => {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_the_path_is_the_topic() {
-        let opening = opening("/ws/a%2Fb/c%20d", Some("topic=x&topic=x&topic=a+b&echo=0"), 64).expect("valid");
+        let opening = opening("/ws/a%2Fb/c%20d", "topic=x&topic=x&topic=a+b&echo=0", 64).expect("valid");
         assert_eq!(opening.topics, ["a/b/c d", "x", "a b"]);
         assert!(opening.no_echo);
     }
@@ -75,9 +75,9 @@ mod tests {
     #[test]
     fn bad_names_are_refused() {
         for path in ["/ws/", "/ws/a%00", "/ws/*", "/ws/%FF", "/ws/%2"] {
-            assert!(opening(path, None, 64).is_err(), "{path}");
+            assert!(opening(path, "", 64).is_err(), "{path}");
         }
-        assert!(opening(&format!("/ws/{}", "x".repeat(201)), None, 64).is_err());
-        assert!(opening("/ws/a", Some("topic=b"), 1).is_err());
+        assert!(opening(&format!("/ws/{}", "x".repeat(201)), "", 64).is_err());
+        assert!(opening("/ws/a", "topic=b", 1).is_err());
     }
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::Port;
-use crate::auth::{OriginPolicy, PublishPolicy};
+use crate::auth::PatternError;
+use crate::auth::admin_guard::AdminGuard;
+use crate::auth::origin::OriginPolicy;
+use crate::auth::publish::PublishPolicy;
 use crate::config::Settings;
 use crate::fanout::Router;
 use crate::metrics::LoopCounters;
@@ -52,6 +55,8 @@ pub struct Services {
     pub origin: OriginPolicy,
     /// What clients may publish to.
     pub publish: PublishPolicy,
+    /// Who may use the admin port.
+    pub guard: AdminGuard,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -68,11 +73,19 @@ pub struct Services {
 
 impl Services {
     /// Puts them together for `loops` client loops and one admin loop.
-    #[must_use]
-    pub fn new(settings: Settings, router: Arc<Router>, loops: usize, connections_max: usize) -> Self {
-        Self {
-            origin: OriginPolicy::new(&settings.origin),
-            publish: PublishPolicy::new(&settings.publish),
+    ///
+    /// # Errors
+    /// A pattern of the settings does not compile; checked settings have none such.
+    pub fn new(
+        settings: Settings,
+        router: Arc<Router>,
+        loops: usize,
+        connections_max: usize,
+    ) -> Result<Self, PatternError> {
+        Ok(Self {
+            origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
+            publish: PublishPolicy::compile(&settings.publish.topics)?,
+            guard: AdminGuard::compile(&settings.admin.hosts)?,
             settings,
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -82,7 +95,7 @@ impl Services {
             chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
-        }
+        })
     }
 
     /// The counters of loop `index`.

@@ -27,7 +27,9 @@ impl<S: Socket> Core<S> {
         slot.connection.heard = self.now;
         self.unsubscribe_all(key.slot);
         self.send_close_frame(key, reason.close_code().unwrap_or(1000), reason.text());
-        self.counters.close_started(reason);
+        if let Some(slot) = self.slots.get(key) {
+            slot.connection.session = Some(Box::new(Session::Closing(reason)));
+        }
         self.rearm(key.slot);
     }
 
@@ -55,6 +57,11 @@ impl<S: Socket> Core<S> {
         if slot.connection.phase == Phase::Lingering {
             return;
         }
+        // Whoever started the closing handshake gave the reason for it.
+        let reason = match slot.connection.session.as_deref() {
+            Some(Session::Closing(started)) if reason == CloseReason::Normal => *started,
+            _ => reason,
+        };
         self.unsubscribe_all(key.slot);
         self.counters.closed(reason);
         let full = self.lingering >= LINGERING_MAX;

@@ -8,7 +8,7 @@ use crate::transport::Socket;
 
 /// How far the drain has come.
 #[derive(Debug)]
-pub struct DrainState {
+pub(super) struct DrainState {
     started: Tick,
     /// Ticks over which the close frames are spread.
     spread: Tick,

@@ -89,7 +89,7 @@ impl<S: Socket> Core<S> {
         let mut inbox = slot.connection.inbox.take();
         let limits = self.inbox_limits(dialect);
         let mut stretch = Stretch::More;
-        let result = feed(&mut inbox, bytes, &limits, |event| match event {
+        let result = feed(&mut inbox, bytes, &limits, &mut |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
                 Flow::Stop
@@ -129,7 +129,7 @@ impl<S: Socket> Core<S> {
         let limits = &self.services.settings.limits;
         let message_bytes_max =
             if dialect == Dialect::Echo { limits.echo_bytes_max } else { limits.message_bytes_max };
-        InboxLimits { message_bytes_max, fragments_max: limits.fragments_max }
+        InboxLimits { message_bytes_max, fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX) }
     }
 
     /// Publishes a message of the plain dialect to the connection's first topic.
@@ -140,7 +140,7 @@ impl<S: Socket> Core<S> {
             self.counters.ignored_publishes.add(1);
             let open = open_state(&mut slot.connection.session);
             open.ignored_publishes += 1;
-            let over = open.ignored_publishes > self.services.settings.limits.ignored_publishes_max;
+            let over = open.ignored_publishes as usize > self.services.settings.limits.ignored_publishes_max;
             return over.then_some(Stretch::Policy);
         }
         let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };

@@ -11,7 +11,8 @@ use crate::endpoint::{self, Answer, Opening};
 use crate::fanout::Key;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::transport::Socket;
-use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, parse_head};
+use crate::wire::http::chunked::ChunkedDecoder;
+use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, field_store, parse_head};
 
 /// What became of one head.
 enum Next {
@@ -46,7 +47,7 @@ impl<S: Socket> Core<S> {
                 slot.connection.session = Some(Box::new(Session::Head(bytes.to_vec())));
                 return;
             }
-            let mut store = [httparse::EMPTY_HEADER; 64];
+            let mut store = field_store();
             let consumed = match parse_head(bytes, &mut store, &limits) {
                 Ok(None) => return self.hold_head(key, bytes),
                 Err(error) => return self.refuse_head(key, &error),
@@ -95,7 +96,7 @@ impl<S: Socket> Core<S> {
                 return Next::Leave;
             }
             Body::Length(length) => BodyFraming::Remaining(length),
-            Body::Chunked => BodyFraming::Chunked(Default::default()),
+            Body::Chunked => BodyFraming::Chunked { decoder: ChunkedDecoder::default(), done: false },
         };
         if head.expect_continue {
             self.send_own(key, b"HTTP/1.1 100 Continue\r\n\r\n", Asked::Yes);
@@ -127,7 +128,7 @@ impl<S: Socket> Core<S> {
         }
         slot.connection.phase = Phase::Head;
         let limits = HeadLimits { bytes_max: self.services.settings.limits.head_bytes_max, fields_max: 64 };
-        let mut store = [httparse::EMPTY_HEADER; 64];
+        let mut store = field_store();
         let next = match parse_head(&state.head, &mut store, &limits) {
             Ok(Some((head, _))) => self.on_request(key, &head, &state.body),
             _ => Next::Leave,

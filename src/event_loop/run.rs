@@ -171,7 +171,7 @@ impl Shell {
             None => TableMode::Shared,
         };
         let (acceptor, address) = Acceptor::new(address, options, capacity, poll.registry())?;
-        let core = Core::new(index, port, Arc::clone(&services)).map_err(io::Error::other)?;
+        let core = Core::new(index, port, Arc::clone(&services)).map_err(|_| io::Error::other("the router serves no such loop"))?;
         (events.0)(LoopEvent::Listening { index, address, table });
         Ok(Self {
             poll,

@@ -165,26 +165,32 @@ mod tests {
     use super::*;
     use std::sync::{Condvar, Mutex};
 
+    #[derive(Default)]
+    struct Held {
+        shut: bool,
+        written: Vec<u8>,
+    }
+
     /// An output that can be held shut.
     #[derive(Clone, Default)]
-    struct Gate(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Gate(Arc<(Mutex<Held>, Condvar)>);
 
     impl Gate {
         fn shut(&self, shut: bool) {
-            self.0.0.lock().unwrap().0 = shut;
+            self.0.0.lock().unwrap().shut = shut;
             self.0.1.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().unwrap().1.clone()).unwrap()
+            String::from_utf8(self.0.0.lock().unwrap().written.clone()).unwrap()
         }
     }
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let held = self.0.0.lock().unwrap();
-            let mut open = self.0.1.wait_while(held, |(shut, _)| *shut).unwrap();
-            open.1.extend_from_slice(bytes);
+            let mut open = self.0.1.wait_while(held, |held| held.shut).unwrap();
+            open.written.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 

@@ -168,7 +168,7 @@ impl Pattern {
             },
         };
         let host = match (host.strip_prefix('*'), Authority::parse(host.as_bytes())) {
-            (Some(suffix), _) if suffix.starts_with('.') && is_name(suffix[1..].as_bytes()) => {
+            (Some(suffix), _) if suffix.as_bytes().strip_prefix(b".").is_some_and(is_name) => {
                 HostPattern::Under(suffix.as_bytes().to_vec())
             }
             (Some(_), _) => {

@@ -15,7 +15,7 @@ use super::{FAILED, MISUSED};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub(super) struct ServeArgs {
     /// TOML file with the configuration.
-    #[arg(long, value_name = "FILE", env = "FANTAIL_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "FANTAIL_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Address and port for clients [default: 127.0.0.1:8080; env: FANTAIL_SERVER_LISTEN]
     #[arg(long, value_name = "ADDR")]

@@ -22,6 +22,8 @@ pub mod event_loop;
 #[cfg(feature = "server")]
 pub mod fanout;
 #[cfg(feature = "server")]
+pub mod logging;
+#[cfg(feature = "server")]
 pub mod metrics;
 #[cfg(feature = "server")]
 pub mod server;

@@ -1,2 +1,7 @@
 //! The `fantail` binary; everything is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fantail::cli::main()
+}

@@ -1,1 +1,34 @@
-//! Who may do what: origin policy, admin guard, admission. Never blocks a loop.
+//! Who may do what: origin policy, admin guard, publish policy. Never blocks a loop.
+//!
+//! Policies are compiled once from the settings and then only read; each check is a pure function
+//! of a few header fields, allocates nothing, and answers with a reason instead of a string.
+
+pub mod admin_guard;
+mod authority;
+pub mod origin;
+pub mod publish;
+
+use std::fmt;
+
+/// A pattern of the configuration that cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatternError {
+    /// The pattern as written.
+    pub pattern: String,
+    /// What a pattern looks like, and what is wrong with this one.
+    pub problem: &'static str,
+}
+
+impl PatternError {
+    fn new(pattern: &str, problem: &'static str) -> Self {
+        Self { pattern: pattern.to_owned(), problem }
+    }
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, got {:?}", self.problem, self.pattern)
+    }
+}
+
+impl std::error::Error for PatternError {}

@@ -1,1 +1,117 @@
-//! Subcommands, one thin file each.
+//! Subcommands, one thin file each. Reads the command line and chooses the exit code; decides nothing else.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
+
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Settings, reference};
+
+/// Exit code for a failure at run time.
+const FAILED: u8 = 1;
+
+/// Exit code for wrong usage or configuration; clap uses the same.
+const MISUSED: u8 = 2;
+
+const ABOUT: &str = "A WebSocket fan-out edge: holds very many connections and delivers each published message to \
+                     every subscriber of its topic.";
+
+const EXAMPLES: &str = "\
+Examples:
+  fantail
+      Serve on 127.0.0.1:8080, admin port on 127.0.0.1:8081.
+  fantail serve --listen 0.0.0.0:8080 --connections-max 100000
+      Serve everybody, up to 100,000 connections; loops are added as descriptors need them.
+  curl -d hello http://127.0.0.1:8081/publish/lobby
+      Publish to the topic \"lobby\"; every client of ws://127.0.0.1:8080/ws gets it.
+  FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS=0 fantail serve --config fantail.toml
+      Take the configuration from a file, but send no heartbeats.";
+
+#[derive(Debug, Parser)]
+#[command(name = "fantail", version, about = ABOUT, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve connections (the default without a subcommand).
+    #[command(after_help = EXAMPLES, after_long_help = long_help())]
+    Serve(serve::ServeArgs),
+}
+
+/// Runs the command line of this process to its end.
+pub fn main() -> ExitCode {
+    let cli = match <Cli as clap::CommandFactory>::command()
+        .after_help(EXAMPLES)
+        .after_long_help(long_help())
+        .try_get_matches()
+        .and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches))
+    {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where the message cannot be written, the exit code still tells.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(MISUSED) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Some(Command::Serve(args)) => serve::run(&args),
+        None => serve::run(&cli.serve),
+    }
+}
+
+fn long_help() -> String {
+    format!(
+        "{EXAMPLES}\n\nConfiguration: the TOML file of --config (or FANTAIL_CONFIG), then the environment, then flags; \
+         the later one wins. Every key with its default and its environment variable:\n\n{}",
+        reference(&Settings::default())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("fantail").chain(arguments.iter().copied()))
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_serve_work_with_and_without_the_subcommand() {
+        let flags = ["--listen", "127.0.0.1:0", "--loops", "2", "--share-port"];
+        let without = parse(&flags).unwrap();
+        let Some(Command::Serve(with)) = parse(&[&["serve"][..], &flags].concat()).unwrap().command else {
+            panic!("not serve");
+        };
+        assert_eq!(without.serve, with);
+        assert!(without.command.is_none());
+    }
+
+    #[test]
+    fn what_is_not_built_is_not_announced() {
+        for unknown in [&["check-config"][..], &["connect"], &["--nonsense"], &["serve", "extra"]] {
+            assert!(parse(unknown).unwrap_err().use_stderr(), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn the_long_help_names_every_variable() {
+        let help = long_help();
+        for name in ["FANTAIL_CONFIG", "FANTAIL_SERVER_LISTEN", "FANTAIL_PUBLISH_TOPICS", "FANTAIL_LOG_LEVEL"]
+        {
+            assert!(help.contains(name), "{name}");
+        }
+    }
+}

@@ -1,1 +1,42 @@
-//! Raw configuration in, checked `Settings` out. Never read twice.
+//! Configuration: raw assignments in, checked [`Settings`] and derived [`Limits`] out.
+//!
+//! Three sources give raw assignments (`section`, `key`, value, place): the TOML file, then the
+//! environment (`FANTAIL_SECTION_KEY`), then flags; the later one wins. Every assignment keeps the
+//! place it came from, so an error names the file and line, the variable or the flag, whatever is
+//! wrong with it. `cli` drives this once at start; nothing reads configuration afterwards, and
+//! nothing here looks at the machine: [`Limits::derive`] is told its facts.
+
+mod admin;
+mod drain;
+mod environment;
+mod error;
+mod file;
+mod limits;
+mod limits_section;
+mod load;
+mod log;
+mod mailbox;
+mod origin;
+mod outbox;
+mod publish;
+mod section;
+mod server;
+mod settings;
+mod timeouts;
+mod value;
+
+pub use admin::Admin;
+pub use drain::Drain;
+pub use error::{ConfigError, ConfigErrors, Place};
+pub use limits::{Limits, LimitsError, Tables};
+pub use limits_section::LimitsSection;
+pub use load::{Flag, Loaded, Sources, load};
+pub use log::{Log, LogFormat, LogLevel};
+pub use mailbox::Mailbox;
+pub use origin::Origin;
+pub use outbox::Outbox;
+pub use publish::Publish;
+pub use section::KeyDoc;
+pub use server::Server;
+pub use settings::{Settings, reference};
+pub use timeouts::Timeouts;

@@ -1,0 +1,178 @@
+//! Keeps web pages away from the admin port, which has no keys and trusts who can reach loopback.
+//!
+//! A browser on this machine can reach loopback too, on behalf of any page. Three fields tell: Host
+//! stops a name that was rebound to 127.0.0.1, Origin and Sec-Fetch-Site stop pages of other sites.
+//! Programs such as curl send neither and pass. The admin endpoint calls it once per request.
+
+use super::PatternError;
+use super::authority::Authority;
+use super::origin::ParsedOrigin;
+
+/// Why an admin request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminRefusal {
+    /// Host is missing, is no host, or names neither this machine nor a listed host.
+    Host,
+    /// Origin is not the admin port's own.
+    Origin,
+    /// Sec-Fetch-Site says that another site's page asks.
+    FetchSite,
+}
+
+impl AdminRefusal {
+    /// The status of the answer: 421 for Host (RFC 9110 §15.5.20), else 403.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Host => 421,
+            Self::Origin | Self::FetchSite => 403,
+        }
+    }
+
+    /// One line for the answer's body and the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Host => "Host must be localhost, a loopback address, or one of admin.hosts",
+            Self::Origin => "the admin port takes no requests from pages of another origin",
+            Self::FetchSite => "the admin port takes no requests from pages of another site",
+        }
+    }
+}
+
+/// The compiled guard; shared, never changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdminGuard {
+    hosts: Vec<String>,
+}
+
+impl AdminGuard {
+    /// Compiles the host names that are accepted besides loopback: `name` for any port, `name:port` for one.
+    ///
+    /// # Errors
+    /// When an entry is not a host.
+    pub fn compile(hosts: &[String]) -> Result<Self, PatternError> {
+        for host in hosts {
+            if Authority::parse(host.as_bytes()).is_none() {
+                let problem =
+                    "expects a host name such as \"fantail.internal\", without scheme, path or wildcard";
+                return Err(PatternError::new(host, problem));
+            }
+        }
+        Ok(Self { hosts: hosts.to_vec() })
+    }
+
+    /// Decides about a request; `field` gives a header field by its lower-case name.
+    ///
+    /// # Errors
+    /// The reason for the refusal.
+    pub fn check<'a>(&self, field: impl Fn(&str) -> Option<&'a [u8]>) -> Result<(), AdminRefusal> {
+        let host = field("host").and_then(Authority::parse).ok_or(AdminRefusal::Host)?;
+        if !host.host.is_loopback() && !self.lists(&host) {
+            return Err(AdminRefusal::Host);
+        }
+        if let Some(origin) = field("origin")
+            && !ParsedOrigin::parse(origin).is_some_and(|origin| origin.is_same(&host))
+        {
+            return Err(AdminRefusal::Origin);
+        }
+        match field("sec-fetch-site") {
+            None | Some(b"same-origin" | b"none") => Ok(()),
+            // `same-site`, `cross-site`, and what a later standard may add.
+            Some(_) => Err(AdminRefusal::FetchSite),
+        }
+    }
+
+    fn lists(&self, host: &Authority<'_>) -> bool {
+        self.hosts
+            .iter()
+            .filter_map(|listed| Authority::parse(listed.as_bytes()))
+            .any(|listed| listed.host == host.host && (listed.port.is_none() || listed.port == host.port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(hosts: &[&str], fields: &[(&str, &'static str)]) -> Result<(), AdminRefusal> {
+        let hosts: Vec<_> = hosts.iter().map(|h| (*h).to_owned()).collect();
+        AdminGuard::compile(&hosts)
+            .unwrap()
+            .check(|name| fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_bytes()))
+    }
+
+    #[test]
+    fn programs_on_this_machine_pass() {
+        for host in
+            ["localhost:8081", "127.0.0.1:8081", "127.9.9.9", "[::1]:8081", "LOCALHOST", "fan.localhost:1"]
+        {
+            let host: &'static str = host;
+            assert_eq!(check(&[], &[("host", host)]), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_rebound_name_is_refused() {
+        for host in [
+            "evil.com",
+            "evil.com:8081",
+            "127.0.0.1.evil.com",
+            "localhost.evil.com",
+            "notlocalhost",
+            "0.0.0.0",
+            "",
+            "a b",
+        ] {
+            assert_eq!(check(&[], &[("host", host)]), Err(AdminRefusal::Host), "{host}");
+        }
+        assert_eq!(check(&[], &[]), Err(AdminRefusal::Host));
+        // Its Origin equals its Host; that must not help.
+        let rebound = [("host", "evil.com:8081"), ("origin", "http://evil.com:8081")];
+        assert_eq!(check(&[], &rebound), Err(AdminRefusal::Host));
+    }
+
+    #[test]
+    fn listed_hosts_pass_with_their_port() {
+        let listed = ["fantail.internal", "b.internal:9000"];
+        assert_eq!(check(&listed, &[("host", "Fantail.Internal:8081")]), Ok(()));
+        assert_eq!(check(&listed, &[("host", "b.internal:9000")]), Ok(()));
+        assert_eq!(check(&listed, &[("host", "b.internal:9001")]), Err(AdminRefusal::Host));
+        assert_eq!(check(&listed, &[("host", "x.fantail.internal")]), Err(AdminRefusal::Host));
+    }
+
+    #[test]
+    fn only_the_own_origin_passes() {
+        let host = ("host", "localhost:8081");
+        assert_eq!(check(&[], &[host, ("origin", "http://localhost:8081")]), Ok(()));
+        for origin in [
+            "null",
+            "",
+            "http://localhost:8080",
+            "http://localhost",
+            "https://evil.com",
+            "http://127.0.0.1:8081",
+            "x",
+        ] {
+            assert_eq!(check(&[], &[host, ("origin", origin)]), Err(AdminRefusal::Origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn only_own_pages_and_the_user_pass_by_fetch_site() {
+        let host = ("host", "localhost:8081");
+        for site in ["same-origin", "none"] {
+            assert_eq!(check(&[], &[host, ("sec-fetch-site", site)]), Ok(()), "{site}");
+        }
+        for site in ["cross-site", "same-site", "", "Cross-Site", "future"] {
+            assert_eq!(check(&[], &[host, ("sec-fetch-site", site)]), Err(AdminRefusal::FetchSite), "{site}");
+        }
+    }
+
+    #[test]
+    fn statuses_and_hosts_that_are_none() {
+        assert_eq!(AdminRefusal::Host.status(), 421);
+        assert_eq!(AdminRefusal::Origin.status(), 403);
+        for bad in ["http://a", "a/b", "*.a", "", "a b", "a:x"] {
+            assert!(AdminGuard::compile(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `fantail serve`: flags over environment over file, then logging, then the server.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::config::{Flag, Loaded, Sources, load};
+use crate::{logging, server};
+
+use super::{FAILED, MISUSED};
+
+/// Flags of `serve`. Values stay text: the configuration reads and checks them as it does every other source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(super) struct ServeArgs {
+    /// TOML file with the configuration.
+    #[arg(long, value_name = "FILE", env = "FANTAIL_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Address and port for clients [default: 127.0.0.1:8080; env: FANTAIL_SERVER_LISTEN]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Loopback address and port for publishing and operation [default: 127.0.0.1:8081; env: FANTAIL_SERVER_ADMIN]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// Number of event loops, 0 for automatic [default: 0; env: FANTAIL_SERVER_LOOPS]
+    #[arg(long, value_name = "N")]
+    loops: Option<String>,
+    /// Most client connections, 0 for as many as fit [default: 0; env: FANTAIL_SERVER_CONNECTIONS_MAX]
+    #[arg(long, value_name = "N")]
+    connections_max: Option<String>,
+    /// Share the port with other processes that do so too [env: FANTAIL_SERVER_SHARE_PORT]
+    #[arg(long)]
+    share_port: bool,
+    /// error, warn, info, debug or trace [default: info; env: FANTAIL_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json [default: text; env: FANTAIL_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+/// Serves until told to stop.
+pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    let Loaded { settings, warnings } = match load(&args.sources(std::env::vars_os().collect())) {
+        Ok(loaded) => loaded,
+        Err(errors) => return fail(MISUSED, &errors.to_string()),
+    };
+    let guard = match logging::start(settings.log.level, settings.log.format) {
+        Ok(guard) => guard,
+        Err(error) => return fail(FAILED, &format!("logging cannot be started: {error}")),
+    };
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let outcome = server::run(settings);
+    drop(guard);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_configuration() => fail(MISUSED, &error.to_string()),
+        Err(error) => fail(FAILED, &error.to_string()),
+    }
+}
+
+impl ServeArgs {
+    fn sources(&self, environment: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> Sources {
+        let share_port = self.share_port.then(|| "true".to_owned());
+        let flags = [
+            ("--listen", "server", "listen", &self.listen),
+            ("--admin", "server", "admin", &self.admin),
+            ("--loops", "server", "loops", &self.loops),
+            ("--connections-max", "server", "connections_max", &self.connections_max),
+            ("--share-port", "server", "share_port", &share_port),
+            ("--log-level", "log", "level", &self.log_level),
+            ("--log-format", "log", "format", &self.log_format),
+        ]
+        .into_iter()
+        .filter_map(|(flag, section, key, value)| Some(Flag { flag, section, key, value: value.clone()? }))
+        .collect();
+        Sources { file: self.config.clone(), environment, flags }
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    // Standard error may be closed; the exit code still tells.
+    let mut stderr = std::io::stderr().lock();
+    for line in message.lines() {
+        let _ = writeln!(stderr, "fantail: {line}");
+    }
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogFormat, LogLevel};
+
+    #[test]
+    fn every_flag_reaches_its_key() {
+        let text = |value: &str| Some(value.to_owned());
+        let args = ServeArgs {
+            config: None,
+            listen: text("127.0.0.1:1"),
+            admin: text("127.0.0.1:2"),
+            loops: text("3"),
+            connections_max: text("4"),
+            share_port: true,
+            log_level: text("debug"),
+            log_format: text("json"),
+        };
+        let settings =
+            load(&args.sources(vec![("FANTAIL_SERVER_LOOPS".into(), "9".into())])).unwrap().settings;
+        assert_eq!((settings.server.listen.port(), settings.server.admin.port()), (1, 2));
+        assert_eq!((settings.server.loops, settings.server.connections_max), (Some(3), Some(4)));
+        assert!(settings.server.share_port);
+        assert_eq!((settings.log.level, settings.log.format), (LogLevel::Debug, LogFormat::Json));
+    }
+
+    #[test]
+    fn absent_flags_leave_the_environment_alone() {
+        let environment = vec![("FANTAIL_SERVER_SHARE_PORT".into(), "true".into())];
+        let settings = load(&ServeArgs::default().sources(environment)).unwrap().settings;
+        assert!(settings.server.share_port);
+    }
+}

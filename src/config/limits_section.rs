@@ -1,0 +1,55 @@
+//! `[limits]`: how much a peer may send. The numbers derived from the machine are in `limits`.
+
+use super::section::{Checker, section};
+use super::value::{Bytes, Count};
+
+section! {
+    /// How much one peer may send, and what all of them together may hold half-received.
+    LimitsSection ["limits"] {
+        /// Largest message on a topic.
+        "message_bytes_max" => message_bytes_max: usize as Bytes = 1 << 20,
+        /// Largest message on /echo.
+        "echo_bytes_max" => echo_bytes_max: usize as Bytes = 16 << 20,
+        /// Most fragments of one message.
+        "fragments_max" => fragments_max: usize as Count = 65_536,
+        /// Largest request head.
+        "head_bytes_max" => head_bytes_max: usize as Bytes = 8 << 10,
+        /// Largest request body on the admin port.
+        "admin_body_bytes_max" => admin_body_bytes_max: usize as Bytes = 16 << 20,
+        /// Most topics one connection subscribes to.
+        "subscriptions_max" => subscriptions_max: usize as Count = 64,
+        /// Messages from a client that may not publish are ignored up to this number, then it is closed.
+        "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
+        /// Bytes of half-received heads and messages over all connections.
+        "inbox_bytes_total" => inbox_bytes_total: usize as Bytes = 256 << 20,
+    }
+}
+
+impl LimitsSection {
+    /// The largest message any endpoint takes.
+    pub fn largest_message_bytes(&self) -> usize {
+        self.message_bytes_max.max(self.echo_bytes_max)
+    }
+
+    fn check_values(&self, check: &mut Checker<'_>) {
+        const GIB: usize = 1 << 30;
+        check.within("message_bytes_max", self.message_bytes_max, 1..=GIB);
+        check.within("echo_bytes_max", self.echo_bytes_max, 1..=GIB);
+        check.within("fragments_max", self.fragments_max, 1..=1 << 30);
+        // A browser's upgrade request is 500 to 700 bytes without cookies; a head must fit the scratch buffer.
+        check.within("head_bytes_max", self.head_bytes_max, 512..=64 << 10);
+        check.within("admin_body_bytes_max", self.admin_body_bytes_max, 1..=GIB);
+        check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
+        check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);
+        let most = self.largest_message_bytes().max(self.admin_body_bytes_max);
+        if self.inbox_bytes_total < most {
+            check.report(
+                "inbox_bytes_total",
+                format!(
+                    "expects at least {most}, so that the largest message or admin body fits, got {}",
+                    self.inbox_bytes_total
+                ),
+            );
+        }
+    }
+}

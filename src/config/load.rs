@@ -1,0 +1,359 @@
+//! Joins file, environment and flags into [`Settings`], and says where each mistake is.
+//!
+//! `cli` calls it once. It reads the one file it is given and nothing else.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::error::{ConfigError, ConfigErrors, Place, nearest};
+use super::section::Section;
+use super::settings::Settings;
+use super::value::RawValue;
+use super::{environment, file};
+
+/// A key as one source sets it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Assignment {
+    /// The section's name; empty for a key of the file that stands outside a section.
+    pub(super) section: String,
+    /// The key's name; `None` for an empty section of the file.
+    pub(super) key: Option<String>,
+    /// The value; `None` only together with the key.
+    pub(super) value: Option<RawValue>,
+    /// Where it was set.
+    pub(super) place: Place,
+}
+
+/// A flag of the command line that sets a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// The flag as typed, such as `--listen`.
+    pub flag: &'static str,
+    /// The section of the key it sets.
+    pub section: &'static str,
+    /// The key it sets.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+/// Where the configuration comes from; later fields win over earlier ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The TOML file, if there is one; one that cannot be read is an error.
+    pub file: Option<PathBuf>,
+    /// The environment, as `std::env::vars_os` gives it.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Flags, in the order typed.
+    pub flags: Vec<Flag>,
+}
+
+/// A configuration that fits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The settings in force.
+    pub settings: Settings,
+    /// What is probably a mistake but harms nothing, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Reads, joins and checks the configuration. Every mistake is reported, not only the first.
+///
+/// # Errors
+/// When a source cannot be read, names a section or key that isn't there, or sets a value that does not fit.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
+    let mut settings = Settings::default();
+    let names: Vec<_> = settings.sections().iter().map(|section| (section.name(), section.keys())).collect();
+
+    let mut assignments = match &sources.file {
+        Some(path) => read_file(path, &mut errors),
+        None => Vec::new(),
+    };
+    assignments.extend(environment::assignments(&sources.environment, &names, &mut errors, &mut warnings));
+    assignments.extend(sources.flags.iter().map(|flag| Assignment {
+        section: flag.section.to_owned(),
+        key: Some(flag.key.to_owned()),
+        value: Some(RawValue::Text(flag.value.clone())),
+        place: Place::Flag(flag.flag),
+    }));
+
+    let mut places: BTreeMap<(String, String), Place> = BTreeMap::new();
+    for assignment in assignments {
+        match apply(&mut settings, &assignment) {
+            Ok(Some(key)) => {
+                places.insert((assignment.section, key), assignment.place);
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    // A value that was not understood left its default behind; what that default then fails to fit with
+    // would only confuse.
+    if errors.is_empty() {
+        errors.extend(settings.unfit().into_iter().map(|unfit| {
+            ConfigError {
+                place: places
+                    .get(&(unfit.section.to_owned(), unfit.key.to_owned()))
+                    .cloned()
+                    .unwrap_or(Place::Default),
+                key: Some(format!("{}.{}", unfit.section, unfit.key)),
+                problem: unfit.problem,
+            }
+        }));
+    }
+    if errors.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(ConfigErrors(errors)) }
+}
+
+fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> Vec<Assignment> {
+    let shown = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => file::assignments(&shown, &text, errors),
+        Err(error) => {
+            let place = Place::File { path: shown, line: None };
+            errors.push(ConfigError { place, key: None, problem: format!("cannot be read: {error}") });
+            Vec::new()
+        }
+    }
+}
+
+/// Sets one key; the answer is the key's name, `None` for a section without keys.
+fn apply(settings: &mut Settings, assignment: &Assignment) -> Result<Option<String>, ConfigError> {
+    let fail = |key: Option<String>, problem: String| {
+        Err(ConfigError { place: assignment.place.clone(), key, problem })
+    };
+    let Some((key, value)) = assignment.key.as_ref().zip(assignment.value.as_ref()) else {
+        if settings.sections().iter().any(|section| section.name() == assignment.section) {
+            return Ok(None);
+        }
+        return fail(Some(assignment.section.clone()), unknown_section(settings, &assignment.section));
+    };
+    if assignment.section.is_empty() {
+        let is_section = settings.sections().iter().any(|section| section.name() == key);
+        let problem = match home_of(settings, key) {
+            _ if is_section => format!("is a section: write [{key}] on a line of its own"),
+            Some(section) => format!("stands outside a section; it belongs under [{section}]"),
+            None => "stands outside a section, and no section has such a key".to_owned(),
+        };
+        return fail(Some(key.clone()), problem);
+    }
+    let full = format!("{}.{key}", assignment.section);
+    let Some(index) = settings.sections().iter().position(|section| section.name() == assignment.section)
+    else {
+        return fail(Some(full), unknown_section(settings, &assignment.section));
+    };
+    let known = settings.sections().get(index).is_some_and(|section| section.keys().contains(&key.as_str()));
+    if !known {
+        return fail(Some(full), unknown_key(settings, &assignment.section, key));
+    }
+    for section in settings.sections_mut() {
+        if section.name() == assignment.section
+            && let Err(expects) = section.set(key, value)
+        {
+            return fail(Some(full), format!("expects {expects}, got {}", value.quoted()));
+        }
+    }
+    Ok(Some(key.clone()))
+}
+
+fn unknown_section(settings: &Settings, section: &str) -> String {
+    let names = settings.sections().map(Section::name);
+    match nearest(section, names) {
+        Some(meant) => format!("unknown section [{section}]; did you mean [{meant}]?"),
+        None => format!("unknown section [{section}]; expects one of {}", names.join(", ")),
+    }
+}
+
+fn unknown_key(settings: &Settings, section: &str, key: &str) -> String {
+    let keys = settings.sections().iter().find(|s| s.name() == section).map_or(&[][..], |s| s.keys());
+    match (nearest(key, keys.iter().copied()), home_of(settings, key)) {
+        (Some(meant), _) => format!("unknown key; did you mean {meant}?"),
+        (None, Some(home)) => format!("unknown key; did you mean {key} under [{home}]?"),
+        (None, None) => format!("unknown key; [{section}] expects one of {}", keys.join(", ")),
+    }
+}
+
+/// The section that has a key of exactly this name.
+fn home_of(settings: &Settings, key: &str) -> Option<&'static str> {
+    settings.sections().iter().find(|section| section.keys().contains(&key)).map(|section| section.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    /// A file that is removed again.
+    struct TempFile(PathBuf);
+
+    impl TempFile {
+        fn new(text: &str) -> Self {
+            static NEXT: AtomicUsize = AtomicUsize::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("fantail-{}-{number}.toml", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn from_file(text: &str) -> Result<Settings, String> {
+        let file = TempFile::new(text);
+        let sources = Sources { file: Some(file.0.clone()), ..Sources::default() };
+        load(&sources)
+            .map(|loaded| loaded.settings)
+            .map_err(|errors| errors.to_string().replace(&file.0.display().to_string(), "f.toml"))
+    }
+
+    fn flag(flag: &'static str, key: &'static str, value: &str) -> Flag {
+        Flag { flag, section: "server", key, value: value.to_owned() }
+    }
+
+    #[test]
+    fn nothing_configured_is_the_defaults() {
+        assert_eq!(load(&Sources::default()).unwrap().settings, Settings::default());
+        assert_eq!(from_file("").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn flags_win_over_environment_and_environment_over_file() {
+        let file = TempFile::new("[server]\nloops = 2\nbacklog = 10\nconnections_max = 100\n");
+        let sources = Sources {
+            file: Some(file.0.clone()),
+            environment: vec![
+                ("FANTAIL_SERVER_LOOPS".into(), "3".into()),
+                ("FANTAIL_SERVER_BACKLOG".into(), "20".into()),
+            ],
+            flags: vec![flag("--loops", "loops", "4")],
+        };
+        let server = load(&sources).unwrap().settings.server;
+        assert_eq!((server.loops, server.backlog, server.connections_max), (Some(4), 20, Some(100)));
+    }
+
+    #[test]
+    fn every_section_reads_its_keys() {
+        let settings = from_file(
+            "[server]\nlisten = \"[::]:9000\"\nshare_port = true\n[limits]\nmessage_bytes_max = \"2 MiB\"\n\
+             [timeouts]\nheartbeat_seconds = 0\nlinger_seconds = 0.5\n[outbox]\nmessages_max = 8\n\
+             [mailbox]\nentries_max = 10\n[drain]\nseconds = 0\n[origin]\nallowed = [\"https://*.example.com\"]\n\
+             required = true\n[admin]\nhosts = [\"a.internal\"]\n[publish]\ntopics = [\"a\", \"b-*\"]\n\
+             [log]\nlevel = \"debug\"\nformat = \"json\"\n",
+        )
+        .unwrap();
+        assert_eq!(settings.server.listen.port(), 9000);
+        assert!(settings.server.share_port && settings.origin.required);
+        assert_eq!(settings.limits.message_bytes_max, 2 << 20);
+        assert_eq!(settings.timeouts.heartbeat, Duration::ZERO);
+        assert_eq!(settings.timeouts.linger, Duration::from_millis(500));
+        assert_eq!((settings.outbox.messages_max, settings.mailbox.entries_max), (8, 10));
+        assert_eq!(settings.drain.length, Duration::ZERO);
+        assert_eq!(settings.publish.topics, ["a", "b-*"]);
+        assert_eq!(settings.log.level, crate::config::LogLevel::Debug);
+    }
+
+    /// Each of these is one mistake and its whole report.
+    #[test]
+    fn a_mistake_names_file_line_key_and_expectation() {
+        let cases = [
+            ("[server]\n\nlisen = 1\n", "f.toml:3: server.lisen: unknown key; did you mean listen?"),
+            (
+                "[sever]\nlisten = 1\n",
+                "f.toml:2: sever.listen: unknown section [sever]; did you mean [server]?",
+            ),
+            ("[sever]\n", "f.toml:1: sever: unknown section [sever]; did you mean [server]?"),
+            ("listen = 1\n", "f.toml:1: listen: stands outside a section; it belongs under [server]"),
+            ("server = 1\n", "f.toml:1: server: is a section: write [server] on a line of its own"),
+            (
+                "[server]\nmessages_max = 1\n",
+                "f.toml:2: server.messages_max: unknown key; did you mean messages_max under [outbox]?",
+            ),
+            (
+                "[mailbox]\ncolour = 1\n",
+                "f.toml:2: mailbox.colour: unknown key; [mailbox] expects one of bytes_max, entries_max",
+            ),
+            (
+                "[server]\nloops = \"two\"\n",
+                "f.toml:2: server.loops: expects a whole number, or 0 for automatic, got \"two\"",
+            ),
+            ("[outbox]\nmessages_max = 0\n", "f.toml:2: outbox.messages_max: expects 1 to 65535, got 0"),
+            (
+                "[timeouts]\nclose_seconds = 0\n",
+                "f.toml:2: timeouts.close_seconds: expects 0.1 to 3600 seconds, got 0",
+            ),
+            (
+                "[timeouts]\nheartbeat_seconds = 1e6\n",
+                "f.toml:2: timeouts.heartbeat_seconds: expects 0.1 to 3600 seconds, or 0 for no heartbeat, got 1000000",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(from_file(text).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn hostile_and_dangerous_values_are_refused_by_name() {
+        for (text, part) in [
+            ("[server]\nadmin = \"0.0.0.0:8081\"\n", "f.toml:2: server.admin: expects a loopback address"),
+            ("[server]\nadmin = \"127.0.0.1:8080\"\n", "f.toml:2: server.admin: expects another address"),
+            ("[origin]\nallowed = [\"*evil.com\"]\n", "f.toml:2: origin.allowed: "),
+            ("[admin]\nhosts = [\"http://a\"]\n", "f.toml:2: admin.hosts: "),
+            ("[publish]\ntopics = [\"a*b\"]\n", "f.toml:2: publish.topics: "),
+            (
+                "[server]\nlisten = \"127.0.0.1:8080\"\nlisten = \"x\"\n",
+                "f.toml:3: is not TOML: duplicate key",
+            ),
+        ] {
+            let error = from_file(text).unwrap_err();
+            assert!(error.starts_with(part), "{text:?}: {error}");
+        }
+        assert!(from_file("[server]\nadmin = \"[::1]:1\"\nlisten = \"0.0.0.0:0\"\n").is_ok());
+        assert!(from_file("[server]\nadmin = \"[::ffff:127.0.0.1]:1\"\n").is_ok());
+        assert!(from_file("[server]\nadmin = \"127.0.0.1:0\"\nlisten = \"127.0.0.1:0\"\n").is_ok());
+    }
+
+    #[test]
+    fn all_mistakes_of_all_sources_are_reported_together() {
+        let file = TempFile::new("[server]\nlisen = 1\nloops = -1\n");
+        let sources = Sources {
+            file: Some(file.0.clone()),
+            environment: vec![("FANTAIL_SERVER_BACKLOG".into(), "deep".into())],
+            flags: vec![flag("--listen", "listen", "here")],
+        };
+        let errors = load(&sources).unwrap_err();
+        assert_eq!(errors.0.len(), 4, "{errors}");
+        let text = errors.to_string();
+        assert!(text.contains("environment FANTAIL_SERVER_BACKLOG: server.backlog: expects"), "{text}");
+        assert!(text.contains("flag --listen: server.listen: expects an IP address and port"), "{text}");
+    }
+
+    #[test]
+    fn a_check_that_fails_names_the_source_of_the_value() {
+        let sources = Sources { flags: vec![flag("--admin", "admin", "10.0.0.1:1")], ..Sources::default() };
+        let text = load(&sources).unwrap_err().to_string();
+        assert!(text.starts_with("flag --admin: server.admin: expects a loopback address"), "{text}");
+        let sources = Sources {
+            environment: vec![("FANTAIL_OUTBOX_BYTES_MAX".into(), "512 MiB".into())],
+            ..Sources::default()
+        };
+        let text = load(&sources).unwrap_err().to_string();
+        assert!(
+            text.starts_with("built-in value: outbox.bytes_total: expects at least outbox.bytes_max"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error() {
+        let sources = Sources { file: Some("/nonexistent/fantail.toml".into()), ..Sources::default() };
+        let text = load(&sources).unwrap_err().to_string();
+        assert!(text.starts_with("/nonexistent/fantail.toml: cannot be read: "), "{text}");
+    }
+}

@@ -1,0 +1,55 @@
+//! `[server]`: where the server listens and how many loops carry it.
+
+use std::net::SocketAddr;
+
+use super::section::{Checker, section};
+use super::value::{Address, Count, CountOrAutomatic, Switch};
+
+section! {
+    /// Where the server listens and how many event loops and connections it has.
+    Server ["server"] {
+        /// Address and port for clients; port 0 takes a free one.
+        "listen" => listen: SocketAddr as Address = SocketAddr::from(([127, 0, 0, 1], 8080)),
+        /// Address and port for publishing and operation; loopback only, port 0 takes a free one.
+        "admin" => admin: SocketAddr as Address = SocketAddr::from(([127, 0, 0, 1], 8081)),
+        /// Number of event loops; 0 takes one per core, and more where their descriptors are needed.
+        "loops" => loops: Option<usize> as CountOrAutomatic = None,
+        /// Most client connections; 0 takes as many as the descriptor tables hold.
+        "connections_max" => connections_max: Option<usize> as CountOrAutomatic = None,
+        /// Let another process that also shares its port listen on the same one.
+        "share_port" => share_port: bool as Switch = false,
+        /// Connections the kernel queues for each loop before they are accepted.
+        "backlog" => backlog: usize as Count = 4096,
+    }
+}
+
+impl Server {
+    /// Most event loops that make sense on one machine.
+    pub const LOOPS_MAX: usize = 1024;
+
+    fn check_values(&self, check: &mut Checker<'_>) {
+        if !self.admin.ip().to_canonical().is_loopback() {
+            check.report(
+                "admin",
+                format!(
+                    "expects a loopback address such as \"127.0.0.1:8081\", got \"{}\": whoever reaches the admin \
+                     port may publish, so it is reached from this machine only",
+                    self.admin
+                ),
+            );
+        }
+        if self.listen == self.admin && self.listen.port() != 0 {
+            check.report(
+                "admin",
+                format!("expects another address than server.listen, got \"{}\"", self.admin),
+            );
+        }
+        if let Some(loops) = self.loops {
+            check.within("loops", loops, 1..=Self::LOOPS_MAX);
+        }
+        if let Some(connections_max) = self.connections_max {
+            check.within("connections_max", connections_max, 1..=100_000_000);
+        }
+        check.within("backlog", self.backlog, 1..=65_535);
+    }
+}

@@ -1,0 +1,124 @@
+//! [`Settings`]: every section, checked, with its defaults. Built once by `load`, then only read.
+
+use super::environment::variable;
+use super::section::{Section, Unfit};
+use super::{Admin, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts};
+
+/// The configuration in force.
+///
+/// `Settings::default()` is what the server runs with when nobody configures anything.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    /// Where the server listens and how many loops it has.
+    pub server: Server,
+    /// How much a peer may send.
+    pub limits: LimitsSection,
+    /// How long the server waits for a peer.
+    pub timeouts: Timeouts,
+    /// What may wait for a slow peer.
+    pub outbox: Outbox,
+    /// What may wait for a loop.
+    pub mailbox: Mailbox,
+    /// How the server leaves.
+    pub drain: Drain,
+    /// Which web pages may connect.
+    pub origin: Origin,
+    /// By which names the admin port is reached.
+    pub admin: Admin,
+    /// What clients may publish to.
+    pub publish: Publish,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Every section with its keys, environment names, present values and docs, as text for `--help`.
+pub fn reference(settings: &Settings) -> String {
+    let mut text = String::new();
+    for section in settings.sections() {
+        text.push_str(&format!("[{}]  {}\n", section.name(), section.doc()));
+        for key in section.reference() {
+            text.push_str(&format!(
+                "  {} = {}  ({})\n",
+                key.key,
+                key.value,
+                variable(section.name(), key.key)
+            ));
+            text.push_str(&format!("      {}\n", key.doc));
+        }
+    }
+    text
+}
+
+impl Settings {
+    pub(super) fn sections(&self) -> [&dyn Section; 10] {
+        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log } = self;
+        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log]
+    }
+
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 10] {
+        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log } = self;
+        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log]
+    }
+
+    /// What does not fit, each section by itself and then between sections.
+    pub(super) fn unfit(&self) -> Vec<Unfit> {
+        let mut unfit = Vec::new();
+        for section in self.sections() {
+            section.check(&mut unfit);
+        }
+        let message = self.limits.message_bytes_max;
+        if self.mailbox.bytes_max < message {
+            unfit.push(Unfit {
+                section: "mailbox",
+                key: "bytes_max",
+                problem: format!(
+                    "expects at least limits.message_bytes_max = {message}, so that one message fits, got {}",
+                    self.mailbox.bytes_max
+                ),
+            });
+        }
+        let largest = self.limits.largest_message_bytes();
+        if self.outbox.bytes_total < largest {
+            unfit.push(Unfit {
+                section: "outbox",
+                key: "bytes_total",
+                problem: format!(
+                    "expects at least {largest}, so that the largest message of [limits] fits, got {}",
+                    self.outbox.bytes_total
+                ),
+            });
+        }
+        unfit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit() {
+        assert_eq!(Settings::default().unfit(), []);
+    }
+
+    #[test]
+    fn every_key_and_variable_is_in_the_reference() {
+        let text = reference(&Settings::default());
+        for section in Settings::default().sections() {
+            for key in section.keys() {
+                assert!(text.contains(&format!("({})", variable(section.name(), key))), "{key}");
+            }
+        }
+        assert!(text.contains("listen = \"127.0.0.1:8080\"  (FANTAIL_SERVER_LISTEN)"), "{text}");
+        assert!(text.contains("bytes_max = \"256 KiB\""), "{text}");
+    }
+
+    #[test]
+    fn sections_check_against_each_other() {
+        let mut settings = Settings::default();
+        settings.mailbox.bytes_max = 1000;
+        settings.outbox.bytes_total = 1 << 20;
+        let keys: Vec<_> = settings.unfit().iter().map(|u| format!("{}.{}", u.section, u.key)).collect();
+        assert_eq!(keys, ["mailbox.bytes_max", "outbox.bytes_total"]);
+    }
+}

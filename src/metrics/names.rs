@@ -1,83 +1,69 @@
-//! Every metric's name, type and help, in the order in which they are rendered.
+//! Every metric: name, kind and help, in one place. Names are part of the interface.
 
-/// How Prometheus treats a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
+use super::counters::{Counter, LoopCounters};
+
+/// What Prometheus calls the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
     /// Only grows.
     Counter,
     /// Goes up and down.
     Gauge,
 }
 
-/// A metric family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Metric {
-    /// The name.
+/// One metric that is a number per loop.
+pub struct LoopMetric {
+    /// Its name.
     pub name: &'static str,
-    /// Its type.
-    pub kind: Type,
-    /// One sentence.
+    /// Its kind.
+    pub kind: Kind,
+    /// One line of help.
     pub help: &'static str,
+    /// Where it is counted.
+    pub of: fn(&LoopCounters) -> &Counter,
 }
 
 macro_rules! metrics {
-    ($($NAME:ident = $kind:ident $name:literal, $help:literal;)+) => {
-        $(
-            #[doc = $help]
-            pub const $NAME: Metric = Metric { name: $name, kind: Type::$kind, help: $help };
-        )+
-
-        /// Every metric.
-        pub const ALL: &[Metric] = &[$($NAME),+];
+    ($($name:literal, $kind:ident, $field:ident, $help:literal;)*) => {
+        /// Every per-loop metric.
+        pub const LOOP_METRICS: &[LoopMetric] = &[$(LoopMetric {
+            name: $name, kind: Kind::$kind, help: $help, of: |counters| &counters.$field,
+        },)*];
     };
 }
 
 metrics! {
-    BUILD_INFO = Gauge "fantail_build_info", "Always 1; the labels tell the build.";
-    LOOPS = Gauge "fantail_loops", "Event loops.";
-    CONNECTIONS = Gauge "fantail_connections", "Open connections, by event loop.";
-    DESCRIPTORS = Gauge "fantail_descriptors", "Descriptors in use, by event loop.";
-    ACCEPTED = Counter "fantail_accepted_total", "Connections accepted, those refused at once included.";
-    ACCEPT_ERRORS = Counter "fantail_accept_errors_total", "Errors of accept other than an empty queue.";
-    OPENED = Counter "fantail_connections_opened_total", "Connections taken into a slot.";
-    UPGRADES = Counter "fantail_upgrades_total", "Upgrades to WebSocket.";
-    REFUSALS = Counter "fantail_refusals_total", "Requests refused, by reason.";
-    CLOSES = Counter "fantail_closes_total", "Connections closed, by reason.";
-    MESSAGES_RECEIVED = Counter "fantail_messages_received_total", "Messages received whole from clients.";
-    PUBLISHES = Counter "fantail_publishes_total", "Published messages taken in.";
-    PUBLISHES_BUSY = Counter "fantail_publishes_busy_total", "Publishes refused because a mailbox was full.";
-    IGNORED_PUBLISHES = Counter "fantail_ignored_publishes_total", "Messages from clients that may not publish.";
-    DELIVERIES = Counter "fantail_deliveries_total", "Messages handed on for one subscriber.";
-    DROPS = Counter "fantail_drops_total", "Messages not delivered to a connected subscriber, by policy.";
-    WOULD_BLOCKS = Counter "fantail_would_blocks_total", "Writes that the kernel refused for now.";
-    OUTBOX_BYTES = Gauge "fantail_outbox_bytes", "Bytes waiting in outboxes.";
-    HEARTBEATS_SENT = Counter "fantail_heartbeats_sent_total", "Pings sent.";
-    HEARTBEATS_UNANSWERED = Counter "fantail_heartbeats_unanswered_total", "Pings that nothing answered in time.";
-    WAKEUPS = Counter "fantail_wakeups_total", "Returns from poll.";
-    TURNS = Counter "fantail_turns_total", "Bounded pieces of work for one connection.";
-    STALE_KEYS = Counter "fantail_stale_keys_total", "Events for a connection that was gone.";
-    RESIDENT_MEMORY = Gauge "process_resident_memory_bytes", "Resident memory size in bytes.";
-    START_TIME = Gauge "process_start_time_seconds", "Start time of the process since the Unix epoch in seconds.";
+    "fantail_connections_accepted_total", Counter, accepted, "Connections accepted.";
+    "fantail_connections_closed_total", Counter, connections_closed, "Connections gone.";
+    "fantail_accept_errors_total", Counter, accept_errors, "Accepts that failed for want of descriptors or memory.";
+    "fantail_upgrades_total", Counter, upgrades, "Connections upgraded to WebSocket.";
+    "fantail_received_bytes_total", Counter, bytes_received, "Bytes read from connections.";
+    "fantail_sent_bytes_total", Counter, bytes_sent, "Bytes the kernel took for connections.";
+    "fantail_messages_received_total", Counter, messages_received, "WebSocket messages read.";
+    "fantail_publishes_total", Counter, publishes, "Messages published.";
+    "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
+    "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
+    "fantail_deliveries_total", Counter, deliveries, "Messages sent to or queued for a subscriber.";
+    "fantail_drops_newest_total", Counter, drops_newest, "Messages that a slow consumer missed.";
+    "fantail_outbox_bytes", Gauge, outbox_bytes, "Unsent bytes in outboxes; a shared message counts once for each.";
+    "fantail_write_turns_total", Counter, write_turns, "Turns that flushed an outbox.";
+    "fantail_would_blocks_total", Counter, would_blocks, "Writes that the kernel took in part or not at all.";
+    "fantail_wakeups_total", Counter, wakeups, "Wake-ups of a loop by another thread.";
+    "fantail_loop_turns_total", Counter, turns, "Turns of the event loop.";
+    "fantail_loop_sleeps_total", Counter, sleeps, "Times the event loop went to sleep.";
+    "fantail_stale_keys_total", Counter, stale_keys, "Events for a connection that was gone.";
+    "fantail_heartbeats_sent_total", Counter, heartbeats_sent, "Pings sent to silent peers.";
+    "fantail_heartbeats_unanswered_total", Counter, heartbeats_unanswered, "Pings that nobody answered in time.";
+    "fantail_pongs_received_total", Counter, pongs_received, "Pongs received.";
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn names_keep_to_the_convention() {
-        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
-        assert_eq!(names.len(), ALL.len(), "a name is there twice");
-        for metric in ALL {
-            assert!(
-                metric.name.starts_with("fantail_") || metric.name.starts_with("process_"),
-                "{}",
-                metric.name
-            );
-            assert!(metric.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", metric.name);
-            assert_eq!(metric.name.ends_with("_total"), metric.kind == Type::Counter, "{}", metric.name);
-            assert!(metric.help.ends_with('.') && !metric.help.contains(['\n', '\\']), "{}", metric.name);
-        }
-    }
-}
+/// Connections ended, by reason.
+pub const CLOSES: &str = "fantail_closes_total";
+/// Requests refused, by reason.
+pub const REFUSALS: &str = "fantail_refusals_total";
+/// Connections open, by loop.
+pub const CONNECTIONS: &str = "fantail_connections";
+/// Version as a label.
+pub const BUILD_INFO: &str = "fantail_build_info";
+/// Resident memory.
+pub const RESIDENT: &str = "process_resident_memory_bytes";

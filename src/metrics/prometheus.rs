@@ -1,192 +1,90 @@
-//! The text exposition format 0.0.4 (`text/plain; version=0.0.4`). Appends to a string; asks nothing.
+//! The text of `/metrics`, in Prometheus' exposition format 0.0.4. Reads counters; never resets one.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::counters::{Counter, LoopCounters};
-use super::names::{self, Metric, Type};
-use super::process::ProcessFacts;
-use super::reasons::{CloseReason, DropReason, RefuseReason};
+use super::counters::LoopCounters;
+use super::names::{self, Kind};
+use super::reasons::{CloseReason, RefuseReason};
 
-/// Appends all metrics: sums over the loops, and by loop what tells whether their shares are even.
-pub fn render(counters: &[Arc<LoopCounters>], facts: &ProcessFacts, out: &mut String) {
-    let labels = format!("version=\"{}\"", escaped(env!("CARGO_PKG_VERSION")));
-    family(out, names::BUILD_INFO, [(labels, 1)]);
-    single(out, names::LOOPS, counters.len() as u64);
-    family(out, names::CONNECTIONS, by_loop(counters.iter().map(|loop_| loop_.connections_open())));
-    if !facts.descriptors.is_empty() {
-        family(out, names::DESCRIPTORS, by_loop(facts.descriptors.iter().copied()));
+/// Writes every metric. The last of `loops` is the admin loop.
+pub fn render(loops: &[Arc<LoopCounters>], resident_bytes: Option<u64>, out: &mut String) {
+    head(out, names::BUILD_INFO, Kind::Gauge, "Version of the server, always 1.");
+    line(out, names::BUILD_INFO, &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+    if let Some(bytes) = resident_bytes {
+        head(out, names::RESIDENT, Kind::Gauge, "Resident memory in bytes.");
+        line(out, names::RESIDENT, "", bytes);
     }
-    let sum = |out: &mut String, metric, counter: fn(&LoopCounters) -> &Counter| {
-        single(out, metric, counters.iter().map(|loop_| counter(loop_).load()).sum());
-    };
-    sum(out, names::ACCEPTED, |c| &c.accepted);
-    sum(out, names::ACCEPT_ERRORS, |c| &c.accept_errors);
-    sum(out, names::OPENED, |c| &c.connections_opened);
-    sum(out, names::UPGRADES, |c| &c.upgrades);
-    family(
-        out,
-        names::REFUSALS,
-        RefuseReason::ALL.map(|reason| {
-            let total = counters.iter().map(|loop_| loop_.refusals().load(reason.index())).sum();
-            (label("reason", reason.label()), total)
-        }),
-    );
-    family(
-        out,
-        names::CLOSES,
-        CloseReason::ALL.map(|reason| {
-            let total = counters.iter().map(|loop_| loop_.closes().load(reason.index())).sum();
-            (label("reason", reason.label()), total)
-        }),
-    );
-    sum(out, names::MESSAGES_RECEIVED, |c| &c.messages_received);
-    sum(out, names::PUBLISHES, |c| &c.publishes);
-    sum(out, names::PUBLISHES_BUSY, |c| &c.publishes_busy);
-    sum(out, names::IGNORED_PUBLISHES, |c| &c.ignored_publishes);
-    sum(out, names::DELIVERIES, |c| &c.deliveries);
-    family(
-        out,
-        names::DROPS,
-        DropReason::ALL.map(|reason| {
-            let total = counters.iter().map(|loop_| loop_.drops().load(reason.index())).sum();
-            (label("policy", reason.label()), total)
-        }),
-    );
-    sum(out, names::WOULD_BLOCKS, |c| &c.would_blocks);
-    sum(out, names::OUTBOX_BYTES, |c| &c.outbox_bytes);
-    sum(out, names::HEARTBEATS_SENT, |c| &c.heartbeats_sent);
-    sum(out, names::HEARTBEATS_UNANSWERED, |c| &c.heartbeats_unanswered);
-    sum(out, names::WAKEUPS, |c| &c.wakeups);
-    sum(out, names::TURNS, |c| &c.turns);
-    sum(out, names::STALE_KEYS, |c| &c.stale_keys);
-    if let Some(bytes) = facts.resident_memory_bytes {
-        single(out, names::RESIDENT_MEMORY, bytes);
+    head(out, names::CONNECTIONS, Kind::Gauge, "Connections open now.");
+    for (label, counters) in labelled(loops) {
+        let open = counters.accepted.value().saturating_sub(counters.connections_closed.value());
+        line(out, names::CONNECTIONS, &label, open);
     }
-    if let Some(started) = facts.started {
-        single(out, names::START_TIME, started.as_secs());
+    for metric in names::LOOP_METRICS {
+        head(out, metric.name, metric.kind, metric.help);
+        for (label, counters) in labelled(loops) {
+            line(out, metric.name, &label, (metric.of)(counters).value());
+        }
+    }
+    head(out, names::CLOSES, Kind::Counter, "Connections ended, by reason.");
+    for reason in CloseReason::ALL {
+        let sum = loops.iter().map(|counters| counters.closes(*reason)).sum();
+        line(out, names::CLOSES, &format!("reason=\"{}\"", reason.label()), sum);
+    }
+    head(out, names::REFUSALS, Kind::Counter, "Requests refused, by reason.");
+    for reason in RefuseReason::ALL {
+        let sum = loops.iter().map(|counters| counters.refusals(*reason)).sum();
+        line(out, names::REFUSALS, &format!("reason=\"{}\"", reason.label()), sum);
     }
 }
 
-fn by_loop(values: impl Iterator<Item = u64>) -> impl Iterator<Item = (String, u64)> {
-    values.enumerate().map(|(index, value)| (label("loop", &index.to_string()), value))
+fn labelled(loops: &[Arc<LoopCounters>]) -> impl Iterator<Item = (String, &Arc<LoopCounters>)> {
+    loops.iter().enumerate().map(|(index, counters)| {
+        let name = if index + 1 == loops.len() { "admin".to_owned() } else { index.to_string() };
+        (format!("loop=\"{name}\""), counters)
+    })
 }
 
-fn label(name: &str, value: &str) -> String {
-    format!("{name}=\"{}\"", escaped(value))
-}
-
-/// Label values quote backslash, quote and newline.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-fn single(out: &mut String, metric: Metric, value: u64) {
-    family(out, metric, [(String::new(), value)]);
-}
-
-fn family(out: &mut String, metric: Metric, samples: impl IntoIterator<Item = (String, u64)>) {
-    let Metric { name, kind, help } = metric;
+fn head(out: &mut String, name: &str, kind: Kind, help: &str) {
     let kind = match kind {
-        Type::Counter => "counter",
-        Type::Gauge => "gauge",
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
     };
-    // Writing to a string cannot fail.
-    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    for (labels, value) in samples {
-        let _ = match labels.as_str() {
-            "" => writeln!(out, "{name} {value}"),
-            labels => writeln!(out, "{name}{{{labels}}} {value}"),
-        };
-    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = if labels.is_empty() {
+        writeln!(out, "{name} {value}")
+    } else {
+        writeln!(out, "{name}{{{labels}}} {value}")
+    };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-    use std::time::Duration;
 
-    /// Reads the format line by line and holds it to its rules: HELP, TYPE, then that family's samples.
-    fn parse(text: &str) -> BTreeMap<String, f64> {
-        assert!(text.ends_with('\n'));
-        let (mut samples, mut families) = (BTreeMap::new(), Vec::<String>::new());
-        let (mut helped, mut typed) = (String::new(), String::new());
-        for line in text.lines() {
-            if let Some(rest) = line.strip_prefix("# HELP ") {
-                let (name, help) = rest.split_once(' ').unwrap();
-                assert!(!help.is_empty() && !families.contains(&name.to_owned()), "{line}");
-                helped = name.to_owned();
-                families.push(helped.clone());
-            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = rest.split_once(' ').unwrap();
-                assert!(name == helped && ["counter", "gauge"].contains(&kind), "{line}");
-                typed = name.to_owned();
-            } else {
-                let (series, value) = line.rsplit_once(' ').unwrap();
-                let name = series.split('{').next().unwrap();
-                assert_eq!(name, typed, "{line}");
-                if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
-                    let labels = labels.strip_prefix('{').and_then(|l| l.strip_suffix('}')).unwrap();
-                    let (label, value) = labels.split_once('=').unwrap();
-                    assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{line}");
-                    assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'), "{line}");
-                }
-                assert!(samples.insert(series.to_owned(), value.parse().unwrap()).is_none(), "{line}");
+    #[test]
+    fn every_line_is_a_comment_or_a_sample_of_a_declared_metric() {
+        let loops = [Arc::new(LoopCounters::default()), Arc::new(LoopCounters::default())];
+        loops[0].closed(CloseReason::Drain);
+        loops[0].deliveries.add(7);
+        let mut out = String::new();
+        render(&loops, Some(5), &mut out);
+        let mut declared = Vec::new();
+        for text in out.lines() {
+            if let Some(rest) = text.strip_prefix("# TYPE ") {
+                declared.push(rest.split(' ').next().unwrap_or_default().to_owned());
+            } else if !text.starts_with("# HELP ") {
+                let (name, value) = text.rsplit_once(' ').expect("a value");
+                value.parse::<u64>().expect("a number");
+                let name = name.split('{').next().unwrap_or_default();
+                assert!(declared.iter().any(|known| known == name), "{name} was not declared");
             }
         }
-        samples
-    }
-
-    #[test]
-    fn every_line_parses_and_sums_over_loops() {
-        let loops: Vec<_> = (0..2).map(|_| Arc::new(LoopCounters::default())).collect();
-        for counters in &loops {
-            counters.connections_opened.add(10);
-            counters.deliveries.add(7);
-            counters.close(CloseReason::SlowConsumer);
-        }
-        loops[1].refuse(RefuseReason::Busy);
-        loops[0].drop_messages(DropReason::DropNewest, 3);
-        let facts = ProcessFacts {
-            resident_memory_bytes: Some(12 << 20),
-            started: Some(Duration::from_secs(1_700_000_000)),
-            descriptors: vec![20, 21],
-        };
-        let mut text = String::new();
-        render(&loops, &facts, &mut text);
-        let samples = parse(&text);
-        for (series, value) in [
-            ("fantail_loops", 2.0),
-            ("fantail_connections{loop=\"0\"}", 9.0),
-            ("fantail_connections{loop=\"1\"}", 9.0),
-            ("fantail_descriptors{loop=\"1\"}", 21.0),
-            ("fantail_deliveries_total", 14.0),
-            ("fantail_closes_total{reason=\"slow_consumer\"}", 2.0),
-            ("fantail_closes_total{reason=\"drain\"}", 0.0),
-            ("fantail_refusals_total{reason=\"busy\"}", 1.0),
-            ("fantail_drops_total{policy=\"drop_newest\"}", 3.0),
-            ("process_resident_memory_bytes", f64::from(12 << 20)),
-            ("process_start_time_seconds", 1.7e9),
-        ] {
-            assert_eq!(samples.get(series), Some(&value), "{series}");
-        }
-        assert!(samples.keys().any(|series| series.starts_with("fantail_build_info{version=")));
-        let families = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next());
-        let expected: Vec<_> = names::ALL.iter().map(|metric| metric.name).collect();
-        assert_eq!(families.collect::<Vec<_>>(), expected, "a metric is not rendered, or out of order");
-    }
-
-    #[test]
-    fn unknown_facts_are_left_out() {
-        let mut text = String::new();
-        render(&[], &ProcessFacts::default(), &mut text);
-        parse(&text);
-        assert!(!text.contains("process_") && !text.contains("fantail_descriptors"));
-    }
-
-    #[test]
-    fn label_values_are_escaped() {
-        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+        assert!(out.contains("fantail_deliveries_total{loop=\"0\"} 7\n"));
+        assert!(out.contains("fantail_closes_total{reason=\"drain\"} 1\n"));
     }
 }

@@ -1,192 +1,168 @@
-//! The one table of reasons: why a connection closed, why a request was refused, why a message was dropped.
-//!
-//! A row is the log field, the metric label, the close code or status on the wire, and the text.
-//! Pure data; every room may name a reason, and nothing else decides what it looks like outside.
+//! Why connections end and requests are refused: one row per reason, the same for the metric label, the close
+//! code or status, and the words the peer reads. Pure data.
 
-/// Declares an enum of reasons with its table, `ALL` and an index for counter arrays.
 macro_rules! reasons {
-    (
-        $(#[doc = $enum_doc:literal])+
-        $Name:ident ($(#[doc = $code_doc:literal])+ $code:ident: $Code:ty) {
-            $($(#[doc = $doc:literal])+ $Variant:ident = $label:literal, $value:expr, $text:literal;)+
-        }
-    ) => {
-        $(#[doc = $enum_doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    ($(#[$doc:meta])* $Name:ident : $Code:ty { $($(#[$row:meta])* $Variant:ident = $label:literal, $code:expr, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum $Name {
-            $($(#[doc = $doc])+ $Variant,)+
-        }
+        pub enum $Name { $($(#[$row])* $Variant,)* }
 
         impl $Name {
-            /// Every reason, in the order of [`Self::index`].
-            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$Variant),+];
-
-            /// How many reasons there are.
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$Variant,)*];
+            /// How many there are.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// Position in arrays of counters.
-            pub const fn index(self) -> usize {
-                self as usize
+            /// The metric label.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$Variant => $label,)* }
             }
 
-            /// The log field and metric label.
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$Variant => $label,)+ }
+            /// What the peer reads.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$Variant => $text,)* }
             }
 
-            $(#[doc = $code_doc])+
-            pub const fn $code(self) -> $Code {
-                match self { $(Self::$Variant => $value,)+ }
-            }
-
-            /// One line for people.
-            pub const fn text(self) -> &'static str {
-                match self { $(Self::$Variant => $text,)+ }
+            fn code(self) -> $Code {
+                match self { $(Self::$Variant => $code,)* }
             }
         }
     };
 }
 
 reasons! {
-    /// Why a connection that was accepted is gone.
-    CloseReason(
-        /// The code of the close frame we send (RFC 6455 §7.4.1); `None` when no close frame is ours to send: the
-        /// peer closed first, cannot be reached, or does not speak WebSocket.
-        close_code: Option<u16>
-    ) {
-        /// The peer closed, with a close frame or by ending its stream.
-        PeerClosed = "peer_closed", None, "the peer closed";
+    /// Why a connection ended.
+    CloseReason: Option<u16> {
+        /// Closing handshake, started by the peer.
+        Normal = "normal", Some(1000), "";
+        /// The peer ended its stream without a close frame.
+        PeerClosed = "peer_closed", None, "";
         /// The peer reset the connection.
-        PeerReset = "peer_reset", None, "the peer reset the connection";
-        /// The server is leaving.
-        Drain = "drain", Some(1001), "the server is going away";
-        /// A frame that RFC 6455 does not allow.
+        PeerReset = "peer_reset", None, "";
+        /// The server is going away.
+        Drain = "drain", Some(1001), "server is going away";
+        /// A violation of RFC 6455.
         Protocol = "protocol", Some(1002), "protocol error";
         /// Text that is not UTF-8.
         BadUtf8 = "bad_utf8", Some(1007), "text is not UTF-8";
-        /// More messages than are ignored from a client that may not publish.
-        Policy = "policy", Some(1008), "this connection may not publish";
-        /// A message over the size limit.
+        /// Too many publishes to topics not open to clients.
+        IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
+        /// A message over the limit.
         TooBig = "too_big", Some(1009), "message too big";
-        /// A message of more fragments than allowed.
-        TooManyFragments = "too_many_fragments", Some(1009), "message has too many fragments";
-        /// A fault of our own.
-        Internal = "internal", Some(1011), "internal error";
-        /// The memory for half-received messages is used up.
-        InboxFull = "inbox_full", Some(1013), "out of receive memory, try again later";
-        /// The peer does not read as fast as its topics speak.
-        SlowConsumer = "slow_consumer", Some(1013), "reads too slowly, try again later";
-        /// No answer to a ping: a close frame would not arrive either.
-        HeartbeatTimeout = "heartbeat_timeout", None, "no answer to a heartbeat";
-        /// Queued bytes made no progress.
-        WriteTimeout = "write_timeout", None, "no progress writing";
-        /// No whole request head in time; answered with 408.
-        HandshakeTimeout = "handshake_timeout", None, "no request in time";
-        /// The peer did not answer our close frame.
-        CloseTimeout = "close_timeout", None, "no answer to a close frame";
-        /// An HTTP connection idle between requests.
-        KeepAliveTimeout = "keep_alive_timeout", None, "idle between requests";
-        /// The operating system reported another error.
-        Io = "io", None, "input or output error";
-        /// A request was refused and the answer has been sent.
-        Refused = "refused", None, "refused and answered";
-        /// An HTTP exchange is complete.
-        HttpDone = "http_done", None, "request answered";
-        /// Everything was sent; the peer did not end its stream while we lingered.
-        LingerDone = "linger_done", None, "everything sent, waited for the peer long enough";
-        /// The server stopped without waiting.
-        Stop = "stop", None, "the server stopped";
+        /// No answer to a ping.
+        HeartbeatTimeout = "heartbeat_timeout", None, "";
+        /// An outbox made no progress.
+        WriteTimeout = "write_timeout", None, "";
+        /// No request came.
+        HandshakeTimeout = "handshake_timeout", None, "";
+        /// The peer did not answer a close frame.
+        CloseTimeout = "close_timeout", None, "";
+        /// The peer did not end its stream, or sent on and on.
+        LingerLimit = "linger_limit", None, "";
+        /// The last answer of an HTTP conversation was sent.
+        HttpDone = "http_done", None, "";
+        /// The request was refused.
+        Refused = "refused", None, "";
+        /// The kernel failed us.
+        Io = "io", None, "";
     }
 }
 
 reasons! {
     /// Why a request was refused.
-    RefuseReason(
-        /// The status of the answer.
-        status: u16
-    ) {
-        /// Not HTTP/1.1, or not unambiguously.
+    RefuseReason: u16 {
+        /// Not HTTP as it should be.
         BadRequest = "bad_request", 400, "bad request";
-        /// A page of another origin (client port).
-        ForeignOrigin = "foreign_origin", 403, "origin not allowed";
-        /// A page of another origin or site (admin port).
-        AdminOrigin = "admin_origin", 403, "the admin port takes no requests from other pages";
+        /// A page from elsewhere.
+        ForeignOrigin = "foreign_origin", 403, "origin not allowed; see origin.allowed";
+        /// A page from elsewhere, on the admin port.
+        AdminOrigin = "admin_origin", 403, "the admin port does not serve pages from elsewhere";
+        /// A Host that is not this machine, on the admin port.
+        AdminHost = "admin_host", 403, "host not allowed on the admin port; see admin.hosts";
         /// No such path.
         NotFound = "not_found", 404, "not found";
-        /// The path has other methods.
+        /// Not with this method.
         MethodNotAllowed = "method_not_allowed", 405, "method not allowed";
-        /// No whole request in time.
-        Timeout = "timeout", 408, "request timeout";
-        /// A body over the limit.
-        TooLarge = "too_large", 413, "content too large";
-        /// A Host that the admin port does not go by (RFC 9110 §15.5.20).
-        AdminHost = "admin_host", 421, "not a host of the admin port";
-        /// A WebSocket path asked for without an upgrade, or in a version other than 13 (RFC 6455 §4.2.2).
-        UpgradeRequired = "upgrade_required", 426, "upgrade required";
-        /// A head over the limit.
-        HeadTooLarge = "head_too_large", 431, "request head too large";
-        /// A transfer coding or expectation that is not implemented.
-        NotImplemented = "not_implemented", 501, "not implemented";
-        /// As many connections as fit.
-        AtCapacity = "at_capacity", 503, "at capacity";
-        /// The server is leaving.
-        Draining = "draining", 503, "draining";
-        /// A publish that does not fit in every mailbox.
-        Busy = "busy", 503, "busy, try again";
-        /// HTTP of another major version.
-        VersionUnsupported = "version_unsupported", 505, "HTTP version not supported";
+        /// The request took too long.
+        Timeout = "timeout", 408, "the request did not arrive in time";
+        /// The body is too large.
+        TooLarge = "too_large", 413, "the request body is too large";
+        /// A WebSocket upgrade is needed here.
+        UpgradeRequired = "upgrade_required", 426, "this path speaks WebSocket version 13";
+        /// The head is too large.
+        HeadTooLarge = "head_too_large", 431, "the request head is too large";
+        /// A transfer coding nobody knows.
+        NotImplemented = "not_implemented", 501, "transfer coding not implemented";
+        /// The connection limit is reached.
+        AtCapacity = "at_capacity", 503, "the server is at its connection limit";
+        /// The server is going away.
+        Draining = "draining", 503, "the server is going away";
+        /// A mailbox or the topic table is full.
+        Busy = "busy", 503, "busy; try again";
+        /// Not this version of HTTP.
+        Version = "http_version", 505, "HTTP/1.1 is spoken here";
     }
 }
 
-reasons! {
-    /// Why a message was not delivered to a subscriber that stays connected: the policy that decided.
-    DropReason(
-        /// Whether the message that was dropped is the one just published.
-        is_newest: bool
-    ) {
-        /// The outbox was full, and its topic drops what comes last.
-        DropNewest = "drop_newest", true, "the outbox is full";
+impl CloseReason {
+    /// The close code sent, if a close frame is.
+    #[must_use]
+    pub fn close_code(self) -> Option<u16> {
+        self.code()
+    }
+
+    /// The reason behind a close code that a violation calls for.
+    #[must_use]
+    pub fn of_close_code(code: u16) -> Self {
+        match code {
+            1007 => Self::BadUtf8,
+            1009 => Self::TooBig,
+            _ => Self::Protocol,
+        }
+    }
+}
+
+impl RefuseReason {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        self.code()
+    }
+
+    /// The reason behind a status that a bad head or body calls for.
+    #[must_use]
+    pub fn of_head_status(status: u16) -> Self {
+        match status {
+            405 => Self::MethodNotAllowed,
+            413 => Self::TooLarge,
+            426 => Self::UpgradeRequired,
+            431 => Self::HeadTooLarge,
+            501 => Self::NotImplemented,
+            505 => Self::Version,
+            _ => Self::BadRequest,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
-    fn indexes_follow_all_and_labels_are_unique() {
-        fn holds<T: Copy>(
-            all: &[T],
-            index: fn(T) -> usize,
-            label: fn(T) -> &'static str,
-            text: fn(T) -> &'static str,
-        ) {
-            let labels: BTreeSet<_> = all.iter().map(|r| label(*r)).collect();
-            assert_eq!(labels.len(), all.len());
-            for (position, reason) in all.iter().enumerate() {
-                assert_eq!(index(*reason), position);
-                assert!(
-                    label(*reason).bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-                );
-                // A close frame's reason has 123 bytes at most (RFC 6455 §5.5, §5.5.1).
-                assert!((1..=123).contains(&text(*reason).len()));
-            }
-        }
-        holds(&CloseReason::ALL, CloseReason::index, CloseReason::label, CloseReason::text);
-        holds(&RefuseReason::ALL, RefuseReason::index, RefuseReason::label, RefuseReason::text);
-        holds(&DropReason::ALL, DropReason::index, DropReason::label, DropReason::text);
+    fn labels_are_unique() {
+        let mut labels: Vec<_> = CloseReason::ALL.iter().map(|reason| reason.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), CloseReason::COUNT);
     }
 
     #[test]
-    fn codes_may_stand_on_the_wire() {
-        for code in CloseReason::ALL.iter().filter_map(|reason| reason.close_code()) {
-            // RFC 6455 §7.4.1 and the registry: 1004 to 1006 and 1015 must not be sent.
-            assert!(matches!(code, 1000..=1003 | 1007..=1014), "{code}");
-        }
-        for reason in RefuseReason::ALL {
-            assert!((400..=599).contains(&reason.status()));
+    fn statuses_come_back_as_their_reason() {
+        for reason in [RefuseReason::HeadTooLarge, RefuseReason::TooLarge, RefuseReason::Version] {
+            assert_eq!(RefuseReason::of_head_status(reason.status()), reason);
         }
     }
 }

@@ -118,8 +118,8 @@ const steps = [
   ["the echo answers text and binary", async () => {
     await one.locator("#echo-toggle").click();
     await state(one, "echo", "open");
-    await say(one, "echo", "héllo, 世界");
-    await row(one, "echo", "received", "héllo, 世界");
+    await say(one, "echo", "héllo, Ω ≈ ∞");
+    await row(one, "echo", "received", "héllo, Ω ≈ ∞");
     await one.locator("#echo-binary").check();
     await say(one, "echo", "abc");
     await row(one, "echo", "received", "61 62 63");

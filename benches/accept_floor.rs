@@ -58,7 +58,7 @@ fn main() -> io::Result<()> {
 }
 
 fn serve(address: SocketAddr, table: common::Table, bound: &mpsc::Sender<SocketAddr>) -> io::Result<()> {
-    table.split_off()?;
+    table.split_off();
     let mut poll = Poll::new()?;
     let mut listener = common::listen(address)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;

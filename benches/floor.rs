@@ -6,9 +6,10 @@
 //!
 //! It answers real upgrades and publishes (`POST /publish/ANY` on the admin port, or any client's
 //! text or binary frame), so that the load generator of a real server drives it. There is one topic:
-//! every upgraded socket gets every message, its publisher too. Fragmented messages are ignored.
+//! every upgraded socket gets every message, its publisher too unless it asked for `echo=0`.
+//! Fragmented messages are ignored.
 //!
-//! `GET /stats` on the admin port answers what was sent and lost, `POST /stop` prints it and ends.
+//! `GET /stats` on the admin port answers what was sent and lost; a signal prints it and ends.
 //! `benches/check_floor.sh` holds the promise of the first paragraph with strace.
 
 #[path = "floor/admin.rs"]
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use clap::Parser;
+use fantail::sys::signals;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -83,6 +85,7 @@ impl Mailbox {
 
 fn main() -> io::Result<()> {
     let flags = Flags::parse();
+    signals::block_all()?;
     // Polls and wakers come first: a split table keeps everything opened before `prepare`.
     let mut polls = Vec::new();
     let mut mailboxes = Vec::new();
@@ -117,7 +120,15 @@ fn main() -> io::Result<()> {
     }
     let admin = BlockingListener::bind(flags.admin)?;
     common::print_ready(address, admin.local_addr()?);
-    admin::serve(&admin, &mailboxes)
+    let served = Arc::clone(&mailboxes);
+    thread::spawn(move || {
+        let error = admin::serve(&admin, &served);
+        eprintln!("floor: admin: {error:?}");
+        std::process::exit(1);
+    });
+    signals::wait()?;
+    eprintln!("{}", admin::stats(&mailboxes));
+    Ok(())
 }
 
 /// One sending thread.
@@ -130,6 +141,8 @@ struct Floor {
     sockets: Vec<Option<TcpStream>>,
     /// Sockets whose head is not whole yet, with what has come of it.
     heads: HashMap<usize, (TcpStream, Vec<u8>)>,
+    /// Upgraded sockets that only publish.
+    publishers: HashMap<usize, TcpStream>,
     /// Beginnings of frames, of the few clients that publish.
     inputs: HashMap<usize, Input>,
     scratch: Vec<u8>,
@@ -143,11 +156,20 @@ impl Floor {
         address: SocketAddr,
         table: common::Table,
     ) -> io::Result<Self> {
-        table.split_off()?;
+        table.split_off();
         let mut listener = common::listen(address)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let (sockets, heads, inputs) = (Vec::new(), HashMap::new(), HashMap::new());
-        Ok(Self { poll, listener, own, mailboxes, sockets, heads, inputs, scratch: vec![0; 64 * 1024] })
+        Ok(Self {
+            poll,
+            listener,
+            own,
+            mailboxes,
+            sockets: Vec::new(),
+            heads: HashMap::new(),
+            publishers: HashMap::new(),
+            inputs: HashMap::new(),
+            scratch: vec![0; 64 * 1024],
+        })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -201,24 +223,18 @@ impl Floor {
 
     /// Reads a socket dry and forgets it when its peer has left.
     fn read(&mut self, descriptor: usize) {
-        loop {
-            let socket = match self.heads.get_mut(&descriptor) {
-                Some((socket, _)) => Some(socket),
-                None => self.sockets.get_mut(descriptor).and_then(Option::as_mut),
+        let mut scratch = mem::take(&mut self.scratch);
+        while let Some(socket) = self.socket(descriptor) {
+            let stays = match socket.read(&mut scratch) {
+                Ok(length) if length > 0 => self.on_bytes(descriptor, &scratch[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                _ => false,
             };
-            let Some(socket) = socket else { return };
-            let length = match socket.read(&mut self.scratch) {
-                Ok(length) if length > 0 => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                _ => return self.forget(descriptor),
-            };
-            let scratch = mem::take(&mut self.scratch);
-            let stays = self.on_bytes(descriptor, &scratch[..length]);
-            self.scratch = scratch;
             if !stays {
-                return self.forget(descriptor);
+                self.forget(descriptor);
             }
         }
+        self.scratch = scratch;
     }
 
     /// Takes bytes of a head or of frames; `false` if the connection ends here.
@@ -234,15 +250,17 @@ impl Floor {
         if socket.write_all(answer.as_bytes()).is_err() {
             return false;
         }
-        if let Some((socket, head)) = self.heads.remove(&descriptor) {
+        let Some((socket, head)) = self.heads.remove(&descriptor) else { return false };
+        if admin::request_line(&head).ends_with(b"echo=0 HTTP/1.1") {
+            self.publishers.insert(descriptor, socket);
+        } else {
             if self.sockets.len() <= descriptor {
                 self.sockets.resize_with(descriptor + 1, || None);
             }
             self.sockets[descriptor] = Some(socket);
             self.mailboxes[self.own].subscribers.fetch_add(1, Relaxed);
-            return head.len() == end || self.on_frames(descriptor, &head[end..]);
         }
-        false
+        head.len() == end || self.on_frames(descriptor, &head[end..])
     }
 
     fn on_frames(&mut self, descriptor: usize, bytes: &[u8]) -> bool {
@@ -256,15 +274,27 @@ impl Floor {
                 mailbox.push(&taken.publish, index == self.own);
             }
         }
-        let socket = self.sockets.get_mut(descriptor).and_then(Option::as_mut);
-        if let Some(socket) = socket.filter(|_| !taken.answer.is_empty()) {
+        if !taken.answer.is_empty()
+            && let Some(socket) = self.socket(descriptor)
+        {
             let _ = socket.write(&taken.answer);
         }
         !taken.is_over
     }
 
+    fn socket(&mut self, descriptor: usize) -> Option<&mut TcpStream> {
+        if let Some((socket, _)) = self.heads.get_mut(&descriptor) {
+            return Some(socket);
+        }
+        match self.sockets.get_mut(descriptor) {
+            Some(Some(socket)) => Some(socket),
+            _ => self.publishers.get_mut(&descriptor),
+        }
+    }
+
     fn forget(&mut self, descriptor: usize) {
         self.heads.remove(&descriptor);
+        self.publishers.remove(&descriptor);
         self.inputs.remove(&descriptor);
         if self.sockets.get_mut(descriptor).and_then(Option::take).is_some() {
             self.mailboxes[self.own].subscribers.fetch_sub(1, Relaxed);

@@ -1,9 +1,12 @@
 //! What the floor programs share: flags, one listener per thread, the ready line, the upgrade
-//! answer and the counting of heads. It never touches the delivery path.
+//! answer, the reading of heads and the descriptor tables. It never touches the delivery path.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 
+use fantail::sys::{limits, tables};
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 use tungstenite::handshake::derive_accept_key;
@@ -55,16 +58,24 @@ pub(crate) fn upgrade_answer(head: &[u8]) -> Option<String> {
 /// Room for descriptors: RLIMIT_NOFILE binds per table, so a thread with a table of its own adds
 /// its limit to the others'.
 #[derive(Clone, Copy)]
-pub(crate) struct Table;
+pub(crate) struct Table {
+    /// Descriptors below this were there before any thread.
+    first_own: RawFd,
+}
 
 impl Table {
-    /// Called by main before it opens anything.
+    /// Called by main when it has opened what threads share (polls, wakers), and nothing else.
     pub(crate) fn prepare() -> io::Result<Self> {
-        Ok(Self)
+        limits::raise_nofile()?;
+        // The kernel gives the lowest free number, so this one is above all that is open.
+        Ok(Self { first_own: File::open("/dev/null")?.as_raw_fd() })
     }
 
     /// Called by a thread before it opens anything.
-    pub(crate) fn split_off(self) -> io::Result<()> {
-        Ok(())
+    pub(crate) fn split_off(self) {
+        let keep: Vec<RawFd> = (0..self.first_own).collect();
+        if !tables::split_table(&keep).is_split() {
+            eprintln!("this thread shares its descriptor table, and so its limit");
+        }
     }
 }

@@ -58,7 +58,7 @@ fn answer_all(socket: &TcpStream, mailboxes: &[Mailbox], offset: &AtomicU64) -> 
 }
 
 fn answer(head: &[u8], body: &[u8], mailboxes: &[Mailbox], offset: &AtomicU64) -> (&'static str, String) {
-    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let line = request_line(head);
     if line.starts_with(b"POST /publish/") {
         let is_binary = line.windows(8).any(|eight| eight == b"binary=1");
         let opcode = OpCode::Data(if is_binary { Data::Binary } else { Data::Text });
@@ -74,17 +74,19 @@ fn answer(head: &[u8], body: &[u8], mailboxes: &[Mailbox], offset: &AtomicU64) -
     if line.starts_with(b"GET /stats") {
         return ("200 OK", stats(mailboxes));
     }
-    if line.starts_with(b"POST /stop") {
-        eprintln!("{}", stats(mailboxes));
-        std::process::exit(0);
-    }
     ("404 Not Found", r#"{"error":"not found"}"#.into())
 }
 
-fn stats(mailboxes: &[Mailbox]) -> String {
+/// What all threads did, as JSON.
+pub(crate) fn stats(mailboxes: &[Mailbox]) -> String {
     let total = |count: fn(&Mailbox) -> &AtomicU64| -> u64 {
         mailboxes.iter().map(|mailbox| count(mailbox).load(Relaxed)).sum()
     };
     let (subscribers, sent, lost) = (total(|m| &m.subscribers), total(|m| &m.sent), total(|m| &m.lost));
     format!(r#"{{"subscribers":{subscribers},"sent":{sent},"lost":{lost}}}"#)
+}
+
+/// The first line of a head.
+pub(crate) fn request_line(head: &[u8]) -> &[u8] {
+    head.split(|&byte| byte == b'\r').next().unwrap_or_default()
 }

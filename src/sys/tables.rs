@@ -44,6 +44,9 @@ impl fmt::Display for TableMode {
 ///
 /// Call it first thing in a thread that owns no descriptor but those in `keep`. What the thread owned
 /// besides is closed under its owner, whose number may then come to mean another file.
+///
+/// The table ends with the thread, but a moment after `join` returned: the kernel tells the joiner first.
+/// Whoever needs a descriptor gone by then, a listener's port say, closes it in the thread.
 pub fn split_table(keep: &[RawFd]) -> TableMode {
     let kept = kept_numbers(keep);
     let above = kept.last().map_or(0, |last| last + 1);

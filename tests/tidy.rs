@@ -1,0 +1,481 @@
+//! The design's arrows as a test: which room may name which, where unsafe, libc and mio may be, and how long
+//! files and functions may get. It reads the sources as text, and says file and line of every violation.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Which rooms the code of a room may name. Test code may name any. A new room needs a row.
+///
+/// `main` is `src/main.rs` and `loadtest` the load generator's sources; both name rooms as `fantail::ROOM`.
+const EDGES: [(&str, &[&str]); 15] = [
+    ("wire", &[]),
+    ("sys", &[]),
+    ("transport", &["sys"]),
+    ("metrics", &["sys"]),
+    ("config", &["auth", "sys"]),
+    ("auth", &["config", "wire"]),
+    ("fanout", &["config", "metrics", "wire"]),
+    ("connection", &["config", "fanout", "metrics", "transport", "wire"]),
+    ("endpoint", &["auth", "config", "connection", "fanout", "metrics", "wire"]),
+    (
+        "event_loop",
+        &["auth", "config", "connection", "endpoint", "fanout", "metrics", "sys", "transport", "wire"],
+    ),
+    (
+        "server",
+        &[
+            "auth",
+            "config",
+            "connection",
+            "endpoint",
+            "event_loop",
+            "fanout",
+            "metrics",
+            "sys",
+            "transport",
+            "wire",
+        ],
+    ),
+    ("cli", &["config", "server", "sys", "wire"]),
+    ("main", &["cli"]),
+    ("lib", &[]),
+    ("loadtest", &["sys", "wire"]),
+];
+
+/// Words that belong to one room. The last column says whether the workspace's other programs may use them.
+const RESERVED: [(&str, &str, bool); 3] =
+    [("unsafe", "src/sys/", false), ("libc", "src/sys/", false), ("mio", "src/event_loop/", true)];
+
+const FILE_LINES_MAX: usize = 800;
+const FUNCTION_LINES_MAX: usize = 80;
+const ROOTS: [&str; 4] = ["src", "loadtest/src", "benches", "loadtest/benches"];
+
+#[test]
+fn the_sources_keep_the_rules() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ROOTS {
+        rust_files(&root.join(folder), &mut files);
+    }
+    assert!(files.len() > 10, "only {} files found under {}", files.len(), root.display());
+    let mut report = String::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let path = file.strip_prefix(root).unwrap().to_str().unwrap();
+        for (line, problem) in violations(path, &text) {
+            writeln!(report, "{path}:{line}: {problem}").unwrap();
+        }
+    }
+    assert!(report.is_empty(), "\n{report}");
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// All violations in one file, as line and sentence, in the order of lines.
+fn violations(path: &str, text: &str) -> BTreeSet<(usize, String)> {
+    let mut found = BTreeSet::new();
+    if !text.starts_with("//!") {
+        found.insert((1, "a module begins with `//!`, saying what it owns".to_owned()));
+    }
+    let lines = text.lines().count();
+    if lines > FILE_LINES_MAX {
+        found.insert((FILE_LINES_MAX + 1, format!("{lines} lines, more than {FILE_LINES_MAX}")));
+    }
+    let tokens = tokens(text);
+    reserved_words(path, &tokens, &mut found);
+    // Test modules may use any room and be as long as a table of cases needs.
+    if !is_test_file(path) {
+        let code = without_tests(&tokens);
+        edges(path, &code, &mut found);
+        function_lengths(&code, &mut found);
+    }
+    found
+}
+
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/") || path.ends_with("_tests.rs")
+}
+
+/// An identifier, or one character of punctuation, and its line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Token<'a> {
+    text: &'a str,
+    line: usize,
+}
+
+/// Splits source text into tokens, without comments and without what strings and characters hold.
+fn tokens(text: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    let mut line = 1;
+    while at < text.len() {
+        let rest = &text[at..];
+        let first = rest.chars().next().unwrap();
+        let length = match first {
+            _ if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            _ if rest.starts_with("/*") => block_comment_length(rest),
+            '\'' => quote_length(rest),
+            '"' => string_length(rest),
+            _ if is_word(first) => {
+                let word = rest.find(|other| !is_word(other)).unwrap_or(rest.len());
+                match raw_string_length(rest, word) {
+                    Some(length) => length,
+                    None => {
+                        tokens.push(Token { text: &rest[..word], line });
+                        word
+                    }
+                }
+            }
+            _ => {
+                if !first.is_whitespace() {
+                    tokens.push(Token { text: &rest[..first.len_utf8()], line });
+                }
+                first.len_utf8()
+            }
+        };
+        line += rest[..length].matches('\n').count();
+        at += length;
+    }
+    tokens
+}
+
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+fn block_comment_length(rest: &str) -> usize {
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < rest.len() {
+        let here = &rest.as_bytes()[at..];
+        if here.starts_with(b"/*") {
+            (depth, at) = (depth + 1, at + 2);
+        } else if here.starts_with(b"*/") {
+            (depth, at) = (depth - 1, at + 2);
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    rest.len()
+}
+
+/// A character literal, or only the quote of a lifetime or label.
+fn quote_length(rest: &str) -> usize {
+    let mut characters = rest.char_indices().skip(1);
+    match (characters.next(), characters.next()) {
+        (Some((_, '\\')), Some((escaped, _))) => {
+            // What is escaped may be a quote itself; the closing one is behind it.
+            rest[escaped + 1..].find('\'').map_or(rest.len(), |end| escaped + end + 2)
+        }
+        (Some(_), Some((end, '\''))) => end + 1,
+        _ => 1,
+    }
+}
+
+fn string_length(rest: &str) -> usize {
+    let bytes = rest.as_bytes();
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    rest.len()
+}
+
+/// The length of a raw string whose prefix is the `word` bytes before its hashes; `None` if there is none.
+fn raw_string_length(rest: &str, word: usize) -> Option<usize> {
+    if !matches!(&rest[..word], "r" | "br" | "cr") {
+        return None;
+    }
+    let hashes = rest[word..].bytes().take_while(|byte| *byte == b'#').count();
+    let body = word + hashes + 1;
+    if rest.as_bytes().get(body - 1) != Some(&b'"') {
+        return None;
+    }
+    let end = format!("\"{}", "#".repeat(hashes));
+    Some(rest[body..].find(&end).map_or(rest.len(), |at| body + at + end.len()))
+}
+
+/// Leaves out every item behind `#[cfg(test)]`, `#[cfg(all(test, …))]` or `#[test]`.
+fn without_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
+    let mut code = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        let attribute = starts_with(&tokens[at..], &["#", "["]).then(|| closing(tokens, at + 1));
+        match attribute {
+            Some(end) if is_test_attribute(&tokens[at + 2..end]) => at = item_end(tokens, end + 1) + 1,
+            _ => {
+                code.push(tokens[at]);
+                at += 1;
+            }
+        }
+    }
+    code
+}
+
+fn is_test_attribute(inside: &[Token<'_>]) -> bool {
+    let names = |word: &str| inside.iter().any(|token| token.text == word);
+    starts_with(inside, &["test"]) || (starts_with(inside, &["cfg"]) && names("test") && !names("not"))
+}
+
+fn starts_with(tokens: &[Token<'_>], words: &[&str]) -> bool {
+    tokens.len() >= words.len() && tokens.iter().zip(words).all(|(token, word)| token.text == *word)
+}
+
+/// The index of the bracket that closes the one at `open`, of whatever kind; the last index if none does.
+fn closing(tokens: &[Token<'_>], open: usize) -> usize {
+    let mut depth = 0_usize;
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        match token.text {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return at;
+                }
+            }
+            _ => {}
+        }
+    }
+    tokens.len() - 1
+}
+
+/// The index of an item's last token: its closing brace, or the semicolon of one without a body.
+fn item_end(tokens: &[Token<'_>], start: usize) -> usize {
+    let mut at = start;
+    while at < tokens.len() {
+        match tokens[at].text {
+            ";" => return at,
+            "{" => return closing(tokens, at),
+            "(" | "[" => at = closing(tokens, at) + 1,
+            _ => at += 1,
+        }
+    }
+    tokens.len() - 1
+}
+
+fn reserved_words(path: &str, tokens: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
+    for (word, room, free_elsewhere) in RESERVED {
+        if path.starts_with(room) || (free_elsewhere && !path.starts_with("src/")) {
+            continue;
+        }
+        for (at, token) in tokens.iter().enumerate() {
+            // A crate's name counts as the start of a path or an import, not as part of another name.
+            let is_path = || tokens.get(at + 1).is_some_and(|next| matches!(next.text, ":" | ";" | "as"));
+            let inside_path = || at >= 2 && tokens[at - 1].text == ":" && tokens[at - 2].text == ":";
+            if token.text == word && (word == "unsafe" || (is_path() && !inside_path())) {
+                found.insert((token.line, format!("`{word}` outside {room}")));
+            }
+        }
+    }
+}
+
+/// The room a file belongs to, and how many `super::` lead from it to the crate's root.
+fn room_of(path: &str) -> Option<(&str, usize)> {
+    if path.starts_with("loadtest/src/") {
+        return Some(("loadtest", usize::MAX));
+    }
+    let inside = path.strip_prefix("src/")?;
+    let room = inside.split('/').next()?.trim_end_matches(".rs");
+    let folders = inside.matches('/').count();
+    Some((room, if inside.ends_with("/mod.rs") { folders } else { folders + 1 }))
+}
+
+fn edges(path: &str, code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
+    let Some((room, depth)) = room_of(path) else { return };
+    let Some((_, allowed)) = EDGES.iter().find(|(name, _)| *name == room) else {
+        found.insert((1, format!("the room `{room}` has no row in EDGES of tests/tidy.rs")));
+        return;
+    };
+    for (line, named) in rooms_named(code, room, depth) {
+        let is_room = EDGES.iter().any(|(name, _)| *name == named);
+        if is_room && named != room && !allowed.contains(&named) {
+            found.insert((line, format!("`{room}` must not use `{named}`")));
+        }
+    }
+}
+
+/// Every first step below the crate's root: `crate::ROOM`, `crate::{ROOM, …}`, `super::…::ROOM` and, from the
+/// other programs, `fantail::ROOM`.
+fn rooms_named<'a>(code: &[Token<'a>], room: &str, depth: usize) -> Vec<(usize, &'a str)> {
+    let root = if matches!(room, "main" | "loadtest") { "fantail" } else { "crate" };
+    let mut named = Vec::new();
+    let mut at = 0;
+    while at < code.len() {
+        let mut next = at;
+        if code[at].text == root && starts_with(&code[at + 1..], &[":", ":"]) {
+            next = at + 3;
+        } else {
+            let mut steps = 0;
+            while steps < depth && starts_with(&code[next..], &["super", ":", ":"]) {
+                (steps, next) = (steps + 1, next + 3);
+            }
+            if steps < depth {
+                at = next.max(at + 1);
+                continue;
+            }
+        }
+        first_steps(code, next, &mut named);
+        at = next;
+    }
+    named
+}
+
+/// The name at `at`, or the first name of each branch of the group that opens there.
+fn first_steps<'a>(code: &[Token<'a>], at: usize, named: &mut Vec<(usize, &'a str)>) {
+    let Some(first) = code.get(at) else { return };
+    if first.text != "{" {
+        named.push((first.line, first.text));
+        return;
+    }
+    let end = closing(code, at);
+    let (mut depth, mut expects) = (0, true);
+    for token in &code[at + 1..end] {
+        match token.text {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            "," if depth == 0 => expects = true,
+            name if depth == 0 && expects => {
+                named.push((token.line, name));
+                expects = false;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn function_lengths(code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
+    for at in 0..code.len() {
+        // `fn` before a parenthesis is a type.
+        let Some(name) = code.get(at + 1).filter(|next| code[at].text == "fn" && next.text != "(") else {
+            continue;
+        };
+        let lines = code[item_end(code, at)].line - code[at].line + 1;
+        if lines > FUNCTION_LINES_MAX {
+            let problem = format!("`fn {}` has {lines} lines, more than {FUNCTION_LINES_MAX}", name.text);
+            found.insert((code[at].line, problem));
+        }
+    }
+}
+
+/// What the checker says about a planted file, as `line: problem`.
+fn planted(path: &str, body: &str) -> Vec<String> {
+    let text = format!("//! Planted.\n{body}");
+    violations(path, &text).into_iter().map(|(line, problem)| format!("{line}: {problem}")).collect()
+}
+
+#[test]
+fn planted_edges_are_caught() {
+    let refused = ["2: `wire` must not use `sys`"];
+    for body in [
+        "use crate::sys;",
+        "use crate::sys::clock;",
+        "use crate::{wire::frame, sys::clock};",
+        "pub use super::super::sys::clock;",
+        "fn now() -> u64 { crate::sys::clock::monotonic_ms() }",
+        "fn now() -> u64 { super::super::sys::clock::monotonic_ms() }",
+    ] {
+        assert_eq!(planted("src/wire/frame.rs", body), refused, "{body}");
+    }
+    assert_eq!(planted("src/wire/mod.rs", "use super::sys;"), refused);
+    assert_eq!(planted("src/wire.rs", "use super::sys;"), refused);
+    assert_eq!(
+        planted("src/main.rs", "fn main() { fantail::server::run() }"),
+        ["2: `main` must not use `server`"]
+    );
+    assert_eq!(
+        planted("loadtest/src/a/b.rs", "use fantail::{\n  wire,\n  fanout\n};"),
+        ["4: `loadtest` must not use `fanout`"]
+    );
+    assert_eq!(
+        planted("src/gateway/mod.rs", ""),
+        ["1: the room `gateway` has no row in EDGES of tests/tidy.rs"]
+    );
+}
+
+#[test]
+fn allowed_edges_and_look_alikes_are_not() {
+    for body in [
+        "use crate::wire::{frame, sys};",
+        "use super::sys;",
+        "use self::sys::clock;",
+        "// use crate::sys;",
+        "/* use crate::sys; /* nested */ use crate::sys; */",
+        "/// See [`crate::sys`].\nfn documented() {}",
+        "const TEXT: &str = \"crate::sys \\\" crate::sys\";",
+        "const TEXT: &str = r#\"crate::sys \" crate::sys\"#;",
+        "const QUOTE: (char, char, char) = ('\"', '\\'', '\\\\'); // crate::sys \"",
+        "fn life<'a>(text: &'a str) -> &'a str { text } // 'crate::sys",
+        "#[cfg(test)]\nmod tests {\n    use crate::sys::clock;\n    fn f() {}\n}",
+        "#[cfg(test)]\nuse crate::sys;",
+    ] {
+        assert_eq!(planted("src/wire/frame.rs", body), [""; 0], "{body}");
+    }
+    assert_eq!(planted("src/wire/tests.rs", "use crate::sys;"), [""; 0]);
+    assert_eq!(planted("src/transport/tcp.rs", "use crate::sys::socket;"), [""; 0]);
+    // Behind a test module the rules hold again.
+    let behind = "#[cfg(test)]\nmod tests { fn f() {} }\nuse crate::sys;";
+    assert_eq!(planted("src/wire/frame.rs", behind), ["4: `wire` must not use `sys`"]);
+    let not_test = "#[cfg(not(test))]\nuse crate::sys;";
+    assert_eq!(planted("src/wire/frame.rs", not_test), ["3: `wire` must not use `sys`"]);
+}
+
+#[test]
+fn planted_words_are_caught_in_tests_too() {
+    let hidden = "#[cfg(test)]\nmod tests {\n    fn f() { unsafe { g() } }\n}";
+    assert_eq!(planted("src/wire/frame.rs", hidden), ["4: `unsafe` outside src/sys/"]);
+    assert_eq!(planted("src/wire/frame.rs", "use libc::c_int;"), ["2: `libc` outside src/sys/"]);
+    assert_eq!(planted("benches/floor.rs", "use libc;"), ["2: `libc` outside src/sys/"]);
+    assert_eq!(planted("src/transport/tcp.rs", "use mio::net;"), ["2: `mio` outside src/event_loop/"]);
+    for (path, body) in [
+        ("src/event_loop/mod.rs", "use mio::Poll;"),
+        ("loadtest/src/engine.rs", "use mio::Poll;"),
+        ("benches/floor.rs", "use mio::Poll;"),
+        ("src/sys/tables.rs", "fn f() { unsafe { libc::close(0) }; }"),
+        ("src/wire/frame.rs", "const UNSAFE: &str = \"unsafe libc::close mio::Poll\"; // unsafe"),
+    ] {
+        assert_eq!(planted(path, body), [""; 0], "{body}");
+    }
+}
+
+#[test]
+fn planted_lengths_are_caught() {
+    let function =
+        |lines: usize| format!("pub fn long(x: [u8; 3]) {{\n{}}}\n", "    g();\n".repeat(lines - 2));
+    assert_eq!(planted("src/wire/frame.rs", &function(80)), [""; 0]);
+    assert_eq!(planted("src/wire/frame.rs", &function(81)), ["2: `fn long` has 81 lines, more than 80"]);
+    let tested = format!("#[cfg(test)]\nmod tests {{\n{}}}", function(81));
+    assert_eq!(planted("src/wire/frame.rs", &tested), [""; 0]);
+    // Only the method is long: neither its declaration without a body nor a function type counts.
+    let inside =
+        format!("trait A {{ fn short(&self); }}\nstruct F(fn(u8) -> u8);\nimpl B {{\n{}}}", function(90));
+    assert_eq!(planted("src/wire/frame.rs", &inside), ["5: `fn long` has 90 lines, more than 80"]);
+
+    let file = "// A line.\n".repeat(FILE_LINES_MAX);
+    assert_eq!(planted("src/wire/frame.rs", &file), ["801: 801 lines, more than 800"]);
+    assert_eq!(planted("src/wire/frame.rs", &file[11..]), [""; 0]);
+}
+
+#[test]
+fn a_missing_head_is_caught() {
+    let found = violations("src/wire/frame.rs", "use std::io;\n//! Too late.\n");
+    assert_eq!(found.len(), 1);
+    assert!(found.iter().all(|(line, problem)| *line == 1 && problem.contains("//!")));
+}

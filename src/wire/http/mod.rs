@@ -1,0 +1,8 @@
+//! HTTP/1.1 as far as an edge needs it: request heads, targets, chunked bodies, responses.
+//!
+//! Pure functions over bytes. Never a socket, and never a decision about what a path means.
+
+pub mod chunked;
+pub mod head;
+pub mod response;
+pub mod uri;

@@ -7,9 +7,9 @@
 use std::io::{self, Write};
 
 use fantail::wire::frame::{self, Opcode, Sender};
+use fantail::wire::upgrade::{self, AnswerError};
 use mio::net::TcpStream;
 
-use crate::handshake::Handshake;
 use crate::message::{self, PROBE_SEQUENCE};
 use crate::schedule::Schedule;
 use crate::sequence::Sequence;
@@ -19,8 +19,6 @@ use crate::tally::{Tally, Trouble};
 const OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The largest frame or fragmented message that is accepted.
 const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The largest head of an upgrade's answer.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What arriving messages are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +75,17 @@ pub(crate) struct Connection {
     extra: Option<Box<Extra>>,
 }
 
+/// What the answer to a request is judged by.
+#[derive(Clone, Copy, Debug)]
+struct Handshake {
+    key: [u8; 16],
+    started_ns: u64,
+}
+
 /// What a connection needs only now and then.
 #[derive(Debug, Default)]
 struct Extra {
-    handshake: Option<(Handshake, u64)>,
+    handshake: Option<Handshake>,
     input: Vec<u8>,
     fragments: Option<Vec<u8>>,
     output: Vec<u8>,
@@ -91,9 +96,10 @@ struct Extra {
 const _: () = assert!(size_of::<Connection>() <= 48);
 
 impl Connection {
-    /// A connection whose TCP connect began at `started_ns`.
-    pub(crate) fn new(stream: TcpStream, handshake: Handshake, started_ns: u64) -> Self {
-        let extra = Extra { handshake: Some((handshake, started_ns)), ..Extra::default() };
+    /// A connection whose TCP connect began at `started_ns`; `request` leaves when it is made.
+    pub(crate) fn new(stream: TcpStream, key: [u8; 16], request: Vec<u8>, started_ns: u64) -> Self {
+        let handshake = Some(Handshake { key, started_ns });
+        let extra = Extra { handshake, output: request, ..Extra::default() };
         Self {
             stream: Some(stream),
             state: State::Connecting,
@@ -140,22 +146,18 @@ impl Connection {
     pub(crate) fn on_writable(&mut self) -> Result<(), Trouble> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         if self.state == State::Connecting {
-            if let Some(error) = stream.take_error().map_err(|e| self.trouble(&e))? {
-                return Err(self.trouble(&error));
+            if let Some(error) = stream.take_error().unwrap_or_else(Some) {
+                return Err(Trouble::of_connect(&error));
             }
             match stream.peer_addr() {
                 Ok(_) => {}
                 // Registration reports an event before the connect has finished.
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
-                Err(error) => return Err(self.trouble(&error)),
+                Err(error) => return Err(Trouble::of_connect(&error)),
             }
             // Messages are sent one at a time and must not wait for an acknowledgement of the last.
             let _ = stream.set_nodelay(true);
             self.state = State::Upgrading;
-            let extra = self.extra.get_or_insert_default();
-            if let Some((handshake, _)) = &extra.handshake {
-                handshake.write_request(&mut extra.output);
-            }
         }
         self.flush()
     }
@@ -191,7 +193,10 @@ impl Connection {
             self.extra.get_or_insert_default().output.extend_from_slice(frame);
             return Ok(true);
         }
-        let written = write_some(stream, frame).map_err(|error| self.trouble(&error))?;
+        let written = match write_some(stream, frame) {
+            Ok(written) => written,
+            Err(error) => return Err(self.trouble(&error)),
+        };
         if let Some(rest) = frame.get(written..).filter(|rest| !rest.is_empty()) {
             self.extra.get_or_insert_default().output.extend_from_slice(rest);
         }
@@ -263,14 +268,14 @@ impl Connection {
     }
 
     fn parse_answer(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<Option<usize>, Trouble> {
-        let Some((handshake, started_ns)) = self.extra.as_ref().and_then(|extra| extra.handshake.as_ref())
-        else {
-            return Err(Trouble::UpgradeRefused);
-        };
-        let Some(head_len) = handshake.check_answer(bytes).map_err(|_| Trouble::UpgradeRefused)? else {
-            return if bytes.len() > HEAD_BYTES_MAX { Err(Trouble::UpgradeRefused) } else { Ok(None) };
-        };
-        cx.tally.connect.saturating_record(cx.now_ns.saturating_sub(*started_ns));
+        let handshake = self.extra.as_ref().and_then(|extra| extra.handshake);
+        let Some(Handshake { key, started_ns }) = handshake else { return Err(Trouble::UpgradeWrong) };
+        let answer = upgrade::check_answer(bytes, &key).map_err(|error| match error {
+            AnswerError::Refused(status) => Trouble::UpgradeRefused(status),
+            _ => Trouble::UpgradeWrong,
+        })?;
+        let Some(head_len) = answer else { return Ok(None) };
+        cx.tally.connect.saturating_record(cx.now_ns.saturating_sub(started_ns));
         cx.tally.counts.opened += 1;
         self.state = State::Open;
         if let Some(extra) = &mut self.extra {

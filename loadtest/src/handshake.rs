@@ -1,33 +1,47 @@
 //! The client's side of the upgrade (RFC 6455 section 4.1), for workers and the publisher.
+//!
+//! A thin layer over `wire::upgrade`: it fills in what is the same for every connection of a target.
+
+use fantail::wire::upgrade::ClientRequest;
 
 use crate::target::Target;
 
-/// The request of one connection and the check of its answer.
-#[derive(Debug)]
-pub(crate) struct Handshake {
-    request: Vec<u8>,
+/// The nonce of one connection. It only has to differ from connection to connection here.
+pub(crate) fn key(seed: u64) -> [u8; 16] {
+    // Two rounds of splitmix64, so that neighbouring seeds share no bytes.
+    let mix = |value: u64| {
+        let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    };
+    let high = mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    let low = mix(high.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    ((u128::from(high) << 64) | u128::from(low)).to_be_bytes()
 }
 
-/// The answer is not the 101 that belongs to the request.
-#[derive(Debug)]
-pub(crate) struct WrongAnswer;
+/// Appends the request for `target`.
+pub(crate) fn write_request(target: &Target, key: [u8; 16], out: &mut Vec<u8>) {
+    let Target { authority: host, path: target, .. } = target;
+    ClientRequest { host, target, key, origin: None, protocols: &[], headers: &[] }.write_into(out);
+}
 
-impl Handshake {
-    /// A request with a key made from `seed`.
-    pub(crate) fn new(target: &Target, seed: u64) -> Self {
-        let _ = seed;
-        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", target.path, target.authority);
-        Self { request: request.into_bytes() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ() {
+        let keys: std::collections::BTreeSet<_> = (0..1000).map(key).collect();
+        assert_eq!(keys.len(), 1000);
     }
 
-    /// Appends the request's head.
-    pub(crate) fn write_request(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.request);
-    }
-
-    /// The length of the answer's head, or `None` while it is incomplete.
-    pub(crate) fn check_answer(&self, bytes: &[u8]) -> Result<Option<usize>, WrongAnswer> {
-        let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
-        if bytes.starts_with(b"HTTP/1.1 101") { Ok(Some(end + 4)) } else { Err(WrongAnswer) }
+    #[test]
+    fn the_request_names_host_and_path() {
+        let target = Target::parse("ws://127.0.0.1:81/a?b=c").unwrap();
+        let mut request = Vec::new();
+        write_request(&target, key(1), &mut request);
+        let request = String::from_utf8(request).unwrap();
+        assert!(request.starts_with("GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:81\r\n"), "{request}");
+        assert!(request.ends_with("\r\n\r\n"));
     }
 }

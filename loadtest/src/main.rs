@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod connection;
+mod failure;
 mod handshake;
 mod message;
 mod progress;

@@ -54,7 +54,7 @@ pub(crate) struct ConnectionsReport {
     /// From the start of `connect` to the 101.
     pub(crate) connect_latency: Option<LatencyReport>,
     /// Failures and losses by kind.
-    pub(crate) errors: BTreeMap<&'static str, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
     /// Source addresses used in turn; null if the kernel chose.
     pub(crate) source_addresses: Option<usize>,
 }
@@ -237,7 +237,9 @@ impl Table {
 /// Prints the table and writes the result file if one is wanted.
 pub(crate) fn publish(report: &impl Serialize, table: &Table, json: Option<&Path>) -> Result<(), String> {
     use std::io::Write;
-    std::io::stdout().write_all(table.text().as_bytes()).map_err(|error| format!("standard output: {error}"))?;
+    std::io::stdout()
+        .write_all(table.text().as_bytes())
+        .map_err(|error| format!("standard output: {error}"))?;
     let Some(path) = json else { return Ok(()) };
     let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
     text.push('\n');

@@ -14,6 +14,7 @@ use mio::{Poll, Waker};
 
 use crate::args::Common;
 use crate::connection::Role;
+use crate::failure::Failure;
 use crate::message;
 use crate::progress::Progress;
 use crate::schedule::Clock;
@@ -58,11 +59,12 @@ pub(crate) struct Setup {
 
 impl Run {
     /// Starts the workers; no connection is opened yet.
-    pub(crate) fn start(common: &Common, target: Target, role: Role, size: usize) -> Result<Self, String> {
+    pub(crate) fn start(common: &Common, target: Target, role: Role, size: usize) -> Result<Self, Failure> {
         let connections = common.connections as usize;
         let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
         let threads = common.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
-        let sources = target::source_addresses(common.source.as_deref(), target.address, connections)?;
+        let sources = target::source_addresses(common.source.as_deref(), target.address, connections)
+            .map_err(Failure::Usage)?;
         warn_of_few_sources(sources.as_deref(), connections);
         let clock = Clock::start();
         let plan = Arc::new(Plan {

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_slope_needs_growth() {
-        let at = |connections, user| report(MemoryUse { rss_anon: user, ..MemoryUse::default() }, connections);
+        let at =
+            |connections, user| report(MemoryUse { rss_anon: user, ..MemoryUse::default() }, connections);
         assert_eq!(slope(&at(10, 1000), &at(20, 1500)), Some(50.0));
         assert_eq!(slope(&at(10, 2000), &at(20, 1500)), Some(-50.0));
         assert_eq!(slope(&at(10, 1000), &at(10, 1500)), None);

@@ -27,8 +27,10 @@ pub(crate) enum Trouble {
     Unreachable,
     /// Closed or reset before the upgrade was answered.
     ConnectReset,
-    /// The answer was HTTP, but not a 101 that fits the request.
-    UpgradeRefused,
+    /// The answer had this status instead of 101.
+    UpgradeRefused(u16),
+    /// The answer was not HTTP, or a 101 that does not fit the request.
+    UpgradeWrong,
     /// Another error while connecting.
     ConnectOther,
     /// An open connection ended without a close frame.
@@ -43,21 +45,23 @@ pub(crate) enum Trouble {
 
 impl Trouble {
     /// Stable name, used in the progress line and the result file.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
+    pub(crate) fn name(self) -> String {
+        let name = match self {
+            Self::UpgradeRefused(status) => return format!("upgrade_status_{status}"),
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::GeneratorDescriptors => "generator_descriptors",
             Self::GeneratorPorts => "generator_ports",
             Self::Unreachable => "unreachable",
             Self::ConnectReset => "connect_reset",
-            Self::UpgradeRefused => "upgrade_refused",
+            Self::UpgradeWrong => "upgrade_wrong_answer",
             Self::ConnectOther => "connect_other",
             Self::LostEof => "lost_eof",
             Self::LostClose => "lost_close_frame",
             Self::LostReset => "lost_reset",
             Self::LostProtocol => "lost_protocol_error",
-        }
+        };
+        name.to_owned()
     }
 
     /// The kind of an error that happened before the connection was open.

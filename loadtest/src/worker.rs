@@ -15,7 +15,7 @@ use fantail::sys::{socket, tables};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::connection::{self, Connection, Context, Role, State};
-use crate::handshake::Handshake;
+use crate::handshake;
 use crate::message::{self, Stamp};
 use crate::schedule::{Clock, Schedule};
 use crate::tally::{Tally, Tick, Trouble};
@@ -29,6 +29,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IN_FLIGHT_MAX: usize = 256;
 /// Connects begun in one turn, so that answers are read (and timed) in between.
 const CONNECTS_PER_TURN: usize = 64;
+/// How far behind its rate connecting may catch up: a few of a poll's milliseconds.
+const CONNECT_CREDIT_NS: u64 = 5_000_000;
 /// Reads of one connection in one turn.
 const READS_PER_TURN: usize = 16;
 /// Messages sent in one turn, so that a generator that can't keep up still reads.
@@ -90,12 +92,7 @@ pub(crate) struct Link {
 impl Link {
     /// A link whose waker wakes the worker's poll.
     pub(crate) fn new(waker: Waker) -> Self {
-        Self {
-            order: Mutex::default(),
-            tally: Mutex::new(Tally::new()),
-            mode: Mutex::default(),
-            waker,
-        }
+        Self { order: Mutex::default(), tally: Mutex::new(Tally::new()), mode: Mutex::default(), waker }
     }
 
     /// Changes the order and wakes the worker.
@@ -243,7 +240,7 @@ impl Worker {
                 return;
             }
             // What was missed during a pause is not caught up with in one go.
-            let base_ns = self.next_connect_ns.max(now_ns.saturating_sub(50_000_000));
+            let base_ns = self.next_connect_ns.max(now_ns.saturating_sub(CONNECT_CREDIT_NS));
             self.next_connect_ns = base_ns + interval_ns;
             self.connect_one(now_ns, tally);
         }
@@ -264,8 +261,10 @@ impl Worker {
         });
         match result {
             Ok(stream) => {
-                let handshake = Handshake::new(&self.plan.target, number ^ self.plan.run_id);
-                self.connections.push(Connection::new(stream, handshake, now_ns));
+                let key = handshake::key(number ^ self.plan.run_id);
+                let mut request = Vec::new();
+                handshake::write_request(&self.plan.target, key, &mut request);
+                self.connections.push(Connection::new(stream, key, request, now_ns));
                 self.connecting.push_back((now_ns + CONNECT_TIMEOUT.as_nanos() as u64, index));
                 self.in_flight += 1;
             }

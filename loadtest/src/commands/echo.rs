@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use crate::args::EchoArgs;
 use crate::connection::Role;
+use crate::failure::Failure;
 use crate::report::{self, Common, LatencyReport, Table, number_text};
 use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
 use crate::worker::Published;
 
-use super::{ARRIVAL_DEADLINE, Failure, watched, ws_target};
+use super::{ARRIVAL_DEADLINE, watched, ws_target};
 
 /// The result file of `echo`.
 #[derive(Debug, Serialize)]
@@ -54,8 +55,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
     let target = ws_target(&args.url)?;
     let server = watched(args.common.pid)?;
     let connections = args.common.connections;
-    let mut run =
-        Run::start(&args.common, target, Role::Echo, args.load.size).map_err(Failure::Failed)?;
+    let mut run = Run::start(&args.common, target, Role::Echo, args.load.size)?;
     run.open(connections as usize)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
@@ -135,7 +135,8 @@ impl EchoReport {
     fn table(&self) -> Table {
         let mut table = Table::default();
         self.common.rows(&mut table);
-        let plan = format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
+        let plan =
+            format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
         table.row("messages", plan);
         table.row("  sent / unsent", format!("{} / {} of {}", self.sent, self.unsent, self.planned));
         table.row("  returned", self.returned);

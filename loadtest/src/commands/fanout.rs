@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::args::{FanoutArgs, PublishBy};
 use crate::connection::Role;
+use crate::failure::Failure;
 use crate::message;
-use crate::publisher::{Job, Published, Publisher};
+use crate::publisher::{Job, Publisher};
 use crate::report::{self, Common, LatencyReport, Table, microseconds_text, number_text};
 use crate::run::Run;
 use crate::schedule::Schedule;
@@ -17,7 +18,7 @@ use crate::tally::Tick;
 use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
 use crate::worker;
 
-use super::{ARRIVAL_DEADLINE, Failure, watched, ws_target};
+use super::{ARRIVAL_DEADLINE, watched, ws_target};
 
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
@@ -89,8 +90,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<bool, Failure> {
     if let Some(topic) = &topic {
         eprintln!("topic {topic}");
     }
-    let mut run = Run::start(&args.common, target, Role::Subscribe, args.load.size)
-        .map_err(Failure::Failed)?;
+    let mut run = Run::start(&args.common, target, Role::Subscribe, args.load.size)?;
     run.open(connections as usize)?;
     let mut publisher = Publisher::connect(publish_target)
         .map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
@@ -170,7 +170,8 @@ impl FanoutReport {
         let mut table = Table::default();
         self.common.rows(&mut table);
         table.row("published to", format!("{} ({})", self.publish_url, self.publish));
-        let plan = format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
+        let plan =
+            format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
         table.row("messages", plan);
         table.row("  published", format!("{} of {}", self.published, self.planned));
         for (name, count) in &self.publish_errors {
@@ -226,7 +227,9 @@ impl Urls {
             (PublishBy::Http, Scheme::Http) => {}
             (PublishBy::Ws, Scheme::Ws) => publish_target = publish_target.with_query("echo", "0"),
             (PublishBy::Http, Scheme::Ws) => {
-                return Err(Failure::Usage(format!("--publish-url {publish_url}: needs http://, or --publish ws")));
+                return Err(Failure::Usage(format!(
+                    "--publish-url {publish_url}: needs http://, or --publish ws"
+                )));
             }
             (PublishBy::Ws, Scheme::Http) => {
                 return Err(Failure::Usage(format!("--publish-url {publish_url}: --publish ws needs ws://")));

@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use crate::args::IdleArgs;
 use crate::connection::Role;
+use crate::failure::Failure;
 use crate::message::MESSAGE_BYTES_MIN;
 use crate::report::{self, Common, Table, count_text, number_text};
 use crate::run::Run;
 use crate::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
 use crate::worker::Published;
 
-use super::{Failure, watched, ws_target};
+use super::{watched, ws_target};
 
 /// Connections at the lower point of the slope, where the run is large enough for that.
 const LOWER_POINT: u32 = 10_000;
@@ -55,8 +56,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool, Failure> {
     let connections = args.common.connections;
     let memory_before = server.and_then(|server| server.settled_memory(0));
     let cpu_start = server.and_then(ServerProcess::cpu_time);
-    let mut run =
-        Run::start(&args.common, target, Role::Idle, MESSAGE_BYTES_MIN).map_err(Failure::Failed)?;
+    let mut run = Run::start(&args.common, target, Role::Idle, MESSAGE_BYTES_MIN)?;
 
     let lower = lower_point(connections);
     let mut memory_lower = None;

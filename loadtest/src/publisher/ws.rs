@@ -9,15 +9,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fantail::wire::frame::{self, Opcode, Sender};
+use fantail::wire::upgrade::{self, AnswerError};
 
 use super::PublishError;
 use crate::connection::mask;
-use crate::handshake::Handshake;
+use crate::handshake;
 use crate::message;
 use crate::target::Target;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Stands for "no close frame has come".
 const OPEN: u16 = 0;
 
@@ -86,19 +86,18 @@ fn write(writer: &Mutex<TcpStream>, frame: &[u8]) -> io::Result<()> {
 
 /// Sends the request, reads the answer, and returns what came behind it.
 fn upgrade(stream: &mut TcpStream, target: &Target) -> Result<Vec<u8>, PublishError> {
-    let handshake = Handshake::new(target, message::random_u64());
+    let key = handshake::key(message::random_u64());
     let mut request = Vec::new();
-    handshake.write_request(&mut request);
+    handshake::write_request(target, key, &mut request);
     stream.write_all(&request)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, "the publisher's upgrade was refused");
-        if let Some(head_len) = handshake.check_answer(&answer).map_err(wrong)? {
-            return Ok(answer.split_off(head_len));
-        }
-        if answer.len() > HEAD_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer's head is too long").into());
+        match upgrade::check_answer(&answer, &key) {
+            Ok(Some(head_len)) => return Ok(answer.split_off(head_len)),
+            Ok(None) => {}
+            Err(AnswerError::Refused(status)) => return Err(PublishError::Refused(status)),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
         }
         match stream.read(&mut chunk)? {
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),

@@ -1,0 +1,223 @@
+//! The command line: flags of all commands, their defaults and their help.
+//!
+//! Checks what can be checked without a network; the commands resolve URLs. Every wrong value is a usage
+//! error (exit code 2) that names the flag.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::message::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
+use crate::schedule::parse_duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  What does an idle connection cost? Opens 50,000 and prints bytes per connection:
+    fantail-loadtest idle --connections 50000 --pid $(pidof fantail)
+
+  How fast does one message reach 10,000 subscribers, and does each get every one?
+    fantail-loadtest fanout --connections 10000 --rate 10 --duration 30s
+
+  The same for another server, with the publisher on a WebSocket:
+    fantail-loadtest fanout --url ws://10.0.0.5:9001/chat --publish ws --connections 5000
+
+  Round-trip times of 100 connections at 20,000 messages a second together:
+    fantail-loadtest echo --connections 100 --rate 20000 --size 128
+
+Latency is counted from the time a message was planned to leave, so a server that stalls is charged for
+everything that should have left meanwhile. Sends the generator itself was late with are counted.
+
+Exit code: 0 all well; 1 connections not opened or lost, messages missing, duplicate or out of order;
+2 wrong usage.";
+
+/// Holds very many WebSocket connections, loads them, and tells exactly what arrived and when.
+#[derive(Debug, Parser)]
+#[command(name = "fantail-loadtest", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Open connections and hold them: what do they cost, are any lost?
+    Idle(IdleArgs),
+    /// Publish to subscribers: does each get every message once, in order, and how fast?
+    Fanout(FanoutArgs),
+    /// Send to an echo server: round-trip times at a given rate
+    Echo(EchoArgs),
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// Connections to open
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) connections: u32,
+
+    /// Threads holding them, each with its own descriptor table [default: what the descriptor limit asks
+    /// for; from 1,000 connections on at least one per core]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+
+    /// Connects per second [default: as fast as the server answers, 256 under way per thread]
+    #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) connect_rate: Option<f64>,
+
+    /// How long to hold or send: 500ms, 5s, 2m
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub(crate) duration: Duration,
+
+    /// Source addresses, as in 127.0.0.1-127.0.0.9,10.0.0.4 [default: for a loopback server one of
+    /// 127.0.0.0/8 per 12,000 connections, else the kernel's choice]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) source: Option<String>,
+
+    /// Process id of the server, on the same machine: also report its memory and processor time
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+
+    /// Also write the result to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Flags of commands that send messages.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Load {
+    /// Messages that leave back to back at each planned time; the rate stays the same
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) burst: u32,
+
+    /// Bytes of a message, at least 48
+    #[arg(long, default_value_t = 64, value_parser = message_size)]
+    pub(crate) size: usize,
+}
+
+/// Flags of `idle`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IdleArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
+    pub(crate) url: String,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `fanout`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FanoutArgs {
+    /// Where to subscribe; `{topic}` becomes a topic name that is new in every run
+    #[arg(long, default_value = "ws://127.0.0.1:8080/ws/{topic}")]
+    pub(crate) url: String,
+
+    /// How to publish: one POST per message, or one WebSocket connection
+    #[arg(long, value_enum, default_value_t = PublishBy::Http)]
+    pub(crate) publish: PublishBy,
+
+    /// Where to publish; `{topic}` as in --url [default: http://127.0.0.1:8081/publish/{topic}; with
+    /// --publish ws the --url, and `echo=0` is added so that the publisher does not get its own messages]
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish_url: Option<String>,
+
+    /// Messages published per second; each goes to every connection
+    #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Flags of commands that send.
+    #[command(flatten)]
+    pub(crate) load: Load,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `echo`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EchoArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://127.0.0.1:8080/echo")]
+    pub(crate) url: String,
+
+    /// Messages per second of all connections together, sent by them in turn
+    #[arg(long, default_value_t = 1000.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Flags of commands that send.
+    #[command(flatten)]
+    pub(crate) load: Load,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// How messages are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PublishBy {
+    /// One WebSocket connection.
+    Ws,
+    /// HTTP POST on a kept connection.
+    Http,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 10_000_000.0 => Ok(number),
+        Ok(_) => Err("must be above 0 and at most 10000000".into()),
+        Err(_) => Err("not a number".into()),
+    }
+}
+
+fn message_size(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(size) if (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&size) => Ok(size),
+        Ok(_) => Err(format!(
+            "must be {MESSAGE_BYTES_MIN} to {MESSAGE_BYTES_MAX}; a message starts with its run, number and planned time"
+        )),
+        Err(_) => Err("not a number of bytes".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_and_flags_parse() {
+        let cli =
+            Cli::try_parse_from(["x", "fanout", "--rate", "0.5", "--publish", "ws", "--duration", "2m"]);
+        let Command::Fanout(args) = cli.unwrap().command else { panic!("another command") };
+        assert_eq!((args.rate, args.publish, args.load.size), (0.5, PublishBy::Ws, 64));
+        assert_eq!(args.common.duration, Duration::from_secs(120));
+    }
+
+    #[test]
+    fn wrong_values_are_usage_errors() {
+        for wrong in [
+            &["x"][..],
+            &["x", "storm"],
+            &["x", "idle", "--rate", "5"],
+            &["x", "idle", "--connections", "0"],
+            &["x", "idle", "--duration", "5"],
+            &["x", "echo", "--rate", "0"],
+            &["x", "echo", "--rate", "nan"],
+            &["x", "echo", "--size", "47"],
+            &["x", "fanout", "--publish", "smoke-signals"],
+        ] {
+            assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `fanout`: subscribers, one publisher, and the account of every delivery.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::args::{FanoutArgs, PublishBy};
+use crate::connection::Role;
+use crate::failure::Failure;
+use crate::message;
+use crate::publisher::{Job, Publisher};
+use crate::report::{self, Common, LatencyReport, Table, microseconds_text, number_text};
+use crate::run::Run;
+use crate::schedule::Schedule;
+use crate::server_process::{ServerProcess, cpu_between};
+use crate::tally::Tick;
+use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::worker;
+
+use super::{ARRIVAL_DEADLINE, watched, ws_target};
+
+/// Probes before the run begins without those that have seen none.
+const PROBES: usize = 10;
+
+/// The result file of `fanout`.
+#[derive(Debug, Serialize)]
+struct FanoutReport {
+    #[serde(flatten)]
+    common: Common,
+    /// The topic of this run; null if no URL has a place for one.
+    topic: Option<String>,
+    /// `http` or `ws`.
+    publish: &'static str,
+    /// Where messages were published, with the topic filled in.
+    publish_url: String,
+    /// Planned messages per second.
+    rate_per_second: f64,
+    /// Messages at each planned time.
+    burst: u32,
+    /// Bytes of a message.
+    size_bytes: usize,
+    /// Connections that saw a probe before the run; the others were not subscribed in time.
+    subscribed: u64,
+    /// Messages the plan had.
+    planned: u64,
+    /// Messages published, with those of unknown fate.
+    published: u64,
+    /// Of these, messages whose publishing broke off, so that nobody knows their fate.
+    published_unknown: u64,
+    /// Refusals and errors of publishing by kind.
+    publish_errors: BTreeMap<String, u64>,
+    /// `published` times the connections that were opened.
+    deliveries_expected: u64,
+    /// Messages that arrived, each counted once per connection.
+    deliveries: u64,
+    /// Messages that did not arrive within ten seconds of the last publish.
+    missing: u64,
+    /// Messages that arrived again.
+    duplicate: u64,
+    /// Messages that arrived after a later one.
+    reordered: u64,
+    /// Late or duplicate, too many to tell.
+    unclassified: u64,
+    /// Messages of this run that arrived changed.
+    corrupt: u64,
+    /// Messages of somebody else.
+    foreign: u64,
+    /// Deliveries by the time from the first planned send to the last arrival.
+    deliveries_per_second: Option<f64>,
+    /// From the planned send time to the arrival.
+    latency: Option<LatencyReport>,
+    /// From the planned time of a message (or burst) to its last arrival, median of the complete ones.
+    fan_out_median_microseconds: Option<f64>,
+    /// The longest of the complete ones.
+    fan_out_max_microseconds: Option<f64>,
+    /// Messages (or bursts) that reached everybody.
+    fan_outs_complete: u64,
+    /// Processor time of the server while publishing; null without `--pid`.
+    server_cpu_seconds: Option<f64>,
+    /// The same per delivery.
+    server_cpu_nanoseconds_per_delivery: Option<f64>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &FanoutArgs) -> Result<bool, Failure> {
+    let Urls { url, publish_url, topic, target, publish_target } = Urls::new(args)?;
+    let server = watched(args.common.pid)?;
+    let connections = args.common.connections;
+    if let Some(topic) = &topic {
+        eprintln!("topic {topic}");
+    }
+    let mut run = Run::start(&args.common, target, Role::Subscribe, args.load.size)?;
+    run.open(connections as usize)?;
+    let mut publisher = Publisher::connect(publish_target)
+        .map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
+    let subscribed = probe(&mut run, &mut publisher, &publish_url)?;
+
+    let cpu_from = server.and_then(ServerProcess::cpu_time);
+    // A little ahead, so that every worker knows the plan before the first message is due.
+    let start_ns = run.plan.clock.now_ns() + 20_000_000;
+    let schedule = Schedule::new(start_ns, args.rate, args.load.burst, args.common.duration);
+    run.order(|order| order.schedule = Some(schedule));
+    let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, size: args.load.size };
+    let thread = std::thread::spawn(move || publisher.run(&job));
+    run.wait(Duration::MAX, |_| thread.is_finished())?;
+    let published = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
+    run.wait(ARRIVAL_DEADLINE, |run| {
+        let counts = run.counts();
+        counts.unique >= counts.opened * published.count
+    })?;
+    let cpu_to = server.and_then(ServerProcess::cpu_time);
+    let mut tally = run.stop(worker::Published::Count(published.count))?;
+    tally.counts.late_sends = published.late_sends;
+    tally.counts.late_max_ns = published.late_max_ns;
+
+    let mut common = Common::new("fanout", &url, connections, &run, &tally, true);
+    let counts = tally.counts;
+    common.expect_none(&[
+        (counts.opened - subscribed.min(counts.opened), "connections saw no probe before the run"),
+        (schedule.count() - published.count, "messages refused by the server"),
+        (published.unknown, "messages broke off while publishing"),
+        (counts.missing, "deliveries missing"),
+        (counts.duplicate, "deliveries duplicate"),
+        (counts.reordered, "deliveries out of order"),
+        (counts.unclassified, "deliveries late or duplicate"),
+        (counts.corrupt, "deliveries corrupt"),
+    ]);
+    common.judge();
+    let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, counts.opened);
+    let cpu = cpu_between(cpu_from, cpu_to);
+    let seconds = last_ns.map(|last_ns| last_ns.saturating_sub(start_ns) as f64 / 1e9);
+    let report = FanoutReport {
+        common,
+        topic,
+        publish: if args.publish == PublishBy::Ws { "ws" } else { "http" },
+        publish_url,
+        rate_per_second: args.rate,
+        burst: args.load.burst,
+        size_bytes: args.load.size,
+        subscribed,
+        planned: schedule.count(),
+        published: published.count,
+        published_unknown: published.unknown,
+        deliveries_expected: published.count * counts.opened,
+        publish_errors: published.errors,
+        deliveries: counts.unique,
+        missing: counts.missing,
+        duplicate: counts.duplicate,
+        reordered: counts.reordered,
+        unclassified: counts.unclassified,
+        corrupt: counts.corrupt,
+        foreign: counts.foreign,
+        deliveries_per_second: seconds.filter(|s| *s > 0.0).map(|s| counts.unique as f64 / s),
+        latency: LatencyReport::new(&tally.latency),
+        fan_out_median_microseconds: median_ns.map(|ns| ns as f64 / 1e3),
+        fan_out_max_microseconds: max_ns.map(|ns| ns as f64 / 1e3),
+        fan_outs_complete: complete,
+        server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
+        server_cpu_nanoseconds_per_delivery: cpu
+            .filter(|_| counts.unique > 0)
+            .map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
+    };
+    report::publish(&report, &report.table(), args.common.json.as_deref())?;
+    Ok(report.common.ok)
+}
+
+impl FanoutReport {
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        self.common.rows(&mut table);
+        table.row("published to", format!("{} ({})", self.publish_url, self.publish));
+        let plan =
+            format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
+        table.row("messages", plan);
+        table.row("  published", format!("{} of {}", self.published, self.planned));
+        for (name, count) in &self.publish_errors {
+            table.row(&format!("  {name}"), count);
+        }
+        table.row("deliveries", format!("{} of {}", self.deliveries, self.deliveries_expected));
+        table.row("  missing", self.missing);
+        table.row("  duplicate", self.duplicate);
+        table.row("  out of order", self.reordered);
+        if self.unclassified > 0 {
+            table.row("  late or duplicate", self.unclassified);
+        }
+        table.row("  corrupt / foreign", format!("{} / {}", self.corrupt, self.foreign));
+        table.row("  per second", number_text(self.deliveries_per_second, 0, ""));
+        table.latency("delivery latency", self.latency.as_ref());
+        let median = microseconds_text(self.fan_out_median_microseconds);
+        let max = microseconds_text(self.fan_out_max_microseconds);
+        let text = format!("median {median}, max {max}, {} complete", self.fan_outs_complete);
+        table.row("planned to last arrival", text);
+        let cpu = number_text(self.server_cpu_seconds, 3, " s");
+        let each = number_text(self.server_cpu_nanoseconds_per_delivery, 0, " ns");
+        table.row("server processor time", format!("{cpu}, {each} per delivery"));
+        self.common.closing_rows(&mut table);
+        table
+    }
+}
+
+/// The URLs of a run with the topic filled in.
+struct Urls {
+    url: String,
+    publish_url: String,
+    topic: Option<String>,
+    target: Target,
+    publish_target: Target,
+}
+
+impl Urls {
+    fn new(args: &FanoutArgs) -> Result<Self, Failure> {
+        let publish_url = match (&args.publish_url, args.publish) {
+            (Some(url), _) => url.as_str(),
+            (None, PublishBy::Http) => "http://127.0.0.1:8081/publish/{topic}",
+            (None, PublishBy::Ws) => args.url.as_str(),
+        };
+        let topic = [args.url.as_str(), publish_url]
+            .iter()
+            .any(|url| url.contains(TOPIC_PLACEHOLDER))
+            .then(|| format!("load-{:016x}", message::random_u64()));
+        let fill = |url: &str| url.replace(TOPIC_PLACEHOLDER, topic.as_deref().unwrap_or_default());
+        let (url, publish_url) = (fill(&args.url), fill(publish_url));
+        let target = ws_target(&url)?;
+        let mut publish_target = Target::parse(&publish_url).map_err(Failure::Usage)?;
+        match (args.publish, publish_target.scheme) {
+            (PublishBy::Http, Scheme::Http) => {}
+            (PublishBy::Ws, Scheme::Ws) => publish_target = publish_target.with_query("echo", "0"),
+            (PublishBy::Http, Scheme::Ws) => {
+                return Err(Failure::Usage(format!(
+                    "--publish-url {publish_url}: needs http://, or --publish ws"
+                )));
+            }
+            (PublishBy::Ws, Scheme::Http) => {
+                return Err(Failure::Usage(format!("--publish-url {publish_url}: --publish ws needs ws://")));
+            }
+        }
+        Ok(Self { url, publish_url, topic, target, publish_target })
+    }
+}
+
+/// Publishes probes until every open connection has seen one, and returns how many have. A 101 says that a
+/// connection is open; with most servers it is subscribed only a moment later.
+fn probe(run: &mut Run, publisher: &mut Publisher, publish_url: &str) -> Result<u64, Failure> {
+    for _ in 0..PROBES {
+        publisher
+            .probe(run.plan.clock, run.plan.run_id, run.plan.size)
+            .map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
+        let all_seen = run.wait(Duration::from_secs(1), |run| {
+            let counts = run.counts();
+            counts.probed + counts.lost >= counts.opened
+        })?;
+        if all_seen {
+            break;
+        }
+    }
+    Ok(run.counts().probed)
+}
+
+struct FanOuts {
+    median_ns: Option<u64>,
+    max_ns: Option<u64>,
+    complete: u64,
+    last_ns: Option<u64>,
+}
+
+/// How long ticks took that reached every subscriber with every message.
+fn fan_outs(schedule: &Schedule, ticks: &[Tick], subscribers: u64) -> FanOuts {
+    let mut durations_ns = Vec::new();
+    for (index, tick) in ticks.iter().enumerate() {
+        let messages = schedule.messages_of_tick(index as u64);
+        let wanted = (messages.end - messages.start) * subscribers;
+        if wanted > 0 && tick.deliveries == wanted {
+            durations_ns.push(tick.last_ns.saturating_sub(schedule.planned_ns(messages.start)));
+        }
+    }
+    durations_ns.sort_unstable();
+    FanOuts {
+        median_ns: durations_ns.get(durations_ns.len() / 2).copied(),
+        max_ns: durations_ns.last().copied(),
+        complete: durations_ns.len() as u64,
+        last_ns: ticks.iter().map(|tick| tick.last_ns).max().filter(|last_ns| *last_ns > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_complete_fan_outs_have_a_duration() {
+        let schedule = Schedule::new(1_000, 1000.0, 1, Duration::from_millis(3));
+        let tick = |after_ms: u64, deliveries| Tick { last_ns: 1_000 + after_ms * 1_000_000, deliveries };
+        let ticks = [tick(5, 10), tick(3, 9), tick(9, 10)];
+        let found = fan_outs(&schedule, &ticks, 10);
+        assert_eq!(found.complete, 2);
+        assert_eq!(found.median_ns, Some(7_000_000));
+        assert_eq!(found.max_ns, Some(7_000_000));
+        let none = fan_outs(&schedule, &[], 10);
+        assert_eq!((none.median_ns, none.last_ns, none.complete), (None, None, 0));
+    }
+}

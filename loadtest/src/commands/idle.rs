@@ -1,0 +1,144 @@
+//! `idle`: opens connections, holds them, and reads what they cost the server meanwhile.
+
+use serde::Serialize;
+
+use crate::args::IdleArgs;
+use crate::connection::Role;
+use crate::failure::Failure;
+use crate::message::MESSAGE_BYTES_MIN;
+use crate::report::{self, Common, Table, count_text, number_text};
+use crate::run::Run;
+use crate::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
+use crate::worker::Published;
+
+use super::{watched, ws_target};
+
+/// Connections at the lower point of the slope, where the run is large enough for that.
+const LOWER_POINT: u32 = 10_000;
+
+/// The result file of `idle`.
+#[derive(Debug, Serialize)]
+struct IdleReport {
+    #[serde(flatten)]
+    common: Common,
+    /// How long the connections were held after all were open.
+    hold_seconds: f64,
+    /// Connections lost while they were held.
+    lost_during_hold: u64,
+    /// The server; null without `--pid`.
+    server: Option<IdleServerReport>,
+}
+
+/// The server process during `idle`.
+#[derive(Debug, Serialize)]
+struct IdleServerReport {
+    pid: u32,
+    /// Memory before the first connection.
+    memory_before: Option<MemoryReport>,
+    /// Memory at the lower point of the slope; null if the run is too small to have one.
+    memory_lower: Option<MemoryReport>,
+    /// Memory with all connections open.
+    memory_full: Option<MemoryReport>,
+    /// Bytes per connection between the lower point and all.
+    user_bytes_per_connection: Option<f64>,
+    /// Processor time while connections were opened and memory settled.
+    cpu_open_seconds: Option<f64>,
+    /// Processor time while connections were held.
+    cpu_hold_seconds: Option<f64>,
+    /// Voluntary context switches while connections were held: 0 means that nothing woke up.
+    context_switches_hold: Option<u64>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &IdleArgs) -> Result<bool, Failure> {
+    let target = ws_target(&args.url)?;
+    let server = watched(args.common.pid)?;
+    let connections = args.common.connections;
+    let memory_before = server.and_then(|server| server.settled_memory(0));
+    let cpu_start = server.and_then(ServerProcess::cpu_time);
+    let mut run = Run::start(&args.common, target, Role::Idle, MESSAGE_BYTES_MIN)?;
+
+    let lower = lower_point(connections);
+    let mut memory_lower = None;
+    if let (Some(server), Some(lower)) = (server, lower) {
+        run.open(lower as usize)?;
+        memory_lower = server.settled_memory(open_now(&run));
+    }
+    run.open(connections as usize)?;
+    let memory_full = server.and_then(|server| server.settled_memory(open_now(&run)));
+
+    let lost_before = run.counts().lost;
+    let cpu_open = server.and_then(ServerProcess::cpu_time);
+    let switches_from = server.and_then(ServerProcess::context_switches);
+    let hold_from_ns = run.plan.clock.now_ns();
+    run.wait(args.common.duration, |_| false)?;
+    let hold_seconds = (run.plan.clock.now_ns() - hold_from_ns) as f64 / 1e9;
+    let switches_to = server.and_then(ServerProcess::context_switches);
+    let cpu_end = server.and_then(ServerProcess::cpu_time);
+    let lost_during_hold = run.counts().lost - lost_before;
+    let tally = run.stop(Published::Count(0))?;
+
+    let mut common = Common::new("idle", &args.url, connections, &run, &tally, false);
+    common.judge();
+    let server = server.map(|server| IdleServerReport {
+        pid: server.pid(),
+        memory_before,
+        memory_lower,
+        memory_full,
+        user_bytes_per_connection: memory_lower.zip(memory_full).and_then(|(low, high)| slope(&low, &high)),
+        cpu_open_seconds: cpu_between(cpu_start, cpu_open).map(|time| time.as_secs_f64()),
+        cpu_hold_seconds: cpu_between(cpu_open, cpu_end).map(|time| time.as_secs_f64()),
+        context_switches_hold: switches_to.zip(switches_from).and_then(|(to, from)| to.checked_sub(from)),
+    });
+    let report = IdleReport { common, hold_seconds, lost_during_hold, server };
+    report::publish(&report, &report.table(), args.common.json.as_deref())?;
+    Ok(report.common.ok)
+}
+
+impl IdleReport {
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        self.common.rows(&mut table);
+        table.row("held for", format!("{:.1} s, {} lost", self.hold_seconds, self.lost_during_hold));
+        if let Some(server) = &self.server {
+            table.row("server", format!("pid {}", server.pid));
+            for memory in [server.memory_before, server.memory_lower, server.memory_full] {
+                let name = memory.map_or_else(
+                    || "  memory".to_owned(),
+                    |memory| format!("  memory at {}", memory.connections),
+                );
+                table.row(&name, number_text(memory.map(|m| m.user_bytes as f64 / 1024.0), 0, " KiB"));
+            }
+            table.row("  per connection", number_text(server.user_bytes_per_connection, 1, " bytes"));
+            table.row("  processor, opening", number_text(server.cpu_open_seconds, 3, " s"));
+            table.row("  processor, held", number_text(server.cpu_hold_seconds, 6, " s"));
+            table.row("  context switches, held", count_text(server.context_switches_hold));
+        }
+        self.common.closing_rows(&mut table);
+        table
+    }
+}
+
+/// Where the slope begins: 10,000 connections, or a fifth of a smaller run.
+fn lower_point(connections: u32) -> Option<u32> {
+    let point = if connections >= LOWER_POINT * 5 { LOWER_POINT } else { connections / 5 };
+    (point > 0).then_some(point)
+}
+
+fn open_now(run: &Run) -> u64 {
+    let counts = run.counts();
+    counts.opened - counts.lost.min(counts.opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_begins_at_ten_thousand_or_a_fifth() {
+        assert_eq!(lower_point(1_000_000), Some(10_000));
+        assert_eq!(lower_point(50_000), Some(10_000));
+        assert_eq!(lower_point(20_000), Some(4_000));
+        assert_eq!(lower_point(4), None);
+    }
+}

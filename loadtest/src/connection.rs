@@ -1,0 +1,423 @@
+//! One connection of the generator: upgrade, frames in, pongs and messages out.
+//!
+//! Small at rest, because there may be a million: buffers live in a box that exists only during the
+//! upgrade, while a frame is incomplete or while the kernel takes no more output. A worker drives it with
+//! bytes and writable events; it reads no clock and owns no poll.
+
+use std::io::{self, Write};
+
+use fantail::wire::frame::{self, Opcode, Sender};
+use fantail::wire::upgrade::{self, AnswerError};
+use mio::net::TcpStream;
+
+use crate::message::{self, PROBE_SEQUENCE};
+use crate::schedule::Schedule;
+use crate::sequence::Sequence;
+use crate::tally::{Tally, Trouble};
+
+/// Output that one connection may have waiting before further messages count as unsent.
+const OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest frame or fragmented message that is accepted.
+const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What arriving messages are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// They are not looked at.
+    Idle,
+    /// They come from the publisher of this run.
+    Subscribe,
+    /// They are this connection's own, coming back.
+    Echo,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// TCP is not there yet.
+    Connecting,
+    /// The request is sent.
+    Upgrading,
+    /// The 101 has come.
+    Open,
+    /// It failed before it was open.
+    Failed,
+    /// It was open.
+    Ended,
+}
+
+/// What a connection needs from its worker to handle input.
+pub(crate) struct Context<'a> {
+    /// What arriving messages are for.
+    pub(crate) role: Role,
+    /// Identifies the run.
+    pub(crate) run_id: u64,
+    /// The connection's number among all of the run.
+    pub(crate) number: u64,
+    /// Size of every message.
+    pub(crate) size: usize,
+    /// When the bytes at hand were read.
+    pub(crate) now_ns: u64,
+    /// The publisher's plan, if ticks are to be measured.
+    pub(crate) schedule: Option<Schedule>,
+    /// Where to count.
+    pub(crate) tally: &'a mut Tally,
+}
+
+/// One connection. See the module's head.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Option<TcpStream>,
+    state: State,
+    probed: bool,
+    sent: u32,
+    sequence: Sequence,
+    extra: Option<Box<Extra>>,
+}
+
+/// What the answer to a request is judged by.
+#[derive(Clone, Copy, Debug)]
+struct Handshake {
+    key: [u8; 16],
+    started_ns: u64,
+}
+
+/// What a connection needs only now and then.
+#[derive(Debug, Default)]
+struct Extra {
+    handshake: Option<Handshake>,
+    input: Vec<u8>,
+    fragments: Option<Vec<u8>>,
+    output: Vec<u8>,
+}
+
+// One for each connection of up to a million. Debug builds of mio add bookkeeping to the stream.
+#[cfg(not(debug_assertions))]
+const _: () = assert!(size_of::<Connection>() <= 48);
+
+impl Connection {
+    /// A connection whose TCP connect began at `started_ns`; `request` leaves when it is made.
+    pub(crate) fn new(stream: TcpStream, key: [u8; 16], request: Vec<u8>, started_ns: u64) -> Self {
+        let handshake = Some(Handshake { key, started_ns });
+        let extra = Extra { handshake, output: request, ..Extra::default() };
+        Self {
+            stream: Some(stream),
+            state: State::Connecting,
+            probed: false,
+            sent: 0,
+            sequence: Sequence::default(),
+            extra: Some(Box::new(extra)),
+        }
+    }
+
+    /// A connection that could not even be begun.
+    pub(crate) fn failed() -> Self {
+        Self {
+            stream: None,
+            state: State::Failed,
+            probed: false,
+            sent: 0,
+            sequence: Sequence::default(),
+            extra: None,
+        }
+    }
+
+    /// How far it is.
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// The socket, until the connection is over.
+    pub(crate) fn stream(&mut self) -> Option<&mut TcpStream> {
+        self.stream.as_mut()
+    }
+
+    /// Messages that were sent but have not come, given how many are expected by now (`None`: those
+    /// this connection sent itself). Skipped ones are counted already.
+    pub(crate) fn missing_at_end(&self, published: Option<u64>) -> u64 {
+        if !matches!(self.state, State::Open | State::Ended) {
+            return 0;
+        }
+        let expected = published.unwrap_or(u64::from(self.sent));
+        expected.saturating_sub(u64::from(self.sequence.next()))
+    }
+
+    /// The socket became writable: finishes the connect, sends the request, drains waiting output.
+    pub(crate) fn on_writable(&mut self) -> Result<(), Trouble> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        if self.state == State::Connecting {
+            if let Some(error) = stream.take_error().unwrap_or_else(Some) {
+                return Err(Trouble::of_connect(&error));
+            }
+            match stream.peer_addr() {
+                Ok(_) => {}
+                // Registration reports an event before the connect has finished.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                Err(error) => return Err(Trouble::of_connect(&error)),
+            }
+            // Messages are sent one at a time and must not wait for an acknowledgement of the last.
+            let _ = stream.set_nodelay(true);
+            self.state = State::Upgrading;
+        }
+        self.flush()
+    }
+
+    /// Takes what was read; answers to it are sent before this returns.
+    pub(crate) fn on_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Trouble> {
+        let mut held = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
+        if held.is_empty() {
+            let used = self.parse(bytes, cx)?;
+            if let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+                held.extend_from_slice(rest);
+                self.extra.get_or_insert_default().input = held;
+            }
+        } else {
+            held.extend_from_slice(bytes);
+            let used = self.parse(&held, cx)?;
+            if used < held.len() {
+                held.drain(..used);
+                self.extra.get_or_insert_default().input = held;
+            }
+        }
+        self.flush()
+    }
+
+    /// Sends a frame, or keeps what the kernel does not take. False if too much is waiting already.
+    pub(crate) fn try_send(&mut self, frame: &[u8]) -> Result<bool, Trouble> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
+        let waiting = self.extra.as_ref().map_or(0, |extra| extra.output.len());
+        if waiting > 0 {
+            if waiting + frame.len() > OUTPUT_BYTES_MAX {
+                return Ok(false);
+            }
+            self.extra.get_or_insert_default().output.extend_from_slice(frame);
+            return Ok(true);
+        }
+        let written = match write_some(stream, frame) {
+            Ok(written) => written,
+            Err(error) => return Err(self.trouble(&error)),
+        };
+        if let Some(rest) = frame.get(written..).filter(|rest| !rest.is_empty()) {
+            self.extra.get_or_insert_default().output.extend_from_slice(rest);
+        }
+        Ok(true)
+    }
+
+    /// The next sequence number of this connection's own messages; call it once per message sent.
+    pub(crate) fn take_send_number(&mut self) -> u32 {
+        let number = self.sent;
+        self.sent = self.sent.saturating_add(1);
+        number
+    }
+
+    /// Takes back the number of a message that was not sent.
+    pub(crate) fn return_send_number(&mut self) {
+        self.sent = self.sent.saturating_sub(1);
+    }
+
+    /// Ends the connection, with a close frame if it is open, and frees what it held.
+    pub(crate) fn end(&mut self) {
+        if self.state == State::Open
+            && self.extra.as_ref().is_none_or(|extra| extra.output.is_empty())
+            && let Some(stream) = &mut self.stream
+        {
+            let mut close = Vec::new();
+            frame::push_frame(&mut close, Opcode::Close, &1000u16.to_be_bytes(), Some(mask()));
+            // Politeness only: a full send queue or a reset changes nothing.
+            let _ = write_some(stream, &close);
+        }
+        self.state = match self.state {
+            State::Open | State::Ended => State::Ended,
+            _ => State::Failed,
+        };
+        self.stream = None;
+        self.extra = None;
+    }
+
+    /// The kind of an error, which depends on whether the connection was open.
+    pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
+        if self.state == State::Open { Trouble::LostReset } else { Trouble::of_connect(error) }
+    }
+
+    /// Handles whole heads and frames and returns how many bytes they took.
+    fn parse(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, Trouble> {
+        let mut used = 0;
+        if self.state == State::Upgrading {
+            match self.parse_answer(bytes, cx)? {
+                Some(head) => used = head,
+                None => return Ok(0),
+            }
+        }
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let header = frame::decode_header(rest, Sender::Server).map_err(|_| Trouble::LostProtocol)?;
+            let Some(header) = header else { return Ok(used) };
+            // No extension was offered, so RSV1 has no meaning (RFC 6455 section 5.2).
+            if header.rsv1 {
+                return Err(Trouble::LostProtocol);
+            }
+            let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+            if len > INPUT_BYTES_MAX {
+                return Err(Trouble::LostProtocol);
+            }
+            let end = header.header_len + len;
+            let Some(payload) = rest.get(header.header_len..end) else { return Ok(used) };
+            self.on_frame(header.opcode, header.fin, payload, cx)?;
+            used += end;
+        }
+    }
+
+    fn parse_answer(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<Option<usize>, Trouble> {
+        let handshake = self.extra.as_ref().and_then(|extra| extra.handshake);
+        let Some(Handshake { key, started_ns }) = handshake else { return Err(Trouble::UpgradeWrong) };
+        let answer = upgrade::check_answer(bytes, &key).map_err(|error| match error {
+            AnswerError::Refused(status) => Trouble::UpgradeRefused(status),
+            _ => Trouble::UpgradeWrong,
+        })?;
+        let Some(head_len) = answer else { return Ok(None) };
+        cx.tally.connect.saturating_record(cx.now_ns.saturating_sub(started_ns));
+        cx.tally.counts.opened += 1;
+        self.state = State::Open;
+        if let Some(extra) = &mut self.extra {
+            extra.handshake = None;
+        }
+        Ok(Some(head_len))
+    }
+
+    fn on_frame(
+        &mut self,
+        opcode: Opcode,
+        fin: bool,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Trouble> {
+        match opcode {
+            Opcode::Ping => {
+                // RFC 6455 section 5.5.3: a pong carries the ping's payload.
+                let extra = self.extra.get_or_insert_default();
+                if extra.output.len() < OUTPUT_BYTES_MAX {
+                    frame::push_frame(&mut extra.output, Opcode::Pong, payload, Some(mask()));
+                }
+                Ok(())
+            }
+            Opcode::Pong => Ok(()),
+            Opcode::Close => Err(Trouble::LostClose),
+            Opcode::Continuation => {
+                let Some(extra) = &mut self.extra else { return Err(Trouble::LostProtocol) };
+                let Some(mut message) = extra.fragments.take() else { return Err(Trouble::LostProtocol) };
+                if message.len() + payload.len() > INPUT_BYTES_MAX {
+                    return Err(Trouble::LostProtocol);
+                }
+                message.extend_from_slice(payload);
+                if fin {
+                    self.on_message(&message, cx);
+                } else {
+                    extra.fragments = Some(message);
+                }
+                Ok(())
+            }
+            Opcode::Text | Opcode::Binary => {
+                // RFC 6455 section 5.4: messages are not interleaved.
+                if self.extra.as_ref().is_some_and(|extra| extra.fragments.is_some()) {
+                    return Err(Trouble::LostProtocol);
+                }
+                if fin {
+                    self.on_message(payload, cx);
+                } else {
+                    self.extra.get_or_insert_default().fragments = Some(payload.to_vec());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn on_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        let stream = match cx.role {
+            Role::Idle => return,
+            Role::Subscribe => cx.run_id,
+            Role::Echo => echo_stream(cx.run_id, cx.number),
+        };
+        let counts = &mut cx.tally.counts;
+        let Some(stamp) = message::read_stamp(payload).filter(|stamp| stamp.stream == stream) else {
+            counts.foreign += 1;
+            return;
+        };
+        if stamp.sequence == PROBE_SEQUENCE {
+            counts.probed += u64::from(!self.probed);
+            self.probed = true;
+            return;
+        }
+        let number = u32::try_from(stamp.sequence);
+        let (Ok(number), true) = (number, message::filler_matches(&stamp, cx.size, payload)) else {
+            counts.corrupt += 1;
+            return;
+        };
+        // An echo can't come before its message left; such a number was not written by this generator.
+        if cx.role == Role::Echo && number >= self.sent {
+            counts.corrupt += 1;
+            return;
+        }
+        if !counts.on_arrival(self.sequence.on_arrival(number)) {
+            return;
+        }
+        cx.tally.latency.saturating_record(cx.now_ns.saturating_sub(stamp.planned_ns));
+        let tick = cx.schedule.and_then(|schedule| schedule.tick_of(stamp.planned_ns));
+        if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
+            tick.last_ns = tick.last_ns.max(cx.now_ns);
+            tick.deliveries += 1;
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Trouble> {
+        let (Some(stream), Some(extra)) = (&mut self.stream, &mut self.extra) else { return Ok(()) };
+        if !extra.output.is_empty() {
+            match write_some(stream, &extra.output) {
+                Ok(written) => drop(extra.output.drain(..written)),
+                Err(error) => return Err(self.trouble(&error)),
+            }
+        }
+        let empty = extra.handshake.is_none()
+            && extra.input.is_empty()
+            && extra.output.is_empty()
+            && extra.fragments.is_none();
+        if empty {
+            self.extra = None;
+        }
+        Ok(())
+    }
+}
+
+/// The stream number of one echo connection, so that another connection's echo is not taken for its own.
+pub(crate) fn echo_stream(run_id: u64, number: u64) -> u64 {
+    run_id.wrapping_add(number)
+}
+
+/// A masking key. It need not be unpredictable here (RFC 6455 section 10.3 protects proxies from
+/// scripts); it must not be zero, which would let a server that never unmasks pass.
+pub(crate) fn mask() -> [u8; 4] {
+    use std::cell::Cell;
+    thread_local!(static STATE: Cell<u32> = const { Cell::new(0x9e37_79b9) });
+    STATE.with(|state| {
+        let mut next = state.get();
+        next ^= next << 13;
+        next ^= next >> 17;
+        next ^= next << 5;
+        state.set(next);
+        next.to_ne_bytes()
+    })
+}
+
+/// Writes until the kernel takes no more and returns how much it took.
+fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match stream.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,140 @@
+//! The publisher of `fanout`: sends messages at their planned times, over HTTP or one WebSocket.
+//!
+//! It runs in a thread of its own with blocking sockets, in main's descriptor table. A message that the
+//! server refuses leaves its number to the next one, so that subscribers do not miss what never was.
+
+mod http;
+mod ws;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+use crate::message::{self, PROBE_SEQUENCE, Stamp};
+use crate::schedule::{Clock, LATE_NS, Schedule};
+use crate::target::{Scheme, Target};
+
+/// Where messages go.
+#[derive(Debug)]
+pub(crate) enum Publisher {
+    /// One POST per message.
+    Http(http::HttpPublisher),
+    /// One frame per message.
+    Ws(ws::WsPublisher),
+}
+
+/// Why a message was not published.
+#[derive(Debug)]
+pub(crate) enum PublishError {
+    /// The server said no; nobody gets the message.
+    Refused(u16),
+    /// Nobody knows whether the server took the message.
+    Unknown(io::Error),
+}
+
+/// What the publisher did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published {
+    /// Messages that subscribers should have got, counting those of unknown fate.
+    pub(crate) count: u64,
+    /// Messages whose fate is unknown.
+    pub(crate) unknown: u64,
+    /// Sends that left more than 1 ms after their planned time.
+    pub(crate) late_sends: u64,
+    /// How late the latest send left.
+    pub(crate) late_max_ns: u64,
+    /// Refusals and errors by name.
+    pub(crate) errors: BTreeMap<String, u64>,
+}
+
+/// The messages to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    /// The one clock.
+    pub(crate) clock: Clock,
+    /// When.
+    pub(crate) schedule: Schedule,
+    /// Identifies the run.
+    pub(crate) run_id: u64,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+}
+
+impl Publisher {
+    /// Connects.
+    pub(crate) fn connect(target: Target) -> Result<Self, PublishError> {
+        match target.scheme {
+            Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target)?)),
+            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target)?)),
+        }
+    }
+
+    /// Publishes the message that tells who is subscribed and counts nowhere.
+    pub(crate) fn probe(&mut self, clock: Clock, run_id: u64, size: usize) -> Result<(), PublishError> {
+        let mut payload = Vec::new();
+        let stamp = Stamp { stream: run_id, sequence: PROBE_SEQUENCE, planned_ns: clock.now_ns() };
+        message::write_message(&stamp, size, &mut payload);
+        self.publish(&payload)
+    }
+
+    /// Publishes the whole job and returns what became of it.
+    pub(crate) fn run(mut self, job: &Job) -> Published {
+        let mut published = Published::default();
+        let mut payload = Vec::new();
+        for tick in 0..job.schedule.ticks() {
+            for index in job.schedule.messages_of_tick(tick) {
+                let planned_ns = job.schedule.planned_ns(index);
+                job.clock.sleep_until(planned_ns);
+                let late_ns = job.clock.now_ns().saturating_sub(planned_ns);
+                published.late_max_ns = published.late_max_ns.max(late_ns);
+                published.late_sends += u64::from(late_ns > LATE_NS);
+                payload.clear();
+                let stamp = Stamp { stream: job.run_id, sequence: published.count, planned_ns };
+                message::write_message(&stamp, job.size, &mut payload);
+                match self.publish(&payload) {
+                    Ok(()) => published.count += 1,
+                    Err(error) => {
+                        *published.errors.entry(error.name()).or_default() += 1;
+                        if matches!(error, PublishError::Unknown(_)) {
+                            published.count += 1;
+                            published.unknown += 1;
+                        }
+                    }
+                }
+            }
+        }
+        published
+    }
+
+    fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
+        match self {
+            Self::Http(http) => http.publish(payload),
+            Self::Ws(ws) => ws.publish(payload),
+        }
+    }
+}
+
+impl PublishError {
+    /// A stable name.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Refused(status) => format!("status_{status}"),
+            Self::Unknown(error) => format!("{:?}", error.kind()).to_lowercase(),
+        }
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(out, "refused with status {status}"),
+            Self::Unknown(error) => error.fmt(out),
+        }
+    }
+}
+
+impl From<io::Error> for PublishError {
+    fn from(error: io::Error) -> Self {
+        Self::Unknown(error)
+    }
+}

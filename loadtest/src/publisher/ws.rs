@@ -1,0 +1,151 @@
+//! Publishing over one WebSocket connection: frames out, and a reader that answers pings and discards
+//! the rest, so that the server never waits for the publisher to read.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fantail::wire::frame::{self, Opcode, Sender};
+use fantail::wire::upgrade::{self, AnswerError};
+
+use super::PublishError;
+use crate::connection::mask;
+use crate::handshake;
+use crate::message;
+use crate::target::Target;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Stands for "no close frame has come".
+const OPEN: u16 = 0;
+
+/// The publishing connection.
+#[derive(Debug)]
+pub(crate) struct WsPublisher {
+    writer: Arc<Mutex<TcpStream>>,
+    closed: Arc<AtomicU16>,
+    frame: Vec<u8>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl WsPublisher {
+    /// Connects and upgrades.
+    pub(crate) fn connect(target: Target) -> Result<Self, PublishError> {
+        let mut stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        let rest = upgrade(&mut stream, &target)?;
+        stream.set_read_timeout(None)?;
+        let from = stream.try_clone()?;
+        let writer = Arc::new(Mutex::new(stream));
+        let closed = Arc::new(AtomicU16::new(OPEN));
+        let (pong_to, flag) = (writer.clone(), closed.clone());
+        let reader = std::thread::Builder::new().name("publisher-reader".into()).spawn(move || {
+            let code = read_until_closed(from, rest, &pong_to).unwrap_or(1006);
+            flag.store(code.max(1), Ordering::Release);
+        })?;
+        Ok(Self { writer, closed, frame: Vec::new(), reader: Some(reader) })
+    }
+
+    /// Sends one message as a text frame.
+    pub(crate) fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
+        let code = self.closed.load(Ordering::Acquire);
+        if code != OPEN {
+            return Err(PublishError::Refused(code));
+        }
+        self.frame.clear();
+        frame::push_frame(&mut self.frame, Opcode::Text, payload, Some(mask()));
+        write(&self.writer, &self.frame).map_err(PublishError::Unknown)
+    }
+}
+
+impl Drop for WsPublisher {
+    fn drop(&mut self) {
+        let mut close = Vec::new();
+        frame::push_frame(&mut close, Opcode::Close, &1000u16.to_be_bytes(), Some(mask()));
+        // The connection may be gone already, and then there is nobody to be polite to.
+        let _ = write(&self.writer, &close);
+        let _ = self.writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Write);
+        if let Some(reader) = self.reader.take() {
+            // It ends when the server closes; at the latest the timeout set here ends its read.
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = writer.set_read_timeout(Some(Duration::from_secs(1)));
+            let _ = writer.shutdown(Shutdown::Read);
+            drop(writer);
+            let _ = reader.join();
+        }
+    }
+}
+
+fn write(writer: &Mutex<TcpStream>, frame: &[u8]) -> io::Result<()> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(frame)
+}
+
+/// Sends the request, reads the answer, and returns what came behind it.
+fn upgrade(stream: &mut TcpStream, target: &Target) -> Result<Vec<u8>, PublishError> {
+    let key = handshake::key(message::random_u64());
+    let mut request = Vec::new();
+    handshake::write_request(target, key, &mut request);
+    stream.write_all(&request)?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match upgrade::check_answer(&answer, &key) {
+            Ok(Some(head_len)) => return Ok(answer.split_off(head_len)),
+            Ok(None) => {}
+            Err(AnswerError::Refused(status)) => return Err(PublishError::Refused(status)),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
+        }
+        match stream.read(&mut chunk)? {
+            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            count => answer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+/// Reads and discards until the end; returns the close code if a close frame came.
+fn read_until_closed(mut from: TcpStream, mut input: Vec<u8>, writer: &Mutex<TcpStream>) -> io::Result<u16> {
+    let mut chunk = vec![0; 64 * 1024];
+    // What is left of a payload that is being skipped.
+    let mut skip = 0u64;
+    loop {
+        let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(input.len());
+        input.drain(..skipped);
+        skip -= skipped as u64;
+        let broken = |error: frame::FrameError| io::Error::new(io::ErrorKind::InvalidData, error);
+        match frame::decode_header(&input, Sender::Server).map_err(broken)? {
+            Some(header) if !header.opcode.is_control() => {
+                input.drain(..header.header_len);
+                skip = header.payload_len;
+                if !input.is_empty() || skip == 0 {
+                    continue;
+                }
+            }
+            Some(header) => {
+                let end = header.header_len + usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+                if let Some(payload) = input.get(header.header_len..end) {
+                    match (header.opcode, payload) {
+                        (Opcode::Ping, payload) => {
+                            let mut pong = Vec::new();
+                            frame::push_frame(&mut pong, Opcode::Pong, payload, Some(mask()));
+                            write(writer, &pong)?;
+                        }
+                        (Opcode::Close, [high, low, ..]) => return Ok(u16::from_be_bytes([*high, *low])),
+                        (Opcode::Close, _) => return Ok(1005),
+                        _ => {}
+                    }
+                    input.drain(..end);
+                    continue;
+                }
+            }
+            None => {}
+        }
+        match from.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => input.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+        }
+    }
+}

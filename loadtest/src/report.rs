@@ -1,0 +1,308 @@
+//! What every command reports alike: the JSON parts, the table on standard output, the verdict.
+//!
+//! Field names of the JSON are stable and carry their unit; what is unknown is `null` there and `n/a` in
+//! the table, never 0. Pure but for the two functions that print and write.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::run::{Run, Setup};
+use crate::tally::{Counts, Tally};
+
+/// Version of the result file's layout; it changes when a field changes its meaning or goes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The part of a result file that all commands share.
+#[derive(Debug, Serialize)]
+pub(crate) struct Common {
+    /// See [`FORMAT`].
+    pub(crate) format: u32,
+    /// Version of the generator.
+    pub(crate) generator_version: &'static str,
+    /// The command.
+    pub(crate) command: &'static str,
+    /// Whether nothing in `problems` is listed.
+    pub(crate) ok: bool,
+    /// What makes the result not ok, one sentence each.
+    pub(crate) problems: Vec<String>,
+    /// The URL connected to, with the topic filled in.
+    pub(crate) url: String,
+    /// Opening and losing connections.
+    pub(crate) connections: ConnectionsReport,
+    /// The generator itself.
+    pub(crate) generator: GeneratorReport,
+}
+
+/// Opening and losing connections.
+#[derive(Debug, Serialize)]
+pub(crate) struct ConnectionsReport {
+    /// Asked for.
+    pub(crate) wanted: u64,
+    /// Got their 101.
+    pub(crate) opened: u64,
+    /// Could not be opened.
+    pub(crate) failed: u64,
+    /// Were open and ended before the run did.
+    pub(crate) lost: u64,
+    /// From the first connect until all were open or failed.
+    pub(crate) open_seconds: f64,
+    /// `opened` by `open_seconds`.
+    pub(crate) opened_per_second: Option<f64>,
+    /// From the start of `connect` to the 101.
+    pub(crate) connect_latency: Option<LatencyReport>,
+    /// Failures and losses by kind.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Source addresses used in turn; null if the kernel chose.
+    pub(crate) source_addresses: Option<usize>,
+}
+
+/// Percentiles of a latency.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LatencyReport {
+    /// Values recorded.
+    pub(crate) count: u64,
+    /// Lowest.
+    pub(crate) min_microseconds: f64,
+    /// Mean.
+    pub(crate) mean_microseconds: f64,
+    /// Median.
+    pub(crate) p50_microseconds: f64,
+    /// 90th percentile.
+    pub(crate) p90_microseconds: f64,
+    /// 99th percentile.
+    pub(crate) p99_microseconds: f64,
+    /// 99.9th percentile.
+    pub(crate) p999_microseconds: f64,
+    /// Highest.
+    pub(crate) max_microseconds: f64,
+}
+
+/// The generator itself: whether it was able to produce the load it claims.
+#[derive(Debug, Serialize)]
+pub(crate) struct GeneratorReport {
+    /// Worker threads.
+    pub(crate) threads: usize,
+    /// How they came to their descriptor tables.
+    pub(crate) descriptor_tables: String,
+    /// RLIMIT_NOFILE in force; null if it can't be read.
+    pub(crate) descriptors_per_table: Option<u64>,
+    /// Sends that left more than 1 ms after their planned time; null if the command sends nothing.
+    pub(crate) late_sends: Option<u64>,
+    /// How late the latest send left; null if nothing was sent.
+    pub(crate) late_max_microseconds: Option<f64>,
+    /// Processor time of the generator, over the whole run.
+    pub(crate) cpu_seconds: Option<f64>,
+}
+
+impl LatencyReport {
+    /// `None` if nothing was recorded. Values are nanoseconds.
+    pub(crate) fn new(histogram: &Histogram<u64>) -> Option<Self> {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        (!histogram.is_empty()).then(|| Self {
+            count: histogram.len(),
+            min_microseconds: histogram.min() as f64 / 1e3,
+            mean_microseconds: histogram.mean() / 1e3,
+            p50_microseconds: at(0.5),
+            p90_microseconds: at(0.9),
+            p99_microseconds: at(0.99),
+            p999_microseconds: at(0.999),
+            max_microseconds: histogram.max() as f64 / 1e3,
+        })
+    }
+}
+
+impl Common {
+    /// Collects the shared part; `sends` says whether lateness has a meaning for the command.
+    pub(crate) fn new(
+        command: &'static str,
+        url: &str,
+        wanted: u32,
+        run: &Run,
+        tally: &Tally,
+        sends: bool,
+    ) -> Self {
+        let Setup { threads, descriptor_tables, descriptors_per_table, sources } = run.setup();
+        let counts = &tally.counts;
+        let open_seconds = run.open_ns as f64 / 1e9;
+        Self {
+            format: FORMAT,
+            generator_version: env!("CARGO_PKG_VERSION"),
+            command,
+            ok: false,
+            problems: problems_of_connections(u64::from(wanted), counts),
+            url: url.to_owned(),
+            connections: ConnectionsReport {
+                wanted: u64::from(wanted),
+                opened: counts.opened,
+                failed: counts.failed,
+                lost: counts.lost,
+                open_seconds,
+                opened_per_second: (open_seconds > 0.0).then(|| counts.opened as f64 / open_seconds),
+                connect_latency: LatencyReport::new(&tally.connect),
+                errors: counts.troubles.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
+                source_addresses: sources,
+            },
+            generator: GeneratorReport {
+                threads,
+                descriptor_tables,
+                descriptors_per_table,
+                late_sends: sends.then_some(counts.late_sends),
+                late_max_microseconds: sends.then(|| counts.late_max_ns as f64 / 1e3),
+                cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
+            },
+        }
+    }
+
+    /// Adds a problem for each count that should be 0.
+    pub(crate) fn expect_none(&mut self, counts: &[(u64, &str)]) {
+        let bad = counts.iter().filter(|(count, _)| *count > 0);
+        self.problems.extend(bad.map(|(count, what)| format!("{count} {what}")));
+    }
+
+    /// Settles the verdict.
+    pub(crate) fn judge(&mut self) -> bool {
+        self.ok = self.problems.is_empty();
+        self.ok
+    }
+
+    /// The shared rows of the table.
+    pub(crate) fn rows(&self, table: &mut Table) {
+        let connections = &self.connections;
+        table.row("url", &self.url);
+        table.row("connections", format!("{} of {}", connections.opened, connections.wanted));
+        table.row("  failed / lost", format!("{} / {}", connections.failed, connections.lost));
+        for (name, count) in &connections.errors {
+            table.row(&format!("  {name}"), count);
+        }
+        let rate = number_text(connections.opened_per_second, 0, "/s");
+        table.row("  opened in", format!("{:.3} s, {rate}", connections.open_seconds));
+        table.latency("connect latency", connections.connect_latency.as_ref());
+    }
+
+    /// The rows about the generator and the verdict, at the end of the table.
+    pub(crate) fn closing_rows(&self, table: &mut Table) {
+        let generator = &self.generator;
+        let (threads, tables) = (generator.threads, &generator.descriptor_tables);
+        table.row("generator", format!("{threads} thread(s), descriptor tables {tables}"));
+        if let Some(late) = generator.late_sends {
+            let latest = microseconds_text(generator.late_max_microseconds);
+            table.row("  late sends (> 1 ms)", format!("{late}, latest by {latest}"));
+        }
+        table.row("  processor time", number_text(generator.cpu_seconds, 2, " s"));
+        table.row("verdict", if self.ok { "ok".to_owned() } else { self.problems.join("; ") });
+    }
+}
+
+/// Two columns on standard output.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<(String, String)>,
+}
+
+impl Table {
+    /// Adds a row.
+    pub(crate) fn row(&mut self, name: &str, value: impl ToString) {
+        self.rows.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Adds a row of percentiles.
+    pub(crate) fn latency(&mut self, name: &str, latency: Option<&LatencyReport>) {
+        let value = latency.map_or_else(
+            || "n/a".to_owned(),
+            |latency| {
+                let at = |microseconds| microseconds_text(Some(microseconds));
+                format!(
+                    "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
+                    at(latency.p50_microseconds),
+                    at(latency.p90_microseconds),
+                    at(latency.p99_microseconds),
+                    at(latency.p999_microseconds),
+                    at(latency.max_microseconds)
+                )
+            },
+        );
+        self.row(name, value);
+    }
+
+    /// The table as text.
+    pub(crate) fn text(&self) -> String {
+        let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        self.rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    }
+}
+
+/// Prints the table and writes the result file if one is wanted.
+pub(crate) fn publish(report: &impl Serialize, table: &Table, json: Option<&Path>) -> Result<(), String> {
+    use std::io::Write;
+    std::io::stdout()
+        .write_all(table.text().as_bytes())
+        .map_err(|error| format!("standard output: {error}"))?;
+    let Some(path) = json else { return Ok(()) };
+    let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|error| format!("--json {}: {error}", path.display()))
+}
+
+/// A time with a readable unit, or `n/a`.
+pub(crate) fn microseconds_text(microseconds: Option<f64>) -> String {
+    match microseconds {
+        None => "n/a".into(),
+        Some(us) if us < 1_000.0 => format!("{us:.0} us"),
+        Some(us) if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
+        Some(us) => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// A number with its unit, or `n/a`.
+pub(crate) fn number_text(number: Option<f64>, digits: usize, unit: &str) -> String {
+    number.map_or_else(|| "n/a".to_owned(), |number| format!("{number:.digits$}{unit}"))
+}
+
+/// A count, or `n/a`.
+pub(crate) fn count_text(count: Option<u64>) -> String {
+    count.map_or_else(|| "n/a".to_owned(), |count| count.to_string())
+}
+
+fn problems_of_connections(wanted: u64, counts: &Counts) -> Vec<String> {
+    let mut problems = Vec::new();
+    if counts.opened < wanted {
+        problems.push(format!("{} connections could not be opened", wanted - counts.opened));
+    }
+    if counts.lost > 0 {
+        problems.push(format!("{} connections were lost", counts.lost));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_is_not_zero() {
+        assert_eq!(microseconds_text(None), "n/a");
+        assert_eq!(number_text(None, 1, " B"), "n/a");
+        assert!(LatencyReport::new(&Tally::new().latency).is_none());
+        let mut table = Table::default();
+        table.latency("latency", None);
+        assert_eq!(table.text(), "latency  n/a\n");
+    }
+
+    #[test]
+    fn times_get_a_readable_unit() {
+        assert_eq!(microseconds_text(Some(12.3)), "12 us");
+        assert_eq!(microseconds_text(Some(1234.0)), "1.23 ms");
+        assert_eq!(microseconds_text(Some(2_500_000.0)), "2.50 s");
+    }
+
+    #[test]
+    fn too_few_and_lost_connections_are_problems() {
+        let mut counts = Counts { opened: 3, ..Counts::default() };
+        assert!(problems_of_connections(3, &counts).is_empty());
+        counts.lost = 1;
+        assert_eq!(problems_of_connections(4, &counts).len(), 2);
+    }
+}

@@ -1,0 +1,261 @@
+//! The main thread's side of a run: starts the workers, waits for conditions, merges what they counted.
+//!
+//! Commands drive it: start, open, (publish or send,) stop. It blocks the main thread only, shows the
+//! progress line while it waits, and knows nothing of what a command measures.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fantail::sys::limits;
+use mio::{Poll, Waker};
+
+use crate::args::Common;
+use crate::connection::Role;
+use crate::failure::Failure;
+use crate::message;
+use crate::progress::Progress;
+use crate::schedule::Clock;
+use crate::tally::{Counts, Tally};
+use crate::target::{self, Target};
+use crate::worker::{Link, Order, Plan, Published, WAKER, Worker};
+
+/// Descriptors of a table that are not connections.
+const DESCRIPTORS_RESERVED: u64 = 64;
+/// Connections from which more than one thread is worth it.
+const CONNECTIONS_OF_ONE_THREAD: usize = 1_000;
+/// How often a waiting main thread looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A run under way.
+pub(crate) struct Run {
+    /// What all workers share.
+    pub(crate) plan: Arc<Plan>,
+    /// When the first connect began, in ns.
+    pub(crate) started_ns: u64,
+    /// From the first connect until all were opened or failed, without pauses in between.
+    pub(crate) open_ns: u64,
+    /// The progress line.
+    pub(crate) progress: Progress,
+    links: Vec<Arc<Link>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    nofile: Option<u64>,
+}
+
+/// How the generator itself was set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// Worker threads.
+    pub(crate) threads: usize,
+    /// How they came to their descriptor tables.
+    pub(crate) descriptor_tables: String,
+    /// Descriptors per table.
+    pub(crate) descriptors_per_table: Option<u64>,
+    /// Source addresses in use; `None` if the kernel chooses.
+    pub(crate) sources: Option<usize>,
+}
+
+impl Run {
+    /// Starts the workers; no connection is opened yet.
+    pub(crate) fn start(common: &Common, target: Target, role: Role, size: usize) -> Result<Self, Failure> {
+        let connections = common.connections as usize;
+        let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
+        let threads = common.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
+        let sources = target::source_addresses(common.source.as_deref(), target.address, connections)
+            .map_err(Failure::Usage)?;
+        warn_of_few_sources(sources.as_deref(), connections);
+        let clock = Clock::start();
+        let plan = Arc::new(Plan {
+            clock,
+            target,
+            sources,
+            role,
+            run_id: message::random_u64(),
+            size,
+            threads,
+            connect_rate: common.connect_rate.map(|rate| rate / threads as f64),
+        });
+        let mut run = Self {
+            plan: plan.clone(),
+            started_ns: 0,
+            open_ns: 0,
+            progress: Progress::new(clock),
+            links: Vec::new(),
+            threads: Vec::new(),
+            nofile,
+        };
+        // All polls are made before the first worker splits its table off.
+        let mut workers = Vec::new();
+        for index in 0..threads {
+            let made = Poll::new().and_then(|poll| Ok((Waker::new(poll.registry(), WAKER)?, poll)));
+            let (waker, poll) = made.map_err(|error| format!("cannot make a poll: {error}"))?;
+            let link = Arc::new(Link::new(waker));
+            run.links.push(link.clone());
+            let capacity = share(connections, index, threads);
+            workers.push(Worker::new(index, poll, link, plan.clone(), capacity));
+        }
+        for (index, worker) in workers.into_iter().enumerate() {
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            let thread = thread.spawn(|| worker.run()).map_err(|e| format!("cannot start a thread: {e}"))?;
+            run.threads.push(thread);
+        }
+        // The tables must be apart before main opens a descriptor that a worker might still copy.
+        run.wait(Duration::from_secs(10), |run| run.links.iter().all(|link| link.mode().is_some()))?;
+        Ok(run)
+    }
+
+    /// Opens connections up to `connections` in all and waits until each is open or failed.
+    pub(crate) fn open(&mut self, connections: usize) -> Result<(), String> {
+        let from_ns = self.plan.clock.now_ns();
+        if self.started_ns == 0 {
+            self.started_ns = from_ns;
+        }
+        for (index, link) in self.links.iter().enumerate() {
+            let open_target = share(connections, index, self.links.len());
+            link.order(|order| order.open_target = open_target);
+        }
+        // Every connect ends by its own timeout, so this needs no deadline of its own.
+        self.wait(Duration::MAX, |run| {
+            let counts = run.counts();
+            counts.opened + counts.failed >= connections as u64
+        })?;
+        self.open_ns += self.plan.clock.now_ns() - from_ns;
+        Ok(())
+    }
+
+    /// Changes the orders of all workers.
+    pub(crate) fn order(&self, change: impl Fn(&mut Order)) {
+        for link in &self.links {
+            link.order(&change);
+        }
+    }
+
+    /// The links to the workers, in their order.
+    pub(crate) fn links(&self) -> &[Arc<Link>] {
+        &self.links
+    }
+
+    /// The plain numbers of all workers.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for link in &self.links {
+            sum.merge(&link.tally().counts);
+        }
+        sum
+    }
+
+    /// Waits for a condition, showing progress. False if it did not come before the deadline.
+    pub(crate) fn wait(
+        &mut self,
+        at_most: Duration,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Result<bool, String> {
+        let from_ns = self.plan.clock.now_ns();
+        let at_most_ns = u64::try_from(at_most.as_nanos()).unwrap_or(u64::MAX);
+        loop {
+            if done(self) {
+                return Ok(true);
+            }
+            // A worker returns before it is told to only if its poll failed.
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                return Err("a worker thread ended before its time".into());
+            }
+            let now_ns = self.plan.clock.now_ns();
+            let left_ns = (from_ns.saturating_add(at_most_ns)).saturating_sub(now_ns);
+            if left_ns == 0 {
+                return Ok(false);
+            }
+            if self.progress.is_due(now_ns) {
+                let tally = self.merged();
+                self.progress.show(now_ns, &tally);
+            }
+            std::thread::sleep(LOOK_EVERY.min(Duration::from_nanos(left_ns)));
+        }
+    }
+
+    /// Ends all connections and returns what was counted, with what never came as missing.
+    pub(crate) fn stop(&mut self, published: Published) -> Result<Tally, String> {
+        self.order(|order| order.stop = Some(published));
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(format!("a worker's poll failed: {error}")),
+                Err(_) => return Err("a worker thread panicked".into()),
+            }
+        }
+        self.progress.finish();
+        Ok(self.merged())
+    }
+
+    /// How the generator was set up.
+    pub(crate) fn setup(&self) -> Setup {
+        let mut modes: Vec<String> =
+            self.links.iter().filter_map(|link| link.mode()).map(|mode| mode.to_string()).collect();
+        modes.dedup();
+        Setup {
+            threads: self.plan.threads,
+            descriptor_tables: modes.join(", "),
+            descriptors_per_table: self.nofile,
+            sources: self.plan.sources.as_ref().map(Vec::len),
+        }
+    }
+
+    fn merged(&self) -> Tally {
+        let mut sum = Tally::new();
+        for link in &self.links {
+            sum.merge(&link.tally());
+        }
+        sum
+    }
+}
+
+/// As many threads as the descriptor limit asks for, and all cores from a thousand connections on.
+fn default_threads(connections: usize, nofile: Option<u64>) -> usize {
+    let per_table = nofile.unwrap_or(1024).saturating_sub(DESCRIPTORS_RESERVED).max(1);
+    let for_tables = connections.div_ceil(usize::try_from(per_table).unwrap_or(usize::MAX)).max(1);
+    if connections < CONNECTIONS_OF_ONE_THREAD {
+        return for_tables;
+    }
+    for_tables.max(std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Worker `index` opens every `threads`-th connection.
+fn share(connections: usize, index: usize, threads: usize) -> usize {
+    connections / threads + usize::from(index < connections % threads)
+}
+
+fn warn_of_few_sources(sources: Option<&[IpAddr]>, connections: usize) {
+    let room = sources.map_or(1, <[IpAddr]>::len) * target::CONNECTIONS_PER_SOURCE * 2;
+    if connections > room {
+        eprintln!(
+            "warning: {connections} connections from {} source address(es) may run out of ports; see --source",
+            sources.map_or(1, <[IpAddr]>::len)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_follow_the_descriptor_limit() {
+        assert_eq!(default_threads(10, Some(20_000)), 1);
+        assert_eq!(default_threads(500, Some(164)), 5);
+        assert!(default_threads(50_000, Some(20_000)) >= 3);
+        assert_eq!(default_threads(10, Some(10)), 10);
+    }
+
+    #[test]
+    fn shares_add_up_and_grow_one_by_one() {
+        for connections in 0..40 {
+            for threads in 1..7 {
+                let shares: Vec<usize> = (0..threads).map(|i| share(connections, i, threads)).collect();
+                assert_eq!(shares.iter().sum::<usize>(), connections);
+                assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+            }
+        }
+    }
+}

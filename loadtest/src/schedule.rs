@@ -1,0 +1,147 @@
+//! The open model: when each message is planned to leave, whatever the server does meanwhile.
+//!
+//! Latency is counted from the planned time, so a server (or a generator) that stalls is charged for
+//! every message that should have left meanwhile. Pure arithmetic; the clock is [`Clock`].
+
+use std::time::{Duration, Instant};
+
+/// A send that leaves later than this after its planned time is counted as late.
+pub(crate) const LATE_NS: u64 = 1_000_000;
+
+/// Nanoseconds since the start of the process, the same in every thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    base: Instant,
+}
+
+impl Clock {
+    /// Starts counting now.
+    pub(crate) fn start() -> Self {
+        Self { base: Instant::now() }
+    }
+
+    /// Nanoseconds since the start.
+    pub(crate) fn now_ns(&self) -> u64 {
+        u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Sleeps until the planned time; returns at once if it has passed.
+    pub(crate) fn sleep_until(&self, planned_ns: u64) {
+        let wait = planned_ns.saturating_sub(self.now_ns());
+        if wait > 0 {
+            std::thread::sleep(Duration::from_nanos(wait));
+        }
+    }
+}
+
+/// The plan of a run: `count` messages in ticks of `burst`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    start_ns: u64,
+    tick_ns: f64,
+    burst: u64,
+    count: u64,
+}
+
+impl Schedule {
+    /// `rate` messages a second for `duration`, `burst` of them at a time; at least one message.
+    pub(crate) fn new(start_ns: u64, rate: f64, burst: u32, duration: Duration) -> Self {
+        let burst = u64::from(burst.max(1));
+        let count = ((rate * duration.as_secs_f64()).round() as u64).clamp(1, u64::from(u32::MAX - 1));
+        Self { start_ns, tick_ns: burst as f64 * 1e9 / rate, burst, count }
+    }
+
+    /// Messages in the plan.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Ticks in the plan.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.count.div_ceil(self.burst)
+    }
+
+    /// When message `index` is planned to leave.
+    pub(crate) fn planned_ns(&self, index: u64) -> u64 {
+        self.start_ns + ((index / self.burst) as f64 * self.tick_ns) as u64
+    }
+
+    /// Messages of one tick (the last may be short).
+    pub(crate) fn messages_of_tick(&self, tick: u64) -> std::ops::Range<u64> {
+        (tick * self.burst)..((tick + 1) * self.burst).min(self.count)
+    }
+
+    /// The tick a planned time belongs to; `None` outside the plan.
+    pub(crate) fn tick_of(&self, planned_ns: u64) -> Option<u64> {
+        let since = planned_ns.checked_sub(self.start_ns)?;
+        let tick = (since as f64 / self.tick_ns).round() as u64;
+        (tick < self.ticks()).then_some(tick)
+    }
+}
+
+/// Parses "5s", "500ms", "2m", "1.5s"; a bare number is refused, because its unit would be a guess.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds_per_unit = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "" => return Err("a duration needs a unit, as in 500ms, 5s, 2m".into()),
+        _ => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 5s"))?;
+    let duration = Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|e| e.to_string())?;
+    if duration > Duration::from_secs(7 * 24 * 3600) {
+        return Err("more than a week".into());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_parse_with_a_unit_only() {
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "5", "s", "5 s", "-1s", "1d", "1.2.3s", "999999h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_even_and_bursts_share_a_time() {
+        let plan = Schedule::new(1000, 100.0, 1, Duration::from_secs(2));
+        assert_eq!((plan.count(), plan.ticks()), (200, 200));
+        assert_eq!(plan.planned_ns(0), 1000);
+        assert_eq!(plan.planned_ns(3), 1000 + 30_000_000);
+
+        let bursts = Schedule::new(0, 100.0, 30, Duration::from_secs(1));
+        assert_eq!((bursts.count(), bursts.ticks()), (100, 4));
+        assert_eq!(bursts.planned_ns(29), 0);
+        assert_eq!(bursts.planned_ns(30), 300_000_000);
+        assert_eq!(bursts.messages_of_tick(3), 90..100);
+    }
+
+    #[test]
+    fn a_planned_time_leads_back_to_its_tick() {
+        for rate in [0.5, 3.0, 7.7, 1000.0, 99_999.0] {
+            let plan = Schedule::new(123_456_789, rate, 3, Duration::from_secs(20));
+            for index in 0..plan.count() {
+                assert_eq!(plan.tick_of(plan.planned_ns(index)), Some(index / 3), "rate {rate}");
+            }
+            assert_eq!(plan.tick_of(0), None);
+            assert_eq!(plan.tick_of(u64::MAX), None);
+        }
+    }
+
+    #[test]
+    fn a_slow_plan_still_has_one_message() {
+        assert_eq!(Schedule::new(0, 0.1, 1, Duration::from_secs(1)).count(), 1);
+    }
+}

@@ -1,0 +1,279 @@
+//! What a worker counted: connections, messages, latencies, troubles by kind.
+//!
+//! Each worker owns one behind a mutex that it holds while it works on a batch of events; the main
+//! thread copies and merges them for the progress line and the report. Never decides what is wrong.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use crate::sequence::Arrival;
+
+const LATENCY_LOW_NS: u64 = 1_000;
+const LATENCY_HIGH_NS: u64 = 600_000_000_000;
+
+/// Why a connection could not be opened, or was lost afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// ECONNREFUSED: nobody listens.
+    ConnectRefused,
+    /// No 101 within the connect timeout, or ETIMEDOUT.
+    ConnectTimeout,
+    /// EMFILE or ENFILE: the generator's own descriptor limit.
+    GeneratorDescriptors,
+    /// EADDRNOTAVAIL: the generator's source addresses have no free port, or are not its own.
+    GeneratorPorts,
+    /// ENETUNREACH, EHOSTUNREACH and the like.
+    Unreachable,
+    /// Closed or reset before the upgrade was answered.
+    ConnectReset,
+    /// The answer had this status instead of 101.
+    UpgradeRefused(u16),
+    /// The answer was not HTTP, or a 101 that does not fit the request.
+    UpgradeWrong,
+    /// Another error while connecting.
+    ConnectOther,
+    /// An open connection ended without a close frame.
+    LostEof,
+    /// An open connection was closed by the server with a close frame.
+    LostClose,
+    /// An open connection was reset.
+    LostReset,
+    /// The server broke the protocol.
+    LostProtocol,
+}
+
+impl Trouble {
+    /// Stable name, used in the progress line and the result file.
+    pub(crate) fn name(self) -> String {
+        let name = match self {
+            Self::UpgradeRefused(status) => return format!("upgrade_status_{status}"),
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::GeneratorDescriptors => "generator_descriptors",
+            Self::GeneratorPorts => "generator_ports",
+            Self::Unreachable => "unreachable",
+            Self::ConnectReset => "connect_reset",
+            Self::UpgradeWrong => "upgrade_wrong_answer",
+            Self::ConnectOther => "connect_other",
+            Self::LostEof => "lost_eof",
+            Self::LostClose => "lost_close_frame",
+            Self::LostReset => "lost_reset",
+            Self::LostProtocol => "lost_protocol_error",
+        };
+        name.to_owned()
+    }
+
+    /// The kind of an error that happened before the connection was open.
+    pub(crate) fn of_connect(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as K;
+        // EMFILE and ENFILE have no stable kind in the standard library; the numbers are Linux's on
+        // every architecture.
+        if matches!(error.raw_os_error(), Some(23 | 24)) {
+            return Self::GeneratorDescriptors;
+        }
+        match error.kind() {
+            K::ConnectionRefused => Self::ConnectRefused,
+            K::TimedOut => Self::ConnectTimeout,
+            K::AddrNotAvailable | K::AddrInUse => Self::GeneratorPorts,
+            K::NetworkUnreachable | K::HostUnreachable | K::NetworkDown => Self::Unreachable,
+            K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe => Self::ConnectReset,
+            _ => Self::ConnectOther,
+        }
+    }
+}
+
+/// Everything that is a plain number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Connections that got their 101.
+    pub(crate) opened: u64,
+    /// Connections that could not be opened.
+    pub(crate) failed: u64,
+    /// Connections that were open and ended by themselves.
+    pub(crate) lost: u64,
+    /// Open connections that have seen a probe.
+    pub(crate) probed: u64,
+    /// Messages sent (echo).
+    pub(crate) sent: u64,
+    /// Messages that were due but not sent, for want of a connection that takes them (echo).
+    pub(crate) unsent: u64,
+    /// Messages that arrived for the first time.
+    pub(crate) unique: u64,
+    /// Numbers skipped and not arrived since; complete only after the worker's end.
+    pub(crate) missing: u64,
+    /// Messages that arrived again.
+    pub(crate) duplicate: u64,
+    /// Messages that arrived after a later one.
+    pub(crate) reordered: u64,
+    /// Late or duplicate, the generator no longer knows which.
+    pub(crate) unclassified: u64,
+    /// Messages of this run whose content was changed.
+    pub(crate) corrupt: u64,
+    /// Messages that are not of this run.
+    pub(crate) foreign: u64,
+    /// Sends that left more than 1 ms after their planned time.
+    pub(crate) late_sends: u64,
+    /// How late the latest send left.
+    pub(crate) late_max_ns: u64,
+    /// Troubles by kind.
+    pub(crate) troubles: BTreeMap<Trouble, u64>,
+}
+
+/// Deliveries of one tick of the schedule.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tick {
+    /// When the last one arrived.
+    pub(crate) last_ns: u64,
+    /// How many arrived.
+    pub(crate) deliveries: u64,
+}
+
+/// All that one worker, or after merging all workers, counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    /// Plain numbers.
+    pub(crate) counts: Counts,
+    /// From the start of `connect` to the 101, in ns.
+    pub(crate) connect: Histogram<u64>,
+    /// From the planned send time to the arrival, in ns.
+    pub(crate) latency: Histogram<u64>,
+    /// Per tick of the schedule; empty unless asked for.
+    pub(crate) ticks: Vec<Tick>,
+}
+
+impl Tally {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        Self {
+            counts: Counts::default(),
+            connect: new_histogram(),
+            latency: new_histogram(),
+            ticks: Vec::new(),
+        }
+    }
+
+    /// Adds what another worker counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.counts.merge(&other.counts);
+        // Both have the same bounds, the only way in which adding can fail.
+        let _ = self.connect.add(&other.connect);
+        let _ = self.latency.add(&other.latency);
+        if self.ticks.len() < other.ticks.len() {
+            self.ticks.resize(other.ticks.len(), Tick::default());
+        }
+        for (mine, theirs) in self.ticks.iter_mut().zip(&other.ticks) {
+            mine.last_ns = mine.last_ns.max(theirs.last_ns);
+            mine.deliveries += theirs.deliveries;
+        }
+    }
+}
+
+impl Counts {
+    /// Adds what another worker counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.opened, other.opened),
+            (&mut self.failed, other.failed),
+            (&mut self.lost, other.lost),
+            (&mut self.probed, other.probed),
+            (&mut self.sent, other.sent),
+            (&mut self.unsent, other.unsent),
+            (&mut self.unique, other.unique),
+            (&mut self.missing, other.missing),
+            (&mut self.duplicate, other.duplicate),
+            (&mut self.reordered, other.reordered),
+            (&mut self.unclassified, other.unclassified),
+            (&mut self.corrupt, other.corrupt),
+            (&mut self.foreign, other.foreign),
+            (&mut self.late_sends, other.late_sends),
+        ] {
+            *mine += theirs;
+        }
+        self.late_max_ns = self.late_max_ns.max(other.late_max_ns);
+        for (trouble, count) in &other.troubles {
+            *self.troubles.entry(*trouble).or_default() += count;
+        }
+    }
+
+    /// Counts an arrival; true if the message is new, so that its latency counts.
+    pub(crate) fn on_arrival(&mut self, arrival: Arrival) -> bool {
+        match arrival {
+            Arrival::New { skipped } => {
+                self.unique += 1;
+                self.missing += u64::from(skipped);
+                return true;
+            }
+            Arrival::Reordered => {
+                self.unique += 1;
+                self.reordered += 1;
+                self.missing = self.missing.saturating_sub(1);
+                return true;
+            }
+            Arrival::Duplicate => self.duplicate += 1,
+            Arrival::Unclassified => self.unclassified += 1,
+        }
+        false
+    }
+
+    /// Counts a send that left `late_ns` after its planned time.
+    pub(crate) fn on_send(&mut self, late_ns: u64) {
+        self.late_max_ns = self.late_max_ns.max(late_ns);
+        self.late_sends += u64::from(late_ns > crate::schedule::LATE_NS);
+    }
+}
+
+fn new_histogram() -> Histogram<u64> {
+    // The bounds are constants that the library accepts; the fallback grows by itself.
+    Histogram::new_with_bounds(LATENCY_LOW_NS, LATENCY_HIGH_NS, 3).unwrap_or_else(|_| {
+        let mut grows = Histogram::new(3).unwrap_or_else(|_| unreachable!("3 digits are allowed"));
+        grows.auto(true);
+        grows
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_adds_and_keeps_the_maximum() {
+        let mut one = Tally::new();
+        let mut two = Tally::new();
+        one.counts.opened = 3;
+        two.counts.opened = 4;
+        one.counts.on_send(5);
+        two.counts.on_send(2_000_000);
+        two.counts.troubles.insert(Trouble::LostEof, 2);
+        one.latency.saturating_record(1_000_000);
+        two.latency.saturating_record(3_000_000);
+        two.ticks = vec![Tick { last_ns: 9, deliveries: 1 }];
+        one.merge(&two);
+        assert_eq!((one.counts.opened, one.counts.late_sends, one.counts.late_max_ns), (7, 1, 2_000_000));
+        assert_eq!(one.counts.troubles[&Trouble::LostEof], 2);
+        assert_eq!(one.latency.len(), 2);
+        assert_eq!((one.ticks[0].last_ns, one.ticks[0].deliveries), (9, 1));
+    }
+
+    #[test]
+    fn percentiles_are_of_the_planned_time() {
+        // A stall of 100 ms with a message planned every 1 ms is charged to all of them, so the median is
+        // about 50 ms. A generator that waited would have recorded one slow message.
+        let mut tally = Tally::new();
+        let received_ns = 100_000_000u64;
+        for planned_ns in (0..100u64).map(|ms| ms * 1_000_000) {
+            tally.latency.saturating_record(received_ns - planned_ns);
+        }
+        let median_ms = tally.latency.value_at_quantile(0.5) as f64 / 1e6;
+        assert!((49.0..=52.0).contains(&median_ms), "{median_ms}");
+    }
+
+    #[test]
+    fn late_arrivals_are_no_longer_missing() {
+        let mut counts = Counts::default();
+        assert!(counts.on_arrival(Arrival::New { skipped: 2 }));
+        assert!(counts.on_arrival(Arrival::Reordered));
+        assert!(!counts.on_arrival(Arrival::Duplicate));
+        assert_eq!((counts.unique, counts.missing, counts.reordered, counts.duplicate), (2, 1, 1, 1));
+    }
+}

@@ -1,0 +1,213 @@
+//! Where the load goes: `ws://` and `http://` URLs, and the source addresses it comes from.
+//!
+//! Only what a load test needs: a literal address, `localhost` or a host name, a port, a path. TLS is
+//! refused by name. Resolving happens once, before any load.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+
+/// Connections per source address. Linux has about 28,000 ephemeral ports per address, and filling
+/// them makes the search for a free one slow, which would be measured as connect latency.
+pub(crate) const CONNECTIONS_PER_SOURCE: usize = 12_000;
+/// Addresses that one `--source` may name.
+const SOURCES_MAX: u32 = 65_536;
+/// Stands for a topic name that is new in every run.
+pub(crate) const TOPIC_PLACEHOLDER: &str = "{topic}";
+
+/// The protocol of a [`Target`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// `ws://`
+    Ws,
+    /// `http://`
+    Http,
+}
+
+/// A parsed URL, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The protocol.
+    pub(crate) scheme: Scheme,
+    /// The value of the `Host` header.
+    pub(crate) authority: String,
+    /// Path and query, starting with `/`.
+    pub(crate) path: String,
+    /// The first address the host resolves to.
+    pub(crate) address: SocketAddr,
+}
+
+impl Target {
+    /// Parses and resolves `scheme://HOST[:PORT]/PATH`.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url}: not a URL"))?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => Scheme::Ws,
+            "http" => Scheme::Http,
+            "wss" | "https" => return Err(format!("{url}: TLS is not supported")),
+            other => return Err(format!("{url}: unknown scheme {other}; use ws:// or http://")),
+        };
+        if url.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+            return Err(format!("{url}: spaces and controls must be percent-encoded"));
+        }
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, path) = match rest.find(['/', '?']) {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        if authority.contains('@') {
+            return Err(format!("{url}: user names are not supported"));
+        }
+        let (host, port) = split_port(authority).ok_or_else(|| format!("{url}: wrong host or port"))?;
+        let address = (host, port.unwrap_or(80))
+            .to_socket_addrs()
+            .map_err(|error| format!("{url}: cannot resolve {host}: {error}"))?
+            .next()
+            .ok_or_else(|| format!("{url}: {host} has no address"))?;
+        Ok(Self { scheme, authority: authority.to_owned(), path, address })
+    }
+
+    /// The same target with `name=value` added to the query, unless the query has that name.
+    pub(crate) fn with_query(mut self, name: &str, value: &str) -> Self {
+        let query = self.path.split_once('?').map(|(_, query)| query);
+        let present = query.is_some_and(|query| {
+            query.split('&').any(|pair| pair.split('=').next().is_some_and(|key| key == name))
+        });
+        if !present {
+            let separator = if query.is_some() { '&' } else { '?' };
+            self.path.push_str(&format!("{separator}{name}={value}"));
+        }
+        self
+    }
+}
+
+/// The source addresses for `connections`: those given, or enough of 127.0.0.0/8 for a loopback
+/// target, or `None`, which leaves the choice to the kernel.
+pub(crate) fn source_addresses(
+    given: Option<&str>,
+    target: SocketAddr,
+    connections: usize,
+) -> Result<Option<Vec<IpAddr>>, String> {
+    if let Some(list) = given {
+        let sources = parse_sources(list)?;
+        if let Some(wrong) = sources.iter().find(|source| source.is_ipv4() != target.is_ipv4()) {
+            return Err(format!("--source {wrong}: not the address family of {target}"));
+        }
+        return Ok(Some(sources));
+    }
+    let IpAddr::V4(address) = target.ip() else { return Ok(None) };
+    if !address.is_loopback() {
+        return Ok(None);
+    }
+    let count = connections.div_ceil(CONNECTIONS_PER_SOURCE).clamp(1, SOURCES_MAX as usize) as u32;
+    let first = u32::from(Ipv4Addr::LOCALHOST);
+    Ok(Some((first..first + count).map(|bits| Ipv4Addr::from(bits).into()).collect()))
+}
+
+/// Parses `A,B,C-D`: addresses and inclusive IPv4 ranges.
+fn parse_sources(list: &str) -> Result<Vec<IpAddr>, String> {
+    let mut sources = Vec::new();
+    for part in list.split(',').map(str::trim) {
+        let wrong = |_| format!("--source {part}: not an address or a range such as 127.0.0.1-127.0.0.9");
+        match part.split_once('-') {
+            None => sources.push(part.parse::<IpAddr>().map_err(wrong)?),
+            Some((first, last)) => {
+                let first = u32::from(first.trim().parse::<Ipv4Addr>().map_err(wrong)?);
+                let last = u32::from(last.trim().parse::<Ipv4Addr>().map_err(wrong)?);
+                if last < first || last - first >= SOURCES_MAX {
+                    return Err(format!("--source {part}: the range is empty or too large"));
+                }
+                sources.extend((first..=last).map(|bits| IpAddr::from(Ipv4Addr::from(bits))));
+            }
+        }
+    }
+    Ok(sources)
+}
+
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']')?;
+            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = port.map(|port| port.parse::<u16>().ok().filter(|port| *port > 0));
+    match port {
+        Some(None) => None,
+        _ if host.is_empty() => None,
+        Some(port) => Some((host, port)),
+        None => Some((host, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_parse() {
+        let target = Target::parse("ws://127.0.0.1:8080/ws/a?b=1#c").unwrap();
+        assert_eq!(target.scheme, Scheme::Ws);
+        assert_eq!(target.authority, "127.0.0.1:8080");
+        assert_eq!(target.path, "/ws/a?b=1");
+        assert_eq!(target.address, "127.0.0.1:8080".parse().unwrap());
+        let bare = Target::parse("http://127.0.0.1").unwrap();
+        assert_eq!((bare.scheme, bare.path.as_str(), bare.address.port()), (Scheme::Http, "/", 80));
+        assert_eq!(Target::parse("ws://[::1]:9/").unwrap().address, "[::1]:9".parse().unwrap());
+        assert_eq!(Target::parse("ws://127.0.0.1:9?x=1").unwrap().path, "/?x=1");
+        assert!(Target::parse("ws://localhost:1/").unwrap().address.ip().is_loopback());
+    }
+
+    #[test]
+    fn wrong_urls_are_refused_by_name() {
+        for wrong in [
+            "127.0.0.1:80",
+            "wss://127.0.0.1/",
+            "ftp://127.0.0.1/",
+            "ws://:80/",
+            "ws://127.0.0.1:x/",
+            "ws://127.0.0.1:0/",
+            "ws://127.0.0.1:99999/",
+            "ws://u@127.0.0.1/",
+            "ws://127.0.0.1/a b",
+            "ws://[::1/",
+            "ws://[::1]9/",
+        ] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(Target::parse("wss://127.0.0.1/").unwrap_err().contains("TLS"));
+    }
+
+    #[test]
+    fn a_query_is_added_once() {
+        let path = |url: &str| Target::parse(url).unwrap().with_query("echo", "0").path;
+        assert_eq!(path("ws://127.0.0.1/ws/a"), "/ws/a?echo=0");
+        assert_eq!(path("ws://127.0.0.1/ws/a?x=1"), "/ws/a?x=1&echo=0");
+        assert_eq!(path("ws://127.0.0.1/ws/a?echo=1"), "/ws/a?echo=1");
+    }
+
+    #[test]
+    fn loopback_targets_get_enough_sources() {
+        let target = "127.0.0.1:80".parse().unwrap();
+        let sources = |n| source_addresses(None, target, n).unwrap().unwrap();
+        assert_eq!(sources(1), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(sources(12_000).len(), 1);
+        assert_eq!(sources(12_001).len(), 2);
+        assert_eq!(sources(1_000_000).len(), 84);
+        assert_eq!(source_addresses(None, "192.0.2.1:80".parse().unwrap(), 9), Ok(None));
+    }
+
+    #[test]
+    fn lists_and_ranges_of_sources_parse() {
+        assert_eq!(parse_sources("127.0.0.1-127.0.0.3, 10.0.0.1").unwrap().len(), 4);
+        assert_eq!(parse_sources("::1").unwrap().len(), 1);
+        for wrong in ["", "x", "127.0.0.9-127.0.0.1", "0.0.0.0-255.255.255.255", "1.2.3.4-"] {
+            assert!(parse_sources(wrong).is_err(), "{wrong}");
+        }
+        let v6 = "[::1]:80".parse().unwrap();
+        assert!(source_addresses(Some("127.0.0.1"), v6, 1).is_err());
+    }
+}

@@ -1,0 +1,433 @@
+//! One thread of connections: its own poll, its own descriptor table, its own tally.
+//!
+//! The main thread makes the poll and the waker and gives orders through a [`Link`]; the worker opens
+//! connections, reads, answers pings, sends what is planned, and counts. It never sleeps elsewhere than in
+//! `poll` and never logs.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fantail::sys::{socket, tables};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::connection::{self, Connection, Context, Role, State};
+use crate::handshake;
+use crate::message::{self, Stamp};
+use crate::schedule::{Clock, Schedule};
+use crate::tally::{Tally, Tick, Trouble};
+use crate::target::Target;
+
+/// Token of the waker; connections have their index.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+/// From the start of `connect` to the 101.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connects a worker has under way at most.
+const IN_FLIGHT_MAX: usize = 256;
+/// Connects begun in one turn, so that answers are read (and timed) in between.
+const CONNECTS_PER_TURN: usize = 64;
+/// How far behind its rate connecting may catch up: a few of a poll's milliseconds.
+const CONNECT_CREDIT_NS: u64 = 5_000_000;
+/// Reads of one connection in one turn.
+const READS_PER_TURN: usize = 16;
+/// Messages sent in one turn, so that a generator that can't keep up still reads.
+const SENDS_PER_TURN: usize = 256;
+/// Ticks whose duration is measured; beyond it (hours of messages) the memory would not be small.
+const TICKS_MAX: u64 = 4_000_000;
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// What is the same for all workers of a run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The one clock.
+    pub(crate) clock: Clock,
+    /// Where to connect.
+    pub(crate) target: Target,
+    /// Source addresses, used in turn; `None` leaves it to the kernel.
+    pub(crate) sources: Option<Vec<IpAddr>>,
+    /// What messages are for.
+    pub(crate) role: Role,
+    /// Identifies the run.
+    pub(crate) run_id: u64,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+    /// Number of workers.
+    pub(crate) threads: usize,
+    /// Connects per second of one worker; `None` for as fast as the server answers.
+    pub(crate) connect_rate: Option<f64>,
+}
+
+/// What a worker is to do by now. Orders only ever add up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Order {
+    /// Connections to have begun.
+    pub(crate) open_target: usize,
+    /// When messages leave: the publisher's plan, or in echo the workers' own.
+    pub(crate) schedule: Option<Schedule>,
+    /// Set when no more is to come: end all connections and return. Holds what was published.
+    pub(crate) stop: Option<Published>,
+}
+
+/// What every connection should have received by the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Published {
+    /// So many messages.
+    Count(u64),
+    /// What it sent itself.
+    Own,
+}
+
+/// What main and a worker share.
+#[derive(Debug)]
+pub(crate) struct Link {
+    order: Mutex<Order>,
+    tally: Mutex<Tally>,
+    mode: Mutex<Option<tables::TableMode>>,
+    waker: Waker,
+}
+
+impl Link {
+    /// A link whose waker wakes the worker's poll.
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self { order: Mutex::default(), tally: Mutex::new(Tally::new()), mode: Mutex::default(), waker }
+    }
+
+    /// Changes the order and wakes the worker.
+    pub(crate) fn order(&self, change: impl FnOnce(&mut Order)) {
+        change(&mut lock(&self.order));
+        self.wake();
+    }
+
+    /// Wakes the worker.
+    pub(crate) fn wake(&self) {
+        // An eventfd that can't be written means that it is full of wake-ups.
+        let _ = self.waker.wake();
+    }
+
+    /// What the worker has counted so far; it waits for the end of the worker's turn.
+    pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
+        lock(&self.tally)
+    }
+
+    /// How the worker came to its descriptor table; `None` until it has started.
+    pub(crate) fn mode(&self) -> Option<tables::TableMode> {
+        *lock(&self.mode)
+    }
+}
+
+/// The state of one worker thread.
+pub(crate) struct Worker {
+    index: usize,
+    poll: Poll,
+    link: Arc<Link>,
+    plan: Arc<Plan>,
+    connections: Vec<Connection>,
+    connecting: VecDeque<(u64, usize)>,
+    in_flight: usize,
+    next_connect_ns: u64,
+    ready: Vec<usize>,
+    scratch: Vec<u8>,
+    senders: Vec<u32>,
+    next_send: u64,
+    frame: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Worker {
+    /// A worker that expects to hold `capacity` connections.
+    pub(crate) fn new(index: usize, poll: Poll, link: Arc<Link>, plan: Arc<Plan>, capacity: usize) -> Self {
+        Self {
+            index,
+            poll,
+            link,
+            plan,
+            // Growing by doubling would touch up to twice the memory.
+            connections: Vec::with_capacity(capacity),
+            connecting: VecDeque::new(),
+            in_flight: 0,
+            next_connect_ns: 0,
+            ready: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            senders: Vec::new(),
+            next_send: index as u64,
+            frame: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    /// Runs until told to stop. The calling thread's descriptor table is split first.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        // The waker's eventfd stays in main's table: an epoll holds files, not numbers.
+        let mode = tables::split_table(&[self.poll.as_raw_fd()]);
+        *lock(&self.link.mode) = Some(mode);
+        let mut events = Events::with_capacity(1024);
+        let link = self.link.clone();
+        loop {
+            let order = *lock(&link.order);
+            let timeout = self.timeout(&order);
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(error);
+            }
+            let order = *lock(&link.order);
+            let mut tally = link.tally();
+            self.size_ticks(&order, &mut tally);
+            self.send_due(&order, &mut tally);
+            for index in std::mem::take(&mut self.ready) {
+                self.read_turn(index, true, &order, &mut tally);
+            }
+            for event in events.iter().filter(|event| event.token() != WAKER) {
+                let index = event.token().0;
+                if event.is_writable() || event.is_error() {
+                    self.write_turn(index, &mut tally);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read_turn(index, event.is_read_closed(), &order, &mut tally);
+                }
+            }
+            self.expire(&mut tally);
+            self.connect_due(&order, &mut tally);
+            if let Some(published) = order.stop {
+                self.finish(published, &mut tally);
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self, order: &Order) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now_ns = self.plan.clock.now_ns();
+        // Main wakes the worker when a send becomes due; this is for what a full turn left over.
+        let send_is_due = order.schedule.is_some_and(|schedule| {
+            self.plan.role == Role::Echo
+                && self.next_send < schedule.count()
+                && schedule.planned_ns(self.next_send) <= now_ns
+        });
+        if send_is_due {
+            return Some(Duration::ZERO);
+        }
+        let mut wake_ns = self.connecting.front().map(|(deadline_ns, _)| *deadline_ns);
+        if self.connections.len() < order.open_target && self.in_flight < IN_FLIGHT_MAX {
+            wake_ns = Some(wake_ns.map_or(self.next_connect_ns, |other| other.min(self.next_connect_ns)));
+        }
+        wake_ns.map(|wake_ns| Duration::from_nanos(wake_ns.saturating_sub(now_ns)))
+    }
+
+    fn size_ticks(&self, order: &Order, tally: &mut Tally) {
+        if let Some(schedule) = order.schedule
+            && self.plan.role == Role::Subscribe
+            && tally.ticks.is_empty()
+            && schedule.ticks() <= TICKS_MAX
+        {
+            tally.ticks = vec![Tick::default(); schedule.ticks() as usize];
+        }
+    }
+
+    fn connect_due(&mut self, order: &Order, tally: &mut Tally) {
+        let interval_ns = self.plan.connect_rate.map_or(0, |rate| (1e9 / rate) as u64);
+        for _ in 0..CONNECTS_PER_TURN {
+            let now_ns = self.plan.clock.now_ns();
+            if self.connections.len() >= order.open_target
+                || self.in_flight >= IN_FLIGHT_MAX
+                || now_ns < self.next_connect_ns
+            {
+                return;
+            }
+            // What was missed during a pause is not caught up with in one go.
+            let base_ns = self.next_connect_ns.max(now_ns.saturating_sub(CONNECT_CREDIT_NS));
+            self.next_connect_ns = base_ns + interval_ns;
+            self.connect_one(now_ns, tally);
+        }
+    }
+
+    fn connect_one(&mut self, now_ns: u64, tally: &mut Tally) {
+        let index = self.connections.len();
+        let number = self.number(index);
+        let source = self.plan.sources.as_ref().and_then(|sources| {
+            let turn = usize::try_from(number).unwrap_or(0) % sources.len().max(1);
+            sources.get(turn).copied()
+        });
+        let result = socket::connect_from(source, self.plan.target.address).and_then(|stream| {
+            let mut stream = mio::net::TcpStream::from_std(stream);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut stream, Token(index), interest)?;
+            Ok(stream)
+        });
+        match result {
+            Ok(stream) => {
+                let key = handshake::key(number ^ self.plan.run_id);
+                let mut request = Vec::new();
+                handshake::write_request(&self.plan.target, key, &mut request);
+                self.connections.push(Connection::new(stream, key, request, now_ns));
+                self.connecting.push_back((now_ns + CONNECT_TIMEOUT.as_nanos() as u64, index));
+                self.in_flight += 1;
+            }
+            Err(error) => {
+                self.connections.push(Connection::failed());
+                tally.counts.failed += 1;
+                *tally.counts.troubles.entry(Trouble::of_connect(&error)).or_default() += 1;
+            }
+        }
+    }
+
+    fn expire(&mut self, tally: &mut Tally) {
+        while let Some((deadline_ns, index)) = self.connecting.front().copied() {
+            let state = self.connections.get(index).map(Connection::state);
+            if matches!(state, Some(State::Connecting | State::Upgrading)) {
+                if self.plan.clock.now_ns() < deadline_ns {
+                    return;
+                }
+                self.on_trouble(index, Trouble::ConnectTimeout, tally);
+            }
+            self.connecting.pop_front();
+        }
+    }
+
+    fn write_turn(&mut self, index: usize, tally: &mut Tally) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if let Err(trouble) = connection.on_writable() {
+            self.on_trouble(index, trouble, tally);
+        }
+    }
+
+    fn read_turn(&mut self, index: usize, read_closed: bool, order: &Order, tally: &mut Tally) {
+        let number = self.number(index);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        for _ in 0..READS_PER_TURN {
+            let before = connection.state();
+            if before == State::Connecting {
+                return;
+            }
+            let Some(stream) = connection.stream() else { return };
+            let outcome = match stream.read(&mut self.scratch) {
+                Ok(0) if before == State::Open => Err(Trouble::LostEof),
+                Ok(0) => Err(Trouble::ConnectReset),
+                Ok(count) => Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(connection.trouble(&error)),
+            };
+            let outcome = outcome.and_then(|count| {
+                let mut cx = Context {
+                    role: self.plan.role,
+                    run_id: self.plan.run_id,
+                    number,
+                    size: self.plan.size,
+                    now_ns: self.plan.clock.now_ns(),
+                    schedule: order.schedule,
+                    tally: &mut *tally,
+                };
+                let bytes = self.scratch.get(..count).unwrap_or_default();
+                connection.on_bytes(bytes, &mut cx).map(|()| count)
+            });
+            if before != State::Open && connection.state() == State::Open {
+                self.in_flight -= 1;
+            }
+            match outcome {
+                // A short read has drained the socket, unless the end is behind it.
+                Ok(count) if count < SCRATCH_BYTES && !read_closed => return,
+                Ok(_) => {}
+                Err(trouble) => return self.on_trouble(index, trouble, tally),
+            }
+        }
+        self.ready.push(index);
+    }
+
+    fn on_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        match connection.state() {
+            State::Open => tally.counts.lost += 1,
+            State::Connecting | State::Upgrading => {
+                tally.counts.failed += 1;
+                self.in_flight -= 1;
+            }
+            State::Failed | State::Ended => return,
+        }
+        *tally.counts.troubles.entry(trouble).or_default() += 1;
+        connection.end();
+    }
+
+    /// Sends what is due of this worker's share: every `threads`-th message, over its connections in turn.
+    fn send_due(&mut self, order: &Order, tally: &mut Tally) {
+        let Some(schedule) = order.schedule.filter(|_| self.plan.role == Role::Echo) else { return };
+        if self.senders.is_empty() {
+            let open = self.connections.iter().enumerate().filter(|(_, c)| c.state() == State::Open);
+            self.senders = open.map(|(index, _)| index as u32).collect();
+        }
+        for _ in 0..SENDS_PER_TURN {
+            if self.next_send >= schedule.count() {
+                return;
+            }
+            let planned_ns = schedule.planned_ns(self.next_send);
+            let now_ns = self.plan.clock.now_ns();
+            if now_ns < planned_ns {
+                return;
+            }
+            let turn = self.next_send as usize / self.plan.threads;
+            self.next_send += self.plan.threads as u64;
+            let sender = self.senders.get(turn % self.senders.len().max(1)).copied();
+            match sender.map(|index| index as usize) {
+                Some(index) => self.send_one(index, planned_ns, now_ns, tally),
+                None => tally.counts.unsent += 1,
+            }
+        }
+    }
+
+    fn send_one(&mut self, index: usize, planned_ns: u64, now_ns: u64, tally: &mut Tally) {
+        let stream = connection::echo_stream(self.plan.run_id, self.number(index));
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let sequence = u64::from(connection.take_send_number());
+        self.payload.clear();
+        message::write_message(&Stamp { stream, sequence, planned_ns }, self.plan.size, &mut self.payload);
+        self.frame.clear();
+        let mask = Some(connection::mask());
+        fantail::wire::frame::push_frame(
+            &mut self.frame,
+            fantail::wire::frame::Opcode::Text,
+            &self.payload,
+            mask,
+        );
+        match connection.try_send(&self.frame) {
+            Ok(true) => {
+                tally.counts.sent += 1;
+                tally.counts.on_send(now_ns - planned_ns);
+            }
+            Ok(false) => {
+                connection.return_send_number();
+                tally.counts.unsent += 1;
+            }
+            Err(trouble) => {
+                connection.return_send_number();
+                tally.counts.unsent += 1;
+                self.on_trouble(index, trouble, tally);
+            }
+        }
+    }
+
+    fn finish(&mut self, published: Published, tally: &mut Tally) {
+        let published = match published {
+            Published::Count(count) => Some(count),
+            Published::Own => None,
+        };
+        for connection in &mut self.connections {
+            tally.counts.missing += connection.missing_at_end(published);
+            connection.end();
+        }
+    }
+
+    /// The connection's number among those of all workers.
+    fn number(&self, index: usize) -> u64 {
+        (index * self.plan.threads + self.index) as u64
+    }
+}
+
+/// A panic elsewhere must not hide what was counted.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::config::{Flag, Loaded, Sources, load};
+use crate::sys::signals;
 use crate::{logging, server};
 
 use super::{FAILED, MISUSED};
@@ -46,6 +47,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return fail(MISUSED, &errors.to_string()),
     };
+    // Before the first thread, which all inherit it: a signal must never be handled by a loop.
+    if let Err(error) = signals::block_all() {
+        return fail(FAILED, &format!("cannot block signals: {error}"));
+    }
     let guard = match logging::start(settings.log.level, settings.log.format) {
         Ok(guard) => guard,
         Err(error) => return fail(FAILED, &format!("logging cannot be started: {error}")),

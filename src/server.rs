@@ -1,40 +1,353 @@
 //! Puts the rooms together: threads, signals, drain, stop.
+//!
+//! [`run`] is the process: it raises the descriptor limit, probes the port, starts the loops, says `ready`,
+//! and then waits for signals and loops. [`Server`] is the same without signals, for use inside a program.
+//! Only the thread that calls into here spawns threads.
 
-use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use crate::config::{LimitsError, Settings};
+use crate::config::{Limits, LimitsError, Settings, Tables};
+use crate::endpoint::{Port, Services};
+use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
+use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
+use crate::sys::socket::{ListenOptions, probe_port};
+use crate::sys::{limits, memory, signals};
 
-/// Why the server did not run to a proper end.
+/// How long after the last request the allocator gives memory back: once, when a peak is over.
+const TRIM_QUIET: Duration = Duration::from_secs(1);
+
+/// The longest a trim is put off while requests keep coming.
+const TRIM_AT_LATEST: Duration = Duration::from_secs(5);
+
+/// Why the server could not start or go on.
 #[derive(Debug)]
 pub enum ServeError {
-    /// The settings do not fit this machine.
+    /// The limits do not fit together.
     Limits(LimitsError),
-    /// Anything else.
-    Failed(String),
-}
-
-impl ServeError {
-    /// Whether the configuration is at fault, which is exit code 2.
-    pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Limits(_))
-    }
+    /// The kernel refused something.
+    Io {
+        /// What was attempted.
+        what: String,
+        /// The kernel's word.
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Limits(error) => error.fmt(f),
-            Self::Failed(why) => f.write_str(why),
+            Self::Io { what, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "{what}: address in use; stop the other server, choose another port, or use --share-port on both")
+            }
+            Self::Io { what, error } => write!(f, "{what}: {error}"),
         }
     }
 }
 
 impl std::error::Error for ServeError {}
 
-/// Serves until told to stop.
+impl ServeError {
+    /// Whether the configuration is at fault and not the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Limits(_))
+    }
+}
+
+enum Event {
+    Loop(LoopEvent),
+    Signal(signals::Signal),
+}
+
+/// A running server.
+pub struct Server {
+    services: Arc<Services>,
+    events: Receiver<Event>,
+    threads: Vec<JoinHandle<()>>,
+    /// Client loops that have not ended; the admin loop comes on top.
+    running: usize,
+    admin_running: bool,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where the operator does.
+    pub admin: SocketAddr,
+}
+
+/// Runs the server as the process it is, until it is drained or told twice to stop. The caller has blocked
+/// all signals, before any thread was started.
 ///
 /// # Errors
-/// When the settings do not fit the machine, or a thread or listener cannot be had.
-pub fn run(_settings: Settings) -> Result<(), ServeError> {
-    Err(ServeError::Failed("this build has no server".to_owned()))
+/// It could not start, or a loop failed.
+pub fn run(settings: Settings) -> Result<(), ServeError> {
+    let (events, received) = mpsc::channel();
+    let server = Server::start_with(settings, Tables::PerLoop, events.clone(), received)?;
+    spawn("signals", move || {
+        while let Ok(signal) = signals::wait() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    tracing::info!("open http://{}/", server.listen);
+    let line =
+        format!("fantail ready listen={} admin={} pid={}\n", server.listen, server.admin, std::process::id());
+    let mut out = io::stdout().lock();
+    // Whoever started it may not read; that is no reason to stop.
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    drop(out);
+    server.serve()
+}
+
+impl Server {
+    /// Starts a server whose loops share the process's descriptor table.
+    ///
+    /// # Errors
+    /// It could not start.
+    pub fn start(settings: Settings) -> Result<Self, ServeError> {
+        let (events, received) = mpsc::channel();
+        Self::start_with(settings, Tables::Shared, events, received)
+    }
+
+    fn start_with(
+        settings: Settings,
+        tables: Tables,
+        events: Sender<Event>,
+        received: Receiver<Event>,
+    ) -> Result<Self, ServeError> {
+        let nofile = limits::raise_nofile().map_err(|error| failed("read the open files limit", error))?;
+        let nofile = usize::try_from(nofile.soft).unwrap_or(usize::MAX);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let derived =
+            Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)?;
+        for address in [settings.server.listen, settings.server.admin] {
+            if address.port() != 0 && !(settings.server.share_port && address == settings.server.listen) {
+                probe_port(address).map_err(|error| failed(&format!("listen on {address}"), error))?;
+            }
+        }
+        let (prepared, wakers, keep) =
+            loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
+        let router_limits = RouterLimits {
+            mailbox: MailboxLimits {
+                bytes_max: settings.mailbox.bytes_max as u64,
+                entries_max: settings.mailbox.entries_max as u64,
+            },
+            ..RouterLimits::default()
+        };
+        let router = Router::new(derived.loops + 1, router_limits, Box::new(wakers))
+            .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
+        let (listen, admin) = (settings.server.listen, settings.server.admin);
+        let backlog = u32::try_from(settings.server.backlog).unwrap_or(u32::MAX);
+        let user_timeout = settings.timeouts.write.as_millis() + settings.timeouts.heartbeat.as_millis();
+        let options = ListenOptions {
+            backlog,
+            reuse_port: true,
+            user_timeout_ms: u32::try_from(user_timeout).unwrap_or(u32::MAX),
+            ..ListenOptions::default()
+        };
+        let services = Services::new(settings, Arc::new(router), derived.loops, derived.connections_max)
+            .map_err(|error| failed("compile the policies", io::Error::other(error)))?;
+        let services = Arc::new(services);
+        let (trim, trims) = mpsc::sync_channel(1);
+        let mut server = Self {
+            services,
+            events: received,
+            threads: Vec::new(),
+            running: derived.loops,
+            admin_running: true,
+            listen,
+            admin,
+        };
+        let split = tables == Tables::PerLoop;
+        for (index, prepared) in prepared.into_iter().enumerate() {
+            let is_admin = index == derived.loops;
+            let parts = LoopParts {
+                prepared,
+                port: if is_admin { Port::Admin } else { Port::Client },
+                services: Arc::clone(&server.services),
+                address: if is_admin { server.admin } else { server.listen },
+                options: ListenOptions { reuse_port: !is_admin, ..options },
+                capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
+                keep: split.then(|| keep.clone()),
+                events: loop_events(&events),
+                trim: trim.clone(),
+            };
+            let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
+            server.threads.push(spawn(&name, move || loops::run(parts))?);
+            server.await_listening(is_admin)?;
+        }
+        spawn("maintenance", move || give_memory_back(&trims))?;
+        tracing::info!(
+            loops = derived.loops,
+            connections_max = derived.connections_max,
+            per_loop = derived.loop_connections_max,
+            "serving"
+        );
+        Ok(server)
+    }
+}
+
+/// Connections to the admin port at a time.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+/// How long a stopped loop may take to end.
+const STOP_TIME: Duration = Duration::from_secs(5);
+
+impl Server {
+    fn await_listening(&mut self, is_admin: bool) -> Result<(), ServeError> {
+        match self.events.recv() {
+            Ok(Event::Loop(LoopEvent::Listening { index, address, table })) => {
+                if is_admin {
+                    self.admin = address;
+                } else {
+                    self.listen = address;
+                }
+                tracing::info!(loop_index = index, %table, "listening on {address}");
+                Ok(())
+            }
+            Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
+                let address = if is_admin { self.admin } else { self.listen };
+                Err(failed(&format!("listen on {address}"), error))
+            }
+            _ => Err(failed("start the event loops", io::Error::other("a loop ended before it listened"))),
+        }
+    }
+
+    /// Serves until a signal asks for the end, then drains; a second signal stops at once.
+    fn serve(mut self) -> Result<(), ServeError> {
+        loop {
+            match self.events.recv() {
+                Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
+                    tracing::info!("draining");
+                    return self.drain_and_stop();
+                }
+                Ok(Event::Signal(_)) => {}
+                Ok(Event::Loop(event)) => self.on_loop_event(event)?,
+                Err(_) => return Err(failed("wait for the event loops", io::Error::other("all are gone"))),
+            }
+        }
+    }
+
+    /// Drains and stops: not ready, then the delay, then listeners closed and clients sent away.
+    ///
+    /// # Errors
+    /// A loop failed.
+    pub fn drain_and_stop(mut self) -> Result<(), ServeError> {
+        let settings = &self.services.settings;
+        let delay = settings.drain.delay;
+        let length = settings.drain.length + settings.timeouts.close + settings.timeouts.linger;
+        self.services.set_draining();
+        if !self.wait_until(Instant::now() + delay, |_| false)? {
+            return self.stop();
+        }
+        for index in 0..self.services.loops() {
+            self.control(index, Control::Drain);
+        }
+        let drained = self.wait_until(Instant::now() + length, |server| server.running == 0)?;
+        if drained && self.running > 0 {
+            tracing::warn!(connections = self.services.connections_open(), "drain time is over; closing the rest");
+        }
+        self.stop()
+    }
+
+    /// Stops at once.
+    ///
+    /// # Errors
+    /// A loop failed or did not end.
+    pub fn stop(mut self) -> Result<(), ServeError> {
+        for index in 0..=self.services.loops() {
+            self.control(index, Control::Stop);
+        }
+        let ended = |server: &Self| server.running == 0 && !server.admin_running;
+        self.wait_until(Instant::now() + STOP_TIME, ended)?;
+        if !ended(&self) {
+            return Err(failed("stop", io::Error::other("an event loop did not end within 5 s")));
+        }
+        for thread in self.threads.drain(..) {
+            // A loop that panicked has aborted the process.
+            let _ = thread.join();
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// What the server shares with its loops, for looking at it from inside a program.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Handles events until `deadline` or until `done`. `false`: a signal asked to stop at once.
+    fn wait_until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) -> Result<bool, ServeError> {
+        while !done(self) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            match self.events.recv_timeout(left) {
+                Ok(Event::Loop(event)) => self.on_loop_event(event)?,
+                Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
+                    tracing::warn!("second signal: stopping at once");
+                    return Ok(false);
+                }
+                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Ok(true)
+    }
+
+    fn on_loop_event(&mut self, event: LoopEvent) -> Result<(), ServeError> {
+        if let LoopEvent::Ended { index, result } = event {
+            result.map_err(|error| failed(&format!("run loop {index}"), error))?;
+            if index == self.services.loops() {
+                self.admin_running = false;
+            } else {
+                self.running -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn control(&self, index: usize, control: Control) {
+        if self.services.router.send_control(index, control, None).is_err() {
+            tracing::error!(loop_index = index, "no room for a control entry");
+        }
+    }
+}
+
+/// A sender of loop events into the main thread's channel.
+fn loop_events(events: &Sender<Event>) -> loops::EventSender {
+    let events = events.clone();
+    loops::EventSender::new(move |event| {
+        // The receiver is gone only when the server is.
+        let _ = events.send(Event::Loop(event));
+    })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServeError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(512 * 1024)
+        .spawn(body)
+        .map_err(|error| failed("start a thread", error))
+}
+
+/// Waits until a peak is over, then lets the allocator give back what nobody uses.
+fn give_memory_back(requests: &Receiver<()>) {
+    while requests.recv().is_ok() {
+        let at_latest = Instant::now() + TRIM_AT_LATEST;
+        while Instant::now() < at_latest && requests.recv_timeout(TRIM_QUIET).is_ok() {}
+        memory::trim();
+    }
+}
+
+fn failed(what: &str, error: io::Error) -> ServeError {
+    ServeError::Io { what: format!("cannot {what}"), error }
 }

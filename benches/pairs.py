@@ -607,7 +607,8 @@ def cmd_memory_return(args):
                 time.sleep(max(0, left + seconds - time.monotonic()))
                 result[f"after {seconds} s MB"] = server.user_bytes() / 1e6
             result["stayed"] = stay
-            result["kept bytes/stayed"] = (result["after 10 s MB"] - result["empty MB"]) * 1e6 / max(stay, 1)
+            if stay:
+                result["kept bytes/stayed"] = (result["after 10 s MB"] - result["empty MB"]) * 1e6 / stay
         return result
 
     for loops in args.loops:

@@ -28,7 +28,8 @@ SIDES
     A is `{fantail} serve ... --loops {loops}`, B the floor that fits the subcommand. --a and --b replace
     them by any command that prints `fantail ready listen=ADDR admin=ADDR pid=PID`; {fantail}, {floor},
     {accept_floor} and {loops} are filled in. --a-env and --b-env (NAME=VALUE) add to the environment.
-    So two builds compare like this:
+    The same command on both sides shows the noise of the
+    machine, which is worth knowing first. Two builds compare like this:
 
         benches/pairs.py fanout --b 'old/fantail serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops}'
 
@@ -58,6 +59,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 # ---------------------------------------------------------------------------------------------------
@@ -94,6 +96,8 @@ CONNECT_FIELDS = {
     "opened": ("connections.opened", 1),
     "p99 ms": ("connections.connect_latency.p99_microseconds", 1e-3),
 }
+# Figures whose ratio says nothing.
+COUNTS = {"late sends", "lost", "echo lost", "opened", "stayed", "alive"}
 PROBLEMS = "problems"
 # The least message the load generator sends: its header tells which one it is and when it was due.
 SIZE_MIN = 48
@@ -197,9 +201,17 @@ class Server:
         return seen[-1]
 
     def publish(self, topic, payload):
-        url = f"http://{self.admin}/publish/{topic}"
-        with urllib.request.urlopen(urllib.request.Request(url, data=payload, method="POST"), timeout=10) as answer:
-            return json.load(answer)
+        request = urllib.request.Request(f"http://{self.admin}/publish/{topic}", data=payload, method="POST")
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # 503 is "busy, again later".
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise SystemExit(f"publish: {error.code} {error.read()[:500]!r}")
+            time.sleep(0.05)
 
 
 def loadtest(args, command, server, **flags):
@@ -335,7 +347,7 @@ def hold(pipe, inherited, host, port, path, receive_buffer):
             elif command == "leave":
                 sockets = hold_leave(sockets, rest[0], rest[1])
             elif command == "read":
-                pipe.send(hold_read(sockets, rest[0]))
+                pipe.send(hold_read(sockets, *rest))
                 continue
             pipe.send(len(sockets))
         except OSError as error:
@@ -384,18 +396,18 @@ def hold_leave(sockets, fraction, seed):
     return stay
 
 
-def hold_read(sockets, quiet_seconds):
-    """Reads until nothing has come for so long; the number of bytes."""
+def hold_read(sockets, quiet_seconds, ending):
+    """Reads until nothing has come for so long; how many sockets read something that ends so."""
     poll = select.epoll()
     by_number = {one.fileno(): one for one in sockets}
     for number in by_number:
         poll.register(number, select.EPOLLIN)
-    total = 0
+    found = set()
     while True:
         events = poll.poll(quiet_seconds, 1024)
         if not events:
             poll.close()
-            return total
+            return len(found)
         for number, _ in events:
             try:
                 piece = by_number[number].recv(1 << 16)
@@ -403,9 +415,10 @@ def hold_read(sockets, quiet_seconds):
                 continue
             except OSError:
                 piece = b""
-            total += len(piece)
             if not piece:
                 poll.unregister(number)
+            elif piece.endswith(ending):
+                found.add(number)
 
 
 def client_frame(opcode, payload, final=True):
@@ -460,9 +473,12 @@ def print_table(title, seen):
         row = [name, number(statistics.median(a))]
         if "B" in seen:
             b = [run[name] for run in seen["B"]]
-            ratios = sorted(x / y for x, y in zip(a, b) if y)
             row += [number(statistics.median(b))]
-            row += [f"{statistics.median(ratios):.3f}", f"{ratios[0]:.3f} .. {ratios[-1]:.3f}"] if ratios else ["-", "-"]
+            if name in COUNTS or not all(b):
+                row += ["-", f"A {number(min(a))} .. {number(max(a))}, B {number(min(b))} .. {number(max(b))}"]
+            else:
+                ratios = sorted(x / y for x, y in zip(a, b))
+                row += [f"{statistics.median(ratios):.3f}", f"{ratios[0]:.3f} .. {ratios[-1]:.3f}"]
         else:
             row += [f"{number(min(a))} .. {number(max(a))}"]
         rows.append(row)
@@ -562,8 +578,8 @@ def cmd_idle(args):
             result["cpu ms idle"] = (server.cpu_ns() - cpu) / 1e6
             result["bytes/connection after"] = (server.user_bytes() - at_few) / (args.connections - few)
             # Still there, all of them?
-            server.publish("idle", b"hello")
-            result["alive"] = holders.all("read", 2.0) / len(b"..hello")
+            server.publish("idle", b"are you there")
+            result["alive"] = holders.all("read", 2.0, b"are you there")
         return result
 
     for loops in args.loops:
@@ -585,12 +601,14 @@ def cmd_memory_return(args):
             stay = holders.all("leave", fraction, 7)
             left = time.monotonic()
             if stay:
-                holders.all("read", 1.0)
+                # Who stays reads what is queued, but never ends its fragmented message.
+                holders.all("read", 1.0, b"")
             for seconds in (1, 3, 10):
                 time.sleep(max(0, left + seconds - time.monotonic()))
                 result[f"after {seconds} s MB"] = server.user_bytes() / 1e6
             result["stayed"] = stay
-            result["kept bytes/stayed"] = (result["after 10 s MB"] - result["empty MB"]) * 1e6 / max(stay, 1)
+            if stay:
+                result["kept bytes/stayed"] = (result["after 10 s MB"] - result["empty MB"]) * 1e6 / stay
         return result
 
     for loops in args.loops:

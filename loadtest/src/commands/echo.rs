@@ -11,7 +11,7 @@ use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
 use crate::worker::Published;
 
-use super::{ARRIVAL_DEADLINE, watched, ws_target};
+use super::{ARRIVAL_DEADLINE, LINGER, soon_ns, watched, ws_target};
 
 /// The result file of `echo`.
 #[derive(Debug, Serialize)]
@@ -59,9 +59,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
     run.open(connections as usize)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
-    // A little ahead, so that every worker knows the plan before the first message is due.
-    let start_ns = run.plan.clock.now_ns() + 20_000_000;
-    let schedule = Schedule::new(start_ns, args.rate, args.load.burst, args.common.duration);
+    let schedule = Schedule::new(soon_ns(&run), args.rate, args.load.burst, args.common.duration);
     run.order(|order| order.schedule = Some(schedule));
     pace(&mut run, schedule)?;
     run.wait(ARRIVAL_DEADLINE, |run| {
@@ -69,6 +67,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
         counts.sent + counts.unsent >= schedule.count() && counts.unique >= counts.sent
     })?;
     let cpu_to = server.and_then(ServerProcess::cpu_time);
+    run.wait(LINGER, |_| false)?;
     let tally = run.stop(Published::Own)?;
 
     let counts = &tally.counts;

@@ -9,16 +9,16 @@ use crate::args::{FanoutArgs, PublishBy};
 use crate::connection::Role;
 use crate::failure::Failure;
 use crate::message;
-use crate::publisher::{Job, Publisher};
+use crate::publisher::{Job, Published, Publisher};
 use crate::report::{self, Common, LatencyReport, Table, microseconds_text, number_text};
 use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
-use crate::tally::Tick;
+use crate::tally::{Tally, Tick};
 use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
 use crate::worker;
 
-use super::{ARRIVAL_DEADLINE, watched, ws_target};
+use super::{ARRIVAL_DEADLINE, LINGER, soon_ns, watched, ws_target};
 
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
@@ -82,90 +82,128 @@ struct FanoutReport {
     server_cpu_nanoseconds_per_delivery: Option<f64>,
 }
 
+/// What a run gave.
+struct Outcome {
+    tally: Tally,
+    published: Published,
+    schedule: Schedule,
+    subscribed: u64,
+    cpu: Option<Duration>,
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &FanoutArgs) -> Result<bool, Failure> {
-    let Urls { url, publish_url, topic, target, publish_target } = Urls::new(args)?;
+    let urls = Urls::new(args)?;
     let server = watched(args.common.pid)?;
-    let connections = args.common.connections;
-    if let Some(topic) = &topic {
+    if let Some(topic) = &urls.topic {
         eprintln!("topic {topic}");
     }
-    let mut run = Run::start(&args.common, target, Role::Subscribe, args.load.size)?;
-    run.open(connections as usize)?;
-    let mut publisher = Publisher::connect(publish_target)
-        .map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
-    let subscribed = probe(&mut run, &mut publisher, &publish_url)?;
-
-    let cpu_from = server.and_then(ServerProcess::cpu_time);
-    // A little ahead, so that every worker knows the plan before the first message is due.
-    let start_ns = run.plan.clock.now_ns() + 20_000_000;
-    let schedule = Schedule::new(start_ns, args.rate, args.load.burst, args.common.duration);
-    run.order(|order| order.schedule = Some(schedule));
-    let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, size: args.load.size };
-    let thread = std::thread::spawn(move || publisher.run(&job));
-    run.wait(Duration::MAX, |_| thread.is_finished())?;
-    let published = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
-    run.wait(ARRIVAL_DEADLINE, |run| {
-        let counts = run.counts();
-        counts.unique >= counts.opened * published.count
-    })?;
-    let cpu_to = server.and_then(ServerProcess::cpu_time);
-    let mut tally = run.stop(worker::Published::Count(published.count))?;
-    tally.counts.late_sends = published.late_sends;
-    tally.counts.late_max_ns = published.late_max_ns;
-
-    let mut common = Common::new("fanout", &url, connections, &run, &tally, true);
-    let counts = tally.counts;
-    common.expect_none(&[
-        (counts.opened - subscribed.min(counts.opened), "connections saw no probe before the run"),
-        (schedule.count() - published.count, "messages refused by the server"),
-        (published.unknown, "messages broke off while publishing"),
-        (counts.missing, "deliveries missing"),
-        (counts.duplicate, "deliveries duplicate"),
-        (counts.reordered, "deliveries out of order"),
-        (counts.unclassified, "deliveries late or duplicate"),
-        (counts.corrupt, "deliveries corrupt"),
-    ]);
+    let mut run = Run::start(&args.common, urls.target.clone(), Role::Subscribe, args.load.size)?;
+    let outcome = measure(args, &urls, server, &mut run)?;
+    let mut common = Common::new("fanout", &urls.url, args.common.connections, &run, &outcome.tally, true);
+    common.expect_none(&outcome.problems());
     common.judge();
-    let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, counts.opened);
-    let cpu = cpu_between(cpu_from, cpu_to);
-    let seconds = last_ns.map(|last_ns| last_ns.saturating_sub(start_ns) as f64 / 1e9);
-    let report = FanoutReport {
-        common,
-        topic,
-        publish: if args.publish == PublishBy::Ws { "ws" } else { "http" },
-        publish_url,
-        rate_per_second: args.rate,
-        burst: args.load.burst,
-        size_bytes: args.load.size,
-        subscribed,
-        planned: schedule.count(),
-        published: published.count,
-        published_unknown: published.unknown,
-        deliveries_expected: published.count * counts.opened,
-        publish_errors: published.errors,
-        deliveries: counts.unique,
-        missing: counts.missing,
-        duplicate: counts.duplicate,
-        reordered: counts.reordered,
-        unclassified: counts.unclassified,
-        corrupt: counts.corrupt,
-        foreign: counts.foreign,
-        deliveries_per_second: seconds.filter(|s| *s > 0.0).map(|s| counts.unique as f64 / s),
-        latency: LatencyReport::new(&tally.latency),
-        fan_out_median_microseconds: median_ns.map(|ns| ns as f64 / 1e3),
-        fan_out_max_microseconds: max_ns.map(|ns| ns as f64 / 1e3),
-        fan_outs_complete: complete,
-        server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
-        server_cpu_nanoseconds_per_delivery: cpu
-            .filter(|_| counts.unique > 0)
-            .map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
-    };
+    let report = FanoutReport::new(args, common, urls, outcome);
     report::publish(&report, &report.table(), args.common.json.as_deref())?;
     Ok(report.common.ok)
 }
 
+/// Subscribes, publishes, and waits for what was published.
+fn measure(
+    args: &FanoutArgs,
+    urls: &Urls,
+    server: Option<ServerProcess>,
+    run: &mut Run,
+) -> Result<Outcome, Failure> {
+    run.open(args.common.connections as usize)?;
+    let mut publisher = Publisher::connect(urls.publish_target.clone())
+        .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
+    let subscribed = probe(run, &mut publisher, &urls.publish_url)?;
+
+    let cpu_from = server.and_then(ServerProcess::cpu_time);
+    let schedule = Schedule::new(soon_ns(run), args.rate, args.load.burst, args.common.duration);
+    run.order(|order| order.schedule = Some(schedule));
+    let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, size: args.load.size };
+    let thread = std::thread::spawn(move || {
+        let published = publisher.run(&job);
+        (publisher, published)
+    });
+    run.wait(Duration::MAX, |_| thread.is_finished())?;
+    let (publisher, published) =
+        thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
+    run.wait(ARRIVAL_DEADLINE, |run| {
+        let counts = run.counts();
+        counts.unique >= counts.opened * published.count
+    })?;
+    let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
+    run.wait(LINGER, |_| false)?;
+    // Not before: closing could take messages with it that the server has not read yet.
+    drop(publisher);
+    let mut tally = run.stop(worker::Published::Count(published.count))?;
+    tally.counts.late_sends = published.late_sends;
+    tally.counts.late_max_ns = published.late_max_ns;
+    Ok(Outcome { tally, published, schedule, subscribed, cpu })
+}
+
+impl Outcome {
+    /// Counts that should be 0.
+    fn problems(&self) -> [(u64, &'static str); 8] {
+        let counts = &self.tally.counts;
+        let unsubscribed = counts.opened.saturating_sub(self.subscribed);
+        [
+            (unsubscribed, "connections saw no probe before the run"),
+            (self.schedule.count().saturating_sub(self.published.count), "messages refused by the server"),
+            (self.published.unknown, "messages broke off while publishing"),
+            (counts.missing, "deliveries missing"),
+            (counts.duplicate, "deliveries duplicate"),
+            (counts.reordered, "deliveries out of order"),
+            (counts.unclassified, "deliveries late or duplicate"),
+            (counts.corrupt, "deliveries corrupt"),
+        ]
+    }
+}
+
 impl FanoutReport {
+    fn new(args: &FanoutArgs, common: Common, urls: Urls, outcome: Outcome) -> Self {
+        let Outcome { tally, published, schedule, subscribed, cpu } = outcome;
+        let counts = &tally.counts;
+        let FanOuts { median_ns, max_ns, complete, last_ns } =
+            fan_outs(&schedule, &tally.ticks, counts.opened);
+        let start_ns = schedule.planned_ns(0);
+        let seconds = last_ns.map(|last_ns| last_ns.saturating_sub(start_ns) as f64 / 1e9);
+        Self {
+            common,
+            topic: urls.topic,
+            publish: if args.publish == PublishBy::Ws { "ws" } else { "http" },
+            publish_url: urls.publish_url,
+            rate_per_second: args.rate,
+            burst: args.load.burst,
+            size_bytes: args.load.size,
+            subscribed,
+            planned: schedule.count(),
+            published: published.count,
+            published_unknown: published.unknown,
+            deliveries_expected: published.count * counts.opened,
+            publish_errors: published.errors,
+            deliveries: counts.unique,
+            missing: counts.missing,
+            duplicate: counts.duplicate,
+            reordered: counts.reordered,
+            unclassified: counts.unclassified,
+            corrupt: counts.corrupt,
+            foreign: counts.foreign,
+            deliveries_per_second: seconds.filter(|s| *s > 0.0).map(|s| counts.unique as f64 / s),
+            latency: LatencyReport::new(&tally.latency),
+            fan_out_median_microseconds: median_ns.map(|ns| ns as f64 / 1e3),
+            fan_out_max_microseconds: max_ns.map(|ns| ns as f64 / 1e3),
+            fan_outs_complete: complete,
+            server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
+            server_cpu_nanoseconds_per_delivery: cpu
+                .filter(|_| counts.unique > 0)
+                .map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
+        }
+    }
+
     fn table(&self) -> Table {
         let mut table = Table::default();
         self.common.rows(&mut table);

@@ -7,10 +7,19 @@ pub(crate) mod idle;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::run::Run;
 use crate::server_process::ServerProcess;
 
 /// How long after the last send a message may still arrive.
-pub(crate) const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a run looks for duplicates after everything has arrived.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// A little ahead of now, so that every worker knows the plan before the first message is due.
+fn soon_ns(run: &Run) -> u64 {
+    run.plan.clock.now_ns() + 20_000_000
+}
 
 /// The server process of `--pid`.
 fn watched(pid: Option<u32>) -> Result<Option<ServerProcess>, Failure> {

@@ -2,12 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::PublishError;
 use crate::target::Target;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection used more recently than this is not checked before its next request.
+const IDLE_UNCHECKED: Duration = Duration::from_millis(500);
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A connection that is made again when it breaks.
@@ -15,6 +17,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) struct HttpPublisher {
     target: Target,
     stream: Option<TcpStream>,
+    used_at: Instant,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
@@ -39,7 +42,7 @@ impl HttpPublisher {
     /// Connects.
     pub(crate) fn connect(target: Target) -> Result<Self, PublishError> {
         let stream = Some(open(&target)?);
-        Ok(Self { target, stream, request: Vec::new(), answer: Vec::new() })
+        Ok(Self { target, stream, used_at: Instant::now(), request: Vec::new(), answer: Vec::new() })
     }
 
     /// Posts one message and waits for the answer.
@@ -52,7 +55,7 @@ impl HttpPublisher {
             "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: text/plain\r\nContent-Length: {len}\r\n\r\n"
         )?;
         self.request.extend_from_slice(payload);
-        let mut stream = match self.stream.take() {
+        let mut stream = match self.stream.take().filter(|stream| self.is_fresh(stream)) {
             Some(stream) => stream,
             None => open(&self.target)?,
         };
@@ -60,8 +63,20 @@ impl HttpPublisher {
         let (status, close) = read_answer(&mut stream, &mut self.answer)?;
         if !close {
             self.stream = Some(stream);
+            self.used_at = Instant::now();
         }
         if (200..300).contains(&status) { Ok(()) } else { Err(PublishError::Refused(status)) }
+    }
+
+    /// Whether a kept connection can take a request. Servers close those that were idle for a while, and a
+    /// request that meets such an end would be a message of unknown fate.
+    fn is_fresh(&self, stream: &TcpStream) -> bool {
+        if self.used_at.elapsed() < IDLE_UNCHECKED {
+            return true;
+        }
+        let quiet = stream.set_nonblocking(true).is_ok()
+            && stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        quiet && stream.set_nonblocking(false).is_ok()
     }
 }
 

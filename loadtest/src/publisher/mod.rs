@@ -26,8 +26,10 @@ pub(crate) enum Publisher {
 /// Why a message was not published.
 #[derive(Debug)]
 pub(crate) enum PublishError {
-    /// The server said no; nobody gets the message.
+    /// The server answered with this HTTP status; nobody gets the message.
     Refused(u16),
+    /// The server closed the WebSocket with this code before the message; nobody gets it.
+    Closed(u16),
     /// Nobody knows whether the server took the message.
     Unknown(io::Error),
 }
@@ -78,7 +80,7 @@ impl Publisher {
     }
 
     /// Publishes the whole job and returns what became of it.
-    pub(crate) fn run(mut self, job: &Job) -> Published {
+    pub(crate) fn run(&mut self, job: &Job) -> Published {
         let mut published = Published::default();
         let mut payload = Vec::new();
         for tick in 0..job.schedule.ticks() {
@@ -119,6 +121,7 @@ impl PublishError {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Refused(status) => format!("status_{status}"),
+            Self::Closed(code) => format!("closed_{code}"),
             Self::Unknown(error) => format!("{:?}", error.kind()).to_lowercase(),
         }
     }
@@ -128,6 +131,7 @@ impl fmt::Display for PublishError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(status) => write!(out, "refused with status {status}"),
+            Self::Closed(code) => write!(out, "closed by the server with code {code}"),
             Self::Unknown(error) => error.fmt(out),
         }
     }

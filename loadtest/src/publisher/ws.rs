@@ -54,7 +54,7 @@ impl WsPublisher {
     pub(crate) fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
         let code = self.closed.load(Ordering::Acquire);
         if code != OPEN {
-            return Err(PublishError::Refused(code));
+            return Err(PublishError::Closed(code));
         }
         self.frame.clear();
         frame::push_frame(&mut self.frame, Opcode::Text, payload, Some(mask()));

@@ -44,7 +44,10 @@ impl fmt::Display for ServeError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::Io { what, error } if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "{what}: address in use; stop the other server, choose another port, or use --share-port on both")
+                write!(
+                    f,
+                    "{what}: address in use; stop the other server, choose another port, or use --share-port on both"
+                )
             }
             Self::Io { what, error } => write!(f, "{what}: {error}"),
         }
@@ -124,8 +127,7 @@ impl Server {
         let nofile = limits::raise_nofile().map_err(|error| failed("read the open files limit", error))?;
         let nofile = usize::try_from(nofile.soft).unwrap_or(usize::MAX);
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let derived =
-            Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)?;
+        let derived = Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)?;
         for address in [settings.server.listen, settings.server.admin] {
             if address.port() != 0 && !(settings.server.share_port && address == settings.server.listen) {
                 probe_port(address).map_err(|error| failed(&format!("listen on {address}"), error))?;
@@ -251,7 +253,10 @@ impl Server {
         }
         let drained = self.wait_until(Instant::now() + length, |server| server.running == 0)?;
         if drained && self.running > 0 {
-            tracing::warn!(connections = self.services.connections_open(), "drain time is over; closing the rest");
+            tracing::warn!(
+                connections = self.services.connections_open(),
+                "drain time is over; closing the rest"
+            );
         }
         self.stop()
     }

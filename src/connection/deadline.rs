@@ -78,8 +78,15 @@ mod tests {
     use super::*;
     use crate::connection::outbox::Outbox;
 
-    const TICKS: TimeoutTicks =
-        TimeoutTicks { handshake: 100, keep_alive: 150, heartbeat: 250, pong: 90, write: 80, close: 50, linger: 20 };
+    const TICKS: TimeoutTicks = TimeoutTicks {
+        handshake: 100,
+        keep_alive: 150,
+        heartbeat: 250,
+        pong: 90,
+        write: 80,
+        close: 50,
+        linger: 20,
+    };
 
     #[test]
     fn the_nearest_timeout_wins() {

@@ -127,7 +127,8 @@ impl Outbox {
         let mut entries = self.queue.iter();
         let Some(first) = entries.next() else { return &[] };
         let first = first.bytes().get(self.sent_of_first..).unwrap_or_default();
-        let Some(second) = entries.next().filter(|next| first.len() + next.bytes().len() <= joined_max) else {
+        let Some(second) = entries.next().filter(|next| first.len() + next.bytes().len() <= joined_max)
+        else {
             return first;
         };
         joined.clear();

@@ -5,9 +5,7 @@
 use super::{Answer, Services, plain, refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::fanout::Draft;
-use crate::metrics::{RefuseReason, prometheus};
-use crate::sys::clock::monotonic_ms;
-use crate::sys::process;
+use crate::metrics::{self, RefuseReason, prometheus};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::http::uri::query_pairs;
@@ -33,7 +31,7 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
         "/healthz" | "/readyz" | "/metrics" if !read => {
             refusal(head, RefuseReason::MethodNotAllowed, "this path answers GET and HEAD", out)
         }
-        "/healthz" => match services.stuck_loop(monotonic_ms()) {
+        "/healthz" => match services.stuck_loop(metrics::now_ms()) {
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
         },
@@ -41,8 +39,7 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
         "/readyz" => text(head, 200, "ready\n", out),
         "/metrics" => {
             let mut body = String::new();
-            let resident = process::memory(None).ok().map(|memory| memory.rss_anon + memory.rss_file + memory.rss_shmem);
-            prometheus::render(&services.counters, resident, &mut body);
+            prometheus::render(&services.counters, metrics::resident_bytes(), &mut body);
             answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
@@ -57,11 +54,14 @@ fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &m
         Ok(name) => name,
         Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
     };
-    let binary = query_pairs(head.query())
-        .flatten()
-        .any(|(name, value)| name == "binary" && value == "1");
+    let binary = query_pairs(head.query()).flatten().any(|(name, value)| name == "binary" && value == "1");
     if body.len() > services.settings.limits.message_bytes_max {
-        return refusal(head, RefuseReason::TooLarge, "the message is larger than limits.message_bytes_max", out);
+        return refusal(
+            head,
+            RefuseReason::TooLarge,
+            "the message is larger than limits.message_bytes_max",
+            out,
+        );
     }
     // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
     if !binary && std::str::from_utf8(body).is_err() {

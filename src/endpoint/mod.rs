@@ -135,13 +135,7 @@ fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>)
 }
 
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
-pub fn write_refusal(
-    reason: RefuseReason,
-    text: &str,
-    keep_alive: bool,
-    head_only: bool,
-    out: &mut Vec<u8>,
-) {
+pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
     let headers: &[(&str, &str)] = match reason.status() {
         405 => &[("Allow", "GET, HEAD, POST")],
         // RFC 6455, 4.4: the refusal names the version that is understood.

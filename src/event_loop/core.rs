@@ -203,7 +203,11 @@ impl<S: Socket> Core<S> {
 
 fn timeout_ticks(services: &Services) -> TimeoutTicks {
     let ticks = |span: std::time::Duration| {
-        if span.is_zero() { 0 } else { (span.as_millis() as u64).div_ceil(TICK_MS).min(u64::from(Tick::MAX)) as Tick }
+        if span.is_zero() {
+            0
+        } else {
+            (span.as_millis() as u64).div_ceil(TICK_MS).min(u64::from(Tick::MAX)) as Tick
+        }
     };
     let timeouts = &services.settings.timeouts;
     TimeoutTicks {

@@ -129,7 +129,10 @@ impl<S: Socket> Core<S> {
         let limits = &self.services.settings.limits;
         let message_bytes_max =
             if dialect == Dialect::Echo { limits.echo_bytes_max } else { limits.message_bytes_max };
-        InboxLimits { message_bytes_max, fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX) }
+        InboxLimits {
+            message_bytes_max,
+            fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
+        }
     }
 
     /// Publishes a message of the plain dialect to the connection's first topic.
@@ -144,7 +147,11 @@ impl<S: Socket> Core<S> {
             return over.then_some(Stretch::Policy);
         }
         let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
-        match self.services.router.publish(&topic, Draft::encode(Some(origin), binary, payload), Some(self.index)) {
+        match self.services.router.publish(
+            &topic,
+            Draft::encode(Some(origin), binary, payload),
+            Some(self.index),
+        ) {
             Ok(_) => {
                 self.counters.publishes.add(1);
                 None
@@ -224,11 +231,9 @@ impl<S: Socket> Core<S> {
 fn peer_close(payload: &[u8]) -> Stretch {
     match parse_close(payload) {
         // RFC 6455, 5.5.1: the answer typically echoes the status code.
-        Ok(parsed) => Stretch::PeerClose {
-            code: parsed.map(|(code, _)| code),
-            reason: CloseReason::Normal,
-            text: "",
-        },
+        Ok(parsed) => {
+            Stretch::PeerClose { code: parsed.map(|(code, _)| code), reason: CloseReason::Normal, text: "" }
+        }
         Err(error) => Stretch::PeerClose {
             code: Some(error.close_code()),
             reason: CloseReason::of_close_code(error.close_code()),

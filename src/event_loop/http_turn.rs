@@ -150,7 +150,7 @@ impl<S: Socket> Core<S> {
                 self.send_own(key, &out, Asked::Yes);
                 self.after_answer(key, keep_alive)
             }
-            Answer::Upgrade(opening) => self.upgrade(key, opening, &mut out),
+            Answer::Upgrade(opening) => self.upgrade(key, opening, &out),
         };
         out.clear();
         if out.capacity() > super::core::SCRATCH_BYTES {
@@ -173,7 +173,7 @@ impl<S: Socket> Core<S> {
         Next::Go
     }
 
-    fn upgrade(&mut self, key: Key, opening: Opening, out: &mut Vec<u8>) -> Next {
+    fn upgrade(&mut self, key: Key, opening: Opening, out: &[u8]) -> Next {
         let now = self.now;
         // Joined before the answer is out: whoever has seen the 101 is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {

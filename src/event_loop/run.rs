@@ -171,7 +171,8 @@ impl Shell {
             None => TableMode::Shared,
         };
         let (acceptor, address) = Acceptor::new(address, options, capacity, poll.registry())?;
-        let core = Core::new(index, port, Arc::clone(&services)).map_err(|_| io::Error::other("the router serves no such loop"))?;
+        let core = Core::new(index, port, Arc::clone(&services))
+            .map_err(|_| io::Error::other("the router serves no such loop"))?;
         (events.0)(LoopEvent::Listening { index, address, table });
         Ok(Self {
             poll,
@@ -206,13 +207,14 @@ impl Shell {
     fn wait(&mut self) -> io::Result<()> {
         let now_ms = monotonic_ms();
         let mailbox = self.services.router.mailbox(self.index);
-        let sleep_ms = if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
-            Some(0)
-        } else {
-            let put_off = self.acceptor.put_off_until((now_ms / TICK_MS) as u32);
-            let put_off = put_off.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
-            [self.core.sleep_ms(now_ms), put_off].into_iter().flatten().min()
-        };
+        let sleep_ms =
+            if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
+                Some(0)
+            } else {
+                let put_off = self.acceptor.put_off_until((now_ms / TICK_MS) as u32);
+                let put_off = put_off.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
+                [self.core.sleep_ms(now_ms), put_off].into_iter().flatten().min()
+            };
         let health = &self.services.health[self.index];
         if sleep_ms != Some(0) {
             health.sleeps();
@@ -281,4 +283,3 @@ impl Drop for AbortOnPanic {
         std::process::abort();
     }
 }
-

@@ -2,8 +2,10 @@
 
 mod counters;
 pub mod names;
+mod process;
 pub mod prometheus;
 pub mod reasons;
 
 pub use counters::{Counter, LoopCounters};
+pub use process::{now_ms, resident_bytes};
 pub use reasons::{CloseReason, RefuseReason};

@@ -270,7 +270,9 @@ impl Server {
             self.control(index, Control::Stop);
         }
         let ended = |server: &Self| server.running == 0 && !server.admin_running;
-        self.wait_until(Instant::now() + STOP_TIME, ended)?;
+        let deadline = Instant::now() + STOP_TIME;
+        // A further signal asks for what is under way already.
+        while !self.wait_until(deadline, ended)? {}
         if !ended(&self) {
             return Err(failed("stop", io::Error::other("an event loop did not end within 5 s")));
         }

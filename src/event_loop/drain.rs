@@ -6,6 +6,9 @@ use crate::fanout::Key;
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
 
+/// Close frames of one tick at the least.
+const TOLD_PER_TICK_MIN: u64 = 16;
+
 /// How far the drain has come.
 #[derive(Debug)]
 pub(super) struct DrainState {
@@ -38,7 +41,9 @@ impl<S: Socket> Core<S> {
     pub fn drain_turn(&mut self) {
         let Some(state) = &mut self.draining else { return };
         let elapsed = u64::from(self.now - state.started) + 1;
-        let share = (state.total as u64 * elapsed).div_ceil(u64::from(state.spread.max(1)));
+        // A few connections are no storm: whoever is alone does not wait for the end of the drain time.
+        let least = elapsed * TOLD_PER_TICK_MIN;
+        let share = (state.total as u64 * elapsed).div_ceil(u64::from(state.spread.max(1))).max(least);
         let target = if elapsed >= u64::from(state.spread) { usize::MAX } else { share as usize };
         let Some(from) = state.next else { return };
         let count = target.saturating_sub(state.told);

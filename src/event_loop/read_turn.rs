@@ -13,8 +13,9 @@ use crate::transport::Socket;
 /// `recv` calls of one turn.
 const READS_PER_TURN: usize = 4;
 
-/// Bytes discarded while lingering before patience ends.
-const LINGER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes discarded while lingering before patience ends: what a peer may have on its way when its message is
+/// refused at the header, twice the largest one by default. Time ends it too.
+const LINGER_BYTES_MAX: usize = 32 << 20;
 
 impl<S: Socket> Core<S> {
     /// Reads until there is no more, the budget is spent, or the connection must not be read from.

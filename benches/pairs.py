@@ -68,7 +68,7 @@ import urllib.request
 SERVE = "{fantail} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops}"
 FLOOR = "{floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
 ACCEPT_FLOOR = "{accept_floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
-PUBLISH_ENV = {"FANTAIL_PUBLISH_TOPICS": '["*"]'}
+PUBLISH_ENV = {"FANTAIL_PUBLISH_TOPICS": "*"}
 CHUNKING_OFF = {"FANTAIL_FANOUT_CHUNK_DELIVERIES": "0"}
 
 READY = re.compile(r"fantail ready listen=(\S+) admin=(\S+) pid=(\d+)")

@@ -58,10 +58,7 @@ impl<S: Socket> Core<S> {
             bytes = bytes.get_mut(consumed..).unwrap_or_default();
             match stretch {
                 Stretch::More => {}
-                Stretch::Blocked => {
-                    self.blocked.push_back(key);
-                    return self.stash(key, bytes);
-                }
+                Stretch::Blocked => return self.stash(key, bytes),
                 Stretch::PeerClose { code, reason, text } => {
                     return self.on_peer_close(key, code, reason, text);
                 }
@@ -102,7 +99,7 @@ impl<S: Socket> Core<S> {
                     push_frame(out, if text { Opcode::Text } else { Opcode::Binary }, payload, None);
                     return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
                 }
-                match self.on_publish(key, !text, payload) {
+                match self.on_publish(key, !text, payload, false) {
                     None => Flow::Continue,
                     Some(end) => {
                         stretch = end;
@@ -135,8 +132,9 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Publishes a message of the plain dialect to the connection's first topic.
-    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8]) -> Option<Stretch> {
+    /// Publishes a message of the plain dialect to the connection's first topic. `listed`: the connection is
+    /// on the list of those who wait for room already.
+    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8], listed: bool) -> Option<Stretch> {
         let slot = self.slots.get(key)?;
         let topic = self.topics.topic(slot.connection.topic)?.clone();
         if !self.services.publish.allows(topic.name()) {
@@ -159,7 +157,10 @@ impl<S: Socket> Core<S> {
             Err(_) => {
                 self.counters.publishes_busy.add(1);
                 open_state(&mut slot.connection.session).blocked =
-                    Some(Blocked { payload: payload.into(), binary });
+                    Some(Blocked { payload: payload.into(), binary, listed: true });
+                if !listed {
+                    self.blocked.push_back(key);
+                }
                 Some(Stretch::Blocked)
             }
         }
@@ -173,22 +174,22 @@ impl<S: Socket> Core<S> {
         if open.is_empty() {
             slot.connection.session = None;
         }
-        match self.on_publish(key, blocked.binary, &blocked.payload) {
-            Some(Stretch::Blocked) => {
-                self.blocked.push_back(key);
-                false
-            }
-            _ => true,
-        }
+        let end = self.on_publish(key, blocked.binary, &blocked.payload, blocked.listed);
+        !matches!(end, Some(Stretch::Blocked))
     }
 
     /// Gives everybody who waits for room in a mailbox one more try.
     pub fn run_blocked(&mut self) {
         for _ in 0..self.blocked.len() {
             let Some(key) = self.blocked.pop_front() else { break };
-            let waits = self.slots.get(key).is_some_and(|slot| {
-                matches!(slot.connection.session.as_deref(), Some(Session::Open(open)) if open.blocked.is_some())
-            });
+            let Some(slot) = self.slots.get(key) else { continue };
+            let mut waits = false;
+            if let Some(Session::Open(open)) = slot.connection.session.as_deref_mut()
+                && let Some(blocked) = &mut open.blocked
+            {
+                blocked.listed = false;
+                waits = true;
+            }
             if waits {
                 self.read_turn(key, true);
             }

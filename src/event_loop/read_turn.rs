@@ -91,7 +91,9 @@ impl<S: Socket> Core<S> {
             }
             _ => {}
         }
+        // The stash may have ended in another publish that has to wait: what is in the kernel is behind it.
         self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::PAUSED))
+            && !self.is_blocked(key)
     }
 
     /// Hands on what has arrived, by phase.

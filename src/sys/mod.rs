@@ -8,6 +8,7 @@ compile_error!("Fantail needs Linux: epoll, close_range and procfs have no count
 
 pub mod clock;
 pub mod confine;
+pub mod counting_alloc;
 pub mod eventfd;
 pub mod limits;
 pub mod memory;

@@ -1,0 +1,149 @@
+//! What an idle connection costs, counted by the allocator: no allocation of its own, few bytes, and all of it
+//! given back. Drives the real loop core over streams that are always idle.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fantail::config::Settings;
+use fantail::connection::SLOT_ENTRY_BYTES;
+use fantail::endpoint::{Port, Services};
+use fantail::event_loop::PAGE_SLOTS;
+use fantail::event_loop::core::{Core, Readiness};
+use fantail::fanout::{Key, Router, RouterLimits, Wake};
+use fantail::sys::counting_alloc::CountingAllocator;
+use fantail::transport::Socket;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
+
+/// User memory of one idle, subscribed connection, everything counted.
+const BYTES_PER_CONNECTION_MAX: usize = 96;
+
+const HEAD: &[u8] =
+    b"GET /ws/news HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Whether every peer has ended its stream.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Where a stream is; as small as the descriptor it stands for, and with its niche.
+#[derive(Clone, Copy)]
+enum State {
+    HeadSent,
+    Idle,
+}
+
+/// A stream whose peer upgrades, says nothing more and takes everything.
+struct IdleSocket {
+    state: State,
+    _descriptor: [u8; 3],
+}
+
+impl Socket for IdleSocket {
+    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.state {
+            State::HeadSent => {
+                self.state = State::Idle;
+                into[..HEAD.len()].copy_from_slice(HEAD);
+                Ok(HEAD.len())
+            }
+            State::Idle if ENDED.load(Ordering::Relaxed) => Ok(0),
+            State::Idle => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self, _: usize) {}
+}
+
+fn turn(core: &mut Core<IdleSocket>) {
+    core.run_ready();
+    core.run_blocked();
+    core.drain_mailbox(|_| {});
+    core.sweep();
+    while core.has_work() {
+        core.run_ready();
+        core.fanout_turn();
+    }
+}
+
+/// Lets `count` more connections come, upgrade and be listed.
+fn open(core: &mut Core<IdleSocket>, services: &Services, keys: &mut Vec<Key>, count: usize) {
+    for at in 0..count {
+        assert!(services.connection_opened(Port::Client));
+        let key = core.on_accepted(IdleSocket { state: State::HeadSent, _descriptor: [0; 3] }, false);
+        core.on_event(key, Readiness { readable: true, writable: true, ..Readiness::default() });
+        keys.push(key);
+        if at % 512 == 511 {
+            turn(core);
+        }
+    }
+    turn(core);
+}
+
+fn measure() -> (usize, usize) {
+    (ALLOCATOR.live(), ALLOCATOR.bytes())
+}
+
+/// One test in this program, so that nothing else allocates meanwhile.
+#[test]
+fn an_idle_connection_owns_no_allocation_and_gives_everything_back() {
+    const _: () = assert!(SLOT_ENTRY_BYTES <= 64);
+    assert_eq!(size_of::<IdleSocket>(), size_of::<fantail::transport::Stream>());
+    let router = Arc::new(Router::new(2, RouterLimits::default(), Box::new(NoWake)).expect("two loops"));
+    let services =
+        Arc::new(Services::new(Settings::default(), router, 1, 100_000).expect("default patterns"));
+    let mut core = Core::new(0, Port::Client, Arc::clone(&services)).expect("loop 0 exists");
+    let mut keys = Vec::with_capacity(20_000);
+    // One round first: buffers that the loop keeps for good are not the connections'.
+    open(&mut core, &services, &mut keys, 1_024);
+    leave(&mut core, &mut keys);
+    let start = measure();
+    open(&mut core, &services, &mut keys, 10_000);
+    let at_10_000 = measure();
+    open(&mut core, &services, &mut keys, 10_000);
+    let at_20_000 = measure();
+    assert_eq!(services.counters_of(0).upgrades.value(), 21_024);
+    let subscribers = services.router.find("news").map(|topic| topic.subscribers());
+    assert_eq!(subscribers, Some(20_000));
+
+    // Lists are replaced when they grow; only pages are added.
+    let pages = 20_000usize.div_ceil(PAGE_SLOTS) - 10_000usize.div_ceil(PAGE_SLOTS);
+    assert_eq!(at_20_000.0 - at_10_000.0, pages, "allocations that came with 10,000 more connections");
+    for (from, to, count) in [(start, at_10_000, 10_000), (at_10_000, at_20_000, 10_000)] {
+        let each = (to.1 - from.1).div_ceil(count);
+        assert!(each <= BYTES_PER_CONNECTION_MAX, "{each} bytes a connection");
+    }
+
+    leave(&mut core, &mut keys);
+    assert_eq!(core.connections(), 0);
+    let end = measure();
+    let kept = end.1.saturating_sub(start.1);
+    assert!(kept <= 64 * 1024, "{kept} bytes kept after everybody left");
+    assert!(end.0 <= start.0 + 8, "{} allocations kept after everybody left", end.0 - start.0);
+}
+
+/// Everybody's stream ends.
+fn leave(core: &mut Core<IdleSocket>, keys: &mut Vec<Key>) {
+    ENDED.store(true, Ordering::Relaxed);
+    for key in keys.drain(..) {
+        core.on_event(
+            key,
+            Readiness { readable: true, error: true, read_closed: true, ..Readiness::default() },
+        );
+    }
+    turn(core);
+    ENDED.store(false, Ordering::Relaxed);
+}

@@ -1,0 +1,227 @@
+//! The shadow model: what every subscriber must have got, from what took which offset and who joined when.
+
+use std::collections::HashMap;
+
+use crate::net::Fault;
+use crate::peer::{Ending, Peer};
+use crate::world::{Checked, LOOPS, World};
+
+/// What one run did, to see that runs are worth something.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stats {
+    /// Messages that took an offset.
+    pub(crate) published: usize,
+    /// Messages that reached peers.
+    pub(crate) delivered: usize,
+    /// Messages that slow consumers missed.
+    pub(crate) dropped: u64,
+    /// Publishes that had to wait.
+    pub(crate) busy: u64,
+    /// How often the planted fault struck.
+    pub(crate) struck: usize,
+}
+
+/// One whole run.
+///
+/// # Errors
+/// What was wrong.
+pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
+    let mut world = World::new(seed, fault)?;
+    for phase in 0..3 {
+        let steps = 200 + world.rng.below(600);
+        for _ in 0..steps {
+            world.step(phase > 0)?;
+        }
+        at_rest(&mut world).map_err(|problem| format!("after phase {phase}: {problem}"))?;
+    }
+    if fault == Fault::LostWake {
+        world.wakes.lose(1);
+    }
+    world.probe()?;
+    at_rest(&mut world).map_err(|problem| format!("after the probe: {problem}"))?;
+    for at in 0..world.peers.len() {
+        let ending = world.rng.pick(&[Ending::Close, Ending::HalfClose, Ending::Reset, Ending::Drop]);
+        world.peers[at].leave(ending, &mut world.rng);
+    }
+    world.settle_until_empty()?;
+    all_given_back(&world)?;
+    let counters = (0..LOOPS).map(|index| world.services.counters_of(index));
+    Ok(Stats {
+        published: world.truth.iter().map(Vec::len).sum(),
+        delivered: world.peers.iter().map(|peer| peer.messages.len()).sum(),
+        dropped: counters.clone().map(|counters| counters.drops_newest.value()).sum(),
+        busy: counters.map(|counters| counters.publishes_busy.value()).sum(),
+        struck: world.hub.struck.get(),
+    })
+}
+
+fn at_rest(world: &mut World) -> Checked {
+    world.settle()?;
+    check_subscribers(world)?;
+    check_publishers(world)?;
+    for index in 0..LOOPS {
+        let backlog = world.services.counters_of(index).outbox_bytes.value();
+        if backlog != 0 {
+            return Err(format!("{backlog} bytes left in outboxes of loop {index}"));
+        }
+        check_mailbox(world, index)?;
+    }
+    Ok(())
+}
+
+fn check_mailbox(world: &World, index: usize) -> Checked {
+    let reserved = world.services.router.mailbox(index).map(fantail::fanout::Mailbox::reserved);
+    if reserved == Some((0, 0)) {
+        Ok(())
+    } else {
+        Err(format!("room of loop {index} not given back: {reserved:?}"))
+    }
+}
+
+fn all_given_back(world: &World) -> Checked {
+    for index in 0..LOOPS {
+        check_mailbox(world, index)?;
+        let backlog = world.services.counters_of(index).outbox_bytes.value();
+        let sleep = world.sleep_ms(index);
+        if backlog != 0 || sleep.is_some() {
+            return Err(format!("empty loop {index} has {backlog} bytes queued and sleeps for {sleep:?}"));
+        }
+    }
+    for at in 0..world.truth.len() {
+        let subscribers = world.services.router.find(&format!("t{at}")).map(|topic| topic.subscribers());
+        // The tap stays.
+        if subscribers != Some(1) {
+            return Err(format!("{subscribers:?} subscribers of t{at} at the end"));
+        }
+    }
+    match world.services.connections_open() {
+        0 => Ok(()),
+        open => Err(format!("{open} connections counted open at the end")),
+    }
+}
+
+/// Whether the peer is still there, for all anybody knows.
+fn stays(world: &World, peer: &Peer) -> Checked<bool> {
+    if let Some(misuse) = *peer.link.misuse.borrow() {
+        return Err(format!("peer {}: the server {misuse}", peer.link.id));
+    }
+    // A head that arrives too slowly is answered 408 where peers are not waited for.
+    if let Some(broken) = peer.broken.as_ref().filter(|text| !(world.impatient && text.contains(" 408 "))) {
+        return Err(format!("peer {} read {broken}", peer.link.id));
+    }
+    let pipe = peer.link.pipe.borrow();
+    let closed = pipe.closed || pipe.shut;
+    if closed && peer.left.is_none() && !world.impatient {
+        return Err(format!("peer {} was closed for nothing", peer.link.id));
+    }
+    Ok(!closed && peer.left.is_none())
+}
+
+/// Everybody got exactly what was published between joining and leaving; what is missing was counted.
+fn check_subscribers(world: &World) -> Checked {
+    let offsets: Vec<HashMap<&[u8], u64>> = world
+        .truth
+        .iter()
+        .map(|log| log.iter().map(|message| (message.payload.as_slice(), message.offset)).collect())
+        .collect();
+    let (mut missing, mut missing_at_most) = (0, 0);
+    for peer in &world.peers {
+        let stays = stays(world, peer)?;
+        let joined = peer.link.joined.borrow();
+        let Some(joined) = joined.as_ref() else {
+            if stays || !peer.messages.is_empty() {
+                return Err(format!("peer {} was never upgraded", peer.link.id));
+            }
+            continue;
+        };
+        if stays && !(peer.partial.is_empty() && peer.pongs == peer.pings) {
+            let (partial, pongs, pings) = (peer.partial.len(), peer.pongs, peer.pings);
+            return Err(format!(
+                "peer {}: {partial} bytes of a frame, {pongs} pongs of {pings}",
+                peer.link.id
+            ));
+        }
+        let mut got: Vec<Vec<u64>> = vec![Vec::new(); world.truth.len()];
+        for message in &peer.messages {
+            let (topic, offset) = place_of(message, &offsets)
+                .ok_or_else(|| format!("peer {} got what nobody published", peer.link.id))?;
+            got[topic].push(offset);
+        }
+        for (topic, first) in peer.topics.iter().zip(joined) {
+            let (least, most) = check_topic(world, peer, *topic, *first, &got[*topic])?;
+            missing += if stays { most } else { least };
+            missing_at_most += most;
+            got[*topic].clear();
+        }
+        if got.iter().any(|rest| !rest.is_empty()) {
+            return Err(format!("peer {} got messages of a topic it has not asked for", peer.link.id));
+        }
+    }
+    let dropped: u64 = (0..LOOPS).map(|index| world.services.counters_of(index).drops_newest.value()).sum();
+    if (missing..=missing_at_most).contains(&dropped) {
+        Ok(())
+    } else {
+        Err(format!("{dropped} messages counted as dropped, {missing} to {missing_at_most} are missing"))
+    }
+}
+
+/// Order, bounds and own messages on one topic; returns how many are missing at least and at most.
+fn check_topic(world: &World, peer: &Peer, topic: usize, first: u64, got: &[u64]) -> Checked<(u64, u64)> {
+    let id = peer.link.id;
+    if !got.is_sorted_by(|a, b| a < b) {
+        return Err(format!("peer {id} got t{topic} out of order or twice: {got:?}"));
+    }
+    if got.first().is_some_and(|offset| *offset < first) {
+        return Err(format!("peer {id} got t{topic} from before its join at {first}: {got:?}"));
+    }
+    let own = format!("{topic}:{id}:");
+    let mine = |payload: &[u8]| peer.no_echo && payload.starts_with(own.as_bytes());
+    let log = &world.truth[topic];
+    let expected = log.iter().filter(|message| message.offset >= first && !mine(&message.payload));
+    let last = got.last().copied().unwrap_or(0);
+    let (mut until_last, mut until_end) = (0, 0);
+    for message in expected {
+        until_end += 1;
+        until_last += u64::from(message.offset <= last);
+    }
+    let got_count = got.len() as u64;
+    if got_count > until_last {
+        return Err(format!("peer {id} got its own messages of t{topic}"));
+    }
+    Ok((until_last - got_count, until_end - got_count))
+}
+
+/// What a peer has sent went out once, in order, and completely unless its stream broke.
+fn check_publishers(world: &World) -> Checked {
+    let mut seen: HashMap<usize, usize> = HashMap::new();
+    for message in world.truth.iter().flatten() {
+        let Some((_, Some(id), number)) = parse(&message.payload) else { continue };
+        let next = seen.entry(id).or_default();
+        if number != *next {
+            return Err(format!("message {number} of peer {id} published where {next} is next"));
+        }
+        *next += 1;
+    }
+    for peer in &world.peers {
+        let broken = matches!(peer.left, Some(Ending::Reset | Ending::Drop)) || world.impatient;
+        let count = seen.get(&peer.link.id).copied().unwrap_or(0);
+        if count != peer.published && !broken {
+            let (id, sent, left) = (peer.link.id, peer.published, peer.left);
+            return Err(format!("{count} of {sent} messages of peer {id} published, left: {left:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn place_of(message: &[u8], offsets: &[HashMap<&[u8], u64>]) -> Option<(usize, u64)> {
+    let (topic, _, _) = parse(message)?;
+    Some((topic, *offsets.get(topic)?.get(message)?))
+}
+
+/// Topic, publisher and number of a payload.
+fn parse(payload: &[u8]) -> Option<(usize, Option<usize>, usize)> {
+    let mut parts = payload.splitn(4, |byte| *byte == b':').map(std::str::from_utf8);
+    let topic = parts.next()?.ok()?.parse().ok()?;
+    let publisher = parts.next()?.ok()?.parse().ok();
+    Some((topic, publisher, parts.next()?.ok()?.parse().ok()?))
+}

@@ -1,0 +1,320 @@
+//! The fake kernel: one link per connection with a bounded send queue, edges as epoll gives them, and the
+//! faults that a run may plant.
+//!
+//! What it promises is what Linux promises: an edge for every arrival, and an edge after a write that was
+//! refused or taken in part. Everything else is chance.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use fantail::event_loop::core::Readiness;
+use fantail::fanout::{Key, Router, Wake};
+use fantail::transport::Socket;
+
+use crate::rng::Rng;
+
+/// What a run plants to see that it is caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// One wake-up towards a sleeping loop is lost.
+    LostWake,
+    /// Now and then the bytes of a write reach the peer twice.
+    DoubledWrite,
+    /// Now and then the bytes of a write never reach the peer.
+    LostWrite,
+    /// Now and then an edge never comes.
+    LostEdge,
+}
+
+/// Wake-ups that loops are owed.
+pub(crate) struct Wakes {
+    owed: Vec<AtomicBool>,
+    /// Wake-ups to lose from now on.
+    lose: AtomicUsize,
+}
+
+impl Wakes {
+    /// None owed to any of `loops`.
+    pub(crate) fn new(loops: usize) -> Arc<Self> {
+        Arc::new(Self {
+            owed: (0..loops).map(|_| AtomicBool::new(false)).collect(),
+            lose: AtomicUsize::new(0),
+        })
+    }
+
+    /// Loses the next `count` wake-ups.
+    pub(crate) fn lose(&self, count: usize) {
+        self.lose.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether this loop's poll would return.
+    pub(crate) fn is_owed(&self, index: usize) -> bool {
+        self.owed[index].load(Ordering::Relaxed)
+    }
+
+    /// The poll has returned.
+    pub(crate) fn take(&self, index: usize) {
+        self.owed[index].store(false, Ordering::Relaxed);
+    }
+}
+
+/// What the router is given.
+pub(crate) struct Waker(pub(crate) Arc<Wakes>);
+
+impl Wake for Waker {
+    fn wake(&self, loop_index: usize) {
+        let lose = self.0.lose.load(Ordering::Relaxed);
+        if lose > 0 {
+            self.0.lose.store(lose - 1, Ordering::Relaxed);
+        } else {
+            self.0.owed[loop_index].store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What all links share.
+pub(crate) struct Hub {
+    /// Chance inside the kernel.
+    pub(crate) rng: RefCell<Rng>,
+    /// Links with an edge to report, per loop.
+    ready: RefCell<Vec<VecDeque<usize>>>,
+    /// The planted fault.
+    pub(crate) fault: Fault,
+    /// How often it struck.
+    pub(crate) struck: Cell<usize>,
+    /// Asked for offsets when a 101 goes out.
+    pub(crate) router: Arc<Router>,
+}
+
+impl Hub {
+    /// A kernel without links.
+    pub(crate) fn new(seed: u64, loops: usize, fault: Fault, router: Arc<Router>) -> Rc<Self> {
+        Rc::new(Self {
+            rng: RefCell::new(Rng::new(seed ^ 0x5EED)),
+            ready: RefCell::new(vec![VecDeque::new(); loops]),
+            fault,
+            struck: Cell::new(0),
+            router,
+        })
+    }
+
+    /// Links of a loop that have an edge to report.
+    pub(crate) fn take_ready(&self, index: usize) -> VecDeque<usize> {
+        std::mem::take(&mut self.ready.borrow_mut()[index])
+    }
+
+    /// Whether this loop's poll would return.
+    pub(crate) fn has_ready(&self, index: usize) -> bool {
+        !self.ready.borrow()[index].is_empty()
+    }
+
+    fn strikes(&self, fault: Fault, one_in: usize) -> bool {
+        let strikes = self.fault == fault && self.rng.borrow_mut().one_in(one_in);
+        self.struck.set(self.struck.get() + usize::from(strikes));
+        strikes
+    }
+}
+
+/// Both directions of one connection.
+pub(crate) struct Pipe {
+    /// On its way to the server.
+    pub(crate) to_server: VecDeque<u8>,
+    /// The peer ended its side.
+    pub(crate) fin: bool,
+    /// The send queue: taken by the kernel, not read by the peer.
+    pub(crate) to_peer: VecDeque<u8>,
+    /// Bytes the send queue holds.
+    pub(crate) capacity: usize,
+    /// A write was refused or cut: an edge is promised.
+    pub(crate) no_space: bool,
+    /// The server ended its side.
+    pub(crate) shut: bool,
+    /// The server closed.
+    pub(crate) closed: bool,
+    /// The stream is broken.
+    pub(crate) reset: bool,
+    /// The peer does not exist any more: what is written to it breaks the stream.
+    pub(crate) gone: bool,
+}
+
+/// One connection.
+pub(crate) struct Link {
+    /// Index among all links.
+    pub(crate) id: usize,
+    /// The loop that accepted it.
+    pub(crate) loop_index: usize,
+    /// Topics its head asks for.
+    pub(crate) topics: Vec<String>,
+    /// The first offset of each topic that is the subscriber's; set when the 101 goes out.
+    pub(crate) joined: RefCell<Option<Vec<u64>>>,
+    /// The server's name for it.
+    pub(crate) key: Cell<Option<Key>>,
+    /// The bytes.
+    pub(crate) pipe: RefCell<Pipe>,
+    /// What the server did and may not do.
+    pub(crate) misuse: RefCell<Option<&'static str>>,
+    hub: Rc<Hub>,
+}
+
+impl Link {
+    /// A fresh connection.
+    pub(crate) fn new(
+        id: usize,
+        loop_index: usize,
+        topics: Vec<String>,
+        capacity: usize,
+        hub: Rc<Hub>,
+    ) -> Rc<Self> {
+        let pipe = Pipe {
+            to_server: VecDeque::new(),
+            fin: false,
+            to_peer: VecDeque::new(),
+            capacity,
+            no_space: false,
+            shut: false,
+            closed: false,
+            reset: false,
+            gone: false,
+        };
+        Rc::new(Self {
+            id,
+            loop_index,
+            topics,
+            joined: RefCell::new(None),
+            key: Cell::new(None),
+            pipe: RefCell::new(pipe),
+            misuse: RefCell::new(None),
+            hub,
+        })
+    }
+
+    /// Something changed that epoll reports once.
+    pub(crate) fn edge(&self) {
+        let mut ready = self.hub.ready.borrow_mut();
+        let ready = &mut ready[self.loop_index];
+        if !ready.contains(&self.id) {
+            ready.push_back(self.id);
+        }
+    }
+
+    /// What an event says: the state now, whichever edge it is for.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let pipe = self.pipe.borrow();
+        Readiness {
+            readable: !pipe.to_server.is_empty() || pipe.fin || pipe.reset,
+            writable: pipe.to_peer.len() < pipe.capacity || pipe.reset,
+            read_closed: pipe.fin || pipe.reset,
+            error: pipe.reset,
+        }
+    }
+
+    /// Reports room in the send queue if that was promised; at a third of the queue, as TCP does.
+    pub(crate) fn report_space(&self) {
+        let mut pipe = self.pipe.borrow_mut();
+        let room = pipe.capacity - pipe.to_peer.len();
+        if pipe.no_space && room >= pipe.capacity.div_ceil(3) {
+            pipe.no_space = false;
+            drop(pipe);
+            if !self.hub.strikes(Fault::LostEdge, 8) {
+                self.edge();
+            }
+        }
+    }
+
+    fn note_upgrade(&self, bytes: &[u8]) {
+        if self.joined.borrow().is_none() && bytes.starts_with(b"HTTP/1.1 101") {
+            let next = |name: &String| self.hub.router.find(name).map_or(0, |topic| topic.next_offset());
+            *self.joined.borrow_mut() = Some(self.topics.iter().map(next).collect());
+        }
+    }
+}
+
+/// The server's end of a link.
+pub(crate) struct FakeSocket(pub(crate) Rc<Link>);
+
+impl Socket for FakeSocket {
+    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut pipe = self.0.pipe.borrow_mut();
+        if pipe.reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if pipe.to_server.is_empty() {
+            return if pipe.fin { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        let count = pipe.to_server.len().min(into.len());
+        for (to, from) in into.iter_mut().zip(pipe.to_server.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let link = &self.0;
+        link.note_upgrade(bytes);
+        let mut pipe = link.pipe.borrow_mut();
+        if bytes.is_empty() {
+            *link.misuse.borrow_mut() = Some("wrote nothing");
+        }
+        if pipe.shut {
+            *link.misuse.borrow_mut() = Some("wrote behind the end of stream");
+        }
+        if pipe.reset {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if pipe.gone {
+            // The answer to this write is a reset, seen by the next call.
+            pipe.reset = true;
+            drop(pipe);
+            link.edge();
+            return Ok(bytes.len());
+        }
+        let room = pipe.capacity - pipe.to_peer.len();
+        let (refuse, cut) = {
+            let mut rng = link.hub.rng.borrow_mut();
+            (rng.one_in(12), rng.one_in(6))
+        };
+        if room == 0 || refuse {
+            pipe.no_space = true;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut count = room.min(bytes.len());
+        if cut {
+            count = 1 + link.hub.rng.borrow_mut().below(count);
+        }
+        pipe.no_space |= count < bytes.len();
+        if !link.hub.strikes(Fault::LostWrite, 40) {
+            pipe.to_peer.extend(&bytes[..count]);
+        }
+        if link.hub.strikes(Fault::DoubledWrite, 40) {
+            pipe.to_peer.extend(&bytes[..count]);
+            pipe.capacity = pipe.capacity.max(pipe.to_peer.len());
+        }
+        Ok(count)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        let mut pipe = self.0.pipe.borrow_mut();
+        if pipe.reset {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        pipe.shut = true;
+        Ok(())
+    }
+}
+
+impl Drop for FakeSocket {
+    fn drop(&mut self) {
+        let mut pipe = self.0.pipe.borrow_mut();
+        pipe.closed = true;
+        if !pipe.to_server.is_empty() {
+            // Closing with unread input resets the connection, and the send queue is thrown away.
+            pipe.to_peer.clear();
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A client: sends its head and frames in pieces, reads at its own pace, and keeps what it was told.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
+
+use crate::net::Link;
+use crate::rng::Rng;
+
+/// How a peer leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// A close frame.
+    Close,
+    /// The end of its stream.
+    HalfClose,
+    /// A reset.
+    Reset,
+    /// Its process ends.
+    Drop,
+}
+
+/// One client.
+pub(crate) struct Peer {
+    /// Its connection.
+    pub(crate) link: Rc<Link>,
+    /// Topics by index; the first is the one it publishes to.
+    pub(crate) topics: Vec<usize>,
+    /// `?echo=0`.
+    pub(crate) no_echo: bool,
+    /// Bytes it reads at a time, at most.
+    pub(crate) speed: usize,
+    /// Messages it has written.
+    pub(crate) published: usize,
+    /// Pings it has written.
+    pub(crate) pings: usize,
+    /// How it leaves, once it does.
+    pub(crate) left: Option<Ending>,
+    /// Payloads of the data frames it got.
+    pub(crate) messages: Vec<Vec<u8>>,
+    /// Pongs it got.
+    pub(crate) pongs: usize,
+    /// Bytes of an unfinished head or frame.
+    pub(crate) partial: Vec<u8>,
+    /// What was wrong with what it read.
+    pub(crate) broken: Option<String>,
+    upgraded: bool,
+    closed: bool,
+    outgoing: VecDeque<u8>,
+    fin_wanted: bool,
+}
+
+impl Peer {
+    /// A client that begins with the head of its upgrade.
+    pub(crate) fn new(link: Rc<Link>, topics: Vec<usize>, no_echo: bool, speed: usize) -> Self {
+        let mut target = format!("/ws/{}?echo={}", link.topics[0], u8::from(!no_echo));
+        for name in &link.topics[1..] {
+            target.push_str(&format!("&topic={name}"));
+        }
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        Self {
+            link,
+            topics,
+            no_echo,
+            speed,
+            published: 0,
+            pings: 0,
+            left: None,
+            messages: Vec::new(),
+            pongs: 0,
+            partial: Vec::new(),
+            broken: None,
+            upgraded: false,
+            closed: false,
+            outgoing: head.into_bytes().into(),
+            fin_wanted: false,
+        }
+    }
+
+    /// Writes one message for its first topic.
+    pub(crate) fn publish(&mut self, rng: &mut Rng) {
+        let payload = payload(self.topics[0], Some(self.link.id), self.published, rng);
+        self.published += 1;
+        let opcode = if rng.one_in(2) { Opcode::Text } else { Opcode::Binary };
+        self.frame(opcode, &payload, rng);
+    }
+
+    /// Writes a ping, which the server has to answer.
+    pub(crate) fn ping(&mut self, rng: &mut Rng) {
+        self.pings += 1;
+        let payload = vec![b'p'; rng.below(126)];
+        self.frame(Opcode::Ping, &payload, rng);
+    }
+
+    fn frame(&mut self, opcode: Opcode, payload: &[u8], rng: &mut Rng) {
+        let mut bytes = Vec::new();
+        push_frame(&mut bytes, opcode, payload, Some((rng.next() as u32).to_ne_bytes()));
+        self.outgoing.extend(bytes);
+    }
+
+    /// Begins to leave.
+    pub(crate) fn leave(&mut self, ending: Ending, rng: &mut Rng) {
+        if self.left.is_some() {
+            return;
+        }
+        self.left = Some(ending);
+        match ending {
+            Ending::Close => self.frame(Opcode::Close, &[0x03, 0xE8], rng),
+            Ending::HalfClose => self.fin_wanted = true,
+            Ending::Reset | Ending::Drop => {
+                self.outgoing.clear();
+                let mut pipe = self.link.pipe.borrow_mut();
+                // A process that ends with unread input resets, too.
+                pipe.reset |= ending == Ending::Reset || !pipe.to_peer.is_empty();
+                pipe.to_peer.clear();
+                pipe.fin = true;
+                pipe.gone = true;
+                drop(pipe);
+                self.link.edge();
+            }
+        }
+    }
+
+    /// Lets up to `count` bytes arrive at the server. True if anything did.
+    pub(crate) fn send(&mut self, count: usize) -> bool {
+        let mut pipe = self.link.pipe.borrow_mut();
+        if pipe.closed || pipe.fin {
+            self.outgoing.clear();
+            return false;
+        }
+        let count = count.min(self.outgoing.len());
+        pipe.to_server.extend(self.outgoing.drain(..count));
+        let fin = self.fin_wanted && self.outgoing.is_empty();
+        pipe.fin |= fin;
+        drop(pipe);
+        if count > 0 || fin {
+            self.link.edge();
+        }
+        count > 0 || fin
+    }
+
+    /// Reads up to `count` bytes. True if anything was there.
+    pub(crate) fn read(&mut self, count: usize, rng: &mut Rng) -> bool {
+        let mut pipe = self.link.pipe.borrow_mut();
+        if pipe.gone {
+            return false;
+        }
+        let count = count.min(pipe.to_peer.len());
+        self.partial.extend(pipe.to_peer.drain(..count));
+        let ended = pipe.to_peer.is_empty() && (pipe.shut || pipe.closed);
+        drop(pipe);
+        if count > 0 {
+            if let Err(problem) = self.parse(rng) {
+                self.broken.get_or_insert(problem);
+            }
+            self.link.report_space();
+        }
+        // Whoever is told the end ends, too, after what it has still to say.
+        let ends = ended && !self.fin_wanted;
+        self.fin_wanted |= ended;
+        count > 0 || ends
+    }
+
+    fn parse(&mut self, rng: &mut Rng) -> Result<(), String> {
+        if !self.upgraded {
+            let Some(end) = self.partial.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+                return Ok(());
+            };
+            if !self.partial.starts_with(b"HTTP/1.1 101 ") {
+                return Err(format!("no upgrade: {}", String::from_utf8_lossy(&self.partial)));
+            }
+            self.partial.drain(..end + 4);
+            self.upgraded = true;
+        }
+        let mut bytes = std::mem::take(&mut self.partial);
+        let mut at = 0;
+        while let Some(header) =
+            decode_header(&bytes[at..], Sender::Server).map_err(|error| error.to_string())?
+        {
+            let from = at + header.header_len;
+            let to = from + header.payload_len as usize;
+            let Some(payload) = bytes.get(from..to) else { break };
+            if self.closed {
+                return Err("a frame behind the close frame".to_owned());
+            }
+            match header.opcode {
+                Opcode::Text | Opcode::Binary if header.fin => self.messages.push(payload.to_vec()),
+                Opcode::Pong => self.pongs += 1,
+                Opcode::Ping => self.frame(Opcode::Pong, payload, rng),
+                Opcode::Close => self.closed = true,
+                _ => return Err("a fragment".to_owned()),
+            }
+            at = to;
+        }
+        bytes.drain(..at);
+        self.partial = bytes;
+        Ok(())
+    }
+}
+
+/// A payload that says what it is: topic, publisher (`x` for the outside), number, and padding.
+pub(crate) fn payload(topic: usize, publisher: Option<usize>, number: usize, rng: &mut Rng) -> Vec<u8> {
+    let publisher = publisher.map_or("x".to_owned(), |id| id.to_string());
+    let mut text = format!("{topic}:{publisher}:{number}:").into_bytes();
+    let padding = match rng.below(20) {
+        0 => rng.below(20_000),
+        1..4 => rng.below(400),
+        _ => rng.below(24),
+    };
+    text.extend((0..padding).map(|at| b'a' + (at % 26) as u8));
+    text
+}

@@ -1,0 +1,383 @@
+//! Two client loops, a shared router, and chance: which peer does what, which loop turns, what time it is.
+//!
+//! A loop is turned only when its poll would return: an edge, a wake-up that is owed, its own sleep over. So
+//! a wake-up that nobody sent shows as a message that does not arrive.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fantail::config::Settings;
+use fantail::connection::TICK_MS;
+use fantail::endpoint::{Port, Services};
+use fantail::event_loop::core::{Core, Readiness};
+use fantail::fanout::entry::Entry;
+use fantail::fanout::{Draft, Key, MailboxLimits, Router, RouterLimits, Topic};
+
+use crate::net::{FakeSocket, Fault, Hub, Link, Waker, Wakes};
+use crate::peer::{Ending, Peer, payload};
+use crate::rng::Rng;
+
+/// Loops with clients.
+pub(crate) const LOOPS: usize = 2;
+
+/// The router's last loop: it subscribes to everything and so learns every message's offset.
+const TAP: usize = LOOPS;
+
+/// Steps in which everything has to come to rest.
+const SETTLE_STEPS: usize = 50_000;
+
+/// What an upgrade, a checkpoint or the end found wrong.
+pub(crate) type Checked<T = ()> = Result<T, String>;
+
+/// A message that took an offset.
+pub(crate) struct Truth {
+    /// Its offset.
+    pub(crate) offset: u64,
+    /// Its payload.
+    pub(crate) payload: Vec<u8>,
+}
+
+/// One loop and whether it sleeps.
+pub(crate) struct LoopSim {
+    /// The code under test.
+    pub(crate) core: Core<FakeSocket>,
+    /// When its poll returns by itself.
+    pub(crate) sleeps_until: Option<u64>,
+    accepts: Vec<Rc<Link>>,
+}
+
+/// Everything.
+pub(crate) struct World {
+    /// Chance outside the kernel.
+    pub(crate) rng: Rng,
+    /// The kernel.
+    pub(crate) hub: Rc<Hub>,
+    /// Shared by the loops.
+    pub(crate) services: Arc<Services>,
+    /// The loops.
+    pub(crate) loops: Vec<LoopSim>,
+    /// Every peer there ever was.
+    pub(crate) peers: Vec<Peer>,
+    /// What was published, per topic, in order.
+    pub(crate) truth: Vec<Vec<Truth>>,
+    /// Wake-ups.
+    pub(crate) wakes: Arc<Wakes>,
+    /// Whether peers may be closed for being slow.
+    pub(crate) impatient: bool,
+    topics: Vec<Arc<Topic>>,
+    links: Vec<Rc<Link>>,
+    now_ms: u64,
+    outside: usize,
+    peers_max: usize,
+}
+
+impl World {
+    /// A world whose shape is the seed's, too.
+    pub(crate) fn new(seed: u64, fault: Fault) -> Checked<Self> {
+        let mut rng = Rng::new(seed);
+        let impatient = fault == Fault::None && rng.one_in(5);
+        let settings = settings(&mut rng, impatient);
+        let wakes = Wakes::new(LOOPS + 1);
+        let mailbox = MailboxLimits {
+            bytes_max: rng.pick(&[600, 30_000, 64 << 20]),
+            entries_max: rng.pick(&[1, 2, 7, 65_536]),
+        };
+        let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+        let router = Router::new(LOOPS + 1, limits, Box::new(Waker(Arc::clone(&wakes))));
+        let router = Arc::new(router.map_err(|error| format!("router: {error:?}"))?);
+        let hub = Hub::new(seed, LOOPS, fault, Arc::clone(&router));
+        let services = Services::new(settings, Arc::clone(&router), LOOPS, 10_000);
+        let services = Arc::new(services.map_err(|error| format!("services: {error}"))?);
+        let mut topics = Vec::new();
+        for index in 0..1 + rng.below(4) {
+            let topic = router.topic(&format!("t{index}")).map_err(|error| format!("topic: {error:?}"))?;
+            let key = Key { slot: index as u32, generation: 0 };
+            router.join(&topic, TAP, index as u32, key).map_err(|error| format!("tap: {error:?}"))?;
+            topics.push(topic);
+        }
+        let mut loops = Vec::new();
+        for index in 0..LOOPS {
+            let core = Core::new(index, Port::Client, Arc::clone(&services))
+                .map_err(|error| format!("core: {error:?}"))?;
+            loops.push(LoopSim { core, sleeps_until: Some(0), accepts: Vec::new() });
+        }
+        let peers_max = if rng.one_in(12) { 400 } else { 2 + rng.below(36) };
+        Ok(Self {
+            truth: topics.iter().map(|_| Vec::new()).collect(),
+            rng,
+            hub,
+            services,
+            loops,
+            peers: Vec::new(),
+            wakes,
+            impatient,
+            topics,
+            links: Vec::new(),
+            now_ms: 0,
+            outside: 0,
+            peers_max,
+        })
+    }
+
+    /// One thing happens.
+    pub(crate) fn step(&mut self, leaving: bool) -> Checked {
+        match self.rng.below(32) {
+            0..3 => self.connect(),
+            3..9 => self.peer_writes(),
+            9..12 => self.with_peer(|peer, rng| {
+                let count = 1 + rng.below(3_000);
+                peer.send(count);
+            }),
+            12..18 => self.with_peer(|peer, rng| {
+                let count = 1 + rng.below(peer.speed);
+                peer.read(count, rng);
+            }),
+            18 => self.publish_outside()?,
+            19 => self.lie()?,
+            20 => {
+                let most = if self.impatient { 400 } else { 20 };
+                self.now_ms += self.rng.below(most) as u64;
+            }
+            21 if leaving && self.rng.one_in(3) => {
+                let ending = self.rng.pick(&[
+                    Ending::Close,
+                    Ending::Close,
+                    Ending::HalfClose,
+                    Ending::Reset,
+                    Ending::Drop,
+                ]);
+                self.with_peer(|peer, rng| peer.leave(ending, rng));
+            }
+            22 => self.with_peer(|peer, _| peer.link.report_space()),
+            _ => {
+                let index = self.rng.below(LOOPS);
+                if self.is_runnable(index) {
+                    self.turn(index)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody sends and reads and every loop turns until nothing is left to do.
+    pub(crate) fn settle(&mut self) -> Checked {
+        for _ in 0..SETTLE_STEPS {
+            let mut busy = false;
+            for peer in &mut self.peers {
+                busy |= peer.send(usize::MAX);
+                busy |= peer.read(usize::MAX, &mut self.rng);
+                peer.link.report_space();
+            }
+            for index in 0..LOOPS {
+                if self.is_runnable(index) {
+                    self.turn(index)?;
+                    busy = true;
+                }
+            }
+            let soon = |state: &LoopSim| state.sleeps_until.is_some_and(|until| until <= self.now_ms + 1);
+            if !busy {
+                if !self.loops.iter().any(soon) {
+                    return Ok(());
+                }
+                self.now_ms += 1;
+            }
+        }
+        Err("does not come to rest".to_owned())
+    }
+
+    /// Lets time pass, settling again and again, until every slot is free and nothing is due.
+    pub(crate) fn settle_until_empty(&mut self) -> Checked {
+        for _ in 0..600 {
+            self.settle()?;
+            // A deadline that somebody has left behind may wake the loop once more, and then none does.
+            if (0..LOOPS)
+                .all(|index| self.loops[index].core.connections() == 0 && self.sleep_ms(index).is_none())
+            {
+                return Ok(());
+            }
+            self.now_ms += TICK_MS;
+        }
+        let left: Vec<_> = self.loops.iter().map(|state| state.core.connections()).collect();
+        Err(format!("{left:?} slots are not given back"))
+    }
+
+    /// Publishes to every topic from outside, one after the other has been delivered.
+    pub(crate) fn probe(&mut self) -> Checked {
+        for topic in 0..self.topics.len() {
+            let payload = payload(topic, None, self.outside, &mut self.rng);
+            self.outside += 1;
+            if self
+                .services
+                .router
+                .publish(&self.topics[topic], Draft::encode(None, true, &payload), None)
+                .is_err()
+            {
+                return Err("no room in mailboxes at rest".to_owned());
+            }
+            self.drain_tap()?;
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the loop's poll would return.
+    pub(crate) fn is_runnable(&self, index: usize) -> bool {
+        let state = &self.loops[index];
+        state.sleeps_until.is_some_and(|until| until <= self.now_ms)
+            || self.wakes.is_owed(index)
+            || self.hub.has_ready(index)
+            || !state.accepts.is_empty()
+    }
+
+    /// Milliseconds until a loop's poll returns by itself.
+    pub(crate) fn sleep_ms(&self, index: usize) -> Option<u64> {
+        self.loops[index].core.sleep_ms(self.now_ms)
+    }
+
+    /// One round of a loop, in the order of its shell.
+    fn turn(&mut self, index: usize) -> Checked {
+        self.wakes.take(index);
+        let ready = self.hub.take_ready(index);
+        let state = &mut self.loops[index];
+        let core = &mut state.core;
+        core.set_now((self.now_ms / TICK_MS) as u32);
+        for id in ready {
+            let link = &self.links[id];
+            if let Some(key) = link.key.get() {
+                core.on_event(key, link.readiness());
+            }
+        }
+        for link in state.accepts.drain(..) {
+            let refused = !self.services.connection_opened(Port::Client);
+            let key = core.on_accepted(FakeSocket(Rc::clone(&link)), refused);
+            link.key.set(Some(key));
+            // Registering reports what is there already.
+            link.edge();
+        }
+        core.run_ready();
+        core.run_blocked();
+        core.drain_mailbox(|_| {});
+        core.sweep();
+        core.drain_turn();
+        core.fanout_turn();
+        let waits = self.services.router.mailbox(index).is_some_and(|mailbox| !mailbox.is_empty());
+        let sleep_ms = if waits { Some(0) } else { core.sleep_ms(self.now_ms) };
+        state.sleeps_until = sleep_ms.map(|sleep_ms| self.now_ms + sleep_ms);
+        self.drain_tap()
+    }
+
+    fn drain_tap(&mut self) -> Checked {
+        let Some(mailbox) = self.services.router.mailbox(TAP) else { return Err("no tap".to_owned()) };
+        let mut entries = Vec::new();
+        mailbox.drain(&mut entries);
+        for entry in entries {
+            let Entry::Deliver { local, message } = entry else { continue };
+            mailbox.release(1, message.frame_len() as u64);
+            let truth = &mut self.truth[local as usize];
+            let expected = truth.last().map_or(1, |last| last.offset + 1);
+            if message.offset() != expected {
+                return Err(format!("offset {} of t{local}, not {expected}", message.offset()));
+            }
+            truth.push(Truth { offset: expected, payload: message.payload().to_vec() });
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self) {
+        if self.peers.len() >= self.peers_max {
+            return;
+        }
+        let rng = &mut self.rng;
+        let mut topics: Vec<usize> = (0..self.topics.len()).collect();
+        for at in (1..topics.len()).rev() {
+            topics.swap(at, rng.below(at + 1));
+        }
+        topics.truncate(1 + rng.below(3));
+        let names = topics.iter().map(|index| format!("t{index}")).collect();
+        let capacity = rng.pick(&[64, 300, 2_000, 40_000]);
+        let (id, loop_index) = (self.links.len(), rng.below(LOOPS));
+        let link = Link::new(id, loop_index, names, capacity, Rc::clone(&self.hub));
+        let speed = rng.pick(&[5, 100, 5_000, 100_000]);
+        self.peers.push(Peer::new(Rc::clone(&link), topics, rng.one_in(3), speed));
+        self.links.push(Rc::clone(&link));
+        self.loops[loop_index].accepts.push(link);
+    }
+
+    fn peer_writes(&mut self) {
+        self.with_peer(|peer, rng| {
+            if peer.left.is_some() {
+                return;
+            }
+            for _ in 0..1 + if rng.one_in(6) { rng.below(12) } else { 0 } {
+                if rng.one_in(8) {
+                    peer.ping(rng);
+                } else {
+                    peer.publish(rng);
+                }
+            }
+            let count = if rng.one_in(2) { usize::MAX } else { 1 + rng.below(200) };
+            peer.send(count);
+        });
+    }
+
+    fn publish_outside(&mut self) -> Checked {
+        let topic = self.rng.below(self.topics.len());
+        let payload = payload(topic, None, self.outside, &mut self.rng);
+        self.outside += 1;
+        let draft = Draft::encode(None, true, &payload);
+        let published = self.services.router.publish(&self.topics[topic], draft, None);
+        let before = self.truth[topic].len() as u64;
+        self.drain_tap()?;
+        match published {
+            Ok(published) if published.offset != before + 1 => {
+                Err("a publish was told a wrong offset".to_owned())
+            }
+            Err(_) if self.truth[topic].len() as u64 != before => {
+                Err("a refused publish went out".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An event with nothing behind it, perhaps for a connection that is gone.
+    fn lie(&mut self) -> Checked {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        let link = &self.links[self.rng.below(self.links.len())];
+        if let Some(key) = link.key.get() {
+            let readiness = Readiness {
+                readable: self.rng.one_in(2),
+                writable: self.rng.one_in(2),
+                read_closed: self.rng.one_in(4),
+                error: false,
+            };
+            let state = &mut self.loops[link.loop_index];
+            state.core.on_event(key, readiness);
+            // The poll has returned for it, so the rest of the round follows.
+            state.sleeps_until = Some(self.now_ms);
+        }
+        self.drain_tap()
+    }
+
+    fn with_peer(&mut self, act: impl FnOnce(&mut Peer, &mut Rng)) {
+        if !self.peers.is_empty() {
+            let at = self.rng.below(self.peers.len());
+            act(&mut self.peers[at], &mut self.rng);
+        }
+    }
+}
+
+fn settings(rng: &mut Rng, impatient: bool) -> Settings {
+    let mut settings = Settings::default();
+    settings.publish.topics = vec!["*".to_owned()];
+    settings.outbox.messages_max = rng.pick(&[1, 3, 64, 60_000]);
+    settings.outbox.bytes_max = rng.pick(&[500, 20_000, 1 << 30]);
+    let timeouts = &mut settings.timeouts;
+    timeouts.heartbeat = Duration::from_millis(if impatient { 1_500 } else { 0 });
+    timeouts.pong = Duration::from_millis(if impatient { 900 } else { 0 });
+    timeouts.write = Duration::from_millis(if impatient { 1_200 } else { 0 });
+    timeouts.handshake = Duration::from_secs(if impatient { 2 } else { 0 });
+    settings
+}

@@ -1,0 +1,5 @@
+//! The server from outside: the real binary on free ports, raw sockets, a deadline on every wait.
+
+mod client;
+mod conformance;
+mod server;

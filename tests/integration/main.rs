@@ -2,5 +2,7 @@
 
 mod client;
 mod conformance;
+mod delivery;
 mod http;
+mod process;
 mod server;

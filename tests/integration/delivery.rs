@@ -15,11 +15,11 @@ fn number_of(payload: &str) -> usize {
     payload.get(..6).and_then(|text| text.parse().ok()).expect("a number")
 }
 
-/// A subscriber that does not read, with little room in its kernel.
+/// A subscriber that does not read, with little room in its kernel. Less than a loopback segment would make
+/// the kernel probe its window a few times a second instead of sending.
 fn stalled(server: &Server, path: &str) -> Peer {
-    let peer = server.connect();
-    set_buffers(&peer.stream, None, Some(4096)).expect("small buffers");
-    let mut peer = peer;
+    let mut peer = server.connect();
+    set_buffers(&peer.stream, None, Some(128 * 1024)).expect("small buffers");
     peer.upgrade(path);
     peer
 }
@@ -176,5 +176,6 @@ fn a_reset_peer_frees_its_slot() {
     drop(peer);
     server.await_metric("fantail_connections", "", |open| open == 0);
     assert_eq!(server.metric("fantail_closes_total", "peer_reset"), 1);
-    assert_eq!(server.publish("lobby", b"anybody?").text().contains("\"subscribers\":0"), true);
+    let answer = server.publish("lobby", b"anybody?").text();
+    assert!(answer.contains("\"subscribers\":0"), "{answer}");
 }

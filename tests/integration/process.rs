@@ -117,8 +117,8 @@ fn few_descriptors(refused: &[Refused]) {
         refuse_in_child(&mut command, refused);
     }
     let server = Server::spawn(command);
-    let tables = if refused.is_empty() { 2 } else { 1 };
-    let capacity = tables * (200 - 64);
+    // Of a table 64 descriptors are the server's, and 4 more for the second loop in a shared one.
+    let capacity = if refused.is_empty() { 2 * (200 - 64) } else { 200 - 64 - 4 };
     let mut inside = Vec::new();
     let mut turned_away = 0;
     for _ in 0..capacity + 50 {

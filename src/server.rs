@@ -17,6 +17,7 @@ use crate::endpoint::{Port, Services};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
 use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
 use crate::sys::socket::{ListenOptions, probe_port};
+use crate::sys::tables::split_table;
 use crate::sys::{limits, memory, signals};
 
 /// How long after the last request the allocator gives memory back: once, when a peak is over.
@@ -90,7 +91,7 @@ pub struct Server {
 /// It could not start, or a loop failed.
 pub fn run(settings: Settings) -> Result<(), ServeError> {
     let (events, received) = mpsc::channel();
-    let server = Server::start_with(settings, Tables::PerLoop, events.clone(), received)?;
+    let server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
     spawn("signals", move || {
         while let Ok(signal) = signals::wait() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -344,6 +345,19 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .stack_size(512 * 1024)
         .spawn(body)
         .map_err(|error| failed("start a thread", error))
+}
+
+/// Whether loops can have descriptor tables of their own here: a thread that ends at once tries it. Known
+/// before anything is derived, since loops that have to share a table must not count it once for each.
+fn tables_here() -> Result<Tables, ServeError> {
+    let trial = thread::Builder::new()
+        .name("table-trial".to_owned())
+        .spawn(|| split_table(&[]))
+        .map_err(|error| failed("start a thread", error))?;
+    match trial.join() {
+        Ok(mode) if mode.is_split() => Ok(Tables::PerLoop),
+        _ => Ok(Tables::Shared),
+    }
 }
 
 /// Waits until a peak is over, then lets the allocator give back what nobody uses.

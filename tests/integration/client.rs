@@ -1,0 +1,206 @@
+//! A raw peer: bytes out, answers and frames in, each with a deadline.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
+
+use crate::server::dial;
+
+/// The key of RFC 6455, 1.3, and the accept value it calls for.
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// One TCP connection to a server.
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
+    host: SocketAddr,
+    held: Vec<u8>,
+}
+
+/// One HTTP response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// One frame of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) opcode: Opcode,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("UTF-8")
+    }
+}
+
+impl Frame {
+    /// The close code; 1005 stands for an empty close frame, as in RFC 6455, 7.1.5.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        match (self.opcode, self.payload.as_slice()) {
+            (Opcode::Close, [high, low, ..]) => Some(u16::from_be_bytes([*high, *low])),
+            (Opcode::Close, []) => Some(1005),
+            _ => None,
+        }
+    }
+}
+
+/// The upgrade request for a path.
+pub(crate) fn upgrade_request(host: SocketAddr, path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+}
+
+/// A masked frame, as a client sends it.
+pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_frame(&mut out, opcode, payload, Some([0x37, 0xfa, 0x21, 0x3d]));
+    out
+}
+
+impl Peer {
+    pub(crate) fn connect(to: SocketAddr) -> Self {
+        Self { stream: dial(to), host: to, held: Vec::new() }
+    }
+
+    /// Sends all bytes.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    /// Sends what the peer may have stopped to take.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub(crate) fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        self.send(&frame(opcode, payload));
+    }
+
+    /// Asks for an upgrade and gives the answer.
+    pub(crate) fn ask_upgrade(&mut self, path: &str, more: &str) -> Answer {
+        self.send(upgrade_request(self.host, path, more).as_bytes());
+        self.answer()
+    }
+
+    /// Upgrades, which must work.
+    pub(crate) fn upgrade(&mut self, path: &str) {
+        let answer = self.ask_upgrade(path, "");
+        assert_upgraded(&answer);
+    }
+
+    /// The next response.
+    pub(crate) fn answer(&mut self) -> Answer {
+        self.answer_to(false)
+    }
+
+    /// The next response; to a `HEAD` it has no body, whatever its length says.
+    pub(crate) fn answer_to(&mut self, head_only: bool) -> Answer {
+        let end = loop {
+            if let Some(at) = self.held.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            let came = self.read_more();
+            assert!(came, "the server ended the stream before a response; held {:?}", lossy(&self.held));
+        };
+        let head = String::from_utf8(self.held.drain(..end).collect()).expect("a head is text");
+        let status = head.get(9..12).and_then(|text| text.parse().ok()).expect("a status");
+        assert!(head.starts_with("HTTP/1.1 "), "{head:?}");
+        let mut answer = Answer { status, head, body: Vec::new() };
+        if !head_only && status >= 200 {
+            let length: usize =
+                answer.field("content-length").and_then(|text| text.parse().ok()).expect("a length");
+            while self.held.len() < length {
+                assert!(self.read_more(), "the server ended the stream inside a body");
+            }
+            answer.body = self.held.drain(..length).collect();
+        }
+        answer
+    }
+
+    /// The next frame; `None` at the end of the stream.
+    pub(crate) fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(header) = decode_header(&self.held, Sender::Server).expect("the server's frames are legal")
+            {
+                let start = header.header_len as usize;
+                let end = start + header.payload_len as usize;
+                while self.held.len() < end {
+                    assert!(self.read_more(), "the server ended the stream inside a frame");
+                }
+                let payload = self.held.get(start..end).expect("arrived").to_vec();
+                self.held.drain(..end);
+                assert!(header.fin, "the server never fragments");
+                return Some(Frame { opcode: header.opcode, payload });
+            }
+            if !self.read_more() {
+                return None;
+            }
+        }
+    }
+
+    /// The next frame, which must come.
+    pub(crate) fn frame(&mut self) -> Frame {
+        self.next_frame().expect("a frame before the end of the stream")
+    }
+
+    /// The next frame's payload, which must be text.
+    pub(crate) fn text(&mut self) -> String {
+        let frame = self.frame();
+        assert_eq!(frame.opcode, Opcode::Text, "{frame:?}");
+        String::from_utf8(frame.payload).expect("UTF-8")
+    }
+
+    /// Proves that the connection lives and that everything before was taken.
+    pub(crate) fn ping_pong(&mut self) {
+        self.send_frame(Opcode::Ping, b"there?");
+        let frame = self.frame();
+        assert_eq!((frame.opcode, frame.payload.as_slice()), (Opcode::Pong, &b"there?"[..]));
+    }
+
+    /// Waits for the end of the stream; nothing else may come.
+    pub(crate) fn expect_end(&mut self) {
+        assert!(!self.read_more(), "more came: {:?}", lossy(&self.held));
+        assert!(self.held.is_empty(), "left over: {:?}", lossy(&self.held));
+    }
+
+    /// Reads what is there; `false` at the end of the stream, by reset too.
+    fn read_more(&mut self) -> bool {
+        let mut some = vec![0; 64 * 1024];
+        match self.stream.read(&mut some) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.held.extend_from_slice(some.get(..count).expect("read"));
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("no answer: {error}; held {:?}", lossy(&self.held)),
+        }
+    }
+}
+
+/// An answer that must be a correct 101.
+pub(crate) fn assert_upgraded(answer: &Answer) {
+    assert_eq!(answer.status, 101, "{answer:?}");
+    assert_eq!(answer.field("sec-websocket-accept"), Some(ACCEPT));
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.get(..bytes.len().min(400)).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,8 @@
+//! The server from outside: the real binary on free ports, raw sockets, a deadline on every wait.
+
+mod client;
+mod conformance;
+mod delivery;
+mod http;
+mod process;
+mod server;

@@ -1,0 +1,196 @@
+//! The process: ports, limits, descriptor tables, drain and stop, configuration errors.
+
+use std::path::Path;
+
+use fantail::sys::confine::{Refused, lower_nofile_in_child, refuse_in_child};
+use fantail::sys::limits::raise_nofile;
+use fantail::wire::frame::Opcode;
+
+use crate::client::Peer;
+use crate::server::{Server, command, fails, on_free_ports, wait_for};
+
+#[test]
+fn a_drain_tells_everybody_and_ends_well() {
+    let mut server = Server::start(&["--loops", "2"], &[("FANTAIL_DRAIN_SECONDS", "0.5")]);
+    let mut peers: Vec<Peer> = (0..10).map(|_| server.websocket("/ws")).collect();
+    server.terminate();
+    for peer in &mut peers {
+        assert_eq!(peer.frame().close_code(), Some(1001));
+    }
+    // Nobody has answered yet, so the server is still there and says that it is leaving.
+    assert_eq!(server.get("/readyz").status, 503);
+    assert_eq!(server.get("/healthz").status, 200);
+    for peer in &mut peers {
+        peer.send_frame(Opcode::Close, &1001_u16.to_be_bytes());
+        peer.expect_end();
+    }
+    drop(peers);
+    assert_eq!(server.await_exit().code(), Some(0));
+}
+
+#[test]
+fn before_the_drain_it_is_not_ready_but_serves() {
+    let mut server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
+    let mut early = server.websocket("/echo");
+    server.terminate();
+    wait_for("not ready", || server.get("/readyz").status == 503);
+    let mut late = server.websocket("/echo");
+    for peer in [&mut early, &mut late] {
+        peer.send_frame(Opcode::Text, b"still");
+        assert_eq!(peer.text(), "still");
+    }
+    // The second signal does not wait for the delay; the patience of the test is shorter than it.
+    server.terminate();
+    assert_eq!(server.await_exit().code(), Some(0));
+    assert_eq!(early.next_frame(), None);
+}
+
+#[test]
+fn a_second_server_on_the_port_is_told_so() {
+    let first = Server::start(&[], &[]);
+    let port = first.listen.to_string();
+    let (code, said) = fails(command(&["--listen", &port, "--admin", "127.0.0.1:0"], &[]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("address in use") && said.contains(&port), "{said}");
+    let admin = first.admin.to_string();
+    let (code, said) = fails(command(&["--listen", "127.0.0.1:0", "--admin", &admin], &[]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("address in use") && said.contains(&admin), "{said}");
+}
+
+#[test]
+fn two_servers_can_agree_to_share_a_port() {
+    let first = Server::start(&["--share-port"], &[]);
+    let port = first.listen.to_string();
+    let second = Server::spawn(command(&["--share-port", "--listen", &port, "--admin", "127.0.0.1:0"], &[]));
+    assert_eq!(first.listen, second.listen);
+    assert_ne!(first.admin, second.admin);
+    // The kernel deals connections out; each of the two gets some soon.
+    let mut peers = Vec::new();
+    wait_for("both to have a connection", || {
+        peers.push(first.websocket("/ws"));
+        [&first, &second].iter().all(|server| server.metric("fantail_connections", "") > 0)
+    });
+}
+
+#[test]
+fn one_connection_too_many_is_answered_503() {
+    let server = Server::start(&["--loops", "2", "--connections-max", "3"], &[]);
+    let mut peers: Vec<Peer> = (0..3).map(|_| server.websocket("/echo")).collect();
+    let mut fourth = server.connect();
+    let answer = fourth.ask_upgrade("/echo", "");
+    assert_eq!(answer.status, 503);
+    assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    fourth.expect_end();
+    drop(fourth);
+    drop(peers.pop());
+    wait_for("the place to be free", || {
+        let mut next = server.connect();
+        let admitted = next.ask_upgrade("/echo", "").status == 101;
+        if admitted {
+            peers.push(next);
+        }
+        admitted
+    });
+    for peer in &mut peers {
+        peer.send_frame(Opcode::Text, b"in");
+        assert_eq!(peer.text(), "in");
+    }
+}
+
+#[test]
+fn few_descriptors_are_filled_and_then_refused() {
+    few_descriptors(&[]);
+}
+
+#[test]
+fn few_descriptors_in_a_shared_table_are_filled_and_then_refused() {
+    few_descriptors(&[Refused::CloseRange, Refused::Unshare]);
+}
+
+/// Everybody gets an answer, 101 or 503, however many there are; nobody hangs.
+fn few_descriptors(refused: &[Refused]) {
+    raise_nofile().expect("a limit");
+    let mut command = on_free_ports(&["--loops", "2"], &[]);
+    lower_nofile_in_child(&mut command, 200, 200);
+    if !refused.is_empty() {
+        refuse_in_child(&mut command, refused);
+    }
+    let server = Server::spawn(command);
+    // Of a table 64 descriptors are the server's, and 4 more for the second loop in a shared one.
+    let capacity = if refused.is_empty() { 2 * (200 - 64) } else { 200 - 64 - 4 };
+    let mut inside = Vec::new();
+    let mut turned_away = 0;
+    for _ in 0..capacity + 50 {
+        let mut peer = server.connect();
+        match peer.ask_upgrade("/echo", "").status {
+            101 => inside.push(peer),
+            503 => turned_away += 1,
+            status => panic!("answered {status}"),
+        }
+    }
+    assert!(inside.len() <= capacity + 10 && inside.len() * 10 >= capacity * 9, "{} inside", inside.len());
+    assert!(turned_away > 0);
+    assert_eq!(server.metric("fantail_accept_errors_total", ""), 0, "descriptors are counted before accept");
+    for peer in &mut inside {
+        peer.send_frame(Opcode::Text, b"in");
+        assert_eq!(peer.text(), "in");
+    }
+    // Room comes back.
+    drop(inside);
+    server.await_metric("fantail_connections", "", |open| open == 0);
+    server.websocket("/echo");
+}
+
+#[test]
+fn the_log_says_how_tables_were_made() {
+    table_mode(&[], "split (close_range)");
+    table_mode(&[Refused::CloseRange], "split (unshare)");
+    table_mode(&[Refused::CloseRange, Refused::Unshare], "shared");
+}
+
+fn table_mode(refused: &[Refused], mode: &str) {
+    let mut command = on_free_ports(&["--loops", "2"], &[]);
+    if !refused.is_empty() {
+        refuse_in_child(&mut command, refused);
+    }
+    let mut server = Server::spawn(command);
+    let line = server.await_log("listening on");
+    assert!(line.contains(mode), "{mode}: {line}");
+    let mut peers: Vec<Peer> = (0..8).map(|_| server.websocket("/echo")).collect();
+    for peer in &mut peers {
+        peer.send_frame(Opcode::Text, mode.as_bytes());
+        assert_eq!(peer.text(), mode);
+    }
+    // The end of a connection reaches its peer: no other table holds a copy of it.
+    for peer in &mut peers {
+        peer.send_frame(Opcode::Close, &1000_u16.to_be_bytes());
+        assert_eq!(peer.frame().close_code(), Some(1000));
+        peer.expect_end();
+    }
+    drop(peers);
+    server.terminate();
+    assert_eq!(server.await_exit().code(), Some(0), "{mode}");
+    assert!(std::net::TcpStream::connect(server.listen).is_err(), "{mode}: somebody still listens");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_a_suggestion() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unknown-key-{}.toml", std::process::id()));
+    std::fs::write(&file, "[timeouts]\nheartbeat_second = 3\n").expect("a file");
+    let path = file.to_str().expect("UTF-8");
+    let (code, said) = fails(on_free_ports(&["--config", path], &[]));
+    std::fs::remove_file(&file).expect("still there");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains(&format!("{path}:2")) && said.contains("heartbeat_seconds"), "{said}");
+}
+
+#[test]
+fn values_that_do_not_fit_are_refused_where_they_stand() {
+    let (code, said) = fails(on_free_ports(&[], &[("FANTAIL_OUTBOX_MESSAGES_MAX", "many")]));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("FANTAIL_OUTBOX_MESSAGES_MAX"), "{said}");
+    let (code, said) = fails(command(&["--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"], &[]));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--admin") && said.contains("loopback"), "{said}");
+}

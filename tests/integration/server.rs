@@ -1,0 +1,210 @@
+//! One running server as a test sees it: the real binary, on free ports, killed when dropped.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Answer, Peer};
+
+/// What anything may take before a test gives up on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server process.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    log: Receiver<String>,
+}
+
+/// The command that starts a server; only the variables given here configure it.
+pub(crate) fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fantail"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FANTAIL_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).envs(environment.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The command on free ports.
+pub(crate) fn on_free_ports(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut all = vec!["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    all.extend_from_slice(arguments);
+    command(&all, environment)
+}
+
+impl Server {
+    /// Starts one with flags and variables.
+    pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn(on_free_ports(arguments, environment))
+    }
+
+    /// Starts a prepared command and waits for its ready line.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
+        let log = lines(child.stderr.take().expect("piped"));
+        let out = lines(child.stdout.take().expect("piped"));
+        let ready = out.recv_timeout(PATIENCE);
+        let Ok(ready) = ready else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("no ready line; log: {:?}", log.iter().collect::<Vec<_>>());
+        };
+        let address = |name: &str| -> SocketAddr {
+            let field = ready.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            field.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {name} in {ready:?}"))
+        };
+        assert!(ready.starts_with("fantail ready "), "{ready:?}");
+        let (listen, admin) = (address("listen"), address("admin"));
+        Self { child, listen, admin, log }
+    }
+
+    /// A connection to the client port.
+    pub(crate) fn connect(&self) -> Peer {
+        Peer::connect(self.listen)
+    }
+
+    /// A connection to the admin port.
+    pub(crate) fn connect_admin(&self) -> Peer {
+        Peer::connect(self.admin)
+    }
+
+    /// An upgraded connection to `path`.
+    pub(crate) fn websocket(&self, path: &str) -> Peer {
+        let mut peer = self.connect();
+        peer.upgrade(path);
+        peer
+    }
+
+    /// Publishes through the admin port.
+    pub(crate) fn publish(&self, path: &str, body: &[u8]) -> Answer {
+        let mut admin = self.connect_admin();
+        let head = format!(
+            "POST /publish/{path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+            self.admin,
+            body.len()
+        );
+        admin.send(head.as_bytes());
+        admin.send(body);
+        admin.answer()
+    }
+
+    /// `GET` of the admin port.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        let mut admin = self.connect_admin();
+        admin.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.admin).as_bytes());
+        admin.answer()
+    }
+
+    /// The sum over a metric's samples whose labels contain `label`; the admin loop's are left out.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
+        let text = self.get("/metrics").text();
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(label)
+                && !line.contains("loop=\"admin\"")
+        });
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Waits until a metric is as wanted.
+    pub(crate) fn await_metric(&self, name: &str, label: &str, wanted: impl Fn(u64) -> bool) -> u64 {
+        let mut last = 0;
+        wait_for(&format!("{name} {label}"), || {
+            last = self.metric(name, label);
+            wanted(last)
+        });
+        last
+    }
+
+    /// Waits for a line of the log that contains `part`.
+    pub(crate) fn await_log(&self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if line.contains(part) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no {part:?} in the log: {seen:#?}");
+    }
+
+    /// Asks it to end, as an operator does.
+    pub(crate) fn terminate(&self) {
+        // The shell's own `kill` is everywhere, and the test needs no system call of its own.
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    }
+
+    /// Waits for the process to end.
+    pub(crate) fn await_exit(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the process to end", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("just waited for")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command that is to end by itself: its exit code and what it said on standard error.
+pub(crate) fn fails(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.spawn().expect("the binary starts");
+    let log = lines(child.stderr.take().expect("piped"));
+    let mut status = None;
+    let deadline = Instant::now() + PATIENCE;
+    while status.is_none() && Instant::now() < deadline {
+        status = child.try_wait().expect("a child");
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let said: Vec<String> = log.iter().collect();
+    (status.expect("it ends by itself").code(), said.join("\n"))
+}
+
+/// Waits for a condition, looking again every few milliseconds.
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Connects or says why not, within the patience of a test.
+pub(crate) fn dial(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                // Read on: a full pipe would block the server.
+                continue;
+            }
+        }
+    });
+    receiver
+}

@@ -10,8 +10,6 @@ section! {
         "messages_max" => messages_max: usize as Count = 64,
         /// Most bytes waiting for one connection; a single larger message may still wait alone.
         "bytes_max" => bytes_max: usize as Bytes = 256 << 10,
-        /// Most bytes waiting for all connections together; a message that many wait for counts once.
-        "bytes_total" => bytes_total: usize as Bytes = 256 << 20,
     }
 }
 
@@ -19,11 +17,5 @@ impl Outbox {
     fn check_values(&self, check: &mut Checker<'_>) {
         check.within("messages_max", self.messages_max, 1..=65_535);
         check.within("bytes_max", self.bytes_max, 1..=1 << 30);
-        if self.bytes_total < self.bytes_max {
-            check.report(
-                "bytes_total",
-                format!("expects at least outbox.bytes_max = {}, got {}", self.bytes_max, self.bytes_total),
-            );
-        }
     }
 }

@@ -137,7 +137,8 @@ impl Peer {
     /// The next frame; `None` at the end of the stream.
     pub(crate) fn next_frame(&mut self) -> Option<Frame> {
         loop {
-            if let Some(header) = decode_header(&self.held, Sender::Server).expect("the server's frames are legal")
+            if let Some(header) =
+                decode_header(&self.held, Sender::Server).expect("the server's frames are legal")
             {
                 let start = header.header_len as usize;
                 let end = start + header.payload_len as usize;

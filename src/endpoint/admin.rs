@@ -2,7 +2,7 @@
 //!
 //! Every request passes the guard first, because a browser on the operator's machine can reach loopback.
 
-use super::{Answer, Services, plain, refusal};
+use super::{Answer, Services, method_refusal, plain, refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::fanout::Draft;
 use crate::metrics::{self, RefuseReason, prometheus};
@@ -28,9 +28,7 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
     }
     let read = matches!(head.method, "GET" | "HEAD");
     match head.path() {
-        "/healthz" | "/readyz" | "/metrics" if !read => {
-            refusal(head, RefuseReason::MethodNotAllowed, "this path answers GET and HEAD", out)
-        }
+        "/healthz" | "/readyz" | "/metrics" if !read => method_refusal(head, "GET, HEAD", out),
         "/healthz" => match services.stuck_loop(metrics::now_ms()) {
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
@@ -48,7 +46,7 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
 
 fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
     if head.method != "POST" {
-        return refusal(head, RefuseReason::MethodNotAllowed, "this path answers POST", out);
+        return method_refusal(head, "POST", out);
     }
     let name = match plain::topic_name(raw) {
         Ok(name) => name,

@@ -109,7 +109,7 @@ fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
 
 fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {
     if !matches!(head.method, "GET" | "HEAD") {
-        return refusal(head, RefuseReason::MethodNotAllowed, "this path answers GET and HEAD", out);
+        return method_refusal(head, "GET, HEAD", out);
     }
     Response {
         status: 200,
@@ -124,8 +124,25 @@ fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {
 }
 
 fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -> Answer {
+    if error.status() == RefuseReason::MethodNotAllowed.status() {
+        return method_refusal(head, "GET", out);
+    }
     let reason = RefuseReason::of_head_status(error.status());
     refusal(head, reason, error.reason(), out)
+}
+
+/// Answers 405 with the methods this path does answer (RFC 9110, 15.5.6).
+fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
+    Response {
+        status: RefuseReason::MethodNotAllowed.status(),
+        content_type: "text/plain; charset=utf-8",
+        headers: &[("Allow", allow)],
+        body: format!("this path answers {allow}\n").as_bytes(),
+        keep_alive: head.keep_alive,
+        head_only: head.method == "HEAD",
+    }
+    .write_into(out);
+    Answer::Done { keep_alive: head.keep_alive, refused: Some(RefuseReason::MethodNotAllowed) }
 }
 
 /// Answers a refusal that leaves the connection as it is.
@@ -137,7 +154,6 @@ fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>)
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
 pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
     let headers: &[(&str, &str)] = match reason.status() {
-        405 => &[("Allow", "GET, HEAD, POST")],
         // RFC 6455, 4.4: the refusal names the version that is understood.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
         503 => &[("Retry-After", "1")],

@@ -137,9 +137,10 @@ impl Peer {
     /// The next frame; `None` at the end of the stream.
     pub(crate) fn next_frame(&mut self) -> Option<Frame> {
         loop {
-            if let Some(header) = decode_header(&self.held, Sender::Server).expect("the server's frames are legal")
+            if let Some(header) =
+                decode_header(&self.held, Sender::Server).expect("the server's frames are legal")
             {
-                let start = header.header_len as usize;
+                let start = header.header_len;
                 let end = start + header.payload_len as usize;
                 while self.held.len() < end {
                     assert!(self.read_more(), "the server ended the stream inside a frame");

@@ -27,7 +27,7 @@ const CLIENT_PORT: &[Row] = &[
     row("publishing is the admin port's", "POST /publish/a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
     row("metrics are the admin port's", "GET /metrics HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
     Row {
-        field: Some(("allow", "GET, HEAD, POST")),
+        field: Some(("allow", "GET, HEAD")),
         ..row("POST to the page", "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n", &[405])
     },
     Row {
@@ -86,6 +86,10 @@ const CLIENT_PORT: &[Row] = &[
          GET /ws HTTP/1.1\r\nHost: HOST\r\n\r\n",
         &[200, 404, 426],
     ),
+    Row {
+        field: Some(("allow", "GET")),
+        ..row("POST to a WebSocket", "POST /ws HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n", &[405])
+    },
     row("a topic with a star", "GET /ws/a* HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
     row("a topic without a name", "GET /ws/ HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
     row("a topic that is not UTF-8", "GET /ws/%FF HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
@@ -96,8 +100,15 @@ const ADMIN_PORT: &[Row] = &[
     row("ready", "GET /readyz HTTP/1.1\r\nHost: HOST\r\n\r\n", &[200]),
     row("no such path", "GET /nothing HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
     row("no WebSocket here", "GET /ws HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
-    row("GET of publish", "GET /publish/a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[405]),
-    row("a page from elsewhere", "GET /metrics HTTP/1.1\r\nHost: HOST\r\nOrigin: https://evil.example\r\n\r\n", &[403]),
+    Row {
+        field: Some(("allow", "POST")),
+        ..row("GET of publish", "GET /publish/a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[405])
+    },
+    row(
+        "a page from elsewhere",
+        "GET /metrics HTTP/1.1\r\nHost: HOST\r\nOrigin: https://evil.example\r\n\r\n",
+        &[403],
+    ),
     row("a page without origin", "GET /metrics HTTP/1.1\r\nHost: HOST\r\nOrigin: null\r\n\r\n", &[403]),
     row("its own page", "GET /metrics HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\n\r\n", &[200]),
     row("another site", "GET /metrics HTTP/1.1\r\nHost: HOST\r\nSec-Fetch-Site: cross-site\r\n\r\n", &[403]),
@@ -230,7 +241,10 @@ fn a_request_has_its_time() {
     // Whoever says nothing gets nothing.
     server.connect().expect_end();
     let mut body = server.connect_admin();
-    body.send(format!("POST /publish/a HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhel", server.admin).as_bytes());
+    body.send(
+        format!("POST /publish/a HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhel", server.admin)
+            .as_bytes(),
+    );
     assert_eq!(body.answer().status, 408);
     body.expect_end();
 }
@@ -268,7 +282,8 @@ fn an_expectation_is_met_before_the_body() {
 fn a_large_body_is_refused_and_the_answer_arrives() {
     let server = Server::start(&["--loops", "1"], &[("FANTAIL_LIMITS_ADMIN_BODY_BYTES_MAX", "100000")]);
     let mut peer = server.connect_admin();
-    let head = format!("POST /publish/a HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n", server.admin);
+    let head =
+        format!("POST /publish/a HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n", server.admin);
     peer.send(head.as_bytes());
     let chunk = [b"2710\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat();
     for _ in 0..11 {
@@ -301,9 +316,8 @@ fn a_publish_is_delivered_as_what_it_is() {
 fn offsets_rise_by_one_within_an_epoch() {
     let server = Server::start(&["--loops", "2"], &[]);
     let _subscriber = server.websocket("/ws/news");
-    let answers: Vec<serde_json::Value> = (0..5)
-        .map(|_| serde_json::from_slice(&server.publish("news", b"x").body).expect("JSON"))
-        .collect();
+    let answers: Vec<serde_json::Value> =
+        (0..5).map(|_| serde_json::from_slice(&server.publish("news", b"x").body).expect("JSON")).collect();
     let first = answers[0]["offset"].as_u64().expect("a number");
     for (index, answer) in answers.iter().enumerate() {
         assert_eq!(answer["offset"].as_u64(), Some(first + index as u64), "{answers:?}");

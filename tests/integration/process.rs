@@ -176,7 +176,8 @@ fn table_mode(refused: &[Refused], mode: &str) {
 
 #[test]
 fn an_unknown_key_is_refused_with_a_suggestion() {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unknown-key-{}.toml", std::process::id()));
+    let file =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unknown-key-{}.toml", std::process::id()));
     std::fs::write(&file, "[timeouts]\nheartbeat_second = 3\n").expect("a file");
     let path = file.to_str().expect("UTF-8");
     let (code, said) = fails(on_free_ports(&["--config", path], &[]));

@@ -22,7 +22,11 @@ fn keys() -> Vec<(String, String, String)> {
         } else if let Some((key, rest)) = line.trim_start().split_once(" = ")
             && let Some((value, variable)) = rest.rsplit_once("  (")
         {
-            keys.push((format!("{section}.{key}"), value.to_owned(), variable.trim_end_matches(')').to_owned()));
+            keys.push((
+                format!("{section}.{key}"),
+                value.to_owned(),
+                variable.trim_end_matches(')').to_owned(),
+            ));
         }
     }
     keys
@@ -36,12 +40,16 @@ fn every_key_is_in_the_configuration_page_with_its_default() {
     let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
     let missing: Vec<_> = keys
         .iter()
-        .filter(|(key, value, _)| !rows.iter().any(|row| row.starts_with(&format!("| `{key}` | `{value}` |"))))
+        .filter(|(key, value, _)| {
+            !rows.iter().any(|row| row.starts_with(&format!("| `{key}` | `{value}` |")))
+        })
         .collect();
     assert!(missing.is_empty(), "no row with key and default: {missing:?}");
     let unknown: Vec<_> = rows
         .iter()
-        .filter(|row| row.contains('.') && !keys.iter().any(|(key, ..)| row.starts_with(&format!("| `{key}` |"))))
+        .filter(|row| {
+            row.contains('.') && !keys.iter().any(|(key, ..)| row.starts_with(&format!("| `{key}` |")))
+        })
         .filter(|row| !row.starts_with("| `--"))
         .collect();
     assert!(unknown.is_empty(), "rows of no key: {unknown:?}");
@@ -66,7 +74,10 @@ fn every_metric_and_reason_is_in_the_metrics_page() {
     ]);
     let reasons = CloseReason::ALL.iter().map(|reason| reason.label());
     let refusals = RefuseReason::ALL.iter().map(|reason| reason.label());
-    let missing: Vec<_> =
-        metrics.chain(reasons).chain(refusals).filter(|name| !page.contains(&format!("| `{name}` |"))).collect();
+    let missing: Vec<_> = metrics
+        .chain(reasons)
+        .chain(refusals)
+        .filter(|name| !page.contains(&format!("| `{name}` |")))
+        .collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
 }

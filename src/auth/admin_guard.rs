@@ -20,14 +20,6 @@ pub enum AdminRefusal {
 }
 
 impl AdminRefusal {
-    /// The status of the answer: 421 for Host (RFC 9110 §15.5.20), else 403.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::Host => 421,
-            Self::Origin | Self::FetchSite => 403,
-        }
-    }
-
     /// One line for the answer's body and the log.
     pub fn reason(self) -> &'static str {
         match self {
@@ -168,9 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_and_hosts_that_are_none() {
-        assert_eq!(AdminRefusal::Host.status(), 421);
-        assert_eq!(AdminRefusal::Origin.status(), 403);
+    fn what_is_no_host_does_not_compile() {
         for bad in ["http://a", "a/b", "*.a", "", "a b", "a:x"] {
             assert!(AdminGuard::compile(&[bad.to_owned()]).is_err(), "{bad}");
         }

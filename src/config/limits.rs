@@ -211,7 +211,7 @@ mod tests {
         assert!(refused(None, None, 64, Tables::PerLoop).contains("leaves no room"));
         assert!(refused(None, None, 0, Tables::Shared).contains("leaves no room"));
         let text = refused(None, Some(10_000_000), 1024, Tables::PerLoop);
-        assert!(text.contains("1024 is the most"), "{text}");
+        assert!(text.contains("63 is the most"), "{text}");
         // Unasked, the target gives way instead.
         assert_eq!(derive(None, None, 2, 70).loops, Server::LOOPS_MAX);
     }
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn an_unlimited_table_does_not_overflow() {
         assert_eq!(derive(None, None, 2, usize::MAX).loops, 2);
-        assert_eq!(derive(Some(1024), None, 2, usize::MAX).connections_max, usize::MAX);
+        assert_eq!(derive(Some(63), None, 2, usize::MAX).connections_max, usize::MAX);
         assert_eq!(derive(None, Some(100_000_000), 2, usize::MAX).loops, 2);
     }
 

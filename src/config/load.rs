@@ -340,14 +340,11 @@ mod tests {
         let text = load(&sources).unwrap_err().to_string();
         assert!(text.starts_with("flag --admin: server.admin: expects a loopback address"), "{text}");
         let sources = Sources {
-            environment: vec![("FANTAIL_OUTBOX_BYTES_MAX".into(), "512 MiB".into())],
+            environment: vec![("FANTAIL_LIMITS_ECHO_BYTES_MAX".into(), "512 MiB".into())],
             ..Sources::default()
         };
         let text = load(&sources).unwrap_err().to_string();
-        assert!(
-            text.starts_with("built-in value: outbox.bytes_total: expects at least outbox.bytes_max"),
-            "{text}"
-        );
+        assert!(text.starts_with("built-in value: limits.inbox_bytes_total: expects at least"), "{text}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum LogLevel {
     Info,
     /// Refusals and closes with their reasons.
     Debug,
-    /// Every turn.
+    /// The same as debug, so far; for what is too much even for that.
     Trace,
 }
 

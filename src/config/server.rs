@@ -24,8 +24,8 @@ section! {
 }
 
 impl Server {
-    /// Most event loops that make sense on one machine.
-    pub const LOOPS_MAX: usize = 1024;
+    /// Most event loops: a topic marks the loops it interests in 64 bits, one of which is the admin loop's.
+    pub const LOOPS_MAX: usize = 63;
 
     fn check_values(&self, check: &mut Checker<'_>) {
         if !self.admin.ip().to_canonical().is_loopback() {

@@ -77,17 +77,6 @@ impl Settings {
                 ),
             });
         }
-        let largest = self.limits.largest_message_bytes();
-        if self.outbox.bytes_total < largest {
-            unfit.push(Unfit {
-                section: "outbox",
-                key: "bytes_total",
-                problem: format!(
-                    "expects at least {largest}, so that the largest message of [limits] fits, got {}",
-                    self.outbox.bytes_total
-                ),
-            });
-        }
         unfit
     }
 }
@@ -117,8 +106,7 @@ mod tests {
     fn sections_check_against_each_other() {
         let mut settings = Settings::default();
         settings.mailbox.bytes_max = 1000;
-        settings.outbox.bytes_total = 1 << 20;
         let keys: Vec<_> = settings.unfit().iter().map(|u| format!("{}.{}", u.section, u.key)).collect();
-        assert_eq!(keys, ["mailbox.bytes_max", "outbox.bytes_total"]);
+        assert_eq!(keys, ["mailbox.bytes_max"]);
     }
 }

@@ -4,6 +4,7 @@
 //! makes the kernel throw the send queue away: last bytes, end of stream, read until the peer's end, close.
 
 use super::core::Core;
+use super::frames_turn::held_bytes;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
@@ -64,13 +65,14 @@ impl<S: Socket> Core<S> {
         };
         self.unsubscribe_all(key.slot);
         self.counters.closed(reason);
+        tracing::debug!(slot = key.slot, generation = key.generation, reason = reason.label(), "closing");
         let full = self.lingering >= LINGERING_MAX;
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
         connection.phase = Phase::Lingering;
         connection.heard = now;
-        connection.inbox = None;
+        self.inbox_bytes -= held_bytes(connection.inbox.take().as_deref());
         connection.session = None;
         connection.flags.clear(Flags::PAUSED);
         self.lingering += 1;
@@ -108,7 +110,9 @@ impl<S: Socket> Core<S> {
             self.lingering -= 1;
         } else {
             self.counters.closed(reason);
+            tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
+        self.inbox_bytes -= held_bytes(slot.connection.inbox.as_deref());
         if let Some(outbox) = &slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
         }

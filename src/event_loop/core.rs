@@ -66,6 +66,9 @@ pub struct Core<S> {
     pub(super) port: Port,
     pub(super) generation: u32,
     pub(super) lingering: usize,
+    /// Bytes of half-received messages, and how many there may be.
+    pub(super) inbox_bytes: usize,
+    pub(super) inbox_bytes_max: usize,
 }
 
 impl<S: Socket> Core<S> {
@@ -97,6 +100,8 @@ impl<S: Socket> Core<S> {
             port,
             generation: 0,
             lingering: 0,
+            inbox_bytes: 0,
+            inbox_bytes_max: services.settings.limits.inbox_bytes_total / services.loops().max(1),
             services,
         })
     }

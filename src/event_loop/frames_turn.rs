@@ -26,6 +26,8 @@ enum Stretch {
     PeerClose { code: Option<u16>, reason: CloseReason, text: &'static str },
     /// Too many publishes to topics that clients may not publish to.
     Policy,
+    /// The loop's share of half-received bytes is used up.
+    InboxFull,
 }
 
 impl<S: Socket> Core<S> {
@@ -66,6 +68,10 @@ impl<S: Socket> Core<S> {
                     let reason = CloseReason::IgnoredPublishes;
                     return self.fail(key, reason, 1008, reason.text());
                 }
+                Stretch::InboxFull => {
+                    let reason = CloseReason::InboxFull;
+                    return self.fail(key, reason, 1013, reason.text());
+                }
             }
             let Some(slot) = self.slots.get(key) else { return };
             if slot.connection.flags.has(Flags::PAUSED) {
@@ -84,6 +90,7 @@ impl<S: Socket> Core<S> {
         let dialect = slot.connection.dialect;
         let closing = slot.connection.phase == Phase::Closing;
         let mut inbox = slot.connection.inbox.take();
+        let held = held_bytes(inbox.as_deref());
         let limits = self.inbox_limits(dialect);
         let mut stretch = Stretch::More;
         let result = feed(&mut inbox, bytes, &limits, &mut |event: InboxEvent<'_>| match event {
@@ -116,6 +123,10 @@ impl<S: Socket> Core<S> {
                 Flow::Continue
             }
         });
+        self.inbox_bytes = self.inbox_bytes + held_bytes(inbox.as_deref()) - held;
+        if inbox.is_some() && self.inbox_bytes > self.inbox_bytes_max {
+            stretch = Stretch::InboxFull;
+        }
         if let Some(slot) = self.slots.get(key) {
             slot.connection.inbox = inbox;
         }
@@ -139,9 +150,11 @@ impl<S: Socket> Core<S> {
         let topic = self.topics.topic(slot.connection.topic)?.clone();
         if !self.services.publish.allows(topic.name()) {
             self.counters.ignored_publishes.add(1);
-            let open = open_state(&mut slot.connection.session);
-            open.ignored_publishes += 1;
-            let over = open.ignored_publishes as usize > self.services.settings.limits.ignored_publishes_max;
+            let ignored = remember(&mut slot.connection.session, |open| {
+                open.ignored_publishes += 1;
+                open.ignored_publishes
+            });
+            let over = ignored as usize > self.services.settings.limits.ignored_publishes_max;
             return over.then_some(Stretch::Policy);
         }
         let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
@@ -156,8 +169,8 @@ impl<S: Socket> Core<S> {
             }
             Err(_) => {
                 self.counters.publishes_busy.add(1);
-                open_state(&mut slot.connection.session).blocked =
-                    Some(Blocked { payload: payload.into(), binary, listed: true });
+                let blocked = Blocked { payload: payload.into(), binary, listed: true };
+                remember(&mut slot.connection.session, |open| open.blocked = Some(blocked));
                 if !listed {
                     self.blocked.push_back(key);
                 }
@@ -207,7 +220,9 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.flags.set(Flags::READ_OWED);
         if !bytes.is_empty() {
+            let held = held_bytes(slot.connection.inbox.as_deref());
             Inbox::stash(&mut slot.connection.inbox, bytes);
+            self.inbox_bytes = self.inbox_bytes + held_bytes(slot.connection.inbox.as_deref()) - held;
         }
     }
 
@@ -229,6 +244,11 @@ impl<S: Socket> Core<S> {
     }
 }
 
+/// What an inbox holds, itself included.
+pub(super) fn held_bytes(inbox: Option<&Inbox>) -> usize {
+    inbox.map_or(0, Inbox::bytes)
+}
+
 fn peer_close(payload: &[u8]) -> Stretch {
     match parse_close(payload) {
         // RFC 6455, 5.5.1: the answer typically echoes the status code.
@@ -243,12 +263,13 @@ fn peer_close(payload: &[u8]) -> Stretch {
     }
 }
 
-fn open_state(session: &mut Option<Box<Session>>) -> &mut OpenState {
-    if !matches!(session.as_deref(), Some(Session::Open(_))) {
-        *session = Some(Box::new(Session::Open(OpenState::default())));
+/// Changes what an open connection remembers, making it first if there is nothing yet.
+fn remember<T>(session: &mut Option<Box<Session>>, change: impl FnOnce(&mut OpenState) -> T) -> T {
+    if let Some(Session::Open(open)) = session.as_deref_mut() {
+        return change(open);
     }
-    match session.as_deref_mut() {
-        Some(Session::Open(open)) => open,
-        _ => unreachable!("just made"),
-    }
+    let mut open = OpenState::default();
+    let result = change(&mut open);
+    *session = Some(Box::new(Session::Open(open)));
+    result
 }

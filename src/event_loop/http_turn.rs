@@ -210,6 +210,7 @@ impl<S: Socket> Core<S> {
         let mut answer = Vec::with_capacity(256);
         endpoint::write_refusal(reason, text, false, false, &mut answer);
         self.counters.refused(reason);
+        tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
         self.finish(key, CloseReason::Refused);
     }

@@ -3,6 +3,7 @@
 //! Driven by readiness, by the ready list, and by whoever emptied an outbox that had reading paused.
 
 use super::core::{Core, SCRATCH_BYTES};
+use super::frames_turn::held_bytes;
 use crate::connection::inbox::Inbox;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
@@ -80,7 +81,10 @@ impl<S: Socket> Core<S> {
                     return false;
                 }
                 let Some(slot) = self.slots.get(key) else { return false };
-                if let Some(mut bytes) = Inbox::take_stash(&mut slot.connection.inbox) {
+                let held = held_bytes(slot.connection.inbox.as_deref());
+                let stash = Inbox::take_stash(&mut slot.connection.inbox);
+                self.inbox_bytes = self.inbox_bytes + held_bytes(slot.connection.inbox.as_deref()) - held;
+                if let Some(mut bytes) = stash {
                     self.on_bytes(key, &mut bytes);
                 }
             }
@@ -119,7 +123,7 @@ impl<S: Socket> Core<S> {
             }
         };
         if total > LINGER_BYTES_MAX {
-            self.abort(key, CloseReason::LingerLimit);
+            self.abort(key, CloseReason::Normal);
         }
     }
 

@@ -237,7 +237,6 @@ impl Shell {
         self.core.drain_mailbox(|control| match control {
             Control::Drain => drain = true,
             Control::Stop => stop = true,
-            Control::TakeBackListener => {}
         });
         if drain {
             self.acceptor.close(&mut self.core, self.poll.registry());

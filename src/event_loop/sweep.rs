@@ -50,7 +50,7 @@ impl<S: Socket> Core<S> {
             }
             Due::Write => self.free(key.slot, CloseReason::WriteTimeout),
             Due::Close => self.finish(key, CloseReason::CloseTimeout),
-            Due::Linger => self.free(key.slot, CloseReason::LingerLimit),
+            Due::Linger => self.free(key.slot, CloseReason::Normal),
         }
     }
 

@@ -20,8 +20,6 @@ pub enum Control {
     Drain,
     /// Stop at once.
     Stop,
-    /// Descriptors are free again: listen again after having given the listener up.
-    TakeBackListener,
 }
 
 /// One entry of a loop's mailbox.

@@ -60,8 +60,8 @@ reasons! {
         HandshakeTimeout = "handshake_timeout", None, "";
         /// The peer did not answer a close frame.
         CloseTimeout = "close_timeout", None, "";
-        /// The peer did not end its stream, or sent on and on.
-        LingerLimit = "linger_limit", None, "";
+        /// All connections together hold too much half-received.
+        InboxFull = "inbox_full", Some(1013), "the server holds too many unfinished messages; try again later";
         /// The last answer of an HTTP conversation was sent.
         HttpDone = "http_done", None, "";
         /// The request was refused.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::net::Fault;
 use crate::peer::{Ending, Peer};
-use crate::world::{Checked, LOOPS, World};
+use crate::world::{Checked, LOOPS, Truth, World};
 
 /// What one run did, to see that runs are worth something.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,11 @@ pub(crate) struct Stats {
     /// How often the planted fault struck.
     pub(crate) struck: usize,
 }
+
+/// Topic, publisher and number of a payload: nothing has the same twice.
+type Name = (usize, Option<usize>, usize);
+
+type Places<'a> = HashMap<Name, (usize, &'a Truth)>;
 
 /// One whole run.
 ///
@@ -119,11 +124,12 @@ fn stays(world: &World, peer: &Peer) -> Checked<bool> {
 
 /// Everybody got exactly what was published between joining and leaving; what is missing was counted.
 fn check_subscribers(world: &World) -> Checked {
-    let offsets: Vec<HashMap<&[u8], u64>> = world
-        .truth
-        .iter()
-        .map(|log| log.iter().map(|message| (message.payload.as_slice(), message.offset)).collect())
-        .collect();
+    let mut places = Places::new();
+    for (topic, log) in world.truth.iter().enumerate() {
+        for message in log {
+            places.insert(parse(&message.payload).ok_or("a payload nobody sent")?, (topic, message));
+        }
+    }
     let (mut missing, mut missing_at_most) = (0, 0);
     for peer in &world.peers {
         let stays = stays(world, peer)?;
@@ -143,7 +149,7 @@ fn check_subscribers(world: &World) -> Checked {
         }
         let mut got: Vec<Vec<u64>> = vec![Vec::new(); world.truth.len()];
         for message in &peer.messages {
-            let (topic, offset) = place_of(message, &offsets)
+            let (topic, offset) = place_of(message, &places)
                 .ok_or_else(|| format!("peer {} got what nobody published", peer.link.id))?;
             got[topic].push(offset);
         }
@@ -213,13 +219,14 @@ fn check_publishers(world: &World) -> Checked {
     Ok(())
 }
 
-fn place_of(message: &[u8], offsets: &[HashMap<&[u8], u64>]) -> Option<(usize, u64)> {
-    let (topic, _, _) = parse(message)?;
-    Some((topic, *offsets.get(topic)?.get(message)?))
+/// Topic and offset of a message that is the published one to the last byte.
+fn place_of(message: &[u8], places: &Places<'_>) -> Option<(usize, u64)> {
+    let (topic, published) = places.get(&parse(message)?)?;
+    (published.payload == message).then_some((*topic, published.offset))
 }
 
 /// Topic, publisher and number of a payload.
-fn parse(payload: &[u8]) -> Option<(usize, Option<usize>, usize)> {
+fn parse(payload: &[u8]) -> Option<Name> {
     let mut parts = payload.splitn(4, |byte| *byte == b':').map(std::str::from_utf8);
     let topic = parts.next()?.ok()?.parse().ok()?;
     let publisher = parts.next()?.ok()?.parse().ok();

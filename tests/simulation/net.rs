@@ -248,9 +248,11 @@ impl Socket for FakeSocket {
             return if pipe.fin { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
         let count = pipe.to_server.len().min(into.len());
-        for (to, from) in into.iter_mut().zip(pipe.to_server.drain(..count)) {
-            *to = from;
-        }
+        let (front, back) = pipe.to_server.as_slices();
+        let first = count.min(front.len());
+        into[..first].copy_from_slice(&front[..first]);
+        into[first..count].copy_from_slice(&back[..count - first]);
+        pipe.to_server.drain(..count);
         Ok(count)
     }
 

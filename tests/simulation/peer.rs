@@ -133,7 +133,11 @@ impl Peer {
             return false;
         }
         let count = count.min(self.outgoing.len());
-        pipe.to_server.extend(self.outgoing.drain(..count));
+        let (front, back) = self.outgoing.as_slices();
+        let first = count.min(front.len());
+        pipe.to_server.extend(&front[..first]);
+        pipe.to_server.extend(&back[..count - first]);
+        self.outgoing.drain(..count);
         let fin = self.fin_wanted && self.outgoing.is_empty();
         pipe.fin |= fin;
         drop(pipe);
@@ -150,7 +154,11 @@ impl Peer {
             return false;
         }
         let count = count.min(pipe.to_peer.len());
-        self.partial.extend(pipe.to_peer.drain(..count));
+        let (front, back) = pipe.to_peer.as_slices();
+        let first = count.min(front.len());
+        self.partial.extend_from_slice(&front[..first]);
+        self.partial.extend_from_slice(&back[..count - first]);
+        pipe.to_peer.drain(..count);
         let ended = pipe.to_peer.is_empty() && (pipe.shut || pipe.closed);
         drop(pipe);
         if count > 0 {

@@ -237,7 +237,7 @@ mod tests {
             let rest = text.split_once(mark).unwrap().1;
             rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
         };
-        for (loops, connections, nofile) in [(1, 5000, 1024), (2, 100_000, 4096), (7, 99_999, 1024)] {
+        for (loops, connections, nofile) in [(1, 5000, 1024), (2, 100_000, 4096), (7, 50_000, 1024)] {
             let text = refused(Some(loops), Some(connections), nofile, Tables::PerLoop);
             derive(Some(number_after(&text, "or set ")), Some(connections), 2, nofile);
             derive(Some(loops), Some(connections), 2, number_after(&text, "limit to "));

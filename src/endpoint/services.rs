@@ -22,10 +22,6 @@ const STUCK_AFTER_MS: u64 = 5_000;
 pub struct LoopHealth {
     /// When the turn in progress began, in milliseconds since the start, plus one; 0 while asleep in poll.
     busy_since_ms: AtomicU64,
-    /// How its descriptor table was made, as `TableMode` says it.
-    pub table: std::sync::OnceLock<String>,
-    /// Connections it may hold.
-    pub capacity: AtomicUsize,
 }
 
 impl LoopHealth {

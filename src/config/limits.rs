@@ -15,6 +15,9 @@ const RESERVED_DESCRIPTORS: usize = 64;
 /// Descriptors each further loop needs for itself in a table that loops share.
 const DESCRIPTORS_PER_LOOP: usize = 4;
 
+/// One automatic loop for so many descriptors of a table.
+const DESCRIPTORS_FOR_A_LOOP: usize = 16;
+
 /// What the number of loops is chosen for when nobody says how many connections there will be.
 const CONNECTIONS_TARGET: usize = 50_000;
 
@@ -95,7 +98,12 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
             });
         }
         // Nobody asked for the target: as many as make sense, and the cap tells the truth.
-        (None, _) => needed.min(Server::LOOPS_MAX).max(cores),
+        // Each loop takes descriptors of every table, so small tables carry few loops.
+        (None, None) => needed
+            .min(Server::LOOPS_MAX)
+            .min(nofile / DESCRIPTORS_FOR_A_LOOP)
+            .max(cores.min(Server::LOOPS_MAX)),
+        (None, _) => needed.max(cores.min(Server::LOOPS_MAX)),
     };
     let capacity = loops.saturating_mul(table);
     if wanted > capacity && server.connections_max.is_some() {
@@ -213,7 +221,7 @@ mod tests {
         let text = refused(None, Some(10_000_000), 1024, Tables::PerLoop);
         assert!(text.contains("63 is the most"), "{text}");
         // Unasked, the target gives way instead.
-        assert_eq!(derive(None, None, 2, 70).loops, Server::LOOPS_MAX);
+        assert_eq!(derive(None, None, 2, 70).loops, 4);
     }
 
     #[test]

@@ -30,6 +30,8 @@ impl<S: Socket> Core<S> {
         self.send_close_frame(key, reason.close_code().unwrap_or(1000), reason.text());
         if let Some(slot) = self.slots.get(key) {
             slot.connection.session = Some(Box::new(Session::Closing(reason)));
+            // A publish that waited for room is given up; what was stashed behind it has to be read on.
+            self.ready.push_back(key);
         }
         self.rearm(key.slot);
     }

@@ -45,6 +45,7 @@ impl<S: Socket> Core<S> {
             }
             if slot.connection.flags.has(Flags::PAUSED) {
                 slot.connection.session = Some(Box::new(Session::Head(bytes.to_vec())));
+                slot.connection.flags.set(Flags::READ_OWED);
                 return;
             }
             let mut store = field_store();

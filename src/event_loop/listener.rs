@@ -72,12 +72,17 @@ impl Acceptor {
 
     /// Whether a turn would do something now.
     pub(super) fn has_work(&self, core: &Core<Stream>) -> bool {
-        self.owed && self.not_before <= core.now && self.listener.is_some() && self.has_room(core)
+        self.not_before <= core.now
+            && match self.listener {
+                Some(_) => self.owed && self.has_room(core),
+                None => self.may_take_back(core),
+            }
     }
 
     /// The tick until which accepting is put off, if it is.
-    pub(super) fn put_off_until(&self, now: Tick) -> Option<Tick> {
-        (self.owed && self.not_before > now).then_some(self.not_before)
+    pub(super) fn put_off_until(&self, core: &Core<Stream>) -> Option<Tick> {
+        let waits = self.owed || self.may_take_back(core);
+        (waits && self.not_before > core.now).then_some(self.not_before)
     }
 
     /// Accepts, gives up or takes back, within one turn's budget.
@@ -120,7 +125,7 @@ impl Acceptor {
     }
 
     fn try_take_back(&mut self, core: &mut Core<Stream>, registry: &Registry) {
-        if core.connections() * 100 >= self.capacity * 95 || self.not_before > core.now {
+        if !self.may_take_back(core) || self.not_before > core.now {
             return;
         }
         let taken = listen(self.address, &self.options).and_then(|listener| {
@@ -135,6 +140,11 @@ impl Acceptor {
             }
             Err(_) => self.not_before = core.now + 1,
         }
+    }
+
+    /// Whether the listener was given up and there is room again.
+    fn may_take_back(&self, core: &Core<Stream>) -> bool {
+        self.listener.is_none() && !self.closed && core.connections() * 100 < self.capacity * 95
     }
 
     fn has_room(&self, core: &Core<Stream>) -> bool {

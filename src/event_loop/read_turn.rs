@@ -80,14 +80,10 @@ impl<S: Socket> Core<S> {
                 if !self.retry_blocked(key) {
                     return false;
                 }
-                let Some(slot) = self.slots.get(key) else { return false };
-                let held = held_bytes(slot.connection.inbox.as_deref());
-                let stash = Inbox::take_stash(&mut slot.connection.inbox);
-                self.inbox_bytes = self.inbox_bytes + held_bytes(slot.connection.inbox.as_deref()) - held;
-                if let Some(mut bytes) = stash {
-                    self.on_bytes(key, &mut bytes);
-                }
+                self.take_stash(key);
             }
+            // What was stashed before our close frame may hold the peer's.
+            Phase::Closing => self.take_stash(key),
             Phase::Head if connection.flags.has(Flags::KEPT_ALIVE) => {
                 if matches!(connection.session.as_deref(), Some(Session::Head(_))) {
                     self.on_bytes(key, &mut []);
@@ -98,6 +94,16 @@ impl<S: Socket> Core<S> {
         // The stash may have ended in another publish that has to wait: what is in the kernel is behind it.
         self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::PAUSED))
             && !self.is_blocked(key)
+    }
+
+    fn take_stash(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let held = held_bytes(slot.connection.inbox.as_deref());
+        let stash = Inbox::take_stash(&mut slot.connection.inbox);
+        self.inbox_bytes = self.inbox_bytes + held_bytes(slot.connection.inbox.as_deref()) - held;
+        if let Some(mut bytes) = stash {
+            self.on_bytes(key, &mut bytes);
+        }
     }
 
     /// Hands on what has arrived, by phase.

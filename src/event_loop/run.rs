@@ -211,7 +211,7 @@ impl Shell {
             if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
                 Some(0)
             } else {
-                let put_off = self.acceptor.put_off_until((now_ms / TICK_MS) as u32);
+                let put_off = self.acceptor.put_off_until(&self.core);
                 let put_off = put_off.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
                 [self.core.sleep_ms(now_ms), put_off].into_iter().flatten().min()
             };

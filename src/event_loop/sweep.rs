@@ -57,10 +57,11 @@ impl<S: Socket> Core<S> {
     fn ping(&mut self, key: Key) {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
-        slot.connection.flags.set(Flags::PINGED);
         slot.connection.heard = now;
-        // Behind a backlog a ping says nothing more than the write timeout does.
+        // Behind a backlog a ping says nothing more than the write timeout does, and a peer that is paused
+        // could not be heard to answer it.
         if !slot.connection.has_backlog() {
+            slot.connection.flags.set(Flags::PINGED);
             self.counters.heartbeats_sent.add(1);
             self.send_own(key, &PING, Asked::No);
         }

@@ -4,5 +4,6 @@ mod client;
 mod conformance;
 mod delivery;
 mod http;
+mod pressure;
 mod process;
 mod server;

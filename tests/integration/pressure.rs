@@ -1,0 +1,97 @@
+//! Peers that send on while they do not read: nothing they asked for is forgotten when they read again.
+
+use std::net::TcpStream;
+use std::process::Command;
+
+use fantail::sys::confine::lower_nofile_in_child;
+use fantail::sys::socket::set_buffers;
+use fantail::wire::frame::Opcode;
+
+use crate::client::{Peer, frame};
+use crate::server::{Server, dial, on_free_ports, wait_for};
+
+/// Narrow enough that a few answers fill the way to the peer.
+fn narrow(peer: &Peer) {
+    set_buffers(&peer.stream, None, Some(64 * 1024)).expect("an option");
+}
+
+#[test]
+fn requests_behind_a_backlog_are_all_answered() {
+    const REQUESTS: usize = 200;
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut peer = server.connect();
+    narrow(&peer);
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", server.listen);
+    peer.send(request.repeat(REQUESTS).as_bytes());
+    server.await_metric("fantail_outbox_bytes", "", |bytes| bytes > 0);
+    for number in 0..REQUESTS {
+        assert_eq!(peer.answer().status, 200, "answer {number}");
+    }
+}
+
+#[test]
+fn a_drain_reads_on_behind_what_was_put_aside() {
+    let mut server = Server::start(&["--loops", "1"], &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "60")]);
+    let mut peer = server.websocket("/echo");
+    narrow(&peer);
+    let message = vec![b'x'; 8 << 20];
+    peer.send(&[frame(Opcode::Binary, &message), frame(Opcode::Text, b"behind it")].concat());
+    server.await_metric("fantail_outbox_bytes", "", |bytes| bytes > 0);
+    server.terminate();
+    server.await_log("draining");
+    assert_eq!(peer.frame().payload.len(), message.len());
+    let close = loop {
+        let frame = peer.frame();
+        if frame.opcode == Opcode::Close {
+            break frame;
+        }
+    };
+    assert_eq!(close.close_code(), Some(1001));
+    peer.send_frame(Opcode::Close, &1001_u16.to_be_bytes());
+    peer.expect_end();
+    // Long before the minute that an unseen close frame would have been waited for.
+    assert!(server.await_exit().success());
+}
+
+#[test]
+fn a_peer_behind_its_backlog_is_not_taken_for_dead() {
+    let heartbeat = [("FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS", "0.3"), ("FANTAIL_TIMEOUTS_PONG_SECONDS", "0.3")];
+    let server = Server::start(&["--loops", "1"], &heartbeat);
+    let mut slow = server.websocket("/echo");
+    narrow(&slow);
+    let message = vec![b'x'; 12 << 20];
+    slow.send(&frame(Opcode::Binary, &message));
+    server.await_metric("fantail_outbox_bytes", "", |bytes| bytes > 0);
+    // Another peer's heartbeats measure the time: several periods pass while the slow one reads nothing.
+    let mut clock = server.websocket("/echo");
+    for _ in 0..4 {
+        let ping = clock.frame();
+        assert_eq!(ping.opcode, Opcode::Ping);
+        clock.send_frame(Opcode::Pong, &ping.payload);
+    }
+    assert_eq!(slow.frame().payload.len(), message.len());
+    assert_eq!(server.metric("fantail_closes_total", "heartbeat_timeout"), 0);
+}
+
+#[test]
+fn a_listener_given_up_is_taken_back_when_the_sweep_makes_room() {
+    let environment =
+        [("FANTAIL_TIMEOUTS_HANDSHAKE_SECONDS", "2"), ("FANTAIL_TIMEOUTS_LINGER_SECONDS", "0.2")];
+    let mut command: Command = on_free_ports(&["--loops", "2"], &environment);
+    lower_nofile_in_child(&mut command, 128, 128);
+    let server = Server::spawn(command);
+    // One loop holds 64 connections: with 120 silent ones at least one of the two has given up its listener.
+    let silent: Vec<TcpStream> = (0..120).map(|_| dial(server.listen)).collect();
+    server.await_metric("fantail_connections_accepted_total", "", |accepted| accepted >= 120);
+    server.await_metric("fantail_connections", "", |open| open == 0);
+    drop(silent);
+    // Both loops serve again: the kernel spreads newcomers over two listeners.
+    let mut peers = Vec::new();
+    wait_for("a connection on each loop", || {
+        peers.push(server.websocket("/echo"));
+        ["0", "1"].iter().all(|index| {
+            let label = format!("loop=\"{index}\"");
+            server.metric("fantail_connections", &label) > 0
+        })
+    });
+}

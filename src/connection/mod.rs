@@ -52,7 +52,7 @@ pub enum Dialect {
 
 /// One bit each; a connection's small facts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// Reading stopped while input may be waiting; whoever empties the outbox runs the read turn.
@@ -100,7 +100,8 @@ pub struct Connection {
     pub outbox: Option<Box<Outbox>>,
     /// What a phase needs beyond this struct; `None` at rest.
     pub session: Option<Box<Session>>,
-    /// When [`deadline::Due`] strikes; `u32::MAX` for never.
+    /// When the next look at this connection is due; `u32::MAX` for never. What is due then is computed by
+    /// [`deadline::next`] when it strikes.
     pub deadline: Tick,
     /// When the peer was last heard, or when a phase without progress began.
     pub heard: Tick,
@@ -116,8 +117,6 @@ pub struct Connection {
     pub dialect: Dialect,
     /// Small facts.
     pub flags: Flags,
-    /// Why [`Connection::deadline`] is what it is.
-    pub due: deadline::Due,
 }
 
 impl Connection {
@@ -136,7 +135,6 @@ impl Connection {
             phase: Phase::Head,
             dialect: Dialect::Http,
             flags: Flags::default(),
-            due: deadline::Due::Nothing,
         }
     }
 

@@ -186,15 +186,13 @@ impl<S: Socket> Core<S> {
     /// Recomputes the one deadline of a slot.
     pub(super) fn rearm(&mut self, slot: u32) {
         let Some(entry) = self.slots.at(slot) else { return };
-        let (deadline, due) = deadline::next(&entry.connection, &self.timeouts);
-        let current = (entry.connection.deadline, entry.connection.due);
-        // A later deadline for the same reason is found when the earlier one strikes: an active connection
-        // need not touch its page's schedule on every message.
-        if due == current.1 && deadline > current.0 && current.0 > self.now {
-            return;
-        }
-        if (deadline, due) != current {
-            self.slots.set_deadline(slot, deadline, due);
+        let (deadline, _) = deadline::next(&entry.connection, &self.timeouts);
+        let current = entry.connection.deadline;
+        // A later deadline is found when the earlier one strikes: an active connection need not touch its
+        // page's schedule on every message. One that has none any more must not wake the loop for nothing.
+        let later = deadline > current && deadline != Tick::MAX && current > self.now;
+        if deadline != current && !later {
+            self.slots.set_deadline(slot, deadline);
         }
     }
 

@@ -6,7 +6,6 @@
 
 use slab::Slab;
 
-use crate::connection::deadline::Due;
 use crate::connection::{Slot, Tick};
 use crate::fanout::Key;
 
@@ -108,13 +107,12 @@ impl<S> SlotTable<S> {
         Some(slot)
     }
 
-    /// Stores when `index` is due next and why.
-    pub fn set_deadline(&mut self, index: u32, deadline: Tick, due: Due) {
+    /// Stores when `index` is due next.
+    pub fn set_deadline(&mut self, index: u32, deadline: Tick) {
         let (page_index, entry) = split(index);
         let Some(Some(page)) = self.pages.get_mut(page_index) else { return };
         let Some(slot) = page.slots.get_mut(entry) else { return };
         slot.connection.deadline = deadline;
-        slot.connection.due = due;
         if deadline != Tick::MAX {
             page.due = page.due.min(turn_of(page_index, deadline));
             self.next_due = self.next_due.min(page.due);
@@ -237,7 +235,7 @@ mod tests {
     fn each_deadline_strikes_once_and_at_most_a_period_late() {
         let mut table = filled(4_000);
         for index in 0..4_000 {
-            table.set_deadline(index, 10 + index % 300, Due::Ping);
+            table.set_deadline(index, 10 + index % 300);
         }
         let mut seen = vec![0; 4_000];
         let mut due = Vec::new();
@@ -247,7 +245,7 @@ mod tests {
                 let at = 10 + key.slot % 300;
                 assert!(now >= at && now < at + SWEEP_PERIOD, "due at {at}, struck at {now}");
                 seen[key.slot as usize] += 1;
-                table.set_deadline(key.slot, Tick::MAX, Due::Nothing);
+                table.set_deadline(key.slot, Tick::MAX);
             }
         }
         assert!(seen.iter().all(|&count| count == 1));

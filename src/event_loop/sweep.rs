@@ -30,7 +30,7 @@ impl<S: Socket> Core<S> {
         let (at, due) = deadline::next(&slot.connection, &self.timeouts);
         if at > self.now {
             // Something happened since the deadline was noted.
-            return self.slots.set_deadline(key.slot, at, due);
+            return self.slots.set_deadline(key.slot, at);
         }
         match due {
             Due::Nothing => {}
@@ -66,8 +66,8 @@ impl<S: Socket> Core<S> {
             self.send_own(key, &PING, Asked::No);
         }
         if let Some(slot) = self.slots.get(key) {
-            let (at, due) = deadline::next(&slot.connection, &self.timeouts);
-            self.slots.set_deadline(key.slot, at, due);
+            let (at, _) = deadline::next(&slot.connection, &self.timeouts);
+            self.slots.set_deadline(key.slot, at);
         }
     }
 }

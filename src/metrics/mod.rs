@@ -8,4 +8,4 @@ pub mod reasons;
 
 pub use counters::{Counter, LoopCounters};
 pub use process::{now_ms, resident_bytes};
-pub use reasons::{CloseReason, RefuseReason};
+pub use reasons::{CloseReason, DropReason, RefuseReason};

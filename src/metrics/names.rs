@@ -43,8 +43,7 @@ metrics! {
     "fantail_publishes_total", Counter, publishes, "Messages published.";
     "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
     "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
-    "fantail_deliveries_total", Counter, deliveries, "Messages sent to or queued for a subscriber.";
-    "fantail_drops_newest_total", Counter, drops_newest, "Messages that a slow consumer missed.";
+    "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
     "fantail_outbox_bytes", Gauge, outbox_bytes, "Unsent bytes in outboxes; a shared message counts once for each.";
     "fantail_write_turns_total", Counter, write_turns, "Turns that flushed an outbox.";
     "fantail_would_blocks_total", Counter, would_blocks, "Writes that the kernel took in part or not at all.";
@@ -59,6 +58,12 @@ metrics! {
 
 /// Connections ended, by reason.
 pub const CLOSES: &str = "fantail_closes_total";
+/// Messages that slow consumers missed, by policy.
+pub const DROPS: &str = "fantail_drops_total";
+/// What all outboxes hold, a shared message once.
+pub const OUTBOX_HELD: &str = "fantail_outbox_held_bytes";
+/// How often the total was found full.
+pub const OUTBOX_FULL: &str = "fantail_outbox_full_total";
 /// Requests refused, by reason.
 pub const REFUSALS: &str = "fantail_refusals_total";
 /// Connections open, by loop.

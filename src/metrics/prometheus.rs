@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::counters::LoopCounters;
 use super::names::{self, Kind};
-use super::reasons::{CloseReason, RefuseReason};
+use super::reasons::{CloseReason, DropReason, RefuseReason};
 
 /// Writes every metric. The last of `loops` is the admin loop.
 pub fn render(loops: &[Arc<LoopCounters>], resident_bytes: Option<u64>, out: &mut String) {
@@ -31,11 +31,29 @@ pub fn render(loops: &[Arc<LoopCounters>], resident_bytes: Option<u64>, out: &mu
         let sum = loops.iter().map(|counters| counters.closes(*reason)).sum();
         line(out, names::CLOSES, &format!("reason=\"{}\"", reason.label()), sum);
     }
+    head(out, names::DROPS, Kind::Counter, "Messages that slow consumers missed, by policy.");
+    for reason in DropReason::ALL {
+        let sum = loops.iter().map(|counters| counters.drops(reason)).sum();
+        line(out, names::DROPS, &format!("policy=\"{}\"", reason.label()), sum);
+    }
     head(out, names::REFUSALS, Kind::Counter, "Requests refused, by reason.");
     for reason in RefuseReason::ALL {
         let sum = loops.iter().map(|counters| counters.refusals(*reason)).sum();
         line(out, names::REFUSALS, &format!("reason=\"{}\"", reason.label()), sum);
     }
+}
+
+/// Writes what all outboxes together hold, which no loop counts by itself.
+pub fn render_outbox_total(held_bytes: u64, met_full: u64, out: &mut String) {
+    head(out, names::OUTBOX_HELD, Kind::Gauge, "Bytes that count towards outbox.bytes_total now.");
+    line(out, names::OUTBOX_HELD, "", held_bytes);
+    head(
+        out,
+        names::OUTBOX_FULL,
+        Kind::Counter,
+        "Messages and answers that found outbox.bytes_total used up.",
+    );
+    line(out, names::OUTBOX_FULL, "", met_full);
 }
 
 fn labelled(loops: &[Arc<LoopCounters>]) -> impl Iterator<Item = (String, &Arc<LoopCounters>)> {
@@ -72,7 +90,9 @@ mod tests {
         loops[0].closed(CloseReason::Drain);
         loops[0].deliveries.add(7);
         let mut out = String::new();
+        loops[1].dropped(DropReason::Latest, 3);
         render(&loops, Some(5), &mut out);
+        render_outbox_total(9, 1, &mut out);
         let mut declared = Vec::new();
         for text in out.lines() {
             if let Some(rest) = text.strip_prefix("# TYPE ") {
@@ -85,6 +105,7 @@ mod tests {
             }
         }
         assert!(out.contains("fantail_deliveries_total{loop=\"0\"} 7\n"));
+        assert!(out.contains("fantail_drops_total{policy=\"latest\"} 3\n"));
         assert!(out.contains("fantail_closes_total{reason=\"drain\"} 1\n"));
     }
 }

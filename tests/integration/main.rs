@@ -7,3 +7,4 @@ mod http;
 mod pressure;
 mod process;
 mod server;
+mod slow;

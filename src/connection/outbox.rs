@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use super::Tick;
 use crate::config::{SlowPolicy, TopicPolicy};
+use crate::fanout::budget::REFERENCE_BYTES;
 use crate::fanout::{Fill, Message, OutboxBudget};
 
 /// The verdict on one more message.
@@ -38,6 +39,8 @@ enum Queued {
     /// frame, so they are never taken back.
     Own(Box<[u8]>),
 }
+
+const _: () = assert!(size_of::<Queued>() as u64 <= REFERENCE_BYTES, "a reference counts what it takes");
 
 /// What one topic has waiting here.
 #[derive(Clone, Copy, Debug)]

@@ -601,6 +601,8 @@ def cmd_slow(args):
         with Holders(server, f"/ws/{topic}") as holders:
             holders.open(stalled)
             user, tcp = server.settled_bytes(5), tcp_bytes()
+            fill(server, topic, args.size, stalled)
+            queued = send_queue_bytes(server)
             with start_loadtest(
                     args, "fanout", server, topic=topic, publish="http", connections=readers, threads=1,
                     rate=args.rate, burst=1, size=args.size, duration=f"{args.seconds}s") as fanout:
@@ -615,11 +617,12 @@ def cmd_slow(args):
             got = holders.all("drain", 1.0) if stalled else 0
             found["dropped"] = drops
             # What the stalled find when they read again, and what was dropped, is all that was published.
-            found["missed wrongly"] = field(result, "published") * stalled - got / frame - drops
+            found["missed wrongly"] = server.metric("fantail_publishes_total") * stalled - got / frame - drops
             found["closed"] = server.metric("fantail_closes_total", "slow_consumer")
             found["user MB more"] = (most_user - user) / 1e6
             found["tcp MB more"] = (most_tcp - tcp) / 1e6
             found["held MB"] = held / 1e6
+            found["send queues MB"] = queued / 1e6
             return found
 
     for loops in args.loops:
@@ -627,6 +630,24 @@ def cmd_slow(args):
                  f"{args.rate:g}/s of {args.size} bytes, policy {args.policy}, loops {loops}")
         env = {**SLOW_ENV, "FANTAIL_OUTBOX_POLICY": args.policy}
         measure_pairs(args, title, loops, args.a or SERVE, args.b or SERVE, run, (env, env))
+
+
+def fill(server, topic, size, stalled):
+    """Publishes until those who do not read take nothing more, so that the run itself sends to the others only."""
+    part, before = 20, -1
+    while stalled and server.metric("fantail_drops_total") - before != part * stalled:
+        before = server.metric("fantail_drops_total")
+        for _ in range(part):
+            server.publish(topic, b"f" * size)
+        time.sleep(0.1)
+
+
+def send_queue_bytes(server):
+    """What the kernel holds on the server's side of its connections, sent and not acknowledged or not sent."""
+    port = f":{int(server.listen.rsplit(':', 1)[1]):04X}"
+    with open("/proc/net/tcp") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(port) and row[3] == "01")
 
 
 def tcp_bytes():

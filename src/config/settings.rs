@@ -99,7 +99,7 @@ impl Settings {
             });
         }
         // An eighth is kept for answers and control frames, so the largest message has to fit the rest.
-        let total_min = (largest.max(self.limits.echo_bytes_max) / 7 + 1) * 8;
+        let total_min = (largest.max(self.limits.echo_bytes_max) / 7 + 1).saturating_mul(8);
         if self.outbox.bytes_total < total_min {
             unfit.push(Unfit {
                 section: "outbox",

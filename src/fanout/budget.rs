@@ -63,7 +63,9 @@ impl OutboxBudget {
         // between the count is never zero, so the frame counts exactly once.
         let first = message.waiting().fetch_add(1, Ordering::AcqRel) == 0;
         let fill = self.add(REFERENCE_BYTES + if first { message.frame_len() as u64 } else { 0 });
-        self.met_full.fetch_add(u64::from(fill > Fill::Room), Ordering::Relaxed);
+        if fill > Fill::Room {
+            self.met_full.fetch_add(1, Ordering::Relaxed);
+        }
         fill
     }
 

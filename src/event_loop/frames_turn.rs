@@ -106,7 +106,7 @@ impl<S: Socket> Core<S> {
                     push_frame(out, if text { Opcode::Text } else { Opcode::Binary }, payload, None);
                     return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
                 }
-                match self.on_publish(key, !text, payload, false) {
+                match self.on_publish(key, !text, payload) {
                     None => Flow::Continue,
                     Some(end) => {
                         stretch = end;
@@ -143,9 +143,8 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Publishes a message of the plain dialect to the connection's first topic. `listed`: the connection is
-    /// on the list of those who wait for room already.
-    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8], listed: bool) -> Option<Stretch> {
+    /// Publishes a message of the plain dialect to the connection's first topic.
+    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8]) -> Option<Stretch> {
         let slot = self.slots.get(key)?;
         let topic = self.topics.topic(slot.connection.topic)?.clone();
         if !self.services.publish.allows(topic.name()) {
@@ -169,9 +168,12 @@ impl<S: Socket> Core<S> {
             }
             Err(_) => {
                 self.counters.publishes_busy.add(1);
-                let blocked = Blocked { payload: payload.into(), binary, listed: true };
+                let blocked = Blocked { payload: payload.into(), binary };
                 remember(&mut slot.connection.session, |open| open.blocked = Some(blocked));
-                if !listed {
+                // A flag and not a look at what waits: a publish that another turn got through may have been
+                // followed by one that waits again, while the list still has the connection.
+                if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
+                    slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
                     self.blocked.push_back(key);
                 }
                 Some(Stretch::Blocked)
@@ -187,7 +189,7 @@ impl<S: Socket> Core<S> {
         if open.is_empty() {
             slot.connection.session = None;
         }
-        let end = self.on_publish(key, blocked.binary, &blocked.payload, blocked.listed);
+        let end = self.on_publish(key, blocked.binary, &blocked.payload);
         !matches!(end, Some(Stretch::Blocked))
     }
 
@@ -196,14 +198,8 @@ impl<S: Socket> Core<S> {
         for _ in 0..self.blocked.len() {
             let Some(key) = self.blocked.pop_front() else { break };
             let Some(slot) = self.slots.get(key) else { continue };
-            let mut waits = false;
-            if let Some(Session::Open(open)) = slot.connection.session.as_deref_mut()
-                && let Some(blocked) = &mut open.blocked
-            {
-                blocked.listed = false;
-                waits = true;
-            }
-            if waits {
+            slot.connection.flags.clear(Flags::WAITS_FOR_ROOM);
+            if self.is_blocked(key) {
                 self.read_turn(key, true);
             }
         }

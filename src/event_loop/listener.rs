@@ -70,6 +70,11 @@ impl Acceptor {
         self.owed = true;
     }
 
+    /// Descriptors it holds.
+    pub(super) fn descriptors(&self) -> usize {
+        usize::from(self.listener.is_some())
+    }
+
     /// Whether a turn would do something now.
     pub(super) fn has_work(&self, core: &Core<Stream>) -> bool {
         self.not_before <= core.now

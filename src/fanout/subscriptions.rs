@@ -87,6 +87,8 @@ pub struct LocalTopics {
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Work>>,
     joins_waiting: u32,
+    /// Subscribers of all topics, waiting joins included.
+    subscriptions: usize,
     stale_messages: u64,
     #[cfg(test)]
     forget_tombstones: bool,
@@ -195,6 +197,7 @@ impl LocalTopics {
             drained: VecDeque::new(),
             spare: Vec::new(),
             joins_waiting: 0,
+            subscriptions: 0,
             stale_messages: 0,
             #[cfg(test)]
             forget_tombstones: false,
@@ -215,6 +218,7 @@ impl LocalTopics {
             match self.router.join(&topic, self.loop_index, local, key) {
                 Ok(joined) => {
                     self.joins_waiting += 1;
+                    self.subscriptions += 1;
                     if let Some(entry) = self.topics.get_mut(local as usize) {
                         entry.joins_waiting += 1;
                     }
@@ -262,6 +266,7 @@ impl LocalTopics {
             }
         }
         self.router.leave(&entry.topic);
+        self.subscriptions -= 1;
         self.close_if_idle(local);
         moved
     }
@@ -376,6 +381,11 @@ impl LocalTopics {
     /// True when this loop has to do with no topic.
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
+    }
+
+    /// Subscriptions of this loop's connections, waiting joins included.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions
     }
 
     /// Messages that arrived after the loop had lost its last subscriber, for metrics.

@@ -76,6 +76,7 @@ fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &m
     match services.router.publish(&topic, Draft::encode(None, binary, body), None) {
         Ok(published) => {
             services.counters[services.counters.len() - 1].publishes.add(1);
+            tracing::trace!(topic = topic.name(), offset = published.offset, "published by the admin port");
             // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
             let json = format!(
                 "{{\"epoch\":\"{:016x}\",\"offset\":{},\"subscribers\":{}}}\n",

@@ -102,6 +102,13 @@ impl<S: Socket> Core<S> {
             _ if closing => Flow::Continue,
             InboxEvent::Message { text, payload } => {
                 self.counters.messages_received.add(1);
+                tracing::trace!(
+                    slot = key.slot,
+                    generation = key.generation,
+                    bytes = payload.len(),
+                    text,
+                    "message received"
+                );
                 if dialect == Dialect::Echo {
                     push_frame(out, if text { Opcode::Text } else { Opcode::Binary }, payload, None);
                     return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
@@ -162,12 +169,14 @@ impl<S: Socket> Core<S> {
             Draft::encode(Some(origin), binary, payload),
             Some(self.index),
         ) {
-            Ok(_) => {
+            Ok(published) => {
                 self.counters.publishes.add(1);
+                tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
                 None
             }
             Err(_) => {
                 self.counters.publishes_busy.add(1);
+                tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
                 let blocked = Blocked { payload: payload.into(), binary };
                 remember(&mut slot.connection.session, |open| open.blocked = Some(blocked));
                 // A flag and not a look at what waits: a publish that another turn got through may have been

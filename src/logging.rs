@@ -392,4 +392,26 @@ mod tests {
         assert!(started.elapsed() >= FLUSH_TIMEOUT && gate.text().is_empty());
         gate.shut(false);
     }
+
+    /// The test program again, with this test alone: the hook and the logger are the process's.
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        const NAME: &str = "logging::tests::a_panic_is_a_line_of_the_log";
+        if std::env::var("FANTAIL_TEST_ALONE").is_ok_and(|running| running == NAME) {
+            let guard = start(LogLevel::Error, LogFormat::Json, 0).unwrap();
+            let ended = thread::Builder::new().name("loop-7".into()).spawn(|| panic!("on purpose")).unwrap();
+            assert!(ended.join().is_err());
+            return drop(guard);
+        }
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture"]).env("FANTAIL_TEST_ALONE", NAME);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = said.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{said}"));
+        let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!((&value["thread"], &value["level"]), (&"loop-7".into(), &"ERROR".into()));
+        let message = value["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("panicked: on purpose"), "{message}");
+        assert!(value["location"].as_str().unwrap_or_default().contains("logging.rs:"), "{line}");
+    }
 }

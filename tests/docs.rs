@@ -1,6 +1,9 @@
 //! The reference pages name everything there is: each configuration key, variable and metric. Reads the pages
 //! as text; whether what they say is right is for people to read.
 
+#[path = "docs/operations.rs"]
+mod operations;
+
 use std::fs;
 use std::path::Path;
 

@@ -278,3 +278,7 @@ fn remember<T>(session: &mut Option<Box<Session>>, change: impl FnOnce(&mut Open
     *session = Some(Box::new(Session::Open(open)));
     result
 }
+
+#[cfg(test)]
+#[path = "frames_turn_tests.rs"]
+mod tests;

@@ -46,6 +46,11 @@ impl OutboxBudget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes there may be.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Messages that found no room, and answers that found not even the reserve.
     pub fn met_full(&self) -> u64 {
         self.met_full.load(Ordering::Relaxed)

@@ -2,7 +2,7 @@
 """Interleaved A/B measurements of Fantail against the floor, or of two builds against each other.
 
     cargo build --release --workspace --examples
-    benches/pairs.py fanout                    # sizes 48, 128 and 4,096, 10,000 subscribers
+    benches/pairs.py fanout                    # sizes 16, 128 and 4,096, 10,000 subscribers
     benches/pairs.py burst                     # 60 messages at once, 3,000 subscribers, 1 and 2 loops
     benches/pairs.py handshake                 # against the bare accept-and-answer loop
     benches/pairs.py echo-during-fanout        # chunked fan-outs (A) against whole ones (B)
@@ -99,8 +99,6 @@ CONNECT_FIELDS = {
 # Figures whose ratio says nothing.
 COUNTS = {"late sends", "lost", "echo lost", "opened", "stayed", "alive"}
 PROBLEMS = "problems"
-# The least message the load generator sends: its header tells which one it is and when it was due.
-SIZE_MIN = 48
 
 
 def field(result, path):
@@ -687,7 +685,7 @@ def parser():
         sub.set_defaults(run=run)
 
     add("fanout", cmd_fanout, "one message to every subscriber, against the floor", 7, [1],
-        connections=10_000, sizes=[SIZE_MIN, 128, 4096], rate=5.0, burst=1, duration="10s", publish="http")
+        connections=10_000, sizes=[16, 128, 4096], rate=5.0, burst=1, duration="10s", publish="http")
     add("burst", cmd_fanout, "60 messages at once, against the floor", 7, [1, 2],
         connections=3_000, sizes=[128], rate=30.0, burst=60, duration="10s", publish="ws")
     add("handshake", cmd_handshake, "connecting, against a bare accept-and-answer loop", 7, [1], connections=15_000)

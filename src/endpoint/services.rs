@@ -12,6 +12,7 @@ use crate::auth::origin::OriginPolicy;
 use crate::auth::publish::PublishPolicy;
 use crate::config::Settings;
 use crate::fanout::Router;
+use crate::fanout::subscriptions::BATCH_BYTES_MAX;
 use crate::metrics::LoopCounters;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
@@ -63,6 +64,8 @@ pub struct Services {
     pub listening: AtomicUsize,
     /// Whether fan-outs are cut into turns; off only to measure what that is worth.
     pub chunked: bool,
+    /// Bytes of frames joined into one write; fewer than usual only to measure what joining is worth.
+    pub join_bytes_max: usize,
     open: AtomicUsize,
     draining: AtomicBool,
 }
@@ -89,6 +92,10 @@ impl Services {
             connections_max,
             listening: AtomicUsize::new(loops),
             chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
+            join_bytes_max: std::env::var("FANTAIL_FANOUT_JOIN_BYTES")
+                .ok()
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(BATCH_BYTES_MAX),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         })

@@ -79,9 +79,11 @@ impl<S: Socket> Core<S> {
     pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
         let counters = Arc::clone(services.counters_of(index));
         let limits = &services.settings.outbox;
+        let mut topics = LocalTopics::new(Arc::clone(&services.router), index)?;
+        topics.set_batch_bytes_max(services.join_bytes_max);
         Ok(Self {
             slots: SlotTable::default(),
-            topics: LocalTopics::new(Arc::clone(&services.router), index)?,
+            topics,
             counters,
             ready: VecDeque::new(),
             blocked: VecDeque::new(),

@@ -14,7 +14,7 @@ use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
 use crate::endpoint::{Port, Services};
-use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
+use crate::event_loop::run::{self as loops, LoopEvent, LoopParts, TrimRequest};
 use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
 use crate::sys::socket::{ListenOptions, probe_port};
 use crate::sys::tables::split_table;
@@ -185,7 +185,8 @@ impl Server {
             server.threads.push(spawn(&name, move || loops::run(parts))?);
             server.await_listening(is_admin)?;
         }
-        spawn("maintenance", move || give_memory_back(&trims))?;
+        let services = Arc::clone(&server.services);
+        spawn("maintenance", move || give_memory_back(&trims, &services))?;
         tracing::info!(
             loops = derived.loops,
             connections_max = derived.connections_max,
@@ -361,11 +362,26 @@ fn tables_here() -> Result<Tables, ServeError> {
 }
 
 /// Waits until a peak is over, then lets the allocator give back what nobody uses.
-fn give_memory_back(requests: &Receiver<()>) {
-    while requests.recv().is_ok() {
+///
+/// Then the loops move what their connections still hold out of pages that are almost empty, and the rest goes
+/// back a quiet moment after they are through.
+fn give_memory_back(requests: &Receiver<TrimRequest>, services: &Services) {
+    while let Ok(mut request) = requests.recv() {
         let at_latest = Instant::now() + TRIM_AT_LATEST;
-        while Instant::now() < at_latest && requests.recv_timeout(TRIM_QUIET).is_ok() {}
+        while Instant::now() < at_latest
+            && let Ok(next) = requests.recv_timeout(TRIM_QUIET)
+        {
+            if next == TrimRequest::AfterPeak {
+                request = next;
+            }
+        }
         memory::trim();
+        if request == TrimRequest::AfterPeak {
+            for index in 0..services.loops() {
+                // A loop that has no room for it has more urgent work; the next peak will ask again.
+                let _ = services.router.send_control(index, Control::Relocate, None);
+            }
+        }
     }
 }
 

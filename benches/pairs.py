@@ -785,7 +785,7 @@ def parser():
     add("burst", cmd_fanout, "60 messages at once, against the floor", 7, [1, 2],
         connections=3_000, sizes=[128], rate=30.0, burst=60, duration="10s", publish="ws")
     add("burst-latency", cmd_burst_latency, "latency of single messages with joining on and off", 7, [1],
-        connections=3_000, size=128, rate=10.0, duration="10s", publish="ws")
+        connections=3_000, size=128, rate=5.0, duration="10s", publish="ws")
     add("handshake", cmd_handshake, "connecting, against a bare accept-and-answer loop", 7, [1], connections=15_000)
     add("echo-during-fanout", cmd_echo_during_fanout, "echo latency while fan-outs run, chunked and whole", 7, [3],
         connections=50_000, client_threads=3, rate=2.0, size=128, seconds=10, echo_rate=200.0)

@@ -66,6 +66,11 @@ impl Server {
         Self { child, listen, admin, log }
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A connection to the client port.
     pub(crate) fn connect(&self) -> Peer {
         Peer::connect(self.listen)

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -428,7 +428,10 @@ fn a_connection_closed_by_the_server_is_lost_and_its_messages_missing() {
 fn idle_holds_and_watches_the_server() {
     let (address, served) = echo_server(Fault::Nothing);
     let url = format!("ws://{address}/echo");
-    let pid = std::process::id().to_string();
+    // Not this process: its threads end with their tests and take their context switches with them. It ends with
+    // its input.
+    let mut watched = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let pid = watched.id().to_string();
     let (code, report, _) = run(
         "idle",
         &[
@@ -458,6 +461,8 @@ fn idle_holds_and_watches_the_server() {
     assert!(server["user_bytes_per_connection"].is_number());
     assert!(server["cpu_hold_seconds"].is_number());
     assert!(server["context_switches_hold"].is_number());
+    drop(watched.stdin.take());
+    watched.wait().unwrap();
     assert_eq!(served.pongs.load(Ordering::SeqCst), CONNECTIONS);
 }
 

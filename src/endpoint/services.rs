@@ -2,10 +2,11 @@
 //!
 //! Made once by the server. Plain data and atomics; never a lock on a delivery path.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::Port;
+use super::facts::{StartFacts, Started};
 use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::origin::OriginPolicy;
@@ -66,6 +67,9 @@ pub struct Services {
     pub chunked: bool,
     /// Bytes of frames joined into one write; fewer than usual only to measure what joining is worth.
     pub join_bytes_max: usize,
+    /// Told by the server once all loops listen.
+    pub start_facts: OnceLock<StartFacts>,
+    pub(super) started: Started,
     open: AtomicUsize,
     draining: AtomicBool,
 }
@@ -96,6 +100,8 @@ impl Services {
                 .ok()
                 .and_then(|value| value.parse().ok())
                 .unwrap_or(BATCH_BYTES_MAX),
+            start_facts: OnceLock::new(),
+            started: Started::default(),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         })

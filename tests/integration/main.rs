@@ -5,6 +5,7 @@ mod conformance;
 mod delivery;
 mod http;
 mod memory;
+mod observe;
 mod pressure;
 mod process;
 mod server;

@@ -4,6 +4,7 @@ mod client;
 mod conformance;
 mod delivery;
 mod http;
+mod memory;
 mod observe;
 mod pressure;
 mod process;

@@ -2,7 +2,9 @@
 
 use super::environment::variable;
 use super::section::{Section, Unfit};
-use super::{Admin, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts};
+use super::{
+    Admin, Admission, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts,
+};
 
 /// The configuration in force.
 ///
@@ -29,6 +31,8 @@ pub struct Settings {
     pub publish: Publish,
     /// What is logged.
     pub log: Log,
+    /// Who may connect and how fast.
+    pub admission: Admission,
 }
 
 /// Every section with its keys, environment names, present values and docs, as text for `--help`.
@@ -50,14 +54,16 @@ pub fn reference(settings: &Settings) -> String {
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 10] {
-        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log } = self;
-        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log]
+    pub(super) fn sections(&self) -> [&dyn Section; 11] {
+        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission } =
+            self;
+        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission]
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 10] {
-        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log } = self;
-        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log]
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
+        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission } =
+            self;
+        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission]
     }
 
     /// What does not fit, each section by itself and then between sections.
@@ -74,6 +80,17 @@ impl Settings {
                 problem: format!(
                     "expects at least limits.message_bytes_max = {message}, so that one message fits, got {}",
                     self.mailbox.bytes_max
+                ),
+            });
+        }
+        let admission = &self.admission;
+        if admission.bytes_per_second > 0 && admission.bytes_burst <= message {
+            unfit.push(Unfit {
+                section: "admission",
+                key: "bytes_burst",
+                problem: format!(
+                    "expects more than limits.message_bytes_max = {message}, so that one message fits, got {}",
+                    admission.bytes_burst
                 ),
             });
         }
@@ -108,5 +125,23 @@ mod tests {
         settings.mailbox.bytes_max = 1000;
         let keys: Vec<_> = settings.unfit().iter().map(|u| format!("{}.{}", u.section, u.key)).collect();
         assert_eq!(keys, ["mailbox.bytes_max"]);
+        settings.admission.bytes_burst = 1 << 20;
+        assert_eq!(settings.unfit().len(), 1, "no rate, no burst");
+        settings.admission.bytes_per_second = 1000;
+        assert_eq!(settings.unfit().last().map(|unfit| unfit.key), Some("bytes_burst"));
+    }
+
+    #[test]
+    fn admission_checks_what_belongs_together() {
+        let mut settings = Settings::default();
+        settings.admission.proxy_protocol = true;
+        settings.admission.connect_rate = 1;
+        settings.admission.connect_burst = 3_601;
+        settings.admission.messages_burst = 0;
+        let keys: Vec<_> = settings.unfit().iter().map(|unfit| unfit.key).collect();
+        assert_eq!(keys, ["connect_burst", "messages_burst", "proxy_protocol"]);
+        settings.admission = Default::default();
+        settings.admission.trusted_proxies = vec!["10.0.0.1/8".to_owned()];
+        assert_eq!(settings.unfit().first().map(|unfit| unfit.key), Some("trusted_proxies"));
     }
 }

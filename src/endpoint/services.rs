@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use super::Port;
 use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
+use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::auth::publish::PublishPolicy;
 use crate::config::Settings;
@@ -53,6 +54,8 @@ pub struct Services {
     pub publish: PublishPolicy,
     /// Who may use the admin port.
     pub guard: AdminGuard,
+    /// Who may connect, by address.
+    pub admission: Admission,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -82,6 +85,7 @@ impl Services {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             publish: PublishPolicy::compile(&settings.publish.topics)?,
             guard: AdminGuard::compile(&settings.admin.hosts)?,
+            admission: Admission::new(admission_rules(&settings)?),
             settings,
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -143,4 +147,17 @@ impl Services {
     pub fn stuck_loop(&self, now_ms: u64) -> Option<usize> {
         self.health.iter().position(|health| health.is_stuck(now_ms))
     }
+}
+
+fn admission_rules(settings: &Settings) -> Result<AdmissionRules, PatternError> {
+    let section = &settings.admission;
+    AdmissionRules {
+        per_address_max: section.per_address_max,
+        connect_rate: section.connect_rate,
+        connect_burst: section.connect_burst,
+        handshakes_max: section.handshakes_max,
+        proxy_protocol: section.proxy_protocol,
+        ..AdmissionRules::default()
+    }
+    .with_proxies(&section.trusted_proxies)
 }

@@ -66,6 +66,7 @@ impl<S: Socket> Core<S> {
             _ => reason,
         };
         self.unsubscribe_all(key.slot);
+        self.end_handshake(key);
         self.counters.closed(reason);
         tracing::debug!(slot = key.slot, generation = key.generation, reason = reason.label(), "closing");
         let full = self.lingering >= LINGERING_MAX;
@@ -118,6 +119,7 @@ impl<S: Socket> Core<S> {
         if let Some(outbox) = &slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
         }
+        self.release(&slot.connection);
         self.counters.connections_closed.add(1);
         self.services.connection_closed(self.port);
     }

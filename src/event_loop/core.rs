@@ -6,11 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::admission::Arrival;
 use super::drain::DrainState;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::outbox::OutboxLimits;
-use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
+use crate::connection::rates::{Rate, RateLimits};
+use crate::connection::session::Session;
+use crate::connection::{Connection, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
 use crate::metrics::{CloseReason, LoopCounters};
@@ -66,6 +69,10 @@ pub struct Core<S> {
     pub(super) port: Port,
     pub(super) generation: u32,
     pub(super) lingering: usize,
+    /// Slots of refused connections.
+    pub(super) refusing: usize,
+    /// How fast one connection may speak.
+    pub(super) rates: RateLimits,
     /// Bytes of half-received messages, and how many there may be.
     pub(super) inbox_bytes: usize,
     pub(super) inbox_bytes_max: usize,
@@ -100,6 +107,8 @@ impl<S: Socket> Core<S> {
             port,
             generation: 0,
             lingering: 0,
+            refusing: 0,
+            rates: rate_limits(&services, port),
             inbox_bytes: 0,
             inbox_bytes_max: services.settings.limits.inbox_bytes_total / services.loops().max(1),
             services,
@@ -117,13 +126,16 @@ impl<S: Socket> Core<S> {
         self.slots.len()
     }
 
-    /// Takes in an accepted stream. With `refused` its request is answered 503, whatever it is.
-    pub fn on_accepted(&mut self, stream: S, refused: bool) -> Key {
+    /// Takes in an accepted stream as [`Self::admit`] said. A refused one is answered so, whatever it asks.
+    pub fn on_accepted(&mut self, stream: S, arrival: Arrival) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let mut connection = Connection::new(self.now);
-        if refused {
-            connection.flags.set(Flags::REFUSED);
+        connection.flags = arrival.flags;
+        connection.admission = arrival.admission;
+        if let Some(reason) = arrival.refused {
+            connection.session = Some(Box::new(Session::Refused(reason)));
+            self.refusing += 1;
         }
         let slot = self.slots.insert(Slot { stream, generation, connection });
         self.rearm(slot);
@@ -201,6 +213,18 @@ impl<S: Socket> Core<S> {
         if self.slots.get(key).is_some() {
             self.free(key.slot, reason);
         }
+    }
+}
+
+fn rate_limits(services: &Services, port: Port) -> RateLimits {
+    let admission = &services.settings.admission;
+    if port == Port::Admin {
+        return RateLimits::default();
+    }
+    let rate = |per_second: usize, burst: usize| Rate { per_second: per_second as u64, burst: burst as u64 };
+    RateLimits {
+        messages: rate(admission.messages_per_second, admission.messages_burst),
+        bytes: rate(admission.bytes_per_second, admission.bytes_burst),
     }
 }
 

@@ -45,6 +45,9 @@ impl<S: Socket> Core<S> {
                 Ok(0) => return self.on_end_of_stream(key),
                 Ok(count) => {
                     self.counters.bytes_received.add(count as u64);
+                    if !self.charge_bytes(key, count) {
+                        return;
+                    }
                     let Some(bytes) = scratch.get_mut(..count) else { return };
                     self.on_bytes(key, bytes);
                     if self.is_blocked(key) {

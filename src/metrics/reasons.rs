@@ -54,6 +54,8 @@ reasons! {
         MessageRate = "message_rate", Some(1008), "too many messages; see admission.messages_per_second";
         /// More bytes than the connection may send.
         ByteRate = "byte_rate", Some(1008), "too many bytes; see admission.bytes_per_second";
+        /// A message of more fragments than one may have.
+        TooManyFragments = "too_many_fragments", Some(1008), "too many fragments";
         /// A message over the limit.
         TooBig = "too_big", Some(1009), "message too big";
         /// No answer to a ping.
@@ -131,6 +133,7 @@ impl CloseReason {
     pub fn of_close_code(code: u16) -> Self {
         match code {
             1007 => Self::BadUtf8,
+            1008 => Self::TooManyFragments,
             1009 => Self::TooBig,
             _ => Self::Protocol,
         }

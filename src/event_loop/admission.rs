@@ -247,3 +247,6 @@ fn reason_of(refusal: AdmissionRefusal) -> RefuseReason {
         AdmissionRefusal::TooFast => RefuseReason::ConnectRate,
     }
 }
+
+#[cfg(test)]
+mod tests;

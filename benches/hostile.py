@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What floods at full speed do to a bystander: echo latency, memory, and what the server counted.
 
-    cargo build --release
+    cargo build --release --bins
     benches/hostile.py                         # every flood, 5 seconds each, one loop
     benches/hostile.py --only pings,resets --seconds 10 --json out.json
 
@@ -9,9 +9,12 @@ HOW IT MEASURES
     Each flood gets a server of its own with one loop, so that the bystander shares it with the flood. The
     bystander is a process that sends a small echo at a fixed rate; its latency counts from the planned send
     time. It is measured quiet first, on the same server, then while the flooders (processes, --flooders) send
-    as fast as they can, each for its own source addresses in 127.0.0.0/8. Flooders, bystander and server share
-    the machine, so on few cores part of the latency is the wait for a core; `quiet` under a busy but innocent
-    machine can be had with the flood `spin`, which burns the same processes without touching the server.
+    as fast as they can, each for its own source addresses in 127.0.0.0/8.
+
+    Flooders, bystander and server share the machine, so on few cores part of the latency is the wait for a
+    core. The flood `spin` burns the same processes without touching the server and shows that part.
+    --realtime (as root) gives server and bystander real-time priority: they use what they need and do not
+    wait for a core behind the flooders, as if those were on other machines, and the latency is the server's.
 
     A row is good when the bystander's p99 is at most 50 ms or 5 times its quiet value. Memory is the server's
     highest user-space memory (RssAnon + shmem + huge pages + swap) during the flood. `counted` are the
@@ -23,6 +26,7 @@ Python 3.9, standard library only, Linux only.
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import socket
 import struct
@@ -193,12 +197,12 @@ def upgrade_resets(target, first, share, going):
     return resets(target, first, share, going, pairs.HELLO.format(path="/ws/flood").encode())
 
 
-def above_capacity(target, first, share, going):
-    """Connections that a full server refuses; held until it has answered."""
+def refused(target, first, share, going):
+    """Connections that a full server refuses; held for a while, whatever it has answered."""
     count, held = 0, []
     while going():
         try:
-            held.append(connect(target, first + count % 250))
+            held.append(connect(target, first))
             held[-1].send(b"GET /echo HTTP/1.1\r\n")
             count += 1
         except OSError:
@@ -219,8 +223,8 @@ FLOODS = {
     "fragments": (fragments, "frames", [], {}),
     "resets": (resets, "connects", [], {}),
     "upgrade-resets": (upgrade_resets, "connects", [], {}),
-    "above-capacity": (above_capacity, "connects", ["--connections-max", "2"], {}),
-    "per-address": (above_capacity, "connects", [], {"FANTAIL_ADMISSION_PER_ADDRESS_MAX": "1"}),
+    "above-capacity": (refused, "connects", ["--connections-max", "2"], {}),
+    "per-address": (refused, "connects", [], {"FANTAIL_ADMISSION_PER_ADDRESS_MAX": "1"}),
 }
 
 
@@ -288,9 +292,14 @@ def measure(args, name):
     run, unit, flags, env = FLOODS[name]
     command = SERVE.format(fantail=args.fantail, loops=args.loops) + " " + " ".join(flags)
     with pairs.Server(command, env) as server:
+        if args.realtime:
+            for task in os.listdir(f"/proc/{server.pid}/task"):
+                os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(2))
         host, port = server.listen.rsplit(":", 1)
         target = (host, int(port))
         watcher, echoes = start(bystander, target, args.rate, 2)
+        if args.realtime:
+            os.sched_setscheduler(watcher.pid, os.SCHED_RR, os.sched_param(3))
         time.sleep(0.3)
         echoes.send(args.seconds)
         quiet = echoes.recv()
@@ -329,6 +338,7 @@ def main():
     top.add_argument("--seconds", type=float, default=5)
     top.add_argument("--rate", type=float, default=200, help="the bystander's echoes a second")
     top.add_argument("--flooders", type=int, default=2)
+    top.add_argument("--realtime", action="store_true", help="server and bystander before everything else")
     top.add_argument("--loops", type=int, default=1)
     top.add_argument("--fantail", default="target/release/fantail")
     top.add_argument("--json", help="write the figures to this file")

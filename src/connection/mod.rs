@@ -72,6 +72,8 @@ impl Flags {
     pub const KEPT_ALIVE: Self = Self(1 << 6);
     /// Accepted above a limit: answered a refusal whatever it asks.
     pub const REFUSED: Self = Self(1 << 7);
+    /// On the loop's ready list: its read turn will come, and events add nothing to it.
+    pub const LISTED: Self = Self(1 << 12);
     /// Its request is awaited, and counted as such.
     pub const HANDSHAKING: Self = Self(1 << 15);
     /// Made by a trusted proxy for a client that is not known yet; the admission handle is the proxy's and not

@@ -19,8 +19,9 @@ use crate::transport::Socket;
 use crate::wire::http::head::Head;
 use crate::wire::proxy::parse_proxy;
 
-/// Connections of one loop that are refused properly at a time: with a slot, their request read before the
-/// answer and what follows read to its end. It bounds what a loop holds above its capacity, too.
+/// Connections that all loops together refuse properly at a time: with a slot, their request read before the
+/// answer and what follows read to its end. It bounds what is held above the capacity, too, and so has to fit
+/// the descriptors that `config::Limits` reserves, of one table if the loops share it.
 const REFUSALS_AT_A_TIME: usize = 32;
 
 /// What admission said of an accepted stream.
@@ -75,7 +76,7 @@ impl<S: Socket> Core<S> {
     /// Whether a refused arrival may have a slot to be refused properly.
     #[must_use]
     pub fn may_refuse_properly(&self) -> bool {
-        self.refusing < REFUSALS_AT_A_TIME
+        self.refusing < (REFUSALS_AT_A_TIME / self.services.loops().max(1)).max(1)
     }
 
     /// Answers a refused stream unasked and closes it: four system calls and no slot, for when there are too

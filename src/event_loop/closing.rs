@@ -31,7 +31,7 @@ impl<S: Socket> Core<S> {
         if let Some(slot) = self.slots.get(key) {
             slot.connection.session = Some(Box::new(Session::Closing(reason)));
             // A publish that waited for room is given up; what was stashed behind it has to be read on.
-            self.ready.push_back(key);
+            self.list_ready(key);
         }
         self.rearm(key.slot);
     }
@@ -102,7 +102,7 @@ impl<S: Socket> Core<S> {
         }
         self.rearm(key.slot);
         // Input may have been left in the queue by whatever ended the conversation.
-        self.ready.push_back(key);
+        self.list_ready(key);
     }
 
     /// Gives the slot back and closes the stream.

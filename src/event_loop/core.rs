@@ -13,7 +13,7 @@ use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::outbox::OutboxLimits;
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
-use crate::connection::{Connection, Slot, TICK_MS, Tick};
+use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
 use crate::metrics::{CloseReason, LoopCounters};
@@ -21,6 +21,10 @@ use crate::transport::Socket;
 
 /// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes that those on the ready list read before the kernel is asked for events again: whoever floods waits for
+/// the others who flood, and nobody else does.
+const READY_BYTES_PER_TURN: u64 = 4 * SCRATCH_BYTES as u64;
 
 /// Bytes joined for one `send`.
 pub const JOINED_BYTES: usize = 64 * 1024;
@@ -151,16 +155,25 @@ impl<S: Socket> Core<S> {
         if readiness.writable && slot.connection.has_backlog() {
             self.write_turn(key);
         }
-        if readiness.readable || readiness.read_closed || readiness.error {
+        // Input that keeps coming raises an event a poll; without this a peer would have two turns in each.
+        let listed = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::LISTED));
+        if !listed && (readiness.readable || readiness.read_closed || readiness.error) {
             self.read_turn(key, readiness.read_closed || readiness.error);
         }
     }
 
-    /// Gives everybody on the ready list one more turn; those put on it meanwhile wait for the next call.
+    /// Gives those on the ready list one more turn, until together they have read enough; those put on it
+    /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
+        let before = self.counters.bytes_received.value();
         for _ in 0..self.ready.len() {
+            if self.counters.bytes_received.value().wrapping_sub(before) >= READY_BYTES_PER_TURN {
+                break;
+            }
             let Some(key) = self.ready.pop_front() else { break };
-            if self.slots.get(key).is_some_and(|slot| slot.connection.has_backlog()) {
+            let Some(slot) = self.slots.get(key) else { continue };
+            slot.connection.flags.clear(Flags::LISTED);
+            if slot.connection.has_backlog() {
                 self.write_turn(key);
             }
             // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
@@ -193,6 +206,16 @@ impl<S: Socket> Core<S> {
         let drain = self.draining.as_ref().map(|_| self.now + 1);
         let next = [sweep, drain].into_iter().flatten().min()?;
         Some((u64::from(next) * TICK_MS).saturating_sub(now_ms))
+    }
+
+    /// Puts a connection on the ready list, unless it is there.
+    pub(super) fn list_ready(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get(key)
+            && !slot.connection.flags.has(Flags::LISTED)
+        {
+            slot.connection.flags.set(Flags::LISTED);
+            self.ready.push_back(key);
+        }
     }
 
     /// Recomputes the one deadline of a slot.

@@ -73,14 +73,16 @@ impl Flags {
     /// Accepted above a limit: answered a refusal whatever it asks.
     pub const REFUSED: Self = Self(1 << 7);
     /// On the loop's ready list: its read turn will come, and events add nothing to it.
-    pub const LISTED: Self = Self(1 << 12);
+    pub const LISTED: Self = Self(1 << 11);
     /// Its request is awaited, and counted as such.
-    pub const HANDSHAKING: Self = Self(1 << 15);
+    pub const HANDSHAKING: Self = Self(1 << 8);
     /// Made by a trusted proxy for a client that is not known yet; the admission handle is the proxy's and not
     /// counted.
-    pub const PROXIED: Self = Self(1 << 14);
+    pub const PROXIED: Self = Self(1 << 9);
     /// A PROXY header has to come first.
-    pub const PROXY_DUE: Self = Self(1 << 13);
+    pub const PROXY_DUE: Self = Self(1 << 10);
+    /// The loop's list of publishers that wait for room in a mailbox has this connection.
+    pub const WAITS_FOR_ROOM: Self = Self(1 << 15);
 
     /// Whether all bits of `other` are set.
     #[must_use]

@@ -155,17 +155,29 @@ impl<S: Socket> Core<S> {
             Answer::Done { keep_alive, refused } => {
                 if let Some(reason) = refused {
                     self.counters.refused(reason);
+                    // The path without its query, which may carry a token.
+                    let (method, path) = (head.method, head.path());
+                    tracing::debug!(slot = key.slot, method, path, reason = reason.label(), "refused");
                 }
                 self.send_own(key, &out, Asked::Yes);
                 self.after_answer(key, keep_alive)
             }
-            Answer::Upgrade(opening) => match self.admit_forwarded(key, head) {
-                Ok(()) => self.upgrade(key, opening, &out),
-                Err(reason) => {
-                    self.refuse(key, reason, reason.text());
-                    Next::Leave
+            Answer::Upgrade(opening) => {
+                // Without the query, as above.
+                tracing::debug!(
+                    slot = key.slot,
+                    generation = key.generation,
+                    path = head.path(),
+                    "upgrading"
+                );
+                match self.admit_forwarded(key, head) {
+                    Ok(()) => self.upgrade(key, opening, &out),
+                    Err(reason) => {
+                        self.refuse(key, reason, reason.text());
+                        Next::Leave
+                    }
                 }
-            },
+            }
         };
         out.clear();
         if out.capacity() > super::core::SCRATCH_BYTES {

@@ -6,6 +6,7 @@ mod conformance;
 mod delivery;
 mod hostile;
 mod http;
+mod observe;
 mod pressure;
 mod process;
 mod server;

@@ -14,7 +14,7 @@ use crate::transport::Socket;
 /// `recv` calls of one turn.
 const READS_PER_TURN: usize = 4;
 
-/// Bytes of one turn: of the smallest frames, half a millisecond's worth.
+/// Bytes of one turn: even of the smallest frames less than a millisecond's worth.
 const READ_BYTES_PER_TURN: usize = SCRATCH_BYTES;
 
 /// Bytes discarded while lingering before patience ends: what a peer may have on its way when its message is

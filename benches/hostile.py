@@ -34,7 +34,8 @@ import sys
 import time
 import urllib.request
 
-import pairs
+sys.dont_write_bytecode = True
+import pairs  # noqa: E402
 
 SERVE = "{fantail} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops}"
 P99_MS_MAX = 50

@@ -4,6 +4,7 @@ use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
     Admin, Admission, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts,
+    TopicRule,
 };
 
 /// The configuration in force.
@@ -33,11 +34,14 @@ pub struct Settings {
     pub log: Log,
     /// Who may connect and how fast.
     pub admission: Admission,
+    /// Rules for topics by pattern, in the order of the file.
+    pub topics: Vec<TopicRule>,
 }
 
 /// Every section with its keys, environment names, present values and docs, as text for `--help`.
 pub fn reference(settings: &Settings) -> String {
     let mut text = String::new();
+    let rule = TopicRule::default();
     for section in settings.sections() {
         text.push_str(&format!("[{}]  {}\n", section.name(), section.doc()));
         for key in section.reference() {
@@ -50,19 +54,47 @@ pub fn reference(settings: &Settings) -> String {
             text.push_str(&format!("      {}\n", key.doc));
         }
     }
+    text.push_str(&format!("[[{}]]  {}\n", rule.name(), rule.doc()));
+    for key in rule.reference() {
+        text.push_str(&format!("  {} = {}  (only in the file)\n      {}\n", key.key, key.value, key.doc));
+    }
     text
 }
 
 impl Settings {
     pub(super) fn sections(&self) -> [&dyn Section; 11] {
-        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission } =
-            self;
+        let Self {
+            server,
+            limits,
+            timeouts,
+            outbox,
+            mailbox,
+            drain,
+            origin,
+            admin,
+            publish,
+            log,
+            admission,
+            topics: _,
+        } = self;
         [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission]
     }
 
     pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
-        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission } =
-            self;
+        let Self {
+            server,
+            limits,
+            timeouts,
+            outbox,
+            mailbox,
+            drain,
+            origin,
+            admin,
+            publish,
+            log,
+            admission,
+            topics: _,
+        } = self;
         [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission]
     }
 
@@ -72,29 +104,60 @@ impl Settings {
         for section in self.sections() {
             section.check(&mut unfit);
         }
-        let message = self.limits.message_bytes_max;
-        if self.mailbox.bytes_max < message {
+        let (largest, source) = self.largest_topic_message();
+        if self.mailbox.bytes_max < largest {
             unfit.push(Unfit {
                 section: "mailbox",
                 key: "bytes_max",
                 problem: format!(
-                    "expects at least limits.message_bytes_max = {message}, so that one message fits, got {}",
+                    "expects at least {source} = {largest}, so that one message fits, got {}",
                     self.mailbox.bytes_max
                 ),
             });
         }
         let admission = &self.admission;
-        if admission.bytes_per_second > 0 && admission.bytes_burst <= message {
+        if admission.bytes_per_second > 0 && admission.bytes_burst <= largest {
             unfit.push(Unfit {
                 section: "admission",
                 key: "bytes_burst",
                 problem: format!(
-                    "expects more than limits.message_bytes_max = {message}, so that one message fits, got {}",
+                    "expects more than {source} = {largest}, so that one message fits, got {}",
                     admission.bytes_burst
                 ),
             });
         }
+        if self.limits.inbox_bytes_total < largest {
+            unfit.push(Unfit {
+                section: "limits",
+                key: "inbox_bytes_total",
+                problem: format!(
+                    "expects at least {source} = {largest}, so that one message fits, got {}",
+                    self.limits.inbox_bytes_total
+                ),
+            });
+        }
+        // An eighth is kept for answers and control frames, so the largest message has to fit the rest.
+        let total_min = (largest.max(self.limits.echo_bytes_max) / 7 + 1).saturating_mul(8);
+        if self.outbox.bytes_total < total_min {
+            unfit.push(Unfit {
+                section: "outbox",
+                key: "bytes_total",
+                problem: format!(
+                    "expects at least {total_min}, so that seven eighths hold the largest message, got {}",
+                    self.outbox.bytes_total
+                ),
+            });
+        }
         unfit
+    }
+
+    /// The size of the largest message that any topic takes, and the key that says so.
+    fn largest_topic_message(&self) -> (usize, String) {
+        let base = (self.limits.message_bytes_max, "limits.message_bytes_max".to_owned());
+        let rules = self.topics.iter().filter_map(|rule| {
+            Some((rule.message_bytes_max?, format!("message_bytes_max of topic {:?}", rule.pattern)))
+        });
+        rules.fold(base, |largest, rule| if rule.0 > largest.0 { rule } else { largest })
     }
 }
 

@@ -83,7 +83,7 @@ fn a_publisher_that_waits_again_is_listed_once() {
         assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
         taken += take_from_other(&services);
         // The ready list gets one through, and the next one behind it waits again.
-        core.ready.push_back(key);
+        core.list_ready(key);
         core.run_ready();
         assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
         taken += take_from_other(&services);

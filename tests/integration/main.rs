@@ -10,3 +10,4 @@ mod observe;
 mod pressure;
 mod process;
 mod server;
+mod slow;

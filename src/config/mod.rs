@@ -7,6 +7,7 @@
 //! nothing here looks at the machine: [`Limits::derive`] is told its facts.
 
 mod admin;
+mod admission;
 mod drain;
 mod environment;
 mod error;
@@ -28,6 +29,7 @@ mod topic_rules;
 mod value;
 
 pub use admin::Admin;
+pub use admission::Admission;
 pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use limits::{Limits, LimitsError, Tables};

@@ -7,5 +7,6 @@ pub mod close;
 pub mod frame;
 pub mod http;
 pub mod mask;
+pub mod proxy;
 pub mod upgrade;
 pub mod utf8;

@@ -6,7 +6,8 @@ use super::value::{Bytes, Count};
 section! {
     /// What may wait for a peer that does not read as fast as its topics speak.
     Outbox ["outbox"] {
-        /// Most messages waiting for one connection.
+        /// Most messages waiting for one connection. At the bound a new message is dropped for this connection
+        /// only and counted.
         "messages_max" => messages_max: usize as Count = 64,
         /// Most bytes waiting for one connection; a single larger message may still wait alone.
         "bytes_max" => bytes_max: usize as Bytes = 256 << 10,

@@ -13,10 +13,12 @@ section! {
         /// Address and port for publishing and operation; loopback only, port 0 takes a free one.
         "admin" => admin: SocketAddr as Address = SocketAddr::from(([127, 0, 0, 1], 8081)),
         /// Number of event loops; 0 takes one per core, and more where their descriptors are needed.
+        /// At most 63.
         "loops" => loops: Option<usize> as CountOrAutomatic = None,
         /// Most client connections; 0 takes as many as the descriptor tables hold.
         "connections_max" => connections_max: Option<usize> as CountOrAutomatic = None,
-        /// Let another process that also shares its port listen on the same one.
+        /// Let another process that also shares its port listen on the same one. Processes that share a
+        /// port must all do so.
         "share_port" => share_port: bool as Switch = false,
         /// Connections the kernel queues for each loop before they are accepted.
         "backlog" => backlog: usize as Count = 4096,

@@ -2,8 +2,11 @@
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
+mod check_config;
+mod json;
 mod serve;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +47,9 @@ enum Command {
     /// Serve connections (the default without a subcommand).
     #[command(after_help = EXAMPLES, after_long_help = long_help())]
     Serve(serve::ServeArgs),
+    /// Check the configuration, and print it with --print.
+    #[command(after_help = check_config::EXAMPLES)]
+    CheckConfig(check_config::CheckConfigArgs),
 }
 
 /// Runs the command line of this process to its end.
@@ -63,8 +69,25 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::CheckConfig(args)) => check_config::run(&args),
         None => serve::run(&cli.serve),
     }
+}
+
+/// Says every line on standard error and gives the exit code.
+fn fail(code: u8, message: &str) -> ExitCode {
+    // Standard error may be closed; the exit code still tells.
+    let mut stderr = std::io::stderr().lock();
+    for line in message.lines() {
+        let _ = writeln!(stderr, "fantail: {line}");
+    }
+    ExitCode::from(code)
+}
+
+/// Writes to standard output; a reader that has gone, such as `head`, is no failure.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn long_help() -> String {
@@ -101,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_announced() {
-        for unknown in [&["check-config"][..], &["connect"], &["--nonsense"], &["serve", "extra"]] {
+        for unknown in [&["tail"][..], &["connect"], &["--nonsense"], &["serve", "extra"]] {
             assert!(parse(unknown).unwrap_err().use_stderr(), "{unknown:?}");
         }
     }

@@ -1,6 +1,5 @@
 //! `fantail serve`: flags over environment over file, then logging, then the server.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use crate::config::{Flag, Loaded, Sources, load};
 use crate::sys::signals;
 use crate::{logging, server};
 
-use super::{FAILED, MISUSED};
+use super::{FAILED, MISUSED, fail};
 
 /// Flags of `serve`. Values stay text: the configuration reads and checks them as it does every other source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -43,7 +42,7 @@ pub(super) struct ServeArgs {
 
 /// Serves until told to stop.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let Loaded { settings, warnings } = match load(&args.sources(std::env::vars_os().collect())) {
+    let Loaded { settings, warnings, .. } = match load(&args.sources(std::env::vars_os().collect())) {
         Ok(loaded) => loaded,
         Err(errors) => return fail(MISUSED, &errors.to_string()),
     };
@@ -68,7 +67,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 }
 
 impl ServeArgs {
-    fn sources(&self, environment: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> Sources {
+    pub(super) fn sources(&self, environment: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> Sources {
         let share_port = self.share_port.then(|| "true".to_owned());
         let flags = [
             ("--listen", "server", "listen", &self.listen),
@@ -84,15 +83,6 @@ impl ServeArgs {
         .collect();
         Sources { file: self.config.clone(), environment, flags }
     }
-}
-
-fn fail(code: u8, message: &str) -> ExitCode {
-    // Standard error may be closed; the exit code still tells.
-    let mut stderr = std::io::stderr().lock();
-    for line in message.lines() {
-        let _ = writeln!(stderr, "fantail: {line}");
-    }
-    ExitCode::from(code)
 }
 
 #[cfg(test)]

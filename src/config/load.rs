@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigErrors, Place, nearest};
-use super::section::Section;
+use super::section::{HIDDEN, Section};
 use super::settings::Settings;
 use super::value::RawValue;
 use super::{environment, file};
@@ -56,6 +56,49 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is probably a mistake but harms nothing, for the log.
     pub warnings: Vec<String>,
+    /// Where each value that somebody gave came from, by section and key.
+    places: BTreeMap<(String, String), Place>,
+}
+
+/// One key of a loaded configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The name between the brackets.
+    pub section: &'static str,
+    /// The key inside its section.
+    pub key: &'static str,
+    /// The value in force, as TOML; a secret's is not shown.
+    pub value: String,
+    /// Whether the value is one that is never shown.
+    pub secret: bool,
+    /// Where it came from.
+    pub place: Place,
+}
+
+impl Loaded {
+    /// Every key, in the order of the sections, with its value and where that came from.
+    #[must_use]
+    pub fn values(&self) -> Vec<KeyValue> {
+        let mut values = Vec::new();
+        for section in self.settings.sections() {
+            for key in section.reference() {
+                let place = self.place(section.name(), key.key);
+                let secret = section.is_secret(key.key);
+                values.push(KeyValue {
+                    section: section.name(),
+                    key: key.key,
+                    value: key.value,
+                    secret,
+                    place,
+                });
+            }
+        }
+        values
+    }
+
+    fn place(&self, section: &str, key: &str) -> Place {
+        self.places.get(&(section.to_owned(), key.to_owned())).cloned().unwrap_or(Place::Default)
+    }
 }
 
 /// Reads, joins and checks the configuration. Every mistake is reported, not only the first.
@@ -104,7 +147,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
             }
         }));
     }
-    if errors.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(ConfigErrors(errors)) }
+    if errors.is_empty() { Ok(Loaded { settings, warnings, places }) } else { Err(ConfigErrors(errors)) }
 }
 
 fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> Vec<Assignment> {
@@ -152,7 +195,8 @@ fn apply(settings: &mut Settings, assignment: &Assignment) -> Result<Option<Stri
         if section.name() == assignment.section
             && let Err(expects) = section.set(key, value)
         {
-            return fail(Some(full), format!("expects {expects}, got {}", value.quoted()));
+            let got = if section.is_secret(key) { HIDDEN.to_owned() } else { value.quoted() };
+            return fail(Some(full), format!("expects {expects}, got {got}"));
         }
     }
     Ok(Some(key.clone()))

@@ -31,7 +31,7 @@ pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use limits::{Limits, LimitsError, Tables};
 pub use limits_section::LimitsSection;
-pub use load::{Flag, Loaded, Sources, load};
+pub use load::{Flag, KeyValue, Loaded, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mailbox::Mailbox;
 pub use origin::Origin;

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{LogFormat, LogLevel};
 
@@ -33,19 +35,31 @@ pub struct LogGuard {
     done: Receiver<()>,
 }
 
+/// Changes the level of the running log.
+#[derive(Debug, Clone)]
+pub struct LevelSwitch(reload::Handle<LevelFilter, Registry>);
+
+impl LevelSwitch {
+    /// From now on this level.
+    pub fn set(&self, level: LogLevel) {
+        // It fails only when the logger is gone, and then there is nothing to set.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
 /// Starts the logging thread and makes it the process's logger.
 ///
 /// # Errors
 /// When the thread cannot be started or the process already has a logger.
-pub fn start(level: LogLevel, format: LogFormat) -> io::Result<LogGuard> {
+pub fn start(level: LogLevel, format: LogFormat) -> io::Result<(LogGuard, LevelSwitch)> {
     let stderr = io::stderr();
     // https://no-color.org: set and not empty means no colour.
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let ansi = stderr.is_terminal() && !plain;
     let (queue, guard) = spawn(stderr, QUEUE_LINES)?;
-    tracing::dispatcher::set_global_default(dispatch(queue, level, format, ansi))
-        .map_err(io::Error::other)?;
-    Ok(guard)
+    let (dispatch, switch) = dispatch(queue, level, format, ansi);
+    tracing::dispatcher::set_global_default(dispatch).map_err(io::Error::other)?;
+    Ok((guard, switch))
 }
 
 enum Entry {
@@ -142,21 +156,32 @@ fn write_lines(entries: &Receiver<Entry>, out: impl Write, dropped: &AtomicU64) 
     }
 }
 
-fn dispatch(queue: LogQueue, level: LogLevel, format: LogFormat, ansi: bool) -> tracing::Dispatch {
-    let level = match level {
+fn dispatch(
+    queue: LogQueue,
+    level: LogLevel,
+    format: LogFormat,
+    ansi: bool,
+) -> (tracing::Dispatch, LevelSwitch) {
+    // An event above the level costs one comparison: a change of the level rebuilds what each place knows.
+    let (level, handle) = reload::Layer::new(filter(level));
+    let lines = fmt::layer().with_writer(queue).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(ansi).boxed(),
+        LogFormat::Json => {
+            let json = lines.with_ansi(false).json().flatten_event(true);
+            json.with_current_span(false).with_span_list(false).boxed()
+        }
+    };
+    (Registry::default().with(level).with(lines).into(), LevelSwitch(handle))
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let builder = fmt::Subscriber::builder().with_max_level(level).with_writer(queue).with_target(false);
-    match format {
-        LogFormat::Text => builder.with_ansi(ansi).finish().into(),
-        LogFormat::Json => {
-            let json = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
-            json.finish().into()
-        }
     }
 }
 
@@ -202,7 +227,7 @@ mod tests {
     fn logged(level: LogLevel, format: LogFormat, events: impl FnOnce()) -> String {
         let gate = Gate::default();
         let (queue, guard) = spawn(gate.clone(), 64).unwrap();
-        tracing::dispatcher::with_default(&dispatch(queue, level, format, false), events);
+        tracing::dispatcher::with_default(&dispatch(queue, level, format, false).0, events);
         drop(guard);
         gate.text()
     }
@@ -218,6 +243,24 @@ mod tests {
         assert_eq!(text.lines().count(), 50, "{text}");
         assert!(text.contains("INFO counted number=49") && !text.contains("hidden"), "{text}");
         assert!(!text.contains('\u{1b}'), "no escape codes where there is no terminal");
+    }
+
+    #[test]
+    fn the_level_changes_while_running() {
+        let gate = Gate::default();
+        let (queue, guard) = spawn(gate.clone(), 64).unwrap();
+        let (dispatch, switch) = dispatch(queue, LogLevel::Warn, LogFormat::Text, false);
+        tracing::dispatcher::with_default(&dispatch, || {
+            for (level, number) in [(LogLevel::Debug, 1), (LogLevel::Error, 2), (LogLevel::Info, 3)] {
+                tracing::debug!(number, "debug");
+                tracing::info!(number, "info");
+                switch.set(level);
+            }
+        });
+        drop(guard);
+        let text = gate.text();
+        assert!(text.contains("debug number=2") && text.contains("info number=2"), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]

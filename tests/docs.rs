@@ -69,6 +69,8 @@ fn every_metric_and_reason_is_in_the_metrics_page() {
         names::CONNECTIONS,
         names::BUILD_INFO,
         names::RESIDENT,
+        names::CONFIG_RELOADS,
+        names::CONFIG_LAST_SUCCESS,
     ]);
     let reasons = CloseReason::ALL.iter().map(|reason| reason.label());
     let refusals = RefuseReason::ALL.iter().map(|reason| reason.label());

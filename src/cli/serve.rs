@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::config::{Flag, Loaded, Sources, load};
+use crate::logging;
+use crate::server::{self, Reload};
 use crate::sys::signals;
-use crate::{logging, server};
 
 use super::{FAILED, MISUSED, fail};
 
@@ -50,14 +51,19 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     if let Err(error) = signals::block_all() {
         return fail(FAILED, &format!("cannot block signals: {error}"));
     }
-    let guard = match logging::start(settings.log.level, settings.log.format) {
+    let (guard, switch) = match logging::start(settings.log.level, settings.log.format) {
         Ok(guard) => guard,
         Err(error) => return fail(FAILED, &format!("logging cannot be started: {error}")),
     };
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let outcome = server::run(settings);
+    let again = args.clone();
+    let reload = Reload {
+        read: Box::new(move || load(&again.sources(std::env::vars_os().collect()))),
+        set_log_level: Box::new(move |level| switch.set(level)),
+    };
+    let outcome = server::run(settings, reload);
     drop(guard);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

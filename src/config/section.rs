@@ -52,8 +52,10 @@ pub(super) trait Section {
     fn check(&self, unfit: &mut Vec<Unfit>);
     /// Whether the key's value must never be shown.
     fn is_secret(&self, key: &str) -> bool;
-    /// Itself, for `adopt`.
+    /// Itself, for `differs` and `adopt`.
     fn as_any(&self) -> &dyn Any;
+    /// Whether the key's value is another one than in `other`, which is the same section of other settings.
+    fn differs(&self, key: &str, other: &dyn Section) -> bool;
     /// Takes one key's value over from `other`, which is the same section of other settings.
     fn adopt(&mut self, key: &str, other: &dyn Section);
 }
@@ -122,6 +124,14 @@ macro_rules! section {
 
             fn as_any(&self) -> &dyn std::any::Any {
                 self
+            }
+
+            fn differs(&self, key: &str, other: &dyn $crate::config::section::Section) -> bool {
+                let Some(other) = other.as_any().downcast_ref::<Self>() else { return false };
+                match key {
+                    $($key => self.$field != other.$field,)+
+                    _ => false,
+                }
             }
 
             fn adopt(&mut self, key: &str, other: &dyn $crate::config::section::Section) {

@@ -38,6 +38,7 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
         "/metrics" => {
             let mut body = String::new();
             prometheus::render(&services.counters, metrics::resident_bytes(), &mut body);
+            services.reloads.render(&mut body);
             answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),

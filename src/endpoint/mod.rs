@@ -13,7 +13,7 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
-pub use services::{LoopHealth, Services};
+pub use services::{Latest, LoopHealth, Services, Shared};
 
 /// The page behind `GET /`.
 const PAGE: &str = include_str!("page/page.html");

@@ -1,9 +1,12 @@
 //! What every loop and endpoint shares: settings, router, policies, counters, health.
 //!
-//! Made once by the server. Plain data and atomics; never a lock on a delivery path.
+//! [`Services`] is one generation of settings and the policies compiled from them, plus [`Shared`], which
+//! outlives every generation. A reload makes a new generation; each loop swaps its own `Arc` of it between
+//! two turns. Plain data and atomics; never a lock on a delivery path.
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Port;
 use crate::auth::PatternError;
@@ -12,7 +15,7 @@ use crate::auth::origin::OriginPolicy;
 use crate::auth::publish::PublishPolicy;
 use crate::config::Settings;
 use crate::fanout::Router;
-use crate::metrics::LoopCounters;
+use crate::metrics::{LoopCounters, Reloads};
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
 const STUCK_AFTER_MS: u64 = 5_000;
@@ -41,18 +44,23 @@ impl LoopHealth {
     }
 }
 
-/// Everything shared.
+/// Everything shared: one generation of settings with its policies, and what all generations share.
 pub struct Services {
     /// The checked configuration.
     pub settings: Settings,
-    /// Topics.
-    pub router: Arc<Router>,
     /// Who may connect from a page.
     pub origin: OriginPolicy,
     /// What clients may publish to.
     pub publish: PublishPolicy,
     /// Who may use the admin port.
     pub guard: AdminGuard,
+    shared: Arc<Shared>,
+}
+
+/// What outlives a reload.
+pub struct Shared {
+    /// Topics.
+    pub router: Arc<Router>,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -63,6 +71,8 @@ pub struct Services {
     pub listening: AtomicUsize,
     /// Whether fan-outs are cut into turns; off only to measure what that is worth.
     pub chunked: bool,
+    /// How reloads went.
+    pub reloads: Reloads,
     open: AtomicUsize,
     draining: AtomicBool,
 }
@@ -78,22 +88,72 @@ impl Services {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, PatternError> {
-        Ok(Self {
-            origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
-            publish: PublishPolicy::compile(&settings.publish.topics)?,
-            guard: AdminGuard::compile(&settings.admin.hosts)?,
-            settings,
+        let shared = Shared {
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),
             connections_max,
             listening: AtomicUsize::new(loops),
             chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
+            reloads: Reloads::default(),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
-        })
+        };
+        Self::of(settings, Arc::new(shared))
     }
 
+    /// The next generation: other settings over what all generations share.
+    ///
+    /// # Errors
+    /// A pattern of the settings does not compile; checked settings have none such.
+    pub fn with_settings(&self, settings: Settings) -> Result<Self, PatternError> {
+        Self::of(settings, Arc::clone(&self.shared))
+    }
+
+    fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, PatternError> {
+        Ok(Self {
+            origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
+            publish: PublishPolicy::compile(&settings.publish.topics)?,
+            guard: AdminGuard::compile(&settings.admin.hosts)?,
+            settings,
+            shared,
+        })
+    }
+}
+
+impl Deref for Services {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The newest generation. Locked by the server on a reload and by each loop that was told of it, never
+/// on the way of a message.
+pub struct Latest(Mutex<Arc<Services>>);
+
+impl Latest {
+    /// Holds the first generation.
+    #[must_use]
+    pub fn new(services: Arc<Services>) -> Self {
+        Self(Mutex::new(services))
+    }
+
+    /// Puts a new one in place.
+    pub fn set(&self, services: Arc<Services>) {
+        // The content is replaced whole, so a panic elsewhere left nothing half done.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = services;
+    }
+
+    /// The newest one.
+    #[must_use]
+    pub fn current(&self) -> Arc<Services> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
     /// The counters of loop `index`.
     ///
     /// # Panics

@@ -59,6 +59,8 @@ pub struct Core<S> {
     pub(super) due: Vec<Key>,
     /// Set while draining.
     pub(super) draining: Option<DrainState>,
+    /// Slot index from which deadlines are still those of earlier settings.
+    pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) outbox_limits: OutboxLimits,
     pub(super) now: Tick,
@@ -78,7 +80,6 @@ impl<S: Socket> Core<S> {
     /// The router serves no loop of this index.
     pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
         let counters = Arc::clone(services.counters_of(index));
-        let limits = &services.settings.outbox;
         Ok(Self {
             slots: SlotTable::default(),
             topics: LocalTopics::new(Arc::clone(&services.router), index)?,
@@ -90,18 +91,16 @@ impl<S: Socket> Core<S> {
             out: Vec::new(),
             due: Vec::new(),
             draining: None,
+            rearming: None,
             timeouts: timeout_ticks(&services),
-            outbox_limits: OutboxLimits {
-                messages_max: u32::try_from(limits.messages_max).unwrap_or(u32::MAX),
-                bytes_max: limits.bytes_max,
-            },
+            outbox_limits: outbox_limits(&services),
             now: 0,
             index,
             port,
             generation: 0,
             lingering: 0,
             inbox_bytes: 0,
-            inbox_bytes_max: services.settings.limits.inbox_bytes_total / services.loops().max(1),
+            inbox_bytes_max: inbox_bytes_max(&services),
             services,
         })
     }
@@ -164,7 +163,7 @@ impl<S: Socket> Core<S> {
     /// Whether the loop must not sleep.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.topics.has_work()
+        !self.ready.is_empty() || self.rearming.is_some() || self.topics.has_work()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`
@@ -204,7 +203,7 @@ impl<S: Socket> Core<S> {
     }
 }
 
-fn timeout_ticks(services: &Services) -> TimeoutTicks {
+pub(super) fn timeout_ticks(services: &Services) -> TimeoutTicks {
     let ticks = |span: std::time::Duration| {
         if span.is_zero() {
             0
@@ -222,4 +221,18 @@ fn timeout_ticks(services: &Services) -> TimeoutTicks {
         close: ticks(timeouts.close),
         linger: ticks(timeouts.linger),
     }
+}
+
+/// The bounds of one outbox.
+pub(super) fn outbox_limits(services: &Services) -> OutboxLimits {
+    let outbox = &services.settings.outbox;
+    OutboxLimits {
+        messages_max: u32::try_from(outbox.messages_max).unwrap_or(u32::MAX),
+        bytes_max: outbox.bytes_max,
+    }
+}
+
+/// One loop's share of the bytes that may be half-received.
+pub(super) fn inbox_bytes_max(services: &Services) -> usize {
+    services.settings.limits.inbox_bytes_total / services.loops().max(1)
 }

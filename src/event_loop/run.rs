@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::core::{Core, Readiness};
 use super::listener::Acceptor;
 use crate::connection::TICK_MS;
-use crate::endpoint::{Port, Services};
+use crate::endpoint::{Latest, Port, Services};
 use crate::fanout::{Control, Key, Wake};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::eventfd::EventFd;
@@ -90,6 +90,8 @@ pub struct LoopParts {
     pub port: Port,
     /// What all share.
     pub services: Arc<Services>,
+    /// Where it finds other settings after a reload.
+    pub latest: Arc<Latest>,
     /// Where to listen.
     pub address: SocketAddr,
     /// How to listen.
@@ -148,6 +150,7 @@ struct Shell {
     core: Core<Stream>,
     acceptor: Acceptor,
     services: Arc<Services>,
+    latest: Arc<Latest>,
     index: usize,
     trim: SyncSender<()>,
     trimmed_at: u64,
@@ -161,7 +164,8 @@ impl Shell {
     }
 
     fn listen(parts: LoopParts, events: &EventSender) -> io::Result<Self> {
-        let LoopParts { prepared, port, services, address, options, capacity, keep, trim, .. } = parts;
+        let LoopParts { prepared, port, services, latest, address, options, capacity, keep, trim, .. } =
+            parts;
         let Prepared { poll, index } = prepared;
         let table = match keep {
             Some(mut keep) => {
@@ -180,6 +184,7 @@ impl Shell {
             core,
             acceptor,
             services,
+            latest,
             index,
             trim,
             trimmed_at: 0,
@@ -198,6 +203,7 @@ impl Shell {
             self.drain_mailbox();
             self.core.sweep();
             self.core.drain_turn();
+            self.core.reload_turn();
             self.core.fanout_turn();
             self.ask_for_trim();
         }
@@ -234,10 +240,16 @@ impl Shell {
     fn drain_mailbox(&mut self) {
         let mut drain = false;
         let mut stop = false;
+        let mut reload = false;
         self.core.drain_mailbox(|control| match control {
             Control::Drain => drain = true,
             Control::Stop => stop = true,
+            Control::Reload => reload = true,
         });
+        if reload {
+            self.services = self.latest.current();
+            self.core.on_reload(Arc::clone(&self.services));
+        }
         if drain {
             self.acceptor.close(&mut self.core, self.poll.registry());
             let spread = self.services.settings.drain.length.as_millis() as u64 / TICK_MS;

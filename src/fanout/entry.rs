@@ -20,6 +20,8 @@ pub enum Control {
     Drain,
     /// Stop at once.
     Stop,
+    /// Other settings are in force; the loop fetches them.
+    Reload,
 }
 
 /// One entry of a loop's mailbox.

@@ -5,7 +5,9 @@ pub mod names;
 mod process;
 pub mod prometheus;
 pub mod reasons;
+mod reloads;
 
 pub use counters::{Counter, LoopCounters};
 pub use process::{now_ms, resident_bytes};
 pub use reasons::{CloseReason, RefuseReason};
+pub use reloads::Reloads;

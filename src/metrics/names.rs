@@ -65,5 +65,9 @@ pub const REFUSALS: &str = "fantail_refusals_total";
 pub const CONNECTIONS: &str = "fantail_connections";
 /// Version as a label.
 pub const BUILD_INFO: &str = "fantail_build_info";
+/// Reloads of the configuration, by outcome.
+pub const CONFIG_RELOADS: &str = "fantail_config_reloads_total";
+/// When a configuration was last taken.
+pub const CONFIG_LAST_SUCCESS: &str = "fantail_config_last_reload_success_timestamp_seconds";
 /// Resident memory.
 pub const RESIDENT: &str = "process_resident_memory_bytes";

@@ -6,4 +6,5 @@ mod delivery;
 mod http;
 mod pressure;
 mod process;
+mod reload;
 mod server;

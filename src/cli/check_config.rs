@@ -151,9 +151,9 @@ mod tests {
             value("keys", "\"(not shown)\"", true, Place::Environment("FANTAIL_X".into())),
         ]);
         let expected = "[server]\n\
-                        loops = 2                # a.toml:3\n\
-                        listen = \"127.0.0.1:1\"   # flag --listen\n\
-                        # keys = \"(not shown)\"   # environment FANTAIL_X\n";
+                        loops = 2               # a.toml:3\n\
+                        listen = \"127.0.0.1:1\"  # flag --listen\n\
+                        # keys = \"(not shown)\"  # environment FANTAIL_X\n";
         assert_eq!(text, expected);
         assert!(toml::from_str::<toml::Table>(&text).is_ok());
     }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
 mod check_config;
+mod connect;
 mod json;
 mod serve;
 
@@ -50,6 +51,9 @@ enum Command {
     /// Check the configuration, and print it with --print.
     #[command(after_help = check_config::EXAMPLES)]
     CheckConfig(check_config::CheckConfigArgs),
+    /// Connect to a WebSocket: lines of standard input go out, messages are printed.
+    #[command(after_help = connect::EXAMPLES)]
+    Connect(connect::ConnectArgs),
 }
 
 /// Runs the command line of this process to its end.
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
+        Some(Command::Connect(args)) => connect::run(&args),
         None => serve::run(&cli.serve),
     }
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod conformance;
+mod connect;
 mod delivery;
 mod http;
 mod pressure;

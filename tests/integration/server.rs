@@ -201,7 +201,8 @@ pub(crate) fn dial(to: SocketAddr) -> TcpStream {
     stream
 }
 
-fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+/// Every line of a stream, read on a thread of its own.
+pub(crate) fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {

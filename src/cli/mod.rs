@@ -5,6 +5,7 @@
 mod check_config;
 mod connect;
 mod json;
+mod publish;
 mod serve;
 
 use std::io::Write;
@@ -54,6 +55,9 @@ enum Command {
     /// Connect to a WebSocket: lines of standard input go out, messages are printed.
     #[command(after_help = connect::EXAMPLES)]
     Connect(connect::ConnectArgs),
+    /// Publish one message through the admin port.
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(publish::PublishArgs),
 }
 
 /// Runs the command line of this process to its end.
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::Connect(args)) => connect::run(&args),
+        Some(Command::Publish(args)) => publish::run(&args),
         None => serve::run(&cli.serve),
     }
 }

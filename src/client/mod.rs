@@ -2,10 +2,11 @@
 //! frames, and when to try again.
 //!
 //! Blocking and on threads of its own; no part of it runs in the server. [`backoff`], [`url`] and
-//! [`messages`] are pure; [`dial`] and [`session`] touch sockets.
+//! [`messages`] are pure; [`dial`], [`http`] and [`session`] touch sockets.
 
 pub mod backoff;
 pub mod dial;
+pub mod http;
 mod input;
 pub mod messages;
 pub mod session;

@@ -7,5 +7,6 @@ mod delivery;
 mod http;
 mod pressure;
 mod process;
+mod publish;
 mod reload;
 mod server;

@@ -349,6 +349,7 @@ mod tests {
             ("[server]\nadmin = \"127.0.0.1:8080\"\n", "f.toml:2: server.admin: expects another address"),
             ("[origin]\nallowed = [\"*evil.com\"]\n", "f.toml:2: origin.allowed: "),
             ("[admin]\nhosts = [\"http://a\"]\n", "f.toml:2: admin.hosts: "),
+            ("[server]\nsubprotocols = [\"a b\"]\n", "f.toml:2: server.subprotocols: expects names"),
             ("[publish]\ntopics = [\"a*b\"]\n", "f.toml:2: publish.topics: "),
             (
                 "[server]\nlisten = \"127.0.0.1:8080\"\nlisten = \"x\"\n",

@@ -6,7 +6,8 @@ use super::settings::Settings;
 
 /// Keys that take effect without a restart, by section. A key that is not here needs one: that is the
 /// safe answer for a key nobody has thought about.
-const LIVE: [(&str, &[&str]); 8] = [
+const LIVE: [(&str, &[&str]); 9] = [
+    ("server", &["subprotocols"]),
     (
         "limits",
         &[

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::section::{Checker, section};
-use super::value::{Address, Count, CountOrAutomatic, Switch};
+use super::value::{Address, Count, CountOrAutomatic, Names, Switch};
 
 section! {
     /// Where the server listens and how many event loops and connections it has.
@@ -22,6 +22,9 @@ section! {
         "share_port" => share_port: bool as Switch = false,
         /// Connections the kernel queues for each loop before they are accepted.
         "backlog" => backlog: usize as Count = 4096,
+        /// Subprotocols that may be chosen. The client's first offer in this list is answered; if none is, the
+        /// answer names none.
+        "subprotocols" => subprotocols: Vec<String> as Names = Vec::new(),
     }
 }
 
@@ -53,5 +56,14 @@ impl Server {
             check.within("connections_max", connections_max, 1..=100_000_000);
         }
         check.within("backlog", self.backlog, 1..=65_535);
+        // RFC 6455, 11.3.4: a subprotocol's name is a token (RFC 9110, 5.6.2).
+        let is_token = |name: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            !name.is_empty() && name.bytes().all(fits)
+        };
+        if let Some(name) = self.subprotocols.iter().find(|name| !is_token(name)) {
+            check
+                .report("subprotocols", format!("expects names without spaces and separators, got {name:?}"));
+        }
     }
 }

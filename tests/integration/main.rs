@@ -1,5 +1,6 @@
 //! The server from outside: the real binary on free ports, raw sockets, a deadline on every wait.
 
+mod answers;
 mod client;
 mod conformance;
 mod connect;

@@ -5,6 +5,7 @@
 //! Only the thread that calls into here spawns threads.
 
 mod reload;
+pub mod sizes;
 
 use std::io::Write;
 use std::net::SocketAddr;

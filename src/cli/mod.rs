@@ -7,6 +7,7 @@ mod connect;
 mod json;
 mod publish;
 mod serve;
+mod sizes;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -58,6 +59,9 @@ enum Command {
     /// Publish one message through the admin port.
     #[command(after_help = publish::EXAMPLES)]
     Publish(publish::PublishArgs),
+    /// Predict the memory a load needs, part by part.
+    #[command(after_help = sizes::EXAMPLES)]
+    Sizes(sizes::SizesArgs),
 }
 
 /// Runs the command line of this process to its end.
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::Connect(args)) => connect::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
+        Some(Command::Sizes(args)) => sizes::run(&args),
         None => serve::run(&cli.serve),
     }
 }

@@ -11,3 +11,4 @@ mod process;
 mod publish;
 mod reload;
 mod server;
+mod sizes;

@@ -137,6 +137,11 @@ impl Server {
         panic!("no {part:?} in the log: {seen:#?}");
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, as an operator does.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");

@@ -81,3 +81,24 @@ fn every_metric_and_reason_is_in_the_metrics_page() {
         .collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
 }
+
+#[test]
+fn every_command_is_in_the_readme() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fantail"))
+        .arg("-h")
+        .output()
+        .expect("the binary runs");
+    let help = String::from_utf8(output.stdout).expect("UTF-8");
+    let (_, commands) = help.split_once("Commands:\n").expect("a list of commands");
+    let names = commands.lines().take_while(|line| !line.is_empty());
+    let names: Vec<_> = names
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(names.len() >= 5, "the help was not understood: {help}");
+    let readme = page("../README.md");
+    let missing: Vec<_> =
+        names.iter().filter(|name| !readme.contains(&format!("| `fantail {name}"))).collect();
+    assert!(missing.is_empty(), "no row in README's table of commands: {missing:?}");
+}

@@ -19,7 +19,7 @@ Examples:
       Check file, environment and flags together, as serve would read them.
   fantail check-config --config fantail.toml --print
       Show every key, its value and its source: default, file:line, environment variable or flag.
-  fantail check-config --config fantail.toml --print --json | jq '.keys[] | select(.source != \"default\")'
+  fantail check-config --print --json | jq '.keys[] | select(.source != \"default\")'
       Show what somebody has set.";
 
 /// Flags of `check-config`: those of `serve`, and how to answer.

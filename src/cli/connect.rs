@@ -17,9 +17,11 @@ use crate::client::url::Url;
 use super::{FAILED, MISUSED, fail};
 
 pub(super) const EXAMPLES: &str = "\
-At the end of standard input the connection is closed, unless --count or --timeout asks to go on listening. With
---reconnect a lost connection and a server that goes away (1001) are tried again, after a random delay below a bound
-that doubles up to 30 s and starts over after 10 s of connection; a line sent while the connection broke may be lost.
+At the end of standard input the connection is closed, unless --count or --timeout asks to go on listening.
+
+With --reconnect a lost connection and a server that goes away (1001) are tried again, after a random delay below a \
+bound that doubles up to 30 s and starts over after 10 s of connection. A line sent while the connection broke may be \
+lost.
 
 Exit codes: 0 closed with 1000 or 1001, 1 any other end, 2 wrong usage.
 

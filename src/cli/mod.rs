@@ -31,8 +31,10 @@ Examples:
       Serve on 127.0.0.1:8080, admin port on 127.0.0.1:8081.
   fantail serve --listen 0.0.0.0:8080 --connections-max 100000
       Serve everybody, up to 100,000 connections; loops are added as descriptors need them.
+  fantail connect ws://127.0.0.1:8080/ws
+      Be a client of the topic \"lobby\" on this terminal.
   curl -d hello http://127.0.0.1:8081/publish/lobby
-      Publish to the topic \"lobby\"; every client of ws://127.0.0.1:8080/ws gets it.
+      Publish to \"lobby\", as does: fantail publish lobby hello
   FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS=0 fantail serve --config fantail.toml
       Take the configuration from a file, but send no heartbeats.";
 

@@ -22,7 +22,7 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) const EXAMPLES: &str = "\
-A key for the admin port is taken from the variable FANTAIL_ADMIN_KEY or the file of --key-file, never from the
+A key for the admin port is taken from the variable FANTAIL_ADMIN_KEY or the file of --key-file, never from the \
 command line, which every user of the machine can read.
 
 Exit codes: 0 published, 1 refused or no connection, 2 wrong usage.
@@ -47,7 +47,13 @@ pub(super) struct PublishArgs {
     #[arg(value_name = "MESSAGE")]
     message: Option<String>,
     /// Address and port of the admin listener
-    #[arg(long, value_name = "ADDR", env = "FANTAIL_SERVER_ADMIN", default_value = "127.0.0.1:8081")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "FANTAIL_SERVER_ADMIN",
+        hide_env_values = true,
+        default_value = "127.0.0.1:8081"
+    )]
     admin: String,
     /// Publish a binary message instead of text
     #[arg(short, long)]

@@ -11,8 +11,8 @@ use crate::sys::limits;
 use super::{MISUSED, fail, json, print};
 
 pub(super) const EXAMPLES: &str = "\
-The user-space parts follow from the sizes of the server's own structs and the rules by which its tables grow; the
-kernel's part is an estimate. Idle connections are within 25 % of it, usually 5 %; a backlog may take half as much
+The user-space parts follow from the sizes of the server's own structs and the rules by which its tables grow; the \
+kernel's part is an estimate. Idle connections are within 25 % of it, usually 5 %; a backlog may take half as much \
 again, because queues that grow in step leave holes. Every connection is taken to be subscribed to one topic.
 
 Examples:

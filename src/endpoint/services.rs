@@ -1,7 +1,7 @@
 //! What every loop and endpoint shares: settings, router, policies, counters, health.
 //!
-//! [`Services`] is one generation of settings and the policies compiled from them, plus [`Shared`], which
-//! outlives every generation. A reload makes a new generation; each loop swaps its own `Arc` of it between
+//! [`Services`] is one edition of settings and the policies compiled from them, plus [`Shared`], which
+//! outlives every edition. A reload makes a new edition; each loop swaps its own `Arc` of it between
 //! two turns. Plain data and atomics; never a lock on a delivery path.
 
 use std::ops::Deref;
@@ -44,7 +44,7 @@ impl LoopHealth {
     }
 }
 
-/// Everything shared: one generation of settings with its policies, and what all generations share.
+/// Everything shared: one edition of settings with its policies, and what all editions share.
 pub struct Services {
     /// The checked configuration.
     pub settings: Settings,
@@ -102,7 +102,7 @@ impl Services {
         Self::of(settings, Arc::new(shared))
     }
 
-    /// The next generation: other settings over what all generations share.
+    /// The next edition: other settings over what all editions share.
     ///
     /// # Errors
     /// A pattern of the settings does not compile; checked settings have none such.
@@ -129,12 +129,12 @@ impl Deref for Services {
     }
 }
 
-/// The newest generation. Locked by the server on a reload and by each loop that was told of it, never
+/// The newest edition. Locked by the server on a reload and by each loop that was told of it, never
 /// on the way of a message.
 pub struct Latest(Mutex<Arc<Services>>);
 
 impl Latest {
-    /// Holds the first generation.
+    /// Holds the first edition.
     #[must_use]
     pub fn new(services: Arc<Services>) -> Self {
         Self(Mutex::new(services))

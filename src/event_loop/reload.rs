@@ -14,7 +14,7 @@ use crate::transport::Socket;
 const REARMED_PER_TURN: usize = 1_024;
 
 impl<S: Socket> Core<S> {
-    /// Takes the next generation of settings; deadlines follow in `reload_turn`.
+    /// Takes the next edition of settings; deadlines follow in `reload_turn`.
     pub fn on_reload(&mut self, services: Arc<Services>) {
         self.timeouts = timeout_ticks(&services);
         self.outbox_limits = outbox_limits(&services);

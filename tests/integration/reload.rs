@@ -22,7 +22,10 @@ impl ConfigFile {
     }
 
     pub(crate) fn write(&self, text: &str) {
-        fs::write(&self.0, text).expect("a file");
+        // In one step, as an editor does it: a server may be reading.
+        let whole = self.0.with_extension("new");
+        fs::write(&whole, text).expect("a file");
+        fs::rename(&whole, &self.0).expect("the same folder");
     }
 
     pub(crate) fn path(&self) -> &str {
@@ -101,6 +104,28 @@ fn a_broken_file_changes_nothing_and_says_where() {
     server.await_log("cannot be read");
     server.await_metric(RELOADS, "refused", |count| count == 3);
     assert_eq!(server.publish("lobby", b"still there").status, 200);
+}
+
+#[test]
+fn messages_go_on_while_settings_change() {
+    let file = ConfigFile::new("");
+    let server = Server::spawn(on_free_ports(&["--config", file.path(), "--loops", "2"], &[]));
+    let mut subscribers: Vec<_> = (0..8).map(|_| server.websocket("/ws/t")).collect();
+    for number in 0..200 {
+        if number % 10 == 0 {
+            file.write(&format!("[outbox]\nmessages_max = {}\n", 64 + number));
+            server.signal("HUP");
+        }
+        assert_eq!(server.publish("t", number.to_string().as_bytes()).status, 200);
+    }
+    for subscriber in &mut subscribers {
+        for number in 0..200 {
+            assert_eq!(subscriber.text(), number.to_string());
+        }
+    }
+    // Signals that arrive while one is pending are one; each that was taken was applied.
+    server.await_metric(RELOADS, "applied", |count| count > 0);
+    assert_eq!(server.metric(RELOADS, "refused"), 0);
 }
 
 #[test]

@@ -51,7 +51,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     if let Err(error) = signals::block_all() {
         return fail(FAILED, &format!("cannot block signals: {error}"));
     }
-    let (guard, switch) = match logging::start(settings.log.level, settings.log.format) {
+    let log = &settings.log;
+    let (guard, switch) = match logging::start(log.level, log.format, log.lines_per_second) {
         Ok(guard) => guard,
         Err(error) => return fail(FAILED, &format!("logging cannot be started: {error}")),
     };
@@ -64,12 +65,12 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         set_log_level: Box::new(move |level| switch.set(level)),
     };
     let outcome = server::run(settings, reload);
-    drop(guard);
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_configuration() => fail(MISUSED, &error.to_string()),
-        Err(error) => fail(FAILED, &error.to_string()),
-    }
+    let Err(error) = outcome else {
+        drop(guard);
+        return ExitCode::SUCCESS;
+    };
+    guard.finish(&error.to_string());
+    ExitCode::from(if error.is_configuration() { MISUSED } else { FAILED })
 }
 
 impl ServeArgs {

@@ -6,9 +6,10 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Port;
+use super::facts::{StartFacts, Started};
 use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::origin::OriginPolicy;
@@ -73,6 +74,9 @@ pub struct Shared {
     pub chunked: bool,
     /// How reloads went.
     pub reloads: Reloads,
+    /// Told by the server once all loops listen.
+    pub start_facts: OnceLock<StartFacts>,
+    pub(super) started: Started,
     open: AtomicUsize,
     draining: AtomicBool,
 }
@@ -96,6 +100,8 @@ impl Services {
             listening: AtomicUsize::new(loops),
             chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
             reloads: Reloads::default(),
+            start_facts: OnceLock::new(),
+            started: Started::default(),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         };

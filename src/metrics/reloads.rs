@@ -1,10 +1,7 @@
-//! How reloads of the configuration went. Written by the main thread, read by `/metrics`.
+//! How reloads of the configuration went. Written by the main thread, read by `/metrics` and `/stats`.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use super::names;
 
 /// Counts reloads by outcome and remembers when a configuration was last taken.
 #[derive(Debug)]
@@ -12,6 +9,17 @@ pub struct Reloads {
     applied: AtomicU64,
     refused: AtomicU64,
     last_success_seconds: AtomicU64,
+}
+
+/// One reading of [`Reloads`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReloadCounts {
+    /// Configurations that were read and taken, the one of the start not among them.
+    pub applied: u64,
+    /// Configurations with a mistake.
+    pub refused: u64,
+    /// When one was last taken, in seconds since 1970; at first the start.
+    pub last_success_seconds: u64,
 }
 
 impl Default for Reloads {
@@ -37,20 +45,14 @@ impl Reloads {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Appends both metrics in Prometheus' text format.
-    pub fn render(&self, out: &mut String) {
-        let (total, last) = (names::CONFIG_RELOADS, names::CONFIG_LAST_SUCCESS);
-        let applied = self.applied.load(Ordering::Relaxed);
-        let refused = self.refused.load(Ordering::Relaxed);
-        let seconds = self.last_success_seconds.load(Ordering::Relaxed);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            "# HELP {total} Reloads of the configuration, by outcome.\n# TYPE {total} counter\n\
-             {total}{{outcome=\"applied\"}} {applied}\n{total}{{outcome=\"refused\"}} {refused}\n\
-             # HELP {last} When a configuration was last taken, in seconds since 1970.\n# TYPE {last} gauge\n\
-             {last} {seconds}\n"
-        );
+    /// What is counted now.
+    #[must_use]
+    pub fn reading(&self) -> ReloadCounts {
+        ReloadCounts {
+            applied: self.applied.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            last_success_seconds: self.last_success_seconds.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -68,11 +70,8 @@ mod tests {
         reloads.on_applied();
         reloads.on_refused();
         reloads.on_refused();
-        let mut out = String::new();
-        reloads.render(&mut out);
-        assert!(out.contains("fantail_config_reloads_total{outcome=\"applied\"} 1\n"), "{out}");
-        assert!(out.contains("fantail_config_reloads_total{outcome=\"refused\"} 2\n"), "{out}");
-        let last = out.lines().last().and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-        assert!(last.is_some_and(|seconds| seconds > 1_700_000_000), "{out}");
+        let counts = reloads.reading();
+        assert_eq!((counts.applied, counts.refused), (1, 2));
+        assert!(counts.last_success_seconds > 1_700_000_000, "{counts:?}");
     }
 }

@@ -6,6 +6,7 @@ mod conformance;
 mod connect;
 mod delivery;
 mod http;
+mod observe;
 mod pressure;
 mod process;
 mod publish;

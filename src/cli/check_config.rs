@@ -82,12 +82,16 @@ fn as_toml(values: &[KeyValue]) -> String {
     let width = values.iter().map(|value| line_of(value).chars().count()).filter(|width| *width <= 60).max();
     let width = width.unwrap_or_default();
     let mut text = String::new();
-    let mut section = "";
+    let mut open = None;
     for value in values {
-        if value.section != section {
-            text.push_str(if section.is_empty() { "[" } else { "\n[" });
-            text.push_str(&format!("{}]\n", value.section));
-            section = value.section;
+        let table = (value.section, value.rule);
+        if open != Some(table) {
+            text.push_str(if open.is_none() { "" } else { "\n" });
+            text.push_str(&match table {
+                (section, None) => format!("[{section}]\n"),
+                (section, Some(_)) => format!("[[{section}]]\n"),
+            });
+            open = Some(table);
         }
         text.push_str(&format!("{:width$}  # {}\n", line_of(value), source(&value.place)));
     }
@@ -100,6 +104,14 @@ fn line_of(value: &KeyValue) -> String {
     format!("{comment}{} = {}", value.key, value.value)
 }
 
+/// `section.key`, or `topic[0].key` for a rule.
+fn name(value: &KeyValue) -> String {
+    match value.rule {
+        None => format!("{}.{}", value.section, value.key),
+        Some(index) => format!("{}[{index}].{}", value.section, value.key),
+    }
+}
+
 fn as_json(values: Option<Vec<KeyValue>>, warnings: &[String]) -> String {
     let warnings: Vec<_> = warnings.iter().map(|warning| json::string(warning)).collect();
     let mut text = format!("{{\"ok\":true,\"warnings\":[{}]", warnings.join(","));
@@ -109,7 +121,7 @@ fn as_json(values: Option<Vec<KeyValue>>, warnings: &[String]) -> String {
             .map(|value| {
                 format!(
                     "{{\"key\":{},\"value\":{},\"source\":{}}}",
-                    json::string(&format!("{}.{}", value.section, value.key)),
+                    json::string(&name(value)),
                     json::string(&value.value),
                     json::string(&source(&value.place))
                 )
@@ -139,7 +151,7 @@ mod tests {
     use super::*;
 
     fn value(key: &'static str, value: &str, secret: bool, place: Place) -> KeyValue {
-        KeyValue { section: "server", key, value: value.to_owned(), secret, place }
+        KeyValue { section: "server", rule: None, key, value: value.to_owned(), secret, place }
     }
 
     #[test]

@@ -33,7 +33,7 @@ const LIVE: [(&str, &[&str]); 9] = [
             "keep_alive_seconds",
         ],
     ),
-    ("outbox", &["messages_max", "bytes_max"]),
+    ("outbox", &["policy", "messages_max", "bytes_max", "disconnect_after_drops", "bytes_total"]),
     ("drain", &["delay_seconds", "seconds"]),
     ("origin", &["allowed", "required"]),
     ("admin", &["hosts"]),
@@ -85,6 +85,11 @@ impl Settings {
                     needs_restart.push(change);
                 }
             }
+        }
+        if self.topics != configured.topics {
+            let rules = |settings: &Self| format!("{} rules", settings.topics.len());
+            applied.push(Change { key: "topic".to_owned(), from: rules(self), to: rules(configured) });
+            settings.topics.clone_from(&configured.topics);
         }
         let unfit = settings.unfit();
         if unfit.is_empty() {

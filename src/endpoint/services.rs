@@ -13,9 +13,8 @@ use super::facts::{StartFacts, Started};
 use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::origin::OriginPolicy;
-use crate::auth::publish::PublishPolicy;
-use crate::config::Settings;
-use crate::fanout::Router;
+use crate::config::{Settings, TopicRules};
+use crate::fanout::{OutboxBudget, Router};
 use crate::metrics::{LoopCounters, Reloads};
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
@@ -51,8 +50,6 @@ pub struct Services {
     pub settings: Settings,
     /// Who may connect from a page.
     pub origin: OriginPolicy,
-    /// What clients may publish to.
-    pub publish: PublishPolicy,
     /// Who may use the admin port.
     pub guard: AdminGuard,
     shared: Arc<Shared>,
@@ -62,6 +59,8 @@ pub struct Services {
 pub struct Shared {
     /// Topics.
     pub router: Arc<Router>,
+    /// What waits for slow consumers over all loops.
+    pub outbox_budget: OutboxBudget,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -82,7 +81,7 @@ pub struct Shared {
 }
 
 impl Services {
-    /// Puts them together for `loops` client loops and one admin loop.
+    /// Puts them together for `loops` client loops and one admin loop, and gives the router its rules.
     ///
     /// # Errors
     /// A pattern of the settings does not compile; checked settings have none such.
@@ -92,7 +91,9 @@ impl Services {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, PatternError> {
+        router.set_rules(TopicRules::compile(&settings)?);
         let shared = Shared {
+            outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),
@@ -108,18 +109,22 @@ impl Services {
         Self::of(settings, Arc::new(shared))
     }
 
-    /// The next edition: other settings over what all editions share.
+    /// The next edition: other settings over what all editions share. The rules of topics and the total of
+    /// the outboxes are shared, and change at once.
     ///
     /// # Errors
     /// A pattern of the settings does not compile; checked settings have none such.
     pub fn with_settings(&self, settings: Settings) -> Result<Self, PatternError> {
-        Self::of(settings, Arc::clone(&self.shared))
+        let rules = TopicRules::compile(&settings)?;
+        let next = Self::of(settings, Arc::clone(&self.shared))?;
+        self.router.set_rules(rules);
+        self.outbox_budget.set_total(next.settings.outbox.bytes_total as u64);
+        Ok(next)
     }
 
     fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, PatternError> {
         Ok(Self {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
-            publish: PublishPolicy::compile(&settings.publish.topics)?,
             guard: AdminGuard::compile(&settings.admin.hosts)?,
             settings,
             shared,

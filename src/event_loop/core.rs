@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::drain::DrainState;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
-use crate::connection::outbox::OutboxLimits;
 use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
@@ -62,7 +61,6 @@ pub struct Core<S> {
     /// Slot index from which deadlines are still those of earlier settings.
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
-    pub(super) outbox_limits: OutboxLimits,
     pub(super) now: Tick,
     pub(super) index: usize,
     pub(super) port: Port,
@@ -93,7 +91,6 @@ impl<S: Socket> Core<S> {
             draining: None,
             rearming: None,
             timeouts: timeout_ticks(&services),
-            outbox_limits: outbox_limits(&services),
             now: 0,
             index,
             port,
@@ -227,15 +224,6 @@ pub(super) fn timeout_ticks(services: &Services) -> TimeoutTicks {
         write: ticks(timeouts.write),
         close: ticks(timeouts.close),
         linger: ticks(timeouts.linger),
-    }
-}
-
-/// The bounds of one outbox.
-pub(super) fn outbox_limits(services: &Services) -> OutboxLimits {
-    let outbox = &services.settings.outbox;
-    OutboxLimits {
-        messages_max: u32::try_from(outbox.messages_max).unwrap_or(u32::MAX),
-        bytes_max: outbox.bytes_max,
     }
 }
 

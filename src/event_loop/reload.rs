@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::core::{Core, inbox_bytes_max, outbox_limits, timeout_ticks};
+use super::core::{Core, inbox_bytes_max, timeout_ticks};
 use crate::connection::deadline;
 use crate::endpoint::Services;
 use crate::transport::Socket;
@@ -17,7 +17,6 @@ impl<S: Socket> Core<S> {
     /// Takes the next edition of settings; deadlines follow in `reload_turn`.
     pub fn on_reload(&mut self, services: Arc<Services>) {
         self.timeouts = timeout_ticks(&services);
-        self.outbox_limits = outbox_limits(&services);
         self.inbox_bytes_max = inbox_bytes_max(&services);
         self.services = services;
         self.rearming = Some(0);

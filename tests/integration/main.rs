@@ -13,3 +13,4 @@ mod publish;
 mod reload;
 mod server;
 mod sizes;
+mod slow;

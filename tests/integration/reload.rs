@@ -107,6 +107,25 @@ fn a_broken_file_changes_nothing_and_says_where() {
 }
 
 #[test]
+fn topic_rules_change_for_topics_that_exist() {
+    let file = ConfigFile::new("[publish]\ntopics = [\"*\"]\n");
+    let server = Server::spawn(on_free_ports(&["--config", file.path()], &[]));
+    let mut client = server.websocket("/ws/prices");
+    client.send_frame(Opcode::Text, b"mine");
+    assert_eq!(client.text(), "mine");
+    file.write("[[topic]]\npattern = \"prices\"\npublish = \"nobody\"\nmessage_bytes_max = 4\n");
+    server.signal("HUP");
+    let line = server.await_log("configuration changed");
+    assert!(line.contains("publish.topics") || line.contains("topic"), "{line}");
+    server.await_metric(RELOADS, "applied", |count| count == 1);
+    client.send_frame(Opcode::Text, b"mine");
+    server.await_metric("fantail_publishes_ignored_total", "", |ignored| ignored == 1);
+    assert_eq!(server.publish("prices", b"12345").status, 413);
+    assert_eq!(server.publish("prices", b"1234").status, 200);
+    assert_eq!(client.text(), "1234");
+}
+
+#[test]
 fn messages_go_on_while_settings_change() {
     let file = ConfigFile::new("");
     let server = Server::spawn(on_free_ports(&["--config", file.path(), "--loops", "2"], &[]));
@@ -130,7 +149,9 @@ fn messages_go_on_while_settings_change() {
 
 #[test]
 fn check_config_prints_every_key_with_its_source() {
-    let file = ConfigFile::new("[server]\n\nloops = 2\n");
+    let file = ConfigFile::new(
+        "[server]\n\nloops = 2\n\n[[topic]]\npattern = \"a*\"\npolicy = \"latest\"\n\n[[topic]]\npattern = \"b\"\n",
+    );
     let mut command =
         on_free_ports(&["--config", file.path(), "--print"], &[("FANTAIL_OUTBOX_MESSAGES_MAX", "9")]);
     let (code, printed, said) = run_check(&mut command);
@@ -148,6 +169,12 @@ fn check_config_prints_every_key_with_its_source() {
     );
     assert!(line("messages_max").ends_with("# environment FANTAIL_OUTBOX_MESSAGES_MAX"), "{printed}");
     assert!(line("heartbeat_seconds").ends_with("# default"), "{printed}");
+    assert!(line("policy").contains("\"drop-newest\""), "the one of [outbox] stands first: {printed}");
+    assert_eq!(printed.matches("[[topic]]").count(), 2, "{printed}");
+    assert!(
+        printed.contains("policy = \"latest\"") && printed.contains(&format!("# {}:7", file.path())),
+        "{printed}"
+    );
     // What was printed is a configuration with the same values.
     let again = ConfigFile::new(&printed);
     let (code, _, said) = run_check(&mut on_free_ports(&["--config", again.path()], &[]));

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::metrics::logs;
@@ -49,22 +50,38 @@ pub struct LogGuard {
     stopped: bool,
 }
 
+/// Changes the level of the running log.
+#[derive(Debug, Clone)]
+pub struct LevelSwitch(reload::Handle<LevelFilter, Registry>);
+
+impl LevelSwitch {
+    /// From now on this level.
+    pub fn set(&self, level: LogLevel) {
+        // It fails only when the logger is gone, and then there is nothing to set.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
 /// Starts the logging thread and makes it the process's logger, for panics too. `lines_per_second` is for each
 /// place in the code, 0 for no limit.
 ///
 /// # Errors
 /// When the thread cannot be started or the process already has a logger.
-pub fn start(level: LogLevel, format: LogFormat, lines_per_second: usize) -> io::Result<LogGuard> {
+pub fn start(
+    level: LogLevel,
+    format: LogFormat,
+    lines_per_second: usize,
+) -> io::Result<(LogGuard, LevelSwitch)> {
     let stderr = io::stderr();
     // https://no-color.org: set and not empty means no colour.
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let ansi = stderr.is_terminal() && !plain;
     let (queue, guard) = spawn(stderr, QUEUE_LINES, format, lines_per_second as u64)?;
     let sender = queue.queue.clone();
-    tracing::dispatcher::set_global_default(dispatch(queue, level, format, ansi))
-        .map_err(io::Error::other)?;
+    let (dispatch, switch) = dispatch(queue, level, format, ansi);
+    tracing::dispatcher::set_global_default(dispatch).map_err(io::Error::other)?;
     std::panic::set_hook(Box::new(move |info| on_panic(info, &sender)));
-    Ok(guard)
+    Ok((guard, switch))
 }
 
 /// The offering side, shared by all threads that log.
@@ -196,22 +213,33 @@ fn spawn(
     Ok((LogQueue { queue: queue.clone(), shared }, LogGuard { queue, done, stopped: false }))
 }
 
-fn dispatch(queue: LogQueue, level: LogLevel, format: LogFormat, ansi: bool) -> tracing::Dispatch {
-    let level = match level {
+fn dispatch(
+    queue: LogQueue,
+    level: LogLevel,
+    format: LogFormat,
+    ansi: bool,
+) -> (tracing::Dispatch, LevelSwitch) {
+    // An event above the level costs one comparison: a change of the level rebuilds what each place knows.
+    let (level, handle) = reload::Layer::new(filter(level));
+    let limit = queue.clone();
+    let lines = fmt::layer().with_writer(queue).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(ansi).boxed(),
+        LogFormat::Json => {
+            let json = lines.with_ansi(false).json().flatten_event(true);
+            json.with_current_span(false).with_span_list(false).boxed()
+        }
+    };
+    (Registry::default().with(level).with(lines).with(limit).into(), LevelSwitch(handle))
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let limit = queue.clone();
-    let builder = fmt::Subscriber::builder().with_max_level(level).with_writer(queue).with_target(false);
-    match format {
-        LogFormat::Text => builder.with_ansi(ansi).finish().with(limit).into(),
-        LogFormat::Json => {
-            let json = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
-            json.finish().with(limit).into()
-        }
     }
 }
 
@@ -258,7 +286,7 @@ mod tests {
     fn logged(level: LogLevel, format: LogFormat, events: impl FnOnce()) -> String {
         let gate = Gate::default();
         let (queue, guard) = spawn(gate.clone(), 64, format, 0).unwrap();
-        tracing::dispatcher::with_default(&dispatch(queue, level, format, false), events);
+        tracing::dispatcher::with_default(&dispatch(queue, level, format, false).0, events);
         drop(guard);
         gate.text()
     }
@@ -274,6 +302,24 @@ mod tests {
         assert_eq!(text.lines().count(), 50, "{text}");
         assert!(text.contains("INFO counted number=49") && !text.contains("hidden"), "{text}");
         assert!(!text.contains('\u{1b}'), "no escape codes where there is no terminal");
+    }
+
+    #[test]
+    fn the_level_changes_while_running() {
+        let gate = Gate::default();
+        let (queue, guard) = spawn(gate.clone(), 64, LogFormat::Text, 0).unwrap();
+        let (dispatch, switch) = dispatch(queue, LogLevel::Warn, LogFormat::Text, false);
+        tracing::dispatcher::with_default(&dispatch, || {
+            for (level, number) in [(LogLevel::Debug, 1), (LogLevel::Error, 2), (LogLevel::Info, 3)] {
+                tracing::debug!(number, "debug");
+                tracing::info!(number, "info");
+                switch.set(level);
+            }
+        });
+        drop(guard);
+        let text = gate.text();
+        assert!(text.contains("debug number=2") && text.contains("info number=2"), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]
@@ -314,7 +360,7 @@ mod tests {
         for format in [LogFormat::Text, LogFormat::Json] {
             let gate = Gate::default();
             let (queue, guard) = spawn(gate.clone(), 64, format, 5).unwrap();
-            tracing::dispatcher::with_default(&dispatch(queue, LogLevel::Info, format, false), || {
+            tracing::dispatcher::with_default(&dispatch(queue, LogLevel::Info, format, false).0, || {
                 for _ in 0..1_000 {
                     tracing::info!("the same");
                 }

@@ -1,8 +1,11 @@
-//! Puts the rooms together: threads, signals, drain, stop.
+//! Puts the rooms together: threads, signals, reload, drain, stop.
 //!
 //! [`run`] is the process: it raises the descriptor limit, probes the port, starts the loops, says `ready`,
 //! and then waits for signals and loops. [`Server`] is the same without signals, for use inside a program.
 //! Only the thread that calls into here spawns threads.
+
+mod reload;
+pub mod sizes;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,12 +16,14 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
-use crate::endpoint::{Port, Services, StartFacts};
+use crate::endpoint::{Latest, Port, Services, StartFacts};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts, TrimRequest};
 use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
 use crate::sys::socket::{ListenOptions, probe_port};
 use crate::sys::tables::{open_in_table, split_table};
 use crate::sys::{limits, memory, process, signals};
+
+pub use reload::{Read, Reload};
 
 /// How long after the last request the allocator gives memory back: once, when a peak is over.
 const TRIM_QUIET: Duration = Duration::from_secs(1);
@@ -73,6 +78,7 @@ enum Event {
 /// A running server.
 pub struct Server {
     services: Arc<Services>,
+    latest: Arc<Latest>,
     events: Receiver<Event>,
     threads: Vec<JoinHandle<()>>,
     /// Client loops that have not ended; the admin loop comes on top.
@@ -84,12 +90,13 @@ pub struct Server {
     pub admin: SocketAddr,
 }
 
-/// Runs the server as the process it is, until it is drained or told twice to stop. The caller has blocked
+/// Runs the server as the process it is, until it is drained or told twice to stop; SIGHUP reads the
+/// configuration anew through `reload`. The caller has blocked
 /// all signals, before any thread was started.
 ///
 /// # Errors
 /// It could not start, or a loop failed.
-pub fn run(settings: Settings) -> Result<(), ServeError> {
+pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let (events, received) = mpsc::channel();
     let server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
     spawn("signals", move || {
@@ -106,7 +113,7 @@ pub fn run(settings: Settings) -> Result<(), ServeError> {
     // Whoever started it may not read; that is no reason to stop.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     drop(out);
-    server.serve()
+    server.serve(reload)
 }
 
 impl Server {
@@ -159,6 +166,7 @@ impl Server {
         let services = Arc::new(services);
         let (trim, trims) = mpsc::sync_channel(1);
         let mut server = Self {
+            latest: Arc::new(Latest::new(Arc::clone(&services))),
             services,
             events: received,
             threads: Vec::new(),
@@ -176,6 +184,7 @@ impl Server {
                 prepared,
                 port: if is_admin { Port::Admin } else { Port::Client },
                 services: Arc::clone(&server.services),
+                latest: Arc::clone(&server.latest),
                 address: if is_admin { server.admin } else { server.listen },
                 options: ListenOptions { reuse_port: !is_admin, ..options },
                 capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
@@ -227,14 +236,14 @@ impl Server {
     }
 
     /// Serves until a signal asks for the end, then drains; a second signal stops at once.
-    fn serve(mut self) -> Result<(), ServeError> {
+    fn serve(mut self, mut reload: Reload) -> Result<(), ServeError> {
         loop {
             match self.events.recv() {
                 Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
                     tracing::info!("draining");
                     return self.drain_and_stop();
                 }
-                Ok(Event::Signal(_)) => {}
+                Ok(Event::Signal(signals::Signal::Hangup)) => self.reload(&mut reload),
                 Ok(Event::Loop(event)) => self.on_loop_event(event)?,
                 Err(_) => return Err(failed("wait for the event loops", io::Error::other("all are gone"))),
             }

@@ -1,5 +1,5 @@
 //! The reference pages name everything there is: each configuration key, variable and metric. Reads the pages
-//! as text; whether what they say is right is for people to read.
+//! as text, and writes the generated part of one when UPDATE_DOCS is set; whether what they say is right is for people to read.
 
 #[path = "docs/operations.rs"]
 mod operations;
@@ -7,7 +7,7 @@ mod operations;
 use std::fs;
 use std::path::Path;
 
-use fantail::config::{Settings, reference};
+use fantail::config::{Settings, markdown_tables, reference};
 use fantail::metrics::names;
 use fantail::metrics::{CloseReason, DropReason, RefuseReason};
 
@@ -15,8 +15,8 @@ fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).expect("the page")
 }
 
-/// `section.key`, its default and its variable, out of the reference of `--help`.
-fn keys() -> Vec<(String, String, String)> {
+/// `section.key` and its variable, out of the reference of `--help`.
+fn keys() -> Vec<(String, String)> {
     let mut section = String::new();
     let mut keys = Vec::new();
     for line in reference(&Settings::default()).lines() {
@@ -24,44 +24,42 @@ fn keys() -> Vec<(String, String, String)> {
             // `[[topic]]` is a list of tables.
             section = rest.trim_start_matches('[').split(']').next().expect("a section").to_owned();
         } else if let Some((key, rest)) = line.trim_start().split_once(" = ")
-            && let Some((value, variable)) = rest.rsplit_once("  (")
+            && let Some((_, variable)) = rest.rsplit_once("  (")
         {
-            keys.push((
-                format!("{section}.{key}"),
-                value.to_owned(),
-                variable.trim_end_matches(')').to_owned(),
-            ));
+            keys.push((format!("{section}.{key}"), variable.trim_end_matches(')').to_owned()));
         }
     }
     keys
 }
 
+/// What stands between the markers of the configuration page.
+const KEYS_BEGIN: &str =
+    "<!-- keys: the rest of this page is written by `UPDATE_DOCS=1 cargo test --test docs` -->\n\n";
+const KEYS_END: &str = "<!-- end of keys -->\n";
+
 #[test]
-fn every_key_is_in_the_configuration_page_with_its_default() {
+fn the_configuration_page_is_what_the_sections_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let page = page("configuration.md");
-    let keys = keys();
-    assert!(keys.len() > 30, "the reference was not understood: {keys:?}");
-    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
-    let missing: Vec<_> = keys
-        .iter()
-        .filter(|(key, value, _)| {
-            !rows.iter().any(|row| row.starts_with(&format!("| `{key}` | `{value}` |")))
-        })
-        .collect();
-    assert!(missing.is_empty(), "no row with key and default: {missing:?}");
-    let unknown: Vec<_> = rows
-        .iter()
-        .filter(|row| {
-            row.contains('.') && !keys.iter().any(|(key, ..)| row.starts_with(&format!("| `{key}` |")))
-        })
-        .filter(|row| !row.starts_with("| `--"))
-        .collect();
-    assert!(unknown.is_empty(), "rows of no key: {unknown:?}");
+    let (before, rest) = page.split_once(KEYS_BEGIN).expect("the marker of the beginning");
+    let (_, after) = rest.split_once(KEYS_END).expect("the marker of the end");
+    let generated = markdown_tables(&Settings::default());
+    let wanted = format!("{before}{KEYS_BEGIN}{generated}{KEYS_END}{after}");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &wanted).expect("the page can be written");
+        return;
+    }
+    let differs = page.lines().zip(wanted.lines()).find(|(is, should)| is != should);
+    assert!(
+        page == wanted,
+        "docs/configuration.md is out of date, first at {differs:?}; run UPDATE_DOCS=1 cargo test --test docs"
+    );
 }
 
 #[test]
 fn every_variable_follows_the_rule_the_page_gives() {
-    for (key, _, variable) in keys().into_iter().filter(|(key, ..)| !key.starts_with("topic.")) {
+    assert!(keys().len() > 30, "the reference was not understood: {:?}", keys());
+    for (key, variable) in keys().into_iter().filter(|(key, _)| !key.starts_with("topic.")) {
         assert_eq!(variable, format!("FANTAIL_{}", key.replace('.', "_").to_ascii_uppercase()));
     }
 }
@@ -80,4 +78,25 @@ fn every_metric_and_reason_is_in_the_metrics_page() {
         .filter(|name| !page.contains(&format!("| `{name}` |")))
         .collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
+}
+
+#[test]
+fn every_command_is_in_the_readme() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fantail"))
+        .arg("-h")
+        .output()
+        .expect("the binary runs");
+    let help = String::from_utf8(output.stdout).expect("UTF-8");
+    let (_, commands) = help.split_once("Commands:\n").expect("a list of commands");
+    let names = commands.lines().take_while(|line| !line.is_empty());
+    let names: Vec<_> = names
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(names.len() >= 5, "the help was not understood: {help}");
+    let readme = page("../README.md");
+    let missing: Vec<_> =
+        names.iter().filter(|name| !readme.contains(&format!("| `fantail {name}"))).collect();
+    assert!(missing.is_empty(), "no row in README's table of commands: {missing:?}");
 }

@@ -2,8 +2,14 @@
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
+mod check_config;
+mod connect;
+mod json;
+mod publish;
 mod serve;
+mod sizes;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -25,8 +31,10 @@ Examples:
       Serve on 127.0.0.1:8080, admin port on 127.0.0.1:8081.
   fantail serve --listen 0.0.0.0:8080 --connections-max 100000
       Serve everybody, up to 100,000 connections; loops are added as descriptors need them.
+  fantail connect ws://127.0.0.1:8080/ws
+      Be a client of the topic \"lobby\" on this terminal.
   curl -d hello http://127.0.0.1:8081/publish/lobby
-      Publish to the topic \"lobby\"; every client of ws://127.0.0.1:8080/ws gets it.
+      Publish to \"lobby\", as does: fantail publish lobby hello
   FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS=0 fantail serve --config fantail.toml
       Take the configuration from a file, but send no heartbeats.";
 
@@ -44,6 +52,18 @@ enum Command {
     /// Serve connections (the default without a subcommand).
     #[command(after_help = EXAMPLES, after_long_help = long_help())]
     Serve(serve::ServeArgs),
+    /// Check the configuration, and print it with --print.
+    #[command(after_help = check_config::EXAMPLES)]
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Connect to a WebSocket: lines of standard input go out, messages are printed.
+    #[command(after_help = connect::EXAMPLES)]
+    Connect(connect::ConnectArgs),
+    /// Publish one message through the admin port.
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(publish::PublishArgs),
+    /// Predict the memory a load needs, part by part.
+    #[command(after_help = sizes::EXAMPLES)]
+    Sizes(sizes::SizesArgs),
 }
 
 /// Runs the command line of this process to its end.
@@ -63,8 +83,28 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::CheckConfig(args)) => check_config::run(&args),
+        Some(Command::Connect(args)) => connect::run(&args),
+        Some(Command::Publish(args)) => publish::run(&args),
+        Some(Command::Sizes(args)) => sizes::run(&args),
         None => serve::run(&cli.serve),
     }
+}
+
+/// Says every line on standard error and gives the exit code.
+fn fail(code: u8, message: &str) -> ExitCode {
+    // Standard error may be closed; the exit code still tells.
+    let mut stderr = std::io::stderr().lock();
+    for line in message.lines() {
+        let _ = writeln!(stderr, "fantail: {line}");
+    }
+    ExitCode::from(code)
+}
+
+/// Writes to standard output; a reader that has gone, such as `head`, is no failure.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn long_help() -> String {
@@ -101,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_announced() {
-        for unknown in [&["check-config"][..], &["connect"], &["--nonsense"], &["serve", "extra"]] {
+        for unknown in [&["tail"][..], &["connect"], &["--nonsense"], &["serve", "extra"]] {
             assert!(parse(unknown).unwrap_err().use_stderr(), "{unknown:?}");
         }
     }

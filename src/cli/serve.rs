@@ -1,16 +1,16 @@
 //! `fantail serve`: flags over environment over file, then logging, then the server.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::config::{Flag, Loaded, Sources, load};
+use crate::logging;
+use crate::server::{self, Reload};
 use crate::sys::signals;
-use crate::{logging, server};
 
-use super::{FAILED, MISUSED};
+use super::{FAILED, MISUSED, fail};
 
 /// Flags of `serve`. Values stay text: the configuration reads and checks them as it does every other source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -43,7 +43,7 @@ pub(super) struct ServeArgs {
 
 /// Serves until told to stop.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let Loaded { settings, warnings } = match load(&args.sources(std::env::vars_os().collect())) {
+    let Loaded { settings, warnings, .. } = match load(&args.sources(std::env::vars_os().collect())) {
         Ok(loaded) => loaded,
         Err(errors) => return fail(MISUSED, &errors.to_string()),
     };
@@ -51,14 +51,20 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     if let Err(error) = signals::block_all() {
         return fail(FAILED, &format!("cannot block signals: {error}"));
     }
-    let guard = match logging::start(settings.log.level, settings.log.format, settings.log.lines_per_second) {
+    let log = &settings.log;
+    let (guard, switch) = match logging::start(log.level, log.format, log.lines_per_second) {
         Ok(guard) => guard,
         Err(error) => return fail(FAILED, &format!("logging cannot be started: {error}")),
     };
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let outcome = server::run(settings);
+    let again = args.clone();
+    let reload = Reload {
+        read: Box::new(move || load(&again.sources(std::env::vars_os().collect()))),
+        set_log_level: Box::new(move |level| switch.set(level)),
+    };
+    let outcome = server::run(settings, reload);
     let Err(error) = outcome else {
         drop(guard);
         return ExitCode::SUCCESS;
@@ -68,7 +74,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 }
 
 impl ServeArgs {
-    fn sources(&self, environment: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> Sources {
+    pub(super) fn sources(&self, environment: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> Sources {
         let share_port = self.share_port.then(|| "true".to_owned());
         let flags = [
             ("--listen", "server", "listen", &self.listen),
@@ -84,15 +90,6 @@ impl ServeArgs {
         .collect();
         Sources { file: self.config.clone(), environment, flags }
     }
-}
-
-fn fail(code: u8, message: &str) -> ExitCode {
-    // Standard error may be closed; the exit code still tells.
-    let mut stderr = std::io::stderr().lock();
-    for line in message.lines() {
-        let _ = writeln!(stderr, "fantail: {line}");
-    }
-    ExitCode::from(code)
 }
 
 #[cfg(test)]

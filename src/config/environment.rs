@@ -8,8 +8,9 @@ use super::value::RawValue;
 
 const PREFIX: &str = "FANTAIL_";
 
-/// Variables with our prefix that are no key: the path of the configuration file.
-const NO_KEYS: [&str; 1] = ["FANTAIL_CONFIG"];
+/// Variables with our prefix that are no key: the path of the configuration file, and the key that
+/// `fantail publish` shows to the admin port.
+const NO_KEYS: [&str; 2] = ["FANTAIL_CONFIG", "FANTAIL_ADMIN_KEY"];
 
 /// The variable that sets `section.key`.
 pub(super) fn variable(section: &str, key: &str) -> String {
@@ -127,6 +128,7 @@ mod tests {
             "FANTAIL_ADMIN_SERVICE_HOST",
             "FANTAIL_ADMIN_PORT_8081_TCP_PROTO",
             "FANTAIL_CONFIG",
+            "FANTAIL_ADMIN_KEY",
         ];
         for link in links {
             let (found, warnings) = read(&[(link, "tcp://10.0.0.1:8080")]);

@@ -20,7 +20,8 @@ section! {
         "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
-        /// Bytes of half-received heads and messages over all connections.
+        /// Bytes of half-received heads and messages over all connections. Each loop has an equal share;
+        /// over it, the connection whose message grows is closed with 1013.
         "inbox_bytes_total" => inbox_bytes_total: usize as Bytes = 256 << 20,
     }
 }

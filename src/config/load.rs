@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigErrors, Place, nearest};
 use super::file::FileContent;
-use super::section::Section;
+use super::section::{HIDDEN, Section};
 use super::settings::Settings;
 use super::value::RawValue;
 use super::{environment, file, topic};
@@ -57,6 +57,64 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is probably a mistake but harms nothing, for the log.
     pub warnings: Vec<String>,
+    /// Where each value that somebody gave came from, by section and key.
+    places: BTreeMap<(String, String), Place>,
+    /// The same for each topic rule, by key.
+    rule_places: Vec<BTreeMap<String, Place>>,
+}
+
+/// One key of a loaded configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The name between the brackets.
+    pub section: &'static str,
+    /// Which topic rule, from 0; `None` for a key of a section.
+    pub rule: Option<usize>,
+    /// The key inside its section.
+    pub key: &'static str,
+    /// The value in force, as TOML; a secret's is not shown.
+    pub value: String,
+    /// Whether the value is one that is never shown.
+    pub secret: bool,
+    /// Where it came from.
+    pub place: Place,
+}
+
+impl Loaded {
+    /// Every key, in the order of the sections, with its value and where that came from.
+    #[must_use]
+    pub fn values(&self) -> Vec<KeyValue> {
+        let mut values = Vec::new();
+        for section in self.settings.sections() {
+            for key in section.reference() {
+                let place = self.place(section.name(), key.key);
+                let secret = section.is_secret(key.key);
+                values.push(KeyValue {
+                    section: section.name(),
+                    rule: None,
+                    key: key.key,
+                    value: key.value,
+                    secret,
+                    place,
+                });
+            }
+        }
+        for (index, rule) in self.settings.topics.iter().enumerate() {
+            for key in rule.reference() {
+                // What a rule leaves out has no value of its own.
+                let place = self.rule_places.get(index).and_then(|places| places.get(key.key));
+                let Some(place) = place.cloned() else { continue };
+                let secret = rule.is_secret(key.key);
+                let (section, rule) = (rule.name(), Some(index));
+                values.push(KeyValue { section, rule, key: key.key, value: key.value, secret, place });
+            }
+        }
+        values
+    }
+
+    fn place(&self, section: &str, key: &str) -> Place {
+        self.places.get(&(section.to_owned(), key.to_owned())).cloned().unwrap_or(Place::Default)
+    }
 }
 
 /// Reads, joins and checks the configuration. Every mistake is reported, not only the first.
@@ -74,6 +132,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         None => FileContent::default(),
     };
     settings.topics = topic::read(&content.topics, &mut errors, &mut warnings);
+    let key_places = |table: &topic::TopicTable| {
+        table.keys.iter().filter_map(|set| Some((set.key.clone()?, set.place.clone()))).collect()
+    };
+    let rule_places = content.topics.iter().map(key_places).collect();
     let mut assignments = content.assignments;
     assignments.extend(environment::assignments(&sources.environment, &names, &mut errors, &mut warnings));
     assignments.extend(sources.flags.iter().map(|flag| Assignment {
@@ -107,7 +169,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
             }
         }));
     }
-    if errors.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(ConfigErrors(errors)) }
+    if errors.is_empty() {
+        Ok(Loaded { settings, warnings, places, rule_places })
+    } else {
+        Err(ConfigErrors(errors))
+    }
 }
 
 fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> FileContent {
@@ -155,7 +221,8 @@ fn apply(settings: &mut Settings, assignment: &Assignment) -> Result<Option<Stri
         if section.name() == assignment.section
             && let Err(expects) = section.set(key, value)
         {
-            return fail(Some(full), format!("expects {expects}, got {}", value.quoted()));
+            let got = if section.is_secret(key) { HIDDEN.to_owned() } else { value.quoted() };
+            return fail(Some(full), format!("expects {expects}, got {got}"));
         }
     }
     Ok(Some(key.clone()))
@@ -391,6 +458,7 @@ mod tests {
             ("[server]\nadmin = \"127.0.0.1:8080\"\n", "f.toml:2: server.admin: expects another address"),
             ("[origin]\nallowed = [\"*evil.com\"]\n", "f.toml:2: origin.allowed: "),
             ("[admin]\nhosts = [\"http://a\"]\n", "f.toml:2: admin.hosts: "),
+            ("[server]\nsubprotocols = [\"a b\"]\n", "f.toml:2: server.subprotocols: expects names"),
             ("[publish]\ntopics = [\"a*b\"]\n", "f.toml:2: publish.topics: "),
             (
                 "[server]\nlisten = \"127.0.0.1:8080\"\nlisten = \"x\"\n",

@@ -30,11 +30,13 @@ pub enum LogFormat {
 section! {
     /// What is logged to standard error.
     Log ["log"] {
-        /// The least severe level that is logged: error, warn, info, debug or trace.
+        /// The least severe level that is logged: error, warn, info, debug or trace. At debug each upgrade,
+        /// refusal and close is told, at trace each message too.
         "level" => level: LogLevel as Level = LogLevel::Info,
         /// text, or json for one object a line.
         "format" => format: LogFormat as Format = LogFormat::Text,
-        /// Lines a second of one kind; what comes beyond is counted and told once a second. 0 for no limit.
+        /// Lines a second of one kind, which is one place in the code. What comes beyond is counted, and told
+        /// once a second in one line. 0 for no limit.
         "lines_per_second" => lines_per_second: usize as Count = 50,
     }
 }

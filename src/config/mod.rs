@@ -3,8 +3,8 @@
 //! Three sources give raw assignments (`section`, `key`, value, place): the TOML file, then the
 //! environment (`FANTAIL_SECTION_KEY`), then flags; the later one wins. Every assignment keeps the
 //! place it came from, so an error names the file and line, the variable or the flag, whatever is
-//! wrong with it. `cli` drives this once at start; nothing reads configuration afterwards, and
-//! nothing here looks at the machine: [`Limits::derive`] is told its facts.
+//! wrong with it. `cli` drives this at start and `server` again on SIGHUP, for the keys [`Settings::reloaded`]
+//! can change; nothing here looks at the machine: [`Limits::derive`] is told its facts.
 
 mod admin;
 mod admission;
@@ -19,7 +19,9 @@ mod log;
 mod mailbox;
 mod origin;
 mod outbox;
+mod page;
 mod publish;
+mod reload;
 mod section;
 mod server;
 mod settings;
@@ -34,12 +36,14 @@ pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use limits::{Limits, LimitsError, Tables};
 pub use limits_section::LimitsSection;
-pub use load::{Flag, Loaded, Sources, load};
+pub use load::{Flag, KeyValue, Loaded, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mailbox::Mailbox;
 pub use origin::Origin;
 pub use outbox::{Outbox, SlowPolicy};
+pub use page::markdown_tables;
 pub use publish::Publish;
+pub use reload::{Change, Reloaded};
 pub use section::KeyDoc;
 pub use server::Server;
 pub use settings::{Settings, reference};

@@ -4,11 +4,15 @@
 //! `Default`, the reading by key and the reference text all follow from that list, so they cannot
 //! disagree. What values fit is the section's own `check`.
 
+use std::any::Any;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::RawValue;
+
+/// What stands where a secret's value would.
+pub(super) const HIDDEN: &str = "\"(not shown)\"";
 
 /// One key as the reference text shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +21,7 @@ pub struct KeyDoc {
     pub key: &'static str,
     /// What the key does, in a sentence or two.
     pub doc: &'static str,
-    /// The value now in force, as TOML.
+    /// The value now in force, as TOML; a secret's is never here.
     pub value: String,
 }
 
@@ -46,6 +50,14 @@ pub(super) trait Section {
     fn set(&mut self, key: &str, raw: &RawValue) -> Result<(), &'static str>;
     /// Appends what does not fit.
     fn check(&self, unfit: &mut Vec<Unfit>);
+    /// Whether the key's value must never be shown.
+    fn is_secret(&self, key: &str) -> bool;
+    /// Itself, for `differs` and `adopt`.
+    fn as_any(&self) -> &dyn Any;
+    /// Whether the key's value is another one than in `other`, which is the same section of other settings.
+    fn differs(&self, key: &str, other: &dyn Section) -> bool;
+    /// Takes one key's value over from `other`, which is the same section of other settings.
+    fn adopt(&mut self, key: &str, other: &dyn Section);
 }
 
 /// Declares a section: `"key" => field: Type as Kind = default`.
@@ -85,7 +97,10 @@ macro_rules! section {
                 vec![$($crate::config::section::KeyDoc {
                     key: $key,
                     doc: concat!($($doc),+).trim_ascii(),
-                    value: <$Kind as $crate::config::value::Kind>::show(&self.$field),
+                    value: match <$Kind as $crate::config::value::Kind>::SECRET {
+                        true => $crate::config::section::HIDDEN.to_owned(),
+                        false => <$Kind as $crate::config::value::Kind>::show(&self.$field),
+                    },
                 }),+]
             }
 
@@ -98,6 +113,33 @@ macro_rules! section {
                     _ => {}
                 }
                 Ok(())
+            }
+
+            fn is_secret(&self, key: &str) -> bool {
+                match key {
+                    $($key => <$Kind as $crate::config::value::Kind>::SECRET,)+
+                    _ => false,
+                }
+            }
+
+            fn as_any(&self) -> &dyn std::any::Any {
+                self
+            }
+
+            fn differs(&self, key: &str, other: &dyn $crate::config::section::Section) -> bool {
+                let Some(other) = other.as_any().downcast_ref::<Self>() else { return false };
+                match key {
+                    $($key => self.$field != other.$field,)+
+                    _ => false,
+                }
+            }
+
+            fn adopt(&mut self, key: &str, other: &dyn $crate::config::section::Section) {
+                let Some(other) = other.as_any().downcast_ref::<Self>() else { return };
+                match key {
+                    $($key => self.$field = other.$field.clone(),)+
+                    _ => {}
+                }
             }
 
             fn check(&self, unfit: &mut Vec<$crate::config::section::Unfit>) {

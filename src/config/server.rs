@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::section::{Checker, section};
-use super::value::{Address, Count, CountOrAutomatic, Switch};
+use super::value::{Address, Count, CountOrAutomatic, Names, Switch};
 
 section! {
     /// Where the server listens and how many event loops and connections it has.
@@ -13,13 +13,18 @@ section! {
         /// Address and port for publishing and operation; loopback only, port 0 takes a free one.
         "admin" => admin: SocketAddr as Address = SocketAddr::from(([127, 0, 0, 1], 8081)),
         /// Number of event loops; 0 takes one per core, and more where their descriptors are needed.
+        /// At most 63.
         "loops" => loops: Option<usize> as CountOrAutomatic = None,
         /// Most client connections; 0 takes as many as the descriptor tables hold.
         "connections_max" => connections_max: Option<usize> as CountOrAutomatic = None,
-        /// Let another process that also shares its port listen on the same one.
+        /// Let another process that also shares its port listen on the same one. Processes that share a
+        /// port must all do so.
         "share_port" => share_port: bool as Switch = false,
         /// Connections the kernel queues for each loop before they are accepted.
         "backlog" => backlog: usize as Count = 4096,
+        /// Subprotocols that may be chosen. The client's first offer in this list is answered; if none is, the
+        /// answer names none.
+        "subprotocols" => subprotocols: Vec<String> as Names = Vec::new(),
     }
 }
 
@@ -51,5 +56,14 @@ impl Server {
             check.within("connections_max", connections_max, 1..=100_000_000);
         }
         check.within("backlog", self.backlog, 1..=65_535);
+        // RFC 6455, 11.3.4: a subprotocol's name is a token (RFC 9110, 5.6.2).
+        let is_token = |name: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            !name.is_empty() && name.bytes().all(fits)
+        };
+        if let Some(name) = self.subprotocols.iter().find(|name| !is_token(name)) {
+            check
+                .report("subprotocols", format!("expects names without spaces and separators, got {name:?}"));
+        }
     }
 }

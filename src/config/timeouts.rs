@@ -16,7 +16,9 @@ section! {
         "heartbeat_seconds" => heartbeat: Duration as Seconds = Duration::from_secs(25),
         /// From a ping to any answer.
         "pong_seconds" => pong: Duration as Seconds = Duration::from_secs(10),
-        /// How long a queued answer may make no progress before its connection is closed.
+        /// How long a queued answer may make no progress before its connection is closed. Together with
+        /// heartbeat_seconds it is also TCP_USER_TIMEOUT, the time after which the kernel gives a vanished
+        /// peer up.
         "write_timeout_seconds" => write: Duration as Seconds = Duration::from_secs(10),
         /// After the last byte is sent: how long what the peer still sends is read and thrown away.
         "linger_seconds" => linger: Duration as Seconds = Duration::from_secs(2),

@@ -27,11 +27,12 @@ type OptionalPolicy = Optional<Policy>;
 type OptionalPublishers = Optional<PublishersKind>;
 
 section! {
-    /// Rules for topics by pattern. The first rule in the file whose pattern fits a topic's name holds for it; what a rule leaves out comes from the other sections.
+    /// Rules for topics by pattern, only in the file. The first rule whose pattern fits a topic's name holds
+    /// for it; what a rule leaves out comes from the other sections. See "Topic rules".
     TopicRule ["topic"] {
-        /// Topic name, exact or with a trailing "*".
+        /// Topic name, exact or with a trailing "*"; every rule needs one.
         "pattern" => pattern: String as Pattern = String::new(),
-        /// Whether clients may publish: nobody or anyone; else publish.topics says.
+        /// Whether clients may publish over their connection: nobody or anyone. Unset, publish.topics says.
         "publish" => publish: Option<Publishers> as OptionalPublishers = None,
         /// As outbox.policy.
         "policy" => policy: Option<SlowPolicy> as OptionalPolicy = None,
@@ -39,7 +40,8 @@ section! {
         "messages_max" => messages_max: Option<usize> as OptionalCount = None,
         /// As outbox.bytes_max.
         "bytes_max" => bytes_max: Option<usize> as OptionalBytes = None,
-        /// As limits.message_bytes_max.
+        /// As limits.message_bytes_max: a client's larger message closes its connection with 1009, one on the
+        /// admin port is answered 413.
         "message_bytes_max" => message_bytes_max: Option<usize> as OptionalBytes = None,
         /// As outbox.disconnect_after_drops.
         "disconnect_after_drops" => disconnect_after_drops: Option<usize> as OptionalCount = None,

@@ -62,6 +62,8 @@ pub(super) trait Kind {
     type Out;
     /// Completes the sentence "expects …".
     const EXPECTS: &'static str;
+    /// Whether values must never be shown: not by errors, not by `check-config --print`, not in the log.
+    const SECRET: bool = false;
     /// The value, or `None` when the raw value is not of this kind.
     fn parse(raw: &RawValue) -> Option<Self::Out>;
     /// The value as TOML.

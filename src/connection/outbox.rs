@@ -400,5 +400,13 @@ impl Outbox {
     }
 }
 
+/// What an outbox with `messages` queued entries asks of the allocator: the box and the queue's storage,
+/// which doubles from 4. The frames are shared and not in it.
+#[must_use]
+pub fn allocations(messages: usize) -> [usize; 2] {
+    let slots = if messages == 0 { 0 } else { messages.next_power_of_two().max(4) };
+    [size_of::<Outbox>(), slots * size_of::<Queued>()]
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Every request passes the guard first, because a browser on the operator's machine can reach loopback.
 
-use super::{Answer, Services, method_refusal, plain, refusal};
+use super::{Answer, PLAIN_HEADERS, Services, method_refusal, plain, refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::fanout::Draft;
 use crate::metrics::{self, RefuseReason, prometheus, stats};
@@ -91,10 +91,12 @@ fn text(head: &Head<'_>, status: u16, body: &str, out: &mut Vec<u8>) -> Answer {
 }
 
 fn answer(head: &Head<'_>, status: u16, content_type: &str, body: &[u8], out: &mut Vec<u8>) -> Answer {
+    let mut headers = PLAIN_HEADERS.to_vec();
+    headers.push(("Cache-Control", "no-store"));
     Response {
         status,
         content_type,
-        headers: &[("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")],
+        headers: &headers,
         body,
         keep_alive: head.keep_alive,
         head_only: head.method == "HEAD",

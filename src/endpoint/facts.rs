@@ -51,6 +51,7 @@ impl Services {
             started: self.started.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO),
             uptime: since(self.started.0),
             draining: self.is_draining(),
+            reloads: self.reloads.reading(),
             log_lines_dropped,
             log_lines_suppressed,
         }

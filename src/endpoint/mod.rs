@@ -9,13 +9,13 @@ mod plain;
 mod services;
 
 use crate::connection::Dialect;
-use crate::metrics::RefuseReason;
+use crate::metrics::{CloseReason, RefuseReason};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 pub use facts::StartFacts;
-pub use services::{LoopHealth, Services};
+pub use services::{Latest, LoopHealth, Services, Shared};
 
 /// The page behind `GET /`.
 const PAGE: &str = include_str!("page/page.html");
@@ -31,6 +31,13 @@ const PAGE_HEADERS: &[(&str, &str)] = &[
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-cache"),
+];
+
+/// Headers of every answer that is no page: never run, never framed.
+const PLAIN_HEADERS: [(&str, &str); 3] = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 ];
 
 /// Which listener a request came in by.
@@ -65,6 +72,15 @@ pub struct Opening {
     pub topics: Vec<String>,
     /// `?echo=0`.
     pub no_echo: bool,
+}
+
+/// The code a close frame carries for `reason`; each dialect names its own, `None` where no frame is sent.
+#[must_use]
+pub fn close_code(dialect: Dialect, reason: CloseReason) -> Option<u16> {
+    match dialect {
+        Dialect::Http => None,
+        Dialect::Echo | Dialect::Plain => plain::close_code(reason),
+    }
 }
 
 /// Bytes that the body of this request may have.
@@ -105,7 +121,11 @@ fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
     if services.origin.check(head.field("origin"), head.field("host")).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
-    upgrade::write_accept(out, &upgrade, None, None);
+    // RFC 6455, 4.2.2: one of the client's offers, here its first that is welcome, or none. A client that
+    // needs one ends the connection by itself then (4.1).
+    let welcome = &services.settings.server.subprotocols;
+    let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
+    upgrade::write_accept(out, &upgrade, subprotocol, None);
     Answer::Upgrade(opening)
 }
 
@@ -135,10 +155,12 @@ fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -
 
 /// Answers 405 with the methods this path does answer (RFC 9110, 15.5.6).
 fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
+    let mut headers = PLAIN_HEADERS.to_vec();
+    headers.push(("Allow", allow));
     Response {
         status: RefuseReason::MethodNotAllowed.status(),
         content_type: "text/plain; charset=utf-8",
-        headers: &[("Allow", allow)],
+        headers: &headers,
         body: format!("this path answers {allow}\n").as_bytes(),
         keep_alive: head.keep_alive,
         head_only: head.method == "HEAD",
@@ -155,7 +177,7 @@ fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>)
 
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
 pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
-    let headers: &[(&str, &str)] = match reason.status() {
+    let more: &[(&str, &str)] = match reason.status() {
         // Others of its own have to go first; that takes longer than a bucket needs for one token.
         _ if reason == RefuseReason::TooManyFromAddress => &[("Retry-After", "10")],
         // RFC 6455, 4.4: the refusal names the version that is understood.
@@ -163,10 +185,12 @@ pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_on
         429 | 503 => &[("Retry-After", "1")],
         _ => &[],
     };
+    let mut headers = PLAIN_HEADERS.to_vec();
+    headers.extend_from_slice(more);
     Response {
         status: reason.status(),
         content_type: "text/plain; charset=utf-8",
-        headers,
+        headers: &headers,
         body: format!("{text}\n").as_bytes(),
         keep_alive,
         head_only,

@@ -4,6 +4,7 @@
 
 use super::Opening;
 use crate::connection::Dialect;
+use crate::metrics::CloseReason;
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
 /// The topic of `/ws` itself.
@@ -39,6 +40,11 @@ pub(super) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Open
         return Err("more topics than one connection may subscribe to");
     }
     Ok(Opening { dialect: Dialect::Plain, topics, no_echo })
+}
+
+/// The codes of this dialect: those of RFC 6455, 7.4.1, as the table of reasons has them.
+pub(super) fn close_code(reason: CloseReason) -> Option<u16> {
+    reason.close_code()
 }
 
 /// The topic named by the rest of a path, percent-decoded once.

@@ -1,9 +1,12 @@
 //! What every loop and endpoint shares: settings, router, policies, counters, health.
 //!
-//! Made once by the server. Plain data and atomics; never a lock on a delivery path.
+//! [`Services`] is one edition of settings and the policies compiled from them, plus [`Shared`], which
+//! outlives every edition. A reload makes a new edition; each loop swaps its own `Arc` of it between
+//! two turns. Plain data and atomics; never a lock on a delivery path.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Port;
 use super::facts::{StartFacts, Started};
@@ -14,7 +17,7 @@ use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, TopicRules};
 use crate::fanout::subscriptions::BATCH_BYTES_MAX;
 use crate::fanout::{OutboxBudget, Router};
-use crate::metrics::LoopCounters;
+use crate::metrics::{LoopCounters, Reloads};
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
 const STUCK_AFTER_MS: u64 = 5_000;
@@ -43,18 +46,23 @@ impl LoopHealth {
     }
 }
 
-/// Everything shared.
+/// Everything shared: one edition of settings with its policies, and what all editions share.
 pub struct Services {
     /// The checked configuration.
     pub settings: Settings,
-    /// Topics.
-    pub router: Arc<Router>,
     /// Who may connect from a page.
     pub origin: OriginPolicy,
-    /// What waits for slow consumers over all loops.
-    pub outbox_budget: OutboxBudget,
     /// Who may use the admin port.
     pub guard: AdminGuard,
+    shared: Arc<Shared>,
+}
+
+/// What outlives a reload.
+pub struct Shared {
+    /// Topics.
+    pub router: Arc<Router>,
+    /// What waits for slow consumers over all loops.
+    pub outbox_budget: OutboxBudget,
     /// Who may connect, by address.
     pub admission: Admission,
     /// Client loops first, the admin loop last.
@@ -69,6 +77,8 @@ pub struct Services {
     pub chunked: bool,
     /// Bytes of frames joined into one write; fewer than usual only to measure what joining is worth.
     pub join_bytes_max: usize,
+    /// How reloads went.
+    pub reloads: Reloads,
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
     pub(super) started: Started,
@@ -88,12 +98,9 @@ impl Services {
         connections_max: usize,
     ) -> Result<Self, PatternError> {
         router.set_rules(TopicRules::compile(&settings)?);
-        Ok(Self {
-            origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
+        let shared = Shared {
             outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
-            guard: AdminGuard::compile(&settings.admin.hosts)?,
             admission: Admission::new(admission_rules(&settings)?),
-            settings,
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),
@@ -104,13 +111,71 @@ impl Services {
                 .ok()
                 .and_then(|value| value.parse().ok())
                 .unwrap_or(BATCH_BYTES_MAX),
+            reloads: Reloads::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
-        })
+        };
+        Self::of(settings, Arc::new(shared))
     }
 
+    /// The next edition: other settings over what all editions share. The rules of topics and the total of
+    /// the outboxes are shared, and change at once.
+    ///
+    /// # Errors
+    /// A pattern of the settings does not compile; checked settings have none such.
+    pub fn with_settings(&self, settings: Settings) -> Result<Self, PatternError> {
+        let rules = TopicRules::compile(&settings)?;
+        let next = Self::of(settings, Arc::clone(&self.shared))?;
+        self.router.set_rules(rules);
+        self.outbox_budget.set_total(next.settings.outbox.bytes_total as u64);
+        Ok(next)
+    }
+
+    fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, PatternError> {
+        Ok(Self {
+            origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
+            guard: AdminGuard::compile(&settings.admin.hosts)?,
+            settings,
+            shared,
+        })
+    }
+}
+
+impl Deref for Services {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The newest edition. Locked by the server on a reload and by each loop that was told of it, never
+/// on the way of a message.
+pub struct Latest(Mutex<Arc<Services>>);
+
+impl Latest {
+    /// Holds the first edition.
+    #[must_use]
+    pub fn new(services: Arc<Services>) -> Self {
+        Self(Mutex::new(services))
+    }
+
+    /// Puts a new one in place.
+    pub fn set(&self, services: Arc<Services>) {
+        // The content is replaced whole, so a panic elsewhere left nothing half done.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = services;
+    }
+
+    /// The newest one.
+    #[must_use]
+    pub fn current(&self) -> Arc<Services> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
     /// The counters of loop `index`.
     ///
     /// # Panics

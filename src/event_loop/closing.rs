@@ -8,6 +8,7 @@ use super::frames_turn::held_bytes;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
+use crate::endpoint;
 use crate::fanout::Key;
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
@@ -27,13 +28,25 @@ impl<S: Socket> Core<S> {
         slot.connection.phase = Phase::Closing;
         slot.connection.heard = self.now;
         self.unsubscribe_all(key.slot);
-        self.send_close_frame(key, reason.close_code().unwrap_or(1000), reason.text());
+        let code = self.close_code(key, reason);
+        self.send_close_frame(key, code, reason.text());
         if let Some(slot) = self.slots.get(key) {
             slot.connection.session = Some(Box::new(Session::Closing(reason)));
             // A publish that waited for room is given up; what was stashed behind it has to be read on.
             self.list_ready(key);
         }
         self.rearm(key.slot);
+    }
+
+    /// Fails the connection for a reason of ours, with the code its dialect has for it.
+    pub(super) fn fail_for(&mut self, key: Key, reason: CloseReason) {
+        let code = self.close_code(key, reason);
+        self.fail(key, reason, code, reason.text());
+    }
+
+    fn close_code(&mut self, key: Key, reason: CloseReason) -> u16 {
+        let dialect = self.slots.get(key).map(|slot| slot.connection.dialect);
+        dialect.and_then(|dialect| endpoint::close_code(dialect, reason)).unwrap_or(1000)
     }
 
     /// Fails the connection (RFC 6455, 7.1.7): a close frame, end of stream, and what still comes is discarded.

@@ -72,6 +72,8 @@ pub struct Core<S> {
     pub(super) relocating: Option<u32>,
     /// The most bytes that inboxes and outboxes held since memory was last asked back.
     pub(super) held_peak: u64,
+    /// Slot index from which deadlines are still those of earlier settings.
+    pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
     pub(super) index: usize,
@@ -109,6 +111,7 @@ impl<S: Socket> Core<S> {
             draining: None,
             relocating: None,
             held_peak: 0,
+            rearming: None,
             timeouts: timeout_ticks(&services),
             now: 0,
             index,
@@ -118,7 +121,7 @@ impl<S: Socket> Core<S> {
             refusing: 0,
             rates: rate_limits(&services, port),
             inbox_bytes: 0,
-            inbox_bytes_max: services.settings.limits.inbox_bytes_total / services.loops().max(1),
+            inbox_bytes_max: inbox_bytes_max(&services),
             services,
         })
     }
@@ -200,7 +203,10 @@ impl<S: Socket> Core<S> {
     /// Whether the loop must not sleep.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.topics.has_work() || self.relocating.is_some()
+        !self.ready.is_empty()
+            || self.topics.has_work()
+            || self.relocating.is_some()
+            || self.rearming.is_some()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`
@@ -261,7 +267,7 @@ impl<S: Socket> Core<S> {
     }
 }
 
-fn rate_limits(services: &Services, port: Port) -> RateLimits {
+pub(super) fn rate_limits(services: &Services, port: Port) -> RateLimits {
     let admission = &services.settings.admission;
     if port == Port::Admin {
         return RateLimits::default();
@@ -273,7 +279,7 @@ fn rate_limits(services: &Services, port: Port) -> RateLimits {
     }
 }
 
-fn timeout_ticks(services: &Services) -> TimeoutTicks {
+pub(super) fn timeout_ticks(services: &Services) -> TimeoutTicks {
     let ticks = |span: std::time::Duration| {
         if span.is_zero() {
             0
@@ -291,4 +297,9 @@ fn timeout_ticks(services: &Services) -> TimeoutTicks {
         close: ticks(timeouts.close),
         linger: ticks(timeouts.linger),
     }
+}
+
+/// One loop's share of the bytes that may be half-received.
+pub(super) fn inbox_bytes_max(services: &Services) -> usize {
+    services.settings.limits.inbox_bytes_total / services.loops().max(1)
 }

@@ -71,16 +71,14 @@ impl<S: Socket> Core<S> {
                     return self.on_peer_close(key, code, reason, text);
                 }
                 Stretch::Policy => {
-                    let reason = CloseReason::IgnoredPublishes;
-                    return self.fail(key, reason, 1008, reason.text());
+                    return self.fail_for(key, CloseReason::IgnoredPublishes);
                 }
                 Stretch::Rate => {
                     let reason = CloseReason::MessageRate;
                     return self.fail(key, reason, 1008, reason.text());
                 }
                 Stretch::InboxFull => {
-                    let reason = CloseReason::InboxFull;
-                    return self.fail(key, reason, 1013, reason.text());
+                    return self.fail_for(key, CloseReason::InboxFull);
                 }
             }
             let Some(slot) = self.slots.get(key) else { return };

@@ -29,6 +29,7 @@ mod frames_turn;
 mod http_turn;
 mod listener;
 mod read_turn;
+mod reload;
 mod relocate;
 pub mod run;
 mod slots;

@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::core::{Core, Readiness};
 use super::listener::Acceptor;
 use crate::connection::TICK_MS;
-use crate::endpoint::{Port, Services};
+use crate::endpoint::{Latest, Port, Services};
 use crate::fanout::{Control, Key, Wake};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::eventfd::EventFd;
@@ -104,6 +104,8 @@ pub struct LoopParts {
     pub port: Port,
     /// What all share.
     pub services: Arc<Services>,
+    /// Where it finds other settings after a reload.
+    pub latest: Arc<Latest>,
     /// Where to listen.
     pub address: SocketAddr,
     /// How to listen.
@@ -162,6 +164,7 @@ struct Shell {
     core: Core<Stream>,
     acceptor: Acceptor,
     services: Arc<Services>,
+    latest: Arc<Latest>,
     index: usize,
     trim: SyncSender<TrimRequest>,
     trim_owed: bool,
@@ -180,7 +183,8 @@ impl Shell {
     }
 
     fn listen(parts: LoopParts, events: &EventSender) -> io::Result<Self> {
-        let LoopParts { prepared, port, services, address, options, capacity, keep, trim, .. } = parts;
+        let LoopParts { prepared, port, services, latest, address, options, capacity, keep, trim, .. } =
+            parts;
         let Prepared { poll, index } = prepared;
         let (table, own_descriptors) = match keep {
             Some(mut keep) => {
@@ -199,6 +203,7 @@ impl Shell {
             core,
             acceptor,
             services,
+            latest,
             index,
             trim,
             trim_owed: false,
@@ -220,6 +225,7 @@ impl Shell {
             self.drain_mailbox();
             self.core.sweep();
             self.core.drain_turn();
+            self.core.reload_turn();
             self.core.fanout_turn();
             self.ask_for_trim();
         }
@@ -272,13 +278,19 @@ impl Shell {
         let mut drain = false;
         let mut stop = false;
         let mut relocate = false;
+        let mut reload = false;
         self.core.drain_mailbox(|control| match control {
             Control::Drain => drain = true,
             Control::Stop => stop = true,
             Control::Relocate => relocate = true,
+            Control::Reload => reload = true,
         });
         if relocate {
             self.core.start_relocation();
+        }
+        if reload {
+            self.services = self.latest.current();
+            self.core.on_reload(Arc::clone(&self.services));
         }
         if drain {
             self.acceptor.close(&mut self.core, self.poll.registry());

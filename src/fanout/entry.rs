@@ -22,6 +22,8 @@ pub enum Control {
     Stop,
     /// Move what connections hold, so that memory can be given back.
     Relocate,
+    /// Other settings are in force; the loop fetches them.
+    Reload,
 }
 
 /// One entry of a loop's mailbox.

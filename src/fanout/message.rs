@@ -130,6 +130,15 @@ impl Message {
     }
 }
 
+/// What a message of this payload asks of the allocator, once for all that wait for it.
+#[must_use]
+pub fn allocation(payload_len: usize) -> usize {
+    let mut head = [0; HEADER_BYTES_MAX];
+    let head_len = encode_header(&mut head, true, Opcode::Binary, payload_len, None);
+    // In front of a ThinArc's slice: the reference counter, the header and the slice's length.
+    2 * size_of::<usize>() + size_of::<MessageHeader>() + head_len + payload_len
+}
+
 #[cfg(test)]
 impl Message {
     /// A message with a place that nobody gave it.

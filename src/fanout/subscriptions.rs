@@ -107,6 +107,10 @@ struct LocalTopic {
     work: Option<Box<Work>>,
 }
 
+/// Bytes of one topic in a loop's own table, without its subscriber list. The table's vacant entries have
+/// the same size.
+pub const LOCAL_TOPIC_BYTES: usize = size_of::<Result<LocalTopic, usize>>();
+
 #[derive(Default)]
 struct Work {
     pending: VecDeque<Pending>,

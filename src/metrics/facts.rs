@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::counters::LoopCounters;
+use super::reloads::ReloadCounts;
 use crate::sys::process::MemoryUse;
 
 /// One reading of the whole server.
@@ -41,6 +42,8 @@ pub struct Facts<'a> {
     pub uptime: Duration,
     /// Whether the server is on its way out.
     pub draining: bool,
+    /// How reloads of the configuration went.
+    pub reloads: ReloadCounts,
     /// Log lines that were lost.
     pub log_lines_dropped: u64,
     /// Log lines that were counted instead of written.

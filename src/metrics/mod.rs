@@ -9,8 +9,10 @@ pub mod names;
 mod process;
 pub mod prometheus;
 pub mod reasons;
+mod reloads;
 pub mod stats;
 
 pub use counters::{Counter, LoopCounters};
 pub use process::{COMMIT, RUSTC, VERSION, cpu_time, memory, now_ms};
 pub use reasons::{CloseReason, DropReason, RefuseReason};
+pub use reloads::{ReloadCounts, Reloads};

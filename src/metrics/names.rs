@@ -109,6 +109,8 @@ others! {
     RESIDENT = "process_resident_memory_bytes", Gauge, "Resident memory size in bytes.";
     CPU = "process_cpu_seconds_total", Counter, "Total user and system CPU time spent in seconds.";
     STARTED = "process_start_time_seconds", Gauge, "Start time of the process since unix epoch in seconds.";
+    CONFIG_RELOADS = "fantail_config_reloads_total", Counter, "Reloads of the configuration, by outcome.";
+    CONFIG_LAST_SUCCESS = "fantail_config_last_reload_success_timestamp_seconds", Gauge, "When a configuration was last taken, in seconds since 1970.";
     LOG_DROPPED = "fantail_log_lines_dropped_total", Counter, "Log lines lost because standard error did not take them.";
     LOG_SUPPRESSED = "fantail_log_lines_suppressed_total", Counter, "Log lines counted instead of written, because too many of their kind came.";
 }

@@ -65,6 +65,12 @@ fn process(facts: &Facts<'_>, out: &mut String) {
     for table in &facts.tables {
         line(out, names::DESCRIPTORS.name, &[("table", &table.label)], table.used);
     }
+    metric(out, &names::CONFIG_RELOADS);
+    let outcomes = [("applied", facts.reloads.applied), ("refused", facts.reloads.refused)];
+    for (outcome, count) in outcomes {
+        line(out, names::CONFIG_RELOADS.name, &[("outcome", outcome)], count);
+    }
+    single(out, &names::CONFIG_LAST_SUCCESS, facts.reloads.last_success_seconds);
     single(out, &names::LOG_DROPPED, facts.log_lines_dropped);
     single(out, &names::LOG_SUPPRESSED, facts.log_lines_suppressed);
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::metrics::LoopCounters;
 use crate::metrics::facts::{LoopFacts, TableFacts};
+use crate::metrics::{LoopCounters, ReloadCounts};
 use crate::sys::process::MemoryUse;
 
 /// A server with two client loops and something counted.
@@ -35,6 +35,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         started: Duration::from_millis(1_700_000_000_500),
         uptime: Duration::from_secs(60),
         draining: false,
+        reloads: ReloadCounts { applied: 2, refused: 1, last_success_seconds: 1_700_000_000 },
         log_lines_dropped: 1,
         log_lines_suppressed: 12,
     }

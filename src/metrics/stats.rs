@@ -28,6 +28,11 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     object.number("mailbox_entries_max", facts.mailbox_entries_max);
     memory(facts, &mut object);
     bytes_per_connection(facts, &mut object);
+    object.object("config", |config| {
+        config.number("reloads_applied", facts.reloads.applied);
+        config.number("reloads_refused", facts.reloads.refused);
+        config.number("last_success_seconds", facts.reloads.last_success_seconds);
+    });
     object.object("log", |log| {
         log.number("lines_dropped", facts.log_lines_dropped);
         log.number("lines_suppressed", facts.log_lines_suppressed);

@@ -1,8 +1,10 @@
 //! The server from outside: the real binary on free ports, raw sockets, a deadline on every wait.
 
 mod admission;
+mod answers;
 mod client;
 mod conformance;
+mod connect;
 mod delivery;
 mod hostile;
 mod http;
@@ -10,5 +12,8 @@ mod memory;
 mod observe;
 mod pressure;
 mod process;
+mod publish;
+mod reload;
 mod server;
+mod sizes;
 mod slow;

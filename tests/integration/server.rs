@@ -152,8 +152,13 @@ impl Server {
 
     /// Asks it to end, as an operator does.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by its short name.
+    pub(crate) fn signal(&self, name: &str) {
         // The shell's own `kill` is everywhere, and the test needs no system call of its own.
-        let kill = format!("kill -TERM {}", self.child.id());
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     }
 
@@ -220,7 +225,8 @@ fn ready(stream: TcpStream) -> TcpStream {
     stream
 }
 
-fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+/// Every line of a stream, read on a thread of its own.
+pub(crate) fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {

@@ -1,0 +1,183 @@
+//! `fantail check-config`: reads the configuration exactly as `serve` does, says what is wrong with it or,
+//! with `--print`, every key with its value and where that came from. Starts nothing.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::config::{ConfigErrors, KeyValue, Limits, Loaded, Place, Tables, load};
+use crate::sys::limits;
+
+use super::serve::ServeArgs;
+use super::{MISUSED, fail, json, print};
+
+pub(super) const EXAMPLES: &str = "\
+Exit codes: 0 the configuration is good, 2 it is not.
+
+Examples:
+  fantail check-config --config fantail.toml
+      Check file, environment and flags together, as serve would read them.
+  fantail check-config --config fantail.toml --print
+      Show every key, its value and its source: default, file:line, environment variable or flag.
+  fantail check-config --print --json | jq '.keys[] | select(.source != \"default\")'
+      Show what somebody has set.";
+
+/// Flags of `check-config`: those of `serve`, and how to answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(super) struct CheckConfigArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Print every key with its value and source, as TOML; secrets are left out
+    #[arg(long)]
+    print: bool,
+    /// Answer as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks and reports.
+pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
+    let loaded = match load(&args.serve.sources(std::env::vars_os().collect())) {
+        Ok(loaded) => loaded,
+        Err(errors) if args.json => {
+            print(&errors_as_json(&errors));
+            return ExitCode::from(MISUSED);
+        }
+        Err(errors) => return fail(MISUSED, &errors.to_string()),
+    };
+    let mut warnings = loaded.warnings.clone();
+    warnings.extend(machine_warning(&loaded));
+    if args.json {
+        print(&as_json(args.print.then(|| loaded.values()), &warnings));
+        return ExitCode::SUCCESS;
+    }
+    for warning in &warnings {
+        fail(0, &format!("warning: {warning}"));
+    }
+    if args.print {
+        print(&as_toml(&loaded.values()));
+    } else {
+        let set = loaded.values().iter().filter(|value| value.place != Place::Default).count();
+        print(&format!("the configuration is good; {set} keys are set, the others have their defaults\n"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Whether this machine has the descriptors for it. Only a warning: the file may be meant for another one.
+fn machine_warning(loaded: &Loaded) -> Option<String> {
+    let nofile = usize::try_from(limits::nofile().ok()?.hard).unwrap_or(usize::MAX);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let error = Limits::derive(&loaded.settings.server, cores, nofile, Tables::PerLoop).err()?;
+    Some(format!("on this machine {error}"))
+}
+
+fn source(place: &Place) -> String {
+    match place {
+        Place::Default => "default".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn as_toml(values: &[KeyValue]) -> String {
+    let width = values.iter().map(|value| line_of(value).chars().count()).filter(|width| *width <= 60).max();
+    let width = width.unwrap_or_default();
+    let mut text = String::new();
+    let mut open = None;
+    for value in values {
+        let table = (value.section, value.rule);
+        if open != Some(table) {
+            text.push_str(if open.is_none() { "" } else { "\n" });
+            text.push_str(&match table {
+                (section, None) => format!("[{section}]\n"),
+                (section, Some(_)) => format!("[[{section}]]\n"),
+            });
+            open = Some(table);
+        }
+        text.push_str(&format!("{:width$}  # {}\n", line_of(value), source(&value.place)));
+    }
+    text
+}
+
+/// The assignment; a secret's is a comment, so that what is printed can be read as a configuration.
+fn line_of(value: &KeyValue) -> String {
+    let comment = if value.secret { "# " } else { "" };
+    format!("{comment}{} = {}", value.key, value.value)
+}
+
+/// `section.key`, or `topic[0].key` for a rule.
+fn name(value: &KeyValue) -> String {
+    match value.rule {
+        None => format!("{}.{}", value.section, value.key),
+        Some(index) => format!("{}[{index}].{}", value.section, value.key),
+    }
+}
+
+fn as_json(values: Option<Vec<KeyValue>>, warnings: &[String]) -> String {
+    let warnings: Vec<_> = warnings.iter().map(|warning| json::string(warning)).collect();
+    let mut text = format!("{{\"ok\":true,\"warnings\":[{}]", warnings.join(","));
+    if let Some(values) = values {
+        let keys: Vec<_> = values
+            .iter()
+            .map(|value| {
+                format!(
+                    "{{\"key\":{},\"value\":{},\"source\":{}}}",
+                    json::string(&name(value)),
+                    json::string(&value.value),
+                    json::string(&source(&value.place))
+                )
+            })
+            .collect();
+        text.push_str(&format!(",\"keys\":[{}]", keys.join(",")));
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn errors_as_json(errors: &ConfigErrors) -> String {
+    let errors: Vec<_> = errors
+        .0
+        .iter()
+        .map(|error| {
+            let key = error.key.as_deref().map_or("null".to_owned(), json::string);
+            let place = json::string(&source(&error.place));
+            format!("{{\"source\":{place},\"key\":{key},\"problem\":{}}}", json::string(&error.problem))
+        })
+        .collect();
+    format!("{{\"ok\":false,\"errors\":[{}]}}\n", errors.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(key: &'static str, value: &str, secret: bool, place: Place) -> KeyValue {
+        KeyValue { section: "server", rule: None, key, value: value.to_owned(), secret, place }
+    }
+
+    #[test]
+    fn what_is_printed_is_toml_with_sources() {
+        let file = Place::File { path: "a.toml".into(), line: Some(3) };
+        let text = as_toml(&[
+            value("loops", "2", false, file),
+            value("listen", "\"127.0.0.1:1\"", false, Place::Flag("--listen")),
+            value("keys", "\"(not shown)\"", true, Place::Environment("FANTAIL_X".into())),
+        ]);
+        let expected = "[server]\n\
+                        loops = 2               # a.toml:3\n\
+                        listen = \"127.0.0.1:1\"  # flag --listen\n\
+                        # keys = \"(not shown)\"  # environment FANTAIL_X\n";
+        assert_eq!(text, expected);
+        assert!(toml::from_str::<toml::Table>(&text).is_ok());
+    }
+
+    #[test]
+    fn json_answers_parse() {
+        let text = as_json(Some(vec![value("loops", "2", false, Place::Default)]), &["a \"b\"".to_owned()]);
+        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(parsed["keys"][0]["key"], "server.loops");
+        assert_eq!(
+            (&parsed["keys"][0]["source"], &parsed["warnings"][0]),
+            (&"default".into(), &"a \"b\"".into())
+        );
+    }
+}

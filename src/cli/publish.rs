@@ -1,0 +1,131 @@
+//! `fantail publish TOPIC [MESSAGE]`: one message through the admin port of a running server.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::http::post;
+use crate::client::url::{Url, percent_encode};
+
+use super::{FAILED, MISUSED, fail, print};
+
+/// The variable that holds a key for the admin port.
+const KEY_VARIABLE: &str = "FANTAIL_ADMIN_KEY";
+
+/// Longest message read from standard input; the server's own limit is usually far below.
+const MESSAGE_BYTES_MAX: u64 = 1 << 30;
+
+/// How long a publish may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) const EXAMPLES: &str = "\
+A key for the admin port is taken from the variable FANTAIL_ADMIN_KEY or the file of --key-file, never from the \
+command line, which every user of the machine can read.
+
+Exit codes: 0 published, 1 refused or no connection, 2 wrong usage.
+
+Examples:
+  fantail publish lobby 'hello everybody'
+      Publish one text message; the answer is its place in the topic and the number of subscribers.
+  date | fantail publish clock
+      Publish standard input as one message.
+  fantail publish --binary images/latest - < picture.png
+      Publish bytes.
+  fantail publish --admin 127.0.0.1:9081 --key-file /etc/fantail/publish.key news 'hello'
+      Another server, with a key.";
+
+/// Flags of `publish`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(super) struct PublishArgs {
+    /// The topic; it may contain slashes
+    #[arg(value_name = "TOPIC")]
+    topic: String,
+    /// The message; without it, or with -, all of standard input is the message
+    #[arg(value_name = "MESSAGE")]
+    message: Option<String>,
+    /// Address and port of the admin listener
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "FANTAIL_SERVER_ADMIN",
+        hide_env_values = true,
+        default_value = "127.0.0.1:8081"
+    )]
+    admin: String,
+    /// Publish a binary message instead of text
+    #[arg(short, long)]
+    binary: bool,
+    /// File whose first line is the key [env: FANTAIL_ADMIN_KEY holds the key itself]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// Publishes and prints the server's answer.
+pub(super) fn run(args: &PublishArgs) -> ExitCode {
+    let binary = if args.binary { "?binary=1" } else { "" };
+    let target = format!("/publish/{}{binary}", percent_encode(&args.topic));
+    let url = match Url::parse_http(&args.admin, &target) {
+        Ok(url) if !args.topic.is_empty() => url,
+        Ok(_) => return fail(MISUSED, "TOPIC: expects 1 to 200 bytes"),
+        Err(problem) => return fail(MISUSED, &format!("--admin {problem}")),
+    };
+    let authorization = match args.key() {
+        Ok(key) => key.map(|key| format!("Bearer {key}")),
+        Err(problem) => return fail(MISUSED, &problem),
+    };
+    let message = match args.message() {
+        Ok(message) => message,
+        Err(error) => return fail(FAILED, &format!("standard input cannot be read: {error}")),
+    };
+    let headers: Vec<_> = authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
+    match post(&url, &headers, &message, TIMEOUT) {
+        Ok(answer) if answer.status == 200 => {
+            print(&String::from_utf8_lossy(&answer.body));
+            ExitCode::SUCCESS
+        }
+        Ok(answer) => {
+            let said = String::from_utf8_lossy(&answer.body);
+            fail(FAILED, &format!("refused with {}: {}", answer.status, said.trim()))
+        }
+        Err(error) => fail(FAILED, &format!("cannot publish through {}: {error}", url.authority)),
+    }
+}
+
+impl PublishArgs {
+    fn message(&self) -> std::io::Result<Vec<u8>> {
+        match self.message.as_deref() {
+            Some(message) if message != "-" => Ok(message.as_bytes().to_vec()),
+            _ => {
+                let mut bytes = Vec::new();
+                std::io::stdin().lock().take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// The key; errors never quote it.
+    fn key(&self) -> Result<Option<String>, String> {
+        let (key, from) = match &self.key_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+                (text.lines().next().unwrap_or_default().trim().to_owned(), path.display().to_string())
+            }
+            None => match std::env::var(KEY_VARIABLE) {
+                Ok(key) => (key.trim().to_owned(), KEY_VARIABLE.to_owned()),
+                Err(std::env::VarError::NotPresent) => return Ok(None),
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    return Err(format!("{KEY_VARIABLE}: expects visible ASCII"));
+                }
+            },
+        };
+        // A token that cannot end its header line (RFC 6750, 2.1).
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!("{from}: expects a key of visible ASCII without spaces"));
+        }
+        Ok(Some(key))
+    }
+}

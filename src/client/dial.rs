@@ -1,0 +1,201 @@
+//! One connection made: resolve, connect, upgrade. Blocking, each step with a bound in time and bytes.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use super::url::Url;
+use crate::wire::upgrade::{AnswerError, ClientRequest, check_answer};
+
+/// The longest a client waits for the connection and for the answer, each.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What to ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The Origin field.
+    pub origin: Option<String>,
+    /// Subprotocols to offer, the favourite first.
+    pub subprotocols: Vec<String>,
+    /// Further fields.
+    pub headers: Vec<(String, String)>,
+}
+
+/// An upgraded connection.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The stream.
+    pub stream: TcpStream,
+    /// Bytes behind the answer: frames already.
+    pub rest: Vec<u8>,
+    /// The subprotocol the server chose.
+    pub subprotocol: Option<String>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialError {
+    /// One line.
+    pub problem: String,
+    /// Whether another attempt may end otherwise.
+    pub try_again: bool,
+    /// What the server asked to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl DialError {
+    fn io(what: &str, error: &io::Error) -> Self {
+        Self { problem: format!("{what}: {error}"), try_again: true, retry_after: None }
+    }
+
+    fn answer(problem: String) -> Self {
+        Self { problem, try_again: false, retry_after: None }
+    }
+}
+
+/// A TCP connection to the URL's host: the first of its addresses that answers, each within `timeout`.
+///
+/// # Errors
+/// The kernel's or the resolver's.
+pub fn connect(url: &Url, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Connects and upgrades; either may take `timeout`.
+///
+/// # Errors
+/// No connection, or an answer that is no upgrade.
+pub fn dial(url: &Url, request: &Request, timeout: Duration) -> Result<Dialled, DialError> {
+    let at = format!("{}:{}", url.host, url.port);
+    let mut stream =
+        connect(url, timeout).map_err(|error| DialError::io(&format!("cannot connect to {at}"), &error))?;
+    let key = random_bytes().map_err(|error| DialError::io("cannot get random bytes", &error))?;
+    let protocols: Vec<&str> = request.subprotocols.iter().map(String::as_str).collect();
+    let headers: Vec<_> =
+        request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut bytes = Vec::new();
+    ClientRequest {
+        host: &url.authority,
+        target: &url.target,
+        key,
+        origin: request.origin.as_deref(),
+        protocols: &protocols,
+        headers: &headers,
+    }
+    .write_into(&mut bytes);
+    let deadline = Instant::now() + timeout;
+    let failed = |error: io::Error| DialError::io(&format!("no answer from {at}"), &error);
+    stream.set_write_timeout(Some(timeout)).map_err(failed)?;
+    stream.write_all(&bytes).map_err(failed)?;
+    let mut held = Vec::new();
+    let head = loop {
+        match check_answer(&held, &key) {
+            Ok(Some(head)) => break head,
+            Ok(None) => read_some(&mut stream, &mut held, deadline).map_err(failed)?,
+            Err(error) => return Err(refused(error, &held)),
+        }
+    };
+    stream.set_read_timeout(None).map_err(failed)?;
+    let rest = held.split_off(head);
+    let subprotocol = chosen(&held, &request.subprotocols)?;
+    Ok(Dialled { stream, rest, subprotocol })
+}
+
+/// As many random bytes as asked for, from the kernel.
+///
+/// # Errors
+/// The kernel has none, which on Linux does not happen once it has started.
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// Reads once, not beyond the deadline.
+pub(super) fn read_some(stream: &mut TcpStream, held: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    stream.set_read_timeout(Some(left))?;
+    let mut some = [0; 16 * 1024];
+    match stream.read(&mut some) {
+        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the stream")),
+        Ok(count) => {
+            held.extend_from_slice(some.get(..count).unwrap_or_default());
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) => Err(error),
+    }
+}
+
+fn refused(error: AnswerError, held: &[u8]) -> DialError {
+    let AnswerError::Refused(status) = error else { return DialError::answer(error.to_string()) };
+    let retry_after = field(held, "retry-after").and_then(|value| value.parse().ok());
+    DialError {
+        problem: format!("the server answered {status}"),
+        // 408, 425, 429 and 5xx speak of the moment; any other status will be the same again.
+        try_again: matches!(status, 408 | 425 | 429 | 500..=599),
+        retry_after: retry_after.map(Duration::from_secs),
+    }
+}
+
+/// What the server chose must have been offered (RFC 6455, 4.1).
+fn chosen(head: &[u8], offered: &[String]) -> Result<Option<String>, DialError> {
+    if field(head, "sec-websocket-extensions").is_some_and(|value| !value.is_empty()) {
+        return Err(DialError::answer("the server uses an extension that was not offered".to_owned()));
+    }
+    match field(head, "sec-websocket-protocol") {
+        None => Ok(None),
+        Some(name) if offered.iter().any(|offer| offer == name) => Ok(Some(name.to_owned())),
+        Some(name) => Err(DialError::answer(format!("the server chose {name:?}, which was not offered"))),
+    }
+}
+
+/// The value of the first field of this name in a response head.
+pub(super) fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    let end = head.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head.len());
+    let head = std::str::from_utf8(head.get(..end)?).ok()?;
+    head.split("\r\n").skip(1).find_map(|line| {
+        let (field, value) = line.split_once(':')?;
+        field.eq_ignore_ascii_case(name).then(|| value.trim_matches([' ', '\t']))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[u8] =
+        b"HTTP/1.1 503 x\r\nRetry-After: 7 \r\nSec-WebSocket-Protocol: b\r\n\r\nretry-after: 9";
+
+    #[test]
+    fn a_refusal_says_whether_to_come_again() {
+        let error = refused(AnswerError::Refused(503), HEAD);
+        assert!(error.try_again);
+        assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
+        assert!(!refused(AnswerError::Refused(403), b"HTTP/1.1 403 x\r\n\r\n").try_again);
+        assert!(!refused(AnswerError::BadAccept, b"").try_again);
+    }
+
+    #[test]
+    fn only_what_was_offered_may_be_chosen() {
+        let offers = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(chosen(HEAD, &offers(&["a", "b"])).unwrap().as_deref(), Some("b"));
+        assert!(chosen(HEAD, &offers(&["a"])).unwrap_err().problem.contains("\"b\""));
+        assert_eq!(chosen(b"HTTP/1.1 101 x\r\n\r\n", &[]).unwrap(), None);
+        assert!(chosen(b"HTTP/1.1 101 x\r\nSec-WebSocket-Extensions: e\r\n\r\n", &[]).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! One HTTP/1.1 request and its answer, for the admin port. Blocking, bounded in time and bytes.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use super::dial::{connect, field, read_some};
+use super::url::Url;
+use crate::wire::http::chunked::ChunkedDecoder;
+
+/// Most bytes of an answer's head and of its body.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Posts `body` and waits for the answer; everything together may take `timeout`.
+///
+/// # Errors
+/// No connection, no answer, or one that is not HTTP.
+pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> io::Result<Answer> {
+    let deadline = Instant::now() + timeout;
+    let mut stream = connect(url, timeout)?;
+    stream.set_write_timeout(Some(timeout))?;
+    let mut request = format!(
+        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n",
+        url.target,
+        url.authority,
+        body.len()
+    );
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    // A refusal may come before everything is sent; it is read even if the rest can't be written.
+    let written = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body));
+    let mut held = Vec::new();
+    loop {
+        match whole(&held, false)? {
+            Some(answer) => return Ok(answer),
+            None if held.len() > 2 * ANSWER_BYTES_MAX => return Err(malformed("the answer is too long")),
+            None => {}
+        }
+        match read_some(&mut stream, &mut held, deadline) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                written?;
+                return whole(&held, true)?.ok_or(error);
+            }
+            Err(error) => return Err(written.err().unwrap_or(error)),
+        }
+    }
+}
+
+/// The answer, if it is all there; `ended`: nothing more will come.
+fn whole(held: &[u8], ended: bool) -> io::Result<Option<Answer>> {
+    let Some(head) = held.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let (head, rest) = held.split_at(head + 4);
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = std::str::from_utf8(line).map_err(|_| malformed("the answer is not HTTP"))?;
+    let status = line.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)?.parse().ok());
+    let status: u16 = status.ok_or_else(|| malformed("the answer is not HTTP"))?;
+    if (100..200).contains(&status) {
+        // An interim answer; the final one follows it (RFC 9110, 15.2).
+        return whole(rest, ended);
+    }
+    if field(head, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        let mut body = Vec::new();
+        let decoded = ChunkedDecoder::default().decode_into(rest, &mut body, ANSWER_BYTES_MAX);
+        let (_, done) = decoded.map_err(|error| malformed(error.reason()))?;
+        return Ok(done.then_some(Answer { status, body }));
+    }
+    match field(head, "content-length").map(str::parse::<usize>) {
+        Some(Ok(length)) => Ok(rest.get(..length).map(|body| Answer { status, body: body.to_vec() })),
+        Some(Err(_)) => Err(malformed("the answer has a wrong Content-Length")),
+        None => Ok(ended.then(|| Answer { status, body: rest.to_vec() })),
+    }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_whole_at_their_last_byte_and_not_before() {
+        let ok = |body: &str| Some(Answer { status: 200, body: body.as_bytes().to_vec() });
+        for (text, body) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", "abc"),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", ""),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", "abc"),
+        ] {
+            for end in 0..text.len() {
+                assert_eq!(whole(&text.as_bytes()[..end], false).unwrap(), None, "{end} of {text:?}");
+            }
+            assert_eq!(whole(text.as_bytes(), false).unwrap(), ok(body), "{text:?}");
+        }
+        let unsized_body = b"HTTP/1.0 200 OK\r\n\r\nto the end";
+        assert_eq!(whole(unsized_body, false).unwrap(), None);
+        assert_eq!(whole(unsized_body, true).unwrap(), ok("to the end"));
+        for bad in ["nonsense\r\n\r\n", "HTTP/1.1 2\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]
+        {
+            assert!(whole(bad.as_bytes(), true).is_err(), "{bad:?}");
+        }
+    }
+}

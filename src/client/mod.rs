@@ -1,0 +1,13 @@
+//! The client side, for `fantail connect` and `fantail publish`: URLs, the handshake, messages out of
+//! frames, and when to try again.
+//!
+//! Blocking and on threads of its own; no part of it runs in the server. [`backoff`], [`url`] and
+//! [`messages`] are pure; [`dial`], [`http`] and [`session`] touch sockets.
+
+pub mod backoff;
+pub mod dial;
+pub mod http;
+mod input;
+pub mod messages;
+pub mod session;
+pub mod url;

@@ -1,0 +1,166 @@
+//! `ws://` and `http://` URLs as a client needs them. Pure; resolves nothing.
+
+/// A parsed URL without its scheme.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// Host name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// The port, 80 when none was given.
+    pub port: u16,
+    /// The Host field: as it was written.
+    pub authority: String,
+    /// Path and query, beginning with `/`.
+    pub target: String,
+}
+
+impl Url {
+    /// Parses `ws://HOST[:PORT][/PATH][?QUERY]`.
+    ///
+    /// # Errors
+    /// One line on what is wrong.
+    pub fn parse_ws(text: &str) -> Result<Self, String> {
+        match text.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest)) {
+            Some((scheme, rest)) if scheme == "ws" => Self::parse_rest(text, rest),
+            Some((scheme, _)) if scheme == "wss" => {
+                Err(format!("{text}: TLS is not built in; use ws://, or a proxy that speaks TLS for you"))
+            }
+            _ => Err(format!("{text}: expects a URL such as ws://127.0.0.1:8080/ws")),
+        }
+    }
+
+    /// Parses `HOST:PORT` or `http://HOST:PORT`, for requests to `target`.
+    ///
+    /// # Errors
+    /// One line on what is wrong.
+    pub fn parse_http(text: &str, target: &str) -> Result<Self, String> {
+        let rest = match text.split_once("://") {
+            None => text,
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) => return Err(format!("{text}: {scheme} is not built in; use http://")),
+        };
+        let mut url = Self::parse_rest(text, rest)?;
+        if url.target != "/" {
+            return Err(format!("{text}: expects an address and port without a path"));
+        }
+        url.target = target.to_owned();
+        Ok(url)
+    }
+
+    fn parse_rest(text: &str, rest: &str) -> Result<Self, String> {
+        // A request line is made of these bytes; a space or a line break would end it early.
+        if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
+            return Err(format!("{text:?}: {bad:?} must be percent-encoded"));
+        }
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(format!("{text}: user names are not supported"));
+        }
+        let wrong = || format!("{text}: expects a host, and a port from 1 to 65535");
+        let (host, port) = split_port(authority).ok_or_else(wrong)?;
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Ok(Self {
+            host: host.to_owned(),
+            port: port.unwrap_or(80),
+            authority: authority.to_owned(),
+            target: format!("{slash}{target}"),
+        })
+    }
+}
+
+/// Host and port; `None` when it is neither.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, port)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port = match port {
+        "" => None,
+        text => {
+            let digits = text.strip_prefix(':')?;
+            // `parse` alone would take a sign.
+            Some(digits.parse().ok().filter(|port| *port > 0 && !digits.starts_with('+'))?)
+        }
+    };
+    (!host.is_empty()).then_some((host, port))
+}
+
+/// `text` percent-encoded, so that it can stand in a path as one name.
+#[must_use]
+pub fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::http::uri::percent_decode;
+    use proptest::prelude::*;
+
+    fn ws(text: &str) -> (String, u16, String) {
+        let url = Url::parse_ws(text).unwrap();
+        (url.host, url.port, url.target)
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        assert_eq!(ws("ws://h"), ("h".into(), 80, "/".into()));
+        assert_eq!(ws("WS://h:81?a=b"), ("h".into(), 81, "/?a=b".into()));
+        assert_eq!(ws("ws://[::1]:8080/ws/a%20b?x#frag"), ("::1".into(), 8080, "/ws/a%20b?x".into()));
+        assert_eq!(Url::parse_ws("ws://[::1]:8080/").unwrap().authority, "[::1]:8080");
+        let admin = Url::parse_http("127.0.0.1:8081", "/publish/a").unwrap();
+        assert_eq!(
+            (admin.host.as_str(), admin.port, admin.target.as_str()),
+            ("127.0.0.1", 8081, "/publish/a")
+        );
+        assert_eq!(Url::parse_http("http://a:1/", "/x").unwrap().target, "/x");
+    }
+
+    #[test]
+    fn what_is_no_url_says_so() {
+        for bad in [
+            "",
+            "h:80",
+            "ftp://h",
+            "ws://",
+            "ws://:80",
+            "ws://h:0",
+            "ws://h:99999",
+            "ws://h:+80",
+            "ws://h:x",
+            "ws://u@h",
+            "ws://[::1",
+            "ws://[x]",
+            "ws://h/a b",
+            "ws://h/\r\nX: y",
+            "ws://h/é",
+            "ws://[::1]80",
+        ] {
+            assert!(Url::parse_ws(bad).is_err(), "{bad:?}");
+        }
+        assert!(Url::parse_ws("wss://h/").unwrap_err().contains("TLS is not built in"));
+        assert!(Url::parse_http("https://h:1", "/").unwrap_err().contains("https is not built in"));
+        assert!(Url::parse_http("h:1/metrics", "/").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_name_decodes_to_itself(name in "\\PC{0,40}") {
+            let encoded = percent_encode(&name);
+            prop_assert!(encoded.is_ascii());
+            prop_assert_eq!(percent_decode(&encoded).unwrap(), name);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Other settings for a running loop: swapped in between two turns, then every deadline is looked at again.
+//!
+//! Driven by the shell when a reload was announced. What a connection holds already stays as it is: a
+//! smaller outbox bound drops nothing that waits, a smaller message bound binds from the next frame on.
+
+use std::sync::Arc;
+
+use super::core::{Core, inbox_bytes_max, rate_limits, timeout_ticks};
+use crate::connection::deadline;
+use crate::endpoint::Services;
+use crate::transport::Socket;
+
+/// Deadlines recomputed in one turn.
+const REARMED_PER_TURN: usize = 1_024;
+
+impl<S: Socket> Core<S> {
+    /// Takes the next edition of settings; deadlines follow in `reload_turn`.
+    pub fn on_reload(&mut self, services: Arc<Services>) {
+        self.timeouts = timeout_ticks(&services);
+        self.inbox_bytes_max = inbox_bytes_max(&services);
+        self.rates = rate_limits(&services, self.port);
+        self.services = services;
+        self.rearming = Some(0);
+    }
+
+    /// Recomputes some deadlines: a shorter timeout must not wait for the longer one to strike, and one that
+    /// was off has no deadline that could.
+    pub fn reload_turn(&mut self) {
+        let Some(from) = self.rearming else { return };
+        let mut keys = Vec::new();
+        self.rearming = self.slots.keys_from(from, REARMED_PER_TURN, &mut keys);
+        for key in keys {
+            let Some(slot) = self.slots.get(key) else { continue };
+            let (at, _) = deadline::next(&slot.connection, &self.timeouts);
+            if at != slot.connection.deadline {
+                self.slots.set_deadline(key.slot, at);
+            }
+        }
+    }
+}

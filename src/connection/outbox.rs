@@ -53,6 +53,8 @@ pub struct Outbox {
     bytes: usize,
     message_bytes: usize,
     messages: u32,
+    /// Messages that were not admitted since there is this backlog.
+    drops: u32,
     /// When the kernel last took something.
     pub progress: Tick,
 }
@@ -67,6 +69,7 @@ impl Outbox {
             bytes: 0,
             message_bytes: 0,
             messages: 0,
+            drops: 0,
             progress: now,
         }
     }
@@ -75,6 +78,22 @@ impl Outbox {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Messages that the present backlog has cost the peer.
+    #[must_use]
+    pub fn drops(&self) -> u32 {
+        self.drops
+    }
+
+    /// Bytes of memory that are this connection's alone; of a shared message only the reference.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let own = self.queue.iter().map(|queued| match queued {
+            Queued::Message(_) => 0,
+            Queued::Own(bytes) => bytes.len(),
+        });
+        size_of::<Self>() + self.queue.capacity() * size_of::<Queued>() + own.sum::<usize>()
     }
 
     /// Whether everything was sent.
@@ -91,6 +110,7 @@ impl Outbox {
         let len = message.frame().len();
         let full = self.messages >= limits.messages_max || self.message_bytes + len > limits.bytes_max;
         if full && self.messages > 0 {
+            self.drops = self.drops.saturating_add(1);
             return Admitted::Dropped;
         }
         self.push_message(message.clone(), 0);

@@ -2,12 +2,13 @@
 //!
 //! Made once by the server. Plain data and atomics; never a lock on a delivery path.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::Port;
-use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
+use crate::auth::admin_keys::AdminKeys;
 use crate::auth::origin::OriginPolicy;
 use crate::auth::publish::PublishPolicy;
 use crate::config::Settings;
@@ -51,8 +52,10 @@ pub struct Services {
     pub origin: OriginPolicy,
     /// What clients may publish to.
     pub publish: PublishPolicy,
-    /// Who may use the admin port.
+    /// From where the admin port may be used.
     pub guard: AdminGuard,
+    /// With which keys.
+    pub keys: AdminKeys,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -71,17 +74,22 @@ impl Services {
     /// Puts them together for `loops` client loops and one admin loop.
     ///
     /// # Errors
-    /// A pattern of the settings does not compile; checked settings have none such.
+    /// A pattern or key of the settings does not compile; checked settings have none such.
     pub fn new(
         settings: Settings,
         router: Arc<Router>,
         loops: usize,
         connections_max: usize,
-    ) -> Result<Self, PatternError> {
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let mut guard = AdminGuard::compile(&settings.admin.hosts)?;
+        if !settings.server.admin_is_local() {
+            guard = guard.with_any_host();
+        }
         Ok(Self {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             publish: PublishPolicy::compile(&settings.publish.topics)?,
-            guard: AdminGuard::compile(&settings.admin.hosts)?,
+            guard,
+            keys: settings.admin.compile_keys()?,
             settings,
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),

@@ -6,11 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::accept_log::AcceptLog;
+use super::admin_turn::AdminLoop;
 use super::drain::DrainState;
+use super::inquiry_turn::Answering;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::outbox::OutboxLimits;
-use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
+use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
 use crate::metrics::{CloseReason, LoopCounters};
@@ -69,6 +72,14 @@ pub struct Core<S> {
     /// Bytes of half-received messages, and how many there may be.
     pub(super) inbox_bytes: usize,
     pub(super) inbox_bytes_max: usize,
+    /// When which generation was accepted.
+    pub(super) accepts: AcceptLog,
+    /// Questions of the admin loop that are being answered.
+    pub(super) inquiries: VecDeque<Answering>,
+    /// A request has asked to drain the server.
+    pub(super) drain_asked: bool,
+    /// What only the admin loop has.
+    pub(super) admin: Option<Box<AdminLoop>>,
 }
 
 impl<S: Socket> Core<S> {
@@ -102,6 +113,10 @@ impl<S: Socket> Core<S> {
             lingering: 0,
             inbox_bytes: 0,
             inbox_bytes_max: services.settings.limits.inbox_bytes_total / services.loops().max(1),
+            accepts: AcceptLog::default(),
+            inquiries: VecDeque::new(),
+            drain_asked: false,
+            admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&services.settings.admin))),
             services,
         })
     }
@@ -121,6 +136,7 @@ impl<S: Socket> Core<S> {
     pub fn on_accepted(&mut self, stream: S, refused: bool) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
+        self.accepts.note(generation, self.now);
         let mut connection = Connection::new(self.now);
         if refused {
             connection.flags.set(Flags::REFUSED);
@@ -138,6 +154,11 @@ impl<S: Socket> Core<S> {
         };
         if readiness.writable && slot.connection.has_backlog() {
             self.write_turn(key);
+        }
+        // Nothing is read while a request is worked on, so a broken stream would go unnoticed until the answer.
+        if readiness.error && self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Waiting)
+        {
+            return self.abort(key, CloseReason::PeerReset);
         }
         if readiness.readable || readiness.read_closed || readiness.error {
             self.read_turn(key, readiness.read_closed || readiness.error);
@@ -157,14 +178,31 @@ impl<S: Socket> Core<S> {
     }
 
     /// Files what waits in the mailbox; what concerns the loop as a whole goes to `on_control`.
-    pub fn drain_mailbox(&mut self, on_control: impl FnMut(Control)) {
-        self.topics.drain_mailbox(on_control);
+    pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) {
+        let inquiries = &mut self.inquiries;
+        let mut answered = Vec::new();
+        self.topics.drain_mailbox(|control| match control {
+            Control::Inquire(inquiry) => inquiries.push_back(Answering::new(inquiry)),
+            Control::Answered(inquiry) => answered.push(inquiry),
+            other => on_control(other),
+        });
+        for inquiry in answered {
+            self.on_answered(&inquiry);
+        }
+    }
+
+    /// Whether a request has asked to drain the server since the last call.
+    pub fn take_drain_asked(&mut self) -> bool {
+        std::mem::take(&mut self.drain_asked)
     }
 
     /// Whether the loop must not sleep.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.topics.has_work()
+        !self.ready.is_empty()
+            || self.topics.has_work()
+            || !self.inquiries.is_empty()
+            || self.has_batch_work()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`
@@ -174,7 +212,7 @@ impl<S: Socket> Core<S> {
         if self.has_work() {
             return Some(0);
         }
-        if !self.blocked.is_empty() {
+        if !self.blocked.is_empty() || self.has_blocked_batch() {
             return Some(1);
         }
         let sweep = self.slots.next_due();

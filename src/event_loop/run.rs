@@ -44,6 +44,8 @@ pub enum LoopEvent {
         /// How its descriptor table was made.
         table: TableMode,
     },
+    /// A request on the admin port has asked to drain the server.
+    DrainAsked,
     /// It ended: drained, stopped, or unable to start.
     Ended {
         /// Which loop.
@@ -54,12 +56,13 @@ pub enum LoopEvent {
 }
 
 /// Carries loop events to the main thread.
-pub struct EventSender(Box<dyn Fn(LoopEvent) + Send>);
+#[derive(Clone)]
+pub struct EventSender(Arc<dyn Fn(LoopEvent) + Send + Sync>);
 
 impl EventSender {
     /// Wraps whatever takes the events.
-    pub fn new(send: impl Fn(LoopEvent) + Send + 'static) -> Self {
-        Self(Box::new(send))
+    pub fn new(send: impl Fn(LoopEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(send))
     }
 }
 
@@ -152,11 +155,12 @@ struct Shell {
     trim: SyncSender<()>,
     trimmed_at: u64,
     stopping: bool,
+    reports: EventSender,
 }
 
 impl Shell {
-    fn start(mut parts: LoopParts) -> (io::Result<Self>, EventSender) {
-        let events = std::mem::replace(&mut parts.events, EventSender::new(|_| ()));
+    fn start(parts: LoopParts) -> (io::Result<Self>, EventSender) {
+        let events = parts.events.clone();
         (Self::listen(parts, &events), events)
     }
 
@@ -184,6 +188,7 @@ impl Shell {
             trim,
             trimmed_at: 0,
             stopping: false,
+            reports: events.clone(),
         })
     }
 
@@ -199,6 +204,11 @@ impl Shell {
             self.core.sweep();
             self.core.drain_turn();
             self.core.fanout_turn();
+            self.core.inquiry_turn();
+            self.core.batch_turn();
+            if self.core.take_drain_asked() {
+                (self.reports.0)(LoopEvent::DrainAsked);
+            }
             self.ask_for_trim();
         }
         Ok(())
@@ -237,6 +247,8 @@ impl Shell {
         self.core.drain_mailbox(|control| match control {
             Control::Drain => drain = true,
             Control::Stop => stop = true,
+            // The core answers these itself.
+            Control::Inquire(_) | Control::Answered(_) => {}
         });
         if drain {
             self.acceptor.close(&mut self.core, self.poll.registry());

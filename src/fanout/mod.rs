@@ -8,6 +8,7 @@
 //! [`sync`] alone, so that the model checker can put its own in their place.
 
 pub mod entry;
+pub mod inquiry;
 pub mod mailbox;
 pub mod message;
 pub mod router;

@@ -1,5 +1,8 @@
 //! The server from outside: the real binary on free ports, raw sockets, a deadline on every wait.
 
+mod admin;
+mod admin_keys;
+mod batch;
 mod client;
 mod conformance;
 mod delivery;

@@ -337,3 +337,7 @@ fn push_chunk(answer: &mut Vec<u8>, lines: &[u8], chunked: bool) {
     answer.extend_from_slice(lines);
     answer.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+#[path = "admin_turn_tests.rs"]
+mod tests;

@@ -15,8 +15,8 @@ pub enum Session {
     Head(Vec<u8>),
     /// [`super::Phase::Body`].
     Body(Box<BodyState>),
-    /// [`super::Phase::Waiting`].
-    Waiting(Waiting),
+    /// [`super::Phase::Waiting`]. Boxed, so that the sessions of clients are no larger for it.
+    Waiting(Box<Waiting>),
     /// [`super::Phase::Open`], when there is more than one topic or something to remember.
     Open(OpenState),
     /// [`super::Phase::Closing`]: why we started to close.
@@ -32,7 +32,7 @@ impl Session {
         let more = match self {
             Self::Head(held) => held.capacity(),
             Self::Body(body) => size_of::<BodyState>() + body.head.capacity() + body.body.capacity(),
-            Self::Waiting(waiting) => waiting.held.capacity(),
+            Self::Waiting(waiting) => size_of::<Waiting>() + waiting.held.capacity(),
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
                     + open.blocked.as_ref().map_or(0, |blocked| blocked.payload.len())

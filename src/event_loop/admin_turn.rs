@@ -82,14 +82,14 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.phase = Phase::Waiting;
         slot.connection.heard = now;
-        slot.connection.session = Some(Box::new(Session::Waiting(Waiting {
+        slot.connection.session = Some(Box::new(Session::Waiting(Box::new(Waiting {
             inquiry: None,
             parts: Vec::new(),
             keep_alive: head.keep_alive,
             head_only: head.method == "HEAD",
             started: false,
             held: Vec::new(),
-        })));
+        }))));
         self.rearm(key.slot);
     }
 

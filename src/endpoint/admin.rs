@@ -104,7 +104,8 @@ pub(super) fn respond(
     }
 }
 
-/// Writes what the loops answered. `parts` are those of all loops that were asked, in their order.
+/// Writes what the loops answered, and says whether that is a refusal. `parts` are those of all loops that were
+/// asked, in their order.
 pub fn write_answered(
     question: &Question,
     parts: &[(usize, Part)],
@@ -112,10 +113,20 @@ pub fn write_answered(
     keep_alive: bool,
     head_only: bool,
     out: &mut Vec<u8>,
-) {
+) -> Option<RefuseReason> {
     match connections::render(question, parts, services.loops(), metrics::now_ms()) {
-        Some(body) => write(200, JSON, &[], &body, keep_alive, head_only, out),
-        None => write_refusal(RefuseReason::NotFound, "no such connection", keep_alive, head_only, out),
+        Some(body) => {
+            write(200, JSON, &[], &body, keep_alive, head_only, out);
+            None
+        }
+        None => {
+            let text = match question {
+                Question::Unsubscribe { .. } => "no such connection, or it is not subscribed to the topic",
+                _ => "no such connection",
+            };
+            write_refusal(RefuseReason::NotFound, text, keep_alive, head_only, out);
+            Some(RefuseReason::NotFound)
+        }
     }
 }
 

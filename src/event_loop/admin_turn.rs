@@ -149,7 +149,11 @@ impl<S: Socket> Core<S> {
         let mut answer = Vec::new();
         let keep_alive = waiting.keep_alive;
         let (parts, head_only) = (std::mem::take(&mut waiting.parts), waiting.head_only);
-        admin::write_answered(&inquiry.question, &parts, &services, keep_alive, head_only, &mut answer);
+        let refused =
+            admin::write_answered(&inquiry.question, &parts, &services, keep_alive, head_only, &mut answer);
+        if let Some(reason) = refused {
+            self.counters.refused(reason);
+        }
         self.complete(key, keep_alive, &answer);
     }
 

@@ -283,19 +283,20 @@ impl<S: Socket> Core<S> {
         self.admin.as_deref().is_some_and(|admin| admin.batches.iter().any(|job| job.wait == Wait::Room))
     }
 
-    /// The next batch that can go on: its peer has read, or is gone. Called every turn, so that whatever made
-    /// the peer's queue empty was in a turn before.
+    /// The next batch that can go on: its peer has read, or is gone. All are looked at every turn, because
+    /// whatever emptied a peer's queue was in a turn before and is not told again.
     fn next_batch(&mut self) -> Option<BatchJob> {
         let admin = self.admin.as_deref_mut()?;
-        for _ in 0..admin.batches.len() {
-            let mut job = admin.batches.pop_front()?;
-            if self.slots.get(job.waiter).is_none_or(|slot| !slot.connection.has_backlog()) {
-                return Some(job);
+        for job in &mut admin.batches {
+            let behind = self.slots.get(job.waiter).is_some_and(|slot| slot.connection.has_backlog());
+            if behind {
+                job.wait = Wait::Peer;
+            } else if job.wait == Wait::Peer {
+                job.wait = Wait::Turn;
             }
-            job.wait = Wait::Peer;
-            admin.batches.push_back(job);
         }
-        None
+        let place = admin.batches.iter().position(|job| job.wait != Wait::Peer)?;
+        admin.batches.remove(place)
     }
 
     fn run_batch(&mut self, job: &mut BatchJob, lines: &mut Vec<u8>) -> Progress {

@@ -1,6 +1,6 @@
 //! The admin loop and one client loop without a kernel: answers that come, come late, or never come.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ impl Wake for NoWake {
     fn wake(&self, _: usize) {}
 }
 
-/// What a test puts in, and what came out.
+/// What a test puts in and what came out; with the flag set nothing goes out.
 #[derive(Clone, Default)]
-struct FakeSocket(Rc<RefCell<(Vec<u8>, Vec<u8>)>>);
+struct FakeSocket(Rc<RefCell<(Vec<u8>, Vec<u8>)>>, Rc<Cell<bool>>);
 
 impl FakeSocket {
     fn put(&self, text: &str) {
@@ -46,6 +46,9 @@ impl Socket for FakeSocket {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.1.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.0.borrow_mut().1.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -91,6 +94,7 @@ impl World {
 }
 
 const READABLE: Readiness = Readiness { readable: true, writable: false, read_closed: false, error: false };
+const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_closed: false, error: false };
 const BROKEN: Readiness = Readiness { readable: true, writable: true, read_closed: true, error: true };
 const LIST: &str = "GET /connections HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -161,6 +165,48 @@ fn questions_on_their_way_are_bounded() {
     world.turn_client();
     world.turn_admin();
     assert!(after.take().starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_up_its_own_batch_only() {
+    const LINES: usize = 60_000;
+    let mut world = World::new();
+    let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(LINES);
+    let request =
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut sockets = Vec::new();
+    for index in 0..4 {
+        let socket = FakeSocket::default();
+        socket.1.set(index % 2 == 0);
+        let key = world.admin.on_accepted(socket.clone(), false);
+        socket.put(&request);
+        world.admin.on_event(key, READABLE);
+        sockets.push((socket, key));
+    }
+    let finish = |world: &mut World| {
+        let mut turns = 0;
+        while world.admin.has_work() {
+            world.turn_admin();
+            turns += 1;
+            assert!(turns < 100_000, "it never ends");
+        }
+    };
+    finish(&mut world);
+    let lines = |text: &str| text.matches("\"offset\"").count();
+    for (index, (socket, _)) in sockets.iter().enumerate() {
+        let text = socket.take();
+        assert_eq!(lines(&text), if index % 2 == 0 { 0 } else { LINES });
+    }
+    for (socket, key) in &sockets {
+        socket.1.set(false);
+        world.admin.on_event(*key, WRITABLE);
+    }
+    finish(&mut world);
+    for (index, (socket, _)) in sockets.iter().enumerate() {
+        let text = socket.take();
+        assert_eq!(lines(&text), if index % 2 == 0 { LINES } else { 0 });
+        assert!(index % 2 == 1 || text.ends_with("0\r\n\r\n"));
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `[admin]`: by which names and with which keys the admin port is used.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::time::Duration;
 
 use crate::auth::admin_guard::AdminGuard;
@@ -8,6 +10,9 @@ use crate::auth::admin_keys::AdminKeys;
 
 use super::section::{Checker, section};
 use super::value::{Bytes, Count, Kind, Names, RawValue, Seconds};
+
+/// Bytes read of a file with keys.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 section! {
     /// By which names and with which keys the admin port is used, and how long answers are kept for retries.
@@ -107,7 +112,9 @@ impl Admin {
             return Ok(keys);
         }
         let fail = |problem| KeysError { key: "keys_file", problem };
-        let text = std::fs::read_to_string(&self.keys_file)
+        let mut text = String::new();
+        File::open(&self.keys_file)
+            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
             .map_err(|error| fail(format!("{:?} cannot be read: {error}", self.keys_file)))?;
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();

@@ -102,6 +102,8 @@ impl Flags {
     pub const KEPT_ALIVE: Self = Self(1 << 6);
     /// Accepted above a limit or while draining: answered 503 whatever it asks.
     pub const REFUSED: Self = Self(1 << 7);
+    /// The loop's list of publishers that wait for room in a mailbox has this connection.
+    pub const WAITS_FOR_ROOM: Self = Self(1 << 15);
 
     /// Whether all bits of `other` are set.
     #[must_use]

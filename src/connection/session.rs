@@ -154,8 +154,6 @@ pub struct Blocked {
     pub payload: Box<[u8]>,
     /// Whether it came in a binary frame.
     pub binary: bool,
-    /// Whether the loop's list of those who wait has its connection, so that none is on it twice.
-    pub listed: bool,
 }
 
 /// One topic of a connection that has several.

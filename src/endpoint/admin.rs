@@ -1,4 +1,5 @@
-//! The admin port: publishing, looking at topics and connections, health, metrics. Never a client's business.
+//! The admin port: publishing, looking at topics and connections, health, metrics, statistics. Never a client's
+//! business.
 //!
 //! Every request passes the guard first, because a browser on the operator's machine can reach loopback, and
 //! then needs a key if there are any. What the client loops have to be asked is an [`Ask`]; what is too much
@@ -17,7 +18,7 @@ use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
 use crate::fanout::Draft;
 use crate::fanout::inquiry::{Part, Question};
-use crate::metrics::{self, RefuseReason, prometheus};
+use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::http::uri::{percent_decode, query_pairs};
@@ -80,7 +81,7 @@ pub(super) fn respond(
             answer(head, 202, JSON, b"{\"draining\":true}\n", out);
             Answer::Drain { keep_alive: head.keep_alive }
         }
-        "/healthz" | "/readyz" | "/metrics" | "/topics" | "/connections" if !read => {
+        "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/connections" if !read => {
             method_refusal(head, "GET, HEAD", out)
         }
         "/topics" => match topics::list(head.query(), services) {
@@ -97,8 +98,13 @@ pub(super) fn respond(
         "/readyz" => text(head, 200, "ready\n", out),
         "/metrics" => {
             let mut body = String::new();
-            prometheus::render(&services.counters, metrics::resident_bytes(), &mut body);
+            prometheus::render(&services.facts(), &mut body);
             answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
+        }
+        "/stats" => {
+            let mut body = String::new();
+            stats::render(&services.facts(), &mut body);
+            answer(head, 200, "application/json", body.as_bytes(), out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
     }
@@ -286,6 +292,7 @@ fn publish_one(
     match services.router.publish(&topic, Draft::encode(None, binary, body), None) {
         Ok(published) => {
             counters.publishes.add(1);
+            tracing::trace!(topic = topic.name(), offset = published.offset, "published by the admin port");
             let mut json = String::with_capacity(80);
             // The epoch is a string: 64 bits do not survive a reader that knows only doubles. Writing to a
             // String cannot fail.

@@ -4,6 +4,7 @@
 //! A new dialect touches this room and one match in the loop's frame turn.
 
 pub mod admin;
+mod facts;
 mod plain;
 mod services;
 
@@ -13,6 +14,7 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
+pub use facts::StartFacts;
 pub use services::{LoopHealth, Services};
 
 /// The page behind `GET /`.

@@ -196,6 +196,13 @@ impl<S: Socket> Core<S> {
         std::mem::take(&mut self.drain_asked)
     }
 
+    /// Tells what is held now, once a turn.
+    pub fn note_gauges(&self) {
+        self.counters.inbox_bytes.set(self.inbox_bytes as u64);
+        self.counters.slot_bytes.set(self.slots.bytes() as u64);
+        self.counters.subscriptions.set(self.topics.subscriptions() as u64);
+    }
+
     /// Whether the loop must not sleep.
     #[must_use]
     pub fn has_work(&self) -> bool {

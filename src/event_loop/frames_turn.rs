@@ -102,11 +102,18 @@ impl<S: Socket> Core<S> {
             _ if closing => Flow::Continue,
             InboxEvent::Message { text, payload } => {
                 self.counters.messages_received.add(1);
+                tracing::trace!(
+                    slot = key.slot,
+                    generation = key.generation,
+                    bytes = payload.len(),
+                    text,
+                    "message received"
+                );
                 if dialect == Dialect::Echo {
                     push_frame(out, if text { Opcode::Text } else { Opcode::Binary }, payload, None);
                     return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
                 }
-                match self.on_publish(key, !text, payload, false) {
+                match self.on_publish(key, !text, payload) {
                     None => Flow::Continue,
                     Some(end) => {
                         stretch = end;
@@ -143,9 +150,8 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Publishes a message of the plain dialect to the connection's first topic. `listed`: the connection is
-    /// on the list of those who wait for room already.
-    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8], listed: bool) -> Option<Stretch> {
+    /// Publishes a message of the plain dialect to the connection's first topic.
+    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8]) -> Option<Stretch> {
         let slot = self.slots.get(key)?;
         let topic = self.topics.topic(slot.connection.topic)?.clone();
         if !self.services.publish.allows(topic.name()) {
@@ -163,15 +169,20 @@ impl<S: Socket> Core<S> {
             Draft::encode(Some(origin), binary, payload),
             Some(self.index),
         ) {
-            Ok(_) => {
+            Ok(published) => {
                 self.counters.publishes.add(1);
+                tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
                 None
             }
             Err(_) => {
                 self.counters.publishes_busy.add(1);
-                let blocked = Blocked { payload: payload.into(), binary, listed: true };
+                tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
+                let blocked = Blocked { payload: payload.into(), binary };
                 remember(&mut slot.connection.session, |open| open.blocked = Some(blocked));
-                if !listed {
+                // A flag and not a look at what waits: a publish that another turn got through may have been
+                // followed by one that waits again, while the list still has the connection.
+                if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
+                    slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
                     self.blocked.push_back(key);
                 }
                 Some(Stretch::Blocked)
@@ -187,7 +198,7 @@ impl<S: Socket> Core<S> {
         if open.is_empty() {
             slot.connection.session = None;
         }
-        let end = self.on_publish(key, blocked.binary, &blocked.payload, blocked.listed);
+        let end = self.on_publish(key, blocked.binary, &blocked.payload);
         !matches!(end, Some(Stretch::Blocked))
     }
 
@@ -196,14 +207,8 @@ impl<S: Socket> Core<S> {
         for _ in 0..self.blocked.len() {
             let Some(key) = self.blocked.pop_front() else { break };
             let Some(slot) = self.slots.get(key) else { continue };
-            let mut waits = false;
-            if let Some(Session::Open(open)) = slot.connection.session.as_deref_mut()
-                && let Some(blocked) = &mut open.blocked
-            {
-                blocked.listed = false;
-                waits = true;
-            }
-            if waits {
+            slot.connection.flags.clear(Flags::WAITS_FOR_ROOM);
+            if self.is_blocked(key) {
                 self.read_turn(key, true);
             }
         }
@@ -273,3 +278,7 @@ fn remember<T>(session: &mut Option<Box<Session>>, change: impl FnOnce(&mut Open
     *session = Some(Box::new(Session::Open(open)));
     result
 }
+
+#[cfg(test)]
+#[path = "frames_turn_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ mod client;
 mod conformance;
 mod delivery;
 mod http;
+mod observe;
 mod pressure;
 mod process;
 mod server;

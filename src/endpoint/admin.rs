@@ -280,14 +280,14 @@ fn publish_one(
 ) -> Result<String, (RefuseReason, &'static str)> {
     let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text))?;
     let binary = query_pairs(head.query()).flatten().any(|(name, value)| name == "binary" && value == "1");
-    if body.len() > services.settings.limits.message_bytes_max {
-        return Err((RefuseReason::TooLarge, "the message is larger than limits.message_bytes_max"));
-    }
     // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
     if !binary && std::str::from_utf8(body).is_err() {
         return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1"));
     }
     let topic = services.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics"))?;
+    if body.len() > topic.policy().message_bytes_max {
+        return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max"));
+    }
     let counters = services.counters_of(services.loops());
     match services.router.publish(&topic, Draft::encode(None, binary, body), None) {
         Ok(published) => {

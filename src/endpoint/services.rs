@@ -11,9 +11,8 @@ use super::facts::{StartFacts, Started};
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::origin::OriginPolicy;
-use crate::auth::publish::PublishPolicy;
-use crate::config::Settings;
-use crate::fanout::Router;
+use crate::config::{Settings, TopicRules};
+use crate::fanout::{OutboxBudget, Router};
 use crate::metrics::LoopCounters;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
@@ -51,8 +50,8 @@ pub struct Services {
     pub router: Arc<Router>,
     /// Who may connect from a page.
     pub origin: OriginPolicy,
-    /// What clients may publish to.
-    pub publish: PublishPolicy,
+    /// What waits for slow consumers over all loops.
+    pub outbox_budget: OutboxBudget,
     /// From where the admin port may be used.
     pub guard: AdminGuard,
     /// With which keys.
@@ -75,7 +74,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Puts them together for `loops` client loops and one admin loop.
+    /// Puts them together for `loops` client loops and one admin loop, and gives the router its rules.
     ///
     /// # Errors
     /// A pattern or key of the settings does not compile; checked settings have none such.
@@ -85,13 +84,14 @@ impl Services {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        router.set_rules(TopicRules::compile(&settings)?);
         let mut guard = AdminGuard::compile(&settings.admin.hosts)?;
         if !settings.server.admin_is_local() {
             guard = guard.with_any_host();
         }
         Ok(Self {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
-            publish: PublishPolicy::compile(&settings.publish.topics)?,
+            outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
             guard,
             keys: settings.admin.compile_keys()?,
             settings,

@@ -12,7 +12,6 @@ use super::drain::DrainState;
 use super::inquiry_turn::Answering;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
-use crate::connection::outbox::OutboxLimits;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
@@ -63,7 +62,6 @@ pub struct Core<S> {
     /// Set while draining.
     pub(super) draining: Option<DrainState>,
     pub(super) timeouts: TimeoutTicks,
-    pub(super) outbox_limits: OutboxLimits,
     pub(super) now: Tick,
     pub(super) index: usize,
     pub(super) port: Port,
@@ -89,7 +87,6 @@ impl<S: Socket> Core<S> {
     /// The router serves no loop of this index.
     pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
         let counters = Arc::clone(services.counters_of(index));
-        let limits = &services.settings.outbox;
         Ok(Self {
             slots: SlotTable::default(),
             topics: LocalTopics::new(Arc::clone(&services.router), index)?,
@@ -102,10 +99,6 @@ impl<S: Socket> Core<S> {
             due: Vec::new(),
             draining: None,
             timeouts: timeout_ticks(&services),
-            outbox_limits: OutboxLimits {
-                messages_max: u32::try_from(limits.messages_max).unwrap_or(u32::MAX),
-                bytes_max: limits.bytes_max,
-            },
             now: 0,
             index,
             port,

@@ -154,7 +154,7 @@ impl<S: Socket> Core<S> {
             // Up to one heartbeat after the upgrade it lies ahead, so that heartbeats are spread.
             heard_ms: ms(connection.heard.min(now)),
             outbox_bytes: connection.outbox.as_deref().map_or(0, |outbox| outbox.bytes()),
-            drops: connection.outbox.as_deref().map_or(0, |outbox| u64::from(outbox.drops())),
+            drops: connection.outbox.as_deref().map_or(0, |outbox| outbox.drops()),
             memory: connection.memory(),
         })
     }

@@ -4,6 +4,7 @@
 
 use triomphe::{Arc, ThinArc};
 
+use super::sync::AtomicU32;
 use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
 
 /// The connection a message came from.
@@ -22,6 +23,8 @@ struct MessageHeader {
     topic_id: u64,
     offset: u64,
     origin: Option<Origin>,
+    /// Outboxes that hold the message; see `budget`.
+    waiting: AtomicU32,
     payload_at: u8,
     binary: bool,
 }
@@ -41,7 +44,14 @@ impl Draft {
         let mut head = [0; HEADER_BYTES_MAX];
         // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
         let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
-        let header = MessageHeader { topic_id: 0, offset: 0, origin, payload_at: head_len as u8, binary };
+        let header = MessageHeader {
+            topic_id: 0,
+            offset: 0,
+            origin,
+            waiting: AtomicU32::new(0),
+            payload_at: head_len as u8,
+            binary,
+        };
         let zeroes = std::iter::repeat_n(0u8, head_len + payload.len());
         let mut shared = ThinArc::from_header_and_iter(header, zeroes);
         shared.with_arc_mut(|only| {
@@ -109,9 +119,22 @@ impl Message {
         self.0.header.header.origin
     }
 
+    /// How many outboxes hold it, counted for `budget`.
+    pub(super) fn waiting(&self) -> &AtomicU32 {
+        &self.0.header.header.waiting
+    }
+
     /// True for a binary message, false for text.
     pub fn is_binary(&self) -> bool {
         self.0.header.header.binary
+    }
+}
+
+#[cfg(test)]
+impl Message {
+    /// A message with a place that nobody gave it.
+    pub(crate) fn sample(topic_id: u64, offset: u64, payload: &[u8]) -> Self {
+        Draft::encode(None, true, payload).stamp(topic_id, offset)
     }
 }
 

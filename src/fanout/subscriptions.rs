@@ -21,6 +21,7 @@ use super::message::Message;
 use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
 use super::sync::Arc;
 use super::topic::{Joined, Topic};
+use crate::config::TopicPolicy;
 
 /// Bytes of frames joined into one write.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -71,6 +72,7 @@ pub struct Batch {
 pub struct Turn {
     local: u32,
     left: u32,
+    policy: TopicPolicy,
     batch: Batch,
 }
 
@@ -175,6 +177,11 @@ impl Turn {
     /// The topic's index on this loop.
     pub fn local(&self) -> u32 {
         self.local
+    }
+
+    /// What holds for the topic in this turn.
+    pub fn policy(&self) -> &TopicPolicy {
+        &self.policy
     }
 
     /// What every subscriber of this turn gets.
@@ -317,8 +324,10 @@ impl LocalTopics {
         while let Some(local) = self.active.pop_front() {
             match self.prepare(local, &mut steps, &mut listed) {
                 Next::Pass => {
-                    let work = self.topics.get_mut(local as usize)?.work.as_deref_mut()?;
-                    return Some(Turn { local, left: deliveries, batch: mem::take(&mut work.batch) });
+                    let entry = self.topics.get_mut(local as usize)?;
+                    let policy = entry.topic.policy();
+                    let batch = mem::take(&mut entry.work.as_deref_mut()?.batch);
+                    return Some(Turn { local, left: deliveries, policy, batch });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {

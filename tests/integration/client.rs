@@ -216,7 +216,14 @@ impl Peer {
     /// Reads what is there; `false` at the end of the stream, by reset too.
     fn read_more(&mut self) -> bool {
         let mut some = vec![0; 64 * 1024];
-        match self.stream.read(&mut some) {
+        // A process that was stopped and goes on finds its timed read interrupted.
+        let read = loop {
+            match self.stream.read(&mut some) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        match read {
             Ok(0) => false,
             Ok(count) => {
                 self.held.extend_from_slice(some.get(..count).expect("read"));

@@ -11,3 +11,4 @@ mod observe;
 mod pressure;
 mod process;
 mod server;
+mod slow;

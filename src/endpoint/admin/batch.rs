@@ -167,8 +167,8 @@ impl Batch {
             }
             _ => return Err(LineError::bad("expects either payload or payload_base64")),
         };
-        if payload.len() > services.settings.limits.message_bytes_max {
-            let text = "the message is larger than limits.message_bytes_max";
+        if payload.len() > topic.policy().message_bytes_max {
+            let text = "the message is larger than message_bytes_max";
             return Err(LineError { reason: RefuseReason::TooLarge, text });
         }
         let published = services.router.publish(topic, Draft::encode(None, binary, payload), None);

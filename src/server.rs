@@ -244,6 +244,10 @@ impl Server {
                     return self.drain_and_stop();
                 }
                 Ok(Event::Signal(signals::Signal::Hangup)) => self.reload(&mut reload),
+                Ok(Event::Loop(LoopEvent::DrainAsked)) => {
+                    tracing::info!("draining, asked through the admin port");
+                    return self.drain_and_stop();
+                }
                 Ok(Event::Loop(event)) => self.on_loop_event(event)?,
                 Err(_) => return Err(failed("wait for the event loops", io::Error::other("all are gone"))),
             }

@@ -27,6 +27,13 @@ mod fanout {
         }
     }
 
+    /// Stands in for a question to a loop, which no model asks.
+    pub mod inquiry {
+        /// Nothing.
+        #[derive(Debug)]
+        pub struct Inquiry;
+    }
+
     /// A message without its bytes, so that a model does not spend its time on encoding.
     pub mod message {
         /// Stands in for the encoded message without a place.

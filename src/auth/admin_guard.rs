@@ -1,4 +1,4 @@
-//! Keeps web pages away from the admin port, which has no keys and trusts who can reach loopback.
+//! Keeps web pages away from the admin port, which without keys trusts who can reach loopback.
 //!
 //! A browser on this machine can reach loopback too, on behalf of any page. Three fields tell: Host
 //! stops a name that was rebound to 127.0.0.1, Origin and Sec-Fetch-Site stop pages of other sites.
@@ -34,6 +34,7 @@ impl AdminRefusal {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdminGuard {
     hosts: Vec<String>,
+    any_host: bool,
 }
 
 impl AdminGuard {
@@ -49,7 +50,14 @@ impl AdminGuard {
                 return Err(PatternError::new(host, problem));
             }
         }
-        Ok(Self { hosts: hosts.to_vec() })
+        Ok(Self { hosts: hosts.to_vec(), any_host: false })
+    }
+
+    /// For a port that is bound off loopback: it has no names of its own, and it has keys, which a page that
+    /// rebinds a name does not know.
+    #[must_use]
+    pub fn with_any_host(self) -> Self {
+        Self { any_host: true, ..self }
     }
 
     /// Decides about a request; `field` gives a header field by its lower-case name.
@@ -58,7 +66,7 @@ impl AdminGuard {
     /// The reason for the refusal.
     pub fn check<'a>(&self, field: impl Fn(&str) -> Option<&'a [u8]>) -> Result<(), AdminRefusal> {
         let host = field("host").and_then(Authority::parse).ok_or(AdminRefusal::Host)?;
-        if !host.host.is_loopback() && !self.lists(&host) {
+        if !self.any_host && !host.host.is_loopback() && !self.lists(&host) {
             return Err(AdminRefusal::Host);
         }
         if let Some(origin) = field("origin")
@@ -129,6 +137,21 @@ mod tests {
         assert_eq!(check(&listed, &[("host", "b.internal:9000")]), Ok(()));
         assert_eq!(check(&listed, &[("host", "b.internal:9001")]), Err(AdminRefusal::Host));
         assert_eq!(check(&listed, &[("host", "x.fantail.internal")]), Err(AdminRefusal::Host));
+    }
+
+    #[test]
+    fn off_loopback_any_host_passes_and_pages_still_do_not() {
+        let guard = AdminGuard::default().with_any_host();
+        let check = |fields: &[(&str, &'static str)]| {
+            guard.check(|name| {
+                fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_bytes())
+            })
+        };
+        assert_eq!(check(&[("host", "10.0.0.5:8081")]), Ok(()));
+        assert_eq!(check(&[]), Err(AdminRefusal::Host));
+        let page = [("host", "10.0.0.5:8081"), ("origin", "https://evil.com")];
+        assert_eq!(check(&page), Err(AdminRefusal::Origin));
+        assert_eq!(check(&[("host", "a"), ("sec-fetch-site", "cross-site")]), Err(AdminRefusal::FetchSite));
     }
 
     #[test]

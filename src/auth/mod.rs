@@ -4,6 +4,7 @@
 //! of a few header fields, allocates nothing, and answers with a reason instead of a string.
 
 pub mod admin_guard;
+pub mod admin_keys;
 pub mod admission;
 mod authority;
 pub mod forwarded;

@@ -1,22 +1,183 @@
-//! `[admin]`: by which names the admin port is reached.
+//! `[admin]`: by which names and with which keys the admin port is used.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
 
 use crate::auth::admin_guard::AdminGuard;
+use crate::auth::admin_keys::AdminKeys;
 
 use super::section::{Checker, section};
-use super::value::Names;
+use super::value::{Bytes, Count, Kind, Names, RawValue, Seconds};
+
+/// Bytes read of a file with keys.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 section! {
-    /// By which names the admin port is reached; checked against the Host of each request.
+    /// By which names and with which keys the admin port is used, and how long answers are kept for retries.
     Admin ["admin"] {
         /// Host names accepted besides localhost and loopback addresses, such as "fantail.internal".
         "hosts" => hosts: Vec<String> as Names = Vec::new(),
+        /// Keys that requests need, each with its scopes: "publish:SECRET", "publish+read:SECRET", "admin:SECRET".
+        "keys" => keys: Secrets as SecretList = Secrets::default(),
+        /// A file with further keys, one a line; empty for none.
+        "keys_file" => keys_file: String as FileName = String::new(),
+        /// How long the answer to a request with an Idempotency-Key is kept.
+        "idempotency_seconds" => idempotency: Duration as Seconds = Duration::from_secs(600),
+        /// Most answers kept; beyond, the oldest goes.
+        "idempotency_keys_max" => idempotency_keys_max: usize as Count = 10_000,
+        /// Most bytes of answers kept; beyond, the oldest goes.
+        "idempotency_bytes_max" => idempotency_bytes_max: usize as Bytes = 16 << 20,
     }
 }
 
+/// Keys as they were written. Shows how many there are and nothing else.
+#[derive(Clone, Default, PartialEq)]
+pub struct Secrets(Vec<String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&SecretList::show(self))
+    }
+}
+
+/// A list whose items are never shown.
+struct SecretList;
+
+impl Kind for SecretList {
+    type Out = Secrets;
+    const EXPECTS: &'static str = "a list such as [\"publish:SECRET\"]";
+
+    fn parse(raw: &RawValue) -> Option<Secrets> {
+        // A value of another kind becomes a key that is none: the check then says so without quoting it.
+        Some(Secrets(Names::parse(raw).unwrap_or_else(|| vec![String::new()])))
+    }
+
+    fn show(value: &Secrets) -> String {
+        format!("[{}]", vec!["\"(secret)\""; value.0.len()].join(", "))
+    }
+}
+
+/// The name of a file.
+struct FileName;
+
+impl Kind for FileName {
+    type Out = String;
+    const EXPECTS: &'static str = "the name of a file";
+
+    fn parse(raw: &RawValue) -> Option<String> {
+        match raw {
+            RawValue::Text(text) | RawValue::String(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn show(value: &String) -> String {
+        format!("{value:?}")
+    }
+}
+
+/// A key that does not fit, or a file that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysError {
+    /// The key of the section at fault.
+    key: &'static str,
+    /// What is wrong, without the secret.
+    problem: String,
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "admin.{}: {}", self.key, self.problem)
+    }
+}
+
+impl std::error::Error for KeysError {}
+
 impl Admin {
+    /// The keys of the section and of its file.
+    ///
+    /// # Errors
+    /// A key is none, or the file cannot be read.
+    pub fn compile_keys(&self) -> Result<AdminKeys, KeysError> {
+        let mut keys = AdminKeys::default();
+        for (index, text) in self.keys.0.iter().enumerate() {
+            keys.add(text).map_err(|error| KeysError {
+                key: "keys",
+                problem: format!("{error}; this is key {} of the list", index + 1),
+            })?;
+        }
+        if self.keys_file.is_empty() {
+            return Ok(keys);
+        }
+        let fail = |problem| KeysError { key: "keys_file", problem };
+        let mut text = String::new();
+        File::open(&self.keys_file)
+            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+            .map_err(|error| fail(format!("{:?} cannot be read: {error}", self.keys_file)))?;
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                keys.add(line).map_err(|error| fail(format!("line {}: {error}", index + 1)))?;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Whether any key is named, here or in a file.
+    pub(super) fn has_keys(&self) -> bool {
+        self.compile_keys().is_ok_and(|keys| !keys.is_empty())
+    }
+
     fn check_values(&self, check: &mut Checker<'_>) {
         if let Err(error) = AdminGuard::compile(&self.hosts) {
             check.report("hosts", error.to_string());
         }
+        if let Err(error) = self.compile_keys() {
+            check.report(error.key, error.problem);
+        }
+        check.time("idempotency_seconds", self.idempotency, None);
+        check.within("idempotency_keys_max", self.idempotency_keys_max, 1..=1 << 20);
+        check.within("idempotency_bytes_max", self.idempotency_bytes_max, 1 << 10..=1 << 30);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let raw = RawValue::List(vec![RawValue::String("read:0123456789abcdef".into())]);
+        let admin = Admin { keys: SecretList::parse(&raw).unwrap(), ..Admin::default() };
+        assert!(admin.has_keys());
+        assert_eq!(SecretList::show(&admin.keys), "[\"(secret)\"]");
+        assert!(!format!("{admin:?}").contains("0123"), "{admin:?}");
+        let wrong = Admin {
+            keys: SecretList::parse(&RawValue::Text("read:0123456789abcdef,sesame".into())).unwrap(),
+            ..Admin::default()
+        };
+        let error = wrong.compile_keys().unwrap_err().to_string();
+        assert!(error.contains("key 2 of the list") && !error.contains("sesame"), "{error}");
+        assert!(
+            Admin { keys: SecretList::parse(&RawValue::Integer(5)).unwrap(), ..wrong }
+                .compile_keys()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_file_adds_keys_line_by_line() {
+        let path = std::env::temp_dir().join(format!("fantail-keys-{}", std::process::id()));
+        let admin = Admin { keys_file: path.display().to_string(), ..Admin::default() };
+        assert!(admin.compile_keys().unwrap_err().to_string().contains("cannot be read"));
+        std::fs::write(&path, "# ours\n\nread:0123456789abcdef\r\n  admin:fedcba9876543210\n").unwrap();
+        let keys = admin.compile_keys();
+        std::fs::write(&path, "read:0123456789abcdef\nsesame\n").unwrap();
+        let broken = admin.compile_keys().unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(keys.unwrap().len(), 2);
+        assert!(broken.contains("line 2") && !broken.contains("sesame"), "{broken}");
     }
 }

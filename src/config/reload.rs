@@ -36,7 +36,7 @@ const LIVE: [(&str, &[&str]); 10] = [
     ("outbox", &["policy", "messages_max", "bytes_max", "disconnect_after_drops", "bytes_total"]),
     ("drain", &["delay_seconds", "seconds"]),
     ("origin", &["allowed", "required"]),
-    ("admin", &["hosts"]),
+    ("admin", &["hosts", "keys", "keys_file"]),
     ("publish", &["topics"]),
     ("admission", &["messages_per_second", "messages_burst", "bytes_per_second", "bytes_burst"]),
     ("log", &["level"]),

@@ -104,6 +104,17 @@ impl Settings {
         for section in self.sections() {
             section.check(&mut unfit);
         }
+        if !self.server.admin_is_local() && !self.admin.has_keys() {
+            unfit.push(Unfit {
+                section: "server",
+                key: "admin",
+                problem: format!(
+                    "expects a loopback address such as \"127.0.0.1:8081\" or keys in admin.keys, got \"{}\" \
+                     without keys: whoever reaches the admin port may publish",
+                    self.server.admin
+                ),
+            });
+        }
         let (largest, source) = self.largest_topic_message();
         if self.mailbox.bytes_max < largest {
             unfit.push(Unfit {

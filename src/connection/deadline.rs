@@ -6,6 +6,10 @@
 use super::session::Session;
 use super::{Connection, Flags, Phase, Tick};
 
+/// How long a request of the admin port may be without progress: as long as a loop may be without a turn
+/// before it counts as stuck.
+pub const ANSWER_TICKS: Tick = 50;
+
 /// What is due when the deadline strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -14,6 +18,8 @@ pub enum Due {
     Nothing,
     /// The head or body did not arrive.
     Handshake,
+    /// A request of the admin port was not answered.
+    Answer,
     /// No further request on a kept-alive connection.
     KeepAlive,
     /// The peer was silent: ping it.
@@ -64,6 +70,9 @@ pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
             at(connection.heard, ticks.linger, Due::Handshake)
         }
         Phase::Head | Phase::Body => at(connection.heard, ticks.handshake, Due::Handshake),
+        // A peer that does not read the answer is the write timeout's.
+        Phase::Waiting if connection.has_backlog() => (Tick::MAX, Due::Nothing),
+        Phase::Waiting => at(connection.heard, ANSWER_TICKS, Due::Answer),
         Phase::Open if connection.flags.has(Flags::PINGED) => at(connection.heard, ticks.pong, Due::Pong),
         Phase::Open => at(connection.heard, ticks.heartbeat, Due::Ping),
         Phase::Closing => at(connection.heard, ticks.close, Due::Close),

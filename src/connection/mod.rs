@@ -14,6 +14,8 @@ use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
 
+use crate::fanout::inquiry::MemoryParts;
+
 /// Coarse time: 100 ms units since the process started.
 pub type Tick = u32;
 
@@ -31,12 +33,29 @@ pub enum Phase {
     Head,
     /// A request body is arriving.
     Body,
+    /// A request of the admin port is being worked on; nothing is read until it is answered.
+    Waiting,
     /// The upgrade is done; frames flow.
     Open,
     /// Our close frame is out; the peer's is awaited.
     Closing,
     /// The last bytes are going out; what still comes in is discarded.
     Lingering,
+}
+
+impl Phase {
+    /// The name in listings.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Body => "body",
+            Self::Waiting => "waiting",
+            Self::Open => "open",
+            Self::Closing => "closing",
+            Self::Lingering => "lingering",
+        }
+    }
 }
 
 /// What an open connection speaks. One byte of the slot; endpoints are looked up by it.
@@ -49,6 +68,18 @@ pub enum Dialect {
     Echo,
     /// `/ws`: the payload is the message.
     Plain,
+}
+
+impl Dialect {
+    /// The name in listings.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Echo => "echo",
+            Self::Plain => "plain",
+        }
+    }
 }
 
 /// One bit each; a connection's small facts.
@@ -154,6 +185,24 @@ impl Connection {
     #[must_use]
     pub fn has_backlog(&self) -> bool {
         self.outbox.is_some()
+    }
+
+    /// What it costs in user memory, by part, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> MemoryParts {
+        let more = match self.session.as_deref() {
+            Some(Session::Open(open)) => open.topics.iter().filter(|more| more.position != NONE).count(),
+            _ => 0,
+        };
+        let listed = more + usize::from(self.position != NONE);
+        MemoryParts {
+            slot: SLOT_ENTRY_BYTES,
+            inbox: self.inbox.as_deref().map_or(0, Inbox::bytes),
+            outbox: self.outbox.as_deref().map_or(0, Outbox::memory),
+            session: self.session.as_deref().map_or(0, Session::memory),
+            // An entry of a topic's list of subscribers is a slot number.
+            lists: listed * size_of::<u32>(),
+        }
     }
 
     /// Whether messages of topics may still be delivered.

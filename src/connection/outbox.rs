@@ -72,6 +72,8 @@ pub struct Outbox {
     bytes: usize,
     /// At most one entry a subscription: what waits, and topics that drop without anything waiting.
     tallies: Vec<Tally>,
+    /// Messages that the present backlog has cost the peer.
+    drops: u64,
     /// When the kernel last took something.
     pub progress: Tick,
 }
@@ -99,7 +101,14 @@ impl Outbox {
     /// An empty queue, first without progress at `now`.
     #[must_use]
     pub fn new(now: Tick) -> Self {
-        Self { queue: VecDeque::new(), sent_of_first: 0, bytes: 0, tallies: Vec::new(), progress: now }
+        Self {
+            queue: VecDeque::new(),
+            sent_of_first: 0,
+            bytes: 0,
+            tallies: Vec::new(),
+            drops: 0,
+            progress: now,
+        }
     }
 
     /// Unsent bytes.
@@ -108,14 +117,22 @@ impl Outbox {
         self.bytes
     }
 
-    /// The user memory that belongs to this queue alone, itself included; messages are shared.
+    /// Messages that the present backlog has cost the peer.
     #[must_use]
-    pub fn own_bytes(&self) -> usize {
-        let own = self.queue.iter().map(|entry| match entry {
-            Queued::Own(bytes) => bytes.len(),
+    pub fn drops(&self) -> u64 {
+        self.drops
+    }
+
+    /// Bytes of memory that are this connection's alone; of a shared message only the reference.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let own = self.queue.iter().map(|queued| match queued {
             Queued::Message(_) => 0,
+            Queued::Own(bytes) => bytes.len(),
         });
-        size_of::<Self>() + self.queue.capacity() * size_of::<Queued>() + own.sum::<usize>()
+        let lists =
+            self.queue.capacity() * size_of::<Queued>() + self.tallies.capacity() * size_of::<Tally>();
+        size_of::<Self>() + lists + own.sum::<usize>()
     }
 
     /// Whether everything was sent.
@@ -334,6 +351,7 @@ impl Outbox {
         budget: &OutboxBudget,
         verdict: Admitted,
     ) -> Admitted {
+        self.drops += count;
         let Some(tally) = self.tallies.get_mut(at) else { return verdict };
         let more = u32::try_from(count).unwrap_or(u32::MAX);
         tally.drops_in_row = if count == 0 { 0 } else { tally.drops_in_row.saturating_add(more) };

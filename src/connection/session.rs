@@ -2,7 +2,10 @@
 //!
 //! Made and dropped by the event loop's turns. An idle connection on one topic has none.
 
+use std::sync::Arc;
+
 use super::rates::Debts;
+use crate::fanout::inquiry::{Inquiry, Part};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::wire::http::chunked::ChunkedDecoder;
 
@@ -15,12 +18,57 @@ pub enum Session {
     Refused(RefuseReason),
     /// [`super::Phase::Body`].
     Body(Box<BodyState>),
+    /// [`super::Phase::Waiting`]. Boxed, so that the sessions of clients are no larger for it.
+    Waiting(Box<Waiting>),
     /// [`super::Phase::Open`], when there is more than one topic or something to remember.
     Open(OpenState),
     /// [`super::Phase::Closing`]: why we started to close.
     Closing(CloseReason),
     /// [`super::Phase::Lingering`]: bytes discarded so far.
     Lingering(usize),
+}
+
+impl Session {
+    /// Bytes of memory, the box included.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let more = match self {
+            Self::Head(held) => held.capacity(),
+            Self::Body(body) => size_of::<BodyState>() + body.head.capacity() + body.body.capacity(),
+            Self::Waiting(waiting) => size_of::<Waiting>() + waiting.held.capacity(),
+            Self::Open(open) => {
+                open.topics.capacity() * size_of::<Subscription>()
+                    + open.blocked.as_ref().map_or(0, |blocked| blocked.payload.len())
+            }
+            Self::Refused(_) | Self::Closing(_) | Self::Lingering(_) => 0,
+        };
+        size_of::<Self>() + more
+    }
+}
+
+/// A request of the admin port that is not answered yet.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What the client loops were asked; `None` while this loop itself is at work on it.
+    pub inquiry: Option<Arc<Inquiry>>,
+    /// What loops have answered so far.
+    pub parts: Vec<(usize, Part)>,
+    /// Whether a further request may follow.
+    pub keep_alive: bool,
+    /// The request was HEAD.
+    pub head_only: bool,
+    /// Whether the beginning of the answer is out.
+    pub started: bool,
+    /// Requests that came behind this one.
+    pub held: Vec<u8>,
+}
+
+impl Waiting {
+    /// Rows in the latest part.
+    #[must_use]
+    pub fn rows_of_last(&self) -> usize {
+        self.parts.last().map_or(0, |(_, part)| part.rows.len())
+    }
 }
 
 /// A request whose body is arriving.

@@ -1,34 +1,95 @@
-//! The admin port: publishing, health, metrics, statistics. Never a client's business.
+//! The admin port: publishing, looking at topics and connections, health, metrics, statistics. Never a client's
+//! business.
 //!
-//! Every request passes the guard first, because a browser on the operator's machine can reach loopback.
+//! Every request passes the guard first, because a browser on the operator's machine can reach loopback, and
+//! then needs a key if there are any. What the client loops have to be asked is an [`Ask`]; what is too much
+//! for one turn is a [`Batch`]; the admin loop carries both out.
 
-use super::{Answer, PLAIN_HEADERS, Services, method_refusal, plain, refusal};
+mod batch;
+mod connections;
+mod params;
+mod replies;
+mod topics;
+
+use std::fmt::Write;
+
+use super::{Answer, PLAIN_HEADERS, Services, method_refusal, plain, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
+use crate::auth::admin_keys::{KeyRefusal, Scope};
 use crate::fanout::Draft;
+use crate::fanout::inquiry::{Part, Question};
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
-use crate::wire::http::uri::query_pairs;
+use crate::wire::http::uri::{percent_decode, query_pairs};
+
+pub use batch::{Batch, Progress};
+pub use connections::Ask;
+use connections::Unasked;
+use replies::Known;
+pub use replies::Replies;
+
+/// The type of an answer of many lines.
+const LINES: &str = "application/x-ndjson";
+const JSON: &str = "application/json";
 
 /// Whether this request may reach the admin port at all.
 pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseReason> {
     services.guard.check(|name| head.field(name)).map_err(|refusal| match refusal {
         AdminRefusal::Host => RefuseReason::AdminHost,
         AdminRefusal::Origin | AdminRefusal::FetchSite => RefuseReason::AdminOrigin,
+    })?;
+    let Some(scope) = scope_of(head) else { return Ok(()) };
+    services.keys.check(scope, head.field("authorization")).map_err(|refusal| match refusal {
+        KeyRefusal::Unknown => RefuseReason::KeyMissing,
+        KeyRefusal::Scope => RefuseReason::KeyScope,
     })
 }
 
+/// What a request needs a key for; probes need none.
+fn scope_of(head: &Head<'_>) -> Option<Scope> {
+    match (head.method, head.path()) {
+        (_, "/healthz" | "/readyz") => None,
+        (_, path) if path == "/publish" || path.starts_with("/publish/") => Some(Scope::Publish),
+        ("GET" | "HEAD", _) => Some(Scope::Read),
+        _ => Some(Scope::Admin),
+    }
+}
+
 /// Answers one request.
-pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+pub(super) fn respond(
+    head: &Head<'_>,
+    body: Vec<u8>,
+    services: &Services,
+    replies: &mut Replies,
+    out: &mut Vec<u8>,
+) -> Answer {
     if let Err(reason) = guard(head, services) {
         return refusal(head, reason, reason.text(), out);
     }
     if let Some(raw) = head.path().strip_prefix("/publish/") {
-        return publish(head, raw, body, services, out);
+        return publish(head, raw, &body, services, replies, out);
+    }
+    if let Some(raw) = head.path().strip_prefix("/connections/") {
+        return connection(head, raw, &body, services, out);
     }
     let read = matches!(head.method, "GET" | "HEAD");
     match head.path() {
-        "/healthz" | "/readyz" | "/metrics" | "/stats" if !read => method_refusal(head, "GET, HEAD", out),
+        "/publish" | "/drain" if head.method != "POST" => method_refusal(head, "POST", out),
+        "/publish" => publish_batch(head, body, replies, out),
+        "/drain" => {
+            answer(head, 202, JSON, b"{\"draining\":true}\n", out);
+            Answer::Drain { keep_alive: head.keep_alive }
+        }
+        "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/connections" if !read => {
+            method_refusal(head, "GET, HEAD", out)
+        }
+        "/topics" => match topics::list(head.query(), services) {
+            Ok(topics::Found::Body(body)) => answer(head, 200, JSON, &body, out),
+            Ok(topics::Found::Nothing) => refusal(head, RefuseReason::NotFound, "no such topic", out),
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        },
+        "/connections" => ask(head, connections::list(head.query(), services.loops()), out),
         "/healthz" => match services.stuck_loop(metrics::now_ms()) {
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
@@ -49,39 +110,202 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
     }
 }
 
-fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+/// Writes what the loops answered, and says whether that is a refusal. `parts` are those of all loops that were
+/// asked, in their order.
+pub fn write_answered(
+    question: &Question,
+    parts: &[(usize, Part)],
+    services: &Services,
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut Vec<u8>,
+) -> Option<RefuseReason> {
+    match connections::render(question, parts, services.loops(), metrics::now_ms()) {
+        Some(body) => {
+            write(200, JSON, &[], &body, keep_alive, head_only, out);
+            None
+        }
+        None => {
+            let text = match question {
+                Question::Unsubscribe { .. } => "no such connection, or it is not subscribed to the topic",
+                _ => "no such connection",
+            };
+            write_refusal(RefuseReason::NotFound, text, keep_alive, head_only, out);
+            Some(RefuseReason::NotFound)
+        }
+    }
+}
+
+/// The loop a list goes on with when its last part has come, and the slot there.
+#[must_use]
+pub fn list_goes_on(last: &(usize, Part), services: &Services) -> Option<usize> {
+    match connections::goes_on(last.0, &last.1, services.loops()) {
+        Some((index, 0)) if index > last.0 => Some(index),
+        _ => None,
+    }
+}
+
+/// Writes the whole answer to a batch that was done at once.
+pub fn write_batch_answer(body: &[u8], keep_alive: bool, out: &mut Vec<u8>) {
+    write(200, LINES, &[], body, keep_alive, false, out);
+}
+
+/// Writes the head of an answer to a batch whose lines come one run after the other.
+pub fn write_batch_head(chunked: bool, keep_alive: bool, out: &mut Vec<u8>) {
+    let framing = if chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    out.extend_from_slice(
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {LINES}\r\n{framing}Connection: {connection}\r\n\
+             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+}
+
+impl Replies {
+    /// Keeps the answer of a batch, if it has a key; `None` if the answer grew too large.
+    pub fn finish_batch(&mut self, batch: &Batch, answer: Option<&[u8]>) {
+        if let Some(key) = &batch.reply_key {
+            self.finish(key, answer, metrics::now_ms());
+        }
+    }
+
+    /// Bytes of a batch's answer to keep at most; zero if it has no key.
+    #[must_use]
+    pub fn bytes_to_keep(&self, batch: &Batch) -> usize {
+        if batch.reply_key.is_some() { self.answer_bytes_max() } else { 0 }
+    }
+
+    /// The batch was refused before its first line.
+    pub fn forget_batch(&mut self, batch: &Batch) {
+        if let Some(key) = &batch.reply_key {
+            self.forget(key);
+        }
+    }
+}
+
+fn connection(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+    let loops = services.loops();
+    let read = matches!(head.method, "GET" | "HEAD");
+    match raw {
+        "close" | "unsubscribe" if head.method != "POST" => method_refusal(head, "POST", out),
+        "close" => ask(head, connections::close(head.query(), body, loops), out),
+        "unsubscribe" => ask(head, connections::unsubscribe(head.query(), body, loops), out),
+        _ if !read => method_refusal(head, "GET, HEAD", out),
+        id => match percent_decode(id) {
+            Ok(id) => ask(head, connections::one(&id, loops), out),
+            Err(_) => refusal(head, RefuseReason::BadRequest, "the id is not percent-encoded", out),
+        },
+    }
+}
+
+fn ask(head: &Head<'_>, asked: Result<Ask, Unasked>, out: &mut Vec<u8>) -> Answer {
+    match asked {
+        Ok(ask) => Answer::Ask(ask),
+        Err(Unasked::Bad(text)) => refusal(head, RefuseReason::BadRequest, &text, out),
+        Err(Unasked::Nothing) => refusal(head, RefuseReason::NotFound, "no such connection", out),
+    }
+}
+
+/// Looks up what a request with an `Idempotency-Key` was answered. `Ok` has the key of one to carry out.
+fn recall<'a>(
+    head: &Head<'a>,
+    body: &[u8],
+    content_type: &str,
+    replies: &mut Replies,
+    out: &mut Vec<u8>,
+) -> Result<Option<&'a str>, Answer> {
+    let key = match replies::key_of(head.field("idempotency-key")) {
+        Ok(Some(key)) => key,
+        Ok(None) => return Ok(None),
+        Err(text) => return Err(refusal(head, RefuseReason::BadRequest, text, out)),
+    };
+    match replies.begin(key, head.target, body, metrics::now_ms()) {
+        Known::New => Ok(Some(key)),
+        Known::Answered(kept) => {
+            let replayed = [("Idempotency-Replayed", "true")];
+            write(200, content_type, &replayed, kept, head.keep_alive, false, out);
+            Err(Answer::Done { keep_alive: head.keep_alive, refused: None })
+        }
+        Known::Unknown => Err(refusal(head, RefuseReason::KeyInUse, RefuseReason::KeyInUse.text(), out)),
+        Known::Other => Err(refusal(head, RefuseReason::KeyReused, RefuseReason::KeyReused.text(), out)),
+    }
+}
+
+fn publish_batch(head: &Head<'_>, body: Vec<u8>, replies: &mut Replies, out: &mut Vec<u8>) -> Answer {
+    match recall(head, &body, LINES, replies, out) {
+        Ok(key) => Answer::Batch(Box::new(Batch::new(body, key.map(Into::into)))),
+        Err(answer) => answer,
+    }
+}
+
+fn publish(
+    head: &Head<'_>,
+    raw: &str,
+    body: &[u8],
+    services: &Services,
+    replies: &mut Replies,
+    out: &mut Vec<u8>,
+) -> Answer {
     if head.method != "POST" {
         return method_refusal(head, "POST", out);
     }
-    let name = match plain::topic_name(raw) {
-        Ok(name) => name,
-        Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
+    let key = match recall(head, body, JSON, replies, out) {
+        Ok(key) => key,
+        Err(answer) => return answer,
     };
+    match publish_one(head, raw, body, services) {
+        Ok(json) => {
+            if let Some(key) = key {
+                replies.finish(key, Some(json.as_bytes()), metrics::now_ms());
+            }
+            answer(head, 200, JSON, json.as_bytes(), out)
+        }
+        Err((reason, text)) => {
+            if let Some(key) = key {
+                replies.forget(key);
+            }
+            refusal(head, reason, text, out)
+        }
+    }
+}
+
+/// Publishes a whole body as one message; the answer is its JSON.
+fn publish_one(
+    head: &Head<'_>,
+    raw: &str,
+    body: &[u8],
+    services: &Services,
+) -> Result<String, (RefuseReason, &'static str)> {
+    let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text))?;
     let binary = query_pairs(head.query()).flatten().any(|(name, value)| name == "binary" && value == "1");
     // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
     if !binary && std::str::from_utf8(body).is_err() {
-        return refusal(head, RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1", out);
+        return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1"));
     }
-    let Ok(topic) = services.router.topic(&name) else {
-        return refusal(head, RefuseReason::Busy, "too many topics", out);
-    };
+    let topic = services.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics"))?;
     if body.len() > topic.policy().message_bytes_max {
-        return refusal(head, RefuseReason::TooLarge, "the message is larger than message_bytes_max", out);
+        return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max"));
     }
+    let counters = services.counters_of(services.loops());
     match services.router.publish(&topic, Draft::encode(None, binary, body), None) {
         Ok(published) => {
-            services.counters[services.counters.len() - 1].publishes.add(1);
+            counters.publishes.add(1);
             tracing::trace!(topic = topic.name(), offset = published.offset, "published by the admin port");
-            // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
-            let json = format!(
-                "{{\"epoch\":\"{:016x}\",\"offset\":{},\"subscribers\":{}}}\n",
+            let mut json = String::with_capacity(80);
+            // The epoch is a string: 64 bits do not survive a reader that knows only doubles. Writing to a
+            // String cannot fail.
+            let _ = writeln!(
+                json,
+                "{{\"epoch\":\"{:016x}\",\"offset\":{},\"subscribers\":{}}}",
                 published.epoch, published.offset, published.subscribers
             );
-            answer(head, 200, "application/json", json.as_bytes(), out)
+            Ok(json)
         }
         Err(_) => {
-            services.counters[services.counters.len() - 1].publishes_busy.add(1);
-            refusal(head, RefuseReason::Busy, RefuseReason::Busy.text(), out)
+            counters.publishes_busy.add(1);
+            Err((RefuseReason::Busy, RefuseReason::Busy.text()))
         }
     }
 }
@@ -91,16 +315,21 @@ fn text(head: &Head<'_>, status: u16, body: &str, out: &mut Vec<u8>) -> Answer {
 }
 
 fn answer(head: &Head<'_>, status: u16, content_type: &str, body: &[u8], out: &mut Vec<u8>) -> Answer {
+    write(status, content_type, &[], body, head.keep_alive, head.method == "HEAD", out);
+    Answer::Done { keep_alive: head.keep_alive, refused: None }
+}
+
+fn write(
+    status: u16,
+    content_type: &str,
+    more: &[(&str, &str)],
+    body: &[u8],
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut Vec<u8>,
+) {
     let mut headers = PLAIN_HEADERS.to_vec();
     headers.push(("Cache-Control", "no-store"));
-    Response {
-        status,
-        content_type,
-        headers: &headers,
-        body,
-        keep_alive: head.keep_alive,
-        head_only: head.method == "HEAD",
-    }
-    .write_into(out);
-    Answer::Done { keep_alive: head.keep_alive, refused: None }
+    headers.extend_from_slice(more);
+    Response { status, content_type, headers: &headers, body, keep_alive, head_only }.write_into(out);
 }

@@ -3,7 +3,7 @@
 //! Driven by the event loop with whole requests; answers are bytes pushed into a buffer, or an upgrade.
 //! A new dialect touches this room and one match in the loop's frame turn.
 
-mod admin;
+pub mod admin;
 mod facts;
 mod plain;
 mod services;
@@ -61,6 +61,15 @@ pub enum Answer {
     },
     /// A 101.
     Upgrade(Opening),
+    /// The client loops have to be asked first.
+    Ask(admin::Ask),
+    /// A batch of messages, to be published in runs.
+    Batch(Box<admin::Batch>),
+    /// A response, and the server is to drain.
+    Drain {
+        /// Whether a further request may follow.
+        keep_alive: bool,
+    },
 }
 
 /// How an upgraded connection starts.
@@ -94,12 +103,20 @@ pub fn body_max(port: Port, head: &Head<'_>, services: &Services) -> Result<usiz
     }
 }
 
-/// Answers one request.
-pub fn respond(port: Port, head: &Head<'_>, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
-    match port {
-        Port::Client => client(head, services, out),
-        Port::Admin => admin::respond(head, body, services, out),
-    }
+/// Answers one request of the client port.
+pub fn respond(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
+    client(head, services, out)
+}
+
+/// Answers one request of the admin port.
+pub fn respond_admin(
+    head: &Head<'_>,
+    body: Vec<u8>,
+    services: &Services,
+    replies: &mut admin::Replies,
+    out: &mut Vec<u8>,
+) -> Answer {
+    admin::respond(head, body, services, replies, out)
 }
 
 fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
@@ -183,6 +200,8 @@ pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_on
         // RFC 6455, 4.4: the refusal names the version that is understood.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
         429 | 503 => &[("Retry-After", "1")],
+        // RFC 9110, 15.5.2: a 401 names what would help.
+        401 => &[("WWW-Authenticate", "Bearer realm=\"fantail\"")],
         _ => &[],
     };
     let mut headers = PLAIN_HEADERS.to_vec();

@@ -57,7 +57,11 @@ pub(super) fn topic_name(raw: &str) -> Result<String, &'static str> {
     Ok(name.into_owned())
 }
 
-fn check_topic(name: &str) -> Result<(), &'static str> {
+/// Whether a topic can have this name.
+///
+/// # Errors
+/// One line on what is wrong with it.
+pub(super) fn check_topic(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name.len() > TOPIC_BYTES_MAX {
         return Err("a topic name has 1 to 200 bytes");
     }

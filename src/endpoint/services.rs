@@ -4,14 +4,15 @@
 //! outlives every edition. A reload makes a new edition; each loop swaps its own `Arc` of it between
 //! two turns. Plain data and atomics; never a lock on a delivery path.
 
+use std::error::Error;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Port;
 use super::facts::{StartFacts, Started};
-use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
+use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, TopicRules};
@@ -52,8 +53,10 @@ pub struct Services {
     pub settings: Settings,
     /// Who may connect from a page.
     pub origin: OriginPolicy,
-    /// Who may use the admin port.
+    /// From where the admin port may be used.
     pub guard: AdminGuard,
+    /// With which keys.
+    pub keys: AdminKeys,
     shared: Arc<Shared>,
 }
 
@@ -90,13 +93,13 @@ impl Services {
     /// Puts them together for `loops` client loops and one admin loop, and gives the router its rules.
     ///
     /// # Errors
-    /// A pattern of the settings does not compile; checked settings have none such.
+    /// A pattern or key of the settings does not compile; checked settings have none such.
     pub fn new(
         settings: Settings,
         router: Arc<Router>,
         loops: usize,
         connections_max: usize,
-    ) -> Result<Self, PatternError> {
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         router.set_rules(TopicRules::compile(&settings)?);
         let shared = Shared {
             outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
@@ -125,7 +128,7 @@ impl Services {
     ///
     /// # Errors
     /// A pattern of the settings does not compile; checked settings have none such.
-    pub fn with_settings(&self, settings: Settings) -> Result<Self, PatternError> {
+    pub fn with_settings(&self, settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let rules = TopicRules::compile(&settings)?;
         let next = Self::of(settings, Arc::clone(&self.shared))?;
         self.router.set_rules(rules);
@@ -133,10 +136,15 @@ impl Services {
         Ok(next)
     }
 
-    fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, PatternError> {
+    fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let mut guard = AdminGuard::compile(&settings.admin.hosts)?;
+        if !settings.server.admin_is_local() {
+            guard = guard.with_any_host();
+        }
         Ok(Self {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
-            guard: AdminGuard::compile(&settings.admin.hosts)?,
+            guard,
+            keys: settings.admin.compile_keys()?,
             settings,
             shared,
         })
@@ -227,7 +235,7 @@ impl Shared {
     }
 }
 
-fn admission_rules(settings: &Settings) -> Result<AdmissionRules, PatternError> {
+fn admission_rules(settings: &Settings) -> Result<AdmissionRules, crate::auth::PatternError> {
     let section = &settings.admission;
     AdmissionRules {
         per_address_max: section.per_address_max,

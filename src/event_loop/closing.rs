@@ -21,6 +21,12 @@ const LINGERING_MAX: usize = 1_024;
 impl<S: Socket> Core<S> {
     /// Starts the closing handshake from our side (RFC 6455, 7.1.2): a close frame, then the peer's is awaited.
     pub(super) fn start_close(&mut self, key: Key, reason: CloseReason) {
+        let code = self.close_code(key, reason);
+        self.start_close_with(key, reason, code, reason.text());
+    }
+
+    /// Starts it with a code and text of its own.
+    pub(super) fn start_close_with(&mut self, key: Key, reason: CloseReason, code: u16, text: &str) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase != Phase::Open {
             return;
@@ -28,8 +34,7 @@ impl<S: Socket> Core<S> {
         slot.connection.phase = Phase::Closing;
         slot.connection.heard = self.now;
         self.unsubscribe_all(key.slot);
-        let code = self.close_code(key, reason);
-        self.send_close_frame(key, code, reason.text());
+        self.send_close_frame(key, code, text);
         if let Some(slot) = self.slots.get(key) {
             slot.connection.session = Some(Box::new(Session::Closing(reason)));
             // A publish that waited for room is given up; what was stashed behind it has to be read on.
@@ -150,10 +155,9 @@ impl<S: Socket> Core<S> {
             Some(Session::Open(open)) => std::mem::take(&mut open.topics),
             _ => Vec::new(),
         };
-        if first.topic == crate::connection::NONE {
-            return;
-        }
-        for subscription in std::iter::once(first).chain(more) {
+        // The first may have been ended by the admin port while others go on.
+        let first = (first.topic != crate::connection::NONE).then_some(first);
+        for subscription in first.into_iter().chain(more) {
             self.leave(index, subscription);
         }
     }

@@ -6,13 +6,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::accept_log::AcceptLog;
+use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
 use super::drain::DrainState;
+use super::inquiry_turn::Answering;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
-use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
+use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
 use crate::metrics::{CloseReason, LoopCounters};
@@ -87,6 +90,14 @@ pub struct Core<S> {
     /// Bytes of half-received messages, and how many there may be.
     pub(super) inbox_bytes: usize,
     pub(super) inbox_bytes_max: usize,
+    /// When which generation was accepted.
+    pub(super) accepts: AcceptLog,
+    /// Questions of the admin loop that are being answered.
+    pub(super) inquiries: VecDeque<Answering>,
+    /// A request has asked to drain the server.
+    pub(super) drain_asked: bool,
+    /// What only the admin loop has.
+    pub(super) admin: Option<Box<AdminLoop>>,
 }
 
 impl<S: Socket> Core<S> {
@@ -122,6 +133,10 @@ impl<S: Socket> Core<S> {
             rates: rate_limits(&services, port),
             inbox_bytes: 0,
             inbox_bytes_max: inbox_bytes_max(&services),
+            accepts: AcceptLog::default(),
+            inquiries: VecDeque::new(),
+            drain_asked: false,
+            admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&services.settings.admin))),
             services,
         })
     }
@@ -141,6 +156,7 @@ impl<S: Socket> Core<S> {
     pub fn on_accepted(&mut self, stream: S, arrival: Arrival) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
+        self.accepts.note(generation, self.now);
         let mut connection = Connection::new(self.now);
         connection.flags = arrival.flags;
         connection.admission = arrival.admission;
@@ -161,6 +177,11 @@ impl<S: Socket> Core<S> {
         };
         if readiness.writable && slot.connection.has_backlog() {
             self.write_turn(key);
+        }
+        // Nothing is read while a request is worked on, so a broken stream would go unnoticed until the answer.
+        if readiness.error && self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Waiting)
+        {
+            return self.abort(key, CloseReason::PeerReset);
         }
         // Input that keeps coming raises an event a poll; without this a peer would have two turns in each.
         let listed = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::LISTED));
@@ -189,8 +210,22 @@ impl<S: Socket> Core<S> {
     }
 
     /// Files what waits in the mailbox; what concerns the loop as a whole goes to `on_control`.
-    pub fn drain_mailbox(&mut self, on_control: impl FnMut(Control)) {
-        self.topics.drain_mailbox(on_control);
+    pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) {
+        let inquiries = &mut self.inquiries;
+        let mut answered = Vec::new();
+        self.topics.drain_mailbox(|control| match control {
+            Control::Inquire(inquiry) => inquiries.push_back(Answering::new(inquiry)),
+            Control::Answered(inquiry) => answered.push(inquiry),
+            other => on_control(other),
+        });
+        for inquiry in answered {
+            self.on_answered(&inquiry);
+        }
+    }
+
+    /// Whether a request has asked to drain the server since the last call.
+    pub fn take_drain_asked(&mut self) -> bool {
+        std::mem::take(&mut self.drain_asked)
     }
 
     /// Tells what is held now, once a turn.
@@ -207,6 +242,8 @@ impl<S: Socket> Core<S> {
             || self.topics.has_work()
             || self.relocating.is_some()
             || self.rearming.is_some()
+            || !self.inquiries.is_empty()
+            || self.has_batch_work()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`
@@ -216,7 +253,7 @@ impl<S: Socket> Core<S> {
         if self.has_work() {
             return Some(0);
         }
-        if !self.blocked.is_empty() {
+        if !self.blocked.is_empty() || self.has_blocked_batch() {
             return Some(1);
         }
         let sweep = self.slots.next_due();

@@ -64,7 +64,7 @@ impl<S: Socket> Core<S> {
             Phase::Open => self.start_close(key, CloseReason::Drain),
             Phase::Head if slot.connection.session.is_none() => self.finish(key, CloseReason::Drain),
             // A request on its way is answered 503 when its head is complete, or times out.
-            Phase::Head | Phase::Body | Phase::Closing | Phase::Lingering => {}
+            Phase::Head | Phase::Body | Phase::Waiting | Phase::Closing | Phase::Lingering => {}
         }
     }
 }

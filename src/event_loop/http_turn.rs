@@ -15,7 +15,7 @@ use crate::wire::http::chunked::ChunkedDecoder;
 use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, field_store, parse_head};
 
 /// What became of one head.
-enum Next {
+pub(super) enum Next {
     /// Answered; the next request may follow.
     Go,
     /// The connection is ending or gone, or something else takes the bytes.
@@ -99,7 +99,7 @@ impl<S: Socket> Core<S> {
             }
         };
         let framing = match head.body {
-            Body::None | Body::Length(0) => return self.on_request(key, head, &[]),
+            Body::None | Body::Length(0) => return self.on_request(key, head, Vec::new()),
             Body::Length(length) if length > body_max as u64 => {
                 self.refuse(key, RefuseReason::TooLarge, RefuseReason::TooLarge.text());
                 return Next::Leave;
@@ -139,7 +139,7 @@ impl<S: Socket> Core<S> {
         let limits = HeadLimits { bytes_max: self.services.settings.limits.head_bytes_max, fields_max: 64 };
         let mut store = field_store();
         let next = match parse_head(&state.head, &mut store, &limits) {
-            Ok(Some((head, _))) => self.on_request(key, &head, &state.body),
+            Ok(Some((head, _))) => self.on_request(key, &head, std::mem::take(&mut state.body)),
             _ => Next::Leave,
         };
         if matches!(next, Next::Go) {
@@ -147,10 +147,13 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    fn on_request(&mut self, key: Key, head: &Head<'_>, body: &[u8]) -> Next {
+    fn on_request(&mut self, key: Key, head: &Head<'_>, body: Vec<u8>) -> Next {
         let mut out = std::mem::take(&mut self.out);
         out.clear();
-        let answer = endpoint::respond(self.port, head, body, &self.services, &mut out);
+        let answer = match self.admin.as_deref_mut() {
+            Some(admin) => endpoint::respond_admin(head, body, &self.services, &mut admin.replies, &mut out),
+            None => endpoint::respond(head, &self.services, &mut out),
+        };
         let next = match answer {
             Answer::Done { keep_alive, refused } => {
                 if let Some(reason) = refused {
@@ -178,6 +181,13 @@ impl<S: Socket> Core<S> {
                     }
                 }
             }
+            Answer::Ask(ask) => self.ask(key, head, ask),
+            Answer::Batch(batch) => self.start_batch(key, head, batch),
+            Answer::Drain { keep_alive } => {
+                self.drain_asked = true;
+                self.send_own(key, &out, Asked::Yes);
+                self.after_answer(key, keep_alive)
+            }
         };
         out.clear();
         if out.capacity() > super::core::SCRATCH_BYTES {
@@ -187,7 +197,7 @@ impl<S: Socket> Core<S> {
         next
     }
 
-    fn after_answer(&mut self, key: Key, keep_alive: bool) -> Next {
+    pub(super) fn after_answer(&mut self, key: Key, keep_alive: bool) -> Next {
         let now = self.now;
         let draining = self.draining.is_some();
         let Some(slot) = self.slots.get(key) else { return Next::Leave };

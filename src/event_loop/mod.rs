@@ -20,6 +20,8 @@
 //! 7. Nothing grows without a named limit and a reason enum. Peer bytes never panic and never allocate more
 //!    than has really arrived.
 
+mod accept_log;
+mod admin_turn;
 mod admission;
 mod closing;
 pub mod core;
@@ -27,6 +29,7 @@ mod drain;
 mod fanout_turn;
 mod frames_turn;
 mod http_turn;
+mod inquiry_turn;
 mod listener;
 mod read_turn;
 mod reload;

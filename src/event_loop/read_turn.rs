@@ -44,7 +44,7 @@ impl<S: Socket> Core<S> {
                 break;
             }
             let Some(slot) = self.slots.get(key) else { return };
-            if slot.connection.flags.has(Flags::PAUSED) {
+            if slot.connection.flags.has(Flags::PAUSED) || slot.connection.phase == Phase::Waiting {
                 slot.connection.flags.set(Flags::READ_OWED);
                 return;
             }
@@ -122,6 +122,7 @@ impl<S: Socket> Core<S> {
             Phase::Head | Phase::Body => self.on_request_bytes(key, bytes),
             Phase::Open | Phase::Closing => self.on_frame_bytes(key, bytes),
             Phase::Lingering => self.discard(key, bytes.len()),
+            Phase::Waiting => self.hold_behind(key, bytes),
         }
     }
 

@@ -61,7 +61,7 @@ impl<S: Socket> Core<S> {
             // A copy has no spare capacity.
             self.inbox_bytes = self.inbox_bytes + held_bytes(connection.inbox.as_deref()) - held;
         }
-        let held = connection.outbox.as_deref().map_or(0, Outbox::own_bytes);
+        let held = connection.outbox.as_deref().map_or(0, Outbox::memory);
         if held > 0 && held <= PIECE_BYTES_MAX {
             let copy = connection.outbox.clone();
             left.outboxes.push(std::mem::replace(&mut connection.outbox, copy));

@@ -49,6 +49,8 @@ pub enum LoopEvent {
         /// How its descriptor table was made.
         table: TableMode,
     },
+    /// A request on the admin port has asked to drain the server.
+    DrainAsked,
     /// It ended: drained, stopped, or unable to start.
     Ended {
         /// Which loop.
@@ -68,12 +70,13 @@ pub enum TrimRequest {
 }
 
 /// Carries loop events to the main thread.
-pub struct EventSender(Box<dyn Fn(LoopEvent) + Send>);
+#[derive(Clone)]
+pub struct EventSender(Arc<dyn Fn(LoopEvent) + Send + Sync>);
 
 impl EventSender {
     /// Wraps whatever takes the events.
-    pub fn new(send: impl Fn(LoopEvent) + Send + 'static) -> Self {
-        Self(Box::new(send))
+    pub fn new(send: impl Fn(LoopEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(send))
     }
 }
 
@@ -174,11 +177,12 @@ struct Shell {
     /// When the turn in progress began; 0 before the first.
     turn_began_ns: u64,
     stopping: bool,
+    reports: EventSender,
 }
 
 impl Shell {
-    fn start(mut parts: LoopParts) -> (io::Result<Self>, EventSender) {
-        let events = std::mem::replace(&mut parts.events, EventSender::new(|_| ()));
+    fn start(parts: LoopParts) -> (io::Result<Self>, EventSender) {
+        let events = parts.events.clone();
         (Self::listen(parts, &events), events)
     }
 
@@ -211,6 +215,7 @@ impl Shell {
             own_descriptors: if table.is_split() { own_descriptors } else { 0 },
             turn_began_ns: 0,
             stopping: false,
+            reports: events.clone(),
         })
     }
 
@@ -227,6 +232,11 @@ impl Shell {
             self.core.drain_turn();
             self.core.reload_turn();
             self.core.fanout_turn();
+            self.core.inquiry_turn();
+            self.core.batch_turn();
+            if self.core.take_drain_asked() {
+                (self.reports.0)(LoopEvent::DrainAsked);
+            }
             self.ask_for_trim();
         }
         Ok(())
@@ -284,6 +294,8 @@ impl Shell {
             Control::Stop => stop = true,
             Control::Relocate => relocate = true,
             Control::Reload => reload = true,
+            // The core answers these itself.
+            Control::Inquire(_) | Control::Answered(_) => {}
         });
         if relocate {
             self.core.start_relocation();

@@ -47,6 +47,7 @@ impl<S: Socket> Core<S> {
                     self.refuse(key, RefuseReason::Timeout, RefuseReason::Timeout.text());
                 }
             }
+            Due::Answer => self.on_answer_due(key),
             Due::KeepAlive => self.finish(key, CloseReason::HttpDone),
             Due::Ping => self.ping(key),
             Due::Pong => {

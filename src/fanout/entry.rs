@@ -1,7 +1,9 @@
 //! What travels to an event loop: deliveries, joins and control entries. Pure data; made by the
 //! router, consumed by the loop that owns the mailbox. Never says how an entry is handled.
 
+use super::inquiry::Inquiry;
 use super::message::Message;
+use super::sync::Arc;
 
 /// Names one connection of one loop for as long as it lives. A slot is reused, a generation is
 /// not, so a key that outlived its connection is recognised and ignored.
@@ -14,7 +16,7 @@ pub struct Key {
 }
 
 /// An order to a loop that concerns no topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Control {
     /// Give the listener up and send the clients away over the drain time.
     Drain,
@@ -24,6 +26,10 @@ pub enum Control {
     Relocate,
     /// Other settings are in force; the loop fetches them.
     Reload,
+    /// Answer a question of the admin loop.
+    Inquire(Arc<Inquiry>),
+    /// To the loop that asked: every loop has answered.
+    Answered(Arc<Inquiry>),
 }
 
 /// One entry of a loop's mailbox.

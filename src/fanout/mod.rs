@@ -9,6 +9,7 @@
 
 pub mod budget;
 pub mod entry;
+pub mod inquiry;
 pub mod mailbox;
 pub mod message;
 pub mod policy;

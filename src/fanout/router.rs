@@ -10,8 +10,9 @@
 //! again: whoever still holds it finds out under its lock and looks the name up once more.
 
 use std::borrow::Borrow;
-use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Bound;
 
 use super::entry::{Control, Entry, Key};
 use super::mailbox::{ControlFull, Mailbox, MailboxLimits};
@@ -105,8 +106,9 @@ pub struct Router {
 }
 
 struct Directory {
-    /// Peers choose the names, so they are hashed with std's keyed hash, never a fast one.
-    topics: HashSet<ByName>,
+    /// In the order of names, so that a listing goes on by name and peers, who choose the names, have no hash
+    /// to attack.
+    topics: BTreeSet<ByName>,
     /// Topics that were idle when they were queued, oldest first; some may be in use again.
     idle: VecDeque<Arc<Topic>>,
     rules: TopicRules,
@@ -124,7 +126,7 @@ impl Router {
             return Err(RouterError::LoopCount);
         }
         let directory = Directory {
-            topics: HashSet::new(),
+            topics: BTreeSet::new(),
             idle: VecDeque::new(),
             rules: TopicRules::default(),
             next_id: 1,
@@ -180,6 +182,20 @@ impl Router {
     /// Finds the topic if it exists.
     pub fn find(&self, name: &str) -> Option<Arc<Topic>> {
         lock(&self.directory).topics.get(name).map(|ByName(topic)| topic.clone())
+    }
+
+    /// Up to `count` topics in the order of their names: those that begin with `prefix` and come behind
+    /// `after`. Topics that exist all the while are neither skipped nor seen twice by going on from the last
+    /// name. The directory is locked for as long as `count` entries take.
+    pub fn topics_from(&self, prefix: &str, after: Option<&str>, count: usize) -> Vec<Arc<Topic>> {
+        let start = match after.filter(|after| *after >= prefix) {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(prefix),
+        };
+        let directory = lock(&self.directory);
+        let behind = directory.topics.range::<str, _>((start, Bound::Unbounded));
+        let topics = behind.map(|ByName(topic)| topic).take_while(|topic| topic.name().starts_with(prefix));
+        topics.take(count).cloned().collect()
     }
 
     /// Publishes to every subscriber or, when one interested mailbox has no room, to none. A loop
@@ -302,10 +318,6 @@ impl Directory {
         if retired {
             self.topics.remove(topic.name());
         }
-        // A peak of topics must not pin its tables for ever.
-        if self.topics.len() < self.topics.capacity() / 8 {
-            self.topics.shrink_to(self.topics.len() * 2);
-        }
         retired
     }
 }
@@ -324,8 +336,14 @@ impl PartialEq for ByName {
 
 impl Eq for ByName {}
 
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.0.name().hash(hasher);
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.name().cmp(other.0.name())
+    }
+}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }

@@ -52,6 +52,17 @@ pub struct Published {
     pub subscribers: u64,
 }
 
+/// A topic's numbers at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// The offset the next message will get.
+    pub next_offset: u64,
+    /// Subscribers on all loops.
+    pub subscribers: u64,
+    /// Loops that have one or are about to.
+    pub loops: u32,
+}
+
 /// Where a subscriber's messages begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
@@ -127,6 +138,16 @@ impl Topic {
     /// The offset the next message will get.
     pub fn next_offset(&self) -> u64 {
         lock(&self.state).next_offset
+    }
+
+    /// What a listing shows, as of one moment.
+    pub fn summary(&self) -> TopicSummary {
+        let state = lock(&self.state);
+        TopicSummary {
+            next_offset: state.next_offset,
+            subscribers: state.subscribers,
+            loops: state.interest.count_ones(),
+        }
     }
 
     /// The topic's index in the loop's own table, while that loop is interested.

@@ -56,6 +56,8 @@ reasons! {
         ByteRate = "byte_rate", Some(1008), "too many bytes; see admission.bytes_per_second";
         /// A message of more fragments than one may have.
         TooManyFragments = "too_many_fragments", Some(1008), "too many fragments";
+        /// Closed through the admin port, whose request gives the code.
+        Admin = "admin", Some(1000), "";
         /// A message over the limit.
         TooBig = "too_big", Some(1009), "message too big";
         /// No answer to a ping.
@@ -88,6 +90,10 @@ reasons! {
         BadRequest = "bad_request", 400, "bad request";
         /// A trusted proxy that does not begin with a PROXY header.
         ProxyHeader = "proxy_header", 400, "a PROXY header is expected from this network";
+        /// No key, or none that is known, on the admin port.
+        KeyMissing = "key_missing", 401, "the admin port needs a key: Authorization: Bearer KEY";
+        /// A key without the scope that the request needs.
+        KeyScope = "key_scope", 403, "this key does not have the scope that the request needs";
         /// A page from elsewhere.
         ForeignOrigin = "foreign_origin", 403, "origin not allowed; see origin.allowed";
         /// A page from elsewhere, on the admin port.
@@ -100,8 +106,12 @@ reasons! {
         MethodNotAllowed = "method_not_allowed", 405, "method not allowed";
         /// The request took too long.
         Timeout = "timeout", 408, "the request did not arrive in time";
+        /// A request with the same Idempotency-Key is at work, or its answer was too large to keep.
+        KeyInUse = "key_in_use", 409, "a request with this Idempotency-Key is under way, or its answer was not kept";
         /// The body is too large.
         TooLarge = "too_large", 413, "the request body is too large";
+        /// Another request had the same Idempotency-Key.
+        KeyReused = "key_reused", 422, "this Idempotency-Key was used for another request";
         /// A WebSocket upgrade is needed here.
         UpgradeRequired = "upgrade_required", 426, "this path speaks WebSocket version 13";
         /// The address holds too many connections.
@@ -120,6 +130,8 @@ reasons! {
         Draining = "draining", 503, "the server is going away";
         /// A mailbox or the topic table is full.
         Busy = "busy", 503, "busy; try again";
+        /// A loop did not answer the admin loop.
+        LoopStuck = "loop_stuck", 504, "a loop did not answer within 5 s";
         /// Not this version of HTTP.
         Version = "http_version", 505, "HTTP/1.1 is spoken here";
     }

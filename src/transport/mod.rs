@@ -7,6 +7,7 @@
 mod stream;
 
 use std::io;
+use std::net::SocketAddr;
 
 pub use stream::Stream;
 
@@ -29,4 +30,9 @@ pub trait Socket {
     /// # Errors
     /// The kernel's, `NotConnected` as a rule.
     fn shutdown_write(&mut self) -> io::Result<()>;
+
+    /// The other end, if there is one and it has an address.
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
 }

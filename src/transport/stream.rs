@@ -2,10 +2,11 @@
 //! second variant whose state lives in the connection's session, so that the slot does not grow.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::Socket;
+use crate::sys::socket::peer_of;
 
 /// One accepted, non-blocking stream: four bytes, the descriptor.
 ///
@@ -49,6 +50,12 @@ impl Socket for Stream {
     fn shutdown_write(&mut self) -> io::Result<()> {
         let Self::Tcp(tcp) = self;
         tcp.shutdown(Shutdown::Write)
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        let Self::Tcp(tcp) = self;
+        // The kernel knows it for as long as the connection lasts, so it is stored nowhere else.
+        peer_of(tcp).ok()
     }
 }
 

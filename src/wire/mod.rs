@@ -3,9 +3,11 @@
 //! Everything here is a function of the bytes given; whoever owns a connection drives it. The server
 //! and the load generator share this room, so it builds without the `server` feature.
 
+pub mod base64;
 pub mod close;
 pub mod frame;
 pub mod http;
+pub mod json;
 pub mod mask;
 pub mod proxy;
 pub mod upgrade;

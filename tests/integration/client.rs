@@ -42,6 +42,11 @@ impl Answer {
         })
     }
 
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
+    }
+
     /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).expect("UTF-8")
@@ -129,6 +134,10 @@ impl Peer {
         assert!(head.starts_with("HTTP/1.1 "), "{head:?}");
         let mut answer = Answer { status, head, body: Vec::new() };
         if !head_only && status >= 200 {
+            if answer.field("transfer-encoding") == Some("chunked") {
+                answer.body = self.chunks();
+                return answer;
+            }
             let length: usize =
                 answer.field("content-length").and_then(|text| text.parse().ok()).expect("a length");
             while self.held.len() < length {
@@ -137,6 +146,29 @@ impl Peer {
             answer.body = self.held.drain(..length).collect();
         }
         answer
+    }
+
+    /// A body in chunks, without extensions and trailers, up to its end.
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(at) = self.held.windows(2).position(|window| window == b"\r\n") {
+                    break at;
+                }
+                assert!(self.read_more(), "the server ended the stream before a chunk");
+            };
+            let digits = String::from_utf8(self.held.drain(..end + 2).collect()).expect("text");
+            let length = usize::from_str_radix(digits.trim_end(), 16).expect("a size");
+            while self.held.len() < length + 2 {
+                assert!(self.read_more(), "the server ended the stream inside a chunk");
+            }
+            body.extend(self.held.drain(..length));
+            assert_eq!(self.held.drain(..2).collect::<Vec<_>>(), b"\r\n");
+            if length == 0 {
+                return body;
+            }
+        }
     }
 
     /// The next frame; `None` at the end of the stream.
@@ -189,7 +221,14 @@ impl Peer {
     /// Reads what is there; `false` at the end of the stream, by reset too.
     fn read_more(&mut self) -> bool {
         let mut some = vec![0; 64 * 1024];
-        match self.stream.read(&mut some) {
+        // A process that was stopped and goes on finds its timed read interrupted.
+        let read = loop {
+            match self.stream.read(&mut some) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        match read {
             Ok(0) => false,
             Ok(count) => {
                 self.held.extend_from_slice(some.get(..count).expect("read"));

@@ -1,7 +1,10 @@
 //! The server from outside: the real binary on free ports, raw sockets, a deadline on every wait.
 
+mod admin;
+mod admin_keys;
 mod admission;
 mod answers;
+mod batch;
 mod client;
 mod conformance;
 mod connect;

@@ -106,6 +106,21 @@ impl Server {
         admin.answer()
     }
 
+    /// `POST` to the admin port, with further fields if there are any.
+    pub(crate) fn post(&self, path: &str, fields: &str, body: &[u8]) -> Answer {
+        let mut admin = self.connect_admin();
+        admin.send(
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{fields}\r\n",
+                self.admin,
+                body.len()
+            )
+            .as_bytes(),
+        );
+        admin.send(body);
+        admin.answer()
+    }
+
     /// The sum over a metric's samples whose labels contain `label`; the admin loop's are left out.
     pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
         let text = self.get("/metrics").text();

@@ -1,0 +1,377 @@
+//! `POST /publish`: many messages in one body, one JSON object a line, one line of answer for each.
+//!
+//! Owns the reading of lines and what is said about each. Driven by the admin loop in bounded runs, so that
+//! a large body never holds up the loop; never touches a connection.
+
+use std::io::BufRead;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::endpoint::Services;
+use crate::endpoint::plain::check_topic;
+use crate::fanout::{Draft, Published, Topic};
+use crate::metrics::{LoopCounters, RefuseReason};
+use crate::wire::base64;
+use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
+
+/// How long one run may take.
+const RUN_TIME: Duration = Duration::from_micros(500);
+
+/// Lines between two looks at the clock.
+const LINES_PER_LOOK: u32 = 32;
+
+/// Bytes of answers after which a run ends.
+const ANSWER_BYTES_PER_RUN: usize = 48 * 1024;
+
+/// How long a batch waits for room in a mailbox before its lines are answered as busy.
+const ROOM_MS_MAX: u64 = 1_000;
+
+/// A batch that is being published.
+#[derive(Debug)]
+pub struct Batch {
+    body: Vec<u8>,
+    at: usize,
+    /// The key its whole answer is kept under.
+    pub(super) reply_key: Option<Box<str>>,
+    /// The last line's topic: most batches are about one, or come topic by topic.
+    topic: Option<(Arc<Topic>, [u8; 16])>,
+    name: String,
+    text: String,
+    binary: Vec<u8>,
+    blocked_since_ms: Option<u64>,
+}
+
+/// How far a run came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Lines are left.
+    More,
+    /// Some loop's mailbox has no room for the next line.
+    NoRoom,
+    /// Every line is answered.
+    Done,
+}
+
+/// One line's fields.
+#[derive(Default)]
+struct Fields<'a> {
+    topic: Option<Text<'a>>,
+    payload: Option<Text<'a>>,
+    base64: Option<Text<'a>>,
+    binary: Option<bool>,
+}
+
+/// Why a line was not published.
+struct LineError {
+    reason: RefuseReason,
+    text: &'static str,
+}
+
+impl LineError {
+    fn bad(text: &'static str) -> Self {
+        Self { reason: RefuseReason::BadRequest, text }
+    }
+}
+
+impl From<JsonError> for LineError {
+    fn from(error: JsonError) -> Self {
+        Self::bad(error.reason())
+    }
+}
+
+impl Batch {
+    /// A batch of the lines of `body`.
+    pub(super) fn new(body: Vec<u8>, reply_key: Option<Box<str>>) -> Self {
+        Self {
+            body,
+            at: 0,
+            reply_key,
+            topic: None,
+            name: String::new(),
+            text: String::new(),
+            binary: Vec::new(),
+            blocked_since_ms: None,
+        }
+    }
+
+    /// Publishes the next lines and appends their answers to `out`.
+    pub fn run(
+        &mut self,
+        services: &Services,
+        counters: &LoopCounters,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let started = Instant::now();
+        let answers_max = out.len() + ANSWER_BYTES_PER_RUN;
+        let body = std::mem::take(&mut self.body);
+        let mut published = 0;
+        let mut look = LINES_PER_LOOK;
+        let progress = loop {
+            let mut rest = body.get(self.at..).unwrap_or_default();
+            let before = rest;
+            // Never fails on a slice; it finds the line's end faster than a loop over bytes.
+            let Ok(taken @ 1..) = rest.skip_until(b'\n') else { break Progress::Done };
+            let line = before.get(..taken).unwrap_or_default();
+            match self.publish_line(line.trim_ascii_end(), services) {
+                Ok(what) => {
+                    published += 1;
+                    self.blocked_since_ms = None;
+                    self.push_published(out, &what);
+                }
+                Err(LineError { reason: RefuseReason::Busy, text }) => {
+                    let since = *self.blocked_since_ms.get_or_insert(now_ms);
+                    if now_ms.saturating_sub(since) < ROOM_MS_MAX {
+                        break Progress::NoRoom;
+                    }
+                    counters.publishes_busy.add(1);
+                    push_error(out, &LineError { reason: RefuseReason::Busy, text });
+                }
+                Err(error) => push_error(out, &error),
+            }
+            self.at += taken;
+            look -= 1;
+            if look == 0 {
+                if started.elapsed() > RUN_TIME {
+                    break Progress::More;
+                }
+                look = LINES_PER_LOOK;
+            }
+            if out.len() > answers_max {
+                break Progress::More;
+            }
+        };
+        counters.publishes.add(published);
+        self.body = body;
+        if self.at >= self.body.len() { Progress::Done } else { progress }
+    }
+
+    fn publish_line(&mut self, line: &[u8], services: &Services) -> Result<Published, LineError> {
+        let line = std::str::from_utf8(line).map_err(|_| LineError::bad("the line is not UTF-8"))?;
+        let fields = Fields::read(line)?;
+        self.find_topic(fields.topic.ok_or(LineError::bad("the topic is missing"))?, services)?;
+        let Some((topic, _)) = &self.topic else { return Err(LineError::bad("the topic is missing")) };
+        let (payload, binary) = match (fields.payload, fields.base64) {
+            (Some(text), None) => (text.read(&mut self.text)?.as_bytes(), fields.binary.unwrap_or(false)),
+            (None, Some(text)) => {
+                self.binary.clear();
+                if !base64::decode_into(text.read(&mut self.text)?, &mut self.binary) {
+                    return Err(LineError::bad("payload_base64 is not Base64 (RFC 4648, 4)"));
+                }
+                let binary = fields.binary.unwrap_or(true);
+                // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
+                if !binary && std::str::from_utf8(&self.binary).is_err() {
+                    return Err(LineError::bad("the message is not UTF-8; leave \"binary\": false out"));
+                }
+                (self.binary.as_slice(), binary)
+            }
+            _ => return Err(LineError::bad("expects either payload or payload_base64")),
+        };
+        if payload.len() > topic.policy().message_bytes_max {
+            let text = "the message is larger than message_bytes_max";
+            return Err(LineError { reason: RefuseReason::TooLarge, text });
+        }
+        let published = services.router.publish(topic, Draft::encode(None, binary, payload), None);
+        let published = published.map_err(|_| LineError {
+            reason: RefuseReason::Busy,
+            text: "a loop is too far behind; try again",
+        })?;
+        if published.epoch != topic.epoch() {
+            // It retired and came back as another topic of the same name.
+            self.topic = None;
+        }
+        Ok(published)
+    }
+
+    /// Makes `topic` that of the line, looking it up only if the line before had another one.
+    fn find_topic(&mut self, text: Text<'_>, services: &Services) -> Result<(), LineError> {
+        let name = text.read(&mut self.name)?;
+        if self.topic.as_ref().is_some_and(|(topic, _)| topic.name() == name) {
+            return Ok(());
+        }
+        check_topic(name).map_err(LineError::bad)?;
+        let topic = services.router.topic(name);
+        let topic = topic.map_err(|_| LineError { reason: RefuseReason::Busy, text: "too many topics" })?;
+        let epoch = epoch_digits(topic.epoch());
+        self.topic = Some((topic, epoch));
+        Ok(())
+    }
+
+    fn push_published(&self, out: &mut Vec<u8>, published: &Published) {
+        let epoch = match &self.topic {
+            Some((_, digits)) => *digits,
+            None => epoch_digits(published.epoch),
+        };
+        // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
+        out.extend_from_slice(b"{\"epoch\":\"");
+        out.extend_from_slice(&epoch);
+        out.extend_from_slice(b"\",\"offset\":");
+        push_number(out, published.offset);
+        out.extend_from_slice(b",\"subscribers\":");
+        push_number(out, published.subscribers);
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn read(line: &'a str) -> Result<Self, JsonError> {
+        let mut fields = Self::default();
+        flat_object(line, |name, value| {
+            let twice = match value {
+                Value::Text(text) => {
+                    let place = if name.is("payload") {
+                        &mut fields.payload
+                    } else if name.is("topic") {
+                        &mut fields.topic
+                    } else if name.is("payload_base64") {
+                        &mut fields.base64
+                    } else {
+                        return Err(unknown(name));
+                    };
+                    place.replace(text).is_some()
+                }
+                Value::Bool(binary) if name.is("binary") => fields.binary.replace(binary).is_some(),
+                _ => return Err(unknown(name)),
+            };
+            if twice { Err(JsonError::new("a field is there twice")) } else { Ok(()) }
+        })?;
+        Ok(fields)
+    }
+}
+
+fn unknown(name: Text<'_>) -> JsonError {
+    if ["topic", "payload", "payload_base64"].iter().any(|known| name.is(known)) {
+        return JsonError::new("topic, payload and payload_base64 are strings");
+    }
+    if name.is("binary") {
+        return JsonError::new("binary is true or false");
+    }
+    JsonError::new("unknown field; expects topic, payload or payload_base64, binary")
+}
+
+fn push_error(out: &mut Vec<u8>, error: &LineError) {
+    out.extend_from_slice(b"{\"error\":");
+    push_text(out, error.reason.label());
+    out.extend_from_slice(b",\"message\":");
+    push_text(out, error.text);
+    out.extend_from_slice(b"}\n");
+}
+
+fn epoch_digits(epoch: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (place, digit) in digits.iter_mut().enumerate() {
+        let four = (epoch >> (60 - 4 * place)) as u8 & 15;
+        *digit = if four < 10 { b'0' + four } else { b'a' + four - 10 };
+    }
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::fanout::{Entry, Router, RouterLimits, Wake};
+
+    struct NoWake;
+
+    impl Wake for NoWake {
+        fn wake(&self, _: usize) {}
+    }
+
+    fn services(limits: RouterLimits) -> Services {
+        let router = Router::new(2, limits, Box::new(NoWake)).unwrap();
+        Services::new(Settings::default(), Arc::new(router), 1, 100).unwrap()
+    }
+
+    fn run_all(body: &[u8], services: &Services) -> Vec<serde_json::Value> {
+        let mut batch = Batch::new(body.to_vec(), None);
+        let mut out = Vec::new();
+        while batch.run(services, services.counters_of(1), 0, &mut out) != Progress::Done {}
+        let text = String::from_utf8(out).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    #[test]
+    fn each_line_is_answered_in_its_place() {
+        let services = services(RouterLimits::default());
+        let body = concat!(
+            r#"{"topic":"a","payload":"one"}"#,
+            "\n",
+            r#"{"payload":"t\u0077o\n","topic":"a"}"#,
+            "\r\n",
+            "\n",
+            r#"{"topic":"b","payload_base64":"/w=="}"#,
+            "\nrubbish\n",
+            r#"{"topic":"a*","payload":""}"#,
+            "\n",
+            r#"{"topic":"a"}"#,
+            "\n",
+            r#"{"topic":"a","payload":"","payload_base64":""}"#,
+            "\n",
+            r#"{"topic":"a","payload_base64":"/w==","binary":false}"#,
+            "\n",
+            r#"{"topic":"a","payload":"x","payload":"y"}"#,
+            "\n",
+            r#"{"topic":"a","payload":5}"#,
+            "\n",
+            r#"{"topic":"a","payload":"last"}"#
+        );
+        let answers = run_all(body.as_bytes(), &services);
+        let offsets: Vec<_> = answers.iter().map(|answer| answer["offset"].as_u64()).collect();
+        let none = None;
+        let expected = [Some(1), Some(2), none, Some(1), none, none, none, none, none, none, none, Some(3)];
+        assert_eq!(offsets, expected, "{answers:#?}");
+        assert!(answers.iter().all(|answer| answer["offset"].is_u64() != (answer["error"] == "bad_request")));
+        let epoch = services.router.find("a").unwrap().epoch();
+        assert_eq!(answers[0]["epoch"], format!("{epoch:016x}"));
+        assert_eq!(services.counters_of(1).publishes.value(), 4);
+        assert_eq!(run_all(b"", &services).len(), 0);
+        assert_eq!(run_all(b"\xff\n", &services).len(), 1);
+    }
+
+    #[test]
+    fn a_large_batch_is_cut_into_runs() {
+        let services = services(RouterLimits::default());
+        let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(20_000);
+        let mut batch = Batch::new(body.into_bytes(), None);
+        let (mut runs, mut out) = (0, Vec::new());
+        while batch.run(&services, services.counters_of(1), 0, &mut out) != Progress::Done {
+            runs += 1;
+        }
+        assert!(runs >= 10, "{runs} runs");
+        assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 20_000);
+    }
+
+    #[test]
+    fn a_full_mailbox_is_waited_for_and_then_told() {
+        let mut limits = RouterLimits::default();
+        limits.mailbox.entries_max = 2;
+        let services = services(limits);
+        let topic = services.router.topic("a").unwrap();
+        let key = crate::fanout::Key { slot: 0, generation: 0 };
+        services.router.join(&topic, 0, 0, key).unwrap();
+        let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(6);
+        let mut batch = Batch::new(body.into_bytes(), None);
+        let mut out = Vec::new();
+        let mut run = |now_ms| batch.run(&services, services.counters_of(1), now_ms, &mut out);
+        assert_eq!(run(0), Progress::NoRoom);
+        assert_eq!(run(999), Progress::NoRoom);
+        // The loop has come to it: two more fit.
+        let mut drained = Vec::new();
+        let mailbox = services.router.mailbox(0).unwrap();
+        mailbox.drain(&mut drained);
+        for entry in drained {
+            if let Entry::Deliver { message, .. } = entry {
+                mailbox.release(1, message.frame_len() as u64);
+            }
+        }
+        assert_eq!(run(999), Progress::NoRoom);
+        assert_eq!(run(1_998), Progress::NoRoom);
+        assert_eq!(run(1_999), Progress::Done);
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 6);
+        assert!(lines[3].contains("\"offset\":4") && lines[4].contains("\"error\":\"busy\""), "{text}");
+        assert_eq!(topic.next_offset(), 5, "a refused line takes no offset");
+    }
+}

@@ -1,0 +1,230 @@
+//! Answers kept for retries: what a request with an `Idempotency-Key` was answered, for a while.
+//!
+//! Owned by the admin loop alone. Bounded in time, number and bytes; at a bound the oldest goes. Never
+//! publishes: it only says whether a request is new.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use crate::config::Admin;
+
+/// Bytes a key may have.
+const KEY_BYTES_MAX: usize = 255;
+
+/// What an entry costs besides its key and its answer, about.
+const ENTRY_BYTES: usize = 160;
+
+/// The answers kept.
+#[derive(Debug)]
+pub struct Replies {
+    entries: HashMap<Arc<str>, Reply>,
+    /// Keys in the order they came, each with the serial of its entry.
+    order: VecDeque<(Arc<str>, u64)>,
+    hasher: RandomState,
+    serial: u64,
+    bytes: usize,
+    age_ms_max: u64,
+    entries_max: usize,
+    bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Reply {
+    serial: u64,
+    request: u64,
+    began_ms: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Running,
+    Done(Box<[u8]>),
+    TooLarge,
+}
+
+/// What is known of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known<'a> {
+    /// Nothing: it is to be carried out, then [`Replies::finish`] or [`Replies::forget`] is to be called.
+    New,
+    /// It was answered with this body.
+    Answered(&'a [u8]),
+    /// It is being carried out, or its answer was too large to keep.
+    Unknown,
+    /// The key was another request's.
+    Other,
+}
+
+impl Replies {
+    /// None yet.
+    #[must_use]
+    pub fn new(settings: &Admin) -> Self {
+        Self {
+            entries: HashMap::new(),
+            order: VecDeque::new(),
+            hasher: RandomState::new(),
+            serial: 0,
+            bytes: 0,
+            age_ms_max: u64::try_from(settings.idempotency.as_millis()).unwrap_or(u64::MAX),
+            entries_max: settings.idempotency_keys_max,
+            bytes_max: settings.idempotency_bytes_max,
+        }
+    }
+
+    /// Looks a request up and, if it is new, notes that it is being carried out.
+    pub(super) fn begin(&mut self, key: &str, target: &str, body: &[u8], now_ms: u64) -> Known<'_> {
+        self.drop_old(now_ms);
+        // Keyed at random, so that 64 bits are enough: nobody can look for a second request with the same hash.
+        let request = self.hasher.hash_one((target, body));
+        if self.entries.contains_key(key) {
+            return match self.entries.get(key) {
+                Some(reply) if reply.request != request => Known::Other,
+                Some(Reply { state: State::Done(answer), .. }) => Known::Answered(answer),
+                _ => Known::Unknown,
+            };
+        }
+        self.serial += 1;
+        let key: Arc<str> = key.into();
+        self.bytes += key.len() + ENTRY_BYTES;
+        self.order.push_back((Arc::clone(&key), self.serial));
+        let reply = Reply { serial: self.serial, request, began_ms: now_ms, state: State::Running };
+        self.entries.insert(key, reply);
+        self.drop_old(now_ms);
+        Known::New
+    }
+
+    /// Keeps the answer of a request that [`Replies::begin`] called new; `None` if it grew too large.
+    pub(super) fn finish(&mut self, key: &str, answer: Option<&[u8]>, now_ms: u64) {
+        let Some(reply) = self.entries.get_mut(key) else { return };
+        reply.state = match answer {
+            Some(answer) => {
+                self.bytes += answer.len();
+                State::Done(answer.into())
+            }
+            None => State::TooLarge,
+        };
+        self.drop_old(now_ms);
+    }
+
+    /// The request was refused and changed nothing: the next one with this key is new.
+    pub(super) fn forget(&mut self, key: &str) {
+        if let Some(reply) = self.entries.remove(key) {
+            self.bytes -= reply.bytes(key);
+        }
+    }
+
+    /// Bytes that one answer may have to be kept.
+    pub(super) fn answer_bytes_max(&self) -> usize {
+        self.bytes_max / 2
+    }
+
+    fn drop_old(&mut self, now_ms: u64) {
+        while let Some((key, serial)) = self.order.front() {
+            let current = self.entries.get(key).filter(|reply| reply.serial == *serial);
+            if let Some(reply) = current {
+                let old = now_ms.saturating_sub(reply.began_ms) >= self.age_ms_max;
+                if !old && self.entries.len() <= self.entries_max && self.bytes <= self.bytes_max {
+                    break;
+                }
+                self.bytes -= reply.bytes(key);
+                self.entries.remove(key);
+            }
+            self.order.pop_front();
+        }
+        if self.order.len() > 2 * self.entries.len() + 16 {
+            // Forgotten requests leave their place in the order behind.
+            let entries = &self.entries;
+            self.order.retain(|(key, serial)| entries.get(key).is_some_and(|reply| reply.serial == *serial));
+        }
+        if self.entries.is_empty() {
+            // A peak does not pin its tables.
+            self.entries.shrink_to_fit();
+            self.order.shrink_to_fit();
+        }
+    }
+}
+
+impl Reply {
+    fn bytes(&self, key: &str) -> usize {
+        let answer = match &self.state {
+            State::Done(answer) => answer.len(),
+            _ => 0,
+        };
+        ENTRY_BYTES + key.len() + answer
+    }
+}
+
+/// Reads an `Idempotency-Key` field.
+///
+/// # Errors
+/// One line on what is wrong with it.
+pub(super) fn key_of(field: Option<&[u8]>) -> Result<Option<&str>, &'static str> {
+    let Some(field) = field else { return Ok(None) };
+    let legal =
+        (1..=KEY_BYTES_MAX).contains(&field.len()) && field.iter().all(|byte| (b' '..=b'~').contains(byte));
+    if !legal {
+        return Err("Idempotency-Key expects 1 to 255 visible characters");
+    }
+    std::str::from_utf8(field).map(Some).map_err(|_| "Idempotency-Key expects 1 to 255 visible characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replies(entries_max: usize, bytes_max: usize) -> Replies {
+        Replies::new(&Admin {
+            idempotency_keys_max: entries_max,
+            idempotency_bytes_max: bytes_max,
+            ..Admin::default()
+        })
+    }
+
+    #[test]
+    fn the_same_request_gets_the_same_answer_and_another_does_not() {
+        let mut replies = replies(10, 1 << 20);
+        assert_eq!(replies.begin("k", "/publish/a", b"x", 0), Known::New);
+        assert_eq!(replies.begin("k", "/publish/a", b"x", 1), Known::Unknown, "it is under way");
+        replies.finish("k", Some(b"answer"), 2);
+        assert_eq!(replies.begin("k", "/publish/a", b"x", 3), Known::Answered(b"answer"));
+        assert_eq!(replies.begin("k", "/publish/a", b"y", 3), Known::Other);
+        assert_eq!(replies.begin("k", "/publish/b", b"x", 3), Known::Other);
+        assert_eq!(replies.begin("k", "/publish/a", b"x", 600_000), Known::New, "its time is over");
+        replies.forget("k");
+        assert_eq!(replies.begin("k", "/publish/b", b"y", 600_000), Known::New);
+        replies.finish("k", None, 600_001);
+        assert_eq!(replies.begin("k", "/publish/b", b"y", 600_002), Known::Unknown);
+    }
+
+    #[test]
+    fn at_a_bound_the_oldest_goes_and_all_bytes_come_back() {
+        let mut replies = replies(3, 10_000);
+        for round in 0..100_u64 {
+            let key = format!("k{round}");
+            assert_eq!(replies.begin(&key, "/", b"", round), Known::New);
+            if round % 5 == 4 {
+                replies.forget(&key);
+            } else {
+                replies.finish(&key, Some(&[b'x'; 100]), round);
+            }
+            assert!(replies.entries.len() <= 3 && replies.bytes <= 10_000 && replies.order.len() <= 8);
+        }
+        assert_eq!(replies.begin("k98", "/", b"", 100), Known::Answered(&[b'x'; 100]));
+        assert_eq!(replies.begin("big", "/", b"", 100), Known::New);
+        replies.finish("big", Some(&[b'x'; 9_900]), 100);
+        assert!(replies.bytes <= 10_000);
+        replies.drop_old(10_000_000);
+        assert_eq!((replies.entries.len(), replies.order.len(), replies.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn keys_are_visible_and_short() {
+        assert_eq!(key_of(None), Ok(None));
+        assert_eq!(key_of(Some(b"8e03978e-40d5-43dd-bc93-6894a57f9324")).map(|key| key.is_some()), Ok(true));
+        for bad in [&b""[..], b"a\tb", "é".as_bytes(), &[b'x'; 256]] {
+            assert!(key_of(Some(bad)).is_err());
+        }
+    }
+}

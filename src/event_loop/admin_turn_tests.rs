@@ -1,0 +1,233 @@
+//! The admin loop and one client loop without a kernel: answers that come, come late, or never come.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::connection::deadline::ANSWER_TICKS;
+use crate::endpoint::{Port, Services};
+use crate::event_loop::admission::Arrival;
+use crate::event_loop::core::{Core, Readiness};
+use crate::fanout::{Key, Router, RouterLimits, Wake};
+use crate::transport::Socket;
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self, _: usize) {}
+}
+
+/// What a test puts in and what came out; with the flag set nothing goes out.
+#[derive(Clone, Default)]
+struct FakeSocket(Rc<RefCell<(Vec<u8>, Vec<u8>)>>, Rc<Cell<bool>>);
+
+impl FakeSocket {
+    fn put(&self, text: &str) {
+        self.0.borrow_mut().0.extend_from_slice(text.as_bytes());
+    }
+
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.0.borrow_mut().1)).unwrap()
+    }
+}
+
+impl Socket for FakeSocket {
+    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut pipe = self.0.borrow_mut();
+        let count = pipe.0.len().min(into.len());
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        for (place, byte) in into.iter_mut().zip(pipe.0.drain(..count)) {
+            *place = byte;
+        }
+        Ok(count)
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.1.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.0.borrow_mut().1.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct World {
+    client: Core<FakeSocket>,
+    admin: Core<FakeSocket>,
+    now: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
+        let services = Services::new(Settings::default(), Arc::new(router), 1, 1_000_000).unwrap();
+        let services = Arc::new(services);
+        Self {
+            client: Core::new(0, Port::Client, Arc::clone(&services)).unwrap(),
+            admin: Core::new(1, Port::Admin, services).unwrap(),
+            now: 1,
+        }
+    }
+
+    fn ask(&mut self, text: &str) -> (FakeSocket, Key) {
+        let socket = FakeSocket::default();
+        let key = self.admin.on_accepted(socket.clone(), Arrival::default());
+        socket.put(text);
+        self.admin.on_event(key, READABLE);
+        (socket, key)
+    }
+
+    fn turn_admin(&mut self) {
+        turn(&mut self.admin, self.now);
+    }
+
+    fn turn_client(&mut self) {
+        turn(&mut self.client, self.now);
+    }
+}
+
+const READABLE: Readiness = Readiness { readable: true, writable: false, read_closed: false, error: false };
+const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_closed: false, error: false };
+const BROKEN: Readiness = Readiness { readable: true, writable: true, read_closed: true, error: true };
+const LIST: &str = "GET /connections HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+fn turn(core: &mut Core<FakeSocket>, now: u32) {
+    core.set_now(now);
+    core.run_ready();
+    core.drain_mailbox(|_| {});
+    core.sweep();
+    core.inquiry_turn();
+    core.batch_turn();
+}
+
+#[test]
+fn a_loop_that_does_not_answer_is_named() {
+    let mut world = World::new();
+    let (socket, _) = world.ask(LIST);
+    while world.now < ANSWER_TICKS {
+        world.turn_admin();
+        assert_eq!(socket.take(), "", "at tick {}", world.now);
+        assert!(world.admin.sleep_ms(0).is_some(), "the admin loop has a deadline to wake for");
+        world.now += 1;
+    }
+    for _ in 0..10 {
+        world.now += 1;
+        world.turn_admin();
+    }
+    let answer = socket.take();
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(answer.contains("loop 0 did not answer"), "{answer}");
+    // The answer that comes after all finds nobody.
+    world.turn_client();
+    world.turn_admin();
+    assert_eq!(socket.take(), "");
+    let (second, _) = world.ask(LIST);
+    world.turn_client();
+    world.turn_admin();
+    assert!(second.take().starts_with("HTTP/1.1 200 "), "the next one is answered");
+}
+
+#[test]
+fn an_answer_for_a_connection_that_is_gone_is_a_stale_key() {
+    let mut world = World::new();
+    let (first, key) = world.ask(LIST);
+    world.admin.on_event(key, BROKEN);
+    assert_eq!(world.admin.connections(), 0, "a broken stream is not kept waiting");
+    // Its slot is another's by now.
+    let (second, other) = world.ask("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(key.slot, other.slot);
+    assert!(second.take().contains("ok\n"));
+    world.turn_client();
+    world.turn_admin();
+    assert_eq!((first.take(), second.take()), (String::new(), String::new()));
+}
+
+#[test]
+fn questions_on_their_way_are_bounded() {
+    let mut world = World::new();
+    let waiting: Vec<_> = (0..64).map(|_| world.ask(LIST).0).collect();
+    let (refused, _) = world.ask(LIST);
+    assert!(refused.take().starts_with("HTTP/1.1 503 "));
+    for _ in 0..64 {
+        world.turn_client();
+    }
+    world.turn_admin();
+    assert!(waiting.iter().all(|socket| socket.take().starts_with("HTTP/1.1 200 ")));
+    assert!(!world.client.has_work());
+    let (after, _) = world.ask(LIST);
+    world.turn_client();
+    world.turn_admin();
+    assert!(after.take().starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_up_its_own_batch_only() {
+    const LINES: usize = 60_000;
+    let mut world = World::new();
+    let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(LINES);
+    let request =
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut sockets = Vec::new();
+    for index in 0..4 {
+        let socket = FakeSocket::default();
+        socket.1.set(index % 2 == 0);
+        let key = world.admin.on_accepted(socket.clone(), Arrival::default());
+        socket.put(&request);
+        world.admin.on_event(key, READABLE);
+        sockets.push((socket, key));
+    }
+    let finish = |world: &mut World| {
+        let mut turns = 0;
+        while world.admin.has_work() {
+            world.turn_admin();
+            turns += 1;
+            assert!(turns < 100_000, "it never ends");
+        }
+    };
+    finish(&mut world);
+    let lines = |text: &str| text.matches("\"offset\"").count();
+    for (index, (socket, _)) in sockets.iter().enumerate() {
+        let text = socket.take();
+        assert_eq!(lines(&text), if index % 2 == 0 { 0 } else { LINES });
+    }
+    for (socket, key) in &sockets {
+        socket.1.set(false);
+        world.admin.on_event(*key, WRITABLE);
+    }
+    finish(&mut world);
+    for (index, (socket, _)) in sockets.iter().enumerate() {
+        let text = socket.take();
+        assert_eq!(lines(&text), if index % 2 == 0 { LINES } else { 0 });
+        assert!(index % 2 == 1 || text.ends_with("0\r\n\r\n"));
+    }
+}
+
+#[test]
+fn a_listing_of_many_takes_many_short_turns() {
+    let mut world = World::new();
+    for _ in 0..20_000 {
+        world.client.on_accepted(FakeSocket::default(), Arrival::default());
+    }
+    let (socket, _) = world.ask("GET /connections?topic=none HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut turns = 0;
+    let answer = loop {
+        turns += 1;
+        world.turn_client();
+        world.turn_admin();
+        let answer = socket.take();
+        if !answer.is_empty() {
+            break answer;
+        }
+        assert!(world.client.has_work() && turns < 1_000);
+    };
+    assert!(turns >= 20, "{turns} turns");
+    assert!(answer.ends_with("{\"connections\":[],\"next\":null}\n"), "{answer}");
+}

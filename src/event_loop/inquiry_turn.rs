@@ -1,0 +1,207 @@
+//! Answering the admin loop: each turn a few slots of the inquiry in hand, so that a listing of everybody never
+//! holds up a delivery.
+//!
+//! Driven by the loop's turns; inquiries take turns. What is asked is in `fanout::inquiry`.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use crate::connection::session::{Session, Subscription};
+use crate::connection::{Connection, NONE, Phase, TICK_MS, Tick};
+use crate::fanout::inquiry::{ConnectionRow, Inquiry, Part, Question};
+use crate::fanout::{Control, Key};
+use crate::metrics::CloseReason;
+use crate::transport::Socket;
+
+/// Slots looked at in one turn.
+const KEYS_PER_TURN: usize = 512;
+
+/// What one turn may cost; see the costs below. About 100 µs.
+const COST_PER_TURN: u32 = 2_048;
+
+/// A slot that was looked at.
+const COST_LOOK: u32 = 1;
+/// A system call that asks for the peer.
+const COST_PEER: u32 = 8;
+/// A close frame: a `send`, and leaving the topics.
+const COST_CLOSE: u32 = 64;
+
+/// Slots that one list looks at before it says where to go on, however few of them it meant.
+const LOOKS_PER_LIST: usize = 65_536;
+
+/// An inquiry that is being answered.
+pub(super) struct Answering {
+    inquiry: Arc<Inquiry>,
+    /// The slot to go on from.
+    from: u32,
+    looks: usize,
+    part: Part,
+    /// The answer is filed, but the asker's mailbox had no room for it.
+    filed: bool,
+}
+
+impl Answering {
+    pub(super) fn new(inquiry: Arc<Inquiry>) -> Self {
+        let from = match inquiry.question {
+            Question::List { from, .. } => from,
+            _ => 0,
+        };
+        Self { inquiry, from, looks: 0, part: Part::default(), filed: false }
+    }
+}
+
+impl<S: Socket> Core<S> {
+    /// Goes on with one inquiry.
+    pub fn inquiry_turn(&mut self) {
+        let Some(mut answering) = self.inquiries.pop_front() else { return };
+        if !answering.filed && !self.look_on(&mut answering) {
+            return self.inquiries.push_back(answering);
+        }
+        let inquiry = &answering.inquiry;
+        let owed = answering.filed || inquiry.answer(self.index, std::mem::take(&mut answering.part));
+        if owed {
+            let control = Control::Answered(Arc::clone(inquiry));
+            if self.services.router.send_control(inquiry.asker, control, Some(self.index)).is_err() {
+                answering.filed = true;
+                self.inquiries.push_back(answering);
+            }
+        }
+    }
+
+    /// Looks at the next slots. `true`: the part is complete.
+    fn look_on(&mut self, answering: &mut Answering) -> bool {
+        let inquiry = Arc::clone(&answering.inquiry);
+        let filter = inquiry.question.filter();
+        if let Some(key) = filter.key {
+            self.look_at(key, &inquiry.question, &mut answering.part);
+            return true;
+        }
+        let mut keys = Vec::with_capacity(KEYS_PER_TURN);
+        let next = self.slots.keys_from(answering.from, KEYS_PER_TURN, &mut keys);
+        let limit = match inquiry.question {
+            Question::List { limit, .. } => limit,
+            _ => usize::MAX,
+        };
+        let mut cost = 0;
+        for key in keys {
+            if answering.part.rows.len() >= limit {
+                answering.part.next = Some(key.slot);
+                return true;
+            }
+            if cost >= COST_PER_TURN {
+                answering.from = key.slot;
+                return false;
+            }
+            cost += self.look_at(key, &inquiry.question, &mut answering.part);
+            answering.looks += 1;
+        }
+        let Some(next) = next else { return true };
+        answering.from = next;
+        let enough = limit != usize::MAX && answering.looks >= LOOKS_PER_LIST;
+        answering.part.next = enough.then_some(next);
+        enough
+    }
+
+    /// Does what is asked to one connection if it is meant, and says what that cost.
+    fn look_at(&mut self, key: Key, question: &Question, part: &mut Part) -> u32 {
+        let filter = question.filter();
+        let Some(slot) = self.slots.get(key) else { return COST_LOOK };
+        if let Some(name) = &filter.topic {
+            let topics = &self.topics;
+            let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == &**name);
+            if !subscriptions(&slot.connection).any(named) {
+                return COST_LOOK;
+            }
+        }
+        let mut cost = COST_LOOK;
+        if let Some(network) = filter.network {
+            cost += COST_PEER;
+            if !slot.stream.peer().is_some_and(|peer| network.contains(peer.ip())) {
+                return cost;
+            }
+        }
+        match question {
+            Question::List { .. } => {
+                part.rows.extend(self.row(key));
+                cost + COST_PEER
+            }
+            Question::Close { code, reason, .. } => {
+                part.done += u64::from(self.close_on_request(key, *code, reason));
+                cost + COST_CLOSE
+            }
+            Question::Unsubscribe { topic, .. } => {
+                part.done += u64::from(self.unsubscribe_on_request(key, topic));
+                cost + COST_LOOK
+            }
+        }
+    }
+
+    fn row(&mut self, key: Key) -> Option<ConnectionRow> {
+        let (from, to) = self.accepts.accepted(key.generation, self.generation, self.now);
+        let now = self.now;
+        let slot = self.slots.get(key)?;
+        let connection = &slot.connection;
+        let topics = &self.topics;
+        let ms = |tick: Tick| u64::from(tick) * TICK_MS;
+        Some(ConnectionRow {
+            key,
+            peer: slot.stream.peer(),
+            phase: connection.phase.label(),
+            dialect: connection.dialect.label(),
+            topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),
+            accepted_from_ms: ms(from),
+            accepted_to_ms: ms(to),
+            // Up to one heartbeat after the upgrade it lies ahead, so that heartbeats are spread.
+            heard_ms: ms(connection.heard.min(now)),
+            outbox_bytes: connection.outbox.as_deref().map_or(0, |outbox| outbox.bytes()),
+            drops: connection.outbox.as_deref().map_or(0, |outbox| outbox.drops()),
+            memory: connection.memory(),
+        })
+    }
+
+    /// Closes a connection that is not on its way out already.
+    fn close_on_request(&mut self, key: Key, code: u16, text: &str) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        match slot.connection.phase {
+            Phase::Open => self.start_close_with(key, CloseReason::Admin, code, text),
+            Phase::Head | Phase::Body => self.finish(key, CloseReason::Admin),
+            Phase::Waiting | Phase::Closing | Phase::Lingering => return false,
+        }
+        true
+    }
+
+    /// Ends the subscription to the topic of this name. A first topic is not replaced by another: what the
+    /// client publishes goes to no topic from then on.
+    fn unsubscribe_on_request(&mut self, key: Key, name: &str) -> bool {
+        let topics = &self.topics;
+        let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name);
+        let Some(slot) = self.slots.get(key) else { return false };
+        let connection = &mut slot.connection;
+        let ended = if named(connection.topic) {
+            let topic = std::mem::replace(&mut connection.topic, NONE);
+            Some(Subscription { topic, position: std::mem::replace(&mut connection.position, NONE) })
+        } else if let Some(Session::Open(open)) = connection.session.as_deref_mut() {
+            let place = open.topics.iter().position(|more| named(more.topic));
+            let ended = place.map(|place| open.topics.remove(place));
+            if open.is_empty() {
+                connection.session = None;
+            }
+            ended
+        } else {
+            None
+        };
+        let Some(ended) = ended else { return false };
+        self.leave(key.slot, ended);
+        true
+    }
+}
+
+/// The loop's indices of a connection's topics, the first one first.
+fn subscriptions(connection: &Connection) -> impl Iterator<Item = u32> + '_ {
+    let more = match connection.session.as_deref() {
+        Some(Session::Open(open)) => open.topics.as_slice(),
+        _ => &[],
+    };
+    let first = (connection.topic != NONE).then_some(connection.topic);
+    first.into_iter().chain(more.iter().map(|more| more.topic))
+}

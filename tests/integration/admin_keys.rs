@@ -1,0 +1,96 @@
+//! Keys of the admin port: who gets in with which, and that nobody is shown one.
+
+use crate::client::Answer;
+use crate::server::{Server, command, fails};
+
+const KEYS: &str = "publish:publish-0123456789,read:read-0123456789abc,admin:admin-0123456789ab";
+
+fn ask(server: &Server, method: &str, path: &str, fields: &str) -> Answer {
+    let mut admin = server.connect_admin();
+    admin.send(
+        format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n{fields}\r\n", server.admin)
+            .as_bytes(),
+    );
+    admin.answer()
+}
+
+#[test]
+fn each_request_needs_a_key_with_its_scope() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_KEYS", KEYS)]);
+    for probe in ["/healthz", "/readyz"] {
+        assert_eq!(ask(&server, "GET", probe, "").status, 200, "{probe} needs no key");
+    }
+    for (method, path, publish, read, admin) in [
+        ("POST", "/publish/a", 200, 403, 200),
+        ("POST", "/publish", 200, 403, 200),
+        ("GET", "/topics", 403, 200, 200),
+        ("GET", "/connections", 403, 200, 200),
+        ("GET", "/metrics", 403, 200, 200),
+        ("GET", "/nothing", 403, 404, 404),
+        ("POST", "/connections/close?topic=a", 403, 403, 200),
+        ("POST", "/connections/unsubscribe?topic=a", 403, 403, 200),
+    ] {
+        for (key, status) in [
+            ("", 401),
+            ("Authorization: Bearer wrong-0123456789\r\n", 401),
+            ("Authorization: Basic publish-0123456789\r\n", 401),
+            ("Authorization: Bearer publish-0123456789\r\n", publish),
+            ("Authorization: bearer read-0123456789abc\r\n", read),
+            ("Authorization: Bearer admin-0123456789ab\r\n", admin),
+        ] {
+            let answer = ask(&server, method, path, key);
+            assert_eq!(answer.status, status, "{method} {path} {key}");
+            let challenge = answer.field("www-authenticate");
+            assert_eq!(challenge.is_some_and(|text| text.starts_with("Bearer")), status == 401, "{answer:?}");
+        }
+    }
+    // Refused before the body: a megabyte that nobody is allowed to send need not be read.
+    let mut stranger = server.connect_admin();
+    stranger.send(
+        format!("POST /publish/a HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n", server.admin)
+            .as_bytes(),
+    );
+    assert_eq!(stranger.answer().status, 401);
+    let page = "Authorization: Bearer admin-0123456789ab\r\nOrigin: https://evil.example\r\n";
+    assert_eq!(ask(&server, "GET", "/topics", page).status, 403, "a key does not let pages in");
+    let drain = ask(&server, "POST", "/drain", "Authorization: Bearer read-0123456789abc\r\n");
+    assert_eq!(drain.status, 403);
+}
+
+#[test]
+fn off_loopback_there_must_be_a_key_and_then_any_host_will_do() {
+    let (code, said) = fails(command(&["--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"], &[]));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("admin.keys"), "{said}");
+    let open = command(
+        &["--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0", "--loops", "1"],
+        &[("FANTAIL_ADMIN_KEYS", KEYS)],
+    );
+    let server = Server::spawn(open);
+    let mut admin = crate::client::Peer::connect(([127, 0, 0, 1], server.admin.port()).into());
+    admin.send(
+        b"GET /topics HTTP/1.1\r\nHost: edge.internal:9\r\nAuthorization: Bearer read-0123456789abc\r\n\r\n",
+    );
+    assert_eq!(admin.answer().status, 200);
+    admin.send(b"GET /topics HTTP/1.1\r\nHost: edge.internal:9\r\n\r\n");
+    assert_eq!(admin.answer().status, 401);
+}
+
+#[test]
+fn keys_come_from_a_file_and_no_error_shows_one() {
+    let path = std::env::temp_dir().join(format!("fantail-test-keys-{}", std::process::id()));
+    let name = path.display().to_string();
+    std::fs::write(&path, "# two keys\nread:from-a-file-0123456789\n\n").expect("a temporary file");
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_KEYS_FILE", &name)]);
+    let key = "Authorization: Bearer from-a-file-0123456789\r\n";
+    assert_eq!(ask(&server, "GET", "/topics", key).status, 200);
+    std::fs::write(&path, "read:from-a-file-0123456789\nwrite:sesame-0123456789\n")
+        .expect("a temporary file");
+    let (code, said) = fails(command(&[], &[("FANTAIL_ADMIN_KEYS_FILE", &name)]));
+    std::fs::remove_file(&path).expect("ours");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("line 2") && !said.contains("sesame") && !said.contains("from-a-file"), "{said}");
+    let (code, said) = fails(command(&[], &[("FANTAIL_ADMIN_KEYS", "read:sesame")]));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("FANTAIL_ADMIN_KEYS") && said.contains("16") && !said.contains("sesame"), "{said}");
+}

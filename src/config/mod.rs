@@ -7,6 +7,7 @@
 //! nothing here looks at the machine: [`Limits::derive`] is told its facts.
 
 mod admin;
+mod deflate;
 mod drain;
 mod environment;
 mod error;
@@ -26,6 +27,7 @@ mod timeouts;
 mod value;
 
 pub use admin::Admin;
+pub use deflate::Deflate;
 pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use limits::{Limits, LimitsError, Tables};

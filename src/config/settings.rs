@@ -2,7 +2,7 @@
 
 use super::environment::variable;
 use super::section::{Section, Unfit};
-use super::{Admin, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts};
+use super::{Admin, Deflate, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts};
 
 /// The configuration in force.
 ///
@@ -19,6 +19,8 @@ pub struct Settings {
     pub outbox: Outbox,
     /// What may wait for a loop.
     pub mailbox: Mailbox,
+    /// Compression of messages.
+    pub deflate: Deflate,
     /// How the server leaves.
     pub drain: Drain,
     /// Which web pages may connect.
@@ -50,14 +52,16 @@ pub fn reference(settings: &Settings) -> String {
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 10] {
-        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log } = self;
-        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log]
+    pub(super) fn sections(&self) -> [&dyn Section; 11] {
+        let Self { server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log } =
+            self;
+        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log]
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 10] {
-        let Self { server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log } = self;
-        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log]
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
+        let Self { server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log } =
+            self;
+        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log]
     }
 
     /// What does not fit, each section by itself and then between sections.

@@ -9,6 +9,7 @@ pub mod inbox;
 pub mod outbox;
 pub mod session;
 
+use crate::fanout::Encoding;
 use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
@@ -71,6 +72,8 @@ impl Flags {
     pub const KEPT_ALIVE: Self = Self(1 << 6);
     /// Accepted above a limit or while draining: answered 503 whatever it asks.
     pub const REFUSED: Self = Self(1 << 7);
+    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
+    pub const DEFLATE: Self = Self(1 << 8);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -142,6 +145,12 @@ impl Connection {
     #[must_use]
     pub fn has_backlog(&self) -> bool {
         self.outbox.is_some()
+    }
+
+    /// Which frame of a message it gets.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        if self.flags.has(Flags::DEFLATE) { Encoding::Deflated } else { Encoding::Plain }
     }
 
     /// Whether messages of topics may still be delivered.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::Tick;
-use crate::fanout::Message;
+use crate::fanout::{Encoding, Message};
 
 /// Bounds of one outbox and what happens at them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +36,9 @@ enum Queued {
 }
 
 impl Queued {
-    fn bytes(&self) -> &[u8] {
+    fn bytes(&self, encoding: Encoding) -> &[u8] {
         match self {
-            Self::Message(message) => message.frame(),
+            Self::Message(message) => message.frame_as(encoding),
             Self::Own(bytes) => bytes,
         }
     }
@@ -47,6 +47,8 @@ impl Queued {
 /// The write queue. Units are bytes on the wire.
 #[derive(Debug)]
 pub struct Outbox {
+    /// Which frame of a message the connection gets; the same for as long as the outbox lives.
+    encoding: Encoding,
     queue: VecDeque<Queued>,
     /// Bytes of the first entry that the kernel has taken.
     sent_of_first: usize,
@@ -58,10 +60,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An empty queue, first without progress at `now`.
+    /// An empty queue of a connection that gets frames of this encoding, first without progress at `now`.
     #[must_use]
-    pub fn new(now: Tick) -> Self {
+    pub fn new(now: Tick, encoding: Encoding) -> Self {
         Self {
+            encoding,
             queue: VecDeque::new(),
             sent_of_first: 0,
             bytes: 0,
@@ -88,7 +91,7 @@ impl Outbox {
     /// A message is admitted to an outbox that holds no other, whatever its size: the bound is on waiting
     /// behind something, and a topic's message size has its own limit.
     pub fn admit(&mut self, message: &Message, limits: &OutboxLimits) -> Admitted {
-        let len = message.frame().len();
+        let len = message.frame_as(self.encoding).len();
         let full = self.messages >= limits.messages_max || self.message_bytes + len > limits.bytes_max;
         if full && self.messages > 0 {
             return Admitted::Dropped;
@@ -114,7 +117,7 @@ impl Outbox {
     }
 
     fn push_message(&mut self, message: Message, sent: usize) {
-        let len = message.frame().len();
+        let len = message.frame_as(self.encoding).len();
         self.bytes += len - sent;
         self.message_bytes += len;
         self.messages += 1;
@@ -126,19 +129,20 @@ impl Outbox {
     pub fn next_bytes<'a>(&'a self, joined: &'a mut Vec<u8>, joined_max: usize) -> &'a [u8] {
         let mut entries = self.queue.iter();
         let Some(first) = entries.next() else { return &[] };
-        let first = first.bytes().get(self.sent_of_first..).unwrap_or_default();
-        let Some(second) = entries.next().filter(|next| first.len() + next.bytes().len() <= joined_max)
+        let first = first.bytes(self.encoding).get(self.sent_of_first..).unwrap_or_default();
+        let Some(second) =
+            entries.next().filter(|next| first.len() + next.bytes(self.encoding).len() <= joined_max)
         else {
             return first;
         };
         joined.clear();
         joined.extend_from_slice(first);
-        joined.extend_from_slice(second.bytes());
+        joined.extend_from_slice(second.bytes(self.encoding));
         for entry in entries {
-            if joined.len() + entry.bytes().len() > joined_max {
+            if joined.len() + entry.bytes(self.encoding).len() > joined_max {
                 break;
             }
-            joined.extend_from_slice(entry.bytes());
+            joined.extend_from_slice(entry.bytes(self.encoding));
         }
         joined
     }
@@ -149,7 +153,7 @@ impl Outbox {
         self.bytes = self.bytes.saturating_sub(count);
         let mut taken = self.sent_of_first + count;
         while let Some(first) = self.queue.front() {
-            let len = first.bytes().len();
+            let len = first.bytes(self.encoding).len();
             if taken < len {
                 break;
             }

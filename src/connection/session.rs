@@ -2,6 +2,7 @@
 //!
 //! Made and dropped by the event loop's turns. An idle connection on one topic has none.
 
+use crate::fanout::Draft;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::wire::http::chunked::ChunkedDecoder;
 
@@ -102,10 +103,8 @@ impl OpenState {
 /// A publish that waits for room.
 #[derive(Debug)]
 pub struct Blocked {
-    /// The message.
-    pub payload: Box<[u8]>,
-    /// Whether it came in a binary frame.
-    pub binary: bool,
+    /// The message, encoded once however often it is tried.
+    pub draft: Draft,
     /// Whether the loop's list of those who wait has its connection, so that none is on it twice.
     pub listed: bool,
 }

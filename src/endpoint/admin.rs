@@ -2,9 +2,8 @@
 //!
 //! Every request passes the guard first, because a browser on the operator's machine can reach loopback.
 
-use super::{Answer, Services, method_refusal, plain, refusal};
+use super::{Answer, Services, Tools, method_refusal, plain, refusal};
 use crate::auth::admin_guard::AdminRefusal;
-use crate::fanout::Draft;
 use crate::metrics::{self, RefuseReason, prometheus};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
@@ -19,12 +18,18 @@ pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseRe
 }
 
 /// Answers one request.
-pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+pub(super) fn respond(
+    head: &Head<'_>,
+    body: &[u8],
+    services: &Services,
+    tools: &mut Tools<'_>,
+    out: &mut Vec<u8>,
+) -> Answer {
     if let Err(reason) = guard(head, services) {
         return refusal(head, reason, reason.text(), out);
     }
     if let Some(raw) = head.path().strip_prefix("/publish/") {
-        return publish(head, raw, body, services, out);
+        return publish(head, raw, body, services, tools, out);
     }
     let read = matches!(head.method, "GET" | "HEAD");
     match head.path() {
@@ -44,7 +49,14 @@ pub(super) fn respond(head: &Head<'_>, body: &[u8], services: &Services, out: &m
     }
 }
 
-fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+fn publish(
+    head: &Head<'_>,
+    raw: &str,
+    body: &[u8],
+    services: &Services,
+    tools: &mut Tools<'_>,
+    out: &mut Vec<u8>,
+) -> Answer {
     if head.method != "POST" {
         return method_refusal(head, "POST", out);
     }
@@ -68,7 +80,7 @@ fn publish(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &m
     let Ok(topic) = services.router.topic(&name) else {
         return refusal(head, RefuseReason::Busy, "too many topics", out);
     };
-    match services.router.publish(&topic, Draft::encode(None, binary, body), None) {
+    match services.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
         Ok(published) => {
             services.counters[services.counters.len() - 1].publishes.add(1);
             // The epoch is a string: 64 bits do not survive a reader that knows only doubles.

@@ -6,14 +6,17 @@
 mod admin;
 mod plain;
 mod services;
+mod tools;
 
 use crate::connection::Dialect;
 use crate::metrics::RefuseReason;
+use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 pub use services::{LoopHealth, Services};
+pub use tools::Tools;
 
 /// The page behind `GET /`.
 const PAGE: &str = include_str!("page/page.html");
@@ -63,6 +66,8 @@ pub struct Opening {
     pub topics: Vec<String>,
     /// `?echo=0`.
     pub no_echo: bool,
+    /// permessage-deflate was accepted.
+    pub deflate: bool,
 }
 
 /// Bytes that the body of this request may have.
@@ -77,17 +82,24 @@ pub fn body_max(port: Port, head: &Head<'_>, services: &Services) -> Result<usiz
 }
 
 /// Answers one request.
-pub fn respond(port: Port, head: &Head<'_>, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
+pub fn respond(
+    port: Port,
+    head: &Head<'_>,
+    body: &[u8],
+    services: &Services,
+    tools: &mut Tools<'_>,
+    out: &mut Vec<u8>,
+) -> Answer {
     match port {
         Port::Client => client(head, services, out),
-        Port::Admin => admin::respond(head, body, services, out),
+        Port::Admin => admin::respond(head, body, services, tools, out),
     }
 }
 
 fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
-    let opening = match head.path() {
+    let mut opening = match head.path() {
         "/" => return page(head, out),
-        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false },
+        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false, deflate: false },
         path if path == "/ws" || path.starts_with("/ws/") => {
             match plain::opening(path, head.query(), services.settings.limits.subscriptions_max) {
                 Ok(opening) => opening,
@@ -103,7 +115,14 @@ fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
     if services.origin.check(head.field("origin"), head.field("host")).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
-    upgrade::write_accept(out, &upgrade, None, None);
+    let extension = match services.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
+        Some(Ok(answer)) => answer,
+        // RFC 6455, 9.1.
+        Some(Err(error)) => return refusal(head, RefuseReason::BadRequest, &error.to_string(), out),
+        None => None,
+    };
+    opening.deflate = extension.is_some();
+    upgrade::write_accept(out, &upgrade, None, extension);
     Answer::Upgrade(opening)
 }
 

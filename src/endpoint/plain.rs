@@ -38,7 +38,7 @@ pub(super) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Open
     if topics.len() > topics_max {
         return Err("more topics than one connection may subscribe to");
     }
-    Ok(Opening { dialect: Dialect::Plain, topics, no_echo })
+    Ok(Opening { dialect: Dialect::Plain, topics, no_echo, deflate: false })
 }
 
 /// The topic named by the rest of a path, percent-decoded once.

@@ -12,7 +12,7 @@ use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
 use crate::fanout::subscriptions::TURN_DELIVERIES;
-use crate::fanout::{Batch, Key, Message, Moved};
+use crate::fanout::{Key, Message, Moved, Turn};
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
 
@@ -36,7 +36,7 @@ impl<S: Socket> Core<S> {
         let started = Instant::now();
         let mut until_clock = CLOCK_EVERY;
         while let Some(slot) = self.topics.next_subscriber(&mut turn) {
-            self.deliver(index, slot, turn.batch());
+            self.deliver(index, slot, &mut turn);
             until_clock -= 1;
             if until_clock == 0 {
                 if self.services.chunked && started.elapsed() > TURN_TIME {
@@ -49,8 +49,10 @@ impl<S: Socket> Core<S> {
         self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
     }
 
-    fn deliver(&mut self, loop_index: usize, index: u32, batch: &Batch) {
+    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
+        let encoding = slot.connection.encoding();
+        let batch = turn.batch_as(encoding);
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let generation = slot.generation;
             let own = |message: &Message| {
@@ -62,12 +64,12 @@ impl<S: Socket> Core<S> {
             };
             if batch.messages().iter().any(own) {
                 for message in batch.messages().iter().filter(|message| !own(message)) {
-                    self.deliver_frames(index, message.frame(), std::slice::from_ref(message));
+                    self.deliver_frames(index, message.frame_as(encoding), std::slice::from_ref(message));
                 }
                 return;
             }
         }
-        self.deliver_frames(index, batch.frames(), batch.messages());
+        self.deliver_frames(index, batch.frames_as(encoding), batch.messages());
     }
 
     fn deliver_frames(&mut self, index: u32, frames: &[u8], messages: &[Message]) {
@@ -94,11 +96,12 @@ impl<S: Socket> Core<S> {
     fn queue_messages(&mut self, index: u32, messages: &[Message], mut sent: usize) {
         let now = self.now;
         let Some(slot) = self.slots.at(index) else { return };
-        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
+        let encoding = slot.connection.encoding();
+        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
         let mut dropped = 0;
         for message in messages {
-            let len = message.frame().len();
+            let len = message.frame_as(encoding).len();
             if sent >= len {
                 sent -= len;
             } else if sent > 0 {

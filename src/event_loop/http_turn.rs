@@ -7,7 +7,7 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase};
-use crate::endpoint::{self, Answer, Opening};
+use crate::endpoint::{self, Answer, Opening, Tools};
 use crate::fanout::Key;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::transport::Socket;
@@ -142,7 +142,8 @@ impl<S: Socket> Core<S> {
     fn on_request(&mut self, key: Key, head: &Head<'_>, body: &[u8]) -> Next {
         let mut out = std::mem::take(&mut self.out);
         out.clear();
-        let answer = endpoint::respond(self.port, head, body, &self.services, &mut out);
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let answer = endpoint::respond(self.port, head, body, &self.services, &mut tools, &mut out);
         let next = match answer {
             Answer::Done { keep_alive, refused } => {
                 if let Some(reason) = refused {
@@ -176,6 +177,9 @@ impl<S: Socket> Core<S> {
 
     fn upgrade(&mut self, key: Key, opening: Opening, out: &[u8]) -> Next {
         let now = self.now;
+        if let Some(slot) = self.slots.get(key).filter(|_| opening.deflate) {
+            slot.connection.flags.set(Flags::DEFLATE);
+        }
         // Joined before the answer is out: whoever has seen the 101 is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {
             self.refuse(key, reason, reason.text());

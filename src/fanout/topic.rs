@@ -7,7 +7,7 @@
 use super::entry::{Entry, Key};
 use super::mailbox::Mailbox;
 use super::message::Draft;
-use super::sync::{Mutex, lock};
+use super::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Most event loops one router serves: a topic keeps its interested loops in one word.
 pub const LOOPS_MAX: usize = 64;
@@ -21,6 +21,8 @@ pub struct Topic {
     id: u64,
     epoch: u64,
     name: Box<str>,
+    /// Subscribers that negotiated compression, for publishers to decide by; never part of an order.
+    deflate_subscribers: AtomicU64,
     state: Mutex<TopicState>,
 }
 
@@ -88,7 +90,8 @@ impl Topic {
             retired: false,
             queued_idle: false,
         };
-        Self { id, epoch, name: name.into(), state: Mutex::new(state) }
+        let deflate_subscribers = AtomicU64::new(0);
+        Self { id, epoch, name: name.into(), deflate_subscribers, state: Mutex::new(state) }
     }
 
     /// Unique for the life of the process.
@@ -109,6 +112,22 @@ impl Topic {
     /// Subscribers on all loops.
     pub fn subscribers(&self) -> u64 {
         lock(&self.state).subscribers
+    }
+
+    /// Whether anybody would get a deflated frame. A hint: a publisher that reads it a moment too early or too
+    /// late sends everybody the plain frame, or deflates for nobody.
+    pub fn has_deflate(&self) -> bool {
+        self.deflate_subscribers.load(Ordering::Relaxed) > 0
+    }
+
+    /// A subscriber that negotiated compression has joined.
+    pub fn join_deflate(&self) {
+        self.deflate_subscribers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A subscriber that negotiated compression is leaving.
+    pub fn leave_deflate(&self) {
+        self.deflate_subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The offset the next message will get.

@@ -66,6 +66,14 @@ counters! {
     deliveries,
     /// Messages that a slow consumer misses under `drop-newest`.
     drops_newest,
+    /// Messages that were compressed.
+    deflated_messages,
+    /// Bytes of these before.
+    deflate_in_bytes,
+    /// Bytes of these after.
+    deflate_out_bytes,
+    /// Compressed messages of clients that did not inflate.
+    inflate_failures,
     /// Unsent bytes in outboxes now.
     outbox_bytes,
     /// Write turns.

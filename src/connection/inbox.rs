@@ -167,7 +167,8 @@ pub fn feed(
 }
 
 /// [`feed`] for a connection that negotiated permessage-deflate if there is an `inflater`: messages may then be
-/// compressed, and are handed out inflated. The inflater is the loop's and keeps nothing of a connection.
+/// compressed, and are handed out inflated. The inflater is the loop's and keeps nothing of a connection. Once it
+/// is spent, each further message ends the call as if `on_event` had said [`Flow::Stop`].
 ///
 /// # Errors
 /// As [`feed`]'s; both sizes of a compressed message are bounded by `message_bytes_max`.
@@ -354,7 +355,7 @@ impl<F: FnMut(InboxEvent<'_>) -> Flow + ?Sized> Receiver<'_, F> {
             Err(error) => Err(error.into()),
         };
         inflater.give_back();
-        flow
+        if inflater.is_spent() { flow.map(|_| Flow::Stop) } else { flow }
     }
 }
 

@@ -64,7 +64,13 @@ impl<S: Socket> Core<S> {
                 Err(error) => return self.on_violation(key, &error),
             };
             bytes = bytes.get_mut(consumed..).unwrap_or_default();
+            let spent = self.inflater.is_spent();
             match stretch {
+                Stretch::More if spent => {
+                    // A few bytes can hold much: the rest of them waits for another turn.
+                    self.ready.push_back(key);
+                    return self.stash(key, bytes);
+                }
                 Stretch::More => {}
                 Stretch::Blocked => return self.stash(key, bytes),
                 Stretch::PeerClose { code, reason, text } => {
@@ -102,37 +108,37 @@ impl<S: Socket> Core<S> {
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
         let negotiated = (encoding == Encoding::Deflated).then_some(&mut inflater);
-        let result =
-            feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut |event: InboxEvent<'_>| match event {
-                InboxEvent::Close(payload) => {
-                    stretch = peer_close(payload);
-                    Flow::Stop
+        let mut on_event = |event: InboxEvent<'_>| match event {
+            InboxEvent::Close(payload) => {
+                stretch = peer_close(payload);
+                Flow::Stop
+            }
+            // RFC 6455, 1.4: once a close frame was sent, nothing else of the peer matters.
+            _ if closing => Flow::Continue,
+            InboxEvent::Message { text, payload } => {
+                self.counters.messages_received.add(1);
+                if dialect == Dialect::Echo {
+                    self.push_echo(out, text, payload, encoding);
+                    return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
                 }
-                // RFC 6455, 1.4: once a close frame was sent, nothing else of the peer matters.
-                _ if closing => Flow::Continue,
-                InboxEvent::Message { text, payload } => {
-                    self.counters.messages_received.add(1);
-                    if dialect == Dialect::Echo {
-                        self.push_echo(out, text, payload, encoding);
-                        return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
-                    }
-                    match self.on_publish(key, !text, payload) {
-                        None => Flow::Continue,
-                        Some(end) => {
-                            stretch = end;
-                            Flow::Stop
-                        }
+                match self.on_publish(key, !text, payload) {
+                    None => Flow::Continue,
+                    Some(end) => {
+                        stretch = end;
+                        Flow::Stop
                     }
                 }
-                InboxEvent::Ping(payload) => {
-                    push_frame(out, Opcode::Pong, payload, None);
-                    if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop }
-                }
-                InboxEvent::Pong(_) => {
-                    self.counters.pongs_received.add(1);
-                    Flow::Continue
-                }
-            });
+            }
+            InboxEvent::Ping(payload) => {
+                push_frame(out, Opcode::Pong, payload, None);
+                if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop }
+            }
+            InboxEvent::Pong(_) => {
+                self.counters.pongs_received.add(1);
+                Flow::Continue
+            }
+        };
+        let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
         self.inflater = inflater;
         self.inbox_bytes = self.inbox_bytes + held_bytes(inbox.as_deref()) - held;
         if inbox.is_some() && self.inbox_bytes > self.inbox_bytes_max {

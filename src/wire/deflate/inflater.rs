@@ -21,6 +21,10 @@ const WINDOW_BYTES: usize = 32 * 1024;
 /// Room for the first piece of a message.
 const FIRST_BYTES: usize = 4 * 1024;
 
+/// Bytes that may come out in one turn of one connection before it has to let others have theirs; the message
+/// that crosses it still comes whole.
+const TURN_BYTES: usize = 1024 * 1024;
+
 /// Why a compressed message has no content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InflateError {
@@ -46,6 +50,8 @@ impl std::error::Error for InflateError {}
 pub struct Inflater {
     state: Option<Decompress>,
     out: Vec<u8>,
+    /// Bytes that came out since the turn began.
+    turn_bytes: usize,
 }
 
 /// What one call of the decoder did.
@@ -109,8 +115,21 @@ impl Inflater {
         Ok(&self.out)
     }
 
-    /// Gives the memory of a big message back; call it when the content is not needed any more.
+    /// From here on another connection's messages are inflated.
+    pub fn begin_turn(&mut self) {
+        self.turn_bytes = 0;
+    }
+
+    /// Whether so much came out that this turn should end. A kilobyte can hold a megabyte, so bytes read are
+    /// no measure of the work.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.turn_bytes >= TURN_BYTES
+    }
+
+    /// Ends the use of the last content: counts it, and gives the memory of a big one back.
     pub fn give_back(&mut self) {
+        self.turn_bytes = self.turn_bytes.saturating_add(self.out.len());
         if self.out.capacity() > BYTES_KEPT {
             self.out = Vec::new();
         }

@@ -2,6 +2,7 @@
 
 mod client;
 mod conformance;
+mod deflate;
 mod delivery;
 mod http;
 mod pressure;

@@ -454,4 +454,6 @@ fn append(buffer: &mut Vec<u8>, piece: &[u8], room_max: usize) {
 }
 
 #[cfg(test)]
+mod deflate_tests;
+#[cfg(test)]
 mod tests;

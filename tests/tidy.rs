@@ -71,7 +71,7 @@ const ITEM_WORDS: [&str; 16] = [
 
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 80;
-const ROOTS: [&str; 4] = ["src", "loadtest/src", "benches", "loadtest/benches"];
+const ROOTS: [&str; 5] = ["src", "loadtest/src", "benches", "loadtest/benches", "fuzz/src"];
 
 #[test]
 fn the_sources_keep_the_rules() {

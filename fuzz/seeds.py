@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Writes the seeds that are made from the project's own tables and examples.
+
+    fuzz/seeds.py
+
+Frames come from tests/conformance/frames.txt, the rest from the lists below. Existing files of other names
+(what fuzzing added) stay.
+"""
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).resolve().parent
+HEADS = {
+    "get": b"\x05GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "upgrade": b"\x21GET /ws/a%20b?topic=c&echo=0 HTTP/1.1\r\nHost: a:1\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: x, y\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nOrigin: http://a\r\n\r\n\x81\x80\x00\x00\x00\x00",
+    "absolute": b"\x10GET http://a/ws HTTP/1.1\r\nHost: a\r\n\r\n",
+    "length": b"\x08POST /publish/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    "chunked": b"\x03POST /publish/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: v\r\n\r\nGET",
+    "both": b"\x02POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "old": b"\x00GET / HTTP/1.0\r\n\r\n",
+    "folded": b"\x00GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+    "bare-lf": b"\x00GET / HTTP/1.1\nHost: a\n\n",
+}
+CONFIGS = {
+    "server": '[server]\nlisten = "127.0.0.1:8080"\nloops = 2\nconnections_max = 0x100\n',
+    "limits": '[limits]\nmessage_bytes_max = "1 MiB"\nfragments_max = 1_000\n[timeouts]\nheartbeat_seconds = 0.5\n',
+    "origin": '[origin]\nallowed = ["https://*.example.com", "localhost:*"]\nrequired = true\n[publish]\ntopics = ["lobby", "a/*"]\n',
+    "misspelt": '[sever]\nlisten = 5\n[outbox]\nmesages_max = 1979-05-27\n',
+    "broken": '[server\nlisten = "\n= 5\n[[x]]\n',
+    "environment": '#FANTAIL_SERVER_LOOPS=3\n#FANTAIL_OUTBOX_BYTES_MAX=1 GiB\n#FANTAIL_NO_SUCH=1\n[log]\nlevel = "debug"\n',
+}
+
+
+def frame_bytes(text):
+    """The bytes of a row's third column, in the notation that frames.txt describes."""
+    out = b""
+    for token in re.findall(r'"[^"]*"|\S+', text):
+        if token.startswith("@"):
+            continue
+        if token.startswith('"'):
+            out += token[1:-1].encode()
+        elif "*" in token:
+            unit, count = token.split("*")
+            out += bytes.fromhex(unit) * min(int(count), 5_000)
+        else:
+            out += bytes.fromhex(token)
+    return out
+
+
+def main():
+    for folder, seeds in (("head", HEADS), ("config", {k: v.encode() for k, v in CONFIGS.items()})):
+        write(folder, seeds)
+    frames = {}
+    for line in (ROOT.parent / "tests/conformance/frames.txt").read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, _, client = (part.strip() for part in line.split("|")[:3])
+            frames[re.sub(r"\W+", "-", name)] = b"\x07" + frame_bytes(client)
+    write("frames", frames)
+
+
+def write(folder, seeds):
+    path = ROOT / "seeds" / folder
+    path.mkdir(parents=True, exist_ok=True)
+    for name, data in seeds.items():
+        (path / name).write_bytes(data)
+    print(f"{folder}: {len(seeds)} seeds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+//! Frames of a client: `connection::inbox` must see the same messages however the bytes are cut, and hold no
+//! more than has arrived.
+
+use fantail::connection::inbox::{Flow, Inbox, InboxEvent, InboxLimits, feed};
+use fantail::wire::close::parse_close;
+
+const LIMITS: InboxLimits = InboxLimits { message_bytes_max: 4_096, fragments_max: 8 };
+
+/// Memory that an inbox may hold beside the bytes that arrived.
+const OVERHEAD_BYTES: usize = 512;
+
+/// What came out: messages and control frames, and the close code of the error that ended it.
+type Seen = (Vec<(u8, Vec<u8>)>, Option<u16>);
+
+/// Feeds the bytes at once, byte by byte, and in pieces whose length the first byte chooses.
+pub fn check(data: &[u8]) {
+    let (piece, bytes) = crate::choice(data);
+    let at_once = seen(bytes, bytes.len().max(1));
+    for len in [1, piece.max(1)] {
+        let cut = seen(bytes, len);
+        assert_eq!(cut.1, at_once.1, "in pieces of {len}");
+        assert_eq!(cut.0, at_once.0, "in pieces of {len}");
+    }
+}
+
+fn seen(bytes: &[u8], piece: usize) -> Seen {
+    let mut inbox: Option<Box<Inbox>> = None;
+    let mut events = Vec::new();
+    let mut arrived = 0;
+    for part in bytes.chunks(piece) {
+        // Unmasking works in place, so each piece is a copy.
+        let mut part = part.to_vec();
+        arrived += part.len();
+        let fed = feed(&mut inbox, &mut part, &LIMITS, &mut |event: InboxEvent<'_>| {
+            let (kind, payload) = match event {
+                InboxEvent::Message { text, payload } => {
+                    assert!(payload.len() <= LIMITS.message_bytes_max);
+                    assert!(!text || std::str::from_utf8(payload).is_ok(), "text that is not UTF-8");
+                    (u8::from(text), payload)
+                }
+                InboxEvent::Ping(payload) => (9, payload),
+                InboxEvent::Pong(payload) => (10, payload),
+                InboxEvent::Close(payload) => {
+                    assert!(parse_close(payload).is_err() || payload.len() != 1);
+                    (8, payload)
+                }
+            };
+            assert!(kind < 8 || payload.len() <= 125, "a control frame of {} bytes", payload.len());
+            events.push((kind, payload.to_vec()));
+            Flow::Continue
+        });
+        let held = inbox.as_ref().map_or(0, |inbox| inbox.bytes());
+        assert!(held <= 2 * arrived + OVERHEAD_BYTES, "holds {held} bytes after {arrived}");
+        match fed {
+            Ok(used) => assert_eq!(used, part.len(), "nobody stopped it"),
+            Err(error) => {
+                assert!(inbox.is_none(), "a failed connection holds nothing");
+                return (events, Some(error.close_code()));
+            }
+        }
+    }
+    (events, None)
+}

@@ -1,0 +1,23 @@
+//! What must hold for any bytes: one module for each reader of a stranger's input.
+//!
+//! Every `check` takes arbitrary bytes and panics when the code under test breaks its word: it must not panic
+//! itself, must not hold more than has arrived, and must say the same however the bytes are cut. Driven by
+//! libFuzzer (`fuzz/run`) and by `tests/seeds.rs`, which mutates the seeds with a fixed generator. Never opens
+//! a socket.
+#![deny(missing_docs)]
+
+pub mod config;
+pub mod frames;
+pub mod head;
+
+/// A check over arbitrary bytes; it panics when something does not hold.
+pub type Check = fn(&[u8]);
+
+/// Every check by name: the name is that of the folder with its seeds.
+pub const CHECKS: &[(&str, Check)] =
+    &[("config", config::check), ("frames", frames::check), ("head", head::check)];
+
+/// Takes the first byte off, as a choice; 0 when there is none.
+fn choice(data: &[u8]) -> (usize, &[u8]) {
+    data.split_first().map_or((0, data), |(first, rest)| (usize::from(*first), rest))
+}

@@ -1,0 +1,95 @@
+//! Runs every check over its seeds, over every crash that was ever found, and over mutations of both made by a
+//! fixed generator: what fuzzing found stays found, on any machine and in seconds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Mutations of each seed.
+const MUTATIONS: usize = 400;
+
+/// A small generator with a fixed seed (xorshift64*), so that a failure comes back.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+}
+
+fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for kind in ["seeds", "crashes"] {
+        let Ok(folder) = fs::read_dir(root.join(kind).join(name)) else { continue };
+        for entry in folder {
+            let path = entry.expect("a readable folder").path();
+            found.push((path.clone(), fs::read(path).expect("a readable seed")));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len());
+        match random.below(6) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
+            1 if !bytes.is_empty() => bytes[at] = random.next() as u8,
+            2 => bytes.truncate(at),
+            3 => bytes.insert(at, random.next() as u8),
+            4 if !other.is_empty() => {
+                let from = random.below(other.len());
+                let len = random.below(other.len() - from + 1);
+                bytes.splice(at..at, other[from..from + len].iter().copied());
+            }
+            _ if !bytes.is_empty() => {
+                let len = random.below(bytes.len() - at + 1);
+                let piece = bytes[at..at + len].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            _ => {}
+        }
+    }
+    bytes.truncate(64 * 1024);
+}
+
+#[test]
+fn every_check_holds_for_its_seeds_and_their_mutations() {
+    for (name, check) in fantail_fuzz::CHECKS {
+        let corpus = corpus(name);
+        assert!(corpus.len() >= 3, "{name} has {} seeds", corpus.len());
+        let mut random = Random(0x9E37_79B9_7F4A_7C15);
+        for (path, seed) in &corpus {
+            check(seed);
+            for round in 0..MUTATIONS {
+                let mut bytes = seed.clone();
+                let other = &corpus[random.below(corpus.len())].1;
+                mutate(&mut bytes, other, &mut random);
+                let held = std::panic::catch_unwind(|| check(&bytes));
+                assert!(held.is_ok(), "{name}: mutation {round} of {}: {bytes:?}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_target_has_a_program_and_seeds() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("a manifest");
+    for (name, _) in fantail_fuzz::CHECKS {
+        assert!(root.join("fuzz_targets").join(format!("{name}.rs")).is_file(), "{name}");
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in the manifest");
+    }
+    for folder in ["fuzz_targets", "seeds"] {
+        let count = fs::read_dir(root.join(folder)).expect("a folder").count();
+        assert_eq!(count, fantail_fuzz::CHECKS.len(), "{folder} and CHECKS differ");
+    }
+}

@@ -229,8 +229,7 @@ impl FanoutReport {
             table.row("  late or duplicate", self.unclassified);
         }
         table.row("  corrupt / foreign", format!("{} / {}", self.corrupt, self.foreign));
-        if self.deflated > 0 {
-            let each = self.deflated_bytes / self.deflated;
+        if let Some(each) = self.deflated_bytes.checked_div(self.deflated) {
             table.row("  compressed", format!("{}, {each} bytes each", self.deflated));
         }
         table.row("  per second", number_text(self.deliveries_per_second, 0, ""));

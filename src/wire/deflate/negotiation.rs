@@ -60,7 +60,7 @@ pub fn negotiate<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Option<&'s
 #[must_use]
 pub fn is_answer(value: &str) -> bool {
     let mut list = Cursor { rest: value };
-    let Ok(Some("permessage-deflate")) = list.token().map(Some) else { return false };
+    let Ok("permessage-deflate") = list.token() else { return false };
     let mut resets = false;
     while let Ok(Some((name, value))) = list.parameter() {
         match (name, value.as_deref()) {
@@ -107,6 +107,9 @@ fn window_bits(text: &str) -> Option<u8> {
     text.parse().ok().filter(|bits| plain && (8..=15).contains(bits))
 }
 
+/// A parameter's name, and its value if it has one.
+type Parameter<'a> = (&'a str, Option<Cow<'a, str>>);
+
 /// What is left of a field.
 struct Cursor<'a> {
     rest: &'a str,
@@ -141,7 +144,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next parameter of an extension; `None` at its end.
-    fn parameter(&mut self) -> Result<Option<(&'a str, Option<Cow<'a, str>>)>, MalformedOffers> {
+    fn parameter(&mut self) -> Result<Option<Parameter<'a>>, MalformedOffers> {
         if !self.eat(';') {
             return Ok(None);
         }

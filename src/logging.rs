@@ -2,20 +2,32 @@
 //! them to standard error.
 //!
 //! Whoever logs formats its own line and offers it; a full queue drops the line and counts it, and the
-//! thread reports the count when it gets through. `cli` starts it before anything else runs. The thread
+//! thread tells the count when it gets through. What one place in the code says too often is counted
+//! instead of written, and told once a second. A standard error that takes nothing, be it a full pipe, a full
+//! disk or closed, costs lines and nothing else. `cli` starts it before anything else runs. The thread
 //! inherits the caller's signal mask, so signals are blocked first where main alone shall take them.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+mod rate;
+mod writer;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::config::{LogFormat, LogLevel};
+use crate::metrics::logs;
+
+use rate::{Rate, Verdict};
+use writer::{Entry, Shared};
 
 /// Lines that may wait for the thread.
 const QUEUE_LINES: usize = 1024;
@@ -26,38 +38,40 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 /// How long the guard waits for a standard error that nobody reads.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Flushes what was logged when it is dropped; `main` holds it to its end.
+/// How long a thread that panics waits for its last words to be written.
+const PANIC_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Flushes what was logged when it is finished or dropped; `main` holds it to its end.
 #[derive(Debug)]
 pub struct LogGuard {
     queue: SyncSender<Entry>,
     done: Receiver<()>,
+    stopped: bool,
 }
 
-/// Starts the logging thread and makes it the process's logger.
+/// Starts the logging thread and makes it the process's logger, for panics too. `lines_per_second` is for each
+/// place in the code, 0 for no limit.
 ///
 /// # Errors
 /// When the thread cannot be started or the process already has a logger.
-pub fn start(level: LogLevel, format: LogFormat) -> io::Result<LogGuard> {
+pub fn start(level: LogLevel, format: LogFormat, lines_per_second: usize) -> io::Result<LogGuard> {
     let stderr = io::stderr();
     // https://no-color.org: set and not empty means no colour.
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let ansi = stderr.is_terminal() && !plain;
-    let (queue, guard) = spawn(stderr, QUEUE_LINES)?;
+    let (queue, guard) = spawn(stderr, QUEUE_LINES, format, lines_per_second as u64)?;
+    let sender = queue.queue.clone();
     tracing::dispatcher::set_global_default(dispatch(queue, level, format, ansi))
         .map_err(io::Error::other)?;
+    std::panic::set_hook(Box::new(move |info| on_panic(info, &sender)));
     Ok(guard)
-}
-
-enum Entry {
-    Line(Vec<u8>),
-    Stop,
 }
 
 /// The offering side, shared by all threads that log.
 #[derive(Clone)]
 struct LogQueue {
     queue: SyncSender<Entry>,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 impl Write for LogQueue {
@@ -70,7 +84,7 @@ impl Write for LogQueue {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             self.queue.try_send(Entry::Line(kept))
         {
-            self.dropped.fetch_add(1, Relaxed);
+            self.shared.lost(1);
         }
         Ok(line.len())
     }
@@ -88,8 +102,36 @@ impl<'a> MakeWriter<'a> for LogQueue {
     }
 }
 
-impl Drop for LogGuard {
-    fn drop(&mut self) {
+/// Holds back what one place in the code says too often, before it is formatted.
+impl<S: tracing::Subscriber> Layer<S> for LogQueue {
+    fn event_enabled(&self, event: &tracing::Event<'_>, _: Context<'_, S>) -> bool {
+        match self.shared.rate.admit(event.metadata()) {
+            Verdict::Written => true,
+            Verdict::Suppressed { first } => {
+                logs::suppressed();
+                if first {
+                    // The thread may be waiting with nothing to tell. Where the queue is full it is not.
+                    let _ = self.queue.try_send(Entry::Owing);
+                }
+                false
+            }
+        }
+    }
+}
+
+impl LogGuard {
+    /// Says why the process ends, as plain lines, and waits up to two seconds for everything to be written.
+    /// Whoever wrote to standard error directly would wait for ever where that is a full pipe.
+    pub fn finish(mut self, message: &str) {
+        for line in message.lines() {
+            // A full queue at the end of the process has nobody reading it.
+            let _ = self.queue.try_send(Entry::Line(format!("fantail: {line}\n").into_bytes()));
+        }
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         let mut entry = Entry::Stop;
         // A blocking send would hang for ever where standard error is a full pipe.
@@ -107,39 +149,51 @@ impl Drop for LogGuard {
     }
 }
 
-fn spawn(out: impl Write + Send + 'static, lines: usize) -> io::Result<(LogQueue, LogGuard)> {
-    let (queue, entries) = sync_channel(lines);
-    let (end, done) = sync_channel::<()>(0);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&dropped);
-    thread::Builder::new().name("logging".to_owned()).spawn(move || {
-        write_lines(&entries, out, &counted);
-        drop(end);
-    })?;
-    Ok((LogQueue { queue: queue.clone(), dropped }, LogGuard { queue, done }))
-}
-
-/// Writes until told to stop. Errors of the output are ignored: there is nowhere to report them.
-fn write_lines(entries: &Receiver<Entry>, out: impl Write, dropped: &AtomicU64) {
-    let mut out = BufWriter::new(out);
-    while let Ok(first) = entries.recv() {
-        // Whatever waits goes out in as few writes as possible.
-        let mut stop = false;
-        for entry in std::iter::once(first).chain(entries.try_iter().take(QUEUE_LINES)) {
-            match entry {
-                Entry::Line(line) => drop(out.write_all(&line)),
-                Entry::Stop => stop = true,
-            }
-        }
-        let lost = dropped.swap(0, Relaxed);
-        if lost > 0 {
-            let _ = writeln!(out, "{lost} log lines dropped: the log queue was full");
-        }
-        let _ = out.flush();
-        if stop {
-            return;
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        if !self.stopped {
+            self.stop();
         }
     }
+}
+
+/// The standard hook writes to standard error in place, and would wait for ever where that is a full pipe:
+/// a loop that panics must get on to abort the process.
+fn on_panic(info: &PanicHookInfo<'_>, queue: &SyncSender<Entry>) {
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let payload =
+        text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no text)");
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("(no name)");
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        tracing::error!(thread, location, "panicked: {payload}\n{trace}");
+    } else {
+        tracing::error!(thread, location, "panicked: {payload}");
+    }
+    let (written, done) = sync_channel(1);
+    if queue.try_send(Entry::Flush(written)).is_ok() {
+        let _ = done.recv_timeout(PANIC_TIMEOUT);
+    }
+}
+
+fn spawn(
+    out: impl Write + Send + 'static,
+    lines: usize,
+    format: LogFormat,
+    lines_per_second: u64,
+) -> io::Result<(LogQueue, LogGuard)> {
+    let (queue, entries) = sync_channel(lines);
+    let (end, done) = sync_channel::<()>(0);
+    let shared = Arc::new(Shared { lost: AtomicU64::new(0), rate: Rate::new(lines_per_second) });
+    let of_thread = Arc::clone(&shared);
+    thread::Builder::new().name("logging".to_owned()).spawn(move || {
+        writer::run(&entries, out, &of_thread, format);
+        drop(end);
+    })?;
+    Ok((LogQueue { queue: queue.clone(), shared }, LogGuard { queue, done, stopped: false }))
 }
 
 fn dispatch(queue: LogQueue, level: LogLevel, format: LogFormat, ansi: bool) -> tracing::Dispatch {
@@ -150,12 +204,13 @@ fn dispatch(queue: LogQueue, level: LogLevel, format: LogFormat, ansi: bool) -> 
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
+    let limit = queue.clone();
     let builder = fmt::Subscriber::builder().with_max_level(level).with_writer(queue).with_target(false);
     match format {
-        LogFormat::Text => builder.with_ansi(ansi).finish().into(),
+        LogFormat::Text => builder.with_ansi(ansi).finish().with(limit).into(),
         LogFormat::Json => {
             let json = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
-            json.finish().into()
+            json.finish().with(limit).into()
         }
     }
 }
@@ -163,6 +218,7 @@ fn dispatch(queue: LogQueue, level: LogLevel, format: LogFormat, ansi: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
     use std::sync::{Condvar, Mutex};
 
     #[derive(Default)]
@@ -201,7 +257,7 @@ mod tests {
 
     fn logged(level: LogLevel, format: LogFormat, events: impl FnOnce()) -> String {
         let gate = Gate::default();
-        let (queue, guard) = spawn(gate.clone(), 64).unwrap();
+        let (queue, guard) = spawn(gate.clone(), 64, format, 0).unwrap();
         tracing::dispatcher::with_default(&dispatch(queue, level, format, false), events);
         drop(guard);
         gate.text()
@@ -232,11 +288,11 @@ mod tests {
     fn a_full_queue_drops_counts_and_reports() {
         let gate = Gate::default();
         gate.shut(true);
-        let (mut queue, guard) = spawn(gate.clone(), 4).unwrap();
+        let (mut queue, guard) = spawn(gate.clone(), 4, LogFormat::Text, 0).unwrap();
         // The thread takes some before it meets the shut gate; then the queue fills and the rest is dropped.
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut offered = 0u64;
-        while queue.dropped.load(Relaxed) < 3 && Instant::now() < deadline {
+        while queue.shared.lost.load(Relaxed) < 3 && Instant::now() < deadline {
             // Larger than the thread's buffer, so that the gate is met.
             queue.write_all(&[b'x'; LINE_BYTES_MAX]).unwrap();
             offered += 1;
@@ -244,12 +300,118 @@ mod tests {
         assert!(offered > 4);
         gate.shut(false);
         drop(guard);
-        assert!(gate.text().contains(" log lines dropped: the log queue was full"));
+        assert!(gate.text().contains(" WARN log lines were lost: "), "{}", gate.text());
     }
 
     #[test]
     fn long_lines_are_cut() {
         let text = logged(LogLevel::Info, LogFormat::Text, || tracing::info!("{}", "y".repeat(100_000)));
         assert!(text.len() < LINE_BYTES_MAX + 10 && text.ends_with("…\n"), "{}", text.len());
+    }
+
+    #[test]
+    fn what_comes_too_often_is_counted_and_told() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let gate = Gate::default();
+            let (queue, guard) = spawn(gate.clone(), 64, format, 5).unwrap();
+            tracing::dispatcher::with_default(&dispatch(queue, LogLevel::Info, format, false), || {
+                for _ in 0..1_000 {
+                    tracing::info!("the same");
+                }
+                tracing::info!("another");
+            });
+            let text = || gate.text();
+            // Without a further line: the thread comes back by itself.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !text().contains("suppressed log lines") {
+                assert!(Instant::now() < deadline, "never told: {}", text());
+                thread::park_timeout(Duration::from_millis(5));
+            }
+            drop(guard);
+            let same = text().matches("the same").count();
+            // The second may have turned while they came.
+            assert!((5..=10).contains(&same), "{same}");
+            assert_eq!(text().matches("another").count(), 1);
+            let told: usize = text().lines().filter_map(|line| suppressed(line, format)).sum();
+            assert_eq!(same + told, 1_000, "{}", text());
+        }
+    }
+
+    fn suppressed(line: &str, format: LogFormat) -> Option<usize> {
+        if !line.contains("suppressed log lines") {
+            return None;
+        }
+        assert!(line.contains("logging::tests:"), "{line}");
+        match format {
+            LogFormat::Text => line.split("lines=").nth(1)?.split(' ').next()?.parse().ok(),
+            LogFormat::Json => {
+                let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                value["lines"].as_u64().map(|lines| lines as usize)
+            }
+        }
+    }
+
+    #[test]
+    fn an_output_that_fails_loses_lines_and_nothing_else() {
+        struct Full(Gate, usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if self.1 > 0 {
+                    self.1 -= 1;
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.0.write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let gate = Gate::default();
+        let (mut queue, guard) = spawn(Full(gate.clone(), 1), 64, LogFormat::Text, 0).unwrap();
+        queue.write_all(b"lost\n").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while queue.shared.lost.load(Relaxed) == 0 {
+            assert!(Instant::now() < deadline, "the failure was not seen");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        queue.write_all(b"kept\n").unwrap();
+        guard.finish("bye\nbye");
+        let text = gate.text();
+        assert!(text.starts_with("kept\n") && text.contains(" lines=1\n"), "{text}");
+        assert!(text.contains("\nfantail: bye\nfantail: bye\n"), "{text}");
+    }
+
+    #[test]
+    fn an_output_that_hangs_is_waited_for_two_seconds() {
+        let gate = Gate::default();
+        gate.shut(true);
+        let (mut queue, guard) = spawn(gate.clone(), 4, LogFormat::Text, 0).unwrap();
+        queue.write_all(b"never\n").unwrap();
+        let started = Instant::now();
+        guard.finish("never either");
+        assert!(started.elapsed() >= FLUSH_TIMEOUT && gate.text().is_empty());
+        gate.shut(false);
+    }
+
+    /// The test program again, with this test alone: the hook and the logger are the process's.
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        const NAME: &str = "logging::tests::a_panic_is_a_line_of_the_log";
+        if std::env::var("FANTAIL_TEST_ALONE").is_ok_and(|running| running == NAME) {
+            let guard = start(LogLevel::Error, LogFormat::Json, 0).unwrap();
+            let ended = thread::Builder::new().name("loop-7".into()).spawn(|| panic!("on purpose")).unwrap();
+            assert!(ended.join().is_err());
+            return drop(guard);
+        }
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture"]).env("FANTAIL_TEST_ALONE", NAME);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = said.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{said}"));
+        let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!((&value["thread"], &value["level"]), (&"loop-7".into(), &"ERROR".into()));
+        let message = value["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("panicked: on purpose"), "{message}");
+        assert!(value["location"].as_str().unwrap_or_default().contains("logging.rs:"), "{line}");
     }
 }

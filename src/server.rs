@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
-use crate::endpoint::{Port, Services};
+use crate::endpoint::{Port, Services, StartFacts};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
 use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
 use crate::sys::socket::{ListenOptions, probe_port};
-use crate::sys::tables::split_table;
-use crate::sys::{limits, memory, signals};
+use crate::sys::tables::{open_in_table, split_table};
+use crate::sys::{limits, memory, process, signals};
 
 /// How long after the last request the allocator gives memory back: once, when a peak is over.
 const TRIM_QUIET: Duration = Duration::from_secs(1);
@@ -168,6 +168,8 @@ impl Server {
             admin,
         };
         let split = tables == Tables::PerLoop;
+        // Polls and wakers are there, listeners and connections are not: those each loop counts.
+        let shared_table = (!split).then(|| open_in_table().unwrap_or(0) as u64);
         for (index, prepared) in prepared.into_iter().enumerate() {
             let is_admin = index == derived.loops;
             let parts = LoopParts {
@@ -185,6 +187,7 @@ impl Server {
             server.threads.push(spawn(&name, move || loops::run(parts))?);
             server.await_listening(is_admin)?;
         }
+        note_start(&server.services, nofile, shared_table);
         spawn("maintenance", move || give_memory_back(&trims))?;
         tracing::info!(
             loops = derived.loops,
@@ -358,6 +361,17 @@ fn tables_here() -> Result<Tables, ServeError> {
         Ok(mode) if mode.is_split() => Ok(Tables::PerLoop),
         _ => Ok(Tables::Shared),
     }
+}
+
+/// Tells the metrics what only the start knows.
+fn note_start(services: &Services, nofile: usize, shared_table: Option<u64>) {
+    let facts = StartFacts {
+        descriptors_max: nofile as u64,
+        shared_table,
+        empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
+    };
+    // Nobody else sets it.
+    let _ = services.start_facts.set(facts);
 }
 
 /// Waits until a peak is over, then lets the allocator give back what nobody uses.

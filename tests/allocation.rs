@@ -84,6 +84,7 @@ fn turn(core: &mut Core<IdleSocket>) {
     core.sweep();
     while core.has_work() {
         core.run_ready();
+        core.drain_mailbox(|_| {});
         core.fanout_turn();
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     if let Err(error) = signals::block_all() {
         return fail(FAILED, &format!("cannot block signals: {error}"));
     }
-    let guard = match logging::start(settings.log.level, settings.log.format) {
+    let guard = match logging::start(settings.log.level, settings.log.format, settings.log.lines_per_second) {
         Ok(guard) => guard,
         Err(error) => return fail(FAILED, &format!("logging cannot be started: {error}")),
     };
@@ -59,12 +59,12 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         tracing::warn!("{warning}");
     }
     let outcome = server::run(settings);
-    drop(guard);
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_configuration() => fail(MISUSED, &error.to_string()),
-        Err(error) => fail(FAILED, &error.to_string()),
-    }
+    let Err(error) = outcome else {
+        drop(guard);
+        return ExitCode::SUCCESS;
+    };
+    guard.finish(&error.to_string());
+    ExitCode::from(if error.is_configuration() { MISUSED } else { FAILED })
 }
 
 impl ServeArgs {

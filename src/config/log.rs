@@ -1,7 +1,7 @@
 //! `[log]`: what is logged, and how.
 
 use super::section::{Checker, section};
-use super::value::{Kind, RawValue};
+use super::value::{Count, Kind, RawValue};
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +14,7 @@ pub enum LogLevel {
     Info,
     /// Refusals and closes with their reasons.
     Debug,
-    /// The same as debug, so far; for what is too much even for that.
+    /// Each message, too: for looking at a few connections.
     Trace,
 }
 
@@ -34,12 +34,15 @@ section! {
         "level" => level: LogLevel as Level = LogLevel::Info,
         /// text, or json for one object a line.
         "format" => format: LogFormat as Format = LogFormat::Text,
+        /// Lines a second of one kind; what comes beyond is counted and told once a second. 0 for no limit.
+        "lines_per_second" => lines_per_second: usize as Count = 50,
     }
 }
 
 impl Log {
-    // Both kinds admit only values that fit.
-    fn check_values(&self, _check: &mut Checker<'_>) {}
+    fn check_values(&self, check: &mut Checker<'_>) {
+        check.within("lines_per_second", self.lines_per_second, 0..=1_000_000);
+    }
 }
 
 struct Level;

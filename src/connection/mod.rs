@@ -74,6 +74,8 @@ impl Flags {
     pub const REFUSED: Self = Self(1 << 7);
     /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
     pub const DEFLATE: Self = Self(1 << 8);
+    /// The loop's list of publishers that wait for room in a mailbox has this connection.
+    pub const WAITS_FOR_ROOM: Self = Self(1 << 15);
 
     /// Whether all bits of `other` are set.
     #[must_use]

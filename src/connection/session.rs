@@ -105,8 +105,6 @@ impl OpenState {
 pub struct Blocked {
     /// The message, encoded once however often it is tried.
     pub draft: Draft,
-    /// Whether the loop's list of those who wait has its connection, so that none is on it twice.
-    pub listed: bool,
 }
 
 /// One topic of a connection that has several.

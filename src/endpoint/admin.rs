@@ -1,10 +1,10 @@
-//! The admin port: publishing, health, metrics. Never a client's business.
+//! The admin port: publishing, health, metrics, statistics. Never a client's business.
 //!
 //! Every request passes the guard first, because a browser on the operator's machine can reach loopback.
 
 use super::{Answer, Services, Tools, method_refusal, plain, refusal};
 use crate::auth::admin_guard::AdminRefusal;
-use crate::metrics::{self, RefuseReason, prometheus};
+use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::http::uri::query_pairs;
@@ -33,7 +33,7 @@ pub(super) fn respond(
     }
     let read = matches!(head.method, "GET" | "HEAD");
     match head.path() {
-        "/healthz" | "/readyz" | "/metrics" if !read => method_refusal(head, "GET, HEAD", out),
+        "/healthz" | "/readyz" | "/metrics" | "/stats" if !read => method_refusal(head, "GET, HEAD", out),
         "/healthz" => match services.stuck_loop(metrics::now_ms()) {
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
@@ -42,8 +42,13 @@ pub(super) fn respond(
         "/readyz" => text(head, 200, "ready\n", out),
         "/metrics" => {
             let mut body = String::new();
-            prometheus::render(&services.counters, metrics::resident_bytes(), &mut body);
+            prometheus::render(&services.facts(), &mut body);
             answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
+        }
+        "/stats" => {
+            let mut body = String::new();
+            stats::render(&services.facts(), &mut body);
+            answer(head, 200, "application/json", body.as_bytes(), out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
     }
@@ -83,6 +88,7 @@ fn publish(
     match services.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
         Ok(published) => {
             services.counters[services.counters.len() - 1].publishes.add(1);
+            tracing::trace!(topic = topic.name(), offset = published.offset, "published by the admin port");
             // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
             let json = format!(
                 "{{\"epoch\":\"{:016x}\",\"offset\":{},\"subscribers\":{}}}\n",

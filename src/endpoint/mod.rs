@@ -4,6 +4,7 @@
 //! A new dialect touches this room and one match in the loop's frame turn.
 
 mod admin;
+mod facts;
 mod plain;
 mod services;
 mod tools;
@@ -15,6 +16,7 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
+pub use facts::StartFacts;
 pub use services::{LoopHealth, Services};
 pub use tools::Tools;
 

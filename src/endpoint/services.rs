@@ -2,10 +2,11 @@
 //!
 //! Made once by the server. Plain data and atomics; never a lock on a delivery path.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::Port;
+use super::facts::{StartFacts, Started};
 use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::origin::OriginPolicy;
@@ -63,6 +64,9 @@ pub struct Services {
     pub listening: AtomicUsize,
     /// Whether fan-outs are cut into turns; off only to measure what that is worth.
     pub chunked: bool,
+    /// Told by the server once all loops listen.
+    pub start_facts: OnceLock<StartFacts>,
+    pub(super) started: Started,
     open: AtomicUsize,
     draining: AtomicBool,
 }
@@ -89,6 +93,8 @@ impl Services {
             connections_max,
             listening: AtomicUsize::new(loops),
             chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
+            start_facts: OnceLock::new(),
+            started: Started::default(),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         })

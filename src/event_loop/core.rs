@@ -169,6 +169,13 @@ impl<S: Socket> Core<S> {
         self.topics.drain_mailbox(on_control);
     }
 
+    /// Tells what is held now, once a turn.
+    pub fn note_gauges(&self) {
+        self.counters.inbox_bytes.set(self.inbox_bytes as u64);
+        self.counters.slot_bytes.set(self.slots.bytes() as u64);
+        self.counters.subscriptions.set(self.topics.subscriptions() as u64);
+    }
+
     /// Whether the loop must not sleep.
     #[must_use]
     pub fn has_work(&self) -> bool {

@@ -33,6 +33,12 @@ impl<S: Socket> Core<S> {
         else {
             return;
         };
+        if tracing::enabled!(tracing::Level::TRACE)
+            && let Some(topic) = self.topics.topic(turn.local())
+        {
+            let messages = turn.batch().messages().len();
+            tracing::trace!(loop_index = index, topic = topic.name(), messages, "delivering");
+        }
         let started = Instant::now();
         let mut until_clock = CLOCK_EVERY;
         while let Some(slot) = self.topics.next_subscriber(&mut turn) {

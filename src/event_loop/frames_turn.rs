@@ -117,6 +117,13 @@ impl<S: Socket> Core<S> {
             _ if closing => Flow::Continue,
             InboxEvent::Message { text, payload } => {
                 self.counters.messages_received.add(1);
+                tracing::trace!(
+                    slot = key.slot,
+                    generation = key.generation,
+                    bytes = payload.len(),
+                    text,
+                    "message received"
+                );
                 if dialect == Dialect::Echo {
                     self.push_echo(out, text, payload, encoding);
                     return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
@@ -187,22 +194,27 @@ impl<S: Socket> Core<S> {
         let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let draft = tools.encode(&topic, Some(origin), binary, payload);
-        self.publish_draft(key, &topic, draft, false)
+        self.publish_draft(key, &topic, draft)
     }
 
-    /// Gives a message to the router. `listed`: the connection is on the list of those who wait for room already.
-    fn publish_draft(&mut self, key: Key, topic: &Arc<Topic>, draft: Draft, listed: bool) -> Option<Stretch> {
+    /// Gives a message to the router, or keeps it until there is room.
+    fn publish_draft(&mut self, key: Key, topic: &Arc<Topic>, draft: Draft) -> Option<Stretch> {
         match self.services.router.publish(topic, draft, Some(self.index)) {
-            Ok(_) => {
+            Ok(published) => {
                 self.counters.publishes.add(1);
+                tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
                 None
             }
             Err(busy) => {
                 self.counters.publishes_busy.add(1);
-                let blocked = Blocked { draft: busy.draft, listed: true };
+                tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
+                let blocked = Blocked { draft: busy.draft };
                 let slot = self.slots.get(key)?;
                 remember(&mut slot.connection.session, |open| open.blocked = Some(blocked));
-                if !listed {
+                // A flag and not a look at what waits: a publish that another turn got through may have been
+                // followed by one that waits again, while the list still has the connection.
+                if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
+                    slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
                     self.blocked.push_back(key);
                 }
                 Some(Stretch::Blocked)
@@ -219,7 +231,7 @@ impl<S: Socket> Core<S> {
             slot.connection.session = None;
         }
         let Some(topic) = self.topics.topic(slot.connection.topic).cloned() else { return true };
-        let end = self.publish_draft(key, &topic, blocked.draft, blocked.listed);
+        let end = self.publish_draft(key, &topic, blocked.draft);
         !matches!(end, Some(Stretch::Blocked))
     }
 
@@ -228,14 +240,8 @@ impl<S: Socket> Core<S> {
         for _ in 0..self.blocked.len() {
             let Some(key) = self.blocked.pop_front() else { break };
             let Some(slot) = self.slots.get(key) else { continue };
-            let mut waits = false;
-            if let Some(Session::Open(open)) = slot.connection.session.as_deref_mut()
-                && let Some(blocked) = &mut open.blocked
-            {
-                blocked.listed = false;
-                waits = true;
-            }
-            if waits {
+            slot.connection.flags.clear(Flags::WAITS_FOR_ROOM);
+            if self.is_blocked(key) {
                 self.read_turn(key, true);
             }
         }
@@ -311,3 +317,7 @@ fn remember<T>(session: &mut Option<Box<Session>>, change: impl FnOnce(&mut Open
     *session = Some(Box::new(Session::Open(open)));
     result
 }
+
+#[cfg(test)]
+#[path = "frames_turn_tests.rs"]
+mod tests;

@@ -148,11 +148,23 @@ impl<S: Socket> Core<S> {
             Answer::Done { keep_alive, refused } => {
                 if let Some(reason) = refused {
                     self.counters.refused(reason);
+                    // The path without its query, which may carry a token.
+                    let (method, path) = (head.method, head.path());
+                    tracing::debug!(slot = key.slot, method, path, reason = reason.label(), "refused");
                 }
                 self.send_own(key, &out, Asked::Yes);
                 self.after_answer(key, keep_alive)
             }
-            Answer::Upgrade(opening) => self.upgrade(key, opening, &out),
+            Answer::Upgrade(opening) => {
+                // Without the query, as above.
+                tracing::debug!(
+                    slot = key.slot,
+                    generation = key.generation,
+                    path = head.path(),
+                    "upgrading"
+                );
+                self.upgrade(key, opening, &out)
+            }
         };
         out.clear();
         if out.capacity() > super::core::SCRATCH_BYTES {

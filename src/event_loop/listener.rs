@@ -70,6 +70,11 @@ impl Acceptor {
         self.owed = true;
     }
 
+    /// Descriptors it holds.
+    pub(super) fn descriptors(&self) -> usize {
+        usize::from(self.listener.is_some())
+    }
+
     /// Whether a turn would do something now.
     pub(super) fn has_work(&self, core: &Core<Stream>) -> bool {
         self.not_before <= core.now
@@ -100,6 +105,11 @@ impl Acceptor {
             let listening = &core.services.listening;
             let give_up = |count: usize| (count > 1).then(|| count - 1);
             if listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give_up).is_ok() {
+                tracing::warn!(
+                    loop_index = core.index,
+                    connections = core.connections(),
+                    "this loop is full; newcomers go to the others"
+                );
                 self.give_up(core, registry);
             }
         }
@@ -134,6 +144,7 @@ impl Acceptor {
         });
         match taken {
             Ok(listener) => {
+                tracing::info!(loop_index = core.index, "this loop has room again");
                 self.listener = Some(listener);
                 self.owed = true;
                 core.services.listening.fetch_add(1, Ordering::Relaxed);
@@ -169,6 +180,7 @@ impl Acceptor {
                     _ => {
                         self.not_before = core.now + 1;
                         core.counters.accept_errors.add(1);
+                        tracing::warn!(loop_index = core.index, %error, "accepting is put off by 0.1 s");
                         return;
                     }
                 },

@@ -17,7 +17,7 @@ use super::listener::Acceptor;
 use crate::connection::TICK_MS;
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, Wake};
-use crate::sys::clock::monotonic_ms;
+use crate::sys::clock::monotonic_ns;
 use crate::sys::eventfd::EventFd;
 use crate::sys::socket::ListenOptions;
 use crate::sys::tables::{TableMode, split_table};
@@ -28,6 +28,11 @@ const EVENTS_PER_POLL: usize = 1_024;
 
 /// Connections come or gone after which the allocator is asked to give memory back.
 const TRIM_AFTER: u64 = 1_024;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// Descriptors that every table keeps.
+const STANDARD_STREAMS: usize = 3;
 
 pub(super) const LISTENER: usize = usize::MAX - 1;
 const WAKER: usize = usize::MAX;
@@ -151,6 +156,10 @@ struct Shell {
     index: usize,
     trim: SyncSender<()>,
     trimmed_at: u64,
+    /// Descriptors of this loop's own table that are neither connections nor the listener.
+    own_descriptors: usize,
+    /// When the turn in progress began; 0 before the first.
+    turn_began_ns: u64,
     stopping: bool,
 }
 
@@ -163,12 +172,12 @@ impl Shell {
     fn listen(parts: LoopParts, events: &EventSender) -> io::Result<Self> {
         let LoopParts { prepared, port, services, address, options, capacity, keep, trim, .. } = parts;
         let Prepared { poll, index } = prepared;
-        let table = match keep {
+        let (table, own_descriptors) = match keep {
             Some(mut keep) => {
                 keep.push(poll.as_raw_fd());
-                split_table(&keep)
+                (split_table(&keep), keep.len() + STANDARD_STREAMS)
             }
-            None => TableMode::Shared,
+            None => (TableMode::Shared, 0),
         };
         let (acceptor, address) = Acceptor::new(address, options, capacity, poll.registry())?;
         let core = Core::new(index, port, Arc::clone(&services))
@@ -183,6 +192,8 @@ impl Shell {
             index,
             trim,
             trimmed_at: 0,
+            own_descriptors: if table.is_split() { own_descriptors } else { 0 },
+            turn_began_ns: 0,
             stopping: false,
         })
     }
@@ -205,7 +216,7 @@ impl Shell {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let now_ms = monotonic_ms();
+        let now_ms = self.end_turn();
         let mailbox = self.services.router.mailbox(self.index);
         let sleep_ms =
             if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
@@ -224,11 +235,26 @@ impl Shell {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             other => other?,
         }
-        let now_ms = monotonic_ms();
+        self.turn_began_ns = monotonic_ns();
+        let now_ms = self.turn_began_ns / NS_PER_MS;
         health.wakes(now_ms);
         self.core.set_now((now_ms / TICK_MS) as u32);
         self.core.counters.turns.add(1);
         Ok(())
+    }
+
+    /// Tells how long the turn took and what the loop holds. The time now, in milliseconds: the clock is read
+    /// twice a turn, for this and for everything else.
+    fn end_turn(&mut self) -> u64 {
+        let now_ns = monotonic_ns();
+        let counters = &self.core.counters;
+        if self.turn_began_ns != 0 {
+            counters.turn_times.observe(now_ns.saturating_sub(self.turn_began_ns));
+        }
+        let held = self.own_descriptors + self.acceptor.descriptors() + self.core.connections();
+        counters.descriptors.set(held as u64);
+        self.core.note_gauges();
+        now_ns / NS_PER_MS
     }
 
     fn drain_mailbox(&mut self) {

@@ -6,7 +6,7 @@
 
 use slab::Slab;
 
-use crate::connection::{Slot, Tick};
+use crate::connection::{SLOT_ENTRY_BYTES, Slot, Tick};
 use crate::fanout::Key;
 
 /// Slots of one page.
@@ -29,13 +29,15 @@ pub struct SlotTable<S> {
     /// No page below this one has room.
     first_with_room: usize,
     len: usize,
+    /// Pages that hold memory.
+    mapped: usize,
     /// No page is due before this tick.
     next_due: Tick,
 }
 
 impl<S> Default for SlotTable<S> {
     fn default() -> Self {
-        Self { pages: Vec::new(), first_with_room: 0, len: 0, next_due: Tick::MAX }
+        Self { pages: Vec::new(), first_with_room: 0, len: 0, mapped: 0, next_due: Tick::MAX }
     }
 }
 
@@ -55,7 +57,13 @@ impl<S> SlotTable<S> {
     /// Pages that hold memory.
     #[must_use]
     pub fn pages_mapped(&self) -> usize {
-        self.pages.iter().flatten().count()
+        self.mapped
+    }
+
+    /// Bytes of the pages.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.mapped * PAGE_SLOTS * SLOT_ENTRY_BYTES
     }
 
     /// Stores a slot in the lowest page with room and returns its index.
@@ -68,8 +76,10 @@ impl<S> SlotTable<S> {
         if page_index == self.pages.len() {
             self.pages.push(None);
         }
-        let page = self.pages[page_index]
-            .get_or_insert_with(|| Page { slots: Slab::with_capacity(PAGE_SLOTS), due: Tick::MAX });
+        let page = self.pages[page_index].get_or_insert_with(|| {
+            self.mapped += 1;
+            Page { slots: Slab::with_capacity(PAGE_SLOTS), due: Tick::MAX }
+        });
         self.len += 1;
         (page_index * PAGE_SLOTS + page.slots.insert(slot)) as u32
     }
@@ -95,6 +105,7 @@ impl<S> SlotTable<S> {
         let slot = page.slots.try_remove(entry)?;
         if page.slots.is_empty() {
             *place = None;
+            self.mapped -= 1;
             while matches!(self.pages.last(), Some(None)) {
                 self.pages.pop();
             }

@@ -31,6 +31,9 @@ pub const TURN_DELIVERIES: u32 = 128;
 /// Joins and undeliverable messages handled between two passes before the loop polls again.
 pub const STEPS_PER_TURN: u32 = 1_024;
 
+/// Entries of the mailbox filed before the loop polls again.
+pub const ENTRIES_PER_TURN: usize = 4_096;
+
 /// Joins of one loop that may wait in its mailbox and behind its running passes.
 pub const JOINS_WAITING_MAX: u32 = 262_144;
 
@@ -83,11 +86,14 @@ pub struct LocalTopics {
     topics: Slab<LocalTopic>,
     /// Topics with a work area, except the one whose turn is in hand.
     active: VecDeque<u32>,
-    drained: Vec<Entry>,
+    /// Taken out of the mailbox and not filed yet: what a turn had no time for.
+    drained: VecDeque<Entry>,
     // Boxed as they are in the topics: taking one from here moves a pointer.
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Work>>,
     joins_waiting: u32,
+    /// Subscribers of all topics, waiting joins included.
+    subscriptions: usize,
     stale_messages: u64,
     #[cfg(test)]
     forget_tombstones: bool,
@@ -224,9 +230,10 @@ impl LocalTopics {
             loop_index,
             topics: Slab::new(),
             active: VecDeque::new(),
-            drained: Vec::new(),
+            drained: VecDeque::new(),
             spare: Vec::new(),
             joins_waiting: 0,
+            subscriptions: 0,
             stale_messages: 0,
             #[cfg(test)]
             forget_tombstones: false,
@@ -247,6 +254,7 @@ impl LocalTopics {
             match self.router.join(&topic, self.loop_index, local, key) {
                 Ok(joined) => {
                     self.joins_waiting += 1;
+                    self.subscriptions += 1;
                     if let Some(entry) = self.topics.get_mut(local as usize) {
                         entry.joins_waiting += 1;
                     }
@@ -294,34 +302,42 @@ impl LocalTopics {
             }
         }
         self.router.leave(&entry.topic);
+        self.subscriptions -= 1;
         self.close_if_idle(local);
         moved
     }
 
-    /// Files what waits in the loop's mailbox and hands control entries to `on_control`. Returns the
-    /// number of entries.
+    /// Files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands control entries to
+    /// `on_control`. Returns the number of entries; what is left is [work](Self::has_work).
     pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) -> usize {
-        let mut drained = mem::take(&mut self.drained);
-        if let Some(mailbox) = self.router.mailbox(self.loop_index) {
-            mailbox.drain(&mut drained);
+        if self.drained.is_empty()
+            && let Some(mailbox) = self.router.mailbox(self.loop_index)
+        {
+            // The mailbox is looked at only when the rest of its last drain is filed, which keeps the order;
+            // its wake flag stays up until then. Neither conversion copies an entry.
+            let mut entries = Vec::from(mem::take(&mut self.drained));
+            mailbox.drain(&mut entries);
+            self.drained = entries.into();
         }
-        let count = drained.len();
-        for entry in drained.drain(..) {
+        let count = self.drained.len().min(ENTRIES_PER_TURN);
+        for _ in 0..count {
+            let Some(entry) = self.drained.pop_front() else { break };
             match entry {
                 Entry::Deliver { local, message } => self.file_message(local, message),
                 Entry::Join { local, key } => self.file(local, Pending::Join(key)),
                 Entry::Control(control) => on_control(control),
             }
         }
-        drained.shrink_to(CAPACITY_KEPT);
-        self.drained = drained;
+        if self.drained.is_empty() {
+            self.drained.shrink_to(CAPACITY_KEPT);
+        }
         count
     }
 
-    /// True while a call of [`Self::begin_turn`] has something to do. A loop with work, or with a
-    /// mailbox that is not empty, does not sleep.
+    /// True while a call of [`Self::begin_turn`] or [`Self::drain_mailbox`] has something to do. A loop
+    /// with work, or with a mailbox that is not empty, does not sleep.
     pub fn has_work(&self) -> bool {
-        !self.active.is_empty()
+        !self.active.is_empty() || !self.drained.is_empty()
     }
 
     /// Takes the next topic's turn, with at most `deliveries` of them. `listed(local, key, position)`
@@ -401,6 +417,11 @@ impl LocalTopics {
     /// True when this loop has to do with no topic.
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
+    }
+
+    /// Subscriptions of this loop's connections, waiting joins included.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions
     }
 
     /// Messages that arrived after the loop had lost its last subscriber, for metrics.

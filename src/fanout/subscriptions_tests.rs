@@ -354,6 +354,41 @@ fn a_storm_of_joins_lets_the_loop_poll() {
 }
 
 #[test]
+fn a_full_mailbox_is_filed_over_several_turns_in_order() {
+    let entries = ENTRIES_PER_TURN * 2 + 100;
+    let (router, mut subject) = loop_with(8);
+    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
+    // The join is an entry too.
+    for _ in 1..entries {
+        publish(&router, "t", 1);
+    }
+    let mailbox_waits = || !router.mailbox(0).unwrap().is_empty();
+    let mut filed = Vec::new();
+    let mut late = 0;
+    let mut offsets = Vec::new();
+    while mailbox_waits() || subject.has_work() {
+        let count = subject.drain_mailbox(|_| {});
+        filed.extend((count > 0).then_some(count));
+        if filed.len() == 1 && count > 0 {
+            // Behind everything that was drained before, however many turns that takes.
+            publish(&router, "t", 1);
+            assert!(mailbox_waits(), "the flag keeps the loop awake");
+            late += 1;
+        }
+        while let Some(mut turn) = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true) {
+            while subject.next_subscriber(&mut turn).is_some() {
+                offsets.extend(turn.batch().messages().iter().map(Message::offset));
+            }
+            subject.end_turn(turn, |_, _| {});
+        }
+    }
+    assert_eq!(filed, [ENTRIES_PER_TURN, ENTRIES_PER_TURN, 100, 1]);
+    assert_eq!(late, 1);
+    assert_eq!(offsets, (1..=entries as u64).collect::<Vec<_>>());
+    assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0));
+}
+
+#[test]
 fn memory_comes_back_after_a_peak() {
     let (router, mut subject) = loop_with(100_000);
     let peak = 20_000;
@@ -362,8 +397,7 @@ fn memory_comes_back_after_a_peak() {
         let name = if slot % 2 == 0 { "shared" } else { &format!("own {slot}") };
         positions[slot as usize].0 = subject.join(name, Key { slot, generation: 1 }).unwrap().0;
     }
-    subject.drain_mailbox(|_| {});
-    while subject.has_work() {
+    while subject.drain_mailbox(|_| {}) > 0 || subject.has_work() {
         let turn = subject.begin_turn(TURN_DELIVERIES, |_, key, position| {
             positions[key.slot as usize].1 = position;
             true

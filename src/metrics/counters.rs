@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::histogram::TurnTimes;
 use super::reasons::{CloseReason, RefuseReason};
 
 /// One number that only its loop writes.
@@ -21,6 +22,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(count), Ordering::Relaxed);
     }
 
+    /// Replaces the number, for gauges that are known as a whole.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// The number now.
     #[must_use]
     pub fn value(&self) -> u64 {
@@ -35,6 +41,8 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct LoopCounters {
             $($(#[$doc])* pub $name: Counter,)*
+            /// How long turns took.
+            pub turn_times: TurnTimes,
             closes: [Counter; CloseReason::COUNT],
             refusals: [Counter; RefuseReason::COUNT],
         }
@@ -94,9 +102,25 @@ counters! {
     heartbeats_unanswered,
     /// Pongs received.
     pongs_received,
+    /// Subscriptions now, waiting joins included.
+    subscriptions,
+    /// Bytes of half-received messages now.
+    inbox_bytes,
+    /// Bytes of slot pages now.
+    slot_bytes,
+    /// Descriptors that the loop holds now.
+    descriptors,
 }
 
 impl LoopCounters {
+    /// Connections open now.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        // Closed first: a connection that comes and goes between the two reads must not be missing.
+        let closed = self.connections_closed.value();
+        self.accepted.value().saturating_sub(closed)
+    }
+
     /// A connection ended for `reason`.
     pub fn closed(&self, reason: CloseReason) {
         self.closes[reason as usize].add(1);

@@ -1,11 +1,16 @@
-//! Counters per loop, the reasons things end for, and the Prometheus text. Never a lock on a hot path.
+//! Counters per loop, the reasons things end for, and both texts made of them. Never a lock on a hot path.
 
 mod counters;
+pub mod facts;
+pub mod histogram;
+mod json;
+pub mod logs;
 pub mod names;
 mod process;
 pub mod prometheus;
 pub mod reasons;
+pub mod stats;
 
 pub use counters::{Counter, LoopCounters};
-pub use process::{now_ms, resident_bytes};
+pub use process::{COMMIT, RUSTC, VERSION, cpu_time, memory, now_ms};
 pub use reasons::{CloseReason, RefuseReason};

@@ -9,6 +9,19 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Counts by size, with a sum.
+    Histogram,
+}
+
+/// One metric that is not simply a number per loop.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// One line of help.
+    pub help: &'static str,
 }
 
 /// One metric that is a number per loop.
@@ -59,15 +72,48 @@ metrics! {
     "fantail_heartbeats_sent_total", Counter, heartbeats_sent, "Pings sent to silent peers.";
     "fantail_heartbeats_unanswered_total", Counter, heartbeats_unanswered, "Pings that nobody answered in time.";
     "fantail_pongs_received_total", Counter, pongs_received, "Pongs received.";
+    "fantail_subscriptions", Gauge, subscriptions, "Subscriptions of connections, waiting joins included.";
+    "fantail_inbox_bytes", Gauge, inbox_bytes, "Bytes of half-received messages.";
+    "fantail_slot_bytes", Gauge, slot_bytes, "Bytes of pages of connection slots.";
 }
 
-/// Connections ended, by reason.
-pub const CLOSES: &str = "fantail_closes_total";
-/// Requests refused, by reason.
-pub const REFUSALS: &str = "fantail_refusals_total";
-/// Connections open, by loop.
-pub const CONNECTIONS: &str = "fantail_connections";
-/// Version as a label.
-pub const BUILD_INFO: &str = "fantail_build_info";
-/// Resident memory.
-pub const RESIDENT: &str = "process_resident_memory_bytes";
+macro_rules! others {
+    ($($CONST:ident = $name:literal, $kind:ident, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $CONST: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };
+        )*
+
+        /// Every metric that is not simply a number per loop.
+        pub const OTHER_METRICS: &[Metric] = &[$($CONST,)*];
+    };
+}
+
+others! {
+    BUILD_INFO = "fantail_build_info", Gauge, "What is running, as labels; always 1.";
+    CONNECTIONS = "fantail_connections", Gauge, "Connections open now.";
+    CONNECTIONS_MAX = "fantail_connections_max", Gauge, "Client connections the process may hold.";
+    TOPICS = "fantail_topics", Gauge, "Topics, idle ones included.";
+    DRAINING = "fantail_draining", Gauge, "1 while the server is on its way out.";
+    CLOSES = "fantail_closes_total", Counter, "Connections ended, by reason.";
+    REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
+    MAILBOX_BYTES = "fantail_mailbox_bytes", Gauge, "Bytes of messages that wait for a loop or that it is delivering.";
+    MAILBOX_BYTES_MAX = "fantail_mailbox_bytes_max", Gauge, "Bytes that may wait for one loop.";
+    MAILBOX_ENTRIES = "fantail_mailbox_entries", Gauge, "Messages that wait for a loop or that it is delivering.";
+    MAILBOX_ENTRIES_MAX = "fantail_mailbox_entries_max", Gauge, "Messages that may wait for one loop.";
+    TURN_SECONDS = "fantail_loop_turn_seconds", Histogram, "How long turns of the event loop took, sleep left out.";
+    DESCRIPTORS = "fantail_descriptors", Gauge, "Descriptors in use, by descriptor table.";
+    DESCRIPTORS_MAX = "process_max_fds", Gauge, "Maximum number of open file descriptors; each descriptor table has this limit for itself.";
+    MEMORY = "fantail_memory_bytes", Gauge, "Memory of the process, by kind.";
+    RESIDENT = "process_resident_memory_bytes", Gauge, "Resident memory size in bytes.";
+    CPU = "process_cpu_seconds_total", Counter, "Total user and system CPU time spent in seconds.";
+    STARTED = "process_start_time_seconds", Gauge, "Start time of the process since unix epoch in seconds.";
+    LOG_DROPPED = "fantail_log_lines_dropped_total", Counter, "Log lines lost because standard error did not take them.";
+    LOG_SUPPRESSED = "fantail_log_lines_suppressed_total", Counter, "Log lines counted instead of written, because too many of their kind came.";
+}
+
+/// The names of all metrics.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    let per_loop = LOOP_METRICS.iter().map(|metric| metric.name);
+    per_loop.chain(OTHER_METRICS.iter().map(|metric| metric.name))
+}

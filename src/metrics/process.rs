@@ -1,11 +1,27 @@
-//! Facts of the process that are asked for and not counted. Never on a hot path.
+//! Facts of the process and of the build that are asked for and not counted. Never on a hot path.
 
+use std::time::Duration;
+
+use crate::sys::process::MemoryUse;
 use crate::sys::{clock, process};
 
-/// Resident memory in bytes, all kinds; `None` where procfs does not tell.
+/// The version of the server.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit it was built from, or "unknown".
+pub const COMMIT: &str = env!("FANTAIL_BUILD_COMMIT");
+/// The version of the compiler.
+pub const RUSTC: &str = env!("FANTAIL_BUILD_RUSTC");
+
+/// Memory by kind, in bytes; `None` where procfs does not tell.
 #[must_use]
-pub fn resident_bytes() -> Option<u64> {
-    process::memory(None).ok().map(|memory| memory.rss_anon + memory.rss_file + memory.rss_shmem)
+pub fn memory() -> Option<MemoryUse> {
+    process::memory(None).ok()
+}
+
+/// Processor time used so far, user and system.
+#[must_use]
+pub fn cpu_time() -> Option<Duration> {
+    process::cpu_time(None).ok()
 }
 
 /// Milliseconds on the clock that the loops' turns are stamped with.

@@ -1,90 +1,135 @@
 //! The text of `/metrics`, in Prometheus' exposition format 0.0.4. Reads counters; never resets one.
 
-use std::fmt::Write;
-use std::sync::Arc;
+use std::fmt::{Display, Write};
 
-use super::counters::LoopCounters;
-use super::names::{self, Kind};
+use super::facts::Facts;
+use super::histogram::TURN_BOUNDS;
+use super::names::{self, Kind, Metric};
+use super::process::{COMMIT, RUSTC, VERSION};
 use super::reasons::{CloseReason, RefuseReason};
 
-/// Writes every metric. The last of `loops` is the admin loop.
-pub fn render(loops: &[Arc<LoopCounters>], resident_bytes: Option<u64>, out: &mut String) {
-    head(out, names::BUILD_INFO, Kind::Gauge, "Version of the server, always 1.");
-    line(out, names::BUILD_INFO, &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
-    if let Some(bytes) = resident_bytes {
-        head(out, names::RESIDENT, Kind::Gauge, "Resident memory in bytes.");
-        line(out, names::RESIDENT, "", bytes);
-    }
-    head(out, names::CONNECTIONS, Kind::Gauge, "Connections open now.");
-    for (label, counters) in labelled(loops) {
-        let open = counters.accepted.value().saturating_sub(counters.connections_closed.value());
-        line(out, names::CONNECTIONS, &label, open);
-    }
+/// Writes every metric.
+pub fn render(facts: &Facts<'_>, out: &mut String) {
+    process(facts, out);
+    totals(facts, out);
     for metric in names::LOOP_METRICS {
         head(out, metric.name, metric.kind, metric.help);
-        for (label, counters) in labelled(loops) {
-            line(out, metric.name, &label, (metric.of)(counters).value());
+        for facts in &facts.loops {
+            line(out, metric.name, &[("loop", &facts.label)], (metric.of)(facts.counters).value());
         }
     }
-    head(out, names::CLOSES, Kind::Counter, "Connections ended, by reason.");
+    loops(facts, out);
+    metric(out, &names::CLOSES);
     for reason in CloseReason::ALL {
-        let sum = loops.iter().map(|counters| counters.closes(*reason)).sum();
-        line(out, names::CLOSES, &format!("reason=\"{}\"", reason.label()), sum);
+        let sum = facts.sum(|counters| counters.closes(*reason));
+        line(out, names::CLOSES.name, &[("reason", reason.label())], sum);
     }
-    head(out, names::REFUSALS, Kind::Counter, "Requests refused, by reason.");
+    metric(out, &names::REFUSALS);
     for reason in RefuseReason::ALL {
-        let sum = loops.iter().map(|counters| counters.refusals(*reason)).sum();
-        line(out, names::REFUSALS, &format!("reason=\"{}\"", reason.label()), sum);
+        let sum = facts.sum(|counters| counters.refusals(*reason));
+        line(out, names::REFUSALS.name, &[("reason", reason.label())], sum);
     }
 }
 
-fn labelled(loops: &[Arc<LoopCounters>]) -> impl Iterator<Item = (String, &Arc<LoopCounters>)> {
-    loops.iter().enumerate().map(|(index, counters)| {
-        let name = if index + 1 == loops.len() { "admin".to_owned() } else { index.to_string() };
-        (format!("loop=\"{name}\""), counters)
-    })
+fn process(facts: &Facts<'_>, out: &mut String) {
+    metric(out, &names::BUILD_INFO);
+    let build = [("version", VERSION), ("commit", COMMIT), ("rustc", RUSTC)];
+    line(out, names::BUILD_INFO.name, &build, 1);
+    single(out, &names::STARTED, facts.started.as_secs_f64());
+    if let Some(time) = facts.cpu_time {
+        single(out, &names::CPU, time.as_secs_f64());
+    }
+    if let Some(memory) = facts.memory {
+        single(out, &names::RESIDENT, memory.rss_anon + memory.rss_file + memory.rss_shmem);
+        metric(out, &names::MEMORY);
+        let kinds = [
+            ("anon", memory.rss_anon),
+            ("file", memory.rss_file),
+            ("shmem", memory.rss_shmem),
+            ("hugetlb", memory.hugetlb),
+            ("swap", memory.swap),
+        ];
+        for (kind, bytes) in kinds {
+            line(out, names::MEMORY.name, &[("kind", kind)], bytes);
+        }
+    }
+    if let Some(max) = facts.descriptors_max {
+        single(out, &names::DESCRIPTORS_MAX, max);
+    }
+    metric(out, &names::DESCRIPTORS);
+    for table in &facts.tables {
+        line(out, names::DESCRIPTORS.name, &[("table", &table.label)], table.used);
+    }
+    single(out, &names::LOG_DROPPED, facts.log_lines_dropped);
+    single(out, &names::LOG_SUPPRESSED, facts.log_lines_suppressed);
+}
+
+fn totals(facts: &Facts<'_>, out: &mut String) {
+    single(out, &names::CONNECTIONS_MAX, facts.connections_max);
+    single(out, &names::TOPICS, facts.topics);
+    single(out, &names::DRAINING, u8::from(facts.draining));
+    single(out, &names::MAILBOX_BYTES_MAX, facts.mailbox_bytes_max);
+    single(out, &names::MAILBOX_ENTRIES_MAX, facts.mailbox_entries_max);
+}
+
+fn loops(facts: &Facts<'_>, out: &mut String) {
+    metric(out, &names::CONNECTIONS);
+    for facts in &facts.loops {
+        line(out, names::CONNECTIONS.name, &[("loop", &facts.label)], facts.connections());
+    }
+    metric(out, &names::MAILBOX_BYTES);
+    for facts in &facts.loops {
+        line(out, names::MAILBOX_BYTES.name, &[("loop", &facts.label)], facts.mailbox_bytes);
+    }
+    metric(out, &names::MAILBOX_ENTRIES);
+    for facts in &facts.loops {
+        line(out, names::MAILBOX_ENTRIES.name, &[("loop", &facts.label)], facts.mailbox_entries);
+    }
+    let name = names::TURN_SECONDS.name;
+    metric(out, &names::TURN_SECONDS);
+    for facts in &facts.loops {
+        let reading = facts.counters.turn_times.reading();
+        for ((_, bound), at_most) in TURN_BOUNDS.iter().zip(reading.at_most) {
+            line(out, &format!("{name}_bucket"), &[("loop", &facts.label), ("le", bound)], at_most);
+        }
+        line(out, &format!("{name}_bucket"), &[("loop", &facts.label), ("le", "+Inf")], reading.count);
+        line(out, &format!("{name}_sum"), &[("loop", &facts.label)], reading.sum_seconds);
+        line(out, &format!("{name}_count"), &[("loop", &facts.label)], reading.count);
+    }
+}
+
+fn single(out: &mut String, named: &Metric, value: impl Display) {
+    metric(out, named);
+    line(out, named.name, &[], value);
+}
+
+fn metric(out: &mut String, metric: &Metric) {
+    head(out, metric.name, metric.kind, metric.help);
 }
 
 fn head(out: &mut String, name: &str, kind: Kind, help: &str) {
     let kind = match kind {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
     };
     // Writing to a String cannot fail.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn line(out: &mut String, name: &str, labels: &str, value: u64) {
-    let _ = if labels.is_empty() {
-        writeln!(out, "{name} {value}")
-    } else {
-        writeln!(out, "{name}{{{labels}}} {value}")
-    };
+/// One sample. Label values are ours or were checked where they came from: none needs escaping.
+fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    out.push_str(name);
+    for (index, (label, text)) in labels.iter().enumerate() {
+        let before = if index == 0 { '{' } else { ',' };
+        let _ = write!(out, "{before}{label}=\"{text}\"");
+    }
+    if !labels.is_empty() {
+        out.push('}');
+    }
+    let _ = writeln!(out, " {value}");
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_line_is_a_comment_or_a_sample_of_a_declared_metric() {
-        let loops = [Arc::new(LoopCounters::default()), Arc::new(LoopCounters::default())];
-        loops[0].closed(CloseReason::Drain);
-        loops[0].deliveries.add(7);
-        let mut out = String::new();
-        render(&loops, Some(5), &mut out);
-        let mut declared = Vec::new();
-        for text in out.lines() {
-            if let Some(rest) = text.strip_prefix("# TYPE ") {
-                declared.push(rest.split(' ').next().unwrap_or_default().to_owned());
-            } else if !text.starts_with("# HELP ") {
-                let (name, value) = text.rsplit_once(' ').expect("a value");
-                value.parse::<u64>().expect("a number");
-                let name = name.split('{').next().unwrap_or_default();
-                assert!(declared.iter().any(|known| known == name), "{name} was not declared");
-            }
-        }
-        assert!(out.contains("fantail_deliveries_total{loop=\"0\"} 7\n"));
-        assert!(out.contains("fantail_closes_total{reason=\"drain\"} 1\n"));
-    }
-}
+#[path = "prometheus_tests.rs"]
+pub(super) mod tests;

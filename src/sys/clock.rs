@@ -14,6 +14,12 @@ pub fn monotonic_ms() -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Nanoseconds on the clock of [`monotonic_ms`].
+pub fn monotonic_ns() -> u64 {
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Processor time of the calling thread, user and system together.
 pub fn thread_cpu_time() -> io::Result<Duration> {
     read(libc::CLOCK_THREAD_CPUTIME_ID)

@@ -49,7 +49,8 @@ impl Server {
     /// Starts a prepared command and waits for its ready line.
     pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the binary starts");
-        let log = lines(child.stderr.take().expect("piped"));
+        // A test may have given it somewhere else to write.
+        let log = child.stderr.take().map_or_else(|| mpsc::channel().1, lines);
         let out = lines(child.stdout.take().expect("piped"));
         let ready = out.recv_timeout(PATIENCE);
         let Ok(ready) = ready else {
@@ -122,6 +123,16 @@ impl Server {
             wanted(last)
         });
         last
+    }
+
+    /// What it logged since a test last looked, once it has ended.
+    pub(crate) fn rest_of_log(&self) -> String {
+        self.log.iter().map(|line| line + "\n").collect()
+    }
+
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for a line of the log that contains `part`.

@@ -1,0 +1,94 @@
+//! A publisher that waits for room in a mailbox, over a stream whose bytes are written down beforehand.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use super::*;
+use crate::config::Settings;
+use crate::endpoint::{Port, Services};
+use crate::event_loop::core::Readiness;
+use crate::fanout::{Entry, MailboxLimits, Router, RouterLimits, Wake};
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self, _: usize) {}
+}
+
+/// Gives its reads one by one and takes every write.
+struct Script(VecDeque<Vec<u8>>);
+
+impl Socket for Script {
+    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.0.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        into[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+const HEAD: &[u8] =
+    b"GET /ws/lobby HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The other loop, whose mailbox has room for one message.
+const OTHER: usize = 1;
+
+fn take_from_other(services: &Services) -> usize {
+    let mailbox = services.router.mailbox(OTHER).unwrap();
+    let mut entries = Vec::new();
+    mailbox.drain(&mut entries);
+    let messages = entries.iter().filter_map(|entry| match entry {
+        Entry::Deliver { message, .. } => Some(message.frame_len() as u64),
+        _ => None,
+    });
+    messages.map(|bytes| mailbox.release(1, bytes)).count()
+}
+
+#[test]
+fn a_publisher_that_waits_again_is_listed_once() {
+    let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
+    let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+    let router = Arc::new(Router::new(3, limits, Box::new(NoWake)).unwrap());
+    let services = Arc::new(Services::new(Settings::default(), router, 2, 10).unwrap());
+    let topic = services.router.topic("lobby").unwrap();
+    services.router.join(&topic, OTHER, 0, Key { slot: 0, generation: 1 }).unwrap();
+    take_from_other(&services);
+
+    let mut core = Core::new(0, Port::Client, Arc::clone(&services)).unwrap();
+    let mut frames = Vec::new();
+    for _ in 0..6 {
+        push_frame(&mut frames, Opcode::Text, b"x", Some([1, 2, 3, 4]));
+    }
+    let key = core.on_accepted(Script([HEAD.to_vec(), frames].into()), false);
+    let readable = Readiness { readable: true, read_closed: true, ..Readiness::default() };
+    core.on_event(key, readable);
+
+    let mut taken = 0;
+    for _ in 0..20 {
+        // Our own mailbox gets each message as well.
+        core.drain_mailbox(|_| {});
+        while core.has_work() {
+            core.run_ready();
+            core.fanout_turn();
+        }
+        assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
+        taken += take_from_other(&services);
+        // The ready list gets one through, and the next one behind it waits again.
+        core.ready.push_back(key);
+        core.run_ready();
+        assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
+        taken += take_from_other(&services);
+        core.run_blocked();
+    }
+    assert_eq!(taken, 6);
+    assert!(core.blocked.is_empty());
+}

@@ -1,0 +1,92 @@
+//! Everything that `/metrics` and `/stats` tell, read once. Plain data, made by the endpoint from what the
+//! loops count; the two formats are made from the same reading.
+
+use std::time::Duration;
+
+use super::counters::LoopCounters;
+use crate::sys::process::MemoryUse;
+
+/// One reading of the whole server.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// Client loops, the admin loop last.
+    pub loops: Vec<LoopFacts<'a>>,
+    /// Descriptor tables; empty when nobody told their limit.
+    pub tables: Vec<TableFacts>,
+    /// Open files that one table may hold.
+    pub descriptors_max: Option<u64>,
+    /// Client connections the process may hold.
+    pub connections_max: u64,
+    /// Topics that exist, idle ones included.
+    pub topics: u64,
+    /// Bytes that may wait in one mailbox.
+    pub mailbox_bytes_max: u64,
+    /// Messages that may wait in one mailbox.
+    pub mailbox_entries_max: u64,
+    /// The process's memory, if procfs tells it.
+    pub memory: Option<MemoryUse>,
+    /// What [`MemoryUse::user_bytes`] was before the first connection.
+    pub empty_user_bytes: Option<u64>,
+    /// Processor time used.
+    pub cpu_time: Option<Duration>,
+    /// When the process started, since 1970.
+    pub started: Duration,
+    /// How long ago that was.
+    pub uptime: Duration,
+    /// Whether the server is on its way out.
+    pub draining: bool,
+    /// Log lines that were lost.
+    pub log_lines_dropped: u64,
+    /// Log lines that were counted instead of written.
+    pub log_lines_suppressed: u64,
+}
+
+/// One loop.
+#[derive(Debug)]
+pub struct LoopFacts<'a> {
+    /// The label: its number, or `admin`.
+    pub label: String,
+    /// What it counts.
+    pub counters: &'a LoopCounters,
+    /// Messages that wait for it or that it is delivering.
+    pub mailbox_entries: u64,
+    /// Their bytes.
+    pub mailbox_bytes: u64,
+}
+
+/// One descriptor table.
+#[derive(Debug)]
+pub struct TableFacts {
+    /// The label: the loop's, or `process` when all share one.
+    pub label: String,
+    /// Descriptors in it.
+    pub used: u64,
+}
+
+impl LoopFacts<'_> {
+    /// Connections open on it.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.counters.connections()
+    }
+}
+
+impl Facts<'_> {
+    /// Client connections open, over all client loops.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.client_loops().iter().map(LoopFacts::connections).sum()
+    }
+
+    /// All loops but the admin loop.
+    #[must_use]
+    pub fn client_loops(&self) -> &[LoopFacts<'_>] {
+        self.loops.split_last().map_or(&[], |(_, client)| client)
+    }
+
+    /// The sum of something over all loops.
+    #[must_use]
+    pub fn sum(&self, of: impl Fn(&LoopCounters) -> u64) -> u64 {
+        self.loops.iter().map(|facts| of(facts.counters)).sum()
+    }
+}

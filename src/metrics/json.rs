@@ -1,0 +1,126 @@
+//! Writes JSON objects whose keys are ours. Appends to a string; never reads.
+
+use std::fmt::{Display, Write};
+
+/// One object under construction.
+pub(super) struct Object<'a> {
+    out: &'a mut String,
+    empty: bool,
+}
+
+impl<'a> Object<'a> {
+    /// Opens an object.
+    pub(super) fn new(out: &'a mut String) -> Self {
+        out.push('{');
+        Self { out, empty: true }
+    }
+
+    /// A number, or anything else that is JSON as it prints.
+    pub(super) fn number(&mut self, key: &str, value: impl Display) {
+        self.key(key);
+        // Writing to a String cannot fail.
+        let _ = write!(self.out, "{value}");
+    }
+
+    /// A number with three decimals, or `null`.
+    pub(super) fn decimal(&mut self, key: &str, value: Option<f64>) {
+        match value.filter(|value| value.is_finite()) {
+            Some(value) => self.number(key, format_args!("{value:.3}")),
+            None => self.number(key, "null"),
+        }
+    }
+
+    /// A number, or `null`.
+    pub(super) fn optional(&mut self, key: &str, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.number(key, value),
+            None => self.number(key, "null"),
+        }
+    }
+
+    /// A string.
+    pub(super) fn text(&mut self, key: &str, value: &str) {
+        self.key(key);
+        push_text(self.out, value);
+    }
+
+    /// An object inside.
+    pub(super) fn object(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
+        self.key(key);
+        let mut inner = Object::new(self.out);
+        fill(&mut inner);
+        inner.end();
+    }
+
+    /// An array of objects.
+    pub(super) fn array<T>(
+        &mut self,
+        key: &str,
+        items: impl IntoIterator<Item = T>,
+        mut fill: impl FnMut(&mut Object<'_>, T),
+    ) {
+        self.key(key);
+        self.out.push('[');
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.out.push(',');
+            }
+            let mut inner = Object::new(self.out);
+            fill(&mut inner, item);
+            inner.end();
+        }
+        self.out.push(']');
+    }
+
+    /// Closes the object.
+    pub(super) fn end(self) {
+        self.out.push('}');
+    }
+
+    fn key(&mut self, key: &str) {
+        if !self.empty {
+            self.out.push(',');
+        }
+        self.empty = false;
+        push_text(self.out, key);
+        self.out.push(':');
+    }
+}
+
+fn push_text(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            // RFC 8259, 7: control characters must be escaped.
+            '\0'..='\x1f' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_reads_what_was_written() {
+        let mut out = String::new();
+        let mut object = Object::new(&mut out);
+        object.text("t\"", "a\\\"\n\u{1}é");
+        object.number("n", 7);
+        object.decimal("nan", Some(f64::NAN));
+        object.optional("none", None::<u64>);
+        object.array("a", [1, 2], |item, value| item.number("v", value));
+        object.object("o", |_| {});
+        object.end();
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let expected = serde_json::json!({
+            "t\"": "a\\\"\n\u{1}é", "n": 7, "nan": null, "none": null, "a": [{"v": 1}, {"v": 2}], "o": {}
+        });
+        assert_eq!(value, expected);
+    }
+}

@@ -8,6 +8,7 @@
     benches/pairs.py echo-during-fanout        # chunked fan-outs (A) against whole ones (B)
     benches/pairs.py idle [--deflate]          # bytes a connection, and a minute of doing nothing
     benches/pairs.py deflate                   # a compressed broadcast (A) against a plain one of equal bytes (B)
+    benches/pairs.py slow                      # 1,000 subscribers that do not read (A), without them (B)
     benches/pairs.py memory-return             # what comes back after everybody (or 90 %) left
     benches/pairs.py machine                   # the facts to quote beside any figure
 
@@ -98,7 +99,7 @@ CONNECT_FIELDS = {
     "p99 ms": ("connections.connect_latency.p99_microseconds", 1e-3),
 }
 # Figures whose ratio says nothing.
-COUNTS = {"late sends", "lost", "echo lost", "opened", "stayed", "alive"}
+COUNTS = {"missed wrongly", "closed", "late sends", "lost", "echo lost", "opened", "stayed", "alive"}
 PROBLEMS = "problems"
 # The least message the load generator sends: its header tells which one it is and when it was due.
 SIZE_MIN = 48
@@ -172,6 +173,13 @@ class Server:
         self.process.wait()
         self.process.stdout.close()
 
+    def metric(self, name, label=""):
+        """The sum of a metric's samples whose labels contain `label`."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(int(line.rsplit(" ", 1)[1]) for line in lines
+                   if re.match(re.escape(name) + r"[{ ]", line) and label in line)
+
     # What the kernel says of the process.
 
     def cpu_ns(self):
@@ -215,6 +223,10 @@ class Server:
             time.sleep(0.05)
 
 
+def random_topic():
+    return f"pairs-{random.randrange(1 << 40):x}"
+
+
 def loadtest(args, command, server, **flags):
     """Runs one command of the load generator against `server` and returns its JSON."""
     with start_loadtest(args, command, server, **flags) as run:
@@ -224,8 +236,8 @@ def loadtest(args, command, server, **flags):
 class start_loadtest:
     """A running load generator. Use it as a context; `result` waits for it."""
 
-    def __init__(self, args, command, server, path="/ws/{topic}", **flags):
-        topic = f"pairs-{random.randrange(1 << 40):x}"
+    def __init__(self, args, command, server, path="/ws/{topic}", topic=None, **flags):
+        topic = topic or random_topic()
         url = f"ws://{server.listen}{path.format(topic=topic)}"
         flags = {"pid": server.pid, **flags}
         if flags.get("publish") == "http":
@@ -354,6 +366,9 @@ def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
             elif command == "read":
                 pipe.send(hold_read(sockets, *rest))
                 continue
+            elif command == "drain":
+                pipe.send(hold_drain(sockets, *rest))
+                continue
             pipe.send(len(sockets))
         except OSError as error:
             pipe.send(f"{command}: {error}")
@@ -425,6 +440,30 @@ def hold_read(sockets, quiet_seconds, ending):
                 found.add(number)
 
 
+def hold_drain(sockets, quiet_seconds):
+    """Reads until nothing has come for so long; how many bytes that was."""
+    poll = select.epoll()
+    by_number = {one.fileno(): one for one in sockets}
+    for number in by_number:
+        poll.register(number, select.EPOLLIN)
+    count = 0
+    while True:
+        events = poll.poll(quiet_seconds, 1024)
+        if not events:
+            poll.close()
+            return count
+        for number, _ in events:
+            try:
+                piece = by_number[number].recv(1 << 18)
+            except BlockingIOError:
+                continue
+            except OSError:
+                piece = b""
+            count += len(piece)
+            if not piece:
+                poll.unregister(number)
+
+
 def client_frame(opcode, payload, final=True):
     """A masked frame; a mask of zeros is allowed and leaves the payload as it is."""
     size = len(payload)
@@ -440,8 +479,9 @@ def client_frame(opcode, payload, final=True):
 # Pairs and their table
 
 
-def measure_pairs(args, title, loops, a, b, run, extra_env=({}, {}), by_side=False):
-    """Runs pairs of `run(server)` (`by_side`: `run(server, "A" or "B")`), A and B in turn; prints and keeps their table."""
+def measure_pairs(args, title, loops, a, b, run, extra_env=({}, {})):
+    """Runs pairs of `run(server)`, A and B in turn, and prints and keeps their table.
+    `server.side` tells a run which side it is."""
     names = {"fantail": args.fantail, "floor": args.floor, "accept_floor": args.accept_floor, "loops": loops}
     sides = {"A": (a, {**PUBLISH_ENV, **extra_env[0], **args.a_env})}
     if b:
@@ -451,7 +491,8 @@ def measure_pairs(args, title, loops, a, b, run, extra_env=({}, {}), by_side=Fal
         for side in sorted(sides, reverse=pair % 2 == 1):
             template, env = sides[side]
             with Server(template.format(**names), env) as server:
-                seen[side].append(run(server, side) if by_side else run(server))
+                server.side = side
+                seen[side].append(run(server))
             time.sleep(args.pause)
             print(f"  {title}: pair {pair + 1} of {args.pairs}, {side}: {one_line(seen[side][-1])}", file=sys.stderr)
     print_table(title, seen)
@@ -532,16 +573,16 @@ def cmd_deflate(args):
             raise SystemExit("not every message came compressed")
         equal = max(SIZE_MIN, round(field(trial, "deflated_bytes") / field(trial, "deflated")))
 
-        def run(server, side):
-            own = {"deflate": True, "size": args.size} if side == "A" else {"size": equal}
+        def run(server):
+            own = {"deflate": True, "size": args.size} if server.side == "A" else {"size": equal}
             result = loadtest(args, "fanout", server, connections=args.connections, duration=args.duration, **own, **flags)
-            if side == "A" and field(result, "deflated") < field(result, "deliveries"):
+            if server.side == "A" and field(result, "deflated") < field(result, "deliveries"):
                 raise SystemExit("not every message came compressed")
             return figures(result, FANOUT_FIELDS)
 
         title = (f"deflate: {args.connections:,} subscribers, {args.size} bytes of JSON compressed (A), {equal} bytes plain (B), "
                  f"bursts of {args.burst}, loops {loops}")
-        measure_pairs(args, title, loops, template, args.b or SERVE, run, by_side=True)
+        measure_pairs(args, title, loops, template, args.b or SERVE, run)
 
 
 def cmd_handshake(args):
@@ -573,6 +614,75 @@ def cmd_echo_during_fanout(args):
     for loops in args.loops:
         title = f"echo during fan-outs to {args.connections:,}: chunked (A), whole (B), loops {loops}"
         measure_pairs(args, title, loops, args.a or SERVE, args.b or SERVE, run, ({}, CHUNKING_OFF))
+
+
+# Every policy has to keep the stalled at bay by itself, and pings would be counted among their bytes.
+SLOW_ENV = {"FANTAIL_TIMEOUTS_WRITE_TIMEOUT_SECONDS": "3600", "FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "0"}
+
+
+def cmd_slow(args):
+    readers = args.connections - args.stalled
+    frame = args.size + (2 if args.size < 126 else 4 if args.size < 65_536 else 10)
+
+    def run(server):
+        topic = random_topic()
+        stalled = args.stalled if server.side == "A" else 0
+        with Holders(server, f"/ws/{topic}") as holders:
+            holders.open(stalled)
+            user, tcp = server.settled_bytes(5), tcp_bytes()
+            fill(server, topic, args.size, stalled)
+            queued = send_queue_bytes(server)
+            with start_loadtest(
+                    args, "fanout", server, topic=topic, publish="http", connections=readers, threads=1,
+                    rate=args.rate, burst=1, size=args.size, duration=f"{args.seconds}s") as fanout:
+                most_user, most_tcp = user, tcp
+                while fanout.process.poll() is None:
+                    most_user, most_tcp = max(most_user, server.user_bytes()), max(most_tcp, tcp_bytes())
+                    time.sleep(0.25)
+                result = fanout.result()
+            found = figures(result, FANOUT_FIELDS)
+            held = server.metric("fantail_outbox_held_bytes")
+            drops = server.metric("fantail_drops_total")
+            got = holders.all("drain", 1.0) if stalled else 0
+            found["dropped"] = drops
+            # What the stalled find when they read again, and what was dropped, is all that was published.
+            found["missed wrongly"] = server.metric("fantail_publishes_total") * stalled - got / frame - drops
+            found["closed"] = server.metric("fantail_closes_total", "slow_consumer")
+            found["user MB more"] = (most_user - user) / 1e6
+            found["tcp MB more"] = (most_tcp - tcp) / 1e6
+            found["held MB"] = held / 1e6
+            found["send queues MB"] = queued / 1e6
+            return found
+
+    for loops in args.loops:
+        title = (f"slow: {readers:,} subscribers with {args.stalled:,} stalled ones beside them (A) and without (B), "
+                 f"{args.rate:g}/s of {args.size} bytes, policy {args.policy}, loops {loops}")
+        env = {**SLOW_ENV, "FANTAIL_OUTBOX_POLICY": args.policy}
+        measure_pairs(args, title, loops, args.a or SERVE, args.b or SERVE, run, (env, env))
+
+
+def fill(server, topic, size, stalled):
+    """Publishes until those who do not read take nothing more, so that the run itself sends to the others only."""
+    part, before = 20, -1
+    while stalled and server.metric("fantail_drops_total") - before != part * stalled:
+        before = server.metric("fantail_drops_total")
+        for _ in range(part):
+            server.publish(topic, b"f" * size)
+        time.sleep(0.1)
+
+
+def send_queue_bytes(server):
+    """What the kernel holds on the server's side of its connections, sent and not acknowledged or not sent."""
+    port = f":{int(server.listen.rsplit(':', 1)[1]):04X}"
+    with open("/proc/net/tcp") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(port) and row[3] == "01")
+
+
+def tcp_bytes():
+    """Memory of all TCP sockets, both ends where both are here."""
+    with open("/proc/net/sockstat") as file:
+        return resource.getpagesize() * int(re.search(r"TCP: .* mem (\d+)", file.read()).group(1))
 
 
 def tcp_in_use():
@@ -728,6 +838,8 @@ def parser():
     add("handshake", cmd_handshake, "connecting, against a bare accept-and-answer loop", 7, [1], connections=15_000)
     add("echo-during-fanout", cmd_echo_during_fanout, "echo latency while fan-outs run, chunked and whole", 7, [3],
         connections=50_000, client_threads=3, rate=2.0, size=128, seconds=10, echo_rate=200.0)
+    add("slow", cmd_slow, "latency of those who read while others do not", 5, [1], connections=2_000, stalled=1_000,
+        rate=100.0, size=1024, seconds=20, policy="drop-newest")
     add("idle", cmd_idle, "memory of a connection, and what idling costs", 1, [3], connections=50_000, seconds=60,
         deflate=False)
     add("memory-return", cmd_memory_return, "what is given back when clients with a backlog leave", 1, [2],

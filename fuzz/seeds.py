@@ -25,6 +25,7 @@ HEADS = {
     "bare-lf": b"\x00GET / HTTP/1.1\nHost: a\n\n",
 }
 CONFIGS = {
+    "topics": '[[topic]]\npattern = "prices/*"\npolicy = "latest"\npublish = "nobody"\n[[topic]]\npattern = "a"\nmessages_max = 3\n',
     "server": '[server]\nlisten = "127.0.0.1:8080"\nloops = 2\nconnections_max = 0x100\n',
     "limits": '[limits]\nmessage_bytes_max = "1 MiB"\nfragments_max = 1_000\n[timeouts]\nheartbeat_seconds = 0.5\n',
     "origin": '[origin]\nallowed = ["https://*.example.com", "localhost:*"]\nrequired = true\n[publish]\ntopics = ["lobby", "a/*"]\n',

@@ -2,11 +2,17 @@
 //! files of `src/fanout`, compiled here against loom's locks and atomics. Each check comes with a
 //! planted fault that the same check must catch.
 
+/// What a topic's policy is made of; it has no part in the protocols.
+mod config {
+    pub(crate) use fantail::config::{SlowPolicy, TopicPolicy, TopicRules};
+}
+
 #[path = "../src/fanout"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of what the files offer")]
 mod fanout {
     pub mod entry;
     pub mod mailbox;
+    pub mod policy;
     pub mod router;
     pub mod topic;
 
@@ -53,6 +59,7 @@ mod fanout {
         use super::router::{Router, RouterLimits, Wake};
         use super::sync::{Arc, AtomicUsize, Ordering};
         use super::topic::{FIRST_OFFSET, JoinRefused, Joined, PublishRefused, Topic};
+        use crate::config::TopicRules;
         use loom::thread;
 
         const ROOMY: MailboxLimits = MailboxLimits { bytes_max: 1 << 20, entries_max: 1 << 10 };
@@ -179,7 +186,7 @@ mod fanout {
 
         /// A publisher runs against a join; one more message comes after the join has returned.
         fn join_model(join: fn(&Topic, &Mailbox<Entry>) -> Joined) {
-            let topic = Arc::new(Topic::new(1, 2, "t"));
+            let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
             let mailboxes = mailboxes(1, ROOMY);
             let publisher = {
                 let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
@@ -210,7 +217,7 @@ mod fanout {
 
         /// Two loops join at the same time; what is published afterwards reaches both.
         fn two_joiners_model(join: fn(&Topic, usize, &[Mailbox<Entry>])) {
-            let topic = Arc::new(Topic::new(1, 2, "t"));
+            let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
             let mailboxes = mailboxes(2, ROOMY);
             let other = {
                 let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
@@ -243,7 +250,7 @@ mod fanout {
         #[test]
         fn interest_that_is_cleared_and_set_again_loses_nothing() {
             explore(|| {
-                let topic = Arc::new(Topic::new(1, 2, "t"));
+                let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
                 let mailboxes = mailboxes(1, ROOMY);
                 join(&topic, 0, &mailboxes);
                 assert_eq!(split_at_join(&mailboxes[0]), (vec![], vec![]));
@@ -267,7 +274,7 @@ mod fanout {
         #[test]
         fn a_refused_publish_changes_nothing() {
             explore(|| {
-                let topic = Arc::new(Topic::new(1, 2, "t"));
+                let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
                 let tight = MailboxLimits { bytes_max: 8, entries_max: 1 };
                 let mailboxes = Arc::new(vec![Mailbox::new(ROOMY), Mailbox::new(tight)]);
                 (0..2).for_each(|index| join(&topic, index, &mailboxes));

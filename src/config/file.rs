@@ -1,14 +1,30 @@
-//! The TOML file as raw assignments. Reads a text it is given; knows no key but by its shape.
+//! The TOML file as raw assignments and `[[topic]]` tables. Reads a text it is given; knows no key but by its
+//! shape.
+
+use std::borrow::Cow;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Place, nearest};
 use super::load::Assignment;
+use super::topic::TopicTable;
 use super::value::RawValue;
 
-/// Every `[section] key = value` of `text`, with its line; what is no TOML or sits outside a section is an error.
-pub(super) fn assignments(path: &str, text: &str, errors: &mut Vec<ConfigError>) -> Vec<Assignment> {
+/// The one name that is written with double brackets.
+const TOPIC: &str = "topic";
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(super) struct FileContent {
+    /// Every `[section] key = value`, with its line.
+    pub(super) assignments: Vec<Assignment>,
+    /// Every `[[topic]]`, in the order of the file.
+    pub(super) topics: Vec<TopicTable>,
+}
+
+/// Reads `text`; what is no TOML or sits outside a section is an error.
+pub(super) fn content(path: &str, text: &str, errors: &mut Vec<ConfigError>) -> FileContent {
     let place = |offset: usize| Place::File { path: path.to_owned(), line: Some(line_of(text, offset)) };
     let (table, mistakes) = DeTable::parse_recoverable(text);
     // A broken line leaves half-read keys behind, which would only be reported a second time.
@@ -21,39 +37,65 @@ pub(super) fn assignments(path: &str, text: &str, errors: &mut Vec<ConfigError>)
                 problem: format!("is not TOML: {}", mistake.message()),
             }
         }));
-        return Vec::new();
+        return FileContent::default();
     }
-    let mut found = Vec::new();
+    let mut found = FileContent::default();
     for (name, value) in table.get_ref() {
         let section = name.get_ref().to_string();
+        let at = place(name.span().start);
         match value.get_ref() {
-            DeValue::Table(keys) => {
-                // An empty section is still a name that may be misspelt.
-                if keys.is_empty() {
-                    found.push(Assignment {
-                        section,
-                        key: None,
-                        value: None,
-                        place: place(name.span().start),
-                    });
-                    continue;
-                }
-                found.extend(keys.iter().map(|(key, value)| Assignment {
-                    section: section.clone(),
-                    key: Some(key.get_ref().to_string()),
-                    value: Some(raw(value)),
-                    place: place(key.span().start),
+            DeValue::Array(tables) if section == TOPIC && tables.iter().all(is_table) => {
+                found.topics.extend(tables.iter().map(|table| TopicTable {
+                    place: place(table.span().start),
+                    keys: keys(&section, table, &place),
                 }));
             }
-            _ => found.push(Assignment {
+            _ if section == TOPIC => errors.push(ConfigError {
+                place: at,
+                key: Some(section),
+                problem: "rules are tables of a list: write [[topic]] on a line of its own for each"
+                    .to_owned(),
+            }),
+            DeValue::Array(tables) if !tables.is_empty() && tables.iter().all(is_table) => {
+                errors.push(ConfigError { place: at, problem: no_list(&section), key: Some(section) });
+            }
+            // An empty section is still a name that may be misspelt.
+            DeValue::Table(table) if table.is_empty() => {
+                found.assignments.push(Assignment { section, key: None, value: None, place: at });
+            }
+            DeValue::Table(_) => found.assignments.extend(keys(&section, value, &place)),
+            _ => found.assignments.push(Assignment {
                 section: String::new(),
                 key: Some(section),
                 value: Some(raw(value)),
-                place: place(name.span().start),
+                place: at,
             }),
         }
     }
     found
+}
+
+/// The keys of a table with their values and places.
+fn keys(section: &str, table: &Spanned<DeValue<'_>>, place: &impl Fn(usize) -> Place) -> Vec<Assignment> {
+    let DeValue::Table(keys) = table.get_ref() else { return Vec::new() };
+    let assignment = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| Assignment {
+        section: section.to_owned(),
+        key: Some(Cow::to_string(key.get_ref())),
+        value: Some(raw(value)),
+        place: place(key.span().start),
+    };
+    keys.iter().map(assignment).collect()
+}
+
+fn is_table(value: &Spanned<DeValue<'_>>) -> bool {
+    matches!(value.get_ref(), DeValue::Table(_))
+}
+
+fn no_list(name: &str) -> String {
+    match nearest(name, [TOPIC]) {
+        Some(meant) => format!("unknown list [[{name}]]; did you mean [[{meant}]]?"),
+        None => format!("[[{name}]] is no list of tables; only [[{TOPIC}]] is"),
+    }
 }
 
 fn raw(value: &Spanned<DeValue<'_>>) -> RawValue {
@@ -88,7 +130,7 @@ mod tests {
     fn keys_come_with_their_lines() {
         let mut errors = Vec::new();
         let text = "# comment\n[server]\nlisten = \"127.0.0.1:1\"\n\n[limits]\nfragments_max = 0x10\n";
-        let found = assignments("f.toml", text, &mut errors);
+        let found = content("f.toml", text, &mut errors).assignments;
         assert_eq!(errors, []);
         let lines: Vec<_> =
             found.iter().map(|a| (a.section.as_str(), a.key.as_deref(), a.place.to_string())).collect();
@@ -101,7 +143,7 @@ mod tests {
     #[test]
     fn what_is_no_toml_names_its_line() {
         let mut errors = Vec::new();
-        assert!(assignments("f.toml", "[server]\nlisten = \n", &mut errors).is_empty());
+        assert!(content("f.toml", "[server]\nlisten = \n", &mut errors).assignments.is_empty());
         assert!(errors.iter().all(|e| e.to_string().starts_with("f.toml:2: is not TOML: ")), "{errors:?}");
         assert!(!errors.is_empty());
     }
@@ -109,7 +151,7 @@ mod tests {
     #[test]
     fn numbers_beyond_64_bits_are_kept_as_text() {
         let mut errors = Vec::new();
-        let found = assignments("f", "[a]\nb = 99999999999999999999\n", &mut errors);
+        let found = content("f", "[a]\nb = 99999999999999999999\n", &mut errors).assignments;
         assert_eq!(found.len() + errors.len(), 1, "{found:?} {errors:?}");
     }
 }

@@ -7,10 +7,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigErrors, Place, nearest};
+use super::file::FileContent;
 use super::section::Section;
 use super::settings::Settings;
 use super::value::RawValue;
-use super::{environment, file};
+use super::{environment, file, topic};
 
 /// A key as one source sets it.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,10 +69,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     let mut settings = Settings::default();
     let names: Vec<_> = settings.sections().iter().map(|section| (section.name(), section.keys())).collect();
 
-    let mut assignments = match &sources.file {
+    let content = match &sources.file {
         Some(path) => read_file(path, &mut errors),
-        None => Vec::new(),
+        None => FileContent::default(),
     };
+    settings.topics = topic::read(&content.topics, &mut errors, &mut warnings);
+    let mut assignments = content.assignments;
     assignments.extend(environment::assignments(&sources.environment, &names, &mut errors, &mut warnings));
     assignments.extend(sources.flags.iter().map(|flag| Assignment {
         section: flag.section.to_owned(),
@@ -107,14 +110,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     if errors.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(ConfigErrors(errors)) }
 }
 
-fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> Vec<Assignment> {
+fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> FileContent {
     let shown = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => file::assignments(&shown, &text, errors),
+        Ok(text) => file::content(&shown, &text, errors),
         Err(error) => {
             let place = Place::File { path: shown, line: None };
             errors.push(ConfigError { place, key: None, problem: format!("cannot be read: {error}") });
-            Vec::new()
+            FileContent::default()
         }
     }
 }
@@ -183,6 +186,7 @@ fn home_of(settings: &Settings, key: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Publishers, SlowPolicy, TopicRule};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -296,6 +300,88 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(from_file(text).unwrap_err(), expected);
         }
+    }
+
+    #[test]
+    fn topic_rules_come_in_the_order_of_the_file() {
+        let settings = from_file(
+            "[[topic]]\npattern = \"prices/*\"\npublish = \"nobody\"\npolicy = \"latest\"\nmessages_max = 3\n\
+             bytes_max = \"8 KiB\"\nmessage_bytes_max = \"2 MiB\"\ndisconnect_after_drops = 100\n\n\
+             [outbox]\npolicy = \"drop-oldest\"\nbytes_total = \"64 MiB\"\n\n[[topic]]\npattern = \"a\"\n",
+        )
+        .unwrap();
+        assert_eq!(settings.outbox.policy, SlowPolicy::DropOldest);
+        let [first, second] = settings.topics.as_slice() else { panic!("{:?}", settings.topics) };
+        assert_eq!((first.pattern.as_str(), first.policy), ("prices/*", Some(SlowPolicy::Latest)));
+        assert_eq!((first.publish, first.messages_max), (Some(Publishers::Nobody), Some(3)));
+        assert_eq!((first.bytes_max, first.message_bytes_max), (Some(8 << 10), Some(2 << 20)));
+        assert_eq!(first.disconnect_after_drops, Some(100));
+        assert_eq!(second, &TopicRule { pattern: "a".to_owned(), ..TopicRule::default() });
+    }
+
+    #[test]
+    fn a_mistake_in_a_topic_rule_names_its_own_line() {
+        let cases = [
+            (
+                "[[topic]]\npattern = \"a\"\n[[topic]]\npattern = \"b\"\npolcy = \"latest\"\n",
+                "f.toml:5: topic.polcy: unknown key; did you mean policy?",
+            ),
+            (
+                "[[topic]]\npattern = \"b\"\npolicy = \"newest\"\n",
+                "f.toml:3: topic.policy: expects drop-newest, drop-oldest, latest or disconnect, got \"newest\"",
+            ),
+            (
+                "\n[[topic]]\npolicy = \"latest\"\n",
+                "f.toml:2: topic.pattern: expects a topic name of 1 to 200 bytes, got \"\"",
+            ),
+            (
+                "[[topic]]\npattern = \"a*b\"\n",
+                "f.toml:2: topic.pattern: expects at most one * and only at the end, got \"a*b\"",
+            ),
+            (
+                "[[topic]]\npattern = \"a\"\nmessages_max = 0\n",
+                "f.toml:3: topic.messages_max: expects 1 to 65535, got 0",
+            ),
+            (
+                "[[topic]]\npattern = \"a\"\npublish = true\n",
+                "f.toml:3: topic.publish: expects nobody or anyone, got true",
+            ),
+            (
+                "[topic]\npattern = \"a\"\n",
+                "f.toml:1: topic: rules are tables of a list: write [[topic]] on a line of its own for each",
+            ),
+            (
+                "[[topics]]\npattern = \"a\"\n",
+                "f.toml:1: topics: unknown list [[topics]]; did you mean [[topic]]?",
+            ),
+            (
+                "[[server]]\nloops = 1\n",
+                "f.toml:1: server: [[server]] is no list of tables; only [[topic]] is",
+            ),
+            (
+                "[[topic]]\npattern = \"a\"\nmessage_bytes_max = \"128 MiB\"\n[mailbox]\nbytes_max = \"64 MiB\"\n",
+                "f.toml:5: mailbox.bytes_max: expects at least message_bytes_max of topic \"a\" = 134217728, so that one message fits, got 67108864",
+            ),
+            (
+                "[outbox]\nbytes_total = \"1 MiB\"\n",
+                "f.toml:2: outbox.bytes_total: expects at least 19173968, so that seven eighths hold the largest message, got 1048576",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(from_file(text).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_rule_that_can_never_hold_is_warned_about() {
+        let file = TempFile::new("[[topic]]\npattern = \"a*\"\n[[topic]]\npattern = \"ab\"\n");
+        let sources = Sources { file: Some(file.0.clone()), ..Sources::default() };
+        let warnings = load(&sources).unwrap().warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].ends_with(":3: topic.pattern: a rule before \"ab\" fits all its topics"),
+            "{warnings:?}"
+        );
     }
 
     #[test]

@@ -1,21 +1,84 @@
-//! `[outbox]`: what may wait for a peer that reads slowly.
+//! `[outbox]`: what may wait for a peer that reads slowly, and what happens to a slow consumer.
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Count};
+use super::value::{Bytes, Count, Kind, RawValue};
+
+/// What happens to a message for a peer whose outbox has no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SlowPolicy {
+    /// The new message is dropped.
+    DropNewest,
+    /// Waiting messages of the same topic are dropped, oldest first, until the new one fits.
+    DropOldest,
+    /// A new message takes the place of the one that waits: at most one of a topic does.
+    Latest,
+    /// The connection is closed with 1013.
+    Disconnect,
+}
+
+impl SlowPolicy {
+    /// Every policy, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect];
+
+    /// The word of the configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::DropNewest => "drop-newest",
+            Self::DropOldest => "drop-oldest",
+            Self::Latest => "latest",
+            Self::Disconnect => "disconnect",
+        }
+    }
+}
 
 section! {
     /// What may wait for a peer that does not read as fast as its topics speak.
     Outbox ["outbox"] {
-        /// Most messages waiting for one connection.
+        /// What happens to a message that finds no room: drop-newest, drop-oldest, latest or disconnect.
+        "policy" => policy: SlowPolicy as Policy = SlowPolicy::DropNewest,
+        /// Most messages of one topic waiting for one connection.
         "messages_max" => messages_max: usize as Count = 64,
-        /// Most bytes waiting for one connection; a single larger message may still wait alone.
+        /// Most bytes of one topic waiting for one connection; a single larger message may still wait alone.
         "bytes_max" => bytes_max: usize as Bytes = 256 << 10,
+        /// Close a connection with 1013 that misses so many messages of a topic in a row; 0 never does.
+        "disconnect_after_drops" => disconnect_after_drops: usize as Count = 0,
+        /// Most bytes waiting over all connections; a message that many wait for counts once, and 16 bytes for each.
+        "bytes_total" => bytes_total: usize as Bytes = 256 << 20,
     }
 }
 
+/// Most messages of one topic that a bound may allow to wait.
+pub(super) const MESSAGES_MAX: usize = 65_535;
+
+/// Most bytes of one topic that a bound may allow to wait.
+pub(super) const BYTES_MAX: usize = 1 << 30;
+
+/// Most drops in a row that can be counted.
+pub(super) const DROPS_MAX: usize = 1_000_000_000;
+
 impl Outbox {
     fn check_values(&self, check: &mut Checker<'_>) {
-        check.within("messages_max", self.messages_max, 1..=65_535);
-        check.within("bytes_max", self.bytes_max, 1..=1 << 30);
+        check.within("messages_max", self.messages_max, 1..=MESSAGES_MAX);
+        check.within("bytes_max", self.bytes_max, 1..=BYTES_MAX);
+        check.within("disconnect_after_drops", self.disconnect_after_drops, 0..=DROPS_MAX);
+    }
+}
+
+/// The word of a [`SlowPolicy`].
+pub(super) struct Policy;
+
+impl Kind for Policy {
+    type Out = SlowPolicy;
+    const EXPECTS: &'static str = "drop-newest, drop-oldest, latest or disconnect";
+
+    fn parse(raw: &RawValue) -> Option<SlowPolicy> {
+        let word = raw.word()?;
+        SlowPolicy::ALL.into_iter().find(|policy| policy.word() == word)
+    }
+
+    fn show(value: &SlowPolicy) -> String {
+        format!("\"{}\"", value.word())
     }
 }

@@ -2,7 +2,9 @@
 
 use super::environment::variable;
 use super::section::{Section, Unfit};
-use super::{Admin, Deflate, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts};
+use super::{
+    Admin, Deflate, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts, TopicRule,
+};
 
 /// The configuration in force.
 ///
@@ -31,11 +33,14 @@ pub struct Settings {
     pub publish: Publish,
     /// What is logged.
     pub log: Log,
+    /// Rules for topics by pattern, in the order of the file.
+    pub topics: Vec<TopicRule>,
 }
 
 /// Every section with its keys, environment names, present values and docs, as text for `--help`.
 pub fn reference(settings: &Settings) -> String {
     let mut text = String::new();
+    let rule = TopicRule::default();
     for section in settings.sections() {
         text.push_str(&format!("[{}]  {}\n", section.name(), section.doc()));
         for key in section.reference() {
@@ -48,19 +53,47 @@ pub fn reference(settings: &Settings) -> String {
             text.push_str(&format!("      {}\n", key.doc));
         }
     }
+    text.push_str(&format!("[[{}]]  {}\n", rule.name(), rule.doc()));
+    for key in rule.reference() {
+        text.push_str(&format!("  {} = {}  (only in the file)\n      {}\n", key.key, key.value, key.doc));
+    }
     text
 }
 
 impl Settings {
     pub(super) fn sections(&self) -> [&dyn Section; 11] {
-        let Self { server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log } =
-            self;
+        let Self {
+            server,
+            limits,
+            timeouts,
+            outbox,
+            mailbox,
+            deflate,
+            drain,
+            origin,
+            admin,
+            publish,
+            log,
+            topics: _,
+        } = self;
         [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log]
     }
 
     pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
-        let Self { server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log } =
-            self;
+        let Self {
+            server,
+            limits,
+            timeouts,
+            outbox,
+            mailbox,
+            deflate,
+            drain,
+            origin,
+            admin,
+            publish,
+            log,
+            topics: _,
+        } = self;
         [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log]
     }
 
@@ -70,18 +103,49 @@ impl Settings {
         for section in self.sections() {
             section.check(&mut unfit);
         }
-        let message = self.limits.message_bytes_max;
-        if self.mailbox.bytes_max < message {
+        let (largest, source) = self.largest_topic_message();
+        if self.mailbox.bytes_max < largest {
             unfit.push(Unfit {
                 section: "mailbox",
                 key: "bytes_max",
                 problem: format!(
-                    "expects at least limits.message_bytes_max = {message}, so that one message fits, got {}",
+                    "expects at least {source} = {largest}, so that one message fits, got {}",
                     self.mailbox.bytes_max
                 ),
             });
         }
+        if self.limits.inbox_bytes_total < largest {
+            unfit.push(Unfit {
+                section: "limits",
+                key: "inbox_bytes_total",
+                problem: format!(
+                    "expects at least {source} = {largest}, so that one message fits, got {}",
+                    self.limits.inbox_bytes_total
+                ),
+            });
+        }
+        // An eighth is kept for answers and control frames, so the largest message has to fit the rest.
+        let total_min = (largest.max(self.limits.echo_bytes_max) / 7 + 1).saturating_mul(8);
+        if self.outbox.bytes_total < total_min {
+            unfit.push(Unfit {
+                section: "outbox",
+                key: "bytes_total",
+                problem: format!(
+                    "expects at least {total_min}, so that seven eighths hold the largest message, got {}",
+                    self.outbox.bytes_total
+                ),
+            });
+        }
         unfit
+    }
+
+    /// The size of the largest message that any topic takes, and the key that says so.
+    fn largest_topic_message(&self) -> (usize, String) {
+        let base = (self.limits.message_bytes_max, "limits.message_bytes_max".to_owned());
+        let rules = self.topics.iter().filter_map(|rule| {
+            Some((rule.message_bytes_max?, format!("message_bytes_max of topic {:?}", rule.pattern)))
+        });
+        rules.fold(base, |largest, rule| if rule.0 > largest.0 { rule } else { largest })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Raw values and the kinds of value a key can expect. Pure; knows no section and no key.
 
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -229,6 +230,41 @@ impl Kind for Names {
 
     fn show(value: &Vec<String>) -> String {
         format!("[{}]", value.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// A kind whose key may be left out, so that another key's value holds.
+pub(super) struct Optional<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Optional<K> {
+    type Out = Option<K::Out>;
+    const EXPECTS: &'static str = K::EXPECTS;
+
+    fn parse(raw: &RawValue) -> Option<Option<K::Out>> {
+        K::parse(raw).map(Some)
+    }
+
+    fn show(value: &Option<K::Out>) -> String {
+        value.as_ref().map_or_else(|| "unset".to_owned(), K::show)
+    }
+}
+
+/// A pattern of topic names; whether it compiles is for the section's check.
+pub(super) struct Pattern;
+
+impl Kind for Pattern {
+    type Out = String;
+    const EXPECTS: &'static str = "a topic name, exact or with a trailing \"*\", such as \"prices/*\"";
+
+    fn parse(raw: &RawValue) -> Option<String> {
+        match raw {
+            RawValue::String(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn show(value: &String) -> String {
+        format!("{value:?}")
     }
 }
 

@@ -1,47 +1,66 @@
 //! What the kernel refused: the write queue of a connection that does not keep up.
 //!
-//! Boxed, there only while something is queued. The event loop appends what a `send` left over and flushes
-//! in write turns. [`Outbox::admit`] is the only place that decides about a slow consumer. Never touches a
-//! frame whose first byte has left.
+//! Boxed, there only while something is queued or while drops are counted because the kernel is full and
+//! nothing may be queued. The event loop appends what a `send` left over and flushes in write turns.
+//! [`Outbox::admit`] is the only place that decides about a slow consumer, by the policy of the message's
+//! topic. Bounds hold for each topic of the connection by itself, so that a busy topic does not take a quiet
+//! one's room. Never drops, replaces or cuts a frame whose first byte has left.
 
 use std::collections::VecDeque;
 
 use super::Tick;
-use crate::fanout::{Encoding, Message};
-
-/// Bounds of one outbox and what happens at them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutboxLimits {
-    /// Messages of topics that may wait.
-    pub messages_max: u32,
-    /// Bytes of topic messages that may wait.
-    pub bytes_max: usize,
-}
+use crate::config::{SlowPolicy, TopicPolicy};
+use crate::fanout::budget::REFERENCE_BYTES;
+use crate::fanout::{Encoding, Fill, Message, OutboxBudget};
 
 /// The verdict on one more message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// Queued.
-    Admitted,
-    /// Not queued; the consumer misses it (`drop-newest`).
+    /// Queued, in place of so many older ones.
+    Admitted {
+        /// Messages of the same topic that the consumer misses for it.
+        displaced: u64,
+    },
+    /// Not queued; the consumer misses it.
     Dropped,
+    /// The connection is to be closed with 1013. Messages whose first byte has not left are thrown away
+    /// already, so that the close frame is the next thing behind the frame under way.
+    Close {
+        /// Messages that the consumer misses, this one included.
+        dropped: u64,
+    },
 }
 
 #[derive(Debug)]
 enum Queued {
     /// A frame shared with every other subscriber.
     Message(Message),
-    /// Bytes of this connection alone: echoes, answers, control frames.
+    /// Bytes of this connection alone: echoes, answers, control frames. They may begin in the middle of a
+    /// frame, so they are never taken back.
     Own(Box<[u8]>),
 }
 
-impl Queued {
-    fn bytes(&self, encoding: Encoding) -> &[u8] {
-        match self {
-            Self::Message(message) => message.frame_as(encoding),
-            Self::Own(bytes) => bytes,
-        }
-    }
+const _: () = assert!(size_of::<Queued>() as u64 <= REFERENCE_BYTES, "a reference counts what it takes");
+
+/// What one topic has waiting here.
+#[derive(Clone, Copy, Debug)]
+struct Tally {
+    topic_id: u64,
+    messages: u32,
+    bytes: usize,
+    /// Messages dropped since the last one that was queued without a loss.
+    drops_in_row: u32,
+}
+
+/// What is to happen to a message, before anything has.
+enum Plan {
+    Push,
+    /// Drop waiting ones of the topic, oldest first and at least one, until it fits.
+    DropOldest,
+    /// Take the place of the one that waits.
+    Replace,
+    Drop,
+    Close,
 }
 
 /// The write queue. Units are bytes on the wire.
@@ -53,10 +72,23 @@ pub struct Outbox {
     /// Bytes of the first entry that the kernel has taken.
     sent_of_first: usize,
     bytes: usize,
-    message_bytes: usize,
-    messages: u32,
+    /// At most one entry a subscription: what waits, and topics that drop without anything waiting.
+    tallies: Vec<Tally>,
     /// When the kernel last took something.
     pub progress: Tick,
+}
+
+impl Queued {
+    fn bytes(&self, encoding: Encoding) -> &[u8] {
+        match self {
+            Self::Message(message) => message.frame_as(encoding),
+            Self::Own(bytes) => bytes,
+        }
+    }
+
+    fn is_of(&self, topic_id: u64) -> bool {
+        matches!(self, Self::Message(message) if message.topic_id() == topic_id)
+    }
 }
 
 impl Outbox {
@@ -68,8 +100,7 @@ impl Outbox {
             queue: VecDeque::new(),
             sent_of_first: 0,
             bytes: 0,
-            message_bytes: 0,
-            messages: 0,
+            tallies: Vec::new(),
             progress: now,
         }
     }
@@ -86,42 +117,60 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// Queues one more message of a topic if the limits allow it (`drop-newest`).
+    /// Decides about one more message of a topic and does what follows from it.
     ///
-    /// A message is admitted to an outbox that holds no other, whatever its size: the bound is on waiting
-    /// behind something, and a topic's message size has its own limit.
-    pub fn admit(&mut self, message: &Message, limits: &OutboxLimits) -> Admitted {
-        let len = message.frame_as(self.encoding).len();
-        let full = self.messages >= limits.messages_max || self.message_bytes + len > limits.bytes_max;
-        if full && self.messages > 0 {
-            return Admitted::Dropped;
-        }
-        self.push_message(message.clone(), 0);
-        Admitted::Admitted
+    /// A message is admitted where no other of its topic waits, whatever its size: the bound is on waiting
+    /// behind something, and a topic's message size has its own limit. Under `drop-oldest` and `latest` the
+    /// newest message finds room behind a frame that has begun to leave, too. When all outboxes together are
+    /// full, nothing is added, but one message may still take another's place.
+    pub fn admit(&mut self, message: &Message, policy: &TopicPolicy, budget: &OutboxBudget) -> Admitted {
+        let fill = budget.charge(message);
+        let at = self.tally_of(message.topic_id());
+        let displaced = match self.plan(message, policy, fill, at) {
+            Plan::Push => 0,
+            Plan::DropOldest => self.drop_oldest(message, policy, budget, at),
+            Plan::Replace => {
+                let displaced = self.replace(message, budget, at);
+                return self.lost(at, displaced, policy, budget, Admitted::Admitted { displaced });
+            }
+            Plan::Drop => {
+                budget.release(message);
+                return self.lost(at, 1, policy, budget, Admitted::Dropped);
+            }
+            Plan::Close => {
+                budget.release(message);
+                return Admitted::Close { dropped: 1 + self.discard_waiting(budget) };
+            }
+        };
+        self.push_charged(message.clone(), 0, at);
+        self.lost(at, displaced, policy, budget, Admitted::Admitted { displaced })
     }
 
     /// Queues the rest of a message whose first `sent` bytes the kernel took. Never refused: the peer has
     /// the beginning of the frame.
-    pub fn push_rest(&mut self, message: Message, sent: usize) {
+    pub fn push_rest(&mut self, message: Message, sent: usize, budget: &OutboxBudget) {
         debug_assert!(self.queue.is_empty(), "the rest of a frame goes first");
-        self.push_message(message, sent);
+        let _ = budget.charge(&message);
+        let at = self.tally_of(message.topic_id());
+        self.push_charged(message, sent, at);
         self.sent_of_first = sent;
     }
 
-    /// Queues bytes of this connection alone.
-    pub fn push_own(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.bytes += bytes.len();
-            self.queue.push_back(Queued::Own(bytes.into()));
-        }
+    /// Queues bytes of this connection alone, whatever else waits: control frames are few and short.
+    pub fn push_own(&mut self, bytes: &[u8], budget: &OutboxBudget) {
+        budget.charge_own(bytes.len());
+        self.push_own_charged(bytes);
     }
 
-    fn push_message(&mut self, message: Message, sent: usize) {
-        let len = message.frame_as(self.encoding).len();
-        self.bytes += len - sent;
-        self.message_bytes += len;
-        self.messages += 1;
-        self.queue.push_back(Queued::Message(message));
+    /// Queues bytes that the peer has asked for. `false`: all outboxes together are full, the reserve
+    /// included, and nothing was queued.
+    #[must_use]
+    pub fn try_push_own(&mut self, bytes: &[u8], budget: &OutboxBudget) -> bool {
+        let fits = budget.try_charge_own(bytes.len());
+        if fits {
+            self.push_own_charged(bytes);
+        }
+        fits
     }
 
     /// The next bytes to send in one contiguous piece: the first entry's rest as it lies, or several
@@ -147,22 +196,203 @@ impl Outbox {
         joined
     }
 
-    /// Notes that the kernel took `count` bytes of what [`Outbox::next_bytes`] gave.
-    pub fn advance(&mut self, count: usize, now: Tick) {
+    /// Notes that the kernel took `count` bytes of what [`Outbox::next_bytes`] gave. Returns how many
+    /// messages it now has to the last byte.
+    pub fn advance(&mut self, count: usize, now: Tick, budget: &OutboxBudget) -> u64 {
         self.progress = now;
         self.bytes = self.bytes.saturating_sub(count);
         let mut taken = self.sent_of_first + count;
+        let mut messages = 0;
         while let Some(first) = self.queue.front() {
             let len = first.bytes(self.encoding).len();
             if taken < len {
                 break;
             }
             taken -= len;
-            if let Some(Queued::Message(_)) = self.queue.pop_front() {
-                self.messages -= 1;
-                self.message_bytes -= len;
+            if let Some(gone) = self.queue.pop_front() {
+                messages += u64::from(matches!(gone, Queued::Message(_)));
+                self.forget(&gone, budget);
             }
         }
         self.sent_of_first = if self.queue.is_empty() { 0 } else { taken };
+        messages
+    }
+
+    /// Gives back what everything in it counts; the connection is gone.
+    pub fn give_up(mut self, budget: &OutboxBudget) {
+        while let Some(gone) = self.queue.pop_front() {
+            self.forget(&gone, budget);
+        }
+    }
+
+    fn plan(&self, message: &Message, policy: &TopicPolicy, fill: Fill, at: usize) -> Plan {
+        let waits = self.waits(message.topic_id(), at);
+        let room = fill == Fill::Room;
+        // Taking another's place adds nothing but what the new message is larger, for which half of the
+        // reserve is there.
+        let place = waits && fill <= Fill::Full;
+        match policy.slow {
+            SlowPolicy::Latest if place => Plan::Replace,
+            SlowPolicy::Latest | SlowPolicy::DropOldest if room && !waits => Plan::Push,
+            SlowPolicy::Latest => Plan::Drop,
+            _ if room && self.fits(message, policy, at) => Plan::Push,
+            SlowPolicy::DropOldest if place => Plan::DropOldest,
+            SlowPolicy::DropNewest | SlowPolicy::DropOldest => Plan::Drop,
+            SlowPolicy::Disconnect => Plan::Close,
+        }
+    }
+
+    /// Whether the topic's bounds have room for one more message.
+    fn fits(&self, message: &Message, policy: &TopicPolicy, at: usize) -> bool {
+        let Some(tally) = self.tallies.get(at) else { return true };
+        let bytes = tally.bytes + message.frame_as(self.encoding).len();
+        tally.messages == 0 || (tally.messages < policy.messages_max && bytes <= policy.bytes_max)
+    }
+
+    /// Whether a message of the topic waits whose first byte has not left.
+    fn waits(&self, topic_id: u64, at: usize) -> bool {
+        let begun = self.begun() > 0 && self.queue.front().is_some_and(|first| first.is_of(topic_id));
+        self.tallies.get(at).is_some_and(|tally| tally.messages > u32::from(begun))
+    }
+
+    /// Entries at the front whose first byte has left.
+    fn begun(&self) -> usize {
+        usize::from(self.sent_of_first > 0)
+    }
+
+    fn drop_oldest(
+        &mut self,
+        message: &Message,
+        policy: &TopicPolicy,
+        budget: &OutboxBudget,
+        at: usize,
+    ) -> u64 {
+        let topic_id = message.topic_id();
+        let mut from = self.begun();
+        let mut displaced = 0;
+        while displaced == 0 || !self.fits(message, policy, at) {
+            let Some(oldest) = self.queue.iter().skip(from).position(|entry| entry.is_of(topic_id)) else {
+                break;
+            };
+            from += oldest;
+            self.remove(from, budget);
+            displaced += 1;
+        }
+        displaced
+    }
+
+    /// Puts `message` where the first waiting one of its topic is. There are more than one only if the policy
+    /// was another when they came; they go, too.
+    fn replace(&mut self, message: &Message, budget: &OutboxBudget, at: usize) -> u64 {
+        let topic_id = message.topic_id();
+        let mut place = None;
+        let mut displaced = 0;
+        let mut index = self.begun();
+        while let Some(entry) = self.queue.get(index) {
+            if !entry.is_of(topic_id) {
+                index += 1;
+                continue;
+            }
+            self.remove(index, budget);
+            displaced += 1;
+            place = place.or(Some(index));
+        }
+        let len = message.frame_as(self.encoding).len();
+        self.queue.insert(place.unwrap_or(self.queue.len()), Queued::Message(message.clone()));
+        self.count(len, at);
+        self.bytes += len;
+        displaced
+    }
+
+    /// Throws away every message whose first byte has not left; returns how many.
+    fn discard_waiting(&mut self, budget: &OutboxBudget) -> u64 {
+        let mut discarded = 0;
+        let mut index = self.begun();
+        while let Some(entry) = self.queue.get(index) {
+            if matches!(entry, Queued::Message(_)) {
+                self.remove(index, budget);
+                discarded += 1;
+            } else {
+                index += 1;
+            }
+        }
+        discarded
+    }
+
+    /// Counts what the topic has lost in a row, and closes when that is too much.
+    fn lost(
+        &mut self,
+        at: usize,
+        count: u64,
+        policy: &TopicPolicy,
+        budget: &OutboxBudget,
+        verdict: Admitted,
+    ) -> Admitted {
+        let Some(tally) = self.tallies.get_mut(at) else { return verdict };
+        let more = u32::try_from(count).unwrap_or(u32::MAX);
+        tally.drops_in_row = if count == 0 { 0 } else { tally.drops_in_row.saturating_add(more) };
+        if policy.disconnect_after_drops == 0 || tally.drops_in_row < policy.disconnect_after_drops {
+            return verdict;
+        }
+        // What was displaced is lost, and so is the message itself, queued or not.
+        let lost = if verdict == Admitted::Dropped { 1 } else { count };
+        Admitted::Close { dropped: lost + self.discard_waiting(budget) }
+    }
+
+    fn push_own_charged(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.bytes += bytes.len();
+            self.queue.push_back(Queued::Own(bytes.into()));
+        }
+    }
+
+    fn push_charged(&mut self, message: Message, sent: usize, at: usize) {
+        let len = message.frame_as(self.encoding).len();
+        self.bytes += len - sent;
+        self.count(len, at);
+        self.queue.push_back(Queued::Message(message));
+    }
+
+    fn count(&mut self, len: usize, at: usize) {
+        if let Some(tally) = self.tallies.get_mut(at) {
+            tally.messages += 1;
+            tally.bytes += len;
+        }
+    }
+
+    /// Takes back an entry that has not begun to leave.
+    fn remove(&mut self, index: usize, budget: &OutboxBudget) {
+        debug_assert!(index >= self.begun(), "a frame under way is never taken back");
+        if let Some(gone) = self.queue.remove(index) {
+            self.bytes -= gone.bytes(self.encoding).len();
+            self.forget(&gone, budget);
+        }
+    }
+
+    fn forget(&mut self, gone: &Queued, budget: &OutboxBudget) {
+        match gone {
+            Queued::Message(message) => {
+                let topic_id = message.topic_id();
+                if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.topic_id == topic_id) {
+                    tally.messages -= 1;
+                    tally.bytes -= gone.bytes(self.encoding).len();
+                }
+                budget.release(message);
+            }
+            Queued::Own(bytes) => budget.release_own(bytes.len()),
+        }
+    }
+
+    /// The place of the topic's tally, made if there is none. The others stay as long as they say something.
+    fn tally_of(&mut self, topic_id: u64) -> usize {
+        if let Some(at) = self.tallies.iter().position(|tally| tally.topic_id == topic_id) {
+            return at;
+        }
+        self.tallies.retain(|tally| tally.messages > 0 || tally.drops_in_row > 0);
+        self.tallies.push(Tally { topic_id, messages: 0, bytes: 0, drops_in_row: 0 });
+        self.tallies.len() - 1
     }
 }
+
+#[cfg(test)]
+mod tests;

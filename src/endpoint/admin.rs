@@ -70,14 +70,6 @@ fn publish(
         Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
     };
     let binary = query_pairs(head.query()).flatten().any(|(name, value)| name == "binary" && value == "1");
-    if body.len() > services.settings.limits.message_bytes_max {
-        return refusal(
-            head,
-            RefuseReason::TooLarge,
-            "the message is larger than limits.message_bytes_max",
-            out,
-        );
-    }
     // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
     if !binary && std::str::from_utf8(body).is_err() {
         return refusal(head, RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1", out);
@@ -85,6 +77,9 @@ fn publish(
     let Ok(topic) = services.router.topic(&name) else {
         return refusal(head, RefuseReason::Busy, "too many topics", out);
     };
+    if body.len() > topic.policy().message_bytes_max {
+        return refusal(head, RefuseReason::TooLarge, "the message is larger than message_bytes_max", out);
+    }
     match services.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
         Ok(published) => {
             services.counters[services.counters.len() - 1].publishes.add(1);

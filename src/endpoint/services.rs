@@ -10,9 +10,8 @@ use super::facts::{StartFacts, Started};
 use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::origin::OriginPolicy;
-use crate::auth::publish::PublishPolicy;
-use crate::config::Settings;
-use crate::fanout::Router;
+use crate::config::{Settings, TopicRules};
+use crate::fanout::{OutboxBudget, Router};
 use crate::metrics::LoopCounters;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
@@ -50,8 +49,8 @@ pub struct Services {
     pub router: Arc<Router>,
     /// Who may connect from a page.
     pub origin: OriginPolicy,
-    /// What clients may publish to.
-    pub publish: PublishPolicy,
+    /// What waits for slow consumers over all loops.
+    pub outbox_budget: OutboxBudget,
     /// Who may use the admin port.
     pub guard: AdminGuard,
     /// Client loops first, the admin loop last.
@@ -72,7 +71,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Puts them together for `loops` client loops and one admin loop.
+    /// Puts them together for `loops` client loops and one admin loop, and gives the router its rules.
     ///
     /// # Errors
     /// A pattern of the settings does not compile; checked settings have none such.
@@ -82,9 +81,10 @@ impl Services {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, PatternError> {
+        router.set_rules(TopicRules::compile(&settings)?);
         Ok(Self {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
-            publish: PublishPolicy::compile(&settings.publish.topics)?,
+            outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
             guard: AdminGuard::compile(&settings.admin.hosts)?,
             settings,
             router,

@@ -115,8 +115,9 @@ impl<S: Socket> Core<S> {
             tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
         self.inbox_bytes -= held_bytes(slot.connection.inbox.as_deref());
-        if let Some(outbox) = &slot.connection.outbox {
+        if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
+            outbox.give_up(&self.services.outbox_budget);
         }
         self.counters.connections_closed.add(1);
         self.services.connection_closed(self.port);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::drain::DrainState;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
-use crate::connection::outbox::OutboxLimits;
 use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
@@ -65,7 +64,6 @@ pub struct Core<S> {
     /// Set while draining.
     pub(super) draining: Option<DrainState>,
     pub(super) timeouts: TimeoutTicks,
-    pub(super) outbox_limits: OutboxLimits,
     pub(super) now: Tick,
     pub(super) index: usize,
     pub(super) port: Port,
@@ -83,7 +81,6 @@ impl<S: Socket> Core<S> {
     /// The router serves no loop of this index.
     pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
         let counters = Arc::clone(services.counters_of(index));
-        let limits = &services.settings.outbox;
         let deflate = &services.settings.deflate;
         Ok(Self {
             slots: SlotTable::default(),
@@ -99,10 +96,6 @@ impl<S: Socket> Core<S> {
             due: Vec::new(),
             draining: None,
             timeouts: timeout_ticks(&services),
-            outbox_limits: OutboxLimits {
-                messages_max: u32::try_from(limits.messages_max).unwrap_or(u32::MAX),
-                bytes_max: limits.bytes_max,
-            },
             now: 0,
             index,
             port,

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::slots::SlotTable;
+use crate::config::{SlowPolicy, TopicPolicy};
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
 use crate::fanout::subscriptions::TURN_DELIVERIES;
 use crate::fanout::{Key, Message, Moved, Turn};
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, DropReason};
 use crate::transport::Socket;
 
 /// Time after which a turn ends although deliveries are left.
@@ -58,7 +59,8 @@ impl<S: Socket> Core<S> {
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
         let encoding = slot.connection.encoding();
-        let batch = turn.batch_as(encoding);
+        turn.prepare(encoding);
+        let (policy, batch) = (turn.policy(), turn.batch());
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let generation = slot.generation;
             let own = |message: &Message| {
@@ -70,15 +72,26 @@ impl<S: Socket> Core<S> {
             };
             if batch.messages().iter().any(own) {
                 for message in batch.messages().iter().filter(|message| !own(message)) {
-                    self.deliver_frames(index, message.frame_as(encoding), std::slice::from_ref(message));
+                    // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
+                    let Some(slot) = self.slots.at(index) else { return };
+                    if slot.connection.is_open() {
+                        self.deliver_frames(
+                            index,
+                            policy,
+                            message.frame_as(encoding),
+                            std::slice::from_ref(message),
+                        );
+                    } else {
+                        self.counters.dropped(DropReason::Disconnect, 1);
+                    }
                 }
                 return;
             }
         }
-        self.deliver_frames(index, batch.frames_as(encoding), batch.messages());
+        self.deliver_frames(index, policy, batch.frames_as(encoding), batch.messages());
     }
 
-    fn deliver_frames(&mut self, index: u32, frames: &[u8], messages: &[Message]) {
+    fn deliver_frames(&mut self, index: u32, policy: &TopicPolicy, frames: &[u8], messages: &[Message]) {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
@@ -95,32 +108,55 @@ impl<S: Socket> Core<S> {
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, messages, sent);
+        self.queue_messages(index, policy, messages, sent);
     }
 
     /// Queues what the kernel refused; the first `sent` bytes of the messages are with it already.
-    fn queue_messages(&mut self, index: u32, messages: &[Message], mut sent: usize) {
+    fn queue_messages(&mut self, index: u32, policy: &TopicPolicy, messages: &[Message], mut sent: usize) {
         let now = self.now;
+        let budget = &self.services.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
+        let key = Key { slot: index, generation: slot.generation };
         let encoding = slot.connection.encoding();
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
-        let mut dropped = 0;
-        for message in messages {
+        let (mut delivered, mut dropped, mut closed) = (0, 0, None);
+        for (at, message) in messages.iter().enumerate() {
             let len = message.frame_as(encoding).len();
             if sent >= len {
                 sent -= len;
+                delivered += 1;
             } else if sent > 0 {
-                outbox.push_rest(message.clone(), sent);
+                outbox.push_rest(message.clone(), sent, budget);
                 sent = 0;
-            } else if outbox.admit(message, &self.outbox_limits) == Admitted::Dropped {
-                dropped += 1;
+            } else {
+                match outbox.admit(message, policy, budget) {
+                    Admitted::Admitted { displaced } => dropped += displaced,
+                    Admitted::Dropped => dropped += 1,
+                    Admitted::Close { dropped } => {
+                        // The rest of the batch was published to it, too.
+                        closed = Some(dropped + (messages.len() - at - 1) as u64);
+                        break;
+                    }
+                }
             }
         }
-        self.counters.outbox_bytes.add((outbox.bytes() - before) as u64);
-        self.counters.drops_newest.add(dropped);
-        self.counters.deliveries.add(messages.len() as u64 - dropped);
-        self.rearm(index);
+        self.counters.outbox_bytes.moved(before, outbox.bytes());
+        self.counters.deliveries.add(delivered);
+        self.counters.dropped(drop_reason(policy.slow), dropped);
+        let Some(dropped) = closed else { return self.rearm(index) };
+        self.counters.dropped(DropReason::Disconnect, dropped);
+        let reason = CloseReason::SlowConsumer;
+        self.fail(key, reason, 1013, reason.text());
+    }
+}
+
+fn drop_reason(policy: SlowPolicy) -> DropReason {
+    match policy {
+        SlowPolicy::DropNewest => DropReason::DropNewest,
+        SlowPolicy::DropOldest => DropReason::DropOldest,
+        SlowPolicy::Latest => DropReason::Latest,
+        SlowPolicy::Disconnect => DropReason::Disconnect,
     }
 }
 

@@ -59,6 +59,10 @@ impl<S: Socket> Core<S> {
                 out.shrink_to(ANSWER_BYTES);
             }
             self.out = out;
+            if !self.takes_frames(key) {
+                // It did not read its answers when there was no room left for them.
+                return;
+            }
             let consumed = match result {
                 Ok(consumed) => consumed,
                 Err(error) => return self.on_violation(key, &error),
@@ -104,7 +108,8 @@ impl<S: Socket> Core<S> {
         let encoding = slot.connection.encoding();
         let mut inbox = slot.connection.inbox.take();
         let held = held_bytes(inbox.as_deref());
-        let limits = self.inbox_limits(dialect);
+        let topic = slot.connection.topic;
+        let limits = self.inbox_limits(dialect, topic);
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
         let negotiated = (encoding == Encoding::Deflated).then_some(&mut inflater);
@@ -168,10 +173,19 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    fn inbox_limits(&self, dialect: Dialect) -> InboxLimits {
+    fn takes_frames(&mut self, key: Key) -> bool {
+        let phase = self.slots.get(key).map(|slot| slot.connection.phase);
+        matches!(phase, Some(Phase::Open | Phase::Closing))
+    }
+
+    /// What a message of this dialect may be; `topic` is the one it would be published to.
+    fn inbox_limits(&self, dialect: Dialect, topic: u32) -> InboxLimits {
         let limits = &self.services.settings.limits;
-        let message_bytes_max =
-            if dialect == Dialect::Echo { limits.echo_bytes_max } else { limits.message_bytes_max };
+        let message_bytes_max = match self.topics.topic(topic) {
+            _ if dialect == Dialect::Echo => limits.echo_bytes_max,
+            Some(topic) => topic.policy().message_bytes_max,
+            None => limits.message_bytes_max,
+        };
         InboxLimits {
             message_bytes_max,
             fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
@@ -182,7 +196,7 @@ impl<S: Socket> Core<S> {
     fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8]) -> Option<Stretch> {
         let slot = self.slots.get(key)?;
         let topic = self.topics.topic(slot.connection.topic)?.clone();
-        if !self.services.publish.allows(topic.name()) {
+        if !topic.policy().client_publish {
             self.counters.ignored_publishes.add(1);
             let ignored = remember(&mut slot.connection.session, |open| {
                 open.ignored_publishes += 1;

@@ -3,6 +3,7 @@
 use super::core::{Core, JOINED_BYTES};
 use crate::connection::outbox::Outbox;
 use crate::connection::{Flags, Phase};
+use crate::endpoint::Port;
 use crate::fanout::Key;
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
@@ -39,13 +40,30 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         let encoding = slot.connection.encoding();
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
-        outbox.push_own(rest);
+        self.counters.would_blocks.add(1);
+        let budget = &self.services.outbox_budget;
+        // The operator's answers are few; they have to come just when clients have used up everything.
+        if asked == Asked::No || self.port == Port::Admin {
+            outbox.push_own(rest, budget);
+        } else if !outbox.try_push_own(rest, budget) {
+            return self.end_unanswered(key, sent > 0);
+        }
         if asked == Asked::Yes {
             slot.connection.flags.set(Flags::PAUSED);
         }
         self.counters.outbox_bytes.add(rest.len() as u64);
-        self.counters.would_blocks.add(1);
         self.rearm(key.slot);
+    }
+
+    /// What all connections together may have waiting is used up, and this one does not read what it asks for.
+    fn end_unanswered(&mut self, key: Key, begun: bool) {
+        let reason = CloseReason::OutboxFull;
+        if begun {
+            // The peer has the beginning of a frame whose end will never come: nothing can follow it.
+            self.abort(key, reason);
+        } else {
+            self.fail(key, reason, 1013, reason.text());
+        }
     }
 
     /// Flushes an outbox as far as the kernel takes it; then whatever waited for that happens.
@@ -66,10 +84,16 @@ impl<S: Socket> Core<S> {
         for _ in 0..WRITES_PER_TURN {
             let Some(slot) = self.slots.get(key) else { return Flushed::Blocked };
             let Some(outbox) = slot.connection.outbox.as_deref_mut() else { return Flushed::Empty };
+            if outbox.is_empty() {
+                // Only drops were counted in it while the kernel was full.
+                slot.connection.outbox = None;
+                return Flushed::Empty;
+            }
             let bytes = outbox.next_bytes(joined, JOINED_BYTES);
             match slot.stream.try_write(bytes) {
                 Ok(count) => {
-                    outbox.advance(count, now);
+                    let delivered = outbox.advance(count, now, &self.services.outbox_budget);
+                    self.counters.deliveries.add(delivered);
                     self.counters.outbox_bytes.sub(count as u64);
                     self.counters.bytes_sent.add(count as u64);
                     if outbox.is_empty() {

@@ -4,6 +4,7 @@
 
 use triomphe::{Arc, ThinArc};
 
+use super::sync::AtomicU32;
 use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, RSV1, encode_header};
 
 /// How a subscriber's connection wants its frames. Closed: what needs a subscriber's own input is no encoding.
@@ -32,6 +33,8 @@ struct MessageHeader {
     topic_id: u64,
     offset: u64,
     origin: Option<Origin>,
+    /// Outboxes that hold the message; see `budget`.
+    waiting: AtomicU32,
     payload_at: u8,
     binary: bool,
     /// Where the plain frame ends and the deflated one, if there is one, begins.
@@ -69,8 +72,15 @@ impl Draft {
         second[0] |= RSV1;
         let deflated = deflated.unwrap_or_default();
         let plain_len = head_len + payload.len();
-        let header =
-            MessageHeader { topic_id: 0, offset: 0, origin, payload_at: head_len as u8, binary, plain_len };
+        let header = MessageHeader {
+            topic_id: 0,
+            offset: 0,
+            origin,
+            waiting: AtomicU32::new(0),
+            payload_at: head_len as u8,
+            binary,
+            plain_len,
+        };
         let zeroes = std::iter::repeat_n(0u8, plain_len + second_len + deflated.len());
         let mut shared = ThinArc::from_header_and_iter(header, zeroes);
         shared.with_arc_mut(|only| {
@@ -156,9 +166,22 @@ impl Message {
         self.0.header.header.origin
     }
 
+    /// How many outboxes hold it, counted for `budget`.
+    pub(super) fn waiting(&self) -> &AtomicU32 {
+        &self.0.header.header.waiting
+    }
+
     /// True for a binary message, false for text.
     pub fn is_binary(&self) -> bool {
         self.0.header.header.binary
+    }
+}
+
+#[cfg(test)]
+impl Message {
+    /// A message with a place that nobody gave it.
+    pub(crate) fn sample(topic_id: u64, offset: u64, payload: &[u8]) -> Self {
+        Draft::encode(None, true, payload).stamp(topic_id, offset)
     }
 }
 

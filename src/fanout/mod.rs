@@ -7,14 +7,17 @@
 //! Lock order: directory → topic → mailbox. What uses locks or atomics reaches them through
 //! [`sync`] alone, so that the model checker can put its own in their place.
 
+pub mod budget;
 pub mod entry;
 pub mod mailbox;
 pub mod message;
+pub mod policy;
 pub mod router;
 pub mod subscriptions;
 pub mod sync;
 pub mod topic;
 
+pub use budget::{Fill, OutboxBudget};
 pub use entry::{Control, Entry, Key};
 pub use mailbox::{ControlFull, Mailbox, MailboxLimits};
 pub use message::{Draft, Encoding, Message, Origin};
@@ -25,6 +28,10 @@ pub use topic::{Joined, LOOPS_MAX, Published, Topic};
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.
 #[cfg(test)]
+mod budget_tests;
+#[cfg(test)]
 mod mailbox_tests;
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 mod router_tests;

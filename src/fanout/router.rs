@@ -1,6 +1,7 @@
 //! Finds topics by name and carries messages to the loops that have a subscriber. Shared by every
 //! thread; owns the directory of topics, the mailboxes and the way to wake a loop. Never touches a
-//! connection, never writes to a socket, never wakes the loop that publishes.
+//! connection, never writes to a socket, never wakes the loop that publishes. It gives each topic the
+//! policy that the rules have for its name.
 //!
 //! Lock order: directory → topic → mailbox. A loop is woken when no lock is held.
 //!
@@ -17,6 +18,7 @@ use super::mailbox::{ControlFull, Mailbox, MailboxLimits};
 use super::message::Draft;
 use super::sync::{Arc, Mutex, lock};
 use super::topic::{JoinRefused, Joined, LOOPS_MAX, PublishRefused, Published, Topic};
+use crate::config::TopicRules;
 
 /// Topics that may exist at once.
 pub const TOPICS_MAX: usize = 1_000_000;
@@ -107,6 +109,7 @@ struct Directory {
     topics: HashSet<ByName>,
     /// Topics that were idle when they were queued, oldest first; some may be in use again.
     idle: VecDeque<Arc<Topic>>,
+    rules: TopicRules,
     next_id: u64,
     epochs: RandomState,
 }
@@ -123,6 +126,7 @@ impl Router {
         let directory = Directory {
             topics: HashSet::new(),
             idle: VecDeque::new(),
+            rules: TopicRules::default(),
             next_id: 1,
             epochs: RandomState::new(),
         };
@@ -159,10 +163,18 @@ impl Router {
         directory.next_id += 1;
         // Ids never repeat and the hash is keyed at random, so neither do epochs, restarts included.
         let epoch = directory.epochs.hash_one(id);
-        let topic = Arc::new(Topic::new(id, epoch, name));
+        let topic = Arc::new(Topic::new(id, epoch, name, &directory.rules.policy_of(name)));
         directory.topics.insert(ByName(topic.clone()));
         directory.queue_idle(&topic, self.idle_topics_max);
         Ok(topic)
+    }
+
+    /// Replaces the rules, for topics that exist too. Takes the directory for as long as every topic's name
+    /// has to be looked at, which publishers and joiners do not notice unless they look one up.
+    pub fn set_rules(&self, rules: TopicRules) {
+        let mut directory = lock(&self.directory);
+        directory.topics.iter().for_each(|ByName(topic)| topic.set_policy(&rules.policy_of(topic.name())));
+        directory.rules = rules;
     }
 
     /// Finds the topic if it exists.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::router::*;
 use super::{Control, Draft, Entry, Key, LOOPS_MAX, MailboxLimits};
+use crate::config::{Publishers, Settings, SlowPolicy, TopicRule, TopicRules};
 
 #[derive(Clone, Default)]
 struct Wakes(Arc<Mutex<Vec<usize>>>);
@@ -130,4 +131,25 @@ fn the_number_of_loops_is_bounded() {
     let topic = router.topic("t").unwrap();
     assert_eq!(router.join(&topic, 2, 0, KEY), Err(JoinError::Topic(RouterError::LoopCount)));
     assert_eq!(topic.local_of(64), None);
+}
+
+#[test]
+fn new_rules_hold_for_topics_old_and_new() {
+    let (router, _) = router(1, RouterLimits::default());
+    let old = router.topic("prices/eur").unwrap();
+    assert_eq!(old.policy(), TopicRules::default().policy_of("prices/eur"));
+    let latest = TopicRule {
+        pattern: "prices/*".to_owned(),
+        policy: Some(SlowPolicy::Latest),
+        publish: Some(Publishers::Anyone),
+        ..TopicRule::default()
+    };
+    let settings = Settings { topics: vec![latest], ..Settings::default() };
+    router.set_rules(TopicRules::compile(&settings).unwrap());
+    for topic in [old, router.topic("prices/usd").unwrap()] {
+        assert_eq!((topic.policy().slow, topic.policy().client_publish), (SlowPolicy::Latest, true));
+    }
+    assert_eq!(router.topic("news").unwrap().policy().slow, SlowPolicy::DropNewest);
+    router.set_rules(TopicRules::default());
+    assert_eq!(router.find("prices/usd").unwrap().policy().slow, SlowPolicy::DropNewest);
 }

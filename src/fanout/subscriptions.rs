@@ -21,6 +21,7 @@ use super::message::{Encoding, Message};
 use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
 use super::sync::Arc;
 use super::topic::{Joined, Topic};
+use crate::config::TopicPolicy;
 
 /// Bytes of frames joined into one write.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -76,6 +77,7 @@ pub struct Batch {
 pub struct Turn {
     local: u32,
     left: u32,
+    policy: TopicPolicy,
     batch: Batch,
 }
 
@@ -146,7 +148,7 @@ impl Batch {
     }
 
     /// All frames of the batch as a connection of this encoding gets them, in one contiguous run; to be
-    /// called after [`Self::prepare`].
+    /// called after [`Turn::prepare`].
     pub fn frames_as(&self, encoding: Encoding) -> &[u8] {
         match (encoding, self.messages.as_slice()) {
             (Encoding::Deflated, [only]) => only.frame_as(encoding),
@@ -155,8 +157,7 @@ impl Batch {
         }
     }
 
-    /// Joins the frames of an encoding unless that was done in this pass.
-    pub fn prepare(&mut self, encoding: Encoding) {
+    fn prepare(&mut self, encoding: Encoding) {
         let wanted = encoding == Encoding::Deflated && self.deflated && self.messages.len() > 1;
         if wanted && self.joined_deflated.is_empty() {
             self.messages
@@ -207,15 +208,19 @@ impl Turn {
         self.local
     }
 
+    /// What holds for the topic in this turn.
+    pub fn policy(&self) -> &TopicPolicy {
+        &self.policy
+    }
+
     /// What every subscriber of this turn gets.
     pub fn batch(&self) -> &Batch {
         &self.batch
     }
 
-    /// The same, with the frames of this encoding joined.
-    pub fn batch_as(&mut self, encoding: Encoding) -> &Batch {
+    /// Joins the frames of an encoding unless that was done in this pass.
+    pub fn prepare(&mut self, encoding: Encoding) {
         self.batch.prepare(encoding);
-        &self.batch
     }
 }
 
@@ -353,8 +358,10 @@ impl LocalTopics {
         while let Some(local) = self.active.pop_front() {
             match self.prepare(local, &mut steps, &mut listed) {
                 Next::Pass => {
-                    let work = self.topics.get_mut(local as usize)?.work.as_deref_mut()?;
-                    return Some(Turn { local, left: deliveries, batch: mem::take(&mut work.batch) });
+                    let entry = self.topics.get_mut(local as usize)?;
+                    let policy = entry.topic.policy();
+                    let batch = mem::take(&mut entry.work.as_deref_mut()?.batch);
+                    return Some(Turn { local, left: deliveries, policy, batch });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {

@@ -313,7 +313,8 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
         let mut turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
         assert!(turn.batch().joined_deflated.is_empty(), "made before anybody asked");
         let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
-        assert_eq!(turn.batch_as(Encoding::Plain).frames_as(Encoding::Plain), plain);
+        turn.prepare(Encoding::Plain);
+        assert_eq!(turn.batch().frames_as(Encoding::Plain), plain);
         assert!(turn.batch().joined_deflated.is_empty());
         let wanted: Vec<u8> = deflated
             .iter()
@@ -322,11 +323,8 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
             })
             .collect();
         for _ in 0..2 {
-            assert_eq!(
-                turn.batch_as(Encoding::Deflated).frames_as(Encoding::Deflated),
-                wanted,
-                "pass {pass}"
-            );
+            turn.prepare(Encoding::Deflated);
+            assert_eq!(turn.batch().frames_as(Encoding::Deflated), wanted, "pass {pass}");
         }
         assert_eq!(subject.next_subscriber(&mut turn), Some(0));
         subject.end_turn(turn, |_, _| {});

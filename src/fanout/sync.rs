@@ -2,7 +2,7 @@
 //! exists so that `tests/loom.rs` can compile the very same protocol files against loom's versions
 //! and explore every interleaving. Never adds behaviour of its own.
 
-pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Locks, ignoring poison: a panicking loop aborts the process, so no half-made state is ever seen.

@@ -7,7 +7,9 @@
 use super::entry::{Entry, Key};
 use super::mailbox::Mailbox;
 use super::message::Draft;
+use super::policy::PolicyCell;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::config::TopicPolicy;
 
 /// Most event loops one router serves: a topic keeps its interested loops in one word.
 pub const LOOPS_MAX: usize = 64;
@@ -21,6 +23,7 @@ pub struct Topic {
     id: u64,
     epoch: u64,
     name: Box<str>,
+    policy: PolicyCell,
     /// Subscribers that negotiated compression, for publishers to decide by; never part of an order.
     deflate_subscribers: AtomicU64,
     state: Mutex<TopicState>,
@@ -81,7 +84,7 @@ pub(super) enum JoinRefused {
 
 impl Topic {
     /// A topic nobody listens to. The caller never reuses an id.
-    pub fn new(id: u64, epoch: u64, name: &str) -> Self {
+    pub fn new(id: u64, epoch: u64, name: &str, policy: &TopicPolicy) -> Self {
         let state = TopicState {
             next_offset: FIRST_OFFSET,
             interest: 0,
@@ -90,8 +93,8 @@ impl Topic {
             retired: false,
             queued_idle: false,
         };
-        let deflate_subscribers = AtomicU64::new(0);
-        Self { id, epoch, name: name.into(), deflate_subscribers, state: Mutex::new(state) }
+        let (policy, deflate_subscribers) = (PolicyCell::new(policy), AtomicU64::new(0));
+        Self { id, epoch, name: name.into(), policy, deflate_subscribers, state: Mutex::new(state) }
     }
 
     /// Unique for the life of the process.
@@ -107,6 +110,16 @@ impl Topic {
     /// The name it is found by.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the rules say of it; read without a lock.
+    pub fn policy(&self) -> TopicPolicy {
+        self.policy.load()
+    }
+
+    /// Rules were replaced.
+    pub(super) fn set_policy(&self, policy: &TopicPolicy) {
+        self.policy.store(policy);
     }
 
     /// Subscribers on all loops.

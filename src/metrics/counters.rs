@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::TurnTimes;
-use super::reasons::{CloseReason, RefuseReason};
+use super::reasons::{CloseReason, DropReason, RefuseReason};
 
 /// One number that only its loop writes.
 #[derive(Debug, Default)]
@@ -20,6 +20,14 @@ impl Counter {
     /// Takes `count` away, for gauges.
     pub fn sub(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(count), Ordering::Relaxed);
+    }
+
+    /// What the gauge is about went from `before` to `after`.
+    pub fn moved(&self, before: usize, after: usize) {
+        match after.checked_sub(before) {
+            Some(more) => self.add(more as u64),
+            None => self.sub((before - after) as u64),
+        }
     }
 
     /// Replaces the number, for gauges that are known as a whole.
@@ -45,6 +53,7 @@ macro_rules! counters {
             pub turn_times: TurnTimes,
             closes: [Counter; CloseReason::COUNT],
             refusals: [Counter; RefuseReason::COUNT],
+            drops: [Counter; DropReason::COUNT],
         }
     };
 }
@@ -70,10 +79,8 @@ counters! {
     publishes_busy,
     /// Publishes to topics that clients may not publish to.
     ignored_publishes,
-    /// Messages given to the kernel or queued for a subscriber.
+    /// Messages that the kernel took for a subscriber, to the last byte.
     deliveries,
-    /// Messages that a slow consumer misses under `drop-newest`.
-    drops_newest,
     /// Messages that were compressed.
     deflated_messages,
     /// Bytes of these before.
@@ -129,6 +136,17 @@ impl LoopCounters {
     /// A request was refused for `reason`.
     pub fn refused(&self, reason: RefuseReason) {
         self.refusals[reason as usize].add(1);
+    }
+
+    /// A slow consumer missed `count` messages.
+    pub fn dropped(&self, reason: DropReason, count: u64) {
+        self.drops[reason as usize].add(count);
+    }
+
+    /// Messages that slow consumers missed for `reason`.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].value()
     }
 
     /// Connections that ended for `reason`.

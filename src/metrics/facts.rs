@@ -19,6 +19,12 @@ pub struct Facts<'a> {
     pub connections_max: u64,
     /// Topics that exist, idle ones included.
     pub topics: u64,
+    /// Bytes that wait in outboxes, a shared message once.
+    pub outbox_held_bytes: u64,
+    /// How many there may be.
+    pub outbox_held_bytes_max: u64,
+    /// How often that was found used up.
+    pub outbox_full: u64,
     /// Bytes that may wait in one mailbox.
     pub mailbox_bytes_max: u64,
     /// Messages that may wait in one mailbox.

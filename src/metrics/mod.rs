@@ -13,4 +13,4 @@ pub mod stats;
 
 pub use counters::{Counter, LoopCounters};
 pub use process::{COMMIT, RUSTC, VERSION, cpu_time, memory, now_ms};
-pub use reasons::{CloseReason, RefuseReason};
+pub use reasons::{CloseReason, DropReason, RefuseReason};

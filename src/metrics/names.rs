@@ -56,8 +56,7 @@ metrics! {
     "fantail_publishes_total", Counter, publishes, "Messages published.";
     "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
     "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
-    "fantail_deliveries_total", Counter, deliveries, "Messages sent to or queued for a subscriber.";
-    "fantail_drops_newest_total", Counter, drops_newest, "Messages that a slow consumer missed.";
+    "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
     "fantail_deflate_messages_total", Counter, deflated_messages, "Messages compressed, each once for all who get it.";
     "fantail_deflate_in_bytes_total", Counter, deflate_in_bytes, "Bytes of compressed messages before.";
     "fantail_deflate_out_bytes_total", Counter, deflate_out_bytes, "Bytes of compressed messages after.";
@@ -96,6 +95,10 @@ others! {
     TOPICS = "fantail_topics", Gauge, "Topics, idle ones included.";
     DRAINING = "fantail_draining", Gauge, "1 while the server is on its way out.";
     CLOSES = "fantail_closes_total", Counter, "Connections ended, by reason.";
+    DROPS = "fantail_drops_total", Counter, "Messages that slow consumers missed, by policy.";
+    OUTBOX_HELD = "fantail_outbox_held_bytes", Gauge, "Bytes that wait over all connections, a shared message once and 16 bytes for each reference.";
+    OUTBOX_HELD_MAX = "fantail_outbox_held_bytes_max", Gauge, "Bytes that may wait over all connections.";
+    OUTBOX_FULL = "fantail_outbox_full_total", Counter, "Messages and answers that found no room in what may wait over all connections.";
     REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
     MAILBOX_BYTES = "fantail_mailbox_bytes", Gauge, "Bytes of messages that wait for a loop or that it is delivering.";
     MAILBOX_BYTES_MAX = "fantail_mailbox_bytes_max", Gauge, "Bytes that may wait for one loop.";

@@ -6,7 +6,7 @@ use super::facts::Facts;
 use super::histogram::TURN_BOUNDS;
 use super::names::{self, Kind, Metric};
 use super::process::{COMMIT, RUSTC, VERSION};
-use super::reasons::{CloseReason, RefuseReason};
+use super::reasons::{CloseReason, DropReason, RefuseReason};
 
 /// Writes every metric.
 pub fn render(facts: &Facts<'_>, out: &mut String) {
@@ -23,6 +23,11 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     for reason in CloseReason::ALL {
         let sum = facts.sum(|counters| counters.closes(*reason));
         line(out, names::CLOSES.name, &[("reason", reason.label())], sum);
+    }
+    metric(out, &names::DROPS);
+    for reason in DropReason::ALL {
+        let sum = facts.sum(|counters| counters.drops(reason));
+        line(out, names::DROPS.name, &[("policy", reason.label())], sum);
     }
     metric(out, &names::REFUSALS);
     for reason in RefuseReason::ALL {
@@ -68,6 +73,9 @@ fn totals(facts: &Facts<'_>, out: &mut String) {
     single(out, &names::CONNECTIONS_MAX, facts.connections_max);
     single(out, &names::TOPICS, facts.topics);
     single(out, &names::DRAINING, u8::from(facts.draining));
+    single(out, &names::OUTBOX_HELD, facts.outbox_held_bytes);
+    single(out, &names::OUTBOX_HELD_MAX, facts.outbox_held_bytes_max);
+    single(out, &names::OUTBOX_FULL, facts.outbox_full);
     single(out, &names::MAILBOX_BYTES_MAX, facts.mailbox_bytes_max);
     single(out, &names::MAILBOX_ENTRIES_MAX, facts.mailbox_entries_max);
 }

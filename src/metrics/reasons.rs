@@ -64,6 +64,10 @@ reasons! {
         CloseTimeout = "close_timeout", None, "";
         /// All connections together hold too much half-received.
         InboxFull = "inbox_full", Some(1013), "the server holds too many unfinished messages; try again later";
+        /// It did not read what its topics sent, and their policy says so.
+        SlowConsumer = "slow_consumer", Some(1013), "you read too slowly; try again later";
+        /// It did not read its answers while all connections together have too much waiting.
+        OutboxFull = "outbox_full", Some(1013), "the server holds too many unread answers; try again later";
         /// The last answer of an HTTP conversation was sent.
         HttpDone = "http_done", None, "";
         /// The request was refused.
@@ -106,6 +110,38 @@ reasons! {
         Busy = "busy", 503, "busy; try again";
         /// Not this version of HTTP.
         Version = "http_version", 505, "HTTP/1.1 is spoken here";
+    }
+}
+
+/// Why a slow consumer missed a message: the policy that dropped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// It came when there was no room.
+    DropNewest,
+    /// It was the oldest when there was no room for a new one.
+    DropOldest,
+    /// A newer one took its place.
+    Latest,
+    /// It closed its connection, or waited when that happened.
+    Disconnect,
+}
+
+impl DropReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect];
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// The metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::DropNewest => "drop-newest",
+            Self::DropOldest => "drop-oldest",
+            Self::Latest => "latest",
+            Self::Disconnect => "disconnect",
+        }
     }
 }
 

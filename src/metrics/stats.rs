@@ -5,7 +5,7 @@ use super::facts::{Facts, LoopFacts};
 use super::json::Object;
 use super::names;
 use super::process::{COMMIT, RUSTC, VERSION};
-use super::reasons::{CloseReason, RefuseReason};
+use super::reasons::{CloseReason, DropReason, RefuseReason};
 
 /// Writes one JSON object and a line end.
 pub fn render(facts: &Facts<'_>, out: &mut String) {
@@ -21,6 +21,9 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     object.number("connections", facts.connections());
     object.number("connections_max", facts.connections_max);
     object.number("topics", facts.topics);
+    object.number("outbox_held_bytes", facts.outbox_held_bytes);
+    object.number("outbox_held_bytes_max", facts.outbox_held_bytes_max);
+    object.number("outbox_full", facts.outbox_full);
     object.number("mailbox_bytes_max", facts.mailbox_bytes_max);
     object.number("mailbox_entries_max", facts.mailbox_entries_max);
     memory(facts, &mut object);
@@ -37,6 +40,11 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     object.object("closes", |closes| {
         for reason in CloseReason::ALL {
             closes.number(reason.label(), facts.sum(|counters| counters.closes(*reason)));
+        }
+    });
+    object.object("drops", |drops| {
+        for reason in DropReason::ALL {
+            drops.number(reason.label(), facts.sum(|counters| counters.drops(reason)));
         }
     });
     object.object("refusals", |refusals| {

@@ -134,12 +134,12 @@ fn a_slow_consumer_misses_the_newest_and_it_is_counted() {
     let server = Server::start(&["--loops", "1"], &[]);
     let mut slow = stalled(&server, "/ws/big");
     let mut sent = 0;
-    while server.metric("fantail_drops_newest_total", "") < 5 {
+    while server.metric("fantail_drops_total", "drop-newest") < 5 {
         assert!(sent < 500, "nothing was ever dropped");
         assert_eq!(server.publish("big", numbered(sent).as_bytes()).status, 200);
         sent += 1;
     }
-    let dropped = server.metric("fantail_drops_newest_total", "") as usize;
+    let dropped = server.metric("fantail_drops_total", "drop-newest") as usize;
     for number in 0..sent - dropped {
         assert_eq!(number_of(&slow.text()), number);
     }

@@ -9,3 +9,4 @@ mod observe;
 mod pressure;
 mod process;
 mod server;
+mod slow;

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use fantail::config::SlowPolicy;
+use fantail::metrics::{CloseReason, DropReason};
+
 use crate::net::Fault;
 use crate::peer::{Ending, Peer};
 use crate::world::{Checked, LOOPS, Truth, World};
@@ -13,8 +16,10 @@ pub(crate) struct Stats {
     pub(crate) published: usize,
     /// Messages that reached peers.
     pub(crate) delivered: usize,
-    /// Messages that slow consumers missed.
-    pub(crate) dropped: u64,
+    /// Messages that slow consumers missed, by policy.
+    pub(crate) dropped: [u64; DropReason::COUNT],
+    /// Slow consumers that were closed.
+    pub(crate) closed: u64,
     /// Publishes that had to wait.
     pub(crate) busy: u64,
     /// How often the planted fault struck.
@@ -54,7 +59,8 @@ pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
     Ok(Stats {
         published: world.truth.iter().map(Vec::len).sum(),
         delivered: world.peers.iter().map(|peer| peer.messages.len()).sum(),
-        dropped: counters.clone().map(|counters| counters.drops_newest.value()).sum(),
+        dropped: DropReason::ALL.map(|reason| drops(&world, reason)),
+        closed: closed_as_slow(&world),
         busy: counters.map(|counters| counters.publishes_busy.value()).sum(),
         struck: world.hub.struck.get(),
     })
@@ -71,7 +77,24 @@ fn at_rest(world: &mut World) -> Checked {
         }
         check_mailbox(world, index)?;
     }
-    Ok(())
+    match world.services.outbox_budget.used() {
+        0 => Ok(()),
+        used => Err(format!("{used} bytes still count towards the total of outboxes")),
+    }
+}
+
+/// Messages that the server says slow consumers missed.
+fn drops(world: &World, reason: DropReason) -> u64 {
+    (0..LOOPS).map(|index| world.services.counters_of(index).drops(reason)).sum()
+}
+
+/// Peers that the server says it has closed because they did not read.
+fn closed_as_slow(world: &World) -> u64 {
+    let closes = |index| {
+        let counters = world.services.counters_of(index);
+        counters.closes(CloseReason::SlowConsumer) + counters.closes(CloseReason::OutboxFull)
+    };
+    (0..LOOPS).map(closes).sum()
 }
 
 fn check_mailbox(world: &World, index: usize) -> Checked {
@@ -116,7 +139,8 @@ fn stays(world: &World, peer: &Peer) -> Checked<bool> {
     }
     let pipe = peer.link.pipe.borrow();
     let closed = pipe.closed || pipe.shut;
-    if closed && peer.left.is_none() && !world.impatient {
+    let slow = peer.close_code == Some(1013) || world.services.outbox_budget.met_full() > 0;
+    if closed && peer.left.is_none() && !world.impatient && !slow {
         return Err(format!("peer {} was closed for nothing", peer.link.id));
     }
     Ok(!closed && peer.left.is_none())
@@ -130,8 +154,10 @@ fn check_subscribers(world: &World) -> Checked {
             places.insert(parse(&message.payload).ok_or("a payload nobody sent")?, (topic, message));
         }
     }
-    let (mut missing, mut missing_at_most) = (0, 0);
+    let mut missing = Missing::default();
+    let mut told_slow = 0;
     for peer in &world.peers {
+        told_slow += u64::from(peer.close_code == Some(1013));
         let stays = stays(world, peer)?;
         let joined = peer.link.joined.borrow();
         let Some(joined) = joined.as_ref() else {
@@ -155,19 +181,80 @@ fn check_subscribers(world: &World) -> Checked {
         }
         for (topic, first) in peer.topics.iter().zip(joined) {
             let (least, most) = check_topic(world, peer, *topic, *first, &got[*topic])?;
-            missing += if stays { most } else { least };
-            missing_at_most += most;
+            let newest = got[*topic].last().copied();
+            missing.add(world, peer, *topic, (if stays { most } else { least }, most), newest)?;
             got[*topic].clear();
         }
         if got.iter().any(|rest| !rest.is_empty()) {
             return Err(format!("peer {} got messages of a topic it has not asked for", peer.link.id));
         }
     }
-    let dropped: u64 = (0..LOOPS).map(|index| world.services.counters_of(index).drops_newest.value()).sum();
-    if (missing..=missing_at_most).contains(&dropped) {
+    if told_slow > closed_as_slow(world) {
+        return Err(format!("{told_slow} peers were told 1013, {} are counted", closed_as_slow(world)));
+    }
+    missing.compare(world)
+}
+
+/// What peers have not got, at least and at most, by the policy of the topic.
+#[derive(Default)]
+struct Missing {
+    least: [u64; SlowPolicy::ALL.len()],
+    most: [u64; SlowPolicy::ALL.len()],
+}
+
+impl Missing {
+    /// One peer's topic. Whoever stays misses exactly what its topic's policy has dropped; `newest` is the last
+    /// offset it got.
+    fn add(
+        &mut self,
+        world: &World,
+        peer: &Peer,
+        topic: usize,
+        (least, most): (u64, u64),
+        newest: Option<u64>,
+    ) -> Checked {
+        let slow = world.topics[topic].policy().slow;
+        self.least[slow as usize] += least;
+        self.most[slow as usize] += most;
+        if least != most {
+            // It has left, and may have missed anything that came later.
+            return Ok(());
+        }
+        let id = peer.link.id;
+        let own = format!("{topic}:{id}:");
+        let last = world.truth[topic]
+            .iter()
+            .rev()
+            .find(|message| !(peer.no_echo && message.payload.starts_with(own.as_bytes())));
+        let keeps_newest = matches!(slow, SlowPolicy::DropOldest | SlowPolicy::Latest)
+            && world.services.outbox_budget.met_full() == 0;
+        match slow {
+            SlowPolicy::Disconnect if most > 0 => {
+                Err(format!("peer {id} stayed and misses {most} messages of t{topic} under `disconnect`"))
+            }
+            _ if keeps_newest && most > 0 && last.map(|message| message.offset) != newest => {
+                Err(format!("peer {id} has not got the newest message of t{topic}, only {newest:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn compare(&self, world: &World) -> Checked {
+        let counted = DropReason::ALL.map(|reason| drops(world, reason));
+        let outside = |least: u64, most: u64, count: u64| !(least..=most).contains(&count);
+        for slow in [SlowPolicy::DropNewest, SlowPolicy::DropOldest, SlowPolicy::Latest] {
+            let (at, most) = (slow as usize, self.most[slow as usize]);
+            if outside(self.least[at], most, counted[at]) {
+                let (least, count) = (self.least[at], counted[at]);
+                return Err(format!("{count} messages dropped by {slow:?}, {least} to {most} are missing"));
+            }
+        }
+        // Whoever is closed misses what waited, whichever topic it was of.
+        let (least, most, count) = (self.least.iter().sum(), self.most.iter().sum(), counted.iter().sum());
+        if outside(least, most, count) {
+            return Err(format!("{count} messages counted as dropped, {least} to {most} are missing"));
+        }
         Ok(())
-    } else {
-        Err(format!("{dropped} messages counted as dropped, {missing} to {missing_at_most} are missing"))
     }
 }
 
@@ -209,7 +296,9 @@ fn check_publishers(world: &World) -> Checked {
         *next += 1;
     }
     for peer in &world.peers {
-        let broken = matches!(peer.left, Some(Ending::Reset | Ending::Drop)) || world.impatient;
+        let closed = peer.close_code == Some(1013)
+            || peer.link.pipe.borrow().closed && world.services.outbox_budget.met_full() > 0;
+        let broken = matches!(peer.left, Some(Ending::Reset | Ending::Drop)) || world.impatient || closed;
         let count = seen.get(&peer.link.id).copied().unwrap_or(0);
         if count != peer.published && !broken {
             let (id, sent, left) = (peer.link.id, peer.published, peer.left);

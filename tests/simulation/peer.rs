@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     pub(crate) messages: Vec<Vec<u8>>,
     /// Pongs it got.
     pub(crate) pongs: usize,
+    /// The code of the close frame it got.
+    pub(crate) close_code: Option<u16>,
     /// Bytes of an unfinished head or frame.
     pub(crate) partial: Vec<u8>,
     /// What was wrong with what it read.
@@ -72,6 +74,7 @@ impl Peer {
             left: None,
             messages: Vec::new(),
             pongs: 0,
+            close_code: None,
             partial: Vec::new(),
             broken: None,
             upgraded: false,
@@ -199,7 +202,10 @@ impl Peer {
                 Opcode::Text | Opcode::Binary if header.fin => self.messages.push(payload.to_vec()),
                 Opcode::Pong => self.pongs += 1,
                 Opcode::Ping => self.frame(Opcode::Pong, payload, rng),
-                Opcode::Close => self.closed = true,
+                Opcode::Close => {
+                    self.closed = true;
+                    self.close_code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                }
                 _ => return Err("a fragment".to_owned()),
             }
             at = to;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fantail::config::Settings;
+use fantail::config::{Settings, SlowPolicy, TopicRule};
 use fantail::connection::TICK_MS;
 use fantail::endpoint::{Port, Services};
 use fantail::event_loop::core::{Core, Readiness};
@@ -65,7 +65,8 @@ pub(crate) struct World {
     pub(crate) wakes: Arc<Wakes>,
     /// Whether peers may be closed for being slow.
     pub(crate) impatient: bool,
-    topics: Vec<Arc<Topic>>,
+    /// By index.
+    pub(crate) topics: Vec<Arc<Topic>>,
     links: Vec<Rc<Link>>,
     now_ms: u64,
     outside: usize,
@@ -77,7 +78,8 @@ impl World {
     pub(crate) fn new(seed: u64, fault: Fault) -> Checked<Self> {
         let mut rng = Rng::new(seed);
         let impatient = fault == Fault::None && rng.one_in(5);
-        let settings = settings(&mut rng, impatient);
+        let harsh = fault == Fault::None && rng.one_in(3);
+        let settings = settings(&mut rng, impatient, harsh);
         let wakes = Wakes::new(LOOPS + 1);
         let mailbox = MailboxLimits {
             bytes_max: rng.pick(&[600, 30_000, 64 << 20]),
@@ -369,11 +371,32 @@ impl World {
     }
 }
 
-fn settings(rng: &mut Rng, impatient: bool) -> Settings {
+/// In a harsh world slow peers are closed, and what all of them have waiting may be too much.
+fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
     let mut settings = Settings::default();
     settings.publish.topics = vec!["*".to_owned()];
     settings.outbox.messages_max = rng.pick(&[1, 3, 64, 60_000]);
     settings.outbox.bytes_max = rng.pick(&[500, 20_000, 1 << 30]);
+    let policies = if harsh { &SlowPolicy::ALL[..] } else { &SlowPolicy::ALL[..3] };
+    settings.outbox.policy = rng.pick(policies);
+    for pattern in ["t0", "t1", "t*"] {
+        if rng.one_in(2) {
+            let policy = Some(rng.pick(policies));
+            let messages_max = rng.one_in(3).then(|| 1 + rng.below(5));
+            let disconnect_after_drops = (harsh && rng.one_in(3)).then(|| 1 + rng.below(9));
+            let pattern = pattern.to_owned();
+            settings.topics.push(TopicRule {
+                pattern,
+                policy,
+                messages_max,
+                disconnect_after_drops,
+                ..TopicRule::default()
+            });
+        }
+    }
+    if harsh {
+        settings.outbox.bytes_total = rng.pick(&[256 << 20, 60_000, 6_000]);
+    }
     let timeouts = &mut settings.timeouts;
     timeouts.heartbeat = Duration::from_millis(if impatient { 1_500 } else { 0 });
     timeouts.pong = Duration::from_millis(if impatient { 900 } else { 0 });

@@ -1,0 +1,158 @@
+//! `[[topic]]`: rules for topics by pattern, as the file gives them. `topic_rules` compiles them.
+//!
+//! Driven by `load`. Only the file can give rules: an order of rules has no place in the environment.
+
+use std::collections::BTreeMap;
+
+use crate::auth::publish::TopicPattern;
+
+use super::error::{ConfigError, Place, nearest};
+use super::load::Assignment;
+use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy, SlowPolicy};
+use super::section::{Checker, Section, section};
+use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue};
+
+/// Who may publish to a topic, besides the admin port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publishers {
+    /// No client.
+    Nobody,
+    /// Every subscriber.
+    Anyone,
+}
+
+type OptionalBytes = Optional<Bytes>;
+type OptionalCount = Optional<Count>;
+type OptionalPolicy = Optional<Policy>;
+type OptionalPublishers = Optional<PublishersKind>;
+
+section! {
+    /// Rules for topics by pattern. The first rule in the file whose pattern fits a topic's name holds for it; what a rule leaves out comes from the other sections.
+    TopicRule ["topic"] {
+        /// Topic name, exact or with a trailing "*".
+        "pattern" => pattern: String as Pattern = String::new(),
+        /// Whether clients may publish: nobody or anyone; else publish.topics says.
+        "publish" => publish: Option<Publishers> as OptionalPublishers = None,
+        /// As outbox.policy.
+        "policy" => policy: Option<SlowPolicy> as OptionalPolicy = None,
+        /// As outbox.messages_max.
+        "messages_max" => messages_max: Option<usize> as OptionalCount = None,
+        /// As outbox.bytes_max.
+        "bytes_max" => bytes_max: Option<usize> as OptionalBytes = None,
+        /// As limits.message_bytes_max.
+        "message_bytes_max" => message_bytes_max: Option<usize> as OptionalBytes = None,
+        /// As outbox.disconnect_after_drops.
+        "disconnect_after_drops" => disconnect_after_drops: Option<usize> as OptionalCount = None,
+    }
+}
+
+impl TopicRule {
+    fn check_values(&self, check: &mut Checker<'_>) {
+        if let Err(error) = TopicPattern::compile(&self.pattern) {
+            check.report("pattern", error.to_string());
+        }
+        let mut within = |key, value: Option<usize>, range| {
+            if let Some(value) = value {
+                check.within(key, value, range);
+            }
+        };
+        within("messages_max", self.messages_max, 1..=MESSAGES_MAX);
+        within("bytes_max", self.bytes_max, 1..=BYTES_MAX);
+        within("message_bytes_max", self.message_bytes_max, 1..=BYTES_MAX);
+        within("disconnect_after_drops", self.disconnect_after_drops, 0..=DROPS_MAX);
+    }
+}
+
+/// One `[[topic]]` table as the file has it.
+#[derive(Debug)]
+pub(super) struct TopicTable {
+    /// Where it begins.
+    pub(super) place: Place,
+    /// Its keys, with their places.
+    pub(super) keys: Vec<Assignment>,
+}
+
+/// Checks every table by itself; a rule that an earlier one hides is only warned about.
+pub(super) fn read(
+    tables: &[TopicTable],
+    errors: &mut Vec<ConfigError>,
+    warnings: &mut Vec<String>,
+) -> Vec<TopicRule> {
+    let mut rules = Vec::new();
+    let mut patterns: Vec<TopicPattern> = Vec::new();
+    for table in tables {
+        let before = errors.len();
+        let rule = read_one(table, errors);
+        if errors.len() > before {
+            continue;
+        }
+        if let Ok(pattern) = TopicPattern::compile(&rule.pattern) {
+            if patterns.iter().any(|earlier| earlier.covers(&pattern)) {
+                let (place, pattern) = (&table.place, &rule.pattern);
+                warnings
+                    .push(format!("{place}: topic.pattern: a rule before {pattern:?} fits all its topics"));
+            }
+            patterns.push(pattern);
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn read_one(table: &TopicTable, errors: &mut Vec<ConfigError>) -> TopicRule {
+    let mut rule = TopicRule::default();
+    let mut places: BTreeMap<&str, &Place> = BTreeMap::new();
+    let before = errors.len();
+    for Assignment { key, value, place, .. } in &table.keys {
+        let Some((key, value)) = key.as_deref().zip(value.as_ref()) else { continue };
+        places.insert(key, place);
+        let problem = if !rule.keys().contains(&key) {
+            unknown_key(&rule, key)
+        } else if let Err(expects) = rule.set(key, value) {
+            format!("expects {expects}, got {}", value.quoted())
+        } else {
+            continue;
+        };
+        errors.push(ConfigError { place: place.clone(), key: Some(format!("topic.{key}")), problem });
+    }
+    if errors.len() > before {
+        return rule;
+    }
+    let mut unfit = Vec::new();
+    rule.check(&mut unfit);
+    errors.extend(unfit.into_iter().map(|unfit| ConfigError {
+        place: places.get(unfit.key).map_or_else(|| table.place.clone(), |place| (*place).clone()),
+        key: Some(format!("topic.{}", unfit.key)),
+        problem: unfit.problem,
+    }));
+    rule
+}
+
+fn unknown_key(rule: &TopicRule, key: &str) -> String {
+    match nearest(key, rule.keys().iter().copied()) {
+        Some(meant) => format!("unknown key; did you mean {meant}?"),
+        None => format!("unknown key; [[topic]] expects one of {}", rule.keys().join(", ")),
+    }
+}
+
+struct PublishersKind;
+
+impl Kind for PublishersKind {
+    type Out = Publishers;
+    const EXPECTS: &'static str = "nobody or anyone";
+
+    fn parse(raw: &RawValue) -> Option<Publishers> {
+        match raw.word()?.as_str() {
+            "nobody" => Some(Publishers::Nobody),
+            "anyone" => Some(Publishers::Anyone),
+            _ => None,
+        }
+    }
+
+    fn show(value: &Publishers) -> String {
+        match value {
+            Publishers::Nobody => "\"nobody\"".to_owned(),
+            Publishers::Anyone => "\"anyone\"".to_owned(),
+        }
+    }
+}

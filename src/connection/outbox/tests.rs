@@ -1,0 +1,436 @@
+//! Every policy in every state, and long random histories against a model that is as plain as can be.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Frames of the table: a header of two bytes and this much.
+const PAYLOAD: usize = 98;
+const FRAME: usize = 100;
+
+const TOTAL: u64 = 1 << 30;
+
+fn policy(slow: SlowPolicy) -> TopicPolicy {
+    TopicPolicy {
+        client_publish: false,
+        slow,
+        messages_max: 3,
+        bytes_max: 10 * FRAME,
+        message_bytes_max: 1 << 20,
+        disconnect_after_drops: 0,
+    }
+}
+
+fn message(offset: u64) -> Message {
+    Message::sample(1, offset, &[offset as u8; PAYLOAD])
+}
+
+/// Offsets of the messages in the queue, of all topics.
+fn queued(outbox: &Outbox) -> Vec<u64> {
+    let offset = |entry: &Queued| match entry {
+        Queued::Message(message) => Some(message.offset()),
+        Queued::Own(_) => None,
+    };
+    outbox.queue.iter().filter_map(offset).collect()
+}
+
+/// One state of the table: what is there before message 9 comes.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Empty,
+    Room,
+    FullByMessages,
+    FullByBytes,
+    /// Only a message whose first byte has left.
+    HalfSent,
+    /// The same with full bounds behind it.
+    HalfSentFull,
+    /// A large one has begun to leave: the bound on bytes is passed by it alone.
+    LargeHalfSent,
+    /// All outboxes together are full and nothing waits here.
+    TotalFullEmpty,
+    /// The same with one message waiting.
+    TotalFullOne,
+    /// Full to the last half of the reserve, with one message waiting.
+    ReserveOne,
+}
+
+fn prepare(state: State, slow: SlowPolicy, budget: &OutboxBudget) -> (Outbox, TopicPolicy) {
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    let mut policy = policy(slow);
+    let mut fill = |count: u64| {
+        for offset in 1..=count {
+            let newest = TopicPolicy { slow: SlowPolicy::DropNewest, ..policy };
+            assert_eq!(outbox.admit(&message(offset), &newest, budget), Admitted::Admitted { displaced: 0 });
+        }
+    };
+    match state {
+        State::Empty | State::TotalFullEmpty => {}
+        State::Room => fill(2),
+        State::FullByMessages | State::HalfSentFull => fill(3),
+        State::FullByBytes => {
+            fill(2);
+            policy.bytes_max = 2 * FRAME + 1;
+        }
+        State::HalfSent | State::TotalFullOne | State::ReserveOne => fill(1),
+        State::LargeHalfSent => outbox.push_rest(Message::sample(1, 1, &[0; 5_000]), 7, budget),
+    }
+    match state {
+        State::HalfSent => {
+            outbox.advance(1, 0, budget);
+            policy.messages_max = 1;
+        }
+        State::HalfSentFull => {
+            outbox.advance(1, 0, budget);
+        }
+        State::TotalFullEmpty | State::TotalFullOne => budget.charge_own((TOTAL / 8 * 7) as usize),
+        State::ReserveOne => budget.charge_own((TOTAL / 16 * 15) as usize),
+        _ => {}
+    }
+    (outbox, policy)
+}
+
+#[test]
+fn every_policy_in_every_state() {
+    use Admitted::{Close, Dropped};
+    use SlowPolicy::{Disconnect, DropNewest, DropOldest, Latest};
+    let admitted = |displaced| Admitted::Admitted { displaced };
+    let table: &[(State, SlowPolicy, Admitted, &[u64])] = &[
+        (State::Empty, DropNewest, admitted(0), &[9]),
+        (State::Empty, DropOldest, admitted(0), &[9]),
+        (State::Empty, Latest, admitted(0), &[9]),
+        (State::Empty, Disconnect, admitted(0), &[9]),
+        (State::Room, DropNewest, admitted(0), &[1, 2, 9]),
+        (State::Room, DropOldest, admitted(0), &[1, 2, 9]),
+        (State::Room, Latest, admitted(2), &[9]),
+        (State::Room, Disconnect, admitted(0), &[1, 2, 9]),
+        (State::FullByMessages, DropNewest, Dropped, &[1, 2, 3]),
+        (State::FullByMessages, DropOldest, admitted(1), &[2, 3, 9]),
+        (State::FullByMessages, Latest, admitted(3), &[9]),
+        (State::FullByMessages, Disconnect, Close { dropped: 4 }, &[]),
+        (State::FullByBytes, DropNewest, Dropped, &[1, 2]),
+        (State::FullByBytes, DropOldest, admitted(1), &[2, 9]),
+        (State::FullByBytes, Latest, admitted(2), &[9]),
+        (State::FullByBytes, Disconnect, Close { dropped: 3 }, &[]),
+        (State::HalfSent, DropNewest, Dropped, &[1]),
+        (State::HalfSent, DropOldest, admitted(0), &[1, 9]),
+        (State::HalfSent, Latest, admitted(0), &[1, 9]),
+        (State::HalfSent, Disconnect, Close { dropped: 1 }, &[1]),
+        (State::HalfSentFull, DropNewest, Dropped, &[1, 2, 3]),
+        (State::HalfSentFull, DropOldest, admitted(1), &[1, 3, 9]),
+        (State::HalfSentFull, Latest, admitted(2), &[1, 9]),
+        (State::HalfSentFull, Disconnect, Close { dropped: 3 }, &[1]),
+        (State::LargeHalfSent, DropNewest, Dropped, &[1]),
+        (State::LargeHalfSent, DropOldest, admitted(0), &[1, 9]),
+        (State::LargeHalfSent, Latest, admitted(0), &[1, 9]),
+        (State::LargeHalfSent, Disconnect, Close { dropped: 1 }, &[1]),
+        (State::TotalFullEmpty, DropNewest, Dropped, &[]),
+        (State::TotalFullEmpty, DropOldest, Dropped, &[]),
+        (State::TotalFullEmpty, Latest, Dropped, &[]),
+        (State::TotalFullEmpty, Disconnect, Close { dropped: 1 }, &[]),
+        (State::TotalFullOne, DropNewest, Dropped, &[1]),
+        (State::TotalFullOne, DropOldest, admitted(1), &[9]),
+        (State::TotalFullOne, Latest, admitted(1), &[9]),
+        (State::TotalFullOne, Disconnect, Close { dropped: 2 }, &[]),
+        (State::ReserveOne, DropNewest, Dropped, &[1]),
+        (State::ReserveOne, DropOldest, Dropped, &[1]),
+        (State::ReserveOne, Latest, Dropped, &[1]),
+        (State::ReserveOne, Disconnect, Close { dropped: 2 }, &[]),
+    ];
+    for &(state, slow, verdict, left) in table {
+        let budget = OutboxBudget::new(TOTAL);
+        let (mut outbox, policy) = prepare(state, slow, &budget);
+        let own = budget.used() - charged(&outbox);
+        assert_eq!(outbox.admit(&message(9), &policy, &budget), verdict, "{state:?} {slow:?}");
+        assert_eq!(queued(&outbox), left, "{state:?} {slow:?}");
+        assert_eq!(budget.used() - own, charged(&outbox), "{state:?} {slow:?}");
+        outbox.give_up(&budget);
+        assert_eq!(budget.used(), own, "{state:?} {slow:?}");
+    }
+}
+
+/// What the entries of the queue should count, each message being in no other outbox.
+fn charged(outbox: &Outbox) -> u64 {
+    let cost = |entry: &Queued| match entry {
+        Queued::Message(message) => message.frame_len() as u64 + 16,
+        Queued::Own(bytes) => bytes.len() as u64,
+    };
+    outbox.queue.iter().map(cost).sum()
+}
+
+#[test]
+fn so_many_losses_in_a_row_close_under_every_policy() {
+    // The first `latest` takes the place of three at once.
+    for (slow, expected) in
+        [(SlowPolicy::DropNewest, 4), (SlowPolicy::DropOldest, 4), (SlowPolicy::Latest, 2)]
+    {
+        let budget = OutboxBudget::new(TOTAL);
+        let policy = TopicPolicy { disconnect_after_drops: 4, ..policy(slow) };
+        let (mut outbox, _) = prepare(State::FullByMessages, SlowPolicy::DropNewest, &budget);
+        let (mut missed, mut came) = (0, 0);
+        let dropped_at_close = loop {
+            came += 1;
+            match outbox.admit(&message(10 + came), &policy, &budget) {
+                Admitted::Admitted { displaced } => missed += displaced,
+                Admitted::Dropped => missed += 1,
+                Admitted::Close { dropped } => break dropped,
+            }
+        };
+        assert_eq!(came, expected, "{slow:?}");
+        assert_eq!(missed + dropped_at_close, 3 + came, "{slow:?}: all there were");
+        assert_eq!((outbox.bytes(), budget.used()), (0, 0), "{slow:?}");
+    }
+}
+
+#[test]
+fn a_message_without_a_loss_starts_the_row_again() {
+    let budget = OutboxBudget::new(TOTAL);
+    let policy = TopicPolicy { disconnect_after_drops: 2, ..policy(SlowPolicy::DropNewest) };
+    let (mut outbox, _) = prepare(State::FullByMessages, SlowPolicy::DropNewest, &budget);
+    for round in 0..5 {
+        assert_eq!(outbox.admit(&message(10), &policy, &budget), Admitted::Dropped, "round {round}");
+        assert_eq!(outbox.advance(FRAME, 1, &budget), 1);
+        assert_eq!(outbox.admit(&message(11), &policy, &budget), Admitted::Admitted { displaced: 0 });
+    }
+    assert_eq!(outbox.admit(&message(12), &policy, &budget), Admitted::Dropped);
+    assert_eq!(outbox.admit(&message(13), &policy, &budget), Admitted::Close { dropped: 4 });
+}
+
+#[test]
+fn drops_are_counted_even_where_nothing_may_be_queued() {
+    let budget = OutboxBudget::new(TOTAL);
+    let policy = TopicPolicy { disconnect_after_drops: 3, ..policy(SlowPolicy::DropNewest) };
+    let (mut outbox, _) = prepare(State::TotalFullEmpty, SlowPolicy::DropNewest, &budget);
+    assert_eq!(outbox.admit(&message(1), &policy, &budget), Admitted::Dropped);
+    assert_eq!(outbox.admit(&message(2), &policy, &budget), Admitted::Dropped);
+    assert_eq!(outbox.admit(&message(3), &policy, &budget), Admitted::Close { dropped: 1 });
+}
+
+#[test]
+fn a_large_message_waits_alone_and_topics_do_not_take_each_others_room() {
+    let budget = OutboxBudget::new(TOTAL);
+    let policy = policy(SlowPolicy::DropNewest);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    let large = Message::sample(1, 1, &[0; 5_000]);
+    assert_eq!(outbox.admit(&large, &policy, &budget), Admitted::Admitted { displaced: 0 });
+    assert_eq!(outbox.admit(&message(2), &policy, &budget), Admitted::Dropped);
+    for offset in 1..=3 {
+        let other = Message::sample(2, offset, &[0; PAYLOAD]);
+        assert_eq!(outbox.admit(&other, &policy, &budget), Admitted::Admitted { displaced: 0 });
+    }
+    assert_eq!(outbox.admit(&Message::sample(2, 4, &[0; PAYLOAD]), &policy, &budget), Admitted::Dropped);
+}
+
+#[test]
+fn latest_is_replaced_where_it_stands() {
+    let budget = OutboxBudget::new(TOTAL);
+    let latest = policy(SlowPolicy::Latest);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    for topic in [1, 2, 3] {
+        outbox.admit(&Message::sample(topic, topic, &[0; 5]), &latest, &budget);
+    }
+    let verdict = outbox.admit(&Message::sample(2, 22, &[0; 500]), &latest, &budget);
+    assert_eq!(verdict, Admitted::Admitted { displaced: 1 });
+    assert_eq!(queued(&outbox), [1, 22, 3]);
+    assert_eq!(outbox.bytes(), 7 + 504 + 7);
+}
+
+#[test]
+fn own_bytes_are_never_taken_back() {
+    let budget = OutboxBudget::new(TOTAL);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    outbox.push_own(b"rest of a pong", &budget);
+    let close = policy(SlowPolicy::Disconnect);
+    for offset in 1..=3 {
+        outbox.admit(&message(offset), &close, &budget);
+    }
+    assert_eq!(outbox.admit(&message(4), &close, &budget), Admitted::Close { dropped: 4 });
+    assert_eq!(outbox.next_bytes(&mut Vec::new(), 1 << 16), b"rest of a pong");
+    let full = OutboxBudget::new(20);
+    assert!(outbox.try_push_own(&[1; 20], &full) && !outbox.try_push_own(&[2; 1], &full));
+    assert_eq!(outbox.bytes(), 14 + 20);
+}
+
+/// One step of a random history.
+#[derive(Clone, Debug)]
+enum Step {
+    Message { topic: u64, size: usize },
+    Own(usize),
+    Take(usize),
+}
+
+/// The model: whole entries in a plain list, everything counted anew at every look.
+#[derive(Default)]
+struct Model {
+    /// Topic (0 for own bytes), offset and size.
+    entries: Vec<(u64, u64, usize)>,
+    sent: usize,
+    row: [u32; 4],
+}
+
+impl Model {
+    fn begun(&self) -> usize {
+        usize::from(self.sent > 0)
+    }
+
+    fn used(&self) -> u64 {
+        self.entries.iter().map(|(topic, _, size)| *size as u64 + if *topic > 0 { 16 } else { 0 }).sum()
+    }
+
+    fn fits(&self, topic: u64, size: usize, policy: &TopicPolicy) -> bool {
+        let mine: Vec<usize> =
+            self.entries.iter().filter(|entry| entry.0 == topic).map(|entry| entry.2).collect();
+        mine.is_empty()
+            || mine.len() < policy.messages_max as usize
+                && mine.iter().sum::<usize>() + size <= policy.bytes_max
+    }
+
+    /// The oldest entry of the topic that has not begun to leave.
+    fn oldest(&self, topic: u64) -> Option<usize> {
+        (self.begun()..self.entries.len()).find(|at| self.entries[*at].0 == topic)
+    }
+
+    fn admit(&mut self, topic: u64, offset: u64, size: usize, policy: &TopicPolicy, total: u64) -> Admitted {
+        let used = self.used() + size as u64 + 16;
+        let room = used + total / 8 <= total;
+        let swap = used + total / 16 <= total;
+        let mut lost = 0;
+        let mut queued = true;
+        match policy.slow {
+            SlowPolicy::DropNewest | SlowPolicy::Disconnect => {
+                queued = room && self.fits(topic, size, policy)
+            }
+            SlowPolicy::DropOldest if room && self.fits(topic, size, policy) => {}
+            SlowPolicy::DropOldest | SlowPolicy::Latest => match self.oldest(topic) {
+                None => queued = room,
+                Some(_) if !swap => queued = false,
+                Some(at) => {
+                    let latest = policy.slow == SlowPolicy::Latest;
+                    while let Some(oldest) = self.oldest(topic) {
+                        self.entries.remove(oldest);
+                        lost += 1;
+                        if !latest && self.fits(topic, size, policy) {
+                            break;
+                        }
+                    }
+                    if latest {
+                        self.entries.insert(at, (topic, offset, size));
+                        return self.verdict(topic, lost, true, policy);
+                    }
+                }
+            },
+        }
+        if queued {
+            self.entries.push((topic, offset, size));
+        } else if policy.slow == SlowPolicy::Disconnect {
+            return Admitted::Close { dropped: 1 + self.clear() };
+        }
+        self.verdict(topic, lost, queued, policy)
+    }
+
+    fn verdict(&mut self, topic: u64, lost: u64, queued: bool, policy: &TopicPolicy) -> Admitted {
+        let lost = lost + u64::from(!queued);
+        let row = &mut self.row[topic as usize];
+        *row = if lost == 0 { 0 } else { *row + lost as u32 };
+        if policy.disconnect_after_drops > 0 && *row >= policy.disconnect_after_drops {
+            return Admitted::Close { dropped: lost + self.clear() };
+        }
+        if queued { Admitted::Admitted { displaced: lost } } else { Admitted::Dropped }
+    }
+
+    fn clear(&mut self) -> u64 {
+        let before = self.entries.len();
+        let begun = self.begun();
+        let mut at = 0;
+        self.entries.retain(|entry| {
+            at += 1;
+            entry.0 == 0 || at <= begun
+        });
+        (before - self.entries.len()) as u64
+    }
+
+    fn take(&mut self, count: usize) -> u64 {
+        self.sent += count;
+        let mut messages = 0;
+        while let Some((topic, _, size)) = self.entries.first().copied().filter(|entry| entry.2 <= self.sent)
+        {
+            self.sent -= size;
+            self.entries.remove(0);
+            messages += u64::from(topic > 0);
+        }
+        messages
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1..4u64, prop_oneof![1..60usize, 200..900usize]).prop_map(|(topic, size)| Step::Message { topic, size }),
+        1 => (1..80usize).prop_map(Step::Own),
+        3 => (1..700usize).prop_map(Step::Take),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+fn policies() -> impl Strategy<Value = Vec<TopicPolicy>> {
+    let one = (0..4usize, 1..5u32, 20..1_500usize, prop_oneof![3 => Just(0u32), 1 => 1..6u32]);
+    let one = one.prop_map(|(slow, messages_max, bytes_max, disconnect_after_drops)| TopicPolicy {
+        messages_max,
+        bytes_max,
+        disconnect_after_drops,
+        ..policy(SlowPolicy::ALL[slow])
+    });
+    proptest::collection::vec(one, 3)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_is_as_the_model_has_it(steps in steps(), policies in policies(), total in prop_oneof![Just(1u64 << 30), 800..6_000u64]) {
+        let budget = OutboxBudget::new(total);
+        let mut outbox = Outbox::new(0, Encoding::Plain);
+        let mut model = Model::default();
+        let mut contents: Vec<Vec<u8>> = vec![Vec::new()];
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Message { topic, size } => {
+                    let offset = number as u64 + 1;
+                    let message = Message::sample(topic, offset, &vec![number as u8; size]);
+                    contents.push(message.frame().to_vec());
+                    let policy = &policies[topic as usize - 1];
+                    let verdict = model.admit(topic, offset, message.frame_len(), policy, total);
+                    prop_assert_eq!(outbox.admit(&message, policy, &budget), verdict, "step {}", number);
+                    if matches!(verdict, Admitted::Close { .. }) {
+                        break;
+                    }
+                }
+                Step::Own(size) => {
+                    let fits = model.used() + size as u64 <= total;
+                    contents.push(vec![number as u8; size]);
+                    prop_assert_eq!(outbox.try_push_own(&vec![number as u8; size], &budget), fits);
+                    if fits {
+                        model.entries.push((0, number as u64 + 1, size));
+                    }
+                }
+                Step::Take(most) => {
+                    let mut joined = Vec::new();
+                    let bytes = outbox.next_bytes(&mut joined, 1 << 16);
+                    let count = most.min(bytes.len());
+                    contents.push(Vec::new());
+                    let wire: Vec<u8> = model.entries.iter().flat_map(|entry| contents[entry.1 as usize].clone()).collect();
+                    prop_assert_eq!(bytes, &wire[model.sent..model.sent + bytes.len()]);
+                    prop_assert_eq!(outbox.advance(count, 1, &budget), model.take(count));
+                }
+            }
+            prop_assert_eq!(budget.used(), model.used());
+            prop_assert_eq!(outbox.bytes(), model.entries.iter().map(|entry| entry.2).sum::<usize>() - model.sent);
+            let offsets: Vec<u64> = model.entries.iter().filter(|entry| entry.0 > 0).map(|entry| entry.1).collect();
+            prop_assert_eq!(queued(&outbox), offsets);
+        }
+        let mut joined = Vec::new();
+        let rest = outbox.bytes();
+        prop_assert_eq!(outbox.next_bytes(&mut joined, 1 << 20).len(), rest);
+        outbox.give_up(&budget);
+        prop_assert_eq!(budget.used(), 0);
+    }
+}

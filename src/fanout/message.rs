@@ -181,7 +181,12 @@ impl Message {
 impl Message {
     /// A message with a place that nobody gave it.
     pub(crate) fn sample(topic_id: u64, offset: u64, payload: &[u8]) -> Self {
-        Draft::encode(None, true, payload).stamp(topic_id, offset)
+        Self::sample_both(topic_id, offset, payload, None)
+    }
+
+    /// The same with a deflated frame.
+    pub(crate) fn sample_both(topic_id: u64, offset: u64, payload: &[u8], deflated: Option<&[u8]>) -> Self {
+        Draft::encode_both(None, true, payload, deflated).stamp(topic_id, offset)
     }
 }
 

@@ -434,3 +434,26 @@ proptest! {
         prop_assert_eq!(budget.used(), 0);
     }
 }
+
+#[test]
+fn an_outbox_counts_and_sends_the_frame_of_its_encoding_and_the_budget_both() {
+    let budget = OutboxBudget::new(TOTAL);
+    let both = Message::sample_both(1, 1, &[b'x'; PAYLOAD], Some(b"xx"));
+    let plain = message(2);
+    for (encoding, len) in [(Encoding::Plain, FRAME), (Encoding::Deflated, 4)] {
+        let mut outbox = Outbox::new(0, encoding);
+        outbox.push_rest(both.clone(), 3, &budget);
+        for more in [&plain, &both] {
+            let admitted = outbox.admit(more, &policy(SlowPolicy::DropNewest), &budget);
+            assert_eq!(admitted, Admitted::Admitted { displaced: 0 });
+        }
+        assert_eq!(outbox.bytes(), len - 3 + FRAME + len);
+        assert_eq!(budget.used(), (FRAME + 4) as u64 + FRAME as u64 + 3 * REFERENCE_BYTES);
+        let wanted = [&both.frame_as(encoding)[3..], plain.frame(), both.frame_as(encoding)].concat();
+        let mut joined = Vec::new();
+        let bytes = outbox.next_bytes(&mut joined, 1 << 16).to_vec();
+        assert_eq!(bytes, wanted);
+        assert_eq!(outbox.advance(bytes.len(), 1, &budget), 3);
+        assert!(outbox.is_empty() && outbox.bytes() == 0 && budget.used() == 0);
+    }
+}

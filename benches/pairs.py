@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Interleaved A/B measurements of Fantail against the floor, or of two builds against each other.
 
-    cargo build --release --workspace --examples
-    benches/pairs.py fanout                    # sizes 48, 128 and 4,096, 10,000 subscribers
+    cargo build --release --workspace --bins --examples
+    benches/pairs.py fanout                    # sizes 16, 128 and 4,096, 10,000 subscribers
     benches/pairs.py burst                     # 60 messages at once, 3,000 subscribers, 1 and 2 loops
+    benches/pairs.py burst-latency             # single messages, joining on (A) and off (B)
     benches/pairs.py handshake                 # against the bare accept-and-answer loop
     benches/pairs.py echo-during-fanout        # chunked fan-outs (A) against whole ones (B)
     benches/pairs.py idle [--deflate]          # bytes a connection, and a minute of doing nothing
     benches/pairs.py deflate                   # a compressed broadcast (A) against a plain one of equal bytes (B)
     benches/pairs.py slow                      # 1,000 subscribers that do not read (A), without them (B)
-    benches/pairs.py memory-return             # what comes back after everybody (or 90 %) left
+    benches/pairs.py memory-return             # what comes back after all left, and after 90 % of them
     benches/pairs.py machine                   # the facts to quote beside any figure
 
 HOW IT MEASURES
@@ -19,8 +20,9 @@ HOW IT MEASURES
     of each side, and the median, the least and the greatest of the ratios A/B *within* a pair. A
     ratio whose spread straddles 1.00 says "no difference seen", whatever its median is.
 
-    `idle` and `memory-return` are not ratios: they show A alone unless --b is given, and the table
-    shows the median and spread over --pairs runs (one by default).
+    `idle` is no ratio: it shows A alone unless --b is given, and the table shows the median and spread
+    over --pairs runs (one by default). `memory-return` compares Fantail after 90 % have left (A) with
+    Fantail that never had others than those who stay, in the same state (B).
 
     Server CPU is the process's CPU clock (user and system, all threads) as the load generator reads it
     between its first and last message; on loopback it contains the receiving half of TCP too, because
@@ -72,6 +74,11 @@ FLOOR = "{floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
 ACCEPT_FLOOR = "{accept_floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
 PUBLISH_ENV = {"FANTAIL_PUBLISH_TOPICS": "*"}
 CHUNKING_OFF = {"FANTAIL_FANOUT_CHUNK_DELIVERIES": "0"}
+JOINING_OFF = {"FANTAIL_FANOUT_JOIN_BYTES": "0"}
+# The clients of the memory figures answer no ping, and some of them are not to read for a while.
+PATIENT = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "0", "FANTAIL_TIMEOUTS_WRITE_TIMEOUT_SECONDS": "3600"}
+QUEUED_METRIC = "fantail_outbox_bytes"
+LOOP_THREAD = re.compile(r"loop-\d+")
 
 READY = re.compile(r"fantail ready listen=(\S+) admin=(\S+) pid=(\d+)")
 
@@ -99,10 +106,9 @@ CONNECT_FIELDS = {
     "p99 ms": ("connections.connect_latency.p99_microseconds", 1e-3),
 }
 # Figures whose ratio says nothing.
-COUNTS = {"missed wrongly", "closed", "late sends", "lost", "echo lost", "opened", "stayed", "alive"}
+COUNTS = {"missed wrongly", "closed", "late sends", "lost", "echo lost", "opened", "stayed", "alive",
+          "switches of loops", "switches of all"}
 PROBLEMS = "problems"
-# The least message the load generator sends: its header tells which one it is and when it was due.
-SIZE_MIN = 48
 
 
 def field(result, path):
@@ -195,10 +201,24 @@ class Server:
         """User-space memory: RssAnon + RssShmem + HugetlbPages + VmSwap."""
         return 1024 * self.status(f"/proc/{self.pid}/status", ["RssAnon", "RssShmem", "HugetlbPages", "VmSwap"])
 
-    def context_switches(self):
+    def context_switches(self, thread=re.compile("")):
+        """Context switches of the threads whose name fits."""
         names = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"]
-        tasks = os.listdir(f"/proc/{self.pid}/task")
-        return sum(self.status(f"/proc/{self.pid}/task/{task}/status", names) for task in tasks)
+        count = 0
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{task}/comm") as file:
+                if thread.match(file.read()):
+                    count += self.status(f"/proc/{self.pid}/task/{task}/status", names)
+        return count
+
+    def metric(self, name):
+        """The sum of a metric's values over all labels."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+        if not values:
+            raise SystemExit(f"the server has no metric {name}")
+        return sum(map(float, values))
 
     def settled_bytes(self, seconds=15):
         """Memory once it has stood still for two seconds, or at the deadline."""
@@ -363,6 +383,8 @@ def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
                     one.send(rest[0])
             elif command == "leave":
                 sockets = hold_leave(sockets, rest[0], rest[1])
+            elif command == "end":
+                hold_end(sockets, rest[0])
             elif command == "read":
                 pipe.send(hold_read(sockets, *rest))
                 continue
@@ -413,6 +435,25 @@ def hold_leave(sockets, fraction, seed):
         else:
             stay.append(one)
     return stay
+
+
+def staying(count, fraction, seed):
+    """How many `hold_leave` lets stay of `count`."""
+    stay = 0
+    for start in range(0, count, HOLD_MAX):
+        draw = random.Random(seed)
+        stay += sum(draw.random() >= fraction for _ in range(min(HOLD_MAX, count - start)))
+    return stay
+
+
+def hold_end(sockets, frame):
+    """Reads what waits, sends `frame`, and reads what that leads to, a few at a time: whoever is served
+    by it is one of those who have to read."""
+    hold_read(sockets, 1.0, b"")
+    for start in range(0, len(sockets), 20):
+        for one in sockets[start:start + 20]:
+            one.send(frame)
+        hold_read(sockets, 0.05, b"")
 
 
 def hold_read(sockets, quiet_seconds, ending):
@@ -479,8 +520,8 @@ def client_frame(opcode, payload, final=True):
 # Pairs and their table
 
 
-def measure_pairs(args, title, loops, a, b, run, extra_env=({}, {})):
-    """Runs pairs of `run(server)`, A and B in turn, and prints and keeps their table.
+def measure_pairs(args, title, loops, a, b, run, extra_env=({}, {}), run_b=None):
+    """Runs pairs of `run(server)`, A and B in turn, and prints and keeps their table. B may run something else;
     `server.side` tells a run which side it is."""
     names = {"fantail": args.fantail, "floor": args.floor, "accept_floor": args.accept_floor, "loops": loops}
     sides = {"A": (a, {**PUBLISH_ENV, **extra_env[0], **args.a_env})}
@@ -492,7 +533,7 @@ def measure_pairs(args, title, loops, a, b, run, extra_env=({}, {})):
             template, env = sides[side]
             with Server(template.format(**names), env) as server:
                 server.side = side
-                seen[side].append(run(server))
+                seen[side].append(run(server) if side == "A" or not run_b else run_b(server))
             time.sleep(args.pause)
             print(f"  {title}: pair {pair + 1} of {args.pairs}, {side}: {one_line(seen[side][-1])}", file=sys.stderr)
     print_table(title, seen)
@@ -571,7 +612,7 @@ def cmd_deflate(args):
             trial = loadtest(args, "fanout", server, deflate=True, connections=10, size=args.size, duration="2s", **flags)
         if field(trial, "deflated") < field(trial, "deliveries"):
             raise SystemExit("not every message came compressed")
-        equal = max(SIZE_MIN, round(field(trial, "deflated_bytes") / field(trial, "deflated")))
+        equal = round(field(trial, "deflated_bytes") / field(trial, "deflated"))
 
         def run(server):
             own = {"deflate": True, "size": args.size} if server.side == "A" else {"size": equal}
@@ -583,6 +624,18 @@ def cmd_deflate(args):
         title = (f"deflate: {args.connections:,} subscribers, {args.size} bytes of JSON compressed (A), {equal} bytes plain (B), "
                  f"bursts of {args.burst}, loops {loops}")
         measure_pairs(args, title, loops, template, args.b or SERVE, run)
+
+
+def cmd_burst_latency(args):
+    for loops in args.loops:
+        def run(server):
+            return figures(loadtest(
+                args, "fanout", server, publish=args.publish, connections=args.connections, threads=1,
+                rate=args.rate, burst=1, size=args.size, duration=args.duration), FANOUT_FIELDS)
+
+        title = (f"single messages to {args.connections:,} at {args.rate:g}/s, joining on (A) and off (B), "
+                 f"{args.size} bytes, loops {loops}")
+        measure_pairs(args, title, loops, args.a or SERVE, args.b or SERVE, run, ({}, JOINING_OFF))
 
 
 def cmd_handshake(args):
@@ -711,9 +764,13 @@ def cmd_idle(args):
             at_all = server.settled_bytes()
             result["bytes/connection"] = (at_all - at_few) / (args.connections - few)
             result["us/handshake"] = (server.cpu_ns() - cpu) / args.connections / 1000
+            # By then every page of slots has had its one look at handshakes that would have timed out.
+            time.sleep(args.settle)
+            of_loops = server.context_switches(LOOP_THREAD)
             switches, cpu = server.context_switches(), server.cpu_ns()
             time.sleep(args.seconds)
-            result["switches idle"] = server.context_switches() - switches
+            result["switches of loops"] = server.context_switches(LOOP_THREAD) - of_loops
+            result["switches of all"] = server.context_switches() - switches
             result["cpu ms idle"] = (server.cpu_ns() - cpu) / 1e6
             result["bytes/connection after"] = (server.user_bytes() - at_few) / (args.connections - few)
             # Still there, all of them?
@@ -724,39 +781,77 @@ def cmd_idle(args):
     for loops in args.loops:
         kind = "connections with permessage-deflate" if args.deflate else "connections"
         title = f"idle: {args.connections:,} {kind} for {args.seconds} s, loops {loops}"
-        measure_pairs(args, title, loops, args.a or SERVE, args.b, run)
+        measure_pairs(args, title, loops, args.a or SERVE, args.b, run, (PATIENT, PATIENT))
 
 
 def cmd_memory_return(args):
-    def run(server, fraction):
-        result = {"empty MB": server.settled_bytes(5) / 1e6}
+    leaving = 0.9
+    few = staying(args.connections, leaving, SEED)
+
+    def run(server, connections, fraction, drained):
+        empty = server.settled_bytes(5)
+        result = {"empty MB": empty / 1e6}
         # A small receive buffer makes the server queue early.
         with Holders(server, "/ws/return", receive_buffer=4096) as holders:
-            holders.open(args.connections)
+            holders.open(connections)
             result["opened MB"] = server.settled_bytes() / 1e6
             holders.all("send", client_frame(1, b"x" * args.fragment, final=False))
-            for index in range(args.messages):
-                server.publish("return", b"%08d" % index + b"m" * (args.size - 8))
+            queue_for_all(server, connections, args.size)
             result["loaded MB"] = server.settled_bytes(5) / 1e6
-            stay = holders.all("leave", fraction, 7)
+            stay = holders.all("leave", fraction, SEED)
             left = time.monotonic()
-            if stay:
-                # Who stays reads what is queued, but never ends its fragmented message.
-                holders.all("read", 1.0, b"")
+            if stay and drained:
+                holders.all("end", client_frame(0, b"x"))
+                left = time.monotonic()
             for seconds in (1, 3, 10):
                 time.sleep(max(0, left + seconds - time.monotonic()))
                 result[f"after {seconds} s MB"] = server.user_bytes() / 1e6
             result["stayed"] = stay
-            if stay:
-                result["kept bytes/stayed"] = (result["after 10 s MB"] - result["empty MB"]) * 1e6 / stay
+            if not stay:
+                result["limit MB"] = (empty * 1.1 + 2e6) / 1e6
+            server.publish("return", b"are you there")
+            result["alive"] = holders.all("read", 1.0, b"are you there") if stay else 0
         return result
 
+    what = f"at least {args.size} bytes queued and a fragment of {args.fragment}"
     for loops in args.loops:
-        for fraction in (1.0, 0.9):
-            title = (f"memory return: {fraction:.0%} of {args.connections:,} leave with {args.messages} x {args.size} "
-                     f"bytes queued and a fragment of {args.fragment}, loops {loops}")
-            measure_pairs(args, title, loops, args.a or SERVE, args.b,
-                          lambda server, fraction=fraction: run(server, fraction))
+        title = f"memory return: all of {args.connections:,} leave with {what}, loops {loops}"
+        measure_pairs(args, title, loops, args.a or SERVE, None,
+                      lambda server: run(server, args.connections, 1.0, False), (PATIENT, PATIENT))
+        for drained in (True, False):
+            state = "drained" if drained else "as they are"
+            title = (f"memory return: 90% of {args.connections:,} leave with {what}, {few:,} stay {state} (A); "
+                     f"those {few:,} alone (B), loops {loops}")
+            measure_pairs(
+                args, title, loops, args.a or SERVE, args.b or SERVE,
+                lambda server, drained=drained: run(server, args.connections, leaving, drained), (PATIENT, PATIENT),
+                lambda server, drained=drained: run(server, few, 0.0, drained))
+
+
+SEED = 7
+
+
+def queue_for_all(server, connections, size):
+    """Publishes until every connection has at least `size` bytes in its queue: the whole of a message stays
+    for each of them once the kernel takes no more for any, and then one more is published."""
+    queued = server.metric(QUEUED_METRIC)
+    for index in range(1000):
+        server.publish("return", b"%08d" % index + b"m" * (size - 8))
+        before, queued = queued, settled(lambda: server.metric(QUEUED_METRIC))
+        if queued - before >= connections * size:
+            return
+    raise SystemExit("the server queues nothing for clients that do not read")
+
+
+def settled(value):
+    """A value once it has stood still for a fifth of a second."""
+    seen, since = value(), time.monotonic()
+    while time.monotonic() < since + 0.2:
+        time.sleep(0.05)
+        now = value()
+        if now != seen:
+            seen, since = now, time.monotonic()
+    return seen
 
 
 def cmd_machine(_):
@@ -830,20 +925,22 @@ def parser():
         sub.set_defaults(run=run)
 
     add("fanout", cmd_fanout, "one message to every subscriber, against the floor", 7, [1],
-        connections=10_000, sizes=[SIZE_MIN, 128, 4096], rate=5.0, burst=1, duration="10s", publish="http")
+        connections=10_000, sizes=[16, 128, 4096], rate=5.0, burst=1, duration="10s", publish="http")
     add("burst", cmd_fanout, "60 messages at once, against the floor", 7, [1, 2],
         connections=3_000, sizes=[128], rate=30.0, burst=60, duration="10s", publish="ws")
     add("deflate", cmd_deflate, "a compressed broadcast against a plain one of equal bytes on the wire", 7, [1],
         connections=10_000, size=1024, rate=5.0, burst=1, duration="10s")
+    add("burst-latency", cmd_burst_latency, "latency of single messages with joining on and off", 7, [1],
+        connections=3_000, size=128, rate=5.0, duration="10s", publish="ws")
     add("handshake", cmd_handshake, "connecting, against a bare accept-and-answer loop", 7, [1], connections=15_000)
     add("echo-during-fanout", cmd_echo_during_fanout, "echo latency while fan-outs run, chunked and whole", 7, [3],
         connections=50_000, client_threads=3, rate=2.0, size=128, seconds=10, echo_rate=200.0)
     add("slow", cmd_slow, "latency of those who read while others do not", 5, [1], connections=2_000, stalled=1_000,
         rate=100.0, size=1024, seconds=20, policy="drop-newest")
     add("idle", cmd_idle, "memory of a connection, and what idling costs", 1, [3], connections=50_000, seconds=60,
-        deflate=False)
+        deflate=False, settle=15)
     add("memory-return", cmd_memory_return, "what is given back when clients with a backlog leave", 1, [2],
-        connections=10_000, messages=16, size=16_384, fragment=1024)
+        connections=10_000, size=4096, fragment=1024)
     machine = commands.add_parser("machine", help="facts of this machine, to quote beside figures")
     machine.set_defaults(run=cmd_machine, verbose=False, out=None)
     return top

@@ -14,7 +14,7 @@ use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
 use crate::endpoint::{Port, Services, StartFacts};
-use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
+use crate::event_loop::run::{self as loops, LoopEvent, LoopParts, TrimRequest};
 use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
 use crate::sys::socket::{ListenOptions, probe_port};
 use crate::sys::tables::{open_in_table, split_table};
@@ -188,7 +188,8 @@ impl Server {
             server.await_listening(is_admin)?;
         }
         note_start(&server.services, nofile, shared_table);
-        spawn("maintenance", move || give_memory_back(&trims))?;
+        let services = Arc::clone(&server.services);
+        spawn("maintenance", move || give_memory_back(&trims, &services))?;
         tracing::info!(
             loops = derived.loops,
             connections_max = derived.connections_max,
@@ -375,11 +376,26 @@ fn note_start(services: &Services, nofile: usize, shared_table: Option<u64>) {
 }
 
 /// Waits until a peak is over, then lets the allocator give back what nobody uses.
-fn give_memory_back(requests: &Receiver<()>) {
-    while requests.recv().is_ok() {
+///
+/// Then the loops move what their connections still hold out of pages that are almost empty, and the rest goes
+/// back a quiet moment after they are through.
+fn give_memory_back(requests: &Receiver<TrimRequest>, services: &Services) {
+    while let Ok(mut request) = requests.recv() {
         let at_latest = Instant::now() + TRIM_AT_LATEST;
-        while Instant::now() < at_latest && requests.recv_timeout(TRIM_QUIET).is_ok() {}
+        while Instant::now() < at_latest
+            && let Ok(next) = requests.recv_timeout(TRIM_QUIET)
+        {
+            if next == TrimRequest::AfterPeak {
+                request = next;
+            }
+        }
         memory::trim();
+        if request == TrimRequest::AfterPeak {
+            for index in 0..services.loops() {
+                // A loop that has no room for it has more urgent work; the next peak will ask again.
+                let _ = services.router.send_control(index, Control::Relocate, None);
+            }
+        }
     }
 }
 

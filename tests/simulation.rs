@@ -1,5 +1,5 @@
 //! A seeded simulation of the real loop core over a fake kernel: two client loops, one router, peers that
-//! come, publish, read slowly and leave in every way, and a shadow model that knows what each must get.
+//! come, publish whole and in fragments, echo, read slowly, leave in every way, are drained or stopped, and a shadow model that knows what each must get.
 //!
 //! `FANTAIL_SIM_SEED=N` replays one seed; `FANTAIL_SIM_SEEDS=COUNT` runs more of them.
 
@@ -50,6 +50,10 @@ fn everybody_gets_exactly_what_is_theirs() {
                 }
                 total.closed += stats.closed;
                 total.busy += stats.busy;
+                total.echoes += stats.echoes;
+                total.large_echoes += stats.large_echoes;
+                total.drained += stats.drained;
+                total.stopped += stats.stopped;
             }
             Err(problem) => problems.push(format!("{problem}; replay with FANTAIL_SIM_SEED={seed}")),
         }
@@ -59,6 +63,8 @@ fn everybody_gets_exactly_what_is_theirs() {
     if many {
         assert!(total.delivered > total.published && total.busy > 0, "{total:?}");
         assert!(total.closed > 0 && total.dropped.iter().all(|count| *count > 0), "{total:?}");
+        assert!(total.echoes > total.large_echoes && total.large_echoes > 0, "{total:?}");
+        assert!(total.drained > 0 && total.stopped > 0, "{total:?}");
     }
 }
 

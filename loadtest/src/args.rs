@@ -96,7 +96,7 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) burst: u32,
 
-    /// Bytes of a message, at least 48
+    /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text
     #[arg(long, default_value_t = 64, value_parser = message_size)]
     pub(crate) size: usize,
 
@@ -135,8 +135,9 @@ pub(crate) struct FanoutArgs {
     #[arg(long, value_enum, default_value_t = PublishBy::Http)]
     pub(crate) publish: PublishBy,
 
-    /// Where to publish; `{topic}` as in --url [default: http://127.0.0.1:8081/publish/{topic}; with
-    /// --publish ws the --url, and `echo=0` is added so that the publisher does not get its own messages]
+    /// Where to publish; `{topic}` as in --url [default: http://127.0.0.1:8081/publish/{topic}, and
+    /// `binary=1` is added for messages below 48 bytes; with --publish ws the --url, and `echo=0` is added
+    /// so that the publisher does not get its own messages]
     #[arg(long, value_name = "URL")]
     pub(crate) publish_url: Option<String>,
 
@@ -229,7 +230,7 @@ mod tests {
             &["x", "idle", "--duration", "5"],
             &["x", "echo", "--rate", "0"],
             &["x", "echo", "--rate", "nan"],
-            &["x", "echo", "--size", "47"],
+            &["x", "echo", "--size", "15"],
             &["x", "fanout", "--publish", "smoke-signals"],
         ] {
             assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");

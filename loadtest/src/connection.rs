@@ -371,7 +371,7 @@ impl Connection {
             Role::Echo => echo_stream(cx.run_id, cx.number),
         };
         let counts = &mut cx.tally.counts;
-        let Some(stamp) = message::read_stamp(payload).filter(|stamp| stamp.stream == stream) else {
+        let Some(stamp) = message::read_stamp(payload, cx.shape.size, stream) else {
             counts.foreign += 1;
             return;
         };

@@ -1,7 +1,9 @@
 //! The test message: who sent it, which one it is, and when it was planned to leave.
 //!
-//! Publishers and echo connections write it, receivers check it. It is ASCII throughout, so the same
-//! bytes are a valid text and a valid binary message. This module never touches a clock or a socket.
+//! Publishers and echo connections write it, receivers check it. Its size decides its form, so both sides of
+//! a run agree without a word. This module never touches a clock or a socket.
+//!
+//! From 48 bytes on it is ASCII throughout, so the same bytes are a valid text and a valid binary message:
 //!
 //! ```text
 //! 16 hex digits   stream: the run, or in echo the run and the connection
@@ -10,13 +12,27 @@
 //! the rest        a rotating alphabet whose first letter depends on the sequence, or a piece of a JSON
 //!                 array, which compresses like real messages, that begins elsewhere with each sequence
 //! ```
+//!
+//! Below 48 bytes it is compact, numbers in network order, and has to travel in a binary frame:
+//!
+//! ```text
+//! 4 bytes         the low half of the stream
+//! 4 bytes         sequence, from 0; all ones for a probe
+//! 8 bytes         planned send time in ns since the start of the process
+//! the rest        the alphabet as above
+//! ```
 
-/// Bytes of the header, and so the smallest message.
-pub(crate) const MESSAGE_BYTES_MIN: usize = 48;
+/// Bytes of the compact header, and so the smallest message.
+pub(crate) const MESSAGE_BYTES_MIN: usize = 16;
+/// Bytes of the ASCII header, and so the smallest message that may travel as text.
+pub(crate) const TEXT_BYTES_MIN: usize = 48;
 /// The largest message the generator sends.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Sequence of a probe: sent before the measurement to learn who is subscribed, never counted.
 pub(crate) const PROBE_SEQUENCE: u64 = u64::MAX;
+
+/// The sequence of a probe in a compact message.
+const PROBE_COMPACT: u32 = u32::MAX;
 
 const LETTERS: usize = 26;
 
@@ -50,29 +66,54 @@ pub(crate) struct Stamp {
     pub(crate) planned_ns: u64,
 }
 
-/// Appends the message to `out`; a smaller size than the header is raised to it.
+/// Whether a message of `size` bytes is compact and so has to travel in a binary frame.
+pub(crate) fn is_binary(size: usize) -> bool {
+    size < TEXT_BYTES_MIN
+}
+
+/// Appends the message to `out`; a smaller size than the least is raised to it.
 pub(crate) fn write_message(stamp: &Stamp, shape: Shape, out: &mut Vec<u8>) {
     let size = shape.size.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX);
     out.reserve(size);
-    for number in [stamp.stream, stamp.sequence, stamp.planned_ns] {
-        out.extend((0..16).rev().map(|digit| hex_digit(number >> (digit * 4))));
+    if is_binary(size) {
+        // Only a probe has a number that needs more: receivers count in 32 bits, too.
+        let sequence = u32::try_from(stamp.sequence).unwrap_or(PROBE_COMPACT);
+        out.extend_from_slice(&(stamp.stream as u32).to_be_bytes());
+        out.extend_from_slice(&sequence.to_be_bytes());
+        out.extend_from_slice(&stamp.planned_ns.to_be_bytes());
+    } else {
+        for number in [stamp.stream, stamp.sequence, stamp.planned_ns] {
+            out.extend((0..16).rev().map(|digit| hex_digit(number >> (digit * 4))));
+        }
     }
-    for piece in pieces(shape.filler, stamp.sequence, size - MESSAGE_BYTES_MIN) {
+    for piece in pieces(shape.filler, stamp.sequence, size - header_bytes(size)) {
         out.extend_from_slice(piece);
     }
 }
 
-/// Reads the header; `None` when these bytes are no test message.
-pub(crate) fn read_stamp(payload: &[u8]) -> Option<Stamp> {
-    let header = payload.get(..MESSAGE_BYTES_MIN)?;
+/// Reads the header of a message of `stream` in a run with messages of `size` bytes; `None` when these bytes
+/// are no such message.
+pub(crate) fn read_stamp(payload: &[u8], size: usize, stream: u64) -> Option<Stamp> {
+    let header = payload.get(..header_bytes(size))?;
+    if is_binary(size) {
+        let (tag, rest) = header.split_first_chunk()?;
+        let (sequence, rest) = rest.split_first_chunk()?;
+        let (planned_ns, _) = rest.split_first_chunk()?;
+        let sequence = match u32::from_be_bytes(*sequence) {
+            PROBE_COMPACT => PROBE_SEQUENCE,
+            number => u64::from(number),
+        };
+        let planned_ns = u64::from_be_bytes(*planned_ns);
+        return (u32::from_be_bytes(*tag) == stream as u32).then_some(Stamp { stream, sequence, planned_ns });
+    }
     let mut numbers = [0u64; 3];
     for (number, digits) in numbers.iter_mut().zip(header.chunks_exact(16)) {
         for digit in digits {
             *number = (*number << 4) | u64::from(hex_value(*digit)?);
         }
     }
-    let [stream, sequence, planned_ns] = numbers;
-    Some(Stamp { stream, sequence, planned_ns })
+    let [found, sequence, planned_ns] = numbers;
+    (found == stream).then_some(Stamp { stream, sequence, planned_ns })
 }
 
 /// Whether the part behind the header is what [`write_message`] wrote for a message of this shape.
@@ -80,7 +121,7 @@ pub(crate) fn filler_matches(stamp: &Stamp, shape: Shape, payload: &[u8]) -> boo
     if payload.len() != shape.size || shape.size < MESSAGE_BYTES_MIN {
         return false;
     }
-    let mut tail = payload.get(MESSAGE_BYTES_MIN..).unwrap_or_default();
+    let mut tail = payload.get(header_bytes(shape.size)..).unwrap_or_default();
     pieces(shape.filler, stamp.sequence, tail.len()).all(|piece| match tail.split_at_checked(piece.len()) {
         Some((head, rest)) => {
             tail = rest;
@@ -97,6 +138,10 @@ pub(crate) fn random_u64() -> u64 {
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()
+}
+
+fn header_bytes(size: usize) -> usize {
+    if is_binary(size) { MESSAGE_BYTES_MIN } else { TEXT_BYTES_MIN }
 }
 
 /// The filler as pieces of a static table, so that checking it is a comparison of memory.
@@ -196,42 +241,71 @@ mod tests {
         assert!((250..450).contains(&deflated), "{deflated} of 1,024 bytes");
     }
 
-    #[test]
-    fn a_message_reads_back_and_is_ascii() {
-        let stamp = Stamp { stream: 0xfeed, sequence: 30, planned_ns: u64::MAX };
+    fn written(stamp: &Stamp, size: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write_message(&stamp, letters(100), &mut bytes);
-        assert_eq!(bytes.len(), 100);
-        assert!(bytes.is_ascii());
-        assert_eq!(read_stamp(&bytes), Some(stamp));
-        assert!(filler_matches(&stamp, letters(100), &bytes));
+        write_message(stamp, letters(size), &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_message_reads_back_whatever_its_size() {
+        let stamp = Stamp { stream: 0xfeed_0bad_cafe, sequence: 30, planned_ns: u64::MAX - 7 };
+        for size in 16..200 {
+            let bytes = written(&stamp, size);
+            assert_eq!(bytes.len(), size);
+            assert!(size < 48 || bytes.is_ascii());
+            assert_eq!(read_stamp(&bytes, size, stamp.stream), Some(stamp));
+            assert!(filler_matches(&stamp, letters(size), &bytes));
+        }
+    }
+
+    #[test]
+    fn a_compact_message_is_tag_sequence_and_time_in_network_order() {
+        let stamp = Stamp { stream: 0xaaaa_aaaa_0102_0304, sequence: 0x0506_0708, planned_ns: 0x1112 };
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0x11, 0x12];
+        assert_eq!(written(&stamp, 16), bytes);
+    }
+
+    #[test]
+    fn a_probe_is_a_probe_in_both_forms() {
+        let stamp = Stamp { stream: 1, sequence: PROBE_SEQUENCE, planned_ns: 3 };
+        for size in [16, 47, 48, 64] {
+            assert_eq!(read_stamp(&written(&stamp, size), size, 1), Some(stamp));
+        }
+        let last = Stamp { sequence: u64::from(u32::MAX) - 1, ..stamp };
+        assert_eq!(read_stamp(&written(&last, 16), 16, 1), Some(last));
     }
 
     #[test]
     fn a_changed_byte_or_length_is_seen() {
         let stamp = Stamp { stream: 1, sequence: 2, planned_ns: 3 };
-        let mut bytes = Vec::new();
-        write_message(&stamp, letters(64), &mut bytes);
-        assert!(!filler_matches(&stamp, letters(65), &bytes));
-        bytes[63] ^= 1;
-        assert!(!filler_matches(&stamp, letters(64), &bytes));
+        for size in [17, 47, 64] {
+            let mut bytes = written(&stamp, size);
+            assert!(!filler_matches(&stamp, letters(size + 1), &bytes));
+            bytes[size - 1] ^= 1;
+            assert!(!filler_matches(&stamp, letters(size), &bytes));
+        }
+        let longer = written(&stamp, 17);
+        assert!(!filler_matches(&stamp, letters(16), &longer));
     }
 
     #[test]
     fn foreign_bytes_are_no_stamp() {
-        assert_eq!(read_stamp(b"hello"), None);
-        assert_eq!(read_stamp(&[b'G'; 64]), None);
+        assert_eq!(read_stamp(b"hello", 64, 0), None);
+        assert_eq!(read_stamp(b"hello", 16, 0), None);
+        assert_eq!(read_stamp(&[b'G'; 64], 64, 0), None);
+        let stamp = Stamp { stream: 5, sequence: 2, planned_ns: 3 };
+        for size in [16, 64] {
+            assert_eq!(read_stamp(&written(&stamp, size), size, 6), None);
+        }
     }
 
     #[test]
     fn sizes_are_kept_within_bounds() {
         let stamp = Stamp { stream: 1, sequence: 25, planned_ns: 3 };
-        let mut bytes = Vec::new();
-        write_message(&stamp, letters(1), &mut bytes);
-        assert_eq!(bytes.len(), MESSAGE_BYTES_MIN);
-        bytes.clear();
-        write_message(&stamp, letters(MESSAGE_BYTES_MAX), &mut bytes);
-        assert_eq!(bytes.len(), MESSAGE_BYTES_MAX);
-        assert!(filler_matches(&stamp, letters(MESSAGE_BYTES_MAX), &bytes));
+        assert_eq!(written(&stamp, 1).len(), MESSAGE_BYTES_MIN);
+        let largest = written(&stamp, MESSAGE_BYTES_MAX);
+        assert_eq!(largest.len(), MESSAGE_BYTES_MAX);
+        assert!(filler_matches(&stamp, letters(MESSAGE_BYTES_MAX), &largest));
     }
 }

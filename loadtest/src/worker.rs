@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fantail::sys::{socket, tables};
+use fantail::wire::frame::{self, Opcode};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::connection::{self, Connection, Context, Role, State};
@@ -393,13 +394,8 @@ impl Worker {
         self.payload.clear();
         message::write_message(&Stamp { stream, sequence, planned_ns }, self.plan.shape, &mut self.payload);
         self.frame.clear();
-        let mask = Some(connection::mask());
-        fantail::wire::frame::push_frame(
-            &mut self.frame,
-            fantail::wire::frame::Opcode::Text,
-            &self.payload,
-            mask,
-        );
+        let opcode = if message::is_binary(self.plan.shape.size) { Opcode::Binary } else { Opcode::Text };
+        frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
         match connection.try_send(&self.frame) {
             Ok(true) => {
                 tally.counts.sent += 1;

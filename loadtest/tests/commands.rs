@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -36,6 +36,8 @@ struct Served {
     pongs: AtomicU64,
     accepted: AtomicU64,
     fanned_out: AtomicU64,
+    /// Messages that came in a binary frame, or with `binary=1`; probes are not counted.
+    binary: AtomicU64,
 }
 
 struct Subscriber {
@@ -57,10 +59,14 @@ impl Subscriber {
             }
             Fault::Duplicate if at_fault => self.socket.send(message.clone()).unwrap(),
             Fault::Corrupt if at_fault => {
-                let mut text = message.to_text().unwrap().to_owned();
-                text.pop();
-                text.push('#');
-                return self.socket.send(Message::text(text)).unwrap();
+                let mut bytes = message.clone().into_data().to_vec();
+                *bytes.last_mut().unwrap() = b'#';
+                let changed = match String::from_utf8(bytes) {
+                    Ok(text) if message.is_text() => Message::text(text),
+                    Ok(text) => Message::binary(text.into_bytes()),
+                    Err(error) => Message::binary(error.into_bytes()),
+                };
+                return self.socket.send(changed).unwrap();
             }
             Fault::Close if at_fault => {
                 // The generator may have gone by itself when the frame is flushed.
@@ -117,7 +123,8 @@ fn echo_server(fault: Fault) -> (SocketAddr, Arc<Served>) {
                 subscriber.socket.send(Message::Ping("marco".into())).unwrap();
                 while let Ok(message) = subscriber.socket.read() {
                     match message {
-                        Message::Text(_) => {
+                        Message::Text(_) | Message::Binary(_) => {
+                            served.binary.fetch_add(u64::from(message.is_binary()), Ordering::SeqCst);
                             subscriber.deliver(number, u64::MAX, &message, fault);
                             number += 1;
                         }
@@ -134,12 +141,15 @@ fn echo_server(fault: Fault) -> (SocketAddr, Arc<Served>) {
 }
 
 /// Sends one published message to all subscribers. Probes are not numbered.
-fn fan_out(subscribers: &Subscribers, served: &Served, payload: &str, last: u64, fault: Fault) {
-    let message = Message::text(payload);
-    let probe = &payload[16..32] == PROBE;
+fn fan_out(subscribers: &Subscribers, served: &Served, message: &Message, last: u64, fault: Fault) {
+    let probe = match message {
+        Message::Text(text) => &text[16..32] == PROBE,
+        other => other.clone().into_data()[4..8] == [0xff; 4],
+    };
     let number = if probe { u64::MAX } else { served.fanned_out.fetch_add(1, Ordering::SeqCst) };
+    served.binary.fetch_add(u64::from(message.is_binary() && !probe), Ordering::SeqCst);
     for subscriber in subscribers.lock().unwrap().iter_mut() {
-        subscriber.deliver(number, last, &message, if probe { Fault::Nothing } else { fault });
+        subscriber.deliver(number, last, message, if probe { Fault::Nothing } else { fault });
     }
 }
 
@@ -157,8 +167,8 @@ fn fan_out_server(last: u64, fault: Fault) -> (SocketAddr, SocketAddr, Arc<Serve
                 let (shared, list) = (shared.clone(), list.clone());
                 thread::spawn(move || {
                     while let Ok(message) = socket.read() {
-                        if let Message::Text(text) = message {
-                            fan_out(&list, &shared, &text, last, fault);
+                        if message.is_text() || message.is_binary() {
+                            fan_out(&list, &shared, &message, last, fault);
                         }
                     }
                 });
@@ -185,6 +195,7 @@ fn serve_http(mut stream: TcpStream, served: &Served, list: &Subscribers, last: 
     let mut line = String::new();
     while reader.read_line(&mut line).unwrap_or(0) > 0 {
         assert!(line.starts_with("POST /publish/load-"), "{line}");
+        let binary = line.contains("?binary=1 ");
         let mut len = 0;
         loop {
             line.clear();
@@ -198,7 +209,9 @@ fn serve_http(mut stream: TcpStream, served: &Served, list: &Subscribers, last: 
         }
         let mut body = vec![0; len];
         reader.read_exact(&mut body).unwrap();
-        fan_out(list, served, std::str::from_utf8(&body).unwrap(), last, fault);
+        let message =
+            if binary { Message::binary(body) } else { Message::text(String::from_utf8(body).unwrap()) };
+        fan_out(list, served, &message, last, fault);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n").unwrap();
         line.clear();
     }
@@ -346,7 +359,39 @@ fn fanout_by_websocket_with_bursts() {
 }
 
 #[test]
+fn messages_below_48_bytes_travel_in_binary_frames() {
+    for (size, by) in [("16", "http"), ("47", "http"), ("16", "ws")] {
+        let (code, report, _, served) =
+            run_fanout(&format!("compact-{size}-{by}"), Fault::Nothing, by, &["--size", size]);
+        assert_clean(&report);
+        assert_eq!((code, report["deliveries"].as_u64()), (0, Some(800)), "{size} {by}");
+        assert_eq!(report["size_bytes"].to_string(), size);
+        assert_eq!(served.fanned_out.load(Ordering::SeqCst), 40);
+        assert_eq!(served.binary.load(Ordering::SeqCst), 40, "{size} {by}");
+    }
+    let (address, served) = echo_server(Fault::Nothing);
+    let url = format!("ws://{address}/echo");
+    let mut args = vec!["echo", "--url", &url, "--connections", "20", "--size", "16"];
+    args.extend(["--rate", "400", "--duration", "1s", "--threads", "2"]);
+    let (code, report, _) = run("compact-echo", &args);
+    assert_clean(&report);
+    assert_eq!((code, report["returned"].as_u64()), (0, Some(400)));
+    assert_eq!(served.binary.load(Ordering::SeqCst), 400);
+}
+
+#[test]
+fn compact_messages_tell_planted_faults() {
+    // The last byte of a message of 16 is its planned time, of which every value is possible; from 17 on the
+    // rest is checked.
+    fanout_tells(&["--size", "17"]);
+}
+
+#[test]
 fn fanout_tells_planted_faults() {
+    fanout_tells(&[]);
+}
+
+fn fanout_tells(size: &[&str]) {
     let cases = [
         (Fault::Drop, "missing"),
         (Fault::DropLast, "missing"),
@@ -359,8 +404,12 @@ fn fanout_tells_planted_faults() {
             scope.spawn(move || {
                 let pid = std::process::id().to_string();
                 let with_pid = ["--pid", &pid];
-                let extra = if fault == Fault::Swap { &with_pid[..] } else { &[] };
-                let (code, report, _, _) = run_fanout(&format!("fanout-{fault:?}"), fault, "http", extra);
+                let mut extra = size.to_vec();
+                if fault == Fault::Swap {
+                    extra.extend(with_pid);
+                }
+                let name = format!("fanout-{fault:?}{}", size.len());
+                let (code, report, _, _) = run_fanout(&name, fault, "http", &extra);
                 assert_eq!((code, report[count].as_u64()), (1, Some(1)), "{fault:?}: {report:#}");
                 let deliveries = if matches!(fault, Fault::Duplicate | Fault::Swap) { 800 } else { 799 };
                 assert_eq!(report["deliveries"].as_u64(), Some(deliveries), "{fault:?}");
@@ -382,7 +431,10 @@ fn a_connection_closed_by_the_server_is_lost_and_its_messages_missing() {
 fn idle_holds_and_watches_the_server() {
     let (address, served) = echo_server(Fault::Nothing);
     let url = format!("ws://{address}/echo");
-    let pid = std::process::id().to_string();
+    // Not this process: its threads end with their tests and take their context switches with them. It ends with
+    // its input.
+    let mut watched = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let pid = watched.id().to_string();
     let (code, report, _) = run(
         "idle",
         &[
@@ -412,6 +464,8 @@ fn idle_holds_and_watches_the_server() {
     assert!(server["user_bytes_per_connection"].is_number());
     assert!(server["cpu_hold_seconds"].is_number());
     assert!(server["context_switches_hold"].is_number());
+    drop(watched.stdin.take());
+    watched.wait().unwrap();
     assert_eq!(served.pongs.load(Ordering::SeqCst), CONNECTIONS);
 }
 

@@ -115,7 +115,7 @@ impl From<FrameError> for InboxError {
 }
 
 /// What one connection has received in part. Boxed by [`feed`] and dropped as soon as it is empty.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Inbox {
     /// The beginning of a header.
     header: [u8; HEADER_BYTES_MAX],
@@ -142,7 +142,7 @@ struct OpenFrame {
     missing: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct OpenMessage {
     text: bool,
     /// The payload is compressed: it is inflated, and its text checked, when it is whole.

@@ -31,7 +31,7 @@ pub enum Admitted {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Queued {
     /// A frame shared with every other subscriber.
     Message(Message),
@@ -64,7 +64,7 @@ enum Plan {
 }
 
 /// The write queue. Units are bytes on the wire.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outbox {
     /// Which frame of a message the connection gets; the same for as long as the outbox lives.
     encoding: Encoding,
@@ -109,6 +109,16 @@ impl Outbox {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The user memory that belongs to this queue alone, itself included; messages are shared.
+    #[must_use]
+    pub fn own_bytes(&self) -> usize {
+        let own = self.queue.iter().map(|entry| match entry {
+            Queued::Own(bytes) => bytes.len(),
+            Queued::Message(_) => 0,
+        });
+        size_of::<Self>() + self.queue.capacity() * size_of::<Queued>() + own.sum::<usize>()
     }
 
     /// Whether everything was sent.

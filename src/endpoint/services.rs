@@ -11,6 +11,7 @@ use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, TopicRules};
+use crate::fanout::subscriptions::BATCH_BYTES_MAX;
 use crate::fanout::{OutboxBudget, Router};
 use crate::metrics::LoopCounters;
 
@@ -63,6 +64,8 @@ pub struct Services {
     pub listening: AtomicUsize,
     /// Whether fan-outs are cut into turns; off only to measure what that is worth.
     pub chunked: bool,
+    /// Bytes of frames joined into one write; fewer than usual only to measure what joining is worth.
+    pub join_bytes_max: usize,
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
     pub(super) started: Started,
@@ -93,6 +96,10 @@ impl Services {
             connections_max,
             listening: AtomicUsize::new(loops),
             chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
+            join_bytes_max: std::env::var("FANTAIL_FANOUT_JOIN_BYTES")
+                .ok()
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(BATCH_BYTES_MAX),
             start_facts: OnceLock::new(),
             started: Started::default(),
             open: AtomicUsize::new(0),

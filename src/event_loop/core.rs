@@ -22,6 +22,9 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes joined for one `send`.
 pub const JOINED_BYTES: usize = 64 * 1024;
 
+/// A peak of half-received and unsent bytes that is worth giving memory back after.
+const PEAK_BYTES_MIN: u64 = 256 * 1024;
+
 /// What the kernel said of one stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readiness {
@@ -63,6 +66,10 @@ pub struct Core<S> {
     pub(super) due: Vec<Key>,
     /// Set while draining.
     pub(super) draining: Option<DrainState>,
+    /// The slot from which on what connections hold is to be moved.
+    pub(super) relocating: Option<u32>,
+    /// The most bytes that inboxes and outboxes held since memory was last asked back.
+    pub(super) held_peak: u64,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
     pub(super) index: usize,
@@ -82,9 +89,11 @@ impl<S: Socket> Core<S> {
     pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
         let counters = Arc::clone(services.counters_of(index));
         let deflate = &services.settings.deflate;
+        let mut topics = LocalTopics::new(Arc::clone(&services.router), index)?;
+        topics.set_batch_bytes_max(services.join_bytes_max);
         Ok(Self {
             slots: SlotTable::default(),
-            topics: LocalTopics::new(Arc::clone(&services.router), index)?,
+            topics,
             counters,
             ready: VecDeque::new(),
             blocked: VecDeque::new(),
@@ -95,6 +104,8 @@ impl<S: Socket> Core<S> {
             inflater: Inflater::new(),
             due: Vec::new(),
             draining: None,
+            relocating: None,
+            held_peak: 0,
             timeouts: timeout_ticks(&services),
             now: 0,
             index,
@@ -172,7 +183,7 @@ impl<S: Socket> Core<S> {
     /// Whether the loop must not sleep.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.topics.has_work()
+        !self.ready.is_empty() || self.topics.has_work() || self.relocating.is_some()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`
@@ -189,6 +200,17 @@ impl<S: Socket> Core<S> {
         let drain = self.draining.as_ref().map(|_| self.now + 1);
         let next = [sweep, drain].into_iter().flatten().min()?;
         Some((u64::from(next) * TICK_MS).saturating_sub(now_ms))
+    }
+
+    /// Whether inboxes and outboxes hold much less than they did: their memory can go back. Asking resets it.
+    pub fn take_peak_is_over(&mut self) -> bool {
+        let held = self.inbox_bytes as u64 + self.counters.outbox_bytes.value();
+        self.held_peak = self.held_peak.max(held);
+        let over = self.held_peak >= PEAK_BYTES_MIN && held <= self.held_peak / 2;
+        if over {
+            self.held_peak = held;
+        }
+        over
     }
 
     /// Recomputes the one deadline of a slot.

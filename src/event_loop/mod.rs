@@ -28,6 +28,7 @@ mod frames_turn;
 mod http_turn;
 mod listener;
 mod read_turn;
+mod relocate;
 pub mod run;
 mod slots;
 mod subscribe;

@@ -58,6 +58,15 @@ pub enum LoopEvent {
     },
 }
 
+/// Why memory should be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrimRequest {
+    /// Many connections came or went, or much was unsent or half received and is no more.
+    AfterPeak,
+    /// A loop has moved what its connections hold.
+    AfterMove,
+}
+
 /// Carries loop events to the main thread.
 pub struct EventSender(Box<dyn Fn(LoopEvent) + Send>);
 
@@ -106,7 +115,7 @@ pub struct LoopParts {
     /// To the main thread.
     pub events: EventSender,
     /// To the maintenance thread.
-    pub trim: SyncSender<()>,
+    pub trim: SyncSender<TrimRequest>,
 }
 
 /// Makes `count` polls, their wakers, and the descriptors each loop's table has to keep.
@@ -154,7 +163,8 @@ struct Shell {
     acceptor: Acceptor,
     services: Arc<Services>,
     index: usize,
-    trim: SyncSender<()>,
+    trim: SyncSender<TrimRequest>,
+    trim_owed: bool,
     trimmed_at: u64,
     /// Descriptors of this loop's own table that are neither connections nor the listener.
     own_descriptors: usize,
@@ -191,6 +201,7 @@ impl Shell {
             services,
             index,
             trim,
+            trim_owed: false,
             trimmed_at: 0,
             own_descriptors: if table.is_split() { own_descriptors } else { 0 },
             turn_began_ns: 0,
@@ -260,10 +271,15 @@ impl Shell {
     fn drain_mailbox(&mut self) {
         let mut drain = false;
         let mut stop = false;
+        let mut relocate = false;
         self.core.drain_mailbox(|control| match control {
             Control::Drain => drain = true,
             Control::Stop => stop = true,
+            Control::Relocate => relocate = true,
         });
+        if relocate {
+            self.core.start_relocation();
+        }
         if drain {
             self.acceptor.close(&mut self.core, self.poll.registry());
             let spread = self.services.settings.drain.length.as_millis() as u64 / TICK_MS;
@@ -276,8 +292,17 @@ impl Shell {
     fn ask_for_trim(&mut self) {
         let counters = &self.core.counters;
         let moved = counters.accepted.value() + counters.connections_closed.value();
-        if moved - self.trimmed_at >= TRIM_AFTER && self.trim.try_send(()).is_ok() {
+        if moved - self.trimmed_at >= TRIM_AFTER {
+            self.trim_owed = true;
             self.trimmed_at = moved;
+        }
+        self.trim_owed |= self.core.take_peak_is_over();
+        if self.trim_owed {
+            self.trim_owed = self.trim.try_send(TrimRequest::AfterPeak).is_err();
+        }
+        if self.core.relocation_turn() {
+            // Where another request waits already, it serves this one, too.
+            let _ = self.trim.try_send(TrimRequest::AfterMove);
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum Control {
     Drain,
     /// Stop at once.
     Stop,
+    /// Move what connections hold, so that memory can be given back.
+    Relocate,
 }
 
 /// One entry of a loop's mailbox.

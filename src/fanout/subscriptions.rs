@@ -97,6 +97,7 @@ pub struct LocalTopics {
     /// Subscribers of all topics, waiting joins included.
     subscriptions: usize,
     stale_messages: u64,
+    batch_bytes_max: usize,
     #[cfg(test)]
     forget_tombstones: bool,
 }
@@ -172,11 +173,11 @@ impl Batch {
     }
 
     /// Takes the run of messages at the head of what waits, as far as it fits one write.
-    fn fill(&mut self, pending: &mut VecDeque<Pending>) {
+    fn fill(&mut self, pending: &mut VecDeque<Pending>, bytes_max: usize) {
         let mut plain_bytes = 0;
         while let Some(Pending::Message(message)) = pending.front() {
             let bytes = message.frame().len();
-            if !self.messages.is_empty() && plain_bytes + bytes > BATCH_BYTES_MAX {
+            if !self.messages.is_empty() && plain_bytes + bytes > bytes_max {
                 break;
             }
             plain_bytes += bytes;
@@ -240,9 +241,15 @@ impl LocalTopics {
             joins_waiting: 0,
             subscriptions: 0,
             stale_messages: 0,
+            batch_bytes_max: BATCH_BYTES_MAX,
             #[cfg(test)]
             forget_tombstones: false,
         })
+    }
+
+    /// Joins fewer bytes than [`BATCH_BYTES_MAX`] into one write; with 0 every message has a pass of its own.
+    pub fn set_batch_bytes_max(&mut self, bytes_max: usize) {
+        self.batch_bytes_max = bytes_max.min(BATCH_BYTES_MAX);
     }
 
     /// Subscribes a connection of this loop. It is listed, and `listed` of [`Self::begin_turn`] is
@@ -474,7 +481,7 @@ impl LocalTopics {
                 Some(Pending::Message(_)) | None if work.pass.is_some() => return Next::Pass,
                 None => return Next::Rest,
                 Some(Pending::Message(_)) if !entry.list.is_empty() => {
-                    work.batch.fill(&mut work.pending);
+                    work.batch.fill(&mut work.pending, self.batch_bytes_max);
                     work.pass = Some(Pass { cursor: 0, end: entry.list.len() });
                     return Next::Pass;
                 }

@@ -333,6 +333,25 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
 }
 
 #[test]
+fn joining_can_be_turned_off() {
+    for (bytes_max, passes) in [(usize::MAX, 1), (0, 3)] {
+        let (router, mut subject) = loop_with(4);
+        subject.set_batch_bytes_max(bytes_max);
+        subject.join("a", Key { slot: 0, generation: 1 }).expect("room");
+        (0..3).for_each(|_| publish(&router, "a", 10));
+        subject.drain_mailbox(|_| {});
+        let mut sizes = Vec::new();
+        while let Some(turn) = subject.begin_turn(9, |_, _, _| true) {
+            sizes.push(turn.batch().messages().len());
+            let mut turn = turn;
+            while subject.next_subscriber(&mut turn).is_some() {}
+            subject.end_turn(turn, |_, _| {});
+        }
+        assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (passes, 3), "{bytes_max}: {sizes:?}");
+    }
+}
+
+#[test]
 fn a_storm_of_joins_lets_the_loop_poll() {
     let (_router, mut subject) = loop_with(8);
     for slot in 0..STEPS_PER_TURN + 1 {

@@ -139,10 +139,13 @@ fn a_slow_consumer_misses_the_newest_and_it_is_counted() {
         assert_eq!(server.publish("big", numbered(sent).as_bytes()).status, 200);
         sent += 1;
     }
+    // Publishing is answered before the fan-out is through.
+    server.await_metric("fantail_mailbox_entries", "", |entries| entries == 0);
     let dropped = server.metric("fantail_drops_total", "drop-newest") as usize;
-    for number in 0..sent - dropped {
-        assert_eq!(number_of(&slow.text()), number);
-    }
+    // Not necessarily the first ones in a row: the kernel may take some more late, and that makes room.
+    let got: Vec<_> = (0..sent - dropped).map(|_| number_of(&slow.text())).collect();
+    assert_eq!(got.first(), Some(&0));
+    assert!(got.is_sorted_by(|a, b| a < b) && got.iter().all(|number| *number < sent), "{got:?}");
     // Having caught up, it gets what comes next.
     server.await_metric("fantail_outbox_bytes", "", |bytes| bytes == 0);
     assert_eq!(server.publish("big", b"999999").status, 200);

@@ -5,6 +5,7 @@ mod conformance;
 mod deflate;
 mod delivery;
 mod http;
+mod memory;
 mod observe;
 mod pressure;
 mod process;

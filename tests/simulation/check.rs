@@ -22,6 +22,14 @@ pub(crate) struct Stats {
     pub(crate) closed: u64,
     /// Publishes that had to wait.
     pub(crate) busy: u64,
+    /// Echoes that came back, and of these those of more than 1 MiB.
+    pub(crate) echoes: usize,
+    /// See `echoes`.
+    pub(crate) large_echoes: usize,
+    /// Connections told to leave by a drain.
+    pub(crate) drained: usize,
+    /// Connections open when the server was stopped.
+    pub(crate) stopped: usize,
     /// How often the planted fault struck.
     pub(crate) struck: usize,
 }
@@ -49,12 +57,8 @@ pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
     }
     world.probe()?;
     at_rest(&mut world).map_err(|problem| format!("after the probe: {problem}"))?;
-    for at in 0..world.peers.len() {
-        let ending = world.rng.pick(&[Ending::Close, Ending::HalfClose, Ending::Reset, Ending::Drop]);
-        world.peers[at].leave(ending, &mut world.rng);
-    }
-    world.settle_until_empty()?;
-    all_given_back(&world)?;
+    end(&mut world)?;
+    let echoes = || world.peers.iter().filter(|peer| peer.echo).flat_map(|peer| &peer.messages);
     let counters = (0..LOOPS).map(|index| world.services.counters_of(index));
     Ok(Stats {
         published: world.truth.iter().map(Vec::len).sum(),
@@ -62,8 +66,60 @@ pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
         dropped: DropReason::ALL.map(|reason| drops(&world, reason)),
         closed: closed_as_slow(&world),
         busy: counters.map(|counters| counters.publishes_busy.value()).sum(),
+        echoes: echoes().count(),
+        large_echoes: echoes().filter(|echo| echo.len() > 1 << 20).count(),
+        drained: world.peers.iter().filter(|peer| peer.close_code == Some(1001)).count(),
+        stopped: world.stopped,
         struck: world.hub.struck.get(),
     })
+}
+
+/// The end: everybody leaves, or is drained, or the server stops.
+fn end(world: &mut World) -> Checked {
+    match world.rng.below(8) {
+        0 => return world.stop(),
+        1 | 2 => {
+            let staying: Vec<bool> = world.peers.iter().map(|peer| peer.left.is_none()).collect();
+            world.drain()?;
+            check_subscribers(world)?;
+            check_drained(world, &staying)?;
+        }
+        _ => {
+            for at in 0..world.peers.len() {
+                let ending = world.rng.pick(&[Ending::Close, Ending::HalfClose, Ending::Reset, Ending::Drop]);
+                world.peers[at].leave(ending, &mut world.rng);
+            }
+            world.settle_until_empty()?;
+        }
+    }
+    all_given_back(world)
+}
+
+/// Who was there when the drain began, and has not left by itself since, was told 1001.
+fn check_drained(world: &World, staying: &[bool]) -> Checked {
+    for (peer, _) in world.peers.iter().zip(staying).filter(|(_, staying)| **staying && !world.impatient) {
+        let told = peer.close_code == Some(1001);
+        let gone = matches!(peer.left, Some(Ending::HalfClose | Ending::Reset | Ending::Drop));
+        // Its own close frame may have met the server's on the way, and is answered with its own code.
+        let crossed = peer.left == Some(Ending::Close) && peer.close_code == Some(1000);
+        if !told && !gone && !crossed && !ended_as_slow(world, peer) {
+            let (id, code, left) = (peer.link.id, peer.close_code, peer.left);
+            return Err(format!("peer {id} was drained with {code:?}, left: {left:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// What came back of echoes is what was sent, in order, and all of it for whoever is still there.
+fn check_echo(peer: &Peer, stays: bool) -> Checked {
+    let (id, sent, got) = (peer.link.id, peer.echoes.len(), peer.messages.len());
+    if !peer.echoes.starts_with(&peer.messages) {
+        return Err(format!("peer {id}: its {got} echoes are not what it sent"));
+    }
+    if stays && got != sent {
+        return Err(format!("peer {id}: {got} of {sent} echoes came back"));
+    }
+    Ok(())
 }
 
 fn at_rest(world: &mut World) -> Checked {
@@ -111,7 +167,8 @@ fn all_given_back(world: &World) -> Checked {
         check_mailbox(world, index)?;
         let backlog = world.services.counters_of(index).outbox_bytes.value();
         let sleep = world.sleep_ms(index);
-        if backlog != 0 || sleep.is_some() {
+        // A loop that is drained has ended; here it would go on counting the time.
+        if backlog != 0 || sleep.is_some() && !world.draining {
             return Err(format!("empty loop {index} has {backlog} bytes queued and sleeps for {sleep:?}"));
         }
     }
@@ -134,16 +191,24 @@ fn stays(world: &World, peer: &Peer) -> Checked<bool> {
         return Err(format!("peer {}: the server {misuse}", peer.link.id));
     }
     // A head that arrives too slowly is answered 408 where peers are not waited for.
-    if let Some(broken) = peer.broken.as_ref().filter(|text| !(world.impatient && text.contains(" 408 "))) {
+    // Whoever comes during a drain is answered 503.
+    let expected =
+        |text: &str| world.impatient && text.contains(" 408 ") || world.draining && text.contains(" 503 ");
+    if let Some(broken) = peer.broken.as_ref().filter(|text| !expected(text)) {
         return Err(format!("peer {} read {broken}", peer.link.id));
     }
     let pipe = peer.link.pipe.borrow();
     let closed = pipe.closed || pipe.shut;
-    let slow = peer.close_code == Some(1013) || world.services.outbox_budget.met_full() > 0;
-    if closed && peer.left.is_none() && !world.impatient && !slow {
+    let expected = world.impatient || world.draining || ended_as_slow(world, peer);
+    if closed && peer.left.is_none() && !expected {
         return Err(format!("peer {} was closed for nothing", peer.link.id));
     }
     Ok(!closed && peer.left.is_none())
+}
+
+/// Whether a policy, or the total over all outboxes, may have ended this connection.
+fn ended_as_slow(world: &World, peer: &Peer) -> bool {
+    peer.close_code == Some(1013) || world.services.outbox_budget.met_full() > 0
 }
 
 /// Everybody got exactly what was published between joining and leaving; what is missing was counted.
@@ -172,6 +237,10 @@ fn check_subscribers(world: &World) -> Checked {
                 "peer {}: {partial} bytes of a frame, {pongs} pongs of {pings}",
                 peer.link.id
             ));
+        }
+        if peer.echo {
+            check_echo(peer, stays)?;
+            continue;
         }
         let mut got: Vec<Vec<u64>> = vec![Vec::new(); world.truth.len()];
         for message in &peer.messages {

@@ -131,6 +131,8 @@ pub(crate) struct Pipe {
     pub(crate) to_peer: VecDeque<u8>,
     /// Bytes the send queue holds.
     pub(crate) capacity: usize,
+    /// Bytes one write takes at most, however much room there is, so that a turn runs out of writes.
+    pub(crate) per_write: usize,
     /// A write was refused or cut: an edge is promised.
     pub(crate) no_space: bool,
     /// The server ended its side.
@@ -169,6 +171,7 @@ impl Link {
         loop_index: usize,
         topics: Vec<String>,
         capacity: usize,
+        per_write: usize,
         hub: Rc<Hub>,
     ) -> Rc<Self> {
         let pipe = Pipe {
@@ -176,6 +179,7 @@ impl Link {
             fin: false,
             to_peer: VecDeque::new(),
             capacity,
+            per_write,
             no_space: false,
             shut: false,
             closed: false,
@@ -289,6 +293,7 @@ impl Socket for FakeSocket {
         if cut {
             count = 1 + link.hub.rng.borrow_mut().below(count);
         }
+        count = count.min(pipe.per_write);
         pipe.no_space |= count < bytes.len();
         if !link.hub.strikes(Fault::LostWrite, 40) {
             pipe.to_peer.extend(&bytes[..count]);

@@ -31,7 +31,11 @@ pub(crate) struct Peer {
     pub(crate) no_echo: bool,
     /// Bytes it reads at a time, at most.
     pub(crate) speed: usize,
-    /// Messages it has written.
+    /// Whether it speaks to `/echo`, and what it sent there.
+    pub(crate) echo: bool,
+    /// Payloads it sent to `/echo`.
+    pub(crate) echoes: Vec<Vec<u8>>,
+    /// Messages it has written for a topic.
     pub(crate) published: usize,
     /// Pings it has written.
     pub(crate) pings: usize,
@@ -41,10 +45,10 @@ pub(crate) struct Peer {
     pub(crate) messages: Vec<Vec<u8>>,
     /// Pongs it got.
     pub(crate) pongs: usize,
-    /// The code of the close frame it got.
-    pub(crate) close_code: Option<u16>,
     /// Bytes of an unfinished head or frame.
     pub(crate) partial: Vec<u8>,
+    /// The code of the close frame it got.
+    pub(crate) close_code: Option<u16>,
     /// What was wrong with what it read.
     pub(crate) broken: Option<String>,
     upgraded: bool,
@@ -55,9 +59,15 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A client that begins with the head of its upgrade.
+    ///
+    /// Without a topic it speaks to `/echo`.
     pub(crate) fn new(link: Rc<Link>, topics: Vec<usize>, no_echo: bool, speed: usize) -> Self {
-        let mut target = format!("/ws/{}?echo={}", link.topics[0], u8::from(!no_echo));
-        for name in &link.topics[1..] {
+        let echo = topics.is_empty();
+        let mut target = match link.topics.first() {
+            Some(first) => format!("/ws/{first}?echo={}", u8::from(!no_echo)),
+            None => "/echo".to_owned(),
+        };
+        for name in link.topics.iter().skip(1) {
             target.push_str(&format!("&topic={name}"));
         }
         let head = format!(
@@ -69,13 +79,15 @@ impl Peer {
             topics,
             no_echo,
             speed,
+            echo,
+            echoes: Vec::new(),
             published: 0,
             pings: 0,
             left: None,
             messages: Vec::new(),
             pongs: 0,
-            close_code: None,
             partial: Vec::new(),
+            close_code: None,
             broken: None,
             upgraded: false,
             closed: false,
@@ -84,24 +96,54 @@ impl Peer {
         }
     }
 
-    /// Writes one message for its first topic.
+    /// Writes one message for its first topic, or for its echo; now and then in fragments with pings between.
     pub(crate) fn publish(&mut self, rng: &mut Rng) {
-        let payload = payload(self.topics[0], Some(self.link.id), self.published, rng);
-        self.published += 1;
+        let payload = match self.topics.first() {
+            Some(topic) => {
+                self.published += 1;
+                payload(*topic, Some(self.link.id), self.published - 1, rng)
+            }
+            None => {
+                let mut text = format!("echo {}:", self.echoes.len()).into_bytes();
+                // Once more than one turn may read or write, where the queue takes as much.
+                let large = self.link.pipe.borrow().capacity > 1 << 20
+                    && self.echoes.iter().all(|echo| echo.len() < 1 << 20)
+                    && rng.one_in(8);
+                let padding = if large { (1 << 20) + rng.below(1 << 19) } else { rng.below(3_000) };
+                text.resize(text.len() + padding, b'a' + (self.echoes.len() % 26) as u8);
+                self.echoes.push(text.clone());
+                text
+            }
+        };
         let opcode = if rng.one_in(2) { Opcode::Text } else { Opcode::Binary };
-        self.frame(opcode, &payload, rng);
+        if !rng.one_in(4) {
+            return self.frame(opcode, true, &payload, rng);
+        }
+        let (mut rest, mut opcode) = (&payload[..], opcode);
+        for _ in 0..1 + rng.below(4) {
+            let (fragment, behind) = rest.split_at(rng.below(rest.len() + 1));
+            self.frame(opcode, false, fragment, rng);
+            (rest, opcode) = (behind, Opcode::Continuation);
+            if rng.one_in(2) {
+                self.ping(rng);
+            }
+        }
+        self.frame(opcode, true, rest, rng);
     }
 
     /// Writes a ping, which the server has to answer.
     pub(crate) fn ping(&mut self, rng: &mut Rng) {
         self.pings += 1;
         let payload = vec![b'p'; rng.below(126)];
-        self.frame(Opcode::Ping, &payload, rng);
+        self.frame(Opcode::Ping, true, &payload, rng);
     }
 
-    fn frame(&mut self, opcode: Opcode, payload: &[u8], rng: &mut Rng) {
+    fn frame(&mut self, opcode: Opcode, fin: bool, payload: &[u8], rng: &mut Rng) {
         let mut bytes = Vec::new();
         push_frame(&mut bytes, opcode, payload, Some((rng.next() as u32).to_ne_bytes()));
+        if !fin {
+            bytes[0] &= 0x7F;
+        }
         self.outgoing.extend(bytes);
     }
 
@@ -112,7 +154,7 @@ impl Peer {
         }
         self.left = Some(ending);
         match ending {
-            Ending::Close => self.frame(Opcode::Close, &[0x03, 0xE8], rng),
+            Ending::Close => self.frame(Opcode::Close, true, &[0x03, 0xE8], rng),
             Ending::HalfClose => self.fin_wanted = true,
             Ending::Reset | Ending::Drop => {
                 self.outgoing.clear();
@@ -201,10 +243,14 @@ impl Peer {
             match header.opcode {
                 Opcode::Text | Opcode::Binary if header.fin => self.messages.push(payload.to_vec()),
                 Opcode::Pong => self.pongs += 1,
-                Opcode::Ping => self.frame(Opcode::Pong, payload, rng),
+                Opcode::Ping => self.frame(Opcode::Pong, true, payload, rng),
                 Opcode::Close => {
                     self.closed = true;
                     self.close_code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                    // RFC 6455, 5.5.1: a close frame is answered, by most.
+                    if self.left.is_none() && !rng.one_in(8) {
+                        self.leave(Ending::Close, rng);
+                    }
                 }
                 _ => return Err("a fragment".to_owned()),
             }

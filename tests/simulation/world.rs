@@ -65,6 +65,10 @@ pub(crate) struct World {
     pub(crate) wakes: Arc<Wakes>,
     /// Whether peers may be closed for being slow.
     pub(crate) impatient: bool,
+    /// Whether everybody is being sent away.
+    pub(crate) draining: bool,
+    /// Connections open when the server was stopped.
+    pub(crate) stopped: usize,
     /// By index.
     pub(crate) topics: Vec<Arc<Topic>>,
     links: Vec<Rc<Link>>,
@@ -114,6 +118,8 @@ impl World {
             peers: Vec::new(),
             wakes,
             impatient,
+            draining: false,
+            stopped: 0,
             topics,
             links: Vec::new(),
             now_ms: 0,
@@ -152,6 +158,11 @@ impl World {
                 self.with_peer(|peer, rng| peer.leave(ending, rng));
             }
             22 => self.with_peer(|peer, _| peer.link.report_space()),
+            23 if self.rng.one_in(8) => {
+                let index = self.rng.below(LOOPS);
+                self.loops[index].core.start_relocation();
+                self.loops[index].sleeps_until = Some(self.now_ms);
+            }
             _ => {
                 let index = self.rng.below(LOOPS);
                 if self.is_runnable(index) {
@@ -202,6 +213,41 @@ impl World {
         }
         let left: Vec<_> = self.loops.iter().map(|state| state.core.connections()).collect();
         Err(format!("{left:?} slots are not given back"))
+    }
+
+    /// Sends everybody away, while some still come and publish, until nobody is left.
+    pub(crate) fn drain(&mut self) -> Checked {
+        self.draining = true;
+        for state in &mut self.loops {
+            state.core.start_drain(self.rng.below(30) as u32);
+            state.sleeps_until = Some(self.now_ms);
+        }
+        for _ in 0..self.rng.below(300) {
+            self.step(true)?;
+        }
+        for _ in 0..600 {
+            self.settle()?;
+            if self.loops.iter().all(|state| state.core.is_drained()) {
+                return Ok(());
+            }
+            self.now_ms += TICK_MS;
+        }
+        let left: Vec<_> = self.loops.iter().map(|state| state.core.connections()).collect();
+        Err(format!("{left:?} connections are not drained"))
+    }
+
+    /// Stops in the middle of everything: every stream is closed.
+    pub(crate) fn stop(&mut self) -> Checked {
+        for _ in 0..self.rng.below(300) {
+            self.step(true)?;
+        }
+        self.stopped = self.loops.iter().map(|state| state.core.connections()).sum();
+        self.loops.clear();
+        // Who is still in the kernel's queue was never a stream of ours.
+        match self.links.iter().find(|link| link.key.get().is_some() && !link.pipe.borrow().closed) {
+            Some(link) => Err(format!("the link of peer {} is open after a stop", link.id)),
+            None => Ok(()),
+        }
     }
 
     /// Publishes to every topic from outside, one after the other has been delivered.
@@ -263,6 +309,7 @@ impl World {
         core.sweep();
         core.drain_turn();
         core.fanout_turn();
+        core.relocation_turn();
         let waits = self.services.router.mailbox(index).is_some_and(|mailbox| !mailbox.is_empty());
         let sleep_ms = if waits { Some(0) } else { core.sleep_ms(self.now_ms) };
         state.sleeps_until = sleep_ms.map(|sleep_ms| self.now_ms + sleep_ms);
@@ -295,11 +342,13 @@ impl World {
         for at in (1..topics.len()).rev() {
             topics.swap(at, rng.below(at + 1));
         }
-        topics.truncate(1 + rng.below(3));
+        // None: it speaks to the echo.
+        topics.truncate(if rng.one_in(6) { 0 } else { 1 + rng.below(3) });
         let names = topics.iter().map(|index| format!("t{index}")).collect();
-        let capacity = rng.pick(&[64, 300, 2_000, 40_000]);
+        let capacity = rng.pick(&[64, 300, 2_000, 40_000, 4 << 20]);
+        let per_write = if rng.one_in(4) { (capacity / 40).max(16) } else { usize::MAX };
         let (id, loop_index) = (self.links.len(), rng.below(LOOPS));
-        let link = Link::new(id, loop_index, names, capacity, Rc::clone(&self.hub));
+        let link = Link::new(id, loop_index, names, capacity, per_write, Rc::clone(&self.hub));
         let speed = rng.pick(&[5, 100, 5_000, 100_000]);
         self.peers.push(Peer::new(Rc::clone(&link), topics, rng.one_in(3), speed));
         self.links.push(Rc::clone(&link));

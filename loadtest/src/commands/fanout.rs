@@ -120,7 +120,7 @@ fn measure(
     run: &mut Run,
 ) -> Result<Outcome, Failure> {
     run.open(args.common.connections as usize)?;
-    let mut publisher = Publisher::connect(urls.publish_target.clone())
+    let mut publisher = Publisher::connect(urls.publish_target.clone(), args.load.size)
         .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
     let subscribed = probe(run, &mut publisher, &urls.publish_url)?;
 

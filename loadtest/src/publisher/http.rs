@@ -16,6 +16,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct HttpPublisher {
     target: Target,
+    content_type: &'static str,
     stream: Option<TcpStream>,
     used_at: Instant,
     request: Vec<u8>,
@@ -39,20 +40,28 @@ enum Body {
 }
 
 impl HttpPublisher {
-    /// Connects.
-    pub(crate) fn connect(target: Target) -> Result<Self, PublishError> {
+    /// Connects. Binary messages are announced by `binary=1` in the query.
+    pub(crate) fn connect(target: Target, binary: bool) -> Result<Self, PublishError> {
+        let target = if binary { target.with_query("binary", "1") } else { target };
         let stream = Some(open(&target)?);
-        Ok(Self { target, stream, used_at: Instant::now(), request: Vec::new(), answer: Vec::new() })
+        Ok(Self {
+            target,
+            content_type: if binary { "application/octet-stream" } else { "text/plain" },
+            stream,
+            used_at: Instant::now(),
+            request: Vec::new(),
+            answer: Vec::new(),
+        })
     }
 
     /// Posts one message and waits for the answer.
     pub(crate) fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
         self.request.clear();
         let Target { path, authority, .. } = &self.target;
-        let len = payload.len();
+        let (len, content_type) = (payload.len(), self.content_type);
         write!(
             self.request,
-            "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: text/plain\r\nContent-Length: {len}\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: {content_type}\r\nContent-Length: {len}\r\n\r\n"
         )?;
         self.request.extend_from_slice(payload);
         let mut stream = match self.stream.take().filter(|stream| self.is_fresh(stream)) {

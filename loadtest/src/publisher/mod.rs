@@ -63,11 +63,12 @@ pub(crate) struct Job {
 }
 
 impl Publisher {
-    /// Connects.
-    pub(crate) fn connect(target: Target) -> Result<Self, PublishError> {
+    /// Connects, for messages of `size` bytes.
+    pub(crate) fn connect(target: Target, size: usize) -> Result<Self, PublishError> {
+        let binary = message::is_binary(size);
         match target.scheme {
-            Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target)?)),
-            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target)?)),
+            Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target, binary)?)),
+            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target, binary)?)),
         }
     }
 

@@ -26,13 +26,14 @@ const OPEN: u16 = 0;
 pub(crate) struct WsPublisher {
     writer: Arc<Mutex<TcpStream>>,
     closed: Arc<AtomicU16>,
+    opcode: Opcode,
     frame: Vec<u8>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl WsPublisher {
-    /// Connects and upgrades.
-    pub(crate) fn connect(target: Target) -> Result<Self, PublishError> {
+    /// Connects and upgrades. Messages will leave as text or as binary frames.
+    pub(crate) fn connect(target: Target, binary: bool) -> Result<Self, PublishError> {
         let mut stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(TIMEOUT))?;
@@ -47,17 +48,18 @@ impl WsPublisher {
             let code = read_until_closed(from, rest, &pong_to).unwrap_or(1006);
             flag.store(code.max(1), Ordering::Release);
         })?;
-        Ok(Self { writer, closed, frame: Vec::new(), reader: Some(reader) })
+        let opcode = if binary { Opcode::Binary } else { Opcode::Text };
+        Ok(Self { writer, closed, opcode, frame: Vec::new(), reader: Some(reader) })
     }
 
-    /// Sends one message as a text frame.
+    /// Sends one message as one frame.
     pub(crate) fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
         let code = self.closed.load(Ordering::Acquire);
         if code != OPEN {
             return Err(PublishError::Closed(code));
         }
         self.frame.clear();
-        frame::push_frame(&mut self.frame, Opcode::Text, payload, Some(mask()));
+        frame::push_frame(&mut self.frame, self.opcode, payload, Some(mask()));
         write(&self.writer, &self.frame).map_err(PublishError::Unknown)
     }
 }

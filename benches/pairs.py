@@ -7,7 +7,8 @@
     benches/pairs.py burst-latency             # single messages, joining on (A) and off (B)
     benches/pairs.py handshake                 # against the bare accept-and-answer loop
     benches/pairs.py echo-during-fanout        # chunked fan-outs (A) against whole ones (B)
-    benches/pairs.py idle                      # bytes a connection, and a minute of doing nothing
+    benches/pairs.py idle [--deflate]          # bytes a connection, and a minute of doing nothing
+    benches/pairs.py deflate                   # a compressed broadcast (A) against a plain one of equal bytes (B)
     benches/pairs.py slow                      # 1,000 subscribers that do not read (A), without them (B)
     benches/pairs.py memory-return             # what comes back after all left, and after 90 % of them
     benches/pairs.py machine                   # the facts to quote beside any figure
@@ -265,7 +266,9 @@ class start_loadtest:
         os.close(handle)
         line = [args.loadtest, command, "--url", url, "--json", self.json]
         for name, value in flags.items():
-            if value is not None:
+            if value is True:
+                line += [f"--{name}"]
+            elif value is not None:
                 line += [f"--{name}", str(value)]
         if VERBOSE:
             print("  " + shlex.join(line), file=sys.stderr)
@@ -303,15 +306,17 @@ class start_loadtest:
 HOLD_MAX = 15_000  # connections a client process
 HELLO = ("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+HELLO_DEFLATE = HELLO[:-2] + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 IP_BIND_ADDRESS_NO_PORT = 24
 
 
 class Holders:
     """Connections from distinct source addresses, spread over processes. Use it as a context."""
 
-    def __init__(self, server, path, receive_buffer=None):
+    def __init__(self, server, path, receive_buffer=None, deflate=False):
         host, port = server.listen.rsplit(":", 1)
-        self.target = (host, int(port), path, receive_buffer)
+        hello = (HELLO_DEFLATE if deflate else HELLO).format(path=path).encode()
+        self.target = (host, int(port), hello, receive_buffer, deflate)
         self.pipes = []
         self.count = 0
 
@@ -359,7 +364,7 @@ class Holders:
         return answer
 
 
-def hold(pipe, inherited, host, port, path, receive_buffer):
+def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
     """A client process: commands in, counts out, until the pipe closes."""
     for other in inherited:
         other.close()
@@ -372,7 +377,7 @@ def hold(pipe, inherited, host, port, path, receive_buffer):
             return
         try:
             if command == "open":
-                sockets += hold_open(rest[0], rest[1], host, port, path, receive_buffer)
+                sockets += hold_open(rest[0], rest[1], host, port, hello, receive_buffer, deflate)
             elif command == "send":
                 for one in sockets:
                     one.send(rest[0])
@@ -391,9 +396,8 @@ def hold(pipe, inherited, host, port, path, receive_buffer):
             pipe.send(f"{command}: {error}")
 
 
-def hold_open(count, first, host, port, path, receive_buffer):
+def hold_open(count, first, host, port, hello, receive_buffer, deflate):
     opened = []
-    hello = HELLO.format(path=path).encode()
     for start in range(0, count, 200):
         batch = []
         for number in range(first + start, first + min(start + 200, count)):
@@ -414,7 +418,7 @@ def hold_open(count, first, host, port, path, receive_buffer):
                 if not piece:
                     raise OSError(f"refused: {head[:200]!r}")
                 head += piece
-            if not head.startswith(b"HTTP/1.1 101"):
+            if not head.startswith(b"HTTP/1.1 101") or (b"permessage-deflate" in head) != deflate:
                 raise OSError(f"refused: {head[:200]!r}")
             one.setblocking(False)
         opened += batch
@@ -597,6 +601,31 @@ def cmd_fanout(args):
             measure_pairs(args, title, loops, args.a or SERVE, args.b or FLOOR, run)
 
 
+def cmd_deflate(args):
+    """Side A sends messages of --size bytes of JSON compressed, side B plain ones as long as these come out."""
+    flags = {"publish": "http", "filler": "json", "threads": 1, "rate": args.rate, "burst": args.burst}
+    names = {"fantail": args.fantail, "floor": args.floor, "accept_floor": args.accept_floor}
+
+    for loops in args.loops:
+        template = args.a or SERVE
+        with Server(template.format(**names, loops=loops), {**PUBLISH_ENV, **args.a_env}) as server:
+            trial = loadtest(args, "fanout", server, deflate=True, connections=10, size=args.size, duration="2s", **flags)
+        if field(trial, "deflated") < field(trial, "deliveries"):
+            raise SystemExit("not every message came compressed")
+        equal = round(field(trial, "deflated_bytes") / field(trial, "deflated"))
+
+        def run(server):
+            own = {"deflate": True, "size": args.size} if server.side == "A" else {"size": equal}
+            result = loadtest(args, "fanout", server, connections=args.connections, duration=args.duration, **own, **flags)
+            if server.side == "A" and field(result, "deflated") < field(result, "deliveries"):
+                raise SystemExit("not every message came compressed")
+            return figures(result, FANOUT_FIELDS)
+
+        title = (f"deflate: {args.connections:,} subscribers, {args.size} bytes of JSON compressed (A), {equal} bytes plain (B), "
+                 f"bursts of {args.burst}, loops {loops}")
+        measure_pairs(args, title, loops, template, args.b or SERVE, run)
+
+
 def cmd_burst_latency(args):
     for loops in args.loops:
         def run(server):
@@ -727,7 +756,7 @@ def cmd_idle(args):
 
     def run(server):
         result = {"empty MB": server.settled_bytes(5) / 1e6}
-        with Holders(server, "/ws/idle") as holders:
+        with Holders(server, "/ws/idle", deflate=args.deflate) as holders:
             cpu = server.cpu_ns()
             holders.open(few)
             at_few = server.settled_bytes()
@@ -750,7 +779,8 @@ def cmd_idle(args):
         return result
 
     for loops in args.loops:
-        title = f"idle: {args.connections:,} connections for {args.seconds} s, loops {loops}"
+        kind = "connections with permessage-deflate" if args.deflate else "connections"
+        title = f"idle: {args.connections:,} {kind} for {args.seconds} s, loops {loops}"
         measure_pairs(args, title, loops, args.a or SERVE, args.b, run, (PATIENT, PATIENT))
 
 
@@ -876,6 +906,9 @@ def parser():
         sub.add_argument("--pairs", type=int, default=pairs, help=f"pairs to run (default {pairs})")
         sub.add_argument("--loops", type=numbers, default=loops, help="server threads, one table for each of them")
         for key, value in defaults.items():
+            if value is False:
+                sub.add_argument("--" + key.replace("_", "-"), action="store_true")
+                continue
             kind = numbers if isinstance(value, list) else type(value)
             sub.add_argument("--" + key.replace("_", "-"), type=kind, default=value, help=f"(default {value})")
         sub.add_argument("--fantail", default="target/release/fantail")
@@ -895,6 +928,8 @@ def parser():
         connections=10_000, sizes=[16, 128, 4096], rate=5.0, burst=1, duration="10s", publish="http")
     add("burst", cmd_fanout, "60 messages at once, against the floor", 7, [1, 2],
         connections=3_000, sizes=[128], rate=30.0, burst=60, duration="10s", publish="ws")
+    add("deflate", cmd_deflate, "a compressed broadcast against a plain one of equal bytes on the wire", 7, [1],
+        connections=10_000, size=1024, rate=5.0, burst=1, duration="10s")
     add("burst-latency", cmd_burst_latency, "latency of single messages with joining on and off", 7, [1],
         connections=3_000, size=128, rate=5.0, duration="10s", publish="ws")
     add("handshake", cmd_handshake, "connecting, against a bare accept-and-answer loop", 7, [1], connections=15_000)
@@ -903,7 +938,7 @@ def parser():
     add("slow", cmd_slow, "latency of those who read while others do not", 5, [1], connections=2_000, stalled=1_000,
         rate=100.0, size=1024, seconds=20, policy="drop-newest")
     add("idle", cmd_idle, "memory of a connection, and what idling costs", 1, [3], connections=50_000, seconds=60,
-        settle=15)
+        deflate=False, settle=15)
     add("memory-return", cmd_memory_return, "what is given back when clients with a backlog leave", 1, [2],
         connections=10_000, size=4096, fragment=1024)
     machine = commands.add_parser("machine", help="facts of this machine, to quote beside figures")

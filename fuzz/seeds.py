@@ -70,12 +70,15 @@ def main():
     write("proxy", PROXIES)
     for folder, seeds in (("head", HEADS), ("config", {k: v.encode() for k, v in CONFIGS.items()})):
         write(folder, seeds)
-    frames = {}
+    frames, messages = {}, {}
     for line in (ROOT.parent / "tests/conformance/frames.txt").read_text().splitlines():
         if line.strip() and not line.startswith("#"):
             name, _, client = (part.strip() for part in line.split("|")[:3])
-            frames[re.sub(r"\W+", "-", name)] = b"\x07" + frame_bytes(client)
+            deflated = client.removeprefix("deflate ")
+            seeds = frames if deflated == client else messages
+            seeds[re.sub(r"\W+", "-", name.removeprefix("deflate: "))] = b"\x07" + frame_bytes(deflated)
     write("frames", frames)
+    write("messages", messages)
 
 
 def write(folder, seeds):

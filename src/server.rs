@@ -143,24 +143,10 @@ impl Server {
         }
         let (prepared, wakers, keep) =
             loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
-        let router_limits = RouterLimits {
-            mailbox: MailboxLimits {
-                bytes_max: settings.mailbox.bytes_max as u64,
-                entries_max: settings.mailbox.entries_max as u64,
-            },
-            ..RouterLimits::default()
-        };
-        let router = Router::new(derived.loops + 1, router_limits, Box::new(wakers))
+        let router = Router::new(derived.loops + 1, router_limits(&settings), Box::new(wakers))
             .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
         let (listen, admin) = (settings.server.listen, settings.server.admin);
-        let backlog = u32::try_from(settings.server.backlog).unwrap_or(u32::MAX);
-        let user_timeout = settings.timeouts.write.as_millis() + settings.timeouts.heartbeat.as_millis();
-        let options = ListenOptions {
-            backlog,
-            reuse_port: true,
-            user_timeout_ms: u32::try_from(user_timeout).unwrap_or(u32::MAX),
-            ..ListenOptions::default()
-        };
+        let options = listen_options(&settings);
         let services = Services::new(settings, Arc::new(router), derived.loops, derived.connections_max)
             .map_err(|error| failed("compile the policies", io::Error::other(error)))?;
         let services = Arc::new(services);
@@ -206,6 +192,27 @@ impl Server {
             "serving"
         );
         Ok(server)
+    }
+}
+
+fn router_limits(settings: &Settings) -> RouterLimits {
+    RouterLimits {
+        mailbox: MailboxLimits {
+            bytes_max: settings.mailbox.bytes_max as u64,
+            entries_max: settings.mailbox.entries_max as u64,
+        },
+        ..RouterLimits::default()
+    }
+}
+
+/// The options of every client listener.
+fn listen_options(settings: &Settings) -> ListenOptions {
+    let user_timeout = settings.timeouts.write.as_millis() + settings.timeouts.heartbeat.as_millis();
+    ListenOptions {
+        backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
+        reuse_port: true,
+        user_timeout_ms: u32::try_from(user_timeout).unwrap_or(u32::MAX),
+        ..ListenOptions::default()
     }
 }
 

@@ -25,6 +25,14 @@ const HEAD: &[u8] =
     b"GET /ws/news HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+const DEFLATE_HEAD: &[u8] =
+    b"GET /ws/news HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
+
+/// Whether peers offer compression.
+static DEFLATE: AtomicBool = AtomicBool::new(false);
+
 /// Whether every peer has ended its stream.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
@@ -46,8 +54,9 @@ impl Socket for IdleSocket {
         match self.state {
             State::HeadSent => {
                 self.state = State::Idle;
-                into[..HEAD.len()].copy_from_slice(HEAD);
-                Ok(HEAD.len())
+                let head = if DEFLATE.load(Ordering::Relaxed) { DEFLATE_HEAD } else { HEAD };
+                into[..head.len()].copy_from_slice(head);
+                Ok(head.len())
             }
             State::Idle if ENDED.load(Ordering::Relaxed) => Ok(0),
             State::Idle => Err(io::ErrorKind::WouldBlock.into()),
@@ -106,6 +115,14 @@ fn measure() -> (usize, usize) {
 fn an_idle_connection_owns_no_allocation_and_gives_everything_back() {
     const _: () = assert!(SLOT_ENTRY_BYTES <= 64);
     assert_eq!(size_of::<IdleSocket>(), size_of::<fantail::transport::Stream>());
+    for deflate in [false, true] {
+        DEFLATE.store(deflate, Ordering::Relaxed);
+        measure_idle(deflate);
+    }
+}
+
+/// Opens and closes on a fresh loop; with `deflate` every connection has negotiated compression.
+fn measure_idle(deflate: bool) {
     let router = Arc::new(Router::new(2, RouterLimits::default(), Box::new(NoWake)).expect("two loops"));
     let services =
         Arc::new(Services::new(Settings::default(), router, 1, 100_000).expect("default patterns"));
@@ -122,6 +139,7 @@ fn an_idle_connection_owns_no_allocation_and_gives_everything_back() {
     assert_eq!(services.counters_of(0).upgrades.value(), 21_024);
     let subscribers = services.router.find("news").map(|topic| topic.subscribers());
     assert_eq!(subscribers, Some(20_000));
+    assert_eq!(services.router.find("news").map(|topic| topic.has_deflate()), Some(deflate));
 
     // Lists are replaced when they grow; only pages are added.
     let pages = 20_000usize.div_ceil(PAGE_SLOTS) - 10_000usize.div_ceil(PAGE_SLOTS);

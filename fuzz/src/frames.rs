@@ -1,8 +1,9 @@
 //! Frames of a client: `connection::inbox` must see the same messages however the bytes are cut, and hold no
 //! more than has arrived.
 
-use fantail::connection::inbox::{Flow, Inbox, InboxEvent, InboxLimits, feed};
+use fantail::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed, feed_deflated};
 use fantail::wire::close::parse_close;
+use fantail::wire::deflate::Inflater;
 
 const LIMITS: InboxLimits = InboxLimits { message_bytes_max: 4_096, fragments_max: 8 };
 
@@ -14,24 +15,30 @@ type Seen = (Vec<(u8, Vec<u8>)>, Option<u16>);
 
 /// Feeds the bytes at once, byte by byte, and in pieces whose length the first byte chooses.
 pub fn check(data: &[u8]) {
+    check_with(data, false);
+}
+
+/// The same of a connection that has negotiated compression if `deflate` is set.
+pub(crate) fn check_with(data: &[u8], deflate: bool) {
     let (piece, bytes) = crate::choice(data);
-    let at_once = seen(bytes, bytes.len().max(1));
+    let at_once = seen(bytes, bytes.len().max(1), deflate);
     for len in [1, piece.max(1)] {
-        let cut = seen(bytes, len);
+        let cut = seen(bytes, len, deflate);
         assert_eq!(cut.1, at_once.1, "in pieces of {len}");
         assert_eq!(cut.0, at_once.0, "in pieces of {len}");
     }
 }
 
-fn seen(bytes: &[u8], piece: usize) -> Seen {
+fn seen(bytes: &[u8], piece: usize, deflate: bool) -> Seen {
     let mut inbox: Option<Box<Inbox>> = None;
+    let mut inflater = Inflater::new();
     let mut events = Vec::new();
     let mut arrived = 0;
     for part in bytes.chunks(piece) {
         // Unmasking works in place, so each piece is a copy.
         let mut part = part.to_vec();
         arrived += part.len();
-        let fed = feed(&mut inbox, &mut part, &LIMITS, &mut |event: InboxEvent<'_>| {
+        let mut on_event = |event: InboxEvent<'_>| {
             let (kind, payload) = match event {
                 InboxEvent::Message { text, payload } => {
                     assert!(payload.len() <= LIMITS.message_bytes_max);
@@ -48,7 +55,12 @@ fn seen(bytes: &[u8], piece: usize) -> Seen {
             assert!(kind < 8 || payload.len() <= 125, "a control frame of {} bytes", payload.len());
             events.push((kind, payload.to_vec()));
             Flow::Continue
-        });
+        };
+        let fed = if deflate {
+            feed_by_turns(&mut inbox, &mut part, &mut inflater, &mut on_event)
+        } else {
+            feed(&mut inbox, &mut part, &LIMITS, &mut on_event)
+        };
         let held = inbox.as_ref().map_or(0, |inbox| inbox.bytes());
         assert!(held <= 2 * arrived + OVERHEAD_BYTES, "holds {held} bytes after {arrived}");
         match fed {
@@ -60,4 +72,21 @@ fn seen(bytes: &[u8], piece: usize) -> Seen {
         }
     }
     (events, None)
+}
+
+/// Feeds all of the bytes, in as many turns as what is inflated takes.
+fn feed_by_turns(
+    inbox: &mut Option<Box<Inbox>>,
+    bytes: &mut [u8],
+    inflater: &mut Inflater,
+    on_event: &mut impl FnMut(InboxEvent<'_>) -> Flow,
+) -> Result<usize, InboxError> {
+    let mut used = 0;
+    while used < bytes.len() {
+        inflater.begin_turn();
+        used += feed_deflated(inbox, &mut bytes[used..], &LIMITS, Some(inflater), on_event)?;
+        assert!(used == bytes.len() || inflater.is_spent(), "nobody stopped it");
+        assert!(inflater.capacity() <= 256 * 1024, "{} bytes kept", inflater.capacity());
+    }
+    Ok(used)
 }

@@ -9,14 +9,20 @@
 pub mod config;
 pub mod frames;
 pub mod head;
+pub mod messages;
 pub mod proxy;
 
 /// A check over arbitrary bytes; it panics when something does not hold.
 pub type Check = fn(&[u8]);
 
 /// Every check by name: the name is that of the folder with its seeds.
-pub const CHECKS: &[(&str, Check)] =
-    &[("config", config::check), ("frames", frames::check), ("head", head::check), ("proxy", proxy::check)];
+pub const CHECKS: &[(&str, Check)] = &[
+    ("config", config::check),
+    ("frames", frames::check),
+    ("head", head::check),
+    ("messages", messages::check),
+    ("proxy", proxy::check),
+];
 
 /// Takes the first byte off, as a choice; 0 when there is none.
 fn choice(data: &[u8]) -> (usize, &[u8]) {

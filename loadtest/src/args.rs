@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::message::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
+use crate::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::schedule::parse_duration;
 
 const EXAMPLES: &str = "\
@@ -76,6 +76,10 @@ pub(crate) struct Common {
     #[arg(long, value_name = "LIST")]
     pub(crate) source: Option<String>,
 
+    /// Offer permessage-deflate and inflate what comes; a server that does not accept counts as failed
+    #[arg(long)]
+    pub(crate) deflate: bool,
+
     /// Process id of the server, on the same machine: also report its memory and processor time
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -95,6 +99,17 @@ pub(crate) struct Load {
     /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text
     #[arg(long, default_value_t = 64, value_parser = message_size)]
     pub(crate) size: usize,
+
+    /// What messages are made of behind their header
+    #[arg(long, value_enum, default_value_t = Filler::Letters)]
+    pub(crate) filler: Filler,
+}
+
+impl Load {
+    /// What every message looks like.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { size: self.size, filler: self.filler }
+    }
 }
 
 /// Flags of `idle`.

@@ -6,11 +6,13 @@
 
 use std::io::{self, Write};
 
-use fantail::wire::frame::{self, Opcode, Sender};
+use fantail::wire::deflate;
+use fantail::wire::frame::{self, FrameHeader, Opcode, Sender};
 use fantail::wire::upgrade::{self, AnswerError};
 use mio::net::TcpStream;
 
-use crate::message::{self, PROBE_SEQUENCE};
+use crate::inflating::Inflating;
+use crate::message::{self, PROBE_SEQUENCE, Shape};
 use crate::schedule::Schedule;
 use crate::sequence::Sequence;
 use crate::tally::{Tally, Trouble};
@@ -54,8 +56,10 @@ pub(crate) struct Context<'a> {
     pub(crate) run_id: u64,
     /// The connection's number among all of the run.
     pub(crate) number: u64,
-    /// Size of every message.
-    pub(crate) size: usize,
+    /// What every message looks like.
+    pub(crate) shape: Shape,
+    /// Where compression was offered, what inflates.
+    pub(crate) inflating: Option<&'a mut Inflating>,
     /// When the bytes at hand were read.
     pub(crate) now_ns: u64,
     /// The publisher's plan, if ticks are to be measured.
@@ -88,6 +92,8 @@ struct Extra {
     handshake: Option<Handshake>,
     input: Vec<u8>,
     fragments: Option<Vec<u8>>,
+    /// Whether the fragments are of a compressed message.
+    deflated: bool,
     output: Vec<u8>,
 }
 
@@ -252,8 +258,8 @@ impl Connection {
             let rest = bytes.get(used..).unwrap_or_default();
             let header = frame::decode_header(rest, Sender::Server).map_err(|_| Trouble::LostProtocol)?;
             let Some(header) = header else { return Ok(used) };
-            // No extension was offered, so RSV1 has no meaning (RFC 6455 section 5.2).
-            if header.rsv1 {
+            // Where no extension was agreed to, RSV1 has no meaning (RFC 6455 section 5.2).
+            if header.rsv1 && cx.inflating.is_none() {
                 return Err(Trouble::LostProtocol);
             }
             let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
@@ -262,7 +268,7 @@ impl Connection {
             }
             let end = header.header_len + len;
             let Some(payload) = rest.get(header.header_len..end) else { return Ok(used) };
-            self.on_frame(header.opcode, header.fin, payload, cx)?;
+            self.on_frame(&header, payload, cx)?;
             used += end;
         }
     }
@@ -275,6 +281,14 @@ impl Connection {
             _ => Trouble::UpgradeWrong,
         })?;
         let Some(head_len) = answer else { return Ok(None) };
+        let head = bytes.get(..head_len).unwrap_or_default();
+        // RFC 6455 section 4.1: an extension that was not offered fails the connection.
+        match (upgrade::answer_field(head, "sec-websocket-extensions"), cx.inflating.is_some()) {
+            (None, false) => {}
+            (Some(answer), true) if deflate::is_answer(&answer) => {}
+            (_, true) => return Err(Trouble::UpgradeNotDeflated),
+            (Some(_), false) => return Err(Trouble::UpgradeWrong),
+        }
         cx.tally.connect.saturating_record(cx.now_ns.saturating_sub(started_ns));
         cx.tally.counts.opened += 1;
         self.state = State::Open;
@@ -286,11 +300,11 @@ impl Connection {
 
     fn on_frame(
         &mut self,
-        opcode: Opcode,
-        fin: bool,
+        header: &FrameHeader,
         payload: &[u8],
         cx: &mut Context<'_>,
     ) -> Result<(), Trouble> {
+        let FrameHeader { fin, rsv1: deflated, opcode, .. } = *header;
         match opcode {
             Opcode::Ping => {
                 // RFC 6455 section 5.5.3: a pong carries the ping's payload.
@@ -310,10 +324,10 @@ impl Connection {
                 }
                 message.extend_from_slice(payload);
                 if fin {
-                    self.on_message(&message, cx);
-                } else {
-                    extra.fragments = Some(message);
+                    let deflated = std::mem::take(&mut extra.deflated);
+                    return self.on_data(deflated, &message, cx);
                 }
+                extra.fragments = Some(message);
                 Ok(())
             }
             Opcode::Text | Opcode::Binary => {
@@ -322,13 +336,32 @@ impl Connection {
                     return Err(Trouble::LostProtocol);
                 }
                 if fin {
-                    self.on_message(payload, cx);
-                } else {
-                    self.extra.get_or_insert_default().fragments = Some(payload.to_vec());
+                    return self.on_data(deflated, payload, cx);
                 }
+                let extra = self.extra.get_or_insert_default();
+                extra.fragments = Some(payload.to_vec());
+                extra.deflated = deflated;
                 Ok(())
             }
         }
+    }
+
+    /// Takes a whole message as it came.
+    fn on_data(&mut self, deflated: bool, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Trouble> {
+        if !deflated {
+            self.on_message(payload, cx);
+            return Ok(());
+        }
+        cx.tally.counts.deflated += 1;
+        cx.tally.counts.deflated_bytes += payload.len() as u64;
+        let Some(inflating) = cx.inflating.take() else { return Err(Trouble::LostProtocol) };
+        let content = inflating.inflate(payload, INPUT_BYTES_MAX).map_err(|_| Trouble::LostProtocol);
+        if let Ok(content) = content {
+            self.on_message(content, cx);
+        }
+        let outcome = content.map(|_| ());
+        cx.inflating = Some(inflating);
+        outcome
     }
 
     fn on_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
@@ -338,7 +371,7 @@ impl Connection {
             Role::Echo => echo_stream(cx.run_id, cx.number),
         };
         let counts = &mut cx.tally.counts;
-        let Some(stamp) = message::read_stamp(payload, cx.size, stream) else {
+        let Some(stamp) = message::read_stamp(payload, cx.shape.size, stream) else {
             counts.foreign += 1;
             return;
         };
@@ -348,7 +381,7 @@ impl Connection {
             return;
         }
         let number = u32::try_from(stamp.sequence);
-        let (Ok(number), true) = (number, message::filler_matches(&stamp, cx.size, payload)) else {
+        let (Ok(number), true) = (number, message::filler_matches(&stamp, cx.shape, payload)) else {
             counts.corrupt += 1;
             return;
         };

@@ -2,6 +2,7 @@
 //!
 //! A thin layer over `wire::upgrade`: it fills in what is the same for every connection of a target.
 
+use fantail::wire::deflate::OFFER;
 use fantail::wire::upgrade::ClientRequest;
 
 use crate::target::Target;
@@ -19,10 +20,11 @@ pub(crate) fn key(seed: u64) -> [u8; 16] {
     ((u128::from(high) << 64) | u128::from(low)).to_be_bytes()
 }
 
-/// Appends the request for `target`.
-pub(crate) fn write_request(target: &Target, key: [u8; 16], out: &mut Vec<u8>) {
+/// Appends the request for `target`, with an offer to compress if `deflate` is set.
+pub(crate) fn write_request(target: &Target, key: [u8; 16], deflate: bool, out: &mut Vec<u8>) {
     let Target { authority: host, path: target, .. } = target;
-    ClientRequest { host, target, key, origin: None, protocols: &[], headers: &[] }.write_into(out);
+    let headers: &[(&str, &str)] = if deflate { &[("Sec-WebSocket-Extensions", OFFER)] } else { &[] };
+    ClientRequest { host, target, key, origin: None, protocols: &[], headers }.write_into(out);
 }
 
 #[cfg(test)]
@@ -39,8 +41,9 @@ mod tests {
     fn the_request_names_host_and_path() {
         let target = Target::parse("ws://127.0.0.1:81/a?b=c").unwrap();
         let mut request = Vec::new();
-        write_request(&target, key(1), &mut request);
+        write_request(&target, key(1), false, &mut request);
         let request = String::from_utf8(request).unwrap();
+        assert!(!request.contains("Extensions"), "{request}");
         assert!(request.starts_with("GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:81\r\n"), "{request}");
         assert!(request.ends_with("\r\n\r\n"));
     }

@@ -9,6 +9,7 @@ mod commands;
 mod connection;
 mod failure;
 mod handshake;
+mod inflating;
 mod message;
 mod progress;
 mod publisher;

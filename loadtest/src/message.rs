@@ -9,7 +9,8 @@
 //! 16 hex digits   stream: the run, or in echo the run and the connection
 //! 16 hex digits   sequence, from 0
 //! 16 hex digits   planned send time in ns since the start of the process
-//! the rest        a rotating alphabet whose first letter depends on the sequence
+//! the rest        a rotating alphabet whose first letter depends on the sequence, or a piece of a JSON
+//!                 array, which compresses like real messages, that begins elsewhere with each sequence
 //! ```
 //!
 //! Below 48 bytes it is compact, numbers in network order, and has to travel in a binary frame:
@@ -35,6 +36,25 @@ const PROBE_COMPACT: u32 = u32::MAX;
 
 const LETTERS: usize = 26;
 
+/// What the rest of a message is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Filler {
+    /// A rotating alphabet.
+    #[default]
+    Letters,
+    /// JSON that compresses to about a third.
+    Json,
+}
+
+/// What every message of a run looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Bytes of a message.
+    pub(crate) size: usize,
+    /// What it is made of.
+    pub(crate) filler: Filler,
+}
+
 /// The header of a test message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -51,9 +71,9 @@ pub(crate) fn is_binary(size: usize) -> bool {
     size < TEXT_BYTES_MIN
 }
 
-/// Appends the message of `size` bytes to `out`; a smaller size than the least is raised to it.
-pub(crate) fn write_message(stamp: &Stamp, size: usize, out: &mut Vec<u8>) {
-    let size = size.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX);
+/// Appends the message to `out`; a smaller size than the least is raised to it.
+pub(crate) fn write_message(stamp: &Stamp, shape: Shape, out: &mut Vec<u8>) {
+    let size = shape.size.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX);
     out.reserve(size);
     if is_binary(size) {
         // Only a probe has a number that needs more: receivers count in 32 bits, too.
@@ -66,7 +86,7 @@ pub(crate) fn write_message(stamp: &Stamp, size: usize, out: &mut Vec<u8>) {
             out.extend((0..16).rev().map(|digit| hex_digit(number >> (digit * 4))));
         }
     }
-    for piece in filler(stamp.sequence, size - header_bytes(size)) {
+    for piece in pieces(shape.filler, stamp.sequence, size - header_bytes(size)) {
         out.extend_from_slice(piece);
     }
 }
@@ -96,13 +116,13 @@ pub(crate) fn read_stamp(payload: &[u8], size: usize, stream: u64) -> Option<Sta
     (found == stream).then_some(Stamp { stream, sequence, planned_ns })
 }
 
-/// Whether the part behind the header is what [`write_message`] wrote for a message of `size` bytes.
-pub(crate) fn filler_matches(stamp: &Stamp, size: usize, payload: &[u8]) -> bool {
-    if payload.len() != size || size < MESSAGE_BYTES_MIN {
+/// Whether the part behind the header is what [`write_message`] wrote for a message of this shape.
+pub(crate) fn filler_matches(stamp: &Stamp, shape: Shape, payload: &[u8]) -> bool {
+    if payload.len() != shape.size || shape.size < MESSAGE_BYTES_MIN {
         return false;
     }
-    let mut tail = payload.get(header_bytes(size)..).unwrap_or_default();
-    filler(stamp.sequence, tail.len()).all(|piece| match tail.split_at_checked(piece.len()) {
+    let mut tail = payload.get(header_bytes(shape.size)..).unwrap_or_default();
+    pieces(shape.filler, stamp.sequence, tail.len()).all(|piece| match tail.split_at_checked(piece.len()) {
         Some((head, rest)) => {
             tail = rest;
             head == piece
@@ -124,11 +144,46 @@ fn header_bytes(size: usize) -> usize {
     if is_binary(size) { MESSAGE_BYTES_MIN } else { TEXT_BYTES_MIN }
 }
 
-/// The rotated alphabet as pieces of a static table, so that checking it is a comparison of memory.
-fn filler(sequence: u64, len: usize) -> impl Iterator<Item = &'static [u8]> {
-    let start = (sequence % LETTERS as u64) as usize;
-    let full = (0..len / PIECE_BYTES).map(|_| PIECE_BYTES);
-    full.chain([len % PIECE_BYTES]).filter_map(move |piece| ALPHABET.get(start..start + piece))
+/// The filler as pieces of a static table, so that checking it is a comparison of memory.
+fn pieces(filler: Filler, sequence: u64, len: usize) -> impl Iterator<Item = &'static [u8]> {
+    let (table, piece_bytes, starts): (&'static [u8], usize, usize) = match filler {
+        Filler::Letters => (&ALPHABET, PIECE_BYTES, LETTERS),
+        Filler::Json => (json_table(), JSON_PIECE_BYTES, JSON_STARTS),
+    };
+    let start = (sequence % starts as u64) as usize;
+    let full = (0..len / piece_bytes).map(move |_| piece_bytes);
+    full.chain([len % piece_bytes]).filter_map(move |piece| table.get(start..start + piece))
+}
+
+/// Bytes of JSON before it repeats.
+const JSON_PIECE_BYTES: usize = 64 * 1024;
+/// Places at which it may begin; a prime, so that neighbouring runs differ.
+const JSON_STARTS: usize = 8_191;
+
+/// The elements of an array of objects as a price feed sends them: names repeat, numbers do not.
+fn json_table() -> &'static [u8] {
+    static TABLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    TABLE.get_or_init(|| {
+        const SYMBOLS: [&str; 4] = ["ACME", "GLOBEX", "INITECH", "UMBRELLA"];
+        let mut table = Vec::with_capacity(JSON_PIECE_BYTES + JSON_STARTS + 256);
+        let mut state = 1u64;
+        while table.len() < JSON_PIECE_BYTES + JSON_STARTS {
+            // Knuth's MMIX generator; the high bits are the good ones.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (id, price, volume) = (state >> 44, (state >> 30) % 100_000, (state >> 50) % 10_000);
+            let symbol = SYMBOLS[(state >> 62) as usize];
+            let side = if (state >> 61) & 1 == 0 { "buy" } else { "sell" };
+            table.extend_from_slice(
+                format!(
+                    "{{\"id\":{id},\"symbol\":\"{symbol}\",\"side\":\"{side}\",\"price\":{}.{:02},\"volume\":{volume}}},",
+                    price / 100,
+                    price % 100
+                )
+                .as_bytes(),
+            );
+        }
+        table
+    })
 }
 
 /// A multiple of the alphabet, so that every piece starts with the same letter.
@@ -163,9 +218,32 @@ fn hex_value(digit: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
+    fn letters(size: usize) -> Shape {
+        Shape { size, filler: Filler::Letters }
+    }
+
+    #[test]
+    fn json_reads_back_is_ascii_and_compresses_to_a_third() {
+        for size in [48, 49, 1_024, 200_000] {
+            let shape = Shape { size, filler: Filler::Json };
+            let stamp = Stamp { stream: 7, sequence: 1_000_000, planned_ns: 9 };
+            let mut bytes = Vec::new();
+            write_message(&stamp, shape, &mut bytes);
+            assert!(bytes.len() == size && bytes.is_ascii());
+            assert!(filler_matches(&stamp, shape, &bytes));
+            assert!(!filler_matches(&stamp, letters(size), &bytes) || size == 48);
+        }
+        let mut bytes = Vec::new();
+        let shape = Shape { size: 1_024, filler: Filler::Json };
+        write_message(&Stamp { stream: 1 << 60, sequence: 3, planned_ns: 1 << 30 }, shape, &mut bytes);
+        let mut deflater = fantail::wire::deflate::Deflater::new(5, 1);
+        let deflated = deflater.try_deflate(&bytes).map(<[u8]>::len).unwrap();
+        assert!((250..450).contains(&deflated), "{deflated} of 1,024 bytes");
+    }
+
     fn written(stamp: &Stamp, size: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write_message(stamp, size, &mut bytes);
+        write_message(stamp, letters(size), &mut bytes);
         bytes
     }
 
@@ -177,7 +255,7 @@ mod tests {
             assert_eq!(bytes.len(), size);
             assert!(size < 48 || bytes.is_ascii());
             assert_eq!(read_stamp(&bytes, size, stamp.stream), Some(stamp));
-            assert!(filler_matches(&stamp, size, &bytes));
+            assert!(filler_matches(&stamp, letters(size), &bytes));
         }
     }
 
@@ -203,12 +281,12 @@ mod tests {
         let stamp = Stamp { stream: 1, sequence: 2, planned_ns: 3 };
         for size in [17, 47, 64] {
             let mut bytes = written(&stamp, size);
-            assert!(!filler_matches(&stamp, size + 1, &bytes));
+            assert!(!filler_matches(&stamp, letters(size + 1), &bytes));
             bytes[size - 1] ^= 1;
-            assert!(!filler_matches(&stamp, size, &bytes));
+            assert!(!filler_matches(&stamp, letters(size), &bytes));
         }
         let longer = written(&stamp, 17);
-        assert!(!filler_matches(&stamp, 16, &longer));
+        assert!(!filler_matches(&stamp, letters(16), &longer));
     }
 
     #[test]
@@ -228,6 +306,6 @@ mod tests {
         assert_eq!(written(&stamp, 1).len(), MESSAGE_BYTES_MIN);
         let largest = written(&stamp, MESSAGE_BYTES_MAX);
         assert_eq!(largest.len(), MESSAGE_BYTES_MAX);
-        assert!(filler_matches(&stamp, MESSAGE_BYTES_MAX, &largest));
+        assert!(filler_matches(&stamp, letters(MESSAGE_BYTES_MAX), &largest));
     }
 }

@@ -15,7 +15,7 @@ use mio::{Poll, Waker};
 use crate::args::Common;
 use crate::connection::Role;
 use crate::failure::Failure;
-use crate::message;
+use crate::message::{self, Shape};
 use crate::progress::Progress;
 use crate::schedule::Clock;
 use crate::tally::{Counts, Tally};
@@ -59,7 +59,7 @@ pub(crate) struct Setup {
 
 impl Run {
     /// Starts the workers; no connection is opened yet.
-    pub(crate) fn start(common: &Common, target: Target, role: Role, size: usize) -> Result<Self, Failure> {
+    pub(crate) fn start(common: &Common, target: Target, role: Role, shape: Shape) -> Result<Self, Failure> {
         let connections = common.connections as usize;
         let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
         let threads = common.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
@@ -73,7 +73,8 @@ impl Run {
             sources,
             role,
             run_id: message::random_u64(),
-            size,
+            shape,
+            deflate: common.deflate,
             threads,
             connect_rate: common.connect_rate.map(|rate| rate / threads as f64),
         });

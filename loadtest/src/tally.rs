@@ -29,6 +29,8 @@ pub(crate) enum Trouble {
     ConnectReset,
     /// The answer had this status instead of 101.
     UpgradeRefused(u16),
+    /// Compression was offered and not accepted, or not as offered.
+    UpgradeNotDeflated,
     /// The answer was not HTTP, or a 101 that does not fit the request.
     UpgradeWrong,
     /// Another error while connecting.
@@ -55,6 +57,7 @@ impl Trouble {
             Self::Unreachable => "unreachable",
             Self::ConnectReset => "connect_reset",
             Self::UpgradeWrong => "upgrade_wrong_answer",
+            Self::UpgradeNotDeflated => "upgrade_without_deflate",
             Self::ConnectOther => "connect_other",
             Self::LostEof => "lost_eof",
             Self::LostClose => "lost_close_frame",
@@ -112,6 +115,10 @@ pub(crate) struct Counts {
     pub(crate) corrupt: u64,
     /// Messages that are not of this run.
     pub(crate) foreign: u64,
+    /// Messages that came compressed.
+    pub(crate) deflated: u64,
+    /// Bytes of these as they came.
+    pub(crate) deflated_bytes: u64,
     /// Sends that left more than 1 ms after their planned time.
     pub(crate) late_sends: u64,
     /// How late the latest send left.
@@ -186,6 +193,8 @@ impl Counts {
             (&mut self.unclassified, other.unclassified),
             (&mut self.corrupt, other.corrupt),
             (&mut self.foreign, other.foreign),
+            (&mut self.deflated, other.deflated),
+            (&mut self.deflated_bytes, other.deflated_bytes),
             (&mut self.late_sends, other.late_sends),
         ] {
             *mine += theirs;

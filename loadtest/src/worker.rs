@@ -17,7 +17,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::connection::{self, Connection, Context, Role, State};
 use crate::handshake;
-use crate::message::{self, Stamp};
+use crate::inflating::Inflating;
+use crate::message::{self, Shape, Stamp};
 use crate::schedule::{Clock, Schedule};
 use crate::tally::{Tally, Tick, Trouble};
 use crate::target::Target;
@@ -53,8 +54,10 @@ pub(crate) struct Plan {
     pub(crate) role: Role,
     /// Identifies the run.
     pub(crate) run_id: u64,
-    /// Bytes of a message.
-    pub(crate) size: usize,
+    /// What messages look like.
+    pub(crate) shape: Shape,
+    /// Whether compression is offered, and has to be accepted.
+    pub(crate) deflate: bool,
     /// Number of workers.
     pub(crate) threads: usize,
     /// Connects per second of one worker; `None` for as fast as the server answers.
@@ -135,16 +138,19 @@ pub(crate) struct Worker {
     next_send: u64,
     frame: Vec<u8>,
     payload: Vec<u8>,
+    inflating: Option<Inflating>,
 }
 
 impl Worker {
     /// A worker that expects to hold `capacity` connections.
     pub(crate) fn new(index: usize, poll: Poll, link: Arc<Link>, plan: Arc<Plan>, capacity: usize) -> Self {
+        let inflating = plan.deflate.then(Inflating::default);
         Self {
             index,
             poll,
             link,
             plan,
+            inflating,
             // Growing by doubling would touch up to twice the memory.
             connections: Vec::with_capacity(capacity),
             connecting: VecDeque::new(),
@@ -264,7 +270,7 @@ impl Worker {
             Ok(stream) => {
                 let key = handshake::key(number ^ self.plan.run_id);
                 let mut request = Vec::new();
-                handshake::write_request(&self.plan.target, key, &mut request);
+                handshake::write_request(&self.plan.target, key, self.plan.deflate, &mut request);
                 self.connections.push(Connection::new(stream, key, request, now_ns));
                 self.connecting.push_back((now_ns + CONNECT_TIMEOUT.as_nanos() as u64, index));
                 self.in_flight += 1;
@@ -319,7 +325,8 @@ impl Worker {
                     role: self.plan.role,
                     run_id: self.plan.run_id,
                     number,
-                    size: self.plan.size,
+                    shape: self.plan.shape,
+                    inflating: self.inflating.as_mut(),
                     now_ns: self.plan.clock.now_ns(),
                     schedule: order.schedule,
                     tally: &mut *tally,
@@ -385,9 +392,9 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(index) else { return };
         let sequence = u64::from(connection.take_send_number());
         self.payload.clear();
-        message::write_message(&Stamp { stream, sequence, planned_ns }, self.plan.size, &mut self.payload);
+        message::write_message(&Stamp { stream, sequence, planned_ns }, self.plan.shape, &mut self.payload);
         self.frame.clear();
-        let opcode = if message::is_binary(self.plan.size) { Opcode::Binary } else { Opcode::Text };
+        let opcode = if message::is_binary(self.plan.shape.size) { Opcode::Binary } else { Opcode::Text };
         frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
         match connection.try_send(&self.frame) {
             Ok(true) => {

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use fantail::wire::deflate::{ANSWER, Deflater, negotiate};
+use fantail::wire::frame::{Opcode, push_deflated_frame, push_frame};
 use serde_json::Value;
+use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket};
 
@@ -464,6 +467,93 @@ fn idle_holds_and_watches_the_server() {
     drop(watched.stdin.take());
     watched.wait().unwrap();
     assert_eq!(served.pongs.load(Ordering::SeqCst), CONNECTIONS);
+}
+
+/// An echo server that accepts compression and compresses every answer; each second one of `broken` bytes less.
+fn deflating_echo_server(broken: usize) -> SocketAddr {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || serve_deflating(stream.unwrap(), broken));
+        }
+    });
+    address
+}
+
+fn serve_deflating(mut stream: TcpStream, broken: usize) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut accept, mut offered, mut line) = (String::new(), false, String::new());
+    while reader.read_line(&mut line).unwrap() > 2 {
+        let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
+        match name {
+            "Sec-WebSocket-Key" => accept = derive_accept_key(value.as_bytes()),
+            "Sec-WebSocket-Extensions" => offered = negotiate([value].into_iter()) == Ok(Some(ANSWER)),
+            _ => {}
+        }
+        line.clear();
+    }
+    assert!(offered, "no offer that can be accepted");
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Extensions: {ANSWER}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut deflater = Deflater::new(5, 1);
+    for number in 0.. {
+        let mut header = [0; 2];
+        if reader.read_exact(&mut header).is_err() || header[0] != 0x81 {
+            return;
+        }
+        let mut rest = vec![0; if header[1] == 0xfe { 6 } else { 4 }];
+        reader.read_exact(&mut rest).unwrap();
+        let (length, mask) = rest.split_at(rest.len() - 4);
+        let length = length
+            .try_into()
+            .map_or(usize::from(header[1] & 0x7f), |two| usize::from(u16::from_be_bytes(two)));
+        let mut payload = vec![0; length];
+        reader.read_exact(&mut payload).unwrap();
+        payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
+        let deflated = deflater.try_deflate(&payload).expect("JSON becomes smaller");
+        let missing = if number % 2 == 1 { broken } else { 0 };
+        let mut out = Vec::new();
+        // In two fragments, of which the first alone says that the message is compressed.
+        let (one, two) = deflated[..deflated.len() - missing].split_at(20);
+        push_deflated_frame(&mut out, Opcode::Text, one, None);
+        out[0] &= 0x7f;
+        push_frame(&mut out, Opcode::Continuation, two, None);
+        stream.write_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn compressed_messages_are_inflated_and_counted() {
+    let arguments = |url: &str| {
+        let more = "--connections 20 --rate 200 --duration 500ms --size 1024 --filler json --deflate";
+        [&["echo", "--url", url][..], &more.split(' ').collect::<Vec<_>>()]
+            .concat()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let run_with = |name: &str, url: &str| {
+        let arguments = arguments(url);
+        run(name, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let url = format!("ws://{}/echo", deflating_echo_server(0));
+    let (code, report, _) = run_with("deflate", &url);
+    assert_eq!(code, 0, "{report:#}");
+    assert_clean(&report);
+    assert_eq!(report["returned"], 100);
+
+    let url = format!("ws://{}/echo", deflating_echo_server(9));
+    let (code, report, _) = run_with("deflate-broken", &url);
+    assert_eq!(code, 1, "{report:#}");
+    assert_eq!(report["connections"]["errors"]["lost_protocol_error"], CONNECTIONS, "{report:#}");
+
+    let (address, _) = echo_server(Fault::Nothing);
+    let (code, report, _) = run_with("deflate-declined", &format!("ws://{address}/echo"));
+    assert_eq!((code, &report["connections"]["opened"]), (1, &Value::from(0)), "{report:#}");
+    assert_eq!(report["connections"]["errors"]["upgrade_without_deflate"], CONNECTIONS);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod admin;
 mod admission;
+mod deflate;
 mod drain;
 mod environment;
 mod error;
@@ -32,6 +33,7 @@ mod value;
 
 pub use admin::Admin;
 pub use admission::Admission;
+pub use deflate::Deflate;
 pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use limits::{Limits, LimitsError, Tables};

@@ -6,7 +6,7 @@ use super::settings::Settings;
 
 /// Keys that take effect without a restart, by section. A key that is not here needs one: that is the
 /// safe answer for a key nobody has thought about.
-const LIVE: [(&str, &[&str]); 10] = [
+const LIVE: [(&str, &[&str]); 11] = [
     ("server", &["subprotocols"]),
     (
         "limits",
@@ -34,6 +34,7 @@ const LIVE: [(&str, &[&str]); 10] = [
         ],
     ),
     ("outbox", &["policy", "messages_max", "bytes_max", "disconnect_after_drops", "bytes_total"]),
+    ("deflate", &["enabled", "min_bytes", "level"]),
     ("drain", &["delay_seconds", "seconds"]),
     ("origin", &["allowed", "required"]),
     ("admin", &["hosts", "keys", "keys_file"]),

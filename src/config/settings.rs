@@ -3,7 +3,7 @@
 use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
-    Admin, Admission, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts,
+    Admin, Admission, Deflate, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts,
     TopicRule,
 };
 
@@ -22,6 +22,8 @@ pub struct Settings {
     pub outbox: Outbox,
     /// What may wait for a loop.
     pub mailbox: Mailbox,
+    /// Compression of messages.
+    pub deflate: Deflate,
     /// How the server leaves.
     pub drain: Drain,
     /// Which web pages may connect.
@@ -62,13 +64,14 @@ pub fn reference(settings: &Settings) -> String {
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 11] {
+    pub(super) fn sections(&self) -> [&dyn Section; 12] {
         let Self {
             server,
             limits,
             timeouts,
             outbox,
             mailbox,
+            deflate,
             drain,
             origin,
             admin,
@@ -77,16 +80,17 @@ impl Settings {
             admission,
             topics: _,
         } = self;
-        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission]
+        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log, admission]
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 12] {
         let Self {
             server,
             limits,
             timeouts,
             outbox,
             mailbox,
+            deflate,
             drain,
             origin,
             admin,
@@ -95,7 +99,7 @@ impl Settings {
             admission,
             topics: _,
         } = self;
-        [server, limits, timeouts, outbox, mailbox, drain, origin, admin, publish, log, admission]
+        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log, admission]
     }
 
     /// What does not fit, each section by itself and then between sections.

@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(next(&connection, &TICKS), (1_100, Due::Handshake));
         connection.phase = Phase::Open;
         assert_eq!(next(&connection, &TICKS), (1_250, Due::Ping));
-        connection.outbox = Some(Box::new(Outbox::new(1_100)));
+        connection.outbox = Some(Box::new(Outbox::new(1_100, connection.encoding())));
         assert_eq!(next(&connection, &TICKS), (1_180, Due::Write));
         connection.flags.set(Flags::PINGED);
         assert_eq!(next(&connection, &TICKS), (1_090, Due::Pong));

@@ -4,6 +4,7 @@
 //! the caller. Driven by the read turn through [`feed`]. Never answers a frame, never closes, and
 //! never exists while nothing is partial: whole frames are handed out where they lie.
 
+use crate::wire::deflate::{InflateError, Inflater};
 use crate::wire::frame::{FrameError, FrameHeader, HEADER_BYTES_MAX, Opcode, Sender, decode_header};
 use crate::wire::mask::apply_mask;
 use crate::wire::utf8::Utf8Check;
@@ -56,6 +57,8 @@ pub enum InboxError {
     ExpectedContinuation,
     /// A text message that is not UTF-8.
     BadUtf8,
+    /// A compressed message that does not inflate.
+    BadDeflate,
     /// More than `message_bytes_max`.
     MessageTooBig,
     /// More than `fragments_max`.
@@ -67,8 +70,8 @@ impl InboxError {
     pub const fn close_code(self) -> u16 {
         match self {
             Self::Frame(_) | Self::UnexpectedContinuation | Self::ExpectedContinuation => 1002,
-            // RFC 6455 section 8.1.
-            Self::BadUtf8 => 1007,
+            // RFC 6455 sections 8.1 and 7.4.1: data that is not what its type says.
+            Self::BadUtf8 | Self::BadDeflate => 1007,
             Self::TooManyFragments => 1008,
             Self::MessageTooBig => 1009,
         }
@@ -81,6 +84,7 @@ impl InboxError {
             Self::UnexpectedContinuation => "continuation without a message",
             Self::ExpectedContinuation => "new message inside a fragmented one",
             Self::BadUtf8 => "text is not valid UTF-8",
+            Self::BadDeflate => "compressed message is corrupt",
             Self::MessageTooBig => "message too big",
             Self::TooManyFragments => "too many fragments",
         }
@@ -94,6 +98,15 @@ impl fmt::Display for InboxError {
 }
 
 impl std::error::Error for InboxError {}
+
+impl From<InflateError> for InboxError {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::TooBig => Self::MessageTooBig,
+            InflateError::Corrupt => Self::BadDeflate,
+        }
+    }
+}
 
 impl From<FrameError> for InboxError {
     fn from(error: FrameError) -> Self {
@@ -120,6 +133,8 @@ pub struct Inbox {
 #[derive(Debug, Clone, Copy)]
 struct OpenFrame {
     fin: bool,
+    /// The first frame of a compressed message.
+    deflated: bool,
     opcode: Opcode,
     mask: [u8; 4],
     /// Payload bytes that have arrived, which is also the offset into the mask.
@@ -130,6 +145,8 @@ struct OpenFrame {
 #[derive(Clone, Debug, Default)]
 struct OpenMessage {
     text: bool,
+    /// The payload is compressed: it is inflated, and its text checked, when it is whole.
+    deflated: bool,
     utf8: Utf8Check,
     fragments: u32,
     payload: Vec<u8>,
@@ -146,11 +163,27 @@ pub fn feed(
     limits: &InboxLimits,
     on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
 ) -> Result<usize, InboxError> {
+    feed_deflated(inbox, bytes, limits, None, on_event)
+}
+
+/// [`feed`] for a connection that negotiated permessage-deflate if there is an `inflater`: messages may then be
+/// compressed, and are handed out inflated. The inflater is the loop's and keeps nothing of a connection. Once it
+/// is spent, each further message ends the call as if `on_event` had said [`Flow::Stop`].
+///
+/// # Errors
+/// As [`feed`]'s; both sizes of a compressed message are bounded by `message_bytes_max`.
+pub fn feed_deflated(
+    inbox: &mut Option<Box<Inbox>>,
+    bytes: &mut [u8],
+    limits: &InboxLimits,
+    inflater: Option<&mut Inflater>,
+    on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
+) -> Result<usize, InboxError> {
     if inbox.as_ref().is_some_and(|held| !held.stash.is_empty()) {
         Inbox::stash(inbox, bytes);
         return Ok(bytes.len());
     }
-    let fed = feed_with(inbox, bytes, limits, on_event, apply_mask);
+    let fed = feed_with(inbox, bytes, limits, inflater, on_event, apply_mask);
     if fed.is_err() || inbox.as_ref().is_some_and(|held| held.is_empty()) {
         *inbox = None;
     }
@@ -201,18 +234,23 @@ fn feed_with(
     inbox: &mut Option<Box<Inbox>>,
     bytes: &mut [u8],
     limits: &InboxLimits,
+    inflater: Option<&mut Inflater>,
     on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
     unmask: impl Fn(&mut [u8], [u8; 4], usize),
 ) -> Result<usize, InboxError> {
+    let mut receiver = Receiver { bytes_max: limits.message_bytes_max, inflater, on_event };
     let mut at = 0;
     while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
         let (used, flow) = match inbox.as_deref_mut() {
-            Some(held) if held.frame.is_some() => continue_frame(held, rest, on_event, &unmask)?,
+            Some(held) if held.frame.is_some() => continue_frame(held, rest, &mut receiver, &unmask)?,
             _ => {
-                let Some((header, header_used)) = next_header(inbox, rest)? else { return Ok(bytes.len()) };
+                let compressed = receiver.inflater.is_some();
+                let Some((header, header_used)) = next_header(inbox, rest, compressed)? else {
+                    return Ok(bytes.len());
+                };
                 let frame = accept_frame(inbox, &header, limits)?;
                 let body = rest.get_mut(header_used..).unwrap_or_default();
-                let (used, flow) = begin_frame(inbox, frame, body, on_event, &unmask)?;
+                let (used, flow) = begin_frame(inbox, frame, body, &mut receiver, &unmask)?;
                 (header_used + used, flow)
             }
         };
@@ -228,10 +266,11 @@ fn feed_with(
 fn next_header(
     inbox: &mut Option<Box<Inbox>>,
     bytes: &[u8],
+    compressed: bool,
 ) -> Result<Option<(FrameHeader, usize)>, InboxError> {
     let kept = inbox.as_ref().map_or(0, |held| usize::from(held.header_len));
     if kept == 0
-        && let Some(header) = checked_header(bytes)?
+        && let Some(header) = checked_header(bytes, compressed)?
     {
         return Ok(Some((header, header.header_len)));
     }
@@ -244,7 +283,7 @@ fn next_header(
         *to = *from;
     }
     let len = kept + added;
-    match checked_header(held.header.get(..len).unwrap_or_default())? {
+    match checked_header(held.header.get(..len).unwrap_or_default(), compressed)? {
         Some(header) => {
             held.header_len = 0;
             Ok(Some((header, header.header_len.saturating_sub(kept))))
@@ -256,9 +295,10 @@ fn next_header(
     }
 }
 
-/// Decodes a client's header; no extension is negotiated, so RSV1 is an error (RFC 6455 section 5.2).
-fn checked_header(bytes: &[u8]) -> Result<Option<FrameHeader>, FrameError> {
-    if bytes.first().is_some_and(|first| first & 0x40 != 0) {
+/// Decodes a client's header. Unless compression was negotiated, RSV1 is an error (RFC 6455 section 5.2); where it
+/// was, the decoder allows it on the first frame of a message only (RFC 7692 section 6.1).
+fn checked_header(bytes: &[u8], compressed: bool) -> Result<Option<FrameHeader>, FrameError> {
+    if !compressed && bytes.first().is_some_and(|first| first & 0x40 != 0) {
         return Err(FrameError::ReservedBits);
     }
     decode_header(bytes, Sender::Client)
@@ -291,45 +331,70 @@ fn accept_frame(
             return Err(InboxError::MessageTooBig);
         }
     }
-    Ok(OpenFrame { fin: header.fin, opcode: header.opcode, mask, arrived: 0, missing })
+    let FrameHeader { fin, rsv1: deflated, opcode, .. } = *header;
+    Ok(OpenFrame { fin, deflated, opcode, mask, arrived: 0, missing })
+}
+
+/// Who gets what is whole.
+struct Receiver<'a, F: ?Sized> {
+    bytes_max: usize,
+    inflater: Option<&'a mut Inflater>,
+    on_event: &'a mut F,
+}
+
+impl<F: FnMut(InboxEvent<'_>) -> Flow + ?Sized> Receiver<'_, F> {
+    /// Hands a message out, inflated if it has to be.
+    fn message(&mut self, text: bool, deflated: bool, payload: &[u8]) -> Result<Flow, InboxError> {
+        let Some(inflater) = self.inflater.as_deref_mut().filter(|_| deflated) else {
+            return Ok((self.on_event)(InboxEvent::Message { text, payload }));
+        };
+        let flow = match inflater.inflate(payload, self.bytes_max) {
+            // RFC 6455 section 8.1, of what was inflated: compressed pieces could not be checked.
+            Ok(payload) if text && core::str::from_utf8(payload).is_err() => Err(InboxError::BadUtf8),
+            Ok(payload) => Ok((self.on_event)(InboxEvent::Message { text, payload })),
+            Err(error) => Err(error.into()),
+        };
+        inflater.give_back();
+        if inflater.is_spent() { flow.map(|_| Flow::Stop) } else { flow }
+    }
 }
 
 /// Hands a frame out where it lies if it is all there and a whole by itself; keeps it otherwise.
-fn begin_frame(
+fn begin_frame<F: FnMut(InboxEvent<'_>) -> Flow + ?Sized>(
     inbox: &mut Option<Box<Inbox>>,
     frame: OpenFrame,
     bytes: &mut [u8],
-    on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
+    receiver: &mut Receiver<'_, F>,
     unmask: &impl Fn(&mut [u8], [u8; 4], usize),
 ) -> Result<(usize, Flow), InboxError> {
     let stands_alone = frame.opcode.is_control() || (frame.fin && frame.opcode != Opcode::Continuation);
+    let text = frame.opcode == Opcode::Text;
     if stands_alone && let Some(payload) = bytes.get_mut(..frame.missing) {
         unmask(payload, frame.mask, 0);
-        let text = frame.opcode == Opcode::Text;
         // RFC 6455 section 8.1.
-        if text && core::str::from_utf8(payload).is_err() {
+        if text && !frame.deflated && core::str::from_utf8(payload).is_err() {
             return Err(InboxError::BadUtf8);
         }
         let flow = match control_event(frame.opcode, payload) {
-            Some(event) => on_event(event),
-            None => on_event(InboxEvent::Message { text, payload }),
+            Some(event) => (receiver.on_event)(event),
+            None => receiver.message(text, frame.deflated, payload)?,
         };
         return Ok((frame.missing, flow));
     }
     let held = inbox.get_or_insert_default();
     held.frame = Some(frame);
     if matches!(frame.opcode, Opcode::Text | Opcode::Binary) {
-        let text = frame.opcode == Opcode::Text;
-        held.message = Some(OpenMessage { text, fragments: 1, ..OpenMessage::default() });
+        let deflated = frame.deflated;
+        held.message = Some(OpenMessage { text, deflated, fragments: 1, ..OpenMessage::default() });
     }
-    continue_frame(held, bytes, on_event, unmask)
+    continue_frame(held, bytes, receiver, unmask)
 }
 
 /// Takes payload bytes of the open frame, and hands out what they complete.
-fn continue_frame(
+fn continue_frame<F: FnMut(InboxEvent<'_>) -> Flow + ?Sized>(
     held: &mut Inbox,
     bytes: &mut [u8],
-    on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
+    receiver: &mut Receiver<'_, F>,
     unmask: &impl Fn(&mut [u8], [u8; 4], usize),
 ) -> Result<(usize, Flow), InboxError> {
     let Some(frame) = held.frame.as_mut() else { return Ok((0, Flow::Continue)) };
@@ -349,10 +414,11 @@ fn continue_frame(
             return Ok((used, Flow::Continue));
         }
         let payload = std::mem::take(&mut held.control);
-        return Ok((used, control_event(opcode, &payload).map_or(Flow::Continue, on_event)));
+        let event = control_event(opcode, &payload);
+        return Ok((used, event.map_or(Flow::Continue, |event| (receiver.on_event)(event))));
     }
     let Some(message) = held.message.as_mut() else { return Ok((used, Flow::Continue)) };
-    if message.text {
+    if message.text && !message.deflated {
         // Checked as it arrives, so that bad text fails before the frame or message is whole.
         message.utf8.push(piece).map_err(|_| InboxError::BadUtf8)?;
     }
@@ -362,10 +428,10 @@ fn continue_frame(
         return Ok((used, Flow::Continue));
     }
     message.utf8.finish().map_err(|_| InboxError::BadUtf8)?;
-    let Some(OpenMessage { text, payload, .. }) = held.message.take() else {
+    let Some(OpenMessage { text, deflated, payload, .. }) = held.message.take() else {
         return Ok((used, Flow::Continue));
     };
-    Ok((used, on_event(InboxEvent::Message { text, payload: &payload })))
+    Ok((used, receiver.message(text, deflated, &payload)?))
 }
 
 fn control_event(opcode: Opcode, payload: &[u8]) -> Option<InboxEvent<'_>> {
@@ -387,5 +453,7 @@ fn append(buffer: &mut Vec<u8>, piece: &[u8], room_max: usize) {
     buffer.extend_from_slice(piece);
 }
 
+#[cfg(test)]
+mod deflate_tests;
 #[cfg(test)]
 mod tests;

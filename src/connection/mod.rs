@@ -10,6 +10,7 @@ pub mod outbox;
 pub mod rates;
 pub mod session;
 
+use crate::fanout::Encoding;
 use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
@@ -112,6 +113,8 @@ impl Flags {
     pub const PROXIED: Self = Self(1 << 9);
     /// A PROXY header has to come first.
     pub const PROXY_DUE: Self = Self(1 << 10);
+    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
+    pub const DEFLATE: Self = Self(1 << 12);
     /// The loop's list of publishers that wait for room in a mailbox has this connection.
     pub const WAITS_FOR_ROOM: Self = Self(1 << 15);
 
@@ -203,6 +206,12 @@ impl Connection {
             // An entry of a topic's list of subscribers is a slot number.
             lists: listed * size_of::<u32>(),
         }
+    }
+
+    /// Which frame of a message it gets.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        if self.flags.has(Flags::DEFLATE) { Encoding::Deflated } else { Encoding::Plain }
     }
 
     /// Whether messages of topics may still be delivered.

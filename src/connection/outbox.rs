@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use super::Tick;
 use crate::config::{SlowPolicy, TopicPolicy};
 use crate::fanout::budget::REFERENCE_BYTES;
-use crate::fanout::{Fill, Message, OutboxBudget};
+use crate::fanout::{Encoding, Fill, Message, OutboxBudget};
 
 /// The verdict on one more message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ enum Plan {
 /// The write queue. Units are bytes on the wire.
 #[derive(Clone, Debug)]
 pub struct Outbox {
+    /// Which frame of a message the connection gets; the same for as long as the outbox lives.
+    encoding: Encoding,
     queue: VecDeque<Queued>,
     /// Bytes of the first entry that the kernel has taken.
     sent_of_first: usize,
@@ -78,16 +80,10 @@ pub struct Outbox {
     pub progress: Tick,
 }
 
-/// The bytes that a message puts on this connection's wire.
-#[must_use]
-pub fn frame_of(message: &Message) -> &[u8] {
-    message.frame()
-}
-
 impl Queued {
-    fn bytes(&self) -> &[u8] {
+    fn bytes(&self, encoding: Encoding) -> &[u8] {
         match self {
-            Self::Message(message) => frame_of(message),
+            Self::Message(message) => message.frame_as(encoding),
             Self::Own(bytes) => bytes,
         }
     }
@@ -98,10 +94,11 @@ impl Queued {
 }
 
 impl Outbox {
-    /// An empty queue, first without progress at `now`.
+    /// An empty queue of a connection that gets frames of this encoding, first without progress at `now`.
     #[must_use]
-    pub fn new(now: Tick) -> Self {
+    pub fn new(now: Tick, encoding: Encoding) -> Self {
         Self {
+            encoding,
             queue: VecDeque::new(),
             sent_of_first: 0,
             bytes: 0,
@@ -202,19 +199,20 @@ impl Outbox {
     pub fn next_bytes<'a>(&'a self, joined: &'a mut Vec<u8>, joined_max: usize) -> &'a [u8] {
         let mut entries = self.queue.iter();
         let Some(first) = entries.next() else { return &[] };
-        let first = first.bytes().get(self.sent_of_first..).unwrap_or_default();
-        let Some(second) = entries.next().filter(|next| first.len() + next.bytes().len() <= joined_max)
+        let first = first.bytes(self.encoding).get(self.sent_of_first..).unwrap_or_default();
+        let Some(second) =
+            entries.next().filter(|next| first.len() + next.bytes(self.encoding).len() <= joined_max)
         else {
             return first;
         };
         joined.clear();
         joined.extend_from_slice(first);
-        joined.extend_from_slice(second.bytes());
+        joined.extend_from_slice(second.bytes(self.encoding));
         for entry in entries {
-            if joined.len() + entry.bytes().len() > joined_max {
+            if joined.len() + entry.bytes(self.encoding).len() > joined_max {
                 break;
             }
-            joined.extend_from_slice(entry.bytes());
+            joined.extend_from_slice(entry.bytes(self.encoding));
         }
         joined
     }
@@ -227,7 +225,7 @@ impl Outbox {
         let mut taken = self.sent_of_first + count;
         let mut messages = 0;
         while let Some(first) = self.queue.front() {
-            let len = first.bytes().len();
+            let len = first.bytes(self.encoding).len();
             if taken < len {
                 break;
             }
@@ -268,7 +266,7 @@ impl Outbox {
     /// Whether the topic's bounds have room for one more message.
     fn fits(&self, message: &Message, policy: &TopicPolicy, at: usize) -> bool {
         let Some(tally) = self.tallies.get(at) else { return true };
-        let bytes = tally.bytes + frame_of(message).len();
+        let bytes = tally.bytes + message.frame_as(self.encoding).len();
         tally.messages == 0 || (tally.messages < policy.messages_max && bytes <= policy.bytes_max)
     }
 
@@ -320,7 +318,7 @@ impl Outbox {
             displaced += 1;
             place = place.or(Some(index));
         }
-        let len = frame_of(message).len();
+        let len = message.frame_as(self.encoding).len();
         self.queue.insert(place.unwrap_or(self.queue.len()), Queued::Message(message.clone()));
         self.count(len, at);
         self.bytes += len;
@@ -371,7 +369,7 @@ impl Outbox {
     }
 
     fn push_charged(&mut self, message: Message, sent: usize, at: usize) {
-        let len = frame_of(&message).len();
+        let len = message.frame_as(self.encoding).len();
         self.bytes += len - sent;
         self.count(len, at);
         self.queue.push_back(Queued::Message(message));
@@ -388,7 +386,7 @@ impl Outbox {
     fn remove(&mut self, index: usize, budget: &OutboxBudget) {
         debug_assert!(index >= self.begun(), "a frame under way is never taken back");
         if let Some(gone) = self.queue.remove(index) {
-            self.bytes -= gone.bytes().len();
+            self.bytes -= gone.bytes(self.encoding).len();
             self.forget(&gone, budget);
         }
     }
@@ -399,7 +397,7 @@ impl Outbox {
                 let topic_id = message.topic_id();
                 if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.topic_id == topic_id) {
                     tally.messages -= 1;
-                    tally.bytes -= gone.bytes().len();
+                    tally.bytes -= gone.bytes(self.encoding).len();
                 }
                 budget.release(message);
             }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::rates::Debts;
+use crate::fanout::Draft;
 use crate::fanout::inquiry::{Inquiry, Part};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::wire::http::chunked::ChunkedDecoder;
@@ -38,7 +39,7 @@ impl Session {
             Self::Waiting(waiting) => size_of::<Waiting>() + waiting.held.capacity(),
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
-                    + open.blocked.as_ref().map_or(0, |blocked| blocked.payload.len())
+                    + open.blocked.as_ref().map_or(0, |blocked| blocked.draft.frame_len())
             }
             Self::Refused(_) | Self::Closing(_) | Self::Lingering(_) => 0,
         };
@@ -158,10 +159,8 @@ impl OpenState {
 /// A publish that waits for room.
 #[derive(Debug)]
 pub struct Blocked {
-    /// The message.
-    pub payload: Box<[u8]>,
-    /// Whether it came in a binary frame.
-    pub binary: bool,
+    /// The message, encoded once however often it is tried.
+    pub draft: Draft,
 }
 
 /// One topic of a connection that has several.

@@ -13,10 +13,9 @@ mod topics;
 
 use std::fmt::Write;
 
-use super::{Answer, PLAIN_HEADERS, Services, method_refusal, plain, refusal, write_refusal};
+use super::{Answer, PLAIN_HEADERS, Services, Tools, method_refusal, plain, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
-use crate::fanout::Draft;
 use crate::fanout::inquiry::{Part, Question};
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::wire::http::head::Head;
@@ -62,13 +61,14 @@ pub(super) fn respond(
     body: Vec<u8>,
     services: &Services,
     replies: &mut Replies,
+    tools: &mut Tools<'_>,
     out: &mut Vec<u8>,
 ) -> Answer {
     if let Err(reason) = guard(head, services) {
         return refusal(head, reason, reason.text(), out);
     }
     if let Some(raw) = head.path().strip_prefix("/publish/") {
-        return publish(head, raw, &body, services, replies, out);
+        return publish(head, raw, &body, services, replies, tools, out);
     }
     if let Some(raw) = head.path().strip_prefix("/connections/") {
         return connection(head, raw, &body, services, out);
@@ -246,6 +246,7 @@ fn publish(
     body: &[u8],
     services: &Services,
     replies: &mut Replies,
+    tools: &mut Tools<'_>,
     out: &mut Vec<u8>,
 ) -> Answer {
     if head.method != "POST" {
@@ -255,7 +256,7 @@ fn publish(
         Ok(key) => key,
         Err(answer) => return answer,
     };
-    match publish_one(head, raw, body, services) {
+    match publish_one(head, raw, body, services, tools) {
         Ok(json) => {
             if let Some(key) = key {
                 replies.finish(key, Some(json.as_bytes()), metrics::now_ms());
@@ -277,6 +278,7 @@ fn publish_one(
     raw: &str,
     body: &[u8],
     services: &Services,
+    tools: &mut Tools<'_>,
 ) -> Result<String, (RefuseReason, &'static str)> {
     let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text))?;
     let binary = query_pairs(head.query()).flatten().any(|(name, value)| name == "binary" && value == "1");
@@ -289,7 +291,7 @@ fn publish_one(
         return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max"));
     }
     let counters = services.counters_of(services.loops());
-    match services.router.publish(&topic, Draft::encode(None, binary, body), None) {
+    match services.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
         Ok(published) => {
             counters.publishes.add(1);
             tracing::trace!(topic = topic.name(), offset = published.offset, "published by the admin port");

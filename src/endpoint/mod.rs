@@ -7,15 +7,18 @@ pub mod admin;
 mod facts;
 mod plain;
 mod services;
+mod tools;
 
 use crate::connection::Dialect;
 use crate::metrics::{CloseReason, RefuseReason};
+use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 pub use facts::StartFacts;
 pub use services::{Latest, LoopHealth, Services, Shared};
+pub use tools::Tools;
 
 /// The page behind `GET /`.
 const PAGE: &str = include_str!("page/page.html");
@@ -81,6 +84,8 @@ pub struct Opening {
     pub topics: Vec<String>,
     /// `?echo=0`.
     pub no_echo: bool,
+    /// permessage-deflate was accepted.
+    pub deflate: bool,
 }
 
 /// The code a close frame carries for `reason`; each dialect names its own, `None` where no frame is sent.
@@ -114,15 +119,16 @@ pub fn respond_admin(
     body: Vec<u8>,
     services: &Services,
     replies: &mut admin::Replies,
+    tools: &mut Tools<'_>,
     out: &mut Vec<u8>,
 ) -> Answer {
-    admin::respond(head, body, services, replies, out)
+    admin::respond(head, body, services, replies, tools, out)
 }
 
 fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
-    let opening = match head.path() {
+    let mut opening = match head.path() {
         "/" => return page(head, out),
-        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false },
+        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false, deflate: false },
         path if path == "/ws" || path.starts_with("/ws/") => {
             match plain::opening(path, head.query(), services.settings.limits.subscriptions_max) {
                 Ok(opening) => opening,
@@ -138,11 +144,18 @@ fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
     if services.origin.check(head.field("origin"), head.field("host")).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
+    let extension = match services.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
+        Some(Ok(answer)) => answer,
+        // RFC 6455, 9.1.
+        Some(Err(error)) => return refusal(head, RefuseReason::BadRequest, &error.to_string(), out),
+        None => None,
+    };
+    opening.deflate = extension.is_some();
     // RFC 6455, 4.2.2: one of the client's offers, here its first that is welcome, or none. A client that
     // needs one ends the connection by itself then (4.1).
     let welcome = &services.settings.server.subprotocols;
     let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
-    upgrade::write_accept(out, &upgrade, subprotocol, None);
+    upgrade::write_accept(out, &upgrade, subprotocol, extension);
     Answer::Upgrade(opening)
 }
 

@@ -39,7 +39,7 @@ pub(super) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Open
     if topics.len() > topics_max {
         return Err("more topics than one connection may subscribe to");
     }
-    Ok(Opening { dialect: Dialect::Plain, topics, no_echo })
+    Ok(Opening { dialect: Dialect::Plain, topics, no_echo, deflate: false })
 }
 
 /// The codes of this dialect: those of RFC 6455, 7.4.1, as the table of reasons has them.

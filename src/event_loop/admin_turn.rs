@@ -12,6 +12,7 @@ use super::write_turn::Asked;
 use crate::config::Admin;
 use crate::connection::session::{Session, Waiting};
 use crate::connection::{Flags, Phase};
+use crate::endpoint::Tools;
 use crate::endpoint::admin::{self, Ask, Batch, Progress, Replies};
 use crate::fanout::inquiry::{Inquiry, Part, Question};
 use crate::fanout::{Control, Key};
@@ -300,7 +301,8 @@ impl<S: Socket> Core<S> {
     }
 
     fn run_batch(&mut self, job: &mut BatchJob, lines: &mut Vec<u8>) -> Progress {
-        let progress = job.batch.run(&self.services, &self.counters, metrics::now_ms(), lines);
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let progress = job.batch.run(&self.services, &mut tools, metrics::now_ms(), lines);
         job.wait = if progress == Progress::NoRoom { Wait::Room } else { Wait::Turn };
         if let Some(kept) = &mut job.kept {
             if kept.len() + lines.len() <= job.kept_max {

@@ -20,6 +20,7 @@ use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::transport::Socket;
+use crate::wire::deflate::{Deflater, Inflater};
 
 /// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -67,6 +68,10 @@ pub struct Core<S> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
+    /// Deflates what is published or echoed on this loop.
+    pub(super) deflater: Deflater,
+    /// Inflates what compressed messages come to this loop; taken out during a read turn.
+    pub(super) inflater: Inflater,
     /// Reused list of keys a sweep found.
     pub(super) due: Vec<Key>,
     /// Set while draining.
@@ -107,6 +112,7 @@ impl<S: Socket> Core<S> {
     /// The router serves no loop of this index.
     pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
         let counters = Arc::clone(services.counters_of(index));
+        let deflate = &services.settings.deflate;
         let mut topics = LocalTopics::new(Arc::clone(&services.router), index)?;
         topics.set_batch_bytes_max(services.join_bytes_max);
         Ok(Self {
@@ -118,6 +124,8 @@ impl<S: Socket> Core<S> {
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
+            deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
+            inflater: Inflater::new(),
             due: Vec::new(),
             draining: None,
             relocating: None,

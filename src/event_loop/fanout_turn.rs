@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::slots::SlotTable;
 use crate::config::{SlowPolicy, TopicPolicy};
-use crate::connection::outbox::{Admitted, Outbox, frame_of};
+use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
 use crate::fanout::subscriptions::TURN_DELIVERIES;
-use crate::fanout::{Batch, Key, Message, Moved};
+use crate::fanout::{Key, Message, Moved, Turn};
 use crate::metrics::{CloseReason, DropReason};
 use crate::transport::Socket;
 
@@ -43,7 +43,7 @@ impl<S: Socket> Core<S> {
         let started = Instant::now();
         let mut until_clock = CLOCK_EVERY;
         while let Some(slot) = self.topics.next_subscriber(&mut turn) {
-            self.deliver(index, slot, turn.policy(), turn.batch());
+            self.deliver(index, slot, &mut turn);
             until_clock -= 1;
             if until_clock == 0 {
                 if self.services.chunked && started.elapsed() > TURN_TIME {
@@ -56,8 +56,11 @@ impl<S: Socket> Core<S> {
         self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
     }
 
-    fn deliver(&mut self, loop_index: usize, index: u32, policy: &TopicPolicy, batch: &Batch) {
+    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
+        let encoding = slot.connection.encoding();
+        turn.prepare(encoding);
+        let (policy, batch) = (turn.policy(), turn.batch());
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let generation = slot.generation;
             let own = |message: &Message| {
@@ -72,7 +75,12 @@ impl<S: Socket> Core<S> {
                     // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
                     let Some(slot) = self.slots.at(index) else { return };
                     if slot.connection.is_open() {
-                        self.deliver_frames(index, policy, message.frame(), std::slice::from_ref(message));
+                        self.deliver_frames(
+                            index,
+                            policy,
+                            message.frame_as(encoding),
+                            std::slice::from_ref(message),
+                        );
                     } else {
                         self.counters.dropped(DropReason::Disconnect, 1);
                     }
@@ -80,7 +88,7 @@ impl<S: Socket> Core<S> {
                 return;
             }
         }
-        self.deliver_frames(index, policy, batch.frames(), batch.messages());
+        self.deliver_frames(index, policy, batch.frames_as(encoding), batch.messages());
     }
 
     fn deliver_frames(&mut self, index: u32, policy: &TopicPolicy, frames: &[u8], messages: &[Message]) {
@@ -109,11 +117,12 @@ impl<S: Socket> Core<S> {
         let budget = &self.services.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
-        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
+        let encoding = slot.connection.encoding();
+        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
         let (mut delivered, mut dropped, mut closed) = (0, 0, None);
         for (at, message) in messages.iter().enumerate() {
-            let len = frame_of(message).len();
+            let len = message.frame_as(encoding).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;

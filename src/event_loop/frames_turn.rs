@@ -2,19 +2,25 @@
 //!
 //! Driven by the read turn with bytes that are unmasked in place.
 
+use std::sync::Arc;
+
 use super::core::Core;
 use super::write_turn::Asked;
-use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed};
+use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed_deflated};
 use crate::connection::session::{Blocked, OpenState, Session};
 use crate::connection::{Dialect, Flags, Phase};
-use crate::fanout::{Draft, Key, Origin};
+use crate::endpoint::Tools;
+use crate::fanout::{Draft, Encoding, Key, Origin, Topic};
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
 use crate::wire::close::parse_close;
-use crate::wire::frame::{Opcode, push_frame};
+use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
 /// Answers gathered before they are sent: beyond it, the peer has to read some first.
 const ANSWER_BYTES: usize = 64 * 1024;
+
+/// Echoes longer than this go out plain: deflating takes milliseconds from here on.
+const DEFLATED_ECHO_BYTES_MAX: usize = 256 * 1024;
 
 /// How one stretch of frames ended.
 enum Stretch {
@@ -64,7 +70,13 @@ impl<S: Socket> Core<S> {
                 Err(error) => return self.on_violation(key, &error),
             };
             bytes = bytes.get_mut(consumed..).unwrap_or_default();
+            let spent = self.inflater.is_spent();
             match stretch {
+                Stretch::More if spent => {
+                    // A few bytes can hold much: the rest of them waits for another turn.
+                    self.ready.push_back(key);
+                    return self.stash(key, bytes);
+                }
                 Stretch::More => {}
                 Stretch::Blocked => return self.stash(key, bytes),
                 Stretch::PeerClose { code, reason, text } => {
@@ -97,12 +109,15 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return (Ok(bytes.len()), Stretch::More) };
         let dialect = slot.connection.dialect;
         let closing = slot.connection.phase == Phase::Closing;
+        let encoding = slot.connection.encoding();
         let mut inbox = slot.connection.inbox.take();
         let held = held_bytes(inbox.as_deref());
         let topic = slot.connection.topic;
         let limits = self.inbox_limits(dialect, topic);
         let mut stretch = Stretch::More;
-        let result = feed(&mut inbox, bytes, &limits, &mut |event: InboxEvent<'_>| match event {
+        let mut inflater = std::mem::take(&mut self.inflater);
+        let negotiated = (encoding == Encoding::Deflated).then_some(&mut inflater);
+        let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
                 Flow::Stop
@@ -123,7 +138,7 @@ impl<S: Socket> Core<S> {
                     "message received"
                 );
                 if dialect == Dialect::Echo {
-                    push_frame(out, if text { Opcode::Text } else { Opcode::Binary }, payload, None);
+                    self.push_echo(out, text, payload, encoding);
                     return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
                 }
                 match self.on_publish(key, !text, payload) {
@@ -142,7 +157,9 @@ impl<S: Socket> Core<S> {
                 self.counters.pongs_received.add(1);
                 Flow::Continue
             }
-        });
+        };
+        let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
+        self.inflater = inflater;
         self.inbox_bytes = self.inbox_bytes + held_bytes(inbox.as_deref()) - held;
         if inbox.is_some() && self.inbox_bytes > self.inbox_bytes_max {
             stretch = Stretch::InboxFull;
@@ -151,6 +168,17 @@ impl<S: Socket> Core<S> {
             slot.connection.inbox = inbox;
         }
         (result, stretch)
+    }
+
+    fn push_echo(&mut self, out: &mut Vec<u8>, text: bool, payload: &[u8], encoding: Encoding) {
+        let opcode = if text { Opcode::Text } else { Opcode::Binary };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        // Nobody shares the work of an echo, so others must not wait long for it.
+        let worth = encoding == Encoding::Deflated && payload.len() <= DEFLATED_ECHO_BYTES_MAX;
+        match if worth { tools.try_deflate(payload) } else { None } {
+            Some(deflated) => push_deflated_frame(out, opcode, deflated, None),
+            None => push_frame(out, opcode, payload, None),
+        }
     }
 
     fn takes_frames(&mut self, key: Key) -> bool {
@@ -186,20 +214,24 @@ impl<S: Socket> Core<S> {
             return over.then_some(Stretch::Policy);
         }
         let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
-        match self.services.router.publish(
-            &topic,
-            Draft::encode(Some(origin), binary, payload),
-            Some(self.index),
-        ) {
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let draft = tools.encode(&topic, Some(origin), binary, payload);
+        self.publish_draft(key, &topic, draft)
+    }
+
+    /// Gives a message to the router, or keeps it until there is room.
+    fn publish_draft(&mut self, key: Key, topic: &Arc<Topic>, draft: Draft) -> Option<Stretch> {
+        match self.services.router.publish(topic, draft, Some(self.index)) {
             Ok(published) => {
                 self.counters.publishes.add(1);
                 tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
                 None
             }
-            Err(_) => {
+            Err(busy) => {
                 self.counters.publishes_busy.add(1);
                 tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
-                let blocked = Blocked { payload: payload.into(), binary };
+                let blocked = Blocked { draft: busy.draft };
+                let slot = self.slots.get(key)?;
                 remember(&mut slot.connection.session, |open| open.blocked = Some(blocked));
                 // A flag and not a look at what waits: a publish that another turn got through may have been
                 // followed by one that waits again, while the list still has the connection.
@@ -220,7 +252,8 @@ impl<S: Socket> Core<S> {
         if open.is_empty() {
             slot.connection.session = None;
         }
-        let end = self.on_publish(key, blocked.binary, &blocked.payload);
+        let Some(topic) = self.topics.topic(slot.connection.topic).cloned() else { return true };
+        let end = self.publish_draft(key, &topic, blocked.draft);
         !matches!(end, Some(Stretch::Blocked))
     }
 
@@ -254,7 +287,13 @@ impl<S: Socket> Core<S> {
     }
 
     fn on_violation(&mut self, key: Key, error: &InboxError) {
-        let reason = CloseReason::of_close_code(error.close_code());
+        let reason = match error {
+            InboxError::BadDeflate => {
+                self.counters.inflate_failures.add(1);
+                CloseReason::BadDeflate
+            }
+            _ => CloseReason::of_close_code(error.close_code()),
+        };
         self.fail(key, reason, error.close_code(), error.reason());
     }
 

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase};
-use crate::endpoint::{self, Answer, Opening};
+use crate::endpoint::{self, Answer, Opening, Tools};
 use crate::fanout::Key;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::transport::Socket;
@@ -150,8 +150,11 @@ impl<S: Socket> Core<S> {
     fn on_request(&mut self, key: Key, head: &Head<'_>, body: Vec<u8>) -> Next {
         let mut out = std::mem::take(&mut self.out);
         out.clear();
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let answer = match self.admin.as_deref_mut() {
-            Some(admin) => endpoint::respond_admin(head, body, &self.services, &mut admin.replies, &mut out),
+            Some(admin) => {
+                endpoint::respond_admin(head, body, &self.services, &mut admin.replies, &mut tools, &mut out)
+            }
             None => endpoint::respond(head, &self.services, &mut out),
         };
         let next = match answer {
@@ -212,6 +215,9 @@ impl<S: Socket> Core<S> {
 
     fn upgrade(&mut self, key: Key, opening: Opening, out: &[u8]) -> Next {
         let now = self.now;
+        if let Some(slot) = self.slots.get(key).filter(|_| opening.deflate) {
+            slot.connection.flags.set(Flags::DEFLATE);
+        }
         // Joined before the answer is out: whoever has seen the 101 is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {
             self.refuse(key, reason, reason.text());

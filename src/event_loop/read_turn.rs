@@ -35,6 +35,7 @@ impl<S: Socket> Core<S> {
     }
 
     fn read_with(&mut self, key: Key, scratch: &mut [u8], to_the_end: bool) {
+        self.inflater.begin_turn();
         if !self.resume_stash(key) {
             return;
         }
@@ -58,7 +59,7 @@ impl<S: Socket> Core<S> {
                     }
                     let Some(bytes) = scratch.get_mut(..count) else { return };
                     self.on_bytes(key, bytes);
-                    if self.is_blocked(key) {
+                    if self.is_blocked(key) || self.is_owed(key) {
                         return;
                     }
                     if count < SCRATCH_BYTES && !to_the_end {
@@ -103,6 +104,12 @@ impl<S: Socket> Core<S> {
         // The stash may have ended in another publish that has to wait: what is in the kernel is behind it.
         self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::PAUSED))
             && !self.is_blocked(key)
+            && !self.is_owed(key)
+    }
+
+    /// Whether bytes wait behind a turn that ended early.
+    fn is_owed(&mut self, key: Key) -> bool {
+        self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::READ_OWED))
     }
 
     fn take_stash(&mut self, key: Key) {

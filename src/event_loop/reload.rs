@@ -9,6 +9,7 @@ use super::core::{Core, inbox_bytes_max, rate_limits, timeout_ticks};
 use crate::connection::deadline;
 use crate::endpoint::Services;
 use crate::transport::Socket;
+use crate::wire::deflate::Deflater;
 
 /// Deadlines recomputed in one turn.
 const REARMED_PER_TURN: usize = 1_024;
@@ -19,6 +20,8 @@ impl<S: Socket> Core<S> {
         self.timeouts = timeout_ticks(&services);
         self.inbox_bytes_max = inbox_bytes_max(&services);
         self.rates = rate_limits(&services, self.port);
+        let deflate = &services.settings.deflate;
+        self.deflater = Deflater::new(deflate.level as u32, deflate.min_bytes);
         self.services = services;
         self.rearming = Some(0);
     }

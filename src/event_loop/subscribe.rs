@@ -4,12 +4,12 @@ use super::core::Core;
 use super::fanout_turn::place;
 use crate::connection::NONE;
 use crate::connection::session::{OpenState, Session, Subscription};
-use crate::fanout::Key;
+use crate::fanout::{Encoding, Key};
 use crate::metrics::RefuseReason;
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
-    /// Subscribes a connection to all of `names`, or to none.
+    /// Subscribes a connection to all of `names`, or to none. Its encoding must not change any more.
     ///
     /// # Errors
     /// No room for another topic or waiting join; the connection is to be refused.
@@ -21,6 +21,11 @@ impl<S: Socket> Core<S> {
             };
             let Some(slot) = self.slots.get(key) else { return Err(RefuseReason::Busy) };
             let connection = &mut slot.connection;
+            if connection.encoding() == Encoding::Deflated
+                && let Some(topic) = self.topics.topic(topic)
+            {
+                topic.join_deflate();
+            }
             if connection.topic == NONE {
                 connection.topic = topic;
                 connection.position = NONE;
@@ -41,6 +46,11 @@ impl<S: Socket> Core<S> {
     /// Ends one subscription of a slot.
     pub(super) fn leave(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, position } = subscription;
+        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() == Encoding::Deflated)
+            && let Some(topic) = self.topics.topic(topic)
+        {
+            topic.leave_deflate();
+        }
         if let Some(moved) = self.topics.leave(topic, slot, position) {
             place(&mut self.slots, topic, moved.slot, |_| true, moved.position);
         }

@@ -38,7 +38,8 @@ impl<S: Socket> Core<S> {
         self.counters.bytes_sent.add(sent as u64);
         let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) else { return };
         let now = self.now;
-        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now)));
+        let encoding = slot.connection.encoding();
+        let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         self.counters.would_blocks.add(1);
         let budget = &self.services.outbox_budget;
         // The operator's answers are few; they have to come just when clients have used up everything.

@@ -1,11 +1,21 @@
 //! A published message: one shared, immutable, already encoded WebSocket frame that serves every
-//! subscriber. Made by the publisher outside every lock as a [`Draft`], given its place in the
+//! subscriber, and behind it the same message deflated if that was worth it. Made by the publisher outside every lock as a [`Draft`], given its place in the
 //! topic under the topic's lock, then shared. Never copies the payload again.
 
 use triomphe::{Arc, ThinArc};
 
 use super::sync::AtomicU32;
-use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, encode_header};
+use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, RSV1, encode_header};
+
+/// How a subscriber's connection wants its frames. Closed: what needs a subscriber's own input is no encoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// The payload as it is.
+    #[default]
+    Plain,
+    /// permessage-deflate without context takeover (RFC 7692), where that made the frame smaller.
+    Deflated,
+}
 
 /// The connection a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +37,8 @@ struct MessageHeader {
     waiting: AtomicU32,
     payload_at: u8,
     binary: bool,
+    /// Where the plain frame ends and the deflated one, if there is one, begins.
+    plain_len: usize,
 }
 
 /// An encoded message that has no place in a topic yet. Not cloneable: it becomes one message.
@@ -40,10 +52,26 @@ pub struct Message(ThinArc<MessageHeader, u8>);
 impl Draft {
     /// Encodes the payload as one unmasked, final WebSocket frame.
     pub fn encode(origin: Option<Origin>, binary: bool, payload: &[u8]) -> Self {
+        Self::encode_both(origin, binary, payload, None)
+    }
+
+    /// As [`Self::encode`], with a second frame of the payload as it was `deflated` (RFC 7692) behind the first.
+    pub fn encode_both(
+        origin: Option<Origin>,
+        binary: bool,
+        payload: &[u8],
+        deflated: Option<&[u8]>,
+    ) -> Self {
         let opcode = if binary { Opcode::Binary } else { Opcode::Text };
         let mut head = [0; HEADER_BYTES_MAX];
         // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
         let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
+        let mut second = [0; HEADER_BYTES_MAX];
+        let second_len =
+            deflated.map_or(0, |bytes| encode_header(&mut second, true, opcode, bytes.len(), None));
+        second[0] |= RSV1;
+        let deflated = deflated.unwrap_or_default();
+        let plain_len = head_len + payload.len();
         let header = MessageHeader {
             topic_id: 0,
             offset: 0,
@@ -51,20 +79,24 @@ impl Draft {
             waiting: AtomicU32::new(0),
             payload_at: head_len as u8,
             binary,
+            plain_len,
         };
-        let zeroes = std::iter::repeat_n(0u8, head_len + payload.len());
+        let zeroes = std::iter::repeat_n(0u8, plain_len + second_len + deflated.len());
         let mut shared = ThinArc::from_header_and_iter(header, zeroes);
         shared.with_arc_mut(|only| {
             if let Some(inner) = Arc::get_mut(only) {
-                let (frame_head, frame_payload) = inner.slice_mut().split_at_mut(head_len);
-                frame_head.copy_from_slice(&head[..head_len]);
-                frame_payload.copy_from_slice(payload);
+                let mut room = inner.slice_mut();
+                for part in [&head[..head_len], payload, &second[..second_len], deflated] {
+                    let (place, rest) = room.split_at_mut(part.len());
+                    place.copy_from_slice(part);
+                    room = rest;
+                }
             }
         });
         Self(shared)
     }
 
-    /// Bytes of the encoded frame.
+    /// Bytes of all encoded frames: the room it takes in a mailbox.
     pub fn frame_len(&self) -> usize {
         self.0.slice.len()
     }
@@ -89,19 +121,34 @@ impl Draft {
 }
 
 impl Message {
-    /// The whole frame, header and payload.
+    /// The whole plain frame, header and payload.
     pub fn frame(&self) -> &[u8] {
-        &self.0.slice
+        self.0.slice.get(..self.0.header.header.plain_len).unwrap_or_default()
     }
 
-    /// Bytes of the whole frame.
+    /// The whole frame that a connection of this encoding gets: the plain one where deflating saved nothing.
+    pub fn frame_as(&self, encoding: Encoding) -> &[u8] {
+        match encoding {
+            Encoding::Deflated if self.is_deflated() => {
+                self.0.slice.get(self.0.header.header.plain_len..).unwrap_or_default()
+            }
+            _ => self.frame(),
+        }
+    }
+
+    /// Whether there is a deflated frame.
+    pub fn is_deflated(&self) -> bool {
+        self.0.slice.len() > self.0.header.header.plain_len
+    }
+
+    /// Bytes of all its frames: the room it takes in a mailbox.
     pub fn frame_len(&self) -> usize {
         self.0.slice.len()
     }
 
     /// The payload inside the frame.
     pub fn payload(&self) -> &[u8] {
-        self.0.slice.get(usize::from(self.0.header.header.payload_at)..).unwrap_or_default()
+        self.frame().get(usize::from(self.0.header.header.payload_at)..).unwrap_or_default()
     }
 
     /// Its place in the topic; consecutive within one epoch.
@@ -143,7 +190,12 @@ pub fn allocation(payload_len: usize) -> usize {
 impl Message {
     /// A message with a place that nobody gave it.
     pub(crate) fn sample(topic_id: u64, offset: u64, payload: &[u8]) -> Self {
-        Draft::encode(None, true, payload).stamp(topic_id, offset)
+        Self::sample_both(topic_id, offset, payload, None)
+    }
+
+    /// The same with a deflated frame.
+    pub(crate) fn sample_both(topic_id: u64, offset: u64, payload: &[u8], deflated: Option<&[u8]>) -> Self {
+        Draft::encode_both(None, true, payload, deflated).stamp(topic_id, offset)
     }
 }
 
@@ -173,6 +225,23 @@ mod tests {
             assert_eq!(message.payload(), vec![b'x'; len]);
         }
         assert_eq!(sample(true, 1).frame(), [0x82, 1, b'x']);
+    }
+
+    #[test]
+    fn a_deflated_frame_stands_behind_the_plain_one() {
+        let draft = Draft::encode_both(None, false, b"hello, hello", Some(b"short"));
+        assert_eq!(draft.frame_len(), 14 + 7);
+        let message = draft.stamp(1, 1);
+        assert_eq!(message.frame(), b"\x81\x0chello, hello");
+        assert_eq!(message.payload(), b"hello, hello");
+        assert_eq!(message.frame_as(Encoding::Plain), message.frame());
+        assert_eq!(message.frame_as(Encoding::Deflated), b"\xc1\x05short");
+        let plain = sample(true, 300);
+        assert!(!plain.is_deflated());
+        assert_eq!(plain.frame_as(Encoding::Deflated), plain.frame());
+        let long = Draft::encode_both(None, true, &[0; 70_000], Some(&[1; 300])).stamp(1, 1);
+        assert_eq!(&long.frame_as(Encoding::Deflated)[..5], [0xc2, 126, 1, 44, 1]);
+        assert_eq!(long.payload(), [0; 70_000]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod topic;
 pub use budget::{Fill, OutboxBudget};
 pub use entry::{Control, Entry, Key};
 pub use mailbox::{ControlFull, Mailbox, MailboxLimits};
-pub use message::{Draft, Message, Origin};
+pub use message::{Draft, Encoding, Message, Origin};
 pub use router::{Busy, BusyReason, JoinError, Router, RouterError, RouterLimits, Wake};
 pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn};
 pub use topic::{Joined, LOOPS_MAX, Published, Topic};

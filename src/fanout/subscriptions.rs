@@ -17,7 +17,7 @@ use slab::Slab;
 
 use super::entry::{Control, Entry, Key};
 use super::mailbox::CAPACITY_KEPT;
-use super::message::Message;
+use super::message::{Encoding, Message};
 use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
 use super::sync::Arc;
 use super::topic::{Joined, Topic};
@@ -60,8 +60,13 @@ pub struct Moved {
 #[derive(Debug, Default)]
 pub struct Batch {
     messages: Vec<Message>,
-    /// The frames of all messages in a row; empty when there is one message only.
+    /// The plain frames of all messages in a row; empty when there is one message only.
     joined: Vec<u8>,
+    /// The same as connections with compression get it; made with the first of them in a pass.
+    joined_deflated: Vec<u8>,
+    /// Whether a message has a deflated frame.
+    deflated: bool,
+    /// Room the messages take in the mailbox.
     bytes: u64,
 }
 
@@ -139,11 +144,30 @@ enum Next {
 }
 
 impl Batch {
-    /// All frames of the batch in one contiguous run. A single message is not copied.
+    /// All plain frames of the batch in one contiguous run. A single message is not copied.
     pub fn frames(&self) -> &[u8] {
         match self.messages.as_slice() {
             [only] => only.frame(),
             _ => &self.joined,
+        }
+    }
+
+    /// All frames of the batch as a connection of this encoding gets them, in one contiguous run; to be
+    /// called after [`Turn::prepare`].
+    pub fn frames_as(&self, encoding: Encoding) -> &[u8] {
+        match (encoding, self.messages.as_slice()) {
+            (Encoding::Deflated, [only]) => only.frame_as(encoding),
+            (Encoding::Deflated, _) if self.deflated => &self.joined_deflated,
+            _ => self.frames(),
+        }
+    }
+
+    fn prepare(&mut self, encoding: Encoding) {
+        let wanted = encoding == Encoding::Deflated && self.deflated && self.messages.len() > 1;
+        if wanted && self.joined_deflated.is_empty() {
+            self.messages
+                .iter()
+                .for_each(|message| self.joined_deflated.extend_from_slice(message.frame_as(encoding)));
         }
     }
 
@@ -154,18 +178,21 @@ impl Batch {
 
     /// Takes the run of messages at the head of what waits, as far as it fits one write.
     fn fill(&mut self, pending: &mut VecDeque<Pending>, bytes_max: usize) {
+        let mut plain_bytes = 0;
         while let Some(Pending::Message(message)) = pending.front() {
-            let bytes = message.frame_len() as u64;
-            if !self.messages.is_empty() && self.bytes + bytes > bytes_max as u64 {
+            let bytes = message.frame().len();
+            if !self.messages.is_empty() && plain_bytes + bytes > bytes_max {
                 break;
             }
-            self.bytes += bytes;
+            plain_bytes += bytes;
+            self.bytes += message.frame_len() as u64;
+            self.deflated |= message.is_deflated();
             if let Some(Pending::Message(message)) = pending.pop_front() {
                 self.messages.push(message);
             }
         }
         if self.messages.len() > 1 {
-            self.joined.reserve(self.bytes as usize);
+            self.joined.reserve(plain_bytes);
             self.messages.iter().for_each(|message| self.joined.extend_from_slice(message.frame()));
         }
     }
@@ -174,6 +201,8 @@ impl Batch {
         self.messages.clear();
         self.messages.shrink_to(CAPACITY_KEPT);
         self.joined.clear();
+        self.joined_deflated.clear();
+        self.deflated = false;
         self.bytes = 0;
     }
 }
@@ -192,6 +221,11 @@ impl Turn {
     /// What every subscriber of this turn gets.
     pub fn batch(&self) -> &Batch {
         &self.batch
+    }
+
+    /// Joins the frames of an encoding unless that was done in this pass.
+    pub fn prepare(&mut self, encoding: Encoding) {
+        self.batch.prepare(encoding);
     }
 }
 

@@ -297,6 +297,42 @@ fn a_single_large_message_is_not_copied() {
 }
 
 #[test]
+fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
+    let (router, mut subject) = loop_with(8);
+    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
+    let topic = router.topic("t").unwrap();
+    let publish = |payload: &[u8], deflated: Option<&[u8]>| {
+        router.publish(&topic, Draft::encode_both(None, true, payload, deflated), Some(0)).unwrap();
+    };
+    // Passes: one message alone, a mixed batch, one that nothing was deflated in.
+    let passes = [vec![Some(b"1")], vec![None, Some(b"2"), Some(b"3")], vec![None, None]];
+    for (pass, deflated) in passes.iter().enumerate() {
+        deflated.iter().for_each(|deflated| publish(b"long", deflated.map(|bytes| &bytes[..])));
+        assert!(router.mailbox(0).unwrap().reserved().1 >= 6 * deflated.len() as u64);
+        subject.drain_mailbox(|_| {});
+        let mut turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
+        assert!(turn.batch().joined_deflated.is_empty(), "made before anybody asked");
+        let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
+        turn.prepare(Encoding::Plain);
+        assert_eq!(turn.batch().frames_as(Encoding::Plain), plain);
+        assert!(turn.batch().joined_deflated.is_empty());
+        let wanted: Vec<u8> = deflated
+            .iter()
+            .flat_map(|deflated| {
+                deflated.map_or(b"\x82\x04long".to_vec(), |bytes| [b"\xc2\x01", &bytes[..]].concat())
+            })
+            .collect();
+        for _ in 0..2 {
+            turn.prepare(Encoding::Deflated);
+            assert_eq!(turn.batch().frames_as(Encoding::Deflated), wanted, "pass {pass}");
+        }
+        assert_eq!(subject.next_subscriber(&mut turn), Some(0));
+        subject.end_turn(turn, |_, _| {});
+        assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0), "the room of both frames comes back");
+    }
+}
+
+#[test]
 fn joining_can_be_turned_off() {
     for (bytes_max, passes) in [(usize::MAX, 1), (0, 3)] {
         let (router, mut subject) = loop_with(4);

@@ -8,7 +8,7 @@ use super::entry::{Entry, Key};
 use super::mailbox::Mailbox;
 use super::message::Draft;
 use super::policy::PolicyCell;
-use super::sync::{Mutex, lock};
+use super::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::config::TopicPolicy;
 
 /// Most event loops one router serves: a topic keeps its interested loops in one word.
@@ -24,6 +24,8 @@ pub struct Topic {
     epoch: u64,
     name: Box<str>,
     policy: PolicyCell,
+    /// Subscribers that negotiated compression, for publishers to decide by; never part of an order.
+    deflate_subscribers: AtomicU64,
     state: Mutex<TopicState>,
 }
 
@@ -102,7 +104,8 @@ impl Topic {
             retired: false,
             queued_idle: false,
         };
-        Self { id, epoch, name: name.into(), policy: PolicyCell::new(policy), state: Mutex::new(state) }
+        let (policy, deflate_subscribers) = (PolicyCell::new(policy), AtomicU64::new(0));
+        Self { id, epoch, name: name.into(), policy, deflate_subscribers, state: Mutex::new(state) }
     }
 
     /// Unique for the life of the process.
@@ -133,6 +136,22 @@ impl Topic {
     /// Subscribers on all loops.
     pub fn subscribers(&self) -> u64 {
         lock(&self.state).subscribers
+    }
+
+    /// Whether anybody would get a deflated frame. A hint: a publisher that reads it a moment too early or too
+    /// late sends everybody the plain frame, or deflates for nobody.
+    pub fn has_deflate(&self) -> bool {
+        self.deflate_subscribers.load(Ordering::Relaxed) > 0
+    }
+
+    /// A subscriber that negotiated compression has joined.
+    pub fn join_deflate(&self) {
+        self.deflate_subscribers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A subscriber that negotiated compression is leaving.
+    pub fn leave_deflate(&self) {
+        self.deflate_subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The offset the next message will get.

@@ -85,6 +85,14 @@ counters! {
     ignored_publishes,
     /// Messages that the kernel took for a subscriber, to the last byte.
     deliveries,
+    /// Messages that were compressed.
+    deflated_messages,
+    /// Bytes of these before.
+    deflate_in_bytes,
+    /// Bytes of these after.
+    deflate_out_bytes,
+    /// Compressed messages of clients that did not inflate.
+    inflate_failures,
     /// Unsent bytes in outboxes now.
     outbox_bytes,
     /// Write turns.

@@ -59,6 +59,10 @@ metrics! {
     "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
     "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
     "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
+    "fantail_deflate_messages_total", Counter, deflated_messages, "Messages compressed, each once for all who get it.";
+    "fantail_deflate_in_bytes_total", Counter, deflate_in_bytes, "Bytes of compressed messages before.";
+    "fantail_deflate_out_bytes_total", Counter, deflate_out_bytes, "Bytes of compressed messages after.";
+    "fantail_inflate_failures_total", Counter, inflate_failures, "Compressed messages of clients that were corrupt.";
     "fantail_outbox_bytes", Gauge, outbox_bytes, "Unsent bytes in outboxes; a shared message counts once for each.";
     "fantail_write_turns_total", Counter, write_turns, "Turns that flushed an outbox.";
     "fantail_would_blocks_total", Counter, would_blocks, "Writes that the kernel took in part or not at all.";

@@ -48,6 +48,8 @@ reasons! {
         Protocol = "protocol", Some(1002), "protocol error";
         /// Text that is not UTF-8.
         BadUtf8 = "bad_utf8", Some(1007), "text is not UTF-8";
+        /// A compressed message that does not inflate.
+        BadDeflate = "bad_deflate", Some(1007), "compressed message is corrupt";
         /// Too many publishes to topics not open to clients.
         IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
         /// More messages than the connection may send.

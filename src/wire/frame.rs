@@ -49,6 +49,9 @@ impl Opcode {
     }
 }
 
+/// The first byte's bit that marks a compressed message, on its first frame (RFC 7692 section 6).
+pub const RSV1: u8 = 0x40;
+
 /// Who sent the bytes, which decides whether frames must be masked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
@@ -203,6 +206,15 @@ pub fn push_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Optio
     out.extend_from_slice(payload);
     if let Some(mask) = mask {
         super::mask::apply_mask(&mut out[start..], mask, 0);
+    }
+}
+
+/// Appends a whole unfragmented frame of a compressed message, masking the payload if a mask is given.
+pub fn push_deflated_frame(out: &mut Vec<u8>, opcode: Opcode, deflated: &[u8], mask: Option<[u8; 4]>) {
+    let start = out.len();
+    push_frame(out, opcode, deflated, mask);
+    if let Some(first) = out.get_mut(start) {
+        *first |= RSV1;
     }
 }
 

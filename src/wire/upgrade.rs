@@ -269,6 +269,17 @@ pub fn check_answer(bytes: &[u8], key: &[u8; 16]) -> Result<Option<usize>, Answe
     Ok(Some(len))
 }
 
+/// A field of an answer whose head [`check_answer`] found whole; several of that name are one list.
+#[must_use]
+pub fn answer_field(head: &[u8], name: &str) -> Option<String> {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut answer = httparse::Response::new(&mut fields);
+    answer.parse(head).ok()?;
+    let named = answer.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+    let values: Vec<_> = named.map(|field| String::from_utf8_lossy(field.value)).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
 /// What the fields of an answer say.
 #[derive(Default)]
 struct Answer<'a> {

@@ -103,10 +103,70 @@ const steps = [
     await echoes(client, Buffer.alloc(16 * MIB, 7), true);
     await client.close();
   }],
-  ["echo: without permessage-deflate", async () => {
-    const client = await Client.open("/echo", { perMessageDeflate: false });
-    await echoes(client, "x".repeat(100_000), false);
+  ["echo: with and without permessage-deflate", async () => {
+    for (const perMessageDeflate of [false, true, { threshold: 0 }, { threshold: 0, serverMaxWindowBits: 15 }, { threshold: 0, clientMaxWindowBits: 9 }]) {
+      const client = await Client.open("/echo", { perMessageDeflate });
+      assert.equal(client.socket.extensions, perMessageDeflate ? "permessage-deflate" : "");
+      for (const text of ["", "a", "hello, 世界 🪭", "x".repeat(255), "x".repeat(256), "x".repeat(100_000), "y".repeat(300_000)]) {
+        await echoes(client, text, false);
+      }
+      for (const size of [1, 1000, 65_536, 300_000]) await echoes(client, randomBytes(size), true);
+      await client.close();
+    }
+  }],
+  ["compression: accepted without context takeover, declined when a smaller window is asked for", async () => {
+    const answerTo = async (perMessageDeflate) => {
+      const socket = new WebSocket(`ws://${server.listen}/echo`, { perMessageDeflate });
+      const answer = new Promise((resolve) => socket.once("upgrade", (response) => resolve(response.headers["sec-websocket-extensions"])));
+      const opened = new Promise((resolve) => socket.once("open", resolve));
+      const value = await within(WAIT, "the answer", answer);
+      await within(WAIT, "the opening", opened);
+      socket.close();
+      return value;
+    };
+    assert.equal(await answerTo(true), "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+    assert.equal(await answerTo({ serverMaxWindowBits: 10 }), undefined);
+    assert.equal(await answerTo(false), undefined);
+  }],
+  ["compression: fragments of one message, a ping between them", async () => {
+    const client = await Client.open("/echo", { perMessageDeflate: { threshold: 0 } });
+    client.socket.send("one ".repeat(200), { fin: false });
+    client.socket.send("two ".repeat(200), { fin: false });
+    assert.equal(await client.ping("between"), "between");
+    client.socket.send("three", { fin: true });
+    assert.equal(String((await client.next()).data), "one ".repeat(200) + "two ".repeat(200) + "three");
     await client.close();
+  }],
+  ["compression: a broadcast is the same with and without", async () => {
+    const clients = await Promise.all(Array.from({ length: 20 }, (_, i) => Client.open("/ws/lobby", { perMessageDeflate: i % 2 === 0 })));
+    await untilSubscribed(server, "lobby", clients.length);
+    const rows = Array.from({ length: 50 }, (_, id) => ({ id, name: `row ${id}`, open: true }));
+    const bodies = ["small", JSON.stringify(rows), "ä".repeat(5_000), JSON.stringify(rows.reverse())];
+    for (const body of bodies) await publish(server, "lobby", body);
+    const noise = randomBytes(5_000);
+    await publish(server, "lobby", noise, "?binary=1");
+    for (const client of clients) {
+      for (const body of bodies) assert.equal(String((await nextAfterWarmUp(client)).data), body);
+      assert.ok((await client.next()).data.equals(noise));
+    }
+    clients[0].socket.send(bodies[1]);
+    for (const client of clients) assert.equal(String((await client.next()).data), bodies[1]);
+    await Promise.all(clients.map((client) => client.close()));
+    await untilSubscribed(server, "lobby", 0);
+  }],
+  ["compression: too much when inflated closes 1009, bad text 1007", async () => {
+    const options = { perMessageDeflate: { threshold: 0 } };
+    const whole = await Client.open("/ws/lobby", options);
+    whole.socket.send(Buffer.alloc(MIB));
+    assert.equal((await whole.next()).data.length, MIB);
+    whole.socket.send(Buffer.alloc(MIB + 1));
+    assert.equal((await whole.end()).code, 1009);
+    const bomb = await Client.open("/echo", options);
+    bomb.socket.send(Buffer.alloc(16 * MIB + 1));
+    assert.equal((await bomb.end()).code, 1009);
+    const text = await Client.open("/echo", options);
+    text.socket.send(Buffer.from([0x68, 0x69, 0xc3, 0x28]), { binary: false });
+    assert.equal((await text.end()).code, 1007);
   }],
   ["echo: a fragmented message with a ping between its frames", async () => {
     const client = await Client.open("/echo", { perMessageDeflate: false });

@@ -19,6 +19,7 @@ import unittest
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -132,11 +133,51 @@ class WebSockets(unittest.IsolatedAsyncioTestCase):
                     self.assertTrue(await socket.recv() == message, f"{len(message)} came back changed")
 
     async def test_echo_joins_fragments(self):
-        async with asyncio.timeout(WAIT), self.client("/echo") as socket:
-            await socket.send(["one ", "two ", "", "three"])
-            self.assertEqual(await socket.recv(), "one two three")
-            await socket.send([b"\x00", b"\x01" * 70_000])
-            self.assertEqual(await socket.recv(), b"\x00" + b"\x01" * 70_000)
+        for compression in ("deflate", None):
+            async with asyncio.timeout(WAIT), self.client("/echo", compression=compression) as socket:
+                await socket.send(["one ", "two ", "", "three"])
+                self.assertEqual(await socket.recv(), "one two three")
+                await socket.send([b"\x00", b"\x01" * 70_000])
+                self.assertEqual(await socket.recv(), b"\x00" + b"\x01" * 70_000)
+
+    async def test_compression_is_accepted_without_context_takeover(self):
+        accepted = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+        for options, answer in (
+            ({}, accepted),
+            ({"extensions": [ClientPerMessageDeflateFactory(server_max_window_bits=15)]},
+             accepted + "; server_max_window_bits=15"),
+            ({"extensions": [ClientPerMessageDeflateFactory(server_max_window_bits=12)], "compression": None}, None),
+            ({"compression": None}, None),
+        ):
+            async with asyncio.timeout(WAIT), self.client("/echo", **options) as socket:
+                self.assertEqual(socket.response.headers.get("Sec-WebSocket-Extensions"), answer)
+                for message in ("", "x", "hello " * 1000, b"\x00" * 100_000):
+                    await socket.send(message)
+                    self.assertEqual(await socket.recv(), message)
+
+    async def test_too_much_when_inflated_closes_1009_and_bad_text_1007(self):
+        for path, limit in (("/echo", 16 * MIB), ("/ws/lobby", MIB)):
+            socket = await self.client(path)
+            async with asyncio.timeout(WAIT):
+                await socket.send(bytes(limit + 1))
+            self.assertEqual(await self.closed(socket), 1009)
+            async with self.client(path) as socket:
+                await socket.send(b"hi\xc3\x28", text=True)
+                self.assertEqual(await self.closed(socket), 1007)
+
+    async def test_a_broadcast_is_the_same_with_and_without_compression(self):
+        async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+            sockets = [
+                await stack.enter_async_context(self.client("/ws/lobby", compression=("deflate", None)[i % 2]))
+                for i in range(20)
+            ]
+            await self.until_subscribed("lobby", len(sockets))
+            bodies = ["small"] + [json.dumps([{"id": n, "name": f"row {i}"} for n in range(100)]) for i in range(20)]
+            for body in bodies:
+                await self.publish("lobby", body)
+            await sockets[0].send(bodies[1])
+            for socket in sockets:
+                self.assertEqual(await self.take(socket, len(bodies) + 1), bodies + [bodies[1]])
 
     async def test_ping_is_answered(self):
         async with asyncio.timeout(WAIT), self.client("/ws/lobby") as socket:

@@ -4,12 +4,19 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
+use flate2::read::DeflateDecoder;
+use flate2::{Compress, Compression, FlushCompress};
 
 use crate::server::{dial, dial_from};
 
 /// The key of RFC 6455, 1.3, and the accept value it calls for.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A field that offers compression, and the answer that accepts it.
+pub(crate) const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+pub(crate) const ACCEPTED: &str =
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 /// One TCP connection to a server.
 pub(crate) struct Peer {
@@ -30,6 +37,8 @@ pub(crate) struct Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) opcode: Opcode,
+    /// Whether RSV1 is set, which tells that the payload is compressed (RFC 7692, 6).
+    pub(crate) deflated: bool,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -62,6 +71,33 @@ impl Frame {
             _ => None,
         }
     }
+
+    /// The payload, inflated if it is compressed.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        if !self.deflated {
+            return self.payload.clone();
+        }
+        let mut out = Vec::new();
+        let whole = [self.payload.as_slice(), &[0, 0, 0xff, 0xff]].concat();
+        let mut reader = DeflateDecoder::new(&whole[..]);
+        let mut piece = [0; 4096];
+        // A message is flushed and not ended: the decoder has it all and then asks for more.
+        while let Ok(count @ 1..) = reader.read(&mut piece) {
+            out.extend_from_slice(piece.get(..count).expect("read"));
+        }
+        out
+    }
+}
+
+/// A whole message as a client with compression sends it: masked, RSV1 set.
+pub(crate) fn deflated_frame(opcode: Opcode, content: &[u8]) -> Vec<u8> {
+    let mut state = Compress::new(Compression::default(), false);
+    let mut deflated = Vec::with_capacity(content.len() + 1024);
+    state.compress_vec(content, &mut deflated, FlushCompress::Sync).expect("room");
+    deflated.truncate(deflated.len() - 4);
+    let mut out = frame(opcode, &deflated);
+    out[0] |= 0x40;
+    out
 }
 
 /// The upgrade request for a path.
@@ -113,6 +149,13 @@ impl Peer {
     pub(crate) fn upgrade(&mut self, path: &str) {
         let answer = self.ask_upgrade(path, "");
         assert_upgraded(&answer);
+    }
+
+    /// Upgrades with compression, which must be accepted.
+    pub(crate) fn upgrade_deflated(&mut self, path: &str) {
+        let answer = self.ask_upgrade(path, OFFER);
+        assert_upgraded(&answer);
+        assert_eq!(answer.field("sec-websocket-extensions"), Some(ACCEPTED));
     }
 
     /// The next response.
@@ -185,7 +228,7 @@ impl Peer {
                 let payload = self.held.get(start..end).expect("arrived").to_vec();
                 self.held.drain(..end);
                 assert!(header.fin, "the server never fragments");
-                return Some(Frame { opcode: header.opcode, payload });
+                return Some(Frame { opcode: header.opcode, deflated: header.rsv1, payload });
             }
             if !self.read_more() {
                 return None;

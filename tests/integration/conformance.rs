@@ -4,7 +4,7 @@ use std::io::Write;
 
 use fantail::wire::frame::Opcode;
 
-use crate::client::{Frame, Peer, assert_upgraded, frame, upgrade_request};
+use crate::client::{ACCEPTED, Frame, OFFER, Peer, assert_upgraded, frame, upgrade_request};
 use crate::server::Server;
 
 const TABLE: &str = include_str!("../conformance/frames.txt");
@@ -15,6 +15,7 @@ const BYTE_BY_BYTE_MAX: usize = 300;
 struct Row {
     name: &'static str,
     path: &'static str,
+    deflate: bool,
     bytes: Vec<u8>,
     frames: Vec<Wanted>,
 }
@@ -22,6 +23,7 @@ struct Row {
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Data(Opcode, Vec<u8>),
+    Deflated(Opcode, Vec<u8>),
     Close(u16),
 }
 
@@ -65,13 +67,16 @@ fn run_table(cut: Cut) {
 
 fn run_row(server: &Server, row: &Row, cut: Cut) {
     let mut peer = server.connect();
-    let request = upgrade_request(server.listen, row.path, "");
+    let offer = if row.deflate { OFFER } else { "" };
+    let request = upgrade_request(server.listen, row.path, offer);
     if cut == Cut::WithTheUpgrade {
         peer.try_send(&[request.as_bytes(), &row.bytes].concat());
     } else {
         peer.send(request.as_bytes());
     }
-    assert_upgraded(&peer.answer());
+    let answer = peer.answer();
+    assert_upgraded(&answer);
+    assert_eq!(answer.field("sec-websocket-extensions"), row.deflate.then_some(ACCEPTED));
     match cut {
         Cut::BehindTheUpgrade => peer.try_send(&row.bytes),
         Cut::WithTheUpgrade => {}
@@ -98,6 +103,7 @@ fn send_byte_by_byte(peer: &mut Peer, bytes: &[u8]) {
 fn wanted_of(frame: Frame) -> Wanted {
     match frame.close_code() {
         Some(code) => Wanted::Close(code),
+        None if frame.deflated => Wanted::Deflated(frame.opcode, frame.content()),
         None => Wanted::Data(frame.opcode, frame.payload),
     }
 }
@@ -108,12 +114,23 @@ fn rows() -> Vec<Row> {
         .map(|line| {
             let columns: Vec<&str> = line.split('|').map(str::trim).collect();
             let [name, clause, sent, wanted] = columns[..] else { panic!("not four columns: {line}") };
-            assert!(clause.starts_with(|c: char| c.is_ascii_digit()), "no clause: {line}");
+            let section = clause.strip_prefix("RFC 7692, ").unwrap_or(clause);
+            assert!(section.starts_with(|c: char| c.is_ascii_digit()), "no clause: {line}");
+            let (deflate, sent) = match sent.strip_prefix("deflate ") {
+                Some(rest) => (true, rest),
+                None => (false, sent),
+            };
             let (path, sent) = match sent.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
                 Some((path, rest)) => (path, rest),
                 None => ("/echo", sent),
             };
-            Row { name, path, bytes: bytes(sent), frames: wanted.split(", ").map(wanted_from).collect() }
+            Row {
+                name,
+                path,
+                deflate,
+                bytes: bytes(sent),
+                frames: wanted.split(", ").map(wanted_from).collect(),
+            }
         })
         .collect()
 }
@@ -124,6 +141,8 @@ fn wanted_from(text: &str) -> Wanted {
     match kind {
         "text" => Wanted::Data(Opcode::Text, bytes(rest)),
         "binary" => Wanted::Data(Opcode::Binary, bytes(rest)),
+        "ztext" => Wanted::Deflated(Opcode::Text, bytes(rest)),
+        "zbinary" => Wanted::Deflated(Opcode::Binary, bytes(rest)),
         "pong" => Wanted::Data(Opcode::Pong, bytes(rest)),
         "close" => Wanted::Close(rest.trim().parse().expect("a close code")),
         _ => panic!("no kind of frame: {text}"),

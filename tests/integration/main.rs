@@ -8,6 +8,7 @@ mod batch;
 mod client;
 mod conformance;
 mod connect;
+mod deflate;
 mod delivery;
 mod hostile;
 mod http;

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
     let target = ws_target(&args.url)?;
     let server = watched(args.common.pid)?;
     let connections = args.common.connections;
-    let mut run = Run::start(&args.common, target, Role::Echo, args.load.size)?;
+    let mut run = Run::start(&args.common, target, Role::Echo, args.load.shape())?;
     run.open(connections as usize)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);

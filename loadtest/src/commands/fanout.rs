@@ -66,6 +66,10 @@ struct FanoutReport {
     corrupt: u64,
     /// Messages of somebody else.
     foreign: u64,
+    /// Deliveries, probes included, that came compressed.
+    deflated: u64,
+    /// Their bytes as they came, without frame headers.
+    deflated_bytes: u64,
     /// Deliveries by the time from the first planned send to the last arrival.
     deliveries_per_second: Option<f64>,
     /// From the planned send time to the arrival.
@@ -98,7 +102,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<bool, Failure> {
     if let Some(topic) = &urls.topic {
         eprintln!("topic {topic}");
     }
-    let mut run = Run::start(&args.common, urls.target.clone(), Role::Subscribe, args.load.size)?;
+    let mut run = Run::start(&args.common, urls.target.clone(), Role::Subscribe, args.load.shape())?;
     let outcome = measure(args, &urls, server, &mut run)?;
     let mut common = Common::new("fanout", &urls.url, args.common.connections, &run, &outcome.tally, true);
     common.expect_none(&outcome.problems());
@@ -123,7 +127,7 @@ fn measure(
     let cpu_from = server.and_then(ServerProcess::cpu_time);
     let schedule = Schedule::new(soon_ns(run), args.rate, args.load.burst, args.common.duration);
     run.order(|order| order.schedule = Some(schedule));
-    let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, size: args.load.size };
+    let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, shape: args.load.shape() };
     let thread = std::thread::spawn(move || {
         let published = publisher.run(&job);
         (publisher, published)
@@ -192,6 +196,8 @@ impl FanoutReport {
             unclassified: counts.unclassified,
             corrupt: counts.corrupt,
             foreign: counts.foreign,
+            deflated: counts.deflated,
+            deflated_bytes: counts.deflated_bytes,
             deliveries_per_second: seconds.filter(|s| *s > 0.0).map(|s| counts.unique as f64 / s),
             latency: LatencyReport::new(&tally.latency),
             fan_out_median_microseconds: median_ns.map(|ns| ns as f64 / 1e3),
@@ -223,6 +229,9 @@ impl FanoutReport {
             table.row("  late or duplicate", self.unclassified);
         }
         table.row("  corrupt / foreign", format!("{} / {}", self.corrupt, self.foreign));
+        if let Some(each) = self.deflated_bytes.checked_div(self.deflated) {
+            table.row("  compressed", format!("{}, {each} bytes each", self.deflated));
+        }
         table.row("  per second", number_text(self.deliveries_per_second, 0, ""));
         table.latency("delivery latency", self.latency.as_ref());
         let median = microseconds_text(self.fan_out_median_microseconds);
@@ -282,7 +291,7 @@ impl Urls {
 fn probe(run: &mut Run, publisher: &mut Publisher, publish_url: &str) -> Result<u64, Failure> {
     for _ in 0..PROBES {
         publisher
-            .probe(run.plan.clock, run.plan.run_id, run.plan.size)
+            .probe(run.plan.clock, run.plan.run_id, run.plan.shape)
             .map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
         let all_seen = run.wait(Duration::from_secs(1), |run| {
             let counts = run.counts();

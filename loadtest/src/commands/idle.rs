@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::args::IdleArgs;
 use crate::connection::Role;
 use crate::failure::Failure;
-use crate::message::MESSAGE_BYTES_MIN;
+use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
 use crate::report::{self, Common, Table, count_text, number_text};
 use crate::run::Run;
 use crate::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
@@ -56,7 +56,8 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool, Failure> {
     let connections = args.common.connections;
     let memory_before = server.and_then(|server| server.settled_memory(0));
     let cpu_start = server.and_then(ServerProcess::cpu_time);
-    let mut run = Run::start(&args.common, target, Role::Idle, MESSAGE_BYTES_MIN)?;
+    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
+    let mut run = Run::start(&args.common, target, Role::Idle, shape)?;
 
     let lower = lower_point(connections);
     let mut memory_lower = None;

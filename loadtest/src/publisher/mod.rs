@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use crate::message::{self, PROBE_SEQUENCE, Stamp};
+use crate::message::{self, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::{Clock, LATE_NS, Schedule};
 use crate::target::{Scheme, Target};
 
@@ -58,8 +58,8 @@ pub(crate) struct Job {
     pub(crate) schedule: Schedule,
     /// Identifies the run.
     pub(crate) run_id: u64,
-    /// Bytes of a message.
-    pub(crate) size: usize,
+    /// What messages look like.
+    pub(crate) shape: Shape,
 }
 
 impl Publisher {
@@ -73,10 +73,10 @@ impl Publisher {
     }
 
     /// Publishes the message that tells who is subscribed and counts nowhere.
-    pub(crate) fn probe(&mut self, clock: Clock, run_id: u64, size: usize) -> Result<(), PublishError> {
+    pub(crate) fn probe(&mut self, clock: Clock, run_id: u64, shape: Shape) -> Result<(), PublishError> {
         let mut payload = Vec::new();
         let stamp = Stamp { stream: run_id, sequence: PROBE_SEQUENCE, planned_ns: clock.now_ns() };
-        message::write_message(&stamp, size, &mut payload);
+        message::write_message(&stamp, shape, &mut payload);
         self.publish(&payload)
     }
 
@@ -93,7 +93,7 @@ impl Publisher {
                 published.late_sends += u64::from(late_ns > LATE_NS);
                 payload.clear();
                 let stamp = Stamp { stream: job.run_id, sequence: published.count, planned_ns };
-                message::write_message(&stamp, job.size, &mut payload);
+                message::write_message(&stamp, job.shape, &mut payload);
                 match self.publish(&payload) {
                     Ok(()) => published.count += 1,
                     Err(error) => {

@@ -90,7 +90,7 @@ fn write(writer: &Mutex<TcpStream>, frame: &[u8]) -> io::Result<()> {
 fn upgrade(stream: &mut TcpStream, target: &Target) -> Result<Vec<u8>, PublishError> {
     let key = handshake::key(message::random_u64());
     let mut request = Vec::new();
-    handshake::write_request(target, key, &mut request);
+    handshake::write_request(target, key, false, &mut request);
     stream.write_all(&request)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];

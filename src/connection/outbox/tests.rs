@@ -56,7 +56,7 @@ enum State {
 }
 
 fn prepare(state: State, slow: SlowPolicy, budget: &OutboxBudget) -> (Outbox, TopicPolicy) {
-    let mut outbox = Outbox::new(0);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
     let mut policy = policy(slow);
     let mut fill = |count: u64| {
         for offset in 1..=count {
@@ -210,7 +210,7 @@ fn drops_are_counted_even_where_nothing_may_be_queued() {
 fn a_large_message_waits_alone_and_topics_do_not_take_each_others_room() {
     let budget = OutboxBudget::new(TOTAL);
     let policy = policy(SlowPolicy::DropNewest);
-    let mut outbox = Outbox::new(0);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
     let large = Message::sample(1, 1, &[0; 5_000]);
     assert_eq!(outbox.admit(&large, &policy, &budget), Admitted::Admitted { displaced: 0 });
     assert_eq!(outbox.admit(&message(2), &policy, &budget), Admitted::Dropped);
@@ -225,7 +225,7 @@ fn a_large_message_waits_alone_and_topics_do_not_take_each_others_room() {
 fn latest_is_replaced_where_it_stands() {
     let budget = OutboxBudget::new(TOTAL);
     let latest = policy(SlowPolicy::Latest);
-    let mut outbox = Outbox::new(0);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
     for topic in [1, 2, 3] {
         outbox.admit(&Message::sample(topic, topic, &[0; 5]), &latest, &budget);
     }
@@ -238,7 +238,7 @@ fn latest_is_replaced_where_it_stands() {
 #[test]
 fn own_bytes_are_never_taken_back() {
     let budget = OutboxBudget::new(TOTAL);
-    let mut outbox = Outbox::new(0);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
     outbox.push_own(b"rest of a pong", &budget);
     let close = policy(SlowPolicy::Disconnect);
     for offset in 1..=3 {
@@ -388,7 +388,7 @@ proptest! {
     #[test]
     fn any_history_is_as_the_model_has_it(steps in steps(), policies in policies(), total in prop_oneof![Just(1u64 << 30), 800..6_000u64]) {
         let budget = OutboxBudget::new(total);
-        let mut outbox = Outbox::new(0);
+        let mut outbox = Outbox::new(0, Encoding::Plain);
         let mut model = Model::default();
         let mut contents: Vec<Vec<u8>> = vec![Vec::new()];
         for (number, step) in steps.into_iter().enumerate() {
@@ -432,5 +432,28 @@ proptest! {
         prop_assert_eq!(outbox.next_bytes(&mut joined, 1 << 20).len(), rest);
         outbox.give_up(&budget);
         prop_assert_eq!(budget.used(), 0);
+    }
+}
+
+#[test]
+fn an_outbox_counts_and_sends_the_frame_of_its_encoding_and_the_budget_both() {
+    let budget = OutboxBudget::new(TOTAL);
+    let both = Message::sample_both(1, 1, &[b'x'; PAYLOAD], Some(b"xx"));
+    let plain = message(2);
+    for (encoding, len) in [(Encoding::Plain, FRAME), (Encoding::Deflated, 4)] {
+        let mut outbox = Outbox::new(0, encoding);
+        outbox.push_rest(both.clone(), 3, &budget);
+        for more in [&plain, &both] {
+            let admitted = outbox.admit(more, &policy(SlowPolicy::DropNewest), &budget);
+            assert_eq!(admitted, Admitted::Admitted { displaced: 0 });
+        }
+        assert_eq!(outbox.bytes(), len - 3 + FRAME + len);
+        assert_eq!(budget.used(), (FRAME + 4) as u64 + FRAME as u64 + 3 * REFERENCE_BYTES);
+        let wanted = [&both.frame_as(encoding)[3..], plain.frame(), both.frame_as(encoding)].concat();
+        let mut joined = Vec::new();
+        let bytes = outbox.next_bytes(&mut joined, 1 << 16).to_vec();
+        assert_eq!(bytes, wanted);
+        assert_eq!(outbox.advance(bytes.len(), 1, &budget), 3);
+        assert!(outbox.is_empty() && outbox.bytes() == 0 && budget.used() == 0);
     }
 }

@@ -7,10 +7,10 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::endpoint::Services;
 use crate::endpoint::plain::check_topic;
-use crate::fanout::{Draft, Published, Topic};
-use crate::metrics::{LoopCounters, RefuseReason};
+use crate::endpoint::{Services, Tools};
+use crate::fanout::{Published, Topic};
+use crate::metrics::RefuseReason;
 use crate::wire::base64;
 use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
 
@@ -98,7 +98,7 @@ impl Batch {
     pub fn run(
         &mut self,
         services: &Services,
-        counters: &LoopCounters,
+        tools: &mut Tools<'_>,
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Progress {
@@ -113,7 +113,7 @@ impl Batch {
             // Never fails on a slice; it finds the line's end faster than a loop over bytes.
             let Ok(taken @ 1..) = rest.skip_until(b'\n') else { break Progress::Done };
             let line = before.get(..taken).unwrap_or_default();
-            match self.publish_line(line.trim_ascii_end(), services) {
+            match self.publish_line(line.trim_ascii_end(), services, tools) {
                 Ok(what) => {
                     published += 1;
                     self.blocked_since_ms = None;
@@ -124,7 +124,7 @@ impl Batch {
                     if now_ms.saturating_sub(since) < ROOM_MS_MAX {
                         break Progress::NoRoom;
                     }
-                    counters.publishes_busy.add(1);
+                    tools.counters.publishes_busy.add(1);
                     push_error(out, &LineError { reason: RefuseReason::Busy, text });
                 }
                 Err(error) => push_error(out, &error),
@@ -141,12 +141,17 @@ impl Batch {
                 break Progress::More;
             }
         };
-        counters.publishes.add(published);
+        tools.counters.publishes.add(published);
         self.body = body;
         if self.at >= self.body.len() { Progress::Done } else { progress }
     }
 
-    fn publish_line(&mut self, line: &[u8], services: &Services) -> Result<Published, LineError> {
+    fn publish_line(
+        &mut self,
+        line: &[u8],
+        services: &Services,
+        tools: &mut Tools<'_>,
+    ) -> Result<Published, LineError> {
         let line = std::str::from_utf8(line).map_err(|_| LineError::bad("the line is not UTF-8"))?;
         let fields = Fields::read(line)?;
         self.find_topic(fields.topic.ok_or(LineError::bad("the topic is missing"))?, services)?;
@@ -171,7 +176,7 @@ impl Batch {
             let text = "the message is larger than message_bytes_max";
             return Err(LineError { reason: RefuseReason::TooLarge, text });
         }
-        let published = services.router.publish(topic, Draft::encode(None, binary, payload), None);
+        let published = services.router.publish(topic, tools.encode(topic, None, binary, payload), None);
         let published = published.map_err(|_| LineError {
             reason: RefuseReason::Busy,
             text: "a loop is too far behind; try again",
@@ -271,6 +276,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::fanout::{Entry, Router, RouterLimits, Wake};
+    use crate::wire::deflate::Deflater;
 
     struct NoWake;
 
@@ -286,7 +292,9 @@ mod tests {
     fn run_all(body: &[u8], services: &Services) -> Vec<serde_json::Value> {
         let mut batch = Batch::new(body.to_vec(), None);
         let mut out = Vec::new();
-        while batch.run(services, services.counters_of(1), 0, &mut out) != Progress::Done {}
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
+        while batch.run(services, &mut tools, 0, &mut out) != Progress::Done {}
         let text = String::from_utf8(out).unwrap();
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
@@ -335,7 +343,9 @@ mod tests {
         let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(20_000);
         let mut batch = Batch::new(body.into_bytes(), None);
         let (mut runs, mut out) = (0, Vec::new());
-        while batch.run(&services, services.counters_of(1), 0, &mut out) != Progress::Done {
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
+        while batch.run(&services, &mut tools, 0, &mut out) != Progress::Done {
             runs += 1;
         }
         assert!(runs >= 10, "{runs} runs");
@@ -353,7 +363,9 @@ mod tests {
         let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(6);
         let mut batch = Batch::new(body.into_bytes(), None);
         let mut out = Vec::new();
-        let mut run = |now_ms| batch.run(&services, services.counters_of(1), now_ms, &mut out);
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
+        let mut run = |now_ms| batch.run(&services, &mut tools, now_ms, &mut out);
         assert_eq!(run(0), Progress::NoRoom);
         assert_eq!(run(999), Progress::NoRoom);
         // The loop has come to it: two more fit.

@@ -1,0 +1,23 @@
+//! `[deflate]`: compression of WebSocket messages.
+
+use super::section::{Checker, section};
+use super::value::{Bytes, Count, Switch};
+
+section! {
+    /// Compression of WebSocket messages (permessage-deflate, RFC 7692) for clients that offer it.
+    Deflate ["deflate"] {
+        /// Accept offers of permessage-deflate.
+        "enabled" => enabled: bool as Switch = true,
+        /// Smallest message that is compressed. Smaller ones, and those that would not shrink, go out as they are.
+        "min_bytes" => min_bytes: usize as Bytes = 256,
+        /// How hard to compress, from 1 (fast) to 9. Each message is compressed once, however many get it.
+        "level" => level: usize as Count = 5,
+    }
+}
+
+impl Deflate {
+    fn check_values(&self, check: &mut Checker<'_>) {
+        check.within("min_bytes", self.min_bytes, 1..=1 << 30);
+        check.within("level", self.level, 1..=9);
+    }
+}

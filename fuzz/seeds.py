@@ -51,7 +51,23 @@ def frame_bytes(text):
     return out
 
 
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+PROXIES = {
+    "v1-tcp4": b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n",
+    "v1-tcp6": b"PROXY TCP6 2001:db8::1 ::1 4711 80\r\nGET / HTTP/1.1\r\n",
+    "v1-unknown": b"PROXY UNKNOWN ffff:f...f:ffff 65535\r\n",
+    "v2-local": V2 + bytes([0x20, 0, 0, 0]),
+    "v2-tcp4": V2 + bytes([0x21, 0x11, 0, 12, 192, 0, 2, 1, 127, 0, 0, 1, 1, 2, 3, 4]),
+    "v2-tcp6-tlv": V2 + bytes([0x21, 0x21, 0, 40]) + bytes(36) + bytes([4, 0, 1, 0]),
+    "v2-unix": V2 + bytes([0x21, 0x31, 0, 216]) + b"/" * 216,
+    "forwarded": b"1.1.1.1, 203.0.113.7:80, [2001:db8::1]:1\n10.0.0.2, ::1",
+    "network": b"10.0.0.0/8",
+    "network-6": b"2001:db8::/32",
+}
+
+
 def main():
+    write("proxy", PROXIES)
     for folder, seeds in (("head", HEADS), ("config", {k: v.encode() for k, v in CONFIGS.items()})):
         write(folder, seeds)
     frames, messages = {}, {}

@@ -2,6 +2,7 @@
 //! given back. Drives the real loop core over streams that are always idle.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -90,10 +91,12 @@ fn turn(core: &mut Core<IdleSocket>) {
 }
 
 /// Lets `count` more connections come, upgrade and be listed.
-fn open(core: &mut Core<IdleSocket>, services: &Services, keys: &mut Vec<Key>, count: usize) {
+fn open(core: &mut Core<IdleSocket>, keys: &mut Vec<Key>, count: usize) {
     for at in 0..count {
-        assert!(services.connection_opened(Port::Client));
-        let key = core.on_accepted(IdleSocket { state: State::HeadSent, _descriptor: [0; 3] }, false);
+        // Each from an address of its own, with the default cap on.
+        let arrival = core.admit(IpAddr::from((keys.len() as u32).to_be_bytes()), false);
+        assert_eq!(arrival.refused, None);
+        let key = core.on_accepted(IdleSocket { state: State::HeadSent, _descriptor: [0; 3] }, arrival);
         core.on_event(key, Readiness { readable: true, writable: true, ..Readiness::default() });
         keys.push(key);
         if at % 512 == 511 {
@@ -126,12 +129,12 @@ fn measure_idle(deflate: bool) {
     let mut core = Core::new(0, Port::Client, Arc::clone(&services)).expect("loop 0 exists");
     let mut keys = Vec::with_capacity(20_000);
     // One round first: buffers that the loop keeps for good are not the connections'.
-    open(&mut core, &services, &mut keys, 1_024);
+    open(&mut core, &mut keys, 1_024);
     leave(&mut core, &mut keys);
     let start = measure();
-    open(&mut core, &services, &mut keys, 10_000);
+    open(&mut core, &mut keys, 10_000);
     let at_10_000 = measure();
-    open(&mut core, &services, &mut keys, 10_000);
+    open(&mut core, &mut keys, 10_000);
     let at_20_000 = measure();
     assert_eq!(services.counters_of(0).upgrades.value(), 21_024);
     let subscribers = services.router.find("news").map(|topic| topic.subscribers());

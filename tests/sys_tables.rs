@@ -190,7 +190,7 @@ fn accepted(listener: &TcpListener) -> TcpStream {
                 assert!(Instant::now() < deadline, "nothing to accept");
                 std::thread::yield_now();
             }
-            result => return result.unwrap(),
+            result => return result.unwrap().0,
         }
     }
 }
@@ -329,7 +329,7 @@ fn each_loop_listens_for_itself(mode: TableMode) {
             tell.send(listener.local_addr().unwrap()).unwrap();
             let mut served = 0;
             while held.try_recv() == Err(mpsc::TryRecvError::Empty) {
-                if let Ok(mut stream) = socket::accept(&listener) {
+                if let Ok((mut stream, _)) = socket::accept(&listener) {
                     stream.write_all(b"x").unwrap();
                     served += 1;
                 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod frames;
 pub mod head;
 pub mod messages;
+pub mod proxy;
 
 /// A check over arbitrary bytes; it panics when something does not hold.
 pub type Check = fn(&[u8]);
@@ -20,6 +21,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("frames", frames::check),
     ("head", head::check),
     ("messages", messages::check),
+    ("proxy", proxy::check),
 ];
 
 /// Takes the first byte off, as a choice; 0 when there is none.

@@ -1,10 +1,13 @@
-//! Who may do what: origin policy, admin guard, publish policy. Never blocks a loop.
+//! Who may do what: origin policy, admin guard, publish policy, admission by address. Never blocks a loop.
 //!
 //! Policies are compiled once from the settings and then only read; each check is a pure function
 //! of a few header fields, allocates nothing, and answers with a reason instead of a string.
 
 pub mod admin_guard;
+pub mod admission;
 mod authority;
+pub mod forwarded;
+pub mod network;
 pub mod origin;
 pub mod publish;
 

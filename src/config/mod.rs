@@ -7,6 +7,7 @@
 //! nothing here looks at the machine: [`Limits::derive`] is told its facts.
 
 mod admin;
+mod admission;
 mod deflate;
 mod drain;
 mod environment;
@@ -29,6 +30,7 @@ mod topic_rules;
 mod value;
 
 pub use admin::Admin;
+pub use admission::Admission;
 pub use deflate::Deflate;
 pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};

@@ -3,7 +3,8 @@
 use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
-    Admin, Deflate, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts, TopicRule,
+    Admin, Admission, Deflate, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts,
+    TopicRule,
 };
 
 /// The configuration in force.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub publish: Publish,
     /// What is logged.
     pub log: Log,
+    /// Who may connect and how fast.
+    pub admission: Admission,
     /// Rules for topics by pattern, in the order of the file.
     pub topics: Vec<TopicRule>,
 }
@@ -61,7 +64,7 @@ pub fn reference(settings: &Settings) -> String {
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 11] {
+    pub(super) fn sections(&self) -> [&dyn Section; 12] {
         let Self {
             server,
             limits,
@@ -74,12 +77,13 @@ impl Settings {
             admin,
             publish,
             log,
+            admission,
             topics: _,
         } = self;
-        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log]
+        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log, admission]
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 12] {
         let Self {
             server,
             limits,
@@ -92,9 +96,10 @@ impl Settings {
             admin,
             publish,
             log,
+            admission,
             topics: _,
         } = self;
-        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log]
+        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log, admission]
     }
 
     /// What does not fit, each section by itself and then between sections.
@@ -111,6 +116,17 @@ impl Settings {
                 problem: format!(
                     "expects at least {source} = {largest}, so that one message fits, got {}",
                     self.mailbox.bytes_max
+                ),
+            });
+        }
+        let admission = &self.admission;
+        if admission.bytes_per_second > 0 && admission.bytes_burst <= largest {
+            unfit.push(Unfit {
+                section: "admission",
+                key: "bytes_burst",
+                problem: format!(
+                    "expects more than {source} = {largest}, so that one message fits, got {}",
+                    admission.bytes_burst
                 ),
             });
         }
@@ -176,5 +192,23 @@ mod tests {
         settings.mailbox.bytes_max = 1000;
         let keys: Vec<_> = settings.unfit().iter().map(|u| format!("{}.{}", u.section, u.key)).collect();
         assert_eq!(keys, ["mailbox.bytes_max"]);
+        settings.admission.bytes_burst = 1 << 20;
+        assert_eq!(settings.unfit().len(), 1, "no rate, no burst");
+        settings.admission.bytes_per_second = 1000;
+        assert_eq!(settings.unfit().last().map(|unfit| unfit.key), Some("bytes_burst"));
+    }
+
+    #[test]
+    fn admission_checks_what_belongs_together() {
+        let mut settings = Settings::default();
+        settings.admission.proxy_protocol = true;
+        settings.admission.connect_rate = 1;
+        settings.admission.connect_burst = 3_601;
+        settings.admission.messages_burst = 0;
+        let keys: Vec<_> = settings.unfit().iter().map(|unfit| unfit.key).collect();
+        assert_eq!(keys, ["connect_burst", "messages_burst", "proxy_protocol"]);
+        settings.admission = Default::default();
+        settings.admission.trusted_proxies = vec!["10.0.0.1/8".to_owned()];
+        assert_eq!(settings.unfit().first().map(|unfit| unfit.key), Some("trusted_proxies"));
     }
 }

@@ -3,6 +3,7 @@
 //! The event loop calls [`next`] after a turn changed something and finds what is due by a sweep. Never
 //! reads a clock.
 
+use super::session::Session;
 use super::{Connection, Flags, Phase, Tick};
 
 /// What is due when the deadline strikes.
@@ -19,6 +20,8 @@ pub enum Due {
     Ping,
     /// The ping was not answered.
     Pong,
+    /// The rates' buckets are full again: there is nothing to remember of them.
+    Debts,
     /// The outbox made no progress.
     Write,
     /// The peer's close frame did not come.
@@ -56,6 +59,10 @@ pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
         Phase::Head if connection.flags.has(Flags::KEPT_ALIVE) && connection.session.is_none() => {
             at(connection.heard, ticks.keep_alive, Due::KeepAlive)
         }
+        // A refused peer that says nothing is answered as soon as one that says something would be forgotten.
+        Phase::Head if connection.flags.has(Flags::REFUSED) => {
+            at(connection.heard, ticks.linger, Due::Handshake)
+        }
         Phase::Head | Phase::Body => at(connection.heard, ticks.handshake, Due::Handshake),
         Phase::Open if connection.flags.has(Flags::PINGED) => at(connection.heard, ticks.pong, Due::Pong),
         Phase::Open => at(connection.heard, ticks.heartbeat, Due::Ping),
@@ -63,6 +70,13 @@ pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
         // The linger time starts when the last byte is out; until then the write timeout rules.
         Phase::Lingering if connection.has_backlog() => (Tick::MAX, Due::Nothing),
         Phase::Lingering => at(connection.heard, ticks.linger, Due::Linger),
+    };
+    let phase = match connection.session.as_deref() {
+        Some(Session::Open(open)) => match open.debts.until() {
+            Some(until) if until < phase.0 => (until, Due::Debts),
+            _ => phase,
+        },
+        _ => phase,
     };
     match &connection.outbox {
         Some(outbox) => {

@@ -7,6 +7,7 @@
 pub mod deadline;
 pub mod inbox;
 pub mod outbox;
+pub mod rates;
 pub mod session;
 
 use crate::fanout::Encoding;
@@ -70,10 +71,19 @@ impl Flags {
     pub const WRITE_SHUT: Self = Self(1 << 5);
     /// At least one request was answered: what is awaited is the next one.
     pub const KEPT_ALIVE: Self = Self(1 << 6);
-    /// Accepted above a limit or while draining: answered 503 whatever it asks.
+    /// Accepted above a limit: answered a refusal whatever it asks.
     pub const REFUSED: Self = Self(1 << 7);
+    /// On the loop's ready list: its read turn will come, and events add nothing to it.
+    pub const LISTED: Self = Self(1 << 11);
+    /// Its request is awaited, and counted as such.
+    pub const HANDSHAKING: Self = Self(1 << 8);
+    /// Made by a trusted proxy for a client that is not known yet; the admission handle is the proxy's and not
+    /// counted.
+    pub const PROXIED: Self = Self(1 << 9);
+    /// A PROXY header has to come first.
+    pub const PROXY_DUE: Self = Self(1 << 10);
     /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
-    pub const DEFLATE: Self = Self(1 << 8);
+    pub const DEFLATE: Self = Self(1 << 12);
     /// The loop's list of publishers that wait for room in a mailbox has this connection.
     pub const WAITS_FOR_ROOM: Self = Self(1 << 15);
 
@@ -114,7 +124,7 @@ pub struct Connection {
     pub topic: u32,
     /// The place in that topic's subscriber list, or [`NONE`] while the join is on its way.
     pub position: u32,
-    /// Index into the admission table; 0 when no per-address cap is on.
+    /// What its address is known by in the admission table; 0 when no limit by address is on.
     pub admission: u32,
     /// Where in its life.
     pub phase: Phase,

@@ -2,6 +2,7 @@
 //!
 //! Made and dropped by the event loop's turns. An idle connection on one topic has none.
 
+use super::rates::Debts;
 use crate::fanout::Draft;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::wire::http::chunked::ChunkedDecoder;
@@ -11,6 +12,8 @@ use crate::wire::http::chunked::ChunkedDecoder;
 pub enum Session {
     /// [`super::Phase::Head`]: the part of a head (or of pipelined requests) that has arrived.
     Head(Vec<u8>),
+    /// [`super::Phase::Head`] of a connection that is refused whatever it asks, and why.
+    Refused(RefuseReason),
     /// [`super::Phase::Body`].
     Body(Box<BodyState>),
     /// [`super::Phase::Open`], when there is more than one topic or something to remember.
@@ -90,13 +93,18 @@ pub struct OpenState {
     pub ignored_publishes: u32,
     /// A publish that no mailbox had room for, to be tried again before anything else is read.
     pub blocked: Option<Blocked>,
+    /// What it owes of its rates; nothing when it has been quiet.
+    pub debts: Debts,
 }
 
 impl OpenState {
     /// Whether nothing is worth keeping, so that the box can go.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty() && self.ignored_publishes == 0 && self.blocked.is_none()
+        self.topics.is_empty()
+            && self.ignored_publishes == 0
+            && self.blocked.is_none()
+            && self.debts.is_none()
     }
 }
 

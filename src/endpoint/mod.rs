@@ -175,9 +175,11 @@ fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>)
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
 pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
     let headers: &[(&str, &str)] = match reason.status() {
+        // Others of its own have to go first; that takes longer than a bucket needs for one token.
+        _ if reason == RefuseReason::TooManyFromAddress => &[("Retry-After", "10")],
         // RFC 6455, 4.4: the refusal names the version that is understood.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
-        503 => &[("Retry-After", "1")],
+        429 | 503 => &[("Retry-After", "1")],
         _ => &[],
     };
     Response {

@@ -9,6 +9,7 @@ use super::Port;
 use super::facts::{StartFacts, Started};
 use crate::auth::PatternError;
 use crate::auth::admin_guard::AdminGuard;
+use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, TopicRules};
 use crate::fanout::subscriptions::BATCH_BYTES_MAX;
@@ -54,6 +55,8 @@ pub struct Services {
     pub outbox_budget: OutboxBudget,
     /// Who may use the admin port.
     pub guard: AdminGuard,
+    /// Who may connect, by address.
+    pub admission: Admission,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -89,6 +92,7 @@ impl Services {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
             guard: AdminGuard::compile(&settings.admin.hosts)?,
+            admission: Admission::new(admission_rules(&settings)?),
             settings,
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -156,4 +160,17 @@ impl Services {
     pub fn stuck_loop(&self, now_ms: u64) -> Option<usize> {
         self.health.iter().position(|health| health.is_stuck(now_ms))
     }
+}
+
+fn admission_rules(settings: &Settings) -> Result<AdmissionRules, PatternError> {
+    let section = &settings.admission;
+    AdmissionRules {
+        per_address_max: section.per_address_max,
+        connect_rate: section.connect_rate,
+        connect_burst: section.connect_burst,
+        handshakes_max: section.handshakes_max,
+        proxy_protocol: section.proxy_protocol,
+        ..AdmissionRules::default()
+    }
+    .with_proxies(&section.trusted_proxies)
 }

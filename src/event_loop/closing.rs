@@ -31,7 +31,7 @@ impl<S: Socket> Core<S> {
         if let Some(slot) = self.slots.get(key) {
             slot.connection.session = Some(Box::new(Session::Closing(reason)));
             // A publish that waited for room is given up; what was stashed behind it has to be read on.
-            self.ready.push_back(key);
+            self.list_ready(key);
         }
         self.rearm(key.slot);
     }
@@ -66,6 +66,7 @@ impl<S: Socket> Core<S> {
             _ => reason,
         };
         self.unsubscribe_all(key.slot);
+        self.end_handshake(key);
         self.counters.closed(reason);
         tracing::debug!(slot = key.slot, generation = key.generation, reason = reason.label(), "closing");
         let full = self.lingering >= LINGERING_MAX;
@@ -101,7 +102,7 @@ impl<S: Socket> Core<S> {
         }
         self.rearm(key.slot);
         // Input may have been left in the queue by whatever ended the conversation.
-        self.ready.push_back(key);
+        self.list_ready(key);
     }
 
     /// Gives the slot back and closes the stream.
@@ -115,6 +116,7 @@ impl<S: Socket> Core<S> {
             tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
         self.inbox_bytes -= held_bytes(slot.connection.inbox.as_deref());
+        self.release(&slot.connection);
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
             outbox.give_up(&self.services.outbox_budget);

@@ -6,9 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::admission::Arrival;
 use super::drain::DrainState;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
+use crate::connection::rates::{Rate, RateLimits};
+use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Slot, TICK_MS, Tick};
 use crate::endpoint::{Port, Services};
 use crate::fanout::{Control, Key, LocalTopics, RouterError};
@@ -18,6 +21,10 @@ use crate::wire::deflate::{Deflater, Inflater};
 
 /// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes that those on the ready list read before the kernel is asked for events again: whoever floods waits for
+/// the others who flood, and nobody else does.
+const READY_BYTES_PER_TURN: u64 = 4 * SCRATCH_BYTES as u64;
 
 /// Bytes joined for one `send`.
 pub const JOINED_BYTES: usize = 64 * 1024;
@@ -76,6 +83,10 @@ pub struct Core<S> {
     pub(super) port: Port,
     pub(super) generation: u32,
     pub(super) lingering: usize,
+    /// Slots of refused connections.
+    pub(super) refusing: usize,
+    /// How fast one connection may speak.
+    pub(super) rates: RateLimits,
     /// Bytes of half-received messages, and how many there may be.
     pub(super) inbox_bytes: usize,
     pub(super) inbox_bytes_max: usize,
@@ -112,6 +123,8 @@ impl<S: Socket> Core<S> {
             port,
             generation: 0,
             lingering: 0,
+            refusing: 0,
+            rates: rate_limits(&services, port),
             inbox_bytes: 0,
             inbox_bytes_max: services.settings.limits.inbox_bytes_total / services.loops().max(1),
             services,
@@ -129,13 +142,16 @@ impl<S: Socket> Core<S> {
         self.slots.len()
     }
 
-    /// Takes in an accepted stream. With `refused` its request is answered 503, whatever it is.
-    pub fn on_accepted(&mut self, stream: S, refused: bool) -> Key {
+    /// Takes in an accepted stream as [`Self::admit`] said. A refused one is answered so, whatever it asks.
+    pub fn on_accepted(&mut self, stream: S, arrival: Arrival) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let mut connection = Connection::new(self.now);
-        if refused {
-            connection.flags.set(Flags::REFUSED);
+        connection.flags = arrival.flags;
+        connection.admission = arrival.admission;
+        if let Some(reason) = arrival.refused {
+            connection.session = Some(Box::new(Session::Refused(reason)));
+            self.refusing += 1;
         }
         let slot = self.slots.insert(Slot { stream, generation, connection });
         self.rearm(slot);
@@ -151,20 +167,33 @@ impl<S: Socket> Core<S> {
         if readiness.writable && slot.connection.has_backlog() {
             self.write_turn(key);
         }
-        if readiness.readable || readiness.read_closed || readiness.error {
+        // Input that keeps coming raises an event a poll; without this a peer would have two turns in each.
+        let listed = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::LISTED));
+        if !listed && (readiness.readable || readiness.read_closed || readiness.error) {
             self.read_turn(key, readiness.read_closed || readiness.error);
         }
     }
 
-    /// Gives everybody on the ready list one more turn; those put on it meanwhile wait for the next call.
+    /// Gives those on the ready list one more turn, until together they have read enough; those put on it
+    /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
+        let before = self.counters.bytes_received.value();
+        // What came out of few bytes is as much work as what was read.
+        let mut inflated = 0;
         for _ in 0..self.ready.len() {
+            let read = self.counters.bytes_received.value().wrapping_sub(before);
+            if read + inflated >= READY_BYTES_PER_TURN {
+                break;
+            }
             let Some(key) = self.ready.pop_front() else { break };
-            if self.slots.get(key).is_some_and(|slot| slot.connection.has_backlog()) {
+            let Some(slot) = self.slots.get(key) else { continue };
+            slot.connection.flags.clear(Flags::LISTED);
+            if slot.connection.has_backlog() {
                 self.write_turn(key);
             }
             // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
             self.read_turn(key, true);
+            inflated += self.inflater.turn_bytes() as u64;
         }
     }
 
@@ -213,6 +242,16 @@ impl<S: Socket> Core<S> {
         over
     }
 
+    /// Puts a connection on the ready list, unless it is there.
+    pub(super) fn list_ready(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get(key)
+            && !slot.connection.flags.has(Flags::LISTED)
+        {
+            slot.connection.flags.set(Flags::LISTED);
+            self.ready.push_back(key);
+        }
+    }
+
     /// Recomputes the one deadline of a slot.
     pub(super) fn rearm(&mut self, slot: u32) {
         let Some(entry) = self.slots.at(slot) else { return };
@@ -231,6 +270,18 @@ impl<S: Socket> Core<S> {
         if self.slots.get(key).is_some() {
             self.free(key.slot, reason);
         }
+    }
+}
+
+fn rate_limits(services: &Services, port: Port) -> RateLimits {
+    let admission = &services.settings.admission;
+    if port == Port::Admin {
+        return RateLimits::default();
+    }
+    let rate = |per_second: usize, burst: usize| Rate { per_second: per_second as u64, burst: burst as u64 };
+    RateLimits {
+        messages: rate(admission.messages_per_second, admission.messages_burst),
+        bytes: rate(admission.bytes_per_second, admission.bytes_burst),
     }
 }
 

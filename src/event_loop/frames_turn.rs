@@ -32,6 +32,8 @@ enum Stretch {
     PeerClose { code: Option<u16>, reason: CloseReason, text: &'static str },
     /// Too many publishes to topics that clients may not publish to.
     Policy,
+    /// More messages than the connection may send.
+    Rate,
     /// The loop's share of half-received bytes is used up.
     InboxFull,
 }
@@ -72,7 +74,7 @@ impl<S: Socket> Core<S> {
             match stretch {
                 Stretch::More if spent => {
                     // A few bytes can hold much: the rest of them waits for another turn.
-                    self.ready.push_back(key);
+                    self.list_ready(key);
                     return self.stash(key, bytes);
                 }
                 Stretch::More => {}
@@ -82,6 +84,10 @@ impl<S: Socket> Core<S> {
                 }
                 Stretch::Policy => {
                     let reason = CloseReason::IgnoredPublishes;
+                    return self.fail(key, reason, 1008, reason.text());
+                }
+                Stretch::Rate => {
+                    let reason = CloseReason::MessageRate;
                     return self.fail(key, reason, 1008, reason.text());
                 }
                 Stretch::InboxFull => {
@@ -120,6 +126,10 @@ impl<S: Socket> Core<S> {
             }
             // RFC 6455, 1.4: once a close frame was sent, nothing else of the peer matters.
             _ if closing => Flow::Continue,
+            InboxEvent::Message { .. } | InboxEvent::Ping(_) if !self.charge_message(key) => {
+                stretch = Stretch::Rate;
+                Flow::Stop
+            }
             InboxEvent::Message { text, payload } => {
                 self.counters.messages_received.add(1);
                 tracing::trace!(
@@ -322,7 +332,7 @@ fn peer_close(payload: &[u8]) -> Stretch {
 }
 
 /// Changes what an open connection remembers, making it first if there is nothing yet.
-fn remember<T>(session: &mut Option<Box<Session>>, change: impl FnOnce(&mut OpenState) -> T) -> T {
+pub(super) fn remember<T>(session: &mut Option<Box<Session>>, change: impl FnOnce(&mut OpenState) -> T) -> T {
     if let Some(Session::Open(open)) = session.as_deref_mut() {
         return change(open);
     }

@@ -68,7 +68,7 @@ fn a_publisher_that_waits_again_is_listed_once() {
     for _ in 0..6 {
         push_frame(&mut frames, Opcode::Text, b"x", Some([1, 2, 3, 4]));
     }
-    let key = core.on_accepted(Script([HEAD.to_vec(), frames].into()), false);
+    let key = core.on_accepted(Script([HEAD.to_vec(), frames].into()), Default::default());
     let readable = Readiness { readable: true, read_closed: true, ..Readiness::default() };
     core.on_event(key, readable);
 
@@ -83,7 +83,7 @@ fn a_publisher_that_waits_again_is_listed_once() {
         assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
         taken += take_from_other(&services);
         // The ready list gets one through, and the next one behind it waits again.
-        core.ready.push_back(key);
+        core.list_ready(key);
         core.run_ready();
         assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
         taken += take_from_other(&services);

@@ -25,7 +25,13 @@ enum Next {
 impl<S: Socket> Core<S> {
     /// Takes request bytes in the phases `Head` and `Body`.
     pub(super) fn on_request_bytes(&mut self, key: Key, bytes: &mut [u8]) {
+        if self.answer_if_refused(key) {
+            return;
+        }
         let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.flags.has(Flags::PROXY_DUE) {
+            return self.on_proxy_bytes(key, bytes);
+        }
         match slot.connection.session.take().map(|session| *session) {
             Some(Session::Head(mut held)) => {
                 held.extend_from_slice(bytes);
@@ -53,6 +59,7 @@ impl<S: Socket> Core<S> {
                 Ok(None) => return self.hold_head(key, bytes),
                 Err(error) => return self.refuse_head(key, &error),
                 Ok(Some((head, consumed))) => {
+                    self.end_handshake(key);
                     let whole = bytes.get(..consumed).unwrap_or_default();
                     match self.on_head(key, &head, whole) {
                         Next::Go => consumed,
@@ -66,6 +73,10 @@ impl<S: Socket> Core<S> {
 
     fn hold_head(&mut self, key: Key, bytes: &[u8]) {
         let now = self.now;
+        if !self.begin_handshake(key) {
+            let reason = RefuseReason::Handshakes;
+            return self.refuse(key, reason, reason.text());
+        }
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.clear(Flags::KEPT_ALIVE) {
             // The first bytes of a further request start its time, however idle the connection was.
@@ -75,11 +86,8 @@ impl<S: Socket> Core<S> {
     }
 
     fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8]) -> Next {
-        let Some(slot) = self.slots.get(key) else { return Next::Leave };
-        let flags = slot.connection.flags;
-        if flags.has(Flags::REFUSED) || self.draining.is_some() && self.port == endpoint::Port::Client {
-            let reason =
-                if flags.has(Flags::REFUSED) { RefuseReason::AtCapacity } else { RefuseReason::Draining };
+        if self.draining.is_some() && self.port == endpoint::Port::Client {
+            let reason = RefuseReason::Draining;
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
@@ -163,7 +171,13 @@ impl<S: Socket> Core<S> {
                     path = head.path(),
                     "upgrading"
                 );
-                self.upgrade(key, opening, &out)
+                match self.admit_forwarded(key, head) {
+                    Ok(()) => self.upgrade(key, opening, &out),
+                    Err(reason) => {
+                        self.refuse(key, reason, reason.text());
+                        Next::Leave
+                    }
+                }
             }
         };
         out.clear();
@@ -224,9 +238,14 @@ impl<S: Socket> Core<S> {
 
     /// Answers a refusal and ends the connection behind it.
     pub(super) fn refuse(&mut self, key: Key, reason: RefuseReason, text: &str) {
+        self.counters.refused(reason);
+        self.answer_refusal(key, reason, text);
+    }
+
+    /// Answers a refusal that was counted when it was decided, and ends the connection behind it.
+    pub(super) fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
         let mut answer = Vec::with_capacity(256);
         endpoint::write_refusal(reason, text, false, false, &mut answer);
-        self.counters.refused(reason);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
         self.finish(key, CloseReason::Refused);

@@ -1,10 +1,11 @@
 //! The loop's listener: accepting within the limits, giving it up at the cap, taking it back below it.
 //!
 //! Every loop has a listener of its own on the same port (SO_REUSEPORT). One whose table is full closes it, so
-//! that the kernel sends newcomers to the others; the last one stays and answers 503.
+//! that the kernel sends newcomers to the others; the last one stays and answers 503. Who is let in is decided
+//! in `admission`.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
@@ -21,8 +22,9 @@ use crate::transport::Stream;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 128;
 
-/// Connections above the cap that a loop may hold to answer them 503.
-const REFUSALS_AT_A_TIME: usize = 32;
+/// Connections of the kernel's queue that are still taken when a listener is given up, in turns' worth: more
+/// than any backlog, and an end for a flood that refills the queue meanwhile.
+const LAST_TURNS: usize = 1 + 65_536 / ACCEPTS_PER_TURN;
 
 /// One loop's listener and what it owes.
 pub(super) struct Acceptor {
@@ -79,7 +81,7 @@ impl Acceptor {
     pub(super) fn has_work(&self, core: &Core<Stream>) -> bool {
         self.not_before <= core.now
             && match self.listener {
-                Some(_) => self.owed && self.has_room(core),
+                Some(_) => self.owed,
                 None => self.may_take_back(core),
             }
     }
@@ -127,7 +129,10 @@ impl Acceptor {
     fn give_up(&mut self, core: &mut Core<Stream>, registry: &Registry) {
         self.owed = true;
         self.not_before = 0;
-        while self.owed && self.has_room(core) && self.not_before <= core.now {
+        for _ in 0..LAST_TURNS {
+            if !self.owed || self.not_before > core.now {
+                break;
+            }
             self.accept_some(core, registry, ACCEPTS_PER_TURN);
         }
         self.owed = false;
@@ -158,19 +163,13 @@ impl Acceptor {
         self.listener.is_none() && !self.closed && core.connections() * 100 < self.capacity * 95
     }
 
-    fn has_room(&self, core: &Core<Stream>) -> bool {
-        core.connections() < self.capacity + REFUSALS_AT_A_TIME
-    }
-
     fn accept_some(&mut self, core: &mut Core<Stream>, registry: &Registry, count: usize) {
         for _ in 0..count {
-            // Descriptors are counted before accept: EMFILE would leave the peer hanging in the queue.
-            if !self.has_room(core) {
-                return;
-            }
+            // Descriptors are counted before accept: EMFILE would leave the peer hanging in the queue. Above the
+            // capacity there are a few for those being refused and one for each that is turned away at once.
             let Some(listener) = &self.listener else { return };
             match accept(listener) {
-                Ok(tcp) => take(core, registry, tcp, self.capacity),
+                Ok((tcp, peer)) => take(core, registry, tcp, peer.ip(), self.capacity),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => {
                         self.owed = false;
@@ -189,12 +188,17 @@ impl Acceptor {
     }
 }
 
-fn take(core: &mut Core<Stream>, registry: &Registry, tcp: std::net::TcpStream, capacity: usize) {
+fn take(core: &mut Core<Stream>, registry: &Registry, tcp: TcpStream, peer: IpAddr, capacity: usize) {
+    let full = core.connections() >= capacity;
+    let arrival = core.admit(peer, full);
+    if let Some(reason) = arrival.refused
+        && !core.may_refuse_properly()
+    {
+        return core.refuse_at_once(Stream::Tcp(tcp), reason);
+    }
     core.counters.accepted.add(1);
-    let admitted = core.services.connection_opened(core.port);
-    let refused = !admitted || core.connections() >= capacity;
     let fd = tcp.as_raw_fd();
-    let key = core.on_accepted(Stream::Tcp(tcp), refused);
+    let key = core.on_accepted(Stream::Tcp(tcp), arrival);
     // Both interests once and for good, edge-triggered: toggling would cost a system call each time.
     let interest = Interest::READABLE | Interest::WRITABLE;
     if registry.register(&mut SourceFd(&fd), token_of(key), interest).is_err() {

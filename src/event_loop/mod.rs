@@ -20,6 +20,7 @@
 //! 7. Nothing grows without a named limit and a reason enum. Peer bytes never panic and never allocate more
 //!    than has really arrived.
 
+mod admission;
 mod closing;
 pub mod core;
 mod drain;
@@ -35,4 +36,5 @@ mod subscribe;
 mod sweep;
 mod write_turn;
 
+pub use admission::Arrival;
 pub use slots::{PAGE_SLOTS, SWEEP_PERIOD, SlotTable};

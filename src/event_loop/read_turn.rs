@@ -14,6 +14,9 @@ use crate::transport::Socket;
 /// `recv` calls of one turn.
 const READS_PER_TURN: usize = 4;
 
+/// Bytes of one turn: even of the smallest frames less than a millisecond's worth.
+const READ_BYTES_PER_TURN: usize = SCRATCH_BYTES;
+
 /// Bytes discarded while lingering before patience ends: what a peer may have on its way when its message is
 /// refused at the header, twice the largest one by default. Time ends it too.
 const LINGER_BYTES_MAX: usize = 32 << 20;
@@ -36,7 +39,11 @@ impl<S: Socket> Core<S> {
         if !self.resume_stash(key) {
             return;
         }
+        let mut total = 0;
         for _ in 0..READS_PER_TURN {
+            if total >= READ_BYTES_PER_TURN {
+                break;
+            }
             let Some(slot) = self.slots.get(key) else { return };
             if slot.connection.flags.has(Flags::PAUSED) {
                 slot.connection.flags.set(Flags::READ_OWED);
@@ -45,7 +52,11 @@ impl<S: Socket> Core<S> {
             match slot.stream.try_read(scratch) {
                 Ok(0) => return self.on_end_of_stream(key),
                 Ok(count) => {
+                    total += count;
                     self.counters.bytes_received.add(count as u64);
+                    if !self.charge_bytes(key, count) {
+                        return;
+                    }
                     let Some(bytes) = scratch.get_mut(..count) else { return };
                     self.on_bytes(key, bytes);
                     if self.is_blocked(key) || self.is_owed(key) {
@@ -59,9 +70,7 @@ impl<S: Socket> Core<S> {
                 Err(_) => return self.abort(key, CloseReason::PeerReset),
             }
         }
-        if self.slots.get(key).is_some() {
-            self.ready.push_back(key);
-        }
+        self.list_ready(key);
     }
 
     /// Works off what an earlier turn read but could not take. `false`: still not.

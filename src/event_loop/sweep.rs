@@ -34,7 +34,12 @@ impl<S: Socket> Core<S> {
         }
         match due {
             Due::Nothing => {}
+            Due::Debts => self.forget_debts(key),
             Due::Handshake => {
+                if self.answer_if_refused(key) {
+                    return;
+                }
+                let Some(slot) = self.slots.get(key) else { return };
                 let empty = slot.connection.session.is_none() && slot.connection.phase == Phase::Head;
                 if empty {
                     self.finish(key, CloseReason::HandshakeTimeout);

@@ -110,7 +110,7 @@ impl<S: Socket> Core<S> {
             }
         }
         // Out of budget without WouldBlock: no edge will come, so the ready list has to.
-        self.ready.push_back(key);
+        self.list_ready(key);
         Flushed::Blocked
     }
 
@@ -125,7 +125,7 @@ impl<S: Socket> Core<S> {
         self.rearm(key.slot);
         if owed {
             // Not run in place: the read turn may be what called us.
-            self.ready.push_back(key);
+            self.list_ready(key);
         }
     }
 }

@@ -63,6 +63,10 @@ counters! {
     accepted,
     /// `accept` calls that failed for want of something.
     accept_errors,
+    /// Connections refused without a slot: answered and closed as they were accepted.
+    refused_at_once,
+    /// Connections whose request has not arrived.
+    handshakes,
     /// Connections closed and gone.
     connections_closed,
     /// Upgrades to WebSocket.

@@ -48,6 +48,8 @@ macro_rules! metrics {
 metrics! {
     "fantail_connections_accepted_total", Counter, accepted, "Connections accepted.";
     "fantail_connections_closed_total", Counter, connections_closed, "Connections gone.";
+    "fantail_handshakes", Gauge, handshakes, "Connections whose request has not arrived.";
+    "fantail_refused_at_once_total", Counter, refused_at_once, "Connections answered a refusal and closed as they were accepted.";
     "fantail_accept_errors_total", Counter, accept_errors, "Accepts that failed for want of descriptors or memory.";
     "fantail_upgrades_total", Counter, upgrades, "Connections upgraded to WebSocket.";
     "fantail_received_bytes_total", Counter, bytes_received, "Bytes read from connections.";

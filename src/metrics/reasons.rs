@@ -52,6 +52,12 @@ reasons! {
         BadDeflate = "bad_deflate", Some(1007), "compressed message is corrupt";
         /// Too many publishes to topics not open to clients.
         IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
+        /// More messages than the connection may send.
+        MessageRate = "message_rate", Some(1008), "too many messages; see admission.messages_per_second";
+        /// More bytes than the connection may send.
+        ByteRate = "byte_rate", Some(1008), "too many bytes; see admission.bytes_per_second";
+        /// A message of more fragments than one may have.
+        TooManyFragments = "too_many_fragments", Some(1008), "too many fragments";
         /// A message over the limit.
         TooBig = "too_big", Some(1009), "message too big";
         /// No answer to a ping.
@@ -82,6 +88,8 @@ reasons! {
     RefuseReason: u16 {
         /// Not HTTP as it should be.
         BadRequest = "bad_request", 400, "bad request";
+        /// A trusted proxy that does not begin with a PROXY header.
+        ProxyHeader = "proxy_header", 400, "a PROXY header is expected from this network";
         /// A page from elsewhere.
         ForeignOrigin = "foreign_origin", 403, "origin not allowed; see origin.allowed";
         /// A page from elsewhere, on the admin port.
@@ -98,12 +106,18 @@ reasons! {
         TooLarge = "too_large", 413, "the request body is too large";
         /// A WebSocket upgrade is needed here.
         UpgradeRequired = "upgrade_required", 426, "this path speaks WebSocket version 13";
+        /// The address holds too many connections.
+        TooManyFromAddress = "too_many_from_address", 429, "too many connections from your address";
+        /// The address opens connections too fast.
+        ConnectRate = "connect_rate", 429, "your address connects too fast";
         /// The head is too large.
         HeadTooLarge = "head_too_large", 431, "the request head is too large";
         /// A transfer coding nobody knows.
         NotImplemented = "not_implemented", 501, "transfer coding not implemented";
         /// The connection limit is reached.
         AtCapacity = "at_capacity", 503, "the server is at its connection limit";
+        /// Too many requests are awaited.
+        Handshakes = "handshakes", 503, "too many connections are waiting with their request";
         /// The server is going away.
         Draining = "draining", 503, "the server is going away";
         /// A mailbox or the topic table is full.
@@ -157,6 +171,7 @@ impl CloseReason {
     pub fn of_close_code(code: u16) -> Self {
         match code {
             1007 => Self::BadUtf8,
+            1008 => Self::TooManyFragments,
             1009 => Self::TooBig,
             _ => Self::Protocol,
         }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::ptr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 
 /// What a listener is made with. A zero leaves the kernel's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,25 +72,23 @@ pub fn probe_port(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// Takes one waiting connection, non-blocking and closed on exec, in one system call.
-///
-/// The peer's address is not asked for; [`peer_of`] tells it to who needs it.
-pub fn accept(listener: &impl AsFd) -> io::Result<TcpStream> {
+/// Takes one waiting connection, non-blocking and closed on exec, and tells where it comes from, in one system
+/// call.
+pub fn accept(listener: &impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
     let listener = listener.as_fd();
-    let fd = super::uninterrupted(|| {
-        // SAFETY: accept4 allows both address pointers to be null when the address is not wanted. The
-        // descriptor is borrowed for the call.
-        super::checked(unsafe {
-            libc::accept4(
-                listener.as_raw_fd(),
-                ptr::null_mut(),
-                ptr::null_mut(),
-                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            )
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let accept4 = |storage: *mut SockAddrStorage, length: *mut libc::socklen_t| {
+        super::uninterrupted(|| {
+            // SAFETY: `storage` and `length` are live and writable for the call, and `length` says how large
+            // `storage` is; the kernel writes no more than that. The descriptor is borrowed for the call.
+            super::checked(unsafe { libc::accept4(listener.as_raw_fd(), storage.cast(), length, flags) })
         })
-    })?;
+    };
+    // SAFETY: the closure returns Ok only when accept4 has filled in the address and its length.
+    let (fd, peer) = unsafe { SockAddr::try_init(accept4) }?;
     // SAFETY: the kernel has just made `fd`; nobody else owns it.
-    Ok(unsafe { TcpStream::from_raw_fd(fd) })
+    let stream = unsafe { TcpStream::from_raw_fd(fd) };
+    Ok((stream, ip_address(peer)?))
 }
 
 /// Begins a connection, non-blocking; it is made or refused when the socket becomes writable.
@@ -212,7 +210,11 @@ mod tests {
     fn accepted(listener: &TcpListener) -> TcpStream {
         until("nothing to accept", || match accept(listener) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            result => Some(result.unwrap()),
+            result => {
+                let (stream, peer) = result.unwrap();
+                assert_eq!(peer, peer_of(&stream).unwrap());
+                Some(stream)
+            }
         })
     }
 

@@ -9,5 +9,6 @@ pub mod deflate;
 pub mod frame;
 pub mod http;
 pub mod mask;
+pub mod proxy;
 pub mod upgrade;
 pub mod utf8;

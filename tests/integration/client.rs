@@ -1,13 +1,13 @@
 //! A raw peer: bytes out, answers and frames in, each with a deadline.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
 use flate2::read::DeflateDecoder;
 use flate2::{Compress, Compression, FlushCompress};
 
-use crate::server::dial;
+use crate::server::{dial, dial_from};
 
 /// The key of RFC 6455, 1.3, and the accept value it calls for.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -113,6 +113,11 @@ pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
 impl Peer {
     pub(crate) fn connect(to: SocketAddr) -> Self {
         Self { stream: dial(to), host: to, held: Vec::new() }
+    }
+
+    /// Connects from a source address.
+    pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> Self {
+        Self { stream: dial_from(source, to), host: to, held: Vec::new() }
     }
 
     /// Sends all bytes.

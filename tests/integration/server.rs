@@ -1,11 +1,13 @@
 //! One running server as a test sees it: the real binary, on free ports, killed when dropped.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use fantail::sys::socket::{connect_from, peer_of};
 
 use crate::client::{Answer, Peer};
 
@@ -200,7 +202,18 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Connects or says why not, within the patience of a test.
 pub(crate) fn dial(to: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("the server accepts");
+    ready(TcpStream::connect_timeout(&to, PATIENCE).expect("the server accepts"))
+}
+
+/// The same from a source address.
+pub(crate) fn dial_from(source: IpAddr, to: SocketAddr) -> TcpStream {
+    let stream = connect_from(Some(source), to).expect("a local address");
+    wait_for("the connection", || peer_of(&stream).is_ok());
+    stream.set_nonblocking(false).expect("an option");
+    ready(stream)
+}
+
+fn ready(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_nodelay(true).expect("no delay");

@@ -1,0 +1,253 @@
+//! Letting connections in: limits at the accept, the PROXY header, the client behind a trusted proxy, pending
+//! handshakes, and giving back what was counted.
+//!
+//! Driven by the listener, the request turn and the end of a connection. The rules are in `auth::admission`;
+//! this is where their answer becomes a refusal. Never waits.
+
+use std::net::IpAddr;
+
+use super::core::Core;
+use super::frames_turn::remember;
+use crate::auth::admission::AdmissionRefusal;
+use crate::auth::forwarded::client_of;
+use crate::connection::session::Session;
+use crate::connection::{Connection, Flags, Phase, Slot};
+use crate::endpoint::{self, Port};
+use crate::fanout::Key;
+use crate::metrics::{CloseReason, RefuseReason};
+use crate::transport::Socket;
+use crate::wire::http::head::Head;
+use crate::wire::proxy::parse_proxy;
+
+/// Connections that all loops together refuse properly at a time: with a slot, their request read before the
+/// answer and what follows read to its end. It bounds what is held above the capacity, too, and so has to fit
+/// the descriptors that `config::Limits` reserves, of one table if the loops share it.
+const REFUSALS_AT_A_TIME: usize = 32;
+
+/// What admission said of an accepted stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrival {
+    /// Set when it is refused, whatever it asks.
+    pub refused: Option<RefuseReason>,
+    /// What its address is known by; 0 when no limit asks.
+    pub admission: u32,
+    /// What its connection begins with.
+    pub flags: Flags,
+}
+
+impl<S: Socket> Core<S> {
+    /// Decides about a stream that was just accepted from `peer`; `full` says that the loop has no room. What is
+    /// counted here is given back when the connection is freed, or by [`Self::refuse_at_once`].
+    pub fn admit(&mut self, peer: IpAddr, full: bool) -> Arrival {
+        let mut arrival = Arrival::default();
+        let open = self.services.connection_opened(self.port);
+        if full || !open {
+            return self.refused_arrival(RefuseReason::AtCapacity);
+        }
+        if self.port == Port::Admin {
+            return arrival;
+        }
+        let admission = &self.services.admission;
+        if !admission.try_begin_handshake() {
+            return self.refused_arrival(RefuseReason::Handshakes);
+        }
+        arrival.flags.set(Flags::HANDSHAKING);
+        arrival.admission = admission.handle_of(peer);
+        if admission.trusts(peer) {
+            arrival.flags.set(Flags::PROXIED);
+            if admission.rules().proxy_protocol {
+                arrival.flags.set(Flags::PROXY_DUE);
+            }
+        } else if let Err(refusal) = admission.try_enter(arrival.admission, self.now) {
+            admission.end_handshake();
+            return self.refused_arrival(reason_of(refusal));
+        }
+        self.counters.handshakes.add(1);
+        arrival
+    }
+
+    fn refused_arrival(&self, reason: RefuseReason) -> Arrival {
+        let mut flags = Flags::default();
+        flags.set(Flags::REFUSED);
+        self.counters.refused(reason);
+        Arrival { refused: Some(reason), admission: 0, flags }
+    }
+
+    /// Whether a refused arrival may have a slot to be refused properly.
+    #[must_use]
+    pub fn may_refuse_properly(&self) -> bool {
+        self.refusing < (REFUSALS_AT_A_TIME / self.services.loops().max(1)).max(1)
+    }
+
+    /// Answers a refused stream unasked and closes it: four system calls and no slot, for when there are too
+    /// many to refuse properly. A request that is still on its way meets a reset, but behind the answer.
+    pub fn refuse_at_once(&mut self, mut stream: S, reason: RefuseReason) {
+        // A request that is left unread would make the close throw the answer away.
+        let _ = stream.try_read(&mut self.scratch);
+        self.out.clear();
+        endpoint::write_refusal(reason, reason.text(), false, false, &mut self.out);
+        // The send queue of a new connection is empty, so it takes all or the peer is gone.
+        let _ = stream.try_write(&self.out);
+        self.out.clear();
+        self.counters.refused_at_once.add(1);
+        self.services.connection_closed(self.port);
+    }
+
+    /// The answer to whatever a refused connection says, without reading what it is. `false`: it is not refused.
+    pub(super) fn answer_if_refused(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        let Some(Session::Refused(reason)) = slot.connection.session.as_deref() else { return false };
+        let reason = *reason;
+        self.answer_refusal(key, reason, reason.text());
+        true
+    }
+
+    /// Takes the bytes of a connection that has to begin with a PROXY header.
+    pub(super) fn on_proxy_bytes(&mut self, key: Key, bytes: &mut [u8]) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let held = match slot.connection.session.take().map(|session| *session) {
+            Some(Session::Head(held)) => held,
+            _ => Vec::new(),
+        };
+        let mut gathered;
+        let bytes = if held.is_empty() {
+            bytes
+        } else {
+            gathered = held;
+            gathered.extend_from_slice(bytes);
+            gathered.as_mut_slice()
+        };
+        let header = match parse_proxy(bytes) {
+            Ok(None) => {
+                slot.connection.session = Some(Box::new(Session::Head(bytes.to_vec())));
+                return;
+            }
+            Err(error) => return self.refuse(key, RefuseReason::ProxyHeader, error.reason()),
+            Ok(Some(header)) => header,
+        };
+        slot.connection.flags.clear(Flags::PROXY_DUE);
+        let admission = &self.services.admission;
+        if let Some(source) = header.source {
+            let handle = admission.handle_of(source);
+            if admission.trusts(source) {
+                // A proxy behind the proxy: its own word comes in X-Forwarded-For.
+                slot.connection.admission = handle;
+            } else if let Err(reason) = self.enter(key, handle) {
+                return self.refuse(key, reason, reason.text());
+            }
+        }
+        self.on_request_bytes(key, bytes.get_mut(header.len..).unwrap_or_default());
+    }
+
+    /// Counts a connection that a trusted proxy made, as its client's, when it upgrades. Without a usable
+    /// address it counts as the proxy's own.
+    pub(super) fn admit_forwarded(&mut self, key: Key, head: &Head<'_>) -> Result<(), RefuseReason> {
+        let Some(slot) = self.slots.get(key) else { return Ok(()) };
+        if !slot.connection.flags.has(Flags::PROXIED) {
+            return Ok(());
+        }
+        let admission = &self.services.admission;
+        let client = client_of(head.fields("x-forwarded-for"), &admission.rules().trusted_proxies);
+        let handle = client.map_or(slot.connection.admission, |client| admission.handle_of(client));
+        self.enter(key, handle)
+    }
+
+    /// Counts a proxied connection as one of `handle`.
+    fn enter(&mut self, key: Key, handle: u32) -> Result<(), RefuseReason> {
+        let Some(slot) = self.slots.get(key) else { return Ok(()) };
+        self.services.admission.try_enter(handle, self.now).map_err(reason_of)?;
+        slot.connection.flags.clear(Flags::PROXIED);
+        slot.connection.admission = handle;
+        Ok(())
+    }
+
+    /// A request has begun to arrive on a connection that is kept alive. `false`: too many others are awaited.
+    pub(super) fn begin_handshake(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else { return true };
+        let flags = &mut slot.connection.flags;
+        if self.port == Port::Admin || flags.has(Flags::HANDSHAKING) {
+            return true;
+        }
+        let admitted = self.services.admission.try_begin_handshake();
+        if admitted {
+            flags.set(Flags::HANDSHAKING);
+            self.counters.handshakes.add(1);
+        }
+        admitted
+    }
+
+    /// The request is there, or nothing is awaited any more.
+    pub(super) fn end_handshake(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.flags.clear(Flags::HANDSHAKING) {
+            self.services.admission.end_handshake();
+            self.counters.handshakes.sub(1);
+        }
+    }
+
+    /// Gives back everything that was counted for a connection whose slot is freed.
+    pub(super) fn release(&mut self, connection: &Connection) {
+        let flags = connection.flags;
+        if flags.has(Flags::HANDSHAKING) {
+            self.services.admission.end_handshake();
+            self.counters.handshakes.sub(1);
+        }
+        if flags.has(Flags::REFUSED) {
+            self.refusing -= 1;
+        } else if !flags.has(Flags::PROXIED) {
+            // Until its client is known, a proxied connection carries its proxy's handle uncounted.
+            self.services.admission.leave(connection.admission);
+        }
+    }
+
+    /// Charges one message or ping to the connection's rate. `false`: it is over.
+    pub(super) fn charge_message(&mut self, key: Key) -> bool {
+        let (now, limits) = (self.now, self.rates);
+        limits.messages.per_second == 0
+            || self.open_slot(key).is_none_or(|slot| {
+                remember(&mut slot.connection.session, |open| open.debts.charge_message(now, &limits))
+            })
+    }
+
+    /// Charges bytes read to the connection's rate and ends it when it is over. `false`: it is ending.
+    pub(super) fn charge_bytes(&mut self, key: Key, count: usize) -> bool {
+        let (now, limits) = (self.now, self.rates);
+        if limits.bytes.per_second == 0 {
+            return true;
+        }
+        let Some(slot) = self.open_slot(key) else { return true };
+        let within =
+            remember(&mut slot.connection.session, |open| open.debts.charge_bytes(count, now, &limits));
+        if !within {
+            let reason = CloseReason::ByteRate;
+            self.fail(key, reason, 1008, reason.text());
+        }
+        within
+    }
+
+    /// Forgets what a connection owed: its buckets are full again.
+    pub(super) fn forget_debts(&mut self, key: Key) {
+        let Some(slot) = self.open_slot(key) else { return };
+        if let Some(Session::Open(open)) = slot.connection.session.as_deref_mut() {
+            open.debts = Default::default();
+            if open.is_empty() {
+                slot.connection.session = None;
+            }
+        }
+        self.rearm(key.slot);
+    }
+
+    fn open_slot(&mut self, key: Key) -> Option<&mut Slot<S>> {
+        self.slots.get(key).filter(|slot| slot.connection.phase == Phase::Open)
+    }
+}
+
+fn reason_of(refusal: AdmissionRefusal) -> RefuseReason {
+    match refusal {
+        AdmissionRefusal::TooMany => RefuseReason::TooManyFromAddress,
+        AdmissionRefusal::TooFast => RefuseReason::ConnectRate,
+    }
+}
+
+#[cfg(test)]
+mod tests;

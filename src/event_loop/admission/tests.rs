@@ -1,0 +1,178 @@
+//! A loop core over streams whose input is a script: what is counted is given back, what is owed is forgotten.
+
+use super::*;
+use crate::config::Settings;
+use crate::endpoint::Services;
+use crate::event_loop::core::Readiness;
+use crate::fanout::{Router, RouterLimits, Wake};
+use crate::wire::frame::{Opcode, push_frame};
+use std::collections::VecDeque;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+const REQUEST: &[u8] =
+    b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[derive(Default)]
+struct Wire {
+    input: VecDeque<Vec<u8>>,
+    ended: bool,
+    output: Vec<u8>,
+}
+
+#[derive(Clone, Default)]
+struct Script(Arc<Mutex<Wire>>);
+
+impl Script {
+    fn says(bytes: &[u8]) -> Self {
+        let script = Self::default();
+        script.say(bytes);
+        script
+    }
+
+    fn say(&self, bytes: &[u8]) {
+        self.0.lock().unwrap().input.push_back(bytes.to_vec());
+    }
+
+    fn end(&self) {
+        self.0.lock().unwrap().ended = true;
+    }
+
+    fn heard(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap().output).into_owned()
+    }
+}
+
+impl Socket for Script {
+    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.0.lock().unwrap();
+        match wire.input.pop_front() {
+            Some(bytes) => {
+                into[..bytes.len()].copy_from_slice(&bytes);
+                Ok(bytes.len())
+            }
+            None if wire.ended => Ok(0),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().output.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self, _: usize) {}
+}
+
+const READABLE: Readiness = Readiness { readable: true, writable: false, read_closed: false, error: false };
+
+fn core(change: impl FnOnce(&mut Settings)) -> (Core<Script>, Arc<Services>) {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
+    let services = Arc::new(Services::new(settings, Arc::new(router), 1, 100).unwrap());
+    (Core::new(0, Port::Client, Arc::clone(&services)).unwrap(), services)
+}
+
+fn arrive(core: &mut Core<Script>, script: &Script) -> Key {
+    let arrival = core.admit(Ipv4Addr::LOCALHOST.into(), false);
+    let key = core.on_accepted(script.clone(), arrival);
+    core.on_event(key, READABLE);
+    key
+}
+
+fn ping() -> Vec<u8> {
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Ping, b"", Some([0; 4]));
+    frame
+}
+
+#[test]
+fn a_quiet_connection_remembers_no_rates() {
+    let (mut core, _) = core(|settings| {
+        settings.admission.messages_per_second = 10;
+        settings.admission.messages_burst = 3;
+        settings.admission.bytes_per_second = 1_000;
+        settings.timeouts.heartbeat = std::time::Duration::ZERO;
+    });
+    let script = Script::says(REQUEST);
+    let key = arrive(&mut core, &script);
+    assert!(core.slots.get(key).unwrap().connection.session.is_none());
+    // The handshake's own deadline.
+    core.set_now(150);
+    core.sweep();
+    assert_eq!(core.sleep_ms(15_000), None, "nothing is due");
+    for round in 2..=5_u32 {
+        core.set_now(round * 100);
+        for _ in 0..3 {
+            script.say(&ping());
+            core.on_event(key, READABLE);
+        }
+        assert!(core.slots.get(key).unwrap().connection.session.is_some());
+        // Three tokens at ten a second, and at most a sweep's period later.
+        core.set_now(round * 100 + 3 + crate::event_loop::SWEEP_PERIOD);
+        core.sweep();
+        assert!(core.slots.get(key).unwrap().connection.session.is_none(), "round {round}");
+        assert_eq!(core.sleep_ms(u64::from(round) * 10_000), None, "an idle loop does not wake");
+    }
+    for _ in 0..4 {
+        script.say(&ping());
+    }
+    core.on_event(key, Readiness { read_closed: true, ..READABLE });
+    assert!(script.heard().ends_with("see admission.messages_per_second"), "{:?}", script.heard());
+}
+
+#[test]
+fn whatever_ends_a_connection_gives_back_what_was_counted() {
+    let (mut core, services) = core(|settings| settings.admission.per_address_max = 3);
+    let silent = Script::default();
+    let half = Script::says(b"GET / HT");
+    let open = Script::says(REQUEST);
+    let keys = [&silent, &half, &open].map(|script| arrive(&mut core, script));
+    assert_eq!((services.admission.handshakes(), services.admission.addresses()), (2, 1));
+    let late = Script::says(REQUEST);
+    let refused = arrive(&mut core, &late);
+    assert!(late.heard().starts_with("HTTP/1.1 429 "), "{}", late.heard());
+    assert_eq!((core.refusing, core.counters.refusals(RefuseReason::TooManyFromAddress)), (1, 1));
+    for (script, key) in [(&silent, keys[0]), (&half, keys[1]), (&open, keys[2]), (&late, refused)] {
+        script.end();
+        core.on_event(key, Readiness { read_closed: true, ..READABLE });
+    }
+    core.run_ready();
+    assert_eq!(core.connections(), 0);
+    assert_eq!((services.admission.handshakes(), services.admission.addresses(), core.refusing), (0, 0, 0));
+    assert_eq!(services.connections_open(), 0);
+    assert_eq!(core.counters.handshakes.value(), 0);
+}
+
+#[test]
+fn a_refused_stream_without_a_slot_is_answered_and_counted_out() {
+    let (mut core, services) = core(|_| {});
+    for _ in 0..REFUSALS_AT_A_TIME {
+        assert!(core.may_refuse_properly());
+        let arrival = core.admit(Ipv4Addr::LOCALHOST.into(), true);
+        core.on_accepted(Script::default(), arrival);
+    }
+    assert!(!core.may_refuse_properly());
+    let reason = core.admit(Ipv4Addr::LOCALHOST.into(), true).refused.unwrap();
+    let script = Script::says(REQUEST);
+    core.refuse_at_once(script.clone(), reason);
+    assert!(script.heard().starts_with("HTTP/1.1 503 ") && script.heard().contains("Retry-After: 1\r\n"));
+    assert!(script.0.lock().unwrap().input.is_empty(), "an unread request would reset the answer away");
+    assert_eq!(services.connections_open(), REFUSALS_AT_A_TIME);
+    assert_eq!(core.counters.refused_at_once.value(), 1);
+    // Those that say nothing are answered, too, when the linger time is over.
+    core.set_now(21 + crate::event_loop::SWEEP_PERIOD);
+    core.sweep();
+    assert_eq!(core.counters.closes(CloseReason::Refused), REFUSALS_AT_A_TIME as u64);
+}

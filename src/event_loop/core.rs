@@ -202,8 +202,11 @@ impl<S: Socket> Core<S> {
     /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
         let before = self.counters.bytes_received.value();
+        // What came out of few bytes is as much work as what was read.
+        let mut inflated = 0;
         for _ in 0..self.ready.len() {
-            if self.counters.bytes_received.value().wrapping_sub(before) >= READY_BYTES_PER_TURN {
+            let read = self.counters.bytes_received.value().wrapping_sub(before);
+            if read + inflated >= READY_BYTES_PER_TURN {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
@@ -214,6 +217,7 @@ impl<S: Socket> Core<S> {
             }
             // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
             self.read_turn(key, true);
+            inflated += self.inflater.turn_bytes() as u64;
         }
     }
 

@@ -74,7 +74,7 @@ impl<S: Socket> Core<S> {
             match stretch {
                 Stretch::More if spent => {
                     // A few bytes can hold much: the rest of them waits for another turn.
-                    self.ready.push_back(key);
+                    self.list_ready(key);
                     return self.stash(key, bytes);
                 }
                 Stretch::More => {}

@@ -120,6 +120,12 @@ impl Inflater {
         self.turn_bytes = 0;
     }
 
+    /// Bytes that came out since the turn began.
+    #[must_use]
+    pub fn turn_bytes(&self) -> usize {
+        self.turn_bytes
+    }
+
     /// Whether so much came out that this turn should end. A kilobyte can hold a megabyte, so bytes read are
     /// no measure of the work.
     #[must_use]

@@ -85,6 +85,8 @@ pub struct Shared {
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
     pub(super) started: Started,
+    /// What clients have sent in part, and what the operator has.
+    inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
     draining: AtomicBool,
 }
@@ -117,6 +119,7 @@ impl Services {
             reloads: Reloads::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
+            inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         };
@@ -208,6 +211,17 @@ impl Shared {
     pub fn connection_closed(&self, port: Port) {
         if port == Port::Client {
             self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the connections of a port have sent in part. What clients hold must not keep the operator's
+    /// requests out.
+    #[must_use]
+    pub fn inbox_bytes_of(&self, port: Port) -> &AtomicUsize {
+        let [clients, operator] = &self.inbox_bytes;
+        match port {
+            Port::Client => clients,
+            Port::Admin => operator,
         }
     }
 

@@ -181,7 +181,10 @@ impl<S: Socket> Core<S> {
     /// Keeps what a client sent behind a request that is not answered yet.
     pub(super) fn hold_behind(&mut self, key: Key, bytes: &[u8]) {
         if let Some(waiting) = self.waiting(key) {
+            let before = waiting.held.capacity();
             waiting.held.extend_from_slice(bytes);
+            let after = waiting.held.capacity();
+            self.held.moved(self.services.inbox_bytes_of(self.port), before, after);
         }
         if let Some(slot) = self.slots.get(key) {
             slot.connection.flags.set(Flags::READ_OWED);

@@ -104,11 +104,8 @@ impl<S: Socket> Core<S> {
 
     /// Takes the bytes of a connection that has to begin with a PROXY header.
     pub(super) fn on_proxy_bytes(&mut self, key: Key, bytes: &mut [u8]) {
+        let held = self.take_head(key).unwrap_or_default();
         let Some(slot) = self.slots.get(key) else { return };
-        let held = match slot.connection.session.take().map(|session| *session) {
-            Some(Session::Head(held)) => held,
-            _ => Vec::new(),
-        };
         let mut gathered;
         let bytes = if held.is_empty() {
             bytes
@@ -118,10 +115,7 @@ impl<S: Socket> Core<S> {
             gathered.as_mut_slice()
         };
         let header = match parse_proxy(bytes) {
-            Ok(None) => {
-                slot.connection.session = Some(Box::new(Session::Head(bytes.to_vec())));
-                return;
-            }
+            Ok(None) => return self.hold(key, Session::Head(bytes.to_vec())),
             Err(error) => return self.refuse(key, RefuseReason::ProxyHeader, error.reason()),
             Ok(Some(header)) => header,
         };

@@ -10,6 +10,7 @@ use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
 use super::drain::DrainState;
+use super::held::Held;
 use super::inquiry_turn::Answering;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
@@ -92,9 +93,8 @@ pub struct Core<S> {
     pub(super) refusing: usize,
     /// How fast one connection may speak.
     pub(super) rates: RateLimits,
-    /// Bytes of half-received messages, and how many there may be.
-    pub(super) inbox_bytes: usize,
-    pub(super) inbox_bytes_max: usize,
+    /// What has arrived in part.
+    pub(super) held: Held,
     /// When which generation was accepted.
     pub(super) accepts: AcceptLog,
     /// Questions of the admin loop that are being answered.
@@ -139,8 +139,7 @@ impl<S: Socket> Core<S> {
             lingering: 0,
             refusing: 0,
             rates: rate_limits(&services, port),
-            inbox_bytes: 0,
-            inbox_bytes_max: inbox_bytes_max(&services),
+            held: Held::default(),
             accepts: AcceptLog::default(),
             inquiries: VecDeque::new(),
             drain_asked: false,
@@ -242,7 +241,7 @@ impl<S: Socket> Core<S> {
 
     /// Tells what is held now, once a turn.
     pub fn note_gauges(&self) {
-        self.counters.inbox_bytes.set(self.inbox_bytes as u64);
+        self.counters.inbox_bytes.set(self.held.bytes() as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);
     }
@@ -276,7 +275,7 @@ impl<S: Socket> Core<S> {
 
     /// Whether inboxes and outboxes hold much less than they did: their memory can go back. Asking resets it.
     pub fn take_peak_is_over(&mut self) -> bool {
-        let held = self.inbox_bytes as u64 + self.counters.outbox_bytes.value();
+        let held = self.held.bytes() as u64 + self.counters.outbox_bytes.value();
         self.held_peak = self.held_peak.max(held);
         let over = self.held_peak >= PEAK_BYTES_MIN && held <= self.held_peak / 2;
         if over {
@@ -348,7 +347,6 @@ pub(super) fn timeout_ticks(services: &Services) -> TimeoutTicks {
     }
 }
 
-/// One loop's share of the bytes that may be half-received.
-pub(super) fn inbox_bytes_max(services: &Services) -> usize {
-    services.settings.limits.inbox_bytes_total / services.loops().max(1)
-}
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

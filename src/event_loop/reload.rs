@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::core::{Core, inbox_bytes_max, rate_limits, timeout_ticks};
+use super::core::{Core, rate_limits, timeout_ticks};
 use crate::connection::deadline;
 use crate::endpoint::Services;
 use crate::transport::Socket;
@@ -18,7 +18,6 @@ impl<S: Socket> Core<S> {
     /// Takes the next edition of settings; deadlines follow in `reload_turn`.
     pub fn on_reload(&mut self, services: Arc<Services>) {
         self.timeouts = timeout_ticks(&services);
-        self.inbox_bytes_max = inbox_bytes_max(&services);
         self.rates = rate_limits(&services, self.port);
         let deflate = &services.settings.deflate;
         self.deflater = Deflater::new(deflate.level as u32, deflate.min_bytes);

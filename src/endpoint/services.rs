@@ -28,6 +28,8 @@ const STUCK_AFTER_MS: u64 = 5_000;
 pub struct LoopHealth {
     /// When the turn in progress began, in milliseconds since the start, plus one; 0 while asleep in poll.
     busy_since_ms: AtomicU64,
+    /// It is drained: it has no connections, and never turns again.
+    ended: AtomicBool,
 }
 
 impl LoopHealth {
@@ -39,6 +41,18 @@ impl LoopHealth {
     /// The loop goes to sleep in poll.
     pub fn sleeps(&self) {
         self.busy_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// The loop has made its last turn.
+    pub fn ends(&self) {
+        self.sleeps();
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it has: then there is nothing to ask it.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     fn is_stuck(&self, now_ms: u64) -> bool {

@@ -26,9 +26,16 @@ use crate::wire::deflate::{Deflater, Inflater};
 /// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// Bytes that those on the ready list read before the kernel is asked for events again: whoever floods waits for
-/// the others who flood, and nobody else does.
-const READY_BYTES_PER_TURN: u64 = 4 * SCRATCH_BYTES as u64;
+/// Bytes that are read, inflated and written for those on the ready list before the kernel is asked for events
+/// again: whoever floods waits for the others who flood, and nobody else does.
+const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
+
+/// The same for the events of one poll; the connections behind are put on the ready list. A thousand peers that
+/// each send a little that becomes a megabyte, or each have room for one again, must not be one turn.
+const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
+
+/// Keys for which the ready list keeps room after a peak.
+const READY_KEPT: usize = 1_024;
 
 /// Bytes joined for one `send`.
 pub const JOINED_BYTES: usize = 64 * 1024;
@@ -253,6 +260,7 @@ impl<S: Socket> Core<S> {
             || self.topics.has_work()
             || self.relocating.is_some()
             || self.rearming.is_some()
+            || self.draining.as_ref().is_some_and(|drain| drain.behind)
             || !self.inquiries.is_empty()
             || self.has_batch_work()
     }

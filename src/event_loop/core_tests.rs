@@ -234,6 +234,63 @@ fn a_request_whose_head_is_there_is_answered_though_a_reload_lowers_its_bound() 
 }
 
 #[test]
+fn a_loop_is_drained_when_no_topic_counts_on_it() {
+    let services = services(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    let topic = services.router.topic("lobby").unwrap();
+    for _ in 0..3_000 {
+        services.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
+    }
+    core.drain_mailbox(|_| {});
+    core.start_drain(0);
+    fake.end();
+    core.on_event(key, ENDED);
+    assert_eq!(core.connections(), 0);
+    let mut turns = 0;
+    while !core.is_drained() {
+        core.fanout_turn();
+        turns += 1;
+        assert!(turns < 100 && (core.has_work() || core.is_drained()));
+    }
+    assert_eq!(topic.summary().loops, 0);
+    assert_eq!(services.router.mailbox(0).unwrap().reserved(), (0, 0));
+}
+
+#[test]
+fn a_drain_without_a_spread_is_cut_into_turns() {
+    const CONNECTIONS: u64 = 5_000;
+    let services = services(1, 10_000, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let request = upgrade("/echo", "");
+    let fakes: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let fake = Fake::says(&request);
+            arrive(&mut core, &fake);
+            fake.take();
+            fake
+        })
+        .collect();
+    core.start_drain(0);
+    let (mut told, mut turns) = (0, 0);
+    while told < fakes.len() {
+        core.drain_turn();
+        let now = fakes.iter().filter(|fake| !fake.take().is_empty()).count();
+        assert!((1..=1_024).contains(&now), "{now} in one turn");
+        told += now;
+        turns += 1;
+        core.run_ready();
+        assert!(core.has_work() || told == fakes.len());
+    }
+    assert_eq!(turns, 5);
+    core.drain_turn();
+    assert!(!core.has_work());
+}
+
+#[test]
 fn a_body_without_content_has_the_time_of_its_head() {
     let services = services(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&services, Port::Client);

@@ -216,9 +216,11 @@ impl Shared {
         self.counters.len() - 1
     }
 
-    /// Counts a connection in; `false` when it is one too many and must be refused. Counted in either case.
-    pub fn connection_opened(&self, port: Port) -> bool {
-        port == Port::Admin || self.open.fetch_add(1, Ordering::Relaxed) < self.connections_max
+    /// Counts a connection in; `false` when it is one too many and must be refused, which is not counted: those
+    /// who are being refused must not keep others out.
+    pub fn try_open_connection(&self, port: Port) -> bool {
+        let one_more = |open: usize| (open < self.connections_max).then(|| open + 1);
+        port == Port::Admin || self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     /// Counts a connection out.

@@ -37,11 +37,10 @@ pub struct Arrival {
 
 impl<S: Socket> Core<S> {
     /// Decides about a stream that was just accepted from `peer`; `full` says that the loop has no room. What is
-    /// counted here is given back when the connection is freed, or by [`Self::refuse_at_once`].
+    /// counted here is given back when the connection is freed; of a refused one nothing is.
     pub fn admit(&mut self, peer: IpAddr, full: bool) -> Arrival {
         let mut arrival = Arrival::default();
-        let open = self.services.connection_opened(self.port);
-        if full || !open {
+        if full || !self.services.try_open_connection(self.port) {
             return self.refused_arrival(RefuseReason::AtCapacity);
         }
         if self.port == Port::Admin {
@@ -49,6 +48,7 @@ impl<S: Socket> Core<S> {
         }
         let admission = &self.services.admission;
         if !admission.try_begin_handshake() {
+            self.services.connection_closed(self.port);
             return self.refused_arrival(RefuseReason::Handshakes);
         }
         arrival.flags.set(Flags::HANDSHAKING);
@@ -60,6 +60,7 @@ impl<S: Socket> Core<S> {
             }
         } else if let Err(refusal) = admission.try_enter(arrival.admission, self.now) {
             admission.end_handshake();
+            self.services.connection_closed(self.port);
             return self.refused_arrival(reason_of(refusal));
         }
         self.counters.handshakes.add(1);
@@ -90,7 +91,6 @@ impl<S: Socket> Core<S> {
         let _ = stream.try_write(&self.out);
         self.out.clear();
         self.counters.refused_at_once.add(1);
-        self.services.connection_closed(self.port);
     }
 
     /// The answer to whatever a refused connection says, without reading what it is. `false`: it is not refused.
@@ -188,7 +188,10 @@ impl<S: Socket> Core<S> {
         }
         if flags.has(Flags::REFUSED) {
             self.refusing -= 1;
-        } else if !flags.has(Flags::PROXIED) {
+            return;
+        }
+        self.services.connection_closed(self.port);
+        if !flags.has(Flags::PROXIED) {
             // Until its client is known, a proxied connection carries its proxy's handle uncounted.
             self.services.admission.leave(connection.admission);
         }

@@ -140,7 +140,6 @@ impl<S: Socket> Core<S> {
             outbox.give_up(&self.services.outbox_budget);
         }
         self.counters.connections_closed.add(1);
-        self.services.connection_closed(self.port);
     }
 
     /// Ends every subscription of a slot, waiting joins included.

@@ -166,6 +166,12 @@ impl<S: Socket> Core<S> {
         self.slots.len()
     }
 
+    /// Connections that were let in: those that are being refused take nobody's place.
+    #[must_use]
+    pub fn admitted(&self) -> usize {
+        self.slots.len() - self.refusing
+    }
+
     /// Takes in an accepted stream as [`Self::admit`] said. A refused one is answered so, whatever it asks.
     pub fn on_accepted(&mut self, stream: S, arrival: Arrival) -> Key {
         self.generation = self.generation.wrapping_add(1);

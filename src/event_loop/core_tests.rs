@@ -216,6 +216,26 @@ fn heads_that_are_there_in_part_count_as_well() {
 }
 
 #[test]
+fn those_who_are_refused_take_nobodys_place() {
+    let services = services(1, 2, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let admitted = [Fake::says(&upgrade("/echo", "")), Fake::says(&upgrade("/echo", ""))];
+    let keys = [arrive(&mut core, &admitted[0]), arrive(&mut core, &admitted[1])];
+    for _ in 0..8 {
+        let arrival = core.admit(Ipv4Addr::LOCALHOST.into(), false);
+        assert_eq!(arrival.refused, Some(RefuseReason::AtCapacity));
+        assert!(core.may_refuse_properly());
+        core.on_accepted(Fake::default(), arrival);
+    }
+    assert_eq!((core.connections(), core.admitted()), (10, 2));
+    for (fake, key) in admitted.iter().zip(keys) {
+        fake.end();
+        core.on_event(key, ENDED);
+    }
+    assert_eq!(core.admit(Ipv4Addr::LOCALHOST.into(), false).refused, None, "there is room");
+}
+
+#[test]
 fn a_request_whose_head_is_there_is_answered_though_a_reload_lowers_its_bound() {
     let first = services(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&first, Port::Admin);

@@ -236,6 +236,48 @@ fn those_who_are_refused_take_nobodys_place() {
 }
 
 #[test]
+fn a_heartbeat_that_a_reload_turns_on_is_spread() {
+    const CONNECTIONS: u32 = 5_000;
+    let first = services(1, 10_000, RouterLimits::default(), |settings| {
+        settings.timeouts.heartbeat = Duration::ZERO;
+    });
+    let mut core = core(&first, Port::Client);
+    core.set_now(1);
+    let request = upgrade("/echo", "");
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let fake = Fake::says(&request);
+        open.push((arrive(&mut core, &fake), fake.clone()));
+        fake.take();
+    }
+    core.set_now(10_000);
+    core.sweep();
+    let mut settings = first.settings.clone();
+    settings.timeouts.heartbeat = Duration::from_secs(25);
+    core.on_reload(Arc::new(first.with_settings(settings).unwrap()));
+    let mut pong = Vec::new();
+    push_frame(&mut pong, Opcode::Pong, b"", Some(MASK));
+    let (mut before, mut most) = (0, 0);
+    for now in 10_001..10_001 + 3 * 250 {
+        core.set_now(now);
+        core.reload_turn();
+        core.sweep();
+        let sent = core.counters.heartbeats_sent.value();
+        most = most.max(sent - before);
+        before = sent;
+        for (key, fake) in &open {
+            if !fake.take().is_empty() {
+                fake.say(&pong);
+                core.on_event(*key, READABLE);
+            }
+        }
+    }
+    assert!(before >= u64::from(CONNECTIONS) * 2, "{before} pings");
+    // Twenty a tick on average.
+    assert!(most <= 100, "{most} pings in one tick");
+}
+
+#[test]
 fn a_request_whose_head_is_there_is_answered_though_a_reload_lowers_its_bound() {
     let first = services(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&first, Port::Admin);

@@ -6,7 +6,7 @@
 use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::{BodyFraming, BodyState, Session};
-use crate::connection::{Flags, Phase};
+use crate::connection::{Flags, Phase, Tick};
 use crate::endpoint::{self, Answer, Opening, Port, Tools};
 use crate::fanout::Key;
 use crate::metrics::{CloseReason, RefuseReason};
@@ -265,7 +265,7 @@ impl<S: Socket> Core<S> {
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
-        let spread = self.heartbeat_spread(key);
+        let spread = spread_within(key, self.timeouts.heartbeat);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.phase = Phase::Open;
@@ -278,12 +278,6 @@ impl<S: Socket> Core<S> {
         self.counters.upgrades.add(1);
         self.send_own(key, out, Asked::No);
         Next::Go
-    }
-
-    /// A stable offset within one heartbeat period, so that a storm of connects is not a storm of pings.
-    fn heartbeat_spread(&self, key: Key) -> u32 {
-        let hash = key.slot.wrapping_mul(0x9E37_79B9) ^ key.generation.wrapping_mul(0x85EB_CA6B);
-        ((u64::from(hash) * u64::from(self.timeouts.heartbeat)) >> 32) as u32
     }
 
     fn refuse_head(&mut self, key: Key, error: &HeadError) {
@@ -304,4 +298,10 @@ impl<S: Socket> Core<S> {
         self.send_own(key, &answer, Asked::Yes);
         self.finish(key, CloseReason::Refused);
     }
+}
+
+/// A stable offset within one heartbeat period, so that a storm of connects is not a storm of pings.
+pub(super) fn spread_within(key: Key, heartbeat: Tick) -> Tick {
+    let hash = key.slot.wrapping_mul(0x9E37_79B9) ^ key.generation.wrapping_mul(0x85EB_CA6B);
+    ((u64::from(hash) * u64::from(heartbeat)) >> 32) as Tick
 }

@@ -68,6 +68,8 @@ pub struct Core<S> {
     pub(super) counters: Arc<LoopCounters>,
     /// Whose turn ran out of budget.
     pub(super) ready: VecDeque<Key>,
+    /// Bytes read, inflated and written for the events of this turn.
+    pub(super) event_bytes: u64,
     /// Publishers waiting for room in a mailbox.
     pub(super) blocked: VecDeque<Key>,
     /// What was read last; taken out during a read turn.
@@ -127,6 +129,7 @@ impl<S: Socket> Core<S> {
             topics,
             counters,
             ready: VecDeque::new(),
+            event_bytes: 0,
             blocked: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
@@ -195,30 +198,44 @@ impl<S: Socket> Core<S> {
             self.counters.stale_keys.add(1);
             return;
         };
-        if readiness.writable && slot.connection.has_backlog() {
-            self.write_turn(key);
-        }
+        let connection = &slot.connection;
         // Nothing is read while a request is worked on, so a broken stream would go unnoticed until the answer.
-        if readiness.error && self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Waiting)
-        {
+        if readiness.error && connection.phase == Phase::Waiting {
             return self.abort(key, CloseReason::PeerReset);
         }
-        // Input that keeps coming raises an event a poll; without this a peer would have two turns in each.
-        let listed = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::LISTED));
-        if !listed && (readiness.readable || readiness.read_closed || readiness.error) {
-            self.read_turn(key, readiness.read_closed || readiness.error);
+        let write = readiness.writable && connection.has_backlog();
+        let read = readiness.readable || readiness.read_closed || readiness.error;
+        if !write && (!read || connection.flags.has(Flags::LISTED)) {
+            return;
         }
+        if self.event_bytes >= EVENT_BYTES_PER_TURN {
+            return self.list_ready(key);
+        }
+        let before = self.bytes_moved();
+        if write {
+            self.write_turn(key);
+        }
+        // Input that keeps coming raises an event a poll; without this a peer would have two turns in each.
+        if read && self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::LISTED)) {
+            self.read_turn(key, readiness.read_closed || readiness.error);
+            // What came out of few bytes is as much work as what was read.
+            self.event_bytes += self.inflater.turn_bytes() as u64;
+        }
+        self.event_bytes += self.bytes_moved().wrapping_sub(before);
+    }
+
+    fn bytes_moved(&self) -> u64 {
+        self.counters.bytes_received.value().wrapping_add(self.counters.bytes_sent.value())
     }
 
     /// Gives those on the ready list one more turn, until together they have read enough; those put on it
     /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
-        let before = self.counters.bytes_received.value();
-        // What came out of few bytes is as much work as what was read.
+        self.event_bytes = 0;
+        let before = self.bytes_moved();
         let mut inflated = 0;
         for _ in 0..self.ready.len() {
-            let read = self.counters.bytes_received.value().wrapping_sub(before);
-            if read + inflated >= READY_BYTES_PER_TURN {
+            if self.bytes_moved().wrapping_sub(before) + inflated >= READY_BYTES_PER_TURN {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
@@ -230,6 +247,9 @@ impl<S: Socket> Core<S> {
             // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
             self.read_turn(key, true);
             inflated += self.inflater.turn_bytes() as u64;
+        }
+        if self.ready.is_empty() && self.ready.capacity() > READY_KEPT {
+            self.ready.shrink_to(READY_KEPT);
         }
     }
 

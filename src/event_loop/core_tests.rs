@@ -323,6 +323,38 @@ fn a_loop_is_drained_when_no_topic_counts_on_it() {
 }
 
 #[test]
+fn many_small_messages_that_inflate_are_not_one_turn() {
+    const PEERS: usize = 20;
+    let services = services(1, 100, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let mut frame = Vec::new();
+    let mut deflater = Deflater::new(9, 1);
+    let payload = deflater.try_deflate(&vec![0; 1 << 20]).unwrap();
+    assert!(payload.len() < 5_000);
+    push_deflated_frame(&mut frame, Opcode::Binary, payload, Some(MASK));
+    let request = upgrade("/echo", "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    let peers: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let fake = Fake::says(&request);
+            let key = arrive(&mut core, &fake);
+            fake.say(&frame);
+            (key, fake)
+        })
+        .collect();
+    core.run_ready();
+    peers.iter().for_each(|(key, _)| core.on_event(*key, READABLE));
+    let mut last = core.counters.messages_received.value();
+    assert!((1..=3).contains(&last), "{last} megabytes in one poll's events");
+    while core.has_work() {
+        core.run_ready();
+        let now = core.counters.messages_received.value();
+        assert!(now - last <= 2);
+        last = now;
+    }
+    assert_eq!(last, PEERS as u64);
+}
+
+#[test]
 fn a_drain_without_a_spread_is_cut_into_turns() {
     const CONNECTIONS: u64 = 5_000;
     let services = services(1, 10_000, RouterLimits::default(), |_| {});

@@ -323,6 +323,39 @@ fn a_loop_is_drained_when_no_topic_counts_on_it() {
 }
 
 #[test]
+fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
+    let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
+    let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+    let services = services(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
+    let topic = services.router.topic("lobby").unwrap();
+    services.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    services.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+    let mut core = core(&services, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Text, b"waits", Some(MASK));
+    fake.say(&frame);
+    core.on_event(key, READABLE);
+    for now in 0..2_000 {
+        core.set_now(now);
+        core.run_blocked();
+        core.sweep();
+    }
+    assert!(core.slots.get(key).is_some_and(|slot| slot.connection.is_open()));
+    let mut entries = Vec::new();
+    let other = services.router.mailbox(1).unwrap();
+    other.drain(&mut entries);
+    for entry in entries {
+        if let Entry::Deliver { message, .. } = entry {
+            other.release(1, message.frame_len() as u64);
+        }
+    }
+    core.run_blocked();
+    assert_eq!(core.counters.publishes.value(), 1);
+}
+
+#[test]
 fn many_small_messages_that_inflate_are_not_one_turn() {
     const PEERS: usize = 20;
     let services = services(1, 100, RouterLimits::default(), |_| {});

@@ -179,13 +179,6 @@ class Server:
         self.process.wait()
         self.process.stdout.close()
 
-    def metric(self, name, label=""):
-        """The sum of a metric's samples whose labels contain `label`."""
-        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(int(line.rsplit(" ", 1)[1]) for line in lines
-                   if re.match(re.escape(name) + r"[{ ]", line) and label in line)
-
     # What the kernel says of the process.
 
     def cpu_ns(self):
@@ -211,14 +204,14 @@ class Server:
                     count += self.status(f"/proc/{self.pid}/task/{task}/status", names)
         return count
 
-    def metric(self, name):
-        """The sum of a metric's values over all labels."""
+    def metric(self, name, label=""):
+        """The sum of a metric's samples whose labels contain `label`."""
         with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
-        if not values:
+            lines = answer.read().decode().splitlines()
+        found = [line for line in lines if re.match(re.escape(name) + r"[{ ]", line)]
+        if not found:
             raise SystemExit(f"the server has no metric {name}")
-        return sum(map(float, values))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found if label in line)
 
     def settled_bytes(self, seconds=15):
         """Memory once it has stood still for two seconds, or at the deadline."""

@@ -53,6 +53,26 @@ impl<S: Socket> Core<S> {
         }
     }
 
+    /// Adds to a head of which a part is kept. `false`: there is none, or these bytes may end it. A head ends with a
+    /// line; what ends none is not read again, or a head that comes byte by byte would cost the square of its length.
+    pub(super) fn try_hold_more(&mut self, key: Key, bytes: &[u8]) -> bool {
+        let bytes_max = self.services.settings.limits.head_bytes_max;
+        let Some(slot) = self.slots.get(key) else { return false };
+        let Some(Session::Head(held)) = slot.connection.session.as_deref_mut() else { return false };
+        if held.len() + bytes.len() >= bytes_max || bytes.is_empty() || bytes.contains(&b'\n') {
+            return false;
+        }
+        let before = held.capacity();
+        held.extend_from_slice(bytes);
+        let own = held.capacity();
+        self.held.moved(self.services.inbox_bytes_of(self.port), before, own);
+        if own > before && self.is_inbox_full(own) {
+            let reason = RefuseReason::InboxFull;
+            self.refuse(key, reason, reason.text());
+        }
+        true
+    }
+
     /// Takes the requests, or the part of one, that are kept for a connection.
     pub(super) fn take_head(&mut self, key: Key) -> Option<Vec<u8>> {
         match self.take_request(key, |session| matches!(session, Session::Head(_)))? {

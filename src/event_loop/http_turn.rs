@@ -35,6 +35,9 @@ impl<S: Socket> Core<S> {
         if slot.connection.flags.has(Flags::PROXY_DUE) {
             return self.on_proxy_bytes(key, bytes);
         }
+        if self.try_hold_more(key, bytes) {
+            return;
+        }
         match self.take_head(key) {
             Some(mut held) => {
                 held.extend_from_slice(bytes);

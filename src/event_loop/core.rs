@@ -95,6 +95,8 @@ pub struct Core<S> {
     /// Bytes of half-received messages, and how many there may be.
     pub(super) inbox_bytes: usize,
     pub(super) inbox_bytes_max: usize,
+    /// Bytes of request bodies that are arriving, and of batches under way; only the admin loop has any.
+    pub(super) body_bytes: usize,
     /// When which generation was accepted.
     pub(super) accepts: AcceptLog,
     /// Questions of the admin loop that are being answered.
@@ -141,6 +143,7 @@ impl<S: Socket> Core<S> {
             rates: rate_limits(&services, port),
             inbox_bytes: 0,
             inbox_bytes_max: inbox_bytes_max(&services),
+            body_bytes: 0,
             accepts: AcceptLog::default(),
             inquiries: VecDeque::new(),
             drain_asked: false,
@@ -242,7 +245,7 @@ impl<S: Socket> Core<S> {
 
     /// Tells what is held now, once a turn.
     pub fn note_gauges(&self) {
-        self.counters.inbox_bytes.set(self.inbox_bytes as u64);
+        self.counters.inbox_bytes.set((self.inbox_bytes + self.body_bytes) as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);
     }

@@ -5,6 +5,7 @@ mod admin_keys;
 mod admission;
 mod answers;
 mod batch;
+mod bodies;
 mod client;
 mod conformance;
 mod connect;

@@ -9,6 +9,7 @@ mod bodies;
 mod client;
 mod conformance;
 mod connect;
+mod connect_hostile;
 mod deflate;
 mod delivery;
 mod hostile;

@@ -325,8 +325,11 @@ impl Session {
             Some(1002 | 1003 | 1007..=1010) => return End::Lost { why: said, again: false },
             _ => return End::Lost { why: said, again: true },
         }
-        self.screen.remark(&said);
-        End::Done(self.count_reached(&said))
+        let result = self.count_reached(&said);
+        if result.is_ok() {
+            self.screen.remark(&said);
+        }
+        End::Done(result)
     }
 
     /// Who waits for a number of messages or for a time goes on when the input has ended.

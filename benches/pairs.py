@@ -179,13 +179,6 @@ class Server:
         self.process.wait()
         self.process.stdout.close()
 
-    def metric(self, name, label=""):
-        """The sum of a metric's samples whose labels contain `label`."""
-        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(int(line.rsplit(" ", 1)[1]) for line in lines
-                   if re.match(re.escape(name) + r"[{ ]", line) and label in line)
-
     # What the kernel says of the process.
 
     def cpu_ns(self):
@@ -211,14 +204,14 @@ class Server:
                     count += self.status(f"/proc/{self.pid}/task/{task}/status", names)
         return count
 
-    def metric(self, name):
-        """The sum of a metric's values over all labels."""
+    def metric(self, name, label=""):
+        """The sum of a metric's samples whose labels contain `label`."""
         with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
-        if not values:
+            lines = answer.read().decode().splitlines()
+        found = [line for line in lines if re.match(re.escape(name) + r"[{ ]", line)]
+        if not found:
             raise SystemExit(f"the server has no metric {name}")
-        return sum(map(float, values))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found if label in line)
 
     def settled_bytes(self, seconds=15):
         """Memory once it has stood still for two seconds, or at the deadline."""
@@ -457,17 +450,18 @@ def hold_end(sockets, frame):
 
 
 def hold_read(sockets, quiet_seconds, ending):
-    """Reads until nothing has come for so long; how many sockets read something that ends so."""
+    """Reads until every open socket has read something that ends so; how many did. With some missing it goes on
+    until nothing has come for so long, and at least ten seconds: a busy machine is not a lost connection."""
     poll = select.epoll()
     by_number = {one.fileno(): one for one in sockets}
     for number in by_number:
         poll.register(number, select.EPOLLIN)
-    found = set()
-    while True:
+    found, gone = set(), 0
+    at_least = time.monotonic() + 10
+    while len(found) + gone < len(sockets):
         events = poll.poll(quiet_seconds, 1024)
-        if not events:
-            poll.close()
-            return len(found)
+        if not events and time.monotonic() > at_least:
+            break
         for number, _ in events:
             try:
                 piece = by_number[number].recv(1 << 16)
@@ -477,8 +471,12 @@ def hold_read(sockets, quiet_seconds, ending):
                 piece = b""
             if not piece:
                 poll.unregister(number)
+                found.discard(number)
+                gone += 1
             elif piece.endswith(ending):
                 found.add(number)
+    poll.close()
+    return len(found)
 
 
 def hold_drain(sockets, quiet_seconds):

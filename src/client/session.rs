@@ -210,6 +210,10 @@ impl Session {
             self.send_pending(&mut writer);
             // Looked at before any note: a server that never pauses must not put the end off.
             match (writer.close_until, self.deadline) {
+                // It was in the middle of a write, which ends then, and so can't say goodbye.
+                (Some(_), Some(deadline)) if writer.result.is_none() && deadline <= Instant::now() => {
+                    break End::Done(self.count_reached("time is over"));
+                }
                 (Some(until), _) if until <= Instant::now() => {
                     break match writer.result.take() {
                         Some(_) => End::Done(Err("the server did not answer the close frame".to_owned())),

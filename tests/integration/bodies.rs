@@ -77,17 +77,3 @@ fn a_batch_is_held_until_it_is_done() {
     assert_eq!(broken.answer().status, 400);
     assert_eq!(held(&server), 0);
 }
-
-#[test]
-fn the_memory_of_large_bodies_comes_back() {
-    let server = Server::start(&["--loops", "1"], &[]);
-    let line = [&b"{\"topic\":\"a\",\"payload\":\""[..], &[b'x'; 1000], b"\"}\n"].concat();
-    let body = line.repeat(15 * 1000);
-    let anon = || server.metric("fantail_memory_bytes", "kind=\"anon\"");
-    server.publish("a", b"warm");
-    let before = anon();
-    for _ in 0..4 {
-        assert_eq!(server.post("/publish", "", &body).text().lines().count(), 15 * 1000);
-    }
-    wait_for("the memory to come back", || anon() < before + 4 * MIB as u64);
-}

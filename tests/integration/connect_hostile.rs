@@ -50,9 +50,9 @@ fn a_flood_of_pings_does_not_put_off_the_end() {
     });
     let started = Instant::now();
     let (code, _, said) = Connect::to(address, "/", &["--listen", "--timeout", "0.3"]).end();
-    // The server never answers the close frame, which is waited for for five seconds.
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("did not answer the close frame"), "{said}");
+    // Either the close frame is not answered, for which five seconds are waited, or time is over in the middle of a
+    // pong, behind which none can be sent.
+    assert!(code == Some(0) || said.contains("did not answer the close frame"), "{code:?} {said}");
     assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
     server.join().expect("served");
 }

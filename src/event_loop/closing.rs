@@ -94,7 +94,7 @@ impl<S: Socket> Core<S> {
         connection.heard = now;
         self.held.moved(self.services.inbox_bytes_of(self.port), connection.held_bytes(), 0);
         connection.inbox = None;
-        connection.session = None;
+        self.body_bytes -= connection.session.take().map_or(0, |session| session.body_bytes());
         connection.flags.clear(Flags::PAUSED);
         self.lingering += 1;
         if full {
@@ -134,6 +134,7 @@ impl<S: Socket> Core<S> {
             tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
         self.held.moved(self.services.inbox_bytes_of(self.port), slot.connection.held_bytes(), 0);
+        self.body_bytes -= slot.connection.session.as_deref().map_or(0, Session::body_bytes);
         self.release(&slot.connection);
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);

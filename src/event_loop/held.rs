@@ -1,4 +1,4 @@
-//! What has arrived in part: heads, bodies, messages, and what is put off until a peer has read its answers.
+//! What has arrived in part: heads, messages, and what is put off until a peer has read its answers.
 //!
 //! All loops of a port count it together, against one bound (`limits.inbox_bytes_total`): shares of it would be too small
 //! for the largest message as soon as there are many loops. Driven by whoever keeps or takes up such bytes.

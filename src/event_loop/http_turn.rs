@@ -158,6 +158,8 @@ impl<S: Socket> Core<S> {
     fn on_body(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
         let now = self.now;
         let mut state = self.take_body(key)?;
+        // Out of the session it is nobody's; it counts again when it goes back.
+        self.body_bytes -= state.body.len();
         let taken = match state.take(bytes) {
             Ok(taken) => taken,
             Err(reason) => {
@@ -165,12 +167,19 @@ impl<S: Socket> Core<S> {
                 return None;
             }
         };
+        let all_bodies = self.body_bytes + state.body.len();
         let slot = self.slots.get(key)?;
         if self.port == Port::Admin {
             slot.connection.heard = now;
         }
         // On the client port no body has content, so that nothing about it may take long.
         if !state.is_complete() {
+            if all_bodies > self.services.settings.limits.admin_body_bytes_total {
+                let reason = RefuseReason::BodiesFull;
+                self.refuse(key, reason, reason.text());
+                return None;
+            }
+            self.body_bytes = all_bodies;
             self.hold(key, Session::Body(state));
             return Some(taken);
         }

@@ -132,6 +132,8 @@ reasons! {
         InboxFull = "inbox_full", 503, "the server holds too many unfinished requests; try again later";
         /// The server is going away.
         Draining = "draining", 503, "the server is going away";
+        /// Request bodies on the admin port hold too much together.
+        BodiesFull = "bodies_full", 503, "all request bodies together are too large; try again";
         /// A mailbox or the topic table is full.
         Busy = "busy", 503, "busy; try again";
         /// A loop did not answer the admin loop.

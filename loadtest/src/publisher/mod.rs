@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use crate::conversation::Conversation;
+use crate::interrupt;
 use crate::message::{self, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::{Clock, LATE_NS, Schedule};
 use crate::target::{Scheme, Target};
@@ -37,6 +39,8 @@ pub(crate) enum PublishError {
 /// What the publisher did.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Published {
+    /// Messages that came to their turn before the run ended.
+    pub(crate) attempted: u64,
     /// Messages that subscribers should have got, counting those of unknown fate.
     pub(crate) count: u64,
     /// Messages whose fate is unknown.
@@ -63,12 +67,16 @@ pub(crate) struct Job {
 }
 
 impl Publisher {
-    /// Connects, for messages of `size` bytes.
-    pub(crate) fn connect(target: Target, size: usize) -> Result<Self, PublishError> {
+    /// Connects, for messages of `size` bytes. A WebSocket says the `conversation`'s headers and hello.
+    pub(crate) fn connect(
+        target: Target,
+        size: usize,
+        conversation: &Conversation,
+    ) -> Result<Self, PublishError> {
         let binary = message::is_binary(size);
         match target.scheme {
             Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target, binary)?)),
-            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target, binary)?)),
+            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target, binary, conversation)?)),
         }
     }
 
@@ -87,7 +95,10 @@ impl Publisher {
         for tick in 0..job.schedule.ticks() {
             for index in job.schedule.messages_of_tick(tick) {
                 let planned_ns = job.schedule.planned_ns(index);
-                job.clock.sleep_until(planned_ns);
+                if !job.clock.sleep_until(planned_ns, interrupt::requested) {
+                    return published;
+                }
+                published.attempted += 1;
                 let late_ns = job.clock.now_ns().saturating_sub(planned_ns);
                 published.late_max_ns = published.late_max_ns.max(late_ns);
                 published.late_sends += u64::from(late_ns > LATE_NS);

@@ -50,7 +50,8 @@ pub(crate) struct StrainReport {
     pub(crate) backlog_share: Option<f64>,
     /// The longest turn under load; null without load.
     pub(crate) turn_max_microseconds: Option<f64>,
-    /// Share of sends that left more than 1 ms late; null if nothing was sent.
+    /// Share of sends that left more than 1 ms late although they had not to wait for an answer of the server;
+    /// null if nothing was sent.
     pub(crate) late_share: Option<f64>,
 }
 
@@ -107,15 +108,15 @@ impl Strain {
         self.turn_max_ns = self.turn_max_ns.max(other.turn_max_ns);
     }
 
-    /// Judges it. `sent` and `late_sends` are messages of the generator, 0 where it sends none.
-    pub(crate) fn judge(&self, sent: u64, late_sends: u64) -> StrainReport {
+    /// Judges it. `sent` and `late` are messages of the generator, 0 where it sends none.
+    pub(crate) fn judge(&self, sent: u64, late: u64) -> StrainReport {
         let share = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
         let mut report = StrainReport {
             bottleneck: Vec::new(),
             busy_share: share(self.busy_windows, self.windows),
             backlog_share: share(self.backlog_turns, self.turns),
             turn_max_microseconds: (self.turns > 0).then(|| self.turn_max_ns as f64 / 1e3),
-            late_share: share(late_sends, sent),
+            late_share: share(late, sent),
         };
         let percent = |share: f64| share * 100.0;
         if let Some(busy) = report.busy_share.filter(|share| *share > BUSY_SHARE_MAX) {

@@ -108,9 +108,13 @@ fn run_once(command: &Stepped) -> Result<Finished, Failure> {
         Stepped::Slow(args) => commands::slow::run(args),
     };
     if let Some(Err(problem)) = server.as_mut().map(Launched::stop) {
-        eprintln!("{problem}");
-        if let Ok(finished) = &mut outcome {
-            finished.ok = false;
+        match &mut outcome {
+            Ok(finished) => {
+                eprintln!("{problem}");
+                finished.ok = false;
+            }
+            // Whatever else went wrong, this is why.
+            Err(_) => outcome = Err(Failure::Failed(problem)),
         }
     }
     outcome

@@ -191,7 +191,7 @@ impl Common {
                 late_sends: sends.then_some(counts.late_sends),
                 late_max_microseconds: sends.then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
-                strain: tally.strain.judge(counts.sends, counts.late_sends),
+                strain: tally.strain.judge(counts.sends, counts.late_own),
             },
         }
     }
@@ -234,7 +234,7 @@ impl Common {
         table.row("  processor time", number_text(generator.cpu_seconds, 2, " s"));
         table.row("  was the bottleneck", generator.strain.text());
         if self.interrupted {
-            table.row("interrupted", "yes: what follows is about the part that was run");
+            table.row("interrupted", "yes, the figures are of the part that was run");
         }
         table.row("verdict", if self.ok { "ok".to_owned() } else { self.problems.join("; ") });
     }

@@ -132,6 +132,8 @@ pub(crate) struct Counts {
     pub(crate) sends: u64,
     /// Sends that left more than 1 ms after their planned time.
     pub(crate) late_sends: u64,
+    /// Of these, those that were late although nothing but the generator itself was in their way.
+    pub(crate) late_own: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
     /// Troubles by kind.
@@ -256,6 +258,7 @@ impl Counts {
             (&mut self.deflated_bytes, other.deflated_bytes),
             (&mut self.sends, other.sends),
             (&mut self.late_sends, other.late_sends),
+            (&mut self.late_own, other.late_own),
             (&mut self.dropped, other.dropped),
             (&mut self.not_dropped, other.not_dropped),
             (&mut self.returned, other.returned),
@@ -295,7 +298,10 @@ impl Counts {
     pub(crate) fn on_send(&mut self, late_ns: u64) {
         self.sends += 1;
         self.late_max_ns = self.late_max_ns.max(late_ns);
-        self.late_sends += u64::from(late_ns > crate::schedule::LATE_NS);
+        let late = u64::from(late_ns > crate::schedule::LATE_NS);
+        self.late_sends += late;
+        // These sends never wait for the server.
+        self.late_own += late;
     }
 }
 

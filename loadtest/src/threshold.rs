@@ -69,7 +69,7 @@ pub(crate) static METRICS: [Metric; 29] = metrics! {
     "lost" Count "/connections/lost" ALL "connections that were open and ended";
     "opened_rate" Rate "/connections/opened_per_second" ALL "connections opened a second";
     "late_sends" Count "/generator/late_sends" SENDING "sends more than 1 ms after their time";
-    "late_share" Share "/generator/late_share" SENDING "the same, as a share of all sends";
+    "late_share" Share "/generator/late_share" SENDING "share of sends that the generator itself made late";
     "busy_share" Share "/generator/busy_share" ALL "share of the load in which the generator had no time left";
     "bottleneck" Count "/generator/bottleneck" ALL "reasons why the generator was the bottleneck";
     "served_again" Time "/served_again_seconds" STORM "until all were open again";

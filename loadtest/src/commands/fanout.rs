@@ -154,6 +154,7 @@ pub(super) fn measure(
     let mut tally = run.stop(worker::Published::Count(published.count))?;
     tally.counts.sends = published.attempted;
     tally.counts.late_sends = published.late_sends;
+    tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
     let readers =
         tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));
@@ -344,7 +345,8 @@ struct FanOuts {
 /// How long ticks took that reached every subscriber with every message.
 fn fan_outs(schedule: &Schedule, ticks: &[Tick], subscribers: u64) -> FanOuts {
     let mut durations_ns = Vec::new();
-    for (index, tick) in ticks.iter().enumerate() {
+    // A run that ended early has counted no more ticks than its schedule has now.
+    for (index, tick) in ticks.iter().enumerate().take(schedule.ticks() as usize) {
         let messages = schedule.messages_of_tick(index as u64);
         let wanted = (messages.end - messages.start) * subscribers;
         if wanted > 0 && tick.deliveries == wanted {
@@ -373,6 +375,8 @@ mod tests {
         assert_eq!(found.complete, 2);
         assert_eq!(found.median_ns, Some(7_000_000));
         assert_eq!(found.max_ns, Some(7_000_000));
+        // Ended early, after two ticks.
+        assert_eq!(fan_outs(&schedule.first(2), &ticks, 10).complete, 1);
         let none = fan_outs(&schedule, &[], 10);
         assert_eq!((none.median_ns, none.last_ns, none.complete), (None, None, 0));
     }

@@ -47,6 +47,8 @@ pub(crate) struct Published {
     pub(crate) unknown: u64,
     /// Sends that left more than 1 ms after their planned time.
     pub(crate) late_sends: u64,
+    /// Of these, those that had not to wait for the answer to the one before.
+    pub(crate) late_own: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
     /// Refusals and errors by name.
@@ -92,6 +94,7 @@ impl Publisher {
     pub(crate) fn run(&mut self, job: &Job) -> Published {
         let mut published = Published::default();
         let mut payload = Vec::new();
+        let mut free_ns = 0;
         for tick in 0..job.schedule.ticks() {
             for index in job.schedule.messages_of_tick(tick) {
                 let planned_ns = job.schedule.planned_ns(index);
@@ -99,9 +102,12 @@ impl Publisher {
                     return published;
                 }
                 published.attempted += 1;
-                let late_ns = job.clock.now_ns().saturating_sub(planned_ns);
+                let now_ns = job.clock.now_ns();
+                let late_ns = now_ns.saturating_sub(planned_ns);
                 published.late_max_ns = published.late_max_ns.max(late_ns);
                 published.late_sends += u64::from(late_ns > LATE_NS);
+                let late_own_ns = now_ns.saturating_sub(planned_ns.max(free_ns));
+                published.late_own += u64::from(late_own_ns > LATE_NS);
                 payload.clear();
                 let stamp = Stamp { stream: job.run_id, sequence: published.count, planned_ns };
                 message::write_message(&stamp, job.shape, &mut payload);
@@ -115,6 +121,7 @@ impl Publisher {
                         }
                     }
                 }
+                free_ns = job.clock.now_ns();
             }
         }
         published

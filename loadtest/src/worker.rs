@@ -88,6 +88,8 @@ pub(crate) struct Order {
     pub(crate) open_target: usize,
     /// Connections to have dropped on purpose; they come back by themselves.
     pub(crate) drops: u64,
+    /// Slow connections read all there is from now on.
+    pub(crate) catch_up: bool,
     /// When messages leave: the publisher's plan, or in echo the workers' own.
     pub(crate) schedule: Option<Schedule>,
     /// Set when no more is to come: end all connections and return. Holds what was published.
@@ -232,7 +234,7 @@ impl Worker {
                 let index = event.token().0;
                 handled += 1;
                 if self.is_slow(index) {
-                    self.slow_event(index, event.is_read_closed() || event.is_error(), &mut tally);
+                    self.slow_event(index, event, &mut tally);
                     continue;
                 }
                 if event.is_writable() || event.is_error() {

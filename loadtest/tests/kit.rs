@@ -200,7 +200,10 @@ fn slow_subscribers_are_counted_apart_and_the_others_miss_nothing() {
         (&Value::from(20), &Value::from(0)),
         "{report:#}"
     );
-    assert_eq!((&slow["unread"], &slow["closed"]), (&Value::from(20 * 50), &Value::from(0)));
+    assert_eq!(
+        (&slow["caught_up"], &slow["missing"], &slow["closed"]),
+        (&Value::from(20 * 50), &Value::from(0), &Value::from(0))
+    );
     let server_part = &report["server"];
     assert!(server_part["user_bytes_peak"].as_u64() >= server_part["user_bytes_before"].as_u64());
     assert!(server_part["user_bytes_before"].as_u64().unwrap() > 0, "{report:#}");
@@ -211,6 +214,7 @@ fn slow_subscribers_are_counted_apart_and_the_others_miss_nothing() {
     assert_eq!(code, 0, "{report:#}");
     let read = report["slow"]["deliveries"].as_u64().unwrap();
     assert!(read > 0 && read < 20 * 50, "{report:#}");
+    assert_eq!(report["slow"]["caught_up"], 20 * 50 - read);
 }
 
 #[test]
@@ -509,6 +513,7 @@ fn wrong_flags_are_usage_errors() {
         &["idle", "--await", "("],
         &["idle", "--server", "/nonexistent/server"],
         &["capacity", "--step", "rate=1,2", "idle"],
+        &["capacity", "--step", "rate=1,2", "echo", "--plan"],
         &["storm", "--bystander", "http://127.0.0.1/"],
     ] {
         let output = generator(wrong).output().unwrap();

@@ -51,6 +51,12 @@ struct StepReport {
 pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
     let variable = args.step.variable;
     drive::check(&args.command)?;
+    if args.command.common().kit.plan {
+        return Err(Failure::Usage(format!(
+            "capacity makes no plan; `{} --plan` makes one for its --connections",
+            args.command.name()
+        )));
+    }
     let mut steps = Vec::new();
     for value in &args.step.values {
         let mut command = args.command.clone();

@@ -20,6 +20,8 @@ use crate::worker;
 
 use super::{ARRIVAL_DEADLINE, LINGER, soon_ns, watched, ws_target};
 
+/// Slow subscribers have caught up when nothing has come for so long.
+const QUIET_NS: u64 = 500_000_000;
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
 
@@ -90,6 +92,8 @@ pub(super) struct FanoutReport {
 pub(super) struct Outcome {
     /// What was counted.
     pub(super) tally: Tally,
+    /// Messages that slow subscribers had read before they caught up.
+    pub(super) slow_in_time: u64,
     /// Connections that should have got everything.
     readers: u64,
     published: Published,
@@ -149,6 +153,10 @@ pub(super) fn measure(
     })?;
     let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
     run.wait(LINGER, |_| false)?;
+    let slow_in_time = run.slow_counts().unique;
+    if run.plan.slow.is_some() {
+        catch_up(run)?;
+    }
     // Not before: closing could take messages with it that the server has not read yet.
     drop(publisher);
     let mut tally = run.stop(worker::Published::Count(published.count))?;
@@ -158,7 +166,24 @@ pub(super) fn measure(
     tally.counts.late_max_ns = published.late_max_ns;
     let readers =
         tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));
-    Ok(Outcome { tally, readers, published, schedule, subscribed, cpu })
+    Ok(Outcome { tally, slow_in_time, readers, published, schedule, subscribed, cpu })
+}
+
+/// Lets slow subscribers read until nothing comes any more.
+fn catch_up(run: &mut Run) -> Result<(), Failure> {
+    run.order(|order| order.catch_up = true);
+    let clock = run.plan.clock;
+    let mut last = (0, 0);
+    let mut moved_ns = clock.now_ns();
+    run.wait(ARRIVAL_DEADLINE, |run| {
+        let counts = run.slow_counts();
+        if (counts.unique, counts.lost) != last {
+            last = (counts.unique, counts.lost);
+            moved_ns = clock.now_ns();
+        }
+        counts.lost >= counts.opened || clock.now_ns() - moved_ns >= QUIET_NS
+    })?;
+    Ok(())
 }
 
 impl Outcome {
@@ -190,7 +215,7 @@ impl FanoutReport {
     ) -> Self {
         let mut common = Common::new(command, &urls.url, args.common.connections, run, &outcome.tally, true);
         common.expect_none(&outcome.problems());
-        let Outcome { tally, readers, published, schedule, subscribed, cpu } = outcome;
+        let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
         let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, readers);
         let start_ns = schedule.planned_ns(0);

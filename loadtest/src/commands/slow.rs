@@ -44,11 +44,13 @@ struct SlowPart {
     closed: u64,
     /// The same by kind.
     errors: BTreeMap<String, u64>,
-    /// Messages that they read.
+    /// Messages that they read while messages flowed.
     deliveries: u64,
-    /// Messages that those still open had not read at the end: dropped, or on their way.
-    unread: u64,
-    /// From the planned send time to the reading.
+    /// Messages that they read afterwards, when they read all there was.
+    caught_up: u64,
+    /// Messages that they never got: dropped by the server, or lost with their connection.
+    missing: u64,
+    /// From the planned send time to the reading, when they caught up included.
     latency: Option<LatencyReport>,
 }
 
@@ -94,7 +96,7 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
     let mut memory = Memory { server, ..Memory::default() };
     let mut outcome = measure(fanout, &urls, server, &mut run, &mut || memory.on_look())?;
     let apart = outcome.tally.slow.take();
-    let slow = SlowPart::new(slow, apart.as_deref());
+    let slow = SlowPart::new(slow, apart.as_deref(), outcome.slow_in_time);
     let others = FanoutReport::new("slow", fanout, &run, urls, outcome);
     let report = SlowReport { others, slow, server: memory.server(), tcp: memory.tcp };
     report::finish(report, &fanout.common)
@@ -136,7 +138,7 @@ impl Memory {
 }
 
 impl SlowPart {
-    fn new(slow: Slow, apart: Option<&Tally>) -> Self {
+    fn new(slow: Slow, apart: Option<&Tally>, in_time: u64) -> Self {
         let counts = apart.map(|apart| apart.counts.clone()).unwrap_or_default();
         Self {
             fraction: slow.fraction,
@@ -144,8 +146,9 @@ impl SlowPart {
             connections: counts.opened,
             closed: counts.lost,
             errors: counts.troubles.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
-            deliveries: counts.unique,
-            unread: counts.missing,
+            deliveries: in_time,
+            caught_up: counts.unique.saturating_sub(in_time),
+            missing: counts.missing,
             latency: apart.and_then(|apart| LatencyReport::new(&apart.latency)),
         }
     }
@@ -169,7 +172,8 @@ impl Report for SlowReport {
         for (name, count) in &self.slow.errors {
             table.row(&format!("    {name}"), count);
         }
-        table.row("  read / not read", format!("{} / {}", self.slow.deliveries, self.slow.unread));
+        let SlowPart { deliveries, caught_up, missing, .. } = self.slow;
+        table.row("  read / afterwards / never", format!("{deliveries} / {caught_up} / {missing}"));
         let kib = |bytes: Option<u64>| number_text(bytes.map(|bytes| bytes as f64 / 1024.0), 0, " KiB");
         if let Some(server) = &self.server {
             let (before, peak) = (kib(server.user_bytes_before), kib(server.user_bytes_peak));

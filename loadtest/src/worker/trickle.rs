@@ -1,11 +1,14 @@
 //! Slow subscribers: connections that stop reading when messages begin to flow, or read at a trickle.
 //!
-//! Until then they are like any other, so that they are known to be subscribed. What they get is counted
-//! apart. They are never on the ready list.
+//! Until then they are like any other, so that they are known to be subscribed. In the end they read all there
+//! is: a close of the server stands behind what was not read. What they get is counted apart, and they are
+//! never on the ready list.
 
 use std::io::{self, Read};
 
-use super::{Order, Worker};
+use mio::event::Event;
+
+use super::{Order, READS_PER_TURN, SCRATCH_BYTES, Worker};
 use crate::connection::{Context, State};
 use crate::tally::{Tally, Trouble};
 
@@ -13,6 +16,8 @@ use crate::tally::{Tally, Trouble};
 const EVERY_NS: u64 = 100_000_000;
 /// Reads a second.
 const READS_PER_SECOND: u64 = 1_000_000_000 / EVERY_NS;
+/// How often all of them read when they catch up.
+const CATCH_UP_EVERY_NS: u64 = 10_000_000;
 
 /// Which connections are slow, and how slow.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,23 +79,27 @@ impl Worker {
                 (0..self.connections.len()).filter(|index| self.is_open_and_slow(*index)).count() as u64;
             tally.slow = Some(Box::new(apart));
         }
+        if order.catch_up {
+            if self.trickle.next_ns.is_some_and(|due_ns| due_ns > now_ns) {
+                return;
+            }
+            self.trickle.next_ns = Some(now_ns + CATCH_UP_EVERY_NS);
+            self.trickle_all(SCRATCH_BYTES, READS_PER_TURN, order, tally);
+            return;
+        }
         let Some(due_ns) = self.trickle.next_ns.filter(|due_ns| *due_ns <= now_ns) else { return };
         let bytes = usize::try_from(slow.bytes_of_read(self.trickle.reads)).unwrap_or(usize::MAX);
         self.trickle.reads += 1;
         self.trickle.next_ns = Some(due_ns + EVERY_NS);
         if bytes > 0 {
-            for index in 0..self.connections.len() {
-                if self.is_open_and_slow(index) {
-                    self.trickle_one(index, bytes, order, tally);
-                }
-            }
+            self.trickle_all(bytes, 1, order, tally);
         }
     }
 
-    /// Something happened to a slow connection. Only its end is looked at.
-    pub(super) fn slow_event(&mut self, index: usize, ended: bool, tally: &mut Tally) {
-        if ended && self.plan.slow.is_some_and(|slow| slow.bytes_per_second == 0) {
-            self.slow_trouble(index, Trouble::LostEof, tally);
+    /// Something happened to a slow connection. Only its end is looked at, and room for pongs.
+    pub(super) fn slow_event(&mut self, index: usize, event: &Event, tally: &mut Tally) {
+        if event.is_error() {
+            self.slow_trouble(index, Trouble::LostReset, tally);
         } else if let Some(connection) = self.connections.get_mut(index)
             && let Err(trouble) = connection.on_writable()
         {
@@ -98,25 +107,34 @@ impl Worker {
         }
     }
 
+    fn trickle_all(&mut self, bytes: usize, reads: usize, order: &Order, tally: &mut Tally) {
+        for index in 0..self.connections.len() {
+            let mut left = reads;
+            while left > 0 && self.is_open_and_slow(index) && self.trickle_one(index, bytes, order, tally) {
+                left -= 1;
+            }
+        }
+    }
+
     fn is_open_and_slow(&self, index: usize) -> bool {
         self.is_slow(index) && self.connections.get(index).is_some_and(|one| one.state() == State::Open)
     }
 
-    /// Reads at most `bytes` of one connection.
-    fn trickle_one(&mut self, index: usize, bytes: usize, order: &Order, tally: &mut Tally) {
+    /// Reads at most `bytes` of one connection, once; false if there was nothing.
+    fn trickle_one(&mut self, index: usize, bytes: usize, order: &Order, tally: &mut Tally) -> bool {
         let number = self.number(index);
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        let Some(stream) = connection.stream() else { return };
+        let Some(connection) = self.connections.get_mut(index) else { return false };
+        let Some(stream) = connection.stream() else { return false };
         let room = self.scratch.len().min(bytes);
         let outcome = match stream.read(self.scratch.get_mut(..room).unwrap_or_default()) {
             Ok(0) => Err(Trouble::LostEof),
             Ok(count) => Ok(count),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return;
+                return false;
             }
             Err(error) => Err(connection.trouble(&error)),
         };
-        let Some(apart) = tally.slow.as_deref_mut() else { return };
+        let Some(apart) = tally.slow.as_deref_mut() else { return false };
         let outcome = outcome.and_then(|count| {
             let mut cx = Context {
                 role: self.plan.role,
@@ -134,6 +152,7 @@ impl Worker {
         if let Err(trouble) = outcome {
             self.slow_trouble(index, trouble, tally);
         }
+        true
     }
 
     fn slow_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {

@@ -25,8 +25,8 @@ pub(crate) struct Kit {
     )]
     pub(crate) ready: String,
 
-    /// The result is not ok if this is so, as in 'p99>50ms' or 'missing>0'; may be repeated. The metrics are
-    /// listed below
+    /// The result is not ok if this is so, as in 'p99>50ms' or 'missing>0'; may be repeated.
+    /// `fantail-loadtest --help` lists the metrics
     #[arg(long, value_name = "'METRIC>VALUE'", value_parser = Threshold::parse)]
     pub(crate) fail_if: Vec<Threshold>,
 

@@ -1,5 +1,5 @@
-//! The C allocator, which is Rust's default one, so that [`trim`] acts on every allocation of the process. Driven by
-//! the maintenance thread.
+//! The C allocator, which is Rust's default one, so that [`trim`] acts on every allocation of the process; driven by
+//! the maintenance thread. And the size of a page.
 
 /// Gives free memory at the heap's top and whole free pages inside it back to the kernel.
 ///
@@ -17,10 +17,24 @@ pub fn trim() -> bool {
     }
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+/// Bytes in one page of memory.
+pub fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes no pointer and is safe to call from any thread.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_page_is_a_power_of_two() {
+        assert!(page_bytes().is_power_of_two());
+        assert!(page_bytes() >= 4096);
+    }
+
+    #[cfg(target_env = "gnu")]
     #[test]
     fn freed_pages_go_back() {
         crate::sys::tests::alone("sys::memory::tests::freed_pages_go_back", || {

@@ -9,14 +9,21 @@ mod commands;
 mod connection;
 mod failure;
 mod handshake;
+mod histogram_columns;
+mod html;
 mod inflating;
+mod json_text;
+mod memory_kinds;
 mod message;
 mod progress;
 mod publisher;
+mod regression;
 mod report;
+mod result_file;
 mod run;
 mod schedule;
 mod sequence;
+mod series;
 mod server_process;
 mod tally;
 mod target;
@@ -31,6 +38,9 @@ fn main() -> ExitCode {
         args::Command::Idle(args) => commands::idle::run(&args),
         args::Command::Fanout(args) => commands::fanout::run(&args),
         args::Command::Echo(args) => commands::echo::run(&args),
+        args::Command::Memory(args) => commands::memory::run(&args),
+        args::Command::Compare(args) => commands::compare::run(&args),
+        args::Command::Merge(args) => commands::merge::run(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

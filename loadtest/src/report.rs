@@ -8,9 +8,14 @@ use std::path::Path;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::args::{self, Outputs};
+use crate::histogram_columns::{self, HistogramColumns};
 use crate::run::{Run, Setup};
+use crate::series::Columns;
 use crate::tally::{Counts, Tally};
+use crate::{html, json_text};
 
 /// Version of the result file's layout; it changes when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
@@ -30,10 +35,14 @@ pub(crate) struct Common {
     pub(crate) problems: Vec<String>,
     /// The URL connected to, with the topic filled in.
     pub(crate) url: String,
+    /// The wall clock when the first connect began.
+    pub(crate) started_unix_seconds: Option<f64>,
     /// Opening and losing connections.
     pub(crate) connections: ConnectionsReport,
     /// The generator itself.
     pub(crate) generator: GeneratorReport,
+    /// The run over time.
+    pub(crate) series: Columns,
 }
 
 /// Opening and losing connections.
@@ -78,6 +87,8 @@ pub(crate) struct LatencyReport {
     pub(crate) p999_microseconds: f64,
     /// Highest.
     pub(crate) max_microseconds: f64,
+    /// All values.
+    pub(crate) histogram: HistogramColumns,
 }
 
 /// The generator itself: whether it was able to produce the load it claims.
@@ -110,6 +121,7 @@ impl LatencyReport {
             p99_microseconds: at(0.99),
             p999_microseconds: at(0.999),
             max_microseconds: histogram.max() as f64 / 1e3,
+            histogram: HistogramColumns::new(histogram),
         })
     }
 }
@@ -134,6 +146,7 @@ impl Common {
             ok: false,
             problems: problems_of_connections(u64::from(wanted), counts),
             url: url.to_owned(),
+            started_unix_seconds: run.series.begin_unix_seconds(),
             connections: ConnectionsReport {
                 wanted: u64::from(wanted),
                 opened: counts.opened,
@@ -153,6 +166,7 @@ impl Common {
                 late_max_microseconds: sends.then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
             },
+            series: run.series.columns(),
         }
     }
 
@@ -227,6 +241,12 @@ impl Table {
         self.row(name, value);
     }
 
+    /// The same of a latency in a result file.
+    pub(crate) fn latency_of(&mut self, name: &str, latency: Option<&Value>) {
+        let read = latency.and_then(histogram_columns::read);
+        self.latency(name, read.as_ref().and_then(LatencyReport::new).as_ref());
+    }
+
     /// The table as text.
     pub(crate) fn text(&self) -> String {
         let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -234,16 +254,45 @@ impl Table {
     }
 }
 
-/// Prints the table and writes the result file if one is wanted.
-pub(crate) fn publish(report: &impl Serialize, table: &Table, json: Option<&Path>) -> Result<(), String> {
+/// Prints the table and writes the files that are wanted.
+pub(crate) fn publish(report: &impl Serialize, table: &Table, outputs: &Outputs) -> Result<(), String> {
+    let text = json_text::to_text(&WithSettings { report, settings: args::settings() })?;
+    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    publish_value(&value, &text, table, outputs)
+}
+
+/// The same of a result that is JSON already; `text` is how `--json` writes it.
+pub(crate) fn publish_value(
+    report: &Value,
+    text: &str,
+    table: &Table,
+    outputs: &Outputs,
+) -> Result<(), String> {
     use std::io::Write;
+    let write = |flag: &str, path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+    };
     std::io::stdout()
         .write_all(table.text().as_bytes())
         .map_err(|error| format!("standard output: {error}"))?;
-    let Some(path) = json else { return Ok(()) };
-    let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    text.push('\n');
-    std::fs::write(path, text).map_err(|error| format!("--json {}: {error}", path.display()))
+    if let Some(path) = &outputs.json {
+        write("--json", path, text)?;
+    }
+    if let Some(path) = &outputs.html {
+        write("--html", path, &html::page(report, &table.rows))?;
+    }
+    if let Some(path) = &outputs.hdr {
+        histogram_columns::write_log(path, report)?;
+    }
+    Ok(())
+}
+
+/// A result with the flags it was made with.
+#[derive(Serialize)]
+struct WithSettings<'a, R> {
+    #[serde(flatten)]
+    report: &'a R,
+    settings: BTreeMap<String, String>,
 }
 
 /// A time with a readable unit, or `n/a`.

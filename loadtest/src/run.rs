@@ -18,6 +18,8 @@ use crate::failure::Failure;
 use crate::message::{self, Shape};
 use crate::progress::Progress;
 use crate::schedule::Clock;
+use crate::series::Series;
+use crate::server_process::ServerProcess;
 use crate::tally::{Counts, Tally};
 use crate::target::{self, Target};
 use crate::worker::{Link, Order, Plan, Published, WAKER, Worker};
@@ -39,6 +41,8 @@ pub(crate) struct Run {
     pub(crate) open_ns: u64,
     /// The progress line.
     pub(crate) progress: Progress,
+    /// The run over time.
+    pub(crate) series: Series,
     links: Vec<Arc<Link>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     nofile: Option<u64>,
@@ -82,7 +86,8 @@ impl Run {
             plan: plan.clone(),
             started_ns: 0,
             open_ns: 0,
-            progress: Progress::new(clock),
+            progress: Progress::new(clock, u64::from(common.connections)),
+            series: Series::new(common.pid.and_then(|pid| ServerProcess::new(pid).ok())),
             links: Vec::new(),
             threads: Vec::new(),
             nofile,
@@ -113,6 +118,7 @@ impl Run {
         if self.started_ns == 0 {
             self.started_ns = from_ns;
         }
+        self.series.take(from_ns, &self.merged());
         for (index, link) in self.links.iter().enumerate() {
             let open_target = share(connections, index, self.links.len());
             link.order(|order| order.open_target = open_target);
@@ -122,7 +128,9 @@ impl Run {
             let counts = run.counts();
             counts.opened + counts.failed >= connections as u64
         })?;
-        self.open_ns += self.plan.clock.now_ns() - from_ns;
+        let now_ns = self.plan.clock.now_ns();
+        self.open_ns += now_ns - from_ns;
+        self.series.take(now_ns, &self.merged());
         Ok(())
     }
 
@@ -170,6 +178,7 @@ impl Run {
             }
             if self.progress.is_due(now_ns) {
                 let tally = self.merged();
+                self.series.take_if_due(now_ns, &tally);
                 self.progress.show(now_ns, &tally);
             }
             std::thread::sleep(LOOK_EVERY.min(Duration::from_nanos(left_ns)));
@@ -187,7 +196,11 @@ impl Run {
             }
         }
         self.progress.finish();
-        Ok(self.merged())
+        let tally = self.merged();
+        if self.started_ns > 0 {
+            self.series.take(self.plan.clock.now_ns(), &tally);
+        }
+        Ok(tally)
     }
 
     /// How the generator was set up.

@@ -100,7 +100,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
         latency: LatencyReport::new(&tally.latency),
         server_cpu_nanoseconds_per_message: cpu.map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
     };
-    report::publish(&report, &report.table(), args.common.json.as_deref())?;
+    report::publish(&report, &report.table(), &args.common.outputs)?;
     Ok(report.common.ok)
 }
 

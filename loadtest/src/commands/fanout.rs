@@ -108,7 +108,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<bool, Failure> {
     common.expect_none(&outcome.problems());
     common.judge();
     let report = FanoutReport::new(args, common, urls, outcome);
-    report::publish(&report, &report.table(), args.common.json.as_deref())?;
+    report::publish(&report, &report.table(), &args.common.outputs)?;
     Ok(report.common.ok)
 }
 

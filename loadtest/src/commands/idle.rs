@@ -92,7 +92,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool, Failure> {
         context_switches_hold: switches_to.zip(switches_from).and_then(|(to, from)| to.checked_sub(from)),
     });
     let report = IdleReport { common, hold_seconds, lost_during_hold, server };
-    report::publish(&report, &report.table(), args.common.json.as_deref())?;
+    report::publish(&report, &report.table(), &args.common.outputs)?;
     Ok(report.common.ok)
 }
 

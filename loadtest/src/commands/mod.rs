@@ -1,8 +1,11 @@
 //! One file per command, each with one `run` that says whether all was well.
 
+pub(crate) mod compare;
 pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod idle;
+pub(crate) mod memory;
+pub(crate) mod merge;
 
 use std::time::Duration;
 

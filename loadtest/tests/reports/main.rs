@@ -63,8 +63,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn echo_args<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let args = ["echo", "--url", url, "--connections", "20", "--rate", "400", "--duration", "500ms"];
+fn echo_args<'a>(url: &'a str, duration: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let args = ["echo", "--url", url, "--connections", "20", "--rate", "400", "--duration", duration];
     [&args[..], more].concat()
 }
 
@@ -77,7 +77,7 @@ fn a_server_that_holds_memory() {
 fn results_fit_their_schemas() {
     let address = echo_and_fan_out();
     let (url, pid) = (format!("ws://{address}/echo"), std::process::id().to_string());
-    let (report, _) = result("echo", &echo_args(&url, &["--duration", "2500ms"]));
+    let (report, _) = result("echo", &echo_args(&url, "2500ms", &[]));
     assert!(report["series"]["at_seconds"].as_array().unwrap().len() >= 4, "{:#}", report["series"]);
     let last = |column: &str| report["series"][column].as_array().unwrap().last().unwrap().clone();
     assert_eq!((last("messages"), last("open")), (json!(1000), json!(20)));
@@ -109,7 +109,7 @@ fn every_command_has_a_schema() {
 #[test]
 fn a_schema_refuses_what_is_wrong() {
     let url = format!("ws://{}/echo", echo_and_fan_out());
-    let (report, _) = result("echo", &echo_args(&url, &["--threads", "2"]));
+    let (report, _) = result("echo", &echo_args(&url, "500ms", &["--threads", "2"]));
     let schemas = Schemas::load();
     let wrong = |change: fn(&mut Value)| {
         let mut report = report.clone();
@@ -134,7 +134,7 @@ fn a_schema_refuses_what_is_wrong() {
 fn pages_stand_alone_and_logs_are_read_back() {
     let url = format!("ws://{}/echo", echo_and_fan_out());
     let (html, hdr) = (Scratch::new("page.html"), Scratch::new("log.hdr"));
-    let args = echo_args(&url, &["--duration", "2100ms", "--html", html.path(), "--hdr", hdr.path()]);
+    let args = echo_args(&url, "2100ms", &["--html", html.path(), "--hdr", hdr.path()]);
     let (report, _) = result("echo", &args);
 
     let page = html.text();
@@ -193,7 +193,7 @@ fn two_results_are_compared_and_merged() {
         for file in &files {
             let url = &url;
             scope.spawn(move || {
-                let (code, output) = run(&echo_args(url, &["--duration", "1500ms", "--json", file.path()]));
+                let (code, output) = run(&echo_args(url, "1500ms", &["--json", file.path()]));
                 assert_eq!(code, 0, "{}", text(&output.stdout));
             });
         }
@@ -297,7 +297,7 @@ fn without_a_process_id_the_servers_memory_is_unknown() {
 fn wrong_usage_is_told_with_exit_code_2() {
     let url = format!("ws://{}/echo", echo_and_fan_out());
     let (echo, idle) = (Scratch::new("usage-echo.json"), Scratch::new("usage-idle.json"));
-    run(&echo_args(&url, &["--json", echo.path()]));
+    run(&echo_args(&url, "500ms", &["--json", echo.path()]));
     run(&["idle", "--url", &url, "--connections", "2", "--duration", "10ms", "--json", idle.path()]);
     for wrong in [
         &["compare", echo.path(), idle.path()][..],

@@ -270,6 +270,8 @@ fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, Str
     let Some((name, matches)) = matches.subcommand() else { return BTreeMap::new() };
     let Some(command) = command.find_subcommand(name) else { return BTreeMap::new() };
     let mut settings = BTreeMap::new();
+    // Steps that are given take the place of the number of connections, whose default says nothing then.
+    let steps_given = matches!(matches.try_contains_id("steps"), Ok(true));
     for (id, long) in command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)))
     {
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
@@ -279,7 +281,7 @@ fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, Str
             text => text.into_owned(),
         });
         let text = texts.collect::<Vec<_>>().join(", ");
-        if text != "false" {
+        if text != "false" && !(long == "connections" && steps_given) {
             settings.insert(long.to_owned(), text);
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn command(report: &Value) -> Option<&str> {
 
 /// The single runs of a result: those of a repeated one, else the result itself.
 pub(crate) fn runs(report: Value) -> Vec<Value> {
-    match report.get("runs").and_then(Value::as_array) {
+    match report.get("repeats").and_then(Value::as_array) {
         Some(runs) if !runs.is_empty() => runs.clone(),
         _ => vec![report],
     }
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_repeated_result_has_several_runs() {
         let runs_of = |text: &str| runs(serde_json::from_str(text).unwrap()).len();
-        assert_eq!(runs_of(r#"{"runs": [{"a": 1}, {"a": 2}]}"#), 2);
+        assert_eq!(runs_of(r#"{"repeats": [{"a": 1}, {"a": 2}]}"#), 2);
         assert_eq!(runs_of(r#"{"a": 1}"#), 1);
     }
 }

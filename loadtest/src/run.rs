@@ -187,6 +187,10 @@ impl Run {
 
     /// Ends all connections and returns what was counted, with what never came as missing.
     pub(crate) fn stop(&mut self, published: Published) -> Result<Tally, String> {
+        if self.started_ns > 0 {
+            // Before the workers end and give their memory back.
+            self.series.take(self.plan.clock.now_ns(), &self.merged());
+        }
         self.order(|order| order.stop = Some(published));
         for thread in self.threads.drain(..) {
             match thread.join() {
@@ -196,11 +200,7 @@ impl Run {
             }
         }
         self.progress.finish();
-        let tally = self.merged();
-        if self.started_ns > 0 {
-            self.series.take(self.plan.clock.now_ns(), &tally);
-        }
-        Ok(tally)
+        Ok(self.merged())
     }
 
     /// How the generator was set up.

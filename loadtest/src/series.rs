@@ -104,7 +104,7 @@ impl Series {
     /// Takes a sample if the last one is old enough; none before the first.
     pub(crate) fn take_if_due(&mut self, now_ns: u64, tally: &Tally) {
         // What drives this is due each second itself, a little early or late.
-        let slack_ns = EVERY_NS / 10;
+        let slack_ns = EVERY_NS / 4;
         if self.begin_ns.is_some() && now_ns.saturating_sub(self.last_ns) + slack_ns >= self.every_ns {
             self.take(now_ns, tally);
         }

@@ -232,7 +232,7 @@ impl KindReport {
         }
     }
 
-    /// "57.3 ± 0.4 bytes, 8.1 MiB at 0".
+    /// "57.3 ± 0.4, 8.10 MiB at 0".
     fn text(&self) -> String {
         let (Some(slope), Some(intercept)) = (self.bytes_per_connection, self.intercept_bytes) else {
             return "n/a".into();
@@ -241,7 +241,10 @@ impl KindReport {
             || "(± n/a: needs three steps)".to_owned(),
             |plus_minus| format!("± {plus_minus:.1}"),
         );
-        format!("{slope:9.1} {sure} bytes, {:.2} MiB at 0", intercept / f64::from(1 << 20))
+        // Other programs move the machine's memory, too.
+        let lost = self.bytes_per_connection_plus_minus.is_some_and(|sure| sure > slope.abs());
+        let lost = if lost { ", lost in the noise" } else { "" };
+        format!("{slope:.1} {sure}{lost}, {:.2} MiB at 0", intercept / f64::from(1 << 20))
     }
 }
 
@@ -255,19 +258,20 @@ impl MemoryStudy {
             table.row("  not settled", "memory was still moving after 10 s at a step; read the CSV");
         }
         let heads = [
-            (End::Server, "server's process, per connection"),
-            (End::Generator, "generator's process, per connection"),
-            (End::Both, "kernel, both ends together, per connection"),
+            (End::Server, "server's process"),
+            (End::Generator, "generator's process"),
+            (End::Both, "kernel, both ends"),
         ];
         for (end, head) in heads {
             let of_end: Vec<&KindReport> = self.kinds.iter().filter(|kind| kind.end == end).collect();
             if of_end.is_empty() {
                 continue;
             }
-            table.row(head, if end == End::Server && self.pid.is_none() { "n/a without --pid" } else { "" });
             if end == End::Server && self.pid.is_none() {
+                table.row(head, "n/a without --pid");
                 continue;
             }
+            table.row(head, "bytes per connection ± 95 %");
             for kind in of_end {
                 table.row(&format!("  {}", kind.name), format!("{}  ({})", kind.text(), kind.what));
             }
@@ -330,7 +334,10 @@ mod tests {
             (1..4).map(|step| (step as f64 * 10.0, study.median(step, 1).unwrap())).collect();
         let kind = KindReport::new(figure, None, Vec::new(), regression::fit(&points));
         assert_eq!(kind.bytes_per_connection, Some(64.0));
-        assert!(kind.text().contains("64.0 ± 0.0 bytes"), "{}", kind.text());
+        assert!(kind.text().contains("64.0 ± 0.0,"), "{}", kind.text());
         assert_eq!(KindReport::new(figure, None, Vec::new(), None).text(), "n/a");
+        let noisy = regression::fit(&[(1.0, 5.0), (2.0, 1.0), (3.0, 6.0)]);
+        let text = KindReport::new(figure, None, Vec::new(), noisy).text();
+        assert!(text.contains("lost in the noise"), "{text}");
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<bool, Failure> {
     for path in &args.files {
         let report = result_file::load(path)?;
         let command = result_file::command(&report).unwrap_or_default();
-        if !COMMANDS.contains(&command) || report.get("runs").is_some() {
+        if !COMMANDS.contains(&command) || report.get("repeats").is_some() {
             return Err(Failure::Usage(format!(
                 "{}: only single runs of {} can be merged",
                 path.display(),

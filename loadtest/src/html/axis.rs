@@ -36,8 +36,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis that has room for every value.
-    pub(super) fn new(unit: Unit, scale: Scale, values: impl Iterator<Item = f64>) -> Self {
+    /// An axis that has room for every value. A `tight` one ends at the highest, the others at a tick.
+    pub(super) fn new(unit: Unit, scale: Scale, tight: bool, values: impl Iterator<Item = f64>) -> Self {
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.filter(|value| value.is_finite()) {
             if let Some(place) = scaled(scale, value) {
@@ -48,7 +48,7 @@ impl Axis {
             (least, most) = (0.0, 1.0);
         }
         match scale {
-            Scale::Linear => Self::linear(unit, most),
+            Scale::Linear => Self::linear(unit, most, tight),
             Scale::Log => Self::log(unit, least, most),
             Scale::Nines => {
                 let places = [0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999_999];
@@ -75,7 +75,7 @@ impl Axis {
         })
     }
 
-    fn linear(unit: Unit, most: f64) -> Self {
+    fn linear(unit: Unit, most: f64, tight: bool) -> Self {
         let most = if most > 0.0 { most } else { 1.0 };
         // Ticks are round in the unit they are written in.
         let one = if unit == Unit::Bytes { binary_unit(most).0 } else { 1.0 };
@@ -83,18 +83,26 @@ impl Axis {
         if unit == Unit::Count && most >= 5.0 {
             step = step.max(1.0);
         }
-        let count = (most / step - 1e-9).ceil().max(1.0);
+        let count = if tight { most / step + 1e-9 } else { (most / step - 1e-9).ceil().max(1.0) };
         let ticks = (0..=count as u32).map(|index| f64::from(index) * step).collect();
-        Self { unit, scale: Scale::Linear, low: 0.0, high: count * step, ticks }
+        Self { unit, scale: Scale::Linear, low: 0.0, high: if tight { most } else { count * step }, ticks }
     }
 
     fn log(unit: Unit, least: f64, most: f64) -> Self {
-        let (low, high) = (least.floor(), most.ceil().max(least.floor() + 1.0));
-        // At most six ticks, on powers of ten.
-        let every = ((high - low) / 5.0).ceil().max(1.0) as i32;
-        let powers = (low as i32..=high as i32).filter(|power| (power - low as i32) % every == 0);
-        let ticks = powers.map(|power| 10_f64.powi(power)).collect();
-        Self { unit, scale: Scale::Log, low, high, ticks }
+        // Ends on 1, 2 or 5 times a power of ten, with ticks there or, over many powers, on some of these.
+        let rounds = |power: i32| [1.0, 2.0, 5.0].map(|round| round * 10_f64.powi(power));
+        let powers = least.floor() as i32..=most.ceil() as i32;
+        let all: Vec<f64> = powers.clone().flat_map(rounds).collect();
+        let below = all.iter().copied().filter(|tick| tick.log10() <= least + 1e-9).fold(f64::NAN, f64::max);
+        let above = all.iter().copied().filter(|tick| tick.log10() >= most - 1e-9 && *tick > below);
+        let (low, high) = (below, above.fold(f64::NAN, f64::min));
+        let inside = all.into_iter().filter(|tick| (low..=high).contains(tick));
+        let mut ticks: Vec<f64> = inside.collect();
+        if ticks.len() > 8 {
+            let every = powers.count().div_ceil(6) as f64;
+            ticks.retain(|tick| (tick.log10() / every).fract().abs() < 1e-9);
+        }
+        Self { unit, scale: Scale::Log, low: low.log10(), high: high.log10(), ticks }
     }
 }
 
@@ -172,7 +180,7 @@ mod tests {
     use super::*;
 
     fn ticks(unit: Unit, scale: Scale, values: &[f64]) -> Vec<String> {
-        Axis::new(unit, scale, values.iter().copied()).ticks().map(|(_, text)| text).collect()
+        Axis::new(unit, scale, false, values.iter().copied()).ticks().map(|(_, text)| text).collect()
     }
 
     #[test]
@@ -182,17 +190,25 @@ mod tests {
             ticks(Unit::Bytes, Scale::Linear, &[9.3 * 1024.0 * 1024.0]),
             ["0 B", "2 MiB", "4 MiB", "6 MiB", "8 MiB", "10 MiB"]
         );
-        assert_eq!(ticks(Unit::Time, Scale::Log, &[300.0, 70_000.0]), ["100 µs", "1 ms", "10 ms", "100 ms"]);
+        assert_eq!(ticks(Unit::Time, Scale::Log, &[300.0, 7e6]), ["1 ms", "10 ms", "100 ms", "1 s", "10 s"]);
+        assert_eq!(ticks(Unit::Time, Scale::Log, &[3e4, 9e4]), ["20 ms", "50 ms", "100 ms"]);
+        assert_eq!(
+            ticks(Unit::Time, Scale::Log, &[5e4, 5e4]),
+            ["50 ms", "100 ms"],
+            "one value makes an axis"
+        );
         assert_eq!(ticks(Unit::Count, Scale::Nines, &[0.0, 0.9995]), ["p50", "p90", "p99", "p99.9"]);
         assert_eq!(ticks(Unit::Count, Scale::Linear, &[3.0]), ["0", "1", "2", "3"]);
     }
 
     #[test]
     fn places_are_between_the_ends() {
-        let axis = Axis::new(Unit::Time, Scale::Log, [100.0, 10_000.0].into_iter());
+        let axis = Axis::new(Unit::Time, Scale::Log, false, [100.0, 10_000.0].into_iter());
         assert_eq!(axis.place(1_000.0), Some(0.5));
         assert_eq!(axis.place(0.0), None, "a logarithm has no zero");
-        let linear = Axis::new(Unit::Count, Scale::Linear, [10.0].into_iter());
+        let tight = Axis::new(Unit::Seconds, Scale::Linear, true, [13.0].into_iter());
+        assert_eq!((tight.place(13.0), tight.ticks().count()), (Some(1.0), 3), "0, 5, 10");
+        let linear = Axis::new(Unit::Count, Scale::Linear, false, [10.0].into_iter());
         assert_eq!((linear.place(0.0), linear.place(5.0)), (Some(0.0), Some(0.5)));
     }
 
@@ -200,7 +216,7 @@ mod tests {
     fn nothing_and_zeros_still_make_an_axis() {
         for values in [&[][..], &[0.0], &[f64::NAN]] {
             for scale in [Scale::Linear, Scale::Log, Scale::Nines] {
-                let axis = Axis::new(Unit::Count, scale, values.iter().copied());
+                let axis = Axis::new(Unit::Count, scale, false, values.iter().copied());
                 assert!(axis.ticks().all(|(tick, _)| tick.is_finite()), "{scale:?} {values:?}");
             }
         }

@@ -89,8 +89,8 @@ impl Chart {
 
     fn svg(&self, out: &mut String) {
         let all = || self.lines.iter().flat_map(|line| &line.points);
-        let x = Axis::new(self.x.unit, self.x.scale, all().map(|(place, _)| *place));
-        let y = Axis::new(self.y.unit, self.y.scale, all().filter_map(|(_, value)| *value));
+        let x = Axis::new(self.x.unit, self.x.scale, true, all().map(|(place, _)| *place));
+        let y = Axis::new(self.y.unit, self.y.scale, false, all().filter_map(|(_, value)| *value));
         let _ = write!(
             out,
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
@@ -137,6 +137,8 @@ impl Chart {
             let _ = write!(out, "<path class=\"axis\" d=\"M{at:.1} {bottom}v4\"/>");
             // A text that would run into the one before is left out; its tick stays.
             let half = text.chars().count() as f64 * 3.2 + 3.0;
+            // Nor may it leave the drawing.
+            let at = at.min(WIDTH - half);
             if at - half >= free_from {
                 free_from = at + half;
                 let _ = write!(

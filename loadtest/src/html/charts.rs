@@ -120,46 +120,61 @@ fn latency_name(command: &str) -> &'static str {
     }
 }
 
-/// What `memory` found: medians of the steps and the line through them.
-fn memory_by_connections(report: &Value) -> Option<Chart> {
-    let steps = numbers(report.get("steps_connections")?);
-    let shown = [
-        ("server", "user", "server, user space"),
-        ("generator", "user", "generator, user space"),
-        ("both", "slab", "kernel objects, both ends"),
-        ("generator", "slab", "kernel objects, generator's end"),
-        ("both", "tcp_queues", "TCP queues, both ends"),
-        ("generator", "tcp_queues", "TCP queues, generator's end"),
-    ];
-    let mut lines = Vec::new();
-    for kind in report.get("kinds")?.as_array()? {
-        let is = |field: &str, text: &str| kind.get(field).and_then(Value::as_str) == Some(text);
-        let Some((.., name)) = shown.iter().find(|(end, kind, _)| is("end", end) && is("name", kind)) else {
-            continue;
-        };
-        let Some(bytes) = kind.get("steps_bytes").map(numbers) else { continue };
-        let colour = lines.len() / 2 % 4 + 1;
-        let points: Vec<(f64, Option<f64>)> =
-            steps.iter().zip(bytes).filter_map(|(at, bytes)| Some(((*at)?, bytes))).collect();
-        if points.iter().all(|(_, bytes)| bytes.is_none()) {
-            continue;
-        }
-        let slope = kind.get("bytes_per_connection").and_then(Value::as_f64);
-        let intercept = kind.get("intercept_bytes").and_then(Value::as_f64);
-        let fitted = slope.zip(intercept).map(|(slope, intercept)| {
-            let at = |place: f64| (place, Some(intercept + slope * place).filter(|bytes| *bytes >= 0.0));
-            std::iter::once(at(0.0)).chain(points.iter().map(|(place, _)| at(*place))).collect()
-        });
-        lines.push(Line { name: (*name).to_owned(), style: Style::Points, colour, points });
-        let points = fitted.unwrap_or_default();
-        lines.push(Line { name: String::new(), style: Style::Line, colour, points });
-    }
-    Some(Chart {
-        title: "Memory by connections".into(),
+/// What `memory` found: medians of the steps and the line through them. The kernel's without what it had before the
+/// first connection, beside which the connections would not be seen.
+fn memory_by_connections(report: &Value) -> Vec<Chart> {
+    let chart = |title: &str, label, kinds: &[(&str, &str, &str)], grown| Chart {
+        title: title.to_owned(),
         x: AxisName { label: "open connections", unit: Unit::Count, scale: Scale::Linear },
-        y: AxisName { label: "memory", unit: Unit::Bytes, scale: Scale::Linear },
-        lines,
-    })
+        y: AxisName { label, unit: Unit::Bytes, scale: Scale::Linear },
+        lines: kinds
+            .iter()
+            .enumerate()
+            .flat_map(|(index, (end, kind, name))| step_lines(report, (end, kind), name, index + 1, grown))
+            .collect(),
+    };
+    vec![
+        chart(
+            "User memory by connections",
+            "RssAnon + Shmem + HugeTLB + swap",
+            &[("generator", "user", "generator"), ("server", "user", "server")],
+            false,
+        ),
+        chart(
+            "Kernel memory by connections, both ends",
+            "more than without connections",
+            &[("both", "slab", "kernel objects"), ("both", "tcp_queues", "TCP queues")],
+            true,
+        ),
+        chart(
+            "Kernel memory by connections, generator's end",
+            "more than without connections",
+            &[("generator", "slab", "kernel objects"), ("generator", "tcp_queues", "TCP queues")],
+            true,
+        ),
+    ]
+}
+
+/// The points of one kind of memory and their line, which has no name of its own.
+fn step_lines(report: &Value, of: (&str, &str), name: &str, colour: usize, grown: bool) -> Vec<Line> {
+    let is = |kind: &Value, field: &str, text: &str| kind.get(field).and_then(Value::as_str) == Some(text);
+    let kinds = report.get("kinds").and_then(Value::as_array);
+    let kind = kinds.and_then(|all| all.iter().find(|kind| is(kind, "end", of.0) && is(kind, "name", of.1)));
+    let number = |field: &str| kind.and_then(|kind| kind.get(field)?.as_f64());
+    let (Some(slope), Some(intercept)) = (number("bytes_per_connection"), number("intercept_bytes")) else {
+        return Vec::new();
+    };
+    let steps = report.get("steps_connections").map(numbers).unwrap_or_default();
+    let bytes = kind.and_then(|kind| kind.get("steps_bytes")).map(numbers).unwrap_or_default();
+    let base = if grown { intercept } else { 0.0 };
+    let points: Vec<(f64, Option<f64>)> =
+        steps.iter().zip(bytes).filter_map(|(at, bytes)| Some(((*at)?, Some(bytes? - base)))).collect();
+    let places = std::iter::once(0.0).chain(points.iter().map(|(place, _)| *place));
+    let fitted = places.map(|place| (place, Some(intercept + slope * place - base))).collect();
+    vec![
+        Line { name: name.to_owned(), style: Style::Points, colour, points },
+        Line { name: String::new(), style: Style::Line, colour, points: fitted },
+    ]
 }
 
 /// A column of the series as it is.
@@ -229,14 +244,20 @@ mod tests {
         let report = json!({
             "steps_connections": [10, 20],
             "kinds": [
-                { "name": "user", "end": "server", "steps_bytes": [1000, 2000],
-                  "bytes_per_connection": 100.0, "intercept_bytes": 0.0 },
+                { "name": "user", "end": "server", "steps_bytes": [1500, 2500],
+                  "bytes_per_connection": 100.0, "intercept_bytes": 500.0 },
                 { "name": "slab", "end": "both", "steps_bytes": [null, null],
                   "bytes_per_connection": null, "intercept_bytes": null },
             ],
         });
-        let chart = memory_by_connections(&report).unwrap();
-        assert_eq!(chart.lines.len(), 2, "what is unknown has no line");
-        assert_eq!(chart.lines[1].points, [(0.0, Some(0.0)), (10.0, Some(1000.0)), (20.0, Some(2000.0))]);
+        let charts = memory_by_connections(&report);
+        assert_eq!(charts[0].lines.len(), 2, "what is unknown has no line");
+        assert_eq!(
+            charts[0].lines[1].points,
+            [(0.0, Some(500.0)), (10.0, Some(1500.0)), (20.0, Some(2500.0))]
+        );
+        assert!(charts[1].lines.is_empty());
+        let grown = step_lines(&report, ("server", "user"), "server", 1, true);
+        assert_eq!(grown[0].points, [(10.0, Some(1000.0)), (20.0, Some(2000.0))]);
     }
 }

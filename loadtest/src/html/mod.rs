@@ -32,7 +32,14 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
     );
     verdict(report, &mut out);
     tiles(report, &mut out);
-    let cards: String = charts::charts(report).iter().map(chart::Chart::card).collect();
+    // Medians of several runs have no course over time; the last run stands for them.
+    let repeats = report.get("repeats").and_then(Value::as_array).filter(|repeats| !repeats.is_empty());
+    if let Some(repeats) = repeats {
+        let _ =
+            write!(out, "<p>Figures are medians of {0} runs; charts are of run {0}.</p>\n", repeats.len());
+    }
+    let charted = repeats.and_then(|repeats| repeats.last()).unwrap_or(report);
+    let cards: String = charts::charts(charted).iter().map(chart::Chart::card).collect();
     let _ = write!(out, "<div class=\"cards\">\n{cards}</div>\n");
     kinds(report, &mut out);
     out.push_str("<div class=\"columns\">\n");
@@ -124,6 +131,9 @@ fn tiles(report: &Value, out: &mut String) {
     tile(&format!("{name}, p99"), time("/latency/p99_microseconds"), from);
     tile("deliveries per second", count("/deliveries_per_second"), "");
     tile("messages missing", count("/missing"), "");
+    let latest = time("/generator/late_max_microseconds")
+        .map(|latest| format!("the generator's own, by up to {latest}"));
+    tile("late sends", count("/generator/late_sends"), &latest.unwrap_or_default());
     let bytes = |value: f64| text(Unit::Bytes, value);
     let idle = number("/server/user_bytes_per_connection").map(bytes);
     tile("server memory per connection", idle, "user space");
@@ -132,7 +142,7 @@ fn tiles(report: &Value, out: &mut String) {
         let slope = kind.get("bytes_per_connection").and_then(Value::as_f64);
         let sure = kind.get("bytes_per_connection_plus_minus").and_then(Value::as_f64);
         let value = slope.map(|slope| match sure {
-            Some(sure) => format!("{} ± {}", bytes(slope), text(Unit::Count, sure)),
+            Some(sure) => format!("{} ± {}", bytes(slope), bytes(sure)),
             None => bytes(slope),
         });
         if is("name", "user") && is("end", "server") {
@@ -221,6 +231,13 @@ mod tests {
         let page = page(&report, &[(evil.to_owned(), evil.to_owned())]);
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)"));
+    }
+
+    #[test]
+    fn repeated_runs_show_the_charts_of_one() {
+        let run = json!({ "series": { "at_seconds": [0.0, 1.0], "open": [0, 5] } });
+        let page = page(&json!({ "command": "idle", "ok": true, "repeats": [{}, run] }), &[]);
+        assert!(page.contains("medians of 2 runs") && page.contains("<h2>Connections</h2>"));
     }
 
     #[test]

@@ -259,7 +259,7 @@ fn the_memory_study_finds_what_a_server_holds() {
     assert!(kind("server", "user")["bytes_per_connection_plus_minus"].as_f64().unwrap() < 4.0 * page);
     assert!(kind("both", "slab")["bytes_per_connection"].is_number());
     assert!(kind("generator", "user")["before_bytes"].as_f64().unwrap() > 0.0);
-    assert!(table.contains("kernel, both ends together"), "{table}");
+    assert!(table.contains("kernel, both ends"), "{table}");
 
     let csv = csv.text();
     let mut lines = csv.lines();
@@ -271,7 +271,7 @@ fn the_memory_study_finds_what_a_server_holds() {
     assert_eq!(readings.last().unwrap()[2], "40");
     let page = html.text();
     assert!(
-        page.contains("<h2>Memory by connections</h2>")
+        page.contains("<h2>User memory by connections</h2>")
             && page.contains("<h2>Memory per connection by kind</h2>")
     );
     assert_balanced(&page);

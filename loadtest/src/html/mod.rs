@@ -36,7 +36,7 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
     let repeats = report.get("repeats").and_then(Value::as_array).filter(|repeats| !repeats.is_empty());
     if let Some(repeats) = repeats {
         let _ =
-            write!(out, "<p>Figures are medians of {0} runs; charts are of run {0}.</p>\n", repeats.len());
+            writeln!(out, "<p>Figures are medians of {0} runs; charts are of run {0}.</p>", repeats.len());
     }
     let charted = repeats.and_then(|repeats| repeats.last()).unwrap_or(report);
     let cards: String = charts::charts(charted).iter().map(chart::Chart::card).collect();

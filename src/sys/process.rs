@@ -1,6 +1,6 @@
 //! What a process uses, read from procfs: memory, processor time, context switches, the kernel's TCP memory.
 //!
-//! Metrics and the load generator read it, at most a few times a second. Nothing here is called by a loop.
+//! Metrics and the load generator read it, at most a few times a second. Client loops never call it.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::args_kit::{Kit, Talk};
 use crate::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::schedule::parse_duration;
+use crate::steps::Steps;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,23 +32,37 @@ Examples:
   Bytes per connection by kind of memory, of any server, with a page to look at:
     fantail-loadtest memory --url ws://127.0.0.1:9001/ --pid 4711 --steps 10k,20k,30k,40k,50k --html memory.html
 
+  Everybody drops at once and comes back; what does a bystander notice?
+    fantail-loadtest storm --connections 10000
+
+  The highest rate at which the 99th percentile stays below 50 ms, with a server of its own:
+    fantail-loadtest capacity --step 'rate=100..6400*2' fanout --connections 1000 --fail-if 'p99>50ms' \
+      --server 'fantail --listen 127.0.0.1:0 --admin 127.0.0.1:0'
+
 Latency is counted from the time a message was planned to leave, so a server that stalls is charged for
 everything that should have left meanwhile. Sends the generator itself was late with are counted.
 
-Exit code: 0 all well; 1 connections not opened or lost, messages missing, duplicate or out of order;
-2 wrong usage.";
+Ctrl-C ends a run early and still reports. In URLs {listen} and {admin} are what the server of --server says of
+itself, or 127.0.0.1:8080 and 127.0.0.1:8081.
+
+Exit code: 0 all well; 1 connections not opened or lost, messages missing, duplicate or out of order, or a
+--fail-if is so; 2 wrong usage.";
 
 /// Holds very many WebSocket connections, loads them, and tells exactly what arrived and when.
 #[derive(Debug, Parser)]
-#[command(name = "fantail-loadtest", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "fantail-loadtest", version, after_help = help(), max_term_width = 110)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+fn help() -> String {
+    format!("{EXAMPLES}\n\n{}", crate::threshold::help())
+}
+
 /// The commands.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Open connections and hold them: what do they cost, are any lost?
     Idle(IdleArgs),
@@ -54,6 +70,12 @@ pub(crate) enum Command {
     Fanout(FanoutArgs),
     /// Send to an echo server: round-trip times at a given rate
     Echo(EchoArgs),
+    /// Drop all connections at once, or some each second, and let them come back
+    Storm(StormArgs),
+    /// Publish while some subscribers do not read: what do the others notice?
+    Slow(SlowArgs),
+    /// Raise the connections or the rate of another command until its result is not ok
+    Capacity(CapacityArgs),
     /// Open connections in steps: bytes per connection by kind of memory, with confidence intervals
     Memory(MemoryArgs),
     /// Compare two result files: ratios, and which are more than the noise
@@ -98,6 +120,14 @@ pub(crate) struct Common {
     /// Files to write.
     #[command(flatten)]
     pub(crate) outputs: Outputs,
+
+    /// How the command is run and judged.
+    #[command(flatten)]
+    pub(crate) kit: Kit,
+
+    /// What connections say besides test messages.
+    #[command(flatten)]
+    pub(crate) talk: Talk,
 }
 
 /// Files that a result is written to.
@@ -143,7 +173,7 @@ impl Load {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct IdleArgs {
     /// Where to connect
-    #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
+    #[arg(long, default_value = "ws://{listen}/ws")]
     pub(crate) url: String,
 
     /// Flags of every command.
@@ -155,14 +185,14 @@ pub(crate) struct IdleArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FanoutArgs {
     /// Where to subscribe; `{topic}` becomes a topic name that is new in every run
-    #[arg(long, default_value = "ws://127.0.0.1:8080/ws/{topic}")]
+    #[arg(long, default_value = "ws://{listen}/ws/{topic}")]
     pub(crate) url: String,
 
     /// How to publish: one POST per message, or one WebSocket connection
     #[arg(long, value_enum, default_value_t = PublishBy::Http)]
     pub(crate) publish: PublishBy,
 
-    /// Where to publish; `{topic}` as in --url [default: http://127.0.0.1:8081/publish/{topic}, and
+    /// Where to publish; `{topic}` as in --url [default: http://{admin}/publish/{topic}, and
     /// `binary=1` is added for messages below 48 bytes; with --publish ws the --url, and `echo=0` is added
     /// so that the publisher does not get its own messages]
     #[arg(long, value_name = "URL")]
@@ -185,7 +215,7 @@ pub(crate) struct FanoutArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct EchoArgs {
     /// Where to connect
-    #[arg(long, default_value = "ws://127.0.0.1:8080/echo")]
+    #[arg(long, default_value = "ws://{listen}/echo")]
     pub(crate) url: String,
 
     /// Messages per second of all connections together, sent by them in turn
@@ -201,11 +231,86 @@ pub(crate) struct EchoArgs {
     pub(crate) common: Common,
 }
 
+/// Flags of `storm`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StormArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/ws")]
+    pub(crate) url: String,
+
+    /// Connections dropped per second for --duration [default: all at once, one time]
+    #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+
+    /// How long clients may take to come back
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub(crate) within: Duration,
+
+    /// An echo server, where a bystander sends a message every 10 ms before and during the storm; `none`
+    /// for no bystander
+    #[arg(long, value_name = "URL", default_value = "ws://{listen}/echo")]
+    pub(crate) bystander: String,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `slow`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SlowArgs {
+    /// Share of the subscribers that is slow
+    #[arg(long, default_value_t = 0.1, value_name = "0..1", value_parser = fraction)]
+    pub(crate) slow_fraction: f64,
+
+    /// Bytes that each slow subscriber reads in a second [default: it never reads]
+    #[arg(long, default_value_t = 0, value_name = "BYTES", hide_default_value = true)]
+    pub(crate) slow_rate: u64,
+
+    /// Flags of `fanout`.
+    #[command(flatten)]
+    pub(crate) fanout: FanoutArgs,
+}
+
+/// Flags of `capacity`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CapacityArgs {
+    /// What is raised: rate=100,200,400 or rate=100..6400*2 or connections=1k..10k+1k
+    #[arg(long, value_name = "NAME=VALUES", value_parser = Steps::parse)]
+    pub(crate) step: Steps,
+
+    /// Files to write of all steps.
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
+
+    /// The command that is run at each step, with its own flags; --fail-if and --server among them.
+    #[command(subcommand)]
+    pub(crate) command: Stepped,
+}
+
+/// Commands that `capacity` can run.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Stepped {
+    /// Open connections and hold them
+    Idle(IdleArgs),
+    /// Publish to subscribers
+    Fanout(FanoutArgs),
+    /// Send to an echo server
+    Echo(EchoArgs),
+    /// Drop connections and let them come back
+    Storm(StormArgs),
+    /// Publish while some subscribers do not read
+    Slow(SlowArgs),
+    /// Has steps of its own.
+    #[command(skip)]
+    Memory(MemoryArgs),
+}
+
 /// Flags of `memory`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MemoryArgs {
     /// Where to connect
-    #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
+    #[arg(long, default_value = "ws://{listen}/ws")]
     pub(crate) url: String,
 
     /// Open connections at which memory is read for --duration, as in 10k,20k,30k [default: five even steps
@@ -308,6 +413,13 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number < 1.0 => Ok(number),
+        _ => Err("must be above 0 and below 1".into()),
+    }
+}
+
 fn message_size(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(size) if (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&size) => Ok(size),
@@ -361,7 +473,13 @@ mod tests {
             &["x", "compare", "a.json"],
             &["x", "merge", "a.json"],
             &["x"],
-            &["x", "storm"],
+            &["x", "squall"],
+            &["x", "slow", "--slow-fraction", "1"],
+            &["x", "capacity", "echo"],
+            &["x", "capacity", "--step", "rate=1", "capacity"],
+            &["x", "echo", "--fail-if", "p99>50"],
+            &["x", "echo", "--ready", "x"],
+            &["x", "echo", "--repeat", "0"],
             &["x", "idle", "--rate", "5"],
             &["x", "idle", "--connections", "0"],
             &["x", "idle", "--duration", "5"],

@@ -6,11 +6,13 @@
 
 use std::io::{self, Write};
 
+use fantail::sys::socket;
 use fantail::wire::deflate;
 use fantail::wire::frame::{self, FrameHeader, Opcode, Sender};
 use fantail::wire::upgrade::{self, AnswerError};
 use mio::net::TcpStream;
 
+use crate::conversation::Conversation;
 use crate::inflating::Inflating;
 use crate::message::{self, PROBE_SEQUENCE, Shape};
 use crate::schedule::Schedule;
@@ -40,7 +42,9 @@ pub(crate) enum State {
     Connecting,
     /// The request is sent.
     Upgrading,
-    /// The 101 has come.
+    /// The 101 has come, the message of `--await` has not.
+    Greeting,
+    /// The 101 has come, and what is awaited behind it.
     Open,
     /// It failed before it was open.
     Failed,
@@ -58,6 +62,8 @@ pub(crate) struct Context<'a> {
     pub(crate) number: u64,
     /// What every message looks like.
     pub(crate) shape: Shape,
+    /// What is said besides test messages.
+    pub(crate) conversation: &'a Conversation,
     /// Where compression was offered, what inflates.
     pub(crate) inflating: Option<&'a mut Inflating>,
     /// When the bytes at hand were read.
@@ -84,6 +90,16 @@ pub(crate) struct Connection {
 struct Handshake {
     key: [u8; 16],
     started_ns: u64,
+    away: Option<Away>,
+}
+
+/// A connection that was dropped on purpose and is to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Away {
+    /// When it was dropped, in ns.
+    pub(crate) since_ns: u64,
+    /// Attempts to come back that have failed.
+    pub(crate) failures: u32,
 }
 
 /// What a connection needs only now and then.
@@ -103,8 +119,15 @@ const _: () = assert!(size_of::<Connection>() <= 48);
 
 impl Connection {
     /// A connection whose TCP connect began at `started_ns`; `request` leaves when it is made.
-    pub(crate) fn new(stream: TcpStream, key: [u8; 16], request: Vec<u8>, started_ns: u64) -> Self {
-        let handshake = Some(Handshake { key, started_ns });
+    /// `away` is set for one that comes back.
+    pub(crate) fn new(
+        stream: TcpStream,
+        key: [u8; 16],
+        request: Vec<u8>,
+        started_ns: u64,
+        away: Option<Away>,
+    ) -> Self {
+        let handshake = Some(Handshake { key, started_ns, away });
         let extra = Extra { handshake, output: request, ..Extra::default() };
         Self {
             stream: Some(stream),
@@ -131,6 +154,27 @@ impl Connection {
     /// How far it is.
     pub(crate) fn state(&self) -> State {
         self.state
+    }
+
+    /// When its connect began; `None` once it is open or over.
+    pub(crate) fn connecting_since_ns(&self) -> Option<u64> {
+        self.extra.as_ref()?.handshake.map(|handshake| handshake.started_ns)
+    }
+
+    /// Set while a dropped connection comes back.
+    pub(crate) fn away(&self) -> Option<Away> {
+        self.extra.as_ref()?.handshake?.away
+    }
+
+    /// Ends the connection with a reset, as when a client's machine or network goes away.
+    pub(crate) fn vanish(&mut self) {
+        if let Some(stream) = &self.stream {
+            // Without it the socket closes in order, and its port waits for a minute.
+            let _ = socket::reset_on_close(stream);
+        }
+        self.state = State::Ended;
+        self.stream = None;
+        self.extra = None;
     }
 
     /// The socket, until the connection is over.
@@ -242,7 +286,11 @@ impl Connection {
 
     /// The kind of an error, which depends on whether the connection was open.
     pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
-        if self.state == State::Open { Trouble::LostReset } else { Trouble::of_connect(error) }
+        match self.state {
+            State::Open => Trouble::LostReset,
+            State::Greeting => Trouble::AwaitClosed,
+            _ => Trouble::of_connect(error),
+        }
     }
 
     /// Handles whole heads and frames and returns how many bytes they took.
@@ -275,7 +323,7 @@ impl Connection {
 
     fn parse_answer(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<Option<usize>, Trouble> {
         let handshake = self.extra.as_ref().and_then(|extra| extra.handshake);
-        let Some(Handshake { key, started_ns }) = handshake else { return Err(Trouble::UpgradeWrong) };
+        let Some(Handshake { key, .. }) = handshake else { return Err(Trouble::UpgradeWrong) };
         let answer = upgrade::check_answer(bytes, &key).map_err(|error| match error {
             AnswerError::Refused(status) => Trouble::UpgradeRefused(status),
             _ => Trouble::UpgradeWrong,
@@ -289,13 +337,44 @@ impl Connection {
             (_, true) => return Err(Trouble::UpgradeNotDeflated),
             (Some(_), false) => return Err(Trouble::UpgradeWrong),
         }
-        cx.tally.connect.saturating_record(cx.now_ns.saturating_sub(started_ns));
-        cx.tally.counts.opened += 1;
-        self.state = State::Open;
-        if let Some(extra) = &mut self.extra {
-            extra.handshake = None;
+        let chosen = upgrade::answer_field(head, "sec-websocket-protocol");
+        if !cx.conversation.accepts_protocol(chosen.as_deref()) {
+            return Err(Trouble::UpgradeWrong);
+        }
+        if let Some(hello) = cx.conversation.hello(cx.number) {
+            self.say(&hello);
+        }
+        if cx.conversation.awaits() {
+            self.state = State::Greeting;
+        } else {
+            self.on_open(cx);
         }
         Ok(Some(head_len))
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_>) {
+        self.state = State::Open;
+        let Some(extra) = &mut self.extra else { return };
+        let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };
+        let took_ns = cx.now_ns.saturating_sub(started_ns);
+        match away {
+            Some(away) => {
+                let away_ns = cx.now_ns.saturating_sub(away.since_ns);
+                cx.tally.on_return(cx.now_ns, took_ns, away_ns);
+            }
+            None => {
+                cx.tally.connect.saturating_record(took_ns);
+                cx.tally.counts.opened += 1;
+            }
+        }
+    }
+
+    /// Queues a text message that is part of the conversation and counted nowhere.
+    fn say(&mut self, text: &[u8]) {
+        let extra = self.extra.get_or_insert_default();
+        if extra.output.len() < OUTPUT_BYTES_MAX {
+            frame::push_frame(&mut extra.output, Opcode::Text, text, Some(mask()));
+        }
     }
 
     fn on_frame(
@@ -315,6 +394,7 @@ impl Connection {
                 Ok(())
             }
             Opcode::Pong => Ok(()),
+            Opcode::Close if self.state == State::Greeting => Err(Trouble::AwaitClosed),
             Opcode::Close => Err(Trouble::LostClose),
             Opcode::Continuation => {
                 let Some(extra) = &mut self.extra else { return Err(Trouble::LostProtocol) };
@@ -365,6 +445,17 @@ impl Connection {
     }
 
     fn on_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        if let Some(reply) = cx.conversation.reply_to(payload, cx.number) {
+            self.say(&reply);
+        } else if self.state != State::Greeting {
+            self.on_test_message(payload, cx);
+        }
+        if self.state == State::Greeting && cx.conversation.is_awaited(payload) {
+            self.on_open(cx);
+        }
+    }
+
+    fn on_test_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
         let stream = match cx.role {
             Role::Idle => return,
             Role::Subscribe => cx.run_id,

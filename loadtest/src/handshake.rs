@@ -1,11 +1,4 @@
-//! The client's side of the upgrade (RFC 6455 section 4.1), for workers and the publisher.
-//!
-//! A thin layer over `wire::upgrade`: it fills in what is the same for every connection of a target.
-
-use fantail::wire::deflate::OFFER;
-use fantail::wire::upgrade::ClientRequest;
-
-use crate::target::Target;
+//! The nonce of the client's side of the upgrade (RFC 6455 section 4.1). `conversation` writes the request.
 
 /// The nonce of one connection. It only has to differ from connection to connection here.
 pub(crate) fn key(seed: u64) -> [u8; 16] {
@@ -20,13 +13,6 @@ pub(crate) fn key(seed: u64) -> [u8; 16] {
     ((u128::from(high) << 64) | u128::from(low)).to_be_bytes()
 }
 
-/// Appends the request for `target`, with an offer to compress if `deflate` is set.
-pub(crate) fn write_request(target: &Target, key: [u8; 16], deflate: bool, out: &mut Vec<u8>) {
-    let Target { authority: host, path: target, .. } = target;
-    let headers: &[(&str, &str)] = if deflate { &[("Sec-WebSocket-Extensions", OFFER)] } else { &[] };
-    ClientRequest { host, target, key, origin: None, protocols: &[], headers }.write_into(out);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,16 +21,5 @@ mod tests {
     fn keys_differ() {
         let keys: std::collections::BTreeSet<_> = (0..1000).map(key).collect();
         assert_eq!(keys.len(), 1000);
-    }
-
-    #[test]
-    fn the_request_names_host_and_path() {
-        let target = Target::parse("ws://127.0.0.1:81/a?b=c").unwrap();
-        let mut request = Vec::new();
-        write_request(&target, key(1), false, &mut request);
-        let request = String::from_utf8(request).unwrap();
-        assert!(!request.contains("Extensions"), "{request}");
-        assert!(request.starts_with("GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:81\r\n"), "{request}");
-        assert!(request.ends_with("\r\n\r\n"));
     }
 }

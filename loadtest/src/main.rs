@@ -1,23 +1,33 @@
 //! The `fantail-loadtest` binary: a load generator for WebSocket servers that holds very many
 //! connections and tells exactly what arrived and when.
 //!
-//! `args` → one file per command in `commands` → `run` (main thread) and `worker` (threads) →
+//! `args` → `drive` (a server of its own, repeats) → one file per command in `commands` → `run` (main thread) and `worker` (threads) →
 //! `connection`. `publisher` is a thread of its own; `report` is what all commands print alike.
 
 mod args;
+mod args_kit;
+mod bottleneck;
+mod bystander;
 mod commands;
 mod connection;
+mod conversation;
+mod drive;
 mod failure;
 mod handshake;
 mod histogram_columns;
 mod html;
 mod inflating;
+mod interrupt;
 mod json_text;
+mod launched;
 mod memory_kinds;
 mod message;
+mod pacing;
+mod planning;
 mod progress;
 mod publisher;
 mod regression;
+mod repeat;
 mod report;
 mod result_file;
 mod run;
@@ -25,8 +35,11 @@ mod schedule;
 mod sequence;
 mod series;
 mod server_process;
+mod steps;
 mod tally;
 mod target;
+mod threshold;
+mod vars;
 mod worker;
 
 use std::process::ExitCode;
@@ -34,14 +47,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let outcome = match args::Cli::parse().command {
-        args::Command::Idle(args) => commands::idle::run(&args),
-        args::Command::Fanout(args) => commands::fanout::run(&args),
-        args::Command::Echo(args) => commands::echo::run(&args),
-        args::Command::Memory(args) => commands::memory::run(&args),
-        args::Command::Compare(args) => commands::compare::run(&args),
-        args::Command::Merge(args) => commands::merge::run(&args),
-    };
+    let command = args::Cli::parse().command;
+    if let Err(error) = interrupt::catch() {
+        eprintln!("fantail-loadtest: signals: {error}");
+        return ExitCode::FAILURE;
+    }
+    let outcome = drive::run_command(command);
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

@@ -11,7 +11,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::args::{self, Outputs};
+use crate::bottleneck::StrainReport;
+use crate::failure::Failure;
 use crate::histogram_columns::{self, HistogramColumns};
+use crate::interrupt;
 use crate::run::{Run, Setup};
 use crate::series::Columns;
 use crate::tally::{Counts, Tally};
@@ -33,6 +36,8 @@ pub(crate) struct Common {
     pub(crate) ok: bool,
     /// What makes the result not ok, one sentence each.
     pub(crate) problems: Vec<String>,
+    /// Whether the run was ended early.
+    pub(crate) interrupted: bool,
     /// The URL connected to, with the topic filled in.
     pub(crate) url: String,
     /// The wall clock when the first connect began.
@@ -106,6 +111,39 @@ pub(crate) struct GeneratorReport {
     pub(crate) late_max_microseconds: Option<f64>,
     /// Processor time of the generator, over the whole run.
     pub(crate) cpu_seconds: Option<f64>,
+    /// Whether it was the bottleneck.
+    #[serde(flatten)]
+    pub(crate) strain: StrainReport,
+}
+
+/// A result that can be judged and shown.
+pub(crate) trait Report: Serialize {
+    /// The shared part.
+    fn common(&mut self) -> &mut Common;
+    /// What is printed.
+    fn table(&self) -> Table;
+}
+
+/// What a command leaves behind when it has printed its result.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// Whether all was well.
+    pub(crate) ok: bool,
+    /// The result file's content.
+    pub(crate) value: serde_json::Value,
+}
+
+/// Judges a result by `--fail-if`, prints it and writes the result file.
+pub(crate) fn finish(mut report: impl Report, args: &crate::args::Common) -> Result<Finished, Failure> {
+    let json = |report: &_| serde_json::to_value(report).map_err(|error| error.to_string());
+    let value = json(&report)?;
+    let broken = args.kit.fail_if.iter().filter_map(|threshold| threshold.broken_by(&value));
+    let common = report.common();
+    common.problems.extend(broken);
+    let ok = common.judge();
+    let table = if args.kit.quiet { Table::default() } else { report.table() };
+    publish(&report, &table, &args.outputs)?;
+    Ok(Finished { ok, value: with_settings(&report)? })
 }
 
 impl LatencyReport {
@@ -144,7 +182,8 @@ impl Common {
             generator_version: env!("CARGO_PKG_VERSION"),
             command,
             ok: false,
-            problems: problems_of_connections(u64::from(wanted), counts),
+            problems: problems_of_connections(asked_for(wanted, counts), counts),
+            interrupted: interrupt::requested(),
             url: url.to_owned(),
             started_unix_seconds: run.series.begin_unix_seconds(),
             connections: ConnectionsReport {
@@ -165,6 +204,7 @@ impl Common {
                 late_sends: sends.then_some(counts.late_sends),
                 late_max_microseconds: sends.then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
+                strain: tally.strain.judge(counts.sends, counts.late_own),
             },
             series: run.series.columns(),
         }
@@ -206,6 +246,10 @@ impl Common {
             table.row("  late sends (> 1 ms)", format!("{late}, latest by {latest}"));
         }
         table.row("  processor time", number_text(generator.cpu_seconds, 2, " s"));
+        table.row("  was the bottleneck", generator.strain.text());
+        if self.interrupted {
+            table.row("interrupted", "yes, the figures are of the part that was run");
+        }
         table.row("verdict", if self.ok { "ok".to_owned() } else { self.problems.join("; ") });
     }
 }
@@ -261,6 +305,11 @@ pub(crate) fn publish(report: &impl Serialize, table: &Table, outputs: &Outputs)
     publish_value(&value, &text, table, outputs)
 }
 
+fn with_settings(report: &impl Serialize) -> Result<Value, String> {
+    let whole = WithSettings { report, settings: args::settings() };
+    serde_json::to_value(whole).map_err(|error| error.to_string())
+}
+
 /// The same of a result that is JSON already; `text` is how `--json` writes it.
 pub(crate) fn publish_value(
     report: &Value,
@@ -313,6 +362,11 @@ pub(crate) fn number_text(number: Option<f64>, digits: usize, unit: &str) -> Str
 /// A count, or `n/a`.
 pub(crate) fn count_text(count: Option<u64>) -> String {
     count.map_or_else(|| "n/a".to_owned(), |count| count.to_string())
+}
+
+/// A run that ended early is judged by what it began.
+fn asked_for(wanted: u32, counts: &Counts) -> u64 {
+    if interrupt::requested() { counts.begun } else { u64::from(wanted) }
 }
 
 fn problems_of_connections(wanted: u64, counts: &Counts) -> Vec<String> {

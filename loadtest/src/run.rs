@@ -14,7 +14,9 @@ use mio::{Poll, Waker};
 
 use crate::args::Common;
 use crate::connection::Role;
+use crate::conversation::Conversation;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::message::{self, Shape};
 use crate::progress::Progress;
 use crate::schedule::Clock;
@@ -22,16 +24,17 @@ use crate::series::Series;
 use crate::server_process::ServerProcess;
 use crate::tally::{Counts, Tally};
 use crate::target::{self, Target};
-use crate::worker::{Link, Order, Plan, Published, WAKER, Worker};
+use crate::worker::{CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
 
 /// Descriptors of a table that are not connections.
-const DESCRIPTORS_RESERVED: u64 = 64;
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 64;
 /// Connections from which more than one thread is worth it.
 const CONNECTIONS_OF_ONE_THREAD: usize = 1_000;
 /// How often a waiting main thread looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A run under way.
+#[derive(Debug)]
 pub(crate) struct Run {
     /// What all workers share.
     pub(crate) plan: Arc<Plan>,
@@ -46,6 +49,15 @@ pub(crate) struct Run {
     links: Vec<Arc<Link>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     nofile: Option<u64>,
+}
+
+/// What only some commands ask of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Special {
+    /// Subscribers that stop reading, or nearly, when messages begin to flow.
+    pub(crate) slow: Option<Slow>,
+    /// Connects that each worker has under way at most while dropped connections come back.
+    pub(crate) returning_max: usize,
 }
 
 /// How the generator itself was set up.
@@ -64,6 +76,18 @@ pub(crate) struct Setup {
 impl Run {
     /// Starts the workers; no connection is opened yet.
     pub(crate) fn start(common: &Common, target: Target, role: Role, shape: Shape) -> Result<Self, Failure> {
+        Self::start_special(common, target, role, shape, Special::default())
+    }
+
+    /// The same, with what only some commands ask for.
+    pub(crate) fn start_special(
+        common: &Common,
+        target: Target,
+        role: Role,
+        shape: Shape,
+        special: Special,
+    ) -> Result<Self, Failure> {
+        let conversation = Conversation::new(&common.talk, &target.path).map_err(Failure::Usage)?;
         let connections = common.connections as usize;
         let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
         let threads = common.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
@@ -78,6 +102,9 @@ impl Run {
             role,
             run_id: message::random_u64(),
             shape,
+            conversation,
+            slow: special.slow,
+            returning_max: special.returning_max,
             deflate: common.deflate,
             threads,
             connect_rate: common.connect_rate.map(|rate| rate / threads as f64),
@@ -126,12 +153,33 @@ impl Run {
         // Every connect ends by its own timeout, so this needs no deadline of its own.
         self.wait(Duration::MAX, |run| {
             let counts = run.counts();
-            counts.opened + counts.failed >= connections as u64
+            counts.opened + counts.failed >= connections as u64 || interrupt::requested()
         })?;
+        if interrupt::requested() {
+            // What is under way is still waited for; an order takes effect within a turn.
+            self.order(|order| order.open_target = 0);
+            self.wait(CONNECT_TIMEOUT, |run| {
+                let counts = run.counts();
+                counts.opened + counts.failed >= counts.begun
+            })?;
+        }
         let now_ns = self.plan.clock.now_ns();
         self.open_ns += now_ns - from_ns;
         self.series.take(now_ns, &self.merged());
         Ok(())
+    }
+
+    /// Has `drops` connections dropped in all since the start; they come back by themselves.
+    pub(crate) fn drop_up_to(&self, drops: usize) {
+        for (index, link) in self.links.iter().enumerate() {
+            let share = share(drops, index, self.links.len()) as u64;
+            link.order(|order| order.drops = share);
+        }
+    }
+
+    /// Connections that were to be dropped by now.
+    pub(crate) fn drops_ordered(&self) -> u64 {
+        self.links.iter().map(|link| link.ordered().drops).sum()
     }
 
     /// Changes the orders of all workers.
@@ -151,6 +199,17 @@ impl Run {
         let mut sum = Counts::default();
         for link in &self.links {
             sum.merge(&link.tally().counts);
+        }
+        sum
+    }
+
+    /// The plain numbers of slow subscribers, once messages flow.
+    pub(crate) fn slow_counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for link in &self.links {
+            if let Some(slow) = &link.tally().slow {
+                sum.merge(&slow.counts);
+            }
         }
         sum
     }
@@ -216,7 +275,8 @@ impl Run {
         }
     }
 
-    fn merged(&self) -> Tally {
+    /// All that was counted so far.
+    pub(crate) fn merged(&self) -> Tally {
         let mut sum = Tally::new();
         for link in &self.links {
             sum.merge(&link.tally());
@@ -226,7 +286,7 @@ impl Run {
 }
 
 /// As many threads as the descriptor limit asks for, and all cores from a thousand connections on.
-fn default_threads(connections: usize, nofile: Option<u64>) -> usize {
+pub(crate) fn default_threads(connections: usize, nofile: Option<u64>) -> usize {
     let per_table = nofile.unwrap_or(1024).saturating_sub(DESCRIPTORS_RESERVED).max(1);
     let for_tables = connections.div_ceil(usize::try_from(per_table).unwrap_or(usize::MAX)).max(1);
     if connections < CONNECTIONS_OF_ONE_THREAD {

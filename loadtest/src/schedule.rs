@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// A send that leaves later than this after its planned time is counted as late.
 pub(crate) const LATE_NS: u64 = 1_000_000;
 
+/// How soon a sleeping sender notices that the run ends early.
+const STOP_LATENCY: Duration = Duration::from_millis(50);
+
 /// Nanoseconds since the start of the process, the same in every thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -25,11 +28,17 @@ impl Clock {
         u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Sleeps until the planned time; returns at once if it has passed.
-    pub(crate) fn sleep_until(&self, planned_ns: u64) {
-        let wait = planned_ns.saturating_sub(self.now_ns());
-        if wait > 0 {
-            std::thread::sleep(Duration::from_nanos(wait));
+    /// Sleeps until the planned time; returns at once if it has passed. False if `stop` became true before.
+    pub(crate) fn sleep_until(&self, planned_ns: u64, stop: impl Fn() -> bool) -> bool {
+        loop {
+            if stop() {
+                return false;
+            }
+            let wait = Duration::from_nanos(planned_ns.saturating_sub(self.now_ns()));
+            if wait.is_zero() {
+                return true;
+            }
+            std::thread::sleep(wait.min(STOP_LATENCY));
         }
     }
 }
@@ -49,6 +58,20 @@ impl Schedule {
         let burst = u64::from(burst.max(1));
         let count = ((rate * duration.as_secs_f64()).round() as u64).clamp(1, u64::from(u32::MAX - 1));
         Self { start_ns, tick_ns: burst as f64 * 1e9 / rate, burst, count }
+    }
+
+    /// The same plan with no message that is planned later than `now_ns`.
+    pub(crate) fn cut(mut self, now_ns: u64) -> Self {
+        let passed_ns = now_ns.saturating_sub(self.start_ns) as f64;
+        let begun = if now_ns < self.start_ns { 0 } else { (passed_ns / self.tick_ns) as u64 + 1 };
+        self.count = self.count.min(begun.saturating_mul(self.burst));
+        self
+    }
+
+    /// The same plan with the first `count` messages at most.
+    pub(crate) fn first(mut self, count: u64) -> Self {
+        self.count = self.count.min(count);
+        self
     }
 
     /// Messages in the plan.
@@ -126,6 +149,21 @@ mod tests {
         assert_eq!(bursts.planned_ns(29), 0);
         assert_eq!(bursts.planned_ns(30), 300_000_000);
         assert_eq!(bursts.messages_of_tick(3), 90..100);
+    }
+
+    #[test]
+    fn a_plan_can_end_early() {
+        let plan = Schedule::new(1_000, 1_000.0, 3, Duration::from_secs(1));
+        assert_eq!(plan.cut(999).count(), 0);
+        assert_eq!(plan.cut(1_000).count(), 3);
+        assert_eq!(plan.cut(3_001_000).count(), 6);
+        assert_eq!(plan.cut(u64::MAX).count(), 1_000);
+        assert_eq!((plan.first(7).count(), plan.first(7).ticks()), (7, 3));
+        for now_ns in (0..40_000_000).step_by(333_333) {
+            let cut = plan.cut(now_ns);
+            assert!((0..cut.count()).all(|index| plan.planned_ns(index) <= now_ns));
+            assert!(cut.count() == plan.count() || plan.planned_ns(cut.count()) > now_ns);
+        }
     }
 
     #[test]

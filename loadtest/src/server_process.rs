@@ -78,6 +78,11 @@ impl ServerProcess {
         process::context_switches(Some(self.pid)).ok()
     }
 
+    /// Memory as it is now.
+    pub(crate) fn user_bytes(self) -> Option<u64> {
+        self.read().map(|memory| memory.user_bytes())
+    }
+
     fn read(self) -> Option<MemoryUse> {
         process::memory(Some(self.pid)).ok()
     }

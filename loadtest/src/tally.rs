@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::bottleneck::Strain;
 use crate::sequence::Arrival;
 
 const LATENCY_LOW_NS: u64 = 1_000;
@@ -29,6 +30,10 @@ pub(crate) enum Trouble {
     ConnectReset,
     /// The answer had this status instead of 101.
     UpgradeRefused(u16),
+    /// Closed before the message of `--await` had come.
+    AwaitClosed,
+    /// The message of `--await` did not come within the connect timeout.
+    AwaitTimeout,
     /// Compression was offered and not accepted, or not as offered.
     UpgradeNotDeflated,
     /// The answer was not HTTP, or a 101 that does not fit the request.
@@ -56,6 +61,8 @@ impl Trouble {
             Self::GeneratorPorts => "generator_ports",
             Self::Unreachable => "unreachable",
             Self::ConnectReset => "connect_reset",
+            Self::AwaitClosed => "await_closed",
+            Self::AwaitTimeout => "await_timeout",
             Self::UpgradeWrong => "upgrade_wrong_answer",
             Self::UpgradeNotDeflated => "upgrade_without_deflate",
             Self::ConnectOther => "connect_other",
@@ -89,6 +96,8 @@ impl Trouble {
 /// Everything that is a plain number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
+    /// Connections begun, each counted once.
+    pub(crate) begun: u64,
     /// Connections that got their 101.
     pub(crate) opened: u64,
     /// Connections that could not be opened.
@@ -119,12 +128,35 @@ pub(crate) struct Counts {
     pub(crate) deflated: u64,
     /// Bytes of these as they came.
     pub(crate) deflated_bytes: u64,
+    /// Messages whose lateness was looked at: those sent, or those the publisher came to.
+    pub(crate) sends: u64,
     /// Sends that left more than 1 ms after their planned time.
     pub(crate) late_sends: u64,
+    /// Of these, those that were late although nothing but the generator itself was in their way.
+    pub(crate) late_own: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
     /// Troubles by kind.
     pub(crate) troubles: BTreeMap<Trouble, u64>,
+    /// Open connections that were dropped on purpose.
+    pub(crate) dropped: u64,
+    /// Drops that were due when no connection was open.
+    pub(crate) not_dropped: u64,
+    /// Dropped connections that are open again.
+    pub(crate) returned: u64,
+    /// Attempts to come back that failed, by kind; each is followed by another.
+    pub(crate) refusals: BTreeMap<Trouble, u64>,
+}
+
+/// Latencies of connections that were dropped on purpose and came back, in ns.
+#[derive(Clone, Debug)]
+pub(crate) struct Returns {
+    /// From the start of the attempt that succeeded to the open connection.
+    pub(crate) attempt: Histogram<u64>,
+    /// From the drop to the open connection.
+    pub(crate) away: Histogram<u64>,
+    /// When the last one was open again.
+    pub(crate) last_ns: u64,
 }
 
 /// Deliveries of one tick of the schedule.
@@ -147,6 +179,12 @@ pub(crate) struct Tally {
     pub(crate) latency: Histogram<u64>,
     /// Per tick of the schedule; empty unless asked for.
     pub(crate) ticks: Vec<Tick>,
+    /// What the generator noticed of its own load.
+    pub(crate) strain: Strain,
+    /// Connections that came back; none unless some were dropped.
+    pub(crate) returns: Option<Box<Returns>>,
+    /// What slow subscribers counted, apart from the others; none unless there are any.
+    pub(crate) slow: Option<Box<Tally>>,
 }
 
 impl Tally {
@@ -157,7 +195,19 @@ impl Tally {
             connect: new_histogram(),
             latency: new_histogram(),
             ticks: Vec::new(),
+            strain: Strain::default(),
+            returns: None,
+            slow: None,
         }
+    }
+
+    /// Counts a connection that is open again.
+    pub(crate) fn on_return(&mut self, now_ns: u64, attempt_ns: u64, away_ns: u64) {
+        self.counts.returned += 1;
+        let returns = self.returns.get_or_insert_with(Box::default);
+        returns.attempt.saturating_record(attempt_ns);
+        returns.away.saturating_record(away_ns);
+        returns.last_ns = returns.last_ns.max(now_ns);
     }
 
     /// Adds what another worker counted.
@@ -166,6 +216,16 @@ impl Tally {
         // Both have the same bounds, the only way in which adding can fail.
         let _ = self.connect.add(&other.connect);
         let _ = self.latency.add(&other.latency);
+        self.strain.merge(&other.strain);
+        if let Some(other) = &other.returns {
+            let returns = self.returns.get_or_insert_with(Box::default);
+            let _ = returns.attempt.add(&other.attempt);
+            let _ = returns.away.add(&other.away);
+            returns.last_ns = returns.last_ns.max(other.last_ns);
+        }
+        if let Some(other) = &other.slow {
+            self.slow.get_or_insert_with(|| Box::new(Self::new())).merge(other);
+        }
         if self.ticks.len() < other.ticks.len() {
             self.ticks.resize(other.ticks.len(), Tick::default());
         }
@@ -180,6 +240,7 @@ impl Counts {
     /// Adds what another worker counted.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (mine, theirs) in [
+            (&mut self.begun, other.begun),
             (&mut self.opened, other.opened),
             (&mut self.failed, other.failed),
             (&mut self.lost, other.lost),
@@ -195,13 +256,21 @@ impl Counts {
             (&mut self.foreign, other.foreign),
             (&mut self.deflated, other.deflated),
             (&mut self.deflated_bytes, other.deflated_bytes),
+            (&mut self.sends, other.sends),
             (&mut self.late_sends, other.late_sends),
+            (&mut self.late_own, other.late_own),
+            (&mut self.dropped, other.dropped),
+            (&mut self.not_dropped, other.not_dropped),
+            (&mut self.returned, other.returned),
         ] {
             *mine += theirs;
         }
         self.late_max_ns = self.late_max_ns.max(other.late_max_ns);
         for (trouble, count) in &other.troubles {
             *self.troubles.entry(*trouble).or_default() += count;
+        }
+        for (trouble, count) in &other.refusals {
+            *self.refusals.entry(*trouble).or_default() += count;
         }
     }
 
@@ -227,8 +296,18 @@ impl Counts {
 
     /// Counts a send that left `late_ns` after its planned time.
     pub(crate) fn on_send(&mut self, late_ns: u64) {
+        self.sends += 1;
         self.late_max_ns = self.late_max_ns.max(late_ns);
-        self.late_sends += u64::from(late_ns > crate::schedule::LATE_NS);
+        let late = u64::from(late_ns > crate::schedule::LATE_NS);
+        self.late_sends += late;
+        // These sends never wait for the server.
+        self.late_own += late;
+    }
+}
+
+impl Default for Returns {
+    fn default() -> Self {
+        Self { attempt: new_histogram(), away: new_histogram(), last_ns: 0 }
     }
 }
 

@@ -4,6 +4,9 @@
 //! connections, reads, answers pings, sends what is planned, and counts. It never sleeps elsewhere than in
 //! `poll` and never logs.
 
+mod returning;
+mod trickle;
+
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -15,20 +18,28 @@ use fantail::sys::{socket, tables};
 use fantail::wire::frame::{self, Opcode};
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::connection::{self, Connection, Context, Role, State};
+use crate::bottleneck::Watch;
+use crate::connection::{self, Away, Connection, Context, Role, State};
+use crate::conversation::Conversation;
 use crate::handshake;
 use crate::inflating::Inflating;
 use crate::message::{self, Shape, Stamp};
 use crate::schedule::{Clock, Schedule};
 use crate::tally::{Tally, Tick, Trouble};
 use crate::target::Target;
+use returning::Returning;
+use trickle::Trickle;
+
+pub(crate) use trickle::Slow;
 
 /// Token of the waker; connections have their index.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// From the start of `connect` to the 101.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connects a worker has under way at most.
+/// Connects a worker has under way at most, but for those that come back.
 const IN_FLIGHT_MAX: usize = 256;
+/// Events taken in one turn.
+const EVENTS_PER_TURN: usize = 1_024;
 /// Connects begun in one turn, so that answers are read (and timed) in between.
 const CONNECTS_PER_TURN: usize = 64;
 /// How far behind its rate connecting may catch up: a few of a poll's milliseconds.
@@ -56,6 +67,12 @@ pub(crate) struct Plan {
     pub(crate) run_id: u64,
     /// What messages look like.
     pub(crate) shape: Shape,
+    /// What is said besides test messages.
+    pub(crate) conversation: Conversation,
+    /// Which connections read slowly while messages flow, and how slowly.
+    pub(crate) slow: Option<Slow>,
+    /// Connects that each worker has under way at most while dropped connections come back.
+    pub(crate) returning_max: usize,
     /// Whether compression is offered, and has to be accepted.
     pub(crate) deflate: bool,
     /// Number of workers.
@@ -64,11 +81,15 @@ pub(crate) struct Plan {
     pub(crate) connect_rate: Option<f64>,
 }
 
-/// What a worker is to do by now. Orders only ever add up.
+/// What a worker is to do by now. Orders only ever add up, but for a run that ends early.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Order {
     /// Connections to have begun.
     pub(crate) open_target: usize,
+    /// Connections to have dropped on purpose; they come back by themselves.
+    pub(crate) drops: u64,
+    /// Slow connections read all there is from now on.
+    pub(crate) catch_up: bool,
     /// When messages leave: the publisher's plan, or in echo the workers' own.
     pub(crate) schedule: Option<Schedule>,
     /// Set when no more is to come: end all connections and return. Holds what was published.
@@ -105,6 +126,11 @@ impl Link {
         self.wake();
     }
 
+    /// The order as it is now.
+    pub(crate) fn ordered(&self) -> Order {
+        *lock(&self.order)
+    }
+
     /// Wakes the worker.
     pub(crate) fn wake(&self) {
         // An eventfd that can't be written means that it is full of wake-ups.
@@ -129,7 +155,7 @@ pub(crate) struct Worker {
     link: Arc<Link>,
     plan: Arc<Plan>,
     connections: Vec<Connection>,
-    connecting: VecDeque<(u64, usize)>,
+    connecting: VecDeque<Attempt>,
     in_flight: usize,
     next_connect_ns: u64,
     ready: Vec<usize>,
@@ -139,6 +165,16 @@ pub(crate) struct Worker {
     frame: Vec<u8>,
     payload: Vec<u8>,
     inflating: Option<Inflating>,
+    returning: Returning,
+    trickle: Trickle,
+    watch: Watch,
+}
+
+/// A connect under way.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    index: usize,
+    started_ns: u64,
 }
 
 impl Worker {
@@ -162,6 +198,9 @@ impl Worker {
             next_send: index as u64,
             frame: Vec::new(),
             payload: Vec::new(),
+            returning: Returning::default(),
+            trickle: Trickle::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -170,7 +209,7 @@ impl Worker {
         // The waker's eventfd stays in main's table: an epoll holds files, not numbers.
         let mode = tables::split_table(&[self.poll.as_raw_fd()]);
         *lock(&self.link.mode) = Some(mode);
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let link = self.link.clone();
         loop {
             let order = *lock(&link.order);
@@ -182,13 +221,22 @@ impl Worker {
             }
             let order = *lock(&link.order);
             let mut tally = link.tally();
+            let loaded = order.schedule.is_some() || order.drops > 0;
+            self.watch.on_wake(self.plan.clock.now_ns(), loaded, &mut tally.strain);
             self.size_ticks(&order, &mut tally);
+            self.trickle_due(&order, &mut tally);
             self.send_due(&order, &mut tally);
             for index in std::mem::take(&mut self.ready) {
                 self.read_turn(index, true, &order, &mut tally);
             }
+            let mut handled = 0;
             for event in events.iter().filter(|event| event.token() != WAKER) {
                 let index = event.token().0;
+                handled += 1;
+                if self.is_slow(index) {
+                    self.slow_event(index, event, &mut tally);
+                    continue;
+                }
                 if event.is_writable() || event.is_error() {
                     self.write_turn(index, &mut tally);
                 }
@@ -197,7 +245,11 @@ impl Worker {
                 }
             }
             self.expire(&mut tally);
+            self.drop_due(&order, &mut tally);
             self.connect_due(&order, &mut tally);
+            let full = handled + 1 >= EVENTS_PER_TURN;
+            let now_ns = self.plan.clock.now_ns();
+            self.watch.on_turn_end(now_ns, handled, full, loaded, &mut tally.strain);
             if let Some(published) = order.stop {
                 self.finish(published, &mut tally);
                 return Ok(());
@@ -219,10 +271,14 @@ impl Worker {
         if send_is_due {
             return Some(Duration::ZERO);
         }
-        let mut wake_ns = self.connecting.front().map(|(deadline_ns, _)| *deadline_ns);
-        if self.connections.len() < order.open_target && self.in_flight < IN_FLIGHT_MAX {
-            wake_ns = Some(wake_ns.map_or(self.next_connect_ns, |other| other.min(self.next_connect_ns)));
+        let expiry_ns = self.connecting.front().map(Attempt::deadline_ns);
+        let mut connect_ns = None;
+        if self.in_flight < self.in_flight_max(order) {
+            let opens = self.connections.len() < order.open_target;
+            let due_ns = if opens { Some(0) } else { self.returning.due_ns() };
+            connect_ns = due_ns.map(|due_ns| due_ns.max(self.next_connect_ns));
         }
+        let wake_ns = [expiry_ns, connect_ns, self.trickle.due_ns()].into_iter().flatten().min();
         wake_ns.map(|wake_ns| Duration::from_nanos(wake_ns.saturating_sub(now_ns)))
     }
 
@@ -240,21 +296,27 @@ impl Worker {
         let interval_ns = self.plan.connect_rate.map_or(0, |rate| (1e9 / rate) as u64);
         for _ in 0..CONNECTS_PER_TURN {
             let now_ns = self.plan.clock.now_ns();
-            if self.connections.len() >= order.open_target
-                || self.in_flight >= IN_FLIGHT_MAX
-                || now_ns < self.next_connect_ns
-            {
+            if self.in_flight >= self.in_flight_max(order) || now_ns < self.next_connect_ns {
                 return;
             }
+            // Who comes back goes before who was never there.
+            let (index, away) = match self.returning.take_due(now_ns) {
+                Some((index, away)) => (index, Some(away)),
+                None if self.connections.len() < order.open_target => (self.connections.len(), None),
+                None => return,
+            };
             // What was missed during a pause is not caught up with in one go.
             let base_ns = self.next_connect_ns.max(now_ns.saturating_sub(CONNECT_CREDIT_NS));
             self.next_connect_ns = base_ns + interval_ns;
-            self.connect_one(now_ns, tally);
+            self.connect_one(index, away, now_ns, tally);
         }
     }
 
-    fn connect_one(&mut self, now_ns: u64, tally: &mut Tally) {
-        let index = self.connections.len();
+    fn in_flight_max(&self, order: &Order) -> usize {
+        if order.drops > 0 { self.plan.returning_max } else { IN_FLIGHT_MAX }
+    }
+
+    fn connect_one(&mut self, index: usize, away: Option<Away>, now_ns: u64, tally: &mut Tally) {
         let number = self.number(index);
         let source = self.plan.sources.as_ref().and_then(|sources| {
             let turn = usize::try_from(number).unwrap_or(0) % sources.len().max(1);
@@ -266,31 +328,57 @@ impl Worker {
             self.poll.registry().register(&mut stream, Token(index), interest)?;
             Ok(stream)
         });
-        match result {
+        tally.counts.begun += u64::from(away.is_none());
+        let connection = match result {
             Ok(stream) => {
-                let key = handshake::key(number ^ self.plan.run_id);
+                let plan = &self.plan;
+                let key = handshake::key(number ^ plan.run_id);
                 let mut request = Vec::new();
-                handshake::write_request(&self.plan.target, key, self.plan.deflate, &mut request);
-                self.connections.push(Connection::new(stream, key, request, now_ns));
-                self.connecting.push_back((now_ns + CONNECT_TIMEOUT.as_nanos() as u64, index));
+                plan.conversation.write_request(&plan.target, key, number, plan.deflate, &mut request);
+                self.connecting.push_back(Attempt { index, started_ns: now_ns });
                 self.in_flight += 1;
+                Connection::new(stream, key, request, now_ns, away)
             }
             Err(error) => {
-                self.connections.push(Connection::failed());
-                tally.counts.failed += 1;
-                *tally.counts.troubles.entry(Trouble::of_connect(&error)).or_default() += 1;
+                self.on_failure(index, away, Trouble::of_connect(&error), tally);
+                Connection::failed()
             }
+        };
+        match self.connections.get_mut(index) {
+            Some(slot) => *slot = connection,
+            None => self.connections.push(connection),
         }
     }
 
+    /// Counts a connect that failed; one that was to come back tries again.
+    fn on_failure(&mut self, index: usize, away: Option<Away>, trouble: Trouble, tally: &mut Tally) {
+        let troubles = match away {
+            Some(away) => {
+                self.returning.retry(index, away, self.plan.clock.now_ns());
+                &mut tally.counts.refusals
+            }
+            None => {
+                tally.counts.failed += 1;
+                &mut tally.counts.troubles
+            }
+        };
+        *troubles.entry(trouble).or_default() += 1;
+    }
+
     fn expire(&mut self, tally: &mut Tally) {
-        while let Some((deadline_ns, index)) = self.connecting.front().copied() {
-            let state = self.connections.get(index).map(Connection::state);
-            if matches!(state, Some(State::Connecting | State::Upgrading)) {
-                if self.plan.clock.now_ns() < deadline_ns {
+        while let Some(attempt) = self.connecting.front().copied() {
+            let connection = self.connections.get(attempt.index);
+            // A later attempt of the same connection has an entry of its own.
+            let waits = connection
+                .filter(|connection| connection.connecting_since_ns() == Some(attempt.started_ns))
+                .map(Connection::state);
+            if let Some(state) = waits {
+                if self.plan.clock.now_ns() < attempt.deadline_ns() {
                     return;
                 }
-                self.on_trouble(index, Trouble::ConnectTimeout, tally);
+                let greeting = state == State::Greeting;
+                let trouble = if greeting { Trouble::AwaitTimeout } else { Trouble::ConnectTimeout };
+                self.on_trouble(attempt.index, trouble, tally);
             }
             self.connecting.pop_front();
         }
@@ -314,6 +402,7 @@ impl Worker {
             let Some(stream) = connection.stream() else { return };
             let outcome = match stream.read(&mut self.scratch) {
                 Ok(0) if before == State::Open => Err(Trouble::LostEof),
+                Ok(0) if before == State::Greeting => Err(Trouble::AwaitClosed),
                 Ok(0) => Err(Trouble::ConnectReset),
                 Ok(count) => Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -326,6 +415,7 @@ impl Worker {
                     run_id: self.plan.run_id,
                     number,
                     shape: self.plan.shape,
+                    conversation: &self.plan.conversation,
                     inflating: self.inflating.as_mut(),
                     now_ns: self.plan.clock.now_ns(),
                     schedule: order.schedule,
@@ -350,15 +440,19 @@ impl Worker {
     fn on_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.state() {
-            State::Open => tally.counts.lost += 1,
-            State::Connecting | State::Upgrading => {
-                tally.counts.failed += 1;
-                self.in_flight -= 1;
+            State::Open => {
+                tally.counts.lost += 1;
+                *tally.counts.troubles.entry(trouble).or_default() += 1;
+                connection.end();
             }
-            State::Failed | State::Ended => return,
+            State::Connecting | State::Upgrading | State::Greeting => {
+                let away = connection.away();
+                connection.end();
+                self.in_flight -= 1;
+                self.on_failure(index, away, trouble, tally);
+            }
+            State::Failed | State::Ended => {}
         }
-        *tally.counts.troubles.entry(trouble).or_default() += 1;
-        connection.end();
     }
 
     /// Sends what is due of this worker's share: every `threads`-th message, over its connections in turn.
@@ -418,8 +512,14 @@ impl Worker {
             Published::Count(count) => Some(count),
             Published::Own => None,
         };
-        for connection in &mut self.connections {
-            tally.counts.missing += connection.missing_at_end(published);
+        for index in 0..self.connections.len() {
+            let slow = self.is_slow(index);
+            let Some(connection) = self.connections.get_mut(index) else { continue };
+            let missing = connection.missing_at_end(published);
+            match tally.slow.as_mut().filter(|_| slow) {
+                Some(slow) => slow.counts.missing += missing,
+                None => tally.counts.missing += missing,
+            }
             connection.end();
         }
     }
@@ -427,6 +527,12 @@ impl Worker {
     /// The connection's number among those of all workers.
     fn number(&self, index: usize) -> u64 {
         (index * self.plan.threads + self.index) as u64
+    }
+}
+
+impl Attempt {
+    fn deadline_ns(&self) -> u64 {
+        self.started_ns + CONNECT_TIMEOUT.as_nanos() as u64
     }
 }
 

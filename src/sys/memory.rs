@@ -1,5 +1,5 @@
-//! The C allocator, which is Rust's default one, so that [`trim`] acts on every allocation of the process (driven by the
-//! maintenance thread), and the page size.
+//! The C allocator, which is Rust's default one, so that [`trim`] acts on every allocation of the process; driven by
+//! the maintenance thread. And the size of a page.
 
 /// Gives free memory at the heap's top and whole free pages inside it back to the kernel.
 ///
@@ -24,7 +24,7 @@ pub fn page_bytes() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -34,6 +34,7 @@ mod tests {
         assert!(page_bytes() >= 4096);
     }
 
+    #[cfg(target_env = "gnu")]
     #[test]
     fn freed_pages_go_back() {
         crate::sys::tests::alone("sys::memory::tests::freed_pages_go_back", || {

@@ -1,11 +1,15 @@
 //! `echo`: every connection sends in turn, at a planned rate, and checks what comes back.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::args::EchoArgs;
 use crate::connection::Role;
 use crate::failure::Failure;
-use crate::report::{self, Common, LatencyReport, Table, number_text};
+use crate::interrupt;
+use crate::pacing::Pacer;
+use crate::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
 use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
@@ -51,7 +55,7 @@ struct EchoReport {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
+pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
     let server = watched(args.common.pid)?;
     let connections = args.common.connections;
@@ -61,7 +65,10 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
     let cpu_from = server.and_then(ServerProcess::cpu_time);
     let schedule = Schedule::new(soon_ns(&run), args.rate, args.load.burst, args.common.duration);
     run.order(|order| order.schedule = Some(schedule));
-    pace(&mut run, schedule)?;
+    let pacer = Pacer::start(&run, schedule);
+    run.wait(Duration::MAX, |_| pacer.is_finished())?;
+    pacer.stop()?;
+    let schedule = if interrupt::requested() { end_early(&run, schedule) } else { schedule };
     run.wait(ARRIVAL_DEADLINE, |run| {
         let counts = run.counts();
         counts.sent + counts.unsent >= schedule.count() && counts.unique >= counts.sent
@@ -80,7 +87,6 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
         (counts.unclassified, "messages late or duplicate"),
         (counts.corrupt, "messages corrupt"),
     ]);
-    common.judge();
     let cpu = cpu_between(cpu_from, cpu_to).filter(|_| counts.unique > 0);
     let report = EchoReport {
         common,
@@ -100,37 +106,21 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool, Failure> {
         latency: LatencyReport::new(&tally.latency),
         server_cpu_nanoseconds_per_message: cpu.map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
     };
-    report::publish(&report, &report.table(), &args.common.outputs)?;
-    Ok(report.common.ok)
+    report::finish(report, &args.common)
 }
 
-/// Wakes each worker when a message of its share is due, until the plan is through. A poll's timeout is
-/// in whole milliseconds; a sleep is exact to some 50 microseconds.
-fn pace(run: &mut Run, schedule: Schedule) -> Result<(), Failure> {
-    let links = run.links().to_vec();
-    let clock = run.plan.clock;
-    let pacer = std::thread::spawn(move || {
-        let mut next = 0;
-        while next < schedule.count() {
-            clock.sleep_until(schedule.planned_ns(next));
-            let first = next;
-            let now_ns = clock.now_ns();
-            while next < schedule.count() && schedule.planned_ns(next) <= now_ns {
-                next += 1;
-            }
-            // Message i is worker i modulo N's, so the due ones are of neighbouring workers.
-            for index in (first..next).take(links.len()) {
-                if let Some(link) = links.get(index as usize % links.len()) {
-                    link.wake();
-                }
-            }
-        }
-    });
-    run.wait(std::time::Duration::MAX, |_| pacer.is_finished())?;
-    pacer.join().map_err(|_| Failure::Failed("the pacing thread panicked".into()))
+/// Takes back what is not due yet.
+fn end_early(run: &Run, schedule: Schedule) -> Schedule {
+    let cut = schedule.cut(run.plan.clock.now_ns());
+    run.order(|order| order.schedule = Some(cut));
+    cut
 }
 
-impl EchoReport {
+impl Report for EchoReport {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
     fn table(&self) -> Table {
         let mut table = Table::default();
         self.common.rows(&mut table);

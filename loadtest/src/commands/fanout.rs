@@ -10,7 +10,7 @@ use crate::connection::Role;
 use crate::failure::Failure;
 use crate::message;
 use crate::publisher::{Job, Published, Publisher};
-use crate::report::{self, Common, LatencyReport, Table, microseconds_text, number_text};
+use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text};
 use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
@@ -20,14 +20,16 @@ use crate::worker;
 
 use super::{ARRIVAL_DEADLINE, LINGER, soon_ns, watched, ws_target};
 
+/// Slow subscribers have caught up when nothing has come for so long.
+const QUIET_NS: u64 = 500_000_000;
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
 
 /// The result file of `fanout`.
 #[derive(Debug, Serialize)]
-struct FanoutReport {
+pub(super) struct FanoutReport {
     #[serde(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// The topic of this run; null if no URL has a place for one.
     topic: Option<String>,
     /// `http` or `ws`.
@@ -50,7 +52,7 @@ struct FanoutReport {
     published_unknown: u64,
     /// Refusals and errors of publishing by kind.
     publish_errors: BTreeMap<String, u64>,
-    /// `published` times the connections that were opened.
+    /// `published` times the connections that were opened (and are not slow on purpose).
     deliveries_expected: u64,
     /// Messages that arrived, each counted once per connection.
     deliveries: u64,
@@ -87,8 +89,13 @@ struct FanoutReport {
 }
 
 /// What a run gave.
-struct Outcome {
-    tally: Tally,
+pub(super) struct Outcome {
+    /// What was counted.
+    pub(super) tally: Tally,
+    /// Messages that slow subscribers had read before they caught up.
+    pub(super) slow_in_time: u64,
+    /// Connections that should have got everything.
+    readers: u64,
     published: Published,
     schedule: Schedule,
     subscribed: u64,
@@ -96,32 +103,31 @@ struct Outcome {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &FanoutArgs) -> Result<bool, Failure> {
+pub(crate) fn run(args: &FanoutArgs) -> Result<Finished, Failure> {
     let urls = Urls::new(args)?;
     let server = watched(args.common.pid)?;
     if let Some(topic) = &urls.topic {
         eprintln!("topic {topic}");
     }
     let mut run = Run::start(&args.common, urls.target.clone(), Role::Subscribe, args.load.shape())?;
-    let outcome = measure(args, &urls, server, &mut run)?;
-    let mut common = Common::new("fanout", &urls.url, args.common.connections, &run, &outcome.tally, true);
-    common.expect_none(&outcome.problems());
-    common.judge();
-    let report = FanoutReport::new(args, common, urls, outcome);
-    report::publish(&report, &report.table(), &args.common.outputs)?;
-    Ok(report.common.ok)
+    let outcome = measure(args, &urls, server, &mut run, &mut || ())?;
+    let report = FanoutReport::new("fanout", args, &run, urls, outcome);
+    report::finish(report, &args.common)
 }
 
-/// Subscribes, publishes, and waits for what was published.
-fn measure(
+/// Subscribes, publishes, and waits for what was published. `on_look` is called every few milliseconds
+/// while messages flow.
+pub(super) fn measure(
     args: &FanoutArgs,
     urls: &Urls,
     server: Option<ServerProcess>,
     run: &mut Run,
+    on_look: &mut dyn FnMut(),
 ) -> Result<Outcome, Failure> {
     run.open(args.common.connections as usize)?;
-    let mut publisher = Publisher::connect(urls.publish_target.clone(), args.load.size)
-        .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
+    let mut publisher =
+        Publisher::connect(urls.publish_target.clone(), args.load.size, &run.plan.conversation)
+            .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
     let subscribed = probe(run, &mut publisher, &urls.publish_url)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
@@ -132,21 +138,52 @@ fn measure(
         let published = publisher.run(&job);
         (publisher, published)
     });
-    run.wait(Duration::MAX, |_| thread.is_finished())?;
+    run.wait(Duration::MAX, |_| {
+        on_look();
+        thread.is_finished()
+    })?;
     let (publisher, published) =
         thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
+    // A run that ended early has no more messages than the publisher came to.
+    let schedule = schedule.first(published.attempted);
     run.wait(ARRIVAL_DEADLINE, |run| {
+        on_look();
         let counts = run.counts();
-        counts.unique >= counts.opened * published.count
+        counts.unique >= counts.opened.saturating_sub(run.slow_counts().opened) * published.count
     })?;
     let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
     run.wait(LINGER, |_| false)?;
+    let slow_in_time = run.slow_counts().unique;
+    if run.plan.slow.is_some() {
+        catch_up(run)?;
+    }
     // Not before: closing could take messages with it that the server has not read yet.
     drop(publisher);
     let mut tally = run.stop(worker::Published::Count(published.count))?;
+    tally.counts.sends = published.attempted;
     tally.counts.late_sends = published.late_sends;
+    tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
-    Ok(Outcome { tally, published, schedule, subscribed, cpu })
+    let readers =
+        tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));
+    Ok(Outcome { tally, slow_in_time, readers, published, schedule, subscribed, cpu })
+}
+
+/// Lets slow subscribers read until nothing comes any more.
+fn catch_up(run: &mut Run) -> Result<(), Failure> {
+    run.order(|order| order.catch_up = true);
+    let clock = run.plan.clock;
+    let mut last = (0, 0);
+    let mut moved_ns = clock.now_ns();
+    run.wait(ARRIVAL_DEADLINE, |run| {
+        let counts = run.slow_counts();
+        if (counts.unique, counts.lost) != last {
+            last = (counts.unique, counts.lost);
+            moved_ns = clock.now_ns();
+        }
+        counts.lost >= counts.opened || clock.now_ns() - moved_ns >= QUIET_NS
+    })?;
+    Ok(())
 }
 
 impl Outcome {
@@ -168,11 +205,19 @@ impl Outcome {
 }
 
 impl FanoutReport {
-    fn new(args: &FanoutArgs, common: Common, urls: Urls, outcome: Outcome) -> Self {
-        let Outcome { tally, published, schedule, subscribed, cpu } = outcome;
+    /// The result of `command`, which publishes.
+    pub(super) fn new(
+        command: &'static str,
+        args: &FanoutArgs,
+        run: &Run,
+        urls: Urls,
+        outcome: Outcome,
+    ) -> Self {
+        let mut common = Common::new(command, &urls.url, args.common.connections, run, &outcome.tally, true);
+        common.expect_none(&outcome.problems());
+        let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
-        let FanOuts { median_ns, max_ns, complete, last_ns } =
-            fan_outs(&schedule, &tally.ticks, counts.opened);
+        let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, readers);
         let start_ns = schedule.planned_ns(0);
         let seconds = last_ns.map(|last_ns| last_ns.saturating_sub(start_ns) as f64 / 1e9);
         Self {
@@ -187,7 +232,7 @@ impl FanoutReport {
             planned: schedule.count(),
             published: published.count,
             published_unknown: published.unknown,
-            deliveries_expected: published.count * counts.opened,
+            deliveries_expected: published.count * readers,
             publish_errors: published.errors,
             deliveries: counts.unique,
             missing: counts.missing,
@@ -210,9 +255,9 @@ impl FanoutReport {
         }
     }
 
-    fn table(&self) -> Table {
-        let mut table = Table::default();
-        self.common.rows(&mut table);
+    /// The rows in front of the closing ones.
+    pub(super) fn rows(&self, table: &mut Table) {
+        self.common.rows(table);
         table.row("published to", format!("{} ({})", self.publish_url, self.publish));
         let plan =
             format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
@@ -241,27 +286,38 @@ impl FanoutReport {
         let cpu = number_text(self.server_cpu_seconds, 3, " s");
         let each = number_text(self.server_cpu_nanoseconds_per_delivery, 0, " ns");
         table.row("server processor time", format!("{cpu}, {each} per delivery"));
+    }
+}
+
+impl Report for FanoutReport {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        self.rows(&mut table);
         self.common.closing_rows(&mut table);
         table
     }
 }
 
 /// The URLs of a run with the topic filled in.
-struct Urls {
-    url: String,
+pub(super) struct Urls {
+    /// Where subscribers connect.
+    pub(super) url: String,
     publish_url: String,
-    topic: Option<String>,
-    target: Target,
+    /// The topic of this run.
+    pub(super) topic: Option<String>,
+    /// `url`, resolved.
+    pub(super) target: Target,
     publish_target: Target,
 }
 
 impl Urls {
-    fn new(args: &FanoutArgs) -> Result<Self, Failure> {
-        let publish_url = match (&args.publish_url, args.publish) {
-            (Some(url), _) => url.as_str(),
-            (None, PublishBy::Http) => "http://127.0.0.1:8081/publish/{topic}",
-            (None, PublishBy::Ws) => args.url.as_str(),
-        };
+    /// Fills the topic in and resolves.
+    pub(super) fn new(args: &FanoutArgs) -> Result<Self, Failure> {
+        let publish_url = args.publish_url.as_deref().unwrap_or(&args.url);
         let topic = [args.url.as_str(), publish_url]
             .iter()
             .any(|url| url.contains(TOPIC_PLACEHOLDER))
@@ -314,7 +370,8 @@ struct FanOuts {
 /// How long ticks took that reached every subscriber with every message.
 fn fan_outs(schedule: &Schedule, ticks: &[Tick], subscribers: u64) -> FanOuts {
     let mut durations_ns = Vec::new();
-    for (index, tick) in ticks.iter().enumerate() {
+    // A run that ended early has counted no more ticks than its schedule has now.
+    for (index, tick) in ticks.iter().enumerate().take(schedule.ticks() as usize) {
         let messages = schedule.messages_of_tick(index as u64);
         let wanted = (messages.end - messages.start) * subscribers;
         if wanted > 0 && tick.deliveries == wanted {
@@ -343,6 +400,8 @@ mod tests {
         assert_eq!(found.complete, 2);
         assert_eq!(found.median_ns, Some(7_000_000));
         assert_eq!(found.max_ns, Some(7_000_000));
+        // Ended early, after two ticks.
+        assert_eq!(fan_outs(&schedule.first(2), &ticks, 10).complete, 1);
         let none = fan_outs(&schedule, &[], 10);
         assert_eq!((none.median_ns, none.last_ns, none.complete), (None, None, 0));
     }

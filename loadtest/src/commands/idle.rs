@@ -5,8 +5,9 @@ use serde::Serialize;
 use crate::args::IdleArgs;
 use crate::connection::Role;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
-use crate::report::{self, Common, Table, count_text, number_text};
+use crate::report::{self, Common, Finished, Report, Table, count_text, number_text};
 use crate::run::Run;
 use crate::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
 use crate::worker::Published;
@@ -50,7 +51,7 @@ struct IdleServerReport {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &IdleArgs) -> Result<bool, Failure> {
+pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
     let server = watched(args.common.pid)?;
     let connections = args.common.connections;
@@ -72,15 +73,14 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool, Failure> {
     let cpu_open = server.and_then(ServerProcess::cpu_time);
     let switches_from = server.and_then(ServerProcess::context_switches);
     let hold_from_ns = run.plan.clock.now_ns();
-    run.wait(args.common.duration, |_| false)?;
+    run.wait(args.common.duration, |_| interrupt::requested())?;
     let hold_seconds = (run.plan.clock.now_ns() - hold_from_ns) as f64 / 1e9;
     let switches_to = server.and_then(ServerProcess::context_switches);
     let cpu_end = server.and_then(ServerProcess::cpu_time);
     let lost_during_hold = run.counts().lost - lost_before;
     let tally = run.stop(Published::Count(0))?;
 
-    let mut common = Common::new("idle", &args.url, connections, &run, &tally, false);
-    common.judge();
+    let common = Common::new("idle", &args.url, connections, &run, &tally, false);
     let server = server.map(|server| IdleServerReport {
         pid: server.pid(),
         memory_before,
@@ -91,12 +91,14 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool, Failure> {
         cpu_hold_seconds: cpu_between(cpu_open, cpu_end).map(|time| time.as_secs_f64()),
         context_switches_hold: switches_to.zip(switches_from).and_then(|(to, from)| to.checked_sub(from)),
     });
-    let report = IdleReport { common, hold_seconds, lost_during_hold, server };
-    report::publish(&report, &report.table(), &args.common.outputs)?;
-    Ok(report.common.ok)
+    report::finish(IdleReport { common, hold_seconds, lost_during_hold, server }, &args.common)
 }
 
-impl IdleReport {
+impl Report for IdleReport {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
     fn table(&self) -> Table {
         let mut table = Table::default();
         self.common.rows(&mut table);

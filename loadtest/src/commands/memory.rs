@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::{Common as Flags, MemoryArgs};
+use crate::args::MemoryArgs;
 use crate::connection::Role;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::memory_kinds::{self, End, Figure};
 use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
 use crate::regression::{self, Line};
-use crate::report::{self, Common, Table};
+use crate::report::{self, Common, Finished, Report, Table};
 use crate::run::Run;
 use crate::worker::Published;
 
@@ -89,12 +90,11 @@ struct Study {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &MemoryArgs) -> Result<bool, Failure> {
+pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
     let server = watched(args.common.pid)?;
     let steps = steps(args)?;
     let last = steps.last().copied().unwrap_or(0);
-    let flags = Flags { connections: last, ..args.common.clone() };
     let server_here = server.is_some() || is_own_address(target.address.ip());
     let mut study = Study {
         figures: memory_kinds::figures(server_here),
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<bool, Failure> {
         settled: Vec::new(),
     };
     let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
-    let mut run = Run::start(&flags, target, Role::Idle, shape)?;
+    let mut run = Run::start(&args.common, target, Role::Idle, shape)?;
     let begin_ns = run.plan.clock.now_ns();
     for _ in 0..READINGS_BEFORE {
         run.wait(READ_EVERY, |_| false)?;
@@ -111,25 +111,25 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<bool, Failure> {
     }
     for (index, connections) in steps.iter().enumerate() {
         run.open(*connections as usize)?;
+        if interrupt::requested() {
+            break;
+        }
         study.settle(&mut run)?;
         let until_ns = run.plan.clock.now_ns() + args.common.duration.as_nanos() as u64;
         loop {
             study.read(&run, begin_ns, index + 1);
-            if run.plan.clock.now_ns() >= until_ns {
+            if run.plan.clock.now_ns() >= until_ns || interrupt::requested() {
                 break;
             }
             run.wait(READ_EVERY.min(args.common.duration), |_| false)?;
         }
     }
     let tally = run.stop(Published::Count(0))?;
-    let mut common = Common::new("memory", &args.url, last, &run, &tally, false);
-    common.judge();
+    let common = Common::new("memory", &args.url, last, &run, &tally, false);
     if let Some(path) = &args.csv {
         study.write_csv(path)?;
     }
-    let report = study.report(common, server_here, args.common.duration);
-    report::publish(&report, &report.table(), &args.common.outputs)?;
-    Ok(report.common.ok)
+    report::finish(study.report(common, server_here, args.common.duration), &args.common)
 }
 
 impl Study {
@@ -248,7 +248,11 @@ impl KindReport {
     }
 }
 
-impl MemoryStudy {
+impl Report for MemoryStudy {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
     fn table(&self) -> Table {
         let mut table = Table::default();
         self.common.rows(&mut table);
@@ -279,6 +283,12 @@ impl MemoryStudy {
         self.common.closing_rows(&mut table);
         table
     }
+}
+
+/// The same flags with `--connections` at the last step, for whoever plans the run.
+pub(crate) fn with_steps(mut args: MemoryArgs) -> Result<MemoryArgs, Failure> {
+    args.common.connections = steps(&args)?.last().copied().unwrap_or(0);
+    Ok(args)
 }
 
 /// The steps asked for, or five even ones up to `--connections`.

@@ -33,6 +33,10 @@ enum Rule {
     Lowest,
     /// Objects of counts.
     Counts,
+    /// Lists, one behind the other.
+    Lists,
+    /// True if any is.
+    Any,
     /// Made of other fields afterwards.
     Made,
     /// An object whose fields have rules.
@@ -44,7 +48,7 @@ enum Rule {
 }
 
 /// The rule of each field, by its name.
-const RULES: [(&str, Rule); 46] = [
+const RULES: [(&str, Rule); 52] = [
     ("format", Rule::Same),
     ("command", Rule::Same),
     ("publish", Rule::Same),
@@ -88,7 +92,13 @@ const RULES: [(&str, Rule); 46] = [
     ("hold_seconds", Rule::Highest),
     ("late_max_microseconds", Rule::Highest),
     ("fan_out_max_microseconds", Rule::Highest),
+    ("busy_share", Rule::Highest),
+    ("backlog_share", Rule::Highest),
+    ("late_share", Rule::Highest),
+    ("turn_max_microseconds", Rule::Highest),
     ("started_unix_seconds", Rule::Lowest),
+    ("bottleneck", Rule::Lists),
+    ("interrupted", Rule::Any),
     ("errors", Rule::Counts),
     ("publish_errors", Rule::Counts),
 ];
@@ -169,6 +179,8 @@ fn merge_fields(objects: &[&Value], path: &str, nothing: &mut BTreeSet<String>) 
             Rule::Highest => folded(&values, f64::max),
             Rule::Lowest => folded(&values, f64::min),
             Rule::Counts => counts(&values),
+            Rule::Lists => values.iter().filter_map(|value| value.as_array()).flatten().cloned().collect(),
+            Rule::Any => json!(values.iter().any(|value| value.as_bool() == Some(true))),
             Rule::Fields => merge_fields(&values, &path, nothing)?,
             Rule::Latency => latency(&values),
             Rule::Nothing => {

@@ -31,6 +31,7 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
         when = escape(&when(report)),
     );
     verdict(report, &mut out);
+    bottleneck(report, &mut out);
     tiles(report, &mut out);
     // Medians of several runs have no course over time; the last run stands for them.
     let repeats = report.get("repeats").and_then(Value::as_array).filter(|repeats| !repeats.is_empty());
@@ -105,6 +106,19 @@ fn verdict(report: &Value, out: &mut String) {
         let _ = write!(out, "<li>{}</li>", escape(problem.as_str().unwrap_or_default()));
     }
     out.push_str("</ul></div>\n");
+}
+
+/// Figures of a generator that could do no more say little about the server, so that comes before them.
+fn bottleneck(report: &Value, out: &mut String) {
+    let reasons = report.pointer("/generator/bottleneck").and_then(Value::as_array);
+    let reasons: Vec<&str> = reasons.into_iter().flatten().filter_map(Value::as_str).collect();
+    if !reasons.is_empty() {
+        let _ = writeln!(
+            out,
+            "<div class=\"verdict bad\">The generator itself was the bottleneck: {}</div>",
+            escape(&reasons.join("; "))
+        );
+    }
 }
 
 /// The few figures that a reader looks for first; only those that the command has.
@@ -238,6 +252,13 @@ mod tests {
         let run = json!({ "series": { "at_seconds": [0.0, 1.0], "open": [0, 5] } });
         let page = page(&json!({ "command": "idle", "ok": true, "repeats": [{}, run] }), &[]);
         assert!(page.contains("medians of 2 runs") && page.contains("<h2>Connections</h2>"));
+    }
+
+    #[test]
+    fn a_generator_at_its_limit_is_told_first() {
+        let report = |reasons: &[&str]| json!({ "ok": true, "generator": { "bottleneck": reasons } });
+        assert!(page(&report(&["no <time> left"]), &[]).contains("bottleneck: no &lt;time&gt; left"));
+        assert!(!page(&report(&[]), &[]).contains("bottleneck"));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use crate::conversation::Conversation;
+use crate::interrupt;
 use crate::message::{self, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::{Clock, LATE_NS, Schedule};
 use crate::target::{Scheme, Target};
@@ -37,12 +39,16 @@ pub(crate) enum PublishError {
 /// What the publisher did.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Published {
+    /// Messages that came to their turn before the run ended.
+    pub(crate) attempted: u64,
     /// Messages that subscribers should have got, counting those of unknown fate.
     pub(crate) count: u64,
     /// Messages whose fate is unknown.
     pub(crate) unknown: u64,
     /// Sends that left more than 1 ms after their planned time.
     pub(crate) late_sends: u64,
+    /// Of these, those that had not to wait for the answer to the one before.
+    pub(crate) late_own: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
     /// Refusals and errors by name.
@@ -63,12 +69,16 @@ pub(crate) struct Job {
 }
 
 impl Publisher {
-    /// Connects, for messages of `size` bytes.
-    pub(crate) fn connect(target: Target, size: usize) -> Result<Self, PublishError> {
+    /// Connects, for messages of `size` bytes. A WebSocket says the `conversation`'s headers and hello.
+    pub(crate) fn connect(
+        target: Target,
+        size: usize,
+        conversation: &Conversation,
+    ) -> Result<Self, PublishError> {
         let binary = message::is_binary(size);
         match target.scheme {
             Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target, binary)?)),
-            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target, binary)?)),
+            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target, binary, conversation)?)),
         }
     }
 
@@ -84,13 +94,20 @@ impl Publisher {
     pub(crate) fn run(&mut self, job: &Job) -> Published {
         let mut published = Published::default();
         let mut payload = Vec::new();
+        let mut free_ns = 0;
         for tick in 0..job.schedule.ticks() {
             for index in job.schedule.messages_of_tick(tick) {
                 let planned_ns = job.schedule.planned_ns(index);
-                job.clock.sleep_until(planned_ns);
-                let late_ns = job.clock.now_ns().saturating_sub(planned_ns);
+                if !job.clock.sleep_until(planned_ns, interrupt::requested) {
+                    return published;
+                }
+                published.attempted += 1;
+                let now_ns = job.clock.now_ns();
+                let late_ns = now_ns.saturating_sub(planned_ns);
                 published.late_max_ns = published.late_max_ns.max(late_ns);
                 published.late_sends += u64::from(late_ns > LATE_NS);
+                let late_own_ns = now_ns.saturating_sub(planned_ns.max(free_ns));
+                published.late_own += u64::from(late_own_ns > LATE_NS);
                 payload.clear();
                 let stamp = Stamp { stream: job.run_id, sequence: published.count, planned_ns };
                 message::write_message(&stamp, job.shape, &mut payload);
@@ -104,6 +121,7 @@ impl Publisher {
                         }
                     }
                 }
+                free_ns = job.clock.now_ns();
             }
         }
         published

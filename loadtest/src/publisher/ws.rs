@@ -13,6 +13,7 @@ use fantail::wire::upgrade::{self, AnswerError};
 
 use super::PublishError;
 use crate::connection::mask;
+use crate::conversation::Conversation;
 use crate::handshake;
 use crate::message;
 use crate::target::Target;
@@ -33,12 +34,16 @@ pub(crate) struct WsPublisher {
 
 impl WsPublisher {
     /// Connects and upgrades. Messages will leave as text or as binary frames.
-    pub(crate) fn connect(target: Target, binary: bool) -> Result<Self, PublishError> {
+    pub(crate) fn connect(
+        target: Target,
+        binary: bool,
+        conversation: &Conversation,
+    ) -> Result<Self, PublishError> {
         let mut stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        let rest = upgrade(&mut stream, &target)?;
+        let rest = upgrade(&mut stream, &target, conversation)?;
         stream.set_read_timeout(None)?;
         let from = stream.try_clone()?;
         let writer = Arc::new(Mutex::new(stream));
@@ -87,16 +92,27 @@ fn write(writer: &Mutex<TcpStream>, frame: &[u8]) -> io::Result<()> {
 }
 
 /// Sends the request, reads the answer, and returns what came behind it.
-fn upgrade(stream: &mut TcpStream, target: &Target) -> Result<Vec<u8>, PublishError> {
+fn upgrade(
+    stream: &mut TcpStream,
+    target: &Target,
+    conversation: &Conversation,
+) -> Result<Vec<u8>, PublishError> {
     let key = handshake::key(message::random_u64());
     let mut request = Vec::new();
-    handshake::write_request(target, key, false, &mut request);
+    conversation.write_request(target, key, 0, false, &mut request);
     stream.write_all(&request)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     loop {
         match upgrade::check_answer(&answer, &key) {
-            Ok(Some(head_len)) => return Ok(answer.split_off(head_len)),
+            Ok(Some(head_len)) => {
+                if let Some(hello) = conversation.hello(0) {
+                    let mut frame = Vec::new();
+                    frame::push_frame(&mut frame, Opcode::Text, &hello, Some(mask()));
+                    stream.write_all(&frame)?;
+                }
+                return Ok(answer.split_off(head_len));
+            }
             Ok(None) => {}
             Err(AnswerError::Refused(status)) => return Err(PublishError::Refused(status)),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),

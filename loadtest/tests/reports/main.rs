@@ -91,6 +91,22 @@ fn results_fit_their_schemas() {
     assert_eq!((&report["deliveries"], &report["ok"]), (&json!(100), &json!(true)));
     let memory = ["memory", "--url", &url, "--steps", "5,10", "--duration", "0s"];
     result("memory", &memory);
+
+    let slow = [&["slow", "--slow-fraction", "0.2"], &fanout[1..]].concat();
+    result("slow", &slow);
+    let storm = ["storm", "--url", &url, "--bystander", &url, "--connections", "20", "--duration", "500ms"];
+    result("storm", &storm);
+    let echo = echo_args(&url, "300ms", &["--repeat", "4"]);
+    let (repeated, _) = result("echo", &echo);
+    assert_eq!(repeated["repeats"].as_array().unwrap().len(), 4);
+    for run in repeated["repeats"].as_array().unwrap() {
+        assert_eq!(Schemas::load().errors("echo", run), Vec::<String>::new());
+    }
+    let step = [&["capacity", "--step", "rate=100,200"], &echo_args(&url, "300ms", &[])[..]].concat();
+    let file = Scratch::new("capacity.json");
+    let (code, output) = run(&[&step[..3], &["--json", file.path()], &step[3..]].concat());
+    assert_eq!(code, 0, "{}", text(&output.stderr));
+    assert_eq!(Schemas::load().errors("capacity", &file.json()), Vec::<String>::new());
 }
 
 #[test]

@@ -1,0 +1,191 @@
+//! `capacity`: raises the rate or the connections of another command, step by step, until its result is not
+//! ok, and says which step was the highest that held.
+
+use serde::Serialize;
+
+use crate::args::{CapacityArgs, Outputs, Stepped};
+use crate::drive;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::report::{self, FORMAT, Finished, Table};
+use crate::steps::Variable;
+
+/// The result file of `capacity`.
+#[derive(Debug, Serialize)]
+struct CapacityReport {
+    format: u32,
+    generator_version: &'static str,
+    command: &'static str,
+    /// Whether any step held.
+    ok: bool,
+    /// Why not, one sentence each.
+    problems: Vec<String>,
+    /// Whether the run was ended early.
+    interrupted: bool,
+    /// The command that was run at each step.
+    of: &'static str,
+    /// What was raised: `rate` or `connections`.
+    variable: &'static str,
+    /// The highest value that held; null if none did.
+    highest_held: Option<f64>,
+    /// The value that did not; null if all held.
+    broke_at: Option<f64>,
+    /// Whether the generator was the bottleneck at `broke_at`: the limit may be its own.
+    limited_by_generator: bool,
+    /// All steps that were run.
+    steps: Vec<StepReport>,
+}
+
+/// One step.
+#[derive(Debug, Serialize)]
+struct StepReport {
+    value: f64,
+    ok: bool,
+    /// What broke, one sentence each.
+    problems: Vec<String>,
+    /// The result of the command.
+    result: serde_json::Value,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
+    let variable = args.step.variable;
+    drive::check(&args.command)?;
+    if args.command.common().kit.plan {
+        return Err(Failure::Usage(format!(
+            "capacity makes no plan; `{} --plan` makes one for its --connections",
+            args.command.name()
+        )));
+    }
+    let mut steps = Vec::new();
+    for value in &args.step.values {
+        let mut command = args.command.clone();
+        set(&mut command, variable, *value)?;
+        command.common_mut().kit.quiet = true;
+        // The steps' results are in the file of `capacity`.
+        command.common_mut().outputs = Outputs::default();
+        let step = StepReport::new(*value, drive::run(&command)?);
+        println!("{:12}{}", format!("{} {value}", variable.name()), step.text());
+        let held = step.ok;
+        steps.push(step);
+        if !held || interrupt::requested() {
+            break;
+        }
+    }
+    let report = CapacityReport::new(args.command.name(), variable, steps);
+    report::publish(&report, &report.table(), &args.outputs)?;
+    Ok(report.ok)
+}
+
+fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Failure> {
+    match (variable, command) {
+        (Variable::Connections, command) => command.common_mut().connections = value as u32,
+        (Variable::Rate, Stepped::Fanout(args)) => args.rate = value,
+        (Variable::Rate, Stepped::Slow(args)) => args.fanout.rate = value,
+        (Variable::Rate, Stepped::Echo(args)) => args.rate = value,
+        (Variable::Rate, Stepped::Storm(args)) => args.rate = Some(value),
+        (Variable::Rate, Stepped::Idle(_)) => {
+            return Err(Failure::Usage("--step rate: idle has no rate; use connections".into()));
+        }
+        (Variable::Rate, Stepped::Memory(_)) => {
+            return Err(Failure::Usage("--step rate: memory has no rate".into()));
+        }
+    }
+    Ok(())
+}
+
+impl StepReport {
+    fn new(value: f64, finished: Finished) -> Self {
+        let Finished { ok, value: result } = finished;
+        let problems = drive::problems(&result);
+        Self { value, ok, problems, result }
+    }
+
+    fn text(&self) -> String {
+        let figures = drive::key_figures(&self.result);
+        match self.ok {
+            true => format!("held   {figures}"),
+            false => format!("broke  {figures}: {}", self.problems.join("; ")),
+        }
+    }
+
+    fn is_limited_by_generator(&self) -> bool {
+        let reasons = self.result.pointer("/generator/bottleneck").and_then(serde_json::Value::as_array);
+        reasons.is_some_and(|reasons| !reasons.is_empty())
+    }
+}
+
+impl CapacityReport {
+    fn new(of: &'static str, variable: Variable, steps: Vec<StepReport>) -> Self {
+        let highest_held = steps.iter().rev().find(|step| step.ok).map(|step| step.value);
+        let broke = steps.last().filter(|step| !step.ok);
+        let problems = match (highest_held, broke) {
+            (None, Some(step)) => vec![format!("not even the first step held: {}", step.problems.join("; "))],
+            (None, None) => vec!["no step was run".to_owned()],
+            _ => Vec::new(),
+        };
+        Self {
+            format: FORMAT,
+            generator_version: env!("CARGO_PKG_VERSION"),
+            command: "capacity",
+            ok: highest_held.is_some(),
+            problems,
+            interrupted: interrupt::requested(),
+            of,
+            variable: variable.name(),
+            highest_held,
+            broke_at: broke.map(|step| step.value),
+            limited_by_generator: broke.is_some_and(StepReport::is_limited_by_generator),
+            steps,
+        }
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        let value = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+        table.row("raised", format!("{} of {}", self.variable, self.of));
+        table.row("highest step that held", value(self.highest_held));
+        table.row("first that broke", value(self.broke_at));
+        if let Some(step) = self.steps.last().filter(|step| !step.ok) {
+            for problem in &step.problems {
+                table.row("  what broke", problem);
+            }
+        }
+        if self.limited_by_generator {
+            table.row("note", "the generator was the bottleneck there; the server's limit may be higher");
+        }
+        table.row("verdict", if self.ok { "ok".to_owned() } else { self.problems.join("; ") });
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn step(value: f64, ok: bool, bottleneck: &[&str]) -> StepReport {
+        let problems = if ok { vec![] } else { vec!["p99>50ms: it is 61 ms"] };
+        let value_of = json!({ "ok": ok, "problems": problems, "generator": { "bottleneck": bottleneck } });
+        StepReport::new(value, Finished { ok, value: value_of })
+    }
+
+    #[test]
+    fn the_highest_step_that_held_is_the_last_before_the_break() {
+        let steps = vec![step(100.0, true, &[]), step(200.0, true, &["x"]), step(400.0, false, &[])];
+        let report = CapacityReport::new("fanout", Variable::Rate, steps);
+        assert!(report.ok && !report.limited_by_generator);
+        assert_eq!((report.highest_held, report.broke_at), (Some(200.0), Some(400.0)));
+        let text = report.table().text();
+        assert!(text.contains("p99>50ms: it is 61 ms") && !text.contains("note"), "{text}");
+    }
+
+    #[test]
+    fn none_that_held_is_not_ok_and_the_generators_limit_is_told() {
+        let report = CapacityReport::new("echo", Variable::Rate, vec![step(100.0, false, &["late"])]);
+        assert!(!report.ok && report.limited_by_generator && report.highest_held.is_none());
+        assert!(report.table().text().contains("generator was the bottleneck"));
+        let all = CapacityReport::new("echo", Variable::Rate, vec![step(100.0, true, &[])]);
+        assert!(all.ok && all.broke_at.is_none());
+    }
+}

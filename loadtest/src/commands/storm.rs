@@ -1,0 +1,237 @@
+//! `storm`: connections are dropped, all at once or so many a second, and come back.
+//!
+//! A dropped connection ends with a reset, as when a client's network goes away, and comes back at once; one
+//! that is refused tries again with backoff until it is served.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::args::StormArgs;
+use crate::bystander::Bystander;
+use crate::connection::Role;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text};
+use crate::run::{Run, Special};
+use crate::server_process::{ServerProcess, cpu_between};
+use crate::tally::Tally;
+use crate::worker::Published;
+
+use super::{watched, ws_target};
+
+/// How long the bystander is listened to before the storm.
+const CALM: Duration = Duration::from_secs(1);
+
+/// The result file of `storm`.
+#[derive(Debug, Serialize)]
+struct StormReport {
+    #[serde(flatten)]
+    common: Common,
+    /// Drops per second; null if all were dropped at once.
+    rate_per_second: Option<f64>,
+    /// Connections dropped; one may be dropped more than once if there is a rate.
+    dropped: u64,
+    /// Drops that were due when no connection was open.
+    not_dropped: u64,
+    /// Dropped connections that were open again in time.
+    returned: u64,
+    /// Those that were not.
+    unserved: u64,
+    /// From the last drop until the last one was open again; null if some did not come back.
+    served_again_seconds: Option<f64>,
+    /// `returned` by the time from the first drop to the last return.
+    returned_per_second: Option<f64>,
+    /// Attempts to come back that failed; each was followed by another.
+    refused: u64,
+    /// The same by kind.
+    refusals: BTreeMap<String, u64>,
+    /// From the start of the attempt that succeeded to the open connection.
+    reconnect_latency: Option<LatencyReport>,
+    /// From a client's drop to its return, waits between attempts included.
+    away: Option<LatencyReport>,
+    /// An echo connection that took no part; null with `--bystander none`.
+    bystander: Option<BystanderReport>,
+    /// Processor time of the server from the first drop until all were back; null without `--pid`.
+    server_cpu_seconds: Option<f64>,
+}
+
+/// What the bystander saw.
+#[derive(Debug, Serialize)]
+struct BystanderReport {
+    url: String,
+    /// Round trips in the second before the storm.
+    before: Option<LatencyReport>,
+    /// Round trips from the first drop until all were back.
+    during: Option<LatencyReport>,
+    /// Echoes that did not come, of the whole run.
+    missing: u64,
+    /// Whether the bystander itself lost its connection.
+    lost: bool,
+}
+
+/// When what happened, in ns.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    first_drop: u64,
+    last_drop: u64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
+    let target = ws_target(&args.url)?;
+    let bystander_target = (args.bystander != "none").then(|| ws_target(&args.bystander)).transpose()?;
+    let server = watched(args.common.pid)?;
+    let connections = args.common.connections;
+    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
+    let special = Special { returning_max: connections as usize, ..Special::default() };
+    let mut run = Run::start_special(&args.common, target, Role::Idle, shape, special)?;
+    run.open(connections as usize)?;
+
+    let bystander =
+        bystander_target.map(|target| Bystander::start(&args.common, target, &args.bystander)).transpose()?;
+    if bystander.is_some() {
+        run.wait(CALM, |_| interrupt::requested())?;
+    }
+    let before = bystander.as_ref().map(Bystander::latency);
+    let cpu_from = server.and_then(ServerProcess::cpu_time);
+    let times = if interrupt::requested() { None } else { Some(drop_and_wait(args, &mut run)?) };
+    let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
+    let bystander =
+        bystander.zip(before).map(|(bystander, before)| heard(args, bystander, before)).transpose()?;
+    if args.rate.is_none() {
+        run.wait(args.common.duration, |_| interrupt::requested())?;
+    }
+    let tally = run.stop(Published::Count(0))?;
+    report::finish(StormReport::new(args, &run, &tally, times, bystander, cpu), &args.common)
+}
+
+/// Drops, and waits until all are back.
+fn drop_and_wait(args: &StormArgs, run: &mut Run) -> Result<Times, Failure> {
+    let first_drop = run.plan.clock.now_ns();
+    match args.rate {
+        None => run.drop_up_to(args.common.connections as usize),
+        Some(rate) => {
+            let mut so_far = 0;
+            run.wait(args.common.duration, |run| {
+                let since = (run.plan.clock.now_ns() - first_drop) as f64 / 1e9;
+                let due = (rate * since) as usize;
+                if due > so_far {
+                    so_far = due;
+                    run.drop_up_to(due);
+                }
+                interrupt::requested()
+            })?;
+        }
+    }
+    let last_drop = run.plan.clock.now_ns();
+    // The orders are taken in the workers' next turn, and then nobody is away without being counted.
+    let ordered = run.drops_ordered();
+    run.wait(args.within, |run| {
+        let counts = run.counts();
+        counts.dropped + counts.not_dropped >= ordered && counts.returned >= counts.dropped
+            || interrupt::requested()
+    })?;
+    Ok(Times { first_drop, last_drop })
+}
+
+/// What the bystander heard since `before`.
+fn heard(args: &StormArgs, bystander: Bystander, before: Histogram<u64>) -> Result<BystanderReport, Failure> {
+    let tally = bystander.stop()?;
+    let mut during = tally.latency.clone();
+    // Both have the same bounds and `during` has all that `before` has, so this can't fail.
+    let _ = during.subtract(&before);
+    Ok(BystanderReport {
+        url: args.bystander.clone(),
+        before: LatencyReport::new(&before),
+        during: LatencyReport::new(&during),
+        missing: tally.counts.missing,
+        lost: tally.counts.lost > 0,
+    })
+}
+
+impl StormReport {
+    fn new(
+        args: &StormArgs,
+        run: &Run,
+        tally: &Tally,
+        times: Option<Times>,
+        bystander: Option<BystanderReport>,
+        cpu: Option<Duration>,
+    ) -> Self {
+        let counts = &tally.counts;
+        let mut common = Common::new("storm", &args.url, args.common.connections, run, tally, false);
+        let unserved = counts.dropped.saturating_sub(counts.returned);
+        let deaf = bystander.as_ref().map_or(0, |bystander| bystander.missing);
+        let lost = bystander.as_ref().is_some_and(|bystander| bystander.lost);
+        common.expect_none(&[
+            (unserved, "clients did not come back in time"),
+            (counts.not_dropped, "drops were due when no connection was open"),
+            (deaf, "echoes of the bystander missing"),
+            (u64::from(lost), "bystander lost its connection"),
+        ]);
+        let returns = tally.returns.as_deref();
+        let last_ns = returns.map(|returns| returns.last_ns);
+        let since = |from: fn(&Times) -> u64| {
+            times.as_ref().zip(last_ns).map(|(times, last)| last.saturating_sub(from(times)) as f64 / 1e9)
+        };
+        let in_seconds = since(|times| times.first_drop).filter(|seconds| *seconds > 0.0);
+        Self {
+            common,
+            rate_per_second: args.rate,
+            dropped: counts.dropped,
+            not_dropped: counts.not_dropped,
+            returned: counts.returned,
+            unserved,
+            served_again_seconds: since(|times| times.last_drop).filter(|_| unserved == 0),
+            returned_per_second: in_seconds.map(|seconds| counts.returned as f64 / seconds),
+            refused: counts.refusals.values().sum(),
+            refusals: counts.refusals.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
+            reconnect_latency: returns.and_then(|returns| LatencyReport::new(&returns.attempt)),
+            away: returns.and_then(|returns| LatencyReport::new(&returns.away)),
+            bystander,
+            server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
+        }
+    }
+}
+
+impl Report for StormReport {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        self.common.rows(&mut table);
+        let how = match self.rate_per_second {
+            Some(rate) => format!("{} at {rate}/s", self.dropped),
+            None => format!("{} at once", self.dropped),
+        };
+        table.row("dropped", how);
+        table.row("  came back", format!("{}, {} did not", self.returned, self.unserved));
+        let again = microseconds_text(self.served_again_seconds.map(|seconds| seconds * 1e6));
+        table.row(
+            "  all served again in",
+            format!("{again}, {}", number_text(self.returned_per_second, 0, "/s")),
+        );
+        table.row("  refused attempts", self.refused);
+        for (name, count) in &self.refusals {
+            table.row(&format!("    {name}"), count);
+        }
+        table.latency("reconnect latency", self.reconnect_latency.as_ref());
+        table.latency("away, waits included", self.away.as_ref());
+        match &self.bystander {
+            Some(bystander) => {
+                table.latency("bystander's echo before", bystander.before.as_ref());
+                table.latency("bystander's echo during", bystander.during.as_ref());
+            }
+            None => table.row("bystander's echo", "n/a"),
+        }
+        table.row("server processor time", number_text(self.server_cpu_seconds, 3, " s"));
+        self.common.closing_rows(&mut table);
+        table
+    }
+}

@@ -1,0 +1,523 @@
+//! Runs the binary against the real server, which it starts by itself, and against small servers where the
+//! other end has to misbehave or to speak a protocol of its own. Every server ends with its test.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fantail::sys::signals::{self, Signal};
+use serde_json::Value;
+use tungstenite::Message;
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::handshake::server::{Request, Response};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The server's binary: beside the generator's in a workspace build, built where only this crate is tested.
+fn fantail() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = Path::new(env!("CARGO_BIN_EXE_fantail-loadtest")).with_file_name("fantail");
+        if !path.exists() {
+            let mut build = Command::new(env!("CARGO"));
+            build.args(["build", "--quiet", "--package", "fantail", "--bin", "fantail"]);
+            build.current_dir(env!("CARGO_MANIFEST_DIR"));
+            assert!(build.status().unwrap().success());
+        }
+        path
+    })
+}
+
+/// `--server` with the real server on free ports; `environment` configures it.
+fn server(environment: &str) -> String {
+    let path = fantail().display();
+    format!("env {environment} '{path}' serve --listen 127.0.0.1:0 --admin 127.0.0.1:0")
+}
+
+fn generator(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fantail-loadtest"));
+    command.args(args);
+    command
+}
+
+fn result_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kit-{name}-{}.json", std::process::id()))
+}
+
+fn take_result(file: &Path, output: &Output) -> Value {
+    let text = std::fs::read_to_string(file)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    std::fs::remove_file(file).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Runs it and returns the exit code, the result file and standard output.
+fn run(name: &str, args: &[&str]) -> (i32, Value, String) {
+    let file = result_file(name);
+    // In front of what follows a subcommand of `capacity`, whose `--json` is its own.
+    let (command, rest) = args.split_first().unwrap();
+    let output = generator(&[command, "--json", file.to_str().unwrap()]).args(rest).output().unwrap();
+    let report = take_result(&file, &output);
+    (output.status.code().unwrap(), report, String::from_utf8(output.stdout).unwrap())
+}
+
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// An echo server that shares no code with ours.
+fn echo_server() -> String {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let mut socket = tungstenite::accept(stream.unwrap()).unwrap();
+                while let Ok(message) = socket.read() {
+                    if message.is_text() || message.is_binary() {
+                        socket.send(message).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    format!("ws://{address}/echo")
+}
+
+#[test]
+fn in_a_storm_everybody_comes_back_and_a_bystander_is_heard() {
+    let server = server("A=b");
+    let args = ["storm", "--server", &server, "--connections", "1000", "--duration", "200ms"];
+    let (code, report, table) = run("storm", &args);
+    assert_eq!((code, &report["ok"]), (0, &Value::from(true)), "{report:#}");
+    for (field, count) in [("dropped", 1000), ("returned", 1000), ("unserved", 0), ("not_dropped", 0)] {
+        assert_eq!(report[field], count, "{field}: {report:#}");
+    }
+    assert_eq!(report["connections"]["opened"], 1000);
+    assert_eq!(report["connections"]["lost"], 0);
+    assert_eq!(report["away"]["count"], 1000);
+    assert_eq!(report["reconnect_latency"]["count"], 1000);
+    assert!(report["served_again_seconds"].as_f64().unwrap() > 0.0);
+    let away_max = report["away"]["max_microseconds"].as_f64().unwrap() / 1e6;
+    let all = report["served_again_seconds"].as_f64().unwrap();
+    assert!(away_max <= all * 1.01 + 0.01, "{away_max} of {all}");
+    assert!(report["bystander"]["before"]["count"].as_u64().unwrap() > 0, "{report:#}");
+    assert_eq!(report["bystander"]["missing"], 0);
+    assert!(report["server_cpu_seconds"].as_f64().unwrap() > 0.0, "--server is watched as with --pid");
+    assert!(table.contains("all served again in") && table.contains("was the bottleneck"), "{table}");
+}
+
+#[test]
+fn a_storm_with_a_rate_is_churn() {
+    let server = server("A=b");
+    let mut args = vec!["storm", "--server", &server, "--connections", "200", "--rate", "300"];
+    args.extend(["--duration", "1s", "--bystander", "none"]);
+    let (code, report, _) = run("churn", &args);
+    assert_eq!(code, 0, "{report:#}");
+    let dropped = report["dropped"].as_u64().unwrap();
+    assert!((200..=300).contains(&dropped), "{report:#}");
+    assert_eq!(report["returned"], dropped);
+    assert_eq!(report["bystander"], Value::Null);
+}
+
+/// Upgrades everybody, but refuses connections `refused` (by number) with 503.
+fn refusing_server(refused: std::ops::Range<u64>) -> String {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for (number, stream) in (0..).zip(listener.incoming()) {
+            let stream = stream.unwrap();
+            let refuses = refused.contains(&number);
+            thread::spawn(move || upgrade_or_refuse(stream, refuses));
+        }
+    });
+    format!("ws://{address}/")
+}
+
+fn upgrade_or_refuse(mut stream: TcpStream, refuses: bool) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut accept, mut line) = (String::new(), String::new());
+    while reader.read_line(&mut line).unwrap_or(0) > 2 {
+        if let Some(key) = line.strip_prefix("Sec-WebSocket-Key: ") {
+            accept = derive_accept_key(key.trim().as_bytes());
+        }
+        line.clear();
+    }
+    let answer = match refuses {
+        true => "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+        false => format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        ),
+    };
+    // The generator may have gone by itself.
+    let _ = stream.write_all(answer.as_bytes());
+    if !refuses {
+        let _ = stream.read(&mut [0; 64]);
+    }
+}
+
+#[test]
+fn who_is_refused_in_a_storm_tries_again_and_is_counted() {
+    let url = refusing_server(50..60);
+    let mut args = vec!["storm", "--url", &url, "--connections", "50", "--duration", "50ms"];
+    args.extend(["--bystander", "none", "--fail-if", "refused>10", "--fail-if", "away_max>50s"]);
+    let (code, report, _) = run("refused", &args);
+    assert_eq!((code, &report["refused"]), (0, &Value::from(10)), "{report:#}");
+    assert_eq!(report["refusals"]["upgrade_status_503"], 10);
+    assert_eq!((&report["returned"], &report["unserved"]), (&Value::from(50), &Value::from(0)));
+
+    // Nobody is served again.
+    let url = refusing_server(5..100_000);
+    let mut args = vec!["storm", "--url", &url, "--connections", "5", "--within", "500ms"];
+    args.extend(["--duration", "50ms", "--bystander", "none", "--fail-if", "served_again>1s"]);
+    let (code, report, _) = run("unserved", &args);
+    assert_eq!((code, &report["unserved"]), (1, &Value::from(5)), "{report:#}");
+    assert_eq!(report["served_again_seconds"], Value::Null);
+    assert!(report["problems"].to_string().contains("served_again>1s can't be judged"), "{report:#}");
+}
+
+#[test]
+fn slow_subscribers_are_counted_apart_and_the_others_miss_nothing() {
+    let server = server("A=b");
+    let fixed = ["--server", &server, "--connections", "200", "--rate", "50", "--size", "4096"];
+    let with = |name: &str, extra: &[&str]| {
+        let args = [&["slow", "--duration", "1s", "--slow-fraction", "0.1"], &fixed[..], extra].concat();
+        run(name, &args)
+    };
+    let (code, report, table) = with("slow", &[]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!((&report["command"], &report["deliveries"]), (&Value::from("slow"), &Value::from(180 * 50)));
+    assert_eq!((&report["missing"], &report["duplicate"]), (&Value::from(0), &Value::from(0)));
+    let slow = &report["slow"];
+    assert_eq!(
+        (&slow["connections"], &slow["deliveries"]),
+        (&Value::from(20), &Value::from(0)),
+        "{report:#}"
+    );
+    assert_eq!(
+        (&slow["caught_up"], &slow["missing"], &slow["closed"]),
+        (&Value::from(20 * 50), &Value::from(0), &Value::from(0))
+    );
+    let server_part = &report["server"];
+    assert!(server_part["user_bytes_peak"].as_u64() >= server_part["user_bytes_before"].as_u64());
+    assert!(server_part["user_bytes_before"].as_u64().unwrap() > 0, "{report:#}");
+    assert!(report["tcp"]["machine_bytes_peak"].as_u64().unwrap() > 0, "{report:#}");
+    assert!(table.contains("slow subscribers") && table.contains("server memory"), "{table}");
+
+    let (code, report, _) = with("trickle", &["--slow-rate", "40000"]);
+    assert_eq!(code, 0, "{report:#}");
+    let read = report["slow"]["deliveries"].as_u64().unwrap();
+    assert!(read > 0 && read < 20 * 50, "{report:#}");
+    assert_eq!(report["slow"]["caught_up"], 20 * 50 - read);
+}
+
+#[test]
+fn slow_subscribers_that_the_server_closes_are_no_problem_of_the_others() {
+    let server = server("FANTAIL_OUTBOX_POLICY=disconnect");
+    let mut args = vec!["slow", "--server", &server, "--connections", "10", "--slow-fraction", "0.2"];
+    // Far more than the kernel keeps for a connection.
+    args.extend(["--size", "100000", "--rate", "100", "--duration", "2s", "--fail-if", "slow_closed<2"]);
+    let (code, report, _) = run("slow-closed", &args);
+    assert_eq!((code, &report["slow"]["closed"]), (0, &Value::from(2)), "{report:#}");
+    assert_eq!((&report["connections"]["lost"], &report["missing"]), (&Value::from(0), &Value::from(0)));
+}
+
+#[test]
+fn capacity_finds_the_step_that_breaks() {
+    let server = server("FANTAIL_SERVER_CONNECTIONS_MAX=150");
+    let mut args = vec!["capacity", "--step", "connections=50,100,200,400", "idle"];
+    args.extend(["--server", &server, "--duration", "50ms", "--fail-if", "failed>0"]);
+    let (code, report, table) = run("capacity", &args);
+    assert_eq!((code, &report["of"], &report["variable"]), (0, &"idle".into(), &"connections".into()));
+    assert_eq!((report["highest_held"].as_f64(), report["broke_at"].as_f64()), (Some(100.0), Some(200.0)));
+    let steps = report["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 3, "{report:#}");
+    assert!(steps[2]["problems"].to_string().contains("failed>0: it is"), "{report:#}");
+    assert_eq!(steps[1]["result"]["connections"]["opened"], 100);
+    assert!(table.contains("highest step that held  100"), "{table}");
+
+    let mut args = vec!["capacity", "--step", "rate=50..200*2", "echo", "--connections", "10"];
+    args.extend(["--server", &server, "--duration", "200ms", "--fail-if", "p99>1us"]);
+    let (code, report, _) = run("capacity-none", &args);
+    assert_eq!((code, &report["highest_held"], &report["ok"]), (1, &Value::Null, &Value::from(false)));
+}
+
+#[test]
+fn thresholds_decide_the_exit_code() {
+    let url = echo_server();
+    let base = ["echo", "--url", &url, "--connections", "10", "--rate", "100", "--duration", "200ms"];
+    let with = |name: &str, extra: &[&str]| run(name, &[&base[..], extra].concat());
+    let (code, report, _) = with("holds", &["--fail-if", "p99>60s", "--fail-if", "missing>0"]);
+    assert_eq!((code, &report["ok"]), (0, &Value::from(true)), "{report:#}");
+    let (code, report, table) = with("breaks", &["--fail-if", "p50>1us"]);
+    assert_eq!((code, &report["ok"]), (1, &Value::from(false)), "{report:#}");
+    assert!(table.contains("verdict") && table.contains("p50>1us: it is"), "{table}");
+}
+
+#[test]
+fn repeats_give_the_median_and_every_run() {
+    let url = echo_server();
+    let mut args = vec!["echo", "--url", &url, "--connections", "10", "--rate", "100", "--duration", "200ms"];
+    args.extend(["--repeat", "3", "--fail-if", "p99>60s"]);
+    let (code, report, table) = run("repeat", &args);
+    assert_eq!((code, &report["command"], &report["returned"]), (0, &"echo".into(), &Value::from(20)));
+    let runs = report["repeats"].as_array().unwrap();
+    let mut p99: Vec<f64> =
+        runs.iter().map(|run| run["latency"]["p99_microseconds"].as_f64().unwrap()).collect();
+    p99.sort_by(f64::total_cmp);
+    assert_eq!((p99.len(), report["latency"]["p99_microseconds"].as_f64()), (3, Some(p99[1])));
+    assert!(table.contains("run 3 of 3: ") && table.contains("spread"), "{table}");
+}
+
+#[test]
+fn a_plan_opens_nothing() {
+    let (listener, address) = listen();
+    let url = format!("ws://{address}/");
+    let (code, report, table) = run("plan", &["idle", "--url", &url, "--connections", "1000", "--plan"]);
+    assert_eq!((code, &report["ok"], &report["connections"]), (0, &Value::from(true), &Value::from(1000)));
+    assert!(table.contains("descriptors per table") && table.trim_end().ends_with("fits"), "{table}");
+    let mut args = vec!["idle", "--url", &url, "--connections", "200000", "--plan"];
+    args.extend(["--source", "127.0.0.1", "--threads", "1"]);
+    let (code, report, _) = run("plan-not", &args);
+    assert!(code == 1 && report["problems"].to_string().contains("ports of one source"), "{report:#}");
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// Speaks a protocol of its own: a token in path and header, a greeting, pings as text.
+#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
+fn chat_server(pongs: Arc<AtomicU64>) -> String {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let pongs = pongs.clone();
+            thread::spawn(move || {
+                let mut user = String::new();
+                let callback = |request: &Request, mut response: Response| {
+                    user = request.headers()["X-User"].to_str().unwrap().to_owned();
+                    assert_eq!(request.uri().path(), format!("/room/{user}%2F1"));
+                    assert_eq!(request.headers()["Sec-WebSocket-Protocol"], "chat.v2");
+                    response.headers_mut().insert("Sec-WebSocket-Protocol", "chat.v2".parse().unwrap());
+                    Ok(response)
+                };
+                let mut socket = tungstenite::accept_hdr(stream.unwrap(), callback).unwrap();
+                let hello = socket.read().unwrap().into_text().unwrap();
+                let expected = format!("{{\"login\":\"{user}\",\"n\":");
+                assert!(hello.starts_with(&expected), "{hello}");
+                if user == "eve" {
+                    socket.close(None).unwrap();
+                    let _ = socket.flush();
+                    return;
+                }
+                socket.send(Message::text("PING 41")).unwrap();
+                let pong = socket.read().unwrap();
+                assert_eq!(pong, Message::text(format!("PONG 41 {user}")));
+                pongs.fetch_add(1, Ordering::SeqCst);
+                socket.send(Message::text("welcome")).unwrap();
+                // Until the generator goes.
+                while socket.read().is_ok() {}
+            });
+        }
+    });
+    format!("ws://{address}/room/{{place}}")
+}
+
+#[test]
+fn connections_speak_the_protocol_of_the_server() {
+    let pongs = Arc::new(AtomicU64::new(0));
+    let url = chat_server(pongs.clone());
+    let vars = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kit-{}.csv", std::process::id()));
+    let talk = |rows: &str, name: &str| {
+        std::fs::write(&vars, rows).unwrap();
+        let mut args = vec!["idle", "--url", &url, "--connections", "20", "--duration", "50ms"];
+        args.extend([
+            "--vars",
+            vars.to_str().unwrap(),
+            "--header",
+            "X-User: {user}",
+            "--subprotocol",
+            "chat.v2",
+        ]);
+        args.extend(["--hello", "{\"login\":\"{user}\",\"n\":{i}}", "--await", "^welcome$"]);
+        args.extend(["--reply", "^PING (\\d+)=>PONG $1 {user}"]);
+        run(name, &args)
+    };
+    let (code, report, _) = talk("user,place\nann,ann/1\nbob,bob/1\n", "talk");
+    assert_eq!((code, &report["connections"]["opened"]), (0, &Value::from(20)), "{report:#}");
+    assert_eq!(pongs.load(Ordering::SeqCst), 20);
+    // Every fourth is sent away before its welcome.
+    let (code, report, _) = talk("user,place\nann,ann/1\nbob,bob/1\ncarol,carol/1\neve,eve/1\n", "talk-eve");
+    assert_eq!((code, &report["connections"]["opened"]), (1, &Value::from(15)), "{report:#}");
+    assert_eq!(report["connections"]["errors"]["await_closed"], 5, "{report:#}");
+    std::fs::remove_file(vars).unwrap();
+}
+
+#[test]
+#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
+fn a_subprotocol_that_was_not_offered_fails_the_connection() {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        let callback = |_: &Request, mut response: Response| {
+            response.headers_mut().insert("Sec-WebSocket-Protocol", "mqtt".parse().unwrap());
+            Ok(response)
+        };
+        for stream in listener.incoming() {
+            // The generator goes at once.
+            let _ = tungstenite::accept_hdr(stream.unwrap(), callback);
+        }
+    });
+    let url = format!("ws://{address}/");
+    let (code, report, _) = run("mqtt", &["idle", "--url", &url, "--connections", "2", "--duration", "10ms"]);
+    assert_eq!(
+        (code, &report["connections"]["errors"]["upgrade_wrong_answer"]),
+        (1, &Value::from(2)),
+        "{report:#}"
+    );
+}
+
+/// Starts it and waits until it has printed its first progress line.
+fn start(args: &[&str]) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut child = generator(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("messages") {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0, "it ended before its first line");
+    }
+    (child, errors)
+}
+
+fn wait(mut child: Child) -> Output {
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "it does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn ctrl_c_ends_early_and_still_reports() {
+    let server = server("A=b");
+    for (command, sent, came) in
+        [("echo", "sent", "returned"), ("fanout", "deliveries_expected", "deliveries")]
+    {
+        let file = result_file(&format!("ctrl-c-{command}"));
+        let json = file.to_str().unwrap();
+        let mut args = vec![command, "--server", &server, "--connections", "20", "--rate", "100"];
+        args.extend(["--duration", "10m", "--json", json]);
+        let (child, mut errors) = start(&args);
+        let rest = thread::spawn(move || std::io::read_to_string(&mut errors).unwrap());
+        signals::send(child.id(), Signal::Interrupt).unwrap();
+        let output = wait(child);
+        let rest = rest.join().unwrap();
+        assert!(rest.contains("ending early") && !rest.contains("fantail-loadtest:"), "{rest}");
+        let report = take_result(&file, &output);
+        assert_eq!(output.status.code(), Some(0), "{report:#}");
+        assert_eq!(report["interrupted"], true);
+        assert!(report[sent].as_u64().unwrap() > 0, "{report:#}");
+        assert_eq!(report[sent], report[came], "{report:#}");
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert!(table.contains("interrupted"), "{table}");
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once_and_takes_the_server_along() {
+    // The stand-in for a server ignores SIGTERM, and its output ends with it.
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kit-{}.pid", std::process::id()));
+    let url = echo_server();
+    let script = format!(
+        "sh -c 'trap \"\" TERM; echo $$ >\"{}\"; echo ready; while :; do sleep 1; done'",
+        file.display()
+    );
+    let mut args = vec!["echo", "--url", &url, "--server", &script, "--ready", "ready"];
+    args.extend(["--connections", "5", "--rate", "100", "--duration", "10m"]);
+    let (child, errors) = start(&args);
+    let pid: u32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    signals::send(child.id(), Signal::Interrupt).unwrap();
+    let mut errors = errors;
+    let mut line = String::new();
+    while !line.contains("ending early") {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0);
+    }
+    signals::send(child.id(), Signal::Interrupt).unwrap();
+    assert_eq!(wait(child).status.code(), Some(130));
+    let until = Instant::now() + PATIENCE;
+    while is_running(pid) {
+        assert!(Instant::now() < until, "the server is still there");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_running(pid: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Nobody may be there to take the exit code of an orphan: a zombie has ended.
+    state
+        .rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_server_that_does_not_come_up_or_dies_is_told() {
+    let run_with = |server: &str, url: &str| {
+        let mut args = vec!["echo", "--url", url, "--server", server, "--ready", "ready"];
+        args.extend(["--connections", "2", "--rate", "10", "--duration", "500ms"]);
+        let output = generator(&args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let url = echo_server();
+    let (code, error) = run_with("sh -c 'echo no luck >&2'", &url);
+    assert!(code == Some(1) && error.contains("no luck"), "{code:?} {error}");
+    for script in ["sh -c 'echo ready; exit 3'", "sh -c 'echo ready; sleep 0.3; exit 3'"] {
+        let (code, error) = run_with(script, &url);
+        assert!(
+            code == Some(1) && error.contains("ended during the run: exit status: 3"),
+            "{code:?} {error}"
+        );
+    }
+    let (code, error) = run_with("sh -c 'echo ready; exec sleep 60'", "ws://{listen}/");
+    assert!(code == Some(2) && error.contains("does not say {listen}"), "{code:?} {error}");
+}
+
+#[test]
+fn a_starved_generator_says_so() {
+    let server = server("A=b");
+    // Ten times what one core can send.
+    let mut args = vec!["echo", "--server", &server, "--connections", "20", "--threads", "1"];
+    args.extend(["--rate", "2000000", "--duration", "300ms", "--fail-if", "bottleneck>0"]);
+    let (code, report, table) = run("starved", &args);
+    assert_eq!(code, 1, "{report:#}");
+    assert!(!report["generator"]["bottleneck"].as_array().unwrap().is_empty(), "{report:#}");
+    assert!(table.contains("YES: "), "{table}");
+    assert!(report["problems"].to_string().contains("bottleneck>0: it is"), "{report:#}");
+}
+
+#[test]
+fn wrong_flags_are_usage_errors() {
+    for wrong in [
+        &["echo", "--fail-if", "served_again>1s"][..],
+        &["storm", "--fail-if", "p99>1s"],
+        &["idle", "--header", "nonsense"],
+        &["idle", "--vars", "/nonexistent.csv"],
+        &["idle", "--url", "ws://127.0.0.1:1/{nobody}"],
+        &["idle", "--await", "("],
+        &["idle", "--server", "/nonexistent/server"],
+        &["capacity", "--step", "rate=1,2", "idle"],
+        &["capacity", "--step", "rate=1,2", "echo", "--plan"],
+        &["storm", "--bystander", "http://127.0.0.1/"],
+    ] {
+        let output = generator(wrong).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {error}");
+    }
+}

@@ -12,6 +12,10 @@ use super::server::Server;
 /// room to answer over capacity.
 const RESERVED_DESCRIPTORS: usize = 64;
 
+/// Descriptors of a loop's own table beside the wakers of all loops, which every table has: standard streams, the
+/// admin loop's waker, epoll, the listener, one that is being refused and one that was just accepted.
+const DESCRIPTORS_BESIDE_WAKERS: usize = 8;
+
 /// Descriptors each further loop needs for itself in a table that loops share.
 const DESCRIPTORS_PER_LOOP: usize = 4;
 
@@ -105,6 +109,8 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
             .max(cores.min(Server::LOOPS_MAX)),
         (None, _) => needed.max(cores.min(Server::LOOPS_MAX)),
     };
+    let reserved = RESERVED_DESCRIPTORS.max(loops + DESCRIPTORS_BESIDE_WAKERS);
+    let table = room(nofile, reserved)?;
     let capacity = loops.saturating_mul(table);
     if wanted > capacity && server.connections_max.is_some() {
         let more_loops = match needed {
@@ -115,10 +121,9 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
             key: "server.connections_max",
             problem: format!(
                 "{wanted} connections do not fit: {loops} loops × {table} ({nofile} open files − \
-                 {RESERVED_DESCRIPTORS}) hold {capacity}; {more_loops}raise the open files limit to {} \
+                 {reserved}) hold {capacity}; {more_loops}raise the open files limit to {} \
                  (ulimit -n), or lower connections_max to {capacity}",
-                wanted.saturating_mul(SPREAD_PERCENT).div_ceil(loops.saturating_mul(100))
-                    + RESERVED_DESCRIPTORS,
+                wanted.saturating_mul(SPREAD_PERCENT).div_ceil(loops.saturating_mul(100)) + reserved,
             ),
         });
     }
@@ -229,6 +234,16 @@ mod tests {
         assert_eq!(derive(None, None, 2, usize::MAX).loops, 2);
         assert_eq!(derive(Some(63), None, 2, usize::MAX).connections_max, usize::MAX);
         assert_eq!(derive(None, Some(100_000_000), 2, usize::MAX).loops, 2);
+    }
+
+    #[test]
+    fn a_full_table_has_room_for_the_wakers_of_many_loops() {
+        for loops in 1..=Server::LOOPS_MAX {
+            let limits = derive(Some(loops), None, 2, 1024);
+            // Standard streams, wakers of the loops and the admin loop, epoll, listener, refused, accepted.
+            let own = 3 + (loops + 1) + 1 + 1 + 1 + 1;
+            assert!(limits.loop_connections_max + own <= 1024, "{loops} loops");
+        }
     }
 
     #[test]

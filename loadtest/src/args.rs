@@ -3,10 +3,12 @@
 //! Checks what can be checked without a network; the commands resolve URLs. Every wrong value is a usage
 //! error (exit code 2) that names the flag.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::args_kit::{Kit, Talk};
 use crate::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
@@ -26,6 +28,9 @@ Examples:
 
   Round-trip times of 100 connections at 20,000 messages a second together:
     fantail-loadtest echo --connections 100 --rate 20000 --size 128
+
+  Bytes per connection by kind of memory, of any server, with a page to look at:
+    fantail-loadtest memory --url ws://127.0.0.1:9001/ --pid 4711 --steps 10k,20k,30k,40k,50k --html memory.html
 
   Everybody drops at once and comes back; what does a bystander notice?
     fantail-loadtest storm --connections 10000
@@ -71,6 +76,12 @@ pub(crate) enum Command {
     Slow(SlowArgs),
     /// Raise the connections or the rate of another command until its result is not ok
     Capacity(CapacityArgs),
+    /// Open connections in steps: bytes per connection by kind of memory, with confidence intervals
+    Memory(MemoryArgs),
+    /// Compare two result files: ratios, and which are more than the noise
+    Compare(CompareArgs),
+    /// Merge the result files of several machines that loaded one server together
+    Merge(MergeArgs),
 }
 
 /// Flags of every command.
@@ -106,9 +117,9 @@ pub(crate) struct Common {
     #[arg(long)]
     pub(crate) pid: Option<u32>,
 
-    /// Also write the result to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    /// Files to write.
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
 
     /// How the command is run and judged.
     #[command(flatten)]
@@ -117,6 +128,22 @@ pub(crate) struct Common {
     /// What connections say besides test messages.
     #[command(flatten)]
     pub(crate) talk: Talk,
+}
+
+/// Files that a result is written to.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Outputs {
+    /// Also write the result to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Also write a page with charts to this file; it needs no other file and no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Also write the latencies to this file, as an HdrHistogram log
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hdr: Option<PathBuf>,
 }
 
 /// Flags of commands that send messages.
@@ -252,9 +279,9 @@ pub(crate) struct CapacityArgs {
     #[arg(long, value_name = "NAME=VALUES", value_parser = Steps::parse)]
     pub(crate) step: Steps,
 
-    /// Also write the result of all steps to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    /// Files to write of all steps.
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
 
     /// The command that is run at each step, with its own flags; --fail-if and --server among them.
     #[command(subcommand)]
@@ -274,6 +301,58 @@ pub(crate) enum Stepped {
     Storm(StormArgs),
     /// Publish while some subscribers do not read
     Slow(SlowArgs),
+    /// Has steps of its own.
+    #[command(skip)]
+    Memory(MemoryArgs),
+}
+
+/// Flags of `memory`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/ws")]
+    pub(crate) url: String,
+
+    /// Open connections at which memory is read for --duration, as in 10k,20k,30k [default: five even steps
+    /// up to --connections]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = step, conflicts_with = "connections")]
+    pub(crate) steps: Option<Vec<u32>>,
+
+    /// Also write every single reading to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `compare`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Result file to compare with, or several repeats of it with commas between
+    #[arg(value_name = "A.json")]
+    pub(crate) a: String,
+
+    /// Result file to compare, or several with commas between
+    #[arg(value_name = "B.json")]
+    pub(crate) b: String,
+
+    /// Also write the comparison to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Flags of `merge`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// Result files of one command, one of each machine
+    #[arg(value_name = "FILE", required = true, num_args = 2..)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Files to write.
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
 }
 
 /// How messages are published.
@@ -283,6 +362,47 @@ pub(crate) enum PublishBy {
     Ws,
     /// HTTP POST on a kept connection.
     Http,
+}
+
+/// Every flag of this process's command line, given or by default, as text for the result file.
+pub(crate) fn settings() -> BTreeMap<String, String> {
+    settings_of(std::env::args_os())
+}
+
+fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, String> {
+    let mut command = Cli::command();
+    let Ok(matches) = command.try_get_matches_from_mut(line) else { return BTreeMap::new() };
+    let Some((name, matches)) = matches.subcommand() else { return BTreeMap::new() };
+    let Some(command) = command.find_subcommand(name) else { return BTreeMap::new() };
+    let mut settings = BTreeMap::new();
+    // Steps that are given take the place of the number of connections, whose default says nothing then.
+    let steps_given = matches!(matches.try_contains_id("steps"), Ok(true));
+    for (id, long) in command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)))
+    {
+        let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
+        let texts = values.map(|value| match value.to_string_lossy() {
+            // Results are passed on; what authorizes a client is not.
+            text if long == "header" => text.split(':').next().unwrap_or_default().to_owned() + ": …",
+            text => text.into_owned(),
+        });
+        let text = texts.collect::<Vec<_>>().join(", ");
+        if text != "false" && !(long == "connections" && steps_given) {
+            settings.insert(long.to_owned(), text);
+        }
+    }
+    settings
+}
+
+/// A number of connections: 500, 10k, 1m.
+fn step(text: &str) -> Result<u32, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, by) = match lower.strip_suffix('k') {
+        Some(digits) => (digits, 1_000),
+        None => lower.strip_suffix('m').map_or((lower.as_str(), 1), |digits| (digits, 1_000_000)),
+    };
+    let number: Option<u32> = digits.parse().ok();
+    let number = number.and_then(|number| number.checked_mul(by)).filter(|number| *number <= 10_000_000);
+    number.ok_or_else(|| "not a number of connections such as 500, 10k or 1m".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -313,7 +433,6 @@ fn message_size(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -330,9 +449,30 @@ mod tests {
     }
 
     #[test]
+    fn steps_have_short_forms() {
+        let cli = Cli::try_parse_from(["x", "memory", "--steps", "500,10k,1m"]);
+        let Command::Memory(args) = cli.unwrap().command else { panic!("another command") };
+        assert_eq!(args.steps.unwrap(), [500, 10_000, 1_000_000]);
+    }
+
+    #[test]
+    fn settings_hold_defaults_too() {
+        let line = ["x", "idle", "--connections", "7", "--deflate"].map(OsString::from);
+        let settings = settings_of(line);
+        assert_eq!((settings["connections"].as_str(), settings["duration"].as_str()), ("7", "5s"));
+        assert_eq!(settings["deflate"], "true");
+        assert!(!settings.contains_key("pid") && !settings.contains_key("help"), "{settings:?}");
+    }
+
+    #[test]
     fn wrong_values_are_usage_errors() {
         for wrong in [
-            &["x"][..],
+            &["x", "memory", "--steps", "10x"][..],
+            &["x", "memory", "--steps", "99m"],
+            &["x", "memory", "--steps", "1,2", "--connections", "5"],
+            &["x", "compare", "a.json"],
+            &["x", "merge", "a.json"],
+            &["x"],
             &["x", "squall"],
             &["x", "slow", "--slow-fraction", "1"],
             &["x", "capacity", "echo"],

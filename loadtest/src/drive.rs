@@ -2,10 +2,11 @@
 //!
 //! Commands know nothing of this; they get URLs that are filled in and a process to watch.
 
-use crate::args::{Command, Common, PublishBy, Stepped};
+use crate::args::{Command, Common, Outputs, PublishBy, Stepped};
 use crate::commands;
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::json_text;
 use crate::launched::Launched;
 use crate::planning;
 use crate::repeat;
@@ -27,6 +28,9 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         Command::Echo(args) => Stepped::Echo(args),
         Command::Storm(args) => Stepped::Storm(args),
         Command::Slow(args) => Stepped::Slow(args),
+        Command::Memory(args) => Stepped::Memory(commands::memory::with_steps(args)?),
+        Command::Compare(args) => return commands::compare::run(&args),
+        Command::Merge(args) => return commands::merge::run(&args),
     };
     check(&command)?;
     if command.common().kit.plan {
@@ -56,7 +60,7 @@ pub(crate) fn run(command: &Stepped) -> Result<Finished, Failure> {
     let quiet = std::mem::replace(&mut single.common_mut().kit.quiet, true);
     // Thresholds are judged over all runs, and the file is written once.
     single.common_mut().kit.fail_if.clear();
-    single.common_mut().json = None;
+    single.common_mut().outputs = Outputs::default();
     let mut runs = Vec::new();
     for number in 1..=kit.repeat {
         let finished = run_once(&single)?;
@@ -72,7 +76,7 @@ pub(crate) fn run(command: &Stepped) -> Result<Finished, Failure> {
     }
     let merged = repeat::merge(runs, &kit.fail_if);
     let table = if quiet { Table::default() } else { repeat::table(&merged) };
-    report::publish(&merged, &table, command.common().json.as_deref())?;
+    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &command.common().outputs)?;
     let ok = merged.get("ok") == Some(&true.into());
     Ok(Finished { ok, value: merged })
 }
@@ -106,6 +110,7 @@ fn run_once(command: &Stepped) -> Result<Finished, Failure> {
         Stepped::Echo(args) => commands::echo::run(args),
         Stepped::Storm(args) => commands::storm::run(args),
         Stepped::Slow(args) => commands::slow::run(args),
+        Stepped::Memory(args) => commands::memory::run(args),
     };
     if let Some(Err(problem)) = server.as_mut().map(Launched::stop) {
         match &mut outcome {
@@ -129,6 +134,7 @@ impl Stepped {
             Self::Echo(_) => "echo",
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
+            Self::Memory(_) => "memory",
         }
     }
 
@@ -140,6 +146,7 @@ impl Stepped {
             Self::Echo(args) => &args.url,
             Self::Storm(args) => &args.url,
             Self::Slow(args) => &args.fanout.url,
+            Self::Memory(args) => &args.url,
         }
     }
 
@@ -151,6 +158,7 @@ impl Stepped {
             Self::Echo(args) => &args.common,
             Self::Storm(args) => &args.common,
             Self::Slow(args) => &args.fanout.common,
+            Self::Memory(args) => &args.common,
         }
     }
 
@@ -162,6 +170,7 @@ impl Stepped {
             Self::Echo(args) => &mut args.common,
             Self::Storm(args) => &mut args.common,
             Self::Slow(args) => &mut args.fanout.common,
+            Self::Memory(args) => &mut args.common,
         }
     }
 
@@ -190,6 +199,7 @@ impl Stepped {
         let fanout = match self {
             Self::Idle(args) => return vec![&mut args.url],
             Self::Echo(args) => return vec![&mut args.url],
+            Self::Memory(args) => return vec![&mut args.url],
             Self::Storm(args) => return vec![&mut args.url, &mut args.bystander],
             Self::Fanout(args) => args,
             Self::Slow(args) => &mut args.fanout,

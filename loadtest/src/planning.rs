@@ -79,7 +79,7 @@ pub(crate) fn run(command: &'static str, url: &str, common: &Common) -> Result<P
     let sources = sources.map(|sources| sources.len());
     let local = target.address.ip().is_loopback();
     let report = PlanReport::new(command, connections, threads, sources, local, &facts);
-    report::publish(&report, &report.table(), common.json.as_deref())?;
+    report::publish(&report, &report.table(), &common.outputs)?;
     Ok(report)
 }
 

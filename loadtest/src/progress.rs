@@ -1,31 +1,34 @@
-//! The line on standard error that says once a second how the run goes.
+//! How the run goes, once a second on standard error.
 //!
-//! On a terminal it rewrites itself; elsewhere it is one plain line a second. Never on standard output.
+//! On a terminal it is a bar that redraws itself; elsewhere it is one plain line a second. Never on standard
+//! output.
 
 use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::microseconds_text;
 use crate::schedule::Clock;
 use crate::tally::Tally;
 
 const EVERY_NS: u64 = 1_000_000_000;
+/// The state of the run is wrapped under the bar, so that a narrow terminal does not cut the errors off.
+const TEMPLATE: &str = "{elapsed_precise} [{bar:30}] {pos} of {len} open\n{wide_msg}";
 
 /// State of the line.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    terminal: bool,
-    shown: bool,
+    bar: Option<ProgressBar>,
     last_ns: u64,
     last_opened: u64,
     last_messages: u64,
 }
 
 impl Progress {
-    /// The first line comes after a second.
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// The first line comes after a second. `wanted` is the number of connections to open.
+    pub(crate) fn new(clock: Clock, wanted: u64) -> Self {
         Self {
-            terminal: std::io::stderr().is_terminal(),
-            shown: false,
+            bar: std::io::stderr().is_terminal().then(|| styled(ProgressBar::new(wanted))),
             last_ns: clock.now_ns(),
             last_opened: 0,
             last_messages: 0,
@@ -44,17 +47,20 @@ impl Progress {
         self.last_ns = now_ns;
         self.last_opened = tally.counts.opened;
         self.last_messages = tally.counts.unique;
-        self.shown = true;
-        let (start, end) = if self.terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
-        let mut out = std::io::stderr().lock();
-        // Nobody listens on a closed standard error, and the run goes on without.
-        let _ = write!(out, "{start}{line}{end}").and_then(|()| out.flush());
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(tally.counts.opened.saturating_sub(tally.counts.lost));
+                bar.set_message(line);
+            }
+            // Nobody listens on a closed standard error, and the run goes on without.
+            None => drop(writeln!(std::io::stderr(), "{line}")),
+        }
     }
 
-    /// Leaves the terminal's line.
+    /// Leaves what the terminal shows as it is.
     pub(crate) fn finish(&mut self) {
-        if self.terminal && std::mem::take(&mut self.shown) {
-            let _ = writeln!(std::io::stderr());
+        if let Some(bar) = self.bar.take().filter(|bar| !bar.message().is_empty()) {
+            bar.abandon();
         }
     }
 
@@ -86,6 +92,13 @@ impl Progress {
     }
 }
 
+fn styled(bar: ProgressBar) -> ProgressBar {
+    match ProgressStyle::with_template(TEMPLATE) {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_line_names_rates_and_troubles() {
-        let progress = Progress::new(Clock::start());
+        let progress = Progress::new(Clock::start(), 100);
         let mut tally = Tally::new();
         tally.counts.opened = 100;
         tally.counts.lost = 1;
@@ -102,5 +115,22 @@ mod tests {
         let line = progress.line(2.0, &tally);
         assert!(line.starts_with("open 99  +50/s  connect p99 2"), "{line}");
         assert!(line.ends_with("lost_eof=1"), "{line}");
+    }
+
+    #[test]
+    fn a_terminal_gets_a_bar_with_the_same_line() {
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+        let bar = styled(ProgressBar::hidden());
+        bar.set_length(100);
+        let clock = Clock::start();
+        let mut progress = Progress { bar: Some(bar.clone()), ..Progress::new(clock, 100) };
+        let mut tally = Tally::new();
+        tally.counts.opened = 40;
+        tally.counts.lost = 1;
+        progress.show(clock.now_ns() + EVERY_NS, &tally);
+        assert_eq!((bar.position(), bar.length()), (39, Some(100)));
+        assert!(bar.message().starts_with("open 39  +40/s"), "{}", bar.message());
+        progress.finish();
+        assert!(bar.is_finished());
     }
 }

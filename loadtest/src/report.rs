@@ -8,12 +8,17 @@ use std::path::Path;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::args::{self, Outputs};
 use crate::bottleneck::StrainReport;
 use crate::failure::Failure;
+use crate::histogram_columns::{self, HistogramColumns};
 use crate::interrupt;
 use crate::run::{Run, Setup};
+use crate::series::Columns;
 use crate::tally::{Counts, Tally};
+use crate::{html, json_text};
 
 /// Version of the result file's layout; it changes when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
@@ -35,10 +40,14 @@ pub(crate) struct Common {
     pub(crate) interrupted: bool,
     /// The URL connected to, with the topic filled in.
     pub(crate) url: String,
+    /// The wall clock when the first connect began.
+    pub(crate) started_unix_seconds: Option<f64>,
     /// Opening and losing connections.
     pub(crate) connections: ConnectionsReport,
     /// The generator itself.
     pub(crate) generator: GeneratorReport,
+    /// The run over time.
+    pub(crate) series: Columns,
 }
 
 /// Opening and losing connections.
@@ -83,6 +92,8 @@ pub(crate) struct LatencyReport {
     pub(crate) p999_microseconds: f64,
     /// Highest.
     pub(crate) max_microseconds: f64,
+    /// All values.
+    pub(crate) histogram: HistogramColumns,
 }
 
 /// The generator itself: whether it was able to produce the load it claims.
@@ -131,8 +142,8 @@ pub(crate) fn finish(mut report: impl Report, args: &crate::args::Common) -> Res
     common.problems.extend(broken);
     let ok = common.judge();
     let table = if args.kit.quiet { Table::default() } else { report.table() };
-    publish(&report, &table, args.json.as_deref())?;
-    Ok(Finished { ok, value: json(&report)? })
+    publish(&report, &table, &args.outputs)?;
+    Ok(Finished { ok, value: with_settings(&report)? })
 }
 
 impl LatencyReport {
@@ -148,6 +159,7 @@ impl LatencyReport {
             p99_microseconds: at(0.99),
             p999_microseconds: at(0.999),
             max_microseconds: histogram.max() as f64 / 1e3,
+            histogram: HistogramColumns::new(histogram),
         })
     }
 }
@@ -173,6 +185,7 @@ impl Common {
             problems: problems_of_connections(asked_for(wanted, counts), counts),
             interrupted: interrupt::requested(),
             url: url.to_owned(),
+            started_unix_seconds: run.series.begin_unix_seconds(),
             connections: ConnectionsReport {
                 wanted: u64::from(wanted),
                 opened: counts.opened,
@@ -193,6 +206,7 @@ impl Common {
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
                 strain: tally.strain.judge(counts.sends, counts.late_own),
             },
+            series: run.series.columns(),
         }
     }
 
@@ -271,6 +285,12 @@ impl Table {
         self.row(name, value);
     }
 
+    /// The same of a latency in a result file.
+    pub(crate) fn latency_of(&mut self, name: &str, latency: Option<&Value>) {
+        let read = latency.and_then(histogram_columns::read);
+        self.latency(name, read.as_ref().and_then(LatencyReport::new).as_ref());
+    }
+
     /// The table as text.
     pub(crate) fn text(&self) -> String {
         let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -278,16 +298,50 @@ impl Table {
     }
 }
 
-/// Prints the table and writes the result file if one is wanted.
-pub(crate) fn publish(report: &impl Serialize, table: &Table, json: Option<&Path>) -> Result<(), String> {
+/// Prints the table and writes the files that are wanted.
+pub(crate) fn publish(report: &impl Serialize, table: &Table, outputs: &Outputs) -> Result<(), String> {
+    let text = json_text::to_text(&WithSettings { report, settings: args::settings() })?;
+    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    publish_value(&value, &text, table, outputs)
+}
+
+fn with_settings(report: &impl Serialize) -> Result<Value, String> {
+    let whole = WithSettings { report, settings: args::settings() };
+    serde_json::to_value(whole).map_err(|error| error.to_string())
+}
+
+/// The same of a result that is JSON already; `text` is how `--json` writes it.
+pub(crate) fn publish_value(
+    report: &Value,
+    text: &str,
+    table: &Table,
+    outputs: &Outputs,
+) -> Result<(), String> {
     use std::io::Write;
+    let write = |flag: &str, path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+    };
     std::io::stdout()
         .write_all(table.text().as_bytes())
         .map_err(|error| format!("standard output: {error}"))?;
-    let Some(path) = json else { return Ok(()) };
-    let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    text.push('\n');
-    std::fs::write(path, text).map_err(|error| format!("--json {}: {error}", path.display()))
+    if let Some(path) = &outputs.json {
+        write("--json", path, text)?;
+    }
+    if let Some(path) = &outputs.html {
+        write("--html", path, &html::page(report, &table.rows))?;
+    }
+    if let Some(path) = &outputs.hdr {
+        histogram_columns::write_log(path, report)?;
+    }
+    Ok(())
+}
+
+/// A result with the flags it was made with.
+#[derive(Serialize)]
+struct WithSettings<'a, R> {
+    #[serde(flatten)]
+    report: &'a R,
+    settings: BTreeMap<String, String>,
 }
 
 /// A time with a readable unit, or `n/a`.

@@ -20,6 +20,8 @@ use crate::interrupt;
 use crate::message::{self, Shape};
 use crate::progress::Progress;
 use crate::schedule::Clock;
+use crate::series::Series;
+use crate::server_process::ServerProcess;
 use crate::tally::{Counts, Tally};
 use crate::target::{self, Target};
 use crate::worker::{CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
@@ -42,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) open_ns: u64,
     /// The progress line.
     pub(crate) progress: Progress,
+    /// The run over time.
+    pub(crate) series: Series,
     links: Vec<Arc<Link>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     nofile: Option<u64>,
@@ -109,7 +113,8 @@ impl Run {
             plan: plan.clone(),
             started_ns: 0,
             open_ns: 0,
-            progress: Progress::new(clock),
+            progress: Progress::new(clock, u64::from(common.connections)),
+            series: Series::new(common.pid.and_then(|pid| ServerProcess::new(pid).ok())),
             links: Vec::new(),
             threads: Vec::new(),
             nofile,
@@ -140,6 +145,7 @@ impl Run {
         if self.started_ns == 0 {
             self.started_ns = from_ns;
         }
+        self.series.take(from_ns, &self.merged());
         for (index, link) in self.links.iter().enumerate() {
             let open_target = share(connections, index, self.links.len());
             link.order(|order| order.open_target = open_target);
@@ -157,7 +163,9 @@ impl Run {
                 counts.opened + counts.failed >= counts.begun
             })?;
         }
-        self.open_ns += self.plan.clock.now_ns() - from_ns;
+        let now_ns = self.plan.clock.now_ns();
+        self.open_ns += now_ns - from_ns;
+        self.series.take(now_ns, &self.merged());
         Ok(())
     }
 
@@ -229,6 +237,7 @@ impl Run {
             }
             if self.progress.is_due(now_ns) {
                 let tally = self.merged();
+                self.series.take_if_due(now_ns, &tally);
                 self.progress.show(now_ns, &tally);
             }
             std::thread::sleep(LOOK_EVERY.min(Duration::from_nanos(left_ns)));
@@ -237,6 +246,10 @@ impl Run {
 
     /// Ends all connections and returns what was counted, with what never came as missing.
     pub(crate) fn stop(&mut self, published: Published) -> Result<Tally, String> {
+        if self.started_ns > 0 {
+            // Before the workers end and give their memory back.
+            self.series.take(self.plan.clock.now_ns(), &self.merged());
+        }
         self.order(|order| order.stop = Some(published));
         for thread in self.threads.drain(..) {
             match thread.join() {

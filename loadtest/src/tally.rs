@@ -311,7 +311,8 @@ impl Default for Returns {
     }
 }
 
-fn new_histogram() -> Histogram<u64> {
+/// A histogram as all runs have it: of nanoseconds, with three significant digits. Those of any two runs add up.
+pub(crate) fn new_histogram() -> Histogram<u64> {
     // The bounds are constants that the library accepts; the fallback grows by itself.
     Histogram::new_with_bounds(LATENCY_LOW_NS, LATENCY_HIGH_NS, 3).unwrap_or_else(|_| {
         let mut grows = Histogram::new(3).unwrap_or_else(|_| unreachable!("3 digits are allowed"));

@@ -38,7 +38,7 @@ pub(crate) struct Metric {
     what: &'static str,
 }
 
-const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow"];
+const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow", "memory"];
 const SENDING: &[&str] = &["fanout", "echo", "slow"];
 const PUBLISHING: &[&str] = &["fanout", "slow"];
 const STORM: &[&str] = &["storm"];

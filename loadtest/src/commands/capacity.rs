@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::args::{CapacityArgs, Stepped};
+use crate::args::{CapacityArgs, Outputs, Stepped};
 use crate::drive;
 use crate::failure::Failure;
 use crate::interrupt;
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
         set(&mut command, variable, *value)?;
         command.common_mut().kit.quiet = true;
         // The steps' results are in the file of `capacity`.
-        command.common_mut().json = None;
+        command.common_mut().outputs = Outputs::default();
         let step = StepReport::new(*value, drive::run(&command)?);
         println!("{:12}{}", format!("{} {value}", variable.name()), step.text());
         let held = step.ok;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
         }
     }
     let report = CapacityReport::new(args.command.name(), variable, steps);
-    report::publish(&report, &report.table(), args.json.as_deref())?;
+    report::publish(&report, &report.table(), &args.outputs)?;
     Ok(report.ok)
 }
 
@@ -86,6 +86,9 @@ fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Fail
         (Variable::Rate, Stepped::Storm(args)) => args.rate = Some(value),
         (Variable::Rate, Stepped::Idle(_)) => {
             return Err(Failure::Usage("--step rate: idle has no rate; use connections".into()));
+        }
+        (Variable::Rate, Stepped::Memory(_)) => {
+            return Err(Failure::Usage("--step rate: memory has no rate".into()));
         }
     }
     Ok(())

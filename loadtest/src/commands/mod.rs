@@ -1,9 +1,12 @@
 //! One file per command, each with one `run` that measures, prints and returns its result.
 
 pub(crate) mod capacity;
+pub(crate) mod compare;
 pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod idle;
+pub(crate) mod memory;
+pub(crate) mod merge;
 pub(crate) mod slow;
 pub(crate) mod storm;
 

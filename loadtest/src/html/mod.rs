@@ -1,0 +1,271 @@
+//! The page of `--html`: one file without references, charts as inline SVG, for phone and desktop, light and dark.
+//!
+//! Made of a result file's fields and the table's rows, so it tells nothing that they do not. Pure.
+
+mod axis;
+mod chart;
+mod charts;
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use axis::{Unit, text};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The whole page. `rows` are those of the table on standard output; a name that begins with a blank belongs to the
+/// row above.
+pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
+    let command = report.get("command").and_then(Value::as_str).unwrap_or("result");
+    let url = report.get("url").and_then(Value::as_str).unwrap_or_default();
+    let mut out = String::with_capacity(64 * 1024);
+    let _ = write!(
+        out,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{command} {url} · fantail-loadtest</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <header><h1>fantail-loadtest {command}</h1><p>{url}</p><p>{when}</p></header>\n",
+        command = escape(command),
+        url = escape(url),
+        when = escape(&when(report)),
+    );
+    verdict(report, &mut out);
+    bottleneck(report, &mut out);
+    tiles(report, &mut out);
+    // Medians of several runs have no course over time; the last run stands for them.
+    let repeats = report.get("repeats").and_then(Value::as_array).filter(|repeats| !repeats.is_empty());
+    if let Some(repeats) = repeats {
+        let _ =
+            writeln!(out, "<p>Figures are medians of {0} runs; charts are of run {0}.</p>", repeats.len());
+    }
+    let charted = repeats.and_then(|repeats| repeats.last()).unwrap_or(report);
+    let cards: String = charts::charts(charted).iter().map(chart::Chart::card).collect();
+    let _ = write!(out, "<div class=\"cards\">\n{cards}</div>\n");
+    kinds(report, &mut out);
+    out.push_str("<div class=\"columns\">\n");
+    let rows = rows.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    table("Result", rows, &mut out);
+    if let Some(settings) = report.get("settings").and_then(Value::as_object) {
+        let settings =
+            settings.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()));
+        table("Settings", settings, &mut out);
+    }
+    out.push_str("</div>\n</body>\n</html>\n");
+    out
+}
+
+/// Text for the inside of an element or an attribute in double quotes.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// When it began, and by which version.
+fn when(report: &Value) -> String {
+    let version = report.get("generator_version").and_then(Value::as_str).unwrap_or_default();
+    match report.get("started_unix_seconds").and_then(Value::as_f64) {
+        Some(seconds) => format!("{}, version {version}", utc(seconds)),
+        None => format!("version {version}"),
+    }
+}
+
+/// "2026-11-21 17:05:09 UTC" (days to a date as in Howard Hinnant's "chrono-compatible low-level date algorithms").
+fn utc(unix_seconds: f64) -> String {
+    let seconds = unix_seconds.max(0.0) as u64;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+fn verdict(report: &Value, out: &mut String) {
+    if report.get("ok").and_then(Value::as_bool) == Some(true) {
+        out.push_str("<div class=\"verdict good\">✓ ok: nothing failed, was lost or came wrong</div>\n");
+        return;
+    }
+    out.push_str("<div class=\"verdict bad\">✗ not ok<ul>");
+    for problem in report.get("problems").and_then(Value::as_array).into_iter().flatten() {
+        let _ = write!(out, "<li>{}</li>", escape(problem.as_str().unwrap_or_default()));
+    }
+    out.push_str("</ul></div>\n");
+}
+
+/// Figures of a generator that could do no more say little about the server, so that comes before them.
+fn bottleneck(report: &Value, out: &mut String) {
+    let reasons = report.pointer("/generator/bottleneck").and_then(Value::as_array);
+    let reasons: Vec<&str> = reasons.into_iter().flatten().filter_map(Value::as_str).collect();
+    if !reasons.is_empty() {
+        let _ = writeln!(
+            out,
+            "<div class=\"verdict bad\">The generator itself was the bottleneck: {}</div>",
+            escape(&reasons.join("; "))
+        );
+    }
+}
+
+/// The few figures that a reader looks for first; only those that the command has.
+fn tiles(report: &Value, out: &mut String) {
+    let number = |path: &str| report.pointer(path).and_then(Value::as_f64);
+    let command = report.get("command").and_then(Value::as_str).unwrap_or_default();
+    out.push_str("<dl class=\"tiles\">");
+    let mut tile = |name: &str, value: Option<String>, note: &str| {
+        let Some(value) = value else { return };
+        let note = if note.is_empty() { String::new() } else { format!("<small>{}</small>", escape(note)) };
+        let _ = write!(out, "<div><dt>{}</dt><dd>{}{note}</dd></div>", escape(name), escape(&value));
+    };
+    let count = |path: &str| number(path).map(grouped);
+    let wanted = count("/connections/wanted").map(|wanted| format!("of {wanted} wanted"));
+    tile("connections opened", count("/connections/opened"), &wanted.unwrap_or_default());
+    tile("opened per second", count("/connections/opened_per_second"), "");
+    let time = |path: &str| number(path).map(|value| text(Unit::Time, value));
+    tile("connect latency, p99", time("/connections/connect_latency/p99_microseconds"), "");
+    let (name, from) = match command {
+        "echo" => ("round trip", "from the planned send time"),
+        _ => ("delivery latency", "from the planned send time"),
+    };
+    tile(&format!("{name}, p50"), time("/latency/p50_microseconds"), from);
+    tile(&format!("{name}, p99"), time("/latency/p99_microseconds"), from);
+    tile("deliveries per second", count("/deliveries_per_second"), "");
+    tile("messages missing", count("/missing"), "");
+    let latest = time("/generator/late_max_microseconds")
+        .map(|latest| format!("the generator's own, by up to {latest}"));
+    tile("late sends", count("/generator/late_sends"), &latest.unwrap_or_default());
+    let bytes = |value: f64| text(Unit::Bytes, value);
+    let idle = number("/server/user_bytes_per_connection").map(bytes);
+    tile("server memory per connection", idle, "user space");
+    for kind in report.get("kinds").and_then(Value::as_array).into_iter().flatten() {
+        let is = |field: &str, text: &str| kind.get(field).and_then(Value::as_str) == Some(text);
+        let slope = kind.get("bytes_per_connection").and_then(Value::as_f64);
+        let sure = kind.get("bytes_per_connection_plus_minus").and_then(Value::as_f64);
+        let value = slope.map(|slope| match sure {
+            Some(sure) => format!("{} ± {}", bytes(slope), bytes(sure)),
+            None => bytes(slope),
+        });
+        if is("name", "user") && is("end", "server") {
+            tile("server memory per connection", value.clone(), "user space, 95 % confidence");
+        } else if is("name", "slab") {
+            let ends = if is("end", "both") { "both ends together" } else { "the generator's end" };
+            tile("kernel objects per connection", value.clone(), ends);
+        }
+    }
+    out.push_str("</dl>\n");
+}
+
+/// The table of `memory`: what a connection costs by kind.
+fn kinds(report: &Value, out: &mut String) {
+    let Some(kinds) = report.get("kinds").and_then(Value::as_array) else { return };
+    out.push_str(
+        "<section><h2>Memory per connection by kind</h2><div class=\"scroll\"><table class=\"kinds\"><tr><th>kind</th>\
+         <th>end</th><th class=\"number\">bytes per connection</th><th class=\"number\">± (95 %)</th>\
+         <th class=\"number\">at 0 connections</th><th>what it is</th></tr>",
+    );
+    for kind in kinds {
+        let field = |name: &str| escape(kind.get(name).and_then(Value::as_str).unwrap_or_default());
+        let number = |name: &str| kind.get(name).and_then(Value::as_f64);
+        let plain =
+            |value: Option<f64>| value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.1}"));
+        let intercept =
+            number("intercept_bytes").map_or_else(|| "n/a".to_owned(), |value| text(Unit::Bytes, value));
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\
+             <td class=\"number\">{intercept}</td><td>{}</td></tr>",
+            field("name"),
+            field("end"),
+            plain(number("bytes_per_connection")),
+            plain(number("bytes_per_connection_plus_minus")),
+            field("what"),
+        );
+    }
+    out.push_str("</table></div></section>\n");
+}
+
+fn table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>, out: &mut String) {
+    let _ = write!(out, "<section><h2>{title}</h2><div class=\"scroll\"><table class=\"stacked\">");
+    for (name, value) in rows {
+        let class = if name.starts_with(' ') { " class=\"sub\"" } else { "" };
+        let _ = write!(out, "<tr><th{class}>{}</th><td>{}</td></tr>", escape(name.trim()), escape(value));
+    }
+    out.push_str("</table></div></section>\n");
+}
+
+/// A whole number with its thousands set apart.
+fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::from(if value < 0.0 { "-" } else { "" });
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn dates_are_right() {
+        assert_eq!(utc(0.0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_827_696.0), "2000-02-29 12:34:56 UTC");
+        assert_eq!(utc(1_795_280_709.9), "2026-11-21 17:05:09 UTC");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(grouped(1_000_000.4), "1,000,000");
+        assert_eq!((grouped(999.0), grouped(0.0)), ("999".into(), "0".into()));
+    }
+
+    #[test]
+    fn what_others_wrote_is_text_and_never_markup() {
+        let evil = "\"><script>alert(1)</script>";
+        let report = json!({ "command": evil, "url": evil, "ok": false, "problems": [evil], "settings": { evil: evil } });
+        let page = page(&report, &[(evil.to_owned(), evil.to_owned())]);
+        assert!(!page.contains("<script"), "{page}");
+        assert!(page.contains("&lt;script&gt;alert(1)"));
+    }
+
+    #[test]
+    fn repeated_runs_show_the_charts_of_one() {
+        let run = json!({ "series": { "at_seconds": [0.0, 1.0], "open": [0, 5] } });
+        let page = page(&json!({ "command": "idle", "ok": true, "repeats": [{}, run] }), &[]);
+        assert!(page.contains("medians of 2 runs") && page.contains("<h2>Connections</h2>"));
+    }
+
+    #[test]
+    fn a_generator_at_its_limit_is_told_first() {
+        let report = |reasons: &[&str]| json!({ "ok": true, "generator": { "bottleneck": reasons } });
+        assert!(page(&report(&["no <time> left"]), &[]).contains("bottleneck: no &lt;time&gt; left"));
+        assert!(!page(&report(&[]), &[]).contains("bottleneck"));
+    }
+
+    #[test]
+    fn the_page_refers_to_nothing() {
+        let page = page(&json!({ "command": "idle", "ok": true }), &[]);
+        for reference in ["http://", "https://", "src=", "href=", "@import", "url("] {
+            assert!(!page.contains(reference), "{reference}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Runs the binary and checks what it writes: result files against their schemas, pages, logs, comparisons, merged
+//! results and the memory study. Every server binds port 0 and ends with the test.
+
+mod schema;
+mod server;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use serde_json::{Value, json};
+
+use schema::Schemas;
+use server::{HELD_BYTES, Holding, echo_and_fan_out, hold_if_told};
+
+/// A file of one test, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        Self(folder.join(format!("{}-{number}-{name}", std::process::id())))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap_or_else(|error| panic!("{}: {error}", self.path()))
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text()).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn run(args: &[&str]) -> (i32, Output) {
+    let output = Command::new(env!("CARGO_BIN_EXE_fantail-loadtest")).args(args).output().unwrap();
+    (output.status.code().unwrap(), output)
+}
+
+/// Runs a command that has to succeed; its result has to fit the command's schema.
+fn result(schema: &str, args: &[&str]) -> (Value, String) {
+    let file = Scratch::new(&format!("{schema}.json"));
+    let (code, output) = run(&[args, &["--json", file.path()]].concat());
+    assert_eq!(code, 0, "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    let report = file.json();
+    assert_eq!(Schemas::load().errors(schema, &report), Vec::<String>::new());
+    (report, text(&output.stdout))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn echo_args<'a>(url: &'a str, duration: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let args = ["echo", "--url", url, "--connections", "20", "--rate", "400", "--duration", duration];
+    [&args[..], more].concat()
+}
+
+#[test]
+fn a_server_that_holds_memory() {
+    hold_if_told();
+}
+
+#[test]
+fn results_fit_their_schemas() {
+    let address = echo_and_fan_out();
+    let (url, pid) = (format!("ws://{address}/echo"), std::process::id().to_string());
+    let (report, _) = result("echo", &echo_args(&url, "2500ms", &[]));
+    assert!(report["series"]["at_seconds"].as_array().unwrap().len() >= 4, "{:#}", report["series"]);
+    let last = |column: &str| report["series"][column].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((last("messages"), last("open")), (json!(1000), json!(20)));
+    assert_eq!((&report["settings"]["rate"], &report["settings"]["burst"]), (&json!("400"), &json!("1")));
+
+    let (report, _) = result("idle", &["idle", "--url", &url, "--duration", "100ms", "--pid", &pid]);
+    assert!(report["series"]["server_user_bytes"][0].as_u64().unwrap() > 0);
+    let topic = format!("ws://{address}/ws/{{topic}}");
+    let fanout = ["fanout", "--url", &topic, "--publish", "ws", "--connections", "20", "--duration", "500ms"];
+    let (report, _) = result("fanout", &fanout);
+    assert_eq!((&report["deliveries"], &report["ok"]), (&json!(100), &json!(true)));
+    let memory = ["memory", "--url", &url, "--steps", "5,10", "--duration", "0s"];
+    result("memory", &memory);
+
+    let slow = [&["slow", "--slow-fraction", "0.2"], &fanout[1..]].concat();
+    result("slow", &slow);
+    let storm = ["storm", "--url", &url, "--bystander", &url, "--connections", "20", "--duration", "500ms"];
+    result("storm", &storm);
+    let echo = echo_args(&url, "300ms", &["--repeat", "4"]);
+    let (repeated, _) = result("echo", &echo);
+    assert_eq!(repeated["repeats"].as_array().unwrap().len(), 4);
+    for run in repeated["repeats"].as_array().unwrap() {
+        assert_eq!(Schemas::load().errors("echo", run), Vec::<String>::new());
+    }
+    let step = [&["capacity", "--step", "rate=100,200"], &echo_args(&url, "300ms", &[])[..]].concat();
+    let file = Scratch::new("capacity.json");
+    let (code, output) = run(&[&step[..3], &["--json", file.path()], &step[3..]].concat());
+    assert_eq!(code, 0, "{}", text(&output.stderr));
+    assert_eq!(Schemas::load().errors("capacity", &file.json()), Vec::<String>::new());
+}
+
+#[test]
+fn every_command_has_a_schema() {
+    let (_, output) = run(&["--help"]);
+    let help = text(&output.stdout);
+    let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    // Names stand two blanks in, and their wrapped texts further.
+    let named = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let mut named: Vec<&str> = named.filter_map(|line| line.split_whitespace().next()).collect();
+    named.retain(|name| *name != "help");
+    named.sort_unstable();
+    assert_eq!(named, Schemas::load().commands().iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_schema_refuses_what_is_wrong() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let (report, _) = result("echo", &echo_args(&url, "500ms", &["--threads", "2"]));
+    let schemas = Schemas::load();
+    let wrong = |change: fn(&mut Value)| {
+        let mut report = report.clone();
+        change(&mut report);
+        schemas.errors("echo", &report)
+    };
+    for (errors, said) in [
+        (wrong(|report| report["missing"] = json!(-1)), ".missing: minimum 0"),
+        (wrong(|report| report["sent"] = json!("many")), ".sent: type"),
+        (wrong(|report| report["new"] = json!(1)), ".new: not in the schema"),
+        (wrong(|report| report["connections"]["new"] = json!(1)), ".connections.new: not in the schema"),
+        (wrong(|report| report["latency"] = json!({})), ".latency: without"),
+        (wrong(|report| drop(report.as_object_mut().unwrap().remove("url"))), ": without url"),
+        (wrong(|report| report["series"]["open"][0] = json!(null)), ".series.open[0]: type"),
+        (wrong(|report| report["command"] = json!("idle")), ".command: const"),
+    ] {
+        assert!(errors.iter().any(|error| error.contains(said)), "{said}: {errors:?}");
+    }
+}
+
+#[test]
+fn pages_stand_alone_and_logs_are_read_back() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let (html, hdr) = (Scratch::new("page.html"), Scratch::new("log.hdr"));
+    let args = echo_args(&url, "2100ms", &["--html", html.path(), "--hdr", hdr.path()]);
+    let (report, _) = result("echo", &args);
+
+    let page = html.text();
+    for heading in [
+        "Connections",
+        "Connect latency by percentile",
+        "Round trip by percentile",
+        "Round trip over time",
+        "Messages received per second",
+        "Processor",
+        "User memory over time",
+        "Settings",
+    ] {
+        assert!(page.contains(&format!("<h2>{heading}</h2>")), "{heading}");
+    }
+    let outside = page.replace(&url, "").replace(&url.replace("ws:", "http:"), "");
+    for reference in ["http://", "https://", "src=", "href=", "@import", "url(", "<script"] {
+        assert!(!outside.contains(reference), "{reference}");
+    }
+    assert_balanced(&page);
+
+    let log = hdr.text();
+    let mut tags = Vec::new();
+    for entry in IntervalLogIterator::new(log.as_bytes()) {
+        if let LogEntry::Interval(interval) = entry.unwrap() {
+            tags.push(interval.tag().unwrap().as_str().to_owned());
+            let highest_ms = report["latency"]["max_microseconds"].as_f64().unwrap() / 1e3;
+            assert!(tags.len() < 2 || (interval.max() - highest_ms).abs() <= highest_ms * 0.002);
+        }
+    }
+    assert_eq!(tags, ["connections.connect_latency", "latency"]);
+}
+
+/// Every element that is opened is closed, in the right order.
+fn assert_balanced(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    for tag in page.split('<').skip(1).map(|rest| rest.split('>').next().unwrap()) {
+        let name = tag.trim_end_matches('/').split_whitespace().next().unwrap();
+        if tag.starts_with('!') || tag.ends_with('/') || name == "meta" {
+            continue;
+        }
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "in {open:?}"),
+            None => open.push(name),
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn two_results_are_compared_and_merged() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let files: Vec<Scratch> = (0..2).map(|index| Scratch::new(&format!("run-{index}.json"))).collect();
+    // At the same time, as the runs of two machines.
+    std::thread::scope(|scope| {
+        for file in &files {
+            let url = &url;
+            scope.spawn(move || {
+                let (code, output) = run(&echo_args(url, "1500ms", &["--json", file.path()]));
+                assert_eq!(code, 0, "{}", text(&output.stdout));
+            });
+        }
+    });
+    let (a, b) = (files[0].path(), files[1].path());
+    let html = Scratch::new("merged.html");
+    let (merged, table) = result("merge", &["merge", a, b, "--html", html.path()]);
+    assert_eq!(
+        (&merged["command"], &merged["ok"], &merged["sent"]),
+        (&json!("echo"), &json!(true), &json!(1200))
+    );
+    assert_eq!((&merged["connections"]["opened"], &merged["latency"]["count"]), (&json!(40), &json!(1200)));
+    let highest = |report: &Value| report["latency"]["max_microseconds"].as_f64().unwrap();
+    assert_eq!(highest(&merged), highest(&files[0].json()).max(highest(&files[1].json())));
+    assert!(table.contains("wall clocks") && table.contains("40 of 40"), "{table}");
+    assert_balanced(&html.text());
+
+    let (comparison, table) = result("compare", &["compare", a, b]);
+    assert_eq!((&comparison["noise_known"], &comparison["compared"]), (&json!(false), &json!("echo")));
+    assert!(table.contains("can't tell") && table.contains("latency.p99_microseconds"), "{table}");
+    // The same four runs on both sides: known noise, and nothing beyond it.
+    let four = [a, b, a, b].join(",");
+    let (comparison, _) = result("compare", &["compare", &four, &four]);
+    assert_eq!((&comparison["noise_known"], &comparison["a_runs"]), (&json!(true), &json!(4)));
+    for figure in comparison["figures"].as_array().unwrap() {
+        let verdict = figure["verdict"].as_str().unwrap();
+        assert!(matches!(verdict, "same" | "within_noise"), "{figure:#}");
+    }
+}
+
+#[test]
+fn the_memory_study_finds_what_a_server_holds() {
+    let holding = Holding::start();
+    let url = format!("ws://{}/", holding.address);
+    let (csv, html) = (Scratch::new("memory.csv"), Scratch::new("memory.html"));
+    let (report, table) = result(
+        "memory",
+        &[
+            "memory",
+            "--url",
+            &url,
+            "--pid",
+            &holding.pid,
+            "--steps",
+            "10,20,30,40",
+            "--duration",
+            "300ms",
+            "--csv",
+            csv.path(),
+            "--html",
+            html.path(),
+        ],
+    );
+    assert_eq!(report["steps_connections"], json!([10, 20, 30, 40]));
+    let kind = |end: &str, name: &str| {
+        let kinds = report["kinds"].as_array().unwrap().iter();
+        kinds.clone().find(|kind| kind["end"] == end && kind["name"] == name).cloned().unwrap()
+    };
+    let slope = kind("server", "user")["bytes_per_connection"].as_f64().unwrap();
+    let (held, page) = (HELD_BYTES as f64, 4096.0);
+    // The allocator adds its header, which takes a page.
+    assert!((held..held + 4.0 * page).contains(&slope), "{slope}");
+    assert!(kind("server", "user")["bytes_per_connection_plus_minus"].as_f64().unwrap() < 4.0 * page);
+    assert!(kind("both", "slab")["bytes_per_connection"].is_number());
+    assert!(kind("generator", "user")["before_bytes"].as_f64().unwrap() > 0.0);
+    assert!(table.contains("kernel, both ends"), "{table}");
+
+    let csv = csv.text();
+    let mut lines = csv.lines();
+    let columns = lines.next().unwrap().split(',').count();
+    assert_eq!(columns, 3 + report["kinds"].as_array().unwrap().len());
+    let readings: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    assert!(readings.len() >= 4 + 2 * 4 && readings.iter().all(|reading| reading.len() == columns), "{csv}");
+    assert_eq!((readings[0][1], readings[0][2]), ("0", "0"));
+    assert_eq!(readings.last().unwrap()[2], "40");
+    let page = html.text();
+    assert!(
+        page.contains("<h2>User memory by connections</h2>")
+            && page.contains("<h2>Memory per connection by kind</h2>")
+    );
+    assert_balanced(&page);
+}
+
+#[test]
+fn without_a_process_id_the_servers_memory_is_unknown() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let csv = Scratch::new("unknown.csv");
+    let (report, table) = result(
+        "memory",
+        &["memory", "--url", &url, "--connections", "10", "--duration", "0s", "--csv", csv.path()],
+    );
+    assert_eq!(report["steps_connections"], json!([2, 4, 6, 8, 10]));
+    for kind in report["kinds"].as_array().unwrap().iter().filter(|kind| kind["end"] == "server") {
+        assert!(kind["bytes_per_connection"].is_null() && kind["before_bytes"].is_null(), "{kind:#}");
+    }
+    assert!(table.contains("n/a without --pid"), "{table}");
+    assert!(csv.text().lines().nth(1).unwrap().contains(",n/a,"), "{}", csv.text());
+}
+
+#[test]
+fn wrong_usage_is_told_with_exit_code_2() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let (echo, idle) = (Scratch::new("usage-echo.json"), Scratch::new("usage-idle.json"));
+    run(&echo_args(&url, "500ms", &["--json", echo.path()]));
+    run(&["idle", "--url", &url, "--connections", "2", "--duration", "10ms", "--json", idle.path()]);
+    for wrong in [
+        &["compare", echo.path(), idle.path()][..],
+        &["compare", echo.path(), "/nowhere.json"],
+        &["merge", echo.path(), idle.path()],
+        &["memory", "--url", &url, "--steps", "20,10"],
+        &["memory", "--url", &url, "--steps", "20"],
+    ] {
+        let (code, output) = run(wrong);
+        assert_eq!((code, text(&output.stdout).as_str()), (2, ""), "{wrong:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}

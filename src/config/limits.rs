@@ -12,6 +12,10 @@ use super::server::Server;
 /// room to answer over capacity.
 const RESERVED_DESCRIPTORS: usize = 64;
 
+/// What a loop's own table holds besides its wakers, one for each loop and one for the admin loop: standard streams,
+/// epoll, the listener, and two connections that are being turned away. Beyond 56 loops it is more than the above.
+const DESCRIPTORS_BESIDE_WAKERS: usize = 7;
+
 /// Descriptors each further loop needs for itself in a table that loops share.
 const DESCRIPTORS_PER_LOOP: usize = 4;
 
@@ -92,7 +96,7 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
                     "{wanted} connections need {needed} loops with tables of {table} connections each, and {} is the \
                      most; raise the open files limit to at least {} (ulimit -n), or lower connections_max to {}",
                     Server::LOOPS_MAX,
-                    nofile + RESERVED_DESCRIPTORS,
+                    nofile + reserved_of(Server::LOOPS_MAX),
                     Server::LOOPS_MAX * table * 100 / SPREAD_PERCENT
                 ),
             });
@@ -105,6 +109,7 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
             .max(cores.min(Server::LOOPS_MAX)),
         (None, _) => needed.max(cores.min(Server::LOOPS_MAX)),
     };
+    let table = room(nofile, reserved_of(loops))?;
     let capacity = loops.saturating_mul(table);
     if wanted > capacity && server.connections_max.is_some() {
         let more_loops = match needed {
@@ -115,15 +120,21 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
             key: "server.connections_max",
             problem: format!(
                 "{wanted} connections do not fit: {loops} loops × {table} ({nofile} open files − \
-                 {RESERVED_DESCRIPTORS}) hold {capacity}; {more_loops}raise the open files limit to {} \
+                 {}) hold {capacity}; {more_loops}raise the open files limit to {} \
                  (ulimit -n), or lower connections_max to {capacity}",
+                reserved_of(loops),
                 wanted.saturating_mul(SPREAD_PERCENT).div_ceil(loops.saturating_mul(100))
-                    + RESERVED_DESCRIPTORS,
+                    + reserved_of(loops),
             ),
         });
     }
     let connections_max = server.connections_max.unwrap_or(capacity);
     Ok(Limits { loops, connections_max, loop_connections_max: table })
+}
+
+/// Descriptors of a loop's own table that are not for connections.
+fn reserved_of(loops: usize) -> usize {
+    RESERVED_DESCRIPTORS.max(loops + 1 + DESCRIPTORS_BESIDE_WAKERS)
 }
 
 fn shared(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsError> {
@@ -212,6 +223,14 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("set 2") && text.contains("ulimit -n") && text.contains("to 960"), "{text}");
+    }
+
+    #[test]
+    fn very_many_loops_take_more_of_each_table() {
+        // 3 streams, 64 wakers, epoll, the listener, two that are turned away.
+        assert_eq!(derive(Some(63), None, 2, 200).loop_connections_max, 200 - 71);
+        assert_eq!(derive(Some(56), None, 2, 200).loop_connections_max, 200 - 64);
+        assert!(refused(Some(63), None, 71, Tables::PerLoop).contains("71 descriptors are the server's own"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and then waits for signals and loops. [`Server`] is the same without signals, for use inside a program.
 //! Only the thread that calls into here spawns threads.
 
+pub mod capacity;
 mod reload;
 pub mod sizes;
 
@@ -185,12 +186,7 @@ impl Server {
         note_start(&server.services, nofile, shared_table);
         let services = Arc::clone(&server.services);
         spawn("maintenance", move || give_memory_back(&trims, &services))?;
-        tracing::info!(
-            loops = derived.loops,
-            connections_max = derived.connections_max,
-            per_loop = derived.loop_connections_max,
-            "serving"
-        );
+        capacity::tell(&server.services.settings, &derived, tables, nofile);
         Ok(server)
     }
 }

@@ -7,6 +7,7 @@
 pub mod capacity;
 mod reload;
 pub mod sizes;
+mod supervisor;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::sys::tables::{open_in_table, split_table};
 use crate::sys::{limits, memory, process, signals};
 
 pub use reload::{Read, Reload};
+use supervisor::Supervisor;
 
 /// How long after the last request the allocator gives memory back: once, when a peak is over.
 const TRIM_QUIET: Duration = Duration::from_secs(1);
@@ -85,6 +87,7 @@ pub struct Server {
     /// Client loops that have not ended; the admin loop comes on top.
     running: usize,
     admin_running: bool,
+    supervisor: Supervisor,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where the operator does.
@@ -99,7 +102,9 @@ pub struct Server {
 /// It could not start, or a loop failed.
 pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let (events, received) = mpsc::channel();
-    let server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
+    let supervisor = Supervisor::from_environment()?;
+    let mut server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
+    server.supervisor = supervisor;
     spawn("signals", move || {
         while let Ok(signal) = signals::wait() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -114,6 +119,8 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     // Whoever started it may not read; that is no reason to stop.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     drop(out);
+    server.tell_ready();
+    server.supervisor.watch(&server.services)?;
     server.serve(reload)
 }
 
@@ -159,6 +166,7 @@ impl Server {
             threads: Vec::new(),
             running: derived.loops,
             admin_running: true,
+            supervisor: Supervisor::absent(),
             listen,
             admin,
         };
@@ -246,7 +254,11 @@ impl Server {
                     tracing::info!("draining");
                     return self.drain_and_stop();
                 }
-                Ok(Event::Signal(signals::Signal::Hangup)) => self.reload(&mut reload),
+                Ok(Event::Signal(signals::Signal::Hangup)) => {
+                    self.supervisor.reloading();
+                    self.reload(&mut reload);
+                    self.tell_ready();
+                }
                 Ok(Event::Loop(LoopEvent::DrainAsked)) => {
                     tracing::info!("draining, asked through the admin port");
                     return self.drain_and_stop();
@@ -266,6 +278,7 @@ impl Server {
         let delay = settings.drain.delay;
         let length = settings.drain.length + settings.timeouts.close + settings.timeouts.linger;
         self.services.set_draining();
+        self.supervisor.stopping(delay + length + STOP_TIME);
         if !self.wait_until(Instant::now() + delay, |_| false)? {
             return self.stop();
         }
@@ -341,6 +354,11 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    fn tell_ready(&self) {
+        let (listen, admin) = (self.listen, self.admin);
+        self.supervisor.ready(&format!("serving on {listen}, admin port on {admin}"));
     }
 
     fn control(&self, index: usize, control: Control) {

@@ -22,4 +22,5 @@ mod reload;
 mod server;
 mod sizes;
 mod slow;
+mod supervised;
 mod sysctl;

@@ -1,6 +1,8 @@
 //! `fantail preflight` against what the running server really holds: the predicted number is reached, and one more
 //! is refused by name.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
@@ -10,7 +12,7 @@ use fantail::sys::tables::split_table;
 use serde_json::Value;
 
 use crate::client::Peer;
-use crate::server::{Server, command, fails, on_free_ports};
+use crate::server::{Server, command, fails, on_free_ports, wait_for};
 
 /// Runs a test in a thread with a descriptor table of its own: other tests hold thousands of sockets, too.
 fn in_own_table(work: impl FnOnce() + Send + 'static) {
@@ -114,6 +116,76 @@ fn five_thousand_open_files_and_three_loops() {
 #[test]
 fn few_open_files_and_the_most_loops() {
     the_prediction_holds(140, 63, &[]);
+}
+
+/// A control group that limits memory, gone when dropped.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// `None` where this process may make none.
+    fn new(limit_bytes: u64) -> Option<Self> {
+        let versions = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        versions.into_iter().find_map(|(root, file)| {
+            let folder = PathBuf::from(root).join(format!("fantail-test-{}", std::process::id()));
+            fs::create_dir(&folder).ok()?;
+            let group = Self(folder);
+            let limit = group.0.join(file);
+            (limit.exists() && fs::write(limit, limit_bytes.to_string()).is_ok()).then_some(group)
+        })
+    }
+
+    /// The same command, run inside.
+    fn enter(&self, inner: &Command) -> Command {
+        let mut outer = Command::new("sh");
+        outer.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0);
+        outer.arg(inner.get_program()).args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
+            };
+        }
+        outer.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        outer
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // The last process of it may still be on its way out.
+        wait_for("the control group to be empty", || fs::remove_dir(&self.0).is_ok() || !self.0.exists());
+    }
+}
+
+/// What of a socket is charged to the group depends on the kernel and on the group's version, and the prediction
+/// counts all of it: so many are held for certain, and the server is told to hold no more.
+#[test]
+fn a_memory_group_holds_what_is_predicted() {
+    in_own_table(|| {
+        let Some(group) = MemoryGroup::new(24 << 20) else { return };
+        let ask = |connections: u64| {
+            let connections = connections.to_string();
+            let inner = command(&["preflight", "--json", "--connections", &connections, "--loops", "2"], &[]);
+            let output = group.enter(&inner).output().expect("a shell");
+            let parsed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            (output.status.code(), parsed)
+        };
+        let (_, report) = ask(1);
+        let name = report["binds"].as_str().expect("a name");
+        assert!(name.starts_with("memory of the control group") && name.contains("fantail-test-"), "{name}");
+        let predicted = report["highest"].as_u64().expect("a number");
+        assert!((3_000..6_000).contains(&predicted), "{predicted}");
+        // Each run takes a little of the group's memory itself.
+        assert_eq!(ask(predicted + 1_000).0, Some(1));
+        let most = predicted.to_string();
+        let flags = ["--loops", "2", "--connections-max", &most];
+        let environment = [("FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS", "0")];
+        let server = Server::spawn(group.enter(&on_free_ports(&flags, &environment)));
+        let peers: Vec<Peer> = (0..predicted).map(|_| server.websocket("/ws/t")).collect();
+        assert_eq!(server.connect().ask_upgrade("/ws/t", "").status, 503);
+        assert_eq!(server.publish("t", b"all").json()["subscribers"], predicted);
+        drop((peers, server));
+    });
 }
 
 #[test]

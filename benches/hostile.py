@@ -28,6 +28,7 @@ import json
 import multiprocessing
 import os
 import resource
+import select
 import socket
 import struct
 import sys
@@ -239,27 +240,34 @@ def flooder(run, target, first, share, seconds, pipe):
 
 
 def bystander(target, rate, phases, pipe):
-    """Echoes at a fixed rate; for each phase told by the pipe it answers with the latencies in ms."""
+    """Echoes at a fixed rate, whether the one before came back or not; for each phase told by the pipe it answers
+    with the latencies in ms, from the planned send time."""
     one = upgraded(target, 7_000_000)
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    one.settimeout(30)
     for _ in range(phases):
         seconds = pipe.recv()
         start = time.monotonic()
-        latencies = []
-        for number in range(int(rate * seconds)):
-            due = start + number / rate
-            time.sleep(max(0, due - time.monotonic()))
-            one.sendall(pairs.client_frame(1, b"%08d" % number))
-            answer = b""
-            while len(answer) < 10:
-                piece = one.recv(10 - len(answer))
-                if not piece:
-                    raise OSError("the bystander was closed")
-                answer += piece
-            if answer[2:] != b"%08d" % number:
-                raise OSError(f"a wrong echo: {answer!r}")
-            latencies.append((time.monotonic() - due) * 1e3)
+        planned = [start + number / rate for number in range(int(rate * seconds))]
+        latencies, sent, held = [], 0, b""
+        while len(latencies) < len(planned):
+            now = time.monotonic()
+            if now > planned[-1] + 30:
+                raise OSError("the bystander waits for an echo for 30 s")
+            while sent < len(planned) and planned[sent] <= now:
+                one.sendall(pairs.client_frame(1, b"%08d" % sent))
+                sent += 1
+            wait = planned[sent] - now if sent < len(planned) else 1
+            if not select.select([one], [], [], max(0, wait))[0]:
+                continue
+            piece = one.recv(65536)
+            if not piece:
+                raise OSError("the bystander was closed")
+            now, held = time.monotonic(), held + piece
+            while len(held) >= 10:
+                if held[2:10] != b"%08d" % len(latencies):
+                    raise OSError(f"a wrong echo: {held[:10]!r}")
+                latencies.append((now - planned[len(latencies)]) * 1e3)
+                held = held[10:]
         pipe.send(latencies)
 
 

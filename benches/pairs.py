@@ -450,17 +450,18 @@ def hold_end(sockets, frame):
 
 
 def hold_read(sockets, quiet_seconds, ending):
-    """Reads until nothing has come for so long; how many sockets read something that ends so."""
+    """Reads until every open socket has read something that ends so; how many did. With some missing it goes on
+    until nothing has come for so long, and at least ten seconds: a busy machine is not a lost connection."""
     poll = select.epoll()
     by_number = {one.fileno(): one for one in sockets}
     for number in by_number:
         poll.register(number, select.EPOLLIN)
-    found = set()
-    while True:
+    found, gone = set(), 0
+    at_least = time.monotonic() + 10
+    while len(found) + gone < len(sockets):
         events = poll.poll(quiet_seconds, 1024)
-        if not events:
-            poll.close()
-            return len(found)
+        if not events and time.monotonic() > at_least:
+            break
         for number, _ in events:
             try:
                 piece = by_number[number].recv(1 << 16)
@@ -470,8 +471,12 @@ def hold_read(sockets, quiet_seconds, ending):
                 piece = b""
             if not piece:
                 poll.unregister(number)
+                found.discard(number)
+                gone += 1
             elif piece.endswith(ending):
                 found.add(number)
+    poll.close()
+    return len(found)
 
 
 def hold_drain(sockets, quiet_seconds):

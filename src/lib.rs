@@ -1,4 +1,4 @@
-//! Fantail: a WebSocket fan-out edge.
+//! Fantail: a WebSocket fan-out server.
 //!
 //! Rooms, from the bytes up: [`wire`] knows bytes, [`sys`] knows system calls; the rest needs the
 //! `server` feature. Calls point down only; everything upward or sideways is a mailbox entry.

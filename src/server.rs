@@ -5,6 +5,7 @@
 //! Only the thread that calls into here spawns threads.
 
 pub mod capacity;
+mod maintenance;
 mod reload;
 pub mod sizes;
 mod supervisor;
@@ -19,20 +20,20 @@ use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
 use crate::endpoint::{Latest, Port, Services, StartFacts};
-use crate::event_loop::run::{self as loops, LoopEvent, LoopParts, TrimRequest};
+use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
 use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
 use crate::sys::socket::{ListenOptions, probe_port};
 use crate::sys::tables::{open_in_table, split_table};
-use crate::sys::{limits, memory, process, signals};
+use crate::sys::{limits, process, signals};
 
 pub use reload::{Read, Reload};
 use supervisor::Supervisor;
 
-/// How long after the last request the allocator gives memory back: once, when a peak is over.
-const TRIM_QUIET: Duration = Duration::from_secs(1);
+/// Connections to the admin port at a time.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
 
-/// The longest a trim is put off while requests keep coming.
-const TRIM_AT_LATEST: Duration = Duration::from_secs(5);
+/// How long a stopped loop may take to end.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Why the server could not start or go on.
 #[derive(Debug)]
@@ -95,8 +96,7 @@ pub struct Server {
 }
 
 /// Runs the server as the process it is, until it is drained or told twice to stop; SIGHUP reads the
-/// configuration anew through `reload`. The caller has blocked
-/// all signals, before any thread was started.
+/// configuration anew through `reload`. The caller has blocked all signals, before any thread was started.
 ///
 /// # Errors
 /// It could not start, or a loop failed.
@@ -193,40 +193,11 @@ impl Server {
         }
         note_start(&server.services, nofile, shared_table);
         let services = Arc::clone(&server.services);
-        spawn("maintenance", move || give_memory_back(&trims, &services))?;
+        spawn("maintenance", move || maintenance::run(&trims, &services))?;
         capacity::tell(&server.services.settings, &derived, tables, nofile);
         Ok(server)
     }
-}
 
-fn router_limits(settings: &Settings) -> RouterLimits {
-    RouterLimits {
-        mailbox: MailboxLimits {
-            bytes_max: settings.mailbox.bytes_max as u64,
-            entries_max: settings.mailbox.entries_max as u64,
-        },
-        ..RouterLimits::default()
-    }
-}
-
-/// The options of every client listener.
-fn listen_options(settings: &Settings) -> ListenOptions {
-    let user_timeout = settings.timeouts.write.as_millis() + settings.timeouts.heartbeat.as_millis();
-    ListenOptions {
-        backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
-        reuse_port: true,
-        user_timeout_ms: u32::try_from(user_timeout).unwrap_or(u32::MAX),
-        ..ListenOptions::default()
-    }
-}
-
-/// Connections to the admin port at a time.
-const ADMIN_CONNECTIONS_MAX: usize = 256;
-
-/// How long a stopped loop may take to end.
-const STOP_TIME: Duration = Duration::from_secs(5);
-
-impl Server {
     fn await_listening(&mut self, is_admin: bool) -> Result<(), ServeError> {
         match self.events.recv() {
             Ok(Event::Loop(LoopEvent::Listening { index, address, table })) => {
@@ -368,6 +339,27 @@ impl Server {
     }
 }
 
+fn router_limits(settings: &Settings) -> RouterLimits {
+    RouterLimits {
+        mailbox: MailboxLimits {
+            bytes_max: settings.mailbox.bytes_max as u64,
+            entries_max: settings.mailbox.entries_max as u64,
+        },
+        ..RouterLimits::default()
+    }
+}
+
+/// The options of every client listener.
+fn listen_options(settings: &Settings) -> ListenOptions {
+    let user_timeout = settings.timeouts.write.as_millis() + settings.timeouts.heartbeat.as_millis();
+    ListenOptions {
+        backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
+        reuse_port: true,
+        user_timeout_ms: u32::try_from(user_timeout).unwrap_or(u32::MAX),
+        ..ListenOptions::default()
+    }
+}
+
 /// A sender of loop events into the main thread's channel.
 fn loop_events(events: &Sender<Event>) -> loops::EventSender {
     let events = events.clone();
@@ -407,30 +399,6 @@ fn note_start(services: &Services, nofile: usize, shared_table: Option<u64>) {
     };
     // Nobody else sets it.
     let _ = services.start_facts.set(facts);
-}
-
-/// Waits until a peak is over, then lets the allocator give back what nobody uses.
-///
-/// Then the loops move what their connections still hold out of pages that are almost empty, and the rest goes
-/// back a quiet moment after they are through.
-fn give_memory_back(requests: &Receiver<TrimRequest>, services: &Services) {
-    while let Ok(mut request) = requests.recv() {
-        let at_latest = Instant::now() + TRIM_AT_LATEST;
-        while Instant::now() < at_latest
-            && let Ok(next) = requests.recv_timeout(TRIM_QUIET)
-        {
-            if next == TrimRequest::AfterPeak {
-                request = next;
-            }
-        }
-        memory::trim();
-        if request == TrimRequest::AfterPeak {
-            for index in 0..services.loops() {
-                // A loop that has no room for it has more urgent work; the next peak will ask again.
-                let _ = services.router.send_control(index, Control::Relocate, None);
-            }
-        }
-    }
 }
 
 fn failed(what: &str, error: io::Error) -> ServeError {

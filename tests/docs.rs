@@ -1,9 +1,13 @@
-//! The reference pages name everything there is: each configuration key, variable and metric. Reads the pages
-//! as text, and writes the generated part of one when UPDATE_DOCS is set; whether what they say is right is for people to read.
+//! The pages name everything there is: each configuration key, variable, metric and command. Reads the pages as
+//! text, and writes the generated part of one when UPDATE_DOCS is set; whether what they say is right is for people
+//! to read.
 
+#[path = "docs/links.rs"]
+mod links;
 #[path = "docs/operations.rs"]
 mod operations;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -13,6 +17,17 @@ use fantail::metrics::{CloseReason, DropReason, RefuseReason};
 
 fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).expect("the page")
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|kept| kept.is_alphanumeric() || " -_".contains(*kept));
+        kept.map(|kept| if kept == ' ' { '-' } else { kept }).collect()
+    };
+    headings.map(anchor).collect()
 }
 
 /// `section.key` and its variable, out of the reference of `--help`.

@@ -1,5 +1,6 @@
-//! A seeded simulation of the real loop core over a fake kernel: two client loops, one router, peers that
-//! come, publish whole and in fragments, echo, read slowly, leave in every way, are drained or stopped, and a shadow model that knows what each must get.
+//! A seeded simulation of the real loop core over a fake kernel: two client loops, one router, peers that come,
+//! publish whole and in fragments, echo, read slowly, leave in every way, are drained or stopped, and a shadow
+//! model that knows what each must get.
 //!
 //! `FANTAIL_SIM_SEED=N` replays one seed; `FANTAIL_SIM_SEEDS=COUNT` runs more of them.
 

@@ -1,4 +1,4 @@
-//! The design's arrows as a test: which room may name which, where unsafe, libc and mio may be, and how long
+//! The arrows between rooms as a test: which room may name which, where unsafe, libc and mio may be, and how long
 //! files and functions may get. It reads the sources as text, and says file and line of every violation.
 
 use std::collections::BTreeSet;
@@ -426,6 +426,35 @@ fn function_lengths(code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
             found.insert((code[at].line, problem));
         }
     }
+}
+
+/// The rooms of docs/architecture.md, each with those it may name.
+fn told_edges(page: &str) -> Vec<(&str, Vec<&str>)> {
+    let (_, table) = page.split_once("| room | what it owns | may name |").expect("the table of rooms");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| `"));
+    rows.map(|line| {
+        let cells: Vec<_> = line.split(" | ").collect();
+        let room = cells[0].trim_matches(['|', ' ', '`']);
+        let named = cells[2].split('`').skip(1).step_by(2).collect();
+        (room, named)
+    })
+    .collect()
+}
+
+#[test]
+fn the_page_tells_the_same_edges() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md"));
+    let page = page.expect("the page");
+    let mut told = told_edges(&page);
+    told.sort();
+    // What only names the crate itself is no room.
+    let mut held: Vec<_> = EDGES
+        .iter()
+        .filter(|(room, _)| !["main", "build", "lib"].contains(room))
+        .map(|(room, named)| (*room, named.to_vec()))
+        .collect();
+    held.sort();
+    assert_eq!(told, held, "docs/architecture.md and EDGES differ");
 }
 
 /// What the checker says about a planted file, as `line: problem`.

@@ -1,7 +1,8 @@
 //! Who may do what: origin policy, admin guard, publish policy, admission by address. Never blocks a loop.
 //!
-//! Policies are compiled once from the settings and then only read; each check is a pure function
-//! of a few header fields, allocates nothing, and answers with a reason instead of a string.
+//! Policies are compiled from the settings and then only read; each check is a pure function of a few
+//! header fields, allocates nothing, and answers with a reason instead of a string. Only [`admission`]
+//! counts, and loops share its table.
 
 pub mod admin_guard;
 pub mod admin_keys;

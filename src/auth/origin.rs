@@ -21,9 +21,6 @@ pub enum OriginRefusal {
 }
 
 impl OriginRefusal {
-    /// The status of the answer.
-    pub const STATUS: u16 = 403;
-
     /// One line for the answer's body and the log.
     pub fn reason(self) -> &'static str {
         match self {

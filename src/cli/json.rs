@@ -1,22 +1,12 @@
 //! The little JSON that subcommands write: strings, escaped. Pure.
 
-/// `text` as a JSON string, with its quotes (RFC 8259, 7).
+use crate::wire::json::push_text;
+
+/// `text` as a JSON string, with its quotes.
 pub(super) fn string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            control if u32::from(control) < 0x20 => {
-                out.push_str(&format!("\\u{:04x}", u32::from(control)));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
+    let mut out = Vec::with_capacity(text.len() + 2);
+    push_text(&mut out, text);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const FAILED: u8 = 1;
 /// Exit code for wrong usage or configuration; clap uses the same.
 const MISUSED: u8 = 2;
 
-const ABOUT: &str = "A WebSocket fan-out edge: holds very many connections and delivers each published message to \
+const ABOUT: &str = "A WebSocket fan-out server: holds very many connections and delivers each published message to \
                      every subscriber of its topic.";
 
 const EXAMPLES: &str = "\

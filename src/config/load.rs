@@ -1,6 +1,6 @@
 //! Joins file, environment and flags into [`Settings`], and says where each mistake is.
 //!
-//! `cli` calls it once. It reads the one file it is given and nothing else.
+//! Called at the start and again on SIGHUP. It reads the one file it is given and nothing else.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,4 +1,5 @@
-//! [`Settings`]: every section, checked, with its defaults. Built once by `load`, then only read.
+//! [`Settings`]: every section, checked, with its defaults. Built by `load`, or by `reload`
+//! out of the running ones; then only read.
 
 use super::environment::variable;
 use super::section::{Section, Unfit};
@@ -63,9 +64,10 @@ pub fn reference(settings: &Settings) -> String {
     text
 }
 
-impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 12] {
-        let Self {
+/// Every section of `$settings`, in the order of the page; with each field named, so that none is forgotten.
+macro_rules! all_sections {
+    ($settings:expr) => {{
+        let Settings {
             server,
             limits,
             timeouts,
@@ -79,27 +81,18 @@ impl Settings {
             log,
             admission,
             topics: _,
-        } = self;
+        } = $settings;
         [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log, admission]
+    }};
+}
+
+impl Settings {
+    pub(super) fn sections(&self) -> [&dyn Section; 12] {
+        all_sections!(self)
     }
 
     pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 12] {
-        let Self {
-            server,
-            limits,
-            timeouts,
-            outbox,
-            mailbox,
-            deflate,
-            drain,
-            origin,
-            admin,
-            publish,
-            log,
-            admission,
-            topics: _,
-        } = self;
-        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log, admission]
+        all_sections!(self)
     }
 
     /// What does not fit, each section by itself and then between sections.
@@ -108,60 +101,37 @@ impl Settings {
         for section in self.sections() {
             section.check(&mut unfit);
         }
+        let mut report = |section, key, problem| unfit.push(Unfit { section, key, problem });
         if !self.server.admin_is_local() && !self.admin.has_keys() {
-            unfit.push(Unfit {
-                section: "server",
-                key: "admin",
-                problem: format!(
-                    "expects a loopback address such as \"127.0.0.1:8081\" or keys in admin.keys, got \"{}\" \
-                     without keys: whoever reaches the admin port may publish",
-                    self.server.admin
-                ),
-            });
+            let problem = format!(
+                "expects a loopback address such as \"127.0.0.1:8081\" or keys in admin.keys, got \"{}\" \
+                 without keys: whoever reaches the admin port may publish",
+                self.server.admin
+            );
+            report("server", "admin", problem);
         }
         let (largest, source) = self.largest_topic_message();
+        let one_fits = |least: &str, got: usize| {
+            format!("expects {least} {source} = {largest}, so that one message fits, got {got}")
+        };
         if self.mailbox.bytes_max < largest {
-            unfit.push(Unfit {
-                section: "mailbox",
-                key: "bytes_max",
-                problem: format!(
-                    "expects at least {source} = {largest}, so that one message fits, got {}",
-                    self.mailbox.bytes_max
-                ),
-            });
+            report("mailbox", "bytes_max", one_fits("at least", self.mailbox.bytes_max));
         }
         let admission = &self.admission;
         if admission.bytes_per_second > 0 && admission.bytes_burst <= largest {
-            unfit.push(Unfit {
-                section: "admission",
-                key: "bytes_burst",
-                problem: format!(
-                    "expects more than {source} = {largest}, so that one message fits, got {}",
-                    admission.bytes_burst
-                ),
-            });
+            report("admission", "bytes_burst", one_fits("more than", admission.bytes_burst));
         }
         if self.limits.inbox_bytes_total < largest {
-            unfit.push(Unfit {
-                section: "limits",
-                key: "inbox_bytes_total",
-                problem: format!(
-                    "expects at least {source} = {largest}, so that one message fits, got {}",
-                    self.limits.inbox_bytes_total
-                ),
-            });
+            report("limits", "inbox_bytes_total", one_fits("at least", self.limits.inbox_bytes_total));
         }
         // An eighth is kept for answers and control frames, so the largest message has to fit the rest.
         let total_min = (largest.max(self.limits.echo_bytes_max) / 7 + 1).saturating_mul(8);
         if self.outbox.bytes_total < total_min {
-            unfit.push(Unfit {
-                section: "outbox",
-                key: "bytes_total",
-                problem: format!(
-                    "expects at least {total_min}, so that seven eighths hold the largest message, got {}",
-                    self.outbox.bytes_total
-                ),
-            });
+            let problem = format!(
+                "expects at least {total_min}, so that seven eighths hold the largest message, got {}",
+                self.outbox.bytes_total
+            );
+            report("outbox", "bytes_total", problem);
         }
         unfit
     }

@@ -11,11 +11,10 @@ pub mod rates;
 pub mod session;
 
 use crate::fanout::Encoding;
+use crate::fanout::inquiry::MemoryParts;
 use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
-
-use crate::fanout::inquiry::MemoryParts;
 
 /// Coarse time: 100 ms units since the process started.
 pub type Tick = u32;
@@ -104,8 +103,6 @@ impl Flags {
     pub const KEPT_ALIVE: Self = Self(1 << 6);
     /// Accepted above a limit: answered a refusal whatever it asks.
     pub const REFUSED: Self = Self(1 << 7);
-    /// On the loop's ready list: its read turn will come, and events add nothing to it.
-    pub const LISTED: Self = Self(1 << 11);
     /// Its request is awaited, and counted as such.
     pub const HANDSHAKING: Self = Self(1 << 8);
     /// Made by a trusted proxy for a client that is not known yet; the admission handle is the proxy's and not
@@ -113,10 +110,12 @@ impl Flags {
     pub const PROXIED: Self = Self(1 << 9);
     /// A PROXY header has to come first.
     pub const PROXY_DUE: Self = Self(1 << 10);
+    /// On the loop's ready list: its read turn will come, and events add nothing to it.
+    pub const LISTED: Self = Self(1 << 11);
     /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
     pub const DEFLATE: Self = Self(1 << 12);
     /// The loop's list of publishers that wait for room in a mailbox has this connection.
-    pub const WAITS_FOR_ROOM: Self = Self(1 << 15);
+    pub const WAITS_FOR_ROOM: Self = Self(1 << 13);
 
     /// Whether all bits of `other` are set.
     #[must_use]

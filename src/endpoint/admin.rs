@@ -104,7 +104,7 @@ pub(super) fn respond(
         "/stats" => {
             let mut body = String::new();
             stats::render(&services.facts(), &mut body);
-            answer(head, 200, "application/json", body.as_bytes(), out)
+            answer(head, 200, JSON, body.as_bytes(), out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
     }

@@ -28,9 +28,19 @@ impl<S: Socket> Core<S> {
         if self.answer_if_refused(key) {
             return;
         }
+        let head_bytes_max = self.services.settings.limits.head_bytes_max;
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.has(Flags::PROXY_DUE) {
             return self.on_proxy_bytes(key, bytes);
+        }
+        if let Some(Session::Head(held)) = slot.connection.session.as_deref_mut()
+            && held.len() + bytes.len() < head_bytes_max
+            && !bytes.is_empty()
+            && !bytes.contains(&b'\n')
+        {
+            // A head ends with a line. What ends none is not read again, or a head that comes byte by byte would
+            // cost the square of its length.
+            return held.extend_from_slice(bytes);
         }
         match slot.connection.session.take().map(|session| *session) {
             Some(Session::Head(mut held)) => {

@@ -260,6 +260,6 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|&count| count == 1));
-        assert_eq!(table.next_due(), None, "nothing due means no time-out at all");
+        assert_eq!(table.next_due(), None, "nothing due means no timeout at all");
     }
 }

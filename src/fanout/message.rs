@@ -1,6 +1,7 @@
 //! A published message: one shared, immutable, already encoded WebSocket frame that serves every
-//! subscriber, and behind it the same message deflated if that was worth it. Made by the publisher outside every lock as a [`Draft`], given its place in the
-//! topic under the topic's lock, then shared. Never copies the payload again.
+//! subscriber, and behind it the same message deflated if that was worth it. Made by the publisher
+//! outside every lock as a [`Draft`], given its place in the topic under the topic's lock, then shared.
+//! Never copies the payload again.
 
 use triomphe::{Arc, ThinArc};
 

@@ -1,12 +1,12 @@
-//! What a process uses, read from procfs: memory, processor time, context switches, the kernel's TCP memory.
+//! What a process uses, read from procfs: memory, processor time, context switches.
 //!
-//! Metrics and the load generator read it, at most a few times a second. Nothing here is called by a loop.
+//! Metrics and the load generator read it, at most a few times a second. Client loops never call it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{clock, memory};
+use super::clock;
 
 /// Ticks a second in `/proc/PID/stat`. It is part of the kernel's interface (USER_HZ) on every 64-bit machine.
 const STAT_TICKS_PER_SECOND: u64 = 100;
@@ -33,21 +33,6 @@ impl MemoryUse {
             .iter()
             .fold(self.rss_anon, |sum, part| sum.saturating_add(*part))
     }
-}
-
-/// The kernel's TCP counters, for the whole network namespace (`memory_bytes`: for the whole machine).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpMemory {
-    /// IPv4 sockets in a connected or listening state.
-    pub in_use: u64,
-    /// Sockets that no descriptor refers to any more.
-    pub orphans: u64,
-    /// Connections in TIME_WAIT.
-    pub time_wait: u64,
-    /// Sockets allocated in any state, of IPv4 and IPv6.
-    pub allocated: u64,
-    /// Memory in send and receive queues, in whole pages, which is what `tcp_mem` limits.
-    pub memory_bytes: u64,
 }
 
 /// The memory of a process (`None`: this one).
@@ -77,12 +62,6 @@ pub fn cpu_time(pid: Option<u32>) -> io::Result<Duration> {
 /// Processor time of the calling thread, user and system.
 pub fn thread_cpu_time() -> io::Result<Duration> {
     clock::thread_cpu_time()
-}
-
-/// The kernel's TCP counters.
-pub fn tcp_memory() -> io::Result<TcpMemory> {
-    tcp_line(&read(Path::new("/proc/net/sockstat"))?, memory::page_bytes())
-        .ok_or_else(|| incomplete("the TCP line of /proc/net/sockstat"))
 }
 
 /// How often the living threads of a process (`None`: this one) gave the processor up by themselves.
@@ -141,24 +120,6 @@ fn stat_cpu_time(stat: &str) -> io::Result<Duration> {
     });
     let ticks = ticks.ok_or_else(|| incomplete("the times of the process's stat"))?;
     Ok(Duration::from_millis(ticks.saturating_mul(1000 / STAT_TICKS_PER_SECOND)))
-}
-
-fn tcp_line(sockstat: &str, page_bytes: u64) -> Option<TcpMemory> {
-    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let value = |key: &str| -> Option<u64> {
-        words.chunks_exact(2).find_map(|pair| match pair {
-            [name, value] if *name == key => value.parse().ok(),
-            _ => None,
-        })
-    };
-    Some(TcpMemory {
-        in_use: value("inuse")?,
-        orphans: value("orphan")?,
-        time_wait: value("tw")?,
-        allocated: value("alloc")?,
-        memory_bytes: value("mem")?.saturating_mul(page_bytes),
-    })
 }
 
 #[cfg(test)]
@@ -223,17 +184,6 @@ mod tests {
         assert_eq!(field(status, "RssAnon"), Some(5));
         assert_eq!(field(status, "voluntary_ctxt_switches"), Some(4));
         assert_eq!(field(status, "Rss"), None);
-    }
-
-    #[test]
-    fn sockstat_is_read_by_name() {
-        let text = "sockets: used 21\nTCP: inuse 3 orphan 1 tw 2 alloc 5 mem 162\nUDP: inuse 0 mem 0\n";
-        let tcp = tcp_line(text, 4096).unwrap();
-        let expected =
-            TcpMemory { in_use: 3, orphans: 1, time_wait: 2, allocated: 5, memory_bytes: 162 * 4096 };
-        assert_eq!(tcp, expected);
-        assert_eq!(tcp_line("UDP: inuse 0 mem 0\n", 4096), None);
-        assert!(tcp_memory().is_ok());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! JSON as far as an edge needs it: one flat object read without a copy, texts and numbers written.
+//! JSON as far as the server needs it: one flat object read without a copy, texts and numbers written.
 //!
 //! Pure functions over text. Reading knows texts, `true`, `false` and `null` as values of an object's fields
 //! (RFC 8259); what a field means is up to whoever asks. Never builds a tree.

@@ -1,4 +1,5 @@
-//! Bytes: HTTP heads, the upgrade, WebSocket frames, masking, deflate, UTF-8. Pure; never a clock or a socket.
+//! Bytes: HTTP heads, PROXY headers, the upgrade, WebSocket frames, masking, deflate, UTF-8, JSON, base64. Pure;
+//! never a clock or a socket.
 //!
 //! Everything here is a function of the bytes given; whoever owns a connection drives it. The server
 //! and the load generator share this room, so it builds without the `server` feature.

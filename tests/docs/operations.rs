@@ -7,7 +7,7 @@ use fantail::metrics::names::{self, Kind};
 use fantail::metrics::{CloseReason, RefuseReason};
 use serde_json::Value;
 
-use super::page;
+use super::{anchors, page};
 
 /// Every word of the text that looks like a metric of ours.
 fn named(text: &str) -> BTreeSet<&str> {
@@ -27,17 +27,6 @@ fn exists(name: &str) -> bool {
 /// Names in the text that are no metric; `fantail_` and what ends in an underscore are prefixes.
 fn unknown(text: &str) -> Vec<&str> {
     named(text).into_iter().filter(|name| !name.ends_with('_') && !exists(name)).collect()
-}
-
-/// The anchors of a page's headings, as GitHub makes them.
-fn anchors(page: &str) -> BTreeSet<String> {
-    let headings = page.lines().filter(|line| line.starts_with('#'));
-    let anchor = |heading: &str| {
-        let text = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = text.chars().filter(|kept| kept.is_alphanumeric() || " -_".contains(*kept));
-        kept.map(|kept| if kept == ' ' { '-' } else { kept }).collect()
-    };
-    headings.map(anchor).collect()
 }
 
 #[test]
@@ -61,17 +50,6 @@ fn every_metric_that_can_worry_has_something_to_do() {
         let worry = row.trim_end_matches('|').rsplit('|').next().expect("cells").trim();
         let does = told.contains(name) || told.iter().any(|word| word.starts_with(&format!("{name}_")));
         assert!(worry.is_empty() || does, "operations.md does not say what to do about {name}: {worry}");
-    }
-}
-
-#[test]
-fn links_inside_the_page_lead_somewhere() {
-    let operations = page("operations.md");
-    let anchors = anchors(&operations);
-    let links: Vec<_> = operations.split("](#").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(links.len() > 10, "{links:?}");
-    for link in links {
-        assert!(anchors.contains(link), "no section {link}");
     }
 }
 

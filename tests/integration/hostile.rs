@@ -1,5 +1,5 @@
 //! Peers that mean harm: floods of each kind while a bystander echoes. What the floods cost in time is measured
-//! by `benches/pairs.py hostile`; here it is that everybody else is served, that all is counted, and that memory
+//! by `benches/hostile.py`; here it is that everybody else is served, that all is counted, and that memory
 //! stays where its bound says.
 
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as an edge needs it: request heads, targets, chunked bodies, responses.
+//! HTTP/1.1 as far as the server needs it: request heads, targets, chunked bodies, responses.
 //!
 //! Pure functions over bytes. Never a socket, and never a decision about what a path means.
 

@@ -12,7 +12,7 @@ use super::serve::ServeArgs;
 use super::{MISUSED, fail, json, print};
 
 pub(super) const EXAMPLES: &str = "\
-Exit codes: 0 the configuration is good, 2 it is not.
+Exit codes: 0 the configuration is good, 1 the answer cannot be written, 2 it is not.
 
 Examples:
   fantail check-config --config fantail.toml
@@ -40,7 +40,7 @@ pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
     let loaded = match load(&args.serve.sources(std::env::vars_os().collect())) {
         Ok(loaded) => loaded,
         Err(errors) if args.json => {
-            print(&errors_as_json(&errors));
+            let _ = print(&errors_as_json(&errors));
             return ExitCode::from(MISUSED);
         }
         Err(errors) => return fail(MISUSED, &errors.to_string()),
@@ -48,19 +48,17 @@ pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
     let mut warnings = loaded.warnings.clone();
     warnings.extend(machine_warning(&loaded));
     if args.json {
-        print(&as_json(args.print.then(|| loaded.values()), &warnings));
-        return ExitCode::SUCCESS;
+        return print(&as_json(args.print.then(|| loaded.values()), &warnings));
     }
     for warning in &warnings {
         fail(0, &format!("warning: {warning}"));
     }
     if args.print {
-        print(&as_toml(&loaded.values()));
+        print(&as_toml(&loaded.values()))
     } else {
         let set = loaded.values().iter().filter(|value| value.place != Place::Default).count();
-        print(&format!("the configuration is good; {set} keys are set, the others have their defaults\n"));
+        print(&format!("the configuration is good; {set} keys are set, the others have their defaults\n"))
     }
-    ExitCode::SUCCESS
 }
 
 /// Whether this machine has the descriptors for it. Only a warning: the file may be meant for another one.

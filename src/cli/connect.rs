@@ -1,7 +1,9 @@
 //! `fantail connect URL`: a WebSocket on the terminal. Lines of standard input go out as text messages,
 //! what comes is printed, remarks about the connection go to standard error.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +13,10 @@ use clap::Args;
 use crate::client::backoff::BackoffLimits;
 use crate::client::dial::Request;
 use crate::client::messages::Event;
-use crate::client::session::{self, Options, Screen};
+use crate::client::session::{self, Options};
 use crate::client::url::Url;
 
+use super::terminal::shown;
 use super::{FAILED, MISUSED, fail};
 
 pub(super) const EXAMPLES: &str = "\
@@ -23,7 +26,10 @@ With --reconnect a lost connection and a server that goes away (1001) are tried 
 bound that doubles up to 30 s and starts over after 10 s of connection. A line sent while the connection broke may be \
 lost.
 
-Exit codes: 0 closed with 1000 or 1001, 1 any other end, 2 wrong usage.
+On a terminal, control characters of a message are shown as escapes; a file or a pipe gets messages as they are.
+
+Exit codes: 0 closed with 1000 or 1001 and, with --count, not before all messages have come; 1 any other end, 2 wrong \
+usage.
 
 Examples:
   fantail connect ws://127.0.0.1:8080/ws
@@ -80,29 +86,38 @@ pub(super) fn run(args: &ConnectArgs) -> ExitCode {
         Err(problem) => return fail(MISUSED, &problem),
     };
     let input = (!args.listen).then(|| io::BufReader::new(io::stdin()));
-    let screen = Arc::new(Terminal { binary_out: args.binary_out });
+    let terminal = io::stdout().is_terminal();
+    if terminal && args.binary_out {
+        return fail(MISUSED, "--binary-out: standard output is a terminal; send it to a file or a program");
+    }
+    let screen = Arc::new(Screen { terminal, binary_out: args.binary_out });
     match session::run(options, input, screen) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => fail(FAILED, &problem),
+        // It may quote the server.
+        Err(problem) => fail(FAILED, &shown(&problem, false)),
     }
 }
 
 impl ConnectArgs {
     fn options(&self) -> Result<Options, String> {
-        let mut headers: Vec<_> = self.headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
+        let mut headers = Vec::new();
+        for (index, text) in self.headers.iter().enumerate() {
+            // What is no header may still hold a token: it is not quoted.
+            headers.push(header(text).ok_or_else(|| {
+                format!("--header: expects \"Name: value\", which number {} is not", index + 1)
+            })?);
+        }
         if let Some(path) = &self.header_file {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
-                // The line may hold a token: it is not quoted.
-                headers.push(
-                    header(line)
-                        .map_err(|_| format!("{}: expects lines such as \"Name: value\"", path.display()))?,
-                );
+                let wrong = || format!("{}: expects lines such as \"Name: value\"", path.display());
+                headers.push(header(line).ok_or_else(wrong)?);
             }
         }
-        if let Some(name) = self.subprotocols.iter().find(|name| !is_token(name)) {
-            return Err(format!("--subprotocol {name:?}: expects a name without spaces and separators"));
+        if !self.subprotocols.iter().all(|name| is_token(name)) {
+            // Not quoted either: some servers take tokens here.
+            return Err("--subprotocol: expects names without spaces and separators".to_owned());
         }
         if self.origin.as_deref().is_some_and(|origin| !is_value(origin)) {
             return Err("--origin: expects visible ASCII".to_owned());
@@ -122,12 +137,11 @@ impl ConnectArgs {
     }
 }
 
-/// `Name: value`, fit for a request.
-fn header(text: &str) -> Result<(String, String), String> {
-    let wrong = || format!("--header {text:?}: expects \"Name: value\"");
-    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+/// `Name: value`, fit for a request; `None` for anything else.
+fn header(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once(':')?;
     let value = value.trim();
-    if is_token(name) && is_value(value) { Ok((name.to_owned(), value.to_owned())) } else { Err(wrong()) }
+    (is_token(name) && is_value(value)).then(|| (name.to_owned(), value.to_owned()))
 }
 
 /// A token (RFC 9110, 5.6.2).
@@ -149,29 +163,47 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expects seconds, such as 2.5".into())
 }
 
-struct Terminal {
+/// Standard output and error.
+struct Screen {
+    /// Standard output is a terminal: messages are shown there, and written as they are elsewhere.
+    terminal: bool,
     binary_out: bool,
 }
 
-impl Screen for Terminal {
+impl Screen {
+    /// A message as it is written.
+    fn written<'a>(&self, event: &'a Event) -> Cow<'a, [u8]> {
+        let line = |mut line: String| {
+            line.push('\n');
+            Cow::Owned(line.into_bytes())
+        };
+        match event {
+            Event::Text(text) if self.terminal => line(shown(text, true).into_owned()),
+            Event::Text(text) => line(text.clone()),
+            Event::Binary(bytes) if self.binary_out => Cow::Borrowed(bytes),
+            Event::Binary(bytes) => {
+                let mut digits = String::with_capacity(2 * bytes.len() + 1);
+                for byte in bytes {
+                    // Writing to a String cannot fail.
+                    let _ = write!(digits, "{byte:02x}");
+                }
+                line(digits)
+            }
+            Event::Ping(_) | Event::Pong | Event::Close { .. } => Cow::Borrowed(&[]),
+        }
+    }
+}
+
+impl session::Screen for Screen {
     fn message(&self, event: &Event) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        match event {
-            Event::Text(text) => writeln!(out, "{text}")?,
-            Event::Binary(bytes) if self.binary_out => out.write_all(bytes)?,
-            Event::Binary(bytes) => {
-                let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                writeln!(out, "{digits}")?;
-            }
-            Event::Ping(_) | Event::Pong | Event::Close { .. } => {}
-        }
         // Whoever reads a pipe wants the message now.
-        out.flush()
+        out.write_all(&self.written(event)).and_then(|()| out.flush())
     }
 
     fn remark(&self, line: &str) {
         // Standard error may be closed; messages go on.
-        let _ = writeln!(io::stderr().lock(), "fantail: {line}");
+        let _ = writeln!(io::stderr().lock(), "fantail: {}", shown(line, false));
     }
 }
 
@@ -181,10 +213,45 @@ mod tests {
 
     #[test]
     fn headers_cannot_smuggle_a_line() {
-        assert_eq!(header("A-b: c d "), Ok(("A-b".into(), "c d".into())));
-        assert_eq!(header("A:"), Ok(("A".into(), String::new())));
+        assert_eq!(header("A-b: c d "), Some(("A-b".into(), "c d".into())));
+        assert_eq!(header("A:"), Some(("A".into(), String::new())));
         for bad in ["", "a", ": x", "a b: c", "A: b\r\nC: d", "A: \u{e9}"] {
-            assert!(header(bad).is_err(), "{bad:?}");
+            assert_eq!(header(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_shown_what_a_pipe_gets_as_it_is() {
+        let text = Event::Text("\u{1b}[2Jé\n\0".into());
+        let bytes = Event::Binary(vec![0x1b, b'[', 0xff]);
+        for (terminal, binary_out, event, written) in [
+            (true, false, &text, "\\u{1b}[2Jé\n\\u{0}\n".as_bytes()),
+            (false, false, &text, "\u{1b}[2Jé\n\0\n".as_bytes()),
+            (true, false, &bytes, b"1b5bff\n"),
+            (false, false, &bytes, b"1b5bff\n"),
+            (false, true, &bytes, b"\x1b[\xff"),
+        ] {
+            assert_eq!(Screen { terminal, binary_out }.written(event).as_ref(), written);
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_what_may_be_a_secret() {
+        let args = |url: &str| ConnectArgs { url: url.to_owned(), ..ConnectArgs::default() };
+        let wrong = [
+            ConnectArgs { headers: vec!["Authorization Bearer s3cret".into()], ..args("ws://h/") },
+            ConnectArgs { subprotocols: vec!["bearer s3cret".into()], ..args("ws://h/") },
+            ConnectArgs { origin: Some("s3cret\n".into()), ..args("ws://h/") },
+            args("ws://me:s3cret@h/"),
+            args("wss://me:s3cret@h/"),
+            args("s3cret@h"),
+            args("ws://h:x/?token=s3cret"),
+            args("ws://h/?token=s3cret\n"),
+            args("wss://h/?token=s3cret"),
+        ];
+        for args in wrong {
+            let problem = args.options().expect_err("wrong usage");
+            assert!(!problem.contains("s3cret"), "{problem}");
         }
     }
 

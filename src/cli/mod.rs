@@ -9,8 +9,9 @@ mod preflight;
 mod publish;
 mod serve;
 mod sizes;
+mod terminal;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ const ABOUT: &str = "A WebSocket fan-out server: holds very many connections and
                      every subscriber of its topic.";
 
 const EXAMPLES: &str = "\
+Exit codes of serve: 0 stopped as it was asked to, 1 failed, 2 wrong usage or configuration.
+
 Examples:
   fantail
       Serve on 127.0.0.1:8080, admin port on 127.0.0.1:8081.
@@ -101,15 +104,21 @@ fn fail(code: u8, message: &str) -> ExitCode {
     // Standard error may be closed; the exit code still tells.
     let mut stderr = std::io::stderr().lock();
     for line in message.lines() {
-        let _ = writeln!(stderr, "fantail: {line}");
+        let _ = writeln!(stderr, "fantail: {}", terminal::shown(line, true));
     }
     ExitCode::from(code)
 }
 
-/// Writes to standard output; a reader that has gone, such as `head`, is no failure.
-fn print(text: &str) {
+/// Writes to standard output and gives the exit code: a reader that has gone, such as `head`, is no failure, and
+/// a full disk is.
+fn print(text: &str) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            fail(FAILED, &format!("standard output cannot be written: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 fn long_help() -> String {

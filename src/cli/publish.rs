@@ -1,6 +1,6 @@
 //! `fantail publish TOPIC [MESSAGE]`: one message through the admin port of a running server.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use clap::Args;
 use crate::client::http::post;
 use crate::client::url::{Url, percent_encode};
 
+use super::terminal::shown;
 use super::{FAILED, MISUSED, fail, print};
 
 /// The variable that holds a key for the admin port.
@@ -20,6 +21,9 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 
 /// How long a publish may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes shown of a refusal.
+const REASON_BYTES_MAX: usize = 500;
 
 pub(super) const EXAMPLES: &str = "\
 A key for the admin port is taken from the variable FANTAIL_ADMIN_KEY or the file of --key-file, never from the \
@@ -83,15 +87,18 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
     let headers: Vec<_> = authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
     match post(&url, &headers, &message, TIMEOUT) {
         Ok(answer) if answer.status == 200 => {
-            print(&String::from_utf8_lossy(&answer.body));
-            ExitCode::SUCCESS
-        }
-        Ok(answer) => {
             let said = String::from_utf8_lossy(&answer.body);
-            fail(FAILED, &format!("refused with {}: {}", answer.status, said.trim()))
+            print(&if stdout().is_terminal() { shown(&said, true) } else { said.as_ref().into() })
         }
+        Ok(answer) => fail(FAILED, &format!("refused with {}: {}", answer.status, reason(&answer.body))),
         Err(error) => fail(FAILED, &format!("cannot publish through {}: {error}", url.authority)),
     }
+}
+
+/// The beginning of a refusal, on one line: whoever answers there need not be a server of ours.
+fn reason(body: &[u8]) -> String {
+    let said = String::from_utf8_lossy(body.get(..REASON_BYTES_MAX).unwrap_or(body));
+    shown(said.trim(), false).into_owned()
 }
 
 impl PublishArgs {

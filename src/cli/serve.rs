@@ -21,7 +21,7 @@ pub(super) struct ServeArgs {
     /// Address and port for clients [default: 127.0.0.1:8080; env: FANTAIL_SERVER_LISTEN]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Loopback address and port for publishing and operation [default: 127.0.0.1:8081; env: FANTAIL_SERVER_ADMIN]
+    /// Address and port for publishing and operation, off loopback only with admin.keys [default: 127.0.0.1:8081; env: FANTAIL_SERVER_ADMIN]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// Number of event loops, 0 for automatic [default: 0; env: FANTAIL_SERVER_LOOPS]

@@ -1,17 +1,18 @@
 //! One connection made: resolve, connect, upgrade. Blocking, each step with a bound in time and bytes.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::url::Url;
-use crate::wire::upgrade::{AnswerError, ClientRequest, check_answer};
+use crate::wire::upgrade::{AnswerError, ClientRequest, answer_field, check_answer};
 
 /// The longest a client waits for the connection and for the answer, each.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What to ask for.
-#[derive(Debug, Clone, Default)]
+/// What to ask for. `Debug` names the further fields and does not show them: they may hold a token.
+#[derive(Clone, Default)]
 pub struct Request {
     /// The Origin field.
     pub origin: Option<String>,
@@ -19,6 +20,16 @@ pub struct Request {
     pub subprotocols: Vec<String>,
     /// Further fields.
     pub headers: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Request")
+            .field("origin", &self.origin)
+            .field("headers", &names)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An upgraded connection.
@@ -95,8 +106,7 @@ pub fn dial(url: &Url, request: &Request, timeout: Duration) -> Result<Dialled, 
     .write_into(&mut bytes);
     let deadline = Instant::now() + timeout;
     let failed = |error: io::Error| DialError::io(&format!("no answer from {at}"), &error);
-    stream.set_write_timeout(Some(timeout)).map_err(failed)?;
-    stream.write_all(&bytes).map_err(failed)?;
+    write_by(&mut stream, &bytes, timeout, Some(deadline)).map_err(failed)?;
     let mut held = Vec::new();
     let head = loop {
         match check_answer(&held, &key) {
@@ -143,7 +153,7 @@ pub(super) fn read_some(stream: &mut TcpStream, held: &mut Vec<u8>, deadline: In
 
 fn refused(error: AnswerError, held: &[u8]) -> DialError {
     let AnswerError::Refused(status) = error else { return DialError::answer(error.to_string()) };
-    let retry_after = field(held, "retry-after").and_then(|value| value.parse().ok());
+    let retry_after = answer_field(held, "retry-after").and_then(|value| value.parse().ok());
     DialError {
         problem: format!("the server answered {status}"),
         // 408, 425, 429 and 5xx speak of the moment; any other status will be the same again.
@@ -154,24 +164,41 @@ fn refused(error: AnswerError, held: &[u8]) -> DialError {
 
 /// What the server chose must have been offered (RFC 6455, 4.1).
 fn chosen(head: &[u8], offered: &[String]) -> Result<Option<String>, DialError> {
-    if field(head, "sec-websocket-extensions").is_some_and(|value| !value.is_empty()) {
+    if answer_field(head, "sec-websocket-extensions").is_some_and(|value| !value.is_empty()) {
         return Err(DialError::answer("the server uses an extension that was not offered".to_owned()));
     }
-    match field(head, "sec-websocket-protocol") {
+    match answer_field(head, "sec-websocket-protocol") {
         None => Ok(None),
-        Some(name) if offered.iter().any(|offer| offer == name) => Ok(Some(name.to_owned())),
+        Some(name) if offered.contains(&name) => Ok(Some(name)),
         Some(name) => Err(DialError::answer(format!("the server chose {name:?}, which was not offered"))),
     }
 }
 
-/// The value of the first field of this name in a response head.
-pub(super) fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
-    let end = head.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head.len());
-    let head = std::str::from_utf8(head.get(..end)?).ok()?;
-    head.split("\r\n").skip(1).find_map(|line| {
-        let (field, value) = line.split_once(':')?;
-        field.eq_ignore_ascii_case(name).then(|| value.trim_matches([' ', '\t']))
-    })
+/// Writes everything: never `stall` without progress, and not beyond the deadline however slowly the peer reads.
+pub(super) fn write_by(
+    stream: &mut TcpStream,
+    mut bytes: &[u8],
+    stall: Duration,
+    deadline: Option<Instant>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.map_or(stall, |left| left.min(stall));
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_write_timeout(Some(left))?;
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -196,6 +223,11 @@ mod tests {
         assert_eq!(chosen(HEAD, &offers(&["a", "b"])).unwrap().as_deref(), Some("b"));
         assert!(chosen(HEAD, &offers(&["a"])).unwrap_err().problem.contains("\"b\""));
         assert_eq!(chosen(b"HTTP/1.1 101 x\r\n\r\n", &[]).unwrap(), None);
-        assert!(chosen(b"HTTP/1.1 101 x\r\nSec-WebSocket-Extensions: e\r\n\r\n", &[]).is_err());
+        for hidden in ["", "X: \u{e9}\r\n"] {
+            // In Latin-1, which is no UTF-8.
+            let head = format!("HTTP/1.1 101 x\r\n{hidden}Sec-WebSocket-Extensions: e\r\n\r\n");
+            let head: Vec<u8> = head.chars().map(|c| c as u8).collect();
+            assert!(chosen(&head, &[]).is_err(), "{hidden:?}");
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! One HTTP/1.1 request and its answer, for the admin port. Blocking, bounded in time and bytes.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
-use super::dial::{connect, field, read_some};
+use super::dial::{connect, read_some, write_by};
 use super::url::Url;
 use crate::wire::http::chunked::ChunkedDecoder;
+use crate::wire::upgrade::answer_field;
 
 /// Most bytes of an answer's head and of its body.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Interim answers before the final one; a server of ours sends one at most.
+const INTERIM_ANSWERS_MAX: usize = 8;
 
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +30,6 @@ pub struct Answer {
 pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> io::Result<Answer> {
     let deadline = Instant::now() + timeout;
     let mut stream = connect(url, timeout)?;
-    stream.set_write_timeout(Some(timeout))?;
     let mut request = format!(
         "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n",
         url.target,
@@ -38,7 +41,9 @@ pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration)
     }
     request.push_str("\r\n");
     // A refusal may come before everything is sent; it is read even if the rest can't be written.
-    let written = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body));
+    let written = [request.as_bytes(), body]
+        .into_iter()
+        .try_for_each(|part| write_by(&mut stream, part, timeout, Some(deadline)));
     let mut held = Vec::new();
     loop {
         match whole(&held, false)? {
@@ -58,24 +63,35 @@ pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration)
 }
 
 /// The answer, if it is all there; `ended`: nothing more will come.
-fn whole(held: &[u8], ended: bool) -> io::Result<Option<Answer>> {
-    let Some(head) = held.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let (head, rest) = held.split_at(head + 4);
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let line = std::str::from_utf8(line).map_err(|_| malformed("the answer is not HTTP"))?;
-    let status = line.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)?.parse().ok());
-    let status: u16 = status.ok_or_else(|| malformed("the answer is not HTTP"))?;
-    if (100..200).contains(&status) {
+fn whole(mut held: &[u8], ended: bool) -> io::Result<Option<Answer>> {
+    for _ in 0..=INTERIM_ANSWERS_MAX {
+        let Some(head) = held.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+        let (head, rest) = held.split_at(head + 4);
+        let status = status_of(head).ok_or_else(|| malformed("the answer is not HTTP"))?;
+        if !(100..200).contains(&status) {
+            return final_answer(status, head, rest, ended);
+        }
         // An interim answer; the final one follows it (RFC 9110, 15.2).
-        return whole(rest, ended);
+        held = rest;
     }
-    if field(head, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+    Err(malformed("too many interim answers"))
+}
+
+/// The status of `HTTP/1.1 200 OK`: three digits.
+fn status_of(head: &[u8]) -> Option<u16> {
+    let digits = head.strip_prefix(b"HTTP/1.")?.get(2..5)?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+fn final_answer(status: u16, head: &[u8], rest: &[u8], ended: bool) -> io::Result<Option<Answer>> {
+    if answer_field(head, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         let mut body = Vec::new();
         let decoded = ChunkedDecoder::default().decode_into(rest, &mut body, ANSWER_BYTES_MAX);
         let (_, done) = decoded.map_err(|error| malformed(error.reason()))?;
         return Ok(done.then_some(Answer { status, body }));
     }
-    match field(head, "content-length").map(str::parse::<usize>) {
+    match answer_field(head, "content-length").map(|length| length.parse::<usize>()) {
         Some(Ok(length)) => Ok(rest.get(..length).map(|body| Answer { status, body: body.to_vec() })),
         Some(Err(_)) => Err(malformed("the answer has a wrong Content-Length")),
         None => Ok(ended.then(|| Answer { status, body: rest.to_vec() })),
@@ -106,9 +122,16 @@ mod tests {
         let unsized_body = b"HTTP/1.0 200 OK\r\n\r\nto the end";
         assert_eq!(whole(unsized_body, false).unwrap(), None);
         assert_eq!(whole(unsized_body, true).unwrap(), ok("to the end"));
-        for bad in ["nonsense\r\n\r\n", "HTTP/1.1 2\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]
-        {
+        for bad in [
+            "nonsense\r\n\r\n",
+            "HTTP/1.1 2\r\n\r\n",
+            "HTTP/1.1 +20 x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        ] {
             assert!(whole(bad.as_bytes(), true).is_err(), "{bad:?}");
         }
+        // So many would overflow a stack that they are looked at on.
+        let endless = "HTTP/1.1 100 x\r\n\r\n".repeat(100_000);
+        assert!(whole(endless.as_bytes(), false).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! server that stops reading until its echoes are read is no deadlock.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, BackoffLimits};
-use super::dial::{DIAL_TIMEOUT, Dialled, Request, dial, random_bytes};
+use super::dial::{DIAL_TIMEOUT, Dialled, Request, dial, random_bytes, write_by};
 use super::input::{Credits, read_line};
 use super::messages::{Event, Messages};
 use super::url::Url;
@@ -48,7 +48,7 @@ pub trait Screen: Send + Sync {
     /// Shows a text or binary message.
     ///
     /// # Errors
-    /// Nobody takes them any more: the session ends.
+    /// It can't be shown: the session ends, well if it is for a broken pipe, whose reader had enough.
     fn message(&self, event: &Event) -> io::Result<()>;
     /// Shows one line about the connection.
     fn remark(&self, line: &str);
@@ -66,8 +66,10 @@ enum Note {
 enum Incoming {
     /// A ping waits in the slot.
     PongOwed,
-    /// The messages that were asked for have come, or nobody takes them any more.
+    /// The messages that were asked for have come.
     Enough,
+    /// A message could not be shown.
+    Unshown(io::Error),
     Closed {
         code: Option<u16>,
         reason: String,
@@ -113,6 +115,7 @@ where
         credits,
         pending: VecDeque::new(),
         input_ended: false,
+        input_result: Ok(()),
         screen,
         connection: 0,
     };
@@ -128,6 +131,8 @@ struct Session {
     /// Lines read while there was no connection; the credits bound their number.
     pending: VecDeque<String>,
     input_ended: bool,
+    /// What the session comes to when the input's end ends it.
+    input_result: Result<(), Failure>,
     /// Messages still to come, if they are counted.
     left: Arc<Mutex<Option<u64>>>,
     screen: Arc<dyn Screen>,
@@ -176,10 +181,10 @@ impl Session {
         let until = Instant::now() + delay;
         loop {
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Some(self.timed_out());
+                return Some(self.count_reached("time is over"));
             }
             if self.input_ended && self.pending.is_empty() && !self.listens() {
-                return Some(Ok(()));
+                return Some(self.input_result.clone());
             }
             match self.next_note(self.deadline.map_or(until, |deadline| deadline.min(until))) {
                 Some(Note::Line(line)) => self.pending.push_back(line),
@@ -203,8 +208,26 @@ impl Session {
         };
         let end = loop {
             self.send_pending(&mut writer);
-            let until = [writer.close_until, self.deadline.filter(|_| writer.close_until.is_none())];
-            let note = match until.into_iter().flatten().min() {
+            // Looked at before any note: a server that never pauses must not put the end off.
+            match (writer.close_until, self.deadline) {
+                // It was in the middle of a write, which ends then, and so can't say goodbye.
+                (Some(_), Some(deadline)) if writer.result.is_none() && deadline <= Instant::now() => {
+                    break End::Done(self.count_reached("time is over"));
+                }
+                (Some(until), _) if until <= Instant::now() => {
+                    break match writer.result.take() {
+                        Some(_) => End::Done(Err("the server did not answer the close frame".to_owned())),
+                        None => End::Lost { why: "the connection broke".to_owned(), again: true },
+                    };
+                }
+                (None, Some(deadline)) if deadline <= Instant::now() => {
+                    let result = self.count_reached("time is over");
+                    writer.close(1000, "", result);
+                    continue;
+                }
+                _ => {}
+            }
+            let note = match writer.close_until.or(self.deadline) {
                 Some(until) => self.next_note(until),
                 None => self.notes.recv().ok(),
             };
@@ -216,18 +239,7 @@ impl Session {
                         break end;
                     }
                 }
-                Some(Note::From { .. }) => {}
-                None if writer.close_until.is_some_and(|until| until <= Instant::now()) => {
-                    break match writer.result.take() {
-                        Some(_) => End::Done(Err("the server did not answer the close frame".to_owned())),
-                        None => End::Lost { why: "the connection broke".to_owned(), again: true },
-                    };
-                }
-                None if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-                    let result = self.timed_out();
-                    writer.close(1000, "", result);
-                }
-                None => {}
+                Some(Note::From { .. }) | None => {}
             }
         };
         // Ends the reading thread, wherever it is.
@@ -245,9 +257,9 @@ impl Session {
             left: Arc::clone(&self.left),
             screen: Arc::clone(&self.screen),
         };
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         thread::Builder::new().name("reader".to_owned()).spawn(move || reader.run(&rest))?;
-        Ok(Writer { stream: stream.try_clone()?, pong, close_until: None, result: None })
+        let deadline = self.deadline;
+        Ok(Writer { stream: stream.try_clone()?, pong, deadline, close_until: None, result: None })
     }
 
     /// Sends what was read, and the close frame behind the last line.
@@ -258,7 +270,7 @@ impl Session {
             writer.send(Opcode::Text, line.as_bytes());
         }
         if self.input_ended && !self.listens() && writer.close_until.is_none() {
-            writer.close(1000, "", Ok(()));
+            writer.close(1000, "", self.input_result.clone());
         }
     }
 
@@ -275,6 +287,18 @@ impl Session {
             Incoming::Enough => {
                 if writer.close_until.is_none() {
                     writer.close(1000, "", Ok(()));
+                }
+                None
+            }
+            Incoming::Unshown(error) => {
+                if writer.close_until.is_none() {
+                    let gone = error.kind() == io::ErrorKind::BrokenPipe;
+                    let result = if gone {
+                        Ok(())
+                    } else {
+                        Err(format!("standard output cannot be written: {error}"))
+                    };
+                    writer.close(1000, "", result);
                 }
                 None
             }
@@ -305,8 +329,11 @@ impl Session {
             Some(1002 | 1003 | 1007..=1010) => return End::Lost { why: said, again: false },
             _ => return End::Lost { why: said, again: true },
         }
-        self.screen.remark(&said);
-        End::Done(Ok(()))
+        let result = self.count_reached(&said);
+        if result.is_ok() {
+            self.screen.remark(&said);
+        }
+        End::Done(result)
     }
 
     /// Who waits for a number of messages or for a time goes on when the input has ended.
@@ -317,7 +344,9 @@ impl Session {
     fn on_input_ended(&mut self, problem: Option<String>) {
         self.input_ended = true;
         if let Some(problem) = problem {
-            self.screen.remark(&format!("standard input: {problem}; nothing more is sent"));
+            let problem = format!("standard input: {problem}");
+            self.screen.remark(&format!("{problem}; nothing more is sent"));
+            self.input_result = Err(problem);
         }
     }
 
@@ -327,9 +356,10 @@ impl Session {
         left.unwrap_or(DIAL_TIMEOUT).clamp(Duration::from_millis(1), DIAL_TIMEOUT)
     }
 
-    fn timed_out(&self) -> Result<(), Failure> {
+    /// What an end comes to that is a good one once all messages that were asked for have come.
+    fn count_reached(&self, end: &str) -> Result<(), Failure> {
         match *self.left.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(left) if left > 0 => Err(format!("time is over, {left} messages have not come")),
+            Some(left) if left > 0 => Err(format!("{end}, {left} messages have not come")),
             _ => Ok(()),
         }
     }
@@ -345,6 +375,8 @@ struct Writer {
     stream: TcpStream,
     /// The latest ping; an answer to it answers all before it (RFC 6455, 5.5.3).
     pong: Arc<Mutex<Option<Vec<u8>>>>,
+    /// When the session is over: a write ends with it, however slowly the server reads.
+    deadline: Option<Instant>,
     /// Set when nothing more is sent: how long the server has to end it.
     close_until: Option<Instant>,
     /// What the session comes to, once our close frame is answered.
@@ -356,7 +388,7 @@ impl Writer {
         let mut frame = Vec::new();
         let written = random_bytes().and_then(|mask| {
             push_frame(&mut frame, opcode, payload, Some(mask));
-            self.stream.write_all(&frame)
+            write_by(&mut self.stream, &frame, WRITE_TIMEOUT, self.deadline)
         });
         if written.is_err() {
             // What the server said before is still to be read; its end is the reader's to report.
@@ -369,6 +401,8 @@ impl Writer {
     fn close(&mut self, code: u16, reason: &str, result: Result<(), Failure>) {
         let mut payload = [0; CONTROL_BYTES_MAX];
         let len = close_payload(&mut payload, code, reason);
+        // What is over is what was said before.
+        self.deadline = Some(Instant::now() + CLOSE_TIMEOUT);
         self.send(Opcode::Close, payload.get(..len).unwrap_or_default());
         self.close_until = Some(Instant::now() + CLOSE_TIMEOUT);
         self.result = Some(result);
@@ -438,18 +472,25 @@ impl Reader {
     }
 
     fn on_message(&self, message: &Event) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if *left == Some(0) {
+        let left = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left() == Some(0) {
             return;
         }
-        let shown = self.screen.message(message).is_ok();
-        if let Some(left) = &mut *left {
-            *left -= 1;
-        }
-        if !shown || *left == Some(0) {
-            // Nothing further is shown, whatever still comes.
-            *left = Some(0);
-            self.note(Incoming::Enough);
+        // Not under the lock: where nobody reads the output it waits, and the session's time has to end it.
+        let shown = self.screen.message(message);
+        let mut left = left();
+        match shown {
+            Err(error) => {
+                // Nothing further is shown, whatever still comes.
+                *left = Some(0);
+                self.note(Incoming::Unshown(error));
+            }
+            Ok(()) => {
+                *left = left.map(|left| left.saturating_sub(1));
+                if *left == Some(0) {
+                    self.note(Incoming::Enough);
+                }
+            }
         }
     }
 

@@ -21,10 +21,11 @@ impl Url {
     pub fn parse_ws(text: &str) -> Result<Self, String> {
         match text.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest)) {
             Some((scheme, rest)) if scheme == "ws" => Self::parse_rest(text, rest),
-            Some((scheme, _)) if scheme == "wss" => {
-                Err(format!("{text}: TLS is not built in; use ws://, or a proxy that speaks TLS for you"))
-            }
-            _ => Err(format!("{text}: expects a URL such as ws://127.0.0.1:8080/ws")),
+            Some((scheme, _)) if scheme == "wss" => Err(format!(
+                "{}: TLS is not built in; use ws://, or a proxy that speaks TLS for you",
+                quoted(text)
+            )),
+            _ => Err(format!("{}: expects a URL such as ws://127.0.0.1:8080/ws", quoted(text))),
         }
     }
 
@@ -36,11 +37,13 @@ impl Url {
         let rest = match text.split_once("://") {
             None => text,
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) => return Err(format!("{text}: {scheme} is not built in; use http://")),
+            Some((scheme, _)) => {
+                return Err(format!("{}: {scheme} is not built in; use http://", quoted(text)));
+            }
         };
         let mut url = Self::parse_rest(text, rest)?;
         if url.target != "/" {
-            return Err(format!("{text}: expects an address and port without a path"));
+            return Err(format!("{}: expects an address and port without a path", quoted(text)));
         }
         url.target = target.to_owned();
         Ok(url)
@@ -49,14 +52,14 @@ impl Url {
     fn parse_rest(text: &str, rest: &str) -> Result<Self, String> {
         // A request line is made of these bytes; a space or a line break would end it early.
         if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
-            return Err(format!("{text:?}: {bad:?} must be percent-encoded"));
+            return Err(format!("{:?}: {bad:?} must be percent-encoded", quoted(text)));
         }
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(format!("{text}: user names are not supported"));
+            return Err(format!("{}: user names are not supported", quoted(text)));
         }
-        let wrong = || format!("{text}: expects a host, and a port from 1 to 65535");
+        let wrong = || format!("{}: expects a host, and a port from 1 to 65535", quoted(text));
         let (host, port) = split_port(authority).ok_or_else(wrong)?;
         let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Self {
@@ -66,6 +69,14 @@ impl Url {
             target: format!("{slash}{target}"),
         })
     }
+}
+
+/// A URL as an error quotes it: the query may hold a token, and what stands before an `@` a password.
+fn quoted(text: &str) -> String {
+    let (shown, query) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    let (before, shown) = shown.rsplit_once('@').map_or(("", shown), |(_, behind)| ("…@", behind));
+    let behind = if query.is_empty() { "" } else { "?…" };
+    format!("{before}{shown}{behind}")
 }
 
 /// Host and port; `None` when it is neither.

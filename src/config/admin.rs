@@ -9,7 +9,7 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Count, Kind, Names, RawValue, Seconds};
+use super::value::{Bytes, Count, Kind, Names, RawValue, Seconds, quoted};
 
 /// Bytes read of a file with keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -48,6 +48,7 @@ struct SecretList;
 impl Kind for SecretList {
     type Out = Secrets;
     const EXPECTS: &'static str = "a list such as [\"publish:SECRET\"]";
+    const SECRET: bool = true;
 
     fn parse(raw: &RawValue) -> Option<Secrets> {
         // A value of another kind becomes a key that is none: the check then says so without quoting it.
@@ -74,7 +75,7 @@ impl Kind for FileName {
     }
 
     fn show(value: &String) -> String {
-        format!("{value:?}")
+        quoted(value)
     }
 }
 
@@ -114,13 +115,22 @@ impl Admin {
         let fail = |problem| KeysError { key: "keys_file", problem };
         let mut text = String::new();
         File::open(&self.keys_file)
-            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
             .map_err(|error| fail(format!("{:?} cannot be read: {error}", self.keys_file)))?;
+        // Cut off, the last line would be a shorter key.
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(fail(format!("{:?} is larger than 1 MiB", self.keys_file)));
+        }
+        let before = keys.len();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if !line.is_empty() && !line.starts_with('#') {
                 keys.add(line).map_err(|error| fail(format!("line {}: {error}", index + 1)))?;
             }
+        }
+        // Whoever names a file wants keys: one that was emptied by mistake must not open the port.
+        if keys.len() == before {
+            return Err(fail(format!("{:?} has no key", self.keys_file)));
         }
         Ok(keys)
     }
@@ -152,7 +162,12 @@ mod tests {
         let raw = RawValue::List(vec![RawValue::String("read:0123456789abcdef".into())]);
         let admin = Admin { keys: SecretList::parse(&raw).unwrap(), ..Admin::default() };
         assert!(admin.has_keys());
-        assert_eq!(SecretList::show(&admin.keys), "[\"(secret)\"]");
+        let shown = |admin: &Admin| {
+            let reference = super::super::section::Section::reference(admin);
+            reference.into_iter().find(|key| key.key == "keys").map(|key| key.value)
+        };
+        assert_eq!(shown(&admin).as_deref(), Some("\"(not shown)\""));
+        assert_eq!(shown(&Admin::default()).as_deref(), Some("[]"));
         assert!(!format!("{admin:?}").contains("0123"), "{admin:?}");
         let wrong = Admin {
             keys: SecretList::parse(&RawValue::Text("read:0123456789abcdef,sesame".into())).unwrap(),
@@ -176,8 +191,13 @@ mod tests {
         let keys = admin.compile_keys();
         std::fs::write(&path, "read:0123456789abcdef\nsesame\n").unwrap();
         let broken = admin.compile_keys().unwrap_err().to_string();
+        std::fs::write(&path, "# none left\n\n").unwrap();
+        let none = admin.compile_keys().unwrap_err().to_string();
+        std::fs::write(&path, "read:0123456789abcdef\n".repeat(50_000)).unwrap();
+        let large = admin.compile_keys().unwrap_err().to_string();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(keys.unwrap().len(), 2);
         assert!(broken.contains("line 2") && !broken.contains("sesame"), "{broken}");
+        assert!(none.contains("has no key") && large.contains("larger than 1 MiB"), "{none} {large}");
     }
 }

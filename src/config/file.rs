@@ -37,6 +37,8 @@ pub(super) fn content(path: &str, text: &str, errors: &mut Vec<ConfigError>) -> 
                 problem: format!("is not TOML: {}", mistake.message()),
             }
         }));
+        // Each level of a nesting that does not end is a mistake of its own.
+        errors.dedup();
         return FileContent::default();
     }
     let mut found = FileContent::default();
@@ -146,6 +148,13 @@ mod tests {
         assert!(content("f.toml", "[server]\nlisten = \n", &mut errors).assignments.is_empty());
         assert!(errors.iter().all(|e| e.to_string().starts_with("f.toml:2: is not TOML: ")), "{errors:?}");
         assert!(!errors.is_empty());
+    }
+
+    #[test]
+    fn a_nesting_without_an_end_is_told_in_a_few_lines() {
+        let mut errors = Vec::new();
+        content("f.toml", &format!("a = {}", "[".repeat(100_000)), &mut errors);
+        assert!((1..10).contains(&errors.len()), "{}", errors.len());
     }
 
     #[test]

@@ -14,13 +14,16 @@ section! {
         "fragments_max" => fragments_max: usize as Count = 65_536,
         /// Largest request head.
         "head_bytes_max" => head_bytes_max: usize as Bytes = 8 << 10,
-        /// Largest request body on the admin port.
+        /// Largest request body on the admin port; requests that publish nothing have at most 64 KiB.
         "admin_body_bytes_max" => admin_body_bytes_max: usize as Bytes = 16 << 20,
+        /// Bytes of request bodies on the admin port over all its connections, batches under way included; over it,
+        /// the request whose body grows is answered 503.
+        "admin_body_bytes_total" => admin_body_bytes_total: usize as Bytes = 128 << 20,
         /// Most topics one connection subscribes to.
         "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
-        /// Bytes of half-received heads and messages over all connections. Each loop has an equal share;
+        /// Bytes of half-received messages over all client connections. Each loop has an equal share;
         /// over it, the connection whose message grows is closed with 1013.
         "inbox_bytes_total" => inbox_bytes_total: usize as Bytes = 256 << 20,
     }
@@ -42,13 +45,22 @@ impl LimitsSection {
         check.within("admin_body_bytes_max", self.admin_body_bytes_max, 1..=GIB);
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);
-        let most = self.largest_message_bytes().max(self.admin_body_bytes_max);
+        let most = self.largest_message_bytes();
         if self.inbox_bytes_total < most {
             check.report(
                 "inbox_bytes_total",
                 format!(
-                    "expects at least {most}, so that the largest message or admin body fits, got {}",
+                    "expects at least {most}, so that the largest message fits, got {}",
                     self.inbox_bytes_total
+                ),
+            );
+        }
+        if self.admin_body_bytes_total < self.admin_body_bytes_max {
+            check.report(
+                "admin_body_bytes_total",
+                format!(
+                    "expects at least limits.admin_body_bytes_max = {}, got {}",
+                    self.admin_body_bytes_max, self.admin_body_bytes_total
                 ),
             );
         }

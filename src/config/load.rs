@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigErrors, Place, nearest};
@@ -39,8 +40,9 @@ pub struct Flag {
     pub value: String,
 }
 
-/// Where the configuration comes from; later fields win over earlier ones.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Where the configuration comes from; later fields win over earlier ones. `Debug` shows no value of the
+/// environment, which may hold secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// The TOML file, if there is one; one that cannot be read is an error.
     pub file: Option<PathBuf>,
@@ -48,6 +50,17 @@ pub struct Sources {
     pub environment: Vec<(OsString, OsString)>,
     /// Flags, in the order typed.
     pub flags: Vec<Flag>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Sources");
+        shown
+            .field("file", &self.file)
+            .field("variables", &self.environment.len())
+            .field("flags", &self.flags);
+        shown.finish()
+    }
 }
 
 /// A configuration that fits.
@@ -456,6 +469,10 @@ mod tests {
         for (text, part) in [
             ("[server]\nadmin = \"0.0.0.0:8081\"\n", "f.toml:2: server.admin: expects a loopback address"),
             ("[server]\nadmin = \"127.0.0.1:8080\"\n", "f.toml:2: server.admin: expects another address"),
+            (
+                "[server]\nlisten = \"0.0.0.0:9\"\nadmin = \"127.0.0.1:9\"\n",
+                "f.toml:3: server.admin: expects another address or port",
+            ),
             ("[origin]\nallowed = [\"*evil.com\"]\n", "f.toml:2: origin.allowed: "),
             ("[admin]\nhosts = [\"http://a\"]\n", "f.toml:2: admin.hosts: "),
             ("[server]\nsubprotocols = [\"a b\"]\n", "f.toml:2: server.subprotocols: expects names"),
@@ -469,6 +486,8 @@ mod tests {
             assert!(error.starts_with(part), "{text:?}: {error}");
         }
         assert!(from_file("[server]\nadmin = \"[::1]:1\"\nlisten = \"0.0.0.0:0\"\n").is_ok());
+        assert!(from_file("[server]\nadmin = \"127.0.0.1:1\"\nlisten = \"127.0.0.2:1\"\n").is_ok());
+        assert!(from_file("[server]\nadmin = \"[::1]:1\"\nlisten = \"0.0.0.0:1\"\n").is_ok());
         assert!(from_file("[server]\nadmin = \"[::ffff:127.0.0.1]:1\"\n").is_ok());
         assert!(from_file("[server]\nadmin = \"127.0.0.1:0\"\nlisten = \"127.0.0.1:0\"\n").is_ok());
     }

@@ -16,6 +16,7 @@ const LIVE: [(&str, &[&str]); 11] = [
             "fragments_max",
             "head_bytes_max",
             "admin_body_bytes_max",
+            "admin_body_bytes_total",
             "subscriptions_max",
             "ignored_publishes_max",
             "inbox_bytes_total",

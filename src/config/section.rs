@@ -97,9 +97,13 @@ macro_rules! section {
                 vec![$($crate::config::section::KeyDoc {
                     key: $key,
                     doc: concat!($($doc),+).trim_ascii(),
-                    value: match <$Kind as $crate::config::value::Kind>::SECRET {
-                        true => $crate::config::section::HIDDEN.to_owned(),
-                        false => <$Kind as $crate::config::value::Kind>::show(&self.$field),
+                    value: {
+                        let default: $Type = $default;
+                        // Nobody has set a secret that is as it is by default.
+                        match <$Kind as $crate::config::value::Kind>::SECRET && self.$field != default {
+                            true => $crate::config::section::HIDDEN.to_owned(),
+                            false => <$Kind as $crate::config::value::Kind>::show(&self.$field),
+                        }
                     },
                 }),+]
             }

@@ -1,6 +1,6 @@
 //! `[server]`: where the server listens and how many loops carry it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::section::{Checker, section};
 use super::value::{Address, Count, CountOrAutomatic, Names, Switch};
@@ -38,10 +38,17 @@ impl Server {
     }
 
     fn check_values(&self, check: &mut Checker<'_>) {
-        if self.listen == self.admin && self.listen.port() != 0 {
+        let [listen, admin] = [self.listen, self.admin].map(|address| address.ip().to_canonical());
+        // A port on all addresses is also that on each of them; [::] has the addresses of IPv4, too.
+        let holds = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+        let overlap = listen == admin || holds(listen, admin) || holds(admin, listen);
+        if overlap && self.listen.port() == self.admin.port() && self.listen.port() != 0 {
             check.report(
                 "admin",
-                format!("expects another address than server.listen, got \"{}\"", self.admin),
+                format!(
+                    "expects another address or port than server.listen = \"{}\", got \"{}\"",
+                    self.listen, self.admin
+                ),
             );
         }
         if let Some(loops) = self.loops {

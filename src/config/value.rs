@@ -231,7 +231,7 @@ impl Kind for Names {
     }
 
     fn show(value: &Vec<String>) -> String {
-        format!("[{}]", value.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "))
+        format!("[{}]", value.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -266,8 +266,23 @@ impl Kind for Pattern {
     }
 
     fn show(value: &String) -> String {
-        format!("{value:?}")
+        quoted(value)
     }
+}
+
+/// A basic string of TOML. What `Debug` writes is one of Rust, whose escapes are others.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            control if control.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(control))),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// Digits with optional `_` between them, as TOML writes whole numbers.
@@ -332,6 +347,14 @@ mod tests {
         assert_eq!(Names::parse(&text("a, b")), Some(vec!["a".into(), "b".into()]));
         assert_eq!(Names::parse(&text("")), Some(vec![]));
         assert_eq!(Names::parse(&RawValue::List(vec![RawValue::Integer(1)])), None);
+    }
+
+    #[test]
+    fn a_string_is_shown_as_toml_reads_it() {
+        for text in ["", "a\"b\\c", "e\u{301}*", "\n\t\u{7f}\u{85}\u{1b}", "\u{feff}😀'"] {
+            let table: toml::Table = toml::from_str(&format!("a = {}", quoted(text))).unwrap();
+            assert_eq!(table["a"].as_str(), Some(text));
+        }
     }
 
     #[test]

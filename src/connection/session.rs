@@ -45,6 +45,15 @@ impl Session {
         };
         size_of::<Self>() + more
     }
+
+    /// Bytes of a request's body that have arrived.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        match self {
+            Self::Body(body) => body.body.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A request of the admin port that is not answered yet.

@@ -11,6 +11,7 @@ mod params;
 mod replies;
 mod topics;
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::{Answer, PLAIN_HEADERS, Services, Tools, method_refusal, plain, refusal, write_refusal};
@@ -20,17 +21,21 @@ use crate::fanout::inquiry::{Part, Question};
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
-use crate::wire::http::uri::{percent_decode, query_pairs};
+use crate::wire::http::uri::percent_decode;
 
 pub use batch::{Batch, Progress};
 pub use connections::Ask;
 use connections::Unasked;
+use params::Params;
 use replies::Known;
 pub use replies::Replies;
 
 /// The type of an answer of many lines.
 const LINES: &str = "application/x-ndjson";
 const JSON: &str = "application/json";
+
+/// Bytes of a form: a handful of parameters.
+const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// Whether this request may reach the admin port at all.
 pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseReason> {
@@ -53,6 +58,21 @@ fn scope_of(head: &Head<'_>) -> Option<Scope> {
         ("GET" | "HEAD", _) => Some(Scope::Read),
         _ => Some(Scope::Admin),
     }
+}
+
+/// Bytes that the body of this request may have: a stranger must not be able to leave anything here, and parameters
+/// are short.
+///
+/// # Errors
+/// The request is refused whatever its body is.
+pub(super) fn body_max(head: &Head<'_>, services: &Services) -> Result<usize, RefuseReason> {
+    guard(head, services)?;
+    let most = services.settings.limits.admin_body_bytes_max;
+    Ok(match scope_of(head) {
+        None => 0,
+        Some(Scope::Publish) => most,
+        Some(Scope::Read | Scope::Admin) => most.min(FORM_BYTES_MAX),
+    })
 }
 
 /// Answers one request.
@@ -155,12 +175,13 @@ pub fn write_batch_head(chunked: bool, keep_alive: bool, out: &mut Vec<u8>) {
     let framing = if chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
     let connection = if keep_alive { "keep-alive" } else { "close" };
     out.extend_from_slice(
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {LINES}\r\n{framing}Connection: {connection}\r\n\
-             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
-        )
-        .as_bytes(),
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {LINES}\r\n{framing}Connection: {connection}\r\n")
+            .as_bytes(),
     );
+    for (name, value) in PLAIN_HEADERS.iter().chain(&[("Cache-Control", "no-store")]) {
+        out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 impl Replies {
@@ -216,6 +237,10 @@ fn recall<'a>(
     replies: &mut Replies,
     out: &mut Vec<u8>,
 ) -> Result<Option<&'a str>, Answer> {
+    // Of two keys neither is the one that the sender will try again with.
+    if head.fields("idempotency-key").nth(1).is_some() {
+        return Err(refusal(head, RefuseReason::BadRequest, "Idempotency-Key is there twice", out));
+    }
     let key = match replies::key_of(head.field("idempotency-key")) {
         Ok(Some(key)) => key,
         Ok(None) => return Ok(None),
@@ -234,6 +259,10 @@ fn recall<'a>(
 }
 
 fn publish_batch(head: &Head<'_>, body: Vec<u8>, replies: &mut Replies, out: &mut Vec<u8>) -> Answer {
+    // Each line says for itself what it is.
+    if let Err(text) = Params::read(head.query(), b"", &[]) {
+        return refusal(head, RefuseReason::BadRequest, &text, out);
+    }
     match recall(head, &body, LINES, replies, out) {
         Ok(key) => Answer::Batch(Box::new(Batch::new(body, key.map(Into::into)))),
         Err(answer) => answer,
@@ -267,7 +296,7 @@ fn publish(
             if let Some(key) = key {
                 replies.forget(key);
             }
-            refusal(head, reason, text, out)
+            refusal(head, reason, &text, out)
         }
     }
 }
@@ -279,16 +308,19 @@ fn publish_one(
     body: &[u8],
     services: &Services,
     tools: &mut Tools<'_>,
-) -> Result<String, (RefuseReason, &'static str)> {
-    let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text))?;
-    let binary = query_pairs(head.query()).flatten().any(|(name, value)| name == "binary" && value == "1");
+) -> Result<String, (RefuseReason, Cow<'static, str>)> {
+    let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text.into()))?;
+    // A slip such as ?binary=true would publish as text what is none.
+    let params = Params::read(head.query(), b"", &["binary"]);
+    let binary = params.and_then(|params| params.is_set("binary"));
+    let binary = binary.map_err(|text| (RefuseReason::BadRequest, text.into()))?;
     // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
     if !binary && std::str::from_utf8(body).is_err() {
-        return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1"));
+        return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1".into()));
     }
-    let topic = services.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics"))?;
+    let topic = services.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
     if body.len() > topic.policy().message_bytes_max {
-        return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max"));
+        return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
     }
     let counters = services.counters_of(services.loops());
     match services.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
@@ -307,7 +339,7 @@ fn publish_one(
         }
         Err(_) => {
             counters.publishes_busy.add(1);
-            Err((RefuseReason::Busy, RefuseReason::Busy.text()))
+            Err((RefuseReason::Busy, RefuseReason::Busy.text().into()))
         }
     }
 }

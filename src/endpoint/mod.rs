@@ -103,7 +103,7 @@ pub fn close_code(dialect: Dialect, reason: CloseReason) -> Option<u16> {
 /// The request is refused whatever its body is.
 pub fn body_max(port: Port, head: &Head<'_>, services: &Services) -> Result<usize, RefuseReason> {
     match port {
-        Port::Admin => admin::guard(head, services).map(|()| services.settings.limits.admin_body_bytes_max),
+        Port::Admin => admin::body_max(head, services),
         Port::Client => Ok(0),
     }
 }

@@ -138,13 +138,18 @@ impl Services {
 
     fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let mut guard = AdminGuard::compile(&settings.admin.hosts)?;
+        let keys = settings.admin.compile_keys()?;
         if !settings.server.admin_is_local() {
+            // Checked with the settings, too; but what lets anybody in is looked at where it would.
+            if keys.is_empty() {
+                return Err("server.admin: off loopback there must be keys in admin.keys".into());
+            }
             guard = guard.with_any_host();
         }
         Ok(Self {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             guard,
-            keys: settings.admin.compile_keys()?,
+            keys,
             settings,
             shared,
         })

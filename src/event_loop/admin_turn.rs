@@ -237,6 +237,7 @@ impl<S: Socket> Core<S> {
             waiting.started = true;
         }
         self.send_own(key, &answer, Asked::Yes);
+        self.body_bytes += job.batch.body_bytes();
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.batches.push_back(job);
         }
@@ -266,6 +267,7 @@ impl<S: Socket> Core<S> {
                 answer.extend_from_slice(b"0\r\n\r\n");
             }
             let keep_alive = job.keep_alive;
+            self.body_bytes -= job.batch.body_bytes();
             self.finish_batch(job);
             return self.complete(key, keep_alive, &answer);
         }

@@ -94,7 +94,7 @@ impl<S: Socket> Core<S> {
         connection.phase = Phase::Lingering;
         connection.heard = now;
         self.inbox_bytes -= held_bytes(connection.inbox.take().as_deref());
-        connection.session = None;
+        self.body_bytes -= connection.session.take().map_or(0, |session| session.body_bytes());
         connection.flags.clear(Flags::PAUSED);
         self.lingering += 1;
         if full {
@@ -134,6 +134,7 @@ impl<S: Socket> Core<S> {
             tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
         self.inbox_bytes -= held_bytes(slot.connection.inbox.as_deref());
+        self.body_bytes -= slot.connection.session.as_deref().map_or(0, Session::body_bytes);
         self.release(&slot.connection);
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);

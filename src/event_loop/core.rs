@@ -78,7 +78,7 @@ pub struct Core<S> {
     pub(super) draining: Option<DrainState>,
     /// The slot from which on what connections hold is to be moved.
     pub(super) relocating: Option<u32>,
-    /// The most bytes that inboxes and outboxes held since memory was last asked back.
+    /// The most bytes that inboxes, outboxes and request bodies held since memory was last asked back.
     pub(super) held_peak: u64,
     /// Slot index from which deadlines are still those of earlier settings.
     pub(super) rearming: Option<u32>,
@@ -95,6 +95,8 @@ pub struct Core<S> {
     /// Bytes of half-received messages, and how many there may be.
     pub(super) inbox_bytes: usize,
     pub(super) inbox_bytes_max: usize,
+    /// Bytes of request bodies that are arriving, and of batches under way; only the admin loop has any.
+    pub(super) body_bytes: usize,
     /// When which generation was accepted.
     pub(super) accepts: AcceptLog,
     /// Questions of the admin loop that are being answered.
@@ -141,6 +143,7 @@ impl<S: Socket> Core<S> {
             rates: rate_limits(&services, port),
             inbox_bytes: 0,
             inbox_bytes_max: inbox_bytes_max(&services),
+            body_bytes: 0,
             accepts: AcceptLog::default(),
             inquiries: VecDeque::new(),
             drain_asked: false,
@@ -242,7 +245,7 @@ impl<S: Socket> Core<S> {
 
     /// Tells what is held now, once a turn.
     pub fn note_gauges(&self) {
-        self.counters.inbox_bytes.set(self.inbox_bytes as u64);
+        self.counters.inbox_bytes.set((self.inbox_bytes + self.body_bytes) as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);
     }
@@ -274,9 +277,10 @@ impl<S: Socket> Core<S> {
         Some((u64::from(next) * TICK_MS).saturating_sub(now_ms))
     }
 
-    /// Whether inboxes and outboxes hold much less than they did: their memory can go back. Asking resets it.
+    /// Whether inboxes, outboxes and request bodies hold much less than they did: their memory can go back. Asking
+    /// resets it.
     pub fn take_peak_is_over(&mut self) -> bool {
-        let held = self.inbox_bytes as u64 + self.counters.outbox_bytes.value();
+        let held = (self.inbox_bytes + self.body_bytes) as u64 + self.counters.outbox_bytes.value();
         self.held_peak = self.held_peak.max(held);
         let over = self.held_peak >= PEAK_BYTES_MIN && held <= self.held_peak / 2;
         if over {

@@ -135,14 +135,22 @@ impl<S: Socket> Core<S> {
 
     fn on_body(&mut self, key: Key, mut state: Box<BodyState>, bytes: &mut [u8]) {
         let now = self.now;
+        // Out of the session it is nobody's; it counts again when it goes back.
+        self.body_bytes -= state.body.len();
         let taken = match state.take(bytes) {
             Ok(taken) => taken,
             Err(reason) => return self.refuse(key, reason, reason.text()),
         };
+        let all_bodies = self.body_bytes + state.body.len();
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.heard = now;
         if !state.is_complete() {
+            if all_bodies > self.services.settings.limits.admin_body_bytes_total {
+                let reason = RefuseReason::BodiesFull;
+                return self.refuse(key, reason, reason.text());
+            }
             slot.connection.session = Some(Box::new(Session::Body(state)));
+            self.body_bytes = all_bodies;
             return;
         }
         slot.connection.phase = Phase::Head;

@@ -4,18 +4,12 @@
 //! There is no state that loops share and the admin port reads: an inquiry travels to each loop through its
 //! mailbox, and the loop that answers last sends it back through the admin loop's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::entry::Key;
 use super::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 use super::topic::Topic;
-
-/// A network in CIDR notation, or a single address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u32,
-}
+use crate::wire::network::Network;
 
 /// Which connections are meant; what is `None` does not restrict.
 #[derive(Clone, Debug, Default)]
@@ -128,43 +122,6 @@ pub struct Inquiry {
     unanswered: AtomicUsize,
 }
 
-impl Network {
-    /// Reads `10.0.0.0/8`, `2001:db8::/32` or an address without a length.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) if bits.bytes().all(|digit| digit.is_ascii_digit()) => {
-                (address, Some(bits.parse::<u32>().ok()?))
-            }
-            Some(_) => return None,
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(whole);
-        let mapped = matches!(address, IpAddr::V6(six) if six.to_ipv4_mapped().is_some());
-        // A mapped network means the IPv4 one, as long as it lies within the mapped range.
-        let bits = if mapped { bits.checked_sub(96)? } else { bits };
-        (bits <= whole).then_some(Self { address: address.to_canonical(), bits })
-    }
-
-    /// Whether an address is in it; one of IPv4 is so in its mapped form too.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let mask = u32::MAX.checked_shl(32 - self.bits).unwrap_or(0);
-                (own.to_bits() ^ other.to_bits()) & mask == 0
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
-                (own.to_bits() ^ other.to_bits()) & mask == 0
-            }
-            _ => false,
-        }
-    }
-}
-
 impl Question {
     /// Which connections it is about.
     #[must_use]
@@ -230,49 +187,6 @@ impl MemoryParts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn contains(network: &str, address: &str) -> bool {
-        Network::parse(network).expect(network).contains(address.parse().expect(address))
-    }
-
-    #[test]
-    fn networks_hold_their_addresses() {
-        for (network, address) in [
-            ("10.0.0.0/8", "10.255.0.1"),
-            ("10.1.2.3/8", "10.0.0.1"),
-            ("127.0.0.1", "127.0.0.1"),
-            ("0.0.0.0/0", "255.255.255.255"),
-            ("10.0.0.0/8", "::ffff:10.0.0.1"),
-            ("::ffff:10.0.0.0/104", "10.200.0.1"),
-            ("2001:db8::/32", "2001:db8:1::1"),
-            ("::/0", "::1"),
-            ("::1", "::1"),
-        ] {
-            assert!(contains(network, address), "{network} {address}");
-        }
-        for (network, address) in [
-            ("10.0.0.0/8", "11.0.0.1"),
-            ("127.0.0.1", "127.0.0.2"),
-            ("0.0.0.0/0", "::1"),
-            ("::/0", "1.2.3.4"),
-            ("2001:db8::/33", "2001:db8:8000::1"),
-        ] {
-            assert!(!contains(network, address), "{network} {address}");
-        }
-        for bad in [
-            "",
-            "/8",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0.0/-1",
-            "10.0.0.0/+8",
-            "10.0.0/8",
-            "a",
-            "::ffff:1.2.3.4/95",
-        ] {
-            assert_eq!(Network::parse(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn the_last_answer_completes_an_inquiry_and_a_second_one_changes_nothing() {

@@ -130,6 +130,8 @@ reasons! {
         Handshakes = "handshakes", 503, "too many connections are waiting with their request";
         /// The server is going away.
         Draining = "draining", 503, "the server is going away";
+        /// Request bodies on the admin port hold too much together.
+        BodiesFull = "bodies_full", 503, "all request bodies together are too large; try again";
         /// A mailbox or the topic table is full.
         Busy = "busy", 503, "busy; try again";
         /// A loop did not answer the admin loop.

@@ -46,6 +46,10 @@ impl Server {
             Ok(services) => Arc::new(services),
             Err(error) => return self.refuse_reload(&[error.to_string()]),
         };
+        if services.keys != self.services.keys {
+            // A file of keys may change under its name, which no key of the configuration tells.
+            tracing::info!(keys = services.keys.len(), "admin keys changed");
+        }
         self.services = Arc::clone(&services);
         self.latest.set(services);
         for index in 0..=self.services.loops() {

@@ -59,6 +59,8 @@ pub fn user_parts(load: &Load) -> Vec<Part> {
     let subscribers = load.connections.div_ceil(topics.max(1));
     // A topic is known to the loops that have a subscriber of it.
     let interested = subscribers.min(loops);
+    // Absurd numbers are answered with the largest one and not with what is left of them.
+    let times = |factors: &[usize]| factors.iter().fold(1, |all: usize, factor| all.saturating_mul(*factor));
     let part = |name, bytes: usize| Part { name, bytes: bytes as u64, fixed: false };
     let fixed = |name, bytes| Part { name, bytes, fixed: true };
     let list = grown(subscribers.div_ceil(interested.max(1)), size_of::<u32>());
@@ -67,23 +69,32 @@ pub fn user_parts(load: &Load) -> Vec<Part> {
     vec![
         fixed("empty process", EMPTY_BYTES),
         fixed("event loops", LOOP_BYTES * loops as u64),
-        part("slots", loops * slots(per_loop)),
-        part("subscriber lists", topics * interested * list),
-        part("topics", topics * topic(interested) + directory(topics)),
+        part("slots", times(&[loops, slots(per_loop)])),
+        part("subscriber lists", times(&[topics, interested, list])),
+        part("topics", times(&[topics, topic(interested)]).saturating_add(directory(topics))),
         part(
             "topics in the loops",
-            loops * grown((topics * interested).div_ceil(loops), subscriptions::LOCAL_TOPIC_BYTES),
+            times(&[loops, grown((topics * interested).div_ceil(loops), subscriptions::LOCAL_TOPIC_BYTES)]),
         ),
-        part("outboxes", backlogged * (heap(outbox) + heap(queue))),
-        part("waiting messages", topics * load.backlog * heap(message::allocation(load.message_bytes))),
+        part("outboxes", times(&[backlogged, heap(outbox) + heap(queue)])),
+        part(
+            "waiting messages",
+            times(&[topics, load.backlog, heap(message::allocation(load.message_bytes))]),
+        ),
     ]
+}
+
+/// All parts together.
+#[must_use]
+pub fn total(parts: &[Part]) -> u64 {
+    parts.iter().fold(0, |all, part| all.saturating_add(part.bytes))
 }
 
 /// What the kernel keeps besides, at most; an estimate, because it depends on the kernel and the network.
 #[must_use]
 pub fn kernel_bytes_estimate(load: &Load) -> u64 {
     let stalled = if load.backlog == 0 { 0 } else { KERNEL_STALLED_BYTES };
-    load.connections as u64 * (KERNEL_SOCKET_BYTES + stalled)
+    (load.connections as u64).saturating_mul(KERNEL_SOCKET_BYTES + stalled)
 }
 
 /// Slots come in pages of which only what was used is resident.
@@ -143,6 +154,21 @@ mod tests {
             user_parts(&none)
         );
         assert_eq!(kernel_bytes_estimate(&none), 0);
+    }
+
+    #[test]
+    fn the_largest_load_that_can_be_asked_for_does_not_overflow() {
+        let most = Load {
+            connections: 100_000_000,
+            topics: 1_000_000,
+            backlog: 65_535,
+            message_bytes: 1 << 30,
+            loops: 63,
+        };
+        let parts = user_parts(&most);
+        let messages = parts.iter().find(|part| part.name == "waiting messages").unwrap();
+        assert_eq!((messages.bytes, total(&parts)), (u64::MAX, u64::MAX));
+        assert!(user_parts(&Load { message_bytes: 1, ..most }).iter().all(|part| part.bytes < 1 << 50));
     }
 
     #[test]

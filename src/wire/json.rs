@@ -55,6 +55,13 @@ impl<'a> Text<'a> {
         Ok(scratch)
     }
 
+    /// Bytes that the text has at least, known without decoding it: no escape is longer than `\u0041`.
+    #[must_use]
+    pub fn shortest(&self) -> usize {
+        const ESCAPE_BYTES_MAX: usize = 6;
+        if self.escaped { self.raw.len() / ESCAPE_BYTES_MAX } else { self.raw.len() }
+    }
+
     /// Whether the text is `wanted`.
     #[must_use]
     pub fn is(&self, wanted: &str) -> bool {
@@ -298,6 +305,7 @@ mod tests {
                 Value::Null => serde_json::Value::Null,
             };
             let read = name.read(&mut other)?.to_owned();
+            assert!(name.shortest() <= read.len());
             assert!(name.is(&read));
             map.insert(read, value);
             Ok(())

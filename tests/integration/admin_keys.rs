@@ -1,7 +1,7 @@
 //! Keys of the admin port: who gets in with which, and that nobody is shown one.
 
 use crate::client::Answer;
-use crate::server::{Server, command, fails};
+use crate::server::{Server, command, fails, wait_for};
 
 const KEYS: &str = "publish:publish-0123456789,read:read-0123456789abc,admin:admin-0123456789ab";
 
@@ -51,6 +51,12 @@ fn each_request_needs_a_key_with_its_scope() {
             .as_bytes(),
     );
     assert_eq!(stranger.answer().status, 401);
+    let mut stranger = server.connect_admin();
+    stranger.send(
+        format!("POST /healthz HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n", server.admin)
+            .as_bytes(),
+    );
+    assert_eq!(stranger.answer().status, 413, "what needs no key takes no body");
     let page = "Authorization: Bearer admin-0123456789ab\r\nOrigin: https://evil.example\r\n";
     assert_eq!(ask(&server, "GET", "/topics", page).status, 403, "a key does not let pages in");
     let drain = ask(&server, "POST", "/drain", "Authorization: Bearer read-0123456789abc\r\n");
@@ -84,6 +90,18 @@ fn keys_come_from_a_file_and_no_error_shows_one() {
     let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_KEYS_FILE", &name)]);
     let key = "Authorization: Bearer from-a-file-0123456789\r\n";
     assert_eq!(ask(&server, "GET", "/topics", key).status, 200);
+    // Another key under the same name of the file, and then none.
+    std::fs::write(&path, "read:another-0123456789\n").expect("a temporary file");
+    server.signal("HUP");
+    server.await_log("admin keys changed");
+    let other = "Authorization: Bearer another-0123456789\r\n";
+    wait_for("the new key", || ask(&server, "GET", "/topics", other).status == 200);
+    assert_eq!(ask(&server, "GET", "/topics", key).status, 401);
+    std::fs::write(&path, "").expect("a temporary file");
+    server.signal("HUP");
+    let line = server.await_log("has no key");
+    assert!(!line.contains("another"), "{line}");
+    assert_eq!(ask(&server, "GET", "/topics", "").status, 401, "it is not open");
     std::fs::write(&path, "read:from-a-file-0123456789\nwrite:sesame-0123456789\n")
         .expect("a temporary file");
     let (code, said) = fails(command(&[], &[("FANTAIL_ADMIN_KEYS_FILE", &name)]));

@@ -128,7 +128,8 @@ fn a_retry_publishes_once() {
     assert_eq!(first.body, again.body);
     assert_eq!(again.field("idempotency-replayed"), Some("true"));
     assert_eq!(server.get("/topics?topic=a").json()["messages"], 13);
-    for bad in ["Idempotency-Key: \r\n", "Idempotency-Key: é\r\n"] {
+    let twice = "Idempotency-Key: a\r\nIdempotency-Key: b\r\n";
+    for bad in ["Idempotency-Key: \r\n", "Idempotency-Key: é\r\n", twice] {
         assert_eq!(server.post("/publish/a", bad, b"x").status, 400, "{bad:?}");
     }
     let long = format!("Idempotency-Key: {}\r\n", "k".repeat(256));

@@ -21,7 +21,7 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
-    fn to(address: SocketAddr, path: &str, flags: &[&str]) -> Self {
+    pub(crate) fn to(address: SocketAddr, path: &str, flags: &[&str]) -> Self {
         let url = format!("ws://{address}{path}");
         let mut arguments = vec!["connect"];
         arguments.extend_from_slice(flags);
@@ -160,7 +160,7 @@ fn wrong_usage_is_2_and_no_connection_is_1() {
 }
 
 /// Takes one upgrade and gives the request's text and the stream.
-fn accept(listener: &TcpListener, protocol: Option<&str>) -> (String, TcpStream) {
+pub(crate) fn accept(listener: &TcpListener, protocol: Option<&str>) -> (String, TcpStream) {
     let (mut stream, _) = listener.accept().expect("a client");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut held = Vec::new();
@@ -178,14 +178,14 @@ fn accept(listener: &TcpListener, protocol: Option<&str>) -> (String, TcpStream)
     (String::from_utf8(held).expect("text"), stream)
 }
 
-fn server_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn server_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     push_frame(&mut out, opcode, payload, None);
     out
 }
 
 /// The next client frame, unmasked; small ones only.
-fn client_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+pub(crate) fn client_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     let mut head = [0; 6];
     stream.read_exact(&mut head).expect("a frame");
     assert_eq!(head[1] & 0x80, 0x80, "a client masks (RFC 6455, 5.3)");

@@ -136,6 +136,15 @@ const ADMIN_PORT: &[Row] = &[
         &[413],
     ),
     row("a topic with a star", "POST /publish/a%2A HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a slip in a parameter", "POST /publish/a?binary=true HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("another parameter", "POST /publish/a?binray=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter for a batch", "POST /publish?binary=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a probe with a body", "POST /healthz HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1\r\n\r\n", &[413]),
+    row(
+        "a question with a large body",
+        "GET /metrics HTTP/1.1\r\nHost: HOST\r\nContent-Length: 65537\r\n\r\n",
+        &[413],
+    ),
     row("a topic with half an escape", "POST /publish/a%2 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
     row(
         "two publishes in one segment",

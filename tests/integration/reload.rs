@@ -180,6 +180,23 @@ fn check_config_prints_every_key_with_its_source() {
     let (code, _, said) = run_check(&mut on_free_ports(&["--config", again.path()], &[]));
     assert_eq!(code, Some(0), "{said}");
 
+    // With secrets and with names that Rust would write otherwise than TOML.
+    let odd = ConfigFile::new(
+        "[admin]\nkeys = [\"publish:s3cret-0123456789\"]\n[[topic]]\npattern = \"e\\u0301\\\"*\"\n",
+    );
+    for json in [&["--json"][..], &[]] {
+        let arguments = [&["--config", odd.path(), "--print"][..], json].concat();
+        let (code, printed, said) = run_check(&mut on_free_ports(&arguments, &[]));
+        assert_eq!(code, Some(0), "{said}");
+        assert!(printed.contains("(not shown)") && !printed.contains("s3cret"), "{printed}");
+        if json.is_empty() {
+            assert!(printed.contains("# keys = "), "{printed}");
+            odd.write(&printed);
+        }
+    }
+    let (code, _, said) = run_check(&mut on_free_ports(&["--config", odd.path()], &[]));
+    assert_eq!(code, Some(0), "{said}");
+
     let (code, printed, _) =
         run_check(&mut on_free_ports(&["--config", file.path(), "--print", "--json"], &[]));
     assert_eq!(code, Some(0));
@@ -187,6 +204,17 @@ fn check_config_prints_every_key_with_its_source() {
     assert_eq!(parsed["ok"], true);
     let keys = parsed["keys"].as_array().expect("a list");
     assert!(keys.iter().any(|key| key["key"] == "server.loops" && key["value"] == "2"), "{printed}");
+}
+
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    for arguments in [&["check-config"][..], &["check-config", "--print"], &["sizes", "--connections", "1"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let output = crate::server::command(arguments, &[]).stdout(full).output().expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("standard output cannot be written"), "{said}");
+    }
 }
 
 #[test]

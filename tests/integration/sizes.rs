@@ -84,3 +84,26 @@ fn the_prediction_holds_for_a_backlog() {
     let flags = ["--connections", "1000", "--backlog", &backlog, "--message-bytes", "8192"];
     settles(&server, before, predicted(&flags), &TOLERANCE_BACKLOG);
 }
+
+#[test]
+fn absurd_loads_are_answered_or_refused_and_never_cut() {
+    let most = ["--connections", "100000000", "--topics", "1000000", "--backlog", "65535"];
+    let arguments =
+        [&["sizes", "--loops", "2", "--json", "--message-bytes", "1073741824"][..], &most].concat();
+    let output = command(&arguments, &[]).output().expect("the binary runs");
+    let parsed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(parsed["user_bytes"].as_u64(), Some(u64::MAX), "more than can be counted: {parsed}");
+    for absurd in [
+        &["--connections", "100000001"][..],
+        &["--connections", "-1"],
+        &["--connections", "1e3"],
+        &["--connections", "99999999999999999999999"],
+        &["--connections", "1", "--topics", "0"],
+        &["--connections", "1", "--loops", "64"],
+        &["--connections", "1", "--message-bytes", "1073741825"],
+        &[],
+    ] {
+        let output = command(&[&["sizes"][..], absurd].concat(), &[]).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{absurd:?}: {output:?}");
+    }
+}

@@ -7,7 +7,7 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::endpoint::plain::check_topic;
+use crate::endpoint::plain::{TOPIC_BYTES_MAX, check_topic};
 use crate::endpoint::{Services, Tools};
 use crate::fanout::{Published, Topic};
 use crate::metrics::RefuseReason;
@@ -18,7 +18,10 @@ use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_t
 const RUN_TIME: Duration = Duration::from_micros(500);
 
 /// Lines between two looks at the clock.
-const LINES_PER_LOOK: u32 = 32;
+const LINES_PER_LOOK: usize = 32;
+
+/// Bytes that take as long as a line does.
+const BYTES_PER_LINE: usize = 2 * 1024;
 
 /// Bytes of answers after which a run ends.
 const ANSWER_BYTES_PER_RUN: usize = 48 * 1024;
@@ -94,6 +97,12 @@ impl Batch {
         }
     }
 
+    /// Bytes of its body, which it holds to its end.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// Publishes the next lines and appends their answers to `out`.
     pub fn run(
         &mut self,
@@ -130,7 +139,8 @@ impl Batch {
                 Err(error) => push_error(out, &error),
             }
             self.at += taken;
-            look -= 1;
+            // Long lines are compressed and copied: a few of them take as long as many short ones.
+            look = look.saturating_sub(1 + taken / BYTES_PER_LINE);
             if look == 0 {
                 if started.elapsed() > RUN_TIME {
                     break Progress::More;
@@ -156,6 +166,17 @@ impl Batch {
         let fields = Fields::read(line)?;
         self.find_topic(fields.topic.ok_or(LineError::bad("the topic is missing"))?, services)?;
         let Some((topic, _)) = &self.topic else { return Err(LineError::bad("the topic is missing")) };
+        let message_bytes_max = topic.policy().message_bytes_max;
+        let too_large = || LineError {
+            reason: RefuseReason::TooLarge,
+            text: "the message is larger than message_bytes_max",
+        };
+        // What is too large is seen before megabytes of it are decoded; of Base64 four digits are three bytes.
+        let least = fields.payload.map(|text| text.shortest());
+        let least = least.or(fields.base64.map(|text| (text.shortest() / 4 * 3).saturating_sub(2)));
+        if least.is_some_and(|least| least > message_bytes_max) {
+            return Err(too_large());
+        }
         let (payload, binary) = match (fields.payload, fields.base64) {
             (Some(text), None) => (text.read(&mut self.text)?.as_bytes(), fields.binary.unwrap_or(false)),
             (None, Some(text)) => {
@@ -172,9 +193,8 @@ impl Batch {
             }
             _ => return Err(LineError::bad("expects either payload or payload_base64")),
         };
-        if payload.len() > topic.policy().message_bytes_max {
-            let text = "the message is larger than message_bytes_max";
-            return Err(LineError { reason: RefuseReason::TooLarge, text });
+        if payload.len() > message_bytes_max {
+            return Err(too_large());
         }
         let published = services.router.publish(topic, tools.encode(topic, None, binary, payload), None);
         let published = published.map_err(|_| LineError {
@@ -190,6 +210,9 @@ impl Batch {
 
     /// Makes `topic` that of the line, looking it up only if the line before had another one.
     fn find_topic(&mut self, text: Text<'_>, services: &Services) -> Result<(), LineError> {
+        if text.shortest() > TOPIC_BYTES_MAX {
+            return Err(LineError::bad("a topic name has 1 to 200 bytes"));
+        }
         let name = text.read(&mut self.name)?;
         if self.topic.as_ref().is_some_and(|(topic, _)| topic.name() == name) {
             return Ok(());
@@ -335,6 +358,33 @@ mod tests {
         assert_eq!(services.counters_of(1).publishes.value(), 4);
         assert_eq!(run_all(b"", &services).len(), 0);
         assert_eq!(run_all(b"\xff\n", &services).len(), 1);
+    }
+
+    #[test]
+    fn what_is_too_large_is_so_in_every_way_to_write_it() {
+        let mut settings = Settings::default();
+        settings.limits.message_bytes_max = 4;
+        let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
+        let services = Services::new(settings, Arc::new(router), 1, 100).unwrap();
+        let escapes = |count: usize| "\\u0041".repeat(count);
+        for (field, value, error) in [
+            ("payload", "1234".to_owned(), None),
+            ("payload", "12345".to_owned(), Some("too_large")),
+            ("payload", escapes(4), None),
+            ("payload", escapes(5), Some("too_large")),
+            ("payload", escapes(100_000), Some("too_large")),
+            ("payload_base64", "MTIzNA==".to_owned(), None),
+            ("payload_base64", "MTIzNDU=".to_owned(), Some("too_large")),
+            ("payload_base64", "A".repeat(100_000), Some("too_large")),
+        ] {
+            let line = format!("{{\"topic\":\"a\",\"{field}\":\"{value}\"}}");
+            let answer = run_all(line.as_bytes(), &services).remove(0);
+            assert_eq!(answer["error"].as_str(), error, "{line:.60}: {answer}");
+        }
+        for name in ["\\u0041".repeat(201), "\\u0041".repeat(100_000), "A".repeat(201)] {
+            let line = format!("{{\"topic\":\"{name}\",\"payload\":\"\"}}");
+            assert_eq!(run_all(line.as_bytes(), &services)[0]["error"], "bad_request");
+        }
     }
 
     #[test]

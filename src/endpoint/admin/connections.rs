@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::params::{Params, whole};
 use crate::endpoint::plain::check_topic;
 use crate::fanout::Key;
-use crate::fanout::inquiry::{ConnectionRow, Filter, Network, Part, Question};
+use crate::fanout::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::wire::json::{push_number, push_text};
+use crate::wire::network::Network;
 
 /// Connections on one page, and the default.
 const LIMIT_MAX: usize = 1_000;
@@ -117,7 +118,9 @@ fn filter(params: &Params<'_>) -> Result<(Filter, Option<usize>), Unasked> {
         filter.topic = Some(topic.into());
     }
     if let Some(text) = params.text("ip") {
-        let network = Network::parse(text).ok_or("ip expects an address or a network such as 10.0.0.0/8")?;
+        let network = Network::parse(text).ok_or(
+            "ip expects an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix",
+        )?;
         filter.network = Some(network);
     }
     let Some(id) = params.text("id") else { return Ok((filter, None)) };
@@ -264,9 +267,17 @@ mod tests {
         }
         let listed = |query| list(query, 3).map(|ask| (ask.first_loop, ask.loops));
         assert!(matches!(listed("cursor=2:77"), Ok((2, 1))));
-        for bad in
-            ["cursor=3:0", "cursor=1", "cursor=1:2:3", "cursor=", "limit=0", "limit=1001", "ip=x", "topic=a*"]
-        {
+        for bad in [
+            "cursor=3:0",
+            "cursor=1",
+            "cursor=1:2:3",
+            "cursor=",
+            "limit=0",
+            "limit=1001",
+            "ip=x",
+            "ip=10.0.0.1/8",
+            "topic=a*",
+        ] {
             assert!(matches!(listed(bad), Err(Unasked::Bad(_))), "{bad}");
         }
         assert!(matches!(one("9:1:1", 3), Err(Unasked::Nothing)));

@@ -1,7 +1,8 @@
 //! Answers kept for retries: what a request with an `Idempotency-Key` was answered, for a while.
 //!
-//! Owned by the admin loop alone. Bounded in time, number and bytes; at a bound the oldest goes. Never
-//! publishes: it only says whether a request is new.
+//! Owned by the admin loop alone. Bounded in time, number and bytes; at a bound the oldest goes. A request that is
+//! being carried out stays until it is done, because whoever forgot it would do it twice; there are only as many as
+//! the loop carries out at a time. Never publishes: it only says whether a request is new.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -19,10 +20,9 @@ const ENTRY_BYTES: usize = 160;
 #[derive(Debug)]
 pub struct Replies {
     entries: HashMap<Arc<str>, Reply>,
-    /// Keys in the order they came, each with the serial of its entry.
-    order: VecDeque<(Arc<str>, u64)>,
+    /// Keys of requests that are done, in the order in which they were.
+    done: VecDeque<Arc<str>>,
     hasher: RandomState,
-    serial: u64,
     bytes: usize,
     age_ms_max: u64,
     entries_max: usize,
@@ -31,9 +31,9 @@ pub struct Replies {
 
 #[derive(Debug)]
 struct Reply {
-    serial: u64,
     request: u64,
-    began_ms: u64,
+    /// When it began, then when it was done.
+    since_ms: u64,
     state: State,
 }
 
@@ -63,9 +63,8 @@ impl Replies {
     pub fn new(settings: &Admin) -> Self {
         Self {
             entries: HashMap::new(),
-            order: VecDeque::new(),
+            done: VecDeque::new(),
             hasher: RandomState::new(),
-            serial: 0,
             bytes: 0,
             age_ms_max: u64::try_from(settings.idempotency.as_millis()).unwrap_or(u64::MAX),
             entries_max: settings.idempotency_keys_max,
@@ -85,19 +84,16 @@ impl Replies {
                 _ => Known::Unknown,
             };
         }
-        self.serial += 1;
-        let key: Arc<str> = key.into();
         self.bytes += key.len() + ENTRY_BYTES;
-        self.order.push_back((Arc::clone(&key), self.serial));
-        let reply = Reply { serial: self.serial, request, began_ms: now_ms, state: State::Running };
-        self.entries.insert(key, reply);
+        self.entries.insert(key.into(), Reply { request, since_ms: now_ms, state: State::Running });
         self.drop_old(now_ms);
         Known::New
     }
 
     /// Keeps the answer of a request that [`Replies::begin`] called new; `None` if it grew too large.
     pub(super) fn finish(&mut self, key: &str, answer: Option<&[u8]>, now_ms: u64) {
-        let Some(reply) = self.entries.get_mut(key) else { return };
+        let Some((key, mut reply)) = self.entries.remove_entry(key) else { return };
+        reply.since_ms = now_ms;
         reply.state = match answer {
             Some(answer) => {
                 self.bytes += answer.len();
@@ -105,6 +101,8 @@ impl Replies {
             }
             None => State::TooLarge,
         };
+        self.done.push_back(Arc::clone(&key));
+        self.entries.insert(key, reply);
         self.drop_old(now_ms);
     }
 
@@ -121,27 +119,21 @@ impl Replies {
     }
 
     fn drop_old(&mut self, now_ms: u64) {
-        while let Some((key, serial)) = self.order.front() {
-            let current = self.entries.get(key).filter(|reply| reply.serial == *serial);
-            if let Some(reply) = current {
-                let old = now_ms.saturating_sub(reply.began_ms) >= self.age_ms_max;
+        while let Some(key) = self.done.front() {
+            if let Some(reply) = self.entries.get(key) {
+                let old = now_ms.saturating_sub(reply.since_ms) >= self.age_ms_max;
                 if !old && self.entries.len() <= self.entries_max && self.bytes <= self.bytes_max {
                     break;
                 }
                 self.bytes -= reply.bytes(key);
                 self.entries.remove(key);
             }
-            self.order.pop_front();
+            self.done.pop_front();
         }
-        if self.order.len() > 2 * self.entries.len() + 16 {
-            // Forgotten requests leave their place in the order behind.
-            let entries = &self.entries;
-            self.order.retain(|(key, serial)| entries.get(key).is_some_and(|reply| reply.serial == *serial));
-        }
-        if self.entries.is_empty() {
+        if self.done.is_empty() {
             // A peak does not pin its tables.
             self.entries.shrink_to_fit();
-            self.order.shrink_to_fit();
+            self.done.shrink_to_fit();
         }
     }
 }
@@ -191,11 +183,12 @@ mod tests {
         assert_eq!(replies.begin("k", "/publish/a", b"x", 3), Known::Answered(b"answer"));
         assert_eq!(replies.begin("k", "/publish/a", b"y", 3), Known::Other);
         assert_eq!(replies.begin("k", "/publish/b", b"x", 3), Known::Other);
-        assert_eq!(replies.begin("k", "/publish/a", b"x", 600_000), Known::New, "its time is over");
+        assert_eq!(replies.begin("k", "/publish/a", b"x", 600_001), Known::Answered(b"answer"));
+        assert_eq!(replies.begin("k", "/publish/a", b"x", 600_002), Known::New, "its time is over");
         replies.forget("k");
-        assert_eq!(replies.begin("k", "/publish/b", b"y", 600_000), Known::New);
-        replies.finish("k", None, 600_001);
-        assert_eq!(replies.begin("k", "/publish/b", b"y", 600_002), Known::Unknown);
+        assert_eq!(replies.begin("k", "/publish/b", b"y", 600_002), Known::New);
+        replies.finish("k", None, 600_003);
+        assert_eq!(replies.begin("k", "/publish/b", b"y", 600_004), Known::Unknown);
     }
 
     #[test]
@@ -209,14 +202,36 @@ mod tests {
             } else {
                 replies.finish(&key, Some(&[b'x'; 100]), round);
             }
-            assert!(replies.entries.len() <= 3 && replies.bytes <= 10_000 && replies.order.len() <= 8);
+            assert!(replies.entries.len() <= 3 && replies.bytes <= 10_000 && replies.done.len() <= 3);
         }
         assert_eq!(replies.begin("k98", "/", b"", 100), Known::Answered(&[b'x'; 100]));
         assert_eq!(replies.begin("big", "/", b"", 100), Known::New);
         replies.finish("big", Some(&[b'x'; 9_900]), 100);
         assert!(replies.bytes <= 10_000);
         replies.drop_old(10_000_000);
-        assert_eq!((replies.entries.len(), replies.order.len(), replies.bytes), (0, 0, 0));
+        assert_eq!((replies.entries.len(), replies.done.len(), replies.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_forgotten_at_a_bound() {
+        let mut replies = replies(2, 2_000);
+        assert_eq!(replies.begin("slow", "/publish", b"x", 0), Known::New);
+        for round in 0..50_u64 {
+            let key = format!("k{round}");
+            assert_eq!(replies.begin(&key, "/", b"", round), Known::New);
+            replies.finish(&key, Some(&[b'x'; 300]), round);
+        }
+        // Nor when it takes longer than answers are kept.
+        assert_eq!(
+            replies.begin("slow", "/publish", b"x", 700_000),
+            Known::Unknown,
+            "it would be done twice"
+        );
+        assert_eq!(replies.begin("slow", "/publish", b"y", 700_000), Known::Other);
+        replies.finish("slow", Some(b"answer"), 700_001);
+        assert_eq!(replies.begin("slow", "/publish", b"x", 1_300_000), Known::Answered(b"answer"));
+        replies.drop_old(10_000_000);
+        assert_eq!((replies.entries.len(), replies.bytes), (0, 0));
     }
 
     #[test]

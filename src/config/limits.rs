@@ -12,9 +12,9 @@ use super::server::Server;
 /// room to answer over capacity.
 const RESERVED_DESCRIPTORS: usize = 64;
 
-/// What a loop's own table holds besides its wakers, one for each loop and one for the admin loop: standard streams,
-/// epoll, the listener, and two connections that are being turned away. Beyond 56 loops it is more than the above.
-const DESCRIPTORS_BESIDE_WAKERS: usize = 7;
+/// Descriptors of a loop's own table beside the wakers of all loops, which every table has: standard streams, the
+/// admin loop's waker, epoll, the listener, one that is being refused and one that was just accepted.
+const DESCRIPTORS_BESIDE_WAKERS: usize = 8;
 
 /// Descriptors each further loop needs for itself in a table that loops share.
 const DESCRIPTORS_PER_LOOP: usize = 4;
@@ -96,7 +96,7 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
                     "{wanted} connections need {needed} loops with tables of {table} connections each, and {} is the \
                      most; raise the open files limit to at least {} (ulimit -n), or lower connections_max to {}",
                     Server::LOOPS_MAX,
-                    nofile + reserved_of(Server::LOOPS_MAX),
+                    nofile + RESERVED_DESCRIPTORS,
                     Server::LOOPS_MAX * table * 100 / SPREAD_PERCENT
                 ),
             });
@@ -109,7 +109,8 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
             .max(cores.min(Server::LOOPS_MAX)),
         (None, _) => needed.max(cores.min(Server::LOOPS_MAX)),
     };
-    let table = room(nofile, reserved_of(loops))?;
+    let reserved = RESERVED_DESCRIPTORS.max(loops + DESCRIPTORS_BESIDE_WAKERS);
+    let table = room(nofile, reserved)?;
     let capacity = loops.saturating_mul(table);
     if wanted > capacity && server.connections_max.is_some() {
         let more_loops = match needed {
@@ -120,21 +121,14 @@ fn split(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsE
             key: "server.connections_max",
             problem: format!(
                 "{wanted} connections do not fit: {loops} loops × {table} ({nofile} open files − \
-                 {}) hold {capacity}; {more_loops}raise the open files limit to {} \
+                 {reserved}) hold {capacity}; {more_loops}raise the open files limit to {} \
                  (ulimit -n), or lower connections_max to {capacity}",
-                reserved_of(loops),
-                wanted.saturating_mul(SPREAD_PERCENT).div_ceil(loops.saturating_mul(100))
-                    + reserved_of(loops),
+                wanted.saturating_mul(SPREAD_PERCENT).div_ceil(loops.saturating_mul(100)) + reserved,
             ),
         });
     }
     let connections_max = server.connections_max.unwrap_or(capacity);
     Ok(Limits { loops, connections_max, loop_connections_max: table })
-}
-
-/// Descriptors of a loop's own table that are not for connections.
-fn reserved_of(loops: usize) -> usize {
-    RESERVED_DESCRIPTORS.max(loops + 1 + DESCRIPTORS_BESIDE_WAKERS)
 }
 
 fn shared(server: &Server, cores: usize, nofile: usize) -> Result<Limits, LimitsError> {
@@ -226,14 +220,6 @@ mod tests {
     }
 
     #[test]
-    fn very_many_loops_take_more_of_each_table() {
-        // 3 streams, 64 wakers, epoll, the listener, two that are turned away.
-        assert_eq!(derive(Some(63), None, 2, 200).loop_connections_max, 200 - 71);
-        assert_eq!(derive(Some(56), None, 2, 200).loop_connections_max, 200 - 64);
-        assert!(refused(Some(63), None, 71, Tables::PerLoop).contains("71 descriptors are the server's own"));
-    }
-
-    #[test]
     fn no_room_and_too_many_loops_are_refused() {
         assert!(refused(None, None, 64, Tables::PerLoop).contains("leaves no room"));
         assert!(refused(None, None, 0, Tables::Shared).contains("leaves no room"));
@@ -248,6 +234,16 @@ mod tests {
         assert_eq!(derive(None, None, 2, usize::MAX).loops, 2);
         assert_eq!(derive(Some(63), None, 2, usize::MAX).connections_max, usize::MAX);
         assert_eq!(derive(None, Some(100_000_000), 2, usize::MAX).loops, 2);
+    }
+
+    #[test]
+    fn a_full_table_has_room_for_the_wakers_of_many_loops() {
+        for loops in 1..=Server::LOOPS_MAX {
+            let limits = derive(Some(loops), None, 2, 1024);
+            // Standard streams, wakers of the loops and the admin loop, epoll, listener, refused, accepted.
+            let own = 3 + (loops + 1) + 1 + 1 + 1 + 1;
+            assert!(limits.loop_connections_max + own <= 1024, "{loops} loops");
+        }
     }
 
     #[test]

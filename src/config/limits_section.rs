@@ -23,8 +23,9 @@ section! {
         "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
-        /// Bytes of half-received messages over all client connections. Each loop has an equal share;
-        /// over it, the connection whose message grows is closed with 1013.
+        /// Bytes of half-received heads and messages over all connections of a port, and of what waits until a
+        /// peer has read its answers. Over it, the connection that sends more is closed with 1013 or refused
+        /// with 503.
         "inbox_bytes_total" => inbox_bytes_total: usize as Bytes = 256 << 20,
     }
 }

@@ -189,6 +189,13 @@ impl Connection {
         self.outbox.is_some()
     }
 
+    /// Bytes it has sent in part, or that wait for their turn: all that is kept of its input.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let requests = self.session.as_deref().map_or(0, Session::request_bytes);
+        self.inbox.as_deref().map_or(0, Inbox::bytes) + requests
+    }
+
     /// What it costs in user memory, by part, in bytes.
     #[must_use]
     pub fn memory(&self) -> MemoryParts {
@@ -205,6 +212,12 @@ impl Connection {
             // An entry of a topic's list of subscribers is a slot number.
             lists: listed * size_of::<u32>(),
         }
+    }
+
+    /// Whether a publish of it waits for room in a mailbox.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        matches!(self.session.as_deref(), Some(Session::Open(open)) if open.blocked.is_some())
     }
 
     /// Which frame of a message it gets.

@@ -30,13 +30,24 @@ pub enum Session {
 }
 
 impl Session {
+    /// Bytes of requests that are there in part or wait for their turn, without those of a body.
+    #[must_use]
+    pub fn request_bytes(&self) -> usize {
+        match self {
+            Self::Head(held) => held.capacity(),
+            Self::Body(body) => size_of::<BodyState>() + body.head.capacity(),
+            Self::Waiting(waiting) => waiting.held.capacity(),
+            _ => 0,
+        }
+    }
+
     /// Bytes of memory, the box included.
     #[must_use]
     pub fn memory(&self) -> usize {
         let more = match self {
-            Self::Head(held) => held.capacity(),
-            Self::Body(body) => size_of::<BodyState>() + body.head.capacity() + body.body.capacity(),
-            Self::Waiting(waiting) => size_of::<Waiting>() + waiting.held.capacity(),
+            Self::Head(_) => self.request_bytes(),
+            Self::Body(body) => self.request_bytes() + body.body.capacity(),
+            Self::Waiting(_) => size_of::<Waiting>() + self.request_bytes(),
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
                     + open.blocked.as_ref().map_or(0, |blocked| blocked.draft.frame_len())

@@ -28,6 +28,8 @@ const STUCK_AFTER_MS: u64 = 5_000;
 pub struct LoopHealth {
     /// When the turn in progress began, in milliseconds since the start, plus one; 0 while asleep in poll.
     busy_since_ms: AtomicU64,
+    /// It is drained: it has no connections, and never turns again.
+    ended: AtomicBool,
 }
 
 impl LoopHealth {
@@ -39,6 +41,18 @@ impl LoopHealth {
     /// The loop goes to sleep in poll.
     pub fn sleeps(&self) {
         self.busy_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// The loop has made its last turn.
+    pub fn ends(&self) {
+        self.sleeps();
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it has: then there is nothing to ask it.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     fn is_stuck(&self, now_ms: u64) -> bool {
@@ -85,6 +99,8 @@ pub struct Shared {
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
     pub(super) started: Started,
+    /// What clients have sent in part, and what the operator has.
+    inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
     draining: AtomicBool,
 }
@@ -117,6 +133,7 @@ impl Services {
             reloads: Reloads::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
+            inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         };
@@ -204,15 +221,28 @@ impl Shared {
         self.counters.len() - 1
     }
 
-    /// Counts a connection in; `false` when it is one too many and must be refused. Counted in either case.
-    pub fn connection_opened(&self, port: Port) -> bool {
-        port == Port::Admin || self.open.fetch_add(1, Ordering::Relaxed) < self.connections_max
+    /// Counts a connection in; `false` when it is one too many and must be refused, which is not counted: those
+    /// who are being refused must not keep others out.
+    pub fn try_open_connection(&self, port: Port) -> bool {
+        let one_more = |open: usize| (open < self.connections_max).then(|| open + 1);
+        port == Port::Admin || self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     /// Counts a connection out.
     pub fn connection_closed(&self, port: Port) {
         if port == Port::Client {
             self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the connections of a port have sent in part. What clients hold must not keep the operator's
+    /// requests out.
+    #[must_use]
+    pub fn inbox_bytes_of(&self, port: Port) -> &AtomicUsize {
+        let [clients, operator] = &self.inbox_bytes;
+        match port {
+            Port::Client => clients,
+            Port::Admin => operator,
         }
     }
 

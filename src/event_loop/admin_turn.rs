@@ -12,8 +12,8 @@ use super::write_turn::Asked;
 use crate::config::Admin;
 use crate::connection::session::{Session, Waiting};
 use crate::connection::{Flags, Phase};
-use crate::endpoint::Tools;
 use crate::endpoint::admin::{self, Ask, Batch, Progress, Replies};
+use crate::endpoint::{LoopHealth, Tools};
 use crate::fanout::inquiry::{Inquiry, Part, Question};
 use crate::fanout::{Control, Key};
 use crate::metrics::{self, CloseReason, RefuseReason};
@@ -105,9 +105,16 @@ impl<S: Socket> Core<S> {
         }
         let mut complete = false;
         for index in first_loop..first_loop + loops {
+            let health = self.services.health.get(index);
+            let has_ended = || health.is_some_and(LoopHealth::has_ended);
             let control = Control::Inquire(Arc::clone(&inquiry));
-            if self.services.router.send_control(index, control, Some(self.index)).is_err() {
+            if !has_ended() && self.services.router.send_control(index, control, Some(self.index)).is_err() {
                 complete |= inquiry.answer(index, Part { refused: true, ..Part::default() });
+            }
+            // It is drained and has nobody. It looks into its mailbox once more after it has said so, and so one
+            // of the two answers.
+            if has_ended() {
+                complete |= inquiry.answer(index, Part::default());
             }
         }
         if complete {
@@ -181,7 +188,10 @@ impl<S: Socket> Core<S> {
     /// Keeps what a client sent behind a request that is not answered yet.
     pub(super) fn hold_behind(&mut self, key: Key, bytes: &[u8]) {
         if let Some(waiting) = self.waiting(key) {
+            let before = waiting.held.capacity();
             waiting.held.extend_from_slice(bytes);
+            let after = waiting.held.capacity();
+            self.held.moved(self.services.inbox_bytes_of(self.port), before, after);
         }
         if let Some(slot) = self.slots.get(key) {
             slot.connection.flags.set(Flags::READ_OWED);

@@ -62,6 +62,7 @@ impl Socket for FakeSocket {
 struct World {
     client: Core<FakeSocket>,
     admin: Core<FakeSocket>,
+    services: Arc<Services>,
     now: u32,
 }
 
@@ -72,7 +73,8 @@ impl World {
         let services = Arc::new(services);
         Self {
             client: Core::new(0, Port::Client, Arc::clone(&services)).unwrap(),
-            admin: Core::new(1, Port::Admin, services).unwrap(),
+            admin: Core::new(1, Port::Admin, Arc::clone(&services)).unwrap(),
+            services,
             now: 1,
         }
     }
@@ -133,6 +135,18 @@ fn a_loop_that_does_not_answer_is_named() {
     world.turn_client();
     world.turn_admin();
     assert!(second.take().starts_with("HTTP/1.1 200 "), "the next one is answered");
+}
+
+#[test]
+fn a_loop_that_is_drained_is_neither_asked_nor_stuck() {
+    let mut world = World::new();
+    world.services.health[0].wakes(1_000);
+    assert_eq!(world.services.stuck_loop(9_000), Some(0));
+    world.services.health[0].ends();
+    assert_eq!(world.services.stuck_loop(9_000), None);
+    let (socket, _) = world.ask(LIST);
+    let answer = socket.take();
+    assert!(answer.ends_with("{\"connections\":[],\"next\":null}\n"), "{answer}");
 }
 
 #[test]

@@ -37,11 +37,10 @@ pub struct Arrival {
 
 impl<S: Socket> Core<S> {
     /// Decides about a stream that was just accepted from `peer`; `full` says that the loop has no room. What is
-    /// counted here is given back when the connection is freed, or by [`Self::refuse_at_once`].
+    /// counted here is given back when the connection is freed; of a refused one nothing is.
     pub fn admit(&mut self, peer: IpAddr, full: bool) -> Arrival {
         let mut arrival = Arrival::default();
-        let open = self.services.connection_opened(self.port);
-        if full || !open {
+        if full || !self.services.try_open_connection(self.port) {
             return self.refused_arrival(RefuseReason::AtCapacity);
         }
         if self.port == Port::Admin {
@@ -49,6 +48,7 @@ impl<S: Socket> Core<S> {
         }
         let admission = &self.services.admission;
         if !admission.try_begin_handshake() {
+            self.services.connection_closed(self.port);
             return self.refused_arrival(RefuseReason::Handshakes);
         }
         arrival.flags.set(Flags::HANDSHAKING);
@@ -60,6 +60,7 @@ impl<S: Socket> Core<S> {
             }
         } else if let Err(refusal) = admission.try_enter(arrival.admission, self.now) {
             admission.end_handshake();
+            self.services.connection_closed(self.port);
             return self.refused_arrival(reason_of(refusal));
         }
         self.counters.handshakes.add(1);
@@ -90,7 +91,6 @@ impl<S: Socket> Core<S> {
         let _ = stream.try_write(&self.out);
         self.out.clear();
         self.counters.refused_at_once.add(1);
-        self.services.connection_closed(self.port);
     }
 
     /// The answer to whatever a refused connection says, without reading what it is. `false`: it is not refused.
@@ -104,11 +104,8 @@ impl<S: Socket> Core<S> {
 
     /// Takes the bytes of a connection that has to begin with a PROXY header.
     pub(super) fn on_proxy_bytes(&mut self, key: Key, bytes: &mut [u8]) {
+        let held = self.take_head(key).unwrap_or_default();
         let Some(slot) = self.slots.get(key) else { return };
-        let held = match slot.connection.session.take().map(|session| *session) {
-            Some(Session::Head(held)) => held,
-            _ => Vec::new(),
-        };
         let mut gathered;
         let bytes = if held.is_empty() {
             bytes
@@ -118,10 +115,7 @@ impl<S: Socket> Core<S> {
             gathered.as_mut_slice()
         };
         let header = match parse_proxy(bytes) {
-            Ok(None) => {
-                slot.connection.session = Some(Box::new(Session::Head(bytes.to_vec())));
-                return;
-            }
+            Ok(None) => return self.hold(key, Session::Head(bytes.to_vec())),
             Err(error) => return self.refuse(key, RefuseReason::ProxyHeader, error.reason()),
             Ok(Some(header)) => header,
         };
@@ -194,7 +188,10 @@ impl<S: Socket> Core<S> {
         }
         if flags.has(Flags::REFUSED) {
             self.refusing -= 1;
-        } else if !flags.has(Flags::PROXIED) {
+            return;
+        }
+        self.services.connection_closed(self.port);
+        if !flags.has(Flags::PROXIED) {
             // Until its client is known, a proxied connection carries its proxy's handle uncounted.
             self.services.admission.leave(connection.admission);
         }

@@ -4,7 +4,6 @@
 //! makes the kernel throw the send queue away: last bytes, end of stream, read until the peer's end, close.
 
 use super::core::Core;
-use super::frames_turn::held_bytes;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
@@ -93,7 +92,8 @@ impl<S: Socket> Core<S> {
         let connection = &mut slot.connection;
         connection.phase = Phase::Lingering;
         connection.heard = now;
-        self.inbox_bytes -= held_bytes(connection.inbox.take().as_deref());
+        self.held.moved(self.services.inbox_bytes_of(self.port), connection.held_bytes(), 0);
+        connection.inbox = None;
         self.body_bytes -= connection.session.take().map_or(0, |session| session.body_bytes());
         connection.flags.clear(Flags::PAUSED);
         self.lingering += 1;
@@ -133,7 +133,7 @@ impl<S: Socket> Core<S> {
             self.counters.closed(reason);
             tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
-        self.inbox_bytes -= held_bytes(slot.connection.inbox.as_deref());
+        self.held.moved(self.services.inbox_bytes_of(self.port), slot.connection.held_bytes(), 0);
         self.body_bytes -= slot.connection.session.as_deref().map_or(0, Session::body_bytes);
         self.release(&slot.connection);
         if let Some(outbox) = slot.connection.outbox {
@@ -141,7 +141,6 @@ impl<S: Socket> Core<S> {
             outbox.give_up(&self.services.outbox_budget);
         }
         self.counters.connections_closed.add(1);
-        self.services.connection_closed(self.port);
     }
 
     /// Ends every subscription of a slot, waiting joins included.

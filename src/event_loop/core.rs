@@ -10,6 +10,7 @@ use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
 use super::drain::DrainState;
+use super::held::Held;
 use super::inquiry_turn::Answering;
 use super::slots::SlotTable;
 use crate::connection::deadline::{self, TimeoutTicks};
@@ -25,9 +26,16 @@ use crate::wire::deflate::{Deflater, Inflater};
 /// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// Bytes that those on the ready list read before the kernel is asked for events again: whoever floods waits for
-/// the others who flood, and nobody else does.
-const READY_BYTES_PER_TURN: u64 = 4 * SCRATCH_BYTES as u64;
+/// Bytes that are read, inflated and written for those on the ready list before the kernel is asked for events
+/// again: whoever floods waits for the others who flood, and nobody else does.
+const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
+
+/// The same for the events of one poll; the connections behind are put on the ready list. A thousand peers that
+/// each send a little that becomes a megabyte, or each have room for one again, must not be one turn.
+const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
+
+/// Keys for which the ready list keeps room after a peak.
+const READY_KEPT: usize = 1_024;
 
 /// Bytes joined for one `send`.
 pub const JOINED_BYTES: usize = 64 * 1024;
@@ -60,6 +68,8 @@ pub struct Core<S> {
     pub(super) counters: Arc<LoopCounters>,
     /// Whose turn ran out of budget.
     pub(super) ready: VecDeque<Key>,
+    /// Bytes read, inflated and written for the events of this turn.
+    pub(super) event_bytes: u64,
     /// Publishers waiting for room in a mailbox.
     pub(super) blocked: VecDeque<Key>,
     /// What was read last; taken out during a read turn.
@@ -92,9 +102,8 @@ pub struct Core<S> {
     pub(super) refusing: usize,
     /// How fast one connection may speak.
     pub(super) rates: RateLimits,
-    /// Bytes of half-received messages, and how many there may be.
-    pub(super) inbox_bytes: usize,
-    pub(super) inbox_bytes_max: usize,
+    /// What has arrived in part, but for bodies.
+    pub(super) held: Held,
     /// Bytes of request bodies that are arriving, and of batches under way; only the admin loop has any.
     pub(super) body_bytes: usize,
     /// When which generation was accepted.
@@ -122,6 +131,7 @@ impl<S: Socket> Core<S> {
             topics,
             counters,
             ready: VecDeque::new(),
+            event_bytes: 0,
             blocked: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
@@ -141,8 +151,7 @@ impl<S: Socket> Core<S> {
             lingering: 0,
             refusing: 0,
             rates: rate_limits(&services, port),
-            inbox_bytes: 0,
-            inbox_bytes_max: inbox_bytes_max(&services),
+            held: Held::default(),
             body_bytes: 0,
             accepts: AcceptLog::default(),
             inquiries: VecDeque::new(),
@@ -161,6 +170,12 @@ impl<S: Socket> Core<S> {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Connections that were let in: those that are being refused take nobody's place.
+    #[must_use]
+    pub fn admitted(&self) -> usize {
+        self.slots.len() - self.refusing
     }
 
     /// Takes in an accepted stream as [`Self::admit`] said. A refused one is answered so, whatever it asks.
@@ -186,30 +201,44 @@ impl<S: Socket> Core<S> {
             self.counters.stale_keys.add(1);
             return;
         };
-        if readiness.writable && slot.connection.has_backlog() {
-            self.write_turn(key);
-        }
+        let connection = &slot.connection;
         // Nothing is read while a request is worked on, so a broken stream would go unnoticed until the answer.
-        if readiness.error && self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Waiting)
-        {
+        if readiness.error && connection.phase == Phase::Waiting {
             return self.abort(key, CloseReason::PeerReset);
         }
-        // Input that keeps coming raises an event a poll; without this a peer would have two turns in each.
-        let listed = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::LISTED));
-        if !listed && (readiness.readable || readiness.read_closed || readiness.error) {
-            self.read_turn(key, readiness.read_closed || readiness.error);
+        let write = readiness.writable && connection.has_backlog();
+        let read = readiness.readable || readiness.read_closed || readiness.error;
+        if !write && (!read || connection.flags.has(Flags::LISTED)) {
+            return;
         }
+        if self.event_bytes >= EVENT_BYTES_PER_TURN {
+            return self.list_ready(key);
+        }
+        let before = self.bytes_moved();
+        if write {
+            self.write_turn(key);
+        }
+        // Input that keeps coming raises an event a poll; without this a peer would have two turns in each.
+        if read && self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::LISTED)) {
+            self.read_turn(key, readiness.read_closed || readiness.error);
+            // What came out of few bytes is as much work as what was read.
+            self.event_bytes += self.inflater.turn_bytes() as u64;
+        }
+        self.event_bytes += self.bytes_moved().wrapping_sub(before);
+    }
+
+    fn bytes_moved(&self) -> u64 {
+        self.counters.bytes_received.value().wrapping_add(self.counters.bytes_sent.value())
     }
 
     /// Gives those on the ready list one more turn, until together they have read enough; those put on it
     /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
-        let before = self.counters.bytes_received.value();
-        // What came out of few bytes is as much work as what was read.
+        self.event_bytes = 0;
+        let before = self.bytes_moved();
         let mut inflated = 0;
         for _ in 0..self.ready.len() {
-            let read = self.counters.bytes_received.value().wrapping_sub(before);
-            if read + inflated >= READY_BYTES_PER_TURN {
+            if self.bytes_moved().wrapping_sub(before) + inflated >= READY_BYTES_PER_TURN {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
@@ -221,6 +250,9 @@ impl<S: Socket> Core<S> {
             // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
             self.read_turn(key, true);
             inflated += self.inflater.turn_bytes() as u64;
+        }
+        if self.ready.is_empty() && self.ready.capacity() > READY_KEPT {
+            self.ready.shrink_to(READY_KEPT);
         }
     }
 
@@ -245,7 +277,7 @@ impl<S: Socket> Core<S> {
 
     /// Tells what is held now, once a turn.
     pub fn note_gauges(&self) {
-        self.counters.inbox_bytes.set((self.inbox_bytes + self.body_bytes) as u64);
+        self.counters.inbox_bytes.set((self.held.bytes() + self.body_bytes) as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);
     }
@@ -257,6 +289,7 @@ impl<S: Socket> Core<S> {
             || self.topics.has_work()
             || self.relocating.is_some()
             || self.rearming.is_some()
+            || self.draining.as_ref().is_some_and(|drain| drain.behind)
             || !self.inquiries.is_empty()
             || self.has_batch_work()
     }
@@ -280,7 +313,7 @@ impl<S: Socket> Core<S> {
     /// Whether inboxes, outboxes and request bodies hold much less than they did: their memory can go back. Asking
     /// resets it.
     pub fn take_peak_is_over(&mut self) -> bool {
-        let held = (self.inbox_bytes + self.body_bytes) as u64 + self.counters.outbox_bytes.value();
+        let held = (self.held.bytes() + self.body_bytes) as u64 + self.counters.outbox_bytes.value();
         self.held_peak = self.held_peak.max(held);
         let over = self.held_peak >= PEAK_BYTES_MIN && held <= self.held_peak / 2;
         if over {
@@ -352,7 +385,6 @@ pub(super) fn timeout_ticks(services: &Services) -> TimeoutTicks {
     }
 }
 
-/// One loop's share of the bytes that may be half-received.
-pub(super) fn inbox_bytes_max(services: &Services) -> usize {
-    services.settings.limits.inbox_bytes_total / services.loops().max(1)
-}
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

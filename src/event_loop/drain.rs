@@ -9,6 +9,9 @@ use crate::transport::Socket;
 /// Close frames of one tick at the least.
 const TOLD_PER_TICK_MIN: u64 = 16;
 
+/// Close frames of one turn at the most.
+const TOLD_PER_TURN_MAX: usize = 1_024;
+
 /// How far the drain has come.
 #[derive(Debug)]
 pub(super) struct DrainState {
@@ -18,6 +21,8 @@ pub(super) struct DrainState {
     /// Connections when it started.
     total: usize,
     told: usize,
+    /// More are due at once than one turn tells.
+    pub(super) behind: bool,
     /// Slot index to go on from; `None` when everybody was told.
     next: Option<u32>,
 }
@@ -27,19 +32,23 @@ impl<S: Socket> Core<S> {
     pub fn start_drain(&mut self, spread: Tick) {
         if self.draining.is_none() {
             let total = self.slots.len();
-            self.draining = Some(DrainState { started: self.now, spread, total, told: 0, next: Some(0) });
+            let started = self.now;
+            let state = DrainState { started, spread, total, told: 0, behind: false, next: Some(0) };
+            self.draining = Some(state);
         }
     }
 
-    /// Whether the drain is over: nobody is connected any more.
+    /// Whether the drain is over: nobody is connected any more, and no topic counts on this loop to make room in
+    /// its mailbox.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining.is_some() && self.slots.is_empty()
+        self.draining.is_some() && self.slots.is_empty() && self.topics.is_empty()
     }
 
     /// Tells as many as the elapsed time asks for.
     pub fn drain_turn(&mut self) {
         let Some(state) = &mut self.draining else { return };
+        state.behind = false;
         let elapsed = u64::from(self.now - state.started) + 1;
         // A few connections are no storm: whoever is alone does not wait for the end of the drain time.
         let least = elapsed * TOLD_PER_TICK_MIN;
@@ -51,7 +60,8 @@ impl<S: Socket> Core<S> {
             return;
         }
         let mut keys = Vec::new();
-        state.next = self.slots.keys_from(from, count, &mut keys);
+        state.next = self.slots.keys_from(from, count.min(TOLD_PER_TURN_MAX), &mut keys);
+        state.behind = count > TOLD_PER_TURN_MAX && state.next.is_some();
         state.told += keys.len();
         for key in keys {
             self.tell_leaving(key);

@@ -34,7 +34,7 @@ enum Stretch {
     Policy,
     /// More messages than the connection may send.
     Rate,
-    /// The loop's share of half-received bytes is used up.
+    /// All connections together hold too much half-received.
     InboxFull,
 }
 
@@ -160,8 +160,9 @@ impl<S: Socket> Core<S> {
         };
         let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
         self.inflater = inflater;
-        self.inbox_bytes = self.inbox_bytes + held_bytes(inbox.as_deref()) - held;
-        if inbox.is_some() && self.inbox_bytes > self.inbox_bytes_max {
+        let own = held_bytes(inbox.as_deref());
+        self.held.moved(self.services.inbox_bytes_of(self.port), held, own);
+        if inbox.is_some() && self.is_inbox_full(own) {
             stretch = Stretch::InboxFull;
         }
         if let Some(slot) = self.slots.get(key) {
@@ -207,7 +208,7 @@ impl<S: Socket> Core<S> {
         if !topic.policy().client_publish {
             self.counters.ignored_publishes.add(1);
             let ignored = remember(&mut slot.connection.session, |open| {
-                open.ignored_publishes += 1;
+                open.ignored_publishes = open.ignored_publishes.saturating_add(1);
                 open.ignored_publishes
             });
             let over = ignored as usize > self.services.settings.limits.ignored_publishes_max;
@@ -271,9 +272,7 @@ impl<S: Socket> Core<S> {
 
     /// Whether a publish of this connection waits for room.
     pub(super) fn is_blocked(&mut self, key: Key) -> bool {
-        self.slots.get(key).is_some_and(|slot| {
-            matches!(slot.connection.session.as_deref(), Some(Session::Open(open)) if open.blocked.is_some())
-        })
+        self.slots.get(key).is_some_and(|slot| slot.connection.is_blocked())
     }
 
     fn stash(&mut self, key: Key, bytes: &[u8]) {
@@ -282,7 +281,11 @@ impl<S: Socket> Core<S> {
         if !bytes.is_empty() {
             let held = held_bytes(slot.connection.inbox.as_deref());
             Inbox::stash(&mut slot.connection.inbox, bytes);
-            self.inbox_bytes = self.inbox_bytes + held_bytes(slot.connection.inbox.as_deref()) - held;
+            let own = held_bytes(slot.connection.inbox.as_deref());
+            self.held.moved(self.services.inbox_bytes_of(self.port), held, own);
+            if self.is_inbox_full(own) {
+                self.fail_for(key, CloseReason::InboxFull);
+            }
         }
     }
 

@@ -6,13 +6,16 @@
 use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::{BodyFraming, BodyState, Session};
-use crate::connection::{Flags, Phase};
-use crate::endpoint::{self, Answer, Opening, Tools};
+use crate::connection::{Flags, Phase, Tick};
+use crate::endpoint::{self, Answer, Opening, Port, Tools};
 use crate::fanout::Key;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::transport::Socket;
 use crate::wire::http::chunked::ChunkedDecoder;
 use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, field_store, parse_head};
+
+/// Heads answered in one turn: of the shortest, a read has room for thousands, each with a page for an answer.
+const HEADS_PER_TURN: usize = 64;
 
 /// What became of one head.
 pub(super) enum Next {
@@ -28,56 +31,78 @@ impl<S: Socket> Core<S> {
         if self.answer_if_refused(key) {
             return;
         }
-        let head_bytes_max = self.services.settings.limits.head_bytes_max;
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.has(Flags::PROXY_DUE) {
             return self.on_proxy_bytes(key, bytes);
         }
-        if let Some(Session::Head(held)) = slot.connection.session.as_deref_mut()
-            && held.len() + bytes.len() < head_bytes_max
-            && !bytes.is_empty()
-            && !bytes.contains(&b'\n')
-        {
-            // A head ends with a line. What ends none is not read again, or a head that comes byte by byte would
-            // cost the square of its length.
-            return held.extend_from_slice(bytes);
+        if self.try_hold_more(key, bytes) {
+            return;
         }
-        match slot.connection.session.take().map(|session| *session) {
-            Some(Session::Head(mut held)) => {
+        match self.take_head(key) {
+            Some(mut held) => {
                 held.extend_from_slice(bytes);
-                self.on_heads(key, &mut held);
+                self.on_requests(key, &mut held);
             }
-            Some(Session::Body(body)) => self.on_body(key, body, bytes),
-            _ => self.on_heads(key, bytes),
+            None => self.on_requests(key, bytes),
         }
     }
 
-    fn on_heads(&mut self, key: Key, mut bytes: &mut [u8]) {
-        let limits = HeadLimits { bytes_max: self.services.settings.limits.head_bytes_max, fields_max: 64 };
+    /// Heads and bodies in turns, and never one inside the other: how many a peer sends at once must not be
+    /// how deep the stack gets.
+    fn on_requests(&mut self, key: Key, mut bytes: &mut [u8]) {
+        let mut heads = 0;
         while !bytes.is_empty() {
             let Some(slot) = self.slots.get(key) else { return };
-            if slot.connection.phase != Phase::Head {
-                return self.on_bytes(key, bytes);
-            }
-            if slot.connection.flags.has(Flags::PAUSED) {
-                slot.connection.session = Some(Box::new(Session::Head(bytes.to_vec())));
-                slot.connection.flags.set(Flags::READ_OWED);
-                return;
-            }
-            let mut store = field_store();
-            let consumed = match parse_head(bytes, &mut store, &limits) {
-                Ok(None) => return self.hold_head(key, bytes),
-                Err(error) => return self.refuse_head(key, &error),
-                Ok(Some((head, consumed))) => {
-                    self.end_handshake(key);
-                    let whole = bytes.get(..consumed).unwrap_or_default();
-                    match self.on_head(key, &head, whole) {
-                        Next::Go => consumed,
-                        Next::Leave => return,
-                    }
+            let taken = match slot.connection.phase {
+                Phase::Body => self.on_body(key, bytes),
+                Phase::Head if slot.connection.flags.has(Flags::PAUSED) => return self.put_off(key, bytes),
+                Phase::Head if heads == HEADS_PER_TURN => {
+                    self.put_off(key, bytes);
+                    return self.list_ready(key);
+                }
+                Phase::Head => {
+                    heads += 1;
+                    self.on_next_head(key, bytes)
+                }
+                // None of these comes back to a request.
+                Phase::Open | Phase::Closing | Phase::Lingering | Phase::Waiting => {
+                    return self.on_bytes(key, bytes);
                 }
             };
-            bytes = bytes.get_mut(consumed..).unwrap_or_default();
+            let Some(taken) = taken else { return };
+            bytes = bytes.get_mut(taken..).unwrap_or_default();
+        }
+    }
+
+    /// Keeps requests for another turn; whoever calls sees to it that there is one.
+    fn put_off(&mut self, key: Key, bytes: &[u8]) {
+        self.hold(key, Session::Head(bytes.to_vec()));
+        if let Some(slot) = self.slots.get(key) {
+            slot.connection.flags.set(Flags::READ_OWED);
+        }
+    }
+
+    /// Takes one head and what it asks for. How many bytes that was; `None` when the rest is not for requests.
+    fn on_next_head(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
+        let limits = HeadLimits { bytes_max: self.services.settings.limits.head_bytes_max, fields_max: 64 };
+        let mut store = field_store();
+        match parse_head(bytes, &mut store, &limits) {
+            Ok(None) => {
+                self.hold_head(key, bytes);
+                None
+            }
+            Err(error) => {
+                self.refuse_head(key, &error);
+                None
+            }
+            Ok(Some((head, consumed))) => {
+                self.end_handshake(key);
+                let whole = bytes.get(..consumed).unwrap_or_default();
+                match self.on_head(key, &head, whole) {
+                    Next::Go => Some(consumed),
+                    Next::Leave => None,
+                }
+            }
         }
     }
 
@@ -92,11 +117,11 @@ impl<S: Socket> Core<S> {
             // The first bytes of a further request start its time, however idle the connection was.
             slot.connection.heard = now;
         }
-        slot.connection.session = Some(Box::new(Session::Head(bytes.to_vec())));
+        self.hold(key, Session::Head(bytes.to_vec()));
     }
 
     fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8]) -> Next {
-        if self.draining.is_some() && self.port == endpoint::Port::Client {
+        if self.draining.is_some() && self.port == Port::Client {
             let reason = RefuseReason::Draining;
             self.refuse(key, reason, reason.text());
             return Next::Leave;
@@ -124,44 +149,55 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         slot.connection.phase = Phase::Body;
         slot.connection.heard = now;
-        slot.connection.session = Some(Box::new(Session::Body(Box::new(BodyState {
-            head: whole.to_vec(),
-            body: Vec::new(),
-            body_max,
-            framing,
-        }))));
+        let state = BodyState { head: whole.to_vec(), body: Vec::new(), body_max, framing };
+        self.hold(key, Session::Body(Box::new(state)));
         Next::Go
     }
 
-    fn on_body(&mut self, key: Key, mut state: Box<BodyState>, bytes: &mut [u8]) {
+    /// Takes what belongs to the body, and answers the request once it is whole. As [`Self::on_next_head`].
+    fn on_body(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
         let now = self.now;
+        let mut state = self.take_body(key)?;
         // Out of the session it is nobody's; it counts again when it goes back.
         self.body_bytes -= state.body.len();
         let taken = match state.take(bytes) {
             Ok(taken) => taken,
-            Err(reason) => return self.refuse(key, reason, reason.text()),
+            Err(reason) => {
+                self.refuse(key, reason, reason.text());
+                return None;
+            }
         };
         let all_bodies = self.body_bytes + state.body.len();
-        let Some(slot) = self.slots.get(key) else { return };
-        slot.connection.heard = now;
+        let slot = self.slots.get(key)?;
+        if self.port == Port::Admin {
+            slot.connection.heard = now;
+        }
+        // On the client port no body has content, so that nothing about it may take long.
         if !state.is_complete() {
             if all_bodies > self.services.settings.limits.admin_body_bytes_total {
                 let reason = RefuseReason::BodiesFull;
-                return self.refuse(key, reason, reason.text());
+                self.refuse(key, reason, reason.text());
+                return None;
             }
-            slot.connection.session = Some(Box::new(Session::Body(state)));
             self.body_bytes = all_bodies;
-            return;
+            self.hold(key, Session::Body(state));
+            return Some(taken);
         }
         slot.connection.phase = Phase::Head;
-        let limits = HeadLimits { bytes_max: self.services.settings.limits.head_bytes_max, fields_max: 64 };
+        // It was parsed before, perhaps under a limit that a reload has lowered since.
+        let limits = HeadLimits { bytes_max: state.head.len(), fields_max: 64 };
         let mut store = field_store();
         let next = match parse_head(&state.head, &mut store, &limits) {
             Ok(Some((head, _))) => self.on_request(key, &head, std::mem::take(&mut state.body)),
-            _ => Next::Leave,
+            _ => {
+                let reason = RefuseReason::BadRequest;
+                self.refuse(key, reason, reason.text());
+                Next::Leave
+            }
         };
-        if matches!(next, Next::Go) {
-            self.on_heads(key, bytes.get_mut(taken..).unwrap_or_default());
+        match next {
+            Next::Go => Some(taken),
+            Next::Leave => None,
         }
     }
 
@@ -241,7 +277,7 @@ impl<S: Socket> Core<S> {
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
-        let spread = self.heartbeat_spread(key);
+        let spread = spread_within(key, self.timeouts.heartbeat);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.phase = Phase::Open;
@@ -254,12 +290,6 @@ impl<S: Socket> Core<S> {
         self.counters.upgrades.add(1);
         self.send_own(key, out, Asked::No);
         Next::Go
-    }
-
-    /// A stable offset within one heartbeat period, so that a storm of connects is not a storm of pings.
-    fn heartbeat_spread(&self, key: Key) -> u32 {
-        let hash = key.slot.wrapping_mul(0x9E37_79B9) ^ key.generation.wrapping_mul(0x85EB_CA6B);
-        ((u64::from(hash) * u64::from(self.timeouts.heartbeat)) >> 32) as u32
     }
 
     fn refuse_head(&mut self, key: Key, error: &HeadError) {
@@ -280,4 +310,10 @@ impl<S: Socket> Core<S> {
         self.send_own(key, &answer, Asked::Yes);
         self.finish(key, CloseReason::Refused);
     }
+}
+
+/// A stable offset within one heartbeat period, so that a storm of connects is not a storm of pings.
+pub(super) fn spread_within(key: Key, heartbeat: Tick) -> Tick {
+    let hash = key.slot.wrapping_mul(0x9E37_79B9) ^ key.generation.wrapping_mul(0x85EB_CA6B);
+    ((u64::from(hash) * u64::from(heartbeat)) >> 32) as Tick
 }

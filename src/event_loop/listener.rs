@@ -103,7 +103,7 @@ impl Acceptor {
         if self.has_work(core) {
             self.accept_some(core, registry, ACCEPTS_PER_TURN);
         }
-        if core.connections() >= self.capacity && core.port == Port::Client {
+        if core.admitted() >= self.capacity && core.port == Port::Client {
             let listening = &core.services.listening;
             let give_up = |count: usize| (count > 1).then(|| count - 1);
             if listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give_up).is_ok() {
@@ -160,7 +160,7 @@ impl Acceptor {
 
     /// Whether the listener was given up and there is room again.
     fn may_take_back(&self, core: &Core<Stream>) -> bool {
-        self.listener.is_none() && !self.closed && core.connections() * 100 < self.capacity * 95
+        self.listener.is_none() && !self.closed && core.admitted() * 100 < self.capacity * 95
     }
 
     fn accept_some(&mut self, core: &mut Core<Stream>, registry: &Registry, count: usize) {
@@ -189,7 +189,7 @@ impl Acceptor {
 }
 
 fn take(core: &mut Core<Stream>, registry: &Registry, tcp: TcpStream, peer: IpAddr, capacity: usize) {
-    let full = core.connections() >= capacity;
+    let full = core.admitted() >= capacity;
     let arrival = core.admit(peer, full);
     if let Some(reason) = arrival.refused
         && !core.may_refuse_properly()

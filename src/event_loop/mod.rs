@@ -28,6 +28,7 @@ pub mod core;
 mod drain;
 mod fanout_turn;
 mod frames_turn;
+mod held;
 mod http_turn;
 mod inquiry_turn;
 mod listener;

@@ -116,7 +116,11 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let held = held_bytes(slot.connection.inbox.as_deref());
         let stash = Inbox::take_stash(&mut slot.connection.inbox);
-        self.inbox_bytes = self.inbox_bytes + held_bytes(slot.connection.inbox.as_deref()) - held;
+        self.held.moved(
+            self.services.inbox_bytes_of(self.port),
+            held,
+            held_bytes(slot.connection.inbox.as_deref()),
+        );
         if let Some(mut bytes) = stash {
             self.on_bytes(key, &mut bytes);
         }

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::core::{Core, inbox_bytes_max, rate_limits, timeout_ticks};
-use crate::connection::deadline;
+use super::core::{Core, rate_limits, timeout_ticks};
+use super::http_turn::spread_within;
+use crate::connection::deadline::{self, Due};
 use crate::endpoint::Services;
 use crate::transport::Socket;
 use crate::wire::deflate::Deflater;
@@ -18,7 +19,6 @@ impl<S: Socket> Core<S> {
     /// Takes the next edition of settings; deadlines follow in `reload_turn`.
     pub fn on_reload(&mut self, services: Arc<Services>) {
         self.timeouts = timeout_ticks(&services);
-        self.inbox_bytes_max = inbox_bytes_max(&services);
         self.rates = rate_limits(&services, self.port);
         let deflate = &services.settings.deflate;
         self.deflater = Deflater::new(deflate.level as u32, deflate.min_bytes);
@@ -34,7 +34,14 @@ impl<S: Socket> Core<S> {
         self.rearming = self.slots.keys_from(from, REARMED_PER_TURN, &mut keys);
         for key in keys {
             let Some(slot) = self.slots.get(key) else { continue };
-            let (at, _) = deadline::next(&slot.connection, &self.timeouts);
+            let (mut at, due) = deadline::next(&slot.connection, &self.timeouts);
+            if due == Due::Ping && at <= self.now {
+                // Everybody who is overdue by a shorter heartbeat would be pinged at once, and again at once
+                // whenever it is over.
+                let due_at = self.now.saturating_add(spread_within(key, self.timeouts.heartbeat));
+                slot.connection.heard = due_at.saturating_sub(self.timeouts.heartbeat);
+                (at, _) = deadline::next(&slot.connection, &self.timeouts);
+            }
             if at != slot.connection.deadline {
                 self.slots.set_deadline(key.slot, at);
             }

@@ -59,7 +59,11 @@ impl<S: Socket> Core<S> {
             left.inboxes.push(std::mem::replace(&mut connection.inbox, copy));
             left.bytes += held;
             // A copy has no spare capacity.
-            self.inbox_bytes = self.inbox_bytes + held_bytes(connection.inbox.as_deref()) - held;
+            self.held.moved(
+                self.services.inbox_bytes_of(self.port),
+                held,
+                held_bytes(connection.inbox.as_deref()),
+            );
         }
         let held = connection.outbox.as_deref().map_or(0, Outbox::memory);
         if held > 0 && held <= PIECE_BYTES_MAX {

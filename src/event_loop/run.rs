@@ -239,6 +239,10 @@ impl Shell {
             }
             self.ask_for_trim();
         }
+        // While others still drain, it must not look stuck, and whoever has asked it before is answered.
+        self.services.health[self.index].ends();
+        self.drain_mailbox();
+        self.core.answer_last();
         Ok(())
     }
 

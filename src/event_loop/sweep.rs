@@ -64,9 +64,9 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.heard = now;
-        // Behind a backlog a ping says nothing more than the write timeout does, and a peer that is paused
-        // could not be heard to answer it.
-        if !slot.connection.has_backlog() {
+        // Behind a backlog a ping says nothing more than the write timeout does, and a peer that is not read
+        // from, because it is paused or its publish waits for room, could not be heard to answer it.
+        if !slot.connection.has_backlog() && !slot.connection.is_blocked() {
             slot.connection.flags.set(Flags::PINGED);
             self.counters.heartbeats_sent.add(1);
             self.send_own(key, &PING, Asked::No);

@@ -4,15 +4,19 @@
 //! Room is reserved before an entry is made, so that a publish can ask every interested mailbox
 //! first and then push without failing. The room of a message comes back when the loop has finished
 //! with it (`release`), not when it is drained: what waits behind a long fan-out stays within the
-//! same bound. Control entries have a reserve of their own and take none of that room.
+//! same bound. Joins and control entries have a reserve each and take none of that room.
 //!
 //! The wake flag is raised by a push and lowered by a drain. Whoever raises it from 0 to 1 owes the
 //! loop a wake-up, unless it is the loop itself, which looks at `is_empty` before it sleeps.
 
 use super::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
-/// Control and join entries that may wait in one mailbox, on top of its messages.
-pub const CONTROL_ENTRIES_MAX: usize = 65_536;
+/// Join entries that may wait in one mailbox, on top of its messages.
+pub const JOIN_ENTRIES_MAX: usize = 65_536;
+
+/// Control entries that may wait besides. Not those of joins: peers make these, and must not keep the server's
+/// own orders out.
+pub const CONTROL_ENTRIES_MAX: usize = 4_096;
 
 /// Entries whose storage a mailbox keeps between drains; what a burst needed beyond is given back.
 pub const CAPACITY_KEPT: usize = 1_024;
@@ -37,7 +41,7 @@ impl Default for MailboxLimits {
     }
 }
 
-/// The reserve for control entries is used up.
+/// The reserve for entries of this kind is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlFull;
 
@@ -57,6 +61,7 @@ pub struct Mailbox<E> {
 #[derive(Debug)]
 struct Queue<E> {
     entries: Vec<E>,
+    joins: usize,
     controls: usize,
 }
 
@@ -68,7 +73,7 @@ impl<E> Mailbox<E> {
             wake: AtomicBool::new(false),
             bytes_max: limits.bytes_max.min(BYTES_MASK),
             entries_max: limits.entries_max.clamp(1, ENTRIES_MASK),
-            queue: Mutex::new(Queue { entries: Vec::new(), controls: 0 }),
+            queue: Mutex::new(Queue { entries: Vec::new(), joins: 0, controls: 0 }),
         }
     }
 
@@ -105,16 +110,14 @@ impl<E> Mailbox<E> {
         self.raise()
     }
 
-    /// Appends a control or join entry from the reserve. True when the caller owes a wake-up.
+    /// Appends a control entry from its reserve. True when the caller owes a wake-up.
     pub fn push_control(&self, entry: E) -> Result<bool, ControlFull> {
-        let mut queue = lock(&self.queue);
-        if queue.controls >= CONTROL_ENTRIES_MAX {
-            return Err(ControlFull);
-        }
-        queue.controls += 1;
-        queue.entries.push(entry);
-        drop(queue);
-        Ok(self.raise())
+        self.push_reserved(entry, CONTROL_ENTRIES_MAX, |queue| &mut queue.controls)
+    }
+
+    /// Appends a join entry from its reserve. True when the caller owes a wake-up.
+    pub fn push_join(&self, entry: E) -> Result<bool, ControlFull> {
+        self.push_reserved(entry, JOIN_ENTRIES_MAX, |queue| &mut queue.joins)
     }
 
     /// False when a drain may find something: the loop must not sleep. True means that nothing is
@@ -131,6 +134,23 @@ impl<E> Mailbox<E> {
         self.take(into);
     }
 
+    fn push_reserved(
+        &self,
+        entry: E,
+        most: usize,
+        count: impl Fn(&mut Queue<E>) -> &mut usize,
+    ) -> Result<bool, ControlFull> {
+        let mut queue = lock(&self.queue);
+        let waiting = count(&mut queue);
+        if *waiting >= most {
+            return Err(ControlFull);
+        }
+        *waiting += 1;
+        queue.entries.push(entry);
+        drop(queue);
+        Ok(self.raise())
+    }
+
     fn raise(&self) -> bool {
         !self.wake.swap(true, Ordering::AcqRel)
     }
@@ -145,7 +165,7 @@ impl<E> Mailbox<E> {
             into.shrink_to(CAPACITY_KEPT);
         }
         let mut queue = lock(&self.queue);
-        queue.controls = 0;
+        (queue.joins, queue.controls) = (0, 0);
         if into.is_empty() {
             std::mem::swap(&mut queue.entries, into);
         } else {

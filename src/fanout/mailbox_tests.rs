@@ -29,6 +29,23 @@ fn a_message_larger_than_the_bound_goes_alone() {
 }
 
 #[test]
+fn joins_do_not_use_up_the_reserve_of_control_entries() {
+    let mailbox = Mailbox::new(LIMITS);
+    for _ in 0..JOIN_ENTRIES_MAX {
+        assert!(mailbox.push_join(1).is_ok());
+    }
+    assert_eq!(mailbox.push_join(1), Err(ControlFull));
+    for _ in 0..CONTROL_ENTRIES_MAX {
+        assert_eq!(mailbox.push_control(2), Ok(false));
+    }
+    assert_eq!(mailbox.push_control(2), Err(ControlFull));
+    let mut entries = Vec::new();
+    mailbox.drain(&mut entries);
+    assert_eq!(entries.len(), JOIN_ENTRIES_MAX + CONTROL_ENTRIES_MAX);
+    assert_eq!(mailbox.push_join(1), Ok(true));
+}
+
+#[test]
 fn control_entries_have_a_bounded_reserve() {
     let mailbox = Mailbox::new(MailboxLimits { bytes_max: 0, entries_max: 1 });
     assert!(mailbox.try_reserve(0));

@@ -88,7 +88,7 @@ pub(super) enum PublishRefused {
 /// Why a topic did not take a subscriber.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum JoinRefused {
-    /// The mailbox's reserve for control entries is used up.
+    /// The mailbox's reserve for joins is used up.
     Full,
     Retired,
 }
@@ -217,7 +217,7 @@ impl Topic {
             return Err(JoinRefused::Retired);
         }
         // The loop that joins is the one that drains this mailbox: it is awake, nobody is to wake it.
-        own.push_control(Entry::Join { local, key }).map_err(|_| JoinRefused::Full)?;
+        own.push_join(Entry::Join { local, key }).map_err(|_| JoinRefused::Full)?;
         if !state.is_interested(loop_index) {
             let rank = state.rank(loop_index);
             state.locals.insert(rank, local);
@@ -268,7 +268,7 @@ impl Topic {
             let state = lock(&self.state);
             (state.interest, state.locals.clone())
         };
-        let pushed = own.push_control(Entry::Join { local, key });
+        let pushed = own.push_join(Entry::Join { local, key });
         debug_assert!(pushed.is_ok());
         let mut state = lock(&self.state);
         locals.insert((interest & below(loop_index)).count_ones() as usize, local);
@@ -294,7 +294,7 @@ impl Topic {
             state.interest |= bit(loop_index);
             state.next_offset
         };
-        let pushed = own.push_control(Entry::Join { local, key });
+        let pushed = own.push_join(Entry::Join { local, key });
         debug_assert!(pushed.is_ok());
         Joined { epoch: self.epoch, next_offset }
     }

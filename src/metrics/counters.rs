@@ -115,7 +115,7 @@ counters! {
     pongs_received,
     /// Subscriptions now, waiting joins included.
     subscriptions,
-    /// Bytes of half-received messages now.
+    /// Bytes of half-received heads and messages now, and of request bodies.
     inbox_bytes,
     /// Bytes of slot pages now.
     slot_bytes,

@@ -74,7 +74,7 @@ metrics! {
     "fantail_heartbeats_unanswered_total", Counter, heartbeats_unanswered, "Pings that nobody answered in time.";
     "fantail_pongs_received_total", Counter, pongs_received, "Pongs received.";
     "fantail_subscriptions", Gauge, subscriptions, "Subscriptions of connections, waiting joins included.";
-    "fantail_inbox_bytes", Gauge, inbox_bytes, "Bytes of half-received messages, and of request bodies on the admin port.";
+    "fantail_inbox_bytes", Gauge, inbox_bytes, "Bytes of half-received heads and messages, and of request bodies on the admin port.";
     "fantail_slot_bytes", Gauge, slot_bytes, "Bytes of pages of connection slots.";
 }
 

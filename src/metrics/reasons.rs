@@ -128,6 +128,8 @@ reasons! {
         AtCapacity = "at_capacity", 503, "the server is at its connection limit";
         /// Too many requests are awaited.
         Handshakes = "handshakes", 503, "too many connections are waiting with their request";
+        /// All connections together hold too much half-received.
+        InboxFull = "inbox_full", 503, "the server holds too many unfinished requests; try again later";
         /// The server is going away.
         Draining = "draining", 503, "the server is going away";
         /// Request bodies on the admin port hold too much together.

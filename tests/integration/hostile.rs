@@ -201,3 +201,18 @@ fn above_the_capacity_everybody_is_answered_and_few_are_held() {
     server.await_metric("fantail_connections", "", |open| open == 1);
     server.websocket("/echo").ping_pong();
 }
+
+#[test]
+fn many_requests_in_one_piece_do_not_end_the_server() {
+    const REQUESTS: usize = 1_000;
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut bystander = Bystander::of(&server);
+    let request = b"GET /none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let mut peer = server.connect();
+    meanwhile(&mut bystander, || {
+        peer.send(&request.repeat(REQUESTS));
+        for _ in 0..REQUESTS {
+            assert_eq!(peer.answer().status, 404);
+        }
+    });
+}

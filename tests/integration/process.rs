@@ -29,6 +29,19 @@ fn a_drain_tells_everybody_and_ends_well() {
 }
 
 #[test]
+fn loops_that_are_drained_first_hold_nothing_up() {
+    let server = Server::start(&["--loops", "4"], &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "60")]);
+    let mut peer = server.websocket("/ws");
+    server.terminate();
+    assert_eq!(peer.frame().close_code(), Some(1001));
+    // At least three of the loops had nobody, and end.
+    let answer = server.get("/connections");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let rows = answer.json()["connections"].as_array().expect("rows").len();
+    assert_eq!(rows, 1, "{}", answer.text());
+}
+
+#[test]
 fn before_the_drain_it_is_not_ready_but_serves() {
     let mut server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
     let mut early = server.websocket("/echo");

@@ -50,7 +50,7 @@ impl std::error::Error for InflateError {}
 pub struct Inflater {
     state: Option<Decompress>,
     out: Vec<u8>,
-    /// Bytes that came out since the turn began.
+    /// Bytes that came out since the turn began, and a window for each fresh start.
     turn_bytes: usize,
 }
 
@@ -103,6 +103,8 @@ impl Inflater {
                     return Err(InflateError::Corrupt);
                 }
                 restart(state, &self.out)?;
+                // Nothing came out for it, but it is as much work.
+                self.turn_bytes = self.turn_bytes.saturating_add(WINDOW_BYTES);
                 if rest.is_empty() {
                     break;
                 }
@@ -120,7 +122,7 @@ impl Inflater {
         self.turn_bytes = 0;
     }
 
-    /// Bytes that came out since the turn began.
+    /// What has been done since the turn began: bytes that came out, and a window for each fresh start.
     #[must_use]
     pub fn turn_bytes(&self) -> usize {
         self.turn_bytes

@@ -276,3 +276,14 @@ proptest! {
         let _ = is_answer(&field);
     }
 }
+
+#[test]
+fn fresh_starts_are_work_though_nothing_comes_out() {
+    let mut inflater = Inflater::new();
+    inflater.begin_turn();
+    // Empty blocks of fixed codes that each call themselves the last.
+    let payload = [0x03, 0x00].repeat(1_000);
+    assert_eq!(inflater.inflate(&payload, 10), Ok(&[][..]));
+    inflater.give_back();
+    assert!(inflater.is_spent(), "{}", inflater.turn_bytes());
+}

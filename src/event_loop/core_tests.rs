@@ -1,0 +1,436 @@
+//! A loop core over streams that a test fills and empties: what its bounds are over many connections, and what a
+//! reload or a drain leaves behind.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::config::Settings;
+use crate::fanout::{Draft, Entry, MailboxLimits, Router, RouterLimits, Wake};
+use crate::metrics::RefuseReason;
+use crate::wire::deflate::Deflater;
+use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
+
+const READABLE: Readiness = Readiness { readable: true, writable: false, read_closed: false, error: false };
+const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
+const MASK: [u8; 4] = [1, 2, 3, 4];
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self, _: usize) {}
+}
+
+#[derive(Default)]
+struct Pipe {
+    input: VecDeque<u8>,
+    output: Vec<u8>,
+    ended: bool,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Rc<RefCell<Pipe>>);
+
+impl Fake {
+    fn says(bytes: &[u8]) -> Self {
+        let fake = Self::default();
+        fake.say(bytes);
+        fake
+    }
+
+    fn say(&self, bytes: &[u8]) {
+        self.0.borrow_mut().input.extend(bytes);
+    }
+
+    fn end(&self) {
+        self.0.borrow_mut().ended = true;
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.borrow_mut().output)
+    }
+}
+
+impl Socket for Fake {
+    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut pipe = self.0.borrow_mut();
+        let count = pipe.input.len().min(into.len());
+        if count == 0 {
+            return if pipe.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        for (place, byte) in into.iter_mut().zip(pipe.input.drain(..count)) {
+            *place = byte;
+        }
+        Ok(count)
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().output.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn services(
+    loops: usize,
+    connections_max: usize,
+    limits: RouterLimits,
+    change: impl FnOnce(&mut Settings),
+) -> Arc<Services> {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    let router = Router::new(loops + 1, limits, Box::new(NoWake)).unwrap();
+    Arc::new(Services::new(settings, Arc::new(router), loops, connections_max).unwrap())
+}
+
+fn core(services: &Arc<Services>, port: Port) -> Core<Fake> {
+    let index = if port == Port::Admin { services.loops() } else { 0 };
+    Core::new(index, port, Arc::clone(services)).unwrap()
+}
+
+fn upgrade(path: &str, more: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{more}\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+fn arrive(core: &mut Core<Fake>, fake: &Fake) -> Key {
+    let arrival = core.admit(Ipv4Addr::LOCALHOST.into(), false);
+    let key = core.on_accepted(fake.clone(), arrival);
+    core.on_event(key, READABLE);
+    key
+}
+
+fn count(haystack: &[u8], needle: &[u8]) -> usize {
+    haystack.windows(needle.len()).filter(|window| window == &needle).count()
+}
+
+#[test]
+fn requests_that_come_at_once_are_answered_over_several_turns() {
+    let services = services(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let request = b"GET /none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let fake = Fake::says(&request.repeat(500));
+    arrive(&mut core, &fake);
+    let (mut answered, mut turns) = (0, 0);
+    loop {
+        let most = count(&fake.take(), b"HTTP/1.1 404 ");
+        assert!(most <= 64, "{most} answers in one turn");
+        answered += most;
+        turns += 1;
+        if !core.has_work() {
+            break;
+        }
+        core.run_ready();
+    }
+    assert_eq!(answered, 500);
+    assert!(turns >= 8, "{turns}");
+    assert_eq!(core.held.bytes(), 0);
+}
+
+#[test]
+fn the_largest_message_fits_however_many_loops_there_are() {
+    let services = services(60, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let fake = Fake::says(&upgrade("/echo", ""));
+    let key = arrive(&mut core, &fake);
+    fake.take();
+    let len = services.settings.limits.echo_bytes_max;
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Binary, &vec![7; len], Some(MASK));
+    fake.say(&frame);
+    core.on_event(key, READABLE);
+    while core.has_work() {
+        core.run_ready();
+    }
+    assert_eq!(core.counters.closes(CloseReason::InboxFull), 0);
+    assert!(fake.take().len() > len);
+    assert_eq!(
+        (core.held.bytes(), services.inbox_bytes_of(Port::Client).load(std::sync::atomic::Ordering::Relaxed)),
+        (0, 0)
+    );
+}
+
+#[test]
+fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
+    const TOTAL: usize = 200_000;
+    let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
+    let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+    let services = services(2, 100, limits, |settings| {
+        settings.publish.topics = vec!["*".to_owned()];
+        settings.limits.inbox_bytes_total = TOTAL;
+    });
+    // The other loop never turns.
+    let topic = services.router.topic("lobby").unwrap();
+    services.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    services.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+    let mut core = core(&services, Port::Client);
+    let mut frames = Vec::new();
+    while frames.len() < 60_000 {
+        push_frame(&mut frames, Opcode::Text, b"waits", Some(MASK));
+    }
+    let keys: Vec<_> = (0..20)
+        .map(|_| {
+            let fake = Fake::says(&upgrade("/ws", ""));
+            let key = arrive(&mut core, &fake);
+            fake.say(&frames);
+            core.on_event(key, READABLE);
+            key
+        })
+        .collect();
+    assert!(core.held.bytes() <= TOTAL, "{} bytes", core.held.bytes());
+    assert!(core.counters.closes(CloseReason::InboxFull) >= 16);
+    assert!(core.slots.get(keys[0]).unwrap().connection.is_blocked(), "the first ones go on waiting");
+}
+
+#[test]
+fn heads_that_are_there_in_part_count_as_well() {
+    let services = services(1, 100, RouterLimits::default(), |settings| {
+        settings.limits.inbox_bytes_total = 50_000;
+    });
+    let mut core = core(&services, Port::Client);
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Padding: {}", "x".repeat(7_000));
+    let fakes: Vec<_> = (0..20).map(|_| Fake::says(head.as_bytes())).collect();
+    fakes.iter().for_each(|fake| {
+        arrive(&mut core, fake);
+    });
+    assert!((1..=50_000).contains(&core.held.bytes()), "{}", core.held.bytes());
+    assert!(core.counters.refusals(RefuseReason::InboxFull) >= 12);
+    assert!(fakes[19].take().starts_with(b"HTTP/1.1 503 "));
+    for fake in &fakes {
+        fake.end();
+    }
+    core.set_now(1_000);
+    core.run_ready();
+    core.sweep();
+    core.run_ready();
+    assert_eq!((core.connections(), core.held.bytes()), (0, 0));
+}
+
+#[test]
+fn those_who_are_refused_take_nobodys_place() {
+    let services = services(1, 2, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let admitted = [Fake::says(&upgrade("/echo", "")), Fake::says(&upgrade("/echo", ""))];
+    let keys = [arrive(&mut core, &admitted[0]), arrive(&mut core, &admitted[1])];
+    for _ in 0..8 {
+        let arrival = core.admit(Ipv4Addr::LOCALHOST.into(), false);
+        assert_eq!(arrival.refused, Some(RefuseReason::AtCapacity));
+        assert!(core.may_refuse_properly());
+        core.on_accepted(Fake::default(), arrival);
+    }
+    assert_eq!((core.connections(), core.admitted()), (10, 2));
+    for (fake, key) in admitted.iter().zip(keys) {
+        fake.end();
+        core.on_event(key, ENDED);
+    }
+    assert_eq!(core.admit(Ipv4Addr::LOCALHOST.into(), false).refused, None, "there is room");
+}
+
+#[test]
+fn a_heartbeat_that_a_reload_turns_on_is_spread() {
+    const CONNECTIONS: u32 = 5_000;
+    let first = services(1, 10_000, RouterLimits::default(), |settings| {
+        settings.timeouts.heartbeat = Duration::ZERO;
+    });
+    let mut core = core(&first, Port::Client);
+    core.set_now(1);
+    let request = upgrade("/echo", "");
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let fake = Fake::says(&request);
+        open.push((arrive(&mut core, &fake), fake.clone()));
+        fake.take();
+    }
+    core.set_now(10_000);
+    core.sweep();
+    let mut settings = first.settings.clone();
+    settings.timeouts.heartbeat = Duration::from_secs(25);
+    core.on_reload(Arc::new(first.with_settings(settings).unwrap()));
+    let mut pong = Vec::new();
+    push_frame(&mut pong, Opcode::Pong, b"", Some(MASK));
+    let (mut before, mut most) = (0, 0);
+    for now in 10_001..10_001 + 3 * 250 {
+        core.set_now(now);
+        core.reload_turn();
+        core.sweep();
+        let sent = core.counters.heartbeats_sent.value();
+        most = most.max(sent - before);
+        before = sent;
+        for (key, fake) in &open {
+            if !fake.take().is_empty() {
+                fake.say(&pong);
+                core.on_event(*key, READABLE);
+            }
+        }
+    }
+    assert!(before >= u64::from(CONNECTIONS) * 2, "{before} pings");
+    // Twenty a tick on average.
+    assert!(most <= 100, "{most} pings in one tick");
+}
+
+#[test]
+fn a_request_whose_head_is_there_is_answered_though_a_reload_lowers_its_bound() {
+    let first = services(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&first, Port::Admin);
+    let head = format!(
+        "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nX-Padding: {}\r\n\r\n",
+        "x".repeat(1_000)
+    );
+    let fake = Fake::says(head.as_bytes());
+    let key = arrive(&mut core, &fake);
+    let mut settings = first.settings.clone();
+    settings.limits.head_bytes_max = 512;
+    core.on_reload(Arc::new(first.with_settings(settings).unwrap()));
+    fake.say(b"hi");
+    core.on_event(key, READABLE);
+    assert!(fake.take().starts_with(b"HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_loop_is_drained_when_no_topic_counts_on_it() {
+    let services = services(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    let topic = services.router.topic("lobby").unwrap();
+    for _ in 0..3_000 {
+        services.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
+    }
+    core.drain_mailbox(|_| {});
+    core.start_drain(0);
+    fake.end();
+    core.on_event(key, ENDED);
+    assert_eq!(core.connections(), 0);
+    let mut turns = 0;
+    while !core.is_drained() {
+        core.fanout_turn();
+        turns += 1;
+        assert!(turns < 100 && (core.has_work() || core.is_drained()));
+    }
+    assert_eq!(topic.summary().loops, 0);
+    assert_eq!(services.router.mailbox(0).unwrap().reserved(), (0, 0));
+}
+
+#[test]
+fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
+    let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
+    let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+    let services = services(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
+    let topic = services.router.topic("lobby").unwrap();
+    services.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    services.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+    let mut core = core(&services, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Text, b"waits", Some(MASK));
+    fake.say(&frame);
+    core.on_event(key, READABLE);
+    for now in 0..2_000 {
+        core.set_now(now);
+        core.run_blocked();
+        core.sweep();
+    }
+    assert!(core.slots.get(key).is_some_and(|slot| slot.connection.is_open()));
+    let mut entries = Vec::new();
+    let other = services.router.mailbox(1).unwrap();
+    other.drain(&mut entries);
+    for entry in entries {
+        if let Entry::Deliver { message, .. } = entry {
+            other.release(1, message.frame_len() as u64);
+        }
+    }
+    core.run_blocked();
+    assert_eq!(core.counters.publishes.value(), 1);
+}
+
+#[test]
+fn many_small_messages_that_inflate_are_not_one_turn() {
+    const PEERS: usize = 20;
+    let services = services(1, 100, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let mut frame = Vec::new();
+    let mut deflater = Deflater::new(9, 1);
+    let payload = deflater.try_deflate(&vec![0; 1 << 20]).unwrap();
+    assert!(payload.len() < 5_000);
+    push_deflated_frame(&mut frame, Opcode::Binary, payload, Some(MASK));
+    let request = upgrade("/echo", "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    let peers: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let fake = Fake::says(&request);
+            let key = arrive(&mut core, &fake);
+            fake.say(&frame);
+            (key, fake)
+        })
+        .collect();
+    core.run_ready();
+    peers.iter().for_each(|(key, _)| core.on_event(*key, READABLE));
+    let mut last = core.counters.messages_received.value();
+    assert!((1..=3).contains(&last), "{last} megabytes in one poll's events");
+    while core.has_work() {
+        core.run_ready();
+        let now = core.counters.messages_received.value();
+        assert!(now - last <= 2);
+        last = now;
+    }
+    assert_eq!(last, PEERS as u64);
+}
+
+#[test]
+fn a_drain_without_a_spread_is_cut_into_turns() {
+    const CONNECTIONS: u64 = 5_000;
+    let services = services(1, 10_000, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let request = upgrade("/echo", "");
+    let fakes: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let fake = Fake::says(&request);
+            arrive(&mut core, &fake);
+            fake.take();
+            fake
+        })
+        .collect();
+    core.start_drain(0);
+    let (mut told, mut turns) = (0, 0);
+    while told < fakes.len() {
+        core.drain_turn();
+        let now = fakes.iter().filter(|fake| !fake.take().is_empty()).count();
+        assert!((1..=1_024).contains(&now), "{now} in one turn");
+        told += now;
+        turns += 1;
+        core.run_ready();
+        assert!(core.has_work() || told == fakes.len());
+    }
+    assert_eq!(turns, 5);
+    core.drain_turn();
+    assert!(!core.has_work());
+}
+
+#[test]
+fn a_body_without_content_has_the_time_of_its_head() {
+    let services = services(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&services, Port::Client);
+    let fake = Fake::says(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let key = arrive(&mut core, &fake);
+    for now in 1..200 {
+        core.set_now(now);
+        if now % 30 == 0 {
+            fake.say(b"0");
+            core.on_event(key, READABLE);
+        }
+        core.run_ready();
+        core.sweep();
+    }
+    assert!(fake.take().starts_with(b"HTTP/1.1 408 "));
+}

@@ -4,9 +4,11 @@
 //! and then waits for signals and loops. [`Server`] is the same without signals, for use inside a program.
 //! Only the thread that calls into here spawns threads.
 
+pub mod capacity;
 mod maintenance;
 mod reload;
 pub mod sizes;
+mod supervisor;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,6 +27,7 @@ use crate::sys::tables::{open_in_table, split_table};
 use crate::sys::{limits, process, signals};
 
 pub use reload::{Read, Reload};
+use supervisor::Supervisor;
 
 /// Connections to the admin port at a time.
 const ADMIN_CONNECTIONS_MAX: usize = 256;
@@ -85,6 +88,7 @@ pub struct Server {
     /// Client loops that have not ended; the admin loop comes on top.
     running: usize,
     admin_running: bool,
+    supervisor: Supervisor,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where the operator does.
@@ -98,7 +102,9 @@ pub struct Server {
 /// It could not start, or a loop failed.
 pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let (events, received) = mpsc::channel();
-    let server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
+    let supervisor = Supervisor::from_environment()?;
+    let mut server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
+    server.supervisor = supervisor;
     spawn("signals", move || {
         while let Ok(signal) = signals::wait() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -113,6 +119,8 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     // Whoever started it may not read; that is no reason to stop.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     drop(out);
+    server.tell_ready();
+    server.supervisor.watch(&server.services)?;
     server.serve(reload)
 }
 
@@ -158,6 +166,7 @@ impl Server {
             threads: Vec::new(),
             running: derived.loops,
             admin_running: true,
+            supervisor: Supervisor::absent(),
             listen,
             admin,
         };
@@ -185,12 +194,7 @@ impl Server {
         note_start(&server.services, nofile, shared_table);
         let services = Arc::clone(&server.services);
         spawn("maintenance", move || maintenance::run(&trims, &services))?;
-        tracing::info!(
-            loops = derived.loops,
-            connections_max = derived.connections_max,
-            per_loop = derived.loop_connections_max,
-            "serving"
-        );
+        capacity::tell(&server.services.settings, &derived, tables, nofile);
         Ok(server)
     }
 
@@ -221,7 +225,11 @@ impl Server {
                     tracing::info!("draining");
                     return self.drain_and_stop();
                 }
-                Ok(Event::Signal(signals::Signal::Hangup)) => self.reload(&mut reload),
+                Ok(Event::Signal(signals::Signal::Hangup)) => {
+                    self.supervisor.reloading();
+                    self.reload(&mut reload);
+                    self.tell_ready();
+                }
                 Ok(Event::Loop(LoopEvent::DrainAsked)) => {
                     tracing::info!("draining, asked through the admin port");
                     return self.drain_and_stop();
@@ -241,6 +249,7 @@ impl Server {
         let delay = settings.drain.delay;
         let length = settings.drain.length + settings.timeouts.close + settings.timeouts.linger;
         self.services.set_draining();
+        self.supervisor.stopping(delay + length + STOP_TIME);
         if !self.wait_until(Instant::now() + delay, |_| false)? {
             return self.stop();
         }
@@ -316,6 +325,11 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    fn tell_ready(&self) {
+        let (listen, admin) = (self.listen, self.admin);
+        self.supervisor.ready(&format!("serving on {listen}, admin port on {admin}"));
     }
 
     fn control(&self, index: usize, control: Control) {

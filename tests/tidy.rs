@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Which rooms the code of a room may name. Test code may name any. A new room needs a row.
 ///
 /// `main` is `src/main.rs` and `loadtest` the load generator's sources; both name rooms as `fantail::ROOM`.
-const EDGES: [(&str, &[&str]); 18] = [
+const EDGES: [(&str, &[&str]); 19] = [
     ("wire", &[]),
     ("sys", &[]),
     ("transport", &["sys"]),
@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("config", &["auth", "sys"]),
     ("auth", &["wire"]),
     ("fanout", &["config", "metrics", "wire"]),
+    ("preflight", &["config"]),
     ("connection", &["config", "fanout", "metrics", "transport", "wire"]),
     ("endpoint", &["auth", "config", "connection", "fanout", "metrics", "wire"]),
     (
@@ -33,13 +34,14 @@ const EDGES: [(&str, &[&str]); 18] = [
             "fanout",
             "logging",
             "metrics",
+            "preflight",
             "sys",
             "transport",
             "wire",
         ],
     ),
     ("client", &["wire"]),
-    ("cli", &["client", "config", "logging", "server", "sys", "wire"]),
+    ("cli", &["client", "config", "logging", "preflight", "server", "sys", "wire"]),
     ("logging", &["config", "metrics"]),
     ("main", &["cli"]),
     ("build", &[]),

@@ -5,6 +5,7 @@
 mod check_config;
 mod connect;
 mod json;
+mod preflight;
 mod publish;
 mod serve;
 mod sizes;
@@ -64,6 +65,9 @@ enum Command {
     /// Publish one message through the admin port.
     #[command(after_help = publish::EXAMPLES)]
     Publish(publish::PublishArgs),
+    /// Tell whether this machine holds a number of connections, and what to change if not.
+    #[command(after_help = preflight::EXAMPLES)]
+    Preflight(preflight::PreflightArgs),
     /// Predict the memory a load needs, part by part.
     #[command(after_help = sizes::EXAMPLES)]
     Sizes(sizes::SizesArgs),
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::Connect(args)) => connect::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
+        Some(Command::Preflight(args)) => preflight::run(&args),
         Some(Command::Sizes(args)) => sizes::run(&args),
         None => serve::run(&cli.serve),
     }

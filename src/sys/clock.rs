@@ -20,6 +20,11 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Microseconds on the kernel's CLOCK_MONOTONIC, by which other processes go, too.
+pub fn system_monotonic_us() -> io::Result<u64> {
+    Ok(u64::try_from(read(libc::CLOCK_MONOTONIC)?.as_micros()).unwrap_or(u64::MAX))
+}
+
 /// Processor time of the calling thread, user and system together.
 pub fn thread_cpu_time() -> io::Result<Duration> {
     read(libc::CLOCK_THREAD_CPUTIME_ID)

@@ -12,6 +12,7 @@ pub mod counting_alloc;
 pub mod eventfd;
 pub mod limits;
 pub mod memory;
+pub mod notify;
 pub mod process;
 pub mod signals;
 pub mod socket;

@@ -1,0 +1,151 @@
+//! The server under a supervisor: what it tells the socket of NOTIFY_SOCKET, and when. And the unit file.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::server::{PATIENCE, Server, fails, on_free_ports};
+
+/// A socket as systemd would have it.
+struct Supervisor {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Supervisor {
+    fn new(name: &str) -> Self {
+        // Not in the target folder: the name of a socket has at most 107 bytes.
+        let path = std::env::temp_dir().join(format!("fantail-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self { socket, path }
+    }
+
+    /// The next message that is not for the watchdog, as lines, and how often that was fed before it.
+    fn next(&self) -> (Vec<String>, usize) {
+        let mut fed = 0;
+        loop {
+            let mut buffer = [0; 1024];
+            let length = self.socket.recv(&mut buffer).expect("a message in time");
+            let text = String::from_utf8(buffer[..length].to_vec()).expect("UTF-8");
+            if text != "WATCHDOG=1\n" {
+                return (text.lines().map(str::to_owned).collect(), fed);
+            }
+            fed += 1;
+        }
+    }
+
+    fn await_fed(&self, times: usize) {
+        for _ in 0..times {
+            let mut buffer = [0; 64];
+            let length = self.socket.recv(&mut buffer).expect("a message in time");
+            assert_eq!(&buffer[..length], b"WATCHDOG=1\n");
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn a_supervisor_is_told_of_every_change() {
+    let supervisor = Supervisor::new("told");
+    let path = supervisor.path.to_str().expect("UTF-8");
+    let mut server = Server::start(
+        &["--loops", "2"],
+        &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "100000"), ("FANTAIL_DRAIN_DELAY_SECONDS", "1")],
+    );
+    let (ready, fed) = supervisor.next();
+    assert_eq!((ready[0].as_str(), fed), ("READY=1", 0), "ready comes first");
+    assert_eq!(ready[1], format!("STATUS=serving on {}, admin port on {}", server.listen, server.admin));
+    let begin = Instant::now();
+    supervisor.await_fed(5);
+    // At half of 0.1 s each; the first comes at once.
+    assert!(begin.elapsed().as_millis() >= 150, "{:?}", begin.elapsed());
+    server.signal("HUP");
+    let (reloading, _) = supervisor.next();
+    assert_eq!(reloading[0], "RELOADING=1");
+    let at = reloading[1].strip_prefix("MONOTONIC_USEC=").and_then(|text| text.parse::<u64>().ok());
+    // Since the machine was started, not since the server was.
+    assert!(at > Some(10_000_000), "{reloading:?}");
+    assert_eq!(supervisor.next().0[0], "READY=1");
+    server.terminate();
+    let (stopping, _) = supervisor.next();
+    assert_eq!(stopping[0], "STOPPING=1");
+    // 1 s of delay, 10 of drain, 5 for close frames, 2 of linger, 5 to end the loops.
+    assert_eq!(stopping[1], "EXTEND_TIMEOUT_USEC=23000000");
+    assert_eq!(server.await_exit().code(), Some(0));
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_not_fed() {
+    let supervisor = Supervisor::new("other");
+    let path = supervisor.path.to_str().expect("UTF-8");
+    let variables = [("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "1000"), ("WATCHDOG_PID", "1")];
+    let mut server = Server::start(&["--loops", "1"], &variables);
+    assert_eq!(supervisor.next().0[0], "READY=1");
+    server.websocket("/echo").ping_pong();
+    server.terminate();
+    let (stopping, fed) = supervisor.next();
+    assert_eq!((stopping[0].as_str(), fed), ("STOPPING=1", 0));
+    assert_eq!(server.await_exit().code(), Some(0));
+}
+
+#[test]
+fn a_supervisor_that_cannot_be_named_is_an_error() {
+    let (code, said) = fails(on_free_ports(&[], &[("NOTIFY_SOCKET", "nonsense")]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("NOTIFY_SOCKET"), "{said}");
+}
+
+fn unit() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd/fantail.service");
+    std::fs::read_to_string(path).expect("the unit")
+}
+
+#[test]
+fn the_unit_says_what_the_server_relies_on() {
+    let unit = unit();
+    let lines: Vec<&str> = unit.lines().collect();
+    for line in [
+        "Type=notify",
+        "NotifyAccess=main",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "RestartPreventExitStatus=2",
+        "NoNewPrivileges=yes",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+        "SystemCallFilter=@system-service",
+    ] {
+        assert!(lines.contains(&line), "no line {line}");
+    }
+    // The default of fs.nr_open is the most that a service can have where nobody has raised it.
+    assert!(lines.contains(&"LimitNOFILE=1048576"));
+}
+
+/// Only where systemd's own tools are installed.
+#[test]
+fn systemd_understands_the_unit() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unit-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("fantail.service");
+    // It wants the program to be there.
+    let unit = unit().replace("/usr/bin/fantail", env!("CARGO_BIN_EXE_fantail"));
+    std::fs::write(&file, unit).expect("a file");
+    let run = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&file).output();
+    if let Ok(verified) = run(&["verify"]) {
+        let said = String::from_utf8_lossy(&verified.stderr);
+        assert!(verified.status.success() && !said.contains("fantail.service"), "{said}");
+        // The exposure it finds is 1.4 of 10; --offline came with systemd 250.
+        if let Ok(secured) = run(&["security", "--offline=true", "--threshold=20"]) {
+            let said = String::from_utf8_lossy(&secured.stderr);
+            let unknown = said.contains("unrecognized option");
+            assert!(unknown || secured.status.success(), "{}", String::from_utf8_lossy(&secured.stdout));
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("still there");
+}

@@ -121,7 +121,8 @@ fn a_storm_with_a_rate_is_churn() {
     let (code, report, _) = run("churn", &args);
     assert_eq!(code, 0, "{report:#}");
     let dropped = report["dropped"].as_u64().unwrap();
-    assert!((200..=300).contains(&dropped), "{report:#}");
+    // The second ends when the generator looks at the clock, which a busy machine lets it do late.
+    assert!((200..=360).contains(&dropped), "{report:#}");
     assert_eq!(report["returned"], dropped);
     assert_eq!(report["bystander"], Value::Null);
 }

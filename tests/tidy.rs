@@ -12,7 +12,7 @@ const EDGES: [(&str, &[&str]); 19] = [
     ("wire", &[]),
     ("sys", &[]),
     ("transport", &["sys"]),
-    ("metrics", &["sys"]),
+    ("metrics", &["sys", "wire"]),
     ("config", &["auth", "sys"]),
     ("auth", &["wire"]),
     ("fanout", &["config", "metrics", "wire"]),

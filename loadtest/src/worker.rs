@@ -81,6 +81,29 @@ pub(crate) struct Plan {
     pub(crate) connect_rate: Option<f64>,
 }
 
+impl Plan {
+    /// What connection `number` needs to handle input that was read just now and is counted in `tally`.
+    fn context<'a>(
+        &'a self,
+        number: u64,
+        schedule: Option<Schedule>,
+        inflating: Option<&'a mut Inflating>,
+        tally: &'a mut Tally,
+    ) -> Context<'a> {
+        Context {
+            role: self.role,
+            run_id: self.run_id,
+            number,
+            shape: self.shape,
+            conversation: &self.conversation,
+            inflating,
+            now_ns: self.clock.now_ns(),
+            schedule,
+            tally,
+        }
+    }
+}
+
 /// What a worker is to do by now. Orders only ever add up, but for a run that ends early.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Order {
@@ -410,17 +433,8 @@ impl Worker {
                 Err(error) => Err(connection.trouble(&error)),
             };
             let outcome = outcome.and_then(|count| {
-                let mut cx = Context {
-                    role: self.plan.role,
-                    run_id: self.plan.run_id,
-                    number,
-                    shape: self.plan.shape,
-                    conversation: &self.plan.conversation,
-                    inflating: self.inflating.as_mut(),
-                    now_ns: self.plan.clock.now_ns(),
-                    schedule: order.schedule,
-                    tally: &mut *tally,
-                };
+                let inflating = self.inflating.as_mut();
+                let mut cx = self.plan.context(number, order.schedule, inflating, &mut *tally);
                 let bytes = self.scratch.get(..count).unwrap_or_default();
                 connection.on_bytes(bytes, &mut cx).map(|()| count)
             });

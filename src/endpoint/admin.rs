@@ -122,9 +122,9 @@ pub(super) fn respond(
             answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
         }
         "/stats" => {
-            let mut body = String::new();
+            let mut body = Vec::new();
             stats::render(&services.facts(), &mut body);
-            answer(head, 200, JSON, body.as_bytes(), out)
+            answer(head, 200, JSON, &body, out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
     }

@@ -55,8 +55,8 @@ impl<S> SlotTable<S> {
     }
 
     /// Pages that hold memory.
-    #[must_use]
-    pub fn pages_mapped(&self) -> usize {
+    #[cfg(test)]
+    fn pages_mapped(&self) -> usize {
         self.mapped
     }
 

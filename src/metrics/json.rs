@@ -1,24 +1,27 @@
-//! Writes JSON objects whose keys are ours. Appends to a string; never reads.
+//! Writes JSON objects whose keys are ours. Appends to a buffer; never reads.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
+use std::io::Write;
+
+use crate::wire::json::push_text;
 
 /// One object under construction.
 pub(super) struct Object<'a> {
-    out: &'a mut String,
+    out: &'a mut Vec<u8>,
     empty: bool,
 }
 
 impl<'a> Object<'a> {
     /// Opens an object.
-    pub(super) fn new(out: &'a mut String) -> Self {
-        out.push('{');
+    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
         Self { out, empty: true }
     }
 
     /// A number, or anything else that is JSON as it prints.
     pub(super) fn number(&mut self, key: &str, value: impl Display) {
         self.key(key);
-        // Writing to a String cannot fail.
+        // Writing to a Vec cannot fail.
         let _ = write!(self.out, "{value}");
     }
 
@@ -60,46 +63,31 @@ impl<'a> Object<'a> {
         mut fill: impl FnMut(&mut Object<'_>, T),
     ) {
         self.key(key);
-        self.out.push('[');
+        self.out.push(b'[');
         for (index, item) in items.into_iter().enumerate() {
             if index > 0 {
-                self.out.push(',');
+                self.out.push(b',');
             }
             let mut inner = Object::new(self.out);
             fill(&mut inner, item);
             inner.end();
         }
-        self.out.push(']');
+        self.out.push(b']');
     }
 
     /// Closes the object.
     pub(super) fn end(self) {
-        self.out.push('}');
+        self.out.push(b'}');
     }
 
     fn key(&mut self, key: &str) {
         if !self.empty {
-            self.out.push(',');
+            self.out.push(b',');
         }
         self.empty = false;
         push_text(self.out, key);
-        self.out.push(':');
+        self.out.push(b':');
     }
-}
-
-fn push_text(out: &mut String, text: &str) {
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => out.extend(['\\', character]),
-            // RFC 8259, 7: control characters must be escaped.
-            '\0'..='\x1f' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(character));
-            }
-            _ => out.push(character),
-        }
-    }
-    out.push('"');
 }
 
 #[cfg(test)]
@@ -108,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_reader_reads_what_was_written() {
-        let mut out = String::new();
+        let mut out = Vec::new();
         let mut object = Object::new(&mut out);
         object.text("t\"", "a\\\"\n\u{1}é");
         object.number("n", 7);
@@ -117,7 +105,7 @@ mod tests {
         object.array("a", [1, 2], |item, value| item.number("v", value));
         object.object("o", |_| {});
         object.end();
-        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let expected = serde_json::json!({
             "t\"": "a\\\"\n\u{1}é", "n": 7, "nan": null, "none": null, "a": [{"v": 1}, {"v": 2}], "o": {}
         });

@@ -8,7 +8,7 @@ use super::process::{COMMIT, RUSTC, VERSION};
 use super::reasons::{CloseReason, DropReason, RefuseReason};
 
 /// Writes one JSON object and a line end.
-pub fn render(facts: &Facts<'_>, out: &mut String) {
+pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
     let mut object = Object::new(out);
     object.text("version", VERSION);
     object.text("commit", COMMIT);
@@ -64,7 +64,7 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     });
     object.array("loops", &facts.loops, one_loop);
     object.end();
-    out.push('\n');
+    out.push(b'\n');
 }
 
 fn memory(facts: &Facts<'_>, object: &mut Object<'_>) {

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use mio::event::Event;
 
 use super::{Order, READS_PER_TURN, SCRATCH_BYTES, Worker};
-use crate::connection::{Context, State};
+use crate::connection::State;
 use crate::tally::{Tally, Trouble};
 
 /// How often a trickling connection reads.
@@ -136,17 +136,7 @@ impl Worker {
         };
         let Some(apart) = tally.slow.as_deref_mut() else { return false };
         let outcome = outcome.and_then(|count| {
-            let mut cx = Context {
-                role: self.plan.role,
-                run_id: self.plan.run_id,
-                number,
-                shape: self.plan.shape,
-                conversation: &self.plan.conversation,
-                inflating: self.inflating.as_mut(),
-                now_ns: self.plan.clock.now_ns(),
-                schedule: order.schedule,
-                tally: apart,
-            };
+            let mut cx = self.plan.context(number, order.schedule, self.inflating.as_mut(), apart);
             connection.on_bytes(self.scratch.get(..count).unwrap_or_default(), &mut cx)
         });
         if let Err(trouble) = outcome {

@@ -301,15 +301,17 @@ HELLO = ("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: 
          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 HELLO_DEFLATE = HELLO[:-2] + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 IP_BIND_ADDRESS_NO_PORT = 24
+TCP_REPAIR = 19
 
 
 class Holders:
     """Connections from distinct source addresses, spread over processes. Use it as a context."""
 
-    def __init__(self, server, path, receive_buffer=None, deflate=False):
+    def __init__(self, server, path, receive_buffer=None, deflate=False, says=None):
+        """`says` are the bytes to send in place of an upgrade, perhaps none; then no answer is awaited."""
         host, port = server.listen.rsplit(":", 1)
-        hello = (HELLO_DEFLATE if deflate else HELLO).format(path=path).encode()
-        self.target = (host, int(port), hello, receive_buffer, deflate)
+        hello = (HELLO_DEFLATE if deflate else HELLO).format(path=path).encode() if says is None else says
+        self.target = (host, int(port), hello, receive_buffer, deflate, says is None)
         self.pipes = []
         self.count = 0
 
@@ -357,7 +359,7 @@ class Holders:
         return answer
 
 
-def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
+def hold(pipe, inherited, *target):
     """A client process: commands in, counts out, until the pipe closes."""
     for other in inherited:
         other.close()
@@ -370,12 +372,14 @@ def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
             return
         try:
             if command == "open":
-                sockets += hold_open(rest[0], rest[1], host, port, hello, receive_buffer, deflate)
+                sockets += hold_open(rest[0], rest[1], *target)
             elif command == "send":
                 for one in sockets:
                     one.send(rest[0])
             elif command == "leave":
                 sockets = hold_leave(sockets, rest[0], rest[1])
+            elif command == "vanish":
+                sockets = hold_vanish(sockets, rest[0])
             elif command == "end":
                 hold_end(sockets, rest[0])
             elif command == "read":
@@ -389,7 +393,7 @@ def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
             pipe.send(f"{command}: {error}")
 
 
-def hold_open(count, first, host, port, hello, receive_buffer, deflate):
+def hold_open(count, first, host, port, hello, receive_buffer, deflate, answered):
     opened = []
     for start in range(0, count, 200):
         batch = []
@@ -401,9 +405,10 @@ def hold_open(count, first, host, port, hello, receive_buffer, deflate):
                 one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 one.bind((f"127.{16 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}", 0))
             one.connect((host, port))
-            one.send(hello)
+            if hello:
+                one.send(hello)
             batch.append(one)
-        for one in batch:
+        for one in batch if answered else []:
             one.settimeout(20)
             head = b""
             while b"\r\n\r\n" not in head:
@@ -413,6 +418,7 @@ def hold_open(count, first, host, port, hello, receive_buffer, deflate):
                 head += piece
             if not head.startswith(b"HTTP/1.1 101") or (b"permessage-deflate" in head) != deflate:
                 raise OSError(f"refused: {head[:200]!r}")
+        for one in batch:
             one.setblocking(False)
         opened += batch
     return opened
@@ -428,6 +434,15 @@ def hold_leave(sockets, fraction, seed):
         else:
             stay.append(one)
     return stay
+
+
+def hold_vanish(sockets, count):
+    """Takes this end of `count` connections away so that the other hears nothing of it: no FIN, no reset. A
+    socket under repair (which takes CAP_NET_ADMIN) is closed so."""
+    for one in sockets[:count]:
+        one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        one.close()
+    return sockets[count:]
 
 
 def staying(count, fraction, seed):

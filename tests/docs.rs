@@ -4,6 +4,8 @@
 
 #[path = "docs/links.rs"]
 mod links;
+#[path = "docs/memory.rs"]
+mod memory;
 #[path = "docs/operations.rs"]
 mod operations;
 

@@ -2,16 +2,18 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import installs
 import pairs
-from measure import LISTEN, UNKNOWN, Failed, figure
+from measure import LISTEN, UNKNOWN, Failed, figure, user
 from states import MESSAGE_BYTES
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # PR_SET_THP_DISABLE, which exec inherits.
-NO_HUGE_PAGES = "import ctypes, os, sys; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) and sys.exit(1); os.execv(sys.argv[1], sys.argv[1:])"
+NO_HUGE_PAGES = ("import ctypes, os, sys; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) and sys.exit(1); "
+                 "os.execv(sys.argv[1], sys.argv[1:])")
 
 
 class huge_pages:
@@ -81,8 +83,7 @@ def measured(bench, env=None, command=None, mapped=None):
             raise Failed(f"{mapped} is not in the process")
         empty = bench.settled(server)
         result = bench.by_loadtest(server.pid, f"ws://{server.listen}/ws/study", bench.steps(50_000))
-    user = [kind for kind in result["kinds"] if (kind["name"], kind["end"]) == ("user", "server")][0]
-    idle = figure(user["bytes_per_connection"], user["bytes_per_connection_plus_minus"])
+    idle = user(result)["user"]
     count = 300 if bench.quick else 2_000
     with bench.server(env, command=command) as server, pairs.Holders(server, "/ws/study", receive_buffer=4096) as clients:
         before = bench.settled(server)
@@ -91,7 +92,7 @@ def measured(bench, env=None, command=None, mapped=None):
         full = bench.settled(server)
         clients.all("leave", 1.0, 1)
         # It gives back when it has been quiet for a second, and again after what is left has moved.
-        pairs.time.sleep(4)
+        time.sleep(4)
         kept = bench.settled(server)
     return {"empty": figure(empty), "idle": idle, "stalled": figure((full - before) / count),
             "kept": figure(max(0, kept - before))}

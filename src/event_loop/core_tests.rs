@@ -434,3 +434,44 @@ fn a_body_without_content_has_the_time_of_its_head() {
     }
     assert!(fake.take().starts_with(b"HTTP/1.1 408 "));
 }
+
+#[test]
+fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
+    const CONNECTIONS: usize = 5_000;
+    let services = services(1, 10_000, RouterLimits::default(), |settings| {
+        settings.admission.handshakes_max = CONNECTIONS;
+    });
+    let mut core = core(&services, Port::Client);
+    let fakes: Vec<_> = (0..CONNECTIONS).map(|_| Fake::says(b"GET /")).collect();
+    let keys: Vec<_> = fakes.iter().map(|fake| arrive(&mut core, fake)).collect();
+    assert!(core.sleep_ms(0).is_some_and(|ms| ms > 0), "nothing is due yet");
+    core.set_now(1_000);
+    let (mut ended, mut turns) = (0, 0);
+    while ended < CONNECTIONS {
+        core.sweep();
+        let now = fakes.iter().filter(|fake| !fake.take().is_empty()).count();
+        assert!((1..=64).contains(&now), "{now} in one turn");
+        ended += now;
+        turns += 1;
+        if turns == 1 {
+            // Found in the same look as the others and not served yet: it was heard in time.
+            core.slots.get(keys[700]).unwrap().connection.heard = 1_000;
+            ended += 1;
+        }
+        assert!(core.has_work() || core.sleep_ms(100_000) == Some(0) || ended == CONNECTIONS);
+    }
+    assert!(turns > CONNECTIONS / 64);
+    assert!(core.slots.get(keys[700]).is_some_and(|slot| slot.connection.phase == Phase::Head));
+    for fake in &fakes {
+        fake.end();
+    }
+    core.set_now(2_000);
+    while core.connections() > 0 {
+        core.run_ready();
+        core.sweep();
+    }
+    assert!(!core.has_work());
+    core.set_now(3_000);
+    core.sweep();
+    assert_eq!(core.sleep_ms(300_000), None, "nothing is due, so there is no timeout");
+}

@@ -50,6 +50,11 @@ pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseRe
     })
 }
 
+/// Whether a request needs a key, where there are any.
+pub(super) fn needs_key(head: &Head<'_>) -> bool {
+    scope_of(head).is_some()
+}
+
 /// What a request needs a key for; probes need none.
 fn scope_of(head: &Head<'_>) -> Option<Scope> {
     match (head.method, head.path()) {

@@ -107,6 +107,14 @@ impl<S> SlotTable<S> {
         self.at(key.slot).filter(|slot| slot.generation == key.generation)
     }
 
+    /// Every slot with its index, in the order of the table.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Slot<S>)> {
+        let pages = self.pages.iter().enumerate();
+        pages.filter_map(|(index, page)| Some((index * PAGE_SLOTS, page.as_ref()?))).flat_map(
+            |(first, page)| page.slots.iter().map(move |(entry, slot)| ((first + entry) as u32, slot)),
+        )
+    }
+
     /// Takes a slot out; its page is dropped with its last slot.
     pub fn remove(&mut self, index: u32) -> Option<Slot<S>> {
         let (page_index, entry) = split(index);

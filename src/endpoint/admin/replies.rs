@@ -2,7 +2,7 @@
 //!
 //! Owned by the admin loop alone. Bounded in time, number and bytes; at a bound the oldest goes. A request that is
 //! being carried out stays until it is done, because whoever forgot it would do it twice; there are only as many as
-//! the loop carries out at a time. Never publishes: it only says whether a request is new.
+//! the loop carries out at a time, and what they have been answered so far counts as well. Never publishes: it only says whether a request is new.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::config::{Flag, Loaded, Sources, load};
 use crate::logging;
 use crate::server::{self, Reload};
-use crate::sys::signals;
+use crate::sys::{memory, signals};
 
 use super::{FAILED, MISUSED, fail};
 
@@ -47,6 +47,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return fail(MISUSED, &errors.to_string()),
     };
+    memory::map_large_blocks();
     // Before the first thread, which all inherit it: a signal must never be handled by a loop.
     if let Err(error) = signals::block_all() {
         return fail(FAILED, &format!("cannot block signals: {error}"));

@@ -48,7 +48,7 @@ enum Rule {
 }
 
 /// The rule of each field, by its name.
-const RULES: [(&str, Rule); 52] = [
+const RULES: [(&str, Rule); 55] = [
     ("format", Rule::Same),
     ("command", Rule::Same),
     ("publish", Rule::Same),
@@ -83,6 +83,9 @@ const RULES: [(&str, Rule); 52] = [
     ("unclassified", Rule::Sum),
     ("corrupt", Rule::Sum),
     ("foreign", Rule::Sum),
+    ("unchanged", Rule::Sum),
+    ("wrapped", Rule::Sum),
+    ("repeated", Rule::Sum),
     ("deflated", Rule::Sum),
     ("deflated_bytes", Rule::Sum),
     ("deliveries_per_second", Rule::Sum),

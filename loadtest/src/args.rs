@@ -26,6 +26,10 @@ Examples:
   The same for another server, with the publisher on a WebSocket:
     fantail-loadtest fanout --url ws://10.0.0.5:9001/chat --publish ws --connections 5000
 
+  A chat server that takes nothing but JSON of its own and delivers it in an envelope:
+    fantail-loadtest fanout --url ws://10.0.0.5:3000/ --publish ws --hello '{\"join\":\"load\"}' \\
+      --message '{\"say\":\"{marker}\",\"room\":\"load\"}'
+
   Round-trip times of 100 connections at 20,000 messages a second together:
     fantail-loadtest echo --connections 100 --rate 20000 --size 128
 

@@ -17,6 +17,8 @@
 //! The stream is the run, or in echo the run and the connection. The planned time counts from the start of the
 //! process. A compact marker is no text and belongs to messages of less than 48 bytes.
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 
 /// Bytes of the compact marker.
@@ -28,6 +30,8 @@ pub(crate) const PROBE_SEQUENCE: u64 = u64::MAX;
 
 /// How every text marker begins: letters that rarely follow each other, so that a search finds little else.
 const MAGIC: &[u8; 4] = b"FQtZ";
+/// Made once, because that takes longer than a search.
+static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(MAGIC));
 /// The sequence of a probe as it is written.
 const PROBE_WRITTEN: u32 = u32::MAX;
 /// Digits of the stream that have to be right for a broken marker to count as one of this run.
@@ -124,7 +128,11 @@ pub(crate) fn all(
     std::iter::from_fn(move || {
         loop {
             let rest = payload.get(from..)?;
-            let at = from + memmem::find(rest, if form == Form::Text { MAGIC } else { &tag })?;
+            let at = from
+                + match form {
+                    Form::Text => FINDER.find(rest)?,
+                    Form::Compact => memmem::find(rest, &tag)?,
+                };
             let rest = payload.get(at..).unwrap_or_default();
             let seen = match form {
                 Form::Text => see_text(rest, stream),
@@ -165,12 +173,16 @@ fn read_text(marker: &[u8; TEXT_BYTES]) -> Option<(Stamp, bool)> {
     if magic != MAGIC {
         return None;
     }
-    let (stream, digits) = digits.split_first_chunk::<16>()?;
-    let (sequence, digits) = digits.split_first_chunk::<8>()?;
-    let (planned_ns, digits) = digits.split_first_chunk::<14>()?;
-    let (found, _) = digits.split_first_chunk::<6>()?;
-    let (stream, sequence, planned_ns) = (hex(stream)?, hex(sequence)? as u32, hex(planned_ns)?);
-    let right = hex(found)? == u64::from(check(stream, sequence, planned_ns));
+    // Eight digits at a time; the time has the last six of its fourteen in the word in which the check begins.
+    let (words, last) = digits.as_chunks::<8>();
+    let [high, low, sequence, time, mixed] = words else { return None };
+    let [a, b, c, d] = last else { return None };
+    let (high, low, sequence) = (hex(*high)?, hex(*low)?, hex(*sequence)?);
+    let (time, mixed, last) = (hex(*time)?, hex(*mixed)?, hex([b'0', b'0', b'0', b'0', *a, *b, *c, *d])?);
+    let stream = (u64::from(high) << 32) | u64::from(low);
+    let planned_ns = (u64::from(time) << 24) | u64::from(mixed >> 8);
+    let found = ((mixed & 0xff) << 16) | last;
+    let right = found == check(stream, sequence, planned_ns);
     Some((Stamp { stream, sequence: number(sequence), planned_ns }, right))
 }
 
@@ -215,11 +227,12 @@ fn compact_check(tag: u32, sequence: u32, time: u64) -> u16 {
 
 #[inline]
 fn mixed(stream: u64, sequence: u32, planned_ns: u64) -> u64 {
-    // The odd constants of xxHash; the high bits of a product depend on all of its factors.
-    let fold = |state: u64| state ^ (state >> 32);
-    let state = fold(stream.wrapping_mul(0x9e37_79b1_85eb_ca87)) ^ u64::from(sequence);
-    let state = fold(state.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)) ^ planned_ns;
-    fold(state.wrapping_mul(0x1656_67b1_9e37_79f9)).wrapping_mul(0x9e37_79b1_85eb_ca87)
+    // The odd constants of xxHash: no change of one number can leave its product as it was.
+    let state = stream.wrapping_mul(0x9e37_79b1_85eb_ca87)
+        ^ u64::from(sequence).wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(21)
+        ^ planned_ns.wrapping_mul(0x1656_67b1_9e37_79f9).rotate_left(42);
+    // The high bits of a product depend on all of its factors.
+    (state ^ (state >> 32)).wrapping_mul(0x9e37_79b1_85eb_ca87)
 }
 
 fn low_bits(count: u32) -> u64 {
@@ -231,28 +244,21 @@ fn push_hex(number: u64, digits: u32, out: &mut Vec<u8>) {
     out.extend((0..digits).rev().map(|digit| DIGITS[(number >> (digit * 4)) as usize & 0xf]));
 }
 
-/// The number that these digits are; `None` unless all are digits as [`push_hex`] writes them.
+/// The number that eight digits are; `None` unless all are digits as [`push_hex`] writes them.
 #[inline]
-fn hex<const DIGITS: usize>(digits: &[u8; DIGITS]) -> Option<u64> {
-    let (mut number, mut all) = (0u64, 0u8);
-    for digit in digits {
-        let value = VALUES[usize::from(*digit)];
-        all |= value;
-        number = (number << 4) | u64::from(value & 0xf);
-    }
-    (all <= 0xf).then_some(number)
+fn hex(digits: [u8; 8]) -> Option<u32> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let text = u64::from_be_bytes(digits);
+    // In each byte at once: letters have bit 6, and their low four bits count from 1.
+    let values = (text & (0x0f * EACH)) + 9 * ((text >> 6) & EACH);
+    // Whatever is no digit is above 15 (at most 24, so no byte overflows) or comes out as another text.
+    let letters = ((values + 6 * EACH) >> 4) & EACH;
+    let written = values + u64::from(b'0') * EACH + u64::from(b'a' - b'0' - 10) * letters;
+    let digits = written == text && values & (0xf0 * EACH) == 0;
+    let pairs = (values | (values >> 4)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+    digits.then_some((fours | (fours >> 16)) as u32)
 }
-
-/// The value of each hex digit; of what is none, one that has the high bits set.
-static VALUES: [u8; 256] = {
-    let mut values = [0xff; 256];
-    let mut value = 0;
-    while value < 16 {
-        values[b"0123456789abcdef"[value] as usize] = value as u8;
-        value += 1;
-    }
-    values
-};
 
 #[cfg(test)]
 mod tests {
@@ -288,6 +294,20 @@ mod tests {
                 let now_ns = stamp.planned_ns + 1_000;
                 assert_eq!(read_first(&bytes, form, STAMP.stream, now_ns), Some(stamp), "{form:?}");
                 assert_eq!(read_first(&bytes, form, STAMP.stream + 1, now_ns), None, "{form:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_digits_as_they_are_written_are_digits() {
+        for byte in 0..=u8::MAX {
+            let expected = char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+            for place in 0..8 {
+                let mut digits = *b"1f0a9b3c";
+                digits[place] = byte;
+                let text = digits.map(char::from).iter().collect::<String>();
+                let number = expected.map(|_| u32::from_str_radix(&text, 16).unwrap());
+                assert_eq!(hex(digits), number, "{text}");
             }
         }
     }

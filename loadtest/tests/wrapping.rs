@@ -51,16 +51,17 @@ struct Subscriber {
 impl Subscriber {
     fn deliver(&mut self, text: &str, manner: Manner, place: usize) {
         let envelope = |text: &str| json!({ "type": "msg", "data": text, "ts": 17 }).to_string();
-        // The first is the probe.
-        let at_fault = place == 2 && self.delivered == 4;
-        self.delivered += 1;
+        // There may be more than one until everybody is subscribed.
+        let probe = &text[20..28] == "ffffffff";
+        let at_fault = place == 2 && self.delivered == 3 && !probe;
+        self.delivered += u64::from(!probe);
         let payload = match manner {
             Manner::Plain => text.to_owned(),
             Manner::Json => envelope(text),
             Manner::Nested => envelope(&envelope(text)),
             Manner::Prefixed => format!("42{}", json!(["message", { "text": text }])),
             Manner::Quoted => json!({ "text": text, "html": format!("<p>{text}</p>") }).to_string(),
-            Manner::Pairs if self.delivered > 1 => match self.held.take() {
+            Manner::Pairs if !probe => match self.held.take() {
                 Some(held) => json!([held, text]).to_string(),
                 None => return self.held = Some(text.to_owned()),
             },

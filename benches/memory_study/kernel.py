@@ -71,7 +71,7 @@ def objects(bench):
     except OSError as error:
         raise Failed(f"/proc/slabinfo: {error}") from None
     best, best_unsure = None, {}
-    for _ in range(2 if bench.quick else 8):
+    for _ in range(1 if bench.quick else 8):
         seen = opened_and_vanished(bench)
         unsure = {name: max(fit([(here, at[name][0]) for here, at, _ in points])["sure"] for points in seen)
                   for name in UNSURE_MAX}

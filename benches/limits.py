@@ -210,13 +210,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nofile", type=numbers, default=[1_000, 5_000, 20_000])
     parser.add_argument("--loops", type=numbers, default=[1, 2, 3, 4])
-    parser.add_argument("--memory", type=numbers, default=[64, 256], help="MiB of control groups, with two loops")
+    parser.add_argument("--memory", type=numbers, default=[64, 256], help="MiB of control groups, with four loops")
     parser.add_argument("--fantail", default="target/release/fantail")
     parser.add_argument("--loadtest", default="target/release/fantail-loadtest")
     args = parser.parse_args()
     runs = [(f"{nofile} open files", loops, lambda nofile=nofile, loops=loops: open_files(args, nofile, loops))
             for nofile in args.nofile for loops in args.loops]
-    runs += [(f"{size} MiB", 2, lambda size=size: memory_group(args, size, 2)) for size in args.memory]
+    runs += [(f"{size} MiB", 4, lambda size=size: memory_group(args, size, 4)) for size in args.memory]
     wrong = 0
     print("| limit | loops | predicted and reached | refused on the way | one more | user MB |\n| --- | ---: | ---: | ---: | --- | ---: |")
     for limit, loops, run in runs:

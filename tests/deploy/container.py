@@ -103,7 +103,9 @@ def context(into):
     for line in (line for line in lines if line and not line.startswith("#")):
         pattern = re.escape(line.lstrip("!")).replace(r"\*", "[^/]*")
         rules.append((re.compile(f"{pattern}(/|$)"), line.startswith("!")))
-    tracked = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+    # Whoever checked the sources out need not be who runs this.
+    git = ["git", "-c", "safe.directory=*"]
+    tracked = subprocess.run([*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
                              check=True, capture_output=True, text=True)
     count = 0
     for path in filter(None, tracked.stdout.split("\0")):
@@ -119,12 +121,15 @@ def context(into):
 
 def build(stage, final):
     """Runs the commands of the build stage in a copy of the context, and gives what the image would take from it."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="fantail-context-"))
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+    # Always there: cargo takes another folder for another package.
+    folder = target / "container-context"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
         workdir = single(stage, "WORKDIR")
         need(single(stage, "COPY") == ". .", "the build stage does not copy the context as it is")
         print(f"context: {context(folder)} files")
-        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
         env = {**os.environ, "CARGO_TARGET_DIR": str(target)}
         for command in of(stage, "RUN"):
             print(f"RUN {command}", flush=True)

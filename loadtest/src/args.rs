@@ -341,6 +341,10 @@ pub(crate) struct CompareArgs {
     /// Also write the comparison to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Also write the comparison as one page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Flags of `merge`.

@@ -137,6 +137,8 @@ pub(super) fn measure(
     run.order(|order| order.schedule = Some(schedule));
     let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, shape: args.load.shape() };
     let thread = std::thread::spawn(move || {
+        // Where it is refused, messages leave a little later.
+        let _ = fantail::sys::clock::sleep_precisely();
         let published = publisher.run(&job);
         (publisher, published)
     });

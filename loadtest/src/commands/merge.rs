@@ -48,7 +48,7 @@ enum Rule {
 }
 
 /// The rule of each field, by its name.
-const RULES: [(&str, Rule); 52] = [
+const RULES: [(&str, Rule); 53] = [
     ("format", Rule::Same),
     ("command", Rule::Same),
     ("publish", Rule::Same),
@@ -93,6 +93,7 @@ const RULES: [(&str, Rule); 52] = [
     ("late_max_microseconds", Rule::Highest),
     ("fan_out_max_microseconds", Rule::Highest),
     ("busy_share", Rule::Highest),
+    ("processor_wait_share", Rule::Highest),
     ("backlog_share", Rule::Highest),
     ("late_share", Rule::Highest),
     ("turn_max_microseconds", Rule::Highest),

@@ -1,0 +1,34 @@
+//! Whether the generator tells the truth: against a server whose delays are known, one that is stopped for two
+//! seconds, and with too little of a processor for itself.
+//!
+//! `cargo test --release -p fantail-loadtest --test honest -- --nocapture` prints the tables of docs/loadtest.md.
+
+mod accuracy;
+mod delaying;
+mod favour;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A result file of the generator.
+fn result_file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("honest-{name}-{}.json", std::process::id()))
+}
+
+/// The generator, favoured.
+fn generator() -> Command {
+    favour::favoured(env!("CARGO_BIN_EXE_fantail-loadtest"))
+}
+
+fn take_result(file: &PathBuf, output: &Output) -> Value {
+    let text = std::fs::read_to_string(file)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    std::fs::remove_file(file).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn microseconds(report: &Value, percentile: &str) -> f64 {
+    report["latency"][format!("{percentile}_microseconds")].as_f64().unwrap()
+}

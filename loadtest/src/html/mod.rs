@@ -165,7 +165,11 @@ fn tiles(report: &Value, out: &mut String) {
     };
     tile(&format!("{name}, p50"), time("/latency/p50_microseconds"), from);
     tile(&format!("{name}, p99"), time("/latency/p99_microseconds"), from);
-    tile("came back", count("/returned"), &count("/dropped").map(|all| format!("of {all} dropped")).unwrap_or_default());
+    tile(
+        "came back",
+        count("/returned"),
+        &count("/dropped").map(|all| format!("of {all} dropped")).unwrap_or_default(),
+    );
     let served_again = number("/served_again_seconds").map(|seconds| text(Unit::Time, seconds * 1e6));
     tile("all served again in", served_again, "");
     tile("away, p99", time("/away/p99_microseconds"), "waits included");

@@ -43,8 +43,13 @@ fn steps(report: &Value, out: &mut String) {
         let number = |path: &str| step.pointer(path).and_then(Value::as_f64);
         let time = |path: &str| known(number(path), |value| text(Unit::Time, value));
         let count = |path: &str| known(number(path), super::grouped);
-        let problems: Vec<&str> =
-            step.get("problems").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let problems: Vec<&str> = step
+            .get("problems")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         [
             known(number("/value"), |value| value.to_string()),
             if step.get("ok") == Some(&Value::Bool(true)) { "held" } else { "broke" }.to_owned(),
@@ -61,7 +66,8 @@ fn steps(report: &Value, out: &mut String) {
 /// Two sides and what is known of their difference, the differences first.
 fn figures(report: &Value, out: &mut String) {
     let Some(figures) = report.get("figures").and_then(Value::as_array) else { return };
-    let verdict = |figure: &Value| figure.get("verdict").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let verdict =
+        |figure: &Value| figure.get("verdict").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut sorted: Vec<&Value> = figures.iter().collect();
     sorted.sort_by_key(|figure| !matches!(verdict(figure).as_str(), "lower" | "higher"));
     let heads = ["figure", "#A", "#B", "#B/A", "#spread A", "#spread B", "verdict"];
@@ -138,15 +144,16 @@ mod tests {
             &mut out,
         );
         assert!(out.contains("<th class=\"number\">rate</th>"), "{out}");
-        assert!(out.contains("<td>held</td><td class=\"number\">1.5 ms</td><td class=\"number\">n/a</td>"), "{out}");
+        assert!(
+            out.contains("<td>held</td><td class=\"number\">1.5 ms</td><td class=\"number\">n/a</td>"),
+            "{out}"
+        );
         assert!(out.contains("<td>broke</td>") && out.contains("p99&gt;1ms"), "{out}");
     }
 
     #[test]
     fn what_differs_comes_first() {
-        let figure = |name: &str, verdict: &str| {
-            json!({ "name": name, "a": 1.0, "b": 2.5, "ratio": 2.5, "a_spread": null, "b_spread": 0.1, "verdict": verdict })
-        };
+        let figure = |name: &str, verdict: &str| json!({ "name": name, "a": 1.0, "b": 2.5, "ratio": 2.5, "a_spread": null, "b_spread": 0.1, "verdict": verdict });
         let mut out = String::new();
         figures(&json!({ "figures": [figure("one", "within_noise"), figure("two", "higher")] }), &mut out);
         assert!(out.find("two") < out.find("one"), "{out}");
@@ -155,7 +162,9 @@ mod tests {
 
     #[test]
     fn digits_that_say_something() {
-        for (value, text) in [(0.0, "0"), (2.0, "2"), (0.08690, "0.087"), (264.71, "264.7"), (18_293.4, "18,293")] {
+        for (value, text) in
+            [(0.0, "0"), (2.0, "2"), (0.08690, "0.087"), (264.71, "264.7"), (18_293.4, "18,293")]
+        {
             assert_eq!(significant(value), text);
         }
     }

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use crate::delaying::{Answered, Delaying};
-use crate::{favour, generator, microseconds, result_file, take_result};
+use crate::{alone, favour, generator, microseconds, result_file, take_result};
 
 const RATE: f64 = 400.0;
 const SECONDS: f64 = 1.5;
 const CONNECTIONS: usize = 4;
 /// A run in which something else had the processor is no use: with real-time scheduling that is rare.
-const ATTEMPTS: usize = 10;
-/// How late the server itself may answer, at p99, for a run to count.
+const ATTEMPTS: usize = 20;
+/// How late the server itself may answer, at p50, for a run to count. What is later is part of the truth.
 const SERVER_LATE_US: f64 = 50.0;
+/// What the generator may be off by, in microseconds and as a share of the delay. Code that is not optimised takes
+/// longer from the socket to the clock.
+const OFF_US: f64 = if cfg!(debug_assertions) { 200.0 } else { 100.0 };
+const OFF_SHARE: f64 = 0.05;
 
 /// p50 and p99 in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +45,8 @@ fn truth(answered: &[Answered]) -> Percentiles {
     let interval = Duration::from_secs_f64(1.0 / RATE);
     let origin = answered[0].arrived - Duration::from_secs(1);
     let turn = |index: usize| interval * u32::try_from(index).unwrap();
-    let begin = answered.iter().enumerate().map(|(index, one)| (one.arrived - origin).saturating_sub(turn(index)));
+    let begin =
+        answered.iter().enumerate().map(|(index, one)| (one.arrived - origin).saturating_sub(turn(index)));
     let begin = begin.min().unwrap();
     let latencies = answered.iter().enumerate().flat_map(|(index, one)| {
         let planned = origin + begin + turn(index);
@@ -80,19 +85,21 @@ fn run(command: &str, delay: Duration) -> (Percentiles, Percentiles, Percentiles
 
 #[test]
 fn latencies_are_what_the_server_made_them() {
-    println!("command  delay ms | true p50, p99 us | said p50, p99 us | off by us (allowed) | from the delay");
+    let _alone = alone();
+    println!(
+        "command | delay us | true p50, p99 us | said p50, p99 us | off by us, allowed | server late p50, p99 us"
+    );
     for command in ["echo", "fanout"] {
         for delay_us in [500.0, 5_000.0, 50_000.0_f64] {
-            let allowed = (delay_us * 0.05).max(100.0);
+            let allowed = (delay_us * OFF_SHARE).max(OFF_US);
             let done = (0..ATTEMPTS).any(|_| {
                 let (said, truth, late) = run(command, Duration::from_secs_f64(delay_us / 1e6));
                 let off = said.off_by(truth);
-                let from_delay = said.off_by(Percentiles { p50: delay_us, p99: delay_us });
                 println!(
-                    "{command:7} {:9} | {:7.0} {:7.0} | {:7.0} {:7.0} | {off:5.0} ({allowed:.0}) | {from_delay:.0}  server late {:.0} {:.0}",
-                    delay_us / 1e3, truth.p50, truth.p99, said.p50, said.p99, late.p50, late.p99
+                    "{command:7} | {delay_us:8.0} | {:7.0} {:8.0} | {:7.0} {:8.0} | {off:9.0} {allowed:8.0} | {:.0} {:.0}",
+                    truth.p50, truth.p99, said.p50, said.p99, late.p50, late.p99
                 );
-                off <= allowed && late.p99 <= SERVER_LATE_US
+                off <= allowed && late.p50 <= SERVER_LATE_US
             });
             assert!(done, "{command} at {delay_us} us, real-time scheduling: {}", favour::is_allowed());
         }

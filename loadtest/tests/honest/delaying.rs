@@ -19,7 +19,7 @@ use crate::favour::favour_this_thread;
 /// A sleep ends late by some ten microseconds, so the last part is spent looking at the clock.
 const SPIN: Duration = Duration::from_micros(150);
 
-/// One message: when it came, and when each of its answers had been given to the kernel.
+/// One message: when it came, and when each of its answers was given to the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Answered {
     pub(crate) arrived: Instant,
@@ -107,7 +107,11 @@ fn read(mut socket: WebSocket<TcpStream>, to: Option<&TcpStream>, delay: Duratio
 }
 
 /// The delay is the same for all, so the first to come is the first to be due.
-fn answer_in_time(waiting: &Receiver<Job>, subscribers: &Mutex<Vec<TcpStream>>, record: &Mutex<Vec<Answered>>) {
+fn answer_in_time(
+    waiting: &Receiver<Job>,
+    subscribers: &Mutex<Vec<TcpStream>>,
+    record: &Mutex<Vec<Answered>>,
+) {
     favour_this_thread();
     while let Ok(job) = waiting.recv() {
         let now = Instant::now();
@@ -117,9 +121,11 @@ fn answer_in_time(waiting: &Receiver<Job>, subscribers: &Mutex<Vec<TcpStream>>, 
         }
         let mut answers = Vec::new();
         let mut send = |stream: &mut TcpStream| {
+            // Afterwards the generator may already have taken the processor from this thread.
+            let now = Instant::now();
             // The generator may have gone.
             if stream.write_all(&job.frame).is_ok() {
-                answers.push(Instant::now());
+                answers.push(now);
             }
         };
         match job.to {

@@ -6,27 +6,32 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
-const PRIORITY: &str = "10";
+/// The generator goes before the server: a server that answers late writes that down, a generator does not.
+const GENERATOR: &str = "20";
+const SERVER: &str = "10";
 
 /// Whether real-time scheduling is allowed here.
 pub(crate) fn is_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     *ALLOWED.get_or_init(|| {
-        Command::new("chrt").args(["-f", PRIORITY, "true"]).output().is_ok_and(|output| output.status.success())
+        Command::new("chrt")
+            .args(["-f", GENERATOR, "true"])
+            .output()
+            .is_ok_and(|output| output.status.success())
     })
 }
 
-/// A command that is favoured, if that is allowed.
+/// The generator's command, favoured if that is allowed.
 pub(crate) fn favoured(program: &str) -> Command {
     if !is_allowed() {
         return Command::new(program);
     }
     let mut command = Command::new("chrt");
-    command.args(["-f", PRIORITY, program]);
+    command.args(["-f", GENERATOR, program]);
     command
 }
 
-/// The same for the calling thread.
+/// Favours the calling thread, which is one of a server.
 pub(crate) fn favour_this_thread() {
     if !is_allowed() {
         return;
@@ -34,5 +39,5 @@ pub(crate) fn favour_this_thread() {
     // The link ends in the thread's number.
     let link = std::fs::read_link("/proc/thread-self").unwrap();
     let number = link.file_name().unwrap().to_str().unwrap();
-    let _ = Command::new("chrt").args(["-f", "-p", PRIORITY, number]).output();
+    let _ = Command::new("chrt").args(["-f", "-p", SERVER, number]).output();
 }

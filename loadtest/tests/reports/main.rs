@@ -3,6 +3,7 @@
 
 mod schema;
 mod server;
+mod thousand;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

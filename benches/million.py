@@ -15,8 +15,9 @@ HOW IT MEASURES
     (20,000 each is enough), and clients come from 127.0.0.1 and its neighbours, about 12,000 from each.
 
     User memory is RssAnon + RssShmem + HugetlbPages + VmSwap of a process while all connections are open, divided by
-    their number: nothing is subtracted, so the empty process is in it. Kernel memory is how much less memory is available
-    on the machine than before, less the user memory of both: what others do meanwhile is in it too.
+    their number: nothing is subtracted, so the empty process is in it. Kernel memory is what Slab, PageTables and
+    KernelStack of /proc/meminfo have more at their highest than before the run, over the whole machine: what others do
+    meanwhile is in it, too.
 
     It watches the memory available and stops both programs when it falls below --reserve-gib. The exit code is 0 if
     every connection was opened, none lost, and the message came to each exactly once.
@@ -83,6 +84,10 @@ def missing(args):
     return lacks
 
 
+def kernel_bytes():
+    return sum(map(meminfo, ["Slab", "PageTables", "KernelStack"]))
+
+
 class Guard(threading.Thread):
     """Samples memory while the run goes on, and stops it before the machine has none left."""
 
@@ -91,7 +96,7 @@ class Guard(threading.Thread):
         self.args, self.server, self.generator = args, server, generator
         self.available = meminfo("MemAvailable")
         self.least = self.available
-        self.most = {"server": 0, "generator": 0}
+        self.most = {"server": 0, "generator": 0, "kernel": 0}
         self.stopped = False
         self.over = threading.Event()
 
@@ -99,6 +104,7 @@ class Guard(threading.Thread):
         while not self.over.wait(0.2):
             available = meminfo("MemAvailable")
             self.least = min(self.least, available)
+            self.most["kernel"] = max(self.most["kernel"], kernel_bytes())
             for name, process in [("server", self.server), ("generator", self.generator)]:
                 self.most[name] = max(self.most[name], user_bytes(process.pid) or 0)
             if available < self.args.reserve_gib * GIB:
@@ -123,7 +129,7 @@ def start_server(args):
 
 
 def measure(args):
-    before = meminfo("MemAvailable")
+    before = kernel_bytes()
     server, listen, admin = start_server(args)
     handle, path = tempfile.mkstemp(suffix=".json")
     os.close(handle)
@@ -170,8 +176,7 @@ def measure(args):
 
 def figures(args, result, guard, before):
     connections, opened = result["connections"], max(result["connections"]["opened"], 1)
-    user = guard.most["server"] + guard.most["generator"]
-    kernel = before - guard.least - user
+    kernel = guard.most["kernel"] - before
     return {
         "connections opened": f"{connections['opened']:,} of {args.connections:,}",
         "failed / lost": f"{connections['failed']:,} / {connections['lost']:,}",

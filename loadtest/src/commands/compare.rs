@@ -118,9 +118,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<bool, Failure> {
     }
     if let Some(path) = &args.html {
         let value = serde_json::to_value(&comparison).map_err(|error| error.to_string())?;
-        let warnings = comparison.differing_settings.iter();
-        let rows: Vec<_> = warnings.map(|text| ("set differently".to_owned(), text.clone())).collect();
-        std::fs::write(path, html::page(&value, &rows))
+        std::fs::write(path, html::page(&value, &[]))
             .map_err(|error| format!("--html {}: {error}", path.display()))?;
     }
     Ok(true)

@@ -45,17 +45,14 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
     let _ = write!(out, "<div class=\"cards\">\n{cards}</div>\n");
     tables::tables(report, &mut out);
     out.push_str("<div class=\"columns\">\n");
-    let rows = rows.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    table("Result", rows, &mut out);
+    if !rows.is_empty() {
+        let rows = rows.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        table("Result", rows, &mut out);
+    }
     if let Some(settings) = report.get("settings").and_then(Value::as_object) {
         let settings =
             settings.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()));
         table("Settings", settings, &mut out);
-    }
-    if let Some(settings) = report.pointer("/steps/0/result/settings").and_then(Value::as_object) {
-        let settings =
-            settings.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()));
-        table("Settings of the steps", settings, &mut out);
     }
     out.push_str("</div>\n</body>\n</html>\n");
     out
@@ -105,6 +102,12 @@ fn utc(unix_seconds: f64) -> String {
 fn verdict(report: &Value, out: &mut String) {
     // A comparison judges nothing.
     if report.get("ok").is_none() {
+        let differ = report.get("differing_settings").and_then(Value::as_array).into_iter().flatten();
+        let differ: Vec<&str> = differ.filter_map(Value::as_str).collect();
+        if !differ.is_empty() {
+            out.push_str("<div class=\"verdict bad\">Set differently, so ratios mean little: ");
+            let _ = writeln!(out, "{}</div>", escape(&differ.join("; ")));
+        }
         return;
     }
     if report.get("ok").and_then(Value::as_bool) == Some(true) {

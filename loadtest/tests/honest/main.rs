@@ -6,12 +6,14 @@
 mod accuracy;
 mod delaying;
 mod favour;
+#[path = "../real_server/mod.rs"]
+mod real_server;
 mod starved;
 mod stopped;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::Value;
 
@@ -25,24 +27,6 @@ fn alone() -> RwLockWriteGuard<'static, ()> {
 /// For a test that others do not disturb.
 fn beside_others() -> RwLockReadGuard<'static, ()> {
     TESTS.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The server's binary: beside the generator's in a workspace build, built where only this crate is tested.
-fn fantail() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let path = Path::new(env!("CARGO_BIN_EXE_fantail-loadtest")).with_file_name("fantail");
-        if !path.exists() {
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "--package", "fantail", "--bin", "fantail"]);
-            if !cfg!(debug_assertions) {
-                build.arg("--release");
-            }
-            build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().unwrap().success());
-        }
-        path
-    })
 }
 
 /// A result file of the generator.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use fantail::sys::signals;
 
-use crate::{beside_others, fantail, generator, microseconds, result_file, take_result};
+use crate::real_server::fantail;
+use crate::{beside_others, generator, microseconds, result_file, take_result};
 
 const STOPPED: Duration = Duration::from_secs(2);
 

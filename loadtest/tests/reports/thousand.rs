@@ -1,29 +1,11 @@
 //! Every command once with a thousand connections to the real server: the table, the result file against its schema,
 //! and the page.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-
 use serde_json::{Value, json};
 
+use crate::real_server::fantail;
 use crate::schema::Schemas;
 use crate::{Scratch, assert_balanced, run, text};
-
-/// The server's binary: beside the generator's in a workspace build, built where only this crate is tested.
-fn fantail() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let path = Path::new(env!("CARGO_BIN_EXE_fantail-loadtest")).with_file_name("fantail");
-        if !path.exists() {
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "--package", "fantail", "--bin", "fantail"]);
-            build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().unwrap().success());
-        }
-        path
-    })
-}
 
 /// What one run left.
 struct Left {
@@ -111,7 +93,11 @@ fn fanout_slow_and_capacity_with_a_thousand_connections() {
     for step in capacity.report["steps"].as_array().unwrap() {
         assert_eq!(step["result"]["connections"]["opened"], json!(1_000), "{step:#}");
     }
-    assert_shows(&capacity, &["Latency by step", "Steps", "Settings of the steps"]);
+    assert_shows(&capacity, &["Latency by step", "Steps", "Settings"]);
+    assert_eq!(
+        (&capacity.report["settings"]["duration"], &capacity.report["settings"]["step"]),
+        (&json!("500ms"), &json!("rate=50,100"))
+    );
 }
 
 #[test]

@@ -384,6 +384,11 @@ fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, Str
         (command, matches) = (found, inner);
         add_settings(command, matches, &mut settings);
     }
+    // What is raised has no value of its own.
+    let raised = settings.get("step").and_then(|step| step.split_once('=')).map(|(name, _)| name.to_owned());
+    if let Some(name) = raised {
+        settings.remove(&name);
+    }
     settings
 }
 

@@ -31,7 +31,7 @@ fn kinds(report: &Value, out: &mut String) {
             field("what"),
         ]
     });
-    table("Memory per connection by kind", &heads, rows, out);
+    table("Memory per connection by kind", "kinds explained", &heads, rows, out);
 }
 
 /// What was raised, and what became of it.
@@ -60,7 +60,7 @@ fn steps(report: &Value, out: &mut String) {
             problems.join("; "),
         ]
     });
-    table("Steps", &heads, rows, out);
+    table("Steps", "kinds", &heads, rows, out);
 }
 
 /// Two sides and what is known of their difference, the differences first.
@@ -85,18 +85,20 @@ fn figures(report: &Value, out: &mut String) {
             verdict(figure).replace('_', " "),
         ]
     });
-    table("Figures", &heads, rows, out);
+    table("Figures", "kinds", &heads, rows, out);
 }
 
-/// A table with a head; a column whose head begins with # holds numbers.
+/// A table with a head; a column whose head begins with # holds numbers. A phone leaves out the last column of an
+/// `explained` one.
 fn table<const COLUMNS: usize>(
     title: &str,
+    classes: &str,
     heads: &[&str; COLUMNS],
     rows: impl Iterator<Item = [String; COLUMNS]>,
     out: &mut String,
 ) {
     let class = |head: &str| if head.starts_with('#') { " class=\"number\"" } else { "" };
-    let _ = write!(out, "<section><h2>{title}</h2><div class=\"scroll\"><table class=\"kinds\"><tr>");
+    let _ = write!(out, "<section><h2>{title}</h2><div class=\"scroll\"><table class=\"{classes}\"><tr>");
     for head in heads {
         let _ = write!(out, "<th{}>{}</th>", class(head), escape(head.trim_start_matches('#')));
     }

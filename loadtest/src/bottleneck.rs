@@ -107,7 +107,8 @@ impl Watch {
         if passed_ns < WINDOW_NS {
             return;
         }
-        if loaded && self.window_ns > 0 {
+        let counts = loaded && self.window_ns > 0;
+        if counts {
             let windows = passed_ns / WINDOW_NS;
             strain.windows += windows;
             if self.awake_ns * 100 >= passed_ns * BUSY_PERCENT {
@@ -115,7 +116,7 @@ impl Watch {
             }
         }
         let waited_ns = self.schedule.as_ref().and_then(waited_ns);
-        if let (true, Some(before_ns), Some(now_ns)) = (loaded, self.waited_ns, waited_ns) {
+        if let (true, Some(before_ns), Some(now_ns)) = (counts, self.waited_ns, waited_ns) {
             strain.waited_ns += now_ns.saturating_sub(before_ns);
             strain.waited_of_ns += passed_ns;
         }
@@ -240,6 +241,8 @@ mod tests {
         assert!(watch.waited_ns.is_some());
         watch.on_wake(10 * MS, true, &mut strain);
         watch.on_turn_end(200 * MS, 1, false, true, &mut strain);
+        assert_eq!(strain.waited_of_ns, 0, "nobody knows when the first window began");
+        watch.on_turn_end(390 * MS, 1, false, true, &mut strain);
         assert_eq!(strain.waited_of_ns, 190 * MS, "{strain:?}");
     }
 

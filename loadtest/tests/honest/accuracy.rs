@@ -8,7 +8,7 @@ use crate::{alone, favour, generator, microseconds, result_file, take_result};
 const RATE: f64 = 400.0;
 const SECONDS: f64 = 1.5;
 const CONNECTIONS: usize = 4;
-/// A run in which something else had the processor is no use: with real-time scheduling that is rare.
+/// Other work on the machine gets in between, less with real-time scheduling: then the run is made again.
 const ATTEMPTS: usize = 20;
 /// How late the server itself may answer, at p50, for a run to count. What is later is part of the truth.
 const SERVER_LATE_US: f64 = 50.0;

@@ -351,6 +351,10 @@ pub(crate) struct CompareArgs {
     /// Also write the comparison to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Also write the comparison as one page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Flags of `merge`.
@@ -382,9 +386,27 @@ pub(crate) fn settings() -> BTreeMap<String, String> {
 fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, String> {
     let mut command = Cli::command();
     let Ok(matches) = command.try_get_matches_from_mut(line) else { return BTreeMap::new() };
-    let Some((name, matches)) = matches.subcommand() else { return BTreeMap::new() };
-    let Some(command) = command.find_subcommand(name) else { return BTreeMap::new() };
     let mut settings = BTreeMap::new();
+    let (mut command, mut matches) = (&command, &matches);
+    // `capacity` has the flags of another command behind its own, which go first.
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(found) = command.find_subcommand(name) else { break };
+        (command, matches) = (found, inner);
+        add_settings(command, matches, &mut settings);
+    }
+    // What is raised has no value of its own.
+    let raised = settings.get("step").and_then(|step| step.split_once('=')).map(|(name, _)| name.to_owned());
+    if let Some(name) = raised {
+        settings.remove(&name);
+    }
+    settings
+}
+
+fn add_settings(
+    command: &clap::Command,
+    matches: &clap::ArgMatches,
+    settings: &mut BTreeMap<String, String>,
+) {
     // Steps that are given take the place of the number of connections, whose default says nothing then.
     let steps_given = matches!(matches.try_contains_id("steps"), Ok(true));
     for (id, long) in command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)))
@@ -397,10 +419,9 @@ fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, Str
         });
         let text = texts.collect::<Vec<_>>().join(", ");
         if text != "false" && !(long == "connections" && steps_given) {
-            settings.insert(long.to_owned(), text);
+            settings.entry(long.to_owned()).or_insert(text);
         }
     }
-    settings
 }
 
 /// A number of connections: 500, 10k, 1m.

@@ -248,6 +248,27 @@ impl Run {
         }
     }
 
+    /// Waits for a condition for as long as a number changes; false once it has stood still for `still`. What a
+    /// busy machine takes long for is late, not missing.
+    pub(crate) fn wait_while_moving(
+        &mut self,
+        still: Duration,
+        mut look: impl FnMut(&Self) -> (bool, u64),
+    ) -> Result<bool, String> {
+        let clock = self.plan.clock;
+        let still_ns = u64::try_from(still.as_nanos()).unwrap_or(u64::MAX);
+        let (mut last, mut moved_ns, mut done) = (None, clock.now_ns(), false);
+        self.wait(Duration::MAX, |run| {
+            let (is_done, number) = look(run);
+            if last != Some(number) {
+                (last, moved_ns) = (Some(number), clock.now_ns());
+            }
+            done = is_done;
+            done || clock.now_ns() - moved_ns >= still_ns
+        })?;
+        Ok(done)
+    }
+
     /// Ends all connections and returns what was counted, with what never came as missing.
     pub(crate) fn stop(&mut self, published: Published) -> Result<Tally, String> {
         if self.started_ns > 0 {

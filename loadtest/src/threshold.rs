@@ -51,7 +51,7 @@ macro_rules! metrics {
 }
 
 /// All metrics, in the order of the help.
-pub(crate) static METRICS: [Metric; 30] = metrics! {
+pub(crate) static METRICS: [Metric; 31] = metrics! {
     "p50" Time "/latency/p50_microseconds" SENDING "delivery latency or round trip";
     "p90" Time "/latency/p90_microseconds" SENDING "the same, 90th percentile";
     "p99" Time "/latency/p99_microseconds" SENDING "the same, 99th percentile";
@@ -72,6 +72,7 @@ pub(crate) static METRICS: [Metric; 30] = metrics! {
     "late_sends" Count "/generator/late_sends" SENDING "sends more than 1 ms after their time";
     "late_share" Share "/generator/late_share" SENDING "share of sends that the generator itself made late";
     "busy_share" Share "/generator/busy_share" ALL "share of the load in which the generator had no time left";
+    "processor_wait_share" Share "/generator/processor_wait_share" ALL "share of the load for which the generator waited for a processor";
     "bottleneck" Count "/generator/bottleneck" ALL "reasons why the generator was the bottleneck";
     "served_again" Time "/served_again_seconds" STORM "until all were open again";
     "unserved" Count "/unserved" STORM "clients that did not come back in time";

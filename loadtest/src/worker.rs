@@ -240,6 +240,7 @@ impl Worker {
         // The waker's eventfd stays in main's table: an epoll holds files, not numbers.
         let mode = tables::split_table(&[self.poll.as_raw_fd()]);
         *lock(&self.link.mode) = Some(mode);
+        self.watch = Watch::start();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let link = self.link.clone();
         loop {

@@ -1,37 +1,25 @@
 //! Runs the binary against the real server, which it starts by itself, and against small servers where the
 //! other end has to misbehave or to speak a protocol of its own. Every server ends with its test.
 
+mod real_server;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fantail::sys::signals::{self, Signal};
+use real_server::fantail;
 use serde_json::Value;
 use tungstenite::Message;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::server::{Request, Response};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The server's binary: beside the generator's in a workspace build, built where only this crate is tested.
-fn fantail() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let path = Path::new(env!("CARGO_BIN_EXE_fantail-loadtest")).with_file_name("fantail");
-        if !path.exists() {
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "--package", "fantail", "--bin", "fantail"]);
-            build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().unwrap().success());
-        }
-        path
-    })
-}
 
 /// `--server` with the real server on free ports; `environment` configures it.
 fn server(environment: &str) -> String {

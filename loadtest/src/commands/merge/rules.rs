@@ -51,7 +51,7 @@ impl Rule {
 }
 
 /// The rule of each field: by `COMMAND/path`, by its path, or by its name alone, in this order.
-const RULES: [(&str, Rule); 79] = [
+const RULES: [(&str, Rule); 80] = [
     ("format", Rule::Same),
     ("command", Rule::Same),
     ("publish", Rule::Same),
@@ -111,6 +111,7 @@ const RULES: [(&str, Rule); 79] = [
     ("late_max_microseconds", Rule::Highest),
     ("fan_out_max_microseconds", Rule::Highest),
     ("busy_share", Rule::Highest),
+    ("processor_wait_share", Rule::Highest),
     ("backlog_share", Rule::Highest),
     ("late_share", Rule::Highest),
     ("turn_max_microseconds", Rule::Highest),

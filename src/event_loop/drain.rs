@@ -1,7 +1,10 @@
 //! Draining: everybody is told 1001, spread over the drain time, so that their reconnects are no storm.
+//!
+//! Who connected just before the listener was given up is served as well: its request is on its way, and a
+//! refusal would be seen by its user, a close frame behind the 101 is not.
 
 use super::core::Core;
-use crate::connection::{Phase, Tick};
+use crate::connection::{Flags, Phase, Slot, Tick};
 use crate::fanout::Key;
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
@@ -11,6 +14,9 @@ const TOLD_PER_TICK_MIN: u64 = 16;
 
 /// Close frames of one turn at the most.
 const TOLD_PER_TURN_MAX: usize = 1_024;
+
+/// How long the first request of a connection is awaited, in ticks: as long as a lost packet takes to come again.
+const REQUEST_TICKS: Tick = 20;
 
 /// How far the drain has come.
 #[derive(Debug)]
@@ -25,6 +31,8 @@ pub(super) struct DrainState {
     pub(super) behind: bool,
     /// Slot index to go on from; `None` when everybody was told.
     next: Option<u32>,
+    /// Whose first request is awaited until [`REQUEST_TICKS`] after the start.
+    awaited: Vec<Key>,
 }
 
 impl<S: Socket> Core<S> {
@@ -33,7 +41,9 @@ impl<S: Socket> Core<S> {
         if self.draining.is_none() {
             let total = self.slots.len();
             let started = self.now;
-            let state = DrainState { started, spread, total, told: 0, behind: false, next: Some(0) };
+            let next = Some(0);
+            let awaited = Vec::new();
+            let state = DrainState { started, spread, total, told: 0, behind: false, next, awaited };
             self.draining = Some(state);
         }
     }
@@ -47,13 +57,19 @@ impl<S: Socket> Core<S> {
 
     /// Tells as many as the elapsed time asks for.
     pub fn drain_turn(&mut self) {
+        self.end_awaited();
         let Some(state) = &mut self.draining else { return };
         state.behind = false;
         let elapsed = u64::from(self.now - state.started) + 1;
         // A few connections are no storm: whoever is alone does not wait for the end of the drain time.
         let least = elapsed * TOLD_PER_TICK_MIN;
         let share = (state.total as u64 * elapsed).div_ceil(u64::from(state.spread.max(1))).max(least);
-        let target = if elapsed >= u64::from(state.spread) { usize::MAX } else { share as usize };
+        let late = elapsed >= u64::from(state.spread);
+        if !late && self.topics.has_work() {
+            // What was published before a client is told to go, it gets.
+            return;
+        }
+        let target = if late { usize::MAX } else { share as usize };
         let Some(from) = state.next else { return };
         let count = target.saturating_sub(state.told);
         if count == 0 {
@@ -68,13 +84,46 @@ impl<S: Socket> Core<S> {
         }
     }
 
+    /// Tells a connection that has just been upgraded, if its turn has passed.
+    pub(super) fn tell_upgraded(&mut self, key: Key) {
+        let passed = |state: &DrainState| state.next.is_none_or(|next| key.slot < next);
+        if self.draining.as_ref().is_some_and(passed) {
+            self.start_close(key, CloseReason::Drain);
+        }
+    }
+
     fn tell_leaving(&mut self, key: Key) {
+        let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
-        match slot.connection.phase {
+        let connection = &slot.connection;
+        match connection.phase {
             Phase::Open => self.start_close(key, CloseReason::Drain),
-            Phase::Head if slot.connection.session.is_none() => self.finish(key, CloseReason::Drain),
-            // A request on its way is answered 503 when its head is complete, or times out.
+            Phase::Head if connection.session.is_none() => {
+                let new = !connection.flags.has(Flags::KEPT_ALIVE) && now - connection.heard < REQUEST_TICKS;
+                match &mut self.draining {
+                    Some(state) if new => state.awaited.push(key),
+                    _ => self.finish(key, CloseReason::Drain),
+                }
+            }
+            // A request on its way is answered when its head is complete, or times out.
             Phase::Head | Phase::Body | Phase::Waiting | Phase::Closing | Phase::Lingering => {}
+        }
+    }
+
+    /// Whoever has connected and asked for nothing all the time is not waited for any more.
+    fn end_awaited(&mut self) {
+        let now = self.now;
+        let Some(state) = &mut self.draining else { return };
+        if state.awaited.is_empty() || now - state.started < REQUEST_TICKS {
+            return;
+        }
+        for key in std::mem::take(&mut state.awaited) {
+            let silent = |slot: &mut Slot<S>| {
+                slot.connection.phase == Phase::Head && slot.connection.session.is_none()
+            };
+            if self.slots.get(key).is_some_and(silent) {
+                self.finish(key, CloseReason::Drain);
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ mod tally;
 mod target;
 mod threshold;
 mod vars;
+mod visits;
 mod worker;
 
 use std::process::ExitCode;

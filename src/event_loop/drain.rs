@@ -18,6 +18,10 @@ const TOLD_PER_TURN_MAX: usize = 1_024;
 /// How long the first request of a connection is awaited, in ticks: as long as a lost packet takes to come again.
 const REQUEST_TICKS: Tick = 20;
 
+/// How long telling waits for fan-outs under way, in ticks: a loop that can't keep up must not send everybody away
+/// at the end.
+const FANOUT_TICKS: Tick = 10;
+
 /// How far the drain has come.
 #[derive(Debug)]
 pub(super) struct DrainState {
@@ -31,6 +35,8 @@ pub(super) struct DrainState {
     pub(super) behind: bool,
     /// Slot index to go on from; `None` when everybody was told.
     next: Option<u32>,
+    /// Since when telling has waited for fan-outs.
+    waits_since: Option<Tick>,
     /// Whose first request is awaited until [`REQUEST_TICKS`] after the start.
     awaited: Vec<Key>,
 }
@@ -43,7 +49,16 @@ impl<S: Socket> Core<S> {
             let started = self.now;
             let next = Some(0);
             let awaited = Vec::new();
-            let state = DrainState { started, spread, total, told: 0, behind: false, next, awaited };
+            let state = DrainState {
+                started,
+                spread,
+                total,
+                told: 0,
+                behind: false,
+                next,
+                waits_since: None,
+                awaited,
+            };
             self.draining = Some(state);
         }
     }
@@ -64,17 +79,21 @@ impl<S: Socket> Core<S> {
         // A few connections are no storm: whoever is alone does not wait for the end of the drain time.
         let least = elapsed * TOLD_PER_TICK_MIN;
         let share = (state.total as u64 * elapsed).div_ceil(u64::from(state.spread.max(1))).max(least);
-        let late = elapsed >= u64::from(state.spread);
-        if !late && self.topics.has_work() {
-            // What was published before a client is told to go, it gets.
-            return;
-        }
-        let target = if late { usize::MAX } else { share as usize };
+        let target = if elapsed >= u64::from(state.spread) { usize::MAX } else { share as usize };
         let Some(from) = state.next else { return };
         let count = target.saturating_sub(state.told);
         if count == 0 {
             return;
         }
+        let mailbox = self.services.router.mailbox(self.index);
+        if self.topics.has_work() || mailbox.is_some_and(|mailbox| !mailbox.is_empty()) {
+            // What was published before a client is told to go, it gets, unless the loop can't keep up.
+            let since = *state.waits_since.get_or_insert(self.now);
+            if self.now - since < FANOUT_TICKS {
+                return;
+            }
+        }
+        state.waits_since = None;
         let mut keys = Vec::new();
         state.next = self.slots.keys_from(from, count.min(TOLD_PER_TURN_MAX), &mut keys);
         state.behind = count > TOLD_PER_TURN_MAX && state.next.is_some();

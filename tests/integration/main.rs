@@ -21,6 +21,7 @@ mod pressure;
 mod process;
 mod publish;
 mod reload;
+mod rolling;
 mod server;
 mod sizes;
 mod slow;

@@ -3,19 +3,23 @@
 
 Starts two servers with --share-port, has `fantail-loadtest rolling` connect and publish to both, and meanwhile asks
 the first to end (SIGTERM), waits until it has, starts it again, waits until it is ready, and does the same with the
-second. The exit code is the generator's: 0 if nobody was refused, nothing was missed by whoever was connected, and
-everybody came back.
+second. The exit code is 0 if nobody was refused, nothing was missed by whoever was connected, and everybody came back.
 
     cargo build --release --workspace
-    benches/rolling.py --connections 10000 --rate 100
+    benches/rolling.py --connections 10000 --rate 100 --topics 10
+
+Each topic has a generator of its own, with its share of the connections and of the rate: with 10 topics each of
+10,000 clients gets a tenth of 100 messages a second. Percentiles are those of the generator that has the worst.
 """
 
 import argparse
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -67,55 +71,91 @@ class Instance:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=100, help="messages a second, to both servers")
+    parser.add_argument("--rate", type=float, default=100, help="messages a second of all topics, to both servers")
+    parser.add_argument("--topics", type=int, default=10)
     parser.add_argument("--drain", type=float, default=10, help="drain.seconds of both")
     parser.add_argument("--backoff", default="1s", help="as of fantail-loadtest rolling")
     parser.add_argument("--loops", type=int, default=2, help="event loops of each server")
     parser.add_argument("--rounds", type=int, default=1, help="how often both are restarted")
-    parser.add_argument("--json", help="result file of the generator")
     parser.add_argument("--binaries", type=Path, default=ROOT / "target/release")
     args = parser.parse_args()
 
     listen = free_port()
-    instances = []
-    generator = None
-    try:
-        instances = [Instance(args, listen, free_port()) for _ in range(2)]
-        # Each restart takes the drain and some seconds; the publisher goes on for a little longer.
-        duration = 2 * args.rounds * (args.drain + 8) + 4
-        command = [
-            str(args.binaries / "fantail-loadtest"), "rolling", "--url", f"ws://127.0.0.1:{listen}/ws/{{topic}}",
-            "--connections", str(args.connections), "--rate", str(args.rate), "--duration", f"{duration}s",
-            "--backoff", args.backoff]
-        for instance in instances:
-            command += ["--publish-url", instance.publish_url]
-        if args.json:
-            command += ["--json", args.json]
-        generator = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        # It names its topic before it connects; half a minute is plenty for that many connections.
-        await_connected(instances, args.connections, generator)
-        time.sleep(2)
-        for number in range(2 * args.rounds):
-            ended, ready = instances[number % 2].restart()
-            print(f"server {number % 2 + 1}: ended in {ended:.1f} s, ready again in {ready:.2f} s", flush=True)
-            # The last of those that it sent away may still be on their way back.
+    instances, generators = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            instances = [Instance(args, listen, free_port()) for _ in range(2)]
+            # Each restart takes the drain and some seconds; the publishers go on for a little longer.
+            duration = 2 * args.rounds * (args.drain + 8) + 4
+            for number in range(args.topics):
+                generators.append(generator(args, instances, listen, duration, f"{folder}/{number}.json"))
+            await_connected(instances, args.connections, generators)
             time.sleep(2)
-        _, errors = generator.communicate()
-        sys.stderr.write("".join(line for line in errors.splitlines(True) if not line.startswith("topic ")))
-        return generator.returncode
-    finally:
-        for process in [generator] if generator and generator.poll() is None else []:
-            process.kill()
-            process.wait()
-        for instance in instances:
-            instance.stop()
+            for number in range(2 * args.rounds):
+                ended, ready = instances[number % 2].restart()
+                print(f"server {number % 2 + 1}: ended in {ended:.1f} s, ready again in {ready:.2f} s", flush=True)
+                # The last of those that it sent away may still be on their way back.
+                time.sleep(2)
+            codes = [process.wait() for process in generators]
+            show([json.loads(Path(f"{folder}/{number}.json").read_text()) for number in range(args.topics)])
+            return max(codes)
+        finally:
+            for process in generators:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+            for instance in instances:
+                instance.stop()
 
 
-def await_connected(instances, connections, generator):
+def generator(args, instances, listen, duration, result):
+    command = [
+        str(args.binaries / "fantail-loadtest"), "rolling", "--url", f"ws://127.0.0.1:{listen}/ws/{{topic}}",
+        "--connections", str(args.connections // args.topics), "--rate", str(args.rate / args.topics),
+        "--duration", f"{duration}s", "--backoff", args.backoff, "--json", result, "--threads", "1"]
+    for instance in instances:
+        command += ["--publish-url", instance.publish_url]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def show(results):
+    def total(name):
+        return sum(result[name] for result in results)
+
+    def kinds(name):
+        found = {}
+        for result in results:
+            for kind, count in result[name].items():
+                found[kind] = found.get(kind, 0) + count
+        return ", ".join(f"{kind} {count}" for kind, count in sorted(found.items())) or "none"
+
+    def worst(name):
+        latencies = [result[name] for result in results if result[name]]
+        percentiles = ("p50", "p99", "max")
+        return ", ".join(
+            f"{which} {max((one[which + '_microseconds'] for one in latencies), default=0) / 1e3:.0f} ms"
+            for which in percentiles)
+
+    print(f"clients                   {sum(result['connections']['opened'] for result in results)}")
+    print(f"messages                  {total('published')} of {total('planned')}")
+    print(f"sent away                 {total('left')} ({kinds('endings')}), came back {total('returned')}")
+    print(f"refused attempts          {total('refused')} ({kinds('refusals')})")
+    print(f"reconnects a second       at most {total('returned_per_second_max')}")
+    print(f"away, waits included      {worst('away')}")
+    print(f"reconnect latency         {worst('reconnect_latency')}")
+    print(f"deliveries                {total('deliveries')}, latency {worst('latency')}")
+    print(f"missing while connected   {total('missing')}, duplicate {total('duplicate')}")
+    print(f"published while away      {total('away_missed')}")
+    for number, result in enumerate(results):
+        if not result["ok"]:
+            print(f"generator {number}: {'; '.join(result['problems'])}")
+
+
+def await_connected(instances, connections, generators):
     """Waits until both servers together have all connections."""
     deadline = time.monotonic() + 60
     while sum(map(connected, instances)) < connections:
-        if time.monotonic() > deadline or generator.poll() is not None:
+        if time.monotonic() > deadline or any(process.poll() is not None for process in generators):
             sys.exit("the clients did not connect")
         time.sleep(0.1)
 

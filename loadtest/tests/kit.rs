@@ -178,7 +178,7 @@ fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
     let [one, two] = [&first, &second].map(|server| format!("http://{}/publish/{{topic}}", server.admin));
     let generator = thread::spawn(move || {
         let mut args = vec!["rolling", "--url", &url, "--publish-url", &one, "--publish-url", &two];
-        args.extend(["--connections", "200", "--rate", "40", "--duration", "6s", "--quiet"]);
+        args.extend(["--connections", "200", "--rate", "40", "--duration", "6s"]);
         run("rolling", &args)
     });
     wait_for("all clients", || first.open() + second.open() == 200);

@@ -3,6 +3,8 @@
 //! Who connected just before the listener was given up is served as well: its request is on its way, and a
 //! refusal would be seen by its user, a close frame behind the 101 is not.
 
+use std::collections::VecDeque;
+
 use super::core::Core;
 use crate::connection::{Flags, Phase, Slot, Tick};
 use crate::fanout::Key;
@@ -18,9 +20,8 @@ const TOLD_PER_TURN_MAX: usize = 1_024;
 /// How long the first request of a connection is awaited, in ticks: as long as a lost packet takes to come again.
 const REQUEST_TICKS: Tick = 20;
 
-/// How long telling waits for fan-outs under way, in ticks: a loop that can't keep up must not send everybody away
-/// at the end.
-const FANOUT_TICKS: Tick = 10;
+/// How long telling waits for fan-outs under way, in ticks: a loop that can't keep up must come to its end, too.
+const FANOUT_TICKS: Tick = 30;
 
 /// How far the drain has come.
 #[derive(Debug)]
@@ -35,10 +36,21 @@ pub(super) struct DrainState {
     pub(super) behind: bool,
     /// Slot index to go on from; `None` when everybody was told.
     next: Option<u32>,
-    /// Since when telling has waited for fan-outs.
-    waits_since: Option<Tick>,
+    /// Who is told next, once what was published before has been delivered.
+    held: VecDeque<Held>,
+    /// When that was last looked at.
+    looked: Tick,
     /// Whose first request is awaited until [`REQUEST_TICKS`] after the start.
     awaited: Vec<Key>,
+}
+
+/// Connections whose time to be told has come.
+#[derive(Debug)]
+struct Held {
+    /// Behind what was published by then.
+    mark: u64,
+    since: Tick,
+    keys: Vec<Key>,
 }
 
 impl<S: Socket> Core<S> {
@@ -56,7 +68,8 @@ impl<S: Socket> Core<S> {
                 told: 0,
                 behind: false,
                 next,
-                waits_since: None,
+                held: VecDeque::new(),
+                looked: 0,
                 awaited,
             };
             self.draining = Some(state);
@@ -73,6 +86,7 @@ impl<S: Socket> Core<S> {
     /// Tells as many as the elapsed time asks for.
     pub fn drain_turn(&mut self) {
         self.end_awaited();
+        self.tell_held();
         let Some(state) = &mut self.draining else { return };
         state.behind = false;
         let elapsed = u64::from(self.now - state.started) + 1;
@@ -85,21 +99,33 @@ impl<S: Socket> Core<S> {
         if count == 0 {
             return;
         }
-        let mailbox = self.services.router.mailbox(self.index);
-        if self.topics.has_work() || mailbox.is_some_and(|mailbox| !mailbox.is_empty()) {
-            // What was published before a client is told to go, it gets, unless the loop can't keep up.
-            let since = *state.waits_since.get_or_insert(self.now);
-            if self.now - since < FANOUT_TICKS {
-                return;
-            }
-        }
-        state.waits_since = None;
         let mut keys = Vec::new();
         state.next = self.slots.keys_from(from, count.min(TOLD_PER_TURN_MAX), &mut keys);
         state.behind = count > TOLD_PER_TURN_MAX && state.next.is_some();
         state.told += keys.len();
-        for key in keys {
-            self.tell_leaving(key);
+        state.held.push_back(Held { mark: self.topics.mark(), since: self.now, keys });
+        self.tell_held();
+    }
+
+    /// Tells those behind whose mark everything has been delivered: what was published before a client's close
+    /// frame comes before it.
+    fn tell_held(&mut self) {
+        let now = self.now;
+        let Some(state) = &mut self.draining else { return };
+        // With work it takes a look at every topic, which a tick may cost and a turn not.
+        let busy = self.topics.has_work();
+        if state.held.is_empty() || busy && state.looked == now {
+            return;
+        }
+        state.looked = now;
+        let delivered = self.topics.delivered();
+        while let Some(state) = &mut self.draining
+            && let Some(first) = state.held.front()
+            && (first.mark <= delivered || now - first.since >= FANOUT_TICKS)
+        {
+            for key in state.held.pop_front().map(|held| held.keys).unwrap_or_default() {
+                self.tell_leaving(key);
+            }
         }
     }
 

@@ -145,6 +145,8 @@ def show(results):
     print(f"reconnect latency         {worst('reconnect_latency')}")
     print(f"deliveries                {total('deliveries')}, latency {worst('latency')}")
     print(f"missing while connected   {total('missing')}, duplicate {total('duplicate')}")
+    given = max(result["crossing_seconds"] for result in results)
+    print(f"given to arrive           {given * 1e3:.0f} ms before an end")
     print(f"published while away      {total('away_missed')}")
     for number, result in enumerate(results):
         if not result["ok"]:

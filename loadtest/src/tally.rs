@@ -141,6 +141,10 @@ pub(crate) struct Counts {
     pub(crate) unclassified: u64,
     /// Messages of this run whose content was changed.
     pub(crate) corrupt: u64,
+    /// Of all that arrived, messages that the server had put other things around.
+    pub(crate) wrapped: u64,
+    /// Messages that stood in one payload more than once, each time beyond the first.
+    pub(crate) repeated: u64,
     /// Messages that are not of this run.
     pub(crate) foreign: u64,
     /// Messages that came compressed.
@@ -169,6 +173,8 @@ pub(crate) struct Counts {
     pub(crate) endings: BTreeMap<Ending, u64>,
     /// Messages that came again on another visit (rolling).
     pub(crate) again: u64,
+    /// The most that a message was given to arrive before an end (rolling).
+    pub(crate) crossing_max_ns: u64,
     /// Messages that were published while a client was away (rolling).
     pub(crate) away_missed: u64,
     /// Attempts to come back that failed, by kind; each is followed by another.
@@ -286,6 +292,8 @@ impl Counts {
             (&mut self.reordered, other.reordered),
             (&mut self.unclassified, other.unclassified),
             (&mut self.corrupt, other.corrupt),
+            (&mut self.wrapped, other.wrapped),
+            (&mut self.repeated, other.repeated),
             (&mut self.foreign, other.foreign),
             (&mut self.deflated, other.deflated),
             (&mut self.deflated_bytes, other.deflated_bytes),
@@ -302,6 +310,7 @@ impl Counts {
             *mine += theirs;
         }
         self.late_max_ns = self.late_max_ns.max(other.late_max_ns);
+        self.crossing_max_ns = self.crossing_max_ns.max(other.crossing_max_ns);
         for (trouble, count) in &other.troubles {
             *self.troubles.entry(*trouble).or_default() += count;
         }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tally::Counts;
 
-/// A message whose publish was answered so shortly before a connection's end came may have crossed the close frame
-/// on its way: nobody owes it.
+/// A message whose publish was answered so shortly before a connection's end came, or less than the slowest delivery
+/// has taken so far, may have been on its way then: nobody owes it.
 const CROSSING_NS: u64 = 100_000_000;
 
 /// How far the publisher is.
@@ -96,9 +96,12 @@ impl Visits {
         first
     }
 
-    /// The connection has ended, and the end came no sooner than `came_ns`.
-    pub(crate) fn on_end(&mut self, bulletin: &Bulletin, came_ns: u64, counts: &mut Counts) {
-        self.owe(bulletin.done_by(came_ns.saturating_sub(CROSSING_NS)), counts);
+    /// The connection has ended, and the end came no sooner than `came_ns`; the slowest delivery so far took
+    /// `slowest_ns`.
+    pub(crate) fn on_end(&mut self, bulletin: &Bulletin, came_ns: u64, slowest_ns: u64, counts: &mut Counts) {
+        let crossing_ns = CROSSING_NS.max(slowest_ns);
+        counts.crossing_max_ns = counts.crossing_max_ns.max(crossing_ns);
+        self.owe(bulletin.done_by(came_ns.saturating_sub(crossing_ns)), counts);
     }
 
     /// The run is over: `published` messages were sent, and the client is there or away.
@@ -149,7 +152,7 @@ mod tests {
         visits.on_open(&bulletin);
         published(&bulletin, 0..3);
         assert!((0..3).all(|number| visits.on_message(number, &mut counts)));
-        visits.on_end(&bulletin, 60_000_000_000, &mut counts);
+        visits.on_end(&bulletin, 60_000_000_000, 0, &mut counts);
         // Three while it is away, then it is back on a server that repeats the last of them.
         published(&bulletin, 3..6);
         visits.on_open(&bulletin);
@@ -172,10 +175,20 @@ mod tests {
         }
         assert_eq!(counts.missing, 2);
         // 7 and 8 were answered long before the end; 9 (at 10 s) was not.
-        visits.on_end(&bulletin, 10_050_000_000, &mut counts);
-        assert_eq!(counts.missing, 4);
+        visits.on_end(&bulletin, 10_050_000_000, 0, &mut counts);
+        assert_eq!((counts.missing, counts.crossing_max_ns), (4, CROSSING_NS));
         visits.on_finish(false, 20, &mut counts);
         assert_eq!((counts.unique, counts.missing, counts.away_missed), (5, 4, 11));
+    }
+
+    #[test]
+    fn nobody_is_owed_what_was_on_its_way() {
+        let (bulletin, mut counts, mut visits) = (Bulletin::new(20), Counts::default(), Visits::default());
+        visits.on_open(&bulletin);
+        published(&bulletin, 0..10);
+        // The slowest took 4 s, so that what was answered at 5 s could be there at 9.5 s and the rest need not.
+        visits.on_end(&bulletin, 9_500_000_000, 4_000_000_000, &mut counts);
+        assert_eq!((counts.missing, counts.crossing_max_ns), (5, 4_000_000_000));
     }
 
     #[test]
@@ -187,7 +200,7 @@ mod tests {
         assert!(!visits.on_message(0, &mut counts));
         assert_eq!((counts.duplicate, counts.again), (1, 0));
         // Sent away while message 0 is on its way to the other server.
-        visits.on_end(&bulletin, 1_000, &mut counts);
+        visits.on_end(&bulletin, 1_000, 0, &mut counts);
         visits.on_open(&bulletin);
         assert!(!visits.on_message(0, &mut counts));
         assert_eq!((counts.duplicate, counts.again), (1, 1));
@@ -201,7 +214,7 @@ mod tests {
     fn whoever_stays_away_misses_nothing_while_connected() {
         let (bulletin, mut counts, mut visits) = (Bulletin::new(5), Counts::default(), Visits::default());
         visits.on_open(&bulletin);
-        visits.on_end(&bulletin, 5, &mut counts);
+        visits.on_end(&bulletin, 5, 0, &mut counts);
         published(&bulletin, 0..5);
         visits.on_finish(false, 5, &mut counts);
         assert_eq!((counts.unique, counts.missing, counts.away_missed), (0, 0, 5));

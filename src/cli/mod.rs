@@ -11,7 +11,9 @@ mod serve;
 mod sizes;
 mod terminal;
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -119,6 +121,13 @@ fn print(text: &str) -> ExitCode {
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// The configuration file: the flag's, or the one that the environment names. Whoever starts a program from a template
+/// sets a variable to nothing where it names no file.
+fn config_file(flag: Option<&PathBuf>, environment: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let variable = || environment.iter().find(|(name, value)| name == "FANTAIL_CONFIG" && !value.is_empty());
+    flag.cloned().or_else(|| variable().map(|(_, value)| PathBuf::from(value)))
 }
 
 fn long_help() -> String {

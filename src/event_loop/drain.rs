@@ -20,7 +20,11 @@ const TOLD_PER_TURN_MAX: usize = 1_024;
 /// How long the first request of a connection is awaited, in ticks: as long as a lost packet takes to come again.
 const REQUEST_TICKS: Tick = 20;
 
-/// How long telling waits for fan-outs under way, in ticks: a loop that can't keep up must come to its end, too.
+/// How long telling waits, in ticks, for a moment in which everything that was published has been delivered.
+const QUIET_TICKS: Tick = 10;
+
+/// How long it waits for what had been published when its time came: a loop that can't keep up must come to its end,
+/// too.
 const FANOUT_TICKS: Tick = 30;
 
 /// How far the drain has come.
@@ -107,21 +111,25 @@ impl<S: Socket> Core<S> {
         self.tell_held();
     }
 
-    /// Tells those behind whose mark everything has been delivered: what was published before a client's close
-    /// frame comes before it.
+    /// Tells those whose time has come when nothing waits to be delivered: what was published before a client's
+    /// close frame comes before it. On a busy loop, behind what had been published when their time came.
     fn tell_held(&mut self) {
         let now = self.now;
+        let mailbox = self.services.router.mailbox(self.index);
+        let quiet = !self.topics.has_work() && mailbox.is_none_or(|mailbox| mailbox.is_empty());
         let Some(state) = &mut self.draining else { return };
-        // With work it takes a look at every topic, which a tick may cost and a turn not.
-        let busy = self.topics.has_work();
-        if state.held.is_empty() || busy && state.looked == now {
+        // Marks take a look at every topic, which a tick may cost and a turn not.
+        if state.held.is_empty() || !quiet && state.looked == now {
             return;
         }
         state.looked = now;
         let delivered = self.topics.delivered();
+        let may_go = |held: &Held| {
+            let waited = now - held.since;
+            quiet || waited >= QUIET_TICKS && held.mark <= delivered || waited >= FANOUT_TICKS
+        };
         while let Some(state) = &mut self.draining
-            && let Some(first) = state.held.front()
-            && (first.mark <= delivered || now - first.since >= FANOUT_TICKS)
+            && state.held.front().is_some_and(may_go)
         {
             for key in state.held.pop_front().map(|held| held.keys).unwrap_or_default() {
                 self.tell_leaving(key);

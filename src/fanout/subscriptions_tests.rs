@@ -39,6 +39,9 @@ struct Shadow {
     next_offset: u64,
 }
 
+/// Slot, generation and offset of connections.
+type Owed = Vec<(usize, u32, u64)>;
+
 struct Model {
     random: XorShift,
     router: Arc<Router>,
@@ -48,7 +51,7 @@ struct Model {
     refused: usize,
     deliveries: usize,
     /// Marks, and which offset each connection was to have by then.
-    marks: VecDeque<(u64, Vec<(usize, u32, u64)>)>,
+    marks: VecDeque<(u64, Owed)>,
     reached_with_work: usize,
 }
 

@@ -14,9 +14,8 @@ use crate::connection::Role;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::message::{self, Filler, Shape};
-use crate::publisher::Job;
 use crate::publisher::several::{PublishedToAll, ServerReport, Several};
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table};
+use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
 use crate::run::{Run, Special};
 use crate::schedule::Schedule;
 use crate::tally::{Ending, Tally};
@@ -76,7 +75,9 @@ struct RollingReport {
     deliveries: u64,
     /// Messages that did not come although the client was connected from before their publish until behind it.
     missing: u64,
-    /// Messages that were published while a client was away.
+    /// The most that a message was given to arrive before an end: those published later are nobody's.
+    crossing_seconds: f64,
+    /// Messages that were published while a client was away, or on their way to it when it ended.
     away_missed: u64,
     /// Messages that came again on the same connection.
     duplicate: u64,
@@ -112,14 +113,12 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     let mut run = Run::start_special(&args.common, target, Role::Subscribe, shape, special)?;
     run.open(args.common.connections as usize)?;
     let mut publisher = Several::new(targets, args.size);
-    let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
-    let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, shape };
-    let subscribed = probe(&mut run, &mut publisher, &job)?;
+    let subscribed = probe(&mut run, &mut publisher)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
-    let job = Job { schedule, ..job };
     run.order(|order| order.schedule = Some(schedule));
-    let thread = std::thread::spawn(move || publisher.run(&job, &bulletin));
+    let plan = run.plan.clone();
+    let thread = std::thread::spawn(move || publisher.run(&plan, schedule, &bulletin));
     run.wait(Duration::MAX, |_| thread.is_finished())?;
     let published = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
     await_the_rest(args, &mut run)?;
@@ -152,9 +151,9 @@ fn urls(args: &RollingArgs) -> Result<(String, Option<String>, Vec<(String, Targ
 }
 
 /// Publishes probes until every open connection has seen one, and returns how many have.
-fn probe(run: &mut Run, publisher: &mut Several, job: &Job) -> Result<u64, Failure> {
+fn probe(run: &mut Run, publisher: &mut Several) -> Result<u64, Failure> {
     for _ in 0..PROBES {
-        publisher.probe(job).map_err(Failure::Failed)?;
+        publisher.probe(&run.plan).map_err(Failure::Failed)?;
         let all_seen = run.wait(Duration::from_secs(1), |run| {
             let counts = run.counts();
             counts.probed >= counts.opened
@@ -235,6 +234,7 @@ impl RollingReport {
             away: returns.and_then(|returns| LatencyReport::new(&returns.away)),
             deliveries: counts.unique,
             missing: counts.missing,
+            crossing_seconds: counts.crossing_max_ns as f64 / 1e9,
             away_missed: counts.away_missed,
             duplicate: counts.duplicate,
             again: counts.again,
@@ -274,6 +274,8 @@ impl Report for RollingReport {
         table.latency("away, waits included", self.away.as_ref());
         table.row("deliveries", self.deliveries);
         table.row("  missing while connected", self.missing);
+        let crossing = microseconds_text(Some(self.crossing_seconds * 1e6));
+        table.row("  given to arrive", format!("{crossing} before an end"));
         table.row("  published while away", self.away_missed);
         table.row("  duplicate / again", format!("{} / {}", self.duplicate, self.again));
         table.row("  corrupt / foreign", format!("{} / {}", self.corrupt, self.foreign));

@@ -4,17 +4,17 @@
 //! has come to stands in the bulletin while it happens.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::PublishError;
 use super::http::HttpPublisher;
-use super::{Job, PublishError};
 use crate::interrupt;
 use crate::message::{self, PROBE_SEQUENCE, Stamp};
-use crate::schedule::LATE_NS;
+use crate::schedule::{LATE_NS, Schedule};
 use crate::target::Target;
 use crate::visits::Bulletin;
+use crate::worker::Plan;
 
 /// What became of the messages at one server.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -71,10 +71,10 @@ impl Several {
     }
 
     /// Publishes the message that tells who is subscribed; every server has to take it.
-    pub(crate) fn probe(&mut self, job: &Job) -> Result<(), String> {
+    pub(crate) fn probe(&mut self, plan: &Plan) -> Result<(), String> {
         let mut payload = Vec::new();
-        let stamp = Stamp { stream: job.run_id, sequence: PROBE_SEQUENCE, planned_ns: job.clock.now_ns() };
-        message::write_message(&stamp, job.shape, &mut payload);
+        let stamp = Stamp { stream: plan.run_id, sequence: PROBE_SEQUENCE, planned_ns: plan.clock.now_ns() };
+        message::write_message(&stamp, plan.shape, &plan.conversation.around(0), &mut payload);
         for server in &mut self.servers {
             server
                 .publish(&payload, self.binary)
@@ -84,23 +84,25 @@ impl Several {
     }
 
     /// Publishes the whole job to all servers, one after the other.
-    pub(crate) fn run(mut self, job: &Job, bulletin: &Arc<Bulletin>) -> PublishedToAll {
+    pub(crate) fn run(mut self, plan: &Plan, schedule: Schedule, bulletin: &Bulletin) -> PublishedToAll {
+        // The publisher has the number of the first connection.
+        let around = plan.conversation.around(0);
         let mut published = PublishedToAll::default();
         let mut payload = Vec::new();
         let mut free_ns = 0;
-        for index in 0..job.schedule.count() {
-            let planned_ns = job.schedule.planned_ns(index);
-            if !job.clock.sleep_until(planned_ns, interrupt::requested) {
+        for index in 0..schedule.count() {
+            let planned_ns = schedule.planned_ns(index);
+            if !plan.clock.sleep_until(planned_ns, interrupt::requested) {
                 break;
             }
-            let now_ns = job.clock.now_ns();
+            let now_ns = plan.clock.now_ns();
             published.attempted += 1;
             published.late_max_ns = published.late_max_ns.max(now_ns.saturating_sub(planned_ns));
             published.late_sends += u64::from(now_ns.saturating_sub(planned_ns) > LATE_NS);
             published.late_own += u64::from(now_ns.saturating_sub(planned_ns.max(free_ns)) > LATE_NS);
             payload.clear();
-            let stamp = Stamp { stream: job.run_id, sequence: published.count, planned_ns };
-            message::write_message(&stamp, job.shape, &mut payload);
+            let stamp = Stamp { stream: plan.run_id, sequence: published.count, planned_ns };
+            message::write_message(&stamp, plan.shape, &around, &mut payload);
             bulletin.on_begin(published.count);
             let mut taken = false;
             for server in &mut self.servers {
@@ -112,7 +114,7 @@ impl Several {
                     Err(error) => *server.report.errors.entry(error.name()).or_default() += 1,
                 }
             }
-            free_ns = job.clock.now_ns();
+            free_ns = plan.clock.now_ns();
             if taken {
                 bulletin.on_done(published.count, free_ns);
                 published.count += 1;

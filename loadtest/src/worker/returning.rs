@@ -80,7 +80,7 @@ impl Worker {
         *tally.counts.endings.entry(ending).or_default() += 1;
         if let Some(visits) = connection.visits_mut() {
             // A worker that is busy finds the end some time after it has come.
-            visits.on_end(bulletin, self.read_until_ns, &mut tally.counts);
+            visits.on_end(bulletin, self.read_until_ns, tally.latency.max(), &mut tally.counts);
         }
         connection.end();
         let away = Away { since_ns: now_ns, failures: 0 };

@@ -173,8 +173,6 @@ pub(crate) struct Counts {
     pub(crate) endings: BTreeMap<Ending, u64>,
     /// Messages that came again on another visit (rolling).
     pub(crate) again: u64,
-    /// The most that a message was given to arrive before an end (rolling).
-    pub(crate) crossing_max_ns: u64,
     /// Messages that were published while a client was away (rolling).
     pub(crate) away_missed: u64,
     /// Attempts to come back that failed, by kind; each is followed by another.
@@ -216,6 +214,8 @@ pub(crate) struct Tally {
     pub(crate) ticks: Vec<Tick>,
     /// What the generator noticed of its own load.
     pub(crate) strain: Strain,
+    /// How long before the end of a connection those messages were answered that had not come by then (rolling).
+    pub(crate) cut_off: Option<Box<Histogram<u64>>>,
     /// Connections that came back; none unless some were dropped.
     pub(crate) returns: Option<Box<Returns>>,
     /// What slow subscribers counted, apart from the others; none unless there are any.
@@ -231,6 +231,7 @@ impl Tally {
             latency: new_histogram(),
             ticks: Vec::new(),
             strain: Strain::default(),
+            cut_off: None,
             returns: None,
             slow: None,
         }
@@ -253,6 +254,9 @@ impl Tally {
         let _ = self.connect.add(&other.connect);
         let _ = self.latency.add(&other.latency);
         self.strain.merge(&other.strain);
+        if let Some(other) = &other.cut_off {
+            let _ = self.cut_off.get_or_insert_with(|| Box::new(new_histogram())).add(other.as_ref());
+        }
         if let Some(other) = &other.returns {
             let returns = self.returns.get_or_insert_with(Box::default);
             let _ = returns.attempt.add(&other.attempt);
@@ -310,7 +314,6 @@ impl Counts {
             *mine += theirs;
         }
         self.late_max_ns = self.late_max_ns.max(other.late_max_ns);
-        self.crossing_max_ns = self.crossing_max_ns.max(other.crossing_max_ns);
         for (trouble, count) in &other.troubles {
             *self.troubles.entry(*trouble).or_default() += count;
         }

@@ -27,6 +27,8 @@ use super::{ARRIVAL_DEADLINE, soon_ns, ws_target};
 
 /// Everything has arrived when nothing has come for so long.
 const QUIET_NS: u64 = 500_000_000;
+/// A message whose publish was answered so shortly before a connection's end may have been on its way in any case.
+const CROSSING_NS: u64 = 100_000_000;
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
 /// More messages than this are not kept account of.
@@ -75,7 +77,7 @@ struct RollingReport {
     deliveries: u64,
     /// Messages that did not come although the client was connected from before their publish until behind it.
     missing: u64,
-    /// The most that a message was given to arrive before an end: those published later are nobody's.
+    /// How long before an end a message has to be answered to be owed: as long as the slowest delivery took.
     crossing_seconds: f64,
     /// Messages that were published while a client was away, or on their way to it when it ended.
     away_missed: u64,
@@ -194,6 +196,12 @@ impl RollingReport {
     ) -> Self {
         let counts = &tally.counts;
         let mut common = Common::new("rolling", &url, args.common.connections, run, tally, true);
+        // Behind the slowest delivery nothing is on its way any more.
+        let crossing_ns = CROSSING_NS.max(tally.latency.max());
+        let lost = tally
+            .cut_off
+            .as_ref()
+            .map_or(0, |ages| ages.count_between(ages.highest_equivalent(crossing_ns) + 1, u64::MAX));
         let unserved = counts.left.saturating_sub(counts.returned);
         let refused = counts.refusals.values().sum();
         let broken = |(ending, count): (&Ending, &u64)| match ending {
@@ -206,7 +214,7 @@ impl RollingReport {
             (counts.endings.iter().map(broken).sum(), "connections broke without a close frame"),
             (refused, "attempts to come back failed"),
             (unserved, "clients did not come back in time"),
-            (counts.missing, "messages missing while connected"),
+            (counts.missing + lost, "messages missing while connected"),
             (counts.duplicate, "deliveries duplicate"),
             (counts.corrupt, "deliveries corrupt"),
         ]);
@@ -233,9 +241,9 @@ impl RollingReport {
             reconnect_latency: returns.and_then(|returns| LatencyReport::new(&returns.attempt)),
             away: returns.and_then(|returns| LatencyReport::new(&returns.away)),
             deliveries: counts.unique,
-            missing: counts.missing,
-            crossing_seconds: counts.crossing_max_ns as f64 / 1e9,
-            away_missed: counts.away_missed,
+            missing: counts.missing + lost,
+            crossing_seconds: crossing_ns as f64 / 1e9,
+            away_missed: counts.away_missed.saturating_sub(lost),
             duplicate: counts.duplicate,
             again: counts.again,
             corrupt: counts.corrupt,

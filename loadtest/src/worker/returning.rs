@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use super::{Order, Worker};
 use crate::connection::{Away, State};
 use crate::handshake;
-use crate::tally::{Ending, Tally, Trouble};
+use crate::tally::{Ending, Tally, Trouble, new_histogram};
 
 /// The longest wait before the second attempt; it doubles with each failure.
 pub(crate) const BACKOFF_NS: u64 = 100_000_000;
@@ -80,7 +80,8 @@ impl Worker {
         *tally.counts.endings.entry(ending).or_default() += 1;
         if let Some(visits) = connection.visits_mut() {
             // A worker that is busy finds the end some time after it has come.
-            visits.on_end(bulletin, self.read_until_ns, tally.latency.max(), &mut tally.counts);
+            let cut_off = tally.cut_off.get_or_insert_with(|| Box::new(new_histogram()));
+            visits.on_end(bulletin, self.read_until_ns, |age_ns| cut_off.saturating_record(age_ns));
         }
         connection.end();
         let away = Away { since_ns: now_ns, failures: 0 };

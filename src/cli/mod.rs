@@ -4,6 +4,7 @@
 
 mod check_config;
 mod connect;
+mod health;
 mod json;
 mod preflight;
 mod publish;
@@ -67,6 +68,9 @@ enum Command {
     /// Publish one message through the admin port.
     #[command(after_help = publish::EXAMPLES)]
     Publish(publish::PublishArgs),
+    /// Ask a running server whether it is well; for the health checks of containers.
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::HealthArgs),
     /// Tell whether this machine holds a number of connections, and what to change if not.
     #[command(after_help = preflight::EXAMPLES)]
     Preflight(preflight::PreflightArgs),
@@ -95,6 +99,7 @@ pub fn main() -> ExitCode {
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::Connect(args)) => connect::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
+        Some(Command::Health(args)) => health::run(&args),
         Some(Command::Preflight(args)) => preflight::run(&args),
         Some(Command::Sizes(args)) => sizes::run(&args),
         None => serve::run(&cli.serve),

@@ -39,6 +39,10 @@ Examples:
   Everybody drops at once and comes back; what does a bystander notice?
     fantail-loadtest storm --connections 10000
 
+  Two servers share a port and are restarted one after the other meanwhile; does anybody notice?
+    fantail-loadtest rolling --connections 10000 --rate 100 --duration 60s \
+      --publish-url http://127.0.0.1:8081/publish/{topic} --publish-url http://127.0.0.1:8082/publish/{topic}
+
   The highest rate at which the 99th percentile stays below 50 ms, with a server of its own:
     fantail-loadtest capacity --step 'rate=100..6400*2' fanout --connections 1000 --fail-if 'p99>50ms' \
       --server 'fantail --listen 127.0.0.1:0 --admin 127.0.0.1:0'
@@ -78,6 +82,8 @@ pub(crate) enum Command {
     Storm(StormArgs),
     /// Publish while some subscribers do not read: what do the others notice?
     Slow(SlowArgs),
+    /// Publish while servers are restarted and subscribers come back: is anybody refused, is anything missed?
+    Rolling(RollingArgs),
     /// Raise the connections or the rate of another command until its result is not ok
     Capacity(CapacityArgs),
     /// Open connections in steps: bytes per connection by kind of memory, with confidence intervals
@@ -282,6 +288,40 @@ pub(crate) struct SlowArgs {
     pub(crate) fanout: FanoutArgs,
 }
 
+/// Flags of `rolling`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RollingArgs {
+    /// Where to subscribe; `{topic}` becomes a topic name that is new in every run
+    #[arg(long, default_value = "ws://{listen}/ws/{topic}")]
+    pub(crate) url: String,
+
+    /// Where to publish by POST, once for each server: every message goes to all of them, and one that is away
+    /// for a while is passed over; `{topic}` as in --url
+    #[arg(long = "publish-url", value_name = "URL", default_value = "http://{admin}/publish/{topic}")]
+    pub(crate) publish_urls: Vec<String>,
+
+    /// Messages published per second
+    #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// The longest wait of a client before it comes back; each one waits a random part of it, and up to twice as
+    /// long after each attempt that fails, up to 3 s
+    #[arg(long, default_value = "100ms", value_parser = parse_duration)]
+    pub(crate) backoff: Duration,
+
+    /// How long clients may take to come back when the last message is out
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub(crate) within: Duration,
+
+    /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text
+    #[arg(long, default_value_t = 64, value_parser = message_size)]
+    pub(crate) size: usize,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
 /// Flags of `capacity`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CapacityArgs {
@@ -314,6 +354,9 @@ pub(crate) enum Stepped {
     /// Has steps of its own.
     #[command(skip)]
     Memory(MemoryArgs),
+    /// Needs somebody who restarts.
+    #[command(skip)]
+    Rolling(RollingArgs),
 }
 
 /// Flags of `memory`.

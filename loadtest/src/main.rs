@@ -43,6 +43,7 @@ mod target;
 mod template;
 mod threshold;
 mod vars;
+mod visits;
 mod worker;
 
 use std::process::ExitCode;

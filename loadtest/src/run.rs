@@ -24,7 +24,8 @@ use crate::series::Series;
 use crate::server_process::ServerProcess;
 use crate::tally::{Counts, Tally};
 use crate::target::{self, Target};
-use crate::worker::{CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
+use crate::visits::Bulletin;
+use crate::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
 
 /// Descriptors of a table that are not connections.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 64;
@@ -52,7 +53,7 @@ pub(crate) struct Run {
 }
 
 /// What only some commands ask of a run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Special<'a> {
     /// The text of `--message`, to stand around test messages.
     pub(crate) message: Option<&'a str>,
@@ -60,6 +61,10 @@ pub(crate) struct Special<'a> {
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
     pub(crate) returning_max: usize,
+    /// Connections that end come back; what they should have got is judged by this.
+    pub(crate) bulletin: Option<Arc<Bulletin>>,
+    /// The longest wait before a client comes back, unless the command's own.
+    pub(crate) backoff: Option<Duration>,
 }
 
 /// How the generator itself was set up.
@@ -109,6 +114,8 @@ impl Run {
             conversation,
             slow: special.slow,
             returning_max: special.returning_max,
+            bulletin: special.bulletin,
+            backoff_ns: special.backoff.map_or(BACKOFF_NS, |backoff| backoff.as_nanos() as u64),
             deflate: common.deflate,
             threads,
             connect_rate: common.connect_rate.map(|rate| rate / threads as f64),

@@ -38,10 +38,12 @@ pub(crate) struct Metric {
     what: &'static str,
 }
 
-const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow", "memory"];
-const SENDING: &[&str] = &["fanout", "echo", "slow"];
+const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow", "memory", "rolling"];
+const SENDING: &[&str] = &["fanout", "echo", "slow", "rolling"];
+const ORDERED: &[&str] = &["fanout", "echo", "slow"];
 const PUBLISHING: &[&str] = &["fanout", "slow"];
 const STORM: &[&str] = &["storm"];
+const RETURNING: &[&str] = &["storm", "rolling"];
 const SLOW: &[&str] = &["slow"];
 
 macro_rules! metrics {
@@ -59,7 +61,7 @@ pub(crate) static METRICS: [Metric; 31] = metrics! {
     "max" Time "/latency/max_microseconds" SENDING "the same, longest";
     "missing" Count "/missing" SENDING "messages that did not come";
     "duplicate" Count "/duplicate" SENDING "messages that came again";
-    "reordered" Count "/reordered" SENDING "messages that came after a later one";
+    "reordered" Count "/reordered" ORDERED "messages that came after a later one";
     "corrupt" Count "/corrupt" SENDING "messages that came changed";
     "wrapped" Count "/wrapped" SENDING "messages that the server put other things around";
     "deliveries_rate" Rate "/deliveries_per_second" PUBLISHING "deliveries a second";
@@ -75,10 +77,10 @@ pub(crate) static METRICS: [Metric; 31] = metrics! {
     "processor_wait_share" Share "/generator/processor_wait_share" ALL "share of the load for which the generator waited for a processor";
     "bottleneck" Count "/generator/bottleneck" ALL "reasons why the generator was the bottleneck";
     "served_again" Time "/served_again_seconds" STORM "until all were open again";
-    "unserved" Count "/unserved" STORM "clients that did not come back in time";
-    "refused" Count "/refused" STORM "attempts to come back that failed";
-    "away_p99" Time "/away/p99_microseconds" STORM "from a client's drop to its return";
-    "away_max" Time "/away/max_microseconds" STORM "the same, longest";
+    "unserved" Count "/unserved" RETURNING "clients that did not come back in time";
+    "refused" Count "/refused" RETURNING "attempts to come back that failed";
+    "away_p99" Time "/away/p99_microseconds" RETURNING "from a client's end to its return";
+    "away_max" Time "/away/max_microseconds" RETURNING "the same, longest";
     "bystander_p99" Time "/bystander/during/p99_microseconds" STORM "a bystander's echo meanwhile";
     "bystander_max" Time "/bystander/during/max_microseconds" STORM "the same, longest";
     "slow_closed" Count "/slow/closed" SLOW "slow subscribers that the server closed";

@@ -7,6 +7,7 @@ pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod memory;
 pub(crate) mod merge;
+pub(crate) mod rolling;
 pub(crate) mod slow;
 pub(crate) mod storm;
 

@@ -154,7 +154,7 @@ fn latency_over_time(report: &Value, command: &str) -> Chart {
 
 fn latency_name(command: &str) -> &'static str {
     match command {
-        "fanout" | "slow" => "Delivery latency",
+        "fanout" | "slow" | "rolling" => "Delivery latency",
         "echo" | "storm" => "Round trip",
         _ => "Message latency",
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::args_kit::{Kit, Talk};
+use crate::args_kit::{Kit, Talk, TlsFlags};
 use crate::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::schedule::parse_duration;
 use crate::steps::Steps;
@@ -117,6 +117,15 @@ pub(crate) struct Common {
     #[arg(long)]
     pub(crate) pid: Option<u32>,
 
+    /// Where a server on another machine tells its metrics in Prometheus text, as in
+    /// http://10.0.0.5:8081/metrics: read once a second instead of --pid
+    #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "server"])]
+    pub(crate) server_metrics: Option<String>,
+
+    /// Send this header when reading metrics; may be repeated
+    #[arg(long, value_name = "'NAME: VALUE'", requires = "server_metrics")]
+    pub(crate) metrics_header: Vec<String>,
+
     /// Files to write.
     #[command(flatten)]
     pub(crate) outputs: Outputs,
@@ -124,6 +133,10 @@ pub(crate) struct Common {
     /// How the command is run and judged.
     #[command(flatten)]
     pub(crate) kit: Kit,
+
+    /// How TLS is spoken.
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
 
     /// What connections say besides test messages.
     #[command(flatten)]
@@ -382,7 +395,9 @@ fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, Str
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
         let texts = values.map(|value| match value.to_string_lossy() {
             // Results are passed on; what authorizes a client is not.
-            text if long == "header" => text.split(':').next().unwrap_or_default().to_owned() + ": …",
+            text if matches!(long, "header" | "metrics-header") => {
+                text.split(':').next().unwrap_or_default().to_owned() + ": …"
+            }
             text => text.into_owned(),
         });
         let text = texts.collect::<Vec<_>>().join(", ");

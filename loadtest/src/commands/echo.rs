@@ -57,7 +57,7 @@ struct EchoReport {
 /// Runs the command.
 pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
-    let server = watched(args.common.pid)?;
+    let server = watched(&args.common)?;
     let connections = args.common.connections;
     let mut run = Run::start(&args.common, target, Role::Echo, args.load.shape())?;
     run.open(connections as usize)?;

@@ -37,6 +37,8 @@ enum Rule {
     Lists,
     /// True if any is.
     Any,
+    /// True if all that are known are.
+    All,
     /// Made of other fields afterwards.
     Made,
     /// An object whose fields have rules.
@@ -48,7 +50,7 @@ enum Rule {
 }
 
 /// The rule of each field, by its name.
-const RULES: [(&str, Rule); 52] = [
+const RULES: [(&str, Rule); 60] = [
     ("format", Rule::Same),
     ("command", Rule::Same),
     ("publish", Rule::Same),
@@ -98,7 +100,15 @@ const RULES: [(&str, Rule); 52] = [
     ("turn_max_microseconds", Rule::Highest),
     ("started_unix_seconds", Rule::Lowest),
     ("bottleneck", Rule::Lists),
+    ("advice", Rule::Lists),
     ("interrupted", Rule::Any),
+    ("resumes", Rule::Any),
+    ("verified", Rule::All),
+    ("server_name", Rule::Texts),
+    ("trust", Rule::Texts),
+    ("agreed", Rule::Texts),
+    ("handshakes", Rule::Sum),
+    ("resumed", Rule::Sum),
     ("errors", Rule::Counts),
     ("publish_errors", Rule::Counts),
 ];
@@ -181,6 +191,7 @@ fn merge_fields(objects: &[&Value], path: &str, nothing: &mut BTreeSet<String>) 
             Rule::Counts => counts(&values),
             Rule::Lists => values.iter().filter_map(|value| value.as_array()).flatten().cloned().collect(),
             Rule::Any => json!(values.iter().any(|value| value.as_bool() == Some(true))),
+            Rule::All => json!(values.iter().filter_map(|value| value.as_bool()).all(|value| value)),
             Rule::Fields => merge_fields(&values, &path, nothing)?,
             Rule::Latency => latency(&values),
             Rule::Nothing => {
@@ -198,7 +209,7 @@ fn merge_fields(objects: &[&Value], path: &str, nothing: &mut BTreeSet<String>) 
 fn rule(name: &str, values: &[&Value]) -> Rule {
     if MADE.contains(&name) {
         Rule::Made
-    } else if OBJECTS.contains(&name) {
+    } else if OBJECTS.contains(&name) || (name == "tls" && values.iter().any(|value| value.is_object())) {
         Rule::Fields
     } else if values.iter().any(|value| value.get("histogram").is_some()) {
         Rule::Latency
@@ -292,7 +303,7 @@ fn series(reports: &[&Value]) -> Value {
                 .zip(reports)
                 .map(|(start, report)| value_at(report, column, at - (start - first), highest))
                 .collect();
-            if percentile || column == "server_cpu_seconds" || column == "server_user_bytes" {
+            if percentile || column.starts_with("server_") {
                 Value::Null
             } else if highest {
                 json!(values.into_iter().flatten().reduce(f64::max))

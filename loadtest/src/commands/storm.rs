@@ -84,7 +84,7 @@ struct Times {
 pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
     let bystander_target = (args.bystander != "none").then(|| ws_target(&args.bystander)).transpose()?;
-    let server = watched(args.common.pid)?;
+    let server = watched(&args.common)?;
     let connections = args.common.connections;
     let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
     let special = Special { returning_max: connections as usize, ..Special::default() };

@@ -9,12 +9,14 @@ mod ws;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use crate::conversation::Conversation;
 use crate::interrupt;
 use crate::message::{self, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::{Clock, LATE_NS, Schedule};
 use crate::target::{Scheme, Target};
+use crate::tls::Tls;
 
 /// Where messages go.
 #[derive(Debug)]
@@ -69,16 +71,19 @@ pub(crate) struct Job {
 }
 
 impl Publisher {
-    /// Connects, for messages of `size` bytes. A WebSocket says the `conversation`'s headers and hello.
+    /// Connects, over `tls` if the target is one of TLS, for messages of `size` bytes. A WebSocket says the `conversation`'s headers and hello.
     pub(crate) fn connect(
         target: Target,
+        tls: Option<Arc<Tls>>,
         size: usize,
         conversation: &Conversation,
     ) -> Result<Self, PublishError> {
         let binary = message::is_binary(size);
         match target.scheme {
-            Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target, binary)?)),
-            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target, binary, conversation)?)),
+            Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target, tls, binary)?)),
+            Scheme::Ws => {
+                Ok(Self::Ws(ws::WsPublisher::connect(&target, tls.as_deref(), binary, conversation)?))
+            }
         }
     }
 

@@ -32,6 +32,9 @@ Examples:
   Bytes per connection by kind of memory, of any server, with a page to look at:
     fantail-loadtest memory --url ws://127.0.0.1:9001/ --pid 4711 --steps 10k,20k,30k,40k,50k --html memory.html
 
+  The same for a server elsewhere, over TLS, with what it tells of itself:
+    fantail-loadtest memory --url wss://chat.example/ws --server-metrics https://chat.example:8081/metrics
+
   Everybody drops at once and comes back; what does a bystander notice?
     fantail-loadtest storm --connections 10000
 

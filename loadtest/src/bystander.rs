@@ -49,7 +49,7 @@ impl Bystander {
             let why: Vec<String> = counts
                 .troubles
                 .keys()
-                .map(|trouble| match tls::hint(*trouble) {
+                .map(|trouble| match tls::hint(*trouble, run.plan.tls.is_some()) {
                     Some(hint) => format!("{}, {hint}", trouble.name()),
                     None => trouble.name(),
                 })

@@ -552,6 +552,8 @@ impl Connection {
             None => write_some(stream, &extra.output),
         };
         match written {
+            // Where the box stays, as with TLS, the buffer does not.
+            Ok(written) if written == extra.output.len() => extra.output = Vec::new(),
             Ok(written) => drop(extra.output.drain(..written)),
             Err(error) => return Err(self.trouble(&error)),
         }

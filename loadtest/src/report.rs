@@ -440,7 +440,7 @@ pub(crate) fn count_text(count: Option<u64>) -> String {
 fn advice(tls: Option<&Tls>, counts: &Counts) -> Vec<String> {
     let troubles: BTreeSet<Trouble> = counts.troubles.keys().chain(counts.refusals.keys()).copied().collect();
     let of = |trouble: Trouble| {
-        let hint = tls::hint(trouble)?;
+        let hint = tls::hint(trouble, tls.is_some())?;
         let detail = tls.and_then(|tls| tls.detail(trouble)).map(|detail| format!(" ({detail})"));
         Some(format!("{}: {hint}{}", trouble.name(), detail.unwrap_or_default()))
     };

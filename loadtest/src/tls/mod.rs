@@ -28,7 +28,7 @@ pub(crate) use wire::Wire;
 
 /// User memory that TLS adds to one open connection in this process: the session, its keys and its read buffer.
 /// Measured with `memory` on x86-64 (`docs/loadtest.md`, "TLS").
-pub(crate) const BYTES_PER_CONNECTION: u64 = 8_192;
+pub(crate) const BYTES_PER_CONNECTION: u64 = 9_000;
 
 /// Bytes that a session holds at most for the kernel, and as much again before the handshake is done.
 const BUFFER_BYTES: usize = 32 * 1024;

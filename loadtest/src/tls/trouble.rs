@@ -37,8 +37,8 @@ fn of_certificate(error: &CertificateError) -> Trouble {
     }
 }
 
-/// What a reader should do about a trouble, where that is not plain from its name.
-pub(crate) fn hint(trouble: Trouble) -> Option<&'static str> {
+/// What a reader should do about a trouble, where that is not plain from its name. `secure` says whether TLS was spoken.
+pub(crate) fn hint(trouble: Trouble, secure: bool) -> Option<&'static str> {
     Some(match trouble {
         Trouble::TlsUnknownIssuer => {
             "no trusted authority signed the certificate: name the authority's with --ca FILE, or use --insecure"
@@ -70,6 +70,12 @@ pub(crate) fn hint(trouble: Trouble) -> Option<&'static str> {
         }
         Trouble::TlsTimeout => "no end of the TLS handshake within ten seconds: does that port speak TLS?",
         Trouble::ServerSpeaksTls => "what answers there speaks TLS: use wss:// or https://",
+        Trouble::ConnectReset if secure => {
+            "the server ended the connection between the TLS handshake and its answer: it may ask for a client certificate"
+        }
+        Trouble::ConnectReset => {
+            "the server ended the connection without an answer: if that port speaks TLS, use wss:// or https://"
+        }
         Trouble::LostTruncated => "the server ended the connection without a TLS close_notify",
         _ => return None,
     })
@@ -78,7 +84,7 @@ pub(crate) fn hint(trouble: Trouble) -> Option<&'static str> {
 /// An error of a blocking connection with what to do about it.
 pub(super) fn explained(error: io::Error) -> io::Error {
     let Some(inner) = inner(&error) else { return error };
-    let advice = hint(of(inner)).unwrap_or_default();
+    let advice = hint(of(inner), true).unwrap_or_default();
     io::Error::new(error.kind(), format!("{inner}; {advice}"))
 }
 
@@ -101,9 +107,11 @@ mod tests {
             (of(&Error::DecryptError), "tls_protocol_error", "broke"),
         ] {
             assert_eq!(trouble.name(), name);
-            assert!(hint(trouble).unwrap().contains(advice), "{name}");
+            assert!(hint(trouble, true).unwrap().contains(advice), "{name}");
         }
-        assert_eq!(hint(Trouble::ConnectRefused), None);
+        assert_eq!(hint(Trouble::ConnectRefused, true), None);
+        assert!(hint(Trouble::ConnectReset, false).unwrap().contains("wss://"));
+        assert!(hint(Trouble::ConnectReset, true).unwrap().contains("client certificate"));
     }
 
     #[test]

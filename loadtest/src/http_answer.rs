@@ -49,6 +49,11 @@ pub(crate) fn read(stream: &mut impl Read, most: usize, answer: &mut Vec<u8>) ->
         if count == 0 {
             return match parse_head(answer)? {
                 Some(head @ Head { body: Body::UntilEof, .. }) => Ok(Head { close: true, ..head }),
+                // An alert or a handshake record (RFC 8446 section 5.1).
+                _ if matches!(answer[..], [21 | 22, 3, ..]) => Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "what answers there speaks TLS: use https://",
+                )),
                 _ => Err(io::ErrorKind::UnexpectedEof.into()),
             };
         }

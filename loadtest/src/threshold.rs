@@ -51,7 +51,7 @@ macro_rules! metrics {
 }
 
 /// All metrics, in the order of the help.
-pub(crate) static METRICS: [Metric; 29] = metrics! {
+pub(crate) static METRICS: [Metric; 30] = metrics! {
     "p50" Time "/latency/p50_microseconds" SENDING "delivery latency or round trip";
     "p90" Time "/latency/p90_microseconds" SENDING "the same, 90th percentile";
     "p99" Time "/latency/p99_microseconds" SENDING "the same, 99th percentile";
@@ -65,6 +65,7 @@ pub(crate) static METRICS: [Metric; 29] = metrics! {
     "connect_p50" Time "/connections/connect_latency/p50_microseconds" ALL "from connect to open";
     "connect_p99" Time "/connections/connect_latency/p99_microseconds" ALL "the same, 99th percentile";
     "connect_max" Time "/connections/connect_latency/max_microseconds" ALL "the same, longest";
+    "handshake_p99" Time "/tls/handshake_latency/p99_microseconds" ALL "TLS handshake, 99th percentile";
     "failed" Count "/connections/failed" ALL "connections that could not be opened";
     "lost" Count "/connections/lost" ALL "connections that were open and ended";
     "opened_rate" Rate "/connections/opened_per_second" ALL "connections opened a second";

@@ -223,11 +223,16 @@ struct Timed<'a> {
 
 impl io::Read for Timed<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no end of the page within three seconds");
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no end of the page within three seconds"));
+            return Err(late());
         }
         self.wire.set_read_timeout(Some(left))?;
-        self.wire.read(out)
+        match self.wire.read(out) {
+            // How Linux names a socket's timeout.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(late()),
+            outcome => outcome,
+        }
     }
 }

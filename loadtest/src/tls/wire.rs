@@ -45,7 +45,11 @@ impl Wire {
         if let Some(tls) = tls {
             let session = tls.begin().map_err(io::Error::other)?;
             wire.sealed = Some(Box::new(Mutex::new(Sealed { tls: session, open: Vec::new(), ended: false })));
-            wire.shake_hands(until).map_err(trouble::explained)?;
+            wire.shake_hands(until).map_err(|error| match error.kind() {
+                // How Linux names a socket's timeout.
+                io::ErrorKind::WouldBlock => unfinished(),
+                _ => trouble::explained(error),
+            })?;
         }
         wire.socket.set_read_timeout(Some(at_most))?;
         Ok(wire)
@@ -146,7 +150,7 @@ impl Wire {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no end of the TLS handshake"));
+                return Err(unfinished());
             }
             self.socket.set_read_timeout(Some(left))?;
             match (&self.socket).read(&mut raw)? {
@@ -204,6 +208,10 @@ impl Sealed {
         }
         Ok(())
     }
+}
+
+fn unfinished() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no end of the TLS handshake: does that port speak TLS?")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

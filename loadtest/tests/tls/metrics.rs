@@ -153,6 +153,13 @@ fn wrong_pages_are_refused_by_name() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert!(refuse(&format!("http://{closed}/metrics")).contains("refused"));
     assert!(refuse("ws://127.0.0.1:9/").contains("needs http:// or https://"));
+    let sealed = pages(Some(Tls::new("server")), another_server);
+    assert!(refuse(&format!("http://{sealed}/metrics")).contains("speaks TLS: use https://"));
+    assert!(refuse(&page.replace("http:", "https:")).contains("does that port speak TLS?"));
+    let silent = pages(None, |_| String::new());
+    let began = Instant::now();
+    assert!(refuse(&format!("http://{silent}/metrics")).contains("within three seconds"));
+    assert!(began.elapsed() < Duration::from_secs(20));
     let pid = ["--pid", "1"];
     let both = [&["idle", "--server-metrics", &page], &pid[..]].concat();
     assert!(refused(&both).contains("cannot be used with"));

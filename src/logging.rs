@@ -7,6 +7,7 @@
 //! disk or closed, costs lines and nothing else. `cli` starts it before anything else runs. The thread
 //! inherits the caller's signal mask, so signals are blocked first where main alone shall take them.
 
+mod cut;
 mod rate;
 mod writer;
 
@@ -27,13 +28,14 @@ use tracing_subscriber::{Registry, reload};
 use crate::config::{LogFormat, LogLevel};
 use crate::metrics::logs;
 
+use cut::cut;
 use rate::{Rate, Verdict};
 use writer::{Entry, Shared};
 
 /// Lines that may wait for the thread.
 const QUEUE_LINES: usize = 1024;
 
-/// Longest line; what is beyond is cut, so that the queue is bounded in bytes too.
+/// Longest line; a longer one is cut and marked, so that the queue is bounded in bytes too.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
 /// How long the guard waits for a standard error that nobody reads.
@@ -89,15 +91,13 @@ pub fn start(
 struct LogQueue {
     queue: SyncSender<Entry>,
     shared: Arc<Shared>,
+    format: LogFormat,
 }
 
 impl Write for LogQueue {
     /// Takes one formatted event, always whole: what could not be taken was dropped and counted.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut kept = line.get(..LINE_BYTES_MAX).unwrap_or(line).to_vec();
-        if kept.len() < line.len() {
-            kept.extend_from_slice("…\n".as_bytes());
-        }
+        let kept = cut(line, self.format, LINE_BYTES_MAX);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             self.queue.try_send(Entry::Line(kept))
         {
@@ -210,7 +210,7 @@ fn spawn(
         writer::run(&entries, out, &of_thread, format);
         drop(end);
     })?;
-    Ok((LogQueue { queue: queue.clone(), shared }, LogGuard { queue, done, stopped: false }))
+    Ok((LogQueue { queue: queue.clone(), shared, format }, LogGuard { queue, done, stopped: false }))
 }
 
 fn dispatch(
@@ -352,7 +352,19 @@ mod tests {
     #[test]
     fn long_lines_are_cut() {
         let text = logged(LogLevel::Info, LogFormat::Text, || tracing::info!("{}", "y".repeat(100_000)));
-        assert!(text.len() < LINE_BYTES_MAX + 10 && text.ends_with("…\n"), "{}", text.len());
+        assert!(text.len() <= LINE_BYTES_MAX && text.ends_with("y…\n"), "{}", text.len());
+        let text = logged(LogLevel::Info, LogFormat::Json, || {
+            tracing::info!(path = "\"\u{1}".repeat(50_000), reason = "kept", "{}", "é".repeat(50_000));
+        });
+        assert!(text.len() <= LINE_BYTES_MAX && text.len() > LINE_BYTES_MAX - 20, "{}", text.len());
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((&value["reason"], &value["level"]), (&"kept".into(), &"INFO".into()));
+        for field in ["path", "message"] {
+            assert!(
+                value[field].as_str().is_some_and(|text| text.len() > 500 && text.ends_with('…')),
+                "{field}"
+            );
+        }
     }
 
     #[test]

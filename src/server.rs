@@ -351,11 +351,10 @@ fn router_limits(settings: &Settings) -> RouterLimits {
 
 /// The options of every client listener.
 fn listen_options(settings: &Settings) -> ListenOptions {
-    let user_timeout = settings.timeouts.write.as_millis() + settings.timeouts.heartbeat.as_millis();
     ListenOptions {
         backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
         reuse_port: true,
-        user_timeout_ms: u32::try_from(user_timeout).unwrap_or(u32::MAX),
+        user_timeout_ms: settings.timeouts.user_timeout_ms(),
         ..ListenOptions::default()
     }
 }

@@ -86,6 +86,7 @@ fn turn(core: &mut Core<IdleSocket>) {
     while core.has_work() {
         core.run_ready();
         core.drain_mailbox(|_| {});
+        core.sweep();
         core.fanout_turn();
     }
 }

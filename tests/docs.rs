@@ -2,6 +2,8 @@
 //! text, and writes the generated part of one when UPDATE_DOCS is set; whether what they say is right is for people
 //! to read.
 
+#[path = "docs/deploy.rs"]
+mod deploy;
 #[path = "docs/links.rs"]
 mod links;
 #[path = "docs/operations.rs"]

@@ -26,6 +26,10 @@ Examples:
   The same for another server, with the publisher on a WebSocket:
     fantail-loadtest fanout --url ws://10.0.0.5:9001/chat --publish ws --connections 5000
 
+  A chat server that takes nothing but JSON of its own and delivers it in an envelope:
+    fantail-loadtest fanout --url ws://10.0.0.5:3000/ --publish ws --hello '{\"join\":\"load\"}' \\
+      --message '{\"say\":\"{marker}\",\"room\":\"load\"}'
+
   Round-trip times of 100 connections at 20,000 messages a second together:
     fantail-loadtest echo --connections 100 --rate 20000 --size 128
 
@@ -173,9 +177,15 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 64, value_parser = message_size)]
     pub(crate) size: usize,
 
-    /// What messages are made of behind their header
+    /// What messages are made of behind their marker
     #[arg(long, value_enum, default_value_t = Filler::Letters)]
     pub(crate) filler: Filler,
+
+    /// Text to send, for a server with a protocol of its own, as in '{"type":"pub","data":"{marker}"}';
+    /// {marker} becomes the test message of --size bytes (letters and digits), {i} and names as in --vars.
+    /// Messages are found wherever their marker stands in what the server delivers
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) message: Option<String>,
 }
 
 impl Load {
@@ -442,7 +452,7 @@ fn message_size(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(size) if (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&size) => Ok(size),
         Ok(_) => Err(format!(
-            "must be {MESSAGE_BYTES_MIN} to {MESSAGE_BYTES_MAX}; a message starts with its run, number and planned time"
+            "must be {MESSAGE_BYTES_MIN} to {MESSAGE_BYTES_MAX}; a message holds its run, number and planned time"
         )),
         Err(_) => Err("not a number of bytes".into()),
     }

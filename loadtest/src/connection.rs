@@ -14,7 +14,7 @@ use mio::net::TcpStream;
 
 use crate::conversation::Conversation;
 use crate::inflating::Inflating;
-use crate::message::{self, PROBE_SEQUENCE, Shape};
+use crate::message::{self, Expected, Found, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::Schedule;
 use crate::sequence::Sequence;
 use crate::tally::{Tally, Trouble};
@@ -512,18 +512,39 @@ impl Connection {
             Role::Subscribe => cx.run_id,
             Role::Echo => echo_stream(cx.run_id, cx.number),
         };
+        if cx.conversation.template().is_none()
+            && let Some(stamp) = message::read_unchanged(payload, cx.shape, stream, cx.now_ns)
+        {
+            return self.on_stamp(&stamp, false, cx);
+        }
+        self.on_other_payload(payload, stream, cx);
+    }
+
+    /// Looks for test messages in a payload that is not simply one.
+    #[inline(never)]
+    fn on_other_payload(&mut self, payload: &[u8], stream: u64, cx: &mut Context<'_>) {
+        let around = cx.conversation.around(cx.number);
+        let expected = Expected { shape: cx.shape, around, stream, now_ns: cx.now_ns };
+        let any = message::search(payload, &expected, |found| match found {
+            Found::Unchanged(stamp) => self.on_stamp(&stamp, false, cx),
+            Found::Wrapped(stamp) => self.on_stamp(&stamp, true, cx),
+            Found::Repeated => cx.tally.counts.repeated += 1,
+            // That a probe came is all there is to know of it.
+            Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),
+            Found::Changed(_) | Found::Broken => cx.tally.counts.corrupt += 1,
+        });
+        cx.tally.counts.foreign += u64::from(!any);
+    }
+
+    /// Counts a test message; `wrapped` if the server put other things around it.
+    fn on_stamp(&mut self, stamp: &Stamp, wrapped: bool, cx: &mut Context<'_>) {
         let counts = &mut cx.tally.counts;
-        let Some(stamp) = message::read_stamp(payload, cx.shape.size, stream) else {
-            counts.foreign += 1;
-            return;
-        };
         if stamp.sequence == PROBE_SEQUENCE {
             counts.probed += u64::from(!self.probed);
             self.probed = true;
             return;
         }
-        let number = u32::try_from(stamp.sequence);
-        let (Ok(number), true) = (number, message::filler_matches(&stamp, cx.shape, payload)) else {
+        let Ok(number) = u32::try_from(stamp.sequence) else {
             counts.corrupt += 1;
             return;
         };
@@ -532,6 +553,7 @@ impl Connection {
             counts.corrupt += 1;
             return;
         }
+        counts.wrapped += u64::from(wrapped);
         if !counts.on_arrival(self.sequence.on_arrival(number)) {
             return;
         }

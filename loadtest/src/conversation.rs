@@ -1,4 +1,5 @@
-//! What connections say besides test messages: headers, subprotocols, a greeting, answers to what comes.
+//! What connections say besides test messages, and around them: headers, subprotocols, a greeting, answers to what
+//! comes, the text of `--message`.
 //!
 //! Built once from the flags and shared by all workers; everything is written for one connection at the
 //! moment it leaves, so an open connection keeps nothing of it. Pure: no socket, no clock.
@@ -10,7 +11,9 @@ use fantail::wire::upgrade::ClientRequest;
 use regex::bytes::Regex;
 
 use crate::args_kit::Talk;
+use crate::message::Shape;
 use crate::target::Target;
+use crate::template::{Around, Template};
 use crate::vars::{Spelling, Vars};
 
 /// Field names that the upgrade itself sets.
@@ -33,6 +36,7 @@ pub(crate) struct Conversation {
     hello: Option<String>,
     awaited: Option<Regex>,
     replies: Vec<(Regex, String)>,
+    template: Option<Template>,
 }
 
 impl Conversation {
@@ -61,6 +65,22 @@ impl Conversation {
             conversation.replies.push((regex("--reply", pattern)?, answer.to_owned()));
         }
         Ok(conversation)
+    }
+
+    /// Puts the text of `--message` around test messages of `shape`.
+    pub(crate) fn with_message(mut self, text: Option<&str>, shape: Shape) -> Result<Self, String> {
+        self.template = text.map(|text| Template::parse(text, shape, &self.vars)).transpose()?;
+        Ok(self)
+    }
+
+    /// What `--message` puts around test messages.
+    pub(crate) fn template(&self) -> Option<&Template> {
+        self.template.as_ref()
+    }
+
+    /// What connection `number` says around a test message.
+    pub(crate) fn around(&self, number: u64) -> Around<'_> {
+        self.template.as_ref().map(|template| template.around(&self.vars, number)).unwrap_or_default()
     }
 
     /// Appends the upgrade request of connection `number`, with an offer to compress if `deflate` is set.

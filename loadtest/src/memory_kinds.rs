@@ -118,6 +118,11 @@ pub(crate) fn figures(server_here: bool) -> Vec<Figure> {
     [server, generator, at(&OF_THE_KERNEL, kernel_end)].concat()
 }
 
+/// Whether a kind of this name is a process's own memory, not the machine's.
+pub(crate) fn is_of_a_process(name: &str) -> bool {
+    OF_A_PROCESS.iter().any(|kind| kind.name == name)
+}
+
 /// Reads every figure now, in their order.
 pub(crate) fn read(figures: &[Figure], server: Option<ServerProcess>) -> Vec<Option<u64>> {
     let server = server.map(Process::of_server);

@@ -1,38 +1,26 @@
-//! The test message: who sent it, which one it is, and when it was planned to leave.
+//! The test message: a marker, and filler up to its size.
 //!
-//! Publishers and echo connections write it, receivers check it. Its size decides its form, so both sides of
-//! a run agree without a word. This module never touches a clock or a socket.
+//! Publishers and echo connections write it, receivers look for it in what arrives: as it was sent, or wherever a
+//! server that wraps payloads has put its marker. Its size decides the marker's form, so both sides of a run agree
+//! without a word: from 48 bytes on a message is ASCII throughout, so the same bytes are a valid text and a valid
+//! binary message; below it has to travel in a binary frame. This module never touches a clock or a socket.
 //!
-//! From 48 bytes on it is ASCII throughout, so the same bytes are a valid text and a valid binary message:
-//!
-//! ```text
-//! 16 hex digits   stream: the run, or in echo the run and the connection
-//! 16 hex digits   sequence, from 0
-//! 16 hex digits   planned send time in ns since the start of the process
-//! the rest        a rotating alphabet whose first letter depends on the sequence, or a piece of a JSON
-//!                 array, which compresses like real messages, that begins elsewhere with each sequence
-//! ```
-//!
-//! Below 48 bytes it is compact, numbers in network order, and has to travel in a binary frame:
-//!
-//! ```text
-//! 4 bytes         the low half of the stream
-//! 4 bytes         sequence, from 0; all ones for a probe
-//! 8 bytes         planned send time in ns since the start of the process
-//! the rest        the alphabet as above
-//! ```
+//! The filler is a rotating alphabet whose first letter depends on the sequence, or a piece of a JSON array, which
+//! compresses like real messages, that begins elsewhere with each sequence.
 
-/// Bytes of the compact header, and so the smallest message.
-pub(crate) const MESSAGE_BYTES_MIN: usize = 16;
-/// Bytes of the ASCII header, and so the smallest message that may travel as text.
-pub(crate) const TEXT_BYTES_MIN: usize = 48;
+use std::collections::BTreeSet;
+
+pub(crate) use crate::marker::{PROBE_SEQUENCE, Stamp};
+
+use crate::marker::{self, Form, Seen};
+use crate::template::Around;
+
+/// The smallest message: nothing but a compact marker.
+pub(crate) const MESSAGE_BYTES_MIN: usize = marker::COMPACT_BYTES;
+/// The smallest message that may travel as text.
+pub(crate) const TEXT_BYTES_MIN: usize = marker::TEXT_BYTES;
 /// The largest message the generator sends.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Sequence of a probe: sent before the measurement to learn who is subscribed, never counted.
-pub(crate) const PROBE_SEQUENCE: u64 = u64::MAX;
-
-/// The sequence of a probe in a compact message.
-const PROBE_COMPACT: u32 = u32::MAX;
 
 const LETTERS: usize = 26;
 
@@ -55,15 +43,32 @@ pub(crate) struct Shape {
     pub(crate) filler: Filler,
 }
 
-/// The header of a test message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+/// A message as a receiver expects it.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected<'a> {
+    /// What it looks like.
+    pub(crate) shape: Shape,
+    /// What was sent around it.
+    pub(crate) around: Around<'a>,
     /// The run, or in echo the run and the connection.
     pub(crate) stream: u64,
-    /// Number of the message in its stream, from 0.
-    pub(crate) sequence: u64,
-    /// When it was planned to leave, in ns since the start of the process.
-    pub(crate) planned_ns: u64,
+    /// When the payload arrived.
+    pub(crate) now_ns: u64,
+}
+
+/// A message that was found in a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The payload is what was sent.
+    Unchanged(Stamp),
+    /// The marker is whole, and the server put other things around it; the rest was not compared.
+    Wrapped(Stamp),
+    /// The same message once more in the same payload, as where a server quotes what it delivers.
+    Repeated,
+    /// The server put nothing around the message, and the rest of it is not what was sent.
+    Changed(Stamp),
+    /// Its marker was cut or changed.
+    Broken,
 }
 
 /// Whether a message of `size` bytes is compact and so has to travel in a binary frame.
@@ -72,56 +77,70 @@ pub(crate) fn is_binary(size: usize) -> bool {
 }
 
 /// Appends the message to `out`; a smaller size than the least is raised to it.
-pub(crate) fn write_message(stamp: &Stamp, shape: Shape, out: &mut Vec<u8>) {
+pub(crate) fn write_message(stamp: &Stamp, shape: Shape, around: &Around<'_>, out: &mut Vec<u8>) {
     let size = shape.size.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX);
-    out.reserve(size);
-    if is_binary(size) {
-        // Only a probe has a number that needs more: receivers count in 32 bits, too.
-        let sequence = u32::try_from(stamp.sequence).unwrap_or(PROBE_COMPACT);
-        out.extend_from_slice(&(stamp.stream as u32).to_be_bytes());
-        out.extend_from_slice(&sequence.to_be_bytes());
-        out.extend_from_slice(&stamp.planned_ns.to_be_bytes());
-    } else {
-        for number in [stamp.stream, stamp.sequence, stamp.planned_ns] {
-            out.extend((0..16).rev().map(|digit| hex_digit(number >> (digit * 4))));
-        }
-    }
-    for piece in pieces(shape.filler, stamp.sequence, size - header_bytes(size)) {
+    let form = form(size);
+    out.reserve(size + around.before.len() + around.behind.len());
+    out.extend_from_slice(around.before.as_bytes());
+    marker::write(stamp, form, out);
+    for piece in pieces(shape.filler, stamp.sequence, size - form.bytes()) {
         out.extend_from_slice(piece);
     }
+    out.extend_from_slice(around.behind.as_bytes());
 }
 
-/// Reads the header of a message of `stream` in a run with messages of `size` bytes; `None` when these bytes
-/// are no such message.
-pub(crate) fn read_stamp(payload: &[u8], size: usize, stream: u64) -> Option<Stamp> {
-    let header = payload.get(..header_bytes(size))?;
-    if is_binary(size) {
-        let (tag, rest) = header.split_first_chunk()?;
-        let (sequence, rest) = rest.split_first_chunk()?;
-        let (planned_ns, _) = rest.split_first_chunk()?;
-        let sequence = match u32::from_be_bytes(*sequence) {
-            PROBE_COMPACT => PROBE_SEQUENCE,
-            number => u64::from(number),
+/// Reads a payload that is a message of `stream` as it was sent, with nothing around it; `None` for anything else.
+#[inline]
+pub(crate) fn read_unchanged(payload: &[u8], shape: Shape, stream: u64, now_ns: u64) -> Option<Stamp> {
+    let form = form(shape.size);
+    let stamp = marker::read_first(payload, form, stream, now_ns)?;
+    let whole = payload.len() == shape.size && filler_matches(&stamp, shape, payload.get(form.bytes()..)?);
+    whole.then_some(stamp)
+}
+
+/// Tells every message of this run in a payload, in their order; false if there is none.
+pub(crate) fn search(payload: &[u8], expected: &Expected<'_>, mut on_found: impl FnMut(Found)) -> bool {
+    let Expected { shape, stream, now_ns, .. } = *expected;
+    let mut any = false;
+    let (mut first, mut more) = (None, BTreeSet::new());
+    for (at, seen) in marker::all(payload, form(shape.size), stream, now_ns) {
+        let found = match seen {
+            Seen::Others => continue,
+            Seen::Broken => Found::Broken,
+            Seen::Ours(Stamp { sequence, .. }) if first == Some(sequence) => Found::Repeated,
+            Seen::Ours(stamp) if first.is_none() => {
+                first = Some(stamp.sequence);
+                judge(payload, at, stamp, expected)
+            }
+            Seen::Ours(Stamp { sequence, .. }) if !more.insert(sequence) => Found::Repeated,
+            Seen::Ours(stamp) => judge(payload, at, stamp, expected),
         };
-        let planned_ns = u64::from_be_bytes(*planned_ns);
-        return (u32::from_be_bytes(*tag) == stream as u32).then_some(Stamp { stream, sequence, planned_ns });
+        any = true;
+        on_found(found);
     }
-    let mut numbers = [0u64; 3];
-    for (number, digits) in numbers.iter_mut().zip(header.chunks_exact(16)) {
-        for digit in digits {
-            *number = (*number << 4) | u64::from(hex_value(*digit)?);
-        }
-    }
-    let [found, sequence, planned_ns] = numbers;
-    (found == stream).then_some(Stamp { stream, sequence, planned_ns })
+    any
 }
 
-/// Whether the part behind the header is what [`write_message`] wrote for a message of this shape.
-pub(crate) fn filler_matches(stamp: &Stamp, shape: Shape, payload: &[u8]) -> bool {
-    if payload.len() != shape.size || shape.size < MESSAGE_BYTES_MIN {
-        return false;
+/// Whether a payload whose marker is at `at` is what was sent.
+fn judge(payload: &[u8], at: usize, stamp: Stamp, expected: &Expected<'_>) -> Found {
+    let Expected { shape, around: Around { before, behind }, .. } = expected;
+    let rest = payload.strip_prefix(before.as_bytes()).filter(|_| at == before.len());
+    let whole_bytes = before.len() + shape.size + behind.len();
+    let bare = before.is_empty() && behind.is_empty();
+    match rest {
+        Some(rest) if payload.len() == whole_bytes => {
+            let filler = rest.get(form(shape.size).bytes()..shape.size).unwrap_or_default();
+            let unchanged = filler_matches(&stamp, *shape, filler) && rest.ends_with(behind.as_bytes());
+            if unchanged { Found::Unchanged(stamp) } else { Found::Changed(stamp) }
+        }
+        // Nothing is around it, and a part of it is gone.
+        Some(_) if bare && payload.len() < whole_bytes => Found::Changed(stamp),
+        _ => Found::Wrapped(stamp),
     }
-    let mut tail = payload.get(header_bytes(shape.size)..).unwrap_or_default();
+}
+
+/// Whether the part behind the marker is what [`write_message`] wrote.
+fn filler_matches(stamp: &Stamp, shape: Shape, mut tail: &[u8]) -> bool {
     pieces(shape.filler, stamp.sequence, tail.len()).all(|piece| match tail.split_at_checked(piece.len()) {
         Some((head, rest)) => {
             tail = rest;
@@ -140,8 +159,8 @@ pub(crate) fn random_u64() -> u64 {
     hasher.finish()
 }
 
-fn header_bytes(size: usize) -> usize {
-    if is_binary(size) { MESSAGE_BYTES_MIN } else { TEXT_BYTES_MIN }
+fn form(size: usize) -> Form {
+    if is_binary(size) { Form::Compact } else { Form::Text }
 }
 
 /// The filler as pieces of a static table, so that checking it is a comparison of memory.
@@ -199,27 +218,37 @@ static ALPHABET: [u8; PIECE_BYTES + LETTERS] = {
     table
 };
 
-fn hex_digit(value: u64) -> u8 {
-    match (value & 0xf) as u8 {
-        digit @ 0..=9 => b'0' + digit,
-        digit => b'a' + digit - 10,
-    }
-}
-
-fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const STAMP: Stamp = Stamp { stream: 0xfeed_0bad_cafe, sequence: 30, planned_ns: 1 << 33 };
+
     fn letters(size: usize) -> Shape {
         Shape { size, filler: Filler::Letters }
+    }
+
+    fn written(stamp: &Stamp, size: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_message(stamp, letters(size), &Around::default(), &mut bytes);
+        bytes
+    }
+
+    fn read(payload: &[u8], size: usize) -> Option<Stamp> {
+        read_unchanged(payload, letters(size), STAMP.stream, STAMP.planned_ns)
+    }
+
+    fn found_around(payload: &[u8], size: usize, around: Around<'_>) -> Vec<Found> {
+        let Stamp { stream, planned_ns, .. } = STAMP;
+        let expected = Expected { shape: letters(size), around, stream, now_ns: planned_ns + 9 };
+        let mut found = Vec::new();
+        let any = search(payload, &expected, |one| found.push(one));
+        assert_eq!(any, !found.is_empty());
+        found
+    }
+
+    fn found(payload: &[u8], size: usize) -> Vec<Found> {
+        found_around(payload, size, Around::default())
     }
 
     #[test]
@@ -228,84 +257,100 @@ mod tests {
             let shape = Shape { size, filler: Filler::Json };
             let stamp = Stamp { stream: 7, sequence: 1_000_000, planned_ns: 9 };
             let mut bytes = Vec::new();
-            write_message(&stamp, shape, &mut bytes);
+            write_message(&stamp, shape, &Around::default(), &mut bytes);
             assert!(bytes.len() == size && bytes.is_ascii());
-            assert!(filler_matches(&stamp, shape, &bytes));
-            assert!(!filler_matches(&stamp, letters(size), &bytes) || size == 48);
+            assert_eq!(read_unchanged(&bytes, shape, 7, 9), Some(stamp));
+            assert!(read_unchanged(&bytes, letters(size), 7, 9).is_none() || size == 48);
         }
         let mut bytes = Vec::new();
         let shape = Shape { size: 1_024, filler: Filler::Json };
-        write_message(&Stamp { stream: 1 << 60, sequence: 3, planned_ns: 1 << 30 }, shape, &mut bytes);
+        let stamp = Stamp { stream: 1 << 60, sequence: 3, planned_ns: 1 << 30 };
+        write_message(&stamp, shape, &Around::default(), &mut bytes);
         let mut deflater = fantail::wire::deflate::Deflater::new(5, 1);
         let deflated = deflater.try_deflate(&bytes).map(<[u8]>::len).unwrap();
         assert!((250..450).contains(&deflated), "{deflated} of 1,024 bytes");
     }
 
-    fn written(stamp: &Stamp, size: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        write_message(stamp, letters(size), &mut bytes);
-        bytes
-    }
-
     #[test]
     fn a_message_reads_back_whatever_its_size() {
-        let stamp = Stamp { stream: 0xfeed_0bad_cafe, sequence: 30, planned_ns: u64::MAX - 7 };
         for size in 16..200 {
-            let bytes = written(&stamp, size);
+            let bytes = written(&STAMP, size);
             assert_eq!(bytes.len(), size);
             assert!(size < 48 || bytes.is_ascii());
-            assert_eq!(read_stamp(&bytes, size, stamp.stream), Some(stamp));
-            assert!(filler_matches(&stamp, letters(size), &bytes));
+            assert_eq!(read(&bytes, size), Some(STAMP));
+            assert_eq!(found(&bytes, size), [Found::Unchanged(STAMP)]);
         }
+        assert_eq!(written(&STAMP, 1).len(), MESSAGE_BYTES_MIN);
+        let largest = written(&STAMP, MESSAGE_BYTES_MAX);
+        assert_eq!((largest.len(), read(&largest, MESSAGE_BYTES_MAX)), (MESSAGE_BYTES_MAX, Some(STAMP)));
     }
 
     #[test]
-    fn a_compact_message_is_tag_sequence_and_time_in_network_order() {
-        let stamp = Stamp { stream: 0xaaaa_aaaa_0102_0304, sequence: 0x0506_0708, planned_ns: 0x1112 };
-        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0x11, 0x12];
-        assert_eq!(written(&stamp, 16), bytes);
-    }
-
-    #[test]
-    fn a_probe_is_a_probe_in_both_forms() {
-        let stamp = Stamp { stream: 1, sequence: PROBE_SEQUENCE, planned_ns: 3 };
-        for size in [16, 47, 48, 64] {
-            assert_eq!(read_stamp(&written(&stamp, size), size, 1), Some(stamp));
-        }
-        let last = Stamp { sequence: u64::from(u32::MAX) - 1, ..stamp };
-        assert_eq!(read_stamp(&written(&last, 16), 16, 1), Some(last));
-    }
-
-    #[test]
-    fn a_changed_byte_or_length_is_seen() {
-        let stamp = Stamp { stream: 1, sequence: 2, planned_ns: 3 };
+    fn a_changed_byte_or_a_cut_end_is_told_where_nothing_is_around() {
         for size in [17, 47, 64] {
-            let mut bytes = written(&stamp, size);
-            assert!(!filler_matches(&stamp, letters(size + 1), &bytes));
+            let mut bytes = written(&STAMP, size);
+            let cut = &bytes[..size - 1];
+            assert_eq!((read(cut, size), found(cut, size)), (None, vec![Found::Changed(STAMP)]));
             bytes[size - 1] ^= 1;
-            assert!(!filler_matches(&stamp, letters(size), &bytes));
+            assert_eq!((read(&bytes, size), found(&bytes, size)), (None, vec![Found::Changed(STAMP)]));
         }
-        let longer = written(&stamp, 17);
-        assert!(!filler_matches(&stamp, letters(16), &longer));
+        let cut_in_its_marker = &written(&STAMP, 64)[..40];
+        assert_eq!(found(cut_in_its_marker, 64), [Found::Broken]);
+        assert_eq!(found(&written(&STAMP, 30)[..12], 30), [Found::Broken]);
     }
 
     #[test]
-    fn foreign_bytes_are_no_stamp() {
-        assert_eq!(read_stamp(b"hello", 64, 0), None);
-        assert_eq!(read_stamp(b"hello", 16, 0), None);
-        assert_eq!(read_stamp(&[b'G'; 64], 64, 0), None);
-        let stamp = Stamp { stream: 5, sequence: 2, planned_ns: 3 };
-        for size in [16, 64] {
-            assert_eq!(read_stamp(&written(&stamp, size), size, 6), None);
+    fn a_wrapped_message_is_known_by_its_marker_alone() {
+        for size in [17, 64] {
+            let bytes = written(&STAMP, size);
+            let wrapped = [b"42[\"message\",\"", &bytes[..], b"\"]"].concat();
+            assert_eq!((read(&wrapped, size), found(&wrapped, size)), (None, vec![Found::Wrapped(STAMP)]));
+            let mut behind = bytes.clone();
+            behind.push(b'!');
+            assert_eq!(found(&behind, size), [Found::Wrapped(STAMP)]);
+            let mut changed = wrapped;
+            let last = changed.len() - 3;
+            changed[last] ^= 1;
+            assert_eq!(found(&changed, size), [Found::Wrapped(STAMP)]);
         }
     }
 
     #[test]
-    fn sizes_are_kept_within_bounds() {
-        let stamp = Stamp { stream: 1, sequence: 25, planned_ns: 3 };
-        assert_eq!(written(&stamp, 1).len(), MESSAGE_BYTES_MIN);
-        let largest = written(&stamp, MESSAGE_BYTES_MAX);
-        assert_eq!(largest.len(), MESSAGE_BYTES_MAX);
-        assert!(filler_matches(&stamp, letters(MESSAGE_BYTES_MAX), &largest));
+    fn messages_in_one_payload_count_each_and_a_quoted_one_once() {
+        let next = Stamp { sequence: 31, ..STAMP };
+        let other = Stamp { stream: 5, ..STAMP };
+        let text = |stamp: &Stamp| String::from_utf8(written(stamp, 64)).unwrap();
+        let (one, two, others) = (text(&STAMP), text(&next), text(&other));
+        let payload = format!("[\"{one}\",\"{two}\",\"{one}\",\"{two}\",\"{others}\",\"{}\"]", &one[..30]);
+        let (one, two) = (Found::Wrapped(STAMP), Found::Wrapped(next));
+        let expected = [one, two, Found::Repeated, Found::Repeated, Found::Broken];
+        assert_eq!(found(payload.as_bytes(), 64), expected);
+        assert_eq!(found(others.as_bytes(), 64), []);
+        assert_eq!(found(b"hello", 64), []);
+        assert_eq!(found(&[b'G'; 64], 16), []);
+    }
+
+    #[test]
+    fn with_text_of_ones_own_around_it_that_counts_as_well() {
+        let around = Around { before: "{\"say\":\"".into(), behind: "\"}".into() };
+        let mut bytes = Vec::new();
+        write_message(&STAMP, letters(64), &around, &mut bytes);
+        let found = |payload: &[u8]| found_around(payload, 64, around.clone());
+        assert_eq!(found(&bytes), [Found::Unchanged(STAMP)]);
+        let mut changed = bytes.clone();
+        changed[70] ^= 1;
+        assert_eq!(found(&changed), [Found::Changed(STAMP)]);
+        let mut changed = bytes.clone();
+        *changed.last_mut().unwrap() = b']';
+        assert_eq!(found(&changed), [Found::Changed(STAMP)]);
+        // A server that understands it delivers what it makes of it.
+        let text = String::from_utf8(bytes).unwrap();
+        for delivered in [text.replace("say", "said"), text.replace('}', ",\"n\":1}"), written_text()] {
+            assert_eq!(found(delivered.as_bytes()), [Found::Wrapped(STAMP)], "{delivered}");
+        }
+    }
+
+    fn written_text() -> String {
+        String::from_utf8(written(&STAMP, 64)).unwrap()
     }
 }

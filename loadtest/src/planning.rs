@@ -35,7 +35,10 @@ struct Facts {
 #[derive(Debug, Serialize)]
 pub(crate) struct PlanReport {
     format: u32,
+    generator_version: &'static str,
     command: &'static str,
+    /// The command whose run is planned.
+    of: &'static str,
     /// Whether nothing in `problems` is listed.
     pub(crate) ok: bool,
     /// What this machine lacks, one sentence each.
@@ -89,7 +92,7 @@ pub(crate) fn run(command: &'static str, url: &str, common: &Common) -> Result<P
 
 impl PlanReport {
     fn new(
-        command: &'static str,
+        of: &'static str,
         connections: usize,
         threads: usize,
         sources: Option<usize>,
@@ -103,7 +106,9 @@ impl PlanReport {
         let kernel_bytes = connections * KERNEL_BYTES_PER_SOCKET;
         let mut report = Self {
             format: report::FORMAT,
-            command,
+            generator_version: env!("CARGO_PKG_VERSION"),
+            command: "plan",
+            of,
             ok: false,
             problems: Vec::new(),
             connections,
@@ -160,7 +165,7 @@ impl PlanReport {
         let mut table = Table::default();
         let of = |need: u64, have: Option<u64>| format!("{need} of {}", count_text(have));
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0));
-        table.row("plan of", self.command);
+        table.row("plan of", self.of);
         table.row("connections", self.connections);
         table.row("threads", self.threads);
         table.row("descriptors per table", of(self.descriptors_per_table, self.descriptors_per_table_limit));

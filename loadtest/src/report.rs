@@ -4,6 +4,7 @@
 //! the table, never 0. Pure but for the two functions that print and write.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use hdrhistogram::Histogram;
@@ -244,7 +245,7 @@ impl Common {
     }
 
     /// Adds a problem for each count that should be 0.
-    pub(crate) fn expect_none(&mut self, counts: &[(u64, &str)]) {
+    pub(crate) fn expect_none(&mut self, counts: &[(u64, impl fmt::Display)]) {
         let bad = counts.iter().filter(|(count, _)| *count > 0);
         self.problems.extend(bad.map(|(count, what)| format!("{count} {what}")));
     }

@@ -48,13 +48,15 @@ pub(crate) struct Run {
     /// The run over time.
     pub(crate) series: Series,
     links: Vec<Arc<Link>>,
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<(Poll, io::Result<()>)>>,
     nofile: Option<u64>,
 }
 
 /// What only some commands ask of a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Special {
+pub(crate) struct Special<'a> {
+    /// The text of `--message`, to stand around test messages.
+    pub(crate) message: Option<&'a str>,
     /// Subscribers that stop reading, or nearly, when messages begin to flow.
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
@@ -86,9 +88,11 @@ impl Run {
         target: Target,
         role: Role,
         shape: Shape,
-        special: Special,
+        special: Special<'_>,
     ) -> Result<Self, Failure> {
-        let conversation = Conversation::new(&common.talk, &target.path).map_err(Failure::Usage)?;
+        let conversation = Conversation::new(&common.talk, &target.path)
+            .and_then(|conversation| conversation.with_message(special.message, shape))
+            .map_err(Failure::Usage)?;
         let connections = common.connections as usize;
         let tls = Tls::of(&target, &common.tls, connections).map_err(Failure::Usage)?;
         let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
@@ -255,9 +259,10 @@ impl Run {
         }
         self.order(|order| order.stop = Some(published));
         for thread in self.threads.drain(..) {
+            // The poll that comes back is closed here, in the table in which it was made.
             match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(format!("a worker's poll failed: {error}")),
+                Ok((_poll, Ok(()))) => {}
+                Ok((_poll, Err(error))) => return Err(format!("a worker's poll failed: {error}")),
                 Err(_) => return Err("a worker thread panicked".into()),
             }
         }

@@ -167,6 +167,10 @@ pub(crate) struct Counts {
     pub(crate) unclassified: u64,
     /// Messages of this run whose content was changed.
     pub(crate) corrupt: u64,
+    /// Of all that arrived, messages that the server had put other things around.
+    pub(crate) wrapped: u64,
+    /// Messages that stood in one payload more than once, each time beyond the first.
+    pub(crate) repeated: u64,
     /// Messages that are not of this run.
     pub(crate) foreign: u64,
     /// Messages that came compressed.
@@ -322,6 +326,8 @@ impl Counts {
             (&mut self.reordered, other.reordered),
             (&mut self.unclassified, other.unclassified),
             (&mut self.corrupt, other.corrupt),
+            (&mut self.wrapped, other.wrapped),
+            (&mut self.repeated, other.repeated),
             (&mut self.foreign, other.foreign),
             (&mut self.deflated, other.deflated),
             (&mut self.deflated_bytes, other.deflated_bytes),

@@ -51,7 +51,7 @@ macro_rules! metrics {
 }
 
 /// All metrics, in the order of the help.
-pub(crate) static METRICS: [Metric; 30] = metrics! {
+pub(crate) static METRICS: [Metric; 31] = metrics! {
     "p50" Time "/latency/p50_microseconds" SENDING "delivery latency or round trip";
     "p90" Time "/latency/p90_microseconds" SENDING "the same, 90th percentile";
     "p99" Time "/latency/p99_microseconds" SENDING "the same, 99th percentile";
@@ -61,6 +61,7 @@ pub(crate) static METRICS: [Metric; 30] = metrics! {
     "duplicate" Count "/duplicate" SENDING "messages that came again";
     "reordered" Count "/reordered" SENDING "messages that came after a later one";
     "corrupt" Count "/corrupt" SENDING "messages that came changed";
+    "wrapped" Count "/wrapped" SENDING "messages that the server put other things around";
     "deliveries_rate" Rate "/deliveries_per_second" PUBLISHING "deliveries a second";
     "connect_p50" Time "/connections/connect_latency/p50_microseconds" ALL "from connect to open";
     "connect_p99" Time "/connections/connect_latency/p99_microseconds" ALL "the same, 99th percentile";

@@ -231,7 +231,15 @@ impl Worker {
     }
 
     /// Runs until told to stop. The calling thread's descriptor table is split first.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    ///
+    /// The poll goes back to whoever made it: where tables are apart its number is in both, this thread's ends with
+    /// the thread, and only the maker can close the other.
+    pub(crate) fn run(mut self) -> (Poll, io::Result<()>) {
+        let outcome = self.turns();
+        (self.poll, outcome)
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
         // The waker's eventfd stays in main's table: an epoll holds files, not numbers.
         let mode = tables::split_table(&[self.poll.as_raw_fd()]);
         *lock(&self.link.mode) = Some(mode);
@@ -499,11 +507,14 @@ impl Worker {
     }
 
     fn send_one(&mut self, index: usize, planned_ns: u64, now_ns: u64, tally: &mut Tally) {
-        let stream = connection::echo_stream(self.plan.run_id, self.number(index));
+        let number = self.number(index);
+        let stream = connection::echo_stream(self.plan.run_id, number);
         let Some(connection) = self.connections.get_mut(index) else { return };
         let sequence = u64::from(connection.take_send_number());
         self.payload.clear();
-        message::write_message(&Stamp { stream, sequence, planned_ns }, self.plan.shape, &mut self.payload);
+        let stamp = Stamp { stream, sequence, planned_ns };
+        let around = self.plan.conversation.around(number);
+        message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
         self.frame.clear();
         let opcode = if message::is_binary(self.plan.shape.size) { Opcode::Binary } else { Opcode::Text };
         frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));

@@ -17,7 +17,7 @@ use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket};
 
 const CONNECTIONS: u64 = 20;
-const PROBE: &str = "ffffffffffffffff";
+const PROBE: &str = "ffffffff";
 
 /// What a server does wrong to the subscriber (or echo connection) that came third.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ fn echo_server(fault: Fault) -> (SocketAddr, Arc<Served>) {
 /// Sends one published message to all subscribers. Probes are not numbered.
 fn fan_out(subscribers: &Subscribers, served: &Served, message: &Message, last: u64, fault: Fault) {
     let probe = match message {
-        Message::Text(text) => &text[16..32] == PROBE,
+        Message::Text(text) => &text[20..28] == PROBE,
         other => other.clone().into_data()[4..8] == [0xff; 4],
     };
     let number = if probe { u64::MAX } else { served.fanned_out.fetch_add(1, Ordering::SeqCst) };

@@ -277,11 +277,32 @@ fn repeats_give_the_median_and_every_run() {
 }
 
 #[test]
+fn workers_leave_no_descriptor_behind() {
+    let url = echo_server();
+    let mut args = vec!["capacity", "--step", "connections=1..12+1", "idle", "--url", &url];
+    args.extend(["--threads", "4", "--duration", "50ms"]);
+    let mut child = generator(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let folder = format!("/proc/{}/fd", child.id());
+    let (until, mut polls) = (Instant::now() + PATIENCE, Vec::new());
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "it does not end");
+        let open = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let files = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        polls.push(files.filter(|file| file.as_os_str() == "anon_inode:[eventpoll]").count());
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(child.wait().unwrap().success());
+    // The main thread's table, in which each run makes the polls of its workers.
+    assert_eq!(polls.iter().max(), Some(&4), "{polls:?}");
+}
+
+#[test]
 fn a_plan_opens_nothing() {
     let (listener, address) = listen();
     let url = format!("ws://{address}/");
     let (code, report, table) = run("plan", &["idle", "--url", &url, "--connections", "1000", "--plan"]);
     assert_eq!((code, &report["ok"], &report["connections"]), (0, &Value::from(true), &Value::from(1000)));
+    assert_eq!((&report["command"], &report["of"]), (&"plan".into(), &"idle".into()));
     assert!(table.contains("descriptors per table") && table.trim_end().ends_with("fits"), "{table}");
     let mut args = vec!["idle", "--url", &url, "--connections", "200000", "--plan"];
     args.extend(["--source", "127.0.0.1", "--threads", "1"]);

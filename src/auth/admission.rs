@@ -104,6 +104,12 @@ impl Admission {
         if self.rules.per_address_max == 0 && self.rules.connect_rate == 0 {
             return 0;
         }
+        self.handle_always(address)
+    }
+
+    /// The handle of an address, for whoever counts by it without this table.
+    #[must_use]
+    pub fn handle_always(&self, address: IpAddr) -> u32 {
         // Who is given an IPv6 network has a whole /64 (RFC 6177), so that is what counts as one address.
         let hash = match address.to_canonical() {
             IpAddr::V4(v4) => self.key.hash_one((4_u8, u64::from(u32::from(v4)))),

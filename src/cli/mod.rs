@@ -4,6 +4,7 @@
 
 mod check_config;
 mod connect;
+mod health;
 mod json;
 mod preflight;
 mod publish;
@@ -11,7 +12,9 @@ mod serve;
 mod sizes;
 mod terminal;
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -65,6 +68,9 @@ enum Command {
     /// Publish one message through the admin port.
     #[command(after_help = publish::EXAMPLES)]
     Publish(publish::PublishArgs),
+    /// Ask a running server whether it is well; for the health checks of containers.
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::HealthArgs),
     /// Tell whether this machine holds a number of connections, and what to change if not.
     #[command(after_help = preflight::EXAMPLES)]
     Preflight(preflight::PreflightArgs),
@@ -93,6 +99,7 @@ pub fn main() -> ExitCode {
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::Connect(args)) => connect::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
+        Some(Command::Health(args)) => health::run(&args),
         Some(Command::Preflight(args)) => preflight::run(&args),
         Some(Command::Sizes(args)) => sizes::run(&args),
         None => serve::run(&cli.serve),
@@ -119,6 +126,13 @@ fn print(text: &str) -> ExitCode {
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// The configuration file: the flag's, or the one that the environment names. Whoever starts a program from a template
+/// sets a variable to nothing where it names no file.
+fn config_file(flag: Option<&PathBuf>, environment: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let variable = || environment.iter().find(|(name, value)| name == "FANTAIL_CONFIG" && !value.is_empty());
+    flag.cloned().or_else(|| variable().map(|(_, value)| PathBuf::from(value)))
 }
 
 fn long_help() -> String {

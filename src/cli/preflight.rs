@@ -11,7 +11,7 @@ use crate::preflight::list::{Effect, embedded};
 use crate::preflight::{Finding, Level, Plan, Report, assess};
 use crate::server::capacity::{facts_of, memory_bytes};
 
-use super::{FAILED, MISUSED, fail, json, print};
+use super::{FAILED, MISUSED, config_file, fail, json, print};
 
 pub(super) const EXAMPLES: &str = "\
 Looks at the open files of each event loop's table, the memory of the machine and of the control group, the kernel \
@@ -35,8 +35,8 @@ pub(super) struct PreflightArgs {
     /// Event loops, 0 for automatic [default: 0; env: FANTAIL_SERVER_LOOPS]
     #[arg(long, value_name = "N")]
     loops: Option<String>,
-    /// TOML file with the configuration of the server.
-    #[arg(long, value_name = "FILE", env = "FANTAIL_CONFIG", hide_env_values = true)]
+    /// TOML file with the configuration of the server [env: FANTAIL_CONFIG]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Answer as one JSON object
     #[arg(long)]
@@ -46,9 +46,10 @@ pub(super) struct PreflightArgs {
 /// Asks and prints.
 pub(super) fn run(args: &PreflightArgs) -> ExitCode {
     let flag = |value: String| Flag { flag: "--loops", section: "server", key: "loops", value };
+    let environment: Vec<_> = std::env::vars_os().collect();
     let sources = Sources {
-        file: args.config.clone(),
-        environment: std::env::vars_os().collect(),
+        file: config_file(args.config.as_ref(), &environment),
+        environment,
         flags: args.loops.clone().map(flag).into_iter().collect(),
     };
     let settings = match load(&sources) {

@@ -1,5 +1,6 @@
 //! `fantail serve`: flags over environment over file, then logging, then the server.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,15 +9,15 @@ use clap::Args;
 use crate::config::{Flag, Loaded, Sources, load};
 use crate::logging;
 use crate::server::{self, Reload};
-use crate::sys::signals;
+use crate::sys::{memory, signals};
 
-use super::{FAILED, MISUSED, fail};
+use super::{FAILED, MISUSED, config_file, fail};
 
 /// Flags of `serve`. Values stay text: the configuration reads and checks them as it does every other source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub(super) struct ServeArgs {
-    /// TOML file with the configuration.
-    #[arg(long, value_name = "FILE", env = "FANTAIL_CONFIG", hide_env_values = true)]
+    /// TOML file with the configuration [env: FANTAIL_CONFIG]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address and port for clients [default: 127.0.0.1:8080; env: FANTAIL_SERVER_LISTEN]
     #[arg(long, value_name = "ADDR")]
@@ -47,6 +48,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return fail(MISUSED, &errors.to_string()),
     };
+    memory::map_large_blocks();
     // Before the first thread, which all inherit it: a signal must never be handled by a loop.
     if let Err(error) = signals::block_all() {
         return fail(FAILED, &format!("cannot block signals: {error}"));
@@ -74,7 +76,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 }
 
 impl ServeArgs {
-    pub(super) fn sources(&self, environment: Vec<(std::ffi::OsString, std::ffi::OsString)>) -> Sources {
+    pub(super) fn sources(&self, environment: Vec<(OsString, OsString)>) -> Sources {
         let share_port = self.share_port.then(|| "true".to_owned());
         let flags = [
             ("--listen", "server", "listen", &self.listen),
@@ -88,7 +90,7 @@ impl ServeArgs {
         .into_iter()
         .filter_map(|(flag, section, key, value)| Some(Flag { flag, section, key, value: value.clone()? }))
         .collect();
-        Sources { file: self.config.clone(), environment, flags }
+        Sources { file: config_file(self.config.as_ref(), &environment), environment, flags }
     }
 }
 
@@ -116,6 +118,19 @@ mod tests {
         assert_eq!((settings.server.loops, settings.server.connections_max), (Some(3), Some(4)));
         assert!(settings.server.share_port);
         assert_eq!((settings.log.level, settings.log.format), (LogLevel::Debug, LogFormat::Json));
+    }
+
+    #[test]
+    fn the_file_is_the_flags_or_the_variables_and_an_empty_variable_names_none() {
+        let file = |flag: Option<&str>, variable: &str| {
+            let args = ServeArgs { config: flag.map(PathBuf::from), ..ServeArgs::default() };
+            args.sources(vec![("FANTAIL_CONFIG".into(), variable.into())]).file
+        };
+        assert_eq!(file(None, "here.toml"), Some("here.toml".into()));
+        assert_eq!(file(Some("there.toml"), "here.toml"), Some("there.toml".into()));
+        assert_eq!(file(None, ""), None);
+        assert_eq!(file(Some("there.toml"), ""), Some("there.toml".into()));
+        assert_eq!(ServeArgs::default().sources(Vec::new()).file, None);
     }
 
     #[test]

@@ -28,20 +28,33 @@ pub struct Answer {
 /// # Errors
 /// No connection, no answer, or one that is not HTTP.
 pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> io::Result<Answer> {
+    let mut head = head_of("POST", url);
+    head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    exchange(url, &head, body, timeout)
+}
+
+/// Gets what the URL names; everything together may take `timeout`.
+///
+/// # Errors
+/// No connection, no answer, or one that is not HTTP.
+pub fn get(url: &Url, timeout: Duration) -> io::Result<Answer> {
+    exchange(url, &(head_of("GET", url) + "\r\n"), b"", timeout)
+}
+
+/// The request line and the fields of every request.
+fn head_of(method: &str, url: &Url) -> String {
+    format!("{method} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", url.target, url.authority)
+}
+
+fn exchange(url: &Url, head: &str, body: &[u8], timeout: Duration) -> io::Result<Answer> {
     let deadline = Instant::now() + timeout;
     let mut stream = connect(url, timeout)?;
-    let mut request = format!(
-        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n",
-        url.target,
-        url.authority,
-        body.len()
-    );
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    request.push_str("\r\n");
     // A refusal may come before everything is sent; it is read even if the rest can't be written.
-    let written = [request.as_bytes(), body]
+    let written = [head.as_bytes(), body]
         .into_iter()
         .try_for_each(|part| write_by(&mut stream, part, timeout, Some(deadline)));
     let mut held = Vec::new();

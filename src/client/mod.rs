@@ -1,5 +1,5 @@
-//! The client side, for `fantail connect` and `fantail publish`: URLs, the handshake, messages out of
-//! frames, and when to try again.
+//! The client side, for `fantail connect`, `fantail publish` and `fantail health`: URLs, the handshake, messages
+//! out of frames, and when to try again.
 //!
 //! Blocking and on threads of its own; no part of it runs in the server. [`backoff`], [`url`] and
 //! [`messages`] are pure; [`dial`], [`http`] and [`session`] touch sockets.

@@ -28,6 +28,13 @@ section! {
 }
 
 impl Timeouts {
+    /// How long sent bytes may stay unacknowledged before the kernel gives the connection up, in milliseconds:
+    /// TCP_USER_TIMEOUT.
+    #[must_use]
+    pub fn user_timeout_ms(&self) -> u32 {
+        u32::try_from(self.write.as_millis() + self.heartbeat.as_millis()).unwrap_or(u32::MAX)
+    }
+
     fn check_values(&self, check: &mut Checker<'_>) {
         check.time("handshake_seconds", self.handshake, None);
         check.time("close_seconds", self.close, None);

@@ -62,6 +62,8 @@ pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
         if span == 0 { (Tick::MAX, Due::Nothing) } else { (base.saturating_add(span), due) }
     };
     let phase = match connection.phase {
+        // Nothing is read from a peer that has not taken its answers yet, so nothing of it can be late.
+        Phase::Head | Phase::Body if connection.flags.has(Flags::PAUSED) => (Tick::MAX, Due::Nothing),
         Phase::Head if connection.flags.has(Flags::KEPT_ALIVE) && connection.session.is_none() => {
             at(connection.heard, ticks.keep_alive, Due::KeepAlive)
         }
@@ -121,6 +123,20 @@ mod tests {
         assert_eq!(next(&connection, &TICKS), (1_180, Due::Write));
         connection.flags.set(Flags::PINGED);
         assert_eq!(next(&connection, &TICKS), (1_090, Due::Pong));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_read_from_is_the_write_timeouts() {
+        let mut connection = Connection::new(1_000);
+        connection.flags.set(Flags::KEPT_ALIVE);
+        assert_eq!(next(&connection, &TICKS), (1_150, Due::KeepAlive));
+        connection.flags.set(Flags::PAUSED);
+        connection.outbox = Some(Box::new(Outbox::new(1_300, connection.encoding())));
+        assert_eq!(next(&connection, &TICKS), (1_380, Due::Write));
+        connection.session = Some(Box::new(Session::Head(b"GET / HT".to_vec())));
+        assert_eq!(next(&connection, &TICKS), (1_380, Due::Write));
+        connection.phase = Phase::Body;
+        assert_eq!(next(&connection, &TICKS), (1_380, Due::Write));
     }
 
     #[test]

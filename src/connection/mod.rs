@@ -116,6 +116,8 @@ impl Flags {
     pub const DEFLATE: Self = Self(1 << 12);
     /// The loop's list of publishers that wait for room in a mailbox has this connection.
     pub const WAITS_FOR_ROOM: Self = Self(1 << 13);
+    /// A request on the admin port was let in, with a key or where none is needed: it is the operator's.
+    pub const OPERATOR: Self = Self(1 << 14);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -154,7 +156,8 @@ pub struct Connection {
     pub topic: u32,
     /// The place in that topic's subscriber list, or [`NONE`] while the join is on its way.
     pub position: u32,
-    /// What its address is known by in the admission table; 0 when no limit by address is on.
+    /// What its address is known by in the admission table; 0 when no limit by address is on. On the admin port what
+    /// strangers are counted by, and 0 on loopback.
     pub admission: u32,
     /// Where in its life.
     pub phase: Phase,

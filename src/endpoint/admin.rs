@@ -50,6 +50,11 @@ pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseRe
     })
 }
 
+/// Whether a request needs a key, where there are any.
+pub(super) fn needs_key(head: &Head<'_>) -> bool {
+    scope_of(head).is_some()
+}
+
 /// What a request needs a key for; probes need none.
 fn scope_of(head: &Head<'_>) -> Option<Scope> {
     match (head.method, head.path()) {
@@ -185,17 +190,18 @@ pub fn write_batch_head(chunked: bool, keep_alive: bool, out: &mut Vec<u8>) {
 }
 
 impl Replies {
-    /// Keeps the answer of a batch, if it has a key; `None` if the answer grew too large.
-    pub fn finish_batch(&mut self, batch: &Batch, answer: Option<&[u8]>) {
+    /// Keeps some lines of a batch's answer, if it has a key.
+    pub fn extend_batch(&mut self, batch: &Batch, lines: &[u8]) {
         if let Some(key) = &batch.reply_key {
-            self.finish(key, answer, metrics::now_ms());
+            self.extend(key, lines, metrics::now_ms());
         }
     }
 
-    /// Bytes of a batch's answer to keep at most; zero if it has no key.
-    #[must_use]
-    pub fn bytes_to_keep(&self, batch: &Batch) -> usize {
-        if batch.reply_key.is_some() { self.answer_bytes_max() } else { 0 }
+    /// Every line of a batch is answered.
+    pub fn finish_batch(&mut self, batch: &Batch) {
+        if let Some(key) = &batch.reply_key {
+            self.finish(key, metrics::now_ms());
+        }
     }
 
     /// The batch was refused before its first line.
@@ -288,7 +294,8 @@ fn publish(
     match publish_one(head, raw, body, services, tools) {
         Ok(json) => {
             if let Some(key) = key {
-                replies.finish(key, Some(json.as_bytes()), metrics::now_ms());
+                replies.extend(key, json.as_bytes(), metrics::now_ms());
+                replies.finish(key, metrics::now_ms());
             }
             answer(head, 200, JSON, json.as_bytes(), out)
         }

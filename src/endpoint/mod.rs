@@ -108,6 +108,12 @@ pub fn body_max(port: Port, head: &Head<'_>, services: &Services) -> Result<usiz
     }
 }
 
+/// Whether a request that was let in can only be the operator's, not a stranger's or a probe.
+#[must_use]
+pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
+    port == Port::Admin && admin::needs_key(head)
+}
+
 /// Answers one request of the client port.
 pub fn respond(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
     client(head, services, out)

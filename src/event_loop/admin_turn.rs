@@ -44,9 +44,6 @@ struct BatchJob {
     chunked: bool,
     keep_alive: bool,
     wait: Wait,
-    /// The answer so far, for retries; `None` when it grew too large or is not wanted.
-    kept: Option<Vec<u8>>,
-    kept_max: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -219,7 +216,6 @@ impl<S: Socket> Core<S> {
             self.refuse(key, RefuseReason::Busy, "too many batches are under way; try again");
             return Next::Leave;
         }
-        let kept_max = admin.replies.bytes_to_keep(&batch);
         // RFC 9112, 6.1: HTTP/1.0 knows no chunks, there the end of the stream ends the answer.
         let chunked = head.version_minor >= 1;
         let mut job = BatchJob {
@@ -228,14 +224,12 @@ impl<S: Socket> Core<S> {
             chunked,
             keep_alive: head.keep_alive && chunked,
             wait: Wait::Turn,
-            kept: (kept_max > 0).then(Vec::new),
-            kept_max,
         };
         let mut lines = Vec::new();
         if self.run_batch(&mut job, &mut lines) == Progress::Done {
             let mut answer = Vec::with_capacity(lines.len() + 256);
             admin::write_batch_answer(&lines, head.keep_alive, &mut answer);
-            self.finish_batch(job);
+            self.finish_batch(&job.batch);
             self.send_own(key, &answer, Asked::Yes);
             return self.after_answer(key, head.keep_alive);
         }
@@ -278,7 +272,7 @@ impl<S: Socket> Core<S> {
             }
             let keep_alive = job.keep_alive;
             self.body_bytes -= job.batch.body_bytes();
-            self.finish_batch(job);
+            self.finish_batch(&job.batch);
             return self.complete(key, keep_alive, &answer);
         }
         if let Some(admin) = self.admin.as_deref_mut() {
@@ -316,19 +310,15 @@ impl<S: Socket> Core<S> {
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let progress = job.batch.run(&self.services, &mut tools, metrics::now_ms(), lines);
         job.wait = if progress == Progress::NoRoom { Wait::Room } else { Wait::Turn };
-        if let Some(kept) = &mut job.kept {
-            if kept.len() + lines.len() <= job.kept_max {
-                kept.extend_from_slice(lines);
-            } else {
-                job.kept = None;
-            }
+        if let Some(admin) = self.admin.as_deref_mut() {
+            admin.replies.extend_batch(&job.batch, lines);
         }
         progress
     }
 
-    fn finish_batch(&mut self, job: BatchJob) {
+    fn finish_batch(&mut self, batch: &Batch) {
         if let Some(admin) = self.admin.as_deref_mut() {
-            admin.replies.finish_batch(&job.batch, job.kept.as_deref());
+            admin.replies.finish_batch(batch);
         }
     }
 

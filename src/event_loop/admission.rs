@@ -39,12 +39,12 @@ impl<S: Socket> Core<S> {
     /// Decides about a stream that was just accepted from `peer`; `full` says that the loop has no room. What is
     /// counted here is given back when the connection is freed; of a refused one nothing is.
     pub fn admit(&mut self, peer: IpAddr, full: bool) -> Arrival {
+        if self.port == Port::Admin {
+            return self.admit_to_admin(peer, full);
+        }
         let mut arrival = Arrival::default();
         if full || !self.services.try_open_connection(self.port) {
             return self.refused_arrival(RefuseReason::AtCapacity);
-        }
-        if self.port == Port::Admin {
-            return arrival;
         }
         let admission = &self.services.admission;
         if !admission.try_begin_handshake() {
@@ -67,7 +67,7 @@ impl<S: Socket> Core<S> {
         arrival
     }
 
-    fn refused_arrival(&self, reason: RefuseReason) -> Arrival {
+    pub(super) fn refused_arrival(&self, reason: RefuseReason) -> Arrival {
         let mut flags = Flags::default();
         flags.set(Flags::REFUSED);
         self.counters.refused(reason);
@@ -188,6 +188,10 @@ impl<S: Socket> Core<S> {
         }
         if flags.has(Flags::REFUSED) {
             self.refusing -= 1;
+            return;
+        }
+        if self.port == Port::Admin {
+            // Its strangers are counted where they are looked for.
             return;
         }
         self.services.connection_closed(self.port);

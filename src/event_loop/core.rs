@@ -82,8 +82,8 @@ pub struct Core<S> {
     pub(super) deflater: Deflater,
     /// Inflates what compressed messages come to this loop; taken out during a read turn.
     pub(super) inflater: Inflater,
-    /// Reused list of keys a sweep found.
-    pub(super) due: Vec<Key>,
+    /// Whose deadline a sweep found struck and has not acted on yet.
+    pub(super) due: VecDeque<Key>,
     /// Set while draining.
     pub(super) draining: Option<DrainState>,
     /// The slot from which on what connections hold is to be moved.
@@ -138,7 +138,7 @@ impl<S: Socket> Core<S> {
             out: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
             inflater: Inflater::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
             draining: None,
             relocating: None,
             held_peak: 0,
@@ -286,6 +286,7 @@ impl<S: Socket> Core<S> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+            || !self.due.is_empty()
             || self.topics.has_work()
             || self.relocating.is_some()
             || self.rearming.is_some()

@@ -15,6 +15,7 @@ use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
 const READABLE: Readiness = Readiness { readable: true, writable: false, read_closed: false, error: false };
+const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_closed: false, error: false };
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
@@ -29,6 +30,8 @@ struct Pipe {
     input: VecDeque<u8>,
     output: Vec<u8>,
     ended: bool,
+    /// Bytes of output it still takes; `None` for no bound.
+    room: Option<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -47,6 +50,10 @@ impl Fake {
 
     fn end(&self) {
         self.0.borrow_mut().ended = true;
+    }
+
+    fn has_room(&self, bytes: Option<usize>) {
+        self.0.borrow_mut().room = bytes;
     }
 
     fn take(&self) -> Vec<u8> {
@@ -68,8 +75,14 @@ impl Socket for Fake {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().output.extend_from_slice(bytes);
-        Ok(bytes.len())
+        let mut pipe = self.0.borrow_mut();
+        let count = pipe.room.map_or(bytes.len(), |room| room.min(bytes.len()));
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        pipe.room = pipe.room.map(|room| room - count);
+        pipe.output.extend_from_slice(&bytes[..count]);
+        Ok(count)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
@@ -433,4 +446,86 @@ fn a_body_without_content_has_the_time_of_its_head() {
         core.sweep();
     }
     assert!(fake.take().starts_with(b"HTTP/1.1 408 "));
+}
+
+#[test]
+fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
+    const CONNECTIONS: usize = 5_000;
+    let services = services(1, 10_000, RouterLimits::default(), |settings| {
+        settings.admission.handshakes_max = CONNECTIONS;
+    });
+    let mut core = core(&services, Port::Client);
+    let fakes: Vec<_> = (0..CONNECTIONS).map(|_| Fake::says(b"GET /")).collect();
+    let keys: Vec<_> = fakes.iter().map(|fake| arrive(&mut core, fake)).collect();
+    assert!(core.sleep_ms(0).is_some_and(|ms| ms > 0), "nothing is due yet");
+    core.set_now(1_000);
+    let (mut ended, mut turns) = (0, 0);
+    while ended < CONNECTIONS {
+        core.sweep();
+        let now = fakes.iter().filter(|fake| !fake.take().is_empty()).count();
+        assert!((1..=64).contains(&now), "{now} in one turn");
+        ended += now;
+        turns += 1;
+        if turns == 1 {
+            // Found in the same look as the others and not served yet: it was heard in time.
+            core.slots.get(keys[700]).unwrap().connection.heard = 1_000;
+            ended += 1;
+        }
+        assert!(core.has_work() || core.sleep_ms(100_000) == Some(0) || ended == CONNECTIONS);
+    }
+    assert!(turns > CONNECTIONS / 64);
+    assert!(core.slots.get(keys[700]).is_some_and(|slot| slot.connection.phase == Phase::Head));
+    for fake in &fakes {
+        fake.end();
+    }
+    core.set_now(2_000);
+    while core.connections() > 0 {
+        core.run_ready();
+        core.sweep();
+    }
+    assert!(!core.has_work());
+    core.set_now(3_000);
+    core.sweep();
+    assert_eq!(core.sleep_ms(300_000), None, "nothing is due, so there is no timeout");
+}
+
+#[test]
+fn requests_behind_an_answer_that_is_read_slowly_are_not_late() {
+    let services = services(1, 10, RouterLimits::default(), |settings| {
+        settings.timeouts.handshake = Duration::from_secs(2);
+        settings.timeouts.keep_alive = Duration::from_secs(2);
+    });
+    let mut core = core(&services, Port::Admin);
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    // With a whole request behind the first, with a part of one, and with nothing.
+    for behind in [request.as_slice(), &request[..20], b""] {
+        let fake = Fake::says(&[request, behind].concat());
+        fake.has_room(Some(100));
+        let key = arrive(&mut core, &fake);
+        let start = core.now;
+        for now in start..start + 300 {
+            core.set_now(now);
+            fake.has_room(Some(10));
+            core.on_event(key, WRITABLE);
+            core.run_ready();
+            core.sweep();
+        }
+        assert!(core.slots.get(key).is_some_and(|slot| slot.connection.has_backlog()), "it is still reading");
+        fake.has_room(None);
+        core.on_event(key, WRITABLE);
+        core.run_ready();
+        fake.say(&request[behind.len() % request.len()..]);
+        core.on_event(key, READABLE);
+        core.run_ready();
+        let heard = fake.take();
+        let answers = if behind.len() == request.len() { 3 } else { 2 };
+        assert_eq!((count(&heard, b"HTTP/1.1 200 "), count(&heard, b"HTTP/1.1 ")), (answers, answers));
+        // Once it has read everything, its time counts from there.
+        core.set_now(core.now + 10);
+        core.sweep();
+        assert!(core.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Head));
+        core.set_now(core.now + 30);
+        core.sweep();
+        assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase == Phase::Lingering));
+    }
 }

@@ -133,6 +133,7 @@ impl<S: Socket> Core<S> {
                 return Next::Leave;
             }
         };
+        self.note_operator(key, head);
         let framing = match head.body {
             Body::None | Body::Length(0) => return self.on_request(key, head, Vec::new()),
             Body::Length(length) if length > body_max as u64 => {

@@ -16,7 +16,7 @@ use super::core::Core;
 use super::run::{LISTENER, token_of};
 use crate::connection::Tick;
 use crate::endpoint::Port;
-use crate::sys::socket::{ListenOptions, accept, listen, local_of};
+use crate::sys::socket::{ListenOptions, accept, listen, local_of, set_user_timeout};
 use crate::transport::Stream;
 
 /// Connections accepted in one turn.
@@ -65,6 +65,20 @@ impl Acceptor {
             closed: false,
         };
         Ok((acceptor, address))
+    }
+
+    /// Gives whoever connects from now on another TCP_USER_TIMEOUT. Those who are there keep theirs: a system call for
+    /// each of them would be a long turn, and their own timeouts have followed the reload.
+    pub(super) fn set_user_timeout(&mut self, user_timeout_ms: u32) {
+        if self.options.user_timeout_ms == user_timeout_ms {
+            return;
+        }
+        self.options.user_timeout_ms = user_timeout_ms;
+        if let Some(listener) = &self.listener
+            && let Err(error) = set_user_timeout(listener, user_timeout_ms)
+        {
+            tracing::warn!(%error, "TCP_USER_TIMEOUT stays as it was");
+        }
     }
 
     /// The listener's event came.
@@ -208,4 +222,29 @@ fn take(core: &mut Core<Stream>, registry: &Registry, tcp: TcpStream, peer: IpAd
 
 fn register(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
     registry.register(&mut SourceFd(&listener.as_raw_fd()), Token(LISTENER), Interest::READABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::Poll;
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_has_the_newest_user_timeout_even_if_it_is_taken_back() {
+        let poll = Poll::new().unwrap();
+        let options = ListenOptions { user_timeout_ms: 1_000, ..ListenOptions::default() };
+        let local = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+        let (mut acceptor, _) = Acceptor::new(local, options, 10, poll.registry()).unwrap();
+        acceptor.set_user_timeout(2_000);
+        let of = |listener: &TcpListener| SockRef::from(listener).tcp_user_timeout().unwrap();
+        assert_eq!(acceptor.listener.as_ref().map(of), Some(Some(Duration::from_secs(2))));
+        acceptor.listener = None;
+        acceptor.set_user_timeout(3_000);
+        let again = listen(local, &acceptor.options).unwrap();
+        assert_eq!(of(&again), Some(Duration::from_secs(3)));
+    }
 }

@@ -37,6 +37,7 @@ mod reload;
 mod relocate;
 pub mod run;
 mod slots;
+mod strangers;
 mod subscribe;
 mod sweep;
 mod write_turn;

@@ -306,6 +306,7 @@ impl Shell {
         }
         if reload {
             self.services = self.latest.current();
+            self.acceptor.set_user_timeout(self.services.settings.timeouts.user_timeout_ms());
             self.core.on_reload(Arc::clone(&self.services));
         }
         if drain {

@@ -1,4 +1,9 @@
-//! The sweep: finds whose one deadline has struck and does what is due.
+//! The sweep: finds whose one deadline has struck and does what is due, a bounded number a turn.
+//!
+//! Driven by the shell once a turn. Who was found and not yet served is kept for the next turn: a peer that was heard
+//! meanwhile is looked at again before anything is done. Never waits.
+
+use std::collections::VecDeque;
 
 use super::core::Core;
 use super::write_turn::Asked;
@@ -11,42 +16,44 @@ use crate::transport::Socket;
 /// An empty ping frame.
 const PING: [u8; 2] = [0x89, 0x00];
 
+/// Deadlines acted on in one turn, each with up to two system calls: as long as one turn of a fan-out may take.
+const ACTS_PER_TURN: usize = 64;
+
+/// Deadlines looked at in one turn: of most of those who are active, it shows that theirs has moved.
+const LOOKS_PER_TURN: usize = 1_024;
+
 impl<S: Socket> Core<S> {
-    /// Acts on every deadline that has struck.
+    /// Acts on deadlines that have struck, within one turn's budget; whoever is left makes [`Core::has_work`] true.
     pub fn sweep(&mut self) {
-        let mut due = std::mem::take(&mut self.due);
-        self.slots.take_due(self.now, &mut due);
-        for key in due.drain(..) {
-            self.on_due(key);
+        if self.due.is_empty() {
+            self.slots.take_due(self.now, &mut self.due);
         }
-        if due.capacity() > 4 * super::PAGE_SLOTS {
-            due = Vec::new();
+        let mut acts = 0;
+        for _ in 0..LOOKS_PER_TURN {
+            if acts == ACTS_PER_TURN {
+                break;
+            }
+            let Some(key) = self.due.pop_front() else { break };
+            acts += usize::from(self.on_due(key));
         }
-        self.due = due;
+        if self.due.is_empty() && self.due.capacity() > 4 * super::PAGE_SLOTS {
+            self.due = VecDeque::new();
+        }
     }
 
-    fn on_due(&mut self, key: Key) {
-        let Some(slot) = self.slots.get(key) else { return };
+    /// Does what is due for one connection. Whether there was anything to do.
+    fn on_due(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
         let (at, due) = deadline::next(&slot.connection, &self.timeouts);
         if at > self.now {
             // Something happened since the deadline was noted.
-            return self.slots.set_deadline(key.slot, at);
+            self.slots.set_deadline(key.slot, at);
+            return false;
         }
         match due {
             Due::Nothing => {}
             Due::Debts => self.forget_debts(key),
-            Due::Handshake => {
-                if self.answer_if_refused(key) {
-                    return;
-                }
-                let Some(slot) = self.slots.get(key) else { return };
-                let empty = slot.connection.session.is_none() && slot.connection.phase == Phase::Head;
-                if empty {
-                    self.finish(key, CloseReason::HandshakeTimeout);
-                } else {
-                    self.refuse(key, RefuseReason::Timeout, RefuseReason::Timeout.text());
-                }
-            }
+            Due::Handshake => self.on_handshake_due(key),
             Due::Answer => self.on_answer_due(key),
             Due::KeepAlive => self.finish(key, CloseReason::HttpDone),
             Due::Ping => self.ping(key),
@@ -57,6 +64,20 @@ impl<S: Socket> Core<S> {
             Due::Write => self.free(key.slot, CloseReason::WriteTimeout),
             Due::Close => self.finish(key, CloseReason::CloseTimeout),
             Due::Linger => self.free(key.slot, CloseReason::Normal),
+        }
+        due != Due::Nothing
+    }
+
+    fn on_handshake_due(&mut self, key: Key) {
+        if self.answer_if_refused(key) {
+            return;
+        }
+        let Some(slot) = self.slots.get(key) else { return };
+        let empty = slot.connection.session.is_none() && slot.connection.phase == Phase::Head;
+        if empty {
+            self.finish(key, CloseReason::HandshakeTimeout);
+        } else {
+            self.refuse(key, RefuseReason::Timeout, RefuseReason::Timeout.text());
         }
     }
 

@@ -115,9 +115,14 @@ impl<S: Socket> Core<S> {
     }
 
     fn after_flush(&mut self, key: Key) {
+        let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
-        connection.flags.clear(Flags::PAUSED);
+        let paused = connection.flags.clear(Flags::PAUSED);
+        if paused && matches!(connection.phase, Phase::Head | Phase::Body) {
+            // What was not read meanwhile has its whole time from here on.
+            connection.heard = now;
+        }
         if connection.phase == Phase::Lingering {
             return self.end_writing(key);
         }

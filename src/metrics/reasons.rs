@@ -78,6 +78,8 @@ reasons! {
         OutboxFull = "outbox_full", Some(1013), "the server holds too many unread answers; try again later";
         /// The last answer of an HTTP conversation was sent.
         HttpDone = "http_done", None, "";
+        /// On the admin port: it had shown no key, and somebody else needed its place.
+        Displaced = "displaced", None, "";
         /// The request was refused.
         Refused = "refused", None, "";
         /// The kernel failed us.
@@ -116,7 +118,7 @@ reasons! {
         KeyReused = "key_reused", 422, "this Idempotency-Key was used for another request";
         /// A WebSocket upgrade is needed here.
         UpgradeRequired = "upgrade_required", 426, "this path speaks WebSocket version 13";
-        /// The address holds too many connections.
+        /// The address holds too many connections, on the admin port too many that have shown no key.
         TooManyFromAddress = "too_many_from_address", 429, "too many connections from your address";
         /// The address opens connections too fast.
         ConnectRate = "connect_rate", 429, "your address connects too fast";

@@ -57,6 +57,13 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpLis
     Ok(socket.into())
 }
 
+/// Gives connections that are made from now on another TCP_USER_TIMEOUT; 0 for the kernel's default. Those made before,
+/// even if they are not accepted yet, keep theirs.
+pub fn set_user_timeout(listener: &TcpListener, user_timeout_ms: u32) -> io::Result<()> {
+    // What is set is a number of milliseconds, and 0 is the default.
+    SockRef::from(listener).set_tcp_user_timeout(Some(Duration::from_millis(user_timeout_ms.into())))
+}
+
 /// Finds out whether a port is free for a first server: `AddrInUse` if anybody listens on it, even one whose
 /// SO_REUSEPORT would let a second server join unnoticed. TIME_WAITs don't count.
 ///
@@ -242,6 +249,23 @@ mod tests {
         }
         assert_eq!(peer_of(&server).unwrap(), client.local_addr().unwrap());
         assert_eq!(local_of(&server).unwrap(), client.peer_addr().unwrap());
+    }
+
+    #[test]
+    fn another_user_timeout_is_for_those_who_come_later() {
+        let options = ListenOptions { user_timeout_ms: 12_345, ..ListenOptions::default() };
+        let listener = listen(local(0), &options).unwrap();
+        let address = listener.local_addr().unwrap();
+        let user_timeout = |socket: &TcpStream| SockRef::from(socket).tcp_user_timeout().unwrap();
+        let _first = TcpStream::connect(address).unwrap();
+        let first = accepted(&listener);
+        set_user_timeout(&listener, 54_321).unwrap();
+        let _second = TcpStream::connect(address).unwrap();
+        assert_eq!(user_timeout(&accepted(&listener)), Some(Duration::from_millis(54_321)));
+        assert_eq!(user_timeout(&first), Some(Duration::from_millis(12_345)));
+        set_user_timeout(&listener, 0).unwrap();
+        let _third = TcpStream::connect(address).unwrap();
+        assert_eq!(user_timeout(&accepted(&listener)).unwrap_or_default(), Duration::ZERO);
     }
 
     #[test]

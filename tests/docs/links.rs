@@ -10,7 +10,8 @@ use super::anchors;
 /// Every page of the repository by its path, with its text.
 fn pages() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut paths = vec![PathBuf::from("README.md"), PathBuf::from("CHANGELOG.md")];
+    let mut paths =
+        vec![PathBuf::from("README.md"), PathBuf::from("CHANGELOG.md"), PathBuf::from("CONTRIBUTING.md")];
     for folder in ["docs", "docs/decisions"] {
         let entries = fs::read_dir(root.join(folder)).expect("the folder");
         let names = entries.map(|entry| entry.expect("an entry").file_name());

@@ -112,3 +112,32 @@ fn keys_come_from_a_file_and_no_error_shows_one() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("FANTAIL_ADMIN_KEYS") && said.contains("16") && !said.contains("sesame"), "{said}");
 }
+
+#[test]
+fn silent_connections_do_not_keep_the_operator_out() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_KEYS", KEYS)]);
+    let mut operator = server.connect_admin();
+    let request = format!(
+        "GET /topics HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer read-0123456789abc\r\n\r\n",
+        server.admin
+    );
+    operator.send(request.as_bytes());
+    assert_eq!(operator.answer().status, 200);
+    // More than the port takes at a time; they say nothing, so that only somebody's need ends them.
+    let strangers: Vec<_> = (0..400).map(|_| server.connect_admin()).collect();
+    for _ in 0..5 {
+        let mut newcomer = server.connect_admin();
+        newcomer.send(request.as_bytes());
+        assert_eq!(newcomer.answer().status, 200);
+    }
+    operator.send(request.as_bytes());
+    assert_eq!(operator.answer().status, 200, "whoever has shown a key keeps its place");
+    let mut metrics = server.connect_admin();
+    metrics.send(request.replace("/topics", "/metrics").as_bytes());
+    let text = metrics.answer().text();
+    let displaced =
+        text.lines().find(|line| line.starts_with("fantail_closes_total{") && line.contains("displaced"));
+    let count = displaced.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok());
+    assert!(count.is_some_and(|count| count > 400 - 256), "{displaced:?}");
+    drop(strangers);
+}

@@ -12,6 +12,7 @@ mod connect;
 mod connect_hostile;
 mod deflate;
 mod delivery;
+mod health;
 mod hostile;
 mod http;
 mod memory;

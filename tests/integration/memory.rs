@@ -49,3 +49,25 @@ fn survivors_of_a_peak_do_not_pin_its_memory() {
         assert_eq!(peer.frame().opcode, Opcode::Pong);
     }
 }
+
+#[test]
+fn large_bodies_on_the_admin_port_leave_nothing_behind() {
+    const BODY: usize = 16 << 20;
+    let server = Server::start(&["--loops", "1"], &[]);
+    let user_bytes = || memory(Some(server.pid())).expect("a process").user_bytes();
+    let line = format!("{{\"topic\":\"a\",\"payload\":\"{}\"}}\n", "x".repeat(64_000));
+    let batch = line.repeat(BODY / line.len());
+    let send = || {
+        let answer = server.post("/publish", "", batch.as_bytes());
+        assert_eq!((answer.status, answer.text().lines().count()), (200, BODY / line.len()));
+    };
+    // The first request makes what stays: the topic, the loop's buffers.
+    assert_eq!(server.post("/publish", "", line.as_bytes()).status, 200);
+    let empty = user_bytes();
+    // The first ones make the allocator expect more of that size.
+    (0..4).for_each(|_| send());
+    wait_for("the memory of batches to come back", || user_bytes() < empty + (3 << 20));
+    // Too large for one message, which is seen when all of it is there.
+    assert_eq!(server.publish("a", &vec![b'x'; BODY]).status, 413);
+    wait_for("the memory of a body to come back", || user_bytes() < empty + (3 << 20));
+}

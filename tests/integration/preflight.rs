@@ -98,6 +98,11 @@ fn a_thousand_open_files_and_three_loops() {
 }
 
 #[test]
+fn a_thousand_open_files_and_four_loops() {
+    the_prediction_holds(1_000, 4, &[]);
+}
+
+#[test]
 fn a_thousand_open_files_in_a_shared_table() {
     the_prediction_holds(1_000, 3, &[Refused::CloseRange, Refused::Unshare]);
 }
@@ -105,6 +110,11 @@ fn a_thousand_open_files_in_a_shared_table() {
 #[test]
 fn five_thousand_open_files_and_one_loop() {
     the_prediction_holds(5_000, 1, &[]);
+}
+
+#[test]
+fn five_thousand_open_files_and_two_loops() {
+    the_prediction_holds(5_000, 2, &[]);
 }
 
 #[test]

@@ -189,3 +189,65 @@ fn misuse_is_told_from_failure() {
         assert!(machine.does(script, &["--help"]).starts_with(&format!("usage: {script}")));
     }
 }
+
+/// What a network namespace has for itself, and what no other process notices.
+const OF_A_NAMESPACE: [&str; 4] = [
+    "net/core/somaxconn",
+    "net/ipv4/tcp_max_syn_backlog",
+    "net/ipv4/tcp_migrate_req",
+    "net/ipv4/ip_local_port_range",
+];
+
+/// Fails with a word where something is not as it was or should be. $1 are the scripts, $2 is the machine.
+const IN_A_NAMESPACE: &str = r#"
+set -eu
+scripts=$1
+machine=$2
+shift 2
+export PROC_SYS="$machine/sys" ETC="$machine/etc" STATE="$machine/state"
+look() { for key; do cat "/proc/sys/$key"; done; }
+fail() { echo "$1" >&2; exit 1; }
+for key; do
+  mkdir -p "$(dirname "$PROC_SYS/$key")"
+  ln -s "/proc/sys/$key" "$PROC_SYS/$key"
+done
+mkdir -p "$ETC"
+# The smallest range first: `apply` has to widen it, whatever the machine's default is.
+echo '40000	50000' >/proc/sys/net/ipv4/ip_local_port_range
+echo 100 >/proc/sys/net/core/somaxconn
+look "$@" >"$machine/before"
+for round in 1 2; do
+  ! "$scripts/check" --quiet >"$machine/low" || fail "$round: check found nothing before apply"
+  grep -q 'net.core.somaxconn = 100, wanted 65535' "$machine/low" || fail "$round: $(cat "$machine/low")"
+  "$scripts/apply" >/dev/null 2>"$machine/said" || fail "$round: apply: $(cat "$machine/said")"
+  "$scripts/check" --quiet || fail "$round: not clean after apply"
+  [ "$(cat /proc/sys/net/core/somaxconn)" = 65535 ] || fail "$round: the kernel did not take it"
+  [ "$(echo $(cat /proc/sys/net/ipv4/ip_local_port_range))" = '10240 65535' ] || fail "$round: the range"
+  "$scripts/revert" >/dev/null || fail "$round: revert"
+  look "$@" | cmp - "$machine/before" || fail "$round: not as it was"
+done
+"#;
+
+/// The kernel itself, in a network namespace. Only where one may be made.
+#[test]
+fn the_kernel_takes_it_and_gives_it_back_twice() {
+    let allowed = |flags: &&[&str]| {
+        let output = Command::new("unshare").args(*flags).arg("true").output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let Some(flags) = [&["--net"][..], &["--net", "--map-root-user"]].into_iter().find(allowed) else {
+        return;
+    };
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sysctl-kernel-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(&root).expect("a folder");
+    let machine = Machine(root);
+    let mine = || OF_A_NAMESPACE.map(|key| fs::read(Path::new("/proc/sys").join(key)).ok());
+    let before = mine();
+    let mut command = Command::new("unshare");
+    command.args(flags).args(["sh", "-c", IN_A_NAMESPACE, "sh"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("sysctl")).arg(&machine.0).args(OF_A_NAMESPACE);
+    let output = command.output().expect("a shell");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(mine(), before, "it reached beyond the namespace");
+}

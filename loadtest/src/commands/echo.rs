@@ -8,9 +8,10 @@ use crate::args::EchoArgs;
 use crate::connection::Role;
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::messages_report::MessagesReport;
 use crate::pacing::Pacer;
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
-use crate::run::Run;
+use crate::report::{self, Common, Finished, Report, Table, number_text};
+use crate::run::{Run, Special};
 use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
 use crate::worker::Published;
@@ -22,35 +23,15 @@ use super::{ARRIVAL_DEADLINE, LINGER, soon_ns, watched, ws_target};
 struct EchoReport {
     #[serde(flatten)]
     common: Common,
-    /// Planned messages per second of all connections together.
-    rate_per_second: f64,
-    /// Messages sent at each planned time.
-    burst: u32,
-    /// Bytes of a message.
-    size_bytes: usize,
-    /// Messages the plan had.
-    planned: u64,
+    #[serde(flatten)]
+    messages: MessagesReport,
     /// Messages sent.
     sent: u64,
     /// Messages not sent, because their connection was lost or took no more.
     unsent: u64,
     /// Messages that came back.
     returned: u64,
-    /// Messages that did not come back within ten seconds of the last send.
-    missing: u64,
-    /// Messages that came back again.
-    duplicate: u64,
-    /// Messages that came back after a later one.
-    reordered: u64,
-    /// Late or duplicate, too many to tell.
-    unclassified: u64,
-    /// Messages that came back changed, or were never sent.
-    corrupt: u64,
-    /// Messages of somebody else.
-    foreign: u64,
-    /// From the planned send time to the arrival.
-    latency: Option<LatencyReport>,
-    /// Processor time of the server per message that came back; null without `--pid`.
+    /// Processor time of the server per message that came back; null without `--pid` or `--server-metrics`.
     server_cpu_nanoseconds_per_message: Option<f64>,
 }
 
@@ -59,7 +40,8 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
     let server = watched(&args.common)?;
     let connections = args.common.connections;
-    let mut run = Run::start(&args.common, target, Role::Echo, args.load.shape())?;
+    let special = Special { message: args.load.message.as_deref(), ..Special::default() };
+    let mut run = Run::start_special(&args.common, target, Role::Echo, args.load.shape(), special)?;
     run.open(connections as usize)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
@@ -79,31 +61,16 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
 
     let counts = &tally.counts;
     let mut common = Common::new("echo", &args.url, connections, &run, &tally, true);
-    common.expect_none(&[
-        (schedule.count() - counts.sent.min(schedule.count()), "messages not sent"),
-        (counts.missing, "messages missing"),
-        (counts.duplicate, "messages duplicate"),
-        (counts.reordered, "messages out of order"),
-        (counts.unclassified, "messages late or duplicate"),
-        (counts.corrupt, "messages corrupt"),
-    ]);
+    let messages = MessagesReport::new(args.rate, &args.load, &schedule, &tally);
+    common.expect_none(&[(schedule.count().saturating_sub(counts.sent), "messages not sent")]);
+    common.expect_none(&messages.problems("messages"));
     let cpu = cpu_between(cpu_from, cpu_to).filter(|_| counts.unique > 0);
     let report = EchoReport {
         common,
-        rate_per_second: args.rate,
-        burst: args.load.burst,
-        size_bytes: args.load.size,
-        planned: schedule.count(),
+        messages,
         sent: counts.sent,
         unsent: counts.unsent,
         returned: counts.unique,
-        missing: counts.missing,
-        duplicate: counts.duplicate,
-        reordered: counts.reordered,
-        unclassified: counts.unclassified,
-        corrupt: counts.corrupt,
-        foreign: counts.foreign,
-        latency: LatencyReport::new(&tally.latency),
         server_cpu_nanoseconds_per_message: cpu.map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
     };
     report::finish(report, &args.common)
@@ -124,19 +91,11 @@ impl Report for EchoReport {
     fn table(&self) -> Table {
         let mut table = Table::default();
         self.common.rows(&mut table);
-        let plan =
-            format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
-        table.row("messages", plan);
-        table.row("  sent / unsent", format!("{} / {} of {}", self.sent, self.unsent, self.planned));
+        self.messages.plan_row(&mut table);
+        table.row("  sent / unsent", format!("{} / {} of {}", self.sent, self.unsent, self.messages.planned));
         table.row("  returned", self.returned);
-        table.row("  missing", self.missing);
-        table.row("  duplicate", self.duplicate);
-        table.row("  out of order", self.reordered);
-        if self.unclassified > 0 {
-            table.row("  late or duplicate", self.unclassified);
-        }
-        table.row("  corrupt / foreign", format!("{} / {}", self.corrupt, self.foreign));
-        table.latency("round trip", self.latency.as_ref());
+        self.messages.rows(&mut table);
+        self.messages.latency_row("round trip", &mut table);
         table.row("server cpu per message", number_text(self.server_cpu_nanoseconds_per_message, 0, " ns"));
         self.common.closing_rows(&mut table);
         table

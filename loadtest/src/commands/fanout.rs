@@ -9,9 +9,10 @@ use crate::args::{FanoutArgs, PublishBy};
 use crate::connection::Role;
 use crate::failure::Failure;
 use crate::message;
-use crate::publisher::{Job, Published, Publisher};
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text};
-use crate::run::Run;
+use crate::messages_report::MessagesReport;
+use crate::publisher::{Published, Publisher};
+use crate::report::{self, Common, Finished, Report, Table, microseconds_text, number_text};
+use crate::run::{Run, Special};
 use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
 use crate::tally::{Tally, Tick};
@@ -37,16 +38,10 @@ pub(super) struct FanoutReport {
     publish: &'static str,
     /// Where messages were published, with the topic filled in.
     publish_url: String,
-    /// Planned messages per second.
-    rate_per_second: f64,
-    /// Messages at each planned time.
-    burst: u32,
-    /// Bytes of a message.
-    size_bytes: usize,
+    #[serde(flatten)]
+    messages: MessagesReport,
     /// Connections that saw a probe before the run; the others were not subscribed in time.
     subscribed: u64,
-    /// Messages the plan had.
-    planned: u64,
     /// Messages published, with those of unknown fate.
     published: u64,
     /// Of these, messages whose publishing broke off, so that nobody knows their fate.
@@ -57,33 +52,19 @@ pub(super) struct FanoutReport {
     deliveries_expected: u64,
     /// Messages that arrived, each counted once per connection.
     deliveries: u64,
-    /// Messages that did not arrive within ten seconds of the last publish.
-    missing: u64,
-    /// Messages that arrived again.
-    duplicate: u64,
-    /// Messages that arrived after a later one.
-    reordered: u64,
-    /// Late or duplicate, too many to tell.
-    unclassified: u64,
-    /// Messages of this run that arrived changed.
-    corrupt: u64,
-    /// Messages of somebody else.
-    foreign: u64,
     /// Deliveries, probes included, that came compressed.
     deflated: u64,
     /// Their bytes as they came, without frame headers.
     deflated_bytes: u64,
     /// Deliveries by the time from the first planned send to the last arrival.
     deliveries_per_second: Option<f64>,
-    /// From the planned send time to the arrival.
-    latency: Option<LatencyReport>,
     /// From the planned time of a message (or burst) to its last arrival, median of the complete ones.
     fan_out_median_microseconds: Option<f64>,
     /// The longest of the complete ones.
     fan_out_max_microseconds: Option<f64>,
     /// Messages (or bursts) that reached everybody.
     fan_outs_complete: u64,
-    /// Processor time of the server while publishing; null without `--pid`.
+    /// Processor time of the server while publishing; null without `--pid` or `--server-metrics`.
     server_cpu_seconds: Option<f64>,
     /// The same per delivery.
     server_cpu_nanoseconds_per_delivery: Option<f64>,
@@ -110,7 +91,9 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Finished, Failure> {
     if let Some(topic) = &urls.topic {
         eprintln!("topic {topic}");
     }
-    let mut run = Run::start(&args.common, urls.target.clone(), Role::Subscribe, args.load.shape())?;
+    let special = Special { message: args.load.message.as_deref(), ..Special::default() };
+    let mut run =
+        Run::start_special(&args.common, urls.target.clone(), Role::Subscribe, args.load.shape(), special)?;
     let outcome = measure(args, &urls, server, &mut run, &mut || ())?;
     let report = FanoutReport::new("fanout", args, &run, urls, outcome);
     report::finish(report, &args.common)
@@ -135,9 +118,9 @@ pub(super) fn measure(
     let cpu_from = server.and_then(ServerProcess::cpu_time);
     let schedule = Schedule::new(soon_ns(run), args.rate, args.load.burst, args.common.duration);
     run.order(|order| order.schedule = Some(schedule));
-    let job = Job { clock: run.plan.clock, schedule, run_id: run.plan.run_id, shape: args.load.shape() };
+    let plan = run.plan.clone();
     let thread = std::thread::spawn(move || {
-        let published = publisher.run(&job);
+        let published = publisher.run(&plan, schedule);
         (publisher, published)
     });
     run.wait(Duration::MAX, |_| {
@@ -190,18 +173,13 @@ fn catch_up(run: &mut Run) -> Result<(), Failure> {
 
 impl Outcome {
     /// Counts that should be 0.
-    fn problems(&self) -> [(u64, &'static str); 8] {
+    fn problems(&self) -> [(u64, &'static str); 3] {
         let counts = &self.tally.counts;
         let unsubscribed = counts.opened.saturating_sub(self.subscribed);
         [
             (unsubscribed, "connections saw no probe before the run"),
             (self.schedule.count().saturating_sub(self.published.count), "messages refused by the server"),
             (self.published.unknown, "messages broke off while publishing"),
-            (counts.missing, "deliveries missing"),
-            (counts.duplicate, "deliveries duplicate"),
-            (counts.reordered, "deliveries out of order"),
-            (counts.unclassified, "deliveries late or duplicate"),
-            (counts.corrupt, "deliveries corrupt"),
         ]
     }
 }
@@ -217,6 +195,8 @@ impl FanoutReport {
     ) -> Self {
         let mut common = Common::new(command, &urls.url, args.common.connections, run, &outcome.tally, true);
         common.expect_none(&outcome.problems());
+        let messages = MessagesReport::new(args.rate, &args.load, &outcome.schedule, &outcome.tally);
+        common.expect_none(&messages.problems("deliveries"));
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
         let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, readers);
@@ -227,26 +207,16 @@ impl FanoutReport {
             topic: urls.topic,
             publish: if args.publish == PublishBy::Ws { "ws" } else { "http" },
             publish_url: urls.publish_url,
-            rate_per_second: args.rate,
-            burst: args.load.burst,
-            size_bytes: args.load.size,
+            messages,
             subscribed,
-            planned: schedule.count(),
             published: published.count,
             published_unknown: published.unknown,
             deliveries_expected: published.count * readers,
             publish_errors: published.errors,
             deliveries: counts.unique,
-            missing: counts.missing,
-            duplicate: counts.duplicate,
-            reordered: counts.reordered,
-            unclassified: counts.unclassified,
-            corrupt: counts.corrupt,
-            foreign: counts.foreign,
             deflated: counts.deflated,
             deflated_bytes: counts.deflated_bytes,
             deliveries_per_second: seconds.filter(|s| *s > 0.0).map(|s| counts.unique as f64 / s),
-            latency: LatencyReport::new(&tally.latency),
             fan_out_median_microseconds: median_ns.map(|ns| ns as f64 / 1e3),
             fan_out_max_microseconds: max_ns.map(|ns| ns as f64 / 1e3),
             fan_outs_complete: complete,
@@ -261,26 +231,18 @@ impl FanoutReport {
     pub(super) fn rows(&self, table: &mut Table) {
         self.common.rows(table);
         table.row("published to", format!("{} ({})", self.publish_url, self.publish));
-        let plan =
-            format!("{} bytes, {}/s in bursts of {}", self.size_bytes, self.rate_per_second, self.burst);
-        table.row("messages", plan);
-        table.row("  published", format!("{} of {}", self.published, self.planned));
+        self.messages.plan_row(table);
+        table.row("  published", format!("{} of {}", self.published, self.messages.planned));
         for (name, count) in &self.publish_errors {
             table.row(&format!("  {name}"), count);
         }
         table.row("deliveries", format!("{} of {}", self.deliveries, self.deliveries_expected));
-        table.row("  missing", self.missing);
-        table.row("  duplicate", self.duplicate);
-        table.row("  out of order", self.reordered);
-        if self.unclassified > 0 {
-            table.row("  late or duplicate", self.unclassified);
-        }
-        table.row("  corrupt / foreign", format!("{} / {}", self.corrupt, self.foreign));
+        self.messages.rows(table);
         if let Some(each) = self.deflated_bytes.checked_div(self.deflated) {
             table.row("  compressed", format!("{}, {each} bytes each", self.deflated));
         }
         table.row("  per second", number_text(self.deliveries_per_second, 0, ""));
-        table.latency("delivery latency", self.latency.as_ref());
+        self.messages.latency_row("delivery latency", table);
         let median = microseconds_text(self.fan_out_median_microseconds);
         let max = microseconds_text(self.fan_out_max_microseconds);
         let text = format!("median {median}, max {max}, {} complete", self.fan_outs_complete);
@@ -350,9 +312,7 @@ impl Urls {
 /// connection is open; with most servers it is subscribed only a moment later.
 fn probe(run: &mut Run, publisher: &mut Publisher, publish_url: &str) -> Result<u64, Failure> {
     for _ in 0..PROBES {
-        publisher
-            .probe(run.plan.clock, run.plan.run_id, run.plan.shape)
-            .map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
+        publisher.probe(&run.plan).map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
         let all_seen = run.wait(Duration::from_secs(1), |run| {
             let counts = run.counts();
             counts.probed + counts.lost >= counts.opened

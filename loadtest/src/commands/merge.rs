@@ -1,9 +1,14 @@
 //! `merge`: the results of several machines that loaded one server together, as one result.
 //!
 //! Counts add up; latencies are merged as histograms, so that percentiles are those of all values and no average of
-//! percentiles. What has no meaning for several runs together becomes null and is named.
+//! percentiles. The result says what each merged figure means. What has no meaning for several runs together becomes
+//! null and is named with the reason.
 
-use std::collections::BTreeSet;
+mod rules;
+mod series;
+mod stepped;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -12,122 +17,61 @@ use crate::failure::Failure;
 use crate::report::{self, LatencyReport, Table, number_text};
 use crate::tally::new_histogram;
 use crate::{histogram_columns, json_text, result_file};
-
-/// Commands whose runs several machines can make together.
-const COMMANDS: [&str; 3] = ["idle", "fanout", "echo"];
+use rules::Rule;
 
 /// What the merged result says about clocks.
 const CLOCKS: &str = "Latencies need no common clock: each was measured by the clock of one machine, which planned \
     the message and received it. Rates and the series add what happened in the same second, so the machines' wall \
     clocks have to agree within a second, as with NTP, and the runs have to have begun together.";
 
-/// What becomes of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rule {
-    /// Must be equal.
-    Same,
-    /// Equal, or the different texts with commas between.
-    Texts,
-    Sum,
-    Highest,
-    Lowest,
-    /// Objects of counts.
-    Counts,
-    /// Lists, one behind the other.
-    Lists,
-    /// True if any is.
-    Any,
-    /// True if all that are known are.
-    All,
-    /// Made of other fields afterwards.
-    Made,
-    /// An object whose fields have rules.
-    Fields,
-    /// A latency.
-    Latency,
-    /// Nothing that can be said of all together.
-    Nothing,
-}
-
-/// The rule of each field, by its name.
-const RULES: [(&str, Rule); 60] = [
-    ("format", Rule::Same),
-    ("command", Rule::Same),
-    ("publish", Rule::Same),
-    ("burst", Rule::Same),
-    ("size_bytes", Rule::Same),
-    ("generator_version", Rule::Texts),
-    ("url", Rule::Texts),
-    ("publish_url", Rule::Texts),
-    ("topic", Rule::Texts),
-    ("descriptor_tables", Rule::Texts),
-    ("wanted", Rule::Sum),
-    ("opened", Rule::Sum),
-    ("failed", Rule::Sum),
-    ("lost", Rule::Sum),
-    ("source_addresses", Rule::Sum),
-    ("threads", Rule::Sum),
-    ("late_sends", Rule::Sum),
-    ("cpu_seconds", Rule::Sum),
-    ("rate_per_second", Rule::Sum),
-    ("subscribed", Rule::Sum),
-    ("planned", Rule::Sum),
-    ("published", Rule::Sum),
-    ("published_unknown", Rule::Sum),
-    ("sent", Rule::Sum),
-    ("unsent", Rule::Sum),
-    ("returned", Rule::Sum),
-    ("deliveries_expected", Rule::Sum),
-    ("deliveries", Rule::Sum),
-    ("missing", Rule::Sum),
-    ("duplicate", Rule::Sum),
-    ("reordered", Rule::Sum),
-    ("unclassified", Rule::Sum),
-    ("corrupt", Rule::Sum),
-    ("foreign", Rule::Sum),
-    ("deflated", Rule::Sum),
-    ("deflated_bytes", Rule::Sum),
-    ("deliveries_per_second", Rule::Sum),
-    ("fan_outs_complete", Rule::Sum),
-    ("lost_during_hold", Rule::Sum),
-    ("open_seconds", Rule::Highest),
-    ("hold_seconds", Rule::Highest),
-    ("late_max_microseconds", Rule::Highest),
-    ("fan_out_max_microseconds", Rule::Highest),
-    ("busy_share", Rule::Highest),
-    ("backlog_share", Rule::Highest),
-    ("late_share", Rule::Highest),
-    ("turn_max_microseconds", Rule::Highest),
-    ("started_unix_seconds", Rule::Lowest),
-    ("bottleneck", Rule::Lists),
-    ("advice", Rule::Lists),
-    ("interrupted", Rule::Any),
-    ("resumes", Rule::Any),
-    ("verified", Rule::All),
-    ("server_name", Rule::Texts),
-    ("trust", Rule::Texts),
-    ("agreed", Rule::Texts),
-    ("handshakes", Rule::Sum),
-    ("resumed", Rule::Sum),
-    ("errors", Rule::Counts),
-    ("publish_errors", Rule::Counts),
+/// Counts that have a row if a result has them.
+const COUNTED: [(&str, &str); 18] = [
+    ("messages published", "/published"),
+    ("messages sent", "/sent"),
+    ("deliveries", "/deliveries"),
+    ("dropped", "/dropped"),
+    ("returned", "/returned"),
+    ("  did not come back", "/unserved"),
+    ("  refused attempts", "/refused"),
+    ("missing", "/missing"),
+    ("duplicate", "/duplicate"),
+    ("out of order", "/reordered"),
+    ("corrupt", "/corrupt"),
+    ("wrapped", "/wrapped"),
+    ("deliveries per second", "/deliveries_per_second"),
+    ("slow subscribers", "/slow/connections"),
+    ("  closed by the server", "/slow/closed"),
+    ("  read in time", "/slow/deliveries"),
+    ("  read afterwards", "/slow/caught_up"),
+    ("  never got", "/slow/missing"),
 ];
-const MADE: [&str; 5] = ["ok", "problems", "opened_per_second", "series", "settings"];
-const OBJECTS: [&str; 2] = ["connections", "generator"];
+
+/// Latencies that have a row if a result has them.
+const LATENCIES: [(&str, &str); 5] = [
+    ("latency", "/latency"),
+    ("reconnect latency", "/reconnect_latency"),
+    ("away, waits included", "/away"),
+    ("bystanders' echo before", "/bystander/before"),
+    ("bystanders' echo during", "/bystander/during"),
+];
+
+/// Results as one, and what is to be said of that.
+#[derive(Debug, Default)]
+struct Merged {
+    fields: Value,
+    /// What makes the whole not ok, beside what did so in a run.
+    problems: Vec<String>,
+    /// What a figure means, by its path.
+    meaning: BTreeMap<String, &'static str>,
+    /// Why a figure is null, by its path.
+    without: BTreeMap<String, &'static str>,
+}
 
 /// Runs the command.
 pub(crate) fn run(args: &MergeArgs) -> Result<bool, Failure> {
     let mut runs = Vec::new();
     for path in &args.files {
         let report = result_file::load(path)?;
-        let command = result_file::command(&report).unwrap_or_default();
-        if !COMMANDS.contains(&command) || report.get("repeats").is_some() {
-            return Err(Failure::Usage(format!(
-                "{}: only single runs of {} can be merged",
-                path.display(),
-                COMMANDS.join(", ")
-            )));
-        }
         runs.push((path.display().to_string(), report));
     }
     let merged = merge(&runs).map_err(Failure::Usage)?;
@@ -139,50 +83,85 @@ pub(crate) fn run(args: &MergeArgs) -> Result<bool, Failure> {
 /// All runs as one result.
 fn merge(runs: &[(String, Value)]) -> Result<Value, String> {
     let reports: Vec<&Value> = runs.iter().map(|(_, report)| report).collect();
-    let mut nothing = BTreeSet::new();
-    let Value::Object(mut merged) = merge_fields(&reports, "", &mut nothing)? else {
-        return Err("no result to merge".into());
-    };
-    let mut problems = Vec::new();
     for (file, report) in runs {
-        let of_run = report.get("problems").and_then(Value::as_array).into_iter().flatten();
-        problems.extend(of_run.filter_map(Value::as_str).map(|problem| format!("{file}: {problem}")));
+        let command = result_file::command(report).unwrap_or_default();
+        if let Some(reason) = rules::refusal(command, report.get("repeats").is_some()) {
+            return Err(format!("{file}: {command}: {reason}"));
+        }
     }
-    problems.extend(did_not_overlap(runs));
-    if let Some(connections) = merged.get_mut("connections").and_then(Value::as_object_mut) {
+    let command = reports.first().and_then(|report| result_file::command(report)).unwrap_or_default();
+    if reports.iter().any(|report| result_file::command(report) != Some(command)) {
+        return Err("command differs between the results".into());
+    }
+    let mut merged = match command {
+        "capacity" => stepped::merge_capacity(runs)?,
+        _ => merge_runs(command, runs)?,
+    };
+    if command == "memory" {
+        stepped::merge_memory(&reports, &mut merged)?;
+    }
+    let Merged { fields, problems, meaning, without } = merged;
+    let Value::Object(mut fields) = fields else { return Err("no result to merge".into()) };
+    fields.insert("ok".into(), json!(problems.is_empty()));
+    fields.insert("problems".into(), json!(problems));
+    fields.insert("settings".into(), settings(&reports));
+    fields.insert("merged".into(), runs.iter().map(part).collect());
+    fields.insert("merged_clocks".into(), json!(CLOCKS));
+    fields.insert("merged_meaning".into(), json!(meaning));
+    fields.insert("merged_without".into(), without.keys().map(|path| json!(path)).collect());
+    fields.insert("merged_without_reasons".into(), json!(without));
+    Ok(Value::Object(fields))
+}
+
+/// What is said of one run; the first step speaks for a run with steps.
+fn part((file, report): &(String, Value)) -> Value {
+    let run = report.pointer("/steps/0/result").unwrap_or(report);
+    json!({
+        "file": file,
+        "url": run.get("url"),
+        "started_unix_seconds": run.get("started_unix_seconds"),
+        "seconds": series::seconds(run),
+        "opened": run.pointer("/connections/opened"),
+    })
+}
+
+/// Everything that single runs of a command have.
+fn merge_runs(command: &str, runs: &[(String, Value)]) -> Result<Merged, String> {
+    let reports: Vec<&Value> = runs.iter().map(|(_, report)| report).collect();
+    let mut merged = Merged::default();
+    merged.fields = merge_fields(command, &reports, "", &mut merged)?;
+    for (file, report) in runs {
+        merged.problems.extend(texts_of(&report["problems"]).map(|problem| format!("{file}: {problem}")));
+    }
+    merged.problems.extend(series::did_not_overlap(runs));
+    if let Some(connections) = merged.fields.get_mut("connections").and_then(Value::as_object_mut) {
         let number = |name: &str| connections.get(name).and_then(Value::as_f64);
         let rate = number("opened").zip(number("open_seconds")).filter(|(_, seconds)| *seconds > 0.0);
         connections.insert("opened_per_second".into(), json!(rate.map(|(opened, seconds)| opened / seconds)));
+        let path = "connections.opened_per_second";
+        merged.meaning.insert(path.to_owned(), rules::meaning(command, path, Rule::Made));
     }
-    merged.insert("ok".into(), json!(problems.is_empty()));
-    merged.insert("problems".into(), json!(problems));
-    merged.insert("series".into(), series(&reports));
-    merged.insert("settings".into(), settings(&reports));
-    let of_run = |(file, report): &(String, Value)| {
-        json!({
-            "file": file,
-            "url": report.get("url"),
-            "started_unix_seconds": report.get("started_unix_seconds"),
-            "seconds": seconds(report),
-            "opened": report.pointer("/connections/opened"),
-        })
-    };
-    merged.insert("merged".into(), runs.iter().map(of_run).collect());
-    merged.insert("merged_clocks".into(), json!(CLOCKS));
-    merged.insert("merged_without".into(), json!(nothing));
-    Ok(Value::Object(merged))
+    merged.fields["series"] = series::series(&reports);
+    Ok(merged)
 }
 
-fn merge_fields(objects: &[&Value], path: &str, nothing: &mut BTreeSet<String>) -> Result<Value, String> {
+fn merge_fields(command: &str, objects: &[&Value], path: &str, merged: &mut Merged) -> Result<Value, String> {
     let names: BTreeSet<&String> =
         objects.iter().filter_map(|object| object.as_object()).flat_map(Map::keys).collect();
-    let mut merged = Map::new();
+    let mut fields = Map::new();
     for name in names {
         let values: Vec<&Value> =
             objects.iter().map(|object| object.get(name).unwrap_or(&Value::Null)).collect();
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let value = match rule(name, &values) {
+        let known = values.iter().filter(|value| !value.is_null()).count();
+        let rule = match rules::rule(command, &path) {
             Rule::Made => continue,
+            // A latency is known by what is in it, whatever its name.
+            _ if values.iter().any(|value| value.get("histogram").is_some()) => Rule::Latency,
+            rule => rule,
+        };
+        let value = match rule {
+            _ if known == 0 => Value::Null,
             Rule::Same => same(&values).ok_or_else(|| format!("{path} differs between the results"))?,
             Rule::Texts => texts(&values),
             Rule::Sum => folded(&values, |sum, value| sum + value),
@@ -192,30 +171,35 @@ fn merge_fields(objects: &[&Value], path: &str, nothing: &mut BTreeSet<String>) 
             Rule::Lists => values.iter().filter_map(|value| value.as_array()).flatten().cloned().collect(),
             Rule::Any => json!(values.iter().any(|value| value.as_bool() == Some(true))),
             Rule::All => json!(values.iter().filter_map(|value| value.as_bool()).all(|value| value)),
-            Rule::Fields => merge_fields(&values, &path, nothing)?,
-            Rule::Latency => latency(&values),
-            Rule::Nothing => {
-                if values.iter().any(|value| !value.is_null()) {
-                    nothing.insert(path);
-                }
-                Value::Null
+            Rule::Only if known == 1 => {
+                values.iter().find(|value| !value.is_null()).map_or(Value::Null, |v| (*v).clone())
             }
+            Rule::Fields => {
+                // Only some runs may have had a bystander.
+                let objects: Vec<&Value> = values.iter().copied().filter(|value| value.is_object()).collect();
+                merge_fields(command, &objects, &path, merged)?
+            }
+            Rule::Latency => latency(&values),
+            Rule::Only | Rule::Made | Rule::Nothing => Value::Null,
         };
-        merged.insert(name.clone(), value);
+        if known > 0 && value.is_null() {
+            let some = !matches!(rule, Rule::Nothing | Rule::Only);
+            let reason = if some { rules::NOT_ALL_KNOW } else { rules::reason(command, &path) };
+            merged.without.insert(path, reason);
+        } else if known > 0 {
+            let meaning = rules::meaning(command, &path, rule);
+            if !meaning.is_empty() {
+                merged.meaning.insert(path, meaning);
+            }
+        }
+        fields.insert(name.clone(), value);
     }
-    Ok(Value::Object(merged))
+    Ok(Value::Object(fields))
 }
 
-fn rule(name: &str, values: &[&Value]) -> Rule {
-    if MADE.contains(&name) {
-        Rule::Made
-    } else if OBJECTS.contains(&name) || (name == "tls" && values.iter().any(|value| value.is_object())) {
-        Rule::Fields
-    } else if values.iter().any(|value| value.get("histogram").is_some()) {
-        Rule::Latency
-    } else {
-        RULES.iter().find(|(field, _)| *field == name).map_or(Rule::Nothing, |(_, rule)| *rule)
-    }
+/// The texts of a list.
+fn texts_of(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn same(values: &[&Value]) -> Option<Value> {
@@ -256,83 +240,6 @@ fn latency(values: &[&Value]) -> Value {
     json!(LatencyReport::new(&sum))
 }
 
-/// A problem if there was no moment at which all were running: then nothing was "together".
-fn did_not_overlap(runs: &[(String, Value)]) -> Option<String> {
-    let begin = |report: &Value| report.get("started_unix_seconds").and_then(Value::as_f64);
-    let times: Option<Vec<(f64, f64)>> =
-        runs.iter().map(|(_, report)| Some((begin(report)?, begin(report)? + seconds(report)?))).collect();
-    let times = times?;
-    let last_begin = times.iter().map(|(begin, _)| *begin).fold(f64::NEG_INFINITY, f64::max);
-    let first_end = times.iter().map(|(_, end)| *end).fold(f64::INFINITY, f64::min);
-    (last_begin > first_end).then(|| {
-        let apart = last_begin - first_end;
-        format!("the runs were not at the same time: one ended {apart:.1} s before another began")
-    })
-}
-
-fn seconds(report: &Value) -> Option<f64> {
-    report.pointer("/series/at_seconds")?.as_array()?.last()?.as_f64()
-}
-
-/// What all had in a second together. Percentiles of single seconds can't be merged, so only the highest latency
-/// stays of them.
-fn series(reports: &[&Value]) -> Value {
-    let starts: Option<Vec<f64>> =
-        reports.iter().map(|report| report.get("started_unix_seconds").and_then(Value::as_f64)).collect();
-    let Some(starts) = starts else { return Value::Null };
-    let first = starts.iter().copied().fold(f64::INFINITY, f64::min);
-    let ends =
-        starts.iter().zip(reports).map(|(start, report)| start - first + seconds(report).unwrap_or(0.0));
-    // A day of seconds at most: what is longer would be of runs that were not together.
-    let end = ends.fold(0.0, f64::max).ceil().min(86_400.0) as u32;
-    let columns: BTreeSet<&String> = reports
-        .iter()
-        .filter_map(|report| report.get("series")?.as_object())
-        .flat_map(Map::keys)
-        .filter(|name| *name != "at_seconds")
-        .collect();
-    let mut merged = Map::new();
-    merged.insert("at_seconds".into(), (0..=end).map(|second| json!(f64::from(second))).collect());
-    for column in columns {
-        let highest = column == "latency_max_microseconds";
-        let percentile = !highest && column.ends_with("_microseconds");
-        let at = |second: u32| {
-            let at = f64::from(second);
-            let values: Vec<Option<f64>> = starts
-                .iter()
-                .zip(reports)
-                .map(|(start, report)| value_at(report, column, at - (start - first), highest))
-                .collect();
-            if percentile || column.starts_with("server_") {
-                Value::Null
-            } else if highest {
-                json!(values.into_iter().flatten().reduce(f64::max))
-            } else {
-                // Null if a run does not know its part.
-                values.into_iter().sum::<Option<f64>>().map_or(Value::Null, |sum| match sum.fract() == 0.0 {
-                    true if !column.ends_with("_seconds") => json!(sum as u64),
-                    _ => json!(sum),
-                })
-            }
-        };
-        merged.insert(column.clone(), (0..=end).map(at).collect());
-    }
-    Value::Object(merged)
-}
-
-/// A column's value at a time: the last one up to then (0 before the run began), or with `within` the highest of the
-/// second before.
-fn value_at(report: &Value, column: &str, at: f64, within: bool) -> Option<f64> {
-    let numbers = |name: &str| report.get("series")?.get(name)?.as_array();
-    let (times, values) = (numbers("at_seconds")?, numbers(column)?);
-    let samples = times.iter().filter_map(Value::as_f64).zip(values.iter().map(Value::as_f64));
-    let before = samples.take_while(|(time, _)| *time <= at);
-    if within {
-        return before.filter(|(time, _)| *time > at - 1.0).filter_map(|(_, value)| value).reduce(f64::max);
-    }
-    before.last().map_or(Some(0.0), |(_, value)| value)
-}
-
 fn settings(reports: &[&Value]) -> Value {
     let all: Vec<&Map<String, Value>> =
         reports.iter().filter_map(|report| report.get("settings")?.as_object()).collect();
@@ -350,62 +257,81 @@ fn settings(reports: &[&Value]) -> Value {
 
 fn table(merged: &Value) -> Table {
     let mut table = Table::default();
-    let number = |path: &str| merged.pointer(path).and_then(Value::as_f64);
     let text = |path: &str| merged.pointer(path).and_then(Value::as_str).unwrap_or("n/a").to_owned();
-    table.row("merged", format!("{}, {}", text("/command"), text("/url")));
+    let what = if merged.get("of").is_some() { text("/of") } else { text("/url") };
+    table.row("merged", format!("{}, {what}", text("/command")));
     for run in merged.get("merged").and_then(Value::as_array).into_iter().flatten() {
         let opened = number_text(run.get("opened").and_then(Value::as_f64), 0, " connections");
         table
             .row("  from", format!("{}, {opened}", run.get("file").and_then(Value::as_str).unwrap_or("n/a")));
     }
-    let count = |path: &str| number_text(number(path), 0, "");
+    if merged.get("connections").is_some() {
+        connection_rows(merged, &mut table);
+    }
+    for (name, path) in COUNTED {
+        if let Some(value) = merged.pointer(path) {
+            table.row(name, number_text(value.as_f64(), 0, ""));
+        }
+    }
+    for (name, path) in LATENCIES {
+        if merged.pointer(path).is_some() {
+            table.latency_of(name, merged.pointer(path));
+        }
+    }
+    let again = merged.get("served_again_seconds");
+    if let Some(seconds) = again {
+        table.row("all served again in", number_text(seconds.as_f64(), 3, " s, the slowest run's"));
+    }
+    stepped_rows(merged, &mut table);
+    let mut paths: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (path, reason) in
+        merged.get("merged_without_reasons").and_then(Value::as_object).into_iter().flatten()
+    {
+        paths.entry(reason.as_str().unwrap_or_default()).or_default().push(path);
+    }
+    for (reason, paths) in paths {
+        table.row("not merged (n/a)", format!("{}: {reason}", paths.join(", ")));
+    }
+    table.row("clocks", CLOCKS);
+    let problems: Vec<&str> = texts_of(merged.get("problems").unwrap_or(&Value::Null)).collect();
+    table.row("verdict", if problems.is_empty() { "ok".to_owned() } else { problems.join("; ") });
+    table
+}
+
+fn connection_rows(merged: &Value, table: &mut Table) {
+    let count = |path: &str| number_text(merged.pointer(path).and_then(Value::as_f64), 0, "");
     table.row("connections", format!("{} of {}", count("/connections/opened"), count("/connections/wanted")));
     table
         .row("  failed / lost", format!("{} / {}", count("/connections/failed"), count("/connections/lost")));
-    for (name, count) in
-        merged.pointer("/connections/errors").and_then(Value::as_object).into_iter().flatten()
-    {
+    let errors = merged.pointer("/connections/errors").and_then(Value::as_object);
+    for (name, count) in errors.into_iter().flatten() {
         table.row(&format!("  {name}"), count);
     }
     table.latency_of("connect latency", merged.pointer("/connections/connect_latency"));
-    for (name, path) in [
-        ("messages published", "/published"),
-        ("messages sent", "/sent"),
-        ("messages returned", "/returned"),
-        ("deliveries", "/deliveries"),
-        ("  missing", "/missing"),
-        ("  duplicate", "/duplicate"),
-        ("  out of order", "/reordered"),
-        ("  corrupt", "/corrupt"),
-        ("  per second", "/deliveries_per_second"),
-    ] {
-        if merged.pointer(path).is_some() {
-            table.row(name, count(path));
+}
+
+/// What only results with steps have.
+fn stepped_rows(merged: &Value, table: &mut Table) {
+    if merged.get("highest_held").is_some() {
+        let text = |name: &str| {
+            merged.get(name).and_then(Value::as_f64).map_or("none".to_owned(), |value| value.to_string())
+        };
+        table.row("highest step that held", text("highest_held"));
+        table.row("first that broke", text("broke_at"));
+        if merged.get("limited_by_generator") == Some(&json!(true)) {
+            table.row("note", "a generator was the bottleneck there; the server's limit may be higher");
         }
     }
-    if merged.get("latency").is_some() {
-        table.latency_of("latency", merged.get("latency"));
+    for kind in merged.get("kinds").and_then(Value::as_array).into_iter().flatten() {
+        let text = |name: &str| kind.get(name).and_then(Value::as_str).unwrap_or_default();
+        let slope = kind.get("bytes_per_connection").and_then(Value::as_f64);
+        if slope.is_some() {
+            let name = format!("{}'s {}", text("end"), text("name"));
+            let sure =
+                number_text(kind.get("bytes_per_connection_plus_minus").and_then(Value::as_f64), 1, "");
+            table.row(&name, format!("{} ± {sure} bytes per connection", number_text(slope, 1, "")));
+        }
     }
-    let without: Vec<&str> = merged
-        .get("merged_without")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    if !without.is_empty() {
-        table.row("not merged (n/a)", without.join(", "));
-    }
-    table.row("clocks", CLOCKS);
-    let problems: Vec<&str> = merged
-        .get("problems")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    table.row("verdict", if problems.is_empty() { "ok".to_owned() } else { problems.join("; ") });
-    table
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
         eprintln!("topic {topic}");
     }
     let slow = Slow { fraction: args.slow_fraction, bytes_per_second: args.slow_rate };
-    let special = Special { slow: Some(slow), ..Special::default() };
+    let special = Special { slow: Some(slow), message: fanout.load.message.as_deref(), ..Special::default() };
     let mut run = Run::start_special(
         &fanout.common,
         urls.target.clone(),

@@ -55,7 +55,7 @@ struct StormReport {
     away: Option<LatencyReport>,
     /// An echo connection that took no part; null with `--bystander none`.
     bystander: Option<BystanderReport>,
-    /// Processor time of the server from the first drop until all were back; null without `--pid`.
+    /// Processor time of the server from the first drop until all were back; null without `--pid` or `--server-metrics`.
     server_cpu_seconds: Option<f64>,
 }
 

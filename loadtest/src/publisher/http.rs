@@ -42,6 +42,14 @@ impl HttpPublisher {
         })
     }
 
+    /// Announces messages as JSON.
+    pub(crate) fn with_json(mut self, json: bool) -> Self {
+        if json {
+            self.content_type = "application/json";
+        }
+        self
+    }
+
     /// Posts one message and waits for the answer.
     pub(crate) fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
         self.request.clear();

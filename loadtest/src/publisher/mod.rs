@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use crate::conversation::Conversation;
 use crate::interrupt;
-use crate::message::{self, PROBE_SEQUENCE, Shape, Stamp};
-use crate::schedule::{Clock, LATE_NS, Schedule};
+use crate::message::{self, PROBE_SEQUENCE, Stamp};
+use crate::schedule::{LATE_NS, Schedule};
 use crate::target::{Scheme, Target};
+use crate::template::Template;
 use crate::tls::Tls;
+use crate::worker::Plan;
 
 /// Where messages go.
 #[derive(Debug)]
@@ -57,21 +59,9 @@ pub(crate) struct Published {
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
-/// The messages to send.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Job {
-    /// The one clock.
-    pub(crate) clock: Clock,
-    /// When.
-    pub(crate) schedule: Schedule,
-    /// Identifies the run.
-    pub(crate) run_id: u64,
-    /// What messages look like.
-    pub(crate) shape: Shape,
-}
-
 impl Publisher {
-    /// Connects, over `tls` if the target is one of TLS, for messages of `size` bytes. A WebSocket says the `conversation`'s headers and hello.
+    /// Connects, over `tls` if the target is one of TLS, for messages of `size` bytes. A WebSocket says the
+    /// `conversation`'s headers and hello.
     pub(crate) fn connect(
         target: Target,
         tls: Option<Arc<Tls>>,
@@ -80,7 +70,10 @@ impl Publisher {
     ) -> Result<Self, PublishError> {
         let binary = message::is_binary(size);
         match target.scheme {
-            Scheme::Http => Ok(Self::Http(http::HttpPublisher::connect(target, tls, binary)?)),
+            Scheme::Http => {
+                let json = conversation.template().is_some_and(Template::is_json);
+                Ok(Self::Http(http::HttpPublisher::connect(target, tls, binary)?.with_json(json)))
+            }
             Scheme::Ws => {
                 Ok(Self::Ws(ws::WsPublisher::connect(&target, tls.as_deref(), binary, conversation)?))
             }
@@ -88,34 +81,37 @@ impl Publisher {
     }
 
     /// Publishes the message that tells who is subscribed and counts nowhere.
-    pub(crate) fn probe(&mut self, clock: Clock, run_id: u64, shape: Shape) -> Result<(), PublishError> {
+    pub(crate) fn probe(&mut self, plan: &Plan) -> Result<(), PublishError> {
         let mut payload = Vec::new();
-        let stamp = Stamp { stream: run_id, sequence: PROBE_SEQUENCE, planned_ns: clock.now_ns() };
-        message::write_message(&stamp, shape, &mut payload);
+        let planned_ns = plan.clock.now_ns();
+        let stamp = Stamp { stream: plan.run_id, sequence: PROBE_SEQUENCE, planned_ns };
+        message::write_message(&stamp, plan.shape, &plan.conversation.around(0), &mut payload);
         self.publish(&payload)
     }
 
-    /// Publishes the whole job and returns what became of it.
-    pub(crate) fn run(&mut self, job: &Job) -> Published {
+    /// Publishes what is planned when it is due and returns what became of it.
+    pub(crate) fn run(&mut self, plan: &Plan, schedule: Schedule) -> Published {
         let mut published = Published::default();
         let mut payload = Vec::new();
+        // The publisher has the number of the first connection.
+        let around = plan.conversation.around(0);
         let mut free_ns = 0;
-        for tick in 0..job.schedule.ticks() {
-            for index in job.schedule.messages_of_tick(tick) {
-                let planned_ns = job.schedule.planned_ns(index);
-                if !job.clock.sleep_until(planned_ns, interrupt::requested) {
+        for tick in 0..schedule.ticks() {
+            for index in schedule.messages_of_tick(tick) {
+                let planned_ns = schedule.planned_ns(index);
+                if !plan.clock.sleep_until(planned_ns, interrupt::requested) {
                     return published;
                 }
                 published.attempted += 1;
-                let now_ns = job.clock.now_ns();
+                let now_ns = plan.clock.now_ns();
                 let late_ns = now_ns.saturating_sub(planned_ns);
                 published.late_max_ns = published.late_max_ns.max(late_ns);
                 published.late_sends += u64::from(late_ns > LATE_NS);
                 let late_own_ns = now_ns.saturating_sub(planned_ns.max(free_ns));
                 published.late_own += u64::from(late_own_ns > LATE_NS);
                 payload.clear();
-                let stamp = Stamp { stream: job.run_id, sequence: published.count, planned_ns };
-                message::write_message(&stamp, job.shape, &mut payload);
+                let stamp = Stamp { stream: plan.run_id, sequence: published.count, planned_ns };
+                message::write_message(&stamp, plan.shape, &around, &mut payload);
                 match self.publish(&payload) {
                     Ok(()) => published.count += 1,
                     Err(error) => {
@@ -126,7 +122,7 @@ impl Publisher {
                         }
                     }
                 }
-                free_ns = job.clock.now_ns();
+                free_ns = plan.clock.now_ns();
             }
         }
         published

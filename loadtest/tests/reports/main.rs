@@ -241,6 +241,102 @@ fn two_results_are_compared_and_merged() {
 }
 
 #[test]
+fn plans_fit_their_schema() {
+    for command in ["idle", "fanout", "echo", "storm", "slow", "memory"] {
+        let (plan, table) = result("plan", &[command, "--plan", "--connections", "1000"]);
+        assert_eq!((&plan["of"], &plan["connections"]), (&json!(command), &json!(1000)));
+        assert!(plan["kernel_server_bytes"].as_u64().unwrap() > 0 && table.contains("fits"), "{table}");
+    }
+    // RFC 5737: nobody's address, so the server is elsewhere.
+    let (plan, _) = result("plan", &["idle", "--plan", "--url", "ws://192.0.2.1/"]);
+    assert_eq!((&plan["kernel_server_bytes"], &plan["source_addresses"]), (&json!(null), &json!(null)));
+}
+
+/// Two runs of a command at the same time, as those of two machines, as one result.
+fn merged(command: &str, args: &[&str]) -> (Value, String) {
+    let files: Vec<Scratch> = (0..2).map(|index| Scratch::new(&format!("{command}-{index}.json"))).collect();
+    std::thread::scope(|scope| {
+        for file in &files {
+            scope.spawn(|| {
+                let (code, output) = run(&[&[command, "--json", file.path()], args].concat());
+                assert_eq!(code, 0, "{command}: {}{}", text(&output.stdout), text(&output.stderr));
+            });
+        }
+    });
+    let html = Scratch::new(&format!("{command}.html"));
+    let (merged, table) =
+        result("merge", &["merge", files[0].path(), files[1].path(), "--html", html.path()]);
+    assert_balanced(&html.text());
+    // Whatever is null though a run knows it is named with the reason.
+    for path in merged["merged_without"].as_array().unwrap() {
+        assert!(!merged["merged_without_reasons"][path.as_str().unwrap()].as_str().unwrap().is_empty());
+    }
+    (merged, table)
+}
+
+#[test]
+fn storms_slow_subscribers_steps_and_memory_are_merged() {
+    let address = echo_and_fan_out();
+    let (url, pid) = (format!("ws://{address}/echo"), std::process::id().to_string());
+    let storm = ["--url", &url, "--bystander", &url, "--connections", "20", "--duration", "300ms"];
+    let (storm, table) = merged("storm", &storm);
+    assert_eq!(
+        (&storm["dropped"], &storm["returned"], &storm["away"]["count"]),
+        (&json!(40), &json!(40), &json!(40))
+    );
+    assert_eq!((&storm["bystander"]["lost"], &storm["bystander"]["missing"]), (&json!(false), &json!(0)));
+    assert!(storm["bystander"]["before"]["count"].as_u64().unwrap() > 20, "of both bystanders");
+    assert!(
+        storm["merged_meaning"]["served_again_seconds"].as_str().unwrap().contains("slowest"),
+        "{storm:#}"
+    );
+    assert!(table.contains("all served again in") && table.contains("bystanders' echo during"), "{table}");
+
+    let topic = format!("ws://{address}/ws/{{topic}}");
+    let slow = ["--url", &topic, "--publish", "ws", "--connections", "20", "--duration", "500ms"];
+    // Both topics are one to this server: each run hears the other's publisher, too.
+    let (slow, table) = merged("slow", &[&slow[..], &["--slow-fraction", "0.2", "--pid", &pid]].concat());
+    assert_eq!((&slow["slow"]["connections"], &slow["slow"]["missing"]), (&json!(8), &json!(0)), "{slow:#}");
+    assert_eq!((&slow["deliveries"], &slow["server"]), (&json!(2 * 16 * 5), &json!(null)), "{slow:#}");
+    assert!(
+        slow["merged_without_reasons"]["server"].as_str().unwrap().contains("more than one run"),
+        "{slow:#}"
+    );
+    assert!(table.contains("not merged (n/a)"), "{table}");
+
+    // Long enough for both to be at the same step for a while, also on a busy machine.
+    let steps = ["--step", "rate=100,200", "echo", "--url", &url, "--duration", "2s"];
+    let (capacity, table) = merged("capacity", &steps);
+    assert_eq!(capacity["highest_held"].as_f64(), Some(400.0), "{table}");
+    assert_eq!(capacity["steps"][0]["result"]["returned"], 400);
+    assert!(table.contains("highest step that held"), "{table}");
+
+    let (memory, table) =
+        merged("memory", &["--url", &url, "--steps", "5,10,15", "--duration", "0s", "--pid", &pid]);
+    assert_eq!(memory["steps_connections"], json!([10, 20, 30]));
+    let slopes = memory["kinds"].as_array().unwrap().iter();
+    let slopes = slopes.map(|kind| (kind["end"].as_str().unwrap(), kind["bytes_per_connection"].is_number()));
+    assert!(slopes.clone().all(|(end, known)| known == (end == "generator")), "{memory:#}");
+    assert!(memory["merged_without_reasons"]["kinds.server.user"].as_str().unwrap().contains("only its own"));
+    assert!(table.contains("generator's user") && table.contains("kinds.server.user"), "{table}");
+}
+
+#[test]
+fn what_can_not_be_merged_is_refused_by_name() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let (single, repeated, plan) =
+        (Scratch::new("one.json"), Scratch::new("more.json"), Scratch::new("plan.json"));
+    for (file, more) in [(&single, &[][..]), (&repeated, &["--repeat", "2"]), (&plan, &["--plan"])] {
+        run(&echo_args(&url, "100ms", &[more, &["--json", file.path()]].concat()));
+    }
+    for (file, says) in [(&repeated, "medians of --repeat"), (&plan, "a plan is no run")] {
+        let (code, output) = run(&["merge", single.path(), file.path()]);
+        let error = text(&output.stderr);
+        assert!(code == 2 && error.contains(file.path()) && error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn the_memory_study_finds_what_a_server_holds() {
     let holding = Holding::start();
     let url = format!("ws://{}/", holding.address);

@@ -26,10 +26,10 @@ impl Schemas {
         Self { documents }
     }
 
-    /// The commands that have one.
+    /// The commands that have one; a plan is made by a flag of theirs.
     pub(crate) fn commands(&self) -> BTreeSet<String> {
         let names = self.documents.keys().filter_map(|name| name.strip_suffix(".json"));
-        names.filter(|name| *name != "common").map(str::to_owned).collect()
+        names.filter(|name| !matches!(*name, "common" | "plan")).map(str::to_owned).collect()
     }
 
     /// What is wrong with a value by the schema of a command.

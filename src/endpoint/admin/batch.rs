@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::plain::{TOPIC_BYTES_MAX, check_topic};
 use crate::endpoint::{Services, Tools};
-use crate::fanout::{Published, Topic};
+use crate::fanout::{Draft, Published, Topic};
 use crate::metrics::RefuseReason;
 use crate::wire::base64;
 use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
@@ -41,7 +41,26 @@ pub struct Batch {
     name: String,
     text: String,
     binary: Vec<u8>,
+    /// What the next line waits for.
+    blocked: Option<Room>,
+    /// Since when nothing was published for want of room.
     blocked_since_ms: Option<u64>,
+}
+
+/// What there was no room for. Neither is read or encoded again, however often it is tried.
+#[derive(Debug)]
+enum Room {
+    /// The message, in some loop's mailbox.
+    Message(Draft),
+    /// The topic of this name, in the table.
+    Topic(Box<str>),
+}
+
+/// What became of a line.
+enum Line {
+    Published(Published),
+    NoRoom(Room),
+    Bad(LineError),
 }
 
 /// How far a run came.
@@ -76,7 +95,31 @@ impl LineError {
     }
 }
 
-impl From<JsonError> for LineError {
+impl Room {
+    /// What the line is answered when there is still none.
+    fn error(&self) -> LineError {
+        let text = match self {
+            Self::Message(_) => "a loop is too far behind; try again",
+            Self::Topic(_) => "too many topics",
+        };
+        LineError { reason: RefuseReason::Busy, text }
+    }
+}
+
+/// Why there is no message of a line to publish.
+enum Unready {
+    /// There is no room for another topic; its name.
+    NoTopic(Box<str>),
+    Bad(LineError),
+}
+
+impl Unready {
+    fn bad(text: &'static str) -> Self {
+        Self::Bad(LineError::bad(text))
+    }
+}
+
+impl From<JsonError> for Unready {
     fn from(error: JsonError) -> Self {
         Self::bad(error.reason())
     }
@@ -93,6 +136,7 @@ impl Batch {
             name: String::new(),
             text: String::new(),
             binary: Vec::new(),
+            blocked: None,
             blocked_since_ms: None,
         }
     }
@@ -122,21 +166,27 @@ impl Batch {
             // Never fails on a slice; it finds the line's end faster than a loop over bytes.
             let Ok(taken @ 1..) = rest.skip_until(b'\n') else { break Progress::Done };
             let line = before.get(..taken).unwrap_or_default();
-            match self.publish_line(line.trim_ascii_end(), services, tools) {
-                Ok(what) => {
+            let text = line.trim_ascii_end();
+            let tried = match self.blocked.take() {
+                None => self.publish_line(text, services, tools),
+                Some(on) => self.try_again(on, text, services, tools),
+            };
+            match tried {
+                Line::Published(what) => {
                     published += 1;
                     self.blocked_since_ms = None;
                     self.push_published(out, &what);
                 }
-                Err(LineError { reason: RefuseReason::Busy, text }) => {
+                Line::NoRoom(on) => {
                     let since = *self.blocked_since_ms.get_or_insert(now_ms);
                     if now_ms.saturating_sub(since) < ROOM_MS_MAX {
+                        self.blocked = Some(on);
                         break Progress::NoRoom;
                     }
                     tools.counters.publishes_busy.add(1);
-                    push_error(out, &LineError { reason: RefuseReason::Busy, text });
+                    push_error(out, &on.error());
                 }
-                Err(error) => push_error(out, &error),
+                Line::Bad(error) => push_error(out, &error),
             }
             self.at += taken;
             // Long lines are compressed and copied: a few of them take as long as many short ones.
@@ -156,20 +206,52 @@ impl Batch {
         if self.at >= self.body.len() { Progress::Done } else { progress }
     }
 
-    fn publish_line(
+    fn publish_line(&mut self, line: &[u8], services: &Services, tools: &mut Tools<'_>) -> Line {
+        match self.encode_line(line, services, tools) {
+            Ok(draft) => self.publish_draft(draft, services),
+            Err(Unready::NoTopic(name)) => Line::NoRoom(Room::Topic(name)),
+            Err(Unready::Bad(error)) => Line::Bad(error),
+        }
+    }
+
+    fn try_again(&mut self, on: Room, line: &[u8], services: &Services, tools: &mut Tools<'_>) -> Line {
+        match on {
+            Room::Message(draft) => self.publish_draft(draft, services),
+            Room::Topic(name) if services.router.topic(&name).is_err() => Line::NoRoom(Room::Topic(name)),
+            Room::Topic(_) => self.publish_line(line, services, tools),
+        }
+    }
+
+    /// Publishes the message of a line on the topic that was found for it.
+    fn publish_draft(&mut self, draft: Draft, services: &Services) -> Line {
+        let Some((topic, _)) = &self.topic else { return Line::Bad(LineError::bad("the topic is missing")) };
+        match services.router.publish(topic, draft, None) {
+            Ok(published) => {
+                if published.epoch != topic.epoch() {
+                    // It retired and came back as another topic of the same name.
+                    self.topic = None;
+                }
+                Line::Published(published)
+            }
+            Err(busy) => Line::NoRoom(Room::Message(busy.draft)),
+        }
+    }
+
+    /// Reads a line, finds its topic and encodes its message.
+    fn encode_line(
         &mut self,
         line: &[u8],
         services: &Services,
         tools: &mut Tools<'_>,
-    ) -> Result<Published, LineError> {
-        let line = std::str::from_utf8(line).map_err(|_| LineError::bad("the line is not UTF-8"))?;
+    ) -> Result<Draft, Unready> {
+        let line = std::str::from_utf8(line).map_err(|_| Unready::bad("the line is not UTF-8"))?;
         let fields = Fields::read(line)?;
-        self.find_topic(fields.topic.ok_or(LineError::bad("the topic is missing"))?, services)?;
-        let Some((topic, _)) = &self.topic else { return Err(LineError::bad("the topic is missing")) };
+        self.find_topic(fields.topic.ok_or(Unready::bad("the topic is missing"))?, services)?;
+        let Some((topic, _)) = &self.topic else { return Err(Unready::bad("the topic is missing")) };
         let message_bytes_max = topic.policy().message_bytes_max;
-        let too_large = || LineError {
-            reason: RefuseReason::TooLarge,
-            text: "the message is larger than message_bytes_max",
+        let too_large = || {
+            let text = "the message is larger than message_bytes_max";
+            Unready::Bad(LineError { reason: RefuseReason::TooLarge, text })
         };
         // What is too large is seen before megabytes of it are decoded; of Base64 four digits are three bytes.
         let least = fields.payload.map(|text| text.shortest());
@@ -182,44 +264,34 @@ impl Batch {
             (None, Some(text)) => {
                 self.binary.clear();
                 if !base64::decode_into(text.read(&mut self.text)?, &mut self.binary) {
-                    return Err(LineError::bad("payload_base64 is not Base64 (RFC 4648, 4)"));
+                    return Err(Unready::bad("payload_base64 is not Base64 (RFC 4648, 4)"));
                 }
                 let binary = fields.binary.unwrap_or(true);
                 // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
                 if !binary && std::str::from_utf8(&self.binary).is_err() {
-                    return Err(LineError::bad("the message is not UTF-8; leave \"binary\": false out"));
+                    return Err(Unready::bad("the message is not UTF-8; leave \"binary\": false out"));
                 }
                 (self.binary.as_slice(), binary)
             }
-            _ => return Err(LineError::bad("expects either payload or payload_base64")),
+            _ => return Err(Unready::bad("expects either payload or payload_base64")),
         };
         if payload.len() > message_bytes_max {
             return Err(too_large());
         }
-        let published = services.router.publish(topic, tools.encode(topic, None, binary, payload), None);
-        let published = published.map_err(|_| LineError {
-            reason: RefuseReason::Busy,
-            text: "a loop is too far behind; try again",
-        })?;
-        if published.epoch != topic.epoch() {
-            // It retired and came back as another topic of the same name.
-            self.topic = None;
-        }
-        Ok(published)
+        Ok(tools.encode(topic, None, binary, payload))
     }
 
     /// Makes `topic` that of the line, looking it up only if the line before had another one.
-    fn find_topic(&mut self, text: Text<'_>, services: &Services) -> Result<(), LineError> {
+    fn find_topic(&mut self, text: Text<'_>, services: &Services) -> Result<(), Unready> {
         if text.shortest() > TOPIC_BYTES_MAX {
-            return Err(LineError::bad("a topic name has 1 to 200 bytes"));
+            return Err(Unready::bad("a topic name has 1 to 200 bytes"));
         }
         let name = text.read(&mut self.name)?;
         if self.topic.as_ref().is_some_and(|(topic, _)| topic.name() == name) {
             return Ok(());
         }
-        check_topic(name).map_err(LineError::bad)?;
-        let topic = services.router.topic(name);
-        let topic = topic.map_err(|_| LineError { reason: RefuseReason::Busy, text: "too many topics" })?;
+        check_topic(name).map_err(Unready::bad)?;
+        let topic = services.router.topic(name).map_err(|_| Unready::NoTopic(name.into()))?;
         let epoch = epoch_digits(topic.epoch());
         self.topic = Some((topic, epoch));
         Ok(())
@@ -410,14 +482,19 @@ mod tests {
         let topic = services.router.topic("a").unwrap();
         let key = crate::fanout::Key { slot: 0, generation: 0 };
         services.router.join(&topic, 0, 0, key).unwrap();
-        let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(6);
+        topic.join_deflate();
+        let body = format!("{{\"topic\":\"a\",\"payload\":\"{}\"}}\n", "x".repeat(400)).repeat(6);
         let mut batch = Batch::new(body.into_bytes(), None);
         let mut out = Vec::new();
         let mut deflater = Deflater::new(1, 256);
         let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
         let mut run = |now_ms| batch.run(&services, &mut tools, now_ms, &mut out);
         assert_eq!(run(0), Progress::NoRoom);
-        assert_eq!(run(999), Progress::NoRoom);
+        for now_ms in 0..=999 {
+            assert_eq!(run(now_ms), Progress::NoRoom);
+        }
+        let deflated = services.counters_of(1).deflated_messages.value();
+        assert_eq!(deflated, 3, "the one that waits is not deflated again");
         // The loop has come to it: two more fit.
         let mut drained = Vec::new();
         let mailbox = services.router.mailbox(0).unwrap();
@@ -435,5 +512,25 @@ mod tests {
         assert_eq!(lines.len(), 6);
         assert!(lines[3].contains("\"offset\":4") && lines[4].contains("\"error\":\"busy\""), "{text}");
         assert_eq!(topic.next_offset(), 5, "a refused line takes no offset");
+    }
+
+    #[test]
+    fn room_for_a_topic_is_waited_for_as_well() {
+        let services = services(RouterLimits { topics_max: 1, ..RouterLimits::default() });
+        let only = services.router.topic("only").unwrap();
+        let key = crate::fanout::Key { slot: 0, generation: 0 };
+        services.router.join(&only, 0, 0, key).unwrap();
+        let body = b"{\"topic\":\"a\",\"payload\":\"x\"}\n{\"topic\":\"only\",\"payload\":\"x\"}";
+        let mut batch = Batch::new(body.to_vec(), None);
+        let mut out = Vec::new();
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
+        assert_eq!(batch.run(&services, &mut tools, 0, &mut out), Progress::NoRoom);
+        assert_eq!(batch.run(&services, &mut tools, 999, &mut out), Progress::NoRoom);
+        assert!(out.is_empty());
+        assert_eq!(batch.run(&services, &mut tools, 1_000, &mut out), Progress::Done);
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].contains("too many topics") && lines[1].contains("\"offset\":1"), "{text}");
     }
 }

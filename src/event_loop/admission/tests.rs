@@ -1,7 +1,7 @@
 //! A loop core over streams whose input is a script: what is counted is given back, what is owed is forgotten.
 
 use super::*;
-use crate::config::Settings;
+use crate::config::{Settings, Sources, load};
 use crate::endpoint::Services;
 use crate::event_loop::core::Readiness;
 use crate::fanout::{Router, RouterLimits, Wake};
@@ -79,9 +79,13 @@ const READABLE: Readiness = Readiness { readable: true, writable: false, read_cl
 fn core(change: impl FnOnce(&mut Settings)) -> (Core<Script>, Arc<Services>) {
     let mut settings = Settings::default();
     change(&mut settings);
-    let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
-    let services = Arc::new(Services::new(settings, Arc::new(router), 1, 100).unwrap());
+    let services = services(settings);
     (Core::new(0, Port::Client, Arc::clone(&services)).unwrap(), services)
+}
+
+fn services(settings: Settings) -> Arc<Services> {
+    let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
+    Arc::new(Services::new(settings, Arc::new(router), 1, 100).unwrap())
 }
 
 fn arrive(core: &mut Core<Script>, script: &Script) -> Key {
@@ -175,4 +179,74 @@ fn a_refused_stream_without_a_slot_is_answered_and_counted_out() {
     core.set_now(21 + crate::event_loop::SWEEP_PERIOD);
     core.sweep();
     assert_eq!(core.counters.closes(CloseReason::Refused), REFUSALS_AT_A_TIME as u64);
+}
+
+/// The admin loop with room for some, as its listener accepts.
+struct AdminPort {
+    core: Core<Script>,
+    capacity: usize,
+}
+
+impl AdminPort {
+    fn arrive(&mut self, peer: &str, says: &[u8]) -> Result<(Key, Script), RefuseReason> {
+        let full = self.core.admitted() >= self.capacity;
+        let arrival = self.core.admit(peer.parse().unwrap(), full);
+        if let Some(reason) = arrival.refused {
+            return Err(reason);
+        }
+        let script = if says.is_empty() { Script::default() } else { Script::says(says) };
+        let key = self.core.on_accepted(script.clone(), arrival);
+        self.core.on_event(key, READABLE);
+        Ok((key, script))
+    }
+
+    fn has(&mut self, key: Key) -> bool {
+        self.core.slots.get(key).is_some()
+    }
+}
+
+#[test]
+fn strangers_on_the_admin_port_do_not_keep_the_operator_out() {
+    let keys = ("FANTAIL_ADMIN_KEYS".into(), "read:read-0123456789abc".into());
+    let loaded = load(&Sources { environment: vec![keys], ..Sources::default() });
+    let services = services(loaded.unwrap().settings);
+    let mut port = AdminPort { core: Core::new(1, Port::Admin, services).unwrap(), capacity: 100 };
+    let with_key =
+        b"GET /topics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer read-0123456789abc\r\n\r\n";
+    let probe = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (operator, heard) = port.arrive("192.0.2.1", with_key).unwrap();
+    assert!(heard.heard().starts_with("HTTP/1.1 200 "), "{}", heard.heard());
+    let (prober, _) = port.arrive("192.0.2.1", probe).unwrap();
+    for _ in 1..32 {
+        port.arrive("192.0.2.1", b"GET /topics HTTP/1.1\r\n").unwrap();
+    }
+    let refused = port.arrive("192.0.2.1", b"");
+    assert_eq!(refused.err(), Some(RefuseReason::TooManyFromAddress));
+    // Of a whole IPv6 network as well, and the others come in.
+    for host in 0..32 {
+        port.arrive(&format!("2001:db8::{host}"), b"").unwrap();
+    }
+    assert_eq!(port.arrive("2001:db8::ffff", b"").err(), Some(RefuseReason::TooManyFromAddress));
+    for host in 0..35 {
+        port.arrive(&format!("198.51.100.{host}"), b"").unwrap();
+    }
+    assert_eq!(port.core.admitted(), 100);
+    // Full: whoever has shown no key for longest makes room, and an operator never does.
+    assert!(port.has(prober));
+    let (second, heard) = port.arrive("203.0.113.1", with_key).unwrap();
+    assert!(heard.heard().starts_with("HTTP/1.1 200 "));
+    assert!(!port.has(prober) && port.core.admitted() == 100);
+    for host in 0..250 {
+        // On loopback all programs share an address.
+        let peer = if host % 2 == 0 { "127.0.0.1".to_owned() } else { format!("203.0.113.{host}") };
+        let _ = port.arrive(&peer, b"");
+    }
+    assert!(port.has(operator) && port.has(second));
+    let displaced = port.core.counters.closes(CloseReason::Displaced);
+    assert_eq!((displaced, port.core.admitted()), (251, 100));
+    // When everybody is the operator there is nobody to make room.
+    for host in 0..98 {
+        port.arrive(&format!("192.0.2.{host}"), with_key).unwrap();
+    }
+    assert_eq!(port.arrive("127.0.0.1", with_key).err(), Some(RefuseReason::AtCapacity));
 }

@@ -1,0 +1,71 @@
+//! `fantail health`: asks the admin port of a running server how it is, for health checks that have no other
+//! program at hand. Needs no key.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::http::{Answer, get};
+use crate::client::url::Url;
+
+use super::terminal::shown;
+use super::{FAILED, MISUSED, fail, print};
+
+/// Bytes shown of an answer.
+const SAID_BYTES_MAX: usize = 200;
+
+pub(super) const EXAMPLES: &str = "\
+Without --ready it asks whether every event loop turns (/healthz), with it whether newcomers are welcome, too \
+(/readyz). A server that drains is well and not ready.
+
+Exit codes: 0 yes, 1 no or no answer, 2 wrong usage.
+
+Examples:
+  fantail health
+      Is the server on this machine well?
+  fantail health --ready --admin 127.0.0.1:9081 --timeout 1
+      Does another one want new clients? Give it a second.
+  HEALTHCHECK CMD [\"fantail\", \"health\"]
+      In a Dockerfile; FANTAIL_SERVER_ADMIN is the server's and this command's address at once.";
+
+/// Flags of `health`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(super) struct HealthArgs {
+    /// Address and port of the admin listener
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "FANTAIL_SERVER_ADMIN",
+        hide_env_values = true,
+        default_value = "127.0.0.1:8081"
+    )]
+    admin: String,
+    /// Ask whether it wants new clients, too
+    #[arg(long)]
+    ready: bool,
+    /// Seconds to wait for the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+}
+
+/// Asks, prints the answer and gives it as exit code.
+pub(super) fn run(args: &HealthArgs) -> ExitCode {
+    let url = match Url::parse_http(&args.admin, if args.ready { "/readyz" } else { "/healthz" }) {
+        Ok(url) => url,
+        Err(problem) => return fail(MISUSED, &format!("--admin {problem}")),
+    };
+    match get(&url, Duration::from_secs(args.timeout)) {
+        Ok(answer) if answer.status == 200 => print(&format!("{}\n", said(&answer))),
+        Ok(answer) => {
+            fail(FAILED, &format!("{} answered {}: {}", url.authority, answer.status, said(&answer)))
+        }
+        Err(error) => fail(FAILED, &format!("no answer from {}: {error}", url.authority)),
+    }
+}
+
+/// The beginning of the answer on one line: whoever answers there need not be a server of ours.
+fn said(answer: &Answer) -> String {
+    let text = String::from_utf8_lossy(answer.body.get(..SAID_BYTES_MAX).unwrap_or(&answer.body));
+    shown(text.trim(), false).into_owned()
+}

@@ -1,0 +1,84 @@
+//! `fantail health` against a server that is well, drains, hangs, is none of ours, or is not there.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+use std::thread;
+
+use crate::server::{Server, command, fails};
+
+fn asked(admin: SocketAddr, flags: &[&str]) -> Command {
+    let admin = admin.to_string();
+    command(&[&["health", "--admin", &admin], flags].concat(), &[])
+}
+
+fn says(mut command: Command) -> (Option<i32>, String) {
+    let output = command.output().expect("the binary runs");
+    (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+}
+
+#[test]
+fn a_server_that_is_well_says_so_and_one_that_drains_is_not_ready() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
+    assert_eq!(says(asked(server.admin, &[])), (Some(0), "ok\n".to_owned()));
+    assert_eq!(says(asked(server.admin, &["--ready"])), (Some(0), "ready\n".to_owned()));
+    server.terminate();
+    server.await_log("drain");
+    let (code, said) = fails(asked(server.admin, &["--ready"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("answered 503"), "{said}");
+    assert_eq!(says(asked(server.admin, &[])).0, Some(0), "it is well until it has drained");
+}
+
+/// As in a container whose server takes requests from outside: one variable for both.
+#[test]
+fn the_variable_of_the_server_is_the_address_to_ask() {
+    let variables =
+        [("FANTAIL_SERVER_ADMIN", "0.0.0.0:0"), ("FANTAIL_ADMIN_KEYS", "read:0123456789abcdef0123")];
+    let server = Server::spawn(command(&["--listen", "127.0.0.1:0", "--loops", "1"], &variables));
+    let admin = server.admin.to_string();
+    assert!(admin.starts_with("0.0.0.0:"), "{admin}");
+    assert_eq!(says(command(&["health"], &[("FANTAIL_SERVER_ADMIN", &admin)])).0, Some(0));
+}
+
+#[test]
+fn nobody_there_is_a_failure() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let (code, said) = fails(asked(free, &[]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("no answer from {free}")), "{said}");
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_a_failure_in_time() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (code, said) = fails(asked(silent.local_addr().expect("an address"), &["--timeout", "1"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no answer from"), "{said}");
+}
+
+#[test]
+fn what_a_stranger_answers_cannot_write_on_the_terminal() {
+    let stranger = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = stranger.local_addr().expect("an address");
+    let serving = thread::spawn(move || {
+        let (mut stream, _) = stranger.accept().expect("a client");
+        let mut asked = [0; 1024];
+        let length = stream.read(&mut asked).expect("a request");
+        stream.write_all(b"HTTP/1.1 500 x\r\nContent-Length: 6\r\n\r\n\x1b[31m!").expect("it reads");
+        String::from_utf8(asked[..length].to_vec()).expect("UTF-8")
+    });
+    let (code, said) = fails(asked(address, &[]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("answered 500") && !said.contains('\x1b'), "{said:?}");
+    let asked = serving.join().expect("a request");
+    assert!(asked.starts_with("GET /healthz HTTP/1.1\r\n") && asked.ends_with("\r\n\r\n"), "{asked:?}");
+}
+
+#[test]
+fn misuse_is_told_from_failure() {
+    for flags in [&["--admin", "https://h:1"][..], &["--admin", "h:1/healthz"], &["--timeout", "0"]] {
+        let (code, said) = fails(command(&[&["health"], flags].concat(), &[]));
+        assert_eq!(code, Some(2), "{said}");
+    }
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::args_kit::{Kit, Talk};
+use crate::args_kit::{Kit, Talk, TlsFlags};
 use crate::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::schedule::parse_duration;
 use crate::steps::Steps;
@@ -35,6 +35,9 @@ Examples:
 
   Bytes per connection by kind of memory, of any server, with a page to look at:
     fantail-loadtest memory --url ws://127.0.0.1:9001/ --pid 4711 --steps 10k,20k,30k,40k,50k --html memory.html
+
+  The same for a server elsewhere, over TLS, with what it tells of itself:
+    fantail-loadtest memory --url wss://chat.example/ws --server-metrics https://chat.example:8081/metrics
 
   Everybody drops at once and comes back; what does a bystander notice?
     fantail-loadtest storm --connections 10000
@@ -127,6 +130,15 @@ pub(crate) struct Common {
     #[arg(long)]
     pub(crate) pid: Option<u32>,
 
+    /// Where a server on another machine tells its metrics in Prometheus text, as in
+    /// http://10.0.0.5:8081/metrics: read once a second instead of --pid
+    #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "server"])]
+    pub(crate) server_metrics: Option<String>,
+
+    /// Send this header when reading metrics; may be repeated
+    #[arg(long, value_name = "'NAME: VALUE'", requires = "server_metrics")]
+    pub(crate) metrics_header: Vec<String>,
+
     /// Files to write.
     #[command(flatten)]
     pub(crate) outputs: Outputs,
@@ -134,6 +146,10 @@ pub(crate) struct Common {
     /// How the command is run and judged.
     #[command(flatten)]
     pub(crate) kit: Kit,
+
+    /// How TLS is spoken.
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
 
     /// What connections say besides test messages.
     #[command(flatten)]
@@ -457,7 +473,9 @@ fn add_settings(
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
         let texts = values.map(|value| match value.to_string_lossy() {
             // Results are passed on; what authorizes a client is not.
-            text if long == "header" => text.split(':').next().unwrap_or_default().to_owned() + ": …",
+            text if matches!(long, "header" | "metrics-header") => {
+                text.split(':').next().unwrap_or_default().to_owned() + ": …"
+            }
             text => text.into_owned(),
         });
         let text = texts.collect::<Vec<_>>().join(", ");

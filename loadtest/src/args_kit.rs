@@ -44,6 +44,24 @@ pub(crate) struct Kit {
     pub(crate) quiet: bool,
 }
 
+/// How TLS is spoken, where a URL begins with wss:// or https://.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "TLS (wss:// and https://)")]
+pub(crate) struct TlsFlags {
+    /// Trust the authorities in this PEM file, and not those of the system
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Do not verify the server's certificate; the result says so
+    #[arg(long, conflicts_with = "ca")]
+    pub(crate) insecure: bool,
+
+    /// Resume earlier sessions where the server allows it, as returning clients do [default: every handshake is a
+    /// full one, the most that a server can be asked for]
+    #[arg(long)]
+    pub(crate) tls_resume: bool,
+}
+
 /// What connections say besides test messages.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Any protocol")]

@@ -16,6 +16,7 @@ use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::tally::Tally;
 use crate::target::Target;
+use crate::tls;
 use crate::worker::Published;
 
 const PER_SECOND: f64 = 100.0;
@@ -45,7 +46,14 @@ impl Bystander {
         run.open(1)?;
         let counts = run.counts();
         if counts.opened == 0 {
-            let why: Vec<String> = counts.troubles.keys().map(|trouble| trouble.name()).collect();
+            let why: Vec<String> = counts
+                .troubles
+                .keys()
+                .map(|trouble| match tls::hint(*trouble, run.plan.tls.is_some()) {
+                    Some(hint) => format!("{}, {hint}", trouble.name()),
+                    None => trouble.name(),
+                })
+                .collect();
             return Err(Failure::Failed(format!(
                 "--bystander {url}: {}; `--bystander none` does without",
                 why.join(", ")

@@ -1,10 +1,10 @@
 //! One connection of the generator: upgrade, frames in, pongs and messages out.
 //!
 //! Small at rest, because there may be a million: buffers live in a box that exists only during the
-//! upgrade, while a frame is incomplete or while the kernel takes no more output. A worker drives it with
-//! bytes and writable events; it reads no clock and owns no poll.
+//! upgrade, while a frame is incomplete or while the kernel takes no more output, and for as long as a connection of
+//! TLS lives, whose session is in it. A worker drives it with bytes and writable events; it owns no poll.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use fantail::sys::socket;
 use fantail::wire::deflate;
@@ -18,6 +18,7 @@ use crate::message::{self, Expected, Found, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::Schedule;
 use crate::sequence::Sequence;
 use crate::tally::{Tally, Trouble};
+use crate::tls::Session;
 use crate::visits::{Bulletin, Visits};
 
 /// Output that one connection may have waiting before further messages count as unsent.
@@ -112,6 +113,7 @@ pub(crate) struct Away {
 struct Extra {
     handshake: Option<Handshake>,
     input: Vec<u8>,
+    tls: Option<Box<Session>>,
     fragments: Option<Vec<u8>>,
     /// Whether the fragments are of a compressed message.
     deflated: bool,
@@ -125,17 +127,18 @@ struct Extra {
 const _: () = assert!(size_of::<Connection>() <= 48);
 
 impl Connection {
-    /// A connection whose TCP connect began at `started_ns`; `request` leaves when it is made.
-    /// `away` is set for one that comes back.
+    /// A connection whose TCP connect began at `started_ns`; `request` leaves when it is made, sealed by `tls` if
+    /// there is one. `away` is set for one that comes back.
     pub(crate) fn new(
         stream: TcpStream,
+        tls: Option<Box<Session>>,
         key: [u8; 16],
         request: Vec<u8>,
         started_ns: u64,
         away: Option<Away>,
     ) -> Self {
         let handshake = Some(Handshake { key, started_ns, away });
-        let extra = Extra { handshake, output: request, ..Extra::default() };
+        let extra = Extra { handshake, tls, output: request, ..Extra::default() };
         Self {
             stream: Some(stream),
             state: State::Connecting,
@@ -202,9 +205,33 @@ impl Connection {
         self.extra = None;
     }
 
-    /// The socket, until the connection is over.
-    pub(crate) fn stream(&mut self) -> Option<&mut TcpStream> {
-        self.stream.as_mut()
+    /// Reads at most `most` bytes of what the server sent, unsealed if they came by TLS; `WouldBlock` once the
+    /// connection is over.
+    pub(crate) fn read(&mut self, into: &mut [u8], most: usize) -> io::Result<usize> {
+        let Some(stream) = &mut self.stream else { return Err(io::ErrorKind::WouldBlock.into()) };
+        match self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+            None => {
+                let room = into.len().min(most);
+                stream.read(into.get_mut(..room).unwrap_or_default())
+            }
+            Some(tls) => tls.read(stream, into, most),
+        }
+    }
+
+    /// Whether a read of less than there was room for has taken all there is. What TLS unsealed says nothing of what
+    /// is behind it.
+    pub(crate) fn short_reads_drain(&self) -> bool {
+        self.extra.as_ref().is_none_or(|extra| extra.tls.is_none())
+    }
+
+    /// What it is called when this connection is not open in time.
+    pub(crate) fn timeout_trouble(&self) -> Trouble {
+        let tls = self.extra.as_ref().and_then(|extra| extra.tls.as_ref());
+        match self.state {
+            State::Greeting => Trouble::AwaitTimeout,
+            State::Upgrading if tls.is_some_and(|tls| tls.secured().is_none()) => Trouble::TlsTimeout,
+            _ => Trouble::ConnectTimeout,
+        }
     }
 
     /// Messages that were sent but have not come, given how many are expected by now (`None`: those
@@ -233,6 +260,9 @@ impl Connection {
             // Messages are sent one at a time and must not wait for an acknowledgement of the last.
             let _ = stream.set_nodelay(true);
             self.state = State::Upgrading;
+            if let Some(tls) = self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+                tls.on_connected();
+            }
         }
         self.flush()
     }
@@ -268,7 +298,11 @@ impl Connection {
             self.extra.get_or_insert_default().output.extend_from_slice(frame);
             return Ok(true);
         }
-        let written = match write_some(stream, frame) {
+        let written = match self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+            None => write_some(stream, frame),
+            Some(tls) => tls.send(stream, frame),
+        };
+        let written = match written {
             Ok(written) => written,
             Err(error) => return Err(self.trouble(&error)),
         };
@@ -299,7 +333,13 @@ impl Connection {
             let mut close = Vec::new();
             frame::push_frame(&mut close, Opcode::Close, &1000u16.to_be_bytes(), Some(mask()));
             // Politeness only: a full send queue or a reset changes nothing.
-            let _ = write_some(stream, &close);
+            match self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+                None => drop(write_some(stream, &close)),
+                Some(tls) => {
+                    drop(tls.send(stream, &close));
+                    tls.close(stream);
+                }
+            }
         }
         self.state = match self.state {
             State::Open | State::Ended => State::Ended,
@@ -311,6 +351,10 @@ impl Connection {
 
     /// The kind of an error, which depends on whether the connection was open.
     pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
+        let tls = self.extra.as_ref().and_then(|extra| extra.tls.as_ref());
+        if let Some(trouble) = tls.and_then(|tls| tls.trouble(error, self.state)) {
+            return trouble;
+        }
         match self.state {
             State::Open => Trouble::LostReset,
             State::Greeting => Trouble::AwaitClosed,
@@ -349,6 +393,10 @@ impl Connection {
     fn parse_answer(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<Option<usize>, Trouble> {
         let handshake = self.extra.as_ref().and_then(|extra| extra.handshake);
         let Some(Handshake { key, .. }) = handshake else { return Err(Trouble::UpgradeWrong) };
+        // An alert or a handshake record of TLS (RFC 8446 section 5.1), whose first byte no HTTP answer has.
+        if matches!(bytes, [21 | 22, 3, ..]) {
+            return Err(Trouble::ServerSpeaksTls);
+        }
         let answer = upgrade::check_answer(bytes, &key).map_err(|error| match error {
             AnswerError::Refused(status) => Trouble::UpgradeRefused(status),
             _ => Trouble::UpgradeWrong,
@@ -384,6 +432,9 @@ impl Connection {
         }
         let Some(extra) = &mut self.extra else { return };
         let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };
+        if let Some(secured) = extra.tls.as_ref().and_then(|tls| tls.secured()) {
+            cx.tally.on_secured(secured.took_ns, secured.resumed);
+        }
         let took_ns = cx.now_ns.saturating_sub(started_ns);
         match away {
             Some(away) => {
@@ -552,13 +603,20 @@ impl Connection {
 
     fn flush(&mut self) -> Result<(), Trouble> {
         let (Some(stream), Some(extra)) = (&mut self.stream, &mut self.extra) else { return Ok(()) };
-        if !extra.output.is_empty() {
-            match write_some(stream, &extra.output) {
-                Ok(written) => drop(extra.output.drain(..written)),
-                Err(error) => return Err(self.trouble(&error)),
-            }
+        let written = match &mut extra.tls {
+            // Sealed bytes may wait although no others do.
+            Some(tls) => tls.send(stream, &extra.output),
+            None if extra.output.is_empty() => Ok(0),
+            None => write_some(stream, &extra.output),
+        };
+        match written {
+            // Where the box stays, as with TLS, the buffer does not.
+            Ok(written) if written == extra.output.len() => extra.output = Vec::new(),
+            Ok(written) => drop(extra.output.drain(..written)),
+            Err(error) => return Err(self.trouble(&error)),
         }
         let empty = extra.handshake.is_none()
+            && extra.tls.is_none()
             && extra.input.is_empty()
             && extra.output.is_empty()
             && extra.fragments.is_none();

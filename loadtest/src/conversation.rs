@@ -46,7 +46,7 @@ impl Conversation {
         let mut conversation = Self { vars, hello: talk.hello.clone(), ..Self::default() };
         conversation.check_names("--url", url)?;
         for header in &talk.header {
-            let (name, value) = parse_header(header)?;
+            let (name, value) = parse_header("--header", header)?;
             conversation.check_names("--header", value)?;
             conversation.headers.push((name.to_owned(), value.to_owned()));
         }
@@ -156,8 +156,9 @@ fn regex(flag: &str, pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| format!("{flag} {pattern:?}: {error}"))
 }
 
-fn parse_header(header: &str) -> Result<(&str, &str), String> {
-    let wrong = || format!("--header {header:?}: has to be 'Name: value'");
+/// Splits and checks `Name: value`, given by `flag`.
+pub(crate) fn parse_header<'a>(flag: &str, header: &'a str) -> Result<(&'a str, &'a str), String> {
+    let wrong = || format!("{flag} {header:?}: has to be 'Name: value'");
     let (name, value) = header.split_once(':').ok_or_else(wrong)?;
     let value = value.trim();
     // RFC 9110 section 5.5: no controls, or one header could become two.
@@ -166,7 +167,7 @@ fn parse_header(header: &str) -> Result<(&str, &str), String> {
         return Err(wrong());
     }
     if OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-        return Err(format!("--header {name}: the upgrade sets this field itself"));
+        return Err(format!("{flag} {name}: the request sets this field itself"));
     }
     Ok((name, value))
 }

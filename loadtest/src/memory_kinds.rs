@@ -1,12 +1,15 @@
 //! The kinds of memory that `memory` watches, which end of the connections each belongs to, and reading them.
 //!
-//! Everything comes from procfs, also of servers that know nothing of this program. What can't be read is
+//! Everything comes from procfs, also of servers that know nothing of this program, or for a server on another machine
+//! from what `--server-metrics` tells. What can't be read is
 //! `None`, never 0. Never decides what a connection costs.
 
 use std::path::Path;
 
 use fantail::sys::{memory, process};
 use serde::Serialize;
+
+use crate::server_process::ServerProcess;
 
 /// Which end of the connections a figure belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,6 +65,7 @@ enum Part {
     HugeTlb,
     Swap,
     RssFile,
+    Resident,
     Pss,
 }
 
@@ -70,13 +74,14 @@ const fn kind(name: &'static str, what: &'static str, source: Source) -> Kind {
 }
 
 /// Kinds of a process: read for the server and for the generator.
-const OF_A_PROCESS: [Kind; 7] = [
+const OF_A_PROCESS: [Kind; 8] = [
     kind("user", "RssAnon + RssShmem + HugeTLB + swap", Source::Process(Part::User)),
     kind("rss_anon", "heap and stacks", Source::Process(Part::RssAnon)),
     kind("rss_shmem", "shared memory", Source::Process(Part::RssShmem)),
     kind("hugetlb", "reserved huge pages", Source::Process(Part::HugeTlb)),
     kind("swap", "swapped out", Source::Process(Part::Swap)),
     kind("rss_file", "file pages, the program among them", Source::Process(Part::RssFile)),
+    kind("resident", "all resident: heap, stacks, shared and file pages", Source::Process(Part::Resident)),
     kind("pss", "resident, shared pages by their share", Source::Process(Part::Pss)),
 ];
 
@@ -118,9 +123,9 @@ pub(crate) fn is_of_a_process(name: &str) -> bool {
     OF_A_PROCESS.iter().any(|kind| kind.name == name)
 }
 
-/// Reads every figure now, in their order. `pid` is the server's.
-pub(crate) fn read(figures: &[Figure], pid: Option<u32>) -> Vec<Option<u64>> {
-    let server = pid.map(|pid| Process::read(Some(pid)));
+/// Reads every figure now, in their order.
+pub(crate) fn read(figures: &[Figure], server: Option<ServerProcess>) -> Vec<Option<u64>> {
+    let server = server.map(Process::of_server);
     let generator = Process::read(None);
     let text = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
     let meminfo = text("/proc/meminfo");
@@ -142,6 +147,7 @@ pub(crate) fn read(figures: &[Figure], pid: Option<u32>) -> Vec<Option<u64>> {
 /// What one reading of a process gave.
 struct Process {
     memory: Option<process::MemoryUse>,
+    resident: Option<u64>,
     pss: Option<u64>,
 }
 
@@ -149,7 +155,16 @@ impl Process {
     fn read(pid: Option<u32>) -> Self {
         let folder = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
         let rollup = std::fs::read_to_string(format!("/proc/{folder}/smaps_rollup")).ok();
-        Self { memory: process::memory(pid).ok(), pss: rollup.and_then(|rollup| kib_line(&rollup, "Pss")) }
+        let memory = process::memory(pid).ok();
+        let resident = memory.map(|memory| memory.rss_anon + memory.rss_shmem + memory.rss_file);
+        Self { memory, resident, pss: rollup.and_then(|rollup| kib_line(&rollup, "Pss")) }
+    }
+
+    fn of_server(server: ServerProcess) -> Self {
+        match server.pid() {
+            Some(pid) => Self::read(Some(pid)),
+            None => Self { memory: server.memory(), resident: server.resident_bytes(), pss: None },
+        }
     }
 
     fn part(&self, part: Part) -> Option<u64> {
@@ -161,6 +176,7 @@ impl Process {
             Part::HugeTlb => memory.map(|memory| memory.hugetlb),
             Part::Swap => memory.map(|memory| memory.swap),
             Part::RssFile => memory.map(|memory| memory.rss_file),
+            Part::Resident => self.resident,
             Part::Pss => self.pss,
         }
     }
@@ -208,7 +224,8 @@ mod tests {
                 _ => {}
             }
         }
-        let own = read(&figures, Some(std::process::id()));
+        let own = ServerProcess::new(std::process::id()).unwrap();
+        let own = read(&figures, Some(own));
         assert!(own.first().unwrap().unwrap() > 0, "the first figure is the server's user memory");
     }
 

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::report::{self, Table, count_text};
 use crate::run::{DESCRIPTORS_RESERVED, default_threads};
 use crate::target::{self, Target};
+use crate::tls;
 
 /// What the kernel takes for one established TCP socket with nothing in its buffers: socket, inode,
 /// dentry, file and epoll item. Measured on Linux 6.18; it differs by some hundred bytes between kernels.
@@ -81,7 +82,10 @@ pub(crate) fn run(command: &'static str, url: &str, common: &Common) -> Result<P
         .map_or_else(|| default_threads(connections, facts.nofile_hard), |threads| threads as usize);
     let sources = sources.map(|sources| sources.len());
     let local = target.address.ip().is_loopback();
-    let report = PlanReport::new(command, connections, threads, sources, local, &facts);
+    let mut report = PlanReport::new(command, connections, threads, sources, local, &facts);
+    if target.secure {
+        report.add_tls();
+    }
     report::publish(&report, &report.table(), &common.outputs)?;
     Ok(report)
 }
@@ -123,6 +127,13 @@ impl PlanReport {
         };
         report.judge();
         report
+    }
+
+    /// Adds what sessions of TLS take in this process.
+    fn add_tls(&mut self) {
+        self.generator_bytes += self.connections * tls::BYTES_PER_CONNECTION;
+        self.problems.clear();
+        self.judge();
     }
 
     fn judge(&mut self) {
@@ -227,6 +238,21 @@ mod tests {
         assert_eq!(plan.kernel_server_bytes, Some(50_000 * 4_300));
         let remote = PlanReport::new("idle", 50_000, 3, Some(5), false, &facts());
         assert_eq!((remote.files, remote.kernel_server_bytes), (50_000, None));
+    }
+
+    #[test]
+    fn tls_takes_memory_of_the_generator() {
+        let mut plan = PlanReport::new("idle", 100_000, 6, Some(9), false, &facts());
+        let plain = plan.generator_bytes;
+        plan.add_tls();
+        assert_eq!(plan.generator_bytes - plain, 100_000 * tls::BYTES_PER_CONNECTION);
+        assert!(plan.ok, "{:?}", plan.problems);
+        let mut small = Facts { memory_available: Some(GIB), ..facts() };
+        small.files_max = None;
+        let mut plan = PlanReport::new("idle", 150_000, 9, Some(13), false, &small);
+        assert!(plan.ok, "{:?}", plan.problems);
+        plan.add_tls();
+        assert!(!plan.ok && plan.problems.len() == 1, "{:?}", plan.problems);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Field names of the JSON are stable and carry their unit; what is unknown is `null` there and `n/a` in
 //! the table, never 0. Pure but for the two functions that print and write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -18,7 +18,9 @@ use crate::histogram_columns::{self, HistogramColumns};
 use crate::interrupt;
 use crate::run::{Run, Setup};
 use crate::series::Columns;
-use crate::tally::{Counts, Tally};
+use crate::server_metrics::{self, MetricsReport};
+use crate::tally::{Counts, Tally, Trouble};
+use crate::tls::{self, Tls};
 use crate::{html, json_text};
 
 /// Version of the result file's layout; it changes when a field changes its meaning or goes.
@@ -47,8 +49,33 @@ pub(crate) struct Common {
     pub(crate) connections: ConnectionsReport,
     /// The generator itself.
     pub(crate) generator: GeneratorReport,
+    /// How TLS was spoken; null without TLS.
+    pub(crate) tls: Option<TlsReport>,
+    /// Where the server's figures are from; null without `--server-metrics`.
+    pub(crate) server_metrics: Option<MetricsReport>,
     /// The run over time.
     pub(crate) series: Columns,
+}
+
+/// How TLS was spoken with the server.
+#[derive(Debug, Serialize)]
+pub(crate) struct TlsReport {
+    /// The name its certificate has to have.
+    pub(crate) server_name: String,
+    /// Whether certificates were verified; false with `--insecure`.
+    pub(crate) verified: bool,
+    /// What they were verified by.
+    pub(crate) trust: String,
+    /// Version and cipher suite of the first handshake; null if none was finished.
+    pub(crate) agreed: Option<String>,
+    /// Whether sessions were resumed where the server allowed it.
+    pub(crate) resumes: bool,
+    /// Handshakes of connections that were opened.
+    pub(crate) handshakes: u64,
+    /// Of these, those that resumed a session.
+    pub(crate) resumed: u64,
+    /// From the TCP connection to the end of the handshake; part of the connect latency.
+    pub(crate) handshake_latency: Option<LatencyReport>,
 }
 
 /// Opening and losing connections.
@@ -70,6 +97,8 @@ pub(crate) struct ConnectionsReport {
     pub(crate) connect_latency: Option<LatencyReport>,
     /// Failures and losses by kind.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// What to do about errors, where that is not plain from their names.
+    pub(crate) advice: Vec<String>,
     /// Source addresses used in turn; null if the kernel chose.
     pub(crate) source_addresses: Option<usize>,
 }
@@ -178,6 +207,7 @@ impl Common {
         let Setup { threads, descriptor_tables, descriptors_per_table, sources } = run.setup();
         let counts = &tally.counts;
         let open_seconds = run.open_ns as f64 / 1e9;
+        let advice = advice(run.plan.tls.as_deref(), counts);
         Self {
             format: FORMAT,
             generator_version: env!("CARGO_PKG_VERSION"),
@@ -196,8 +226,11 @@ impl Common {
                 opened_per_second: (open_seconds > 0.0).then(|| counts.opened as f64 / open_seconds),
                 connect_latency: LatencyReport::new(&tally.connect),
                 errors: counts.troubles.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
+                advice,
                 source_addresses: sources,
             },
+            tls: run.plan.tls.as_deref().map(|tls| TlsReport::new(tls, tally)),
+            server_metrics: server_metrics::report(),
             generator: GeneratorReport {
                 threads,
                 descriptor_tables,
@@ -232,9 +265,18 @@ impl Common {
         for (name, count) in &connections.errors {
             table.row(&format!("  {name}"), count);
         }
+        for advice in &connections.advice {
+            table.row("  what to do", advice);
+        }
         let rate = number_text(connections.opened_per_second, 0, "/s");
         table.row("  opened in", format!("{:.3} s, {rate}", connections.open_seconds));
         table.latency("connect latency", connections.connect_latency.as_ref());
+        if let Some(tls) = &self.tls {
+            tls.rows(table);
+        }
+        if let Some(metrics) = &self.server_metrics {
+            table.row("server's figures", metrics.text());
+        }
     }
 
     /// The rows about the generator and the verdict, at the end of the table.
@@ -252,6 +294,36 @@ impl Common {
             table.row("interrupted", "yes, the figures are of the part that was run");
         }
         table.row("verdict", if self.ok { "ok".to_owned() } else { self.problems.join("; ") });
+    }
+}
+
+impl TlsReport {
+    fn new(tls: &Tls, tally: &Tally) -> Self {
+        let tls::Summary { server_name, verifies, trust, resumes, agreed } = tls.summary();
+        let handshakes = tally.handshakes.as_deref();
+        Self {
+            server_name,
+            verified: verifies,
+            trust,
+            agreed,
+            resumes,
+            handshakes: handshakes.map_or(0, |handshakes| handshakes.latency.len()),
+            resumed: handshakes.map_or(0, |handshakes| handshakes.resumed),
+            handshake_latency: handshakes.and_then(|handshakes| LatencyReport::new(&handshakes.latency)),
+        }
+    }
+
+    fn rows(&self, table: &mut Table) {
+        let agreed = self.agreed.as_deref().unwrap_or("n/a");
+        let resumed = if self.resumes { self.resumed.to_string() } else { "none".to_owned() };
+        table.row("TLS", format!("{agreed}, {} handshakes, {resumed} resumed", self.handshakes));
+        match self.verified {
+            true => {
+                table.row("  certificates", format!("verified for {} by {}", self.server_name, self.trust))
+            }
+            false => table.row("  certificates", "NOT VERIFIED (--insecure): anybody could be the server"),
+        }
+        table.latency("  handshake latency", self.handshake_latency.as_ref());
     }
 }
 
@@ -363,6 +435,17 @@ pub(crate) fn number_text(number: Option<f64>, digits: usize, unit: &str) -> Str
 /// A count, or `n/a`.
 pub(crate) fn count_text(count: Option<u64>) -> String {
     count.map_or_else(|| "n/a".to_owned(), |count| count.to_string())
+}
+
+/// What to do about the troubles of a run, those of coming back included.
+fn advice(tls: Option<&Tls>, counts: &Counts) -> Vec<String> {
+    let troubles: BTreeSet<Trouble> = counts.troubles.keys().chain(counts.refusals.keys()).copied().collect();
+    let of = |trouble: Trouble| {
+        let hint = tls::hint(trouble, tls.is_some())?;
+        let detail = tls.and_then(|tls| tls.detail(trouble)).map(|detail| format!(" ({detail})"));
+        Some(format!("{}: {hint}{}", trouble.name(), detail.unwrap_or_default()))
+    };
+    troubles.into_iter().filter_map(of).collect()
 }
 
 /// A run that ended early is judged by what it began.

@@ -24,6 +24,7 @@ use crate::series::Series;
 use crate::server_process::ServerProcess;
 use crate::tally::{Counts, Tally};
 use crate::target::{self, Target};
+use crate::tls::Tls;
 use crate::visits::Bulletin;
 use crate::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
 
@@ -98,6 +99,7 @@ impl Run {
             .and_then(|conversation| conversation.with_message(special.message, shape))
             .map_err(Failure::Usage)?;
         let connections = common.connections as usize;
+        let tls = Tls::of(&target, &common.tls, connections).map_err(Failure::Usage)?;
         let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
         let threads = common.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
         let sources = target::source_addresses(common.source.as_deref(), target.address, connections)
@@ -107,6 +109,7 @@ impl Run {
         let plan = Arc::new(Plan {
             clock,
             target,
+            tls,
             sources,
             role,
             run_id: message::random_u64(),
@@ -125,7 +128,7 @@ impl Run {
             started_ns: 0,
             open_ns: 0,
             progress: Progress::new(clock, u64::from(common.connections)),
-            series: Series::new(common.pid.and_then(|pid| ServerProcess::new(pid).ok())),
+            series: Series::new(ServerProcess::of(common).ok().flatten()),
             links: Vec::new(),
             threads: Vec::new(),
             nofile,

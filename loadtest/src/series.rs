@@ -64,12 +64,14 @@ columns! {
     latency_max_microseconds: Option<f64>,
     /// Processor time of the generator so far.
     generator_cpu_seconds: Option<f64>,
-    /// Processor time of the server since it began; null without `--pid`.
+    /// Processor time of the server since it began; null without `--pid` or `--server-metrics`.
     server_cpu_seconds: Option<f64>,
     /// Memory of the generator: RssAnon + Shmem + HugeTLB + Swap.
     generator_user_bytes: Option<u64>,
-    /// The same of the server; null without `--pid`.
+    /// The same of the server; null without `--pid`, or if its metrics do not tell.
     server_user_bytes: Option<u64>,
+    /// Resident memory of the server: anonymous, shared and file pages.
+    server_resident_bytes: Option<u64>,
 }
 
 /// Takes the samples of a run.
@@ -120,7 +122,6 @@ impl Series {
         let at = |histogram: &Option<Histogram<u64>>, quantile| {
             histogram.as_ref().map(|histogram| histogram.value_at_quantile(quantile) as f64 / 1e3)
         };
-        let seconds = |pid| process::cpu_time(pid).ok().map(|time| time.as_secs_f64());
         let counts = &tally.counts;
         self.samples.push(Sample {
             at_seconds: now_ns.saturating_sub(begin_ns) as f64 / 1e9,
@@ -135,13 +136,14 @@ impl Series {
             latency_p50_microseconds: at(&latency, 0.5),
             latency_p99_microseconds: at(&latency, 0.99),
             latency_max_microseconds: at(&latency, 1.0),
-            generator_cpu_seconds: seconds(None),
-            server_cpu_seconds: self.server.and_then(|server| seconds(Some(server.pid()))),
-            generator_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
-            server_user_bytes: self
+            generator_cpu_seconds: process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
+            server_cpu_seconds: self
                 .server
-                .and_then(|server| process::memory(Some(server.pid())).ok())
-                .map(|memory| memory.user_bytes()),
+                .and_then(ServerProcess::latest_cpu_time)
+                .map(|time| time.as_secs_f64()),
+            generator_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
+            server_user_bytes: self.server.and_then(ServerProcess::user_bytes),
+            server_resident_bytes: self.server.and_then(ServerProcess::resident_bytes),
         });
         self.thin();
     }

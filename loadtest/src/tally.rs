@@ -34,6 +34,32 @@ pub(crate) enum Trouble {
     AwaitClosed,
     /// The message of `--await` did not come within the connect timeout.
     AwaitTimeout,
+    /// The certificate is signed by nobody that is trusted.
+    TlsUnknownIssuer,
+    /// The certificate is an authority's own.
+    TlsAuthority,
+    /// The certificate is for other names.
+    TlsWrongName,
+    /// The certificate has expired.
+    TlsExpired,
+    /// The certificate is not valid yet.
+    TlsNotYetValid,
+    /// The certificate was refused for another reason.
+    TlsCertificate,
+    /// What answered a TLS handshake does not speak TLS.
+    TlsNotSpoken,
+    /// No common version or cipher.
+    TlsIncompatible,
+    /// The server refused the handshake with an alert.
+    TlsRefused,
+    /// The server broke the TLS protocol during the handshake.
+    TlsProtocol,
+    /// Closed or reset during the TLS handshake.
+    TlsClosed,
+    /// The TLS handshake did not end within the connect timeout.
+    TlsTimeout,
+    /// TLS answered a plain upgrade request.
+    ServerSpeaksTls,
     /// Compression was offered and not accepted, or not as offered.
     UpgradeNotDeflated,
     /// The answer was not HTTP, or a 101 that does not fit the request.
@@ -48,6 +74,10 @@ pub(crate) enum Trouble {
     LostReset,
     /// The server broke the protocol.
     LostProtocol,
+    /// An open connection broke the TLS protocol, or was ended by a TLS alert.
+    LostTls,
+    /// An open connection of TLS ended without a close_notify, so that what came may be cut off.
+    LostTruncated,
 }
 
 impl Trouble {
@@ -63,6 +93,19 @@ impl Trouble {
             Self::ConnectReset => "connect_reset",
             Self::AwaitClosed => "await_closed",
             Self::AwaitTimeout => "await_timeout",
+            Self::TlsUnknownIssuer => "tls_unknown_issuer",
+            Self::TlsAuthority => "tls_authority_as_server",
+            Self::TlsWrongName => "tls_wrong_name",
+            Self::TlsExpired => "tls_expired",
+            Self::TlsNotYetValid => "tls_not_yet_valid",
+            Self::TlsCertificate => "tls_certificate",
+            Self::TlsNotSpoken => "tls_not_spoken",
+            Self::TlsIncompatible => "tls_incompatible",
+            Self::TlsRefused => "tls_refused",
+            Self::TlsProtocol => "tls_protocol_error",
+            Self::TlsClosed => "tls_closed",
+            Self::TlsTimeout => "tls_timeout",
+            Self::ServerSpeaksTls => "server_speaks_tls",
             Self::UpgradeWrong => "upgrade_wrong_answer",
             Self::UpgradeNotDeflated => "upgrade_without_deflate",
             Self::ConnectOther => "connect_other",
@@ -70,6 +113,8 @@ impl Trouble {
             Self::LostClose => "lost_close_frame",
             Self::LostReset => "lost_reset",
             Self::LostProtocol => "lost_protocol_error",
+            Self::LostTls => "lost_tls_error",
+            Self::LostTruncated => "lost_without_close_notify",
         };
         name.to_owned()
     }
@@ -192,6 +237,15 @@ pub(crate) struct Returns {
     pub(crate) by_second: BTreeMap<u64, u64>,
 }
 
+/// TLS handshakes of connections that were opened, those that came back included.
+#[derive(Clone, Debug)]
+pub(crate) struct Handshakes {
+    /// From the TCP connection to the end of the handshake, in ns.
+    pub(crate) latency: Histogram<u64>,
+    /// Those that resumed an earlier session.
+    pub(crate) resumed: u64,
+}
+
 /// Deliveries of one tick of the schedule.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tick {
@@ -218,6 +272,8 @@ pub(crate) struct Tally {
     pub(crate) cut_off: Option<Box<Histogram<u64>>>,
     /// Connections that came back; none unless some were dropped.
     pub(crate) returns: Option<Box<Returns>>,
+    /// TLS handshakes; none without TLS.
+    pub(crate) handshakes: Option<Box<Handshakes>>,
     /// What slow subscribers counted, apart from the others; none unless there are any.
     pub(crate) slow: Option<Box<Tally>>,
 }
@@ -233,6 +289,7 @@ impl Tally {
             strain: Strain::default(),
             cut_off: None,
             returns: None,
+            handshakes: None,
             slow: None,
         }
     }
@@ -245,6 +302,13 @@ impl Tally {
         returns.away.saturating_record(away_ns);
         returns.last_ns = returns.last_ns.max(now_ns);
         *returns.by_second.entry(now_ns / 1_000_000_000).or_default() += 1;
+    }
+
+    /// Counts the TLS handshake of a connection that is open.
+    pub(crate) fn on_secured(&mut self, took_ns: u64, resumed: bool) {
+        let handshakes = self.handshakes.get_or_insert_with(Box::default);
+        handshakes.latency.saturating_record(took_ns);
+        handshakes.resumed += u64::from(resumed);
     }
 
     /// Adds what another worker counted.
@@ -265,6 +329,11 @@ impl Tally {
             for (second, count) in &other.by_second {
                 *returns.by_second.entry(*second).or_default() += count;
             }
+        }
+        if let Some(other) = &other.handshakes {
+            let handshakes = self.handshakes.get_or_insert_with(Box::default);
+            let _ = handshakes.latency.add(&other.latency);
+            handshakes.resumed += other.resumed;
         }
         if let Some(other) = &other.slow {
             self.slow.get_or_insert_with(|| Box::new(Self::new())).merge(other);
@@ -359,6 +428,12 @@ impl Counts {
 impl Default for Returns {
     fn default() -> Self {
         Self { attempt: new_histogram(), away: new_histogram(), last_ns: 0, by_second: BTreeMap::new() }
+    }
+}
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self { latency: new_histogram(), resumed: 0 }
     }
 }
 

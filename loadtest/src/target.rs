@@ -1,7 +1,7 @@
-//! Where the load goes: `ws://` and `http://` URLs, and the source addresses it comes from.
+//! Where the load goes: `ws://`, `wss://`, `http://` and `https://` URLs, and the source addresses it comes from.
 //!
-//! Only what a load test needs: a literal address, `localhost` or a host name, a port, a path. TLS is
-//! refused by name. Resolving happens once, before any load.
+//! Only what a load test needs: a literal address, `localhost` or a host name, a port, a path. Resolving happens
+//! once, before any load.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
@@ -16,9 +16,9 @@ pub(crate) const TOPIC_PLACEHOLDER: &str = "{topic}";
 /// The protocol of a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// `ws://`
+    /// `ws://` or `wss://`
     Ws,
-    /// `http://`
+    /// `http://` or `https://`
     Http,
 }
 
@@ -27,6 +27,8 @@ pub(crate) enum Scheme {
 pub(crate) struct Target {
     /// The protocol.
     pub(crate) scheme: Scheme,
+    /// Whether it is spoken over TLS.
+    pub(crate) secure: bool,
     /// The value of the `Host` header.
     pub(crate) authority: String,
     /// Path and query, starting with `/`.
@@ -39,11 +41,14 @@ impl Target {
     /// Parses and resolves `scheme://HOST[:PORT]/PATH`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url}: not a URL"))?;
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
-            "ws" => Scheme::Ws,
-            "http" => Scheme::Http,
-            "wss" | "https" => return Err(format!("{url}: TLS is not supported")),
-            other => return Err(format!("{url}: unknown scheme {other}; use ws:// or http://")),
+        let (scheme, secure) = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => (Scheme::Ws, false),
+            "wss" => (Scheme::Ws, true),
+            "http" => (Scheme::Http, false),
+            "https" => (Scheme::Http, true),
+            other => {
+                return Err(format!("{url}: unknown scheme {other}; use ws://, wss://, http:// or https://"));
+            }
         };
         if url.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
             return Err(format!("{url}: spaces and controls must be percent-encoded"));
@@ -58,12 +63,17 @@ impl Target {
             return Err(format!("{url}: user names are not supported"));
         }
         let (host, port) = split_port(authority).ok_or_else(|| format!("{url}: wrong host or port"))?;
-        let address = (host, port.unwrap_or(80))
+        let address = (host, port.unwrap_or(if secure { 443 } else { 80 }))
             .to_socket_addrs()
             .map_err(|error| format!("{url}: cannot resolve {host}: {error}"))?
             .next()
             .ok_or_else(|| format!("{url}: {host} has no address"))?;
-        Ok(Self { scheme, authority: authority.to_owned(), path, address })
+        Ok(Self { scheme, secure, authority: authority.to_owned(), path, address })
+    }
+
+    /// The host's name or address, without brackets and port: what a certificate has to be for.
+    pub(crate) fn host(&self) -> &str {
+        split_port(&self.authority).map_or(self.authority.as_str(), |(host, _)| host)
     }
 
     /// The same target with `name=value` added to the query, unless the query has that name.
@@ -165,7 +175,7 @@ mod tests {
     fn wrong_urls_are_refused_by_name() {
         for wrong in [
             "127.0.0.1:80",
-            "wss://127.0.0.1/",
+            "wss://127.0.0.1:0/",
             "ftp://127.0.0.1/",
             "ws://:80/",
             "ws://127.0.0.1:x/",
@@ -178,7 +188,16 @@ mod tests {
         ] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
-        assert!(Target::parse("wss://127.0.0.1/").unwrap_err().contains("TLS"));
+    }
+
+    #[test]
+    fn tls_has_its_own_schemes_and_port() {
+        let target = Target::parse("WSS://127.0.0.1/x").unwrap();
+        assert_eq!((target.scheme, target.secure, target.address.port()), (Scheme::Ws, true, 443));
+        let target = Target::parse("https://[::1]:9/x").unwrap();
+        assert_eq!((target.scheme, target.secure, target.host()), (Scheme::Http, true, "::1"));
+        assert_eq!(Target::parse("ws://localhost:9").unwrap().host(), "localhost");
+        assert!(!Target::parse("ws://localhost:443").unwrap().secure);
     }
 
     #[test]

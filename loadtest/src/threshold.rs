@@ -53,7 +53,7 @@ macro_rules! metrics {
 }
 
 /// All metrics, in the order of the help.
-pub(crate) static METRICS: [Metric; 31] = metrics! {
+pub(crate) static METRICS: &[Metric] = &metrics! {
     "p50" Time "/latency/p50_microseconds" SENDING "delivery latency or round trip";
     "p90" Time "/latency/p90_microseconds" SENDING "the same, 90th percentile";
     "p99" Time "/latency/p99_microseconds" SENDING "the same, 99th percentile";
@@ -68,6 +68,7 @@ pub(crate) static METRICS: [Metric; 31] = metrics! {
     "connect_p50" Time "/connections/connect_latency/p50_microseconds" ALL "from connect to open";
     "connect_p99" Time "/connections/connect_latency/p99_microseconds" ALL "the same, 99th percentile";
     "connect_max" Time "/connections/connect_latency/max_microseconds" ALL "the same, longest";
+    "handshake_p99" Time "/tls/handshake_latency/p99_microseconds" ALL "TLS handshake, 99th percentile";
     "failed" Count "/connections/failed" ALL "connections that could not be opened";
     "lost" Count "/connections/lost" ALL "connections that were open and ended";
     "opened_rate" Rate "/connections/opened_per_second" ALL "connections opened a second";
@@ -181,7 +182,7 @@ impl Metric {
 /// The part of the help that lists the metrics.
 pub(crate) fn help() -> String {
     let mut help = String::from("Metrics for --fail-if (times need a unit, as in 500us, 50ms, 2s):\n");
-    for Metric { name, commands, what, .. } in &METRICS {
+    for Metric { name, commands, what, .. } in METRICS {
         let commands = if *commands == ALL { "all".to_owned() } else { commands.join(", ") };
         help.push_str(&format!("  {name:16}{what} ({commands})\n"));
     }
@@ -258,7 +259,7 @@ mod tests {
         let names: std::collections::BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), METRICS.len());
         let help = help();
-        for metric in &METRICS {
+        for metric in METRICS {
             assert!(help.contains(metric.name));
             let time = metric.place.ends_with("_microseconds") || metric.place.ends_with("_seconds");
             assert_eq!(metric.kind == Kind::Time, time, "{}", metric.name);

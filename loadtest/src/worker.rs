@@ -8,7 +8,7 @@ mod returning;
 mod trickle;
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,7 @@ use crate::message::{self, Shape, Stamp};
 use crate::schedule::{Clock, Schedule};
 use crate::tally::{Tally, Tick, Trouble};
 use crate::target::Target;
+use crate::tls::{Session, Tls};
 use crate::visits::Bulletin;
 use returning::Returning;
 use trickle::Trickle;
@@ -61,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) clock: Clock,
     /// Where to connect.
     pub(crate) target: Target,
+    /// What its connections of TLS share; `None` for plain ones.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Source addresses, used in turn; `None` leaves it to the kernel.
     pub(crate) sources: Option<Vec<IpAddr>>,
     /// What messages are for.
@@ -373,18 +376,19 @@ impl Worker {
             let mut stream = mio::net::TcpStream::from_std(stream);
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(index), interest)?;
-            Ok(stream)
+            let begin = |tls| Session::new(tls, self.plan.clock).map_err(io::Error::other);
+            Ok((stream, self.plan.tls.as_ref().map(begin).transpose()?))
         });
         tally.counts.begun += u64::from(away.is_none());
         let connection = match result {
-            Ok(stream) => {
+            Ok((stream, tls)) => {
                 let plan = &self.plan;
                 let key = handshake::key(number ^ plan.run_id);
                 let mut request = Vec::new();
                 plan.conversation.write_request(&plan.target, key, number, plan.deflate, &mut request);
                 self.connecting.push_back(Attempt { index, started_ns: now_ns });
                 self.in_flight += 1;
-                Connection::new(stream, key, request, now_ns, away)
+                Connection::new(stream, tls, key, request, now_ns, away)
             }
             Err(error) => {
                 self.on_failure(index, away, Trouble::of_connect(&error), tally);
@@ -418,13 +422,11 @@ impl Worker {
             // A later attempt of the same connection has an entry of its own.
             let waits = connection
                 .filter(|connection| connection.connecting_since_ns() == Some(attempt.started_ns))
-                .map(Connection::state);
-            if let Some(state) = waits {
+                .map(Connection::timeout_trouble);
+            if let Some(trouble) = waits {
                 if self.plan.clock.now_ns() < attempt.deadline_ns() {
                     return;
                 }
-                let greeting = state == State::Greeting;
-                let trouble = if greeting { Trouble::AwaitTimeout } else { Trouble::ConnectTimeout };
                 self.on_trouble(attempt.index, trouble, tally);
             }
             self.connecting.pop_front();
@@ -446,8 +448,7 @@ impl Worker {
             if before == State::Connecting {
                 return;
             }
-            let Some(stream) = connection.stream() else { return };
-            let outcome = match stream.read(&mut self.scratch) {
+            let outcome = match connection.read(&mut self.scratch, SCRATCH_BYTES) {
                 Ok(0) if before == State::Open => Err(Trouble::LostEof),
                 Ok(0) if before == State::Greeting => Err(Trouble::AwaitClosed),
                 Ok(0) => Err(Trouble::ConnectReset),
@@ -467,7 +468,9 @@ impl Worker {
             }
             match outcome {
                 // A short read has drained the socket, unless the end is behind it.
-                Ok(count) if count < SCRATCH_BYTES && !read_closed => return,
+                Ok(count) if count < SCRATCH_BYTES && !read_closed && connection.short_reads_drain() => {
+                    return;
+                }
                 Ok(_) => {}
                 Err(trouble) => return self.on_trouble(index, trouble, tally),
             }

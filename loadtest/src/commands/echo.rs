@@ -31,14 +31,14 @@ struct EchoReport {
     unsent: u64,
     /// Messages that came back.
     returned: u64,
-    /// Processor time of the server per message that came back; null without `--pid`.
+    /// Processor time of the server per message that came back; null without `--pid` or `--server-metrics`.
     server_cpu_nanoseconds_per_message: Option<f64>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
-    let server = watched(args.common.pid)?;
+    let server = watched(&args.common)?;
     let connections = args.common.connections;
     let special = Special { message: args.load.message.as_deref(), ..Special::default() };
     let mut run = Run::start_special(&args.common, target, Role::Echo, args.load.shape(), special)?;

@@ -17,6 +17,7 @@ use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
 use crate::tally::{Tally, Tick};
 use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::tls::Tls;
 use crate::worker;
 
 use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
@@ -65,7 +66,7 @@ pub(super) struct FanoutReport {
     fan_out_max_microseconds: Option<f64>,
     /// Messages (or bursts) that reached everybody.
     fan_outs_complete: u64,
-    /// Processor time of the server while publishing; null without `--pid`.
+    /// Processor time of the server while publishing; null without `--pid` or `--server-metrics`.
     server_cpu_seconds: Option<f64>,
     /// The same per delivery.
     server_cpu_nanoseconds_per_delivery: Option<f64>,
@@ -88,7 +89,7 @@ pub(super) struct Outcome {
 /// Runs the command.
 pub(crate) fn run(args: &FanoutArgs) -> Result<Finished, Failure> {
     let urls = Urls::new(args)?;
-    let server = watched(args.common.pid)?;
+    let server = watched(&args.common)?;
     if let Some(topic) = &urls.topic {
         eprintln!("topic {topic}");
     }
@@ -110,9 +111,10 @@ pub(super) fn measure(
     on_look: &mut dyn FnMut(),
 ) -> Result<Outcome, Failure> {
     run.open(args.common.connections as usize)?;
-    let mut publisher =
-        Publisher::connect(urls.publish_target.clone(), args.load.size, &run.plan.conversation)
-            .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
+    let tls = Tls::of(&urls.publish_target, &args.common.tls, 1).map_err(Failure::Usage)?;
+    let target = urls.publish_target.clone();
+    let mut publisher = Publisher::connect(target, tls, args.load.size, &run.plan.conversation)
+        .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
     let subscribed = probe(run, &mut publisher, &urls.publish_url)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
@@ -291,11 +293,13 @@ impl Urls {
             (PublishBy::Ws, Scheme::Ws) => publish_target = publish_target.with_query("echo", "0"),
             (PublishBy::Http, Scheme::Ws) => {
                 return Err(Failure::Usage(format!(
-                    "--publish-url {publish_url}: needs http://, or --publish ws"
+                    "--publish-url {publish_url}: needs http:// or https://, or --publish ws"
                 )));
             }
             (PublishBy::Ws, Scheme::Http) => {
-                return Err(Failure::Usage(format!("--publish-url {publish_url}: --publish ws needs ws://")));
+                return Err(Failure::Usage(format!(
+                    "--publish-url {publish_url}: --publish ws needs ws:// or wss://"
+                )));
             }
         }
         Ok(Self { url, publish_url, topic, target, publish_target })

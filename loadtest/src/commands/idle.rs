@@ -26,14 +26,15 @@ struct IdleReport {
     hold_seconds: f64,
     /// Connections lost while they were held.
     lost_during_hold: u64,
-    /// The server; null without `--pid`.
+    /// The server; null without `--pid` or `--server-metrics`.
     server: Option<IdleServerReport>,
 }
 
 /// The server process during `idle`.
 #[derive(Debug, Serialize)]
 struct IdleServerReport {
-    pid: u32,
+    /// Its id; null if it is on another machine.
+    pid: Option<u32>,
     /// Memory before the first connection.
     memory_before: Option<MemoryReport>,
     /// Memory at the lower point of the slope; null if the run is too small to have one.
@@ -42,6 +43,8 @@ struct IdleServerReport {
     memory_full: Option<MemoryReport>,
     /// Bytes per connection between the lower point and all.
     user_bytes_per_connection: Option<f64>,
+    /// The same of resident memory, file pages included.
+    resident_bytes_per_connection: Option<f64>,
     /// Processor time while connections were opened and memory settled.
     cpu_open_seconds: Option<f64>,
     /// Processor time while connections were held.
@@ -53,7 +56,7 @@ struct IdleServerReport {
 /// Runs the command.
 pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
-    let server = watched(args.common.pid)?;
+    let server = watched(&args.common)?;
     let connections = args.common.connections;
     let memory_before = server.and_then(|server| server.settled_memory(0));
     let cpu_start = server.and_then(ServerProcess::cpu_time);
@@ -81,12 +84,16 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let tally = run.stop(Published::Count(0))?;
 
     let common = Common::new("idle", &args.url, connections, &run, &tally, false);
+    let per_connection = |kind: fn(&MemoryReport) -> Option<u64>| {
+        memory_lower.zip(memory_full).and_then(|(low, high)| slope(&low, &high, kind))
+    };
     let server = server.map(|server| IdleServerReport {
         pid: server.pid(),
         memory_before,
         memory_lower,
         memory_full,
-        user_bytes_per_connection: memory_lower.zip(memory_full).and_then(|(low, high)| slope(&low, &high)),
+        user_bytes_per_connection: per_connection(|memory| memory.user_bytes),
+        resident_bytes_per_connection: per_connection(|memory| memory.resident_bytes),
         cpu_open_seconds: cpu_between(cpu_start, cpu_open).map(|time| time.as_secs_f64()),
         cpu_hold_seconds: cpu_between(cpu_open, cpu_end).map(|time| time.as_secs_f64()),
         context_switches_hold: switches_to.zip(switches_from).and_then(|(to, from)| to.checked_sub(from)),
@@ -104,15 +111,19 @@ impl Report for IdleReport {
         self.common.rows(&mut table);
         table.row("held for", format!("{:.1} s, {} lost", self.hold_seconds, self.lost_during_hold));
         if let Some(server) = &self.server {
-            table.row("server", format!("pid {}", server.pid));
+            if let Some(pid) = server.pid {
+                table.row("server", format!("pid {pid}"));
+            }
             for memory in [server.memory_before, server.memory_lower, server.memory_full] {
                 let name = memory.map_or_else(
                     || "  memory".to_owned(),
                     |memory| format!("  memory at {}", memory.connections),
                 );
-                table.row(&name, number_text(memory.map(|m| m.user_bytes as f64 / 1024.0), 0, " KiB"));
+                table.row(&name, memory.map_or_else(|| "n/a".to_owned(), |memory| memory.text()));
             }
-            table.row("  per connection", number_text(server.user_bytes_per_connection, 1, " bytes"));
+            let user = number_text(server.user_bytes_per_connection, 1, " bytes");
+            let resident = number_text(server.resident_bytes_per_connection, 1, " bytes");
+            table.row("  per connection", format!("{user} of user memory, {resident} resident"));
             table.row("  processor, opening", number_text(server.cpu_open_seconds, 3, " s"));
             table.row("  processor, held", number_text(server.cpu_hold_seconds, 6, " s"));
             table.row("  context switches, held", count_text(server.context_switches_hold));

@@ -16,6 +16,7 @@ use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
 use crate::regression::{self, Line};
 use crate::report::{self, Common, Finished, Report, Table};
 use crate::run::Run;
+use crate::server_process::ServerProcess;
 use crate::worker::Published;
 
 use super::{watched, ws_target};
@@ -34,7 +35,7 @@ const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
 struct MemoryStudy {
     #[serde(flatten)]
     common: Common,
-    /// The server's process; null without `--pid`, and then all its figures are.
+    /// The server's process; null without `--pid`. Without `--server-metrics` too, all its figures are.
     pid: Option<u32>,
     /// Whether the kernel's figures are those of both ends.
     server_on_this_machine: bool,
@@ -84,7 +85,7 @@ struct Reading {
 /// Readings so far, and how to take one.
 struct Study {
     figures: Vec<Figure>,
-    pid: Option<u32>,
+    server: Option<ServerProcess>,
     readings: Vec<Reading>,
     settled: Vec<bool>,
 }
@@ -92,13 +93,14 @@ struct Study {
 /// Runs the command.
 pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
-    let server = watched(args.common.pid)?;
+    let server = watched(&args.common)?;
     let steps = steps(args)?;
     let last = steps.last().copied().unwrap_or(0);
-    let server_here = server.is_some() || is_own_address(target.address.ip());
+    let server_here =
+        server.is_some_and(|server| server.pid().is_some()) || is_own_address(target.address.ip());
     let mut study = Study {
         figures: memory_kinds::figures(server_here),
-        pid: args.common.pid,
+        server,
         readings: Vec::new(),
         settled: Vec::new(),
     };
@@ -139,16 +141,21 @@ impl Study {
             at_seconds: run.plan.clock.now_ns().saturating_sub(begin_ns) as f64 / 1e9,
             step,
             connections: counts.opened.saturating_sub(counts.lost),
-            bytes: memory_kinds::read(&self.figures, self.pid),
+            bytes: memory_kinds::read(&self.figures, self.server),
         });
     }
 
     /// Waits until the memory of both processes has stopped moving, and notes whether it has.
     fn settle(&mut self, run: &mut Run) -> Result<(), String> {
-        let user = |figure: &Figure| figure.kind.name == "user";
+        // Where the server's user memory is not known, its resident memory is.
+        let server = self.server;
+        let other = server.is_some_and(|server| server.user_bytes().is_none());
+        let name = |end| if end == End::Server && other { "resident" } else { "user" };
+        let user = |figure: &Figure| figure.kind.name == name(figure.end);
         let watched: Vec<Figure> = self.figures.iter().copied().filter(user).collect();
-        let pid = self.pid;
-        let sum = || memory_kinds::read(&watched, pid).into_iter().flatten().sum::<u64>();
+        let sum = || memory_kinds::read(&watched, server).into_iter().flatten().sum::<u64>();
+        // A figure that is read once a second has to be the same in two readings.
+        let settled_for = SETTLED_FOR + server.map_or(Duration::ZERO, |server| server.read_every() * 2);
         let clock = run.plan.clock;
         let (mut base, mut base_ns) = (sum(), clock.now_ns());
         let settled = run.wait(SETTLE_AT_MOST, |_| {
@@ -156,7 +163,7 @@ impl Study {
             if now.abs_diff(base) > SETTLED_BYTES {
                 (base, base_ns) = (now, now_ns);
             }
-            now_ns - base_ns >= SETTLED_FOR.as_nanos() as u64
+            now_ns - base_ns >= settled_for.as_nanos() as u64
         })?;
         self.settled.push(settled);
         Ok(())
@@ -189,7 +196,7 @@ impl Study {
         });
         MemoryStudy {
             common,
-            pid: self.pid,
+            pid: self.server.and_then(ServerProcess::pid),
             server_on_this_machine: server_here,
             hold_seconds: hold.as_secs_f64(),
             kinds: kinds.collect(),
@@ -271,12 +278,14 @@ impl Report for MemoryStudy {
             if of_end.is_empty() {
                 continue;
             }
-            if end == End::Server && self.pid.is_none() {
-                table.row(head, "n/a without --pid");
+            if end == End::Server && self.pid.is_none() && self.common.server_metrics.is_none() {
+                table.row(head, "n/a without --pid or --server-metrics");
                 continue;
             }
             table.row(head, "bytes per connection ± 95 %");
-            for kind in of_end {
+            let elsewhere = end == End::Server && self.pid.is_none();
+            // A server's own metrics do not tell most kinds.
+            for kind in of_end.iter().filter(|kind| !elsewhere || kind.before_bytes.is_some()) {
                 table.row(&format!("  {}", kind.name), format!("{}  ({})", kind.text(), kind.what));
             }
         }
@@ -324,7 +333,7 @@ mod tests {
     fn a_figure_missing_at_a_step_has_no_slope() {
         let mut study = Study {
             figures: memory_kinds::figures(true),
-            pid: None,
+            server: None,
             readings: Vec::new(),
             settled: vec![true; 3],
         };

@@ -170,6 +170,7 @@ fn merge_fields(command: &str, objects: &[&Value], path: &str, merged: &mut Merg
             Rule::Counts => counts(&values),
             Rule::Lists => values.iter().filter_map(|value| value.as_array()).flatten().cloned().collect(),
             Rule::Any => json!(values.iter().any(|value| value.as_bool() == Some(true))),
+            Rule::All => json!(values.iter().filter_map(|value| value.as_bool()).all(|value| value)),
             Rule::Only if known == 1 => {
                 values.iter().find(|value| !value.is_null()).map_or(Value::Null, |v| (*v).clone())
             }

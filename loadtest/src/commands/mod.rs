@@ -13,6 +13,7 @@ pub(crate) mod storm;
 
 use std::time::Duration;
 
+use crate::args::Common;
 use crate::failure::Failure;
 use crate::run::Run;
 use crate::server_process::ServerProcess;
@@ -28,16 +29,18 @@ fn soon_ns(run: &Run) -> u64 {
     run.plan.clock.now_ns() + 20_000_000
 }
 
-/// The server process of `--pid`.
-fn watched(pid: Option<u32>) -> Result<Option<ServerProcess>, Failure> {
-    pid.map(ServerProcess::new).transpose().map_err(Failure::Usage)
+/// The server of `--pid` or `--server-metrics`.
+fn watched(common: &Common) -> Result<Option<ServerProcess>, Failure> {
+    ServerProcess::of(common).map_err(Failure::Usage)
 }
 
-/// A `ws://` target.
+/// A `ws://` or `wss://` target.
 fn ws_target(url: &str) -> Result<crate::target::Target, Failure> {
     let target = crate::target::Target::parse(url).map_err(Failure::Usage)?;
     match target.scheme {
         crate::target::Scheme::Ws => Ok(target),
-        crate::target::Scheme::Http => Err(Failure::Usage(format!("{url}: connections need ws://"))),
+        crate::target::Scheme::Http => {
+            Err(Failure::Usage(format!("{url}: connections need ws:// or wss://")))
+        }
     }
 }

@@ -23,10 +23,10 @@ use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
 use crate::visits::Bulletin;
 use crate::worker;
 
-use super::{ARRIVAL_DEADLINE, soon_ns, ws_target};
+use super::{soon_ns, ws_target};
 
 /// Everything has arrived when nothing has come for so long.
-const QUIET_NS: u64 = 500_000_000;
+const QUIET: Duration = Duration::from_millis(500);
 /// A message whose publish was answered so shortly before a connection's end may have been on its way in any case.
 const CROSSING_NS: u64 = 100_000_000;
 /// Probes before the run begins without those that have seen none.
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     }
     let mut run = Run::start_special(&args.common, target, Role::Subscribe, shape, special)?;
     run.open(args.common.connections as usize)?;
-    let mut publisher = Several::new(targets, args.size);
+    let mut publisher = Several::new(targets, &args.common.tls, args.size).map_err(Failure::Usage)?;
     let subscribed = probe(&mut run, &mut publisher)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
@@ -145,7 +145,7 @@ fn urls(args: &RollingArgs) -> Result<(String, Option<String>, Vec<(String, Targ
     for url in args.publish_urls.iter().map(fill) {
         let target = Target::parse(&url).map_err(Failure::Usage)?;
         if target.scheme != Scheme::Http {
-            return Err(Failure::Usage(format!("--publish-url {url}: needs http://")));
+            return Err(Failure::Usage(format!("--publish-url {url}: needs http:// or https://")));
         }
         targets.push((url, target));
     }
@@ -173,15 +173,7 @@ fn await_the_rest(args: &RollingArgs, run: &mut Run) -> Result<(), Failure> {
         let counts = run.counts();
         counts.returned >= counts.left || interrupt::requested()
     })?;
-    let clock = run.plan.clock;
-    let (mut last, mut moved_ns) = (0, clock.now_ns());
-    run.wait(ARRIVAL_DEADLINE, |run| {
-        let unique = run.counts().unique;
-        if unique != last {
-            (last, moved_ns) = (unique, clock.now_ns());
-        }
-        clock.now_ns() - moved_ns >= QUIET_NS
-    })?;
+    run.wait_while_moving(QUIET, |run| (false, run.counts().unique))?;
     Ok(())
 }
 

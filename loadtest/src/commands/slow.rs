@@ -25,7 +25,7 @@ struct SlowReport {
     others: FanoutReport,
     /// The slow subscribers.
     slow: SlowPart,
-    /// The server; null without `--pid`.
+    /// The server; null without `--pid` or `--server-metrics`.
     server: Option<ServerPart>,
     /// The kernel's TCP memory; null if it can't be read.
     tcp: Option<TcpPart>,
@@ -57,7 +57,8 @@ struct SlowPart {
 /// The server's memory: RssAnon + Shmem + HugeTLB + Swap. The kernel's socket buffers are not in it.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ServerPart {
-    pid: u32,
+    /// Its id; null if it is on another machine.
+    pid: Option<u32>,
     /// Before the first message.
     user_bytes_before: Option<u64>,
     /// The highest reading while messages flowed.
@@ -66,6 +67,12 @@ struct ServerPart {
     user_bytes_after: Option<u64>,
     /// `user_bytes_peak` less `user_bytes_before`.
     user_bytes_grown: Option<u64>,
+    /// Resident memory, file pages included, before the first message.
+    resident_bytes_before: Option<u64>,
+    /// The highest reading of it while messages flowed.
+    resident_bytes_peak: Option<u64>,
+    /// The same when all had been sent and had arrived.
+    resident_bytes_after: Option<u64>,
 }
 
 /// TCP memory of the whole machine: both ends if the server is on it, and every other program.
@@ -79,7 +86,7 @@ struct TcpPart {
 pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
     let fanout = &args.fanout;
     let urls = Urls::new(fanout)?;
-    let server = watched(fanout.common.pid)?;
+    let server = watched(&fanout.common)?;
     if let Some(topic) = &urls.topic {
         eprintln!("topic {topic}");
     }
@@ -106,19 +113,32 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
 #[derive(Debug, Default)]
 struct Memory {
     server: Option<ServerProcess>,
+    user: Readings,
+    resident: Readings,
+    tcp: Option<TcpPart>,
+}
+
+/// Readings of one kind of memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Readings {
     before: Option<u64>,
     peak: Option<u64>,
     last: Option<u64>,
-    tcp: Option<TcpPart>,
+}
+
+impl Readings {
+    fn add(&mut self, now: Option<u64>) {
+        let Some(now) = now else { return };
+        self.before.get_or_insert(now);
+        self.peak = self.peak.max(Some(now));
+        self.last = Some(now);
+    }
 }
 
 impl Memory {
     fn on_look(&mut self) {
-        if let Some(now) = self.server.and_then(ServerProcess::user_bytes) {
-            self.before.get_or_insert(now);
-            self.peak = self.peak.max(Some(now));
-            self.last = Some(now);
-        }
+        self.user.add(self.server.and_then(ServerProcess::user_bytes));
+        self.resident.add(self.server.and_then(ServerProcess::resident_bytes));
         if let Ok(now) = process::tcp_memory() {
             let now = now.memory_bytes;
             let tcp = self.tcp.get_or_insert(TcpPart { machine_bytes_before: now, machine_bytes_peak: now });
@@ -129,10 +149,13 @@ impl Memory {
     fn server(&self) -> Option<ServerPart> {
         Some(ServerPart {
             pid: self.server?.pid(),
-            user_bytes_before: self.before,
-            user_bytes_peak: self.peak,
-            user_bytes_after: self.last,
-            user_bytes_grown: self.peak.zip(self.before).map(|(peak, before)| peak - before),
+            user_bytes_before: self.user.before,
+            user_bytes_peak: self.user.peak,
+            user_bytes_after: self.user.last,
+            user_bytes_grown: self.user.peak.zip(self.user.before).map(|(peak, before)| peak - before),
+            resident_bytes_before: self.resident.before,
+            resident_bytes_peak: self.resident.peak,
+            resident_bytes_after: self.resident.last,
         })
     }
 }
@@ -176,11 +199,19 @@ impl Report for SlowReport {
         table.row("  read / afterwards / never", format!("{deliveries} / {caught_up} / {missing}"));
         let kib = |bytes: Option<u64>| number_text(bytes.map(|bytes| bytes as f64 / 1024.0), 0, " KiB");
         if let Some(server) = &self.server {
-            let (before, peak) = (kib(server.user_bytes_before), kib(server.user_bytes_peak));
-            let after = kib(server.user_bytes_after);
-            table.row("server memory", format!("{before} before, {peak} at most, {after} after"));
+            let mut row = |name: &str, before, peak, after| {
+                table.row(
+                    name,
+                    format!("{} before, {} at most, {} after", kib(before), kib(peak), kib(after)),
+                );
+            };
+            row("server memory", server.user_bytes_before, server.user_bytes_peak, server.user_bytes_after);
+            if server.user_bytes_before.is_none() {
+                let (before, peak) = (server.resident_bytes_before, server.resident_bytes_peak);
+                row("  resident, with file pages", before, peak, server.resident_bytes_after);
+            }
         } else {
-            table.row("server memory", "n/a, see --pid");
+            table.row("server memory", "n/a, see --pid and --server-metrics");
         }
         let (before, peak) =
             (self.tcp.map(|tcp| tcp.machine_bytes_before), self.tcp.map(|tcp| tcp.machine_bytes_peak));

@@ -55,7 +55,7 @@ struct StormReport {
     away: Option<LatencyReport>,
     /// An echo connection that took no part; null with `--bystander none`.
     bystander: Option<BystanderReport>,
-    /// Processor time of the server from the first drop until all were back; null without `--pid`.
+    /// Processor time of the server from the first drop until all were back; null without `--pid` or `--server-metrics`.
     server_cpu_seconds: Option<f64>,
 }
 
@@ -84,7 +84,7 @@ struct Times {
 pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
     let bystander_target = (args.bystander != "none").then(|| ws_target(&args.bystander)).transpose()?;
-    let server = watched(args.common.pid)?;
+    let server = watched(&args.common)?;
     let connections = args.common.connections;
     let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
     let special = Special { returning_max: connections as usize, ..Special::default() };

@@ -55,6 +55,15 @@ pub(super) fn charts(report: &Value) -> Vec<Chart> {
             series_line(report, "server_user_bytes", "server", 2),
         ],
     });
+    // A server on another machine may tell its resident memory only, which is another thing than user memory.
+    if series(report, "server_user_bytes").iter().all(|(_, bytes)| bytes.is_none()) {
+        charts.push(Chart {
+            title: "Server's resident memory over time".into(),
+            x: TIME,
+            y: AxisName { label: "all resident, file pages too", unit: Unit::Bytes, scale: Scale::Linear },
+            lines: vec![series_line(report, "server_resident_bytes", "server", 2)],
+        });
+    }
     charts.extend(memory_by_connections(report));
     for chart in &mut charts {
         // A figure that was 0 or unknown all along needs no line where there are others.

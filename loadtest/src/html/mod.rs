@@ -33,6 +33,7 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
     );
     verdict(report, &mut out);
     bottleneck(report, &mut out);
+    unverified(report, &mut out);
     tiles(report, &mut out);
     // Medians of several runs have no course over time; the last run stands for them.
     let repeats = report.get("repeats").and_then(Value::as_array).filter(|repeats| !repeats.is_empty());
@@ -134,6 +135,16 @@ fn bottleneck(report: &Value, out: &mut String) {
     }
 }
 
+/// Whoever reads about TLS should know when nobody looked at certificates.
+fn unverified(report: &Value, out: &mut String) {
+    if report.pointer("/tls/verified").and_then(Value::as_bool) == Some(false) {
+        out.push_str(
+            "<div class=\"verdict bad\">The server's certificate was not verified (--insecure): anybody could be \
+             the server</div>\n",
+        );
+    }
+}
+
 /// The few figures that a reader looks for first; only those that the command has.
 fn tiles(report: &Value, out: &mut String) {
     let number = |path: &str| report.pointer(path).and_then(Value::as_f64);
@@ -184,7 +195,14 @@ fn tiles(report: &Value, out: &mut String) {
     tile("late sends", count("/generator/late_sends"), &latest.unwrap_or_default());
     let bytes = |value: f64| text(Unit::Bytes, value);
     let idle = number("/server/user_bytes_per_connection").map(bytes);
+    let resident = number("/server/resident_bytes_per_connection").filter(|_| idle.is_none()).map(bytes);
     tile("server memory per connection", idle, "user space");
+    tile("server memory per connection", resident, "resident, file pages included");
+    tile(
+        "TLS handshake, p99",
+        time("/tls/handshake_latency/p99_microseconds"),
+        "part of the connect latency",
+    );
     for kind in report.get("kinds").and_then(Value::as_array).into_iter().flatten() {
         let is = |field: &str, text: &str| kind.get(field).and_then(Value::as_str) == Some(text);
         let slope = kind.get("bytes_per_connection").and_then(Value::as_f64);
@@ -264,6 +282,14 @@ mod tests {
         let report = |reasons: &[&str]| json!({ "ok": true, "generator": { "bottleneck": reasons } });
         assert!(page(&report(&["no <time> left"]), &[]).contains("bottleneck: no &lt;time&gt; left"));
         assert!(!page(&report(&[]), &[]).contains("bottleneck"));
+    }
+
+    #[test]
+    fn certificates_that_nobody_verified_are_told_first() {
+        let report = |verified: bool| json!({ "ok": true, "tls": { "verified": verified } });
+        assert!(page(&report(false), &[]).contains("was not verified (--insecure)"));
+        assert!(!page(&report(true), &[]).contains("verified"));
+        assert!(!page(&json!({ "ok": true, "tls": null }), &[]).contains("verified"));
     }
 
     #[test]

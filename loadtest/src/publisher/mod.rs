@@ -10,6 +10,7 @@ mod ws;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use crate::conversation::Conversation;
 use crate::interrupt;
@@ -17,6 +18,7 @@ use crate::message::{self, PROBE_SEQUENCE, Stamp};
 use crate::schedule::{LATE_NS, Schedule};
 use crate::target::{Scheme, Target};
 use crate::template::Template;
+use crate::tls::Tls;
 use crate::worker::Plan;
 
 /// Where messages go.
@@ -59,9 +61,11 @@ pub(crate) struct Published {
 }
 
 impl Publisher {
-    /// Connects, for messages of `size` bytes. A WebSocket says the `conversation`'s headers and hello.
+    /// Connects, over `tls` if the target is one of TLS, for messages of `size` bytes. A WebSocket says the
+    /// `conversation`'s headers and hello.
     pub(crate) fn connect(
         target: Target,
+        tls: Option<Arc<Tls>>,
         size: usize,
         conversation: &Conversation,
     ) -> Result<Self, PublishError> {
@@ -69,9 +73,11 @@ impl Publisher {
         match target.scheme {
             Scheme::Http => {
                 let json = conversation.template().is_some_and(Template::is_json);
-                Ok(Self::Http(http::HttpPublisher::connect(target, binary)?.with_json(json)))
+                Ok(Self::Http(http::HttpPublisher::connect(target, tls, binary)?.with_json(json)))
             }
-            Scheme::Ws => Ok(Self::Ws(ws::WsPublisher::connect(target, binary, conversation)?)),
+            Scheme::Ws => {
+                Ok(Self::Ws(ws::WsPublisher::connect(&target, tls.as_deref(), binary, conversation)?))
+            }
         }
     }
 

@@ -4,15 +4,18 @@
 //! has come to stands in the bulletin while it happens.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::PublishError;
 use super::http::HttpPublisher;
+use crate::args_kit::TlsFlags;
 use crate::interrupt;
 use crate::message::{self, PROBE_SEQUENCE, Stamp};
 use crate::schedule::{LATE_NS, Schedule};
 use crate::target::Target;
+use crate::tls::Tls;
 use crate::visits::Bulletin;
 use crate::worker::Plan;
 
@@ -48,6 +51,7 @@ pub(crate) struct PublishedToAll {
 #[derive(Debug)]
 struct One {
     target: Target,
+    tls: Option<Arc<Tls>>,
     publisher: Option<HttpPublisher>,
     report: ServerReport,
 }
@@ -60,14 +64,15 @@ pub(crate) struct Several {
 }
 
 impl Several {
-    /// For messages of `size` bytes. Nothing is connected yet.
-    pub(crate) fn new(targets: Vec<(String, Target)>, size: usize) -> Self {
-        let server = |(url, target)| One {
-            target,
-            publisher: None,
-            report: ServerReport { url, ..ServerReport::default() },
+    /// For messages of `size` bytes, over TLS as `tls` says where a target asks for it. Nothing is connected yet.
+    pub(crate) fn new(targets: Vec<(String, Target)>, tls: &TlsFlags, size: usize) -> Result<Self, String> {
+        let server = |(url, target)| {
+            let tls = Tls::of(&target, tls, 1)?;
+            let report = ServerReport { url, ..ServerReport::default() };
+            Ok(One { target, tls, publisher: None, report })
         };
-        Self { servers: targets.into_iter().map(server).collect(), binary: message::is_binary(size) }
+        let servers = targets.into_iter().map(server).collect::<Result<_, String>>()?;
+        Ok(Self { servers, binary: message::is_binary(size) })
     }
 
     /// Publishes the message that tells who is subscribed; every server has to take it.
@@ -129,7 +134,7 @@ impl One {
     fn publish(&mut self, payload: &[u8], binary: bool) -> Result<(), PublishError> {
         let mut publisher = match self.publisher.take() {
             Some(publisher) => publisher,
-            None => HttpPublisher::connect(self.target.clone(), binary)?,
+            None => HttpPublisher::connect(self.target.clone(), self.tls.clone(), binary)?,
         };
         let outcome = publisher.publish(payload);
         // After an error the connection may be in the middle of an answer.

@@ -1,10 +1,9 @@
 //! Publishing over one WebSocket connection: frames out, and a reader that answers pings and discards
 //! the rest, so that the server never waits for the publisher to read.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::conversation::Conversation;
 use crate::handshake;
 use crate::message;
 use crate::target::Target;
+use crate::tls::{Tls, Wire};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Stands for "no close frame has come".
@@ -25,7 +25,7 @@ const OPEN: u16 = 0;
 /// The publishing connection.
 #[derive(Debug)]
 pub(crate) struct WsPublisher {
-    writer: Arc<Mutex<TcpStream>>,
+    wire: Arc<Wire>,
     closed: Arc<AtomicU16>,
     opcode: Opcode,
     frame: Vec<u8>,
@@ -35,26 +35,23 @@ pub(crate) struct WsPublisher {
 impl WsPublisher {
     /// Connects and upgrades. Messages will leave as text or as binary frames.
     pub(crate) fn connect(
-        target: Target,
+        target: &Target,
+        tls: Option<&Tls>,
         binary: bool,
         conversation: &Conversation,
     ) -> Result<Self, PublishError> {
-        let mut stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        let rest = upgrade(&mut stream, &target, conversation)?;
-        stream.set_read_timeout(None)?;
-        let from = stream.try_clone()?;
-        let writer = Arc::new(Mutex::new(stream));
+        let wire = Wire::connect(target, tls, TIMEOUT)?;
+        let rest = upgrade(&wire, target, conversation)?;
+        wire.set_read_timeout(None)?;
+        let wire = Arc::new(wire);
         let closed = Arc::new(AtomicU16::new(OPEN));
-        let (pong_to, flag) = (writer.clone(), closed.clone());
+        let (from, flag) = (wire.clone(), closed.clone());
         let reader = std::thread::Builder::new().name("publisher-reader".into()).spawn(move || {
-            let code = read_until_closed(from, rest, &pong_to).unwrap_or(1006);
+            let code = read_until_closed(&from, rest).unwrap_or(1006);
             flag.store(code.max(1), Ordering::Release);
         })?;
         let opcode = if binary { Opcode::Binary } else { Opcode::Text };
-        Ok(Self { writer, closed, opcode, frame: Vec::new(), reader: Some(reader) })
+        Ok(Self { wire, closed, opcode, frame: Vec::new(), reader: Some(reader) })
     }
 
     /// Sends one message as one frame.
@@ -65,7 +62,7 @@ impl WsPublisher {
         }
         self.frame.clear();
         frame::push_frame(&mut self.frame, self.opcode, payload, Some(mask()));
-        write(&self.writer, &self.frame).map_err(PublishError::Unknown)
+        self.wire.write_all(&self.frame).map_err(PublishError::Unknown)
     }
 }
 
@@ -74,33 +71,23 @@ impl Drop for WsPublisher {
         let mut close = Vec::new();
         frame::push_frame(&mut close, Opcode::Close, &1000u16.to_be_bytes(), Some(mask()));
         // The connection may be gone already, and then there is nobody to be polite to.
-        let _ = write(&self.writer, &close);
-        let _ = self.writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Write);
+        let _ = self.wire.write_all(&close);
+        self.wire.shut_write();
         if let Some(reader) = self.reader.take() {
             // It ends when the server closes; at the latest the timeout set here ends its read.
-            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = writer.set_read_timeout(Some(Duration::from_secs(1)));
-            let _ = writer.shutdown(Shutdown::Read);
-            drop(writer);
+            let _ = self.wire.set_read_timeout(Some(Duration::from_secs(1)));
+            self.wire.shut_read();
             let _ = reader.join();
         }
     }
 }
 
-fn write(writer: &Mutex<TcpStream>, frame: &[u8]) -> io::Result<()> {
-    writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(frame)
-}
-
 /// Sends the request, reads the answer, and returns what came behind it.
-fn upgrade(
-    stream: &mut TcpStream,
-    target: &Target,
-    conversation: &Conversation,
-) -> Result<Vec<u8>, PublishError> {
+fn upgrade(wire: &Wire, target: &Target, conversation: &Conversation) -> Result<Vec<u8>, PublishError> {
     let key = handshake::key(message::random_u64());
     let mut request = Vec::new();
     conversation.write_request(target, key, 0, false, &mut request);
-    stream.write_all(&request)?;
+    wire.write_all(&request)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -109,7 +96,7 @@ fn upgrade(
                 if let Some(hello) = conversation.hello(0) {
                     let mut frame = Vec::new();
                     frame::push_frame(&mut frame, Opcode::Text, &hello, Some(mask()));
-                    stream.write_all(&frame)?;
+                    wire.write_all(&frame)?;
                 }
                 return Ok(answer.split_off(head_len));
             }
@@ -117,7 +104,7 @@ fn upgrade(
             Err(AnswerError::Refused(status)) => return Err(PublishError::Refused(status)),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
         }
-        match stream.read(&mut chunk)? {
+        match wire.read(&mut chunk)? {
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             count => answer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
         }
@@ -125,7 +112,7 @@ fn upgrade(
 }
 
 /// Reads and discards until the end; returns the close code if a close frame came.
-fn read_until_closed(mut from: TcpStream, mut input: Vec<u8>, writer: &Mutex<TcpStream>) -> io::Result<u16> {
+fn read_until_closed(wire: &Wire, mut input: Vec<u8>) -> io::Result<u16> {
     let mut chunk = vec![0; 64 * 1024];
     // What is left of a payload that is being skipped.
     let mut skip = 0u64;
@@ -149,7 +136,7 @@ fn read_until_closed(mut from: TcpStream, mut input: Vec<u8>, writer: &Mutex<Tcp
                         (Opcode::Ping, payload) => {
                             let mut pong = Vec::new();
                             frame::push_frame(&mut pong, Opcode::Pong, payload, Some(mask()));
-                            write(writer, &pong)?;
+                            wire.write_all(&pong)?;
                         }
                         (Opcode::Close, [high, low, ..]) => return Ok(u16::from_be_bytes([*high, *low])),
                         (Opcode::Close, _) => return Ok(1005),
@@ -161,7 +148,7 @@ fn read_until_closed(mut from: TcpStream, mut input: Vec<u8>, writer: &Mutex<Tcp
             }
             None => {}
         }
-        match from.read(&mut chunk)? {
+        match wire.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => input.extend_from_slice(chunk.get(..count).unwrap_or_default()),
         }

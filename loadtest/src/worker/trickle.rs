@@ -4,7 +4,7 @@
 //! is: a close of the server stands behind what was not read. What they get is counted apart, and they are
 //! never on the ready list.
 
-use std::io::{self, Read};
+use std::io;
 
 use mio::event::Event;
 
@@ -124,9 +124,7 @@ impl Worker {
     fn trickle_one(&mut self, index: usize, bytes: usize, order: &Order, tally: &mut Tally) -> bool {
         let number = self.number(index);
         let Some(connection) = self.connections.get_mut(index) else { return false };
-        let Some(stream) = connection.stream() else { return false };
-        let room = self.scratch.len().min(bytes);
-        let outcome = match stream.read(self.scratch.get_mut(..room).unwrap_or_default()) {
+        let outcome = match connection.read(&mut self.scratch, bytes) {
             Ok(0) => Err(Trouble::LostEof),
             Ok(count) => Ok(count),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

@@ -17,6 +17,8 @@ pub(super) enum Rule {
     Lists,
     /// True if any is.
     Any,
+    /// True if it is so in all that know it.
+    All,
     /// The value of the only run that knows it.
     Only,
     /// Made of other fields afterwards.
@@ -39,6 +41,7 @@ impl Rule {
             Self::Lowest => "lowest of any run",
             Self::Latency => "all values of all runs, as one histogram",
             Self::Any => "whether it is so in any run",
+            Self::All => "whether it is so in every run",
             Self::Same
             | Self::Texts
             | Self::Lists
@@ -51,7 +54,7 @@ impl Rule {
 }
 
 /// The rule of each field: by `COMMAND/path`, by its path, or by its name alone, in this order.
-const RULES: [(&str, Rule); 80] = [
+const RULES: &[(&str, Rule)] = &[
     ("format", Rule::Same),
     ("command", Rule::Same),
     ("publish", Rule::Same),
@@ -117,6 +120,14 @@ const RULES: [(&str, Rule); 80] = [
     ("turn_max_microseconds", Rule::Highest),
     ("started_unix_seconds", Rule::Lowest),
     ("bottleneck", Rule::Lists),
+    ("advice", Rule::Lists),
+    ("tls.server_name", Rule::Texts),
+    ("tls.trust", Rule::Texts),
+    ("tls.agreed", Rule::Texts),
+    ("tls.verified", Rule::All),
+    ("tls.resumes", Rule::Any),
+    ("tls.handshakes", Rule::Sum),
+    ("tls.resumed", Rule::Sum),
     ("interrupted", Rule::Any),
     ("server_on_this_machine", Rule::Any),
     ("errors", Rule::Counts),
@@ -135,7 +146,7 @@ const RULES: [(&str, Rule); 80] = [
 ];
 
 /// Objects whose fields have rules of their own.
-const OBJECTS: [&str; 4] = ["connections", "generator", "slow", "bystander"];
+const OBJECTS: [&str; 5] = ["connections", "generator", "tls", "slow", "bystander"];
 
 /// What a figure means where its rule does not say enough.
 const MEANINGS: [(&str, &str); 10] = [
@@ -158,7 +169,8 @@ const MEANINGS: [(&str, &str); 10] = [
 ];
 
 /// Why a figure has no meaning for several runs together.
-const REASONS: [(&str, &str); 8] = [
+const REASONS: [(&str, &str); 9] = [
+    ("server_metrics", "each run has its own readings of the server's metrics"),
     ("server_cpu_seconds", "a run's time with the server, in which it served the other runs, too"),
     ("server_cpu_nanoseconds_per_delivery", "the server's time went into the other runs' deliveries, too"),
     ("server_cpu_nanoseconds_per_message", "the server's time went into the other runs' messages, too"),
@@ -178,7 +190,7 @@ pub(super) fn rule(command: &str, path: &str) -> Rule {
     if OBJECTS.contains(&path) {
         return Rule::Fields;
     }
-    find(&RULES, command, path).unwrap_or(Rule::Nothing)
+    find(RULES, command, path).unwrap_or(Rule::Nothing)
 }
 
 /// What the merged figure means; empty where it is no figure.

@@ -52,7 +52,7 @@ pub(super) fn series(reports: &[&Value]) -> Value {
                 .zip(reports)
                 .map(|(start, report)| value_at(report, column, at - (start - first), highest))
                 .collect();
-            if percentile || column == "server_cpu_seconds" || column == "server_user_bytes" {
+            if percentile || column.starts_with("server_") {
                 Value::Null
             } else if highest {
                 json!(values.into_iter().flatten().reduce(f64::max))

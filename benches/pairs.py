@@ -10,6 +10,7 @@
     benches/pairs.py idle [--deflate]          # bytes a connection, and a minute of doing nothing
     benches/pairs.py deflate                   # a compressed broadcast (A) against a plain one of equal bytes (B)
     benches/pairs.py slow                      # 1,000 subscribers that do not read (A), without them (B)
+    benches/pairs.py receive                   # the load generator's own cost of a message, against a bare receive loop
     benches/pairs.py memory-return             # what comes back after all left, and after 90 % of them
     benches/pairs.py machine                   # the facts to quote beside any figure
 
@@ -19,6 +20,10 @@ HOW IT MEASURES
     slows down hits both sides alike. After at least seven pairs the table shows per figure the median
     of each side, and the median, the least and the greatest of the ratios A/B *within* a pair. A
     ratio whose spread straddles 1.00 says "no difference seen", whatever its median is.
+
+    `receive` measures clients, not servers: A is the load generator, B examples/receive_floor, both fed by the floor,
+    which makes one send for each message and socket. The figure is the client process's CPU, all threads, from the last
+    upgrade to the last message, per message; the generator's publisher is in it.
 
     `idle` is no ratio: it shows A alone unless --b is given, and the table shows the median and spread
     over --pairs runs (one by default). `memory-return` compares Fantail after 90 % have left (A) with
@@ -301,15 +306,17 @@ HELLO = ("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: 
          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 HELLO_DEFLATE = HELLO[:-2] + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 IP_BIND_ADDRESS_NO_PORT = 24
+TCP_REPAIR = 19
 
 
 class Holders:
     """Connections from distinct source addresses, spread over processes. Use it as a context."""
 
-    def __init__(self, server, path, receive_buffer=None, deflate=False):
+    def __init__(self, server, path, receive_buffer=None, deflate=False, says=None):
+        """`says` are the bytes to send in place of an upgrade, perhaps none; then no answer is awaited."""
         host, port = server.listen.rsplit(":", 1)
-        hello = (HELLO_DEFLATE if deflate else HELLO).format(path=path).encode()
-        self.target = (host, int(port), hello, receive_buffer, deflate)
+        hello = (HELLO_DEFLATE if deflate else HELLO).format(path=path).encode() if says is None else says
+        self.target = (host, int(port), hello, receive_buffer, deflate, says is None)
         self.pipes = []
         self.count = 0
 
@@ -357,7 +364,7 @@ class Holders:
         return answer
 
 
-def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
+def hold(pipe, inherited, *target):
     """A client process: commands in, counts out, until the pipe closes."""
     for other in inherited:
         other.close()
@@ -370,12 +377,14 @@ def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
             return
         try:
             if command == "open":
-                sockets += hold_open(rest[0], rest[1], host, port, hello, receive_buffer, deflate)
+                sockets += hold_open(rest[0], rest[1], *target)
             elif command == "send":
                 for one in sockets:
                     one.send(rest[0])
             elif command == "leave":
                 sockets = hold_leave(sockets, rest[0], rest[1])
+            elif command == "vanish":
+                sockets = hold_vanish(sockets, rest[0])
             elif command == "end":
                 hold_end(sockets, rest[0])
             elif command == "read":
@@ -389,7 +398,7 @@ def hold(pipe, inherited, host, port, hello, receive_buffer, deflate):
             pipe.send(f"{command}: {error}")
 
 
-def hold_open(count, first, host, port, hello, receive_buffer, deflate):
+def hold_open(count, first, host, port, hello, receive_buffer, deflate, answered):
     opened = []
     for start in range(0, count, 200):
         batch = []
@@ -401,9 +410,10 @@ def hold_open(count, first, host, port, hello, receive_buffer, deflate):
                 one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 one.bind((f"127.{16 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}", 0))
             one.connect((host, port))
-            one.send(hello)
+            if hello:
+                one.send(hello)
             batch.append(one)
-        for one in batch:
+        for one in batch if answered else []:
             one.settimeout(20)
             head = b""
             while b"\r\n\r\n" not in head:
@@ -413,6 +423,7 @@ def hold_open(count, first, host, port, hello, receive_buffer, deflate):
                 head += piece
             if not head.startswith(b"HTTP/1.1 101") or (b"permessage-deflate" in head) != deflate:
                 raise OSError(f"refused: {head[:200]!r}")
+        for one in batch:
             one.setblocking(False)
         opened += batch
     return opened
@@ -428,6 +439,15 @@ def hold_leave(sockets, fraction, seed):
         else:
             stay.append(one)
     return stay
+
+
+def hold_vanish(sockets, count):
+    """Takes this end of `count` connections away so that the other hears nothing of it: no FIN, no reset. A
+    socket under repair (which takes CAP_NET_ADMIN) is closed so."""
+    for one in sockets[:count]:
+        one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        one.close()
+    return sockets[count:]
 
 
 def staying(count, fraction, seed):
@@ -665,6 +685,55 @@ def cmd_echo_during_fanout(args):
     for loops in args.loops:
         title = f"echo during fan-outs to {args.connections:,}: chunked (A), whole (B), loops {loops}"
         measure_pairs(args, title, loops, args.a or SERVE, args.b or SERVE, run, ({}, CHUNKING_OFF))
+
+
+def cmd_receive(args):
+    for size in args.sizes:
+        frame = size + (2 if size < 126 else 4 if size < 65_536 else 10)
+        count = round(args.rate * args.seconds)
+
+        def run_generator(server):
+            result = loadtest(args, "fanout", server, publish="http", connections=args.connections, threads=1,
+                              rate=args.rate, burst=1, size=size, duration=f"{args.seconds}s")
+            series = result["series"]
+            from_ = series["open"].index(args.connections)
+            cpu = series["generator_cpu_seconds"][-1] - series["generator_cpu_seconds"][from_]
+            # The probe before the run was received, too.
+            received = field(result, "deliveries") + field(result, "subscribed")
+            return {"ns/message": cpu * 1e9 / received, "lost": field(result, "missing")}
+
+        def run_bare(server):
+            topic = random_topic()
+            wanted = count * args.connections
+            command = [args.receive_floor, "--connect", server.listen, "--path", f"/ws/{topic}", "--connections",
+                       str(args.connections), "--bytes", str(wanted * frame)]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            clock = (~process.pid << 3) | 2
+            try:
+                expect_line(process, "receive ready")
+                before, start = time.clock_gettime_ns(clock), time.monotonic()
+                for index in range(count):
+                    time.sleep(max(0, start + index / args.rate - time.monotonic()))
+                    server.publish(topic, b"m" * size)
+                done = expect_line(process, "receive done")
+                cpu = time.clock_gettime_ns(clock) - before
+                received = int(re.search(r"bytes=(\d+)", done).group(1)) // frame
+                return {"ns/message": cpu / received, "lost": wanted - received}
+            finally:
+                process.stdin.close()
+                process.wait(20)
+                process.stdout.close()
+
+        title = (f"receive: {args.connections:,} connections, {size} bytes, {args.rate:g}/s, the load generator (A) "
+                 "against a bare receive loop (B)")
+        measure_pairs(args, title, 1, args.a or FLOOR, args.b or FLOOR, run_generator, run_b=run_bare)
+
+
+def expect_line(process, beginning):
+    line = process.stdout.readline()
+    if not line.startswith(beginning):
+        raise SystemExit(f"{beginning!r} expected, not {line!r}")
+    return line
 
 
 # Every policy has to keep the stalled at bay by itself, and pings would be counted among their bytes.
@@ -912,6 +981,7 @@ def parser():
         sub.add_argument("--fantail", default="target/release/fantail")
         sub.add_argument("--floor", default="target/release/examples/floor")
         sub.add_argument("--accept-floor", default="target/release/examples/accept_floor")
+        sub.add_argument("--receive-floor", default="target/release/examples/receive_floor")
         sub.add_argument("--loadtest", default="target/release/fantail-loadtest")
         sub.add_argument("--a", help="command of side A instead of the usual one")
         sub.add_argument("--b", help="command of side B instead of the usual one")
@@ -935,6 +1005,8 @@ def parser():
         connections=50_000, client_threads=3, rate=2.0, size=128, seconds=10, echo_rate=200.0)
     add("slow", cmd_slow, "latency of those who read while others do not", 5, [1], connections=2_000, stalled=1_000,
         rate=100.0, size=1024, seconds=20, policy="drop-newest")
+    add("receive", cmd_receive, "what a message costs the load generator, against a bare receive loop", 7, [1],
+        connections=3_000, sizes=[16, 128, 1024], rate=10.0, seconds=6)
     add("idle", cmd_idle, "memory of a connection, and what idling costs", 1, [3], connections=50_000, seconds=60,
         deflate=False, settle=15)
     add("memory-return", cmd_memory_return, "what is given back when clients with a backlog leave", 1, [2],

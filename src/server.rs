@@ -88,6 +88,8 @@ pub struct Server {
     /// Client loops that have not ended; the admin loop comes on top.
     running: usize,
     admin_running: bool,
+    /// Asked through the admin port before all loops listened.
+    drain_asked: bool,
     supervisor: Supervisor,
     /// Where clients connect.
     pub listen: SocketAddr,
@@ -166,6 +168,7 @@ impl Server {
             threads: Vec::new(),
             running: derived.loops,
             admin_running: true,
+            drain_asked: false,
             supervisor: Supervisor::absent(),
             listen,
             admin,
@@ -173,7 +176,8 @@ impl Server {
         let split = tables == Tables::PerLoop;
         // Polls and wakers are there, listeners and connections are not: those each loop counts.
         let shared_table = (!split).then(|| open_in_table().unwrap_or(0) as u64);
-        for (index, prepared) in prepared.into_iter().enumerate() {
+        // The admin loop first: whoever publishes there reaches the first client that connects.
+        for (index, prepared) in prepared.into_iter().enumerate().rev() {
             let is_admin = index == derived.loops;
             let parts = LoopParts {
                 prepared,
@@ -199,7 +203,12 @@ impl Server {
     }
 
     fn await_listening(&mut self, is_admin: bool) -> Result<(), ServeError> {
-        match self.events.recv() {
+        let mut event = self.events.recv();
+        while matches!(event, Ok(Event::Loop(LoopEvent::DrainAsked))) {
+            self.drain_asked = true;
+            event = self.events.recv();
+        }
+        match event {
             Ok(Event::Loop(LoopEvent::Listening { index, address, table })) => {
                 if is_admin {
                     self.admin = address;
@@ -219,6 +228,10 @@ impl Server {
 
     /// Serves until a signal asks for the end, then drains; a second signal stops at once.
     fn serve(mut self, mut reload: Reload) -> Result<(), ServeError> {
+        if self.drain_asked {
+            tracing::info!("draining, asked through the admin port");
+            return self.drain_and_stop();
+        }
         loop {
             match self.events.recv() {
                 Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
@@ -247,7 +260,8 @@ impl Server {
     pub fn drain_and_stop(mut self) -> Result<(), ServeError> {
         let settings = &self.services.settings;
         let delay = settings.drain.delay;
-        let length = settings.drain.length + settings.timeouts.close + settings.timeouts.linger;
+        let leaving = if settings.server.share_port { loops::LEAVING_TIME } else { Duration::ZERO };
+        let length = leaving + settings.drain.length + settings.timeouts.close + settings.timeouts.linger;
         self.services.set_draining();
         self.supervisor.stopping(delay + length + STOP_TIME);
         if !self.wait_until(Instant::now() + delay, |_| false)? {

@@ -6,6 +6,8 @@
 mod deploy;
 #[path = "docs/links.rs"]
 mod links;
+#[path = "docs/memory.rs"]
+mod memory;
 #[path = "docs/operations.rs"]
 mod operations;
 

@@ -42,6 +42,10 @@ Examples:
   Everybody drops at once and comes back; what does a bystander notice?
     fantail-loadtest storm --connections 10000
 
+  Two servers share a port and are restarted one after the other meanwhile; does anybody notice?
+    fantail-loadtest rolling --connections 10000 --rate 100 --duration 60s \
+      --publish-url http://127.0.0.1:8081/publish/{topic} --publish-url http://127.0.0.1:8082/publish/{topic}
+
   The highest rate at which the 99th percentile stays below 50 ms, with a server of its own:
     fantail-loadtest capacity --step 'rate=100..6400*2' fanout --connections 1000 --fail-if 'p99>50ms' \
       --server 'fantail --listen 127.0.0.1:0 --admin 127.0.0.1:0'
@@ -81,6 +85,8 @@ pub(crate) enum Command {
     Storm(StormArgs),
     /// Publish while some subscribers do not read: what do the others notice?
     Slow(SlowArgs),
+    /// Publish while servers are restarted and subscribers come back: is anybody refused, is anything missed?
+    Rolling(RollingArgs),
     /// Raise the connections or the rate of another command until its result is not ok
     Capacity(CapacityArgs),
     /// Open connections in steps: bytes per connection by kind of memory, with confidence intervals
@@ -298,6 +304,40 @@ pub(crate) struct SlowArgs {
     pub(crate) fanout: FanoutArgs,
 }
 
+/// Flags of `rolling`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RollingArgs {
+    /// Where to subscribe; `{topic}` becomes a topic name that is new in every run
+    #[arg(long, default_value = "ws://{listen}/ws/{topic}")]
+    pub(crate) url: String,
+
+    /// Where to publish by POST, once for each server: every message goes to all of them, and one that is away
+    /// for a while is passed over; `{topic}` as in --url
+    #[arg(long = "publish-url", value_name = "URL", default_value = "http://{admin}/publish/{topic}")]
+    pub(crate) publish_urls: Vec<String>,
+
+    /// Messages published per second
+    #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// The longest wait of a client before it comes back; each one waits a random part of it, and up to twice as
+    /// long after each attempt that fails, up to 3 s
+    #[arg(long, default_value = "100ms", value_parser = parse_duration)]
+    pub(crate) backoff: Duration,
+
+    /// How long clients may take to come back when the last message is out
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub(crate) within: Duration,
+
+    /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text
+    #[arg(long, default_value_t = 64, value_parser = message_size)]
+    pub(crate) size: usize,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
 /// Flags of `capacity`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CapacityArgs {
@@ -330,6 +370,9 @@ pub(crate) enum Stepped {
     /// Has steps of its own.
     #[command(skip)]
     Memory(MemoryArgs),
+    /// Needs somebody who restarts.
+    #[command(skip)]
+    Rolling(RollingArgs),
 }
 
 /// Flags of `memory`.
@@ -367,6 +410,10 @@ pub(crate) struct CompareArgs {
     /// Also write the comparison to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Also write the comparison as one page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Flags of `merge`.
@@ -398,9 +445,27 @@ pub(crate) fn settings() -> BTreeMap<String, String> {
 fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, String> {
     let mut command = Cli::command();
     let Ok(matches) = command.try_get_matches_from_mut(line) else { return BTreeMap::new() };
-    let Some((name, matches)) = matches.subcommand() else { return BTreeMap::new() };
-    let Some(command) = command.find_subcommand(name) else { return BTreeMap::new() };
     let mut settings = BTreeMap::new();
+    let (mut command, mut matches) = (&command, &matches);
+    // `capacity` has the flags of another command behind its own, which go first.
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(found) = command.find_subcommand(name) else { break };
+        (command, matches) = (found, inner);
+        add_settings(command, matches, &mut settings);
+    }
+    // What is raised has no value of its own.
+    let raised = settings.get("step").and_then(|step| step.split_once('=')).map(|(name, _)| name.to_owned());
+    if let Some(name) = raised {
+        settings.remove(&name);
+    }
+    settings
+}
+
+fn add_settings(
+    command: &clap::Command,
+    matches: &clap::ArgMatches,
+    settings: &mut BTreeMap<String, String>,
+) {
     // Steps that are given take the place of the number of connections, whose default says nothing then.
     let steps_given = matches!(matches.try_contains_id("steps"), Ok(true));
     for (id, long) in command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)))
@@ -415,10 +480,9 @@ fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, Str
         });
         let text = texts.collect::<Vec<_>>().join(", ");
         if text != "false" && !(long == "connections" && steps_given) {
-            settings.insert(long.to_owned(), text);
+            settings.entry(long.to_owned()).or_insert(text);
         }
     }
-    settings
 }
 
 /// A number of connections: 500, 10k, 1m.

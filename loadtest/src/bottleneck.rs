@@ -1,7 +1,11 @@
 //! Whether the generator itself was the bottleneck, so that its figures are its own and not the server's.
 //!
-//! Each worker watches itself: how much of every tenth of a second it was awake, and how often more events
-//! waited than one turn takes. The judgement is pure; it never stops a run.
+//! Each worker watches itself: how much of every tenth of a second it was awake, how long it waited for a processor
+//! although it had something to do, and how often more events waited than one turn takes. The judgement is pure;
+//! it never stops a run.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use serde::Serialize;
 
@@ -13,6 +17,7 @@ const BUSY_PERCENT: u64 = 90;
 const BUSY_SHARE_MAX: f64 = 0.1;
 const LATE_SHARE_MAX: f64 = 0.01;
 const BACKLOG_SHARE_MAX: f64 = 0.1;
+const WAIT_SHARE_MAX: f64 = 0.1;
 /// Turns with a backlog that may happen to anybody.
 const BACKLOG_TURNS_MIN: u64 = 3;
 
@@ -23,6 +28,10 @@ pub(crate) struct Strain {
     pub(crate) windows: u64,
     /// Of these, those in which a worker had no time left.
     pub(crate) busy_windows: u64,
+    /// How long workers waited for a processor.
+    pub(crate) waited_ns: u64,
+    /// Of how long that is known.
+    pub(crate) waited_of_ns: u64,
     /// Turns in which anything happened.
     pub(crate) turns: u64,
     /// Of these, those that began with as many events as a turn takes.
@@ -32,8 +41,11 @@ pub(crate) struct Strain {
 }
 
 /// One worker's view of itself.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Watch {
+    /// What the kernel's scheduler says of this thread; `None` where it says nothing.
+    schedule: Option<File>,
+    waited_ns: Option<u64>,
     window_ns: u64,
     awake_ns: u64,
     woke_ns: u64,
@@ -46,6 +58,8 @@ pub(crate) struct StrainReport {
     pub(crate) bottleneck: Vec<String>,
     /// Share of the tenths of a second under load in which a worker was awake for 90 %; null without load.
     pub(crate) busy_share: Option<f64>,
+    /// Share of the load for which workers waited for a processor; null without load or where the kernel does not say.
+    pub(crate) processor_wait_share: Option<f64>,
     /// Share of turns under load that began with more events than one turn takes; null without load.
     pub(crate) backlog_share: Option<f64>,
     /// The longest turn under load; null without load.
@@ -56,6 +70,13 @@ pub(crate) struct StrainReport {
 }
 
 impl Watch {
+    /// A watch over the calling thread.
+    pub(crate) fn start() -> Self {
+        let schedule = File::open("/proc/thread-self/schedstat").ok();
+        let waited_ns = schedule.as_ref().and_then(waited_ns);
+        Self { schedule, waited_ns, ..Self::default() }
+    }
+
     /// The worker woke up; `loaded` says whether a load is on.
     pub(crate) fn on_wake(&mut self, now_ns: u64, loaded: bool, strain: &mut Strain) {
         self.close_window(now_ns, loaded, strain);
@@ -86,16 +107,31 @@ impl Watch {
         if passed_ns < WINDOW_NS {
             return;
         }
-        if loaded && self.window_ns > 0 {
+        let counts = loaded && self.window_ns > 0;
+        if counts {
             let windows = passed_ns / WINDOW_NS;
             strain.windows += windows;
             if self.awake_ns * 100 >= passed_ns * BUSY_PERCENT {
                 strain.busy_windows += windows;
             }
         }
+        let waited_ns = self.schedule.as_ref().and_then(waited_ns);
+        if let (true, Some(before_ns), Some(now_ns)) = (counts, self.waited_ns, waited_ns) {
+            strain.waited_ns += now_ns.saturating_sub(before_ns);
+            strain.waited_of_ns += passed_ns;
+        }
+        self.waited_ns = waited_ns;
         self.window_ns = now_ns;
         self.awake_ns = 0;
     }
+}
+
+/// How long a thread has waited for a processor in all: the second of three numbers.
+fn waited_ns(schedule: &File) -> Option<u64> {
+    let mut text = [0; 96];
+    let length = schedule.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 impl Strain {
@@ -103,6 +139,8 @@ impl Strain {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.windows += other.windows;
         self.busy_windows += other.busy_windows;
+        self.waited_ns += other.waited_ns;
+        self.waited_of_ns += other.waited_of_ns;
         self.turns += other.turns;
         self.backlog_turns += other.backlog_turns;
         self.turn_max_ns = self.turn_max_ns.max(other.turn_max_ns);
@@ -114,6 +152,7 @@ impl Strain {
         let mut report = StrainReport {
             bottleneck: Vec::new(),
             busy_share: share(self.busy_windows, self.windows),
+            processor_wait_share: share(self.waited_ns, self.waited_of_ns),
             backlog_share: share(self.backlog_turns, self.turns),
             turn_max_microseconds: (self.turns > 0).then(|| self.turn_max_ns as f64 / 1e3),
             late_share: share(late, sent),
@@ -121,6 +160,10 @@ impl Strain {
         let percent = |share: f64| share * 100.0;
         if let Some(busy) = report.busy_share.filter(|share| *share > BUSY_SHARE_MAX) {
             let text = format!("its threads had no time left for {:.0} % of the load", percent(busy));
+            report.bottleneck.push(text);
+        }
+        if let Some(wait) = report.processor_wait_share.filter(|share| *share > WAIT_SHARE_MAX) {
+            let text = format!("its threads waited for a processor for {:.0} % of the load", percent(wait));
             report.bottleneck.push(text);
         }
         if let Some(late) = report.late_share.filter(|share| *share > LATE_SHARE_MAX) {
@@ -179,6 +222,28 @@ mod tests {
         assert_eq!(report.bottleneck.len(), 3, "{report:?}");
         assert!(report.text().starts_with("YES: "), "{}", report.text());
         assert_eq!(report.busy_share, Some(1.0));
+    }
+
+    #[test]
+    fn waiting_for_a_processor_is_told_and_unknown_is_not_zero() {
+        let strain = Strain { waited_ns: 11 * MS, waited_of_ns: 100 * MS, ..worked(5, false) };
+        let report = strain.judge(0, 0);
+        assert_eq!(report.processor_wait_share, Some(0.11));
+        assert!(report.text().contains("waited for a processor for 11 % of the load"), "{}", report.text());
+        let little = Strain { waited_ns: 9 * MS, ..strain };
+        assert!(little.judge(0, 0).bottleneck.is_empty());
+        assert_eq!(worked(5, false).judge(0, 0).processor_wait_share, None);
+    }
+
+    #[test]
+    fn the_kernel_says_how_long_this_thread_waited() {
+        let (mut watch, mut strain) = (Watch::start(), Strain::default());
+        assert!(watch.waited_ns.is_some());
+        watch.on_wake(10 * MS, true, &mut strain);
+        watch.on_turn_end(200 * MS, 1, false, true, &mut strain);
+        assert_eq!(strain.waited_of_ns, 0, "nobody knows when the first window began");
+        watch.on_turn_end(390 * MS, 1, false, true, &mut strain);
+        assert_eq!(strain.waited_of_ns, 190 * MS, "{strain:?}");
     }
 
     #[test]

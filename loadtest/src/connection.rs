@@ -19,6 +19,7 @@ use crate::schedule::Schedule;
 use crate::sequence::Sequence;
 use crate::tally::{Tally, Trouble};
 use crate::tls::Session;
+use crate::visits::{Bulletin, Visits};
 
 /// Output that one connection may have waiting before further messages count as unsent.
 const OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -71,6 +72,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now_ns: u64,
     /// The publisher's plan, if ticks are to be measured.
     pub(crate) schedule: Option<Schedule>,
+    /// What is published so far, if connections that end come back.
+    pub(crate) bulletin: Option<&'a Bulletin>,
     /// Where to count.
     pub(crate) tally: &'a mut Tally,
 }
@@ -84,6 +87,8 @@ pub(crate) struct Connection {
     sent: u32,
     sequence: Sequence,
     extra: Option<Box<Extra>>,
+    /// Set if it comes back whenever it ends.
+    visits: Option<Box<Visits>>,
 }
 
 /// What the answer to a request is judged by.
@@ -113,6 +118,8 @@ struct Extra {
     /// Whether the fragments are of a compressed message.
     deflated: bool,
     output: Vec<u8>,
+    /// The code of the close frame that has come.
+    close_code: Option<u16>,
 }
 
 // One for each connection of up to a million. Debug builds of mio add bookkeeping to the stream.
@@ -139,6 +146,7 @@ impl Connection {
             sent: 0,
             sequence: Sequence::default(),
             extra: Some(Box::new(extra)),
+            visits: None,
         }
     }
 
@@ -151,7 +159,24 @@ impl Connection {
             sent: 0,
             sequence: Sequence::default(),
             extra: None,
+            visits: None,
         }
+    }
+
+    /// Puts a further attempt of the same client in its place.
+    pub(crate) fn replace(&mut self, next: Self) {
+        let visits = self.visits.take();
+        *self = Self { visits, ..next };
+    }
+
+    /// What it should have got, if it comes back whenever it ends.
+    pub(crate) fn visits_mut(&mut self) -> Option<&mut Visits> {
+        self.visits.as_deref_mut()
+    }
+
+    /// The code of the close frame that has ended it; 1005 if that had none.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        self.extra.as_ref()?.close_code
     }
 
     /// How far it is.
@@ -402,6 +427,9 @@ impl Connection {
 
     fn on_open(&mut self, cx: &mut Context<'_>) {
         self.state = State::Open;
+        if let Some(bulletin) = cx.bulletin {
+            self.visits.get_or_insert_default().on_open(bulletin);
+        }
         let Some(extra) = &mut self.extra else { return };
         let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };
         if let Some(secured) = extra.tls.as_ref().and_then(|tls| tls.secured()) {
@@ -446,7 +474,11 @@ impl Connection {
             }
             Opcode::Pong => Ok(()),
             Opcode::Close if self.state == State::Greeting => Err(Trouble::AwaitClosed),
-            Opcode::Close => Err(Trouble::LostClose),
+            Opcode::Close => {
+                let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                self.extra.get_or_insert_default().close_code = Some(code);
+                Err(Trouble::LostClose)
+            }
             Opcode::Continuation => {
                 let Some(extra) = &mut self.extra else { return Err(Trouble::LostProtocol) };
                 let Some(mut message) = extra.fragments.take() else { return Err(Trouble::LostProtocol) };
@@ -554,7 +586,11 @@ impl Connection {
             return;
         }
         counts.wrapped += u64::from(wrapped);
-        if !counts.on_arrival(self.sequence.on_arrival(number)) {
+        let first = match &mut self.visits {
+            Some(visits) => visits.on_message(number, counts),
+            None => counts.on_arrival(self.sequence.on_arrival(number)),
+        };
+        if !first {
             return;
         }
         cx.tally.latency.saturating_record(cx.now_ns.saturating_sub(stamp.planned_ns));

@@ -28,6 +28,7 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         Command::Echo(args) => Stepped::Echo(args),
         Command::Storm(args) => Stepped::Storm(args),
         Command::Slow(args) => Stepped::Slow(args),
+        Command::Rolling(args) => Stepped::Rolling(args),
         Command::Memory(args) => Stepped::Memory(commands::memory::with_steps(args)?),
         Command::Compare(args) => return commands::compare::run(&args),
         Command::Merge(args) => return commands::merge::run(&args),
@@ -111,6 +112,7 @@ fn run_once(command: &Stepped) -> Result<Finished, Failure> {
         Stepped::Storm(args) => commands::storm::run(args),
         Stepped::Slow(args) => commands::slow::run(args),
         Stepped::Memory(args) => commands::memory::run(args),
+        Stepped::Rolling(args) => commands::rolling::run(args),
     };
     if let Some(Err(problem)) = server.as_mut().map(Launched::stop) {
         match &mut outcome {
@@ -135,6 +137,7 @@ impl Stepped {
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
             Self::Memory(_) => "memory",
+            Self::Rolling(_) => "rolling",
         }
     }
 
@@ -147,6 +150,7 @@ impl Stepped {
             Self::Storm(args) => &args.url,
             Self::Slow(args) => &args.fanout.url,
             Self::Memory(args) => &args.url,
+            Self::Rolling(args) => &args.url,
         }
     }
 
@@ -159,6 +163,7 @@ impl Stepped {
             Self::Storm(args) => &args.common,
             Self::Slow(args) => &args.fanout.common,
             Self::Memory(args) => &args.common,
+            Self::Rolling(args) => &args.common,
         }
     }
 
@@ -171,6 +176,7 @@ impl Stepped {
             Self::Storm(args) => &mut args.common,
             Self::Slow(args) => &mut args.fanout.common,
             Self::Memory(args) => &mut args.common,
+            Self::Rolling(args) => &mut args.common,
         }
     }
 
@@ -200,6 +206,9 @@ impl Stepped {
             Self::Idle(args) => return vec![&mut args.url],
             Self::Echo(args) => return vec![&mut args.url],
             Self::Memory(args) => return vec![&mut args.url],
+            Self::Rolling(args) => {
+                return std::iter::once(&mut args.url).chain(&mut args.publish_urls).collect();
+            }
             Self::Storm(args) => return vec![&mut args.url, &mut args.bystander],
             Self::Fanout(args) => args,
             Self::Slow(args) => &mut args.fanout,

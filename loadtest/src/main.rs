@@ -46,6 +46,7 @@ mod template;
 mod threshold;
 mod tls;
 mod vars;
+mod visits;
 mod worker;
 
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ pub(crate) struct MessagesReport {
     size_bytes: usize,
     /// Messages the plan had.
     pub(crate) planned: u64,
-    /// Messages that did not arrive within ten seconds of the last send.
+    /// Messages that did not arrive: nothing came any more for ten seconds.
     missing: u64,
     /// Messages that arrived again.
     duplicate: u64,

@@ -1,11 +1,13 @@
 //! Wakes workers when a message of their share is due.
 //!
-//! A thread of its own, because a poll's timeout is in whole milliseconds and a sleep is exact to some 50
+//! A thread of its own, because a poll's timeout is in whole milliseconds and a sleep is exact to some
 //! microseconds. It sends nothing itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+
+use fantail::sys::clock;
 
 use crate::failure::Failure;
 use crate::interrupt;
@@ -23,15 +25,17 @@ impl Pacer {
     /// Paces the workers of `run` until the schedule is through or the run is ended early.
     pub(crate) fn start(run: &Run, schedule: Schedule) -> Self {
         let links = run.links().to_vec();
-        let clock = run.plan.clock;
+        let run_clock = run.plan.clock;
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::spawn(move || {
+            // Where it is refused, sleeps are a little longer.
+            let _ = clock::sleep_precisely();
             let stop = || told.load(Ordering::Relaxed) || interrupt::requested();
             let mut next = 0;
-            while next < schedule.count() && clock.sleep_until(schedule.planned_ns(next), stop) {
+            while next < schedule.count() && run_clock.sleep_until(schedule.planned_ns(next), stop) {
                 let first = next;
-                let now_ns = clock.now_ns();
+                let now_ns = run_clock.now_ns();
                 while next < schedule.count() && schedule.planned_ns(next) <= now_ns {
                     next += 1;
                 }

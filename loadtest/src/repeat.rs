@@ -58,7 +58,7 @@ pub(crate) fn table(merged: &Value) -> Table {
     let mut table = Table::default();
     let runs = merged.get("repeats").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     table.row("runs", runs.len());
-    for metric in &METRICS {
+    for metric in METRICS {
         let values: Vec<f64> = runs.iter().filter_map(|run| metric.value_in(run)).collect();
         let Some(Spread { median, min, max }) = Spread::of(&values) else { continue };
         let mut text =

@@ -25,7 +25,8 @@ use crate::server_process::ServerProcess;
 use crate::tally::{Counts, Tally};
 use crate::target::{self, Target};
 use crate::tls::Tls;
-use crate::worker::{CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
+use crate::visits::Bulletin;
+use crate::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
 
 /// Descriptors of a table that are not connections.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 64;
@@ -53,7 +54,7 @@ pub(crate) struct Run {
 }
 
 /// What only some commands ask of a run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Special<'a> {
     /// The text of `--message`, to stand around test messages.
     pub(crate) message: Option<&'a str>,
@@ -61,6 +62,10 @@ pub(crate) struct Special<'a> {
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
     pub(crate) returning_max: usize,
+    /// Connections that end come back; what they should have got is judged by this.
+    pub(crate) bulletin: Option<Arc<Bulletin>>,
+    /// The longest wait before a client comes back, unless the command's own.
+    pub(crate) backoff: Option<Duration>,
 }
 
 /// How the generator itself was set up.
@@ -112,6 +117,8 @@ impl Run {
             conversation,
             slow: special.slow,
             returning_max: special.returning_max,
+            bulletin: special.bulletin,
+            backoff_ns: special.backoff.map_or(BACKOFF_NS, |backoff| backoff.as_nanos() as u64),
             deflate: common.deflate,
             threads,
             connect_rate: common.connect_rate.map(|rate| rate / threads as f64),
@@ -249,6 +256,27 @@ impl Run {
             }
             std::thread::sleep(LOOK_EVERY.min(Duration::from_nanos(left_ns)));
         }
+    }
+
+    /// Waits for a condition for as long as a number changes; false once it has stood still for `still`. What a
+    /// busy machine takes long for is late, not missing.
+    pub(crate) fn wait_while_moving(
+        &mut self,
+        still: Duration,
+        mut look: impl FnMut(&Self) -> (bool, u64),
+    ) -> Result<bool, String> {
+        let clock = self.plan.clock;
+        let still_ns = u64::try_from(still.as_nanos()).unwrap_or(u64::MAX);
+        let (mut last, mut moved_ns, mut done) = (None, clock.now_ns(), false);
+        self.wait(Duration::MAX, |run| {
+            let (is_done, number) = look(run);
+            if last != Some(number) {
+                (last, moved_ns) = (Some(number), clock.now_ns());
+            }
+            done = is_done;
+            done || clock.now_ns() - moved_ns >= still_ns
+        })?;
+        Ok(done)
     }
 
     /// Ends all connections and returns what was counted, with what never came as missing.

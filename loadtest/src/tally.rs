@@ -138,6 +138,25 @@ impl Trouble {
     }
 }
 
+/// How an open connection ended that is to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ending {
+    /// With a close frame of this code; 1005 if it had none (RFC 6455, 7.1.5).
+    Close(u16),
+    /// Without one.
+    Broken(Trouble),
+}
+
+impl Ending {
+    /// Stable name, used in the result file.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Close(code) => format!("close_{code}"),
+            Self::Broken(trouble) => trouble.name(),
+        }
+    }
+}
+
 /// Everything that is a plain number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
@@ -193,6 +212,14 @@ pub(crate) struct Counts {
     pub(crate) not_dropped: u64,
     /// Dropped connections that are open again.
     pub(crate) returned: u64,
+    /// Open connections that ended and are to come back (rolling).
+    pub(crate) left: u64,
+    /// These by how they ended.
+    pub(crate) endings: BTreeMap<Ending, u64>,
+    /// Messages that came again on another visit (rolling).
+    pub(crate) again: u64,
+    /// Messages that were published while a client was away (rolling).
+    pub(crate) away_missed: u64,
     /// Attempts to come back that failed, by kind; each is followed by another.
     pub(crate) refusals: BTreeMap<Trouble, u64>,
 }
@@ -206,6 +233,8 @@ pub(crate) struct Returns {
     pub(crate) away: Histogram<u64>,
     /// When the last one was open again.
     pub(crate) last_ns: u64,
+    /// How many were open again, by second.
+    pub(crate) by_second: BTreeMap<u64, u64>,
 }
 
 /// TLS handshakes of connections that were opened, those that came back included.
@@ -239,6 +268,8 @@ pub(crate) struct Tally {
     pub(crate) ticks: Vec<Tick>,
     /// What the generator noticed of its own load.
     pub(crate) strain: Strain,
+    /// How long before the end of a connection those messages were answered that had not come by then (rolling).
+    pub(crate) cut_off: Option<Box<Histogram<u64>>>,
     /// Connections that came back; none unless some were dropped.
     pub(crate) returns: Option<Box<Returns>>,
     /// TLS handshakes; none without TLS.
@@ -256,6 +287,7 @@ impl Tally {
             latency: new_histogram(),
             ticks: Vec::new(),
             strain: Strain::default(),
+            cut_off: None,
             returns: None,
             handshakes: None,
             slow: None,
@@ -269,6 +301,7 @@ impl Tally {
         returns.attempt.saturating_record(attempt_ns);
         returns.away.saturating_record(away_ns);
         returns.last_ns = returns.last_ns.max(now_ns);
+        *returns.by_second.entry(now_ns / 1_000_000_000).or_default() += 1;
     }
 
     /// Counts the TLS handshake of a connection that is open.
@@ -285,11 +318,17 @@ impl Tally {
         let _ = self.connect.add(&other.connect);
         let _ = self.latency.add(&other.latency);
         self.strain.merge(&other.strain);
+        if let Some(other) = &other.cut_off {
+            let _ = self.cut_off.get_or_insert_with(|| Box::new(new_histogram())).add(other.as_ref());
+        }
         if let Some(other) = &other.returns {
             let returns = self.returns.get_or_insert_with(Box::default);
             let _ = returns.attempt.add(&other.attempt);
             let _ = returns.away.add(&other.away);
             returns.last_ns = returns.last_ns.max(other.last_ns);
+            for (second, count) in &other.by_second {
+                *returns.by_second.entry(*second).or_default() += count;
+            }
         }
         if let Some(other) = &other.handshakes {
             let handshakes = self.handshakes.get_or_insert_with(Box::default);
@@ -337,12 +376,18 @@ impl Counts {
             (&mut self.dropped, other.dropped),
             (&mut self.not_dropped, other.not_dropped),
             (&mut self.returned, other.returned),
+            (&mut self.left, other.left),
+            (&mut self.again, other.again),
+            (&mut self.away_missed, other.away_missed),
         ] {
             *mine += theirs;
         }
         self.late_max_ns = self.late_max_ns.max(other.late_max_ns);
         for (trouble, count) in &other.troubles {
             *self.troubles.entry(*trouble).or_default() += count;
+        }
+        for (ending, count) in &other.endings {
+            *self.endings.entry(*ending).or_default() += count;
         }
         for (trouble, count) in &other.refusals {
             *self.refusals.entry(*trouble).or_default() += count;
@@ -382,7 +427,7 @@ impl Counts {
 
 impl Default for Returns {
     fn default() -> Self {
-        Self { attempt: new_histogram(), away: new_histogram(), last_ns: 0 }
+        Self { attempt: new_histogram(), away: new_histogram(), last_ns: 0, by_second: BTreeMap::new() }
     }
 }
 

@@ -38,10 +38,12 @@ pub(crate) struct Metric {
     what: &'static str,
 }
 
-const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow", "memory"];
-const SENDING: &[&str] = &["fanout", "echo", "slow"];
+const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow", "memory", "rolling"];
+const SENDING: &[&str] = &["fanout", "echo", "slow", "rolling"];
+const ORDERED: &[&str] = &["fanout", "echo", "slow"];
 const PUBLISHING: &[&str] = &["fanout", "slow"];
 const STORM: &[&str] = &["storm"];
+const RETURNING: &[&str] = &["storm", "rolling"];
 const SLOW: &[&str] = &["slow"];
 
 macro_rules! metrics {
@@ -51,7 +53,7 @@ macro_rules! metrics {
 }
 
 /// All metrics, in the order of the help.
-pub(crate) static METRICS: [Metric; 31] = metrics! {
+pub(crate) static METRICS: &[Metric] = &metrics! {
     "p50" Time "/latency/p50_microseconds" SENDING "delivery latency or round trip";
     "p90" Time "/latency/p90_microseconds" SENDING "the same, 90th percentile";
     "p99" Time "/latency/p99_microseconds" SENDING "the same, 99th percentile";
@@ -59,7 +61,7 @@ pub(crate) static METRICS: [Metric; 31] = metrics! {
     "max" Time "/latency/max_microseconds" SENDING "the same, longest";
     "missing" Count "/missing" SENDING "messages that did not come";
     "duplicate" Count "/duplicate" SENDING "messages that came again";
-    "reordered" Count "/reordered" SENDING "messages that came after a later one";
+    "reordered" Count "/reordered" ORDERED "messages that came after a later one";
     "corrupt" Count "/corrupt" SENDING "messages that came changed";
     "wrapped" Count "/wrapped" SENDING "messages that the server put other things around";
     "deliveries_rate" Rate "/deliveries_per_second" PUBLISHING "deliveries a second";
@@ -73,12 +75,13 @@ pub(crate) static METRICS: [Metric; 31] = metrics! {
     "late_sends" Count "/generator/late_sends" SENDING "sends more than 1 ms after their time";
     "late_share" Share "/generator/late_share" SENDING "share of sends that the generator itself made late";
     "busy_share" Share "/generator/busy_share" ALL "share of the load in which the generator had no time left";
+    "processor_wait_share" Share "/generator/processor_wait_share" ALL "share of the load for which the generator waited for a processor";
     "bottleneck" Count "/generator/bottleneck" ALL "reasons why the generator was the bottleneck";
     "served_again" Time "/served_again_seconds" STORM "until all were open again";
-    "unserved" Count "/unserved" STORM "clients that did not come back in time";
-    "refused" Count "/refused" STORM "attempts to come back that failed";
-    "away_p99" Time "/away/p99_microseconds" STORM "from a client's drop to its return";
-    "away_max" Time "/away/max_microseconds" STORM "the same, longest";
+    "unserved" Count "/unserved" RETURNING "clients that did not come back in time";
+    "refused" Count "/refused" RETURNING "attempts to come back that failed";
+    "away_p99" Time "/away/p99_microseconds" RETURNING "from a client's end to its return";
+    "away_max" Time "/away/max_microseconds" RETURNING "the same, longest";
     "bystander_p99" Time "/bystander/during/p99_microseconds" STORM "a bystander's echo meanwhile";
     "bystander_max" Time "/bystander/during/max_microseconds" STORM "the same, longest";
     "slow_closed" Count "/slow/closed" SLOW "slow subscribers that the server closed";
@@ -179,7 +182,7 @@ impl Metric {
 /// The part of the help that lists the metrics.
 pub(crate) fn help() -> String {
     let mut help = String::from("Metrics for --fail-if (times need a unit, as in 500us, 50ms, 2s):\n");
-    for Metric { name, commands, what, .. } in &METRICS {
+    for Metric { name, commands, what, .. } in METRICS {
         let commands = if *commands == ALL { "all".to_owned() } else { commands.join(", ") };
         help.push_str(&format!("  {name:16}{what} ({commands})\n"));
     }
@@ -256,7 +259,7 @@ mod tests {
         let names: std::collections::BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), METRICS.len());
         let help = help();
-        for metric in &METRICS {
+        for metric in METRICS {
             assert!(help.contains(metric.name));
             let time = metric.place.ends_with("_microseconds") || metric.place.ends_with("_seconds");
             assert_eq!(metric.kind == Kind::Time, time, "{}", metric.name);

@@ -28,9 +28,11 @@ use crate::schedule::{Clock, Schedule};
 use crate::tally::{Tally, Tick, Trouble};
 use crate::target::Target;
 use crate::tls::{Session, Tls};
+use crate::visits::Bulletin;
 use returning::Returning;
 use trickle::Trickle;
 
+pub(crate) use returning::BACKOFF_NS;
 pub(crate) use trickle::Slow;
 
 /// Token of the waker; connections have their index.
@@ -76,6 +78,10 @@ pub(crate) struct Plan {
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
     pub(crate) returning_max: usize,
+    /// Set if connections that end come back; tells what each should have got.
+    pub(crate) bulletin: Option<Arc<Bulletin>>,
+    /// The longest wait before the first attempt to come back that is not made at once, in ns.
+    pub(crate) backoff_ns: u64,
     /// Whether compression is offered, and has to be accepted.
     pub(crate) deflate: bool,
     /// Number of workers.
@@ -102,6 +108,7 @@ impl Plan {
             inflating,
             now_ns: self.clock.now_ns(),
             schedule,
+            bulletin: self.bulletin.as_deref(),
             tally,
         }
     }
@@ -192,6 +199,8 @@ pub(crate) struct Worker {
     payload: Vec<u8>,
     inflating: Option<Inflating>,
     returning: Returning,
+    /// Whatever had come by then has been read.
+    read_until_ns: u64,
     trickle: Trickle,
     watch: Watch,
 }
@@ -225,6 +234,7 @@ impl Worker {
             frame: Vec::new(),
             payload: Vec::new(),
             returning: Returning::default(),
+            read_until_ns: 0,
             trickle: Trickle::default(),
             watch: Watch::default(),
         }
@@ -243,6 +253,7 @@ impl Worker {
         // The waker's eventfd stays in main's table: an epoll holds files, not numbers.
         let mode = tables::split_table(&[self.poll.as_raw_fd()]);
         *lock(&self.link.mode) = Some(mode);
+        self.watch = Watch::start();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let link = self.link.clone();
         loop {
@@ -256,7 +267,8 @@ impl Worker {
             let order = *lock(&link.order);
             let mut tally = link.tally();
             let loaded = order.schedule.is_some() || order.drops > 0;
-            self.watch.on_wake(self.plan.clock.now_ns(), loaded, &mut tally.strain);
+            let woken_ns = self.plan.clock.now_ns();
+            self.watch.on_wake(woken_ns, loaded, &mut tally.strain);
             self.size_ticks(&order, &mut tally);
             self.trickle_due(&order, &mut tally);
             self.send_due(&order, &mut tally);
@@ -282,6 +294,9 @@ impl Worker {
             self.drop_due(&order, &mut tally);
             self.connect_due(&order, &mut tally);
             let full = handled + 1 >= EVENTS_PER_TURN;
+            if !full && self.ready.is_empty() {
+                self.read_until_ns = woken_ns;
+            }
             let now_ns = self.plan.clock.now_ns();
             self.watch.on_turn_end(now_ns, handled, full, loaded, &mut tally.strain);
             if let Some(published) = order.stop {
@@ -347,7 +362,8 @@ impl Worker {
     }
 
     fn in_flight_max(&self, order: &Order) -> usize {
-        if order.drops > 0 { self.plan.returning_max } else { IN_FLIGHT_MAX }
+        let rolling = self.plan.bulletin.is_some() && order.schedule.is_some();
+        if order.drops > 0 || rolling { self.plan.returning_max } else { IN_FLIGHT_MAX }
     }
 
     fn connect_one(&mut self, index: usize, away: Option<Away>, now_ns: u64, tally: &mut Tally) {
@@ -380,7 +396,7 @@ impl Worker {
             }
         };
         match self.connections.get_mut(index) {
-            Some(slot) => *slot = connection,
+            Some(slot) => slot.replace(connection),
             None => self.connections.push(connection),
         }
     }
@@ -389,7 +405,7 @@ impl Worker {
     fn on_failure(&mut self, index: usize, away: Option<Away>, trouble: Trouble, tally: &mut Tally) {
         let troubles = match away {
             Some(away) => {
-                self.returning.retry(index, away, self.plan.clock.now_ns());
+                self.returning.retry(index, away, self.plan.clock.now_ns(), self.plan.backoff_ns);
                 &mut tally.counts.refusals
             }
             None => {
@@ -465,6 +481,7 @@ impl Worker {
     fn on_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.state() {
+            State::Open if self.plan.bulletin.is_some() => self.on_left(index, trouble, tally),
             State::Open => {
                 tally.counts.lost += 1;
                 *tally.counts.troubles.entry(trouble).or_default() += 1;
@@ -543,6 +560,13 @@ impl Worker {
         for index in 0..self.connections.len() {
             let slow = self.is_slow(index);
             let Some(connection) = self.connections.get_mut(index) else { continue };
+            let open = connection.state() == State::Open;
+            if let Some(visits) = connection.visits_mut() {
+                let published = u32::try_from(published.unwrap_or(0)).unwrap_or(u32::MAX);
+                visits.on_finish(open, published, &mut tally.counts);
+                connection.end();
+                continue;
+            }
             let missing = connection.missing_at_end(published);
             match tally.slow.as_mut().filter(|_| slow) {
                 Some(slow) => slow.counts.missing += missing,

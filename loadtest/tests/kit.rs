@@ -1,37 +1,28 @@
 //! Runs the binary against the real server, which it starts by itself, and against small servers where the
 //! other end has to misbehave or to speak a protocol of its own. Every server ends with its test.
 
+mod real_server;
+#[path = "reports/schema.rs"]
+#[expect(dead_code, reason = "the other test lists commands")]
+mod schema;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fantail::sys::signals::{self, Signal};
+use real_server::fantail;
 use serde_json::Value;
 use tungstenite::Message;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::server::{Request, Response};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The server's binary: beside the generator's in a workspace build, built where only this crate is tested.
-fn fantail() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let path = Path::new(env!("CARGO_BIN_EXE_fantail-loadtest")).with_file_name("fantail");
-        if !path.exists() {
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "--package", "fantail", "--bin", "fantail"]);
-            build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().unwrap().success());
-        }
-        path
-    })
-}
 
 /// `--server` with the real server on free ports; `environment` configures it.
 fn server(environment: &str) -> String {
@@ -111,6 +102,102 @@ fn in_a_storm_everybody_comes_back_and_a_bystander_is_heard() {
     assert_eq!(report["bystander"]["missing"], 0);
     assert!(report["server_cpu_seconds"].as_f64().unwrap() > 0.0, "--server is watched as with --pid");
     assert!(table.contains("all served again in") && table.contains("was the bottleneck"), "{table}");
+}
+
+/// One of two real servers that share a port, with its admin port.
+struct Sharing {
+    child: Child,
+    listen: String,
+    admin: String,
+}
+
+impl Sharing {
+    fn start(listen: &str) -> Self {
+        let mut command = Command::new(fantail());
+        command.args(["serve", "--share-port", "--loops", "1", "--listen", listen, "--admin", "127.0.0.1:0"]);
+        command.env("FANTAIL_DRAIN_SECONDS", "0.5").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let field =
+            |name| line.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap().to_owned();
+        Self { child, listen: field("listen="), admin: field("admin=") }
+    }
+
+    fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(&self.admin).unwrap();
+        let host = &self.admin;
+        let request =
+            format!("{request} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn open(&self) -> u64 {
+        let metrics = self.ask("GET /metrics");
+        let line = metrics.lines().find(|line| line.starts_with("fantail_connections{loop=\"0\"")).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
+    let first = Sharing::start("127.0.0.1:0");
+    let mut second = Sharing::start(&first.listen);
+    let url = format!("ws://{}/ws/{{topic}}", first.listen);
+    let [one, two] = [&first, &second].map(|server| format!("http://{}/publish/{{topic}}", server.admin));
+    let generator = thread::spawn(move || {
+        let mut args = vec!["rolling", "--url", &url, "--publish-url", &one, "--publish-url", &two];
+        args.extend(["--connections", "200", "--rate", "40", "--duration", "6s"]);
+        run("rolling", &args)
+    });
+    wait_for("all clients", || first.open() + second.open() == 200);
+    // Once messages flow; before that an end would be a connection lost.
+    let flows = |server: &Sharing| {
+        let metrics = server.ask("GET /metrics");
+        let lines = metrics.lines().filter(|line| line.starts_with("fantail_deliveries_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    wait_for("messages", || flows(&first) + flows(&second) > 2_000);
+    let closed = first.ask("POST /connections/close?all=1&code=1012");
+    assert!(closed.starts_with("HTTP/1.1 200"), "{closed}");
+    wait_for("them to be back", || first.open() + second.open() == 200);
+    let with_second = second.open();
+    signals::send(second.child.id(), Signal::Terminate).unwrap();
+    assert_eq!(second.child.wait().unwrap().code(), Some(0));
+
+    let (code, report, _) = generator.join().unwrap();
+    assert_eq!((code, &report["ok"]), (0, &Value::from(true)), "{report:#}");
+    let endings = &report["endings"];
+    assert!(endings["close_1012"].as_u64() > Some(0), "{report:#}");
+    assert!(endings["close_1001"].as_u64() >= Some(with_second), "{report:#}");
+    assert_eq!(report["left"], report["returned"]);
+    assert_eq!(report["away"]["count"], report["left"]);
+    assert_eq!((&report["refused"], &report["missing"]), (&Value::from(0), &Value::from(0)));
+    let number = |field: &str| report[field].as_u64().unwrap();
+    // Each client has got, or was away for, each message.
+    assert_eq!(number("deliveries") + number("away_missed"), 200 * number("published"), "{report:#}");
+    // The second server was there for a while, and then not.
+    let [all, some] = [0, 1].map(|index| report["servers"][index]["accepted"].as_u64().unwrap());
+    assert!(all == number("published") && some < all, "{report:#}");
+    assert_eq!(schema::Schemas::load().errors("rolling", &report), Vec::<String>::new());
 }
 
 #[test]
@@ -538,6 +625,8 @@ fn wrong_flags_are_usage_errors() {
         &["capacity", "--step", "rate=1,2", "idle"],
         &["capacity", "--step", "rate=1,2", "echo", "--plan"],
         &["storm", "--bystander", "http://127.0.0.1/"],
+        &["rolling", "--publish-url", "ws://127.0.0.1:1/"],
+        &["rolling", "--fail-if", "reordered>0"],
     ] {
         let output = generator(wrong).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);

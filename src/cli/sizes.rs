@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::config::{Limits, Settings, Tables};
-use crate::server::sizes::{Load, kernel_bytes_estimate, total, user_parts};
+use crate::server::sizes::{Field, Layout, Load, kernel_bytes_estimate, layouts, total, user_parts};
 use crate::sys::limits;
 
 use super::{MISUSED, fail, json, print};
@@ -23,13 +23,16 @@ Examples:
   fantail sizes --connections 50000 --topics 50000
       Everybody on a topic of their own.
   fantail sizes --connections 2000 --backlog 64 --message-bytes 1024 --json
-      Everybody 64 messages of 1 KiB behind, as JSON.";
+      Everybody 64 messages of 1 KiB behind, as JSON.
+  fantail sizes --layout
+      Each field of a connection's structs: offset, bytes, name.";
 
 /// Flags of `sizes`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct SizesArgs {
     /// Open connections
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    #[arg(short, long, value_name = "N", required_unless_present = "layout", default_value_t = 0, hide_default_value = true,
+          value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
     connections: u64,
     /// Topics, with equally many subscribers each
     #[arg(short, long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -43,6 +46,9 @@ pub(super) struct SizesArgs {
     /// Event loops [default: what this machine would take for so many connections]
     #[arg(long, value_name = "L", value_parser = clap::value_parser!(u64).range(1..=63))]
     loops: Option<u64>,
+    /// Show instead what the structs of a connection are made of
+    #[arg(long, conflicts_with_all = ["connections", "topics", "backlog", "message_bytes", "loops"])]
+    layout: bool,
     /// Answer as one JSON object
     #[arg(long)]
     json: bool,
@@ -50,6 +56,10 @@ pub(super) struct SizesArgs {
 
 /// Predicts and prints.
 pub(super) fn run(args: &SizesArgs) -> ExitCode {
+    if args.layout {
+        let structs = layouts();
+        return print(&if args.json { layouts_as_json(&structs) } else { layouts_as_text(&structs) });
+    }
     let load = match args.load() {
         Ok(load) => load,
         Err(problem) => return fail(MISUSED, &problem),
@@ -144,6 +154,46 @@ fn as_json(load: &Load) -> String {
     )
 }
 
+fn layouts_as_text(structs: &[Layout]) -> String {
+    let mut text = String::from("offset  bytes\n");
+    for layout in structs {
+        text.push_str(&format!("\n{:>13}  {}: {}\n", layout.bytes, layout.name, layout.when));
+        for field in layout.in_order() {
+            text.push_str(&format!("{:>6} {:>6}    {}\n", field.offset, field.bytes, field.name));
+        }
+        if layout.padding() > 0 {
+            text.push_str(&format!("{:>13}    (padding)\n", layout.padding()));
+        }
+    }
+    text
+}
+
+fn layouts_as_json(structs: &[Layout]) -> String {
+    let field = |field: &Field| {
+        format!(
+            "{{\"name\":{},\"offset\":{},\"bytes\":{}}}",
+            json::string(field.name),
+            field.offset,
+            field.bytes
+        )
+    };
+    let structs: Vec<_> = structs
+        .iter()
+        .map(|layout| {
+            let fields: Vec<_> = layout.in_order().iter().map(field).collect();
+            format!(
+                "{{\"name\":{},\"when\":{},\"bytes\":{},\"padding\":{},\"fields\":[{}]}}",
+                json::string(layout.name),
+                json::string(layout.when),
+                layout.bytes,
+                layout.padding(),
+                fields.join(",")
+            )
+        })
+        .collect();
+    format!("{{\"structs\":[{}]}}\n", structs.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +209,21 @@ mod tests {
         assert_eq!(parsed["user_bytes"], total);
         for part in parts {
             assert!(text.contains(part.name), "{text}");
+        }
+    }
+
+    #[test]
+    fn both_answers_have_every_field() {
+        let structs = layouts();
+        let text = layouts_as_text(&structs);
+        let parsed = serde_json::from_str::<serde_json::Value>(&layouts_as_json(&structs)).unwrap();
+        for (layout, answered) in structs.iter().zip(parsed["structs"].as_array().unwrap()) {
+            assert_eq!((&answered["name"], &answered["bytes"]), (&layout.name.into(), &layout.bytes.into()));
+            assert_eq!(answered["fields"].as_array().unwrap().len(), layout.fields.len());
+            for field in layout.fields {
+                let row = format!("{:>6} {:>6}    {}\n", field.offset, field.bytes, field.name);
+                assert!(text.contains(&row), "{text}");
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! the caller. Driven by the read turn through [`feed`]. Never answers a frame, never closes, and
 //! never exists while nothing is partial: whole frames are handed out where they lie.
 
+use super::layout::{Layout, layout};
 use crate::wire::deflate::{InflateError, Inflater};
 use crate::wire::frame::{FrameError, FrameHeader, HEADER_BYTES_MAX, Opcode, Sender, decode_header};
 use crate::wire::mask::apply_mask;
@@ -191,6 +192,11 @@ pub fn feed_deflated(
 }
 
 impl Inbox {
+    /// What it is made of.
+    pub const LAYOUT: Layout = layout!(Inbox, "while a frame or a message has come in part", {
+        header, header_len, frame, message, control, stash
+    });
+
     /// Keeps bytes that were not used because the receiver stopped, behind those already kept.
     pub fn stash(inbox: &mut Option<Box<Self>>, rest: &[u8]) {
         if rest.is_empty() {

@@ -6,6 +6,7 @@
 
 pub mod deadline;
 pub mod inbox;
+pub mod layout;
 pub mod outbox;
 pub mod rates;
 pub mod session;

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use super::Tick;
+use super::layout::{Layout, layout};
 use crate::config::{SlowPolicy, TopicPolicy};
 use crate::fanout::budget::REFERENCE_BYTES;
 use crate::fanout::{Encoding, Fill, Message, OutboxBudget};
@@ -94,6 +95,19 @@ impl Queued {
 }
 
 impl Outbox {
+    /// What it is made of.
+    pub const LAYOUT: Layout = layout!(Outbox, "while the kernel takes no more for it", {
+        encoding, queue, sent_of_first, bytes, tallies, drops, progress
+    });
+
+    /// What it counts by topic.
+    pub const TALLY_LAYOUT: Layout = layout!(Tally, "in an outbox, for each topic that waits or drops", {
+        topic_id, messages, bytes, drops_in_row
+    });
+
+    /// Bytes of a place in its queue.
+    pub const QUEUED_BYTES: usize = size_of::<Queued>();
+
     /// An empty queue of a connection that gets frames of this encoding, first without progress at `now`.
     #[must_use]
     pub fn new(now: Tick, encoding: Encoding) -> Self {

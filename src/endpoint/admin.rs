@@ -120,6 +120,7 @@ pub(super) fn respond(
             None => text(head, 200, "ok\n", out),
         },
         "/readyz" if services.is_draining() => text(head, 503, "draining\n", out),
+        "/readyz" if services.start_facts.get().is_none() => text(head, 503, "starting\n", out),
         "/readyz" => text(head, 200, "ready\n", out),
         "/metrics" => {
             let mut body = String::new();

@@ -1,7 +1,12 @@
 //! Draining: everybody is told 1001, spread over the drain time, so that their reconnects are no storm.
+//!
+//! Who connected just before the listener was given up is served as well: its request is on its way, and a
+//! refusal would be seen by its user, a close frame behind the 101 is not.
+
+use std::collections::VecDeque;
 
 use super::core::Core;
-use crate::connection::{Phase, Tick};
+use crate::connection::{Flags, Phase, Slot, Tick};
 use crate::fanout::Key;
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
@@ -11,6 +16,16 @@ const TOLD_PER_TICK_MIN: u64 = 16;
 
 /// Close frames of one turn at the most.
 const TOLD_PER_TURN_MAX: usize = 1_024;
+
+/// How long the first request of a connection is awaited, in ticks: as long as a lost packet takes to come again.
+const REQUEST_TICKS: Tick = 20;
+
+/// How long telling waits, in ticks, for a moment in which everything that was published has been delivered.
+const QUIET_TICKS: Tick = 10;
+
+/// How long it waits for what had been published when its time came: a loop that can't keep up must come to its end,
+/// too.
+const FANOUT_TICKS: Tick = 30;
 
 /// How far the drain has come.
 #[derive(Debug)]
@@ -25,6 +40,21 @@ pub(super) struct DrainState {
     pub(super) behind: bool,
     /// Slot index to go on from; `None` when everybody was told.
     next: Option<u32>,
+    /// Who is told next, once what was published before has been delivered.
+    held: VecDeque<Held>,
+    /// When that was last looked at.
+    looked: Tick,
+    /// Whose first request is awaited until [`REQUEST_TICKS`] after the start.
+    awaited: Vec<Key>,
+}
+
+/// Connections whose time to be told has come.
+#[derive(Debug)]
+struct Held {
+    /// Behind what was published by then.
+    mark: u64,
+    since: Tick,
+    keys: Vec<Key>,
 }
 
 impl<S: Socket> Core<S> {
@@ -33,7 +63,19 @@ impl<S: Socket> Core<S> {
         if self.draining.is_none() {
             let total = self.slots.len();
             let started = self.now;
-            let state = DrainState { started, spread, total, told: 0, behind: false, next: Some(0) };
+            let next = Some(0);
+            let awaited = Vec::new();
+            let state = DrainState {
+                started,
+                spread,
+                total,
+                told: 0,
+                behind: false,
+                next,
+                held: VecDeque::new(),
+                looked: 0,
+                awaited,
+            };
             self.draining = Some(state);
         }
     }
@@ -47,6 +89,8 @@ impl<S: Socket> Core<S> {
 
     /// Tells as many as the elapsed time asks for.
     pub fn drain_turn(&mut self) {
+        self.end_awaited();
+        self.tell_held();
         let Some(state) = &mut self.draining else { return };
         state.behind = false;
         let elapsed = u64::from(self.now - state.started) + 1;
@@ -63,18 +107,76 @@ impl<S: Socket> Core<S> {
         state.next = self.slots.keys_from(from, count.min(TOLD_PER_TURN_MAX), &mut keys);
         state.behind = count > TOLD_PER_TURN_MAX && state.next.is_some();
         state.told += keys.len();
-        for key in keys {
-            self.tell_leaving(key);
+        state.held.push_back(Held { mark: self.topics.mark(), since: self.now, keys });
+        self.tell_held();
+    }
+
+    /// Tells those whose time has come when nothing waits to be delivered: what was published before a client's
+    /// close frame comes before it. On a busy loop, behind what had been published when their time came.
+    fn tell_held(&mut self) {
+        let now = self.now;
+        let mailbox = self.services.router.mailbox(self.index);
+        let quiet = !self.topics.has_work() && mailbox.is_none_or(|mailbox| mailbox.is_empty());
+        let Some(state) = &mut self.draining else { return };
+        // Marks take a look at every topic, which a tick may cost and a turn not.
+        if state.held.is_empty() || !quiet && state.looked == now {
+            return;
+        }
+        state.looked = now;
+        let delivered = self.topics.delivered();
+        let may_go = |held: &Held| {
+            let waited = now - held.since;
+            quiet || waited >= QUIET_TICKS && held.mark <= delivered || waited >= FANOUT_TICKS
+        };
+        while let Some(state) = &mut self.draining
+            && state.held.front().is_some_and(may_go)
+        {
+            for key in state.held.pop_front().map(|held| held.keys).unwrap_or_default() {
+                self.tell_leaving(key);
+            }
+        }
+    }
+
+    /// Tells a connection that has just been upgraded, if its turn has passed.
+    pub(super) fn tell_upgraded(&mut self, key: Key) {
+        let passed = |state: &DrainState| state.next.is_none_or(|next| key.slot < next);
+        if self.draining.as_ref().is_some_and(passed) {
+            self.start_close(key, CloseReason::Drain);
         }
     }
 
     fn tell_leaving(&mut self, key: Key) {
+        let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
-        match slot.connection.phase {
+        let connection = &slot.connection;
+        match connection.phase {
             Phase::Open => self.start_close(key, CloseReason::Drain),
-            Phase::Head if slot.connection.session.is_none() => self.finish(key, CloseReason::Drain),
-            // A request on its way is answered 503 when its head is complete, or times out.
+            Phase::Head if connection.session.is_none() => {
+                let new = !connection.flags.has(Flags::KEPT_ALIVE) && now - connection.heard < REQUEST_TICKS;
+                match &mut self.draining {
+                    Some(state) if new => state.awaited.push(key),
+                    _ => self.finish(key, CloseReason::Drain),
+                }
+            }
+            // A request on its way is answered when its head is complete, or times out.
             Phase::Head | Phase::Body | Phase::Waiting | Phase::Closing | Phase::Lingering => {}
+        }
+    }
+
+    /// Whoever has connected and asked for nothing all the time is not waited for any more.
+    fn end_awaited(&mut self) {
+        let now = self.now;
+        let Some(state) = &mut self.draining else { return };
+        if state.awaited.is_empty() || now - state.started < REQUEST_TICKS {
+            return;
+        }
+        for key in std::mem::take(&mut state.awaited) {
+            let silent = |slot: &mut Slot<S>| {
+                slot.connection.phase == Phase::Head && slot.connection.session.is_none()
+            };
+            if self.slots.get(key).is_some_and(silent) {
+                self.finish(key, CloseReason::Drain);
+            }
         }
     }
 }

@@ -121,7 +121,8 @@ impl<S: Socket> Core<S> {
     }
 
     fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8]) -> Next {
-        if self.draining.is_some() && self.port == Port::Client {
+        let kept = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::KEPT_ALIVE));
+        if kept && self.draining.is_some() && self.port == Port::Client {
             let reason = RefuseReason::Draining;
             self.refuse(key, reason, reason.text());
             return Next::Leave;
@@ -290,6 +291,7 @@ impl<S: Socket> Core<S> {
         }
         self.counters.upgrades.add(1);
         self.send_own(key, out, Asked::No);
+        self.tell_upgraded(key);
         Next::Go
     }
 

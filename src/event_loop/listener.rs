@@ -3,20 +3,24 @@
 //! Every loop has a listener of its own on the same port (SO_REUSEPORT). One whose table is full closes it, so
 //! that the kernel sends newcomers to the others; the last one stays and answers 503. Who is let in is decided
 //! in `admission`.
+//!
+//! On a port that other processes share, a listener that is given up for good first ignores new connects for
+//! nearly a second and takes those that are under way, because closing it would reset them.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::core::Core;
 use super::run::{LISTENER, token_of};
-use crate::connection::Tick;
+use crate::connection::{TICK_MS, Tick};
 use crate::endpoint::Port;
-use crate::sys::socket::{ListenOptions, accept, listen, local_of, set_user_timeout};
+use crate::sys::socket::{ListenOptions, accept, ignore_connects, listen, local_of, set_user_timeout};
 use crate::transport::Stream;
 
 /// Connections accepted in one turn.
@@ -25,6 +29,31 @@ const ACCEPTS_PER_TURN: usize = 128;
 /// Connections of the kernel's queue that are still taken when a listener is given up, in turns' worth: more
 /// than any backlog, and an end for a flood that refills the queue meanwhile.
 const LAST_TURNS: usize = 1 + 65_536 / ACCEPTS_PER_TURN;
+
+/// Ticks for which a listener ignores connects before it leaves a port that others share: as long as a handshake
+/// under way may take, and short of the second (RFC 6298, 2.1) after which clients repeat what was ignored. By
+/// then it is gone, and they reach the others.
+const LEAVING_TICKS: Tick = 9;
+
+/// Ticks after which the listeners of all loops are gone for sure, so that clients may be sent away: one more,
+/// for loops that were busy.
+const SETTLED_TICKS: Tick = LEAVING_TICKS + 1;
+
+/// How long a drain waits for its listeners to leave a port that others share.
+pub(super) const LEAVING_TIME: Duration = Duration::from_millis(SETTLED_TICKS as u64 * TICK_MS);
+
+/// Where a listener is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// It isn't.
+    Not,
+    /// It ignores connects and is closed at this tick.
+    ClosesAt(Tick),
+    /// It is closed; those of the other loops are, too, at this tick.
+    SettledAt(Tick),
+    /// Given up for good.
+    Gone,
+}
 
 /// One loop's listener and what it owes.
 pub(super) struct Acceptor {
@@ -37,8 +66,7 @@ pub(super) struct Acceptor {
     owed: bool,
     /// Not before this tick, after the kernel ran out of something.
     not_before: Tick,
-    /// Given up for good.
-    closed: bool,
+    leaving: Leaving,
 }
 
 impl Acceptor {
@@ -62,7 +90,7 @@ impl Acceptor {
             capacity,
             owed: false,
             not_before: 0,
-            closed: false,
+            leaving: Leaving::Not,
         };
         Ok((acceptor, address))
     }
@@ -93,23 +121,25 @@ impl Acceptor {
 
     /// Whether a turn would do something now.
     pub(super) fn has_work(&self, core: &Core<Stream>) -> bool {
-        self.not_before <= core.now
+        let accepts = self.not_before <= core.now
             && match self.listener {
                 Some(_) => self.owed,
                 None => self.may_take_back(core),
-            }
+            };
+        accepts || self.leaves_at().is_some_and(|tick| tick <= core.now)
     }
 
-    /// The tick until which accepting is put off, if it is.
-    pub(super) fn put_off_until(&self, core: &Core<Stream>) -> Option<Tick> {
+    /// The tick at which there is something to do that no event tells, if there is.
+    pub(super) fn next_tick(&self, core: &Core<Stream>) -> Option<Tick> {
         let waits = self.owed || self.may_take_back(core);
-        (waits && self.not_before > core.now).then_some(self.not_before)
+        let put_off = (waits && self.not_before > core.now).then_some(self.not_before);
+        [put_off, self.leaves_at()].into_iter().flatten().min()
     }
 
     /// Accepts, gives up or takes back, within one turn's budget.
     pub(super) fn turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
-        if self.closed {
-            return;
+        if self.leaving != Leaving::Not {
+            return self.leaving_turn(core, registry);
         }
         if self.listener.is_none() {
             return self.try_take_back(core, registry);
@@ -131,12 +161,58 @@ impl Acceptor {
         }
     }
 
-    /// Stops listening for good; whoever is in the kernel's queue is still taken.
-    pub(super) fn close(&mut self, core: &mut Core<Stream>, registry: &Registry) {
-        if !self.closed && self.listener.is_some() {
+    /// Stops listening for good; whoever has begun to connect is still taken. If others share the port this takes
+    /// [`LEAVING_TIME`].
+    pub(super) fn leave(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+        if self.leaving != Leaving::Not {
+            return;
+        }
+        self.leaving = Leaving::Gone;
+        if core.services.settings.server.share_port {
+            match self.listener.as_ref().map(ignore_connects) {
+                Some(Ok(())) => {
+                    self.leaving = Leaving::ClosesAt(core.now + LEAVING_TICKS);
+                    return;
+                }
+                Some(Err(error)) => tracing::warn!(
+                    loop_index = core.index,
+                    %error,
+                    "the listener is closed at once; connects under way may be reset"
+                ),
+                None => {}
+            }
+            // The other loops take their time.
+            self.leaving = Leaving::SettledAt(core.now + SETTLED_TICKS);
+        }
+        if self.listener.is_some() {
             self.give_up(core, registry);
         }
-        self.closed = true;
+    }
+
+    /// Whether the listeners of all loops are given up for good, so that clients may be sent away.
+    pub(super) fn is_gone(&self) -> bool {
+        self.leaving == Leaving::Gone
+    }
+
+    fn leaving_turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+        match self.leaving {
+            Leaving::ClosesAt(tick) if tick <= core.now => {
+                self.give_up(core, registry);
+                self.leaving = Leaving::SettledAt(tick + SETTLED_TICKS - LEAVING_TICKS);
+            }
+            Leaving::ClosesAt(_) if self.has_work(core) => {
+                self.accept_some(core, registry, ACCEPTS_PER_TURN);
+            }
+            Leaving::SettledAt(tick) if tick <= core.now => self.leaving = Leaving::Gone,
+            _ => {}
+        }
+    }
+
+    fn leaves_at(&self) -> Option<Tick> {
+        match self.leaving {
+            Leaving::ClosesAt(tick) | Leaving::SettledAt(tick) => Some(tick),
+            Leaving::Not | Leaving::Gone => None,
+        }
     }
 
     /// Takes whoever is in the queue, since closing a listener resets them, then closes it.
@@ -174,7 +250,7 @@ impl Acceptor {
 
     /// Whether the listener was given up and there is room again.
     fn may_take_back(&self, core: &Core<Stream>) -> bool {
-        self.listener.is_none() && !self.closed && core.admitted() * 100 < self.capacity * 95
+        self.listener.is_none() && self.leaving == Leaving::Not && core.admitted() * 100 < self.capacity * 95
     }
 
     fn accept_some(&mut self, core: &mut Core<Stream>, registry: &Registry, count: usize) {

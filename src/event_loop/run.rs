@@ -31,6 +31,9 @@ const TRIM_AFTER: u64 = 1_024;
 
 const NS_PER_MS: u64 = 1_000_000;
 
+/// How long a drain waits before it sends clients away, if other servers share the port.
+pub const LEAVING_TIME: Duration = super::listener::LEAVING_TIME;
+
 /// Descriptors that every table keeps.
 const STANDARD_STREAMS: usize = 3;
 
@@ -228,10 +231,11 @@ impl Shell {
             self.core.run_ready();
             self.core.run_blocked();
             self.drain_mailbox();
+            self.start_drain();
             self.core.sweep();
-            self.core.drain_turn();
             self.core.reload_turn();
             self.core.fanout_turn();
+            self.core.drain_turn();
             self.core.inquiry_turn();
             self.core.batch_turn();
             if self.core.take_drain_asked() {
@@ -253,9 +257,9 @@ impl Shell {
             if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
                 Some(0)
             } else {
-                let put_off = self.acceptor.put_off_until(&self.core);
-                let put_off = put_off.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
-                [self.core.sleep_ms(now_ms), put_off].into_iter().flatten().min()
+                let accepts = self.acceptor.next_tick(&self.core);
+                let accepts = accepts.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
+                [self.core.sleep_ms(now_ms), accepts].into_iter().flatten().min()
             };
         let health = &self.services.health[self.index];
         if sleep_ms != Some(0) {
@@ -310,11 +314,17 @@ impl Shell {
             self.core.on_reload(Arc::clone(&self.services));
         }
         if drain {
-            self.acceptor.close(&mut self.core, self.poll.registry());
+            self.acceptor.leave(&mut self.core, self.poll.registry());
+        }
+        self.stopping |= stop;
+    }
+
+    /// Sends clients away once nobody of them could come back to this server.
+    fn start_drain(&mut self) {
+        if self.acceptor.is_gone() {
             let spread = self.services.settings.drain.length.as_millis() as u64 / TICK_MS;
             self.core.start_drain(u32::try_from(spread).unwrap_or(u32::MAX));
         }
-        self.stopping |= stop;
     }
 
     /// After a peak the allocator holds pages that nobody uses: a handshake storm leaves half as much again.

@@ -97,6 +97,8 @@ pub struct LocalTopics {
     /// Subscribers of all topics, waiting joins included.
     subscriptions: usize,
     stale_messages: u64,
+    /// Entries of the mailbox that were filed, ever.
+    filed: u64,
     batch_bytes_max: usize,
     #[cfg(test)]
     forget_tombstones: bool,
@@ -123,6 +125,10 @@ struct Work {
     batch: Batch,
     /// Positions of tombstones.
     holes: Vec<u32>,
+    /// What was filed before this many entries has been delivered.
+    delivered: u64,
+    /// The same once the pass under way has ended, if it leaves nothing behind.
+    pass_delivers: Option<u64>,
 }
 
 enum Pending {
@@ -245,6 +251,7 @@ impl LocalTopics {
             joins_waiting: 0,
             subscriptions: 0,
             stale_messages: 0,
+            filed: 0,
             batch_bytes_max: BATCH_BYTES_MAX,
             #[cfg(test)]
             forget_tombstones: false,
@@ -338,6 +345,7 @@ impl LocalTopics {
         let count = self.drained.len().min(ENTRIES_PER_TURN);
         for _ in 0..count {
             let Some(entry) = self.drained.pop_front() else { break };
+            self.filed += 1;
             match entry {
                 Entry::Deliver { local, message } => self.file_message(local, message),
                 Entry::Join { local, key } => self.file(local, Pending::Join(key)),
@@ -354,6 +362,18 @@ impl LocalTopics {
     /// with work, or with a mailbox that is not empty, does not sleep.
     pub fn has_work(&self) -> bool {
         !self.active.is_empty() || !self.drained.is_empty()
+    }
+
+    /// A mark behind all that was taken out of the mailbox: once [`Self::delivered`] has reached it, everything
+    /// before has been given to its subscribers.
+    pub fn mark(&self) -> u64 {
+        self.filed + self.drained.len() as u64
+    }
+
+    /// Marks up to this one are reached. Looks at every topic that has work, and must not be called during a turn.
+    pub fn delivered(&self) -> u64 {
+        let works = self.active.iter().filter_map(|&local| self.topics.get(local as usize)?.work.as_deref());
+        works.map(|work| work.delivered).min().unwrap_or(self.filed)
     }
 
     /// Takes the next topic's turn, with at most `deliveries` of them. `listed(local, key, position)`
@@ -411,6 +431,7 @@ impl LocalTopics {
             let (messages, bytes) = (batch.messages.len() as u64, batch.bytes);
             batch.clear();
             work.pass = None;
+            work.delivered = work.pass_delivers.take().unwrap_or(work.delivered);
             compact(&mut entry.list, &mut work.holes, |change| moved(local, change));
             release(&self.router, self.loop_index, messages, bytes);
         }
@@ -465,7 +486,10 @@ impl LocalTopics {
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
         let work = entry.work.get_or_insert_with(|| {
             self.active.push_back(local);
-            self.spare.pop().unwrap_or_default()
+            let mut work = self.spare.pop().unwrap_or_default();
+            // The entry that is being filed is counted already.
+            (work.delivered, work.pass_delivers) = (self.filed.saturating_sub(1), None);
+            work
         });
         work.pending.push_back(pending);
     }
@@ -486,6 +510,7 @@ impl LocalTopics {
                 None => return Next::Rest,
                 Some(Pending::Message(_)) if !entry.list.is_empty() => {
                     work.batch.fill(&mut work.pending, self.batch_bytes_max);
+                    work.pass_delivers = work.pending.is_empty().then_some(self.filed);
                     work.pass = Some(Pass { cursor: 0, end: entry.list.len() });
                     return Next::Pass;
                 }

@@ -39,6 +39,9 @@ struct Shadow {
     next_offset: u64,
 }
 
+/// Slot, generation and offset of connections.
+type Owed = Vec<(usize, u32, u64)>;
+
 struct Model {
     random: XorShift,
     router: Arc<Router>,
@@ -47,6 +50,9 @@ struct Model {
     generations: u32,
     refused: usize,
     deliveries: usize,
+    /// Marks, and which offset each connection was to have by then.
+    marks: VecDeque<(u64, Owed)>,
+    reached_with_work: usize,
 }
 
 type Verdict = Result<(), String>;
@@ -70,6 +76,8 @@ impl Model {
             generations: 0,
             refused: 0,
             deliveries: 0,
+            marks: VecDeque::new(),
+            reached_with_work: 0,
         }
     }
 
@@ -79,12 +87,43 @@ impl Model {
                 0 | 1 => self.join(),
                 2 => self.leave(),
                 3..=5 => self.publish()?,
-                6 => drop(self.subject.drain_mailbox(|_| {})),
+                6 => {
+                    self.subject.drain_mailbox(|_| {});
+                    self.mark();
+                }
                 _ => self.turn()?,
             }
             self.check_positions()?;
+            self.check_marks()?;
         }
-        self.finish()
+        self.finish()?;
+        check(self.marks.is_empty(), || "a mark is never reached".into())
+    }
+
+    /// Everything published is out of the mailbox: behind this mark, everybody has it.
+    fn mark(&mut self) {
+        let shadows = self.slots.iter().enumerate();
+        let owed = shadows.filter_map(|(slot, shadow)| {
+            let shadow = shadow.as_ref()?;
+            let topic = self.router.find(NAMES[shadow.name])?;
+            Some((slot, shadow.generation, topic.next_offset()))
+        });
+        let owed = owed.collect();
+        self.marks.push_back((self.subject.mark(), owed));
+    }
+
+    fn check_marks(&mut self) -> Verdict {
+        let delivered = self.subject.delivered();
+        while let Some((mark, owed)) = self.marks.pop_front_if(|(mark, _)| *mark <= delivered) {
+            self.reached_with_work += usize::from(self.subject.has_work());
+            for (slot, generation, offset) in owed {
+                let same = self.slots[slot].as_ref().filter(|shadow| shadow.generation == generation);
+                check(same.is_none_or(|shadow| shadow.next_offset >= offset), || {
+                    format!("mark {mark} is reached and slot {slot} misses what was before it")
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn join(&mut self) {
@@ -208,6 +247,7 @@ impl Model {
     /// In the end everybody has everything, and nothing is left when everybody has gone.
     fn finish(&mut self) -> Verdict {
         self.quiesce()?;
+        self.check_marks()?;
         for (slot, shadow) in self.slots.iter().enumerate() {
             let Some(shadow) = shadow else { continue };
             let topic = self.router.find(NAMES[shadow.name]).ok_or("a topic in use retired")?;
@@ -227,14 +267,16 @@ impl Model {
 
 #[test]
 fn every_subscriber_gets_exactly_its_messages() {
-    let (mut refused, mut deliveries, mut stale) = (0, 0, 0);
+    let (mut refused, mut deliveries, mut stale, mut reached) = (0, 0, 0, 0);
     for seed in 0..SEEDS {
         let mut model = Model::new(seed);
         model.run().unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
         refused += model.refused;
         deliveries += model.deliveries;
         stale += model.subject.stale_messages();
+        reached += model.reached_with_work;
     }
+    assert!(reached > 100, "{reached} marks were reached before all work was done");
     // The runs must have been where it is difficult.
     assert!(refused > 100 && stale > 10 && deliveries > 5_000, "{refused} {stale} {deliveries}");
 }

@@ -5,7 +5,8 @@
 //! A page that was allocated and never touched is not resident and not counted. Nor is what outboxes that
 //! grow in step leave unused between each other: with a backlog it can be half of the outboxes' part again.
 
-use crate::connection::{SLOT_ENTRY_BYTES, outbox};
+pub use crate::connection::layout::{Field, Layout};
+use crate::connection::{SLOT_ENTRY_BYTES, layout, outbox};
 use crate::event_loop::PAGE_SLOTS;
 use crate::fanout::{Topic, message, subscriptions};
 
@@ -82,6 +83,25 @@ pub fn user_parts(load: &Load) -> Vec<Part> {
             times(&[topics, load.backlog, heap(message::allocation(load.message_bytes))]),
         ),
     ]
+}
+
+/// What a connection is made of, and what a topic is: itself, and its part in each loop that has a subscriber.
+#[must_use]
+pub fn layouts() -> Vec<Layout> {
+    let sized = |name, when, bytes| Layout { name, when, bytes, fields: &[] };
+    let mut structs = layout::layouts();
+    structs.push(sized("Topic", "for each topic, once for all loops", size_of::<Topic>()));
+    structs.push(sized(
+        "LocalTopic",
+        "for each topic in each loop with a subscriber; its list has 4 bytes a subscriber",
+        subscriptions::LOCAL_TOPIC_BYTES,
+    ));
+    structs.push(sized(
+        "Message",
+        "for each message, once for all who wait for it; and its bytes",
+        message::allocation(0),
+    ));
+    structs
 }
 
 /// All parts together.

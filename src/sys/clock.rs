@@ -25,6 +25,13 @@ pub fn system_monotonic_us() -> io::Result<u64> {
     Ok(u64::try_from(read(libc::CLOCK_MONOTONIC)?.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Lets sleeps and timed waits of the calling thread end when they are due. The kernel may otherwise end them up to
+/// 50 us later, to save wake-ups.
+pub fn sleep_precisely() -> io::Result<()> {
+    // SAFETY: this option takes a number of nanoseconds and no pointer.
+    super::checked(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) }).map(drop)
+}
+
 /// Processor time of the calling thread, user and system together.
 pub fn thread_cpu_time() -> io::Result<Duration> {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
@@ -75,6 +82,23 @@ mod tests {
             assert!(Instant::now() < deadline, "the clock stands still");
         }
         assert!(monotonic_ms() > start);
+    }
+
+    #[test]
+    fn a_precise_sleeper_has_no_slack() {
+        let slack = || {
+            // SAFETY: this option takes no argument and returns a number.
+            unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) }
+        };
+        let (before, after) = std::thread::spawn(move || {
+            let before = slack();
+            sleep_precisely().unwrap();
+            (before, slack())
+        })
+        .join()
+        .unwrap();
+        // A real-time thread has none in the first place.
+        assert!(after == 1 || before == 0, "{before} before, {after} after");
     }
 
     #[test]

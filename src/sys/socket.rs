@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::ptr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, SockRef, Socket, Type};
 
 /// What a listener is made with. A zero leaves the kernel's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,31 @@ pub fn probe_port(address: SocketAddr) -> io::Result<()> {
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())
+}
+
+/// Has a listener ignore connects from now on, and go on with those that are under way: their last step still
+/// comes, and they can be accepted. A client repeats what was ignored after one second (RFC 6298, 2.1); if the
+/// listener is gone by then and another one shares its port, that one takes it.
+///
+/// The kernel itself offers no way out of a shared port but `close`, which resets whoever is half connected.
+/// Accepted connections inherit the filter, which never meets a packet of theirs.
+pub fn ignore_connects(listener: &impl AsFd) -> io::Result<()> {
+    // The filter of a TCP socket sees the packet from the TCP header on: the flags are at 13 (RFC 9293, 3.1).
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    const WHOLE: u32 = u32::MAX;
+    let load_byte = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    let and = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+    let jump_if_equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let keep = (libc::BPF_RET | libc::BPF_K) as u16;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(load_byte, 0, 0, FLAGS_AT),
+        SockFilter::new(and, 0, 0, SYN | ACK),
+        SockFilter::new(jump_if_equal, 0, 1, SYN),
+        SockFilter::new(keep, 0, 0, 0),
+        SockFilter::new(keep, 0, 0, WHOLE),
+    ])
 }
 
 /// Takes one waiting connection, non-blocking and closed on exec, and tells where it comes from, in one system
@@ -295,6 +320,82 @@ mod tests {
         let server = accepted(&listener);
         assert_eq!(peer_of(&server).unwrap().port(), client.local_addr().unwrap().port());
         assert_eq!(probe_port(local(port)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Drops all that comes to a socket until it is detached: the answer to its SYN is lost on the way.
+    fn deafen(socket: &Socket) {
+        let keep = (libc::BPF_RET | libc::BPF_K) as u16;
+        socket.attach_filter(&[SockFilter::new(keep, 0, 0, 0)]).unwrap();
+    }
+
+    fn in_syn_recv(port: u16, ipv6: bool) -> usize {
+        let table = if ipv6 { "/proc/net/tcp6" } else { "/proc/net/tcp" };
+        let table = std::fs::read_to_string(table).unwrap();
+        let port = format!(":{port:04X}");
+        // 03 is TCP_SYN_RECV.
+        let half = |line: &&str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            matches!(fields.get(1..4), Some([own, _, "03"]) if own.ends_with(&port))
+        };
+        table.lines().filter(half).count()
+    }
+
+    /// A client of `to` whose handshake is half done: its SYN has arrived and the answer was lost.
+    fn half_connected(to: SocketAddr) -> Socket {
+        let client = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        deafen(&client);
+        assert!(client.connect(&to.into()).is_err(), "it can't be connected yet");
+        until("the SYN never came", || (in_syn_recv(to.port(), to.is_ipv6()) > 0).then_some(()));
+        client
+    }
+
+    fn half_connected_are_still_taken(address: SocketAddr) {
+        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let Ok(leaving) = listen(address, &options) else { return };
+        let address = leaving.local_addr().unwrap();
+        let early = half_connected(address);
+        ignore_connects(&leaving).unwrap();
+        let late = connect_from(None, address).unwrap();
+        early.detach_filter().unwrap();
+        // The kernel repeats its answer after a second.
+        let served = accepted(&leaving);
+        assert_eq!(peer_of(&served).unwrap(), early.local_addr().unwrap().as_socket().unwrap());
+        (&served).write_all(b"hello").unwrap();
+        until("nothing came", || (unread_bytes(&early).unwrap() == 5).then_some(()));
+        // The late one was heard of by nobody, and is taken by whoever shares the port once this one is gone.
+        assert_eq!(accept(&leaving).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(peer_of(&late).is_err());
+        let staying = listen(address, &options).unwrap();
+        drop(leaving);
+        assert_eq!(peer_of(&accepted(&staying)).unwrap(), late.local_addr().unwrap());
+    }
+
+    #[test]
+    fn who_ignores_connects_still_takes_the_half_connected() {
+        half_connected_are_still_taken(local(0));
+    }
+
+    #[test]
+    fn who_ignores_connects_still_takes_the_half_connected_of_ipv6() {
+        half_connected_are_still_taken(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
+    }
+
+    #[test]
+    fn a_plain_close_resets_the_half_connected() {
+        // Where the kernel moves them there is nothing to show.
+        let migrates = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req");
+        if migrates.is_ok_and(|value| value.trim() != "0") {
+            return;
+        }
+        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let leaving = listen(local(0), &options).unwrap();
+        let address = leaving.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let _staying = listen(address, &options).unwrap();
+        drop(leaving);
+        let error = (&client).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

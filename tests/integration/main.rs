@@ -22,6 +22,7 @@ mod pressure;
 mod process;
 mod publish;
 mod reload;
+mod rolling;
 mod server;
 mod sizes;
 mod slow;

@@ -177,6 +177,11 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn try_exit(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
     /// Waits for the process to end.
     pub(crate) fn await_exit(&mut self) -> ExitStatus {
         let mut status = None;

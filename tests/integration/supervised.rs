@@ -103,14 +103,14 @@ fn a_supervisor_that_cannot_be_named_is_an_error() {
     assert!(said.contains("NOTIFY_SOCKET"), "{said}");
 }
 
-fn unit() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd/fantail.service");
+fn unit(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd").join(name);
     std::fs::read_to_string(path).expect("the unit")
 }
 
 #[test]
 fn the_unit_says_what_the_server_relies_on() {
-    let unit = unit();
+    let unit = unit("fantail.service");
     let lines: Vec<&str> = unit.lines().collect();
     for line in [
         "Type=notify",
@@ -127,19 +127,43 @@ fn the_unit_says_what_the_server_relies_on() {
     assert!(lines.contains(&"LimitNOFILE=1048576"));
 }
 
-/// Only where systemd's own tools are installed.
+/// Servers that share a port have a unit that is the same but for what makes them several.
 #[test]
-fn systemd_understands_the_unit() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unit-{}", std::process::id()));
+fn the_unit_of_several_differs_only_where_it_must() {
+    let meant = |line: &&str| !line.starts_with('#') && !line.is_empty();
+    let (one, several) = (unit("fantail.service"), unit("fantail@.service"));
+    let only = |these: &str, those: &str| -> Vec<String> {
+        let those: Vec<&str> = those.lines().collect();
+        these.lines().filter(meant).filter(|line| !those.contains(line)).map(str::to_owned).collect()
+    };
+    let starts = "ExecStart=/usr/bin/fantail serve --config /etc/fantail/fantail.toml";
+    assert_eq!(only(&one, &several), ["Description=Fantail WebSocket fan-out edge", starts]);
+    let wanted = [
+        "Description=Fantail WebSocket fan-out edge, server %i",
+        &format!("{starts} --share-port --admin 127.0.0.1:808%i"),
+        "User=fantail",
+    ];
+    assert_eq!(only(&several, &one), wanted);
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    understands("fantail.service", "fantail.service");
+    understands("fantail@.service", "fantail@1.service");
+}
+
+/// Only where systemd's own tools are installed.
+fn understands(name: &str, instance: &str) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let file = folder.join("fantail.service");
+    let file = folder.join(instance);
     // It wants the program to be there.
-    let unit = unit().replace("/usr/bin/fantail", env!("CARGO_BIN_EXE_fantail"));
+    let unit = unit(name).replace("/usr/bin/fantail", env!("CARGO_BIN_EXE_fantail"));
     std::fs::write(&file, unit).expect("a file");
     let run = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&file).output();
     if let Ok(verified) = run(&["verify"]) {
         let said = String::from_utf8_lossy(&verified.stderr);
-        assert!(verified.status.success() && !said.contains("fantail.service"), "{said}");
+        assert!(verified.status.success() && !said.contains(instance), "{said}");
         // The exposure it finds is 1.4 of 10; --offline came with systemd 250.
         if let Ok(secured) = run(&["security", "--offline=true", "--threshold=20"]) {
             let said = String::from_utf8_lossy(&secured.stderr);

@@ -191,7 +191,7 @@ fn stays(world: &World, peer: &Peer) -> Checked<bool> {
         return Err(format!("peer {}: the server {misuse}", peer.link.id));
     }
     // A head that arrives too slowly is answered 408 where peers are not waited for.
-    // Whoever comes during a drain is answered 503.
+    // Whoever asks once more on a kept connection during a drain is answered 503.
     let expected =
         |text: &str| world.impatient && text.contains(" 408 ") || world.draining && text.contains(" 503 ");
     if let Some(broken) = peer.broken.as_ref().filter(|text| !expected(text)) {

@@ -307,8 +307,8 @@ impl World {
         core.run_blocked();
         core.drain_mailbox(|_| {});
         core.sweep();
-        core.drain_turn();
         core.fanout_turn();
+        core.drain_turn();
         core.relocation_turn();
         let waits = self.services.router.mailbox(index).is_some_and(|mailbox| !mailbox.is_empty());
         let sleep_ms = if waits { Some(0) } else { core.sleep_ms(self.now_ms) };

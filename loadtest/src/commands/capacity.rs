@@ -84,6 +84,7 @@ fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Fail
         (Variable::Rate, Stepped::Slow(args)) => args.fanout.rate = value,
         (Variable::Rate, Stepped::Echo(args)) => args.rate = value,
         (Variable::Rate, Stepped::Storm(args)) => args.rate = Some(value),
+        (Variable::Rate, Stepped::Rolling(args)) => args.rate = value,
         (Variable::Rate, Stepped::Idle(_)) => {
             return Err(Failure::Usage("--step rate: idle has no rate; use connections".into()));
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::args::CompareArgs;
 use crate::failure::Failure;
 use crate::regression::median;
-use crate::{json_text, report, result_file};
+use crate::{html, json_text, report, result_file};
 
 /// Chance at most that two equal sides are called different.
 const ERROR_MAX: f64 = 0.05;
@@ -115,6 +115,11 @@ pub(crate) fn run(args: &CompareArgs) -> Result<bool, Failure> {
     if let Some(path) = &args.json {
         let text = json_text::to_text(&comparison)?;
         std::fs::write(path, text).map_err(|error| format!("--json {}: {error}", path.display()))?;
+    }
+    if let Some(path) = &args.html {
+        let value = serde_json::to_value(&comparison).map_err(|error| error.to_string())?;
+        std::fs::write(path, html::page(&value, &[]))
+            .map_err(|error| format!("--html {}: {error}", path.display()))?;
     }
     Ok(true)
 }

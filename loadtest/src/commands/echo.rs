@@ -16,7 +16,7 @@ use crate::schedule::Schedule;
 use crate::server_process::{ServerProcess, cpu_between};
 use crate::worker::Published;
 
-use super::{ARRIVAL_DEADLINE, LINGER, soon_ns, watched, ws_target};
+use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
 
 /// The result file of `echo`.
 #[derive(Debug, Serialize)]
@@ -51,9 +51,10 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     run.wait(Duration::MAX, |_| pacer.is_finished())?;
     pacer.stop()?;
     let schedule = if interrupt::requested() { end_early(&run, schedule) } else { schedule };
-    run.wait(ARRIVAL_DEADLINE, |run| {
+    run.wait_while_moving(ARRIVAL_QUIET, |run| {
         let counts = run.counts();
-        counts.sent + counts.unsent >= schedule.count() && counts.unique >= counts.sent
+        let done = counts.sent + counts.unsent >= schedule.count() && counts.unique >= counts.sent;
+        (done, counts.sent + counts.unique)
     })?;
     let cpu_to = server.and_then(ServerProcess::cpu_time);
     run.wait(LINGER, |_| false)?;

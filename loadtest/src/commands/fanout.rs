@@ -20,10 +20,12 @@ use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
 use crate::tls::Tls;
 use crate::worker;
 
-use super::{ARRIVAL_DEADLINE, LINGER, soon_ns, watched, ws_target};
+use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
 
 /// Slow subscribers have caught up when nothing has come for so long.
-const QUIET_NS: u64 = 500_000_000;
+const QUIET: Duration = Duration::from_millis(500);
+/// When no further connection has seen a probe for so long, another is sent.
+const PROBE_QUIET: Duration = Duration::from_secs(1);
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
 
@@ -120,6 +122,8 @@ pub(super) fn measure(
     run.order(|order| order.schedule = Some(schedule));
     let plan = run.plan.clone();
     let thread = std::thread::spawn(move || {
+        // Where it is refused, messages leave a little later.
+        let _ = fantail::sys::clock::sleep_precisely();
         let published = publisher.run(&plan, schedule);
         (publisher, published)
     });
@@ -131,10 +135,11 @@ pub(super) fn measure(
         thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
     // A run that ended early has no more messages than the publisher came to.
     let schedule = schedule.first(published.attempted);
-    run.wait(ARRIVAL_DEADLINE, |run| {
+    run.wait_while_moving(ARRIVAL_QUIET, |run| {
         on_look();
         let counts = run.counts();
-        counts.unique >= counts.opened.saturating_sub(run.slow_counts().opened) * published.count
+        let readers = counts.opened.saturating_sub(run.slow_counts().opened);
+        (counts.unique >= readers * published.count, counts.unique)
     })?;
     let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
     run.wait(LINGER, |_| false)?;
@@ -157,16 +162,9 @@ pub(super) fn measure(
 /// Lets slow subscribers read until nothing comes any more.
 fn catch_up(run: &mut Run) -> Result<(), Failure> {
     run.order(|order| order.catch_up = true);
-    let clock = run.plan.clock;
-    let mut last = (0, 0);
-    let mut moved_ns = clock.now_ns();
-    run.wait(ARRIVAL_DEADLINE, |run| {
+    run.wait_while_moving(QUIET, |run| {
         let counts = run.slow_counts();
-        if (counts.unique, counts.lost) != last {
-            last = (counts.unique, counts.lost);
-            moved_ns = clock.now_ns();
-        }
-        counts.lost >= counts.opened || clock.now_ns() - moved_ns >= QUIET_NS
+        (counts.lost >= counts.opened, counts.unique + counts.lost)
     })?;
     Ok(())
 }
@@ -313,9 +311,9 @@ impl Urls {
 fn probe(run: &mut Run, publisher: &mut Publisher, publish_url: &str) -> Result<u64, Failure> {
     for _ in 0..PROBES {
         publisher.probe(&run.plan).map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
-        let all_seen = run.wait(Duration::from_secs(1), |run| {
+        let all_seen = run.wait_while_moving(PROBE_QUIET, |run| {
             let counts = run.counts();
-            counts.probed + counts.lost >= counts.opened
+            (counts.probed + counts.lost >= counts.opened, counts.probed)
         })?;
         if all_seen {
             break;

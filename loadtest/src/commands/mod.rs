@@ -7,6 +7,7 @@ pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod memory;
 pub(crate) mod merge;
+pub(crate) mod rolling;
 pub(crate) mod slow;
 pub(crate) mod storm;
 
@@ -17,8 +18,8 @@ use crate::failure::Failure;
 use crate::run::Run;
 use crate::server_process::ServerProcess;
 
-/// How long after the last send a message may still arrive.
-const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
+/// When nothing has come for so long behind the last send, what has not come is missing.
+const ARRIVAL_QUIET: Duration = Duration::from_secs(10);
 
 /// How long a run looks for duplicates after everything has arrived.
 const LINGER: Duration = Duration::from_millis(200);

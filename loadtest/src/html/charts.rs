@@ -21,8 +21,14 @@ pub(super) fn charts(report: &Value) -> Vec<Chart> {
     let command = report.get("command").and_then(Value::as_str).unwrap_or_default();
     let mut charts = vec![connections(report)];
     for (path, histogram) in histogram_columns::latencies(report) {
-        charts.push(percentiles(&path, command, &histogram));
+        let next = percentiles(&path, command, &histogram);
+        // A bystander's echo before and during the storm belong side by side.
+        match charts.last_mut().filter(|last| last.title == next.title) {
+            Some(last) => last.lines.extend(next.lines.into_iter().map(|line| Line { colour: 2, ..line })),
+            None => charts.push(next),
+        }
     }
+    charts.push(by_step(report));
     charts.push(latency_over_time(report, command));
     charts.push(Chart {
         title: if command == "fanout" { "Deliveries per second" } else { "Messages received per second" }
@@ -83,11 +89,17 @@ fn connections(report: &Value) -> Chart {
 }
 
 fn percentiles(path: &str, command: &str, histogram: &hdrhistogram::Histogram<u64>) -> Chart {
-    let title = match path {
-        "connections.connect_latency" => "Connect latency by percentile".to_owned(),
-        "latency" => format!("{} by percentile", latency_name(command)),
-        other => format!("{} by percentile", other.replace(['.', '_'], " ")),
+    let (what, name) = match path {
+        "connections.connect_latency" => ("Connect latency".to_owned(), "latency"),
+        "reconnect_latency" => ("Reconnect latency".to_owned(), "latency"),
+        "away" => ("Time away, waits included,".to_owned(), "time"),
+        "bystander.before" => ("Bystander's echo".to_owned(), "before"),
+        "bystander.during" => ("Bystander's echo".to_owned(), "while the others came back"),
+        "slow.latency" => ("Latency of slow subscribers".to_owned(), "latency"),
+        "latency" => (latency_name(command).to_owned(), "latency"),
+        other => (other.replace(['.', '_'], " "), "latency"),
     };
+    let title = format!("{what} by percentile");
     // Beyond the last single value a percentile says nothing new.
     let most = (histogram.len().max(1) as f64).log10().max(1.0);
     let at = |index: u32| {
@@ -100,11 +112,39 @@ fn percentiles(path: &str, command: &str, histogram: &hdrhistogram::Histogram<u6
         x: AxisName { label: "percentile of all values", unit: Unit::Count, scale: Scale::Nines },
         y: AxisName { label: "latency, logarithmic", unit: Unit::Time, scale: Scale::Log },
         lines: vec![Line {
-            name: "latency".into(),
+            name: name.into(),
             style: Style::Line,
             colour: 1,
             points: (0..=CURVE_POINTS).map(at).map(|quantile| (quantile, value(quantile))).collect(),
         }],
+    }
+}
+
+/// What `capacity` raised, and the latencies at each step.
+fn by_step(report: &Value) -> Chart {
+    let steps = report.get("steps").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let points = |path: &str| -> Vec<(f64, Option<f64>)> {
+        let at = |step: &Value| Some((step.get("value")?.as_f64()?, step.pointer(path)?.as_f64()));
+        steps.iter().filter_map(at).collect()
+    };
+    let mut lines = Vec::new();
+    for (name, path, colour) in [
+        ("p50", "/result/latency/p50_microseconds", 1),
+        ("p99", "/result/latency/p99_microseconds", 3),
+        ("connect, p99", "/result/connections/connect_latency/p99_microseconds", 2),
+    ] {
+        lines.push(Line { name: name.into(), style: Style::Points, colour, points: points(path) });
+        lines.push(Line { name: String::new(), style: Style::Line, colour, points: points(path) });
+    }
+    let label = match report.get("variable").and_then(Value::as_str) {
+        Some("rate") => "rate (per second)",
+        _ => "connections",
+    };
+    Chart {
+        title: "Latency by step".into(),
+        x: AxisName { label, unit: Unit::Count, scale: Scale::Linear },
+        y: AxisName { label: "latency, logarithmic", unit: Unit::Time, scale: Scale::Log },
+        lines,
     }
 }
 
@@ -123,7 +163,7 @@ fn latency_over_time(report: &Value, command: &str) -> Chart {
 
 fn latency_name(command: &str) -> &'static str {
     match command {
-        "fanout" | "slow" => "Delivery latency",
+        "fanout" | "slow" | "rolling" => "Delivery latency",
         "echo" | "storm" => "Round trip",
         _ => "Message latency",
     }
@@ -246,6 +286,17 @@ mod tests {
     #[test]
     fn a_result_without_a_field_has_no_such_chart() {
         assert!(charts(&json!({})).iter().all(|chart| chart.card().is_empty()));
+    }
+
+    #[test]
+    fn steps_are_points_with_a_line_through_them() {
+        let step = |value: f64, p99: f64| json!({ "value": value, "result": { "latency": { "p99_microseconds": p99 } } });
+        let report = json!({ "variable": "rate", "steps": [step(100.0, 5.0), step(200.0, 7.0)] });
+        let all = charts(&report);
+        let chart = all.iter().find(|chart| chart.title == "Latency by step").unwrap();
+        assert_eq!(chart.lines.len(), 2, "what no step has makes no line");
+        assert_eq!(chart.lines[0].points, [(100.0, Some(5.0)), (200.0, Some(7.0))]);
+        assert_eq!(chart.x.label, "rate (per second)");
     }
 
     #[test]

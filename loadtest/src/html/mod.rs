@@ -5,6 +5,7 @@
 mod axis;
 mod chart;
 mod charts;
+mod tables;
 
 use std::fmt::Write as _;
 
@@ -43,10 +44,12 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
     let charted = repeats.and_then(|repeats| repeats.last()).unwrap_or(report);
     let cards: String = charts::charts(charted).iter().map(chart::Chart::card).collect();
     let _ = write!(out, "<div class=\"cards\">\n{cards}</div>\n");
-    kinds(report, &mut out);
+    tables::tables(report, &mut out);
     out.push_str("<div class=\"columns\">\n");
-    let rows = rows.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    table("Result", rows, &mut out);
+    if !rows.is_empty() {
+        let rows = rows.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        table("Result", rows, &mut out);
+    }
     if let Some(settings) = report.get("settings").and_then(Value::as_object) {
         let settings =
             settings.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()));
@@ -98,6 +101,16 @@ fn utc(unix_seconds: f64) -> String {
 }
 
 fn verdict(report: &Value, out: &mut String) {
+    // A comparison judges nothing.
+    if report.get("ok").is_none() {
+        let differ = report.get("differing_settings").and_then(Value::as_array).into_iter().flatten();
+        let differ: Vec<&str> = differ.filter_map(Value::as_str).collect();
+        if !differ.is_empty() {
+            out.push_str("<div class=\"verdict bad\">Set differently, so ratios mean little: ");
+            let _ = writeln!(out, "{}</div>", escape(&differ.join("; ")));
+        }
+        return;
+    }
     if report.get("ok").and_then(Value::as_bool) == Some(true) {
         out.push_str("<div class=\"verdict good\">✓ ok: nothing failed, was lost or came wrong</div>\n");
         return;
@@ -145,6 +158,18 @@ fn tiles(report: &Value, out: &mut String) {
     let count = |path: &str| number(path).map(grouped);
     let wanted = count("/connections/wanted").map(|wanted| format!("of {wanted} wanted"));
     tile("connections opened", count("/connections/opened"), &wanted.unwrap_or_default());
+    let variable = report.get("variable").and_then(Value::as_str).unwrap_or_default();
+    let step = |path: &str| number(path).map(|value| value.to_string());
+    let none = || (!variable.is_empty()).then(|| "none".to_owned());
+    tile("highest step that held", step("/highest_held").or_else(none), variable);
+    tile("first that broke", step("/broke_at").or_else(none), variable);
+    let differ = report.get("figures").and_then(Value::as_array).map(|figures| {
+        let differs = |figure: &&Value| matches!(figure["verdict"].as_str(), Some("lower" | "higher"));
+        figures.iter().filter(differs).count().to_string()
+    });
+    tile("figures that differ", differ, "by more than the noise");
+    tile("runs of A", count("/a_runs"), "");
+    tile("runs of B", count("/b_runs"), "");
     tile("opened per second", count("/connections/opened_per_second"), "");
     let time = |path: &str| number(path).map(|value| text(Unit::Time, value));
     tile("connect latency, p99", time("/connections/connect_latency/p99_microseconds"), "");
@@ -154,6 +179,15 @@ fn tiles(report: &Value, out: &mut String) {
     };
     tile(&format!("{name}, p50"), time("/latency/p50_microseconds"), from);
     tile(&format!("{name}, p99"), time("/latency/p99_microseconds"), from);
+    tile(
+        "came back",
+        count("/returned"),
+        &count("/dropped").map(|all| format!("of {all} dropped")).unwrap_or_default(),
+    );
+    let served_again = number("/served_again_seconds").map(|seconds| text(Unit::Time, seconds * 1e6));
+    tile("all served again in", served_again, "");
+    tile("away, p99", time("/away/p99_microseconds"), "waits included");
+    tile("bystander's echo, p99", time("/bystander/during/p99_microseconds"), "while they came back");
     tile("deliveries per second", count("/deliveries_per_second"), "");
     tile("messages missing", count("/missing"), "");
     let latest = time("/generator/late_max_microseconds")
@@ -185,35 +219,6 @@ fn tiles(report: &Value, out: &mut String) {
         }
     }
     out.push_str("</dl>\n");
-}
-
-/// The table of `memory`: what a connection costs by kind.
-fn kinds(report: &Value, out: &mut String) {
-    let Some(kinds) = report.get("kinds").and_then(Value::as_array) else { return };
-    out.push_str(
-        "<section><h2>Memory per connection by kind</h2><div class=\"scroll\"><table class=\"kinds\"><tr><th>kind</th>\
-         <th>end</th><th class=\"number\">bytes per connection</th><th class=\"number\">± (95 %)</th>\
-         <th class=\"number\">at 0 connections</th><th>what it is</th></tr>",
-    );
-    for kind in kinds {
-        let field = |name: &str| escape(kind.get(name).and_then(Value::as_str).unwrap_or_default());
-        let number = |name: &str| kind.get(name).and_then(Value::as_f64);
-        let plain =
-            |value: Option<f64>| value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.1}"));
-        let intercept =
-            number("intercept_bytes").map_or_else(|| "n/a".to_owned(), |value| text(Unit::Bytes, value));
-        let _ = write!(
-            out,
-            "<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\
-             <td class=\"number\">{intercept}</td><td>{}</td></tr>",
-            field("name"),
-            field("end"),
-            plain(number("bytes_per_connection")),
-            plain(number("bytes_per_connection_plus_minus")),
-            field("what"),
-        );
-    }
-    out.push_str("</table></div></section>\n");
 }
 
 fn table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>, out: &mut String) {

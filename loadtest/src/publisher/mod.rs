@@ -4,6 +4,7 @@
 //! server refuses leaves its number to the next one, so that subscribers do not miss what never was.
 
 mod http;
+pub(crate) mod several;
 mod ws;
 
 use std::collections::BTreeMap;

@@ -9,10 +9,10 @@ use std::collections::BinaryHeap;
 use super::{Order, Worker};
 use crate::connection::{Away, State};
 use crate::handshake;
-use crate::tally::Tally;
+use crate::tally::{Ending, Tally, Trouble, new_histogram};
 
 /// The longest wait before the second attempt; it doubles with each failure.
-const BACKOFF_NS: u64 = 100_000_000;
+pub(crate) const BACKOFF_NS: u64 = 100_000_000;
 const BACKOFF_NS_MAX: u64 = 3_000_000_000;
 
 /// The connections of one worker that are away.
@@ -36,10 +36,11 @@ impl Returning {
     }
 
     /// An attempt failed: another one comes later.
-    pub(super) fn retry(&mut self, index: usize, away: Away, now_ns: u64) {
+    pub(super) fn retry(&mut self, index: usize, away: Away, now_ns: u64, backoff_ns: u64) {
         let away = Away { failures: away.failures.saturating_add(1), ..away };
-        let most_ns =
-            BACKOFF_NS.saturating_mul(1 << away.failures.min(16).saturating_sub(1)).min(BACKOFF_NS_MAX);
+        let most_ns = backoff_ns
+            .saturating_mul(1 << away.failures.min(16).saturating_sub(1))
+            .min(backoff_ns.max(BACKOFF_NS_MAX));
         // Enough randomness for jitter; it must not be the same for neighbours.
         let random = u128::from_ne_bytes(handshake::key(now_ns ^ ((index as u64) << 32))) as u64;
         self.waiting.push(Reverse((now_ns + random % most_ns, index, away)));
@@ -65,6 +66,28 @@ impl Worker {
         }
     }
 
+    /// An open connection ended by itself, and comes back after a wait with full jitter: everybody else may have
+    /// been sent away at the same moment.
+    pub(super) fn on_left(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
+        let now_ns = self.plan.clock.now_ns();
+        let (Some(connection), Some(bulletin)) = (self.connections.get_mut(index), &self.plan.bulletin)
+        else {
+            return;
+        };
+        let code = connection.close_code().filter(|_| trouble == Trouble::LostClose);
+        let ending = code.map_or(Ending::Broken(trouble), Ending::Close);
+        tally.counts.left += 1;
+        *tally.counts.endings.entry(ending).or_default() += 1;
+        if let Some(visits) = connection.visits_mut() {
+            // A worker that is busy finds the end some time after it has come.
+            let cut_off = tally.cut_off.get_or_insert_with(|| Box::new(new_histogram()));
+            visits.on_end(bulletin, self.read_until_ns, |age_ns| cut_off.saturating_record(age_ns));
+        }
+        connection.end();
+        let away = Away { since_ns: now_ns, failures: 0 };
+        self.returning.retry(index, away, now_ns, self.plan.backoff_ns);
+    }
+
     /// The next open connection after the one that was dropped last.
     fn next_open(&mut self) -> Option<usize> {
         for _ in 0..self.connections.len() {
@@ -88,7 +111,7 @@ mod tests {
         let mut longest_ns = Vec::new();
         for failures in [0, 3, 40] {
             for index in 0..1_000 {
-                returning.retry(index, Away { since_ns: 1, failures }, 1_000);
+                returning.retry(index, Away { since_ns: 1, failures }, 1_000, BACKOFF_NS);
             }
             let mut last_ns = 0;
             while let Some(due_ns) = returning.due_ns() {

@@ -1,8 +1,11 @@
 //! Runs the binary and checks what it writes: result files against their schemas, pages, logs, comparisons, merged
 //! results and the memory study. Every server binds port 0 and ends with the test.
 
+#[path = "../real_server/mod.rs"]
+mod real_server;
 mod schema;
 mod server;
+mod thousand;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

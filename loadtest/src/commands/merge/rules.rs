@@ -54,7 +54,7 @@ impl Rule {
 }
 
 /// The rule of each field: by `COMMAND/path`, by its path, or by its name alone, in this order.
-const RULES: [(&str, Rule); 87] = [
+const RULES: &[(&str, Rule)] = &[
     ("format", Rule::Same),
     ("command", Rule::Same),
     ("publish", Rule::Same),
@@ -114,6 +114,7 @@ const RULES: [(&str, Rule); 87] = [
     ("late_max_microseconds", Rule::Highest),
     ("fan_out_max_microseconds", Rule::Highest),
     ("busy_share", Rule::Highest),
+    ("processor_wait_share", Rule::Highest),
     ("backlog_share", Rule::Highest),
     ("late_share", Rule::Highest),
     ("turn_max_microseconds", Rule::Highest),
@@ -189,7 +190,7 @@ pub(super) fn rule(command: &str, path: &str) -> Rule {
     if OBJECTS.contains(&path) {
         return Rule::Fields;
     }
-    find(&RULES, command, path).unwrap_or(Rule::Nothing)
+    find(RULES, command, path).unwrap_or(Rule::Nothing)
 }
 
 /// What the merged figure means; empty where it is no figure.

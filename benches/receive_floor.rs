@@ -1,0 +1,106 @@
+//! The floor of receiving: what a message costs a client at least. One thread, one edge-triggered epoll, and per
+//! event one `recv` into 64 KiB, again only if it was full. Bytes are counted and otherwise not looked at: no frame
+//! is parsed, no content compared, no clock read, nothing counted per connection.
+//!
+//! It connects and upgrades, says `receive ready`, receives `--bytes` in all, says `receive done bytes=N reads=N`,
+//! and ends when its standard input does: whoever measures it reads its processor time between the two lines.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream as BlockingStream};
+
+use clap::Parser;
+use fantail::sys::limits;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+/// As the load generator's.
+const SCRATCH_BYTES: usize = 64 * 1024;
+const EVENTS_PER_TURN: usize = 1_024;
+
+/// A bare receive loop: what a received message costs at least.
+#[derive(Parser)]
+struct Flags {
+    /// The server.
+    #[arg(long)]
+    connect: SocketAddr,
+    /// Path of the upgrade.
+    #[arg(long, default_value = "/ws")]
+    path: String,
+    /// Sockets to hold.
+    #[arg(long, default_value_t = 1_000)]
+    connections: usize,
+    /// Bytes to receive over all sockets, frame headers included.
+    #[arg(long)]
+    bytes: u64,
+}
+
+fn main() -> io::Result<()> {
+    let flags = Flags::parse();
+    limits::raise_nofile()?;
+    let mut poll = Poll::new()?;
+    let mut sockets = Vec::with_capacity(flags.connections);
+    for index in 0..flags.connections {
+        let stream = upgrade(&flags)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+        sockets.push(stream);
+    }
+    println!("receive ready pid={}", std::process::id());
+    let (bytes, reads) = receive(&mut poll, &mut sockets, flags.bytes)?;
+    println!("receive done bytes={bytes} reads={reads}");
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+fn receive(poll: &mut Poll, sockets: &mut [TcpStream], wanted: u64) -> io::Result<(u64, u64)> {
+    let mut events = Events::with_capacity(EVENTS_PER_TURN);
+    let mut scratch = vec![0; SCRATCH_BYTES];
+    let (mut bytes, mut reads) = (0, 0);
+    while bytes < wanted {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            turn => turn?,
+        }
+        for event in &events {
+            let Some(socket) = sockets.get_mut(event.token().0) else { continue };
+            loop {
+                match socket.read(&mut scratch) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(length) => {
+                        bytes += length as u64;
+                        reads += 1;
+                        if length < SCRATCH_BYTES {
+                            break;
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok((bytes, reads))
+}
+
+/// Connects, and reads the answer to the upgrade byte by byte: what is behind it is to be received later.
+fn upgrade(flags: &Flags) -> io::Result<BlockingStream> {
+    let mut stream = BlockingStream::connect(flags.connect)?;
+    stream.set_nodelay(true)?;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        flags.path, flags.connect
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend_from_slice(&byte);
+    }
+    if !head.starts_with(b"HTTP/1.1 101") {
+        return Err(io::Error::other(String::from_utf8_lossy(&head).into_owned()));
+    }
+    Ok(stream)
+}

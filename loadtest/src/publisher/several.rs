@@ -1,0 +1,146 @@
+//! Publishing every message to several servers, some of which may be away for a while.
+//!
+//! A server that does not answer is asked again with the next message, on a new connection. What each message
+//! has come to stands in the bulletin while it happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::PublishError;
+use super::http::HttpPublisher;
+use crate::args_kit::TlsFlags;
+use crate::interrupt;
+use crate::message::{self, PROBE_SEQUENCE, Stamp};
+use crate::schedule::{LATE_NS, Schedule};
+use crate::target::Target;
+use crate::tls::Tls;
+use crate::visits::Bulletin;
+use crate::worker::Plan;
+
+/// What became of the messages at one server.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct ServerReport {
+    /// Where it was published to.
+    pub(crate) url: String,
+    /// Messages it took.
+    pub(crate) accepted: u64,
+    /// Messages it did not take, or did not answer to, by kind: a server that is restarted is away for a while.
+    pub(crate) errors: BTreeMap<String, u64>,
+}
+
+/// What became of all messages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PublishedToAll {
+    /// Messages that came to their turn before the run ended.
+    pub(crate) attempted: u64,
+    /// Those that at least one server took; they are numbered without a hole.
+    pub(crate) count: u64,
+    /// Sends that left more than 1 ms after their planned time.
+    pub(crate) late_sends: u64,
+    /// Of these, those that had not to wait for the answers to the one before.
+    pub(crate) late_own: u64,
+    /// How late the latest send left.
+    pub(crate) late_max_ns: u64,
+    /// By server.
+    pub(crate) servers: Vec<ServerReport>,
+}
+
+/// One server's publisher.
+#[derive(Debug)]
+struct One {
+    target: Target,
+    tls: Option<Arc<Tls>>,
+    publisher: Option<HttpPublisher>,
+    report: ServerReport,
+}
+
+/// Publishers of all servers.
+#[derive(Debug)]
+pub(crate) struct Several {
+    servers: Vec<One>,
+    binary: bool,
+}
+
+impl Several {
+    /// For messages of `size` bytes, over TLS as `tls` says where a target asks for it. Nothing is connected yet.
+    pub(crate) fn new(targets: Vec<(String, Target)>, tls: &TlsFlags, size: usize) -> Result<Self, String> {
+        let server = |(url, target)| {
+            let tls = Tls::of(&target, tls, 1)?;
+            let report = ServerReport { url, ..ServerReport::default() };
+            Ok(One { target, tls, publisher: None, report })
+        };
+        let servers = targets.into_iter().map(server).collect::<Result<_, String>>()?;
+        Ok(Self { servers, binary: message::is_binary(size) })
+    }
+
+    /// Publishes the message that tells who is subscribed; every server has to take it.
+    pub(crate) fn probe(&mut self, plan: &Plan) -> Result<(), String> {
+        let mut payload = Vec::new();
+        let stamp = Stamp { stream: plan.run_id, sequence: PROBE_SEQUENCE, planned_ns: plan.clock.now_ns() };
+        message::write_message(&stamp, plan.shape, &plan.conversation.around(0), &mut payload);
+        for server in &mut self.servers {
+            server
+                .publish(&payload, self.binary)
+                .map_err(|error| format!("{}: {error}", server.report.url))?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the whole job to all servers, one after the other.
+    pub(crate) fn run(mut self, plan: &Plan, schedule: Schedule, bulletin: &Bulletin) -> PublishedToAll {
+        // The publisher has the number of the first connection.
+        let around = plan.conversation.around(0);
+        let mut published = PublishedToAll::default();
+        let mut payload = Vec::new();
+        let mut free_ns = 0;
+        for index in 0..schedule.count() {
+            let planned_ns = schedule.planned_ns(index);
+            if !plan.clock.sleep_until(planned_ns, interrupt::requested) {
+                break;
+            }
+            let now_ns = plan.clock.now_ns();
+            published.attempted += 1;
+            published.late_max_ns = published.late_max_ns.max(now_ns.saturating_sub(planned_ns));
+            published.late_sends += u64::from(now_ns.saturating_sub(planned_ns) > LATE_NS);
+            published.late_own += u64::from(now_ns.saturating_sub(planned_ns.max(free_ns)) > LATE_NS);
+            payload.clear();
+            let stamp = Stamp { stream: plan.run_id, sequence: published.count, planned_ns };
+            message::write_message(&stamp, plan.shape, &around, &mut payload);
+            bulletin.on_begin(published.count);
+            let mut taken = false;
+            for server in &mut self.servers {
+                match server.publish(&payload, self.binary) {
+                    Ok(()) => {
+                        server.report.accepted += 1;
+                        taken = true;
+                    }
+                    Err(error) => *server.report.errors.entry(error.name()).or_default() += 1,
+                }
+            }
+            free_ns = plan.clock.now_ns();
+            if taken {
+                bulletin.on_done(published.count, free_ns);
+                published.count += 1;
+            }
+        }
+        published.servers = self.servers.into_iter().map(|server| server.report).collect();
+        published
+    }
+}
+
+impl One {
+    fn publish(&mut self, payload: &[u8], binary: bool) -> Result<(), PublishError> {
+        let mut publisher = match self.publisher.take() {
+            Some(publisher) => publisher,
+            None => HttpPublisher::connect(self.target.clone(), self.tls.clone(), binary)?,
+        };
+        let outcome = publisher.publish(payload);
+        // After an error the connection may be in the middle of an answer.
+        if !matches!(outcome, Err(PublishError::Unknown(_))) {
+            self.publisher = Some(publisher);
+        }
+        outcome
+    }
+}

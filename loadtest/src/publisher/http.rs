@@ -52,12 +52,17 @@ impl HttpPublisher {
 
     /// Posts one message and waits for the answer.
     pub(crate) fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
+        self.publish_with("", payload)
+    }
+
+    /// The same with further header fields, each with its line end.
+    pub(crate) fn publish_with(&mut self, fields: &str, payload: &[u8]) -> Result<(), PublishError> {
         self.request.clear();
         let Target { path, authority, .. } = &self.target;
         let (len, content_type) = (payload.len(), self.content_type);
         write!(
             self.request,
-            "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: {content_type}\r\nContent-Length: {len}\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: {content_type}\r\nContent-Length: {len}\r\n{fields}\r\n"
         )?;
         self.request.extend_from_slice(payload);
         let wire = match self.wire.take().filter(|wire| self.is_fresh(wire)) {

@@ -1,7 +1,9 @@
 //! Publishing every message to several servers, some of which may be away for a while.
 //!
-//! A server that does not answer is asked again with the next message, on a new connection. What each message
-//! has come to stands in the bulletin while it happens.
+//! A server that does not answer is asked again with the next message, on a new connection. A kept connection that
+//! breaks may be one to a process that has been replaced since, so that its message is posted once more; an
+//! `Idempotency-Key` keeps a server from publishing it twice. What each message has come to stands in the bulletin
+//! while it happens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -78,11 +80,13 @@ impl Several {
     /// Publishes the message that tells who is subscribed; every server has to take it.
     pub(crate) fn probe(&mut self, plan: &Plan) -> Result<(), String> {
         let mut payload = Vec::new();
-        let stamp = Stamp { stream: plan.run_id, sequence: PROBE_SEQUENCE, planned_ns: plan.clock.now_ns() };
+        let planned_ns = plan.clock.now_ns();
+        let stamp = Stamp { stream: plan.run_id, sequence: PROBE_SEQUENCE, planned_ns };
+        let key = format!("{:016x}-probe-{planned_ns}", plan.run_id);
         message::write_message(&stamp, plan.shape, &plan.conversation.around(0), &mut payload);
         for server in &mut self.servers {
             server
-                .publish(&payload, self.binary)
+                .publish(&key, &payload, self.binary)
                 .map_err(|error| format!("{}: {error}", server.report.url))?;
         }
         Ok(())
@@ -110,8 +114,9 @@ impl Several {
             message::write_message(&stamp, plan.shape, &around, &mut payload);
             bulletin.on_begin(published.count);
             let mut taken = false;
+            let key = format!("{:016x}-{index}", plan.run_id);
             for server in &mut self.servers {
-                match server.publish(&payload, self.binary) {
+                match server.publish(&key, &payload, self.binary) {
                     Ok(()) => {
                         server.report.accepted += 1;
                         taken = true;
@@ -131,15 +136,20 @@ impl Several {
 }
 
 impl One {
-    fn publish(&mut self, payload: &[u8], binary: bool) -> Result<(), PublishError> {
-        let mut publisher = match self.publisher.take() {
-            Some(publisher) => publisher,
-            None => HttpPublisher::connect(self.target.clone(), self.tls.clone(), binary)?,
-        };
-        let outcome = publisher.publish(payload);
+    fn publish(&mut self, key: &str, payload: &[u8], binary: bool) -> Result<(), PublishError> {
+        let fields = format!("Idempotency-Key: {key}\r\n");
+        if let Some(mut kept) = self.publisher.take() {
+            let outcome = kept.publish_with(&fields, payload);
+            if !matches!(outcome, Err(PublishError::Unknown(_))) {
+                self.publisher = Some(kept);
+                return outcome;
+            }
+        }
+        let mut new = HttpPublisher::connect(self.target.clone(), self.tls.clone(), binary)?;
+        let outcome = new.publish_with(&fields, payload);
         // After an error the connection may be in the middle of an answer.
         if !matches!(outcome, Err(PublishError::Unknown(_))) {
-            self.publisher = Some(publisher);
+            self.publisher = Some(new);
         }
         outcome
     }

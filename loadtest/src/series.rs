@@ -123,6 +123,7 @@ impl Series {
             histogram.as_ref().map(|histogram| histogram.value_at_quantile(quantile) as f64 / 1e3)
         };
         let counts = &tally.counts;
+        let server_memory = self.server.map(ServerProcess::user_and_resident_bytes).unwrap_or_default();
         self.samples.push(Sample {
             at_seconds: now_ns.saturating_sub(begin_ns) as f64 / 1e9,
             open: counts.opened.saturating_sub(counts.lost),
@@ -142,8 +143,8 @@ impl Series {
                 .and_then(ServerProcess::latest_cpu_time)
                 .map(|time| time.as_secs_f64()),
             generator_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
-            server_user_bytes: self.server.and_then(ServerProcess::user_bytes),
-            server_resident_bytes: self.server.and_then(ServerProcess::resident_bytes),
+            server_user_bytes: server_memory.0,
+            server_resident_bytes: server_memory.1,
         });
         self.thin();
     }

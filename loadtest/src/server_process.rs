@@ -129,6 +129,16 @@ impl ServerProcess {
         self.memory().map(|memory| memory.user_bytes())
     }
 
+    /// User and resident memory as they are now, by one reading.
+    pub(crate) fn user_and_resident_bytes(self) -> (Option<u64>, Option<u64>) {
+        let memory = self.memory();
+        let resident = match self {
+            Self::Local(_) => memory.map(resident),
+            Self::Remote(_) => self.resident_bytes(),
+        };
+        (memory.map(|memory| memory.user_bytes()), resident)
+    }
+
     /// Resident memory as it is now, file pages included.
     pub(crate) fn resident_bytes(self) -> Option<u64> {
         match self {

@@ -137,8 +137,9 @@ impl Readings {
 
 impl Memory {
     fn on_look(&mut self) {
-        self.user.add(self.server.and_then(ServerProcess::user_bytes));
-        self.resident.add(self.server.and_then(ServerProcess::resident_bytes));
+        let now = self.server.map(ServerProcess::user_and_resident_bytes).unwrap_or_default();
+        self.user.add(now.0);
+        self.resident.add(now.1);
         if let Ok(now) = process::tcp_memory() {
             let now = now.memory_bytes;
             let tcp = self.tcp.get_or_insert(TcpPart { machine_bytes_before: now, machine_bytes_peak: now });

@@ -261,7 +261,9 @@ impl Server {
         let settings = &self.services.settings;
         let delay = settings.drain.delay;
         let leaving = if settings.server.share_port { loops::LEAVING_TIME } else { Duration::ZERO };
-        let length = leaving + settings.drain.length + settings.timeouts.close + settings.timeouts.linger;
+        // However short the timeouts are: whoever is told last must have heard it before all is closed.
+        let closing = (settings.timeouts.close + settings.timeouts.linger).max(loops::TELLING_TIME);
+        let length = leaving + settings.drain.length + closing;
         self.services.set_draining();
         self.supervisor.stopping(delay + length + STOP_TIME);
         if !self.wait_until(Instant::now() + delay, |_| false)? {

@@ -4,9 +4,10 @@
 //! refusal would be seen by its user, a close frame behind the 101 is not.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::core::Core;
-use crate::connection::{Flags, Phase, Slot, Tick};
+use crate::connection::{Flags, Phase, Slot, TICK_MS, Tick};
 use crate::fanout::Key;
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
@@ -26,6 +27,10 @@ const QUIET_TICKS: Tick = 10;
 /// How long it waits for what had been published when its time came: a loop that can't keep up must come to its end,
 /// too.
 const FANOUT_TICKS: Tick = 30;
+
+/// How long after the drain time the last ones are told, with a second for their answers: a process that ends before
+/// cuts off those who wait for it.
+pub(super) const TELLING_TIME: Duration = Duration::from_millis((FANOUT_TICKS as u64 + 10) * TICK_MS);
 
 /// How far the drain has come.
 #[derive(Debug)]

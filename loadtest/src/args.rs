@@ -43,7 +43,7 @@ Examples:
     fantail-loadtest storm --connections 10000
 
   Two servers share a port and are restarted one after the other meanwhile; does anybody notice?
-    fantail-loadtest rolling --connections 10000 --rate 100 --duration 60s \
+    fantail-loadtest rolling --connections 10000 --rate 100 --duration 60s \\
       --publish-url http://127.0.0.1:8081/publish/{topic} --publish-url http://127.0.0.1:8082/publish/{topic}
 
   The highest rate at which the 99th percentile stays below 50 ms, with a server of its own:

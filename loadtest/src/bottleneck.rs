@@ -47,6 +47,8 @@ pub(crate) struct Watch {
     schedule: Option<File>,
     waited_ns: Option<u64>,
     window_ns: u64,
+    /// Whether a load was on when the window began: one that began before it says little about it.
+    window_loaded: bool,
     awake_ns: u64,
     woke_ns: u64,
 }
@@ -107,7 +109,7 @@ impl Watch {
         if passed_ns < WINDOW_NS {
             return;
         }
-        let counts = loaded && self.window_ns > 0;
+        let counts = loaded && self.window_loaded;
         if counts {
             let windows = passed_ns / WINDOW_NS;
             strain.windows += windows;
@@ -122,6 +124,7 @@ impl Watch {
         }
         self.waited_ns = waited_ns;
         self.window_ns = now_ns;
+        self.window_loaded = loaded;
         self.awake_ns = 0;
     }
 }
@@ -222,6 +225,20 @@ mod tests {
         assert_eq!(report.bottleneck.len(), 3, "{report:?}");
         assert!(report.text().starts_with("YES: "), "{}", report.text());
         assert_eq!(report.busy_share, Some(1.0));
+    }
+
+    #[test]
+    fn the_time_before_a_load_is_no_part_of_it() {
+        let (mut watch, mut strain) = (Watch::default(), Strain::default());
+        watch.on_wake(100 * MS, false, &mut strain);
+        watch.on_turn_end(101 * MS, 1, false, false, &mut strain);
+        // Asleep until the load begins, and from then on awake.
+        for turn in 0..20 {
+            let now_ns = (9_000 + turn * 50) * MS;
+            watch.on_wake(now_ns, true, &mut strain);
+            watch.on_turn_end(now_ns + 50 * MS, 1, false, true, &mut strain);
+        }
+        assert_eq!((strain.windows, strain.busy_windows), (10, 10), "{strain:?}");
     }
 
     #[test]

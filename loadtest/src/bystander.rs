@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use crate::args::Common;
 use crate::connection::Role;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::message::{Filler, Shape};
 use crate::pacing::Pacer;
 use crate::run::Run;
@@ -35,8 +36,9 @@ pub(crate) struct Bystander {
 }
 
 impl Bystander {
-    /// Connects to the echo server and begins to send. Headers are those of the storm's connections.
-    pub(crate) fn start(common: &Common, target: Target, url: &str) -> Result<Self, Failure> {
+    /// Connects to the echo server and begins to send; `None` if the run was ended before it was connected. Headers are
+    /// those of the storm's connections.
+    pub(crate) fn start(common: &Common, target: Target, url: &str) -> Result<Option<Self>, Failure> {
         let mut common = common.clone();
         (common.connections, common.threads, common.connect_rate, common.deflate) = (1, Some(1), None, false);
         (common.talk.hello, common.talk.awaited) = (None, None);
@@ -45,6 +47,10 @@ impl Bystander {
         let mut run = Run::start(&common, target, Role::Echo, shape)?;
         run.open(1)?;
         let counts = run.counts();
+        if counts.opened == 0 && interrupt::requested() {
+            run.stop(Published::Own)?;
+            return Ok(None);
+        }
         if counts.opened == 0 {
             let why: Vec<String> = counts
                 .troubles
@@ -62,7 +68,7 @@ impl Bystander {
         let schedule = Schedule::new(run.plan.clock.now_ns() + 20_000_000, PER_SECOND, 1, LONGEST);
         run.order(|order| order.schedule = Some(schedule));
         let pacer = Pacer::start(&run, schedule);
-        Ok(Self { run, pacer, schedule })
+        Ok(Some(Self { run, pacer, schedule }))
     }
 
     /// Round trips so far, from the planned send time.

@@ -555,7 +555,9 @@ impl Connection {
     /// Looks for test messages in a payload that is not simply one.
     #[inline(never)]
     fn on_other_payload(&mut self, payload: &[u8], stream: u64, cx: &mut Context<'_>) {
-        let around = cx.conversation.around(cx.number);
+        // A publisher says everything as the first connection; an echo is of what this one said itself.
+        let speaker = if cx.role == Role::Echo { cx.number } else { 0 };
+        let around = cx.conversation.around(speaker);
         let expected = Expected { shape: cx.shape, around, stream, now_ns: cx.now_ns };
         let any = message::search(payload, &expected, |found| match found {
             Found::Unchanged(stamp) => self.on_stamp(&stamp, false, cx),

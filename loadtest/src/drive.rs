@@ -9,6 +9,7 @@ use crate::interrupt;
 use crate::json_text;
 use crate::launched::Launched;
 use crate::planning;
+use crate::progress::note;
 use crate::repeat;
 use crate::report::{self, Finished, Table};
 use crate::threshold::METRICS;
@@ -34,6 +35,11 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         Command::Merge(args) => return commands::merge::run(&args),
     };
     check(&command)?;
+    if let (Stepped::Memory(args), 2..) = (&command, command.common().kit.repeat)
+        && args.csv.is_some()
+    {
+        return Err(Failure::Usage("--csv holds the readings of one run: leave out --repeat".into()));
+    }
     if command.common().kit.plan {
         let mut command = command;
         command.place(None)?;
@@ -68,7 +74,8 @@ pub(crate) fn run(command: &Stepped) -> Result<Finished, Failure> {
         if !quiet {
             let problems = problems(&finished.value).join("; ");
             let verdict = if finished.ok { "ok" } else { &problems };
-            println!("run {number} of {}: {}, {verdict}", kit.repeat, key_figures(&finished.value));
+            let figures = key_figures(&finished.value);
+            report::print_line(&format!("run {number} of {}: {figures}, {verdict}", kit.repeat));
         }
         runs.push(finished.value);
         if interrupt::requested() {
@@ -117,7 +124,7 @@ fn run_once(command: &Stepped) -> Result<Finished, Failure> {
     if let Some(Err(problem)) = server.as_mut().map(Launched::stop) {
         match &mut outcome {
             Ok(finished) => {
-                eprintln!("{problem}");
+                note(&problem);
                 finished.ok = false;
             }
             // Whatever else went wrong, this is why.
@@ -182,23 +189,10 @@ impl Stepped {
 
     /// Fills `{listen}` and `{admin}` in.
     fn place(&mut self, server: Option<&Launched>) -> Result<(), Failure> {
-        for url in self.urls_mut() {
-            for (placeholder, caught, default) in [
-                ("{listen}", server.map(|server| server.listen.as_deref()), LISTEN),
-                ("{admin}", server.map(|server| server.admin.as_deref()), ADMIN),
-            ] {
-                if !url.contains(placeholder) {
-                    continue;
-                }
-                let address = caught.unwrap_or(Some(default)).ok_or_else(|| {
-                    Failure::Usage(format!(
-                        "{url}: the server's ready line does not say {placeholder}; see --ready"
-                    ))
-                })?;
-                *url = url.replace(placeholder, address);
-            }
-        }
-        Ok(())
+        let mut metrics = self.common_mut().server_metrics.take();
+        let placed = self.urls_mut().into_iter().chain(&mut metrics).try_for_each(|url| place(url, server));
+        self.common_mut().server_metrics = metrics;
+        placed
     }
 
     fn urls_mut(&mut self) -> Vec<&mut String> {
@@ -219,4 +213,21 @@ impl Stepped {
         };
         vec![&mut fanout.url, fanout.publish_url.get_or_insert(publish_url)]
     }
+}
+
+/// Fills `{listen}` and `{admin}` in.
+fn place(url: &mut String, server: Option<&Launched>) -> Result<(), Failure> {
+    for (placeholder, caught, default) in [
+        ("{listen}", server.map(|server| server.listen.as_deref()), LISTEN),
+        ("{admin}", server.map(|server| server.admin.as_deref()), ADMIN),
+    ] {
+        if !url.contains(placeholder) {
+            continue;
+        }
+        let address = caught.unwrap_or(Some(default)).ok_or_else(|| {
+            Failure::Usage(format!("{url}: the server's ready line does not say {placeholder}; see --ready"))
+        })?;
+        *url = url.replace(placeholder, address);
+    }
+    Ok(())
 }

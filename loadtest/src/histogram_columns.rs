@@ -47,35 +47,46 @@ pub(crate) fn read(latency: &Value) -> Option<Histogram<u64>> {
     Some(histogram)
 }
 
-/// Writes each latency of a result as one interval of an HdrHistogram log, under the latency's name as its tag.
+/// The runs that hold the values of a result: those of `--repeat`, those of each step of `capacity`, or itself.
+fn single_runs(report: &Value) -> Vec<&Value> {
+    let list = |name: &str| report.get(name).and_then(Value::as_array).filter(|list| !list.is_empty());
+    if let Some(repeats) = list("repeats") {
+        return repeats.iter().collect();
+    }
+    match list("steps") {
+        Some(steps) => steps.iter().filter_map(|step| step.get("result")).flat_map(single_runs).collect(),
+        None => vec![report],
+    }
+}
+
+/// Writes each latency of each run as one interval of an HdrHistogram log, under the latency's name as its tag.
 /// Values are nanoseconds; the log's maximum is in milliseconds, as with the Java tools.
 pub(crate) fn write_log(path: &Path, report: &Value) -> Result<(), String> {
     let wrong = |error: String| format!("--hdr {}: {error}", path.display());
-    let begin = report.get("started_unix_seconds").and_then(Value::as_f64).unwrap_or(0.0).max(0.0);
-    let seconds = report
-        .pointer("/series/at_seconds")
-        .and_then(Value::as_array)
-        .and_then(|column| column.last()?.as_f64())
-        .unwrap_or(0.0)
-        .max(0.0);
+    let begin_of =
+        |run: &Value| run.get("started_unix_seconds").and_then(Value::as_f64).unwrap_or(0.0).max(0.0);
+    let seconds_of = |run: &Value| {
+        let column = run.pointer("/series/at_seconds").and_then(Value::as_array);
+        column.and_then(|column| column.last()?.as_f64()).unwrap_or(0.0).max(0.0)
+    };
+    let runs = single_runs(report);
     let mut bytes = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let mut builder = IntervalLogWriterBuilder::new();
     builder
         .add_comment("[Values are nanoseconds; the maximum of a line is in milliseconds]")
-        .with_start_time(UNIX_EPOCH + Duration::from_secs_f64(begin))
+        .with_start_time(UNIX_EPOCH + Duration::from_secs_f64(runs.first().map_or(0.0, |run| begin_of(run))))
         .with_max_value_divisor(1e6);
     let mut log =
         builder.begin_log_with(&mut bytes, &mut serializer).map_err(|error| wrong(error.to_string()))?;
-    for (name, histogram) in latencies(report) {
-        let tag = Tag::new(&name).ok_or_else(|| wrong(format!("{name} is no name for a tag")))?;
-        log.write_histogram(
-            &histogram,
-            Duration::from_secs_f64(begin),
-            Duration::from_secs_f64(seconds),
-            Some(tag),
-        )
-        .map_err(|error| wrong(format!("{error:?}")))?;
+    for run in runs {
+        let (begin, seconds) =
+            (Duration::from_secs_f64(begin_of(run)), Duration::from_secs_f64(seconds_of(run)));
+        for (name, histogram) in latencies(run) {
+            let tag = Tag::new(&name).ok_or_else(|| wrong(format!("{name} is no name for a tag")))?;
+            log.write_histogram(&histogram, begin, seconds, Some(tag))
+                .map_err(|error| wrong(format!("{error:?}")))?;
+        }
     }
     drop(log);
     std::fs::write(path, bytes).map_err(|error| wrong(error.to_string()))
@@ -144,5 +155,31 @@ mod tests {
             }
         }
         assert_eq!(tags, ["connections.connect_latency", "latency"]);
+    }
+
+    #[test]
+    fn the_log_of_repeats_and_steps_has_the_values_of_every_run() {
+        let path = std::env::temp_dir().join(format!("fantail-hdr-runs-{}.log", std::process::id()));
+        let run = |begin: f64| {
+            let latency = serde_json::json!({ "histogram": HistogramColumns::new(&sample()) });
+            serde_json::json!({ "latency": latency, "started_unix_seconds": begin })
+        };
+        // Medians of several runs have no values of their own.
+        let medians = serde_json::json!({ "histogram": { "values_nanoseconds": [], "counts": [] } });
+        let repeated = serde_json::json!({ "latency": medians, "repeats": [run(10.0), run(20.0)] });
+        let steps = serde_json::json!({ "steps": [{ "result": run(5.0) }, { "result": repeated.clone() }] });
+        for (report, begins) in [(repeated, &[10.0, 20.0][..]), (steps, &[5.0, 10.0, 20.0])] {
+            write_log(&path, &report).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let mut found = Vec::new();
+            for entry in IntervalLogIterator::new(&bytes) {
+                if let LogEntry::Interval(interval) = entry.unwrap() {
+                    assert!(interval.max() > 0.0, "it has values");
+                    found.push(interval.start_timestamp().as_secs_f64());
+                }
+            }
+            assert_eq!(found, begins);
+        }
     }
 }

@@ -3,6 +3,13 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
+use memchr::memmem;
+
+/// The longest head.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The longest line that announces a chunk, and the longest trailer.
+const LINE_BYTES_MAX: usize = 8 * 1024;
+
 /// What the head of an answer says about the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -21,10 +28,13 @@ enum Body {
     UntilEof,
 }
 
-/// Reads one whole answer of at most `most` bytes into `answer`.
+/// Reads one whole answer into `answer`; it and the interim ones before it have at most `most` bytes.
 pub(crate) fn read(stream: &mut impl Read, most: usize, answer: &mut Vec<u8>) -> io::Result<Head> {
+    let too_long = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} is too long"));
     answer.clear();
     let mut chunk = [0; 4096];
+    let mut came = 0;
+    let mut chunks = Chunks::default();
     loop {
         if let Some(head) = parse_head(answer)? {
             // RFC 9110 section 15.2: interim answers come before the final one.
@@ -35,15 +45,17 @@ pub(crate) fn read(stream: &mut impl Read, most: usize, answer: &mut Vec<u8>) ->
             let body = answer.get(head.head_len..).unwrap_or_default();
             let whole = match head.body {
                 Body::Length(len) => body.len() >= len,
-                Body::Chunked => body.starts_with(b"0\r\n\r\n") || body.ends_with(b"\r\n0\r\n\r\n"),
+                Body::Chunked => chunks.follow(body, |_| ())?,
                 Body::UntilEof => false,
             };
             if whole {
                 return Ok(head);
             }
+        } else if answer.len() > HEAD_BYTES_MAX {
+            return Err(too_long("the answer's head"));
         }
-        if answer.len() > most {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+        if came > most {
+            return Err(too_long("the answer"));
         }
         let count = stream.read(&mut chunk)?;
         if count == 0 {
@@ -57,6 +69,7 @@ pub(crate) fn read(stream: &mut impl Read, most: usize, answer: &mut Vec<u8>) ->
                 _ => Err(io::ErrorKind::UnexpectedEof.into()),
             };
         }
+        came += count;
         answer.extend_from_slice(chunk.get(..count).unwrap_or_default());
     }
 }
@@ -71,19 +84,65 @@ pub(crate) fn body<'a>(head: &Head, answer: &'a [u8]) -> Cow<'a, [u8]> {
     }
 }
 
-/// RFC 9112 section 7.1: each chunk is its length in hexadecimal digits, perhaps extensions, a line end, its bytes and
-/// a line end.
-fn without_chunks(mut framed: &[u8]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(framed.len());
-    while let Some(end) = framed.windows(2).position(|pair| pair == b"\r\n") {
-        let (line, rest) = framed.split_at(end);
-        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
-        let digits = std::str::from_utf8(digits).unwrap_or_default().trim();
-        let Ok(len @ 1..) = usize::from_str_radix(digits, 16) else { break };
-        let Some(chunk) = len.checked_add(2).and_then(|end| rest.get(2..end)) else { break };
-        body.extend_from_slice(chunk);
-        framed = rest.get(len + 4..).unwrap_or_default();
+/// How far the chunks of a body were followed.
+#[derive(Debug, Default)]
+struct Chunks {
+    /// Where the next chunk or trailer begins.
+    at: usize,
+    /// Whether the last chunk has come, so that only trailers follow.
+    last: bool,
+}
+
+impl Chunks {
+    /// Goes on as far as `framed` reaches, which is longer each time, and tells the content of each whole chunk; true
+    /// once the end is there. RFC 9112 section 7.1: a chunk is its length in hexadecimal digits, perhaps extensions, a
+    /// line end, its bytes and a line end; behind one of no bytes come trailers and an empty line.
+    fn follow(&mut self, framed: &[u8], mut on_chunk: impl FnMut(&[u8])) -> io::Result<bool> {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the answer's chunks are broken");
+        loop {
+            let rest = framed.get(self.at..).unwrap_or_default();
+            let Some(line_end) = memmem::find(rest, b"\r\n") else {
+                return if rest.len() > LINE_BYTES_MAX { Err(wrong()) } else { Ok(false) };
+            };
+            let (line, behind) = rest.split_at(line_end);
+            if self.last {
+                self.at += line_end + 2;
+                if line.is_empty() {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let len = chunk_len(line).ok_or_else(wrong)?;
+            if len == 0 {
+                (self.at, self.last) = (self.at + line_end + 2, true);
+                continue;
+            }
+            // The line's end stands before the content.
+            let end = len.checked_add(2).ok_or_else(wrong)?;
+            let Some((chunk, close)) =
+                behind.get(2..end).zip(behind.get(end..).and_then(|rest| rest.get(..2)))
+            else {
+                return Ok(false);
+            };
+            if close != b"\r\n" {
+                return Err(wrong());
+            }
+            on_chunk(chunk);
+            self.at += line_end + end + 2;
+        }
     }
+}
+
+fn chunk_len(line: &[u8]) -> Option<usize> {
+    let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
+    let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_hexdigit))?;
+    usize::from_str_radix(text, 16).ok()
+}
+
+fn without_chunks(framed: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(framed.len());
+    // Whoever reads it has seen its end.
+    let _ = Chunks::default().follow(framed, |chunk| body.extend_from_slice(chunk));
     body
 }
 
@@ -157,6 +216,38 @@ mod tests {
         assert!(read_text("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok").is_err());
         assert!(read_text("SSH-2.0-x\r\n\r\n").is_err());
         assert!(read_text("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n").is_err());
+        for chunks in ["x\r\n", "+2\r\non\r\n0\r\n\r\n", "\r\n", "2\r\none\r\n0\r\n\r\n", "2\r\non\r\n"] {
+            let text = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+            assert!(read_text(&text).is_err(), "{chunks:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_given_up() {
+        struct Endless<'a>(&'a [u8], &'a [u8], usize);
+        impl Read for Endless<'_> {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let first = std::mem::take(&mut self.0);
+                self.2 += 1;
+                let from = if first.is_empty() { self.1 } else { first };
+                let count = from.len().min(out.len());
+                out[..count].copy_from_slice(&from[..count]);
+                Ok(count)
+            }
+        }
+        let most = 1024 * 1024;
+        let line = [b'x'; 4096];
+        for (first, more, says, reads_max) in [
+            (&b"HTTP/1.1 200 OK\r\nX: "[..], &line[..], "head is too long", 20),
+            (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "answer is too long", most / 25 + 2),
+            (b"HTTP/1.1 200 OK\r\n\r\n", &line, "answer is too long", most / 4096 + 3),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &line, "chunks are broken", 5),
+        ] {
+            let mut stream = Endless(first, more, 0);
+            let error = read(&mut stream, most, &mut Vec::new()).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+            assert!(stream.2 <= reads_max, "{says}: {} reads", stream.2);
+        }
     }
 
     #[test]
@@ -170,6 +261,22 @@ mod tests {
         assert_eq!(body_of("HTTP/1.1 200 OK\r\n\r\nuntil the end"), "until the end");
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\non\r\nD;x=y\r\ne\r\n2\r\ntwo a b\r\n0\r\n\r\n";
         assert_eq!(body_of(chunked), "one\r\n2\r\ntwo a b");
+        let looks_ended =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nab\r\n0\r\n\r\n\r\n0\r\nA: b\r\n\r\n";
+        // It ends where a read of the connection ended, and not where the body does.
+        struct Two<'a>(&'a [u8], &'a [u8]);
+        impl Read for Two<'_> {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let now = std::mem::replace(&mut self.0, std::mem::take(&mut self.1));
+                out[..now.len()].copy_from_slice(now);
+                Ok(now.len())
+            }
+        }
+        let (first, second) = looks_ended.as_bytes().split_at(looks_ended.len() - 13);
+        let mut answer = Vec::new();
+        let head = read(&mut Two(first, second), 1_000, &mut answer).unwrap();
+        assert!(first.ends_with(b"\r\n0\r\n\r\n"));
+        assert_eq!(body(&head, &answer).as_ref(), b"ab\r\n0\r\n\r\n");
         let broken = without_chunks(b"2\r\non\r\nffffffffffffffff\r\nx");
         assert_eq!(broken, b"on");
     }

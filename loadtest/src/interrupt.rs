@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fantail::sys::signals;
 
+use crate::progress;
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static CHILD: AtomicU32 = AtomicU32::new(0);
 
@@ -28,7 +30,7 @@ pub(crate) fn catch() -> io::Result<()> {
                 }
                 std::process::exit(EXIT_CODE);
             }
-            eprintln!("ending early; once more ends at once");
+            progress::note("ending early; once more ends at once");
         }
     })?;
     Ok(())

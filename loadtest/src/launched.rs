@@ -123,10 +123,7 @@ impl Drop for Launched {
 fn all_lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
-        for line in BufReader::new(from).lines() {
-            let Ok(line) = line else { return };
-            let _ = sender.send(line);
-        }
+        each_line(from, |line| drop(sender.send(line)));
     });
     lines
 }
@@ -138,16 +135,26 @@ fn last_lines(from: impl Read + Send + 'static) -> Log {
     let log = Log::default();
     let kept = log.clone();
     std::thread::spawn(move || {
-        for line in BufReader::new(from).lines() {
-            let Ok(line) = line else { return };
+        each_line(from, |line| {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() == LOG_LINES {
                 kept.pop_front();
             }
             kept.push_back(line);
-        }
+        });
     });
     log
+}
+
+/// Reads to the end, whatever the bytes are: whoever stopped at some that are no text would close the pipe, and end a
+/// server that goes on writing.
+fn each_line(from: impl Read, mut on_line: impl FnMut(String)) {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        on_line(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
+        line.clear();
+    }
 }
 
 /// What was kept, once the server has closed its end; a child of its own might keep it open.
@@ -207,6 +214,13 @@ mod tests {
         assert!(server.pid() > 0);
         server.stop().unwrap();
         assert!(server.stop().unwrap_err().contains("ended during the run"));
+    }
+
+    #[test]
+    fn a_server_that_says_what_is_no_text_lives_on() {
+        let script = r#"sh -c 'printf "\377\n"; echo ready; exec sleep 60'"#;
+        let mut server = Launched::start(script, "ready").unwrap();
+        server.stop().unwrap();
     }
 
     #[test]

@@ -56,7 +56,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let command = args::Cli::parse().command;
     if let Err(error) = interrupt::catch() {
-        eprintln!("fantail-loadtest: signals: {error}");
+        progress::note(&format!("fantail-loadtest: signals: {error}"));
         return ExitCode::FAILURE;
     }
     let outcome = drive::run_command(command);
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(failure) => {
-            eprintln!("fantail-loadtest: {failure}");
+            progress::note(&format!("fantail-loadtest: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }

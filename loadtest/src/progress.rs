@@ -52,8 +52,7 @@ impl Progress {
                 bar.set_position(tally.counts.opened.saturating_sub(tally.counts.lost));
                 bar.set_message(line);
             }
-            // Nobody listens on a closed standard error, and the run goes on without.
-            None => drop(writeln!(std::io::stderr(), "{line}")),
+            None => note(&line),
         }
     }
 
@@ -90,6 +89,11 @@ impl Progress {
         }
         line
     }
+}
+
+/// Says a line on standard error, if anybody listens: a pipe that is closed there must not end a run.
+pub(crate) fn note(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
 }
 
 fn styled(bar: ProgressBar) -> ProgressBar {

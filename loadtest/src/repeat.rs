@@ -3,6 +3,8 @@
 //! The merged result has the layout of a single one, so whatever reads results reads it too; `repeats`
 //! holds the single ones.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::report::Table;
@@ -87,14 +89,27 @@ fn broken_by(threshold: &Threshold, merged: &Value, runs: &[Value]) -> Option<St
 
 fn median_of(values: &[&Value]) -> Value {
     match values.first() {
-        Some(Value::Object(first)) => {
-            let merged = first.keys().map(|key| {
-                let of_key: Vec<&Value> =
-                    values.iter().map(|value| value.get(key).unwrap_or(&Value::Null)).collect();
-                (key.clone(), median_of(&of_key))
-            });
-            Value::Object(merged.collect::<Map<_, _>>())
+        Some(Value::Object(_)) => {
+            let keys: BTreeSet<&String> =
+                values.iter().filter_map(|value| value.as_object()).flat_map(Map::keys).collect();
+            // All runs have the same fields, but for counts by kind: what did not happen has none.
+            let none = json!(0);
+            let of_key =
+                |key: &str| -> Vec<&Value> { values.iter().map(|value| field(value, key, &none)).collect() };
+            keys.into_iter().map(|key| (key.clone(), median_of(&of_key(key)))).collect()
         }
+        // Parts that every run has as many of: the kinds of `memory`, the servers of `rolling`.
+        Some(Value::Array(first)) if first.first().is_some_and(Value::is_object) => {
+            let lists: Option<Vec<&Vec<Value>>> = values
+                .iter()
+                .map(|value| value.as_array().filter(|list| list.len() == first.len()))
+                .collect();
+            let Some(lists) = lists else { return json!([]) };
+            let at = |place: usize| lists.iter().filter_map(|list| list.get(place)).collect::<Vec<_>>();
+            (0..first.len()).map(|place| median_of(&at(place))).collect()
+        }
+        // Whether anything was so.
+        Some(Value::Bool(_)) => json!(values.iter().any(|value| **value == json!(true))),
         Some(Value::Number(_)) => {
             let numbers: Option<Vec<f64>> = values.iter().map(|value| value.as_f64()).collect();
             let whole = values.iter().all(|value| value.is_u64());
@@ -118,6 +133,11 @@ fn median_of(values: &[&Value]) -> Value {
         // A text is that of the first run.
         Some(other) => (*other).clone(),
     }
+}
+
+/// A field of an object, `none` if it has no such field, and null if it is no object.
+fn field<'v>(object: &'v Value, key: &str, none: &'v Value) -> &'v Value {
+    object.as_object().map_or(&Value::Null, |fields| fields.get(key).unwrap_or(none))
 }
 
 #[cfg(test)]
@@ -156,6 +176,26 @@ mod tests {
             assert!(problems.contains(says), "{problems}");
         }
         assert!(table(&merged).text().contains("n/a in 1"));
+    }
+
+    #[test]
+    fn kinds_that_one_run_has_and_another_not_are_counted_and_parts_are_merged() {
+        let run = |errors: Value, interrupted: bool, slope: Option<f64>| {
+            json!({ "ok": true, "problems": [], "interrupted": interrupted, "errors": errors, "server": null,
+                "kinds": [{ "name": "user", "bytes_per_connection": slope, "steps_bytes": [1, 2] }] })
+        };
+        let runs = vec![
+            run(json!({ "connect_refused": 4 }), false, Some(60.0)),
+            run(json!({ "connect_refused": 2, "lost_eof": 6 }), false, Some(64.0)),
+            run(json!({ "lost_eof": 8 }), true, Some(70.0)),
+        ];
+        let merged = merge(runs.clone(), &[]);
+        assert_eq!(merged["errors"], json!({ "connect_refused": 2, "lost_eof": 6 }));
+        assert_eq!((&merged["interrupted"], &merged["server"]), (&json!(true), &Value::Null));
+        let kind = json!({ "name": "user", "bytes_per_connection": 64.0, "steps_bytes": [] });
+        assert_eq!(merged["kinds"], json!([kind]));
+        let more = json!({ "ok": true, "problems": [], "kinds": [{}, {}] });
+        assert_eq!(merge(vec![runs[0].clone(), more], &[])["kinds"], json!([]));
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Common {
                 descriptor_tables,
                 descriptors_per_table,
                 late_sends: sends.then_some(counts.late_sends),
-                late_max_microseconds: sends.then(|| counts.late_max_ns as f64 / 1e3),
+                late_max_microseconds: (sends && counts.sends > 0).then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
                 strain: tally.strain.judge(counts.sends, counts.late_own),
             },
@@ -391,22 +391,38 @@ pub(crate) fn publish_value(
     outputs: &Outputs,
 ) -> Result<(), String> {
     use std::io::Write;
-    let write = |flag: &str, path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+    // A run of several prints nothing itself, and standard output may still hold what nobody takes.
+    let text_of_table = table.text();
+    let printed = match text_of_table.is_empty() {
+        true => Ok(()),
+        false => std::io::stdout().write_all(text_of_table.as_bytes()),
     };
-    std::io::stdout()
-        .write_all(table.text().as_bytes())
-        .map_err(|error| format!("standard output: {error}"))?;
-    if let Some(path) = &outputs.json {
-        write("--json", path, text)?;
-    }
-    if let Some(path) = &outputs.html {
-        write("--html", path, &html::page(report, &table.rows))?;
-    }
-    if let Some(path) = &outputs.hdr {
-        histogram_columns::write_log(path, report)?;
-    }
-    Ok(())
+    all_of([
+        printed.map_err(|error| format!("standard output: {error}")),
+        outputs.json.as_deref().map_or(Ok(()), |path| write("--json", path, text)),
+        outputs
+            .html
+            .as_deref()
+            .map_or(Ok(()), |path| write("--html", path, &html::page(report, &table.rows))),
+        outputs.hdr.as_deref().map_or(Ok(()), |path| histogram_columns::write_log(path, report)),
+    ])
+}
+
+/// Prints a line of what is still under way. Whether anybody reads it shows when the result is printed.
+pub(crate) fn print_line(line: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// Writes the file that `flag` names.
+pub(crate) fn write(flag: &str, path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+}
+
+/// What of several things went wrong. All are tried before: a disk that is full must not take the rest of a result along.
+pub(crate) fn all_of(outcomes: impl IntoIterator<Item = Result<(), String>>) -> Result<(), String> {
+    let wrong: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
 /// A result with the flags it was made with.

@@ -18,7 +18,7 @@ use crate::conversation::Conversation;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::message::{self, Shape};
-use crate::progress::Progress;
+use crate::progress::{Progress, note};
 use crate::schedule::Clock;
 use crate::series::Series;
 use crate::server_process::ServerProcess;
@@ -128,7 +128,7 @@ impl Run {
             started_ns: 0,
             open_ns: 0,
             progress: Progress::new(clock, u64::from(common.connections)),
-            series: Series::new(ServerProcess::of(common).ok().flatten()),
+            series: Series::new(ServerProcess::of(common).map_err(Failure::Usage)?),
             links: Vec::new(),
             threads: Vec::new(),
             nofile,
@@ -339,10 +339,10 @@ fn share(connections: usize, index: usize, threads: usize) -> usize {
 fn warn_of_few_sources(sources: Option<&[IpAddr]>, connections: usize) {
     let room = sources.map_or(1, <[IpAddr]>::len) * target::CONNECTIONS_PER_SOURCE * 2;
     if connections > room {
-        eprintln!(
+        note(&format!(
             "warning: {connections} connections from {} source address(es) may run out of ports; see --source",
             sources.map_or(1, <[IpAddr]>::len)
-        );
+        ));
     }
 }
 

@@ -65,11 +65,16 @@ impl Sequence {
 
 impl Gaps {
     fn remember(&mut self, start: u32, end: u32) {
-        if self.ranges.len() == GAPS_MAX {
+        self.ranges.push((start, end));
+        self.forget();
+    }
+
+    /// Keeps no more ranges than are allowed.
+    fn forget(&mut self) {
+        if self.ranges.len() > GAPS_MAX {
             let (_, forgotten) = self.ranges.remove(0);
             self.forgotten_below = forgotten;
         }
-        self.ranges.push((start, end));
     }
 
     fn fill(&mut self, number: u32) -> Arrival {
@@ -83,6 +88,8 @@ impl Gaps {
         };
         let rest = [(start, number), (number + 1, end)];
         self.ranges.splice(position..=position, rest.into_iter().filter(|(start, end)| start < end));
+        // One in the middle of a range leaves two.
+        self.forget();
         Arrival::Reordered
     }
 }
@@ -146,6 +153,16 @@ mod tests {
         }
         assert_eq!(sequence.on_arrival(0), Arrival::Unclassified);
         assert_eq!(sequence.on_arrival(2), Arrival::Reordered);
+    }
+
+    #[test]
+    fn ranges_that_fall_apart_are_bounded_too() {
+        let mut sequence = Sequence::default();
+        sequence.on_arrival(10 * GAPS_MAX as u32);
+        for number in (1..10 * GAPS_MAX as u32).step_by(2) {
+            assert!(matches!(sequence.on_arrival(number), Arrival::Reordered | Arrival::Unclassified));
+            assert!(sequence.gaps.as_ref().unwrap().ranges.len() <= GAPS_MAX);
+        }
     }
 
     #[test]

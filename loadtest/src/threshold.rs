@@ -40,6 +40,8 @@ pub(crate) struct Metric {
 
 const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow", "memory", "rolling"];
 const SENDING: &[&str] = &["fanout", "echo", "slow", "rolling"];
+/// Those that put a load on while the generator watches itself.
+const LOADED: &[&str] = &["fanout", "echo", "storm", "slow", "rolling"];
 const ORDERED: &[&str] = &["fanout", "echo", "slow"];
 const PUBLISHING: &[&str] = &["fanout", "slow"];
 const STORM: &[&str] = &["storm"];
@@ -63,7 +65,7 @@ pub(crate) static METRICS: &[Metric] = &metrics! {
     "duplicate" Count "/duplicate" SENDING "messages that came again";
     "reordered" Count "/reordered" ORDERED "messages that came after a later one";
     "corrupt" Count "/corrupt" SENDING "messages that came changed";
-    "wrapped" Count "/wrapped" SENDING "messages that the server put other things around";
+    "wrapped" Count "/wrapped" ORDERED "messages that the server put other things around";
     "deliveries_rate" Rate "/deliveries_per_second" PUBLISHING "deliveries a second";
     "connect_p50" Time "/connections/connect_latency/p50_microseconds" ALL "from connect to open";
     "connect_p99" Time "/connections/connect_latency/p99_microseconds" ALL "the same, 99th percentile";
@@ -74,8 +76,8 @@ pub(crate) static METRICS: &[Metric] = &metrics! {
     "opened_rate" Rate "/connections/opened_per_second" ALL "connections opened a second";
     "late_sends" Count "/generator/late_sends" SENDING "sends more than 1 ms after their time";
     "late_share" Share "/generator/late_share" SENDING "share of sends that the generator itself made late";
-    "busy_share" Share "/generator/busy_share" ALL "share of the load in which the generator had no time left";
-    "processor_wait_share" Share "/generator/processor_wait_share" ALL "share of the load for which the generator waited for a processor";
+    "busy_share" Share "/generator/busy_share" LOADED "share of the load in which the generator had no time left";
+    "processor_wait_share" Share "/generator/processor_wait_share" LOADED "share of the load for which the generator waited for a processor";
     "bottleneck" Count "/generator/bottleneck" ALL "reasons why the generator was the bottleneck";
     "served_again" Time "/served_again_seconds" STORM "until all were open again";
     "unserved" Count "/unserved" RETURNING "clients that did not come back in time";
@@ -182,9 +184,10 @@ impl Metric {
 /// The part of the help that lists the metrics.
 pub(crate) fn help() -> String {
     let mut help = String::from("Metrics for --fail-if (times need a unit, as in 500us, 50ms, 2s):\n");
+    let width = METRICS.iter().map(|metric| metric.name.len()).max().unwrap_or(0) + 2;
     for Metric { name, commands, what, .. } in METRICS {
         let commands = if *commands == ALL { "all".to_owned() } else { commands.join(", ") };
-        help.push_str(&format!("  {name:16}{what} ({commands})\n"));
+        help.push_str(&format!("  {name:width$}{what} ({commands})\n"));
     }
     help
 }
@@ -254,13 +257,54 @@ mod tests {
         assert!(threshold.check_command("echo").unwrap_err().contains("echo does not measure"));
     }
 
+    /// Whether a result that fits `schema` may have something at `path`; `root` is the file that `schema` is from.
+    fn describes(schema: &Value, root: &Value, common: &Value, path: &[&str]) -> bool {
+        let Some((first, rest)) = path.split_first() else { return true };
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            let (file, pointer) = reference.split_once('#').unwrap();
+            let root = if file.is_empty() { root } else { common };
+            return describes(root.pointer(pointer).unwrap(), root, common, path);
+        }
+        let properties = schema.get("properties").and_then(|all| all.get(first));
+        properties.is_some_and(|next| describes(next, root, common, rest))
+            || ["allOf", "anyOf"]
+                .iter()
+                .filter_map(|key| schema.get(key)?.as_array())
+                .flatten()
+                .any(|one| describes(one, root, common, path))
+    }
+
+    #[test]
+    fn whoever_may_name_a_metric_has_it() {
+        let read = |name: &str| -> Value {
+            let path = format!("{}/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+        };
+        let common = read("common");
+        for command in ALL {
+            let schema = read(command);
+            for metric in METRICS {
+                let path: Vec<&str> = metric.place.split('/').skip(1).collect();
+                let there = describes(&schema, &schema, &common, &path);
+                assert!(there || !metric.commands.contains(command), "{command} has no {}", metric.name);
+            }
+        }
+        // Without a load nobody watches it, so these could never be judged.
+        for metric in ["busy_share>0.5", "processor_wait_share>0.5"] {
+            let threshold = Threshold::parse(metric).unwrap();
+            for command in ["idle", "memory"] {
+                assert!(threshold.check_command(command).is_err(), "{command}: {metric}");
+            }
+        }
+    }
+
     #[test]
     fn names_are_unique_and_in_the_help() {
         let names: std::collections::BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), METRICS.len());
         let help = help();
         for metric in METRICS {
-            assert!(help.contains(metric.name));
+            assert!(help.contains(&format!("  {}  ", metric.name)), "{help}");
             let time = metric.place.ends_with("_microseconds") || metric.place.ends_with("_seconds");
             assert_eq!(metric.kind == Kind::Time, time, "{}", metric.name);
         }

@@ -140,6 +140,12 @@ impl Sharing {
         let line = metrics.lines().find(|line| line.starts_with("fantail_connections{loop=\"0\"")).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
+
+    fn deliveries(&self) -> u64 {
+        let metrics = self.ask("GET /metrics");
+        let lines = metrics.lines().filter(|line| line.starts_with("fantail_deliveries_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
 }
 
 impl Drop for Sharing {
@@ -170,12 +176,7 @@ fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
     });
     wait_for("all clients", || first.open() + second.open() == 200);
     // Once messages flow; before that an end would be a connection lost.
-    let flows = |server: &Sharing| {
-        let metrics = server.ask("GET /metrics");
-        let lines = metrics.lines().filter(|line| line.starts_with("fantail_deliveries_total"));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
-    };
-    wait_for("messages", || flows(&first) + flows(&second) > 2_000);
+    wait_for("messages", || first.deliveries() + second.deliveries() > 2_000);
     let closed = first.ask("POST /connections/close?all=1&code=1012");
     assert!(closed.starts_with("HTTP/1.1 200"), "{closed}");
     wait_for("them to be back", || first.open() + second.open() == 200);
@@ -198,6 +199,70 @@ fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
     let [all, some] = [0, 1].map(|index| report["servers"][index]["accepted"].as_u64().unwrap());
     assert!(all == number("published") && some < all, "{report:#}");
     assert_eq!(schema::Schemas::load().errors("rolling", &report), Vec::<String>::new());
+}
+
+/// Takes probes, and is silent about everything else.
+fn silent_publish_server() -> SocketAddr {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                loop {
+                    let (mut len, mut probe, mut line) = (0, false, String::new());
+                    while reader.read_line(&mut line).unwrap_or(0) > 2 {
+                        probe |= line.starts_with("Idempotency-Key: ") && line.contains("-probe-");
+                        len = line
+                            .strip_prefix("Content-Length: ")
+                            .map_or(len, |len| len.trim().parse().unwrap());
+                        line.clear();
+                    }
+                    if len == 0 || reader.read_exact(&mut vec![0; len]).is_err() {
+                        return;
+                    }
+                    if probe {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_silent_server_does_not_keep_the_others_waiting_for_each_message() {
+    let (server, silent) = (server("A=b"), format!("http://{}/", silent_publish_server()));
+    let mut args =
+        vec!["rolling", "--server", &server, "--connections", "5", "--rate", "10", "--duration", "1s"];
+    args.extend(["--publish-url", "http://{admin}/publish/{topic}", "--publish-url", &silent]);
+    let began = Instant::now();
+    let (code, report, _) = run("silent", &args);
+    assert_eq!(
+        (code, &report["published"], &report["deliveries"]),
+        (0, &10.into(), &50.into()),
+        "{report:#}"
+    );
+    assert_eq!(report["servers"][1]["errors"], serde_json::json!({ "timedout": 10 }));
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+}
+
+#[test]
+fn without_a_backoff_clients_come_back_at_once() {
+    let server = Sharing::start("127.0.0.1:0");
+    let url = format!("ws://{}/ws/{{topic}}", server.listen);
+    let publish = format!("http://{}/publish/{{topic}}", server.admin);
+    let generator = thread::spawn(move || {
+        let args =
+            ["rolling", "--url", &url, "--publish-url", &publish, "--connections", "10", "--rate", "20"];
+        run("no-backoff", &[&args[..], &["--duration", "3s", "--backoff", "0s"]].concat())
+    });
+    wait_for("all clients", || server.open() == 10);
+    wait_for("messages", || server.deliveries() > 50);
+    server.ask("POST /connections/close?all=1&code=1012");
+    let (code, report, _) = generator.join().unwrap();
+    assert_eq!((code, &report["left"], &report["returned"]), (0, &10.into(), &10.into()), "{report:#}");
 }
 
 #[test]
@@ -386,6 +451,18 @@ fn workers_leave_no_descriptor_behind() {
 }
 
 #[test]
+fn what_nothing_was_measured_of_is_not_zero() {
+    let (listener, address) = listen();
+    drop(listener);
+    let url = format!("ws://{address}/");
+    let args = ["echo", "--url", &url, "--connections", "2", "--rate", "50", "--duration", "100ms"];
+    let (code, report, _) = run("nothing-sent", &args);
+    assert_eq!((code, &report["sent"]), (1, &Value::from(0)), "{report:#}");
+    assert_eq!(report["generator"]["late_max_microseconds"], Value::Null);
+    assert_eq!((&report["generator"]["late_share"], &report["latency"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
 fn a_plan_opens_nothing() {
     let (listener, address) = listen();
     let url = format!("ws://{address}/");
@@ -492,12 +569,16 @@ fn a_subprotocol_that_was_not_offered_fails_the_connection() {
     );
 }
 
-/// Starts it and waits until it has printed its first progress line.
+/// Starts it and waits until it has printed its first progress line that says how messages come.
 fn start(args: &[&str]) -> (Child, BufReader<std::process::ChildStderr>) {
+    start_until(args, "messages")
+}
+
+fn start_until(args: &[&str], word: &str) -> (Child, BufReader<std::process::ChildStderr>) {
     let mut child = generator(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains("messages") {
+    while !line.contains(word) {
         line.clear();
         assert!(errors.read_line(&mut line).unwrap() > 0, "it ended before its first line");
     }
@@ -536,6 +617,32 @@ fn ctrl_c_ends_early_and_still_reports() {
         assert_eq!(report[sent], report[came], "{report:#}");
         let table = String::from_utf8(output.stdout).unwrap();
         assert!(table.contains("interrupted"), "{table}");
+    }
+}
+
+#[test]
+fn ctrl_c_while_connections_are_opened_still_reports() {
+    let url = echo_server();
+    for more in [&["storm", "--bystander", &url][..], &["fanout", "--publish", "ws"], &["echo"], &["idle"]] {
+        let file = result_file(&format!("ctrl-c-opening-{}", more[0]));
+        let args = [
+            "--url",
+            &url,
+            "--connections",
+            "1000",
+            "--connect-rate",
+            "20",
+            "--json",
+            file.to_str().unwrap(),
+        ];
+        let (child, mut errors) = start_until(&[more, &args].concat(), "open ");
+        signals::send(child.id(), Signal::Interrupt).unwrap();
+        let output = wait(child);
+        let rest = std::io::read_to_string(&mut errors).unwrap();
+        assert!(!rest.contains("fantail-loadtest:"), "{more:?}: {rest}");
+        let report = take_result(&file, &output);
+        let opened = report["connections"]["opened"].as_u64().unwrap();
+        assert!(report["interrupted"] == true && opened > 0 && opened < 1000, "{report:#}");
     }
 }
 

@@ -293,6 +293,18 @@ fn a_marker_that_was_cut_or_changed_is_told() {
 }
 
 #[test]
+fn what_the_publisher_says_around_a_message_is_the_same_for_every_subscriber() {
+    let address = fan_out_server(Manner::Plain, false);
+    let (url, publish) = (format!("ws://{address}/sub"), format!("ws://{address}/pub"));
+    let mut args = vec!["fanout", "--url", &url, "--publish", "ws", "--publish-url", &publish];
+    args.extend(["--connections", "10", "--rate", "40", "--duration", "500ms"]);
+    args.extend(["--message", r#"{"from":{i},"data":"{marker}"}"#]);
+    let (code, report, _) = run("numbered", &args);
+    assert_eq!(code, 0, "{report:#}");
+    assert_all_came(&report, DELIVERIES, 0);
+}
+
+#[test]
 fn one_changed_payload_among_unchanged_ones_is_told() {
     let (code, report, table) = run_fanout("fanout", "appended", Manner::Appended, None);
     assert_eq!((code, &report["wrapped"]), (1, &json!(1)), "{report:#}");
@@ -346,8 +358,8 @@ fn echoes_in_a_protocol_of_the_servers_own() {
     assert_eq!((&report["foreign"], &report["corrupt"]), (&json!(3 * 20), &json!(0)), "{report:#}");
 }
 
-/// Takes JSON by POST and delivers it to the subscribers of a fan-out server.
-fn http_server(subscribe: SocketAddr) -> SocketAddr {
+/// Takes JSON by POST and delivers it to the subscribers of a fan-out server; is gone after so many posts.
+fn http_server(subscribe: SocketAddr, posts: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -355,7 +367,7 @@ fn http_server(subscribe: SocketAddr) -> SocketAddr {
         let stream = listener.accept().unwrap().0;
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
-        loop {
+        for post in 1..=posts {
             let (mut len, mut json, mut line) = (0, false, String::new());
             while reader.read_line(&mut line).unwrap() > 2 {
                 json |= line.trim() == "Content-Type: application/json";
@@ -368,8 +380,13 @@ fn http_server(subscribe: SocketAddr) -> SocketAddr {
             }
             assert!(json, "the content type says what it is");
             publisher.send(Message::text(String::from_utf8(body).unwrap())).unwrap();
-            stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").unwrap();
+            let last = if post == posts { "Connection: close\r\n" } else { "" };
+            let answer = format!("HTTP/1.1 202 Accepted\r\n{last}Content-Length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).unwrap();
         }
+        // Until what was published is delivered.
+        drop((stream, listener));
+        while publisher.read().is_ok() {}
     });
     address
 }
@@ -377,12 +394,29 @@ fn http_server(subscribe: SocketAddr) -> SocketAddr {
 #[test]
 fn json_can_be_published_by_http() {
     let address = fan_out_server(Manner::Json, true);
-    let (url, publish) = (format!("ws://{address}/sub"), format!("http://{}/publish", http_server(address)));
+    let (url, publish) =
+        (format!("ws://{address}/sub"), format!("http://{}/publish", http_server(address, usize::MAX)));
     let mut args = vec!["fanout", "--url", &url, "--publish-url", &publish, "--message", PUBLISHED];
     args.extend(["--connections", "10", "--rate", "40", "--duration", "500ms"]);
     let (code, report, _) = run("http", &args);
     assert_eq!(code, 0, "{report:#}");
     assert_all_came(&report, 0, DELIVERIES);
+}
+
+#[test]
+fn messages_that_could_not_be_sent_are_no_ones_loss() {
+    let address = fan_out_server(Manner::Json, true);
+    let publish = format!("http://{}/publish", http_server(address, 10));
+    let url = format!("ws://{address}/sub");
+    let mut args = vec!["fanout", "--url", &url, "--publish-url", &publish, "--message", PUBLISHED];
+    args.extend(["--connections", "10", "--rate", "40", "--duration", "500ms"]);
+    let (code, report, _) = run("gone", &args);
+    let number = |field: &str| report[field].as_u64().unwrap();
+    // Nobody listens any more, so it is known that nobody got them.
+    let refused = report["publish_errors"]["connectionrefused"].as_u64().unwrap();
+    assert_eq!((code, number("published") + refused), (1, 20), "{report:#}");
+    assert_eq!((number("published_unknown"), number("missing")), (0, 0), "{report:#}");
+    assert_eq!(number("deliveries"), 10 * number("published"), "{report:#}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ struct StepReport {
     ok: bool,
     /// What broke, one sentence each.
     problems: Vec<String>,
-    /// The result of the command.
+    /// The result of the command; empty if it could not even be run.
     result: serde_json::Value,
 }
 
@@ -64,8 +64,13 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
         command.common_mut().kit.quiet = true;
         // The steps' results are in the file of `capacity`.
         command.common_mut().outputs = Outputs::default();
-        let step = StepReport::new(*value, drive::run(&command)?);
-        println!("{:12}{}", format!("{} {value}", variable.name()), step.text());
+        let step = match drive::run(&command) {
+            Ok(finished) => StepReport::new(*value, finished),
+            // The steps before it have held, and that is a result.
+            Err(Failure::Failed(why)) if !steps.is_empty() => StepReport::failed(*value, why),
+            Err(failure) => return Err(failure),
+        };
+        report::print_line(&format!("{:12}{}", format!("{} {value}", variable.name()), step.text()));
         let held = step.ok;
         steps.push(step);
         if !held || interrupt::requested() {
@@ -102,12 +107,23 @@ impl StepReport {
         Self { value, ok, problems, result }
     }
 
+    /// One that could not be run.
+    fn failed(value: f64, why: String) -> Self {
+        Self { value, ok: false, problems: vec![why], result: serde_json::json!({}) }
+    }
+
     fn text(&self) -> String {
         let figures = drive::key_figures(&self.result);
         match self.ok {
+            _ if self.is_cut_short() => format!("ended early  {figures}"),
             true => format!("held   {figures}"),
             false => format!("broke  {figures}: {}", self.problems.join("; ")),
         }
+    }
+
+    /// Whether it was ended before its time: then it has neither held nor broken.
+    fn is_cut_short(&self) -> bool {
+        self.result.get("interrupted") == Some(&serde_json::Value::Bool(true))
     }
 
     fn is_limited_by_generator(&self) -> bool {
@@ -118,11 +134,12 @@ impl StepReport {
 
 impl CapacityReport {
     fn new(of: &'static str, variable: Variable, steps: Vec<StepReport>) -> Self {
-        let highest_held = steps.iter().rev().find(|step| step.ok).map(|step| step.value);
-        let broke = steps.last().filter(|step| !step.ok);
+        let highest_held =
+            steps.iter().rev().find(|step| step.ok && !step.is_cut_short()).map(|step| step.value);
+        let broke = steps.last().filter(|step| !step.ok && !step.is_cut_short());
         let problems = match (highest_held, broke) {
             (None, Some(step)) => vec![format!("not even the first step held: {}", step.problems.join("; "))],
-            (None, None) => vec!["no step was run".to_owned()],
+            (None, None) => vec!["no step was run to its end".to_owned()],
             _ => Vec::new(),
         };
         Self {
@@ -147,7 +164,7 @@ impl CapacityReport {
         table.row("raised", format!("{} of {}", self.variable, self.of));
         table.row("highest step that held", value(self.highest_held));
         table.row("first that broke", value(self.broke_at));
-        if let Some(step) = self.steps.last().filter(|step| !step.ok) {
+        if let Some(step) = self.steps.last().filter(|step| !step.ok && !step.is_cut_short()) {
             for problem in &step.problems {
                 table.row("  what broke", problem);
             }
@@ -179,6 +196,27 @@ mod tests {
         assert_eq!((report.highest_held, report.broke_at), (Some(200.0), Some(400.0)));
         let text = report.table().text();
         assert!(text.contains("p99>50ms: it is 61 ms") && !text.contains("note"), "{text}");
+    }
+
+    #[test]
+    fn a_step_that_was_ended_early_has_not_held_and_one_that_can_not_be_run_breaks() {
+        let cut_short = |ok| {
+            let mut step = step(200.0, ok, &[]);
+            step.result["interrupted"] = json!(true);
+            step
+        };
+        for ok in [true, false] {
+            let report =
+                CapacityReport::new("echo", Variable::Rate, vec![step(100.0, true, &[]), cut_short(ok)]);
+            assert_eq!((report.highest_held, report.broke_at, report.ok), (Some(100.0), None, true));
+            let report = CapacityReport::new("echo", Variable::Rate, vec![cut_short(ok)]);
+            assert_eq!((report.highest_held, report.broke_at, report.ok), (None, None, false));
+            assert!(report.problems[0].contains("to its end"), "{:?}", report.problems);
+        }
+        let failed = StepReport::failed(200.0, "refused".into());
+        let report = CapacityReport::new("echo", Variable::Rate, vec![step(100.0, true, &[]), failed]);
+        assert_eq!((report.highest_held, report.broke_at), (Some(100.0), Some(200.0)));
+        assert!(report.table().text().contains("refused"), "{}", report.table().text());
     }
 
     #[test]

@@ -111,16 +111,13 @@ pub(crate) fn run(args: &CompareArgs) -> Result<bool, Failure> {
         _ => return Err(Failure::Usage("results of different commands can't be compared".into())),
     };
     let comparison = compare(&a, &b, compared);
-    print(&comparison.text())?;
-    if let Some(path) = &args.json {
-        let text = json_text::to_text(&comparison)?;
-        std::fs::write(path, text).map_err(|error| format!("--json {}: {error}", path.display()))?;
-    }
-    if let Some(path) = &args.html {
-        let value = serde_json::to_value(&comparison).map_err(|error| error.to_string())?;
-        std::fs::write(path, html::page(&value, &[]))
-            .map_err(|error| format!("--html {}: {error}", path.display()))?;
-    }
+    let text = json_text::to_text(&comparison)?;
+    let value = serde_json::to_value(&comparison).map_err(|error| error.to_string())?;
+    report::all_of([
+        print(&comparison.text()),
+        args.json.as_deref().map_or(Ok(()), |path| report::write("--json", path, &text)),
+        args.html.as_deref().map_or(Ok(()), |path| report::write("--html", path, &html::page(&value, &[]))),
+    ])?;
     Ok(true)
 }
 

@@ -8,8 +8,10 @@ use serde::Serialize;
 use crate::args::{FanoutArgs, PublishBy};
 use crate::connection::Role;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::message;
 use crate::messages_report::MessagesReport;
+use crate::progress::note;
 use crate::publisher::{Published, Publisher};
 use crate::report::{self, Common, Finished, Report, Table, microseconds_text, number_text};
 use crate::run::{Run, Special};
@@ -91,7 +93,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Finished, Failure> {
     let urls = Urls::new(args)?;
     let server = watched(&args.common)?;
     if let Some(topic) = &urls.topic {
-        eprintln!("topic {topic}");
+        note(&format!("topic {topic}"));
     }
     let special = Special { message: args.load.message.as_deref(), ..Special::default() };
     let mut run =
@@ -315,7 +317,7 @@ fn probe(run: &mut Run, publisher: &mut Publisher, publish_url: &str) -> Result<
             let counts = run.counts();
             (counts.probed + counts.lost >= counts.opened, counts.probed)
         })?;
-        if all_seen {
+        if all_seen || interrupt::requested() {
             break;
         }
     }

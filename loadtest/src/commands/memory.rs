@@ -128,10 +128,14 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
     }
     let tally = run.stop(Published::Count(0))?;
     let common = Common::new("memory", &args.url, last, &run, &tally, false);
-    if let Some(path) = &args.csv {
-        study.write_csv(path)?;
+    let csv = args.csv.as_deref().map_or(Ok(()), |path| study.write_csv(path));
+    match report::finish(study.report(common, server_here, args.common.duration), &args.common) {
+        Ok(finished) => csv.map(|()| finished).map_err(Failure::Failed),
+        Err(Failure::Failed(why)) => {
+            Err(Failure::Failed(report::all_of([csv, Err(why)]).err().unwrap_or_default()))
+        }
+        usage => usage,
     }
-    report::finish(study.report(common, server_here, args.common.duration), &args.common)
 }
 
 impl Study {
@@ -153,7 +157,8 @@ impl Study {
         let name = |end| if end == End::Server && other { "resident" } else { "user" };
         let user = |figure: &Figure| figure.kind.name == name(figure.end);
         let watched: Vec<Figure> = self.figures.iter().copied().filter(user).collect();
-        let sum = || memory_kinds::read(&watched, server).into_iter().flatten().sum::<u64>();
+        // What a server tells of itself may be anything.
+        let sum = || memory_kinds::read(&watched, server).into_iter().flatten().fold(0, u64::saturating_add);
         // A figure that is read once a second has to be the same in two readings.
         let settled_for = SETTLED_FOR + server.map_or(Duration::ZERO, |server| server.read_every() * 2);
         let clock = run.plan.clock;
@@ -220,7 +225,7 @@ impl Study {
             }
             text.push('\n');
         }
-        std::fs::write(path, text).map_err(|error| format!("--csv {}: {error}", path.display()))
+        report::write("--csv", path, &text)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::connection::Role;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::message::{self, Filler, Shape};
+use crate::progress::note;
 use crate::publisher::several::{PublishedToAll, ServerReport, Several};
 use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
 use crate::run::{Run, Special};
@@ -110,7 +111,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
         ..Special::default()
     };
     if let Some(topic) = &topic {
-        eprintln!("topic {topic}");
+        note(&format!("topic {topic}"));
     }
     let mut run = Run::start_special(&args.common, target, Role::Subscribe, shape, special)?;
     run.open(args.common.connections as usize)?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::args::SlowArgs;
 use crate::connection::Role;
 use crate::failure::Failure;
+use crate::progress::note;
 use crate::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
 use crate::run::{Run, Special};
 use crate::server_process::ServerProcess;
@@ -88,7 +89,7 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
     let urls = Urls::new(fanout)?;
     let server = watched(&fanout.common)?;
     if let Some(topic) = &urls.topic {
-        eprintln!("topic {topic}");
+        note(&format!("topic {topic}"));
     }
     let slow = Slow { fraction: args.slow_fraction, bytes_per_second: args.slow_rate };
     let special = Special { slow: Some(slow), message: fanout.load.message.as_deref(), ..Special::default() };

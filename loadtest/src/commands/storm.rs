@@ -91,13 +91,16 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let mut run = Run::start_special(&args.common, target, Role::Idle, shape, special)?;
     run.open(connections as usize)?;
 
-    let bystander =
-        bystander_target.map(|target| Bystander::start(&args.common, target, &args.bystander)).transpose()?;
+    let bystander = bystander_target
+        .map(|target| Bystander::start(&args.common, target, &args.bystander))
+        .transpose()?
+        .flatten();
     if bystander.is_some() {
         run.wait(CALM, |_| interrupt::requested())?;
     }
-    let before = bystander.as_ref().map(Bystander::latency);
+    // A server on another machine takes its time to tell it, and the bystander goes on meanwhile.
     let cpu_from = server.and_then(ServerProcess::cpu_time);
+    let before = bystander.as_ref().map(Bystander::latency);
     let times = if interrupt::requested() { None } else { Some(drop_and_wait(args, &mut run)?) };
     let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
     let bystander =

@@ -30,7 +30,8 @@ impl HttpPublisher {
     /// Connects. Binary messages are announced by `binary=1` in the query.
     pub(crate) fn connect(target: Target, tls: Option<Arc<Tls>>, binary: bool) -> Result<Self, PublishError> {
         let target = if binary { target.with_query("binary", "1") } else { target };
-        let wire = Some(Wire::connect(&target, tls.as_deref(), TIMEOUT)?);
+        let wire = Wire::connect(&target, tls.as_deref(), TIMEOUT).map_err(PublishError::Unreached)?;
+        let wire = Some(wire);
         Ok(Self {
             target,
             tls,
@@ -67,10 +68,13 @@ impl HttpPublisher {
         self.request.extend_from_slice(payload);
         let wire = match self.wire.take().filter(|wire| self.is_fresh(wire)) {
             Some(wire) => wire,
-            None => Wire::connect(&self.target, self.tls.as_deref(), TIMEOUT)?,
+            None => {
+                Wire::connect(&self.target, self.tls.as_deref(), TIMEOUT).map_err(PublishError::Unreached)?
+            }
         };
         wire.write_all(&self.request)?;
-        let head = http_answer::read(&mut &wire, ANSWER_BYTES_MAX, &mut self.answer)?;
+        let mut timed = wire.within(TIMEOUT, "no end of the answer within ten seconds");
+        let head = http_answer::read(&mut timed, ANSWER_BYTES_MAX, &mut self.answer)?;
         if !head.close {
             self.wire = Some(wire);
             self.used_at = Instant::now();

@@ -37,6 +37,8 @@ pub(crate) enum PublishError {
     Refused(u16),
     /// The server closed the WebSocket with this code before the message; nobody gets it.
     Closed(u16),
+    /// There was no connection on which to send the message; nobody gets it.
+    Unreached(io::Error),
     /// Nobody knows whether the server took the message.
     Unknown(io::Error),
 }
@@ -143,7 +145,7 @@ impl PublishError {
         match self {
             Self::Refused(status) => format!("status_{status}"),
             Self::Closed(code) => format!("closed_{code}"),
-            Self::Unknown(error) => format!("{:?}", error.kind()).to_lowercase(),
+            Self::Unreached(error) | Self::Unknown(error) => format!("{:?}", error.kind()).to_lowercase(),
         }
     }
 }
@@ -153,7 +155,7 @@ impl fmt::Display for PublishError {
         match self {
             Self::Refused(status) => write!(out, "refused with status {status}"),
             Self::Closed(code) => write!(out, "closed by the server with code {code}"),
-            Self::Unknown(error) => error.fmt(out),
+            Self::Unreached(error) | Self::Unknown(error) => error.fmt(out),
         }
     }
 }

@@ -6,7 +6,9 @@
 //! while it happens.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -20,6 +22,9 @@ use crate::target::Target;
 use crate::tls::Tls;
 use crate::visits::Bulletin;
 use crate::worker::Plan;
+
+/// How long a server that was silent is not asked again: every message would wait for it before it goes to the others.
+const PASSED_OVER: Duration = Duration::from_secs(10);
 
 /// What became of the messages at one server.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -55,6 +60,7 @@ struct One {
     target: Target,
     tls: Option<Arc<Tls>>,
     publisher: Option<HttpPublisher>,
+    passed_over_until: Option<Instant>,
     report: ServerReport,
 }
 
@@ -71,7 +77,7 @@ impl Several {
         let server = |(url, target)| {
             let tls = Tls::of(&target, tls, 1)?;
             let report = ServerReport { url, ..ServerReport::default() };
-            Ok(One { target, tls, publisher: None, report })
+            Ok(One { target, tls, publisher: None, passed_over_until: None, report })
         };
         let servers = targets.into_iter().map(server).collect::<Result<_, String>>()?;
         Ok(Self { servers, binary: message::is_binary(size) })
@@ -137,12 +143,25 @@ impl Several {
 
 impl One {
     fn publish(&mut self, key: &str, payload: &[u8], binary: bool) -> Result<(), PublishError> {
+        if self.passed_over_until.is_some_and(|until| Instant::now() < until) {
+            return Err(PublishError::Unreached(io::ErrorKind::TimedOut.into()));
+        }
+        let outcome = self.ask(key, payload, binary);
+        let silent = outcome.as_ref().is_err_and(is_silence);
+        self.passed_over_until = silent.then(|| Instant::now() + PASSED_OVER);
+        outcome
+    }
+
+    fn ask(&mut self, key: &str, payload: &[u8], binary: bool) -> Result<(), PublishError> {
         let fields = format!("Idempotency-Key: {key}\r\n");
         if let Some(mut kept) = self.publisher.take() {
-            let outcome = kept.publish_with(&fields, payload);
-            if !matches!(outcome, Err(PublishError::Unknown(_))) {
-                self.publisher = Some(kept);
-                return outcome;
+            match kept.publish_with(&fields, payload) {
+                // It broke off, as when another process has taken the place of the one it was to.
+                Err(error @ PublishError::Unknown(_)) if !is_silence(&error) => {}
+                outcome => {
+                    self.publisher = Some(kept).filter(|_| !matches!(outcome, Err(PublishError::Unknown(_))));
+                    return outcome;
+                }
             }
         }
         let mut new = HttpPublisher::connect(self.target.clone(), self.tls.clone(), binary)?;
@@ -153,4 +172,11 @@ impl One {
         }
         outcome
     }
+}
+
+/// Whether a server is there and does not answer.
+fn is_silence(error: &PublishError) -> bool {
+    let (PublishError::Unreached(error) | PublishError::Unknown(error)) = error else { return false };
+    // Linux calls a socket's timeout the latter.
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }

@@ -1,7 +1,7 @@
 //! Publishing over one WebSocket connection: frames out, and a reader that answers pings and discards
 //! the rest, so that the server never waits for the publisher to read.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
@@ -62,7 +62,11 @@ impl WsPublisher {
         }
         self.frame.clear();
         frame::push_frame(&mut self.frame, self.opcode, payload, Some(mask()));
-        self.wire.write_all(&self.frame).map_err(PublishError::Unknown)
+        self.wire.write_all(&self.frame).map_err(|error| {
+            // Behind a frame that broke off no other can be read.
+            self.closed.store(1006, Ordering::Release);
+            PublishError::Unknown(error)
+        })
     }
 }
 
@@ -90,6 +94,7 @@ fn upgrade(wire: &Wire, target: &Target, conversation: &Conversation) -> Result<
     wire.write_all(&request)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
+    let mut timed = wire.within(TIMEOUT, "no end of the answer within ten seconds");
     loop {
         match upgrade::check_answer(&answer, &key) {
             Ok(Some(head_len)) => {
@@ -104,7 +109,7 @@ fn upgrade(wire: &Wire, target: &Target, conversation: &Conversation) -> Result<
             Err(AnswerError::Refused(status)) => return Err(PublishError::Refused(status)),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
         }
-        match wire.read(&mut chunk)? {
+        match timed.read(&mut chunk)? {
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             count => answer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
         }

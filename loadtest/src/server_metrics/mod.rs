@@ -201,7 +201,7 @@ impl Reader {
             None => Wire::connect(&self.target, self.tls.as_deref(), TIMEOUT)?,
         };
         wire.write_all(&self.request)?;
-        let mut timed = Timed { wire: &wire, until: Instant::now() + TIMEOUT };
+        let mut timed = wire.within(TIMEOUT, "no end of the page within three seconds");
         let head = http_answer::read(&mut timed, PAGE_BYTES_MAX, &mut self.answer)?;
         if head.status != 200 {
             return Err(io::Error::other(format!("status {}", head.status)));
@@ -212,27 +212,5 @@ impl Reader {
             self.wire = Some(wire);
         }
         Ok(offered)
-    }
-}
-
-/// A connection whose reads end at one moment, however slowly bytes drip in.
-struct Timed<'a> {
-    wire: &'a Wire,
-    until: Instant,
-}
-
-impl io::Read for Timed<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "no end of the page within three seconds");
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(late());
-        }
-        self.wire.set_read_timeout(Some(left))?;
-        match self.wire.read(out) {
-            // How Linux names a socket's timeout.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(late()),
-            outcome => outcome,
-        }
     }
 }

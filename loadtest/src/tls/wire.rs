@@ -15,6 +15,8 @@ use crate::target::Target;
 
 /// Sealed bytes read at once.
 const RAW_BYTES: usize = 16 * 1024;
+/// Reads that may hold nothing but tickets before a connection counts as one that is not quiet.
+const QUIET_READS: usize = 8;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -60,10 +62,23 @@ impl Wire {
         self.socket.set_read_timeout(at_most)
     }
 
+    /// The same connection for reads that all end within `at_most` from now, however slowly bytes drip in; `late` says
+    /// what did not come in time.
+    pub(crate) fn within(&self, at_most: Duration, late: &'static str) -> Timed<'_> {
+        Timed { wire: self, until: Instant::now() + at_most, late }
+    }
+
     /// Reads what has come, waiting for it. `Ok(0)` is the end; with TLS an end without close_notify is
     /// `UnexpectedEof`, because what came may be cut off.
     pub(crate) fn read(&self, out: &mut [u8]) -> io::Result<usize> {
-        let Some(sealed) = &self.sealed else { return (&self.socket).read(out) };
+        self.read_by(out, None)
+    }
+
+    fn read_by(&self, out: &mut [u8], until: Option<Instant>) -> io::Result<usize> {
+        let Some(sealed) = &self.sealed else {
+            self.wait_until(until)?;
+            return (&self.socket).read(out);
+        };
         let mut raw = [0; RAW_BYTES];
         loop {
             let mut held = lock(sealed);
@@ -77,6 +92,8 @@ impl Wire {
                 return Ok(0);
             }
             drop(held);
+            // Again for each read: records may hold nothing, or come a byte at a time.
+            self.wait_until(until)?;
             // Not locked: it may take long.
             let count = (&self.socket).read(&mut raw)?;
             if count == 0 {
@@ -85,6 +102,16 @@ impl Wire {
             lock(sealed).take(raw.get(..count).unwrap_or_default())?;
             self.flush()?;
         }
+    }
+
+    /// Lets the next read of the socket wait until that moment.
+    fn wait_until(&self, until: Option<Instant>) -> io::Result<()> {
+        let Some(until) = until else { return Ok(()) };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.socket.set_read_timeout(Some(left))
     }
 
     /// Writes all of it.
@@ -109,9 +136,14 @@ impl Wire {
         let Some(sealed) = &self.sealed else {
             return self.socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         };
-        // A server of TLS sends tickets whenever it likes.
+        let held = lock(sealed);
+        if held.ended || !held.open.is_empty() {
+            return false;
+        }
+        drop(held);
+        // A server of TLS sends tickets whenever it likes, but not without an end.
         let mut raw = [0; RAW_BYTES];
-        loop {
+        for _ in 0..QUIET_READS {
             match (&self.socket).read(&mut raw) {
                 Ok(count) if count > 0 => {
                     let mut held = lock(sealed);
@@ -123,6 +155,7 @@ impl Wire {
                 outcome => return outcome.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
             }
         }
+        false
     }
 
     /// Says that no more comes.
@@ -190,9 +223,23 @@ impl Wire {
     }
 }
 
-impl Read for &Wire {
+/// A connection whose reads end at one moment.
+#[derive(Debug)]
+pub(crate) struct Timed<'a> {
+    wire: &'a Wire,
+    until: Instant,
+    late: &'static str,
+}
+
+impl Read for Timed<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        Wire::read(self, out)
+        match self.wire.read_by(out, Some(self.until)) {
+            // Linux calls a socket's timeout the former.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, self.late))
+            }
+            outcome => outcome,
+        }
     }
 }
 

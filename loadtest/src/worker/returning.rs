@@ -14,6 +14,8 @@ use crate::tally::{Ending, Tally, Trouble, new_histogram};
 /// The longest wait before the second attempt; it doubles with each failure.
 pub(crate) const BACKOFF_NS: u64 = 100_000_000;
 const BACKOFF_NS_MAX: u64 = 3_000_000_000;
+/// Of no time at all there is no random part, and twice as long would be as soon.
+const BACKOFF_NS_MIN: u64 = 1_000_000;
 
 /// The connections of one worker that are away.
 #[derive(Debug, Default)]
@@ -38,6 +40,7 @@ impl Returning {
     /// An attempt failed: another one comes later.
     pub(super) fn retry(&mut self, index: usize, away: Away, now_ns: u64, backoff_ns: u64) {
         let away = Away { failures: away.failures.saturating_add(1), ..away };
+        let backoff_ns = backoff_ns.max(BACKOFF_NS_MIN);
         let most_ns = backoff_ns
             .saturating_mul(1 << away.failures.min(16).saturating_sub(1))
             .min(backoff_ns.max(BACKOFF_NS_MAX));
@@ -104,6 +107,13 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_backoff_a_client_comes_back_within_a_millisecond() {
+        let mut returning = Returning::default();
+        returning.retry(0, Away { since_ns: 1, failures: 0 }, 1_000, 0);
+        assert!(returning.due_ns().is_some_and(|due_ns| due_ns < 1_000 + BACKOFF_NS_MIN));
+    }
 
     #[test]
     fn whoever_is_refused_waits_longer_each_time_but_not_forever() {

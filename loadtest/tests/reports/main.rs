@@ -245,7 +245,7 @@ fn two_results_are_compared_and_merged() {
 
 #[test]
 fn plans_fit_their_schema() {
-    for command in ["idle", "fanout", "echo", "storm", "slow", "memory"] {
+    for command in ["idle", "fanout", "echo", "storm", "slow", "memory", "rolling"] {
         let (plan, table) = result("plan", &[command, "--plan", "--connections", "1000"]);
         assert_eq!((&plan["of"], &plan["connections"]), (&json!(command), &json!(1000)));
         assert!(plan["kernel_server_bytes"].as_u64().unwrap() > 0 && table.contains("fits"), "{table}");
@@ -393,6 +393,73 @@ fn the_memory_study_finds_what_a_server_holds() {
 }
 
 #[test]
+fn a_disk_that_is_full_takes_one_file_and_not_the_result() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    for full in ["--json", "--html", "--hdr"] {
+        let files = ["--json", "--html", "--hdr"].map(|flag| (flag, Scratch::new(&format!("full{flag}"))));
+        let flags: Vec<&str> = files
+            .iter()
+            .flat_map(|(flag, file)| [*flag, if *flag == full { "/dev/full" } else { file.path() }])
+            .collect();
+        let (code, output) = run(&echo_args(&url, "100ms", &flags));
+        let error = text(&output.stderr);
+        assert!(code == 1 && error.contains(&format!("{full} /dev/full: ")), "{code}: {error}");
+        assert!(text(&output.stdout).contains("verdict"));
+        for (flag, file) in files.iter().filter(|(flag, _)| *flag != full) {
+            assert!(!file.text().is_empty(), "{flag} beside {full}");
+        }
+    }
+    let json = Scratch::new("full-csv.json");
+    let memory = ["memory", "--url", &url, "--connections", "10", "--duration", "0s", "--csv", "/dev/full"];
+    let (code, output) = run(&[&memory[..], &["--json", json.path()]].concat());
+    assert!(code == 1 && text(&output.stderr).contains("--csv /dev/full: "), "{}", text(&output.stderr));
+    assert!(json.json()["kinds"].is_array() && text(&output.stdout).contains("verdict"));
+
+    // Where nobody takes what is printed, the files are all there is.
+    let json = Scratch::new("full-stdout.json");
+    let repeat = ["--repeat", "2", "--json", json.path()];
+    let stdout = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fantail-loadtest"));
+    let output = command.args(echo_args(&url, "100ms", &repeat)).stdout(stdout).output().unwrap();
+    let error = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains("standard output: "), "{error}");
+    assert_eq!(json.json()["repeats"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_repeated_fits_its_schema_and_its_log_has_every_run() {
+    let address = echo_and_fan_out();
+    let (url, closed) = (format!("ws://{address}/echo"), format!("ws://{address}/ws/{{topic}}"));
+    let hdr = Scratch::new("repeats.hdr");
+    let repeat = ["--repeat", "2", "--duration", "100ms", "--connections", "5", "--hdr", hdr.path()];
+    for command in [
+        &["idle", "--url", &url][..],
+        &["echo", "--url", &url],
+        &["storm", "--url", &url, "--bystander", &url],
+        &["fanout", "--url", &closed, "--publish", "ws"],
+        &["slow", "--url", &closed, "--publish", "ws", "--slow-fraction", "0.2"],
+        &["memory", "--url", &url],
+    ] {
+        let (report, _) = result(command[0], &[command, &repeat].concat());
+        assert_eq!(report["repeats"].as_array().unwrap().len(), 2);
+        let log = hdr.text();
+        let mut connects = 0;
+        for entry in IntervalLogIterator::new(log.as_bytes()) {
+            if let LogEntry::Interval(interval) = entry.unwrap() {
+                connects += u32::from(interval.tag().unwrap().as_str() == "connections.connect_latency");
+                assert!(interval.max() > 0.0, "{}: an interval without a value", command[0]);
+            }
+        }
+        assert_eq!(connects, 2, "{}", command[0]);
+        if command[0] == "memory" {
+            let user = |kind: &&Value| kind["name"] == "user" && kind["end"] == "generator";
+            let kind = report["kinds"].as_array().unwrap().iter().find(user).unwrap().clone();
+            assert!(kind["bytes_per_connection"].is_number(), "{kind:#}");
+        }
+    }
+}
+
+#[test]
 fn without_a_process_id_the_servers_memory_is_unknown() {
     let url = format!("ws://{}/echo", echo_and_fan_out());
     let csv = Scratch::new("unknown.csv");
@@ -420,6 +487,7 @@ fn wrong_usage_is_told_with_exit_code_2() {
         &["merge", echo.path(), idle.path()],
         &["memory", "--url", &url, "--steps", "20,10"],
         &["memory", "--url", &url, "--steps", "20"],
+        &["memory", "--url", &url, "--csv", "/dev/null", "--repeat", "2"],
     ] {
         let (code, output) = run(wrong);
         assert_eq!((code, text(&output.stdout).as_str()), (2, ""), "{wrong:?}");

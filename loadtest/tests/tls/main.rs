@@ -170,6 +170,7 @@ fn each_wrong_certificate_is_named_with_what_to_do() {
         assert_eq!(insecure.report["tls"]["verified"], false);
         assert!(insecure.table.contains("NOT VERIFIED (--insecure)"), "{}", insecure.table);
         assert!(insecure.page.contains("was not verified (--insecure)"));
+        assert!(insecure.page.contains("<h2>TLS handshake by percentile</h2>"));
         assert_eq!(insecure.report["settings"]["insecure"], "true");
     }
 }

@@ -59,6 +59,33 @@ fn answer(mut stream: impl Read + Write, page: Page, reading: &mut u32) {
     }
 }
 
+/// Serves a page of which a sealed byte comes each fifth of a second, so that its record takes half a minute.
+fn dripping() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = Tls::new("server").config();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = secured(stream.unwrap(), &config);
+            let _ = stream.read(&mut [0; 1024]);
+            let body = another_server(1);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.conn.writer().write_all(answer.as_bytes()).unwrap();
+            let mut sealed = Vec::new();
+            while stream.conn.wants_write() {
+                stream.conn.write_tls(&mut sealed).unwrap();
+            }
+            for byte in sealed {
+                if stream.sock.write_all(&[byte]).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    });
+    address
+}
+
 fn another_server(n: u32) -> String {
     let (resident, cpu) = (40_000_000, f64::from(n) * 0.125);
     format!("# TYPE x gauge\nprocess_resident_memory_bytes {resident}\nprocess_cpu_seconds_total {cpu}\n")
@@ -160,6 +187,17 @@ fn wrong_pages_are_refused_by_name() {
     let began = Instant::now();
     assert!(refuse(&format!("http://{silent}/metrics")).contains("within three seconds"));
     assert!(began.elapsed() < Duration::from_secs(20));
+    let began = Instant::now();
+    let page_of_drops = format!("https://{}/metrics", dripping());
+    let more = ["--insecure", "--server-metrics", &page_of_drops];
+    let said = refused(&[&["idle", "--url", "ws://127.0.0.1:9/"][..], &more].concat());
+    assert!(said.contains("within three seconds"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    // A command that measures nothing of the server but its course over time refuses them as well.
+    let none = format!("http://{closed}/metrics");
+    assert!(
+        refused(&["rolling", "--url", "ws://127.0.0.1:9/", "--server-metrics", &none]).contains("refused")
+    );
     let pid = ["--pid", "1"];
     let both = [&["idle", "--server-metrics", &page], &pid[..]].concat();
     assert!(refused(&both).contains("cannot be used with"));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Merged, merge};
 use crate::memory_kinds;
 use crate::regression::{self, Line};
+use crate::result_file;
 
 const ONLY_OWN: &str = "its slope needs every connection that was open at a reading, and each run counted only its own; hold the \
     others' with `idle` and run `memory` on one machine";
@@ -35,22 +36,28 @@ pub(super) fn merge_capacity(runs: &[(String, Value)]) -> Result<Merged, String>
         let value = of_step.iter().filter_map(|(_, step)| step.get("value")?.as_f64()).sum::<f64>();
         let results: Vec<(String, Value)> =
             of_step.iter().map(|(file, step)| (file.clone(), step["result"].clone())).collect();
-        let all = merge(&results)?;
+        // A step that one run could not even make has no result of all.
+        let failed = of_step.iter().any(|(_, step)| result_file::command(&step["result"]).is_none());
+        let all = if failed { failure(&of_step) } else { merge(&results)? };
         let (ok, problems) = (all["ok"] == true, all["problems"].clone());
         limited_by_generator =
             !ok && all.pointer("/generator/bottleneck").is_some_and(|list| *list != json!([]));
-        steps.push(json!({ "value": value, "ok": ok, "problems": problems, "result": all }));
-        if !ok {
+        let result = if failed { json!({}) } else { all };
+        let cut_short = result["interrupted"] == true;
+        steps.push(json!({ "value": value, "ok": ok, "problems": problems, "result": result }));
+        if !ok || cut_short {
             break;
         }
     }
     let value = |step: Option<&Value>| step.map(|step| step["value"].clone()).unwrap_or_default();
-    let highest_held = value(steps.iter().rev().find(|step| step["ok"] == true));
-    let broke = steps.last().filter(|step| step["ok"] != true);
+    // One that was ended early has neither held nor broken.
+    let ended = |step: &&Value| step["result"]["interrupted"] != true;
+    let highest_held = value(steps.iter().filter(ended).rev().find(|step| step["ok"] == true));
+    let broke = steps.last().filter(ended).filter(|step| step["ok"] != true);
     if highest_held.is_null() {
         merged.problems = match broke {
             Some(step) => super::texts_of(&step["problems"]).map(str::to_owned).collect(),
-            None => vec!["there is no step that every run came to".to_owned()],
+            None => vec!["there is no step that every run came to the end of".to_owned()],
         };
     }
     let interrupted = runs.iter().any(|(_, report)| report["interrupted"] == true);
@@ -65,6 +72,14 @@ pub(super) fn merge_capacity(runs: &[(String, Value)]) -> Result<Merged, String>
         "steps": steps,
     });
     Ok(merged)
+}
+
+/// What is wrong with a step that some could not make.
+fn failure(of_step: &[(String, &Value)]) -> Value {
+    let problems = of_step.iter().flat_map(|(file, step)| {
+        super::texts_of(&step["problems"]).map(move |problem| format!("{file}: {problem}"))
+    });
+    json!({ "ok": false, "problems": problems.collect::<Vec<_>>() })
 }
 
 /// Adds what `memory` has beside every command's fields.
@@ -191,6 +206,18 @@ mod tests {
         let late = capacity("late", &[step(100.0, true, 50.0)]);
         let merged = merge(&[a.clone(), late]).unwrap();
         assert!(merged["ok"] == false && merged["problems"].to_string().contains("not at the same time"));
+        let failed = json!({ "value": 200.0, "ok": false, "problems": ["refused"], "result": {} });
+        let unable = capacity("unable", &[step(100.0, true, 10.0), failed]);
+        let merged = merge(&[a.clone(), unable]).unwrap();
+        assert_eq!(
+            (merged["highest_held"].as_f64(), merged["broke_at"].as_f64()),
+            (Some(200.0), Some(400.0))
+        );
+        assert_eq!(merged["steps"][1]["problems"], json!(["unable: refused"]));
+        let mut cut_short = step(200.0, true, 20.0);
+        cut_short["result"]["interrupted"] = json!(true);
+        let merged = merge(&[a.clone(), capacity("ended", &[step(100.0, true, 10.0), cut_short])]).unwrap();
+        assert_eq!((merged["highest_held"].as_f64(), &merged["broke_at"]), (Some(200.0), &Value::Null));
         let short = capacity("short", &[step(100.0, true, 10.0)]);
         let merged = merge(&[a, short]).unwrap();
         assert_eq!((&merged["ok"], &merged["merged_without"]), (&json!(true), &json!(["steps[1]"])));

@@ -90,6 +90,8 @@ pub struct Server {
     admin_running: bool,
     /// Asked through the admin port before all loops listened.
     drain_asked: bool,
+    /// A signal has asked for the end. A drain asked for through the admin port does not make the first one the second.
+    signalled: bool,
     supervisor: Supervisor,
     /// Where clients connect.
     pub listen: SocketAddr,
@@ -169,6 +171,7 @@ impl Server {
             running: derived.loops,
             admin_running: true,
             drain_asked: false,
+            signalled: false,
             supervisor: Supervisor::absent(),
             listen,
             admin,
@@ -236,6 +239,7 @@ impl Server {
             match self.events.recv() {
                 Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
                     tracing::info!("draining");
+                    self.signalled = true;
                     return self.drain_and_stop();
                 }
                 Ok(Event::Signal(signals::Signal::Hangup)) => {
@@ -261,7 +265,9 @@ impl Server {
         let settings = &self.services.settings;
         let delay = settings.drain.delay;
         let leaving = if settings.server.share_port { loops::LEAVING_TIME } else { Duration::ZERO };
-        let length = leaving + settings.drain.length + settings.timeouts.close + settings.timeouts.linger;
+        // However short the timeouts are: whoever is told last must have heard it before all is closed.
+        let closing = (settings.timeouts.close + settings.timeouts.linger).max(loops::TELLING_TIME);
+        let length = leaving + settings.drain.length + closing;
         self.services.set_draining();
         self.supervisor.stopping(delay + length + STOP_TIME);
         if !self.wait_until(Instant::now() + delay, |_| false)? {
@@ -319,8 +325,11 @@ impl Server {
             match self.events.recv_timeout(left) {
                 Ok(Event::Loop(event)) => self.on_loop_event(event)?,
                 Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
-                    tracing::warn!("second signal: stopping at once");
-                    return Ok(false);
+                    if std::mem::replace(&mut self.signalled, true) {
+                        tracing::warn!("second signal: stopping at once");
+                        return Ok(false);
+                    }
+                    tracing::info!("draining already; a second signal stops at once");
                 }
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -431,6 +431,48 @@ fn a_drain_without_a_spread_is_cut_into_turns() {
 }
 
 #[test]
+fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
+    const CONNECTIONS: usize = 5_000;
+    for quiet in [true, false] {
+        let services = services(1, 10_000, RouterLimits::default(), |_| {});
+        let mut core = core(&services, Port::Client);
+        let connect = |core: &mut Core<Fake>, path: &str| {
+            let fake = Fake::says(&upgrade(path, ""));
+            arrive(core, &fake);
+            fake.take();
+            fake
+        };
+        let reader = connect(&mut core, "/ws");
+        let fakes: Vec<_> = (0..CONNECTIONS).map(|_| connect(&mut core, "/echo")).collect();
+        core.drain_mailbox(|_| {});
+        core.fanout_turn();
+        let topic = services.router.topic("lobby").unwrap();
+        services.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+        core.start_drain(0);
+        (0..10).for_each(|_| core.drain_turn());
+        assert!(fakes.iter().all(|fake| fake.take().is_empty()), "there is a message to deliver");
+        core.drain_mailbox(|_| {});
+        if quiet {
+            core.fanout_turn();
+            assert_eq!(reader.take(), b"\x82\x05first");
+        } else {
+            core.set_now(core.now + 30);
+        }
+        let (mut told, mut turns) = (0, 0);
+        while told < CONNECTIONS {
+            core.drain_turn();
+            let now = fakes.iter().filter(|fake| !fake.take().is_empty()).count();
+            assert!((1..=1_024).contains(&now), "{now} in turn {turns}, quiet {quiet}");
+            told += now;
+            turns += 1;
+            core.run_ready();
+            assert!(core.has_work() || told == CONNECTIONS);
+        }
+        assert_eq!(turns, 5);
+    }
+}
+
+#[test]
 fn a_body_without_content_has_the_time_of_its_head() {
     let services = services(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&services, Port::Client);

@@ -4,9 +4,10 @@
 //! refusal would be seen by its user, a close frame behind the 101 is not.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::core::Core;
-use crate::connection::{Flags, Phase, Slot, Tick};
+use crate::connection::{Flags, Phase, Slot, TICK_MS, Tick};
 use crate::fanout::Key;
 use crate::metrics::CloseReason;
 use crate::transport::Socket;
@@ -14,7 +15,7 @@ use crate::transport::Socket;
 /// Close frames of one tick at the least.
 const TOLD_PER_TICK_MIN: u64 = 16;
 
-/// Close frames of one turn at the most.
+/// Connections that one turn chooses, and tells, at the most.
 const TOLD_PER_TURN_MAX: usize = 1_024;
 
 /// How long the first request of a connection is awaited, in ticks: as long as a lost packet takes to come again.
@@ -26,6 +27,10 @@ const QUIET_TICKS: Tick = 10;
 /// How long it waits for what had been published when its time came: a loop that can't keep up must come to its end,
 /// too.
 const FANOUT_TICKS: Tick = 30;
+
+/// How long after the drain time the last ones are told, with a second for their answers: a process that ends before
+/// cuts off those who wait for it.
+pub(super) const TELLING_TIME: Duration = Duration::from_millis((FANOUT_TICKS as u64 + 10) * TICK_MS);
 
 /// How far the drain has come.
 #[derive(Debug)]
@@ -42,8 +47,8 @@ pub(super) struct DrainState {
     next: Option<u32>,
     /// Who is told next, once what was published before has been delivered.
     held: VecDeque<Held>,
-    /// When that was last looked at.
-    looked: Tick,
+    /// When that was last looked at, unless there was more to tell than one turn does.
+    looked: Option<Tick>,
     /// Whose first request is awaited until [`REQUEST_TICKS`] after the start.
     awaited: Vec<Key>,
 }
@@ -73,7 +78,7 @@ impl<S: Socket> Core<S> {
                 behind: false,
                 next,
                 held: VecDeque::new(),
-                looked: 0,
+                looked: None,
                 awaited,
             };
             self.draining = Some(state);
@@ -89,10 +94,17 @@ impl<S: Socket> Core<S> {
 
     /// Tells as many as the elapsed time asks for.
     pub fn drain_turn(&mut self) {
-        self.end_awaited();
-        self.tell_held();
+        if let Some(state) = &mut self.draining {
+            state.behind = false;
+            self.end_awaited();
+            self.hold_next();
+            self.tell_held();
+        }
+    }
+
+    /// Chooses whose time has come.
+    fn hold_next(&mut self) {
         let Some(state) = &mut self.draining else { return };
-        state.behind = false;
         let elapsed = u64::from(self.now - state.started) + 1;
         // A few connections are no storm: whoever is alone does not wait for the end of the drain time.
         let least = elapsed * TOLD_PER_TICK_MIN;
@@ -105,10 +117,9 @@ impl<S: Socket> Core<S> {
         }
         let mut keys = Vec::new();
         state.next = self.slots.keys_from(from, count.min(TOLD_PER_TURN_MAX), &mut keys);
-        state.behind = count > TOLD_PER_TURN_MAX && state.next.is_some();
+        state.behind |= count > TOLD_PER_TURN_MAX && state.next.is_some();
         state.told += keys.len();
         state.held.push_back(Held { mark: self.topics.mark(), since: self.now, keys });
-        self.tell_held();
     }
 
     /// Tells those whose time has come when nothing waits to be delivered: what was published before a client's
@@ -119,19 +130,28 @@ impl<S: Socket> Core<S> {
         let quiet = !self.topics.has_work() && mailbox.is_none_or(|mailbox| mailbox.is_empty());
         let Some(state) = &mut self.draining else { return };
         // Marks take a look at every topic, which a tick may cost and a turn not.
-        if state.held.is_empty() || !quiet && state.looked == now {
+        if state.held.is_empty() || !quiet && state.looked == Some(now) {
             return;
         }
-        state.looked = now;
+        state.looked = Some(now);
         let delivered = self.topics.delivered();
         let may_go = |held: &Held| {
             let waited = now - held.since;
             quiet || waited >= QUIET_TICKS && held.mark <= delivered || waited >= FANOUT_TICKS
         };
+        let mut told = 0;
         while let Some(state) = &mut self.draining
             && state.held.front().is_some_and(may_go)
         {
-            for key in state.held.pop_front().map(|held| held.keys).unwrap_or_default() {
+            if told >= TOLD_PER_TURN_MAX {
+                // Those of many ticks may go at once: more than a turn has time for.
+                state.behind = true;
+                state.looked = None;
+                break;
+            }
+            let keys = state.held.pop_front().map(|held| held.keys).unwrap_or_default();
+            told += keys.len();
+            for key in keys {
                 self.tell_leaving(key);
             }
         }
@@ -170,7 +190,9 @@ impl<S: Socket> Core<S> {
         if state.awaited.is_empty() || now - state.started < REQUEST_TICKS {
             return;
         }
-        for key in std::mem::take(&mut state.awaited) {
+        let kept = state.awaited.len().saturating_sub(TOLD_PER_TURN_MAX);
+        state.behind |= kept > 0;
+        for key in state.awaited.split_off(kept) {
             let silent = |slot: &mut Slot<S>| {
                 slot.connection.phase == Phase::Head && slot.connection.session.is_none()
             };

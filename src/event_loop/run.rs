@@ -34,6 +34,9 @@ const NS_PER_MS: u64 = 1_000_000;
 /// How long a drain waits before it sends clients away, if other servers share the port.
 pub const LEAVING_TIME: Duration = super::listener::LEAVING_TIME;
 
+/// How long after the drain time the last clients may be told to go, busy loops and late requests included.
+pub const TELLING_TIME: Duration = super::drain::TELLING_TIME;
+
 /// Descriptors that every table keeps.
 const STANDARD_STREAMS: usize = 3;
 

@@ -126,6 +126,11 @@ impl<E> Mailbox<E> {
         !self.wake.load(Ordering::Acquire)
     }
 
+    /// Entries that the next drain moves, at least.
+    pub fn waiting(&self) -> usize {
+        lock(&self.queue).entries.len()
+    }
+
     /// Moves everything that waits behind what is in `into`. Called by the owning loop only.
     pub fn drain(&self, into: &mut Vec<E>) {
         // Lowered before the queue is emptied: a push that comes between the two is taken along and

@@ -16,7 +16,7 @@ use std::mem;
 use slab::Slab;
 
 use super::entry::{Control, Entry, Key};
-use super::mailbox::CAPACITY_KEPT;
+use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::{Encoding, Message};
 use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
 use super::sync::Arc;
@@ -364,10 +364,11 @@ impl LocalTopics {
         !self.active.is_empty() || !self.drained.is_empty()
     }
 
-    /// A mark behind all that was taken out of the mailbox: once [`Self::delivered`] has reached it, everything
-    /// before has been given to its subscribers.
+    /// A mark behind all that was published so far, in the mailbox or out of it: once [`Self::delivered`] has reached
+    /// it, everything before has been given to its subscribers.
     pub fn mark(&self) -> u64 {
-        self.filed + self.drained.len() as u64
+        let waiting = self.router.mailbox(self.loop_index).map_or(0, Mailbox::waiting);
+        self.filed + (self.drained.len() + waiting) as u64
     }
 
     /// Marks up to this one are reached. Looks at every topic that has work, and must not be called during a turn.

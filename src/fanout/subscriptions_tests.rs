@@ -88,8 +88,9 @@ impl Model {
                 2 => self.leave(),
                 3..=5 => self.publish()?,
                 6 => {
-                    self.subject.drain_mailbox(|_| {});
+                    // Also of what is in the mailbox still.
                     self.mark();
+                    self.subject.drain_mailbox(|_| {});
                 }
                 _ => self.turn()?,
             }
@@ -100,7 +101,7 @@ impl Model {
         check(self.marks.is_empty(), || "a mark is never reached".into())
     }
 
-    /// Everything published is out of the mailbox: behind this mark, everybody has it.
+    /// Everything is published before this mark: once it is reached, everybody has it.
     fn mark(&mut self) {
         let shadows = self.slots.iter().enumerate();
         let owed = shadows.filter_map(|(slot, shadow)| {

@@ -326,3 +326,17 @@ fn drain_begins_with_a_request() {
     drop(peer);
     assert_eq!(server.await_exit().code(), Some(0));
 }
+
+#[test]
+fn the_signal_behind_a_requested_drain_does_not_cut_it_short() {
+    let drain = [("FANTAIL_DRAIN_SECONDS", "1"), ("FANTAIL_DRAIN_DELAY_SECONDS", "1")];
+    let mut server = Server::start(TWO_LOOPS, &drain);
+    let mut peer = server.websocket("/ws/a");
+    let asked = std::time::Instant::now();
+    assert_eq!(server.post("/drain", "", b"").status, 202);
+    server.terminate();
+    assert_eq!(close_code(&mut peer).0, Some(1001));
+    assert!(asked.elapsed().as_millis() >= 1_000, "the delay was cut short");
+    drop(peer);
+    assert_eq!(server.await_exit().code(), Some(0));
+}

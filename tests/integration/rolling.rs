@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fantail::sys::socket::{connect_from, peer_of, reset_on_close};
 use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
 
-use crate::server::{Server, command, dial};
+use crate::server::{Server, command, dial, wait_for};
 
 /// What a whole handover may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -437,5 +437,26 @@ fn whoever_has_connected_and_not_asked_yet_is_served_and_told_to_go() {
     // Who asks for nothing is not waited for.
     silent.expect_end();
     drop((silent, late, told));
+    assert_eq!(server.await_exit().code(), Some(0));
+}
+
+#[test]
+fn short_timeouts_of_closing_cut_nobody_off_who_is_waited_for() {
+    let short = [
+        ("FANTAIL_DRAIN_SECONDS", "0.1"),
+        ("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "0.1"),
+        ("FANTAIL_TIMEOUTS_LINGER_SECONDS", "0.1"),
+    ];
+    let mut server = Server::start(&["--loops", "1"], &short);
+    let mut late = server.connect();
+    server.await_metric("fantail_connections", "", |open| open == 1);
+    server.terminate();
+    server.await_log("draining");
+    let begin = Instant::now();
+    // All other times are over, and it has one second left.
+    wait_for("a second to pass", || begin.elapsed() > Duration::from_secs(1));
+    late.upgrade("/ws/news");
+    assert_eq!(late.frame().close_code(), Some(1001));
+    drop(late);
     assert_eq!(server.await_exit().code(), Some(0));
 }

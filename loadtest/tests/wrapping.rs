@@ -165,12 +165,15 @@ fn echo_server(answer: fn(&str) -> Vec<String>) -> String {
     format!("ws://{address}/")
 }
 
+/// Whoever is in a room, with its number.
+type Room = Arc<Mutex<Vec<(usize, WebSocket<TcpStream>)>>>;
+
 /// A room in which everybody hears everybody.
 fn room_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let room: Arc<Mutex<Vec<(usize, WebSocket<TcpStream>)>>> = Arc::default();
+        let room = Room::default();
         for (number, stream) in listener.incoming().enumerate() {
             // Whoever knows that it is upgraded hears what is said from then on.
             let mut everybody = room.lock().unwrap();

@@ -462,11 +462,11 @@ def staying(count, fraction, seed):
 def hold_end(sockets, frame):
     """Reads what waits, sends `frame`, and reads what that leads to, a few at a time: whoever is served
     by it is one of those who have to read."""
-    hold_read(sockets, 1.0, b"")
+    hold_drain(sockets, 1.0)
     for start in range(0, len(sockets), 20):
         for one in sockets[start:start + 20]:
             one.send(frame)
-        hold_read(sockets, 0.05, b"")
+        hold_drain(sockets, 0.05)
 
 
 def hold_read(sockets, quiet_seconds, ending):

@@ -1,5 +1,5 @@
-//! Runs every check over its seeds, over every crash that was ever found, and over mutations of both made by a
-//! fixed generator: what fuzzing found stays found, on any machine and in seconds.
+//! Runs every check over its seeds, over every crash that was ever found, over mutations of both made by a fixed
+//! generator, and over the corpus that fuzzing left: what it found stays found, on any machine and in seconds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ impl Random {
     }
 }
 
-fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+fn inputs(name: &str, kinds: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    for kind in ["seeds", "crashes"] {
+    for kind in kinds {
         let Ok(folder) = fs::read_dir(root.join(kind).join(name)) else { continue };
         for entry in folder {
             let path = entry.expect("a readable folder").path();
@@ -64,18 +64,30 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
 #[test]
 fn every_check_holds_for_its_seeds_and_their_mutations() {
     for (name, check) in fantail_fuzz::CHECKS {
-        let corpus = corpus(name);
-        assert!(corpus.len() >= 3, "{name} has {} seeds", corpus.len());
+        let seeds = inputs(name, &["seeds", "crashes"]);
+        assert!(seeds.len() >= 3, "{name} has {} seeds", seeds.len());
         let mut random = Random(0x9E37_79B9_7F4A_7C15);
-        for (path, seed) in &corpus {
+        for (path, seed) in &seeds {
             check(seed);
             for round in 0..MUTATIONS {
                 let mut bytes = seed.clone();
-                let other = &corpus[random.below(corpus.len())].1;
+                let other = &seeds[random.below(seeds.len())].1;
                 mutate(&mut bytes, other, &mut random);
                 let held = std::panic::catch_unwind(|| check(&bytes));
                 assert!(held.is_ok(), "{name}: mutation {round} of {}: {bytes:?}", path.display());
             }
+        }
+    }
+}
+
+#[test]
+fn every_check_holds_for_its_corpus() {
+    for (name, check) in fantail_fuzz::CHECKS {
+        let corpus = inputs(name, &["corpus"]);
+        assert!(corpus.len() >= 3, "{name} has {} inputs", corpus.len());
+        for (path, input) in &corpus {
+            let held = std::panic::catch_unwind(|| check(input));
+            assert!(held.is_ok(), "{name}: {}", path.display());
         }
     }
 }
@@ -88,7 +100,7 @@ fn every_target_has_a_program_and_seeds() {
         assert!(root.join("fuzz_targets").join(format!("{name}.rs")).is_file(), "{name}");
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in the manifest");
     }
-    for folder in ["fuzz_targets", "seeds"] {
+    for folder in ["fuzz_targets", "seeds", "corpus"] {
         let count = fs::read_dir(root.join(folder)).expect("a folder").count();
         assert_eq!(count, fantail_fuzz::CHECKS.len(), "{folder} and CHECKS differ");
     }

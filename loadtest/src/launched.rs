@@ -5,13 +5,14 @@
 //! case that it does not come up.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fantail::sys::process;
 use fantail::sys::signals::{self, Signal};
 use regex::Regex;
 
@@ -89,19 +90,29 @@ impl Launched {
     }
 
     fn end(&mut self) -> Result<(), String> {
-        if let Some(status) = self.status()? {
+        // Its connections and its memory go before it can be waited for. Whoever saw that would be told that it was
+        // stopped, although it has ended by itself.
+        let status = if is_ending(self.child.id()) { self.status_within(STOP_WITHIN) } else { self.status() };
+        if let Some(status) = status? {
             return Err(format!("the server ended during the run: {status}"));
         }
         signals::send(self.child.id(), Signal::Terminate).map_err(|error| error.to_string())?;
-        let until = Instant::now() + STOP_WITHIN;
-        while Instant::now() < until {
-            if self.status()?.is_some() {
-                return Ok(());
-            }
-            std::thread::sleep(LOOK_EVERY);
+        if self.status_within(STOP_WITHIN)?.is_some() {
+            return Ok(());
         }
         self.child.kill().and_then(|()| self.child.wait()).map_err(|error| error.to_string())?;
         Err(format!("the server did not end within {} s of SIGTERM", STOP_WITHIN.as_secs()))
+    }
+
+    fn status_within(&mut self, at_most: Duration) -> Result<Option<ExitStatus>, String> {
+        let until = Instant::now() + at_most;
+        loop {
+            let status = self.status()?;
+            if status.is_some() || Instant::now() >= until {
+                return Ok(status);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     fn status(&mut self) -> Result<Option<ExitStatus>, String> {
@@ -117,6 +128,11 @@ impl Drop for Launched {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Whether a child has no memory any more: it has ended, or is about to.
+fn is_ending(pid: u32) -> bool {
+    process::memory(Some(pid)).is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// Sends every line. After the ready line nobody listens, and the rest is read and thrown away.
@@ -214,6 +230,26 @@ mod tests {
         assert!(server.pid() > 0);
         server.stop().unwrap();
         assert!(server.stop().unwrap_err().contains("ended during the run"));
+    }
+
+    /// For a moment every process that ends has no memory and can't be waited for. One whose first thread has ended
+    /// before the others is in that state for as long as they run.
+    #[test]
+    fn a_server_that_is_ending_has_ended_by_itself() {
+        if Command::new("python3").arg("--version").output().is_err() {
+            eprintln!("skipped: there is no python3");
+            return;
+        }
+        let script = "python3 -c 'import ctypes, os, threading, time; \
+            threading.Thread(target=lambda: (time.sleep(1), os._exit(3))).start(); \
+            print(\"ready\", flush=True); ctypes.CDLL(None).pthread_exit(None)'";
+        let mut server = Launched::start(script, "ready").unwrap();
+        let until = Instant::now() + READY_WITHIN;
+        while !is_ending(server.pid()) {
+            assert!(Instant::now() < until, "its first thread does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(server.stop().unwrap_err(), "the server ended during the run: exit status: 3");
     }
 
     #[test]

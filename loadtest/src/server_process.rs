@@ -3,6 +3,7 @@
 //!
 //! Reads procfs through `sys::process`. What can't be read is `None`, never 0.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use fantail::sys::process::{self, MemoryUse};
@@ -59,6 +60,9 @@ impl ServerProcess {
     pub(crate) fn new(pid: u32) -> Result<Self, String> {
         match process::memory(Some(pid)) {
             Ok(_) => Ok(Self::Local(pid)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(format!("--pid {pid}: it has no memory, so it has ended or belongs to the kernel"))
+            }
             Err(error) => Err(format!("--pid {pid}: {error}")),
         }
     }

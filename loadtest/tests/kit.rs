@@ -135,9 +135,10 @@ impl Sharing {
         answer
     }
 
-    fn open(&self) -> u64 {
+    fn metric(&self, name: &str) -> u64 {
         let metrics = self.ask("GET /metrics");
-        let line = metrics.lines().find(|line| line.starts_with("fantail_connections{loop=\"0\"")).unwrap();
+        let start = format!("{name}{{loop=\"0\"");
+        let line = metrics.lines().find(|line| line.starts_with(&start)).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
@@ -145,6 +146,14 @@ impl Sharing {
         let metrics = self.ask("GET /metrics");
         let lines = metrics.lines().filter(|line| line.starts_with("fantail_deliveries_total"));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    fn open(&self) -> u64 {
+        self.metric("fantail_connections")
+    }
+
+    fn upgrades(&self) -> u64 {
+        self.metric("fantail_upgrades_total")
     }
 }
 
@@ -174,12 +183,13 @@ fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
         args.extend(["--connections", "200", "--rate", "40", "--duration", "6s"]);
         run("rolling", &args)
     });
-    wait_for("all clients", || first.open() + second.open() == 200);
+    wait_for("all clients", || first.upgrades() + second.upgrades() == 200);
     // Once messages flow; before that an end would be a connection lost.
     wait_for("messages", || first.deliveries() + second.deliveries() > 2_000);
+    let with_first = first.open();
     let closed = first.ask("POST /connections/close?all=1&code=1012");
     assert!(closed.starts_with("HTTP/1.1 200"), "{closed}");
-    wait_for("them to be back", || first.open() + second.open() == 200);
+    wait_for("them to be back", || first.upgrades() + second.upgrades() == 200 + with_first);
     let with_second = second.open();
     signals::send(second.child.id(), Signal::Terminate).unwrap();
     assert_eq!(second.child.wait().unwrap().code(), Some(0));
@@ -273,8 +283,7 @@ fn a_storm_with_a_rate_is_churn() {
     let (code, report, _) = run("churn", &args);
     assert_eq!(code, 0, "{report:#}");
     let dropped = report["dropped"].as_u64().unwrap();
-    // The second ends when the generator looks at the clock, which a busy machine lets it do late.
-    assert!((200..=360).contains(&dropped), "{report:#}");
+    assert_eq!(dropped, 300, "{report:#}");
     assert_eq!(report["returned"], dropped);
     assert_eq!(report["bystander"], Value::Null);
 }
@@ -372,11 +381,14 @@ fn slow_subscribers_are_counted_apart_and_the_others_miss_nothing() {
 
 #[test]
 fn slow_subscribers_that_the_server_closes_are_no_problem_of_the_others() {
-    let server = server("FANTAIL_OUTBOX_POLICY=disconnect");
+    // The server closes whoever has this much waiting, however that came about: with its default of 256 KiB also a
+    // reader that a busy machine keeps from a processor for a tenth of a second. This is four seconds' worth.
+    let server = server(
+        "FANTAIL_OUTBOX_POLICY=disconnect FANTAIL_OUTBOX_MESSAGES_MAX=200 FANTAIL_OUTBOX_BYTES_MAX=8388608",
+    );
     let mut args = vec!["slow", "--server", &server, "--connections", "10", "--slow-fraction", "0.2"];
-    // Far more than the kernel keeps for a connection, and not so much at a time that whoever has to wait a tenth of a
-    // second for a processor is closed, too.
-    args.extend(["--size", "50000", "--rate", "50", "--duration", "6s", "--fail-if", "slow_closed<2"]);
+    // More than that, and than the kernel keeps for a connection.
+    args.extend(["--size", "20000", "--rate", "50", "--duration", "6s", "--fail-if", "slow_closed<2"]);
     let (code, report, _) = run("slow-closed", &args);
     assert_eq!((code, &report["slow"]["closed"]), (0, &Value::from(2)), "{report:#}");
     assert_eq!((&report["connections"]["lost"], &report["missing"]), (&Value::from(0), &Value::from(0)));
@@ -689,14 +701,14 @@ fn is_running(pid: u32) -> bool {
 fn a_server_that_does_not_come_up_or_dies_is_told() {
     let run_with = |server: &str, url: &str| {
         let mut args = vec!["echo", "--url", url, "--server", server, "--ready", "ready"];
-        args.extend(["--connections", "2", "--rate", "10", "--duration", "500ms"]);
+        args.extend(["--connections", "2", "--rate", "10", "--duration", "2s"]);
         let output = generator(&args).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let url = echo_server();
     let (code, error) = run_with("sh -c 'echo no luck >&2'", &url);
     assert!(code == Some(1) && error.contains("no luck"), "{code:?} {error}");
-    for script in ["sh -c 'echo ready; exit 3'", "sh -c 'echo ready; sleep 0.3; exit 3'"] {
+    for script in ["sh -c 'echo ready; exit 3'", "sh -c 'echo ready; sleep 0.1; exit 3'"] {
         let (code, error) = run_with(script, &url);
         assert!(
             code == Some(1) && error.contains("ended during the run: exit status: 3"),

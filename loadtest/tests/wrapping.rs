@@ -165,21 +165,32 @@ fn echo_server(answer: fn(&str) -> Vec<String>) -> String {
     format!("ws://{address}/")
 }
 
+/// Whoever is in a room, with its number.
+type Room = Arc<Mutex<Vec<(usize, WebSocket<TcpStream>)>>>;
+
 /// A room in which everybody hears everybody.
 fn room_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let room: Arc<Mutex<Vec<WebSocket<TcpStream>>>> = Arc::default();
-        for stream in listener.incoming() {
+        let room = Room::default();
+        for (number, stream) in listener.incoming().enumerate() {
+            // Whoever knows that it is upgraded hears what is said from then on.
+            let mut everybody = room.lock().unwrap();
             let (mut socket, _) = accept(stream.unwrap());
             let writer = socket.get_ref().try_clone().unwrap();
-            room.lock().unwrap().push(WebSocket::from_raw_socket(writer, Role::Server, None));
+            everybody.push((number, WebSocket::from_raw_socket(writer, Role::Server, None)));
+            drop(everybody);
             let room = room.clone();
             thread::spawn(move || {
                 while let Ok(message @ Message::Text(_)) = socket.read() {
-                    // Some may have gone.
-                    room.lock().unwrap().retain_mut(|other| other.send(message.clone()).is_ok());
+                    let mut everybody = room.lock().unwrap();
+                    // The others first: whoever has its own back knows that they have it. Some may have gone.
+                    for own in [false, true] {
+                        everybody.retain_mut(|(other, socket)| {
+                            (*other == number) != own || socket.send(message.clone()).is_ok()
+                        });
+                    }
                 }
             });
         }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 
-use crate::server::{Server, command, fails};
+use crate::server::{Server, command, fails, wait_for};
 
 fn asked(admin: SocketAddr, flags: &[&str]) -> Command {
     let admin = admin.to_string();
@@ -23,7 +23,7 @@ fn a_server_that_is_well_says_so_and_one_that_drains_is_not_ready() {
     assert_eq!(says(asked(server.admin, &[])), (Some(0), "ok\n".to_owned()));
     assert_eq!(says(asked(server.admin, &["--ready"])), (Some(0), "ready\n".to_owned()));
     server.terminate();
-    server.await_log("drain");
+    wait_for("it not to be ready", || server.get("/readyz").status == 503);
     let (code, said) = fails(asked(server.admin, &["--ready"]));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("answered 503"), "{said}");

@@ -114,23 +114,32 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
 
 /// Drops, and waits until all are back.
 fn drop_and_wait(args: &StormArgs, run: &mut Run) -> Result<Times, Failure> {
+    // Drops count from their orders: a worker may be done with them before this thread goes on.
     let first_drop = run.plan.clock.now_ns();
+    let mut last_drop = first_drop;
     match args.rate {
         None => run.drop_up_to(args.common.connections as usize),
         Some(rate) => {
+            let seconds = args.common.duration.as_secs_f64();
             let mut so_far = 0;
-            run.wait(args.common.duration, |run| {
-                let since = (run.plan.clock.now_ns() - first_drop) as f64 / 1e9;
-                let due = (rate * since) as usize;
+            let mut drop_due = |run: &Run| {
+                let now_ns = run.plan.clock.now_ns();
+                // Who looks late drops no more than the rate allows.
+                let due = (rate * ((now_ns - first_drop) as f64 / 1e9).min(seconds)) as usize;
                 if due > so_far {
-                    so_far = due;
+                    (so_far, last_drop) = (due, now_ns);
                     run.drop_up_to(due);
                 }
+            };
+            let interrupted = run.wait(args.common.duration, |run| {
+                drop_due(run);
                 interrupt::requested()
             })?;
+            if !interrupted {
+                drop_due(run);
+            }
         }
     }
-    let last_drop = run.plan.clock.now_ns();
     // The orders are taken in the workers' next turn, and then nobody is away without being counted.
     let ordered = run.drops_ordered();
     run.wait(args.within, |run| {

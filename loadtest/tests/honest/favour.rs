@@ -1,13 +1,15 @@
 //! Favoured and disfavoured processes, so that a busy machine does not decide what a test sees.
 //!
 //! Where it is allowed, the programs under test and the threads that time them run under SCHED_FIFO, which other
-//! work cannot keep from a processor. Where it is not, tests that depend on it try more often.
+//! work cannot keep from a processor. Where it is not, what they see is judged by what the machine let others see.
 
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The generator goes before the server: a server that answers late writes that down, a generator does not.
+/// The generator goes before the server: a server that answers late writes that down, a generator does not. Who looks
+/// on goes between them: it is not in the generator's way, and the server is not in its.
 const GENERATOR: &str = "20";
+const WITNESS: &str = "15";
 const SERVER: &str = "10";
 
 /// Whether real-time scheduling is allowed here.
@@ -32,12 +34,21 @@ pub(crate) fn favoured(program: &str) -> Command {
 }
 
 /// Favours the calling thread, which is one of a server.
-pub(crate) fn favour_this_thread() {
+pub(crate) fn favour_server() {
+    favour_this_thread(SERVER);
+}
+
+/// Favours the calling thread, which sees what the machine lets a thread see.
+pub(crate) fn favour_witness() {
+    favour_this_thread(WITNESS);
+}
+
+fn favour_this_thread(priority: &str) {
     if !is_allowed() {
         return;
     }
     // The link ends in the thread's number.
     let link = std::fs::read_link("/proc/thread-self").unwrap();
     let number = link.file_name().unwrap().to_str().unwrap();
-    let _ = Command::new("chrt").args(["-f", "-p", SERVER, number]).output();
+    let _ = Command::new("chrt").args(["-f", "-p", priority, number]).output();
 }

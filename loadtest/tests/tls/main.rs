@@ -2,6 +2,8 @@
 //! against pages of metrics. Certificates are those in `certificates/`, whose script says how they were made.
 
 mod metrics;
+#[path = "../real_server/mod.rs"]
+mod real_server;
 #[expect(dead_code, reason = "only the other test program lists commands")]
 #[path = "../reports/schema.rs"]
 mod schema;

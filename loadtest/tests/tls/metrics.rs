@@ -2,13 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::real_server::fantail;
 use super::servers::{Tls, certificate, echo_and_fan_out, secured};
 use super::{idle, refused, run};
 
@@ -212,18 +211,7 @@ struct Fantail {
 
 impl Fantail {
     fn start() -> Self {
-        static PATH: OnceLock<PathBuf> = OnceLock::new();
-        let path = PATH.get_or_init(|| {
-            let path = Path::new(env!("CARGO_BIN_EXE_fantail-loadtest")).with_file_name("fantail");
-            if !path.exists() {
-                let mut build = Command::new(env!("CARGO"));
-                build.args(["build", "--quiet", "--package", "fantail", "--bin", "fantail"]);
-                build.current_dir(env!("CARGO_MANIFEST_DIR"));
-                assert!(build.status().unwrap().success());
-            }
-            path
-        });
-        let mut command = Command::new(path);
+        let mut command = Command::new(fantail());
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();

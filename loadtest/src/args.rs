@@ -184,6 +184,10 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 64, value_parser = message_size)]
     pub(crate) size: usize,
 
+    /// Send binary messages, whatever their size
+    #[arg(long)]
+    pub(crate) binary: bool,
+
     /// What messages are made of behind their marker
     #[arg(long, value_enum, default_value_t = Filler::Letters)]
     pub(crate) filler: Filler,
@@ -198,7 +202,7 @@ pub(crate) struct Load {
 impl Load {
     /// What every message looks like.
     pub(crate) fn shape(&self) -> Shape {
-        Shape { size: self.size, filler: self.filler }
+        Shape { size: self.size, filler: self.filler, binary: self.binary }
     }
 }
 
@@ -226,7 +230,7 @@ pub(crate) struct FanoutArgs {
     pub(crate) publish: PublishBy,
 
     /// Where to publish; `{topic}` as in --url [default: http://{admin}/publish/{topic}, and
-    /// `binary=1` is added for messages below 48 bytes; with --publish ws the --url, and `echo=0` is added
+    /// `binary=1` is added for binary messages; with --publish ws the --url, and `echo=0` is added
     /// so that the publisher does not get its own messages]
     #[arg(long, value_name = "URL")]
     pub(crate) publish_url: Option<String>,

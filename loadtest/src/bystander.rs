@@ -43,7 +43,7 @@ impl Bystander {
         (common.connections, common.threads, common.connect_rate, common.deflate) = (1, Some(1), None, false);
         (common.talk.hello, common.talk.awaited) = (None, None);
         common.talk.reply.clear();
-        let shape = Shape { size: BYTES, filler: Filler::Letters };
+        let shape = Shape { size: BYTES, filler: Filler::Letters, binary: false };
         let mut run = Run::start(&common, target, Role::Echo, shape)?;
         run.open(1)?;
         let counts = run.counts();

@@ -41,6 +41,15 @@ pub(crate) struct Shape {
     pub(crate) size: usize,
     /// What it is made of.
     pub(crate) filler: Filler,
+    /// Whether it travels in a binary frame however long it is.
+    pub(crate) binary: bool,
+}
+
+impl Shape {
+    /// Whether messages travel in binary frames: as they are asked to, or because they are compact.
+    pub(crate) fn is_binary(self) -> bool {
+        self.binary || is_compact(self.size)
+    }
 }
 
 /// A message as a receiver expects it.
@@ -71,8 +80,8 @@ pub(crate) enum Found {
     Broken,
 }
 
-/// Whether a message of `size` bytes is compact and so has to travel in a binary frame.
-pub(crate) fn is_binary(size: usize) -> bool {
+/// Whether a message of `size` bytes is compact: no text.
+pub(crate) fn is_compact(size: usize) -> bool {
     size < TEXT_BYTES_MIN
 }
 
@@ -160,7 +169,7 @@ pub(crate) fn random_u64() -> u64 {
 }
 
 fn form(size: usize) -> Form {
-    if is_binary(size) { Form::Compact } else { Form::Text }
+    if is_compact(size) { Form::Compact } else { Form::Text }
 }
 
 /// The filler as pieces of a static table, so that checking it is a comparison of memory.
@@ -225,7 +234,7 @@ mod tests {
     const STAMP: Stamp = Stamp { stream: 0xfeed_0bad_cafe, sequence: 30, planned_ns: 1 << 33 };
 
     fn letters(size: usize) -> Shape {
-        Shape { size, filler: Filler::Letters }
+        Shape { size, filler: Filler::Letters, binary: false }
     }
 
     fn written(stamp: &Stamp, size: usize) -> Vec<u8> {
@@ -254,7 +263,7 @@ mod tests {
     #[test]
     fn json_reads_back_is_ascii_and_compresses_to_a_third() {
         for size in [48, 49, 1_024, 200_000] {
-            let shape = Shape { size, filler: Filler::Json };
+            let shape = Shape { size, filler: Filler::Json, binary: false };
             let stamp = Stamp { stream: 7, sequence: 1_000_000, planned_ns: 9 };
             let mut bytes = Vec::new();
             write_message(&stamp, shape, &Around::default(), &mut bytes);
@@ -263,7 +272,7 @@ mod tests {
             assert!(read_unchanged(&bytes, letters(size), 7, 9).is_none() || size == 48);
         }
         let mut bytes = Vec::new();
-        let shape = Shape { size: 1_024, filler: Filler::Json };
+        let shape = Shape { size: 1_024, filler: Filler::Json, binary: false };
         let stamp = Stamp { stream: 1 << 60, sequence: 3, planned_ns: 1 << 30 };
         write_message(&stamp, shape, &Around::default(), &mut bytes);
         let mut deflater = fantail::wire::deflate::Deflater::new(5, 1);

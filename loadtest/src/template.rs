@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::{Filler, Shape, is_binary};
+use crate::message::{Filler, Shape, is_compact};
 use crate::vars::{Spelling, Vars};
 
 /// Stands for the test message.
@@ -40,7 +40,7 @@ impl Template {
                 return Err(wrong(&format!("nothing is called {{{name}}}; see --vars")));
             }
         }
-        if is_binary(shape.size) {
+        if is_compact(shape.size) {
             return Err(wrong("messages below --size 48 are no text"));
         }
         if shape.filler == Filler::Json {
@@ -70,7 +70,7 @@ impl Template {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { size: 64, filler: Filler::Letters };
+    const SHAPE: Shape = Shape { size: 64, filler: Filler::Letters, binary: false };
 
     #[test]
     fn names_are_filled_in_on_both_sides() {

@@ -533,7 +533,7 @@ impl Worker {
         let around = self.plan.conversation.around(number);
         message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
         self.frame.clear();
-        let opcode = if message::is_binary(self.plan.shape.size) { Opcode::Binary } else { Opcode::Text };
+        let opcode = if self.plan.shape.is_binary() { Opcode::Binary } else { Opcode::Text };
         frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
         match connection.try_send(&self.frame) {
             Ok(true) => {

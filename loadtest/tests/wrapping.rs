@@ -165,6 +165,23 @@ fn echo_server(answer: fn(&str) -> Vec<String>) -> String {
     format!("ws://{address}/")
 }
 
+/// A server that answers binary messages only, and ends a connection that sends text.
+fn binary_echo_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let (mut socket, _) = accept(stream.unwrap());
+                while let Ok(message @ Message::Binary(_)) = socket.read() {
+                    socket.send(message).unwrap();
+                }
+            });
+        }
+    });
+    format!("ws://{address}/")
+}
+
 /// Whoever is in a room, with its number.
 type Room = Arc<Mutex<Vec<(usize, WebSocket<TcpStream>)>>>;
 
@@ -333,6 +350,22 @@ fn slow_subscribers_of_a_wrapping_server_catch_up() {
         (&json!(20), &json!(0)),
         "{report:#}"
     );
+}
+
+#[test]
+fn messages_of_any_size_can_be_binary() {
+    let url = binary_echo_server();
+    let args = ["echo", "--url", &url, "--connections", "4", "--rate", "100", "--size", "200"];
+    let tail = ["--duration", "300ms"];
+    let (code, report, said) = run("binary", &[&args[..], &tail, &["--binary"]].concat());
+    assert_eq!(
+        (code, &report["missing"], &report["unchanged"]),
+        (0, &json!(0), &report["returned"]),
+        "{said}"
+    );
+    assert_eq!(report["settings"]["binary"], "true");
+    let (code, ..) = run("text", &[&args[..], &tail].concat());
+    assert_eq!(code, 1, "a server that takes no text was sent some");
 }
 
 #[test]

@@ -115,7 +115,7 @@ pub(super) fn measure(
     run.open(args.common.connections as usize)?;
     let tls = Tls::of(&urls.publish_target, &args.common.tls, 1).map_err(Failure::Usage)?;
     let target = urls.publish_target.clone();
-    let mut publisher = Publisher::connect(target, tls, args.load.size, &run.plan.conversation)
+    let mut publisher = Publisher::connect(target, tls, args.load.shape(), &run.plan.conversation)
         .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
     let subscribed = probe(run, &mut publisher, &urls.publish_url)?;
 

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let connections = args.common.connections;
     let memory_before = server.and_then(|server| server.settled_memory(0));
     let cpu_start = server.and_then(ServerProcess::cpu_time);
-    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
+    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
     let mut run = Run::start(&args.common, target, Role::Idle, shape)?;
 
     let lower = lower_point(connections);

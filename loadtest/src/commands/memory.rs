@@ -104,7 +104,7 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
         readings: Vec::new(),
         settled: Vec::new(),
     };
-    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
+    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
     let mut run = Run::start(&args.common, target, Role::Idle, shape)?;
     let begin_ns = run.plan.clock.now_ns();
     for _ in 0..READINGS_BEFORE {

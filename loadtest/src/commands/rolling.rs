@@ -103,7 +103,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
         return Err(Failure::Usage(format!("{count} messages are more than {MESSAGES_MAX}: lower --rate")));
     }
     let bulletin = Arc::new(Bulletin::new(count));
-    let shape = Shape { size: args.size, filler: Filler::Letters };
+    let shape = Shape { size: args.size, filler: Filler::Letters, binary: false };
     let special = Special {
         returning_max: args.common.connections as usize,
         bulletin: Some(bulletin.clone()),
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     }
     let mut run = Run::start_special(&args.common, target, Role::Subscribe, shape, special)?;
     run.open(args.common.connections as usize)?;
-    let mut publisher = Several::new(targets, &args.common.tls, args.size).map_err(Failure::Usage)?;
+    let mut publisher = Several::new(targets, &args.common.tls, shape).map_err(Failure::Usage)?;
     let subscribed = probe(&mut run, &mut publisher)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);

@@ -86,7 +86,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let bystander_target = (args.bystander != "none").then(|| ws_target(&args.bystander)).transpose()?;
     let server = watched(&args.common)?;
     let connections = args.common.connections;
-    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters };
+    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
     let special = Special { returning_max: connections as usize, ..Special::default() };
     let mut run = Run::start_special(&args.common, target, Role::Idle, shape, special)?;
     run.open(connections as usize)?;

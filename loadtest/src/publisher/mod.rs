@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::conversation::Conversation;
 use crate::interrupt;
-use crate::message::{self, PROBE_SEQUENCE, Stamp};
+use crate::message::{self, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::{LATE_NS, Schedule};
 use crate::target::{Scheme, Target};
 use crate::template::Template;
@@ -63,15 +63,15 @@ pub(crate) struct Published {
 }
 
 impl Publisher {
-    /// Connects, over `tls` if the target is one of TLS, for messages of `size` bytes. A WebSocket says the
+    /// Connects, over `tls` if the target is one of TLS, for messages of this `shape`. A WebSocket says the
     /// `conversation`'s headers and hello.
     pub(crate) fn connect(
         target: Target,
         tls: Option<Arc<Tls>>,
-        size: usize,
+        shape: Shape,
         conversation: &Conversation,
     ) -> Result<Self, PublishError> {
-        let binary = message::is_binary(size);
+        let binary = shape.is_binary();
         match target.scheme {
             Scheme::Http => {
                 let json = conversation.template().is_some_and(Template::is_json);

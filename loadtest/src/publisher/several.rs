@@ -16,7 +16,7 @@ use super::PublishError;
 use super::http::HttpPublisher;
 use crate::args_kit::TlsFlags;
 use crate::interrupt;
-use crate::message::{self, PROBE_SEQUENCE, Stamp};
+use crate::message::{self, PROBE_SEQUENCE, Shape, Stamp};
 use crate::schedule::{LATE_NS, Schedule};
 use crate::target::Target;
 use crate::tls::Tls;
@@ -72,15 +72,15 @@ pub(crate) struct Several {
 }
 
 impl Several {
-    /// For messages of `size` bytes, over TLS as `tls` says where a target asks for it. Nothing is connected yet.
-    pub(crate) fn new(targets: Vec<(String, Target)>, tls: &TlsFlags, size: usize) -> Result<Self, String> {
+    /// For messages of this `shape`, over TLS as `tls` says where a target asks for it. Nothing is connected yet.
+    pub(crate) fn new(targets: Vec<(String, Target)>, tls: &TlsFlags, shape: Shape) -> Result<Self, String> {
         let server = |(url, target)| {
             let tls = Tls::of(&target, tls, 1)?;
             let report = ServerReport { url, ..ServerReport::default() };
             Ok(One { target, tls, publisher: None, passed_over_until: None, report })
         };
         let servers = targets.into_iter().map(server).collect::<Result<_, String>>()?;
-        Ok(Self { servers, binary: message::is_binary(size) })
+        Ok(Self { servers, binary: shape.is_binary() })
     }
 
     /// Publishes the message that tells who is subscribed; every server has to take it.

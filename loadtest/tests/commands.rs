@@ -1,6 +1,8 @@
 //! Runs the binary against small servers written with tungstenite and checks what it reports, above all
 //! that planted faults are told. Every server binds port 0 and ends with the test process.
 
+mod accept;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -13,8 +15,9 @@ use fantail::wire::deflate::{ANSWER, Deflater, negotiate};
 use fantail::wire::frame::{Opcode, push_deflated_frame, push_frame};
 use serde_json::Value;
 use tungstenite::handshake::derive_accept_key;
-use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket};
+
+use accept::accept;
 
 const CONNECTIONS: u64 = 20;
 const PROBE: &str = "ffffffff";
@@ -92,18 +95,6 @@ fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
-}
-
-#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
-fn accept(stream: TcpStream) -> (WebSocket<TcpStream>, String) {
-    stream.set_nodelay(true).unwrap();
-    let mut path = String::new();
-    let callback = |request: &Request, response: Response| {
-        path = request.uri().to_string();
-        Ok(response)
-    };
-    let socket = tungstenite::accept_hdr(stream, callback).unwrap();
-    (socket, path)
 }
 
 /// An echo server that pings each connection once before its first answer.

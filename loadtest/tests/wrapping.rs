@@ -2,6 +2,8 @@
 //! prefixes, escaped text, several messages in one, fragments, and such that do it wrongly. All are written with
 //! tungstenite, bind port 0 and end with the test process.
 
+mod accept;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -14,6 +16,8 @@ use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Message, WebSocket};
+
+use accept::accept;
 
 /// How a server delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,18 +136,6 @@ fn fan_out_server(manner: Manner, protocol: bool) -> SocketAddr {
         }
     });
     address
-}
-
-#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
-fn accept(stream: TcpStream) -> (WebSocket<TcpStream>, String) {
-    use tungstenite::handshake::server::{Request, Response};
-    stream.set_nodelay(true).unwrap();
-    let mut path = String::new();
-    let callback = |request: &Request, response: Response| {
-        path = request.uri().to_string();
-        Ok(response)
-    };
-    (tungstenite::accept_hdr(stream, callback).unwrap(), path)
 }
 
 /// A server that answers each message with what `answer` makes of it.

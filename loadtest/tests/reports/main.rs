@@ -1,51 +1,24 @@
 //! Runs the binary and checks what it writes: result files against their schemas, pages, logs, comparisons, merged
 //! results and the memory study. Every server binds port 0 and ends with the test.
 
+#[path = "../accept/mod.rs"]
+mod accept;
 #[path = "../real_server/mod.rs"]
 mod real_server;
 mod schema;
+#[path = "../scratch/mod.rs"]
+mod scratch;
 mod server;
 mod thousand;
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::{Value, json};
 
 use schema::Schemas;
+use scratch::Scratch;
 use server::{HELD_BYTES, Holding, echo_and_fan_out, hold_if_told};
-
-/// A file of one test, removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        Self(folder.join(format!("{}-{number}-{name}", std::process::id())))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-
-    fn text(&self) -> String {
-        std::fs::read_to_string(&self.0).unwrap_or_else(|error| panic!("{}: {error}", self.path()))
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text()).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 fn run(args: &[&str]) -> (i32, Output) {
     let output = Command::new(env!("CARGO_BIN_EXE_fantail-loadtest")).args(args).output().unwrap();

@@ -9,7 +9,8 @@ use std::thread;
 
 use tungstenite::WebSocket;
 use tungstenite::handshake::derive_accept_key;
-use tungstenite::handshake::server::{Request, Response};
+
+use crate::accept::accept;
 
 /// What the holding server keeps for each connection: enough that the allocator asks the kernel for it alone.
 pub(crate) const HELD_BYTES: usize = 256 * 1024;
@@ -44,17 +45,6 @@ pub(crate) fn echo_and_fan_out() -> SocketAddr {
         }
     });
     address
-}
-
-#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
-fn accept(stream: TcpStream) -> (WebSocket<TcpStream>, String) {
-    stream.set_nodelay(true).unwrap();
-    let mut path = String::new();
-    let callback = |request: &Request, response: Response| {
-        path = request.uri().to_string();
-        Ok(response)
-    };
-    (tungstenite::accept_hdr(stream, callback).unwrap(), path)
 }
 
 /// The holding server's process; it ends with this value.

@@ -7,16 +7,17 @@ mod real_server;
 #[expect(dead_code, reason = "only the other test program lists commands")]
 #[path = "../reports/schema.rs"]
 mod schema;
+#[path = "../scratch/mod.rs"]
+mod scratch;
 mod servers;
 
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use schema::Schemas;
+use scratch::Scratch;
 use servers::{TLS_1_2, TLS_1_3, Tls, certificate, echo_and_fan_out, misbehaving};
 
 /// What one run left.
@@ -25,32 +26,6 @@ struct Outcome {
     report: Value,
     table: String,
     page: String,
-}
-
-/// A file of one test, removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        Self(folder.join(format!("tls-{}-{number}-{name}", std::process::id())))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-
-    fn text(&self) -> String {
-        std::fs::read_to_string(&self.0).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// Runs a command that leaves a result, which has to fit its schema.
@@ -63,8 +38,8 @@ fn run(args: &[&str]) -> Outcome {
     let said = format!("{args:?}: {table}{}", String::from_utf8_lossy(&output.stderr));
     let code = output.status.code().unwrap();
     assert!(matches!(code, 0 | 1), "{said}");
-    assert!(json.0.exists(), "{said}");
-    let report: Value = serde_json::from_str(&json.text()).unwrap();
+    assert!(std::path::Path::new(json.path()).exists(), "{said}");
+    let report: Value = json.json();
     assert_eq!(Schemas::load().errors(args[0], &report), Vec::<String>::new());
     Outcome { code, report, table, page: html.text() }
 }
@@ -190,7 +165,7 @@ fn without_a_ca_file_the_systems_authorities_decide() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stdout));
-        let report: Value = serde_json::from_str(&json.text()).unwrap();
+        let report: Value = json.json();
         assert_eq!(report["tls"]["trust"], "1 authorities of the system");
     }
 }
@@ -312,7 +287,7 @@ fn a_plan_counts_the_memory_of_tls() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        let plan: Value = serde_json::from_str(&file.text()).unwrap();
+        let plan: Value = file.json();
         plan["generator_bytes"].as_u64().unwrap()
     };
     assert!(bytes("wss://127.0.0.1:9/") - bytes("ws://127.0.0.1:9/") > 10_000 * 4_096);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fantail::sys::signals;
 
-use crate::progress;
+use crate::observe::progress;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static CHILD: AtomicU32 = AtomicU32::new(0);

@@ -3,12 +3,12 @@
 
 use serde::Serialize;
 
-use crate::args::{CapacityArgs, Outputs, Stepped};
-use crate::drive;
+use crate::cli::args::{CapacityArgs, Outputs, Stepped};
+use crate::cli::steps::Variable;
+use crate::commands::drive;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::report::{self, FORMAT, Finished, Table};
-use crate::steps::Variable;
+use crate::result::report::{self, FORMAT, Finished, Table};
 
 /// The result file of `capacity`.
 #[derive(Debug, Serialize)]

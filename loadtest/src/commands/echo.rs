@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::EchoArgs;
-use crate::connection::Role;
+use crate::cli::args::EchoArgs;
+use crate::engine::connection::Role;
+use crate::engine::pacing::Pacer;
+use crate::engine::run::{Run, Special};
+use crate::engine::schedule::Schedule;
+use crate::engine::worker::Published;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::messages_report::MessagesReport;
-use crate::pacing::Pacer;
-use crate::report::{self, Common, Finished, Report, Table, number_text};
-use crate::run::{Run, Special};
-use crate::schedule::Schedule;
-use crate::server_process::{ServerProcess, cpu_between};
-use crate::worker::Published;
+use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::result::messages_report::MessagesReport;
+use crate::result::report::{self, Common, Finished, Report, Table, number_text};
 
 use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
 

@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::{FanoutArgs, PublishBy};
-use crate::connection::Role;
+use crate::cli::args::{FanoutArgs, PublishBy};
+use crate::engine::connection::Role;
+use crate::engine::message;
+use crate::engine::run::{Run, Special};
+use crate::engine::schedule::Schedule;
+use crate::engine::worker;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::message;
-use crate::messages_report::MessagesReport;
-use crate::progress::note;
-use crate::publisher::{Published, Publisher};
-use crate::report::{self, Common, Finished, Report, Table, microseconds_text, number_text};
-use crate::run::{Run, Special};
-use crate::schedule::Schedule;
-use crate::server_process::{ServerProcess, cpu_between};
-use crate::tally::{Tally, Tick};
-use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::net::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::observe::progress::note;
+use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::publish::{Published, Publisher};
+use crate::result::messages_report::MessagesReport;
+use crate::result::report::{self, Common, Finished, Report, Table, microseconds_text, number_text};
+use crate::result::tally::{Tally, Tick};
 use crate::tls::Tls;
-use crate::worker;
 
 use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
 

@@ -2,15 +2,15 @@
 
 use serde::Serialize;
 
-use crate::args::IdleArgs;
-use crate::connection::Role;
+use crate::cli::args::IdleArgs;
+use crate::engine::connection::Role;
+use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::run::Run;
+use crate::engine::worker::Published;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
-use crate::report::{self, Common, Finished, Report, Table, count_text, number_text};
-use crate::run::Run;
-use crate::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
-use crate::worker::Published;
+use crate::observe::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
+use crate::result::report::{self, Common, Finished, Report, Table, count_text, number_text};
 
 use super::{watched, ws_target};
 

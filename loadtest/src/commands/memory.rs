@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::MemoryArgs;
-use crate::connection::Role;
+use crate::cli::args::MemoryArgs;
+use crate::engine::connection::Role;
+use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::run::Run;
+use crate::engine::worker::Published;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::memory_kinds::{self, End, Figure};
-use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
-use crate::regression::{self, Line};
-use crate::report::{self, Common, Finished, Report, Table};
-use crate::run::Run;
-use crate::server_process::ServerProcess;
-use crate::worker::Published;
+use crate::observe::memory_kinds::{self, End, Figure};
+use crate::observe::server_process::ServerProcess;
+use crate::result::regression::{self, Line};
+use crate::result::report::{self, Common, Finished, Report, Table};
 
 use super::{watched, ws_target};
 

@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::RollingArgs;
-use crate::connection::Role;
+use crate::cli::args::RollingArgs;
+use crate::engine::connection::Role;
+use crate::engine::message::{self, Filler, Shape};
+use crate::engine::run::{Run, Special};
+use crate::engine::schedule::Schedule;
+use crate::engine::visits::Bulletin;
+use crate::engine::worker;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::message::{self, Filler, Shape};
-use crate::progress::note;
-use crate::publisher::several::{PublishedToAll, ServerReport, Several};
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
-use crate::run::{Run, Special};
-use crate::schedule::Schedule;
-use crate::tally::{Ending, Tally};
-use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
-use crate::visits::Bulletin;
-use crate::worker;
+use crate::net::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::observe::progress::note;
+use crate::publish::several::{PublishedToAll, ServerReport, Several};
+use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
+use crate::result::tally::{Ending, Tally};
 
 use super::{soon_ns, ws_target};
 

@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use fantail::sys::process;
 use serde::Serialize;
 
-use crate::args::SlowArgs;
-use crate::connection::Role;
+use crate::cli::args::SlowArgs;
+use crate::engine::connection::Role;
+use crate::engine::run::{Run, Special};
+use crate::engine::worker::Slow;
 use crate::failure::Failure;
-use crate::progress::note;
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
-use crate::run::{Run, Special};
-use crate::server_process::ServerProcess;
-use crate::tally::Tally;
-use crate::worker::Slow;
+use crate::observe::progress::note;
+use crate::observe::server_process::ServerProcess;
+use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
+use crate::result::tally::Tally;
 
 use super::fanout::{FanoutReport, Urls, measure};
 use super::watched;

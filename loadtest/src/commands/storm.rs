@@ -9,17 +9,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::args::StormArgs;
-use crate::bystander::Bystander;
-use crate::connection::Role;
+use crate::cli::args::StormArgs;
+use crate::commands::bystander::Bystander;
+use crate::engine::connection::Role;
+use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::run::{Run, Special};
+use crate::engine::worker::Published;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text};
-use crate::run::{Run, Special};
-use crate::server_process::{ServerProcess, cpu_between};
-use crate::tally::Tally;
-use crate::worker::Published;
+use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::result::report::{
+    self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text,
+};
+use crate::result::tally::Tally;
 
 use super::{watched, ws_target};
 

@@ -18,9 +18,9 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 
-use crate::args_kit::TlsFlags;
-use crate::tally::Trouble;
-use crate::target::Target;
+use crate::cli::args_kit::TlsFlags;
+use crate::net::target::Target;
+use crate::result::tally::Trouble;
 
 pub(crate) use session::Session;
 pub(crate) use trouble::hint;

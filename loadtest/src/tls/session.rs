@@ -11,9 +11,9 @@ use mio::net::TcpStream;
 use rustls::ClientConnection;
 
 use super::{Tls, trouble};
-use crate::connection::State;
-use crate::schedule::Clock;
-use crate::tally::Trouble;
+use crate::engine::connection::State;
+use crate::engine::schedule::Clock;
+use crate::result::tally::Trouble;
 
 /// Sealed bytes read at once. With the rest of a record from before, what they unseal to still fits a worker's buffer.
 const RAW_BYTES: usize = 32 * 1024;

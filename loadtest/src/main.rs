@@ -5,11 +5,10 @@
 //! repeats). A command starts an `engine`, publishes by `publish`, watches by `observe`, and hands plain values to
 //! `result`, which judges, prints and writes. `net` and `tls` are below all of them.
 
+mod base;
 mod cli;
 mod commands;
 mod engine;
-mod failure;
-mod interrupt;
 mod net;
 mod observe;
 mod publish;
@@ -22,8 +21,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let command = cli::args::Cli::parse().command;
-    if let Err(error) = interrupt::catch() {
-        observe::progress::note(&format!("fantail-loadtest: signals: {error}"));
+    if let Err(error) = base::interrupt::catch() {
+        base::note::note(&format!("fantail-loadtest: signals: {error}"));
         return ExitCode::FAILURE;
     }
     let outcome = commands::drive::run_command(command);
@@ -31,7 +30,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(failure) => {
-            observe::progress::note(&format!("fantail-loadtest: {failure}"));
+            base::note::note(&format!("fantail-loadtest: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }

@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::cli::args_kit::{Kit, Talk, TlsFlags};
+use crate::base::schedule::parse_duration;
+use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
-use crate::engine::schedule::parse_duration;
+use crate::engine::run::Options;
+use crate::observe::server_process::Watched;
+use crate::result::messages_report::Offered;
+use crate::result::report::{Files, Judging};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -154,7 +158,43 @@ pub(crate) struct Common {
 
     /// What connections say besides test messages.
     #[command(flatten)]
-    pub(crate) talk: Talk,
+    pub(crate) talk: TalkFlags,
+}
+
+impl Common {
+    /// What a run is told.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            connections: self.connections,
+            threads: self.threads,
+            connect_rate: self.connect_rate,
+            source: self.source.clone(),
+            deflate: self.deflate,
+            tls: self.tls.wanted(),
+            talk: self.talk.talk(),
+            watched: self.watched(),
+        }
+    }
+
+    /// The server to watch.
+    pub(crate) fn watched(&self) -> Watched {
+        Watched {
+            pid: self.pid,
+            server_metrics: self.server_metrics.clone(),
+            metrics_header: self.metrics_header.clone(),
+            tls: self.tls.wanted(),
+        }
+    }
+
+    /// How the result is judged and where it goes.
+    pub(crate) fn judging(&self) -> Judging {
+        Judging {
+            fail_if: self.kit.fail_if.clone(),
+            quiet: self.kit.quiet,
+            files: self.outputs.files(),
+            settings: settings(),
+        }
+    }
 }
 
 /// Files that a result is written to.
@@ -171,6 +211,13 @@ pub(crate) struct Outputs {
     /// Also write the latencies to this file, as an HdrHistogram log
     #[arg(long, value_name = "FILE")]
     pub(crate) hdr: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// The same as a plain value.
+    pub(crate) fn files(&self) -> Files {
+        Files { json: self.json.clone(), html: self.html.clone(), hdr: self.hdr.clone() }
+    }
 }
 
 /// Flags of commands that send messages.
@@ -203,6 +250,11 @@ impl Load {
     /// What every message looks like.
     pub(crate) fn shape(&self) -> Shape {
         Shape { size: self.size, filler: self.filler, binary: self.binary }
+    }
+
+    /// The load as a report tells it.
+    pub(crate) fn offered(&self, rate: f64) -> Offered {
+        Offered { rate, burst: self.burst, size: self.size }
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::engine::conversation::Talk;
 use crate::result::threshold::Threshold;
+use crate::tls;
 
 /// How a command is run and judged.
 #[derive(Clone, Debug, Args)]
@@ -65,7 +67,7 @@ pub(crate) struct TlsFlags {
 /// What connections say besides test messages.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Any protocol")]
-pub(crate) struct Talk {
+pub(crate) struct TalkFlags {
     /// Text message that each connection sends first
     #[arg(long, value_name = "TEXT")]
     pub(crate) hello: Option<String>,
@@ -91,4 +93,25 @@ pub(crate) struct Talk {
     /// Send this header with the upgrade; may be repeated
     #[arg(long, value_name = "'NAME: VALUE'")]
     pub(crate) header: Vec<String>,
+}
+
+impl TlsFlags {
+    /// The same as a plain value.
+    pub(crate) fn wanted(&self) -> tls::Wanted {
+        tls::Wanted { ca: self.ca.clone(), insecure: self.insecure, resume: self.tls_resume }
+    }
+}
+
+impl TalkFlags {
+    /// The same as a plain value.
+    pub(crate) fn talk(&self) -> Talk {
+        Talk {
+            hello: self.hello.clone(),
+            awaited: self.awaited.clone(),
+            reply: self.reply.clone(),
+            vars: self.vars.clone(),
+            subprotocol: self.subprotocol.clone(),
+            header: self.header.clone(),
+        }
+    }
 }

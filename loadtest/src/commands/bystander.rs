@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::schedule::Schedule;
 use crate::cli::args::Common;
 use crate::engine::connection::Role;
+use crate::engine::conversation::Talk;
 use crate::engine::message::{Filler, Shape};
 use crate::engine::pacing::Pacer;
-use crate::engine::run::Run;
-use crate::engine::schedule::Schedule;
+use crate::engine::run::{Options, Run};
 use crate::engine::worker::Published;
-use crate::failure::Failure;
-use crate::interrupt;
 use crate::net::target::Target;
 use crate::result::tally::Tally;
 use crate::tls;
@@ -39,12 +40,17 @@ impl Bystander {
     /// Connects to the echo server and begins to send; `None` if the run was ended before it was connected. Headers are
     /// those of the storm's connections.
     pub(crate) fn start(common: &Common, target: Target, url: &str) -> Result<Option<Self>, Failure> {
-        let mut common = common.clone();
-        (common.connections, common.threads, common.connect_rate, common.deflate) = (1, Some(1), None, false);
-        (common.talk.hello, common.talk.awaited) = (None, None);
-        common.talk.reply.clear();
+        let talk = Talk { hello: None, awaited: None, reply: Vec::new(), ..common.talk.talk() };
+        let options = Options {
+            connections: 1,
+            threads: Some(1),
+            connect_rate: None,
+            deflate: false,
+            talk,
+            ..common.options()
+        };
         let shape = Shape { size: BYTES, filler: Filler::Letters, binary: false };
-        let mut run = Run::start(&common, target, Role::Echo, shape)?;
+        let mut run = Run::start(&options, target, Role::Echo, shape)?;
         run.open(1)?;
         let counts = run.counts();
         if counts.opened == 0 && interrupt::requested() {

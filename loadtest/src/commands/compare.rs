@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::base::failure::Failure;
 use crate::cli::args::CompareArgs;
-use crate::failure::Failure;
 use crate::result::html;
 use crate::result::json_text;
 use crate::result::regression::median;

@@ -2,13 +2,13 @@
 //!
 //! Commands know nothing of this; they get URLs that are filled in and a process to watch.
 
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::note::note;
 use crate::cli::args::{Command, Common, Outputs, PublishBy, Stepped};
 use crate::commands;
 use crate::commands::planning;
-use crate::failure::Failure;
-use crate::interrupt;
 use crate::observe::launched::Launched;
-use crate::observe::progress::note;
 use crate::result::json_text;
 use crate::result::repeat;
 use crate::result::report::{self, Finished, Table};
@@ -84,7 +84,7 @@ pub(crate) fn run(command: &Stepped) -> Result<Finished, Failure> {
     }
     let merged = repeat::merge(runs, &kit.fail_if);
     let table = if quiet { Table::default() } else { repeat::table(&merged) };
-    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &command.common().outputs)?;
+    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &command.common().outputs.files())?;
     let ok = merged.get("ok") == Some(&true.into());
     Ok(Finished { ok, value: merged })
 }

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use crate::base::failure::Failure;
 use crate::cli::args::MergeArgs;
-use crate::failure::Failure;
 use crate::result::histogram_columns;
 use crate::result::json_text;
 use crate::result::report::{self, LatencyReport, Table, number_text};
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<bool, Failure> {
     }
     let merged = merge(&runs).map_err(Failure::Usage)?;
     let table = table(&merged);
-    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &args.outputs)?;
+    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &args.outputs.files())?;
     Ok(merged.get("ok").and_then(Value::as_bool).unwrap_or(false))
 }
 

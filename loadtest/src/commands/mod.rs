@@ -16,9 +16,9 @@ pub(crate) mod storm;
 
 use std::time::Duration;
 
+use crate::base::failure::Failure;
 use crate::cli::args::Common;
 use crate::engine::run::Run;
-use crate::failure::Failure;
 use crate::observe::server_process::ServerProcess;
 
 /// When nothing has come for so long behind the last send, what has not come is missing.
@@ -34,7 +34,7 @@ fn soon_ns(run: &Run) -> u64 {
 
 /// The server of `--pid` or `--server-metrics`.
 fn watched(common: &Common) -> Result<Option<ServerProcess>, Failure> {
-    ServerProcess::of(common).map_err(Failure::Usage)
+    ServerProcess::of(&common.watched()).map_err(Failure::Usage)
 }
 
 /// A `ws://` or `wss://` target.

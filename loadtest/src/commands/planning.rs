@@ -7,10 +7,10 @@ use std::path::Path;
 use fantail::sys::limits;
 use serde::Serialize;
 
+use crate::base::failure::Failure;
 use crate::cli::args::Common;
 use crate::engine::connection::Connection;
 use crate::engine::run::{DESCRIPTORS_RESERVED, default_threads};
-use crate::failure::Failure;
 use crate::net::target::{self, Target};
 use crate::result::report::{self, Table, count_text};
 use crate::tls;
@@ -86,7 +86,7 @@ pub(crate) fn run(command: &'static str, url: &str, common: &Common) -> Result<P
     if target.secure {
         report.add_tls();
     }
-    report::publish(&report, &report.table(), &common.outputs)?;
+    report::publish(&report, &report.table(), &common.judging())?;
     Ok(report)
 }
 

@@ -12,14 +12,15 @@ use fantail::wire::frame::{self, FrameHeader, Opcode, Sender};
 use fantail::wire::upgrade::{self, AnswerError};
 use mio::net::TcpStream;
 
+use crate::base::schedule::Schedule;
+use crate::base::trouble::Trouble;
 use crate::engine::conversation::Conversation;
 use crate::engine::inflating::Inflating;
 use crate::engine::message::{self, Expected, Found, PROBE_SEQUENCE, Shape, Stamp};
-use crate::engine::schedule::Schedule;
 use crate::engine::sequence::Sequence;
 use crate::engine::visits::{Bulletin, Visits};
-use crate::result::tally::{Tally, Trouble};
-use crate::tls::Session;
+use crate::result::tally::Tally;
+use crate::tls::{Moment, Session};
 
 /// Output that one connection may have waiting before further messages count as unsent.
 const OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -352,13 +353,21 @@ impl Connection {
     /// The kind of an error, which depends on whether the connection was open.
     pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
         let tls = self.extra.as_ref().and_then(|extra| extra.tls.as_ref());
-        if let Some(trouble) = tls.and_then(|tls| tls.trouble(error, self.state)) {
+        if let Some(trouble) = tls.and_then(|tls| tls.trouble(error, self.moment())) {
             return trouble;
         }
         match self.state {
             State::Open => Trouble::LostReset,
             State::Greeting => Trouble::AwaitClosed,
             _ => Trouble::of_connect(error),
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        match self.state {
+            State::Upgrading => Moment::Upgrading,
+            State::Open => Moment::Open,
+            _ => Moment::Other,
         }
     }
 

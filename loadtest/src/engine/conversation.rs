@@ -4,28 +4,34 @@
 //! Built once from the flags and shared by all workers; everything is written for one connection at the
 //! moment it leaves, so an open connection keeps nothing of it. Pure: no socket, no clock.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fantail::wire::deflate::OFFER;
 use fantail::wire::upgrade::ClientRequest;
 use regex::bytes::Regex;
 
-use crate::cli::args_kit::Talk;
 use crate::engine::message::Shape;
 use crate::engine::template::{Around, Template};
 use crate::engine::vars::{Spelling, Vars};
+use crate::net::header::{is_token, parse_header};
 use crate::net::target::Target;
 
-/// Field names that the upgrade itself sets.
-const OWN_FIELDS: [&str; 7] = [
-    "host",
-    "upgrade",
-    "connection",
-    "sec-websocket-key",
-    "sec-websocket-version",
-    "sec-websocket-protocol",
-    "sec-websocket-extensions",
-];
+/// What a conversation is made of, as it was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Talk {
+    /// The text message that each connection sends first.
+    pub(crate) hello: Option<String>,
+    /// A connection counts as open only when a message has come that matches.
+    pub(crate) awaited: Option<String>,
+    /// Answers to messages that match: `REGEX=>TEXT`.
+    pub(crate) reply: Vec<String>,
+    /// A file with one row for each connection.
+    pub(crate) vars: Option<PathBuf>,
+    /// Subprotocols that are offered.
+    pub(crate) subprotocol: Vec<String>,
+    /// Fields sent with the upgrade: `NAME: VALUE`.
+    pub(crate) header: Vec<String>,
+}
 
 /// See the module's head.
 #[derive(Debug, Default)]
@@ -154,27 +160,6 @@ fn read_vars(path: &Path) -> Result<Vars, String> {
 
 fn regex(flag: &str, pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| format!("{flag} {pattern:?}: {error}"))
-}
-
-/// Splits and checks `Name: value`, given by `flag`.
-pub(crate) fn parse_header<'a>(flag: &str, header: &'a str) -> Result<(&'a str, &'a str), String> {
-    let wrong = || format!("{flag} {header:?}: has to be 'Name: value'");
-    let (name, value) = header.split_once(':').ok_or_else(wrong)?;
-    let value = value.trim();
-    // RFC 9110 section 5.5: no controls, or one header could become two.
-    if name.is_empty() || !name.bytes().all(is_token) || value.bytes().any(|byte| byte < b' ' || byte == 0x7f)
-    {
-        return Err(wrong());
-    }
-    if OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-        return Err(format!("{flag} {name}: the request sets this field itself"));
-    }
-    Ok((name, value))
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

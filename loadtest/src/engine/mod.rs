@@ -11,7 +11,6 @@ pub(crate) mod marker;
 pub(crate) mod message;
 pub(crate) mod pacing;
 pub(crate) mod run;
-pub(crate) mod schedule;
 pub(crate) mod sequence;
 pub(crate) mod template;
 pub(crate) mod vars;

@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 
 use fantail::sys::clock;
 
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::schedule::Schedule;
 use crate::engine::run::Run;
-use crate::engine::schedule::Schedule;
-use crate::failure::Failure;
-use crate::interrupt;
 
 /// The pacing of one schedule.
 #[derive(Debug)]

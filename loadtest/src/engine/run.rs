@@ -3,6 +3,7 @@
 //! Commands drive it: start, open, (publish or send,) stop. It blocks the main thread only, shows the
 //! progress line while it waits, and knows nothing of what a command measures.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,21 +13,24 @@ use std::time::Duration;
 use fantail::sys::limits;
 use mio::{Poll, Waker};
 
-use crate::cli::args::Common;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::note::note;
+use crate::base::schedule::Clock;
+use crate::base::trouble::Trouble;
 use crate::engine::connection::Role;
-use crate::engine::conversation::Conversation;
+use crate::engine::conversation::{Conversation, Talk};
 use crate::engine::message::{self, Shape};
-use crate::engine::schedule::Clock;
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
-use crate::failure::Failure;
-use crate::interrupt;
 use crate::net::target::{self, Target};
-use crate::observe::progress::{Progress, note};
+use crate::observe::progress::Progress;
 use crate::observe::series::Series;
-use crate::observe::server_process::ServerProcess;
+use crate::observe::server_metrics;
+use crate::observe::server_process::{ServerProcess, Watched};
+use crate::result::report::{Facts, TlsFacts};
 use crate::result::tally::{Counts, Tally};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 
 /// Descriptors of a table that are not connections.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 64;
@@ -68,41 +72,54 @@ pub(crate) struct Special<'a> {
     pub(crate) backoff: Option<Duration>,
 }
 
-/// How the generator itself was set up.
+/// What every run is told.
 #[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    /// Worker threads.
-    pub(crate) threads: usize,
-    /// How they came to their descriptor tables.
-    pub(crate) descriptor_tables: String,
-    /// Descriptors per table.
-    pub(crate) descriptors_per_table: Option<u64>,
-    /// Source addresses in use; `None` if the kernel chooses.
-    pub(crate) sources: Option<usize>,
+pub(crate) struct Options {
+    /// Connections to open.
+    pub(crate) connections: u32,
+    /// Threads holding them; `None` for as many as the descriptor limit asks for.
+    pub(crate) threads: Option<u32>,
+    /// Connects per second; `None` for as fast as the server answers.
+    pub(crate) connect_rate: Option<f64>,
+    /// Source addresses as a list; `None` for enough of them on loopback, else the kernel's choice.
+    pub(crate) source: Option<String>,
+    /// Whether compression is offered.
+    pub(crate) deflate: bool,
+    /// How TLS is spoken.
+    pub(crate) tls: tls::Wanted,
+    /// What connections say besides test messages.
+    pub(crate) talk: Talk,
+    /// The server to watch.
+    pub(crate) watched: Watched,
 }
 
 impl Run {
     /// Starts the workers; no connection is opened yet.
-    pub(crate) fn start(common: &Common, target: Target, role: Role, shape: Shape) -> Result<Self, Failure> {
-        Self::start_special(common, target, role, shape, Special::default())
+    pub(crate) fn start(
+        options: &Options,
+        target: Target,
+        role: Role,
+        shape: Shape,
+    ) -> Result<Self, Failure> {
+        Self::start_special(options, target, role, shape, Special::default())
     }
 
     /// The same, with what only some commands ask for.
     pub(crate) fn start_special(
-        common: &Common,
+        options: &Options,
         target: Target,
         role: Role,
         shape: Shape,
         special: Special<'_>,
     ) -> Result<Self, Failure> {
-        let conversation = Conversation::new(&common.talk, &target.path)
+        let conversation = Conversation::new(&options.talk, &target.path)
             .and_then(|conversation| conversation.with_message(special.message, shape))
             .map_err(Failure::Usage)?;
-        let connections = common.connections as usize;
-        let tls = Tls::of(&target, &common.tls, connections).map_err(Failure::Usage)?;
+        let connections = options.connections as usize;
+        let tls = Tls::of(&target, &options.tls, connections).map_err(Failure::Usage)?;
         let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
-        let threads = common.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
-        let sources = target::source_addresses(common.source.as_deref(), target.address, connections)
+        let threads = options.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
+        let sources = target::source_addresses(options.source.as_deref(), target.address, connections)
             .map_err(Failure::Usage)?;
         warn_of_few_sources(sources.as_deref(), connections);
         let clock = Clock::start();
@@ -119,16 +136,16 @@ impl Run {
             returning_max: special.returning_max,
             bulletin: special.bulletin,
             backoff_ns: special.backoff.map_or(BACKOFF_NS, |backoff| backoff.as_nanos() as u64),
-            deflate: common.deflate,
+            deflate: options.deflate,
             threads,
-            connect_rate: common.connect_rate.map(|rate| rate / threads as f64),
+            connect_rate: options.connect_rate.map(|rate| rate / threads as f64),
         });
         let mut run = Self {
             plan: plan.clone(),
             started_ns: 0,
             open_ns: 0,
-            progress: Progress::new(clock, u64::from(common.connections)),
-            series: Series::new(ServerProcess::of(common).map_err(Failure::Usage)?),
+            progress: Progress::new(clock, u64::from(options.connections)),
+            series: Series::new(ServerProcess::of(&options.watched).map_err(Failure::Usage)?),
             links: Vec::new(),
             threads: Vec::new(),
             nofile,
@@ -298,16 +315,30 @@ impl Run {
         Ok(self.merged())
     }
 
-    /// How the generator was set up.
-    pub(crate) fn setup(&self) -> Setup {
+    /// What a report says of the run beside what it counted; `counts` are those of its end.
+    pub(crate) fn facts(&self, counts: &Counts) -> Facts {
         let mut modes: Vec<String> =
             self.links.iter().filter_map(|link| link.mode()).map(|mode| mode.to_string()).collect();
         modes.dedup();
-        Setup {
+        let tls = self.plan.tls.as_deref();
+        Facts {
             threads: self.plan.threads,
             descriptor_tables: modes.join(", "),
             descriptors_per_table: self.nofile,
             sources: self.plan.sources.as_ref().map(Vec::len),
+            open_ns: self.open_ns,
+            interrupted: interrupt::requested(),
+            started_unix_seconds: self.series.begin_unix_seconds(),
+            series: self.series.columns(),
+            advice: advice(tls, counts),
+            server_metrics: server_metrics::report(),
+            tls: tls.map(Tls::summary).map(|summary| TlsFacts {
+                server_name: summary.server_name,
+                verified: summary.verifies,
+                trust: summary.trust,
+                agreed: summary.agreed,
+                resumes: summary.resumes,
+            }),
         }
     }
 
@@ -334,6 +365,17 @@ pub(crate) fn default_threads(connections: usize, nofile: Option<u64>) -> usize 
 /// Worker `index` opens every `threads`-th connection.
 fn share(connections: usize, index: usize, threads: usize) -> usize {
     connections / threads + usize::from(index < connections % threads)
+}
+
+/// What to do about the troubles of a run, those of coming back included.
+fn advice(tls: Option<&Tls>, counts: &Counts) -> Vec<String> {
+    let troubles: BTreeSet<Trouble> = counts.troubles.keys().chain(counts.refusals.keys()).copied().collect();
+    let of = |trouble: Trouble| {
+        let hint = tls::hint(trouble, tls.is_some())?;
+        let detail = tls.and_then(|tls| tls.detail(trouble)).map(|detail| format!(" ({detail})"));
+        Some(format!("{}: {hint}{}", trouble.name(), detail.unwrap_or_default()))
+    };
+    troubles.into_iter().filter_map(of).collect()
 }
 
 fn warn_of_few_sources(sources: Option<&[IpAddr]>, connections: usize) {

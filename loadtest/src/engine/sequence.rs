@@ -4,25 +4,11 @@
 //! nothing costs four bytes (the next expected number); ranges that were skipped are remembered in a
 //! box, so that a late arrival is told apart from a duplicate. Never looks at payloads or time.
 
+use crate::result::tally::Arrival;
+
 /// Skipped ranges remembered per connection. Beyond it the oldest is forgotten: its messages stay
 /// counted as missing, and what arrives from it later is `unclassified`.
 const GAPS_MAX: usize = 1024;
-
-/// What an arrival turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// The expected number, or one behind a gap of so many missing messages.
-    New {
-        /// How many numbers were skipped.
-        skipped: u32,
-    },
-    /// A number that was skipped before: it is late, no longer missing.
-    Reordered,
-    /// A number that had arrived already.
-    Duplicate,
-    /// A number from a range that was forgotten: late or duplicate, nobody knows.
-    Unclassified,
-}
 
 /// The numbers of one connection.
 #[derive(Debug, Default)]

@@ -16,8 +16,8 @@ use fantail::sys::process;
 use fantail::sys::signals::{self, Signal};
 use regex::Regex;
 
-use crate::failure::Failure;
-use crate::interrupt;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(10);

@@ -3,11 +3,12 @@
 //! On a terminal it is a bar that redraws itself; elsewhere it is one plain line a second. Never on standard
 //! output.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::engine::schedule::Clock;
+use crate::base::note::note;
+use crate::base::schedule::Clock;
 use crate::result::report::microseconds_text;
 use crate::result::tally::Tally;
 
@@ -91,11 +92,6 @@ impl Progress {
     }
 }
 
-/// Says a line on standard error, if anybody listens: a pipe that is closed there must not end a run.
-pub(crate) fn note(line: &str) {
-    drop(writeln!(std::io::stderr(), "{line}"));
-}
-
 fn styled(bar: ProgressBar) -> ProgressBar {
     match ProgressStyle::with_template(TEMPLATE) {
         Ok(style) => bar.with_style(style.progress_chars("=> ")),
@@ -106,7 +102,7 @@ fn styled(bar: ProgressBar) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::tally::Trouble;
+    use crate::base::trouble::Trouble;
 
     #[test]
     fn the_line_names_rates_and_troubles() {

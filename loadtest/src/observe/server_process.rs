@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use fantail::sys::process::{self, MemoryUse};
 use serde::Serialize;
 
-use crate::cli::args::Common;
 use crate::observe::server_metrics::{EVERY, Remote};
+use crate::tls;
 
 /// Memory counts as settled when it has moved by no more than this for [`STABLE_FOR`].
 const STABLE_BYTES: u64 = 64 * 1024;
@@ -24,6 +24,19 @@ pub(crate) enum ServerProcess {
     Local(u32),
     /// On another one, by what it tells of itself.
     Remote(&'static Remote),
+}
+
+/// Which server is to be watched, as it was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watched {
+    /// A process of this machine.
+    pub(crate) pid: Option<u32>,
+    /// Where a server tells its metrics.
+    pub(crate) server_metrics: Option<String>,
+    /// Fields sent when these are read.
+    pub(crate) metrics_header: Vec<String>,
+    /// How TLS is spoken then.
+    pub(crate) tls: tls::Wanted,
 }
 
 /// Memory of the server at one moment.
@@ -49,11 +62,11 @@ pub(crate) struct MemoryReport {
 
 impl ServerProcess {
     /// The server that the flags name, if they do. It must be there and readable.
-    pub(crate) fn of(common: &Common) -> Result<Option<Self>, String> {
-        if let Some(url) = &common.server_metrics {
-            return Remote::start(url, &common.metrics_header, &common.tls).map(Self::Remote).map(Some);
+    pub(crate) fn of(wanted: &Watched) -> Result<Option<Self>, String> {
+        if let Some(url) = &wanted.server_metrics {
+            return Remote::start(url, &wanted.metrics_header, &wanted.tls).map(Self::Remote).map(Some);
         }
-        common.pid.map(Self::new).transpose()
+        wanted.pid.map(Self::new).transpose()
     }
 
     /// The process with this id, which must be there and readable.

@@ -12,12 +12,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::base::interrupt;
+use crate::base::schedule::{LATE_NS, Schedule};
 use crate::engine::conversation::Conversation;
 use crate::engine::message::{self, PROBE_SEQUENCE, Shape, Stamp};
-use crate::engine::schedule::{LATE_NS, Schedule};
 use crate::engine::template::Template;
 use crate::engine::worker::Plan;
-use crate::interrupt;
 use crate::net::target::{Scheme, Target};
 use crate::tls::Tls;
 

@@ -14,14 +14,13 @@ use serde::Serialize;
 
 use super::PublishError;
 use super::http::HttpPublisher;
-use crate::cli::args_kit::TlsFlags;
+use crate::base::interrupt;
+use crate::base::schedule::{LATE_NS, Schedule};
 use crate::engine::message::{self, PROBE_SEQUENCE, Shape, Stamp};
-use crate::engine::schedule::{LATE_NS, Schedule};
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::Plan;
-use crate::interrupt;
 use crate::net::target::Target;
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 
 /// How long a server that was silent is not asked again: every message would wait for it before it goes to the others.
 const PASSED_OVER: Duration = Duration::from_secs(10);
@@ -73,7 +72,11 @@ pub(crate) struct Several {
 
 impl Several {
     /// For messages of this `shape`, over TLS as `tls` says where a target asks for it. Nothing is connected yet.
-    pub(crate) fn new(targets: Vec<(String, Target)>, tls: &TlsFlags, shape: Shape) -> Result<Self, String> {
+    pub(crate) fn new(
+        targets: Vec<(String, Target)>,
+        tls: &tls::Wanted,
+        shape: Shape,
+    ) -> Result<Self, String> {
         let server = |(url, target)| {
             let tls = Tls::of(&target, tls, 1)?;
             let report = ServerReport { url, ..ServerReport::default() };

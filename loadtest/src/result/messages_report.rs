@@ -3,10 +3,20 @@
 
 use serde::Serialize;
 
-use crate::cli::args::Load;
-use crate::engine::schedule::Schedule;
+use crate::base::schedule::Schedule;
 use crate::result::report::{LatencyReport, Table};
 use crate::result::tally::Tally;
+
+/// The load that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offered {
+    /// Messages per second.
+    pub(crate) rate: f64,
+    /// Messages at each planned time.
+    pub(crate) burst: u32,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+}
 
 /// The part of a result file that is about messages.
 #[derive(Debug, Serialize)]
@@ -43,10 +53,10 @@ pub(crate) struct MessagesReport {
 
 impl MessagesReport {
     /// The account of a run.
-    pub(crate) fn new(rate: f64, load: &Load, schedule: &Schedule, tally: &Tally) -> Self {
+    pub(crate) fn new(load: Offered, schedule: &Schedule, tally: &Tally) -> Self {
         let counts = &tally.counts;
         Self {
-            rate_per_second: rate,
+            rate_per_second: load.rate,
             burst: load.burst,
             size_bytes: load.size,
             planned: schedule.count(),
@@ -116,19 +126,16 @@ impl MessagesReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{Cli, Command};
-    use clap::Parser;
     use std::time::Duration;
 
     #[test]
     fn it_says_how_payloads_came_and_what_is_wrong() {
-        let cli = Cli::try_parse_from(["x", "echo"]).unwrap();
-        let Command::Echo(args) = cli.command else { panic!("another command") };
+        let load = Offered { rate: 10.0, burst: 1, size: 64 };
         let schedule = Schedule::new(0, 10.0, 1, Duration::from_secs(1));
         let report = |unique, wrapped, corrupt| {
             let mut tally = Tally::new();
             (tally.counts.unique, tally.counts.wrapped, tally.counts.corrupt) = (unique, wrapped, corrupt);
-            let report = MessagesReport::new(10.0, &args.load, &schedule, &tally);
+            let report = MessagesReport::new(load, &schedule, &tally);
             let mut table = Table::default();
             report.rows(&mut table);
             let wrong: Vec<String> = report

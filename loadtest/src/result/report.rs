@@ -3,26 +3,23 @@
 //! Field names of the JSON are stable and carry their unit; what is unknown is `null` there and `n/a` in
 //! the table, never 0. Pure but for the two functions that print and write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::args::{self, Outputs};
-use crate::engine::run::{Run, Setup};
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::observe::bottleneck::StrainReport;
-use crate::observe::series::Columns;
-use crate::observe::server_metrics::{self, MetricsReport};
+use crate::base::failure::Failure;
 use crate::result::histogram_columns::{self, HistogramColumns};
 use crate::result::html;
 use crate::result::json_text;
-use crate::result::tally::{Counts, Tally, Trouble};
-use crate::tls::{self, Tls};
+use crate::result::metrics_report::MetricsReport;
+use crate::result::samples::Columns;
+use crate::result::strain::StrainReport;
+use crate::result::tally::{Counts, Tally};
+use crate::result::threshold::Threshold;
 
 /// Version of the result file's layout; it changes when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
@@ -56,6 +53,72 @@ pub(crate) struct Common {
     pub(crate) server_metrics: Option<MetricsReport>,
     /// The run over time.
     pub(crate) series: Columns,
+}
+
+/// What a report has to know of a run beside what it counted.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// Worker threads.
+    pub(crate) threads: usize,
+    /// How they came to their descriptor tables.
+    pub(crate) descriptor_tables: String,
+    /// Descriptors per table.
+    pub(crate) descriptors_per_table: Option<u64>,
+    /// Source addresses in use; `None` if the kernel chooses.
+    pub(crate) sources: Option<usize>,
+    /// From the first connect until all were open or failed, without pauses in between.
+    pub(crate) open_ns: u64,
+    /// Whether the run was ended early.
+    pub(crate) interrupted: bool,
+    /// The wall clock when the first connect began.
+    pub(crate) started_unix_seconds: Option<f64>,
+    /// The run over time.
+    pub(crate) series: Columns,
+    /// What to do about what went wrong.
+    pub(crate) advice: Vec<String>,
+    /// Where the server's figures are from.
+    pub(crate) server_metrics: Option<MetricsReport>,
+    /// How TLS was spoken; `None` without TLS.
+    pub(crate) tls: Option<TlsFacts>,
+}
+
+/// How TLS was spoken, but for what was counted.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFacts {
+    /// The name the certificate has to have.
+    pub(crate) server_name: String,
+    /// Whether certificates were verified.
+    pub(crate) verified: bool,
+    /// What they were verified by.
+    pub(crate) trust: String,
+    /// Version and cipher suite of the first handshake.
+    pub(crate) agreed: Option<String>,
+    /// Whether sessions were resumed where the server allowed it.
+    pub(crate) resumes: bool,
+}
+
+/// How a result is judged, and where it goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Judging {
+    /// The result is not ok if one of these is so.
+    pub(crate) fail_if: Vec<Threshold>,
+    /// Whether nothing is printed.
+    pub(crate) quiet: bool,
+    /// Files to write.
+    pub(crate) files: Files,
+    /// The flags it was made with.
+    pub(crate) settings: BTreeMap<String, String>,
+}
+
+/// Files that a result is written to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files {
+    /// The result.
+    pub(crate) json: Option<PathBuf>,
+    /// A page with charts.
+    pub(crate) html: Option<PathBuf>,
+    /// Latencies as an HdrHistogram log.
+    pub(crate) hdr: Option<PathBuf>,
 }
 
 /// How TLS was spoken with the server.
@@ -165,16 +228,16 @@ pub(crate) struct Finished {
 }
 
 /// Judges a result by `--fail-if`, prints it and writes the result file.
-pub(crate) fn finish(mut report: impl Report, args: &crate::cli::args::Common) -> Result<Finished, Failure> {
+pub(crate) fn finish(mut report: impl Report, judging: &Judging) -> Result<Finished, Failure> {
     let json = |report: &_| serde_json::to_value(report).map_err(|error| error.to_string());
     let value = json(&report)?;
-    let broken = args.kit.fail_if.iter().filter_map(|threshold| threshold.broken_by(&value));
+    let broken = judging.fail_if.iter().filter_map(|threshold| threshold.broken_by(&value));
     let common = report.common();
     common.problems.extend(broken);
     let ok = common.judge();
-    let table = if args.kit.quiet { Table::default() } else { report.table() };
-    publish(&report, &table, &args.outputs)?;
-    Ok(Finished { ok, value: with_settings(&report)? })
+    let table = if judging.quiet { Table::default() } else { report.table() };
+    publish(&report, &table, judging)?;
+    Ok(Finished { ok, value: with_settings(&report, judging)? })
 }
 
 impl LatencyReport {
@@ -201,23 +264,21 @@ impl Common {
         command: &'static str,
         url: &str,
         wanted: u32,
-        run: &Run,
+        facts: Facts,
         tally: &Tally,
         sends: bool,
     ) -> Self {
-        let Setup { threads, descriptor_tables, descriptors_per_table, sources } = run.setup();
         let counts = &tally.counts;
-        let open_seconds = run.open_ns as f64 / 1e9;
-        let advice = advice(run.plan.tls.as_deref(), counts);
+        let open_seconds = facts.open_ns as f64 / 1e9;
         Self {
             format: FORMAT,
             generator_version: env!("CARGO_PKG_VERSION"),
             command,
             ok: false,
-            problems: problems_of_connections(asked_for(wanted, counts), counts),
-            interrupted: interrupt::requested(),
+            problems: problems_of_connections(asked_for(wanted, facts.interrupted, counts), counts),
+            interrupted: facts.interrupted,
             url: url.to_owned(),
-            started_unix_seconds: run.series.begin_unix_seconds(),
+            started_unix_seconds: facts.started_unix_seconds,
             connections: ConnectionsReport {
                 wanted: u64::from(wanted),
                 opened: counts.opened,
@@ -227,21 +288,21 @@ impl Common {
                 opened_per_second: (open_seconds > 0.0).then(|| counts.opened as f64 / open_seconds),
                 connect_latency: LatencyReport::new(&tally.connect),
                 errors: counts.troubles.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
-                advice,
-                source_addresses: sources,
+                advice: facts.advice,
+                source_addresses: facts.sources,
             },
-            tls: run.plan.tls.as_deref().map(|tls| TlsReport::new(tls, tally)),
-            server_metrics: server_metrics::report(),
+            tls: facts.tls.map(|tls| TlsReport::new(tls, tally)),
+            server_metrics: facts.server_metrics,
             generator: GeneratorReport {
-                threads,
-                descriptor_tables,
-                descriptors_per_table,
+                threads: facts.threads,
+                descriptor_tables: facts.descriptor_tables,
+                descriptors_per_table: facts.descriptors_per_table,
                 late_sends: sends.then_some(counts.late_sends),
                 late_max_microseconds: (sends && counts.sends > 0).then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
                 strain: tally.strain.judge(counts.sends, counts.late_own),
             },
-            series: run.series.columns(),
+            series: facts.series,
         }
     }
 
@@ -299,12 +360,12 @@ impl Common {
 }
 
 impl TlsReport {
-    fn new(tls: &Tls, tally: &Tally) -> Self {
-        let tls::Summary { server_name, verifies, trust, resumes, agreed } = tls.summary();
+    fn new(facts: TlsFacts, tally: &Tally) -> Self {
+        let TlsFacts { server_name, verified, trust, agreed, resumes } = facts;
         let handshakes = tally.handshakes.as_deref();
         Self {
             server_name,
-            verified: verifies,
+            verified,
             trust,
             agreed,
             resumes,
@@ -373,24 +434,19 @@ impl Table {
 }
 
 /// Prints the table and writes the files that are wanted.
-pub(crate) fn publish(report: &impl Serialize, table: &Table, outputs: &Outputs) -> Result<(), String> {
-    let text = json_text::to_text(&WithSettings { report, settings: args::settings() })?;
+pub(crate) fn publish(report: &impl Serialize, table: &Table, judging: &Judging) -> Result<(), String> {
+    let text = json_text::to_text(&WithSettings { report, settings: &judging.settings })?;
     let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    publish_value(&value, &text, table, outputs)
+    publish_value(&value, &text, table, &judging.files)
 }
 
-fn with_settings(report: &impl Serialize) -> Result<Value, String> {
-    let whole = WithSettings { report, settings: args::settings() };
+fn with_settings(report: &impl Serialize, judging: &Judging) -> Result<Value, String> {
+    let whole = WithSettings { report, settings: &judging.settings };
     serde_json::to_value(whole).map_err(|error| error.to_string())
 }
 
 /// The same of a result that is JSON already; `text` is how `--json` writes it.
-pub(crate) fn publish_value(
-    report: &Value,
-    text: &str,
-    table: &Table,
-    outputs: &Outputs,
-) -> Result<(), String> {
+pub(crate) fn publish_value(report: &Value, text: &str, table: &Table, files: &Files) -> Result<(), String> {
     use std::io::Write;
     // A run of several prints nothing itself, and standard output may still hold what nobody takes.
     let text_of_table = table.text();
@@ -400,12 +456,9 @@ pub(crate) fn publish_value(
     };
     all_of([
         printed.map_err(|error| format!("standard output: {error}")),
-        outputs.json.as_deref().map_or(Ok(()), |path| write("--json", path, text)),
-        outputs
-            .html
-            .as_deref()
-            .map_or(Ok(()), |path| write("--html", path, &html::page(report, &table.rows))),
-        outputs.hdr.as_deref().map_or(Ok(()), |path| histogram_columns::write_log(path, report)),
+        files.json.as_deref().map_or(Ok(()), |path| write("--json", path, text)),
+        files.html.as_deref().map_or(Ok(()), |path| write("--html", path, &html::page(report, &table.rows))),
+        files.hdr.as_deref().map_or(Ok(()), |path| histogram_columns::write_log(path, report)),
     ])
 }
 
@@ -431,7 +484,7 @@ pub(crate) fn all_of(outcomes: impl IntoIterator<Item = Result<(), String>>) -> 
 struct WithSettings<'a, R> {
     #[serde(flatten)]
     report: &'a R,
-    settings: BTreeMap<String, String>,
+    settings: &'a BTreeMap<String, String>,
 }
 
 /// A time with a readable unit, or `n/a`.
@@ -454,20 +507,9 @@ pub(crate) fn count_text(count: Option<u64>) -> String {
     count.map_or_else(|| "n/a".to_owned(), |count| count.to_string())
 }
 
-/// What to do about the troubles of a run, those of coming back included.
-fn advice(tls: Option<&Tls>, counts: &Counts) -> Vec<String> {
-    let troubles: BTreeSet<Trouble> = counts.troubles.keys().chain(counts.refusals.keys()).copied().collect();
-    let of = |trouble: Trouble| {
-        let hint = tls::hint(trouble, tls.is_some())?;
-        let detail = tls.and_then(|tls| tls.detail(trouble)).map(|detail| format!(" ({detail})"));
-        Some(format!("{}: {hint}{}", trouble.name(), detail.unwrap_or_default()))
-    };
-    troubles.into_iter().filter_map(of).collect()
-}
-
 /// A run that ended early is judged by what it began.
-fn asked_for(wanted: u32, counts: &Counts) -> u64 {
-    if interrupt::requested() { counts.begun } else { u64::from(wanted) }
+fn asked_for(wanted: u32, interrupted: bool, counts: &Counts) -> u64 {
+    if interrupted { counts.begun } else { u64::from(wanted) }
 }
 
 fn problems_of_connections(wanted: u64, counts: &Counts) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::base::failure::Failure;
 use crate::result::report::FORMAT;
 
 /// Reads a result file of this layout.

@@ -7,9 +7,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{Order, Worker};
+use crate::base::trouble::Trouble;
 use crate::engine::connection::{Away, State};
 use crate::engine::handshake;
-use crate::result::tally::{Ending, Tally, Trouble, new_histogram};
+use crate::result::tally::{Ending, Tally, new_histogram};
 
 /// The longest wait before the second attempt; it doubles with each failure.
 pub(crate) const BACKOFF_NS: u64 = 100_000_000;

@@ -9,8 +9,9 @@ use std::io;
 use mio::event::Event;
 
 use super::{Order, READS_PER_TURN, SCRATCH_BYTES, Worker};
+use crate::base::trouble::Trouble;
 use crate::engine::connection::State;
-use crate::result::tally::{Tally, Trouble};
+use crate::result::tally::Tally;
 
 /// How often a trickling connection reads.
 const EVERY_NS: u64 = 100_000_000;

@@ -9,12 +9,10 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use crate::cli::args_kit::TlsFlags;
 use crate::net::http_answer;
 use crate::net::target::{Scheme, Target};
-use crate::tls::{Tls, Wire};
+use crate::result::metrics_report::MetricsReport;
+use crate::tls::{self, Tls, Wire};
 
 pub(crate) use text::Offered;
 
@@ -51,24 +49,9 @@ struct State {
     answered: u64,
 }
 
-/// Where the server's figures are from, for the report.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct MetricsReport {
-    /// The page.
-    url: String,
-    /// The names on it that are used.
-    names: Vec<&'static str>,
-    /// Readings that were made.
-    readings: u64,
-    /// Of these, those that failed; what they would have said is null.
-    failed: u64,
-    /// Why the last one failed that did.
-    last_error: Option<String>,
-}
-
 impl Remote {
     /// Reads the page once and starts the thread that goes on; the first call's answer stands for all later ones.
-    pub(crate) fn start(url: &str, headers: &[String], tls: &TlsFlags) -> Result<&'static Self, String> {
+    pub(crate) fn start(url: &str, headers: &[String], tls: &tls::Wanted) -> Result<&'static Self, String> {
         if let Some(remote) = REMOTE.get() {
             return Ok(remote);
         }
@@ -151,18 +134,6 @@ pub(crate) fn report() -> Option<MetricsReport> {
     })
 }
 
-impl MetricsReport {
-    /// One line of the table.
-    pub(crate) fn text(&self) -> String {
-        let mut text = format!("the server's own metrics at {}, read once a second", self.url);
-        if self.failed > 0 {
-            let why = self.last_error.as_deref().unwrap_or_default();
-            text += &format!("; {} of {} readings failed ({why})", self.failed, self.readings);
-        }
-        text
-    }
-}
-
 /// Reads the page over a kept connection.
 #[derive(Debug)]
 struct Reader {
@@ -174,7 +145,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(url: &str, headers: &[String], tls: &TlsFlags) -> Result<Self, String> {
+    fn new(url: &str, headers: &[String], tls: &tls::Wanted) -> Result<Self, String> {
         let target = Target::parse(url).map_err(|error| format!("--server-metrics {error}"))?;
         if target.scheme != Scheme::Http {
             return Err(format!("--server-metrics {url}: needs http:// or https://"));
@@ -188,7 +159,7 @@ impl Reader {
             "GET {path} HTTP/1.1\r\nHost: {authority}\r\nAccept: text/plain;version=0.0.4\r\n"
         );
         for header in headers {
-            let (name, value) = crate::engine::conversation::parse_header("--metrics-header", header)?;
+            let (name, value) = crate::net::header::parse_header("--metrics-header", header)?;
             let _ = write!(request, "{name}: {value}\r\n");
         }
         request.extend_from_slice(b"\r\n");

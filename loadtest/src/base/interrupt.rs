@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fantail::sys::signals;
 
-use crate::observe::progress;
+use super::note::note;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static CHILD: AtomicU32 = AtomicU32::new(0);
@@ -30,7 +30,7 @@ pub(crate) fn catch() -> io::Result<()> {
                 }
                 std::process::exit(EXIT_CODE);
             }
-            progress::note("ending early; once more ends at once");
+            note("ending early; once more ends at once");
         }
     })?;
     Ok(())

@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
-use crate::endpoint::{Latest, Port, Services, StartFacts};
+use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
-use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
 use crate::sys::socket::{ListenOptions, probe_port};
 use crate::sys::tables::{open_in_table, split_table};
 use crate::sys::{limits, process, signals};
+use crate::topic::{Control, MailboxLimits, Router, RouterLimits};
 
 pub use reload::{Read, Reload};
 use supervisor::Supervisor;
@@ -81,7 +81,7 @@ enum Event {
 
 /// A running server.
 pub struct Server {
-    services: Arc<Services>,
+    edition: Arc<Edition>,
     latest: Arc<Latest>,
     events: Receiver<Event>,
     threads: Vec<JoinHandle<()>>,
@@ -124,7 +124,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     drop(out);
     server.tell_ready();
-    server.supervisor.watch(&server.services)?;
+    server.supervisor.watch(&server.edition)?;
     server.serve(reload)
 }
 
@@ -159,13 +159,13 @@ impl Server {
             .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
         let (listen, admin) = (settings.server.listen, settings.server.admin);
         let options = listen_options(&settings);
-        let services = Services::new(settings, Arc::new(router), derived.loops, derived.connections_max)
+        let edition = Edition::new(settings, Arc::new(router), derived.loops, derived.connections_max)
             .map_err(|error| failed("compile the policies", io::Error::other(error)))?;
-        let services = Arc::new(services);
+        let edition = Arc::new(edition);
         let (trim, trims) = mpsc::sync_channel(1);
         let mut server = Self {
-            latest: Arc::new(Latest::new(Arc::clone(&services))),
-            services,
+            latest: Arc::new(Latest::new(Arc::clone(&edition))),
+            edition,
             events: received,
             threads: Vec::new(),
             running: derived.loops,
@@ -185,7 +185,7 @@ impl Server {
             let parts = LoopParts {
                 prepared,
                 port: if is_admin { Port::Admin } else { Port::Client },
-                services: Arc::clone(&server.services),
+                edition: Arc::clone(&server.edition),
                 latest: Arc::clone(&server.latest),
                 address: if is_admin { server.admin } else { server.listen },
                 options: ListenOptions { reuse_port: !is_admin, ..options },
@@ -198,10 +198,10 @@ impl Server {
             server.threads.push(spawn(&name, move || loops::run(parts))?);
             server.await_listening(is_admin)?;
         }
-        note_start(&server.services, nofile, shared_table);
-        let services = Arc::clone(&server.services);
-        spawn("maintenance", move || maintenance::run(&trims, &services))?;
-        capacity::tell(&server.services.settings, &derived, tables, nofile);
+        note_start(&server.edition, nofile, shared_table);
+        let edition = Arc::clone(&server.edition);
+        spawn("maintenance", move || maintenance::run(&trims, &edition))?;
+        capacity::tell(&server.edition.settings, &derived, tables, nofile);
         Ok(server)
     }
 
@@ -262,24 +262,24 @@ impl Server {
     /// # Errors
     /// A loop failed.
     pub fn drain_and_stop(mut self) -> Result<(), ServeError> {
-        let settings = &self.services.settings;
+        let settings = &self.edition.settings;
         let delay = settings.drain.delay;
         let leaving = if settings.server.share_port { loops::LEAVING_TIME } else { Duration::ZERO };
         // However short the timeouts are: whoever is told last must have heard it before all is closed.
         let closing = (settings.timeouts.close + settings.timeouts.linger).max(loops::TELLING_TIME);
         let length = leaving + settings.drain.length + closing;
-        self.services.set_draining();
+        self.edition.set_draining();
         self.supervisor.stopping(delay + length + STOP_TIME);
         if !self.wait_until(Instant::now() + delay, |_| false)? {
             return self.stop();
         }
-        for index in 0..self.services.loops() {
+        for index in 0..self.edition.loops() {
             self.control(index, Control::Drain);
         }
         let drained = self.wait_until(Instant::now() + length, |server| server.running == 0)?;
         if drained && self.running > 0 {
             tracing::warn!(
-                connections = self.services.connections_open(),
+                connections = self.edition.connections_open(),
                 "drain time is over; closing the rest"
             );
         }
@@ -291,7 +291,7 @@ impl Server {
     /// # Errors
     /// A loop failed or did not end.
     pub fn stop(mut self) -> Result<(), ServeError> {
-        for index in 0..=self.services.loops() {
+        for index in 0..=self.edition.loops() {
             self.control(index, Control::Stop);
         }
         let ended = |server: &Self| server.running == 0 && !server.admin_running;
@@ -311,8 +311,8 @@ impl Server {
 
     /// What the server shares with its loops, for looking at it from inside a program.
     #[must_use]
-    pub fn services(&self) -> &Services {
-        &self.services
+    pub fn edition(&self) -> &Edition {
+        &self.edition
     }
 
     /// Handles events until `deadline` or until `done`. `false`: a signal asked to stop at once.
@@ -341,7 +341,7 @@ impl Server {
     fn on_loop_event(&mut self, event: LoopEvent) -> Result<(), ServeError> {
         if let LoopEvent::Ended { index, result } = event {
             result.map_err(|error| failed(&format!("run loop {index}"), error))?;
-            if index == self.services.loops() {
+            if index == self.edition.loops() {
                 self.admin_running = false;
             } else {
                 self.running -= 1;
@@ -356,7 +356,7 @@ impl Server {
     }
 
     fn control(&self, index: usize, control: Control) {
-        if self.services.router.send_control(index, control, None).is_err() {
+        if self.edition.router.send_control(index, control, None).is_err() {
             tracing::error!(loop_index = index, "no room for a control entry");
         }
     }
@@ -413,14 +413,14 @@ fn tables_here() -> Result<Tables, ServeError> {
 }
 
 /// Tells the metrics what only the start knows.
-fn note_start(services: &Services, nofile: usize, shared_table: Option<u64>) {
+fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>) {
     let facts = StartFacts {
         descriptors_max: nofile as u64,
         shared_table,
         empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
     };
     // Nobody else sets it.
-    let _ = services.start_facts.set(facts);
+    let _ = edition.start_facts.set(facts);
 }
 
 fn failed(what: &str, error: io::Error) -> ServeError {

@@ -11,8 +11,9 @@ pub mod outbox;
 pub mod rates;
 pub mod session;
 
-use crate::fanout::Encoding;
-use crate::fanout::inquiry::MemoryParts;
+use crate::dialect::Dialect;
+use crate::topic::Encoding;
+use crate::topic::inquiry::MemoryParts;
 use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
@@ -55,30 +56,6 @@ impl Phase {
             Self::Open => "open",
             Self::Closing => "closing",
             Self::Lingering => "lingering",
-        }
-    }
-}
-
-/// What an open connection speaks. One byte of the slot; endpoints are looked up by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Dialect {
-    /// HTTP only, so far.
-    Http,
-    /// `/echo`: every message goes back to its sender.
-    Echo,
-    /// `/ws`: the payload is the message.
-    Plain,
-}
-
-impl Dialect {
-    /// The name in listings.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Echo => "echo",
-            Self::Plain => "plain",
         }
     }
 }

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use super::Tick;
 use super::layout::{Layout, layout};
 use crate::config::{SlowPolicy, TopicPolicy};
-use crate::fanout::budget::REFERENCE_BYTES;
-use crate::fanout::{Encoding, Fill, Message, OutboxBudget};
+use crate::topic::budget::REFERENCE_BYTES;
+use crate::topic::{Encoding, Fill, Message, OutboxBudget};
 
 /// The verdict on one more message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::rates::Debts;
-use crate::fanout::Draft;
-use crate::fanout::inquiry::{Inquiry, Part};
 use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::Draft;
+use crate::topic::inquiry::{Inquiry, Part};
 use crate::wire::http::chunked::ChunkedDecoder;
 
 /// Phase data.

@@ -7,9 +7,9 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
-use crate::endpoint;
-use crate::fanout::Key;
+use crate::dialect;
 use crate::metrics::CloseReason;
+use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
@@ -50,7 +50,7 @@ impl<S: Socket> Core<S> {
 
     fn close_code(&mut self, key: Key, reason: CloseReason) -> u16 {
         let dialect = self.slots.get(key).map(|slot| slot.connection.dialect);
-        dialect.and_then(|dialect| endpoint::close_code(dialect, reason)).unwrap_or(1000)
+        dialect.and_then(|dialect| dialect::close_code(dialect, reason)).unwrap_or(1000)
     }
 
     /// Fails the connection (RFC 6455, 7.1.7): a close frame, end of stream, and what still comes is discarded.
@@ -92,7 +92,7 @@ impl<S: Socket> Core<S> {
         let connection = &mut slot.connection;
         connection.phase = Phase::Lingering;
         connection.heard = now;
-        self.held.moved(self.services.inbox_bytes_of(self.port), connection.held_bytes(), 0);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), connection.held_bytes(), 0);
         connection.inbox = None;
         self.body_bytes -= connection.session.take().map_or(0, |session| session.body_bytes());
         connection.flags.clear(Flags::PAUSED);
@@ -133,12 +133,12 @@ impl<S: Socket> Core<S> {
             self.counters.closed(reason);
             tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
-        self.held.moved(self.services.inbox_bytes_of(self.port), slot.connection.held_bytes(), 0);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), slot.connection.held_bytes(), 0);
         self.body_bytes -= slot.connection.session.as_deref().map_or(0, Session::body_bytes);
         self.release(&slot.connection);
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
-            outbox.give_up(&self.services.outbox_budget);
+            outbox.give_up(&self.edition.outbox_budget);
         }
         self.counters.connections_closed.add(1);
     }

@@ -1,7 +1,7 @@
 //! The fan-out turn: one topic's next few deliveries, each a single `send` where the kernel takes it.
 //!
 //! A fan-out is cut into turns, and the loop polls between them, so that an echo does not wait for a
-//! broadcast to end. The cursor is the topic's; see `fanout::subscriptions`.
+//! broadcast to end. The cursor is the topic's; see `topic::subscriptions`.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use crate::config::{SlowPolicy, TopicPolicy};
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
-use crate::fanout::subscriptions::TURN_DELIVERIES;
-use crate::fanout::{Key, Message, Moved, Turn};
 use crate::metrics::{CloseReason, DropReason};
+use crate::topic::subscriptions::TURN_DELIVERIES;
+use crate::topic::{Key, Message, Moved, Turn};
 use crate::transport::Socket;
 
 /// Time after which a turn ends although deliveries are left.
@@ -28,7 +28,7 @@ impl<S: Socket> Core<S> {
     pub fn fanout_turn(&mut self) {
         let index = self.index;
         let slots = &mut self.slots;
-        let deliveries = if self.services.chunked { TURN_DELIVERIES } else { u32::MAX };
+        let deliveries = if self.edition.chunked { TURN_DELIVERIES } else { u32::MAX };
         let Some(mut turn) =
             self.topics.begin_turn(deliveries, |local, key, position| listed(slots, local, key, position))
         else {
@@ -46,7 +46,7 @@ impl<S: Socket> Core<S> {
             self.deliver(index, slot, &mut turn);
             until_clock -= 1;
             if until_clock == 0 {
-                if self.services.chunked && started.elapsed() > TURN_TIME {
+                if self.edition.chunked && started.elapsed() > TURN_TIME {
                     break;
                 }
                 until_clock = CLOCK_EVERY;
@@ -114,7 +114,7 @@ impl<S: Socket> Core<S> {
     /// Queues what the kernel refused; the first `sent` bytes of the messages are with it already.
     fn queue_messages(&mut self, index: u32, policy: &TopicPolicy, messages: &[Message], mut sent: usize) {
         let now = self.now;
-        let budget = &self.services.outbox_budget;
+        let budget = &self.edition.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
         let encoding = slot.connection.encoding();

@@ -8,10 +8,10 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed_deflated};
 use crate::connection::session::{Blocked, OpenState, Session};
-use crate::connection::{Dialect, Flags, Phase};
-use crate::endpoint::Tools;
-use crate::fanout::{Draft, Encoding, Key, Origin, Topic};
+use crate::connection::{Flags, Phase};
+use crate::dialect::{Dialect, Tools};
 use crate::metrics::CloseReason;
+use crate::topic::{Draft, Encoding, Key, Origin, Topic};
 use crate::transport::Socket;
 use crate::wire::close::parse_close;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
@@ -161,7 +161,7 @@ impl<S: Socket> Core<S> {
         let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
         self.inflater = inflater;
         let own = held_bytes(inbox.as_deref());
-        self.held.moved(self.services.inbox_bytes_of(self.port), held, own);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
         if inbox.is_some() && self.is_inbox_full(own) {
             stretch = Stretch::InboxFull;
         }
@@ -189,7 +189,7 @@ impl<S: Socket> Core<S> {
 
     /// What a message of this dialect may be; `topic` is the one it would be published to.
     fn inbox_limits(&self, dialect: Dialect, topic: u32) -> InboxLimits {
-        let limits = &self.services.settings.limits;
+        let limits = &self.edition.settings.limits;
         let message_bytes_max = match self.topics.topic(topic) {
             _ if dialect == Dialect::Echo => limits.echo_bytes_max,
             Some(topic) => topic.policy().message_bytes_max,
@@ -211,7 +211,7 @@ impl<S: Socket> Core<S> {
                 open.ignored_publishes = open.ignored_publishes.saturating_add(1);
                 open.ignored_publishes
             });
-            let over = ignored as usize > self.services.settings.limits.ignored_publishes_max;
+            let over = ignored as usize > self.edition.settings.limits.ignored_publishes_max;
             return over.then_some(Stretch::Policy);
         }
         let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
@@ -222,7 +222,7 @@ impl<S: Socket> Core<S> {
 
     /// Gives a message to the router, or keeps it until there is room.
     fn publish_draft(&mut self, key: Key, topic: &Arc<Topic>, draft: Draft) -> Option<Stretch> {
-        match self.services.router.publish(topic, draft, Some(self.index)) {
+        match self.edition.router.publish(topic, draft, Some(self.index)) {
             Ok(published) => {
                 self.counters.publishes.add(1);
                 tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
@@ -282,7 +282,7 @@ impl<S: Socket> Core<S> {
             let held = held_bytes(slot.connection.inbox.as_deref());
             Inbox::stash(&mut slot.connection.inbox, bytes);
             let own = held_bytes(slot.connection.inbox.as_deref());
-            self.held.moved(self.services.inbox_bytes_of(self.port), held, own);
+            self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
             if self.is_inbox_full(own) {
                 self.fail_for(key, CloseReason::InboxFull);
             }

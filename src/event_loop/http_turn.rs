@@ -7,9 +7,11 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase, Tick};
-use crate::endpoint::{self, Answer, Opening, Port, Tools};
-use crate::fanout::Key;
+use crate::dialect::{Opening, Tools};
+use crate::edition::Port;
+use crate::http::{self, Answer};
 use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::http::chunked::ChunkedDecoder;
 use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, field_store, parse_head};
@@ -84,7 +86,7 @@ impl<S: Socket> Core<S> {
 
     /// Takes one head and what it asks for. How many bytes that was; `None` when the rest is not for requests.
     fn on_next_head(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
-        let limits = HeadLimits { bytes_max: self.services.settings.limits.head_bytes_max, fields_max: 64 };
+        let limits = HeadLimits { bytes_max: self.edition.settings.limits.head_bytes_max, fields_max: 64 };
         let mut store = field_store();
         match parse_head(bytes, &mut store, &limits) {
             Ok(None) => {
@@ -127,7 +129,7 @@ impl<S: Socket> Core<S> {
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
-        let body_max = match endpoint::body_max(self.port, head, &self.services) {
+        let body_max = match http::body_max(self.port, head, &self.edition) {
             Ok(max) => max,
             Err(reason) => {
                 self.refuse(key, reason, reason.text());
@@ -176,7 +178,7 @@ impl<S: Socket> Core<S> {
         }
         // On the client port no body has content, so that nothing about it may take long.
         if !state.is_complete() {
-            if all_bodies > self.services.settings.limits.admin_body_bytes_total {
+            if all_bodies > self.edition.settings.limits.admin_body_bytes_total {
                 let reason = RefuseReason::BodiesFull;
                 self.refuse(key, reason, reason.text());
                 return None;
@@ -209,9 +211,9 @@ impl<S: Socket> Core<S> {
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let answer = match self.admin.as_deref_mut() {
             Some(admin) => {
-                endpoint::respond_admin(head, body, &self.services, &mut admin.replies, &mut tools, &mut out)
+                http::respond_admin(head, body, &self.edition, &mut admin.replies, &mut tools, &mut out)
             }
-            None => endpoint::respond(head, &self.services, &mut out),
+            None => http::respond(head, &self.edition, &mut out),
         };
         let next = match answer {
             Answer::Done { keep_alive, refused } => {
@@ -308,7 +310,7 @@ impl<S: Socket> Core<S> {
     /// Answers a refusal that was counted when it was decided, and ends the connection behind it.
     pub(super) fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
         let mut answer = Vec::with_capacity(256);
-        endpoint::write_refusal(reason, text, false, false, &mut answer);
+        http::write_refusal(reason, text, false, false, &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
         self.finish(key, CloseReason::Refused);

@@ -1,16 +1,16 @@
 //! Answering the admin loop: each turn a few slots of the inquiry in hand, so that a listing of everybody never
 //! holds up a delivery.
 //!
-//! Driven by the loop's turns; inquiries take turns. What is asked is in `fanout::inquiry`.
+//! Driven by the loop's turns; inquiries take turns. What is asked is in `topic::inquiry`.
 
 use std::sync::Arc;
 
 use super::core::Core;
 use crate::connection::session::{Session, Subscription};
 use crate::connection::{Connection, NONE, Phase, TICK_MS, Tick};
-use crate::fanout::inquiry::{ConnectionRow, Inquiry, Part, Question};
-use crate::fanout::{Control, Key};
 use crate::metrics::CloseReason;
+use crate::topic::inquiry::{ConnectionRow, Inquiry, Part, Question};
+use crate::topic::{Control, Key};
 use crate::transport::Socket;
 
 /// Slots looked at in one turn.
@@ -61,7 +61,7 @@ impl<S: Socket> Core<S> {
         let owed = answering.filed || inquiry.answer(self.index, std::mem::take(&mut answering.part));
         if owed {
             let control = Control::Answered(Arc::clone(inquiry));
-            if self.services.router.send_control(inquiry.asker, control, Some(self.index)).is_err() {
+            if self.edition.router.send_control(inquiry.asker, control, Some(self.index)).is_err() {
                 answering.filed = true;
                 self.inquiries.push_back(answering);
             }

@@ -19,7 +19,7 @@ use mio::{Interest, Registry, Token};
 use super::core::Core;
 use super::run::{LISTENER, token_of};
 use crate::connection::{TICK_MS, Tick};
-use crate::endpoint::Port;
+use crate::edition::Port;
 use crate::sys::socket::{ListenOptions, accept, ignore_connects, listen, local_of, set_user_timeout};
 use crate::transport::Stream;
 
@@ -148,7 +148,7 @@ impl Acceptor {
             self.accept_some(core, registry, ACCEPTS_PER_TURN);
         }
         if core.admitted() >= self.capacity && core.port == Port::Client {
-            let listening = &core.services.listening;
+            let listening = &core.edition.listening;
             let give_up = |count: usize| (count > 1).then(|| count - 1);
             if listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give_up).is_ok() {
                 tracing::warn!(
@@ -168,7 +168,7 @@ impl Acceptor {
             return;
         }
         self.leaving = Leaving::Gone;
-        if core.services.settings.server.share_port {
+        if core.edition.settings.server.share_port {
             match self.listener.as_ref().map(ignore_connects) {
                 Some(Ok(())) => {
                     self.leaving = Leaving::ClosesAt(core.now + LEAVING_TICKS);
@@ -242,7 +242,7 @@ impl Acceptor {
                 tracing::info!(loop_index = core.index, "this loop has room again");
                 self.listener = Some(listener);
                 self.owed = true;
-                core.services.listening.fetch_add(1, Ordering::Relaxed);
+                core.edition.listening.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => self.not_before = core.now + 1,
         }

@@ -7,8 +7,8 @@ use super::frames_turn::held_bytes;
 use crate::connection::inbox::Inbox;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
-use crate::fanout::Key;
 use crate::metrics::CloseReason;
+use crate::topic::Key;
 use crate::transport::Socket;
 
 /// `recv` calls of one turn.
@@ -117,7 +117,7 @@ impl<S: Socket> Core<S> {
         let held = held_bytes(slot.connection.inbox.as_deref());
         let stash = Inbox::take_stash(&mut slot.connection.inbox);
         self.held.moved(
-            self.services.inbox_bytes_of(self.port),
+            self.edition.inbox_bytes_of(self.port),
             held,
             held_bytes(slot.connection.inbox.as_deref()),
         );

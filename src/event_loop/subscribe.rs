@@ -4,8 +4,8 @@ use super::core::Core;
 use super::fanout_turn::place;
 use crate::connection::NONE;
 use crate::connection::session::{OpenState, Session, Subscription};
-use crate::fanout::{Encoding, Key};
 use crate::metrics::RefuseReason;
+use crate::topic::{Encoding, Key};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {

@@ -9,8 +9,8 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::deadline::{self, Due};
 use crate::connection::{Flags, Phase};
-use crate::fanout::Key;
 use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::Key;
 use crate::transport::Socket;
 
 /// An empty ping frame.

@@ -3,9 +3,9 @@
 use super::core::{Core, JOINED_BYTES};
 use crate::connection::outbox::Outbox;
 use crate::connection::{Flags, Phase};
-use crate::endpoint::Port;
-use crate::fanout::Key;
+use crate::edition::Port;
 use crate::metrics::CloseReason;
+use crate::topic::Key;
 use crate::transport::Socket;
 
 /// `send` calls of one write turn; a peer that takes more at once is fast enough to wait for the next turn.
@@ -41,7 +41,7 @@ impl<S: Socket> Core<S> {
         let encoding = slot.connection.encoding();
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         self.counters.would_blocks.add(1);
-        let budget = &self.services.outbox_budget;
+        let budget = &self.edition.outbox_budget;
         // The operator's answers are few; they have to come just when clients have used up everything.
         if asked == Asked::No || self.port == Port::Admin {
             outbox.push_own(rest, budget);
@@ -92,7 +92,7 @@ impl<S: Socket> Core<S> {
             let bytes = outbox.next_bytes(joined, JOINED_BYTES);
             match slot.stream.try_write(bytes) {
                 Ok(count) => {
-                    let delivered = outbox.advance(count, now, &self.services.outbox_budget);
+                    let delivered = outbox.advance(count, now, &self.edition.outbox_budget);
                     self.counters.deliveries.add(delivered);
                     self.counters.outbox_bytes.sub(count as u64);
                     self.counters.bytes_sent.add(count as u64);

@@ -2,8 +2,7 @@
 //!
 //! Owns the reading of its URL. Publishing and delivery are the loop's and the router's.
 
-use super::Opening;
-use crate::connection::Dialect;
+use super::{Dialect, Opening};
 use crate::metrics::CloseReason;
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
@@ -11,13 +10,13 @@ use crate::wire::http::uri::{percent_decode, query_pairs};
 const LOBBY: &str = "lobby";
 
 /// Bytes a topic name may have.
-pub(super) const TOPIC_BYTES_MAX: usize = 200;
+pub(crate) const TOPIC_BYTES_MAX: usize = 200;
 
 /// Reads topics and options from path and query.
 ///
 /// # Errors
 /// One line on what is wrong with them.
-pub(super) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
+pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
         Some(raw) => topic_name(raw)?,
         None => LOBBY.to_owned(),
@@ -43,7 +42,7 @@ pub(super) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Open
 }
 
 /// The codes of this dialect: those of RFC 6455, 7.4.1, as the table of reasons has them.
-pub(super) fn close_code(reason: CloseReason) -> Option<u16> {
+pub(crate) fn close_code(reason: CloseReason) -> Option<u16> {
     reason.close_code()
 }
 
@@ -51,7 +50,7 @@ pub(super) fn close_code(reason: CloseReason) -> Option<u16> {
 ///
 /// # Errors
 /// One line on what is wrong with it.
-pub(super) fn topic_name(raw: &str) -> Result<String, &'static str> {
+pub(crate) fn topic_name(raw: &str) -> Result<String, &'static str> {
     let name = percent_decode(raw).map_err(|_| "the topic is not percent-encoded UTF-8")?;
     check_topic(&name)?;
     Ok(name.into_owned())
@@ -61,7 +60,7 @@ pub(super) fn topic_name(raw: &str) -> Result<String, &'static str> {
 ///
 /// # Errors
 /// One line on what is wrong with it.
-pub(super) fn check_topic(name: &str) -> Result<(), &'static str> {
+pub(crate) fn check_topic(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name.len() > TOPIC_BYTES_MAX {
         return Err("a topic name has 1 to 200 bytes");
     }

@@ -14,11 +14,11 @@ mod topics;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::{Answer, PLAIN_HEADERS, Services, Tools, method_refusal, plain, refusal, write_refusal};
+use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, plain, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
-use crate::fanout::inquiry::{Part, Question};
 use crate::metrics::{self, RefuseReason, prometheus, stats};
+use crate::topic::inquiry::{Part, Question};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::http::uri::percent_decode;
@@ -38,13 +38,13 @@ const JSON: &str = "application/json";
 const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// Whether this request may reach the admin port at all.
-pub(super) fn guard(head: &Head<'_>, services: &Services) -> Result<(), RefuseReason> {
-    services.guard.check(|name| head.field(name)).map_err(|refusal| match refusal {
+pub(super) fn guard(head: &Head<'_>, edition: &Edition) -> Result<(), RefuseReason> {
+    edition.guard.check(|name| head.field(name)).map_err(|refusal| match refusal {
         AdminRefusal::Host => RefuseReason::AdminHost,
         AdminRefusal::Origin | AdminRefusal::FetchSite => RefuseReason::AdminOrigin,
     })?;
     let Some(scope) = scope_of(head) else { return Ok(()) };
-    services.keys.check(scope, head.field("authorization")).map_err(|refusal| match refusal {
+    edition.keys.check(scope, head.field("authorization")).map_err(|refusal| match refusal {
         KeyRefusal::Unknown => RefuseReason::KeyMissing,
         KeyRefusal::Scope => RefuseReason::KeyScope,
     })
@@ -70,9 +70,9 @@ fn scope_of(head: &Head<'_>) -> Option<Scope> {
 ///
 /// # Errors
 /// The request is refused whatever its body is.
-pub(super) fn body_max(head: &Head<'_>, services: &Services) -> Result<usize, RefuseReason> {
-    guard(head, services)?;
-    let most = services.settings.limits.admin_body_bytes_max;
+pub(super) fn body_max(head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
+    guard(head, edition)?;
+    let most = edition.settings.limits.admin_body_bytes_max;
     Ok(match scope_of(head) {
         None => 0,
         Some(Scope::Publish) => most,
@@ -84,19 +84,19 @@ pub(super) fn body_max(head: &Head<'_>, services: &Services) -> Result<usize, Re
 pub(super) fn respond(
     head: &Head<'_>,
     body: Vec<u8>,
-    services: &Services,
+    edition: &Edition,
     replies: &mut Replies,
     tools: &mut Tools<'_>,
     out: &mut Vec<u8>,
 ) -> Answer {
-    if let Err(reason) = guard(head, services) {
+    if let Err(reason) = guard(head, edition) {
         return refusal(head, reason, reason.text(), out);
     }
     if let Some(raw) = head.path().strip_prefix("/publish/") {
-        return publish(head, raw, &body, services, replies, tools, out);
+        return publish(head, raw, &body, edition, replies, tools, out);
     }
     if let Some(raw) = head.path().strip_prefix("/connections/") {
-        return connection(head, raw, &body, services, out);
+        return connection(head, raw, &body, edition, out);
     }
     let read = matches!(head.method, "GET" | "HEAD");
     match head.path() {
@@ -109,27 +109,27 @@ pub(super) fn respond(
         "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/connections" if !read => {
             method_refusal(head, "GET, HEAD", out)
         }
-        "/topics" => match topics::list(head.query(), services) {
+        "/topics" => match topics::list(head.query(), edition) {
             Ok(topics::Found::Body(body)) => answer(head, 200, JSON, &body, out),
             Ok(topics::Found::Nothing) => refusal(head, RefuseReason::NotFound, "no such topic", out),
             Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
         },
-        "/connections" => ask(head, connections::list(head.query(), services.loops()), out),
-        "/healthz" => match services.stuck_loop(metrics::now_ms()) {
+        "/connections" => ask(head, connections::list(head.query(), edition.loops()), out),
+        "/healthz" => match edition.stuck_loop(metrics::now_ms()) {
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
         },
-        "/readyz" if services.is_draining() => text(head, 503, "draining\n", out),
-        "/readyz" if services.start_facts.get().is_none() => text(head, 503, "starting\n", out),
+        "/readyz" if edition.is_draining() => text(head, 503, "draining\n", out),
+        "/readyz" if edition.start_facts.get().is_none() => text(head, 503, "starting\n", out),
         "/readyz" => text(head, 200, "ready\n", out),
         "/metrics" => {
             let mut body = String::new();
-            prometheus::render(&services.facts(), &mut body);
+            prometheus::render(&edition.facts(), &mut body);
             answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
         }
         "/stats" => {
             let mut body = Vec::new();
-            stats::render(&services.facts(), &mut body);
+            stats::render(&edition.facts(), &mut body);
             answer(head, 200, JSON, &body, out)
         }
         _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
@@ -141,12 +141,12 @@ pub(super) fn respond(
 pub fn write_answered(
     question: &Question,
     parts: &[(usize, Part)],
-    services: &Services,
+    edition: &Edition,
     keep_alive: bool,
     head_only: bool,
     out: &mut Vec<u8>,
 ) -> Option<RefuseReason> {
-    match connections::render(question, parts, services.loops(), metrics::now_ms()) {
+    match connections::render(question, parts, edition.loops(), metrics::now_ms()) {
         Some(body) => {
             write(200, JSON, &[], &body, keep_alive, head_only, out);
             None
@@ -164,8 +164,8 @@ pub fn write_answered(
 
 /// The loop a list goes on with when its last part has come, and the slot there.
 #[must_use]
-pub fn list_goes_on(last: &(usize, Part), services: &Services) -> Option<usize> {
-    match connections::goes_on(last.0, &last.1, services.loops()) {
+pub fn list_goes_on(last: &(usize, Part), edition: &Edition) -> Option<usize> {
+    match connections::goes_on(last.0, &last.1, edition.loops()) {
         Some((index, 0)) if index > last.0 => Some(index),
         _ => None,
     }
@@ -213,8 +213,8 @@ impl Replies {
     }
 }
 
-fn connection(head: &Head<'_>, raw: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Answer {
-    let loops = services.loops();
+fn connection(head: &Head<'_>, raw: &str, body: &[u8], edition: &Edition, out: &mut Vec<u8>) -> Answer {
+    let loops = edition.loops();
     let read = matches!(head.method, "GET" | "HEAD");
     match raw {
         "close" | "unsubscribe" if head.method != "POST" => method_refusal(head, "POST", out),
@@ -280,7 +280,7 @@ fn publish(
     head: &Head<'_>,
     raw: &str,
     body: &[u8],
-    services: &Services,
+    edition: &Edition,
     replies: &mut Replies,
     tools: &mut Tools<'_>,
     out: &mut Vec<u8>,
@@ -292,7 +292,7 @@ fn publish(
         Ok(key) => key,
         Err(answer) => return answer,
     };
-    match publish_one(head, raw, body, services, tools) {
+    match publish_one(head, raw, body, edition, tools) {
         Ok(json) => {
             if let Some(key) = key {
                 replies.extend(key, json.as_bytes(), metrics::now_ms());
@@ -314,7 +314,7 @@ fn publish_one(
     head: &Head<'_>,
     raw: &str,
     body: &[u8],
-    services: &Services,
+    edition: &Edition,
     tools: &mut Tools<'_>,
 ) -> Result<String, (RefuseReason, Cow<'static, str>)> {
     let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text.into()))?;
@@ -326,12 +326,12 @@ fn publish_one(
     if !binary && std::str::from_utf8(body).is_err() {
         return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1".into()));
     }
-    let topic = services.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
+    let topic = edition.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
     if body.len() > topic.policy().message_bytes_max {
         return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
     }
-    let counters = services.counters_of(services.loops());
-    match services.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
+    let counters = edition.counters_of(edition.loops());
+    match edition.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
         Ok(published) => {
             counters.publishes.add(1);
             tracing::trace!(topic = topic.name(), offset = published.offset, "published by the admin port");

@@ -14,17 +14,17 @@ pub mod mailbox;
 pub mod message;
 pub mod policy;
 pub mod router;
+pub mod state;
 pub mod subscriptions;
 pub mod sync;
-pub mod topic;
 
 pub use budget::{Fill, OutboxBudget};
 pub use entry::{Control, Entry, Key};
 pub use mailbox::{ControlFull, Mailbox, MailboxLimits};
 pub use message::{Draft, Encoding, Message, Origin};
 pub use router::{Busy, BusyReason, JoinError, Router, RouterError, RouterLimits, Wake};
+pub use state::{Joined, LOOPS_MAX, Published, Topic};
 pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn};
-pub use topic::{Joined, LOOPS_MAX, Published, Topic};
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.

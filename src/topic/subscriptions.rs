@@ -19,8 +19,8 @@ use super::entry::{Control, Entry, Key};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::{Encoding, Message};
 use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
+use super::state::{Joined, Topic};
 use super::sync::Arc;
-use super::topic::{Joined, Topic};
 use crate::config::TopicPolicy;
 
 /// Bytes of frames joined into one write.

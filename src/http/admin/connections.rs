@@ -5,9 +5,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::params::{Params, whole};
-use crate::endpoint::plain::check_topic;
-use crate::fanout::Key;
-use crate::fanout::inquiry::{ConnectionRow, Filter, Part, Question};
+use crate::dialect::plain::check_topic;
+use crate::topic::Key;
+use crate::topic::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::wire::json::{push_number, push_text};
 use crate::wire::network::Network;
 

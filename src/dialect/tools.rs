@@ -1,7 +1,7 @@
 //! What an endpoint or a dialect borrows from the loop it runs on, for as long as one call.
 
-use crate::fanout::{Draft, Origin, Topic};
 use crate::metrics::LoopCounters;
+use crate::topic::{Draft, Origin, Topic};
 use crate::wire::deflate::Deflater;
 
 /// Tools of one loop.

@@ -4,10 +4,10 @@
 //! what it shows.
 
 use super::params::Params;
-use crate::endpoint::Services;
-use crate::endpoint::plain::check_topic;
-use crate::fanout::Topic;
-use crate::fanout::topic::FIRST_OFFSET;
+use crate::dialect::plain::check_topic;
+use crate::edition::Edition;
+use crate::topic::Topic;
+use crate::topic::state::FIRST_OFFSET;
 use crate::wire::json::{push_number, push_text};
 
 /// Topics on one page.
@@ -31,9 +31,9 @@ pub(super) enum Found {
 ///
 /// # Errors
 /// One line on what is wrong with the parameters.
-pub(super) fn list(query: &str, services: &Services) -> Result<Found, String> {
+pub(super) fn list(query: &str, edition: &Edition) -> Result<Found, String> {
     let params = Params::read(query, b"", &["prefix", "topic", "cursor", "limit", "count"])?;
-    let router = &services.router;
+    let router = &edition.router;
     let mut out = Vec::new();
     if let Some(name) = params.text("topic") {
         check_topic(name)?;

@@ -1,24 +1,17 @@
-//! What a URL speaks: routing, and one file per endpoint. An endpoint never calls another endpoint.
+//! What a URL asks for: routing, the page, and the admin port.
 //!
-//! Driven by the event loop with whole requests; answers are bytes pushed into a buffer, or an upgrade.
-//! A new dialect touches this room and one match in the loop's frame turn.
+//! Driven by the event loop with whole requests; answers are bytes pushed into a buffer, or an upgrade to a dialect.
+//! Never touches a connection or a socket.
 
 pub mod admin;
-mod facts;
-mod plain;
-mod services;
-mod tools;
 
-use crate::connection::Dialect;
-use crate::metrics::{CloseReason, RefuseReason};
+use crate::dialect::{Dialect, Opening, Tools, plain};
+use crate::edition::{Edition, Port};
+use crate::metrics::RefuseReason;
 use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
-
-pub use facts::StartFacts;
-pub use services::{Latest, LoopHealth, Services, Shared};
-pub use tools::Tools;
 
 /// The page behind `GET /`.
 const PAGE: &str = include_str!("page/page.html");
@@ -43,15 +36,6 @@ const PLAIN_HEADERS: [(&str, &str); 3] = [
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 ];
 
-/// Which listener a request came in by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Port {
-    /// The public one.
-    Client,
-    /// The operator's.
-    Admin,
-}
-
 /// What a request led to. The bytes to send are in the buffer.
 #[derive(Debug)]
 pub enum Answer {
@@ -75,35 +59,13 @@ pub enum Answer {
     },
 }
 
-/// How an upgraded connection starts.
-#[derive(Debug)]
-pub struct Opening {
-    /// What it speaks.
-    pub dialect: Dialect,
-    /// Topics it is subscribed to before the 101 is sent.
-    pub topics: Vec<String>,
-    /// `?echo=0`.
-    pub no_echo: bool,
-    /// permessage-deflate was accepted.
-    pub deflate: bool,
-}
-
-/// The code a close frame carries for `reason`; each dialect names its own, `None` where no frame is sent.
-#[must_use]
-pub fn close_code(dialect: Dialect, reason: CloseReason) -> Option<u16> {
-    match dialect {
-        Dialect::Http => None,
-        Dialect::Echo | Dialect::Plain => plain::close_code(reason),
-    }
-}
-
 /// Bytes that the body of this request may have.
 ///
 /// # Errors
 /// The request is refused whatever its body is.
-pub fn body_max(port: Port, head: &Head<'_>, services: &Services) -> Result<usize, RefuseReason> {
+pub fn body_max(port: Port, head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
     match port {
-        Port::Admin => admin::body_max(head, services),
+        Port::Admin => admin::body_max(head, edition),
         Port::Client => Ok(0),
     }
 }
@@ -115,28 +77,28 @@ pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
 }
 
 /// Answers one request of the client port.
-pub fn respond(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
-    client(head, services, out)
+pub fn respond(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+    client(head, edition, out)
 }
 
 /// Answers one request of the admin port.
 pub fn respond_admin(
     head: &Head<'_>,
     body: Vec<u8>,
-    services: &Services,
+    edition: &Edition,
     replies: &mut admin::Replies,
     tools: &mut Tools<'_>,
     out: &mut Vec<u8>,
 ) -> Answer {
-    admin::respond(head, body, services, replies, tools, out)
+    admin::respond(head, body, edition, replies, tools, out)
 }
 
-fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
+fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
     let mut opening = match head.path() {
         "/" => return page(head, out),
         "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false, deflate: false },
         path if path == "/ws" || path.starts_with("/ws/") => {
-            match plain::opening(path, head.query(), services.settings.limits.subscriptions_max) {
+            match plain::opening(path, head.query(), edition.settings.limits.subscriptions_max) {
                 Ok(opening) => opening,
                 Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
             }
@@ -147,10 +109,10 @@ fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
         Ok(upgrade) => upgrade,
         Err(error) => return upgrade_refusal(head, &error, out),
     };
-    if services.origin.check(head.field("origin"), head.field("host")).is_err() {
+    if edition.origin.check(head.field("origin"), head.field("host")).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
-    let extension = match services.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
+    let extension = match edition.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
         Some(Ok(answer)) => answer,
         // RFC 6455, 9.1.
         Some(Err(error)) => return refusal(head, RefuseReason::BadRequest, &error.to_string(), out),
@@ -159,7 +121,7 @@ fn client(head: &Head<'_>, services: &Services, out: &mut Vec<u8>) -> Answer {
     opening.deflate = extension.is_some();
     // RFC 6455, 4.2.2: one of the client's offers, here its first that is welcome, or none. A client that
     // needs one ends the connection by itself then (4.1).
-    let welcome = &services.settings.server.subprotocols;
+    let welcome = &edition.settings.server.subprotocols;
     let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
     upgrade::write_accept(out, &upgrade, subprotocol, extension);
     Answer::Upgrade(opening)

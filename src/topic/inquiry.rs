@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 
 use super::entry::Key;
+use super::state::Topic;
 use super::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
-use super::topic::Topic;
 use crate::wire::network::Network;
 
 /// Which connections are meant; what is `None` does not restrict.

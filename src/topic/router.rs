@@ -17,8 +17,8 @@ use std::ops::Bound;
 use super::entry::{Control, Entry, Key};
 use super::mailbox::{ControlFull, Mailbox, MailboxLimits};
 use super::message::Draft;
+use super::state::{JoinRefused, Joined, LOOPS_MAX, PublishRefused, Published, Topic};
 use super::sync::{Arc, Mutex, lock};
-use super::topic::{JoinRefused, Joined, LOOPS_MAX, PublishRefused, Published, Topic};
 use crate::config::TopicRules;
 
 /// Topics that may exist at once.

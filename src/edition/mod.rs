@@ -1,27 +1,39 @@
-//! What every loop and endpoint shares: settings, router, policies, counters, health.
+//! What every loop and request shares: settings, router, policies, counters, health.
 //!
-//! [`Services`] is one edition of settings and the policies compiled from them, plus [`Shared`], which
+//! [`Edition`] is settings and the policies compiled from them, plus [`Shared`], which
 //! outlives every edition. A reload makes a new edition; each loop swaps its own `Arc` of it between
 //! two turns. Plain data and atomics; never a lock on a delivery path.
+
+mod facts;
 
 use std::error::Error;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::Port;
-use super::facts::{StartFacts, Started};
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, TopicRules};
-use crate::fanout::subscriptions::BATCH_BYTES_MAX;
-use crate::fanout::{OutboxBudget, Router};
 use crate::metrics::{LoopCounters, Reloads};
+use crate::topic::subscriptions::BATCH_BYTES_MAX;
+use crate::topic::{OutboxBudget, Router};
+use facts::Started;
+
+pub use facts::StartFacts;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
 const STUCK_AFTER_MS: u64 = 5_000;
+
+/// Which listener a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The public one.
+    Client,
+    /// The operator's.
+    Admin,
+}
 
 /// Whether one loop turns. Written by the loop, read by `/healthz`.
 #[derive(Debug, Default)]
@@ -62,7 +74,7 @@ impl LoopHealth {
 }
 
 /// Everything shared: one edition of settings with its policies, and what all editions share.
-pub struct Services {
+pub struct Edition {
     /// The checked configuration.
     pub settings: Settings,
     /// Who may connect from a page.
@@ -98,14 +110,14 @@ pub struct Shared {
     pub reloads: Reloads,
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
-    pub(super) started: Started,
+    started: Started,
     /// What clients have sent in part, and what the operator has.
     inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
     draining: AtomicBool,
 }
 
-impl Services {
+impl Edition {
     /// Puts them together for `loops` client loops and one admin loop, and gives the router its rules.
     ///
     /// # Errors
@@ -173,7 +185,7 @@ impl Services {
     }
 }
 
-impl Deref for Services {
+impl Deref for Edition {
     type Target = Shared;
 
     fn deref(&self) -> &Shared {
@@ -183,24 +195,24 @@ impl Deref for Services {
 
 /// The newest edition. Locked by the server on a reload and by each loop that was told of it, never
 /// on the way of a message.
-pub struct Latest(Mutex<Arc<Services>>);
+pub struct Latest(Mutex<Arc<Edition>>);
 
 impl Latest {
     /// Holds the first edition.
     #[must_use]
-    pub fn new(services: Arc<Services>) -> Self {
-        Self(Mutex::new(services))
+    pub fn new(edition: Arc<Edition>) -> Self {
+        Self(Mutex::new(edition))
     }
 
     /// Puts a new one in place.
-    pub fn set(&self, services: Arc<Services>) {
+    pub fn set(&self, edition: Arc<Edition>) {
         // The content is replaced whole, so a panic elsewhere left nothing half done.
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = services;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = edition;
     }
 
     /// The newest one.
     #[must_use]
-    pub fn current(&self) -> Arc<Services> {
+    pub fn current(&self) -> Arc<Edition> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -2,7 +2,7 @@
 //! message every subscriber must get next. The same model must catch a planted fault.
 
 use super::*;
-use crate::fanout::{Draft, MailboxLimits, RouterLimits, Wake};
+use crate::topic::{Draft, MailboxLimits, RouterLimits, Wake};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SLOTS: usize = 24;
@@ -477,7 +477,7 @@ fn memory_comes_back_after_a_peak() {
     assert!(shared.capacity() <= 16, "{}", shared.capacity());
     assert!(subject.active.capacity() <= 2 * CAPACITY_KEPT);
     assert!(subject.drained.capacity() <= 2 * CAPACITY_KEPT);
-    assert!(router.topics() <= crate::fanout::router::IDLE_TOPICS_MAX + 2);
+    assert!(router.topics() <= crate::topic::router::IDLE_TOPICS_MAX + 2);
 }
 
 #[test]

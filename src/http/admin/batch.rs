@@ -7,10 +7,11 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::endpoint::plain::{TOPIC_BYTES_MAX, check_topic};
-use crate::endpoint::{Services, Tools};
-use crate::fanout::{Draft, Published, Topic};
+use crate::dialect::Tools;
+use crate::dialect::plain::{TOPIC_BYTES_MAX, check_topic};
+use crate::edition::Edition;
 use crate::metrics::RefuseReason;
+use crate::topic::{Draft, Published, Topic};
 use crate::wire::base64;
 use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
 
@@ -150,7 +151,7 @@ impl Batch {
     /// Publishes the next lines and appends their answers to `out`.
     pub fn run(
         &mut self,
-        services: &Services,
+        edition: &Edition,
         tools: &mut Tools<'_>,
         now_ms: u64,
         out: &mut Vec<u8>,
@@ -168,8 +169,8 @@ impl Batch {
             let line = before.get(..taken).unwrap_or_default();
             let text = line.trim_ascii_end();
             let tried = match self.blocked.take() {
-                None => self.publish_line(text, services, tools),
-                Some(on) => self.try_again(on, text, services, tools),
+                None => self.publish_line(text, edition, tools),
+                Some(on) => self.try_again(on, text, edition, tools),
             };
             match tried {
                 Line::Published(what) => {
@@ -206,26 +207,26 @@ impl Batch {
         if self.at >= self.body.len() { Progress::Done } else { progress }
     }
 
-    fn publish_line(&mut self, line: &[u8], services: &Services, tools: &mut Tools<'_>) -> Line {
-        match self.encode_line(line, services, tools) {
-            Ok(draft) => self.publish_draft(draft, services),
+    fn publish_line(&mut self, line: &[u8], edition: &Edition, tools: &mut Tools<'_>) -> Line {
+        match self.encode_line(line, edition, tools) {
+            Ok(draft) => self.publish_draft(draft, edition),
             Err(Unready::NoTopic(name)) => Line::NoRoom(Room::Topic(name)),
             Err(Unready::Bad(error)) => Line::Bad(error),
         }
     }
 
-    fn try_again(&mut self, on: Room, line: &[u8], services: &Services, tools: &mut Tools<'_>) -> Line {
+    fn try_again(&mut self, on: Room, line: &[u8], edition: &Edition, tools: &mut Tools<'_>) -> Line {
         match on {
-            Room::Message(draft) => self.publish_draft(draft, services),
-            Room::Topic(name) if services.router.topic(&name).is_err() => Line::NoRoom(Room::Topic(name)),
-            Room::Topic(_) => self.publish_line(line, services, tools),
+            Room::Message(draft) => self.publish_draft(draft, edition),
+            Room::Topic(name) if edition.router.topic(&name).is_err() => Line::NoRoom(Room::Topic(name)),
+            Room::Topic(_) => self.publish_line(line, edition, tools),
         }
     }
 
     /// Publishes the message of a line on the topic that was found for it.
-    fn publish_draft(&mut self, draft: Draft, services: &Services) -> Line {
+    fn publish_draft(&mut self, draft: Draft, edition: &Edition) -> Line {
         let Some((topic, _)) = &self.topic else { return Line::Bad(LineError::bad("the topic is missing")) };
-        match services.router.publish(topic, draft, None) {
+        match edition.router.publish(topic, draft, None) {
             Ok(published) => {
                 if published.epoch != topic.epoch() {
                     // It retired and came back as another topic of the same name.
@@ -241,12 +242,12 @@ impl Batch {
     fn encode_line(
         &mut self,
         line: &[u8],
-        services: &Services,
+        edition: &Edition,
         tools: &mut Tools<'_>,
     ) -> Result<Draft, Unready> {
         let line = std::str::from_utf8(line).map_err(|_| Unready::bad("the line is not UTF-8"))?;
         let fields = Fields::read(line)?;
-        self.find_topic(fields.topic.ok_or(Unready::bad("the topic is missing"))?, services)?;
+        self.find_topic(fields.topic.ok_or(Unready::bad("the topic is missing"))?, edition)?;
         let Some((topic, _)) = &self.topic else { return Err(Unready::bad("the topic is missing")) };
         let message_bytes_max = topic.policy().message_bytes_max;
         let too_large = || {
@@ -282,7 +283,7 @@ impl Batch {
     }
 
     /// Makes `topic` that of the line, looking it up only if the line before had another one.
-    fn find_topic(&mut self, text: Text<'_>, services: &Services) -> Result<(), Unready> {
+    fn find_topic(&mut self, text: Text<'_>, edition: &Edition) -> Result<(), Unready> {
         if text.shortest() > TOPIC_BYTES_MAX {
             return Err(Unready::bad("a topic name has 1 to 200 bytes"));
         }
@@ -291,7 +292,7 @@ impl Batch {
             return Ok(());
         }
         check_topic(name).map_err(Unready::bad)?;
-        let topic = services.router.topic(name).map_err(|_| Unready::NoTopic(name.into()))?;
+        let topic = edition.router.topic(name).map_err(|_| Unready::NoTopic(name.into()))?;
         let epoch = epoch_digits(topic.epoch());
         self.topic = Some((topic, epoch));
         Ok(())
@@ -370,7 +371,7 @@ fn epoch_digits(epoch: u64) -> [u8; 16] {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::fanout::{Entry, Router, RouterLimits, Wake};
+    use crate::topic::{Entry, Router, RouterLimits, Wake};
     use crate::wire::deflate::Deflater;
 
     struct NoWake;
@@ -379,24 +380,24 @@ mod tests {
         fn wake(&self, _: usize) {}
     }
 
-    fn services(limits: RouterLimits) -> Services {
+    fn edition(limits: RouterLimits) -> Edition {
         let router = Router::new(2, limits, Box::new(NoWake)).unwrap();
-        Services::new(Settings::default(), Arc::new(router), 1, 100).unwrap()
+        Edition::new(Settings::default(), Arc::new(router), 1, 100).unwrap()
     }
 
-    fn run_all(body: &[u8], services: &Services) -> Vec<serde_json::Value> {
+    fn run_all(body: &[u8], edition: &Edition) -> Vec<serde_json::Value> {
         let mut batch = Batch::new(body.to_vec(), None);
         let mut out = Vec::new();
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
-        while batch.run(services, &mut tools, 0, &mut out) != Progress::Done {}
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        while batch.run(edition, &mut tools, 0, &mut out) != Progress::Done {}
         let text = String::from_utf8(out).unwrap();
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
     #[test]
     fn each_line_is_answered_in_its_place() {
-        let services = services(RouterLimits::default());
+        let edition = edition(RouterLimits::default());
         let body = concat!(
             r#"{"topic":"a","payload":"one"}"#,
             "\n",
@@ -419,17 +420,17 @@ mod tests {
             "\n",
             r#"{"topic":"a","payload":"last"}"#
         );
-        let answers = run_all(body.as_bytes(), &services);
+        let answers = run_all(body.as_bytes(), &edition);
         let offsets: Vec<_> = answers.iter().map(|answer| answer["offset"].as_u64()).collect();
         let none = None;
         let expected = [Some(1), Some(2), none, Some(1), none, none, none, none, none, none, none, Some(3)];
         assert_eq!(offsets, expected, "{answers:#?}");
         assert!(answers.iter().all(|answer| answer["offset"].is_u64() != (answer["error"] == "bad_request")));
-        let epoch = services.router.find("a").unwrap().epoch();
+        let epoch = edition.router.find("a").unwrap().epoch();
         assert_eq!(answers[0]["epoch"], format!("{epoch:016x}"));
-        assert_eq!(services.counters_of(1).publishes.value(), 4);
-        assert_eq!(run_all(b"", &services).len(), 0);
-        assert_eq!(run_all(b"\xff\n", &services).len(), 1);
+        assert_eq!(edition.counters_of(1).publishes.value(), 4);
+        assert_eq!(run_all(b"", &edition).len(), 0);
+        assert_eq!(run_all(b"\xff\n", &edition).len(), 1);
     }
 
     #[test]
@@ -437,7 +438,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.limits.message_bytes_max = 4;
         let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
-        let services = Services::new(settings, Arc::new(router), 1, 100).unwrap();
+        let edition = Edition::new(settings, Arc::new(router), 1, 100).unwrap();
         let escapes = |count: usize| "\\u0041".repeat(count);
         for (field, value, error) in [
             ("payload", "1234".to_owned(), None),
@@ -450,24 +451,24 @@ mod tests {
             ("payload_base64", "A".repeat(100_000), Some("too_large")),
         ] {
             let line = format!("{{\"topic\":\"a\",\"{field}\":\"{value}\"}}");
-            let answer = run_all(line.as_bytes(), &services).remove(0);
+            let answer = run_all(line.as_bytes(), &edition).remove(0);
             assert_eq!(answer["error"].as_str(), error, "{line:.60}: {answer}");
         }
         for name in ["\\u0041".repeat(201), "\\u0041".repeat(100_000), "A".repeat(201)] {
             let line = format!("{{\"topic\":\"{name}\",\"payload\":\"\"}}");
-            assert_eq!(run_all(line.as_bytes(), &services)[0]["error"], "bad_request");
+            assert_eq!(run_all(line.as_bytes(), &edition)[0]["error"], "bad_request");
         }
     }
 
     #[test]
     fn a_large_batch_is_cut_into_runs() {
-        let services = services(RouterLimits::default());
+        let edition = edition(RouterLimits::default());
         let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(20_000);
         let mut batch = Batch::new(body.into_bytes(), None);
         let (mut runs, mut out) = (0, Vec::new());
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
-        while batch.run(&services, &mut tools, 0, &mut out) != Progress::Done {
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        while batch.run(&edition, &mut tools, 0, &mut out) != Progress::Done {
             runs += 1;
         }
         assert!(runs >= 10, "{runs} runs");
@@ -478,26 +479,26 @@ mod tests {
     fn a_full_mailbox_is_waited_for_and_then_told() {
         let mut limits = RouterLimits::default();
         limits.mailbox.entries_max = 2;
-        let services = services(limits);
-        let topic = services.router.topic("a").unwrap();
-        let key = crate::fanout::Key { slot: 0, generation: 0 };
-        services.router.join(&topic, 0, 0, key).unwrap();
+        let edition = edition(limits);
+        let topic = edition.router.topic("a").unwrap();
+        let key = crate::topic::Key { slot: 0, generation: 0 };
+        edition.router.join(&topic, 0, 0, key).unwrap();
         topic.join_deflate();
         let body = format!("{{\"topic\":\"a\",\"payload\":\"{}\"}}\n", "x".repeat(400)).repeat(6);
         let mut batch = Batch::new(body.into_bytes(), None);
         let mut out = Vec::new();
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
-        let mut run = |now_ms| batch.run(&services, &mut tools, now_ms, &mut out);
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        let mut run = |now_ms| batch.run(&edition, &mut tools, now_ms, &mut out);
         assert_eq!(run(0), Progress::NoRoom);
         for now_ms in 0..=999 {
             assert_eq!(run(now_ms), Progress::NoRoom);
         }
-        let deflated = services.counters_of(1).deflated_messages.value();
+        let deflated = edition.counters_of(1).deflated_messages.value();
         assert_eq!(deflated, 3, "the one that waits is not deflated again");
         // The loop has come to it: two more fit.
         let mut drained = Vec::new();
-        let mailbox = services.router.mailbox(0).unwrap();
+        let mailbox = edition.router.mailbox(0).unwrap();
         mailbox.drain(&mut drained);
         for entry in drained {
             if let Entry::Deliver { message, .. } = entry {
@@ -516,19 +517,19 @@ mod tests {
 
     #[test]
     fn room_for_a_topic_is_waited_for_as_well() {
-        let services = services(RouterLimits { topics_max: 1, ..RouterLimits::default() });
-        let only = services.router.topic("only").unwrap();
-        let key = crate::fanout::Key { slot: 0, generation: 0 };
-        services.router.join(&only, 0, 0, key).unwrap();
+        let edition = edition(RouterLimits { topics_max: 1, ..RouterLimits::default() });
+        let only = edition.router.topic("only").unwrap();
+        let key = crate::topic::Key { slot: 0, generation: 0 };
+        edition.router.join(&only, 0, 0, key).unwrap();
         let body = b"{\"topic\":\"a\",\"payload\":\"x\"}\n{\"topic\":\"only\",\"payload\":\"x\"}";
         let mut batch = Batch::new(body.to_vec(), None);
         let mut out = Vec::new();
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: services.counters_of(1) };
-        assert_eq!(batch.run(&services, &mut tools, 0, &mut out), Progress::NoRoom);
-        assert_eq!(batch.run(&services, &mut tools, 999, &mut out), Progress::NoRoom);
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        assert_eq!(batch.run(&edition, &mut tools, 0, &mut out), Progress::NoRoom);
+        assert_eq!(batch.run(&edition, &mut tools, 999, &mut out), Progress::NoRoom);
         assert!(out.is_empty());
-        assert_eq!(batch.run(&services, &mut tools, 1_000, &mut out), Progress::Done);
+        assert_eq!(batch.run(&edition, &mut tools, 1_000, &mut out), Progress::Done);
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].contains("too many topics") && lines[1].contains("\"offset\":1"), "{text}");

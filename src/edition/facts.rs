@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::Services;
+use super::Edition;
 use crate::metrics::facts::{Facts, LoopFacts, TableFacts};
 use crate::metrics::{self, logs};
 
@@ -27,7 +27,7 @@ impl Default for Started {
     }
 }
 
-impl Services {
+impl Edition {
     /// Reads everything.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {

@@ -6,6 +6,7 @@ pub mod plain;
 mod tools;
 
 use crate::metrics::CloseReason;
+use crate::topic::TopicName;
 
 pub use tools::Tools;
 
@@ -39,7 +40,7 @@ pub struct Opening {
     /// What it speaks.
     pub dialect: Dialect,
     /// Topics it is subscribed to before the 101 is sent.
-    pub topics: Vec<String>,
+    pub topics: Vec<TopicName<'static>>,
     /// `?echo=0`.
     pub no_echo: bool,
     /// permessage-deflate was accepted.

@@ -190,9 +190,9 @@ impl<S: Socket> Core<S> {
     /// What a message of this dialect may be; `topic` is the one it would be published to.
     fn inbox_limits(&self, dialect: Dialect, topic: u32) -> InboxLimits {
         let limits = &self.edition.settings.limits;
-        let message_bytes_max = match self.topics.topic(topic) {
+        let message_bytes_max = match self.topics.policy(topic) {
             _ if dialect == Dialect::Echo => limits.echo_bytes_max,
-            Some(topic) => topic.policy().message_bytes_max,
+            Some(policy) => policy.message_bytes_max,
             None => limits.message_bytes_max,
         };
         InboxLimits {
@@ -205,7 +205,7 @@ impl<S: Socket> Core<S> {
     fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8]) -> Option<Stretch> {
         let slot = self.slots.get(key)?;
         let topic = self.topics.topic(slot.connection.topic)?.clone();
-        if !topic.policy().client_publish {
+        if !self.topics.policy(slot.connection.topic)?.client_publish {
             self.counters.ignored_publishes.add(1);
             let ignored = remember(&mut slot.connection.session, |open| {
                 open.ignored_publishes = open.ignored_publishes.saturating_add(1);

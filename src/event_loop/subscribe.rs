@@ -5,7 +5,7 @@ use super::fanout_turn::place;
 use crate::connection::NONE;
 use crate::connection::session::{OpenState, Session, Subscription};
 use crate::metrics::RefuseReason;
-use crate::topic::{Encoding, Key};
+use crate::topic::{Encoding, Key, TopicName};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
@@ -13,7 +13,7 @@ impl<S: Socket> Core<S> {
     ///
     /// # Errors
     /// No room for another topic or waiting join; the connection is to be refused.
-    pub(super) fn subscribe(&mut self, key: Key, names: &[String]) -> Result<(), RefuseReason> {
+    pub(super) fn subscribe(&mut self, key: Key, names: &[TopicName<'_>]) -> Result<(), RefuseReason> {
         for name in names {
             let Ok((topic, _)) = self.topics.join(name, key) else {
                 self.unsubscribe_all(key.slot);

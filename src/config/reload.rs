@@ -1,54 +1,8 @@
-//! Which keys a running server can change, and what a newly read configuration changes. Pure: `server`
+//! What a newly read configuration changes of a running one. Pure: `server`
 //! reads the sources and gives the result to the loops.
 
 use super::section::{Section, Unfit};
 use super::settings::Settings;
-
-/// Keys that take effect without a restart, by section. A key that is not here needs one: that is the
-/// safe answer for a key nobody has thought about.
-const LIVE: [(&str, &[&str]); 11] = [
-    ("server", &["subprotocols"]),
-    (
-        "limits",
-        &[
-            "message_bytes_max",
-            "echo_bytes_max",
-            "fragments_max",
-            "head_bytes_max",
-            "head_fields_max",
-            "admin_body_bytes_max",
-            "admin_body_bytes_total",
-            "subscriptions_max",
-            "ignored_publishes_max",
-            "inbox_bytes_total",
-        ],
-    ),
-    (
-        "timeouts",
-        &[
-            "handshake_seconds",
-            "close_seconds",
-            "heartbeat_seconds",
-            "pong_seconds",
-            "write_timeout_seconds",
-            "linger_seconds",
-            "keep_alive_seconds",
-        ],
-    ),
-    ("outbox", &["policy", "messages_max", "bytes_max", "disconnect_after_drops", "bytes_total"]),
-    ("deflate", &["enabled", "min_bytes", "level"]),
-    ("drain", &["delay_seconds", "seconds"]),
-    ("origin", &["allowed", "required"]),
-    ("admin", &["hosts", "keys", "keys_file"]),
-    ("publish", &["topics"]),
-    ("admission", &["messages_per_second", "messages_burst", "bytes_per_second", "bytes_burst"]),
-    ("log", &["level"]),
-];
-
-/// Whether a reload applies the key.
-pub(super) fn is_live(section: &str, key: &str) -> bool {
-    LIVE.iter().any(|(name, keys)| *name == section && keys.contains(&key))
-}
 
 /// One key whose configured value differs from the running one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +36,7 @@ impl Settings {
         let (mut applied, mut needs_restart) = (Vec::new(), Vec::new());
         for (running, wanted) in settings.sections_mut().into_iter().zip(configured.sections()) {
             for (change, key) in differences(running, wanted) {
-                if is_live(running.name(), key) {
+                if running.is_live(key) {
                     running.adopt(key, wanted);
                     applied.push(change);
                 } else {
@@ -122,17 +76,6 @@ fn differences(running: &dyn Section, wanted: &dyn Section) -> Vec<(Change, &'st
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    #[test]
-    fn every_live_key_exists() {
-        let settings = Settings::default();
-        for (section, keys) in LIVE {
-            let found = settings.sections().into_iter().find(|known| known.name() == section);
-            for key in keys {
-                assert!(found.is_some_and(|known| known.keys().contains(key)), "{section}.{key}");
-            }
-        }
-    }
 
     #[test]
     fn live_keys_change_and_others_keep_their_running_value() {

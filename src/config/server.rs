@@ -24,7 +24,7 @@ section! {
         "backlog" => backlog: usize as Count = 4096,
         /// Subprotocols that may be chosen. The client's first offer in this list is answered; if none is, the
         /// answer names none.
-        "subprotocols" => subprotocols: Vec<String> as Names = Vec::new(),
+        live "subprotocols" => subprotocols: Vec<String> as Names = Vec::new(),
     }
 }
 

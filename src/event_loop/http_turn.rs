@@ -5,6 +5,7 @@
 
 use super::core::Core;
 use super::write_turn::Asked;
+use crate::config::LimitsSection;
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase, Tick};
 use crate::dialect::{Opening, Tools};
@@ -14,7 +15,7 @@ use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::http::chunked::ChunkedDecoder;
-use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, field_store, parse_head};
+use crate::wire::http::head::{Body, FIELDS_MAX, Head, HeadError, HeadLimits, field_store, parse_head};
 
 /// Heads answered in one turn: of the shortest, a read has room for thousands, each with a page for an answer.
 const HEADS_PER_TURN: usize = 64;
@@ -86,7 +87,8 @@ impl<S: Socket> Core<S> {
 
     /// Takes one head and what it asks for. How many bytes that was; `None` when the rest is not for requests.
     fn on_next_head(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
-        let limits = HeadLimits { bytes_max: self.edition.settings.limits.head_bytes_max, fields_max: 64 };
+        let LimitsSection { head_bytes_max, head_fields_max, .. } = self.edition.settings.limits;
+        let limits = HeadLimits { bytes_max: head_bytes_max, fields_max: head_fields_max };
         let mut store = field_store();
         match parse_head(bytes, &mut store, &limits) {
             Ok(None) => {
@@ -189,7 +191,7 @@ impl<S: Socket> Core<S> {
         }
         slot.connection.phase = Phase::Head;
         // It was parsed before, perhaps under a limit that a reload has lowered since.
-        let limits = HeadLimits { bytes_max: state.head.len(), fields_max: 64 };
+        let limits = HeadLimits { bytes_max: state.head.len(), fields_max: FIELDS_MAX };
         let mut store = field_store();
         let next = match parse_head(&state.head, &mut store, &limits) {
             Ok(Some((head, _))) => self.on_request(key, &head, std::mem::take(&mut state.body)),

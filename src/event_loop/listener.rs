@@ -20,7 +20,9 @@ use super::core::Core;
 use super::run::{LISTENER, token_of};
 use crate::connection::{TICK_MS, Tick};
 use crate::edition::Port;
-use crate::sys::socket::{ListenOptions, accept, ignore_connects, listen, local_of, set_user_timeout};
+use crate::sys::socket::{
+    ListenOptions, Sharing, accept, ignore_connects, listen, local_of, set_user_timeout,
+};
 use crate::transport::Stream;
 
 /// Connections accepted in one turn.
@@ -76,11 +78,15 @@ impl Acceptor {
     /// The kernel's, on binding.
     pub(super) fn new(
         address: SocketAddr,
-        options: ListenOptions,
+        mut options: ListenOptions,
         capacity: usize,
         registry: &Registry,
     ) -> io::Result<(Self, SocketAddr)> {
         let listener = listen(address, &options)?;
+        if options.sharing == Sharing::Later {
+            // A listener that is taken back comes to those of the other loops.
+            options.sharing = Sharing::Always;
+        }
         let address = local_of(&listener)?;
         register(registry, &listener)?;
         let acceptor = Self {

@@ -14,9 +14,10 @@ mod topics;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, plain, refusal, write_refusal};
+use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
+use crate::dialect::plain;
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::topic::inquiry::{Part, Question};
 use crate::wire::http::head::Head;

@@ -18,11 +18,13 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod connection;
 #[cfg(feature = "server")]
-pub mod endpoint;
+pub mod dialect;
+#[cfg(feature = "server")]
+pub mod edition;
 #[cfg(feature = "server")]
 pub mod event_loop;
 #[cfg(feature = "server")]
-pub mod fanout;
+pub mod http;
 #[cfg(feature = "server")]
 pub mod logging;
 #[cfg(feature = "server")]
@@ -31,5 +33,7 @@ pub mod metrics;
 pub mod preflight;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod topic;
 #[cfg(feature = "server")]
 pub mod transport;

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
-use crate::endpoint::{Latest, Port, Services, StartFacts};
+use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
-use crate::fanout::{Control, MailboxLimits, Router, RouterLimits};
-use crate::sys::socket::{ListenOptions, probe_port};
-use crate::sys::tables::{open_in_table, split_table};
+use crate::sys::claim::{PortClaim, is_claimed};
+use crate::sys::socket::{ListenOptions, Sharing, probe_port};
+use crate::sys::tables::{TableMode, open_in_table, split_table};
 use crate::sys::{limits, process, signals};
+use crate::topic::{Control, MailboxLimits, Router, RouterLimits};
 
 pub use reload::{Read, Reload};
 use supervisor::Supervisor;
@@ -81,7 +82,7 @@ enum Event {
 
 /// A running server.
 pub struct Server {
-    services: Arc<Services>,
+    edition: Arc<Edition>,
     latest: Arc<Latest>,
     events: Receiver<Event>,
     threads: Vec<JoinHandle<()>>,
@@ -93,6 +94,8 @@ pub struct Server {
     /// A signal has asked for the end. A drain asked for through the admin port does not make the first one the second.
     signalled: bool,
     supervisor: Supervisor,
+    /// Held while nobody else may join the port.
+    claim: Option<PortClaim>,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where the operator does.
@@ -124,7 +127,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     drop(out);
     server.tell_ready();
-    server.supervisor.watch(&server.services)?;
+    server.supervisor.watch(&server.edition)?;
     server.serve(reload)
 }
 
@@ -148,24 +151,20 @@ impl Server {
         let nofile = usize::try_from(nofile.soft).unwrap_or(usize::MAX);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let derived = Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)?;
-        for address in [settings.server.listen, settings.server.admin] {
-            if address.port() != 0 && !(settings.server.share_port && address == settings.server.listen) {
-                probe_port(address).map_err(|error| failed(&format!("listen on {address}"), error))?;
-            }
-        }
+        let claim = claim_ports(&settings)?;
         let (prepared, wakers, keep) =
             loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
         let router = Router::new(derived.loops + 1, router_limits(&settings), Box::new(wakers))
             .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
         let (listen, admin) = (settings.server.listen, settings.server.admin);
         let options = listen_options(&settings);
-        let services = Services::new(settings, Arc::new(router), derived.loops, derived.connections_max)
+        let edition = Edition::new(settings, Arc::new(router), derived.loops, derived.connections_max)
             .map_err(|error| failed("compile the policies", io::Error::other(error)))?;
-        let services = Arc::new(services);
+        let edition = Arc::new(edition);
         let (trim, trims) = mpsc::sync_channel(1);
         let mut server = Self {
-            latest: Arc::new(Latest::new(Arc::clone(&services))),
-            services,
+            latest: Arc::new(Latest::new(Arc::clone(&edition))),
+            edition,
             events: received,
             threads: Vec::new(),
             running: derived.loops,
@@ -173,53 +172,112 @@ impl Server {
             drain_asked: false,
             signalled: false,
             supervisor: Supervisor::absent(),
+            claim,
             listen,
             admin,
         };
         let split = tables == Tables::PerLoop;
         // Polls and wakers are there, listeners and connections are not: those each loop counts.
         let shared_table = (!split).then(|| open_in_table().unwrap_or(0) as u64);
-        // The admin loop first: whoever publishes there reaches the first client that connects.
-        for (index, prepared) in prepared.into_iter().enumerate().rev() {
-            let is_admin = index == derived.loops;
-            let parts = LoopParts {
-                prepared,
-                port: if is_admin { Port::Admin } else { Port::Client },
-                services: Arc::clone(&server.services),
-                latest: Arc::clone(&server.latest),
-                address: if is_admin { server.admin } else { server.listen },
-                options: ListenOptions { reuse_port: !is_admin, ..options },
-                capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
-                keep: split.then(|| keep.clone()),
-                events: loop_events(&events),
-                trim: trim.clone(),
-            };
-            let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
-            server.threads.push(spawn(&name, move || loops::run(parts))?);
-            server.await_listening(is_admin)?;
+        let start = |server: &mut Self| {
+            let mut ways = Vec::new();
+            // The admin loop first: whoever publishes there reaches the first client that connects.
+            for (index, prepared) in prepared.into_iter().enumerate().rev() {
+                let is_admin = index == derived.loops;
+                let is_first = index + 1 == derived.loops;
+                let parts = LoopParts {
+                    prepared,
+                    port: if is_admin { Port::Admin } else { Port::Client },
+                    edition: Arc::clone(&server.edition),
+                    latest: Arc::clone(&server.latest),
+                    address: if is_admin { server.admin } else { server.listen },
+                    options: ListenOptions { sharing: server.sharing(is_admin, is_first), ..options },
+                    capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
+                    keep: split.then(|| keep.clone()),
+                    events: loop_events(&events),
+                    trim: trim.clone(),
+                };
+                let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
+                server.threads.push(spawn(&name, move || loops::run(parts))?);
+                ways.push(server.await_listening(is_admin)?);
+            }
+            server.tell_listening(&ways);
+            server.check_claims()
+        };
+        if let Err(error) = start(&mut server) {
+            server.give_up();
+            return Err(error);
         }
-        note_start(&server.services, nofile, shared_table);
-        let services = Arc::clone(&server.services);
-        spawn("maintenance", move || maintenance::run(&trims, &services))?;
-        capacity::tell(&server.services.settings, &derived, tables, nofile);
+        note_start(&server.edition, nofile, shared_table);
+        let edition = Arc::clone(&server.edition);
+        spawn("maintenance", move || maintenance::run(&trims, &edition))?;
+        capacity::tell(&server.edition.settings, &derived, tables, nofile);
         Ok(server)
     }
 
-    fn await_listening(&mut self, is_admin: bool) -> Result<(), ServeError> {
+    /// Who may share the port of a loop's listener. The first loop of a server that shares with nobody finds out that
+    /// nobody is there; the others join it.
+    fn sharing(&self, is_admin: bool, is_first: bool) -> Sharing {
+        match (is_admin, is_first && !self.edition.settings.server.share_port) {
+            (true, _) => Sharing::Never,
+            (false, true) => Sharing::Later,
+            (false, false) => Sharing::Always,
+        }
+    }
+
+    /// Says where it listens, and how the loops came to their descriptor tables.
+    fn tell_listening(&self, tables: &[TableMode]) {
+        let mut ways: Vec<String> = tables.iter().map(ToString::to_string).collect();
+        ways.dedup();
+        let table = ways.join(", ");
+        tracing::info!(loops = self.edition.loops(), %table, "listening for clients on {}", self.listen);
+        tracing::info!("listening for operators on {}", self.admin);
+    }
+
+    /// Nobody may have come to the port who shares it with nobody, or who was not to share it.
+    fn check_claims(&mut self) -> Result<(), ServeError> {
+        let listen = self.listen;
+        let in_use = |error| failed(&format!("listen on {listen}"), error);
+        if !self.edition.settings.server.share_port {
+            if self.claim.is_none() {
+                // The port was the kernel's choice, or another user has the name.
+                self.claim = PortClaim::take(listen).map_err(in_use)?;
+            }
+            if self.claim.is_none() {
+                tracing::warn!("another user has claimed the port; a server with --share-port could join it");
+            }
+        } else if is_claimed(listen) {
+            // Its owner started at the same moment.
+            return Err(in_use(io::ErrorKind::AddrInUse.into()));
+        }
+        Ok(())
+    }
+
+    /// Ends those loops that have started.
+    fn give_up(&mut self) {
+        for index in 0..=self.edition.loops() {
+            self.control(index, Control::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            // A loop that panicked has aborted the process.
+            let _ = thread.join();
+        }
+    }
+
+    fn await_listening(&mut self, is_admin: bool) -> Result<TableMode, ServeError> {
         let mut event = self.events.recv();
         while matches!(event, Ok(Event::Loop(LoopEvent::DrainAsked))) {
             self.drain_asked = true;
             event = self.events.recv();
         }
         match event {
-            Ok(Event::Loop(LoopEvent::Listening { index, address, table })) => {
+            Ok(Event::Loop(LoopEvent::Listening { address, table, .. })) => {
                 if is_admin {
                     self.admin = address;
                 } else {
                     self.listen = address;
                 }
-                tracing::info!(loop_index = index, %table, "listening on {address}");
-                Ok(())
+                Ok(table)
             }
             Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
                 let address = if is_admin { self.admin } else { self.listen };
@@ -262,24 +320,26 @@ impl Server {
     /// # Errors
     /// A loop failed.
     pub fn drain_and_stop(mut self) -> Result<(), ServeError> {
-        let settings = &self.services.settings;
+        let settings = &self.edition.settings;
         let delay = settings.drain.delay;
         let leaving = if settings.server.share_port { loops::LEAVING_TIME } else { Duration::ZERO };
         // However short the timeouts are: whoever is told last must have heard it before all is closed.
         let closing = (settings.timeouts.close + settings.timeouts.linger).max(loops::TELLING_TIME);
         let length = leaving + settings.drain.length + closing;
-        self.services.set_draining();
+        self.edition.set_draining();
         self.supervisor.stopping(delay + length + STOP_TIME);
         if !self.wait_until(Instant::now() + delay, |_| false)? {
             return self.stop();
         }
-        for index in 0..self.services.loops() {
+        // The listeners go at once, and whoever takes the port then claims it.
+        self.claim = None;
+        for index in 0..self.edition.loops() {
             self.control(index, Control::Drain);
         }
         let drained = self.wait_until(Instant::now() + length, |server| server.running == 0)?;
         if drained && self.running > 0 {
             tracing::warn!(
-                connections = self.services.connections_open(),
+                connections = self.edition.connections_open(),
                 "drain time is over; closing the rest"
             );
         }
@@ -291,7 +351,7 @@ impl Server {
     /// # Errors
     /// A loop failed or did not end.
     pub fn stop(mut self) -> Result<(), ServeError> {
-        for index in 0..=self.services.loops() {
+        for index in 0..=self.edition.loops() {
             self.control(index, Control::Stop);
         }
         let ended = |server: &Self| server.running == 0 && !server.admin_running;
@@ -311,8 +371,8 @@ impl Server {
 
     /// What the server shares with its loops, for looking at it from inside a program.
     #[must_use]
-    pub fn services(&self) -> &Services {
-        &self.services
+    pub fn edition(&self) -> &Edition {
+        &self.edition
     }
 
     /// Handles events until `deadline` or until `done`. `false`: a signal asked to stop at once.
@@ -341,7 +401,7 @@ impl Server {
     fn on_loop_event(&mut self, event: LoopEvent) -> Result<(), ServeError> {
         if let LoopEvent::Ended { index, result } = event {
             result.map_err(|error| failed(&format!("run loop {index}"), error))?;
-            if index == self.services.loops() {
+            if index == self.edition.loops() {
                 self.admin_running = false;
             } else {
                 self.running -= 1;
@@ -356,10 +416,28 @@ impl Server {
     }
 
     fn control(&self, index: usize, control: Control) {
-        if self.services.router.send_control(index, control, None).is_err() {
+        if self.edition.router.send_control(index, control, None).is_err() {
             tracing::error!(loop_index = index, "no room for a control entry");
         }
     }
+}
+
+/// Finds out that the ports are free, before anything is started, and claims the clients' unless it is to be shared.
+/// What may be free now and taken when the loops listen, they are told by the kernel.
+fn claim_ports(settings: &Settings) -> Result<Option<PortClaim>, ServeError> {
+    let (server, mut claim) = (&settings.server, None);
+    for address in [server.listen, server.admin].into_iter().filter(|address| address.port() != 0) {
+        let in_use = |error| failed(&format!("listen on {address}"), error);
+        if address != server.listen {
+            probe_port(address).map_err(in_use)?;
+        } else if !server.share_port {
+            probe_port(address).map_err(in_use)?;
+            claim = PortClaim::take(address).map_err(in_use)?;
+        } else if is_claimed(address) {
+            return Err(in_use(io::ErrorKind::AddrInUse.into()));
+        }
+    }
+    Ok(claim)
 }
 
 fn router_limits(settings: &Settings) -> RouterLimits {
@@ -376,7 +454,6 @@ fn router_limits(settings: &Settings) -> RouterLimits {
 fn listen_options(settings: &Settings) -> ListenOptions {
     ListenOptions {
         backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
-        reuse_port: true,
         user_timeout_ms: settings.timeouts.user_timeout_ms(),
         ..ListenOptions::default()
     }
@@ -413,14 +490,14 @@ fn tables_here() -> Result<Tables, ServeError> {
 }
 
 /// Tells the metrics what only the start knows.
-fn note_start(services: &Services, nofile: usize, shared_table: Option<u64>) {
+fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>) {
     let facts = StartFacts {
         descriptors_max: nofile as u64,
         shared_table,
         empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
     };
     // Nobody else sets it.
-    let _ = services.start_facts.set(facts);
+    let _ = edition.start_facts.set(facts);
 }
 
 fn failed(what: &str, error: io::Error) -> ServeError {

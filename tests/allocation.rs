@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fantail::config::Settings;
 use fantail::connection::SLOT_ENTRY_BYTES;
-use fantail::endpoint::{Port, Services};
+use fantail::edition::{Edition, Port};
 use fantail::event_loop::PAGE_SLOTS;
 use fantail::event_loop::core::{Core, Readiness};
-use fantail::fanout::{Key, Router, RouterLimits, Wake};
 use fantail::sys::counting_alloc::CountingAllocator;
+use fantail::topic::{Key, Router, RouterLimits, Wake};
 use fantail::transport::Socket;
 
 #[global_allocator]
@@ -125,9 +125,8 @@ fn an_idle_connection_owns_no_allocation_and_gives_everything_back() {
 /// Opens and closes on a fresh loop; with `deflate` every connection has negotiated compression.
 fn measure_idle(deflate: bool) {
     let router = Arc::new(Router::new(2, RouterLimits::default(), Box::new(NoWake)).expect("two loops"));
-    let services =
-        Arc::new(Services::new(Settings::default(), router, 1, 100_000).expect("default patterns"));
-    let mut core = Core::new(0, Port::Client, Arc::clone(&services)).expect("loop 0 exists");
+    let edition = Arc::new(Edition::new(Settings::default(), router, 1, 100_000).expect("default patterns"));
+    let mut core = Core::new(0, Port::Client, Arc::clone(&edition)).expect("loop 0 exists");
     let mut keys = Vec::with_capacity(20_000);
     // One round first: buffers that the loop keeps for good are not the connections'.
     open(&mut core, &mut keys, 1_024);
@@ -137,10 +136,10 @@ fn measure_idle(deflate: bool) {
     let at_10_000 = measure();
     open(&mut core, &mut keys, 10_000);
     let at_20_000 = measure();
-    assert_eq!(services.counters_of(0).upgrades.value(), 21_024);
-    let subscribers = services.router.find("news").map(|topic| topic.subscribers());
+    assert_eq!(edition.counters_of(0).upgrades.value(), 21_024);
+    let subscribers = edition.router.find("news").map(|topic| topic.subscribers());
     assert_eq!(subscribers, Some(20_000));
-    assert_eq!(services.router.find("news").map(|topic| topic.has_deflate()), Some(deflate));
+    assert_eq!(edition.router.find("news").map(|topic| topic.has_deflate()), Some(deflate));
 
     // Lists are replaced when they grow; only pages are added.
     let pages = 20_000usize.div_ceil(PAGE_SLOTS) - 10_000usize.div_ceil(PAGE_SLOTS);

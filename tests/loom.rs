@@ -1,5 +1,5 @@
 //! Model checks of the publish, join and wake protocols: loom runs every interleaving of the real
-//! files of `src/fanout`, compiled here against loom's locks and atomics. Each check comes with a
+//! files of `src/topic`, compiled here against loom's locks and atomics. Each check comes with a
 //! planted fault that the same check must catch.
 
 /// What a topic's policy is made of; it has no part in the protocols.
@@ -7,14 +7,14 @@ mod config {
     pub(crate) use fantail::config::{SlowPolicy, TopicPolicy, TopicRules};
 }
 
-#[path = "../src/fanout"]
+#[path = "../src/topic"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of what the files offer")]
-mod fanout {
+mod topic {
     pub mod entry;
     pub mod mailbox;
     pub mod policy;
     pub mod router;
-    pub mod topic;
+    pub mod state;
 
     /// Loom's versions of what the protocols are built from.
     pub mod sync {
@@ -64,8 +64,8 @@ mod fanout {
         use super::mailbox::{Mailbox, MailboxLimits};
         use super::message::Draft;
         use super::router::{Router, RouterLimits, Wake};
+        use super::state::{FIRST_OFFSET, JoinRefused, Joined, PublishRefused, Topic};
         use super::sync::{Arc, AtomicUsize, Ordering};
-        use super::topic::{FIRST_OFFSET, JoinRefused, Joined, PublishRefused, Topic};
         use crate::config::TopicRules;
         use loom::thread;
 

@@ -8,20 +8,34 @@ use std::path::{Path, PathBuf};
 /// Which rooms the code of a room may name. Test code may name any. A new room needs a row.
 ///
 /// `main` is `src/main.rs` and `loadtest` the load generator's sources; both name rooms as `fantail::ROOM`.
-const EDGES: [(&str, &[&str]); 19] = [
+const EDGES: [(&str, &[&str]); 21] = [
     ("wire", &[]),
     ("sys", &[]),
     ("transport", &["sys"]),
     ("metrics", &["sys", "wire"]),
     ("config", &["auth", "sys"]),
     ("auth", &["wire"]),
-    ("fanout", &["config", "metrics", "wire"]),
+    ("topic", &["config", "metrics", "wire"]),
     ("preflight", &["config"]),
-    ("connection", &["config", "fanout", "metrics", "transport", "wire"]),
-    ("endpoint", &["auth", "config", "connection", "fanout", "metrics", "wire"]),
+    ("dialect", &["metrics", "topic", "wire"]),
+    ("connection", &["config", "dialect", "metrics", "topic", "transport", "wire"]),
+    ("edition", &["auth", "config", "metrics", "topic"]),
+    ("http", &["auth", "config", "connection", "dialect", "edition", "metrics", "topic", "wire"]),
     (
         "event_loop",
-        &["auth", "config", "connection", "endpoint", "fanout", "metrics", "sys", "transport", "wire"],
+        &[
+            "auth",
+            "config",
+            "connection",
+            "dialect",
+            "edition",
+            "http",
+            "metrics",
+            "sys",
+            "topic",
+            "transport",
+            "wire",
+        ],
     ),
     (
         "server",
@@ -29,13 +43,13 @@ const EDGES: [(&str, &[&str]); 19] = [
             "auth",
             "config",
             "connection",
-            "endpoint",
+            "edition",
             "event_loop",
-            "fanout",
             "logging",
             "metrics",
             "preflight",
             "sys",
+            "topic",
             "transport",
             "wire",
         ],
@@ -47,6 +61,20 @@ const EDGES: [(&str, &[&str]); 19] = [
     ("build", &[]),
     ("lib", &[]),
     ("loadtest", &["sys", "wire"]),
+];
+
+/// The same for the folders of the load generator, which name each other as `crate::FOLDER`.
+const LOADTEST_EDGES: [(&str, &[&str]); 10] = [
+    ("base", &[]),
+    ("net", &["base"]),
+    ("tls", &["base", "net"]),
+    ("result", &["base"]),
+    ("observe", &["base", "net", "result", "tls"]),
+    ("engine", &["base", "net", "observe", "result", "tls"]),
+    ("publish", &["base", "engine", "net", "tls"]),
+    ("cli", &["base", "engine", "observe", "result", "tls"]),
+    ("commands", &["base", "cli", "engine", "net", "observe", "publish", "result", "tls"]),
+    ("main", &["base", "cli", "commands"]),
 ];
 
 /// Words that belong to one room. The last column says whether the workspace's other programs may use them.
@@ -125,6 +153,7 @@ fn violations(path: &str, text: &str) -> BTreeSet<(usize, String)> {
     if !is_test_file(path) {
         let code = without_tests(&tokens);
         edges(path, &code, &mut found);
+        loadtest_edges(path, &code, &mut found);
         function_lengths(&code, &mut found);
     }
     found
@@ -365,6 +394,21 @@ fn edges(path: &str, code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) 
     }
 }
 
+fn loadtest_edges(path: &str, code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
+    let Some(inside) = path.strip_prefix("loadtest/src/") else { return };
+    let folder = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let Some((_, allowed)) = LOADTEST_EDGES.iter().find(|(name, _)| *name == folder) else {
+        found.insert((1, format!("`{folder}` has no row in LOADTEST_EDGES of tests/tidy.rs")));
+        return;
+    };
+    for (line, named) in rooms_named(code, folder, usize::MAX) {
+        let is_folder = LOADTEST_EDGES.iter().any(|(name, _)| *name == named);
+        if is_folder && named != folder && !allowed.contains(&named) {
+            found.insert((line, format!("the load generator's `{folder}` must not use its `{named}`")));
+        }
+    }
+}
+
 /// Every first step below the crate's root: `crate::ROOM`, `crate::{ROOM, …}`, `super::…::ROOM` and, from the
 /// other programs, `fantail::ROOM`.
 fn rooms_named<'a>(code: &[Token<'a>], room: &str, depth: usize) -> Vec<(usize, &'a str)> {
@@ -429,8 +473,9 @@ fn function_lengths(code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
 }
 
 /// The rooms of docs/architecture.md, each with those it may name.
-fn told_edges(page: &str) -> Vec<(&str, Vec<&str>)> {
-    let (_, table) = page.split_once("| room | what it owns | may name |").expect("the table of rooms");
+fn told_edges<'a>(page: &'a str, of: &str) -> Vec<(&'a str, Vec<&'a str>)> {
+    let head = format!("| {of} | what it owns | may name |");
+    let (_, table) = page.split_once(&head).expect("the table of rooms");
     let rows = table.lines().skip(2).take_while(|line| line.starts_with("| `"));
     rows.map(|line| {
         let cells: Vec<_> = line.split(" | ").collect();
@@ -445,7 +490,7 @@ fn told_edges(page: &str) -> Vec<(&str, Vec<&str>)> {
 fn the_page_tells_the_same_edges() {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md"));
     let page = page.expect("the page");
-    let mut told = told_edges(&page);
+    let mut told = told_edges(&page, "room");
     told.sort();
     // What only names the crate itself is no room.
     let mut held: Vec<_> = EDGES
@@ -455,6 +500,9 @@ fn the_page_tells_the_same_edges() {
         .collect();
     held.sort();
     assert_eq!(told, held, "docs/architecture.md and EDGES differ");
+    let held = LOADTEST_EDGES.iter().filter(|(folder, _)| *folder != "main");
+    let held: Vec<_> = held.map(|(folder, named)| (*folder, named.to_vec())).collect();
+    assert_eq!(told_edges(&page, "folder"), held, "docs/architecture.md and LOADTEST_EDGES differ");
 }
 
 /// What the checker says about a planted file, as `line: problem`.
@@ -483,8 +531,16 @@ fn planted_edges_are_caught() {
         ["2: `main` must not use `server`"]
     );
     assert_eq!(
-        planted("loadtest/src/a/b.rs", "use fantail::{\n  wire,\n  fanout\n};"),
-        ["4: `loadtest` must not use `fanout`"]
+        planted("loadtest/src/base/b.rs", "use fantail::{\n  wire,\n  topic\n};"),
+        ["4: `loadtest` must not use `topic`"]
+    );
+    assert_eq!(
+        planted("loadtest/src/result/report.rs", "use crate::base::note;\nuse crate::engine::run::Run;"),
+        ["3: the load generator's `result` must not use its `engine`"]
+    );
+    assert_eq!(
+        planted("loadtest/src/odd.rs", ""),
+        ["1: `odd` has no row in LOADTEST_EDGES of tests/tidy.rs"]
     );
     assert_eq!(
         planted("src/gateway/mod.rs", ""),
@@ -545,7 +601,7 @@ fn planted_words_are_caught_in_tests_too() {
     assert_eq!(planted("src/transport/tcp.rs", "use mio::net;"), ["2: `mio` outside src/event_loop/"]);
     for (path, body) in [
         ("src/event_loop/mod.rs", "use mio::Poll;"),
-        ("loadtest/src/engine.rs", "use mio::Poll;"),
+        ("loadtest/src/engine/worker.rs", "use mio::Poll;"),
         ("benches/floor.rs", "use mio::Poll;"),
         ("src/sys/tables.rs", "fn f() { unsafe { libc::close(0) }; }"),
         ("src/wire/frame.rs", "const UNSAFE: &str = \"unsafe libc::close mio::Poll\"; // unsafe"),

@@ -2,7 +2,7 @@
 //!
 //! A browser on this machine can reach loopback too, on behalf of any page. Three fields tell: Host
 //! stops a name that was rebound to 127.0.0.1, Origin and Sec-Fetch-Site stop pages of other sites.
-//! Programs such as curl send neither and pass. The admin endpoint calls it once per request.
+//! Programs such as curl send neither and pass. The admin port calls it once per request.
 
 use super::PatternError;
 use super::authority::Authority;

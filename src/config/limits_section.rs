@@ -14,6 +14,8 @@ section! {
         "fragments_max" => fragments_max: usize as Count = 65_536,
         /// Largest request head.
         "head_bytes_max" => head_bytes_max: usize as Bytes = 8 << 10,
+        /// Most header fields of a request.
+        "head_fields_max" => head_fields_max: usize as Count = 256,
         /// Largest request body on the admin port; requests that publish nothing have at most 64 KiB.
         "admin_body_bytes_max" => admin_body_bytes_max: usize as Bytes = 16 << 20,
         /// Bytes of request bodies on the admin port over all its connections, batches under way included; over it,
@@ -43,6 +45,8 @@ impl LimitsSection {
         check.within("fragments_max", self.fragments_max, 1..=1 << 30);
         // A browser's upgrade request is 500 to 700 bytes without cookies; a head must fit the scratch buffer.
         check.within("head_bytes_max", self.head_bytes_max, 512..=64 << 10);
+        // The room for fields is on the loop's stack; a proxy alone adds some ten.
+        check.within("head_fields_max", self.head_fields_max, 16..=1_024);
         check.within("admin_body_bytes_max", self.admin_body_bytes_max, 1..=GIB);
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);

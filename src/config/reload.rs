@@ -15,6 +15,7 @@ const LIVE: [(&str, &[&str]); 11] = [
             "echo_bytes_max",
             "fragments_max",
             "head_bytes_max",
+            "head_fields_max",
             "admin_body_bytes_max",
             "admin_body_bytes_total",
             "subscriptions_max",

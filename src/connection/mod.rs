@@ -11,8 +11,9 @@ pub mod outbox;
 pub mod rates;
 pub mod session;
 
-use crate::fanout::Encoding;
-use crate::fanout::inquiry::MemoryParts;
+use crate::dialect::Dialect;
+use crate::topic::Encoding;
+use crate::topic::inquiry::MemoryParts;
 use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
@@ -59,38 +60,15 @@ impl Phase {
     }
 }
 
-/// What an open connection speaks. One byte of the slot; endpoints are looked up by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Dialect {
-    /// HTTP only, so far.
-    Http,
-    /// `/echo`: every message goes back to its sender.
-    Echo,
-    /// `/ws`: the payload is the message.
-    Plain,
-}
-
-impl Dialect {
-    /// The name in listings.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Echo => "echo",
-            Self::Plain => "plain",
-        }
-    }
-}
-
 /// One bit each; a connection's small facts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u16);
 
 impl Flags {
-    /// Reading stopped while input may be waiting; whoever empties the outbox runs the read turn.
+    /// Reading stopped while input may be waiting; whoever ends the pause sees to the read turn.
     pub const READ_OWED: Self = Self(1);
-    /// The peer left something it asked for unread: nothing is read until the outbox is empty.
+    /// The peer left too much of what it asked for unread: nothing is read until its own answers have left. Messages
+    /// of topics, of which there may be more at any time, neither begin nor prolong that.
     pub const PAUSED: Self = Self(1 << 1);
     /// A ping is out and unanswered.
     pub const PINGED: Self = Self(1 << 2);
@@ -227,7 +205,7 @@ impl Connection {
     /// Which frame of a message it gets.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        if self.flags.has(Flags::DEFLATE) { Encoding::Deflated } else { Encoding::Plain }
+        self.dialect.form(self.flags.has(Flags::DEFLATE))
     }
 
     /// Whether messages of topics may still be delivered.

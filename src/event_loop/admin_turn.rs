@@ -12,11 +12,12 @@ use super::write_turn::Asked;
 use crate::config::Admin;
 use crate::connection::session::{Session, Waiting};
 use crate::connection::{Flags, Phase};
-use crate::endpoint::admin::{self, Ask, Batch, Progress, Replies};
-use crate::endpoint::{LoopHealth, Tools};
-use crate::fanout::inquiry::{Inquiry, Part, Question};
-use crate::fanout::{Control, Key};
+use crate::dialect::Tools;
+use crate::edition::LoopHealth;
+use crate::http::admin::{self, Ask, Batch, Progress, Replies};
 use crate::metrics::{self, CloseReason, RefuseReason};
+use crate::topic::inquiry::{Inquiry, Part, Question};
+use crate::topic::{Control, Key};
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
 
@@ -102,10 +103,10 @@ impl<S: Socket> Core<S> {
         }
         let mut complete = false;
         for index in first_loop..first_loop + loops {
-            let health = self.services.health.get(index);
+            let health = self.edition.health.get(index);
             let has_ended = || health.is_some_and(LoopHealth::has_ended);
             let control = Control::Inquire(Arc::clone(&inquiry));
-            if !has_ended() && self.services.router.send_control(index, control, Some(self.index)).is_err() {
+            if !has_ended() && self.edition.router.send_control(index, control, Some(self.index)).is_err() {
                 complete |= inquiry.answer(index, Part { refused: true, ..Part::default() });
             }
             // It is drained and has nobody. It looks into its mailbox once more after it has said so, and so one
@@ -125,7 +126,7 @@ impl<S: Socket> Core<S> {
             admin.inquiries -= 1;
         }
         let key = inquiry.waiter;
-        let services = Arc::clone(&self.services);
+        let edition = Arc::clone(&self.edition);
         let now = self.now;
         let own = |waiting: &Waiting| waiting.inquiry.as_ref().is_some_and(|own| Arc::ptr_eq(own, inquiry));
         let Some(slot) = self.slots.get(key) else {
@@ -146,7 +147,7 @@ impl<S: Socket> Core<S> {
         if let Question::List { filter, limit, .. } = &inquiry.question
             && filter.key.is_none()
             && let Some(left) = limit.checked_sub(waiting.rows_of_last()).filter(|left| *left > 0)
-            && let Some(next) = waiting.parts.last().and_then(|last| admin::list_goes_on(last, &services))
+            && let Some(next) = waiting.parts.last().and_then(|last| admin::list_goes_on(last, &edition))
         {
             let question = Question::List { filter: filter.clone(), from: 0, limit: left };
             return self.send_inquiry(key, Ask { question, first_loop: next, loops: 1 });
@@ -155,7 +156,7 @@ impl<S: Socket> Core<S> {
         let keep_alive = waiting.keep_alive;
         let (parts, head_only) = (std::mem::take(&mut waiting.parts), waiting.head_only);
         let refused =
-            admin::write_answered(&inquiry.question, &parts, &services, keep_alive, head_only, &mut answer);
+            admin::write_answered(&inquiry.question, &parts, &edition, keep_alive, head_only, &mut answer);
         if let Some(reason) = refused {
             self.counters.refused(reason);
         }
@@ -188,7 +189,7 @@ impl<S: Socket> Core<S> {
             let before = waiting.held.capacity();
             waiting.held.extend_from_slice(bytes);
             let after = waiting.held.capacity();
-            self.held.moved(self.services.inbox_bytes_of(self.port), before, after);
+            self.held.moved(self.edition.inbox_bytes_of(self.port), before, after);
         }
         if let Some(slot) = self.slots.get(key) {
             slot.connection.flags.set(Flags::READ_OWED);
@@ -308,7 +309,7 @@ impl<S: Socket> Core<S> {
 
     fn run_batch(&mut self, job: &mut BatchJob, lines: &mut Vec<u8>) -> Progress {
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let progress = job.batch.run(&self.services, &mut tools, metrics::now_ms(), lines);
+        let progress = job.batch.run(&self.edition, &mut tools, metrics::now_ms(), lines);
         job.wait = if progress == Progress::NoRoom { Wait::Room } else { Wait::Turn };
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.replies.extend_batch(&job.batch, lines);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::connection::deadline::ANSWER_TICKS;
-use crate::endpoint::{Port, Services};
+use crate::edition::{Edition, Port};
 use crate::event_loop::admission::Arrival;
 use crate::event_loop::core::{Core, Readiness};
-use crate::fanout::{Key, Router, RouterLimits, Wake};
+use crate::topic::{Key, Router, RouterLimits, Wake};
 use crate::transport::Socket;
 
 struct NoWake;
@@ -62,19 +62,19 @@ impl Socket for FakeSocket {
 struct World {
     client: Core<FakeSocket>,
     admin: Core<FakeSocket>,
-    services: Arc<Services>,
+    edition: Arc<Edition>,
     now: u32,
 }
 
 impl World {
     fn new() -> Self {
         let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
-        let services = Services::new(Settings::default(), Arc::new(router), 1, 1_000_000).unwrap();
-        let services = Arc::new(services);
+        let edition = Edition::new(Settings::default(), Arc::new(router), 1, 1_000_000).unwrap();
+        let edition = Arc::new(edition);
         Self {
-            client: Core::new(0, Port::Client, Arc::clone(&services)).unwrap(),
-            admin: Core::new(1, Port::Admin, Arc::clone(&services)).unwrap(),
-            services,
+            client: Core::new(0, Port::Client, Arc::clone(&edition)).unwrap(),
+            admin: Core::new(1, Port::Admin, Arc::clone(&edition)).unwrap(),
+            edition,
             now: 1,
         }
     }
@@ -140,10 +140,10 @@ fn a_loop_that_does_not_answer_is_named() {
 #[test]
 fn a_loop_that_is_drained_is_neither_asked_nor_stuck() {
     let mut world = World::new();
-    world.services.health[0].wakes(1_000);
-    assert_eq!(world.services.stuck_loop(9_000), Some(0));
-    world.services.health[0].ends();
-    assert_eq!(world.services.stuck_loop(9_000), None);
+    world.edition.health[0].wakes(1_000);
+    assert_eq!(world.edition.stuck_loop(9_000), Some(0));
+    world.edition.health[0].ends();
+    assert_eq!(world.edition.stuck_loop(9_000), None);
     let (socket, _) = world.ask(LIST);
     let answer = socket.take();
     assert!(answer.ends_with("{\"connections\":[],\"next\":null}\n"), "{answer}");

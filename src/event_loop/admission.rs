@@ -12,9 +12,10 @@ use crate::auth::admission::AdmissionRefusal;
 use crate::auth::forwarded::client_of;
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot};
-use crate::endpoint::{self, Port};
-use crate::fanout::Key;
+use crate::edition::Port;
+use crate::http;
 use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
 use crate::wire::proxy::parse_proxy;
@@ -43,12 +44,12 @@ impl<S: Socket> Core<S> {
             return self.admit_to_admin(peer, full);
         }
         let mut arrival = Arrival::default();
-        if full || !self.services.try_open_connection(self.port) {
+        if full || !self.edition.try_open_connection(self.port) {
             return self.refused_arrival(RefuseReason::AtCapacity);
         }
-        let admission = &self.services.admission;
+        let admission = &self.edition.admission;
         if !admission.try_begin_handshake() {
-            self.services.connection_closed(self.port);
+            self.edition.connection_closed(self.port);
             return self.refused_arrival(RefuseReason::Handshakes);
         }
         arrival.flags.set(Flags::HANDSHAKING);
@@ -60,7 +61,7 @@ impl<S: Socket> Core<S> {
             }
         } else if let Err(refusal) = admission.try_enter(arrival.admission, self.now) {
             admission.end_handshake();
-            self.services.connection_closed(self.port);
+            self.edition.connection_closed(self.port);
             return self.refused_arrival(reason_of(refusal));
         }
         self.counters.handshakes.add(1);
@@ -77,7 +78,7 @@ impl<S: Socket> Core<S> {
     /// Whether a refused arrival may have a slot to be refused properly.
     #[must_use]
     pub fn may_refuse_properly(&self) -> bool {
-        self.refusing < (REFUSALS_AT_A_TIME / self.services.loops().max(1)).max(1)
+        self.refusing < (REFUSALS_AT_A_TIME / self.edition.loops().max(1)).max(1)
     }
 
     /// Answers a refused stream unasked and closes it: four system calls and no slot, for when there are too
@@ -86,7 +87,7 @@ impl<S: Socket> Core<S> {
         // A request that is left unread would make the close throw the answer away.
         let _ = stream.try_read(&mut self.scratch);
         self.out.clear();
-        endpoint::write_refusal(reason, reason.text(), false, false, &mut self.out);
+        http::write_refusal(reason, reason.text(), false, false, &mut self.out);
         // The send queue of a new connection is empty, so it takes all or the peer is gone.
         let _ = stream.try_write(&self.out);
         self.out.clear();
@@ -120,7 +121,7 @@ impl<S: Socket> Core<S> {
             Ok(Some(header)) => header,
         };
         slot.connection.flags.clear(Flags::PROXY_DUE);
-        let admission = &self.services.admission;
+        let admission = &self.edition.admission;
         if let Some(source) = header.source {
             let handle = admission.handle_of(source);
             if admission.trusts(source) {
@@ -140,7 +141,7 @@ impl<S: Socket> Core<S> {
         if !slot.connection.flags.has(Flags::PROXIED) {
             return Ok(());
         }
-        let admission = &self.services.admission;
+        let admission = &self.edition.admission;
         let client = client_of(head.fields("x-forwarded-for"), &admission.rules().trusted_proxies);
         let handle = client.map_or(slot.connection.admission, |client| admission.handle_of(client));
         self.enter(key, handle)
@@ -149,7 +150,7 @@ impl<S: Socket> Core<S> {
     /// Counts a proxied connection as one of `handle`.
     fn enter(&mut self, key: Key, handle: u32) -> Result<(), RefuseReason> {
         let Some(slot) = self.slots.get(key) else { return Ok(()) };
-        self.services.admission.try_enter(handle, self.now).map_err(reason_of)?;
+        self.edition.admission.try_enter(handle, self.now).map_err(reason_of)?;
         slot.connection.flags.clear(Flags::PROXIED);
         slot.connection.admission = handle;
         Ok(())
@@ -162,7 +163,7 @@ impl<S: Socket> Core<S> {
         if self.port == Port::Admin || flags.has(Flags::HANDSHAKING) {
             return true;
         }
-        let admitted = self.services.admission.try_begin_handshake();
+        let admitted = self.edition.admission.try_begin_handshake();
         if admitted {
             flags.set(Flags::HANDSHAKING);
             self.counters.handshakes.add(1);
@@ -174,7 +175,7 @@ impl<S: Socket> Core<S> {
     pub(super) fn end_handshake(&mut self, key: Key) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.clear(Flags::HANDSHAKING) {
-            self.services.admission.end_handshake();
+            self.edition.admission.end_handshake();
             self.counters.handshakes.sub(1);
         }
     }
@@ -183,7 +184,7 @@ impl<S: Socket> Core<S> {
     pub(super) fn release(&mut self, connection: &Connection) {
         let flags = connection.flags;
         if flags.has(Flags::HANDSHAKING) {
-            self.services.admission.end_handshake();
+            self.edition.admission.end_handshake();
             self.counters.handshakes.sub(1);
         }
         if flags.has(Flags::REFUSED) {
@@ -194,10 +195,10 @@ impl<S: Socket> Core<S> {
             // Its strangers are counted where they are looked for.
             return;
         }
-        self.services.connection_closed(self.port);
+        self.edition.connection_closed(self.port);
         if !flags.has(Flags::PROXIED) {
             // Until its client is known, a proxied connection carries its proxy's handle uncounted.
-            self.services.admission.leave(connection.admission);
+            self.edition.admission.leave(connection.admission);
         }
     }
 

@@ -17,9 +17,10 @@ use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
-use crate::endpoint::{Port, Services};
-use crate::fanout::{Control, Key, LocalTopics, RouterError};
+use crate::dialect::Effects;
+use crate::edition::{Edition, Port};
 use crate::metrics::{CloseReason, LoopCounters};
+use crate::topic::{Control, Key, LocalTopics, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
 
@@ -63,7 +64,7 @@ pub struct Core<S> {
     /// Topics with a subscriber on this loop.
     pub(super) topics: LocalTopics,
     /// What all loops share.
-    pub(super) services: Arc<Services>,
+    pub(super) edition: Arc<Edition>,
     /// This loop's counters.
     pub(super) counters: Arc<LoopCounters>,
     /// Whose turn ran out of budget.
@@ -78,6 +79,8 @@ pub struct Core<S> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
+    /// What dialects ask for; empty between two messages.
+    pub(super) effects: Effects,
     /// Deflates what is published or echoed on this loop.
     pub(super) deflater: Deflater,
     /// Inflates what compressed messages come to this loop; taken out during a read turn.
@@ -121,11 +124,11 @@ impl<S: Socket> Core<S> {
     ///
     /// # Errors
     /// The router serves no loop of this index.
-    pub fn new(index: usize, port: Port, services: Arc<Services>) -> Result<Self, RouterError> {
-        let counters = Arc::clone(services.counters_of(index));
-        let deflate = &services.settings.deflate;
-        let mut topics = LocalTopics::new(Arc::clone(&services.router), index)?;
-        topics.set_batch_bytes_max(services.join_bytes_max);
+    pub fn new(index: usize, port: Port, edition: Arc<Edition>) -> Result<Self, RouterError> {
+        let counters = Arc::clone(edition.counters_of(index));
+        let deflate = &edition.settings.deflate;
+        let mut topics = LocalTopics::new(Arc::clone(&edition.router), index)?;
+        topics.set_batch_bytes_max(edition.join_bytes_max);
         Ok(Self {
             slots: SlotTable::default(),
             topics,
@@ -136,6 +139,7 @@ impl<S: Socket> Core<S> {
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
+            effects: Effects::default(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
             inflater: Inflater::new(),
             due: VecDeque::new(),
@@ -143,21 +147,21 @@ impl<S: Socket> Core<S> {
             relocating: None,
             held_peak: 0,
             rearming: None,
-            timeouts: timeout_ticks(&services),
+            timeouts: timeout_ticks(&edition),
             now: 0,
             index,
             port,
             generation: 0,
             lingering: 0,
             refusing: 0,
-            rates: rate_limits(&services, port),
+            rates: rate_limits(&edition, port),
             held: Held::default(),
             body_bytes: 0,
             accepts: AcceptLog::default(),
             inquiries: VecDeque::new(),
             drain_asked: false,
-            admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&services.settings.admin))),
-            services,
+            admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&edition.settings.admin))),
+            edition,
         })
     }
 
@@ -354,8 +358,8 @@ impl<S: Socket> Core<S> {
     }
 }
 
-pub(super) fn rate_limits(services: &Services, port: Port) -> RateLimits {
-    let admission = &services.settings.admission;
+pub(super) fn rate_limits(edition: &Edition, port: Port) -> RateLimits {
+    let admission = &edition.settings.admission;
     if port == Port::Admin {
         return RateLimits::default();
     }
@@ -366,7 +370,7 @@ pub(super) fn rate_limits(services: &Services, port: Port) -> RateLimits {
     }
 }
 
-pub(super) fn timeout_ticks(services: &Services) -> TimeoutTicks {
+pub(super) fn timeout_ticks(edition: &Edition) -> TimeoutTicks {
     let ticks = |span: std::time::Duration| {
         if span.is_zero() {
             0
@@ -374,7 +378,7 @@ pub(super) fn timeout_ticks(services: &Services) -> TimeoutTicks {
             (span.as_millis() as u64).div_ceil(TICK_MS).min(u64::from(Tick::MAX)) as Tick
         }
     };
-    let timeouts = &services.settings.timeouts;
+    let timeouts = &edition.settings.timeouts;
     TimeoutTicks {
         handshake: ticks(timeouts.handshake),
         keep_alive: ticks(timeouts.keep_alive),

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Settings;
-use crate::fanout::{Draft, Entry, MailboxLimits, Router, RouterLimits, Wake};
 use crate::metrics::RefuseReason;
+use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, Wake};
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -90,21 +90,21 @@ impl Socket for Fake {
     }
 }
 
-fn services(
+fn edition(
     loops: usize,
     connections_max: usize,
     limits: RouterLimits,
     change: impl FnOnce(&mut Settings),
-) -> Arc<Services> {
+) -> Arc<Edition> {
     let mut settings = Settings::default();
     change(&mut settings);
     let router = Router::new(loops + 1, limits, Box::new(NoWake)).unwrap();
-    Arc::new(Services::new(settings, Arc::new(router), loops, connections_max).unwrap())
+    Arc::new(Edition::new(settings, Arc::new(router), loops, connections_max).unwrap())
 }
 
-fn core(services: &Arc<Services>, port: Port) -> Core<Fake> {
-    let index = if port == Port::Admin { services.loops() } else { 0 };
-    Core::new(index, port, Arc::clone(services)).unwrap()
+fn core(edition: &Arc<Edition>, port: Port) -> Core<Fake> {
+    let index = if port == Port::Admin { edition.loops() } else { 0 };
+    Core::new(index, port, Arc::clone(edition)).unwrap()
 }
 
 fn upgrade(path: &str, more: &str) -> Vec<u8> {
@@ -128,8 +128,8 @@ fn count(haystack: &[u8], needle: &[u8]) -> usize {
 
 #[test]
 fn requests_that_come_at_once_are_answered_over_several_turns() {
-    let services = services(1, 10, RouterLimits::default(), |_| {});
-    let mut core = core(&services, Port::Client);
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
     let request = b"GET /none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let fake = Fake::says(&request.repeat(500));
     arrive(&mut core, &fake);
@@ -151,12 +151,12 @@ fn requests_that_come_at_once_are_answered_over_several_turns() {
 
 #[test]
 fn the_largest_message_fits_however_many_loops_there_are() {
-    let services = services(60, 10, RouterLimits::default(), |_| {});
-    let mut core = core(&services, Port::Client);
+    let edition = edition(60, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
     let fake = Fake::says(&upgrade("/echo", ""));
     let key = arrive(&mut core, &fake);
     fake.take();
-    let len = services.settings.limits.echo_bytes_max;
+    let len = edition.settings.limits.echo_bytes_max;
     let mut frame = Vec::new();
     push_frame(&mut frame, Opcode::Binary, &vec![7; len], Some(MASK));
     fake.say(&frame);
@@ -167,7 +167,7 @@ fn the_largest_message_fits_however_many_loops_there_are() {
     assert_eq!(core.counters.closes(CloseReason::InboxFull), 0);
     assert!(fake.take().len() > len);
     assert_eq!(
-        (core.held.bytes(), services.inbox_bytes_of(Port::Client).load(std::sync::atomic::Ordering::Relaxed)),
+        (core.held.bytes(), edition.inbox_bytes_of(Port::Client).load(std::sync::atomic::Ordering::Relaxed)),
         (0, 0)
     );
 }
@@ -177,15 +177,15 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     const TOTAL: usize = 200_000;
     let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
-    let services = services(2, 100, limits, |settings| {
+    let edition = edition(2, 100, limits, |settings| {
         settings.publish.topics = vec!["*".to_owned()];
         settings.limits.inbox_bytes_total = TOTAL;
     });
     // The other loop never turns.
-    let topic = services.router.topic("lobby").unwrap();
-    services.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
-    services.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
-    let mut core = core(&services, Port::Client);
+    let topic = edition.router.topic("lobby").unwrap();
+    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+    let mut core = core(&edition, Port::Client);
     let mut frames = Vec::new();
     while frames.len() < 60_000 {
         push_frame(&mut frames, Opcode::Text, b"waits", Some(MASK));
@@ -206,10 +206,10 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
 
 #[test]
 fn heads_that_are_there_in_part_count_as_well() {
-    let services = services(1, 100, RouterLimits::default(), |settings| {
+    let edition = edition(1, 100, RouterLimits::default(), |settings| {
         settings.limits.inbox_bytes_total = 50_000;
     });
-    let mut core = core(&services, Port::Client);
+    let mut core = core(&edition, Port::Client);
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Padding: {}", "x".repeat(7_000));
     let fakes: Vec<_> = (0..20).map(|_| Fake::says(head.as_bytes())).collect();
     fakes.iter().for_each(|fake| {
@@ -230,8 +230,8 @@ fn heads_that_are_there_in_part_count_as_well() {
 
 #[test]
 fn those_who_are_refused_take_nobodys_place() {
-    let services = services(1, 2, RouterLimits::default(), |_| {});
-    let mut core = core(&services, Port::Client);
+    let edition = edition(1, 2, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
     let admitted = [Fake::says(&upgrade("/echo", "")), Fake::says(&upgrade("/echo", ""))];
     let keys = [arrive(&mut core, &admitted[0]), arrive(&mut core, &admitted[1])];
     for _ in 0..8 {
@@ -251,7 +251,7 @@ fn those_who_are_refused_take_nobodys_place() {
 #[test]
 fn a_heartbeat_that_a_reload_turns_on_is_spread() {
     const CONNECTIONS: u32 = 5_000;
-    let first = services(1, 10_000, RouterLimits::default(), |settings| {
+    let first = edition(1, 10_000, RouterLimits::default(), |settings| {
         settings.timeouts.heartbeat = Duration::ZERO;
     });
     let mut core = core(&first, Port::Client);
@@ -292,7 +292,7 @@ fn a_heartbeat_that_a_reload_turns_on_is_spread() {
 
 #[test]
 fn a_request_whose_head_is_there_is_answered_though_a_reload_lowers_its_bound() {
-    let first = services(1, 10, RouterLimits::default(), |_| {});
+    let first = edition(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&first, Port::Admin);
     let head = format!(
         "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nX-Padding: {}\r\n\r\n",
@@ -310,15 +310,15 @@ fn a_request_whose_head_is_there_is_answered_though_a_reload_lowers_its_bound() 
 
 #[test]
 fn a_loop_is_drained_when_no_topic_counts_on_it() {
-    let services = services(1, 10, RouterLimits::default(), |_| {});
-    let mut core = core(&services, Port::Client);
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
     let fake = Fake::says(&upgrade("/ws", ""));
     let key = arrive(&mut core, &fake);
     core.drain_mailbox(|_| {});
     core.fanout_turn();
-    let topic = services.router.topic("lobby").unwrap();
+    let topic = edition.router.topic("lobby").unwrap();
     for _ in 0..3_000 {
-        services.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
+        edition.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
     }
     core.drain_mailbox(|_| {});
     core.start_drain(0);
@@ -332,18 +332,18 @@ fn a_loop_is_drained_when_no_topic_counts_on_it() {
         assert!(turns < 100 && (core.has_work() || core.is_drained()));
     }
     assert_eq!(topic.summary().loops, 0);
-    assert_eq!(services.router.mailbox(0).unwrap().reserved(), (0, 0));
+    assert_eq!(edition.router.mailbox(0).unwrap().reserved(), (0, 0));
 }
 
 #[test]
 fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
-    let services = services(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
-    let topic = services.router.topic("lobby").unwrap();
-    services.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
-    services.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
-    let mut core = core(&services, Port::Client);
+    let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
+    let topic = edition.router.topic("lobby").unwrap();
+    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+    let mut core = core(&edition, Port::Client);
     let fake = Fake::says(&upgrade("/ws", ""));
     let key = arrive(&mut core, &fake);
     let mut frame = Vec::new();
@@ -357,7 +357,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     }
     assert!(core.slots.get(key).is_some_and(|slot| slot.connection.is_open()));
     let mut entries = Vec::new();
-    let other = services.router.mailbox(1).unwrap();
+    let other = edition.router.mailbox(1).unwrap();
     other.drain(&mut entries);
     for entry in entries {
         if let Entry::Deliver { message, .. } = entry {
@@ -371,8 +371,8 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
 #[test]
 fn many_small_messages_that_inflate_are_not_one_turn() {
     const PEERS: usize = 20;
-    let services = services(1, 100, RouterLimits::default(), |_| {});
-    let mut core = core(&services, Port::Client);
+    let edition = edition(1, 100, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
     let mut frame = Vec::new();
     let mut deflater = Deflater::new(9, 1);
     let payload = deflater.try_deflate(&vec![0; 1 << 20]).unwrap();
@@ -403,8 +403,8 @@ fn many_small_messages_that_inflate_are_not_one_turn() {
 #[test]
 fn a_drain_without_a_spread_is_cut_into_turns() {
     const CONNECTIONS: u64 = 5_000;
-    let services = services(1, 10_000, RouterLimits::default(), |_| {});
-    let mut core = core(&services, Port::Client);
+    let edition = edition(1, 10_000, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
     let request = upgrade("/echo", "");
     let fakes: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
@@ -434,8 +434,8 @@ fn a_drain_without_a_spread_is_cut_into_turns() {
 fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
     const CONNECTIONS: usize = 5_000;
     for quiet in [true, false] {
-        let services = services(1, 10_000, RouterLimits::default(), |_| {});
-        let mut core = core(&services, Port::Client);
+        let edition = edition(1, 10_000, RouterLimits::default(), |_| {});
+        let mut core = core(&edition, Port::Client);
         let connect = |core: &mut Core<Fake>, path: &str| {
             let fake = Fake::says(&upgrade(path, ""));
             arrive(core, &fake);
@@ -446,8 +446,8 @@ fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
         let fakes: Vec<_> = (0..CONNECTIONS).map(|_| connect(&mut core, "/echo")).collect();
         core.drain_mailbox(|_| {});
         core.fanout_turn();
-        let topic = services.router.topic("lobby").unwrap();
-        services.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+        let topic = edition.router.topic("lobby").unwrap();
+        edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
         core.start_drain(0);
         (0..10).for_each(|_| core.drain_turn());
         assert!(fakes.iter().all(|fake| fake.take().is_empty()), "there is a message to deliver");
@@ -474,8 +474,8 @@ fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
 
 #[test]
 fn a_body_without_content_has_the_time_of_its_head() {
-    let services = services(1, 10, RouterLimits::default(), |_| {});
-    let mut core = core(&services, Port::Client);
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
     let fake = Fake::says(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     let key = arrive(&mut core, &fake);
     for now in 1..200 {
@@ -493,10 +493,10 @@ fn a_body_without_content_has_the_time_of_its_head() {
 #[test]
 fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
     const CONNECTIONS: usize = 5_000;
-    let services = services(1, 10_000, RouterLimits::default(), |settings| {
+    let edition = edition(1, 10_000, RouterLimits::default(), |settings| {
         settings.admission.handshakes_max = CONNECTIONS;
     });
-    let mut core = core(&services, Port::Client);
+    let mut core = core(&edition, Port::Client);
     let fakes: Vec<_> = (0..CONNECTIONS).map(|_| Fake::says(b"GET /")).collect();
     let keys: Vec<_> = fakes.iter().map(|fake| arrive(&mut core, fake)).collect();
     assert!(core.sleep_ms(0).is_some_and(|ms| ms > 0), "nothing is due yet");
@@ -533,11 +533,11 @@ fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
 
 #[test]
 fn requests_behind_an_answer_that_is_read_slowly_are_not_late() {
-    let services = services(1, 10, RouterLimits::default(), |settings| {
+    let edition = edition(1, 10, RouterLimits::default(), |settings| {
         settings.timeouts.handshake = Duration::from_secs(2);
         settings.timeouts.keep_alive = Duration::from_secs(2);
     });
-    let mut core = core(&services, Port::Admin);
+    let mut core = core(&edition, Port::Admin);
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // With a whole request behind the first, with a part of one, and with nothing.
     for behind in [request.as_slice(), &request[..20], b""] {
@@ -570,4 +570,62 @@ fn requests_behind_an_answer_that_is_read_slowly_are_not_late() {
         core.sweep();
         assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase == Phase::Lingering));
     }
+}
+
+/// A subscriber that has messages of its topic waiting and reads a little now and then.
+#[test]
+fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
+    let edition = edition(1, 10, RouterLimits::default(), |settings| {
+        settings.publish.topics = vec!["*".to_owned()];
+    });
+    let mut core = core(&edition, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    fake.take();
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    let topic = edition.router.topic("lobby").unwrap();
+    let turn = |core: &mut Core<Fake>, room: usize| {
+        // More comes than it reads.
+        edition.router.publish(&topic, Draft::encode(None, true, &[0; 5_000]), None).unwrap();
+        fake.has_room(Some(room));
+        core.drain_mailbox(|_| {});
+        core.fanout_turn();
+        core.on_event(key, WRITABLE);
+        core.run_ready();
+        assert!(core.slots.get(key).unwrap().connection.has_backlog());
+        fake.take()
+    };
+    (0..20).for_each(|_| {
+        turn(&mut core, 0);
+    });
+    let mut heard = Vec::new();
+    let mut frames = Vec::new();
+    for asked in 0..100_u8 {
+        frames.clear();
+        push_frame(&mut frames, Opcode::Ping, &[asked], Some(MASK));
+        push_frame(&mut frames, Opcode::Text, b"x", Some(MASK));
+        fake.say(&frames);
+        core.on_event(key, READABLE);
+        heard.extend(turn(&mut core, 1_000));
+    }
+    let before = core.counters.publishes.value();
+    // It took 100,000 bytes; some pings wait behind what is unread and no more of them than that.
+    assert!((16..100).contains(&before), "{before} of 100 were read");
+    for _ in 0..600 {
+        heard.extend(turn(&mut core, 1_000));
+    }
+    assert_eq!(core.counters.publishes.value(), 100);
+    frames.clear();
+    push_frame(&mut frames, Opcode::Close, &1000_u16.to_be_bytes(), Some(MASK));
+    fake.say(&frames);
+    core.on_event(key, READABLE);
+    for _ in 0..400 {
+        fake.has_room(Some(1_000));
+        core.on_event(key, WRITABLE);
+        core.run_ready();
+        heard.extend(fake.take());
+    }
+    assert_eq!(count(&heard, &[0x8a, 1]), 100, "pongs");
+    assert!(heard.ends_with(&[0x88, 2, 3, 0xe8]), "a close frame is the last");
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::connection::{Flags, Phase, Slot, TICK_MS, Tick};
-use crate::fanout::Key;
 use crate::metrics::CloseReason;
+use crate::topic::Key;
 use crate::transport::Socket;
 
 /// Close frames of one tick at the least.
@@ -126,7 +126,7 @@ impl<S: Socket> Core<S> {
     /// close frame comes before it. On a busy loop, behind what had been published when their time came.
     fn tell_held(&mut self) {
         let now = self.now;
-        let mailbox = self.services.router.mailbox(self.index);
+        let mailbox = self.edition.router.mailbox(self.index);
         let quiet = !self.topics.has_work() && mailbox.is_none_or(|mailbox| mailbox.is_empty());
         let Some(state) = &mut self.draining else { return };
         // Marks take a look at every topic, which a tick may cost and a turn not.

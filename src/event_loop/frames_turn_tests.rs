@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::Settings;
-use crate::endpoint::{Port, Services};
+use crate::edition::{Edition, Port};
 use crate::event_loop::core::Readiness;
-use crate::fanout::{Entry, MailboxLimits, Router, RouterLimits, Wake};
+use crate::topic::{Entry, MailboxLimits, Router, RouterLimits, Wake};
 
 struct NoWake;
 
@@ -42,8 +42,8 @@ const HEAD: &[u8] =
 /// The other loop, whose mailbox has room for one message.
 const OTHER: usize = 1;
 
-fn take_from_other(services: &Services) -> usize {
-    let mailbox = services.router.mailbox(OTHER).unwrap();
+fn take_from_other(edition: &Edition) -> usize {
+    let mailbox = edition.router.mailbox(OTHER).unwrap();
     let mut entries = Vec::new();
     mailbox.drain(&mut entries);
     let messages = entries.iter().filter_map(|entry| match entry {
@@ -58,12 +58,12 @@ fn a_publisher_that_waits_again_is_listed_once() {
     let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let router = Arc::new(Router::new(3, limits, Box::new(NoWake)).unwrap());
-    let services = Arc::new(Services::new(Settings::default(), router, 2, 10).unwrap());
-    let topic = services.router.topic("lobby").unwrap();
-    services.router.join(&topic, OTHER, 0, Key { slot: 0, generation: 1 }).unwrap();
-    take_from_other(&services);
+    let edition = Arc::new(Edition::new(Settings::default(), router, 2, 10).unwrap());
+    let topic = edition.router.topic("lobby").unwrap();
+    edition.router.join(&topic, OTHER, 0, Key { slot: 0, generation: 1 }).unwrap();
+    take_from_other(&edition);
 
-    let mut core = Core::new(0, Port::Client, Arc::clone(&services)).unwrap();
+    let mut core = Core::new(0, Port::Client, Arc::clone(&edition)).unwrap();
     let mut frames = Vec::new();
     for _ in 0..6 {
         push_frame(&mut frames, Opcode::Text, b"x", Some([1, 2, 3, 4]));
@@ -81,12 +81,12 @@ fn a_publisher_that_waits_again_is_listed_once() {
             core.fanout_turn();
         }
         assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
-        taken += take_from_other(&services);
+        taken += take_from_other(&edition);
         // The ready list gets one through, and the next one behind it waits again.
         core.list_ready(key);
         core.run_ready();
         assert!(core.blocked.len() <= 1, "listed {} times", core.blocked.len());
-        taken += take_from_other(&services);
+        taken += take_from_other(&edition);
         core.run_blocked();
     }
     assert_eq!(taken, 6);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::core::Core;
 use crate::connection::session::{BodyState, Session};
-use crate::fanout::Key;
 use crate::metrics::RefuseReason;
+use crate::topic::Key;
 use crate::transport::Socket;
 
 /// One loop's part of it.
@@ -37,15 +37,15 @@ impl<S: Socket> Core<S> {
     /// Whether all connections together hold more than they may, for one that holds `own` bytes of it: whoever
     /// adds to it then is ended. One alone always fits, because a bound must not refuse what every other allows.
     pub(super) fn is_inbox_full(&self, own: usize) -> bool {
-        let held = self.services.inbox_bytes_of(self.port).load(Ordering::Relaxed);
-        held > self.services.settings.limits.inbox_bytes_total.max(own)
+        let held = self.edition.inbox_bytes_of(self.port).load(Ordering::Relaxed);
+        held > self.edition.settings.limits.inbox_bytes_total.max(own)
     }
 
     /// Keeps a request that is there in part, or whole requests for another turn.
     pub(super) fn hold(&mut self, key: Key, session: Session) {
         let Some(slot) = self.slots.get(key) else { return };
         let own = session.request_bytes();
-        self.held.moved(self.services.inbox_bytes_of(self.port), 0, own);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), 0, own);
         slot.connection.session = Some(Box::new(session));
         if self.is_inbox_full(own) {
             let reason = RefuseReason::InboxFull;
@@ -56,7 +56,7 @@ impl<S: Socket> Core<S> {
     /// Adds to a head of which a part is kept. `false`: there is none, or these bytes may end it. A head ends with a
     /// line; what ends none is not read again, or a head that comes byte by byte would cost the square of its length.
     pub(super) fn try_hold_more(&mut self, key: Key, bytes: &[u8]) -> bool {
-        let bytes_max = self.services.settings.limits.head_bytes_max;
+        let bytes_max = self.edition.settings.limits.head_bytes_max;
         let Some(slot) = self.slots.get(key) else { return false };
         let Some(Session::Head(held)) = slot.connection.session.as_deref_mut() else { return false };
         if held.len() + bytes.len() >= bytes_max || bytes.is_empty() || bytes.contains(&b'\n') {
@@ -65,7 +65,7 @@ impl<S: Socket> Core<S> {
         let before = held.capacity();
         held.extend_from_slice(bytes);
         let own = held.capacity();
-        self.held.moved(self.services.inbox_bytes_of(self.port), before, own);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), before, own);
         if own > before && self.is_inbox_full(own) {
             let reason = RefuseReason::InboxFull;
             self.refuse(key, reason, reason.text());
@@ -92,7 +92,7 @@ impl<S: Socket> Core<S> {
     fn take_request(&mut self, key: Key, is_meant: impl Fn(&Session) -> bool) -> Option<Session> {
         let place = &mut self.slots.get(key)?.connection.session;
         let session = *place.take_if(|session| is_meant(session))?;
-        self.held.moved(self.services.inbox_bytes_of(self.port), session.request_bytes(), 0);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), session.request_bytes(), 0);
         Some(session)
     }
 }

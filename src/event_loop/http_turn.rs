@@ -5,14 +5,17 @@
 
 use super::core::Core;
 use super::write_turn::Asked;
+use crate::config::LimitsSection;
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase, Tick};
-use crate::endpoint::{self, Answer, Opening, Port, Tools};
-use crate::fanout::Key;
+use crate::dialect::{Opening, Tools};
+use crate::edition::Port;
+use crate::http::{self, Answer};
 use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::http::chunked::ChunkedDecoder;
-use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, field_store, parse_head};
+use crate::wire::http::head::{Body, FIELDS_MAX, Head, HeadError, HeadLimits, field_store, parse_head};
 
 /// Heads answered in one turn: of the shortest, a read has room for thousands, each with a page for an answer.
 const HEADS_PER_TURN: usize = 64;
@@ -84,7 +87,8 @@ impl<S: Socket> Core<S> {
 
     /// Takes one head and what it asks for. How many bytes that was; `None` when the rest is not for requests.
     fn on_next_head(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
-        let limits = HeadLimits { bytes_max: self.services.settings.limits.head_bytes_max, fields_max: 64 };
+        let LimitsSection { head_bytes_max, head_fields_max, .. } = self.edition.settings.limits;
+        let limits = HeadLimits { bytes_max: head_bytes_max, fields_max: head_fields_max };
         let mut store = field_store();
         match parse_head(bytes, &mut store, &limits) {
             Ok(None) => {
@@ -127,7 +131,7 @@ impl<S: Socket> Core<S> {
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
-        let body_max = match endpoint::body_max(self.port, head, &self.services) {
+        let body_max = match http::body_max(self.port, head, &self.edition) {
             Ok(max) => max,
             Err(reason) => {
                 self.refuse(key, reason, reason.text());
@@ -176,7 +180,7 @@ impl<S: Socket> Core<S> {
         }
         // On the client port no body has content, so that nothing about it may take long.
         if !state.is_complete() {
-            if all_bodies > self.services.settings.limits.admin_body_bytes_total {
+            if all_bodies > self.edition.settings.limits.admin_body_bytes_total {
                 let reason = RefuseReason::BodiesFull;
                 self.refuse(key, reason, reason.text());
                 return None;
@@ -187,7 +191,7 @@ impl<S: Socket> Core<S> {
         }
         slot.connection.phase = Phase::Head;
         // It was parsed before, perhaps under a limit that a reload has lowered since.
-        let limits = HeadLimits { bytes_max: state.head.len(), fields_max: 64 };
+        let limits = HeadLimits { bytes_max: state.head.len(), fields_max: FIELDS_MAX };
         let mut store = field_store();
         let next = match parse_head(&state.head, &mut store, &limits) {
             Ok(Some((head, _))) => self.on_request(key, &head, std::mem::take(&mut state.body)),
@@ -209,9 +213,9 @@ impl<S: Socket> Core<S> {
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let answer = match self.admin.as_deref_mut() {
             Some(admin) => {
-                endpoint::respond_admin(head, body, &self.services, &mut admin.replies, &mut tools, &mut out)
+                http::respond_admin(head, body, &self.edition, &mut admin.replies, &mut tools, &mut out)
             }
-            None => endpoint::respond(head, &self.services, &mut out),
+            None => http::respond(head, &self.edition, &mut out),
         };
         let next = match answer {
             Answer::Done { keep_alive, refused } => {
@@ -224,7 +228,7 @@ impl<S: Socket> Core<S> {
                 self.send_own(key, &out, Asked::Yes);
                 self.after_answer(key, keep_alive)
             }
-            Answer::Upgrade(opening) => {
+            Answer::Open(opening) => {
                 // Without the query, as above.
                 tracing::debug!(
                     slot = key.slot,
@@ -233,7 +237,7 @@ impl<S: Socket> Core<S> {
                     "upgrading"
                 );
                 match self.admit_forwarded(key, head) {
-                    Ok(()) => self.upgrade(key, opening, &out),
+                    Ok(()) => self.open(key, &opening, &out),
                     Err(reason) => {
                         self.refuse(key, reason, reason.text());
                         Next::Leave
@@ -269,21 +273,24 @@ impl<S: Socket> Core<S> {
         Next::Go
     }
 
-    fn upgrade(&mut self, key: Key, opening: Opening, out: &[u8]) -> Next {
+    /// Lets the connection speak a dialect from now on; `out` is the answer that says so.
+    fn open(&mut self, key: Key, opening: &Opening, out: &[u8]) -> Next {
         let now = self.now;
-        if let Some(slot) = self.slots.get(key).filter(|_| opening.deflate) {
+        let spread = spread_within(key, self.timeouts.heartbeat);
+        let Some(slot) = self.slots.get(key) else { return Next::Leave };
+        // What it gets of its topics' messages has to be settled before it joins them.
+        slot.connection.dialect = opening.dialect;
+        if opening.deflate {
             slot.connection.flags.set(Flags::DEFLATE);
         }
-        // Joined before the answer is out: whoever has seen the 101 is sure to get what is published next.
+        // Joined before the answer is out: whoever has seen it is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
-        let spread = spread_within(key, self.timeouts.heartbeat);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.phase = Phase::Open;
-        connection.dialect = opening.dialect;
         connection.heard = now.saturating_add(spread);
         connection.flags.clear(Flags::KEPT_ALIVE);
         if opening.no_echo {
@@ -308,7 +315,7 @@ impl<S: Socket> Core<S> {
     /// Answers a refusal that was counted when it was decided, and ends the connection behind it.
     pub(super) fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
         let mut answer = Vec::with_capacity(256);
-        endpoint::write_refusal(reason, text, false, false, &mut answer);
+        http::write_refusal(reason, text, false, false, &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
         self.finish(key, CloseReason::Refused);

@@ -19,8 +19,10 @@ use mio::{Interest, Registry, Token};
 use super::core::Core;
 use super::run::{LISTENER, token_of};
 use crate::connection::{TICK_MS, Tick};
-use crate::endpoint::Port;
-use crate::sys::socket::{ListenOptions, accept, ignore_connects, listen, local_of, set_user_timeout};
+use crate::edition::Port;
+use crate::sys::socket::{
+    ListenOptions, Sharing, accept, ignore_connects, listen, local_of, set_user_timeout,
+};
 use crate::transport::Stream;
 
 /// Connections accepted in one turn.
@@ -76,11 +78,15 @@ impl Acceptor {
     /// The kernel's, on binding.
     pub(super) fn new(
         address: SocketAddr,
-        options: ListenOptions,
+        mut options: ListenOptions,
         capacity: usize,
         registry: &Registry,
     ) -> io::Result<(Self, SocketAddr)> {
         let listener = listen(address, &options)?;
+        if options.sharing == Sharing::Later {
+            // A listener that is taken back comes to those of the other loops.
+            options.sharing = Sharing::Always;
+        }
         let address = local_of(&listener)?;
         register(registry, &listener)?;
         let acceptor = Self {
@@ -148,7 +154,7 @@ impl Acceptor {
             self.accept_some(core, registry, ACCEPTS_PER_TURN);
         }
         if core.admitted() >= self.capacity && core.port == Port::Client {
-            let listening = &core.services.listening;
+            let listening = &core.edition.listening;
             let give_up = |count: usize| (count > 1).then(|| count - 1);
             if listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give_up).is_ok() {
                 tracing::warn!(
@@ -168,7 +174,7 @@ impl Acceptor {
             return;
         }
         self.leaving = Leaving::Gone;
-        if core.services.settings.server.share_port {
+        if core.edition.settings.server.share_port {
             match self.listener.as_ref().map(ignore_connects) {
                 Some(Ok(())) => {
                     self.leaving = Leaving::ClosesAt(core.now + LEAVING_TICKS);
@@ -242,7 +248,7 @@ impl Acceptor {
                 tracing::info!(loop_index = core.index, "this loop has room again");
                 self.listener = Some(listener);
                 self.owed = true;
-                core.services.listening.fetch_add(1, Ordering::Relaxed);
+                core.edition.listening.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => self.not_before = core.now + 1,
         }

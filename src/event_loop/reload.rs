@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::core::{Core, rate_limits, timeout_ticks};
 use super::http_turn::spread_within;
 use crate::connection::deadline::{self, Due};
-use crate::endpoint::Services;
+use crate::edition::Edition;
 use crate::transport::Socket;
 use crate::wire::deflate::Deflater;
 
@@ -17,12 +17,12 @@ const REARMED_PER_TURN: usize = 1_024;
 
 impl<S: Socket> Core<S> {
     /// Takes the next edition of settings; deadlines follow in `reload_turn`.
-    pub fn on_reload(&mut self, services: Arc<Services>) {
-        self.timeouts = timeout_ticks(&services);
-        self.rates = rate_limits(&services, self.port);
-        let deflate = &services.settings.deflate;
+    pub fn on_reload(&mut self, edition: Arc<Edition>) {
+        self.timeouts = timeout_ticks(&edition);
+        self.rates = rate_limits(&edition, self.port);
+        let deflate = &edition.settings.deflate;
         self.deflater = Deflater::new(deflate.level as u32, deflate.min_bytes);
-        self.services = services;
+        self.edition = edition;
         self.rearming = Some(0);
     }
 

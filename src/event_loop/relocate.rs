@@ -9,7 +9,7 @@ use super::core::Core;
 use super::frames_turn::held_bytes;
 use crate::connection::inbox::Inbox;
 use crate::connection::outbox::Outbox;
-use crate::fanout::Key;
+use crate::topic::Key;
 use crate::transport::Socket;
 
 /// Slots looked at in one turn.
@@ -60,7 +60,7 @@ impl<S: Socket> Core<S> {
             left.bytes += held;
             // A copy has no spare capacity.
             self.held.moved(
-                self.services.inbox_bytes_of(self.port),
+                self.edition.inbox_bytes_of(self.port),
                 held,
                 held_bytes(connection.inbox.as_deref()),
             );

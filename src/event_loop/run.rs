@@ -15,12 +15,12 @@ use mio::{Events, Interest, Poll, Token};
 use super::core::{Core, Readiness};
 use super::listener::Acceptor;
 use crate::connection::TICK_MS;
-use crate::endpoint::{Latest, Port, Services};
-use crate::fanout::{Control, Key, Wake};
+use crate::edition::{Edition, Latest, Port};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::eventfd::EventFd;
 use crate::sys::socket::ListenOptions;
 use crate::sys::tables::{TableMode, split_table};
+use crate::topic::{Control, Key, Wake};
 use crate::transport::Stream;
 
 /// Events taken by one poll.
@@ -112,7 +112,7 @@ pub struct LoopParts {
     /// Which listener it serves.
     pub port: Port,
     /// What all share.
-    pub services: Arc<Services>,
+    pub edition: Arc<Edition>,
     /// Where it finds other settings after a reload.
     pub latest: Arc<Latest>,
     /// Where to listen.
@@ -172,7 +172,7 @@ struct Shell {
     events: Events,
     core: Core<Stream>,
     acceptor: Acceptor,
-    services: Arc<Services>,
+    edition: Arc<Edition>,
     latest: Arc<Latest>,
     index: usize,
     trim: SyncSender<TrimRequest>,
@@ -193,8 +193,7 @@ impl Shell {
     }
 
     fn listen(parts: LoopParts, events: &EventSender) -> io::Result<Self> {
-        let LoopParts { prepared, port, services, latest, address, options, capacity, keep, trim, .. } =
-            parts;
+        let LoopParts { prepared, port, edition, latest, address, options, capacity, keep, trim, .. } = parts;
         let Prepared { poll, index } = prepared;
         let (table, own_descriptors) = match keep {
             Some(mut keep) => {
@@ -204,7 +203,7 @@ impl Shell {
             None => (TableMode::Shared, 0),
         };
         let (acceptor, address) = Acceptor::new(address, options, capacity, poll.registry())?;
-        let core = Core::new(index, port, Arc::clone(&services))
+        let core = Core::new(index, port, Arc::clone(&edition))
             .map_err(|_| io::Error::other("the router serves no such loop"))?;
         (events.0)(LoopEvent::Listening { index, address, table });
         Ok(Self {
@@ -212,7 +211,7 @@ impl Shell {
             events: Events::with_capacity(EVENTS_PER_POLL),
             core,
             acceptor,
-            services,
+            edition,
             latest,
             index,
             trim,
@@ -247,7 +246,7 @@ impl Shell {
             self.ask_for_trim();
         }
         // While others still drain, it must not look stuck, and whoever has asked it before is answered.
-        self.services.health[self.index].ends();
+        self.edition.health[self.index].ends();
         self.drain_mailbox();
         self.core.answer_last();
         Ok(())
@@ -255,7 +254,7 @@ impl Shell {
 
     fn wait(&mut self) -> io::Result<()> {
         let now_ms = self.end_turn();
-        let mailbox = self.services.router.mailbox(self.index);
+        let mailbox = self.edition.router.mailbox(self.index);
         let sleep_ms =
             if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
                 Some(0)
@@ -264,7 +263,7 @@ impl Shell {
                 let accepts = accepts.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
                 [self.core.sleep_ms(now_ms), accepts].into_iter().flatten().min()
             };
-        let health = &self.services.health[self.index];
+        let health = &self.edition.health[self.index];
         if sleep_ms != Some(0) {
             health.sleeps();
             self.core.counters.sleeps.add(1);
@@ -312,9 +311,9 @@ impl Shell {
             self.core.start_relocation();
         }
         if reload {
-            self.services = self.latest.current();
-            self.acceptor.set_user_timeout(self.services.settings.timeouts.user_timeout_ms());
-            self.core.on_reload(Arc::clone(&self.services));
+            self.edition = self.latest.current();
+            self.acceptor.set_user_timeout(self.edition.settings.timeouts.user_timeout_ms());
+            self.core.on_reload(Arc::clone(&self.edition));
         }
         if drain {
             self.acceptor.leave(&mut self.core, self.poll.registry());
@@ -325,7 +324,7 @@ impl Shell {
     /// Sends clients away once nobody of them could come back to this server.
     fn start_drain(&mut self) {
         if self.acceptor.is_gone() {
-            let spread = self.services.settings.drain.length.as_millis() as u64 / TICK_MS;
+            let spread = self.edition.settings.drain.length.as_millis() as u64 / TICK_MS;
             self.core.start_drain(u32::try_from(spread).unwrap_or(u32::MAX));
         }
     }

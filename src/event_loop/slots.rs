@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use crate::connection::{SLOT_ENTRY_BYTES, Slot, Tick};
-use crate::fanout::Key;
+use crate::topic::Key;
 
 /// Slots of one page.
 pub const PAGE_SLOTS: usize = 1_024;

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use super::admission::Arrival;
 use super::core::Core;
 use crate::connection::{Flags, Slot};
-use crate::endpoint;
-use crate::fanout::Key;
+use crate::http;
 use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
 
@@ -24,7 +24,7 @@ impl<S: Socket> Core<S> {
     /// Decides about a stream accepted on the admin port; `full` says that there is no room.
     pub(super) fn admit_to_admin(&mut self, peer: IpAddr, full: bool) -> Arrival {
         let loopback = peer.to_canonical().is_loopback();
-        let admission = if loopback { 0 } else { self.services.admission.handle_always(peer) };
+        let admission = if loopback { 0 } else { self.edition.admission.handle_always(peer) };
         let is_stranger = |slot: &Slot<S>| {
             let flags = slot.connection.flags;
             !flags.has(Flags::OPERATOR) && !flags.has(Flags::REFUSED)
@@ -47,7 +47,7 @@ impl<S: Socket> Core<S> {
 
     /// A request was let in. Probes are answered to anybody and show nothing.
     pub(super) fn note_operator(&mut self, key: Key, head: &Head<'_>) {
-        if endpoint::is_for_operator(self.port, head)
+        if http::is_for_operator(self.port, head)
             && let Some(slot) = self.slots.get(key)
         {
             slot.connection.flags.set(Flags::OPERATOR);

@@ -3,13 +3,20 @@
 use super::core::{Core, JOINED_BYTES};
 use crate::connection::outbox::Outbox;
 use crate::connection::{Flags, Phase};
-use crate::endpoint::Port;
-use crate::fanout::Key;
+use crate::edition::Port;
 use crate::metrics::CloseReason;
+use crate::topic::Key;
 use crate::transport::Socket;
 
 /// `send` calls of one write turn; a peer that takes more at once is fast enough to wait for the next turn.
 const WRITES_PER_TURN: usize = 16;
+
+/// Answers of an open connection that may wait while it is read on, each of at most [`SMALL_ANSWER_BYTES`]: a ping
+/// behind messages that the peer is still reading must not hold up its next ones, nor what it publishes.
+const UNREAD_ANSWERS: u16 = 16;
+
+/// An answer that is longer has to be read before anything else is.
+const SMALL_ANSWER_BYTES: usize = 1024;
 
 /// Whether bytes were asked for by the peer, who then has to read them before it is read from again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +48,15 @@ impl<S: Socket> Core<S> {
         let encoding = slot.connection.encoding();
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         self.counters.would_blocks.add(1);
-        let budget = &self.services.outbox_budget;
+        let budget = &self.edition.outbox_budget;
         // The operator's answers are few; they have to come just when clients have used up everything.
         if asked == Asked::No || self.port == Port::Admin {
             outbox.push_own(rest, budget);
         } else if !outbox.try_push_own(rest, budget) {
             return self.end_unanswered(key, sent > 0);
         }
-        if asked == Asked::Yes {
+        let small = rest.len() <= SMALL_ANSWER_BYTES && outbox.own() <= UNREAD_ANSWERS;
+        if asked == Asked::Yes && !(small && slot.connection.phase == Phase::Open) {
             slot.connection.flags.set(Flags::PAUSED);
         }
         self.counters.outbox_bytes.add(rest.len() as u64);
@@ -74,8 +82,8 @@ impl<S: Socket> Core<S> {
         self.joined = joined;
         match outcome {
             Flushed::Broken => self.abort(key, CloseReason::PeerReset),
-            Flushed::Blocked => self.rearm(key.slot),
-            Flushed::Empty => self.after_flush(key),
+            Flushed::Blocked => self.after_flush(key),
+            Flushed::Empty => self.after_last_byte(key),
         }
     }
 
@@ -92,7 +100,7 @@ impl<S: Socket> Core<S> {
             let bytes = outbox.next_bytes(joined, JOINED_BYTES);
             match slot.stream.try_write(bytes) {
                 Ok(count) => {
-                    let delivered = outbox.advance(count, now, &self.services.outbox_budget);
+                    let delivered = outbox.advance(count, now, &self.edition.outbox_budget);
                     self.counters.deliveries.add(delivered);
                     self.counters.outbox_bytes.sub(count as u64);
                     self.counters.bytes_sent.add(count as u64);
@@ -114,17 +122,26 @@ impl<S: Socket> Core<S> {
         Flushed::Blocked
     }
 
+    /// Everything is with the kernel.
+    fn after_last_byte(&mut self, key: Key) {
+        if self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Lingering) {
+            return self.end_writing(key);
+        }
+        self.after_flush(key);
+    }
+
+    /// Reads on if the peer has taken its own answers; messages of topics may still wait.
     fn after_flush(&mut self, key: Key) {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
+        if connection.outbox.as_deref().is_some_and(|outbox| outbox.own() > 0) {
+            return self.rearm(key.slot);
+        }
         let paused = connection.flags.clear(Flags::PAUSED);
         if paused && matches!(connection.phase, Phase::Head | Phase::Body) {
             // What was not read meanwhile has its whole time from here on.
             connection.heard = now;
-        }
-        if connection.phase == Phase::Lingering {
-            return self.end_writing(key);
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
         self.rearm(key.slot);

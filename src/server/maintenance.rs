@@ -6,10 +6,10 @@
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use crate::endpoint::Services;
+use crate::edition::Edition;
 use crate::event_loop::run::TrimRequest;
-use crate::fanout::Control;
 use crate::sys::memory;
+use crate::topic::Control;
 
 /// How long after the last request the allocator gives memory back: once, when a peak is over.
 const TRIM_QUIET: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const TRIM_QUIET: Duration = Duration::from_secs(1);
 const TRIM_AT_LATEST: Duration = Duration::from_secs(5);
 
 /// Runs until every loop has ended.
-pub(super) fn run(requests: &Receiver<TrimRequest>, services: &Services) {
+pub(super) fn run(requests: &Receiver<TrimRequest>, edition: &Edition) {
     while let Ok(mut request) = requests.recv() {
         let at_latest = Instant::now() + TRIM_AT_LATEST;
         while Instant::now() < at_latest
@@ -30,9 +30,9 @@ pub(super) fn run(requests: &Receiver<TrimRequest>, services: &Services) {
         }
         memory::trim();
         if request == TrimRequest::AfterPeak {
-            for index in 0..services.loops() {
+            for index in 0..edition.loops() {
                 // A loop that has no room for it has more urgent work; the next peak will ask again.
-                let _ = services.router.send_control(index, Control::Relocate, None);
+                let _ = edition.router.send_control(index, Control::Relocate, None);
             }
         }
     }

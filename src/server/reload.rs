@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Server;
 use crate::config::{ConfigErrors, Loaded, LogLevel, Reloaded};
-use crate::fanout::Control;
+use crate::topic::Control;
 
 /// Reads the same sources as at the start.
 pub type Read = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
@@ -33,7 +33,7 @@ impl Server {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        match self.services.settings.reloaded(&loaded.settings) {
+        match self.edition.settings.reloaded(&loaded.settings) {
             Ok(reloaded) => self.apply(reloaded, reload),
             Err(problems) => self.refuse_reload(&problems),
         }
@@ -42,21 +42,21 @@ impl Server {
     fn apply(&mut self, reloaded: Reloaded, reload: &mut Reload) {
         let Reloaded { settings, applied, needs_restart } = reloaded;
         let level = settings.log.level;
-        let services = match self.services.with_settings(settings) {
-            Ok(services) => Arc::new(services),
+        let edition = match self.edition.with_settings(settings) {
+            Ok(edition) => Arc::new(edition),
             Err(error) => return self.refuse_reload(&[error.to_string()]),
         };
-        if services.keys != self.services.keys {
+        if edition.keys != self.edition.keys {
             // A file of keys may change under its name, which no key of the configuration tells.
-            tracing::info!(keys = services.keys.len(), "admin keys changed");
+            tracing::info!(keys = edition.keys.len(), "admin keys changed");
         }
-        self.services = Arc::clone(&services);
-        self.latest.set(services);
-        for index in 0..=self.services.loops() {
+        self.edition = Arc::clone(&edition);
+        self.latest.set(edition);
+        for index in 0..=self.edition.loops() {
             self.control(index, Control::Reload);
         }
         (reload.set_log_level)(level);
-        self.services.reloads.on_applied();
+        self.edition.reloads.on_applied();
         for change in &applied {
             tracing::info!(key = change.key, from = change.from, to = change.to, "configuration changed");
         }
@@ -72,7 +72,7 @@ impl Server {
     }
 
     fn refuse_reload(&self, problems: &[String]) {
-        self.services.reloads.on_refused();
+        self.edition.reloads.on_refused();
         for problem in problems {
             tracing::error!("configuration: {problem}");
         }

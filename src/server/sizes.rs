@@ -8,7 +8,7 @@
 pub use crate::connection::layout::{Field, Layout};
 use crate::connection::{SLOT_ENTRY_BYTES, layout, outbox};
 use crate::event_loop::PAGE_SLOTS;
-use crate::fanout::{Topic, message, subscriptions};
+use crate::topic::{Topic, message, subscriptions};
 
 /// An empty server: the runtime, the router, the logging and the service threads. Measured.
 const EMPTY_BYTES: u64 = 770 << 10;

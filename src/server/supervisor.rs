@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{ServeError, failed, spawn};
-use crate::endpoint::Services;
+use crate::edition::Edition;
 use crate::sys::clock;
 use crate::sys::notify::{Notifier, watchdog_interval};
 
@@ -52,9 +52,9 @@ impl Supervisor {
     ///
     /// # Errors
     /// No thread can be started.
-    pub(super) fn watch(&self, services: &Arc<Services>) -> Result<(), ServeError> {
+    pub(super) fn watch(&self, edition: &Arc<Edition>) -> Result<(), ServeError> {
         let (Some(notifier), Some(interval)) = (self.0.clone(), watchdog_interval()) else { return Ok(()) };
-        let mut watch = Watch { notifier, services: Arc::clone(services), stuck: None };
+        let mut watch = Watch { notifier, edition: Arc::clone(edition), stuck: None };
         spawn("watchdog", move || {
             loop {
                 watch.feed_if_well(clock::monotonic_ms());
@@ -77,7 +77,7 @@ impl Supervisor {
 /// What the watchdog's thread looks at.
 struct Watch {
     notifier: Arc<Notifier>,
-    services: Arc<Services>,
+    edition: Arc<Edition>,
     /// The loop that was stuck when it last looked.
     stuck: Option<usize>,
 }
@@ -85,7 +85,7 @@ struct Watch {
 impl Watch {
     fn feed_if_well(&mut self, now_ms: u64) {
         // A loop that has drained turns no more, and that is as it should be.
-        let stuck = self.services.stuck_loop(now_ms).filter(|_| !self.services.is_draining());
+        let stuck = self.edition.stuck_loop(now_ms).filter(|_| !self.edition.is_draining());
         match stuck {
             // A supervisor that takes no message finds the server silent, which is all that it can find.
             None => drop(self.notifier.send("WATCHDOG=1\n")),
@@ -116,15 +116,15 @@ mod tests {
         settings.server.loops = Some(1);
         let server = Server::start(settings).unwrap();
         let notifier = Arc::new(Notifier::to(path.as_os_str()).unwrap());
-        let mut watch = Watch { notifier, services: Arc::clone(&server.services), stuck: None };
+        let mut watch = Watch { notifier, edition: Arc::clone(&server.edition), stuck: None };
         let mut fed = |now_ms| {
             watch.feed_if_well(now_ms);
             let mut buffer = [0; 64];
             supervisor.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == b"WATCHDOG=1\n")
         };
-        let health = &server.services.health[0];
+        let health = &server.edition.health[0];
         // Idle, the loop sleeps in poll and leaves its health alone.
-        let asleep_since = server.services.counters_of(0).turns.value();
+        let asleep_since = server.edition.counters_of(0).turns.value();
         health.sleeps();
         assert!(fed(100_000), "asleep is well");
         health.wakes(100_000);
@@ -133,9 +133,9 @@ mod tests {
         health.sleeps();
         assert!(fed(200_000), "well again");
         health.wakes(100_000);
-        server.services.set_draining();
+        server.edition.set_draining();
         assert!(fed(200_000), "on the way out");
-        assert_eq!(server.services.counters_of(0).turns.value(), asleep_since, "the loop took part");
+        assert_eq!(server.edition.counters_of(0).turns.value(), asleep_since, "the loop took part");
         health.sleeps();
         server.stop().unwrap();
         std::fs::remove_file(path).unwrap();

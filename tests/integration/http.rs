@@ -207,6 +207,20 @@ fn a_head_has_a_limit() {
     endless.expect_end();
 }
 
+/// Proxies add a field or two each; what is counted has a limit and a key of its own, and the answer names it.
+#[test]
+fn a_head_has_as_many_fields_as_its_limit_says() {
+    let fields = |count: usize| "X-Hop: 1\r\n".repeat(count);
+    let server = Server::start(&["--loops", "1"], &[]);
+    // Beside them stand Host and the four fields of an upgrade.
+    assert_upgraded(&server.connect().ask_upgrade("/ws", &fields(251)));
+    let refused = server.connect().ask_upgrade("/ws", &fields(252));
+    assert_eq!((refused.status, refused.text().as_str()), (431, "too many header fields\n"));
+    let more = Server::start(&["--loops", "1"], &[("FANTAIL_LIMITS_HEAD_FIELDS_MAX", "600")]);
+    assert_upgraded(&more.connect().ask_upgrade("/ws", &fields(595)));
+    assert_eq!(more.connect().ask_upgrade("/ws", &fields(596)).status, 431);
+}
+
 #[test]
 fn connections_are_kept_and_closed_as_asked() {
     let server = Server::start(&["--loops", "1"], &[]);

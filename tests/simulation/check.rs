@@ -59,7 +59,7 @@ pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
     at_rest(&mut world).map_err(|problem| format!("after the probe: {problem}"))?;
     end(&mut world)?;
     let echoes = || world.peers.iter().filter(|peer| peer.echo).flat_map(|peer| &peer.messages);
-    let counters = (0..LOOPS).map(|index| world.services.counters_of(index));
+    let counters = (0..LOOPS).map(|index| world.edition.counters_of(index));
     Ok(Stats {
         published: world.truth.iter().map(Vec::len).sum(),
         delivered: world.peers.iter().map(|peer| peer.messages.len()).sum(),
@@ -127,13 +127,13 @@ fn at_rest(world: &mut World) -> Checked {
     check_subscribers(world)?;
     check_publishers(world)?;
     for index in 0..LOOPS {
-        let backlog = world.services.counters_of(index).outbox_bytes.value();
+        let backlog = world.edition.counters_of(index).outbox_bytes.value();
         if backlog != 0 {
             return Err(format!("{backlog} bytes left in outboxes of loop {index}"));
         }
         check_mailbox(world, index)?;
     }
-    match world.services.outbox_budget.used() {
+    match world.edition.outbox_budget.used() {
         0 => Ok(()),
         used => Err(format!("{used} bytes still count towards the total of outboxes")),
     }
@@ -141,20 +141,20 @@ fn at_rest(world: &mut World) -> Checked {
 
 /// Messages that the server says slow consumers missed.
 fn drops(world: &World, reason: DropReason) -> u64 {
-    (0..LOOPS).map(|index| world.services.counters_of(index).drops(reason)).sum()
+    (0..LOOPS).map(|index| world.edition.counters_of(index).drops(reason)).sum()
 }
 
 /// Peers that the server says it has closed because they did not read.
 fn closed_as_slow(world: &World) -> u64 {
     let closes = |index| {
-        let counters = world.services.counters_of(index);
+        let counters = world.edition.counters_of(index);
         counters.closes(CloseReason::SlowConsumer) + counters.closes(CloseReason::OutboxFull)
     };
     (0..LOOPS).map(closes).sum()
 }
 
 fn check_mailbox(world: &World, index: usize) -> Checked {
-    let reserved = world.services.router.mailbox(index).map(fantail::fanout::Mailbox::reserved);
+    let reserved = world.edition.router.mailbox(index).map(fantail::topic::Mailbox::reserved);
     if reserved == Some((0, 0)) {
         Ok(())
     } else {
@@ -165,7 +165,7 @@ fn check_mailbox(world: &World, index: usize) -> Checked {
 fn all_given_back(world: &World) -> Checked {
     for index in 0..LOOPS {
         check_mailbox(world, index)?;
-        let backlog = world.services.counters_of(index).outbox_bytes.value();
+        let backlog = world.edition.counters_of(index).outbox_bytes.value();
         let sleep = world.sleep_ms(index);
         // A loop that is drained has ended; here it would go on counting the time.
         if backlog != 0 || sleep.is_some() && !world.draining {
@@ -173,13 +173,13 @@ fn all_given_back(world: &World) -> Checked {
         }
     }
     for at in 0..world.truth.len() {
-        let subscribers = world.services.router.find(&format!("t{at}")).map(|topic| topic.subscribers());
+        let subscribers = world.edition.router.find(&format!("t{at}")).map(|topic| topic.subscribers());
         // The tap stays.
         if subscribers != Some(1) {
             return Err(format!("{subscribers:?} subscribers of t{at} at the end"));
         }
     }
-    match world.services.connections_open() {
+    match world.edition.connections_open() {
         0 => Ok(()),
         open => Err(format!("{open} connections counted open at the end")),
     }
@@ -208,7 +208,7 @@ fn stays(world: &World, peer: &Peer) -> Checked<bool> {
 
 /// Whether a policy, or the total over all outboxes, may have ended this connection.
 fn ended_as_slow(world: &World, peer: &Peer) -> bool {
-    peer.close_code == Some(1013) || world.services.outbox_budget.met_full() > 0
+    peer.close_code == Some(1013) || world.edition.outbox_budget.met_full() > 0
 }
 
 /// Everybody got exactly what was published between joining and leaving; what is missing was counted.
@@ -296,7 +296,7 @@ impl Missing {
             .rev()
             .find(|message| !(peer.no_echo && message.payload.starts_with(own.as_bytes())));
         let keeps_newest = matches!(slow, SlowPolicy::DropOldest | SlowPolicy::Latest)
-            && world.services.outbox_budget.met_full() == 0;
+            && world.edition.outbox_budget.met_full() == 0;
         match slow {
             SlowPolicy::Disconnect if most > 0 => {
                 Err(format!("peer {id} stayed and misses {most} messages of t{topic} under `disconnect`"))
@@ -366,7 +366,7 @@ fn check_publishers(world: &World) -> Checked {
     }
     for peer in &world.peers {
         let closed = peer.close_code == Some(1013)
-            || peer.link.pipe.borrow().closed && world.services.outbox_budget.met_full() > 0;
+            || peer.link.pipe.borrow().closed && world.edition.outbox_budget.met_full() > 0;
         let broken = matches!(peer.left, Some(Ending::Reset | Ending::Drop)) || world.impatient || closed;
         let count = seen.get(&peer.link.id).copied().unwrap_or(0);
         if count != peer.published && !broken {

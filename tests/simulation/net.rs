@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fantail::event_loop::core::Readiness;
-use fantail::fanout::{Key, Router, Wake};
+use fantail::topic::{Key, Router, Wake};
 use fantail::transport::Socket;
 
 use crate::rng::Rng;

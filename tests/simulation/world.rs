@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use fantail::config::{Settings, SlowPolicy, TopicRule};
 use fantail::connection::TICK_MS;
-use fantail::endpoint::{Port, Services};
+use fantail::edition::{Edition, Port};
 use fantail::event_loop::core::{Core, Readiness};
-use fantail::fanout::entry::Entry;
-use fantail::fanout::{Draft, Key, MailboxLimits, Router, RouterLimits, Topic};
+use fantail::topic::entry::Entry;
+use fantail::topic::{Draft, Key, MailboxLimits, Router, RouterLimits, Topic};
 
 use crate::net::{FakeSocket, Fault, Hub, Link, Waker, Wakes};
 use crate::peer::{Ending, Peer, payload};
@@ -54,7 +54,7 @@ pub(crate) struct World {
     /// The kernel.
     pub(crate) hub: Rc<Hub>,
     /// Shared by the loops.
-    pub(crate) services: Arc<Services>,
+    pub(crate) edition: Arc<Edition>,
     /// The loops.
     pub(crate) loops: Vec<LoopSim>,
     /// Every peer there ever was.
@@ -93,8 +93,8 @@ impl World {
         let router = Router::new(LOOPS + 1, limits, Box::new(Waker(Arc::clone(&wakes))));
         let router = Arc::new(router.map_err(|error| format!("router: {error:?}"))?);
         let hub = Hub::new(seed, LOOPS, fault, Arc::clone(&router));
-        let services = Services::new(settings, Arc::clone(&router), LOOPS, 10_000);
-        let services = Arc::new(services.map_err(|error| format!("services: {error}"))?);
+        let edition = Edition::new(settings, Arc::clone(&router), LOOPS, 10_000);
+        let edition = Arc::new(edition.map_err(|error| format!("edition: {error}"))?);
         let mut topics = Vec::new();
         for index in 0..1 + rng.below(4) {
             let topic = router.topic(&format!("t{index}")).map_err(|error| format!("topic: {error:?}"))?;
@@ -104,7 +104,7 @@ impl World {
         }
         let mut loops = Vec::new();
         for index in 0..LOOPS {
-            let core = Core::new(index, Port::Client, Arc::clone(&services))
+            let core = Core::new(index, Port::Client, Arc::clone(&edition))
                 .map_err(|error| format!("core: {error:?}"))?;
             loops.push(LoopSim { core, sleeps_until: Some(0), accepts: Vec::new() });
         }
@@ -113,7 +113,7 @@ impl World {
             truth: topics.iter().map(|_| Vec::new()).collect(),
             rng,
             hub,
-            services,
+            edition,
             loops,
             peers: Vec::new(),
             wakes,
@@ -256,7 +256,7 @@ impl World {
             let payload = payload(topic, None, self.outside, &mut self.rng);
             self.outside += 1;
             if self
-                .services
+                .edition
                 .router
                 .publish(&self.topics[topic], Draft::encode(None, true, &payload), None)
                 .is_err()
@@ -310,14 +310,14 @@ impl World {
         core.fanout_turn();
         core.drain_turn();
         core.relocation_turn();
-        let waits = self.services.router.mailbox(index).is_some_and(|mailbox| !mailbox.is_empty());
+        let waits = self.edition.router.mailbox(index).is_some_and(|mailbox| !mailbox.is_empty());
         let sleep_ms = if waits { Some(0) } else { core.sleep_ms(self.now_ms) };
         state.sleeps_until = sleep_ms.map(|sleep_ms| self.now_ms + sleep_ms);
         self.drain_tap()
     }
 
     fn drain_tap(&mut self) -> Checked {
-        let Some(mailbox) = self.services.router.mailbox(TAP) else { return Err("no tap".to_owned()) };
+        let Some(mailbox) = self.edition.router.mailbox(TAP) else { return Err("no tap".to_owned()) };
         let mut entries = Vec::new();
         mailbox.drain(&mut entries);
         for entry in entries {
@@ -377,7 +377,7 @@ impl World {
         let payload = payload(topic, None, self.outside, &mut self.rng);
         self.outside += 1;
         let draft = Draft::encode(None, true, &payload);
-        let published = self.services.router.publish(&self.topics[topic], draft, None);
+        let published = self.edition.router.publish(&self.topics[topic], draft, None);
         let before = self.truth[topic].len() as u64;
         self.drain_tap()?;
         match published {

@@ -3,12 +3,12 @@
 
 use serde::Serialize;
 
-use crate::args::{CapacityArgs, Outputs, Stepped};
-use crate::drive;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::report::{self, FORMAT, Finished, Table};
-use crate::steps::Variable;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::cli::args::{CapacityArgs, Outputs, Stepped, settings};
+use crate::cli::steps::Variable;
+use crate::commands::drive;
+use crate::result::report::{self, FORMAT, Finished, Judging, Table};
 
 /// The result file of `capacity`.
 #[derive(Debug, Serialize)]
@@ -78,7 +78,8 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
         }
     }
     let report = CapacityReport::new(args.command.name(), variable, steps);
-    report::publish(&report, &report.table(), &args.outputs)?;
+    let judging = Judging { files: args.outputs.files(), settings: settings(), ..Judging::default() };
+    report::publish(&report, &report.table(), &judging)?;
     Ok(report.ok)
 }
 

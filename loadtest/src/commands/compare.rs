@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::CompareArgs;
-use crate::failure::Failure;
-use crate::regression::median;
-use crate::{html, json_text, report, result_file};
+use crate::base::failure::Failure;
+use crate::cli::args::CompareArgs;
+use crate::result::html;
+use crate::result::json_text;
+use crate::result::regression::median;
+use crate::result::report;
+use crate::result::result_file;
 
 /// Chance at most that two equal sides are called different.
 const ERROR_MAX: f64 = 0.05;

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::EchoArgs;
-use crate::connection::Role;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::messages_report::MessagesReport;
-use crate::pacing::Pacer;
-use crate::report::{self, Common, Finished, Report, Table, number_text};
-use crate::run::{Run, Special};
-use crate::schedule::Schedule;
-use crate::server_process::{ServerProcess, cpu_between};
-use crate::worker::Published;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::schedule::Schedule;
+use crate::cli::args::EchoArgs;
+use crate::engine::connection::Role;
+use crate::engine::pacing::Pacer;
+use crate::engine::run::{Run, Special};
+use crate::engine::worker::Published;
+use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::result::messages_report::MessagesReport;
+use crate::result::report::{self, Common, Finished, Report, Table, number_text};
 
 use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
 
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     let server = watched(&args.common)?;
     let connections = args.common.connections;
     let special = Special { message: args.load.message.as_deref(), ..Special::default() };
-    let mut run = Run::start_special(&args.common, target, Role::Echo, args.load.shape(), special)?;
+    let mut run = Run::start_special(&args.common.options(), target, Role::Echo, args.load.shape(), special)?;
     run.open(connections as usize)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
@@ -61,8 +61,8 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     let tally = run.stop(Published::Own)?;
 
     let counts = &tally.counts;
-    let mut common = Common::new("echo", &args.url, connections, &run, &tally, true);
-    let messages = MessagesReport::new(args.rate, &args.load, &schedule, &tally);
+    let mut common = Common::new("echo", &args.url, connections, run.facts(&tally.counts), &tally, true);
+    let messages = MessagesReport::new(args.load.offered(args.rate), &schedule, &tally);
     common.expect_none(&[(schedule.count().saturating_sub(counts.sent), "messages not sent")]);
     common.expect_none(&messages.problems("messages"));
     let cpu = cpu_between(cpu_from, cpu_to).filter(|_| counts.unique > 0);
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
         returned: counts.unique,
         server_cpu_nanoseconds_per_message: cpu.map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
     };
-    report::finish(report, &args.common)
+    report::finish(report, &args.common.judging())
 }
 
 /// Takes back what is not due yet.

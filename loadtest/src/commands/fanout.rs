@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::{FanoutArgs, PublishBy};
-use crate::connection::Role;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::message;
-use crate::messages_report::MessagesReport;
-use crate::progress::note;
-use crate::publisher::{Published, Publisher};
-use crate::report::{self, Common, Finished, Report, Table, microseconds_text, number_text};
-use crate::run::{Run, Special};
-use crate::schedule::Schedule;
-use crate::server_process::{ServerProcess, cpu_between};
-use crate::tally::{Tally, Tick};
-use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::note::note;
+use crate::base::schedule::Schedule;
+use crate::cli::args::{FanoutArgs, PublishBy};
+use crate::engine::connection::Role;
+use crate::engine::message;
+use crate::engine::run::{Run, Special};
+use crate::engine::worker;
+use crate::net::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::publish::{Published, Publisher};
+use crate::result::messages_report::MessagesReport;
+use crate::result::report::{self, Common, Finished, Report, Table, microseconds_text, number_text};
+use crate::result::tally::{Tally, Tick};
 use crate::tls::Tls;
-use crate::worker;
 
 use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
 
@@ -96,11 +96,16 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Finished, Failure> {
         note(&format!("topic {topic}"));
     }
     let special = Special { message: args.load.message.as_deref(), ..Special::default() };
-    let mut run =
-        Run::start_special(&args.common, urls.target.clone(), Role::Subscribe, args.load.shape(), special)?;
+    let mut run = Run::start_special(
+        &args.common.options(),
+        urls.target.clone(),
+        Role::Subscribe,
+        args.load.shape(),
+        special,
+    )?;
     let outcome = measure(args, &urls, server, &mut run, &mut || ())?;
     let report = FanoutReport::new("fanout", args, &run, urls, outcome);
-    report::finish(report, &args.common)
+    report::finish(report, &args.common.judging())
 }
 
 /// Subscribes, publishes, and waits for what was published. `on_look` is called every few milliseconds
@@ -113,7 +118,7 @@ pub(super) fn measure(
     on_look: &mut dyn FnMut(),
 ) -> Result<Outcome, Failure> {
     run.open(args.common.connections as usize)?;
-    let tls = Tls::of(&urls.publish_target, &args.common.tls, 1).map_err(Failure::Usage)?;
+    let tls = Tls::of(&urls.publish_target, &args.common.tls.wanted(), 1).map_err(Failure::Usage)?;
     let target = urls.publish_target.clone();
     let mut publisher = Publisher::connect(target, tls, args.load.shape(), &run.plan.conversation)
         .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
@@ -193,9 +198,16 @@ impl FanoutReport {
         urls: Urls,
         outcome: Outcome,
     ) -> Self {
-        let mut common = Common::new(command, &urls.url, args.common.connections, run, &outcome.tally, true);
+        let mut common = Common::new(
+            command,
+            &urls.url,
+            args.common.connections,
+            run.facts(&outcome.tally.counts),
+            &outcome.tally,
+            true,
+        );
         common.expect_none(&outcome.problems());
-        let messages = MessagesReport::new(args.rate, &args.load, &outcome.schedule, &outcome.tally);
+        let messages = MessagesReport::new(args.load.offered(args.rate), &outcome.schedule, &outcome.tally);
         common.expect_none(&messages.problems("deliveries"));
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;

@@ -2,15 +2,15 @@
 
 use serde::Serialize;
 
-use crate::args::IdleArgs;
-use crate::connection::Role;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
-use crate::report::{self, Common, Finished, Report, Table, count_text, number_text};
-use crate::run::Run;
-use crate::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
-use crate::worker::Published;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::cli::args::IdleArgs;
+use crate::engine::connection::Role;
+use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::run::Run;
+use crate::engine::worker::Published;
+use crate::observe::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
+use crate::result::report::{self, Common, Finished, Report, Table, count_text, number_text};
 
 use super::{watched, ws_target};
 
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let memory_before = server.and_then(|server| server.settled_memory(0));
     let cpu_start = server.and_then(ServerProcess::cpu_time);
     let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
-    let mut run = Run::start(&args.common, target, Role::Idle, shape)?;
+    let mut run = Run::start(&args.common.options(), target, Role::Idle, shape)?;
 
     let lower = lower_point(connections);
     let mut memory_lower = None;
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let lost_during_hold = run.counts().lost - lost_before;
     let tally = run.stop(Published::Count(0))?;
 
-    let common = Common::new("idle", &args.url, connections, &run, &tally, false);
+    let common = Common::new("idle", &args.url, connections, run.facts(&tally.counts), &tally, false);
     let per_connection = |kind: fn(&MemoryReport) -> Option<u64>| {
         memory_lower.zip(memory_full).and_then(|(low, high)| slope(&low, &high, kind))
     };
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
         cpu_hold_seconds: cpu_between(cpu_open, cpu_end).map(|time| time.as_secs_f64()),
         context_switches_hold: switches_to.zip(switches_from).and_then(|(to, from)| to.checked_sub(from)),
     });
-    report::finish(IdleReport { common, hold_seconds, lost_during_hold, server }, &args.common)
+    report::finish(IdleReport { common, hold_seconds, lost_during_hold, server }, &args.common.judging())
 }
 
 impl Report for IdleReport {

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::MemoryArgs;
-use crate::connection::Role;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::memory_kinds::{self, End, Figure};
-use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
-use crate::regression::{self, Line};
-use crate::report::{self, Common, Finished, Report, Table};
-use crate::run::Run;
-use crate::server_process::ServerProcess;
-use crate::worker::Published;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::cli::args::MemoryArgs;
+use crate::engine::connection::Role;
+use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::run::Run;
+use crate::engine::worker::Published;
+use crate::observe::memory_kinds::{self, End, Figure};
+use crate::observe::server_process::ServerProcess;
+use crate::result::regression::{self, Line};
+use crate::result::report::{self, Common, Finished, Report, Table};
 
 use super::{watched, ws_target};
 
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
         settled: Vec::new(),
     };
     let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
-    let mut run = Run::start(&args.common, target, Role::Idle, shape)?;
+    let mut run = Run::start(&args.common.options(), target, Role::Idle, shape)?;
     let begin_ns = run.plan.clock.now_ns();
     for _ in 0..READINGS_BEFORE {
         run.wait(READ_EVERY, |_| false)?;
@@ -127,9 +127,9 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
         }
     }
     let tally = run.stop(Published::Count(0))?;
-    let common = Common::new("memory", &args.url, last, &run, &tally, false);
+    let common = Common::new("memory", &args.url, last, run.facts(&tally.counts), &tally, false);
     let csv = args.csv.as_deref().map_or(Ok(()), |path| study.write_csv(path));
-    match report::finish(study.report(common, server_here, args.common.duration), &args.common) {
+    match report::finish(study.report(common, server_here, args.common.duration), &args.common.judging()) {
         Ok(finished) => csv.map(|()| finished).map_err(Failure::Failed),
         Err(Failure::Failed(why)) => {
             Err(Failure::Failed(report::all_of([csv, Err(why)]).err().unwrap_or_default()))

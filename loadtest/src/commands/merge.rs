@@ -12,11 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::args::MergeArgs;
-use crate::failure::Failure;
-use crate::report::{self, LatencyReport, Table, number_text};
-use crate::tally::new_histogram;
-use crate::{histogram_columns, json_text, result_file};
+use crate::base::failure::Failure;
+use crate::cli::args::MergeArgs;
+use crate::result::histogram_columns;
+use crate::result::json_text;
+use crate::result::report::{self, LatencyReport, Table, number_text};
+use crate::result::result_file;
+use crate::result::tally::new_histogram;
 use rules::Rule;
 
 /// What the merged result says about clocks.
@@ -76,7 +78,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<bool, Failure> {
     }
     let merged = merge(&runs).map_err(Failure::Usage)?;
     let table = table(&merged);
-    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &args.outputs)?;
+    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &args.outputs.files())?;
     Ok(merged.get("ok").and_then(Value::as_bool).unwrap_or(false))
 }
 
@@ -337,7 +339,7 @@ fn stepped_rows(merged: &Value, table: &mut Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::histogram_columns::HistogramColumns;
+    use crate::result::histogram_columns::HistogramColumns;
 
     fn one(started: f64, opened: u64, latency_ms: u64) -> (String, Value) {
         let mut histogram = new_histogram();

@@ -1,22 +1,25 @@
 //! One file per command, each with one `run` that measures, prints and returns its result.
 
+pub(crate) mod bystander;
 pub(crate) mod capacity;
 pub(crate) mod compare;
+pub(crate) mod drive;
 pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod memory;
 pub(crate) mod merge;
+pub(crate) mod planning;
 pub(crate) mod rolling;
 pub(crate) mod slow;
 pub(crate) mod storm;
 
 use std::time::Duration;
 
-use crate::args::Common;
-use crate::failure::Failure;
-use crate::run::Run;
-use crate::server_process::ServerProcess;
+use crate::base::failure::Failure;
+use crate::cli::args::Common;
+use crate::engine::run::Run;
+use crate::observe::server_process::ServerProcess;
 
 /// When nothing has come for so long behind the last send, what has not come is missing.
 const ARRIVAL_QUIET: Duration = Duration::from_secs(10);
@@ -31,15 +34,15 @@ fn soon_ns(run: &Run) -> u64 {
 
 /// The server of `--pid` or `--server-metrics`.
 fn watched(common: &Common) -> Result<Option<ServerProcess>, Failure> {
-    ServerProcess::of(common).map_err(Failure::Usage)
+    ServerProcess::of(&common.watched()).map_err(Failure::Usage)
 }
 
 /// A `ws://` or `wss://` target.
-fn ws_target(url: &str) -> Result<crate::target::Target, Failure> {
-    let target = crate::target::Target::parse(url).map_err(Failure::Usage)?;
+fn ws_target(url: &str) -> Result<crate::net::target::Target, Failure> {
+    let target = crate::net::target::Target::parse(url).map_err(Failure::Usage)?;
     match target.scheme {
-        crate::target::Scheme::Ws => Ok(target),
-        crate::target::Scheme::Http => {
+        crate::net::target::Scheme::Ws => Ok(target),
+        crate::net::target::Scheme::Http => {
             Err(Failure::Usage(format!("{url}: connections need ws:// or wss://")))
         }
     }

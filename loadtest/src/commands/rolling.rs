@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::RollingArgs;
-use crate::connection::Role;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::message::{self, Filler, Shape};
-use crate::progress::note;
-use crate::publisher::several::{PublishedToAll, ServerReport, Several};
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
-use crate::run::{Run, Special};
-use crate::schedule::Schedule;
-use crate::tally::{Ending, Tally};
-use crate::target::{Scheme, TOPIC_PLACEHOLDER, Target};
-use crate::visits::Bulletin;
-use crate::worker;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::note::note;
+use crate::base::schedule::Schedule;
+use crate::cli::args::RollingArgs;
+use crate::engine::connection::Role;
+use crate::engine::message::{self, Filler, Shape};
+use crate::engine::run::{Run, Special};
+use crate::engine::visits::Bulletin;
+use crate::engine::worker;
+use crate::net::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::publish::several::{PublishedToAll, ServerReport, Several};
+use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
+use crate::result::tally::{Ending, Tally};
 
 use super::{soon_ns, ws_target};
 
@@ -113,9 +113,9 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     if let Some(topic) = &topic {
         note(&format!("topic {topic}"));
     }
-    let mut run = Run::start_special(&args.common, target, Role::Subscribe, shape, special)?;
+    let mut run = Run::start_special(&args.common.options(), target, Role::Subscribe, shape, special)?;
     run.open(args.common.connections as usize)?;
-    let mut publisher = Several::new(targets, &args.common.tls, shape).map_err(Failure::Usage)?;
+    let mut publisher = Several::new(targets, &args.common.tls.wanted(), shape).map_err(Failure::Usage)?;
     let subscribed = probe(&mut run, &mut publisher)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
@@ -130,7 +130,10 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     tally.counts.late_sends = published.late_sends;
     tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
-    report::finish(RollingReport::new(args, &run, &tally, (url, topic), published, subscribed), &args.common)
+    report::finish(
+        RollingReport::new(args, &run, &tally, (url, topic), published, subscribed),
+        &args.common.judging(),
+    )
 }
 
 /// Fills the topic in. Where to subscribe, the topic, and where to publish.
@@ -188,7 +191,8 @@ impl RollingReport {
         subscribed: u64,
     ) -> Self {
         let counts = &tally.counts;
-        let mut common = Common::new("rolling", &url, args.common.connections, run, tally, true);
+        let mut common =
+            Common::new("rolling", &url, args.common.connections, run.facts(&tally.counts), tally, true);
         // Behind the slowest delivery nothing is on its way any more.
         let crossing_ns = CROSSING_NS.max(tally.latency.max());
         let lost = tally

@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use fantail::sys::process;
 use serde::Serialize;
 
-use crate::args::SlowArgs;
-use crate::connection::Role;
-use crate::failure::Failure;
-use crate::progress::note;
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
-use crate::run::{Run, Special};
-use crate::server_process::ServerProcess;
-use crate::tally::Tally;
-use crate::worker::Slow;
+use crate::base::failure::Failure;
+use crate::base::note::note;
+use crate::cli::args::SlowArgs;
+use crate::engine::connection::Role;
+use crate::engine::run::{Run, Special};
+use crate::engine::worker::Slow;
+use crate::observe::server_process::ServerProcess;
+use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
+use crate::result::tally::Tally;
 
 use super::fanout::{FanoutReport, Urls, measure};
 use super::watched;
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
     let slow = Slow { fraction: args.slow_fraction, bytes_per_second: args.slow_rate };
     let special = Special { slow: Some(slow), message: fanout.load.message.as_deref(), ..Special::default() };
     let mut run = Run::start_special(
-        &fanout.common,
+        &fanout.common.options(),
         urls.target.clone(),
         Role::Subscribe,
         fanout.load.shape(),
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
     let slow = SlowPart::new(slow, apart.as_deref(), outcome.slow_in_time);
     let others = FanoutReport::new("slow", fanout, &run, urls, outcome);
     let report = SlowReport { others, slow, server: memory.server(), tcp: memory.tcp };
-    report::finish(report, &fanout.common)
+    report::finish(report, &fanout.common.judging())
 }
 
 /// Readings while messages flow.

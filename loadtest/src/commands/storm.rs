@@ -9,17 +9,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::args::StormArgs;
-use crate::bystander::Bystander;
-use crate::connection::Role;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::message::{Filler, MESSAGE_BYTES_MIN, Shape};
-use crate::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text};
-use crate::run::{Run, Special};
-use crate::server_process::{ServerProcess, cpu_between};
-use crate::tally::Tally;
-use crate::worker::Published;
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::cli::args::StormArgs;
+use crate::commands::bystander::Bystander;
+use crate::engine::connection::Role;
+use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::run::{Run, Special};
+use crate::engine::worker::Published;
+use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::result::report::{
+    self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text,
+};
+use crate::result::tally::Tally;
 
 use super::{watched, ws_target};
 
@@ -88,7 +90,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let connections = args.common.connections;
     let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
     let special = Special { returning_max: connections as usize, ..Special::default() };
-    let mut run = Run::start_special(&args.common, target, Role::Idle, shape, special)?;
+    let mut run = Run::start_special(&args.common.options(), target, Role::Idle, shape, special)?;
     run.open(connections as usize)?;
 
     let bystander = bystander_target
@@ -109,7 +111,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
         run.wait(args.common.duration, |_| interrupt::requested())?;
     }
     let tally = run.stop(Published::Count(0))?;
-    report::finish(StormReport::new(args, &run, &tally, times, bystander, cpu), &args.common)
+    report::finish(StormReport::new(args, &run, &tally, times, bystander, cpu), &args.common.judging())
 }
 
 /// Drops, and waits until all are back.
@@ -175,7 +177,8 @@ impl StormReport {
         cpu: Option<Duration>,
     ) -> Self {
         let counts = &tally.counts;
-        let mut common = Common::new("storm", &args.url, args.common.connections, run, tally, false);
+        let mut common =
+            Common::new("storm", &args.url, args.common.connections, run.facts(&tally.counts), tally, false);
         let unserved = counts.dropped.saturating_sub(counts.returned);
         let deaf = bystander.as_ref().map_or(0, |bystander| bystander.missing);
         let lost = bystander.as_ref().is_some_and(|bystander| bystander.lost);

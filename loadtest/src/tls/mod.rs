@@ -11,6 +11,7 @@ mod trust;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::client::Resumption;
@@ -18,11 +19,10 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 
-use crate::args_kit::TlsFlags;
-use crate::tally::Trouble;
-use crate::target::Target;
+use crate::base::trouble::Trouble;
+use crate::net::target::Target;
 
-pub(crate) use session::Session;
+pub(crate) use session::{Moment, Session};
 pub(crate) use trouble::hint;
 pub(crate) use wire::Wire;
 
@@ -47,6 +47,17 @@ pub(crate) struct Tls {
     details: Mutex<BTreeMap<Trouble, String>>,
 }
 
+/// How TLS is wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// Trust the authorities in this PEM file, and not those of the system.
+    pub(crate) ca: Option<PathBuf>,
+    /// Verify nothing.
+    pub(crate) insecure: bool,
+    /// Resume earlier sessions where the server allows it.
+    pub(crate) resume: bool,
+}
+
 /// How TLS was used, for the report.
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
@@ -66,7 +77,7 @@ impl Tls {
     /// For connections to `target`; `None` if its URL is one without TLS. `connections` is how many there will be.
     pub(crate) fn of(
         target: &Target,
-        flags: &TlsFlags,
+        wanted: &Wanted,
         connections: usize,
     ) -> Result<Option<Arc<Self>>, String> {
         if !target.secure {
@@ -78,17 +89,17 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        let (builder, trust) = match flags.insecure {
+        let (builder, trust) = match wanted.insecure {
             true => (trust::nothing_verified(builder), "nothing (--insecure)".to_owned()),
             false => {
-                let (roots, trust) = trust::roots(flags.ca.as_deref())?;
+                let (roots, trust) = trust::roots(wanted.ca.as_deref())?;
                 (builder.with_root_certificates(roots), trust)
             }
         };
         let mut config = builder.with_no_client_auth();
         // As browsers do for WebSockets (RFC 8441 would need HTTP/2). A server without ALPN ignores it.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.resumption = match flags.tls_resume {
+        config.resumption = match wanted.resume {
             true => Resumption::store(Arc::new(tickets::Tickets::new(connections.min(TICKETS_MAX)))),
             false => Resumption::disabled(),
         };
@@ -96,8 +107,8 @@ impl Tls {
             config: Arc::new(config),
             name,
             trust,
-            verifies: !flags.insecure,
-            resumes: flags.tls_resume,
+            verifies: !wanted.insecure,
+            resumes: wanted.resume,
             agreed: OnceLock::new(),
             details: Mutex::default(),
         })))

@@ -11,9 +11,8 @@ use mio::net::TcpStream;
 use rustls::ClientConnection;
 
 use super::{Tls, trouble};
-use crate::connection::State;
-use crate::schedule::Clock;
-use crate::tally::Trouble;
+use crate::base::schedule::Clock;
+use crate::base::trouble::Trouble;
 
 /// Sealed bytes read at once. With the rest of a record from before, what they unseal to still fits a worker's buffer.
 const RAW_BYTES: usize = 32 * 1024;
@@ -29,6 +28,17 @@ pub(crate) struct Session {
     began_ns: u64,
     secured: Option<Secured>,
     failed: Option<rustls::Error>,
+}
+
+/// How far the connection is whose session it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// The answer to its request has not come.
+    Upgrading,
+    /// It is open.
+    Open,
+    /// Anything else.
+    Other,
 }
 
 /// A finished handshake.
@@ -105,18 +115,18 @@ impl Session {
     }
 
     /// What an error of this connection is, where TLS has something to do with it.
-    pub(crate) fn trouble(&self, error: &io::Error, state: State) -> Option<Trouble> {
+    pub(crate) fn trouble(&self, error: &io::Error, moment: Moment) -> Option<Trouble> {
         use io::ErrorKind as K;
         if let Some(error) = trouble::inner(error) {
-            let trouble = if state == State::Open { Trouble::LostTls } else { trouble::of(error) };
+            let trouble = if moment == Moment::Open { Trouble::LostTls } else { trouble::of(error) };
             self.shared.note(trouble, error.to_string());
             return Some(trouble);
         }
         let ended = matches!(error.kind(), K::UnexpectedEof | K::ConnectionReset | K::BrokenPipe);
-        match state {
-            State::Open if error.kind() == K::UnexpectedEof => Some(Trouble::LostTruncated),
-            State::Upgrading if ended && self.secured.is_none() => Some(Trouble::TlsClosed),
-            State::Upgrading if ended => Some(Trouble::ConnectReset),
+        match moment {
+            Moment::Open if error.kind() == K::UnexpectedEof => Some(Trouble::LostTruncated),
+            Moment::Upgrading if ended && self.secured.is_none() => Some(Trouble::TlsClosed),
+            Moment::Upgrading if ended => Some(Trouble::ConnectReset),
             _ => None,
         }
     }

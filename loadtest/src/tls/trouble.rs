@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{CertificateError, Error, InvalidMessage};
 
-use crate::tally::Trouble;
+use crate::base::trouble::Trouble;
 
 /// The library's error inside of an I/O error, if that is what it is.
 pub(super) fn inner(error: &io::Error) -> Option<&Error> {

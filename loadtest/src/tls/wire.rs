@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConnection;
 
 use super::{Tls, trouble};
-use crate::target::Target;
+use crate::net::target::Target;
 
 /// Sealed bytes read at once.
 const RAW_BYTES: usize = 16 * 1024;

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::config::{Settings, Sources, load};
-use crate::endpoint::Services;
+use crate::edition::Edition;
 use crate::event_loop::core::Readiness;
-use crate::fanout::{Router, RouterLimits, Wake};
+use crate::topic::{Router, RouterLimits, Wake};
 use crate::wire::frame::{Opcode, push_frame};
 use std::collections::VecDeque;
 use std::io;
@@ -76,16 +76,16 @@ impl Wake for NoWake {
 
 const READABLE: Readiness = Readiness { readable: true, writable: false, read_closed: false, error: false };
 
-fn core(change: impl FnOnce(&mut Settings)) -> (Core<Script>, Arc<Services>) {
+fn core(change: impl FnOnce(&mut Settings)) -> (Core<Script>, Arc<Edition>) {
     let mut settings = Settings::default();
     change(&mut settings);
-    let services = services(settings);
-    (Core::new(0, Port::Client, Arc::clone(&services)).unwrap(), services)
+    let edition = edition(settings);
+    (Core::new(0, Port::Client, Arc::clone(&edition)).unwrap(), edition)
 }
 
-fn services(settings: Settings) -> Arc<Services> {
+fn edition(settings: Settings) -> Arc<Edition> {
     let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
-    Arc::new(Services::new(settings, Arc::new(router), 1, 100).unwrap())
+    Arc::new(Edition::new(settings, Arc::new(router), 1, 100).unwrap())
 }
 
 fn arrive(core: &mut Core<Script>, script: &Script) -> Key {
@@ -138,12 +138,12 @@ fn a_quiet_connection_remembers_no_rates() {
 
 #[test]
 fn whatever_ends_a_connection_gives_back_what_was_counted() {
-    let (mut core, services) = core(|settings| settings.admission.per_address_max = 3);
+    let (mut core, edition) = core(|settings| settings.admission.per_address_max = 3);
     let silent = Script::default();
     let half = Script::says(b"GET / HT");
     let open = Script::says(REQUEST);
     let keys = [&silent, &half, &open].map(|script| arrive(&mut core, script));
-    assert_eq!((services.admission.handshakes(), services.admission.addresses()), (2, 1));
+    assert_eq!((edition.admission.handshakes(), edition.admission.addresses()), (2, 1));
     let late = Script::says(REQUEST);
     let refused = arrive(&mut core, &late);
     assert!(late.heard().starts_with("HTTP/1.1 429 "), "{}", late.heard());
@@ -154,14 +154,14 @@ fn whatever_ends_a_connection_gives_back_what_was_counted() {
     }
     core.run_ready();
     assert_eq!(core.connections(), 0);
-    assert_eq!((services.admission.handshakes(), services.admission.addresses(), core.refusing), (0, 0, 0));
-    assert_eq!(services.connections_open(), 0);
+    assert_eq!((edition.admission.handshakes(), edition.admission.addresses(), core.refusing), (0, 0, 0));
+    assert_eq!(edition.connections_open(), 0);
     assert_eq!(core.counters.handshakes.value(), 0);
 }
 
 #[test]
 fn a_refused_stream_without_a_slot_is_answered_and_counted_out() {
-    let (mut core, services) = core(|_| {});
+    let (mut core, edition) = core(|_| {});
     for _ in 0..REFUSALS_AT_A_TIME {
         assert!(core.may_refuse_properly());
         let arrival = core.admit(Ipv4Addr::LOCALHOST.into(), true);
@@ -173,7 +173,7 @@ fn a_refused_stream_without_a_slot_is_answered_and_counted_out() {
     core.refuse_at_once(script.clone(), reason);
     assert!(script.heard().starts_with("HTTP/1.1 503 ") && script.heard().contains("Retry-After: 1\r\n"));
     assert!(script.0.lock().unwrap().input.is_empty(), "an unread request would reset the answer away");
-    assert_eq!(services.connections_open(), 0, "who is refused takes nobody's place");
+    assert_eq!(edition.connections_open(), 0, "who is refused takes nobody's place");
     assert_eq!(core.counters.refused_at_once.value(), 1);
     // Those that say nothing are answered, too, when the linger time is over.
     core.set_now(21 + crate::event_loop::SWEEP_PERIOD);
@@ -209,8 +209,8 @@ impl AdminPort {
 fn strangers_on_the_admin_port_do_not_keep_the_operator_out() {
     let keys = ("FANTAIL_ADMIN_KEYS".into(), "read:read-0123456789abc".into());
     let loaded = load(&Sources { environment: vec![keys], ..Sources::default() });
-    let services = services(loaded.unwrap().settings);
-    let mut port = AdminPort { core: Core::new(1, Port::Admin, services).unwrap(), capacity: 100 };
+    let edition = edition(loaded.unwrap().settings);
+    let mut port = AdminPort { core: Core::new(1, Port::Admin, edition).unwrap(), capacity: 100 };
     let with_key =
         b"GET /topics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer read-0123456789abc\r\n\r\n";
     let probe = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::{Merged, merge};
-use crate::memory_kinds;
-use crate::regression::{self, Line};
-use crate::result_file;
+use crate::observe::memory_kinds;
+use crate::result::regression::{self, Line};
+use crate::result::result_file;
 
 const ONLY_OWN: &str = "its slope needs every connection that was open at a reading, and each run counted only its own; hold the \
     others' with `idle` and run `memory` on one machine";

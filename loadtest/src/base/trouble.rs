@@ -1,0 +1,126 @@
+//! What goes wrong with a connection, by name. The names are stable: they stand in result files. Pure.
+
+/// Why a connection could not be opened, or was lost afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// ECONNREFUSED: nobody listens.
+    ConnectRefused,
+    /// No 101 within the connect timeout, or ETIMEDOUT.
+    ConnectTimeout,
+    /// EMFILE or ENFILE: the generator's own descriptor limit.
+    GeneratorDescriptors,
+    /// EADDRNOTAVAIL: the generator's source addresses have no free port, or are not its own.
+    GeneratorPorts,
+    /// ENETUNREACH, EHOSTUNREACH and the like.
+    Unreachable,
+    /// Closed or reset before the upgrade was answered.
+    ConnectReset,
+    /// The answer had this status instead of 101.
+    UpgradeRefused(u16),
+    /// Closed before the message of `--await` had come.
+    AwaitClosed,
+    /// The message of `--await` did not come within the connect timeout.
+    AwaitTimeout,
+    /// The certificate is signed by nobody that is trusted.
+    TlsUnknownIssuer,
+    /// The certificate is an authority's own.
+    TlsAuthority,
+    /// The certificate is for other names.
+    TlsWrongName,
+    /// The certificate has expired.
+    TlsExpired,
+    /// The certificate is not valid yet.
+    TlsNotYetValid,
+    /// The certificate was refused for another reason.
+    TlsCertificate,
+    /// What answered a TLS handshake does not speak TLS.
+    TlsNotSpoken,
+    /// No common version or cipher.
+    TlsIncompatible,
+    /// The server refused the handshake with an alert.
+    TlsRefused,
+    /// The server broke the TLS protocol during the handshake.
+    TlsProtocol,
+    /// Closed or reset during the TLS handshake.
+    TlsClosed,
+    /// The TLS handshake did not end within the connect timeout.
+    TlsTimeout,
+    /// TLS answered a plain upgrade request.
+    ServerSpeaksTls,
+    /// Compression was offered and not accepted, or not as offered.
+    UpgradeNotDeflated,
+    /// The answer was not HTTP, or a 101 that does not fit the request.
+    UpgradeWrong,
+    /// Another error while connecting.
+    ConnectOther,
+    /// An open connection ended without a close frame.
+    LostEof,
+    /// An open connection was closed by the server with a close frame.
+    LostClose,
+    /// An open connection was reset.
+    LostReset,
+    /// The server broke the protocol.
+    LostProtocol,
+    /// An open connection broke the TLS protocol, or was ended by a TLS alert.
+    LostTls,
+    /// An open connection of TLS ended without a close_notify, so that what came may be cut off.
+    LostTruncated,
+}
+
+impl Trouble {
+    /// Stable name, used in the progress line and the result file.
+    pub(crate) fn name(self) -> String {
+        let name = match self {
+            Self::UpgradeRefused(status) => return format!("upgrade_status_{status}"),
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::GeneratorDescriptors => "generator_descriptors",
+            Self::GeneratorPorts => "generator_ports",
+            Self::Unreachable => "unreachable",
+            Self::ConnectReset => "connect_reset",
+            Self::AwaitClosed => "await_closed",
+            Self::AwaitTimeout => "await_timeout",
+            Self::TlsUnknownIssuer => "tls_unknown_issuer",
+            Self::TlsAuthority => "tls_authority_as_server",
+            Self::TlsWrongName => "tls_wrong_name",
+            Self::TlsExpired => "tls_expired",
+            Self::TlsNotYetValid => "tls_not_yet_valid",
+            Self::TlsCertificate => "tls_certificate",
+            Self::TlsNotSpoken => "tls_not_spoken",
+            Self::TlsIncompatible => "tls_incompatible",
+            Self::TlsRefused => "tls_refused",
+            Self::TlsProtocol => "tls_protocol_error",
+            Self::TlsClosed => "tls_closed",
+            Self::TlsTimeout => "tls_timeout",
+            Self::ServerSpeaksTls => "server_speaks_tls",
+            Self::UpgradeWrong => "upgrade_wrong_answer",
+            Self::UpgradeNotDeflated => "upgrade_without_deflate",
+            Self::ConnectOther => "connect_other",
+            Self::LostEof => "lost_eof",
+            Self::LostClose => "lost_close_frame",
+            Self::LostReset => "lost_reset",
+            Self::LostProtocol => "lost_protocol_error",
+            Self::LostTls => "lost_tls_error",
+            Self::LostTruncated => "lost_without_close_notify",
+        };
+        name.to_owned()
+    }
+
+    /// The kind of an error that happened before the connection was open.
+    pub(crate) fn of_connect(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as K;
+        // EMFILE and ENFILE have no stable kind in the standard library; the numbers are Linux's on
+        // every architecture.
+        if matches!(error.raw_os_error(), Some(23 | 24)) {
+            return Self::GeneratorDescriptors;
+        }
+        match error.kind() {
+            K::ConnectionRefused => Self::ConnectRefused,
+            K::TimedOut => Self::ConnectTimeout,
+            K::AddrNotAvailable | K::AddrInUse => Self::GeneratorPorts,
+            K::NetworkUnreachable | K::HostUnreachable | K::NetworkDown => Self::Unreachable,
+            K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe => Self::ConnectReset,
+            _ => Self::ConnectOther,
+        }
+    }
+}

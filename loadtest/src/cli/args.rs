@@ -1,0 +1,643 @@
+//! The command line: flags of all commands, their defaults and their help.
+//!
+//! Checks what can be checked without a network; the commands resolve URLs. Every wrong value is a usage
+//! error (exit code 2) that names the flag.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::base::schedule::parse_duration;
+use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags};
+use crate::cli::steps::Steps;
+use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::run::Options;
+use crate::observe::server_process::Watched;
+use crate::result::messages_report::Offered;
+use crate::result::report::{Files, Judging};
+
+const EXAMPLES: &str = "\
+Examples:
+  What does an idle connection cost? Opens 50,000 and prints bytes per connection:
+    fantail-loadtest idle --connections 50000 --pid $(pidof fantail)
+
+  How fast does one message reach 10,000 subscribers, and does each get every one?
+    fantail-loadtest fanout --connections 10000 --rate 10 --duration 30s
+
+  The same for another server, with the publisher on a WebSocket:
+    fantail-loadtest fanout --url ws://10.0.0.5:9001/chat --publish ws --connections 5000
+
+  A chat server that takes nothing but JSON of its own and delivers it in an envelope:
+    fantail-loadtest fanout --url ws://10.0.0.5:3000/ --publish ws --hello '{\"join\":\"load\"}' \\
+      --message '{\"say\":\"{marker}\",\"room\":\"load\"}'
+
+  Round-trip times of 100 connections at 20,000 messages a second together:
+    fantail-loadtest echo --connections 100 --rate 20000 --size 128
+
+  Bytes per connection by kind of memory, of any server, with a page to look at:
+    fantail-loadtest memory --url ws://127.0.0.1:9001/ --pid 4711 --steps 10k,20k,30k,40k,50k --html memory.html
+
+  The same for a server elsewhere, over TLS, with what it tells of itself:
+    fantail-loadtest memory --url wss://chat.example/ws --server-metrics https://chat.example:8081/metrics
+
+  Everybody drops at once and comes back; what does a bystander notice?
+    fantail-loadtest storm --connections 10000
+
+  Two servers share a port and are restarted one after the other meanwhile; does anybody notice?
+    fantail-loadtest rolling --connections 10000 --rate 100 --duration 60s \\
+      --publish-url http://127.0.0.1:8081/publish/{topic} \\
+      --publish-url http://127.0.0.1:8082/publish/{topic}
+
+  The highest rate at which the 99th percentile stays below 50 ms, with a server of its own:
+    fantail-loadtest capacity --step 'rate=100..6400*2' fanout --connections 1000 --fail-if 'p99>50ms' \
+      --server 'fantail --listen 127.0.0.1:0 --admin 127.0.0.1:0'
+
+Latency is counted from the time a message was planned to leave, so a server that stalls is charged for
+everything that should have left meanwhile. Sends the generator itself was late with are counted.
+
+Ctrl-C ends a run early and still reports. In URLs {listen} and {admin} are what the server of --server says of
+itself, or 127.0.0.1:8080 and 127.0.0.1:8081.
+
+Exit code: 0 all well; 1 connections not opened or lost, messages missing, duplicate or out of order, or a
+--fail-if is so; 2 wrong usage.";
+
+/// Holds very many WebSocket connections, loads them, and tells exactly what arrived and when.
+#[derive(Debug, Parser)]
+#[command(name = "fantail-loadtest", version, after_help = help(), max_term_width = 110)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+fn help() -> String {
+    format!("{EXAMPLES}\n\n{}", crate::result::threshold::help())
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Open connections and hold them: what do they cost, are any lost?
+    Idle(IdleArgs),
+    /// Publish to subscribers: does each get every message once, in order, and how fast?
+    Fanout(FanoutArgs),
+    /// Send to an echo server: round-trip times at a given rate
+    Echo(EchoArgs),
+    /// Drop all connections at once, or some each second, and let them come back
+    Storm(StormArgs),
+    /// Publish while some subscribers do not read: what do the others notice?
+    Slow(SlowArgs),
+    /// Publish while servers are restarted and subscribers come back: is anybody refused, is anything missed?
+    Rolling(RollingArgs),
+    /// Raise the connections or the rate of another command until its result is not ok
+    Capacity(CapacityArgs),
+    /// Open connections in steps: bytes per connection by kind of memory, with confidence intervals
+    Memory(MemoryArgs),
+    /// Compare two result files: ratios, and which are more than the noise
+    Compare(CompareArgs),
+    /// Merge the result files of several machines that loaded one server together
+    Merge(MergeArgs),
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// Connections to open
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) connections: u32,
+
+    /// Threads holding them, each with its own descriptor table [default: what the descriptor limit asks
+    /// for; from 1,000 connections on at least one per core]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+
+    /// Connects per second [default: as fast as the server answers, 256 under way per thread]
+    #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) connect_rate: Option<f64>,
+
+    /// How long to hold or send: 500ms, 5s, 2m
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub(crate) duration: Duration,
+
+    /// Source addresses, as in 127.0.0.1-127.0.0.9,10.0.0.4 [default: for a loopback server one of
+    /// 127.0.0.0/8 per 12,000 connections, else the kernel's choice]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) source: Option<String>,
+
+    /// Offer permessage-deflate and inflate what comes; a server that does not accept counts as failed
+    #[arg(long)]
+    pub(crate) deflate: bool,
+
+    /// Process id of the server, on the same machine: also report its memory and processor time
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+
+    /// Where a server on another machine tells its metrics in Prometheus text, as in
+    /// http://10.0.0.5:8081/metrics: read once a second instead of --pid
+    #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "server"])]
+    pub(crate) server_metrics: Option<String>,
+
+    /// Send this header when reading metrics; may be repeated
+    #[arg(long, value_name = "'NAME: VALUE'", requires = "server_metrics")]
+    pub(crate) metrics_header: Vec<String>,
+
+    /// Files to write.
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
+
+    /// How the command is run and judged.
+    #[command(flatten)]
+    pub(crate) kit: Kit,
+
+    /// How TLS is spoken.
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
+
+    /// What connections say besides test messages.
+    #[command(flatten)]
+    pub(crate) talk: TalkFlags,
+}
+
+impl Common {
+    /// What a run is told.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            connections: self.connections,
+            threads: self.threads,
+            connect_rate: self.connect_rate,
+            source: self.source.clone(),
+            deflate: self.deflate,
+            tls: self.tls.wanted(),
+            talk: self.talk.talk(),
+            watched: self.watched(),
+        }
+    }
+
+    /// The server to watch.
+    pub(crate) fn watched(&self) -> Watched {
+        Watched {
+            pid: self.pid,
+            server_metrics: self.server_metrics.clone(),
+            metrics_header: self.metrics_header.clone(),
+            tls: self.tls.wanted(),
+        }
+    }
+
+    /// How the result is judged and where it goes.
+    pub(crate) fn judging(&self) -> Judging {
+        Judging {
+            fail_if: self.kit.fail_if.clone(),
+            quiet: self.kit.quiet,
+            files: self.outputs.files(),
+            settings: settings(),
+        }
+    }
+}
+
+/// Files that a result is written to.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Outputs {
+    /// Also write the result to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Also write a page with charts to this file; it needs no other file and no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Also write the latencies to this file, as an HdrHistogram log
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hdr: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// The same as a plain value.
+    pub(crate) fn files(&self) -> Files {
+        Files { json: self.json.clone(), html: self.html.clone(), hdr: self.hdr.clone() }
+    }
+}
+
+/// Flags of commands that send messages.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Load {
+    /// Messages that leave back to back at each planned time; the rate stays the same
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) burst: u32,
+
+    /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text
+    #[arg(long, default_value_t = 64, value_parser = message_size)]
+    pub(crate) size: usize,
+
+    /// Send binary messages, whatever their size
+    #[arg(long)]
+    pub(crate) binary: bool,
+
+    /// What messages are made of behind their marker
+    #[arg(long, value_enum, default_value_t = Filler::Letters)]
+    pub(crate) filler: Filler,
+
+    /// Text to send, for a server with a protocol of its own, as in '{"type":"pub","data":"{marker}"}';
+    /// {marker} becomes the test message of --size bytes (letters and digits), {i} and names as in --vars.
+    /// Messages are found wherever their marker stands in what the server delivers
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) message: Option<String>,
+}
+
+impl Load {
+    /// What every message looks like.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { size: self.size, filler: self.filler, binary: self.binary }
+    }
+
+    /// The load as a report tells it.
+    pub(crate) fn offered(&self, rate: f64) -> Offered {
+        Offered { rate, burst: self.burst, size: self.size }
+    }
+}
+
+/// Flags of `idle`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IdleArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/ws")]
+    pub(crate) url: String,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `fanout`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FanoutArgs {
+    /// Where to subscribe; `{topic}` becomes a topic name that is new in every run
+    #[arg(long, default_value = "ws://{listen}/ws/{topic}")]
+    pub(crate) url: String,
+
+    /// How to publish: one POST per message, or one WebSocket connection
+    #[arg(long, value_enum, default_value_t = PublishBy::Http)]
+    pub(crate) publish: PublishBy,
+
+    /// Where to publish; `{topic}` as in --url [default: http://{admin}/publish/{topic}, and
+    /// `binary=1` is added for binary messages; with --publish ws the --url, and `echo=0` is added
+    /// so that the publisher does not get its own messages]
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish_url: Option<String>,
+
+    /// Messages published per second; each goes to every connection
+    #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Flags of commands that send.
+    #[command(flatten)]
+    pub(crate) load: Load,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `echo`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EchoArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/echo")]
+    pub(crate) url: String,
+
+    /// Messages per second of all connections together, sent by them in turn
+    #[arg(long, default_value_t = 1000.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Flags of commands that send.
+    #[command(flatten)]
+    pub(crate) load: Load,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `storm`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StormArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/ws")]
+    pub(crate) url: String,
+
+    /// Connections dropped per second for --duration [default: all at once, one time]
+    #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+
+    /// How long clients may take to come back
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub(crate) within: Duration,
+
+    /// An echo server, where a bystander sends a message every 10 ms before and during the storm; `none`
+    /// for no bystander
+    #[arg(long, value_name = "URL", default_value = "ws://{listen}/echo")]
+    pub(crate) bystander: String,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `slow`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SlowArgs {
+    /// Share of the subscribers that is slow
+    #[arg(long, default_value_t = 0.1, value_name = "0..1", value_parser = fraction)]
+    pub(crate) slow_fraction: f64,
+
+    /// Bytes that each slow subscriber reads in a second [default: it never reads]
+    #[arg(long, default_value_t = 0, value_name = "BYTES", hide_default_value = true)]
+    pub(crate) slow_rate: u64,
+
+    /// Flags of `fanout`.
+    #[command(flatten)]
+    pub(crate) fanout: FanoutArgs,
+}
+
+/// Flags of `rolling`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RollingArgs {
+    /// Where to subscribe; `{topic}` becomes a topic name that is new in every run
+    #[arg(long, default_value = "ws://{listen}/ws/{topic}")]
+    pub(crate) url: String,
+
+    /// Where to publish by POST, once for each server: every message goes to all of them, and one that is away
+    /// for a while is passed over; `{topic}` as in --url
+    #[arg(long = "publish-url", value_name = "URL", default_value = "http://{admin}/publish/{topic}")]
+    pub(crate) publish_urls: Vec<String>,
+
+    /// Messages published per second
+    #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// The longest wait of a client before it comes back; each one waits a random part of it, and up to twice as
+    /// long after each attempt that fails, up to 3 s
+    #[arg(long, default_value = "100ms", value_parser = parse_duration)]
+    pub(crate) backoff: Duration,
+
+    /// How long clients may take to come back when the last message is out
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub(crate) within: Duration,
+
+    /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text
+    #[arg(long, default_value_t = 64, value_parser = message_size)]
+    pub(crate) size: usize,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `capacity`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CapacityArgs {
+    /// What is raised: rate=100,200,400 or rate=100..6400*2 or connections=1k..10k+1k
+    #[arg(long, value_name = "NAME=VALUES", value_parser = Steps::parse)]
+    pub(crate) step: Steps,
+
+    /// Files to write of all steps.
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
+
+    /// The command that is run at each step, with its own flags; --fail-if and --server among them.
+    #[command(subcommand)]
+    pub(crate) command: Stepped,
+}
+
+/// Commands that `capacity` can run.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Stepped {
+    /// Open connections and hold them
+    Idle(IdleArgs),
+    /// Publish to subscribers
+    Fanout(FanoutArgs),
+    /// Send to an echo server
+    Echo(EchoArgs),
+    /// Drop connections and let them come back
+    Storm(StormArgs),
+    /// Publish while some subscribers do not read
+    Slow(SlowArgs),
+    /// Has steps of its own.
+    #[command(skip)]
+    Memory(MemoryArgs),
+    /// Needs somebody who restarts.
+    #[command(skip)]
+    Rolling(RollingArgs),
+}
+
+/// Flags of `memory`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/ws")]
+    pub(crate) url: String,
+
+    /// Open connections at which memory is read for --duration, as in 10k,20k,30k [default: five even steps
+    /// up to --connections]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = step, conflicts_with = "connections")]
+    pub(crate) steps: Option<Vec<u32>>,
+
+    /// Also write every single reading to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags of `compare`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Result file to compare with, or several repeats of it with commas between
+    #[arg(value_name = "A.json")]
+    pub(crate) a: String,
+
+    /// Result file to compare, or several with commas between
+    #[arg(value_name = "B.json")]
+    pub(crate) b: String,
+
+    /// Also write the comparison to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Also write the comparison as one page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// Flags of `merge`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// Result files of one command, one of each machine
+    #[arg(value_name = "FILE", required = true, num_args = 2..)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Files to write.
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
+}
+
+/// How messages are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PublishBy {
+    /// One WebSocket connection.
+    Ws,
+    /// HTTP POST on a kept connection.
+    Http,
+}
+
+/// Every flag of this process's command line, given or by default, as text for the result file.
+pub(crate) fn settings() -> BTreeMap<String, String> {
+    settings_of(std::env::args_os())
+}
+
+fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, String> {
+    let mut command = Cli::command();
+    let Ok(matches) = command.try_get_matches_from_mut(line) else { return BTreeMap::new() };
+    let mut settings = BTreeMap::new();
+    let (mut command, mut matches) = (&command, &matches);
+    // `capacity` has the flags of another command behind its own, which go first.
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(found) = command.find_subcommand(name) else { break };
+        (command, matches) = (found, inner);
+        add_settings(command, matches, &mut settings);
+    }
+    // What is raised has no value of its own.
+    let raised = settings.get("step").and_then(|step| step.split_once('=')).map(|(name, _)| name.to_owned());
+    if let Some(name) = raised {
+        settings.remove(&name);
+    }
+    settings
+}
+
+fn add_settings(
+    command: &clap::Command,
+    matches: &clap::ArgMatches,
+    settings: &mut BTreeMap<String, String>,
+) {
+    // Steps that are given take the place of the number of connections, whose default says nothing then.
+    let steps_given = matches!(matches.try_contains_id("steps"), Ok(true));
+    for (id, long) in command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)))
+    {
+        let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
+        let texts = values.map(|value| match value.to_string_lossy() {
+            // Results are passed on; what authorizes a client is not.
+            text if matches!(long, "header" | "metrics-header") => {
+                text.split(':').next().unwrap_or_default().to_owned() + ": …"
+            }
+            text => text.into_owned(),
+        });
+        let text = texts.collect::<Vec<_>>().join(", ");
+        if text != "false" && !(long == "connections" && steps_given) {
+            settings.entry(long.to_owned()).or_insert(text);
+        }
+    }
+}
+
+/// A number of connections: 500, 10k, 1m.
+fn step(text: &str) -> Result<u32, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, by) = match lower.strip_suffix('k') {
+        Some(digits) => (digits, 1_000),
+        None => lower.strip_suffix('m').map_or((lower.as_str(), 1), |digits| (digits, 1_000_000)),
+    };
+    let number: Option<u32> = digits.parse().ok();
+    let number = number.and_then(|number| number.checked_mul(by)).filter(|number| *number <= 10_000_000);
+    number.ok_or_else(|| "not a number of connections such as 500, 10k or 1m".to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 10_000_000.0 => Ok(number),
+        Ok(_) => Err("must be above 0 and at most 10000000".into()),
+        Err(_) => Err("not a number".into()),
+    }
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number < 1.0 => Ok(number),
+        _ => Err("must be above 0 and below 1".into()),
+    }
+}
+
+fn message_size(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(size) if (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&size) => Ok(size),
+        Ok(_) => Err(format!(
+            "must be {MESSAGE_BYTES_MIN} to {MESSAGE_BYTES_MAX}; a message holds its run, number and planned time"
+        )),
+        Err(_) => Err("not a number of bytes".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_and_flags_parse() {
+        let cli =
+            Cli::try_parse_from(["x", "fanout", "--rate", "0.5", "--publish", "ws", "--duration", "2m"]);
+        let Command::Fanout(args) = cli.unwrap().command else { panic!("another command") };
+        assert_eq!((args.rate, args.publish, args.load.size), (0.5, PublishBy::Ws, 64));
+        assert_eq!(args.common.duration, Duration::from_secs(120));
+    }
+
+    #[test]
+    fn steps_have_short_forms() {
+        let cli = Cli::try_parse_from(["x", "memory", "--steps", "500,10k,1m"]);
+        let Command::Memory(args) = cli.unwrap().command else { panic!("another command") };
+        assert_eq!(args.steps.unwrap(), [500, 10_000, 1_000_000]);
+    }
+
+    #[test]
+    fn settings_hold_defaults_too() {
+        let line = ["x", "idle", "--connections", "7", "--deflate"].map(OsString::from);
+        let settings = settings_of(line);
+        assert_eq!((settings["connections"].as_str(), settings["duration"].as_str()), ("7", "5s"));
+        assert_eq!(settings["deflate"], "true");
+        assert!(!settings.contains_key("pid") && !settings.contains_key("help"), "{settings:?}");
+    }
+
+    #[test]
+    fn wrong_values_are_usage_errors() {
+        for wrong in [
+            &["x", "memory", "--steps", "10x"][..],
+            &["x", "memory", "--steps", "99m"],
+            &["x", "memory", "--steps", "1,2", "--connections", "5"],
+            &["x", "compare", "a.json"],
+            &["x", "merge", "a.json"],
+            &["x"],
+            &["x", "squall"],
+            &["x", "slow", "--slow-fraction", "1"],
+            &["x", "capacity", "echo"],
+            &["x", "capacity", "--step", "rate=1", "capacity"],
+            &["x", "echo", "--fail-if", "p99>50"],
+            &["x", "echo", "--ready", "x"],
+            &["x", "echo", "--repeat", "0"],
+            &["x", "idle", "--rate", "5"],
+            &["x", "idle", "--connections", "0"],
+            &["x", "idle", "--duration", "5"],
+            &["x", "echo", "--rate", "0"],
+            &["x", "echo", "--rate", "nan"],
+            &["x", "echo", "--size", "15"],
+            &["x", "fanout", "--publish", "smoke-signals"],
+        ] {
+            assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The command line: flags, their defaults, their help. Knows no run and no result.
+
+pub(crate) mod args;
+pub(crate) mod args_kit;
+pub(crate) mod steps;

@@ -1,0 +1,233 @@
+//! Runs one command as its flags say: `--plan` only, with a server of its own, several times.
+//!
+//! Commands know nothing of this; they get URLs that are filled in and a process to watch.
+
+use crate::base::failure::Failure;
+use crate::base::interrupt;
+use crate::base::note::note;
+use crate::cli::args::{Command, Common, Outputs, PublishBy, Stepped};
+use crate::commands;
+use crate::commands::planning;
+use crate::observe::launched::Launched;
+use crate::result::json_text;
+use crate::result::repeat;
+use crate::result::report::{self, Finished, Table};
+use crate::result::threshold::METRICS;
+
+/// Where a server is that nobody said anything about.
+const LISTEN: &str = "127.0.0.1:8080";
+const ADMIN: &str = "127.0.0.1:8081";
+/// The metrics that say most about a run, in one line.
+const KEY_METRICS: [&str; 6] = ["p50", "p99", "missing", "served_again", "bystander_p99", "connect_p99"];
+
+/// Runs what was asked for; says whether all was well.
+pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
+    let command = match command {
+        Command::Capacity(args) => return commands::capacity::run(&args),
+        Command::Idle(args) => Stepped::Idle(args),
+        Command::Fanout(args) => Stepped::Fanout(args),
+        Command::Echo(args) => Stepped::Echo(args),
+        Command::Storm(args) => Stepped::Storm(args),
+        Command::Slow(args) => Stepped::Slow(args),
+        Command::Rolling(args) => Stepped::Rolling(args),
+        Command::Memory(args) => Stepped::Memory(commands::memory::with_steps(args)?),
+        Command::Compare(args) => return commands::compare::run(&args),
+        Command::Merge(args) => return commands::merge::run(&args),
+    };
+    check(&command)?;
+    if let (Stepped::Memory(args), 2..) = (&command, command.common().kit.repeat)
+        && args.csv.is_some()
+    {
+        return Err(Failure::Usage("--csv holds the readings of one run: leave out --repeat".into()));
+    }
+    if command.common().kit.plan {
+        let mut command = command;
+        command.place(None)?;
+        return planning::run(command.name(), command.url(), command.common()).map(|plan| plan.ok);
+    }
+    run(&command).map(|finished| finished.ok)
+}
+
+/// Refuses flags that do not fit the command.
+pub(crate) fn check(command: &Stepped) -> Result<(), Failure> {
+    let thresholds = &command.common().kit.fail_if;
+    thresholds
+        .iter()
+        .try_for_each(|threshold| threshold.check_command(command.name()))
+        .map_err(Failure::Usage)
+}
+
+/// Runs a command once, or as often as `--repeat` says.
+pub(crate) fn run(command: &Stepped) -> Result<Finished, Failure> {
+    let kit = &command.common().kit;
+    if kit.repeat == 1 {
+        return run_once(command);
+    }
+    let mut single = command.clone();
+    let quiet = std::mem::replace(&mut single.common_mut().kit.quiet, true);
+    // Thresholds are judged over all runs, and the file is written once.
+    single.common_mut().kit.fail_if.clear();
+    single.common_mut().outputs = Outputs::default();
+    let mut runs = Vec::new();
+    for number in 1..=kit.repeat {
+        let finished = run_once(&single)?;
+        if !quiet {
+            let problems = problems(&finished.value).join("; ");
+            let verdict = if finished.ok { "ok" } else { &problems };
+            let figures = key_figures(&finished.value);
+            report::print_line(&format!("run {number} of {}: {figures}, {verdict}", kit.repeat));
+        }
+        runs.push(finished.value);
+        if interrupt::requested() {
+            break;
+        }
+    }
+    let merged = repeat::merge(runs, &kit.fail_if);
+    let table = if quiet { Table::default() } else { repeat::table(&merged) };
+    report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &command.common().outputs.files())?;
+    let ok = merged.get("ok") == Some(&true.into());
+    Ok(Finished { ok, value: merged })
+}
+
+/// The sentences under `problems` of a result.
+pub(crate) fn problems(result: &serde_json::Value) -> Vec<String> {
+    let list = result.get("problems").and_then(serde_json::Value::as_array).into_iter().flatten();
+    list.filter_map(|problem| problem.as_str().map(str::to_owned)).collect()
+}
+
+/// The most telling figures of a result.
+pub(crate) fn key_figures(result: &serde_json::Value) -> String {
+    let known = KEY_METRICS.iter().filter_map(|name| {
+        let metric = METRICS.iter().find(|metric| metric.name == *name)?;
+        Some(format!("{name} {}", metric.text(metric.value_in(result)?)))
+    });
+    known.collect::<Vec<_>>().join(", ")
+}
+
+fn run_once(command: &Stepped) -> Result<Finished, Failure> {
+    let mut command = command.clone();
+    let kit = &command.common().kit;
+    let mut server = kit.server.as_deref().map(|server| Launched::start(server, &kit.ready)).transpose()?;
+    command.place(server.as_ref())?;
+    if let Some(server) = &server {
+        command.common_mut().pid.get_or_insert(server.pid());
+    }
+    let mut outcome = match &command {
+        Stepped::Idle(args) => commands::idle::run(args),
+        Stepped::Fanout(args) => commands::fanout::run(args),
+        Stepped::Echo(args) => commands::echo::run(args),
+        Stepped::Storm(args) => commands::storm::run(args),
+        Stepped::Slow(args) => commands::slow::run(args),
+        Stepped::Memory(args) => commands::memory::run(args),
+        Stepped::Rolling(args) => commands::rolling::run(args),
+    };
+    if let Some(Err(problem)) = server.as_mut().map(Launched::stop) {
+        match &mut outcome {
+            Ok(finished) => {
+                note(&problem);
+                finished.ok = false;
+            }
+            // Whatever else went wrong, this is why.
+            Err(_) => outcome = Err(Failure::Failed(problem)),
+        }
+    }
+    outcome
+}
+
+impl Stepped {
+    /// The command's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Idle(_) => "idle",
+            Self::Fanout(_) => "fanout",
+            Self::Echo(_) => "echo",
+            Self::Storm(_) => "storm",
+            Self::Slow(_) => "slow",
+            Self::Memory(_) => "memory",
+            Self::Rolling(_) => "rolling",
+        }
+    }
+
+    /// Where its connections go.
+    pub(crate) fn url(&self) -> &str {
+        match self {
+            Self::Idle(args) => &args.url,
+            Self::Fanout(args) => &args.url,
+            Self::Echo(args) => &args.url,
+            Self::Storm(args) => &args.url,
+            Self::Slow(args) => &args.fanout.url,
+            Self::Memory(args) => &args.url,
+            Self::Rolling(args) => &args.url,
+        }
+    }
+
+    /// Flags of every command.
+    pub(crate) fn common(&self) -> &Common {
+        match self {
+            Self::Idle(args) => &args.common,
+            Self::Fanout(args) => &args.common,
+            Self::Echo(args) => &args.common,
+            Self::Storm(args) => &args.common,
+            Self::Slow(args) => &args.fanout.common,
+            Self::Memory(args) => &args.common,
+            Self::Rolling(args) => &args.common,
+        }
+    }
+
+    /// The same, to change them.
+    pub(crate) fn common_mut(&mut self) -> &mut Common {
+        match self {
+            Self::Idle(args) => &mut args.common,
+            Self::Fanout(args) => &mut args.common,
+            Self::Echo(args) => &mut args.common,
+            Self::Storm(args) => &mut args.common,
+            Self::Slow(args) => &mut args.fanout.common,
+            Self::Memory(args) => &mut args.common,
+            Self::Rolling(args) => &mut args.common,
+        }
+    }
+
+    /// Fills `{listen}` and `{admin}` in.
+    fn place(&mut self, server: Option<&Launched>) -> Result<(), Failure> {
+        let mut metrics = self.common_mut().server_metrics.take();
+        let placed = self.urls_mut().into_iter().chain(&mut metrics).try_for_each(|url| place(url, server));
+        self.common_mut().server_metrics = metrics;
+        placed
+    }
+
+    fn urls_mut(&mut self) -> Vec<&mut String> {
+        let fanout = match self {
+            Self::Idle(args) => return vec![&mut args.url],
+            Self::Echo(args) => return vec![&mut args.url],
+            Self::Memory(args) => return vec![&mut args.url],
+            Self::Rolling(args) => {
+                return std::iter::once(&mut args.url).chain(&mut args.publish_urls).collect();
+            }
+            Self::Storm(args) => return vec![&mut args.url, &mut args.bystander],
+            Self::Fanout(args) => args,
+            Self::Slow(args) => &mut args.fanout,
+        };
+        let publish_url = match fanout.publish {
+            PublishBy::Http => "http://{admin}/publish/{topic}".to_owned(),
+            PublishBy::Ws => fanout.url.clone(),
+        };
+        vec![&mut fanout.url, fanout.publish_url.get_or_insert(publish_url)]
+    }
+}
+
+/// Fills `{listen}` and `{admin}` in.
+fn place(url: &mut String, server: Option<&Launched>) -> Result<(), Failure> {
+    for (placeholder, caught, default) in [
+        ("{listen}", server.map(|server| server.listen.as_deref()), LISTEN),
+        ("{admin}", server.map(|server| server.admin.as_deref()), ADMIN),
+    ] {
+        if !url.contains(placeholder) {
+            continue;
+        }
+        let address = caught.unwrap_or(Some(default)).ok_or_else(|| {
+            Failure::Usage(format!("{url}: the server's ready line does not say {placeholder}; see --ready"))
+        })?;
+        *url = url.replace(placeholder, address);
+    }
+    Ok(())
+}

@@ -1,0 +1,674 @@
+//! One connection of the generator: upgrade, frames in, pongs and messages out.
+//!
+//! Small at rest, because there may be a million: buffers live in a box that exists only during the
+//! upgrade, while a frame is incomplete or while the kernel takes no more output, and for as long as a connection of
+//! TLS lives, whose session is in it. A worker drives it with bytes and writable events; it owns no poll.
+
+use std::io::{self, Read, Write};
+
+use fantail::sys::socket;
+use fantail::wire::deflate;
+use fantail::wire::frame::{self, FrameHeader, Opcode, Sender};
+use fantail::wire::upgrade::{self, AnswerError};
+use mio::net::TcpStream;
+
+use crate::base::schedule::Schedule;
+use crate::base::trouble::Trouble;
+use crate::engine::conversation::Conversation;
+use crate::engine::inflating::Inflating;
+use crate::engine::message::{self, Expected, Found, PROBE_SEQUENCE, Shape, Stamp};
+use crate::engine::sequence::Sequence;
+use crate::engine::visits::{Bulletin, Visits};
+use crate::result::tally::Tally;
+use crate::tls::{Moment, Session};
+
+/// Output that one connection may have waiting before further messages count as unsent.
+const OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest frame or fragmented message that is accepted.
+const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What arriving messages are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// They are not looked at.
+    Idle,
+    /// They come from the publisher of this run.
+    Subscribe,
+    /// They are this connection's own, coming back.
+    Echo,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// TCP is not there yet.
+    Connecting,
+    /// The request is sent.
+    Upgrading,
+    /// The 101 has come, the message of `--await` has not.
+    Greeting,
+    /// The 101 has come, and what is awaited behind it.
+    Open,
+    /// It failed before it was open.
+    Failed,
+    /// It was open.
+    Ended,
+}
+
+/// What a connection needs from its worker to handle input.
+pub(crate) struct Context<'a> {
+    /// What arriving messages are for.
+    pub(crate) role: Role,
+    /// Identifies the run.
+    pub(crate) run_id: u64,
+    /// The connection's number among all of the run.
+    pub(crate) number: u64,
+    /// What every message looks like.
+    pub(crate) shape: Shape,
+    /// What is said besides test messages.
+    pub(crate) conversation: &'a Conversation,
+    /// Where compression was offered, what inflates.
+    pub(crate) inflating: Option<&'a mut Inflating>,
+    /// When the bytes at hand were read.
+    pub(crate) now_ns: u64,
+    /// The publisher's plan, if ticks are to be measured.
+    pub(crate) schedule: Option<Schedule>,
+    /// What is published so far, if connections that end come back.
+    pub(crate) bulletin: Option<&'a Bulletin>,
+    /// Where to count.
+    pub(crate) tally: &'a mut Tally,
+}
+
+/// One connection. See the module's head.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Option<TcpStream>,
+    state: State,
+    probed: bool,
+    sent: u32,
+    sequence: Sequence,
+    extra: Option<Box<Extra>>,
+    /// Set if it comes back whenever it ends.
+    visits: Option<Box<Visits>>,
+}
+
+/// What the answer to a request is judged by.
+#[derive(Clone, Copy, Debug)]
+struct Handshake {
+    key: [u8; 16],
+    started_ns: u64,
+    away: Option<Away>,
+}
+
+/// A connection that was dropped on purpose and is to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Away {
+    /// When it was dropped, in ns.
+    pub(crate) since_ns: u64,
+    /// Attempts to come back that have failed.
+    pub(crate) failures: u32,
+}
+
+/// What a connection needs only now and then.
+#[derive(Debug, Default)]
+struct Extra {
+    handshake: Option<Handshake>,
+    input: Vec<u8>,
+    tls: Option<Box<Session>>,
+    fragments: Option<Vec<u8>>,
+    /// Whether the fragments are of a compressed message.
+    deflated: bool,
+    output: Vec<u8>,
+    /// The code of the close frame that has come.
+    close_code: Option<u16>,
+}
+
+// One for each connection of up to a million. Debug builds of mio add bookkeeping to the stream.
+#[cfg(not(debug_assertions))]
+const _: () = assert!(size_of::<Connection>() <= 48);
+
+impl Connection {
+    /// A connection whose TCP connect began at `started_ns`; `request` leaves when it is made, sealed by `tls` if
+    /// there is one. `away` is set for one that comes back.
+    pub(crate) fn new(
+        stream: TcpStream,
+        tls: Option<Box<Session>>,
+        key: [u8; 16],
+        request: Vec<u8>,
+        started_ns: u64,
+        away: Option<Away>,
+    ) -> Self {
+        let handshake = Some(Handshake { key, started_ns, away });
+        let extra = Extra { handshake, tls, output: request, ..Extra::default() };
+        Self {
+            stream: Some(stream),
+            state: State::Connecting,
+            probed: false,
+            sent: 0,
+            sequence: Sequence::default(),
+            extra: Some(Box::new(extra)),
+            visits: None,
+        }
+    }
+
+    /// A connection that could not even be begun.
+    pub(crate) fn failed() -> Self {
+        Self {
+            stream: None,
+            state: State::Failed,
+            probed: false,
+            sent: 0,
+            sequence: Sequence::default(),
+            extra: None,
+            visits: None,
+        }
+    }
+
+    /// Puts a further attempt of the same client in its place.
+    pub(crate) fn replace(&mut self, next: Self) {
+        let visits = self.visits.take();
+        *self = Self { visits, ..next };
+    }
+
+    /// What it should have got, if it comes back whenever it ends.
+    pub(crate) fn visits_mut(&mut self) -> Option<&mut Visits> {
+        self.visits.as_deref_mut()
+    }
+
+    /// The code of the close frame that has ended it; 1005 if that had none.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        self.extra.as_ref()?.close_code
+    }
+
+    /// How far it is.
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// When its connect began; `None` once it is open or over.
+    pub(crate) fn connecting_since_ns(&self) -> Option<u64> {
+        self.extra.as_ref()?.handshake.map(|handshake| handshake.started_ns)
+    }
+
+    /// Set while a dropped connection comes back.
+    pub(crate) fn away(&self) -> Option<Away> {
+        self.extra.as_ref()?.handshake?.away
+    }
+
+    /// Ends the connection with a reset, as when a client's machine or network goes away.
+    pub(crate) fn vanish(&mut self) {
+        if let Some(stream) = &self.stream {
+            // Without it the socket closes in order, and its port waits for a minute.
+            let _ = socket::reset_on_close(stream);
+        }
+        self.state = State::Ended;
+        self.stream = None;
+        self.extra = None;
+    }
+
+    /// Reads at most `most` bytes of what the server sent, unsealed if they came by TLS; `WouldBlock` once the
+    /// connection is over.
+    pub(crate) fn read(&mut self, into: &mut [u8], most: usize) -> io::Result<usize> {
+        let Some(stream) = &mut self.stream else { return Err(io::ErrorKind::WouldBlock.into()) };
+        match self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+            None => {
+                let room = into.len().min(most);
+                stream.read(into.get_mut(..room).unwrap_or_default())
+            }
+            Some(tls) => tls.read(stream, into, most),
+        }
+    }
+
+    /// Whether a read of less than there was room for has taken all there is. What TLS unsealed says nothing of what
+    /// is behind it.
+    pub(crate) fn short_reads_drain(&self) -> bool {
+        self.extra.as_ref().is_none_or(|extra| extra.tls.is_none())
+    }
+
+    /// What it is called when this connection is not open in time.
+    pub(crate) fn timeout_trouble(&self) -> Trouble {
+        let tls = self.extra.as_ref().and_then(|extra| extra.tls.as_ref());
+        match self.state {
+            State::Greeting => Trouble::AwaitTimeout,
+            State::Upgrading if tls.is_some_and(|tls| tls.secured().is_none()) => Trouble::TlsTimeout,
+            _ => Trouble::ConnectTimeout,
+        }
+    }
+
+    /// Messages that were sent but have not come, given how many are expected by now (`None`: those
+    /// this connection sent itself). Skipped ones are counted already.
+    pub(crate) fn missing_at_end(&self, published: Option<u64>) -> u64 {
+        if !matches!(self.state, State::Open | State::Ended) {
+            return 0;
+        }
+        let expected = published.unwrap_or(u64::from(self.sent));
+        expected.saturating_sub(u64::from(self.sequence.next()))
+    }
+
+    /// The socket became writable: finishes the connect, sends the request, drains waiting output.
+    pub(crate) fn on_writable(&mut self) -> Result<(), Trouble> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        if self.state == State::Connecting {
+            if let Some(error) = stream.take_error().unwrap_or_else(Some) {
+                return Err(Trouble::of_connect(&error));
+            }
+            match stream.peer_addr() {
+                Ok(_) => {}
+                // Registration reports an event before the connect has finished.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                Err(error) => return Err(Trouble::of_connect(&error)),
+            }
+            // Messages are sent one at a time and must not wait for an acknowledgement of the last.
+            let _ = stream.set_nodelay(true);
+            self.state = State::Upgrading;
+            if let Some(tls) = self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+                tls.on_connected();
+            }
+        }
+        self.flush()
+    }
+
+    /// Takes what was read; answers to it are sent before this returns.
+    pub(crate) fn on_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Trouble> {
+        let mut held = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
+        if held.is_empty() {
+            let used = self.parse(bytes, cx)?;
+            if let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+                held.extend_from_slice(rest);
+                self.extra.get_or_insert_default().input = held;
+            }
+        } else {
+            held.extend_from_slice(bytes);
+            let used = self.parse(&held, cx)?;
+            if used < held.len() {
+                held.drain(..used);
+                self.extra.get_or_insert_default().input = held;
+            }
+        }
+        self.flush()
+    }
+
+    /// Sends a frame, or keeps what the kernel does not take. False if too much is waiting already.
+    pub(crate) fn try_send(&mut self, frame: &[u8]) -> Result<bool, Trouble> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
+        let waiting = self.extra.as_ref().map_or(0, |extra| extra.output.len());
+        if waiting > 0 {
+            if waiting + frame.len() > OUTPUT_BYTES_MAX {
+                return Ok(false);
+            }
+            self.extra.get_or_insert_default().output.extend_from_slice(frame);
+            return Ok(true);
+        }
+        let written = match self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+            None => write_some(stream, frame),
+            Some(tls) => tls.send(stream, frame),
+        };
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => return Err(self.trouble(&error)),
+        };
+        if let Some(rest) = frame.get(written..).filter(|rest| !rest.is_empty()) {
+            self.extra.get_or_insert_default().output.extend_from_slice(rest);
+        }
+        Ok(true)
+    }
+
+    /// The next sequence number of this connection's own messages; call it once per message sent.
+    pub(crate) fn take_send_number(&mut self) -> u32 {
+        let number = self.sent;
+        self.sent = self.sent.saturating_add(1);
+        number
+    }
+
+    /// Takes back the number of a message that was not sent.
+    pub(crate) fn return_send_number(&mut self) {
+        self.sent = self.sent.saturating_sub(1);
+    }
+
+    /// Ends the connection, with a close frame if it is open, and frees what it held.
+    pub(crate) fn end(&mut self) {
+        if self.state == State::Open
+            && self.extra.as_ref().is_none_or(|extra| extra.output.is_empty())
+            && let Some(stream) = &mut self.stream
+        {
+            let mut close = Vec::new();
+            frame::push_frame(&mut close, Opcode::Close, &1000u16.to_be_bytes(), Some(mask()));
+            // Politeness only: a full send queue or a reset changes nothing.
+            match self.extra.as_mut().and_then(|extra| extra.tls.as_mut()) {
+                None => drop(write_some(stream, &close)),
+                Some(tls) => {
+                    drop(tls.send(stream, &close));
+                    tls.close(stream);
+                }
+            }
+        }
+        self.state = match self.state {
+            State::Open | State::Ended => State::Ended,
+            _ => State::Failed,
+        };
+        self.stream = None;
+        self.extra = None;
+    }
+
+    /// The kind of an error, which depends on whether the connection was open.
+    pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
+        let tls = self.extra.as_ref().and_then(|extra| extra.tls.as_ref());
+        if let Some(trouble) = tls.and_then(|tls| tls.trouble(error, self.moment())) {
+            return trouble;
+        }
+        match self.state {
+            State::Open => Trouble::LostReset,
+            State::Greeting => Trouble::AwaitClosed,
+            _ => Trouble::of_connect(error),
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        match self.state {
+            State::Upgrading => Moment::Upgrading,
+            State::Open => Moment::Open,
+            _ => Moment::Other,
+        }
+    }
+
+    /// Handles whole heads and frames and returns how many bytes they took.
+    fn parse(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, Trouble> {
+        let mut used = 0;
+        if self.state == State::Upgrading {
+            match self.parse_answer(bytes, cx)? {
+                Some(head) => used = head,
+                None => return Ok(0),
+            }
+        }
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let header = frame::decode_header(rest, Sender::Server).map_err(|_| Trouble::LostProtocol)?;
+            let Some(header) = header else { return Ok(used) };
+            // Where no extension was agreed to, RSV1 has no meaning (RFC 6455 section 5.2).
+            if header.rsv1 && cx.inflating.is_none() {
+                return Err(Trouble::LostProtocol);
+            }
+            let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+            if len > INPUT_BYTES_MAX {
+                return Err(Trouble::LostProtocol);
+            }
+            let end = header.header_len + len;
+            let Some(payload) = rest.get(header.header_len..end) else { return Ok(used) };
+            self.on_frame(&header, payload, cx)?;
+            used += end;
+        }
+    }
+
+    fn parse_answer(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<Option<usize>, Trouble> {
+        let handshake = self.extra.as_ref().and_then(|extra| extra.handshake);
+        let Some(Handshake { key, .. }) = handshake else { return Err(Trouble::UpgradeWrong) };
+        // An alert or a handshake record of TLS (RFC 8446 section 5.1), whose first byte no HTTP answer has.
+        if matches!(bytes, [21 | 22, 3, ..]) {
+            return Err(Trouble::ServerSpeaksTls);
+        }
+        let answer = upgrade::check_answer(bytes, &key).map_err(|error| match error {
+            AnswerError::Refused(status) => Trouble::UpgradeRefused(status),
+            _ => Trouble::UpgradeWrong,
+        })?;
+        let Some(head_len) = answer else { return Ok(None) };
+        let head = bytes.get(..head_len).unwrap_or_default();
+        // RFC 6455 section 4.1: an extension that was not offered fails the connection.
+        match (upgrade::answer_field(head, "sec-websocket-extensions"), cx.inflating.is_some()) {
+            (None, false) => {}
+            (Some(answer), true) if deflate::is_answer(&answer) => {}
+            (_, true) => return Err(Trouble::UpgradeNotDeflated),
+            (Some(_), false) => return Err(Trouble::UpgradeWrong),
+        }
+        let chosen = upgrade::answer_field(head, "sec-websocket-protocol");
+        if !cx.conversation.accepts_protocol(chosen.as_deref()) {
+            return Err(Trouble::UpgradeWrong);
+        }
+        if let Some(hello) = cx.conversation.hello(cx.number) {
+            self.say(&hello);
+        }
+        if cx.conversation.awaits() {
+            self.state = State::Greeting;
+        } else {
+            self.on_open(cx);
+        }
+        Ok(Some(head_len))
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_>) {
+        self.state = State::Open;
+        if let Some(bulletin) = cx.bulletin {
+            self.visits.get_or_insert_default().on_open(bulletin);
+        }
+        let Some(extra) = &mut self.extra else { return };
+        let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };
+        if let Some(secured) = extra.tls.as_ref().and_then(|tls| tls.secured()) {
+            cx.tally.on_secured(secured.took_ns, secured.resumed);
+        }
+        let took_ns = cx.now_ns.saturating_sub(started_ns);
+        match away {
+            Some(away) => {
+                let away_ns = cx.now_ns.saturating_sub(away.since_ns);
+                cx.tally.on_return(cx.now_ns, took_ns, away_ns);
+            }
+            None => {
+                cx.tally.connect.saturating_record(took_ns);
+                cx.tally.counts.opened += 1;
+            }
+        }
+    }
+
+    /// Queues a text message that is part of the conversation and counted nowhere.
+    fn say(&mut self, text: &[u8]) {
+        let extra = self.extra.get_or_insert_default();
+        if extra.output.len() < OUTPUT_BYTES_MAX {
+            frame::push_frame(&mut extra.output, Opcode::Text, text, Some(mask()));
+        }
+    }
+
+    fn on_frame(
+        &mut self,
+        header: &FrameHeader,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Trouble> {
+        let FrameHeader { fin, rsv1: deflated, opcode, .. } = *header;
+        match opcode {
+            Opcode::Ping => {
+                // RFC 6455 section 5.5.3: a pong carries the ping's payload.
+                let extra = self.extra.get_or_insert_default();
+                if extra.output.len() < OUTPUT_BYTES_MAX {
+                    frame::push_frame(&mut extra.output, Opcode::Pong, payload, Some(mask()));
+                }
+                Ok(())
+            }
+            Opcode::Pong => Ok(()),
+            Opcode::Close if self.state == State::Greeting => Err(Trouble::AwaitClosed),
+            Opcode::Close => {
+                let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                self.extra.get_or_insert_default().close_code = Some(code);
+                Err(Trouble::LostClose)
+            }
+            Opcode::Continuation => {
+                let Some(extra) = &mut self.extra else { return Err(Trouble::LostProtocol) };
+                let Some(mut message) = extra.fragments.take() else { return Err(Trouble::LostProtocol) };
+                if message.len() + payload.len() > INPUT_BYTES_MAX {
+                    return Err(Trouble::LostProtocol);
+                }
+                message.extend_from_slice(payload);
+                if fin {
+                    let deflated = std::mem::take(&mut extra.deflated);
+                    return self.on_data(deflated, &message, cx);
+                }
+                extra.fragments = Some(message);
+                Ok(())
+            }
+            Opcode::Text | Opcode::Binary => {
+                // RFC 6455 section 5.4: messages are not interleaved.
+                if self.extra.as_ref().is_some_and(|extra| extra.fragments.is_some()) {
+                    return Err(Trouble::LostProtocol);
+                }
+                if fin {
+                    return self.on_data(deflated, payload, cx);
+                }
+                let extra = self.extra.get_or_insert_default();
+                extra.fragments = Some(payload.to_vec());
+                extra.deflated = deflated;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a whole message as it came.
+    fn on_data(&mut self, deflated: bool, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Trouble> {
+        if !deflated {
+            self.on_message(payload, cx);
+            return Ok(());
+        }
+        cx.tally.counts.deflated += 1;
+        cx.tally.counts.deflated_bytes += payload.len() as u64;
+        let Some(inflating) = cx.inflating.take() else { return Err(Trouble::LostProtocol) };
+        let content = inflating.inflate(payload, INPUT_BYTES_MAX).map_err(|_| Trouble::LostProtocol);
+        if let Ok(content) = content {
+            self.on_message(content, cx);
+        }
+        let outcome = content.map(|_| ());
+        cx.inflating = Some(inflating);
+        outcome
+    }
+
+    fn on_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        if let Some(reply) = cx.conversation.reply_to(payload, cx.number) {
+            self.say(&reply);
+        } else if self.state != State::Greeting {
+            self.on_test_message(payload, cx);
+        }
+        if self.state == State::Greeting && cx.conversation.is_awaited(payload) {
+            self.on_open(cx);
+        }
+    }
+
+    fn on_test_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        let stream = match cx.role {
+            Role::Idle => return,
+            Role::Subscribe => cx.run_id,
+            Role::Echo => echo_stream(cx.run_id, cx.number),
+        };
+        if cx.conversation.template().is_none()
+            && let Some(stamp) = message::read_unchanged(payload, cx.shape, stream, cx.now_ns)
+        {
+            return self.on_stamp(&stamp, false, cx);
+        }
+        self.on_other_payload(payload, stream, cx);
+    }
+
+    /// Looks for test messages in a payload that is not simply one.
+    #[inline(never)]
+    fn on_other_payload(&mut self, payload: &[u8], stream: u64, cx: &mut Context<'_>) {
+        // A publisher says everything as the first connection; an echo is of what this one said itself.
+        let speaker = if cx.role == Role::Echo { cx.number } else { 0 };
+        let around = cx.conversation.around(speaker);
+        let expected = Expected { shape: cx.shape, around, stream, now_ns: cx.now_ns };
+        let any = message::search(payload, &expected, |found| match found {
+            Found::Unchanged(stamp) => self.on_stamp(&stamp, false, cx),
+            Found::Wrapped(stamp) => self.on_stamp(&stamp, true, cx),
+            Found::Repeated => cx.tally.counts.repeated += 1,
+            // That a probe came is all there is to know of it.
+            Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),
+            Found::Changed(_) | Found::Broken => cx.tally.counts.corrupt += 1,
+        });
+        cx.tally.counts.foreign += u64::from(!any);
+    }
+
+    /// Counts a test message; `wrapped` if the server put other things around it.
+    fn on_stamp(&mut self, stamp: &Stamp, wrapped: bool, cx: &mut Context<'_>) {
+        let counts = &mut cx.tally.counts;
+        if stamp.sequence == PROBE_SEQUENCE {
+            counts.probed += u64::from(!self.probed);
+            self.probed = true;
+            return;
+        }
+        let Ok(number) = u32::try_from(stamp.sequence) else {
+            counts.corrupt += 1;
+            return;
+        };
+        // An echo can't come before its message left; such a number was not written by this generator.
+        if cx.role == Role::Echo && number >= self.sent {
+            counts.corrupt += 1;
+            return;
+        }
+        counts.wrapped += u64::from(wrapped);
+        let first = match &mut self.visits {
+            Some(visits) => visits.on_message(number, counts),
+            None => counts.on_arrival(self.sequence.on_arrival(number)),
+        };
+        if !first {
+            return;
+        }
+        cx.tally.latency.saturating_record(cx.now_ns.saturating_sub(stamp.planned_ns));
+        let tick = cx.schedule.and_then(|schedule| schedule.tick_of(stamp.planned_ns));
+        if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
+            tick.last_ns = tick.last_ns.max(cx.now_ns);
+            tick.deliveries += 1;
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Trouble> {
+        let (Some(stream), Some(extra)) = (&mut self.stream, &mut self.extra) else { return Ok(()) };
+        let written = match &mut extra.tls {
+            // Sealed bytes may wait although no others do.
+            Some(tls) => tls.send(stream, &extra.output),
+            None if extra.output.is_empty() => Ok(0),
+            None => write_some(stream, &extra.output),
+        };
+        match written {
+            // Where the box stays, as with TLS, the buffer does not.
+            Ok(written) if written == extra.output.len() => extra.output = Vec::new(),
+            Ok(written) => drop(extra.output.drain(..written)),
+            Err(error) => return Err(self.trouble(&error)),
+        }
+        let empty = extra.handshake.is_none()
+            && extra.tls.is_none()
+            && extra.input.is_empty()
+            && extra.output.is_empty()
+            && extra.fragments.is_none();
+        if empty {
+            self.extra = None;
+        }
+        Ok(())
+    }
+}
+
+/// The stream number of one echo connection, so that another connection's echo is not taken for its own.
+pub(crate) fn echo_stream(run_id: u64, number: u64) -> u64 {
+    run_id.wrapping_add(number)
+}
+
+/// A masking key. It need not be unpredictable here (RFC 6455 section 10.3 protects proxies from
+/// scripts); it must not be zero, which would let a server that never unmasks pass.
+pub(crate) fn mask() -> [u8; 4] {
+    use std::cell::Cell;
+    thread_local!(static STATE: Cell<u32> = const { Cell::new(0x9e37_79b9) });
+    STATE.with(|state| {
+        let mut next = state.get();
+        next ^= next << 13;
+        next ^= next >> 17;
+        next ^= next << 5;
+        state.set(next);
+        next.to_ne_bytes()
+    })
+}
+
+/// Writes until the kernel takes no more and returns how much it took.
+fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match stream.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,595 @@
+//! One thread of connections: its own poll, its own descriptor table, its own tally.
+//!
+//! The main thread makes the poll and the waker and gives orders through a [`Link`]; the worker opens
+//! connections, reads, answers pings, sends what is planned, and counts. It never sleeps elsewhere than in
+//! `poll` and never logs.
+
+mod returning;
+mod trickle;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fantail::sys::{socket, tables};
+use fantail::wire::frame::{self, Opcode};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::base::schedule::{Clock, Schedule};
+use crate::base::trouble::Trouble;
+use crate::engine::connection::{self, Away, Connection, Context, Role, State};
+use crate::engine::conversation::Conversation;
+use crate::engine::handshake;
+use crate::engine::inflating::Inflating;
+use crate::engine::message::{self, Shape, Stamp};
+use crate::engine::visits::Bulletin;
+use crate::net::target::Target;
+use crate::observe::bottleneck::Watch;
+use crate::result::tally::{Tally, Tick};
+use crate::tls::{Session, Tls};
+use returning::Returning;
+use trickle::Trickle;
+
+pub(crate) use returning::BACKOFF_NS;
+pub(crate) use trickle::Slow;
+
+/// Token of the waker; connections have their index.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+/// From the start of `connect` to the 101.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connects a worker has under way at most, but for those that come back.
+const IN_FLIGHT_MAX: usize = 256;
+/// Events taken in one turn.
+const EVENTS_PER_TURN: usize = 1_024;
+/// Connects begun in one turn, so that answers are read (and timed) in between.
+const CONNECTS_PER_TURN: usize = 64;
+/// How far behind its rate connecting may catch up: a few of a poll's milliseconds.
+const CONNECT_CREDIT_NS: u64 = 5_000_000;
+/// Reads of one connection in one turn.
+const READS_PER_TURN: usize = 16;
+/// Messages sent in one turn, so that a generator that can't keep up still reads.
+const SENDS_PER_TURN: usize = 256;
+/// Ticks whose duration is measured; beyond it (hours of messages) the memory would not be small.
+const TICKS_MAX: u64 = 4_000_000;
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// What is the same for all workers of a run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The one clock.
+    pub(crate) clock: Clock,
+    /// Where to connect.
+    pub(crate) target: Target,
+    /// What its connections of TLS share; `None` for plain ones.
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Source addresses, used in turn; `None` leaves it to the kernel.
+    pub(crate) sources: Option<Vec<IpAddr>>,
+    /// What messages are for.
+    pub(crate) role: Role,
+    /// Identifies the run.
+    pub(crate) run_id: u64,
+    /// What messages look like.
+    pub(crate) shape: Shape,
+    /// What is said besides test messages.
+    pub(crate) conversation: Conversation,
+    /// Which connections read slowly while messages flow, and how slowly.
+    pub(crate) slow: Option<Slow>,
+    /// Connects that each worker has under way at most while dropped connections come back.
+    pub(crate) returning_max: usize,
+    /// Set if connections that end come back; tells what each should have got.
+    pub(crate) bulletin: Option<Arc<Bulletin>>,
+    /// The longest wait before the first attempt to come back that is not made at once, in ns.
+    pub(crate) backoff_ns: u64,
+    /// Whether compression is offered, and has to be accepted.
+    pub(crate) deflate: bool,
+    /// Number of workers.
+    pub(crate) threads: usize,
+    /// Connects per second of one worker; `None` for as fast as the server answers.
+    pub(crate) connect_rate: Option<f64>,
+}
+
+impl Plan {
+    /// What connection `number` needs to handle input that was read just now and is counted in `tally`.
+    fn context<'a>(
+        &'a self,
+        number: u64,
+        schedule: Option<Schedule>,
+        inflating: Option<&'a mut Inflating>,
+        tally: &'a mut Tally,
+    ) -> Context<'a> {
+        Context {
+            role: self.role,
+            run_id: self.run_id,
+            number,
+            shape: self.shape,
+            conversation: &self.conversation,
+            inflating,
+            now_ns: self.clock.now_ns(),
+            schedule,
+            bulletin: self.bulletin.as_deref(),
+            tally,
+        }
+    }
+}
+
+/// What a worker is to do by now. Orders only ever add up, but for a run that ends early.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Order {
+    /// Connections to have begun.
+    pub(crate) open_target: usize,
+    /// Connections to have dropped on purpose; they come back by themselves.
+    pub(crate) drops: u64,
+    /// Slow connections read all there is from now on.
+    pub(crate) catch_up: bool,
+    /// When messages leave: the publisher's plan, or in echo the workers' own.
+    pub(crate) schedule: Option<Schedule>,
+    /// Set when no more is to come: end all connections and return. Holds what was published.
+    pub(crate) stop: Option<Published>,
+}
+
+/// What every connection should have received by the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Published {
+    /// So many messages.
+    Count(u64),
+    /// What it sent itself.
+    Own,
+}
+
+/// What main and a worker share.
+#[derive(Debug)]
+pub(crate) struct Link {
+    order: Mutex<Order>,
+    tally: Mutex<Tally>,
+    mode: Mutex<Option<tables::TableMode>>,
+    waker: Waker,
+}
+
+impl Link {
+    /// A link whose waker wakes the worker's poll.
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self { order: Mutex::default(), tally: Mutex::new(Tally::new()), mode: Mutex::default(), waker }
+    }
+
+    /// Changes the order and wakes the worker.
+    pub(crate) fn order(&self, change: impl FnOnce(&mut Order)) {
+        change(&mut lock(&self.order));
+        self.wake();
+    }
+
+    /// The order as it is now.
+    pub(crate) fn ordered(&self) -> Order {
+        *lock(&self.order)
+    }
+
+    /// Wakes the worker.
+    pub(crate) fn wake(&self) {
+        // An eventfd that can't be written means that it is full of wake-ups.
+        let _ = self.waker.wake();
+    }
+
+    /// What the worker has counted so far; it waits for the end of the worker's turn.
+    pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
+        lock(&self.tally)
+    }
+
+    /// How the worker came to its descriptor table; `None` until it has started.
+    pub(crate) fn mode(&self) -> Option<tables::TableMode> {
+        *lock(&self.mode)
+    }
+}
+
+/// The state of one worker thread.
+pub(crate) struct Worker {
+    index: usize,
+    poll: Poll,
+    link: Arc<Link>,
+    plan: Arc<Plan>,
+    connections: Vec<Connection>,
+    connecting: VecDeque<Attempt>,
+    in_flight: usize,
+    next_connect_ns: u64,
+    ready: Vec<usize>,
+    scratch: Vec<u8>,
+    senders: Vec<u32>,
+    next_send: u64,
+    frame: Vec<u8>,
+    payload: Vec<u8>,
+    inflating: Option<Inflating>,
+    returning: Returning,
+    /// Whatever had come by then has been read.
+    read_until_ns: u64,
+    trickle: Trickle,
+    watch: Watch,
+}
+
+/// A connect under way.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    index: usize,
+    started_ns: u64,
+}
+
+impl Worker {
+    /// A worker that expects to hold `capacity` connections.
+    pub(crate) fn new(index: usize, poll: Poll, link: Arc<Link>, plan: Arc<Plan>, capacity: usize) -> Self {
+        let inflating = plan.deflate.then(Inflating::default);
+        Self {
+            index,
+            poll,
+            link,
+            plan,
+            inflating,
+            // Growing by doubling would touch up to twice the memory.
+            connections: Vec::with_capacity(capacity),
+            connecting: VecDeque::new(),
+            in_flight: 0,
+            next_connect_ns: 0,
+            ready: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            senders: Vec::new(),
+            next_send: index as u64,
+            frame: Vec::new(),
+            payload: Vec::new(),
+            returning: Returning::default(),
+            read_until_ns: 0,
+            trickle: Trickle::default(),
+            watch: Watch::default(),
+        }
+    }
+
+    /// Runs until told to stop. The calling thread's descriptor table is split first.
+    ///
+    /// The poll goes back to whoever made it: where tables are apart its number is in both, this thread's ends with
+    /// the thread, and only the maker can close the other.
+    pub(crate) fn run(mut self) -> (Poll, io::Result<()>) {
+        let outcome = self.turns();
+        (self.poll, outcome)
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
+        // The waker's eventfd stays in main's table: an epoll holds files, not numbers.
+        let mode = tables::split_table(&[self.poll.as_raw_fd()]);
+        *lock(&self.link.mode) = Some(mode);
+        self.watch = Watch::start();
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let link = self.link.clone();
+        loop {
+            let order = *lock(&link.order);
+            let timeout = self.timeout(&order);
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(error);
+            }
+            let order = *lock(&link.order);
+            let mut tally = link.tally();
+            let loaded = order.schedule.is_some() || order.drops > 0;
+            let woken_ns = self.plan.clock.now_ns();
+            self.watch.on_wake(woken_ns, loaded, &mut tally.strain);
+            self.size_ticks(&order, &mut tally);
+            self.trickle_due(&order, &mut tally);
+            self.send_due(&order, &mut tally);
+            for index in std::mem::take(&mut self.ready) {
+                self.read_turn(index, true, &order, &mut tally);
+            }
+            let mut handled = 0;
+            for event in events.iter().filter(|event| event.token() != WAKER) {
+                let index = event.token().0;
+                handled += 1;
+                if self.is_slow(index) {
+                    self.slow_event(index, event, &mut tally);
+                    continue;
+                }
+                if event.is_writable() || event.is_error() {
+                    self.write_turn(index, &mut tally);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read_turn(index, event.is_read_closed(), &order, &mut tally);
+                }
+            }
+            self.expire(&mut tally);
+            self.drop_due(&order, &mut tally);
+            self.connect_due(&order, &mut tally);
+            let full = handled + 1 >= EVENTS_PER_TURN;
+            if !full && self.ready.is_empty() {
+                self.read_until_ns = woken_ns;
+            }
+            let now_ns = self.plan.clock.now_ns();
+            self.watch.on_turn_end(now_ns, handled, full, loaded, &mut tally.strain);
+            if let Some(published) = order.stop {
+                self.finish(published, &mut tally);
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self, order: &Order) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now_ns = self.plan.clock.now_ns();
+        // Main wakes the worker when a send becomes due; this is for what a full turn left over.
+        let send_is_due = order.schedule.is_some_and(|schedule| {
+            self.plan.role == Role::Echo
+                && self.next_send < schedule.count()
+                && schedule.planned_ns(self.next_send) <= now_ns
+        });
+        if send_is_due {
+            return Some(Duration::ZERO);
+        }
+        let expiry_ns = self.connecting.front().map(Attempt::deadline_ns);
+        let mut connect_ns = None;
+        if self.in_flight < self.in_flight_max(order) {
+            let opens = self.connections.len() < order.open_target;
+            let due_ns = if opens { Some(0) } else { self.returning.due_ns() };
+            connect_ns = due_ns.map(|due_ns| due_ns.max(self.next_connect_ns));
+        }
+        let wake_ns = [expiry_ns, connect_ns, self.trickle.due_ns()].into_iter().flatten().min();
+        wake_ns.map(|wake_ns| Duration::from_nanos(wake_ns.saturating_sub(now_ns)))
+    }
+
+    fn size_ticks(&self, order: &Order, tally: &mut Tally) {
+        if let Some(schedule) = order.schedule
+            && self.plan.role == Role::Subscribe
+            && tally.ticks.is_empty()
+            && schedule.ticks() <= TICKS_MAX
+        {
+            tally.ticks = vec![Tick::default(); schedule.ticks() as usize];
+        }
+    }
+
+    fn connect_due(&mut self, order: &Order, tally: &mut Tally) {
+        let interval_ns = self.plan.connect_rate.map_or(0, |rate| (1e9 / rate) as u64);
+        for _ in 0..CONNECTS_PER_TURN {
+            let now_ns = self.plan.clock.now_ns();
+            if self.in_flight >= self.in_flight_max(order) || now_ns < self.next_connect_ns {
+                return;
+            }
+            // Who comes back goes before who was never there.
+            let (index, away) = match self.returning.take_due(now_ns) {
+                Some((index, away)) => (index, Some(away)),
+                None if self.connections.len() < order.open_target => (self.connections.len(), None),
+                None => return,
+            };
+            // What was missed during a pause is not caught up with in one go.
+            let base_ns = self.next_connect_ns.max(now_ns.saturating_sub(CONNECT_CREDIT_NS));
+            self.next_connect_ns = base_ns + interval_ns;
+            self.connect_one(index, away, now_ns, tally);
+        }
+    }
+
+    fn in_flight_max(&self, order: &Order) -> usize {
+        let rolling = self.plan.bulletin.is_some() && order.schedule.is_some();
+        if order.drops > 0 || rolling { self.plan.returning_max } else { IN_FLIGHT_MAX }
+    }
+
+    fn connect_one(&mut self, index: usize, away: Option<Away>, now_ns: u64, tally: &mut Tally) {
+        let number = self.number(index);
+        let source = self.plan.sources.as_ref().and_then(|sources| {
+            let turn = usize::try_from(number).unwrap_or(0) % sources.len().max(1);
+            sources.get(turn).copied()
+        });
+        let result = socket::connect_from(source, self.plan.target.address).and_then(|stream| {
+            let mut stream = mio::net::TcpStream::from_std(stream);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut stream, Token(index), interest)?;
+            let begin = |tls| Session::new(tls, self.plan.clock).map_err(io::Error::other);
+            Ok((stream, self.plan.tls.as_ref().map(begin).transpose()?))
+        });
+        tally.counts.begun += u64::from(away.is_none());
+        let connection = match result {
+            Ok((stream, tls)) => {
+                let plan = &self.plan;
+                let key = handshake::key(number ^ plan.run_id);
+                let mut request = Vec::new();
+                plan.conversation.write_request(&plan.target, key, number, plan.deflate, &mut request);
+                self.connecting.push_back(Attempt { index, started_ns: now_ns });
+                self.in_flight += 1;
+                Connection::new(stream, tls, key, request, now_ns, away)
+            }
+            Err(error) => {
+                self.on_failure(index, away, Trouble::of_connect(&error), tally);
+                Connection::failed()
+            }
+        };
+        match self.connections.get_mut(index) {
+            Some(slot) => slot.replace(connection),
+            None => self.connections.push(connection),
+        }
+    }
+
+    /// Counts a connect that failed; one that was to come back tries again.
+    fn on_failure(&mut self, index: usize, away: Option<Away>, trouble: Trouble, tally: &mut Tally) {
+        let troubles = match away {
+            Some(away) => {
+                self.returning.retry(index, away, self.plan.clock.now_ns(), self.plan.backoff_ns);
+                &mut tally.counts.refusals
+            }
+            None => {
+                tally.counts.failed += 1;
+                &mut tally.counts.troubles
+            }
+        };
+        *troubles.entry(trouble).or_default() += 1;
+    }
+
+    fn expire(&mut self, tally: &mut Tally) {
+        while let Some(attempt) = self.connecting.front().copied() {
+            let connection = self.connections.get(attempt.index);
+            // A later attempt of the same connection has an entry of its own.
+            let waits = connection
+                .filter(|connection| connection.connecting_since_ns() == Some(attempt.started_ns))
+                .map(Connection::timeout_trouble);
+            if let Some(trouble) = waits {
+                if self.plan.clock.now_ns() < attempt.deadline_ns() {
+                    return;
+                }
+                self.on_trouble(attempt.index, trouble, tally);
+            }
+            self.connecting.pop_front();
+        }
+    }
+
+    fn write_turn(&mut self, index: usize, tally: &mut Tally) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if let Err(trouble) = connection.on_writable() {
+            self.on_trouble(index, trouble, tally);
+        }
+    }
+
+    fn read_turn(&mut self, index: usize, read_closed: bool, order: &Order, tally: &mut Tally) {
+        let number = self.number(index);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        for _ in 0..READS_PER_TURN {
+            let before = connection.state();
+            if before == State::Connecting {
+                return;
+            }
+            let outcome = match connection.read(&mut self.scratch, SCRATCH_BYTES) {
+                Ok(0) if before == State::Open => Err(Trouble::LostEof),
+                Ok(0) if before == State::Greeting => Err(Trouble::AwaitClosed),
+                Ok(0) => Err(Trouble::ConnectReset),
+                Ok(count) => Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(connection.trouble(&error)),
+            };
+            let outcome = outcome.and_then(|count| {
+                let inflating = self.inflating.as_mut();
+                let mut cx = self.plan.context(number, order.schedule, inflating, &mut *tally);
+                let bytes = self.scratch.get(..count).unwrap_or_default();
+                connection.on_bytes(bytes, &mut cx).map(|()| count)
+            });
+            if before != State::Open && connection.state() == State::Open {
+                self.in_flight -= 1;
+            }
+            match outcome {
+                // A short read has drained the socket, unless the end is behind it.
+                Ok(count) if count < SCRATCH_BYTES && !read_closed && connection.short_reads_drain() => {
+                    return;
+                }
+                Ok(_) => {}
+                Err(trouble) => return self.on_trouble(index, trouble, tally),
+            }
+        }
+        self.ready.push(index);
+    }
+
+    fn on_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        match connection.state() {
+            State::Open if self.plan.bulletin.is_some() => self.on_left(index, trouble, tally),
+            State::Open => {
+                tally.counts.lost += 1;
+                *tally.counts.troubles.entry(trouble).or_default() += 1;
+                connection.end();
+            }
+            State::Connecting | State::Upgrading | State::Greeting => {
+                let away = connection.away();
+                connection.end();
+                self.in_flight -= 1;
+                self.on_failure(index, away, trouble, tally);
+            }
+            State::Failed | State::Ended => {}
+        }
+    }
+
+    /// Sends what is due of this worker's share: every `threads`-th message, over its connections in turn.
+    fn send_due(&mut self, order: &Order, tally: &mut Tally) {
+        let Some(schedule) = order.schedule.filter(|_| self.plan.role == Role::Echo) else { return };
+        if self.senders.is_empty() {
+            let open = self.connections.iter().enumerate().filter(|(_, c)| c.state() == State::Open);
+            self.senders = open.map(|(index, _)| index as u32).collect();
+        }
+        for _ in 0..SENDS_PER_TURN {
+            if self.next_send >= schedule.count() {
+                return;
+            }
+            let planned_ns = schedule.planned_ns(self.next_send);
+            let now_ns = self.plan.clock.now_ns();
+            if now_ns < planned_ns {
+                return;
+            }
+            let turn = self.next_send as usize / self.plan.threads;
+            self.next_send += self.plan.threads as u64;
+            let sender = self.senders.get(turn % self.senders.len().max(1)).copied();
+            match sender.map(|index| index as usize) {
+                Some(index) => self.send_one(index, planned_ns, now_ns, tally),
+                None => tally.counts.unsent += 1,
+            }
+        }
+    }
+
+    fn send_one(&mut self, index: usize, planned_ns: u64, now_ns: u64, tally: &mut Tally) {
+        let number = self.number(index);
+        let stream = connection::echo_stream(self.plan.run_id, number);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let sequence = u64::from(connection.take_send_number());
+        self.payload.clear();
+        let stamp = Stamp { stream, sequence, planned_ns };
+        let around = self.plan.conversation.around(number);
+        message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
+        self.frame.clear();
+        let opcode = if self.plan.shape.is_binary() { Opcode::Binary } else { Opcode::Text };
+        frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
+        match connection.try_send(&self.frame) {
+            Ok(true) => {
+                tally.counts.sent += 1;
+                tally.counts.on_send(now_ns - planned_ns);
+            }
+            Ok(false) => {
+                connection.return_send_number();
+                tally.counts.unsent += 1;
+            }
+            Err(trouble) => {
+                connection.return_send_number();
+                tally.counts.unsent += 1;
+                self.on_trouble(index, trouble, tally);
+            }
+        }
+    }
+
+    fn finish(&mut self, published: Published, tally: &mut Tally) {
+        let published = match published {
+            Published::Count(count) => Some(count),
+            Published::Own => None,
+        };
+        for index in 0..self.connections.len() {
+            let slow = self.is_slow(index);
+            let Some(connection) = self.connections.get_mut(index) else { continue };
+            let open = connection.state() == State::Open;
+            if let Some(visits) = connection.visits_mut() {
+                let published = u32::try_from(published.unwrap_or(0)).unwrap_or(u32::MAX);
+                visits.on_finish(open, published, &mut tally.counts);
+                connection.end();
+                continue;
+            }
+            let missing = connection.missing_at_end(published);
+            match tally.slow.as_mut().filter(|_| slow) {
+                Some(slow) => slow.counts.missing += missing,
+                None => tally.counts.missing += missing,
+            }
+            connection.end();
+        }
+    }
+
+    /// The connection's number among those of all workers.
+    fn number(&self, index: usize) -> u64 {
+        (index * self.plan.threads + self.index) as u64
+    }
+}
+
+impl Attempt {
+    fn deadline_ns(&self) -> u64 {
+        self.started_ns + CONNECT_TIMEOUT.as_nanos() as u64
+    }
+}
+
+/// A panic elsewhere must not hide what was counted.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,142 @@
+//! Connections that are dropped on purpose and come back: which one goes next, and when one tries again.
+//!
+//! A failed attempt is followed by another after exponential backoff with full jitter, as a well-behaved
+//! client does. Keeps nothing for a connection that is open.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::{Order, Worker};
+use crate::base::trouble::Trouble;
+use crate::engine::connection::{Away, State};
+use crate::engine::handshake;
+use crate::result::tally::{Ending, Tally, new_histogram};
+
+/// The longest wait before the second attempt; it doubles with each failure.
+pub(crate) const BACKOFF_NS: u64 = 100_000_000;
+const BACKOFF_NS_MAX: u64 = 3_000_000_000;
+/// Of no time at all there is no random part, and twice as long would be as soon.
+const BACKOFF_NS_MIN: u64 = 1_000_000;
+
+/// The connections of one worker that are away.
+#[derive(Debug, Default)]
+pub(super) struct Returning {
+    dropped: u64,
+    next: usize,
+    waiting: BinaryHeap<Reverse<(u64, usize, Away)>>,
+}
+
+impl Returning {
+    /// When the next one is due; `None` if none is away and waiting.
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        self.waiting.peek().map(|Reverse((due_ns, _, _))| *due_ns)
+    }
+
+    /// Takes one that is due.
+    pub(super) fn take_due(&mut self, now_ns: u64) -> Option<(usize, Away)> {
+        self.due_ns().filter(|due_ns| *due_ns <= now_ns)?;
+        self.waiting.pop().map(|Reverse((_, index, away))| (index, away))
+    }
+
+    /// An attempt failed: another one comes later.
+    pub(super) fn retry(&mut self, index: usize, away: Away, now_ns: u64, backoff_ns: u64) {
+        let away = Away { failures: away.failures.saturating_add(1), ..away };
+        let backoff_ns = backoff_ns.max(BACKOFF_NS_MIN);
+        let most_ns = backoff_ns
+            .saturating_mul(1 << away.failures.min(16).saturating_sub(1))
+            .min(backoff_ns.max(BACKOFF_NS_MAX));
+        // Enough randomness for jitter; it must not be the same for neighbours.
+        let random = u128::from_ne_bytes(handshake::key(now_ns ^ ((index as u64) << 32))) as u64;
+        self.waiting.push(Reverse((now_ns + random % most_ns, index, away)));
+    }
+}
+
+impl Worker {
+    /// Drops as many connections as are due by now, in turn.
+    pub(super) fn drop_due(&mut self, order: &Order, tally: &mut Tally) {
+        while self.returning.dropped < order.drops {
+            self.returning.dropped += 1;
+            let Some(index) = self.next_open() else {
+                tally.counts.not_dropped += 1;
+                continue;
+            };
+            let now_ns = self.plan.clock.now_ns();
+            if let Some(connection) = self.connections.get_mut(index) {
+                connection.vanish();
+            }
+            tally.counts.dropped += 1;
+            let away = Away { since_ns: now_ns, failures: 0 };
+            self.returning.waiting.push(Reverse((now_ns, index, away)));
+        }
+    }
+
+    /// An open connection ended by itself, and comes back after a wait with full jitter: everybody else may have
+    /// been sent away at the same moment.
+    pub(super) fn on_left(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
+        let now_ns = self.plan.clock.now_ns();
+        let (Some(connection), Some(bulletin)) = (self.connections.get_mut(index), &self.plan.bulletin)
+        else {
+            return;
+        };
+        let code = connection.close_code().filter(|_| trouble == Trouble::LostClose);
+        let ending = code.map_or(Ending::Broken(trouble), Ending::Close);
+        tally.counts.left += 1;
+        *tally.counts.endings.entry(ending).or_default() += 1;
+        if let Some(visits) = connection.visits_mut() {
+            // A worker that is busy finds the end some time after it has come.
+            let cut_off = tally.cut_off.get_or_insert_with(|| Box::new(new_histogram()));
+            visits.on_end(bulletin, self.read_until_ns, |age_ns| cut_off.saturating_record(age_ns));
+        }
+        connection.end();
+        let away = Away { since_ns: now_ns, failures: 0 };
+        self.returning.retry(index, away, now_ns, self.plan.backoff_ns);
+    }
+
+    /// The next open connection after the one that was dropped last.
+    fn next_open(&mut self) -> Option<usize> {
+        for _ in 0..self.connections.len() {
+            let index = self.returning.next % self.connections.len();
+            self.returning.next = index + 1;
+            if self.connections.get(index).is_some_and(|connection| connection.state() == State::Open) {
+                return Some(index);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_backoff_a_client_comes_back_within_a_millisecond() {
+        let mut returning = Returning::default();
+        returning.retry(0, Away { since_ns: 1, failures: 0 }, 1_000, 0);
+        assert!(returning.due_ns().is_some_and(|due_ns| due_ns < 1_000 + BACKOFF_NS_MIN));
+    }
+
+    #[test]
+    fn whoever_is_refused_waits_longer_each_time_but_not_forever() {
+        let mut returning = Returning::default();
+        let mut longest_ns = Vec::new();
+        for failures in [0, 3, 40] {
+            for index in 0..1_000 {
+                returning.retry(index, Away { since_ns: 1, failures }, 1_000, BACKOFF_NS);
+            }
+            let mut last_ns = 0;
+            while let Some(due_ns) = returning.due_ns() {
+                assert!(due_ns >= last_ns && returning.take_due(due_ns - 1).is_none());
+                let (_, away) = returning.take_due(due_ns).unwrap();
+                assert_eq!(away, Away { since_ns: 1, failures: failures + 1 });
+                last_ns = due_ns;
+            }
+            longest_ns.push(last_ns - 1_000);
+        }
+        // Full jitter: of a thousand some wait nearly as long as they may.
+        for (longest_ns, most_ns) in longest_ns.into_iter().zip([BACKOFF_NS, BACKOFF_NS * 8, BACKOFF_NS_MAX])
+        {
+            assert!(longest_ns < most_ns && longest_ns > most_ns / 10 * 9, "{longest_ns} of {most_ns}");
+        }
+    }
+}

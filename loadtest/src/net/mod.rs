@@ -1,0 +1,5 @@
+//! Where the load goes and how answers of HTTP are read. No run, no result.
+
+pub(crate) mod header;
+pub(crate) mod http_answer;
+pub(crate) mod target;

@@ -1,0 +1,10 @@
+//! What is watched beside the connections: the run over time, the server's process, its metrics, the generator's own
+//! load. Changes nothing of a run.
+
+pub(crate) mod bottleneck;
+pub(crate) mod launched;
+pub(crate) mod memory_kinds;
+pub(crate) mod progress;
+pub(crate) mod series;
+pub(crate) mod server_metrics;
+pub(crate) mod server_process;

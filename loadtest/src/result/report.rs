@@ -1,0 +1,554 @@
+//! What every command reports alike: the JSON parts, the table on standard output, the verdict.
+//!
+//! Field names of the JSON are stable and carry their unit; what is unknown is `null` there and `n/a` in
+//! the table, never 0. Pure but for the two functions that print and write.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::base::failure::Failure;
+use crate::result::histogram_columns::{self, HistogramColumns};
+use crate::result::html;
+use crate::result::json_text;
+use crate::result::metrics_report::MetricsReport;
+use crate::result::samples::Columns;
+use crate::result::strain::StrainReport;
+use crate::result::tally::{Counts, Tally};
+use crate::result::threshold::Threshold;
+
+/// Version of the result file's layout; it changes when a field changes its meaning or goes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The part of a result file that all commands share.
+#[derive(Debug, Serialize)]
+pub(crate) struct Common {
+    /// See [`FORMAT`].
+    pub(crate) format: u32,
+    /// Version of the generator.
+    pub(crate) generator_version: &'static str,
+    /// The command.
+    pub(crate) command: &'static str,
+    /// Whether nothing in `problems` is listed.
+    pub(crate) ok: bool,
+    /// What makes the result not ok, one sentence each.
+    pub(crate) problems: Vec<String>,
+    /// Whether the run was ended early.
+    pub(crate) interrupted: bool,
+    /// The URL connected to, with the topic filled in.
+    pub(crate) url: String,
+    /// The wall clock when the first connect began.
+    pub(crate) started_unix_seconds: Option<f64>,
+    /// Opening and losing connections.
+    pub(crate) connections: ConnectionsReport,
+    /// The generator itself.
+    pub(crate) generator: GeneratorReport,
+    /// How TLS was spoken; null without TLS.
+    pub(crate) tls: Option<TlsReport>,
+    /// Where the server's figures are from; null without `--server-metrics`.
+    pub(crate) server_metrics: Option<MetricsReport>,
+    /// The run over time.
+    pub(crate) series: Columns,
+}
+
+/// What a report has to know of a run beside what it counted.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// Worker threads.
+    pub(crate) threads: usize,
+    /// How they came to their descriptor tables.
+    pub(crate) descriptor_tables: String,
+    /// Descriptors per table.
+    pub(crate) descriptors_per_table: Option<u64>,
+    /// Source addresses in use; `None` if the kernel chooses.
+    pub(crate) sources: Option<usize>,
+    /// From the first connect until all were open or failed, without pauses in between.
+    pub(crate) open_ns: u64,
+    /// Whether the run was ended early.
+    pub(crate) interrupted: bool,
+    /// The wall clock when the first connect began.
+    pub(crate) started_unix_seconds: Option<f64>,
+    /// The run over time.
+    pub(crate) series: Columns,
+    /// What to do about what went wrong.
+    pub(crate) advice: Vec<String>,
+    /// Where the server's figures are from.
+    pub(crate) server_metrics: Option<MetricsReport>,
+    /// How TLS was spoken; `None` without TLS.
+    pub(crate) tls: Option<TlsFacts>,
+}
+
+/// How TLS was spoken, but for what was counted.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFacts {
+    /// The name the certificate has to have.
+    pub(crate) server_name: String,
+    /// Whether certificates were verified.
+    pub(crate) verified: bool,
+    /// What they were verified by.
+    pub(crate) trust: String,
+    /// Version and cipher suite of the first handshake.
+    pub(crate) agreed: Option<String>,
+    /// Whether sessions were resumed where the server allowed it.
+    pub(crate) resumes: bool,
+}
+
+/// How a result is judged, and where it goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Judging {
+    /// The result is not ok if one of these is so.
+    pub(crate) fail_if: Vec<Threshold>,
+    /// Whether nothing is printed.
+    pub(crate) quiet: bool,
+    /// Files to write.
+    pub(crate) files: Files,
+    /// The flags it was made with.
+    pub(crate) settings: BTreeMap<String, String>,
+}
+
+/// Files that a result is written to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files {
+    /// The result.
+    pub(crate) json: Option<PathBuf>,
+    /// A page with charts.
+    pub(crate) html: Option<PathBuf>,
+    /// Latencies as an HdrHistogram log.
+    pub(crate) hdr: Option<PathBuf>,
+}
+
+/// How TLS was spoken with the server.
+#[derive(Debug, Serialize)]
+pub(crate) struct TlsReport {
+    /// The name its certificate has to have.
+    pub(crate) server_name: String,
+    /// Whether certificates were verified; false with `--insecure`.
+    pub(crate) verified: bool,
+    /// What they were verified by.
+    pub(crate) trust: String,
+    /// Version and cipher suite of the first handshake; null if none was finished.
+    pub(crate) agreed: Option<String>,
+    /// Whether sessions were resumed where the server allowed it.
+    pub(crate) resumes: bool,
+    /// Handshakes of connections that were opened.
+    pub(crate) handshakes: u64,
+    /// Of these, those that resumed a session.
+    pub(crate) resumed: u64,
+    /// From the TCP connection to the end of the handshake; part of the connect latency.
+    pub(crate) handshake_latency: Option<LatencyReport>,
+}
+
+/// Opening and losing connections.
+#[derive(Debug, Serialize)]
+pub(crate) struct ConnectionsReport {
+    /// Asked for.
+    pub(crate) wanted: u64,
+    /// Got their 101.
+    pub(crate) opened: u64,
+    /// Could not be opened.
+    pub(crate) failed: u64,
+    /// Were open and ended before the run did.
+    pub(crate) lost: u64,
+    /// From the first connect until all were open or failed.
+    pub(crate) open_seconds: f64,
+    /// `opened` by `open_seconds`.
+    pub(crate) opened_per_second: Option<f64>,
+    /// From the start of `connect` to the 101.
+    pub(crate) connect_latency: Option<LatencyReport>,
+    /// Failures and losses by kind.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// What to do about errors, where that is not plain from their names.
+    pub(crate) advice: Vec<String>,
+    /// Source addresses used in turn; null if the kernel chose.
+    pub(crate) source_addresses: Option<usize>,
+}
+
+/// Percentiles of a latency.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LatencyReport {
+    /// Values recorded.
+    pub(crate) count: u64,
+    /// Lowest.
+    pub(crate) min_microseconds: f64,
+    /// Mean.
+    pub(crate) mean_microseconds: f64,
+    /// Median.
+    pub(crate) p50_microseconds: f64,
+    /// 90th percentile.
+    pub(crate) p90_microseconds: f64,
+    /// 99th percentile.
+    pub(crate) p99_microseconds: f64,
+    /// 99.9th percentile.
+    pub(crate) p999_microseconds: f64,
+    /// Highest.
+    pub(crate) max_microseconds: f64,
+    /// All values.
+    pub(crate) histogram: HistogramColumns,
+}
+
+/// The generator itself: whether it was able to produce the load it claims.
+#[derive(Debug, Serialize)]
+pub(crate) struct GeneratorReport {
+    /// Worker threads.
+    pub(crate) threads: usize,
+    /// How they came to their descriptor tables.
+    pub(crate) descriptor_tables: String,
+    /// RLIMIT_NOFILE in force; null if it can't be read.
+    pub(crate) descriptors_per_table: Option<u64>,
+    /// Sends that left more than 1 ms after their planned time; null if the command sends nothing.
+    pub(crate) late_sends: Option<u64>,
+    /// How late the latest send left; null if nothing was sent.
+    pub(crate) late_max_microseconds: Option<f64>,
+    /// Processor time of the generator, over the whole run.
+    pub(crate) cpu_seconds: Option<f64>,
+    /// Whether it was the bottleneck.
+    #[serde(flatten)]
+    pub(crate) strain: StrainReport,
+}
+
+/// A result that can be judged and shown.
+pub(crate) trait Report: Serialize {
+    /// The shared part.
+    fn common(&mut self) -> &mut Common;
+    /// What is printed.
+    fn table(&self) -> Table;
+}
+
+/// What a command leaves behind when it has printed its result.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// Whether all was well.
+    pub(crate) ok: bool,
+    /// The result file's content.
+    pub(crate) value: serde_json::Value,
+}
+
+/// Judges a result by `--fail-if`, prints it and writes the result file.
+pub(crate) fn finish(mut report: impl Report, judging: &Judging) -> Result<Finished, Failure> {
+    let json = |report: &_| serde_json::to_value(report).map_err(|error| error.to_string());
+    let value = json(&report)?;
+    let broken = judging.fail_if.iter().filter_map(|threshold| threshold.broken_by(&value));
+    let common = report.common();
+    common.problems.extend(broken);
+    let ok = common.judge();
+    let table = if judging.quiet { Table::default() } else { report.table() };
+    publish(&report, &table, judging)?;
+    Ok(Finished { ok, value: with_settings(&report, judging)? })
+}
+
+impl LatencyReport {
+    /// `None` if nothing was recorded. Values are nanoseconds.
+    pub(crate) fn new(histogram: &Histogram<u64>) -> Option<Self> {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        (!histogram.is_empty()).then(|| Self {
+            count: histogram.len(),
+            min_microseconds: histogram.min() as f64 / 1e3,
+            mean_microseconds: histogram.mean() / 1e3,
+            p50_microseconds: at(0.5),
+            p90_microseconds: at(0.9),
+            p99_microseconds: at(0.99),
+            p999_microseconds: at(0.999),
+            max_microseconds: histogram.max() as f64 / 1e3,
+            histogram: HistogramColumns::new(histogram),
+        })
+    }
+}
+
+impl Common {
+    /// Collects the shared part; `sends` says whether lateness has a meaning for the command.
+    pub(crate) fn new(
+        command: &'static str,
+        url: &str,
+        wanted: u32,
+        facts: Facts,
+        tally: &Tally,
+        sends: bool,
+    ) -> Self {
+        let counts = &tally.counts;
+        let open_seconds = facts.open_ns as f64 / 1e9;
+        Self {
+            format: FORMAT,
+            generator_version: env!("CARGO_PKG_VERSION"),
+            command,
+            ok: false,
+            problems: problems_of_connections(asked_for(wanted, facts.interrupted, counts), counts),
+            interrupted: facts.interrupted,
+            url: url.to_owned(),
+            started_unix_seconds: facts.started_unix_seconds,
+            connections: ConnectionsReport {
+                wanted: u64::from(wanted),
+                opened: counts.opened,
+                failed: counts.failed,
+                lost: counts.lost,
+                open_seconds,
+                opened_per_second: (open_seconds > 0.0).then(|| counts.opened as f64 / open_seconds),
+                connect_latency: LatencyReport::new(&tally.connect),
+                errors: counts.troubles.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
+                advice: facts.advice,
+                source_addresses: facts.sources,
+            },
+            tls: facts.tls.map(|tls| TlsReport::new(tls, tally)),
+            server_metrics: facts.server_metrics,
+            generator: GeneratorReport {
+                threads: facts.threads,
+                descriptor_tables: facts.descriptor_tables,
+                descriptors_per_table: facts.descriptors_per_table,
+                late_sends: sends.then_some(counts.late_sends),
+                late_max_microseconds: (sends && counts.sends > 0).then(|| counts.late_max_ns as f64 / 1e3),
+                cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
+                strain: tally.strain.judge(counts.sends, counts.late_own),
+            },
+            series: facts.series,
+        }
+    }
+
+    /// Adds a problem for each count that should be 0.
+    pub(crate) fn expect_none(&mut self, counts: &[(u64, impl fmt::Display)]) {
+        let bad = counts.iter().filter(|(count, _)| *count > 0);
+        self.problems.extend(bad.map(|(count, what)| format!("{count} {what}")));
+    }
+
+    /// Settles the verdict.
+    pub(crate) fn judge(&mut self) -> bool {
+        self.ok = self.problems.is_empty();
+        self.ok
+    }
+
+    /// The shared rows of the table.
+    pub(crate) fn rows(&self, table: &mut Table) {
+        let connections = &self.connections;
+        table.row("url", &self.url);
+        table.row("connections", format!("{} of {}", connections.opened, connections.wanted));
+        table.row("  failed / lost", format!("{} / {}", connections.failed, connections.lost));
+        for (name, count) in &connections.errors {
+            table.row(&format!("  {name}"), count);
+        }
+        for advice in &connections.advice {
+            table.row("  what to do", advice);
+        }
+        let rate = number_text(connections.opened_per_second, 0, "/s");
+        table.row("  opened in", format!("{:.3} s, {rate}", connections.open_seconds));
+        table.latency("connect latency", connections.connect_latency.as_ref());
+        if let Some(tls) = &self.tls {
+            tls.rows(table);
+        }
+        if let Some(metrics) = &self.server_metrics {
+            table.row("server's figures", metrics.text());
+        }
+    }
+
+    /// The rows about the generator and the verdict, at the end of the table.
+    pub(crate) fn closing_rows(&self, table: &mut Table) {
+        let generator = &self.generator;
+        let (threads, tables) = (generator.threads, &generator.descriptor_tables);
+        table.row("generator", format!("{threads} thread(s), descriptor tables {tables}"));
+        if let Some(late) = generator.late_sends {
+            let latest = microseconds_text(generator.late_max_microseconds);
+            table.row("  late sends (> 1 ms)", format!("{late}, latest by {latest}"));
+        }
+        table.row("  processor time", number_text(generator.cpu_seconds, 2, " s"));
+        table.row("  was the bottleneck", generator.strain.text());
+        if self.interrupted {
+            table.row("interrupted", "yes, the figures are of the part that was run");
+        }
+        table.row("verdict", if self.ok { "ok".to_owned() } else { self.problems.join("; ") });
+    }
+}
+
+impl TlsReport {
+    fn new(facts: TlsFacts, tally: &Tally) -> Self {
+        let TlsFacts { server_name, verified, trust, agreed, resumes } = facts;
+        let handshakes = tally.handshakes.as_deref();
+        Self {
+            server_name,
+            verified,
+            trust,
+            agreed,
+            resumes,
+            handshakes: handshakes.map_or(0, |handshakes| handshakes.latency.len()),
+            resumed: handshakes.map_or(0, |handshakes| handshakes.resumed),
+            handshake_latency: handshakes.and_then(|handshakes| LatencyReport::new(&handshakes.latency)),
+        }
+    }
+
+    fn rows(&self, table: &mut Table) {
+        let agreed = self.agreed.as_deref().unwrap_or("n/a");
+        let resumed = if self.resumes { self.resumed.to_string() } else { "none".to_owned() };
+        table.row("TLS", format!("{agreed}, {} handshakes, {resumed} resumed", self.handshakes));
+        match self.verified {
+            true => {
+                table.row("  certificates", format!("verified for {} by {}", self.server_name, self.trust))
+            }
+            false => table.row("  certificates", "NOT VERIFIED (--insecure): anybody could be the server"),
+        }
+        table.latency("  handshake latency", self.handshake_latency.as_ref());
+    }
+}
+
+/// Two columns on standard output.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<(String, String)>,
+}
+
+impl Table {
+    /// Adds a row.
+    pub(crate) fn row(&mut self, name: &str, value: impl ToString) {
+        self.rows.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Adds a row of percentiles.
+    pub(crate) fn latency(&mut self, name: &str, latency: Option<&LatencyReport>) {
+        let value = latency.map_or_else(
+            || "n/a".to_owned(),
+            |latency| {
+                let at = |microseconds| microseconds_text(Some(microseconds));
+                format!(
+                    "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
+                    at(latency.p50_microseconds),
+                    at(latency.p90_microseconds),
+                    at(latency.p99_microseconds),
+                    at(latency.p999_microseconds),
+                    at(latency.max_microseconds)
+                )
+            },
+        );
+        self.row(name, value);
+    }
+
+    /// The same of a latency in a result file.
+    pub(crate) fn latency_of(&mut self, name: &str, latency: Option<&Value>) {
+        let read = latency.and_then(histogram_columns::read);
+        self.latency(name, read.as_ref().and_then(LatencyReport::new).as_ref());
+    }
+
+    /// The table as text.
+    pub(crate) fn text(&self) -> String {
+        let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        self.rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    }
+}
+
+/// Prints the table and writes the files that are wanted.
+pub(crate) fn publish(report: &impl Serialize, table: &Table, judging: &Judging) -> Result<(), String> {
+    let text = json_text::to_text(&WithSettings { report, settings: &judging.settings })?;
+    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    publish_value(&value, &text, table, &judging.files)
+}
+
+fn with_settings(report: &impl Serialize, judging: &Judging) -> Result<Value, String> {
+    let whole = WithSettings { report, settings: &judging.settings };
+    serde_json::to_value(whole).map_err(|error| error.to_string())
+}
+
+/// The same of a result that is JSON already; `text` is how `--json` writes it.
+pub(crate) fn publish_value(report: &Value, text: &str, table: &Table, files: &Files) -> Result<(), String> {
+    use std::io::Write;
+    // A run of several prints nothing itself, and standard output may still hold what nobody takes.
+    let text_of_table = table.text();
+    let printed = match text_of_table.is_empty() {
+        true => Ok(()),
+        false => std::io::stdout().write_all(text_of_table.as_bytes()),
+    };
+    all_of([
+        printed.map_err(|error| format!("standard output: {error}")),
+        files.json.as_deref().map_or(Ok(()), |path| write("--json", path, text)),
+        files.html.as_deref().map_or(Ok(()), |path| write("--html", path, &html::page(report, &table.rows))),
+        files.hdr.as_deref().map_or(Ok(()), |path| histogram_columns::write_log(path, report)),
+    ])
+}
+
+/// Prints a line of what is still under way. Whether anybody reads it shows when the result is printed.
+pub(crate) fn print_line(line: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// Writes the file that `flag` names.
+pub(crate) fn write(flag: &str, path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+}
+
+/// What of several things went wrong. All are tried before: a disk that is full must not take the rest of a result along.
+pub(crate) fn all_of(outcomes: impl IntoIterator<Item = Result<(), String>>) -> Result<(), String> {
+    let wrong: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// A result with the flags it was made with.
+#[derive(Serialize)]
+struct WithSettings<'a, R> {
+    #[serde(flatten)]
+    report: &'a R,
+    settings: &'a BTreeMap<String, String>,
+}
+
+/// A time with a readable unit, or `n/a`.
+pub(crate) fn microseconds_text(microseconds: Option<f64>) -> String {
+    match microseconds {
+        None => "n/a".into(),
+        Some(us) if us < 1_000.0 => format!("{us:.0} us"),
+        Some(us) if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
+        Some(us) => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// A number with its unit, or `n/a`.
+pub(crate) fn number_text(number: Option<f64>, digits: usize, unit: &str) -> String {
+    number.map_or_else(|| "n/a".to_owned(), |number| format!("{number:.digits$}{unit}"))
+}
+
+/// A count, or `n/a`.
+pub(crate) fn count_text(count: Option<u64>) -> String {
+    count.map_or_else(|| "n/a".to_owned(), |count| count.to_string())
+}
+
+/// A run that ended early is judged by what it began.
+fn asked_for(wanted: u32, interrupted: bool, counts: &Counts) -> u64 {
+    if interrupted { counts.begun } else { u64::from(wanted) }
+}
+
+fn problems_of_connections(wanted: u64, counts: &Counts) -> Vec<String> {
+    let mut problems = Vec::new();
+    if counts.opened < wanted {
+        problems.push(format!("{} connections could not be opened", wanted - counts.opened));
+    }
+    if counts.lost > 0 {
+        problems.push(format!("{} connections were lost", counts.lost));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_is_not_zero() {
+        assert_eq!(microseconds_text(None), "n/a");
+        assert_eq!(number_text(None, 1, " B"), "n/a");
+        assert!(LatencyReport::new(&Tally::new().latency).is_none());
+        let mut table = Table::default();
+        table.latency("latency", None);
+        assert_eq!(table.text(), "latency  n/a\n");
+    }
+
+    #[test]
+    fn times_get_a_readable_unit() {
+        assert_eq!(microseconds_text(Some(12.3)), "12 us");
+        assert_eq!(microseconds_text(Some(1234.0)), "1.23 ms");
+        assert_eq!(microseconds_text(Some(2_500_000.0)), "2.50 s");
+    }
+
+    #[test]
+    fn too_few_and_lost_connections_are_problems() {
+        let mut counts = Counts { opened: 3, ..Counts::default() };
+        assert!(problems_of_connections(3, &counts).is_empty());
+        counts.lost = 1;
+        assert_eq!(problems_of_connections(4, &counts).len(), 2);
+    }
+}

@@ -1,0 +1,105 @@
+//! How much the generator had to do, and whether it was the bottleneck, so that its figures are its own and not the
+//! server's. Plain numbers and a judgement; `observe` watches.
+
+use serde::Serialize;
+
+/// Shares from which the generator counts as the bottleneck.
+const BUSY_SHARE_MAX: f64 = 0.1;
+const LATE_SHARE_MAX: f64 = 0.01;
+const BACKLOG_SHARE_MAX: f64 = 0.1;
+const WAIT_SHARE_MAX: f64 = 0.1;
+/// Turns with a backlog that may happen to anybody.
+const BACKLOG_TURNS_MIN: u64 = 3;
+
+/// What workers noticed of their own load while messages flowed (or clients came back).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Strain {
+    /// Tenths of a second.
+    pub(crate) windows: u64,
+    /// Of these, those in which a worker had no time left.
+    pub(crate) busy_windows: u64,
+    /// How long workers waited for a processor.
+    pub(crate) waited_ns: u64,
+    /// Of how long that is known.
+    pub(crate) waited_of_ns: u64,
+    /// Turns in which anything happened.
+    pub(crate) turns: u64,
+    /// Of these, those that began with as many events as a turn takes.
+    pub(crate) backlog_turns: u64,
+    /// The longest turn; what came at its beginning may have waited that long.
+    pub(crate) turn_max_ns: u64,
+}
+
+/// What the report says about the generator's own load.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StrainReport {
+    /// Why the generator was the bottleneck; empty if it was not.
+    pub(crate) bottleneck: Vec<String>,
+    /// Share of the tenths of a second under load in which a worker was awake for 90 %; null without load.
+    pub(crate) busy_share: Option<f64>,
+    /// Share of the load for which workers waited for a processor; null without load or where the kernel does not say.
+    pub(crate) processor_wait_share: Option<f64>,
+    /// Share of turns under load that began with more events than one turn takes; null without load.
+    pub(crate) backlog_share: Option<f64>,
+    /// The longest turn under load; null without load.
+    pub(crate) turn_max_microseconds: Option<f64>,
+    /// Share of sends that left more than 1 ms late although they had not to wait for an answer of the server;
+    /// null if nothing was sent.
+    pub(crate) late_share: Option<f64>,
+}
+
+impl Strain {
+    /// Adds another worker's.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.windows += other.windows;
+        self.busy_windows += other.busy_windows;
+        self.waited_ns += other.waited_ns;
+        self.waited_of_ns += other.waited_of_ns;
+        self.turns += other.turns;
+        self.backlog_turns += other.backlog_turns;
+        self.turn_max_ns = self.turn_max_ns.max(other.turn_max_ns);
+    }
+
+    /// Judges it. `sent` and `late` are messages of the generator, 0 where it sends none.
+    pub(crate) fn judge(&self, sent: u64, late: u64) -> StrainReport {
+        let share = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
+        let mut report = StrainReport {
+            bottleneck: Vec::new(),
+            busy_share: share(self.busy_windows, self.windows),
+            processor_wait_share: share(self.waited_ns, self.waited_of_ns),
+            backlog_share: share(self.backlog_turns, self.turns),
+            turn_max_microseconds: (self.turns > 0).then(|| self.turn_max_ns as f64 / 1e3),
+            late_share: share(late, sent),
+        };
+        let percent = |share: f64| share * 100.0;
+        if let Some(busy) = report.busy_share.filter(|share| *share > BUSY_SHARE_MAX) {
+            let text = format!("its threads had no time left for {:.0} % of the load", percent(busy));
+            report.bottleneck.push(text);
+        }
+        if let Some(wait) = report.processor_wait_share.filter(|share| *share > WAIT_SHARE_MAX) {
+            let text = format!("its threads waited for a processor for {:.0} % of the load", percent(wait));
+            report.bottleneck.push(text);
+        }
+        if let Some(late) = report.late_share.filter(|share| *share > LATE_SHARE_MAX) {
+            report.bottleneck.push(format!("{:.1} % of its sends left more than 1 ms late", percent(late)));
+        }
+        let backlog = report.backlog_share.filter(|share| *share > BACKLOG_SHARE_MAX);
+        if let Some(backlog) = backlog.filter(|_| self.backlog_turns >= BACKLOG_TURNS_MIN) {
+            let text =
+                format!("more events waited than it takes at once in {:.0} % of its turns", percent(backlog));
+            report.bottleneck.push(text);
+        }
+        report
+    }
+}
+
+impl StrainReport {
+    /// One line for the table.
+    pub(crate) fn text(&self) -> String {
+        match self.bottleneck.is_empty() {
+            true if self.busy_share.is_none() && self.late_share.is_none() => "n/a, no load".into(),
+            true => "no".into(),
+            false => format!("YES: {}", self.bottleneck.join("; ")),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! One reading of the whole server, for `/metrics` and `/stats`. Made on request, by the admin loop.
+
+use std::time::{Duration, SystemTime};
+
+use super::Edition;
+use crate::metrics::facts::{Facts, LoopFacts, TableFacts};
+use crate::metrics::{self, logs};
+
+/// What only the start of the process knows, told once when it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct StartFacts {
+    /// Open files that one descriptor table may hold.
+    pub descriptors_max: u64,
+    /// Descriptors of the process's table that are no loop's own, if all loops share that table.
+    pub shared_table: Option<u64>,
+    /// Memory before the first connection, as `MemoryUse::user_bytes` counts it.
+    pub empty_user_bytes: Option<u64>,
+}
+
+/// When the process started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Started(SystemTime);
+
+impl Default for Started {
+    fn default() -> Self {
+        Self(SystemTime::now())
+    }
+}
+
+impl Edition {
+    /// Reads everything.
+    #[must_use]
+    pub fn facts(&self) -> Facts<'_> {
+        let (log_lines_dropped, log_lines_suppressed) = logs::counts();
+        let start = self.start_facts.get();
+        let since = |time: SystemTime| time.elapsed().unwrap_or_default();
+        Facts {
+            loops: self.loop_facts(),
+            tables: self.table_facts(),
+            descriptors_max: start.map(|start| start.descriptors_max),
+            connections_max: self.connections_max as u64,
+            topics: self.router.topics() as u64,
+            outbox_held_bytes: self.outbox_budget.used(),
+            outbox_held_bytes_max: self.outbox_budget.total(),
+            outbox_full: self.outbox_budget.met_full(),
+            mailbox_bytes_max: self.settings.mailbox.bytes_max as u64,
+            mailbox_entries_max: self.settings.mailbox.entries_max as u64,
+            memory: metrics::memory(),
+            empty_user_bytes: start.and_then(|start| start.empty_user_bytes),
+            cpu_time: metrics::cpu_time(),
+            started: self.started.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO),
+            uptime: since(self.started.0),
+            draining: self.is_draining(),
+            reloads: self.reloads.reading(),
+            log_lines_dropped,
+            log_lines_suppressed,
+        }
+    }
+
+    fn loop_facts(&self) -> Vec<LoopFacts<'_>> {
+        let facts = self.counters.iter().enumerate().map(|(index, counters)| {
+            let waiting = self.router.mailbox(index).map(|mailbox| mailbox.reserved());
+            let (mailbox_entries, mailbox_bytes) = waiting.unwrap_or_default();
+            LoopFacts { label: self.label(index), counters, mailbox_entries, mailbox_bytes }
+        });
+        facts.collect()
+    }
+
+    fn table_facts(&self) -> Vec<TableFacts> {
+        let Some(start) = self.start_facts.get() else { return Vec::new() };
+        let used = self.counters.iter().map(|counters| counters.descriptors.value());
+        match start.shared_table {
+            Some(own) => vec![TableFacts { label: "process".to_owned(), used: own + used.sum::<u64>() }],
+            None => {
+                used.enumerate().map(|(index, used)| TableFacts { label: self.label(index), used }).collect()
+            }
+        }
+    }
+
+    fn label(&self, index: usize) -> String {
+        if index == self.loops() { "admin".to_owned() } else { index.to_string() }
+    }
+}

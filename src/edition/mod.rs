@@ -1,0 +1,296 @@
+//! What every loop and request shares: settings, router, policies, counters, health.
+//!
+//! [`Edition`] is settings and the policies compiled from them, plus [`Shared`], which
+//! outlives every edition. A reload makes a new edition; each loop swaps its own `Arc` of it between
+//! two turns. Plain data and atomics; never a lock on a delivery path.
+
+mod facts;
+
+use std::error::Error;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::auth::admin_guard::AdminGuard;
+use crate::auth::admin_keys::AdminKeys;
+use crate::auth::admission::{Admission, AdmissionRules};
+use crate::auth::origin::OriginPolicy;
+use crate::config::{Settings, TopicRules};
+use crate::metrics::{LoopCounters, Reloads};
+use crate::topic::subscriptions::BATCH_BYTES_MAX;
+use crate::topic::{OutboxBudget, Router};
+use facts::Started;
+
+pub use facts::StartFacts;
+
+/// Milliseconds without a finished turn after which a loop counts as stuck.
+const STUCK_AFTER_MS: u64 = 5_000;
+
+/// Which listener a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The public one.
+    Client,
+    /// The operator's.
+    Admin,
+}
+
+/// Whether one loop turns. Written by the loop, read by `/healthz`.
+#[derive(Debug, Default)]
+pub struct LoopHealth {
+    /// When the turn in progress began, in milliseconds since the start, plus one; 0 while asleep in poll.
+    busy_since_ms: AtomicU64,
+    /// It is drained: it has no connections, and never turns again.
+    ended: AtomicBool,
+}
+
+impl LoopHealth {
+    /// The loop begins a turn.
+    pub fn wakes(&self, now_ms: u64) {
+        self.busy_since_ms.store(now_ms + 1, Ordering::Relaxed);
+    }
+
+    /// The loop goes to sleep in poll.
+    pub fn sleeps(&self) {
+        self.busy_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// The loop has made its last turn.
+    pub fn ends(&self) {
+        self.sleeps();
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it has: then there is nothing to ask it.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn is_stuck(&self, now_ms: u64) -> bool {
+        let since = self.busy_since_ms.load(Ordering::Relaxed);
+        since != 0 && now_ms.saturating_sub(since - 1) > STUCK_AFTER_MS
+    }
+}
+
+/// Everything shared: one edition of settings with its policies, and what all editions share.
+pub struct Edition {
+    /// The checked configuration.
+    pub settings: Settings,
+    /// Who may connect from a page.
+    pub origin: OriginPolicy,
+    /// From where the admin port may be used.
+    pub guard: AdminGuard,
+    /// With which keys.
+    pub keys: AdminKeys,
+    shared: Arc<Shared>,
+}
+
+/// What outlives a reload.
+pub struct Shared {
+    /// Topics.
+    pub router: Arc<Router>,
+    /// What waits for slow consumers over all loops.
+    pub outbox_budget: OutboxBudget,
+    /// Who may connect, by address.
+    pub admission: Admission,
+    /// Client loops first, the admin loop last.
+    pub counters: Vec<Arc<LoopCounters>>,
+    /// In the order of `counters`.
+    pub health: Vec<LoopHealth>,
+    /// Client connections the process may hold.
+    pub connections_max: usize,
+    /// Client loops that have a listener.
+    pub listening: AtomicUsize,
+    /// Whether fan-outs are cut into turns; off only to measure what that is worth.
+    pub chunked: bool,
+    /// Bytes of frames joined into one write; fewer than usual only to measure what joining is worth.
+    pub join_bytes_max: usize,
+    /// How reloads went.
+    pub reloads: Reloads,
+    /// Told by the server once all loops listen.
+    pub start_facts: OnceLock<StartFacts>,
+    started: Started,
+    /// What clients have sent in part, and what the operator has.
+    inbox_bytes: [AtomicUsize; 2],
+    open: AtomicUsize,
+    draining: AtomicBool,
+}
+
+impl Edition {
+    /// Puts them together for `loops` client loops and one admin loop, and gives the router its rules.
+    ///
+    /// # Errors
+    /// A pattern or key of the settings does not compile; checked settings have none such.
+    pub fn new(
+        settings: Settings,
+        router: Arc<Router>,
+        loops: usize,
+        connections_max: usize,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        router.set_rules(TopicRules::compile(&settings)?);
+        let shared = Shared {
+            outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
+            admission: Admission::new(admission_rules(&settings)?),
+            router,
+            counters: (0..=loops).map(|_| Arc::default()).collect(),
+            health: (0..=loops).map(|_| LoopHealth::default()).collect(),
+            connections_max,
+            listening: AtomicUsize::new(loops),
+            chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
+            join_bytes_max: std::env::var("FANTAIL_FANOUT_JOIN_BYTES")
+                .ok()
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(BATCH_BYTES_MAX),
+            reloads: Reloads::default(),
+            start_facts: OnceLock::new(),
+            started: Started::default(),
+            inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            open: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+        };
+        Self::of(settings, Arc::new(shared))
+    }
+
+    /// The next edition: other settings over what all editions share. The rules of topics and the total of
+    /// the outboxes are shared, and change at once.
+    ///
+    /// # Errors
+    /// A pattern of the settings does not compile; checked settings have none such.
+    pub fn with_settings(&self, settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let rules = TopicRules::compile(&settings)?;
+        let next = Self::of(settings, Arc::clone(&self.shared))?;
+        self.router.set_rules(rules);
+        self.outbox_budget.set_total(next.settings.outbox.bytes_total as u64);
+        Ok(next)
+    }
+
+    fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let mut guard = AdminGuard::compile(&settings.admin.hosts)?;
+        let keys = settings.admin.compile_keys()?;
+        if !settings.server.admin_is_local() {
+            // Checked with the settings, too; but what lets anybody in is looked at where it would.
+            if keys.is_empty() {
+                return Err("server.admin: off loopback there must be keys in admin.keys".into());
+            }
+            guard = guard.with_any_host();
+        }
+        Ok(Self {
+            origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
+            guard,
+            keys,
+            settings,
+            shared,
+        })
+    }
+}
+
+impl Deref for Edition {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The newest edition. Locked by the server on a reload and by each loop that was told of it, never
+/// on the way of a message.
+pub struct Latest(Mutex<Arc<Edition>>);
+
+impl Latest {
+    /// Holds the first edition.
+    #[must_use]
+    pub fn new(edition: Arc<Edition>) -> Self {
+        Self(Mutex::new(edition))
+    }
+
+    /// Puts a new one in place.
+    pub fn set(&self, edition: Arc<Edition>) {
+        // The content is replaced whole, so a panic elsewhere left nothing half done.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = edition;
+    }
+
+    /// The newest one.
+    #[must_use]
+    pub fn current(&self) -> Arc<Edition> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
+    /// The counters of loop `index`.
+    ///
+    /// # Panics
+    /// On an index that the server did not make.
+    #[must_use]
+    pub fn counters_of(&self, index: usize) -> &Arc<LoopCounters> {
+        &self.counters[index]
+    }
+
+    /// Client loops; the admin loop's index is this number.
+    #[must_use]
+    pub fn loops(&self) -> usize {
+        self.counters.len() - 1
+    }
+
+    /// Counts a connection in; `false` when it is one too many and must be refused, which is not counted: those
+    /// who are being refused must not keep others out.
+    pub fn try_open_connection(&self, port: Port) -> bool {
+        let one_more = |open: usize| (open < self.connections_max).then(|| open + 1);
+        port == Port::Admin || self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Counts a connection out.
+    pub fn connection_closed(&self, port: Port) {
+        if port == Port::Client {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the connections of a port have sent in part. What clients hold must not keep the operator's
+    /// requests out.
+    #[must_use]
+    pub fn inbox_bytes_of(&self, port: Port) -> &AtomicUsize {
+        let [clients, operator] = &self.inbox_bytes;
+        match port {
+            Port::Client => clients,
+            Port::Admin => operator,
+        }
+    }
+
+    /// Client connections open now.
+    #[must_use]
+    pub fn connections_open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// From now on not ready.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is on its way out.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The first loop that has not turned for five seconds.
+    #[must_use]
+    pub fn stuck_loop(&self, now_ms: u64) -> Option<usize> {
+        self.health.iter().position(|health| health.is_stuck(now_ms))
+    }
+}
+
+fn admission_rules(settings: &Settings) -> Result<AdmissionRules, crate::auth::PatternError> {
+    let section = &settings.admission;
+    AdmissionRules {
+        per_address_max: section.per_address_max,
+        connect_rate: section.connect_rate,
+        connect_burst: section.connect_burst,
+        handshakes_max: section.handshakes_max,
+        proxy_protocol: section.proxy_protocol,
+        ..AdmissionRules::default()
+    }
+    .with_proxies(&section.trusted_proxies)
+}

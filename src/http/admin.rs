@@ -1,0 +1,378 @@
+//! The admin port: publishing, looking at topics and connections, health, metrics, statistics. Never a client's
+//! business.
+//!
+//! Every request passes the guard first, because a browser on the operator's machine can reach loopback, and
+//! then needs a key if there are any. What the client loops have to be asked is an [`Ask`]; what is too much
+//! for one turn is a [`Batch`]; the admin loop carries both out.
+
+mod batch;
+mod connections;
+mod params;
+mod replies;
+mod topics;
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, write_refusal};
+use crate::auth::admin_guard::AdminRefusal;
+use crate::auth::admin_keys::{KeyRefusal, Scope};
+use crate::dialect::plain;
+use crate::metrics::{self, RefuseReason, prometheus, stats};
+use crate::topic::inquiry::{Part, Question};
+use crate::wire::http::head::Head;
+use crate::wire::http::response::Response;
+use crate::wire::http::uri::percent_decode;
+
+pub use batch::{Batch, Progress};
+pub use connections::Ask;
+use connections::Unasked;
+use params::Params;
+use replies::Known;
+pub use replies::Replies;
+
+/// The type of an answer of many lines.
+const LINES: &str = "application/x-ndjson";
+const JSON: &str = "application/json";
+
+/// Bytes of a form: a handful of parameters.
+const FORM_BYTES_MAX: usize = 64 << 10;
+
+/// Whether this request may reach the admin port at all.
+pub(super) fn guard(head: &Head<'_>, edition: &Edition) -> Result<(), RefuseReason> {
+    edition.guard.check(|name| head.field(name)).map_err(|refusal| match refusal {
+        AdminRefusal::Host => RefuseReason::AdminHost,
+        AdminRefusal::Origin | AdminRefusal::FetchSite => RefuseReason::AdminOrigin,
+    })?;
+    let Some(scope) = scope_of(head) else { return Ok(()) };
+    edition.keys.check(scope, head.field("authorization")).map_err(|refusal| match refusal {
+        KeyRefusal::Unknown => RefuseReason::KeyMissing,
+        KeyRefusal::Scope => RefuseReason::KeyScope,
+    })
+}
+
+/// Whether a request needs a key, where there are any.
+pub(super) fn needs_key(head: &Head<'_>) -> bool {
+    scope_of(head).is_some()
+}
+
+/// What a request needs a key for; probes need none.
+fn scope_of(head: &Head<'_>) -> Option<Scope> {
+    match (head.method, head.path()) {
+        (_, "/healthz" | "/readyz") => None,
+        (_, path) if path == "/publish" || path.starts_with("/publish/") => Some(Scope::Publish),
+        ("GET" | "HEAD", _) => Some(Scope::Read),
+        _ => Some(Scope::Admin),
+    }
+}
+
+/// Bytes that the body of this request may have: a stranger must not be able to leave anything here, and parameters
+/// are short.
+///
+/// # Errors
+/// The request is refused whatever its body is.
+pub(super) fn body_max(head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
+    guard(head, edition)?;
+    let most = edition.settings.limits.admin_body_bytes_max;
+    Ok(match scope_of(head) {
+        None => 0,
+        Some(Scope::Publish) => most,
+        Some(Scope::Read | Scope::Admin) => most.min(FORM_BYTES_MAX),
+    })
+}
+
+/// Answers one request.
+pub(super) fn respond(
+    head: &Head<'_>,
+    body: Vec<u8>,
+    edition: &Edition,
+    replies: &mut Replies,
+    tools: &mut Tools<'_>,
+    out: &mut Vec<u8>,
+) -> Answer {
+    if let Err(reason) = guard(head, edition) {
+        return refusal(head, reason, reason.text(), out);
+    }
+    if let Some(raw) = head.path().strip_prefix("/publish/") {
+        return publish(head, raw, &body, edition, replies, tools, out);
+    }
+    if let Some(raw) = head.path().strip_prefix("/connections/") {
+        return connection(head, raw, &body, edition, out);
+    }
+    let read = matches!(head.method, "GET" | "HEAD");
+    match head.path() {
+        "/publish" | "/drain" if head.method != "POST" => method_refusal(head, "POST", out),
+        "/publish" => publish_batch(head, body, replies, out),
+        "/drain" => {
+            answer(head, 202, JSON, b"{\"draining\":true}\n", out);
+            Answer::Drain { keep_alive: head.keep_alive }
+        }
+        "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/connections" if !read => {
+            method_refusal(head, "GET, HEAD", out)
+        }
+        "/topics" => match topics::list(head.query(), edition) {
+            Ok(topics::Found::Body(body)) => answer(head, 200, JSON, &body, out),
+            Ok(topics::Found::Nothing) => refusal(head, RefuseReason::NotFound, "no such topic", out),
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        },
+        "/connections" => ask(head, connections::list(head.query(), edition.loops()), out),
+        "/healthz" => match edition.stuck_loop(metrics::now_ms()) {
+            Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
+            None => text(head, 200, "ok\n", out),
+        },
+        "/readyz" if edition.is_draining() => text(head, 503, "draining\n", out),
+        "/readyz" if edition.start_facts.get().is_none() => text(head, 503, "starting\n", out),
+        "/readyz" => text(head, 200, "ready\n", out),
+        "/metrics" => {
+            let mut body = String::new();
+            prometheus::render(&edition.facts(), &mut body);
+            answer(head, 200, "text/plain; version=0.0.4; charset=utf-8", body.as_bytes(), out)
+        }
+        "/stats" => {
+            let mut body = Vec::new();
+            stats::render(&edition.facts(), &mut body);
+            answer(head, 200, JSON, &body, out)
+        }
+        _ => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
+    }
+}
+
+/// Writes what the loops answered, and says whether that is a refusal. `parts` are those of all loops that were
+/// asked, in their order.
+pub fn write_answered(
+    question: &Question,
+    parts: &[(usize, Part)],
+    edition: &Edition,
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut Vec<u8>,
+) -> Option<RefuseReason> {
+    match connections::render(question, parts, edition.loops(), metrics::now_ms()) {
+        Some(body) => {
+            write(200, JSON, &[], &body, keep_alive, head_only, out);
+            None
+        }
+        None => {
+            let text = match question {
+                Question::Unsubscribe { .. } => "no such connection, or it is not subscribed to the topic",
+                _ => "no such connection",
+            };
+            write_refusal(RefuseReason::NotFound, text, keep_alive, head_only, out);
+            Some(RefuseReason::NotFound)
+        }
+    }
+}
+
+/// The loop a list goes on with when its last part has come, and the slot there.
+#[must_use]
+pub fn list_goes_on(last: &(usize, Part), edition: &Edition) -> Option<usize> {
+    match connections::goes_on(last.0, &last.1, edition.loops()) {
+        Some((index, 0)) if index > last.0 => Some(index),
+        _ => None,
+    }
+}
+
+/// Writes the whole answer to a batch that was done at once.
+pub fn write_batch_answer(body: &[u8], keep_alive: bool, out: &mut Vec<u8>) {
+    write(200, LINES, &[], body, keep_alive, false, out);
+}
+
+/// Writes the head of an answer to a batch whose lines come one run after the other.
+pub fn write_batch_head(chunked: bool, keep_alive: bool, out: &mut Vec<u8>) {
+    let framing = if chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    out.extend_from_slice(
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {LINES}\r\n{framing}Connection: {connection}\r\n")
+            .as_bytes(),
+    );
+    for (name, value) in PLAIN_HEADERS.iter().chain(&[("Cache-Control", "no-store")]) {
+        out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+impl Replies {
+    /// Keeps some lines of a batch's answer, if it has a key.
+    pub fn extend_batch(&mut self, batch: &Batch, lines: &[u8]) {
+        if let Some(key) = &batch.reply_key {
+            self.extend(key, lines, metrics::now_ms());
+        }
+    }
+
+    /// Every line of a batch is answered.
+    pub fn finish_batch(&mut self, batch: &Batch) {
+        if let Some(key) = &batch.reply_key {
+            self.finish(key, metrics::now_ms());
+        }
+    }
+
+    /// The batch was refused before its first line.
+    pub fn forget_batch(&mut self, batch: &Batch) {
+        if let Some(key) = &batch.reply_key {
+            self.forget(key);
+        }
+    }
+}
+
+fn connection(head: &Head<'_>, raw: &str, body: &[u8], edition: &Edition, out: &mut Vec<u8>) -> Answer {
+    let loops = edition.loops();
+    let read = matches!(head.method, "GET" | "HEAD");
+    match raw {
+        "close" | "unsubscribe" if head.method != "POST" => method_refusal(head, "POST", out),
+        "close" => ask(head, connections::close(head.query(), body, loops), out),
+        "unsubscribe" => ask(head, connections::unsubscribe(head.query(), body, loops), out),
+        _ if !read => method_refusal(head, "GET, HEAD", out),
+        id => match percent_decode(id) {
+            Ok(id) => ask(head, connections::one(&id, loops), out),
+            Err(_) => refusal(head, RefuseReason::BadRequest, "the id is not percent-encoded", out),
+        },
+    }
+}
+
+fn ask(head: &Head<'_>, asked: Result<Ask, Unasked>, out: &mut Vec<u8>) -> Answer {
+    match asked {
+        Ok(ask) => Answer::Ask(ask),
+        Err(Unasked::Bad(text)) => refusal(head, RefuseReason::BadRequest, &text, out),
+        Err(Unasked::Nothing) => refusal(head, RefuseReason::NotFound, "no such connection", out),
+    }
+}
+
+/// Looks up what a request with an `Idempotency-Key` was answered. `Ok` has the key of one to carry out.
+fn recall<'a>(
+    head: &Head<'a>,
+    body: &[u8],
+    content_type: &str,
+    replies: &mut Replies,
+    out: &mut Vec<u8>,
+) -> Result<Option<&'a str>, Answer> {
+    // Of two keys neither is the one that the sender will try again with.
+    if head.fields("idempotency-key").nth(1).is_some() {
+        return Err(refusal(head, RefuseReason::BadRequest, "Idempotency-Key is there twice", out));
+    }
+    let key = match replies::key_of(head.field("idempotency-key")) {
+        Ok(Some(key)) => key,
+        Ok(None) => return Ok(None),
+        Err(text) => return Err(refusal(head, RefuseReason::BadRequest, text, out)),
+    };
+    match replies.begin(key, head.target, body, metrics::now_ms()) {
+        Known::New => Ok(Some(key)),
+        Known::Answered(kept) => {
+            let replayed = [("Idempotency-Replayed", "true")];
+            write(200, content_type, &replayed, kept, head.keep_alive, false, out);
+            Err(Answer::Done { keep_alive: head.keep_alive, refused: None })
+        }
+        Known::Unknown => Err(refusal(head, RefuseReason::KeyInUse, RefuseReason::KeyInUse.text(), out)),
+        Known::Other => Err(refusal(head, RefuseReason::KeyReused, RefuseReason::KeyReused.text(), out)),
+    }
+}
+
+fn publish_batch(head: &Head<'_>, body: Vec<u8>, replies: &mut Replies, out: &mut Vec<u8>) -> Answer {
+    // Each line says for itself what it is.
+    if let Err(text) = Params::read(head.query(), b"", &[]) {
+        return refusal(head, RefuseReason::BadRequest, &text, out);
+    }
+    match recall(head, &body, LINES, replies, out) {
+        Ok(key) => Answer::Batch(Box::new(Batch::new(body, key.map(Into::into)))),
+        Err(answer) => answer,
+    }
+}
+
+fn publish(
+    head: &Head<'_>,
+    raw: &str,
+    body: &[u8],
+    edition: &Edition,
+    replies: &mut Replies,
+    tools: &mut Tools<'_>,
+    out: &mut Vec<u8>,
+) -> Answer {
+    if head.method != "POST" {
+        return method_refusal(head, "POST", out);
+    }
+    let key = match recall(head, body, JSON, replies, out) {
+        Ok(key) => key,
+        Err(answer) => return answer,
+    };
+    match publish_one(head, raw, body, edition, tools) {
+        Ok(json) => {
+            if let Some(key) = key {
+                replies.extend(key, json.as_bytes(), metrics::now_ms());
+                replies.finish(key, metrics::now_ms());
+            }
+            answer(head, 200, JSON, json.as_bytes(), out)
+        }
+        Err((reason, text)) => {
+            if let Some(key) = key {
+                replies.forget(key);
+            }
+            refusal(head, reason, &text, out)
+        }
+    }
+}
+
+/// Publishes a whole body as one message; the answer is its JSON.
+fn publish_one(
+    head: &Head<'_>,
+    raw: &str,
+    body: &[u8],
+    edition: &Edition,
+    tools: &mut Tools<'_>,
+) -> Result<String, (RefuseReason, Cow<'static, str>)> {
+    let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text.into()))?;
+    // A slip such as ?binary=true would publish as text what is none.
+    let params = Params::read(head.query(), b"", &["binary"]);
+    let binary = params.and_then(|params| params.is_set("binary"));
+    let binary = binary.map_err(|text| (RefuseReason::BadRequest, text.into()))?;
+    // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
+    if !binary && std::str::from_utf8(body).is_err() {
+        return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1".into()));
+    }
+    let topic = edition.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
+    if body.len() > topic.policy().message_bytes_max {
+        return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
+    }
+    let counters = edition.counters_of(edition.loops());
+    match edition.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
+        Ok(published) => {
+            counters.publishes.add(1);
+            tracing::trace!(topic = topic.name(), offset = published.offset, "published by the admin port");
+            let mut json = String::with_capacity(80);
+            // The epoch is a string: 64 bits do not survive a reader that knows only doubles. Writing to a
+            // String cannot fail.
+            let _ = writeln!(
+                json,
+                "{{\"epoch\":\"{:016x}\",\"offset\":{},\"subscribers\":{}}}",
+                published.epoch, published.offset, published.subscribers
+            );
+            Ok(json)
+        }
+        Err(_) => {
+            counters.publishes_busy.add(1);
+            Err((RefuseReason::Busy, RefuseReason::Busy.text().into()))
+        }
+    }
+}
+
+fn text(head: &Head<'_>, status: u16, body: &str, out: &mut Vec<u8>) -> Answer {
+    answer(head, status, "text/plain; charset=utf-8", body.as_bytes(), out)
+}
+
+fn answer(head: &Head<'_>, status: u16, content_type: &str, body: &[u8], out: &mut Vec<u8>) -> Answer {
+    write(status, content_type, &[], body, head.keep_alive, head.method == "HEAD", out);
+    Answer::Done { keep_alive: head.keep_alive, refused: None }
+}
+
+fn write(
+    status: u16,
+    content_type: &str,
+    more: &[(&str, &str)],
+    body: &[u8],
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut Vec<u8>,
+) {
+    let mut headers = PLAIN_HEADERS.to_vec();
+    headers.push(("Cache-Control", "no-store"));
+    headers.extend_from_slice(more);
+    Response { status, content_type, headers: &headers, body, keep_alive, head_only }.write_into(out);
+}

@@ -1,0 +1,537 @@
+//! `POST /publish`: many messages in one body, one JSON object a line, one line of answer for each.
+//!
+//! Owns the reading of lines and what is said about each. Driven by the admin loop in bounded runs, so that
+//! a large body never holds up the loop; never touches a connection.
+
+use std::io::BufRead;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::dialect::Tools;
+use crate::dialect::plain::{TOPIC_BYTES_MAX, check_topic};
+use crate::edition::Edition;
+use crate::metrics::RefuseReason;
+use crate::topic::{Draft, Published, Topic};
+use crate::wire::base64;
+use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
+
+/// How long one run may take.
+const RUN_TIME: Duration = Duration::from_micros(500);
+
+/// Lines between two looks at the clock.
+const LINES_PER_LOOK: usize = 32;
+
+/// Bytes that take as long as a line does.
+const BYTES_PER_LINE: usize = 2 * 1024;
+
+/// Bytes of answers after which a run ends.
+const ANSWER_BYTES_PER_RUN: usize = 48 * 1024;
+
+/// How long a batch waits for room in a mailbox before its lines are answered as busy.
+const ROOM_MS_MAX: u64 = 1_000;
+
+/// A batch that is being published.
+#[derive(Debug)]
+pub struct Batch {
+    body: Vec<u8>,
+    at: usize,
+    /// The key its whole answer is kept under.
+    pub(super) reply_key: Option<Box<str>>,
+    /// The last line's topic: most batches are about one, or come topic by topic.
+    topic: Option<(Arc<Topic>, [u8; 16])>,
+    name: String,
+    text: String,
+    binary: Vec<u8>,
+    /// What the next line waits for.
+    blocked: Option<Room>,
+    /// Since when nothing was published for want of room.
+    blocked_since_ms: Option<u64>,
+}
+
+/// What there was no room for. Neither is read or encoded again, however often it is tried.
+#[derive(Debug)]
+enum Room {
+    /// The message, in some loop's mailbox.
+    Message(Draft),
+    /// The topic of this name, in the table.
+    Topic(Box<str>),
+}
+
+/// What became of a line.
+enum Line {
+    Published(Published),
+    NoRoom(Room),
+    Bad(LineError),
+}
+
+/// How far a run came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Lines are left.
+    More,
+    /// Some loop's mailbox has no room for the next line.
+    NoRoom,
+    /// Every line is answered.
+    Done,
+}
+
+/// One line's fields.
+#[derive(Default)]
+struct Fields<'a> {
+    topic: Option<Text<'a>>,
+    payload: Option<Text<'a>>,
+    base64: Option<Text<'a>>,
+    binary: Option<bool>,
+}
+
+/// Why a line was not published.
+struct LineError {
+    reason: RefuseReason,
+    text: &'static str,
+}
+
+impl LineError {
+    fn bad(text: &'static str) -> Self {
+        Self { reason: RefuseReason::BadRequest, text }
+    }
+}
+
+impl Room {
+    /// What the line is answered when there is still none.
+    fn error(&self) -> LineError {
+        let text = match self {
+            Self::Message(_) => "a loop is too far behind; try again",
+            Self::Topic(_) => "too many topics",
+        };
+        LineError { reason: RefuseReason::Busy, text }
+    }
+}
+
+/// Why there is no message of a line to publish.
+enum Unready {
+    /// There is no room for another topic; its name.
+    NoTopic(Box<str>),
+    Bad(LineError),
+}
+
+impl Unready {
+    fn bad(text: &'static str) -> Self {
+        Self::Bad(LineError::bad(text))
+    }
+}
+
+impl From<JsonError> for Unready {
+    fn from(error: JsonError) -> Self {
+        Self::bad(error.reason())
+    }
+}
+
+impl Batch {
+    /// A batch of the lines of `body`.
+    pub(super) fn new(body: Vec<u8>, reply_key: Option<Box<str>>) -> Self {
+        Self {
+            body,
+            at: 0,
+            reply_key,
+            topic: None,
+            name: String::new(),
+            text: String::new(),
+            binary: Vec::new(),
+            blocked: None,
+            blocked_since_ms: None,
+        }
+    }
+
+    /// Bytes of its body, which it holds to its end.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Publishes the next lines and appends their answers to `out`.
+    pub fn run(
+        &mut self,
+        edition: &Edition,
+        tools: &mut Tools<'_>,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let started = Instant::now();
+        let answers_max = out.len() + ANSWER_BYTES_PER_RUN;
+        let body = std::mem::take(&mut self.body);
+        let mut published = 0;
+        let mut look = LINES_PER_LOOK;
+        let progress = loop {
+            let mut rest = body.get(self.at..).unwrap_or_default();
+            let before = rest;
+            // Never fails on a slice; it finds the line's end faster than a loop over bytes.
+            let Ok(taken @ 1..) = rest.skip_until(b'\n') else { break Progress::Done };
+            let line = before.get(..taken).unwrap_or_default();
+            let text = line.trim_ascii_end();
+            let tried = match self.blocked.take() {
+                None => self.publish_line(text, edition, tools),
+                Some(on) => self.try_again(on, text, edition, tools),
+            };
+            match tried {
+                Line::Published(what) => {
+                    published += 1;
+                    self.blocked_since_ms = None;
+                    self.push_published(out, &what);
+                }
+                Line::NoRoom(on) => {
+                    let since = *self.blocked_since_ms.get_or_insert(now_ms);
+                    if now_ms.saturating_sub(since) < ROOM_MS_MAX {
+                        self.blocked = Some(on);
+                        break Progress::NoRoom;
+                    }
+                    tools.counters.publishes_busy.add(1);
+                    push_error(out, &on.error());
+                }
+                Line::Bad(error) => push_error(out, &error),
+            }
+            self.at += taken;
+            // Long lines are compressed and copied: a few of them take as long as many short ones.
+            look = look.saturating_sub(1 + taken / BYTES_PER_LINE);
+            if look == 0 {
+                if started.elapsed() > RUN_TIME {
+                    break Progress::More;
+                }
+                look = LINES_PER_LOOK;
+            }
+            if out.len() > answers_max {
+                break Progress::More;
+            }
+        };
+        tools.counters.publishes.add(published);
+        self.body = body;
+        if self.at >= self.body.len() { Progress::Done } else { progress }
+    }
+
+    fn publish_line(&mut self, line: &[u8], edition: &Edition, tools: &mut Tools<'_>) -> Line {
+        match self.encode_line(line, edition, tools) {
+            Ok(draft) => self.publish_draft(draft, edition),
+            Err(Unready::NoTopic(name)) => Line::NoRoom(Room::Topic(name)),
+            Err(Unready::Bad(error)) => Line::Bad(error),
+        }
+    }
+
+    fn try_again(&mut self, on: Room, line: &[u8], edition: &Edition, tools: &mut Tools<'_>) -> Line {
+        match on {
+            Room::Message(draft) => self.publish_draft(draft, edition),
+            Room::Topic(name) if edition.router.topic(&name).is_err() => Line::NoRoom(Room::Topic(name)),
+            Room::Topic(_) => self.publish_line(line, edition, tools),
+        }
+    }
+
+    /// Publishes the message of a line on the topic that was found for it.
+    fn publish_draft(&mut self, draft: Draft, edition: &Edition) -> Line {
+        let Some((topic, _)) = &self.topic else { return Line::Bad(LineError::bad("the topic is missing")) };
+        match edition.router.publish(topic, draft, None) {
+            Ok(published) => {
+                if published.epoch != topic.epoch() {
+                    // It retired and came back as another topic of the same name.
+                    self.topic = None;
+                }
+                Line::Published(published)
+            }
+            Err(busy) => Line::NoRoom(Room::Message(busy.draft)),
+        }
+    }
+
+    /// Reads a line, finds its topic and encodes its message.
+    fn encode_line(
+        &mut self,
+        line: &[u8],
+        edition: &Edition,
+        tools: &mut Tools<'_>,
+    ) -> Result<Draft, Unready> {
+        let line = std::str::from_utf8(line).map_err(|_| Unready::bad("the line is not UTF-8"))?;
+        let fields = Fields::read(line)?;
+        self.find_topic(fields.topic.ok_or(Unready::bad("the topic is missing"))?, edition)?;
+        let Some((topic, _)) = &self.topic else { return Err(Unready::bad("the topic is missing")) };
+        let message_bytes_max = topic.policy().message_bytes_max;
+        let too_large = || {
+            let text = "the message is larger than message_bytes_max";
+            Unready::Bad(LineError { reason: RefuseReason::TooLarge, text })
+        };
+        // What is too large is seen before megabytes of it are decoded; of Base64 four digits are three bytes.
+        let least = fields.payload.map(|text| text.shortest());
+        let least = least.or(fields.base64.map(|text| (text.shortest() / 4 * 3).saturating_sub(2)));
+        if least.is_some_and(|least| least > message_bytes_max) {
+            return Err(too_large());
+        }
+        let (payload, binary) = match (fields.payload, fields.base64) {
+            (Some(text), None) => (text.read(&mut self.text)?.as_bytes(), fields.binary.unwrap_or(false)),
+            (None, Some(text)) => {
+                self.binary.clear();
+                if !base64::decode_into(text.read(&mut self.text)?, &mut self.binary) {
+                    return Err(Unready::bad("payload_base64 is not Base64 (RFC 4648, 4)"));
+                }
+                let binary = fields.binary.unwrap_or(true);
+                // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
+                if !binary && std::str::from_utf8(&self.binary).is_err() {
+                    return Err(Unready::bad("the message is not UTF-8; leave \"binary\": false out"));
+                }
+                (self.binary.as_slice(), binary)
+            }
+            _ => return Err(Unready::bad("expects either payload or payload_base64")),
+        };
+        if payload.len() > message_bytes_max {
+            return Err(too_large());
+        }
+        Ok(tools.encode(topic, None, binary, payload))
+    }
+
+    /// Makes `topic` that of the line, looking it up only if the line before had another one.
+    fn find_topic(&mut self, text: Text<'_>, edition: &Edition) -> Result<(), Unready> {
+        if text.shortest() > TOPIC_BYTES_MAX {
+            return Err(Unready::bad("a topic name has 1 to 200 bytes"));
+        }
+        let name = text.read(&mut self.name)?;
+        if self.topic.as_ref().is_some_and(|(topic, _)| topic.name() == name) {
+            return Ok(());
+        }
+        check_topic(name).map_err(Unready::bad)?;
+        let topic = edition.router.topic(name).map_err(|_| Unready::NoTopic(name.into()))?;
+        let epoch = epoch_digits(topic.epoch());
+        self.topic = Some((topic, epoch));
+        Ok(())
+    }
+
+    fn push_published(&self, out: &mut Vec<u8>, published: &Published) {
+        let epoch = match &self.topic {
+            Some((_, digits)) => *digits,
+            None => epoch_digits(published.epoch),
+        };
+        // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
+        out.extend_from_slice(b"{\"epoch\":\"");
+        out.extend_from_slice(&epoch);
+        out.extend_from_slice(b"\",\"offset\":");
+        push_number(out, published.offset);
+        out.extend_from_slice(b",\"subscribers\":");
+        push_number(out, published.subscribers);
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn read(line: &'a str) -> Result<Self, JsonError> {
+        let mut fields = Self::default();
+        flat_object(line, |name, value| {
+            let twice = match value {
+                Value::Text(text) => {
+                    let place = if name.is("payload") {
+                        &mut fields.payload
+                    } else if name.is("topic") {
+                        &mut fields.topic
+                    } else if name.is("payload_base64") {
+                        &mut fields.base64
+                    } else {
+                        return Err(unknown(name));
+                    };
+                    place.replace(text).is_some()
+                }
+                Value::Bool(binary) if name.is("binary") => fields.binary.replace(binary).is_some(),
+                _ => return Err(unknown(name)),
+            };
+            if twice { Err(JsonError::new("a field is there twice")) } else { Ok(()) }
+        })?;
+        Ok(fields)
+    }
+}
+
+fn unknown(name: Text<'_>) -> JsonError {
+    if ["topic", "payload", "payload_base64"].iter().any(|known| name.is(known)) {
+        return JsonError::new("topic, payload and payload_base64 are strings");
+    }
+    if name.is("binary") {
+        return JsonError::new("binary is true or false");
+    }
+    JsonError::new("unknown field; expects topic, payload or payload_base64, binary")
+}
+
+fn push_error(out: &mut Vec<u8>, error: &LineError) {
+    out.extend_from_slice(b"{\"error\":");
+    push_text(out, error.reason.label());
+    out.extend_from_slice(b",\"message\":");
+    push_text(out, error.text);
+    out.extend_from_slice(b"}\n");
+}
+
+fn epoch_digits(epoch: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (place, digit) in digits.iter_mut().enumerate() {
+        let four = (epoch >> (60 - 4 * place)) as u8 & 15;
+        *digit = if four < 10 { b'0' + four } else { b'a' + four - 10 };
+    }
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::topic::{Entry, Router, RouterLimits, Wake};
+    use crate::wire::deflate::Deflater;
+
+    struct NoWake;
+
+    impl Wake for NoWake {
+        fn wake(&self, _: usize) {}
+    }
+
+    fn edition(limits: RouterLimits) -> Edition {
+        let router = Router::new(2, limits, Box::new(NoWake)).unwrap();
+        Edition::new(Settings::default(), Arc::new(router), 1, 100).unwrap()
+    }
+
+    fn run_all(body: &[u8], edition: &Edition) -> Vec<serde_json::Value> {
+        let mut batch = Batch::new(body.to_vec(), None);
+        let mut out = Vec::new();
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        while batch.run(edition, &mut tools, 0, &mut out) != Progress::Done {}
+        let text = String::from_utf8(out).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    #[test]
+    fn each_line_is_answered_in_its_place() {
+        let edition = edition(RouterLimits::default());
+        let body = concat!(
+            r#"{"topic":"a","payload":"one"}"#,
+            "\n",
+            r#"{"payload":"t\u0077o\n","topic":"a"}"#,
+            "\r\n",
+            "\n",
+            r#"{"topic":"b","payload_base64":"/w=="}"#,
+            "\nrubbish\n",
+            r#"{"topic":"a*","payload":""}"#,
+            "\n",
+            r#"{"topic":"a"}"#,
+            "\n",
+            r#"{"topic":"a","payload":"","payload_base64":""}"#,
+            "\n",
+            r#"{"topic":"a","payload_base64":"/w==","binary":false}"#,
+            "\n",
+            r#"{"topic":"a","payload":"x","payload":"y"}"#,
+            "\n",
+            r#"{"topic":"a","payload":5}"#,
+            "\n",
+            r#"{"topic":"a","payload":"last"}"#
+        );
+        let answers = run_all(body.as_bytes(), &edition);
+        let offsets: Vec<_> = answers.iter().map(|answer| answer["offset"].as_u64()).collect();
+        let none = None;
+        let expected = [Some(1), Some(2), none, Some(1), none, none, none, none, none, none, none, Some(3)];
+        assert_eq!(offsets, expected, "{answers:#?}");
+        assert!(answers.iter().all(|answer| answer["offset"].is_u64() != (answer["error"] == "bad_request")));
+        let epoch = edition.router.find("a").unwrap().epoch();
+        assert_eq!(answers[0]["epoch"], format!("{epoch:016x}"));
+        assert_eq!(edition.counters_of(1).publishes.value(), 4);
+        assert_eq!(run_all(b"", &edition).len(), 0);
+        assert_eq!(run_all(b"\xff\n", &edition).len(), 1);
+    }
+
+    #[test]
+    fn what_is_too_large_is_so_in_every_way_to_write_it() {
+        let mut settings = Settings::default();
+        settings.limits.message_bytes_max = 4;
+        let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
+        let edition = Edition::new(settings, Arc::new(router), 1, 100).unwrap();
+        let escapes = |count: usize| "\\u0041".repeat(count);
+        for (field, value, error) in [
+            ("payload", "1234".to_owned(), None),
+            ("payload", "12345".to_owned(), Some("too_large")),
+            ("payload", escapes(4), None),
+            ("payload", escapes(5), Some("too_large")),
+            ("payload", escapes(100_000), Some("too_large")),
+            ("payload_base64", "MTIzNA==".to_owned(), None),
+            ("payload_base64", "MTIzNDU=".to_owned(), Some("too_large")),
+            ("payload_base64", "A".repeat(100_000), Some("too_large")),
+        ] {
+            let line = format!("{{\"topic\":\"a\",\"{field}\":\"{value}\"}}");
+            let answer = run_all(line.as_bytes(), &edition).remove(0);
+            assert_eq!(answer["error"].as_str(), error, "{line:.60}: {answer}");
+        }
+        for name in ["\\u0041".repeat(201), "\\u0041".repeat(100_000), "A".repeat(201)] {
+            let line = format!("{{\"topic\":\"{name}\",\"payload\":\"\"}}");
+            assert_eq!(run_all(line.as_bytes(), &edition)[0]["error"], "bad_request");
+        }
+    }
+
+    #[test]
+    fn a_large_batch_is_cut_into_runs() {
+        let edition = edition(RouterLimits::default());
+        let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(20_000);
+        let mut batch = Batch::new(body.into_bytes(), None);
+        let (mut runs, mut out) = (0, Vec::new());
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        while batch.run(&edition, &mut tools, 0, &mut out) != Progress::Done {
+            runs += 1;
+        }
+        assert!(runs >= 10, "{runs} runs");
+        assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 20_000);
+    }
+
+    #[test]
+    fn a_full_mailbox_is_waited_for_and_then_told() {
+        let mut limits = RouterLimits::default();
+        limits.mailbox.entries_max = 2;
+        let edition = edition(limits);
+        let topic = edition.router.topic("a").unwrap();
+        let key = crate::topic::Key { slot: 0, generation: 0 };
+        edition.router.join(&topic, 0, 0, key).unwrap();
+        topic.join_deflate();
+        let body = format!("{{\"topic\":\"a\",\"payload\":\"{}\"}}\n", "x".repeat(400)).repeat(6);
+        let mut batch = Batch::new(body.into_bytes(), None);
+        let mut out = Vec::new();
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        let mut run = |now_ms| batch.run(&edition, &mut tools, now_ms, &mut out);
+        assert_eq!(run(0), Progress::NoRoom);
+        for now_ms in 0..=999 {
+            assert_eq!(run(now_ms), Progress::NoRoom);
+        }
+        let deflated = edition.counters_of(1).deflated_messages.value();
+        assert_eq!(deflated, 3, "the one that waits is not deflated again");
+        // The loop has come to it: two more fit.
+        let mut drained = Vec::new();
+        let mailbox = edition.router.mailbox(0).unwrap();
+        mailbox.drain(&mut drained);
+        for entry in drained {
+            if let Entry::Deliver { message, .. } = entry {
+                mailbox.release(1, message.frame_len() as u64);
+            }
+        }
+        assert_eq!(run(999), Progress::NoRoom);
+        assert_eq!(run(1_998), Progress::NoRoom);
+        assert_eq!(run(1_999), Progress::Done);
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 6);
+        assert!(lines[3].contains("\"offset\":4") && lines[4].contains("\"error\":\"busy\""), "{text}");
+        assert_eq!(topic.next_offset(), 5, "a refused line takes no offset");
+    }
+
+    #[test]
+    fn room_for_a_topic_is_waited_for_as_well() {
+        let edition = edition(RouterLimits { topics_max: 1, ..RouterLimits::default() });
+        let only = edition.router.topic("only").unwrap();
+        let key = crate::topic::Key { slot: 0, generation: 0 };
+        edition.router.join(&only, 0, 0, key).unwrap();
+        let body = b"{\"topic\":\"a\",\"payload\":\"x\"}\n{\"topic\":\"only\",\"payload\":\"x\"}";
+        let mut batch = Batch::new(body.to_vec(), None);
+        let mut out = Vec::new();
+        let mut deflater = Deflater::new(1, 256);
+        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
+        assert_eq!(batch.run(&edition, &mut tools, 0, &mut out), Progress::NoRoom);
+        assert_eq!(batch.run(&edition, &mut tools, 999, &mut out), Progress::NoRoom);
+        assert!(out.is_empty());
+        assert_eq!(batch.run(&edition, &mut tools, 1_000, &mut out), Progress::Done);
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].contains("too many topics") && lines[1].contains("\"offset\":1"), "{text}");
+    }
+}

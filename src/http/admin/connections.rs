@@ -1,0 +1,311 @@
+//! `/connections`: reading what is asked of the client loops, and writing what they answered.
+//!
+//! Pure: the admin loop carries the question to the loops and their parts back.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::params::{Params, whole};
+use crate::dialect::plain::check_topic;
+use crate::topic::Key;
+use crate::topic::inquiry::{ConnectionRow, Filter, Part, Question};
+use crate::wire::json::{push_number, push_text};
+use crate::wire::network::Network;
+
+/// Connections on one page, and the default.
+const LIMIT_MAX: usize = 1_000;
+
+/// Bytes of the text in a close frame (RFC 6455, 5.5: 125 with the code).
+const REASON_BYTES_MAX: usize = 123;
+
+/// A question and the loops it is for.
+#[derive(Debug)]
+pub struct Ask {
+    /// What is asked.
+    pub question: Question,
+    /// The first loop.
+    pub first_loop: usize,
+    /// How many loops from that one on are asked at once. A list asks one loop after the other.
+    pub loops: usize,
+}
+
+/// Why a request cannot be asked.
+#[derive(Debug)]
+pub(super) enum Unasked {
+    /// One line on what is wrong with it.
+    Bad(String),
+    /// It names a connection that cannot be.
+    Nothing,
+}
+
+impl<T: Into<String>> From<T> for Unasked {
+    fn from(text: T) -> Self {
+        Self::Bad(text.into())
+    }
+}
+
+/// `GET /connections`.
+pub(super) fn list(query: &str, loops: usize) -> Result<Ask, Unasked> {
+    let params = Params::read(query, b"", &["topic", "ip", "cursor", "limit"])?;
+    let (filter, _) = filter(&params)?;
+    let limit = params.number("limit", LIMIT_MAX)?;
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(format!("limit expects 1 to {LIMIT_MAX}").into());
+    }
+    let (first_loop, from) = match params.text("cursor") {
+        None => (0, 0),
+        Some(cursor) => {
+            let parts = cursor.split_once(':').and_then(|(index, slot)| Some((whole(index)?, whole(slot)?)));
+            parts.filter(|(index, _)| *index < loops).ok_or("cursor expects the next of an earlier answer")?
+        }
+    };
+    Ok(Ask { question: Question::List { filter, from, limit }, first_loop, loops: 1 })
+}
+
+/// `GET /connections/ID`.
+pub(super) fn one(id: &str, loops: usize) -> Result<Ask, Unasked> {
+    let (first_loop, key) = connection_id(id).ok_or("an id is LOOP:SLOT:GENERATION")?;
+    if first_loop >= loops {
+        return Err(Unasked::Nothing);
+    }
+    let filter = Filter { key: Some(key), ..Filter::default() };
+    Ok(Ask { question: Question::List { filter, from: 0, limit: 1 }, first_loop, loops: 1 })
+}
+
+/// `POST /connections/close`.
+pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unasked> {
+    let params = Params::read(query, body, &["topic", "ip", "id", "all", "code", "reason"])?;
+    let (filter, first_loop) = filter(&params)?;
+    let restricted = filter.topic.is_some() || filter.network.is_some() || filter.key.is_some();
+    if restricted == params.is_set("all")? {
+        return Err("expects topic, ip or id, or all=1 to close everybody".into());
+    }
+    let code = params.number("code", 1000)?;
+    // RFC 6455, 7.4: the others are the protocol's own or must not be sent.
+    if !matches!(code, 1000 | 1001 | 1008 | 1011..=1013 | 3000..=4999) {
+        return Err("code expects 1000, 1001, 1008, 1011 to 1013 or 3000 to 4999".into());
+    }
+    let reason = params.text("reason").unwrap_or_default();
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(format!("reason expects at most {REASON_BYTES_MAX} bytes").into());
+    }
+    let question = Question::Close { filter, code: code as u16, reason: reason.into() };
+    targets(question, first_loop, loops)
+}
+
+/// `POST /connections/unsubscribe`.
+pub(super) fn unsubscribe(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unasked> {
+    let params = Params::read(query, body, &["topic", "ip", "id"])?;
+    let topic = params.text("topic").ok_or("expects the topic to end subscriptions to")?;
+    let topic: Box<str> = topic.into();
+    // Being subscribed to it is a filter too, and the cheapest one.
+    let (filter, first_loop) = filter(&params)?;
+    targets(Question::Unsubscribe { filter, topic }, first_loop, loops)
+}
+
+fn targets(question: Question, first_loop: Option<usize>, loops: usize) -> Result<Ask, Unasked> {
+    match first_loop {
+        Some(index) if index >= loops => Err(Unasked::Nothing),
+        Some(index) => Ok(Ask { question, first_loop: index, loops: 1 }),
+        None => Ok(Ask { question, first_loop: 0, loops }),
+    }
+}
+
+/// The filter, and the one loop it is restricted to if it names a connection.
+fn filter(params: &Params<'_>) -> Result<(Filter, Option<usize>), Unasked> {
+    let mut filter = Filter::default();
+    if let Some(topic) = params.text("topic") {
+        check_topic(topic)?;
+        filter.topic = Some(topic.into());
+    }
+    if let Some(text) = params.text("ip") {
+        let network = Network::parse(text).ok_or(
+            "ip expects an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix",
+        )?;
+        filter.network = Some(network);
+    }
+    let Some(id) = params.text("id") else { return Ok((filter, None)) };
+    let (index, key) = connection_id(id).ok_or("id expects LOOP:SLOT:GENERATION")?;
+    filter.key = Some(key);
+    Ok((filter, Some(index)))
+}
+
+fn connection_id(text: &str) -> Option<(usize, Key)> {
+    let mut parts = text.split(':');
+    let (index, slot, generation) = (parts.next()?, parts.next()?, parts.next()?);
+    let key = Key { slot: whole(slot)?, generation: whole(generation)? };
+    parts.next().is_none().then_some((whole(index)?, key))
+}
+
+/// Where a list goes on behind the part of loop `index`: a loop and a slot of it.
+#[must_use]
+pub(super) fn goes_on(index: usize, part: &Part, loops: usize) -> Option<(usize, u32)> {
+    match part.next {
+        Some(slot) => Some((index, slot)),
+        None => (index + 1 < loops).then_some((index + 1, 0)),
+    }
+}
+
+/// The JSON of an answer; `None`: there is no such connection. `now_ms` counts from the start of the process.
+pub(super) fn render(
+    question: &Question,
+    parts: &[(usize, Part)],
+    loops: usize,
+    now_ms: u64,
+) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let done: u64 = parts.iter().map(|(_, part)| part.done).sum();
+    let rows = || parts.iter().flat_map(|(index, part)| part.rows.iter().map(move |row| (*index, row)));
+    let clock = Clock::new(now_ms);
+    match question {
+        Question::Close { filter, .. } | Question::Unsubscribe { filter, .. }
+            if filter.key.is_some() && done == 0 =>
+        {
+            return None;
+        }
+        Question::Close { .. } => out.extend_from_slice(format!("{{\"closed\":{done}}}\n").as_bytes()),
+        Question::Unsubscribe { .. } => {
+            out.extend_from_slice(format!("{{\"unsubscribed\":{done}}}\n").as_bytes());
+        }
+        Question::List { filter, .. } if filter.key.is_some() => {
+            let (index, row) = rows().next()?;
+            push_row(&mut out, index, row, &clock);
+            out.push(b'\n');
+        }
+        Question::List { .. } => {
+            out.extend_from_slice(b"{\"connections\":[");
+            for (place, (index, row)) in rows().enumerate() {
+                out.extend_from_slice(if place == 0 { b"\n" } else { b",\n" });
+                push_row(&mut out, index, row, &clock);
+            }
+            out.extend_from_slice(b"],\"next\":");
+            match parts.last().and_then(|(index, part)| goes_on(*index, part, loops)) {
+                Some((index, slot)) => out.extend_from_slice(format!("\"{index}:{slot}\"").as_bytes()),
+                None => out.extend_from_slice(b"null"),
+            }
+            out.extend_from_slice(b"}\n");
+        }
+    }
+    Some(out)
+}
+
+/// Now, by both clocks.
+struct Clock {
+    unix_ms: u64,
+    now_ms: u64,
+}
+
+impl Clock {
+    fn new(now_ms: u64) -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { unix_ms: unix.as_millis() as u64, now_ms }
+    }
+
+    fn ago(&self, at_ms: u64) -> u64 {
+        self.now_ms.saturating_sub(at_ms)
+    }
+
+    fn unix(&self, at_ms: u64) -> u64 {
+        self.unix_ms.saturating_sub(self.ago(at_ms))
+    }
+}
+
+fn push_row(out: &mut Vec<u8>, index: usize, row: &ConnectionRow, clock: &Clock) {
+    let Key { slot, generation } = row.key;
+    out.extend_from_slice(format!("{{\"id\":\"{index}:{slot}:{generation}\",\"peer\":").as_bytes());
+    match row.peer {
+        Some(peer) => push_text(out, &peer.to_string()),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(
+        format!(",\"phase\":\"{}\",\"dialect\":\"{}\",\"topics\":[", row.phase, row.dialect).as_bytes(),
+    );
+    for (place, topic) in row.topics.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        push_text(out, topic.name());
+    }
+    out.extend_from_slice(b"],\"since\":");
+    push_seconds(out, clock.unix(row.accepted_from_ms));
+    out.extend_from_slice(b",\"since_within_seconds\":");
+    push_seconds(out, row.accepted_to_ms.saturating_sub(row.accepted_from_ms));
+    out.extend_from_slice(b",\"idle_seconds\":");
+    push_seconds(out, clock.ago(row.heard_ms));
+    let memory = &row.memory;
+    out.extend_from_slice(
+        format!(
+            ",\"outbox_bytes\":{},\"drops\":{},\"memory\":{{\"slot\":{},\"inbox\":{},\"outbox\":{},\"session\":{},\
+             \"lists\":{},\"total\":{}}}}}",
+            row.outbox_bytes,
+            row.drops,
+            memory.slot,
+            memory.inbox,
+            memory.outbox,
+            memory.session,
+            memory.lists,
+            memory.total()
+        )
+        .as_bytes(),
+    );
+}
+
+/// Seconds with one decimal, which is what ticks tell.
+fn push_seconds(out: &mut Vec<u8>, ms: u64) {
+    push_number(out, ms / 1_000);
+    out.extend_from_slice(&[b'.', b'0' + (ms % 1_000 / 100) as u8]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_cursors_are_three_and_two_numbers() {
+        assert_eq!(connection_id("1:2:3"), Some((1, Key { slot: 2, generation: 3 })));
+        for bad in ["", "1", "1:2", "1:2:3:4", "1:2:", "-1:2:3", "1:2:99999999999", "a:b:c", "1: 2:3"] {
+            assert_eq!(connection_id(bad), None, "{bad}");
+        }
+        let listed = |query| list(query, 3).map(|ask| (ask.first_loop, ask.loops));
+        assert!(matches!(listed("cursor=2:77"), Ok((2, 1))));
+        for bad in [
+            "cursor=3:0",
+            "cursor=1",
+            "cursor=1:2:3",
+            "cursor=",
+            "limit=0",
+            "limit=1001",
+            "ip=x",
+            "ip=10.0.0.1/8",
+            "topic=a*",
+        ] {
+            assert!(matches!(listed(bad), Err(Unasked::Bad(_))), "{bad}");
+        }
+        assert!(matches!(one("9:1:1", 3), Err(Unasked::Nothing)));
+    }
+
+    #[test]
+    fn nobody_is_closed_by_accident() {
+        for bad in [
+            "",
+            "code=1000",
+            "topic=a&all=1",
+            "all=0",
+            "topic=a&code=1005",
+            "topic=a&code=1002",
+            "topic=a&code=999",
+            "topic=a&code=5000",
+            "topic=a&code=66536",
+            "topik=a",
+        ] {
+            assert!(matches!(close(bad, b"", 2), Err(Unasked::Bad(_))), "{bad}");
+        }
+        let long = format!("all=1&reason={}", "x".repeat(124));
+        assert!(close(&long, b"", 2).is_err());
+        let ask = close("topic=a", b"code=4000&reason=bye+now", 2).unwrap();
+        assert_eq!((ask.first_loop, ask.loops), (0, 2));
+        assert!(matches!(ask.question, Question::Close { code: 4000, reason, .. } if &*reason == "bye now"));
+        let one = close("id=1:2:3", b"", 2).unwrap();
+        assert_eq!((one.first_loop, one.loops), (1, 1));
+        assert!(unsubscribe("id=1:2:3", b"", 2).is_err(), "from what?");
+    }
+}

@@ -1,0 +1,38 @@
+//! Topics, subscriptions, mailboxes and the router. Never writes to a socket.
+//!
+//! One message's way: [`Draft::encode`] outside every lock → [`Router::publish`] gives it an offset
+//! under its topic's lock and puts one reference into each interested loop's [`Mailbox`] → the loop
+//! drains its mailbox into [`LocalTopics`], which hand it one subscriber after the other.
+//!
+//! Lock order: directory → topic → mailbox. What uses locks or atomics reaches them through
+//! [`sync`] alone, so that the model checker can put its own in their place.
+
+pub mod budget;
+pub mod entry;
+pub mod inquiry;
+pub mod mailbox;
+pub mod message;
+pub mod policy;
+pub mod router;
+pub mod state;
+pub mod subscriptions;
+pub mod sync;
+
+pub use budget::{Fill, OutboxBudget};
+pub use entry::{Control, Entry, Key};
+pub use mailbox::{ControlFull, Mailbox, MailboxLimits};
+pub use message::{Draft, Encoding, Message, Origin};
+pub use router::{Busy, BusyReason, JoinError, Router, RouterError, RouterLimits, Wake};
+pub use state::{Joined, LOOPS_MAX, Published, Topic};
+pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn, TurnBudget};
+
+// Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
+// locks do not work.
+#[cfg(test)]
+mod budget_tests;
+#[cfg(test)]
+mod mailbox_tests;
+#[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
+mod router_tests;

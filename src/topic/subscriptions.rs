@@ -1,0 +1,636 @@
+//! One loop's side of the fan-out: which of its connections listen to which topic, the messages and
+//! joins that wait, and the cursor of every running pass. Owned and driven by one event loop, which
+//! does the writing. Never touches a socket or a connection; it knows slots by number only.
+//!
+//! A *pass* delivers one batch of a topic's messages to everybody listed when it began. The loop delivers in
+//! *turns* of a few deliveries: a turn serves one topic after the other until its budget is used up, and a pass
+//! that is not through by then goes on behind the other topics with work. While a pass is under way
+//! leaving writes a tombstone and joining appends behind the end the pass has fixed, so nobody is
+//! skipped and nobody is served twice; the list is compacted when the pass ends.
+//!
+//! Messages and joins of a topic wait in the order of the mailbox: a connection is listed after the
+//! messages before its join were given to a pass and before those behind it are.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use slab::Slab;
+
+use super::entry::{Control, Entry, Key};
+use super::mailbox::{CAPACITY_KEPT, Mailbox};
+use super::message::{Encoding, Message};
+use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
+use super::state::{Joined, Topic};
+use super::sync::Arc;
+use crate::config::TopicPolicy;
+
+/// Bytes of frames joined into one write.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// Deliveries of one turn over all topics, unless the event loop has less time.
+pub const TURN_DELIVERIES: u32 = 128;
+
+/// Joins and undeliverable messages handled before the loop polls again.
+pub const STEPS_PER_TURN: u32 = 1_024;
+
+/// Entries of the mailbox filed before the loop polls again.
+pub const ENTRIES_PER_TURN: usize = 4_096;
+
+/// Joins of one loop that may wait in its mailbox and behind its running passes.
+pub const JOINS_WAITING_MAX: u32 = 262_144;
+
+/// The position of a subscriber whose join still waits.
+pub const NOT_LISTED: u32 = u32::MAX;
+
+/// Stands in a list for a subscriber that left during a pass.
+const TOMBSTONE: u32 = u32::MAX;
+
+/// Work areas kept for the next topic that has something to deliver.
+const SPARE_MAX: usize = 4;
+
+/// A subscriber was moved within its topic's list: the slot must remember the new position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The moved subscriber.
+    pub slot: u32,
+    /// Its position from now on.
+    pub position: u32,
+}
+
+/// The messages of one pass, ready to be written.
+#[derive(Debug, Default)]
+pub struct Batch {
+    messages: Vec<Message>,
+    /// The plain frames of all messages in a row; empty when there is one message only.
+    joined: Vec<u8>,
+    /// The same as connections with compression get it; made with the first of them in a pass.
+    joined_deflated: Vec<u8>,
+    /// Whether a message has a deflated frame.
+    deflated: bool,
+    /// Room the messages take in the mailbox.
+    bytes: u64,
+}
+
+/// What one turn of the loop may do over all its topics before the loop polls again.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnBudget {
+    deliveries: u32,
+    /// Joins, messages without a subscriber, and topics that turn out to need nothing.
+    steps: u32,
+}
+
+/// One topic's part of a turn: deliveries of its running pass, as far as the budget goes. Hand it back with
+/// [`LocalTopics::end_turn`], or the topic is stuck.
+#[derive(Debug)]
+#[must_use = "a turn that is not ended stops its topic"]
+pub struct Turn {
+    local: u32,
+    policy: TopicPolicy,
+    batch: Batch,
+}
+
+/// The topics of one loop.
+pub struct LocalTopics {
+    router: Arc<Router>,
+    loop_index: usize,
+    topics: Slab<LocalTopic>,
+    /// Topics with a work area, except the one whose turn is in hand.
+    active: VecDeque<u32>,
+    /// Taken out of the mailbox and not filed yet: what a turn had no time for.
+    drained: VecDeque<Entry>,
+    // Boxed as they are in the topics: taking one from here moves a pointer.
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare: Vec<Box<Work>>,
+    joins_waiting: u32,
+    /// Subscribers of all topics, waiting joins included.
+    subscriptions: usize,
+    stale_messages: u64,
+    /// Entries of the mailbox that were filed, ever.
+    filed: u64,
+    batch_bytes_max: usize,
+    #[cfg(test)]
+    forget_tombstones: bool,
+}
+
+/// A topic this loop has to do with. Small, because a loop may have a million of them.
+struct LocalTopic {
+    topic: Arc<Topic>,
+    list: Vec<u32>,
+    /// Joins in the mailbox or in `pending`: the topic must stay until they are applied.
+    joins_waiting: u32,
+    /// Only while messages or joins wait or a pass is under way.
+    work: Option<Box<Work>>,
+}
+
+/// Bytes of one topic in a loop's own table, without its subscriber list. The table's vacant entries have
+/// the same size.
+pub const LOCAL_TOPIC_BYTES: usize = size_of::<Result<LocalTopic, usize>>();
+
+#[derive(Default)]
+struct Work {
+    pending: VecDeque<Pending>,
+    pass: Option<Pass>,
+    batch: Batch,
+    /// Positions of tombstones.
+    holes: Vec<u32>,
+    /// What was filed before this many entries has been delivered.
+    delivered: u64,
+    /// The same once the pass under way has ended, if it leaves nothing behind.
+    pass_delivers: Option<u64>,
+}
+
+enum Pending {
+    Message(Message),
+    Join(Key),
+}
+
+#[derive(Clone, Copy)]
+struct Pass {
+    cursor: usize,
+    end: usize,
+}
+
+/// What a topic taken from the active queue turned out to need.
+enum Next {
+    Pass,
+    Rest,
+    OutOfSteps,
+}
+
+impl Batch {
+    /// All plain frames of the batch in one contiguous run. A single message is not copied.
+    pub fn frames(&self) -> &[u8] {
+        match self.messages.as_slice() {
+            [only] => only.frame(),
+            _ => &self.joined,
+        }
+    }
+
+    /// All frames of the batch as a connection of this encoding gets them, in one contiguous run; to be
+    /// called after [`Turn::prepare`].
+    pub fn frames_as(&self, encoding: Encoding) -> &[u8] {
+        match (encoding, self.messages.as_slice()) {
+            (Encoding::Deflated, [only]) => only.frame_as(encoding),
+            (Encoding::Deflated, _) if self.deflated => &self.joined_deflated,
+            _ => self.frames(),
+        }
+    }
+
+    fn prepare(&mut self, encoding: Encoding) {
+        let wanted = encoding == Encoding::Deflated && self.deflated && self.messages.len() > 1;
+        if wanted && self.joined_deflated.is_empty() {
+            self.messages
+                .iter()
+                .for_each(|message| self.joined_deflated.extend_from_slice(message.frame_as(encoding)));
+        }
+    }
+
+    /// The messages one by one, for what has to be queued or filtered.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Takes the run of messages at the head of what waits, as far as it fits one write.
+    fn fill(&mut self, pending: &mut VecDeque<Pending>, bytes_max: usize) {
+        let mut plain_bytes = 0;
+        while let Some(Pending::Message(message)) = pending.front() {
+            let bytes = message.frame().len();
+            if !self.messages.is_empty() && plain_bytes + bytes > bytes_max {
+                break;
+            }
+            plain_bytes += bytes;
+            self.bytes += message.frame_len() as u64;
+            self.deflated |= message.is_deflated();
+            if let Some(Pending::Message(message)) = pending.pop_front() {
+                self.messages.push(message);
+            }
+        }
+        if self.messages.len() > 1 {
+            self.joined.reserve(plain_bytes);
+            self.messages.iter().for_each(|message| self.joined.extend_from_slice(message.frame()));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.messages.shrink_to(CAPACITY_KEPT);
+        self.joined.clear();
+        self.joined_deflated.clear();
+        self.deflated = false;
+        self.bytes = 0;
+    }
+}
+
+impl TurnBudget {
+    /// So many deliveries; a tombstone counts as one.
+    #[must_use]
+    pub fn new(deliveries: u32) -> Self {
+        Self { deliveries, steps: STEPS_PER_TURN }
+    }
+}
+
+impl Turn {
+    /// The topic's index on this loop.
+    pub fn local(&self) -> u32 {
+        self.local
+    }
+
+    /// What holds for the topic in this turn.
+    pub fn policy(&self) -> &TopicPolicy {
+        &self.policy
+    }
+
+    /// What every subscriber of this turn gets.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Joins the frames of an encoding unless that was done in this pass.
+    pub fn prepare(&mut self, encoding: Encoding) {
+        self.batch.prepare(encoding);
+    }
+}
+
+impl LocalTopics {
+    /// No topics yet. The router must serve a loop of this index.
+    pub fn new(router: Arc<Router>, loop_index: usize) -> Result<Self, RouterError> {
+        if loop_index >= router.loops() {
+            return Err(RouterError::LoopCount);
+        }
+        Ok(Self {
+            router,
+            loop_index,
+            topics: Slab::new(),
+            active: VecDeque::new(),
+            drained: VecDeque::new(),
+            spare: Vec::new(),
+            joins_waiting: 0,
+            subscriptions: 0,
+            stale_messages: 0,
+            filed: 0,
+            batch_bytes_max: BATCH_BYTES_MAX,
+            #[cfg(test)]
+            forget_tombstones: false,
+        })
+    }
+
+    /// Joins fewer bytes than [`BATCH_BYTES_MAX`] into one write; with 0 every message has a pass of its own.
+    pub fn set_batch_bytes_max(&mut self, bytes_max: usize) {
+        self.batch_bytes_max = bytes_max.min(BATCH_BYTES_MAX);
+    }
+
+    /// Subscribes a connection of this loop. It is listed, and `listed` of [`Self::begin_turn`] is
+    /// called, when its join comes up behind the messages before it. Returns the topic's index.
+    pub fn join(&mut self, name: &str, key: Key) -> Result<(u32, Joined), JoinError> {
+        if self.joins_waiting >= JOINS_WAITING_MAX {
+            return Err(JoinError::JoinsFull);
+        }
+        for _ in 0..LOOKUPS_MAX {
+            let topic = self.router.topic(name).map_err(JoinError::Topic)?;
+            // Only this loop sets and clears its interest, so the answer holds.
+            let known = topic.local_of(self.loop_index);
+            let local = known.unwrap_or_else(|| self.open(topic.clone()));
+            match self.router.join(&topic, self.loop_index, local, key) {
+                Ok(joined) => {
+                    self.joins_waiting += 1;
+                    self.subscriptions += 1;
+                    if let Some(entry) = self.topics.get_mut(local as usize) {
+                        entry.joins_waiting += 1;
+                    }
+                    return Ok((local, joined));
+                }
+                Err(error) => {
+                    if known.is_none() {
+                        self.topics.try_remove(local as usize);
+                    }
+                    if error != JoinError::Retired {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(JoinError::Topic(RouterError::Contended))
+    }
+
+    /// Ends a subscription; `position` is where the subscriber is listed, or [`NOT_LISTED`] when its
+    /// join still waits, which `listed` then has to decline. Returns whom this has moved.
+    pub fn leave(&mut self, local: u32, slot: u32, position: u32) -> Option<Moved> {
+        let entry = self.topics.get_mut(local as usize)?;
+        let place = position as usize;
+        let mut moved = None;
+        if position != NOT_LISTED {
+            // A position that is not the slot's would take somebody else off the list.
+            debug_assert_eq!(entry.list.get(place), Some(&slot));
+            if entry.list.get(place) != Some(&slot) {
+                return None;
+            }
+            #[cfg(test)]
+            let forget = self.forget_tombstones;
+            #[cfg(not(test))]
+            let forget = false;
+            match entry.work.as_deref_mut().filter(|work| work.pass.is_some() && !forget) {
+                Some(work) => {
+                    entry.list[place] = TOMBSTONE;
+                    work.holes.push(position);
+                }
+                None => {
+                    entry.list.swap_remove(place);
+                    moved = entry.list.get(place).map(|&slot| Moved { slot, position });
+                    shrink_list(&mut entry.list);
+                }
+            }
+        }
+        self.router.leave(&entry.topic);
+        self.subscriptions -= 1;
+        self.close_if_idle(local);
+        moved
+    }
+
+    /// Files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands control entries to
+    /// `on_control`. Returns the number of entries; what is left is [work](Self::has_work).
+    pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) -> usize {
+        if self.drained.is_empty()
+            && let Some(mailbox) = self.router.mailbox(self.loop_index)
+        {
+            // The mailbox is looked at only when the rest of its last drain is filed, which keeps the order;
+            // its wake flag stays up until then. Neither conversion copies an entry.
+            let mut entries = Vec::from(mem::take(&mut self.drained));
+            mailbox.drain(&mut entries);
+            self.drained = entries.into();
+        }
+        let count = self.drained.len().min(ENTRIES_PER_TURN);
+        for _ in 0..count {
+            let Some(entry) = self.drained.pop_front() else { break };
+            self.filed += 1;
+            match entry {
+                Entry::Deliver { local, message } => self.file_message(local, message),
+                Entry::Join { local, key } => self.file(local, Pending::Join(key)),
+                Entry::Control(control) => on_control(control),
+            }
+        }
+        if self.drained.is_empty() {
+            self.drained.shrink_to(CAPACITY_KEPT);
+        }
+        count
+    }
+
+    /// True while a call of [`Self::begin_turn`] or [`Self::drain_mailbox`] has something to do. A loop
+    /// with work, or with a mailbox that is not empty, does not sleep.
+    pub fn has_work(&self) -> bool {
+        !self.active.is_empty() || !self.drained.is_empty()
+    }
+
+    /// A mark behind all that was published so far, in the mailbox or out of it: once [`Self::delivered`] has reached
+    /// it, everything before has been given to its subscribers.
+    pub fn mark(&self) -> u64 {
+        let waiting = self.router.mailbox(self.loop_index).map_or(0, Mailbox::waiting);
+        self.filed + (self.drained.len() + waiting) as u64
+    }
+
+    /// Marks up to this one are reached. Looks at every topic that has work, and must not be called during a turn.
+    pub fn delivered(&self) -> u64 {
+        let works = self.active.iter().filter_map(|&local| self.topics.get(local as usize)?.work.as_deref());
+        works.map(|work| work.delivered).min().unwrap_or(self.filed)
+    }
+
+    /// The next topic with deliveries, while the budget has any. `listed(local, key, position)`
+    /// is called for every join that comes up; it returns false when the connection is gone, does not
+    /// wait for this topic any more or is listed already. None may also mean that the budget is used up:
+    /// ask [`Self::has_work`].
+    pub fn begin_turn(
+        &mut self,
+        budget: &mut TurnBudget,
+        mut listed: impl FnMut(u32, Key, u32) -> bool,
+    ) -> Option<Turn> {
+        while budget.deliveries > 0
+            && let Some(local) = self.active.pop_front()
+        {
+            match self.prepare(local, &mut budget.steps, &mut listed) {
+                Next::Pass => {
+                    let entry = self.topics.get_mut(local as usize)?;
+                    let policy = entry.topic.policy();
+                    let batch = mem::take(&mut entry.work.as_deref_mut()?.batch);
+                    return Some(Turn { local, policy, batch });
+                }
+                Next::Rest => self.rest(local),
+                Next::OutOfSteps => {
+                    self.active.push_back(local);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The topic's next subscriber, or none when the budget or its list is used up. Between
+    /// two calls the loop may join, leave and publish as it likes.
+    pub fn next_subscriber(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Option<u32> {
+        let entry = self.topics.get_mut(turn.local as usize)?;
+        let pass = entry.work.as_deref_mut()?.pass.as_mut()?;
+        while budget.deliveries > 0 && pass.cursor < pass.end {
+            let slot = entry.list.get(pass.cursor).copied().unwrap_or(TOMBSTONE);
+            pass.cursor += 1;
+            // A tombstone costs a step too, or a list of them would never let the loop poll.
+            budget.deliveries -= 1;
+            if slot != TOMBSTONE {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Ends a topic's part of a turn, used up or not. When it was the last of its pass, `moved(local, moved)` tells who
+    /// is listed elsewhere from now on, and the mailbox gets the room of the messages back.
+    pub fn end_turn(&mut self, turn: Turn, mut moved: impl FnMut(u32, Moved)) {
+        let Turn { local, mut batch, .. } = turn;
+        let Some(entry) = self.topics.get_mut(local as usize) else { return };
+        let Some(work) = entry.work.as_deref_mut() else { return };
+        if work.pass.is_none_or(|pass| pass.cursor >= pass.end) {
+            let (messages, bytes) = (batch.messages.len() as u64, batch.bytes);
+            batch.clear();
+            work.pass = None;
+            work.delivered = work.pass_delivers.take().unwrap_or(work.delivered);
+            compact(&mut entry.list, &mut work.holes, |change| moved(local, change));
+            release(&self.router, self.loop_index, messages, bytes);
+        }
+        work.batch = batch;
+        if work.pass.is_some() || !work.pending.is_empty() {
+            self.active.push_back(local);
+        } else {
+            self.rest(local);
+        }
+    }
+
+    /// The topic at this index.
+    pub fn topic(&self, local: u32) -> Option<&Arc<Topic>> {
+        self.topics.get(local as usize).map(|entry| &entry.topic)
+    }
+
+    /// Topics this loop has to do with.
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// True when this loop has to do with no topic.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Subscriptions of this loop's connections, waiting joins included.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions
+    }
+
+    /// Messages that arrived after the loop had lost its last subscriber, for metrics.
+    pub fn stale_messages(&self) -> u64 {
+        self.stale_messages
+    }
+
+    fn open(&mut self, topic: Arc<Topic>) -> u32 {
+        self.topics.insert(LocalTopic { topic, list: Vec::new(), joins_waiting: 0, work: None }) as u32
+    }
+
+    fn file_message(&mut self, local: u32, message: Message) {
+        let entry = self.topics.get(local as usize);
+        if entry.is_some_and(|entry| entry.topic.id() == message.topic_id()) {
+            self.file(local, Pending::Message(message));
+        } else {
+            self.stale_messages += 1;
+            release(&self.router, self.loop_index, 1, message.frame_len() as u64);
+        }
+    }
+
+    fn file(&mut self, local: u32, pending: Pending) {
+        let Some(entry) = self.topics.get_mut(local as usize) else { return };
+        let work = entry.work.get_or_insert_with(|| {
+            self.active.push_back(local);
+            let mut work = self.spare.pop().unwrap_or_default();
+            // The entry that is being filed is counted already.
+            (work.delivered, work.pass_delivers) = (self.filed.saturating_sub(1), None);
+            work
+        });
+        work.pending.push_back(pending);
+    }
+
+    /// Applies the joins at the head of what waits and, unless a pass is under way, starts one with
+    /// the messages behind them.
+    fn prepare(
+        &mut self,
+        local: u32,
+        steps: &mut u32,
+        listed: &mut impl FnMut(u32, Key, u32) -> bool,
+    ) -> Next {
+        let Some(entry) = self.topics.get_mut(local as usize) else { return Next::Rest };
+        let Some(work) = entry.work.as_deref_mut() else { return Next::Rest };
+        loop {
+            match work.pending.front() {
+                Some(Pending::Message(_)) | None if work.pass.is_some() => return Next::Pass,
+                None => return Next::Rest,
+                Some(Pending::Message(_)) if !entry.list.is_empty() => {
+                    work.batch.fill(&mut work.pending, self.batch_bytes_max);
+                    work.pass_delivers = work.pending.is_empty().then_some(self.filed);
+                    work.pass = Some(Pass { cursor: 0, end: entry.list.len() });
+                    return Next::Pass;
+                }
+                Some(_) => {}
+            }
+            if *steps == 0 {
+                // A pass under way goes on; its joins are only listed a turn later.
+                return if work.pass.is_some() { Next::Pass } else { Next::OutOfSteps };
+            }
+            *steps -= 1;
+            match work.pending.pop_front() {
+                Some(Pending::Join(key)) => {
+                    entry.joins_waiting -= 1;
+                    self.joins_waiting -= 1;
+                    if listed(local, key, entry.list.len() as u32) {
+                        entry.list.push(key.slot);
+                    }
+                }
+                // Nobody is listed yet or any more.
+                Some(Pending::Message(message)) => {
+                    release(&self.router, self.loop_index, 1, message.frame_len() as u64);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Takes the work area of a topic that has nothing to deliver.
+    fn rest(&mut self, local: u32) {
+        let work = self.topics.get_mut(local as usize).and_then(|entry| entry.work.take());
+        if let Some(mut work) = work.filter(|_| self.spare.len() < SPARE_MAX) {
+            work.pending.shrink_to(CAPACITY_KEPT);
+            work.holes.shrink_to(CAPACITY_KEPT);
+            self.spare.push(work);
+        }
+        if self.active.is_empty() {
+            self.active.shrink_to(CAPACITY_KEPT);
+        }
+        self.close_if_idle(local);
+    }
+
+    /// Gives a topic up that has no subscriber, no waiting join and nothing under way. Messages that
+    /// are still in the mailbox will be recognised as stale.
+    fn close_if_idle(&mut self, local: u32) {
+        let idle =
+            |entry: &LocalTopic| entry.work.is_none() && entry.joins_waiting == 0 && entry.list.is_empty();
+        if !self.topics.get(local as usize).is_some_and(idle) {
+            return;
+        }
+        if let Some(entry) = self.topics.try_remove(local as usize) {
+            self.router.clear_interest(&entry.topic, self.loop_index);
+        }
+        // Looked at only at powers of two: it may have to visit every entry.
+        let len = self.topics.len();
+        let much_free = self.topics.capacity() > CAPACITY_KEPT && len < self.topics.capacity() / 4;
+        if much_free && (len == 0 || len.is_power_of_two()) {
+            self.topics.shrink_to_fit();
+        }
+    }
+}
+
+fn release(router: &Router, loop_index: usize, entries: u64, bytes: u64) {
+    if let Some(mailbox) = router.mailbox(loop_index) {
+        mailbox.release(entries, bytes);
+    }
+}
+
+/// Fills the holes with subscribers from the end of the list, so that the work is bounded by the
+/// number of holes and not by the length of the list.
+fn compact(list: &mut Vec<u32>, holes: &mut Vec<u32>, mut moved: impl FnMut(Moved)) {
+    for &position in holes.iter() {
+        trim_tombstones(list);
+        let hole = position as usize;
+        if hole < list.len() {
+            // The last entry is a live one behind the hole, which is a tombstone itself.
+            let Some(slot) = list.pop() else { break };
+            list[hole] = slot;
+            moved(Moved { slot, position });
+        }
+    }
+    if !holes.is_empty() {
+        trim_tombstones(list);
+        holes.clear();
+        shrink_list(list);
+    }
+}
+
+fn trim_tombstones(list: &mut Vec<u32>) {
+    while list.last() == Some(&TOMBSTONE) {
+        list.pop();
+    }
+}
+
+/// Gives memory back after a peak, with room to grow so that it is not asked for again at once.
+fn shrink_list(list: &mut Vec<u32>) {
+    if list.is_empty() {
+        *list = Vec::new();
+    } else if list.len() < list.capacity() / 4 {
+        list.shrink_to(list.len() * 2);
+    }
+}
+
+#[cfg(test)]
+#[path = "subscriptions_tests.rs"]
+mod tests;

@@ -230,7 +230,12 @@ impl<S: Socket> Core<S> {
             }
             Answer::Open(opening) => {
                 // Without the query, as above.
-                tracing::debug!(slot = key.slot, generation = key.generation, path = head.path(), "opening");
+                tracing::debug!(
+                    slot = key.slot,
+                    generation = key.generation,
+                    path = head.path(),
+                    "upgrading"
+                );
                 match self.admit_forwarded(key, head) {
                     Ok(()) => self.open(key, &opening, &out),
                     Err(reason) => {

@@ -178,7 +178,8 @@ impl Server {
         };
         let split = tables == Tables::PerLoop;
         // Polls and wakers are there, listeners and connections are not: those each loop counts.
-        let shared_table = (!split).then(|| open_in_table().unwrap_or(0) as u64);
+        let mut own_descriptors = open_in_table().unwrap_or(0);
+        let claimed = server.claim.is_some();
         let start = |server: &mut Self| {
             let mut ways = Vec::new();
             // The admin loop first: whoever publishes there reaches the first client that connects.
@@ -208,7 +209,9 @@ impl Server {
             server.give_up();
             return Err(error);
         }
-        note_start(&server.edition, nofile, shared_table);
+        own_descriptors +=
+            server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
+        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64));
         let edition = Arc::clone(&server.edition);
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, tables, nofile);

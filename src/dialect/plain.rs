@@ -1,9 +1,14 @@
 //! The plain dialect: `/ws` and `/ws/TOPIC`. The payload of a WebSocket message is the message.
 //!
-//! Owns the reading of its URL. Publishing and delivery are the loop's and the router's.
+//! Owns the reading of its URL. Every message is published to the connection's first topic; one that may not be is
+//! counted, because the dialect has no words to answer with.
 
-use super::{Dialect, Opening};
-use crate::metrics::CloseReason;
+use std::borrow::Cow;
+
+use super::Dialect;
+use super::effect::{Cx, Effect, Outcome, Piece, To};
+use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
+use crate::metrics::RefuseReason;
 use crate::topic::TopicName;
 use crate::topic::name::NameError;
 use crate::wire::http::uri::{percent_decode, query_pairs};
@@ -11,11 +16,39 @@ use crate::wire::http::uri::{percent_decode, query_pairs};
 /// The topic of `/ws` itself.
 const LOBBY: TopicName<'static> = TopicName::of("lobby");
 
+pub(super) struct Plain;
+
+impl Speak for Plain {
+    fn label() -> &'static str {
+        "plain"
+    }
+
+    fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
+        let path = request.head.path();
+        if path != "/ws" && !path.starts_with("/ws/") {
+            return None;
+        }
+        let refusal = |text| Refusal { reason: RefuseReason::BadRequest, text: Cow::Borrowed(text) };
+        Some(opening(path, request.head.query(), request.subscriptions_max).map_err(refusal))
+    }
+
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) {
+        let payload = Piece::Message(0..message.payload.len());
+        cx.effects.push(Effect::Publish { to: To::First, binary: !message.text, payload });
+    }
+
+    fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        if let Outcome::Refused(_) = outcome {
+            cx.effects.push(Effect::Ignore);
+        }
+    }
+}
+
 /// Reads topics and options from path and query.
 ///
 /// # Errors
 /// One line on what is wrong with them.
-pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
+fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
         Some(raw) => topic_name(raw)?.into_owned(),
         None => LOBBY,
@@ -38,11 +71,6 @@ pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Open
         return Err("more topics than one connection may subscribe to");
     }
     Ok(Opening { dialect: Dialect::Plain, topics, no_echo, deflate: false })
-}
-
-/// The codes of this dialect: those of RFC 6455, 7.4.1, as the table of reasons has them.
-pub(crate) fn close_code(reason: CloseReason) -> Option<u16> {
-    reason.close_code()
 }
 
 /// The topic named by the rest of a path, percent-decoded once.

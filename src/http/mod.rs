@@ -5,7 +5,7 @@
 
 pub mod admin;
 
-use crate::dialect::{Dialect, Opening, Tools, plain};
+use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::wire::deflate::negotiate;
@@ -46,8 +46,8 @@ pub enum Answer {
         /// Set when the response is a refusal that is to be counted.
         refused: Option<RefuseReason>,
     },
-    /// A 101.
-    Upgrade(Opening),
+    /// The connection speaks a dialect from now on.
+    Open(Opening),
     /// The client loops have to be asked first.
     Ask(admin::Ask),
     /// A batch of messages, to be published in runs.
@@ -94,17 +94,22 @@ pub fn respond_admin(
 }
 
 fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
-    let mut opening = match head.path() {
-        "/" => return page(head, out),
-        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false, deflate: false },
-        path if path == "/ws" || path.starts_with("/ws/") => {
-            match plain::opening(path, head.query(), edition.settings.limits.subscriptions_max) {
-                Ok(opening) => opening,
-                Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
-            }
-        }
-        _ => return refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
-    };
+    if head.path() == "/" {
+        return page(head, out);
+    }
+    let request = OpenRequest { head, subscriptions_max: edition.settings.limits.subscriptions_max };
+    match Dialect::opening(&request) {
+        None => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
+        Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
+        Some(Ok(opening)) => match opening.dialect.carrier() {
+            Carrier::Frames => upgrade(head, opening, edition, out),
+            Carrier::Body => stream(head, opening, edition, out),
+        },
+    }
+}
+
+/// Opens a dialect that is carried by frames.
+fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut Vec<u8>) -> Answer {
     let upgrade = match upgrade::check(head) {
         Ok(upgrade) => upgrade,
         Err(error) => return upgrade_refusal(head, &error, out),
@@ -124,7 +129,19 @@ fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
     let welcome = &edition.settings.server.subprotocols;
     let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
     upgrade::write_accept(out, &upgrade, subprotocol, extension);
-    Answer::Upgrade(opening)
+    Answer::Open(opening)
+}
+
+/// Opens a dialect whose messages are the body of an answer.
+fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+    if head.method != "GET" {
+        return method_refusal(head, "GET", out);
+    }
+    if edition.origin.check(head.field("origin"), head.field("host")).is_err() {
+        return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
+    }
+    opening.dialect.push_head(head, out);
+    Answer::Open(opening)
 }
 
 fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {

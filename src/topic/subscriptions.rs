@@ -473,6 +473,11 @@ impl LocalTopics {
         self.topics.get(local as usize).map(|entry| &entry.topic)
     }
 
+    /// The rules as of the last look into the mailbox.
+    pub fn rules(&self) -> &TopicRules {
+        &self.rules
+    }
+
     /// What holds for the topic at this index.
     pub fn policy(&self, local: u32) -> Option<TopicPolicy> {
         Some(self.topic(local)?.policy(&self.rules))

@@ -223,6 +223,24 @@ fn few_descriptors(refused: &[Refused]) {
 }
 
 #[test]
+fn a_server_whose_descriptors_are_used_up_is_not_ready() {
+    raise_nofile().expect("a limit");
+    let mut command = on_free_ports(&["--loops", "2"], &[]);
+    lower_nofile_in_child(&mut command, 100, 100);
+    let server = Server::spawn(command);
+    assert_eq!(server.get("/readyz").status, 200);
+    let mut peers = Vec::new();
+    wait_for("it to be full", || {
+        let mut peer = server.connect();
+        peer.ask_upgrade("/echo", "");
+        peers.push(peer);
+        server.get("/readyz").text() == "full\n"
+    });
+    drop(peers);
+    wait_for("it to be ready", || server.get("/readyz").status == 200);
+}
+
+#[test]
 fn the_log_says_how_tables_were_made() {
     table_mode(&[], "split (close_range)");
     table_mode(&[Refused::CloseRange], "split (unshare)");

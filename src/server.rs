@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crate::config::{Limits, LimitsError, Settings, Tables};
+use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
 use crate::sys::claim::{PortClaim, is_claimed};
 use crate::sys::socket::{ListenOptions, Sharing, probe_port};
 use crate::sys::tables::{TableMode, open_in_table, split_table};
 use crate::sys::{limits, process, signals};
-use crate::topic::{Control, MailboxLimits, Router, RouterLimits};
+use crate::topic::{MailboxLimits, RouterLimits};
 
 pub use reload::{Read, Reload};
 use supervisor::Supervisor;

@@ -3,8 +3,6 @@
 //! Driven by the frame turn after each message, and by whoever lets those go on that have waited. The only code that
 //! turns a dialect's wish into a change of the loop; it never asks what a dialect is.
 
-use std::sync::Arc;
-
 use super::core::Core;
 use super::frames_turn::remember;
 use super::write_turn::Asked;
@@ -98,7 +96,7 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return Then::Go };
         let topic = match to {
             To::First => match self.topics.topic(slot.connection.topic) {
-                Some(topic) => Arc::clone(topic),
+                Some(topic) => topic.clone(),
                 None => return Then::Go,
             },
             To::Named(name) => match self.edition.router.topic(name) {
@@ -120,7 +118,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Gives a message to the router, or keeps it until there is room.
-    fn publish_draft(&mut self, from: Speaker, topic: Arc<Topic>, draft: Draft, sink: &mut Sink<'_>) -> Then {
+    fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
         let key = from.key;
         match self.edition.router.publish(&topic, draft, Some(self.index)) {
             Ok(published) => {

@@ -15,12 +15,13 @@ use mio::{Events, Interest, Poll, Token};
 use super::core::{Core, Readiness};
 use super::listener::Acceptor;
 use crate::connection::TICK_MS;
+use crate::edition::Control;
 use crate::edition::{Edition, Latest, Port};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::eventfd::EventFd;
 use crate::sys::socket::ListenOptions;
 use crate::sys::tables::{TableMode, split_table};
-use crate::topic::{Control, Key, Wake};
+use crate::topic::{Key, Wake};
 use crate::transport::Stream;
 
 /// Events taken by one poll.
@@ -305,7 +306,7 @@ impl Shell {
             Control::Relocate => relocate = true,
             Control::Reload => reload = true,
             // The core answers these itself.
-            Control::Inquire(_) | Control::Answered(_) => {}
+            Control::Inquire(_) => {}
         });
         if relocate {
             self.core.start_relocation();

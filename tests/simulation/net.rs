@@ -11,8 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use fantail::edition::Router;
 use fantail::event_loop::core::Readiness;
-use fantail::topic::{Key, Router, TopicName, Wake};
+use fantail::topic::{Key, TopicName, Wake};
 use fantail::transport::Socket;
 
 use crate::rng::Rng;

@@ -5,9 +5,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::params::{Params, whole};
+use crate::connection::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::topic::Key;
 use crate::topic::TopicName;
-use crate::topic::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::topic::name::NameError;
 use crate::wire::json::{push_number, push_text};
 use crate::wire::network::Network;

@@ -4,6 +4,9 @@
 //! Never touches a connection or a socket.
 
 pub mod admin;
+mod page;
+
+use std::net::IpAddr;
 
 use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Tools};
 use crate::edition::{Edition, Port};
@@ -12,22 +15,6 @@ use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::upgrade::{self, UpgradeRefusal};
-
-/// The page behind `GET /`.
-const PAGE: &str = include_str!("page/page.html");
-
-/// Headers of every HTML answer: nothing is loaded from elsewhere, nobody frames it.
-const PAGE_HEADERS: &[(&str, &str)] = &[
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-cache"),
-];
 
 /// Headers of every answer that is no page: never run, never framed.
 const PLAIN_HEADERS: [(&str, &str); 3] = [
@@ -76,9 +63,14 @@ pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
     port == Port::Admin && admin::needs_key(head)
 }
 
-/// Answers one request of the client port.
-pub fn respond(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
-    client(head, edition, out)
+/// Answers one request of the client port; `peer` says who asks, for the few answers that depend on it.
+pub fn respond(
+    head: &Head<'_>,
+    edition: &Edition,
+    peer: impl FnOnce() -> Option<IpAddr>,
+    out: &mut Vec<u8>,
+) -> Answer {
+    client(head, edition, peer, out)
 }
 
 /// Answers one request of the admin port.
@@ -93,9 +85,18 @@ pub fn respond_admin(
     admin::respond(head, body, edition, replies, tools, out)
 }
 
-fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+fn client(
+    head: &Head<'_>,
+    edition: &Edition,
+    peer: impl FnOnce() -> Option<IpAddr>,
+    out: &mut Vec<u8>,
+) -> Answer {
     if head.path() == "/" {
-        return page(head, out);
+        if !matches!(head.method, "GET" | "HEAD") {
+            return method_refusal(head, "GET, HEAD", out);
+        }
+        page::write(head, edition, peer, out);
+        return Answer::Done { keep_alive: head.keep_alive, refused: None };
     }
     let request = OpenRequest { head, subscriptions_max: edition.settings.limits.subscriptions_max };
     match Dialect::opening(&request) {
@@ -142,22 +143,6 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Vec<u8
     }
     opening.dialect.push_head(head, out);
     Answer::Open(opening)
-}
-
-fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {
-    if !matches!(head.method, "GET" | "HEAD") {
-        return method_refusal(head, "GET, HEAD", out);
-    }
-    Response {
-        status: 200,
-        content_type: "text/html; charset=utf-8",
-        headers: PAGE_HEADERS,
-        body: PAGE.as_bytes(),
-        keep_alive: head.keep_alive,
-        head_only: head.method == "HEAD",
-    }
-    .write_into(out);
-    Answer::Done { keep_alive: head.keep_alive, refused: None }
 }
 
 fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -> Answer {

@@ -19,7 +19,7 @@ use super::mailbox::{ControlFull, Mailbox, MailboxLimits};
 use super::message::Draft;
 use super::state::{JoinRefused, Joined, LOOPS_MAX, PublishRefused, Published, Topic};
 use super::sync::{Arc, Mutex, lock};
-use crate::config::TopicRules;
+use crate::config::{TopicPolicy, TopicRules};
 
 /// Topics that may exist at once.
 pub const TOPICS_MAX: usize = 1_000_000;
@@ -177,6 +177,11 @@ impl Router {
         let mut directory = lock(&self.directory);
         directory.topics.iter().for_each(|ByName(topic)| topic.set_policy(&rules.policy_of(topic.name())));
         directory.rules = rules;
+    }
+
+    /// What holds for a topic of this name, whether it exists or not.
+    pub fn policy_of(&self, name: &str) -> TopicPolicy {
+        lock(&self.directory).rules.policy_of(name)
     }
 
     /// Finds the topic if it exists.

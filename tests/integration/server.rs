@@ -75,7 +75,7 @@ impl Server {
         let log = lines(child.stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut server = Self { child, listen: nowhere, admin: nowhere, log };
-        let mut address = |who: &str| {
+        let address = |who: &str| {
             let line = server.await_log(&format!("listening for {who} on "));
             let address = line.split(" on ").nth(1).and_then(|rest| rest.split(' ').next());
             address

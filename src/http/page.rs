@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use crate::auth::admin_guard::AdminGuard;
-use crate::dialect::plain::check_topic;
 use crate::edition::Edition;
+use crate::topic::TopicName;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::Response;
 use crate::wire::http::uri::query_pairs;
@@ -76,8 +76,9 @@ pub(super) fn write(
 /// Which clients may publish to the topic that is asked about, in the words of `[[topic]] publish`.
 fn publish_rule(head: &Head<'_>, edition: &Edition) -> Option<&'static str> {
     let topic = query_pairs(head.query()).flatten().find(|(name, _)| name == "topic")?.1;
-    check_topic(&topic).ok()?;
-    Some(if edition.router.policy_of(&topic).client_publish { "anyone" } else { "nobody" })
+    let topic = TopicName::parse(topic).ok()?;
+    let policy = edition.router.rules().policy_of(topic.as_str());
+    Some(if policy.client_publish { "anyone" } else { "nobody" })
 }
 
 /// Where to publish with `curl`, for somebody who sits at this machine: the admin port is on loopback and wants no

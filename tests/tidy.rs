@@ -13,7 +13,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("sys", &[]),
     ("transport", &["sys"]),
     ("metrics", &["sys", "wire"]),
-    ("config", &["auth", "sys"]),
+    ("config", &["auth", "sys", "wire"]),
     ("auth", &["wire"]),
     ("topic", &["config", "metrics", "wire"]),
     ("preflight", &["config"]),

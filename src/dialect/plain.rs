@@ -2,12 +2,18 @@
 //!
 //! Owns the reading of its URL. Publishing and delivery are the loop's and the router's.
 
+use std::borrow::Cow;
+
 use super::{Dialect, Opening};
 use crate::metrics::CloseReason;
+use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
 /// The topic of `/ws` itself.
 const LOBBY: &str = "lobby";
+
+/// The parameters of its URL.
+const PARAMETERS: [&str; 2] = ["topic", "echo"];
 
 /// Bytes a topic name may have.
 pub(crate) const TOPIC_BYTES_MAX: usize = 200;
@@ -16,12 +22,12 @@ pub(crate) const TOPIC_BYTES_MAX: usize = 200;
 ///
 /// # Errors
 /// One line on what is wrong with them.
-pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
+pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
         Some(raw) => topic_name(raw)?,
         None => LOBBY.to_owned(),
     }];
-    let mut no_echo = false;
+    let mut echo = None;
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         match name.as_ref() {
@@ -31,14 +37,15 @@ pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Open
                     topics.push(value.into_owned());
                 }
             }
-            "echo" => no_echo = value == "0",
-            _ => {}
+            "echo" if echo.is_some() => return Err("echo is there twice".into()),
+            "echo" => echo = Some(switch("echo", &value)?),
+            name => return Err(unknown(name, &PARAMETERS).into()),
         }
     }
     if topics.len() > topics_max {
-        return Err("more topics than one connection may subscribe to");
+        return Err("more topics than one connection may subscribe to".into());
     }
-    Ok(Opening { dialect: Dialect::Plain, topics, no_echo, deflate: false })
+    Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: false })
 }
 
 /// The codes of this dialect: those of RFC 6455, 7.4.1, as the table of reasons has them.
@@ -79,6 +86,18 @@ mod tests {
         let opening = opening("/ws/a%2Fb/c%20d", "topic=x&topic=x&topic=a+b&echo=0", 64).expect("valid");
         assert_eq!(opening.topics, ["a/b/c d", "x", "a b"]);
         assert!(opening.no_echo);
+    }
+
+    #[test]
+    fn a_slip_in_the_query_is_no_other_subscription() {
+        let error = |query| opening("/ws", query, 64).expect_err("refused");
+        assert!(error("topics=a").contains("did you mean \"topic\"?"));
+        assert!(error("eco=0").contains("did you mean \"echo\"?"));
+        assert!(error("filter=x").contains("expects topic, echo"));
+        for query in ["echo=maybe", "echo=", "echo", "echo=0&echo=1", "topic=%zz", "topic=a&x"] {
+            error(query);
+        }
+        assert!(!opening("/ws", "echo=1", 64).expect("valid").no_echo);
     }
 
     #[test]

@@ -4,10 +4,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::params::{Params, whole};
 use crate::dialect::plain::check_topic;
 use crate::topic::Key;
 use crate::topic::inquiry::{ConnectionRow, Filter, Part, Question};
+use crate::wire::http::params::{Params, whole};
 use crate::wire::json::{push_number, push_text};
 use crate::wire::network::Network;
 

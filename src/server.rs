@@ -21,8 +21,9 @@ use std::{fmt, io};
 use crate::config::{Limits, LimitsError, Settings, Tables};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
-use crate::sys::socket::{ListenOptions, probe_port};
-use crate::sys::tables::{open_in_table, split_table};
+use crate::sys::claim::{PortClaim, is_claimed};
+use crate::sys::socket::{ListenOptions, Sharing, probe_port};
+use crate::sys::tables::{TableMode, open_in_table, split_table};
 use crate::sys::{limits, process, signals};
 use crate::topic::{Control, MailboxLimits, Router, RouterLimits};
 
@@ -93,6 +94,8 @@ pub struct Server {
     /// A signal has asked for the end. A drain asked for through the admin port does not make the first one the second.
     signalled: bool,
     supervisor: Supervisor,
+    /// Held while nobody else may join the port.
+    claim: Option<PortClaim>,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where the operator does.
@@ -148,11 +151,7 @@ impl Server {
         let nofile = usize::try_from(nofile.soft).unwrap_or(usize::MAX);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let derived = Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)?;
-        for address in [settings.server.listen, settings.server.admin] {
-            if address.port() != 0 && !(settings.server.share_port && address == settings.server.listen) {
-                probe_port(address).map_err(|error| failed(&format!("listen on {address}"), error))?;
-            }
-        }
+        let claim = claim_ports(&settings)?;
         let (prepared, wakers, keep) =
             loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
         let router = Router::new(derived.loops + 1, router_limits(&settings), Box::new(wakers))
@@ -173,53 +172,115 @@ impl Server {
             drain_asked: false,
             signalled: false,
             supervisor: Supervisor::absent(),
+            claim,
             listen,
             admin,
         };
         let split = tables == Tables::PerLoop;
         // Polls and wakers are there, listeners and connections are not: those each loop counts.
-        let shared_table = (!split).then(|| open_in_table().unwrap_or(0) as u64);
-        // The admin loop first: whoever publishes there reaches the first client that connects.
-        for (index, prepared) in prepared.into_iter().enumerate().rev() {
-            let is_admin = index == derived.loops;
-            let parts = LoopParts {
-                prepared,
-                port: if is_admin { Port::Admin } else { Port::Client },
-                edition: Arc::clone(&server.edition),
-                latest: Arc::clone(&server.latest),
-                address: if is_admin { server.admin } else { server.listen },
-                options: ListenOptions { reuse_port: !is_admin, ..options },
-                capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
-                keep: split.then(|| keep.clone()),
-                events: loop_events(&events),
-                trim: trim.clone(),
-            };
-            let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
-            server.threads.push(spawn(&name, move || loops::run(parts))?);
-            server.await_listening(is_admin)?;
+        let mut own_descriptors = open_in_table().unwrap_or(0);
+        let claimed = server.claim.is_some();
+        let start = |server: &mut Self| {
+            let mut ways = Vec::new();
+            // The admin loop first: whoever publishes there reaches the first client that connects.
+            for (index, prepared) in prepared.into_iter().enumerate().rev() {
+                let is_admin = index == derived.loops;
+                let is_first = index + 1 == derived.loops;
+                let parts = LoopParts {
+                    prepared,
+                    port: if is_admin { Port::Admin } else { Port::Client },
+                    edition: Arc::clone(&server.edition),
+                    latest: Arc::clone(&server.latest),
+                    address: if is_admin { server.admin } else { server.listen },
+                    options: ListenOptions { sharing: server.sharing(is_admin, is_first), ..options },
+                    capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
+                    keep: split.then(|| keep.clone()),
+                    events: loop_events(&events),
+                    trim: trim.clone(),
+                };
+                let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
+                server.threads.push(spawn(&name, move || loops::run(parts))?);
+                ways.push(server.await_listening(is_admin)?);
+            }
+            server.tell_listening(&ways);
+            server.check_claims()
+        };
+        if let Err(error) = start(&mut server) {
+            server.give_up();
+            return Err(error);
         }
-        note_start(&server.edition, nofile, shared_table);
+        own_descriptors +=
+            server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
+        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64));
         let edition = Arc::clone(&server.edition);
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, tables, nofile);
         Ok(server)
     }
 
-    fn await_listening(&mut self, is_admin: bool) -> Result<(), ServeError> {
+    /// Who may share the port of a loop's listener. The first loop of a server that shares with nobody finds out that
+    /// nobody is there; the others join it.
+    fn sharing(&self, is_admin: bool, is_first: bool) -> Sharing {
+        match (is_admin, is_first && !self.edition.settings.server.share_port) {
+            (true, _) => Sharing::Never,
+            (false, true) => Sharing::Later,
+            (false, false) => Sharing::Always,
+        }
+    }
+
+    /// Says where it listens, and how the loops came to their descriptor tables.
+    fn tell_listening(&self, tables: &[TableMode]) {
+        let mut ways: Vec<String> = tables.iter().map(ToString::to_string).collect();
+        ways.dedup();
+        let table = ways.join(", ");
+        tracing::info!(loops = self.edition.loops(), %table, "listening for clients on {}", self.listen);
+        tracing::info!("listening for operators on {}", self.admin);
+    }
+
+    /// Nobody may have come to the port who shares it with nobody, or who was not to share it.
+    fn check_claims(&mut self) -> Result<(), ServeError> {
+        let listen = self.listen;
+        let in_use = |error| failed(&format!("listen on {listen}"), error);
+        if !self.edition.settings.server.share_port {
+            if self.claim.is_none() {
+                // The port was the kernel's choice, or another user has the name.
+                self.claim = PortClaim::take(listen).map_err(in_use)?;
+            }
+            if self.claim.is_none() {
+                tracing::warn!("another user has claimed the port; a server with --share-port could join it");
+            }
+        } else if is_claimed(listen) {
+            // Its owner started at the same moment.
+            return Err(in_use(io::ErrorKind::AddrInUse.into()));
+        }
+        Ok(())
+    }
+
+    /// Ends those loops that have started.
+    fn give_up(&mut self) {
+        for index in 0..=self.edition.loops() {
+            self.control(index, Control::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            // A loop that panicked has aborted the process.
+            let _ = thread.join();
+        }
+    }
+
+    fn await_listening(&mut self, is_admin: bool) -> Result<TableMode, ServeError> {
         let mut event = self.events.recv();
         while matches!(event, Ok(Event::Loop(LoopEvent::DrainAsked))) {
             self.drain_asked = true;
             event = self.events.recv();
         }
         match event {
-            Ok(Event::Loop(LoopEvent::Listening { index, address, table })) => {
+            Ok(Event::Loop(LoopEvent::Listening { address, table, .. })) => {
                 if is_admin {
                     self.admin = address;
                 } else {
                     self.listen = address;
                 }
-                tracing::info!(loop_index = index, %table, "listening on {address}");
-                Ok(())
+                Ok(table)
             }
             Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
                 let address = if is_admin { self.admin } else { self.listen };
@@ -273,6 +334,8 @@ impl Server {
         if !self.wait_until(Instant::now() + delay, |_| false)? {
             return self.stop();
         }
+        // The listeners go at once, and whoever takes the port then claims it.
+        self.claim = None;
         for index in 0..self.edition.loops() {
             self.control(index, Control::Drain);
         }
@@ -362,6 +425,24 @@ impl Server {
     }
 }
 
+/// Finds out that the ports are free, before anything is started, and claims the clients' unless it is to be shared.
+/// What may be free now and taken when the loops listen, they are told by the kernel.
+fn claim_ports(settings: &Settings) -> Result<Option<PortClaim>, ServeError> {
+    let (server, mut claim) = (&settings.server, None);
+    for address in [server.listen, server.admin].into_iter().filter(|address| address.port() != 0) {
+        let in_use = |error| failed(&format!("listen on {address}"), error);
+        if address != server.listen {
+            probe_port(address).map_err(in_use)?;
+        } else if !server.share_port {
+            probe_port(address).map_err(in_use)?;
+            claim = PortClaim::take(address).map_err(in_use)?;
+        } else if is_claimed(address) {
+            return Err(in_use(io::ErrorKind::AddrInUse.into()));
+        }
+    }
+    Ok(claim)
+}
+
 fn router_limits(settings: &Settings) -> RouterLimits {
     RouterLimits {
         mailbox: MailboxLimits {
@@ -376,7 +457,6 @@ fn router_limits(settings: &Settings) -> RouterLimits {
 fn listen_options(settings: &Settings) -> ListenOptions {
     ListenOptions {
         backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
-        reuse_port: true,
         user_timeout_ms: settings.timeouts.user_timeout_ms(),
         ..ListenOptions::default()
     }

@@ -38,17 +38,17 @@ section! {
     Outbox ["outbox"] {
         /// What happens to a message that finds no room: drop-newest, drop-oldest, latest or disconnect; see
         /// "Slow consumers".
-        "policy" => policy: SlowPolicy as Policy = SlowPolicy::DropNewest,
+        live "policy" => policy: SlowPolicy as Policy = SlowPolicy::DropNewest,
         /// Most messages of one topic waiting for one connection.
-        "messages_max" => messages_max: usize as Count = 64,
+        live "messages_max" => messages_max: usize as Count = 64,
         /// Most bytes of one topic waiting for one connection; a single larger message may still wait alone.
-        "bytes_max" => bytes_max: usize as Bytes = 256 << 10,
+        live "bytes_max" => bytes_max: usize as Bytes = 256 << 10,
         /// Close a connection with 1013 that misses so many messages of a topic in a row; 0 never does. In a
         /// row means: without a message queued in between that cost no other.
-        "disconnect_after_drops" => disconnect_after_drops: usize as Count = 0,
+        live "disconnect_after_drops" => disconnect_after_drops: usize as Count = 0,
         /// Most bytes waiting over all connections; a message that many wait for counts once, and 16 bytes for
         /// each. An eighth is kept for answers and control frames.
-        "bytes_total" => bytes_total: usize as Bytes = 256 << 20,
+        live "bytes_total" => bytes_total: usize as Bytes = 256 << 20,
     }
 }
 

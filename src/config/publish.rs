@@ -9,7 +9,7 @@ section! {
     /// What clients may publish to over their connection; the admin port may publish to every topic.
     Publish ["publish"] {
         /// Topic names, exact or with a trailing "*": "lobby", "room-*", or "*" for every topic.
-        "topics" => topics: Vec<String> as Names = vec!["lobby".to_owned()],
+        live "topics" => topics: Vec<String> as Names = vec!["lobby".to_owned()],
     }
 }
 

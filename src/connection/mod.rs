@@ -65,9 +65,10 @@ impl Phase {
 pub struct Flags(u16);
 
 impl Flags {
-    /// Reading stopped while input may be waiting; whoever empties the outbox runs the read turn.
+    /// Reading stopped while input may be waiting; whoever ends the pause sees to the read turn.
     pub const READ_OWED: Self = Self(1);
-    /// The peer left something it asked for unread: nothing is read until the outbox is empty.
+    /// The peer left too much of what it asked for unread: nothing is read until its own answers have left. Messages
+    /// of topics, of which there may be more at any time, neither begin nor prolong that.
     pub const PAUSED: Self = Self(1 << 1);
     /// A ping is out and unanswered.
     pub const PINGED: Self = Self(1 << 2);
@@ -204,7 +205,7 @@ impl Connection {
     /// Which frame of a message it gets.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        if self.flags.has(Flags::DEFLATE) { Encoding::Deflated } else { Encoding::Plain }
+        self.dialect.form(self.flags.has(Flags::DEFLATE))
     }
 
     /// Whether messages of topics may still be delivered.

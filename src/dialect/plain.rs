@@ -1,11 +1,13 @@
 //! The plain dialect: `/ws` and `/ws/TOPIC`. The payload of a WebSocket message is the message.
 //!
-//! Owns the reading of its URL. Publishing and delivery are the loop's and the router's.
+//! Owns the reading of its URL. Every message is published to the connection's first topic; one that may not be is
+//! counted, because the dialect has no words to answer with.
 
 use std::borrow::Cow;
 
-use super::{Dialect, Opening};
-use crate::metrics::CloseReason;
+use super::Dialect;
+use super::effect::{Cx, Effect, Outcome, Piece, To};
+use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
@@ -18,11 +20,38 @@ const PARAMETERS: [&str; 2] = ["topic", "echo"];
 /// Bytes a topic name may have.
 pub(crate) const TOPIC_BYTES_MAX: usize = 200;
 
+pub(super) struct Plain;
+
+impl Speak for Plain {
+    fn label() -> &'static str {
+        "plain"
+    }
+
+    fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
+        let path = request.head.path();
+        if path != "/ws" && !path.starts_with("/ws/") {
+            return None;
+        }
+        Some(opening(path, request.head.query(), request.subscriptions_max).map_err(Refusal::bad_request))
+    }
+
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) {
+        let payload = Piece::Message(0..message.payload.len());
+        cx.effects.push(Effect::Publish { to: To::First, binary: !message.text, payload });
+    }
+
+    fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        if let Outcome::Refused(_) = outcome {
+            cx.effects.push(Effect::Ignore);
+        }
+    }
+}
+
 /// Reads topics and options from path and query.
 ///
 /// # Errors
 /// One line on what is wrong with them.
-pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
+fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
         Some(raw) => topic_name(raw)?,
         None => LOBBY.to_owned(),
@@ -46,11 +75,6 @@ pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Open
         return Err("more topics than one connection may subscribe to".into());
     }
     Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: false })
-}
-
-/// The codes of this dialect: those of RFC 6455, 7.4.1, as the table of reasons has them.
-pub(crate) fn close_code(reason: CloseReason) -> Option<u16> {
-    reason.close_code()
 }
 
 /// The topic named by the rest of a path, percent-decoded once.

@@ -5,6 +5,7 @@
 //! two turns. Plain data and atomics; never a lock on a delivery path.
 
 mod facts;
+mod readiness;
 
 use std::error::Error;
 use std::ops::Deref;
@@ -20,8 +21,10 @@ use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
 use crate::topic::{OutboxBudget, Router};
 use facts::Started;
+use readiness::FoundFull;
 
 pub use facts::StartFacts;
+pub use readiness::Readiness;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
 const STUCK_AFTER_MS: u64 = 5_000;
@@ -35,13 +38,15 @@ pub enum Port {
     Admin,
 }
 
-/// Whether one loop turns. Written by the loop, read by `/healthz`.
+/// Whether one loop turns and takes newcomers. Written by the loop, read by `/healthz` and `/readyz`.
 #[derive(Debug, Default)]
 pub struct LoopHealth {
     /// When the turn in progress began, in milliseconds since the start, plus one; 0 while asleep in poll.
     busy_since_ms: AtomicU64,
     /// It is drained: it has no connections, and never turns again.
     ended: AtomicBool,
+    /// Whoever connects to it meets no listener, or has no place there.
+    accepts_nobody: AtomicBool,
 }
 
 impl LoopHealth {
@@ -65,6 +70,20 @@ impl LoopHealth {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// The loop has room for newcomers and a listener that takes them, or has not.
+    pub fn set_accepts(&self, accepts: bool) {
+        // Told each turn, and seldom new.
+        if self.accepts() != accepts {
+            self.accepts_nobody.store(!accepts, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        !self.accepts_nobody.load(Ordering::Relaxed)
     }
 
     fn is_stuck(&self, now_ms: u64) -> bool {
@@ -115,6 +134,7 @@ pub struct Shared {
     inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
     draining: AtomicBool,
+    found_full: FoundFull,
 }
 
 impl Edition {
@@ -148,6 +168,7 @@ impl Edition {
             inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            found_full: FoundFull::default(),
         };
         Self::of(settings, Arc::new(shared))
     }

@@ -573,3 +573,61 @@ fn requests_behind_an_answer_that_is_read_slowly_are_not_late() {
         assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase == Phase::Lingering));
     }
 }
+
+/// A subscriber that has messages of its topic waiting and reads a little now and then.
+#[test]
+fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
+    let edition = edition(1, 10, RouterLimits::default(), |settings| {
+        settings.publish.topics = vec!["*".to_owned()];
+    });
+    let mut core = core(&edition, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    fake.take();
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    let topic = edition.router.topic("lobby").unwrap();
+    let turn = |core: &mut Core<Fake>, room: usize| {
+        // More comes than it reads.
+        edition.router.publish(&topic, Draft::encode(None, true, &[0; 5_000]), None).unwrap();
+        fake.has_room(Some(room));
+        core.drain_mailbox(|_| {});
+        core.fanout_turn();
+        core.on_event(key, WRITABLE);
+        core.run_ready();
+        assert!(core.slots.get(key).unwrap().connection.has_backlog());
+        fake.take()
+    };
+    (0..20).for_each(|_| {
+        turn(&mut core, 0);
+    });
+    let mut heard = Vec::new();
+    let mut frames = Vec::new();
+    for asked in 0..100_u8 {
+        frames.clear();
+        push_frame(&mut frames, Opcode::Ping, &[asked], Some(MASK));
+        push_frame(&mut frames, Opcode::Text, b"x", Some(MASK));
+        fake.say(&frames);
+        core.on_event(key, READABLE);
+        heard.extend(turn(&mut core, 1_000));
+    }
+    let before = core.counters.publishes.value();
+    // It took 100,000 bytes; some pings wait behind what is unread and no more of them than that.
+    assert!((16..100).contains(&before), "{before} of 100 were read");
+    for _ in 0..600 {
+        heard.extend(turn(&mut core, 1_000));
+    }
+    assert_eq!(core.counters.publishes.value(), 100);
+    frames.clear();
+    push_frame(&mut frames, Opcode::Close, &1000_u16.to_be_bytes(), Some(MASK));
+    fake.say(&frames);
+    core.on_event(key, READABLE);
+    for _ in 0..400 {
+        fake.has_room(Some(1_000));
+        core.on_event(key, WRITABLE);
+        core.run_ready();
+        heard.extend(fake.take());
+    }
+    assert_eq!(count(&heard, &[0x8a, 1]), 100, "pongs");
+    assert!(heard.ends_with(&[0x88, 2, 3, 0xe8]), "a close frame is the last");
+}

@@ -1,7 +1,8 @@
-//! The fan-out turn: one topic's next few deliveries, each a single `send` where the kernel takes it.
+//! The fan-out turn: the next few deliveries, each a single `send` where the kernel takes it.
 //!
 //! A fan-out is cut into turns, and the loop polls between them, so that an echo does not wait for a
-//! broadcast to end. The cursor is the topic's; see `topic::subscriptions`.
+//! broadcast to end. Small topics share a turn, so that many of them cost no more polls than a large one.
+//! The cursor is the topic's; see `topic::subscriptions`.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Key, Message, Moved, Turn};
+use crate::topic::{Key, Message, Moved, Turn, TurnBudget};
 use crate::transport::Socket;
 
 /// Time after which a turn ends although deliveries are left.
@@ -23,37 +24,62 @@ const TURN_TIME: Duration = Duration::from_micros(500);
 /// Deliveries between two looks at the time.
 const CLOCK_EVERY: u32 = 32;
 
+/// When the turn began, and when to look at the time again.
+struct Clock {
+    started: Instant,
+    until_look: u32,
+}
+
+impl Clock {
+    /// Called after each delivery. Whether the turn's time is over, as far as it was looked at.
+    fn is_over(&mut self) -> bool {
+        self.until_look -= 1;
+        if self.until_look > 0 {
+            return false;
+        }
+        self.until_look = CLOCK_EVERY;
+        self.started.elapsed() > TURN_TIME
+    }
+}
+
 impl<S: Socket> Core<S> {
-    /// Runs one topic's turn, if any topic has something to deliver.
+    /// Delivers what topics have to deliver, one after the other, until the turn's budget is used up.
     pub fn fanout_turn(&mut self) {
-        let index = self.index;
-        let slots = &mut self.slots;
-        let deliveries = if self.edition.chunked { TURN_DELIVERIES } else { u32::MAX };
-        let Some(mut turn) =
-            self.topics.begin_turn(deliveries, |local, key, position| listed(slots, local, key, position))
-        else {
+        if !self.topics.has_work() {
             return;
-        };
+        }
+        let chunked = self.edition.chunked;
+        let mut clock = Clock { started: Instant::now(), until_look: CLOCK_EVERY };
+        let mut budget = TurnBudget::new(if chunked { TURN_DELIVERIES } else { u32::MAX });
+        loop {
+            let slots = &mut self.slots;
+            let listed = |local, key, position| listed(slots, local, key, position);
+            let Some(mut turn) = self.topics.begin_turn(&mut budget, listed) else { return };
+            let in_time = self.topic_turn(&mut turn, &mut budget, &mut clock);
+            let slots = &mut self.slots;
+            self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+            if chunked && !in_time {
+                return;
+            }
+        }
+    }
+
+    /// Delivers to the topic's subscribers. `false`: the turn's time is over.
+    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, clock: &mut Clock) -> bool {
+        let index = self.index;
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(topic) = self.topics.topic(turn.local())
         {
             let messages = turn.batch().messages().len();
             tracing::trace!(loop_index = index, topic = topic.name(), messages, "delivering");
         }
-        let started = Instant::now();
-        let mut until_clock = CLOCK_EVERY;
-        while let Some(slot) = self.topics.next_subscriber(&mut turn) {
-            self.deliver(index, slot, &mut turn);
-            until_clock -= 1;
-            if until_clock == 0 {
-                if self.edition.chunked && started.elapsed() > TURN_TIME {
-                    break;
-                }
-                until_clock = CLOCK_EVERY;
+        while let Some(slot) = self.topics.next_subscriber(turn, budget) {
+            self.deliver(index, slot, turn);
+            if clock.is_over() && self.edition.chunked {
+                return false;
             }
         }
-        let slots = &mut self.slots;
-        self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+        true
     }
 
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {

@@ -246,7 +246,7 @@ impl<S: Socket> Core<S> {
                 self.send_own(key, &out, Asked::Yes);
                 self.after_answer(key, keep_alive)
             }
-            Answer::Upgrade(opening) => {
+            Answer::Open(opening) => {
                 // Without the query, as above.
                 tracing::debug!(
                     slot = key.slot,
@@ -255,7 +255,7 @@ impl<S: Socket> Core<S> {
                     "upgrading"
                 );
                 match self.admit_forwarded(key, head) {
-                    Ok(()) => self.upgrade(key, opening, &out),
+                    Ok(()) => self.open(key, &opening, &out),
                     Err(reason) => {
                         self.refuse(key, reason, reason.text());
                         Next::Leave
@@ -291,21 +291,24 @@ impl<S: Socket> Core<S> {
         Next::Go
     }
 
-    fn upgrade(&mut self, key: Key, opening: Opening, out: &[u8]) -> Next {
+    /// Lets the connection speak a dialect from now on; `out` is the answer that says so.
+    fn open(&mut self, key: Key, opening: &Opening, out: &[u8]) -> Next {
         let now = self.now;
-        if let Some(slot) = self.slots.get(key).filter(|_| opening.deflate) {
+        let spread = spread_within(key, self.timeouts.heartbeat);
+        let Some(slot) = self.slots.get(key) else { return Next::Leave };
+        // What it gets of its topics' messages has to be settled before it joins them.
+        slot.connection.dialect = opening.dialect;
+        if opening.deflate {
             slot.connection.flags.set(Flags::DEFLATE);
         }
-        // Joined before the answer is out: whoever has seen the 101 is sure to get what is published next.
+        // Joined before the answer is out: whoever has seen it is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
-        let spread = spread_within(key, self.timeouts.heartbeat);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.phase = Phase::Open;
-        connection.dialect = opening.dialect;
         connection.heard = now.saturating_add(spread);
         connection.flags.clear(Flags::KEPT_ALIVE);
         if opening.no_echo {

@@ -12,9 +12,9 @@
 //! 3. Every turn has a budget; whoever exceeds it goes to the ready list.
 //! 4. Keys carry slot and generation; a stale key is counted and ignored. Nothing is freed while its event
 //!    is in hand.
-//! 5. A peer that does not read what it asked for (echoes, pongs, answers) is not read from until it has
-//!    drained; pausing sets READ_OWED, and whatever empties the outbox runs the read turn. An accept stopped
-//!    at a limit is owed too.
+//! 5. A peer that does not read what it asked for (echoes, pongs, answers) is not read from until its own answers
+//!    have left; messages of topics neither begin nor prolong that. Stopping sets READ_OWED, and whatever ends the
+//!    pause sees to the read turn. An accept stopped at a limit is owed too.
 //! 6. Descriptors are counted before `accept`; ENFILE/ENOBUFS/ENOMEM: back off one tick. EAGAIN with nothing
 //!    in the kernel's queue is memory pressure: next tick, never at once.
 //! 7. Nothing grows without a named limit and a reason enum. Peer bytes never panic and never allocate more
@@ -26,6 +26,7 @@ mod admission;
 mod closing;
 pub mod core;
 mod drain;
+mod effects;
 mod fanout_turn;
 mod frames_turn;
 mod held;

@@ -13,9 +13,11 @@ mod topics;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, plain, refusal, write_refusal};
+use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
+use crate::dialect::plain;
+use crate::edition::Readiness;
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::topic::inquiry::{Part, Question};
 use crate::wire::http::head::Head;
@@ -131,9 +133,11 @@ pub(super) fn respond(
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
         },
-        "/readyz" if edition.is_draining() => text(head, 503, "draining\n", out),
-        "/readyz" if edition.start_facts.get().is_none() => text(head, 503, "starting\n", out),
-        "/readyz" => text(head, 200, "ready\n", out),
+        "/readyz" => {
+            let readiness = edition.readiness();
+            let status = if readiness == Readiness::Ready { 200 } else { 503 };
+            text(head, status, &format!("{}\n", readiness.text()), out)
+        }
         "/metrics" => {
             let mut body = String::new();
             prometheus::render(&edition.facts(), &mut body);

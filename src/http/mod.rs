@@ -5,7 +5,7 @@
 
 pub mod admin;
 
-use crate::dialect::{Dialect, Opening, Tools, plain};
+use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::wire::deflate::negotiate;
@@ -47,8 +47,8 @@ pub enum Answer {
         /// Set when the response is a refusal that is to be counted.
         refused: Option<RefuseReason>,
     },
-    /// A 101.
-    Upgrade(Opening),
+    /// The connection speaks a dialect from now on.
+    Open(Opening),
     /// The client loops have to be asked first.
     Ask(admin::Ask),
     /// A batch of messages, to be published in runs.
@@ -84,30 +84,29 @@ pub fn respond_admin(
 }
 
 fn client(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
-    if matches!(head.path(), "/" | "/echo")
-        && let Err(text) = Params::read(head.query(), b"", &[])
-    {
-        return refusal(head, RefuseReason::BadRequest, &text, out);
+    if head.path() == "/" {
+        return match Params::read(head.query(), b"", &[]) {
+            Ok(_) => page(head, out),
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        };
     }
-    let mut opening = match head.path() {
-        "/" => return page(head, out),
-        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false, deflate: false },
-        path if path == "/ws" || path.starts_with("/ws/") => {
-            match plain::opening(path, head.query(), edition.settings.limits.subscriptions_max) {
-                Ok(opening) => opening,
-                Err(text) => return refusal(head, RefuseReason::BadRequest, &text, out),
-            }
+    let request = OpenRequest { head, subscriptions_max: edition.settings.limits.subscriptions_max };
+    match Dialect::opening(&request) {
+        None => {
+            let elsewhere = "not here: this is the client port, not the admin port";
+            let text = if admin::has(head.path()) { elsewhere } else { RefuseReason::NotFound.text() };
+            refusal(head, RefuseReason::NotFound, text, out)
         }
-        path if admin::has(path) => {
-            return refusal(
-                head,
-                RefuseReason::NotFound,
-                "not here: this is the client port, not the admin port",
-                out,
-            );
-        }
-        _ => return refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
-    };
+        Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
+        Some(Ok(opening)) => match opening.dialect.carrier() {
+            Carrier::Frames => upgrade(head, opening, edition, out),
+            Carrier::Body => stream(head, opening, edition, out),
+        },
+    }
+}
+
+/// Opens a dialect that is carried by frames.
+fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     let upgrade = match upgrade::check(head) {
         Ok(upgrade) => upgrade,
         Err(error) => return upgrade_refusal(head, &error, out),
@@ -127,7 +126,19 @@ fn client(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answe
     let welcome = &edition.settings.server.subprotocols;
     let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
     upgrade::write_accept(out, &upgrade, subprotocol, extension);
-    Answer::Upgrade(opening)
+    Answer::Open(opening)
+}
+
+/// Opens a dialect whose messages are the body of an answer.
+fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
+    if head.method != "GET" {
+        return method_refusal(head, "GET", out);
+    }
+    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
+        return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
+    }
+    opening.dialect.push_head(head, out);
+    Answer::Open(opening)
 }
 
 fn page(head: &Head<'_>, out: &mut ResponseBuffer) -> Answer {

@@ -24,7 +24,7 @@ pub use mailbox::{ControlFull, Mailbox, MailboxLimits};
 pub use message::{Draft, Encoding, Message, Origin};
 pub use router::{Busy, BusyReason, JoinError, Router, RouterError, RouterLimits, Wake};
 pub use state::{Joined, LOOPS_MAX, Published, Topic};
-pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn};
+pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn, TurnBudget};
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.

@@ -2,8 +2,9 @@
 //! joins that wait, and the cursor of every running pass. Owned and driven by one event loop, which
 //! does the writing. Never touches a socket or a connection; it knows slots by number only.
 //!
-//! A *pass* delivers one batch of a topic's messages to everybody listed when it began. It is cut
-//! into *turns* of a few deliveries, and topics with work take turns. While a pass is under way
+//! A *pass* delivers one batch of a topic's messages to everybody listed when it began. The loop delivers in
+//! *turns* of a few deliveries: a turn serves one topic after the other until its budget is used up, and a pass
+//! that is not through by then goes on behind the other topics with work. While a pass is under way
 //! leaving writes a tombstone and joining appends behind the end the pass has fixed, so nobody is
 //! skipped and nobody is served twice; the list is compacted when the pass ends.
 //!
@@ -26,10 +27,10 @@ use crate::config::TopicPolicy;
 /// Bytes of frames joined into one write.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// Deliveries of one turn, unless the event loop has less time.
+/// Deliveries of one turn over all topics, unless the event loop has less time.
 pub const TURN_DELIVERIES: u32 = 128;
 
-/// Joins and undeliverable messages handled between two passes before the loop polls again.
+/// Joins and undeliverable messages handled before the loop polls again.
 pub const STEPS_PER_TURN: u32 = 1_024;
 
 /// Entries of the mailbox filed before the loop polls again.
@@ -70,13 +71,20 @@ pub struct Batch {
     bytes: u64,
 }
 
-/// One topic's turn: up to a few deliveries of its running pass. Hand it back with
+/// What one turn of the loop may do over all its topics before the loop polls again.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnBudget {
+    deliveries: u32,
+    /// Joins, messages without a subscriber, and topics that turn out to need nothing.
+    steps: u32,
+}
+
+/// One topic's part of a turn: deliveries of its running pass, as far as the budget goes. Hand it back with
 /// [`LocalTopics::end_turn`], or the topic is stuck.
 #[derive(Debug)]
 #[must_use = "a turn that is not ended stops its topic"]
 pub struct Turn {
     local: u32,
-    left: u32,
     policy: TopicPolicy,
     batch: Batch,
 }
@@ -210,6 +218,14 @@ impl Batch {
         self.joined_deflated.clear();
         self.deflated = false;
         self.bytes = 0;
+    }
+}
+
+impl TurnBudget {
+    /// So many deliveries; a tombstone counts as one.
+    #[must_use]
+    pub fn new(deliveries: u32) -> Self {
+        Self { deliveries, steps: STEPS_PER_TURN }
     }
 }
 
@@ -377,23 +393,24 @@ impl LocalTopics {
         works.map(|work| work.delivered).min().unwrap_or(self.filed)
     }
 
-    /// Takes the next topic's turn, with at most `deliveries` of them. `listed(local, key, position)`
+    /// The next topic with deliveries, while the budget has any. `listed(local, key, position)`
     /// is called for every join that comes up; it returns false when the connection is gone, does not
-    /// wait for this topic any more or is listed already. None may also mean that so many joins came
-    /// up that the loop should poll first: ask [`Self::has_work`].
+    /// wait for this topic any more or is listed already. None may also mean that the budget is used up:
+    /// ask [`Self::has_work`].
     pub fn begin_turn(
         &mut self,
-        deliveries: u32,
+        budget: &mut TurnBudget,
         mut listed: impl FnMut(u32, Key, u32) -> bool,
     ) -> Option<Turn> {
-        let mut steps = STEPS_PER_TURN;
-        while let Some(local) = self.active.pop_front() {
-            match self.prepare(local, &mut steps, &mut listed) {
+        while budget.deliveries > 0
+            && let Some(local) = self.active.pop_front()
+        {
+            match self.prepare(local, &mut budget.steps, &mut listed) {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
                     let policy = entry.topic.policy();
                     let batch = mem::take(&mut entry.work.as_deref_mut()?.batch);
-                    return Some(Turn { local, left: deliveries, policy, batch });
+                    return Some(Turn { local, policy, batch });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {
@@ -405,16 +422,16 @@ impl LocalTopics {
         None
     }
 
-    /// The next subscriber of the turn, or none when its deliveries or its list are used up. Between
+    /// The topic's next subscriber, or none when the budget or its list is used up. Between
     /// two calls the loop may join, leave and publish as it likes.
-    pub fn next_subscriber(&mut self, turn: &mut Turn) -> Option<u32> {
+    pub fn next_subscriber(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Option<u32> {
         let entry = self.topics.get_mut(turn.local as usize)?;
         let pass = entry.work.as_deref_mut()?.pass.as_mut()?;
-        while turn.left > 0 && pass.cursor < pass.end {
+        while budget.deliveries > 0 && pass.cursor < pass.end {
             let slot = entry.list.get(pass.cursor).copied().unwrap_or(TOMBSTONE);
             pass.cursor += 1;
             // A tombstone costs a step too, or a list of them would never let the loop poll.
-            turn.left -= 1;
+            budget.deliveries -= 1;
             if slot != TOMBSTONE {
                 return Some(slot);
             }
@@ -422,7 +439,7 @@ impl LocalTopics {
         None
     }
 
-    /// Ends a turn, used up or not. When it was the last of its pass, `moved(local, moved)` tells who
+    /// Ends a topic's part of a turn, used up or not. When it was the last of its pass, `moved(local, moved)` tells who
     /// is listed elsewhere from now on, and the mailbox gets the room of the messages back.
     pub fn end_turn(&mut self, turn: Turn, mut moved: impl FnMut(u32, Moved)) {
         let Turn { local, mut batch, .. } = turn;

@@ -171,36 +171,47 @@ impl Model {
         }
     }
 
+    /// Several topics share a turn.
     fn turn(&mut self) -> Verdict {
-        let deliveries = 1 + self.random.below(6) as u32;
-        let slots = &mut self.slots;
-        let listed = |local, key: Key, position| match &mut slots[key.slot as usize] {
-            Some(shadow) if shadow.generation == key.generation => {
-                assert_eq!((shadow.local, shadow.position), (local, NOT_LISTED));
-                shadow.position = position;
-                true
+        let mut budget = TurnBudget::new(1 + self.random.below(6) as u32);
+        loop {
+            let slots = &mut self.slots;
+            let listed = |local, key: Key, position| match &mut slots[key.slot as usize] {
+                Some(shadow) if shadow.generation == key.generation => {
+                    assert_eq!((shadow.local, shadow.position), (local, NOT_LISTED));
+                    shadow.position = position;
+                    true
+                }
+                _ => false,
+            };
+            let Some(turn) = self.subject.begin_turn(&mut budget, listed) else { return Ok(()) };
+            let in_time = self.topic_turn(&turn, &mut budget)?;
+            let slots = &mut self.slots;
+            self.subject.end_turn(turn, |local, moved| {
+                let shadow = slots[moved.slot as usize].as_mut().unwrap();
+                assert_eq!(shadow.local, local);
+                shadow.position = moved.position;
+            });
+            if !in_time {
+                return Ok(());
             }
-            _ => false,
-        };
-        let Some(mut turn) = self.subject.begin_turn(deliveries, listed) else { return Ok(()) };
-        while let Some(slot) = self.subject.next_subscriber(&mut turn) {
-            self.deliver(slot, &turn)?;
+        }
+    }
+
+    /// False when the time is over before the budget is.
+    fn topic_turn(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Result<bool, String> {
+        while let Some(slot) = self.subject.next_subscriber(turn, budget) {
+            self.deliver(slot, turn)?;
             match self.random.below(8) {
                 0 => self.leave(),
                 1 => self.join(),
                 // The receiver itself goes away, as after a failed write.
                 2 => self.leave_slot(slot as usize),
-                3 => break,
+                3 => return Ok(self.random.below(2) == 0),
                 _ => {}
             }
         }
-        let slots = &mut self.slots;
-        self.subject.end_turn(turn, |local, moved| {
-            let shadow = slots[moved.slot as usize].as_mut().unwrap();
-            assert_eq!(shadow.local, local);
-            shadow.position = moved.position;
-        });
-        Ok(())
+        Ok(true)
     }
 
     fn deliver(&mut self, slot: u32, turn: &Turn) -> Verdict {
@@ -314,11 +325,37 @@ fn topics_take_turns() {
     publish(&router, "odd", 1);
     subject.drain_mailbox(|_| {});
     let mut order = Vec::new();
-    while let Some(mut turn) = subject.begin_turn(1, |_, _, _| true) {
-        order.extend(subject.next_subscriber(&mut turn));
+    loop {
+        let mut budget = TurnBudget::new(1);
+        let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) else { break };
+        order.extend(subject.next_subscriber(&turn, &mut budget));
         subject.end_turn(turn, |_, _| {});
     }
     assert_eq!(order, [0, 1, 2, 3]);
+}
+
+#[test]
+fn small_topics_share_a_turn_and_its_budget() {
+    let topics = 300;
+    let (router, mut subject) = loop_with(topics);
+    for slot in 0..topics as u32 {
+        subject.join(&format!("own {slot}"), Key { slot, generation: 1 }).unwrap();
+        publish(&router, &format!("own {slot}"), 10);
+    }
+    subject.drain_mailbox(|_| {});
+    let mut delivered = Vec::new();
+    let mut turns = Vec::new();
+    while subject.has_work() {
+        let mut budget = TurnBudget::new(TURN_DELIVERIES);
+        let before = delivered.len();
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) {
+            delivered.extend(std::iter::from_fn(|| subject.next_subscriber(&turn, &mut budget)));
+            subject.end_turn(turn, |_, _| {});
+        }
+        turns.push(delivered.len() - before);
+    }
+    assert_eq!(turns, [128, 128, 44]);
+    assert_eq!(delivered, (0..topics as u32).collect::<Vec<_>>());
 }
 
 #[test]
@@ -329,12 +366,12 @@ fn a_single_large_message_is_not_copied() {
     publish(&router, "t", 10);
     publish(&router, "t", 20);
     subject.drain_mailbox(|_| {});
-    let turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
+    let mut budget = TurnBudget::new(TURN_DELIVERIES);
+    let turn = subject.begin_turn(&mut budget, |_, _, _| true).unwrap();
     assert_eq!(turn.batch().frames().as_ptr(), turn.batch().messages()[0].frame().as_ptr());
-    let mut turn = turn;
-    assert_eq!(subject.next_subscriber(&mut turn), Some(0));
+    assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
     subject.end_turn(turn, |_, _| {});
-    let turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
+    let turn = subject.begin_turn(&mut budget, |_, _, _| true).unwrap();
     assert_eq!((turn.batch().messages().len(), turn.batch().frames().len()), (2, 34));
     subject.end_turn(turn, |_, _| {});
 }
@@ -353,7 +390,8 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
         deflated.iter().for_each(|deflated| publish(b"long", deflated.map(|bytes| &bytes[..])));
         assert!(router.mailbox(0).unwrap().reserved().1 >= 6 * deflated.len() as u64);
         subject.drain_mailbox(|_| {});
-        let mut turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
+        let mut budget = TurnBudget::new(TURN_DELIVERIES);
+        let mut turn = subject.begin_turn(&mut budget, |_, _, _| true).unwrap();
         assert!(turn.batch().joined_deflated.is_empty(), "made before anybody asked");
         let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
         turn.prepare(Encoding::Plain);
@@ -369,7 +407,7 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
             turn.prepare(Encoding::Deflated);
             assert_eq!(turn.batch().frames_as(Encoding::Deflated), wanted, "pass {pass}");
         }
-        assert_eq!(subject.next_subscriber(&mut turn), Some(0));
+        assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
         subject.end_turn(turn, |_, _| {});
         assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0), "the room of both frames comes back");
     }
@@ -384,10 +422,10 @@ fn joining_can_be_turned_off() {
         (0..3).for_each(|_| publish(&router, "a", 10));
         subject.drain_mailbox(|_| {});
         let mut sizes = Vec::new();
-        while let Some(turn) = subject.begin_turn(9, |_, _, _| true) {
+        let mut budget = TurnBudget::new(9);
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) {
             sizes.push(turn.batch().messages().len());
-            let mut turn = turn;
-            while subject.next_subscriber(&mut turn).is_some() {}
+            while subject.next_subscriber(&turn, &mut budget).is_some() {}
             subject.end_turn(turn, |_, _| {});
         }
         assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (passes, 3), "{bytes_max}: {sizes:?}");
@@ -406,9 +444,9 @@ fn a_storm_of_joins_lets_the_loop_poll() {
         listed += 1;
         true
     };
-    assert!(subject.begin_turn(TURN_DELIVERIES, &mut count).is_none());
+    assert!(subject.begin_turn(&mut TurnBudget::new(TURN_DELIVERIES), &mut count).is_none());
     assert!(subject.has_work());
-    assert!(subject.begin_turn(TURN_DELIVERIES, &mut count).is_none());
+    assert!(subject.begin_turn(&mut TurnBudget::new(TURN_DELIVERIES), &mut count).is_none());
     assert!(!subject.has_work());
     assert_eq!(listed, STEPS_PER_TURN + 1);
 }
@@ -435,8 +473,9 @@ fn a_full_mailbox_is_filed_over_several_turns_in_order() {
             assert!(mailbox_waits(), "the flag keeps the loop awake");
             late += 1;
         }
-        while let Some(mut turn) = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true) {
-            while subject.next_subscriber(&mut turn).is_some() {
+        let mut budget = TurnBudget::new(u32::MAX);
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) {
+            while subject.next_subscriber(&turn, &mut budget).is_some() {
                 offsets.extend(turn.batch().messages().iter().map(Message::offset));
             }
             subject.end_turn(turn, |_, _| {});
@@ -458,7 +497,7 @@ fn memory_comes_back_after_a_peak() {
         positions[slot as usize].0 = subject.join(name, Key { slot, generation: 1 }).unwrap().0;
     }
     while subject.drain_mailbox(|_| {}) > 0 || subject.has_work() {
-        let turn = subject.begin_turn(TURN_DELIVERIES, |_, key, position| {
+        let turn = subject.begin_turn(&mut TurnBudget::new(1), |_, key, position| {
             positions[key.slot as usize].1 = position;
             true
         });

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Settings;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, Wake};
+use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -187,7 +187,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
         settings.limits.inbox_bytes_total = TOTAL;
     });
     // The other loop never turns.
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
@@ -321,7 +321,7 @@ fn a_loop_is_drained_when_no_topic_counts_on_it() {
     let key = arrive(&mut core, &fake);
     core.drain_mailbox(|_| {});
     core.fanout_turn();
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     for _ in 0..3_000 {
         edition.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
     }
@@ -345,7 +345,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
@@ -451,7 +451,7 @@ fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
         let fakes: Vec<_> = (0..CONNECTIONS).map(|_| connect(&mut core, "/echo")).collect();
         core.drain_mailbox(|_| {});
         core.fanout_turn();
-        let topic = edition.router.topic("lobby").unwrap();
+        let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
         edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
         core.start_drain(0);
         (0..10).for_each(|_| core.drain_turn());
@@ -586,7 +586,7 @@ fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
     fake.take();
     core.drain_mailbox(|_| {});
     core.fanout_turn();
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     let turn = |core: &mut Core<Fake>, room: usize| {
         // More comes than it reads.
         edition.router.publish(&topic, Draft::encode(None, true, &[0; 5_000]), None).unwrap();

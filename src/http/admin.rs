@@ -350,7 +350,7 @@ fn publish_one(
         return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1".into()));
     }
     let topic = edition.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
-    if body.len() > topic.policy().message_bytes_max {
+    if body.len() > topic.policy(&edition.router.rules()).message_bytes_max {
         return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
     }
     let counters = edition.counters_of(edition.loops());

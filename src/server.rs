@@ -122,10 +122,12 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     tracing::info!("open http://{}/", server.listen);
     let line =
         format!("fantail ready listen={} admin={} pid={}\n", server.listen, server.admin, std::process::id());
-    let mut out = io::stdout().lock();
-    // Whoever started it may not read; that is no reason to stop.
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    drop(out);
+    // Whoever started it may not read, and a full pipe would hold up signals for ever: a thread waits instead, and ends
+    // with the process.
+    spawn("ready-line", move || {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    })?;
     server.tell_ready();
     server.supervisor.watch(&server.edition)?;
     server.serve(reload)

@@ -13,7 +13,7 @@ use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
-use crate::wire::http::response::Response;
+use crate::wire::http::response::{Response, ResponseBuffer};
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 /// Headers of every answer that is no page: never run, never framed.
@@ -46,17 +46,6 @@ pub enum Answer {
     },
 }
 
-/// Bytes that the body of this request may have.
-///
-/// # Errors
-/// The request is refused whatever its body is.
-pub fn body_max(port: Port, head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
-    match port {
-        Port::Admin => admin::body_max(head, edition),
-        Port::Client => Ok(0),
-    }
-}
-
 /// Whether a request that was let in can only be the operator's, not a stranger's or a probe.
 #[must_use]
 pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
@@ -68,7 +57,7 @@ pub fn respond(
     head: &Head<'_>,
     edition: &Edition,
     peer: impl FnOnce() -> Option<IpAddr>,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Answer {
     client(head, edition, peer, out)
 }
@@ -80,7 +69,7 @@ pub fn respond_admin(
     edition: &Edition,
     replies: &mut admin::Replies,
     tools: &mut Tools<'_>,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Answer {
     admin::respond(head, body, edition, replies, tools, out)
 }
@@ -89,18 +78,24 @@ fn client(
     head: &Head<'_>,
     edition: &Edition,
     peer: impl FnOnce() -> Option<IpAddr>,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Answer {
     if head.path() == "/" {
         if !matches!(head.method, "GET" | "HEAD") {
             return method_refusal(head, "GET, HEAD", out);
         }
-        page::write(head, edition, peer, out);
-        return Answer::Done { keep_alive: head.keep_alive, refused: None };
+        return match page::write(head, edition, peer, out) {
+            Ok(()) => Answer::Done { keep_alive: head.keep_alive, refused: None },
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        };
     }
     let request = OpenRequest { head, subscriptions_max: edition.settings.limits.subscriptions_max };
     match Dialect::opening(&request) {
-        None => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
+        None => {
+            let elsewhere = "not here: this is the client port, not the admin port";
+            let text = if admin::has(head.path()) { elsewhere } else { RefuseReason::NotFound.text() };
+            refusal(head, RefuseReason::NotFound, text, out)
+        }
         Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
         Some(Ok(opening)) => match opening.dialect.carrier() {
             Carrier::Frames => upgrade(head, opening, edition, out),
@@ -110,12 +105,12 @@ fn client(
 }
 
 /// Opens a dialect that is carried by frames.
-fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     let upgrade = match upgrade::check(head) {
         Ok(upgrade) => upgrade,
         Err(error) => return upgrade_refusal(head, &error, out),
     };
-    if edition.origin.check(head.field("origin"), head.field("host")).is_err() {
+    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
     let extension = match edition.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
@@ -134,18 +129,18 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut V
 }
 
 /// Opens a dialect whose messages are the body of an answer.
-fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     if head.method != "GET" {
         return method_refusal(head, "GET", out);
     }
-    if edition.origin.check(head.field("origin"), head.field("host")).is_err() {
+    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
     opening.dialect.push_head(head, out);
     Answer::Open(opening)
 }
 
-fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -> Answer {
+fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut ResponseBuffer) -> Answer {
     if error.status() == RefuseReason::MethodNotAllowed.status() {
         return method_refusal(head, "GET", out);
     }
@@ -154,7 +149,7 @@ fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -
 }
 
 /// Answers 405 with the methods this path does answer (RFC 9110, 15.5.6).
-fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
+fn method_refusal(head: &Head<'_>, allow: &str, out: &mut ResponseBuffer) -> Answer {
     let mut headers = PLAIN_HEADERS.to_vec();
     headers.push(("Allow", allow));
     Response {
@@ -170,17 +165,24 @@ fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
 }
 
 /// Answers a refusal that leaves the connection as it is.
-fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>) -> Answer {
+fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut ResponseBuffer) -> Answer {
     write_refusal(reason, text, head.keep_alive, head.method == "HEAD", out);
     Answer::Done { keep_alive: head.keep_alive, refused: Some(reason) }
 }
 
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
-pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
+pub fn write_refusal(
+    reason: RefuseReason,
+    text: &str,
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut ResponseBuffer,
+) {
     let more: &[(&str, &str)] = match reason.status() {
         // Others of its own have to go first; that takes longer than a bucket needs for one token.
         _ if reason == RefuseReason::TooManyFromAddress => &[("Retry-After", "10")],
         // RFC 6455, 4.4: the refusal names the version that is understood.
+        // RFC 9110, 15.5.22.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
         429 | 503 => &[("Retry-After", "1")],
         // RFC 9110, 15.5.2: a 401 names what would help.

@@ -267,8 +267,9 @@ const steps = [
     await one.locator("#room-retry").click();
     await server.stop().catch(() => {});
     server = await startServer({ listen, env: RULES });
-    await shows(one, "room", "open", 4);
-    await state(two, "room", "open", 40_000);
+    // A server that was slow to start has made them wait for up to half a minute.
+    await shows(one, "room", "open", 4, 45_000);
+    await state(two, "room", "open", 45_000);
     await untilSubscribed(server, "lobby", 4);
     await publish(server, "lobby", "back again");
     await one.locator("#room-log li[data-count='4'] .payload", { hasText: "back again" }).waitFor();

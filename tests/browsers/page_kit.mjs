@@ -37,9 +37,9 @@ export async function say(page, card, text) {
 }
 
 /** Waits until an element of a card has exactly this text. */
-export function shows(page, card, name, value) {
+export function shows(page, card, name, value, timeout = 15_000) {
   const wanted = [`${card}-${name}`, String(value)];
-  return page.waitForFunction(([id, text]) => document.getElementById(id).textContent === text, wanted, POLL);
+  return page.waitForFunction(([id, text]) => document.getElementById(id).textContent === text, wanted, { ...POLL, timeout });
 }
 
 /** Opens connections of a card until it has `count`. */

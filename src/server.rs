@@ -123,10 +123,12 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     tracing::info!("open http://{}/", server.listen);
     let line =
         format!("fantail ready listen={} admin={} pid={}\n", server.listen, server.admin, std::process::id());
-    let mut out = io::stdout().lock();
-    // Whoever started it may not read; that is no reason to stop.
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    drop(out);
+    // Whoever started it may not read, and a full pipe would hold up signals for ever: a thread waits instead, and ends
+    // with the process.
+    spawn("ready-line", move || {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    })?;
     server.tell_ready();
     server.supervisor.watch(&server.edition)?;
     server.serve(reload)
@@ -212,7 +214,7 @@ impl Server {
         }
         own_descriptors +=
             server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
-        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64));
+        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64), server.admin);
         let edition = Arc::clone(&server.edition);
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, tables, nofile);
@@ -493,12 +495,13 @@ fn tables_here() -> Result<Tables, ServeError> {
     }
 }
 
-/// Tells the metrics what only the start knows.
-fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>) {
+/// Tells the metrics and the page what only the start knows.
+fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>, admin: SocketAddr) {
     let facts = StartFacts {
         descriptors_max: nofile as u64,
         shared_table,
         empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
+        admin,
     };
     // Nobody else sets it.
     let _ = edition.start_facts.set(facts);

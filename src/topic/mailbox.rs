@@ -202,6 +202,13 @@ impl<E> Mailbox<E> {
         }
     }
 
+    /// Takes the room of many replies at once: a model does not spend its steps on it.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "used by tests/loom.rs, which compiles this file too")]
+    pub(super) fn reserve_replies(&self, count: usize) {
+        lock(&self.queue).replies_reserved += count;
+    }
+
     /// A planted fault for the model checker: the flag is lowered after the queue was emptied.
     #[cfg(test)]
     #[allow(dead_code, reason = "used by tests/loom.rs, which compiles this file too")]

@@ -61,7 +61,6 @@ struct Kernel {
     acceptor: Acceptor<FakeListener>,
     latest: Arc<Latest>,
     rng: Rng,
-    drain_asked: bool,
 }
 
 impl LoopSim {
@@ -84,14 +83,8 @@ impl LoopSim {
             acceptor: Acceptor::new(listener, capacity),
             latest: Arc::clone(latest),
             rng: Rng::new(seed ^ index as u64),
-            drain_asked: false,
         };
         Ok(Self { core, sleeps_until: Some(0), queue, kernel, index })
-    }
-
-    /// Whether a request has asked to drain the server.
-    pub(crate) fn is_drain_asked(&self) -> bool {
-        self.kernel.drain_asked
     }
 
     /// One turn, once the poll has returned at `now_ms`.
@@ -150,9 +143,7 @@ impl Driver<FakeSocket> for Kernel {
 
     fn stop(&mut self) {}
 
-    fn on_drain_asked(&mut self) {
-        self.drain_asked = true;
-    }
+    fn on_drain_asked(&mut self) {}
 
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         !self.rng.one_in(3)

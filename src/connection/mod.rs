@@ -205,7 +205,7 @@ impl Connection {
     /// Which frame of a message it gets.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        if self.flags.has(Flags::DEFLATE) { Encoding::Deflated } else { Encoding::Plain }
+        self.dialect.form(self.flags.has(Flags::DEFLATE))
     }
 
     /// Whether messages of topics may still be delivered.

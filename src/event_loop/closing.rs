@@ -7,12 +7,10 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
-use crate::dialect;
+use crate::dialect::Carrier;
 use crate::metrics::CloseReason;
 use crate::topic::Key;
 use crate::transport::Socket;
-use crate::wire::close::close_payload;
-use crate::wire::frame::{Opcode, push_frame};
 
 /// Slots of one loop that may linger at a time; above it a finished connection is closed at once.
 const LINGERING_MAX: usize = 1_024;
@@ -29,6 +27,10 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase != Phase::Open {
             return;
+        }
+        if slot.connection.dialect.carrier() == Carrier::Body {
+            // The end of an answer is not answered.
+            return self.fail(key, reason, code, text);
         }
         slot.connection.phase = Phase::Closing;
         slot.connection.heard = self.now;
@@ -50,7 +52,7 @@ impl<S: Socket> Core<S> {
 
     fn close_code(&mut self, key: Key, reason: CloseReason) -> u16 {
         let dialect = self.slots.get(key).map(|slot| slot.connection.dialect);
-        dialect.and_then(|dialect| dialect::close_code(dialect, reason)).unwrap_or(1000)
+        dialect.and_then(|dialect| dialect.close_code(reason)).unwrap_or(1000)
     }
 
     /// Fails the connection (RFC 6455, 7.1.7): a close frame, end of stream, and what still comes is discarded.
@@ -62,13 +64,12 @@ impl<S: Socket> Core<S> {
         self.finish(key, reason);
     }
 
-    /// Sends a close frame.
+    /// Sends the dialect's last words.
     pub(super) fn send_close_frame(&mut self, key: Key, code: u16, text: &str) {
-        let mut payload = [0; 125];
-        let len = close_payload(&mut payload, code, text);
-        let mut frame = Vec::with_capacity(len + 2);
-        push_frame(&mut frame, Opcode::Close, payload.get(..len).unwrap_or_default(), None);
-        self.send_own(key, &frame, Asked::No);
+        let Some(slot) = self.slots.get(key) else { return };
+        let mut last = Vec::with_capacity(128);
+        slot.connection.dialect.push_close(code, text, &mut last);
+        self.send_own(key, &last, Asked::No);
     }
 
     /// Everything is said: flush, end our side, linger until the peer ends its own.

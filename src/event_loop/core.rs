@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
@@ -19,12 +20,14 @@ use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
+use crate::dialect::Effects;
 use crate::edition::{Edition, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::monotonic_ns;
 use crate::topic::{Control, Key, LocalTopics, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
+use crate::wire::http::date::Date;
 
 /// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -86,6 +89,8 @@ pub struct Core<S> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
+    /// What dialects ask for; empty between two messages.
+    pub(super) effects: Effects,
     /// Deflates what is published or echoed on this loop.
     pub(super) deflater: Deflater,
     /// Inflates what compressed messages come to this loop; taken out during a read turn.
@@ -106,6 +111,8 @@ pub struct Core<S> {
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
+    /// What answers are dated with, and from when on it is to be made anew.
+    date: Option<(Date, Tick)>,
     pub(super) index: usize,
     pub(super) port: Port,
     pub(super) generation: u32,
@@ -149,6 +156,7 @@ impl<S: Socket> Core<S> {
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
+            effects: Effects::default(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
             inflater: Inflater::new(),
             due: VecDeque::new(),
@@ -160,6 +168,7 @@ impl<S: Socket> Core<S> {
             rearming: None,
             timeouts: timeout_ticks(&edition),
             now: 0,
+            date: None,
             index,
             port,
             generation: 0,
@@ -184,6 +193,19 @@ impl<S: Socket> Core<S> {
     /// Tells the time; never goes back.
     pub fn set_now(&mut self, now: Tick) {
         self.now = self.now.max(now);
+    }
+
+    /// The Date of an answer sent now. The clock of the wall is read once a second at most, and only if there are
+    /// answers.
+    pub(super) fn date(&mut self) -> Date {
+        match self.date {
+            Some((date, until)) if self.now < until => date,
+            _ => {
+                let date = Date::at(SystemTime::now());
+                self.date = Some((date, self.now.saturating_add((1_000 / TICK_MS) as Tick)));
+                date
+            }
+        }
     }
 
     /// Connections on this loop.

@@ -135,6 +135,13 @@ impl<L: Listen> Acceptor<L> {
 
     /// Accepts, gives up or takes back, within one turn's budget.
     pub fn turn(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
+        self.listener_turn(core, registry);
+        let accepts =
+            self.listener.is_open() && self.not_before <= core.now && core.admitted() < self.capacity;
+        core.edition.health[core.index].set_accepts(accepts);
+    }
+
+    fn listener_turn(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         if self.leaving != Leaving::Not {
             return self.leaving_turn(core, registry);
         }

@@ -28,6 +28,7 @@ mod admission;
 mod closing;
 pub mod core;
 mod drain;
+mod effects;
 mod fanout_turn;
 mod frames_turn;
 mod held;

@@ -7,6 +7,7 @@ use super::frames_turn::held_bytes;
 use crate::connection::inbox::Inbox;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
+use crate::dialect::Carrier;
 use crate::metrics::CloseReason;
 use crate::topic::Key;
 use crate::transport::Socket;
@@ -131,7 +132,11 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         match slot.connection.phase {
             Phase::Head | Phase::Body => self.on_request_bytes(key, bytes),
-            Phase::Open | Phase::Closing => self.on_frame_bytes(key, bytes),
+            Phase::Open | Phase::Closing => match slot.connection.dialect.carrier() {
+                Carrier::Frames => self.on_frame_bytes(key, bytes),
+                // RFC 9112, 9.3.2: a further request may be there, but this answer has no end it could follow.
+                Carrier::Body => {}
+            },
             Phase::Lingering => self.discard(key, bytes.len()),
             Phase::Waiting => self.hold_behind(key, bytes),
         }

@@ -13,9 +13,6 @@ use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
 
-/// An empty ping frame.
-const PING: [u8; 2] = [0x89, 0x00];
-
 /// Deadlines acted on in one turn, each with up to two system calls: as long as one turn of a fan-out may take.
 const ACTS_PER_TURN: usize = 64;
 
@@ -88,9 +85,12 @@ impl<S: Socket> Core<S> {
         // Behind a backlog a ping says nothing more than the write timeout does, and a peer that is not read
         // from, because it is paused or its publish waits for room, could not be heard to answer it.
         if !slot.connection.has_backlog() && !slot.connection.is_blocked() {
-            slot.connection.flags.set(Flags::PINGED);
+            let pulse = slot.connection.dialect.pulse();
+            if pulse.answered {
+                slot.connection.flags.set(Flags::PINGED);
+            }
             self.counters.heartbeats_sent.add(1);
-            self.send_own(key, &PING, Asked::No);
+            self.send_own(key, pulse.bytes, Asked::No);
         }
         if let Some(slot) = self.slots.get(key) {
             let (at, _) = deadline::next(&slot.connection, &self.timeouts);

@@ -1,0 +1,172 @@
+//! What a dialect asks for, and what it is told became of it.
+//!
+//! Pushed by a dialect into the loop's one sink, carried out by the loop after each message, in order. Plain data: an
+//! effect names topics by name and bytes by their place, never a slot or a lock.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::Tools;
+use crate::metrics::CloseReason;
+use crate::topic::TopicName;
+
+/// Bytes that an effect is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// These bytes of the message in hand.
+    Message(Range<usize>),
+    /// Bytes of its own.
+    Own(Box<[u8]>),
+}
+
+/// Where a publish goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    /// The connection's first topic; nowhere if it has none any more.
+    First,
+    /// The topic of this name.
+    Named(TopicName<'static>),
+}
+
+/// Something that only the loop can do. Those of a connection that is gone meanwhile are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Publish, as a client may. Where no mailbox has room, it waits, what is behind it waits with it, and nothing more
+    /// is read.
+    Publish {
+        /// Where to.
+        to: To,
+        /// Whether the payload is binary.
+        binary: bool,
+        /// The payload.
+        payload: Piece,
+    },
+    /// Join a topic.
+    Subscribe(TopicName<'static>),
+    /// Leave a topic.
+    Unsubscribe(TopicName<'static>),
+    /// Count a message that meant nothing here; too many of them end the connection.
+    Ignore,
+    /// End the conversation.
+    Close(CloseReason),
+}
+
+/// What became of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// Published, at once or after it has waited.
+    Published {
+        /// The topic.
+        topic: &'a str,
+        /// The message's place in it.
+        offset: u64,
+    },
+    /// Subscribed.
+    Joined {
+        /// The topic.
+        topic: &'a str,
+        /// The offset of the last message before the subscription.
+        offset: u64,
+    },
+    /// Not subscribed any more.
+    Left {
+        /// The topic.
+        topic: &'a str,
+    },
+    /// It can't be had.
+    Refused(Denial),
+}
+
+/// Why an effect can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Clients may not publish to the topic.
+    NotOpen,
+    /// The connection is not subscribed to the topic.
+    NoTopic,
+    /// It is already.
+    Already,
+    /// It has as many topics as one connection may have.
+    TooMany,
+    /// No room for another topic or subscription.
+    Busy,
+}
+
+/// The sink of one loop, reused from message to message.
+#[derive(Debug, Default)]
+pub struct Effects(VecDeque<Effect>);
+
+impl Effects {
+    /// Asks for one more thing, behind what was asked for before.
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push_back(effect);
+    }
+
+    /// The next to be carried out.
+    pub fn pop(&mut self) -> Option<Effect> {
+        self.0.pop_front()
+    }
+
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets what is left.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes all that is left, to be carried out when the message in hand, `message`, is gone.
+    #[must_use]
+    pub fn take_rest(&mut self, message: &[u8]) -> Vec<Effect> {
+        let mut rest = Vec::from(std::mem::take(&mut self.0));
+        for effect in &mut rest {
+            if let Effect::Publish { payload, .. } = effect
+                && let Piece::Message(range) = payload
+            {
+                *payload = Piece::Own(message.get(range.clone()).unwrap_or_default().into());
+            }
+        }
+        rest
+    }
+
+    /// Puts back what [`Self::take_rest`] took.
+    pub fn restore(&mut self, rest: Vec<Effect>) {
+        self.0.extend(rest);
+    }
+}
+
+/// What a dialect has in hand for one call.
+pub struct Cx<'a> {
+    /// Bytes for this connection alone go to its end: answers.
+    pub out: &'a mut Vec<u8>,
+    /// What else is to be done.
+    pub effects: &'a mut Effects,
+    /// The loop's tools.
+    pub tools: Tools<'a>,
+    /// Whether the connection has negotiated compression.
+    pub deflate: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_message_outlives_it() {
+        let mut effects = Effects::default();
+        let publish = |payload| Effect::Publish { to: To::First, binary: false, payload };
+        effects.push(publish(Piece::Message(0..3)));
+        effects.push(Effect::Ignore);
+        effects.push(publish(Piece::Message(4..7)));
+        assert_eq!(effects.pop(), Some(publish(Piece::Message(0..3))));
+        let rest = effects.take_rest(b"one two");
+        assert!(effects.is_empty());
+        effects.restore(rest);
+        assert_eq!(effects.pop(), Some(Effect::Ignore));
+        assert_eq!(effects.pop(), Some(publish(Piece::Own((*b"two").into()))));
+        assert_eq!(effects.pop(), None);
+    }
+}

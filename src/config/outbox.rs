@@ -2,36 +2,7 @@
 
 use super::section::{Checker, section};
 use super::value::{Bytes, Count, Kind, RawValue};
-
-/// What happens to a message for a peer whose outbox has no room for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum SlowPolicy {
-    /// The new message is dropped.
-    DropNewest,
-    /// Waiting messages of the same topic are dropped, oldest first, until the new one fits.
-    DropOldest,
-    /// A new message takes the place of the one that waits: at most one of a topic does.
-    Latest,
-    /// The connection is closed with 1013.
-    Disconnect,
-}
-
-impl SlowPolicy {
-    /// Every policy, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect];
-
-    /// The word of the configuration.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::DropNewest => "drop-newest",
-            Self::DropOldest => "drop-oldest",
-            Self::Latest => "latest",
-            Self::Disconnect => "disconnect",
-        }
-    }
-}
+use crate::topic::SlowPolicy;
 
 section! {
     /// What may wait for a peer that does not read as fast as its topics speak.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::Tools;
 use crate::metrics::CloseReason;
+use crate::topic::TopicName;
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,16 +47,16 @@ pub enum Effect {
     /// is read.
     Publish {
         /// The topic.
-        topic: Box<str>,
+        topic: TopicName<'static>,
         /// Whether the payload is binary.
         binary: bool,
         /// The payload.
         payload: Piece,
     },
     /// Join a topic.
-    Subscribe(Box<str>),
+    Subscribe(TopicName<'static>),
     /// Leave a topic.
-    Unsubscribe(Box<str>),
+    Unsubscribe(TopicName<'static>),
     /// Count a message that meant nothing here; too many of them end the connection.
     Ignore,
     /// End the conversation.
@@ -108,7 +109,10 @@ pub enum Denial {
 pub struct Effects {
     next: Option<Effect>,
     /// Behind `next`, which is there whenever any of these is. Boxed, so that a sink costs nothing to make and drop.
-    #[allow(clippy::box_collection, reason = "a null pointer is made and dropped for nothing, a deque is not")]
+    #[allow(
+        clippy::box_collection,
+        reason = "a null pointer is made and dropped for nothing, a deque is not"
+    )]
     more: Option<Box<VecDeque<Effect>>>,
 }
 
@@ -182,7 +186,11 @@ mod tests {
     #[test]
     fn what_is_left_of_a_message_outlives_it() {
         let mut effects = Effects::default();
-        let publish = |payload| Effect::Publish { topic: "t".into(), binary: false, payload };
+        let publish = |payload| Effect::Publish {
+            topic: TopicName::parse("t").unwrap().into_owned(),
+            binary: false,
+            payload,
+        };
         effects.push(publish(Piece::Message(0, 3)));
         effects.push(Effect::Ignore);
         effects.push(publish(Piece::Message(4, 7)));

@@ -8,10 +8,11 @@ use std::borrow::Cow;
 use super::Dialect;
 use super::effect::{Cx, Meaning, Outcome};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::Encoding;
+use crate::topic::{Encoding, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
 
 /// An empty ping frame.
 const PING: &[u8] = &[0x89, 0x00];
@@ -49,7 +50,7 @@ pub struct Opening {
     /// What it speaks.
     pub dialect: Dialect,
     /// Topics it is subscribed to before the answer is sent.
-    pub topics: Vec<String>,
+    pub topics: Vec<TopicName<'static>>,
     /// Whether its own messages are not delivered back.
     pub no_echo: bool,
     /// permessage-deflate was accepted.
@@ -71,6 +72,14 @@ pub struct Refusal {
     pub reason: RefuseReason,
     /// One line for who asked.
     pub text: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// The request says something that it can't.
+    #[must_use]
+    pub fn bad_request(text: Cow<'static, str>) -> Self {
+        Self { reason: RefuseReason::BadRequest, text }
+    }
 }
 
 /// What is configured for the size of messages, in bytes.
@@ -106,7 +115,7 @@ pub(super) trait Speak {
     fn on_outcome(_: &mut Cx<'_>, _: Outcome<'_>) {}
 
     /// Appends the head of the answer that its messages are the body of; nothing where they travel in frames.
-    fn push_head(_: &Head<'_>, _: &mut Vec<u8>) {}
+    fn push_head(_: &Head<'_>, _: &mut ResponseBuffer) {}
 
     /// What its messages travel in.
     fn carrier() -> Carrier {

@@ -16,7 +16,7 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
-use crate::config::{Settings, TopicRules};
+use crate::config::Settings;
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
 use crate::topic::{OutboxBudget, Router};
@@ -148,7 +148,7 @@ impl Edition {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        router.set_rules(TopicRules::compile(&settings)?);
+        router.set_rules(settings.topic_rules()?);
         let shared = Shared {
             outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
             admission: Admission::new(admission_rules(&settings)?),
@@ -174,12 +174,12 @@ impl Edition {
     }
 
     /// The next edition: other settings over what all editions share. The rules of topics and the total of
-    /// the outboxes are shared, and change at once.
+    /// the outboxes are shared, and change at once, without a look at what there is.
     ///
     /// # Errors
     /// A pattern of the settings does not compile; checked settings have none such.
     pub fn with_settings(&self, settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let rules = TopicRules::compile(&settings)?;
+        let rules = settings.topic_rules()?;
         let next = Self::of(settings, Arc::clone(&self.shared))?;
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.settings.outbox.bytes_total as u64);

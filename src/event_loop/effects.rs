@@ -121,7 +121,7 @@ impl<S: Socket> Core<S> {
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Then {
-        if !topic.policy().client_publish {
+        if !topic.policy(self.topics.rules()).client_publish {
             self.tell(from, Outcome::Refused(Denial::NotOpen), sink);
             return Then::Go;
         }

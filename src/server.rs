@@ -122,10 +122,12 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     tracing::info!("open http://{}/", server.listen);
     let line =
         format!("fantail ready listen={} admin={} pid={}\n", server.listen, server.admin, std::process::id());
-    let mut out = io::stdout().lock();
-    // Whoever started it may not read; that is no reason to stop.
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    drop(out);
+    // Whoever started it may not read, and a full pipe would hold up signals for ever: a thread waits instead, and ends
+    // with the process.
+    spawn("ready-line", move || {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    })?;
     server.tell_ready();
     server.supervisor.watch(&server.edition)?;
     server.serve(reload)
@@ -178,7 +180,8 @@ impl Server {
         };
         let split = tables == Tables::PerLoop;
         // Polls and wakers are there, listeners and connections are not: those each loop counts.
-        let shared_table = (!split).then(|| open_in_table().unwrap_or(0) as u64);
+        let mut own_descriptors = open_in_table().unwrap_or(0);
+        let claimed = server.claim.is_some();
         let start = |server: &mut Self| {
             let mut ways = Vec::new();
             // The admin loop first: whoever publishes there reaches the first client that connects.
@@ -208,7 +211,9 @@ impl Server {
             server.give_up();
             return Err(error);
         }
-        note_start(&server.edition, nofile, shared_table);
+        own_descriptors +=
+            server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
+        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64));
         let edition = Arc::clone(&server.edition);
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, tables, nofile);

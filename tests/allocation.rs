@@ -12,7 +12,7 @@ use fantail::edition::{Edition, Port};
 use fantail::event_loop::PAGE_SLOTS;
 use fantail::event_loop::core::{Core, Readiness};
 use fantail::sys::counting_alloc::CountingAllocator;
-use fantail::topic::{Key, Router, RouterLimits, Wake};
+use fantail::topic::{Key, Router, RouterLimits, TopicName, Wake};
 use fantail::transport::Socket;
 
 #[global_allocator]
@@ -137,9 +137,9 @@ fn measure_idle(deflate: bool) {
     open(&mut core, &mut keys, 10_000);
     let at_20_000 = measure();
     assert_eq!(edition.counters_of(0).upgrades.value(), 21_024);
-    let subscribers = edition.router.find("news").map(|topic| topic.subscribers());
+    let subscribers = edition.router.find(&TopicName::of("news")).map(|topic| topic.subscribers());
     assert_eq!(subscribers, Some(20_000));
-    assert_eq!(edition.router.find("news").map(|topic| topic.has_deflate()), Some(deflate));
+    assert_eq!(edition.router.find(&TopicName::of("news")).map(|topic| topic.has_deflate()), Some(deflate));
 
     // Lists are replaced when they grow; only pages are added.
     let pages = 20_000usize.div_ceil(PAGE_SLOTS) - 10_000usize.div_ceil(PAGE_SLOTS);

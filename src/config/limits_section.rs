@@ -7,28 +7,28 @@ section! {
     /// How much one peer may send, and what all of them together may hold half-received.
     LimitsSection ["limits"] {
         /// Largest message on a topic.
-        "message_bytes_max" => message_bytes_max: usize as Bytes = 1 << 20,
+        live "message_bytes_max" => message_bytes_max: usize as Bytes = 1 << 20,
         /// Largest message on /echo.
-        "echo_bytes_max" => echo_bytes_max: usize as Bytes = 16 << 20,
+        live "echo_bytes_max" => echo_bytes_max: usize as Bytes = 16 << 20,
         /// Most fragments of one message.
-        "fragments_max" => fragments_max: usize as Count = 65_536,
+        live "fragments_max" => fragments_max: usize as Count = 65_536,
         /// Largest request head.
-        "head_bytes_max" => head_bytes_max: usize as Bytes = 8 << 10,
+        live "head_bytes_max" => head_bytes_max: usize as Bytes = 8 << 10,
         /// Most header fields of a request.
-        "head_fields_max" => head_fields_max: usize as Count = 256,
+        live "head_fields_max" => head_fields_max: usize as Count = 256,
         /// Largest request body on the admin port; requests that publish nothing have at most 64 KiB.
-        "admin_body_bytes_max" => admin_body_bytes_max: usize as Bytes = 16 << 20,
+        live "admin_body_bytes_max" => admin_body_bytes_max: usize as Bytes = 16 << 20,
         /// Bytes of request bodies on the admin port over all its connections, batches under way included; over it,
         /// the request whose body grows is answered 503.
-        "admin_body_bytes_total" => admin_body_bytes_total: usize as Bytes = 128 << 20,
+        live "admin_body_bytes_total" => admin_body_bytes_total: usize as Bytes = 128 << 20,
         /// Most topics one connection subscribes to.
-        "subscriptions_max" => subscriptions_max: usize as Count = 64,
+        live "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
-        "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
+        live "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
         /// Bytes of half-received heads and messages over all connections of a port, and of what waits until a
         /// peer has read its answers. Over it, the connection that sends more is closed with 1013 or refused
         /// with 503.
-        "inbox_bytes_total" => inbox_bytes_total: usize as Bytes = 256 << 20,
+        live "inbox_bytes_total" => inbox_bytes_total: usize as Bytes = 256 << 20,
     }
 }
 

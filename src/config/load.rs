@@ -266,7 +266,8 @@ fn home_of(settings: &Settings, key: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Publishers, SlowPolicy, TopicRule};
+    use crate::config::{Publishers, TopicRule};
+    use crate::topic::SlowPolicy;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 
 use super::Tick;
 use super::layout::{Layout, layout};
-use crate::config::{SlowPolicy, TopicPolicy};
 use crate::topic::budget::REFERENCE_BYTES;
 use crate::topic::{Encoding, Fill, Message, OutboxBudget};
+use crate::topic::{SlowPolicy, TopicPolicy};
 
 /// The verdict on one more message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

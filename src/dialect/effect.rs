@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::Tools;
 use crate::metrics::CloseReason;
+use crate::topic::TopicName;
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum To {
     /// The connection's first topic; nowhere if it has none any more.
     First,
     /// The topic of this name.
-    Named(Box<str>),
+    Named(TopicName<'static>),
 }
 
 /// Something that only the loop can do. Those of a connection that is gone meanwhile are ignored.
@@ -41,9 +42,9 @@ pub enum Effect {
         payload: Piece,
     },
     /// Join a topic.
-    Subscribe(Box<str>),
+    Subscribe(TopicName<'static>),
     /// Leave a topic.
-    Unsubscribe(Box<str>),
+    Unsubscribe(TopicName<'static>),
     /// Count a message that meant nothing here; too many of them end the connection.
     Ignore,
     /// End the conversation.

@@ -9,13 +9,12 @@ use super::Dialect;
 use super::effect::{Cx, Effect, Outcome, Piece, To};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use crate::metrics::RefuseReason;
+use crate::topic::TopicName;
+use crate::topic::name::NameError;
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
 /// The topic of `/ws` itself.
-const LOBBY: &str = "lobby";
-
-/// Bytes a topic name may have.
-pub(crate) const TOPIC_BYTES_MAX: usize = 200;
+const LOBBY: TopicName<'static> = TopicName::of("lobby");
 
 pub(super) struct Plain;
 
@@ -51,17 +50,17 @@ impl Speak for Plain {
 /// One line on what is wrong with them.
 fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
-        Some(raw) => topic_name(raw)?,
-        None => LOBBY.to_owned(),
+        Some(raw) => topic_name(raw)?.into_owned(),
+        None => LOBBY,
     }];
     let mut no_echo = false;
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         match name.as_ref() {
             "topic" => {
-                check_topic(&value)?;
-                if !topics.iter().any(|topic| *topic == value) {
-                    topics.push(value.into_owned());
+                let name = TopicName::parse(value).map_err(NameError::reason)?;
+                if !topics.contains(&name) {
+                    topics.push(name.into_owned());
                 }
             }
             "echo" => no_echo = value == "0",
@@ -78,24 +77,9 @@ fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'stat
 ///
 /// # Errors
 /// One line on what is wrong with it.
-pub(crate) fn topic_name(raw: &str) -> Result<String, &'static str> {
+pub(crate) fn topic_name(raw: &str) -> Result<TopicName<'_>, &'static str> {
     let name = percent_decode(raw).map_err(|_| "the topic is not percent-encoded UTF-8")?;
-    check_topic(&name)?;
-    Ok(name.into_owned())
-}
-
-/// Whether a topic can have this name.
-///
-/// # Errors
-/// One line on what is wrong with it.
-pub(crate) fn check_topic(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.len() > TOPIC_BYTES_MAX {
-        return Err("a topic name has 1 to 200 bytes");
-    }
-    if name.chars().any(|c| c.is_control() || c == '*') {
-        return Err("a topic name has no control characters and no '*'");
-    }
-    Ok(())
+    TopicName::parse(name).map_err(NameError::reason)
 }
 
 #[cfg(test)]
@@ -105,7 +89,8 @@ mod tests {
     #[test]
     fn the_rest_of_the_path_is_the_topic() {
         let opening = opening("/ws/a%2Fb/c%20d", "topic=x&topic=x&topic=a+b&echo=0", 64).expect("valid");
-        assert_eq!(opening.topics, ["a/b/c d", "x", "a b"]);
+        let names: Vec<_> = opening.topics.iter().map(TopicName::as_str).collect();
+        assert_eq!(names, ["a/b/c d", "x", "a b"]);
         assert!(opening.no_echo);
     }
 

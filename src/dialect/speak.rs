@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::Dialect;
 use super::effect::{Cx, Outcome};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::Encoding;
+use crate::topic::{Encoding, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
@@ -49,7 +49,7 @@ pub struct Opening {
     /// What it speaks.
     pub dialect: Dialect,
     /// Topics it is subscribed to before the answer is sent.
-    pub topics: Vec<String>,
+    pub topics: Vec<TopicName<'static>>,
     /// Whether its own messages are not delivered back.
     pub no_echo: bool,
     /// permessage-deflate was accepted.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Settings;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, Wake};
+use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -182,7 +182,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
         settings.limits.inbox_bytes_total = TOTAL;
     });
     // The other loop never turns.
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
@@ -316,7 +316,7 @@ fn a_loop_is_drained_when_no_topic_counts_on_it() {
     let key = arrive(&mut core, &fake);
     core.drain_mailbox(|_| {});
     core.fanout_turn();
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     for _ in 0..3_000 {
         edition.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
     }
@@ -340,7 +340,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
@@ -400,6 +400,59 @@ fn many_small_messages_that_inflate_are_not_one_turn() {
     assert_eq!(last, PEERS as u64);
 }
 
+/// Close frames a tick and loop of a drain over so many ticks, of so many connections on each loop.
+fn told_each_tick(spread: u32, connections: &[usize]) -> Vec<Vec<usize>> {
+    let edition = edition(connections.len(), 10_000, RouterLimits::default(), |_| {});
+    let request = upgrade("/echo", "");
+    let mut loops: Vec<_> = connections
+        .iter()
+        .enumerate()
+        .map(|(index, count)| {
+            let mut core = Core::<Fake>::new(index, Port::Client, Arc::clone(&edition)).unwrap();
+            core.set_now(1);
+            let fakes: Vec<_> = (0..*count).map(|_| Fake::says(&request)).collect();
+            for fake in &fakes {
+                arrive(&mut core, fake);
+                fake.take();
+            }
+            (core, fakes)
+        })
+        .collect();
+    loops.iter_mut().for_each(|(core, _)| core.start_drain(spread));
+    let mut ticks = Vec::new();
+    for tick in 0..spread.max(1) {
+        let told = loops.iter_mut().map(|(core, fakes)| {
+            core.set_now(1 + tick);
+            core.drain_turn();
+            fakes.iter().filter(|fake| !fake.take().is_empty()).count()
+        });
+        ticks.push(told.collect());
+    }
+    ticks
+}
+
+#[test]
+fn a_drain_takes_its_time_however_few_there_are() {
+    for connections in [&[20][..], &[200], &[2_000], &[10, 10], &[1; 20], &[3, 0, 17, 0]] {
+        let ticks = told_each_tick(100, connections);
+        let total: usize = connections.iter().sum();
+        let each: Vec<usize> = ticks.iter().map(|told| told.iter().sum()).collect();
+        assert_eq!(each.iter().sum::<usize>(), total, "{connections:?}");
+        let mut told = 0;
+        for (tick, now) in each.iter().enumerate() {
+            told += now;
+            // Each loop is at most one ahead or behind of what is even.
+            let even = total * (tick + 1) / 100;
+            assert!(told.abs_diff(even) <= connections.len(), "{connections:?}: {told} in tick {tick}");
+        }
+    }
+    // One on each of 20 loops: not all in the same moment.
+    let together = told_each_tick(100, &[1; 20]).into_iter().map(|told| told.iter().sum::<usize>()).max();
+    assert_eq!(together, Some(1));
+    // Whoever is alone does not wait, on whichever loop.
+    assert_eq!(told_each_tick(100, &[0, 0, 1])[0], [0, 0, 1]);
+}
+
 #[test]
 fn a_drain_without_a_spread_is_cut_into_turns() {
     const CONNECTIONS: u64 = 5_000;
@@ -446,7 +499,7 @@ fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
         let fakes: Vec<_> = (0..CONNECTIONS).map(|_| connect(&mut core, "/echo")).collect();
         core.drain_mailbox(|_| {});
         core.fanout_turn();
-        let topic = edition.router.topic("lobby").unwrap();
+        let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
         edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
         core.start_drain(0);
         (0..10).for_each(|_| core.drain_turn());
@@ -584,7 +637,7 @@ fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
     fake.take();
     core.drain_mailbox(|_| {});
     core.fanout_turn();
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     let turn = |core: &mut Core<Fake>, room: usize| {
         // More comes than it reads.
         edition.router.publish(&topic, Draft::encode(None, true, &[0; 5_000]), None).unwrap();

@@ -109,7 +109,7 @@ impl<S: Socket> Core<S> {
                 }
             },
         };
-        if !topic.policy().client_publish {
+        if !topic.policy(self.topics.rules()).client_publish {
             self.tell(from, Outcome::Refused(Denial::NotOpen), sink);
             return Then::Go;
         }

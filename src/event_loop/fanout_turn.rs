@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::slots::SlotTable;
-use crate::config::{SlowPolicy, TopicPolicy};
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
 use crate::topic::{Key, Message, Moved, Turn, TurnBudget};
+use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
 /// Time after which a turn ends although deliveries are left.

@@ -179,7 +179,7 @@ impl<S: Socket> Core<S> {
     /// What a message of this dialect may be; `topic` is the one it would be published to.
     fn inbox_limits(&self, dialect: Dialect, topic: u32) -> InboxLimits {
         let limits = &self.edition.settings.limits;
-        let topic = self.topics.topic(topic).map(|topic| topic.policy().message_bytes_max);
+        let topic = self.topics.policy(topic).map(|policy| policy.message_bytes_max);
         let bounds = Bounds { echo: limits.echo_bytes_max, topic: topic.unwrap_or(limits.message_bytes_max) };
         InboxLimits {
             message_bytes_max: dialect.message_bytes_max(&bounds),

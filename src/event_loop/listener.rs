@@ -144,6 +144,13 @@ impl Acceptor {
 
     /// Accepts, gives up or takes back, within one turn's budget.
     pub(super) fn turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+        self.listener_turn(core, registry);
+        let accepts =
+            self.listener.is_some() && self.not_before <= core.now && core.admitted() < self.capacity;
+        core.edition.health[core.index].set_accepts(accepts);
+    }
+
+    fn listener_turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
         if self.leaving != Leaving::Not {
             return self.leaving_turn(core, registry);
         }

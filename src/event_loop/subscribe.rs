@@ -9,7 +9,7 @@ use crate::connection::NONE;
 use crate::connection::session::{Session, Subscription};
 use crate::dialect::{Denial, Outcome};
 use crate::metrics::RefuseReason;
-use crate::topic::{Encoding, Joined, Key};
+use crate::topic::{Encoding, Joined, Key, TopicName};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
@@ -17,7 +17,7 @@ impl<S: Socket> Core<S> {
     ///
     /// # Errors
     /// No room for another topic or waiting join; the connection is to be refused.
-    pub(super) fn subscribe(&mut self, key: Key, names: &[String]) -> Result<(), RefuseReason> {
+    pub(super) fn subscribe(&mut self, key: Key, names: &[TopicName<'_>]) -> Result<(), RefuseReason> {
         for name in names {
             if self.join(key, name).is_none() {
                 self.unsubscribe_all(key.slot);
@@ -28,7 +28,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Joins one topic; `None` if there is no room for it.
-    fn join(&mut self, key: Key, name: &str) -> Option<Joined> {
+    fn join(&mut self, key: Key, name: &TopicName<'_>) -> Option<Joined> {
         let (topic, joined) = self.topics.join(name, key).ok()?;
         let connection = &mut self.slots.get(key)?.connection;
         if connection.encoding() == Encoding::Deflated
@@ -47,17 +47,17 @@ impl<S: Socket> Core<S> {
     }
 
     /// Joins a topic that a dialect asks for, and tells it what came of it.
-    pub(super) fn subscribe_one(&mut self, from: Speaker, name: &str, sink: &mut Sink<'_>) -> Then {
+    pub(super) fn subscribe_one(&mut self, from: Speaker, name: &TopicName<'_>, sink: &mut Sink<'_>) -> Then {
         let Some(slot) = self.slots.get(from.key) else { return Then::Go };
         let topics = &self.topics;
-        let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name);
+        let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name.as_str());
         let outcome = if subscriptions(&slot.connection).any(named) {
             Outcome::Refused(Denial::Already)
         } else if subscriptions(&slot.connection).count() >= self.edition.settings.limits.subscriptions_max {
             Outcome::Refused(Denial::TooMany)
         } else {
             match self.join(from.key, name) {
-                Some(joined) => Outcome::Joined { topic: name, offset: joined.next_offset - 1 },
+                Some(joined) => Outcome::Joined { topic: name.as_str(), offset: joined.next_offset - 1 },
                 None => Outcome::Refused(Denial::Busy),
             }
         };
@@ -66,7 +66,13 @@ impl<S: Socket> Core<S> {
     }
 
     /// Leaves a topic that a dialect does not want any more, and tells it.
-    pub(super) fn unsubscribe_one(&mut self, from: Speaker, name: &str, sink: &mut Sink<'_>) -> Then {
+    pub(super) fn unsubscribe_one(
+        &mut self,
+        from: Speaker,
+        name: &TopicName<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        let name = name.as_str();
         let left = self.leave_topic(from.key, name);
         let outcome = if left { Outcome::Left { topic: name } } else { Outcome::Refused(Denial::NoTopic) };
         self.tell(from, outcome, sink);

@@ -18,6 +18,7 @@ use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, writ
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
 use crate::dialect::plain;
+use crate::edition::Readiness;
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::topic::inquiry::{Part, Question};
 use crate::wire::http::head::Head;
@@ -120,9 +121,11 @@ pub(super) fn respond(
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
         },
-        "/readyz" if edition.is_draining() => text(head, 503, "draining\n", out),
-        "/readyz" if edition.start_facts.get().is_none() => text(head, 503, "starting\n", out),
-        "/readyz" => text(head, 200, "ready\n", out),
+        "/readyz" => {
+            let readiness = edition.readiness();
+            let status = if readiness == Readiness::Ready { 200 } else { 503 };
+            text(head, status, &format!("{}\n", readiness.text()), out)
+        }
         "/metrics" => {
             let mut body = String::new();
             prometheus::render(&edition.facts(), &mut body);
@@ -328,7 +331,7 @@ fn publish_one(
         return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1".into()));
     }
     let topic = edition.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
-    if body.len() > topic.policy().message_bytes_max {
+    if body.len() > topic.policy(&edition.router.rules()).message_bytes_max {
         return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
     }
     let counters = edition.counters_of(edition.loops());

@@ -24,7 +24,7 @@ pub struct PortClaim {
     /// By its address: for whoever would share this very address or one within it.
     _of_address: UnixListener,
     /// By number: for whoever would share all addresses of the port, and can't try them one by one.
-    _of_port: Option<UnixListener>,
+    of_port: Option<UnixListener>,
 }
 
 impl PortClaim {
@@ -34,24 +34,29 @@ impl PortClaim {
     /// # Errors
     /// `AddrInUse` when a server of the same user has claimed it; else the kernel's.
     pub fn take(address: SocketAddr) -> io::Result<Option<Self>> {
-        let name = of_address(address.ip().to_canonical(), address.port());
+        let name = address_name(address.ip().to_canonical(), address.port());
         let _of_address = match bind(&name) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return if is_held(&name) { Err(error) } else { Ok(None) };
             }
             bound => bound?,
         };
-        let mut _of_port = None;
-        for name in of_port(address.ip().to_canonical(), address.port()) {
+        let mut of_port = None;
+        for name in port_names(address.ip().to_canonical(), address.port()) {
             match bind(&name) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 bound => {
-                    _of_port = Some(bound?);
+                    of_port = Some(bound?);
                     break;
                 }
             }
         }
-        Ok(Some(Self { _of_address, _of_port }))
+        Ok(Some(Self { _of_address, of_port }))
+    }
+
+    /// Descriptors it holds.
+    pub fn descriptors(&self) -> usize {
+        1 + usize::from(self.of_port.is_some())
     }
 }
 
@@ -60,24 +65,24 @@ pub fn is_claimed(address: SocketAddr) -> bool {
     let (own, port) = (address.ip().to_canonical(), address.port());
     let (v4, v6) = (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED));
     // A listener on [::] takes IPv4, too.
-    let mut names = vec![of_address(own, port), of_address(v6, port)];
+    let mut names = vec![address_name(own, port), address_name(v6, port)];
     if own.is_ipv4() || own == v6 {
-        names.push(of_address(v4, port));
+        names.push(address_name(v4, port));
     }
     if own.is_unspecified() {
-        names.extend(of_port(own, port));
+        names.extend(port_names(own, port));
     }
     if own == v6 {
-        names.extend(of_port(v4, port));
+        names.extend(port_names(v4, port));
     }
     names.iter().any(|name| is_held(name))
 }
 
-fn of_address(ip: IpAddr, port: u16) -> String {
+fn address_name(ip: IpAddr, port: u16) -> String {
     format!("fantail/alone/{}", SocketAddr::new(ip, port))
 }
 
-fn of_port(ip: IpAddr, port: u16) -> impl Iterator<Item = String> {
+fn port_names(ip: IpAddr, port: u16) -> impl Iterator<Item = String> {
     let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
     (0..PER_PORT_MAX).map(move |number| format!("fantail/alone/{family}/{port}/{number}"))
 }

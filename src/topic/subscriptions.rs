@@ -19,10 +19,11 @@ use slab::Slab;
 use super::entry::{Control, Entry, Key};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::{Encoding, Message};
+use super::name::TopicName;
 use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
+use super::rules::{TopicPolicy, TopicRules};
 use super::state::{Joined, Topic};
 use super::sync::Arc;
-use crate::config::TopicPolicy;
 
 /// Bytes of frames joined into one write.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -92,6 +93,8 @@ pub struct Turn {
 /// The topics of one loop.
 pub struct LocalTopics {
     router: Arc<Router>,
+    /// As of the last look into the mailbox.
+    rules: Arc<TopicRules>,
     loop_index: usize,
     topics: Slab<LocalTopic>,
     /// Topics with a work area, except the one whose turn is in hand.
@@ -258,6 +261,7 @@ impl LocalTopics {
             return Err(RouterError::LoopCount);
         }
         Ok(Self {
+            rules: router.rules(),
             router,
             loop_index,
             topics: Slab::new(),
@@ -281,7 +285,7 @@ impl LocalTopics {
 
     /// Subscribes a connection of this loop. It is listed, and `listed` of [`Self::begin_turn`] is
     /// called, when its join comes up behind the messages before it. Returns the topic's index.
-    pub fn join(&mut self, name: &str, key: Key) -> Result<(u32, Joined), JoinError> {
+    pub fn join(&mut self, name: &TopicName<'_>, key: Key) -> Result<(u32, Joined), JoinError> {
         if self.joins_waiting >= JOINS_WAITING_MAX {
             return Err(JoinError::JoinsFull);
         }
@@ -346,9 +350,12 @@ impl LocalTopics {
         moved
     }
 
-    /// Files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands control entries to
+    /// Takes new rules if there are any, files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands control entries to
     /// `on_control`. Returns the number of entries; what is left is [work](Self::has_work).
     pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) -> usize {
+        if let Some(rules) = self.router.rules_if_new(&self.rules) {
+            self.rules = rules;
+        }
         if self.drained.is_empty()
             && let Some(mailbox) = self.router.mailbox(self.loop_index)
         {
@@ -408,7 +415,7 @@ impl LocalTopics {
             match self.prepare(local, &mut budget.steps, &mut listed) {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
-                    let policy = entry.topic.policy();
+                    let policy = entry.topic.policy(&self.rules);
                     let batch = mem::take(&mut entry.work.as_deref_mut()?.batch);
                     return Some(Turn { local, policy, batch });
                 }
@@ -464,6 +471,16 @@ impl LocalTopics {
     /// The topic at this index.
     pub fn topic(&self, local: u32) -> Option<&Arc<Topic>> {
         self.topics.get(local as usize).map(|entry| &entry.topic)
+    }
+
+    /// The rules as of the last look into the mailbox.
+    pub fn rules(&self) -> &TopicRules {
+        &self.rules
+    }
+
+    /// What holds for the topic at this index.
+    pub fn policy(&self, local: u32) -> Option<TopicPolicy> {
+        Some(self.topic(local)?.policy(&self.rules))
     }
 
     /// Topics this loop has to do with.

@@ -9,6 +9,10 @@ const SLOTS: usize = 24;
 const STEPS: usize = 400;
 const SEEDS: u64 = 150;
 
+fn named(text: &str) -> TopicName<'_> {
+    TopicName::parse(text).unwrap()
+}
+
 struct NoWake;
 
 impl Wake for NoWake {
@@ -106,7 +110,7 @@ impl Model {
         let shadows = self.slots.iter().enumerate();
         let owed = shadows.filter_map(|(slot, shadow)| {
             let shadow = shadow.as_ref()?;
-            let topic = self.router.find(NAMES[shadow.name])?;
+            let topic = self.router.find(&named(NAMES[shadow.name]))?;
             Some((slot, shadow.generation, topic.next_offset()))
         });
         let owed = owed.collect();
@@ -135,7 +139,7 @@ impl Model {
         self.generations += 1;
         let name = self.random.below(NAMES.len());
         let key = Key { slot: slot as u32, generation: self.generations };
-        let (local, joined) = self.subject.join(NAMES[name], key).unwrap();
+        let (local, joined) = self.subject.join(&named(NAMES[name]), key).unwrap();
         self.slots[slot] = Some(Shadow {
             generation: key.generation,
             name,
@@ -159,7 +163,7 @@ impl Model {
     }
 
     fn publish(&mut self) -> Verdict {
-        let topic = self.router.topic(NAMES[self.random.below(NAMES.len())]).unwrap();
+        let topic = self.router.topic(&named(NAMES[self.random.below(NAMES.len())])).unwrap();
         let size = if self.random.below(4) == 0 { 30_000 } else { self.random.below(300) };
         let before = topic.next_offset();
         match self.router.publish(&topic, Draft::encode(None, false, &vec![b'm'; size]), Some(0)) {
@@ -262,14 +266,14 @@ impl Model {
         self.check_marks()?;
         for (slot, shadow) in self.slots.iter().enumerate() {
             let Some(shadow) = shadow else { continue };
-            let topic = self.router.find(NAMES[shadow.name]).ok_or("a topic in use retired")?;
+            let topic = self.router.find(&named(NAMES[shadow.name])).ok_or("a topic in use retired")?;
             check(topic.epoch() == shadow.epoch, || "a topic in use was replaced".into())?;
             check(topic.next_offset() == shadow.next_offset, || format!("slot {slot} misses messages"))?;
         }
         (0..SLOTS).for_each(|slot| self.leave_slot(slot));
         self.quiesce()?;
         check(self.subject.is_empty() && self.subject.joins_waiting == 0, || "a topic is left".into())?;
-        for topic in NAMES.iter().filter_map(|name| self.router.find(name)) {
+        for topic in NAMES.iter().filter_map(|name| self.router.find(&named(name))) {
             check(topic.subscribers() == 0, || "a subscriber is still counted".into())?;
             check(topic.local_of(0).is_none(), || "the loop is still interested".into())?;
         }
@@ -311,7 +315,7 @@ fn loop_with(topics_max: usize) -> (Arc<Router>, LocalTopics) {
 }
 
 fn publish(router: &Arc<Router>, name: &str, size: usize) {
-    let topic = router.topic(name).unwrap();
+    let topic = router.topic(&named(name)).unwrap();
     router.publish(&topic, Draft::encode(None, true, &vec![0; size]), Some(0)).unwrap();
 }
 
@@ -319,7 +323,9 @@ fn publish(router: &Arc<Router>, name: &str, size: usize) {
 fn topics_take_turns() {
     let (router, mut subject) = loop_with(8);
     for slot in 0..4 {
-        subject.join(if slot % 2 == 0 { "even" } else { "odd" }, Key { slot, generation: 1 }).unwrap();
+        subject
+            .join(&named(if slot % 2 == 0 { "even" } else { "odd" }), Key { slot, generation: 1 })
+            .unwrap();
     }
     publish(&router, "even", 1);
     publish(&router, "odd", 1);
@@ -339,7 +345,7 @@ fn small_topics_share_a_turn_and_its_budget() {
     let topics = 300;
     let (router, mut subject) = loop_with(topics);
     for slot in 0..topics as u32 {
-        subject.join(&format!("own {slot}"), Key { slot, generation: 1 }).unwrap();
+        subject.join(&named(&format!("own {slot}")), Key { slot, generation: 1 }).unwrap();
         publish(&router, &format!("own {slot}"), 10);
     }
     subject.drain_mailbox(|_| {});
@@ -361,7 +367,7 @@ fn small_topics_share_a_turn_and_its_budget() {
 #[test]
 fn a_single_large_message_is_not_copied() {
     let (router, mut subject) = loop_with(8);
-    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
+    subject.join(&named("t"), Key { slot: 0, generation: 1 }).unwrap();
     publish(&router, "t", 1 << 20);
     publish(&router, "t", 10);
     publish(&router, "t", 20);
@@ -379,8 +385,8 @@ fn a_single_large_message_is_not_copied() {
 #[test]
 fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
     let (router, mut subject) = loop_with(8);
-    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
-    let topic = router.topic("t").unwrap();
+    subject.join(&named("t"), Key { slot: 0, generation: 1 }).unwrap();
+    let topic = router.topic(&named("t")).unwrap();
     let publish = |payload: &[u8], deflated: Option<&[u8]>| {
         router.publish(&topic, Draft::encode_both(None, true, payload, deflated), Some(0)).unwrap();
     };
@@ -418,7 +424,7 @@ fn joining_can_be_turned_off() {
     for (bytes_max, passes) in [(usize::MAX, 1), (0, 3)] {
         let (router, mut subject) = loop_with(4);
         subject.set_batch_bytes_max(bytes_max);
-        subject.join("a", Key { slot: 0, generation: 1 }).expect("room");
+        subject.join(&named("a"), Key { slot: 0, generation: 1 }).expect("room");
         (0..3).for_each(|_| publish(&router, "a", 10));
         subject.drain_mailbox(|_| {});
         let mut sizes = Vec::new();
@@ -436,7 +442,7 @@ fn joining_can_be_turned_off() {
 fn a_storm_of_joins_lets_the_loop_poll() {
     let (_router, mut subject) = loop_with(8);
     for slot in 0..STEPS_PER_TURN + 1 {
-        subject.join("t", Key { slot, generation: 1 }).unwrap();
+        subject.join(&named("t"), Key { slot, generation: 1 }).unwrap();
     }
     subject.drain_mailbox(|_| {});
     let mut listed = 0;
@@ -455,7 +461,7 @@ fn a_storm_of_joins_lets_the_loop_poll() {
 fn a_full_mailbox_is_filed_over_several_turns_in_order() {
     let entries = ENTRIES_PER_TURN * 2 + 100;
     let (router, mut subject) = loop_with(8);
-    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
+    subject.join(&named("t"), Key { slot: 0, generation: 1 }).unwrap();
     // The join is an entry too.
     for _ in 1..entries {
         publish(&router, "t", 1);
@@ -494,7 +500,7 @@ fn memory_comes_back_after_a_peak() {
     let mut positions = vec![(0, NOT_LISTED); peak as usize];
     for slot in 0..peak {
         let name = if slot % 2 == 0 { "shared" } else { &format!("own {slot}") };
-        positions[slot as usize].0 = subject.join(name, Key { slot, generation: 1 }).unwrap().0;
+        positions[slot as usize].0 = subject.join(&named(name), Key { slot, generation: 1 }).unwrap().0;
     }
     while subject.drain_mailbox(|_| {}) > 0 || subject.has_work() {
         let turn = subject.begin_turn(&mut TurnBudget::new(1), |_, key, position| {

@@ -1,15 +1,18 @@
 //! The process: ports, limits, descriptor tables, drain and stop, configuration errors.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 
 use fantail::sys::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 use fantail::sys::limits::raise_nofile;
 use fantail::wire::frame::Opcode;
 
 use crate::client::Peer;
-use crate::server::{Server, command, fails, on_free_ports, wait_for};
+use crate::server::{PATIENCE, Server, command, fails, on_free_ports, wait_for};
 
 #[test]
 fn a_drain_tells_everybody_and_ends_well() {
@@ -58,6 +61,47 @@ fn before_the_drain_it_is_not_ready_but_serves() {
     server.terminate();
     assert_eq!(server.await_exit().code(), Some(0));
     assert_eq!(early.next_frame(), None);
+}
+
+/// A stream that takes nothing more, as a pipe that nobody reads, and its other end.
+fn full_stream() -> (UnixStream, Stdio) {
+    let (reader, mut writer) = UnixStream::pair().expect("a pair");
+    writer.set_nonblocking(true).expect("a socket");
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    writer.set_nonblocking(false).expect("a socket");
+    (reader, Stdio::from(OwnedFd::from(writer)))
+}
+
+#[test]
+fn an_output_that_nobody_reads_holds_nothing_up() {
+    let (mut reader, out) = full_stream();
+    let mut server = Server::spawn_unheard(&["--loops", "1"], out);
+    let mut peer = server.websocket("/ws");
+    wait_for("it to be ready", || server.get("/readyz").status == 200);
+    server.signal("HUP");
+    server.await_metric("fantail_config_reloads_total", "applied", |count| count == 1);
+    server.terminate();
+    assert_eq!(peer.frame().close_code(), Some(1001));
+    drop(peer);
+    assert_eq!(server.await_exit().code(), Some(0));
+    let mut written = String::new();
+    reader.read_to_string(&mut written).expect("text");
+    assert!(!written.contains("ready"), "it was full to the end");
+}
+
+#[test]
+fn the_ready_line_waits_for_whoever_reads_late() {
+    let (mut reader, out) = full_stream();
+    let server = Server::spawn_unheard(&["--loops", "1"], out);
+    wait_for("it to be ready", || server.get("/readyz").status == 200);
+    reader.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let mut line = String::new();
+    BufReader::new(&mut reader).read_line(&mut line).expect("the line");
+    let line = line.trim_start_matches('x');
+    assert_eq!(
+        line,
+        format!("fantail ready listen={} admin={} pid={}\n", server.listen, server.admin, server.pid())
+    );
 }
 
 #[test]
@@ -220,6 +264,24 @@ fn few_descriptors(refused: &[Refused]) {
     drop(inside);
     server.await_metric("fantail_connections", "", |open| open == 0);
     server.websocket("/echo");
+}
+
+#[test]
+fn a_server_whose_descriptors_are_used_up_is_not_ready() {
+    raise_nofile().expect("a limit");
+    let mut command = on_free_ports(&["--loops", "2"], &[]);
+    lower_nofile_in_child(&mut command, 100, 100);
+    let server = Server::spawn(command);
+    assert_eq!(server.get("/readyz").status, 200);
+    let mut peers = Vec::new();
+    wait_for("it to be full", || {
+        let mut peer = server.connect();
+        peer.ask_upgrade("/echo", "");
+        peers.push(peer);
+        server.get("/readyz").text() == "full\n"
+    });
+    drop(peers);
+    wait_for("it to be ready", || server.get("/readyz").status == 200);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use fantail::config::SlowPolicy;
 use fantail::metrics::{CloseReason, DropReason};
+use fantail::topic::{SlowPolicy, TopicName};
 
 use crate::net::Fault;
 use crate::peer::{Ending, Peer};
@@ -173,7 +173,11 @@ fn all_given_back(world: &World) -> Checked {
         }
     }
     for at in 0..world.truth.len() {
-        let subscribers = world.edition.router.find(&format!("t{at}")).map(|topic| topic.subscribers());
+        let subscribers = world
+            .edition
+            .router
+            .find(&TopicName::parse(format!("t{at}")).unwrap())
+            .map(|topic| topic.subscribers());
         // The tap stays.
         if subscribers != Some(1) {
             return Err(format!("{subscribers:?} subscribers of t{at} at the end"));
@@ -282,7 +286,7 @@ impl Missing {
         (least, most): (u64, u64),
         newest: Option<u64>,
     ) -> Checked {
-        let slow = world.topics[topic].policy().slow;
+        let slow = world.topics[topic].policy(&world.edition.router.rules()).slow;
         self.least[slow as usize] += least;
         self.most[slow as usize] += most;
         if least != most {

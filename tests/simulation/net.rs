@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fantail::event_loop::core::Readiness;
-use fantail::topic::{Key, Router, Wake};
+use fantail::topic::{Key, Router, TopicName, Wake};
 use fantail::transport::Socket;
 
 use crate::rng::Rng;
@@ -233,7 +233,12 @@ impl Link {
 
     fn note_upgrade(&self, bytes: &[u8]) {
         if self.joined.borrow().is_none() && bytes.starts_with(b"HTTP/1.1 101") {
-            let next = |name: &String| self.hub.router.find(name).map_or(0, |topic| topic.next_offset());
+            let next = |name: &String| {
+                self.hub
+                    .router
+                    .find(&TopicName::parse(name.as_str()).unwrap())
+                    .map_or(0, |topic| topic.next_offset())
+            };
             *self.joined.borrow_mut() = Some(self.topics.iter().map(next).collect());
         }
     }

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fantail::config::{Settings, SlowPolicy, TopicRule};
+use fantail::config::{Settings, TopicRule};
 use fantail::connection::TICK_MS;
 use fantail::edition::{Edition, Port};
 use fantail::event_loop::core::{Core, Readiness};
 use fantail::topic::entry::Entry;
-use fantail::topic::{Draft, Key, MailboxLimits, Router, RouterLimits, Topic};
+use fantail::topic::{Draft, Key, MailboxLimits, Router, RouterLimits, SlowPolicy, Topic, TopicName};
 
 use crate::net::{FakeSocket, Fault, Hub, Link, Waker, Wakes};
 use crate::peer::{Ending, Peer, payload};
@@ -97,7 +97,9 @@ impl World {
         let edition = Arc::new(edition.map_err(|error| format!("edition: {error}"))?);
         let mut topics = Vec::new();
         for index in 0..1 + rng.below(4) {
-            let topic = router.topic(&format!("t{index}")).map_err(|error| format!("topic: {error:?}"))?;
+            let topic = router
+                .topic(&TopicName::parse(format!("t{index}")).unwrap())
+                .map_err(|error| format!("topic: {error:?}"))?;
             let key = Key { slot: index as u32, generation: 0 };
             router.join(&topic, TAP, index as u32, key).map_err(|error| format!("tap: {error:?}"))?;
             topics.push(topic);

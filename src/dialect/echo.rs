@@ -6,6 +6,7 @@ use super::Dialect;
 use super::effect::Cx;
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
+use crate::wire::http::params::Params;
 
 /// Echoes longer than this go out plain: deflating takes milliseconds from here on, and nobody shares the work, so
 /// others must not wait for it.
@@ -19,7 +20,11 @@ impl Speak for Echo {
     }
 
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
-        (request.head.path() == "/echo").then(|| Ok(Opening::of(Dialect::Echo)))
+        if request.head.path() != "/echo" {
+            return None;
+        }
+        let known = Params::read(request.head.query(), b"", &[]);
+        Some(known.map(|_| Opening::of(Dialect::Echo)).map_err(|text| Refusal::bad_request(text.into())))
     }
 
     fn message_bytes_max(bounds: &Bounds) -> usize {

@@ -14,6 +14,7 @@ mod tools;
 use crate::metrics::CloseReason;
 use crate::topic::Encoding;
 use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
 
 pub use effect::{Cx, Denial, Effect, Effects, Outcome, Piece, To};
 pub use speak::{Bounds, Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal};
@@ -75,7 +76,7 @@ impl Dialect {
     }
 
     /// Appends the head of the answer that its messages are the body of.
-    pub fn push_head(self, head: &Head<'_>, out: &mut Vec<u8>) {
+    pub fn push_head(self, head: &Head<'_>, out: &mut ResponseBuffer) {
         speak!(self, push_head(head, out));
     }
 

@@ -12,6 +12,7 @@ use crate::topic::{Encoding, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
 
 /// An empty ping frame.
 const PING: &[u8] = &[0x89, 0x00];
@@ -73,6 +74,14 @@ pub struct Refusal {
     pub text: Cow<'static, str>,
 }
 
+impl Refusal {
+    /// The request says something that it can't.
+    #[must_use]
+    pub fn bad_request(text: Cow<'static, str>) -> Self {
+        Self { reason: RefuseReason::BadRequest, text }
+    }
+}
+
 /// What is configured for the size of messages, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -106,7 +115,7 @@ pub(super) trait Speak {
     fn on_outcome(_: &mut Cx<'_>, _: Outcome<'_>) {}
 
     /// Appends the head of the answer that its messages are the body of; nothing where they travel in frames.
-    fn push_head(_: &Head<'_>, _: &mut Vec<u8>) {}
+    fn push_head(_: &Head<'_>, _: &mut ResponseBuffer) {}
 
     /// What its messages travel in.
     fn carrier() -> Carrier {

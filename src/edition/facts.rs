@@ -40,6 +40,8 @@ impl Edition {
             descriptors_max: start.map(|start| start.descriptors_max),
             connections_max: self.connections_max as u64,
             topics: self.router.topics() as u64,
+            admission_addresses: self.admission.addresses() as u64,
+            admission_bytes: self.admission.bytes() as u64,
             outbox_held_bytes: self.outbox_budget.used(),
             outbox_held_bytes_max: self.outbox_budget.total(),
             outbox_full: self.outbox_budget.met_full(),

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
@@ -23,6 +24,7 @@ use crate::metrics::{CloseReason, LoopCounters};
 use crate::topic::{Control, Key, LocalTopics, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
+use crate::wire::http::date::Date;
 
 /// Bytes one `recv` may bring: the scratch buffer every connection of a loop shares.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -97,6 +99,8 @@ pub struct Core<S> {
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
+    /// What answers are dated with, and from when on it is to be made anew.
+    date: Option<(Date, Tick)>,
     pub(super) index: usize,
     pub(super) port: Port,
     pub(super) generation: u32,
@@ -149,6 +153,7 @@ impl<S: Socket> Core<S> {
             rearming: None,
             timeouts: timeout_ticks(&edition),
             now: 0,
+            date: None,
             index,
             port,
             generation: 0,
@@ -168,6 +173,19 @@ impl<S: Socket> Core<S> {
     /// Tells the time; never goes back.
     pub fn set_now(&mut self, now: Tick) {
         self.now = self.now.max(now);
+    }
+
+    /// The Date of an answer sent now. The clock of the wall is read once a second at most, and only if there are
+    /// answers.
+    pub(super) fn date(&mut self) -> Date {
+        match self.date {
+            Some((date, until)) if self.now < until => date,
+            _ => {
+                let date = Date::at(SystemTime::now());
+                self.date = Some((date, self.now.saturating_add((1_000 / TICK_MS) as Tick)));
+                date
+            }
+        }
     }
 
     /// Connections on this loop.

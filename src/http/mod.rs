@@ -10,7 +10,8 @@ use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
-use crate::wire::http::response::Response;
+use crate::wire::http::params::Params;
+use crate::wire::http::response::{Response, ResponseBuffer};
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 /// The page behind `GET /`.
@@ -59,17 +60,6 @@ pub enum Answer {
     },
 }
 
-/// Bytes that the body of this request may have.
-///
-/// # Errors
-/// The request is refused whatever its body is.
-pub fn body_max(port: Port, head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
-    match port {
-        Port::Admin => admin::body_max(head, edition),
-        Port::Client => Ok(0),
-    }
-}
-
 /// Whether a request that was let in can only be the operator's, not a stranger's or a probe.
 #[must_use]
 pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
@@ -77,7 +67,7 @@ pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
 }
 
 /// Answers one request of the client port.
-pub fn respond(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+pub fn respond(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     client(head, edition, out)
 }
 
@@ -88,18 +78,25 @@ pub fn respond_admin(
     edition: &Edition,
     replies: &mut admin::Replies,
     tools: &mut Tools<'_>,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Answer {
     admin::respond(head, body, edition, replies, tools, out)
 }
 
-fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+fn client(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     if head.path() == "/" {
-        return page(head, out);
+        return match Params::read(head.query(), b"", &[]) {
+            Ok(_) => page(head, out),
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        };
     }
     let request = OpenRequest { head, subscriptions_max: edition.settings.limits.subscriptions_max };
     match Dialect::opening(&request) {
-        None => refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
+        None => {
+            let elsewhere = "not here: this is the client port, not the admin port";
+            let text = if admin::has(head.path()) { elsewhere } else { RefuseReason::NotFound.text() };
+            refusal(head, RefuseReason::NotFound, text, out)
+        }
         Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
         Some(Ok(opening)) => match opening.dialect.carrier() {
             Carrier::Frames => upgrade(head, opening, edition, out),
@@ -109,12 +106,12 @@ fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
 }
 
 /// Opens a dialect that is carried by frames.
-fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     let upgrade = match upgrade::check(head) {
         Ok(upgrade) => upgrade,
         Err(error) => return upgrade_refusal(head, &error, out),
     };
-    if edition.origin.check(head.field("origin"), head.field("host")).is_err() {
+    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
     let extension = match edition.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
@@ -133,18 +130,18 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut V
 }
 
 /// Opens a dialect whose messages are the body of an answer.
-fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Vec<u8>) -> Answer {
+fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     if head.method != "GET" {
         return method_refusal(head, "GET", out);
     }
-    if edition.origin.check(head.field("origin"), head.field("host")).is_err() {
+    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
     opening.dialect.push_head(head, out);
     Answer::Open(opening)
 }
 
-fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {
+fn page(head: &Head<'_>, out: &mut ResponseBuffer) -> Answer {
     if !matches!(head.method, "GET" | "HEAD") {
         return method_refusal(head, "GET, HEAD", out);
     }
@@ -160,7 +157,7 @@ fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {
     Answer::Done { keep_alive: head.keep_alive, refused: None }
 }
 
-fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -> Answer {
+fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut ResponseBuffer) -> Answer {
     if error.status() == RefuseReason::MethodNotAllowed.status() {
         return method_refusal(head, "GET", out);
     }
@@ -169,7 +166,7 @@ fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -
 }
 
 /// Answers 405 with the methods this path does answer (RFC 9110, 15.5.6).
-fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
+fn method_refusal(head: &Head<'_>, allow: &str, out: &mut ResponseBuffer) -> Answer {
     let mut headers = PLAIN_HEADERS.to_vec();
     headers.push(("Allow", allow));
     Response {
@@ -185,17 +182,24 @@ fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
 }
 
 /// Answers a refusal that leaves the connection as it is.
-fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>) -> Answer {
+fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut ResponseBuffer) -> Answer {
     write_refusal(reason, text, head.keep_alive, head.method == "HEAD", out);
     Answer::Done { keep_alive: head.keep_alive, refused: Some(reason) }
 }
 
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
-pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
+pub fn write_refusal(
+    reason: RefuseReason,
+    text: &str,
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut ResponseBuffer,
+) {
     let more: &[(&str, &str)] = match reason.status() {
         // Others of its own have to go first; that takes longer than a bucket needs for one token.
         _ if reason == RefuseReason::TooManyFromAddress => &[("Retry-After", "10")],
         // RFC 6455, 4.4: the refusal names the version that is understood.
+        // RFC 9110, 15.5.22.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
         429 | 503 => &[("Retry-After", "1")],
         // RFC 9110, 15.5.2: a 401 names what would help.

@@ -176,6 +176,8 @@ impl Peer {
         let status = head.get(9..12).and_then(|text| text.parse().ok()).expect("a status");
         assert!(head.starts_with("HTTP/1.1 "), "{head:?}");
         let mut answer = Answer { status, head, body: Vec::new() };
+        // RFC 9110, 6.6.1, of every answer but one that only says to go on.
+        assert_eq!(answer.field("date").is_some(), status != 100, "{answer:?}");
         if !head_only && status >= 200 {
             if answer.field("transfer-encoding") == Some("chunked") {
                 answer.body = self.chunks();

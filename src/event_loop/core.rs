@@ -18,7 +18,6 @@ use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
-use crate::dialect::Effects;
 use crate::edition::{Edition, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::topic::{Control, Key, LocalTopics, RouterError};
@@ -81,8 +80,6 @@ pub struct Core<S> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
-    /// What dialects ask for; empty between two messages.
-    pub(super) effects: Effects,
     /// Deflates what is published or echoed on this loop.
     pub(super) deflater: Deflater,
     /// Inflates what compressed messages come to this loop; taken out during a read turn.
@@ -143,7 +140,6 @@ impl<S: Socket> Core<S> {
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
-            effects: Effects::default(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
             inflater: Inflater::new(),
             due: VecDeque::new(),

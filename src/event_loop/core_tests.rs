@@ -19,6 +19,9 @@ const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_cl
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
+#[path = "window_tests.rs"]
+mod window;
+
 struct NoWake;
 
 impl Wake for NoWake {

@@ -33,8 +33,8 @@ pub(super) struct Speaker {
     pub(super) key: Key,
     /// What it speaks.
     pub(super) dialect: Dialect,
-    /// Whether it has negotiated compression.
-    pub(super) deflate: bool,
+    /// The longest message that may be compressed for it, in bytes; 0 if it has not negotiated that.
+    pub(super) deflates_up_to: usize,
 }
 
 /// Where answers and further effects of one message go.
@@ -49,8 +49,8 @@ impl<S: Socket> Core<S> {
     /// Asks the dialect what a message means, and does it.
     pub(super) fn on_message(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let Speaker { dialect, deflate, .. } = from;
-        dialect.on_message(&mut Cx { out: sink.out, effects: sink.effects, tools, deflate }, message);
+        let Speaker { dialect, deflates_up_to, .. } = from;
+        dialect.on_message(&mut Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to }, message);
         if sink.effects.is_empty() { Then::Go } else { self.execute(from, message.payload, sink) }
     }
 
@@ -89,8 +89,8 @@ impl<S: Socket> Core<S> {
     /// Tells the dialect what became of an effect.
     pub(super) fn tell(&mut self, from: Speaker, outcome: Outcome<'_>, sink: &mut Sink<'_>) {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let Speaker { dialect, deflate, .. } = from;
-        dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflate }, outcome);
+        let Speaker { dialect, deflates_up_to, .. } = from;
+        dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to }, outcome);
     }
 
     fn publish(&mut self, from: Speaker, to: &To, binary: bool, payload: &[u8], sink: &mut Sink<'_>) -> Then {
@@ -171,7 +171,7 @@ impl<S: Socket> Core<S> {
         let from = Speaker {
             key,
             dialect: slot.connection.dialect,
-            deflate: slot.connection.flags.has(Flags::DEFLATE),
+            deflates_up_to: slot.connection.encoding().deflates_up_to(),
         };
         let Blocked { topic, draft, rest } = *blocked;
         let mut effects = std::mem::take(&mut self.effects);

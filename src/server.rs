@@ -213,7 +213,7 @@ impl Server {
         }
         own_descriptors +=
             server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
-        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64));
+        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64), server.admin);
         let edition = Arc::clone(&server.edition);
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, tables, nofile);
@@ -494,12 +494,13 @@ fn tables_here() -> Result<Tables, ServeError> {
     }
 }
 
-/// Tells the metrics what only the start knows.
-fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>) {
+/// Tells the metrics and the page what only the start knows.
+fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>, admin: SocketAddr) {
     let facts = StartFacts {
         descriptors_max: nofile as u64,
         shared_table,
         empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
+        admin,
     };
     // Nobody else sets it.
     let _ = edition.start_facts.set(facts);

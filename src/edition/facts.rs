@@ -1,5 +1,6 @@
 //! One reading of the whole server, for `/metrics` and `/stats`. Made on request, by the admin loop.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::Edition;
@@ -15,6 +16,8 @@ pub struct StartFacts {
     pub shared_table: Option<u64>,
     /// Memory before the first connection, as `MemoryUse::user_bytes` counts it.
     pub empty_user_bytes: Option<u64>,
+    /// Where the admin port listens, its port known.
+    pub admin: SocketAddr,
 }
 
 /// When the process started.

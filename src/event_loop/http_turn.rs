@@ -235,7 +235,11 @@ impl<S: Socket> Core<S> {
             Some(admin) => {
                 http::respond_admin(head, body, &self.edition, &mut admin.replies, &mut tools, &mut out)
             }
-            None => http::respond(head, &self.edition, &mut out),
+            None => {
+                // A system call, so it is asked for by those answers only that depend on it.
+                let peer = || Some(self.slots.get(key)?.stream.peer()?.ip());
+                http::respond(head, &self.edition, peer, &mut out)
+            }
         };
         let next = match answer {
             Answer::Done { keep_alive, refused } => {

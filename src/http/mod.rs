@@ -4,31 +4,17 @@
 //! Never touches a connection or a socket.
 
 pub mod admin;
+mod page;
+
+use std::net::IpAddr;
 
 use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
-use crate::wire::http::params::Params;
 use crate::wire::http::response::{Response, ResponseBuffer};
 use crate::wire::upgrade::{self, UpgradeRefusal};
-
-/// The page behind `GET /`.
-const PAGE: &str = include_str!("page/page.html");
-
-/// Headers of every HTML answer: nothing is loaded from elsewhere, nobody frames it.
-const PAGE_HEADERS: &[(&str, &str)] = &[
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-cache"),
-];
 
 /// Headers of every answer that is no page: never run, never framed.
 const PLAIN_HEADERS: [(&str, &str); 3] = [
@@ -66,9 +52,14 @@ pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
     port == Port::Admin && admin::needs_key(head)
 }
 
-/// Answers one request of the client port.
-pub fn respond(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
-    client(head, edition, out)
+/// Answers one request of the client port; `peer` says who asks, for the few answers that depend on it.
+pub fn respond(
+    head: &Head<'_>,
+    edition: &Edition,
+    peer: impl FnOnce() -> Option<IpAddr>,
+    out: &mut ResponseBuffer,
+) -> Answer {
+    client(head, edition, peer, out)
 }
 
 /// Answers one request of the admin port.
@@ -83,10 +74,18 @@ pub fn respond_admin(
     admin::respond(head, body, edition, replies, tools, out)
 }
 
-fn client(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
+fn client(
+    head: &Head<'_>,
+    edition: &Edition,
+    peer: impl FnOnce() -> Option<IpAddr>,
+    out: &mut ResponseBuffer,
+) -> Answer {
     if head.path() == "/" {
-        return match Params::read(head.query(), b"", &[]) {
-            Ok(_) => page(head, out),
+        if !matches!(head.method, "GET" | "HEAD") {
+            return method_refusal(head, "GET, HEAD", out);
+        }
+        return match page::write(head, edition, peer, out) {
+            Ok(()) => Answer::Done { keep_alive: head.keep_alive, refused: None },
             Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
         };
     }
@@ -139,22 +138,6 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Respon
     }
     opening.dialect.push_head(head, out);
     Answer::Open(opening)
-}
-
-fn page(head: &Head<'_>, out: &mut ResponseBuffer) -> Answer {
-    if !matches!(head.method, "GET" | "HEAD") {
-        return method_refusal(head, "GET, HEAD", out);
-    }
-    Response {
-        status: 200,
-        content_type: "text/html; charset=utf-8",
-        headers: PAGE_HEADERS,
-        body: PAGE.as_bytes(),
-        keep_alive: head.keep_alive,
-        head_only: head.method == "HEAD",
-    }
-    .write_into(out);
-    Answer::Done { keep_alive: head.keep_alive, refused: None }
 }
 
 fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut ResponseBuffer) -> Answer {

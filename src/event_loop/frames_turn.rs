@@ -112,8 +112,8 @@ impl<S: Socket> Core<S> {
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
         let mut effects = Effects::default();
-        let deflate = encoding == Encoding::Deflated;
-        let negotiated = deflate.then_some(&mut inflater);
+        let negotiated = (encoding != Encoding::Plain).then_some(&mut inflater);
+        let deflates_up_to = encoding.deflates_up_to();
         let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
@@ -136,7 +136,7 @@ impl<S: Socket> Core<S> {
                 );
                 let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
-                match self.on_message(Speaker { key, dialect, deflate }, message, &mut sink) {
+                match self.on_message(Speaker { key, dialect, deflates_up_to }, message, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {

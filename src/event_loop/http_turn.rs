@@ -5,6 +5,7 @@
 
 use super::closing::Words;
 use super::core::Core;
+use super::frames_turn::remember;
 use super::write_turn::Asked;
 use crate::config::LimitsSection;
 use crate::connection::session::{BodyFraming, BodyState, Session};
@@ -15,6 +16,7 @@ use crate::http::{self, Answer};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
+use crate::wire::deflate::WINDOW_BITS_MAX;
 use crate::wire::http::chunked::ChunkedDecoder;
 use crate::wire::http::head::{Body, FIELDS_MAX, Head, HeadError, HeadLimits, field_store, parse_head};
 use crate::wire::http::response::ResponseBuffer;
@@ -303,8 +305,11 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         // What it gets of its topics' messages has to be settled before it joins them.
         slot.connection.dialect = opening.dialect;
-        if opening.deflate {
+        if let Some(window_bits) = opening.deflate {
             slot.connection.flags.set(Flags::DEFLATE);
+            if window_bits < WINDOW_BITS_MAX {
+                remember(&mut slot.connection.session, |open| open.window_bits = window_bits);
+            }
         }
         // Joined before the answer is out: whoever has seen it is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {

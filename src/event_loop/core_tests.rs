@@ -179,7 +179,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| {
         settings.publish.topics = vec!["*".to_owned()];
-        settings.limits.inbox_bytes_total = TOTAL;
+        settings.limits.inbox_bytes_total = Some(TOTAL);
     });
     // The other loop never turns.
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
@@ -207,7 +207,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
 #[test]
 fn heads_that_are_there_in_part_count_as_well() {
     let edition = edition(1, 100, RouterLimits::default(), |settings| {
-        settings.limits.inbox_bytes_total = 50_000;
+        settings.limits.inbox_bytes_total = Some(50_000);
     });
     let mut core = core(&edition, Port::Client);
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Padding: {}", "x".repeat(7_000));

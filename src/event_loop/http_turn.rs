@@ -180,7 +180,7 @@ impl<S: Socket> Core<S> {
         }
         // On the client port no body has content, so that nothing about it may take long.
         if !state.is_complete() {
-            if all_bodies > self.edition.settings.limits.admin_body_bytes_total {
+            if all_bodies > self.edition.totals.admin_bodies.max(state.body.len()) {
                 let reason = RefuseReason::BodiesFull;
                 self.refuse(key, reason, reason.text());
                 return None;

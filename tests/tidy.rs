@@ -13,7 +13,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("sys", &[]),
     ("transport", &["sys"]),
     ("metrics", &["sys", "wire"]),
-    ("config", &["auth", "sys", "topic"]),
+    ("config", &["auth", "sys", "topic", "wire"]),
     ("auth", &["wire"]),
     ("topic", &["metrics", "wire"]),
     ("preflight", &["config"]),

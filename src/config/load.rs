@@ -7,12 +7,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::error::{ConfigError, ConfigErrors, Place, nearest};
+use super::error::{ConfigError, ConfigErrors, Place};
 use super::file::FileContent;
 use super::section::{HIDDEN, Section};
 use super::settings::Settings;
 use super::value::RawValue;
 use super::{environment, file, topic};
+use crate::wire::nearest::nearest;
 
 /// A key as one source sets it.
 #[derive(Debug, Clone, PartialEq)]

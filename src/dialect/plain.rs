@@ -6,15 +6,18 @@
 use std::borrow::Cow;
 
 use super::Dialect;
-use super::effect::{Cx, Effect, Outcome, Piece, To};
+use super::effect::{Cx, Effect, Meaning, Outcome};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
-use crate::metrics::RefuseReason;
 use crate::topic::TopicName;
 use crate::topic::name::NameError;
+use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
 /// The topic of `/ws` itself.
 const LOBBY: TopicName<'static> = TopicName::of("lobby");
+
+/// The parameters of its URL.
+const PARAMETERS: [&str; 2] = ["topic", "echo"];
 
 pub(super) struct Plain;
 
@@ -28,15 +31,15 @@ impl Speak for Plain {
         if path != "/ws" && !path.starts_with("/ws/") {
             return None;
         }
-        let refusal = |text| Refusal { reason: RefuseReason::BadRequest, text: Cow::Borrowed(text) };
-        Some(opening(path, request.head.query(), request.subscriptions_max).map_err(refusal))
+        Some(opening(path, request.head.query(), request.subscriptions_max).map_err(Refusal::bad_request))
     }
 
-    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) {
-        let payload = Piece::Message(0..message.payload.len());
-        cx.effects.push(Effect::Publish { to: To::First, binary: !message.text, payload });
+    #[inline]
+    fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
+        Meaning::Relay
     }
 
+    #[inline]
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         if let Outcome::Refused(_) = outcome {
             cx.effects.push(Effect::Ignore);
@@ -48,12 +51,12 @@ impl Speak for Plain {
 ///
 /// # Errors
 /// One line on what is wrong with them.
-fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
+fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
         Some(raw) => topic_name(raw)?.into_owned(),
         None => LOBBY,
     }];
-    let mut no_echo = false;
+    let mut echo = None;
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         match name.as_ref() {
@@ -63,14 +66,15 @@ fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'stat
                     topics.push(name.into_owned());
                 }
             }
-            "echo" => no_echo = value == "0",
-            _ => {}
+            "echo" if echo.is_some() => return Err("echo is there twice".into()),
+            "echo" => echo = Some(switch("echo", &value)?),
+            name => return Err(unknown(name, &PARAMETERS).into()),
         }
     }
     if topics.len() > topics_max {
-        return Err("more topics than one connection may subscribe to");
+        return Err("more topics than one connection may subscribe to".into());
     }
-    Ok(Opening { dialect: Dialect::Plain, topics, no_echo, deflate: false })
+    Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: None })
 }
 
 /// The topic named by the rest of a path, percent-decoded once.
@@ -92,6 +96,18 @@ mod tests {
         let names: Vec<_> = opening.topics.iter().map(TopicName::as_str).collect();
         assert_eq!(names, ["a/b/c d", "x", "a b"]);
         assert!(opening.no_echo);
+    }
+
+    #[test]
+    fn a_slip_in_the_query_is_no_other_subscription() {
+        let error = |query| opening("/ws", query, 64).expect_err("refused");
+        assert!(error("topics=a").contains("did you mean \"topic\"?"));
+        assert!(error("eco=0").contains("did you mean \"echo\"?"));
+        assert!(error("filter=x").contains("expects topic, echo"));
+        for query in ["echo=maybe", "echo=", "echo", "echo=0&echo=1", "topic=%zz", "topic=a&x"] {
+            error(query);
+        }
+        assert!(!opening("/ws", "echo=1", 64).expect("valid").no_echo);
     }
 
     #[test]

@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 
 use super::Dialect;
-use super::effect::{Cx, Outcome};
+use super::effect::{Cx, Meaning, Outcome};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::{Encoding, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
 
 /// An empty ping frame.
 const PING: &[u8] = &[0x89, 0x00];
@@ -52,15 +53,15 @@ pub struct Opening {
     pub topics: Vec<TopicName<'static>>,
     /// Whether its own messages are not delivered back.
     pub no_echo: bool,
-    /// permessage-deflate was accepted.
-    pub deflate: bool,
+    /// permessage-deflate was accepted, with a window of so many bits for what is sent.
+    pub deflate: Option<u8>,
 }
 
 impl Opening {
     /// A start without topics.
     #[must_use]
     pub fn of(dialect: Dialect) -> Self {
-        Self { dialect, topics: Vec::new(), no_echo: false, deflate: false }
+        Self { dialect, topics: Vec::new(), no_echo: false, deflate: None }
     }
 }
 
@@ -71,6 +72,14 @@ pub struct Refusal {
     pub reason: RefuseReason,
     /// One line for who asked.
     pub text: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// The request says something that it can't.
+    #[must_use]
+    pub fn bad_request(text: Cow<'static, str>) -> Self {
+        Self { reason: RefuseReason::BadRequest, text }
+    }
 }
 
 /// What is configured for the size of messages, in bytes.
@@ -100,13 +109,13 @@ pub(super) trait Speak {
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>>;
 
     /// A whole message of the peer.
-    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>);
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning;
 
     /// What became of something it asked for.
     fn on_outcome(_: &mut Cx<'_>, _: Outcome<'_>) {}
 
     /// Appends the head of the answer that its messages are the body of; nothing where they travel in frames.
-    fn push_head(_: &Head<'_>, _: &mut Vec<u8>) {}
+    fn push_head(_: &Head<'_>, _: &mut ResponseBuffer) {}
 
     /// What its messages travel in.
     fn carrier() -> Carrier {

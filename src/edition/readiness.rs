@@ -87,7 +87,8 @@ mod tests {
         let router = Router::new(3, RouterLimits::default(), Box::new(Nobody)).unwrap();
         let edition = Edition::new(settings, Arc::new(router), 2, 100).unwrap();
         assert_eq!(edition.readiness(), Readiness::Starting);
-        let start = StartFacts { descriptors_max: 0, shared_table: None, empty_user_bytes: None };
+        let admin = edition.settings.server.admin;
+        let start = StartFacts { descriptors_max: 0, shared_table: None, empty_user_bytes: None, admin };
         edition.start_facts.set(start).unwrap();
         edition
     }

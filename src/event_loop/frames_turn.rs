@@ -8,7 +8,7 @@ use super::write_turn::Asked;
 use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed_deflated};
 use crate::connection::session::{OpenState, Session};
 use crate::connection::{Flags, Phase};
-use crate::dialect::{Bounds, Dialect, Incoming};
+use crate::dialect::{Bounds, Dialect, Effects, Incoming};
 use crate::metrics::CloseReason;
 use crate::topic::{Encoding, Key};
 use crate::transport::Socket;
@@ -110,9 +110,9 @@ impl<S: Socket> Core<S> {
         let limits = self.inbox_limits(dialect, topic);
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
-        let mut effects = std::mem::take(&mut self.effects);
-        let deflate = encoding == Encoding::Deflated;
-        let negotiated = deflate.then_some(&mut inflater);
+        let mut effects = Effects::default();
+        let negotiated = (encoding != Encoding::Plain).then_some(&mut inflater);
+        let deflates_up_to = encoding.deflates_up_to();
         let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
@@ -135,7 +135,7 @@ impl<S: Socket> Core<S> {
                 );
                 let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
-                match self.on_message(Speaker { key, dialect, deflate }, message, &mut sink) {
+                match self.on_message(Speaker { key, dialect, deflates_up_to }, message, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {
@@ -159,7 +159,6 @@ impl<S: Socket> Core<S> {
         };
         let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
         self.inflater = inflater;
-        self.effects = effects;
         let own = held_bytes(inbox.as_deref());
         self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
         if inbox.is_some() && self.is_inbox_full(own) {

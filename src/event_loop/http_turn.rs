@@ -4,6 +4,7 @@
 //! they were read.
 
 use super::core::Core;
+use super::frames_turn::remember;
 use super::write_turn::Asked;
 use crate::config::LimitsSection;
 use crate::connection::session::{BodyFraming, BodyState, Session};
@@ -14,8 +15,10 @@ use crate::http::{self, Answer};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
+use crate::wire::deflate::WINDOW_BITS_MAX;
 use crate::wire::http::chunked::ChunkedDecoder;
 use crate::wire::http::head::{Body, FIELDS_MAX, Head, HeadError, HeadLimits, field_store, parse_head};
+use crate::wire::http::response::ResponseBuffer;
 
 /// Heads answered in one turn: of the shortest, a read has room for thousands, each with a page for an answer.
 const HEADS_PER_TURN: usize = 64;
@@ -26,6 +29,16 @@ pub(super) enum Next {
     Go,
     /// The connection is ending or gone, or something else takes the bytes.
     Leave,
+}
+
+impl Next {
+    /// How many bytes were taken, if the next request may follow.
+    fn taken(self, bytes: usize) -> Option<usize> {
+        match self {
+            Self::Go => Some(bytes),
+            Self::Leave => None,
+        }
+    }
 }
 
 impl<S: Socket> Core<S> {
@@ -101,11 +114,8 @@ impl<S: Socket> Core<S> {
             }
             Ok(Some((head, consumed))) => {
                 self.end_handshake(key);
-                let whole = bytes.get(..consumed).unwrap_or_default();
-                match self.on_head(key, &head, whole) {
-                    Next::Go => Some(consumed),
-                    Next::Leave => None,
-                }
+                let (whole, behind) = bytes.split_at_checked(consumed)?;
+                self.on_head(key, &head, whole, behind).map(|taken| consumed + taken)
             }
         }
     }
@@ -124,26 +134,42 @@ impl<S: Socket> Core<S> {
         self.hold(key, Session::Head(bytes.to_vec()));
     }
 
-    fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8]) -> Next {
+    /// Takes a head, and of the bytes `behind` it the body if all of it is there already. How many of those that was;
+    /// `None` as [`Self::on_next_head`].
+    fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8], behind: &[u8]) -> Option<usize> {
         let kept = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::KEPT_ALIVE));
         if kept && self.draining.is_some() && self.port == Port::Client {
             let reason = RefuseReason::Draining;
             self.refuse(key, reason, reason.text());
-            return Next::Leave;
+            return None;
         }
-        let body_max = match http::body_max(self.port, head, &self.edition) {
+        if self.port == Port::Client {
+            // No path there takes a body: it is answered as it is without one, and what follows is not read as a
+            // request (RFC 9112, 9.3).
+            let bodiless = matches!(head.body, Body::None | Body::Length(0));
+            let next = match bodiless {
+                true => self.on_request(key, head, Vec::new()),
+                false => self.on_request(key, &head.as_last(), Vec::new()),
+            };
+            return next.taken(0);
+        }
+        let body_max = match http::admin::body_max(head, &self.edition) {
             Ok(max) => max,
             Err(reason) => {
                 self.refuse(key, reason, reason.text());
-                return Next::Leave;
+                return None;
             }
         };
         self.note_operator(key, head);
         let framing = match head.body {
-            Body::None | Body::Length(0) => return self.on_request(key, head, Vec::new()),
+            Body::None | Body::Length(0) => return self.on_request(key, head, Vec::new()).taken(0),
             Body::Length(length) if length > body_max as u64 => {
                 self.refuse(key, RefuseReason::TooLarge, RefuseReason::TooLarge.text());
-                return Next::Leave;
+                return None;
+            }
+            Body::Length(length) if length <= behind.len() as u64 => {
+                let (body, _) = behind.split_at_checked(length as usize)?;
+                return self.on_request(key, head, body.to_vec()).taken(body.len());
             }
             Body::Length(length) => BodyFraming::Remaining(length),
             Body::Chunked => BodyFraming::Chunked { decoder: ChunkedDecoder::default(), done: false },
@@ -152,12 +178,12 @@ impl<S: Socket> Core<S> {
             self.send_own(key, b"HTTP/1.1 100 Continue\r\n\r\n", Asked::Yes);
         }
         let now = self.now;
-        let Some(slot) = self.slots.get(key) else { return Next::Leave };
+        let slot = self.slots.get(key)?;
         slot.connection.phase = Phase::Body;
         slot.connection.heard = now;
         let state = BodyState { head: whole.to_vec(), body: Vec::new(), body_max, framing };
         self.hold(key, Session::Body(Box::new(state)));
-        Next::Go
+        Some(0)
     }
 
     /// Takes what belongs to the body, and answers the request once it is whole. As [`Self::on_next_head`].
@@ -175,10 +201,7 @@ impl<S: Socket> Core<S> {
         };
         let all_bodies = self.body_bytes + state.body.len();
         let slot = self.slots.get(key)?;
-        if self.port == Port::Admin {
-            slot.connection.heard = now;
-        }
-        // On the client port no body has content, so that nothing about it may take long.
+        slot.connection.heard = now;
         if !state.is_complete() {
             if all_bodies > self.edition.totals.admin_bodies.max(state.body.len()) {
                 let reason = RefuseReason::BodiesFull;
@@ -201,21 +224,22 @@ impl<S: Socket> Core<S> {
                 Next::Leave
             }
         };
-        match next {
-            Next::Go => Some(taken),
-            Next::Leave => None,
-        }
+        next.taken(taken)
     }
 
     fn on_request(&mut self, key: Key, head: &Head<'_>, body: Vec<u8>) -> Next {
-        let mut out = std::mem::take(&mut self.out);
+        let mut out = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
         out.clear();
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let answer = match self.admin.as_deref_mut() {
             Some(admin) => {
                 http::respond_admin(head, body, &self.edition, &mut admin.replies, &mut tools, &mut out)
             }
-            None => http::respond(head, &self.edition, &mut out),
+            None => {
+                // A system call, so it is asked for by those answers only that depend on it.
+                let peer = || Some(self.slots.get(key)?.stream.peer()?.ip());
+                http::respond(head, &self.edition, peer, &mut out)
+            }
         };
         let next = match answer {
             Answer::Done { keep_alive, refused } => {
@@ -256,7 +280,7 @@ impl<S: Socket> Core<S> {
         if out.capacity() > super::core::SCRATCH_BYTES {
             out.shrink_to(super::core::SCRATCH_BYTES);
         }
-        self.out = out;
+        self.out = out.into_bytes();
         next
     }
 
@@ -280,8 +304,11 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         // What it gets of its topics' messages has to be settled before it joins them.
         slot.connection.dialect = opening.dialect;
-        if opening.deflate {
+        if let Some(window_bits) = opening.deflate {
             slot.connection.flags.set(Flags::DEFLATE);
+            if window_bits < WINDOW_BITS_MAX {
+                remember(&mut slot.connection.session, |open| open.window_bits = window_bits);
+            }
         }
         // Joined before the answer is out: whoever has seen it is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {
@@ -314,7 +341,7 @@ impl<S: Socket> Core<S> {
 
     /// Answers a refusal that was counted when it was decided, and ends the connection behind it.
     pub(super) fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
-        let mut answer = Vec::with_capacity(256);
+        let mut answer = ResponseBuffer::new(Vec::with_capacity(288), self.date());
         http::write_refusal(reason, text, false, false, &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);

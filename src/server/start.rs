@@ -4,6 +4,7 @@
 //! Runs on the thread that calls into `server`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -95,7 +96,12 @@ impl Server {
         }
         own_descriptors +=
             server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
-        note_start(&server.edition, nofile, (tables == Tables::Shared).then_some(own_descriptors as u64));
+        note_start(
+            &server.edition,
+            nofile,
+            (tables == Tables::Shared).then_some(own_descriptors as u64),
+            server.admin,
+        );
         let edition = Arc::clone(&server.edition);
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, &facts);
@@ -262,12 +268,13 @@ fn loop_events(events: &Sender<Event>) -> loops::EventSender {
     })
 }
 
-/// Tells the metrics what only the start knows.
-fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>) {
+/// Tells the metrics and the page what only the start knows.
+fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>, admin: SocketAddr) {
     let facts = StartFacts {
         descriptors_max: nofile as u64,
         shared_table,
         empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
+        admin,
     };
     // Nobody else sets it.
     let _ = edition.start_facts.set(facts);

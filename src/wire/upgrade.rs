@@ -5,7 +5,7 @@
 //! paths, origins or subprotocols are welcome.
 
 use super::http::head::{Body, Head, list_has};
-use super::http::response::{push_field, push_status_line, push_text};
+use super::http::response::{ResponseBuffer, push_field, push_text};
 use std::fmt;
 use std::mem::MaybeUninit;
 use tungstenite::handshake::derive_accept_key;
@@ -86,20 +86,6 @@ impl UpgradeRefusal {
             Self::BodyPresent => "an upgrade has no body",
         }
     }
-
-    /// The fields that tell the client what would be accepted.
-    pub const fn headers(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            // RFC 9110 section 15.5.6.
-            Self::NotGet => &[("Allow", "GET")],
-            // RFC 9110 section 15.5.22 and RFC 6455 section 4.4. The caller's response names the
-            // connection's fate; a list of two Connection fields is one list.
-            Self::NotUpgrade | Self::BadVersion => {
-                &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
-            }
-            _ => &[],
-        }
-    }
 }
 
 impl fmt::Display for UpgradeRefusal {
@@ -140,13 +126,13 @@ pub fn check<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, UpgradeRefusal> {
 ///
 /// The subprotocol must be one of those offered, and the extensions an answer to those offered.
 pub fn write_accept(
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
     upgrade: &Upgrade<'_>,
     subprotocol: Option<&str>,
     extensions: Option<&str>,
 ) {
-    out.reserve(192);
-    push_status_line(out, 101);
+    out.reserve(232);
+    out.push_status_line(101);
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
     out.extend_from_slice(&upgrade.accept);
     out.extend_from_slice(b"\r\n");

@@ -5,9 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::thread;
+use std::time::SystemTime;
 
 use fantail::wire::frame::{Opcode, push_frame};
+use fantail::wire::http::date::Date;
 use fantail::wire::http::head::{HeadLimits, field_store, parse_head};
+use fantail::wire::http::response::ResponseBuffer;
 use fantail::wire::upgrade::{check, write_accept};
 
 use crate::server::{PATIENCE, Server, command, lines, wait_for};
@@ -153,7 +156,10 @@ fn wrong_usage_is_2_and_no_connection_is_1() {
     let server = Server::start(&[], &[]);
     let (code, _, said) = Connect::to(server.listen, "/ws", &["--origin", "https://page.example"]).end();
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("answered 403"), "{said}");
+    assert!(said.contains("answered 403: origin not allowed"), "{said}");
+    let (code, _, said) = Connect::to(server.listen, "/ws?topics=a", &[]).end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("answered 400: unknown parameter \"topics\"; did you mean \"topic\"?"), "{said}");
     // 403 would be 403 again.
     let flags = ["--reconnect", "--origin", "https://page.example"];
     assert_eq!(Connect::to(server.listen, "/ws", &flags).end().0, Some(1));
@@ -176,7 +182,7 @@ fn accept_with(listener: &TcpListener, protocol: Option<&str>, more: &str) -> (S
     }
     let mut store = field_store();
     let (head, _) = parse_head(&held, &mut store, &HeadLimits::default()).expect("legal").expect("whole");
-    let mut answer = Vec::new();
+    let mut answer = ResponseBuffer::new(Vec::new(), Date::at(SystemTime::now()));
     write_accept(&mut answer, &check(&head).expect("an upgrade"), protocol, None);
     let end = answer.len() - 2;
     answer.splice(end..end, more.bytes());

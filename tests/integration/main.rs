@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod memory;
 mod observe;
+mod page;
 mod preflight;
 mod pressure;
 mod process;

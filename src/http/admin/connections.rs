@@ -4,11 +4,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::params::{Params, whole};
 use crate::topic::Key;
 use crate::topic::TopicName;
 use crate::topic::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::topic::name::NameError;
+use crate::wire::http::params::{Params, whole};
 use crate::wire::json::{push_number, push_text};
 use crate::wire::network::Network;
 

@@ -3,11 +3,11 @@
 //! Answered by the admin loop alone: the router's directory is ordered, so a page is a range of it and costs
 //! what it shows.
 
-use super::params::Params;
 use crate::edition::Edition;
 use crate::topic::name::NameError;
 use crate::topic::state::FIRST_OFFSET;
 use crate::topic::{Topic, TopicName};
+use crate::wire::http::params::Params;
 use crate::wire::json::{push_number, push_text};
 
 /// Topics on one page.

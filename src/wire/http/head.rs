@@ -157,6 +157,12 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    /// The same request as the last one of its connection.
+    #[must_use]
+    pub fn as_last(&self) -> Self {
+        Self { keep_alive: false, ..self.clone() }
+    }
+
     /// The target up to the query, `/` if empty; not decoded.
     pub fn path(&self) -> &'a str {
         match self.target.split_once('?').map_or(self.target, |(path, _)| path) {

@@ -10,8 +10,8 @@ section! {
         live "message_bytes_max" => message_bytes_max: usize as Bytes = 1 << 20,
         /// Largest message on /echo.
         live "echo_bytes_max" => echo_bytes_max: usize as Bytes = 16 << 20,
-        /// Most fragments of one message.
-        live "fragments_max" => fragments_max: usize as Count = 65_536,
+        /// Most fragments of one message. What bounds memory is the message's size: a fragment holds nothing by itself.
+        live "fragments_max" => fragments_max: usize as Count = 16 << 20,
         /// Largest request head.
         live "head_bytes_max" => head_bytes_max: usize as Bytes = 8 << 10,
         /// Most header fields of a request.

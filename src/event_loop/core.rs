@@ -402,13 +402,6 @@ impl<S: Socket> Core<S> {
             self.slots.set_deadline(slot, deadline);
         }
     }
-
-    /// Closes at once, for a reason that leaves nothing to say to the peer.
-    pub(super) fn abort(&mut self, key: Key, reason: CloseReason) {
-        if self.slots.get(key).is_some() {
-            self.free(key.slot, reason);
-        }
-    }
 }
 
 pub(super) fn rate_limits(edition: &Edition, port: Port) -> RateLimits {

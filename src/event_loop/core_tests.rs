@@ -21,6 +21,9 @@ const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_cl
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
+#[path = "window_tests.rs"]
+mod window;
+
 thread_local! {
     /// What the clock of a test shows, in nanoseconds; every system call takes some of it.
     static NOW_NS: Cell<u64> = const { Cell::new(0) };

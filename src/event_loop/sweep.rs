@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use super::closing::Words;
 use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::deadline::{self, Due};
@@ -57,15 +58,15 @@ impl<S: Socket> Core<S> {
             Due::Debts => self.forget_debts(key),
             Due::Handshake => self.on_handshake_due(key),
             Due::Answer => self.on_answer_due(key),
-            Due::KeepAlive => self.finish(key, CloseReason::HttpDone),
+            Due::KeepAlive => self.end(key, CloseReason::HttpDone, Words::Nothing),
             Due::Ping => self.ping(key),
             Due::Pong => {
                 self.counters.heartbeats_unanswered.add(1);
-                self.free(key.slot, CloseReason::HeartbeatTimeout);
+                self.abort(key, CloseReason::HeartbeatTimeout);
             }
-            Due::Write => self.free(key.slot, CloseReason::WriteTimeout),
-            Due::Close => self.finish(key, CloseReason::CloseTimeout),
-            Due::Linger => self.free(key.slot, CloseReason::Normal),
+            Due::Write => self.abort(key, CloseReason::WriteTimeout),
+            Due::Close => self.end(key, CloseReason::CloseTimeout, Words::Nothing),
+            Due::Linger => self.abort(key, CloseReason::Normal),
         }
         due != Due::Nothing
     }
@@ -111,7 +112,7 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let empty = slot.connection.session.is_none() && slot.connection.phase == Phase::Head;
         if empty {
-            self.finish(key, CloseReason::HandshakeTimeout);
+            self.end(key, CloseReason::HandshakeTimeout, Words::Nothing);
         } else {
             self.refuse(key, RefuseReason::Timeout, RefuseReason::Timeout.text());
         }

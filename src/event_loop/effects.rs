@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use super::write_turn::Asked;
@@ -203,7 +204,7 @@ impl<S: Socket> Core<S> {
             Then::Go => self.slots.get(key).is_some(),
             Then::Wait => false,
             Then::End(reason) => {
-                self.fail_for(key, reason);
+                self.end(key, reason, Words::Own);
                 false
             }
         }

@@ -6,6 +6,7 @@
 
 use std::io::ErrorKind;
 
+use super::closing::Words;
 use super::core::Core;
 use super::slots::SlotTable;
 use super::turn::Clock;
@@ -141,7 +142,10 @@ impl<S: Socket> Core<S> {
                 }
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return self.free(index, CloseReason::PeerReset),
+                Err(_) => {
+                    let key = Key { slot: index, generation: slot.generation };
+                    return self.abort(key, CloseReason::PeerReset);
+                }
             }
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
@@ -201,7 +205,7 @@ impl<S: Socket> Core<S> {
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);
         let reason = CloseReason::SlowConsumer;
-        self.fail(key, reason, 1013, reason.text());
+        self.end(key, reason, Words::Own);
     }
 }
 

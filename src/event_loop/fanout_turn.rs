@@ -200,7 +200,7 @@ impl<S: Socket> Core<S> {
         if let Some(dropped) = cut {
             // In the middle of a frame there is no place for a close frame.
             self.counters.dropped(DropReason::Disconnect, dropped);
-            return self.free(index, CloseReason::OutboxFull);
+            return self.abort(key, CloseReason::OutboxFull);
         }
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);

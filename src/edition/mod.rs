@@ -178,11 +178,8 @@ impl Edition {
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),
             connections_max,
             listening: AtomicUsize::new(loops),
-            chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
-            join_bytes_max: std::env::var("FANTAIL_FANOUT_JOIN_BYTES")
-                .ok()
-                .and_then(|value| value.parse().ok())
-                .unwrap_or(BATCH_BYTES_MAX),
+            chunked: settings.measure.fanout_chunked,
+            join_bytes_max: if settings.measure.fanout_joined { BATCH_BYTES_MAX } else { 0 },
             reloads: Reloads::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),

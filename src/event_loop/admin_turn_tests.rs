@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::connection::deadline::ANSWER_TICKS;
+use crate::edition::Router;
 use crate::edition::{Edition, Port};
 use crate::event_loop::admission::Arrival;
 use crate::event_loop::core::{Core, Readiness};
-use crate::topic::{Key, Router, RouterLimits, Wake};
+use crate::topic::{Key, RouterLimits, Wake};
 use crate::transport::Socket;
 
 struct NoWake;

@@ -8,29 +8,29 @@ pub mod capacity;
 mod maintenance;
 mod reload;
 pub mod sizes;
+mod start;
 mod supervisor;
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crate::config::{Limits, LimitsError, Settings, Tables};
-use crate::edition::{Edition, Latest, Port, StartFacts};
-use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
-use crate::sys::socket::{ListenOptions, probe_port};
-use crate::sys::tables::{open_in_table, split_table};
-use crate::sys::{limits, process, signals};
-use crate::topic::{Control, MailboxLimits, Router, RouterLimits};
+use crate::config::{LimitsError, Settings, Tables};
+use crate::edition::{Edition, Latest};
+use crate::event_loop::run::{self as loops, LoopEvent};
+use crate::preflight::Allowance;
+use crate::sys::claim::PortClaim;
+use crate::sys::signals;
+use crate::sys::tables::split_table;
+use crate::topic::Control;
 
 pub use reload::{Read, Reload};
+pub use start::check;
 use supervisor::Supervisor;
-
-/// Connections to the admin port at a time.
-const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 /// How long a stopped loop may take to end.
 const STOP_TIME: Duration = Duration::from_secs(5);
@@ -93,6 +93,10 @@ pub struct Server {
     /// A signal has asked for the end. A drain asked for through the admin port does not make the first one the second.
     signalled: bool,
     supervisor: Supervisor,
+    /// Held while nobody else may join the port.
+    claim: Option<PortClaim>,
+    /// How much memory the process may have.
+    allowance: Option<Allowance>,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where the operator does.
@@ -119,10 +123,12 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     tracing::info!("open http://{}/", server.listen);
     let line =
         format!("fantail ready listen={} admin={} pid={}\n", server.listen, server.admin, std::process::id());
-    let mut out = io::stdout().lock();
-    // Whoever started it may not read; that is no reason to stop.
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    drop(out);
+    // Whoever started it may not read, and a full pipe would hold up signals for ever: a thread waits instead, and ends
+    // with the process.
+    spawn("ready-line", move || {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    })?;
     server.tell_ready();
     server.supervisor.watch(&server.edition)?;
     server.serve(reload)
@@ -136,97 +142,6 @@ impl Server {
     pub fn start(settings: Settings) -> Result<Self, ServeError> {
         let (events, received) = mpsc::channel();
         Self::start_with(settings, Tables::Shared, events, received)
-    }
-
-    fn start_with(
-        settings: Settings,
-        tables: Tables,
-        events: Sender<Event>,
-        received: Receiver<Event>,
-    ) -> Result<Self, ServeError> {
-        let nofile = limits::raise_nofile().map_err(|error| failed("read the open files limit", error))?;
-        let nofile = usize::try_from(nofile.soft).unwrap_or(usize::MAX);
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let derived = Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)?;
-        for address in [settings.server.listen, settings.server.admin] {
-            if address.port() != 0 && !(settings.server.share_port && address == settings.server.listen) {
-                probe_port(address).map_err(|error| failed(&format!("listen on {address}"), error))?;
-            }
-        }
-        let (prepared, wakers, keep) =
-            loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
-        let router = Router::new(derived.loops + 1, router_limits(&settings), Box::new(wakers))
-            .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
-        let (listen, admin) = (settings.server.listen, settings.server.admin);
-        let options = listen_options(&settings);
-        let edition = Edition::new(settings, Arc::new(router), derived.loops, derived.connections_max)
-            .map_err(|error| failed("compile the policies", io::Error::other(error)))?;
-        let edition = Arc::new(edition);
-        let (trim, trims) = mpsc::sync_channel(1);
-        let mut server = Self {
-            latest: Arc::new(Latest::new(Arc::clone(&edition))),
-            edition,
-            events: received,
-            threads: Vec::new(),
-            running: derived.loops,
-            admin_running: true,
-            drain_asked: false,
-            signalled: false,
-            supervisor: Supervisor::absent(),
-            listen,
-            admin,
-        };
-        let split = tables == Tables::PerLoop;
-        // Polls and wakers are there, listeners and connections are not: those each loop counts.
-        let shared_table = (!split).then(|| open_in_table().unwrap_or(0) as u64);
-        // The admin loop first: whoever publishes there reaches the first client that connects.
-        for (index, prepared) in prepared.into_iter().enumerate().rev() {
-            let is_admin = index == derived.loops;
-            let parts = LoopParts {
-                prepared,
-                port: if is_admin { Port::Admin } else { Port::Client },
-                edition: Arc::clone(&server.edition),
-                latest: Arc::clone(&server.latest),
-                address: if is_admin { server.admin } else { server.listen },
-                options: ListenOptions { reuse_port: !is_admin, ..options },
-                capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
-                keep: split.then(|| keep.clone()),
-                events: loop_events(&events),
-                trim: trim.clone(),
-            };
-            let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
-            server.threads.push(spawn(&name, move || loops::run(parts))?);
-            server.await_listening(is_admin)?;
-        }
-        note_start(&server.edition, nofile, shared_table);
-        let edition = Arc::clone(&server.edition);
-        spawn("maintenance", move || maintenance::run(&trims, &edition))?;
-        capacity::tell(&server.edition.settings, &derived, tables, nofile);
-        Ok(server)
-    }
-
-    fn await_listening(&mut self, is_admin: bool) -> Result<(), ServeError> {
-        let mut event = self.events.recv();
-        while matches!(event, Ok(Event::Loop(LoopEvent::DrainAsked))) {
-            self.drain_asked = true;
-            event = self.events.recv();
-        }
-        match event {
-            Ok(Event::Loop(LoopEvent::Listening { index, address, table })) => {
-                if is_admin {
-                    self.admin = address;
-                } else {
-                    self.listen = address;
-                }
-                tracing::info!(loop_index = index, %table, "listening on {address}");
-                Ok(())
-            }
-            Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
-                let address = if is_admin { self.admin } else { self.listen };
-                Err(failed(&format!("listen on {address}"), error))
-            }
-            _ => Err(failed("start the event loops", io::Error::other("a loop ended before it listened"))),
-        }
     }
 
     /// Serves until a signal asks for the end, then drains; a second signal stops at once.
@@ -273,6 +188,8 @@ impl Server {
         if !self.wait_until(Instant::now() + delay, |_| false)? {
             return self.stop();
         }
+        // The listeners go at once, and whoever takes the port then claims it.
+        self.claim = None;
         for index in 0..self.edition.loops() {
             self.control(index, Control::Drain);
         }
@@ -362,35 +279,6 @@ impl Server {
     }
 }
 
-fn router_limits(settings: &Settings) -> RouterLimits {
-    RouterLimits {
-        mailbox: MailboxLimits {
-            bytes_max: settings.mailbox.bytes_max as u64,
-            entries_max: settings.mailbox.entries_max as u64,
-        },
-        ..RouterLimits::default()
-    }
-}
-
-/// The options of every client listener.
-fn listen_options(settings: &Settings) -> ListenOptions {
-    ListenOptions {
-        backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
-        reuse_port: true,
-        user_timeout_ms: settings.timeouts.user_timeout_ms(),
-        ..ListenOptions::default()
-    }
-}
-
-/// A sender of loop events into the main thread's channel.
-fn loop_events(events: &Sender<Event>) -> loops::EventSender {
-    let events = events.clone();
-    loops::EventSender::new(move |event| {
-        // The receiver is gone only when the server is.
-        let _ = events.send(Event::Loop(event));
-    })
-}
-
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServeError> {
     thread::Builder::new()
         .name(name.to_owned())
@@ -410,17 +298,6 @@ fn tables_here() -> Result<Tables, ServeError> {
         Ok(mode) if mode.is_split() => Ok(Tables::PerLoop),
         _ => Ok(Tables::Shared),
     }
-}
-
-/// Tells the metrics what only the start knows.
-fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>) {
-    let facts = StartFacts {
-        descriptors_max: nofile as u64,
-        shared_table,
-        empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
-    };
-    // Nobody else sets it.
-    let _ = edition.start_facts.set(facts);
 }
 
 fn failed(what: &str, error: io::Error) -> ServeError {

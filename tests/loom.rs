@@ -2,23 +2,20 @@
 //! files of `src/topic`, compiled here against loom's locks and atomics. Each check comes with a
 //! planted fault that the same check must catch.
 
-/// What a topic's policy is made of; it has no part in the protocols.
-mod config {
-    pub(crate) use fantail::config::{SlowPolicy, TopicPolicy, TopicRules};
-}
-
 #[path = "../src/topic"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of what the files offer")]
 mod topic {
     pub mod entry;
     pub mod mailbox;
-    pub mod policy;
+    pub mod name;
+    pub mod pattern;
     pub mod router;
+    pub mod rules;
     pub mod state;
 
     /// Loom's versions of what the protocols are built from.
     pub mod sync {
-        pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+        pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
         pub use loom::sync::{Arc, Mutex, MutexGuard};
 
         /// Loom's mutex poisons no one: a panic ends the model.
@@ -63,15 +60,16 @@ mod topic {
         use super::entry::{Entry, Key};
         use super::mailbox::{Mailbox, MailboxLimits};
         use super::message::Draft;
+        use super::name::TopicName;
         use super::router::{Router, RouterLimits, Wake};
         use super::state::{FIRST_OFFSET, JoinRefused, Joined, PublishRefused, Topic};
         use super::sync::{Arc, AtomicUsize, Ordering};
-        use crate::config::TopicRules;
         use loom::thread;
 
         const ROOMY: MailboxLimits = MailboxLimits { bytes_max: 1 << 20, entries_max: 1 << 10 };
         const KEY: Key = Key { slot: 1, generation: 1 };
         const LOCAL: u32 = 5;
+        const NAME: TopicName<'static> = TopicName::of("t");
 
         /// Explores everything up to this many preemptions, which is where such faults show.
         fn explore(model: impl Fn() + Sync + Send + 'static) {
@@ -193,7 +191,7 @@ mod topic {
 
         /// A publisher runs against a join; one more message comes after the join has returned.
         fn join_model(join: fn(&Topic, &Mailbox<Entry>) -> Joined) {
-            let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
+            let topic = Arc::new(Topic::new(1, 2, &NAME));
             let mailboxes = mailboxes(1, ROOMY);
             let publisher = {
                 let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
@@ -224,7 +222,7 @@ mod topic {
 
         /// Two loops join at the same time; what is published afterwards reaches both.
         fn two_joiners_model(join: fn(&Topic, usize, &[Mailbox<Entry>])) {
-            let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
+            let topic = Arc::new(Topic::new(1, 2, &NAME));
             let mailboxes = mailboxes(2, ROOMY);
             let other = {
                 let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
@@ -257,7 +255,7 @@ mod topic {
         #[test]
         fn interest_that_is_cleared_and_set_again_loses_nothing() {
             explore(|| {
-                let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
+                let topic = Arc::new(Topic::new(1, 2, &NAME));
                 let mailboxes = mailboxes(1, ROOMY);
                 join(&topic, 0, &mailboxes);
                 assert_eq!(split_at_join(&mailboxes[0]), (vec![], vec![]));
@@ -281,7 +279,7 @@ mod topic {
         #[test]
         fn a_refused_publish_changes_nothing() {
             explore(|| {
-                let topic = Arc::new(Topic::new(1, 2, "t", &TopicRules::default().policy_of("t")));
+                let topic = Arc::new(Topic::new(1, 2, &NAME));
                 let tight = MailboxLimits { bytes_max: 8, entries_max: 1 };
                 let mailboxes = Arc::new(vec![Mailbox::new(ROOMY), Mailbox::new(tight)]);
                 (0..2).for_each(|index| join(&topic, index, &mailboxes));
@@ -323,21 +321,21 @@ mod topic {
             explore(|| {
                 let limits = RouterLimits { topics_max: 8, idle_topics_max: 1, mailbox: ROOMY };
                 let router = Arc::new(Router::new(1, limits, Box::new(NoWake)).expect("one loop"));
-                let held = router.topic("t").expect("a topic");
+                let held = router.topic(&NAME).expect("a topic");
                 let rival = {
                     let router = router.clone();
                     // Pushes "t" off the queue of idle topics, unless it is in use by then.
-                    thread::spawn(move || drop(router.topic("u").expect("a topic")))
+                    thread::spawn(move || drop(router.topic(&TopicName::of("u")).expect("a topic")))
                 };
                 let mut topic = held.clone();
                 while let Err(refused) = topic.join(0, LOCAL, KEY, router.mailbox(0).expect("a mailbox")) {
                     assert_eq!(refused, JoinRefused::Retired);
-                    topic = router.topic("t").expect("a topic");
+                    topic = router.topic(&NAME).expect("a topic");
                 }
                 let published = router.publish(&held, Draft(1), None).expect("there is room");
                 rival.join().expect("rival");
                 assert_eq!(published.epoch, topic.epoch());
-                assert_eq!(router.find("t").expect("it is in use").id(), topic.id());
+                assert_eq!(router.find(&NAME).expect("it is in use").id(), topic.id());
                 let (_, behind) = split_at_join(router.mailbox(0).expect("a mailbox"));
                 assert_eq!(behind, [published.offset]);
             });

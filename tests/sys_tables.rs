@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use fantail::sys::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 use fantail::sys::limits::nofile;
-use fantail::sys::socket::{self, ListenOptions};
+use fantail::sys::socket::{self, ListenOptions, Sharing};
 use fantail::sys::tables::{TableMode, open_in_table, split_table};
 
 const CASE: &str = "FANTAIL_TEST_TABLE_CASE";
@@ -175,11 +175,11 @@ impl<T> Drop for Loop<T> {
 }
 
 fn listener() -> TcpListener {
-    listen_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).unwrap()
+    listen_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Never).unwrap()
 }
 
-fn listen_at(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    socket::listen(address, &ListenOptions { reuse_port, ..ListenOptions::default() })
+fn listen_at(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+    socket::listen(address, &ListenOptions { sharing, ..ListenOptions::default() })
 }
 
 fn accepted(listener: &TcpListener) -> TcpStream {
@@ -325,7 +325,7 @@ fn each_loop_listens_for_itself(mode: TableMode) {
         let (tell, told) = mpsc::channel();
         let (hold, held) = mpsc::channel::<()>();
         let serving = Loop::start(mode, &[], move || {
-            let listener = listen_at(address, true).unwrap();
+            let listener = listen_at(address, Sharing::Always).unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
             let mut served = 0;
             while held.try_recv() == Err(mpsc::TryRecvError::Empty) {

@@ -1,7 +1,11 @@
 //! Request heads, what they ask for, and chunked bodies: `wire::http` and the opening handshake.
 
+use std::time::SystemTime;
+
 use fantail::wire::http::chunked::ChunkedDecoder;
+use fantail::wire::http::date::Date;
 use fantail::wire::http::head::{Body, HeadLimits, field_store, parse_head};
+use fantail::wire::http::response::ResponseBuffer;
 use fantail::wire::http::uri::{percent_decode, query_pairs};
 use fantail::wire::upgrade;
 
@@ -38,7 +42,7 @@ pub fn check(data: &[u8]) {
         assert!(pair.0.len() + pair.1.len() <= head.query().len());
     }
     if let Ok(request) = upgrade::check(&head) {
-        let mut answer = Vec::new();
+        let mut answer = ResponseBuffer::new(Vec::new(), Date::at(SystemTime::UNIX_EPOCH));
         upgrade::write_accept(&mut answer, &request, request.protocols().next(), None);
         assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(b"\r\n\r\n"));
         assert_eq!(answer.windows(4).filter(|end| end == b"\r\n\r\n").count(), 1, "a field was split");

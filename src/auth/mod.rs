@@ -11,7 +11,6 @@ mod authority;
 pub mod forwarded;
 pub mod network;
 pub mod origin;
-pub mod publish;
 
 use std::fmt;
 

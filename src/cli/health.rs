@@ -17,7 +17,7 @@ const SAID_BYTES_MAX: usize = 200;
 
 pub(super) const EXAMPLES: &str = "\
 Without --ready it asks whether every event loop turns (/healthz), with it whether newcomers are welcome, too \
-(/readyz). A server that drains is well and not ready.
+(/readyz). A server that drains or is full is well and not ready.
 
 Exit codes: 0 yes, 1 no or no answer, 2 wrong usage.
 

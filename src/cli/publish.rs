@@ -84,6 +84,10 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
         Ok(message) => message,
         Err(error) => return fail(FAILED, &format!("standard input cannot be read: {error}")),
     };
+    // The server would refuse it, too, in words of its own interface.
+    if !args.binary && std::str::from_utf8(&message).is_err() {
+        return fail(FAILED, "the message is not UTF-8; publish it with --binary");
+    }
     let headers: Vec<_> = authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
     match post(&url, &headers, &message, TIMEOUT) {
         Ok(answer) if answer.status == 200 => {
@@ -93,6 +97,14 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
         Ok(answer) => fail(FAILED, &format!("refused with {}: {}", answer.status, reason(&answer.body))),
         Err(error) => fail(FAILED, &format!("cannot publish through {}: {error}", url.authority)),
     }
+}
+
+/// Whether this is a line of a server's file of keys: a remark, or scopes, a colon and a secret. No secret that a server
+/// takes has a colon or begins so.
+fn is_server_key(line: &str) -> bool {
+    let scopes = line.split_once(':').map(|(scopes, _)| scopes);
+    let known = |scope: &str| matches!(scope.trim(), "publish" | "read" | "admin");
+    line.starts_with('#') || scopes.is_some_and(|scopes| scopes.split('+').all(known))
 }
 
 /// The beginning of a refusal, on one line: whoever answers there need not be a server of ours.
@@ -129,6 +141,12 @@ impl PublishArgs {
                 }
             },
         };
+        if is_server_key(&key) {
+            return Err(format!(
+                "{from}: holds keys as the server's admin.keys and admin.keys_file have them, with their scopes; expects \
+                 the secret of one alone, without \"publish:\""
+            ));
+        }
         // A token that cannot end its header line (RFC 6750, 2.1).
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!("{from}: expects a key of visible ASCII without spaces"));

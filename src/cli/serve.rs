@@ -34,6 +34,9 @@ pub(super) struct ServeArgs {
     /// Share the port with other processes that do so too [env: FANTAIL_SERVER_SHARE_PORT]
     #[arg(long)]
     share_port: bool,
+    /// Time over which clients are told to go when it ends, 0 for all at once [default: 10; env: FANTAIL_DRAIN_SECONDS]
+    #[arg(long, value_name = "SECONDS")]
+    drain_seconds: Option<String>,
     /// error, warn, info, debug or trace [default: info; env: FANTAIL_LOG_LEVEL]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -84,6 +87,7 @@ impl ServeArgs {
             ("--loops", "server", "loops", &self.loops),
             ("--connections-max", "server", "connections_max", &self.connections_max),
             ("--share-port", "server", "share_port", &share_port),
+            ("--drain-seconds", "drain", "seconds", &self.drain_seconds),
             ("--log-level", "log", "level", &self.log_level),
             ("--log-format", "log", "format", &self.log_format),
         ]
@@ -109,6 +113,7 @@ mod tests {
             loops: text("3"),
             connections_max: text("4"),
             share_port: true,
+            drain_seconds: text("0"),
             log_level: text("debug"),
             log_format: text("json"),
         };
@@ -116,7 +121,7 @@ mod tests {
             load(&args.sources(vec![("FANTAIL_SERVER_LOOPS".into(), "9".into())])).unwrap().settings;
         assert_eq!((settings.server.listen.port(), settings.server.admin.port()), (1, 2));
         assert_eq!((settings.server.loops, settings.server.connections_max), (Some(3), Some(4)));
-        assert!(settings.server.share_port);
+        assert!(settings.server.share_port && settings.drain.length.is_zero());
         assert_eq!((settings.log.level, settings.log.format), (LogLevel::Debug, LogFormat::Json));
     }
 

@@ -5,11 +5,21 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use super::http::whole;
 use super::url::Url;
 use crate::wire::upgrade::{AnswerError, ClientRequest, answer_field, check_answer};
 
 /// The longest a client waits for the connection and for the answer, each.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a refusal's body is waited for; it comes with the head, as a rule.
+const REASON_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of a refusal that are read for its reason.
+const REASON_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a reason.
+const REASON_BYTES_MAX: usize = 500;
 
 /// What to ask for. `Debug` names the further fields and does not show them: they may hold a token.
 #[derive(Clone, Default)]
@@ -112,7 +122,7 @@ pub fn dial(url: &Url, request: &Request, timeout: Duration) -> Result<Dialled, 
         match check_answer(&held, &key) {
             Ok(Some(head)) => break head,
             Ok(None) => read_some(&mut stream, &mut held, deadline).map_err(failed)?,
-            Err(error) => return Err(refused(error, &held)),
+            Err(error) => return Err(refused(error, &mut stream, held, deadline)),
         }
     };
     stream.set_read_timeout(None).map_err(failed)?;
@@ -151,11 +161,39 @@ pub(super) fn read_some(stream: &mut TcpStream, held: &mut Vec<u8>, deadline: In
     }
 }
 
-fn refused(error: AnswerError, held: &[u8]) -> DialError {
+/// An answer that is no upgrade, with what it says about itself: the status alone is seldom the reason.
+fn refused(error: AnswerError, stream: &mut TcpStream, mut held: Vec<u8>, deadline: Instant) -> DialError {
     let AnswerError::Refused(status) = error else { return DialError::answer(error.to_string()) };
+    let deadline = deadline.min(Instant::now() + REASON_TIMEOUT);
+    // What does not come, or is too long, is not waited for: the status is known.
+    while held.len() < REASON_ANSWER_BYTES_MAX
+        && let Ok(None) = whole(&held, false)
+        && read_some(stream, &mut held, deadline).is_ok()
+    {}
+    let said = match whole(&held, true) {
+        Ok(Some(answer)) => reason(answer_field(&held, "content-type"), &answer.body),
+        _ => None,
+    };
+    judge_refusal(status, said, &held)
+}
+
+/// The first line of a body that is meant to be read as it is; a page is not.
+fn reason(content_type: Option<String>, body: &[u8]) -> Option<String> {
+    let content_type = content_type.unwrap_or_default();
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    if !["text/plain", "application/json", "application/problem+json"].contains(&kind) {
+        return None;
+    }
+    let text = String::from_utf8_lossy(body.get(..REASON_BYTES_MAX).unwrap_or(body));
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    Some(line.to_owned())
+}
+
+fn judge_refusal(status: u16, said: Option<String>, held: &[u8]) -> DialError {
     let retry_after = answer_field(held, "retry-after").and_then(|value| value.parse().ok());
+    let said = said.map(|line| format!(": {line}")).unwrap_or_default();
     DialError {
-        problem: format!("the server answered {status}"),
+        problem: format!("the server answered {status}{said}"),
         // 408, 425, 429 and 5xx speak of the moment; any other status will be the same again.
         try_again: matches!(status, 408 | 425 | 429 | 500..=599),
         retry_after: retry_after.map(Duration::from_secs),
@@ -210,11 +248,20 @@ mod tests {
 
     #[test]
     fn a_refusal_says_whether_to_come_again() {
-        let error = refused(AnswerError::Refused(503), HEAD);
+        let error = judge_refusal(503, None, HEAD);
         assert!(error.try_again);
         assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
-        assert!(!refused(AnswerError::Refused(403), b"HTTP/1.1 403 x\r\n\r\n").try_again);
-        assert!(!refused(AnswerError::BadAccept, b"").try_again);
+        assert!(!judge_refusal(403, None, b"HTTP/1.1 403 x\r\n\r\n").try_again);
+    }
+
+    #[test]
+    fn a_reason_is_a_line_of_text_and_no_page() {
+        let of = |kind: &str, body: &str| reason(Some(kind.to_owned()), body.as_bytes());
+        assert_eq!(of("text/plain; charset=utf-8", "\n why \nmore").as_deref(), Some("why"));
+        assert_eq!(of("application/json", "{\"a\":1}").as_deref(), Some("{\"a\":1}"));
+        assert_eq!(of("text/html", "<h1>502</h1>"), None);
+        assert_eq!((of("text/plain", " \r\n"), reason(None, b"x")), (None, None));
+        assert_eq!(of("text/plain", &"x".repeat(10_000)).map(|line| line.len()), Some(REASON_BYTES_MAX));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn exchange(url: &Url, head: &str, body: &[u8], timeout: Duration) -> io::Result
 }
 
 /// The answer, if it is all there; `ended`: nothing more will come.
-fn whole(mut held: &[u8], ended: bool) -> io::Result<Option<Answer>> {
+pub(super) fn whole(mut held: &[u8], ended: bool) -> io::Result<Option<Answer>> {
     for _ in 0..=INTERIM_ANSWERS_MAX {
         let Some(head) = held.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
         let (head, rest) = held.split_at(head + 4);

@@ -18,11 +18,11 @@ section! {
     /// By which names and with which keys the admin port is used, and how long answers are kept for retries.
     Admin ["admin"] {
         /// Host names accepted besides localhost and loopback addresses, such as "fantail.internal".
-        "hosts" => hosts: Vec<String> as Names = Vec::new(),
+        live "hosts" => hosts: Vec<String> as Names = Vec::new(),
         /// Keys that requests need, each with its scopes: "publish:SECRET", "publish+read:SECRET", "admin:SECRET".
-        "keys" => keys: Secrets as SecretList = Secrets::default(),
+        live "keys" => keys: Secrets as SecretList = Secrets::default(),
         /// A file with further keys, one a line; empty for none.
-        "keys_file" => keys_file: String as FileName = String::new(),
+        live "keys_file" => keys_file: String as FileName = String::new(),
         /// How long the answer to a request with an Idempotency-Key is kept.
         "idempotency_seconds" => idempotency: Duration as Seconds = Duration::from_secs(600),
         /// Most answers kept; beyond, the oldest goes.

@@ -17,13 +17,13 @@ section! {
         /// Most connections, over all addresses, whose request has not arrived; over it 503.
         "handshakes_max" => handshakes_max: usize as Count = 16_384,
         /// Messages and pings one connection sends per second; over it 1008.
-        "messages_per_second" => messages_per_second: usize as Count = 0,
+        live "messages_per_second" => messages_per_second: usize as Count = 0,
         /// Messages and pings one connection sends at once after a pause.
-        "messages_burst" => messages_burst: usize as Count = 100,
+        live "messages_burst" => messages_burst: usize as Count = 100,
         /// Bytes one upgraded connection sends per second, frame headers included; over it 1008.
-        "bytes_per_second" => bytes_per_second: usize as Bytes = 0,
+        live "bytes_per_second" => bytes_per_second: usize as Bytes = 0,
         /// Bytes one upgraded connection sends at once after a pause.
-        "bytes_burst" => bytes_burst: usize as Bytes = 4 << 20,
+        live "bytes_burst" => bytes_burst: usize as Bytes = 4 << 20,
         /// Networks of proxies that tell for whom they connect, such as "10.0.0.0/8".
         "trusted_proxies" => trusted_proxies: Vec<String> as Names = Vec::new(),
         /// Trusted proxies begin each connection with a PROXY header, version 1 or 2.

@@ -7,11 +7,11 @@ section! {
     /// Compression of WebSocket messages (permessage-deflate, RFC 7692) for clients that offer it.
     Deflate ["deflate"] {
         /// Accept offers of permessage-deflate.
-        "enabled" => enabled: bool as Switch = true,
+        live "enabled" => enabled: bool as Switch = true,
         /// Smallest message that is compressed. Smaller ones, and those that would not shrink, go out as they are.
-        "min_bytes" => min_bytes: usize as Bytes = 256,
+        live "min_bytes" => min_bytes: usize as Bytes = 256,
         /// How hard to compress, from 1 (fast) to 9. Each message is compressed once, however many get it.
-        "level" => level: usize as Count = 5,
+        live "level" => level: usize as Count = 5,
     }
 }
 

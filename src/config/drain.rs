@@ -9,9 +9,10 @@ section! {
     /// How the server leaves when it is asked to.
     Drain ["drain"] {
         /// How long it says "not ready" before it stops accepting, so that a load balancer can turn away.
-        "delay_seconds" => delay: Duration as Seconds = Duration::ZERO,
-        /// The time over which clients are told to go (1001), so that they don't all reconnect at once.
-        "seconds" => length: Duration as Seconds = Duration::from_secs(10),
+        live "delay_seconds" => delay: Duration as Seconds = Duration::ZERO,
+        /// The time over which clients are told to go (1001), evenly, however few they are, so that they don't all
+        /// reconnect at once; 0 tells all at once.
+        live "seconds" => length: Duration as Seconds = Duration::from_secs(10),
     }
 }
 

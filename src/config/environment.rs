@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::error::{ConfigError, Place, nearest};
+use super::error::{ConfigError, Place};
 use super::load::Assignment;
 use super::value::RawValue;
+use crate::wire::nearest::nearest;
 
 const PREFIX: &str = "FANTAIL_";
 

@@ -72,58 +72,9 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The nearest of `candidates` if it is near enough to be what was meant.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_ascii_lowercase().replace('-', "_");
-    // One slip in three letters; more than that is another word.
-    let allowed = (word.chars().count() / 3).clamp(1, 4);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(&word, candidate), candidate))
-        .filter(|(slips, _)| *slips <= allowed)
-        .min_by_key(|(slips, _)| *slips)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Slips between two words: a letter too many, missing, wrong, or swapped with its neighbour.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let width = b.len() + 1;
-    let mut table = vec![0usize; (a.len() + 1) * width];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            table[i * width + j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let differs = usize::from(a[i - 1] != b[j - 1]);
-                let mut slips = (table[(i - 1) * width + j] + 1)
-                    .min(table[i * width + j - 1] + 1)
-                    .min(table[(i - 1) * width + j - 1] + differs);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    slips = slips.min(table[(i - 2) * width + j - 2] + 1);
-                }
-                slips
-            };
-        }
-    }
-    table[a.len() * width + b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn suggestions_are_near_or_absent() {
-        let keys = ["listen", "admin", "loops", "connections_max"];
-        assert_eq!(nearest("lisen", keys), Some("listen"));
-        assert_eq!(nearest("lsiten", keys), Some("listen"));
-        assert_eq!(nearest("connections-max", keys), Some("connections_max"));
-        assert_eq!(nearest("Loops", keys), Some("loops"));
-        assert_eq!(nearest("colour", keys), None);
-        assert_eq!(nearest("", keys), None);
-        assert_eq!(nearest(&"x".repeat(100_000), keys), None);
-    }
 
     #[test]
     fn an_error_reads_place_key_problem() {

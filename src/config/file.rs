@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place, nearest};
+use super::error::{ConfigError, Place};
 use super::load::Assignment;
 use super::topic::TopicTable;
 use super::value::RawValue;
+use crate::wire::nearest::nearest;
 
 /// The one name that is written with double brackets.
 const TOPIC: &str = "topic";

@@ -7,12 +7,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::error::{ConfigError, ConfigErrors, Place, nearest};
+use super::error::{ConfigError, ConfigErrors, Place};
 use super::file::FileContent;
 use super::section::{HIDDEN, Section};
 use super::settings::Settings;
 use super::value::RawValue;
 use super::{environment, file, topic};
+use crate::wire::nearest::nearest;
 
 /// A key as one source sets it.
 #[derive(Debug, Clone, PartialEq)]
@@ -266,7 +267,8 @@ fn home_of(settings: &Settings, key: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Publishers, SlowPolicy, TopicRule};
+    use crate::config::{Publishers, TopicRule};
+    use crate::topic::SlowPolicy;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -513,11 +515,14 @@ mod tests {
         let text = load(&sources).unwrap_err().to_string();
         assert!(text.starts_with("flag --admin: server.admin: expects a loopback address"), "{text}");
         let sources = Sources {
-            environment: vec![("FANTAIL_LIMITS_ECHO_BYTES_MAX".into(), "512 MiB".into())],
+            environment: vec![
+                ("FANTAIL_LIMITS_MESSAGE_BYTES_MAX".into(), "512 MiB".into()),
+                ("FANTAIL_ADMISSION_BYTES_PER_SECOND".into(), "1 MiB".into()),
+            ],
             ..Sources::default()
         };
         let text = load(&sources).unwrap_err().to_string();
-        assert!(text.starts_with("built-in value: limits.inbox_bytes_total: expects at least"), "{text}");
+        assert!(text.starts_with("built-in value: admission.bytes_burst: expects more than"), "{text}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ section! {
     Log ["log"] {
         /// The least severe level that is logged: error, warn, info, debug or trace. At debug each upgrade,
         /// refusal and close is told, at trace each message too.
-        "level" => level: LogLevel as Level = LogLevel::Info,
+        live "level" => level: LogLevel as Level = LogLevel::Info,
         /// text, or json for one object a line.
         "format" => format: LogFormat as Format = LogFormat::Text,
         /// Lines a second of one kind, which is one place in the code. What comes beyond is counted, and told

@@ -9,9 +9,9 @@ section! {
     /// Which web pages may connect; a page served by this server always may.
     Origin ["origin"] {
         /// Origins besides the server's own: "https://a.example", "https://*.example.com", "localhost:*" or "*".
-        "allowed" => allowed: Vec<String> as Names = Vec::new(),
+        live "allowed" => allowed: Vec<String> as Names = Vec::new(),
         /// Refuse clients that send no Origin, which only programs other than browsers do.
-        "required" => required: bool as Switch = false,
+        live "required" => required: bool as Switch = false,
     }
 }
 

@@ -1,54 +1,26 @@
 //! `[outbox]`: what may wait for a peer that reads slowly, and what happens to a slow consumer.
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Count, Kind, RawValue};
-
-/// What happens to a message for a peer whose outbox has no room for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum SlowPolicy {
-    /// The new message is dropped.
-    DropNewest,
-    /// Waiting messages of the same topic are dropped, oldest first, until the new one fits.
-    DropOldest,
-    /// A new message takes the place of the one that waits: at most one of a topic does.
-    Latest,
-    /// The connection is closed with 1013.
-    Disconnect,
-}
-
-impl SlowPolicy {
-    /// Every policy, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect];
-
-    /// The word of the configuration.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::DropNewest => "drop-newest",
-            Self::DropOldest => "drop-oldest",
-            Self::Latest => "latest",
-            Self::Disconnect => "disconnect",
-        }
-    }
-}
+use super::value::{Bytes, BytesOrAutomatic, Count, Kind, RawValue};
+use crate::topic::SlowPolicy;
 
 section! {
     /// What may wait for a peer that does not read as fast as its topics speak.
     Outbox ["outbox"] {
         /// What happens to a message that finds no room: drop-newest, drop-oldest, latest or disconnect; see
         /// "Slow consumers".
-        "policy" => policy: SlowPolicy as Policy = SlowPolicy::DropNewest,
+        live "policy" => policy: SlowPolicy as Policy = SlowPolicy::DropNewest,
         /// Most messages of one topic waiting for one connection.
-        "messages_max" => messages_max: usize as Count = 64,
+        live "messages_max" => messages_max: usize as Count = 64,
         /// Most bytes of one topic waiting for one connection; a single larger message may still wait alone.
-        "bytes_max" => bytes_max: usize as Bytes = 256 << 10,
+        live "bytes_max" => bytes_max: usize as Bytes = 256 << 10,
         /// Close a connection with 1013 that misses so many messages of a topic in a row; 0 never does. In a
         /// row means: without a message queued in between that cost no other.
-        "disconnect_after_drops" => disconnect_after_drops: usize as Count = 0,
+        live "disconnect_after_drops" => disconnect_after_drops: usize as Count = 0,
         /// Most bytes waiting over all connections; a message that many wait for counts once, and 16 bytes for
-        /// each. An eighth is kept for answers and control frames.
-        "bytes_total" => bytes_total: usize as Bytes = 256 << 20,
+        /// each. An eighth is kept for answers and control frames. 0 takes a quarter of the memory that the process may
+        /// have, at most 256 MiB.
+        live "bytes_total" => bytes_total: Option<usize> as BytesOrAutomatic = None,
     }
 }
 

@@ -2,7 +2,6 @@
 //! cannot disagree. Pure text; `tests/docs.rs` puts it between the page's markers.
 
 use super::TopicRule;
-use super::reload::is_live;
 use super::section::Section;
 use super::settings::Settings;
 
@@ -11,7 +10,7 @@ use super::settings::Settings;
 pub fn markdown_tables(settings: &Settings) -> String {
     let mut text = String::new();
     for section in settings.sections() {
-        push_table(&mut text, &format!("[{}]", section.name()), section, |key| is_live(section.name(), key));
+        push_table(&mut text, &format!("[{}]", section.name()), section, |key| section.is_live(key));
     }
     // Rules apply as a whole, with all their keys.
     let rule = TopicRule::default();

@@ -1,53 +1,14 @@
-//! Which keys a running server can change, and what a newly read configuration changes. Pure: `server`
+//! What a newly read configuration changes of a running one. Pure: `server`
 //! reads the sources and gives the result to the loops.
+
+use std::collections::BTreeMap;
 
 use super::section::{Section, Unfit};
 use super::settings::Settings;
+use super::{Mailbox, TopicRule};
 
-/// Keys that take effect without a restart, by section. A key that is not here needs one: that is the
-/// safe answer for a key nobody has thought about.
-const LIVE: [(&str, &[&str]); 11] = [
-    ("server", &["subprotocols"]),
-    (
-        "limits",
-        &[
-            "message_bytes_max",
-            "echo_bytes_max",
-            "fragments_max",
-            "head_bytes_max",
-            "admin_body_bytes_max",
-            "admin_body_bytes_total",
-            "subscriptions_max",
-            "ignored_publishes_max",
-            "inbox_bytes_total",
-        ],
-    ),
-    (
-        "timeouts",
-        &[
-            "handshake_seconds",
-            "close_seconds",
-            "heartbeat_seconds",
-            "pong_seconds",
-            "write_timeout_seconds",
-            "linger_seconds",
-            "keep_alive_seconds",
-        ],
-    ),
-    ("outbox", &["policy", "messages_max", "bytes_max", "disconnect_after_drops", "bytes_total"]),
-    ("deflate", &["enabled", "min_bytes", "level"]),
-    ("drain", &["delay_seconds", "seconds"]),
-    ("origin", &["allowed", "required"]),
-    ("admin", &["hosts", "keys", "keys_file"]),
-    ("publish", &["topics"]),
-    ("admission", &["messages_per_second", "messages_burst", "bytes_per_second", "bytes_burst"]),
-    ("log", &["level"]),
-];
-
-/// Whether a reload applies the key.
-pub(super) fn is_live(section: &str, key: &str) -> bool {
-    LIVE.iter().any(|(name, keys)| *name == section && keys.contains(&key))
-}
+/// Changes of topic rules that are told one by one.
+const RULE_CHANGES_TOLD: usize = 20;
 
 /// One key whose configured value differs from the running one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,16 +33,17 @@ pub struct Reloaded {
 }
 
 impl Settings {
-    /// What becomes of these running settings when `configured` is read.
+    /// What becomes of these running settings when `configured` is read, with mailboxes that were made for so many
+    /// bytes.
     ///
     /// # Errors
     /// One line for each key that does not fit the running values of keys which need a restart.
-    pub fn reloaded(&self, configured: &Self) -> Result<Reloaded, Vec<String>> {
+    pub fn reloaded(&self, configured: &Self, mailbox_bytes: usize) -> Result<Reloaded, Vec<String>> {
         let mut settings = self.clone();
         let (mut applied, mut needs_restart) = (Vec::new(), Vec::new());
         for (running, wanted) in settings.sections_mut().into_iter().zip(configured.sections()) {
             for (change, key) in differences(running, wanted) {
-                if is_live(running.name(), key) {
+                if running.is_live(key) {
                     running.adopt(key, wanted);
                     applied.push(change);
                 } else {
@@ -90,11 +52,16 @@ impl Settings {
             }
         }
         if self.topics != configured.topics {
-            let rules = |settings: &Self| format!("{} rules", settings.topics.len());
-            applied.push(Change { key: "topic".to_owned(), from: rules(self), to: rules(configured) });
+            applied.append(&mut rule_differences(&self.topics, &configured.topics));
             settings.topics.clone_from(&configured.topics);
         }
-        let unfit = settings.unfit();
+        // An automatic number of bytes was chosen at the start, for the messages of then.
+        let running = Self {
+            mailbox: Mailbox { bytes_max: Some(mailbox_bytes), ..settings.mailbox.clone() },
+            ..settings
+        };
+        let unfit = running.unfit();
+        let settings = Self { mailbox: self.mailbox.clone(), ..running };
         if unfit.is_empty() {
             return Ok(Reloaded { settings, applied, needs_restart });
         }
@@ -117,21 +84,62 @@ fn differences(running: &dyn Section, wanted: &dyn Section) -> Vec<(Change, &'st
         .collect()
 }
 
+/// What differs between two lists of rules: which came, which went, whose keys have other values, and whether the
+/// others have another order. There is at least one.
+fn rule_differences(running: &[TopicRule], wanted: &[TopicRule]) -> Vec<Change> {
+    let (old, new) = (by_pattern(running), by_pattern(wanted));
+    let mut changes = Vec::new();
+    for (pattern, rule) in &old {
+        let name = format!("topic {pattern:?}");
+        match new.get(pattern) {
+            Some(other) => changes.extend(differences(*rule, *other).into_iter().map(|(change, key)| {
+                let key = format!("{name} {key}");
+                Change { key, ..change }
+            })),
+            None => changes.push(Change { key: name, from: told(rule), to: "no rule".to_owned() }),
+        }
+    }
+    for (pattern, rule) in new.iter().filter(|(pattern, _)| !old.contains_key(*pattern)) {
+        let key = format!("topic {pattern:?}");
+        changes.push(Change { key, from: "no rule".to_owned(), to: told(rule) });
+    }
+    let order = |rules: &[TopicRule], others: &BTreeMap<&str, &TopicRule>| {
+        let kept =
+            rules.iter().map(|rule| rule.pattern.as_str()).filter(|pattern| others.contains_key(pattern));
+        kept.map(|pattern| format!("{pattern:?}")).collect::<Vec<_>>().join(", ")
+    };
+    let (from, to) = (order(running, &new), order(wanted, &old));
+    if from != to || changes.is_empty() {
+        changes.push(Change { key: "order of topics".to_owned(), from, to });
+    }
+    if changes.len() > RULE_CHANGES_TOLD {
+        let rules = |rules: &[TopicRule]| format!("{} rules", rules.len());
+        let others = changes.len() - RULE_CHANGES_TOLD;
+        changes.truncate(RULE_CHANGES_TOLD);
+        let to = format!("{}, {others} more differences", rules(wanted));
+        changes.push(Change { key: "topics".to_owned(), from: rules(running), to });
+    }
+    changes
+}
+
+/// The rule that holds for each pattern: the first one.
+fn by_pattern(rules: &[TopicRule]) -> BTreeMap<&str, &TopicRule> {
+    // The last one that is put in stays.
+    rules.iter().rev().map(|rule| (rule.pattern.as_str(), rule)).collect()
+}
+
+/// The keys that a rule sets.
+fn told(rule: &TopicRule) -> String {
+    let unset = TopicRule { pattern: rule.pattern.clone(), ..TopicRule::default() };
+    let keys = rule.reference().into_iter().filter(|key| rule.differs(key.key, &unset));
+    let keys: Vec<_> = keys.map(|key| format!("{} = {}", key.key, key.value)).collect();
+    if keys.is_empty() { "a rule that sets nothing".to_owned() } else { keys.join(", ") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    #[test]
-    fn every_live_key_exists() {
-        let settings = Settings::default();
-        for (section, keys) in LIVE {
-            let found = settings.sections().into_iter().find(|known| known.name() == section);
-            for key in keys {
-                assert!(found.is_some_and(|known| known.keys().contains(key)), "{section}.{key}");
-            }
-        }
-    }
 
     #[test]
     fn live_keys_change_and_others_keep_their_running_value() {
@@ -140,7 +148,7 @@ mod tests {
         wanted.timeouts.heartbeat = Duration::from_secs(3);
         wanted.origin.allowed = vec!["https://a.example".to_owned()];
         wanted.server.backlog = 7;
-        let reloaded = running.reloaded(&wanted).unwrap();
+        let reloaded = running.reloaded(&wanted, 64 << 20).unwrap();
         assert_eq!(reloaded.settings.timeouts.heartbeat, Duration::from_secs(3));
         assert_eq!(reloaded.settings.origin, wanted.origin);
         assert_eq!(reloaded.settings.server, running.server);
@@ -150,7 +158,40 @@ mod tests {
         assert_eq!(reloaded.applied.len(), 2);
         let backlog = Change { key: "server.backlog".into(), from: "4096".into(), to: "7".into() };
         assert_eq!(reloaded.needs_restart, [backlog]);
-        assert_eq!(running.reloaded(&running).unwrap().applied, []);
+        assert_eq!(running.reloaded(&running, 64 << 20).unwrap().applied, []);
+    }
+
+    #[test]
+    fn rules_are_told_by_what_changed_in_them() {
+        let rule = |pattern: &str, messages_max| TopicRule {
+            pattern: pattern.to_owned(),
+            messages_max,
+            ..TopicRule::default()
+        };
+        let told = |from: &[TopicRule], to: &[TopicRule]| {
+            let settings = |rules: &[TopicRule]| Settings { topics: rules.to_vec(), ..Settings::default() };
+            let applied = settings(from).reloaded(&settings(to), 64 << 20).unwrap().applied;
+            applied
+                .into_iter()
+                .map(|change| [change.key, change.from, change.to].join(" | "))
+                .collect::<Vec<_>>()
+        };
+        let [a, b, c] = ["a", "b*", "c"].map(|pattern| rule(pattern, Some(1)));
+        assert_eq!(
+            told(std::slice::from_ref(&a), &[rule("a", Some(2))]),
+            ["topic \"a\" messages_max | 1 | 2"]
+        );
+        assert_eq!(
+            told(&[a.clone(), b.clone()], &[b.clone(), rule("c", None)]),
+            ["topic \"a\" | messages_max = 1 | no rule", "topic \"c\" | no rule | a rule that sets nothing"]
+        );
+        let turned = told(&[a.clone(), b.clone()], &[b.clone(), c.clone(), a.clone()]);
+        assert_eq!(turned[1], "order of topics | \"a\", \"b*\" | \"b*\", \"a\"");
+        // A rule behind another one of its pattern never held.
+        assert_eq!(told(&[a.clone(), rule("a", Some(2))], std::slice::from_ref(&a)).len(), 1);
+        let many: Vec<_> = (0..500).map(|number| rule(&format!("t{number}"), None)).collect();
+        let all = told(&[], &many);
+        assert_eq!((all.len(), all[20].as_str()), (21, "topics | 0 rules | 500 rules, 480 more differences"));
     }
 
     #[test]
@@ -158,9 +199,9 @@ mod tests {
         let running = Settings::default();
         let mut wanted = running.clone();
         wanted.limits.message_bytes_max = 128 << 20;
-        wanted.mailbox.bytes_max = 256 << 20;
+        wanted.mailbox.bytes_max = Some(256 << 20);
         assert_eq!(wanted.unfit(), [], "it fits together, but not with the mailboxes that run");
-        let problems = running.reloaded(&wanted).unwrap_err();
+        let problems = running.reloaded(&wanted, 64 << 20).unwrap_err();
         assert!(problems[0].starts_with("mailbox.bytes_max: expects at least"), "{problems:?}");
     }
 }

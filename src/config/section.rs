@@ -52,6 +52,8 @@ pub(super) trait Section {
     fn check(&self, unfit: &mut Vec<Unfit>);
     /// Whether the key's value must never be shown.
     fn is_secret(&self, key: &str) -> bool;
+    /// Whether a reload applies the key.
+    fn is_live(&self, key: &str) -> bool;
     /// Itself, for `differs` and `adopt`.
     fn as_any(&self) -> &dyn Any;
     /// Whether the key's value is another one than in `other`, which is the same section of other settings.
@@ -60,12 +62,15 @@ pub(super) trait Section {
     fn adopt(&mut self, key: &str, other: &dyn Section);
 }
 
-/// Declares a section: `"key" => field: Type as Kind = default`.
+/// Declares a section: `"key" => field: Type as Kind = default`, with `live` in front where a reload applies it.
+/// A key without it needs a restart: that is the safe answer for a key nobody has thought about.
 macro_rules! section {
+    (@live) => { false };
+    (@live live) => { true };
     (
         $(#[doc = $section_doc:literal])+
         $Name:ident [$section:literal] {
-            $($(#[doc = $doc:literal])+ $key:literal => $field:ident: $Type:ty as $Kind:ident = $default:expr,)+
+            $($(#[doc = $doc:literal])+ $($live:ident)? $key:literal => $field:ident: $Type:ty as $Kind:ident = $default:expr,)+
         }
     ) => {
         $(#[doc = $section_doc])+
@@ -126,6 +131,13 @@ macro_rules! section {
                 }
             }
 
+            fn is_live(&self, key: &str) -> bool {
+                match key {
+                    $($key => $crate::config::section::section!(@live $($live)?),)+
+                    _ => false,
+                }
+            }
+
             fn as_any(&self) -> &dyn std::any::Any {
                 self
             }
@@ -178,8 +190,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports `key` unless the time is zero and may be, or lies between one tick and the most a slot's
-    /// `u16` of 100 ms ticks can hold with room to spare.
+    /// Reports `key` unless the time is zero and may be, or lies between one tick (connections count time in ticks of
+    /// 100 ms) and an hour.
     pub(super) fn time(&mut self, key: &'static str, value: Duration, zero_is: Option<&str>) {
         const SHORTEST: Duration = Duration::from_millis(100);
         const LONGEST: Duration = Duration::from_secs(3600);

@@ -20,11 +20,14 @@ section! {
         /// Let another process that also shares its port listen on the same one. Processes that share a
         /// port must all do so.
         "share_port" => share_port: bool as Switch = false,
+        /// Whether /readyz says ready when there is no place for newcomers, too. For fleets that are full everywhere,
+        /// where a balancer would have nobody left to send them to.
+        live "ready_when_full" => ready_when_full: bool as Switch = false,
         /// Connections the kernel queues for each loop before they are accepted.
         "backlog" => backlog: usize as Count = 4096,
         /// Subprotocols that may be chosen. The client's first offer in this list is answered; if none is, the
         /// answer names none.
-        "subprotocols" => subprotocols: Vec<String> as Names = Vec::new(),
+        live "subprotocols" => subprotocols: Vec<String> as Names = Vec::new(),
     }
 }
 

@@ -9,21 +9,21 @@ section! {
     /// How long the server waits for a peer; times are kept to 0.1 s.
     Timeouts ["timeouts"] {
         /// From accept to a whole request head.
-        "handshake_seconds" => handshake: Duration as Seconds = Duration::from_secs(10),
+        live "handshake_seconds" => handshake: Duration as Seconds = Duration::from_secs(10),
         /// From a close frame to the peer's answer.
-        "close_seconds" => close: Duration as Seconds = Duration::from_secs(5),
+        live "close_seconds" => close: Duration as Seconds = Duration::from_secs(5),
         /// Silence after which a ping is sent; 0 sends none.
-        "heartbeat_seconds" => heartbeat: Duration as Seconds = Duration::from_secs(25),
+        live "heartbeat_seconds" => heartbeat: Duration as Seconds = Duration::from_secs(25),
         /// From a ping to any answer.
-        "pong_seconds" => pong: Duration as Seconds = Duration::from_secs(10),
+        live "pong_seconds" => pong: Duration as Seconds = Duration::from_secs(10),
         /// How long a queued answer may make no progress before its connection is closed. Together with
         /// heartbeat_seconds it is also TCP_USER_TIMEOUT, the time after which the kernel gives a vanished
         /// peer up.
-        "write_timeout_seconds" => write: Duration as Seconds = Duration::from_secs(10),
+        live "write_timeout_seconds" => write: Duration as Seconds = Duration::from_secs(10),
         /// After the last byte is sent: how long what the peer still sends is read and thrown away.
-        "linger_seconds" => linger: Duration as Seconds = Duration::from_secs(2),
+        live "linger_seconds" => linger: Duration as Seconds = Duration::from_secs(2),
         /// How long an HTTP connection may be idle between requests.
-        "keep_alive_seconds" => keep_alive: Duration as Seconds = Duration::from_secs(15),
+        live "keep_alive_seconds" => keep_alive: Duration as Seconds = Duration::from_secs(15),
     }
 }
 

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::auth::publish::TopicPattern;
-
-use super::error::{ConfigError, Place, nearest};
+use super::error::{ConfigError, Place};
 use super::load::Assignment;
-use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy, SlowPolicy};
+use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy};
 use super::section::{Checker, Section, section};
 use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue};
+use crate::topic::{SlowPolicy, TopicPattern};
+use crate::wire::nearest::nearest;
 
 /// Who may publish to a topic, besides the admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -65,9 +65,10 @@ impl Phase {
 pub struct Flags(u16);
 
 impl Flags {
-    /// Reading stopped while input may be waiting; whoever empties the outbox runs the read turn.
+    /// Reading stopped while input may be waiting; whoever ends the pause sees to the read turn.
     pub const READ_OWED: Self = Self(1);
-    /// The peer left something it asked for unread: nothing is read until the outbox is empty.
+    /// The peer left too much of what it asked for unread: nothing is read until its own answers have left. Messages
+    /// of topics, of which there may be more at any time, neither begin nor prolong that.
     pub const PAUSED: Self = Self(1 << 1);
     /// A ping is out and unanswered.
     pub const PINGED: Self = Self(1 << 2);
@@ -90,7 +91,8 @@ impl Flags {
     pub const PROXY_DUE: Self = Self(1 << 10);
     /// On the loop's ready list: its read turn will come, and events add nothing to it.
     pub const LISTED: Self = Self(1 << 11);
-    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
+    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it, unless its window is small: the
+    /// streams are the loop's.
     pub const DEFLATE: Self = Self(1 << 12);
     /// The loop's list of publishers that wait for room in a mailbox has this connection.
     pub const WAITS_FOR_ROOM: Self = Self(1 << 13);
@@ -204,7 +206,14 @@ impl Connection {
     /// Which frame of a message it gets.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        if self.flags.has(Flags::DEFLATE) { Encoding::Deflated } else { Encoding::Plain }
+        let encoding = self.dialect.form(self.flags.has(Flags::DEFLATE));
+        if encoding == Encoding::Deflated
+            && let Some(Session::Open(open)) = self.session.as_deref()
+            && open.window_bits != 0
+        {
+            return Encoding::DeflatedWithin(open.window_bits);
+        }
+        encoding
     }
 
     /// Whether messages of topics may still be delivered.

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 
 use super::Tick;
 use super::layout::{Layout, layout};
-use crate::config::{SlowPolicy, TopicPolicy};
 use crate::topic::budget::REFERENCE_BYTES;
 use crate::topic::{Encoding, Fill, Message, OutboxBudget};
+use crate::topic::{SlowPolicy, TopicPolicy};
 
 /// The verdict on one more message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct Outbox {
     drops: u64,
     /// When the kernel last took something.
     pub progress: Tick,
+    /// Entries that are this connection's own.
+    own: u16,
 }
 
 impl Queued {
@@ -97,7 +99,7 @@ impl Queued {
 impl Outbox {
     /// What it is made of.
     pub const LAYOUT: Layout = layout!(Outbox, "while the kernel takes no more for it", {
-        encoding, queue, sent_of_first, bytes, tallies, drops, progress
+        encoding, queue, sent_of_first, bytes, tallies, drops, progress, own
     });
 
     /// What it counts by topic.
@@ -119,6 +121,7 @@ impl Outbox {
             tallies: Vec::new(),
             drops: 0,
             progress: now,
+            own: 0,
         }
     }
 
@@ -126,6 +129,13 @@ impl Outbox {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Answers, echoes and control frames that have not left to the last byte. Messages of topics are not among
+    /// them, however many wait.
+    #[must_use]
+    pub fn own(&self) -> u16 {
+        self.own
     }
 
     /// Messages that the present backlog has cost the peer.
@@ -181,14 +191,17 @@ impl Outbox {
         self.lost(at, displaced, policy, budget, Admitted::Admitted { displaced })
     }
 
-    /// Queues the rest of a message whose first `sent` bytes the kernel took. Never refused: the peer has
-    /// the beginning of the frame.
-    pub fn push_rest(&mut self, message: Message, sent: usize, budget: &OutboxBudget) {
+    /// Queues the rest of a message whose first `sent` bytes the kernel took: the peer has the beginning of the frame,
+    /// so nothing can go in its place. `false`: all outboxes together are beyond their total with it, and the
+    /// connection can't go on.
+    #[must_use]
+    pub fn push_rest(&mut self, message: Message, sent: usize, budget: &OutboxBudget) -> bool {
         debug_assert!(self.queue.is_empty(), "the rest of a frame goes first");
-        let _ = budget.charge(&message);
+        let fill = budget.charge(&message);
         let at = self.tally_of(message.topic_id());
         self.push_charged(message, sent, at);
         self.sent_of_first = sent;
+        fill < Fill::Over
     }
 
     /// Queues bytes of this connection alone, whatever else waits: control frames are few and short.
@@ -378,6 +391,8 @@ impl Outbox {
     fn push_own_charged(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.bytes += bytes.len();
+            // Whoever has so many is not read from; at the end of what can be counted it would be too early.
+            self.own = self.own.saturating_add(1);
             self.queue.push_back(Queued::Own(bytes.into()));
         }
     }
@@ -415,7 +430,10 @@ impl Outbox {
                 }
                 budget.release(message);
             }
-            Queued::Own(bytes) => budget.release_own(bytes.len()),
+            Queued::Own(bytes) => {
+                self.own = self.own.saturating_sub(1);
+                budget.release_own(bytes.len());
+            }
         }
     }
 

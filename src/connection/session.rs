@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use super::rates::Debts;
+use crate::dialect::Effect;
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::Draft;
 use crate::topic::inquiry::{Inquiry, Part};
+use crate::topic::{Draft, Topic};
 use crate::wire::http::chunked::ChunkedDecoder;
 
 /// Phase data.
@@ -160,7 +161,9 @@ pub struct OpenState {
     /// Publishes ignored because the topic is not open to clients.
     pub ignored_publishes: u32,
     /// A publish that no mailbox had room for, to be tried again before anything else is read.
-    pub blocked: Option<Blocked>,
+    pub blocked: Option<Box<Blocked>>,
+    /// The window of what is sent deflated, in bits, if it is smaller than deflate's own; 0 otherwise.
+    pub window_bits: u8,
     /// What it owes of its rates; nothing when it has been quiet.
     pub debts: Debts,
 }
@@ -172,6 +175,7 @@ impl OpenState {
         self.topics.is_empty()
             && self.ignored_publishes == 0
             && self.blocked.is_none()
+            && self.window_bits == 0
             && self.debts.is_none()
     }
 }
@@ -179,8 +183,12 @@ impl OpenState {
 /// A publish that waits for room.
 #[derive(Debug)]
 pub struct Blocked {
+    /// Where it goes.
+    pub topic: Arc<Topic>,
     /// The message, encoded once however often it is tried.
     pub draft: Draft,
+    /// What its sender asked for behind it in the same message.
+    pub rest: Vec<Effect>,
 }
 
 /// One topic of a connection that has several.

@@ -1,56 +1,145 @@
-//! What an upgraded connection speaks: a file or folder for each dialect.
+//! What a connection speaks: a file or folder for each dialect, and the one match that finds them.
 //!
-//! Driven by the event loop. A dialect never sees a socket, a slot or a lock, and never calls another one.
+//! Driven by the event loop. A dialect decides what a message *means* and says so in [`Effect`]s; it never sees a
+//! socket, a slot or a lock, and never calls another dialect. A new one is its folder, its variant with its arm of
+//! `speak!` below, and its page in docs.
 
+mod echo;
+mod effect;
 pub mod plain;
+mod request;
+mod speak;
 mod tools;
 
 use crate::metrics::CloseReason;
+use crate::topic::Encoding;
+use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
 
+pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece};
+pub use speak::{Bounds, Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal};
 pub use tools::Tools;
 
-/// What an open connection speaks. One byte of the slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Dialect {
-    /// HTTP only, so far.
-    Http,
-    /// `/echo`: every message goes back to its sender.
-    Echo,
-    /// `/ws`: the payload is the message.
-    Plain,
+use speak::Speak;
+
+/// An enum with the list of all its variants, so that neither can forget one of the other.
+macro_rules! closed_set {
+    ($(#[doc = $about:literal])* $set:ident { $($(#[doc = $doc:literal])* $(#[cfg($when:meta)])? $name:ident,)+ }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum $set {
+            $($(#[doc = $doc])* $(#[cfg($when)])? $name,)+
+        }
+
+        impl $set {
+            /// All of them.
+            pub const ALL: &[Self] = &[$($(#[cfg($when)])? Self::$name,)+];
+        }
+    };
 }
 
-impl Dialect {
-    /// The name in listings.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Echo => "echo",
-            Self::Plain => "plain",
-        }
+closed_set! {
+    /// What a connection speaks. One byte of the slot.
+    Dialect {
+        /// HTTP only, so far.
+        Http,
+        /// `/echo`: every message goes back to its sender.
+        Echo,
+        /// `/ws`: the payload is the message.
+        Plain,
     }
 }
 
-/// How an upgraded connection starts.
-#[derive(Debug)]
-pub struct Opening {
-    /// What it speaks.
-    pub dialect: Dialect,
-    /// Topics it is subscribed to before the 101 is sent.
-    pub topics: Vec<String>,
-    /// `?echo=0`.
-    pub no_echo: bool,
-    /// permessage-deflate was accepted.
-    pub deflate: bool,
+/// Calls a dialect's own [`Speak`]: the only place that tells them apart.
+macro_rules! speak {
+    ($dialect:expr, $call:ident($($argument:expr),*)) => {
+        match $dialect {
+            Dialect::Http => request::Request::$call($($argument),*),
+            Dialect::Echo => echo::Echo::$call($($argument),*),
+            Dialect::Plain => plain::Plain::$call($($argument),*),
+        }
+    };
 }
 
-/// The code a close frame carries for `reason`; each dialect names its own, `None` where no frame is sent.
-#[must_use]
-pub fn close_code(dialect: Dialect, reason: CloseReason) -> Option<u16> {
-    match dialect {
-        Dialect::Http => None,
-        Dialect::Echo | Dialect::Plain => plain::close_code(reason),
+impl Dialect {
+    /// What the first dialect that knows the request's path makes of it; `None` if none does.
+    #[must_use]
+    pub fn opening(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
+        Self::ALL.iter().find_map(|&dialect| speak!(dialect, open(request)))
+    }
+
+    /// The name in listings.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        speak!(self, label())
+    }
+
+    /// Appends the head of the answer that its messages are the body of.
+    pub fn push_head(self, head: &Head<'_>, out: &mut ResponseBuffer) {
+        speak!(self, push_head(head, out));
+    }
+
+    /// What its messages travel in.
+    #[must_use]
+    pub fn carrier(self) -> Carrier {
+        speak!(self, carrier())
+    }
+
+    /// The bytes a message of the peer may have, of what is configured.
+    #[must_use]
+    pub fn message_bytes_max(self, bounds: &Bounds) -> usize {
+        speak!(self, message_bytes_max(bounds))
+    }
+
+    /// Which bytes of a published message its connections get.
+    #[must_use]
+    pub fn form(self, deflate: bool) -> Encoding {
+        speak!(self, form(deflate))
+    }
+
+    /// A whole message of the peer.
+    #[inline(always)]
+    pub fn on_message(self, cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
+        speak!(self, on_message(cx, message))
+    }
+
+    /// What became of something it asked for.
+    #[inline(always)]
+    pub fn on_outcome(self, cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        speak!(self, on_outcome(cx, outcome));
+    }
+
+    /// What shows a quiet peer that the connection lives.
+    #[must_use]
+    pub fn pulse(self) -> Pulse {
+        speak!(self, pulse())
+    }
+
+    /// The code it closes with for `reason`; each dialect names its own, `None` where it has none.
+    #[must_use]
+    pub fn close_code(self, reason: CloseReason) -> Option<u16> {
+        speak!(self, close_code(reason))
+    }
+
+    /// Appends its last words.
+    pub fn push_close(self, code: u16, text: &str, out: &mut Vec<u8>) {
+        speak!(self, push_close(code, text, out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dialect_is_listed_once_and_has_a_name_of_its_own() {
+        let mut labels: Vec<_> = Dialect::ALL.iter().map(|dialect| dialect.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Dialect::ALL.len());
+        for (place, dialect) in Dialect::ALL.iter().enumerate() {
+            assert_eq!(*dialect as usize, place);
+        }
     }
 }

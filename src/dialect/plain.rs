@@ -1,73 +1,89 @@
 //! The plain dialect: `/ws` and `/ws/TOPIC`. The payload of a WebSocket message is the message.
 //!
-//! Owns the reading of its URL. Publishing and delivery are the loop's and the router's.
+//! Owns the reading of its URL. Every message is published to the connection's first topic; one that may not be is
+//! counted, because the dialect has no words to answer with.
 
-use super::{Dialect, Opening};
-use crate::metrics::CloseReason;
+use std::borrow::Cow;
+
+use super::Dialect;
+use super::effect::{Cx, Effect, Meaning, Outcome};
+use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
+use crate::topic::TopicName;
+use crate::topic::name::NameError;
+use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
 /// The topic of `/ws` itself.
-const LOBBY: &str = "lobby";
+const LOBBY: TopicName<'static> = TopicName::of("lobby");
 
-/// Bytes a topic name may have.
-pub(crate) const TOPIC_BYTES_MAX: usize = 200;
+/// The parameters of its URL.
+const PARAMETERS: [&str; 2] = ["topic", "echo"];
+
+pub(super) struct Plain;
+
+impl Speak for Plain {
+    fn label() -> &'static str {
+        "plain"
+    }
+
+    fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
+        let path = request.head.path();
+        if path != "/ws" && !path.starts_with("/ws/") {
+            return None;
+        }
+        Some(opening(path, request.head.query(), request.subscriptions_max).map_err(Refusal::bad_request))
+    }
+
+    #[inline]
+    fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
+        Meaning::Relay
+    }
+
+    #[inline]
+    fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        if let Outcome::Refused(_) = outcome {
+            cx.effects.push(Effect::Ignore);
+        }
+    }
+}
 
 /// Reads topics and options from path and query.
 ///
 /// # Errors
 /// One line on what is wrong with them.
-pub(crate) fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, &'static str> {
+fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
     let mut topics = vec![match path.strip_prefix("/ws/") {
-        Some(raw) => topic_name(raw)?,
-        None => LOBBY.to_owned(),
+        Some(raw) => topic_name(raw)?.into_owned(),
+        None => LOBBY,
     }];
-    let mut no_echo = false;
+    let mut echo = None;
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         match name.as_ref() {
             "topic" => {
-                check_topic(&value)?;
-                if !topics.iter().any(|topic| *topic == value) {
-                    topics.push(value.into_owned());
+                let name = TopicName::parse(value).map_err(NameError::reason)?;
+                if !topics.contains(&name) {
+                    topics.push(name.into_owned());
                 }
             }
-            "echo" => no_echo = value == "0",
-            _ => {}
+            "echo" if echo.is_some() => return Err("echo is there twice".into()),
+            "echo" => echo = Some(switch("echo", &value)?),
+            name => return Err(unknown(name, &PARAMETERS).into()),
         }
     }
     if topics.len() > topics_max {
-        return Err("more topics than one connection may subscribe to");
+        return Err("more topics than one connection may subscribe to".into());
     }
-    Ok(Opening { dialect: Dialect::Plain, topics, no_echo, deflate: false })
-}
-
-/// The codes of this dialect: those of RFC 6455, 7.4.1, as the table of reasons has them.
-pub(crate) fn close_code(reason: CloseReason) -> Option<u16> {
-    reason.close_code()
+    Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: None })
 }
 
 /// The topic named by the rest of a path, percent-decoded once.
 ///
 /// # Errors
 /// One line on what is wrong with it.
-pub(crate) fn topic_name(raw: &str) -> Result<String, &'static str> {
+pub(crate) fn topic_name(raw: &str) -> Result<TopicName<'_>, &'static str> {
     let name = percent_decode(raw).map_err(|_| "the topic is not percent-encoded UTF-8")?;
-    check_topic(&name)?;
-    Ok(name.into_owned())
-}
-
-/// Whether a topic can have this name.
-///
-/// # Errors
-/// One line on what is wrong with it.
-pub(crate) fn check_topic(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.len() > TOPIC_BYTES_MAX {
-        return Err("a topic name has 1 to 200 bytes");
-    }
-    if name.chars().any(|c| c.is_control() || c == '*') {
-        return Err("a topic name has no control characters and no '*'");
-    }
-    Ok(())
+    TopicName::parse(name).map_err(NameError::reason)
 }
 
 #[cfg(test)]
@@ -77,8 +93,21 @@ mod tests {
     #[test]
     fn the_rest_of_the_path_is_the_topic() {
         let opening = opening("/ws/a%2Fb/c%20d", "topic=x&topic=x&topic=a+b&echo=0", 64).expect("valid");
-        assert_eq!(opening.topics, ["a/b/c d", "x", "a b"]);
+        let names: Vec<_> = opening.topics.iter().map(TopicName::as_str).collect();
+        assert_eq!(names, ["a/b/c d", "x", "a b"]);
         assert!(opening.no_echo);
+    }
+
+    #[test]
+    fn a_slip_in_the_query_is_no_other_subscription() {
+        let error = |query| opening("/ws", query, 64).expect_err("refused");
+        assert!(error("topics=a").contains("did you mean \"topic\"?"));
+        assert!(error("eco=0").contains("did you mean \"echo\"?"));
+        assert!(error("filter=x").contains("expects topic, echo"));
+        for query in ["echo=maybe", "echo=", "echo", "echo=0&echo=1", "topic=%zz", "topic=a&x"] {
+            error(query);
+        }
+        assert!(!opening("/ws", "echo=1", 64).expect("valid").no_echo);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One reading of the whole server, for `/metrics` and `/stats`. Made on request, by the admin loop.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::Edition;
@@ -15,6 +16,8 @@ pub struct StartFacts {
     pub shared_table: Option<u64>,
     /// Memory before the first connection, as `MemoryUse::user_bytes` counts it.
     pub empty_user_bytes: Option<u64>,
+    /// Where the admin port listens, its port known.
+    pub admin: SocketAddr,
 }
 
 /// When the process started.
@@ -40,10 +43,12 @@ impl Edition {
             descriptors_max: start.map(|start| start.descriptors_max),
             connections_max: self.connections_max as u64,
             topics: self.router.topics() as u64,
+            admission_addresses: self.admission.addresses() as u64,
+            admission_bytes: self.admission.bytes() as u64,
             outbox_held_bytes: self.outbox_budget.used(),
             outbox_held_bytes_max: self.outbox_budget.total(),
             outbox_full: self.outbox_budget.met_full(),
-            mailbox_bytes_max: self.settings.mailbox.bytes_max as u64,
+            mailbox_bytes_max: self.totals.mailbox as u64,
             mailbox_entries_max: self.settings.mailbox.entries_max as u64,
             memory: metrics::memory(),
             empty_user_bytes: start.and_then(|start| start.empty_user_bytes),

@@ -5,6 +5,7 @@
 //! two turns. Plain data and atomics; never a lock on a delivery path.
 
 mod facts;
+mod readiness;
 
 use std::error::Error;
 use std::ops::Deref;
@@ -15,13 +16,15 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
-use crate::config::{Settings, TopicRules};
+use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
 use crate::topic::{OutboxBudget, Router};
 use facts::Started;
+use readiness::FoundFull;
 
 pub use facts::StartFacts;
+pub use readiness::Readiness;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
 const STUCK_AFTER_MS: u64 = 5_000;
@@ -35,13 +38,15 @@ pub enum Port {
     Admin,
 }
 
-/// Whether one loop turns. Written by the loop, read by `/healthz`.
+/// Whether one loop turns and takes newcomers. Written by the loop, read by `/healthz` and `/readyz`.
 #[derive(Debug, Default)]
 pub struct LoopHealth {
     /// When the turn in progress began, in milliseconds since the start, plus one; 0 while asleep in poll.
     busy_since_ms: AtomicU64,
     /// It is drained: it has no connections, and never turns again.
     ended: AtomicBool,
+    /// Whoever connects to it meets no listener, or has no place there.
+    accepts_nobody: AtomicBool,
 }
 
 impl LoopHealth {
@@ -67,6 +72,20 @@ impl LoopHealth {
         self.ended.load(Ordering::Acquire)
     }
 
+    /// The loop has room for newcomers and a listener that takes them, or has not.
+    pub fn set_accepts(&self, accepts: bool) {
+        // Told each turn, and seldom new.
+        if self.accepts() != accepts {
+            self.accepts_nobody.store(!accepts, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        !self.accepts_nobody.load(Ordering::Relaxed)
+    }
+
     fn is_stuck(&self, now_ms: u64) -> bool {
         let since = self.busy_since_ms.load(Ordering::Relaxed);
         since != 0 && now_ms.saturating_sub(since - 1) > STUCK_AFTER_MS
@@ -83,6 +102,8 @@ pub struct Edition {
     pub guard: AdminGuard,
     /// With which keys.
     pub keys: AdminKeys,
+    /// How much may wait over all connections.
+    pub totals: Totals,
     shared: Arc<Shared>,
 }
 
@@ -92,6 +113,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     /// What waits for slow consumers over all loops.
     pub outbox_budget: OutboxBudget,
+    /// Bytes of memory that the process may have, if that is known.
+    pub memory: Option<u64>,
     /// Who may connect, by address.
     pub admission: Admission,
     /// Client loops first, the admin loop last.
@@ -115,6 +138,7 @@ pub struct Shared {
     inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
     draining: AtomicBool,
+    found_full: FoundFull,
 }
 
 impl Edition {
@@ -128,9 +152,24 @@ impl Edition {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        router.set_rules(TopicRules::compile(&settings)?);
+        Self::with_memory(settings, router, loops, connections_max, None)
+    }
+
+    /// The same for a process that may have so many bytes of memory.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_memory(
+        settings: Settings,
+        router: Arc<Router>,
+        loops: usize,
+        connections_max: usize,
+        memory: Option<u64>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        router.set_rules(settings.topic_rules()?);
         let shared = Shared {
-            outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
+            outbox_budget: OutboxBudget::new(Totals::derive(&settings, loops, memory).outbox as u64),
+            memory,
             admission: Admission::new(admission_rules(&settings)?),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -148,20 +187,23 @@ impl Edition {
             inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            found_full: FoundFull::default(),
         };
         Self::of(settings, Arc::new(shared))
     }
 
     /// The next edition: other settings over what all editions share. The rules of topics and the total of
-    /// the outboxes are shared, and change at once.
+    /// the outboxes are shared, and change at once, without a look at what there is.
     ///
     /// # Errors
     /// A pattern of the settings does not compile; checked settings have none such.
     pub fn with_settings(&self, settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let rules = TopicRules::compile(&settings)?;
-        let next = Self::of(settings, Arc::clone(&self.shared))?;
+        let rules = settings.topic_rules()?;
+        let mut next = Self::of(settings, Arc::clone(&self.shared))?;
+        // The mailboxes stay as they were made.
+        next.totals.mailbox = self.totals.mailbox;
         self.router.set_rules(rules);
-        self.outbox_budget.set_total(next.settings.outbox.bytes_total as u64);
+        self.outbox_budget.set_total(next.totals.outbox as u64);
         Ok(next)
     }
 
@@ -179,6 +221,7 @@ impl Edition {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             guard,
             keys,
+            totals: Totals::derive(&settings, shared.loops(), shared.memory),
             settings,
             shared,
         })

@@ -20,6 +20,7 @@ use crate::topic::inquiry::{Inquiry, Part, Question};
 use crate::topic::{Control, Key};
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
 
 /// Inquiries that may be on their way at a time; a loop that is stuck keeps its own until it turns again.
 const INQUIRIES_MAX: usize = 64;
@@ -152,9 +153,9 @@ impl<S: Socket> Core<S> {
             let question = Question::List { filter: filter.clone(), from: 0, limit: left };
             return self.send_inquiry(key, Ask { question, first_loop: next, loops: 1 });
         }
-        let mut answer = Vec::new();
         let keep_alive = waiting.keep_alive;
         let (parts, head_only) = (std::mem::take(&mut waiting.parts), waiting.head_only);
+        let mut answer = ResponseBuffer::new(Vec::new(), self.date());
         let refused =
             admin::write_answered(&inquiry.question, &parts, &edition, keep_alive, head_only, &mut answer);
         if let Some(reason) = refused {
@@ -201,7 +202,7 @@ impl<S: Socket> Core<S> {
         let stuck = match self.waiting(key) {
             Some(Waiting { inquiry: Some(inquiry), started: false, .. }) => inquiry.waits_for(),
             // A batch whose answer has begun can't be refused any more.
-            _ => return self.free(key.slot, CloseReason::Io),
+            _ => return self.abort(key, CloseReason::Io),
         };
         let names: Vec<String> = stuck.iter().map(ToString::to_string).collect();
         let text = format!("loop {} did not answer within 5 s", names.join(", "));
@@ -228,14 +229,14 @@ impl<S: Socket> Core<S> {
         };
         let mut lines = Vec::new();
         if self.run_batch(&mut job, &mut lines) == Progress::Done {
-            let mut answer = Vec::with_capacity(lines.len() + 256);
+            let mut answer = ResponseBuffer::new(Vec::with_capacity(lines.len() + 256), self.date());
             admin::write_batch_answer(&lines, head.keep_alive, &mut answer);
             self.finish_batch(&job.batch);
             self.send_own(key, &answer, Asked::Yes);
             return self.after_answer(key, head.keep_alive);
         }
         self.wait(key, head);
-        let mut answer = Vec::with_capacity(lines.len() + 256);
+        let mut answer = ResponseBuffer::new(Vec::with_capacity(lines.len() + 256), self.date());
         admin::write_batch_head(job.chunked, job.keep_alive, &mut answer);
         push_chunk(&mut answer, &lines, job.chunked);
         if let Some(waiting) = self.waiting(key) {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use crate::auth::admission::AdmissionRefusal;
@@ -18,6 +19,7 @@ use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
 use crate::wire::proxy::parse_proxy;
 
 /// Connections that all loops together refuse properly at a time: with a slot, their request read before the
@@ -87,9 +89,11 @@ impl<S: Socket> Core<S> {
         // A request that is left unread would make the close throw the answer away.
         let _ = stream.try_read(&mut self.scratch);
         self.out.clear();
-        http::write_refusal(reason, reason.text(), false, false, &mut self.out);
+        let mut answer = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
+        http::write_refusal(reason, reason.text(), false, false, &mut answer);
         // The send queue of a new connection is empty, so it takes all or the peer is gone.
-        let _ = stream.try_write(&self.out);
+        let _ = stream.try_write(&answer);
+        self.out = answer.into_bytes();
         self.out.clear();
         self.counters.refused_at_once.add(1);
     }
@@ -222,7 +226,7 @@ impl<S: Socket> Core<S> {
             remember(&mut slot.connection.session, |open| open.debts.charge_bytes(count, now, &limits));
         if !within {
             let reason = CloseReason::ByteRate;
-            self.fail(key, reason, 1008, reason.text());
+            self.end(key, reason, Words::Own);
         }
         within
     }

@@ -1,7 +1,7 @@
 //! A loop core over streams that a test fills and empties: what its bounds are over many connections, and what a
 //! reload or a drain leaves behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Settings;
+use crate::event_loop::run::TrimRequest;
+use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, Wake};
+use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -18,6 +20,21 @@ const READABLE: Readiness = Readiness { readable: true, writable: false, read_cl
 const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_closed: false, error: false };
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
+
+#[path = "window_tests.rs"]
+mod window;
+
+thread_local! {
+    /// What the clock of a test shows, in nanoseconds; every system call takes some of it.
+    static NOW_NS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn now_ns() -> u64 {
+    NOW_NS.get()
+}
+
+/// What a `send` takes, and a `recv` half as long.
+const SEND_NS: u64 = 6_000;
 
 struct NoWake;
 
@@ -63,6 +80,7 @@ impl Fake {
 
 impl Socket for Fake {
     fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        NOW_NS.set(NOW_NS.get() + SEND_NS / 2);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.input.len().min(into.len());
         if count == 0 {
@@ -75,6 +93,7 @@ impl Socket for Fake {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        NOW_NS.set(NOW_NS.get() + SEND_NS);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         if count == 0 {
@@ -87,6 +106,42 @@ impl Socket for Fake {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A poll that a test fills; nobody listens.
+#[derive(Default)]
+struct Poll {
+    events: VecDeque<(Key, Readiness)>,
+}
+
+impl Driver<Fake> for Poll {
+    fn take_events(&mut self, core: &mut Core<Fake>) {
+        while !core.has_had_events()
+            && let Some((key, readiness)) = self.events.pop_front()
+        {
+            core.on_event(key, readiness);
+        }
+    }
+
+    fn accept_turn(&mut self, _: &mut Core<Fake>) {}
+
+    fn on_reload(&mut self) -> Arc<Edition> {
+        unreachable!("no test reloads through it")
+    }
+
+    fn leave(&mut self, _: &mut Core<Fake>) {}
+
+    fn has_left(&self) -> bool {
+        false
+    }
+
+    fn stop(&mut self) {}
+
+    fn on_drain_asked(&mut self) {}
+
+    fn try_trim(&mut self, _: TrimRequest) -> bool {
+        true
     }
 }
 
@@ -128,9 +183,14 @@ fn count(haystack: &[u8], needle: &[u8]) -> usize {
 
 #[test]
 fn requests_that_come_at_once_are_answered_over_several_turns() {
+    answered_over_several_turns(Port::Client, b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n");
+    let chunked = b"GET /none HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    answered_over_several_turns(Port::Admin, chunked);
+}
+
+fn answered_over_several_turns(port: Port, request: &[u8]) {
     let edition = edition(1, 10, RouterLimits::default(), |_| {});
-    let mut core = core(&edition, Port::Client);
-    let request = b"GET /none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let mut core = core(&edition, port);
     let fake = Fake::says(&request.repeat(500));
     arrive(&mut core, &fake);
     let (mut answered, mut turns) = (0, 0);
@@ -179,10 +239,10 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| {
         settings.publish.topics = vec!["*".to_owned()];
-        settings.limits.inbox_bytes_total = TOTAL;
+        settings.limits.inbox_bytes_total = Some(TOTAL);
     });
     // The other loop never turns.
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
@@ -207,7 +267,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
 #[test]
 fn heads_that_are_there_in_part_count_as_well() {
     let edition = edition(1, 100, RouterLimits::default(), |settings| {
-        settings.limits.inbox_bytes_total = 50_000;
+        settings.limits.inbox_bytes_total = Some(50_000);
     });
     let mut core = core(&edition, Port::Client);
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Padding: {}", "x".repeat(7_000));
@@ -316,7 +376,7 @@ fn a_loop_is_drained_when_no_topic_counts_on_it() {
     let key = arrive(&mut core, &fake);
     core.drain_mailbox(|_| {});
     core.fanout_turn();
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     for _ in 0..3_000 {
         edition.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
     }
@@ -340,7 +400,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
@@ -400,6 +460,59 @@ fn many_small_messages_that_inflate_are_not_one_turn() {
     assert_eq!(last, PEERS as u64);
 }
 
+/// Close frames a tick and loop of a drain over so many ticks, of so many connections on each loop.
+fn told_each_tick(spread: u32, connections: &[usize]) -> Vec<Vec<usize>> {
+    let edition = edition(connections.len(), 10_000, RouterLimits::default(), |_| {});
+    let request = upgrade("/echo", "");
+    let mut loops: Vec<_> = connections
+        .iter()
+        .enumerate()
+        .map(|(index, count)| {
+            let mut core = Core::<Fake>::new(index, Port::Client, Arc::clone(&edition)).unwrap();
+            core.set_now(1);
+            let fakes: Vec<_> = (0..*count).map(|_| Fake::says(&request)).collect();
+            for fake in &fakes {
+                arrive(&mut core, fake);
+                fake.take();
+            }
+            (core, fakes)
+        })
+        .collect();
+    loops.iter_mut().for_each(|(core, _)| core.start_drain(spread));
+    let mut ticks = Vec::new();
+    for tick in 0..spread.max(1) {
+        let told = loops.iter_mut().map(|(core, fakes)| {
+            core.set_now(1 + tick);
+            core.drain_turn();
+            fakes.iter().filter(|fake| !fake.take().is_empty()).count()
+        });
+        ticks.push(told.collect());
+    }
+    ticks
+}
+
+#[test]
+fn a_drain_takes_its_time_however_few_there_are() {
+    for connections in [&[20][..], &[200], &[2_000], &[10, 10], &[1; 20], &[3, 0, 17, 0]] {
+        let ticks = told_each_tick(100, connections);
+        let total: usize = connections.iter().sum();
+        let each: Vec<usize> = ticks.iter().map(|told| told.iter().sum()).collect();
+        assert_eq!(each.iter().sum::<usize>(), total, "{connections:?}");
+        let mut told = 0;
+        for (tick, now) in each.iter().enumerate() {
+            told += now;
+            // Each loop is at most one ahead or behind of what is even.
+            let even = total * (tick + 1) / 100;
+            assert!(told.abs_diff(even) <= connections.len(), "{connections:?}: {told} in tick {tick}");
+        }
+    }
+    // One on each of 20 loops: not all in the same moment.
+    let together = told_each_tick(100, &[1; 20]).into_iter().map(|told| told.iter().sum::<usize>()).max();
+    assert_eq!(together, Some(1));
+    // Whoever is alone does not wait, on whichever loop.
+    assert_eq!(told_each_tick(100, &[0, 0, 1])[0], [0, 0, 1]);
+}
+
 #[test]
 fn a_drain_without_a_spread_is_cut_into_turns() {
     const CONNECTIONS: u64 = 5_000;
@@ -446,7 +559,7 @@ fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
         let fakes: Vec<_> = (0..CONNECTIONS).map(|_| connect(&mut core, "/echo")).collect();
         core.drain_mailbox(|_| {});
         core.fanout_turn();
-        let topic = edition.router.topic("lobby").unwrap();
+        let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
         edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
         core.start_drain(0);
         (0..10).for_each(|_| core.drain_turn());
@@ -473,21 +586,18 @@ fn whoever_waited_for_a_busy_loop_to_be_told_is_told_over_several_turns() {
 }
 
 #[test]
-fn a_body_without_content_has_the_time_of_its_head() {
+fn the_client_port_awaits_no_body() {
     let edition = edition(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&edition, Port::Client);
-    let fake = Fake::says(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
-    let key = arrive(&mut core, &fake);
-    for now in 1..200 {
-        core.set_now(now);
-        if now % 30 == 0 {
-            fake.say(b"0");
-            core.on_event(key, READABLE);
-        }
-        core.run_ready();
-        core.sweep();
+    for framing in
+        ["Transfer-Encoding: chunked", "Content-Length: 1", "Expect: 100-continue\r\nContent-Length: 1"]
+    {
+        let fake = Fake::says(format!("GET / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes());
+        arrive(&mut core, &fake);
+        let answer = fake.take();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{framing}");
+        assert_eq!(count(&answer, b"\r\nConnection: close\r\n"), 1, "{framing}");
     }
-    assert!(fake.take().starts_with(b"HTTP/1.1 408 "));
 }
 
 #[test]
@@ -570,4 +680,226 @@ fn requests_behind_an_answer_that_is_read_slowly_are_not_late() {
         core.sweep();
         assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase == Phase::Lingering));
     }
+}
+
+/// A subscriber that has messages of its topic waiting and reads a little now and then.
+#[test]
+fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
+    let edition = edition(1, 10, RouterLimits::default(), |settings| {
+        settings.publish.topics = vec!["*".to_owned()];
+    });
+    let mut core = core(&edition, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    fake.take();
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
+    let turn = |core: &mut Core<Fake>, room: usize| {
+        // More comes than it reads.
+        edition.router.publish(&topic, Draft::encode(None, true, &[0; 5_000]), None).unwrap();
+        fake.has_room(Some(room));
+        core.drain_mailbox(|_| {});
+        core.fanout_turn();
+        core.on_event(key, WRITABLE);
+        core.run_ready();
+        assert!(core.slots.get(key).unwrap().connection.has_backlog());
+        fake.take()
+    };
+    (0..20).for_each(|_| {
+        turn(&mut core, 0);
+    });
+    let mut heard = Vec::new();
+    let mut frames = Vec::new();
+    for asked in 0..100_u8 {
+        frames.clear();
+        push_frame(&mut frames, Opcode::Ping, &[asked], Some(MASK));
+        push_frame(&mut frames, Opcode::Text, b"x", Some(MASK));
+        fake.say(&frames);
+        core.on_event(key, READABLE);
+        heard.extend(turn(&mut core, 1_000));
+    }
+    let before = core.counters.publishes.value();
+    // It took 100,000 bytes; some pings wait behind what is unread and no more of them than that.
+    assert!((16..100).contains(&before), "{before} of 100 were read");
+    for _ in 0..600 {
+        heard.extend(turn(&mut core, 1_000));
+    }
+    assert_eq!(core.counters.publishes.value(), 100);
+    frames.clear();
+    push_frame(&mut frames, Opcode::Close, &1000_u16.to_be_bytes(), Some(MASK));
+    fake.say(&frames);
+    core.on_event(key, READABLE);
+    for _ in 0..400 {
+        fake.has_room(Some(1_000));
+        core.on_event(key, WRITABLE);
+        core.run_ready();
+        heard.extend(fake.take());
+    }
+    assert_eq!(count(&heard, &[0x8a, 1]), 100, "pongs");
+    assert!(heard.ends_with(&[0x88, 2, 3, 0xe8]), "a close frame is the last");
+}
+
+/// How long a broadcast to 2,000 takes while `flooders` send a message whenever theirs came back, in nanoseconds, and
+/// how many of theirs come back in a millisecond.
+fn broadcast_beside(flooders: usize, all_at_once: bool) -> (u64, f64) {
+    const SUBSCRIBERS: usize = 2_000;
+    let edition = edition(1, 10_000, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    core.set_clock(now_ns);
+    let mut poll = Poll::default();
+    let upgraded = |core: &mut Core<Fake>, path: &str| {
+        let fake = Fake::says(&upgrade(path, ""));
+        let key = arrive(core, &fake);
+        fake.take();
+        (key, fake)
+    };
+    let subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| upgraded(&mut core, "/ws").1).collect();
+    let flooders: Vec<_> = (0..flooders).map(|_| upgraded(&mut core, "/echo")).collect();
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Binary, &[7; 100], Some(MASK));
+    let mut echoes = 0;
+    let mut turn = |core: &mut Core<Fake>| {
+        if poll.events.is_empty() {
+            for (key, fake) in &flooders {
+                if all_at_once || !fake.take().is_empty() || echoes < flooders.len() {
+                    // More than one read takes, or one message.
+                    fake.say(&frame.repeat(if all_at_once { 100 } else { 1 }));
+                    poll.events.push_back((*key, READABLE));
+                }
+                echoes += 1;
+            }
+        }
+        core.turn(now_ns(), &mut poll);
+        assert!(poll.events.len() < 2_000);
+    };
+    (0..20).for_each(|_| turn(&mut core));
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
+    edition.router.publish(&topic, Draft::encode(None, true, b"news"), None).unwrap();
+    let (began, before) = (now_ns(), core.counters.messages_received.value());
+    while core.counters.deliveries.value() < SUBSCRIBERS as u64 {
+        turn(&mut core);
+        assert!(now_ns() - began < 5_000_000_000, "{}", core.counters.deliveries.value());
+    }
+    let took = now_ns() - began;
+    assert!(subscribers.iter().all(|fake| fake.take() == b"\x82\x04news"));
+    let messages = core.counters.messages_received.value() - before;
+    (took, messages as f64 / (took as f64 / 1e6))
+}
+
+#[test]
+fn a_flood_of_events_leaves_a_broadcast_its_share_and_the_other_way_round() {
+    let (quiet, _) = broadcast_beside(0, false);
+    for all_at_once in [false, true] {
+        let (took, rate) = broadcast_beside(1_000, all_at_once);
+        assert!(took <= 3 * quiet, "{took} ns beside a flood, {quiet} without");
+        // Alone a loop echoes 111 in a millisecond when each needs a read and a send.
+        assert!(rate >= 30.0, "{rate} echoes a millisecond, {all_at_once}");
+    }
+}
+
+/// One connection for each timeout that ends one, and what its peer has done in time and nobody has read yet.
+#[test]
+fn nobody_is_late_whose_answer_has_arrived() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let frame = |opcode, payload: &[u8]| {
+        let mut frame = Vec::new();
+        push_frame(&mut frame, opcode, payload, Some(MASK));
+        frame
+    };
+    for in_time in [true, false] {
+        let mut core = core(&edition, Port::Client);
+        let connect = |core: &mut Core<Fake>, first: &[u8]| {
+            let fake = Fake::says(first);
+            (arrive(core, &fake), fake)
+        };
+        let request = b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n";
+        let pinged = connect(&mut core, &upgrade("/echo", ""));
+        let begun = connect(&mut core, &request[..9]);
+        let kept = connect(&mut core, request);
+        let full = connect(&mut core, &upgrade("/echo", ""));
+        let closing = connect(&mut core, &upgrade("/echo", ""));
+        full.1.has_room(Some(0));
+        full.1.say(&frame(Opcode::Text, b"echo"));
+        core.on_event(full.0, READABLE);
+        core.close(closing.0, CloseReason::Admin, super::super::closing::Words::Own);
+        core.run_ready();
+        // Until the ping; the others are in time by then.
+        let mut now = 0;
+        let pings = core.counters.heartbeats_sent.value();
+        while core.counters.heartbeats_sent.value() == pings {
+            now += 1;
+            core.set_now(now);
+            for key in [begun.0, kept.0, closing.0] {
+                core.slots.get(key).unwrap().connection.heard = now;
+            }
+            core.slots.get(full.0).unwrap().connection.outbox.as_deref_mut().unwrap().progress = now;
+            core.sweep();
+        }
+        for (_, fake) in [&pinged, &begun, &kept, &full, &closing] {
+            fake.take();
+        }
+        if in_time {
+            pinged.1.say(&frame(Opcode::Pong, b""));
+            begun.1.say(&request[9..]);
+            kept.1.say(request);
+            full.1.has_room(None);
+            closing.1.say(&frame(Opcode::Close, &1000_u16.to_be_bytes()));
+        }
+        // The loop was late, and sees its deadlines before its events.
+        core.set_now(now + 1_000);
+        (0..3).for_each(|_| core.sweep());
+        let phase = |core: &mut Core<Fake>, key: Key| core.slots.get(key).map(|slot| slot.connection.phase);
+        let reasons = [CloseReason::HeartbeatTimeout, CloseReason::WriteTimeout, CloseReason::CloseTimeout];
+        let ended = reasons.map(|reason| core.counters.closes(reason));
+        if in_time {
+            assert_eq!(ended, [0, 0, 0]);
+            assert_eq!(phase(&mut core, pinged.0), Some(Phase::Open));
+            assert_eq!(phase(&mut core, full.0), Some(Phase::Open));
+            assert!(full.1.take().ends_with(b"\x81\x04echo"));
+            assert!(begun.1.take().starts_with(b"HTTP/1.1 404 "), "and no 408");
+            assert!(kept.1.take().starts_with(b"HTTP/1.1 404 "));
+            assert_eq!(core.counters.closes(CloseReason::Admin), 1, "its close frame was there");
+        } else {
+            assert_eq!(ended, [1, 1, 1]);
+            assert!(begun.1.take().starts_with(b"HTTP/1.1 408 "));
+            assert_ne!(phase(&mut core, kept.0), Some(Phase::Head));
+        }
+        for (_, fake) in [pinged, begun, kept, full, closing] {
+            fake.end();
+        }
+        core.set_now(now + 5_000);
+        for now in now + 5_000..now + 6_000 {
+            core.set_now(now);
+            core.run_ready();
+            core.sweep();
+        }
+        assert_eq!(core.connections(), 0);
+    }
+}
+
+#[test]
+fn timeouts_begin_anew_when_the_process_has_stood_still() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    let fake = Fake::says(&upgrade("/echo", ""));
+    let key = arrive(&mut core, &fake);
+    let mut now = 0;
+    while core.counters.heartbeats_sent.value() == 0 {
+        now += 1;
+        core.set_now(now);
+        core.sweep();
+    }
+    // Its pong is on its way as the machine stops, and comes a moment after it goes on.
+    now += 5_000;
+    core.set_now(now);
+    core.on_resumed(now);
+    core.sweep();
+    assert!(core.slots.get(key).is_some_and(|slot| slot.connection.is_open()));
+    let pong = u32::try_from(edition.settings.timeouts.pong.as_millis()).unwrap() / TICK_MS as u32;
+    for now in now..=now + pong + 10 {
+        core.set_now(now);
+        core.sweep();
+    }
+    assert_eq!(core.counters.closes(CloseReason::HeartbeatTimeout), 1, "once only");
 }

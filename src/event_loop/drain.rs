@@ -6,14 +6,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::closing::Words;
 use super::core::Core;
 use crate::connection::{Flags, Phase, Slot, TICK_MS, Tick};
 use crate::metrics::CloseReason;
 use crate::topic::Key;
 use crate::transport::Socket;
-
-/// Close frames of one tick at the least.
-const TOLD_PER_TICK_MIN: u64 = 16;
 
 /// Connections that one turn chooses, and tells, at the most.
 const TOLD_PER_TURN_MAX: usize = 1_024;
@@ -40,6 +38,10 @@ pub(super) struct DrainState {
     spread: Tick,
     /// Connections when it started.
     total: usize,
+    /// Loops over which those of the process are spread.
+    loops: u64,
+    /// Which of them this one is: with a few connections a loop, they would otherwise all be told in the same moments.
+    place: u64,
     told: usize,
     /// More are due at once than one turn tells.
     pub(super) behind: bool,
@@ -62,11 +64,29 @@ struct Held {
     keys: Vec<Key>,
 }
 
+impl DrainState {
+    /// How many are to be told when so many ticks have begun. However few they are, the whole time is used: elsewhere
+    /// they are newcomers, among those of the loops and servers that drain at the same time.
+    fn due(&self, elapsed: u64) -> usize {
+        let spread = u64::from(self.spread);
+        if elapsed >= spread {
+            return usize::MAX;
+        }
+        // One at (number + place / loops) × spread / total, in ticks from the start.
+        let begun = (self.total as u64 * elapsed * self.loops).saturating_sub(self.place * spread);
+        usize::try_from(begun.div_ceil(spread * self.loops)).unwrap_or(usize::MAX)
+    }
+}
+
 impl<S: Socket> Core<S> {
     /// Starts to drain; the close frames go out evenly over `spread` ticks.
     pub fn start_drain(&mut self, spread: Tick) {
         if self.draining.is_none() {
             let total = self.slots.len();
+            // Whoever is alone need not wait.
+            let alone = self.edition.connections_open() <= 1;
+            let place = if alone { 0 } else { self.index as u64 };
+            let loops = self.edition.loops().max(1) as u64;
             let started = self.now;
             let next = Some(0);
             let awaited = Vec::new();
@@ -74,6 +94,8 @@ impl<S: Socket> Core<S> {
                 started,
                 spread,
                 total,
+                loops,
+                place,
                 told: 0,
                 behind: false,
                 next,
@@ -106,10 +128,7 @@ impl<S: Socket> Core<S> {
     fn hold_next(&mut self) {
         let Some(state) = &mut self.draining else { return };
         let elapsed = u64::from(self.now - state.started) + 1;
-        // A few connections are no storm: whoever is alone does not wait for the end of the drain time.
-        let least = elapsed * TOLD_PER_TICK_MIN;
-        let share = (state.total as u64 * elapsed).div_ceil(u64::from(state.spread.max(1))).max(least);
-        let target = if elapsed >= u64::from(state.spread) { usize::MAX } else { share as usize };
+        let target = state.due(elapsed);
         let Some(from) = state.next else { return };
         let count = target.saturating_sub(state.told);
         if count == 0 {
@@ -161,7 +180,7 @@ impl<S: Socket> Core<S> {
     pub(super) fn tell_upgraded(&mut self, key: Key) {
         let passed = |state: &DrainState| state.next.is_none_or(|next| key.slot < next);
         if self.draining.as_ref().is_some_and(passed) {
-            self.start_close(key, CloseReason::Drain);
+            self.close(key, CloseReason::Drain, Words::Own);
         }
     }
 
@@ -170,12 +189,12 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &slot.connection;
         match connection.phase {
-            Phase::Open => self.start_close(key, CloseReason::Drain),
+            Phase::Open => self.close(key, CloseReason::Drain, Words::Own),
             Phase::Head if connection.session.is_none() => {
                 let new = !connection.flags.has(Flags::KEPT_ALIVE) && now - connection.heard < REQUEST_TICKS;
                 match &mut self.draining {
                     Some(state) if new => state.awaited.push(key),
-                    _ => self.finish(key, CloseReason::Drain),
+                    _ => self.end(key, CloseReason::Drain, Words::Nothing),
                 }
             }
             // A request on its way is answered when its head is complete, or times out.
@@ -197,7 +216,7 @@ impl<S: Socket> Core<S> {
                 slot.connection.phase == Phase::Head && slot.connection.session.is_none()
             };
             if self.slots.get(key).is_some_and(silent) {
-                self.finish(key, CloseReason::Drain);
+                self.end(key, CloseReason::Drain, Words::Nothing);
             }
         }
     }

@@ -1,65 +1,94 @@
-//! The fan-out turn: one topic's next few deliveries, each a single `send` where the kernel takes it.
+//! The fan-out turn: the next few deliveries, each a single `send` where the kernel takes it.
 //!
 //! A fan-out is cut into turns, and the loop polls between them, so that an echo does not wait for a
-//! broadcast to end. The cursor is the topic's; see `topic::subscriptions`.
+//! broadcast to end. Small topics share a turn, so that many of them cost no more polls than a large one.
+//! The cursor is the topic's; see `topic::subscriptions`.
 
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
 
+use super::closing::Words;
 use super::core::Core;
 use super::slots::SlotTable;
-use crate::config::{SlowPolicy, TopicPolicy};
+use super::turn::Clock;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Key, Message, Moved, Turn};
+use crate::topic::{Encoding, Key, Message, Moved, Turn, TurnBudget};
+use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
-/// Time after which a turn ends although deliveries are left.
-const TURN_TIME: Duration = Duration::from_micros(500);
+/// Nanoseconds after which a turn ends although deliveries are left.
+const TURN_NS: u64 = 500_000;
 
 /// Deliveries between two looks at the time.
 const CLOCK_EVERY: u32 = 32;
 
+/// When the turn ends, and when to look at the time again.
+struct Timer {
+    clock: Clock,
+    ends_ns: u64,
+    until_look: u32,
+}
+
+impl Timer {
+    /// Called after each delivery. Whether the turn's time is over, as far as it was looked at.
+    fn is_over(&mut self) -> bool {
+        self.until_look -= 1;
+        if self.until_look > 0 {
+            return false;
+        }
+        self.until_look = CLOCK_EVERY;
+        (self.clock)() > self.ends_ns
+    }
+}
+
 impl<S: Socket> Core<S> {
-    /// Runs one topic's turn, if any topic has something to deliver.
+    /// Delivers what topics have to deliver, one after the other, until the turn's budget is used up.
     pub fn fanout_turn(&mut self) {
-        let index = self.index;
-        let slots = &mut self.slots;
-        let deliveries = if self.edition.chunked { TURN_DELIVERIES } else { u32::MAX };
-        let Some(mut turn) =
-            self.topics.begin_turn(deliveries, |local, key, position| listed(slots, local, key, position))
-        else {
+        if !self.topics.has_work() {
             return;
-        };
+        }
+        let chunked = self.edition.chunked;
+        let clock = self.clock;
+        let mut timer = Timer { clock, ends_ns: clock() + TURN_NS, until_look: CLOCK_EVERY };
+        let mut budget = TurnBudget::new(if chunked { TURN_DELIVERIES } else { u32::MAX });
+        loop {
+            let slots = &mut self.slots;
+            let listed = |local, key, position| listed(slots, local, key, position);
+            let Some(mut turn) = self.topics.begin_turn(&mut budget, listed) else { return };
+            let in_time = self.topic_turn(&mut turn, &mut budget, &mut timer);
+            let slots = &mut self.slots;
+            self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+            if chunked && !in_time {
+                return;
+            }
+        }
+    }
+
+    /// Delivers to the topic's subscribers. `false`: the turn's time is over.
+    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, timer: &mut Timer) -> bool {
+        let index = self.index;
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(topic) = self.topics.topic(turn.local())
         {
             let messages = turn.batch().messages().len();
             tracing::trace!(loop_index = index, topic = topic.name(), messages, "delivering");
         }
-        let started = Instant::now();
-        let mut until_clock = CLOCK_EVERY;
-        while let Some(slot) = self.topics.next_subscriber(&mut turn) {
-            self.deliver(index, slot, &mut turn);
-            until_clock -= 1;
-            if until_clock == 0 {
-                if self.edition.chunked && started.elapsed() > TURN_TIME {
-                    break;
-                }
-                until_clock = CLOCK_EVERY;
+        while let Some(slot) = self.topics.next_subscriber(turn, budget) {
+            self.deliver(index, slot, turn);
+            if timer.is_over() && self.edition.chunked {
+                return false;
             }
         }
-        let slots = &mut self.slots;
-        self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+        true
     }
 
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
         let encoding = slot.connection.encoding();
-        turn.prepare(encoding);
+        let form = turn.prepare(encoding);
         let (policy, batch) = (turn.policy(), turn.batch());
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let generation = slot.generation;
@@ -75,10 +104,12 @@ impl<S: Socket> Core<S> {
                     // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
                     let Some(slot) = self.slots.at(index) else { return };
                     if slot.connection.is_open() {
+                        let form = message.form(encoding);
                         self.deliver_frames(
                             index,
                             policy,
-                            message.frame_as(encoding),
+                            form,
+                            message.frame_as(form),
                             std::slice::from_ref(message),
                         );
                     } else {
@@ -88,10 +119,18 @@ impl<S: Socket> Core<S> {
                 return;
             }
         }
-        self.deliver_frames(index, policy, batch.frames_as(encoding), batch.messages());
+        self.deliver_frames(index, policy, form, batch.frames_as(form), batch.messages());
     }
 
-    fn deliver_frames(&mut self, index: u32, policy: &TopicPolicy, frames: &[u8], messages: &[Message]) {
+    /// Delivers messages whose `frames`, in this form, stand in a row.
+    fn deliver_frames(
+        &mut self,
+        index: u32,
+        policy: &TopicPolicy,
+        form: Encoding,
+        frames: &[u8],
+        messages: &[Message],
+    ) {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
@@ -103,31 +142,45 @@ impl<S: Socket> Core<S> {
                 }
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return self.free(index, CloseReason::PeerReset),
+                Err(_) => {
+                    let key = Key { slot: index, generation: slot.generation };
+                    return self.abort(key, CloseReason::PeerReset);
+                }
             }
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, policy, messages, sent);
+        self.queue_messages(index, policy, form, messages, sent);
     }
 
-    /// Queues what the kernel refused; the first `sent` bytes of the messages are with it already.
-    fn queue_messages(&mut self, index: u32, policy: &TopicPolicy, messages: &[Message], mut sent: usize) {
+    /// Queues what the kernel refused; the first `sent` bytes of the messages, in this form, are with it already.
+    fn queue_messages(
+        &mut self,
+        index: u32,
+        policy: &TopicPolicy,
+        form: Encoding,
+        messages: &[Message],
+        mut sent: usize,
+    ) {
         let now = self.now;
         let budget = &self.edition.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
-        let encoding = slot.connection.encoding();
+        // A frame that has begun goes on in the form that it began in, and so does all that comes behind it.
+        let encoding = if form == Encoding::Plain { form } else { slot.connection.encoding() };
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
-        let (mut delivered, mut dropped, mut closed) = (0, 0, None);
+        let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
         for (at, message) in messages.iter().enumerate() {
-            let len = message.frame_as(encoding).len();
+            let len = message.frame_as(form).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;
             } else if sent > 0 {
-                outbox.push_rest(message.clone(), sent, budget);
+                if !outbox.push_rest(message.clone(), sent, budget) {
+                    cut = Some((messages.len() - at) as u64);
+                    break;
+                }
                 sent = 0;
             } else {
                 match outbox.admit(message, policy, budget) {
@@ -144,10 +197,15 @@ impl<S: Socket> Core<S> {
         self.counters.outbox_bytes.moved(before, outbox.bytes());
         self.counters.deliveries.add(delivered);
         self.counters.dropped(drop_reason(policy.slow), dropped);
+        if let Some(dropped) = cut {
+            // In the middle of a frame there is no place for a close frame.
+            self.counters.dropped(DropReason::Disconnect, dropped);
+            return self.abort(key, CloseReason::OutboxFull);
+        }
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);
         let reason = CloseReason::SlowConsumer;
-        self.fail(key, reason, 1013, reason.text());
+        self.end(key, reason, Words::Own);
     }
 }
 

@@ -2,25 +2,22 @@
 //!
 //! Driven by the read turn with bytes that are unmasked in place.
 
-use std::sync::Arc;
-
+use super::closing::Words;
 use super::core::Core;
+use super::effects::{Sink, Speaker, Then};
 use super::write_turn::Asked;
 use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed_deflated};
-use crate::connection::session::{Blocked, OpenState, Session};
+use crate::connection::session::{OpenState, Session};
 use crate::connection::{Flags, Phase};
-use crate::dialect::{Dialect, Tools};
+use crate::dialect::{Bounds, Dialect, Effects, Incoming};
 use crate::metrics::CloseReason;
-use crate::topic::{Draft, Encoding, Key, Origin, Topic};
+use crate::topic::{Encoding, Key};
 use crate::transport::Socket;
 use crate::wire::close::parse_close;
-use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
+use crate::wire::frame::{Opcode, push_frame};
 
 /// Answers gathered before they are sent: beyond it, the peer has to read some first.
 const ANSWER_BYTES: usize = 64 * 1024;
-
-/// Echoes longer than this go out plain: deflating takes milliseconds from here on.
-const DEFLATED_ECHO_BYTES_MAX: usize = 256 * 1024;
 
 /// How one stretch of frames ended.
 enum Stretch {
@@ -30,8 +27,8 @@ enum Stretch {
     Blocked,
     /// The peer's close frame, with the code to answer.
     PeerClose { code: Option<u16>, reason: CloseReason, text: &'static str },
-    /// Too many publishes to topics that clients may not publish to.
-    Policy,
+    /// The dialect ends the conversation.
+    End(CloseReason),
     /// More messages than the connection may send.
     Rate,
     /// All connections together hold too much half-received.
@@ -82,15 +79,13 @@ impl<S: Socket> Core<S> {
                 Stretch::PeerClose { code, reason, text } => {
                     return self.on_peer_close(key, code, reason, text);
                 }
-                Stretch::Policy => {
-                    return self.fail_for(key, CloseReason::IgnoredPublishes);
-                }
+                Stretch::End(reason) => return self.end(key, reason, Words::Own),
                 Stretch::Rate => {
                     let reason = CloseReason::MessageRate;
-                    return self.fail(key, reason, 1008, reason.text());
+                    return self.end(key, reason, Words::Own);
                 }
                 Stretch::InboxFull => {
-                    return self.fail_for(key, CloseReason::InboxFull);
+                    return self.end(key, CloseReason::InboxFull, Words::Own);
                 }
             }
             let Some(slot) = self.slots.get(key) else { return };
@@ -116,7 +111,9 @@ impl<S: Socket> Core<S> {
         let limits = self.inbox_limits(dialect, topic);
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
-        let negotiated = (encoding == Encoding::Deflated).then_some(&mut inflater);
+        let mut effects = Effects::default();
+        let negotiated = (encoding != Encoding::Plain).then_some(&mut inflater);
+        let deflates_up_to = encoding.deflates_up_to();
         let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
@@ -137,14 +134,17 @@ impl<S: Socket> Core<S> {
                     text,
                     "message received"
                 );
-                if dialect == Dialect::Echo {
-                    self.push_echo(out, text, payload, encoding);
-                    return if out.len() < ANSWER_BYTES { Flow::Continue } else { Flow::Stop };
-                }
-                match self.on_publish(key, !text, payload) {
-                    None => Flow::Continue,
-                    Some(end) => {
-                        stretch = end;
+                let message = Incoming { text, payload };
+                let mut sink = Sink { out, effects: &mut effects };
+                match self.on_message(Speaker { key, dialect, deflates_up_to }, message, &mut sink) {
+                    Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
+                    Then::Go => Flow::Stop,
+                    Then::Wait => {
+                        stretch = Stretch::Blocked;
+                        Flow::Stop
+                    }
+                    Then::End(reason) => {
+                        stretch = Stretch::End(reason);
                         Flow::Stop
                     }
                 }
@@ -171,17 +171,6 @@ impl<S: Socket> Core<S> {
         (result, stretch)
     }
 
-    fn push_echo(&mut self, out: &mut Vec<u8>, text: bool, payload: &[u8], encoding: Encoding) {
-        let opcode = if text { Opcode::Text } else { Opcode::Binary };
-        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        // Nobody shares the work of an echo, so others must not wait long for it.
-        let worth = encoding == Encoding::Deflated && payload.len() <= DEFLATED_ECHO_BYTES_MAX;
-        match if worth { tools.try_deflate(payload) } else { None } {
-            Some(deflated) => push_deflated_frame(out, opcode, deflated, None),
-            None => push_frame(out, opcode, payload, None),
-        }
-    }
-
     fn takes_frames(&mut self, key: Key) -> bool {
         let phase = self.slots.get(key).map(|slot| slot.connection.phase);
         matches!(phase, Some(Phase::Open | Phase::Closing))
@@ -190,89 +179,12 @@ impl<S: Socket> Core<S> {
     /// What a message of this dialect may be; `topic` is the one it would be published to.
     fn inbox_limits(&self, dialect: Dialect, topic: u32) -> InboxLimits {
         let limits = &self.edition.settings.limits;
-        let message_bytes_max = match self.topics.topic(topic) {
-            _ if dialect == Dialect::Echo => limits.echo_bytes_max,
-            Some(topic) => topic.policy().message_bytes_max,
-            None => limits.message_bytes_max,
-        };
+        let topic = self.topics.policy(topic).map(|policy| policy.message_bytes_max);
+        let bounds = Bounds { echo: limits.echo_bytes_max, topic: topic.unwrap_or(limits.message_bytes_max) };
         InboxLimits {
-            message_bytes_max,
+            message_bytes_max: dialect.message_bytes_max(&bounds),
             fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
         }
-    }
-
-    /// Publishes a message of the plain dialect to the connection's first topic.
-    fn on_publish(&mut self, key: Key, binary: bool, payload: &[u8]) -> Option<Stretch> {
-        let slot = self.slots.get(key)?;
-        let topic = self.topics.topic(slot.connection.topic)?.clone();
-        if !topic.policy().client_publish {
-            self.counters.ignored_publishes.add(1);
-            let ignored = remember(&mut slot.connection.session, |open| {
-                open.ignored_publishes = open.ignored_publishes.saturating_add(1);
-                open.ignored_publishes
-            });
-            let over = ignored as usize > self.edition.settings.limits.ignored_publishes_max;
-            return over.then_some(Stretch::Policy);
-        }
-        let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
-        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let draft = tools.encode(&topic, Some(origin), binary, payload);
-        self.publish_draft(key, &topic, draft)
-    }
-
-    /// Gives a message to the router, or keeps it until there is room.
-    fn publish_draft(&mut self, key: Key, topic: &Arc<Topic>, draft: Draft) -> Option<Stretch> {
-        match self.edition.router.publish(topic, draft, Some(self.index)) {
-            Ok(published) => {
-                self.counters.publishes.add(1);
-                tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
-                None
-            }
-            Err(busy) => {
-                self.counters.publishes_busy.add(1);
-                tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
-                let blocked = Blocked { draft: busy.draft };
-                let slot = self.slots.get(key)?;
-                remember(&mut slot.connection.session, |open| open.blocked = Some(blocked));
-                // A flag and not a look at what waits: a publish that another turn got through may have been
-                // followed by one that waits again, while the list still has the connection.
-                if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
-                    slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
-                    self.blocked.push_back(key);
-                }
-                Some(Stretch::Blocked)
-            }
-        }
-    }
-
-    /// Tries a publish again that no mailbox had room for. `false`: still none.
-    pub(super) fn retry_blocked(&mut self, key: Key) -> bool {
-        let Some(slot) = self.slots.get(key) else { return false };
-        let Some(Session::Open(open)) = slot.connection.session.as_deref_mut() else { return true };
-        let Some(blocked) = open.blocked.take() else { return true };
-        if open.is_empty() {
-            slot.connection.session = None;
-        }
-        let Some(topic) = self.topics.topic(slot.connection.topic).cloned() else { return true };
-        let end = self.publish_draft(key, &topic, blocked.draft);
-        !matches!(end, Some(Stretch::Blocked))
-    }
-
-    /// Gives everybody who waits for room in a mailbox one more try.
-    pub fn run_blocked(&mut self) {
-        for _ in 0..self.blocked.len() {
-            let Some(key) = self.blocked.pop_front() else { break };
-            let Some(slot) = self.slots.get(key) else { continue };
-            slot.connection.flags.clear(Flags::WAITS_FOR_ROOM);
-            if self.is_blocked(key) {
-                self.read_turn(key, true);
-            }
-        }
-    }
-
-    /// Whether a publish of this connection waits for room.
-    pub(super) fn is_blocked(&mut self, key: Key) -> bool {
-        self.slots.get(key).is_some_and(|slot| slot.connection.is_blocked())
     }
 
     fn stash(&mut self, key: Key, bytes: &[u8]) {
@@ -284,7 +196,7 @@ impl<S: Socket> Core<S> {
             let own = held_bytes(slot.connection.inbox.as_deref());
             self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
             if self.is_inbox_full(own) {
-                self.fail_for(key, CloseReason::InboxFull);
+                self.end(key, CloseReason::InboxFull, Words::Own);
             }
         }
     }
@@ -297,19 +209,19 @@ impl<S: Socket> Core<S> {
             }
             _ => CloseReason::of_close_code(error.close_code()),
         };
-        self.fail(key, reason, error.close_code(), error.reason());
+        self.end(key, reason, Words::Given(error.close_code(), error.reason()));
     }
 
     fn on_peer_close(&mut self, key: Key, code: Option<u16>, reason: CloseReason, text: &str) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase == Phase::Open {
             match code {
-                Some(code) => self.send_close_frame(key, code, text),
+                Some(code) => return self.end(key, reason, Words::Given(code, text)),
                 // RFC 6455, 7.1.5: no code received, none sent.
                 None => self.send_own(key, &[0x88, 0x00], Asked::No),
             }
         }
-        self.finish(key, reason);
+        self.end(key, reason, Words::Nothing);
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::Settings;
 use crate::edition::{Edition, Port};
 use crate::event_loop::core::Readiness;
-use crate::topic::{Entry, MailboxLimits, Router, RouterLimits, Wake};
+use crate::topic::{Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
 
 struct NoWake;
 
@@ -59,7 +59,7 @@ fn a_publisher_that_waits_again_is_listed_once() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let router = Arc::new(Router::new(3, limits, Box::new(NoWake)).unwrap());
     let edition = Arc::new(Edition::new(Settings::default(), router, 2, 10).unwrap());
-    let topic = edition.router.topic("lobby").unwrap();
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
     edition.router.join(&topic, OTHER, 0, Key { slot: 0, generation: 1 }).unwrap();
     take_from_other(&edition);
 

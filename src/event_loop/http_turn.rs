@@ -3,8 +3,11 @@
 //! Driven by the read turn. What is partial is kept in the session; heads that arrive whole are parsed where
 //! they were read.
 
+use super::closing::Words;
 use super::core::Core;
+use super::frames_turn::remember;
 use super::write_turn::Asked;
+use crate::config::LimitsSection;
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase, Tick};
 use crate::dialect::{Opening, Tools};
@@ -13,8 +16,10 @@ use crate::http::{self, Answer};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
+use crate::wire::deflate::WINDOW_BITS_MAX;
 use crate::wire::http::chunked::ChunkedDecoder;
-use crate::wire::http::head::{Body, Head, HeadError, HeadLimits, field_store, parse_head};
+use crate::wire::http::head::{Body, FIELDS_MAX, Head, HeadError, HeadLimits, field_store, parse_head};
+use crate::wire::http::response::ResponseBuffer;
 
 /// Heads answered in one turn: of the shortest, a read has room for thousands, each with a page for an answer.
 const HEADS_PER_TURN: usize = 64;
@@ -25,6 +30,16 @@ pub(super) enum Next {
     Go,
     /// The connection is ending or gone, or something else takes the bytes.
     Leave,
+}
+
+impl Next {
+    /// How many bytes were taken, if the next request may follow.
+    fn taken(self, bytes: usize) -> Option<usize> {
+        match self {
+            Self::Go => Some(bytes),
+            Self::Leave => None,
+        }
+    }
 }
 
 impl<S: Socket> Core<S> {
@@ -86,7 +101,8 @@ impl<S: Socket> Core<S> {
 
     /// Takes one head and what it asks for. How many bytes that was; `None` when the rest is not for requests.
     fn on_next_head(&mut self, key: Key, bytes: &[u8]) -> Option<usize> {
-        let limits = HeadLimits { bytes_max: self.edition.settings.limits.head_bytes_max, fields_max: 64 };
+        let LimitsSection { head_bytes_max, head_fields_max, .. } = self.edition.settings.limits;
+        let limits = HeadLimits { bytes_max: head_bytes_max, fields_max: head_fields_max };
         let mut store = field_store();
         match parse_head(bytes, &mut store, &limits) {
             Ok(None) => {
@@ -99,11 +115,8 @@ impl<S: Socket> Core<S> {
             }
             Ok(Some((head, consumed))) => {
                 self.end_handshake(key);
-                let whole = bytes.get(..consumed).unwrap_or_default();
-                match self.on_head(key, &head, whole) {
-                    Next::Go => Some(consumed),
-                    Next::Leave => None,
-                }
+                let (whole, behind) = bytes.split_at_checked(consumed)?;
+                self.on_head(key, &head, whole, behind).map(|taken| consumed + taken)
             }
         }
     }
@@ -122,26 +135,42 @@ impl<S: Socket> Core<S> {
         self.hold(key, Session::Head(bytes.to_vec()));
     }
 
-    fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8]) -> Next {
+    /// Takes a head, and of the bytes `behind` it the body if all of it is there already. How many of those that was;
+    /// `None` as [`Self::on_next_head`].
+    fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8], behind: &[u8]) -> Option<usize> {
         let kept = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::KEPT_ALIVE));
         if kept && self.draining.is_some() && self.port == Port::Client {
             let reason = RefuseReason::Draining;
             self.refuse(key, reason, reason.text());
-            return Next::Leave;
+            return None;
         }
-        let body_max = match http::body_max(self.port, head, &self.edition) {
+        if self.port == Port::Client {
+            // No path there takes a body: it is answered as it is without one, and what follows is not read as a
+            // request (RFC 9112, 9.3).
+            let bodiless = matches!(head.body, Body::None | Body::Length(0));
+            let next = match bodiless {
+                true => self.on_request(key, head, Vec::new()),
+                false => self.on_request(key, &head.as_last(), Vec::new()),
+            };
+            return next.taken(0);
+        }
+        let body_max = match http::admin::body_max(head, &self.edition) {
             Ok(max) => max,
             Err(reason) => {
                 self.refuse(key, reason, reason.text());
-                return Next::Leave;
+                return None;
             }
         };
         self.note_operator(key, head);
         let framing = match head.body {
-            Body::None | Body::Length(0) => return self.on_request(key, head, Vec::new()),
+            Body::None | Body::Length(0) => return self.on_request(key, head, Vec::new()).taken(0),
             Body::Length(length) if length > body_max as u64 => {
                 self.refuse(key, RefuseReason::TooLarge, RefuseReason::TooLarge.text());
-                return Next::Leave;
+                return None;
+            }
+            Body::Length(length) if length <= behind.len() as u64 => {
+                let (body, _) = behind.split_at_checked(length as usize)?;
+                return self.on_request(key, head, body.to_vec()).taken(body.len());
             }
             Body::Length(length) => BodyFraming::Remaining(length),
             Body::Chunked => BodyFraming::Chunked { decoder: ChunkedDecoder::default(), done: false },
@@ -150,12 +179,12 @@ impl<S: Socket> Core<S> {
             self.send_own(key, b"HTTP/1.1 100 Continue\r\n\r\n", Asked::Yes);
         }
         let now = self.now;
-        let Some(slot) = self.slots.get(key) else { return Next::Leave };
+        let slot = self.slots.get(key)?;
         slot.connection.phase = Phase::Body;
         slot.connection.heard = now;
         let state = BodyState { head: whole.to_vec(), body: Vec::new(), body_max, framing };
         self.hold(key, Session::Body(Box::new(state)));
-        Next::Go
+        Some(0)
     }
 
     /// Takes what belongs to the body, and answers the request once it is whole. As [`Self::on_next_head`].
@@ -173,12 +202,9 @@ impl<S: Socket> Core<S> {
         };
         let all_bodies = self.body_bytes + state.body.len();
         let slot = self.slots.get(key)?;
-        if self.port == Port::Admin {
-            slot.connection.heard = now;
-        }
-        // On the client port no body has content, so that nothing about it may take long.
+        slot.connection.heard = now;
         if !state.is_complete() {
-            if all_bodies > self.edition.settings.limits.admin_body_bytes_total {
+            if all_bodies > self.edition.totals.admin_bodies.max(state.body.len()) {
                 let reason = RefuseReason::BodiesFull;
                 self.refuse(key, reason, reason.text());
                 return None;
@@ -189,7 +215,7 @@ impl<S: Socket> Core<S> {
         }
         slot.connection.phase = Phase::Head;
         // It was parsed before, perhaps under a limit that a reload has lowered since.
-        let limits = HeadLimits { bytes_max: state.head.len(), fields_max: 64 };
+        let limits = HeadLimits { bytes_max: state.head.len(), fields_max: FIELDS_MAX };
         let mut store = field_store();
         let next = match parse_head(&state.head, &mut store, &limits) {
             Ok(Some((head, _))) => self.on_request(key, &head, std::mem::take(&mut state.body)),
@@ -199,21 +225,22 @@ impl<S: Socket> Core<S> {
                 Next::Leave
             }
         };
-        match next {
-            Next::Go => Some(taken),
-            Next::Leave => None,
-        }
+        next.taken(taken)
     }
 
     fn on_request(&mut self, key: Key, head: &Head<'_>, body: Vec<u8>) -> Next {
-        let mut out = std::mem::take(&mut self.out);
+        let mut out = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
         out.clear();
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let answer = match self.admin.as_deref_mut() {
             Some(admin) => {
                 http::respond_admin(head, body, &self.edition, &mut admin.replies, &mut tools, &mut out)
             }
-            None => http::respond(head, &self.edition, &mut out),
+            None => {
+                // A system call, so it is asked for by those answers only that depend on it.
+                let peer = || Some(self.slots.get(key)?.stream.peer()?.ip());
+                http::respond(head, &self.edition, peer, &mut out)
+            }
         };
         let next = match answer {
             Answer::Done { keep_alive, refused } => {
@@ -226,7 +253,7 @@ impl<S: Socket> Core<S> {
                 self.send_own(key, &out, Asked::Yes);
                 self.after_answer(key, keep_alive)
             }
-            Answer::Upgrade(opening) => {
+            Answer::Open(opening) => {
                 // Without the query, as above.
                 tracing::debug!(
                     slot = key.slot,
@@ -235,7 +262,7 @@ impl<S: Socket> Core<S> {
                     "upgrading"
                 );
                 match self.admit_forwarded(key, head) {
-                    Ok(()) => self.upgrade(key, opening, &out),
+                    Ok(()) => self.open(key, &opening, &out),
                     Err(reason) => {
                         self.refuse(key, reason, reason.text());
                         Next::Leave
@@ -254,7 +281,7 @@ impl<S: Socket> Core<S> {
         if out.capacity() > super::core::SCRATCH_BYTES {
             out.shrink_to(super::core::SCRATCH_BYTES);
         }
-        self.out = out;
+        self.out = out.into_bytes();
         next
     }
 
@@ -263,7 +290,7 @@ impl<S: Socket> Core<S> {
         let draining = self.draining.is_some();
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         if !keep_alive || draining {
-            self.finish(key, CloseReason::HttpDone);
+            self.end(key, CloseReason::HttpDone, Words::Nothing);
             return Next::Leave;
         }
         slot.connection.flags.set(Flags::KEPT_ALIVE);
@@ -271,21 +298,27 @@ impl<S: Socket> Core<S> {
         Next::Go
     }
 
-    fn upgrade(&mut self, key: Key, opening: Opening, out: &[u8]) -> Next {
+    /// Lets the connection speak a dialect from now on; `out` is the answer that says so.
+    fn open(&mut self, key: Key, opening: &Opening, out: &[u8]) -> Next {
         let now = self.now;
-        if let Some(slot) = self.slots.get(key).filter(|_| opening.deflate) {
+        let spread = spread_within(key, self.timeouts.heartbeat);
+        let Some(slot) = self.slots.get(key) else { return Next::Leave };
+        // What it gets of its topics' messages has to be settled before it joins them.
+        slot.connection.dialect = opening.dialect;
+        if let Some(window_bits) = opening.deflate {
             slot.connection.flags.set(Flags::DEFLATE);
+            if window_bits < WINDOW_BITS_MAX {
+                remember(&mut slot.connection.session, |open| open.window_bits = window_bits);
+            }
         }
-        // Joined before the answer is out: whoever has seen the 101 is sure to get what is published next.
+        // Joined before the answer is out: whoever has seen it is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {
             self.refuse(key, reason, reason.text());
             return Next::Leave;
         }
-        let spread = spread_within(key, self.timeouts.heartbeat);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.phase = Phase::Open;
-        connection.dialect = opening.dialect;
         connection.heard = now.saturating_add(spread);
         connection.flags.clear(Flags::KEPT_ALIVE);
         if opening.no_echo {
@@ -309,11 +342,11 @@ impl<S: Socket> Core<S> {
 
     /// Answers a refusal that was counted when it was decided, and ends the connection behind it.
     pub(super) fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
-        let mut answer = Vec::with_capacity(256);
+        let mut answer = ResponseBuffer::new(Vec::with_capacity(288), self.date());
         http::write_refusal(reason, text, false, false, &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
-        self.finish(key, CloseReason::Refused);
+        self.end(key, CloseReason::Refused, Words::Nothing);
     }
 }
 

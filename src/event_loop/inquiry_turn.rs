@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::closing::Words;
 use super::core::Core;
-use crate::connection::session::{Session, Subscription};
+use crate::connection::session::Session;
 use crate::connection::{Connection, NONE, Phase, TICK_MS, Tick};
 use crate::metrics::CloseReason;
 use crate::topic::inquiry::{ConnectionRow, Inquiry, Part, Question};
@@ -137,7 +138,7 @@ impl<S: Socket> Core<S> {
                 cost + COST_CLOSE
             }
             Question::Unsubscribe { topic, .. } => {
-                part.done += u64::from(self.unsubscribe_on_request(key, topic));
+                part.done += u64::from(self.leave_topic(key, topic));
                 cost + COST_LOOK
             }
         }
@@ -170,41 +171,16 @@ impl<S: Socket> Core<S> {
     fn close_on_request(&mut self, key: Key, code: u16, text: &str) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         match slot.connection.phase {
-            Phase::Open => self.start_close_with(key, CloseReason::Admin, code, text),
-            Phase::Head | Phase::Body => self.finish(key, CloseReason::Admin),
+            Phase::Open => self.close(key, CloseReason::Admin, Words::Given(code, text)),
+            Phase::Head | Phase::Body => self.end(key, CloseReason::Admin, Words::Nothing),
             Phase::Waiting | Phase::Closing | Phase::Lingering => return false,
         }
-        true
-    }
-
-    /// Ends the subscription to the topic of this name. A first topic is not replaced by another: what the
-    /// client publishes goes to no topic from then on.
-    fn unsubscribe_on_request(&mut self, key: Key, name: &str) -> bool {
-        let topics = &self.topics;
-        let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name);
-        let Some(slot) = self.slots.get(key) else { return false };
-        let connection = &mut slot.connection;
-        let ended = if named(connection.topic) {
-            let topic = std::mem::replace(&mut connection.topic, NONE);
-            Some(Subscription { topic, position: std::mem::replace(&mut connection.position, NONE) })
-        } else if let Some(Session::Open(open)) = connection.session.as_deref_mut() {
-            let place = open.topics.iter().position(|more| named(more.topic));
-            let ended = place.map(|place| open.topics.remove(place));
-            if open.is_empty() {
-                connection.session = None;
-            }
-            ended
-        } else {
-            None
-        };
-        let Some(ended) = ended else { return false };
-        self.leave(key.slot, ended);
         true
     }
 }
 
 /// The loop's indices of a connection's topics, the first one first.
-fn subscriptions(connection: &Connection) -> impl Iterator<Item = u32> + '_ {
+pub(super) fn subscriptions(connection: &Connection) -> impl Iterator<Item = u32> + '_ {
     let more = match connection.session.as_deref() {
         Some(Session::Open(open)) => open.topics.as_slice(),
         _ => &[],

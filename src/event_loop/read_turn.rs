@@ -2,11 +2,13 @@
 //!
 //! Driven by readiness, by the ready list, and by whoever emptied an outbox that had reading paused.
 
+use super::closing::Words;
 use super::core::{Core, SCRATCH_BYTES};
 use super::frames_turn::held_bytes;
 use crate::connection::inbox::Inbox;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
+use crate::dialect::Carrier;
 use crate::metrics::CloseReason;
 use crate::topic::Key;
 use crate::transport::Socket;
@@ -131,7 +133,11 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         match slot.connection.phase {
             Phase::Head | Phase::Body => self.on_request_bytes(key, bytes),
-            Phase::Open | Phase::Closing => self.on_frame_bytes(key, bytes),
+            Phase::Open | Phase::Closing => match slot.connection.dialect.carrier() {
+                Carrier::Frames => self.on_frame_bytes(key, bytes),
+                // RFC 9112, 9.3.2: a further request may be there, but this answer has no end it could follow.
+                Carrier::Body => {}
+            },
             Phase::Lingering => self.discard(key, bytes.len()),
             Phase::Waiting => self.hold_behind(key, bytes),
         }
@@ -164,9 +170,9 @@ impl<S: Socket> Core<S> {
         };
         // A peer that only ended its own side still gets everything it asked for.
         if slot.connection.has_backlog() {
-            self.finish(key, reason);
+            self.end(key, reason, Words::Nothing);
         } else {
-            self.free(key.slot, reason);
+            self.abort(key, reason);
         }
     }
 }

@@ -1,52 +1,113 @@
-//! Joining and leaving topics: the loop's half of the protocol in `fanout`.
+//! Joining and leaving topics: the loop's half of the protocol in `topic`.
 
 use super::core::Core;
+use super::effects::{Sink, Speaker, Then};
 use super::fanout_turn::place;
+use super::frames_turn::remember;
+use super::inquiry_turn::subscriptions;
 use crate::connection::NONE;
-use crate::connection::session::{OpenState, Session, Subscription};
+use crate::connection::session::{Session, Subscription};
+use crate::dialect::{Denial, Outcome};
 use crate::metrics::RefuseReason;
-use crate::topic::{Encoding, Key};
+use crate::topic::{Encoding, Joined, Key, TopicName};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
-    /// Subscribes a connection to all of `names`, or to none. Its encoding must not change any more.
+    /// Subscribes a connection to all of `names`, or to none. Its form must not change any more.
     ///
     /// # Errors
     /// No room for another topic or waiting join; the connection is to be refused.
-    pub(super) fn subscribe(&mut self, key: Key, names: &[String]) -> Result<(), RefuseReason> {
+    pub(super) fn subscribe(&mut self, key: Key, names: &[TopicName<'_>]) -> Result<(), RefuseReason> {
         for name in names {
-            let Ok((topic, _)) = self.topics.join(name, key) else {
+            if self.join(key, name).is_none() {
                 self.unsubscribe_all(key.slot);
                 return Err(RefuseReason::Busy);
-            };
-            let Some(slot) = self.slots.get(key) else { return Err(RefuseReason::Busy) };
-            let connection = &mut slot.connection;
-            if connection.encoding() == Encoding::Deflated
-                && let Some(topic) = self.topics.topic(topic)
-            {
-                topic.join_deflate();
-            }
-            if connection.topic == NONE {
-                connection.topic = topic;
-                connection.position = NONE;
-                continue;
-            }
-            let more = Subscription { topic, position: NONE };
-            match connection.session.as_deref_mut() {
-                Some(Session::Open(open)) => open.topics.push(more),
-                _ => {
-                    let open = OpenState { topics: vec![more], ..OpenState::default() };
-                    connection.session = Some(Box::new(Session::Open(open)));
-                }
             }
         }
         Ok(())
     }
 
+    /// Joins one topic; `None` if there is no room for it.
+    fn join(&mut self, key: Key, name: &TopicName<'_>) -> Option<Joined> {
+        let (topic, joined) = self.topics.join(name, key).ok()?;
+        let connection = &mut self.slots.get(key)?.connection;
+        if connection.encoding() != Encoding::Plain
+            && let Some(topic) = self.topics.topic(topic)
+        {
+            topic.join_deflate();
+        }
+        if connection.topic == NONE {
+            connection.topic = topic;
+            connection.position = NONE;
+        } else {
+            let more = Subscription { topic, position: NONE };
+            remember(&mut connection.session, |open| open.topics.push(more));
+        }
+        Some(joined)
+    }
+
+    /// Joins a topic that a dialect asks for, and tells it what came of it.
+    pub(super) fn subscribe_one(&mut self, from: Speaker, name: &TopicName<'_>, sink: &mut Sink<'_>) -> Then {
+        let Some(slot) = self.slots.get(from.key) else { return Then::Go };
+        let topics = &self.topics;
+        let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name.as_str());
+        let outcome = if subscriptions(&slot.connection).any(named) {
+            Outcome::Refused(Denial::Already)
+        } else if subscriptions(&slot.connection).count() >= self.edition.settings.limits.subscriptions_max {
+            Outcome::Refused(Denial::TooMany)
+        } else {
+            match self.join(from.key, name) {
+                Some(joined) => Outcome::Joined { topic: name.as_str(), offset: joined.next_offset - 1 },
+                None => Outcome::Refused(Denial::Busy),
+            }
+        };
+        self.tell(from, outcome, sink);
+        Then::Go
+    }
+
+    /// Leaves a topic that a dialect does not want any more, and tells it.
+    pub(super) fn unsubscribe_one(
+        &mut self,
+        from: Speaker,
+        name: &TopicName<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        let name = name.as_str();
+        let left = self.leave_topic(from.key, name);
+        let outcome = if left { Outcome::Left { topic: name } } else { Outcome::Refused(Denial::NoTopic) };
+        self.tell(from, outcome, sink);
+        Then::Go
+    }
+
+    /// Ends the subscription to the topic of this name; `false` if there is none. A first topic is not replaced by
+    /// another: what goes to the connection's first topic goes nowhere from then on.
+    pub(super) fn leave_topic(&mut self, key: Key, name: &str) -> bool {
+        let topics = &self.topics;
+        let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name);
+        let Some(slot) = self.slots.get(key) else { return false };
+        let connection = &mut slot.connection;
+        let ended = if named(connection.topic) {
+            let topic = std::mem::replace(&mut connection.topic, NONE);
+            Some(Subscription { topic, position: std::mem::replace(&mut connection.position, NONE) })
+        } else if let Some(Session::Open(open)) = connection.session.as_deref_mut() {
+            let place = open.topics.iter().position(|more| named(more.topic));
+            let ended = place.map(|place| open.topics.remove(place));
+            if open.is_empty() {
+                connection.session = None;
+            }
+            ended
+        } else {
+            None
+        };
+        let Some(ended) = ended else { return false };
+        self.leave(key.slot, ended);
+        true
+    }
+
     /// Ends one subscription of a slot.
     pub(super) fn leave(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, position } = subscription;
-        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() == Encoding::Deflated)
+        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() != Encoding::Plain)
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.leave_deflate();

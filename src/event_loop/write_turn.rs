@@ -1,5 +1,6 @@
 //! Writing: the kernel first, the outbox for what it refuses, the write turn when there is room again.
 
+use super::closing::Words;
 use super::core::{Core, JOINED_BYTES};
 use crate::connection::outbox::Outbox;
 use crate::connection::{Flags, Phase};
@@ -10,6 +11,13 @@ use crate::transport::Socket;
 
 /// `send` calls of one write turn; a peer that takes more at once is fast enough to wait for the next turn.
 const WRITES_PER_TURN: usize = 16;
+
+/// Answers of an open connection that may wait while it is read on, each of at most [`SMALL_ANSWER_BYTES`]: a ping
+/// behind messages that the peer is still reading must not hold up its next ones, nor what it publishes.
+const UNREAD_ANSWERS: u16 = 16;
+
+/// An answer that is longer has to be read before anything else is.
+const SMALL_ANSWER_BYTES: usize = 1024;
 
 /// Whether bytes were asked for by the peer, who then has to read them before it is read from again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +56,8 @@ impl<S: Socket> Core<S> {
         } else if !outbox.try_push_own(rest, budget) {
             return self.end_unanswered(key, sent > 0);
         }
-        if asked == Asked::Yes {
+        let small = rest.len() <= SMALL_ANSWER_BYTES && outbox.own() <= UNREAD_ANSWERS;
+        if asked == Asked::Yes && !(small && slot.connection.phase == Phase::Open) {
             slot.connection.flags.set(Flags::PAUSED);
         }
         self.counters.outbox_bytes.add(rest.len() as u64);
@@ -62,7 +71,7 @@ impl<S: Socket> Core<S> {
             // The peer has the beginning of a frame whose end will never come: nothing can follow it.
             self.abort(key, reason);
         } else {
-            self.fail(key, reason, 1013, reason.text());
+            self.end(key, reason, Words::Own);
         }
     }
 
@@ -74,8 +83,8 @@ impl<S: Socket> Core<S> {
         self.joined = joined;
         match outcome {
             Flushed::Broken => self.abort(key, CloseReason::PeerReset),
-            Flushed::Blocked => self.rearm(key.slot),
-            Flushed::Empty => self.after_flush(key),
+            Flushed::Blocked => self.after_flush(key),
+            Flushed::Empty => self.after_last_byte(key),
         }
     }
 
@@ -114,17 +123,26 @@ impl<S: Socket> Core<S> {
         Flushed::Blocked
     }
 
+    /// Everything is with the kernel.
+    fn after_last_byte(&mut self, key: Key) {
+        if self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Lingering) {
+            return self.end_writing(key);
+        }
+        self.after_flush(key);
+    }
+
+    /// Reads on if the peer has taken its own answers; messages of topics may still wait.
     fn after_flush(&mut self, key: Key) {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
+        if connection.outbox.as_deref().is_some_and(|outbox| outbox.own() > 0) {
+            return self.rearm(key.slot);
+        }
         let paused = connection.flags.clear(Flags::PAUSED);
         if paused && matches!(connection.phase, Phase::Head | Phase::Body) {
             // What was not read meanwhile has its whole time from here on.
             connection.heard = now;
-        }
-        if connection.phase == Phase::Lingering {
-            return self.end_writing(key);
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
         self.rearm(key.slot);

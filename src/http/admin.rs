@@ -7,26 +7,27 @@
 
 mod batch;
 mod connections;
-mod params;
 mod replies;
 mod topics;
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, plain, refusal, write_refusal};
+use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
+use crate::dialect::plain;
+use crate::edition::Readiness;
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::topic::inquiry::{Part, Question};
 use crate::wire::http::head::Head;
-use crate::wire::http::response::Response;
+use crate::wire::http::params::Params;
+use crate::wire::http::response::{Response, ResponseBuffer};
 use crate::wire::http::uri::percent_decode;
 
 pub use batch::{Batch, Progress};
 pub use connections::Ask;
 use connections::Unasked;
-use params::Params;
 use replies::Known;
 pub use replies::Replies;
 
@@ -39,7 +40,7 @@ const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// Whether this request may reach the admin port at all.
 pub(super) fn guard(head: &Head<'_>, edition: &Edition) -> Result<(), RefuseReason> {
-    edition.guard.check(|name| head.field(name)).map_err(|refusal| match refusal {
+    edition.guard.check(head.host.as_bytes(), |name| head.field(name)).map_err(|refusal| match refusal {
         AdminRefusal::Host => RefuseReason::AdminHost,
         AdminRefusal::Origin | AdminRefusal::FetchSite => RefuseReason::AdminOrigin,
     })?;
@@ -53,6 +54,13 @@ pub(super) fn guard(head: &Head<'_>, edition: &Edition) -> Result<(), RefuseReas
 /// Whether a request needs a key, where there are any.
 pub(super) fn needs_key(head: &Head<'_>) -> bool {
     scope_of(head).is_some()
+}
+
+/// Whether the admin port has this path.
+pub(super) fn has(path: &str) -> bool {
+    let whole =
+        ["/publish", "/drain", "/healthz", "/readyz", "/metrics", "/stats", "/topics", "/connections"];
+    whole.contains(&path) || path.starts_with("/publish/") || path.starts_with("/connections/")
 }
 
 /// What a request needs a key for; probes need none.
@@ -70,7 +78,7 @@ fn scope_of(head: &Head<'_>) -> Option<Scope> {
 ///
 /// # Errors
 /// The request is refused whatever its body is.
-pub(super) fn body_max(head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
+pub fn body_max(head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
     guard(head, edition)?;
     let most = edition.settings.limits.admin_body_bytes_max;
     Ok(match scope_of(head) {
@@ -87,7 +95,7 @@ pub(super) fn respond(
     edition: &Edition,
     replies: &mut Replies,
     tools: &mut Tools<'_>,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Answer {
     if let Err(reason) = guard(head, edition) {
         return refusal(head, reason, reason.text(), out);
@@ -99,6 +107,12 @@ pub(super) fn respond(
         return connection(head, raw, &body, edition, out);
     }
     let read = matches!(head.method, "GET" | "HEAD");
+    // The others read their own.
+    if matches!(head.path(), "/drain" | "/healthz" | "/readyz" | "/metrics" | "/stats")
+        && let Err(text) = Params::read(head.query(), b"", &[])
+    {
+        return refusal(head, RefuseReason::BadRequest, &text, out);
+    }
     match head.path() {
         "/publish" | "/drain" if head.method != "POST" => method_refusal(head, "POST", out),
         "/publish" => publish_batch(head, body, replies, out),
@@ -119,9 +133,11 @@ pub(super) fn respond(
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),
             None => text(head, 200, "ok\n", out),
         },
-        "/readyz" if edition.is_draining() => text(head, 503, "draining\n", out),
-        "/readyz" if edition.start_facts.get().is_none() => text(head, 503, "starting\n", out),
-        "/readyz" => text(head, 200, "ready\n", out),
+        "/readyz" => {
+            let readiness = edition.readiness();
+            let status = if readiness == Readiness::Ready { 200 } else { 503 };
+            text(head, status, &format!("{}\n", readiness.text()), out)
+        }
         "/metrics" => {
             let mut body = String::new();
             prometheus::render(&edition.facts(), &mut body);
@@ -144,7 +160,7 @@ pub fn write_answered(
     edition: &Edition,
     keep_alive: bool,
     head_only: bool,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Option<RefuseReason> {
     match connections::render(question, parts, edition.loops(), metrics::now_ms()) {
         Some(body) => {
@@ -172,17 +188,17 @@ pub fn list_goes_on(last: &(usize, Part), edition: &Edition) -> Option<usize> {
 }
 
 /// Writes the whole answer to a batch that was done at once.
-pub fn write_batch_answer(body: &[u8], keep_alive: bool, out: &mut Vec<u8>) {
+pub fn write_batch_answer(body: &[u8], keep_alive: bool, out: &mut ResponseBuffer) {
     write(200, LINES, &[], body, keep_alive, false, out);
 }
 
 /// Writes the head of an answer to a batch whose lines come one run after the other.
-pub fn write_batch_head(chunked: bool, keep_alive: bool, out: &mut Vec<u8>) {
+pub fn write_batch_head(chunked: bool, keep_alive: bool, out: &mut ResponseBuffer) {
     let framing = if chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
     let connection = if keep_alive { "keep-alive" } else { "close" };
+    out.push_status_line(200);
     out.extend_from_slice(
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {LINES}\r\n{framing}Connection: {connection}\r\n")
-            .as_bytes(),
+        format!("Content-Type: {LINES}\r\n{framing}Connection: {connection}\r\n").as_bytes(),
     );
     for (name, value) in PLAIN_HEADERS.iter().chain(&[("Cache-Control", "no-store")]) {
         out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -213,7 +229,13 @@ impl Replies {
     }
 }
 
-fn connection(head: &Head<'_>, raw: &str, body: &[u8], edition: &Edition, out: &mut Vec<u8>) -> Answer {
+fn connection(
+    head: &Head<'_>,
+    raw: &str,
+    body: &[u8],
+    edition: &Edition,
+    out: &mut ResponseBuffer,
+) -> Answer {
     let loops = edition.loops();
     let read = matches!(head.method, "GET" | "HEAD");
     match raw {
@@ -221,14 +243,15 @@ fn connection(head: &Head<'_>, raw: &str, body: &[u8], edition: &Edition, out: &
         "close" => ask(head, connections::close(head.query(), body, loops), out),
         "unsubscribe" => ask(head, connections::unsubscribe(head.query(), body, loops), out),
         _ if !read => method_refusal(head, "GET, HEAD", out),
-        id => match percent_decode(id) {
-            Ok(id) => ask(head, connections::one(&id, loops), out),
-            Err(_) => refusal(head, RefuseReason::BadRequest, "the id is not percent-encoded", out),
+        id => match (percent_decode(id), Params::read(head.query(), b"", &[])) {
+            (_, Err(text)) => refusal(head, RefuseReason::BadRequest, &text, out),
+            (Ok(id), _) => ask(head, connections::one(&id, loops), out),
+            (Err(_), _) => refusal(head, RefuseReason::BadRequest, "the id is not percent-encoded", out),
         },
     }
 }
 
-fn ask(head: &Head<'_>, asked: Result<Ask, Unasked>, out: &mut Vec<u8>) -> Answer {
+fn ask(head: &Head<'_>, asked: Result<Ask, Unasked>, out: &mut ResponseBuffer) -> Answer {
     match asked {
         Ok(ask) => Answer::Ask(ask),
         Err(Unasked::Bad(text)) => refusal(head, RefuseReason::BadRequest, &text, out),
@@ -242,7 +265,7 @@ fn recall<'a>(
     body: &[u8],
     content_type: &str,
     replies: &mut Replies,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Result<Option<&'a str>, Answer> {
     // Of two keys neither is the one that the sender will try again with.
     if head.fields("idempotency-key").nth(1).is_some() {
@@ -265,7 +288,7 @@ fn recall<'a>(
     }
 }
 
-fn publish_batch(head: &Head<'_>, body: Vec<u8>, replies: &mut Replies, out: &mut Vec<u8>) -> Answer {
+fn publish_batch(head: &Head<'_>, body: Vec<u8>, replies: &mut Replies, out: &mut ResponseBuffer) -> Answer {
     // Each line says for itself what it is.
     if let Err(text) = Params::read(head.query(), b"", &[]) {
         return refusal(head, RefuseReason::BadRequest, &text, out);
@@ -283,7 +306,7 @@ fn publish(
     edition: &Edition,
     replies: &mut Replies,
     tools: &mut Tools<'_>,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Answer {
     if head.method != "POST" {
         return method_refusal(head, "POST", out);
@@ -327,7 +350,7 @@ fn publish_one(
         return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1".into()));
     }
     let topic = edition.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
-    if body.len() > topic.policy().message_bytes_max {
+    if body.len() > topic.policy(&edition.router.rules()).message_bytes_max {
         return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
     }
     let counters = edition.counters_of(edition.loops());
@@ -352,11 +375,11 @@ fn publish_one(
     }
 }
 
-fn text(head: &Head<'_>, status: u16, body: &str, out: &mut Vec<u8>) -> Answer {
+fn text(head: &Head<'_>, status: u16, body: &str, out: &mut ResponseBuffer) -> Answer {
     answer(head, status, "text/plain; charset=utf-8", body.as_bytes(), out)
 }
 
-fn answer(head: &Head<'_>, status: u16, content_type: &str, body: &[u8], out: &mut Vec<u8>) -> Answer {
+fn answer(head: &Head<'_>, status: u16, content_type: &str, body: &[u8], out: &mut ResponseBuffer) -> Answer {
     write(status, content_type, &[], body, head.keep_alive, head.method == "HEAD", out);
     Answer::Done { keep_alive: head.keep_alive, refused: None }
 }
@@ -368,7 +391,7 @@ fn write(
     body: &[u8],
     keep_alive: bool,
     head_only: bool,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) {
     let mut headers = PLAIN_HEADERS.to_vec();
     headers.push(("Cache-Control", "no-store"));

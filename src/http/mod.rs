@@ -4,30 +4,17 @@
 //! Never touches a connection or a socket.
 
 pub mod admin;
+mod page;
 
-use crate::dialect::{Dialect, Opening, Tools, plain};
+use std::net::IpAddr;
+
+use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
-use crate::wire::http::response::Response;
+use crate::wire::http::response::{Response, ResponseBuffer};
 use crate::wire::upgrade::{self, UpgradeRefusal};
-
-/// The page behind `GET /`.
-const PAGE: &str = include_str!("page/page.html");
-
-/// Headers of every HTML answer: nothing is loaded from elsewhere, nobody frames it.
-const PAGE_HEADERS: &[(&str, &str)] = &[
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-cache"),
-];
 
 /// Headers of every answer that is no page: never run, never framed.
 const PLAIN_HEADERS: [(&str, &str); 3] = [
@@ -46,8 +33,8 @@ pub enum Answer {
         /// Set when the response is a refusal that is to be counted.
         refused: Option<RefuseReason>,
     },
-    /// A 101.
-    Upgrade(Opening),
+    /// The connection speaks a dialect from now on.
+    Open(Opening),
     /// The client loops have to be asked first.
     Ask(admin::Ask),
     /// A batch of messages, to be published in runs.
@@ -59,26 +46,20 @@ pub enum Answer {
     },
 }
 
-/// Bytes that the body of this request may have.
-///
-/// # Errors
-/// The request is refused whatever its body is.
-pub fn body_max(port: Port, head: &Head<'_>, edition: &Edition) -> Result<usize, RefuseReason> {
-    match port {
-        Port::Admin => admin::body_max(head, edition),
-        Port::Client => Ok(0),
-    }
-}
-
 /// Whether a request that was let in can only be the operator's, not a stranger's or a probe.
 #[must_use]
 pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
     port == Port::Admin && admin::needs_key(head)
 }
 
-/// Answers one request of the client port.
-pub fn respond(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
-    client(head, edition, out)
+/// Answers one request of the client port; `peer` says who asks, for the few answers that depend on it.
+pub fn respond(
+    head: &Head<'_>,
+    edition: &Edition,
+    peer: impl FnOnce() -> Option<IpAddr>,
+    out: &mut ResponseBuffer,
+) -> Answer {
+    client(head, edition, peer, out)
 }
 
 /// Answers one request of the admin port.
@@ -88,28 +69,48 @@ pub fn respond_admin(
     edition: &Edition,
     replies: &mut admin::Replies,
     tools: &mut Tools<'_>,
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
 ) -> Answer {
     admin::respond(head, body, edition, replies, tools, out)
 }
 
-fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
-    let mut opening = match head.path() {
-        "/" => return page(head, out),
-        "/echo" => Opening { dialect: Dialect::Echo, topics: Vec::new(), no_echo: false, deflate: false },
-        path if path == "/ws" || path.starts_with("/ws/") => {
-            match plain::opening(path, head.query(), edition.settings.limits.subscriptions_max) {
-                Ok(opening) => opening,
-                Err(text) => return refusal(head, RefuseReason::BadRequest, text, out),
-            }
+fn client(
+    head: &Head<'_>,
+    edition: &Edition,
+    peer: impl FnOnce() -> Option<IpAddr>,
+    out: &mut ResponseBuffer,
+) -> Answer {
+    if head.path() == "/" {
+        if !matches!(head.method, "GET" | "HEAD") {
+            return method_refusal(head, "GET, HEAD", out);
         }
-        _ => return refusal(head, RefuseReason::NotFound, RefuseReason::NotFound.text(), out),
-    };
+        return match page::write(head, edition, peer, out) {
+            Ok(()) => Answer::Done { keep_alive: head.keep_alive, refused: None },
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        };
+    }
+    let request = OpenRequest { head, subscriptions_max: edition.settings.limits.subscriptions_max };
+    match Dialect::opening(&request) {
+        None => {
+            let elsewhere = "not here: this is the client port, not the admin port";
+            let text = if admin::has(head.path()) { elsewhere } else { RefuseReason::NotFound.text() };
+            refusal(head, RefuseReason::NotFound, text, out)
+        }
+        Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
+        Some(Ok(opening)) => match opening.dialect.carrier() {
+            Carrier::Frames => upgrade(head, opening, edition, out),
+            Carrier::Body => stream(head, opening, edition, out),
+        },
+    }
+}
+
+/// Opens a dialect that is carried by frames.
+fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     let upgrade = match upgrade::check(head) {
         Ok(upgrade) => upgrade,
         Err(error) => return upgrade_refusal(head, &error, out),
     };
-    if edition.origin.check(head.field("origin"), head.field("host")).is_err() {
+    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
     let extension = match edition.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
@@ -118,32 +119,28 @@ fn client(head: &Head<'_>, edition: &Edition, out: &mut Vec<u8>) -> Answer {
         Some(Err(error)) => return refusal(head, RefuseReason::BadRequest, &error.to_string(), out),
         None => None,
     };
-    opening.deflate = extension.is_some();
+    opening.deflate = extension.map(|agreement| agreement.window_bits);
     // RFC 6455, 4.2.2: one of the client's offers, here its first that is welcome, or none. A client that
     // needs one ends the connection by itself then (4.1).
     let welcome = &edition.settings.server.subprotocols;
     let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
-    upgrade::write_accept(out, &upgrade, subprotocol, extension);
-    Answer::Upgrade(opening)
+    upgrade::write_accept(out, &upgrade, subprotocol, extension.map(|agreement| agreement.answer));
+    Answer::Open(opening)
 }
 
-fn page(head: &Head<'_>, out: &mut Vec<u8>) -> Answer {
-    if !matches!(head.method, "GET" | "HEAD") {
-        return method_refusal(head, "GET, HEAD", out);
+/// Opens a dialect whose messages are the body of an answer.
+fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
+    if head.method != "GET" {
+        return method_refusal(head, "GET", out);
     }
-    Response {
-        status: 200,
-        content_type: "text/html; charset=utf-8",
-        headers: PAGE_HEADERS,
-        body: PAGE.as_bytes(),
-        keep_alive: head.keep_alive,
-        head_only: head.method == "HEAD",
+    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
+        return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
-    .write_into(out);
-    Answer::Done { keep_alive: head.keep_alive, refused: None }
+    opening.dialect.push_head(head, out);
+    Answer::Open(opening)
 }
 
-fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -> Answer {
+fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut ResponseBuffer) -> Answer {
     if error.status() == RefuseReason::MethodNotAllowed.status() {
         return method_refusal(head, "GET", out);
     }
@@ -152,7 +149,7 @@ fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut Vec<u8>) -
 }
 
 /// Answers 405 with the methods this path does answer (RFC 9110, 15.5.6).
-fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
+fn method_refusal(head: &Head<'_>, allow: &str, out: &mut ResponseBuffer) -> Answer {
     let mut headers = PLAIN_HEADERS.to_vec();
     headers.push(("Allow", allow));
     Response {
@@ -168,17 +165,24 @@ fn method_refusal(head: &Head<'_>, allow: &str, out: &mut Vec<u8>) -> Answer {
 }
 
 /// Answers a refusal that leaves the connection as it is.
-fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut Vec<u8>) -> Answer {
+fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut ResponseBuffer) -> Answer {
     write_refusal(reason, text, head.keep_alive, head.method == "HEAD", out);
     Answer::Done { keep_alive: head.keep_alive, refused: Some(reason) }
 }
 
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
-pub fn write_refusal(reason: RefuseReason, text: &str, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
+pub fn write_refusal(
+    reason: RefuseReason,
+    text: &str,
+    keep_alive: bool,
+    head_only: bool,
+    out: &mut ResponseBuffer,
+) {
     let more: &[(&str, &str)] = match reason.status() {
         // Others of its own have to go first; that takes longer than a bucket needs for one token.
         _ if reason == RefuseReason::TooManyFromAddress => &[("Retry-After", "10")],
         // RFC 6455, 4.4: the refusal names the version that is understood.
+        // RFC 9110, 15.5.22.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
         429 | 503 => &[("Retry-After", "1")],
         // RFC 9110, 15.5.2: a 401 names what would help.

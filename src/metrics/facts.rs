@@ -20,6 +20,10 @@ pub struct Facts<'a> {
     pub connections_max: u64,
     /// Topics that exist, idle ones included.
     pub topics: u64,
+    /// Addresses in the table of admission.
+    pub admission_addresses: u64,
+    /// Bytes of that table.
+    pub admission_bytes: u64,
     /// Bytes that wait in outboxes, a shared message once.
     pub outbox_held_bytes: u64,
     /// How many there may be.

@@ -95,6 +95,8 @@ others! {
     CONNECTIONS = "fantail_connections", Gauge, "Connections open now.";
     CONNECTIONS_MAX = "fantail_connections_max", Gauge, "Client connections the process may hold.";
     TOPICS = "fantail_topics", Gauge, "Topics, idle ones included.";
+    ADMISSION_ADDRESSES = "fantail_admission_addresses", Gauge, "Addresses that hold a connection now; 0 while no limit by address is on.";
+    ADMISSION_BYTES = "fantail_admission_bytes", Gauge, "Bytes of the table of addresses, connect rates included.";
     DRAINING = "fantail_draining", Gauge, "1 while the server is on its way out.";
     CLOSES = "fantail_closes_total", Counter, "Connections ended, by reason.";
     DROPS = "fantail_drops_total", Counter, "Messages that slow consumers missed, by policy.";

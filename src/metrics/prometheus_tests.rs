@@ -24,6 +24,8 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         descriptors_max: Some(1024),
         connections_max: 1920,
         topics: 5,
+        admission_addresses: 3,
+        admission_bytes: 4_096,
         outbox_held_bytes: 70,
         outbox_held_bytes_max: 1 << 28,
         outbox_full: 3,

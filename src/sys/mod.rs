@@ -6,6 +6,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("Fantail needs Linux: epoll, close_range and procfs have no counterpart here");
 
+pub mod claim;
 pub mod clock;
 pub mod confine;
 pub mod counting_alloc;

@@ -20,13 +20,24 @@ pub struct ListenOptions {
     /// How long sent bytes may stay unacknowledged before the kernel gives the connection up
     /// (TCP_USER_TIMEOUT). It bounds how long a vanished peer is kept.
     pub user_timeout_ms: u32,
-    /// Whether other listeners of the same user may share the port (SO_REUSEPORT), one for each loop.
-    pub reuse_port: bool,
+    /// Whether other listeners may share the port.
+    pub sharing: Sharing,
+}
+
+/// Whether other listeners of the same user may share a listener's port (SO_REUSEPORT), one for each loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody may.
+    Never,
+    /// Nobody may be there before, and those who come later may.
+    Later,
+    /// Those who are there and those who come.
+    Always,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 4096, notsent_lowat: 16 * 1024, user_timeout_ms: 0, reuse_port: false }
+        Self { backlog: 4096, notsent_lowat: 16 * 1024, user_timeout_ms: 0, sharing: Sharing::Never }
     }
 }
 
@@ -39,7 +50,7 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpLis
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    if options.reuse_port {
+    if options.sharing == Sharing::Always {
         socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() && address.ip().is_unspecified() {
@@ -54,6 +65,11 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpLis
     }
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    if options.sharing == Sharing::Later {
+        // The kernel looks for others on the port once at bind and once at listen. Set between the two, the second look
+        // would let in another one that did the same.
+        socket.set_reuse_port(true)?;
+    }
     Ok(socket.into())
 }
 
@@ -301,13 +317,34 @@ mod tests {
 
     #[test]
     fn a_port_is_shared_only_on_request() {
-        let shared = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let shared = ListenOptions { sharing: Sharing::Always, ..ListenOptions::default() };
         let first = listen(local(0), &shared).unwrap();
         let address = first.local_addr().unwrap();
         let second = listen(address, &shared).unwrap();
         assert_eq!(second.local_addr().unwrap(), address);
         let alone = listen(address, &ListenOptions::default()).unwrap_err();
         assert_eq!(alone.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn who_shares_later_is_first_and_the_kernel_spreads_over_all_the_same() {
+        let later = ListenOptions { sharing: Sharing::Later, ..ListenOptions::default() };
+        let shared = ListenOptions { sharing: Sharing::Always, ..ListenOptions::default() };
+        let first = listen(local(0), &later).unwrap();
+        let address = first.local_addr().unwrap();
+        assert_eq!(listen(address, &later).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+        assert_eq!(listen(any, &later).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let second = listen(address, &shared).unwrap();
+        let mut got = [0, 0];
+        until("one of the two gets nobody", || {
+            let _client = TcpStream::connect(address).unwrap();
+            let served = [&first, &second].map(|listener| accept(listener).is_ok());
+            got = [got[0] + usize::from(served[0]), got[1] + usize::from(served[1])];
+            (got[0] >= 5 && got[1] >= 5).then_some(())
+        });
+        // One that others have joined already is no first one.
+        assert_eq!(listen(address, &later).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
@@ -351,7 +388,7 @@ mod tests {
     }
 
     fn half_connected_are_still_taken(address: SocketAddr) {
-        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let options = ListenOptions { sharing: Sharing::Always, ..ListenOptions::default() };
         let Ok(leaving) = listen(address, &options) else { return };
         let address = leaving.local_addr().unwrap();
         let early = half_connected(address);
@@ -388,7 +425,7 @@ mod tests {
         if migrates.is_ok_and(|value| value.trim() != "0") {
             return;
         }
-        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let options = ListenOptions { sharing: Sharing::Always, ..ListenOptions::default() };
         let leaving = listen(local(0), &options).unwrap();
         let address = leaving.local_addr().unwrap();
         let client = TcpStream::connect(address).unwrap();
@@ -400,7 +437,7 @@ mod tests {
 
     #[test]
     fn the_probe_sees_a_listener_that_would_share() {
-        let shared = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let shared = ListenOptions { sharing: Sharing::Always, ..ListenOptions::default() };
         let listener = listen(local(0), &shared).unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(probe_port(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);

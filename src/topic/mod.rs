@@ -1,4 +1,4 @@
-//! Topics, subscriptions, mailboxes and the router. Never writes to a socket.
+//! Topics, their names and rules, subscriptions, mailboxes and the router. Never writes to a socket.
 //!
 //! One message's way: [`Draft::encode`] outside every lock → [`Router::publish`] gives it an offset
 //! under its topic's lock and puts one reference into each interested loop's [`Mailbox`] → the loop
@@ -12,8 +12,10 @@ pub mod entry;
 pub mod inquiry;
 pub mod mailbox;
 pub mod message;
-pub mod policy;
+pub mod name;
+pub mod pattern;
 pub mod router;
+pub mod rules;
 pub mod state;
 pub mod subscriptions;
 pub mod sync;
@@ -22,9 +24,12 @@ pub use budget::{Fill, OutboxBudget};
 pub use entry::{Control, Entry, Key};
 pub use mailbox::{ControlFull, Mailbox, MailboxLimits};
 pub use message::{Draft, Encoding, Message, Origin};
+pub use name::TopicName;
+pub use pattern::TopicPattern;
 pub use router::{Busy, BusyReason, JoinError, Router, RouterError, RouterLimits, Wake};
+pub use rules::{SlowPolicy, TopicPolicy, TopicRules};
 pub use state::{Joined, LOOPS_MAX, Published, Topic};
-pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn};
+pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn, TurnBudget};
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.
@@ -33,6 +38,6 @@ mod budget_tests;
 #[cfg(test)]
 mod mailbox_tests;
 #[cfg(test)]
-mod policy_tests;
-#[cfg(test)]
 mod router_tests;
+#[cfg(test)]
+mod rules_tests;

@@ -1,7 +1,7 @@
 //! Finds topics by name and carries messages to the loops that have a subscriber. Shared by every
 //! thread; owns the directory of topics, the mailboxes and the way to wake a loop. Never touches a
-//! connection, never writes to a socket, never wakes the loop that publishes. It gives each topic the
-//! policy that the rules have for its name.
+//! connection, never writes to a socket, never wakes the loop that publishes. It holds
+//! the rules that say what holds for which topic.
 //!
 //! Lock order: directory → topic → mailbox. A loop is woken when no lock is held.
 //!
@@ -17,9 +17,10 @@ use std::ops::Bound;
 use super::entry::{Control, Entry, Key};
 use super::mailbox::{ControlFull, Mailbox, MailboxLimits};
 use super::message::Draft;
+use super::name::TopicName;
+use super::rules::TopicRules;
 use super::state::{JoinRefused, Joined, LOOPS_MAX, PublishRefused, Published, Topic};
-use super::sync::{Arc, Mutex, lock};
-use crate::config::TopicRules;
+use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Topics that may exist at once.
 pub const TOPICS_MAX: usize = 1_000_000;
@@ -101,6 +102,9 @@ pub struct Router {
     directory: Mutex<Directory>,
     mailboxes: Box<[Mailbox<Entry>]>,
     waker: Box<dyn Wake>,
+    rules: Mutex<Arc<TopicRules>>,
+    /// The edition of `rules`, for a look without the lock.
+    rules_edition: AtomicU32,
     topics_max: usize,
     idle_topics_max: usize,
 }
@@ -111,7 +115,6 @@ struct Directory {
     topics: BTreeSet<ByName>,
     /// Topics that were idle when they were queued, oldest first; some may be in use again.
     idle: VecDeque<Arc<Topic>>,
-    rules: TopicRules,
     next_id: u64,
     epochs: RandomState,
 }
@@ -128,11 +131,14 @@ impl Router {
         let directory = Directory {
             topics: BTreeSet::new(),
             idle: VecDeque::new(),
-            rules: TopicRules::default(),
             next_id: 1,
             epochs: RandomState::new(),
         };
+        let none = TopicRules::default();
+        let rules = none.clone().following(&none);
         Ok(Self {
+            rules_edition: AtomicU32::new(rules.edition()),
+            rules: Mutex::new(Arc::new(rules)),
             directory: Mutex::new(directory),
             mailboxes: (0..loops).map(|_| Mailbox::new(limits.mailbox)).collect(),
             waker,
@@ -152,10 +158,10 @@ impl Router {
         lock(&self.directory).topics.len()
     }
 
-    /// Finds the topic or creates it. The caller has checked the name.
-    pub fn topic(&self, name: &str) -> Result<Arc<Topic>, RouterError> {
+    /// Finds the topic or creates it.
+    pub fn topic(&self, name: &TopicName<'_>) -> Result<Arc<Topic>, RouterError> {
         let mut directory = lock(&self.directory);
-        if let Some(ByName(topic)) = directory.topics.get(name) {
+        if let Some(ByName(topic)) = directory.topics.get(name.as_str()) {
             return Ok(topic.clone());
         }
         while directory.topics.len() >= self.topics_max {
@@ -165,23 +171,34 @@ impl Router {
         directory.next_id += 1;
         // Ids never repeat and the hash is keyed at random, so neither do epochs, restarts included.
         let epoch = directory.epochs.hash_one(id);
-        let topic = Arc::new(Topic::new(id, epoch, name, &directory.rules.policy_of(name)));
+        let topic = Arc::new(Topic::new(id, epoch, name));
         directory.topics.insert(ByName(topic.clone()));
         directory.queue_idle(&topic, self.idle_topics_max);
         Ok(topic)
     }
 
-    /// Replaces the rules, for topics that exist too. Takes the directory for as long as every topic's name
-    /// has to be looked at, which publishers and joiners do not notice unless they look one up.
+    /// Replaces the rules, for topics that exist too: each looks its policy up when it is next used, so nobody
+    /// waits, however many topics and rules there are.
     pub fn set_rules(&self, rules: TopicRules) {
-        let mut directory = lock(&self.directory);
-        directory.topics.iter().for_each(|ByName(topic)| topic.set_policy(&rules.policy_of(topic.name())));
-        directory.rules = rules;
+        let mut current = lock(&self.rules);
+        let next = rules.following(&current);
+        self.rules_edition.store(next.edition(), Ordering::Release);
+        *current = Arc::new(next);
+    }
+
+    /// The rules in force. Locks them; a loop keeps its own reference and asks [`Self::rules_if_new`].
+    pub fn rules(&self) -> Arc<TopicRules> {
+        lock(&self.rules).clone()
+    }
+
+    /// The rules in force if they are others than `known`; a look at one number if they are not.
+    pub fn rules_if_new(&self, known: &TopicRules) -> Option<Arc<TopicRules>> {
+        (self.rules_edition.load(Ordering::Acquire) != known.edition()).then(|| self.rules())
     }
 
     /// Finds the topic if it exists.
-    pub fn find(&self, name: &str) -> Option<Arc<Topic>> {
-        lock(&self.directory).topics.get(name).map(|ByName(topic)| topic.clone())
+    pub fn find(&self, name: &TopicName<'_>) -> Option<Arc<Topic>> {
+        lock(&self.directory).topics.get(name.as_str()).map(|ByName(topic)| topic.clone())
     }
 
     /// Up to `count` topics in the order of their names: those that begin with `prefix` and come behind
@@ -219,7 +236,7 @@ impl Router {
                 }
                 Err(PublishRefused::Retired(draft)) => draft,
             };
-            found = match self.topic(topic.name()) {
+            found = match self.topic(&topic.topic_name()) {
                 Ok(found) => found,
                 Err(error) => return Err(Busy { reason: BusyReason::Topic(error), draft }),
             };

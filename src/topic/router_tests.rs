@@ -4,8 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use super::router::*;
+use super::rules::Rule;
 use super::{Control, Draft, Entry, Key, LOOPS_MAX, MailboxLimits};
-use crate::config::{Publishers, Settings, SlowPolicy, TopicRule, TopicRules};
+use super::{SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 
 #[derive(Clone, Default)]
 struct Wakes(Arc<Mutex<Vec<usize>>>);
@@ -14,6 +15,10 @@ impl Wake for Wakes {
     fn wake(&self, loop_index: usize) {
         self.0.lock().unwrap().push(loop_index);
     }
+}
+
+fn name(text: &str) -> TopicName<'_> {
+    TopicName::parse(text).unwrap()
 }
 
 const KEY: Key = Key { slot: 1, generation: 1 };
@@ -40,7 +45,7 @@ fn locals_delivered(router: &Router, loop_index: usize) -> Vec<u32> {
 #[test]
 fn only_interested_loops_get_a_message_and_are_woken_once() {
     let (router, wakes) = router(64, RouterLimits::default());
-    let topic = router.topic("t").unwrap();
+    let topic = router.topic(&name("t")).unwrap();
     for (loop_index, local) in [(63, 630), (0, 10), (7, 70)] {
         router.join(&topic, loop_index, local, KEY).unwrap();
         locals_delivered(&router, loop_index);
@@ -63,7 +68,7 @@ fn only_interested_loops_get_a_message_and_are_woken_once() {
 fn a_refused_publish_takes_no_offset_and_no_room() {
     let mailbox = MailboxLimits { bytes_max: 1_000, entries_max: 100 };
     let (router, wakes) = router(3, RouterLimits { mailbox, ..RouterLimits::default() });
-    let (everywhere, last_only) = (router.topic("all").unwrap(), router.topic("last").unwrap());
+    let (everywhere, last_only) = (router.topic(&name("all")).unwrap(), router.topic(&name("last")).unwrap());
     assert!((0..3).all(|index| router.join(&everywhere, index, 0, KEY).is_ok()));
     router.join(&last_only, 2, 1, KEY).unwrap();
     (0..3).for_each(|index| drop(locals_delivered(&router, index)));
@@ -80,7 +85,7 @@ fn a_refused_publish_takes_no_offset_and_no_room() {
     let published = router.publish(&everywhere, busy.draft, None).unwrap();
     assert_eq!((published.offset, published.subscribers), (first.offset, 3));
     // A topic that nobody listens to has room always.
-    let nobody = router.topic("nobody").unwrap();
+    let nobody = router.topic(&name("nobody")).unwrap();
     assert_eq!(router.publish(&nobody, draft(5_000), None).unwrap().subscribers, 0);
 }
 
@@ -88,15 +93,15 @@ fn a_refused_publish_takes_no_offset_and_no_room() {
 fn idle_topics_go_on_until_they_retire() {
     let limits = RouterLimits { idle_topics_max: 2, ..RouterLimits::default() };
     let (router, _) = router(1, limits);
-    let old = router.topic("old").unwrap();
+    let old = router.topic(&name("old")).unwrap();
     assert_eq!(router.publish(&old, draft(1), None).unwrap().offset, 1);
-    assert_eq!(router.publish(&router.topic("old").unwrap(), draft(1), None).unwrap().offset, 2);
-    (0..2).for_each(|number| drop(router.topic(&format!("new {number}")).unwrap()));
-    assert!(router.find("old").is_none());
+    assert_eq!(router.publish(&router.topic(&name("old")).unwrap(), draft(1), None).unwrap().offset, 2);
+    (0..2).for_each(|number| drop(router.topic(&name(&format!("new {number}"))).unwrap()));
+    assert!(router.find(&name("old")).is_none());
     assert_eq!(router.join(&old, 0, 0, KEY), Err(JoinError::Retired));
     // Whoever still holds the retired topic publishes on the one that has its name now.
     let published = router.publish(&old, draft(1), None).unwrap();
-    let renewed = router.find("old").unwrap();
+    let renewed = router.find(&name("old")).unwrap();
     assert_eq!((published.offset, published.epoch), (1, renewed.epoch()));
     assert_ne!((renewed.id(), renewed.epoch()), (old.id(), old.epoch()));
 }
@@ -105,16 +110,16 @@ fn idle_topics_go_on_until_they_retire() {
 fn topics_in_use_do_not_retire_and_are_bounded() {
     let limits = RouterLimits { topics_max: 2, idle_topics_max: 1, ..RouterLimits::default() };
     let (router, _) = router(1, limits);
-    let used = router.topic("used").unwrap();
+    let used = router.topic(&name("used")).unwrap();
     router.join(&used, 0, 0, KEY).unwrap();
-    (0..5).for_each(|number| drop(router.topic(&format!("other {number}")).unwrap()));
-    assert_eq!((router.topics(), router.find("used").map(|topic| topic.id())), (2, Some(used.id())));
-    router.join(&router.find("other 4").unwrap(), 0, 1, KEY).unwrap();
-    assert_eq!(router.topic("one more").err(), Some(RouterError::TopicsFull));
+    (0..5).for_each(|number| drop(router.topic(&name(&format!("other {number}"))).unwrap()));
+    assert_eq!((router.topics(), router.find(&name("used")).map(|topic| topic.id())), (2, Some(used.id())));
+    router.join(&router.find(&name("other 4")).unwrap(), 0, 1, KEY).unwrap();
+    assert_eq!(router.topic(&name("one more")).err(), Some(RouterError::TopicsFull));
     router.leave(&used);
     router.clear_interest(&used, 0);
-    assert!(router.topic("one more").is_ok());
-    assert!(router.find("used").is_none());
+    assert!(router.topic(&name("one more")).is_ok());
+    assert!(router.find(&name("used")).is_none());
 }
 
 #[test]
@@ -128,28 +133,62 @@ fn the_number_of_loops_is_bounded() {
     router.send_control(1, Control::Drain, None).unwrap();
     router.send_control(0, Control::Stop, Some(0)).unwrap();
     assert_eq!(*wakes.0.lock().unwrap(), [1]);
-    let topic = router.topic("t").unwrap();
+    let topic = router.topic(&name("t")).unwrap();
     assert_eq!(router.join(&topic, 2, 0, KEY), Err(JoinError::Topic(RouterError::LoopCount)));
     assert_eq!(topic.local_of(64), None);
+}
+
+fn rule(pattern: &str, slow: SlowPolicy, client_publish: bool) -> Rule {
+    Rule {
+        pattern: TopicPattern::compile(pattern).unwrap(),
+        client_publish: Some(client_publish),
+        slow: Some(slow),
+        messages_max: None,
+        bytes_max: None,
+        message_bytes_max: None,
+        disconnect_after_drops: None,
+    }
 }
 
 #[test]
 fn new_rules_hold_for_topics_old_and_new() {
     let (router, _) = router(1, RouterLimits::default());
-    let old = router.topic("prices/eur").unwrap();
-    assert_eq!(old.policy(), TopicRules::default().policy_of("prices/eur"));
-    let latest = TopicRule {
-        pattern: "prices/*".to_owned(),
-        policy: Some(SlowPolicy::Latest),
-        publish: Some(Publishers::Anyone),
-        ..TopicRule::default()
-    };
-    let settings = Settings { topics: vec![latest], ..Settings::default() };
-    router.set_rules(TopicRules::compile(&settings).unwrap());
-    for topic in [old, router.topic("prices/usd").unwrap()] {
-        assert_eq!((topic.policy().slow, topic.policy().client_publish), (SlowPolicy::Latest, true));
+    let old = router.topic(&name("prices/eur")).unwrap();
+    let first = router.rules();
+    assert_eq!(old.policy(&first), TopicRules::default().policy_of("prices/eur"));
+    assert!(router.rules_if_new(&first).is_none());
+    let latest = vec![rule("prices/*", SlowPolicy::Latest, true)];
+    router.set_rules(TopicRules::new(latest, Vec::new(), TopicPolicy::default()));
+    let second = router.rules_if_new(&first).expect("they are others");
+    for topic in [old.clone(), router.topic(&name("prices/usd")).unwrap()] {
+        let policy = topic.policy(&second);
+        assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::Latest, true));
     }
-    assert_eq!(router.topic("news").unwrap().policy().slow, SlowPolicy::DropNewest);
+    assert_eq!(router.topic(&name("news")).unwrap().policy(&second).slow, SlowPolicy::DropNewest);
     router.set_rules(TopicRules::default());
-    assert_eq!(router.find("prices/usd").unwrap().policy().slow, SlowPolicy::DropNewest);
+    assert_eq!(old.policy(&router.rules()).slow, SlowPolicy::DropNewest);
+}
+
+/// A reload must not hold up whoever joins or publishes, whatever there is.
+#[test]
+fn new_rules_are_in_force_without_a_look_at_any_topic() {
+    let (topics, rules) = (50_000, 1_000);
+    let limits = RouterLimits { idle_topics_max: topics, ..RouterLimits::default() };
+    let (router, _) = router(1, limits);
+    for number in 0..topics {
+        router.topic(&name(&format!("topic {number}"))).unwrap();
+    }
+    let replaced = |slow| {
+        let rules = (1..rules).map(|number| rule(&format!("other-{number}-*"), slow, false));
+        let rules = rules.chain([rule("topic *", slow, true)]).collect();
+        let rules = TopicRules::new(rules, Vec::new(), TopicPolicy::default());
+        let started = std::time::Instant::now();
+        router.set_rules(rules);
+        started.elapsed()
+    };
+    // The quickest of a few: whoever else runs on this machine may take the processor away.
+    let took = SlowPolicy::ALL.map(replaced).into_iter().min().unwrap();
+    assert!(took < std::time::Duration::from_millis(5), "{took:?}");
+    let policy = router.find(&name("topic 7")).unwrap().policy(&router.rules());
+    assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::Disconnect, true));
 }

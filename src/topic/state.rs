@@ -7,9 +7,9 @@
 use super::entry::{Entry, Key};
 use super::mailbox::Mailbox;
 use super::message::Draft;
-use super::policy::PolicyCell;
+use super::name::TopicName;
+use super::rules::{PolicyCell, TopicPolicy, TopicRules};
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::config::TopicPolicy;
 
 /// Most event loops one router serves: a topic keeps its interested loops in one word.
 pub const LOOPS_MAX: usize = 64;
@@ -95,7 +95,7 @@ pub(super) enum JoinRefused {
 
 impl Topic {
     /// A topic nobody listens to. The caller never reuses an id.
-    pub fn new(id: u64, epoch: u64, name: &str, policy: &TopicPolicy) -> Self {
+    pub fn new(id: u64, epoch: u64, name: &TopicName<'_>) -> Self {
         let state = TopicState {
             next_offset: FIRST_OFFSET,
             interest: 0,
@@ -104,8 +104,9 @@ impl Topic {
             retired: false,
             queued_idle: false,
         };
-        let (policy, deflate_subscribers) = (PolicyCell::new(policy), AtomicU64::new(0));
-        Self { id, epoch, name: name.into(), policy, deflate_subscribers, state: Mutex::new(state) }
+        let (policy, deflate_subscribers) = (PolicyCell::new(), AtomicU64::new(0));
+        let name = name.as_str().into();
+        Self { id, epoch, name, policy, deflate_subscribers, state: Mutex::new(state) }
     }
 
     /// Unique for the life of the process.
@@ -123,14 +124,14 @@ impl Topic {
         &self.name
     }
 
-    /// What the rules say of it; read without a lock.
-    pub fn policy(&self) -> TopicPolicy {
-        self.policy.load()
+    /// The same as the router takes it.
+    pub fn topic_name(&self) -> TopicName<'_> {
+        TopicName::checked(&self.name)
     }
 
-    /// Rules were replaced.
-    pub(super) fn set_policy(&self, policy: &TopicPolicy) {
-        self.policy.store(policy);
+    /// What `rules` say of it; no lock.
+    pub fn policy(&self, rules: &TopicRules) -> TopicPolicy {
+        self.policy.policy(&self.name, rules)
     }
 
     /// Subscribers on all loops.

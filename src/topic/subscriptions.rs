@@ -2,8 +2,9 @@
 //! joins that wait, and the cursor of every running pass. Owned and driven by one event loop, which
 //! does the writing. Never touches a socket or a connection; it knows slots by number only.
 //!
-//! A *pass* delivers one batch of a topic's messages to everybody listed when it began. It is cut
-//! into *turns* of a few deliveries, and topics with work take turns. While a pass is under way
+//! A *pass* delivers one batch of a topic's messages to everybody listed when it began. The loop delivers in
+//! *turns* of a few deliveries: a turn serves one topic after the other until its budget is used up, and a pass
+//! that is not through by then goes on behind the other topics with work. While a pass is under way
 //! leaving writes a tombstone and joining appends behind the end the pass has fixed, so nobody is
 //! skipped and nobody is served twice; the list is compacted when the pass ends.
 //!
@@ -18,18 +19,19 @@ use slab::Slab;
 use super::entry::{Control, Entry, Key};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::{Encoding, Message};
+use super::name::TopicName;
 use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
+use super::rules::{TopicPolicy, TopicRules};
 use super::state::{Joined, Topic};
 use super::sync::Arc;
-use crate::config::TopicPolicy;
 
 /// Bytes of frames joined into one write.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// Deliveries of one turn, unless the event loop has less time.
+/// Deliveries of one turn over all topics, unless the event loop has less time.
 pub const TURN_DELIVERIES: u32 = 128;
 
-/// Joins and undeliverable messages handled between two passes before the loop polls again.
+/// Joins and undeliverable messages handled before the loop polls again.
 pub const STEPS_PER_TURN: u32 = 1_024;
 
 /// Entries of the mailbox filed before the loop polls again.
@@ -64,19 +66,26 @@ pub struct Batch {
     joined: Vec<u8>,
     /// The same as connections with compression get it; made with the first of them in a pass.
     joined_deflated: Vec<u8>,
-    /// Whether a message has a deflated frame.
-    deflated: bool,
+    /// Bytes of the longest payload that has a deflated frame; `None` if no message has one.
+    longest_deflated: Option<usize>,
     /// Room the messages take in the mailbox.
     bytes: u64,
 }
 
-/// One topic's turn: up to a few deliveries of its running pass. Hand it back with
+/// What one turn of the loop may do over all its topics before the loop polls again.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnBudget {
+    deliveries: u32,
+    /// Joins, messages without a subscriber, and topics that turn out to need nothing.
+    steps: u32,
+}
+
+/// One topic's part of a turn: deliveries of its running pass, as far as the budget goes. Hand it back with
 /// [`LocalTopics::end_turn`], or the topic is stuck.
 #[derive(Debug)]
 #[must_use = "a turn that is not ended stops its topic"]
 pub struct Turn {
     local: u32,
-    left: u32,
     policy: TopicPolicy,
     batch: Batch,
 }
@@ -84,6 +93,8 @@ pub struct Turn {
 /// The topics of one loop.
 pub struct LocalTopics {
     router: Arc<Router>,
+    /// As of the last look into the mailbox.
+    rules: Arc<TopicRules>,
     loop_index: usize,
     topics: Slab<LocalTopic>,
     /// Topics with a work area, except the one whose turn is in hand.
@@ -158,23 +169,27 @@ impl Batch {
         }
     }
 
-    /// All frames of the batch as a connection of this encoding gets them, in one contiguous run; to be
-    /// called after [`Turn::prepare`].
-    pub fn frames_as(&self, encoding: Encoding) -> &[u8] {
-        match (encoding, self.messages.as_slice()) {
-            (Encoding::Deflated, [only]) => only.frame_as(encoding),
-            (Encoding::Deflated, _) if self.deflated => &self.joined_deflated,
-            _ => self.frames(),
+    /// All frames of the batch in one contiguous run, plain or deflated where that saved anything, as
+    /// [`Turn::prepare`] said.
+    pub fn frames_as(&self, form: Encoding) -> &[u8] {
+        match (form, self.messages.as_slice()) {
+            (Encoding::Plain, _) => self.frames(),
+            (_, [only]) => only.frame_as(form),
+            _ => &self.joined_deflated,
         }
     }
 
-    fn prepare(&mut self, encoding: Encoding) {
-        let wanted = encoding == Encoding::Deflated && self.deflated && self.messages.len() > 1;
-        if wanted && self.joined_deflated.is_empty() {
-            self.messages
-                .iter()
-                .for_each(|message| self.joined_deflated.extend_from_slice(message.frame_as(encoding)));
+    /// What a connection of this encoding gets of the whole batch. One message that does not fit its window makes all
+    /// of them plain, so that there are no more joined buffers than forms.
+    fn prepare(&mut self, encoding: Encoding) -> Encoding {
+        if self.longest_deflated.is_none_or(|longest| longest > encoding.deflates_up_to()) {
+            return Encoding::Plain;
         }
+        if self.messages.len() > 1 && self.joined_deflated.is_empty() {
+            let frames = self.messages.iter().map(|message| message.frame_as(Encoding::Deflated));
+            frames.for_each(|frame| self.joined_deflated.extend_from_slice(frame));
+        }
+        Encoding::Deflated
     }
 
     /// The messages one by one, for what has to be queued or filtered.
@@ -192,7 +207,9 @@ impl Batch {
             }
             plain_bytes += bytes;
             self.bytes += message.frame_len() as u64;
-            self.deflated |= message.is_deflated();
+            if message.is_deflated() {
+                self.longest_deflated = self.longest_deflated.max(Some(message.payload().len()));
+            }
             if let Some(Pending::Message(message)) = pending.pop_front() {
                 self.messages.push(message);
             }
@@ -208,8 +225,16 @@ impl Batch {
         self.messages.shrink_to(CAPACITY_KEPT);
         self.joined.clear();
         self.joined_deflated.clear();
-        self.deflated = false;
+        self.longest_deflated = None;
         self.bytes = 0;
+    }
+}
+
+impl TurnBudget {
+    /// So many deliveries; a tombstone counts as one.
+    #[must_use]
+    pub fn new(deliveries: u32) -> Self {
+        Self { deliveries, steps: STEPS_PER_TURN }
     }
 }
 
@@ -229,9 +254,9 @@ impl Turn {
         &self.batch
     }
 
-    /// Joins the frames of an encoding unless that was done in this pass.
-    pub fn prepare(&mut self, encoding: Encoding) {
-        self.batch.prepare(encoding);
+    /// What a connection of this encoding gets of the batch; joins those frames unless that was done in this pass.
+    pub fn prepare(&mut self, encoding: Encoding) -> Encoding {
+        self.batch.prepare(encoding)
     }
 }
 
@@ -242,6 +267,7 @@ impl LocalTopics {
             return Err(RouterError::LoopCount);
         }
         Ok(Self {
+            rules: router.rules(),
             router,
             loop_index,
             topics: Slab::new(),
@@ -265,7 +291,7 @@ impl LocalTopics {
 
     /// Subscribes a connection of this loop. It is listed, and `listed` of [`Self::begin_turn`] is
     /// called, when its join comes up behind the messages before it. Returns the topic's index.
-    pub fn join(&mut self, name: &str, key: Key) -> Result<(u32, Joined), JoinError> {
+    pub fn join(&mut self, name: &TopicName<'_>, key: Key) -> Result<(u32, Joined), JoinError> {
         if self.joins_waiting >= JOINS_WAITING_MAX {
             return Err(JoinError::JoinsFull);
         }
@@ -330,9 +356,12 @@ impl LocalTopics {
         moved
     }
 
-    /// Files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands control entries to
+    /// Takes new rules if there are any, files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands control entries to
     /// `on_control`. Returns the number of entries; what is left is [work](Self::has_work).
     pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) -> usize {
+        if let Some(rules) = self.router.rules_if_new(&self.rules) {
+            self.rules = rules;
+        }
         if self.drained.is_empty()
             && let Some(mailbox) = self.router.mailbox(self.loop_index)
         {
@@ -377,23 +406,24 @@ impl LocalTopics {
         works.map(|work| work.delivered).min().unwrap_or(self.filed)
     }
 
-    /// Takes the next topic's turn, with at most `deliveries` of them. `listed(local, key, position)`
+    /// The next topic with deliveries, while the budget has any. `listed(local, key, position)`
     /// is called for every join that comes up; it returns false when the connection is gone, does not
-    /// wait for this topic any more or is listed already. None may also mean that so many joins came
-    /// up that the loop should poll first: ask [`Self::has_work`].
+    /// wait for this topic any more or is listed already. None may also mean that the budget is used up:
+    /// ask [`Self::has_work`].
     pub fn begin_turn(
         &mut self,
-        deliveries: u32,
+        budget: &mut TurnBudget,
         mut listed: impl FnMut(u32, Key, u32) -> bool,
     ) -> Option<Turn> {
-        let mut steps = STEPS_PER_TURN;
-        while let Some(local) = self.active.pop_front() {
-            match self.prepare(local, &mut steps, &mut listed) {
+        while budget.deliveries > 0
+            && let Some(local) = self.active.pop_front()
+        {
+            match self.prepare(local, &mut budget.steps, &mut listed) {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
-                    let policy = entry.topic.policy();
+                    let policy = entry.topic.policy(&self.rules);
                     let batch = mem::take(&mut entry.work.as_deref_mut()?.batch);
-                    return Some(Turn { local, left: deliveries, policy, batch });
+                    return Some(Turn { local, policy, batch });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {
@@ -405,16 +435,16 @@ impl LocalTopics {
         None
     }
 
-    /// The next subscriber of the turn, or none when its deliveries or its list are used up. Between
+    /// The topic's next subscriber, or none when the budget or its list is used up. Between
     /// two calls the loop may join, leave and publish as it likes.
-    pub fn next_subscriber(&mut self, turn: &mut Turn) -> Option<u32> {
+    pub fn next_subscriber(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Option<u32> {
         let entry = self.topics.get_mut(turn.local as usize)?;
         let pass = entry.work.as_deref_mut()?.pass.as_mut()?;
-        while turn.left > 0 && pass.cursor < pass.end {
+        while budget.deliveries > 0 && pass.cursor < pass.end {
             let slot = entry.list.get(pass.cursor).copied().unwrap_or(TOMBSTONE);
             pass.cursor += 1;
             // A tombstone costs a step too, or a list of them would never let the loop poll.
-            turn.left -= 1;
+            budget.deliveries -= 1;
             if slot != TOMBSTONE {
                 return Some(slot);
             }
@@ -422,7 +452,7 @@ impl LocalTopics {
         None
     }
 
-    /// Ends a turn, used up or not. When it was the last of its pass, `moved(local, moved)` tells who
+    /// Ends a topic's part of a turn, used up or not. When it was the last of its pass, `moved(local, moved)` tells who
     /// is listed elsewhere from now on, and the mailbox gets the room of the messages back.
     pub fn end_turn(&mut self, turn: Turn, mut moved: impl FnMut(u32, Moved)) {
         let Turn { local, mut batch, .. } = turn;
@@ -447,6 +477,16 @@ impl LocalTopics {
     /// The topic at this index.
     pub fn topic(&self, local: u32) -> Option<&Arc<Topic>> {
         self.topics.get(local as usize).map(|entry| &entry.topic)
+    }
+
+    /// The rules as of the last look into the mailbox.
+    pub fn rules(&self) -> &TopicRules {
+        &self.rules
+    }
+
+    /// What holds for the topic at this index.
+    pub fn policy(&self, local: u32) -> Option<TopicPolicy> {
+        Some(self.topic(local)?.policy(&self.rules))
     }
 
     /// Topics this loop has to do with.

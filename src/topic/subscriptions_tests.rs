@@ -9,6 +9,10 @@ const SLOTS: usize = 24;
 const STEPS: usize = 400;
 const SEEDS: u64 = 150;
 
+fn named(text: &str) -> TopicName<'_> {
+    TopicName::parse(text).unwrap()
+}
+
 struct NoWake;
 
 impl Wake for NoWake {
@@ -106,7 +110,7 @@ impl Model {
         let shadows = self.slots.iter().enumerate();
         let owed = shadows.filter_map(|(slot, shadow)| {
             let shadow = shadow.as_ref()?;
-            let topic = self.router.find(NAMES[shadow.name])?;
+            let topic = self.router.find(&named(NAMES[shadow.name]))?;
             Some((slot, shadow.generation, topic.next_offset()))
         });
         let owed = owed.collect();
@@ -135,7 +139,7 @@ impl Model {
         self.generations += 1;
         let name = self.random.below(NAMES.len());
         let key = Key { slot: slot as u32, generation: self.generations };
-        let (local, joined) = self.subject.join(NAMES[name], key).unwrap();
+        let (local, joined) = self.subject.join(&named(NAMES[name]), key).unwrap();
         self.slots[slot] = Some(Shadow {
             generation: key.generation,
             name,
@@ -159,7 +163,7 @@ impl Model {
     }
 
     fn publish(&mut self) -> Verdict {
-        let topic = self.router.topic(NAMES[self.random.below(NAMES.len())]).unwrap();
+        let topic = self.router.topic(&named(NAMES[self.random.below(NAMES.len())])).unwrap();
         let size = if self.random.below(4) == 0 { 30_000 } else { self.random.below(300) };
         let before = topic.next_offset();
         match self.router.publish(&topic, Draft::encode(None, false, &vec![b'm'; size]), Some(0)) {
@@ -171,36 +175,47 @@ impl Model {
         }
     }
 
+    /// Several topics share a turn.
     fn turn(&mut self) -> Verdict {
-        let deliveries = 1 + self.random.below(6) as u32;
-        let slots = &mut self.slots;
-        let listed = |local, key: Key, position| match &mut slots[key.slot as usize] {
-            Some(shadow) if shadow.generation == key.generation => {
-                assert_eq!((shadow.local, shadow.position), (local, NOT_LISTED));
-                shadow.position = position;
-                true
+        let mut budget = TurnBudget::new(1 + self.random.below(6) as u32);
+        loop {
+            let slots = &mut self.slots;
+            let listed = |local, key: Key, position| match &mut slots[key.slot as usize] {
+                Some(shadow) if shadow.generation == key.generation => {
+                    assert_eq!((shadow.local, shadow.position), (local, NOT_LISTED));
+                    shadow.position = position;
+                    true
+                }
+                _ => false,
+            };
+            let Some(turn) = self.subject.begin_turn(&mut budget, listed) else { return Ok(()) };
+            let in_time = self.topic_turn(&turn, &mut budget)?;
+            let slots = &mut self.slots;
+            self.subject.end_turn(turn, |local, moved| {
+                let shadow = slots[moved.slot as usize].as_mut().unwrap();
+                assert_eq!(shadow.local, local);
+                shadow.position = moved.position;
+            });
+            if !in_time {
+                return Ok(());
             }
-            _ => false,
-        };
-        let Some(mut turn) = self.subject.begin_turn(deliveries, listed) else { return Ok(()) };
-        while let Some(slot) = self.subject.next_subscriber(&mut turn) {
-            self.deliver(slot, &turn)?;
+        }
+    }
+
+    /// False when the time is over before the budget is.
+    fn topic_turn(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Result<bool, String> {
+        while let Some(slot) = self.subject.next_subscriber(turn, budget) {
+            self.deliver(slot, turn)?;
             match self.random.below(8) {
                 0 => self.leave(),
                 1 => self.join(),
                 // The receiver itself goes away, as after a failed write.
                 2 => self.leave_slot(slot as usize),
-                3 => break,
+                3 => return Ok(self.random.below(2) == 0),
                 _ => {}
             }
         }
-        let slots = &mut self.slots;
-        self.subject.end_turn(turn, |local, moved| {
-            let shadow = slots[moved.slot as usize].as_mut().unwrap();
-            assert_eq!(shadow.local, local);
-            shadow.position = moved.position;
-        });
-        Ok(())
+        Ok(true)
     }
 
     fn deliver(&mut self, slot: u32, turn: &Turn) -> Verdict {
@@ -251,14 +266,14 @@ impl Model {
         self.check_marks()?;
         for (slot, shadow) in self.slots.iter().enumerate() {
             let Some(shadow) = shadow else { continue };
-            let topic = self.router.find(NAMES[shadow.name]).ok_or("a topic in use retired")?;
+            let topic = self.router.find(&named(NAMES[shadow.name])).ok_or("a topic in use retired")?;
             check(topic.epoch() == shadow.epoch, || "a topic in use was replaced".into())?;
             check(topic.next_offset() == shadow.next_offset, || format!("slot {slot} misses messages"))?;
         }
         (0..SLOTS).for_each(|slot| self.leave_slot(slot));
         self.quiesce()?;
         check(self.subject.is_empty() && self.subject.joins_waiting == 0, || "a topic is left".into())?;
-        for topic in NAMES.iter().filter_map(|name| self.router.find(name)) {
+        for topic in NAMES.iter().filter_map(|name| self.router.find(&named(name))) {
             check(topic.subscribers() == 0, || "a subscriber is still counted".into())?;
             check(topic.local_of(0).is_none(), || "the loop is still interested".into())?;
         }
@@ -300,7 +315,7 @@ fn loop_with(topics_max: usize) -> (Arc<Router>, LocalTopics) {
 }
 
 fn publish(router: &Arc<Router>, name: &str, size: usize) {
-    let topic = router.topic(name).unwrap();
+    let topic = router.topic(&named(name)).unwrap();
     router.publish(&topic, Draft::encode(None, true, &vec![0; size]), Some(0)).unwrap();
 }
 
@@ -308,33 +323,61 @@ fn publish(router: &Arc<Router>, name: &str, size: usize) {
 fn topics_take_turns() {
     let (router, mut subject) = loop_with(8);
     for slot in 0..4 {
-        subject.join(if slot % 2 == 0 { "even" } else { "odd" }, Key { slot, generation: 1 }).unwrap();
+        subject
+            .join(&named(if slot % 2 == 0 { "even" } else { "odd" }), Key { slot, generation: 1 })
+            .unwrap();
     }
     publish(&router, "even", 1);
     publish(&router, "odd", 1);
     subject.drain_mailbox(|_| {});
     let mut order = Vec::new();
-    while let Some(mut turn) = subject.begin_turn(1, |_, _, _| true) {
-        order.extend(subject.next_subscriber(&mut turn));
+    loop {
+        let mut budget = TurnBudget::new(1);
+        let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) else { break };
+        order.extend(subject.next_subscriber(&turn, &mut budget));
         subject.end_turn(turn, |_, _| {});
     }
     assert_eq!(order, [0, 1, 2, 3]);
 }
 
 #[test]
+fn small_topics_share_a_turn_and_its_budget() {
+    let topics = 300;
+    let (router, mut subject) = loop_with(topics);
+    for slot in 0..topics as u32 {
+        subject.join(&named(&format!("own {slot}")), Key { slot, generation: 1 }).unwrap();
+        publish(&router, &format!("own {slot}"), 10);
+    }
+    subject.drain_mailbox(|_| {});
+    let mut delivered = Vec::new();
+    let mut turns = Vec::new();
+    while subject.has_work() {
+        let mut budget = TurnBudget::new(TURN_DELIVERIES);
+        let before = delivered.len();
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) {
+            delivered.extend(std::iter::from_fn(|| subject.next_subscriber(&turn, &mut budget)));
+            subject.end_turn(turn, |_, _| {});
+        }
+        turns.push(delivered.len() - before);
+    }
+    assert_eq!(turns, [128, 128, 44]);
+    assert_eq!(delivered, (0..topics as u32).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_single_large_message_is_not_copied() {
     let (router, mut subject) = loop_with(8);
-    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
+    subject.join(&named("t"), Key { slot: 0, generation: 1 }).unwrap();
     publish(&router, "t", 1 << 20);
     publish(&router, "t", 10);
     publish(&router, "t", 20);
     subject.drain_mailbox(|_| {});
-    let turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
+    let mut budget = TurnBudget::new(TURN_DELIVERIES);
+    let turn = subject.begin_turn(&mut budget, |_, _, _| true).unwrap();
     assert_eq!(turn.batch().frames().as_ptr(), turn.batch().messages()[0].frame().as_ptr());
-    let mut turn = turn;
-    assert_eq!(subject.next_subscriber(&mut turn), Some(0));
+    assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
     subject.end_turn(turn, |_, _| {});
-    let turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
+    let turn = subject.begin_turn(&mut budget, |_, _, _| true).unwrap();
     assert_eq!((turn.batch().messages().len(), turn.batch().frames().len()), (2, 34));
     subject.end_turn(turn, |_, _| {});
 }
@@ -342,8 +385,8 @@ fn a_single_large_message_is_not_copied() {
 #[test]
 fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
     let (router, mut subject) = loop_with(8);
-    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
-    let topic = router.topic("t").unwrap();
+    subject.join(&named("t"), Key { slot: 0, generation: 1 }).unwrap();
+    let topic = router.topic(&named("t")).unwrap();
     let publish = |payload: &[u8], deflated: Option<&[u8]>| {
         router.publish(&topic, Draft::encode_both(None, true, payload, deflated), Some(0)).unwrap();
     };
@@ -353,10 +396,11 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
         deflated.iter().for_each(|deflated| publish(b"long", deflated.map(|bytes| &bytes[..])));
         assert!(router.mailbox(0).unwrap().reserved().1 >= 6 * deflated.len() as u64);
         subject.drain_mailbox(|_| {});
-        let mut turn = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true).unwrap();
+        let mut budget = TurnBudget::new(TURN_DELIVERIES);
+        let mut turn = subject.begin_turn(&mut budget, |_, _, _| true).unwrap();
         assert!(turn.batch().joined_deflated.is_empty(), "made before anybody asked");
         let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
-        turn.prepare(Encoding::Plain);
+        assert_eq!(turn.prepare(Encoding::Plain), Encoding::Plain);
         assert_eq!(turn.batch().frames_as(Encoding::Plain), plain);
         assert!(turn.batch().joined_deflated.is_empty());
         let wanted: Vec<u8> = deflated
@@ -365,11 +409,12 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
                 deflated.map_or(b"\x82\x04long".to_vec(), |bytes| [b"\xc2\x01", &bytes[..]].concat())
             })
             .collect();
-        for _ in 0..2 {
-            turn.prepare(Encoding::Deflated);
-            assert_eq!(turn.batch().frames_as(Encoding::Deflated), wanted, "pass {pass}");
+        for encoding in [Encoding::Deflated, Encoding::DeflatedWithin(8), Encoding::Deflated] {
+            let form = turn.prepare(encoding);
+            assert_eq!(form == Encoding::Deflated, pass < 2, "pass {pass}");
+            assert_eq!(turn.batch().frames_as(form), wanted, "pass {pass}");
         }
-        assert_eq!(subject.next_subscriber(&mut turn), Some(0));
+        assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
         subject.end_turn(turn, |_, _| {});
         assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0), "the room of both frames comes back");
     }
@@ -380,14 +425,14 @@ fn joining_can_be_turned_off() {
     for (bytes_max, passes) in [(usize::MAX, 1), (0, 3)] {
         let (router, mut subject) = loop_with(4);
         subject.set_batch_bytes_max(bytes_max);
-        subject.join("a", Key { slot: 0, generation: 1 }).expect("room");
+        subject.join(&named("a"), Key { slot: 0, generation: 1 }).expect("room");
         (0..3).for_each(|_| publish(&router, "a", 10));
         subject.drain_mailbox(|_| {});
         let mut sizes = Vec::new();
-        while let Some(turn) = subject.begin_turn(9, |_, _, _| true) {
+        let mut budget = TurnBudget::new(9);
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) {
             sizes.push(turn.batch().messages().len());
-            let mut turn = turn;
-            while subject.next_subscriber(&mut turn).is_some() {}
+            while subject.next_subscriber(&turn, &mut budget).is_some() {}
             subject.end_turn(turn, |_, _| {});
         }
         assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (passes, 3), "{bytes_max}: {sizes:?}");
@@ -398,7 +443,7 @@ fn joining_can_be_turned_off() {
 fn a_storm_of_joins_lets_the_loop_poll() {
     let (_router, mut subject) = loop_with(8);
     for slot in 0..STEPS_PER_TURN + 1 {
-        subject.join("t", Key { slot, generation: 1 }).unwrap();
+        subject.join(&named("t"), Key { slot, generation: 1 }).unwrap();
     }
     subject.drain_mailbox(|_| {});
     let mut listed = 0;
@@ -406,9 +451,9 @@ fn a_storm_of_joins_lets_the_loop_poll() {
         listed += 1;
         true
     };
-    assert!(subject.begin_turn(TURN_DELIVERIES, &mut count).is_none());
+    assert!(subject.begin_turn(&mut TurnBudget::new(TURN_DELIVERIES), &mut count).is_none());
     assert!(subject.has_work());
-    assert!(subject.begin_turn(TURN_DELIVERIES, &mut count).is_none());
+    assert!(subject.begin_turn(&mut TurnBudget::new(TURN_DELIVERIES), &mut count).is_none());
     assert!(!subject.has_work());
     assert_eq!(listed, STEPS_PER_TURN + 1);
 }
@@ -417,7 +462,7 @@ fn a_storm_of_joins_lets_the_loop_poll() {
 fn a_full_mailbox_is_filed_over_several_turns_in_order() {
     let entries = ENTRIES_PER_TURN * 2 + 100;
     let (router, mut subject) = loop_with(8);
-    subject.join("t", Key { slot: 0, generation: 1 }).unwrap();
+    subject.join(&named("t"), Key { slot: 0, generation: 1 }).unwrap();
     // The join is an entry too.
     for _ in 1..entries {
         publish(&router, "t", 1);
@@ -435,8 +480,9 @@ fn a_full_mailbox_is_filed_over_several_turns_in_order() {
             assert!(mailbox_waits(), "the flag keeps the loop awake");
             late += 1;
         }
-        while let Some(mut turn) = subject.begin_turn(TURN_DELIVERIES, |_, _, _| true) {
-            while subject.next_subscriber(&mut turn).is_some() {
+        let mut budget = TurnBudget::new(u32::MAX);
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _, _| true) {
+            while subject.next_subscriber(&turn, &mut budget).is_some() {
                 offsets.extend(turn.batch().messages().iter().map(Message::offset));
             }
             subject.end_turn(turn, |_, _| {});
@@ -455,10 +501,10 @@ fn memory_comes_back_after_a_peak() {
     let mut positions = vec![(0, NOT_LISTED); peak as usize];
     for slot in 0..peak {
         let name = if slot % 2 == 0 { "shared" } else { &format!("own {slot}") };
-        positions[slot as usize].0 = subject.join(name, Key { slot, generation: 1 }).unwrap().0;
+        positions[slot as usize].0 = subject.join(&named(name), Key { slot, generation: 1 }).unwrap().0;
     }
     while subject.drain_mailbox(|_| {}) > 0 || subject.has_work() {
-        let turn = subject.begin_turn(TURN_DELIVERIES, |_, key, position| {
+        let turn = subject.begin_turn(&mut TurnBudget::new(1), |_, key, position| {
             positions[key.slot as usize].1 = position;
             true
         });

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod http;
 pub mod json;
 pub mod mask;
+pub mod nearest;
 pub mod network;
 pub mod proxy;
 pub mod upgrade;

@@ -5,8 +5,9 @@
 //! paths, origins or subprotocols are welcome.
 
 use super::http::head::{Body, Head, list_has};
-use super::http::response::{push_field, push_status_line, push_text};
+use super::http::response::{ResponseBuffer, push_field, push_text};
 use std::fmt;
+use std::mem::MaybeUninit;
 use tungstenite::handshake::derive_accept_key;
 
 /// The length of a Sec-WebSocket-Accept.
@@ -17,6 +18,9 @@ const KEY_BYTES: usize = 24;
 
 /// The longest answer a client reads.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// Fields of an answer for which no memory is asked.
+const ANSWER_FIELDS_USUAL: usize = 64;
 
 /// A request that may become a WebSocket.
 #[derive(Debug, Clone)]
@@ -82,20 +86,6 @@ impl UpgradeRefusal {
             Self::BodyPresent => "an upgrade has no body",
         }
     }
-
-    /// The fields that tell the client what would be accepted.
-    pub const fn headers(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            // RFC 9110 section 15.5.6.
-            Self::NotGet => &[("Allow", "GET")],
-            // RFC 9110 section 15.5.22 and RFC 6455 section 4.4. The caller's response names the
-            // connection's fate; a list of two Connection fields is one list.
-            Self::NotUpgrade | Self::BadVersion => {
-                &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
-            }
-            _ => &[],
-        }
-    }
 }
 
 impl fmt::Display for UpgradeRefusal {
@@ -136,13 +126,13 @@ pub fn check<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, UpgradeRefusal> {
 ///
 /// The subprotocol must be one of those offered, and the extensions an answer to those offered.
 pub fn write_accept(
-    out: &mut Vec<u8>,
+    out: &mut ResponseBuffer,
     upgrade: &Upgrade<'_>,
     subprotocol: Option<&str>,
     extensions: Option<&str>,
 ) {
-    out.reserve(192);
-    push_status_line(out, 101);
+    out.reserve(232);
+    out.push_status_line(101);
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
     out.extend_from_slice(&upgrade.accept);
     out.extend_from_slice(b"\r\n");
@@ -240,44 +230,62 @@ impl std::error::Error for AnswerError {}
 /// Judges the answer at the front of `bytes` by RFC 6455 section 4.1; returns the length of its head, or
 /// `None` if it is not all there. Frames may follow the head at once.
 pub fn check_answer(bytes: &[u8], key: &[u8; 16]) -> Result<Option<usize>, AnswerError> {
-    let mut fields = [httparse::EMPTY_HEADER; 64];
-    let mut answer = httparse::Response::new(&mut fields);
-    let len = match answer.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if bytes.len() >= ANSWER_BYTES_MAX => {
-            return Err(AnswerError::TooLarge);
+    with_answer(bytes, |parsed, answer| {
+        let len = match parsed {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) if bytes.len() >= ANSWER_BYTES_MAX => {
+                return Err(AnswerError::TooLarge);
+            }
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(_) => return Err(AnswerError::Malformed),
+        };
+        match answer.code {
+            Some(101) => {}
+            Some(status) => return Err(AnswerError::Refused(status)),
+            None => return Err(AnswerError::Malformed),
         }
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(AnswerError::TooLarge),
-        Err(_) => return Err(AnswerError::Malformed),
-    };
-    match answer.code {
-        Some(101) => {}
-        Some(status) => return Err(AnswerError::Refused(status)),
-        None => return Err(AnswerError::Malformed),
-    }
-    let mut values = Answer::default();
-    for field in answer.headers.iter() {
-        values.collect(field);
-    }
-    if !(values.upgrade && values.connection) {
-        return Err(AnswerError::NotUpgrade);
-    }
-    if values.accept != Some(&accept_for(&encode_key(key))) {
-        return Err(AnswerError::BadAccept);
-    }
-    Ok(Some(len))
+        let mut values = Answer::default();
+        for field in answer.headers.iter() {
+            values.collect(field);
+        }
+        if !(values.upgrade && values.connection) {
+            return Err(AnswerError::NotUpgrade);
+        }
+        if values.accept != Some(&accept_for(&encode_key(key))) {
+            return Err(AnswerError::BadAccept);
+        }
+        Ok(Some(len))
+    })
 }
 
 /// A field of an answer whose head [`check_answer`] found whole; several of that name are one list.
 #[must_use]
 pub fn answer_field(head: &[u8], name: &str) -> Option<String> {
-    let mut fields = [httparse::EMPTY_HEADER; 64];
-    let mut answer = httparse::Response::new(&mut fields);
-    answer.parse(head).ok()?;
-    let named = answer.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
-    let values: Vec<_> = named.map(|field| String::from_utf8_lossy(field.value)).collect();
-    (!values.is_empty()).then(|| values.join(", "))
+    with_answer(head, |parsed, answer| {
+        parsed.ok()?;
+        let named = answer.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+        let values: Vec<_> = named.map(|field| String::from_utf8_lossy(field.value)).collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    })
+}
+
+/// Parses an answer with however many fields it has: what bounds them is its bytes.
+fn with_answer<T>(
+    bytes: &[u8],
+    judge: impl FnOnce(httparse::Result<usize>, &httparse::Response<'_, '_>) -> T,
+) -> T {
+    let config = httparse::ParserConfig::default();
+    let mut few = [const { MaybeUninit::uninit() }; ANSWER_FIELDS_USUAL];
+    let mut answer = httparse::Response::new(&mut []);
+    let parsed = config.parse_response_with_uninit_headers(&mut answer, bytes, &mut few);
+    if parsed != Err(httparse::Error::TooManyHeaders) {
+        return judge(parsed, &answer);
+    }
+    // No field is shorter than a letter, a colon and a line end.
+    let mut many = vec![MaybeUninit::uninit(); bytes.len() / 4 + 1];
+    let mut answer = httparse::Response::new(&mut []);
+    let parsed = config.parse_response_with_uninit_headers(&mut answer, bytes, &mut many);
+    judge(parsed, &answer)
 }
 
 /// What the fields of an answer say.

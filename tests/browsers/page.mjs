@@ -1,71 +1,47 @@
-// The page at `/` in a real browser: two tabs that share a room, the echo, what the page does with
-// hostile payloads and closed connections, and how it looks. Screenshots go to `out/`.
+// The page at `/` in a real browser: two tabs that share a room, the echo, what the page does with hostile, long and
+// binary payloads, who is told what about publishing, and how connections come back. page_looks.mjs has its looks.
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { promisify } from "node:util";
+import { POLL, launch, openUntil, row, say, shows, state, switchTo } from "./page_kit.mjs";
+import { looks } from "./page_looks.mjs";
 import { publish, runSteps, startServer, untilSubscribed } from "./server.mjs";
 
-const OUT = fileURLToPath(new URL("out/", import.meta.url));
-const PHONE = { width: 390, height: 844 };
-const DESKTOP = { width: 1280, height: 800 };
 const HOSTILE = "<img src=x onerror=\"window.pwned=1\"><script>window.pwned=1</script>";
+// Neither is what the name of a topic makes one think.
+const RULES = { FANTAIL_PUBLISH_TOPICS: "lobby,open/*,café ☕" };
 
-mkdirSync(OUT, { recursive: true });
-const server = await startServer();
-// Playwright gives every launch a new, empty user data directory.
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium",
-  args: [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  ],
-  timeout: 30_000,
-});
-const context = await browser.newContext({ viewport: DESKTOP });
+let server = await startServer({ env: RULES });
+const { listen } = server;
+const browser = await launch();
+const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
 context.setDefaultTimeout(15_000);
+await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin: `http://${listen}` });
 
 const complaints = [];
 const requests = [];
 
-async function openPage() {
+async function openPage(hash = "", host = listen) {
   const page = await context.newPage();
   page.on("console", (line) => { if (["error", "warning"].includes(line.type())) complaints.push(line.text()); });
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("request", (request) => requests.push(new URL(request.url()).pathname));
-  const answer = await page.goto(`http://${server.listen}/`);
+  const answer = await page.goto(`http://${host}/${hash}`);
   assert.equal(answer.status(), 200);
   assert.match(answer.headers()["content-type"], /^text\/html/);
   await state(page, "room", "open");
   return page;
 }
 
-function state(page, card, value, timeout = 15_000) {
-  return page.locator(`#${card}-state[data-state=${value}]`).waitFor({ state: "attached", timeout });
+/** The document as the server sends it, without what the browser makes of it. */
+async function source(host = listen) {
+  const answer = await fetch(`http://${host}/`);
+  return answer.text();
 }
 
-/** Waits for a row of a card's log with this direction and exactly this payload. */
-async function row(page, card, dir, payload) {
-  await page.waitForFunction(([id, direction, text]) => {
-    const rows = document.querySelectorAll(`#${id}-log li[data-dir=${direction}] .payload`);
-    return [...rows].some((each) => each.textContent === text);
-  }, [card, dir, payload]);
-}
-
-async function say(page, card, text) {
-  await page.locator(`#${card}-input`).fill(text);
-  await page.locator(`#${card}-send`).click();
-}
-
-/** Waits until one of the card's counters (open, opened, sent, received) shows this number. */
-async function counter(page, card, name, value) {
-  await page.waitForFunction(([id, text]) => document.getElementById(id).textContent === text, [`${card}-${name}`, String(value)]);
-}
-
-async function width(page) {
-  return page.evaluate(() => [document.documentElement.scrollWidth, document.body.scrollWidth, window.innerWidth]);
-}
+const clipboard = (page) => page.evaluate(() => navigator.clipboard.readText());
 
 let one;
 let two;
@@ -90,6 +66,39 @@ const steps = [
     await row(one, "room", "received", "from the admin port");
     await row(two, "room", "received", "from the admin port");
   }],
+  ["on the server's own machine the page says how to publish, and that works", async () => {
+    await shows(one, "room", "command", `curl -d hello ${server.admin}/publish/lobby`);
+    await switchTo(one, "open/../a 'b' $(c)");
+    await one.waitForFunction(() => /open%2F..%2Fa/.test(document.getElementById("room-command").textContent), undefined, POLL);
+    const { stdout } = await promisify(execFile)("sh", ["-c", await one.locator("#room-command").textContent()]);
+    assert.equal(JSON.parse(stdout).subscribers, 1);
+    await row(one, "room", "received", "hello");
+    await switchTo(one, "lobby");
+  }],
+  ["under another name, as behind a proxy, the page knows no admin port", async () => {
+    const port = listen.split(":")[1];
+    const there = await openPage("", `fantail.test:${port}`);
+    await shows(there, "room", "hint", "What you send goes to everybody here.");
+    assert.equal(await there.locator("#room-command").isVisible(), false);
+    assert.equal((await there.content()).includes(server.admin.split(":")[1]), false);
+    await there.close();
+    await one.bringToFront();
+    assert.equal((await source()).includes(server.admin.split(":")[1]), false);
+  }],
+  ["a topic where clients only listen is one by its rule, not by its name", async () => {
+    await switchTo(one, "open/news");
+    await shows(one, "room", "hint", "What you send goes to everybody here. From a shell:");
+    await say(one, "room", "anybody may");
+    await row(one, "room", "received", "anybody may");
+    await switchTo(one, "lobby-news");
+    await shows(one, "room", "hint", "Clients only listen here. From a shell:");
+    assert.equal(await one.locator("#room-input").isDisabled(), true);
+    assert.equal(await one.locator("#room-send").isDisabled(), true);
+    await publish(server, "lobby-news", "the operator may");
+    await row(one, "room", "received", "the operator may");
+    await switchTo(one, "lobby");
+    await one.waitForFunction(() => !document.getElementById("room-input").disabled, undefined, POLL);
+  }],
   ["markup in a payload is text and runs nothing", async () => {
     await say(one, "room", HOSTILE);
     await row(two, "room", "received", HOSTILE);
@@ -105,82 +114,179 @@ const steps = [
     await row(one, "room", "received", "00 01 fe ff");
     assert.equal(await one.locator("#room-log li[data-kind=binary]").count(), 1);
   }],
+  ["a long text can be opened, copied and saved whole", async () => {
+    const text = JSON.stringify({ lines: Array.from({ length: 3000 }, (_, i) => `line ${i} of ünïcode`) });
+    await publish(server, "lobby", text);
+    await one.locator("#room-log li[data-clipped] .whole").last().click();
+    assert.equal(await one.locator("#viewer-content").textContent(), JSON.stringify(JSON.parse(text), null, 2));
+    await one.locator("#viewer-forms button", { hasText: "Text" }).click();
+    assert.equal(await one.locator("#viewer-content").textContent(), text);
+    await one.locator("#viewer-copy").click();
+    await shows(one, "viewer", "note", "Copied as text.");
+    assert.equal(await clipboard(one), text);
+    const [download] = await Promise.all([one.waitForEvent("download"), one.locator("#viewer-save").click()]);
+    assert.equal(await readFile(await download.path(), "utf8"), text);
+    await one.locator("#viewer-close").click();
+  }],
+  ["a binary message can be opened, copied and saved whole, over plain HTTP too", async () => {
+    const bytes = Uint8Array.from({ length: 70_000 }, (_, i) => (i * 31) % 256);
+    await publish(server, "lobby", bytes, "?binary=1");
+    const hex = Buffer.from(bytes).toString("hex").replace(/..(?!$)/g, "$& ");
+    await one.locator("#room-log li[data-kind=binary][data-clipped] .whole").last().click();
+    assert.match(await one.locator("#viewer-content").textContent(), /^000000 {2}00 1f 3e/);
+    assert.match(await one.locator("#viewer-note").textContent(), /beginning/);
+    await one.locator("#viewer-copy").click();
+    await shows(one, "viewer", "note", "Copied as hex.");
+    assert.equal(await clipboard(one), hex);
+    const [download] = await Promise.all([one.waitForEvent("download"), one.locator("#viewer-save").click()]);
+    assert.deepEqual(new Uint8Array(await readFile(await download.path())), bytes);
+    // A page of plain HTTP has no `navigator.clipboard`.
+    await one.evaluate(() => navigator.clipboard.writeText(""));
+    assert.equal(await one.evaluate(async () => {
+      Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
+      const done = await copyText("without it");
+      delete navigator.clipboard;
+      return done;
+    }), true);
+    assert.equal(await clipboard(one), "without it");
+    await one.keyboard.press("Escape");
+  }],
+  ["what is kept has a bound, beyond which the oldest messages lose their rest", async () => {
+    const [kept, gone] = await one.evaluate(() => {
+      const log = new Log(document.createElement("ol"), document.createElement("button"), () => {});
+      for (let i = 0; i < 70; i++) log.message("received", { id: i, lastRow: 0 }, "x".repeat(1 << 20) + i, "");
+      log.flush();
+      return [log.kept, log.rows.filter((each) => each.data === null).length];
+    });
+    assert.equal(gone, 7, `${kept}`);
+    assert.ok(kept <= 64 * 1024 * 1024);
+  }],
   ["more connections join, each message is counted on all of them", async () => {
-    for (let i = 0; i < 4; i++) await one.locator("#room-add").click();
-    await counter(one, "room", "open", 5);
-    await counter(one, "room", "opened", 5);
+    await openUntil(one, "room", 5);
     await untilSubscribed(server, "lobby", 6);
     await publish(server, "lobby", "to five of this page");
     await one.locator("#room-log li[data-count='5'] .payload", { hasText: "to five of this page" }).waitFor();
     await one.locator("#room-drop").click();
-    await counter(one, "room", "open", 4);
+    await shows(one, "room", "open", 4);
   }],
-  ["the echo answers text and binary", async () => {
+  ["disconnecting is no error, and reconnecting brings all of them back", async () => {
+    await one.locator("#room-toggle[data-action=disconnect]").click();
+    await state(one, "room", "closed");
+    await shows(one, "room", "state", "Disconnected");
+    assert.equal(await one.locator("#room-state").getAttribute("data-tone"), "plain");
+    // One row for all five, the one that was closed by itself before included.
+    await one.locator("#room-log li[data-kind=close][data-code='1000'][data-count='5']").waitFor();
+    await untilSubscribed(server, "lobby", 1);
+    await one.locator("#room-toggle[data-action=connect]").click();
+    await shows(one, "room", "open", 4);
+    await untilSubscribed(server, "lobby", 5);
+  }],
+  ["the echo answers text and bytes typed as hex", async () => {
     await one.locator("#echo-toggle").click();
     await state(one, "echo", "open");
     await say(one, "echo", "héllo, Ω ≈ ∞");
     await row(one, "echo", "received", "héllo, Ω ≈ ∞");
-    await one.locator("#echo-binary").check();
-    await say(one, "echo", "abc");
-    await row(one, "echo", "received", "61 62 63");
-    await counter(one, "echo", "sent", 2);
-    await counter(one, "echo", "received", 2);
+    await one.locator("#echo-mode").selectOption("hex");
+    await say(one, "echo", "0xDE,ad be:ef00");
+    await row(one, "echo", "received", "de ad be ef 00");
+    assert.equal(await one.locator("#echo-log li[data-kind=binary]").count(), 2);
+    await say(one, "echo", "0g");
+    await one.locator("#echo-hint[data-tone=error]").waitFor();
+    await shows(one, "echo", "sent", 2);
+    await shows(one, "echo", "received", 2);
   }],
-  ["looks right on a desk and on a phone, light and dark", async () => {
-    for (const [size, viewport] of [["desktop", DESKTOP], ["phone", PHONE]]) {
-      await one.setViewportSize(viewport);
-      for (const colorScheme of ["light", "dark"]) {
-        await one.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-        const [document, body, inner] = await width(one);
-        assert.ok(document <= inner && body <= inner, `${size} scrolls sideways: ${document}/${body} in ${inner}`);
-        await one.screenshot({ path: `${OUT}${size}-${colorScheme}.png` });
-      }
-    }
-    await one.locator("#tab-echo").click();
-    await one.locator("#echo-card").waitFor({ state: "visible" });
-    await one.locator("#room-card").waitFor({ state: "hidden" });
-    const [document, , inner] = await width(one);
-    assert.ok(document <= inner, "the echo scrolls sideways on a phone");
-    await one.screenshot({ path: `${OUT}phone-echo.png` });
-  }],
-  ["disconnecting shows 1000", async () => {
-    await one.locator("#echo-toggle").click();
-    await one.locator("#echo-log li[data-kind=close][data-code='1000']").waitFor();
-    await state(one, "echo", "closed");
-    assert.match(await one.locator("#echo-state").textContent(), /1000 Normal closure/);
-    await one.setViewportSize(DESKTOP);
-  }],
-  ["switching the topic leaves the old one and joins the new", async () => {
-    await two.locator("#room-topic").fill("café ☕");
-    assert.equal(await two.locator("#room-toggle").getAttribute("data-action"), "switch");
-    await two.locator("#room-toggle").click();
-    await two.waitForFunction(() => document.getElementById("room-path").textContent === "/ws/caf%C3%A9%20%E2%98%95");
-    await counter(two, "room", "opened", 2);
-    await state(two, "room", "open");
-    await counter(two, "room", "open", 1);
+  ["switching the topic leaves the old one, joins the new, and a reload keeps it", async () => {
+    await switchTo(two, "café ☕");
+    await shows(two, "room", "where", "/ws/café ☕");
+    await row(two, "room", "event", "Connected to café ☕");
     await untilSubscribed(server, "café ☕", 1);
     await publish(server, "café ☕", "only here");
     await row(two, "room", "received", "only here");
+    await two.reload();
+    await state(two, "room", "open");
+    assert.equal(await two.locator("#room-topic").inputValue(), "café ☕");
+    await switchTo(two, "prices/eur");
+    assert.equal(new URL(two.url()).hash, "#prices/eur");
+    await shows(two, "room", "where", "/ws/prices/eur");
+    // Somebody types into the address bar.
+    await two.evaluate(() => { location.hash = "#caf%C3%A9%20%E2%98%95"; });
+    await untilSubscribed(server, "café ☕", 1);
+    await shows(two, "room", "where", "/ws/café ☕");
   }],
   ["the log keeps its last 500 rows", async () => {
     for (let i = 0; i < 520; i++) await publish(server, "café ☕", `row ${i}`);
     await row(two, "room", "received", "row 519");
     assert.equal(await two.locator("#room-log li").count(), 500);
   }],
+  ["what would end in the same way is not tried again", async () => {
+    const three = await openPage("#only/listening");
+    await shows(three, "room", "hint", "Clients only listen here. From a shell:");
+    // The page itself sends nothing there; whoever does is closed after a hundred.
+    await three.evaluate(() => { for (let i = 0; i < 200; i++) room.seats[0].socket.send("no"); });
+    await state(three, "room", "closed");
+    await shows(three, "room", "state", "Closed · 1008");
+    assert.equal(await three.locator("#room-state").getAttribute("data-tone"), "error");
+    await three.locator("#room-log li[data-kind=close][data-code='1008'][data-tone=error]").waitFor();
+    assert.equal(await three.evaluate(() => room.seats.length), 0);
+    await three.close();
+    await one.bringToFront();
+  }],
+  ["waits are full jitter below a bound that doubles, and begin over after a good connection", async () => {
+    const { bounds, away, again } = await one.evaluate(() => {
+      const seat = Object.assign(Object.create(Seat.prototype), { failures: 0, again() {} });
+      const { random } = Math;
+      const wait = (code, chance) => {
+        Math.random = () => chance;
+        const from = performance.now();
+        seat.wait(code);
+        clearTimeout(seat.timer);
+        return Math.round((seat.retryAt - from) / 10) * 10;
+      };
+      const bounds = Array.from({ length: 9 }, () => wait(1006, 0.5));
+      const none = wait(1006, 0);
+      seat.failures = 0;
+      const away = [wait(1001, 0.5), none];
+      Math.random = random;
+      return { bounds, away, again: [1000, 1001, 1002, 1006, 1008, 1009, 1012, 1013, 4000].map(comesBack) };
+    });
+    assert.deepEqual(bounds, [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000, 15_000]);
+    assert.deepEqual(away, [500, 0]);
+    assert.deepEqual(again, [false, true, false, true, false, false, true, true, false]);
+  }],
+  ...looks(server, openPage),
   ["nothing was blocked or thrown", async () => {
     assert.deepEqual(complaints, []);
   }],
-  ["a stopping server says 1001 in every tab", async () => {
+  ["after a crash of the server every connection comes back by itself", async () => {
+    await one.evaluate(() => room.log.clear());
+    server.kill();
+    await one.locator("#room-log li[data-kind=close][data-code='1006'][data-tone=error]").first().waitFor();
+    await state(one, "room", "waiting");
+    await shows(one, "room", "of", "/4");
+    // What waits can be hurried.
+    await one.locator("#room-retry").click();
+    await server.stop().catch(() => {});
+    server = await startServer({ listen, env: RULES });
+    // A server that was slow to start has made them wait for up to half a minute.
+    await shows(one, "room", "open", 4, 45_000);
+    await state(two, "room", "open", 45_000);
+    await untilSubscribed(server, "lobby", 4);
+    await publish(server, "lobby", "back again");
+    await one.locator("#room-log li[data-count='4'] .payload", { hasText: "back again" }).waitFor();
+    await shows(one, "room", "command", `curl -d hello ${server.admin}/publish/lobby`);
+  }],
+  ["a stopping server says 1001 in every tab, which waits and can be told to stop", async () => {
+    await one.evaluate(() => room.log.clear());
     server.term();
     for (const page of [one, two]) {
-      await page.locator("#room-log li[data-kind=close][data-code='1001']").waitFor({ timeout: 40_000 });
-      await state(page, "room", "closed", 40_000);
-      assert.match(await page.locator("#room-state").textContent(), /1001 Going away/);
+      await page.locator("#room-log li[data-kind=close][data-code='1001'][data-tone=warn]").first().waitFor({ timeout: 40_000 });
     }
-    await one.screenshot({ path: `${OUT}closed.png` });
     const { code, signal } = await server.stop();
     assert.equal(signal, null);
     assert.equal(code, 0);
+    await one.locator("#room-toggle[data-action=disconnect]").click();
+    await shows(one, "room", "state", "Disconnected");
+    assert.equal(await one.evaluate(() => room.seats.length), 0);
   }],
 ];
 

@@ -25,10 +25,10 @@ function binary() {
   return found;
 }
 
-/** A running server: its two addresses, `term()` for the start of a drain and `stop()` for the end. */
-export async function startServer() {
-  const args = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-  const child = spawn(binary(), args, { stdio: ["ignore", "pipe", "pipe"] });
+/** A running server: its two addresses, `term()` for the start of a drain, `kill()` and `stop()` for the end. */
+export async function startServer({ listen: asked = "127.0.0.1:0", env = {} } = {}) {
+  const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0"];
+  const child = spawn(binary(), args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   let log = "";
   child.stderr.on("data", (bytes) => { log = (log + bytes).slice(-20_000); });
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
@@ -52,7 +52,7 @@ export async function startServer() {
       if (child.exitCode === null && child.signalCode === null) term();
       return within(deadline, "the server's exit", exited).finally(kill);
     };
-    return { listen, admin, term, stop, log: () => log };
+    return { listen, admin, term, kill, stop, log: () => log };
   } catch (error) {
     kill();
     throw error;

@@ -15,8 +15,7 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A field that offers compression, and the answer that accepts it.
 pub(crate) const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
-pub(crate) const ACCEPTED: &str =
-    "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+pub(crate) const ACCEPTED: &str = "permessage-deflate; client_no_context_takeover";
 
 /// One TCP connection to a server.
 pub(crate) struct Peer {
@@ -176,6 +175,8 @@ impl Peer {
         let status = head.get(9..12).and_then(|text| text.parse().ok()).expect("a status");
         assert!(head.starts_with("HTTP/1.1 "), "{head:?}");
         let mut answer = Answer { status, head, body: Vec::new() };
+        // RFC 9110, 6.6.1, of every answer but one that only says to go on.
+        assert_eq!(answer.field("date").is_some(), status != 100, "{answer:?}");
         if !head_only && status >= 200 {
             if answer.field("transfer-encoding") == Some("chunked") {
                 answer.body = self.chunks();

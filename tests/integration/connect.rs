@@ -5,9 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::thread;
+use std::time::SystemTime;
 
 use fantail::wire::frame::{Opcode, push_frame};
+use fantail::wire::http::date::Date;
 use fantail::wire::http::head::{HeadLimits, field_store, parse_head};
+use fantail::wire::http::response::ResponseBuffer;
 use fantail::wire::upgrade::{check, write_accept};
 
 use crate::server::{PATIENCE, Server, command, lines, wait_for};
@@ -153,7 +156,10 @@ fn wrong_usage_is_2_and_no_connection_is_1() {
     let server = Server::start(&[], &[]);
     let (code, _, said) = Connect::to(server.listen, "/ws", &["--origin", "https://page.example"]).end();
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("answered 403"), "{said}");
+    assert!(said.contains("answered 403: origin not allowed"), "{said}");
+    let (code, _, said) = Connect::to(server.listen, "/ws?topics=a", &[]).end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("answered 400: unknown parameter \"topics\"; did you mean \"topic\"?"), "{said}");
     // 403 would be 403 again.
     let flags = ["--reconnect", "--origin", "https://page.example"];
     assert_eq!(Connect::to(server.listen, "/ws", &flags).end().0, Some(1));
@@ -161,6 +167,11 @@ fn wrong_usage_is_2_and_no_connection_is_1() {
 
 /// Takes one upgrade and gives the request's text and the stream.
 pub(crate) fn accept(listener: &TcpListener, protocol: Option<&str>) -> (String, TcpStream) {
+    accept_with(listener, protocol, "")
+}
+
+/// The same with further fields in the answer.
+fn accept_with(listener: &TcpListener, protocol: Option<&str>, more: &str) -> (String, TcpStream) {
     let (mut stream, _) = listener.accept().expect("a client");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut held = Vec::new();
@@ -170,12 +181,26 @@ pub(crate) fn accept(listener: &TcpListener, protocol: Option<&str>) -> (String,
         held.push(byte[0]);
     }
     let mut store = field_store();
-    let limits = HeadLimits { bytes_max: 8192, fields_max: 64 };
-    let (head, _) = parse_head(&held, &mut store, &limits).expect("legal").expect("whole");
-    let mut answer = Vec::new();
+    let (head, _) = parse_head(&held, &mut store, &HeadLimits::default()).expect("legal").expect("whole");
+    let mut answer = ResponseBuffer::new(Vec::new(), Date::at(SystemTime::now()));
     write_accept(&mut answer, &check(&head).expect("an upgrade"), protocol, None);
+    let end = answer.len() - 2;
+    answer.splice(end..end, more.bytes());
     stream.write_all(&answer).expect("it reads");
     (String::from_utf8(held).expect("text"), stream)
+}
+
+/// What bounds an answer is its bytes, not how many fields they make.
+#[test]
+fn an_answer_may_have_many_fields() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let client = Connect::to(listener.local_addr().expect("bound"), "/", &["--listen"]);
+    let (_, mut stream) = accept_with(&listener, None, &"A: b\r\n".repeat(2_000));
+    stream.write_all(&server_frame(Opcode::Text, b"well")).expect("it reads");
+    assert_eq!(client.line(), "well");
+    stream.write_all(&server_frame(Opcode::Close, &1000_u16.to_be_bytes())).expect("it reads");
+    let (code, _, said) = client.end();
+    assert_eq!(code, Some(0), "{said}");
 }
 
 pub(crate) fn server_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {

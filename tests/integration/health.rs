@@ -30,6 +30,25 @@ fn a_server_that_is_well_says_so_and_one_that_drains_is_not_ready() {
     assert_eq!(says(asked(server.admin, &[])).0, Some(0), "it is well until it has drained");
 }
 
+#[test]
+fn a_server_that_is_full_is_well_and_not_ready() {
+    let limit = ["--loops", "2", "--connections-max", "2"];
+    let server = Server::start(&limit, &[]);
+    let mut peers = vec![server.websocket("/ws")];
+    assert_eq!(says(asked(server.admin, &["--ready"])), (Some(0), "ready\n".to_owned()));
+    peers.push(server.websocket("/ws"));
+    let (code, said) = fails(asked(server.admin, &["--ready"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("answered 503: full"), "{said}");
+    assert_eq!(says(asked(server.admin, &[])).0, Some(0), "it is well");
+    peers.pop();
+    wait_for("a place to be free", || server.get("/readyz").status == 200);
+    // Where all are full there is nobody else to send newcomers to.
+    let kept = Server::start(&limit, &[("FANTAIL_SERVER_READY_WHEN_FULL", "true")]);
+    let _peers = [kept.websocket("/ws"), kept.websocket("/ws")];
+    assert_eq!(kept.get("/readyz").text(), "ready\n");
+}
+
 /// As in a container whose server takes requests from outside: one variable for both.
 #[test]
 fn the_variable_of_the_server_is_the_address_to_ask() {

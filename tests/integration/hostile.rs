@@ -207,12 +207,14 @@ fn many_requests_in_one_piece_do_not_end_the_server() {
     const REQUESTS: usize = 1_000;
     let server = Server::start(&["--loops", "1"], &[]);
     let mut bystander = Bystander::of(&server);
-    let request = b"GET /none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    let mut peer = server.connect();
-    meanwhile(&mut bystander, || {
-        peer.send(&request.repeat(REQUESTS));
-        for _ in 0..REQUESTS {
-            assert_eq!(peer.answer().status, 404);
-        }
-    });
+    let bare: &[u8] = b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let chunked = b"GET /none HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for (mut peer, request) in [(server.connect(), bare), (server.connect_admin(), chunked)] {
+        meanwhile(&mut bystander, || {
+            peer.send(&request.repeat(REQUESTS));
+            for _ in 0..REQUESTS {
+                assert_eq!(peer.answer().status, 404);
+            }
+        });
+    }
 }

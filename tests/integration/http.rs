@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::net::Shutdown;
+use std::time::{Duration, SystemTime};
 
 use fantail::wire::frame::Opcode;
 
 use crate::client::assert_upgraded;
-use crate::server::Server;
+use crate::server::{Server, wait_for};
 
 /// A request, the statuses it gets in turn, and a field of the last answer. `HOST` becomes the port's address.
 struct Row {
@@ -29,6 +30,23 @@ const CLIENT_PORT: &[Row] = &[
     Row {
         field: Some(("allow", "GET, HEAD")),
         ..row("POST to the page", "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n", &[405])
+    },
+    Row {
+        field: Some(("connection", "Upgrade, keep-alive")),
+        ..row(
+            "426 names its connection option (RFC 9110, 7.8)",
+            "GET /ws HTTP/1.1\r\nHost: HOST\r\n\r\n",
+            &[426],
+        )
+    },
+    Row {
+        field: Some(("connection", "Upgrade, close")),
+        ..row(
+            "so it does for another version, and at the end",
+            "GET /echo HTTP/1.1\r\nHost: HOST\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 8\r\n\r\n",
+            &[426],
+        )
     },
     Row {
         field: Some(("sec-websocket-version", "13")),
@@ -74,11 +92,53 @@ const CLIENT_PORT: &[Row] = &[
     row("a blank before the colon", "GET / HTTP/1.1\r\nHost : HOST\r\n\r\n", &[400]),
     row("another version of HTTP", "GET / HTTP/2.0\r\nHost: HOST\r\n\r\n", &[505]),
     row("no HTTP at all", "\x16\x03\x01\x02\x00\x01\r\n\r\n", &[400]),
-    row("a body", "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n\r\nhello", &[413]),
+    Row {
+        field: Some(("allow", "GET, HEAD")),
+        ..row("a body", "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n\r\nhello", &[405])
+    },
+    Row {
+        field: Some(("allow", "GET")),
+        ..row(
+            "a chunked body",
+            "POST /ws HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            &[405],
+        )
+    },
+    Row {
+        field: Some(("connection", "close")),
+        ..row(
+            "a body is no request that follows",
+            "POST /nothing HTTP/1.1\r\nHost: HOST\r\nContent-Length: 38\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            &[404],
+        )
+    },
     row(
-        "a chunked body",
-        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        &[413],
+        "a body for an upgrade",
+        "GET /ws HTTP/1.1\r\nHost: HOST\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\nx",
+        &[400],
+    ),
+    row(
+        "a large body that waits to be asked for",
+        "POST /publish/a HTTP/1.1\r\nHost: HOST\r\n\
+         Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n",
+        &[404],
+    ),
+    row("a slip in a parameter", "GET /ws?topics=a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a value that is no switch", "GET /ws?echo=maybe HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter of an echo", "GET /echo?x=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter of the page", "GET /?x=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row(
+        "an absolute target's origin, not that of Host (RFC 9112, 3.2.2)",
+        "GET http://elsewhere.example/ws HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        &[403],
+    ),
+    row(
+        "an absolute target's own origin",
+        "GET http://HOST/ws HTTP/1.1\r\nHost: elsewhere.example\r\nOrigin: http://HOST\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        &[101],
     ),
     row(
         "pipelining",
@@ -112,6 +172,20 @@ const ADMIN_PORT: &[Row] = &[
     row("a page without origin", "GET /metrics HTTP/1.1\r\nHost: HOST\r\nOrigin: null\r\n\r\n", &[403]),
     row("its own page", "GET /metrics HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\n\r\n", &[200]),
     row("another site", "GET /metrics HTTP/1.1\r\nHost: HOST\r\nSec-Fetch-Site: cross-site\r\n\r\n", &[403]),
+    row(
+        "an absolute target elsewhere",
+        "GET http://elsewhere/stats HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        &[403],
+    ),
+    row("an absolute target here", "GET http://localhost/stats HTTP/1.1\r\nHost: elsewhere\r\n\r\n", &[200]),
+    row("a parameter of a probe", "GET /healthz?x HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter of readiness", "GET /readyz?x=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter of metrics", "GET /metrics?name=a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter of statistics", "GET /stats?x=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter of a drain", "POST /drain?seconds=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a parameter of one connection", "GET /connections/1?x=1 HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a slip in a filter", "GET /connections?topics=a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
+    row("a slip in a list", "GET /topics?prefx=a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[400]),
     row("a rebound name", "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n", &[403]),
     row(
         "a foreign page's publish is refused before its body",
@@ -190,6 +264,35 @@ fn run_row(server: &Server, row: &Row, admin: bool) {
 }
 
 #[test]
+fn a_refused_parameter_is_told_the_nearest() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let client = server.connect().ask_upgrade("/ws?topics=a", "");
+    assert_eq!(client.text(), "unknown parameter \"topics\"; did you mean \"topic\"?\n");
+    assert!(server.get("/connections?topics=a").text().contains("did you mean \"topic\"?"));
+    assert_eq!(server.get("/stats?x").text(), "unknown parameter \"x\"; expects none\n");
+    assert_eq!(server.connect().ask_upgrade("/ws?echo=maybe", "").text(), "echo expects 1 or 0\n");
+}
+
+/// RFC 9110, 6.6.1: within the second that it was sent in, and made anew for later ones.
+#[test]
+fn answers_are_dated() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut peer = server.connect();
+    let mut dates = std::collections::BTreeSet::new();
+    wait_for("a second date", || {
+        let before = SystemTime::now();
+        peer.send(format!("HEAD / HTTP/1.1\r\nHost: {}\r\n\r\n", server.listen).as_bytes());
+        let answer = peer.answer_to(true);
+        let date = httpdate::parse_http_date(answer.field("date").expect("a date")).expect("a date");
+        // It is made once a second, and told in whole ones.
+        let slack = Duration::from_secs(2);
+        assert!(date + slack >= before && date <= SystemTime::now(), "{answer:?} at {before:?}");
+        dates.insert(date);
+        dates.len() > 1
+    });
+}
+
+#[test]
 fn a_head_has_a_limit() {
     let server = Server::start(&["--loops", "1"], &[]);
     let mut peer = server.connect();
@@ -205,6 +308,20 @@ fn a_head_has_a_limit() {
     endless.try_send(&[head.as_bytes(), &[b'x'; 9000]].concat());
     assert_eq!(endless.answer().status, 431);
     endless.expect_end();
+}
+
+/// Proxies add a field or two each; what is counted has a limit and a key of its own, and the answer names it.
+#[test]
+fn a_head_has_as_many_fields_as_its_limit_says() {
+    let fields = |count: usize| "X-Hop: 1\r\n".repeat(count);
+    let server = Server::start(&["--loops", "1"], &[]);
+    // Beside them stand Host and the four fields of an upgrade.
+    assert_upgraded(&server.connect().ask_upgrade("/ws", &fields(251)));
+    let refused = server.connect().ask_upgrade("/ws", &fields(252));
+    assert_eq!((refused.status, refused.text().as_str()), (431, "too many header fields\n"));
+    let more = Server::start(&["--loops", "1"], &[("FANTAIL_LIMITS_HEAD_FIELDS_MAX", "600")]);
+    assert_upgraded(&more.connect().ask_upgrade("/ws", &fields(595)));
+    assert_eq!(more.connect().ask_upgrade("/ws", &fields(596)).status, 431);
 }
 
 #[test]

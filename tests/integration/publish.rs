@@ -38,6 +38,22 @@ fn arguments_and_input_reach_subscribers() {
     assert_eq!((frame.opcode, frame.payload), (Opcode::Binary, vec![0, 255]));
 }
 
+/// The server's own file is at hand and looks like what is asked for.
+#[test]
+fn a_file_of_server_keys_is_told_from_a_key() {
+    for text in ["publish:0123456789abcdef\nread:fedcba9876543210\n", "# ours\nadmin:0123456789abcdef\n"] {
+        let file = ConfigFile::new(text);
+        let output = publish(&["--key-file", file.path(), "t", "m"], &[], b"");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("admin.keys_file") && said.contains("the secret of one alone"), "{said}");
+        assert!(!said.contains("0123456789"), "{said}");
+    }
+    let variable = [("FANTAIL_ADMIN_KEY", "publish+read:0123456789abcdef")];
+    let output = publish(&["t", "m"], &variable, b"");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
 #[test]
 fn refusals_are_1_and_wrong_usage_is_2() {
     let server = Server::start(&[], &[]);
@@ -47,7 +63,10 @@ fn refusals_are_1_and_wrong_usage_is_2() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("refused with 400"), "{output:?}");
     let output = publish(&["--admin", &admin, "t"], &[], &[0xff]);
-    assert!(said(&output).contains("not UTF-8"), "{output:?}");
+    assert!(said(&output).contains("not UTF-8; publish it with --binary"), "{output:?}");
+    let output = publish(&["--admin", &server.listen.to_string(), "t", "m"], &[], b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("refused with 404: not here: this is the client port"), "{output:?}");
     for wrong in
         [&[][..], &["--admin", "h:1/x", "t", "m"], &["", "m"], &["--key-file", "/nonexistent", "t", "m"]]
     {

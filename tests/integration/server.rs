@@ -69,6 +69,24 @@ impl Server {
         Self { child, listen, admin, log }
     }
 
+    /// Starts one on free ports that writes its ready line to `out`, and learns from its log where it listens.
+    pub(crate) fn spawn_unheard(arguments: &[&str], out: Stdio) -> Self {
+        let mut child = on_free_ports(arguments, &[]).stdout(out).spawn().expect("the binary starts");
+        let log = lines(child.stderr.take().expect("piped"));
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut server = Self { child, listen: nowhere, admin: nowhere, log };
+        let address = |who: &str| {
+            let line = server.await_log(&format!("listening for {who} on "));
+            let address = line.split(" on ").nth(1).and_then(|rest| rest.split(' ').next());
+            address
+                .and_then(|address| address.parse().ok())
+                .unwrap_or_else(|| panic!("no address in {line:?}"))
+        };
+        let (listen, admin) = (address("clients"), address("operators"));
+        (server.listen, server.admin) = (listen, admin);
+        server
+    }
+
     /// A connection to the client port.
     pub(crate) fn connect(&self) -> Peer {
         Peer::connect(self.listen)

@@ -2,14 +2,15 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fantail::sys::socket::set_buffers;
 use fantail::wire::frame::Opcode;
 
 use crate::client::{Peer, frame};
-use crate::server::{Server, wait_for};
+use crate::server::{PATIENCE, Server, wait_for};
 
 /// The last message of a test, which everybody who reads again must get.
 const LAST: usize = 999_999;
@@ -298,4 +299,81 @@ fn answers_that_nobody_reads_do_not_pass_the_total() {
     let mut reader = server.websocket("/echo");
     reader.send_frame(Opcode::Text, b"still there?");
     assert_eq!(reader.text(), "still there?");
+}
+
+/// What a subscriber gets that reads a fifth of what is published, pings, publishes and closes meanwhile.
+fn answers_to_a_slow_reader(policy: &str) {
+    const ASKED: usize = 8;
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_OUTBOX_POLICY", policy)]);
+    let mut listener = server.websocket("/ws/lobby");
+    let mut slow = stalled(&server, "/ws/lobby?topic=big");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // About 2 MB a second, for as long as the slow one lives.
+        let mut admin = server.connect_admin();
+        let stop = &stop;
+        scope.spawn(move || {
+            let head =
+                format!("POST /publish/big HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SIZE}\r\n\r\n");
+            while !stop.load(Ordering::Relaxed) {
+                admin.send(head.as_bytes());
+                admin.send(numbered(0).as_bytes());
+                assert_eq!(admin.answer().status, 200);
+                thread::sleep(Duration::from_millis(30));
+            }
+        });
+        wait_for("messages to wait", || drops(&server, policy) > 0);
+        let began = Instant::now();
+        let (mut asked, mut pongs, mut texts, mut read, mut code) = (0, 0, 0, 0, None);
+        while code.is_none() {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{pongs} pongs, {texts} texts of {asked}, and no close frame"
+            );
+            // 400 KB a second.
+            if read as u128 > began.elapsed().as_millis() * 400 {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            if asked < ASKED && began.elapsed() > Duration::from_millis(100) * asked as u32 {
+                slow.send_frame(Opcode::Ping, &[asked as u8]);
+                slow.send_frame(Opcode::Text, format!("text {asked}").as_bytes());
+                asked += 1;
+                if asked == ASKED {
+                    slow.send_frame(Opcode::Close, &1000u16.to_be_bytes());
+                }
+            }
+            let frame = slow.frame();
+            read += frame.payload.len();
+            match frame.opcode {
+                Opcode::Pong => {
+                    assert_eq!(frame.payload, [pongs as u8], "in order");
+                    pongs += 1;
+                }
+                Opcode::Text if frame.payload.starts_with(b"text ") => texts += 1,
+                _ => code = frame.close_code(),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!((pongs, code), (ASKED, Some(1000)));
+        assert!(texts <= ASKED);
+    });
+    for asked in 0..ASKED {
+        assert_eq!(listener.text(), format!("text {asked}"));
+    }
+}
+
+#[test]
+fn who_reads_slowly_is_answered_and_read_from_though_newest_are_dropped() {
+    answers_to_a_slow_reader("drop-newest");
+}
+
+#[test]
+fn who_reads_slowly_is_answered_and_read_from_though_oldest_are_dropped() {
+    answers_to_a_slow_reader("drop-oldest");
+}
+
+#[test]
+fn who_reads_slowly_is_answered_and_read_from_with_the_latest_only() {
+    answers_to_a_slow_reader("latest");
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::dialect::Tools;
-use crate::dialect::plain::{TOPIC_BYTES_MAX, check_topic};
 use crate::edition::Edition;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Published, Topic};
+use crate::topic::name::{NameError, TOPIC_BYTES_MAX};
+use crate::topic::{Draft, Published, Topic, TopicName, TopicRules};
 use crate::wire::base64;
 use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
 
@@ -39,6 +39,8 @@ pub struct Batch {
     pub(super) reply_key: Option<Box<str>>,
     /// The last line's topic: most batches are about one, or come topic by topic.
     topic: Option<(Arc<Topic>, [u8; 16])>,
+    /// As of the beginning of the last run.
+    rules: Arc<TopicRules>,
     name: String,
     text: String,
     binary: Vec<u8>,
@@ -54,7 +56,7 @@ enum Room {
     /// The message, in some loop's mailbox.
     Message(Draft),
     /// The topic of this name, in the table.
-    Topic(Box<str>),
+    Topic(TopicName<'static>),
 }
 
 /// What became of a line.
@@ -110,7 +112,7 @@ impl Room {
 /// Why there is no message of a line to publish.
 enum Unready {
     /// There is no room for another topic; its name.
-    NoTopic(Box<str>),
+    NoTopic(TopicName<'static>),
     Bad(LineError),
 }
 
@@ -134,6 +136,7 @@ impl Batch {
             at: 0,
             reply_key,
             topic: None,
+            rules: Arc::default(),
             name: String::new(),
             text: String::new(),
             binary: Vec::new(),
@@ -157,6 +160,7 @@ impl Batch {
         out: &mut Vec<u8>,
     ) -> Progress {
         let started = Instant::now();
+        self.rules = edition.router.rules();
         let answers_max = out.len() + ANSWER_BYTES_PER_RUN;
         let body = std::mem::take(&mut self.body);
         let mut published = 0;
@@ -249,7 +253,7 @@ impl Batch {
         let fields = Fields::read(line)?;
         self.find_topic(fields.topic.ok_or(Unready::bad("the topic is missing"))?, edition)?;
         let Some((topic, _)) = &self.topic else { return Err(Unready::bad("the topic is missing")) };
-        let message_bytes_max = topic.policy().message_bytes_max;
+        let message_bytes_max = topic.policy(&self.rules).message_bytes_max;
         let too_large = || {
             let text = "the message is larger than message_bytes_max";
             Unready::Bad(LineError { reason: RefuseReason::TooLarge, text })
@@ -285,14 +289,17 @@ impl Batch {
     /// Makes `topic` that of the line, looking it up only if the line before had another one.
     fn find_topic(&mut self, text: Text<'_>, edition: &Edition) -> Result<(), Unready> {
         if text.shortest() > TOPIC_BYTES_MAX {
-            return Err(Unready::bad("a topic name has 1 to 200 bytes"));
+            return Err(Unready::bad(NameError::Length.reason()));
         }
         let name = text.read(&mut self.name)?;
         if self.topic.as_ref().is_some_and(|(topic, _)| topic.name() == name) {
             return Ok(());
         }
-        check_topic(name).map_err(Unready::bad)?;
-        let topic = edition.router.topic(name).map_err(|_| Unready::NoTopic(name.into()))?;
+        let name = TopicName::parse(name).map_err(|error| Unready::bad(error.reason()))?;
+        let topic = match edition.router.topic(&name) {
+            Ok(topic) => topic,
+            Err(_) => return Err(Unready::NoTopic(name.into_owned())),
+        };
         let epoch = epoch_digits(topic.epoch());
         self.topic = Some((topic, epoch));
         Ok(())
@@ -426,7 +433,7 @@ mod tests {
         let expected = [Some(1), Some(2), none, Some(1), none, none, none, none, none, none, none, Some(3)];
         assert_eq!(offsets, expected, "{answers:#?}");
         assert!(answers.iter().all(|answer| answer["offset"].is_u64() != (answer["error"] == "bad_request")));
-        let epoch = edition.router.find("a").unwrap().epoch();
+        let epoch = edition.router.find(&TopicName::of("a")).unwrap().epoch();
         assert_eq!(answers[0]["epoch"], format!("{epoch:016x}"));
         assert_eq!(edition.counters_of(1).publishes.value(), 4);
         assert_eq!(run_all(b"", &edition).len(), 0);
@@ -480,7 +487,7 @@ mod tests {
         let mut limits = RouterLimits::default();
         limits.mailbox.entries_max = 2;
         let edition = edition(limits);
-        let topic = edition.router.topic("a").unwrap();
+        let topic = edition.router.topic(&TopicName::of("a")).unwrap();
         let key = crate::topic::Key { slot: 0, generation: 0 };
         edition.router.join(&topic, 0, 0, key).unwrap();
         topic.join_deflate();
@@ -518,7 +525,7 @@ mod tests {
     #[test]
     fn room_for_a_topic_is_waited_for_as_well() {
         let edition = edition(RouterLimits { topics_max: 1, ..RouterLimits::default() });
-        let only = edition.router.topic("only").unwrap();
+        let only = edition.router.topic(&TopicName::of("only")).unwrap();
         let key = crate::topic::Key { slot: 0, generation: 0 };
         edition.router.join(&only, 0, 0, key).unwrap();
         let body = b"{\"topic\":\"a\",\"payload\":\"x\"}\n{\"topic\":\"only\",\"payload\":\"x\"}";

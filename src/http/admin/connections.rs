@@ -4,10 +4,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::params::{Params, whole};
-use crate::dialect::plain::check_topic;
 use crate::topic::Key;
+use crate::topic::TopicName;
 use crate::topic::inquiry::{ConnectionRow, Filter, Part, Question};
+use crate::topic::name::NameError;
+use crate::wire::http::params::{Params, whole};
 use crate::wire::json::{push_number, push_text};
 use crate::wire::network::Network;
 
@@ -114,7 +115,7 @@ fn targets(question: Question, first_loop: Option<usize>, loops: usize) -> Resul
 fn filter(params: &Params<'_>) -> Result<(Filter, Option<usize>), Unasked> {
     let mut filter = Filter::default();
     if let Some(topic) = params.text("topic") {
-        check_topic(topic)?;
+        TopicName::parse(topic).map_err(NameError::reason)?;
         filter.topic = Some(topic.into());
     }
     if let Some(text) = params.text("ip") {

@@ -3,11 +3,11 @@
 //! Answered by the admin loop alone: the router's directory is ordered, so a page is a range of it and costs
 //! what it shows.
 
-use super::params::Params;
-use crate::dialect::plain::check_topic;
 use crate::edition::Edition;
-use crate::topic::Topic;
+use crate::topic::name::NameError;
 use crate::topic::state::FIRST_OFFSET;
+use crate::topic::{Topic, TopicName};
+use crate::wire::http::params::Params;
 use crate::wire::json::{push_number, push_text};
 
 /// Topics on one page.
@@ -36,8 +36,8 @@ pub(super) fn list(query: &str, edition: &Edition) -> Result<Found, String> {
     let router = &edition.router;
     let mut out = Vec::new();
     if let Some(name) = params.text("topic") {
-        check_topic(name)?;
-        let Some(topic) = router.find(name) else { return Ok(Found::Nothing) };
+        let name = TopicName::parse(name).map_err(NameError::reason)?;
+        let Some(topic) = router.find(&name) else { return Ok(Found::Nothing) };
         push_topic(&mut out, &topic);
         out.push(b'\n');
         return Ok(Found::Body(out));

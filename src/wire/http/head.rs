@@ -4,16 +4,17 @@
 //! whatever is ambiguous is refused. Driven by the head phase of a connection. Never reads the body.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 
 /// The most fields a head can have, whatever the limits say.
-pub const FIELDS_MAX: usize = 64;
+pub const FIELDS_MAX: usize = 1024;
 
-/// Room for the fields of one head, on the caller's stack.
-pub type FieldStore<'a> = [httparse::Header<'a>; FIELDS_MAX];
+/// Room for the fields of one head, on the caller's stack. Never written as a whole: a head pays for the fields it has.
+pub type FieldStore<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
 
 /// An empty [`FieldStore`].
 pub const fn field_store<'a>() -> FieldStore<'a> {
-    [httparse::EMPTY_HEADER; FIELDS_MAX]
+    [const { MaybeUninit::uninit() }; FIELDS_MAX]
 }
 
 /// How much head is accepted.
@@ -27,7 +28,7 @@ pub struct HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { bytes_max: 8192, fields_max: FIELDS_MAX }
+        Self { bytes_max: 8192, fields_max: 256 }
     }
 }
 
@@ -80,8 +81,10 @@ pub enum HeadError {
     UnknownEncoding,
     /// An Expect other than `100-continue`.
     UnknownExpectation,
-    /// More bytes or fields than the limits allow.
+    /// More bytes than the limits allow.
     TooLarge,
+    /// More fields than the limits allow.
+    TooManyFields,
     /// A version other than HTTP/1.0 and HTTP/1.1.
     BadVersion,
 }
@@ -91,7 +94,7 @@ impl HeadError {
     pub const fn status(self) -> u16 {
         match self {
             Self::UnknownExpectation => 417,
-            Self::TooLarge => 431,
+            Self::TooLarge | Self::TooManyFields => 431,
             Self::UnknownEncoding => 501,
             Self::BadVersion => 505,
             _ => 400,
@@ -119,6 +122,7 @@ impl HeadError {
             Self::UnknownEncoding => "unknown Transfer-Encoding",
             Self::UnknownExpectation => "unknown Expect",
             Self::TooLarge => "head too large",
+            Self::TooManyFields => "too many header fields",
             Self::BadVersion => "HTTP version not supported",
         }
     }
@@ -153,6 +157,12 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    /// The same request as the last one of its connection.
+    #[must_use]
+    pub fn as_last(&self) -> Self {
+        Self { keep_alive: false, ..self.clone() }
+    }
+
     /// The target up to the query, `/` if empty; not decoded.
     pub fn path(&self) -> &'a str {
         match self.target.split_once('?').map_or(self.target, |(path, _)| path) {
@@ -193,8 +203,9 @@ pub fn parse_head<'a>(
 ) -> Result<Option<(Head<'a>, usize)>, HeadError> {
     let window = bytes.get(..limits.bytes_max).unwrap_or(bytes);
     let fields_max = limits.fields_max.min(FIELDS_MAX);
-    let mut request = httparse::Request::new(store.get_mut(..fields_max).unwrap_or_default());
-    let len = match request.parse(window) {
+    let mut request = httparse::Request::new(&mut []);
+    let room = store.get_mut(..fields_max).unwrap_or_default();
+    let len = match request.parse_with_uninit_headers(window, room) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => {
             check_line_ends(window)?;
@@ -384,7 +395,7 @@ fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
 /// Finds what the tokenizer stumbled over; runs only for heads that are refused.
 fn diagnose(window: &[u8], error: httparse::Error) -> HeadError {
     if error == httparse::Error::TooManyHeaders {
-        return HeadError::TooLarge;
+        return HeadError::TooManyFields;
     }
     let mut lines =
         window.split_inclusive(|&byte| byte == b'\n').skip_while(|line| line.trim_ascii().is_empty());

@@ -1,6 +1,7 @@
 //! Tests of the opening handshake, with tungstenite on the other side.
 
 use super::*;
+use crate::wire::http::date::Date;
 use crate::wire::http::head::{HeadLimits, field_store, parse_head};
 use std::io::{self, Read, Write};
 use tungstenite::handshake::{HandshakeError, client::generate_key};
@@ -17,6 +18,10 @@ fn with_upgrade<T>(request: &[u8], then: impl FnOnce(Result<Upgrade<'_>, Upgrade
     then(check(&head))
 }
 
+fn buffer() -> ResponseBuffer {
+    ResponseBuffer::new(Vec::new(), Date::at(std::time::SystemTime::UNIX_EPOCH))
+}
+
 #[test]
 fn the_sample_of_the_rfc_is_accepted_as_there() {
     with_upgrade(SAMPLE.as_bytes(), |upgrade| {
@@ -24,11 +29,11 @@ fn the_sample_of_the_rfc_is_accepted_as_there() {
         assert_eq!(&upgrade.accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(upgrade.protocols().collect::<Vec<_>>(), ["chat", "superchat"]);
         assert_eq!(upgrade.extensions().count(), 0);
-        let mut out = Vec::new();
+        let mut out = buffer();
         write_accept(&mut out, &upgrade, Some("chat"), None);
-        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert_eq!(String::from_utf8(out.into_bytes()).unwrap(), expected);
     });
 }
 
@@ -61,8 +66,6 @@ fn each_thing_missing_or_wrong_has_its_refusal() {
             assert_eq!(upgrade.err(), Some(refusal), "{from:?} -> {to:?}");
         });
         assert_eq!((refusal.status(), refusal.reason().is_empty()), (status, false));
-        assert_eq!(refusal.headers().contains(&("Sec-WebSocket-Version", "13")), status == 426);
-        assert_eq!(refusal.headers().contains(&("Upgrade", "websocket")), status == 426);
     }
 }
 
@@ -183,7 +186,9 @@ fn tungstenites_client_and_our_server_agree() {
     let mut waiting = waiting;
     let request = waiting.get_ref().get_ref().output.clone();
     with_upgrade(&request, |upgrade| {
-        write_accept(waiting.get_mut().get_mut().input.get_mut(), &upgrade.unwrap(), None, None);
+        let mut out = buffer();
+        write_accept(&mut out, &upgrade.unwrap(), None, None);
+        *waiting.get_mut().get_mut().input.get_mut() = out.into_bytes();
     });
     assert!(waiting.handshake().is_ok());
 }

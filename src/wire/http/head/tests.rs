@@ -205,10 +205,18 @@ fn a_head_beyond_its_limits_is_refused_even_if_incomplete() {
     let body = [with("X: y\r\n"), vec![b'z'; 1000]].concat();
     assert!(matches!(told(&body, &small), Ok(Some(_))));
     assert!(matches!(told(&with("A: b\r\nC: d\r\n"), &small), Ok(Some(_))));
-    assert_eq!(told(&with("A: b\r\nC: d\r\nE: f\r\n"), &small), Err(HeadError::TooLarge));
+    assert_eq!(told(&with("A: b\r\nC: d\r\nE: f\r\n"), &small), Err(HeadError::TooManyFields));
     let many = |n: usize| with(&"A: b\r\n".repeat(n));
     assert!(matches!(told(&many(63), &LIMITS), Ok(Some(_))));
-    assert_eq!(error(&many(64)), Some(HeadError::TooLarge));
+    assert_eq!(error(&many(64)), Some(HeadError::TooManyFields));
+    // The room there is for fields bounds a limit beyond it, and lets every smaller one be used to the last field.
+    for (fields_max, room) in [(256, 256), (FIELDS_MAX, FIELDS_MAX), (usize::MAX, FIELDS_MAX)] {
+        let limits = HeadLimits { bytes_max: 64 << 10, fields_max };
+        assert!(matches!(told(&many(room - 1), &limits), Ok(Some(_))), "{fields_max}");
+        assert_eq!(told(&many(room), &limits), Err(HeadError::TooManyFields), "{fields_max}");
+    }
+    assert_eq!(HeadError::TooManyFields.status(), 431);
+    assert!(HeadError::TooManyFields.reason().contains("fields"));
 }
 
 proptest! {

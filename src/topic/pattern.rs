@@ -1,10 +1,17 @@
-//! Patterns of topic names, and which topics a client may publish to over its own connection. Compiled
-//! from the settings; the admin port is not asked here, it may publish everywhere.
+//! Patterns of topic names. Compiled from the settings, never changed.
 
-use super::PatternError;
+use std::fmt;
 
-/// Longest topic name.
-const TOPIC_BYTES_MAX: usize = 200;
+use super::name::TOPIC_BYTES_MAX;
+
+/// A pattern that could never be a topic's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatternError {
+    /// The pattern as written.
+    pub pattern: String,
+    /// What a pattern looks like, and what is wrong with this one.
+    pub problem: &'static str,
+}
 
 /// A topic's name, or a prefix of names: `lobby`, `room-*`, `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,12 +19,6 @@ pub struct TopicPattern {
     /// Without the `*`; the empty prefix fits every topic.
     name: String,
     is_prefix: bool,
-}
-
-/// The compiled policy; shared by all loops, never changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PublishPolicy {
-    patterns: Vec<TopicPattern>,
 }
 
 impl TopicPattern {
@@ -30,7 +31,7 @@ impl TopicPattern {
             Some(prefix) => (prefix, true),
             None => (pattern, false),
         };
-        let fail = |problem| Err(PatternError::new(pattern, problem));
+        let fail = |problem| Err(PatternError { pattern: pattern.to_owned(), problem });
         if pattern.is_empty() {
             return fail("expects a topic name of 1 to 200 bytes");
         }
@@ -59,41 +60,30 @@ impl TopicPattern {
     }
 }
 
-impl PublishPolicy {
-    /// Compiles topic names, each exact or with one trailing `*`.
-    ///
-    /// # Errors
-    /// When an entry could never be a topic's name.
-    pub fn compile(topics: &[String]) -> Result<Self, PatternError> {
-        let patterns = topics.iter().map(|topic| TopicPattern::compile(topic));
-        Ok(Self { patterns: patterns.collect::<Result<_, _>>()? })
-    }
-
-    /// Whether a client may publish to `topic`.
-    pub fn allows(&self, topic: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.fits(topic))
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, got {:?}", self.problem, self.pattern)
     }
 }
+
+impl std::error::Error for PatternError {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn policy(topics: &[&str]) -> Result<PublishPolicy, PatternError> {
-        PublishPolicy::compile(&topics.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>())
-    }
-
     #[test]
-    fn exact_names_and_prefixes_allow_only_theirs() {
-        let some = policy(&["lobby", "room-*"]).unwrap();
-        for yes in ["lobby", "room-1", "room-"] {
-            assert!(some.allows(yes), "{yes}");
+    fn exact_names_and_prefixes_fit_only_theirs() {
+        let fits = |pattern: &str, name: &str| TopicPattern::compile(pattern).unwrap().fits(name);
+        for (pattern, yes) in [("lobby", "lobby"), ("room-*", "room-1"), ("room-*", "room-"), ("*", "x")] {
+            assert!(fits(pattern, yes), "{pattern} {yes}");
         }
-        for no in ["lobby2", "Lobby", "lobb", "room", "xroom-1", ""] {
-            assert!(!some.allows(no), "{no}");
+        for no in ["lobby2", "Lobby", "lobb", ""] {
+            assert!(!fits("lobby", no), "{no}");
         }
-        assert!(!policy(&[]).unwrap().allows("lobby"));
-        assert!(policy(&["*"]).unwrap().allows("anything"));
+        for no in ["room", "xroom-1", ""] {
+            assert!(!fits("room-*", no), "{no}");
+        }
     }
 
     #[test]
@@ -111,8 +101,10 @@ mod tests {
     fn names_that_no_topic_has_are_refused() {
         let long = "x".repeat(201);
         for bad in ["", "a*b", "**", "*a", "a\n", &long] {
-            assert!(policy(&[bad]).is_err(), "{bad:?}");
+            assert!(TopicPattern::compile(bad).is_err(), "{bad:?}");
         }
-        assert!(policy(&["é", &"x".repeat(200)]).is_ok());
+        for good in ["é", &"x".repeat(200), &("x".repeat(200) + "*")] {
+            assert!(TopicPattern::compile(good).is_ok(), "{good:?}");
+        }
     }
 }

@@ -1,0 +1,205 @@
+//! What a dialect asks for, and what it is told became of it.
+//!
+//! Pushed by a dialect into the loop's one sink, carried out by the loop after each message, in order. Plain data: an
+//! effect names topics by name and bytes by their place, never a slot or a lock.
+
+use std::collections::VecDeque;
+
+use super::Tools;
+use crate::metrics::CloseReason;
+use crate::topic::TopicName;
+
+/// Bytes that an effect is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The message in hand from the first of these bytes to before the second; no message has 4 GiB, because no limit
+    /// of one has.
+    Message(u32, u32),
+    /// Bytes of its own.
+    Own(Box<[u8]>),
+}
+
+impl Piece {
+    /// The bytes, of the message in hand or its own.
+    #[must_use]
+    pub fn of<'a>(&'a self, message: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Message(from, to) => message.get(*from as usize..*to as usize).unwrap_or_default(),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// What a whole message means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// What was answered and asked for in the context, if anything was.
+    Said,
+    /// It is to be published as it is to the connection's first topic; nowhere if it has none any more. As
+    /// [`Effect::Publish`], without anything to carry: what most messages of most clients mean.
+    Relay,
+}
+
+/// Something that only the loop can do. Those of a connection that is gone meanwhile are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Publish, as a client may. Where no mailbox has room, it waits, what is behind it waits with it, and nothing more
+    /// is read.
+    Publish {
+        /// The topic.
+        topic: TopicName<'static>,
+        /// Whether the payload is binary.
+        binary: bool,
+        /// The payload.
+        payload: Piece,
+    },
+    /// Join a topic.
+    Subscribe(TopicName<'static>),
+    /// Leave a topic.
+    Unsubscribe(TopicName<'static>),
+    /// Count a message that meant nothing here; too many of them end the connection.
+    Ignore,
+    /// End the conversation.
+    Close(CloseReason),
+}
+
+/// What became of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// Published, at once or after it has waited.
+    Published {
+        /// The topic.
+        topic: &'a str,
+        /// The message's place in it.
+        offset: u64,
+    },
+    /// Subscribed.
+    Joined {
+        /// The topic.
+        topic: &'a str,
+        /// The offset of the last message before the subscription.
+        offset: u64,
+    },
+    /// Not subscribed any more.
+    Left {
+        /// The topic.
+        topic: &'a str,
+    },
+    /// It can't be had.
+    Refused(Denial),
+}
+
+/// Why an effect can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Clients may not publish to the topic.
+    NotOpen,
+    /// The connection is not subscribed to the topic.
+    NoTopic,
+    /// It is already.
+    Already,
+    /// It has as many topics as one connection may have.
+    TooMany,
+    /// No room for another topic or subscription.
+    Busy,
+}
+
+/// The sink of one stretch of messages. Most messages ask for one thing, which allocates nothing.
+#[derive(Debug, Default)]
+pub struct Effects {
+    next: Option<Effect>,
+    /// Behind `next`, which is there whenever any of these is. Boxed, so that a sink costs nothing to make and drop.
+    #[allow(
+        clippy::box_collection,
+        reason = "a null pointer is made and dropped for nothing, a deque is not"
+    )]
+    more: Option<Box<VecDeque<Effect>>>,
+}
+
+impl Effects {
+    /// Asks for one more thing, behind what was asked for before.
+    #[inline]
+    pub fn push(&mut self, effect: Effect) {
+        if self.next.is_none() {
+            self.next = Some(effect);
+        } else {
+            self.more.get_or_insert_default().push_back(effect);
+        }
+    }
+
+    /// The next to be carried out.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Effect> {
+        let next = self.next.take();
+        if let Some(more) = &mut self.more {
+            self.next = more.pop_front();
+        }
+        next
+    }
+
+    /// Whether nothing is asked for.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// Forgets what is left.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes all that is left, to be carried out when the message in hand, `message`, is gone.
+    #[must_use]
+    pub fn take_rest(&mut self, message: &[u8]) -> Vec<Effect> {
+        let mut rest: Vec<Effect> = std::iter::from_fn(|| self.pop()).collect();
+        for effect in &mut rest {
+            if let Effect::Publish { payload, .. } = effect {
+                *payload = Piece::Own(payload.of(message).into());
+            }
+        }
+        rest
+    }
+
+    /// Puts back what [`Self::take_rest`] took.
+    pub fn restore(&mut self, rest: Vec<Effect>) {
+        rest.into_iter().for_each(|effect| self.push(effect));
+    }
+}
+
+/// What a dialect has in hand for one call.
+pub struct Cx<'a> {
+    /// Bytes for this connection alone go to its end: answers.
+    pub out: &'a mut Vec<u8>,
+    /// What else is to be done.
+    pub effects: &'a mut Effects,
+    /// The loop's tools.
+    pub tools: Tools<'a>,
+    /// The longest message that may be compressed for the connection, in bytes; 0 if it has not negotiated that.
+    pub deflates_up_to: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_message_outlives_it() {
+        let mut effects = Effects::default();
+        let publish = |payload| Effect::Publish {
+            topic: TopicName::parse("t").unwrap().into_owned(),
+            binary: false,
+            payload,
+        };
+        effects.push(publish(Piece::Message(0, 3)));
+        effects.push(Effect::Ignore);
+        effects.push(publish(Piece::Message(4, 7)));
+        assert_eq!(effects.pop(), Some(publish(Piece::Message(0, 3))));
+        let rest = effects.take_rest(b"one two");
+        assert!(effects.is_empty());
+        effects.restore(rest);
+        assert_eq!(effects.pop(), Some(Effect::Ignore));
+        assert_eq!(effects.pop(), Some(publish(Piece::Own((*b"two").into()))));
+        assert_eq!(effects.pop(), None);
+    }
+}

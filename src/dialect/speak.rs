@@ -1,0 +1,151 @@
+//! What a dialect has to say for itself: the trait that each implements, and the plain data it is asked with.
+//!
+//! Driven through `Dialect`'s own methods only. Most methods have the answer of RFC 6455, because most dialects are
+//! carried by its frames.
+
+use std::borrow::Cow;
+
+use super::Dialect;
+use super::effect::{Cx, Meaning, Outcome};
+use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::{Encoding, TopicName};
+use crate::wire::close::close_payload;
+use crate::wire::frame::{Opcode, push_frame};
+use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
+
+/// An empty ping frame.
+const PING: &[u8] = &[0x89, 0x00];
+
+/// What a dialect's messages travel in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// WebSocket frames both ways (RFC 6455), behind a 101. Closing is a handshake.
+    Frames,
+    /// The body of an answer without end. What the peer sends behind its request means nothing.
+    Body,
+}
+
+/// A sign of life to a peer that has been quiet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// The bytes to send.
+    pub bytes: &'static [u8],
+    /// Whether the peer has to answer, in the time for pongs.
+    pub answered: bool,
+}
+
+/// A request that may open a dialect.
+#[derive(Debug)]
+pub struct OpenRequest<'a> {
+    /// What was asked.
+    pub head: &'a Head<'a>,
+    /// Topics that one connection may be subscribed to.
+    pub subscriptions_max: usize,
+}
+
+/// How an opened connection starts.
+#[derive(Debug)]
+pub struct Opening {
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// Topics it is subscribed to before the answer is sent.
+    pub topics: Vec<TopicName<'static>>,
+    /// Whether its own messages are not delivered back.
+    pub no_echo: bool,
+    /// permessage-deflate was accepted, with a window of so many bits for what is sent.
+    pub deflate: Option<u8>,
+}
+
+impl Opening {
+    /// A start without topics.
+    #[must_use]
+    pub fn of(dialect: Dialect) -> Self {
+        Self { dialect, topics: Vec::new(), no_echo: false, deflate: None }
+    }
+}
+
+/// Why a request does not open the dialect of its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason it is counted and answered by.
+    pub reason: RefuseReason,
+    /// One line for who asked.
+    pub text: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// The request says something that it can't.
+    #[must_use]
+    pub fn bad_request(text: Cow<'static, str>) -> Self {
+        Self { reason: RefuseReason::BadRequest, text }
+    }
+}
+
+/// What is configured for the size of messages, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Of an echo.
+    pub echo: usize,
+    /// Of the topic that the connection's messages go to, or of any topic where there is none.
+    pub topic: usize,
+}
+
+/// A message of the peer, whole and inflated.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// Text, and then valid UTF-8; binary otherwise.
+    pub text: bool,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// One dialect. Implemented by a type without data: what a connection has of its own is the loop's.
+pub(super) trait Speak {
+    /// The name in listings.
+    fn label() -> &'static str;
+
+    /// What the request opens; `None` if its path is not this dialect's.
+    fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>>;
+
+    /// A whole message of the peer.
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning;
+
+    /// What became of something it asked for.
+    fn on_outcome(_: &mut Cx<'_>, _: Outcome<'_>) {}
+
+    /// Appends the head of the answer that its messages are the body of; nothing where they travel in frames.
+    fn push_head(_: &Head<'_>, _: &mut ResponseBuffer) {}
+
+    /// What its messages travel in.
+    fn carrier() -> Carrier {
+        Carrier::Frames
+    }
+
+    /// The bytes a message of the peer may have.
+    fn message_bytes_max(bounds: &Bounds) -> usize {
+        bounds.topic
+    }
+
+    /// Which bytes of a published message its connections get.
+    fn form(deflate: bool) -> Encoding {
+        if deflate { Encoding::Deflated } else { Encoding::Plain }
+    }
+
+    /// What shows a quiet peer that the connection lives.
+    fn pulse() -> Pulse {
+        Pulse { bytes: PING, answered: true }
+    }
+
+    /// The code it closes with: those of RFC 6455, 7.4.1, as the table of reasons has them.
+    fn close_code(reason: CloseReason) -> Option<u16> {
+        reason.close_code()
+    }
+
+    /// Appends its last words: a close frame (RFC 6455, 5.5.1).
+    fn push_close(code: u16, text: &str, out: &mut Vec<u8>) {
+        let mut payload = [0; 125];
+        let len = close_payload(&mut payload, code, text);
+        push_frame(out, Opcode::Close, payload.get(..len).unwrap_or_default(), None);
+    }
+}

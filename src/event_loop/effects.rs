@@ -1,0 +1,238 @@
+//! Carrying out what dialects ask for: the one executor of effects, and publishes that wait for room in a mailbox.
+//!
+//! Driven by the frame turn after each message, and by whoever lets those go on that have waited. The only code that
+//! turns a dialect's wish into a change of the loop; it never asks what a dialect is.
+
+use std::sync::Arc;
+
+use super::closing::Words;
+use super::core::Core;
+use super::frames_turn::remember;
+use super::write_turn::Asked;
+use crate::connection::Flags;
+use crate::connection::session::{Blocked, Session};
+use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tools};
+use crate::metrics::CloseReason;
+use crate::topic::{Draft, Key, Origin, Topic};
+use crate::transport::Socket;
+
+/// How the connection goes on behind a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// With the next one.
+    Go,
+    /// A publish waits for room in a mailbox, and what is behind it waits with it.
+    Wait,
+    /// Not at all.
+    End(CloseReason),
+}
+
+/// Whose effects they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speaker {
+    /// The connection.
+    pub(super) key: Key,
+    /// What it speaks.
+    pub(super) dialect: Dialect,
+    /// The longest message that may be compressed for it, in bytes; 0 if it has not negotiated that.
+    pub(super) deflates_up_to: usize,
+}
+
+/// Where answers and further effects of one message go.
+pub(super) struct Sink<'a> {
+    /// Bytes for the connection alone.
+    pub(super) out: &'a mut Vec<u8>,
+    /// What is asked for.
+    pub(super) effects: &'a mut Effects,
+}
+
+impl<S: Socket> Core<S> {
+    /// Asks the dialect what a message means, and does it.
+    #[inline(always)]
+    pub(super) fn on_message(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let Speaker { dialect, deflates_up_to, .. } = from;
+        let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to };
+        match dialect.on_message(&mut cx, message) {
+            Meaning::Said if sink.effects.is_empty() => Then::Go,
+            Meaning::Said => self.execute(from, message.payload, sink),
+            Meaning::Relay => self.relay(from, message, sink),
+        }
+    }
+
+    /// Publishes a message as it is to its sender's first topic.
+    fn relay(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
+        let Some(slot) = self.slots.get(from.key) else { return Then::Go };
+        let Some(topic) = self.topics.topic(slot.connection.topic) else { return Then::Go };
+        let topic = Arc::clone(topic);
+        let then = self.publish(from, topic, !message.text, message.payload, sink);
+        if sink.effects.is_empty() || then != Then::Go {
+            return then;
+        }
+        self.execute(from, message.payload, sink)
+    }
+
+    /// Does what was asked for, in order. What an outcome asks for comes behind what was asked for before.
+    fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
+        while let Some(effect) = sink.effects.pop() {
+            let then = match effect {
+                Effect::Publish { topic, binary, payload } => match self.edition.router.topic(&topic) {
+                    Ok(topic) => self.publish(from, topic, binary, payload.of(message), sink),
+                    Err(_) => {
+                        self.tell(from, Outcome::Refused(Denial::Busy), sink);
+                        Then::Go
+                    }
+                },
+                Effect::Subscribe(name) => self.subscribe_one(from, &name, sink),
+                Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
+                Effect::Ignore => self.ignore(from.key),
+                Effect::Close(reason) => Then::End(reason),
+            };
+            match then {
+                Then::Go => {}
+                Then::Wait => {
+                    let rest = sink.effects.take_rest(message);
+                    self.with_blocked(from.key, |blocked| blocked.rest = rest);
+                    return Then::Wait;
+                }
+                Then::End(reason) => {
+                    sink.effects.clear();
+                    return Then::End(reason);
+                }
+            }
+        }
+        Then::Go
+    }
+
+    // Inlined, because most dialects have nothing to say to most outcomes.
+    /// Tells the dialect what became of an effect.
+    #[inline(always)]
+    pub(super) fn tell(&mut self, from: Speaker, outcome: Outcome<'_>, sink: &mut Sink<'_>) {
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let Speaker { dialect, deflates_up_to, .. } = from;
+        dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to }, outcome);
+    }
+
+    /// Publishes as a client may.
+    fn publish(
+        &mut self,
+        from: Speaker,
+        topic: Arc<Topic>,
+        binary: bool,
+        payload: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        if !topic.policy(self.topics.rules()).client_publish {
+            self.tell(from, Outcome::Refused(Denial::NotOpen), sink);
+            return Then::Go;
+        }
+        let Key { slot, generation } = from.key;
+        let origin = Origin { loop_index: self.index as u32, slot, generation };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let draft = tools.encode(&topic, Some(origin), binary, payload);
+        self.publish_draft(from, topic, draft, sink)
+    }
+
+    /// Gives a message to the router, or keeps it until there is room.
+    fn publish_draft(&mut self, from: Speaker, topic: Arc<Topic>, draft: Draft, sink: &mut Sink<'_>) -> Then {
+        let key = from.key;
+        match self.edition.router.publish(&topic, draft, Some(self.index)) {
+            Ok(published) => {
+                self.counters.publishes.add(1);
+                tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
+                let outcome = Outcome::Published { topic: topic.name(), offset: published.offset };
+                self.tell(from, outcome, sink);
+                Then::Go
+            }
+            Err(busy) => {
+                self.counters.publishes_busy.add(1);
+                tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
+                let blocked = Blocked { topic, draft: busy.draft, rest: Vec::new() };
+                let Some(slot) = self.slots.get(key) else { return Then::Go };
+                remember(&mut slot.connection.session, |open| open.blocked = Some(Box::new(blocked)));
+                // A flag and not a look at what waits: a publish that another turn got through may have been
+                // followed by one that waits again, while the list still has the connection.
+                if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
+                    slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
+                    self.blocked.push_back(key);
+                }
+                Then::Wait
+            }
+        }
+    }
+
+    /// Counts a message that meant nothing here.
+    fn ignore(&mut self, key: Key) -> Then {
+        self.counters.ignored_publishes.add(1);
+        let Some(slot) = self.slots.get(key) else { return Then::Go };
+        let ignored = remember(&mut slot.connection.session, |open| {
+            open.ignored_publishes = open.ignored_publishes.saturating_add(1);
+            open.ignored_publishes
+        });
+        let over = ignored as usize > self.edition.settings.limits.ignored_publishes_max;
+        if over { Then::End(CloseReason::IgnoredPublishes) } else { Then::Go }
+    }
+
+    /// Tries a publish again that no mailbox had room for, and goes on with what waited behind it. `false`: still
+    /// none, or the connection has ended.
+    pub(super) fn retry_blocked(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        let Some(Session::Open(open)) = slot.connection.session.as_deref_mut() else { return true };
+        let Some(blocked) = open.blocked.take() else { return true };
+        if open.is_empty() {
+            slot.connection.session = None;
+        }
+        let from = Speaker {
+            key,
+            dialect: slot.connection.dialect,
+            deflates_up_to: slot.connection.encoding().deflates_up_to(),
+        };
+        let Blocked { topic, draft, rest } = *blocked;
+        let mut effects = Effects::default();
+        let mut out = Vec::new();
+        effects.restore(rest);
+        let mut sink = Sink { out: &mut out, effects: &mut effects };
+        let mut then = self.publish_draft(from, topic, draft, &mut sink);
+        if then == Then::Go {
+            then = self.execute(from, &[], &mut sink);
+        } else {
+            let rest = effects.take_rest(&[]);
+            self.with_blocked(key, |blocked| blocked.rest = rest);
+        }
+        self.send_own(key, &out, Asked::Yes);
+        match then {
+            Then::Go => self.slots.get(key).is_some(),
+            Then::Wait => false,
+            Then::End(reason) => {
+                self.end(key, reason, Words::Own);
+                false
+            }
+        }
+    }
+
+    fn with_blocked(&mut self, key: Key, change: impl FnOnce(&mut Blocked)) {
+        if let Some(slot) = self.slots.get(key)
+            && let Some(Session::Open(open)) = slot.connection.session.as_deref_mut()
+            && let Some(blocked) = open.blocked.as_deref_mut()
+        {
+            change(blocked);
+        }
+    }
+
+    /// Gives everybody who waits for room in a mailbox one more try.
+    pub fn run_blocked(&mut self) {
+        for _ in 0..self.blocked.len() {
+            let Some(key) = self.blocked.pop_front() else { break };
+            let Some(slot) = self.slots.get(key) else { continue };
+            slot.connection.flags.clear(Flags::WAITS_FOR_ROOM);
+            if self.is_blocked(key) {
+                self.read_turn(key, true);
+            }
+        }
+    }
+
+    /// Whether a publish of this connection waits for room.
+    pub(super) fn is_blocked(&mut self, key: Key) -> bool {
+        self.slots.get(key).is_some_and(|slot| slot.connection.is_blocked())
+    }
+}

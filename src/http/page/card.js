@@ -1,0 +1,266 @@
+// One card: a topic or the echo, its connections, its log, and what can be typed.
+
+const CONNECTIONS_MAX = 100;
+
+class Card {
+  constructor(name, title, options) {
+    Object.assign(this, { name, options, seats: [], wanted: 1, serial: 0, sent: 0, received: 0, lastEnd: null, ticker: 0 });
+    // What the server said about topics, and when it was asked last.
+    Object.assign(this, { facts: new Map(), asked: new Map() });
+    const fragment = document.getElementById("card-template").content.cloneNode(true);
+    this.root = fragment.firstElementChild;
+    this.el = {};
+    for (const element of fragment.querySelectorAll("[data-id]")) {
+      this.el[element.dataset.id] = element;
+      element.id = `${name}-${element.dataset.id}`;
+      delete element.dataset.id;
+    }
+    for (const label of fragment.querySelectorAll("[data-for]")) label.htmlFor = `${name}-${label.dataset.for}`;
+    this.root.id = `${name}-card`;
+    this.root.setAttribute("aria-labelledby", `${name}-title`);
+    this.el.title.textContent = title;
+    this.el.log.setAttribute("aria-label", `${title} messages`);
+    this.el.input.setAttribute("aria-describedby", `${name}-hint`);
+    this.el.empty.textContent = options.empty;
+    if (!options.topics) this.el["topic-field"].remove();
+    document.getElementById("cards").append(fragment);
+    this.log = new Log(this.el.log, this.el.latest, () => this.paint());
+    this.listen();
+    this.shape();
+  }
+
+  listen() {
+    const { el } = this;
+    el.controls.addEventListener("submit", (event) => { event.preventDefault(); this.toggle(); });
+    el.composer.addEventListener("submit", (event) => { event.preventDefault(); this.send(); });
+    el.topic.addEventListener("input", () => this.paint());
+    el.input.addEventListener("input", () => { delete el["input-field"].dataset.fault; this.paint(); });
+    el.mode.addEventListener("change", () => { delete el["input-field"].dataset.fault; this.paint(); el.input.focus(); });
+    el.add.addEventListener("click", () => { this.open(1); this.wanted = this.live().length; });
+    el.drop.addEventListener("click", () => { this.leave(this.live().slice(-1)); this.wanted = Math.max(1, this.live().length); });
+    el.retry.addEventListener("click", () => { for (const seat of this.seats) seat.again(); });
+    el.clear.addEventListener("click", () => { this.log.clear(); this.paint(); });
+  }
+
+  live() { return this.seats.filter((seat) => seat.state !== "closing"); }
+  ready() { return this.seats.filter((seat) => seat.isOpen); }
+
+  // The topic of those who are connected or will be again, and the one in the field.
+  joined() { return this.live()[0]?.topic; }
+  typed() { return this.options.topics ? this.el.topic.value : null; }
+
+  // The server's rules for topic names, plus what a URL can't carry as a last segment.
+  topicFault() {
+    const topic = this.typed();
+    if (topic === null) return "";
+    const bytes = encoder.encode(topic).length;
+    if (bytes === 0) return "A topic has a name.";
+    if (bytes > 200) return "A topic name has at most 200 bytes.";
+    if (topic.includes("*") || /\p{Cc}/u.test(topic)) return "A topic name has no * and no control characters.";
+    if (topic === "." || topic === ".." || /\p{Cs}/u.test(topic)) return "A URL can't carry this name.";
+    return "";
+  }
+
+  moved() { return this.live().length > 0 && !this.topicFault() && this.joined() !== this.typed(); }
+
+  // Connects all that there were, moves them to another topic, or disconnects them.
+  toggle() {
+    const live = this.live();
+    const moved = this.moved();
+    if (live.length > 0) this.wanted = live.length;
+    this.leave(live);
+    if (live.length === 0 || moved) this.open(this.wanted);
+  }
+
+  open(count) {
+    if (this.topicFault()) { this.el.topic.focus(); return; }
+    const topic = this.typed();
+    const url = new URL(topic === null ? "./echo" : "./ws/" + encodeURIComponent(topic), document.baseURI);
+    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    url.hash = "";
+    if (topic !== null) history.replaceState(null, "", topic === "lobby" ? location.pathname + location.search : hashOf(topic));
+    for (let i = 0; i < count && this.live().length < CONNECTIONS_MAX; i++) {
+      const seat = new Seat(++this.serial, url, {
+        open: (seat) => this.onOpen(seat),
+        message: (seat, data) => this.onMessage(seat, data),
+        lost: (seat, close) => this.onLost(seat, close),
+        ended: (seat, close) => this.onEnded(seat, close),
+        changed: () => this.shape(),
+      });
+      seat.topic = topic;
+      this.seats.push(seat);
+    }
+    this.shape();
+  }
+
+  leave(seats) { for (const seat of seats) seat.leave(); }
+
+  send() {
+    const text = this.el.input.value;
+    const ready = this.ready();
+    if (text === "" || ready.length === 0 || this.listensOnly()) return;
+    let data = text;
+    if (this.el.mode.value === "hex") {
+      data = parseHex(text)?.buffer;
+      if (!data) { this.el["input-field"].dataset.fault = "hex"; this.paint(); return; }
+    }
+    for (const seat of this.options.sendOnAll ? ready : ready.slice(0, 1)) {
+      if (this.options.timed) seat.sentAt.push(performance.now());
+      seat.socket.send(data);
+      this.sent += 1;
+      this.log.message("sent", seat, data, "");
+    }
+    this.el.input.value = "";
+    this.el.input.focus();
+  }
+
+  onOpen(seat) {
+    this.log.event("open", "plain", `Connected to ${seat.topic ?? "/echo"}`, seat);
+    if (seat.topic !== null) this.ask(seat.topic);
+  }
+
+  onMessage(seat, data) {
+    const sentAt = seat.sentAt.shift();
+    this.received += 1;
+    this.log.message("received", seat, data, sentAt === undefined ? "" : (performance.now() - sentAt).toFixed(1) + " ms");
+    flash(seat.feather);
+  }
+
+  // Once for each outage; how often it was tried since is nobody's concern.
+  onLost(seat, close) {
+    if (close.wasOpen) this.log.event("close", closeTone(close.code), `${closeText(close)} · coming back`, seat, close);
+    else if (seat.failures === 1) this.log.event("close", "error", "Could not connect · trying again", seat, close);
+  }
+
+  onEnded(seat, close) {
+    this.seats.splice(this.seats.indexOf(seat), 1);
+    if (close === null || close.byPage) {
+      this.lastEnd = { code: close?.code ?? "", tone: "plain", text: "Disconnected" };
+      this.log.event("close", "plain", "Disconnected", seat, close ?? undefined);
+    } else {
+      this.lastEnd = { code: close.code, tone: closeTone(close.code), text: `Closed · ${close.code}` };
+      this.log.event("close", this.lastEnd.tone, closeText(close), seat, close);
+    }
+  }
+
+  // Who may publish to a topic is the server's rule, so it is asked: headers of the page itself.
+  async ask(topic) {
+    const now = performance.now();
+    if (now - (this.asked.get(topic) ?? -Infinity) < 1000) return;
+    this.asked.set(topic, now);
+    try {
+      const url = new URL("./?topic=" + encodeURIComponent(topic), document.baseURI);
+      const { headers } = await fetch(url, { method: "HEAD", cache: "no-store" });
+      this.facts.set(topic, { publish: headers.get("fantail-publish"), admin: headers.get("fantail-admin") });
+    } catch { /* The next connection asks again. */ }
+    this.paint();
+  }
+
+  listensOnly() { return this.facts.get(this.joined() ?? this.typed())?.publish === "nobody"; }
+
+  shape() {
+    drawFan(this.el.fan, this.seats);
+    this.paint();
+  }
+
+  // State, its text, and its tone.
+  aggregate() {
+    const live = this.live();
+    const ready = this.ready().length;
+    if (ready > 0) return ["open", ready === live.length ? "Connected" : `${ready} of ${live.length} connected`, ""];
+    if (live.some((seat) => seat.state === "connecting")) return ["connecting", "Connecting…", ""];
+    if (live.length > 0) {
+      const left = Math.min(...live.map((seat) => seat.retryAt)) - performance.now();
+      return ["waiting", `Retry in ${Math.max(1, Math.ceil(left / 1000))} s`, ""];
+    }
+    if (this.seats.length > 0) return ["closing", "Closing…", ""];
+    if (this.lastEnd) return ["closed", this.lastEnd.text, this.lastEnd.tone];
+    return ["idle", "Not connected", ""];
+  }
+
+  paint() {
+    const { el } = this;
+    const live = this.live().length;
+    const ready = this.ready().length;
+    this.paintState();
+    const action = this.moved() ? "switch" : live > 0 ? "disconnect" : "connect";
+    el.toggle.dataset.action = action;
+    el.toggle.textContent = { switch: "Switch", disconnect: "Disconnect", connect: this.lastEnd ? "Reconnect" : "Connect" }[action];
+    el.toggle.classList.toggle("main", action !== "disconnect");
+    el.drop.disabled = live === 0;
+    el.add.disabled = live >= CONNECTIONS_MAX || this.moved();
+    el.open.textContent = countText(ready);
+    el.of.textContent = ready < live ? `/${countText(live)}` : "";
+    for (const name of ["sent", "received"]) {
+      el[name].textContent = countText(this[name]);
+      el[name].title = grouped.format(this[name]);
+    }
+    const topic = this.joined() ?? this.typed();
+    el.where.textContent = this.options.topics ? (this.topicFault() && live === 0 ? "" : `/ws/${topic}`) : "/echo";
+    el.where.title = this.live()[0]?.url.href ?? "";
+    const only = this.listensOnly();
+    el.input.disabled = el.mode.disabled = only;
+    el.send.disabled = ready === 0 || only;
+    el.input.placeholder = only ? "Listening only" : el.mode.value === "hex" ? "48 65 6c 6c 6f" : "Message";
+    el.empty.hidden = !this.log.isEmpty;
+    el.clear.hidden = this.log.isEmpty;
+    document.getElementById(`tab-${this.name}-count`).textContent = ready > 0 ? ready : "";
+    this.paintHint();
+  }
+
+  paintState() {
+    const { el } = this;
+    const [state, text, tone] = this.aggregate();
+    Object.assign(el.state.dataset, { state, tone, code: state === "closed" ? this.lastEnd.code : "" });
+    if (el.state.textContent !== text) el.state.textContent = text;
+    el.retry.hidden = state !== "waiting";
+    clearTimeout(this.ticker);
+    if (state === "waiting") this.ticker = setTimeout(() => this.paintState(), 250);
+  }
+
+  // What is wrong, or else what can be done here.
+  paintHint() {
+    const { el } = this;
+    const topicFault = this.topicFault();
+    if (topicFault) el["topic-field"].dataset.fault = "";
+    else delete el["topic-field"].dataset.fault;
+    const inputFault = "fault" in el["input-field"].dataset ? "Hex is pairs of digits from 0 to f, such as 48 65 6c 6c 6f." : "";
+    const fault = topicFault || inputFault;
+    const [text, command] = fault ? [fault] : this.advice();
+    el.hint.dataset.tone = fault ? "error" : "plain";
+    if (el.hint.textContent !== text) el.hint.textContent = text;
+    el.command.hidden = !command;
+    if (el.command.textContent !== (command ?? "")) el.command.textContent = command ?? "";
+  }
+
+  // A sentence, and the command that publishes, if it is known and of use.
+  advice() {
+    if (!this.options.topics) return ["Every open connection sends the message. The time beside an answer is its round trip."];
+    const topic = this.typed();
+    if (this.moved()) return [`Switch leaves ${this.joined()} and joins ${topic}.`];
+    const { publish, admin } = this.facts.get(topic) ?? {};
+    const listens = publish === "nobody";
+    const who = listens ? "Clients only listen here." : publish ? "What you send goes to everybody here." : "";
+    // Whoever comes through a proxy has another name in the address bar, and no use for an address of this machine.
+    if (admin && isLoopback(location.hostname)) return [`${who} From a shell:`, publishCommand(admin, topic)];
+    return [listens ? `${who} The server's own side publishes.` : who];
+  }
+}
+
+function closeText(close) {
+  if (close.code === 1006) return "Connection lost";
+  return `Closed · ${close.code} ${closeName(close.code)}${close.reason ? `: ${close.reason}` : ""}`;
+}
+
+function isLoopback(host) {
+  return /^(localhost|.+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/i.test(host);
+}
+
+// Nothing of the name stays that a shell would read, so only brackets need quotes.
+function publishCommand(admin, topic) {
+  let name = encodeURIComponent(topic).replace(/[!'()~]/g, (c) => "%" + c.charCodeAt(0).toString(16));
+  // A slash may stay unless curl would take the parts for a path and shorten it.
+  if (!topic.split("/").some((part) => part === "." || part === "..")) name = name.replaceAll("%2F", "/");
+  const url = `${admin}/publish/${name}`;
+  return `curl -d hello ${url.includes("[") ? `'${url}'` : url}`;
+}

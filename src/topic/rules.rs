@@ -1,0 +1,184 @@
+//! What holds for a topic: the slow-consumer policy, bounds, and who may publish, by the first rule whose
+//! pattern fits the topic's name. Pure data, made by the configuration and replaced as a whole.
+//!
+//! A topic does not hold its policy but the place of it in the newest rules it was used under; see [`PolicyCell`].
+
+use super::pattern::TopicPattern;
+use super::sync::{AtomicU64, Ordering};
+
+/// What happens to a message for a peer whose outbox has no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SlowPolicy {
+    /// The new message is dropped.
+    DropNewest,
+    /// Waiting messages of the same topic are dropped, oldest first, until the new one fits.
+    DropOldest,
+    /// A new message takes the place of the one that waits: at most one of a topic does.
+    Latest,
+    /// The connection is closed with 1013.
+    Disconnect,
+}
+
+impl SlowPolicy {
+    /// Every policy, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect];
+
+    /// The word of the configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::DropNewest => "drop-newest",
+            Self::DropOldest => "drop-oldest",
+            Self::Latest => "latest",
+            Self::Disconnect => "disconnect",
+        }
+    }
+}
+
+/// What holds for one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicPolicy {
+    /// Whether clients may publish to it.
+    pub client_publish: bool,
+    /// What happens to a message for a slow consumer.
+    pub slow: SlowPolicy,
+    /// Its messages that may wait for one connection.
+    pub messages_max: u32,
+    /// Bytes of its messages that may wait for one connection.
+    pub bytes_max: usize,
+    /// Bytes its largest message may have.
+    pub message_bytes_max: usize,
+    /// Drops in a row after which a connection is closed; 0 for never.
+    pub disconnect_after_drops: u32,
+}
+
+impl Default for TopicPolicy {
+    /// The defaults of the configuration, but no client may publish.
+    fn default() -> Self {
+        Self {
+            client_publish: false,
+            slow: SlowPolicy::DropNewest,
+            messages_max: 64,
+            bytes_max: 256 << 10,
+            message_bytes_max: 1 << 20,
+            disconnect_after_drops: 0,
+        }
+    }
+}
+
+/// One rule: what it leaves out comes from the base policy.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The topics it is for.
+    pub pattern: TopicPattern,
+    /// See [`TopicPolicy::client_publish`]; left out, the list of topics open to clients says.
+    pub client_publish: Option<bool>,
+    /// See [`TopicPolicy::slow`].
+    pub slow: Option<SlowPolicy>,
+    /// See [`TopicPolicy::messages_max`].
+    pub messages_max: Option<u32>,
+    /// See [`TopicPolicy::bytes_max`].
+    pub bytes_max: Option<usize>,
+    /// See [`TopicPolicy::message_bytes_max`].
+    pub message_bytes_max: Option<usize>,
+    /// See [`TopicPolicy::disconnect_after_drops`].
+    pub disconnect_after_drops: Option<u32>,
+}
+
+/// All rules, in their order, and what holds where none fits.
+#[derive(Debug, Clone)]
+pub struct TopicRules {
+    /// Which replacement of the router's rules these are; 0 before they are the router's.
+    edition: u32,
+    /// Patterns, and whether clients may publish if the rule says so.
+    rules: Box<[(TopicPattern, Option<bool>)]>,
+    /// Topics that clients may publish to where no rule says.
+    open: Box<[TopicPattern]>,
+    /// Two for each rule and two for none: without and with the right to publish.
+    policies: Box<[TopicPolicy]>,
+}
+
+impl TopicRules {
+    /// Puts them together; `open` names the topics that clients may publish to where no rule says.
+    #[must_use]
+    pub fn new(rules: Vec<Rule>, open: Vec<TopicPattern>, base: TopicPolicy) -> Self {
+        let of_rule = |rule: &Rule| TopicPolicy {
+            client_publish: false,
+            slow: rule.slow.unwrap_or(base.slow),
+            messages_max: rule.messages_max.unwrap_or(base.messages_max),
+            bytes_max: rule.bytes_max.unwrap_or(base.bytes_max),
+            message_bytes_max: rule.message_bytes_max.unwrap_or(base.message_bytes_max),
+            disconnect_after_drops: rule.disconnect_after_drops.unwrap_or(base.disconnect_after_drops),
+        };
+        let policies = rules.iter().map(of_rule).chain([base]);
+        let both = |policy| [false, true].map(|client_publish| TopicPolicy { client_publish, ..policy });
+        Self {
+            edition: 0,
+            policies: policies.flat_map(both).collect(),
+            rules: rules.into_iter().map(|rule| (rule.pattern, rule.client_publish)).collect(),
+            open: open.into(),
+        }
+    }
+
+    /// What holds for the topic of this name: the first rule that fits, and for what it leaves open the base.
+    #[must_use]
+    pub fn policy_of(&self, name: &str) -> TopicPolicy {
+        self.policy_at(self.place_of(name))
+    }
+
+    /// The router's next rules.
+    pub(super) fn following(self, before: &Self) -> Self {
+        // 0 is nobody's edition, so that a new topic has none.
+        Self { edition: before.edition.wrapping_add(1).max(1), ..self }
+    }
+
+    /// Which replacement they are.
+    pub(super) fn edition(&self) -> u32 {
+        self.edition
+    }
+
+    fn place_of(&self, name: &str) -> u32 {
+        let rule = self.rules.iter().position(|(pattern, _)| pattern.fits(name));
+        let publish = rule.and_then(|at| self.rules.get(at)?.1);
+        let publish = publish.unwrap_or_else(|| self.open.iter().any(|pattern| pattern.fits(name)));
+        (rule.unwrap_or(self.rules.len()) * 2 + usize::from(publish)) as u32
+    }
+
+    fn policy_at(&self, place: u32) -> TopicPolicy {
+        self.policies.get(place as usize).copied().unwrap_or_default()
+    }
+}
+
+impl Default for TopicRules {
+    /// No rules, no publishing clients, every bound as it is by default.
+    fn default() -> Self {
+        Self::new(Vec::new(), Vec::new(), TopicPolicy::default())
+    }
+}
+
+/// Where a topic's policy is in the rules it was last used under: edition and place in one word, so that no
+/// mixture of two editions is ever seen. Rules are replaced without a look at any topic; each looks its place
+/// up again when it is next used.
+#[derive(Debug, Default)]
+pub(super) struct PolicyCell(AtomicU64);
+
+impl PolicyCell {
+    /// A place in no rules.
+    pub(super) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// The policy that `rules` have for the topic of this name, which is the cell's own. No lock; under rules
+    /// that were seen before, no look at the name either.
+    pub(super) fn policy(&self, name: &str, rules: &TopicRules) -> TopicPolicy {
+        let seen = self.0.load(Ordering::Relaxed);
+        if (seen >> 32) as u32 == rules.edition && rules.edition != 0 {
+            return rules.policy_at(seen as u32);
+        }
+        let place = rules.place_of(name);
+        // Whoever still has older rules gets their policy and leaves the place of the newer.
+        self.0.fetch_max(u64::from(rules.edition) << 32 | u64::from(place), Ordering::Relaxed);
+        rules.policy_at(place)
+    }
+}

@@ -4,6 +4,9 @@
 //! upgrade, while a frame is incomplete or while the kernel takes no more output, and for as long as a connection of
 //! TLS lives, whose session is in it. A worker drives it with bytes and writable events; it owns no poll.
 
+mod greeting;
+mod receiving;
+
 use std::io::{self, Read, Write};
 
 use fantail::sys::socket;
@@ -13,15 +16,14 @@ use mio::net::TcpStream;
 use super::answer;
 use crate::base::schedule::Schedule;
 use crate::base::trouble::{Details, Trouble};
-use crate::engine::conversation::{Conversation, Step};
+use crate::engine::conversation::Conversation;
 use crate::engine::inflating::Inflating;
 use crate::engine::ledger::Ledger;
-use crate::engine::message::{self, Expected, Found, PROBE_SEQUENCE, Shape, Stamp, Streams};
+use crate::engine::message::Shape;
 use crate::engine::sequence::{Sequence, Subscription};
-use crate::engine::template::Template;
 use crate::engine::text::Filling;
 use crate::engine::visits::{Bulletin, Visits};
-use crate::result::tally::{Arrival, Tally};
+use crate::result::tally::Tally;
 use crate::tls::{Moment, Session};
 
 /// Output that one connection may have waiting before further messages count as unsent.
@@ -458,65 +460,6 @@ impl Connection {
         Err(trouble)
     }
 
-    /// Says what comes next in the greeting, up to what is awaited, or to its end.
-    fn greet(&mut self, cx: &mut Context<'_>) {
-        let mut step = self.extra.as_ref().and_then(|extra| extra.handshake).map_or(0, |shake| shake.step);
-        while let Some(next) = cx.conversation.steps().get(usize::from(step)) {
-            match next {
-                Step::Say(text) => {
-                    let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
-                    let filling = cx.filling(caught);
-                    let topics = filling.topics.of(cx.number).map(Some);
-                    let once = (!text.names_topic() || cx.topic.is_some()).then_some(cx.topic);
-                    let topics: Vec<_> = match once {
-                        Some(topic) => vec![topic],
-                        None => topics.collect(),
-                    };
-                    let says =
-                        topics.into_iter().map(|topic| text.fill(&Filling { topic, ..filling }).into_owned());
-                    for said in says.collect::<Vec<_>>() {
-                        self.say(Opcode::Text, &said);
-                    }
-                }
-                Step::SayBytes(bytes) => self.say(Opcode::Binary, bytes),
-                Step::Await { each, .. } => {
-                    let topics = cx.conversation.topics().of(cx.number).count();
-                    let left = if *each && cx.topic.is_none() { topics } else { 1 };
-                    if let Some(handshake) = self.extra.as_mut().and_then(|extra| extra.handshake.as_mut()) {
-                        (handshake.step, handshake.left) = (step, u16::try_from(left).unwrap_or(u16::MAX));
-                    }
-                    self.state = State::Greeting;
-                    return;
-                }
-            }
-            step += 1;
-        }
-        self.on_open(cx);
-    }
-
-    /// A message came while another is awaited: goes on with the greeting if it is that one.
-    fn on_greeted(&mut self, payload: &[u8], cx: &mut Context<'_>) {
-        let Some(extra) = &mut self.extra else { return };
-        let Some(handshake) = &mut extra.handshake else { return };
-        let Some(Step::Await { pattern, .. }) = cx.conversation.steps().get(usize::from(handshake.step))
-        else {
-            return;
-        };
-        let Some(groups) = pattern.captures(payload) else { return };
-        for name in pattern.capture_names().flatten() {
-            if let Some(found) = groups.name(name) {
-                let value = String::from_utf8_lossy(found.as_bytes()).into_owned();
-                extra.caught.retain(|(known, _)| known != name);
-                extra.caught.push((name.to_owned(), value));
-            }
-        }
-        handshake.left = handshake.left.saturating_sub(1);
-        if handshake.left == 0 {
-            handshake.step += 1;
-            self.greet(cx);
-        }
-    }
-
     fn on_open(&mut self, cx: &mut Context<'_>) {
         self.state = State::Open;
         if let Some(bulletin) = cx.bulletin {
@@ -656,135 +599,6 @@ impl Connection {
         let outcome = content.map(|_| ());
         cx.inflating = Some(inflating);
         outcome
-    }
-
-    fn on_message(&mut self, payload: &[u8], binary: bool, cx: &mut Context<'_>) {
-        let replied = cx.conversation.replies() && self.on_call(payload, binary, cx);
-        if self.state == State::Greeting {
-            self.on_greeted(payload, cx);
-        } else if !replied {
-            self.on_test_message(payload, binary, cx);
-        }
-    }
-
-    /// Answers a message that asks for it; false if it does not.
-    fn on_call(&mut self, payload: &[u8], binary: bool, cx: &Context<'_>) -> bool {
-        let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
-        let Some(reply) = cx.conversation.reply_to(payload, &cx.filling(caught)) else { return false };
-        self.say(if binary { Opcode::Binary } else { Opcode::Text }, &reply);
-        true
-    }
-
-    fn on_test_message(&mut self, payload: &[u8], binary: bool, cx: &mut Context<'_>) {
-        let streams = match cx.role {
-            Role::Idle => return,
-            Role::Subscribe => Streams::new(cx.run_id, u64::from(cx.conversation.topics().count())),
-            Role::Echo => Streams::one(echo_stream(cx.run_id, cx.number)),
-        };
-        if cx.conversation.template().is_none()
-            && binary == cx.shape.is_binary()
-            && let Some(stamp) = message::read_unchanged(payload, cx.shape, streams, cx.now_ns)
-        {
-            return self.on_stamp(&stamp, false, cx);
-        }
-        self.on_other_payload(payload, binary, streams, cx);
-    }
-
-    /// Looks for test messages in a payload that is not simply one.
-    #[inline(never)]
-    fn on_other_payload(&mut self, payload: &[u8], binary: bool, streams: Streams, cx: &mut Context<'_>) {
-        // RFC 6455 section 8.1: what is not UTF-8 is no text.
-        if !binary && std::str::from_utf8(payload).is_err() {
-            cx.tally.counts.corrupt += 1;
-            return;
-        }
-        let (conversation, shape, number, run_id) = (cx.conversation, cx.shape, cx.number, cx.run_id);
-        let echo = cx.role == Role::Echo;
-        let around = |stamp: &Stamp| {
-            let topic = stamp.stream.wrapping_sub(run_id) as u32;
-            // A publisher speaks as the first of a topic; an echo is of what this one said itself.
-            let speaker = if echo { number } else { conversation.topics().first_member(topic) };
-            let message = Some((stamp.sequence, shape.size));
-            let filling = Filling { message, ..conversation.filling(speaker, &[]) };
-            let filling = if echo { filling } else { Filling { topic: Some(topic), ..filling } };
-            conversation.around(&filling)
-        };
-        let stable = conversation.template().is_none_or(Template::is_stable);
-        let around = stable.then_some(&around as &dyn Fn(&Stamp) -> _);
-        let expected = Expected { shape, streams, now_ns: cx.now_ns, around };
-        let other_kind = cx.keeps_kind && binary != shape.is_binary();
-        let any = message::search(payload, &expected, |found| match found {
-            // Nothing is around it, so the server delivers what it takes, but as another kind.
-            Found::Unchanged(stamp) if other_kind && stamp.sequence != PROBE_SEQUENCE => {
-                cx.tally.counts.corrupt += 1;
-            }
-            Found::Unchanged(stamp) => self.on_stamp(&stamp, false, cx),
-            Found::Wrapped(stamp) => self.on_stamp(&stamp, true, cx),
-            Found::Repeated => cx.tally.counts.repeated += 1,
-            // That a probe came is all there is to know of it.
-            Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),
-            Found::Changed(_) | Found::Broken => cx.tally.counts.corrupt += 1,
-        });
-        cx.tally.counts.foreign += u64::from(!any);
-    }
-
-    /// Counts a test message; `wrapped` if the server put other things around it.
-    fn on_stamp(&mut self, stamp: &Stamp, wrapped: bool, cx: &mut Context<'_>) {
-        let Some(slot) = self.slot_of(stamp, cx) else { return };
-        let counts = &mut cx.tally.counts;
-        if stamp.sequence == PROBE_SEQUENCE {
-            let probed = cx.subscriptions.get_mut(slot).map_or(&mut self.probed, |one| &mut one.probed);
-            counts.probed += u64::from(!*probed);
-            *probed = true;
-            return;
-        }
-        let Ok(number) = u32::try_from(stamp.sequence) else {
-            counts.corrupt += 1;
-            return;
-        };
-        // An echo can't come before its message left; such a number was not written by this generator.
-        if cx.role == Role::Echo && number >= self.sent {
-            counts.corrupt += 1;
-            return;
-        }
-        counts.wrapped += u64::from(wrapped);
-        let first = match &mut self.visits {
-            Some(visits) => visits.on_message(number, counts),
-            None => {
-                let one = cx.subscriptions.get_mut(slot);
-                let sequence = one.map_or(&mut self.sequence, |one| &mut one.sequence);
-                let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
-                match (sequence.on_arrival(number), cx.ledger) {
-                    (Arrival::Reordered, Some(ledger))
-                        if ledger.overlapped(topic, number, sequence.next().saturating_sub(1)) =>
-                    {
-                        counts.on_overtaken()
-                    }
-                    (arrival, _) => counts.on_arrival(arrival),
-                }
-            }
-        };
-        if !first {
-            return;
-        }
-        cx.tally.latency.saturating_record(cx.now_ns.saturating_sub(stamp.planned_ns));
-        let tick = cx.schedule.and_then(|schedule| schedule.tick_of(stamp.planned_ns));
-        if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
-            tick.last_ns = tick.last_ns.max(cx.now_ns);
-            tick.deliveries += 1;
-        }
-    }
-
-    /// The place of a message's topic among those of this connection; `None` if it is in none of that, which is counted.
-    #[inline]
-    fn slot_of(&self, stamp: &Stamp, cx: &mut Context<'_>) -> Option<usize> {
-        let topics = cx.conversation.topics();
-        if cx.role == Role::Echo || topics.count() == 1 {
-            return Some(0);
-        }
-        let slot = topics.slot(cx.number, stamp.stream.wrapping_sub(cx.run_id) as u32);
-        cx.tally.counts.stray += u64::from(slot.is_none());
-        slot
     }
 
     fn flush(&mut self) -> Result<(), Trouble> {

@@ -21,6 +21,8 @@ const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_cl
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
+#[path = "effects_tests.rs"]
+mod effects;
 #[path = "window_tests.rs"]
 mod window;
 

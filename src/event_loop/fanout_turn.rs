@@ -170,14 +170,17 @@ impl<S: Socket> Core<S> {
         let encoding = if form == Encoding::Plain { form } else { slot.connection.encoding() };
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
-        let (mut delivered, mut dropped, mut closed) = (0, 0, None);
+        let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
         for (at, message) in messages.iter().enumerate() {
             let len = message.frame_as(form).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;
             } else if sent > 0 {
-                outbox.push_rest(message.clone(), sent, budget);
+                if !outbox.push_rest(message.clone(), sent, budget) {
+                    cut = Some((messages.len() - at) as u64);
+                    break;
+                }
                 sent = 0;
             } else {
                 match outbox.admit(message, policy, budget) {
@@ -194,6 +197,11 @@ impl<S: Socket> Core<S> {
         self.counters.outbox_bytes.moved(before, outbox.bytes());
         self.counters.deliveries.add(delivered);
         self.counters.dropped(drop_reason(policy.slow), dropped);
+        if let Some(dropped) = cut {
+            // In the middle of a frame there is no place for a close frame.
+            self.counters.dropped(DropReason::Disconnect, dropped);
+            return self.abort(key, CloseReason::OutboxFull);
+        }
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);
         let reason = CloseReason::SlowConsumer;

@@ -204,7 +204,7 @@ impl<S: Socket> Core<S> {
         let slot = self.slots.get(key)?;
         slot.connection.heard = now;
         if !state.is_complete() {
-            if all_bodies > self.edition.settings.limits.admin_body_bytes_total {
+            if all_bodies > self.edition.totals.admin_bodies.max(state.body.len()) {
                 let reason = RefuseReason::BodiesFull;
                 self.refuse(key, reason, reason.text());
                 return None;

@@ -1,6 +1,7 @@
 //! Effects are carried out in order, once each, and what waits keeps its place: by a dialect of text commands.
 
 use super::*;
+use crate::topic::{Join, Place};
 use crate::wire::frame::{Sender, decode_header};
 
 /// The loop that subscribes beside the one under test and reads its mailbox only when it is told to.
@@ -61,8 +62,8 @@ impl World {
 
     fn subscribe_other(&self, name: &'static str) {
         let topic = self.edition.router.topic(&TopicName::of(name)).unwrap();
-        let key = Key { slot: 0, generation: 1 };
-        self.edition.router.join(&topic, OTHER, 0, key).unwrap();
+        let join = Join { local: 0, slot: 0, ticket: Place::NONE };
+        self.edition.router.join(&topic, OTHER, join).unwrap();
         self.take_from_other();
     }
 }

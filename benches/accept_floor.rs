@@ -3,6 +3,9 @@
 //! 101. The socket is kept until its peer leaves. No timeout, no limit, no second read: a head that
 //! does not arrive whole is dropped and counted.
 //!
+//! With `--echo` it is the floor of an echo, too: per event one recv, which has to bring one whole masked frame, and
+//! one send of its payload behind a new header.
+//!
 //! `cargo build --release --examples && target/release/examples/accept_floor --threads 2`
 
 mod common;
@@ -31,6 +34,9 @@ struct Flags {
     /// Threads, each with a listener of its own.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Echo what comes after the upgrade.
+    #[arg(long)]
+    echo: bool,
 }
 
 fn main() -> io::Result<()> {
@@ -41,7 +47,7 @@ fn main() -> io::Result<()> {
     for _ in 0..flags.threads.max(1) {
         let (bound, is_bound) = mpsc::channel();
         threads.push(thread::spawn(move || {
-            if let Err(error) = serve(address, table, &bound) {
+            if let Err(error) = serve(address, table, flags.echo, &bound) {
                 // A floor with a thread missing would be measured as if it were whole.
                 eprintln!("accept_floor: {error}");
                 std::process::exit(1);
@@ -57,14 +63,19 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn serve(address: SocketAddr, table: common::Table, bound: &mpsc::Sender<SocketAddr>) -> io::Result<()> {
+fn serve(
+    address: SocketAddr,
+    table: common::Table,
+    echo: bool,
+    bound: &mpsc::Sender<SocketAddr>,
+) -> io::Result<()> {
     table.split_off();
     let mut poll = Poll::new()?;
     let mut listener = common::listen(address)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     bound.send(listener.local_addr()?).map_err(io::Error::other)?;
     let mut events = Events::with_capacity(1024);
-    let mut sockets = Sockets { by_descriptor: Vec::new(), head: vec![0; common::HEAD_BYTES_MAX] };
+    let mut sockets = Sockets { by_descriptor: Vec::new(), head: vec![0; common::HEAD_BYTES_MAX], echo };
     loop {
         if let Err(error) = poll.poll(&mut events, None) {
             if error.kind() == io::ErrorKind::Interrupted {
@@ -86,6 +97,7 @@ struct Sockets {
     by_descriptor: Vec<Option<(TcpStream, bool)>>,
     /// Every head is read here.
     head: Vec<u8>,
+    echo: bool,
 }
 
 impl Sockets {
@@ -106,7 +118,7 @@ impl Sockets {
         }
     }
 
-    /// The first event of a socket brings its head; a later one can only mean that the peer left.
+    /// The first event of a socket brings its head; a later one an echo's frame, or it means that the peer left.
     fn answer(&mut self, descriptor: usize) {
         let Some(slot) = self.by_descriptor.get_mut(descriptor) else { return };
         let Some((socket, answered)) = slot else { return };
@@ -119,9 +131,33 @@ impl Sockets {
             *answered = true;
             return;
         }
+        if *answered
+            && self.echo
+            && let Ok(length) = socket.read(&mut self.head)
+            && let Some(frame) = unmasked(&mut self.head[..length])
+            && socket.write(frame).is_ok()
+        {
+            return;
+        }
         if !*answered {
             eprintln!("accept_floor: a connection without a whole upgrade request was dropped");
         }
         *slot = None;
     }
+}
+
+/// The echo of one whole masked frame (RFC 6455, 5.2) of less than 64 KiB, made in its place.
+fn unmasked(frame: &mut [u8]) -> Option<&[u8]> {
+    let header = match frame.get(1)? & 0x7f {
+        0..126 => 2,
+        126 => 4,
+        _ => return None,
+    };
+    let mask: [u8; 4] = frame.get(header..header + 4)?.try_into().ok()?;
+    for (at, byte) in frame[header + 4..].iter_mut().enumerate() {
+        *byte ^= mask[at % 4];
+    }
+    frame.copy_within(..header, 4);
+    frame[5] &= 0x7f;
+    Some(&frame[4..])
 }

@@ -204,9 +204,12 @@ class Server:
         names = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"]
         count = 0
         for task in os.listdir(f"/proc/{self.pid}/task"):
-            with open(f"/proc/{self.pid}/task/{task}/comm") as file:
-                if thread.match(file.read()):
-                    count += self.status(f"/proc/{self.pid}/task/{task}/status", names)
+            try:
+                with open(f"/proc/{self.pid}/task/{task}/comm") as file:
+                    if thread.match(file.read()):
+                        count += self.status(f"/proc/{self.pid}/task/{task}/status", names)
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # It has ended meanwhile.
         return count
 
     def metric(self, name, label=""):
@@ -313,7 +316,8 @@ class Holders:
     """Connections from distinct source addresses, spread over processes. Use it as a context."""
 
     def __init__(self, server, path, receive_buffer=None, deflate=False, says=None):
-        """`says` are the bytes to send in place of an upgrade, perhaps none; then no answer is awaited."""
+        """In `path`, {number} is the connection's number. `says` are the bytes to send in place of an upgrade,
+        perhaps none; then no answer is awaited."""
         host, port = server.listen.rsplit(":", 1)
         hello = (HELLO_DEFLATE if deflate else HELLO).format(path=path).encode() if says is None else says
         self.target = (host, int(port), hello, receive_buffer, deflate, says is None)
@@ -411,7 +415,7 @@ def hold_open(count, first, host, port, hello, receive_buffer, deflate, answered
                 one.bind((f"127.{16 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}", 0))
             one.connect((host, port))
             if hello:
-                one.send(hello)
+                one.send(hello.replace(b"{number}", b"%d" % number))
             batch.append(one)
         for one in batch if answered else []:
             one.settimeout(20)

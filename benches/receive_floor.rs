@@ -5,8 +5,11 @@
 //! It connects and upgrades, says `receive ready`, receives `--bytes` in all, says `receive done bytes=N reads=N`,
 //! and ends when its standard input does: whoever measures it reads its processor time between the two lines.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream as BlockingStream};
+#[path = "common/client.rs"]
+mod client;
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
 
 use clap::Parser;
 use fantail::sys::limits;
@@ -40,7 +43,7 @@ fn main() -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut sockets = Vec::with_capacity(flags.connections);
     for index in 0..flags.connections {
-        let stream = upgrade(&flags)?;
+        let stream = client::upgrade(flags.connect, &flags.path)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
@@ -81,26 +84,4 @@ fn receive(poll: &mut Poll, sockets: &mut [TcpStream], wanted: u64) -> io::Resul
         }
     }
     Ok((bytes, reads))
-}
-
-/// Connects, and reads the answer to the upgrade byte by byte: what is behind it is to be received later.
-fn upgrade(flags: &Flags) -> io::Result<BlockingStream> {
-    let mut stream = BlockingStream::connect(flags.connect)?;
-    stream.set_nodelay(true)?;
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        flags.path, flags.connect
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.extend_from_slice(&byte);
-    }
-    if !head.starts_with(b"HTTP/1.1 101") {
-        return Err(io::Error::other(String::from_utf8_lossy(&head).into_owned()));
-    }
-    Ok(stream)
 }

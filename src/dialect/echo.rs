@@ -3,7 +3,7 @@
 //! For trying clients and measuring: it has no topics.
 
 use super::Dialect;
-use super::effect::Cx;
+use super::effect::{Cx, Meaning};
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 use crate::wire::http::params::Params;
@@ -31,12 +31,14 @@ impl Speak for Echo {
         bounds.echo
     }
 
-    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) {
+    #[inline]
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
         let opcode = if message.text { Opcode::Text } else { Opcode::Binary };
         let worth = cx.deflate && message.payload.len() <= DEFLATED_BYTES_MAX;
         match if worth { cx.tools.try_deflate(message.payload) } else { None } {
             Some(deflated) => push_deflated_frame(cx.out, opcode, deflated, None),
             None => push_frame(cx.out, opcode, message.payload, None),
         }
+        Meaning::Said
     }
 }

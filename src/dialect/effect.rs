@@ -4,7 +4,6 @@
 //! effect names topics by name and bytes by their place, never a slot or a lock.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use super::Tools;
 use crate::metrics::CloseReason;
@@ -13,19 +12,32 @@ use crate::topic::TopicName;
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// These bytes of the message in hand.
-    Message(Range<usize>),
+    /// The message in hand from the first of these bytes to before the second; no message has 4 GiB, because no limit
+    /// of one has.
+    Message(u32, u32),
     /// Bytes of its own.
     Own(Box<[u8]>),
 }
 
-/// Where a publish goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum To {
-    /// The connection's first topic; nowhere if it has none any more.
-    First,
-    /// The topic of this name.
-    Named(TopicName<'static>),
+impl Piece {
+    /// The bytes, of the message in hand or its own.
+    #[must_use]
+    pub fn of<'a>(&'a self, message: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Message(from, to) => message.get(*from as usize..*to as usize).unwrap_or_default(),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// What a whole message means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// What was answered and asked for in the context, if anything was.
+    Said,
+    /// It is to be published as it is to the connection's first topic; nowhere if it has none any more. As
+    /// [`Effect::Publish`], without anything to carry: what most messages of most clients mean.
+    Relay,
 }
 
 /// Something that only the loop can do. Those of a connection that is gone meanwhile are ignored.
@@ -34,8 +46,8 @@ pub enum Effect {
     /// Publish, as a client may. Where no mailbox has room, it waits, what is behind it waits with it, and nothing more
     /// is read.
     Publish {
-        /// Where to.
-        to: To,
+        /// The topic.
+        topic: TopicName<'static>,
         /// Whether the payload is binary.
         binary: bool,
         /// The payload.
@@ -92,41 +104,58 @@ pub enum Denial {
     Busy,
 }
 
-/// The sink of one loop, reused from message to message.
+/// The sink of one stretch of messages. Most messages ask for one thing, which allocates nothing.
 #[derive(Debug, Default)]
-pub struct Effects(VecDeque<Effect>);
+pub struct Effects {
+    next: Option<Effect>,
+    /// Behind `next`, which is there whenever any of these is. Boxed, so that a sink costs nothing to make and drop.
+    #[allow(
+        clippy::box_collection,
+        reason = "a null pointer is made and dropped for nothing, a deque is not"
+    )]
+    more: Option<Box<VecDeque<Effect>>>,
+}
 
 impl Effects {
     /// Asks for one more thing, behind what was asked for before.
+    #[inline]
     pub fn push(&mut self, effect: Effect) {
-        self.0.push_back(effect);
+        if self.next.is_none() {
+            self.next = Some(effect);
+        } else {
+            self.more.get_or_insert_default().push_back(effect);
+        }
     }
 
     /// The next to be carried out.
+    #[inline]
     pub fn pop(&mut self) -> Option<Effect> {
-        self.0.pop_front()
+        let next = self.next.take();
+        if let Some(more) = &mut self.more {
+            self.next = more.pop_front();
+        }
+        next
     }
 
     /// Whether nothing is asked for.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.next.is_none()
     }
 
     /// Forgets what is left.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 
     /// Takes all that is left, to be carried out when the message in hand, `message`, is gone.
     #[must_use]
     pub fn take_rest(&mut self, message: &[u8]) -> Vec<Effect> {
-        let mut rest = Vec::from(std::mem::take(&mut self.0));
+        let mut rest: Vec<Effect> = std::iter::from_fn(|| self.pop()).collect();
         for effect in &mut rest {
-            if let Effect::Publish { payload, .. } = effect
-                && let Piece::Message(range) = payload
-            {
-                *payload = Piece::Own(message.get(range.clone()).unwrap_or_default().into());
+            if let Effect::Publish { payload, .. } = effect {
+                *payload = Piece::Own(payload.of(message).into());
             }
         }
         rest
@@ -134,7 +163,7 @@ impl Effects {
 
     /// Puts back what [`Self::take_rest`] took.
     pub fn restore(&mut self, rest: Vec<Effect>) {
-        self.0.extend(rest);
+        rest.into_iter().for_each(|effect| self.push(effect));
     }
 }
 
@@ -157,11 +186,15 @@ mod tests {
     #[test]
     fn what_is_left_of_a_message_outlives_it() {
         let mut effects = Effects::default();
-        let publish = |payload| Effect::Publish { to: To::First, binary: false, payload };
-        effects.push(publish(Piece::Message(0..3)));
+        let publish = |payload| Effect::Publish {
+            topic: TopicName::parse("t").unwrap().into_owned(),
+            binary: false,
+            payload,
+        };
+        effects.push(publish(Piece::Message(0, 3)));
         effects.push(Effect::Ignore);
-        effects.push(publish(Piece::Message(4..7)));
-        assert_eq!(effects.pop(), Some(publish(Piece::Message(0..3))));
+        effects.push(publish(Piece::Message(4, 7)));
+        assert_eq!(effects.pop(), Some(publish(Piece::Message(0, 3))));
         let rest = effects.take_rest(b"one two");
         assert!(effects.is_empty());
         effects.restore(rest);

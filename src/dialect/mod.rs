@@ -16,7 +16,7 @@ use crate::topic::Encoding;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
-pub use effect::{Cx, Denial, Effect, Effects, Outcome, Piece, To};
+pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece};
 pub use speak::{Bounds, Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal};
 pub use tools::Tools;
 
@@ -99,11 +99,13 @@ impl Dialect {
     }
 
     /// A whole message of the peer.
-    pub fn on_message(self, cx: &mut Cx<'_>, message: Incoming<'_>) {
-        speak!(self, on_message(cx, message));
+    #[inline(always)]
+    pub fn on_message(self, cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
+        speak!(self, on_message(cx, message))
     }
 
     /// What became of something it asked for.
+    #[inline(always)]
     pub fn on_outcome(self, cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         speak!(self, on_outcome(cx, outcome));
     }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::Dialect;
-use super::effect::{Cx, Effect, Outcome, Piece, To};
+use super::effect::{Cx, Effect, Meaning, Outcome};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use crate::topic::TopicName;
 use crate::topic::name::NameError;
@@ -34,11 +34,12 @@ impl Speak for Plain {
         Some(opening(path, request.head.query(), request.subscriptions_max).map_err(Refusal::bad_request))
     }
 
-    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) {
-        let payload = Piece::Message(0..message.payload.len());
-        cx.effects.push(Effect::Publish { to: To::First, binary: !message.text, payload });
+    #[inline]
+    fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
+        Meaning::Relay
     }
 
+    #[inline]
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         if let Outcome::Refused(_) = outcome {
             cx.effects.push(Effect::Ignore);

@@ -2,7 +2,7 @@
 //!
 //! It has no messages, no pulse and no last words: its answers are the requests'.
 
-use super::effect::Cx;
+use super::effect::{Cx, Meaning};
 use super::speak::{Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak};
 use crate::metrics::CloseReason;
 
@@ -21,7 +21,9 @@ impl Speak for Request {
         Carrier::Body
     }
 
-    fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) {}
+    fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
+        Meaning::Said
+    }
 
     fn pulse() -> Pulse {
         Pulse { bytes: &[], answered: false }

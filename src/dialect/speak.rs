@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::Dialect;
-use super::effect::{Cx, Outcome};
+use super::effect::{Cx, Meaning, Outcome};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::{Encoding, TopicName};
 use crate::wire::close::close_payload;
@@ -109,7 +109,7 @@ pub(super) trait Speak {
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>>;
 
     /// A whole message of the peer.
-    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>);
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning;
 
     /// What became of something it asked for.
     fn on_outcome(_: &mut Cx<'_>, _: Outcome<'_>) {}

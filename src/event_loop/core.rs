@@ -13,14 +13,16 @@ use super::admission::Arrival;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
+use super::slice::Slice;
 use super::slots::SlotTable;
+use super::turn::Clock;
 use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
-use crate::dialect::Effects;
 use crate::edition::{Edition, Port};
 use crate::metrics::{CloseReason, LoopCounters};
+use crate::sys::clock::monotonic_ns;
 use crate::topic::{Control, Key, LocalTopics, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
@@ -33,15 +35,18 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// again: whoever floods waits for the others who flood, and nobody else does.
 const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
 
-/// The same for the events of one poll; the connections behind are put on the ready list. A thousand peers that
-/// each send a little that becomes a megabyte, or each have room for one again, must not be one turn.
-const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
+/// The same for the events of one turn; the others of the same poll come in the next. A thousand peers that each send
+/// a little that becomes a megabyte, or each have room for one again, must not be one turn.
+pub(super) const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
 
 /// Keys for which the ready list keeps room after a peak.
 const READY_KEPT: usize = 1_024;
 
 /// Bytes joined for one `send`.
 pub const JOINED_BYTES: usize = 64 * 1024;
+
+/// Connections come or gone after which the allocator is asked to give memory back.
+const TRIM_AFTER: u64 = 1_024;
 
 /// A peak of half-received and unsent bytes that is worth giving memory back after.
 const PEAK_BYTES_MIN: u64 = 256 * 1024;
@@ -71,8 +76,10 @@ pub struct Core<S> {
     pub(super) counters: Arc<LoopCounters>,
     /// Whose turn ran out of budget.
     pub(super) ready: VecDeque<Key>,
-    /// Bytes read, inflated and written for the events of this turn.
-    pub(super) event_bytes: u64,
+    /// What the events of this turn may still take.
+    pub(super) slice: Slice,
+    /// Where the time within a turn comes from.
+    pub(super) clock: Clock,
     /// Publishers waiting for room in a mailbox.
     pub(super) blocked: VecDeque<Key>,
     /// What was read last; taken out during a read turn.
@@ -81,8 +88,6 @@ pub struct Core<S> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
-    /// What dialects ask for; empty between two messages.
-    pub(super) effects: Effects,
     /// Deflates what is published or echoed on this loop.
     pub(super) deflater: Deflater,
     /// Inflates what compressed messages come to this loop; taken out during a read turn.
@@ -95,6 +100,10 @@ pub struct Core<S> {
     pub(super) relocating: Option<u32>,
     /// The most bytes that inboxes, outboxes and request bodies held since memory was last asked back.
     pub(super) held_peak: u64,
+    /// Memory is to be given back, and nobody had time for it.
+    pub(super) trim_owed: bool,
+    /// Connections that had come or gone when that was asked for last.
+    pub(super) trimmed_at: u64,
     /// Slot index from which deadlines are still those of earlier settings.
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
@@ -138,18 +147,20 @@ impl<S: Socket> Core<S> {
             topics,
             counters,
             ready: VecDeque::new(),
-            event_bytes: 0,
+            slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
+            clock: monotonic_ns,
             blocked: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
-            effects: Effects::default(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
             inflater: Inflater::new(),
             due: VecDeque::new(),
             draining: None,
             relocating: None,
             held_peak: 0,
+            trim_owed: false,
+            trimmed_at: 0,
             rearming: None,
             timeouts: timeout_ticks(&edition),
             now: 0,
@@ -168,6 +179,11 @@ impl<S: Socket> Core<S> {
             admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&edition.settings.admin))),
             edition,
         })
+    }
+
+    /// Takes the time within a turn from somewhere else: a simulation has its own.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// Tells the time; never goes back.
@@ -233,10 +249,11 @@ impl<S: Socket> Core<S> {
         if !write && (!read || connection.flags.has(Flags::LISTED)) {
             return;
         }
-        if self.event_bytes >= EVENT_BYTES_PER_TURN {
+        if self.slice.is_over() {
             return self.list_ready(key);
         }
         let before = self.bytes_moved();
+        let mut inflated = 0;
         if write {
             self.write_turn(key);
         }
@@ -244,26 +261,30 @@ impl<S: Socket> Core<S> {
         if read && self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::LISTED)) {
             self.read_turn(key, readiness.read_closed || readiness.error);
             // What came out of few bytes is as much work as what was read.
-            self.event_bytes += self.inflater.turn_bytes() as u64;
+            inflated = self.inflater.turn_bytes() as u64;
         }
-        self.event_bytes += self.bytes_moved().wrapping_sub(before);
+        let moved = self.bytes_moved().wrapping_sub(before) + inflated;
+        self.slice.charge(moved, self.clock);
     }
 
     fn bytes_moved(&self) -> u64 {
         self.counters.bytes_received.value().wrapping_add(self.counters.bytes_sent.value())
     }
 
-    /// Gives those on the ready list one more turn, until together they have read enough; those put on it
+    /// Gives those on the ready list one more turn, until together they have taken enough; those put on it
     /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
-        self.event_bytes = 0;
-        let before = self.bytes_moved();
-        let mut inflated = 0;
+        self.slice = Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN);
+        if self.ready.is_empty() {
+            return;
+        }
+        let mut slice = self.reading_slice((self.clock)(), READY_BYTES_PER_TURN);
         for _ in 0..self.ready.len() {
-            if self.bytes_moved().wrapping_sub(before) + inflated >= READY_BYTES_PER_TURN {
+            if slice.is_over() {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
+            let before = self.bytes_moved();
             let Some(slot) = self.slots.get(key) else { continue };
             slot.connection.flags.clear(Flags::LISTED);
             if slot.connection.has_backlog() {
@@ -271,7 +292,8 @@ impl<S: Socket> Core<S> {
             }
             // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
             self.read_turn(key, true);
-            inflated += self.inflater.turn_bytes() as u64;
+            let moved = self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64;
+            slice.charge(moved, self.clock);
         }
         if self.ready.is_empty() && self.ready.capacity() > READY_KEPT {
             self.ready.shrink_to(READY_KEPT);
@@ -331,6 +353,16 @@ impl<S: Socket> Core<S> {
         let drain = self.draining.as_ref().map(|_| self.now + 1);
         let next = [sweep, drain].into_iter().flatten().min()?;
         Some((u64::from(next) * TICK_MS).saturating_sub(now_ms))
+    }
+
+    /// Looks whether memory should be given back.
+    pub(super) fn note_peak(&mut self) {
+        let moved = self.counters.accepted.value() + self.counters.connections_closed.value();
+        if moved - self.trimmed_at >= TRIM_AFTER {
+            self.trim_owed = true;
+            self.trimmed_at = moved;
+        }
+        self.trim_owed |= self.take_peak_is_over();
     }
 
     /// Whether inboxes, outboxes and request bodies hold much less than they did: their memory can go back. Asking

@@ -1,7 +1,7 @@
 //! A loop core over streams that a test fills and empties: what its bounds are over many connections, and what a
 //! reload or a drain leaves behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Settings;
+use crate::event_loop::run::TrimRequest;
+use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
 use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
 use crate::wire::deflate::Deflater;
@@ -18,6 +20,18 @@ const READABLE: Readiness = Readiness { readable: true, writable: false, read_cl
 const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_closed: false, error: false };
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
+
+thread_local! {
+    /// What the clock of a test shows, in nanoseconds; every system call takes some of it.
+    static NOW_NS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn now_ns() -> u64 {
+    NOW_NS.get()
+}
+
+/// What a `send` takes, and a `recv` half as long.
+const SEND_NS: u64 = 6_000;
 
 struct NoWake;
 
@@ -63,6 +77,7 @@ impl Fake {
 
 impl Socket for Fake {
     fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        NOW_NS.set(NOW_NS.get() + SEND_NS / 2);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.input.len().min(into.len());
         if count == 0 {
@@ -75,6 +90,7 @@ impl Socket for Fake {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        NOW_NS.set(NOW_NS.get() + SEND_NS);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         if count == 0 {
@@ -87,6 +103,42 @@ impl Socket for Fake {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A poll that a test fills; nobody listens.
+#[derive(Default)]
+struct Poll {
+    events: VecDeque<(Key, Readiness)>,
+}
+
+impl Driver<Fake> for Poll {
+    fn take_events(&mut self, core: &mut Core<Fake>) {
+        while !core.has_had_events()
+            && let Some((key, readiness)) = self.events.pop_front()
+        {
+            core.on_event(key, readiness);
+        }
+    }
+
+    fn accept_turn(&mut self, _: &mut Core<Fake>) {}
+
+    fn on_reload(&mut self) -> Arc<Edition> {
+        unreachable!("no test reloads through it")
+    }
+
+    fn leave(&mut self, _: &mut Core<Fake>) {}
+
+    fn has_left(&self) -> bool {
+        false
+    }
+
+    fn stop(&mut self) {}
+
+    fn on_drain_asked(&mut self) {}
+
+    fn try_trim(&mut self, _: TrimRequest) -> bool {
+        true
     }
 }
 
@@ -683,4 +735,62 @@ fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
     }
     assert_eq!(count(&heard, &[0x8a, 1]), 100, "pongs");
     assert!(heard.ends_with(&[0x88, 2, 3, 0xe8]), "a close frame is the last");
+}
+
+/// How long a broadcast to 2,000 takes while `flooders` send a message whenever theirs came back, in nanoseconds, and
+/// how many of theirs come back in a millisecond.
+fn broadcast_beside(flooders: usize, all_at_once: bool) -> (u64, f64) {
+    const SUBSCRIBERS: usize = 2_000;
+    let edition = edition(1, 10_000, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    core.set_clock(now_ns);
+    let mut poll = Poll::default();
+    let upgraded = |core: &mut Core<Fake>, path: &str| {
+        let fake = Fake::says(&upgrade(path, ""));
+        let key = arrive(core, &fake);
+        fake.take();
+        (key, fake)
+    };
+    let subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| upgraded(&mut core, "/ws").1).collect();
+    let flooders: Vec<_> = (0..flooders).map(|_| upgraded(&mut core, "/echo")).collect();
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Binary, &[7; 100], Some(MASK));
+    let mut echoes = 0;
+    let mut turn = |core: &mut Core<Fake>| {
+        if poll.events.is_empty() {
+            for (key, fake) in &flooders {
+                if all_at_once || !fake.take().is_empty() || echoes < flooders.len() {
+                    // More than one read takes, or one message.
+                    fake.say(&frame.repeat(if all_at_once { 100 } else { 1 }));
+                    poll.events.push_back((*key, READABLE));
+                }
+                echoes += 1;
+            }
+        }
+        core.turn(now_ns(), &mut poll);
+        assert!(poll.events.len() < 2_000);
+    };
+    (0..20).for_each(|_| turn(&mut core));
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
+    edition.router.publish(&topic, Draft::encode(None, true, b"news"), None).unwrap();
+    let (began, before) = (now_ns(), core.counters.messages_received.value());
+    while core.counters.deliveries.value() < SUBSCRIBERS as u64 {
+        turn(&mut core);
+        assert!(now_ns() - began < 5_000_000_000, "{}", core.counters.deliveries.value());
+    }
+    let took = now_ns() - began;
+    assert!(subscribers.iter().all(|fake| fake.take() == b"\x82\x04news"));
+    let messages = core.counters.messages_received.value() - before;
+    (took, messages as f64 / (took as f64 / 1e6))
+}
+
+#[test]
+fn a_flood_of_events_leaves_a_broadcast_its_share_and_the_other_way_round() {
+    let (quiet, _) = broadcast_beside(0, false);
+    for all_at_once in [false, true] {
+        let (took, rate) = broadcast_beside(1_000, all_at_once);
+        assert!(took <= 3 * quiet, "{took} ns beside a flood, {quiet} without");
+        // Alone a loop echoes 111 in a millisecond when each needs a read and a send.
+        assert!(rate >= 30.0, "{rate} echoes a millisecond, {all_at_once}");
+    }
 }

@@ -10,7 +10,7 @@ use super::frames_turn::remember;
 use super::write_turn::Asked;
 use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
-use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Outcome, Piece, To, Tools};
+use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tools};
 use crate::metrics::CloseReason;
 use crate::topic::{Draft, Key, Origin, Topic};
 use crate::transport::Socket;
@@ -47,24 +47,41 @@ pub(super) struct Sink<'a> {
 
 impl<S: Socket> Core<S> {
     /// Asks the dialect what a message means, and does it.
+    #[inline(always)]
     pub(super) fn on_message(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let Speaker { dialect, deflate, .. } = from;
-        dialect.on_message(&mut Cx { out: sink.out, effects: sink.effects, tools, deflate }, message);
-        if sink.effects.is_empty() { Then::Go } else { self.execute(from, message.payload, sink) }
+        let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflate };
+        match dialect.on_message(&mut cx, message) {
+            Meaning::Said if sink.effects.is_empty() => Then::Go,
+            Meaning::Said => self.execute(from, message.payload, sink),
+            Meaning::Relay => self.relay(from, message, sink),
+        }
+    }
+
+    /// Publishes a message as it is to its sender's first topic.
+    fn relay(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
+        let Some(slot) = self.slots.get(from.key) else { return Then::Go };
+        let Some(topic) = self.topics.topic(slot.connection.topic) else { return Then::Go };
+        let topic = Arc::clone(topic);
+        let then = self.publish(from, topic, !message.text, message.payload, sink);
+        if sink.effects.is_empty() || then != Then::Go {
+            return then;
+        }
+        self.execute(from, message.payload, sink)
     }
 
     /// Does what was asked for, in order. What an outcome asks for comes behind what was asked for before.
     fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
         while let Some(effect) = sink.effects.pop() {
             let then = match effect {
-                Effect::Publish { to, binary, payload } => {
-                    let payload = match &payload {
-                        Piece::Message(range) => message.get(range.clone()).unwrap_or_default(),
-                        Piece::Own(bytes) => bytes,
-                    };
-                    self.publish(from, &to, binary, payload, sink)
-                }
+                Effect::Publish { topic, binary, payload } => match self.edition.router.topic(&topic) {
+                    Ok(topic) => self.publish(from, topic, binary, payload.of(message), sink),
+                    Err(_) => {
+                        self.tell(from, Outcome::Refused(Denial::Busy), sink);
+                        Then::Go
+                    }
+                },
                 Effect::Subscribe(name) => self.subscribe_one(from, &name, sink),
                 Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
                 Effect::Ignore => self.ignore(from.key),
@@ -86,34 +103,30 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
+    // Inlined, because most dialects have nothing to say to most outcomes.
     /// Tells the dialect what became of an effect.
+    #[inline(always)]
     pub(super) fn tell(&mut self, from: Speaker, outcome: Outcome<'_>, sink: &mut Sink<'_>) {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let Speaker { dialect, deflate, .. } = from;
         dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflate }, outcome);
     }
 
-    fn publish(&mut self, from: Speaker, to: &To, binary: bool, payload: &[u8], sink: &mut Sink<'_>) -> Then {
-        let key = from.key;
-        let Some(slot) = self.slots.get(key) else { return Then::Go };
-        let topic = match to {
-            To::First => match self.topics.topic(slot.connection.topic) {
-                Some(topic) => Arc::clone(topic),
-                None => return Then::Go,
-            },
-            To::Named(name) => match self.edition.router.topic(name) {
-                Ok(topic) => topic,
-                Err(_) => {
-                    self.tell(from, Outcome::Refused(Denial::Busy), sink);
-                    return Then::Go;
-                }
-            },
-        };
+    /// Publishes as a client may.
+    fn publish(
+        &mut self,
+        from: Speaker,
+        topic: Arc<Topic>,
+        binary: bool,
+        payload: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Then {
         if !topic.policy(self.topics.rules()).client_publish {
             self.tell(from, Outcome::Refused(Denial::NotOpen), sink);
             return Then::Go;
         }
-        let origin = Origin { loop_index: self.index as u32, slot: key.slot, generation: key.generation };
+        let Key { slot, generation } = from.key;
+        let origin = Origin { loop_index: self.index as u32, slot, generation };
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let draft = tools.encode(&topic, Some(origin), binary, payload);
         self.publish_draft(from, topic, draft, sink)
@@ -174,7 +187,7 @@ impl<S: Socket> Core<S> {
             deflate: slot.connection.flags.has(Flags::DEFLATE),
         };
         let Blocked { topic, draft, rest } = *blocked;
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = Effects::default();
         let mut out = Vec::new();
         effects.restore(rest);
         let mut sink = Sink { out: &mut out, effects: &mut effects };
@@ -185,7 +198,6 @@ impl<S: Socket> Core<S> {
             let rest = effects.take_rest(&[]);
             self.with_blocked(key, |blocked| blocked.rest = rest);
         }
-        self.effects = effects;
         self.send_own(key, &out, Asked::Yes);
         match then {
             Then::Go => self.slots.get(key).is_some(),

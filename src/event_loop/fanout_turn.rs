@@ -5,10 +5,10 @@
 //! The cursor is the topic's; see `topic::subscriptions`.
 
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::slots::SlotTable;
+use super::turn::Clock;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
@@ -18,19 +18,20 @@ use crate::topic::{Key, Message, Moved, Turn, TurnBudget};
 use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
-/// Time after which a turn ends although deliveries are left.
-const TURN_TIME: Duration = Duration::from_micros(500);
+/// Nanoseconds after which a turn ends although deliveries are left.
+const TURN_NS: u64 = 500_000;
 
 /// Deliveries between two looks at the time.
 const CLOCK_EVERY: u32 = 32;
 
-/// When the turn began, and when to look at the time again.
-struct Clock {
-    started: Instant,
+/// When the turn ends, and when to look at the time again.
+struct Timer {
+    clock: Clock,
+    ends_ns: u64,
     until_look: u32,
 }
 
-impl Clock {
+impl Timer {
     /// Called after each delivery. Whether the turn's time is over, as far as it was looked at.
     fn is_over(&mut self) -> bool {
         self.until_look -= 1;
@@ -38,7 +39,7 @@ impl Clock {
             return false;
         }
         self.until_look = CLOCK_EVERY;
-        self.started.elapsed() > TURN_TIME
+        (self.clock)() > self.ends_ns
     }
 }
 
@@ -49,13 +50,14 @@ impl<S: Socket> Core<S> {
             return;
         }
         let chunked = self.edition.chunked;
-        let mut clock = Clock { started: Instant::now(), until_look: CLOCK_EVERY };
+        let clock = self.clock;
+        let mut timer = Timer { clock, ends_ns: clock() + TURN_NS, until_look: CLOCK_EVERY };
         let mut budget = TurnBudget::new(if chunked { TURN_DELIVERIES } else { u32::MAX });
         loop {
             let slots = &mut self.slots;
             let listed = |local, key, position| listed(slots, local, key, position);
             let Some(mut turn) = self.topics.begin_turn(&mut budget, listed) else { return };
-            let in_time = self.topic_turn(&mut turn, &mut budget, &mut clock);
+            let in_time = self.topic_turn(&mut turn, &mut budget, &mut timer);
             let slots = &mut self.slots;
             self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
             if chunked && !in_time {
@@ -65,7 +67,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Delivers to the topic's subscribers. `false`: the turn's time is over.
-    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, clock: &mut Clock) -> bool {
+    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, timer: &mut Timer) -> bool {
         let index = self.index;
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(topic) = self.topics.topic(turn.local())
@@ -75,7 +77,7 @@ impl<S: Socket> Core<S> {
         }
         while let Some(slot) = self.topics.next_subscriber(turn, budget) {
             self.deliver(index, slot, turn);
-            if clock.is_over() && self.edition.chunked {
+            if timer.is_over() && self.edition.chunked {
                 return false;
             }
         }

@@ -8,7 +8,7 @@ use super::write_turn::Asked;
 use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed_deflated};
 use crate::connection::session::{OpenState, Session};
 use crate::connection::{Flags, Phase};
-use crate::dialect::{Bounds, Dialect, Incoming};
+use crate::dialect::{Bounds, Dialect, Effects, Incoming};
 use crate::metrics::CloseReason;
 use crate::topic::{Encoding, Key};
 use crate::transport::Socket;
@@ -110,7 +110,7 @@ impl<S: Socket> Core<S> {
         let limits = self.inbox_limits(dialect, topic);
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = Effects::default();
         let deflate = encoding == Encoding::Deflated;
         let negotiated = deflate.then_some(&mut inflater);
         let mut on_event = |event: InboxEvent<'_>| match event {
@@ -159,7 +159,6 @@ impl<S: Socket> Core<S> {
         };
         let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
         self.inflater = inflater;
-        self.effects = effects;
         let own = held_bytes(inbox.as_deref());
         self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
         if inbox.is_some() && self.is_inbox_full(own) {

@@ -1,0 +1,297 @@
+#!/usr/bin/env python3
+"""Many small things against one large one: topics, publishers and floods that must not crowd anybody out.
+
+    cargo build --release --bins
+    benches/crowds.py topics                   # 8,000 topics with one subscriber each, against one topic with 8,000
+    benches/crowds.py flood [--old OLD]        # a broadcast while echoes flood the loop, against its quiet time
+    benches/crowds.py publishers               # a batch while 8,000 publishers wait for room, against alone
+    benches/crowds.py topic-bytes              # memory of a topic of one's own
+    benches/crowds.py                          # all of them
+
+HOW IT MEASURES
+    topics      One message to each subscriber, --rounds times: on the one side a batch with a line for each topic, on
+                the other one message. CPU of the loop threads (what the scheduler gave them) and of the process, by
+                deliveries. Gates: 1.05 for the loops, 1.25 for the process.
+    flood       One loop, 2,000 subscribers. Two processes send small echoes over 32 connections each as fast as they
+                are taken. From the POST to the last arrival, median of --rounds broadcasts: at most 3 times the quiet
+                one. With --old the flood's echoes a second are compared, too: at least 0.9 of before.
+    publishers  One loop, a mailbox of 1,024 entries, and a batch of many messages to 1,000 subscribers, so that the
+                mailbox is full while it lasts. Then 8,000 clients publish a message each to topics of their own, and
+                wait for room. Time of the batch, at most 1.2 times the time alone, and no line refused.
+    topic-bytes Slope of the server's user memory over connections, each on a topic of its own, less the same with all
+                on one topic: at most 200 bytes.
+
+    Both sides of a ratio are measured in turn, --pairs times, each on a server started for it. The table has the
+    medians of the sides and the median, least and greatest ratio of a pair.
+    --realtime (as root) gives the server real-time priority: others on the machine do not blur its times.
+
+The exit code is 1 if a median is beyond its gate. Python 3.9, standard library only, Linux only.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import select
+import statistics
+import sys
+import threading
+import time
+
+sys.dont_write_bytecode = True
+import hostile  # noqa: E402
+import oldnew  # noqa: E402
+import pairs  # noqa: E402
+
+ENV = {**oldnew.QUIET, **pairs.PATIENT}
+SMALL_MAILBOX = {"FANTAIL_MAILBOX_ENTRIES_MAX": "1024"}
+BEYOND = []
+
+
+def serve(args, binary=None, env=None):
+    server = oldnew.Server(oldnew.SERVE.format(fantail=binary or args.fantail), {**ENV, **(env or {})})
+    if args.realtime:
+        for task in os.listdir(f"/proc/{server.pid}/task"):
+            os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(2))
+    return server
+
+
+def loops_ns(server):
+    """CPU of the client loops' threads."""
+    total = 0
+    for task in os.listdir(f"/proc/{server.pid}/task"):
+        with open(f"/proc/{server.pid}/task/{task}/comm") as name:
+            if not pairs.LOOP_THREAD.match(name.read()):
+                continue
+        with open(f"/proc/{server.pid}/task/{task}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total
+
+
+def show(title, heads, seen, gates):
+    """A table of two sides, and what of it is beyond its gate: figure -> (most, least) of A/B."""
+    rows = []
+    for name in seen["A"][0]:
+        a, b = ([one[name] for one in seen[side]] for side in "AB")
+        row = [name, f"{statistics.median(a):,.1f}", f"{statistics.median(b):,.1f}"]
+        if min(b) > 0:
+            ratios = [one / other for one, other in zip(a, b)]
+            middle = statistics.median(ratios)
+            row.append(f"{middle:.3f} ({min(ratios):.3f} .. {max(ratios):.3f})")
+            if name in gates:
+                low, high = gates[name]
+                is_beyond = not low <= middle <= high
+                row.append(f"{low or ''} .. {high}" + (" BEYOND" if is_beyond else ""))
+                BEYOND.extend([f"{title}: {name}"] if is_beyond else [])
+        rows.append(row + [""] * (5 - len(row)))
+    print(f"\n### {title}\n")
+    pairs.print_markdown(["figure", *heads, "A/B (spread)", "gate"], rows)
+
+
+def in_turn(args, run):
+    """`run(side)` for both sides, --pairs times."""
+    seen = {"A": [], "B": []}
+    for pair in range(args.pairs):
+        for side in "AB" if pair % 2 == 0 else "BA":
+            seen[side].append(run(side))
+            print(f"  pair {pair + 1} of {args.pairs}, {side}: {pairs.one_line(seen[side][-1])}", file=sys.stderr)
+    return seen
+
+
+# ---------------------------------------------------------------------------------------------------
+
+
+def topics(args):
+    def run(side):
+        path = "/ws/crowd-{number}" if side == "A" else "/ws/crowd"
+        with serve(args) as server, pairs.Holders(server, path) as holders:
+            holders.open(args.topics)
+            admin = oldnew.Admin(server)
+            spent = [0, 0]
+            for turn in range(-1, args.rounds):
+                payload = f"{'m' * 112}{turn:016}"
+                if side == "A":
+                    names = (f"crowd-{number}" for number in range(args.topics))
+                else:
+                    names = ["crowd"]
+                lines = "".join(json.dumps({"topic": name, "payload": payload}) + "\n" for name in names)
+                before = loops_ns(server), server.cpu_ns()
+                answer = admin.post("/publish", lines.encode())
+                if b"error" in answer:
+                    raise SystemExit(f"a line was refused: {answer[:300]!r}")
+                got = holders.all("read", 5.0, payload.encode())
+                if got != args.topics:
+                    raise SystemExit(f"{got} of {args.topics} got the message")
+                # The first round warms up.
+                if turn >= 0:
+                    spent[0] += loops_ns(server) - before[0]
+                    spent[1] += server.cpu_ns() - before[1]
+        deliveries = args.topics * args.rounds
+        return {"loops, ns/delivery": spent[0] / deliveries, "process, ns/delivery": spent[1] / deliveries}
+
+    show(f"topics: {args.topics:,} with a subscriber each (A), one with {args.topics:,} (B)",
+         ["many", "one"], in_turn(args, run),
+         {"loops, ns/delivery": (0, 1.05), "process, ns/delivery": (0, 1.25)})
+
+
+# ---------------------------------------------------------------------------------------------------
+
+
+def flood(args):
+    def run(side, binary=None):
+        with serve(args, binary) as server:
+            clients = oldnew.Clients(server, "/ws/crowd", args.subscribers)
+            admin = oldnew.Admin(server)
+            broadcast(admin, clients)
+            quiet = statistics.median(broadcast(admin, clients) for _ in range(args.rounds))
+            host, port = server.listen.rsplit(":", 1)
+            stop = multiprocessing.Event()
+            floods = [multiprocessing.Process(target=echo_flood, args=((host, int(port)), 3_000_000 + 1_000 * one, stop),
+                                              daemon=True) for one in range(2)]
+            for one in floods:
+                one.start()
+            pairs.wait_until(lambda: server.metric("fantail_messages_received_total") > 1_000_000, 30, "the flood")
+            before, began = server.metric("fantail_messages_received_total"), time.monotonic()
+            busy = statistics.median(broadcast(admin, clients) for _ in range(args.rounds))
+            time.sleep(1.0)
+            echoes = server.metric("fantail_messages_received_total") - before
+            seconds = time.monotonic() - began
+            stop.set()
+            for one in floods:
+                one.join(10)
+                one.kill()
+        return {"quiet ms": quiet, "flooded ms": busy, "echoes/s": echoes / seconds}
+
+    found = [run("A") for _ in range(args.pairs)]
+    seen = {"A": [{"broadcast ms": one["flooded ms"]} for one in found],
+            "B": [{"broadcast ms": one["quiet ms"]} for one in found]}
+    show(f"flood: a broadcast to {args.subscribers:,} under echoes (A), quiet (B)", ["flooded", "quiet"], seen,
+         {"broadcast ms": (0, 3.0)})
+    if args.old:
+        seen = in_turn(args, lambda side: run(side, args.fantail if side == "A" else args.old))
+        show("flood: new (A), old (B)", ["new", "old"], seen, {"echoes/s": (0.9, 1000)})
+
+
+def broadcast(admin, clients):
+    """Milliseconds from a POST to the last arrival."""
+    began = time.monotonic()
+    admin.post("/publish/crowd", b"m" * oldnew.SIZE)
+    clients.await_bytes(oldnew.DELIVERED)
+    return 1e3 * (time.monotonic() - began)
+
+
+def echo_flood(target, first, stop):
+    """Small echoes over many connections, as fast as they are taken, with the answers read."""
+    piece = pairs.client_frame(1, b"m" * 8) * 4_000
+    sockets = [hostile.upgraded(target, first + number) for number in range(32)]
+    poll = select.epoll()
+    rests = {}
+    for one in sockets:
+        one.setblocking(False)
+        poll.register(one.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        rests[one.fileno()] = (one, memoryview(piece))
+    while not stop.is_set():
+        for number, events in poll.poll(0.1, 64):
+            one, rest = rests[number]
+            try:
+                if events & select.EPOLLIN:
+                    one.recv(1 << 18)
+                if events & select.EPOLLOUT:
+                    rest = rest[one.send(rest):]
+                    rests[number] = (one, rest or memoryview(piece))
+            except BlockingIOError:
+                pass
+
+
+# ---------------------------------------------------------------------------------------------------
+
+
+def publishers(args):
+    def run(side):
+        with serve(args, env=SMALL_MAILBOX) as server:
+            subscribers = pairs.Holders(server, "/ws/crowd")
+            waiting = pairs.Holders(server, "/ws/crowd-{number}?echo=0")
+            with subscribers, waiting:
+                subscribers.open(args.subscribers // 2)
+                waiting.open(args.publishers)
+                admin = oldnew.Admin(server)
+                line = json.dumps({"topic": "crowd", "payload": "m" * 16}).encode() + b"\n"
+                admin.post("/publish", line)
+                reader = threading.Thread(target=subscribers.all, args=("drain", 2.0))
+                reader.start()
+                took, answers = [], []
+
+                def batch():
+                    began = time.monotonic()
+                    answers.append(admin.post("/publish", line * args.lines))
+                    took.append(time.monotonic() - began)
+
+                before = server.metric("fantail_publishes_total")
+                posting = threading.Thread(target=batch)
+                posting.start()
+                pairs.wait_until(lambda: server.metric("fantail_publishes_total") > before, 20, "the batch")
+                if side == "A":
+                    waiting.all("send", pairs.client_frame(1, b"w" * 16))
+                posting.join()
+                reader.join()
+                tries = server.metric("fantail_publishes_busy_total")
+        refused = answers[0].count(b'"error"')
+        return {"batch ms": 1e3 * took[0], "refused lines": refused, "tries that found no room": tries}
+
+    seen = in_turn(args, run)
+    show(f"publishers: a batch of {args.lines:,} while {args.publishers:,} wait for room (A), alone (B)",
+         ["with them", "alone"], seen, {"batch ms": (0, 1.2)})
+    if any(one["refused lines"] for one in seen["A"]):
+        BEYOND.append("publishers: refused lines")
+
+
+# ---------------------------------------------------------------------------------------------------
+
+
+def topic_bytes(args):
+    def run(side):
+        path = "/ws/crowd-{number}" if side == "A" else "/ws/crowd"
+        few, all_ = args.held // 5, args.held
+        with serve(args) as server, pairs.Holders(server, path) as holders:
+            holders.open(few)
+            before = server.settled_bytes()
+            holders.open(all_ - few)
+            return {"bytes/connection": (server.settled_bytes() - before) / (all_ - few)}
+
+    seen = in_turn(args, run)
+    show(f"topic-bytes: {args.held:,} connections, each on a topic of its own (A), all on one (B)", ["own", "one"], seen, {})
+    own = statistics.median(a["bytes/connection"] - b["bytes/connection"] for a, b in zip(seen["A"], seen["B"]))
+    print(f"\na topic of its own: {own:.0f} bytes (gate 200)")
+    BEYOND.extend(["topic-bytes"] if own > 200 else [])
+
+
+MODES = {"topics": topics, "flood": flood, "publishers": publishers, "topic-bytes": topic_bytes}
+
+
+def main():
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("modes", nargs="*", metavar="MODE", help=", ".join(MODES))
+    top.add_argument("--pairs", type=int, default=3)
+    top.add_argument("--rounds", type=int, default=10, help="messages of a run (default 10)")
+    top.add_argument("--topics", type=int, default=8_000)
+    top.add_argument("--subscribers", type=int, default=2_000)
+    top.add_argument("--publishers", type=int, default=8_000)
+    top.add_argument("--lines", type=int, default=8_000, help="of the batch that publishers meet")
+    top.add_argument("--held", type=int, default=15_000, help="connections of topic-bytes")
+    top.add_argument("--fantail", default="target/release/fantail")
+    top.add_argument("--old", help="another binary, for the flood's echoes")
+    top.add_argument("--realtime", action="store_true")
+    args = top.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for mode in args.modes or MODES:
+        if mode not in MODES:
+            top.error(f"no mode {mode}")
+        MODES[mode](args)
+    if BEYOND:
+        sys.exit(f"\nbeyond the gate: {'; '.join(BEYOND)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -77,9 +77,13 @@ mod tests {
 
     #[test]
     fn a_file_of_keys_that_everybody_may_read_is_warned_about() {
-        for (folder_mode, mode, says) in
-            [(0o755, 0o644, true), (0o755, 0o604, true), (0o755, 0o640, false), (0o755, 0o400, false), (0o700, 0o644, false)]
-        {
+        for (folder_mode, mode, says) in [
+            (0o755, 0o644, true),
+            (0o755, 0o604, true),
+            (0o755, 0o640, false),
+            (0o755, 0o400, false),
+            (0o700, 0o644, false),
+        ] {
             let folder = Folder::new(&format!("keys-{folder_mode:o}-{mode:o}"), folder_mode);
             let keys = folder.file("keys", "read:0123456789abcdef\n", mode);
             let file = folder.file("f.toml", &format!("[admin]\nkeys_file = {keys:?}\n"), 0o644);
@@ -99,7 +103,10 @@ mod tests {
         assert_eq!(warned(&folder.file("a.toml", text, 0o600)), [""; 0]);
         let warnings = warned(&folder.file("b.toml", text, 0o644));
         assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(warnings[0].contains("b.toml:2: admin.keys: ") && !warnings[0].contains("0123"), "{warnings:?}");
+        assert!(
+            warnings[0].contains("b.toml:2: admin.keys: ") && !warnings[0].contains("0123"),
+            "{warnings:?}"
+        );
         // Nothing secret, nothing to say.
         assert_eq!(warned(&folder.file("c.toml", "[log]\nlevel = \"warn\"\n", 0o644)), [""; 0]);
     }

@@ -71,6 +71,7 @@ impl Machine {
         command.arg(scripts.join(script)).args(arguments);
         command.env("PROC_SYS", self.0.join("sys")).env("ETC", self.0.join("etc"));
         command.env("STATE", self.0.join("var/lib/fantail/sysctl"));
+        command.env("MOUNTS", self.0.join("mounts"));
         command.output().expect("a shell")
     }
 
@@ -177,6 +178,48 @@ fn without_root_nothing_is_changed_and_it_is_said() {
     assert!(said.contains("needs root") && said.contains("etc/sysctl.d"), "{said}");
     assert!(said.contains("sysctl -w net.core.somaxconn=\"65535\"\n"), "{said}");
     assert_eq!(machine.files(), before);
+}
+
+/// As in a container: the kernel's files are mounted read-only, but for what is mounted above some of them.
+#[test]
+fn what_a_container_cannot_set_is_said_with_who_can() {
+    let machine = Machine::new("container");
+    let sys = machine.0.join("sys");
+    let mount = |point: &Path, options: &str| format!("proc {} proc {options} 0 0\n", point.display());
+    let mounts = [
+        mount(Path::new("/"), "rw,relatime"),
+        mount(&sys, "ro,nosuid,relatime"),
+        mount(&sys.join("net/ipv4/tcp_migrate_req"), "rw,relatime"),
+    ];
+    machine.write("mounts", &mounts.concat());
+    let before = machine.files();
+    let engine =
+        "cannot be set from here; on the host or by the engine: --sysctl net.core.somaxconn=\"65535\"\n";
+    let host = "cannot be set from here; on the host as root: sysctl -w fs.nr_open=\"2097152\"\n";
+    let checked = machine.run("check", &[]);
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(
+        said.contains(&format!("low   net.core.somaxconn = 128, wanted 65535\n      {engine}")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("low   fs.nr_open = 1048576, wanted 2097152\n      {host}")), "{said}");
+    assert!(said.contains("low   net.ipv4.tcp_migrate_req = 0, wanted 1\nnone "), "{said}");
+    let planned = machine.run("apply", &["-n"]);
+    let said = String::from_utf8_lossy(&planned.stderr);
+    assert_eq!(planned.status.code(), Some(1), "not all of it can be done: {said}");
+    assert!(said.contains(&format!("apply: net.core.somaxconn {engine}")), "{said}");
+    assert!(
+        said.contains(&format!("apply: fs.nr_open {host}")) && !said.contains("tcp_migrate_req"),
+        "{said}"
+    );
+    assert_eq!(machine.files(), before);
+    // And so does who goes on all the same, with what can be done done.
+    let applied = machine.run("apply", &[]);
+    assert_eq!(applied.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&applied.stderr), said);
+    assert_eq!(machine.kernel("net/core/somaxconn"), "128\n");
+    assert_eq!(machine.kernel("net/ipv4/tcp_migrate_req"), "1\n");
 }
 
 #[test]

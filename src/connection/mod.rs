@@ -91,7 +91,8 @@ impl Flags {
     pub const PROXY_DUE: Self = Self(1 << 10);
     /// On the loop's ready list: its read turn will come, and events add nothing to it.
     pub const LISTED: Self = Self(1 << 11);
-    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
+    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it, unless its window is small: the
+    /// streams are the loop's.
     pub const DEFLATE: Self = Self(1 << 12);
     /// The loop's list of publishers that wait for room in a mailbox has this connection.
     pub const WAITS_FOR_ROOM: Self = Self(1 << 13);
@@ -205,7 +206,14 @@ impl Connection {
     /// Which frame of a message it gets.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        self.dialect.form(self.flags.has(Flags::DEFLATE))
+        let encoding = self.dialect.form(self.flags.has(Flags::DEFLATE));
+        if encoding == Encoding::Deflated
+            && let Some(Session::Open(open)) = self.session.as_deref()
+            && open.window_bits != 0
+        {
+            return Encoding::DeflatedWithin(open.window_bits);
+        }
+        encoding
     }
 
     /// Whether messages of topics may still be delivered.

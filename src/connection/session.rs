@@ -162,6 +162,8 @@ pub struct OpenState {
     pub ignored_publishes: u32,
     /// A publish that no mailbox had room for, to be tried again before anything else is read.
     pub blocked: Option<Box<Blocked>>,
+    /// The window of what is sent deflated, in bits, if it is smaller than deflate's own; 0 otherwise.
+    pub window_bits: u8,
     /// What it owes of its rates; nothing when it has been quiet.
     pub debts: Debts,
 }
@@ -173,6 +175,7 @@ impl OpenState {
         self.topics.is_empty()
             && self.ignored_publishes == 0
             && self.blocked.is_none()
+            && self.window_bits == 0
             && self.debts.is_none()
     }
 }

@@ -202,7 +202,7 @@ impl<S: Socket> Core<S> {
         let stuck = match self.waiting(key) {
             Some(Waiting { inquiry: Some(inquiry), started: false, .. }) => inquiry.waits_for(),
             // A batch whose answer has begun can't be refused any more.
-            _ => return self.free(key.slot, CloseReason::Io),
+            _ => return self.abort(key, CloseReason::Io),
         };
         let names: Vec<String> = stuck.iter().map(ToString::to_string).collect();
         let text = format!("loop {} did not answer within 5 s", names.join(", "));

@@ -108,6 +108,8 @@ pub struct Core<S> {
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
+    /// When the loop last went on after it had stood still; 0 if it never has.
+    pub(super) resumed: Tick,
     /// What answers are dated with, and from when on it is to be made anew.
     date: Option<(Date, Tick)>,
     pub(super) index: usize,
@@ -164,6 +166,7 @@ impl<S: Socket> Core<S> {
             rearming: None,
             timeouts: timeout_ticks(&edition),
             now: 0,
+            resumed: 0,
             date: None,
             index,
             port,
@@ -397,13 +400,6 @@ impl<S: Socket> Core<S> {
         let later = deadline > current && deadline != Tick::MAX && current > self.now;
         if deadline != current && !later {
             self.slots.set_deadline(slot, deadline);
-        }
-    }
-
-    /// Closes at once, for a reason that leaves nothing to say to the peer.
-    pub(super) fn abort(&mut self, key: Key, reason: CloseReason) {
-        if self.slots.get(key).is_some() {
-            self.free(key.slot, reason);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io::ErrorKind;
 
+use super::closing::Words;
 use super::core::Core;
 use super::slots::SlotTable;
 use super::turn::Clock;
@@ -14,7 +15,7 @@ use crate::connection::session::Session;
 use crate::connection::{Flags, NONE};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Key, Message, Moved, Turn, TurnBudget};
+use crate::topic::{Encoding, Key, Message, Moved, Turn, TurnBudget};
 use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
@@ -87,7 +88,7 @@ impl<S: Socket> Core<S> {
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
         let encoding = slot.connection.encoding();
-        turn.prepare(encoding);
+        let form = turn.prepare(encoding);
         let (policy, batch) = (turn.policy(), turn.batch());
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let generation = slot.generation;
@@ -103,10 +104,12 @@ impl<S: Socket> Core<S> {
                     // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
                     let Some(slot) = self.slots.at(index) else { return };
                     if slot.connection.is_open() {
+                        let form = message.form(encoding);
                         self.deliver_frames(
                             index,
                             policy,
-                            message.frame_as(encoding),
+                            form,
+                            message.frame_as(form),
                             std::slice::from_ref(message),
                         );
                     } else {
@@ -116,10 +119,18 @@ impl<S: Socket> Core<S> {
                 return;
             }
         }
-        self.deliver_frames(index, policy, batch.frames_as(encoding), batch.messages());
+        self.deliver_frames(index, policy, form, batch.frames_as(form), batch.messages());
     }
 
-    fn deliver_frames(&mut self, index: u32, policy: &TopicPolicy, frames: &[u8], messages: &[Message]) {
+    /// Delivers messages whose `frames`, in this form, stand in a row.
+    fn deliver_frames(
+        &mut self,
+        index: u32,
+        policy: &TopicPolicy,
+        form: Encoding,
+        frames: &[u8],
+        messages: &[Message],
+    ) {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
@@ -131,31 +142,45 @@ impl<S: Socket> Core<S> {
                 }
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return self.free(index, CloseReason::PeerReset),
+                Err(_) => {
+                    let key = Key { slot: index, generation: slot.generation };
+                    return self.abort(key, CloseReason::PeerReset);
+                }
             }
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, policy, messages, sent);
+        self.queue_messages(index, policy, form, messages, sent);
     }
 
-    /// Queues what the kernel refused; the first `sent` bytes of the messages are with it already.
-    fn queue_messages(&mut self, index: u32, policy: &TopicPolicy, messages: &[Message], mut sent: usize) {
+    /// Queues what the kernel refused; the first `sent` bytes of the messages, in this form, are with it already.
+    fn queue_messages(
+        &mut self,
+        index: u32,
+        policy: &TopicPolicy,
+        form: Encoding,
+        messages: &[Message],
+        mut sent: usize,
+    ) {
         let now = self.now;
         let budget = &self.edition.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
-        let encoding = slot.connection.encoding();
+        // A frame that has begun goes on in the form that it began in, and so does all that comes behind it.
+        let encoding = if form == Encoding::Plain { form } else { slot.connection.encoding() };
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
-        let (mut delivered, mut dropped, mut closed) = (0, 0, None);
+        let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
         for (at, message) in messages.iter().enumerate() {
-            let len = message.frame_as(encoding).len();
+            let len = message.frame_as(form).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;
             } else if sent > 0 {
-                outbox.push_rest(message.clone(), sent, budget);
+                if !outbox.push_rest(message.clone(), sent, budget) {
+                    cut = Some((messages.len() - at) as u64);
+                    break;
+                }
                 sent = 0;
             } else {
                 match outbox.admit(message, policy, budget) {
@@ -172,10 +197,15 @@ impl<S: Socket> Core<S> {
         self.counters.outbox_bytes.moved(before, outbox.bytes());
         self.counters.deliveries.add(delivered);
         self.counters.dropped(drop_reason(policy.slow), dropped);
+        if let Some(dropped) = cut {
+            // In the middle of a frame there is no place for a close frame.
+            self.counters.dropped(DropReason::Disconnect, dropped);
+            return self.free(index, CloseReason::OutboxFull);
+        }
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);
         let reason = CloseReason::SlowConsumer;
-        self.fail(key, reason, 1013, reason.text());
+        self.end(key, reason, Words::Own);
     }
 }
 

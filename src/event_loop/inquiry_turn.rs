@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::closing::Words;
 use super::core::Core;
 use crate::connection::session::Session;
 use crate::connection::{Connection, NONE, Phase, TICK_MS, Tick};
@@ -170,8 +171,8 @@ impl<S: Socket> Core<S> {
     fn close_on_request(&mut self, key: Key, code: u16, text: &str) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         match slot.connection.phase {
-            Phase::Open => self.start_close_with(key, CloseReason::Admin, code, text),
-            Phase::Head | Phase::Body => self.finish(key, CloseReason::Admin),
+            Phase::Open => self.close(key, CloseReason::Admin, Words::Given(code, text)),
+            Phase::Head | Phase::Body => self.end(key, CloseReason::Admin, Words::Nothing),
             Phase::Waiting | Phase::Closing | Phase::Lingering => return false,
         }
         true

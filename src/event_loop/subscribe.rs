@@ -31,7 +31,7 @@ impl<S: Socket> Core<S> {
     fn join(&mut self, key: Key, name: &TopicName<'_>) -> Option<Joined> {
         let (topic, joined) = self.topics.join(name, key).ok()?;
         let connection = &mut self.slots.get(key)?.connection;
-        if connection.encoding() == Encoding::Deflated
+        if connection.encoding() != Encoding::Plain
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.join_deflate();
@@ -107,7 +107,7 @@ impl<S: Socket> Core<S> {
     /// Ends one subscription of a slot.
     pub(super) fn leave(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, position } = subscription;
-        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() == Encoding::Deflated)
+        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() != Encoding::Plain)
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.leave_deflate();

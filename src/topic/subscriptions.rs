@@ -66,8 +66,8 @@ pub struct Batch {
     joined: Vec<u8>,
     /// The same as connections with compression get it; made with the first of them in a pass.
     joined_deflated: Vec<u8>,
-    /// Whether a message has a deflated frame.
-    deflated: bool,
+    /// Bytes of the longest payload that has a deflated frame; `None` if no message has one.
+    longest_deflated: Option<usize>,
     /// Room the messages take in the mailbox.
     bytes: u64,
 }
@@ -169,23 +169,27 @@ impl Batch {
         }
     }
 
-    /// All frames of the batch as a connection of this encoding gets them, in one contiguous run; to be
-    /// called after [`Turn::prepare`].
-    pub fn frames_as(&self, encoding: Encoding) -> &[u8] {
-        match (encoding, self.messages.as_slice()) {
-            (Encoding::Deflated, [only]) => only.frame_as(encoding),
-            (Encoding::Deflated, _) if self.deflated => &self.joined_deflated,
-            _ => self.frames(),
+    /// All frames of the batch in one contiguous run, plain or deflated where that saved anything, as
+    /// [`Turn::prepare`] said.
+    pub fn frames_as(&self, form: Encoding) -> &[u8] {
+        match (form, self.messages.as_slice()) {
+            (Encoding::Plain, _) => self.frames(),
+            (_, [only]) => only.frame_as(form),
+            _ => &self.joined_deflated,
         }
     }
 
-    fn prepare(&mut self, encoding: Encoding) {
-        let wanted = encoding == Encoding::Deflated && self.deflated && self.messages.len() > 1;
-        if wanted && self.joined_deflated.is_empty() {
-            self.messages
-                .iter()
-                .for_each(|message| self.joined_deflated.extend_from_slice(message.frame_as(encoding)));
+    /// What a connection of this encoding gets of the whole batch. One message that does not fit its window makes all
+    /// of them plain, so that there are no more joined buffers than forms.
+    fn prepare(&mut self, encoding: Encoding) -> Encoding {
+        if self.longest_deflated.is_none_or(|longest| longest > encoding.deflates_up_to()) {
+            return Encoding::Plain;
         }
+        if self.messages.len() > 1 && self.joined_deflated.is_empty() {
+            let frames = self.messages.iter().map(|message| message.frame_as(Encoding::Deflated));
+            frames.for_each(|frame| self.joined_deflated.extend_from_slice(frame));
+        }
+        Encoding::Deflated
     }
 
     /// The messages one by one, for what has to be queued or filtered.
@@ -203,7 +207,9 @@ impl Batch {
             }
             plain_bytes += bytes;
             self.bytes += message.frame_len() as u64;
-            self.deflated |= message.is_deflated();
+            if message.is_deflated() {
+                self.longest_deflated = self.longest_deflated.max(Some(message.payload().len()));
+            }
             if let Some(Pending::Message(message)) = pending.pop_front() {
                 self.messages.push(message);
             }
@@ -219,7 +225,7 @@ impl Batch {
         self.messages.shrink_to(CAPACITY_KEPT);
         self.joined.clear();
         self.joined_deflated.clear();
-        self.deflated = false;
+        self.longest_deflated = None;
         self.bytes = 0;
     }
 }
@@ -248,9 +254,9 @@ impl Turn {
         &self.batch
     }
 
-    /// Joins the frames of an encoding unless that was done in this pass.
-    pub fn prepare(&mut self, encoding: Encoding) {
-        self.batch.prepare(encoding);
+    /// What a connection of this encoding gets of the batch; joins those frames unless that was done in this pass.
+    pub fn prepare(&mut self, encoding: Encoding) -> Encoding {
+        self.batch.prepare(encoding)
     }
 }
 

@@ -400,7 +400,7 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
         let mut turn = subject.begin_turn(&mut budget, |_, _, _| true).unwrap();
         assert!(turn.batch().joined_deflated.is_empty(), "made before anybody asked");
         let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
-        turn.prepare(Encoding::Plain);
+        assert_eq!(turn.prepare(Encoding::Plain), Encoding::Plain);
         assert_eq!(turn.batch().frames_as(Encoding::Plain), plain);
         assert!(turn.batch().joined_deflated.is_empty());
         let wanted: Vec<u8> = deflated
@@ -409,9 +409,10 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
                 deflated.map_or(b"\x82\x04long".to_vec(), |bytes| [b"\xc2\x01", &bytes[..]].concat())
             })
             .collect();
-        for _ in 0..2 {
-            turn.prepare(Encoding::Deflated);
-            assert_eq!(turn.batch().frames_as(Encoding::Deflated), wanted, "pass {pass}");
+        for encoding in [Encoding::Deflated, Encoding::DeflatedWithin(8), Encoding::Deflated] {
+            let form = turn.prepare(encoding);
+            assert_eq!(form == Encoding::Deflated, pass < 2, "pass {pass}");
+            assert_eq!(turn.batch().frames_as(form), wanted, "pass {pass}");
         }
         assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
         subject.end_turn(turn, |_, _| {});

@@ -29,5 +29,6 @@ mod sizes;
 #[path = "../skip/mod.rs"]
 mod skip;
 mod slow;
+mod stopped;
 mod supervised;
 mod sysctl;

@@ -477,7 +477,7 @@ fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
         }
     }
     if harsh {
-        settings.outbox.bytes_total = rng.pick(&[256 << 20, 60_000, 6_000]);
+        settings.outbox.bytes_total = Some(rng.pick(&[256 << 20, 60_000, 6_000]));
     }
     let timeouts = &mut settings.timeouts;
     timeouts.heartbeat = Duration::from_millis(if impatient { 1_500 } else { 0 });

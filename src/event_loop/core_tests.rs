@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Settings;
+use crate::edition::Router;
 use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
+use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -243,7 +244,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     });
     // The other loop never turns.
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let mut frames = Vec::new();
@@ -401,7 +402,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let fake = Fake::says(&upgrade("/ws", ""));

@@ -3,8 +3,6 @@
 //! Driven by the frame turn after each message, and by whoever lets those go on that have waited. The only code that
 //! turns a dialect's wish into a change of the loop; it never asks what a dialect is.
 
-use std::sync::Arc;
-
 use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
@@ -64,7 +62,7 @@ impl<S: Socket> Core<S> {
     fn relay(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
         let Some(slot) = self.slots.get(from.key) else { return Then::Go };
         let Some(topic) = self.topics.topic(slot.connection.topic) else { return Then::Go };
-        let topic = Arc::clone(topic);
+        let topic = topic.clone();
         let then = self.publish(from, topic, !message.text, message.payload, sink);
         if sink.effects.is_empty() || then != Then::Go {
             return then;
@@ -117,7 +115,7 @@ impl<S: Socket> Core<S> {
     fn publish(
         &mut self,
         from: Speaker,
-        topic: Arc<Topic>,
+        topic: Topic,
         binary: bool,
         payload: &[u8],
         sink: &mut Sink<'_>,
@@ -134,7 +132,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Gives a message to the router, or keeps it until there is room.
-    fn publish_draft(&mut self, from: Speaker, topic: Arc<Topic>, draft: Draft, sink: &mut Sink<'_>) -> Then {
+    fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
         let key = from.key;
         match self.edition.router.publish(&topic, draft, Some(self.index)) {
             Ok(published) => {

@@ -20,13 +20,12 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crate::config::{LimitsError, Settings, Tables};
-use crate::edition::{Edition, Latest};
+use crate::edition::{Control, Edition, Latest};
 use crate::event_loop::run::{self as loops, LoopEvent};
 use crate::preflight::Allowance;
 use crate::sys::claim::PortClaim;
 use crate::sys::signals;
 use crate::sys::tables::split_table;
-use crate::topic::Control;
 
 pub use reload::{Read, Reload};
 pub use start::check;

@@ -5,6 +5,7 @@
 //! two turns. Plain data and atomics; never a lock on a delivery path.
 
 mod facts;
+mod mail;
 mod readiness;
 
 use std::error::Error;
@@ -18,12 +19,13 @@ use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
+use crate::topic::OutboxBudget;
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
-use crate::topic::{OutboxBudget, Router};
 use facts::Started;
 use readiness::FoundFull;
 
 pub use facts::StartFacts;
+pub use mail::{Control, LocalTopics, LoopMail, Router};
 pub use readiness::Readiness;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.

@@ -9,7 +9,7 @@ use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
 use crate::dialect::Carrier;
 use crate::metrics::CloseReason;
-use crate::topic::Key;
+use crate::topic::{Key, Place};
 use crate::transport::Socket;
 
 /// Slots of one loop that may linger at a time; above it a finished connection is closed at once.
@@ -150,7 +150,7 @@ impl<S: Socket> Core<S> {
         let connection = &mut slot.connection;
         let first = crate::connection::session::Subscription {
             topic: std::mem::replace(&mut connection.topic, crate::connection::NONE),
-            position: std::mem::replace(&mut connection.position, crate::connection::NONE),
+            place: std::mem::replace(&mut connection.place, Place::NONE),
         };
         let more = match connection.session.as_deref_mut() {
             Some(Session::Open(open)) => std::mem::take(&mut open.topics),

@@ -20,10 +20,10 @@ use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
-use crate::edition::{Edition, Port};
+use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::monotonic_ns;
-use crate::topic::{Control, Key, LocalTopics, RouterError};
+use crate::topic::{Key, Letter, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
@@ -307,13 +307,13 @@ impl<S: Socket> Core<S> {
     pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) {
         let inquiries = &mut self.inquiries;
         let mut answered = Vec::new();
-        self.topics.drain_mailbox(|control| match control {
-            Control::Inquire(inquiry) => inquiries.push_back(Answering::new(inquiry)),
-            Control::Answered(inquiry) => answered.push(inquiry),
-            other => on_control(other),
+        self.topics.drain_mailbox(|letter| match letter {
+            Letter::Control(Control::Inquire(inquiry)) => inquiries.push_back(Answering::new(inquiry)),
+            Letter::Control(other) => on_control(other),
+            Letter::Reply(reply) => answered.push(reply),
         });
-        for inquiry in answered {
-            self.on_answered(&inquiry);
+        for reply in answered {
+            self.on_answered(reply.key, reply.ticket, &reply.answer);
         }
     }
 

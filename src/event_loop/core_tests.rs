@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Settings;
+use crate::edition::Router;
 use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
+use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -21,6 +22,8 @@ const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_cl
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
+#[path = "effects_tests.rs"]
+mod effects;
 #[path = "window_tests.rs"]
 mod window;
 
@@ -243,7 +246,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     });
     // The other loop never turns.
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let mut frames = Vec::new();
@@ -401,7 +404,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let fake = Fake::says(&upgrade("/ws", ""));
@@ -540,6 +543,10 @@ fn a_drain_without_a_spread_is_cut_into_turns() {
     }
     assert_eq!(turns, 5);
     core.drain_turn();
+    // Who was told is read on, for as long as a turn has time.
+    while !core.ready.is_empty() {
+        core.run_ready();
+    }
     assert!(!core.has_work());
 }
 

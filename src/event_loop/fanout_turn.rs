@@ -10,12 +10,12 @@ use super::closing::Words;
 use super::core::Core;
 use super::slots::SlotTable;
 use super::turn::Clock;
+use crate::connection::Flags;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
-use crate::connection::{Flags, NONE};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Encoding, Key, Message, Moved, Turn, TurnBudget};
+use crate::topic::{Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
 use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
@@ -56,11 +56,11 @@ impl<S: Socket> Core<S> {
         let mut budget = TurnBudget::new(if chunked { TURN_DELIVERIES } else { u32::MAX });
         loop {
             let slots = &mut self.slots;
-            let listed = |local, key, position| listed(slots, local, key, position);
+            let listed = |join, place| listed(slots, join, place);
             let Some(mut turn) = self.topics.begin_turn(&mut budget, listed) else { return };
             let in_time = self.topic_turn(&mut turn, &mut budget, &mut timer);
             let slots = &mut self.slots;
-            self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+            self.topics.end_turn(turn, |local, change| moved(slots, local, change));
             if chunked && !in_time {
                 return;
             }
@@ -218,37 +218,38 @@ fn drop_reason(policy: SlowPolicy) -> DropReason {
     }
 }
 
-/// A join has come up: lists the connection if it still waits for this topic.
-fn listed<S>(slots: &mut SlotTable<S>, local: u32, key: Key, position: u32) -> bool {
-    slots.get(key).is_some() && place(slots, local, key.slot, |at| *at == NONE, position)
+/// A join has come up: lists the connection if it still waits for this one.
+fn listed<S>(slots: &mut SlotTable<S>, join: Join, place: Place) -> bool {
+    set_place(slots, join.local, join.slot, |at| at == join.ticket, place)
 }
 
-fn set_position<S>(slots: &mut SlotTable<S>, local: u32, moved: Moved) {
-    place(slots, local, moved.slot, |_| true, moved.position);
+/// A subscriber was moved within its topic's list.
+pub(super) fn moved<S>(slots: &mut SlotTable<S>, local: u32, moved: Moved) {
+    set_place(slots, local, moved.slot, |_| true, moved.place);
 }
 
-/// Writes a slot's position in the list of topic `local`, if it has that topic and `allow` agrees.
-pub(super) fn place<S>(
+/// Writes where a slot is in the list of topic `local`, if it has that topic and `allow` agrees.
+fn set_place<S>(
     slots: &mut SlotTable<S>,
     local: u32,
     slot: u32,
-    allow: impl Fn(&u32) -> bool,
-    position: u32,
+    allow: impl Fn(Place) -> bool,
+    place: Place,
 ) -> bool {
     let Some(slot) = slots.at(slot) else { return false };
     let connection = &mut slot.connection;
     let at = if connection.topic == local {
-        &mut connection.position
+        &mut connection.place
     } else {
         let Some(Session::Open(open)) = connection.session.as_deref_mut() else { return false };
         match open.topics.iter_mut().find(|subscription| subscription.topic == local) {
-            Some(subscription) => &mut subscription.position,
+            Some(subscription) => &mut subscription.place,
             None => return false,
         }
     };
-    let allowed = allow(at);
+    let allowed = allow(*at);
     if allowed {
-        *at = position;
+        *at = place;
     }
     allowed
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Server, capacity};
 use crate::config::{ConfigErrors, Loaded, LogLevel, Reloaded};
-use crate::topic::Control;
+use crate::edition::Control;
 
 /// Reads the same sources as at the start.
 pub type Read = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;

@@ -13,13 +13,14 @@ use std::thread;
 use super::supervisor::Supervisor;
 use super::{Event, ServeError, Server, capacity, failed, maintenance, spawn, tables_here};
 use crate::config::{Limits, Settings, Tables, Totals};
+use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, LoopEvent, LoopParts, LoopWakers, Prepared};
 use crate::sys::claim::{PortClaim, is_claimed};
 use crate::sys::socket::{ListenOptions, Sharing, probe_port};
 use crate::sys::tables::{TableMode, open_in_table};
 use crate::sys::{limits, process};
-use crate::topic::{Control, MailboxLimits, Router, RouterLimits};
+use crate::topic::{MailboxLimits, RouterLimits};
 
 /// Connections to the admin port at a time.
 const ADMIN_CONNECTIONS_MAX: usize = 256;

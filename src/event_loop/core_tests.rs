@@ -24,6 +24,8 @@ const MASK: [u8; 4] = [1, 2, 3, 4];
 
 #[path = "drain_tests.rs"]
 mod drain;
+#[path = "effects_tests.rs"]
+mod effects;
 #[path = "window_tests.rs"]
 mod window;
 

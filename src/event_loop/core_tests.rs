@@ -22,6 +22,8 @@ const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_cl
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
+#[path = "newcomer_tests.rs"]
+mod newcomers;
 #[path = "window_tests.rs"]
 mod window;
 

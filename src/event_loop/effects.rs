@@ -74,10 +74,10 @@ impl<S: Socket> Core<S> {
     fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
         while let Some(effect) = sink.effects.pop() {
             let then = match effect {
-                Effect::Publish { topic, binary, payload } => match self.edition.router.topic(&topic) {
+                Effect::Publish { topic, binary, payload } => match self.topic_to_publish(from.key, &topic) {
                     Ok(topic) => self.publish(from, topic, binary, payload.of(message), sink),
-                    Err(_) => {
-                        self.tell(from, Outcome::Refused(Denial::Busy), sink);
+                    Err(denial) => {
+                        self.tell(from, Outcome::Refused(denial), sink);
                         Then::Go
                     }
                 },

@@ -26,7 +26,8 @@ use crate::wire::http::response::ResponseBuffer;
 /// Inquiries that may be on their way at a time; a loop that is stuck keeps its own until it turns again.
 const INQUIRIES_MAX: usize = 64;
 
-/// Batches that may be under way at a time; each holds its body.
+/// Batches that may take turns. One whose sender does not read its answer takes none, and so nobody's place: it holds
+/// its body, and all bodies together have a bound of their own.
 const BATCHES_MAX: usize = 16;
 
 /// Bytes kept free before the lines of a chunk for its size: eight digits and a line end.
@@ -228,7 +229,7 @@ impl<S: Socket> Core<S> {
     /// Begins a batch. A short one is done at once.
     pub(super) fn start_batch(&mut self, key: Key, head: &Head<'_>, batch: Box<Batch>) -> Next {
         let Some(admin) = self.admin.as_deref_mut() else { return Next::Leave };
-        if admin.batches.len() >= BATCHES_MAX {
+        if admin.batches.iter().filter(|job| job.wait != Wait::Peer).count() >= BATCHES_MAX {
             admin.replies.forget_batch(&batch);
             self.refuse(key, RefuseReason::Busy, "too many batches are under way; try again");
             return Next::Leave;

@@ -68,15 +68,8 @@ impl<S: Socket> Core<S> {
         Ok(())
     }
 
-    /// The topic of this name for a publish of the connection: made for its address if there is none and it may
-    /// publish to it.
-    pub(super) fn topic_to_publish(&mut self, key: Key, name: &TopicName<'_>) -> Result<Topic, Denial> {
-        if let Some(topic) = self.edition.router.find(name) {
-            return Ok(topic);
-        }
-        if !self.topics.rules().policy_of(name.as_str()).client_publish {
-            return Err(Denial::NotOpen);
-        }
+    /// The topic of this name, made for the connection's address if there is none.
+    pub(super) fn topic_for(&mut self, key: Key, name: &TopicName<'_>) -> Result<Topic, Denial> {
         let handle = self.slots.get(key).map_or(0, |slot| slot.connection.admission);
         let client = Client { handle, admission: &self.edition.admission, now: self.now };
         self.edition.router.topic_for(name, &client).map_err(denial)

@@ -84,7 +84,7 @@ fn nobody_is_late_whose_answer_has_arrived() {
         full.1.has_room(Some(0));
         full.1.say(&frame(Opcode::Text, b"echo"));
         core.on_event(full.0, READABLE);
-        core.close(closing.0, CloseReason::Admin, super::super::closing::Words::Own);
+        core.close(closing.0, CloseReason::Admin, crate::event_loop::closing::Words::Own);
         core.run_ready();
         // Until the ping; the others are in time by then.
         let mut now = 0;

@@ -330,6 +330,9 @@ fn admission_rules(settings: &Settings) -> Result<AdmissionRules, crate::auth::P
         per_address_max: section.per_address_max,
         connect_rate: section.connect_rate,
         connect_burst: section.connect_burst,
+        topics_max: section.topics_per_address_max.unwrap_or(settings.limits.topics_max.div_ceil(2)),
+        topic_rate: section.topic_rate,
+        topic_burst: section.topic_burst,
         handshakes_max: section.handshakes_max,
         proxy_protocol: section.proxy_protocol,
         ..AdmissionRules::default()

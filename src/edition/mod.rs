@@ -19,8 +19,8 @@ use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
+use crate::topic::BATCH_BYTES_MAX;
 use crate::topic::OutboxBudget;
-use crate::topic::subscriptions::BATCH_BYTES_MAX;
 use facts::Started;
 use readiness::FoundFull;
 

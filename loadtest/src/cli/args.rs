@@ -16,6 +16,7 @@ use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Options;
+use crate::engine::text::HEX;
 use crate::observe::server_process::Watched;
 use crate::result::messages_report::Offered;
 use crate::result::report::{Files, Judging};
@@ -267,7 +268,8 @@ pub(crate) struct Load {
 impl Load {
     /// What every message looks like.
     pub(crate) fn shape(&self) -> Shape {
-        Shape { size: self.size, filler: self.filler, binary: self.binary }
+        let bytes = self.message.as_ref().is_some_and(|message| message.starts_with(HEX));
+        Shape { size: self.size, filler: self.filler, binary: self.binary || bytes }
     }
 
     /// The load as a report tells it.
@@ -593,6 +595,7 @@ fn kept(long: &str, text: &str) -> String {
     match long {
         "header" | "metrics-header" | "publish-header" => secrets::header(text),
         "hello" | "hello-hex" => secrets::all(text),
+        "set" => secrets::value(text),
         "url" | "publish-url" | "server-metrics" | "bystander" => secrets::url(text),
         _ => secrets::template(text),
     }

@@ -505,7 +505,7 @@ impl Connection {
         if self.state == State::Open {
             let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
             let said = text.fill(&cx.filling(caught)).into_owned();
-            self.say(Opcode::Text, &said);
+            self.say(greeting::kind(text), &said);
             return self.flush();
         }
         Ok(())

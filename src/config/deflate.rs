@@ -12,12 +12,16 @@ section! {
         live "min_bytes" => min_bytes: usize as Bytes = 256,
         /// How hard to compress, from 1 (fast) to 9. Each message is compressed once, however many get it.
         live "level" => level: usize as Count = 5,
+        /// Bytes kept of clients' compressed messages over all connections, at most 32 KiB each, until a client shows that
+        /// it begins each message anew, as it has agreed to. When they are used up, newcomers get no compression.
+        live "context_bytes_total" => context_bytes_total: usize as Bytes = 64 << 20,
     }
 }
 
 impl Deflate {
     fn check_values(&self, check: &mut Checker<'_>) {
         check.within("min_bytes", self.min_bytes, 1..=1 << 30);
+        check.within("context_bytes_total", self.context_bytes_total, 32 << 10..=1 << 40);
         check.within("level", self.level, 1..=9);
     }
 }

@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
 use crate::topic::{OutboxBudget, Router};
+use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
 
@@ -111,6 +112,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     /// What waits for slow consumers over all loops.
     pub outbox_budget: OutboxBudget,
+    /// What compressed messages of clients may refer back to, over all loops.
+    pub contexts: Arc<Contexts>,
     /// Who may connect, by address.
     pub admission: Admission,
     /// Client loops first, the admin loop last.
@@ -151,6 +154,7 @@ impl Edition {
         router.set_rules(settings.topic_rules()?);
         let shared = Shared {
             outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
+            contexts: Arc::new(Contexts::new(settings.deflate.context_bytes_total)),
             admission: Admission::new(admission_rules(&settings)?),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -183,6 +187,7 @@ impl Edition {
         let next = Self::of(settings, Arc::clone(&self.shared))?;
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.settings.outbox.bytes_total as u64);
+        self.contexts.set_bytes_max(next.settings.deflate.context_bytes_total);
         Ok(next)
     }
 

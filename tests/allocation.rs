@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fantail::config::Settings;
 use fantail::connection::SLOT_ENTRY_BYTES;
+use fantail::edition::Router;
 use fantail::edition::{Edition, Port};
 use fantail::event_loop::PAGE_SLOTS;
 use fantail::event_loop::core::{Core, Readiness};
 use fantail::event_loop::run::TrimRequest;
 use fantail::event_loop::turn::Driver;
 use fantail::sys::counting_alloc::CountingAllocator;
-use fantail::topic::{Key, Router, RouterLimits, TopicName, Wake};
+use fantail::topic::{Key, RouterLimits, TopicName, Wake};
 use fantail::transport::Socket;
 
 #[global_allocator]

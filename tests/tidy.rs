@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("preflight", &["config"]),
     ("dialect", &["metrics", "topic", "wire"]),
     ("connection", &["config", "dialect", "metrics", "topic", "transport", "wire"]),
-    ("edition", &["auth", "config", "metrics", "topic", "wire"]),
+    ("edition", &["auth", "config", "connection", "metrics", "topic", "wire"]),
     ("http", &["auth", "config", "connection", "dialect", "edition", "metrics", "topic", "wire"]),
     (
         "event_loop",
@@ -71,7 +71,7 @@ const LOADTEST_EDGES: [(&str, &[&str]); 10] = [
     ("result", &["base"]),
     ("observe", &["base", "net", "result", "tls"]),
     ("engine", &["base", "net", "observe", "result", "tls"]),
-    ("publish", &["base", "engine", "net", "tls"]),
+    ("publish", &["base", "engine", "net", "result", "tls"]),
     ("cli", &["base", "engine", "observe", "result", "tls"]),
     ("commands", &["base", "cli", "engine", "net", "observe", "publish", "result", "tls"]),
     ("main", &["base", "cli", "commands"]),

@@ -12,7 +12,7 @@ use super::file::FileContent;
 use super::section::{HIDDEN, Section};
 use super::settings::Settings;
 use super::value::RawValue;
-use super::{environment, file, topic};
+use super::{environment, exposed, file, topic};
 use crate::wire::nearest::nearest;
 
 /// A key as one source sets it.
@@ -184,7 +184,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         }));
     }
     if errors.is_empty() {
-        Ok(Loaded { settings, warnings, places, rule_places })
+        let mut loaded = Loaded { settings, warnings, places, rule_places };
+        loaded
+            .warnings
+            .extend(exposed::warnings(&loaded.settings, |section, key| loaded.place(section, key)));
+        Ok(loaded)
     } else {
         Err(ConfigErrors(errors))
     }
@@ -515,11 +519,14 @@ mod tests {
         let text = load(&sources).unwrap_err().to_string();
         assert!(text.starts_with("flag --admin: server.admin: expects a loopback address"), "{text}");
         let sources = Sources {
-            environment: vec![("FANTAIL_LIMITS_ECHO_BYTES_MAX".into(), "512 MiB".into())],
+            environment: vec![
+                ("FANTAIL_LIMITS_MESSAGE_BYTES_MAX".into(), "512 MiB".into()),
+                ("FANTAIL_ADMISSION_BYTES_PER_SECOND".into(), "1 MiB".into()),
+            ],
             ..Sources::default()
         };
         let text = load(&sources).unwrap_err().to_string();
-        assert!(text.starts_with("built-in value: limits.inbox_bytes_total: expects at least"), "{text}");
+        assert!(text.starts_with("built-in value: admission.bytes_burst: expects more than"), "{text}");
     }
 
     #[test]

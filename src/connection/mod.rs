@@ -6,14 +6,14 @@
 
 pub mod deadline;
 pub mod inbox;
+pub mod inquiry;
 pub mod layout;
 pub mod outbox;
 pub mod rates;
 pub mod session;
 
 use crate::dialect::Dialect;
-use crate::topic::Encoding;
-use crate::topic::inquiry::MemoryParts;
+use crate::topic::{Encoding, Place};
 use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
@@ -24,7 +24,7 @@ pub type Tick = u32;
 /// Milliseconds in one tick.
 pub const TICK_MS: u64 = 100;
 
-/// A topic index or list position that stands for "none".
+/// A topic index that stands for "none".
 pub const NONE: u32 = u32::MAX;
 
 /// Where a connection is in its life. The phase's own data, if any, is in its [`Session`].
@@ -136,8 +136,8 @@ pub struct Connection {
     pub heard: Tick,
     /// The loop's index of the first topic subscribed to, or [`NONE`].
     pub topic: u32,
-    /// The place in that topic's subscriber list, or [`NONE`] while the join is on its way.
-    pub position: u32,
+    /// The place in that topic's subscriber list, or the ticket of the join that is on its way.
+    pub place: Place,
     /// What its address is known by in the admission table; 0 when no limit by address is on. On the admin port what
     /// strangers are counted by, and 0 on loopback.
     pub admission: u32,
@@ -147,6 +147,29 @@ pub struct Connection {
     pub dialect: Dialect,
     /// Small facts.
     pub flags: Flags,
+}
+
+/// User memory of one connection by part, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryParts {
+    /// Its entry in the slot table.
+    pub slot: usize,
+    /// Half-received frames and messages.
+    pub inbox: usize,
+    /// The queue of unsent bytes, without messages that others share.
+    pub outbox: usize,
+    /// What its phase needs beyond the slot.
+    pub session: usize,
+    /// Its entries in the topics' subscriber lists.
+    pub lists: usize,
+}
+
+impl MemoryParts {
+    /// All parts together.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.slot + self.inbox + self.outbox + self.session + self.lists
+    }
 }
 
 impl Connection {
@@ -160,7 +183,7 @@ impl Connection {
             deadline: Tick::MAX,
             heard: now,
             topic: NONE,
-            position: NONE,
+            place: Place::NONE,
             admission: 0,
             phase: Phase::Head,
             dialect: Dialect::Http,
@@ -185,10 +208,10 @@ impl Connection {
     #[must_use]
     pub fn memory(&self) -> MemoryParts {
         let more = match self.session.as_deref() {
-            Some(Session::Open(open)) => open.topics.iter().filter(|more| more.position != NONE).count(),
+            Some(Session::Open(open)) => open.topics.iter().filter(|more| more.place.is_listed()).count(),
             _ => 0,
         };
-        let listed = more + usize::from(self.position != NONE);
+        let listed = more + usize::from(self.place.is_listed());
         MemoryParts {
             slot: SLOT_ENTRY_BYTES,
             inbox: self.inbox.as_deref().map_or(0, Inbox::bytes),

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
+use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
 use crate::dialect::Effect;
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::inquiry::{Inquiry, Part};
-use crate::topic::{Draft, Topic};
+use crate::topic::{Draft, Place, Topic};
 use crate::wire::deflate::Kept;
 use crate::wire::http::chunked::ChunkedDecoder;
 
@@ -189,7 +189,7 @@ impl OpenState {
 #[derive(Debug)]
 pub struct Blocked {
     /// Where it goes.
-    pub topic: Arc<Topic>,
+    pub topic: Topic,
     /// The message, encoded once however often it is tried.
     pub draft: Draft,
     /// What its sender asked for behind it in the same message.
@@ -201,6 +201,6 @@ pub struct Blocked {
 pub struct Subscription {
     /// The loop's index of the topic.
     pub topic: u32,
-    /// The place in the topic's subscriber list, or [`super::NONE`].
-    pub position: u32,
+    /// The place in the topic's subscriber list, or the ticket of the join that is on its way.
+    pub place: Place,
 }

@@ -20,10 +20,10 @@ use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
-use crate::edition::{Edition, Port};
+use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::monotonic_ns;
-use crate::topic::{Control, Key, LocalTopics, RouterError};
+use crate::topic::{Key, Letter, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
@@ -108,6 +108,8 @@ pub struct Core<S> {
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
+    /// When the loop last went on after it had stood still; 0 if it never has.
+    pub(super) resumed: Tick,
     /// What answers are dated with, and from when on it is to be made anew.
     date: Option<(Date, Tick)>,
     pub(super) index: usize,
@@ -164,6 +166,7 @@ impl<S: Socket> Core<S> {
             rearming: None,
             timeouts: timeout_ticks(&edition),
             now: 0,
+            resumed: 0,
             date: None,
             index,
             port,
@@ -304,13 +307,13 @@ impl<S: Socket> Core<S> {
     pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) {
         let inquiries = &mut self.inquiries;
         let mut answered = Vec::new();
-        self.topics.drain_mailbox(|control| match control {
-            Control::Inquire(inquiry) => inquiries.push_back(Answering::new(inquiry)),
-            Control::Answered(inquiry) => answered.push(inquiry),
-            other => on_control(other),
+        self.topics.drain_mailbox(|letter| match letter {
+            Letter::Control(Control::Inquire(inquiry)) => inquiries.push_back(Answering::new(inquiry)),
+            Letter::Control(other) => on_control(other),
+            Letter::Reply(reply) => answered.push(reply),
         });
-        for inquiry in answered {
-            self.on_answered(&inquiry);
+        for reply in answered {
+            self.on_answered(reply.key, reply.ticket, &reply.answer);
         }
     }
 
@@ -397,13 +400,6 @@ impl<S: Socket> Core<S> {
         let later = deadline > current && deadline != Tick::MAX && current > self.now;
         if deadline != current && !later {
             self.slots.set_deadline(slot, deadline);
-        }
-    }
-
-    /// Closes at once, for a reason that leaves nothing to say to the peer.
-    pub(super) fn abort(&mut self, key: Key, reason: CloseReason) {
-        if self.slots.get(key).is_some() {
-            self.free(key.slot, reason);
         }
     }
 }

@@ -3,8 +3,7 @@
 //! Driven by the frame turn after each message, and by whoever lets those go on that have waited. The only code that
 //! turns a dialect's wish into a change of the loop; it never asks what a dialect is.
 
-use std::sync::Arc;
-
+use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use super::write_turn::Asked;
@@ -12,7 +11,7 @@ use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tools};
 use crate::metrics::CloseReason;
-use crate::topic::{Draft, Key, Origin, Topic};
+use crate::topic::{Draft, Key, Origin, Topic, TopicName};
 use crate::transport::Socket;
 
 /// How the connection goes on behind a message.
@@ -63,7 +62,7 @@ impl<S: Socket> Core<S> {
     fn relay(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
         let Some(slot) = self.slots.get(from.key) else { return Then::Go };
         let Some(topic) = self.topics.topic(slot.connection.topic) else { return Then::Go };
-        let topic = Arc::clone(topic);
+        let topic = topic.clone();
         let then = self.publish(from, topic, !message.text, message.payload, sink);
         if sink.effects.is_empty() || then != Then::Go {
             return then;
@@ -75,13 +74,9 @@ impl<S: Socket> Core<S> {
     fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
         while let Some(effect) = sink.effects.pop() {
             let then = match effect {
-                Effect::Publish { topic, binary, payload } => match self.edition.router.topic(&topic) {
-                    Ok(topic) => self.publish(from, topic, binary, payload.of(message), sink),
-                    Err(_) => {
-                        self.tell(from, Outcome::Refused(Denial::Busy), sink);
-                        Then::Go
-                    }
-                },
+                Effect::Publish { topic, binary, payload } => {
+                    self.publish_to(from, &topic, binary, payload.of(message), sink)
+                }
                 Effect::Subscribe(name) => self.subscribe_one(from, &name, sink),
                 Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
                 Effect::Ignore => self.ignore(from.key),
@@ -112,11 +107,32 @@ impl<S: Socket> Core<S> {
         dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to }, outcome);
     }
 
+    /// Publishes to a topic by its name. One that clients may not publish to does not come into being by that.
+    fn publish_to(
+        &mut self,
+        from: Speaker,
+        name: &TopicName<'_>,
+        binary: bool,
+        payload: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        let denial = if self.topics.rules().policy_of(name.as_str()).client_publish {
+            match self.edition.router.topic(name) {
+                Ok(topic) => return self.publish(from, topic, binary, payload, sink),
+                Err(_) => Denial::Busy,
+            }
+        } else {
+            Denial::NotOpen
+        };
+        self.tell(from, Outcome::Refused(denial), sink);
+        Then::Go
+    }
+
     /// Publishes as a client may.
     fn publish(
         &mut self,
         from: Speaker,
-        topic: Arc<Topic>,
+        topic: Topic,
         binary: bool,
         payload: &[u8],
         sink: &mut Sink<'_>,
@@ -133,7 +149,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Gives a message to the router, or keeps it until there is room.
-    fn publish_draft(&mut self, from: Speaker, topic: Arc<Topic>, draft: Draft, sink: &mut Sink<'_>) -> Then {
+    fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
         let key = from.key;
         match self.edition.router.publish(&topic, draft, Some(self.index)) {
             Ok(published) => {
@@ -203,7 +219,7 @@ impl<S: Socket> Core<S> {
             Then::Go => self.slots.get(key).is_some(),
             Then::Wait => false,
             Then::End(reason) => {
-                self.fail_for(key, reason);
+                self.end(key, reason, Words::Own);
                 false
             }
         }

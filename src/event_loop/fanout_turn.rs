@@ -6,15 +6,16 @@
 
 use std::io::ErrorKind;
 
+use super::closing::Words;
 use super::core::Core;
 use super::slots::SlotTable;
 use super::turn::Clock;
+use crate::connection::Flags;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
-use crate::connection::{Flags, NONE};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Encoding, Key, Message, Moved, Turn, TurnBudget};
+use crate::topic::{Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
 use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
@@ -55,11 +56,11 @@ impl<S: Socket> Core<S> {
         let mut budget = TurnBudget::new(if chunked { TURN_DELIVERIES } else { u32::MAX });
         loop {
             let slots = &mut self.slots;
-            let listed = |local, key, position| listed(slots, local, key, position);
+            let listed = |join, place| listed(slots, join, place);
             let Some(mut turn) = self.topics.begin_turn(&mut budget, listed) else { return };
             let in_time = self.topic_turn(&mut turn, &mut budget, &mut timer);
             let slots = &mut self.slots;
-            self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+            self.topics.end_turn(turn, |local, change| moved(slots, local, change));
             if chunked && !in_time {
                 return;
             }
@@ -141,7 +142,10 @@ impl<S: Socket> Core<S> {
                 }
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return self.free(index, CloseReason::PeerReset),
+                Err(_) => {
+                    let key = Key { slot: index, generation: slot.generation };
+                    return self.abort(key, CloseReason::PeerReset);
+                }
             }
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
@@ -166,14 +170,17 @@ impl<S: Socket> Core<S> {
         let encoding = if form == Encoding::Plain { form } else { slot.connection.encoding() };
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
-        let (mut delivered, mut dropped, mut closed) = (0, 0, None);
+        let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
         for (at, message) in messages.iter().enumerate() {
             let len = message.frame_as(form).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;
             } else if sent > 0 {
-                outbox.push_rest(message.clone(), sent, budget);
+                if !outbox.push_rest(message.clone(), sent, budget) {
+                    cut = Some((messages.len() - at) as u64);
+                    break;
+                }
                 sent = 0;
             } else {
                 match outbox.admit(message, policy, budget) {
@@ -190,10 +197,15 @@ impl<S: Socket> Core<S> {
         self.counters.outbox_bytes.moved(before, outbox.bytes());
         self.counters.deliveries.add(delivered);
         self.counters.dropped(drop_reason(policy.slow), dropped);
+        if let Some(dropped) = cut {
+            // In the middle of a frame there is no place for a close frame.
+            self.counters.dropped(DropReason::Disconnect, dropped);
+            return self.abort(key, CloseReason::OutboxFull);
+        }
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);
         let reason = CloseReason::SlowConsumer;
-        self.fail(key, reason, 1013, reason.text());
+        self.end(key, reason, Words::Own);
     }
 }
 
@@ -206,37 +218,38 @@ fn drop_reason(policy: SlowPolicy) -> DropReason {
     }
 }
 
-/// A join has come up: lists the connection if it still waits for this topic.
-fn listed<S>(slots: &mut SlotTable<S>, local: u32, key: Key, position: u32) -> bool {
-    slots.get(key).is_some() && place(slots, local, key.slot, |at| *at == NONE, position)
+/// A join has come up: lists the connection if it still waits for this one.
+fn listed<S>(slots: &mut SlotTable<S>, join: Join, place: Place) -> bool {
+    set_place(slots, join.local, join.slot, |at| at == join.ticket, place)
 }
 
-fn set_position<S>(slots: &mut SlotTable<S>, local: u32, moved: Moved) {
-    place(slots, local, moved.slot, |_| true, moved.position);
+/// A subscriber was moved within its topic's list.
+pub(super) fn moved<S>(slots: &mut SlotTable<S>, local: u32, moved: Moved) {
+    set_place(slots, local, moved.slot, |_| true, moved.place);
 }
 
-/// Writes a slot's position in the list of topic `local`, if it has that topic and `allow` agrees.
-pub(super) fn place<S>(
+/// Writes where a slot is in the list of topic `local`, if it has that topic and `allow` agrees.
+fn set_place<S>(
     slots: &mut SlotTable<S>,
     local: u32,
     slot: u32,
-    allow: impl Fn(&u32) -> bool,
-    position: u32,
+    allow: impl Fn(Place) -> bool,
+    place: Place,
 ) -> bool {
     let Some(slot) = slots.at(slot) else { return false };
     let connection = &mut slot.connection;
     let at = if connection.topic == local {
-        &mut connection.position
+        &mut connection.place
     } else {
         let Some(Session::Open(open)) = connection.session.as_deref_mut() else { return false };
         match open.topics.iter_mut().find(|subscription| subscription.topic == local) {
-            Some(subscription) => &mut subscription.position,
+            Some(subscription) => &mut subscription.place,
             None => return false,
         }
     };
-    let allowed = allow(at);
+    let allowed = allow(*at);
     if allowed {
-        *at = position;
+        *at = place;
     }
     allowed
 }

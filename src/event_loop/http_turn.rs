@@ -3,6 +3,7 @@
 //! Driven by the read turn. What is partial is kept in the session; heads that arrive whole are parsed where
 //! they were read.
 
+use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use super::write_turn::Asked;
@@ -203,7 +204,7 @@ impl<S: Socket> Core<S> {
         let slot = self.slots.get(key)?;
         slot.connection.heard = now;
         if !state.is_complete() {
-            if all_bodies > self.edition.settings.limits.admin_body_bytes_total {
+            if all_bodies > self.edition.totals.admin_bodies.max(state.body.len()) {
                 let reason = RefuseReason::BodiesFull;
                 self.refuse(key, reason, reason.text());
                 return None;
@@ -289,7 +290,7 @@ impl<S: Socket> Core<S> {
         let draining = self.draining.is_some();
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         if !keep_alive || draining {
-            self.finish(key, CloseReason::HttpDone);
+            self.end(key, CloseReason::HttpDone, Words::Nothing);
             return Next::Leave;
         }
         slot.connection.flags.set(Flags::KEPT_ALIVE);
@@ -345,7 +346,7 @@ impl<S: Socket> Core<S> {
         http::write_refusal(reason, text, false, false, &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
-        self.finish(key, CloseReason::Refused);
+        self.end(key, CloseReason::Refused, Words::Nothing);
     }
 }
 

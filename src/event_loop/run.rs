@@ -17,7 +17,7 @@ use super::core::{Core, Readiness};
 use super::listener::Acceptor;
 use super::tcp_listening::TcpListening;
 use super::turn::Driver;
-use crate::connection::TICK_MS;
+use crate::connection::{TICK_MS, Tick};
 use crate::edition::{Edition, Latest, Port};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::eventfd::EventFd;
@@ -30,6 +30,10 @@ use crate::transport::Stream;
 const EVENTS_PER_POLL: usize = 1_024;
 
 const NS_PER_MS: u64 = 1_000_000;
+
+/// A poll that returns so much later than it was to, or a turn that takes as long: the process was stopped, or the
+/// machine was.
+const STOOD_STILL_MS: u64 = 500;
 
 /// How long a drain waits before it sends clients away, if other servers share the port.
 pub const LEAVING_TIME: Duration = super::listener::LEAVING_TIME;
@@ -163,6 +167,10 @@ pub(super) fn token_of(key: Key) -> Token {
     Token((key.generation as usize) << 32 | key.slot as usize)
 }
 
+fn tick_of(ms: u64) -> Tick {
+    Tick::try_from(ms / TICK_MS).unwrap_or(Tick::MAX)
+}
+
 fn key_of(token: Token) -> Key {
     Key { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
 }
@@ -243,6 +251,12 @@ impl Shell {
     /// Waits for events, unless those of the last poll are not all taken.
     fn wait(&mut self) -> io::Result<()> {
         let now_ms = self.end_turn();
+        let mut wakes_at_ms = Some(now_ms);
+        // A stop within a turn: everything that was due meanwhile is found in the next.
+        let long = now_ms.saturating_sub(self.turn_began_ns / NS_PER_MS) >= STOOD_STILL_MS;
+        if long && self.turn_began_ns != 0 {
+            self.core.on_resumed(tick_of(now_ms));
+        }
         let kernel = &mut self.kernel;
         let health = &kernel.edition.health[self.index];
         if !kernel.left {
@@ -261,13 +275,18 @@ impl Shell {
                 self.core.counters.sleeps.add(1);
             }
             kernel.taken = 0;
+            wakes_at_ms = sleep_ms.map(|sleep_ms| now_ms + sleep_ms);
             match kernel.poll.poll(&mut kernel.events, sleep_ms.map(Duration::from_millis)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => kernel.events.clear(),
                 other => other?,
             }
         }
         self.turn_began_ns = monotonic_ns();
-        health.wakes(self.turn_began_ns / NS_PER_MS);
+        let now_ms = self.turn_began_ns / NS_PER_MS;
+        health.wakes(now_ms);
+        if wakes_at_ms.is_some_and(|at| now_ms >= at + STOOD_STILL_MS) {
+            self.core.on_resumed(tick_of(now_ms));
+        }
         self.core.counters.turns.add(1);
         Ok(())
     }

@@ -9,8 +9,8 @@ use super::core::Core;
 use super::run::TrimRequest;
 use super::slice::Slice;
 use crate::connection::{TICK_MS, Tick};
+use crate::edition::Control;
 use crate::edition::Edition;
-use crate::topic::Control;
 use crate::transport::Socket;
 
 const NS_PER_TICK: u64 = TICK_MS * 1_000_000;
@@ -115,7 +115,7 @@ impl<S: Socket> Core<S> {
             Control::Relocate => orders.relocate = true,
             Control::Reload => orders.reload = true,
             // The core answers these itself.
-            Control::Inquire(_) | Control::Answered(_) => {}
+            Control::Inquire(_) => {}
         });
         if orders.relocate {
             self.start_relocation();

@@ -26,6 +26,9 @@ mod reload;
 mod rolling;
 mod server;
 mod sizes;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod slow;
+mod stopped;
 mod supervised;
 mod sysctl;

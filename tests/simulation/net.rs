@@ -12,9 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use fantail::edition::Router;
 use fantail::event_loop::core::Readiness;
 use fantail::event_loop::listener::Listen;
-use fantail::topic::{Key, Router, TopicName, Wake};
+use fantail::topic::{Key, TopicName, Wake};
 use fantail::transport::Socket;
 
 use crate::rng::Rng;

@@ -10,12 +10,10 @@ use std::time::Duration;
 
 use fantail::config::{Settings, TopicRule};
 use fantail::connection::TICK_MS;
-use fantail::edition::{Edition, Latest, Port};
+use fantail::edition::{Control, Edition, Latest, Port, Router};
 use fantail::event_loop::core::Readiness;
 use fantail::topic::entry::Entry;
-use fantail::topic::{
-    Control, Draft, Key, MailboxLimits, Router, RouterLimits, SlowPolicy, Topic, TopicName,
-};
+use fantail::topic::{Draft, Join, MailboxLimits, Place, RouterLimits, SlowPolicy, Topic, TopicName};
 
 use crate::loops::{LoopSim, seed_clock};
 use crate::net::{Fault, Hub, Link, Waker, Wakes};
@@ -75,7 +73,7 @@ pub(crate) struct World {
     /// Connections open when the server was stopped.
     pub(crate) stopped: usize,
     /// By index.
-    pub(crate) topics: Vec<Arc<Topic>>,
+    pub(crate) topics: Vec<Topic>,
     links: Vec<Rc<Link>>,
     now_ms: u64,
     outside: usize,
@@ -106,8 +104,8 @@ impl World {
             let topic = router
                 .topic(&TopicName::parse(format!("t{index}")).unwrap())
                 .map_err(|error| format!("topic: {error:?}"))?;
-            let key = Key { slot: index as u32, generation: 0 };
-            router.join(&topic, TAP, index as u32, key).map_err(|error| format!("tap: {error:?}"))?;
+            let join = Join { local: index as u32, slot: index as u32, ticket: Place::NONE };
+            router.join(&topic, TAP, join).ok_or("no tap")?;
             topics.push(topic);
         }
         let mut loops = Vec::new();
@@ -477,7 +475,7 @@ fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
         }
     }
     if harsh {
-        settings.outbox.bytes_total = rng.pick(&[256 << 20, 60_000, 6_000]);
+        settings.outbox.bytes_total = Some(rng.pick(&[256 << 20, 60_000, 6_000]));
     }
     let timeouts = &mut settings.timeouts;
     timeouts.heartbeat = Duration::from_millis(if impatient { 1_500 } else { 0 });

@@ -11,7 +11,7 @@ use crate::dialect::Tools;
 use crate::edition::Edition;
 use crate::metrics::RefuseReason;
 use crate::topic::name::{NameError, TOPIC_BYTES_MAX};
-use crate::topic::{Draft, Published, Topic, TopicName, TopicRules};
+use crate::topic::{Draft, Published, Rank, Topic, TopicName, TopicRules};
 use crate::wire::base64;
 use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
 
@@ -230,7 +230,7 @@ impl Batch {
     /// Publishes the message of a line on the topic that was found for it.
     fn publish_draft(&mut self, draft: Draft, edition: &Edition) -> Line {
         let Some((topic, _)) = &self.topic else { return Line::Bad(LineError::bad("the topic is missing")) };
-        match edition.router.publish(topic, draft, None) {
+        match edition.router.publish_as(topic, draft, None, Rank::First) {
             Ok(published) => {
                 if published.epoch != topic.epoch() {
                     // It retired and came back as another topic of the same name.

@@ -5,7 +5,6 @@
 mod check_config;
 mod connect;
 mod health;
-mod json;
 mod preflight;
 mod publish;
 mod serve;

@@ -99,7 +99,8 @@ fn every_check_holds_for_its_corpus() {
 fn every_check_holds_for_new_mutations_while_there_is_time() {
     let Ok(seconds) = std::env::var("FANTAIL_FUZZ_SECONDS") else { return };
     let share = Duration::from_secs(seconds.parse().expect("seconds")) / fantail_fuzz::CHECKS.len() as u32;
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seed =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
     for (name, check) in fantail_fuzz::CHECKS {
         let inputs = inputs(name, &["seeds", "crashes", "corpus"]);
         let mut random = Random(seed | 1);

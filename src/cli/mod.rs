@@ -2,10 +2,10 @@
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
+mod admin_at;
 mod check_config;
 mod connect;
 mod health;
-mod json;
 mod preflight;
 mod publish;
 mod serve;

@@ -21,6 +21,7 @@ use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::OutboxBudget;
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
+use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
 
@@ -115,6 +116,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     /// What waits for slow consumers over all loops.
     pub outbox_budget: OutboxBudget,
+    /// What compressed messages of clients may refer back to, over all loops.
+    pub contexts: Arc<Contexts>,
     /// Bytes of memory that the process may have, if that is known.
     pub memory: Option<u64>,
     /// Who may connect, by address.
@@ -169,8 +172,10 @@ impl Edition {
         memory: Option<u64>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         router.set_rules(settings.topic_rules()?);
+        let totals = Totals::derive(&settings, loops, memory);
         let shared = Shared {
-            outbox_budget: OutboxBudget::new(Totals::derive(&settings, loops, memory).outbox as u64),
+            outbox_budget: OutboxBudget::new(totals.outbox as u64),
+            contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
             admission: Admission::new(admission_rules(&settings)?),
             router,
@@ -178,11 +183,8 @@ impl Edition {
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),
             connections_max,
             listening: AtomicUsize::new(loops),
-            chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
-            join_bytes_max: std::env::var("FANTAIL_FANOUT_JOIN_BYTES")
-                .ok()
-                .and_then(|value| value.parse().ok())
-                .unwrap_or(BATCH_BYTES_MAX),
+            chunked: settings.measure.fanout_chunked,
+            join_bytes_max: if settings.measure.fanout_joined { BATCH_BYTES_MAX } else { 0 },
             reloads: Reloads::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
@@ -206,6 +208,7 @@ impl Edition {
         next.totals.mailbox = self.totals.mailbox;
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.totals.outbox as u64);
+        self.contexts.set_bytes_max(next.totals.contexts);
         Ok(next)
     }
 
@@ -333,6 +336,9 @@ fn admission_rules(settings: &Settings) -> Result<AdmissionRules, crate::auth::P
         per_address_max: section.per_address_max,
         connect_rate: section.connect_rate,
         connect_burst: section.connect_burst,
+        topics_max: section.topics_per_address_max.unwrap_or(settings.limits.topics_max.div_ceil(2)),
+        topic_rate: section.topic_rate,
+        topic_burst: section.topic_burst,
         handshakes_max: section.handshakes_max,
         proxy_protocol: section.proxy_protocol,
         ..AdmissionRules::default()

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
+use super::blocked::BlockedQueues;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
@@ -33,11 +34,14 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes that are read, inflated and written for those on the ready list before the kernel is asked for events
 /// again: whoever floods waits for the others who flood, and nobody else does.
-const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
+pub(super) const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
 
 /// The same for the events of one turn; the others of the same poll come in the next. A thousand peers that each send
 /// a little that becomes a megabyte, or each have room for one again, must not be one turn.
 pub(super) const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
+
+/// Of those whose request waits for joins before it, how many may go on in one turn.
+const NEWCOMERS_PER_TURN: usize = 64;
 
 /// Keys for which the ready list keeps room after a peak.
 const READY_KEPT: usize = 1_024;
@@ -80,8 +84,16 @@ pub struct Core<S> {
     pub(super) slice: Slice,
     /// Where the time within a turn comes from.
     pub(super) clock: Clock,
+    /// Whose request waits until joins before it are listed.
+    pub(super) newcomers: VecDeque<Key>,
     /// Publishers waiting for room in a mailbox.
-    pub(super) blocked: VecDeque<Key>,
+    pub(super) blocked: BlockedQueues,
+    /// The queue of the one of them whose turn it is.
+    pub(super) retrying: Option<usize>,
+    /// It has found no room again.
+    pub(super) retry_failed: bool,
+    /// Not all were tried for whom there may be room.
+    pub(super) blocked_left: bool,
     /// What was read last; taken out during a read turn.
     pub(super) scratch: Vec<u8>,
     /// Frames joined for one `send`.
@@ -151,12 +163,16 @@ impl<S: Socket> Core<S> {
             ready: VecDeque::new(),
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
-            blocked: VecDeque::new(),
+            blocked: BlockedQueues::default(),
+            retrying: None,
+            retry_failed: false,
+            blocked_left: false,
+            newcomers: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
-            inflater: Inflater::new(),
+            inflater: Inflater::keeping(Arc::clone(&edition.contexts)),
             due: VecDeque::new(),
             draining: None,
             relocating: None,
@@ -278,6 +294,7 @@ impl<S: Socket> Core<S> {
     /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
         self.slice = Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN);
+        self.let_newcomers_in();
         if self.ready.is_empty() {
             return;
         }
@@ -333,6 +350,8 @@ impl<S: Socket> Core<S> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+            || self.blocked_left
+            || !self.newcomers.is_empty()
             || !self.due.is_empty()
             || self.topics.has_work()
             || self.relocating.is_some()
@@ -378,6 +397,28 @@ impl<S: Socket> Core<S> {
             self.held_peak = held;
         }
         over
+    }
+
+    /// Puts a connection aside until there is room for more joins. Like those on the ready list, it has no event
+    /// meanwhile; its request's time goes on.
+    pub(super) fn wait_for_joins(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get(key)
+            && !slot.connection.flags.has(Flags::LISTED)
+        {
+            slot.connection.flags.set(Flags::LISTED);
+            self.newcomers.push_back(key);
+        }
+    }
+
+    /// Puts some of those who waited for joins on the ready list.
+    fn let_newcomers_in(&mut self) {
+        if self.topics.has_room_for_joins() {
+            let count = self.newcomers.len().min(NEWCOMERS_PER_TURN);
+            self.ready.extend(self.newcomers.drain(..count));
+            if self.newcomers.is_empty() {
+                self.newcomers.shrink_to(READY_KEPT);
+            }
+        }
     }
 
     /// Puts a connection on the ready list, unless it is there.

@@ -86,9 +86,13 @@ impl<S: Socket> Core<S> {
             connection.flags.set(Flags::READ_OWED);
             return false;
         }
-        connection.flags.clear(Flags::READ_OWED);
+        let owed = connection.flags.clear(Flags::READ_OWED);
         match connection.phase {
             Phase::Open => {
+                // Who waits for room is tried in the order of waiting, whatever else comes of it.
+                if connection.flags.has(Flags::WAITS_FOR_ROOM) {
+                    return false;
+                }
                 if !self.retry_blocked(key) {
                     return false;
                 }
@@ -96,7 +100,8 @@ impl<S: Socket> Core<S> {
             }
             // What was stashed before our close frame may hold the peer's.
             Phase::Closing => self.take_stash(key),
-            Phase::Head if connection.flags.has(Flags::KEPT_ALIVE) => {
+            // The first request, too, may have had to wait for a turn.
+            Phase::Head if owed || connection.flags.has(Flags::KEPT_ALIVE) => {
                 if matches!(connection.session.as_deref(), Some(Session::Head(_))) {
                     self.on_bytes(key, &mut []);
                 }

@@ -50,6 +50,8 @@ reasons! {
         BadUtf8 = "bad_utf8", Some(1007), "text is not UTF-8";
         /// A compressed message that does not inflate.
         BadDeflate = "bad_deflate", Some(1007), "compressed message is corrupt";
+        /// A compressed message refers to what there was no room to keep.
+        DeflateFull = "deflate_full", Some(1013), "no room to keep what compressed messages refer to";
         /// Too many publishes to topics not open to clients.
         IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
         /// More messages than the connection may send.
@@ -122,6 +124,10 @@ reasons! {
         TooManyFromAddress = "too_many_from_address", 429, "too many connections from your address";
         /// The address opens connections too fast.
         ConnectRate = "connect_rate", 429, "your address connects too fast";
+        /// As many topics exist as were made for the address and may be.
+        TopicShare = "topic_share", 429, "your address has made as many topics as it may";
+        /// The address makes topics too fast.
+        TopicRate = "topic_rate", 429, "your address makes topics too fast";
         /// The head is too large.
         HeadTooLarge = "head_too_large", 431, "the request head is too large";
         /// A transfer coding nobody knows.

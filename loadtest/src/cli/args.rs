@@ -146,6 +146,10 @@ pub(crate) struct Common {
     #[arg(long)]
     pub(crate) deflate: bool,
 
+    /// Show what the first N connections and the publisher say and hear, a line for each frame on standard error
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) trace: u32,
+
     /// Process id of the server, on the same machine: also report its memory and processor time
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -188,6 +192,7 @@ impl Common {
             threads: self.threads,
             connect_rate: self.connect_rate,
             source: self.source.clone(),
+            trace: u64::from(self.trace),
             deflate: self.deflate,
             tls: self.tls.wanted(),
             talk: self.talk.talk(&self.topics),

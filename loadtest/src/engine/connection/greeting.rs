@@ -24,7 +24,7 @@ impl Connection {
                     let says =
                         topics.into_iter().map(|topic| text.fill(&Filling { topic, ..filling }).into_owned());
                     for said in says.collect::<Vec<_>>() {
-                        self.say(kind(text), &said);
+                        self.say(kind(text), &said, cx.traced);
                     }
                 }
                 Step::Await { each, .. } => {

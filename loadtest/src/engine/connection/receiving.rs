@@ -25,7 +25,7 @@ impl Connection {
         let Some((reply, bytes)) = cx.conversation.reply_to(payload, &cx.filling(caught)) else {
             return false;
         };
-        self.say(if binary || bytes { Opcode::Binary } else { Opcode::Text }, &reply);
+        self.say(if binary || bytes { Opcode::Binary } else { Opcode::Text }, &reply, cx.traced);
         true
     }
 

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::{Server, capacity};
 use crate::config::{Change, ConfigErrors, Loaded, LogLevel, Reloaded};
 use crate::edition::Control;
 use crate::edition::ReloadAnswer;
-use crate::wire::json::push_text;
 
 /// Reads the same sources as at the start.
 pub type Read = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
@@ -128,44 +129,20 @@ impl Server {
 
 impl Outcome {
     fn json(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        match self {
-            Self::Applied { applied, needs_restart, keys_changed, warnings } => {
-                out.extend_from_slice(b"{\"reloaded\":true,\"changed\":");
-                push_list(&mut out, applied, push_change);
-                out.extend_from_slice(b",\"needs_restart\":");
-                push_list(&mut out, needs_restart, push_change);
-                out.extend_from_slice(format!(",\"keys_changed\":{keys_changed},\"warnings\":").as_bytes());
-                push_list(&mut out, warnings, |out, warning| push_text(out, warning));
-            }
-            Self::Refused(problems) => {
-                out.extend_from_slice(b"{\"reloaded\":false,\"mistakes\":");
-                push_list(&mut out, problems, |out, problem| push_text(out, problem));
-            }
-        }
-        out.extend_from_slice(b"}\n");
-        out
+        let change = |change: &Change| json!({ "key": change.key, "from": change.from, "to": change.to });
+        let changes = |changes: &[Change]| changes.iter().map(change).collect::<Vec<_>>();
+        let value = match self {
+            Self::Applied { applied, needs_restart, keys_changed, warnings } => json!({
+                "reloaded": true,
+                "changed": changes(applied),
+                "needs_restart": changes(needs_restart),
+                "keys_changed": keys_changed,
+                "warnings": warnings,
+            }),
+            Self::Refused(problems) => json!({ "reloaded": false, "mistakes": problems }),
+        };
+        format!("{value}\n").into_bytes()
     }
-}
-
-fn push_list<T>(out: &mut Vec<u8>, items: &[T], push: impl Fn(&mut Vec<u8>, &T)) {
-    out.push(b'[');
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        push(out, item);
-    }
-    out.push(b']');
-}
-
-fn push_change(out: &mut Vec<u8>, change: &Change) {
-    for (name, value) in [("{\"key\":", &change.key), (",\"from\":", &change.from), (",\"to\":", &change.to)]
-    {
-        out.extend_from_slice(name.as_bytes());
-        push_text(out, value);
-    }
-    out.push(b'}');
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ impl<S: Socket> Core<S> {
             joined: Vec::new(),
             out: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
-            inflater: Inflater::new(),
+            inflater: Inflater::keeping(Arc::clone(&edition.contexts)),
             due: VecDeque::new(),
             draining: None,
             relocating: None,

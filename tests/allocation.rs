@@ -103,6 +103,8 @@ impl Driver<IdleSocket> for Nothing {
 
     fn on_drain_asked(&mut self) {}
 
+    fn on_reload_asked(&mut self) {}
+
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         true
     }

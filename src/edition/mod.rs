@@ -7,6 +7,7 @@
 mod facts;
 mod mail;
 mod readiness;
+mod reload_answers;
 
 use std::error::Error;
 use std::ops::Deref;
@@ -21,12 +22,14 @@ use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::OutboxBudget;
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
+use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
 
 pub use facts::StartFacts;
 pub use mail::{Control, LocalTopics, LoopMail, Router};
 pub use readiness::Readiness;
+pub use reload_answers::{ReloadAnswer, ReloadAnswers};
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
 const STUCK_AFTER_MS: u64 = 5_000;
@@ -115,6 +118,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     /// What waits for slow consumers over all loops.
     pub outbox_budget: OutboxBudget,
+    /// What compressed messages of clients may refer back to, over all loops.
+    pub contexts: Arc<Contexts>,
     /// Bytes of memory that the process may have, if that is known.
     pub memory: Option<u64>,
     /// Who may connect, by address.
@@ -133,6 +138,8 @@ pub struct Shared {
     pub join_bytes_max: usize,
     /// How reloads went.
     pub reloads: Reloads,
+    /// What is said to those who asked for one.
+    pub reload_answers: ReloadAnswers,
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
     started: Started,
@@ -169,8 +176,10 @@ impl Edition {
         memory: Option<u64>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         router.set_rules(settings.topic_rules()?);
+        let totals = Totals::derive(&settings, loops, memory);
         let shared = Shared {
-            outbox_budget: OutboxBudget::new(Totals::derive(&settings, loops, memory).outbox as u64),
+            outbox_budget: OutboxBudget::new(totals.outbox as u64),
+            contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
             admission: Admission::new(admission_rules(&settings)?),
             router,
@@ -181,6 +190,7 @@ impl Edition {
             chunked: settings.measure.fanout_chunked,
             join_bytes_max: if settings.measure.fanout_joined { BATCH_BYTES_MAX } else { 0 },
             reloads: Reloads::default(),
+            reload_answers: ReloadAnswers::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
             inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
@@ -203,6 +213,7 @@ impl Edition {
         next.totals.mailbox = self.totals.mailbox;
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.totals.outbox as u64);
+        self.contexts.set_bytes_max(next.totals.contexts);
         Ok(next)
     }
 

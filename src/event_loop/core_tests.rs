@@ -150,6 +150,8 @@ impl Driver<Fake> for Poll {
 
     fn on_drain_asked(&mut self) {}
 
+    fn on_reload_asked(&mut self) {}
+
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         true
     }

@@ -16,6 +16,7 @@ use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Options;
+use crate::engine::text::HEX;
 use crate::observe::server_process::Watched;
 use crate::result::messages_report::Offered;
 use crate::result::report::{Files, Judging};
@@ -145,6 +146,10 @@ pub(crate) struct Common {
     #[arg(long)]
     pub(crate) deflate: bool,
 
+    /// Show what the first N connections and the publisher say and hear, a line for each frame on standard error
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) trace: u32,
+
     /// Process id of the server, on the same machine: also report its memory and processor time
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -187,6 +192,7 @@ impl Common {
             threads: self.threads,
             connect_rate: self.connect_rate,
             source: self.source.clone(),
+            trace: u64::from(self.trace),
             deflate: self.deflate,
             tls: self.tls.wanted(),
             talk: self.talk.talk(&self.topics),
@@ -267,7 +273,8 @@ pub(crate) struct Load {
 impl Load {
     /// What every message looks like.
     pub(crate) fn shape(&self) -> Shape {
-        Shape { size: self.size, filler: self.filler, binary: self.binary }
+        let bytes = self.message.as_ref().is_some_and(|message| message.starts_with(HEX));
+        Shape { size: self.size, filler: self.filler, binary: self.binary || bytes }
     }
 
     /// The load as a report tells it.
@@ -593,6 +600,7 @@ fn kept(long: &str, text: &str) -> String {
     match long {
         "header" | "metrics-header" | "publish-header" => secrets::header(text),
         "hello" | "hello-hex" => secrets::all(text),
+        "set" => secrets::value(text),
         "url" | "publish-url" | "server-metrics" | "bystander" => secrets::url(text),
         _ => secrets::template(text),
     }

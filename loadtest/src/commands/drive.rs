@@ -34,6 +34,8 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         Command::Compare(args) => return commands::compare::run(&args),
         Command::Merge(args) => return commands::merge::run(&args),
     };
+    let mut command = command;
+    command.read_preset().map_err(Failure::Usage)?;
     check(&command)?;
     if let (Stepped::Memory(args), 2..) = (&command, command.common().kit.repeat)
         && args.csv.is_some()
@@ -41,7 +43,6 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         return Err(Failure::Usage("--csv holds the readings of one run: leave out --repeat".into()));
     }
     if command.common().kit.plan {
-        let mut command = command;
         command.place(None)?;
         return planning::run(command.name(), command.url(), command.common()).map(|plan| plan.ok);
     }
@@ -189,6 +190,43 @@ impl Stepped {
             Self::Memory(args) => &mut args.common,
             Self::Rolling(args) => &mut args.common,
         }
+    }
+
+    /// Puts in what `--preset` says, where no flag does.
+    pub(crate) fn read_preset(&mut self) -> Result<(), String> {
+        let talk = &mut self.common_mut().talk;
+        let Some(preset) = talk.preset else { return Ok(()) };
+        talk.script = preset.script(&talk.set)?;
+        let script = talk.script.clone();
+        let (url, load, publishing) = match self {
+            Self::Fanout(args) => (&mut args.url, Some(&mut args.load), Some(&mut args.publishing)),
+            Self::Slow(args) => {
+                (&mut args.fanout.url, Some(&mut args.fanout.load), Some(&mut args.fanout.publishing))
+            }
+            Self::Echo(args) => (&mut args.url, Some(&mut args.load), None),
+            Self::Idle(args) => (&mut args.url, None, None),
+            Self::Storm(args) => (&mut args.url, None, None),
+            Self::Memory(args) => (&mut args.url, None, None),
+            Self::Rolling(args) => (&mut args.url, None, None),
+        };
+        let place = url.split_once("://").map_or("", |(_, place)| place);
+        // A default names a place of Fantail's.
+        if place.starts_with("{listen}") {
+            *url = "ws://{listen}".into();
+        }
+        if !url.split_once("://").map_or("", |(_, place)| place).contains(['/', '?']) {
+            url.push_str(&script.path);
+        }
+        if let Some(load) = load {
+            load.message.get_or_insert(script.message);
+        }
+        if let Some(publishing) = publishing {
+            let by_http = publishing.publish_url.as_ref().is_some_and(|url| url.starts_with("http"));
+            if !by_http {
+                publishing.publish = PublishBy::Ws;
+            }
+        }
+        Ok(())
     }
 
     /// Fills `{listen}` and `{admin}` in.

@@ -14,20 +14,23 @@ impl Connection {
         let replied = cx.conversation.replies() && self.on_call(payload, binary, cx);
         if self.state == State::Greeting {
             self.on_greeted(payload, cx);
-        } else if !replied {
-            self.on_test_message(payload, binary, cx);
+        } else {
+            self.on_test_message(payload, binary, replied, cx);
         }
     }
 
     /// Answers a message that asks for it; false if it does not.
     fn on_call(&mut self, payload: &[u8], binary: bool, cx: &Context<'_>) -> bool {
         let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
-        let Some(reply) = cx.conversation.reply_to(payload, &cx.filling(caught)) else { return false };
-        self.say(if binary { Opcode::Binary } else { Opcode::Text }, &reply);
+        let Some((reply, bytes)) = cx.conversation.reply_to(payload, &cx.filling(caught)) else {
+            return false;
+        };
+        self.say(if binary || bytes { Opcode::Binary } else { Opcode::Text }, &reply, cx.traced);
         true
     }
 
-    fn on_test_message(&mut self, payload: &[u8], binary: bool, cx: &mut Context<'_>) {
+    /// `replied` says that it was answered, so that it is no stranger if there is no test message in it.
+    fn on_test_message(&mut self, payload: &[u8], binary: bool, replied: bool, cx: &mut Context<'_>) {
         let streams = match cx.role {
             Role::Idle => return,
             Role::Subscribe => Streams::new(cx.run_id, u64::from(cx.conversation.topics().count())),
@@ -39,16 +42,23 @@ impl Connection {
         {
             return self.on_stamp(&stamp, false, cx);
         }
-        self.on_other_payload(payload, binary, streams, cx);
+        let any = self.on_other_payload(payload, binary, streams, cx);
+        cx.tally.counts.foreign += u64::from(!any && !replied);
     }
 
-    /// Looks for test messages in a payload that is not simply one.
+    /// Looks for test messages in a payload that is not simply one; false if there is nothing of this run in it.
     #[inline(never)]
-    fn on_other_payload(&mut self, payload: &[u8], binary: bool, streams: Streams, cx: &mut Context<'_>) {
+    fn on_other_payload(
+        &mut self,
+        payload: &[u8],
+        binary: bool,
+        streams: Streams,
+        cx: &mut Context<'_>,
+    ) -> bool {
         // RFC 6455 section 8.1: what is not UTF-8 is no text.
         if !binary && std::str::from_utf8(payload).is_err() {
             cx.tally.counts.corrupt += 1;
-            return;
+            return true;
         }
         let (conversation, shape, number, run_id) = (cx.conversation, cx.shape, cx.number, cx.run_id);
         let echo = cx.role == Role::Echo;
@@ -65,7 +75,7 @@ impl Connection {
         let around = stable.then_some(&around as &dyn Fn(&Stamp) -> _);
         let expected = Expected { shape, streams, now_ns: cx.now_ns, around };
         let other_kind = cx.keeps_kind && binary != shape.is_binary();
-        let any = message::search(payload, &expected, |found| match found {
+        message::search(payload, &expected, |found| match found {
             // Nothing is around it, so the server delivers what it takes, but as another kind.
             Found::Unchanged(stamp) if other_kind && stamp.sequence != PROBE_SEQUENCE => {
                 cx.tally.counts.corrupt += 1;
@@ -76,8 +86,7 @@ impl Connection {
             // That a probe came is all there is to know of it.
             Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),
             Found::Changed(_) | Found::Broken => cx.tally.counts.corrupt += 1,
-        });
-        cx.tally.counts.foreign += u64::from(!any);
+        })
     }
 
     /// Counts a test message; `wrapped` if the server put other things around it.

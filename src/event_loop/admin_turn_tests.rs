@@ -226,6 +226,37 @@ fn a_peer_that_does_not_read_holds_up_its_own_batch_only() {
 }
 
 #[test]
+fn a_batch_goes_on_for_a_peer_that_reads_its_answer_slowly() {
+    const LINES: usize = 60_000;
+    let mut world = World::new();
+    let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(LINES);
+    let request =
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let (socket, key) = world.ask(&request);
+    let mut text = String::new();
+    for _ in 0..8 {
+        socket.1.set(true);
+        for _ in 0..100 {
+            world.turn_admin();
+        }
+        // Longer than an answer may take, and shorter than a write may.
+        world.now += ANSWER_TICKS + 10;
+        world.admin.set_now(world.now);
+        socket.1.set(false);
+        world.admin.on_event(key, WRITABLE);
+        text.push_str(&socket.take());
+        world.turn_admin();
+        assert_eq!(world.admin.connections(), 1, "after {} bytes", text.len());
+    }
+    while world.admin.has_work() {
+        world.turn_admin();
+    }
+    text.push_str(&socket.take());
+    assert_eq!(text.matches("\"offset\"").count(), LINES);
+    assert!(text.ends_with("0\r\n\r\n"));
+}
+
+#[test]
 fn batches_whose_answers_nobody_reads_keep_no_others_out() {
     const LINES: usize = 3_000;
     let mut world = World::new();

@@ -140,8 +140,8 @@ impl<S: Socket> Core<S> {
             return self.rearm(key.slot);
         }
         let paused = connection.flags.clear(Flags::PAUSED);
-        if paused && matches!(connection.phase, Phase::Head | Phase::Body) {
-            // What was not read meanwhile has its whole time from here on.
+        if paused && matches!(connection.phase, Phase::Head | Phase::Body | Phase::Waiting) {
+            // What was not read, or not answered further, meanwhile has its whole time from here on.
             connection.heard = now;
         }
         let owed = connection.flags.clear(Flags::READ_OWED);

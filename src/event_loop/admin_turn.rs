@@ -39,6 +39,8 @@ pub(super) struct AdminLoop {
     pub(super) replies: Replies,
     batches: VecDeque<BatchJob>,
     inquiries: usize,
+    /// Who waits for a reload, in the order of asking.
+    pub(super) reloads: VecDeque<Key>,
     /// The next question's.
     ticket: u32,
 }
@@ -64,7 +66,13 @@ enum Wait {
 
 impl AdminLoop {
     pub(super) fn new(settings: &Admin) -> Self {
-        Self { replies: Replies::new(settings), batches: VecDeque::new(), inquiries: 0, ticket: 0 }
+        Self {
+            replies: Replies::new(settings),
+            batches: VecDeque::new(),
+            inquiries: 0,
+            reloads: VecDeque::new(),
+            ticket: 0,
+        }
     }
 }
 
@@ -81,7 +89,7 @@ impl<S: Socket> Core<S> {
         Next::Go
     }
 
-    fn wait(&mut self, key: Key, head: &Head<'_>) {
+    pub(super) fn wait(&mut self, key: Key, head: &Head<'_>) {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.phase = Phase::Waiting;
@@ -181,7 +189,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Sends the answer, or its end, and goes on with what the connection asks next.
-    fn complete(&mut self, key: Key, keep_alive: bool, answer: &[u8]) {
+    pub(super) fn complete(&mut self, key: Key, keep_alive: bool, answer: &[u8]) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase != Phase::Waiting {
             return;
@@ -215,6 +223,10 @@ impl<S: Socket> Core<S> {
 
     /// The answer did not come in time.
     pub(super) fn on_answer_due(&mut self, key: Key) {
+        if self.waits_for_reload(key) {
+            let text = "the configuration was not read within 5 s; the log will tell";
+            return self.refuse(key, RefuseReason::LoopStuck, text);
+        }
         let stuck = match self.waiting(key) {
             Some(Waiting { inquiry: Some(inquiry), started: false, .. }) => inquiry.waits_for(),
             // A batch whose answer has begun can't be refused any more.
@@ -344,7 +356,7 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    fn waiting(&mut self, key: Key) -> Option<&mut Waiting> {
+    pub(super) fn waiting(&mut self, key: Key) -> Option<&mut Waiting> {
         match self.slots.get(key)?.connection.session.as_deref_mut() {
             Some(Session::Waiting(waiting)) => Some(waiting),
             _ => None,

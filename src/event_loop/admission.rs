@@ -87,12 +87,12 @@ impl<S: Socket> Core<S> {
     /// many to refuse properly. A request that is still on its way meets a reset, but behind the answer.
     pub fn refuse_at_once(&mut self, mut stream: S, reason: RefuseReason) {
         // A request that is left unread would make the close throw the answer away.
-        let _ = stream.try_read(&mut self.scratch);
+        let _ = stream.read(&mut self.scratch);
         self.out.clear();
         let mut answer = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
         http::write_refusal(reason, reason.text(), false, false, &mut answer);
         // The send queue of a new connection is empty, so it takes all or the peer is gone.
-        let _ = stream.try_write(&answer);
+        let _ = stream.write(&answer);
         self.out = answer.into_bytes();
         self.out.clear();
         self.counters.refused_at_once.add(1);

@@ -3,6 +3,8 @@
 //! Nobody is closed with bytes unread or unsent if it can be helped, because `close()` with unread input
 //! makes the kernel throw the send queue away: last bytes, end of stream, read until the peer's end, close.
 
+use std::io::ErrorKind;
+
 use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
@@ -110,11 +112,13 @@ impl<S: Socket> Core<S> {
         if slot.connection.flags.has(Flags::EOF_SEEN) {
             return self.abort(key, CloseReason::Normal);
         }
+        match slot.stream.end() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return self.keep_pending(key),
+            Err(_) => return self.abort(key, CloseReason::PeerReset),
+        }
         slot.connection.flags.set(Flags::WRITE_SHUT);
         slot.connection.heard = now;
-        if slot.stream.shutdown_write().is_err() {
-            return self.abort(key, CloseReason::PeerReset);
-        }
         self.rearm(key.slot);
         // Input may have been left in the queue by whatever ended the conversation.
         self.list_ready(key);

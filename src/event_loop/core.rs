@@ -142,6 +142,8 @@ pub struct Core<S> {
     pub(super) inquiries: VecDeque<Answering>,
     /// A request has asked to drain the server.
     pub(super) drain_asked: bool,
+    /// Reloads that requests have asked for and the main thread was not told of.
+    pub(super) reloads_asked: usize,
     /// What only the admin loop has.
     pub(super) admin: Option<Box<AdminLoop>>,
 }
@@ -195,6 +197,7 @@ impl<S: Socket> Core<S> {
             accepts: AcceptLog::default(),
             inquiries: VecDeque::new(),
             drain_asked: false,
+            reloads_asked: 0,
             admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&edition.settings.admin))),
             edition,
         })

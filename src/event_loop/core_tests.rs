@@ -14,6 +14,7 @@ use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
 use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
+use crate::transport::Received;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -88,20 +89,20 @@ impl Fake {
 }
 
 impl Socket for Fake {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         NOW_NS.set(NOW_NS.get() + SEND_NS / 2);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.input.len().min(into.len());
         if count == 0 {
-            return if pipe.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            return if pipe.ended { Ok(Received::End) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
         for (place, byte) in into.iter_mut().zip(pipe.input.drain(..count)) {
             *place = byte;
         }
-        Ok(count)
+        Ok(Received::Bytes { count, more: count == into.len() })
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         NOW_NS.set(NOW_NS.get() + SEND_NS);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.room.map_or(bytes.len(), |room| room.min(bytes.len()));
@@ -113,7 +114,7 @@ impl Socket for Fake {
         Ok(count)
     }
 
-    fn shutdown_write(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -148,6 +149,8 @@ impl Driver<Fake> for Poll {
     fn stop(&mut self) {}
 
     fn on_drain_asked(&mut self) {}
+
+    fn on_reload_asked(&mut self) {}
 
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         true

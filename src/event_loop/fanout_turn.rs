@@ -134,10 +134,14 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
-            match slot.stream.try_write(frames) {
+            match slot.stream.write(frames) {
                 Ok(count) if count == frames.len() => {
                     self.counters.deliveries.add(messages.len() as u64);
                     self.counters.bytes_sent.add(count as u64);
+                    if slot.stream.pending() {
+                        let key = Key { slot: index, generation: slot.generation };
+                        self.keep_pending(key);
+                    }
                     return;
                 }
                 Ok(count) => sent = count,

@@ -282,6 +282,7 @@ impl<S: Socket> Core<S> {
             }
             Answer::Ask(ask) => self.ask(key, head, ask),
             Answer::Batch(batch) => self.start_batch(key, head, batch),
+            Answer::Reload => self.ask_reload(key, head),
             Answer::Drain { keep_alive } => {
                 self.drain_asked = true;
                 self.send_own(key, &out, Asked::Yes);

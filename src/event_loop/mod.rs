@@ -38,6 +38,7 @@ mod inquiry_turn;
 pub mod listener;
 mod read_turn;
 mod reload;
+mod reload_requests;
 mod relocate;
 pub mod run;
 mod slice;

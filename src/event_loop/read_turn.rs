@@ -11,7 +11,7 @@ use crate::connection::{Flags, Phase};
 use crate::dialect::Carrier;
 use crate::metrics::CloseReason;
 use crate::topic::Key;
-use crate::transport::Socket;
+use crate::transport::{Received, Socket};
 
 /// `recv` calls of one turn.
 const READS_PER_TURN: usize = 4;
@@ -26,7 +26,7 @@ const LINGER_BYTES_MAX: usize = 32 << 20;
 impl<S: Socket> Core<S> {
     /// Reads until there is no more, the budget is spent, or the connection must not be read from.
     ///
-    /// `to_the_end`: a short read does not prove that the queue is empty and no edge will follow.
+    /// `to_the_end`: the end of the stream may be there, of which no edge will tell.
     pub(super) fn read_turn(&mut self, key: Key, to_the_end: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.read_with(key, &mut scratch, to_the_end);
@@ -51,9 +51,9 @@ impl<S: Socket> Core<S> {
                 slot.connection.flags.set(Flags::READ_OWED);
                 return;
             }
-            match slot.stream.try_read(scratch) {
-                Ok(0) => return self.on_end_of_stream(key),
-                Ok(count) => {
+            match slot.stream.read(scratch) {
+                Ok(Received::End) => return self.on_end_of_stream(key),
+                Ok(Received::Bytes { count, more }) => {
                     total += count;
                     self.counters.bytes_received.add(count as u64);
                     if !self.charge_bytes(key, count) {
@@ -64,7 +64,7 @@ impl<S: Socket> Core<S> {
                     if self.is_blocked(key) || self.is_owed(key) {
                         return;
                     }
-                    if count < SCRATCH_BYTES && !to_the_end {
+                    if !more && !to_the_end {
                         return;
                     }
                 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use fantail::dialect::Form;
 use fantail::sys::counting_alloc::CountingAllocator;
 use fantail::topic::{LocalTopics, Mail, Operator, Router, RouterLimits, TopicName, TurnBudget, Wake};
 
@@ -22,6 +23,7 @@ const ALLOCATION_BYTES: usize = 16;
 struct NoMail;
 
 impl Mail for NoMail {
+    type Form = Form;
     type Control = ();
     type Reply = ();
 }

@@ -12,7 +12,7 @@ pub mod outbox;
 pub mod rates;
 pub mod session;
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Form};
 use crate::topic::{Encoding, Place};
 use inbox::Inbox;
 use outbox::Outbox;
@@ -228,17 +228,25 @@ impl Connection {
         matches!(self.session.as_deref(), Some(Session::Open(open)) if open.blocked.is_some())
     }
 
-    /// Which frame of a message it gets.
+    /// How it wants published messages.
+    #[inline]
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.dialect.form()
+    }
+
+    /// How far it may be sent them deflated.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        let encoding = self.dialect.form(self.flags.has(Flags::DEFLATE));
-        if encoding == Encoding::Deflated
-            && let Some(Session::Open(open)) = self.session.as_deref()
+        if !self.flags.has(Flags::DEFLATE) {
+            return Encoding::Plain;
+        }
+        if let Some(Session::Open(open)) = self.session.as_deref()
             && open.window_bits != 0
         {
             return Encoding::DeflatedWithin(open.window_bits);
         }
-        encoding
+        Encoding::Deflated
     }
 
     /// Whether messages of topics may still be delivered.

@@ -27,6 +27,8 @@ const MASK: [u8; 4] = [1, 2, 3, 4];
 mod drain;
 #[path = "effects_tests.rs"]
 mod effects;
+#[path = "events_tests.rs"]
+mod events;
 #[path = "fairness_tests.rs"]
 mod fairness;
 #[path = "newcomer_tests.rs"]

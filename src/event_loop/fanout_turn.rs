@@ -13,9 +13,10 @@ use super::turn::Clock;
 use crate::connection::Flags;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
+use crate::dialect::{Form, Tools};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
+use crate::topic::{Choice, Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
 use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
@@ -68,7 +69,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Delivers to the topic's subscribers. `false`: the turn's time is over.
-    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, timer: &mut Timer) -> bool {
+    fn topic_turn(&mut self, turn: &mut Turn<Form>, budget: &mut TurnBudget, timer: &mut Timer) -> bool {
         let index = self.index;
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(topic) = self.topics.topic(turn.local())
@@ -85,10 +86,12 @@ impl<S: Socket> Core<S> {
         true
     }
 
-    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
+    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
         let Some(slot) = self.slots.at(index) else { return };
-        let encoding = slot.connection.encoding();
-        let form = turn.prepare(encoding);
+        let (form, encoding) = (slot.connection.form(), slot.connection.encoding());
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let choice =
+            self.topics.choose(turn, form, encoding, |payload, out| tools.deflate_into(payload, out));
         let (policy, batch) = (turn.policy(), turn.batch());
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let generation = slot.generation;
@@ -100,16 +103,19 @@ impl<S: Socket> Core<S> {
                 })
             };
             if batch.messages().iter().any(own) {
-                for message in batch.messages().iter().filter(|message| !own(message)) {
+                for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
                     // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
                     let Some(slot) = self.slots.at(index) else { return };
                     if slot.connection.is_open() {
-                        let form = message.form(encoding);
+                        let encoding = match choice {
+                            Choice::Raw(_) => message.form(encoding),
+                            Choice::Derived(_) => choice.encoding(),
+                        };
                         self.deliver_frames(
                             index,
                             policy,
-                            form,
-                            message.frame_as(form),
+                            encoding,
+                            message.frame_as(encoding),
                             std::slice::from_ref(message),
                         );
                     } else {
@@ -119,15 +125,21 @@ impl<S: Socket> Core<S> {
                 return;
             }
         }
-        self.deliver_frames(index, policy, form, batch.frames_as(form), batch.messages());
+        self.deliver_frames(
+            index,
+            policy,
+            choice.encoding(),
+            batch.frames(choice),
+            batch.messages_of(choice),
+        );
     }
 
-    /// Delivers messages whose `frames`, in this form, stand in a row.
+    /// Delivers messages whose `frames`, in this encoding, stand in a row.
     fn deliver_frames(
         &mut self,
         index: u32,
         policy: &TopicPolicy,
-        form: Encoding,
+        of: Encoding,
         frames: &[u8],
         messages: &[Message],
     ) {
@@ -154,15 +166,15 @@ impl<S: Socket> Core<S> {
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, policy, form, messages, sent);
+        self.queue_messages(index, policy, of, messages, sent);
     }
 
-    /// Queues what the kernel refused; the first `sent` bytes of the messages, in this form, are with it already.
+    /// Queues what the kernel refused; the first `sent` bytes of the messages, in this encoding, are with it already.
     fn queue_messages(
         &mut self,
         index: u32,
         policy: &TopicPolicy,
-        form: Encoding,
+        of: Encoding,
         messages: &[Message],
         mut sent: usize,
     ) {
@@ -170,13 +182,13 @@ impl<S: Socket> Core<S> {
         let budget = &self.edition.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
-        // A frame that has begun goes on in the form that it began in, and so does all that comes behind it.
-        let encoding = if form == Encoding::Plain { form } else { slot.connection.encoding() };
+        // A frame that has begun goes on in the encoding that it began in, and so does all that comes behind it.
+        let encoding = if of == Encoding::Plain { of } else { slot.connection.encoding() };
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
         let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
         for (at, message) in messages.iter().enumerate() {
-            let len = message.frame_as(form).len();
+            let len = message.frame_as(of).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;

@@ -5,33 +5,9 @@
 
 use triomphe::{Arc, ThinArc};
 
+use super::form::Encoding;
 use super::sync::AtomicU32;
 use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, RSV1, encode_header};
-
-/// How a subscriber's connection wants its frames. Closed: what needs a subscriber's own input is no encoding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encoding {
-    /// The payload as it is.
-    #[default]
-    Plain,
-    /// permessage-deflate without context takeover (RFC 7692), where that made the frame smaller.
-    Deflated,
-    /// The same for a connection whose window is 2 to the power of so many bytes (RFC 7692 section 7.1.2.1): a payload
-    /// of at most that many can't refer further back; what is longer goes out plain.
-    DeflatedWithin(u8),
-}
-
-impl Encoding {
-    /// The longest payload that may be deflated, in bytes.
-    #[must_use]
-    pub fn deflates_up_to(self) -> usize {
-        match self {
-            Self::Plain => 0,
-            Self::Deflated => usize::MAX,
-            Self::DeflatedWithin(window_bits) => 1 << window_bits.min(15),
-        }
-    }
-}
 
 /// The connection a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,19 +73,8 @@ impl Draft {
             binary,
             plain_len,
         };
-        let zeroes = std::iter::repeat_n(0u8, plain_len + second_len + deflated.len());
-        let mut shared = ThinArc::from_header_and_iter(header, zeroes);
-        shared.with_arc_mut(|only| {
-            if let Some(inner) = Arc::get_mut(only) {
-                let mut room = inner.slice_mut();
-                for part in [&head[..head_len], payload, &second[..second_len], deflated] {
-                    let (place, rest) = room.split_at_mut(part.len());
-                    place.copy_from_slice(part);
-                    room = rest;
-                }
-            }
-        });
-        Self(shared)
+        let len = plain_len + second_len + deflated.len();
+        Self(filled(header, len, [&head[..head_len], payload, &second[..second_len], deflated]))
     }
 
     /// Bytes of all encoded frames: the room it takes in a mailbox.
@@ -137,6 +102,22 @@ impl Draft {
 }
 
 impl Message {
+    /// The same message, at its place, in other bytes: `head` and `payload` are its only frame.
+    pub(super) fn derived(&self, head: &[u8], payload: &[u8]) -> Self {
+        let of = &self.0.header.header;
+        let len = head.len() + payload.len();
+        let header = MessageHeader {
+            topic_id: of.topic_id,
+            offset: of.offset,
+            origin: of.origin,
+            waiting: AtomicU32::new(0),
+            payload_at: head.len() as u8,
+            binary: of.binary,
+            plain_len: len,
+        };
+        Self(filled(header, len, [head, payload]))
+    }
+
     /// The whole plain frame, header and payload.
     pub fn frame(&self) -> &[u8] {
         self.0.slice.get(..self.0.header.header.plain_len).unwrap_or_default()
@@ -186,6 +167,11 @@ impl Message {
         self.0.header.header.origin
     }
 
+    /// Whether this is the only reference to it.
+    pub(super) fn is_unshared(&self) -> bool {
+        self.0.with_arc(Arc::is_unique)
+    }
+
     /// How many outboxes hold it, counted for `budget`.
     pub(super) fn waiting(&self) -> &AtomicU32 {
         &self.0.header.header.waiting
@@ -195,6 +181,26 @@ impl Message {
     pub fn is_binary(&self) -> bool {
         self.0.header.header.binary
     }
+}
+
+/// One allocation with the parts, which are `len` bytes together, in a row.
+fn filled<const N: usize>(
+    header: MessageHeader,
+    len: usize,
+    parts: [&[u8]; N],
+) -> ThinArc<MessageHeader, u8> {
+    let mut shared = ThinArc::from_header_and_iter(header, std::iter::repeat_n(0u8, len));
+    shared.with_arc_mut(|only| {
+        if let Some(inner) = Arc::get_mut(only) {
+            let mut room = inner.slice_mut();
+            for part in parts {
+                let (place, rest) = room.split_at_mut(part.len());
+                place.copy_from_slice(part);
+                room = rest;
+            }
+        }
+    });
+    shared
 }
 
 /// What a message of this payload asks of the allocator, once for all that wait for it.

@@ -41,6 +41,15 @@ pub(crate) enum Role {
     Subscribe,
     /// They are this connection's own, coming back.
     Echo,
+    /// The same, but they are pings and come back as pongs.
+    Ping,
+}
+
+impl Role {
+    /// Whether connections send messages themselves.
+    pub(crate) fn sends(self) -> bool {
+        matches!(self, Self::Echo | Self::Ping)
+    }
 }
 
 /// How far a connection is.
@@ -542,7 +551,12 @@ impl Connection {
                 }
                 Ok(())
             }
-            Opcode::Pong => Ok(()),
+            Opcode::Pong => {
+                if cx.role == Role::Ping && self.state == State::Open {
+                    self.on_pong(payload, cx);
+                }
+                Ok(())
+            }
             Opcode::Close if self.state == State::Greeting => {
                 self.on_close(payload);
                 Err(Trouble::AwaitClosed)

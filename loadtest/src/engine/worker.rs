@@ -377,7 +377,7 @@ impl Worker {
         let now_ns = self.plan.clock.now_ns();
         // Main wakes the worker when a send becomes due; this is for what a full turn left over.
         let send_is_due = order.schedule.is_some_and(|schedule| {
-            self.plan.role == Role::Echo
+            self.plan.role.sends()
                 && self.next_send < schedule.count()
                 && schedule.planned_ns(self.next_send) <= now_ns
         });
@@ -583,7 +583,7 @@ impl Worker {
 
     /// Sends what is due of this worker's share: every `threads`-th message, over its connections in turn.
     fn send_due(&mut self, order: &Order, tally: &mut Tally) {
-        let Some(schedule) = order.schedule.filter(|_| self.plan.role == Role::Echo) else { return };
+        let Some(schedule) = order.schedule.filter(|_| self.plan.role.sends()) else { return };
         if self.senders.is_empty() {
             let open = self.connections.iter().enumerate().filter(|(_, c)| c.state() == State::Open);
             self.senders = open.map(|(index, _)| index as u32).collect();
@@ -620,7 +620,11 @@ impl Worker {
         let around = self.plan.conversation.around(&filling);
         message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
         self.frame.clear();
-        let opcode = if self.plan.shape.is_binary() { Opcode::Binary } else { Opcode::Text };
+        let opcode = match (self.plan.role, self.plan.shape.is_binary()) {
+            (Role::Ping, _) => Opcode::Ping,
+            (_, true) => Opcode::Binary,
+            (_, false) => Opcode::Text,
+        };
         frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
         if let Some(traced) = self.plan.traced(number) {
             traced.frame(Way::Out, opcode, &self.payload);

@@ -76,7 +76,7 @@ impl<S: Socket> Core<S> {
             Due::Nothing => {}
             Due::Debts => self.forget_debts(key),
             Due::Handshake => self.on_handshake_due(key),
-            Due::Answer => self.on_answer_due(key),
+            Due::Answer => self.on_parked_due(key),
             Due::KeepAlive => self.end(key, CloseReason::HttpDone, Words::Nothing),
             Due::Ping => self.ping(key),
             Due::Pong => {
@@ -105,7 +105,7 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
         if due != Due::Write {
-            connection.heard = connection.heard.max(resumed);
+            connection.resume_at(resumed);
         } else if let Some(outbox) = connection.outbox.as_deref_mut() {
             outbox.progress = outbox.progress.max(resumed);
         }
@@ -123,7 +123,7 @@ impl<S: Socket> Core<S> {
             return;
         }
         let Some(slot) = self.slots.get(key) else { return };
-        let empty = slot.connection.session.is_none() && slot.connection.phase == Phase::Head;
+        let empty = slot.connection.session.is_none() && slot.connection.phase() == Phase::Head;
         if empty {
             self.end(key, CloseReason::HandshakeTimeout, Words::Nothing);
         } else {

@@ -14,9 +14,9 @@ use fantail::event_loop::PAGE_SLOTS;
 use fantail::event_loop::core::{Core, Readiness};
 use fantail::event_loop::run::TrimRequest;
 use fantail::event_loop::turn::Driver;
-use fantail::sys::counting_alloc::CountingAllocator;
 use fantail::topic::{Key, RouterLimits, TopicName, Wake};
 use fantail::transport::{Received, Socket};
+use fantail_test_support::counting_alloc::CountingAllocator;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();

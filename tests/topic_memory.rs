@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use fantail::dialect::Form;
-use fantail::sys::counting_alloc::CountingAllocator;
 use fantail::topic::{LocalTopics, Mail, Operator, Router, RouterLimits, TopicName, TurnBudget, Wake};
+use fantail_test_support::counting_alloc::CountingAllocator;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();

@@ -9,6 +9,7 @@ pub mod inbox;
 pub mod inquiry;
 pub mod layout;
 pub mod outbox;
+mod phases;
 pub mod rates;
 pub mod session;
 
@@ -35,8 +36,8 @@ pub enum Phase {
     Head,
     /// A request body is arriving.
     Body,
-    /// A request of the admin port is being worked on; nothing is read until it is answered.
-    Waiting,
+    /// A request waits for something; no more than the next request is read until it is answered.
+    Parked,
     /// The upgrade is done; frames flow.
     Open,
     /// Our close frame is out; the peer's is awaited.
@@ -52,7 +53,7 @@ impl Phase {
         match self {
             Self::Head => "head",
             Self::Body => "body",
-            Self::Waiting => "waiting",
+            Self::Parked => "parked",
             Self::Open => "open",
             Self::Closing => "closing",
             Self::Lingering => "lingering",
@@ -141,8 +142,8 @@ pub struct Connection {
     /// What its address is known by in the admission table; 0 when no limit by address is on. On the admin port what
     /// strangers are counted by, and 0 on loopback.
     pub admission: u32,
-    /// Where in its life.
-    pub phase: Phase,
+    /// Where in its life; see [`Self::phase`].
+    phase: Phase,
     /// What it speaks.
     pub dialect: Dialect,
     /// Small facts.

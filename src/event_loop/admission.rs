@@ -244,7 +244,7 @@ impl<S: Socket> Core<S> {
     }
 
     fn open_slot(&mut self, key: Key) -> Option<&mut Slot<S>> {
-        self.slots.get(key).filter(|slot| slot.connection.phase == Phase::Open)
+        self.slots.get(key).filter(|slot| slot.connection.phase() == Phase::Open)
     }
 }
 

@@ -33,6 +33,8 @@ mod events;
 mod fairness;
 #[path = "newcomer_tests.rs"]
 mod newcomers;
+#[path = "parked_tests.rs"]
+mod parked;
 #[path = "window_tests.rs"]
 mod window;
 
@@ -488,7 +490,7 @@ fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
         assert!(core.has_work() || core.sleep_ms(100_000) == Some(0) || ended == CONNECTIONS);
     }
     assert!(turns > CONNECTIONS / 64);
-    assert!(core.slots.get(keys[700]).is_some_and(|slot| slot.connection.phase == Phase::Head));
+    assert!(core.slots.get(keys[700]).is_some_and(|slot| slot.connection.phase() == Phase::Head));
     for fake in &fakes {
         fake.end();
     }
@@ -537,10 +539,10 @@ fn requests_behind_an_answer_that_is_read_slowly_are_not_late() {
         // Once it has read everything, its time counts from there.
         core.set_now(core.now + 10);
         core.sweep();
-        assert!(core.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Head));
+        assert!(core.slots.get(key).is_some_and(|slot| slot.connection.phase() == Phase::Head));
         core.set_now(core.now + 30);
         core.sweep();
-        assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase == Phase::Lingering));
+        assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase() == Phase::Lingering));
     }
 }
 

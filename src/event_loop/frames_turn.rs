@@ -44,7 +44,7 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         if let Some(slot) = self.slots.get(key) {
             // A later `heard` is the spread given at the upgrade; in Closing it is when the wait began.
-            if slot.connection.phase == Phase::Open {
+            if slot.connection.phase() == Phase::Open {
                 if slot.connection.flags.clear(Flags::PINGED) {
                     slot.connection.heard = now;
                 }
@@ -106,7 +106,7 @@ impl<S: Socket> Core<S> {
     ) -> (Result<usize, InboxError>, Stretch) {
         let Some(slot) = self.slots.get(key) else { return (Ok(bytes.len()), Stretch::More) };
         let dialect = slot.connection.dialect;
-        let closing = slot.connection.phase == Phase::Closing;
+        let closing = slot.connection.phase() == Phase::Closing;
         let encoding = slot.connection.encoding();
         let mut context = take_context(&mut slot.connection, encoding);
         let mut inbox = slot.connection.inbox.take();
@@ -176,7 +176,7 @@ impl<S: Socket> Core<S> {
     }
 
     fn takes_frames(&mut self, key: Key) -> bool {
-        let phase = self.slots.get(key).map(|slot| slot.connection.phase);
+        let phase = self.slots.get(key).map(|slot| slot.connection.phase());
         matches!(phase, Some(Phase::Open | Phase::Closing))
     }
 
@@ -219,7 +219,7 @@ impl<S: Socket> Core<S> {
 
     fn on_peer_close(&mut self, key: Key, code: Option<u16>, reason: CloseReason, text: &str) {
         let Some(slot) = self.slots.get(key) else { return };
-        if slot.connection.phase == Phase::Open {
+        if slot.connection.phase() == Phase::Open {
             match code {
                 Some(code) => return self.end(key, reason, Words::Given(code, text)),
                 // RFC 6455, 7.1.5: no code received, none sent.

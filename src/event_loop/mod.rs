@@ -36,6 +36,7 @@ mod held;
 mod http_turn;
 mod inquiry_turn;
 pub mod listener;
+mod parked;
 mod read_turn;
 mod reload;
 mod reload_requests;

@@ -47,11 +47,17 @@ impl<S: Socket> Core<S> {
                 break;
             }
             let Some(slot) = self.slots.get(key) else { return };
-            if slot.connection.flags.has(Flags::PAUSED) || slot.connection.phase == Phase::Waiting {
+            let mut room = scratch.len();
+            if slot.connection.phase() == Phase::Parked {
+                // On as far as the next request: the end of the stream must not go unnoticed until the answer.
+                room = room.min(self.room_behind(key));
+            }
+            let Some(slot) = self.slots.get(key) else { return };
+            if slot.connection.flags.has(Flags::PAUSED) || room == 0 {
                 slot.connection.flags.set(Flags::READ_OWED);
                 return;
             }
-            match slot.stream.read(scratch) {
+            match slot.stream.read(scratch.get_mut(..room).unwrap_or_default()) {
                 Ok(Received::End) => return self.on_end_of_stream(key),
                 Ok(Received::Bytes { count, more }) => {
                     total += count;
@@ -87,7 +93,7 @@ impl<S: Socket> Core<S> {
             return false;
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
-        match connection.phase {
+        match connection.phase() {
             Phase::Open => {
                 // Who waits for room is tried in the order of waiting, whatever else comes of it.
                 if connection.flags.has(Flags::WAITS_FOR_ROOM) {
@@ -136,7 +142,7 @@ impl<S: Socket> Core<S> {
     /// Hands on what has arrived, by phase.
     pub(super) fn on_bytes(&mut self, key: Key, bytes: &mut [u8]) {
         let Some(slot) = self.slots.get(key) else { return };
-        match slot.connection.phase {
+        match slot.connection.phase() {
             Phase::Head | Phase::Body => self.on_request_bytes(key, bytes),
             Phase::Open | Phase::Closing => match slot.connection.dialect.carrier() {
                 Carrier::Frames => self.on_frame_bytes(key, bytes),
@@ -144,7 +150,7 @@ impl<S: Socket> Core<S> {
                 Carrier::Body => {}
             },
             Phase::Lingering => self.discard(key, bytes.len()),
-            Phase::Waiting => self.hold_behind(key, bytes),
+            Phase::Parked => self.hold_behind(key, bytes),
         }
     }
 
@@ -168,7 +174,7 @@ impl<S: Socket> Core<S> {
     fn on_end_of_stream(&mut self, key: Key) {
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.flags.set(Flags::EOF_SEEN);
-        let reason = match slot.connection.phase {
+        let reason = match slot.connection.phase() {
             Phase::Head if slot.connection.flags.has(Flags::KEPT_ALIVE) => CloseReason::HttpDone,
             Phase::Lingering => CloseReason::Normal,
             _ => CloseReason::PeerClosed,

@@ -4,7 +4,6 @@
 
 use super::core::Core;
 use super::http_turn::Next;
-use crate::connection::session::{Session, Waiting};
 use crate::http::admin;
 use crate::metrics::RefuseReason;
 use crate::topic::Key;
@@ -23,7 +22,9 @@ impl<S: Socket> Core<S> {
             self.refuse(key, RefuseReason::Busy, "too many requests wait for a reload; try again");
             return Next::Leave;
         }
-        self.wait(key, head);
+        if !self.wait(key, head) {
+            return Next::Leave;
+        }
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.reloads.push_back(key);
         }
@@ -47,7 +48,7 @@ impl<S: Socket> Core<S> {
                 self.counters.stale_keys.add(1);
                 continue;
             };
-            let keep_alive = self.waiting(key).is_some_and(|waiting| waiting.keep_alive);
+            let keep_alive = self.parked(key).is_some_and(|parked| parked.keep_alive);
             let mut answer = ResponseBuffer::new(Vec::new(), self.date());
             admin::write_reloaded(&said, keep_alive, &mut answer);
             self.complete(key, keep_alive, &answer);
@@ -56,11 +57,6 @@ impl<S: Socket> Core<S> {
 
     /// Whether the connection waits for neither loops nor a batch.
     pub(super) fn waits_for_reload(&mut self, key: Key) -> bool {
-        let session = self.slots.get(key).and_then(|slot| slot.connection.session.as_deref());
-        matches!(session, Some(Session::Waiting(waiting)) if is_for_reload(waiting))
+        self.parked(key).is_some_and(|parked| parked.asking.is_none() && !parked.started)
     }
-}
-
-fn is_for_reload(waiting: &Waiting) -> bool {
-    waiting.inquiry.is_none() && !waiting.started
 }

@@ -62,7 +62,7 @@ impl<S: Socket> Core<S> {
             return self.end_unanswered(key, sent > 0);
         }
         let small = rest.len() <= SMALL_ANSWER_BYTES && outbox.own() <= UNREAD_ANSWERS;
-        if asked == Asked::Yes && !(small && slot.connection.phase == Phase::Open) {
+        if asked == Asked::Yes && !(small && slot.connection.phase() == Phase::Open) {
             slot.connection.flags.set(Flags::PAUSED);
         }
         self.counters.outbox_bytes.add(rest.len() as u64);
@@ -140,7 +140,7 @@ impl<S: Socket> Core<S> {
 
     /// Everything is with the kernel.
     fn after_last_byte(&mut self, key: Key) {
-        if self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Lingering) {
+        if self.slots.get(key).is_some_and(|slot| slot.connection.phase() == Phase::Lingering) {
             return self.end_writing(key);
         }
         self.after_flush(key);
@@ -155,9 +155,9 @@ impl<S: Socket> Core<S> {
             return self.rearm(key.slot);
         }
         let paused = connection.flags.clear(Flags::PAUSED);
-        if paused && matches!(connection.phase, Phase::Head | Phase::Body) {
-            // What was not read meanwhile has its whole time from here on.
-            connection.heard = now;
+        if paused && matches!(connection.phase(), Phase::Head | Phase::Body | Phase::Parked) {
+            // What was not read, or not answered further, meanwhile has its whole time from here on.
+            connection.resume_at(now);
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
         self.rearm(key.slot);

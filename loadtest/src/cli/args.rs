@@ -101,6 +101,8 @@ pub(crate) enum Command {
     Fanout(FanoutArgs),
     /// Send to an echo server: round-trip times at a given rate
     Echo(EchoArgs),
+    /// Send WebSocket pings to any server: round-trip times without its help
+    Ping(PingArgs),
     /// Drop all connections at once, or some each second, and let them come back
     Storm(StormArgs),
     /// Publish while some subscribers do not read: what do the others notice?
@@ -214,6 +216,7 @@ impl Common {
     pub(crate) fn judging(&self) -> Judging {
         Judging {
             fail_if: self.kit.fail_if.clone(),
+            label: self.kit.label.clone(),
             quiet: self.kit.quiet,
             files: self.outputs.files(),
             settings: settings(),
@@ -333,7 +336,7 @@ pub(crate) struct Publishing {
     pub(crate) publish_url: Option<String>,
 
     /// Connections to publish on at most; when all are busy at a message's time the publisher is saturated, and the
-    /// result not ok [default: as many as the rate needs, up to 1024]
+    /// result not ok [default: as many as the rate needs, up to 240]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) publishers: Option<u32>,
 
@@ -373,6 +376,33 @@ pub(crate) struct EchoArgs {
     /// Flags of every command.
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Flags of `ping`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PingArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/ws")]
+    pub(crate) url: String,
+
+    /// Pings per second of all connections together, sent by them in turn
+    #[arg(long, default_value_t = 100.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Bytes of a ping, 16 to 125
+    #[arg(long, default_value_t = 16, value_parser = ping_size)]
+    pub(crate) size: usize,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl PingArgs {
+    /// The load as a report tells it.
+    pub(crate) fn offered(&self) -> Offered {
+        Offered { rate: self.rate, burst: 1, size: self.size }
+    }
 }
 
 /// Flags of `storm`.
@@ -479,6 +509,8 @@ pub(crate) enum Stepped {
     Fanout(FanoutArgs),
     /// Send to an echo server
     Echo(EchoArgs),
+    /// Send WebSocket pings
+    Ping(PingArgs),
     /// Drop connections and let them come back
     Storm(StormArgs),
     /// Publish while some subscribers do not read
@@ -628,6 +660,14 @@ fn fraction(text: &str) -> Result<f64, String> {
         Ok(number) if number > 0.0 && number < 1.0 => Ok(number),
         _ => Err("must be above 0 and below 1".into()),
     }
+}
+
+/// RFC 6455 section 5.5: a control frame has no more.
+fn ping_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (MESSAGE_BYTES_MIN..=125).contains(size));
+    size.ok_or_else(|| {
+        format!("must be {MESSAGE_BYTES_MIN} to 125; a ping holds its run, number and planned time")
+    })
 }
 
 fn message_size(text: &str) -> Result<usize, String> {

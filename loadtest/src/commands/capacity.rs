@@ -112,6 +112,7 @@ fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Fail
         (Variable::Rate, Stepped::Fanout(args)) => args.rate = value,
         (Variable::Rate, Stepped::Slow(args)) => args.fanout.rate = value,
         (Variable::Rate, Stepped::Echo(args)) => args.rate = value,
+        (Variable::Rate, Stepped::Ping(args)) => args.rate = value,
         (Variable::Rate, Stepped::Storm(args)) => args.rate = Some(value),
         (Variable::Rate, Stepped::Rolling(args)) => args.rate = value,
         (Variable::Rate, Stepped::Idle(_)) => {

@@ -27,6 +27,7 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         Command::Idle(args) => Stepped::Idle(args),
         Command::Fanout(args) => Stepped::Fanout(args),
         Command::Echo(args) => Stepped::Echo(args),
+        Command::Ping(args) => Stepped::Ping(args),
         Command::Storm(args) => Stepped::Storm(args),
         Command::Slow(args) => Stepped::Slow(args),
         Command::Rolling(args) => Stepped::Rolling(args),
@@ -121,6 +122,7 @@ fn run_once(command: &Stepped) -> Result<Finished, Failure> {
         Stepped::Idle(args) => commands::idle::run(args),
         Stepped::Fanout(args) => commands::fanout::run(args),
         Stepped::Echo(args) => commands::echo::run(args),
+        Stepped::Ping(args) => commands::echo::run_pings(args),
         Stepped::Storm(args) => commands::storm::run(args),
         Stepped::Slow(args) => commands::slow::run(args),
         Stepped::Memory(args) => commands::memory::run(args),
@@ -146,6 +148,7 @@ impl Stepped {
             Self::Idle(_) => "idle",
             Self::Fanout(_) => "fanout",
             Self::Echo(_) => "echo",
+            Self::Ping(_) => "ping",
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
             Self::Memory(_) => "memory",
@@ -159,6 +162,7 @@ impl Stepped {
             Self::Idle(args) => &args.url,
             Self::Fanout(args) => &args.url,
             Self::Echo(args) => &args.url,
+            Self::Ping(args) => &args.url,
             Self::Storm(args) => &args.url,
             Self::Slow(args) => &args.fanout.url,
             Self::Memory(args) => &args.url,
@@ -172,6 +176,7 @@ impl Stepped {
             Self::Idle(args) => &args.common,
             Self::Fanout(args) => &args.common,
             Self::Echo(args) => &args.common,
+            Self::Ping(args) => &args.common,
             Self::Storm(args) => &args.common,
             Self::Slow(args) => &args.fanout.common,
             Self::Memory(args) => &args.common,
@@ -185,6 +190,7 @@ impl Stepped {
             Self::Idle(args) => &mut args.common,
             Self::Fanout(args) => &mut args.common,
             Self::Echo(args) => &mut args.common,
+            Self::Ping(args) => &mut args.common,
             Self::Storm(args) => &mut args.common,
             Self::Slow(args) => &mut args.fanout.common,
             Self::Memory(args) => &mut args.common,
@@ -204,6 +210,7 @@ impl Stepped {
                 (&mut args.fanout.url, Some(&mut args.fanout.load), Some(&mut args.fanout.publishing))
             }
             Self::Echo(args) => (&mut args.url, Some(&mut args.load), None),
+            Self::Ping(args) => (&mut args.url, None, None),
             Self::Idle(args) => (&mut args.url, None, None),
             Self::Storm(args) => (&mut args.url, None, None),
             Self::Memory(args) => (&mut args.url, None, None),
@@ -241,6 +248,7 @@ impl Stepped {
         let fanout = match self {
             Self::Idle(args) => return vec![&mut args.url],
             Self::Echo(args) => return vec![&mut args.url],
+            Self::Ping(args) => return vec![&mut args.url],
             Self::Memory(args) => return vec![&mut args.url],
             Self::Rolling(args) => {
                 return std::iter::once(&mut args.url).chain(&mut args.publish_urls).collect();

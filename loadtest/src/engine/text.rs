@@ -638,7 +638,7 @@ mod tests {
             ("hex:8", "hexadecimal"),
             ("hex:zz", "hexadecimal"),
             ("{u16 (a)}", ""),
-            ("hex:{u16(}", "hexadecimal"),
+            ("hex:{u16(}", "length in front"),
         ] {
             let read = Text::read("--x", text, Scope::default(), Spelling::Plain);
             assert!(says.is_empty() || read.unwrap_err().contains(says), "{text}");

@@ -27,7 +27,7 @@ use crate::engine::handshake;
 use crate::engine::inflating::Inflating;
 use crate::engine::ledger::Ledger;
 use crate::engine::message::{self, Shape, Stamp};
-use crate::engine::sequence::{Sequence, Subscription};
+use crate::engine::sequence::Sequence;
 use crate::engine::text::Filling;
 use crate::engine::trace::{Traced, Way};
 use crate::engine::visits::Bulletin;
@@ -122,7 +122,7 @@ impl Plan {
         &'a self,
         number: u64,
         schedule: Option<Schedule>,
-        subscriptions: &'a mut [Subscription],
+        subscriptions: &'a mut [Sequence],
         inflating: Option<&'a mut Inflating>,
         tally: &'a mut Tally,
     ) -> Context<'a> {
@@ -240,7 +240,7 @@ pub(crate) struct Worker {
     plan: Arc<Plan>,
     connections: Vec<Connection>,
     /// Where a connection is in several topics: those of all connections, one after the other.
-    subscriptions: Vec<Subscription>,
+    subscriptions: Vec<Sequence>,
     /// Topics of a connection in that list; 0 where each has its own account.
     topics_each: usize,
     every: Every,
@@ -377,7 +377,7 @@ impl Worker {
         let now_ns = self.plan.clock.now_ns();
         // Main wakes the worker when a send becomes due; this is for what a full turn left over.
         let send_is_due = order.schedule.is_some_and(|schedule| {
-            self.plan.role == Role::Echo
+            self.plan.role.sends()
                 && self.next_send < schedule.count()
                 && schedule.planned_ns(self.next_send) <= now_ns
         });
@@ -475,7 +475,7 @@ impl Worker {
             Some(slot) => slot.replace(connection),
             None => {
                 self.connections.push(connection);
-                self.subscriptions.extend((0..self.topics_each).map(|_| Subscription::default()));
+                self.subscriptions.extend((0..self.topics_each).map(|_| Sequence::default()));
             }
         }
     }
@@ -583,7 +583,7 @@ impl Worker {
 
     /// Sends what is due of this worker's share: every `threads`-th message, over its connections in turn.
     fn send_due(&mut self, order: &Order, tally: &mut Tally) {
-        let Some(schedule) = order.schedule.filter(|_| self.plan.role == Role::Echo) else { return };
+        let Some(schedule) = order.schedule.filter(|_| self.plan.role.sends()) else { return };
         if self.senders.is_empty() {
             let open = self.connections.iter().enumerate().filter(|(_, c)| c.state() == State::Open);
             self.senders = open.map(|(index, _)| index as u32).collect();
@@ -620,7 +620,11 @@ impl Worker {
         let around = self.plan.conversation.around(&filling);
         message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
         self.frame.clear();
-        let opcode = if self.plan.shape.is_binary() { Opcode::Binary } else { Opcode::Text };
+        let opcode = match (self.plan.role, self.plan.shape.is_binary()) {
+            (Role::Ping, _) => Opcode::Ping,
+            (_, true) => Opcode::Binary,
+            (_, false) => Opcode::Text,
+        };
         frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
         if let Some(traced) = self.plan.traced(number) {
             traced.frame(Way::Out, opcode, &self.payload);
@@ -672,7 +676,7 @@ impl Worker {
                     for (slot, topic) in self.plan.conversation.topics().of(number).enumerate() {
                         let Some(published) = topics.get(topic as usize) else { continue };
                         let kept = own.get(slot).filter(|_| slot < self.topics_each);
-                        let sequence = kept.map_or(connection.sequence(), |own| &own.sequence);
+                        let sequence = kept.unwrap_or(connection.sequence());
                         settle(sequence, published, counts);
                     }
                 }

@@ -19,6 +19,15 @@ impl Connection {
         }
     }
 
+    /// A pong came: the answer to a ping of this connection, or one that nobody asked for (RFC 6455 section 5.5.3).
+    pub(super) fn on_pong(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        let streams = Streams::one(echo_stream(cx.run_id, cx.number));
+        match message::read_unchanged(payload, cx.shape, streams, cx.now_ns) {
+            Some(stamp) => self.on_stamp(&stamp, false, cx),
+            None => cx.tally.counts.foreign += 1,
+        }
+    }
+
     /// Answers a message that asks for it; false if it does not.
     fn on_call(&mut self, payload: &[u8], binary: bool, cx: &Context<'_>) -> bool {
         let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
@@ -32,7 +41,8 @@ impl Connection {
     /// `replied` says that it was answered, so that it is no stranger if there is no test message in it.
     fn on_test_message(&mut self, payload: &[u8], binary: bool, replied: bool, cx: &mut Context<'_>) {
         let streams = match cx.role {
-            Role::Idle => return,
+            // Pings are answered by pongs.
+            Role::Idle | Role::Ping => return,
             Role::Subscribe => Streams::new(cx.run_id, u64::from(cx.conversation.topics().count())),
             Role::Echo => Streams::one(echo_stream(cx.run_id, cx.number)),
         };
@@ -61,7 +71,7 @@ impl Connection {
             return true;
         }
         let (conversation, shape, number, run_id) = (cx.conversation, cx.shape, cx.number, cx.run_id);
-        let echo = cx.role == Role::Echo;
+        let echo = cx.role.sends();
         let around = |stamp: &Stamp| {
             let topic = stamp.stream.wrapping_sub(run_id) as u32;
             // A publisher speaks as the first of a topic; an echo is of what this one said itself.
@@ -94,9 +104,8 @@ impl Connection {
         let Some(slot) = self.slot_of(stamp, cx) else { return };
         let counts = &mut cx.tally.counts;
         if stamp.sequence == PROBE_SEQUENCE {
-            let probed = cx.subscriptions.get_mut(slot).map_or(&mut self.probed, |one| &mut one.probed);
-            counts.probed += u64::from(!*probed);
-            *probed = true;
+            let sequence = cx.subscriptions.get_mut(slot).unwrap_or(&mut self.sequence);
+            counts.probed += u64::from(sequence.on_probe());
             return;
         }
         let Ok(number) = u32::try_from(stamp.sequence) else {
@@ -104,7 +113,7 @@ impl Connection {
             return;
         };
         // An echo can't come before its message left; such a number was not written by this generator.
-        if cx.role == Role::Echo && number >= self.sent {
+        if cx.role.sends() && number >= self.sent {
             counts.corrupt += 1;
             return;
         }
@@ -112,10 +121,14 @@ impl Connection {
         let first = match &mut self.visits {
             Some(visits) => visits.on_message(number, counts),
             None => {
-                let one = cx.subscriptions.get_mut(slot);
-                let sequence = one.map_or(&mut self.sequence, |one| &mut one.sequence);
+                let sequence = cx.subscriptions.get_mut(slot).unwrap_or(&mut self.sequence);
                 let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
                 match (sequence.on_arrival(number), cx.ledger) {
+                    // RFC 6455 section 5.5.3: of several pings only the last has to be answered.
+                    (Arrival::New { skipped }, _) if cx.role == Role::Ping => {
+                        counts.overtaken += u64::from(skipped);
+                        counts.on_arrival(Arrival::New { skipped: 0 })
+                    }
                     (Arrival::Reordered, Some(ledger))
                         if ledger.overlapped(topic, number, sequence.next().saturating_sub(1)) =>
                     {
@@ -140,7 +153,7 @@ impl Connection {
     #[inline]
     fn slot_of(&self, stamp: &Stamp, cx: &mut Context<'_>) -> Option<usize> {
         let topics = cx.conversation.topics();
-        if cx.role == Role::Echo || topics.count() == 1 {
+        if cx.role.sends() || topics.count() == 1 {
             return Some(0);
         }
         let slot = topics.slot(cx.number, stamp.stream.wrapping_sub(cx.run_id) as u32);

@@ -88,12 +88,17 @@ impl<S: Socket> Core<S> {
 
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
         let Some(slot) = self.slots.at(index) else { return };
-        let (form, encoding) = (slot.connection.form(), slot.connection.encoding());
+        let connection = &slot.connection;
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let choice =
-            self.topics.choose(turn, form, encoding, |payload, out| tools.deflate_into(payload, out));
+        let choice = self.topics.choose(
+            turn,
+            connection.form(),
+            || connection.encoding(),
+            |payload, out| tools.deflate_into(payload, out),
+        );
         let (local, batch) = (turn.local(), turn.batch());
-        if slot.connection.flags.has(Flags::NO_ECHO) {
+        if connection.flags.has(Flags::NO_ECHO) {
+            let encoding = connection.encoding();
             let generation = slot.generation;
             let own = |message: &Message| {
                 message.origin().is_some_and(|origin| {

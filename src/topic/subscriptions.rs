@@ -410,13 +410,14 @@ impl<M: Mail> LocalTopics<M> {
         &mut self,
         turn: &mut Turn<M::Form>,
         form: M::Form,
-        encoding: Encoding,
+        encoding: impl FnOnce() -> Encoding,
         deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
     ) -> Choice {
-        if form == M::Form::RAW {
-            return turn.batch.choose_raw(encoding);
+        if form != M::Form::RAW {
+            return self.choose_derived(turn, form, encoding(), deflate);
         }
-        self.choose_derived(turn, form, encoding, deflate)
+        // Where nothing is deflated, nobody's encoding has to be known.
+        if turn.batch.is_plain() { Choice::Raw(Encoding::Plain) } else { turn.batch.choose_raw(encoding()) }
     }
 
     #[inline(never)]

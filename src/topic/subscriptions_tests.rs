@@ -291,7 +291,7 @@ impl Model {
     fn deliver(&mut self, slot: u32, turn: &mut Turn<Toy>) -> Verdict {
         // A connection keeps its form.
         let form = [Toy::Raw, Toy::Named, Toy::Line][slot as usize % 3];
-        let choice = self.subject.choose(turn, form, Encoding::Plain, |_, _| false);
+        let choice = self.subject.choose(turn, form, || Encoding::Plain, |_, _| false);
         let shadow = self.slots[slot as usize].as_mut();
         let shadow = shadow.ok_or_else(|| format!("slot {slot} got a message after it had left"))?;
         check(shadow.local == turn.local(), || format!("slot {slot} got another topic's message"))?;

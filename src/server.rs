@@ -1,7 +1,7 @@
 //! Puts the rooms together: threads, signals, reload, drain, stop.
 //!
 //! [`run`] is the process: it raises the descriptor limit, probes the port, starts the loops, says `ready`,
-//! and then waits for signals and loops. [`Server`] is the same without signals, for use inside a program.
+//! and then waits for signals and loops.
 //! Only the thread that calls into here spawns threads.
 
 pub mod capacity;
@@ -27,7 +27,8 @@ use crate::sys::claim::PortClaim;
 use crate::sys::signals;
 use crate::sys::tables::split_table;
 
-pub use reload::{Read, Reload};
+use reload::Readings;
+pub use reload::Reload;
 pub use start::check;
 use supervisor::Supervisor;
 
@@ -76,6 +77,8 @@ impl ServeError {
 enum Event {
     Loop(LoopEvent),
     Signal(signals::Signal),
+    /// The configuration has been read.
+    Read(reload::Reading),
 }
 
 /// A running server.
@@ -113,6 +116,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let (events, received) = mpsc::channel();
     let supervisor = Supervisor::from_environment()?;
     let mut server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
+    let readings = Readings::new(reload, events.clone());
     server.supervisor = supervisor;
     spawn("signals", move || {
         while let Ok(signal) = signals::wait() {
@@ -132,56 +136,56 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     })?;
     server.tell_ready();
     server.supervisor.watch(&server.edition)?;
-    server.serve(reload)
+    server.serve(readings)
 }
 
 impl Server {
-    /// Starts a server whose loops share the process's descriptor table.
-    ///
-    /// # Errors
-    /// It could not start.
-    pub fn start(settings: Settings) -> Result<Self, ServeError> {
+    /// Starts a server whose loops share the process's descriptor table, and which nobody signals.
+    #[cfg(test)]
+    fn start(settings: Settings) -> Result<Self, ServeError> {
         let (events, received) = mpsc::channel();
         Self::start_with(settings, Tables::Shared, events, received)
     }
 
     /// Serves until a signal asks for the end, then drains; a second signal stops at once.
-    fn serve(mut self, mut reload: Reload) -> Result<(), ServeError> {
-        if self.drain_asked {
-            tracing::info!("draining, asked through the admin port");
-            return self.drain_and_stop();
+    fn serve(mut self, mut readings: Readings) -> Result<(), ServeError> {
+        let asked = std::mem::take(&mut self.reloads_asked);
+        if asked > 0 {
+            self.read_anew(&mut readings, asked);
         }
-        for _ in 0..std::mem::take(&mut self.reloads_asked) {
-            self.serve_reload(&mut reload);
-        }
+        let mut event =
+            if self.drain_asked { Ok(Event::Loop(LoopEvent::DrainAsked)) } else { self.events.recv() };
         loop {
-            match self.events.recv() {
+            match event {
                 Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
                     tracing::info!("draining");
                     self.signalled = true;
-                    return self.drain_and_stop();
-                }
-                Ok(Event::Signal(signals::Signal::Hangup)) => {
-                    self.supervisor.reloading();
-                    self.reload(&mut reload);
-                    self.tell_ready();
+                    break;
                 }
                 Ok(Event::Loop(LoopEvent::DrainAsked)) => {
                     tracing::info!("draining, asked through the admin port");
-                    return self.drain_and_stop();
+                    break;
                 }
-                Ok(Event::Loop(LoopEvent::ReloadAsked)) => self.serve_reload(&mut reload),
+                Ok(Event::Signal(signals::Signal::Hangup)) => self.read_anew(&mut readings, 0),
+                Ok(Event::Loop(LoopEvent::ReloadAsked)) => {
+                    tracing::info!("reloading, asked through the admin port");
+                    self.read_anew(&mut readings, 1);
+                }
+                Ok(Event::Read(reading)) => self.on_read(&mut readings, reading),
                 Ok(Event::Loop(event)) => self.on_loop_event(event)?,
                 Err(_) => return Err(failed("wait for the event loops", io::Error::other("all are gone"))),
             }
+            event = self.events.recv();
         }
+        self.refuse_readings(&mut readings);
+        self.drain_and_stop()
     }
 
     /// Drains and stops: not ready, then the delay, then listeners closed and clients sent away.
     ///
     /// # Errors
     /// A loop failed.
-    pub fn drain_and_stop(mut self) -> Result<(), ServeError> {
+    fn drain_and_stop(mut self) -> Result<(), ServeError> {
         let settings = &self.edition.settings;
         let delay = settings.drain.delay;
         let leaving = if settings.server.share_port { loops::LEAVING_TIME } else { Duration::ZERO };
@@ -212,7 +216,7 @@ impl Server {
     ///
     /// # Errors
     /// A loop failed or did not end.
-    pub fn stop(mut self) -> Result<(), ServeError> {
+    fn stop(mut self) -> Result<(), ServeError> {
         for index in 0..=self.edition.loops() {
             self.control(index, Control::Stop);
         }
@@ -231,12 +235,6 @@ impl Server {
         Ok(())
     }
 
-    /// What the server shares with its loops, for looking at it from inside a program.
-    #[must_use]
-    pub fn edition(&self) -> &Edition {
-        &self.edition
-    }
-
     /// Handles events until `deadline` or until `done`. `false`: a signal asked to stop at once.
     fn wait_until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) -> Result<bool, ServeError> {
         while !done(self) {
@@ -253,18 +251,11 @@ impl Server {
                     }
                     tracing::info!("draining already; a second signal stops at once");
                 }
-                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Signal(_) | Event::Read(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         Ok(true)
-    }
-
-    fn serve_reload(&mut self, reload: &mut Reload) {
-        tracing::info!("reloading, asked through the admin port");
-        self.supervisor.reloading();
-        self.reload_as_asked(reload);
-        self.tell_ready();
     }
 
     fn on_loop_event(&mut self, event: LoopEvent) -> Result<(), ServeError> {

@@ -165,12 +165,13 @@ impl<S: Socket> Core<S> {
         self.inflater = inflater;
         let own = held_bytes(inbox.as_deref());
         self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
-        if inbox.is_some() && self.is_inbox_full(own) {
-            stretch = Stretch::InboxFull;
-        }
         if let Some(slot) = self.slots.get(key) {
             slot.connection.inbox = inbox;
             put_context(&mut slot.connection, encoding, context);
+            let own = slot.connection.held_bytes();
+            if own > 0 && self.is_inbox_full(own) {
+                stretch = Stretch::InboxFull;
+            }
         }
         (result, stretch)
     }
@@ -198,8 +199,9 @@ impl<S: Socket> Core<S> {
             let held = held_bytes(slot.connection.inbox.as_deref());
             Inbox::stash(&mut slot.connection.inbox, bytes);
             let own = held_bytes(slot.connection.inbox.as_deref());
+            let all_own = slot.connection.held_bytes();
             self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
-            if self.is_inbox_full(own) {
+            if self.is_inbox_full(all_own) {
                 self.end(key, CloseReason::InboxFull, Words::Own);
             }
         }

@@ -15,9 +15,9 @@ use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::dialect::{Form, Tools};
 use crate::metrics::{CloseReason, DropReason};
+use crate::topic::SlowPolicy;
 use crate::topic::subscriptions::TURN_DELIVERIES;
 use crate::topic::{Choice, Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
-use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
 /// Nanoseconds after which a turn ends although deliveries are left.
@@ -88,12 +88,17 @@ impl<S: Socket> Core<S> {
 
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
         let Some(slot) = self.slots.at(index) else { return };
-        let (form, encoding) = (slot.connection.form(), slot.connection.encoding());
+        let connection = &slot.connection;
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let choice =
-            self.topics.choose(turn, form, encoding, |payload, out| tools.deflate_into(payload, out));
-        let (policy, batch) = (turn.policy(), turn.batch());
-        if slot.connection.flags.has(Flags::NO_ECHO) {
+        let choice = self.topics.choose(
+            turn,
+            connection.form(),
+            || connection.encoding(),
+            |payload, out| tools.deflate_into(payload, out),
+        );
+        let (local, batch) = (turn.local(), turn.batch());
+        if connection.flags.has(Flags::NO_ECHO) {
+            let encoding = connection.encoding();
             let generation = slot.generation;
             let own = |message: &Message| {
                 message.origin().is_some_and(|origin| {
@@ -113,7 +118,7 @@ impl<S: Socket> Core<S> {
                         };
                         self.deliver_frames(
                             index,
-                            policy,
+                            local,
                             encoding,
                             message.frame_as(encoding),
                             std::slice::from_ref(message),
@@ -125,24 +130,11 @@ impl<S: Socket> Core<S> {
                 return;
             }
         }
-        self.deliver_frames(
-            index,
-            policy,
-            choice.encoding(),
-            batch.frames(choice),
-            batch.messages_of(choice),
-        );
+        self.deliver_frames(index, local, choice.encoding(), batch.frames(choice), batch.messages_of(choice));
     }
 
-    /// Delivers messages whose `frames`, in this encoding, stand in a row.
-    fn deliver_frames(
-        &mut self,
-        index: u32,
-        policy: &TopicPolicy,
-        of: Encoding,
-        frames: &[u8],
-        messages: &[Message],
-    ) {
+    /// Delivers messages of the loop's topic `local` whose `frames`, in this encoding, stand in a row.
+    fn deliver_frames(&mut self, index: u32, local: u32, of: Encoding, frames: &[u8], messages: &[Message]) {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
@@ -166,20 +158,21 @@ impl<S: Socket> Core<S> {
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, policy, of, messages, sent);
+        self.queue_messages(index, local, of, messages, sent);
     }
 
     /// Queues what the kernel refused; the first `sent` bytes of the messages, in this encoding, are with it already.
     fn queue_messages(
         &mut self,
         index: u32,
-        policy: &TopicPolicy,
+        local: u32,
         of: Encoding,
         messages: &[Message],
         mut sent: usize,
     ) {
         let now = self.now;
         let budget = &self.edition.outbox_budget;
+        let Some(policy) = self.topics.policy(local) else { return };
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
         // A frame that has begun goes on in the encoding that it began in, and so does all that comes behind it.
@@ -199,7 +192,7 @@ impl<S: Socket> Core<S> {
                 }
                 sent = 0;
             } else {
-                match outbox.admit(message, policy, budget) {
+                match outbox.admit(message, &policy, budget) {
                     Admitted::Admitted { displaced } => dropped += displaced,
                     Admitted::Dropped => dropped += 1,
                     Admitted::Close { dropped } => {

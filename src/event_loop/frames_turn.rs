@@ -137,10 +137,9 @@ impl<S: Socket> Core<S> {
                 self.counters.messages_received.add(1);
                 let (slot, generation, bytes) = (key.slot, key.generation, payload.len());
                 tracing::trace!(slot, generation, bytes, text, "message received");
-                let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
                 let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
-                match self.on_message(from, message, &mut sink) {
+                match self.on_message(from, Incoming { text, payload }, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {
@@ -166,8 +165,7 @@ impl<S: Socket> Core<S> {
         if let Some(inflater) = inflater {
             self.inflater = inflater;
         }
-        let own = held_bytes(inbox.as_deref());
-        self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), held, held_bytes(inbox.as_deref()));
         if let Some(slot) = self.slots.get(key) {
             slot.connection.inbox = inbox;
             if encoding != Encoding::Plain {

@@ -8,30 +8,28 @@ pub mod capacity;
 mod maintenance;
 mod reload;
 pub mod sizes;
+mod start;
 mod supervisor;
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crate::config::{Limits, LimitsError, Settings, Tables};
-use crate::edition::{Edition, Latest, Port, StartFacts};
-use crate::event_loop::run::{self as loops, LoopEvent, LoopParts};
-use crate::sys::claim::{PortClaim, is_claimed};
-use crate::sys::socket::{ListenOptions, Sharing, probe_port};
-use crate::sys::tables::{TableMode, open_in_table, split_table};
-use crate::sys::{limits, process, signals};
-use crate::topic::{Control, MailboxLimits, Router, RouterLimits};
+use crate::config::{LimitsError, Settings, Tables};
+use crate::edition::{Control, Edition, Latest};
+use crate::event_loop::run::{self as loops, LoopEvent};
+use crate::preflight::Allowance;
+use crate::sys::claim::PortClaim;
+use crate::sys::signals;
+use crate::sys::tables::split_table;
 
 pub use reload::{Read, Reload};
+pub use start::check;
 use supervisor::Supervisor;
-
-/// Connections to the admin port at a time.
-const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 /// How long a stopped loop may take to end.
 const STOP_TIME: Duration = Duration::from_secs(5);
@@ -96,6 +94,8 @@ pub struct Server {
     supervisor: Supervisor,
     /// Held while nobody else may join the port.
     claim: Option<PortClaim>,
+    /// How much memory the process may have.
+    allowance: Option<Allowance>,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where the operator does.
@@ -141,155 +141,6 @@ impl Server {
     pub fn start(settings: Settings) -> Result<Self, ServeError> {
         let (events, received) = mpsc::channel();
         Self::start_with(settings, Tables::Shared, events, received)
-    }
-
-    fn start_with(
-        settings: Settings,
-        tables: Tables,
-        events: Sender<Event>,
-        received: Receiver<Event>,
-    ) -> Result<Self, ServeError> {
-        let nofile = limits::raise_nofile().map_err(|error| failed("read the open files limit", error))?;
-        let nofile = usize::try_from(nofile.soft).unwrap_or(usize::MAX);
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let derived = Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)?;
-        let claim = claim_ports(&settings)?;
-        let (prepared, wakers, keep) =
-            loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
-        let router = Router::new(derived.loops + 1, router_limits(&settings), Box::new(wakers))
-            .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
-        let (listen, admin) = (settings.server.listen, settings.server.admin);
-        let options = listen_options(&settings);
-        let edition = Edition::new(settings, Arc::new(router), derived.loops, derived.connections_max)
-            .map_err(|error| failed("compile the policies", io::Error::other(error)))?;
-        let edition = Arc::new(edition);
-        let (trim, trims) = mpsc::sync_channel(1);
-        let mut server = Self {
-            latest: Arc::new(Latest::new(Arc::clone(&edition))),
-            edition,
-            events: received,
-            threads: Vec::new(),
-            running: derived.loops,
-            admin_running: true,
-            drain_asked: false,
-            signalled: false,
-            supervisor: Supervisor::absent(),
-            claim,
-            listen,
-            admin,
-        };
-        let split = tables == Tables::PerLoop;
-        // Polls and wakers are there, listeners and connections are not: those each loop counts.
-        let mut own_descriptors = open_in_table().unwrap_or(0);
-        let claimed = server.claim.is_some();
-        let start = |server: &mut Self| {
-            let mut ways = Vec::new();
-            // The admin loop first: whoever publishes there reaches the first client that connects.
-            for (index, prepared) in prepared.into_iter().enumerate().rev() {
-                let is_admin = index == derived.loops;
-                let is_first = index + 1 == derived.loops;
-                let parts = LoopParts {
-                    prepared,
-                    port: if is_admin { Port::Admin } else { Port::Client },
-                    edition: Arc::clone(&server.edition),
-                    latest: Arc::clone(&server.latest),
-                    address: if is_admin { server.admin } else { server.listen },
-                    options: ListenOptions { sharing: server.sharing(is_admin, is_first), ..options },
-                    capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
-                    keep: split.then(|| keep.clone()),
-                    events: loop_events(&events),
-                    trim: trim.clone(),
-                };
-                let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
-                server.threads.push(spawn(&name, move || loops::run(parts))?);
-                ways.push(server.await_listening(is_admin)?);
-            }
-            server.tell_listening(&ways);
-            server.check_claims()
-        };
-        if let Err(error) = start(&mut server) {
-            server.give_up();
-            return Err(error);
-        }
-        own_descriptors +=
-            server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
-        note_start(&server.edition, nofile, (!split).then_some(own_descriptors as u64), server.admin);
-        let edition = Arc::clone(&server.edition);
-        spawn("maintenance", move || maintenance::run(&trims, &edition))?;
-        capacity::tell(&server.edition.settings, &derived, tables, nofile);
-        Ok(server)
-    }
-
-    /// Who may share the port of a loop's listener. The first loop of a server that shares with nobody finds out that
-    /// nobody is there; the others join it.
-    fn sharing(&self, is_admin: bool, is_first: bool) -> Sharing {
-        match (is_admin, is_first && !self.edition.settings.server.share_port) {
-            (true, _) => Sharing::Never,
-            (false, true) => Sharing::Later,
-            (false, false) => Sharing::Always,
-        }
-    }
-
-    /// Says where it listens, and how the loops came to their descriptor tables.
-    fn tell_listening(&self, tables: &[TableMode]) {
-        let mut ways: Vec<String> = tables.iter().map(ToString::to_string).collect();
-        ways.dedup();
-        let table = ways.join(", ");
-        tracing::info!(loops = self.edition.loops(), %table, "listening for clients on {}", self.listen);
-        tracing::info!("listening for operators on {}", self.admin);
-    }
-
-    /// Nobody may have come to the port who shares it with nobody, or who was not to share it.
-    fn check_claims(&mut self) -> Result<(), ServeError> {
-        let listen = self.listen;
-        let in_use = |error| failed(&format!("listen on {listen}"), error);
-        if !self.edition.settings.server.share_port {
-            if self.claim.is_none() {
-                // The port was the kernel's choice, or another user has the name.
-                self.claim = PortClaim::take(listen).map_err(in_use)?;
-            }
-            if self.claim.is_none() {
-                tracing::warn!("another user has claimed the port; a server with --share-port could join it");
-            }
-        } else if is_claimed(listen) {
-            // Its owner started at the same moment.
-            return Err(in_use(io::ErrorKind::AddrInUse.into()));
-        }
-        Ok(())
-    }
-
-    /// Ends those loops that have started.
-    fn give_up(&mut self) {
-        for index in 0..=self.edition.loops() {
-            self.control(index, Control::Stop);
-        }
-        for thread in self.threads.drain(..) {
-            // A loop that panicked has aborted the process.
-            let _ = thread.join();
-        }
-    }
-
-    fn await_listening(&mut self, is_admin: bool) -> Result<TableMode, ServeError> {
-        let mut event = self.events.recv();
-        while matches!(event, Ok(Event::Loop(LoopEvent::DrainAsked))) {
-            self.drain_asked = true;
-            event = self.events.recv();
-        }
-        match event {
-            Ok(Event::Loop(LoopEvent::Listening { address, table, .. })) => {
-                if is_admin {
-                    self.admin = address;
-                } else {
-                    self.listen = address;
-                }
-                Ok(table)
-            }
-            Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
-                let address = if is_admin { self.admin } else { self.listen };
-                Err(failed(&format!("listen on {address}"), error))
-            }
-            _ => Err(failed("start the event loops", io::Error::other("a loop ended before it listened"))),
-        }
     }
 
     /// Serves until a signal asks for the end, then drains; a second signal stops at once.
@@ -427,52 +278,6 @@ impl Server {
     }
 }
 
-/// Finds out that the ports are free, before anything is started, and claims the clients' unless it is to be shared.
-/// What may be free now and taken when the loops listen, they are told by the kernel.
-fn claim_ports(settings: &Settings) -> Result<Option<PortClaim>, ServeError> {
-    let (server, mut claim) = (&settings.server, None);
-    for address in [server.listen, server.admin].into_iter().filter(|address| address.port() != 0) {
-        let in_use = |error| failed(&format!("listen on {address}"), error);
-        if address != server.listen {
-            probe_port(address).map_err(in_use)?;
-        } else if !server.share_port {
-            probe_port(address).map_err(in_use)?;
-            claim = PortClaim::take(address).map_err(in_use)?;
-        } else if is_claimed(address) {
-            return Err(in_use(io::ErrorKind::AddrInUse.into()));
-        }
-    }
-    Ok(claim)
-}
-
-fn router_limits(settings: &Settings) -> RouterLimits {
-    RouterLimits {
-        mailbox: MailboxLimits {
-            bytes_max: settings.mailbox.bytes_max as u64,
-            entries_max: settings.mailbox.entries_max as u64,
-        },
-        ..RouterLimits::default()
-    }
-}
-
-/// The options of every client listener.
-fn listen_options(settings: &Settings) -> ListenOptions {
-    ListenOptions {
-        backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
-        user_timeout_ms: settings.timeouts.user_timeout_ms(),
-        ..ListenOptions::default()
-    }
-}
-
-/// A sender of loop events into the main thread's channel.
-fn loop_events(events: &Sender<Event>) -> loops::EventSender {
-    let events = events.clone();
-    loops::EventSender::new(move |event| {
-        // The receiver is gone only when the server is.
-        let _ = events.send(Event::Loop(event));
-    })
-}
-
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServeError> {
     thread::Builder::new()
         .name(name.to_owned())
@@ -492,18 +297,6 @@ fn tables_here() -> Result<Tables, ServeError> {
         Ok(mode) if mode.is_split() => Ok(Tables::PerLoop),
         _ => Ok(Tables::Shared),
     }
-}
-
-/// Tells the metrics and the page what only the start knows.
-fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>, admin: SocketAddr) {
-    let facts = StartFacts {
-        descriptors_max: nofile as u64,
-        shared_table,
-        empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
-        admin,
-    };
-    // Nobody else sets it.
-    let _ = edition.start_facts.set(facts);
 }
 
 fn failed(what: &str, error: io::Error) -> ServeError {

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fantail::config::Settings;
 use fantail::connection::SLOT_ENTRY_BYTES;
+use fantail::edition::Router;
 use fantail::edition::{Edition, Port};
 use fantail::event_loop::PAGE_SLOTS;
 use fantail::event_loop::core::{Core, Readiness};
+use fantail::event_loop::run::TrimRequest;
+use fantail::event_loop::turn::Driver;
 use fantail::sys::counting_alloc::CountingAllocator;
-use fantail::topic::{Key, Router, RouterLimits, TopicName, Wake};
+use fantail::topic::{Key, RouterLimits, TopicName, Wake};
 use fantail::transport::Socket;
 
 #[global_allocator]
@@ -78,16 +81,37 @@ impl Wake for NoWake {
     fn wake(&self, _: usize) {}
 }
 
+/// Stands for the poll and the listener: there is neither.
+struct Nothing;
+
+impl Driver<IdleSocket> for Nothing {
+    fn take_events(&mut self, _: &mut Core<IdleSocket>) {}
+
+    fn accept_turn(&mut self, _: &mut Core<IdleSocket>) {}
+
+    fn on_reload(&mut self) -> Arc<Edition> {
+        unreachable!("nothing is reloaded")
+    }
+
+    fn leave(&mut self, _: &mut Core<IdleSocket>) {}
+
+    fn has_left(&self) -> bool {
+        false
+    }
+
+    fn stop(&mut self) {}
+
+    fn on_drain_asked(&mut self) {}
+
+    fn try_trim(&mut self, _: TrimRequest) -> bool {
+        true
+    }
+}
+
 fn turn(core: &mut Core<IdleSocket>) {
-    core.run_ready();
-    core.run_blocked();
-    core.drain_mailbox(|_| {});
-    core.sweep();
+    core.turn(0, &mut Nothing);
     while core.has_work() {
-        core.run_ready();
-        core.drain_mailbox(|_| {});
-        core.sweep();
-        core.fanout_turn();
+        core.turn(0, &mut Nothing);
     }
 }
 

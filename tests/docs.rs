@@ -16,6 +16,7 @@ use std::fs;
 use std::path::Path;
 
 use fantail::config::{Settings, markdown_tables, reference};
+use fantail::dialect::Dialect;
 use fantail::metrics::names;
 use fantail::metrics::{CloseReason, DropReason, RefuseReason};
 
@@ -49,6 +50,14 @@ fn keys() -> Vec<(String, String)> {
         }
     }
     keys
+}
+
+#[test]
+fn every_dialect_has_a_section() {
+    let anchors = anchors(&page("dialects.md"));
+    for dialect in Dialect::ALL.iter().filter(|dialect| **dialect != Dialect::Http) {
+        assert!(anchors.contains(dialect.label()), "docs/dialects.md has no section \"{}\"", dialect.label());
+    }
 }
 
 /// What stands between the markers of the configuration page.

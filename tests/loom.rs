@@ -24,13 +24,6 @@ mod topic {
         }
     }
 
-    /// Stands in for a question to a loop, which no model asks.
-    pub mod inquiry {
-        /// Nothing.
-        #[derive(Debug)]
-        pub struct Inquiry;
-    }
-
     /// A message without its bytes, so that a model does not spend its time on encoding.
     pub mod message {
         /// Stands in for the encoded message without a place.
@@ -57,19 +50,31 @@ mod topic {
 
     // Inside the same parent, because the protocols' steps are visible there only.
     mod models {
-        use super::entry::{Entry, Key};
+        use super::entry::{Join, Mail, Place};
         use super::mailbox::{Mailbox, MailboxLimits};
         use super::message::Draft;
         use super::name::TopicName;
-        use super::router::{Router, RouterLimits, Wake};
-        use super::state::{FIRST_OFFSET, JoinRefused, Joined, PublishRefused, Topic};
+        use super::router::{RouterLimits, Wake};
+        use super::state::{FIRST_OFFSET, Joined, PublishRefused, Topic};
         use super::sync::{Arc, AtomicUsize, Ordering};
         use loom::thread;
 
         const ROOMY: MailboxLimits = MailboxLimits { bytes_max: 1 << 20, entries_max: 1 << 10 };
-        const KEY: Key = Key { slot: 1, generation: 1 };
         const LOCAL: u32 = 5;
+        const JOIN: Join = Join { local: LOCAL, slot: 1, ticket: Place::NONE };
         const NAME: TopicName<'static> = TopicName::of("t");
+
+        /// Orders and answers are numbers here.
+        #[derive(Debug)]
+        struct Numbers;
+
+        impl Mail for Numbers {
+            type Control = u8;
+            type Reply = u8;
+        }
+
+        type Entry = super::entry::Entry<Numbers>;
+        type Router = super::router::Router<Numbers>;
 
         /// Explores everything up to this many preemptions, which is where such faults show.
         fn explore(model: impl Fn() + Sync + Send + 'static) {
@@ -93,15 +98,15 @@ mod topic {
             let (mut before, mut behind, mut joined) = (Vec::new(), Vec::new(), false);
             for entry in entries {
                 match entry {
-                    Entry::Join { local, key } => {
-                        assert_eq!((local, key), (LOCAL, KEY));
+                    Entry::Join(join) => {
+                        assert_eq!(join, JOIN);
                         joined = true;
                     }
                     Entry::Deliver { local, message } => {
                         assert_eq!(local, LOCAL);
                         if joined { behind.push(message.offset) } else { before.push(message.offset) }
                     }
-                    Entry::Control(_) => unreachable!("no model sends one"),
+                    Entry::Control(_) | Entry::Reply(_) => unreachable!("no model sends one"),
                 }
             }
             assert!(joined, "the join is lost");
@@ -185,13 +190,39 @@ mod topic {
             });
         }
 
+        /// Two questions whose replies come from elsewhere, with room for one more than there is.
+        #[test]
+        fn a_reply_always_finds_the_room_its_question_took() {
+            explore(|| {
+                let mailbox = Arc::new(Mailbox::new(ROOMY));
+                mailbox.reserve_replies(super::mailbox::REPLIES_MAX - 2);
+                assert!(mailbox.try_reserve_reply() && mailbox.try_reserve_reply());
+                let replies: Vec<_> = (0..2)
+                    .map(|number| {
+                        let mailbox = mailbox.clone();
+                        thread::spawn(move || mailbox.push_reply(number))
+                    })
+                    .collect();
+                let mut entries = Vec::new();
+                mailbox.drain(&mut entries);
+                let taken = entries.len();
+                // Each that was taken out has left its room to one further question.
+                assert!((0..taken).all(|_| mailbox.try_reserve_reply()));
+                replies.into_iter().for_each(|reply| assert!(reply.join().is_ok()));
+                mailbox.drain(&mut entries);
+                assert_eq!(entries.len(), 2);
+                assert!((taken..2).all(|_| mailbox.try_reserve_reply()));
+                assert!(!mailbox.try_reserve_reply());
+            });
+        }
+
         fn join(topic: &Topic, loop_index: usize, mailboxes: &[Mailbox<Entry>]) {
-            topic.join(loop_index, LOCAL, KEY, &mailboxes[loop_index]).expect("there is room");
+            topic.join(loop_index, JOIN, &mailboxes[loop_index]).expect("there is room");
         }
 
         /// A publisher runs against a join; one more message comes after the join has returned.
         fn join_model(join: fn(&Topic, &Mailbox<Entry>) -> Joined) {
-            let topic = Arc::new(Topic::new(1, 2, &NAME));
+            let topic = Topic::new(1, 2, &NAME, 0);
             let mailboxes = mailboxes(1, ROOMY);
             let publisher = {
                 let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
@@ -211,18 +242,18 @@ mod topic {
 
         #[test]
         fn a_joiner_gets_everything_from_the_promised_offset_on() {
-            explore(|| join_model(|topic, own| topic.join(0, LOCAL, KEY, own).expect("there is room")));
+            explore(|| join_model(|topic, own| topic.join(0, JOIN, own).expect("there is room")));
         }
 
         #[test]
         #[should_panic(expected = "came before its join")]
         fn a_join_pushed_after_the_lock_is_caught() {
-            explore(|| join_model(|topic, own| topic.join_pushing_late(0, LOCAL, KEY, own)));
+            explore(|| join_model(|topic, own| topic.join_pushing_late(0, JOIN, own)));
         }
 
         /// Two loops join at the same time; what is published afterwards reaches both.
         fn two_joiners_model(join: fn(&Topic, usize, &[Mailbox<Entry>])) {
-            let topic = Arc::new(Topic::new(1, 2, &NAME));
+            let topic = Topic::new(1, 2, &NAME, 0);
             let mailboxes = mailboxes(2, ROOMY);
             let other = {
                 let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
@@ -246,7 +277,7 @@ mod topic {
         fn an_interest_bit_set_outside_the_lock_is_caught() {
             explore(|| {
                 two_joiners_model(|topic, index, mailboxes| {
-                    topic.join_with_split_lock(index, LOCAL, KEY, &mailboxes[index]);
+                    topic.join_with_split_lock(index, JOIN, &mailboxes[index]);
                 });
             });
         }
@@ -255,7 +286,7 @@ mod topic {
         #[test]
         fn interest_that_is_cleared_and_set_again_loses_nothing() {
             explore(|| {
-                let topic = Arc::new(Topic::new(1, 2, &NAME));
+                let topic = Topic::new(1, 2, &NAME, 0);
                 let mailboxes = mailboxes(1, ROOMY);
                 join(&topic, 0, &mailboxes);
                 assert_eq!(split_at_join(&mailboxes[0]), (vec![], vec![]));
@@ -265,7 +296,7 @@ mod topic {
                 };
                 topic.leave();
                 assert!(topic.clear_interest(0), "nobody else is interested");
-                let joined = topic.join(0, LOCAL, KEY, &mailboxes[0]).expect("there is room");
+                let joined = topic.join(0, JOIN, &mailboxes[0]).expect("there is room");
                 publish(&topic, &mailboxes);
                 publisher.join().expect("publisher");
                 let (before, behind) = split_at_join(&mailboxes[0]);
@@ -279,14 +310,14 @@ mod topic {
         #[test]
         fn a_refused_publish_changes_nothing() {
             explore(|| {
-                let topic = Arc::new(Topic::new(1, 2, &NAME));
+                let topic = Topic::new(1, 2, &NAME, 0);
                 let tight = MailboxLimits { bytes_max: 8, entries_max: 1 };
                 let mailboxes = Arc::new(vec![Mailbox::new(ROOMY), Mailbox::new(tight)]);
                 (0..2).for_each(|index| join(&topic, index, &mailboxes));
                 let try_publish =
                     |topic: &Topic, mailboxes: &[Mailbox<Entry>]| match topic.publish(Draft(3), mailboxes) {
                         Ok(_) => 1,
-                        Err(PublishRefused::Full { loop_index: 1, draft: Draft(3) }) => 0,
+                        Err(PublishRefused::Full(Draft(3))) => 0,
                         Err(other) => panic!("{other:?}"),
                     };
                 let publisher = {
@@ -319,7 +350,12 @@ mod topic {
         #[test]
         fn a_topic_that_retires_in_use_is_looked_up_again() {
             explore(|| {
-                let limits = RouterLimits { topics_max: 8, idle_topics_max: 1, mailbox: ROOMY };
+                let limits = RouterLimits {
+                    topics_max: 8,
+                    idle_topics_max: 1,
+                    mailbox: ROOMY,
+                    ..RouterLimits::default()
+                };
                 let router = Arc::new(Router::new(1, limits, Box::new(NoWake)).expect("one loop"));
                 let held = router.topic(&NAME).expect("a topic");
                 let rival = {
@@ -328,8 +364,7 @@ mod topic {
                     thread::spawn(move || drop(router.topic(&TopicName::of("u")).expect("a topic")))
                 };
                 let mut topic = held.clone();
-                while let Err(refused) = topic.join(0, LOCAL, KEY, router.mailbox(0).expect("a mailbox")) {
-                    assert_eq!(refused, JoinRefused::Retired);
+                while topic.join(0, JOIN, router.mailbox(0).expect("a mailbox")).is_none() {
                     topic = router.topic(&NAME).expect("a topic");
                 }
                 let published = router.publish(&held, Draft(1), None).expect("there is room");

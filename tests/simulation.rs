@@ -1,13 +1,18 @@
-//! A seeded simulation of the real loop core over a fake kernel: two client loops, one router, peers that come,
-//! publish whole and in fragments, echo, read slowly, leave in every way, are drained or stopped, and a shadow
-//! model that knows what each must get.
+//! A seeded simulation of the real loop core over a fake kernel: two client loops and the admin loop, each turned in
+//! the production order, one router, peers that come, publish whole and in fragments, echo, read slowly, leave in
+//! every way, are drained or stopped, operators that publish, list and reload, and a shadow model that knows what
+//! each must get.
 //!
 //! `FANTAIL_SIM_SEED=N` replays one seed; `FANTAIL_SIM_SEEDS=COUNT` runs more of them.
 
 #[path = "simulation/check.rs"]
 mod check;
+#[path = "simulation/loops.rs"]
+mod loops;
 #[path = "simulation/net.rs"]
 mod net;
+#[path = "simulation/operator.rs"]
+mod operator;
 #[path = "simulation/peer.rs"]
 mod peer;
 #[path = "simulation/rng.rs"]
@@ -55,6 +60,8 @@ fn everybody_gets_exactly_what_is_theirs() {
                 total.large_echoes += stats.large_echoes;
                 total.drained += stats.drained;
                 total.stopped += stats.stopped;
+                total.answered += stats.answered;
+                total.reloads += stats.reloads;
             }
             Err(problem) => problems.push(format!("{problem}; replay with FANTAIL_SIM_SEED={seed}")),
         }
@@ -66,6 +73,7 @@ fn everybody_gets_exactly_what_is_theirs() {
         assert!(total.closed > 0 && total.dropped.iter().all(|count| *count > 0), "{total:?}");
         assert!(total.echoes > total.large_echoes && total.large_echoes > 0, "{total:?}");
         assert!(total.drained > 0 && total.stopped > 0, "{total:?}");
+        assert!(total.answered > 1_000 && total.reloads > 100, "{total:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use fantail::wire::deflate::{ANSWER, Deflater, negotiate};
+use fantail::wire::deflate::{Deflater, is_answer, negotiate};
 use fantail::wire::frame::{Opcode, push_deflated_frame, push_frame};
 use serde_json::Value;
 use tungstenite::handshake::derive_accept_key;
@@ -473,20 +473,21 @@ fn deflating_echo_server(broken: usize) -> SocketAddr {
 
 fn serve_deflating(mut stream: TcpStream, broken: usize) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut accept, mut offered, mut line) = (String::new(), false, String::new());
+    let (mut accept, mut agreed, mut line) = (String::new(), None, String::new());
     while reader.read_line(&mut line).unwrap() > 2 {
         let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
         match name {
             "Sec-WebSocket-Key" => accept = derive_accept_key(value.as_bytes()),
-            "Sec-WebSocket-Extensions" => offered = negotiate([value].into_iter()) == Ok(Some(ANSWER)),
+            "Sec-WebSocket-Extensions" => agreed = negotiate([value].into_iter()).unwrap(),
             _ => {}
         }
         line.clear();
     }
-    assert!(offered, "no offer that can be accepted");
+    let agreed = agreed.expect("an offer that can be accepted").answer;
+    assert!(is_answer(agreed));
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Extensions: {ANSWER}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Extensions: {agreed}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();
     let mut deflater = Deflater::new(5, 1);

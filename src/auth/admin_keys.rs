@@ -115,6 +115,12 @@ impl AdminKeys {
         self.keys.len()
     }
 
+    /// What tells the holders of different keys apart, of a request that was let in. Without keys all are one.
+    #[must_use]
+    pub fn holder<'a>(&self, authorization: Option<&'a [u8]>) -> &'a [u8] {
+        if self.keys.is_empty() { b"" } else { authorization.and_then(bearer).unwrap_or_default() }
+    }
+
     /// Decides about a request from its `Authorization` field.
     ///
     /// # Errors

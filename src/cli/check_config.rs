@@ -5,18 +5,21 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::config::{ConfigErrors, KeyValue, Limits, Loaded, Place, Tables, load};
-use crate::sys::limits;
+use crate::config::{ConfigErrors, KeyValue, Place, load};
+use crate::server::{self, ServeError};
 
 use super::serve::ServeArgs;
-use super::{MISUSED, fail, json, print};
+use super::{FAILED, MISUSED, fail, json, print};
 
 pub(super) const EXAMPLES: &str = "\
-Exit codes: 0 the configuration is good, 1 the answer cannot be written, 2 it is not.
+Exit codes: 0 serve would start with this configuration here, 1 the answer cannot be written or the machine's limits \
+not be read, 2 it would not.
 
 Examples:
   fantail check-config --config fantail.toml
       Check file, environment and flags together, as serve would read them.
+  fantail check-config --config fantail.toml --elsewhere
+      Check it for another machine, whatever this one holds.
   fantail check-config --config fantail.toml --print
       Show every key, its value and its source: default, file:line, environment variable or flag.
   fantail check-config --print --json | jq '.keys[] | select(.source != \"default\")'
@@ -30,6 +33,9 @@ pub(super) struct CheckConfigArgs {
     /// Print every key with its value and source, as TOML; secrets are left out
     #[arg(long)]
     print: bool,
+    /// Leave out what depends on this machine, such as its open files: the configuration is for another one
+    #[arg(long)]
+    elsewhere: bool,
     /// Answer as one JSON object
     #[arg(long)]
     json: bool,
@@ -45,12 +51,27 @@ pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
         }
         Err(errors) => return fail(MISUSED, &errors.to_string()),
     };
-    let mut warnings = loaded.warnings.clone();
-    warnings.extend(machine_warning(&loaded));
-    if args.json {
-        return print(&as_json(args.print.then(|| loaded.values()), &warnings));
+    if !args.elsewhere
+        && let Err(error) = server::check(&loaded.settings)
+    {
+        if args.json {
+            let key = match &error {
+                ServeError::Limits(error) => json::string(error.key),
+                ServeError::Io { .. } => "null".to_owned(),
+            };
+            let problem = json::string(&error.to_string());
+            let error = format!("{{\"source\":\"this machine\",\"key\":{key},\"problem\":{problem}}}");
+            let _ = print(&format!("{{\"ok\":false,\"errors\":[{error}]}}\n"));
+        } else {
+            fail(MISUSED, &format!("on this machine: {error}; --elsewhere leaves this out"));
+        }
+        return ExitCode::from(if error.is_configuration() { MISUSED } else { FAILED });
     }
-    for warning in &warnings {
+    let warnings = &loaded.warnings;
+    if args.json {
+        return print(&as_json(args.print.then(|| loaded.values()), warnings));
+    }
+    for warning in warnings {
         fail(0, &format!("warning: {warning}"));
     }
     if args.print {
@@ -59,14 +80,6 @@ pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
         let set = loaded.values().iter().filter(|value| value.place != Place::Default).count();
         print(&format!("the configuration is good; {set} keys are set, the others have their defaults\n"))
     }
-}
-
-/// Whether this machine has the descriptors for it. Only a warning: the file may be meant for another one.
-fn machine_warning(loaded: &Loaded) -> Option<String> {
-    let nofile = usize::try_from(limits::nofile().ok()?.hard).unwrap_or(usize::MAX);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let error = Limits::derive(&loaded.settings.server, cores, nofile, Tables::PerLoop).err()?;
-    Some(format!("on this machine {error}"))
 }
 
 fn source(place: &Place) -> String {

@@ -1,7 +1,7 @@
 //! `[limits]`: how much a peer may send. The numbers derived from the machine are in `limits`.
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Count};
+use super::value::{Bytes, BytesOrAutomatic, Count};
 
 section! {
     /// How much one peer may send, and what all of them together may hold half-received.
@@ -10,8 +10,8 @@ section! {
         live "message_bytes_max" => message_bytes_max: usize as Bytes = 1 << 20,
         /// Largest message on /echo.
         live "echo_bytes_max" => echo_bytes_max: usize as Bytes = 16 << 20,
-        /// Most fragments of one message.
-        live "fragments_max" => fragments_max: usize as Count = 65_536,
+        /// Most fragments of one message. What bounds memory is the message's size: a fragment holds nothing by itself.
+        live "fragments_max" => fragments_max: usize as Count = 16 << 20,
         /// Largest request head.
         live "head_bytes_max" => head_bytes_max: usize as Bytes = 8 << 10,
         /// Most header fields of a request.
@@ -19,16 +19,18 @@ section! {
         /// Largest request body on the admin port; requests that publish nothing have at most 64 KiB.
         live "admin_body_bytes_max" => admin_body_bytes_max: usize as Bytes = 16 << 20,
         /// Bytes of request bodies on the admin port over all its connections, batches under way included; over it,
-        /// the request whose body grows is answered 503.
-        live "admin_body_bytes_total" => admin_body_bytes_total: usize as Bytes = 128 << 20,
+        /// the request whose body grows is answered 503; one alone always fits. 0 takes a sixteenth of the memory that the
+        /// process may have, at most 128 MiB.
+        live "admin_body_bytes_total" => admin_body_bytes_total: Option<usize> as BytesOrAutomatic = None,
         /// Most topics one connection subscribes to.
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         live "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
         /// Bytes of half-received heads and messages over all connections of a port, and of what waits until a
         /// peer has read its answers. Over it, the connection that sends more is closed with 1013 or refused
-        /// with 503.
-        live "inbox_bytes_total" => inbox_bytes_total: usize as Bytes = 256 << 20,
+        /// with 503; one alone always fits. 0 takes a sixteenth of the memory that the process may have, at most
+        /// 256 MiB.
+        live "inbox_bytes_total" => inbox_bytes_total: Option<usize> as BytesOrAutomatic = None,
     }
 }
 
@@ -51,23 +53,14 @@ impl LimitsSection {
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);
         let most = self.largest_message_bytes();
-        if self.inbox_bytes_total < most {
-            check.report(
-                "inbox_bytes_total",
-                format!(
-                    "expects at least {most}, so that the largest message fits, got {}",
-                    self.inbox_bytes_total
-                ),
-            );
+        if let Some(total) = self.inbox_bytes_total.filter(|total| *total < most) {
+            let problem = format!("expects at least {most}, so that the largest message fits, got {total}");
+            check.report("inbox_bytes_total", problem);
         }
-        if self.admin_body_bytes_total < self.admin_body_bytes_max {
-            check.report(
-                "admin_body_bytes_total",
-                format!(
-                    "expects at least limits.admin_body_bytes_max = {}, got {}",
-                    self.admin_body_bytes_max, self.admin_body_bytes_total
-                ),
-            );
+        let body = self.admin_body_bytes_max;
+        if let Some(total) = self.admin_body_bytes_total.filter(|total| *total < body) {
+            let problem = format!("expects at least limits.admin_body_bytes_max = {body}, got {total}");
+            check.report("admin_body_bytes_total", problem);
         }
     }
 }

@@ -515,11 +515,14 @@ mod tests {
         let text = load(&sources).unwrap_err().to_string();
         assert!(text.starts_with("flag --admin: server.admin: expects a loopback address"), "{text}");
         let sources = Sources {
-            environment: vec![("FANTAIL_LIMITS_ECHO_BYTES_MAX".into(), "512 MiB".into())],
+            environment: vec![
+                ("FANTAIL_LIMITS_MESSAGE_BYTES_MAX".into(), "512 MiB".into()),
+                ("FANTAIL_ADMISSION_BYTES_PER_SECOND".into(), "1 MiB".into()),
+            ],
             ..Sources::default()
         };
         let text = load(&sources).unwrap_err().to_string();
-        assert!(text.starts_with("built-in value: limits.inbox_bytes_total: expects at least"), "{text}");
+        assert!(text.starts_with("built-in value: admission.bytes_burst: expects more than"), "{text}");
     }
 
     #[test]

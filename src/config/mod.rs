@@ -29,6 +29,7 @@ mod settings;
 mod timeouts;
 mod topic;
 mod topic_rules;
+mod totals;
 mod value;
 
 pub use admin::Admin;
@@ -51,3 +52,4 @@ pub use server::Server;
 pub use settings::{Settings, reference};
 pub use timeouts::Timeouts;
 pub use topic::{Publishers, TopicRule};
+pub use totals::Totals;

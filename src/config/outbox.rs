@@ -1,7 +1,7 @@
 //! `[outbox]`: what may wait for a peer that reads slowly, and what happens to a slow consumer.
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Count, Kind, RawValue};
+use super::value::{Bytes, BytesOrAutomatic, Count, Kind, RawValue};
 use crate::topic::SlowPolicy;
 
 section! {
@@ -18,8 +18,9 @@ section! {
         /// row means: without a message queued in between that cost no other.
         live "disconnect_after_drops" => disconnect_after_drops: usize as Count = 0,
         /// Most bytes waiting over all connections; a message that many wait for counts once, and 16 bytes for
-        /// each. An eighth is kept for answers and control frames.
-        live "bytes_total" => bytes_total: usize as Bytes = 256 << 20,
+        /// each. An eighth is kept for answers and control frames. 0 takes a quarter of the memory that the process may
+        /// have, at most 256 MiB.
+        live "bytes_total" => bytes_total: Option<usize> as BytesOrAutomatic = None,
     }
 }
 

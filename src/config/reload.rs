@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::TopicRule;
 use super::section::{Section, Unfit};
 use super::settings::Settings;
+use super::{Mailbox, TopicRule};
 
 /// Changes of topic rules that are told one by one.
 const RULE_CHANGES_TOLD: usize = 20;
@@ -33,11 +33,12 @@ pub struct Reloaded {
 }
 
 impl Settings {
-    /// What becomes of these running settings when `configured` is read.
+    /// What becomes of these running settings when `configured` is read, with mailboxes that were made for so many
+    /// bytes.
     ///
     /// # Errors
     /// One line for each key that does not fit the running values of keys which need a restart.
-    pub fn reloaded(&self, configured: &Self) -> Result<Reloaded, Vec<String>> {
+    pub fn reloaded(&self, configured: &Self, mailbox_bytes: usize) -> Result<Reloaded, Vec<String>> {
         let mut settings = self.clone();
         let (mut applied, mut needs_restart) = (Vec::new(), Vec::new());
         for (running, wanted) in settings.sections_mut().into_iter().zip(configured.sections()) {
@@ -54,7 +55,13 @@ impl Settings {
             applied.append(&mut rule_differences(&self.topics, &configured.topics));
             settings.topics.clone_from(&configured.topics);
         }
-        let unfit = settings.unfit();
+        // An automatic number of bytes was chosen at the start, for the messages of then.
+        let running = Self {
+            mailbox: Mailbox { bytes_max: Some(mailbox_bytes), ..settings.mailbox.clone() },
+            ..settings
+        };
+        let unfit = running.unfit();
+        let settings = Self { mailbox: self.mailbox.clone(), ..running };
         if unfit.is_empty() {
             return Ok(Reloaded { settings, applied, needs_restart });
         }
@@ -141,7 +148,7 @@ mod tests {
         wanted.timeouts.heartbeat = Duration::from_secs(3);
         wanted.origin.allowed = vec!["https://a.example".to_owned()];
         wanted.server.backlog = 7;
-        let reloaded = running.reloaded(&wanted).unwrap();
+        let reloaded = running.reloaded(&wanted, 64 << 20).unwrap();
         assert_eq!(reloaded.settings.timeouts.heartbeat, Duration::from_secs(3));
         assert_eq!(reloaded.settings.origin, wanted.origin);
         assert_eq!(reloaded.settings.server, running.server);
@@ -151,7 +158,7 @@ mod tests {
         assert_eq!(reloaded.applied.len(), 2);
         let backlog = Change { key: "server.backlog".into(), from: "4096".into(), to: "7".into() };
         assert_eq!(reloaded.needs_restart, [backlog]);
-        assert_eq!(running.reloaded(&running).unwrap().applied, []);
+        assert_eq!(running.reloaded(&running, 64 << 20).unwrap().applied, []);
     }
 
     #[test]
@@ -163,7 +170,7 @@ mod tests {
         };
         let told = |from: &[TopicRule], to: &[TopicRule]| {
             let settings = |rules: &[TopicRule]| Settings { topics: rules.to_vec(), ..Settings::default() };
-            let applied = settings(from).reloaded(&settings(to)).unwrap().applied;
+            let applied = settings(from).reloaded(&settings(to), 64 << 20).unwrap().applied;
             applied
                 .into_iter()
                 .map(|change| [change.key, change.from, change.to].join(" | "))
@@ -192,9 +199,9 @@ mod tests {
         let running = Settings::default();
         let mut wanted = running.clone();
         wanted.limits.message_bytes_max = 128 << 20;
-        wanted.mailbox.bytes_max = 256 << 20;
+        wanted.mailbox.bytes_max = Some(256 << 20);
         assert_eq!(wanted.unfit(), [], "it fits together, but not with the mailboxes that run");
-        let problems = running.reloaded(&wanted).unwrap_err();
+        let problems = running.reloaded(&wanted, 64 << 20).unwrap_err();
         assert!(problems[0].starts_with("mailbox.bytes_max: expects at least"), "{problems:?}");
     }
 }

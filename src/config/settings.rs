@@ -114,30 +114,35 @@ impl Settings {
         let one_fits = |least: &str, got: usize| {
             format!("expects {least} {source} = {largest}, so that one message fits, got {got}")
         };
-        if self.mailbox.bytes_max < largest {
-            report("mailbox", "bytes_max", one_fits("at least", self.mailbox.bytes_max));
+        if let Some(bytes_max) = self.mailbox.bytes_max.filter(|bytes_max| *bytes_max < largest) {
+            report("mailbox", "bytes_max", one_fits("at least", bytes_max));
         }
         let admission = &self.admission;
         if admission.bytes_per_second > 0 && admission.bytes_burst <= largest {
             report("admission", "bytes_burst", one_fits("more than", admission.bytes_burst));
         }
-        if self.limits.inbox_bytes_total < largest {
-            report("limits", "inbox_bytes_total", one_fits("at least", self.limits.inbox_bytes_total));
+        if let Some(total) = self.limits.inbox_bytes_total.filter(|total| *total < largest) {
+            report("limits", "inbox_bytes_total", one_fits("at least", total));
         }
-        // An eighth is kept for answers and control frames, so the largest message has to fit the rest.
-        let total_min = (largest.max(self.limits.echo_bytes_max) / 7 + 1).saturating_mul(8);
-        if self.outbox.bytes_total < total_min {
+        let total_min = self.outbox_total_min();
+        if let Some(total) = self.outbox.bytes_total.filter(|total| *total < total_min) {
             let problem = format!(
-                "expects at least {total_min}, so that seven eighths hold the largest message, got {}",
-                self.outbox.bytes_total
+                "expects at least {total_min}, so that seven eighths hold the largest message, got {total}"
             );
             report("outbox", "bytes_total", problem);
         }
         unfit
     }
 
+    /// The least that `outbox.bytes_total` may be. An eighth is kept for answers and control frames, so the largest
+    /// message has to fit the rest.
+    pub(super) fn outbox_total_min(&self) -> usize {
+        let largest = self.largest_topic_message().0.max(self.limits.echo_bytes_max);
+        (largest / 7 + 1).saturating_mul(8)
+    }
+
     /// The size of the largest message that any topic takes, and the key that says so.
-    fn largest_topic_message(&self) -> (usize, String) {
+    pub(super) fn largest_topic_message(&self) -> (usize, String) {
         let base = (self.limits.message_bytes_max, "limits.message_bytes_max".to_owned());
         let rules = self.topics.iter().filter_map(|rule| {
             Some((rule.message_bytes_max?, format!("message_bytes_max of topic {:?}", rule.pattern)))
@@ -170,7 +175,7 @@ mod tests {
     #[test]
     fn sections_check_against_each_other() {
         let mut settings = Settings::default();
-        settings.mailbox.bytes_max = 1000;
+        settings.mailbox.bytes_max = Some(1000);
         let keys: Vec<_> = settings.unfit().iter().map(|u| format!("{}.{}", u.section, u.key)).collect();
         assert_eq!(keys, ["mailbox.bytes_max"]);
         settings.admission.bytes_burst = 1 << 20;

@@ -183,6 +183,23 @@ impl Kind for Bytes {
     }
 }
 
+/// A number of bytes for which 0 means that the server chooses.
+pub(super) struct BytesOrAutomatic;
+
+impl Kind for BytesOrAutomatic {
+    type Out = Option<usize>;
+    const EXPECTS: &'static str =
+        "a number of bytes such as 65536 or \"64 KiB\" (KiB, MiB, GiB), or 0 for automatic";
+
+    fn parse(raw: &RawValue) -> Option<Option<usize>> {
+        Bytes::parse(raw).map(|bytes| (bytes > 0).then_some(bytes))
+    }
+
+    fn show(value: &Option<usize>) -> String {
+        Bytes::show(&value.unwrap_or(0))
+    }
+}
+
 /// A time in seconds, whole or with a fraction.
 pub(super) struct Seconds;
 

@@ -90,7 +90,7 @@ pub fn layouts() -> Vec<Layout> {
         ),
         Layout { name: "Slot", ..layout!(TcpSlot, "always", { connection, generation, stream }) },
         layout!(Connection, "always, in the slot", {
-            inbox, outbox, session, deadline, heard, topic, position, admission, phase, dialect, flags
+            inbox, outbox, session, deadline, heard, topic, place, admission, phase, dialect, flags
         }),
         Inbox::LAYOUT,
         Outbox::LAYOUT,
@@ -102,9 +102,9 @@ pub fn layouts() -> Vec<Layout> {
             size_of::<Session>(),
         ),
         layout!(OpenState, "in the session of an open connection that has one", {
-            topics, ignored_publishes, blocked, debts
+            topics, ignored_publishes, blocked, window_bits, debts
         }),
-        layout!(Subscription, "for each topic after the first", { topic, position }),
+        layout!(Subscription, "for each topic after the first", { topic, place }),
     ]
 }
 

@@ -6,14 +6,14 @@
 
 pub mod deadline;
 pub mod inbox;
+pub mod inquiry;
 pub mod layout;
 pub mod outbox;
 pub mod rates;
 pub mod session;
 
 use crate::dialect::Dialect;
-use crate::topic::Encoding;
-use crate::topic::inquiry::MemoryParts;
+use crate::topic::{Encoding, Place};
 use inbox::Inbox;
 use outbox::Outbox;
 use session::Session;
@@ -24,7 +24,7 @@ pub type Tick = u32;
 /// Milliseconds in one tick.
 pub const TICK_MS: u64 = 100;
 
-/// A topic index or list position that stands for "none".
+/// A topic index that stands for "none".
 pub const NONE: u32 = u32::MAX;
 
 /// Where a connection is in its life. The phase's own data, if any, is in its [`Session`].
@@ -91,7 +91,8 @@ impl Flags {
     pub const PROXY_DUE: Self = Self(1 << 10);
     /// On the loop's ready list: its read turn will come, and events add nothing to it.
     pub const LISTED: Self = Self(1 << 11);
-    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it: the streams are the loop's.
+    /// permessage-deflate was negotiated (RFC 7692). All that a connection has of it, unless its window is small: the
+    /// streams are the loop's.
     pub const DEFLATE: Self = Self(1 << 12);
     /// The loop's list of publishers that wait for room in a mailbox has this connection.
     pub const WAITS_FOR_ROOM: Self = Self(1 << 13);
@@ -133,8 +134,8 @@ pub struct Connection {
     pub heard: Tick,
     /// The loop's index of the first topic subscribed to, or [`NONE`].
     pub topic: u32,
-    /// The place in that topic's subscriber list, or [`NONE`] while the join is on its way.
-    pub position: u32,
+    /// The place in that topic's subscriber list, or the ticket of the join that is on its way.
+    pub place: Place,
     /// What its address is known by in the admission table; 0 when no limit by address is on. On the admin port what
     /// strangers are counted by, and 0 on loopback.
     pub admission: u32,
@@ -144,6 +145,29 @@ pub struct Connection {
     pub dialect: Dialect,
     /// Small facts.
     pub flags: Flags,
+}
+
+/// User memory of one connection by part, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryParts {
+    /// Its entry in the slot table.
+    pub slot: usize,
+    /// Half-received frames and messages.
+    pub inbox: usize,
+    /// The queue of unsent bytes, without messages that others share.
+    pub outbox: usize,
+    /// What its phase needs beyond the slot.
+    pub session: usize,
+    /// Its entries in the topics' subscriber lists.
+    pub lists: usize,
+}
+
+impl MemoryParts {
+    /// All parts together.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.slot + self.inbox + self.outbox + self.session + self.lists
+    }
 }
 
 impl Connection {
@@ -157,7 +181,7 @@ impl Connection {
             deadline: Tick::MAX,
             heard: now,
             topic: NONE,
-            position: NONE,
+            place: Place::NONE,
             admission: 0,
             phase: Phase::Head,
             dialect: Dialect::Http,
@@ -182,10 +206,10 @@ impl Connection {
     #[must_use]
     pub fn memory(&self) -> MemoryParts {
         let more = match self.session.as_deref() {
-            Some(Session::Open(open)) => open.topics.iter().filter(|more| more.position != NONE).count(),
+            Some(Session::Open(open)) => open.topics.iter().filter(|more| more.place.is_listed()).count(),
             _ => 0,
         };
-        let listed = more + usize::from(self.position != NONE);
+        let listed = more + usize::from(self.place.is_listed());
         MemoryParts {
             slot: SLOT_ENTRY_BYTES,
             inbox: self.inbox.as_deref().map_or(0, Inbox::bytes),
@@ -205,7 +229,14 @@ impl Connection {
     /// Which frame of a message it gets.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        self.dialect.form(self.flags.has(Flags::DEFLATE))
+        let encoding = self.dialect.form(self.flags.has(Flags::DEFLATE));
+        if encoding == Encoding::Deflated
+            && let Some(Session::Open(open)) = self.session.as_deref()
+            && open.window_bits != 0
+        {
+            return Encoding::DeflatedWithin(open.window_bits);
+        }
+        encoding
     }
 
     /// Whether messages of topics may still be delivered.

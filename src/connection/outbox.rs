@@ -191,14 +191,17 @@ impl Outbox {
         self.lost(at, displaced, policy, budget, Admitted::Admitted { displaced })
     }
 
-    /// Queues the rest of a message whose first `sent` bytes the kernel took. Never refused: the peer has
-    /// the beginning of the frame.
-    pub fn push_rest(&mut self, message: Message, sent: usize, budget: &OutboxBudget) {
+    /// Queues the rest of a message whose first `sent` bytes the kernel took: the peer has the beginning of the frame,
+    /// so nothing can go in its place. `false`: all outboxes together are beyond their total with it, and the
+    /// connection can't go on.
+    #[must_use]
+    pub fn push_rest(&mut self, message: Message, sent: usize, budget: &OutboxBudget) -> bool {
         debug_assert!(self.queue.is_empty(), "the rest of a frame goes first");
-        let _ = budget.charge(&message);
+        let fill = budget.charge(&message);
         let at = self.tally_of(message.topic_id());
         self.push_charged(message, sent, at);
         self.sent_of_first = sent;
+        fill < Fill::Over
     }
 
     /// Queues bytes of this connection alone, whatever else waits: control frames are few and short.

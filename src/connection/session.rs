@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
+use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
 use crate::dialect::Effect;
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::inquiry::{Inquiry, Part};
-use crate::topic::{Draft, Topic};
+use crate::topic::{Draft, Place, Topic};
 use crate::wire::http::chunked::ChunkedDecoder;
 
 /// Phase data.
@@ -162,6 +162,8 @@ pub struct OpenState {
     pub ignored_publishes: u32,
     /// A publish that no mailbox had room for, to be tried again before anything else is read.
     pub blocked: Option<Box<Blocked>>,
+    /// The window of what is sent deflated, in bits, if it is smaller than deflate's own; 0 otherwise.
+    pub window_bits: u8,
     /// What it owes of its rates; nothing when it has been quiet.
     pub debts: Debts,
 }
@@ -173,6 +175,7 @@ impl OpenState {
         self.topics.is_empty()
             && self.ignored_publishes == 0
             && self.blocked.is_none()
+            && self.window_bits == 0
             && self.debts.is_none()
     }
 }
@@ -181,7 +184,7 @@ impl OpenState {
 #[derive(Debug)]
 pub struct Blocked {
     /// Where it goes.
-    pub topic: Arc<Topic>,
+    pub topic: Topic,
     /// The message, encoded once however often it is tried.
     pub draft: Draft,
     /// What its sender asked for behind it in the same message.
@@ -193,6 +196,6 @@ pub struct Blocked {
 pub struct Subscription {
     /// The loop's index of the topic.
     pub topic: u32,
-    /// The place in the topic's subscriber list, or [`super::NONE`].
-    pub position: u32,
+    /// The place in the topic's subscriber list, or the ticket of the join that is on its way.
+    pub place: Place,
 }

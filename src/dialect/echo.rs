@@ -34,7 +34,7 @@ impl Speak for Echo {
     #[inline]
     fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
         let opcode = if message.text { Opcode::Text } else { Opcode::Binary };
-        let worth = cx.deflate && message.payload.len() <= DEFLATED_BYTES_MAX;
+        let worth = message.payload.len() <= cx.deflates_up_to.min(DEFLATED_BYTES_MAX);
         match if worth { cx.tools.try_deflate(message.payload) } else { None } {
             Some(deflated) => push_deflated_frame(cx.out, opcode, deflated, None),
             None => push_frame(cx.out, opcode, message.payload, None),

@@ -175,8 +175,8 @@ pub struct Cx<'a> {
     pub effects: &'a mut Effects,
     /// The loop's tools.
     pub tools: Tools<'a>,
-    /// Whether the connection has negotiated compression.
-    pub deflate: bool,
+    /// The longest message that may be compressed for the connection, in bytes; 0 if it has not negotiated that.
+    pub deflates_up_to: usize,
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'s
     if topics.len() > topics_max {
         return Err("more topics than one connection may subscribe to".into());
     }
-    Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: false })
+    Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: None })
 }
 
 /// The topic named by the rest of a path, percent-decoded once.

@@ -53,15 +53,15 @@ pub struct Opening {
     pub topics: Vec<TopicName<'static>>,
     /// Whether its own messages are not delivered back.
     pub no_echo: bool,
-    /// permessage-deflate was accepted.
-    pub deflate: bool,
+    /// permessage-deflate was accepted, with a window of so many bits for what is sent.
+    pub deflate: Option<u8>,
 }
 
 impl Opening {
     /// A start without topics.
     #[must_use]
     pub fn of(dialect: Dialect) -> Self {
-        Self { dialect, topics: Vec::new(), no_echo: false, deflate: false }
+        Self { dialect, topics: Vec::new(), no_echo: false, deflate: None }
     }
 }
 

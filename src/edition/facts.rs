@@ -48,7 +48,7 @@ impl Edition {
             outbox_held_bytes: self.outbox_budget.used(),
             outbox_held_bytes_max: self.outbox_budget.total(),
             outbox_full: self.outbox_budget.met_full(),
-            mailbox_bytes_max: self.settings.mailbox.bytes_max as u64,
+            mailbox_bytes_max: self.totals.mailbox as u64,
             mailbox_entries_max: self.settings.mailbox.entries_max as u64,
             memory: metrics::memory(),
             empty_user_bytes: start.and_then(|start| start.empty_user_bytes),

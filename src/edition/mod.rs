@@ -5,6 +5,7 @@
 //! two turns. Plain data and atomics; never a lock on a delivery path.
 
 mod facts;
+mod mail;
 mod readiness;
 
 use std::error::Error;
@@ -16,14 +17,15 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
-use crate::config::Settings;
+use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
+use crate::topic::OutboxBudget;
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
-use crate::topic::{OutboxBudget, Router};
 use facts::Started;
 use readiness::FoundFull;
 
 pub use facts::StartFacts;
+pub use mail::{Control, LocalTopics, LoopMail, Router};
 pub use readiness::Readiness;
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
@@ -102,6 +104,8 @@ pub struct Edition {
     pub guard: AdminGuard,
     /// With which keys.
     pub keys: AdminKeys,
+    /// How much may wait over all connections.
+    pub totals: Totals,
     shared: Arc<Shared>,
 }
 
@@ -111,6 +115,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     /// What waits for slow consumers over all loops.
     pub outbox_budget: OutboxBudget,
+    /// Bytes of memory that the process may have, if that is known.
+    pub memory: Option<u64>,
     /// Who may connect, by address.
     pub admission: Admission,
     /// Client loops first, the admin loop last.
@@ -148,9 +154,24 @@ impl Edition {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Self::with_memory(settings, router, loops, connections_max, None)
+    }
+
+    /// The same for a process that may have so many bytes of memory.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_memory(
+        settings: Settings,
+        router: Arc<Router>,
+        loops: usize,
+        connections_max: usize,
+        memory: Option<u64>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         router.set_rules(settings.topic_rules()?);
         let shared = Shared {
-            outbox_budget: OutboxBudget::new(settings.outbox.bytes_total as u64),
+            outbox_budget: OutboxBudget::new(Totals::derive(&settings, loops, memory).outbox as u64),
+            memory,
             admission: Admission::new(admission_rules(&settings)?),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -180,9 +201,11 @@ impl Edition {
     /// A pattern of the settings does not compile; checked settings have none such.
     pub fn with_settings(&self, settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let rules = settings.topic_rules()?;
-        let next = Self::of(settings, Arc::clone(&self.shared))?;
+        let mut next = Self::of(settings, Arc::clone(&self.shared))?;
+        // The mailboxes stay as they were made.
+        next.totals.mailbox = self.totals.mailbox;
         self.router.set_rules(rules);
-        self.outbox_budget.set_total(next.settings.outbox.bytes_total as u64);
+        self.outbox_budget.set_total(next.totals.outbox as u64);
         Ok(next)
     }
 
@@ -200,6 +223,7 @@ impl Edition {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             guard,
             keys,
+            totals: Totals::derive(&settings, shared.loops(), shared.memory),
             settings,
             shared,
         })

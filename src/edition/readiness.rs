@@ -74,8 +74,9 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
+    use crate::edition::Router;
     use crate::edition::{Port, StartFacts};
-    use crate::topic::{Router, RouterLimits, Wake};
+    use crate::topic::{RouterLimits, Wake};
 
     struct Nobody;
 

@@ -10,14 +10,15 @@ use super::core::Core;
 use super::http_turn::Next;
 use super::write_turn::Asked;
 use crate::config::Admin;
+use crate::connection::inquiry::{Asker, Inquiry, Part, Question};
 use crate::connection::session::{Session, Waiting};
 use crate::connection::{Flags, Phase};
 use crate::dialect::Tools;
+use crate::edition::Control;
 use crate::edition::LoopHealth;
 use crate::http::admin::{self, Ask, Batch, Progress, Replies};
 use crate::metrics::{self, CloseReason, RefuseReason};
-use crate::topic::inquiry::{Inquiry, Part, Question};
-use crate::topic::{Control, Key};
+use crate::topic::Key;
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
@@ -25,7 +26,8 @@ use crate::wire::http::response::ResponseBuffer;
 /// Inquiries that may be on their way at a time; a loop that is stuck keeps its own until it turns again.
 const INQUIRIES_MAX: usize = 64;
 
-/// Batches that may be under way at a time; each holds its body.
+/// Batches that may take turns. One whose sender does not read its answer takes none, and so nobody's place: it holds
+/// its body, and all bodies together have a bound of their own.
 const BATCHES_MAX: usize = 16;
 
 /// Bytes kept free before the lines of a chunk for its size: eight digits and a line end.
@@ -37,6 +39,8 @@ pub(super) struct AdminLoop {
     pub(super) replies: Replies,
     batches: VecDeque<BatchJob>,
     inquiries: usize,
+    /// The next question's.
+    ticket: u32,
 }
 
 /// A batch that is under way. It goes on to its end even if the connection that sent it does not.
@@ -60,7 +64,7 @@ enum Wait {
 
 impl AdminLoop {
     pub(super) fn new(settings: &Admin) -> Self {
-        Self { replies: Replies::new(settings), batches: VecDeque::new(), inquiries: 0 }
+        Self { replies: Replies::new(settings), batches: VecDeque::new(), inquiries: 0, ticket: 0 }
     }
 }
 
@@ -95,7 +99,13 @@ impl<S: Socket> Core<S> {
 
     fn send_inquiry(&mut self, key: Key, ask: Ask) {
         let Ask { question, first_loop, loops } = ask;
-        let inquiry = Arc::new(Inquiry::new(question, self.index, key, first_loop, loops));
+        let router = Arc::clone(&self.edition.router);
+        if router.reserve_reply(self.index).is_err() {
+            return self.refuse(key, RefuseReason::Busy, "too many requests wait for the loops; try again");
+        }
+        let ticket = self.next_ticket();
+        let from = Asker { loop_index: self.index, key, ticket };
+        let inquiry = Arc::new(Inquiry::new(question, from, first_loop, loops));
         if let Some(waiting) = self.waiting(key) {
             waiting.inquiry = Some(Arc::clone(&inquiry));
         }
@@ -107,7 +117,7 @@ impl<S: Socket> Core<S> {
             let health = self.edition.health.get(index);
             let has_ended = || health.is_some_and(LoopHealth::has_ended);
             let control = Control::Inquire(Arc::clone(&inquiry));
-            if !has_ended() && self.edition.router.send_control(index, control, Some(self.index)).is_err() {
+            if !has_ended() && router.send_control(index, control, Some(self.index)).is_err() {
                 complete |= inquiry.answer(index, Part { refused: true, ..Part::default() });
             }
             // It is drained and has nobody. It looks into its mailbox once more after it has said so, and so one
@@ -117,19 +127,25 @@ impl<S: Socket> Core<S> {
             }
         }
         if complete {
-            self.on_answered(&inquiry);
+            router.release_reply(self.index);
+            self.on_answered(key, ticket, &inquiry);
         }
     }
 
-    /// Every loop has answered.
-    pub(super) fn on_answered(&mut self, inquiry: &Arc<Inquiry>) {
+    fn next_ticket(&mut self) -> u32 {
+        let Some(admin) = self.admin.as_deref_mut() else { return 0 };
+        admin.ticket = admin.ticket.wrapping_add(1);
+        admin.ticket
+    }
+
+    /// Every loop has answered the connection's question of this ticket.
+    pub(super) fn on_answered(&mut self, key: Key, ticket: u32, inquiry: &Inquiry) {
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.inquiries -= 1;
         }
-        let key = inquiry.waiter;
         let edition = Arc::clone(&self.edition);
         let now = self.now;
-        let own = |waiting: &Waiting| waiting.inquiry.as_ref().is_some_and(|own| Arc::ptr_eq(own, inquiry));
+        let own = |waiting: &Waiting| waiting.inquiry.as_ref().is_some_and(|own| own.from.ticket == ticket);
         let Some(slot) = self.slots.get(key) else {
             self.counters.stale_keys.add(1);
             return;
@@ -202,7 +218,7 @@ impl<S: Socket> Core<S> {
         let stuck = match self.waiting(key) {
             Some(Waiting { inquiry: Some(inquiry), started: false, .. }) => inquiry.waits_for(),
             // A batch whose answer has begun can't be refused any more.
-            _ => return self.free(key.slot, CloseReason::Io),
+            _ => return self.abort(key, CloseReason::Io),
         };
         let names: Vec<String> = stuck.iter().map(ToString::to_string).collect();
         let text = format!("loop {} did not answer within 5 s", names.join(", "));
@@ -213,7 +229,7 @@ impl<S: Socket> Core<S> {
     /// Begins a batch. A short one is done at once.
     pub(super) fn start_batch(&mut self, key: Key, head: &Head<'_>, batch: Box<Batch>) -> Next {
         let Some(admin) = self.admin.as_deref_mut() else { return Next::Leave };
-        if admin.batches.len() >= BATCHES_MAX {
+        if admin.batches.iter().filter(|job| job.wait != Wait::Peer).count() >= BATCHES_MAX {
             admin.replies.forget_batch(&batch);
             self.refuse(key, RefuseReason::Busy, "too many batches are under way; try again");
             return Next::Leave;

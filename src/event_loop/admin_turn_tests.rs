@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::connection::deadline::ANSWER_TICKS;
+use crate::edition::Router;
 use crate::edition::{Edition, Port};
 use crate::event_loop::admission::Arrival;
 use crate::event_loop::core::{Core, Readiness};
-use crate::topic::{Key, Router, RouterLimits, Wake};
+use crate::topic::{Key, RouterLimits, Wake};
 use crate::transport::Socket;
 
 struct NoWake;
@@ -221,6 +222,40 @@ fn a_peer_that_does_not_read_holds_up_its_own_batch_only() {
         let text = socket.take();
         assert_eq!(lines(&text), if index % 2 == 0 { LINES } else { 0 });
         assert!(index % 2 == 1 || text.ends_with("0\r\n\r\n"));
+    }
+}
+
+#[test]
+fn batches_whose_answers_nobody_reads_keep_no_others_out() {
+    const LINES: usize = 3_000;
+    let mut world = World::new();
+    let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(LINES);
+    let request =
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let send = |world: &mut World, reads: bool| {
+        let socket = FakeSocket::default();
+        socket.1.set(!reads);
+        let key = world.admin.on_accepted(socket.clone(), Arrival::default());
+        socket.put(&request);
+        world.admin.on_event(key, READABLE);
+        while world.admin.has_work() {
+            world.turn_admin();
+        }
+        (socket, key)
+    };
+    let lazy: Vec<_> = (0..40).map(|_| send(&mut world, false)).collect();
+    for _ in 0..3 {
+        let text = send(&mut world, true).0.take();
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        assert_eq!(text.matches("\"offset\"").count(), LINES);
+    }
+    for (socket, key) in lazy {
+        socket.1.set(false);
+        world.admin.on_event(key, WRITABLE);
+        while world.admin.has_work() {
+            world.turn_admin();
+        }
+        assert_eq!(socket.take().matches("\"offset\"").count(), LINES, "none was refused");
     }
 }
 

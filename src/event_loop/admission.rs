@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use crate::auth::admission::AdmissionRefusal;
@@ -225,7 +226,7 @@ impl<S: Socket> Core<S> {
             remember(&mut slot.connection.session, |open| open.debts.charge_bytes(count, now, &limits));
         if !within {
             let reason = CloseReason::ByteRate;
-            self.fail(key, reason, 1008, reason.text());
+            self.end(key, reason, Words::Own);
         }
         within
     }

@@ -1,4 +1,4 @@
-//! How connections end: close handshake, lingering close, and giving the slot back.
+//! How connections end: `close` politely, `end` without waiting for the peer, `abort` at once.
 //!
 //! Nobody is closed with bytes unread or unsent if it can be helped, because `close()` with unread input
 //! makes the kernel throw the send queue away: last bytes, end of stream, read until the peer's end, close.
@@ -9,33 +9,39 @@ use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
 use crate::dialect::Carrier;
 use crate::metrics::CloseReason;
-use crate::topic::Key;
+use crate::topic::{Key, Place};
 use crate::transport::Socket;
 
 /// Slots of one loop that may linger at a time; above it a finished connection is closed at once.
 const LINGERING_MAX: usize = 1_024;
 
-impl<S: Socket> Core<S> {
-    /// Starts the closing handshake from our side (RFC 6455, 7.1.2): a close frame, then the peer's is awaited.
-    pub(super) fn start_close(&mut self, key: Key, reason: CloseReason) {
-        let code = self.close_code(key, reason);
-        self.start_close_with(key, reason, code, reason.text());
-    }
+/// What the peer is told at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words<'a> {
+    /// Nothing, or it was said already.
+    Nothing,
+    /// What its dialect has for the reason.
+    Own,
+    /// This code and text.
+    Given(u16, &'a str),
+}
 
-    /// Starts it with a code and text of its own.
-    pub(super) fn start_close_with(&mut self, key: Key, reason: CloseReason, code: u16, text: &str) {
+impl<S: Socket> Core<S> {
+    /// Closes an open connection politely (RFC 6455, 7.1.2): last words, then the peer's are awaited. One that is
+    /// already on its way out goes on as it does.
+    pub(super) fn close(&mut self, key: Key, reason: CloseReason, words: Words<'_>) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase != Phase::Open {
             return;
         }
         if slot.connection.dialect.carrier() == Carrier::Body {
             // The end of an answer is not answered.
-            return self.fail(key, reason, code, text);
+            return self.end(key, reason, words);
         }
         slot.connection.phase = Phase::Closing;
         slot.connection.heard = self.now;
         self.unsubscribe_all(key.slot);
-        self.send_close_frame(key, code, text);
+        self.say(key, reason, words);
         if let Some(slot) = self.slots.get(key) {
             slot.connection.session = Some(Box::new(Session::Closing(reason)));
             // A publish that waited for room is given up; what was stashed behind it has to be read on.
@@ -44,36 +50,26 @@ impl<S: Socket> Core<S> {
         self.rearm(key.slot);
     }
 
-    /// Fails the connection for a reason of ours, with the code its dialect has for it.
-    pub(super) fn fail_for(&mut self, key: Key, reason: CloseReason) {
-        let code = self.close_code(key, reason);
-        self.fail(key, reason, code, reason.text());
-    }
-
-    fn close_code(&mut self, key: Key, reason: CloseReason) -> u16 {
-        let dialect = self.slots.get(key).map(|slot| slot.connection.dialect);
-        dialect.and_then(|dialect| dialect.close_code(reason)).unwrap_or(1000)
-    }
-
-    /// Fails the connection (RFC 6455, 7.1.7): a close frame, end of stream, and what still comes is discarded.
-    pub(super) fn fail(&mut self, key: Key, reason: CloseReason, code: u16, text: &str) {
+    /// Says what is to be said to a peer that is still listening.
+    fn say(&mut self, key: Key, reason: CloseReason, words: Words<'_>) {
         let Some(slot) = self.slots.get(key) else { return };
-        if slot.connection.phase == Phase::Open {
-            self.send_close_frame(key, code, text);
-        }
-        self.finish(key, reason);
-    }
-
-    /// Sends the dialect's last words.
-    pub(super) fn send_close_frame(&mut self, key: Key, code: u16, text: &str) {
-        let Some(slot) = self.slots.get(key) else { return };
+        let dialect = slot.connection.dialect;
+        let (code, text) = match words {
+            Words::Nothing => return,
+            Words::Own => (dialect.close_code(reason).unwrap_or(1000), reason.text()),
+            Words::Given(code, text) => (code, text),
+        };
         let mut last = Vec::with_capacity(128);
-        slot.connection.dialect.push_close(code, text, &mut last);
+        dialect.push_close(code, text, &mut last);
         self.send_own(key, &last, Asked::No);
     }
 
-    /// Everything is said: flush, end our side, linger until the peer ends its own.
-    pub(super) fn finish(&mut self, key: Key, reason: CloseReason) {
+    /// Ends a connection without waiting for the peer's words (RFC 6455, 7.1.7): last words to one that is open, flush,
+    /// end our side, linger until the peer ends its own.
+    pub(super) fn end(&mut self, key: Key, reason: CloseReason, words: Words<'_>) {
+        if self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Open) {
+            self.say(key, reason, words);
+        }
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase == Phase::Lingering {
             return;
@@ -99,7 +95,7 @@ impl<S: Socket> Core<S> {
         connection.flags.clear(Flags::PAUSED);
         self.lingering += 1;
         if full {
-            return self.free(key.slot, reason);
+            return self.abort(key, reason);
         }
         if !connection.has_backlog() {
             self.end_writing(key);
@@ -112,20 +108,24 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.has(Flags::EOF_SEEN) {
-            return self.free(key.slot, CloseReason::Normal);
+            return self.abort(key, CloseReason::Normal);
         }
         slot.connection.flags.set(Flags::WRITE_SHUT);
         slot.connection.heard = now;
         if slot.stream.shutdown_write().is_err() {
-            return self.free(key.slot, CloseReason::PeerReset);
+            return self.abort(key, CloseReason::PeerReset);
         }
         self.rearm(key.slot);
         // Input may have been left in the queue by whatever ended the conversation.
         self.list_ready(key);
     }
 
-    /// Gives the slot back and closes the stream.
-    pub(super) fn free(&mut self, index: u32, reason: CloseReason) {
+    /// Closes at once: nothing can be said to the peer, or all is. Gives the slot back and closes the stream.
+    pub(super) fn abort(&mut self, key: Key, reason: CloseReason) {
+        let index = key.slot;
+        if self.slots.get(key).is_none() {
+            return;
+        }
         self.unsubscribe_all(index);
         let Some(slot) = self.slots.remove(index) else { return };
         if slot.connection.phase == Phase::Lingering {
@@ -150,7 +150,7 @@ impl<S: Socket> Core<S> {
         let connection = &mut slot.connection;
         let first = crate::connection::session::Subscription {
             topic: std::mem::replace(&mut connection.topic, crate::connection::NONE),
-            position: std::mem::replace(&mut connection.position, crate::connection::NONE),
+            place: std::mem::replace(&mut connection.place, Place::NONE),
         };
         let more = match connection.session.as_deref_mut() {
             Some(Session::Open(open)) => std::mem::take(&mut open.topics),

@@ -13,14 +13,17 @@ use super::admission::Arrival;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
+use super::slice::Slice;
 use super::slots::SlotTable;
+use super::turn::Clock;
 use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
-use crate::edition::{Edition, Port};
+use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
-use crate::topic::{Control, Key, LocalTopics, RouterError};
+use crate::sys::clock::monotonic_ns;
+use crate::topic::{Key, Letter, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
@@ -32,15 +35,18 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// again: whoever floods waits for the others who flood, and nobody else does.
 const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
 
-/// The same for the events of one poll; the connections behind are put on the ready list. A thousand peers that
-/// each send a little that becomes a megabyte, or each have room for one again, must not be one turn.
-const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
+/// The same for the events of one turn; the others of the same poll come in the next. A thousand peers that each send
+/// a little that becomes a megabyte, or each have room for one again, must not be one turn.
+pub(super) const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
 
 /// Keys for which the ready list keeps room after a peak.
 const READY_KEPT: usize = 1_024;
 
 /// Bytes joined for one `send`.
 pub const JOINED_BYTES: usize = 64 * 1024;
+
+/// Connections come or gone after which the allocator is asked to give memory back.
+const TRIM_AFTER: u64 = 1_024;
 
 /// A peak of half-received and unsent bytes that is worth giving memory back after.
 const PEAK_BYTES_MIN: u64 = 256 * 1024;
@@ -70,8 +76,10 @@ pub struct Core<S> {
     pub(super) counters: Arc<LoopCounters>,
     /// Whose turn ran out of budget.
     pub(super) ready: VecDeque<Key>,
-    /// Bytes read, inflated and written for the events of this turn.
-    pub(super) event_bytes: u64,
+    /// What the events of this turn may still take.
+    pub(super) slice: Slice,
+    /// Where the time within a turn comes from.
+    pub(super) clock: Clock,
     /// Publishers waiting for room in a mailbox.
     pub(super) blocked: VecDeque<Key>,
     /// What was read last; taken out during a read turn.
@@ -92,10 +100,16 @@ pub struct Core<S> {
     pub(super) relocating: Option<u32>,
     /// The most bytes that inboxes, outboxes and request bodies held since memory was last asked back.
     pub(super) held_peak: u64,
+    /// Memory is to be given back, and nobody had time for it.
+    pub(super) trim_owed: bool,
+    /// Connections that had come or gone when that was asked for last.
+    pub(super) trimmed_at: u64,
     /// Slot index from which deadlines are still those of earlier settings.
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
+    /// When the loop last went on after it had stood still; 0 if it never has.
+    pub(super) resumed: Tick,
     /// What answers are dated with, and from when on it is to be made anew.
     date: Option<(Date, Tick)>,
     pub(super) index: usize,
@@ -135,7 +149,8 @@ impl<S: Socket> Core<S> {
             topics,
             counters,
             ready: VecDeque::new(),
-            event_bytes: 0,
+            slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
+            clock: monotonic_ns,
             blocked: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
@@ -146,9 +161,12 @@ impl<S: Socket> Core<S> {
             draining: None,
             relocating: None,
             held_peak: 0,
+            trim_owed: false,
+            trimmed_at: 0,
             rearming: None,
             timeouts: timeout_ticks(&edition),
             now: 0,
+            resumed: 0,
             date: None,
             index,
             port,
@@ -164,6 +182,11 @@ impl<S: Socket> Core<S> {
             admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&edition.settings.admin))),
             edition,
         })
+    }
+
+    /// Takes the time within a turn from somewhere else: a simulation has its own.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// Tells the time; never goes back.
@@ -229,10 +252,11 @@ impl<S: Socket> Core<S> {
         if !write && (!read || connection.flags.has(Flags::LISTED)) {
             return;
         }
-        if self.event_bytes >= EVENT_BYTES_PER_TURN {
+        if self.slice.is_over() {
             return self.list_ready(key);
         }
         let before = self.bytes_moved();
+        let mut inflated = 0;
         if write {
             self.write_turn(key);
         }
@@ -240,26 +264,30 @@ impl<S: Socket> Core<S> {
         if read && self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::LISTED)) {
             self.read_turn(key, readiness.read_closed || readiness.error);
             // What came out of few bytes is as much work as what was read.
-            self.event_bytes += self.inflater.turn_bytes() as u64;
+            inflated = self.inflater.turn_bytes() as u64;
         }
-        self.event_bytes += self.bytes_moved().wrapping_sub(before);
+        let moved = self.bytes_moved().wrapping_sub(before) + inflated;
+        self.slice.charge(moved, self.clock);
     }
 
     fn bytes_moved(&self) -> u64 {
         self.counters.bytes_received.value().wrapping_add(self.counters.bytes_sent.value())
     }
 
-    /// Gives those on the ready list one more turn, until together they have read enough; those put on it
+    /// Gives those on the ready list one more turn, until together they have taken enough; those put on it
     /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
-        self.event_bytes = 0;
-        let before = self.bytes_moved();
-        let mut inflated = 0;
+        self.slice = Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN);
+        if self.ready.is_empty() {
+            return;
+        }
+        let mut slice = self.reading_slice((self.clock)(), READY_BYTES_PER_TURN);
         for _ in 0..self.ready.len() {
-            if self.bytes_moved().wrapping_sub(before) + inflated >= READY_BYTES_PER_TURN {
+            if slice.is_over() {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
+            let before = self.bytes_moved();
             let Some(slot) = self.slots.get(key) else { continue };
             slot.connection.flags.clear(Flags::LISTED);
             if slot.connection.has_backlog() {
@@ -267,7 +295,8 @@ impl<S: Socket> Core<S> {
             }
             // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
             self.read_turn(key, true);
-            inflated += self.inflater.turn_bytes() as u64;
+            let moved = self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64;
+            slice.charge(moved, self.clock);
         }
         if self.ready.is_empty() && self.ready.capacity() > READY_KEPT {
             self.ready.shrink_to(READY_KEPT);
@@ -278,13 +307,13 @@ impl<S: Socket> Core<S> {
     pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) {
         let inquiries = &mut self.inquiries;
         let mut answered = Vec::new();
-        self.topics.drain_mailbox(|control| match control {
-            Control::Inquire(inquiry) => inquiries.push_back(Answering::new(inquiry)),
-            Control::Answered(inquiry) => answered.push(inquiry),
-            other => on_control(other),
+        self.topics.drain_mailbox(|letter| match letter {
+            Letter::Control(Control::Inquire(inquiry)) => inquiries.push_back(Answering::new(inquiry)),
+            Letter::Control(other) => on_control(other),
+            Letter::Reply(reply) => answered.push(reply),
         });
-        for inquiry in answered {
-            self.on_answered(&inquiry);
+        for reply in answered {
+            self.on_answered(reply.key, reply.ticket, &reply.answer);
         }
     }
 
@@ -329,6 +358,16 @@ impl<S: Socket> Core<S> {
         Some((u64::from(next) * TICK_MS).saturating_sub(now_ms))
     }
 
+    /// Looks whether memory should be given back.
+    pub(super) fn note_peak(&mut self) {
+        let moved = self.counters.accepted.value() + self.counters.connections_closed.value();
+        if moved - self.trimmed_at >= TRIM_AFTER {
+            self.trim_owed = true;
+            self.trimmed_at = moved;
+        }
+        self.trim_owed |= self.take_peak_is_over();
+    }
+
     /// Whether inboxes, outboxes and request bodies hold much less than they did: their memory can go back. Asking
     /// resets it.
     pub fn take_peak_is_over(&mut self) -> bool {
@@ -361,13 +400,6 @@ impl<S: Socket> Core<S> {
         let later = deadline > current && deadline != Tick::MAX && current > self.now;
         if deadline != current && !later {
             self.slots.set_deadline(slot, deadline);
-        }
-    }
-
-    /// Closes at once, for a reason that leaves nothing to say to the peer.
-    pub(super) fn abort(&mut self, key: Key, reason: CloseReason) {
-        if self.slots.get(key).is_some() {
-            self.free(key.slot, reason);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A loop core over streams that a test fills and empties: what its bounds are over many connections, and what a
 //! reload or a drain leaves behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Settings;
+use crate::edition::Router;
+use crate::event_loop::run::TrimRequest;
+use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Entry, MailboxLimits, Router, RouterLimits, TopicName, Wake};
+use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -18,6 +21,21 @@ const READABLE: Readiness = Readiness { readable: true, writable: false, read_cl
 const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_closed: false, error: false };
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
+
+#[path = "window_tests.rs"]
+mod window;
+
+thread_local! {
+    /// What the clock of a test shows, in nanoseconds; every system call takes some of it.
+    static NOW_NS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn now_ns() -> u64 {
+    NOW_NS.get()
+}
+
+/// What a `send` takes, and a `recv` half as long.
+const SEND_NS: u64 = 6_000;
 
 struct NoWake;
 
@@ -63,6 +81,7 @@ impl Fake {
 
 impl Socket for Fake {
     fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        NOW_NS.set(NOW_NS.get() + SEND_NS / 2);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.input.len().min(into.len());
         if count == 0 {
@@ -75,6 +94,7 @@ impl Socket for Fake {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        NOW_NS.set(NOW_NS.get() + SEND_NS);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         if count == 0 {
@@ -87,6 +107,42 @@ impl Socket for Fake {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A poll that a test fills; nobody listens.
+#[derive(Default)]
+struct Poll {
+    events: VecDeque<(Key, Readiness)>,
+}
+
+impl Driver<Fake> for Poll {
+    fn take_events(&mut self, core: &mut Core<Fake>) {
+        while !core.has_had_events()
+            && let Some((key, readiness)) = self.events.pop_front()
+        {
+            core.on_event(key, readiness);
+        }
+    }
+
+    fn accept_turn(&mut self, _: &mut Core<Fake>) {}
+
+    fn on_reload(&mut self) -> Arc<Edition> {
+        unreachable!("no test reloads through it")
+    }
+
+    fn leave(&mut self, _: &mut Core<Fake>) {}
+
+    fn has_left(&self) -> bool {
+        false
+    }
+
+    fn stop(&mut self) {}
+
+    fn on_drain_asked(&mut self) {}
+
+    fn try_trim(&mut self, _: TrimRequest) -> bool {
+        true
     }
 }
 
@@ -184,11 +240,11 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| {
         settings.publish.topics = vec!["*".to_owned()];
-        settings.limits.inbox_bytes_total = TOTAL;
+        settings.limits.inbox_bytes_total = Some(TOTAL);
     });
     // The other loop never turns.
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let mut frames = Vec::new();
@@ -212,7 +268,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
 #[test]
 fn heads_that_are_there_in_part_count_as_well() {
     let edition = edition(1, 100, RouterLimits::default(), |settings| {
-        settings.limits.inbox_bytes_total = 50_000;
+        settings.limits.inbox_bytes_total = Some(50_000);
     });
     let mut core = core(&edition, Port::Client);
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Padding: {}", "x".repeat(7_000));
@@ -346,7 +402,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, 0, Key { slot: 0, generation: 1 }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let fake = Fake::says(&upgrade("/ws", ""));
@@ -683,4 +739,168 @@ fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
     }
     assert_eq!(count(&heard, &[0x8a, 1]), 100, "pongs");
     assert!(heard.ends_with(&[0x88, 2, 3, 0xe8]), "a close frame is the last");
+}
+
+/// How long a broadcast to 2,000 takes while `flooders` send a message whenever theirs came back, in nanoseconds, and
+/// how many of theirs come back in a millisecond.
+fn broadcast_beside(flooders: usize, all_at_once: bool) -> (u64, f64) {
+    const SUBSCRIBERS: usize = 2_000;
+    let edition = edition(1, 10_000, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    core.set_clock(now_ns);
+    let mut poll = Poll::default();
+    let upgraded = |core: &mut Core<Fake>, path: &str| {
+        let fake = Fake::says(&upgrade(path, ""));
+        let key = arrive(core, &fake);
+        fake.take();
+        (key, fake)
+    };
+    let subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| upgraded(&mut core, "/ws").1).collect();
+    let flooders: Vec<_> = (0..flooders).map(|_| upgraded(&mut core, "/echo")).collect();
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Binary, &[7; 100], Some(MASK));
+    let mut echoes = 0;
+    let mut turn = |core: &mut Core<Fake>| {
+        if poll.events.is_empty() {
+            for (key, fake) in &flooders {
+                if all_at_once || !fake.take().is_empty() || echoes < flooders.len() {
+                    // More than one read takes, or one message.
+                    fake.say(&frame.repeat(if all_at_once { 100 } else { 1 }));
+                    poll.events.push_back((*key, READABLE));
+                }
+                echoes += 1;
+            }
+        }
+        core.turn(now_ns(), &mut poll);
+        assert!(poll.events.len() < 2_000);
+    };
+    (0..20).for_each(|_| turn(&mut core));
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
+    edition.router.publish(&topic, Draft::encode(None, true, b"news"), None).unwrap();
+    let (began, before) = (now_ns(), core.counters.messages_received.value());
+    while core.counters.deliveries.value() < SUBSCRIBERS as u64 {
+        turn(&mut core);
+        assert!(now_ns() - began < 5_000_000_000, "{}", core.counters.deliveries.value());
+    }
+    let took = now_ns() - began;
+    assert!(subscribers.iter().all(|fake| fake.take() == b"\x82\x04news"));
+    let messages = core.counters.messages_received.value() - before;
+    (took, messages as f64 / (took as f64 / 1e6))
+}
+
+#[test]
+fn a_flood_of_events_leaves_a_broadcast_its_share_and_the_other_way_round() {
+    let (quiet, _) = broadcast_beside(0, false);
+    for all_at_once in [false, true] {
+        let (took, rate) = broadcast_beside(1_000, all_at_once);
+        assert!(took <= 3 * quiet, "{took} ns beside a flood, {quiet} without");
+        // Alone a loop echoes 111 in a millisecond when each needs a read and a send.
+        assert!(rate >= 30.0, "{rate} echoes a millisecond, {all_at_once}");
+    }
+}
+
+/// One connection for each timeout that ends one, and what its peer has done in time and nobody has read yet.
+#[test]
+fn nobody_is_late_whose_answer_has_arrived() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let frame = |opcode, payload: &[u8]| {
+        let mut frame = Vec::new();
+        push_frame(&mut frame, opcode, payload, Some(MASK));
+        frame
+    };
+    for in_time in [true, false] {
+        let mut core = core(&edition, Port::Client);
+        let connect = |core: &mut Core<Fake>, first: &[u8]| {
+            let fake = Fake::says(first);
+            (arrive(core, &fake), fake)
+        };
+        let request = b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n";
+        let pinged = connect(&mut core, &upgrade("/echo", ""));
+        let begun = connect(&mut core, &request[..9]);
+        let kept = connect(&mut core, request);
+        let full = connect(&mut core, &upgrade("/echo", ""));
+        let closing = connect(&mut core, &upgrade("/echo", ""));
+        full.1.has_room(Some(0));
+        full.1.say(&frame(Opcode::Text, b"echo"));
+        core.on_event(full.0, READABLE);
+        core.close(closing.0, CloseReason::Admin, super::super::closing::Words::Own);
+        core.run_ready();
+        // Until the ping; the others are in time by then.
+        let mut now = 0;
+        let pings = core.counters.heartbeats_sent.value();
+        while core.counters.heartbeats_sent.value() == pings {
+            now += 1;
+            core.set_now(now);
+            for key in [begun.0, kept.0, closing.0] {
+                core.slots.get(key).unwrap().connection.heard = now;
+            }
+            core.slots.get(full.0).unwrap().connection.outbox.as_deref_mut().unwrap().progress = now;
+            core.sweep();
+        }
+        for (_, fake) in [&pinged, &begun, &kept, &full, &closing] {
+            fake.take();
+        }
+        if in_time {
+            pinged.1.say(&frame(Opcode::Pong, b""));
+            begun.1.say(&request[9..]);
+            kept.1.say(request);
+            full.1.has_room(None);
+            closing.1.say(&frame(Opcode::Close, &1000_u16.to_be_bytes()));
+        }
+        // The loop was late, and sees its deadlines before its events.
+        core.set_now(now + 1_000);
+        (0..3).for_each(|_| core.sweep());
+        let phase = |core: &mut Core<Fake>, key: Key| core.slots.get(key).map(|slot| slot.connection.phase);
+        let reasons = [CloseReason::HeartbeatTimeout, CloseReason::WriteTimeout, CloseReason::CloseTimeout];
+        let ended = reasons.map(|reason| core.counters.closes(reason));
+        if in_time {
+            assert_eq!(ended, [0, 0, 0]);
+            assert_eq!(phase(&mut core, pinged.0), Some(Phase::Open));
+            assert_eq!(phase(&mut core, full.0), Some(Phase::Open));
+            assert!(full.1.take().ends_with(b"\x81\x04echo"));
+            assert!(begun.1.take().starts_with(b"HTTP/1.1 404 "), "and no 408");
+            assert!(kept.1.take().starts_with(b"HTTP/1.1 404 "));
+            assert_eq!(core.counters.closes(CloseReason::Admin), 1, "its close frame was there");
+        } else {
+            assert_eq!(ended, [1, 1, 1]);
+            assert!(begun.1.take().starts_with(b"HTTP/1.1 408 "));
+            assert_ne!(phase(&mut core, kept.0), Some(Phase::Head));
+        }
+        for (_, fake) in [pinged, begun, kept, full, closing] {
+            fake.end();
+        }
+        core.set_now(now + 5_000);
+        for now in now + 5_000..now + 6_000 {
+            core.set_now(now);
+            core.run_ready();
+            core.sweep();
+        }
+        assert_eq!(core.connections(), 0);
+    }
+}
+
+#[test]
+fn timeouts_begin_anew_when_the_process_has_stood_still() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    let fake = Fake::says(&upgrade("/echo", ""));
+    let key = arrive(&mut core, &fake);
+    let mut now = 0;
+    while core.counters.heartbeats_sent.value() == 0 {
+        now += 1;
+        core.set_now(now);
+        core.sweep();
+    }
+    // Its pong is on its way as the machine stops, and comes a moment after it goes on.
+    now += 5_000;
+    core.set_now(now);
+    core.on_resumed(now);
+    core.sweep();
+    assert!(core.slots.get(key).is_some_and(|slot| slot.connection.is_open()));
+    let pong = u32::try_from(edition.settings.timeouts.pong.as_millis()).unwrap() / TICK_MS as u32;
+    for now in now..=now + pong + 10 {
+        core.set_now(now);
+        core.sweep();
+    }
+    assert_eq!(core.counters.closes(CloseReason::HeartbeatTimeout), 1, "once only");
 }

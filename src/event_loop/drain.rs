@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::closing::Words;
 use super::core::Core;
 use crate::connection::{Flags, Phase, Slot, TICK_MS, Tick};
 use crate::metrics::CloseReason;
@@ -179,7 +180,7 @@ impl<S: Socket> Core<S> {
     pub(super) fn tell_upgraded(&mut self, key: Key) {
         let passed = |state: &DrainState| state.next.is_none_or(|next| key.slot < next);
         if self.draining.as_ref().is_some_and(passed) {
-            self.start_close(key, CloseReason::Drain);
+            self.close(key, CloseReason::Drain, Words::Own);
         }
     }
 
@@ -188,12 +189,12 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &slot.connection;
         match connection.phase {
-            Phase::Open => self.start_close(key, CloseReason::Drain),
+            Phase::Open => self.close(key, CloseReason::Drain, Words::Own),
             Phase::Head if connection.session.is_none() => {
                 let new = !connection.flags.has(Flags::KEPT_ALIVE) && now - connection.heard < REQUEST_TICKS;
                 match &mut self.draining {
                     Some(state) if new => state.awaited.push(key),
-                    _ => self.finish(key, CloseReason::Drain),
+                    _ => self.end(key, CloseReason::Drain, Words::Nothing),
                 }
             }
             // A request on its way is answered when its head is complete, or times out.
@@ -215,7 +216,7 @@ impl<S: Socket> Core<S> {
                 slot.connection.phase == Phase::Head && slot.connection.session.is_none()
             };
             if self.slots.get(key).is_some_and(silent) {
-                self.finish(key, CloseReason::Drain);
+                self.end(key, CloseReason::Drain, Words::Nothing);
             }
         }
     }

@@ -3,8 +3,7 @@
 //! Driven by the frame turn after each message, and by whoever lets those go on that have waited. The only code that
 //! turns a dialect's wish into a change of the loop; it never asks what a dialect is.
 
-use std::sync::Arc;
-
+use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use super::write_turn::Asked;
@@ -33,8 +32,8 @@ pub(super) struct Speaker {
     pub(super) key: Key,
     /// What it speaks.
     pub(super) dialect: Dialect,
-    /// Whether it has negotiated compression.
-    pub(super) deflate: bool,
+    /// The longest message that may be compressed for it, in bytes; 0 if it has not negotiated that.
+    pub(super) deflates_up_to: usize,
 }
 
 /// Where answers and further effects of one message go.
@@ -50,8 +49,8 @@ impl<S: Socket> Core<S> {
     #[inline(always)]
     pub(super) fn on_message(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let Speaker { dialect, deflate, .. } = from;
-        let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflate };
+        let Speaker { dialect, deflates_up_to, .. } = from;
+        let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to };
         match dialect.on_message(&mut cx, message) {
             Meaning::Said if sink.effects.is_empty() => Then::Go,
             Meaning::Said => self.execute(from, message.payload, sink),
@@ -63,7 +62,7 @@ impl<S: Socket> Core<S> {
     fn relay(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
         let Some(slot) = self.slots.get(from.key) else { return Then::Go };
         let Some(topic) = self.topics.topic(slot.connection.topic) else { return Then::Go };
-        let topic = Arc::clone(topic);
+        let topic = topic.clone();
         let then = self.publish(from, topic, !message.text, message.payload, sink);
         if sink.effects.is_empty() || then != Then::Go {
             return then;
@@ -108,15 +107,15 @@ impl<S: Socket> Core<S> {
     #[inline(always)]
     pub(super) fn tell(&mut self, from: Speaker, outcome: Outcome<'_>, sink: &mut Sink<'_>) {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let Speaker { dialect, deflate, .. } = from;
-        dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflate }, outcome);
+        let Speaker { dialect, deflates_up_to, .. } = from;
+        dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to }, outcome);
     }
 
     /// Publishes as a client may.
     fn publish(
         &mut self,
         from: Speaker,
-        topic: Arc<Topic>,
+        topic: Topic,
         binary: bool,
         payload: &[u8],
         sink: &mut Sink<'_>,
@@ -133,7 +132,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Gives a message to the router, or keeps it until there is room.
-    fn publish_draft(&mut self, from: Speaker, topic: Arc<Topic>, draft: Draft, sink: &mut Sink<'_>) -> Then {
+    fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
         let key = from.key;
         match self.edition.router.publish(&topic, draft, Some(self.index)) {
             Ok(published) => {
@@ -184,7 +183,7 @@ impl<S: Socket> Core<S> {
         let from = Speaker {
             key,
             dialect: slot.connection.dialect,
-            deflate: slot.connection.flags.has(Flags::DEFLATE),
+            deflates_up_to: slot.connection.encoding().deflates_up_to(),
         };
         let Blocked { topic, draft, rest } = *blocked;
         let mut effects = Effects::default();
@@ -203,7 +202,7 @@ impl<S: Socket> Core<S> {
             Then::Go => self.slots.get(key).is_some(),
             Then::Wait => false,
             Then::End(reason) => {
-                self.fail_for(key, reason);
+                self.end(key, reason, Words::Own);
                 false
             }
         }

@@ -5,32 +5,34 @@
 //! The cursor is the topic's; see `topic::subscriptions`.
 
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
 
+use super::closing::Words;
 use super::core::Core;
 use super::slots::SlotTable;
+use super::turn::Clock;
+use crate::connection::Flags;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
-use crate::connection::{Flags, NONE};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Key, Message, Moved, Turn, TurnBudget};
+use crate::topic::{Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
 use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
-/// Time after which a turn ends although deliveries are left.
-const TURN_TIME: Duration = Duration::from_micros(500);
+/// Nanoseconds after which a turn ends although deliveries are left.
+const TURN_NS: u64 = 500_000;
 
 /// Deliveries between two looks at the time.
 const CLOCK_EVERY: u32 = 32;
 
-/// When the turn began, and when to look at the time again.
-struct Clock {
-    started: Instant,
+/// When the turn ends, and when to look at the time again.
+struct Timer {
+    clock: Clock,
+    ends_ns: u64,
     until_look: u32,
 }
 
-impl Clock {
+impl Timer {
     /// Called after each delivery. Whether the turn's time is over, as far as it was looked at.
     fn is_over(&mut self) -> bool {
         self.until_look -= 1;
@@ -38,7 +40,7 @@ impl Clock {
             return false;
         }
         self.until_look = CLOCK_EVERY;
-        self.started.elapsed() > TURN_TIME
+        (self.clock)() > self.ends_ns
     }
 }
 
@@ -49,15 +51,16 @@ impl<S: Socket> Core<S> {
             return;
         }
         let chunked = self.edition.chunked;
-        let mut clock = Clock { started: Instant::now(), until_look: CLOCK_EVERY };
+        let clock = self.clock;
+        let mut timer = Timer { clock, ends_ns: clock() + TURN_NS, until_look: CLOCK_EVERY };
         let mut budget = TurnBudget::new(if chunked { TURN_DELIVERIES } else { u32::MAX });
         loop {
             let slots = &mut self.slots;
-            let listed = |local, key, position| listed(slots, local, key, position);
+            let listed = |join, place| listed(slots, join, place);
             let Some(mut turn) = self.topics.begin_turn(&mut budget, listed) else { return };
-            let in_time = self.topic_turn(&mut turn, &mut budget, &mut clock);
+            let in_time = self.topic_turn(&mut turn, &mut budget, &mut timer);
             let slots = &mut self.slots;
-            self.topics.end_turn(turn, |local, moved| set_position(slots, local, moved));
+            self.topics.end_turn(turn, |local, change| moved(slots, local, change));
             if chunked && !in_time {
                 return;
             }
@@ -65,7 +68,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Delivers to the topic's subscribers. `false`: the turn's time is over.
-    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, clock: &mut Clock) -> bool {
+    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, timer: &mut Timer) -> bool {
         let index = self.index;
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(topic) = self.topics.topic(turn.local())
@@ -75,7 +78,7 @@ impl<S: Socket> Core<S> {
         }
         while let Some(slot) = self.topics.next_subscriber(turn, budget) {
             self.deliver(index, slot, turn);
-            if clock.is_over() && self.edition.chunked {
+            if timer.is_over() && self.edition.chunked {
                 return false;
             }
         }
@@ -85,7 +88,7 @@ impl<S: Socket> Core<S> {
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
         let encoding = slot.connection.encoding();
-        turn.prepare(encoding);
+        let form = turn.prepare(encoding);
         let (policy, batch) = (turn.policy(), turn.batch());
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let generation = slot.generation;
@@ -101,10 +104,12 @@ impl<S: Socket> Core<S> {
                     // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
                     let Some(slot) = self.slots.at(index) else { return };
                     if slot.connection.is_open() {
+                        let form = message.form(encoding);
                         self.deliver_frames(
                             index,
                             policy,
-                            message.frame_as(encoding),
+                            form,
+                            message.frame_as(form),
                             std::slice::from_ref(message),
                         );
                     } else {
@@ -114,10 +119,18 @@ impl<S: Socket> Core<S> {
                 return;
             }
         }
-        self.deliver_frames(index, policy, batch.frames_as(encoding), batch.messages());
+        self.deliver_frames(index, policy, form, batch.frames_as(form), batch.messages());
     }
 
-    fn deliver_frames(&mut self, index: u32, policy: &TopicPolicy, frames: &[u8], messages: &[Message]) {
+    /// Delivers messages whose `frames`, in this form, stand in a row.
+    fn deliver_frames(
+        &mut self,
+        index: u32,
+        policy: &TopicPolicy,
+        form: Encoding,
+        frames: &[u8],
+        messages: &[Message],
+    ) {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
@@ -129,31 +142,45 @@ impl<S: Socket> Core<S> {
                 }
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return self.free(index, CloseReason::PeerReset),
+                Err(_) => {
+                    let key = Key { slot: index, generation: slot.generation };
+                    return self.abort(key, CloseReason::PeerReset);
+                }
             }
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, policy, messages, sent);
+        self.queue_messages(index, policy, form, messages, sent);
     }
 
-    /// Queues what the kernel refused; the first `sent` bytes of the messages are with it already.
-    fn queue_messages(&mut self, index: u32, policy: &TopicPolicy, messages: &[Message], mut sent: usize) {
+    /// Queues what the kernel refused; the first `sent` bytes of the messages, in this form, are with it already.
+    fn queue_messages(
+        &mut self,
+        index: u32,
+        policy: &TopicPolicy,
+        form: Encoding,
+        messages: &[Message],
+        mut sent: usize,
+    ) {
         let now = self.now;
         let budget = &self.edition.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
-        let encoding = slot.connection.encoding();
+        // A frame that has begun goes on in the form that it began in, and so does all that comes behind it.
+        let encoding = if form == Encoding::Plain { form } else { slot.connection.encoding() };
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
-        let (mut delivered, mut dropped, mut closed) = (0, 0, None);
+        let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
         for (at, message) in messages.iter().enumerate() {
-            let len = message.frame_as(encoding).len();
+            let len = message.frame_as(form).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;
             } else if sent > 0 {
-                outbox.push_rest(message.clone(), sent, budget);
+                if !outbox.push_rest(message.clone(), sent, budget) {
+                    cut = Some((messages.len() - at) as u64);
+                    break;
+                }
                 sent = 0;
             } else {
                 match outbox.admit(message, policy, budget) {
@@ -170,10 +197,15 @@ impl<S: Socket> Core<S> {
         self.counters.outbox_bytes.moved(before, outbox.bytes());
         self.counters.deliveries.add(delivered);
         self.counters.dropped(drop_reason(policy.slow), dropped);
+        if let Some(dropped) = cut {
+            // In the middle of a frame there is no place for a close frame.
+            self.counters.dropped(DropReason::Disconnect, dropped);
+            return self.abort(key, CloseReason::OutboxFull);
+        }
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);
         let reason = CloseReason::SlowConsumer;
-        self.fail(key, reason, 1013, reason.text());
+        self.end(key, reason, Words::Own);
     }
 }
 
@@ -186,37 +218,38 @@ fn drop_reason(policy: SlowPolicy) -> DropReason {
     }
 }
 
-/// A join has come up: lists the connection if it still waits for this topic.
-fn listed<S>(slots: &mut SlotTable<S>, local: u32, key: Key, position: u32) -> bool {
-    slots.get(key).is_some() && place(slots, local, key.slot, |at| *at == NONE, position)
+/// A join has come up: lists the connection if it still waits for this one.
+fn listed<S>(slots: &mut SlotTable<S>, join: Join, place: Place) -> bool {
+    set_place(slots, join.local, join.slot, |at| at == join.ticket, place)
 }
 
-fn set_position<S>(slots: &mut SlotTable<S>, local: u32, moved: Moved) {
-    place(slots, local, moved.slot, |_| true, moved.position);
+/// A subscriber was moved within its topic's list.
+pub(super) fn moved<S>(slots: &mut SlotTable<S>, local: u32, moved: Moved) {
+    set_place(slots, local, moved.slot, |_| true, moved.place);
 }
 
-/// Writes a slot's position in the list of topic `local`, if it has that topic and `allow` agrees.
-pub(super) fn place<S>(
+/// Writes where a slot is in the list of topic `local`, if it has that topic and `allow` agrees.
+fn set_place<S>(
     slots: &mut SlotTable<S>,
     local: u32,
     slot: u32,
-    allow: impl Fn(&u32) -> bool,
-    position: u32,
+    allow: impl Fn(Place) -> bool,
+    place: Place,
 ) -> bool {
     let Some(slot) = slots.at(slot) else { return false };
     let connection = &mut slot.connection;
     let at = if connection.topic == local {
-        &mut connection.position
+        &mut connection.place
     } else {
         let Some(Session::Open(open)) = connection.session.as_deref_mut() else { return false };
         match open.topics.iter_mut().find(|subscription| subscription.topic == local) {
-            Some(subscription) => &mut subscription.position,
+            Some(subscription) => &mut subscription.place,
             None => return false,
         }
     };
-    let allowed = allow(at);
+    let allowed = allow(*at);
     if allowed {
-        *at = position;
+        *at = place;
     }
     allowed
 }

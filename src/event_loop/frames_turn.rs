@@ -2,6 +2,7 @@
 //!
 //! Driven by the read turn with bytes that are unmasked in place.
 
+use super::closing::Words;
 use super::core::Core;
 use super::effects::{Sink, Speaker, Then};
 use super::write_turn::Asked;
@@ -78,13 +79,13 @@ impl<S: Socket> Core<S> {
                 Stretch::PeerClose { code, reason, text } => {
                     return self.on_peer_close(key, code, reason, text);
                 }
-                Stretch::End(reason) => return self.fail_for(key, reason),
+                Stretch::End(reason) => return self.end(key, reason, Words::Own),
                 Stretch::Rate => {
                     let reason = CloseReason::MessageRate;
-                    return self.fail(key, reason, 1008, reason.text());
+                    return self.end(key, reason, Words::Own);
                 }
                 Stretch::InboxFull => {
-                    return self.fail_for(key, CloseReason::InboxFull);
+                    return self.end(key, CloseReason::InboxFull, Words::Own);
                 }
             }
             let Some(slot) = self.slots.get(key) else { return };
@@ -111,8 +112,8 @@ impl<S: Socket> Core<S> {
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
         let mut effects = Effects::default();
-        let deflate = encoding == Encoding::Deflated;
-        let negotiated = deflate.then_some(&mut inflater);
+        let negotiated = (encoding != Encoding::Plain).then_some(&mut inflater);
+        let deflates_up_to = encoding.deflates_up_to();
         let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
@@ -135,7 +136,7 @@ impl<S: Socket> Core<S> {
                 );
                 let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
-                match self.on_message(Speaker { key, dialect, deflate }, message, &mut sink) {
+                match self.on_message(Speaker { key, dialect, deflates_up_to }, message, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {
@@ -195,7 +196,7 @@ impl<S: Socket> Core<S> {
             let own = held_bytes(slot.connection.inbox.as_deref());
             self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
             if self.is_inbox_full(own) {
-                self.fail_for(key, CloseReason::InboxFull);
+                self.end(key, CloseReason::InboxFull, Words::Own);
             }
         }
     }
@@ -208,19 +209,19 @@ impl<S: Socket> Core<S> {
             }
             _ => CloseReason::of_close_code(error.close_code()),
         };
-        self.fail(key, reason, error.close_code(), error.reason());
+        self.end(key, reason, Words::Given(error.close_code(), error.reason()));
     }
 
     fn on_peer_close(&mut self, key: Key, code: Option<u16>, reason: CloseReason, text: &str) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase == Phase::Open {
             match code {
-                Some(code) => self.send_close_frame(key, code, text),
+                Some(code) => return self.end(key, reason, Words::Given(code, text)),
                 // RFC 6455, 7.1.5: no code received, none sent.
                 None => self.send_own(key, &[0x88, 0x00], Asked::No),
             }
         }
-        self.finish(key, reason);
+        self.end(key, reason, Words::Nothing);
     }
 }
 

@@ -38,7 +38,7 @@ impl<S: Socket> Core<S> {
     /// adds to it then is ended. One alone always fits, because a bound must not refuse what every other allows.
     pub(super) fn is_inbox_full(&self, own: usize) -> bool {
         let held = self.edition.inbox_bytes_of(self.port).load(Ordering::Relaxed);
-        held > self.edition.settings.limits.inbox_bytes_total.max(own)
+        held > self.edition.totals.inbox.max(own)
     }
 
     /// Keeps a request that is there in part, or whole requests for another turn.

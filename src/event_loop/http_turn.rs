@@ -3,7 +3,9 @@
 //! Driven by the read turn. What is partial is kept in the session; heads that arrive whole are parsed where
 //! they were read.
 
+use super::closing::Words;
 use super::core::Core;
+use super::frames_turn::remember;
 use super::write_turn::Asked;
 use crate::config::LimitsSection;
 use crate::connection::session::{BodyFraming, BodyState, Session};
@@ -14,6 +16,7 @@ use crate::http::{self, Answer};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
+use crate::wire::deflate::WINDOW_BITS_MAX;
 use crate::wire::http::chunked::ChunkedDecoder;
 use crate::wire::http::head::{Body, FIELDS_MAX, Head, HeadError, HeadLimits, field_store, parse_head};
 use crate::wire::http::response::ResponseBuffer;
@@ -201,7 +204,7 @@ impl<S: Socket> Core<S> {
         let slot = self.slots.get(key)?;
         slot.connection.heard = now;
         if !state.is_complete() {
-            if all_bodies > self.edition.settings.limits.admin_body_bytes_total {
+            if all_bodies > self.edition.totals.admin_bodies.max(state.body.len()) {
                 let reason = RefuseReason::BodiesFull;
                 self.refuse(key, reason, reason.text());
                 return None;
@@ -287,7 +290,7 @@ impl<S: Socket> Core<S> {
         let draining = self.draining.is_some();
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         if !keep_alive || draining {
-            self.finish(key, CloseReason::HttpDone);
+            self.end(key, CloseReason::HttpDone, Words::Nothing);
             return Next::Leave;
         }
         slot.connection.flags.set(Flags::KEPT_ALIVE);
@@ -302,8 +305,11 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         // What it gets of its topics' messages has to be settled before it joins them.
         slot.connection.dialect = opening.dialect;
-        if opening.deflate {
+        if let Some(window_bits) = opening.deflate {
             slot.connection.flags.set(Flags::DEFLATE);
+            if window_bits < WINDOW_BITS_MAX {
+                remember(&mut slot.connection.session, |open| open.window_bits = window_bits);
+            }
         }
         // Joined before the answer is out: whoever has seen it is sure to get what is published next.
         if let Err(reason) = self.subscribe(key, &opening.topics) {
@@ -340,7 +346,7 @@ impl<S: Socket> Core<S> {
         http::write_refusal(reason, text, false, false, &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
-        self.finish(key, CloseReason::Refused);
+        self.end(key, CloseReason::Refused, Words::Nothing);
     }
 }
 

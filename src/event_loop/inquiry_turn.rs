@@ -1,16 +1,17 @@
 //! Answering the admin loop: each turn a few slots of the inquiry in hand, so that a listing of everybody never
 //! holds up a delivery.
 //!
-//! Driven by the loop's turns; inquiries take turns. What is asked is in `topic::inquiry`.
+//! Driven by the loop's turns; inquiries take turns. What is asked is in `connection::inquiry`.
 
 use std::sync::Arc;
 
+use super::closing::Words;
 use super::core::Core;
+use crate::connection::inquiry::{Asker, ConnectionRow, Inquiry, Part, Question};
 use crate::connection::session::Session;
 use crate::connection::{Connection, NONE, Phase, TICK_MS, Tick};
 use crate::metrics::CloseReason;
-use crate::topic::inquiry::{ConnectionRow, Inquiry, Part, Question};
-use crate::topic::{Control, Key};
+use crate::topic::{Key, Reply};
 use crate::transport::Socket;
 
 /// Slots looked at in one turn.
@@ -36,8 +37,6 @@ pub(super) struct Answering {
     from: u32,
     looks: usize,
     part: Part,
-    /// The answer is filed, but the asker's mailbox had no room for it.
-    filed: bool,
 }
 
 impl Answering {
@@ -46,7 +45,7 @@ impl Answering {
             Question::List { from, .. } => from,
             _ => 0,
         };
-        Self { inquiry, from, looks: 0, part: Part::default(), filed: false }
+        Self { inquiry, from, looks: 0, part: Part::default() }
     }
 }
 
@@ -54,17 +53,15 @@ impl<S: Socket> Core<S> {
     /// Goes on with one inquiry.
     pub fn inquiry_turn(&mut self) {
         let Some(mut answering) = self.inquiries.pop_front() else { return };
-        if !answering.filed && !self.look_on(&mut answering) {
+        if !self.look_on(&mut answering) {
             return self.inquiries.push_back(answering);
         }
         let inquiry = &answering.inquiry;
-        let owed = answering.filed || inquiry.answer(self.index, std::mem::take(&mut answering.part));
-        if owed {
-            let control = Control::Answered(Arc::clone(inquiry));
-            if self.edition.router.send_control(inquiry.asker, control, Some(self.index)).is_err() {
-                answering.filed = true;
-                self.inquiries.push_back(answering);
-            }
+        if inquiry.answer(self.index, std::mem::take(&mut answering.part)) {
+            let Asker { loop_index, key, ticket } = inquiry.from;
+            let reply = Reply { key, ticket, answer: Arc::clone(inquiry) };
+            // Its room was taken when the question was asked.
+            self.edition.router.send_reply(loop_index, reply, Some(self.index));
         }
     }
 
@@ -170,8 +167,8 @@ impl<S: Socket> Core<S> {
     fn close_on_request(&mut self, key: Key, code: u16, text: &str) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         match slot.connection.phase {
-            Phase::Open => self.start_close_with(key, CloseReason::Admin, code, text),
-            Phase::Head | Phase::Body => self.finish(key, CloseReason::Admin),
+            Phase::Open => self.close(key, CloseReason::Admin, Words::Given(code, text)),
+            Phase::Head | Phase::Body => self.end(key, CloseReason::Admin, Words::Nothing),
             Phase::Waiting | Phase::Closing | Phase::Lingering => return false,
         }
         true

@@ -8,22 +8,16 @@
 //! nearly a second and takes those that are under way, because closing it would reset them.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
-
 use super::core::Core;
-use super::run::{LISTENER, token_of};
 use crate::connection::{TICK_MS, Tick};
 use crate::edition::Port;
-use crate::sys::socket::{
-    ListenOptions, Sharing, accept, ignore_connects, listen, local_of, set_user_timeout,
-};
-use crate::transport::Stream;
+use crate::metrics::CloseReason;
+use crate::topic::Key;
+use crate::transport::Socket;
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 128;
@@ -57,11 +51,47 @@ enum Leaving {
     Gone,
 }
 
+/// What listens: the kernel's socket, or a simulated one.
+pub trait Listen {
+    /// What it gives.
+    type Stream: Socket;
+    /// Where streams are registered for events.
+    type Registry;
+
+    /// Whether it is open.
+    fn is_open(&self) -> bool;
+
+    /// Opens it again, after [`Self::close`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn open(&mut self, registry: &Self::Registry) -> io::Result<()>;
+
+    /// Closes it: who waits in its queue is reset.
+    fn close(&mut self);
+
+    /// Stays open and takes who has begun to connect, and ignores others.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn ignore_connects(&self) -> io::Result<()>;
+
+    /// The next one in the queue and its address.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nobody is there; anything else is the kernel's.
+    fn accept(&self) -> io::Result<(Self::Stream, IpAddr)>;
+
+    /// Has events of a stream told under its key.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn register(&self, key: Key, stream: &Self::Stream, registry: &Self::Registry) -> io::Result<()>;
+}
+
 /// One loop's listener and what it owes.
-pub(super) struct Acceptor {
-    listener: Option<TcpListener>,
-    address: SocketAddr,
-    options: ListenOptions,
+pub struct Acceptor<L> {
+    pub(super) listener: L,
     /// Connections this loop may hold.
     capacity: usize,
     /// The kernel may have more: no edge will tell.
@@ -71,90 +101,51 @@ pub(super) struct Acceptor {
     leaving: Leaving,
 }
 
-impl Acceptor {
-    /// Listens on `address`.
-    ///
-    /// # Errors
-    /// The kernel's, on binding.
-    pub(super) fn new(
-        address: SocketAddr,
-        mut options: ListenOptions,
-        capacity: usize,
-        registry: &Registry,
-    ) -> io::Result<(Self, SocketAddr)> {
-        let listener = listen(address, &options)?;
-        if options.sharing == Sharing::Later {
-            // A listener that is taken back comes to those of the other loops.
-            options.sharing = Sharing::Always;
-        }
-        let address = local_of(&listener)?;
-        register(registry, &listener)?;
-        let acceptor = Self {
-            listener: Some(listener),
-            address,
-            options,
-            capacity,
-            owed: false,
-            not_before: 0,
-            leaving: Leaving::Not,
-        };
-        Ok((acceptor, address))
-    }
-
-    /// Gives whoever connects from now on another TCP_USER_TIMEOUT. Those who are there keep theirs: a system call for
-    /// each of them would be a long turn, and their own timeouts have followed the reload.
-    pub(super) fn set_user_timeout(&mut self, user_timeout_ms: u32) {
-        if self.options.user_timeout_ms == user_timeout_ms {
-            return;
-        }
-        self.options.user_timeout_ms = user_timeout_ms;
-        if let Some(listener) = &self.listener
-            && let Err(error) = set_user_timeout(listener, user_timeout_ms)
-        {
-            tracing::warn!(%error, "TCP_USER_TIMEOUT stays as it was");
-        }
+impl<L: Listen> Acceptor<L> {
+    /// Accepts from `listener`, which is open, up to so many connections of the loop.
+    #[must_use]
+    pub fn new(listener: L, capacity: usize) -> Self {
+        Self { listener, capacity, owed: false, not_before: 0, leaving: Leaving::Not }
     }
 
     /// The listener's event came.
-    pub(super) fn on_event(&mut self) {
+    pub fn on_event(&mut self) {
         self.owed = true;
     }
 
     /// Descriptors it holds.
-    pub(super) fn descriptors(&self) -> usize {
-        usize::from(self.listener.is_some())
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        usize::from(self.listener.is_open())
     }
 
     /// Whether a turn would do something now.
-    pub(super) fn has_work(&self, core: &Core<Stream>) -> bool {
+    pub fn has_work(&self, core: &Core<L::Stream>) -> bool {
         let accepts = self.not_before <= core.now
-            && match self.listener {
-                Some(_) => self.owed,
-                None => self.may_take_back(core),
-            };
+            && if self.listener.is_open() { self.owed } else { self.may_take_back(core) };
         accepts || self.leaves_at().is_some_and(|tick| tick <= core.now)
     }
 
     /// The tick at which there is something to do that no event tells, if there is.
-    pub(super) fn next_tick(&self, core: &Core<Stream>) -> Option<Tick> {
+    pub fn next_tick(&self, core: &Core<L::Stream>) -> Option<Tick> {
         let waits = self.owed || self.may_take_back(core);
         let put_off = (waits && self.not_before > core.now).then_some(self.not_before);
         [put_off, self.leaves_at()].into_iter().flatten().min()
     }
 
     /// Accepts, gives up or takes back, within one turn's budget.
-    pub(super) fn turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+    pub fn turn(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         self.listener_turn(core, registry);
         let accepts =
-            self.listener.is_some() && self.not_before <= core.now && core.admitted() < self.capacity;
+            self.listener.is_open() && self.not_before <= core.now && core.admitted() < self.capacity;
         core.edition.health[core.index].set_accepts(accepts);
     }
 
-    fn listener_turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+    fn listener_turn(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         if self.leaving != Leaving::Not {
             return self.leaving_turn(core, registry);
         }
-        if self.listener.is_none() {
+        if !self.listener.is_open() {
             return self.try_take_back(core, registry);
         }
         if self.has_work(core) {
@@ -176,13 +167,13 @@ impl Acceptor {
 
     /// Stops listening for good; whoever has begun to connect is still taken. If others share the port this takes
     /// [`LEAVING_TIME`].
-    pub(super) fn leave(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+    pub fn leave(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         if self.leaving != Leaving::Not {
             return;
         }
         self.leaving = Leaving::Gone;
         if core.edition.settings.server.share_port {
-            match self.listener.as_ref().map(ignore_connects) {
+            match self.listener.is_open().then(|| self.listener.ignore_connects()) {
                 Some(Ok(())) => {
                     self.leaving = Leaving::ClosesAt(core.now + LEAVING_TICKS);
                     return;
@@ -197,17 +188,17 @@ impl Acceptor {
             // The other loops take their time.
             self.leaving = Leaving::SettledAt(core.now + SETTLED_TICKS);
         }
-        if self.listener.is_some() {
+        if self.listener.is_open() {
             self.give_up(core, registry);
         }
     }
 
     /// Whether the listeners of all loops are given up for good, so that clients may be sent away.
-    pub(super) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.leaving == Leaving::Gone
     }
 
-    fn leaving_turn(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+    fn leaving_turn(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         match self.leaving {
             Leaving::ClosesAt(tick) if tick <= core.now => {
                 self.give_up(core, registry);
@@ -229,7 +220,7 @@ impl Acceptor {
     }
 
     /// Takes whoever is in the queue, since closing a listener resets them, then closes it.
-    fn give_up(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+    fn give_up(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         self.owed = true;
         self.not_before = 0;
         for _ in 0..LAST_TURNS {
@@ -239,21 +230,16 @@ impl Acceptor {
             self.accept_some(core, registry, ACCEPTS_PER_TURN);
         }
         self.owed = false;
-        self.listener = None;
+        self.listener.close();
     }
 
-    fn try_take_back(&mut self, core: &mut Core<Stream>, registry: &Registry) {
+    fn try_take_back(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         if !self.may_take_back(core) || self.not_before > core.now {
             return;
         }
-        let taken = listen(self.address, &self.options).and_then(|listener| {
-            register(registry, &listener)?;
-            Ok(listener)
-        });
-        match taken {
-            Ok(listener) => {
+        match self.listener.open(registry) {
+            Ok(()) => {
                 tracing::info!(loop_index = core.index, "this loop has room again");
-                self.listener = Some(listener);
                 self.owed = true;
                 core.edition.listening.fetch_add(1, Ordering::Relaxed);
             }
@@ -262,17 +248,19 @@ impl Acceptor {
     }
 
     /// Whether the listener was given up and there is room again.
-    fn may_take_back(&self, core: &Core<Stream>) -> bool {
-        self.listener.is_none() && self.leaving == Leaving::Not && core.admitted() * 100 < self.capacity * 95
+    fn may_take_back(&self, core: &Core<L::Stream>) -> bool {
+        !self.listener.is_open() && self.leaving == Leaving::Not && core.admitted() * 100 < self.capacity * 95
     }
 
-    fn accept_some(&mut self, core: &mut Core<Stream>, registry: &Registry, count: usize) {
+    fn accept_some(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry, count: usize) {
         for _ in 0..count {
             // Descriptors are counted before accept: EMFILE would leave the peer hanging in the queue. Above the
             // capacity there are a few for those being refused and one for each that is turned away at once.
-            let Some(listener) = &self.listener else { return };
-            match accept(listener) {
-                Ok((tcp, peer)) => take(core, registry, tcp, peer.ip(), self.capacity),
+            if !self.listener.is_open() {
+                return;
+            }
+            match self.listener.accept() {
+                Ok((stream, peer)) => self.take(core, registry, stream, peer),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => {
                         self.owed = false;
@@ -289,51 +277,23 @@ impl Acceptor {
             }
         }
     }
-}
 
-fn take(core: &mut Core<Stream>, registry: &Registry, tcp: TcpStream, peer: IpAddr, capacity: usize) {
-    let full = core.admitted() >= capacity;
-    let arrival = core.admit(peer, full);
-    if let Some(reason) = arrival.refused
-        && !core.may_refuse_properly()
-    {
-        return core.refuse_at_once(Stream::Tcp(tcp), reason);
-    }
-    core.counters.accepted.add(1);
-    let fd = tcp.as_raw_fd();
-    let key = core.on_accepted(Stream::Tcp(tcp), arrival);
-    // Both interests once and for good, edge-triggered: toggling would cost a system call each time.
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    if registry.register(&mut SourceFd(&fd), token_of(key), interest).is_err() {
-        core.abort(key, crate::metrics::CloseReason::Io);
-    }
-}
-
-fn register(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
-    registry.register(&mut SourceFd(&listener.as_raw_fd()), Token(LISTENER), Interest::READABLE)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use mio::Poll;
-    use socket2::SockRef;
-
-    use super::*;
-
-    #[test]
-    fn a_listener_has_the_newest_user_timeout_even_if_it_is_taken_back() {
-        let poll = Poll::new().unwrap();
-        let options = ListenOptions { user_timeout_ms: 1_000, ..ListenOptions::default() };
-        let local = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-        let (mut acceptor, _) = Acceptor::new(local, options, 10, poll.registry()).unwrap();
-        acceptor.set_user_timeout(2_000);
-        let of = |listener: &TcpListener| SockRef::from(listener).tcp_user_timeout().unwrap();
-        assert_eq!(acceptor.listener.as_ref().map(of), Some(Some(Duration::from_secs(2))));
-        acceptor.listener = None;
-        acceptor.set_user_timeout(3_000);
-        let again = listen(local, &acceptor.options).unwrap();
-        assert_eq!(of(&again), Some(Duration::from_secs(3)));
+    fn take(&self, core: &mut Core<L::Stream>, registry: &L::Registry, stream: L::Stream, peer: IpAddr) {
+        let full = core.admitted() >= self.capacity;
+        let arrival = core.admit(peer, full);
+        if let Some(reason) = arrival.refused
+            && !core.may_refuse_properly()
+        {
+            return core.refuse_at_once(stream, reason);
+        }
+        core.counters.accepted.add(1);
+        let key = core.on_accepted(stream, arrival);
+        let registered = core
+            .slots
+            .get(key)
+            .is_some_and(|slot| self.listener.register(key, &slot.stream, registry).is_ok());
+        if !registered {
+            core.abort(key, CloseReason::Io);
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! The event loops: the only code that touches mio. Never parses.
 //!
 //! [`core`] is one loop without its kernel: slots, turns, fan-out, generic over the stream and the clock, so
-//! that a simulation drives the very code that runs in production. [`run`] is the thin shell around it: one
-//! `Poll`, one listener, one mailbox. One file per turn.
+//! that a simulation drives the very code that runs in production; [`turn`] has the order of its work. [`run`] is
+//! the thin shell around it: one `Poll`, one listener, one mailbox. One file per turn.
 //!
 //! # Liveness rules
 //!
 //! 1. Drain to WouldBlock (a short read is drained unless the event said read-closed), or put the connection
 //!    on the ready list in the same function.
 //! 2. Clear the wake flag before draining the mailbox.
-//! 3. Every turn has a budget; whoever exceeds it goes to the ready list.
+//! 3. Every turn has a budget in time and bytes; whoever exceeds it goes to the ready list, and events that were
+//!    polled and not taken come before the next poll. Events and the ready list leave a fan-out its share, and
+//!    it leaves them theirs.
 //! 4. Keys carry slot and generation; a stale key is counted and ignored. Nothing is freed while its event
 //!    is in hand.
 //! 5. A peer that does not read what it asked for (echoes, pongs, answers) is not read from until its own answers
@@ -32,15 +34,18 @@ mod frames_turn;
 mod held;
 mod http_turn;
 mod inquiry_turn;
-mod listener;
+pub mod listener;
 mod read_turn;
 mod reload;
 mod relocate;
 pub mod run;
+mod slice;
 mod slots;
 mod strangers;
 mod subscribe;
 mod sweep;
+mod tcp_listening;
+pub mod turn;
 mod write_turn;
 
 pub use admission::Arrival;

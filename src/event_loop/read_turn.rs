@@ -2,6 +2,7 @@
 //!
 //! Driven by readiness, by the ready list, and by whoever emptied an outbox that had reading paused.
 
+use super::closing::Words;
 use super::core::{Core, SCRATCH_BYTES};
 use super::frames_turn::held_bytes;
 use crate::connection::inbox::Inbox;
@@ -169,9 +170,9 @@ impl<S: Socket> Core<S> {
         };
         // A peer that only ended its own side still gets everything it asked for.
         if slot.connection.has_backlog() {
-            self.finish(key, reason);
+            self.end(key, reason, Words::Nothing);
         } else {
-            self.free(key.slot, reason);
+            self.abort(key, reason);
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The shell of one loop: a `Poll`, a listener, a mailbox, and the order of the turns.
+//! The shell of one loop: a `Poll`, a listener, a mailbox.
 //!
-//! Runs on the loop's own thread until it is drained or stopped. The only file that waits.
+//! Runs on the loop's own thread until it is drained or stopped. The only file that waits; the order of the work
+//! between two waits is in [`super::turn`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,22 +15,25 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::core::{Core, Readiness};
 use super::listener::Acceptor;
-use crate::connection::TICK_MS;
+use super::tcp_listening::TcpListening;
+use super::turn::Driver;
+use crate::connection::{TICK_MS, Tick};
 use crate::edition::{Edition, Latest, Port};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::eventfd::EventFd;
 use crate::sys::socket::ListenOptions;
 use crate::sys::tables::{TableMode, split_table};
-use crate::topic::{Control, Key, Wake};
+use crate::topic::{Key, Wake};
 use crate::transport::Stream;
 
 /// Events taken by one poll.
 const EVENTS_PER_POLL: usize = 1_024;
 
-/// Connections come or gone after which the allocator is asked to give memory back.
-const TRIM_AFTER: u64 = 1_024;
-
 const NS_PER_MS: u64 = 1_000_000;
+
+/// A poll that returns so much later than it was to, or a turn that takes as long: the process was stopped, or the
+/// machine was.
+const STOOD_STILL_MS: u64 = 500;
 
 /// How long a drain waits before it sends clients away, if other servers share the port.
 pub const LEAVING_TIME: Duration = super::listener::LEAVING_TIME;
@@ -39,12 +43,6 @@ pub const TELLING_TIME: Duration = super::drain::TELLING_TIME;
 
 /// Descriptors that every table keeps.
 const STANDARD_STREAMS: usize = 3;
-
-/// A loop that slept for less than this before its turn is a busy one.
-const BUSY_SLEEP_NS: u64 = NS_PER_MS;
-
-/// Turns for which a busy loop gives way after one that served several connections.
-const CROWDED_TURNS: u8 = u8::MAX;
 
 pub(super) const LISTENER: usize = usize::MAX - 1;
 const WAKER: usize = usize::MAX;
@@ -169,29 +167,36 @@ pub(super) fn token_of(key: Key) -> Token {
     Token((key.generation as usize) << 32 | key.slot as usize)
 }
 
+fn tick_of(ms: u64) -> Tick {
+    Tick::try_from(ms / TICK_MS).unwrap_or(Tick::MAX)
+}
+
 fn key_of(token: Token) -> Key {
     Key { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
 }
 
 struct Shell {
-    poll: Poll,
-    events: Events,
     core: Core<Stream>,
-    acceptor: Acceptor,
-    edition: Arc<Edition>,
-    latest: Arc<Latest>,
+    kernel: Kernel,
     index: usize,
-    trim: SyncSender<TrimRequest>,
-    trim_owed: bool,
-    trimmed_at: u64,
     /// Descriptors of this loop's own table that are neither connections nor the listener.
     own_descriptors: usize,
     /// When the turn in progress began; 0 before the first.
     turn_began_ns: u64,
-    /// How long the poll before it took.
-    slept_ns: u64,
-    /// Turns for which the loop still gives way before it sleeps.
-    crowded: u8,
+}
+
+/// What the core's turns are driven by.
+struct Kernel {
+    poll: Poll,
+    events: Events,
+    /// Events of the last poll that were taken.
+    taken: usize,
+    /// Whether that were not all.
+    left: bool,
+    acceptor: Acceptor<TcpListening>,
+    edition: Arc<Edition>,
+    latest: Arc<Latest>,
+    trim: SyncSender<TrimRequest>,
     stopping: bool,
     reports: EventSender,
 }
@@ -212,193 +217,147 @@ impl Shell {
             }
             None => (TableMode::Shared, 0),
         };
-        let (acceptor, address) = Acceptor::new(address, options, capacity, poll.registry())?;
+        let (listening, address) = TcpListening::new(address, options, poll.registry())?;
         let core = Core::new(index, port, Arc::clone(&edition))
             .map_err(|_| io::Error::other("the router serves no such loop"))?;
         (events.0)(LoopEvent::Listening { index, address, table });
-        Ok(Self {
+        let kernel = Kernel {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
-            core,
-            acceptor,
+            taken: 0,
+            left: false,
+            acceptor: Acceptor::new(listening, capacity),
             edition,
             latest,
-            index,
             trim,
-            trim_owed: false,
-            trimmed_at: 0,
-            own_descriptors: if table.is_split() { own_descriptors } else { 0 },
-            turn_began_ns: 0,
-            slept_ns: 0,
-            crowded: 0,
             stopping: false,
             reports: events.clone(),
-        })
+        };
+        let own_descriptors = if table.is_split() { own_descriptors } else { 0 };
+        Ok(Self { core, kernel, index, own_descriptors, turn_began_ns: 0 })
     }
 
     fn turn_until_ended(mut self) -> io::Result<()> {
-        while !self.stopping && !self.core.is_drained() {
+        while !self.kernel.stopping && !self.core.is_drained() {
             self.wait()?;
-            let registry = self.poll.registry();
-            on_events(&self.events, &mut self.core, &mut self.acceptor);
-            self.acceptor.turn(&mut self.core, registry);
-            self.core.run_ready();
-            self.core.run_blocked();
-            self.drain_mailbox();
-            self.start_drain();
-            self.core.sweep();
-            self.core.reload_turn();
-            self.core.fanout_turn();
-            self.core.drain_turn();
-            self.core.inquiry_turn();
-            self.core.batch_turn();
-            if self.core.take_drain_asked() {
-                (self.reports.0)(LoopEvent::DrainAsked);
-            }
-            self.ask_for_trim();
+            self.core.turn(self.turn_began_ns, &mut self.kernel);
         }
         // While others still drain, it must not look stuck, and whoever has asked it before is answered.
-        self.edition.health[self.index].ends();
-        self.drain_mailbox();
-        self.core.answer_last();
+        self.kernel.edition.health[self.index].ends();
+        self.core.last_turn(&mut self.kernel);
         Ok(())
     }
 
+    /// Waits for events, unless those of the last poll are not all taken.
     fn wait(&mut self) -> io::Result<()> {
-        let ended_ns = self.end_turn();
-        let now_ms = ended_ns / NS_PER_MS;
-        let mailbox = self.edition.router.mailbox(self.index);
-        let sleep_ms =
-            if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) || self.acceptor.has_work(&self.core) {
+        let now_ms = self.end_turn();
+        let mut wakes_at_ms = Some(now_ms);
+        // A stop within a turn: everything that was due meanwhile is found in the next.
+        let long = now_ms.saturating_sub(self.turn_began_ns / NS_PER_MS) >= STOOD_STILL_MS;
+        if long && self.turn_began_ns != 0 {
+            self.core.on_resumed(tick_of(now_ms));
+        }
+        let kernel = &mut self.kernel;
+        let health = &kernel.edition.health[self.index];
+        if !kernel.left {
+            let mailbox = kernel.edition.router.mailbox(self.index);
+            let sleep_ms = if mailbox.is_some_and(|mailbox| !mailbox.is_empty())
+                || kernel.acceptor.has_work(&self.core)
+            {
                 Some(0)
             } else {
-                let accepts = self.acceptor.next_tick(&self.core);
+                let accepts = kernel.acceptor.next_tick(&self.core);
                 let accepts = accepts.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms));
                 [self.core.sleep_ms(now_ms), accepts].into_iter().flatten().min()
             };
-        if sleep_ms != Some(0) {
-            self.give_way();
-        }
-        let health = &self.edition.health[self.index];
-        if sleep_ms != Some(0) {
-            health.sleeps();
-            self.core.counters.sleeps.add(1);
-        }
-        match self.poll.poll(&mut self.events, sleep_ms.map(Duration::from_millis)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            other => other?,
+            if sleep_ms != Some(0) {
+                health.sleeps();
+                self.core.counters.sleeps.add(1);
+            }
+            kernel.taken = 0;
+            wakes_at_ms = sleep_ms.map(|sleep_ms| now_ms + sleep_ms);
+            match kernel.poll.poll(&mut kernel.events, sleep_ms.map(Duration::from_millis)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => kernel.events.clear(),
+                other => other?,
+            }
         }
         self.turn_began_ns = monotonic_ns();
-        self.slept_ns = self.turn_began_ns.saturating_sub(ended_ns);
         let now_ms = self.turn_began_ns / NS_PER_MS;
         health.wakes(now_ms);
-        self.core.set_now((now_ms / TICK_MS) as u32);
+        if wakes_at_ms.is_some_and(|at| now_ms >= at + STOOD_STILL_MS) {
+            self.core.on_resumed(tick_of(now_ms));
+        }
         self.core.counters.turns.add(1);
         Ok(())
     }
 
-    /// Lets others have the core that a busy loop would leave only to take it back at the next message.
-    ///
-    /// Loops that share their cores with those who talk to them (a proxy, a load generator) take turns with them: asleep,
-    /// a loop is woken by the next message and takes the core from whoever was about to send more, so that each message
-    /// costs two switches. Ready to run, it finds all of them when its turn comes. Where nobody waits for the core this
-    /// is a system call of a fifth of a microsecond, so a loop with little to do makes none, nor one that is alone.
-    fn give_way(&mut self) {
-        if self.slept_ns >= BUSY_SLEEP_NS || self.edition.loops() < 2 {
-            return;
-        }
-        if self.events.iter().nth(1).is_some() {
-            self.crowded = CROWDED_TURNS;
-        }
-        if self.crowded > 0 {
-            self.crowded -= 1;
-            std::thread::yield_now();
-        }
-    }
-
-    /// Tells how long the turn took and what the loop holds. The time now: the clock is read
-    /// twice a turn, for this and for everything else.
+    /// Tells how long the turn took and what the loop holds. The time now, in milliseconds.
     fn end_turn(&mut self) -> u64 {
         let now_ns = monotonic_ns();
         let counters = &self.core.counters;
         if self.turn_began_ns != 0 {
             counters.turn_times.observe(now_ns.saturating_sub(self.turn_began_ns));
         }
-        let held = self.own_descriptors + self.acceptor.descriptors() + self.core.connections();
+        let held = self.own_descriptors + self.kernel.acceptor.descriptors() + self.core.connections();
         counters.descriptors.set(held as u64);
         self.core.note_gauges();
-        now_ns
-    }
-
-    fn drain_mailbox(&mut self) {
-        let mut drain = false;
-        let mut stop = false;
-        let mut relocate = false;
-        let mut reload = false;
-        self.core.drain_mailbox(|control| match control {
-            Control::Drain => drain = true,
-            Control::Stop => stop = true,
-            Control::Relocate => relocate = true,
-            Control::Reload => reload = true,
-            // The core answers these itself.
-            Control::Inquire(_) | Control::Answered(_) => {}
-        });
-        if relocate {
-            self.core.start_relocation();
-        }
-        if reload {
-            self.edition = self.latest.current();
-            self.acceptor.set_user_timeout(self.edition.settings.timeouts.user_timeout_ms());
-            self.core.on_reload(Arc::clone(&self.edition));
-        }
-        if drain {
-            self.acceptor.leave(&mut self.core, self.poll.registry());
-        }
-        self.stopping |= stop;
-    }
-
-    /// Sends clients away once nobody of them could come back to this server.
-    fn start_drain(&mut self) {
-        if self.acceptor.is_gone() {
-            let spread = self.edition.settings.drain.length.as_millis() as u64 / TICK_MS;
-            self.core.start_drain(u32::try_from(spread).unwrap_or(u32::MAX));
-        }
-    }
-
-    /// After a peak the allocator holds pages that nobody uses: a handshake storm leaves half as much again.
-    fn ask_for_trim(&mut self) {
-        let counters = &self.core.counters;
-        let moved = counters.accepted.value() + counters.connections_closed.value();
-        if moved - self.trimmed_at >= TRIM_AFTER {
-            self.trim_owed = true;
-            self.trimmed_at = moved;
-        }
-        self.trim_owed |= self.core.take_peak_is_over();
-        if self.trim_owed {
-            self.trim_owed = self.trim.try_send(TrimRequest::AfterPeak).is_err();
-        }
-        if self.core.relocation_turn() {
-            // Where another request waits already, it serves this one, too.
-            let _ = self.trim.try_send(TrimRequest::AfterMove);
-        }
+        now_ns / NS_PER_MS
     }
 }
 
-fn on_events(events: &Events, core: &mut Core<Stream>, acceptor: &mut Acceptor) {
-    for event in events {
-        match event.token() {
-            Token(WAKER) => core.counters.wakeups.add(1),
-            Token(LISTENER) => acceptor.on_event(),
-            token => core.on_event(
-                key_of(token),
-                Readiness {
-                    readable: event.is_readable(),
-                    writable: event.is_writable(),
-                    read_closed: event.is_read_closed(),
-                    error: event.is_error(),
-                },
-            ),
+impl Driver<Stream> for Kernel {
+    fn take_events(&mut self, core: &mut Core<Stream>) {
+        self.left = false;
+        for event in self.events.iter().skip(self.taken) {
+            if core.has_had_events() {
+                self.left = true;
+                break;
+            }
+            self.taken += 1;
+            match event.token() {
+                Token(WAKER) => core.counters.wakeups.add(1),
+                Token(LISTENER) => self.acceptor.on_event(),
+                token => core.on_event(
+                    key_of(token),
+                    Readiness {
+                        readable: event.is_readable(),
+                        writable: event.is_writable(),
+                        read_closed: event.is_read_closed(),
+                        error: event.is_error(),
+                    },
+                ),
+            }
         }
+    }
+
+    fn accept_turn(&mut self, core: &mut Core<Stream>) {
+        self.acceptor.turn(core, self.poll.registry());
+    }
+
+    fn on_reload(&mut self) -> Arc<Edition> {
+        self.edition = self.latest.current();
+        self.acceptor.listener.set_user_timeout(self.edition.settings.timeouts.user_timeout_ms());
+        Arc::clone(&self.edition)
+    }
+
+    fn leave(&mut self, core: &mut Core<Stream>) {
+        self.acceptor.leave(core, self.poll.registry());
+    }
+
+    fn has_left(&self) -> bool {
+        self.acceptor.is_gone()
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    fn on_drain_asked(&mut self) {
+        (self.reports.0)(LoopEvent::DrainAsked);
+    }
+
+    fn try_trim(&mut self, request: TrimRequest) -> bool {
+        self.trim.try_send(request).is_ok()
     }
 }
 

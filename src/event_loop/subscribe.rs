@@ -2,14 +2,14 @@
 
 use super::core::Core;
 use super::effects::{Sink, Speaker, Then};
-use super::fanout_turn::place;
+use super::fanout_turn::moved;
 use super::frames_turn::remember;
 use super::inquiry_turn::subscriptions;
 use crate::connection::NONE;
 use crate::connection::session::{Session, Subscription};
 use crate::dialect::{Denial, Outcome};
 use crate::metrics::RefuseReason;
-use crate::topic::{Encoding, Joined, Key, TopicName};
+use crate::topic::{Encoding, Joined, Key, Operator, Place, TopicName};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
@@ -29,18 +29,18 @@ impl<S: Socket> Core<S> {
 
     /// Joins one topic; `None` if there is no room for it.
     fn join(&mut self, key: Key, name: &TopicName<'_>) -> Option<Joined> {
-        let (topic, joined) = self.topics.join(name, key).ok()?;
+        let (topic, place, joined) = self.topics.join(name, key.slot, &Operator).ok()?;
         let connection = &mut self.slots.get(key)?.connection;
-        if connection.encoding() == Encoding::Deflated
+        if connection.encoding() != Encoding::Plain
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.join_deflate();
         }
         if connection.topic == NONE {
             connection.topic = topic;
-            connection.position = NONE;
+            connection.place = place;
         } else {
-            let more = Subscription { topic, position: NONE };
+            let more = Subscription { topic, place };
             remember(&mut connection.session, |open| open.topics.push(more));
         }
         Some(joined)
@@ -88,7 +88,7 @@ impl<S: Socket> Core<S> {
         let connection = &mut slot.connection;
         let ended = if named(connection.topic) {
             let topic = std::mem::replace(&mut connection.topic, NONE);
-            Some(Subscription { topic, position: std::mem::replace(&mut connection.position, NONE) })
+            Some(Subscription { topic, place: std::mem::replace(&mut connection.place, Place::NONE) })
         } else if let Some(Session::Open(open)) = connection.session.as_deref_mut() {
             let place = open.topics.iter().position(|more| named(more.topic));
             let ended = place.map(|place| open.topics.remove(place));
@@ -106,14 +106,14 @@ impl<S: Socket> Core<S> {
 
     /// Ends one subscription of a slot.
     pub(super) fn leave(&mut self, slot: u32, subscription: Subscription) {
-        let Subscription { topic, position } = subscription;
-        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() == Encoding::Deflated)
+        let Subscription { topic, place } = subscription;
+        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() != Encoding::Plain)
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.leave_deflate();
         }
-        if let Some(moved) = self.topics.leave(topic, slot, position) {
-            place(&mut self.slots, topic, moved.slot, |_| true, moved.position);
+        if let Some(change) = self.topics.leave(topic, slot, place) {
+            moved(&mut self.slots, topic, change);
         }
     }
 }

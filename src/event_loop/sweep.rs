@@ -1,19 +1,22 @@
 //! The sweep: finds whose one deadline has struck and does what is due, a bounded number a turn.
 //!
-//! Driven by the shell once a turn. Who was found and not yet served is kept for the next turn: a peer that was heard
-//! meanwhile is looked at again before anything is done. Never waits.
+//! Driven once a turn. Who was found and not yet served is kept for the next turn: a peer that was heard meanwhile is
+//! looked at again before anything is done. Nobody is ended for what has arrived and was not read: whose deadline
+//! seems to have struck is read from, or written to, once more, and what the peer could do while the process
+//! stood still is not asked of it. Never waits.
 
 use std::collections::VecDeque;
 
+use super::closing::Words;
 use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::deadline::{self, Due};
-use crate::connection::{Flags, Phase};
+use crate::connection::{Flags, Phase, Tick};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
 
-/// Deadlines acted on in one turn, each with up to two system calls: as long as one turn of a fan-out may take.
+/// Deadlines acted on in one turn, each with a few system calls: about as long as one turn of a fan-out may take.
 const ACTS_PER_TURN: usize = 64;
 
 /// Deadlines looked at in one turn: of most of those who are active, it shows that theirs has moved.
@@ -47,22 +50,59 @@ impl<S: Socket> Core<S> {
             self.slots.set_deadline(key.slot, at);
             return false;
         }
+        if self.is_heard_after_all(key, due) {
+            return true;
+        }
         match due {
             Due::Nothing => {}
             Due::Debts => self.forget_debts(key),
             Due::Handshake => self.on_handshake_due(key),
             Due::Answer => self.on_answer_due(key),
-            Due::KeepAlive => self.finish(key, CloseReason::HttpDone),
+            Due::KeepAlive => self.end(key, CloseReason::HttpDone, Words::Nothing),
             Due::Ping => self.ping(key),
             Due::Pong => {
                 self.counters.heartbeats_unanswered.add(1);
-                self.free(key.slot, CloseReason::HeartbeatTimeout);
+                self.abort(key, CloseReason::HeartbeatTimeout);
             }
-            Due::Write => self.free(key.slot, CloseReason::WriteTimeout),
-            Due::Close => self.finish(key, CloseReason::CloseTimeout),
-            Due::Linger => self.free(key.slot, CloseReason::Normal),
+            Due::Write => self.abort(key, CloseReason::WriteTimeout),
+            Due::Close => self.end(key, CloseReason::CloseTimeout, Words::Nothing),
+            Due::Linger => self.abort(key, CloseReason::Normal),
         }
         due != Due::Nothing
+    }
+
+    /// Looks once more at a connection that is about to be ended: what ends it may be that this loop was late. `true`:
+    /// it has more time, or was ended by what was found.
+    fn is_heard_after_all(&mut self, key: Key, due: Due) -> bool {
+        match due {
+            Due::Nothing | Due::Debts | Due::Ping => return false,
+            // What answers it has come through the mailbox, which was emptied before.
+            Due::Answer => {}
+            Due::Write => self.write_turn(key),
+            Due::Handshake | Due::KeepAlive | Due::Pong | Due::Close | Due::Linger => {
+                self.read_turn(key, true)
+            }
+        }
+        let resumed = self.resumed;
+        let Some(slot) = self.slots.get(key) else { return true };
+        let connection = &mut slot.connection;
+        match connection.outbox.as_deref_mut() {
+            Some(outbox) if due == Due::Write => outbox.progress = outbox.progress.max(resumed),
+            _ => connection.heard = connection.heard.max(resumed),
+        }
+        let (at, _) = deadline::next(connection, &self.timeouts);
+        let has_time = at > self.now;
+        if has_time {
+            self.slots.set_deadline(key.slot, at);
+        }
+        has_time
+    }
+
+    /// The process, or the machine, stood still until now. What peers have done meanwhile may be on its way yet, so
+    /// that each of their timeouts begins anew.
+    pub fn on_resumed(&mut self, now: Tick) {
+        tracing::warn!(loop_index = self.index, "the loop stood still; timeouts begin anew");
+        self.resumed = self.resumed.max(now);
     }
 
     fn on_handshake_due(&mut self, key: Key) {
@@ -72,7 +112,7 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let empty = slot.connection.session.is_none() && slot.connection.phase == Phase::Head;
         if empty {
-            self.finish(key, CloseReason::HandshakeTimeout);
+            self.end(key, CloseReason::HandshakeTimeout, Words::Nothing);
         } else {
             self.refuse(key, RefuseReason::Timeout, RefuseReason::Timeout.text());
         }

@@ -1,5 +1,6 @@
 //! Writing: the kernel first, the outbox for what it refuses, the write turn when there is room again.
 
+use super::closing::Words;
 use super::core::{Core, JOINED_BYTES};
 use crate::connection::outbox::Outbox;
 use crate::connection::{Flags, Phase};
@@ -70,7 +71,7 @@ impl<S: Socket> Core<S> {
             // The peer has the beginning of a frame whose end will never come: nothing can follow it.
             self.abort(key, reason);
         } else {
-            self.fail(key, reason, 1013, reason.text());
+            self.end(key, reason, Words::Own);
         }
     }
 

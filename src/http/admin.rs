@@ -16,10 +16,10 @@ use std::fmt::Write;
 use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
+use crate::connection::inquiry::{Part, Question};
 use crate::dialect::plain;
 use crate::edition::Readiness;
 use crate::metrics::{self, RefuseReason, prometheus, stats};
-use crate::topic::inquiry::{Part, Question};
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
 use crate::wire::http::response::{Response, ResponseBuffer};
@@ -115,7 +115,7 @@ pub(super) fn respond(
     }
     match head.path() {
         "/publish" | "/drain" if head.method != "POST" => method_refusal(head, "POST", out),
-        "/publish" => publish_batch(head, body, replies, out),
+        "/publish" => publish_batch(head, body, edition, replies, out),
         "/drain" => {
             answer(head, 202, JSON, b"{\"draining\":true}\n", out);
             Answer::Drain { keep_alive: head.keep_alive }
@@ -259,14 +259,15 @@ fn ask(head: &Head<'_>, asked: Result<Ask, Unasked>, out: &mut ResponseBuffer) -
     }
 }
 
-/// Looks up what a request with an `Idempotency-Key` was answered. `Ok` has the key of one to carry out.
-fn recall<'a>(
-    head: &Head<'a>,
+/// Looks up what a request with an `Idempotency-Key` was answered. `Ok` has the name, in `replies`, of one to carry
+/// out.
+fn recall(
+    head: &Head<'_>,
     body: &[u8],
     content_type: &str,
-    replies: &mut Replies,
+    (edition, replies): (&Edition, &mut Replies),
     out: &mut ResponseBuffer,
-) -> Result<Option<&'a str>, Answer> {
+) -> Result<Option<String>, Answer> {
     // Of two keys neither is the one that the sender will try again with.
     if head.fields("idempotency-key").nth(1).is_some() {
         return Err(refusal(head, RefuseReason::BadRequest, "Idempotency-Key is there twice", out));
@@ -276,8 +277,9 @@ fn recall<'a>(
         Ok(None) => return Ok(None),
         Err(text) => return Err(refusal(head, RefuseReason::BadRequest, text, out)),
     };
-    match replies.begin(key, head.target, body, metrics::now_ms()) {
-        Known::New => Ok(Some(key)),
+    let name = replies.name_of(edition.keys.holder(head.field("authorization")), key);
+    match replies.begin(&name, head.target, body, metrics::now_ms()) {
+        Known::New => Ok(Some(name)),
         Known::Answered(kept) => {
             let replayed = [("Idempotency-Replayed", "true")];
             write(200, content_type, &replayed, kept, head.keep_alive, false, out);
@@ -288,13 +290,19 @@ fn recall<'a>(
     }
 }
 
-fn publish_batch(head: &Head<'_>, body: Vec<u8>, replies: &mut Replies, out: &mut ResponseBuffer) -> Answer {
+fn publish_batch(
+    head: &Head<'_>,
+    body: Vec<u8>,
+    edition: &Edition,
+    replies: &mut Replies,
+    out: &mut ResponseBuffer,
+) -> Answer {
     // Each line says for itself what it is.
     if let Err(text) = Params::read(head.query(), b"", &[]) {
         return refusal(head, RefuseReason::BadRequest, &text, out);
     }
-    match recall(head, &body, LINES, replies, out) {
-        Ok(key) => Answer::Batch(Box::new(Batch::new(body, key.map(Into::into)))),
+    match recall(head, &body, LINES, (edition, replies), out) {
+        Ok(key) => Answer::Batch(Box::new(Batch::new(body, key.map(String::into_boxed_str)))),
         Err(answer) => answer,
     }
 }
@@ -311,21 +319,21 @@ fn publish(
     if head.method != "POST" {
         return method_refusal(head, "POST", out);
     }
-    let key = match recall(head, body, JSON, replies, out) {
+    let key = match recall(head, body, JSON, (edition, &mut *replies), out) {
         Ok(key) => key,
         Err(answer) => return answer,
     };
     match publish_one(head, raw, body, edition, tools) {
         Ok(json) => {
             if let Some(key) = key {
-                replies.extend(key, json.as_bytes(), metrics::now_ms());
-                replies.finish(key, metrics::now_ms());
+                replies.extend(&key, json.as_bytes(), metrics::now_ms());
+                replies.finish(&key, metrics::now_ms());
             }
             answer(head, 200, JSON, json.as_bytes(), out)
         }
         Err((reason, text)) => {
             if let Some(key) = key {
-                replies.forget(key);
+                replies.forget(&key);
             }
             refusal(head, reason, &text, out)
         }

@@ -119,12 +119,12 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut R
         Some(Err(error)) => return refusal(head, RefuseReason::BadRequest, &error.to_string(), out),
         None => None,
     };
-    opening.deflate = extension.is_some();
+    opening.deflate = extension.map(|agreement| agreement.window_bits);
     // RFC 6455, 4.2.2: one of the client's offers, here its first that is welcome, or none. A client that
     // needs one ends the connection by itself then (4.1).
     let welcome = &edition.settings.server.subprotocols;
     let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
-    upgrade::write_accept(out, &upgrade, subprotocol, extension);
+    upgrade::write_accept(out, &upgrade, subprotocol, extension.map(|agreement| agreement.answer));
     Answer::Open(opening)
 }
 

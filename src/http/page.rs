@@ -130,6 +130,7 @@ mod tests {
             mailbox: MailboxLimits { entries_max: 10, bytes_max: 1000 },
             topics_max: 10,
             idle_topics_max: 10,
+            ..RouterLimits::default()
         };
         let router = Router::new(2, limits, Box::new(NoWake)).unwrap();
         let edition = Edition::new(settings, Arc::new(router), 1, 100).unwrap();

@@ -2,7 +2,7 @@
 
 use super::list::{Effect, Needs, Scope, Setting};
 use super::{Asked, CONNECTIONS_MOST, most_up_to};
-use crate::config::Tables;
+use crate::config::{Tables, Totals};
 
 /// How a limit stands to what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +123,31 @@ impl Asked<'_> {
         machine.into_iter().chain(group).collect()
     }
 
+    /// What may wait, against the memory that the process may have. The number does not depend on it.
+    pub(super) fn waiting(&self) -> Option<Finding> {
+        let allowance = self.facts.allowance()?;
+        let loops = self.loops(self.plan.connections);
+        let all = Totals::derive(self.plan.settings, loops, Some(allowance.bytes)).all();
+        let short = all > allowance.bytes;
+        Some(Finding {
+            name: "what may wait".to_owned(),
+            level: if short { Level::Hint } else { Level::Fine },
+            effect: Effect::Slows,
+            current: format!("up to {}", mebibytes(all)),
+            needed: format!("at most the {} of {}", mebibytes(allowance.bytes), allowance.of),
+            highest: None,
+            why: "Messages for slow consumers, half-received ones, request bodies, and what waits for the loops. Where \
+                  it is more than there is, the kernel ends the server before its own bounds hold."
+                .to_owned(),
+            outside: false,
+            fix: short.then(|| {
+                "leave outbox.bytes_total, limits.inbox_bytes_total, limits.admin_body_bytes_total and \
+                 mailbox.bytes_max at 0, and lower the largest messages"
+                    .to_owned()
+            }),
+        })
+    }
+
     /// How many one client address may have, where there is such a limit.
     pub(super) fn one_address(&self) -> Option<Finding> {
         let most = self.plan.settings.admission.per_address_max as u64;
@@ -192,6 +217,9 @@ impl Asked<'_> {
         }
         // What only slows matters from a number on.
         if effect != Effect::Binds && connections < setting.from {
+            if finding.level != Level::Fine {
+                finding.needed = format!("{} from {} connections on", finding.needed, setting.from);
+            }
             finding.level = Level::Fine;
             finding.fix = None;
         }

@@ -14,7 +14,7 @@ pub mod list;
 mod tests;
 
 pub use cgroup::Group;
-pub use facts::{Facts, Process};
+pub use facts::{Allowance, Facts, Process};
 pub use findings::{Finding, Level};
 
 use crate::config::{Limits, LimitsError, Server, Settings, Tables};
@@ -67,6 +67,7 @@ pub fn assess(plan: &Plan<'_>, facts: &Facts, list: &[Setting]) -> Report {
     let asked = Asked { plan, facts };
     let mut findings = vec![asked.open_files()];
     findings.extend(asked.memory());
+    findings.extend(asked.waiting());
     findings.extend(list.iter().filter_map(|setting| asked.setting(setting)));
     findings.extend(asked.one_address());
     let binding = findings
@@ -114,15 +115,13 @@ impl Asked<'_> {
         }
     }
 
-    /// Open files that each table needs. If the tables of today do not suffice, and nobody said how many loops
-    /// there shall be, it is as many as suffice with a loop for each core.
+    /// Open files that each table needs: with the loops that the server takes today, or if these tables do not suffice,
+    /// with those that it would take then.
     fn table_files(&self, connections: u64) -> u64 {
         let given = self.plan.settings.server.loops;
-        let loops = match self.derive(connections, given, self.facts.process.nofile) {
-            Ok(limits) => limits.loops,
-            Err(_) => given.unwrap_or(self.facts.process.cores.clamp(1, Server::LOOPS_MAX)),
-        };
-        let short = |nofile| self.derive(connections, Some(loops), nofile).is_err();
+        let today = self.derive(connections, given, self.facts.process.nofile);
+        let loops = today.map_or(given, |limits| Some(limits.loops));
+        let short = |nofile| self.derive(connections, loops, nofile).is_err();
         // The largest for which one less is too few.
         most_up_to(CONNECTIONS_MOST * 2, |nofile| short(nofile - 1))
     }

@@ -134,11 +134,52 @@ fn the_open_files_asked_for_are_just_enough() {
             let facts = machine("host-v2", process(100, tables));
             let asked = Asked { plan: &plan, facts: &facts };
             let needed = asked.table_files(connections);
-            // Automatic is one for each of the two cores.
-            let loops = loops.or(Some(2));
             let here = format!("{connections} {loops:?} {tables:?}: {needed}");
             assert!(asked.derive(connections, loops, needed).is_ok(), "{here}");
             assert!(asked.derive(connections, loops, needed - 1).is_err(), "{here}");
         }
     }
+}
+
+/// The loops that are named are those that the open files are for.
+#[test]
+fn there_is_one_answer_with_automatic_loops() {
+    let with = |nofile| asked(&machine("host-v2", process(nofile, Tables::PerLoop)), 2_000_000, None);
+    let short = with(20_000);
+    let files = finding(&short, "open files");
+    assert!(files.current.starts_with(&format!("{} tables of 20000", short.loops)), "{files:?}");
+    let needed: u64 = files.needed.split(' ').next().unwrap().parse().unwrap();
+    let raised = with(needed);
+    assert_eq!((raised.loops, finding(&raised, "open files").level), (short.loops, Level::Fine));
+    assert_eq!(finding(&with(needed - 1), "open files").level, Level::Short);
+}
+
+#[test]
+fn what_is_well_does_not_need_more() {
+    for connections in [1, 1_000, 100_000] {
+        let report = asked(&machine("host-v2", process(1 << 20, Tables::PerLoop)), connections, None);
+        for found in report.findings.iter().filter(|found| found.level == Level::Fine) {
+            let numbers = |text: &str| -> Option<Vec<u64>> {
+                text.split(' ').map(|word| word.parse().ok()).collect::<Option<Vec<_>>>()
+            };
+            if let (Some(current), Some(needed)) = (numbers(&found.current), numbers(&found.needed)) {
+                assert!(current.iter().zip(&needed).all(|(current, needed)| current >= needed), "{found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_may_wait_is_held_against_the_memory() {
+    let facts = machine("docker-v1", process(1 << 20, Tables::PerLoop));
+    let waiting = |settings: &Settings| {
+        let plan = Plan { connections: 1_000, settings, memory_bytes };
+        finding(&assess(&plan, &facts, &list::embedded()), "what may wait").clone()
+    };
+    assert_eq!(waiting(&Settings::default()).level, Level::Fine, "half of the group's 256 MiB");
+    let mut settings = Settings::default();
+    settings.outbox.bytes_total = Some(256 << 20);
+    let hint = waiting(&settings);
+    assert_eq!((hint.level, hint.highest), (Level::Hint, None));
+    assert!(hint.needed.contains("256 MiB of the control group"), "{hint:?}");
 }

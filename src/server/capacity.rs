@@ -9,8 +9,8 @@ use std::thread;
 
 use super::sizes::{Load, kernel_bytes_estimate, user_parts};
 use super::{ServeError, failed, tables_here};
-use crate::config::{Limits, Settings, Tables};
-use crate::preflight::{Facts, Plan, Process, Report, assess, list};
+use crate::config::{Limits, Settings, Tables, Totals};
+use crate::preflight::{Allowance, Facts, Plan, Process, Report, assess, list};
 use crate::sys::limits;
 
 /// What is known of the machine whose files are below `root`, for a process with the limits of this one.
@@ -31,18 +31,46 @@ pub fn memory_bytes(connections: u64, loops: usize) -> u64 {
     user.saturating_add(kernel_bytes_estimate(&load))
 }
 
+/// The same for this machine, when what the process may do is known already.
+pub(super) fn facts_here(nofile: usize, tables: Tables) -> Facts {
+    facts_with(Path::new("/"), nofile as u64, tables)
+}
+
+/// Says in one line what may wait and which memory that is a share of, and warns if it could be more than there is.
+pub(super) fn tell_totals(totals: &Totals, allowance: Option<&Allowance>) {
+    let mebibytes = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
+    let Some(Allowance { bytes, of }) = allowance else { return };
+    tracing::info!(
+        memory = mebibytes(*bytes),
+        of,
+        outbox = mebibytes(totals.outbox as u64),
+        inbox = mebibytes(totals.inbox as u64),
+        admin_bodies = mebibytes(totals.admin_bodies as u64),
+        mailbox = mebibytes(totals.mailbox as u64),
+        "what may wait"
+    );
+    if totals.all() > *bytes {
+        tracing::warn!(
+            "up to {} may wait, which is more than the {} of {of}: lower outbox.bytes_total, \
+             limits.inbox_bytes_total (of each port), limits.admin_body_bytes_total or mailbox.bytes_max (of each \
+             loop), where they are set, or the largest messages; see: fantail preflight",
+            mebibytes(totals.all()),
+            mebibytes(*bytes)
+        );
+    }
+}
+
 /// Says in one line what the server can hold, and warns when that is less than it was told to.
-pub(super) fn tell(settings: &Settings, derived: &Limits, tables: Tables, nofile: usize) {
-    let facts = facts_with(Path::new("/"), nofile as u64, tables);
+pub(super) fn tell(settings: &Settings, derived: &Limits, facts: &Facts) {
     let mut settings = settings.clone();
     settings.server.loops = Some(derived.loops);
     let plan = Plan { connections: derived.connections_max.max(1) as u64, settings: &settings, memory_bytes };
-    let report = assess(&plan, &facts, &list::embedded());
+    let report = assess(&plan, facts, &list::embedded());
     tracing::info!(
         loops = derived.loops,
         connections_max = derived.connections_max,
         per_loop = derived.loop_connections_max,
-        tables = %match tables {
+        tables = %match facts.process.tables {
             Tables::PerLoop => "split",
             Tables::Shared => "shared",
         },

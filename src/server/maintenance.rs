@@ -6,10 +6,10 @@
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use crate::edition::Control;
 use crate::edition::Edition;
 use crate::event_loop::run::TrimRequest;
 use crate::sys::memory;
-use crate::topic::Control;
 
 /// How long after the last request the allocator gives memory back: once, when a peak is over.
 const TRIM_QUIET: Duration = Duration::from_secs(1);

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::Server;
+use super::{Server, capacity};
 use crate::config::{ConfigErrors, Loaded, LogLevel, Reloaded};
-use crate::topic::Control;
+use crate::edition::Control;
 
 /// Reads the same sources as at the start.
 pub type Read = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
@@ -33,7 +33,7 @@ impl Server {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        match self.edition.settings.reloaded(&loaded.settings) {
+        match self.edition.settings.reloaded(&loaded.settings, self.edition.totals.mailbox) {
             Ok(reloaded) => self.apply(reloaded, reload),
             Err(problems) => self.refuse_reload(&problems),
         }
@@ -49,6 +49,9 @@ impl Server {
         if edition.keys != self.edition.keys {
             // A file of keys may change under its name, which no key of the configuration tells.
             tracing::info!(keys = edition.keys.len(), "admin keys changed");
+        }
+        if edition.totals != self.edition.totals {
+            capacity::tell_totals(&edition.totals, self.allowance.as_ref());
         }
         self.edition = Arc::clone(&edition);
         self.latest.set(edition);

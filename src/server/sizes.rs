@@ -8,7 +8,7 @@
 pub use crate::connection::layout::{Field, Layout};
 use crate::connection::{SLOT_ENTRY_BYTES, layout, outbox};
 use crate::event_loop::PAGE_SLOTS;
-use crate::topic::{Topic, message, subscriptions};
+use crate::topic::{message, state, subscriptions};
 
 /// An empty server: the runtime, the router, the logging and the service threads. Measured.
 const EMPTY_BYTES: u64 = 770 << 10;
@@ -64,7 +64,9 @@ pub fn user_parts(load: &Load) -> Vec<Part> {
     let times = |factors: &[usize]| factors.iter().fold(1, |all: usize, factor| all.saturating_mul(*factor));
     let part = |name, bytes: usize| Part { name, bytes: bytes as u64, fixed: false };
     let fixed = |name, bytes| Part { name, bytes, fixed: true };
-    let list = grown(subscribers.div_ceil(interested.max(1)), size_of::<u32>());
+    // The first subscriber lies in the topic's entry itself.
+    let listed = subscribers.div_ceil(interested.max(1));
+    let list = if listed < 2 { 0 } else { grown(listed, size_of::<u32>()) };
     let [outbox, queue] = outbox::allocations(load.backlog);
     let backlogged = if load.backlog == 0 { 0 } else { load.connections };
     vec![
@@ -90,10 +92,10 @@ pub fn user_parts(load: &Load) -> Vec<Part> {
 pub fn layouts() -> Vec<Layout> {
     let sized = |name, when, bytes| Layout { name, when, bytes, fields: &[] };
     let mut structs = layout::layouts();
-    structs.push(sized("Topic", "for each topic, once for all loops", size_of::<Topic>()));
+    structs.push(sized("Topic", "for each topic, once for all loops; and its name", state::allocation(0)));
     structs.push(sized(
         "LocalTopic",
-        "for each topic in each loop with a subscriber; its list has 4 bytes a subscriber",
+        "for each topic in each loop with a subscriber; its list has 4 bytes a subscriber, the only one lies in it",
         subscriptions::LOCAL_TOPIC_BYTES,
     ));
     structs.push(sized(
@@ -124,17 +126,20 @@ fn slots(connections: usize) -> usize {
     full + last.next_multiple_of(MEMORY_PAGE)
 }
 
-/// A topic in the router: itself behind two counters, its name, and its index in each interested loop.
+/// A topic in the router: itself with its name behind a counter, and its index in each interested loop if there
+/// are several.
 fn topic(interested: usize) -> usize {
     const NAME_BYTES: usize = 16;
-    let locals = interested.next_power_of_two().max(4) * size_of::<u32>();
-    heap(2 * size_of::<usize>() + size_of::<Topic>()) + heap(NAME_BYTES) + heap(locals)
+    let locals = if interested < 2 { 0 } else { interested * size_of::<u32>() };
+    heap(state::allocation(NAME_BYTES)) + heap(locals)
 }
 
-/// The directory's hash table: a power of two of places, filled to 7/8, a pointer and a byte each.
+/// The directory's tree: nodes of eleven places, a pointer each, on average three quarters full, and a node above
+/// for each eleven or so.
 fn directory(topics: usize) -> usize {
-    let places = (topics * 8).div_ceil(7).next_power_of_two();
-    if topics == 0 { 0 } else { places * (size_of::<usize>() + 1) }
+    const NODE_BYTES: usize = 11 * size_of::<usize>() + 16;
+    let leaves = (topics * 4).div_ceil(11 * 3);
+    leaves.saturating_mul(heap(NODE_BYTES)) + leaves.div_ceil(8).saturating_mul(heap(NODE_BYTES + 96))
 }
 
 /// A vector that grew to `len` items by doubling. Small, it costs its capacity; large, what was touched.
@@ -194,7 +199,7 @@ mod tests {
     #[test]
     fn a_topic_for_everybody_and_a_backlog_cost_their_structs() {
         let own = Load { topics: 50_000, ..IDLE };
-        assert!(per_connection(&own) > per_connection(&IDLE) + size_of::<Topic>() as f64);
+        assert!(per_connection(&own) > per_connection(&IDLE) + state::allocation(0) as f64);
         // More topics than connections have nobody.
         assert_eq!(user_parts(&Load { topics: 90_000, ..IDLE }), user_parts(&own));
         let stalled = Load { backlog: 64, message_bytes: 1024, ..IDLE };

@@ -4,19 +4,23 @@
 //! Room is reserved before an entry is made, so that a publish can ask every interested mailbox
 //! first and then push without failing. The room of a message comes back when the loop has finished
 //! with it (`release`), not when it is drained: what waits behind a long fan-out stays within the
-//! same bound. Joins and control entries have a reserve each and take none of that room.
+//! same bound. Replies and control entries have a reserve each and take none of that room: a question takes the
+//! room of its reply before it is asked, so that no reply is ever without. Joins are the owning loop's own, and
+//! it bounds them itself.
 //!
 //! The wake flag is raised by a push and lowered by a drain. Whoever raises it from 0 to 1 owes the
 //! loop a wake-up, unless it is the loop itself, which looks at `is_empty` before it sleeps.
 
+use std::mem;
+
 use super::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
-/// Join entries that may wait in one mailbox, on top of its messages.
-pub const JOIN_ENTRIES_MAX: usize = 65_536;
-
-/// Control entries that may wait besides. Not those of joins: peers make these, and must not keep the server's
-/// own orders out.
+/// Control entries that may wait in one mailbox, on top of its messages.
 pub const CONTROL_ENTRIES_MAX: usize = 4_096;
+
+/// Replies that may be awaited or wait besides. Not those of control entries: peers ask, and must not keep the
+/// server's own orders out.
+pub const REPLIES_MAX: usize = 4_096;
 
 /// Entries whose storage a mailbox keeps between drains; what a burst needed beyond is given back.
 pub const CAPACITY_KEPT: usize = 1_024;
@@ -43,7 +47,7 @@ impl Default for MailboxLimits {
 
 /// The reserve for entries of this kind is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ControlFull;
+pub struct ReserveFull;
 
 /// A bounded queue towards one loop. Aligned so that two loops' flags never share a cache line.
 #[repr(align(128))]
@@ -61,8 +65,11 @@ pub struct Mailbox<E> {
 #[derive(Debug)]
 struct Queue<E> {
     entries: Vec<E>,
-    joins: usize,
     controls: usize,
+    /// Replies that have room: awaited, or waiting here.
+    replies_reserved: usize,
+    /// Those of them that wait here.
+    replies: usize,
 }
 
 impl<E> Mailbox<E> {
@@ -73,7 +80,7 @@ impl<E> Mailbox<E> {
             wake: AtomicBool::new(false),
             bytes_max: limits.bytes_max.min(BYTES_MASK),
             entries_max: limits.entries_max.clamp(1, ENTRIES_MASK),
-            queue: Mutex::new(Queue { entries: Vec::new(), joins: 0, controls: 0 }),
+            queue: Mutex::new(Queue { entries: Vec::new(), controls: 0, replies_reserved: 0, replies: 0 }),
         }
     }
 
@@ -111,13 +118,46 @@ impl<E> Mailbox<E> {
     }
 
     /// Appends a control entry from its reserve. True when the caller owes a wake-up.
-    pub fn push_control(&self, entry: E) -> Result<bool, ControlFull> {
-        self.push_reserved(entry, CONTROL_ENTRIES_MAX, |queue| &mut queue.controls)
+    pub fn push_control(&self, entry: E) -> Result<bool, ReserveFull> {
+        let mut queue = lock(&self.queue);
+        if queue.controls >= CONTROL_ENTRIES_MAX {
+            return Err(ReserveFull);
+        }
+        queue.controls += 1;
+        queue.entries.push(entry);
+        drop(queue);
+        Ok(self.raise())
     }
 
-    /// Appends a join entry from its reserve. True when the caller owes a wake-up.
-    pub fn push_join(&self, entry: E) -> Result<bool, ControlFull> {
-        self.push_reserved(entry, JOIN_ENTRIES_MAX, |queue| &mut queue.joins)
+    /// Appends a join of the owning loop, which bounds them. True when the caller owes a wake-up.
+    pub fn push_join(&self, entry: E) -> bool {
+        self.push(entry)
+    }
+
+    /// Takes the room of one reply.
+    pub fn try_reserve_reply(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        let fits = queue.replies_reserved < REPLIES_MAX;
+        queue.replies_reserved += usize::from(fits);
+        fits
+    }
+
+    /// Gives the room of one reply back that will not come.
+    pub fn release_reply(&self) {
+        let mut queue = lock(&self.queue);
+        debug_assert!(queue.replies_reserved > queue.replies, "released a reply that was not reserved");
+        queue.replies_reserved = queue.replies_reserved.saturating_sub(1);
+    }
+
+    /// Appends a reply whose room was reserved; the drain that moves it gives the room back. True when the
+    /// caller owes a wake-up.
+    pub fn push_reply(&self, entry: E) -> bool {
+        let mut queue = lock(&self.queue);
+        debug_assert!(queue.replies_reserved > queue.replies, "a reply whose room nobody took");
+        queue.replies += 1;
+        queue.entries.push(entry);
+        drop(queue);
+        self.raise()
     }
 
     /// False when a drain may find something: the loop must not sleep. True means that nothing is
@@ -139,23 +179,6 @@ impl<E> Mailbox<E> {
         self.take(into);
     }
 
-    fn push_reserved(
-        &self,
-        entry: E,
-        most: usize,
-        count: impl Fn(&mut Queue<E>) -> &mut usize,
-    ) -> Result<bool, ControlFull> {
-        let mut queue = lock(&self.queue);
-        let waiting = count(&mut queue);
-        if *waiting >= most {
-            return Err(ControlFull);
-        }
-        *waiting += 1;
-        queue.entries.push(entry);
-        drop(queue);
-        Ok(self.raise())
-    }
-
     fn raise(&self) -> bool {
         !self.wake.swap(true, Ordering::AcqRel)
     }
@@ -170,12 +193,20 @@ impl<E> Mailbox<E> {
             into.shrink_to(CAPACITY_KEPT);
         }
         let mut queue = lock(&self.queue);
-        (queue.joins, queue.controls) = (0, 0);
+        queue.controls = 0;
+        queue.replies_reserved = queue.replies_reserved.saturating_sub(mem::take(&mut queue.replies));
         if into.is_empty() {
-            std::mem::swap(&mut queue.entries, into);
+            mem::swap(&mut queue.entries, into);
         } else {
             into.append(&mut queue.entries);
         }
+    }
+
+    /// Takes the room of many replies at once: a model does not spend its steps on it.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "used by tests/loom.rs, which compiles this file too")]
+    pub(super) fn reserve_replies(&self, count: usize) {
+        lock(&self.queue).replies_reserved += count;
     }
 
     /// A planted fault for the model checker: the flag is lowered after the queue was emptied.

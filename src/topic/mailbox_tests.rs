@@ -29,20 +29,42 @@ fn a_message_larger_than_the_bound_goes_alone() {
 }
 
 #[test]
-fn joins_do_not_use_up_the_reserve_of_control_entries() {
+fn joins_and_replies_do_not_use_up_the_reserve_of_control_entries() {
     let mailbox = Mailbox::new(LIMITS);
-    for _ in 0..JOIN_ENTRIES_MAX {
-        assert!(mailbox.push_join(1).is_ok());
+    for _ in 0..100_000 {
+        mailbox.push_join(1);
     }
-    assert_eq!(mailbox.push_join(1), Err(ControlFull));
+    for _ in 0..REPLIES_MAX {
+        assert!(mailbox.try_reserve_reply());
+    }
     for _ in 0..CONTROL_ENTRIES_MAX {
         assert_eq!(mailbox.push_control(2), Ok(false));
     }
-    assert_eq!(mailbox.push_control(2), Err(ControlFull));
+    assert_eq!(mailbox.push_control(2), Err(ReserveFull));
     let mut entries = Vec::new();
     mailbox.drain(&mut entries);
-    assert_eq!(entries.len(), JOIN_ENTRIES_MAX + CONTROL_ENTRIES_MAX);
-    assert_eq!(mailbox.push_join(1), Ok(true));
+    assert_eq!(entries.len(), 100_000 + CONTROL_ENTRIES_MAX);
+    assert!(mailbox.push_join(1));
+}
+
+#[test]
+fn a_reply_has_the_room_that_its_question_took() {
+    let mailbox = Mailbox::new(MailboxLimits { bytes_max: 0, entries_max: 1 });
+    for _ in 0..REPLIES_MAX {
+        assert!(mailbox.try_reserve_reply());
+    }
+    assert!(!mailbox.try_reserve_reply(), "one question too many");
+    // Every one of them comes, whatever else waits.
+    assert!((0..CONTROL_ENTRIES_MAX).all(|_| mailbox.push_control(1).is_ok()));
+    (1..REPLIES_MAX).for_each(|_| assert!(!mailbox.push_reply(2), "woken already"));
+    assert!(!mailbox.try_reserve_reply(), "their room is theirs until they are taken out");
+    let mut entries = Vec::new();
+    mailbox.drain(&mut entries);
+    assert_eq!(entries.iter().filter(|entry| **entry == 2).count(), REPLIES_MAX - 1);
+    assert!((1..REPLIES_MAX).all(|_| mailbox.try_reserve_reply()));
+    assert!(!mailbox.try_reserve_reply(), "one is awaited still");
+    mailbox.release_reply();
+    assert!(mailbox.try_reserve_reply());
 }
 
 #[test]
@@ -53,7 +75,7 @@ fn control_entries_have_a_bounded_reserve() {
     for _ in 0..CONTROL_ENTRIES_MAX {
         assert_eq!(mailbox.push_control(1), Ok(false));
     }
-    assert_eq!(mailbox.push_control(1), Err(ControlFull));
+    assert_eq!(mailbox.push_control(1), Err(ReserveFull));
     let mut entries = Vec::new();
     mailbox.drain(&mut entries);
     assert_eq!(entries.len(), CONTROL_ENTRIES_MAX + 1);

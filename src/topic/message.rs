@@ -16,6 +16,21 @@ pub enum Encoding {
     Plain,
     /// permessage-deflate without context takeover (RFC 7692), where that made the frame smaller.
     Deflated,
+    /// The same for a connection whose window is 2 to the power of so many bytes (RFC 7692 section 7.1.2.1): a payload
+    /// of at most that many can't refer further back; what is longer goes out plain.
+    DeflatedWithin(u8),
+}
+
+impl Encoding {
+    /// The longest payload that may be deflated, in bytes.
+    #[must_use]
+    pub fn deflates_up_to(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Deflated => usize::MAX,
+            Self::DeflatedWithin(window_bits) => 1 << window_bits.min(15),
+        }
+    }
 }
 
 /// The connection a message came from.
@@ -129,12 +144,16 @@ impl Message {
 
     /// The whole frame that a connection of this encoding gets: the plain one where deflating saved nothing.
     pub fn frame_as(&self, encoding: Encoding) -> &[u8] {
-        match encoding {
-            Encoding::Deflated if self.is_deflated() => {
-                self.0.slice.get(self.0.header.header.plain_len..).unwrap_or_default()
-            }
-            _ => self.frame(),
+        match self.form(encoding) {
+            Encoding::Plain => self.frame(),
+            _ => self.0.slice.get(self.0.header.header.plain_len..).unwrap_or_default(),
         }
+    }
+
+    /// What a connection of this encoding gets: the plain frame, or the deflated one.
+    pub fn form(&self, encoding: Encoding) -> Encoding {
+        let within = |max: usize| self.is_deflated() && self.payload().len() <= max;
+        if within(encoding.deflates_up_to()) { Encoding::Deflated } else { Encoding::Plain }
     }
 
     /// Whether there is a deflated frame.

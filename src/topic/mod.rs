@@ -9,7 +9,7 @@
 
 pub mod budget;
 pub mod entry;
-pub mod inquiry;
+mod list;
 pub mod mailbox;
 pub mod message;
 pub mod name;
@@ -21,15 +21,15 @@ pub mod subscriptions;
 pub mod sync;
 
 pub use budget::{Fill, OutboxBudget};
-pub use entry::{Control, Entry, Key};
-pub use mailbox::{ControlFull, Mailbox, MailboxLimits};
+pub use entry::{Entry, Join, Key, Letter, Mail, Place, Reply};
+pub use mailbox::{Mailbox, MailboxLimits, ReserveFull};
 pub use message::{Draft, Encoding, Message, Origin};
 pub use name::TopicName;
 pub use pattern::TopicPattern;
-pub use router::{Busy, BusyReason, JoinError, Router, RouterError, RouterLimits, Wake};
+pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
 pub use rules::{SlowPolicy, TopicPolicy, TopicRules};
 pub use state::{Joined, LOOPS_MAX, Published, Topic};
-pub use subscriptions::{Batch, LocalTopics, Moved, NOT_LISTED, Turn, TurnBudget};
+pub use subscriptions::{Batch, LocalTopics, Moved, Turn, TurnBudget};
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.

@@ -10,20 +10,23 @@
 //! again: whoever still holds it finds out under its lock and looks the name up once more.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 
-use super::entry::{Control, Entry, Key};
-use super::mailbox::{ControlFull, Mailbox, MailboxLimits};
+use super::entry::{Entry, Join, Mail, Reply};
+use super::mailbox::{Mailbox, MailboxLimits, ReserveFull};
 use super::message::Draft;
 use super::name::TopicName;
 use super::rules::TopicRules;
-use super::state::{JoinRefused, Joined, LOOPS_MAX, PublishRefused, Published, Topic};
+use super::state::{Joined, LOOPS_MAX, PublishRefused, Published, Topic};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
-/// Topics that may exist at once.
-pub const TOPICS_MAX: usize = 1_000_000;
+/// Topics that may exist at once where nobody says.
+const TOPICS_MAX: usize = 1_000_000;
+
+/// Joins of one loop that may wait where nobody says.
+const JOINS_MAX: usize = 65_536;
 
 /// Topics kept although nobody is interested, so that their offsets go on.
 pub const IDLE_TOPICS_MAX: usize = 1_024;
@@ -44,13 +47,20 @@ pub struct RouterLimits {
     pub topics_max: usize,
     /// Topics kept although nobody is interested.
     pub idle_topics_max: usize,
+    /// Joins of one loop that may wait before newcomers do.
+    pub joins_max: usize,
     /// What may wait for one loop.
     pub mailbox: MailboxLimits,
 }
 
 impl Default for RouterLimits {
     fn default() -> Self {
-        Self { topics_max: TOPICS_MAX, idle_topics_max: IDLE_TOPICS_MAX, mailbox: MailboxLimits::default() }
+        Self {
+            topics_max: TOPICS_MAX,
+            idle_topics_max: IDLE_TOPICS_MAX,
+            joins_max: JOINS_MAX,
+            mailbox: MailboxLimits::default(),
+        }
     }
 }
 
@@ -61,52 +71,60 @@ pub enum RouterError {
     LoopCount,
     /// `topics_max` topics exist and none of them is idle.
     TopicsFull,
+    /// As many topics exist as were made for this client's address and may be.
+    ShareFull,
+    /// Its address makes topics too fast.
+    TooFast,
     /// The topic retired again and again while it was looked up.
     Contended,
-}
-
-/// Why a message was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BusyReason {
-    /// The mailbox of this loop has no room.
-    MailboxFull {
-        /// The loop that is behind.
-        loop_index: usize,
-    },
-    /// The topic could not be had.
-    Topic(RouterError),
 }
 
 /// A refused message: it took no offset, and nobody got it. The caller may try the draft again.
 #[derive(Debug)]
 pub struct Busy {
-    /// Why.
-    pub reason: BusyReason,
     /// The message as it was given.
     pub draft: Draft,
 }
 
-/// Why a connection could not join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinError {
-    /// Too many joins wait in the loop's mailbox or behind its running fan-outs.
-    JoinsFull,
-    /// The topic could not be had.
-    Topic(RouterError),
-    /// The topic was retired: look its name up again.
-    Retired,
+/// For whom a topic is looked up that may have to be made first.
+pub trait Maker {
+    /// What it is counted by; 0 for nobody.
+    fn handle(&self) -> u32;
+    /// Topics of its handle that may exist at once.
+    fn topics_max(&self) -> usize;
+    /// Asked, with the directory locked, before one is made: whether its rate allows that.
+    fn may_make(&self) -> bool;
+}
+
+/// The operator makes as many topics as there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator;
+
+impl Maker for Operator {
+    fn handle(&self) -> u32 {
+        0
+    }
+
+    fn topics_max(&self) -> usize {
+        usize::MAX
+    }
+
+    fn may_make(&self) -> bool {
+        true
+    }
 }
 
 /// Routes messages from publishers to loops.
-pub struct Router {
+pub struct Router<M: Mail> {
     directory: Mutex<Directory>,
-    mailboxes: Box<[Mailbox<Entry>]>,
+    mailboxes: Box<[Mailbox<Entry<M>>]>,
     waker: Box<dyn Wake>,
     rules: Mutex<Arc<TopicRules>>,
     /// The edition of `rules`, for a look without the lock.
     rules_edition: AtomicU32,
     topics_max: usize,
     idle_topics_max: usize,
+    joins_max: usize,
 }
 
 struct Directory {
@@ -114,15 +132,17 @@ struct Directory {
     /// to attack.
     topics: BTreeSet<ByName>,
     /// Topics that were idle when they were queued, oldest first; some may be in use again.
-    idle: VecDeque<Arc<Topic>>,
+    idle: VecDeque<Topic>,
+    /// How many topics were made for each handle that is counted.
+    made: BTreeMap<u32, u32>,
     next_id: u64,
     epochs: RandomState,
 }
 
 /// A topic under its own name, so that a name is stored once.
-struct ByName(Arc<Topic>);
+struct ByName(Topic);
 
-impl Router {
+impl<M: Mail> Router<M> {
     /// A router for this many loops, without topics.
     pub fn new(loops: usize, limits: RouterLimits, waker: Box<dyn Wake>) -> Result<Self, RouterError> {
         if loops == 0 || loops > LOOPS_MAX {
@@ -131,6 +151,7 @@ impl Router {
         let directory = Directory {
             topics: BTreeSet::new(),
             idle: VecDeque::new(),
+            made: BTreeMap::new(),
             next_id: 1,
             epochs: RandomState::new(),
         };
@@ -145,6 +166,7 @@ impl Router {
             topics_max: limits.topics_max.max(1),
             // With none at all a topic would retire before its first join.
             idle_topics_max: limits.idle_topics_max.max(1),
+            joins_max: limits.joins_max.max(1),
         })
     }
 
@@ -158,21 +180,39 @@ impl Router {
         lock(&self.directory).topics.len()
     }
 
-    /// Finds the topic or creates it.
-    pub fn topic(&self, name: &TopicName<'_>) -> Result<Arc<Topic>, RouterError> {
+    /// Joins of one loop that may wait before newcomers do.
+    pub fn joins_max(&self) -> usize {
+        self.joins_max
+    }
+
+    /// Finds the topic or creates it for the operator.
+    pub fn topic(&self, name: &TopicName<'_>) -> Result<Topic, RouterError> {
+        self.topic_for(name, &Operator)
+    }
+
+    /// Finds the topic or creates it for `maker`, who is counted until the topic retires: what others do with it
+    /// meanwhile, it can't know.
+    pub fn topic_for(&self, name: &TopicName<'_>, maker: &dyn Maker) -> Result<Topic, RouterError> {
         let mut directory = lock(&self.directory);
-        if let Some(ByName(topic)) = directory.topics.get(name.as_str()) {
+        if let Some(ByName(topic)) = directory.topics.get(name.as_str().as_bytes()) {
             return Ok(topic.clone());
+        }
+        let handle = maker.handle();
+        if directory.made_for(handle) >= maker.topics_max() {
+            return Err(RouterError::ShareFull);
         }
         while directory.topics.len() >= self.topics_max {
             directory.retire_oldest().then_some(()).ok_or(RouterError::TopicsFull)?;
+        }
+        if !maker.may_make() {
+            return Err(RouterError::TooFast);
         }
         let id = directory.next_id;
         directory.next_id += 1;
         // Ids never repeat and the hash is keyed at random, so neither do epochs, restarts included.
         let epoch = directory.epochs.hash_one(id);
-        let topic = Arc::new(Topic::new(id, epoch, name));
-        directory.topics.insert(ByName(topic.clone()));
+        let topic = Topic::new(id, epoch, name, handle);
+        directory.insert(&topic);
         directory.queue_idle(&topic, self.idle_topics_max);
         Ok(topic)
     }
@@ -197,21 +237,24 @@ impl Router {
     }
 
     /// Finds the topic if it exists.
-    pub fn find(&self, name: &TopicName<'_>) -> Option<Arc<Topic>> {
-        lock(&self.directory).topics.get(name.as_str()).map(|ByName(topic)| topic.clone())
+    pub fn find(&self, name: &TopicName<'_>) -> Option<Topic> {
+        lock(&self.directory).topics.get(name.as_str().as_bytes()).map(|ByName(topic)| topic.clone())
     }
 
     /// Up to `count` topics in the order of their names: those that begin with `prefix` and come behind
     /// `after`. Topics that exist all the while are neither skipped nor seen twice by going on from the last
     /// name. The directory is locked for as long as `count` entries take.
-    pub fn topics_from(&self, prefix: &str, after: Option<&str>, count: usize) -> Vec<Arc<Topic>> {
+    pub fn topics_from(&self, prefix: &str, after: Option<&str>, count: usize) -> Vec<Topic> {
+        // The order of bytes is the order of UTF-8 text.
         let start = match after.filter(|after| *after >= prefix) {
-            Some(after) => Bound::Excluded(after),
-            None => Bound::Included(prefix),
+            Some(after) => Bound::Excluded(after.as_bytes()),
+            None => Bound::Included(prefix.as_bytes()),
         };
         let directory = lock(&self.directory);
-        let behind = directory.topics.range::<str, _>((start, Bound::Unbounded));
-        let topics = behind.map(|ByName(topic)| topic).take_while(|topic| topic.name().starts_with(prefix));
+        let behind = directory.topics.range::<[u8], _>((start, Bound::Unbounded));
+        let topics = behind
+            .map(|ByName(topic)| topic)
+            .take_while(|topic| topic.name_bytes().starts_with(prefix.as_bytes()));
         topics.take(count).cloned().collect()
     }
 
@@ -220,7 +263,7 @@ impl Router {
     /// sleeps and is not woken.
     pub fn publish(
         &self,
-        topic: &Arc<Topic>,
+        topic: &Topic,
         mut draft: Draft,
         from_loop: Option<usize>,
     ) -> Result<Published, Busy> {
@@ -231,33 +274,21 @@ impl Router {
                     self.wake_owed(owed, from_loop);
                     return Ok(published);
                 }
-                Err(PublishRefused::Full { loop_index, draft }) => {
-                    return Err(Busy { reason: BusyReason::MailboxFull { loop_index }, draft });
-                }
+                Err(PublishRefused::Full(draft)) => return Err(Busy { draft }),
                 Err(PublishRefused::Retired(draft)) => draft,
             };
             found = match self.topic(&topic.topic_name()) {
                 Ok(found) => found,
-                Err(error) => return Err(Busy { reason: BusyReason::Topic(error), draft }),
+                Err(_) => return Err(Busy { draft }),
             };
         }
-        Err(Busy { reason: BusyReason::Topic(RouterError::Contended), draft })
+        Err(Busy { draft })
     }
 
-    /// Subscribes a connection of the calling loop. `local` is the topic's index in that loop's own
-    /// table; the loop lists the connection when it drains the `Join`.
-    pub fn join(
-        &self,
-        topic: &Arc<Topic>,
-        loop_index: usize,
-        local: u32,
-        key: Key,
-    ) -> Result<Joined, JoinError> {
-        let own = self.mailboxes.get(loop_index).ok_or(JoinError::Topic(RouterError::LoopCount))?;
-        topic.join(loop_index, local, key, own).map_err(|refused| match refused {
-            JoinRefused::Full => JoinError::JoinsFull,
-            JoinRefused::Retired => JoinError::Retired,
-        })
+    /// Subscribes a connection of the calling loop, which lists it when it drains the join. `None`: the topic is
+    /// retired, or the loop is none of the router's.
+    pub fn join(&self, topic: &Topic, loop_index: usize, join: Join) -> Option<Joined> {
+        topic.join(loop_index, join, self.mailboxes.get(loop_index)?)
     }
 
     /// Counts a subscriber out, listed or still waiting to be.
@@ -267,14 +298,14 @@ impl Router {
 
     /// The calling loop has no subscriber and no waiting join on this topic any more. When no other
     /// loop has either, the topic becomes idle.
-    pub fn clear_interest(&self, topic: &Arc<Topic>, loop_index: usize) {
+    pub fn clear_interest(&self, topic: &Topic, loop_index: usize) {
         if topic.clear_interest(loop_index) {
             lock(&self.directory).push_idle(topic.clone(), self.idle_topics_max);
         }
     }
 
     /// A loop's mailbox; only the loop itself drains it.
-    pub fn mailbox(&self, loop_index: usize) -> Option<&Mailbox<Entry>> {
+    pub fn mailbox(&self, loop_index: usize) -> Option<&Mailbox<Entry<M>>> {
         self.mailboxes.get(loop_index)
     }
 
@@ -282,14 +313,38 @@ impl Router {
     pub fn send_control(
         &self,
         loop_index: usize,
-        control: Control,
+        control: M::Control,
         from_loop: Option<usize>,
-    ) -> Result<(), ControlFull> {
-        let mailbox = self.mailboxes.get(loop_index).ok_or(ControlFull)?;
+    ) -> Result<(), ReserveFull> {
+        let mailbox = self.mailboxes.get(loop_index).ok_or(ReserveFull)?;
         if mailbox.push_control(Entry::Control(control))? {
             self.wake_owed(1 << loop_index, from_loop);
         }
         Ok(())
+    }
+
+    /// Takes the room of one reply in a loop's mailbox; whoever asks a question does so first.
+    pub fn reserve_reply(&self, loop_index: usize) -> Result<(), ReserveFull> {
+        self.mailboxes
+            .get(loop_index)
+            .filter(|mailbox| mailbox.try_reserve_reply())
+            .map(drop)
+            .ok_or(ReserveFull)
+    }
+
+    /// Gives the room of one reply back that will not come.
+    pub fn release_reply(&self, loop_index: usize) {
+        if let Some(mailbox) = self.mailboxes.get(loop_index) {
+            mailbox.release_reply();
+        }
+    }
+
+    /// Sends a reply whose room was reserved, and wakes the loop unless it is the caller.
+    pub fn send_reply(&self, loop_index: usize, reply: Reply<M::Reply>, from_loop: Option<usize>) {
+        let Some(mailbox) = self.mailboxes.get(loop_index) else { return };
+        if mailbox.push_reply(Entry::Reply(Box::new(reply))) {
+            self.wake_owed(1 << loop_index, from_loop);
+        }
     }
 
     fn wake_owed(&self, mut owed: u64, from_loop: Option<usize>) {
@@ -304,14 +359,35 @@ impl Router {
 }
 
 impl Directory {
+    fn made_for(&self, handle: u32) -> usize {
+        self.made.get(&handle).map_or(0, |count| *count as usize)
+    }
+
+    fn insert(&mut self, topic: &Topic) {
+        self.topics.insert(ByName(topic.clone()));
+        if topic.maker() != 0 {
+            *self.made.entry(topic.maker()).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.topics.remove(topic.name_bytes());
+        if let btree_map::Entry::Occupied(mut made) = self.made.entry(topic.maker()) {
+            *made.get_mut() -= 1;
+            if *made.get() == 0 {
+                made.remove();
+            }
+        }
+    }
+
     /// Queues the topic as idle if it is and was not queued before.
-    fn queue_idle(&mut self, topic: &Arc<Topic>, idle_max: usize) {
+    fn queue_idle(&mut self, topic: &Topic, idle_max: usize) {
         if topic.try_mark_idle() {
             self.push_idle(topic.clone(), idle_max);
         }
     }
 
-    fn push_idle(&mut self, topic: Arc<Topic>, idle_max: usize) {
+    fn push_idle(&mut self, topic: Topic, idle_max: usize) {
         self.idle.push_back(topic);
         while self.idle.len() > idle_max {
             self.pop_idle();
@@ -333,21 +409,21 @@ impl Directory {
         let Some(topic) = self.idle.pop_front() else { return false };
         let retired = topic.try_retire();
         if retired {
-            self.topics.remove(topic.name());
+            self.remove(&topic);
         }
         retired
     }
 }
 
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        self.0.name()
+impl Borrow<[u8]> for ByName {
+    fn borrow(&self) -> &[u8] {
+        self.0.name_bytes()
     }
 }
 
 impl PartialEq for ByName {
     fn eq(&self, other: &Self) -> bool {
-        self.0.name() == other.0.name()
+        self.0.name_bytes() == other.0.name_bytes()
     }
 }
 
@@ -355,7 +431,7 @@ impl Eq for ByName {}
 
 impl Ord for ByName {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.name().cmp(other.0.name())
+        self.0.name_bytes().cmp(other.0.name_bytes())
     }
 }
 

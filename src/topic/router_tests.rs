@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::router::*;
 use super::rules::Rule;
-use super::{Control, Draft, Entry, Key, LOOPS_MAX, MailboxLimits};
+use super::{Draft, Entry, Join, LOOPS_MAX, Mail, MailboxLimits, Place, Topic};
 use super::{SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 
 #[derive(Clone, Default)]
@@ -21,9 +21,20 @@ fn name(text: &str) -> TopicName<'_> {
     TopicName::parse(text).unwrap()
 }
 
-const KEY: Key = Key { slot: 1, generation: 1 };
+fn join(local: u32) -> Join {
+    Join { local, slot: 1, ticket: Place::NONE }
+}
 
-fn router(loops: usize, limits: RouterLimits) -> (Router, Wakes) {
+/// Orders and answers are numbers here.
+#[derive(Debug)]
+struct Numbers;
+
+impl Mail for Numbers {
+    type Control = u8;
+    type Reply = u8;
+}
+
+fn router(loops: usize, limits: RouterLimits) -> (Router<Numbers>, Wakes) {
     let wakes = Wakes::default();
     (Router::new(loops, limits, Box::new(wakes.clone())).unwrap(), wakes)
 }
@@ -32,10 +43,10 @@ fn draft(size: usize) -> Draft {
     Draft::encode(None, false, &vec![b'x'; size])
 }
 
-fn locals_delivered(router: &Router, loop_index: usize) -> Vec<u32> {
+fn locals_delivered(router: &Router<Numbers>, loop_index: usize) -> Vec<u32> {
     let mut entries = Vec::new();
     router.mailbox(loop_index).unwrap().drain(&mut entries);
-    let local = |entry: &Entry| match entry {
+    let local = |entry: &Entry<Numbers>| match entry {
         Entry::Deliver { local, .. } => Some(*local),
         _ => None,
     };
@@ -47,7 +58,7 @@ fn only_interested_loops_get_a_message_and_are_woken_once() {
     let (router, wakes) = router(64, RouterLimits::default());
     let topic = router.topic(&name("t")).unwrap();
     for (loop_index, local) in [(63, 630), (0, 10), (7, 70)] {
-        router.join(&topic, loop_index, local, KEY).unwrap();
+        router.join(&topic, loop_index, join(local)).unwrap();
         locals_delivered(&router, loop_index);
     }
     for _ in 0..3 {
@@ -69,13 +80,12 @@ fn a_refused_publish_takes_no_offset_and_no_room() {
     let mailbox = MailboxLimits { bytes_max: 1_000, entries_max: 100 };
     let (router, wakes) = router(3, RouterLimits { mailbox, ..RouterLimits::default() });
     let (everywhere, last_only) = (router.topic(&name("all")).unwrap(), router.topic(&name("last")).unwrap());
-    assert!((0..3).all(|index| router.join(&everywhere, index, 0, KEY).is_ok()));
-    router.join(&last_only, 2, 1, KEY).unwrap();
+    assert!((0..3).all(|index| router.join(&everywhere, index, join(0)).is_some()));
+    router.join(&last_only, 2, join(1)).unwrap();
     (0..3).for_each(|index| drop(locals_delivered(&router, index)));
     let first = router.publish(&last_only, draft(900), None).unwrap();
     wakes.0.lock().unwrap().clear();
     let busy = router.publish(&everywhere, draft(200), None).unwrap_err();
-    assert_eq!(busy.reason, BusyReason::MailboxFull { loop_index: 2 });
     assert_eq!(everywhere.next_offset(), first.offset);
     assert!((0..2).all(|index| router.mailbox(index).unwrap().reserved() == (0, 0)));
     assert!((0..2).all(|index| router.mailbox(index).unwrap().is_empty()));
@@ -98,7 +108,7 @@ fn idle_topics_go_on_until_they_retire() {
     assert_eq!(router.publish(&router.topic(&name("old")).unwrap(), draft(1), None).unwrap().offset, 2);
     (0..2).for_each(|number| drop(router.topic(&name(&format!("new {number}"))).unwrap()));
     assert!(router.find(&name("old")).is_none());
-    assert_eq!(router.join(&old, 0, 0, KEY), Err(JoinError::Retired));
+    assert_eq!(router.join(&old, 0, join(0)), None);
     // Whoever still holds the retired topic publishes on the one that has its name now.
     let published = router.publish(&old, draft(1), None).unwrap();
     let renewed = router.find(&name("old")).unwrap();
@@ -111,10 +121,10 @@ fn topics_in_use_do_not_retire_and_are_bounded() {
     let limits = RouterLimits { topics_max: 2, idle_topics_max: 1, ..RouterLimits::default() };
     let (router, _) = router(1, limits);
     let used = router.topic(&name("used")).unwrap();
-    router.join(&used, 0, 0, KEY).unwrap();
+    router.join(&used, 0, join(0)).unwrap();
     (0..5).for_each(|number| drop(router.topic(&name(&format!("other {number}"))).unwrap()));
     assert_eq!((router.topics(), router.find(&name("used")).map(|topic| topic.id())), (2, Some(used.id())));
-    router.join(&router.find(&name("other 4")).unwrap(), 0, 1, KEY).unwrap();
+    router.join(&router.find(&name("other 4")).unwrap(), 0, join(1)).unwrap();
     assert_eq!(router.topic(&name("one more")).err(), Some(RouterError::TopicsFull));
     router.leave(&used);
     router.clear_interest(&used, 0);
@@ -122,19 +132,71 @@ fn topics_in_use_do_not_retire_and_are_bounded() {
     assert!(router.find(&name("used")).is_none());
 }
 
+struct Client {
+    handle: u32,
+    topics_max: usize,
+    in_time: bool,
+}
+
+impl Maker for Client {
+    fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    fn topics_max(&self) -> usize {
+        self.topics_max
+    }
+
+    fn may_make(&self) -> bool {
+        self.in_time
+    }
+}
+
+#[test]
+fn one_client_does_not_make_all_topics() {
+    let limits = RouterLimits { topics_max: 6, idle_topics_max: 6, ..RouterLimits::default() };
+    let (router, _) = router(1, limits);
+    let of = |handle| Client { handle, topics_max: 3, in_time: true };
+    let used = |made: Result<Topic, RouterError>| router.join(&made.unwrap(), 0, join(0)).unwrap();
+    for number in 0..3 {
+        used(router.topic_for(&name(&format!("one {number}")), &of(1)));
+    }
+    assert_eq!(router.topic_for(&name("one more"), &of(1)).err(), Some(RouterError::ShareFull));
+    // Topics that are there already cost nothing, whoever made them.
+    used(router.topic_for(&name("one 0"), &of(1)));
+    for number in 0..2 {
+        used(router.topic_for(&name(&format!("two {number}")), &of(2)));
+    }
+    let hasty = Client { in_time: false, ..of(3) };
+    assert_eq!(router.topic_for(&name("three"), &hasty).err(), Some(RouterError::TooFast));
+    used(router.topic(&name("the operator's")));
+    assert_eq!(router.topic_for(&name("two 2"), &of(2)).err(), Some(RouterError::TopicsFull));
+    // One that retires is counted no more.
+    let first = router.find(&name("one 1")).unwrap();
+    router.leave(&first);
+    router.clear_interest(&first, 0);
+    used(router.topic_for(&name("two 2"), &of(2)));
+    assert!(router.find(&name("one 1")).is_none());
+    let second = router.find(&name("two 0")).unwrap();
+    router.leave(&second);
+    router.clear_interest(&second, 0);
+    used(router.topic_for(&name("one more"), &of(1)));
+    assert_eq!(router.topic_for(&name("and more"), &of(1)).err(), Some(RouterError::ShareFull));
+}
+
 #[test]
 fn the_number_of_loops_is_bounded() {
     for loops in [0, LOOPS_MAX + 1] {
-        let made = Router::new(loops, RouterLimits::default(), Box::new(Wakes::default()));
+        let made = Router::<Numbers>::new(loops, RouterLimits::default(), Box::new(Wakes::default()));
         assert_eq!(made.err(), Some(RouterError::LoopCount));
     }
     let (router, wakes) = router(2, RouterLimits::default());
-    assert!(router.send_control(2, Control::Stop, None).is_err());
-    router.send_control(1, Control::Drain, None).unwrap();
-    router.send_control(0, Control::Stop, Some(0)).unwrap();
+    assert!(router.send_control(2, 7, None).is_err());
+    router.send_control(1, 7, None).unwrap();
+    router.send_control(0, 7, Some(0)).unwrap();
     assert_eq!(*wakes.0.lock().unwrap(), [1]);
     let topic = router.topic(&name("t")).unwrap();
-    assert_eq!(router.join(&topic, 2, 0, KEY), Err(JoinError::Topic(RouterError::LoopCount)));
+    assert_eq!(router.join(&topic, 2, join(0)), None);
     assert_eq!(topic.local_of(64), None);
 }
 

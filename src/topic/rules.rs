@@ -169,14 +169,14 @@ impl PolicyCell {
         Self(AtomicU64::new(0))
     }
 
-    /// The policy that `rules` have for the topic of this name, which is the cell's own. No lock; under rules
+    /// The policy that `rules` have for the topic of this name, always the same one. No lock; under rules
     /// that were seen before, no look at the name either.
-    pub(super) fn policy(&self, name: &str, rules: &TopicRules) -> TopicPolicy {
+    pub(super) fn policy<'n>(&self, name: impl FnOnce() -> &'n str, rules: &TopicRules) -> TopicPolicy {
         let seen = self.0.load(Ordering::Relaxed);
         if (seen >> 32) as u32 == rules.edition && rules.edition != 0 {
             return rules.policy_at(seen as u32);
         }
-        let place = rules.place_of(name);
+        let place = rules.place_of(name());
         // Whoever still has older rules gets their policy and leaves the place of the newer.
         self.0.fetch_max(u64::from(rules.edition) << 32 | u64::from(place), Ordering::Relaxed);
         rules.policy_at(place)

@@ -4,12 +4,14 @@
 //!
 //! Lock order: directory → topic → mailbox.
 
-use super::entry::{Entry, Key};
+use triomphe::ThinArc;
+
+use super::entry::{Entry, Join, Mail};
 use super::mailbox::Mailbox;
 use super::message::Draft;
 use super::name::TopicName;
 use super::rules::{PolicyCell, TopicPolicy, TopicRules};
-use super::sync::{AtomicU64, Mutex, Ordering, lock};
+use super::sync::{AtomicU32, Mutex, Ordering, lock};
 
 /// Most event loops one router serves: a topic keeps its interested loops in one word.
 pub const LOOPS_MAX: usize = 64;
@@ -17,15 +19,19 @@ pub const LOOPS_MAX: usize = 64;
 /// The offset of a topic's first message, so that 0 can stand for "nothing seen yet".
 pub const FIRST_OFFSET: u64 = 1;
 
-/// A named stream of messages, shared by all loops.
+/// A named stream of messages, shared by all loops: one allocation with the name in it. A clone is a reference.
+#[derive(Clone, Debug)]
+pub struct Topic(ThinArc<Shared, u8>);
+
 #[derive(Debug)]
-pub struct Topic {
+struct Shared {
     id: u64,
     epoch: u64,
-    name: Box<str>,
     policy: PolicyCell,
     /// Subscribers that negotiated compression, for publishers to decide by; never part of an order.
-    deflate_subscribers: AtomicU64,
+    deflate_subscribers: AtomicU32,
+    /// By whom its maker is counted; 0 for nobody.
+    maker: u32,
     state: Mutex<TopicState>,
 }
 
@@ -34,13 +40,21 @@ struct TopicState {
     next_offset: u64,
     /// Bit n: loop n has a subscriber or is about to have one.
     interest: u64,
-    /// The topic's index in each interested loop's own table, in the order of the interest bits.
-    locals: Vec<u32>,
-    subscribers: u64,
+    locals: Locals,
+    subscribers: u32,
     /// Out of the directory for good: whoever still holds it looks the name up again.
     retired: bool,
     /// Waits in the router's queue of idle topics.
     queued_idle: bool,
+}
+
+/// The topic's index in each interested loop's own table, in the order of the interest bits. Most topics of
+/// very many interest one loop.
+#[derive(Clone, Debug)]
+enum Locals {
+    /// One, or none if no bit is set.
+    One(u32),
+    Many(Box<[u32]>),
 }
 
 /// What a publisher is told.
@@ -77,228 +91,239 @@ pub struct Joined {
 /// Why a topic did not take a message; the draft comes back.
 #[derive(Debug)]
 pub(super) enum PublishRefused {
-    /// This loop's mailbox has no room.
-    Full {
-        loop_index: usize,
-        draft: Draft,
-    },
+    /// Some interested loop's mailbox has no room.
+    Full(Draft),
     Retired(Draft),
 }
 
-/// Why a topic did not take a subscriber.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum JoinRefused {
-    /// The mailbox's reserve for joins is used up.
-    Full,
-    Retired,
-}
-
 impl Topic {
-    /// A topic nobody listens to. The caller never reuses an id.
-    pub fn new(id: u64, epoch: u64, name: &TopicName<'_>) -> Self {
+    /// A topic nobody listens to, made for whoever is counted as `maker`. The caller never reuses an id.
+    pub fn new(id: u64, epoch: u64, name: &TopicName<'_>, maker: u32) -> Self {
         let state = TopicState {
             next_offset: FIRST_OFFSET,
             interest: 0,
-            locals: Vec::new(),
+            locals: Locals::One(0),
             subscribers: 0,
             retired: false,
             queued_idle: false,
         };
-        let (policy, deflate_subscribers) = (PolicyCell::new(), AtomicU64::new(0));
-        let name = name.as_str().into();
-        Self { id, epoch, name, policy, deflate_subscribers, state: Mutex::new(state) }
+        let shared = Shared {
+            id,
+            epoch,
+            policy: PolicyCell::new(),
+            deflate_subscribers: AtomicU32::new(0),
+            maker,
+            state: Mutex::new(state),
+        };
+        Self(ThinArc::from_header_and_slice(shared, name.as_str().as_bytes()))
     }
 
     /// Unique for the life of the process.
     pub fn id(&self) -> u64 {
-        self.id
+        self.shared().id
     }
 
     /// Random per creation of a topic.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.shared().epoch
     }
 
     /// The name it is found by.
     pub fn name(&self) -> &str {
-        &self.name
+        // It was made of text; looking at it again costs less than what it takes to find the name.
+        std::str::from_utf8(self.name_bytes()).unwrap_or_default()
+    }
+
+    pub(super) fn name_bytes(&self) -> &[u8] {
+        &self.0.slice
     }
 
     /// The same as the router takes it.
     pub fn topic_name(&self) -> TopicName<'_> {
-        TopicName::checked(&self.name)
+        TopicName::checked(self.name())
+    }
+
+    /// By whom its maker is counted; 0 for nobody.
+    pub(super) fn maker(&self) -> u32 {
+        self.shared().maker
     }
 
     /// What `rules` say of it; no lock.
     pub fn policy(&self, rules: &TopicRules) -> TopicPolicy {
-        self.policy.policy(&self.name, rules)
+        self.shared().policy.policy(|| self.name(), rules)
     }
 
     /// Subscribers on all loops.
     pub fn subscribers(&self) -> u64 {
-        lock(&self.state).subscribers
+        lock(&self.shared().state).subscribers.into()
     }
 
     /// Whether anybody would get a deflated frame. A hint: a publisher that reads it a moment too early or too
     /// late sends everybody the plain frame, or deflates for nobody.
     pub fn has_deflate(&self) -> bool {
-        self.deflate_subscribers.load(Ordering::Relaxed) > 0
+        self.shared().deflate_subscribers.load(Ordering::Relaxed) > 0
     }
 
     /// A subscriber that negotiated compression has joined.
     pub fn join_deflate(&self) {
-        self.deflate_subscribers.fetch_add(1, Ordering::Relaxed);
+        self.shared().deflate_subscribers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A subscriber that negotiated compression is leaving.
     pub fn leave_deflate(&self) {
-        self.deflate_subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.shared().deflate_subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The offset the next message will get.
     pub fn next_offset(&self) -> u64 {
-        lock(&self.state).next_offset
+        lock(&self.shared().state).next_offset
     }
 
     /// What a listing shows, as of one moment.
     pub fn summary(&self) -> TopicSummary {
-        let state = lock(&self.state);
+        let state = lock(&self.shared().state);
         TopicSummary {
             next_offset: state.next_offset,
-            subscribers: state.subscribers,
+            subscribers: state.subscribers.into(),
             loops: state.interest.count_ones(),
         }
     }
 
     /// The topic's index in the loop's own table, while that loop is interested.
     pub fn local_of(&self, loop_index: usize) -> Option<u32> {
-        let state = lock(&self.state);
-        state.is_interested(loop_index).then(|| state.locals.get(state.rank(loop_index)).copied())?
+        let state = lock(&self.shared().state);
+        state.is_interested(loop_index).then(|| state.locals().get(state.rank(loop_index)).copied())?
     }
 
     /// Gives the message an offset and a place in every interested mailbox, or changes nothing.
     /// Also returns the loops that are owed a wake-up, one bit each.
-    pub(super) fn publish(
+    pub(super) fn publish<M: Mail>(
         &self,
         draft: Draft,
-        mailboxes: &[Mailbox<Entry>],
+        mailboxes: &[Mailbox<Entry<M>>],
     ) -> Result<(Published, u64), PublishRefused> {
         let bytes = draft.frame_len();
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.shared().state);
         if state.retired {
             return Err(PublishRefused::Retired(draft));
         }
         // All or none: a refused message must not take an offset, or subscribers would see a gap.
-        if let Err(loop_index) = reserve_everywhere(state.interest, bytes, mailboxes) {
-            return Err(PublishRefused::Full { loop_index, draft });
+        if !reserve_everywhere(state.interest, bytes, mailboxes) {
+            return Err(PublishRefused::Full(draft));
         }
         let offset = state.next_offset;
         state.next_offset += 1;
-        let message = draft.stamp(self.id, offset);
+        let message = draft.stamp(self.id(), offset);
         let mut owed = 0;
-        for ((loop_index, mailbox), &local) in interested(state.interest, mailboxes).zip(&state.locals) {
+        for ((loop_index, mailbox), &local) in interested(state.interest, mailboxes).zip(state.locals()) {
             if mailbox.push(Entry::Deliver { local, message: message.clone() }) {
                 owed |= bit(loop_index);
             }
         }
-        Ok((Published { epoch: self.epoch, offset, subscribers: state.subscribers }, owed))
+        Ok((Published { epoch: self.epoch(), offset, subscribers: state.subscribers.into() }, owed))
     }
 
     /// Counts a subscriber, marks its loop interested and puts its `Join` into the loop's mailbox,
-    /// all under one lock, so that its messages begin exactly at the returned offset.
-    pub(super) fn join(
+    /// all under one lock, so that its messages begin exactly at the returned offset. `None`: the topic is
+    /// retired, and nothing was done.
+    pub(super) fn join<M: Mail>(
         &self,
         loop_index: usize,
-        local: u32,
-        key: Key,
-        own: &Mailbox<Entry>,
-    ) -> Result<Joined, JoinRefused> {
-        let mut state = lock(&self.state);
+        join: Join,
+        own: &Mailbox<Entry<M>>,
+    ) -> Option<Joined> {
+        let mut state = lock(&self.shared().state);
         if state.retired {
-            return Err(JoinRefused::Retired);
+            return None;
         }
         // The loop that joins is the one that drains this mailbox: it is awake, nobody is to wake it.
-        own.push_join(Entry::Join { local, key }).map_err(|_| JoinRefused::Full)?;
+        own.push_join(Entry::Join(join));
         if !state.is_interested(loop_index) {
-            let rank = state.rank(loop_index);
-            state.locals.insert(rank, local);
-            state.interest |= bit(loop_index);
+            state.open(loop_index, join.local);
         }
         state.subscribers += 1;
-        Ok(Joined { epoch: self.epoch, next_offset: state.next_offset })
+        Some(Joined { epoch: self.epoch(), next_offset: state.next_offset })
     }
 
     /// One subscriber less.
     pub(super) fn leave(&self) {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.shared().state);
         state.subscribers = state.subscribers.saturating_sub(1);
     }
 
     /// The loop has neither a subscriber nor a waiting join any more. True when the topic is now
     /// idle and the caller is to queue it as such.
     pub(super) fn clear_interest(&self, loop_index: usize) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.shared().state);
         if state.is_interested(loop_index) {
-            let rank = state.rank(loop_index);
-            state.locals.remove(rank);
-            state.interest &= !bit(loop_index);
+            state.close(loop_index);
         }
         state.mark_idle()
     }
 
     /// True when nobody is interested and it was not queued as idle yet; it counts as queued now.
     pub(super) fn try_mark_idle(&self) -> bool {
-        lock(&self.state).mark_idle()
+        lock(&self.shared().state).mark_idle()
     }
 
     /// Takes it off the idle queue. True when it is idle still and therefore retired from now on:
     /// the caller, who holds the directory, forgets it.
     pub(super) fn try_retire(&self) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.shared().state);
         state.queued_idle = false;
         state.retired = state.interest == 0;
         state.retired
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.header.header
     }
 
     /// A planted fault for the model checker: the interest is read under one lock and written
     /// under another, so that a second loop's bit can get lost.
     #[cfg(test)]
     #[allow(dead_code, reason = "used by tests/loom.rs, which compiles this file too")]
-    pub(super) fn join_with_split_lock(&self, loop_index: usize, local: u32, key: Key, own: &Mailbox<Entry>) {
-        let (interest, mut locals) = {
-            let state = lock(&self.state);
+    pub(super) fn join_with_split_lock<M: Mail>(
+        &self,
+        loop_index: usize,
+        join: Join,
+        own: &Mailbox<Entry<M>>,
+    ) {
+        let (interest, locals) = {
+            let state = lock(&self.shared().state);
             (state.interest, state.locals.clone())
         };
-        let pushed = own.push_join(Entry::Join { local, key });
-        debug_assert!(pushed.is_ok());
-        let mut state = lock(&self.state);
-        locals.insert((interest & below(loop_index)).count_ones() as usize, local);
-        state.interest = interest | bit(loop_index);
-        state.locals = locals;
+        own.push_join(Entry::Join(join));
+        let mut state = lock(&self.shared().state);
+        (state.interest, state.locals) = (interest, locals);
+        state.open(loop_index, join.local);
     }
 
     /// A planted fault for the model checker: the `Join` is pushed after the lock was given up, so
     /// that messages from the returned offset on can come before it.
     #[cfg(test)]
     #[allow(dead_code, reason = "used by tests/loom.rs, which compiles this file too")]
-    pub(super) fn join_pushing_late(
+    pub(super) fn join_pushing_late<M: Mail>(
         &self,
         loop_index: usize,
-        local: u32,
-        key: Key,
-        own: &Mailbox<Entry>,
+        join: Join,
+        own: &Mailbox<Entry<M>>,
     ) -> Joined {
         let next_offset = {
-            let mut state = lock(&self.state);
-            let rank = state.rank(loop_index);
-            state.locals.insert(rank, local);
-            state.interest |= bit(loop_index);
+            let mut state = lock(&self.shared().state);
+            state.open(loop_index, join.local);
             state.next_offset
         };
-        let pushed = own.push_join(Entry::Join { local, key });
-        debug_assert!(pushed.is_ok());
-        Joined { epoch: self.epoch, next_offset }
+        own.push_join(Entry::Join(join));
+        Joined { epoch: self.epoch(), next_offset }
     }
+}
+
+/// Bytes that a topic of a name this long asks of the allocator.
+#[must_use]
+pub fn allocation(name_bytes: usize) -> usize {
+    // In front of a ThinArc's slice: the reference counter, the header and the slice's length.
+    2 * size_of::<usize>() + size_of::<Shared>() + name_bytes
 }
 
 impl TopicState {
@@ -309,6 +334,42 @@ impl TopicState {
     /// How many interested loops come before this one: its place in `locals`.
     fn rank(&self, loop_index: usize) -> usize {
         (self.interest & below(loop_index)).count_ones() as usize
+    }
+
+    /// The indices in the interested loops.
+    fn locals(&self) -> &[u32] {
+        match &self.locals {
+            Locals::One(_) if self.interest == 0 => &[],
+            Locals::One(local) => std::slice::from_ref(local),
+            Locals::Many(locals) => locals,
+        }
+    }
+
+    /// The loop, which is not interested, is so from now on.
+    fn open(&mut self, loop_index: usize, local: u32) {
+        let mut locals = self.locals().to_vec();
+        locals.insert(self.rank(loop_index).min(locals.len()), local);
+        self.set_locals(locals);
+        self.interest |= bit(loop_index);
+    }
+
+    /// The loop, which is interested, is not any more.
+    fn close(&mut self, loop_index: usize) {
+        let mut locals = self.locals().to_vec();
+        let rank = self.rank(loop_index);
+        if rank < locals.len() {
+            locals.remove(rank);
+        }
+        self.set_locals(locals);
+        self.interest &= !bit(loop_index);
+    }
+
+    fn set_locals(&mut self, locals: Vec<u32>) {
+        self.locals = match locals.as_slice() {
+            [] => Locals::One(0),
+            [only] => Locals::One(*only),
+            _ => Locals::Many(locals.into()),
+        };
     }
 
     fn mark_idle(&mut self) -> bool {
@@ -328,17 +389,16 @@ fn below(loop_index: usize) -> u64 {
     bit(loop_index).wrapping_sub(1)
 }
 
-/// Reserves in every interested mailbox; on the first refusal gives back what it took and names the
-/// loop without room.
-fn reserve_everywhere(interest: u64, bytes: usize, mailboxes: &[Mailbox<Entry>]) -> Result<(), usize> {
+/// Reserves in every interested mailbox; on the first refusal gives back what it took.
+fn reserve_everywhere<E>(interest: u64, bytes: usize, mailboxes: &[Mailbox<E>]) -> bool {
     for (loop_index, mailbox) in interested(interest, mailboxes) {
         if !mailbox.try_reserve(bytes) {
             let taken = interest & below(loop_index);
             interested(taken, mailboxes).for_each(|(_, mailbox)| mailbox.release(1, bytes as u64));
-            return Err(loop_index);
+            return false;
         }
     }
-    Ok(())
+    true
 }
 
 /// The interested loops' mailboxes, lowest loop first.

@@ -16,11 +16,12 @@ use std::mem;
 
 use slab::Slab;
 
-use super::entry::{Control, Entry, Key};
+use super::entry::{Entry, Join, Letter, Mail, Place};
+use super::list::{List, TOMBSTONE};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::{Encoding, Message};
 use super::name::TopicName;
-use super::router::{JoinError, LOOKUPS_MAX, Router, RouterError};
+use super::router::{LOOKUPS_MAX, Maker, Router, RouterError};
 use super::rules::{TopicPolicy, TopicRules};
 use super::state::{Joined, Topic};
 use super::sync::Arc;
@@ -37,17 +38,21 @@ pub const STEPS_PER_TURN: u32 = 1_024;
 /// Entries of the mailbox filed before the loop polls again.
 pub const ENTRIES_PER_TURN: usize = 4_096;
 
-/// Joins of one loop that may wait in its mailbox and behind its running passes.
-pub const JOINS_WAITING_MAX: u32 = 262_144;
+/// Topics with work beyond which no more entries are filed before some were served: what is filed and
+/// served at once is in the processor's caches still.
+const ACTIVE_FILED: usize = 1_024;
 
-/// The position of a subscriber whose join still waits.
-pub const NOT_LISTED: u32 = u32::MAX;
+/// Entries that are filed however many topics have work.
+const ENTRIES_FILED_MIN: usize = 128;
 
-/// Stands in a list for a subscriber that left during a pass.
-const TOMBSTONE: u32 = u32::MAX;
+/// Work areas kept for the next topics that have something to deliver.
+const WORKS_KEPT: usize = 64;
 
-/// Work areas kept for the next topic that has something to deliver.
-const SPARE_MAX: usize = 4;
+/// Buffers of joined frames kept for the next pass.
+const BUFFERS_KEPT: usize = 4;
+
+/// Stands for the work area of a topic that has nothing to do.
+const AT_REST: u32 = u32::MAX;
 
 /// A subscriber was moved within its topic's list: the slot must remember the new position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +60,7 @@ pub struct Moved {
     /// The moved subscriber.
     pub slot: u32,
     /// Its position from now on.
-    pub position: u32,
+    pub place: Place,
 }
 
 /// The messages of one pass, ready to be written.
@@ -66,8 +71,8 @@ pub struct Batch {
     joined: Vec<u8>,
     /// The same as connections with compression get it; made with the first of them in a pass.
     joined_deflated: Vec<u8>,
-    /// Whether a message has a deflated frame.
-    deflated: bool,
+    /// Bytes of the longest payload that has a deflated frame; `None` if no message has one.
+    longest_deflated: Option<usize>,
     /// Room the messages take in the mailbox.
     bytes: u64,
 }
@@ -91,8 +96,8 @@ pub struct Turn {
 }
 
 /// The topics of one loop.
-pub struct LocalTopics {
-    router: Arc<Router>,
+pub struct LocalTopics<M: Mail> {
+    router: Arc<Router<M>>,
     /// As of the last look into the mailbox.
     rules: Arc<TopicRules>,
     loop_index: usize,
@@ -100,29 +105,33 @@ pub struct LocalTopics {
     /// Topics with a work area, except the one whose turn is in hand.
     active: VecDeque<u32>,
     /// Taken out of the mailbox and not filed yet: what a turn had no time for.
-    drained: VecDeque<Entry>,
-    // Boxed as they are in the topics: taking one from here moves a pointer.
-    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
-    spare: Vec<Box<Work>>,
-    joins_waiting: u32,
+    drained: VecDeque<Entry<M>>,
+    /// Work areas, of which those in `free_works` are nobody's.
+    works: Vec<Work>,
+    free_works: Vec<u32>,
+    buffers: Vec<Vec<u8>>,
+    joins_waiting: usize,
+    next_ticket: u32,
     /// Subscribers of all topics, waiting joins included.
     subscriptions: usize,
-    stale_messages: u64,
     /// Entries of the mailbox that were filed, ever.
     filed: u64,
     batch_bytes_max: usize,
     #[cfg(test)]
     forget_tombstones: bool,
+    /// Messages that arrived after the loop had lost its last subscriber.
+    #[cfg(test)]
+    stale_messages: u64,
 }
 
 /// A topic this loop has to do with. Small, because a loop may have a million of them.
 struct LocalTopic {
-    topic: Arc<Topic>,
-    list: Vec<u32>,
+    topic: Topic,
+    list: List,
     /// Joins in the mailbox or in `pending`: the topic must stay until they are applied.
     joins_waiting: u32,
-    /// Only while messages or joins wait or a pass is under way.
-    work: Option<Box<Work>>,
+    /// Its work area, only while messages or joins wait or a pass is under way; [`AT_REST`] otherwise.
+    work: u32,
 }
 
 /// Bytes of one topic in a loop's own table, without its subscriber list. The table's vacant entries have
@@ -144,13 +153,13 @@ struct Work {
 
 enum Pending {
     Message(Message),
-    Join(Key),
+    Join(Join),
 }
 
 #[derive(Clone, Copy)]
 struct Pass {
-    cursor: usize,
-    end: usize,
+    cursor: u32,
+    end: u32,
 }
 
 /// What a topic taken from the active queue turned out to need.
@@ -169,23 +178,27 @@ impl Batch {
         }
     }
 
-    /// All frames of the batch as a connection of this encoding gets them, in one contiguous run; to be
-    /// called after [`Turn::prepare`].
-    pub fn frames_as(&self, encoding: Encoding) -> &[u8] {
-        match (encoding, self.messages.as_slice()) {
-            (Encoding::Deflated, [only]) => only.frame_as(encoding),
-            (Encoding::Deflated, _) if self.deflated => &self.joined_deflated,
-            _ => self.frames(),
+    /// All frames of the batch in one contiguous run, plain or deflated where that saved anything, as
+    /// [`Turn::prepare`] said.
+    pub fn frames_as(&self, form: Encoding) -> &[u8] {
+        match (form, self.messages.as_slice()) {
+            (Encoding::Plain, _) => self.frames(),
+            (_, [only]) => only.frame_as(form),
+            _ => &self.joined_deflated,
         }
     }
 
-    fn prepare(&mut self, encoding: Encoding) {
-        let wanted = encoding == Encoding::Deflated && self.deflated && self.messages.len() > 1;
-        if wanted && self.joined_deflated.is_empty() {
-            self.messages
-                .iter()
-                .for_each(|message| self.joined_deflated.extend_from_slice(message.frame_as(encoding)));
+    /// What a connection of this encoding gets of the whole batch. One message that does not fit its window makes all
+    /// of them plain, so that there are no more joined buffers than forms.
+    fn prepare(&mut self, encoding: Encoding) -> Encoding {
+        if self.longest_deflated.is_none_or(|longest| longest > encoding.deflates_up_to()) {
+            return Encoding::Plain;
         }
+        if self.messages.len() > 1 && self.joined_deflated.is_empty() {
+            let frames = self.messages.iter().map(|message| message.frame_as(Encoding::Deflated));
+            frames.for_each(|frame| self.joined_deflated.extend_from_slice(frame));
+        }
+        Encoding::Deflated
     }
 
     /// The messages one by one, for what has to be queued or filtered.
@@ -194,7 +207,7 @@ impl Batch {
     }
 
     /// Takes the run of messages at the head of what waits, as far as it fits one write.
-    fn fill(&mut self, pending: &mut VecDeque<Pending>, bytes_max: usize) {
+    fn fill(&mut self, pending: &mut VecDeque<Pending>, bytes_max: usize, buffers: &mut Vec<Vec<u8>>) {
         let mut plain_bytes = 0;
         while let Some(Pending::Message(message)) = pending.front() {
             let bytes = message.frame().len();
@@ -203,23 +216,31 @@ impl Batch {
             }
             plain_bytes += bytes;
             self.bytes += message.frame_len() as u64;
-            self.deflated |= message.is_deflated();
+            if message.is_deflated() {
+                self.longest_deflated = self.longest_deflated.max(Some(message.payload().len()));
+            }
             if let Some(Pending::Message(message)) = pending.pop_front() {
                 self.messages.push(message);
             }
         }
         if self.messages.len() > 1 {
+            self.joined = buffers.pop().unwrap_or_default();
             self.joined.reserve(plain_bytes);
             self.messages.iter().for_each(|message| self.joined.extend_from_slice(message.frame()));
         }
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, buffers: &mut Vec<Vec<u8>>) {
         self.messages.clear();
         self.messages.shrink_to(CAPACITY_KEPT);
-        self.joined.clear();
-        self.joined_deflated.clear();
-        self.deflated = false;
+        for buffer in [&mut self.joined, &mut self.joined_deflated] {
+            let mut buffer = mem::take(buffer);
+            if buffer.capacity() > 0 && buffers.len() < BUFFERS_KEPT {
+                buffer.clear();
+                buffers.push(buffer);
+            }
+        }
+        self.longest_deflated = None;
         self.bytes = 0;
     }
 }
@@ -248,15 +269,15 @@ impl Turn {
         &self.batch
     }
 
-    /// Joins the frames of an encoding unless that was done in this pass.
-    pub fn prepare(&mut self, encoding: Encoding) {
-        self.batch.prepare(encoding);
+    /// What a connection of this encoding gets of the batch; joins those frames unless that was done in this pass.
+    pub fn prepare(&mut self, encoding: Encoding) -> Encoding {
+        self.batch.prepare(encoding)
     }
 }
 
-impl LocalTopics {
+impl<M: Mail> LocalTopics<M> {
     /// No topics yet. The router must serve a loop of this index.
-    pub fn new(router: Arc<Router>, loop_index: usize) -> Result<Self, RouterError> {
+    pub fn new(router: Arc<Router<M>>, loop_index: usize) -> Result<Self, RouterError> {
         if loop_index >= router.loops() {
             return Err(RouterError::LoopCount);
         }
@@ -267,14 +288,18 @@ impl LocalTopics {
             topics: Slab::new(),
             active: VecDeque::new(),
             drained: VecDeque::new(),
-            spare: Vec::new(),
+            works: Vec::new(),
+            free_works: Vec::new(),
+            buffers: Vec::new(),
             joins_waiting: 0,
+            next_ticket: 0,
             subscriptions: 0,
-            stale_messages: 0,
             filed: 0,
             batch_bytes_max: BATCH_BYTES_MAX,
             #[cfg(test)]
             forget_tombstones: false,
+            #[cfg(test)]
+            stale_messages: 0,
         })
     }
 
@@ -283,64 +308,69 @@ impl LocalTopics {
         self.batch_bytes_max = bytes_max.min(BATCH_BYTES_MAX);
     }
 
-    /// Subscribes a connection of this loop. It is listed, and `listed` of [`Self::begin_turn`] is
-    /// called, when its join comes up behind the messages before it. Returns the topic's index.
-    pub fn join(&mut self, name: &TopicName<'_>, key: Key) -> Result<(u32, Joined), JoinError> {
-        if self.joins_waiting >= JOINS_WAITING_MAX {
-            return Err(JoinError::JoinsFull);
-        }
+    /// Whether newcomers may join now. Those who may not wait until the joins before them are listed.
+    pub fn has_room_for_joins(&self) -> bool {
+        self.joins_waiting < self.router.joins_max()
+    }
+
+    /// Subscribes a connection of this loop; a topic that has to be made first is made for `maker`. The connection
+    /// is listed, and `listed` of [`Self::begin_turn`] is called, when its join comes up behind the messages before
+    /// it. Returns the topic's index and what the connection is to remember until then. A join is not refused for
+    /// want of room, so whoever lets newcomers in asks [`Self::has_room_for_joins`] before.
+    pub fn join(
+        &mut self,
+        name: &TopicName<'_>,
+        slot: u32,
+        maker: &dyn Maker,
+    ) -> Result<(u32, Place, Joined), RouterError> {
+        let ticket = Place::ticket(self.next_ticket);
         for _ in 0..LOOKUPS_MAX {
-            let topic = self.router.topic(name).map_err(JoinError::Topic)?;
+            let topic = self.router.topic_for(name, maker)?;
             // Only this loop sets and clears its interest, so the answer holds.
             let known = topic.local_of(self.loop_index);
             let local = known.unwrap_or_else(|| self.open(topic.clone()));
-            match self.router.join(&topic, self.loop_index, local, key) {
-                Ok(joined) => {
-                    self.joins_waiting += 1;
-                    self.subscriptions += 1;
-                    if let Some(entry) = self.topics.get_mut(local as usize) {
-                        entry.joins_waiting += 1;
-                    }
-                    return Ok((local, joined));
+            if let Some(joined) = self.router.join(&topic, self.loop_index, Join { local, slot, ticket }) {
+                self.next_ticket = self.next_ticket.wrapping_add(1);
+                self.joins_waiting += 1;
+                self.subscriptions += 1;
+                if let Some(entry) = self.topics.get_mut(local as usize) {
+                    entry.joins_waiting += 1;
                 }
-                Err(error) => {
-                    if known.is_none() {
-                        self.topics.try_remove(local as usize);
-                    }
-                    if error != JoinError::Retired {
-                        return Err(error);
-                    }
-                }
+                return Ok((local, ticket, joined));
+            }
+            // It retired: there is another of this name, or room for one.
+            if known.is_none() {
+                self.topics.try_remove(local as usize);
             }
         }
-        Err(JoinError::Topic(RouterError::Contended))
+        Err(RouterError::Contended)
     }
 
-    /// Ends a subscription; `position` is where the subscriber is listed, or [`NOT_LISTED`] when its
-    /// join still waits, which `listed` then has to decline. Returns whom this has moved.
-    pub fn leave(&mut self, local: u32, slot: u32, position: u32) -> Option<Moved> {
+    /// Ends a subscription; `place` is what the subscriber remembers. A join that still waits `listed` has to
+    /// decline. Returns whom this has moved.
+    pub fn leave(&mut self, local: u32, slot: u32, place: Place) -> Option<Moved> {
         let entry = self.topics.get_mut(local as usize)?;
-        let place = position as usize;
+        let position = place.0 as usize;
         let mut moved = None;
-        if position != NOT_LISTED {
+        if place.is_listed() {
             // A position that is not the slot's would take somebody else off the list.
-            debug_assert_eq!(entry.list.get(place), Some(&slot));
-            if entry.list.get(place) != Some(&slot) {
+            debug_assert_eq!(entry.list.get(position), Some(slot));
+            if entry.list.get(position) != Some(slot) {
                 return None;
             }
             #[cfg(test)]
             let forget = self.forget_tombstones;
             #[cfg(not(test))]
             let forget = false;
-            match entry.work.as_deref_mut().filter(|work| work.pass.is_some() && !forget) {
+            match self.works.get_mut(entry.work as usize).filter(|work| work.pass.is_some() && !forget) {
                 Some(work) => {
-                    entry.list[place] = TOMBSTONE;
-                    work.holes.push(position);
+                    entry.list.set(position, TOMBSTONE);
+                    work.holes.push(place.0);
                 }
                 None => {
-                    entry.list.swap_remove(place);
-                    moved = entry.list.get(place).map(|&slot| Moved { slot, position });
-                    shrink_list(&mut entry.list);
+                    entry.list.swap_remove(position);
+                    moved = entry.list.get(position).map(|slot| Moved { slot, place });
+                    entry.list.shrink();
                 }
             }
         }
@@ -350,9 +380,9 @@ impl LocalTopics {
         moved
     }
 
-    /// Takes new rules if there are any, files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands control entries to
-    /// `on_control`. Returns the number of entries; what is left is [work](Self::has_work).
-    pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) -> usize {
+    /// Takes new rules if there are any, files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands the letters
+    /// among them to `on_letter`. Returns the number of entries; what is left is [work](Self::has_work).
+    pub fn drain_mailbox(&mut self, mut on_letter: impl FnMut(Letter<M>)) -> usize {
         if let Some(rules) = self.router.rules_if_new(&self.rules) {
             self.rules = rules;
         }
@@ -365,14 +395,16 @@ impl LocalTopics {
             mailbox.drain(&mut entries);
             self.drained = entries.into();
         }
-        let count = self.drained.len().min(ENTRIES_PER_TURN);
-        for _ in 0..count {
+        let mut count = 0;
+        while count < ENTRIES_PER_TURN && (count < ENTRIES_FILED_MIN || self.active.len() < ACTIVE_FILED) {
             let Some(entry) = self.drained.pop_front() else { break };
+            count += 1;
             self.filed += 1;
             match entry {
                 Entry::Deliver { local, message } => self.file_message(local, message),
-                Entry::Join { local, key } => self.file(local, Pending::Join(key)),
-                Entry::Control(control) => on_control(control),
+                Entry::Join(join) => self.file(join.local, Pending::Join(join)),
+                Entry::Reply(reply) => on_letter(Letter::Reply(reply)),
+                Entry::Control(control) => on_letter(Letter::Control(control)),
             }
         }
         if self.drained.is_empty() {
@@ -396,18 +428,21 @@ impl LocalTopics {
 
     /// Marks up to this one are reached. Looks at every topic that has work, and must not be called during a turn.
     pub fn delivered(&self) -> u64 {
-        let works = self.active.iter().filter_map(|&local| self.topics.get(local as usize)?.work.as_deref());
+        let works = self.active.iter().filter_map(|&local| {
+            let entry = self.topics.get(local as usize)?;
+            self.works.get(entry.work as usize)
+        });
         works.map(|work| work.delivered).min().unwrap_or(self.filed)
     }
 
-    /// The next topic with deliveries, while the budget has any. `listed(local, key, position)`
-    /// is called for every join that comes up; it returns false when the connection is gone, does not
-    /// wait for this topic any more or is listed already. None may also mean that the budget is used up:
+    /// The next topic with deliveries, while the budget has any. `listed(join, place)`
+    /// is called for every join that comes up; it returns false when the connection is gone or does not wait
+    /// for this very join any more. None may also mean that the budget is used up:
     /// ask [`Self::has_work`].
     pub fn begin_turn(
         &mut self,
         budget: &mut TurnBudget,
-        mut listed: impl FnMut(u32, Key, u32) -> bool,
+        mut listed: impl FnMut(Join, Place) -> bool,
     ) -> Option<Turn> {
         while budget.deliveries > 0
             && let Some(local) = self.active.pop_front()
@@ -416,7 +451,7 @@ impl LocalTopics {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
                     let policy = entry.topic.policy(&self.rules);
-                    let batch = mem::take(&mut entry.work.as_deref_mut()?.batch);
+                    let batch = mem::take(&mut self.works.get_mut(entry.work as usize)?.batch);
                     return Some(Turn { local, policy, batch });
                 }
                 Next::Rest => self.rest(local),
@@ -432,10 +467,10 @@ impl LocalTopics {
     /// The topic's next subscriber, or none when the budget or its list is used up. Between
     /// two calls the loop may join, leave and publish as it likes.
     pub fn next_subscriber(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Option<u32> {
-        let entry = self.topics.get_mut(turn.local as usize)?;
-        let pass = entry.work.as_deref_mut()?.pass.as_mut()?;
+        let entry = self.topics.get(turn.local as usize)?;
+        let pass = self.works.get_mut(entry.work as usize)?.pass.as_mut()?;
         while budget.deliveries > 0 && pass.cursor < pass.end {
-            let slot = entry.list.get(pass.cursor).copied().unwrap_or(TOMBSTONE);
+            let slot = entry.list.get(pass.cursor as usize).unwrap_or(TOMBSTONE);
             pass.cursor += 1;
             // A tombstone costs a step too, or a list of them would never let the loop poll.
             budget.deliveries -= 1;
@@ -451,10 +486,10 @@ impl LocalTopics {
     pub fn end_turn(&mut self, turn: Turn, mut moved: impl FnMut(u32, Moved)) {
         let Turn { local, mut batch, .. } = turn;
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
-        let Some(work) = entry.work.as_deref_mut() else { return };
+        let Some(work) = self.works.get_mut(entry.work as usize) else { return };
         if work.pass.is_none_or(|pass| pass.cursor >= pass.end) {
             let (messages, bytes) = (batch.messages.len() as u64, batch.bytes);
-            batch.clear();
+            batch.clear(&mut self.buffers);
             work.pass = None;
             work.delivered = work.pass_delivers.take().unwrap_or(work.delivered);
             compact(&mut entry.list, &mut work.holes, |change| moved(local, change));
@@ -469,7 +504,7 @@ impl LocalTopics {
     }
 
     /// The topic at this index.
-    pub fn topic(&self, local: u32) -> Option<&Arc<Topic>> {
+    pub fn topic(&self, local: u32) -> Option<&Topic> {
         self.topics.get(local as usize).map(|entry| &entry.topic)
     }
 
@@ -498,13 +533,8 @@ impl LocalTopics {
         self.subscriptions
     }
 
-    /// Messages that arrived after the loop had lost its last subscriber, for metrics.
-    pub fn stale_messages(&self) -> u64 {
-        self.stale_messages
-    }
-
-    fn open(&mut self, topic: Arc<Topic>) -> u32 {
-        self.topics.insert(LocalTopic { topic, list: Vec::new(), joins_waiting: 0, work: None }) as u32
+    fn open(&mut self, topic: Topic) -> u32 {
+        self.topics.insert(LocalTopic { topic, list: List::new(), joins_waiting: 0, work: AT_REST }) as u32
     }
 
     fn file_message(&mut self, local: u32, message: Message) {
@@ -512,41 +542,44 @@ impl LocalTopics {
         if entry.is_some_and(|entry| entry.topic.id() == message.topic_id()) {
             self.file(local, Pending::Message(message));
         } else {
-            self.stale_messages += 1;
+            // The loop has lost its last subscriber meanwhile.
+            #[cfg(test)]
+            (self.stale_messages += 1);
             release(&self.router, self.loop_index, 1, message.frame_len() as u64);
         }
     }
 
     fn file(&mut self, local: u32, pending: Pending) {
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
-        let work = entry.work.get_or_insert_with(|| {
+        if entry.work == AT_REST {
             self.active.push_back(local);
-            let mut work = self.spare.pop().unwrap_or_default();
-            // The entry that is being filed is counted already.
-            (work.delivered, work.pass_delivers) = (self.filed.saturating_sub(1), None);
-            work
-        });
-        work.pending.push_back(pending);
+            entry.work = self.free_works.pop().unwrap_or_else(|| {
+                self.works.push(Work::default());
+                (self.works.len() - 1) as u32
+            });
+            if let Some(work) = self.works.get_mut(entry.work as usize) {
+                // The entry that is being filed is counted already.
+                (work.delivered, work.pass_delivers) = (self.filed.saturating_sub(1), None);
+            }
+        }
+        if let Some(work) = self.works.get_mut(entry.work as usize) {
+            work.pending.push_back(pending);
+        }
     }
 
     /// Applies the joins at the head of what waits and, unless a pass is under way, starts one with
     /// the messages behind them.
-    fn prepare(
-        &mut self,
-        local: u32,
-        steps: &mut u32,
-        listed: &mut impl FnMut(u32, Key, u32) -> bool,
-    ) -> Next {
+    fn prepare(&mut self, local: u32, steps: &mut u32, listed: &mut impl FnMut(Join, Place) -> bool) -> Next {
         let Some(entry) = self.topics.get_mut(local as usize) else { return Next::Rest };
-        let Some(work) = entry.work.as_deref_mut() else { return Next::Rest };
+        let Some(work) = self.works.get_mut(entry.work as usize) else { return Next::Rest };
         loop {
             match work.pending.front() {
                 Some(Pending::Message(_)) | None if work.pass.is_some() => return Next::Pass,
                 None => return Next::Rest,
                 Some(Pending::Message(_)) if !entry.list.is_empty() => {
-                    work.batch.fill(&mut work.pending, self.batch_bytes_max);
+                    work.batch.fill(&mut work.pending, self.batch_bytes_max, &mut self.buffers);
                     work.pass_delivers = work.pending.is_empty().then_some(self.filed);
-                    work.pass = Some(Pass { cursor: 0, end: entry.list.len() });
+                    work.pass = Some(Pass { cursor: 0, end: entry.list.len() as u32 });
                     return Next::Pass;
                 }
                 Some(_) => {}
@@ -557,11 +590,11 @@ impl LocalTopics {
             }
             *steps -= 1;
             match work.pending.pop_front() {
-                Some(Pending::Join(key)) => {
+                Some(Pending::Join(join)) => {
                     entry.joins_waiting -= 1;
                     self.joins_waiting -= 1;
-                    if listed(local, key, entry.list.len() as u32) {
-                        entry.list.push(key.slot);
+                    if listed(join, Place::listed(entry.list.len())) {
+                        entry.list.push(join.slot);
                     }
                 }
                 // Nobody is listed yet or any more.
@@ -575,11 +608,17 @@ impl LocalTopics {
 
     /// Takes the work area of a topic that has nothing to deliver.
     fn rest(&mut self, local: u32) {
-        let work = self.topics.get_mut(local as usize).and_then(|entry| entry.work.take());
-        if let Some(mut work) = work.filter(|_| self.spare.len() < SPARE_MAX) {
+        if let Some(entry) = self.topics.get_mut(local as usize)
+            && let Some(work) = self.works.get_mut(entry.work as usize)
+        {
             work.pending.shrink_to(CAPACITY_KEPT);
             work.holes.shrink_to(CAPACITY_KEPT);
-            self.spare.push(work);
+            self.free_works.push(mem::replace(&mut entry.work, AT_REST));
+        }
+        if self.works.len() > WORKS_KEPT && self.free_works.len() == self.works.len() {
+            self.works.truncate(WORKS_KEPT);
+            self.works.shrink_to_fit();
+            self.free_works = (0..WORKS_KEPT as u32).collect();
         }
         if self.active.is_empty() {
             self.active.shrink_to(CAPACITY_KEPT);
@@ -591,7 +630,7 @@ impl LocalTopics {
     /// are still in the mailbox will be recognised as stale.
     fn close_if_idle(&mut self, local: u32) {
         let idle =
-            |entry: &LocalTopic| entry.work.is_none() && entry.joins_waiting == 0 && entry.list.is_empty();
+            |entry: &LocalTopic| entry.work == AT_REST && entry.joins_waiting == 0 && entry.list.is_empty();
         if !self.topics.get(local as usize).is_some_and(idle) {
             return;
         }
@@ -607,7 +646,7 @@ impl LocalTopics {
     }
 }
 
-fn release(router: &Router, loop_index: usize, entries: u64, bytes: u64) {
+fn release<M: Mail>(router: &Router<M>, loop_index: usize, entries: u64, bytes: u64) {
     if let Some(mailbox) = router.mailbox(loop_index) {
         mailbox.release(entries, bytes);
     }
@@ -615,36 +654,21 @@ fn release(router: &Router, loop_index: usize, entries: u64, bytes: u64) {
 
 /// Fills the holes with subscribers from the end of the list, so that the work is bounded by the
 /// number of holes and not by the length of the list.
-fn compact(list: &mut Vec<u32>, holes: &mut Vec<u32>, mut moved: impl FnMut(Moved)) {
+fn compact(list: &mut List, holes: &mut Vec<u32>, mut moved: impl FnMut(Moved)) {
     for &position in holes.iter() {
-        trim_tombstones(list);
+        list.trim();
         let hole = position as usize;
         if hole < list.len() {
             // The last entry is a live one behind the hole, which is a tombstone itself.
             let Some(slot) = list.pop() else { break };
-            list[hole] = slot;
-            moved(Moved { slot, position });
+            list.set(hole, slot);
+            moved(Moved { slot, place: Place::listed(hole) });
         }
     }
     if !holes.is_empty() {
-        trim_tombstones(list);
+        list.trim();
         holes.clear();
-        shrink_list(list);
-    }
-}
-
-fn trim_tombstones(list: &mut Vec<u32>) {
-    while list.last() == Some(&TOMBSTONE) {
-        list.pop();
-    }
-}
-
-/// Gives memory back after a peak, with room to grow so that it is not asked for again at once.
-fn shrink_list(list: &mut Vec<u32>) {
-    if list.is_empty() {
-        *list = Vec::new();
-    } else if list.len() < list.capacity() / 4 {
-        list.shrink_to(list.len() * 2);
+        list.shrink();
     }
 }
 

@@ -141,3 +141,19 @@ fn silent_connections_do_not_keep_the_operator_out() {
     assert!(count.is_some_and(|count| count > 400 - 256), "{displaced:?}");
     drop(strangers);
 }
+
+#[test]
+fn idempotency_keys_of_two_operators_are_two() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_KEYS", KEYS)]);
+    let publish = |key: &str, body: &[u8]| {
+        server.post("/publish/a", &format!("Authorization: Bearer {key}\r\nIdempotency-Key: 1\r\n"), body)
+    };
+    assert_eq!(publish("publish-0123456789", b"one").json()["offset"], 1);
+    assert_eq!(publish("admin-0123456789ab", b"another").json()["offset"], 2);
+    let again = publish("publish-0123456789", b"one");
+    assert_eq!(
+        (again.json()["offset"].as_u64(), again.field("idempotency-replayed")),
+        (Some(1), Some("true"))
+    );
+    assert_eq!(publish("admin-0123456789ab", b"one").status, 422);
+}

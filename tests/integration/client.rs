@@ -15,8 +15,7 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A field that offers compression, and the answer that accepts it.
 pub(crate) const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
-pub(crate) const ACCEPTED: &str =
-    "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+pub(crate) const ACCEPTED: &str = "permessage-deflate; client_no_context_takeover";
 
 /// One TCP connection to a server.
 pub(crate) struct Peer {

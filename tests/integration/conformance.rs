@@ -50,6 +50,29 @@ fn every_row_byte_by_byte() {
     run_table(Cut::ByteByByte);
 }
 
+/// Autobahn's cases 9.3.1 and 9.4.1: 4 MiB in fragments of 64 bytes, of which the last has none.
+#[test]
+fn a_message_may_come_in_very_many_fragments() {
+    const BYTES: usize = 4 << 20;
+    let server = Server::start(&["--loops", "1"], &[]);
+    for opcode in [Opcode::Text, Opcode::Binary] {
+        let content: Vec<u8> = (0..BYTES).map(|at| b'a' + (at % 23) as u8).collect();
+        let mut fragments = Vec::new();
+        for (number, piece) in content.chunks(64).enumerate() {
+            let mut fragment = frame(if number == 0 { opcode } else { Opcode::Continuation }, piece);
+            // Without FIN.
+            fragment[0] &= 0x7f;
+            fragments.append(&mut fragment);
+        }
+        fragments.extend(frame(Opcode::Continuation, b""));
+        let mut peer = server.connect();
+        peer.upgrade("/echo");
+        peer.send(&fragments);
+        let echo = peer.frame();
+        assert!(echo.opcode == opcode && echo.payload == content, "{} bytes came back", echo.payload.len());
+    }
+}
+
 fn run_table(cut: Cut) {
     let server = Server::start(&["--loops", "1"], &[]);
     let rows = rows();

@@ -47,13 +47,16 @@ fn deflated_messages(server: &Server) -> u64 {
 #[test]
 fn offers_are_answered_as_the_rfc_says() {
     let server = Server::start(&["--loops", "1"], &[]);
-    let with_window = format!("{ACCEPTED}; server_max_window_bits=15");
+    let window = |bits: usize| format!("{ACCEPTED}; server_max_window_bits={bits}");
+    let (widest, narrow) = (window(15), window(10));
+    let resets = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
     for (fields, wanted) in [
         (&["permessage-deflate"][..], Some(ACCEPTED)),
-        (&["permessage-deflate; server_max_window_bits=10, permessage-deflate"], Some(ACCEPTED)),
+        (&["permessage-deflate; server_max_window_bits=7, permessage-deflate"], Some(ACCEPTED)),
+        (&["permessage-deflate; server_no_context_takeover"], Some(resets)),
         (&["x-webkit-deflate-frame", "permessage-deflate; client_max_window_bits=12"], Some(ACCEPTED)),
-        (&["permessage-deflate; server_max_window_bits=15"], Some(with_window.as_str())),
-        (&["permessage-deflate; server_max_window_bits=10"], None),
+        (&["permessage-deflate; server_max_window_bits=15"], Some(widest.as_str())),
+        (&["permessage-deflate; server_max_window_bits=10, permessage-deflate"], Some(narrow.as_str())),
         (&["permessage-deflate; odd"], None),
         (&["x-other"], None),
         (&[], None),

@@ -27,5 +27,6 @@ mod rolling;
 mod server;
 mod sizes;
 mod slow;
+mod stopped;
 mod supervised;
 mod sysctl;

@@ -129,14 +129,15 @@ fn few_open_files_and_the_most_loops() {
 }
 
 /// A control group that limits memory, gone when dropped.
-struct MemoryGroup(PathBuf);
+pub(crate) struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
     /// `None` where this process may make none.
-    fn new(limit_bytes: u64) -> Option<Self> {
+    pub(crate) fn new(limit_bytes: u64) -> Option<Self> {
         let versions = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
         versions.into_iter().find_map(|(root, file)| {
-            let folder = PathBuf::from(root).join(format!("fantail-test-{}", std::process::id()));
+            let folder =
+                PathBuf::from(root).join(format!("fantail-test-{}-{limit_bytes}", std::process::id()));
             fs::create_dir(&folder).ok()?;
             let group = Self(folder);
             let limit = group.0.join(file);
@@ -145,7 +146,7 @@ impl MemoryGroup {
     }
 
     /// The same command, run inside.
-    fn enter(&self, inner: &Command) -> Command {
+    pub(crate) fn enter(&self, inner: &Command) -> Command {
         let mut outer = Command::new("sh");
         outer.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0);
         outer.arg(inner.get_program()).args(inner.get_args());

@@ -8,6 +8,7 @@ use fantail::sys::socket::set_buffers;
 use fantail::wire::frame::Opcode;
 
 use crate::client::{Peer, frame};
+use crate::preflight::MemoryGroup;
 use crate::server::{Server, dial, on_free_ports, wait_for};
 
 /// Narrow enough that a few answers fill the way to the peer.
@@ -103,4 +104,47 @@ fn a_listener_given_up_is_taken_back_when_the_sweep_makes_room() {
             server.metric("fantail_connections", &label) > 0
         })
     });
+}
+
+/// What may wait is a share of what the group has, so slow consumers can't get the server killed.
+#[test]
+fn slow_consumers_do_not_fill_a_small_memory_group() {
+    const SLOW: usize = 300;
+    let Some(group) = MemoryGroup::new(48 << 20) else { return };
+    let flags = ["--loops", "2", "--connections-max", "1000"];
+    let server = Server::spawn(group.enter(&on_free_ports(&flags, &[])));
+    let line = server.await_log("what may wait");
+    assert!(line.contains("48 MiB") && line.contains("fantail-test-"), "{line}");
+    let peers: Vec<Peer> = (0..SLOW)
+        .map(|number| {
+            let mut peer = server.connect();
+            set_buffers(&peer.stream, None, Some(4 * 1024)).expect("small buffers");
+            peer.upgrade(&format!("/ws/slow-{number}"));
+            peer
+        })
+        .collect();
+    let message = vec![b'x'; 512 << 10];
+    for number in 0..SLOW {
+        let topic = format!("slow-{number}");
+        // A loop that is behind refuses, and takes it a moment later.
+        wait_for("room in the mailboxes", || server.publish(&topic, &message).status == 200);
+    }
+    // They are delivered or dropped, and the server lives on.
+    server.await_metric("fantail_drops_total", "", |drops| drops > 0);
+    let most = server.metric("fantail_outbox_held_bytes_max", "");
+    assert!(most < 24 << 20 && server.metric("fantail_outbox_held_bytes", "") <= most, "{most}");
+    let mut reader = server.websocket("/ws/other");
+    assert_eq!(server.publish("other", b"still here").status, 200);
+    assert_eq!(reader.text(), "still here");
+    drop((peers, server));
+}
+
+#[test]
+fn bounds_that_are_more_than_the_memory_are_warned_of() {
+    let Some(group) = MemoryGroup::new(200 << 20) else { return };
+    let server = Server::spawn(
+        group.enter(&on_free_ports(&["--loops", "1"], &[("FANTAIL_OUTBOX_BYTES_TOTAL", "256 MiB")])),
+    );
+    let line = server.await_log("may wait, which is more than");
+    assert!(line.contains("WARN") && line.contains("200 MiB of the control group"), "{line}");
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use fantail::sys::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 use fantail::sys::limits::raise_nofile;
@@ -326,6 +326,39 @@ fn an_unknown_key_is_refused_with_a_suggestion() {
     std::fs::remove_file(&file).expect("still there");
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains(&format!("{path}:2")) && said.contains("heartbeat_seconds"), "{said}");
+}
+
+#[test]
+fn check_config_says_what_serve_would() {
+    raise_nofile().expect("a limit");
+    let cases = [
+        (&["--loops", "2", "--connections-max", "60000"][..], Some(2)),
+        (&["--loops", "2", "--connections-max", "100"], Some(0)),
+        (&["--loops", "64"], Some(2)),
+        (&["--connections-max", "100000000"], Some(2)),
+    ];
+    for (flags, code) in cases {
+        let limited = |mut command: Command| {
+            lower_nofile_in_child(&mut command, 20_000, 20_000);
+            command
+        };
+        let check = |more: &[&str]| {
+            let output = limited(command(&[&["check-config"], flags, more].concat(), &[])).output();
+            output.expect("the binary runs").status.code()
+        };
+        assert_eq!((check(&[]), check(&["--json"])), (code, code), "{flags:?}");
+        if code != Some(0) {
+            let (served, said) = fails(limited(on_free_ports(flags, &[])));
+            assert_eq!(served, code, "{flags:?}: {said}");
+        } else {
+            Server::spawn(limited(on_free_ports(flags, &[])));
+        }
+    }
+    // It may be meant for another machine.
+    let mut elsewhere =
+        command(&["check-config", "--elsewhere", "--loops", "2", "--connections-max", "60000"], &[]);
+    lower_nofile_in_child(&mut elsewhere, 20_000, 20_000);
+    assert_eq!(elsewhere.output().expect("the binary runs").status.code(), Some(0));
 }
 
 #[test]

@@ -6,8 +6,9 @@ use fantail::metrics::{CloseReason, DropReason};
 use fantail::topic::{SlowPolicy, TopicName};
 
 use crate::net::Fault;
+use crate::operator::check_operators;
 use crate::peer::{Ending, Peer};
-use crate::world::{Checked, LOOPS, Truth, World};
+use crate::world::{ADMIN, Checked, LOOPS, Truth, World};
 
 /// What one run did, to see that runs are worth something.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +31,10 @@ pub(crate) struct Stats {
     pub(crate) drained: usize,
     /// Connections open when the server was stopped.
     pub(crate) stopped: usize,
+    /// Requests of the admin port that were answered.
+    pub(crate) answered: usize,
+    /// Reloads.
+    pub(crate) reloads: usize,
     /// How often the planted fault struck.
     pub(crate) struck: usize,
 }
@@ -70,6 +75,8 @@ pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
         large_echoes: echoes().filter(|echo| echo.len() > 1 << 20).count(),
         drained: world.peers.iter().filter(|peer| peer.close_code == Some(1001)).count(),
         stopped: world.stopped,
+        answered: world.operators.iter().map(|operator| operator.answered).sum(),
+        reloads: world.reloads,
         struck: world.hub.struck.get(),
     })
 }
@@ -89,6 +96,7 @@ fn end(world: &mut World) -> Checked {
                 let ending = world.rng.pick(&[Ending::Close, Ending::HalfClose, Ending::Reset, Ending::Drop]);
                 world.peers[at].leave(ending, &mut world.rng);
             }
+            world.operators.iter_mut().for_each(|operator| operator.leave());
             world.settle_until_empty()?;
         }
     }
@@ -126,7 +134,8 @@ fn at_rest(world: &mut World) -> Checked {
     world.settle()?;
     check_subscribers(world)?;
     check_publishers(world)?;
-    for index in 0..LOOPS {
+    check_operators(world)?;
+    for index in 0..=ADMIN {
         let backlog = world.edition.counters_of(index).outbox_bytes.value();
         if backlog != 0 {
             return Err(format!("{backlog} bytes left in outboxes of loop {index}"));
@@ -163,7 +172,7 @@ fn check_mailbox(world: &World, index: usize) -> Checked {
 }
 
 fn all_given_back(world: &World) -> Checked {
-    for index in 0..LOOPS {
+    for index in 0..=ADMIN {
         check_mailbox(world, index)?;
         let backlog = world.edition.counters_of(index).outbox_bytes.value();
         let sleep = world.sleep_ms(index);
@@ -182,6 +191,10 @@ fn all_given_back(world: &World) -> Checked {
         if subscribers != Some(1) {
             return Err(format!("{subscribers:?} subscribers of t{at} at the end"));
         }
+    }
+    let admission = &world.edition.admission;
+    if admission.addresses() != 0 {
+        return Err(format!("{} addresses counted at the end", admission.addresses()));
     }
     match world.edition.connections_open() {
         0 => Ok(()),

@@ -1,5 +1,5 @@
-//! The fake kernel: one link per connection with a bounded send queue, edges as epoll gives them, and the
-//! faults that a run may plant.
+//! The fake kernel: one link per connection with a bounded send queue, edges as epoll gives them, listeners, and
+//! the faults that a run may plant.
 //!
 //! What it promises is what Linux promises: an edge for every arrival, and an edge after a write that was
 //! refused or taken in part. Everything else is chance.
@@ -7,12 +7,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use fantail::edition::Router;
 use fantail::event_loop::core::Readiness;
-use fantail::topic::{Key, Router, TopicName, Wake};
+use fantail::event_loop::listener::Listen;
+use fantail::topic::{Key, TopicName, Wake};
 use fantail::transport::Socket;
 
 use crate::rng::Rng;
@@ -151,6 +154,8 @@ pub(crate) struct Link {
     pub(crate) id: usize,
     /// The loop that accepted it.
     pub(crate) loop_index: usize,
+    /// From where it comes.
+    pub(crate) address: IpAddr,
     /// Topics its head asks for.
     pub(crate) topics: Vec<String>,
     /// The first offset of each topic that is the subscriber's; set when the 101 goes out.
@@ -169,9 +174,9 @@ impl Link {
     pub(crate) fn new(
         id: usize,
         loop_index: usize,
+        address: IpAddr,
         topics: Vec<String>,
-        capacity: usize,
-        per_write: usize,
+        (capacity, per_write): (usize, usize),
         hub: Rc<Hub>,
     ) -> Rc<Self> {
         let pipe = Pipe {
@@ -189,6 +194,7 @@ impl Link {
         Rc::new(Self {
             id,
             loop_index,
+            address,
             topics,
             joined: RefCell::new(None),
             key: Cell::new(None),
@@ -316,6 +322,96 @@ impl Socket for FakeSocket {
             return Err(io::ErrorKind::NotConnected.into());
         }
         pipe.shut = true;
+        Ok(())
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        Some((self.0.address, 1_024 + self.0.id as u16).into())
+    }
+}
+
+/// Who has connected to a listener and is not accepted yet.
+#[derive(Default)]
+pub(crate) struct Queue {
+    links: RefCell<VecDeque<Rc<Link>>>,
+    /// Nobody can connect: the listener is closed, or ignores who does.
+    refuses: Cell<bool>,
+}
+
+impl Queue {
+    /// Somebody connects.
+    pub(crate) fn push(&self, link: Rc<Link>) {
+        if self.refuses.get() {
+            link.pipe.borrow_mut().closed = true;
+        } else {
+            self.links.borrow_mut().push_back(link);
+        }
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.links.borrow().is_empty()
+    }
+}
+
+/// A listener.
+pub(crate) struct FakeListener {
+    /// Its queue.
+    pub(crate) queue: Rc<Queue>,
+    open: bool,
+    hub: Rc<Hub>,
+}
+
+impl FakeListener {
+    /// Open, with nobody in its queue.
+    pub(crate) fn new(hub: Rc<Hub>) -> Self {
+        Self { queue: Rc::default(), open: true, hub }
+    }
+}
+
+impl Listen for FakeListener {
+    type Stream = FakeSocket;
+    type Registry = ();
+
+    fn is_open(&self) -> bool {
+        self.open
+    }
+
+    fn open(&mut self, (): &()) -> io::Result<()> {
+        if self.hub.rng.borrow_mut().one_in(4) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        self.open = true;
+        self.queue.refuses.set(false);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.open = false;
+        self.queue.refuses.set(true);
+        for link in self.queue.links.borrow_mut().drain(..) {
+            link.pipe.borrow_mut().closed = true;
+        }
+    }
+
+    fn ignore_connects(&self) -> io::Result<()> {
+        self.queue.refuses.set(true);
+        Ok(())
+    }
+
+    fn accept(&self) -> io::Result<(FakeSocket, IpAddr)> {
+        if self.hub.rng.borrow_mut().one_in(40) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let link = self.queue.links.borrow_mut().pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let address = link.address;
+        Ok((FakeSocket(link), address))
+    }
+
+    fn register(&self, key: Key, stream: &FakeSocket, (): &()) -> io::Result<()> {
+        stream.0.key.set(Some(key));
+        // Registering reports what is there already.
+        stream.0.edge();
         Ok(())
     }
 }

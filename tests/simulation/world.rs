@@ -1,4 +1,5 @@
-//! Two client loops, a shared router, and chance: which peer does what, which loop turns, what time it is.
+//! Two client loops and the admin loop, a shared router, and chance: which peer does what, which loop turns, what
+//! time it is.
 //!
 //! A loop is turned only when its poll would return: an edge, a wake-up that is owed, its own sleep over. So
 //! a wake-up that nobody sent shows as a message that does not arrive.
@@ -9,20 +10,25 @@ use std::time::Duration;
 
 use fantail::config::{Settings, TopicRule};
 use fantail::connection::TICK_MS;
-use fantail::edition::{Edition, Port};
-use fantail::event_loop::core::{Core, Readiness};
+use fantail::edition::{Control, Edition, Latest, Port, Router};
+use fantail::event_loop::core::Readiness;
 use fantail::topic::entry::Entry;
-use fantail::topic::{Draft, Key, MailboxLimits, Router, RouterLimits, SlowPolicy, Topic, TopicName};
+use fantail::topic::{Draft, Join, MailboxLimits, Place, RouterLimits, SlowPolicy, Topic, TopicName};
 
-use crate::net::{FakeSocket, Fault, Hub, Link, Waker, Wakes};
+use crate::loops::{LoopSim, seed_clock};
+use crate::net::{Fault, Hub, Link, Waker, Wakes};
+use crate::operator::Operator;
 use crate::peer::{Ending, Peer, payload};
 use crate::rng::Rng;
 
 /// Loops with clients.
 pub(crate) const LOOPS: usize = 2;
 
+/// The admin loop.
+pub(crate) const ADMIN: usize = LOOPS;
+
 /// The router's last loop: it subscribes to everything and so learns every message's offset.
-const TAP: usize = LOOPS;
+const TAP: usize = LOOPS + 1;
 
 /// Steps in which everything has to come to rest.
 const SETTLE_STEPS: usize = 50_000;
@@ -38,15 +44,6 @@ pub(crate) struct Truth {
     pub(crate) payload: Vec<u8>,
 }
 
-/// One loop and whether it sleeps.
-pub(crate) struct LoopSim {
-    /// The code under test.
-    pub(crate) core: Core<FakeSocket>,
-    /// When its poll returns by itself.
-    pub(crate) sleeps_until: Option<u64>,
-    accepts: Vec<Rc<Link>>,
-}
-
 /// Everything.
 pub(crate) struct World {
     /// Chance outside the kernel.
@@ -55,8 +52,14 @@ pub(crate) struct World {
     pub(crate) hub: Rc<Hub>,
     /// Shared by the loops.
     pub(crate) edition: Arc<Edition>,
-    /// The loops.
+    /// The loops, the admin loop last.
     pub(crate) loops: Vec<LoopSim>,
+    /// What they find after a reload.
+    latest: Arc<Latest>,
+    /// Who uses the admin port.
+    pub(crate) operators: Vec<Operator>,
+    /// Reloads so far.
+    pub(crate) reloads: usize,
     /// Every peer there ever was.
     pub(crate) peers: Vec<Peer>,
     /// What was published, per topic, in order.
@@ -70,7 +73,7 @@ pub(crate) struct World {
     /// Connections open when the server was stopped.
     pub(crate) stopped: usize,
     /// By index.
-    pub(crate) topics: Vec<Arc<Topic>>,
+    pub(crate) topics: Vec<Topic>,
     links: Vec<Rc<Link>>,
     now_ms: u64,
     outside: usize,
@@ -84,15 +87,16 @@ impl World {
         let impatient = fault == Fault::None && rng.one_in(5);
         let harsh = fault == Fault::None && rng.one_in(3);
         let settings = settings(&mut rng, impatient, harsh);
-        let wakes = Wakes::new(LOOPS + 1);
+        seed_clock(seed);
+        let wakes = Wakes::new(TAP + 1);
         let mailbox = MailboxLimits {
             bytes_max: rng.pick(&[600, 30_000, 64 << 20]),
             entries_max: rng.pick(&[1, 2, 7, 65_536]),
         };
         let limits = RouterLimits { mailbox, ..RouterLimits::default() };
-        let router = Router::new(LOOPS + 1, limits, Box::new(Waker(Arc::clone(&wakes))));
+        let router = Router::new(TAP + 1, limits, Box::new(Waker(Arc::clone(&wakes))));
         let router = Arc::new(router.map_err(|error| format!("router: {error:?}"))?);
-        let hub = Hub::new(seed, LOOPS, fault, Arc::clone(&router));
+        let hub = Hub::new(seed, LOOPS + 1, fault, Arc::clone(&router));
         let edition = Edition::new(settings, Arc::clone(&router), LOOPS, 10_000);
         let edition = Arc::new(edition.map_err(|error| format!("edition: {error}"))?);
         let mut topics = Vec::new();
@@ -100,15 +104,15 @@ impl World {
             let topic = router
                 .topic(&TopicName::parse(format!("t{index}")).unwrap())
                 .map_err(|error| format!("topic: {error:?}"))?;
-            let key = Key { slot: index as u32, generation: 0 };
-            router.join(&topic, TAP, index as u32, key).map_err(|error| format!("tap: {error:?}"))?;
+            let join = Join { local: index as u32, slot: index as u32, ticket: Place::NONE };
+            router.join(&topic, TAP, join).ok_or("no tap")?;
             topics.push(topic);
         }
         let mut loops = Vec::new();
-        for index in 0..LOOPS {
-            let core = Core::new(index, Port::Client, Arc::clone(&edition))
-                .map_err(|error| format!("core: {error:?}"))?;
-            loops.push(LoopSim { core, sleeps_until: Some(0), accepts: Vec::new() });
+        let latest = Arc::new(Latest::new(Arc::clone(&edition)));
+        for index in 0..=ADMIN {
+            let port = if index == ADMIN { Port::Admin } else { Port::Client };
+            loops.push(LoopSim::new(index, port, &edition, &latest, (&hub, 5_000), seed)?);
         }
         let peers_max = if rng.one_in(12) { 400 } else { 2 + rng.below(36) };
         Ok(Self {
@@ -117,6 +121,9 @@ impl World {
             hub,
             edition,
             loops,
+            latest,
+            operators: Vec::new(),
+            reloads: 0,
             peers: Vec::new(),
             wakes,
             impatient,
@@ -161,12 +168,16 @@ impl World {
             }
             22 => self.with_peer(|peer, _| peer.link.report_space()),
             23 if self.rng.one_in(8) => {
-                let index = self.rng.below(LOOPS);
-                self.loops[index].core.start_relocation();
-                self.loops[index].sleeps_until = Some(self.now_ms);
+                let control = if self.rng.one_in(2) { self.reload()? } else { Control::Relocate };
+                for index in 0..=ADMIN {
+                    let sent = self.edition.router.send_control(index, control.clone(), None);
+                    sent.map_err(|_| "no room for an order")?;
+                }
             }
+            24 => self.operate(),
+            25 => self.with_operator(|operator, rng| operator.send_and_read(rng)),
             _ => {
-                let index = self.rng.below(LOOPS);
+                let index = self.rng.below(LOOPS + 1);
                 if self.is_runnable(index) {
                     self.turn(index)?;
                 }
@@ -184,7 +195,10 @@ impl World {
                 busy |= peer.read(usize::MAX, &mut self.rng);
                 peer.link.report_space();
             }
-            for index in 0..LOOPS {
+            for operator in &mut self.operators {
+                busy |= operator.finish(&mut self.rng);
+            }
+            for index in 0..=ADMIN {
                 if self.is_runnable(index) {
                     self.turn(index)?;
                     busy = true;
@@ -206,9 +220,9 @@ impl World {
         for _ in 0..600 {
             self.settle()?;
             // A deadline that somebody has left behind may wake the loop once more, and then none does.
-            if (0..LOOPS)
-                .all(|index| self.loops[index].core.connections() == 0 && self.sleep_ms(index).is_none())
-            {
+            let is_at_rest =
+                |index: usize| self.loops[index].core.connections() == 0 && self.sleep_ms(index).is_none();
+            if (0..=ADMIN).all(is_at_rest) {
                 return Ok(());
             }
             self.now_ms += TICK_MS;
@@ -220,9 +234,9 @@ impl World {
     /// Sends everybody away, while some still come and publish, until nobody is left.
     pub(crate) fn drain(&mut self) -> Checked {
         self.draining = true;
-        for state in &mut self.loops {
-            state.core.start_drain(self.rng.below(30) as u32);
-            state.sleeps_until = Some(self.now_ms);
+        for index in 0..=ADMIN {
+            let sent = self.edition.router.send_control(index, Control::Drain, None);
+            sent.map_err(|_| "no room to tell of a drain")?;
         }
         for _ in 0..self.rng.below(300) {
             self.step(true)?;
@@ -277,45 +291,60 @@ impl World {
         state.sleeps_until.is_some_and(|until| until <= self.now_ms)
             || self.wakes.is_owed(index)
             || self.hub.has_ready(index)
-            || !state.accepts.is_empty()
+            || !state.queue.is_empty()
     }
 
     /// Milliseconds until a loop's poll returns by itself.
     pub(crate) fn sleep_ms(&self, index: usize) -> Option<u64> {
-        self.loops[index].core.sleep_ms(self.now_ms)
+        self.loops[index].sleep_ms(self.now_ms, &self.edition)
     }
 
-    /// One round of a loop, in the order of its shell.
+    /// One turn of a loop, as its shell drives it.
     fn turn(&mut self, index: usize) -> Checked {
         self.wakes.take(index);
-        let ready = self.hub.take_ready(index);
-        let state = &mut self.loops[index];
-        let core = &mut state.core;
-        core.set_now((self.now_ms / TICK_MS) as u32);
-        for id in ready {
-            let link = &self.links[id];
-            if let Some(key) = link.key.get() {
-                core.on_event(key, link.readiness());
-            }
-        }
-        for link in state.accepts.drain(..) {
-            let arrival = core.admit(std::net::Ipv4Addr::LOCALHOST.into(), false);
-            let key = core.on_accepted(FakeSocket(Rc::clone(&link)), arrival);
-            link.key.set(Some(key));
-            // Registering reports what is there already.
-            link.edge();
-        }
-        core.run_ready();
-        core.run_blocked();
-        core.drain_mailbox(|_| {});
-        core.sweep();
-        core.fanout_turn();
-        core.drain_turn();
-        core.relocation_turn();
-        let waits = self.edition.router.mailbox(index).is_some_and(|mailbox| !mailbox.is_empty());
-        let sleep_ms = if waits { Some(0) } else { core.sleep_ms(self.now_ms) };
-        state.sleeps_until = sleep_ms.map(|sleep_ms| self.now_ms + sleep_ms);
+        self.loops[index].turn(self.now_ms, &self.hub, &self.links, &self.edition);
         self.drain_tap()
+    }
+
+    /// Other settings, of which none changes what anybody gets.
+    fn reload(&mut self) -> Checked<Control> {
+        let mut settings = self.edition.settings.clone();
+        settings.deflate.level = 1 + self.rng.below(9);
+        settings.timeouts.close = Duration::from_secs(1 + self.rng.below(9) as u64);
+        let edition = self.edition.with_settings(settings).map_err(|error| format!("reload: {error}"))?;
+        self.latest.set(Arc::new(edition));
+        self.reloads += 1;
+        Ok(Control::Reload)
+    }
+
+    /// Somebody asks something of the admin port.
+    fn operate(&mut self) {
+        if self.operators.is_empty() || self.operators.len() < 4 && self.rng.one_in(6) {
+            let capacity = self.rng.pick(&[200, 3_000, 1 << 20]);
+            let link = self.link(ADMIN, Vec::new(), (capacity, usize::MAX));
+            self.operators.push(Operator::new(link));
+        }
+        let (topics, outside) = (self.topics.len(), self.outside);
+        let at = self.rng.below(self.operators.len());
+        self.outside += self.operators[at].ask(topics, outside, &mut self.rng);
+        self.operators[at].send_and_read(&mut self.rng);
+    }
+
+    fn with_operator(&mut self, act: impl FnOnce(&mut Operator, &mut Rng)) {
+        if !self.operators.is_empty() {
+            let at = self.rng.below(self.operators.len());
+            act(&mut self.operators[at], &mut self.rng);
+        }
+    }
+
+    /// Connects to a loop.
+    fn link(&mut self, loop_index: usize, topics: Vec<String>, room: (usize, usize)) -> Rc<Link> {
+        let address = [127, 0, 0, 1 + self.rng.below(5) as u8];
+        let link =
+            Link::new(self.links.len(), loop_index, address.into(), topics, room, Rc::clone(&self.hub));
+        self.links.push(Rc::clone(&link));
+        self.loops[loop_index].queue.push(Rc::clone(&link));
+        link
     }
 
     fn drain_tap(&mut self) -> Checked {
@@ -349,12 +378,10 @@ impl World {
         let names = topics.iter().map(|index| format!("t{index}")).collect();
         let capacity = rng.pick(&[64, 300, 2_000, 40_000, 4 << 20]);
         let per_write = if rng.one_in(4) { (capacity / 40).max(16) } else { usize::MAX };
-        let (id, loop_index) = (self.links.len(), rng.below(LOOPS));
-        let link = Link::new(id, loop_index, names, capacity, per_write, Rc::clone(&self.hub));
-        let speed = rng.pick(&[5, 100, 5_000, 100_000]);
-        self.peers.push(Peer::new(Rc::clone(&link), topics, rng.one_in(3), speed));
-        self.links.push(Rc::clone(&link));
-        self.loops[loop_index].accepts.push(link);
+        let (loop_index, speed) = (rng.below(LOOPS), rng.pick(&[5, 100, 5_000, 100_000]));
+        let no_echo = rng.one_in(3);
+        let link = self.link(loop_index, names, (capacity, per_write));
+        self.peers.push(Peer::new(link, topics, no_echo, speed));
     }
 
     fn peer_writes(&mut self) {
@@ -426,6 +453,8 @@ impl World {
 fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
     let mut settings = Settings::default();
     settings.publish.topics = vec!["*".to_owned()];
+    settings.drain.length = Duration::from_millis(rng.below(3_000) as u64);
+    settings.server.share_port = rng.one_in(2);
     settings.outbox.messages_max = rng.pick(&[1, 3, 64, 60_000]);
     settings.outbox.bytes_max = rng.pick(&[500, 20_000, 1 << 30]);
     let policies = if harsh { &SlowPolicy::ALL[..] } else { &SlowPolicy::ALL[..3] };
@@ -446,7 +475,7 @@ fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
         }
     }
     if harsh {
-        settings.outbox.bytes_total = rng.pick(&[256 << 20, 60_000, 6_000]);
+        settings.outbox.bytes_total = Some(rng.pick(&[256 << 20, 60_000, 6_000]));
     }
     let timeouts = &mut settings.timeouts;
     timeouts.heartbeat = Duration::from_millis(if impatient { 1_500 } else { 0 });

@@ -73,7 +73,7 @@ fn prepare(state: State, slow: SlowPolicy, budget: &OutboxBudget) -> (Outbox, To
             policy.bytes_max = 2 * FRAME + 1;
         }
         State::HalfSent | State::TotalFullOne | State::ReserveOne => fill(1),
-        State::LargeHalfSent => outbox.push_rest(Message::sample(1, 1, &[0; 5_000]), 7, budget),
+        State::LargeHalfSent => assert!(outbox.push_rest(Message::sample(1, 1, &[0; 5_000]), 7, budget)),
     }
     match state {
         State::HalfSent => {
@@ -442,7 +442,7 @@ fn an_outbox_counts_and_sends_the_frame_of_its_encoding_and_the_budget_both() {
     let plain = message(2);
     for (encoding, len) in [(Encoding::Plain, FRAME), (Encoding::Deflated, 4)] {
         let mut outbox = Outbox::new(0, encoding);
-        outbox.push_rest(both.clone(), 3, &budget);
+        assert!(outbox.push_rest(both.clone(), 3, &budget));
         for more in [&plain, &both] {
             let admitted = outbox.admit(more, &policy(SlowPolicy::DropNewest), &budget);
             assert_eq!(admitted, Admitted::Admitted { displaced: 0 });
@@ -456,4 +456,18 @@ fn an_outbox_counts_and_sends_the_frame_of_its_encoding_and_the_budget_both() {
         assert_eq!(outbox.advance(bytes.len(), 1, &budget), 3);
         assert!(outbox.is_empty() && outbox.bytes() == 0 && budget.used() == 0);
     }
+}
+
+#[test]
+fn a_begun_message_beyond_the_total_is_told() {
+    let budget = OutboxBudget::new(10_000);
+    let begin = |number| {
+        let mut outbox = Outbox::new(0, Encoding::Plain);
+        let fits = outbox.push_rest(Message::sample(number, 1, &[0; 4_000]), 7, &budget);
+        (outbox, fits)
+    };
+    let begun = [begin(1), begin(2), begin(3)];
+    assert_eq!(begun.each_ref().map(|(_, fits)| *fits), [true, true, false]);
+    begun.into_iter().for_each(|(outbox, _)| outbox.give_up(&budget));
+    assert_eq!(budget.used(), 0);
 }

@@ -3,8 +3,9 @@
 use super::*;
 use crate::config::{Settings, Sources, load};
 use crate::edition::Edition;
+use crate::edition::Router;
 use crate::event_loop::core::Readiness;
-use crate::topic::{Router, RouterLimits, Wake};
+use crate::topic::{RouterLimits, Wake};
 use crate::wire::frame::{Opcode, push_frame};
 use std::collections::VecDeque;
 use std::io;

@@ -38,7 +38,7 @@ pub struct Batch {
     /// The key its whole answer is kept under.
     pub(super) reply_key: Option<Box<str>>,
     /// The last line's topic: most batches are about one, or come topic by topic.
-    topic: Option<(Arc<Topic>, [u8; 16])>,
+    topic: Option<(Topic, [u8; 16])>,
     /// As of the beginning of the last run.
     rules: Arc<TopicRules>,
     name: String,
@@ -378,7 +378,8 @@ fn epoch_digits(epoch: u64) -> [u8; 16] {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::topic::{Entry, Router, RouterLimits, Wake};
+    use crate::edition::Router;
+    use crate::topic::{Entry, Join, Place, RouterLimits, Wake};
     use crate::wire::deflate::Deflater;
 
     struct NoWake;
@@ -488,8 +489,7 @@ mod tests {
         limits.mailbox.entries_max = 2;
         let edition = edition(limits);
         let topic = edition.router.topic(&TopicName::of("a")).unwrap();
-        let key = crate::topic::Key { slot: 0, generation: 0 };
-        edition.router.join(&topic, 0, 0, key).unwrap();
+        edition.router.join(&topic, 0, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
         topic.join_deflate();
         let body = format!("{{\"topic\":\"a\",\"payload\":\"{}\"}}\n", "x".repeat(400)).repeat(6);
         let mut batch = Batch::new(body.into_bytes(), None);
@@ -526,8 +526,7 @@ mod tests {
     fn room_for_a_topic_is_waited_for_as_well() {
         let edition = edition(RouterLimits { topics_max: 1, ..RouterLimits::default() });
         let only = edition.router.topic(&TopicName::of("only")).unwrap();
-        let key = crate::topic::Key { slot: 0, generation: 0 };
-        edition.router.join(&only, 0, 0, key).unwrap();
+        edition.router.join(&only, 0, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
         let body = b"{\"topic\":\"a\",\"payload\":\"x\"}\n{\"topic\":\"only\",\"payload\":\"x\"}";
         let mut batch = Batch::new(body.to_vec(), None);
         let mut out = Vec::new();

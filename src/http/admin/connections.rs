@@ -4,9 +4,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::connection::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::topic::Key;
 use crate::topic::TopicName;
-use crate::topic::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::topic::name::NameError;
 use crate::wire::http::params::{Params, whole};
 use crate::wire::json::{push_number, push_text};

@@ -1,6 +1,6 @@
 //! Answers kept for retries: what a request with an `Idempotency-Key` was answered, for a while.
 //!
-//! Owned by the admin loop alone. Bounded in time, number and bytes; at a bound the oldest goes. A request that is
+//! Each operator's keys are its own: two who number their requests do not meet. Owned by the admin loop alone. Bounded in time, number and bytes; at a bound the oldest goes. A request that is
 //! being carried out stays until it is done, because whoever forgot it would do it twice; there are only as many as
 //! the loop carries out at a time, and what they were answered so far counts like any other. Never publishes: it only
 //! says whether a request is new.
@@ -76,6 +76,12 @@ impl Replies {
             entries_max: settings.idempotency_keys_max,
             bytes_max: settings.idempotency_bytes_max,
         }
+    }
+
+    /// The name under which an operator's key is known here.
+    pub(super) fn name_of(&self, operator: &[u8], key: &str) -> String {
+        // Hashed with chance, so that a secret is neither kept nor to be guessed from what is.
+        format!("{:016x} {key}", self.hasher.hash_one(operator))
     }
 
     /// Looks a request up and, if it is new, notes that it is being carried out.
@@ -222,6 +228,17 @@ mod tests {
         assert_eq!(replies.begin("k", "/publish/b", b"y", 600_002), Known::New);
         finish(&mut replies, "k", &vec![b'x'; 600 << 10], 600_003);
         assert_eq!(replies.begin("k", "/publish/b", b"y", 600_004), Known::Unknown);
+    }
+
+    #[test]
+    fn keys_of_two_operators_do_not_meet() {
+        let mut replies = replies(10, 1 << 20);
+        let [one, other, again] = [b"one", b"two", b"one"].map(|operator| replies.name_of(operator, "1"));
+        assert_eq!(replies.begin(&one, "/publish/a", b"x", 0), Known::New);
+        finish(&mut replies, &one, b"answer", 0);
+        assert_eq!(replies.begin(&other, "/publish/b", b"y", 1), Known::New);
+        assert_eq!(replies.begin(&again, "/publish/a", b"x", 1), Known::Answered(b"answer"));
+        assert!(!one.contains("one"), "{one}");
     }
 
     #[test]

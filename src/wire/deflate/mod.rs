@@ -10,7 +10,7 @@ mod negotiation;
 
 pub use deflater::Deflater;
 pub use inflater::{InflateError, Inflater};
-pub use negotiation::{ANSWER, ANSWER_WITH_WINDOW, MalformedOffers, OFFER, is_answer, negotiate};
+pub use negotiation::{Agreement, MalformedOffers, OFFER, WINDOW_BITS_MAX, is_answer, negotiate};
 
 /// What a sync flush ends with and a message does not carry (RFC 7692 section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];

@@ -10,13 +10,39 @@ use std::fmt;
 pub const OFFER: &str =
     "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits";
 
-/// The answer to an offer that is accepted.
-pub const ANSWER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+/// The window of deflate itself, in bits.
+pub const WINDOW_BITS_MAX: u8 = 15;
 
-/// The answer to an offer with `server_max_window_bits=15`: RFC 7692 section 7.1.2.1 has a server accept that
-/// parameter by including it in the answer.
-pub const ANSWER_WITH_WINDOW: &str = "permessage-deflate; server_no_context_takeover; \
-     client_no_context_takeover; server_max_window_bits=15";
+/// What was agreed with a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// The Sec-WebSocket-Extensions field of the answer.
+    pub answer: &'static str,
+    /// What is sent may refer 2 to the power of so many bytes back: 8 to 15.
+    pub window_bits: u8,
+}
+
+macro_rules! answers {
+    ($($bits:literal)*) => {
+        /// The answer to an offer that is accepted. No client keeps a context over messages; that the server keeps
+        /// none is said where it was asked for only, because some clients take no parameter that they have not offered.
+        /// A window size is accepted by including it (RFC 7692 section 7.1.2.1).
+        const fn answer(server_resets: bool, window_bits: Option<u8>) -> &'static str {
+            match (server_resets, window_bits) {
+                $((false, Some($bits)) => {
+                    concat!("permessage-deflate; client_no_context_takeover; server_max_window_bits=", $bits)
+                }
+                (true, Some($bits)) => concat!(
+                    "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+                     server_max_window_bits=", $bits),)*
+                (false, _) => "permessage-deflate; client_no_context_takeover",
+                (true, _) => "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            }
+        }
+    };
+}
+
+answers! { 8 9 10 11 12 13 14 15 }
 
 /// A Sec-WebSocket-Extensions field that is not a list of extensions. RFC 6455 section 9.1 fails the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +56,13 @@ impl fmt::Display for MalformedOffers {
 
 impl std::error::Error for MalformedOffers {}
 
-/// The answer to the first offer that can be honoured, in the order of the client's preference; `None` if there
+/// What is agreed of the first offer that can be honoured, in the order of the client's preference; `None` if there
 /// is none (RFC 7692 section 5). `fields` are the values of all Sec-WebSocket-Extensions fields, which
 /// are one list (RFC 6455 section 9.1).
 ///
 /// # Errors
 /// A field breaks the grammar of the list before an offer was accepted.
-pub fn negotiate<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Option<&'static str>, MalformedOffers> {
+pub fn negotiate<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Option<Agreement>, MalformedOffers> {
     for field in fields {
         let mut list = Cursor { rest: field };
         loop {
@@ -44,8 +70,8 @@ pub fn negotiate<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Option<&'s
             if list.rest.is_empty() {
                 break;
             }
-            if let Some(answer) = judge(&mut list)? {
-                return Ok(Some(answer));
+            if let Some(agreement) = judge(&mut list)? {
+                return Ok(Some(agreement));
             }
             if !list.rest.is_empty() && !list.eat(',') {
                 return Err(MalformedOffers);
@@ -73,19 +99,22 @@ pub fn is_answer(value: &str) -> bool {
     resets && list.rest.is_empty()
 }
 
-/// Reads one offer to its end; the answer if it can be honoured.
-fn judge(list: &mut Cursor<'_>) -> Result<Option<&'static str>, MalformedOffers> {
+/// Reads one offer to its end; what is agreed if it can be honoured.
+fn judge(list: &mut Cursor<'_>) -> Result<Option<Agreement>, MalformedOffers> {
     let mut good = list.token()? == "permessage-deflate";
     let mut seen = [false; 4];
+    let mut window = None;
     while let Some((name, value)) = list.parameter()? {
         let value = value.as_deref();
         let (index, fits) = match name {
             // RFC 7692 sections 7.1.1.1 and 7.1.1.2: no value.
             "server_no_context_takeover" => (0, value.is_none()),
             "client_no_context_takeover" => (1, value.is_none()),
-            // RFC 7692 section 7.1.2.1: a value is needed. A window of its own size for each client would cost
-            // the broadcast its single encoding.
-            "server_max_window_bits" => (2, value.and_then(window_bits) == Some(15)),
+            // RFC 7692 section 7.1.2.1: a value is needed.
+            "server_max_window_bits" => {
+                window = value.and_then(window_bits);
+                (2, window.is_some())
+            }
             // RFC 7692 section 7.1.2.2: a hint that may go unanswered, with or without a value.
             "client_max_window_bits" => (3, value.is_none_or(|bits| window_bits(bits).is_some())),
             _ => {
@@ -97,8 +126,10 @@ fn judge(list: &mut Cursor<'_>) -> Result<Option<&'static str>, MalformedOffers>
         let doubled = seen.get_mut(index).is_none_or(|seen| std::mem::replace(seen, true));
         good &= fits && !doubled;
     }
-    let answer = if seen[2] { ANSWER_WITH_WINDOW } else { ANSWER };
-    Ok(good.then_some(answer))
+    let [server_resets, ..] = seen;
+    let agreement =
+        Agreement { answer: answer(server_resets, window), window_bits: window.unwrap_or(WINDOW_BITS_MAX) };
+    Ok(good.then_some(agreement))
 }
 
 /// A window size: 8 to 15, without a leading zero (RFC 7692 section 7.1.2.1).

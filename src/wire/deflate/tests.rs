@@ -6,41 +6,57 @@ use proptest::prelude::*;
 
 const BYTES_MAX: usize = 1 << 16;
 
+const ANSWER: &str = "permessage-deflate; client_no_context_takeover";
+const ANSWER_WITH_RESETS: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
 fn answer(fields: &[&str]) -> Result<Option<&'static str>, MalformedOffers> {
-    negotiate(fields.iter().copied())
+    Ok(negotiate(fields.iter().copied())?.map(|agreement| agreement.answer))
 }
 
 #[test]
 fn offers_that_can_be_honoured_are_accepted() {
     for offer in [
         "permessage-deflate",
-        " permessage-deflate ; server_no_context_takeover;client_no_context_takeover ",
+        " permessage-deflate ; client_no_context_takeover ",
         "permessage-deflate; client_max_window_bits",
         "permessage-deflate; client_max_window_bits=8",
         "permessage-deflate; client_max_window_bits=\"10\"",
         "permessage-deflate; client_max_window_bits=\"1\\5\"",
         "x-other; a=1, permessage-deflate",
         ",, permessage-deflate,",
-        OFFER,
     ] {
         assert_eq!(answer(&[offer]), Ok(Some(ANSWER)), "{offer}");
     }
 }
 
+/// Netty's client takes no parameter in an answer that it has not offered.
 #[test]
-fn a_window_of_15_is_accepted_by_name() {
-    for offer in
-        ["permessage-deflate; server_max_window_bits=15", "permessage-deflate;server_max_window_bits=\"15\""]
-    {
-        assert_eq!(answer(&[offer]), Ok(Some(ANSWER_WITH_WINDOW)), "{offer}");
+fn that_the_server_resets_is_told_who_asked() {
+    for offer in ["permessage-deflate; server_no_context_takeover", OFFER] {
+        assert_eq!(answer(&[offer]), Ok(Some(ANSWER_WITH_RESETS)), "{offer}");
     }
+}
+
+#[test]
+fn every_window_is_accepted_by_name() {
+    for bits in 8..=15 {
+        for (resets, before) in [("", ANSWER), ("; server_no_context_takeover", ANSWER_WITH_RESETS)] {
+            for offer in [format!("={bits}"), format!("=\"{bits}\"")] {
+                let offer = format!("permessage-deflate{resets}; server_max_window_bits{offer}");
+                let agreement = negotiate([offer.as_str()].into_iter()).unwrap().expect("accepted");
+                assert_eq!(agreement.answer, format!("{before}; server_max_window_bits={bits}"), "{offer}");
+                assert_eq!(agreement.window_bits, bits);
+                assert_eq!(is_answer(agreement.answer), !resets.is_empty(), "{offer}");
+            }
+        }
+    }
+    assert_eq!(negotiate(["permessage-deflate"].into_iter()).unwrap().map(|it| it.window_bits), Some(15));
 }
 
 #[test]
 fn offers_that_cannot_be_honoured_are_declined_and_the_next_is_looked_at() {
     for offer in [
-        "permessage-deflate; server_max_window_bits=14",
-        "permessage-deflate; server_max_window_bits=8",
+        "permessage-deflate; server_max_window_bits=7",
         "permessage-deflate; server_max_window_bits=16",
         "permessage-deflate; server_max_window_bits=015",
         "permessage-deflate; server_max_window_bits=\"\"",
@@ -89,8 +105,9 @@ fn fields_that_are_no_list_are_malformed() {
 
 #[test]
 fn a_client_accepts_what_this_server_answers_and_no_context_takeover_only() {
-    assert!(is_answer(ANSWER) && is_answer(ANSWER_WITH_WINDOW));
+    assert!(is_answer(ANSWER_WITH_RESETS));
     for wrong in [
+        ANSWER,
         "permessage-deflate",
         "x-other",
         "",

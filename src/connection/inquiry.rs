@@ -2,13 +2,15 @@
 //! loop's part of it. Pure data; made by the admin loop, answered by the loops in their own turns.
 //!
 //! There is no state that loops share and the admin port reads: an inquiry travels to each loop through its
-//! mailbox, and the loop that answers last sends it back through the admin loop's.
+//! mailbox, and the loop that answers last sends it back through the admin loop's, as the reply to the connection
+//! that waits for it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::entry::Key;
-use super::state::Topic;
-use super::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+use super::MemoryParts;
+use crate::topic::{Key, Topic};
 use crate::wire::network::Network;
 
 /// Which connections are meant; what is `None` does not restrict.
@@ -52,21 +54,6 @@ pub enum Question {
     },
 }
 
-/// User memory of one connection by part, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryParts {
-    /// Its entry in the slot table.
-    pub slot: usize,
-    /// Half-received frames and messages.
-    pub inbox: usize,
-    /// The queue of unsent bytes, without messages that others share.
-    pub outbox: usize,
-    /// What its phase needs beyond the slot.
-    pub session: usize,
-    /// Its entries in the topics' subscriber lists.
-    pub lists: usize,
-}
-
 /// One connection as its loop describes it. Times are in milliseconds since the process started.
 #[derive(Clone, Debug)]
 pub struct ConnectionRow {
@@ -79,7 +66,7 @@ pub struct ConnectionRow {
     /// What it speaks.
     pub dialect: &'static str,
     /// Subscribed to; the first one is that which it publishes to.
-    pub topics: Vec<Arc<Topic>>,
+    pub topics: Vec<Topic>,
     /// It was accepted at this time or later …
     pub accepted_from_ms: u64,
     /// … and at this time or earlier.
@@ -107,15 +94,24 @@ pub struct Part {
     pub refused: bool,
 }
 
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The loop that asks.
+    pub loop_index: usize,
+    /// The connection there that waits for the answer.
+    pub key: Key,
+    /// Which of that connection's questions.
+    pub ticket: u32,
+}
+
 /// A question on its way.
 #[derive(Debug)]
 pub struct Inquiry {
     /// What is asked.
     pub question: Question,
-    /// The loop that asks.
-    pub asker: usize,
-    /// The connection there that waits for the answer.
-    pub waiter: Key,
+    /// Who asks.
+    pub from: Asker,
     /// The first loop that is asked; as many follow as there are parts.
     pub first_loop: usize,
     parts: Box<[Mutex<Option<Part>>]>,
@@ -137,11 +133,10 @@ impl Question {
 impl Inquiry {
     /// A question to `loops` loops from `first_loop` on.
     #[must_use]
-    pub fn new(question: Question, asker: usize, waiter: Key, first_loop: usize, loops: usize) -> Self {
+    pub fn new(question: Question, from: Asker, first_loop: usize, loops: usize) -> Self {
         Self {
             question,
-            asker,
-            waiter,
+            from,
             first_loop,
             parts: (0..loops).map(|_| Mutex::new(None)).collect(),
             unanswered: AtomicUsize::new(loops),
@@ -176,12 +171,9 @@ impl Inquiry {
     }
 }
 
-impl MemoryParts {
-    /// All parts together.
-    #[must_use]
-    pub fn total(&self) -> usize {
-        self.slot + self.inbox + self.outbox + self.session + self.lists
-    }
+/// A place is written whole, so a panic elsewhere left nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -191,8 +183,8 @@ mod tests {
     #[test]
     fn the_last_answer_completes_an_inquiry_and_a_second_one_changes_nothing() {
         let question = Question::List { filter: Filter::default(), from: 0, limit: 1 };
-        let waiter = Key { slot: 1, generation: 2 };
-        let inquiry = Inquiry::new(question, 5, waiter, 2, 2);
+        let from = Asker { loop_index: 5, key: Key { slot: 1, generation: 2 }, ticket: 7 };
+        let inquiry = Inquiry::new(question, from, 2, 2);
         assert_eq!(inquiry.waits_for(), [2, 3]);
         let part = |done| Part { done, ..Part::default() };
         assert!(!inquiry.answer(3, part(7)));

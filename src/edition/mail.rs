@@ -1,0 +1,37 @@
+//! What loops send each other besides messages and joins, and the router that carries it.
+
+use std::sync::Arc;
+
+use crate::connection::inquiry::Inquiry;
+use crate::topic;
+
+/// An order to a loop that concerns no topic.
+#[derive(Clone, Debug)]
+pub enum Control {
+    /// Give the listener up and send the clients away over the drain time.
+    Drain,
+    /// Stop at once.
+    Stop,
+    /// Move what connections hold, so that memory can be given back.
+    Relocate,
+    /// Other settings are in force; the loop fetches them.
+    Reload,
+    /// Answer a question of the admin loop.
+    Inquire(Arc<Inquiry>),
+}
+
+/// The mail of Fantail's loops.
+#[derive(Debug)]
+pub struct LoopMail;
+
+impl topic::Mail for LoopMail {
+    type Control = Control;
+    /// An inquiry that every loop has answered.
+    type Reply = Arc<Inquiry>;
+}
+
+/// The router of all loops.
+pub type Router = topic::Router<LoopMail>;
+
+/// One loop's topics.
+pub type LocalTopics = topic::LocalTopics<LoopMail>;

@@ -1,0 +1,282 @@
+//! Starting: what the settings come to on this machine, the ports, the loops one after the other, and what is said of
+//! it all. A start that fails ends what it has started.
+//!
+//! Runs on the thread that calls into `server`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use super::supervisor::Supervisor;
+use super::{Event, ServeError, Server, capacity, failed, maintenance, spawn, tables_here};
+use crate::config::{Limits, Settings, Tables, Totals};
+use crate::edition::{Control, Router};
+use crate::edition::{Edition, Latest, Port, StartFacts};
+use crate::event_loop::run::{self as loops, LoopEvent, LoopParts, LoopWakers, Prepared};
+use crate::sys::claim::{PortClaim, is_claimed};
+use crate::sys::socket::{ListenOptions, Sharing, probe_port};
+use crate::sys::tables::{TableMode, open_in_table};
+use crate::sys::{limits, process};
+use crate::topic::{MailboxLimits, RouterLimits};
+
+/// Connections to the admin port at a time.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+/// What the server would make of these settings here.
+///
+/// # Errors
+/// Why it would refuse them.
+pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
+    let nofile = limits::nofile().map_err(|error| failed("read the open files limit", error))?;
+    // The start raises the soft limit to the hard one.
+    derive(settings, usize::try_from(nofile.hard).unwrap_or(usize::MAX), tables_here()?)
+}
+
+fn derive(settings: &Settings, nofile: usize, tables: Tables) -> Result<Limits, ServeError> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    Limits::derive(&settings.server, cores, nofile, tables).map_err(ServeError::Limits)
+}
+
+/// What the loops are started with.
+struct Loops {
+    prepared: Vec<Prepared>,
+    /// Descriptors that each loop's own table keeps, if it has one.
+    keep: Option<Vec<RawFd>>,
+    options: ListenOptions,
+    derived: Limits,
+    events: Sender<Event>,
+    trim: mpsc::SyncSender<loops::TrimRequest>,
+}
+
+impl Server {
+    pub(super) fn start_with(
+        settings: Settings,
+        tables: Tables,
+        events: Sender<Event>,
+        received: Receiver<Event>,
+    ) -> Result<Self, ServeError> {
+        let nofile = limits::raise_nofile().map_err(|error| failed("read the open files limit", error))?;
+        let nofile = usize::try_from(nofile.soft).unwrap_or(usize::MAX);
+        let derived = derive(&settings, nofile, tables)?;
+        let facts = capacity::facts_here(nofile, tables);
+        let allowance = facts.allowance();
+        let (listen, admin) = (settings.server.listen, settings.server.admin);
+        let claim = claim_ports(&settings)?;
+        let (prepared, wakers, keep) =
+            loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
+        let (trim, trims) = mpsc::sync_channel(1);
+        let keep = (tables == Tables::PerLoop).then_some(keep);
+        let options = listen_options(&settings);
+        let loops = Loops { prepared, keep, options, derived, events, trim };
+        let memory = allowance.as_ref().map(|allowance| allowance.bytes);
+        let edition = Arc::new(edition(settings, &derived, memory, wakers)?);
+        let mut server = Self {
+            latest: Arc::new(Latest::new(Arc::clone(&edition))),
+            edition,
+            events: received,
+            threads: Vec::new(),
+            running: derived.loops,
+            admin_running: true,
+            drain_asked: false,
+            signalled: false,
+            supervisor: Supervisor::absent(),
+            claim,
+            allowance,
+            listen,
+            admin,
+        };
+        // Polls, wakers and perhaps the claim are there, listeners and connections are not: those each loop counts.
+        let mut own_descriptors = open_in_table().unwrap_or(0);
+        let claimed = server.claim.is_some();
+        if let Err(error) = server.start_loops(loops).and_then(|()| server.check_claims()) {
+            server.give_up();
+            return Err(error);
+        }
+        own_descriptors +=
+            server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
+        note_start(
+            &server.edition,
+            nofile,
+            (tables == Tables::Shared).then_some(own_descriptors as u64),
+            server.admin,
+        );
+        let edition = Arc::clone(&server.edition);
+        spawn("maintenance", move || maintenance::run(&trims, &edition))?;
+        capacity::tell(&server.edition.settings, &derived, &facts);
+        capacity::tell_totals(&server.edition.totals, server.allowance.as_ref());
+        Ok(server)
+    }
+
+    fn start_loops(&mut self, loops: Loops) -> Result<(), ServeError> {
+        let Loops { prepared, keep, options, derived, events, trim } = loops;
+        let mut ways = Vec::new();
+        // The admin loop first: whoever publishes there reaches the first client that connects.
+        for (index, prepared) in prepared.into_iter().enumerate().rev() {
+            let is_admin = index == derived.loops;
+            let is_first = index + 1 == derived.loops;
+            let parts = LoopParts {
+                prepared,
+                port: if is_admin { Port::Admin } else { Port::Client },
+                edition: Arc::clone(&self.edition),
+                latest: Arc::clone(&self.latest),
+                address: if is_admin { self.admin } else { self.listen },
+                options: ListenOptions { sharing: self.sharing(is_admin, is_first), ..options },
+                capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
+                keep: keep.clone(),
+                events: loop_events(&events),
+                trim: trim.clone(),
+            };
+            let name = if is_admin { "admin".to_owned() } else { format!("loop-{index}") };
+            self.threads.push(spawn(&name, move || loops::run(parts))?);
+            ways.push(self.await_listening(is_admin)?);
+        }
+        self.tell_listening(&ways);
+        Ok(())
+    }
+
+    /// Who may share the port of a loop's listener. The first loop of a server that shares with nobody finds out that
+    /// nobody is there; the others join it.
+    fn sharing(&self, is_admin: bool, is_first: bool) -> Sharing {
+        match (is_admin, is_first && !self.edition.settings.server.share_port) {
+            (true, _) => Sharing::Never,
+            (false, true) => Sharing::Later,
+            (false, false) => Sharing::Always,
+        }
+    }
+
+    /// Says where it listens, and how the loops came to their descriptor tables.
+    fn tell_listening(&self, tables: &[TableMode]) {
+        let mut ways: Vec<String> = tables.iter().map(ToString::to_string).collect();
+        ways.dedup();
+        let table = ways.join(", ");
+        tracing::info!(loops = self.edition.loops(), %table, "listening for clients on {}", self.listen);
+        tracing::info!("listening for operators on {}", self.admin);
+    }
+
+    /// Nobody may have come to the port who shares it with nobody, or who was not to share it.
+    fn check_claims(&mut self) -> Result<(), ServeError> {
+        let listen = self.listen;
+        let in_use = |error| failed(&format!("listen on {listen}"), error);
+        if !self.edition.settings.server.share_port {
+            if self.claim.is_none() {
+                // The port was the kernel's choice, or another user has the name.
+                self.claim = PortClaim::take(listen).map_err(in_use)?;
+            }
+            if self.claim.is_none() {
+                tracing::warn!("another user has claimed the port; a server with --share-port could join it");
+            }
+        } else if is_claimed(listen) {
+            // Its owner started at the same moment.
+            return Err(in_use(io::ErrorKind::AddrInUse.into()));
+        }
+        Ok(())
+    }
+
+    /// Ends those loops that have started.
+    fn give_up(&mut self) {
+        for index in 0..=self.edition.loops() {
+            self.control(index, Control::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            // A loop that panicked has aborted the process.
+            let _ = thread.join();
+        }
+    }
+
+    fn await_listening(&mut self, is_admin: bool) -> Result<TableMode, ServeError> {
+        let mut event = self.events.recv();
+        while matches!(event, Ok(Event::Loop(LoopEvent::DrainAsked))) {
+            self.drain_asked = true;
+            event = self.events.recv();
+        }
+        match event {
+            Ok(Event::Loop(LoopEvent::Listening { address, table, .. })) => {
+                if is_admin {
+                    self.admin = address;
+                } else {
+                    self.listen = address;
+                }
+                Ok(table)
+            }
+            Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
+                let address = if is_admin { self.admin } else { self.listen };
+                Err(failed(&format!("listen on {address}"), error))
+            }
+            _ => Err(failed("start the event loops", io::Error::other("a loop ended before it listened"))),
+        }
+    }
+}
+
+/// Finds out that the ports are free, before anything is started, and claims the clients' unless it is to be shared.
+/// What may be free now and taken when the loops listen, they are told by the kernel.
+fn claim_ports(settings: &Settings) -> Result<Option<PortClaim>, ServeError> {
+    let (server, mut claim) = (&settings.server, None);
+    for address in [server.listen, server.admin].into_iter().filter(|address| address.port() != 0) {
+        let in_use = |error| failed(&format!("listen on {address}"), error);
+        if address != server.listen {
+            probe_port(address).map_err(in_use)?;
+        } else if !server.share_port {
+            probe_port(address).map_err(in_use)?;
+            claim = PortClaim::take(address).map_err(in_use)?;
+        } else if is_claimed(address) {
+            return Err(in_use(io::ErrorKind::AddrInUse.into()));
+        }
+    }
+    Ok(claim)
+}
+
+fn edition(
+    settings: Settings,
+    derived: &Limits,
+    memory: Option<u64>,
+    wakers: LoopWakers,
+) -> Result<Edition, ServeError> {
+    let totals = Totals::derive(&settings, derived.loops, memory);
+    let router = Router::new(derived.loops + 1, router_limits(&settings, &totals), Box::new(wakers))
+        .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
+    Edition::with_memory(settings, Arc::new(router), derived.loops, derived.connections_max, memory)
+        .map_err(|error| failed("compile the policies", io::Error::other(error)))
+}
+
+fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {
+    RouterLimits {
+        mailbox: MailboxLimits {
+            bytes_max: totals.mailbox as u64,
+            entries_max: settings.mailbox.entries_max as u64,
+        },
+        ..RouterLimits::default()
+    }
+}
+
+/// The options of every client listener.
+fn listen_options(settings: &Settings) -> ListenOptions {
+    ListenOptions {
+        backlog: u32::try_from(settings.server.backlog).unwrap_or(u32::MAX),
+        user_timeout_ms: settings.timeouts.user_timeout_ms(),
+        ..ListenOptions::default()
+    }
+}
+
+/// A sender of loop events into the main thread's channel.
+fn loop_events(events: &Sender<Event>) -> loops::EventSender {
+    let events = events.clone();
+    loops::EventSender::new(move |event| {
+        // The receiver is gone only when the server is.
+        let _ = events.send(Event::Loop(event));
+    })
+}
+
+/// Tells the metrics and the page what only the start knows.
+fn note_start(edition: &Edition, nofile: usize, shared_table: Option<u64>, admin: SocketAddr) {
+    let facts = StartFacts {
+        descriptors_max: nofile as u64,
+        shared_table,
+        empty_user_bytes: process::memory(None).ok().map(|memory| memory.user_bytes()),
+        admin,
+    };
+    // Nobody else sets it.
+    let _ = edition.start_facts.set(facts);
+}

@@ -37,3 +37,7 @@ pub mod server;
 pub mod topic;
 #[cfg(feature = "server")]
 pub mod transport;
+
+#[cfg(test)]
+#[path = "../tests/skip/mod.rs"]
+mod skip;

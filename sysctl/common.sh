@@ -4,9 +4,11 @@
 #   PROC_SYS  the kernel's settings             /proc/sys
 #   ETC       where they are kept for the next boot  /etc
 #   STATE     what apply found before it changed anything  /var/lib/fantail/sysctl
+#   MOUNTS    what is mounted, as the kernel lists it      /proc/self/mounts
 PROC_SYS=${PROC_SYS:-/proc/sys}
 ETC=${ETC:-/etc}
 STATE=${STATE:-/var/lib/fantail/sysctl}
+MOUNTS=${MOUNTS:-/proc/self/mounts}
 
 SYSCTL_FILE=$ETC/sysctl.d/60-fantail.conf
 LIMITS_FILE=$ETC/security/limits.d/60-fantail.conf
@@ -42,6 +44,44 @@ known() {
 # The file of a key: dots are slashes.
 file_of() {
   printf '%s/%s' "$PROC_SYS" "$(printf '%s' "$1" | tr . /)"
+}
+
+# What fantail.conf says about whose setting it is: machine or namespace.
+scope_of() {
+  scope=
+  while IFS= read -r line; do
+    case $line in
+      '#: scope'*) scope=${line##* } ;;
+      "$1 = "* | "-$1 = "* | "#$1 = "*) printf '%s' "$scope"; return ;;
+    esac
+  done <"$HERE/fantail.conf"
+}
+
+# Whether not even root can set it from here, as in most containers: it is mounted read-only, or closed to the root of
+# this namespace.
+sealed() {
+  file=$(file_of "$1")
+  [ "$(id -u)" -ne 0 ] || [ -w "$file" ] || return 0
+  [ -r "$MOUNTS" ] || return 1
+  sealed=1
+  # The last mount above the file is the one that counts; a longer one behind a shorter one is listed later.
+  while read -r _ point _ options _; do
+    case $file in
+      "$point"/* | "$point")
+        case ,$options, in *,ro,*) sealed=0 ;; *) sealed=1 ;; esac
+        ;;
+    esac
+  done <"$MOUNTS"
+  return "$sealed"
+}
+
+# Who can set it then.
+elsewhere() {
+  if [ "$(scope_of "$1")" = namespace ]; then
+    printf 'on the host or by the engine: --sysctl %s="%s"' "$1" "$2"
+  else
+    printf 'on the host as root: sysctl -w %s="%s"' "$1" "$2"
+  fi
 }
 
 # The file's numbers with single spaces.

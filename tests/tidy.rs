@@ -71,7 +71,7 @@ const LOADTEST_EDGES: [(&str, &[&str]); 10] = [
     ("result", &["base"]),
     ("observe", &["base", "net", "result", "tls"]),
     ("engine", &["base", "net", "observe", "result", "tls"]),
-    ("publish", &["base", "engine", "net", "tls"]),
+    ("publish", &["base", "engine", "net", "result", "tls"]),
     ("cli", &["base", "engine", "observe", "result", "tls"]),
     ("commands", &["base", "cli", "engine", "net", "observe", "publish", "result", "tls"]),
     ("main", &["base", "cli", "commands"]),

@@ -39,7 +39,7 @@ struct Served {
     pongs: AtomicU64,
     accepted: AtomicU64,
     fanned_out: AtomicU64,
-    /// Messages that came in a binary frame, or with `binary=1`; probes are not counted.
+    /// Messages that came in a binary frame, or as bytes by HTTP; probes are not counted.
     binary: AtomicU64,
 }
 
@@ -186,14 +186,15 @@ fn serve_http(mut stream: TcpStream, served: &Served, list: &Subscribers, last: 
     let mut line = String::new();
     while reader.read_line(&mut line).unwrap_or(0) > 0 {
         assert!(line.starts_with("POST /publish/load-"), "{line}");
-        let binary = line.contains("?binary=1 ");
-        let mut len = 0;
+        assert!(!line.contains('?'), "nothing is added to what was given: {line}");
+        let (mut len, mut binary) = (0, false);
         loop {
             line.clear();
             reader.read_line(&mut line).unwrap();
             if line == "\r\n" {
                 break;
             }
+            binary |= line == "Content-Type: application/octet-stream\r\n";
             if let Some(value) = line.strip_prefix("Content-Length: ") {
                 len = value.trim().parse().unwrap();
             }
@@ -228,7 +229,7 @@ fn run_fanout(name: &str, fault: Fault, by: &str, extra: &[&str]) -> (i32, Value
     let url = format!("ws://{ws}/ws/{{topic}}");
     let publish_url = match by {
         "http" => format!("http://{http}/publish/{{topic}}"),
-        _ => url.clone(),
+        _ => format!("{url}?echo=0"),
     };
     let mut args = vec!["fanout", "--url", &url, "--publish", by, "--publish-url", &publish_url];
     args.extend(["--connections", "20", "--threads", "2", "--rate", "80", "--duration", "500ms"]);

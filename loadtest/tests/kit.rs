@@ -545,7 +545,7 @@ fn connections_speak_the_protocol_of_the_server() {
             "chat.v2",
         ]);
         args.extend(["--hello", "{\"login\":\"{user}\",\"n\":{i}}", "--await", "^welcome$"]);
-        args.extend(["--reply", "^PING (\\d+)=>PONG $1 {user}"]);
+        args.extend(["--reply", "^PING (\\d+)=>PONG {1} {user}"]);
         run(name, &args)
     };
     let (code, report, _) = talk("user,place\nann,ann/1\nbob,bob/1\n", "talk");
@@ -575,7 +575,7 @@ fn a_subprotocol_that_was_not_offered_fails_the_connection() {
     let url = format!("ws://{address}/");
     let (code, report, _) = run("mqtt", &["idle", "--url", &url, "--connections", "2", "--duration", "10ms"]);
     assert_eq!(
-        (code, &report["connections"]["errors"]["upgrade_wrong_answer"]),
+        (code, &report["connections"]["errors"]["upgrade_unoffered_subprotocol"]),
         (1, &Value::from(2)),
         "{report:#}"
     );

@@ -12,7 +12,7 @@ use super::file::FileContent;
 use super::section::{HIDDEN, Section};
 use super::settings::Settings;
 use super::value::RawValue;
-use super::{environment, file, topic};
+use super::{environment, exposed, file, topic};
 use crate::wire::nearest::nearest;
 
 /// A key as one source sets it.
@@ -184,7 +184,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         }));
     }
     if errors.is_empty() {
-        Ok(Loaded { settings, warnings, places, rule_places })
+        let mut loaded = Loaded { settings, warnings, places, rule_places };
+        loaded
+            .warnings
+            .extend(exposed::warnings(&loaded.settings, |section, key| loaded.place(section, key)));
+        Ok(loaded)
     } else {
         Err(ConfigErrors(errors))
     }

@@ -12,6 +12,7 @@ mod deflate;
 mod drain;
 mod environment;
 mod error;
+mod exposed;
 mod file;
 mod limits;
 mod limits_section;

@@ -6,6 +6,8 @@
 
 mod echo;
 mod effect;
+#[cfg(test)]
+mod lines;
 pub mod plain;
 mod request;
 mod speak;
@@ -48,6 +50,9 @@ closed_set! {
         Echo,
         /// `/ws`: the payload is the message.
         Plain,
+        /// `/lines`: text commands, in tests.
+        #[cfg(test)]
+        Lines,
     }
 }
 
@@ -58,6 +63,8 @@ macro_rules! speak {
             Dialect::Http => request::Request::$call($($argument),*),
             Dialect::Echo => echo::Echo::$call($($argument),*),
             Dialect::Plain => plain::Plain::$call($($argument),*),
+            #[cfg(test)]
+            Dialect::Lines => lines::Lines::$call($($argument),*),
         }
     };
 }

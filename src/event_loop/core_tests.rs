@@ -22,6 +22,8 @@ const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_cl
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
+#[path = "effects_tests.rs"]
+mod effects;
 #[path = "window_tests.rs"]
 mod window;
 
@@ -541,6 +543,10 @@ fn a_drain_without_a_spread_is_cut_into_turns() {
     }
     assert_eq!(turns, 5);
     core.drain_turn();
+    // Who was told is read on, for as long as a turn has time.
+    while !core.ready.is_empty() {
+        core.run_ready();
+    }
     assert!(!core.has_work());
 }
 

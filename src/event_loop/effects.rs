@@ -11,7 +11,7 @@ use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tools};
 use crate::metrics::CloseReason;
-use crate::topic::{Draft, Key, Origin, Topic};
+use crate::topic::{Draft, Key, Origin, Topic, TopicName};
 use crate::transport::Socket;
 
 /// How the connection goes on behind a message.
@@ -74,13 +74,9 @@ impl<S: Socket> Core<S> {
     fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
         while let Some(effect) = sink.effects.pop() {
             let then = match effect {
-                Effect::Publish { topic, binary, payload } => match self.edition.router.topic(&topic) {
-                    Ok(topic) => self.publish(from, topic, binary, payload.of(message), sink),
-                    Err(_) => {
-                        self.tell(from, Outcome::Refused(Denial::Busy), sink);
-                        Then::Go
-                    }
-                },
+                Effect::Publish { topic, binary, payload } => {
+                    self.publish_to(from, &topic, binary, payload.of(message), sink)
+                }
                 Effect::Subscribe(name) => self.subscribe_one(from, &name, sink),
                 Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
                 Effect::Ignore => self.ignore(from.key),
@@ -109,6 +105,27 @@ impl<S: Socket> Core<S> {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let Speaker { dialect, deflates_up_to, .. } = from;
         dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to }, outcome);
+    }
+
+    /// Publishes to a topic by its name. One that clients may not publish to does not come into being by that.
+    fn publish_to(
+        &mut self,
+        from: Speaker,
+        name: &TopicName<'_>,
+        binary: bool,
+        payload: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        let denial = if self.topics.rules().policy_of(name.as_str()).client_publish {
+            match self.edition.router.topic(name) {
+                Ok(topic) => return self.publish(from, topic, binary, payload, sink),
+                Err(_) => Denial::Busy,
+            }
+        } else {
+            Denial::NotOpen
+        };
+        self.tell(from, Outcome::Refused(denial), sink);
+        Then::Go
     }
 
     /// Publishes as a client may.

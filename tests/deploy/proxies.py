@@ -2,8 +2,8 @@
 
 Only ports, paths, numbers of descriptors and the timeouts are replaced: a minute of silence becomes three seconds.
 Starts the binary (FANTAIL_BIN, else target/release or target/debug) and drives it through TLS with Python's
-`websockets`: echo, a broadcast, silence longer than the proxy's timeout with and without heartbeats, whose address
-the limits count, and what clients and newcomers see of a drain.
+`websockets`: echo, a broadcast, pages and their origins, silence longer than the proxy's timeout with and without
+heartbeats, whose address the limits count, what clients and newcomers see of a drain, and few descriptors.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import re
+import resource
 import select
 import shutil
 import signal
@@ -110,7 +111,9 @@ class Fantail:
 class Proxy:
     """nginx or HAProxy in front of a server, in a folder of its own. Use it as a context."""
 
-    def __init__(self, server):
+    def __init__(self, server, files=None):
+        """With `files` it keeps its own numbers of descriptors, and may open so many."""
+        self.files = files
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="fantail-proxy-"))
         self.port = free_port()
         self.process = None
@@ -123,15 +126,19 @@ class Proxy:
                     raise AssertionError(f"{self.CONFIG} has no {pattern}")
             (self.folder / self.CONFIG).write_text(text)
             self.log = open(self.folder / "log", "w+")
-            checked = subprocess.run(self.command("check"), stdout=self.log, stderr=self.log, timeout=WAIT)
+            checked = subprocess.run(self.command("check"), stdout=self.log, stderr=self.log, timeout=WAIT, preexec_fn=self.limit)
             if checked.returncode != 0:
                 raise AssertionError(f"{self.CONFIG} is refused\n{self.said()}")
             self.process = subprocess.Popen(
-                self.command("run"), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+                self.command("run"), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=self.limit)
             self.await_port()
         except BaseException:
             self.__exit__()
             raise
+
+    def limit(self):
+        if self.files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files))
 
     def certify(self):
         pem, key = self.folder / "cert.pem", self.folder / "cert.key"
@@ -168,10 +175,12 @@ class Nginx(Proxy):
     SETTINGS = {}
 
     def replacements(self, server):
-        return [
-            (r"user www-data;", f"daemon off; pid {self.folder}/pid; error_log {self.folder}/error;"),
+        fewer = [
             (r"worker_rlimit_nofile \d+", "worker_rlimit_nofile 4000"),
             (r"worker_connections \d+", "worker_connections 1000"),
+        ]
+        return ([] if self.files else fewer) + [
+            (r"user www-data;", f"daemon off; pid {self.folder}/pid; error_log {self.folder}/error;"),
             (r"http \{", f"http {{ {self.paths()}"),
             (r"127\.0\.0\.1:8080", server.listen),
             (r"listen 443", f"listen 127.0.0.1:{self.port}"),
@@ -194,8 +203,7 @@ class HAProxy(Proxy):
     SETTINGS = {"FANTAIL_ADMISSION_PROXY_PROTOCOL": "true"}
 
     def replacements(self, server):
-        return [
-            (r"maxconn \d+", "maxconn 1000"),
+        return ([] if self.files else [(r"fd-hard-limit \d+", "fd-hard-limit 4000")]) + [
             (r"bind :443", f"bind 127.0.0.1:{self.port}"),
             (r"/etc/haproxy/fantail\.pem", str(self.folder / "both.pem")),
             (r"127\.0\.0\.1:8080", server.listen),
@@ -213,10 +221,10 @@ class Behind:
     PROXY = None
 
     @contextlib.asynccontextmanager
-    async def running(self, **environment):
+    async def running(self, files=None, **environment):
         environment = {**HEARTBEAT, **TRUST, **self.PROXY.SETTINGS, **environment}
         server = await asyncio.to_thread(lambda: Fantail(**environment))
-        with server, await asyncio.to_thread(self.PROXY, server) as proxy:
+        with server, await asyncio.to_thread(self.PROXY, server, files) as proxy:
             yield server, proxy
 
     def client(self, proxy, path, source="127.0.0.1", **options):
@@ -247,6 +255,36 @@ class Behind:
                 self.assertEqual((status, json.loads(answer)["subscribers"]), (200, len(sockets)))
                 for socket in sockets:
                     self.assertEqual(await socket.recv(), body)
+
+    async def test_pages_of_its_own_may_connect_whatever_the_port(self):
+        async with asyncio.timeout(60), self.running() as (_, proxy):
+            async with self.client(proxy, "/echo", origin=f"https://127.0.0.1:{proxy.port}") as socket:
+                await socket.send("from a page")
+                self.assertEqual(await socket.recv(), "from a page")
+            for foreign in ("https://127.0.0.1", f"https://evil.example:{proxy.port}"):
+                with self.assertRaises(InvalidStatus) as refused:
+                    await self.client(proxy, "/echo", origin=foreign)
+                self.assertEqual(refused.exception.response.status_code, 403)
+
+    async def test_the_page_is_told_what_strangers_may_know(self):
+        async with asyncio.timeout(60), self.running() as (server, proxy):
+            def page(target):
+                asked = http.client.HTTPSConnection("127.0.0.1", proxy.port, timeout=WAIT, context=TLS)
+                with contextlib.closing(asked):
+                    asked.request("GET", target)
+                    answer = asked.getresponse()
+                    return answer.status, answer.headers, answer.read().decode()
+            status, headers, text = await asyncio.to_thread(page, "/?topic=prices")
+            self.assertEqual((status, headers["Fantail-Publish"], headers["Fantail-Admin"]), (200, "nobody", None))
+            self.assertNotIn(server.admin.rsplit(":", 1)[1], text)
+
+    async def test_few_descriptors_mean_fewer_connections(self):
+        """Its own numbers of descriptors where only 1,000 are allowed: it starts, and holds what fits."""
+        async with asyncio.timeout(90), self.running(files=1000) as (_, proxy), contextlib.AsyncExitStack() as stack:
+            for _ in range(100):
+                socket = await stack.enter_async_context(self.client(proxy, "/echo", compression=None))
+            await socket.send("there")
+            self.assertEqual(await socket.recv(), "there")
 
     async def test_heartbeats_keep_silent_connections(self):
         async with asyncio.timeout(60), self.running() as (server, proxy), self.client(proxy, "/ws/quiet") as socket:

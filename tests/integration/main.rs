@@ -26,6 +26,8 @@ mod reload;
 mod rolling;
 mod server;
 mod sizes;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod slow;
 mod stopped;
 mod supervised;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::client::Peer;
 use crate::server::{Server, command, fails, on_free_ports, wait_for};
+use crate::skip::skipped;
 
 /// Runs a test in a thread with a descriptor table of its own: other tests hold thousands of sockets, too.
 fn in_own_table(work: impl FnOnce() + Send + 'static) {
@@ -173,7 +174,7 @@ impl Drop for MemoryGroup {
 #[test]
 fn a_memory_group_holds_what_is_predicted() {
     in_own_table(|| {
-        let Some(group) = MemoryGroup::new(24 << 20) else { return };
+        let Some(group) = MemoryGroup::new(24 << 20) else { return skipped("memory-group") };
         let ask = |connections: u64| {
             let connections = connections.to_string();
             let inner = command(&["preflight", "--json", "--connections", &connections, "--loops", "2"], &[]);

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::skip::skipped;
+
 /// The kernel's files with what a machine has that nobody tuned, byte for byte.
 const KERNEL: [(&str, &str); 9] = [
     ("fs/file-max", "9223372036854775807\n"),
@@ -69,6 +71,7 @@ impl Machine {
         command.arg(scripts.join(script)).args(arguments);
         command.env("PROC_SYS", self.0.join("sys")).env("ETC", self.0.join("etc"));
         command.env("STATE", self.0.join("var/lib/fantail/sysctl"));
+        command.env("MOUNTS", self.0.join("mounts"));
         command.output().expect("a shell")
     }
 
@@ -177,6 +180,48 @@ fn without_root_nothing_is_changed_and_it_is_said() {
     assert_eq!(machine.files(), before);
 }
 
+/// As in a container: the kernel's files are mounted read-only, but for what is mounted above some of them.
+#[test]
+fn what_a_container_cannot_set_is_said_with_who_can() {
+    let machine = Machine::new("container");
+    let sys = machine.0.join("sys");
+    let mount = |point: &Path, options: &str| format!("proc {} proc {options} 0 0\n", point.display());
+    let mounts = [
+        mount(Path::new("/"), "rw,relatime"),
+        mount(&sys, "ro,nosuid,relatime"),
+        mount(&sys.join("net/ipv4/tcp_migrate_req"), "rw,relatime"),
+    ];
+    machine.write("mounts", &mounts.concat());
+    let before = machine.files();
+    let engine =
+        "cannot be set from here; on the host or by the engine: --sysctl net.core.somaxconn=\"65535\"\n";
+    let host = "cannot be set from here; on the host as root: sysctl -w fs.nr_open=\"2097152\"\n";
+    let checked = machine.run("check", &[]);
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(
+        said.contains(&format!("low   net.core.somaxconn = 128, wanted 65535\n      {engine}")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("low   fs.nr_open = 1048576, wanted 2097152\n      {host}")), "{said}");
+    assert!(said.contains("low   net.ipv4.tcp_migrate_req = 0, wanted 1\nnone "), "{said}");
+    let planned = machine.run("apply", &["-n"]);
+    let said = String::from_utf8_lossy(&planned.stderr);
+    assert_eq!(planned.status.code(), Some(1), "not all of it can be done: {said}");
+    assert!(said.contains(&format!("apply: net.core.somaxconn {engine}")), "{said}");
+    assert!(
+        said.contains(&format!("apply: fs.nr_open {host}")) && !said.contains("tcp_migrate_req"),
+        "{said}"
+    );
+    assert_eq!(machine.files(), before);
+    // And so does who goes on all the same, with what can be done done.
+    let applied = machine.run("apply", &[]);
+    assert_eq!(applied.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&applied.stderr), said);
+    assert_eq!(machine.kernel("net/core/somaxconn"), "128\n");
+    assert_eq!(machine.kernel("net/ipv4/tcp_migrate_req"), "1\n");
+}
+
 #[test]
 fn misuse_is_told_from_failure() {
     let machine = Machine::new("misuse");
@@ -238,8 +283,7 @@ fn the_kernel_takes_it_and_gives_it_back_twice() {
         output.is_ok_and(|output| output.status.success())
     };
     let Some(flags) = [&["--net"][..], &["--net", "--map-root-user"]].into_iter().find(allowed) else {
-        eprintln!("skipped: a network namespace of one's own with changed settings is not allowed here");
-        return;
+        return skipped("network-namespace");
     };
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sysctl-kernel-{}", std::process::id()));
     let _ = fs::remove_dir_all(&root);

@@ -4,4 +4,5 @@ pub(crate) mod failure;
 pub(crate) mod interrupt;
 pub(crate) mod note;
 pub(crate) mod schedule;
+pub(crate) mod secrets;
 pub(crate) mod trouble;

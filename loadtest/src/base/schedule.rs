@@ -84,6 +84,11 @@ impl Schedule {
         self.count.div_ceil(self.burst)
     }
 
+    /// From the first planned time to the end of the last tick.
+    pub(crate) fn planned_span_ns(&self) -> u64 {
+        (self.ticks() as f64 * self.tick_ns) as u64
+    }
+
     /// When message `index` is planned to leave.
     pub(crate) fn planned_ns(&self, index: u64) -> u64 {
         self.start_ns + ((index / self.burst) as f64 * self.tick_ns) as u64

@@ -1,4 +1,7 @@
-//! What goes wrong with a connection, by name. The names are stable: they stand in result files. Pure.
+//! What goes wrong with a connection, by name. The names are stable: they stand in result files.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Why a connection could not be opened, or was lost afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,7 +16,9 @@ pub(crate) enum Trouble {
     GeneratorPorts,
     /// ENETUNREACH, EHOSTUNREACH and the like.
     Unreachable,
-    /// Closed or reset before the upgrade was answered.
+    /// Ended in order before the upgrade was answered.
+    ConnectClosed,
+    /// Reset before the upgrade was answered.
     ConnectReset,
     /// The answer had this status instead of 101.
     UpgradeRefused(u16),
@@ -49,8 +54,20 @@ pub(crate) enum Trouble {
     ServerSpeaksTls,
     /// Compression was offered and not accepted, or not as offered.
     UpgradeNotDeflated,
-    /// The answer was not HTTP, or a 101 that does not fit the request.
-    UpgradeWrong,
+    /// The answer was not HTTP.
+    NotHttp,
+    /// A 101 that does not upgrade to WebSocket.
+    UpgradeNotWebsocket,
+    /// A 101 with the accept value of another key.
+    UpgradeWrongAccept,
+    /// A 101 without an accept value.
+    UpgradeWithoutAccept,
+    /// A 101 that chooses a subprotocol that was not offered.
+    UpgradeSubprotocol,
+    /// A 101 that uses an extension that was not offered.
+    UpgradeExtension,
+    /// An answer whose head is larger than any that is reasonable.
+    UpgradeTooLarge,
     /// Another error while connecting.
     ConnectOther,
     /// An open connection ended without a close frame.
@@ -77,6 +94,7 @@ impl Trouble {
             Self::GeneratorDescriptors => "generator_descriptors",
             Self::GeneratorPorts => "generator_ports",
             Self::Unreachable => "unreachable",
+            Self::ConnectClosed => "connect_closed",
             Self::ConnectReset => "connect_reset",
             Self::AwaitClosed => "await_closed",
             Self::AwaitTimeout => "await_timeout",
@@ -93,7 +111,13 @@ impl Trouble {
             Self::TlsClosed => "tls_closed",
             Self::TlsTimeout => "tls_timeout",
             Self::ServerSpeaksTls => "server_speaks_tls",
-            Self::UpgradeWrong => "upgrade_wrong_answer",
+            Self::NotHttp => "upgrade_not_http",
+            Self::UpgradeNotWebsocket => "upgrade_not_websocket",
+            Self::UpgradeWrongAccept => "upgrade_wrong_accept",
+            Self::UpgradeWithoutAccept => "upgrade_without_accept",
+            Self::UpgradeSubprotocol => "upgrade_unoffered_subprotocol",
+            Self::UpgradeExtension => "upgrade_unoffered_extension",
+            Self::UpgradeTooLarge => "upgrade_answer_too_large",
             Self::UpgradeNotDeflated => "upgrade_without_deflate",
             Self::ConnectOther => "connect_other",
             Self::LostEof => "lost_eof",
@@ -122,5 +146,28 @@ impl Trouble {
             K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe => Self::ConnectReset,
             _ => Self::ConnectOther,
         }
+    }
+}
+
+/// What the first connection with each trouble was told, such as where a redirect leads.
+#[derive(Debug, Default)]
+pub(crate) struct Details {
+    known: Mutex<BTreeMap<Trouble, String>>,
+}
+
+impl Details {
+    /// Remembers it, unless there is one already.
+    pub(crate) fn note(&self, trouble: Trouble, detail: impl FnOnce() -> Option<String>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains_key(&trouble)
+            && let Some(detail) = detail()
+        {
+            known.insert(trouble, detail);
+        }
+    }
+
+    /// What was noted of a trouble.
+    pub(crate) fn of(&self, trouble: Trouble) -> Option<String> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&trouble).cloned()
     }
 }

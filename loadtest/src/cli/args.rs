@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::base::schedule::parse_duration;
-use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags};
+use crate::base::secrets;
+use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Options;
@@ -21,48 +22,61 @@ use crate::result::report::{Files, Judging};
 
 const EXAMPLES: &str = "\
 Examples:
-  What does an idle connection cost? Opens 50,000 and prints bytes per connection:
-    fantail-loadtest idle --connections 50000 --pid $(pidof fantail)
+  What does an idle connection cost? Opens 50,000; bytes per connection:
+    fantail-loadtest idle --connections 50k --pid $(pidof fantail)
 
-  How fast does one message reach 10,000 subscribers, and does each get every one?
-    fantail-loadtest fanout --connections 10000 --rate 10 --duration 30s
+  How fast does one message reach 10,000 subscribers, and does each get it?
+    fantail-loadtest fanout --connections 10k --rate 10 --duration 30s
 
   The same for another server, with the publisher on a WebSocket:
-    fantail-loadtest fanout --url ws://10.0.0.5:9001/chat --publish ws --connections 5000
+    fantail-loadtest fanout --url ws://10.0.0.5:9001/chat --publish ws \\
+      --connections 5000
 
-  A chat server that takes nothing but JSON of its own and delivers it in an envelope:
-    fantail-loadtest fanout --url ws://10.0.0.5:3000/ --publish ws --hello '{\"join\":\"load\"}' \\
+  Rooms: 1,000 topics with five members each, messages to all in turn:
+    fantail-loadtest fanout --topics 1000 --members 5 --connections 5000 \\
+      --rate 500
+
+  A chat server that takes nothing but JSON of its own:
+    fantail-loadtest fanout --url ws://10.0.0.5:3000/ --publish ws \\
+      --hello '{\"join\":\"load\"}' \\
       --message '{\"say\":\"{marker}\",\"room\":\"load\"}'
 
   Round-trip times of 100 connections at 20,000 messages a second together:
     fantail-loadtest echo --connections 100 --rate 20000 --size 128
 
-  Bytes per connection by kind of memory, of any server, with a page to look at:
-    fantail-loadtest memory --url ws://127.0.0.1:9001/ --pid 4711 --steps 10k,20k,30k,40k,50k --html memory.html
+  Bytes per connection by kind of memory, of any server, as a page:
+    fantail-loadtest memory --url ws://127.0.0.1:9001/ --pid 4711 \\
+      --steps 10k,20k,30k,40k,50k --html memory.html
 
   The same for a server elsewhere, over TLS, with what it tells of itself:
-    fantail-loadtest memory --url wss://chat.example/ws --server-metrics https://chat.example:8081/metrics
+    fantail-loadtest memory --url wss://chat.example/ws \\
+      --server-metrics https://chat.example:8081/metrics
 
   Everybody drops at once and comes back; what does a bystander notice?
-    fantail-loadtest storm --connections 10000
+    fantail-loadtest storm --connections 10k
 
-  Two servers share a port and are restarted one after the other meanwhile; does anybody notice?
-    fantail-loadtest rolling --connections 10000 --rate 100 --duration 60s \\
+  Two servers share a port and are restarted; does anybody notice?
+    fantail-loadtest rolling --connections 10k --rate 100 --duration 60s \\
       --publish-url http://127.0.0.1:8081/publish/{topic} \\
       --publish-url http://127.0.0.1:8082/publish/{topic}
 
-  The highest rate at which the 99th percentile stays below 50 ms, with a server of its own:
-    fantail-loadtest capacity --step 'rate=100..6400*2' fanout --connections 1000 --fail-if 'p99>50ms' \
+  The highest rate with a p99 below 50 ms, with a server of its own:
+    fantail-loadtest capacity --step 'rate=100..6400*2' fanout \\
+      --connections 1000 --fail-if 'p99>50ms' \\
       --server 'fantail --listen 127.0.0.1:0 --admin 127.0.0.1:0'
 
-Latency is counted from the time a message was planned to leave, so a server that stalls is charged for
-everything that should have left meanwhile. Sends the generator itself was late with are counted.
+Latency is counted from the time a message was planned to leave, so a server that
+stalls is charged for everything that should have left meanwhile. Sends the
+generator itself was late with are counted.
 
-Ctrl-C ends a run early and still reports. In URLs {listen} and {admin} are what the server of --server says of
-itself, or 127.0.0.1:8080 and 127.0.0.1:8081.
+Ctrl-C ends a run early and still reports. In URLs {listen} and {admin} are what the
+server of --server says of itself, or 127.0.0.1:8080 and 127.0.0.1:8081.
 
-Exit code: 0 all well; 1 connections not opened or lost, messages missing, duplicate or out of order, or a
---fail-if is so; 2 wrong usage.";
+Exit code: 0 all well; 1 connections not opened or lost, messages missing, duplicate
+or out of order, or a --fail-if is so; 2 wrong usage.";
+
+/// Where `fanout` subscribes unless told otherwise.
+pub(crate) const FANOUT_URL: &str = "ws://{listen}/ws/{topic}";
 
 /// Holds very many WebSocket connections, loads them, and tells exactly what arrived and when.
 #[derive(Debug, Parser)]
@@ -106,7 +120,7 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Common {
     /// Connections to open
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = connections)]
     pub(crate) connections: u32,
 
     /// Threads holding them, each with its own descriptor table [default: what the descriptor limit asks
@@ -156,6 +170,10 @@ pub(crate) struct Common {
     #[command(flatten)]
     pub(crate) tls: TlsFlags,
 
+    /// Topics and their members.
+    #[command(flatten)]
+    pub(crate) topics: TopicFlags,
+
     /// What connections say besides test messages.
     #[command(flatten)]
     pub(crate) talk: TalkFlags,
@@ -171,7 +189,7 @@ impl Common {
             source: self.source.clone(),
             deflate: self.deflate,
             tls: self.tls.wanted(),
-            talk: self.talk.talk(),
+            talk: self.talk.talk(&self.topics),
             watched: self.watched(),
         }
     }
@@ -274,20 +292,14 @@ pub(crate) struct IdleArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FanoutArgs {
     /// Where to subscribe; `{topic}` becomes a topic name that is new in every run
-    #[arg(long, default_value = "ws://{listen}/ws/{topic}")]
+    #[arg(long, default_value = FANOUT_URL)]
     pub(crate) url: String,
 
-    /// How to publish: one POST per message, or one WebSocket connection
-    #[arg(long, value_enum, default_value_t = PublishBy::Http)]
-    pub(crate) publish: PublishBy,
+    /// How messages are published.
+    #[command(flatten)]
+    pub(crate) publishing: Publishing,
 
-    /// Where to publish; `{topic}` as in --url [default: http://{admin}/publish/{topic}, and
-    /// `binary=1` is added for binary messages; with --publish ws the --url, and `echo=0` is added
-    /// so that the publisher does not get its own messages]
-    #[arg(long, value_name = "URL")]
-    pub(crate) publish_url: Option<String>,
-
-    /// Messages published per second; each goes to every connection
+    /// Messages published per second, to all topics in turn; each goes to every member of its topic
     #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = positive)]
     pub(crate) rate: f64,
 
@@ -298,6 +310,42 @@ pub(crate) struct FanoutArgs {
     /// Flags of every command.
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// How and where messages are published.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Publishing")]
+pub(crate) struct Publishing {
+    /// How to publish: an HTTP request per message, or a message on a WebSocket
+    #[arg(long, value_enum, default_value_t = PublishBy::Http)]
+    pub(crate) publish: PublishBy,
+
+    /// Where to publish; names as in --url. Nothing is added to it [default: what a Fantail server takes at {admin},
+    /// or with --publish ws the --url]
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish_url: Option<String>,
+
+    /// Connections to publish on at most; when all are busy at a message's time the publisher is saturated, and the
+    /// result not ok [default: as many as the rate needs, up to 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) publishers: Option<u32>,
+
+    /// Send this header with each request that publishes; may be repeated, and {names} are as in --header
+    #[arg(long, value_name = "'NAME: VALUE'")]
+    pub(crate) publish_header: Vec<String>,
+
+    /// What a request that publishes holds, with {marker} for the test message [default: --message, or the message
+    /// alone]
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) publish_body: Option<String>,
+
+    /// The method of requests that publish
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    pub(crate) publish_method: String,
+
+    /// Whether the place was given, and not a default.
+    #[arg(skip)]
+    pub(crate) given: bool,
 }
 
 /// Flags of `echo`.
@@ -372,6 +420,10 @@ pub(crate) struct RollingArgs {
     /// for a while is passed over; `{topic}` as in --url
     #[arg(long = "publish-url", value_name = "URL", default_value = "http://{admin}/publish/{topic}")]
     pub(crate) publish_urls: Vec<String>,
+
+    /// Send this header with each request that publishes; may be repeated, and {names} are as in --header
+    #[arg(long, value_name = "'NAME: VALUE'")]
+    pub(crate) publish_header: Vec<String>,
 
     /// Messages published per second
     #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = positive)]
@@ -528,13 +580,7 @@ fn add_settings(
     for (id, long) in command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)))
     {
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
-        let texts = values.map(|value| match value.to_string_lossy() {
-            // Results are passed on; what authorizes a client is not.
-            text if matches!(long, "header" | "metrics-header") => {
-                text.split(':').next().unwrap_or_default().to_owned() + ": …"
-            }
-            text => text.into_owned(),
-        });
+        let texts = values.map(|value| kept(long, &value.to_string_lossy()));
         let text = texts.collect::<Vec<_>>().join(", ");
         if text != "false" && !(long == "connections" && steps_given) {
             settings.entry(long.to_owned()).or_insert(text);
@@ -542,16 +588,23 @@ fn add_settings(
     }
 }
 
-/// A number of connections: 500, 10k, 1m.
+/// What of a flag's value is kept: results are passed on, and what authorizes a client is not.
+fn kept(long: &str, text: &str) -> String {
+    match long {
+        "header" | "metrics-header" | "publish-header" => secrets::header(text),
+        "hello" | "hello-hex" => secrets::all(text),
+        "url" | "publish-url" | "server-metrics" | "bystander" => secrets::url(text),
+        _ => secrets::template(text),
+    }
+}
+
+/// A number of connections at which memory is read.
 fn step(text: &str) -> Result<u32, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    let (digits, by) = match lower.strip_suffix('k') {
-        Some(digits) => (digits, 1_000),
-        None => lower.strip_suffix('m').map_or((lower.as_str(), 1), |digits| (digits, 1_000_000)),
-    };
-    let number: Option<u32> = digits.parse().ok();
-    let number = number.and_then(|number| number.checked_mul(by)).filter(|number| *number <= 10_000_000);
-    number.ok_or_else(|| "not a number of connections such as 500, 10k or 1m".to_owned())
+    number(text).ok_or_else(|| "not a number of connections such as 500, 10k or 1m".to_owned())
+}
+
+fn connections(text: &str) -> Result<u32, String> {
+    step(text).and_then(|number| if number > 0 { Ok(number) } else { Err("must be 1 or more".into()) })
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -593,7 +646,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["x", "fanout", "--rate", "0.5", "--publish", "ws", "--duration", "2m"]);
         let Command::Fanout(args) = cli.unwrap().command else { panic!("another command") };
-        assert_eq!((args.rate, args.publish, args.load.size), (0.5, PublishBy::Ws, 64));
+        assert_eq!((args.rate, args.publishing.publish, args.load.size), (0.5, PublishBy::Ws, 64));
         assert_eq!(args.common.duration, Duration::from_secs(120));
     }
 
@@ -611,6 +664,36 @@ mod tests {
         assert_eq!((settings["connections"].as_str(), settings["duration"].as_str()), ("7", "5s"));
         assert_eq!(settings["deflate"], "true");
         assert!(!settings.contains_key("pid") && !settings.contains_key("help"), "{settings:?}");
+    }
+
+    #[test]
+    fn settings_hold_no_secrets() {
+        let line = [
+            "x",
+            "fanout",
+            "--url",
+            "ws://h/?token=SECRET",
+            "--hello",
+            "SECRET",
+            "--header",
+            "A: SECRET",
+            "--publish-header",
+            "B: SECRET",
+            "--publish-url",
+            "http://h/p?sig=SECRET",
+            "--hello-hex",
+            "53",
+            "--reply",
+            "a=>{hmac_sha256(SECRET,b)}",
+            "--server-metrics",
+            "http://h/m?key=SECRET",
+        ];
+        let settings = settings_of(line.map(OsString::from));
+        assert!(
+            settings.len() > 10 && !settings.values().any(|value| value.contains("SECRET")),
+            "{settings:#?}"
+        );
+        assert_eq!(settings["url"], "ws://h/?token=…");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Flags that every command has beside those of the load itself: the server, the verdict, the conversation.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 
-use crate::engine::conversation::Talk;
+use crate::base::schedule::parse_duration;
+use crate::engine::conversation::{Greeting, Talk};
+use crate::engine::topics::Wanted;
 use crate::result::threshold::Threshold;
 use crate::tls;
 
@@ -35,6 +39,10 @@ pub(crate) struct Kit {
     /// Run so often and report the median and the spread
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
+
+    /// When nothing has come for so long behind the last send, what has not come is missing
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) wait_late: Duration,
 
     /// Only say what the run would need (descriptors, ports, addresses, memory) and whether this machine
     /// has it; opens nothing
@@ -68,31 +76,89 @@ pub(crate) struct TlsFlags {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Any protocol")]
 pub(crate) struct TalkFlags {
-    /// Text message that each connection sends first
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) hello: Option<String>,
+    /// Text message that each connection sends behind the upgrade; may be repeated, and goes in turn with --await as
+    /// they are given. One that names {topic} is sent for each topic of the connection
+    #[arg(long, value_name = "TEXT", value_parser = Placed::parse)]
+    hello: Vec<Placed>,
 
-    /// A connection counts as open only when a message has come that matches
-    #[arg(long = "await", value_name = "REGEX")]
-    pub(crate) awaited: Option<String>,
+    /// The same as a binary message, in hexadecimal digits
+    #[arg(long, value_name = "BYTES", value_parser = Placed::parse)]
+    hello_hex: Vec<Placed>,
 
-    /// Answer messages that match; may be repeated, and $1 is what the first group caught
+    /// Go on with the greeting only when a message has come that matches, and count as open when all of it is done; what
+    /// groups such as (?<id>\d+) catch is {id} in what is said later
+    #[arg(long = "await", value_name = "REGEX", value_parser = Placed::parse)]
+    awaited: Vec<Placed>,
+
+    /// Answer messages that match; may be repeated, and {1} is what the first group caught
     #[arg(long, value_name = "'REGEX=>TEXT'")]
-    pub(crate) reply: Vec<String>,
+    reply: Vec<String>,
+
+    /// Send this every so often on each connection, as in '25s=>{"type":"ping"}'; may be repeated
+    #[arg(long, value_name = "'PERIOD=>TEXT'")]
+    every: Vec<String>,
 
     /// CSV file with one row for each connection, used again from the top when there are more connections;
     /// {NAME} in URL, headers and texts is the column's value (percent-encoded in URLs), {i} the
-    /// connection's number
+    /// connection's number; {NAME|json}, {NAME|url} and {NAME|plain} say how it is written
     #[arg(long, value_name = "FILE")]
-    pub(crate) vars: Option<PathBuf>,
+    vars: Option<PathBuf>,
 
     /// Offer this subprotocol; may be repeated, the favourite first
     #[arg(long, value_name = "NAME")]
-    pub(crate) subprotocol: Vec<String>,
+    subprotocol: Vec<String>,
 
     /// Send this header with the upgrade; may be repeated
     #[arg(long, value_name = "'NAME: VALUE'")]
-    pub(crate) header: Vec<String>,
+    header: Vec<String>,
+}
+
+/// How many topics there are and who is in which.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Topics")]
+pub(crate) struct TopicFlags {
+    /// Topics, which {topic} names; messages go to each in turn [default: 1]
+    #[arg(long, value_name = "N", value_parser = topics)]
+    topics: Option<u32>,
+
+    /// Connections in each topic; with more of them than connections, each is in several [default: all connections
+    /// spread evenly]
+    #[arg(long, value_name = "M", value_parser = topics)]
+    members: Option<u32>,
+
+    /// The column of --vars that has the topic of each connection
+    #[arg(long, value_name = "NAME", requires = "vars", conflicts_with_all = ["topics", "members"])]
+    topic_column: Option<String>,
+}
+
+fn topics(text: &str) -> Result<u32, String> {
+    number(text).filter(|number| *number > 0).ok_or_else(|| "not a number such as 500, 10k or 1m".to_owned())
+}
+
+/// A flag's value with its place on the command line: parsers are asked in that order.
+#[derive(Clone, Debug)]
+struct Placed {
+    at: usize,
+    text: String,
+}
+
+impl Placed {
+    #[expect(clippy::unnecessary_wraps, reason = "what a parser of flags has to look like")]
+    fn parse(text: &str) -> Result<Self, String> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Ok(Self { at: NEXT.fetch_add(1, Ordering::Relaxed), text: text.to_owned() })
+    }
+}
+
+/// A number up to ten million: 500, 10k, 1m.
+pub(crate) fn number(text: &str) -> Option<u32> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, by) = match lower.strip_suffix('k') {
+        Some(digits) => (digits, 1_000),
+        None => lower.strip_suffix('m').map_or((lower.as_str(), 1), |digits| (digits, 1_000_000)),
+    };
+    let number: Option<u32> = digits.parse().ok();
+    number.and_then(|number| number.checked_mul(by)).filter(|number| *number <= 10_000_000)
 }
 
 impl TlsFlags {
@@ -104,14 +170,27 @@ impl TlsFlags {
 
 impl TalkFlags {
     /// The same as a plain value.
-    pub(crate) fn talk(&self) -> Talk {
+    pub(crate) fn talk(&self, topics: &TopicFlags) -> Talk {
+        let of = |flags: &[Placed], step: fn(String) -> Greeting| {
+            flags.iter().map(|flag| (flag.at, step(flag.text.clone()))).collect::<Vec<_>>()
+        };
+        let mut greeting = of(&self.hello, Greeting::Hello);
+        greeting.extend(of(&self.hello_hex, Greeting::HelloHex));
+        greeting.extend(of(&self.awaited, Greeting::Await));
+        greeting.sort_by_key(|(at, _)| *at);
         Talk {
-            hello: self.hello.clone(),
-            awaited: self.awaited.clone(),
+            greeting: greeting.into_iter().map(|(_, step)| step).collect(),
             reply: self.reply.clone(),
+            every: self.every.clone(),
             vars: self.vars.clone(),
             subprotocol: self.subprotocol.clone(),
             header: self.header.clone(),
+            topics: Wanted {
+                count: topics.topics,
+                members: topics.members,
+                column: topics.topic_column.clone(),
+                published: Vec::new(),
+            },
         }
     }
 }

@@ -40,15 +40,15 @@ impl Bystander {
     /// Connects to the echo server and begins to send; `None` if the run was ended before it was connected. Headers are
     /// those of the storm's connections.
     pub(crate) fn start(common: &Common, target: Target, url: &str) -> Result<Option<Self>, Failure> {
-        let talk = Talk { hello: None, awaited: None, reply: Vec::new(), ..common.talk.talk() };
-        let options = Options {
-            connections: 1,
-            threads: Some(1),
-            connect_rate: None,
-            deflate: false,
-            talk,
-            ..common.options()
+        let options = common.options();
+        let talk = Talk {
+            vars: options.talk.vars.clone(),
+            header: options.talk.header.clone(),
+            subprotocol: options.talk.subprotocol.clone(),
+            ..Talk::default()
         };
+        let options =
+            Options { connections: 1, threads: Some(1), connect_rate: None, deflate: false, talk, ..options };
         let shape = Shape { size: BYTES, filler: Filler::Letters, binary: false };
         let mut run = Run::start(&options, target, Role::Echo, shape)?;
         run.open(1)?;

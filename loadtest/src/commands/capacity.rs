@@ -1,6 +1,8 @@
 //! `capacity`: raises the rate or the connections of another command, step by step, until its result is not
 //! ok, and says which step was the highest that held.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::base::failure::Failure;
@@ -8,7 +10,7 @@ use crate::base::interrupt;
 use crate::cli::args::{CapacityArgs, Outputs, Stepped, settings};
 use crate::cli::steps::Variable;
 use crate::commands::drive;
-use crate::result::report::{self, FORMAT, Finished, Judging, Table};
+use crate::result::report::{self, FORMAT, Files, Finished, Judging, Table};
 
 /// The result file of `capacity`.
 #[derive(Debug, Serialize)]
@@ -57,6 +59,8 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
             args.command.name()
         )));
     }
+    let outputs = outputs(args)?;
+    outputs.check()?;
     let mut steps = Vec::new();
     for value in &args.step.values {
         let mut command = args.command.clone();
@@ -78,9 +82,25 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
         }
     }
     let report = CapacityReport::new(args.command.name(), variable, steps);
-    let judging = Judging { files: args.outputs.files(), settings: settings(), ..Judging::default() };
+    let judging = Judging { files: outputs, settings: settings(), ..Judging::default() };
     report::publish(&report, &report.table(), &judging)?;
     Ok(report.ok)
+}
+
+/// The files to write, which may be named behind the inner command as well.
+fn outputs(args: &CapacityArgs) -> Result<Files, Failure> {
+    let (own, inner) = (args.outputs.files(), args.command.common().outputs.files());
+    let one = |flag: &str, own: Option<PathBuf>, inner: Option<PathBuf>| match (own, inner) {
+        (Some(_), Some(_)) => {
+            Err(Failure::Usage(format!("{flag} is given twice: there is one file of all steps")))
+        }
+        (own, inner) => Ok(own.or(inner)),
+    };
+    Ok(Files {
+        json: one("--json", own.json, inner.json)?,
+        html: one("--html", own.html, inner.html)?,
+        hdr: one("--hdr", own.hdr, inner.hdr)?,
+    })
 }
 
 fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Failure> {
@@ -138,6 +158,7 @@ impl CapacityReport {
         let highest_held =
             steps.iter().rev().find(|step| step.ok && !step.is_cut_short()).map(|step| step.value);
         let broke = steps.last().filter(|step| !step.ok && !step.is_cut_short());
+        let limited_by_generator = broke.is_some_and(StepReport::is_limited_by_generator);
         let problems = match (highest_held, broke) {
             (None, Some(step)) => vec![format!("not even the first step held: {}", step.problems.join("; "))],
             (None, None) => vec!["no step was run to its end".to_owned()],
@@ -154,7 +175,7 @@ impl CapacityReport {
             variable: variable.name(),
             highest_held,
             broke_at: broke.map(|step| step.value),
-            limited_by_generator: broke.is_some_and(StepReport::is_limited_by_generator),
+            limited_by_generator,
             steps,
         }
     }
@@ -164,14 +185,18 @@ impl CapacityReport {
         let value = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
         table.row("raised", format!("{} of {}", self.variable, self.of));
         table.row("highest step that held", value(self.highest_held));
-        table.row("first that broke", value(self.broke_at));
+        let broke = if self.limited_by_generator { "generator's own limit at" } else { "first that broke" };
+        table.row(broke, value(self.broke_at));
         if let Some(step) = self.steps.last().filter(|step| !step.ok && !step.is_cut_short()) {
             for problem in &step.problems {
                 table.row("  what broke", problem);
             }
         }
         if self.limited_by_generator {
-            table.row("note", "the generator was the bottleneck there; the server's limit may be higher");
+            table.row(
+                "note",
+                "the generator was the bottleneck there: the server's limit is not known, and may be higher",
+            );
         }
         table.row("verdict", if self.ok { "ok".to_owned() } else { self.problems.join("; ") });
         table

@@ -5,7 +5,7 @@
 use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::note::note;
-use crate::cli::args::{Command, Common, Outputs, PublishBy, Stepped};
+use crate::cli::args::{Command, Common, FANOUT_URL, Outputs, PublishBy, Stepped};
 use crate::commands;
 use crate::commands::planning;
 use crate::observe::launched::Launched;
@@ -48,8 +48,12 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
     run(&command).map(|finished| finished.ok)
 }
 
-/// Refuses flags that do not fit the command.
+/// Refuses flags that do not fit the command, and files that can't be written.
 pub(crate) fn check(command: &Stepped) -> Result<(), Failure> {
+    command.common().outputs.files().check()?;
+    if let Stepped::Memory(args) = command {
+        args.csv.as_deref().map_or(Ok(()), |path| report::check_writable("--csv", path))?;
+    }
     let thresholds = &command.common().kit.fail_if;
     thresholds
         .iter()
@@ -207,11 +211,18 @@ impl Stepped {
             Self::Fanout(args) => args,
             Self::Slow(args) => &mut args.fanout,
         };
-        let publish_url = match fanout.publish {
+        let publishing = &mut fanout.publishing;
+        publishing.given |= publishing.publish_url.is_some();
+        let publish_url = match publishing.publish {
+            PublishBy::Http if fanout.load.shape().is_binary() => {
+                "http://{admin}/publish/{topic}?binary=1".to_owned()
+            }
             PublishBy::Http => "http://{admin}/publish/{topic}".to_owned(),
+            // A publisher needs no messages of its own; to what was given nothing is added.
+            PublishBy::Ws if fanout.url == FANOUT_URL => format!("{FANOUT_URL}?echo=0"),
             PublishBy::Ws => fanout.url.clone(),
         };
-        vec![&mut fanout.url, fanout.publish_url.get_or_insert(publish_url)]
+        vec![&mut fanout.url, publishing.publish_url.get_or_insert(publish_url)]
     }
 }
 

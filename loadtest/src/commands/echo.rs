@@ -16,7 +16,7 @@ use crate::observe::server_process::{ServerProcess, cpu_between};
 use crate::result::messages_report::MessagesReport;
 use crate::result::report::{self, Common, Finished, Report, Table, number_text};
 
-use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
+use super::{LINGER, soon_ns, watched, ws_target};
 
 /// The result file of `echo`.
 #[derive(Debug, Serialize)]
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     let target = ws_target(&args.url)?;
     let server = watched(&args.common)?;
     let connections = args.common.connections;
-    let special = Special { message: args.load.message.as_deref(), ..Special::default() };
+    let special = Special { message: args.load.message.as_deref(), keeps_kind: true, ..Special::default() };
     let mut run = Run::start_special(&args.common.options(), target, Role::Echo, args.load.shape(), special)?;
     run.open(connections as usize)?;
 
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
     run.wait(Duration::MAX, |_| pacer.is_finished())?;
     pacer.stop()?;
     let schedule = if interrupt::requested() { end_early(&run, schedule) } else { schedule };
-    run.wait_while_moving(ARRIVAL_QUIET, |run| {
+    run.wait_while_moving(args.common.kit.wait_late, |run| {
         let counts = run.counts();
         let done = counts.sent + counts.unsent >= schedule.count() && counts.unique >= counts.sent;
         (done, counts.sent + counts.unique)

@@ -1,6 +1,7 @@
 //! `fanout`: subscribers, one publisher, and the account of every delivery.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,25 +10,28 @@ use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::note::note;
 use crate::base::schedule::Schedule;
+use crate::base::secrets;
 use crate::cli::args::{FanoutArgs, PublishBy};
 use crate::engine::connection::Role;
-use crate::engine::message;
-use crate::engine::run::{Run, Special};
-use crate::engine::worker;
-use crate::net::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::engine::run::{Options, Run, Special};
+use crate::engine::worker::{self, OfTopic};
+use crate::net::target::{Scheme, Target};
 use crate::observe::server_process::{ServerProcess, cpu_between};
-use crate::publish::{Published, Publisher};
+use crate::publish::{self, PublishError, Published, Publisher};
 use crate::result::messages_report::MessagesReport;
-use crate::result::report::{self, Common, Finished, Report, Table, microseconds_text, number_text};
+use crate::result::report::{
+    self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text,
+};
 use crate::result::tally::{Tally, Tick};
-use crate::tls::Tls;
 
-use super::{ARRIVAL_QUIET, LINGER, soon_ns, watched, ws_target};
+use super::{LINGER, soon_ns, watched, ws_target};
 
 /// Slow subscribers have caught up when nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(500);
 /// When no further connection has seen a probe for so long, another is sent.
 const PROBE_QUIET: Duration = Duration::from_secs(1);
+/// A publisher that sends less than this share of what was asked is saturated.
+const ACHIEVED_MIN: f64 = 0.95;
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
 
@@ -36,8 +40,12 @@ const PROBES: usize = 10;
 pub(super) struct FanoutReport {
     #[serde(flatten)]
     pub(super) common: Common,
-    /// The topic of this run; null if no URL has a place for one.
+    /// The topic of this run; null if no URL has a place for one, or if there are several.
     topic: Option<String>,
+    /// How many topics there were.
+    topics: u32,
+    /// The most topics that a connection was in.
+    topics_per_connection: u64,
     /// `http` or `ws`.
     publish: &'static str,
     /// Where messages were published, with the topic filled in.
@@ -50,10 +58,24 @@ pub(super) struct FanoutReport {
     published: u64,
     /// Of these, messages whose publishing broke off, so that nobody knows their fate.
     published_unknown: u64,
+    /// Messages that the server refused.
+    published_refused: u64,
+    /// Messages that were not sent, for want of a connection.
+    published_not_sent: u64,
+    /// Messages a second that left; null if none did.
+    published_per_second: Option<f64>,
+    /// Connections that messages were published on, the most at once.
+    publish_connections: u64,
+    /// From the send to the end of the server's answer; null over WebSocket.
+    publish_latency: Option<LatencyReport>,
     /// Refusals and errors of publishing by kind.
     publish_errors: BTreeMap<String, u64>,
-    /// `published` times the connections that were opened (and are not slow on purpose).
+    /// What was published to each topic times its members that were opened (and are not slow on purpose).
     deliveries_expected: u64,
+    /// Messages that came to connections of other topics, or although the server had refused them.
+    stray: u64,
+    /// Messages that came behind later ones which had left before they were answered: nobody owed an order.
+    overtaken: u64,
     /// Messages that arrived, each counted once per connection.
     deliveries: u64,
     /// Deliveries, probes included, that came compressed.
@@ -92,17 +114,14 @@ pub(super) struct Outcome {
 pub(crate) fn run(args: &FanoutArgs) -> Result<Finished, Failure> {
     let urls = Urls::new(args)?;
     let server = watched(&args.common)?;
-    if let Some(topic) = &urls.topic {
-        note(&format!("topic {topic}"));
-    }
-    let special = Special { message: args.load.message.as_deref(), ..Special::default() };
     let mut run = Run::start_special(
-        &args.common.options(),
+        &options(args, &urls),
         urls.target.clone(),
         Role::Subscribe,
         args.load.shape(),
-        special,
+        special(args),
     )?;
+    tell_topic(&urls, &run);
     let outcome = measure(args, &urls, server, &mut run, &mut || ())?;
     let report = FanoutReport::new("fanout", args, &run, urls, outcome);
     report::finish(report, &args.common.judging())
@@ -118,20 +137,18 @@ pub(super) fn measure(
     on_look: &mut dyn FnMut(),
 ) -> Result<Outcome, Failure> {
     run.open(args.common.connections as usize)?;
-    let tls = Tls::of(&urls.publish_target, &args.common.tls.wanted(), 1).map_err(Failure::Usage)?;
-    let target = urls.publish_target.clone();
-    let mut publisher = Publisher::connect(target, tls, args.load.shape(), &run.plan.conversation)
-        .map_err(|error| Failure::Failed(format!("{}: {error}", urls.publish_url)))?;
-    let subscribed = probe(run, &mut publisher, &urls.publish_url)?;
+    let mut publisher = Publisher::start(run.plan.clone(), &wanted(args, urls))
+        .map_err(|error| urls.failure(args, run, &error))?;
+    let subscribed = probe(run, &mut publisher, args, urls)?;
+    publisher.prepare(args.rate, args.load.burst).map_err(|error| urls.failure(args, run, &error))?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
     let schedule = Schedule::new(soon_ns(run), args.rate, args.load.burst, args.common.duration);
     run.order(|order| order.schedule = Some(schedule));
-    let plan = run.plan.clone();
     let thread = std::thread::spawn(move || {
         // Where it is refused, messages leave a little later.
         let _ = fantail::sys::clock::sleep_precisely();
-        let published = publisher.run(&plan, schedule);
+        let published = publisher.run(schedule);
         (publisher, published)
     });
     run.wait(Duration::MAX, |_| {
@@ -142,11 +159,14 @@ pub(super) fn measure(
         thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
     // A run that ended early has no more messages than the publisher came to.
     let schedule = schedule.first(published.attempted);
-    run.wait_while_moving(ARRIVAL_QUIET, |run| {
+    let expected = expected(run, &published);
+    run.wait_while_moving(args.common.kit.wait_late, |run| {
         on_look();
         let counts = run.counts();
         let readers = counts.opened.saturating_sub(run.slow_counts().opened);
-        (counts.unique >= readers * published.count, counts.unique)
+        // With everybody gone nothing comes any more.
+        let gone = counts.lost >= counts.opened;
+        (gone || counts.unique >= expected.unwrap_or(readers * published.count), counts.unique)
     })?;
     let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
     run.wait(LINGER, |_| false)?;
@@ -156,11 +176,13 @@ pub(super) fn measure(
     }
     // Not before: closing could take messages with it that the server has not read yet.
     drop(publisher);
-    let mut tally = run.stop(worker::Published::Count(published.count))?;
+    let topics = Arc::new(published.topics.clone());
+    let mut tally = run.stop(worker::Published::Topics(topics))?;
     tally.counts.sends = published.attempted;
     tally.counts.late_sends = published.late_sends;
     tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
+    tally.counts.waited_sends = published.waited;
     let readers =
         tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));
     Ok(Outcome { tally, slow_in_time, readers, published, schedule, subscribed, cpu })
@@ -176,16 +198,33 @@ fn catch_up(run: &mut Run) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Deliveries of a run with several topics; `None` with one, where those count that are open.
+fn expected(run: &Run, published: &Published) -> Option<u64> {
+    let topics = run.plan.conversation.topics();
+    let of = |(topic, of): (usize, &OfTopic)| topics.members(topic as u32) * of.published();
+    (topics.count() > 1).then(|| published.topics.iter().enumerate().map(of).sum())
+}
+
 impl Outcome {
     /// Counts that should be 0.
-    fn problems(&self) -> [(u64, &'static str); 3] {
+    fn problems(&self) -> [(u64, &'static str); 5] {
         let counts = &self.tally.counts;
-        let unsubscribed = counts.opened.saturating_sub(self.subscribed);
+        let unsubscribed = counts.subscriptions.saturating_sub(self.subscribed);
+        let Published { count, refused, not_sent, unknown, .. } = self.published;
         [
-            (unsubscribed, "connections saw no probe before the run"),
-            (self.schedule.count().saturating_sub(self.published.count), "messages refused by the server"),
-            (self.published.unknown, "messages broke off while publishing"),
+            (unsubscribed, "subscriptions saw no probe before the run"),
+            (refused, "messages refused by the server"),
+            (not_sent, "messages not sent, for want of a connection"),
+            (self.schedule.count().saturating_sub(count + refused + not_sent), "messages not published"),
+            (unknown, "messages broke off while publishing"),
         ]
+    }
+
+    /// Messages a second that left, over the time that was planned for them or, if that was longer, that they took.
+    fn achieved(&self) -> Option<f64> {
+        let start_ns = self.schedule.planned_ns(0);
+        let took_ns = self.published.last_ns.saturating_sub(start_ns).max(self.schedule.planned_span_ns());
+        (self.published.attempted > 0).then(|| self.published.attempted as f64 * 1e9 / took_ns.max(1) as f64)
     }
 }
 
@@ -209,21 +248,47 @@ impl FanoutReport {
         common.expect_none(&outcome.problems());
         let messages = MessagesReport::new(args.load.offered(args.rate), &outcome.schedule, &outcome.tally);
         common.expect_none(&messages.problems("deliveries"));
+        common
+            .expect_none(&[(outcome.tally.counts.stray, "deliveries to connections that nobody owed them")]);
+        let achieved = outcome.achieved();
+        if let Some(why) = common.generator.strain.saturated() {
+            common.problems.push(why);
+        } else if achieved.is_some_and(|achieved| achieved < args.rate * ACHIEVED_MIN) {
+            let achieved = number_text(achieved, 1, "/s");
+            common.problems.push(format!("publisher saturated: {achieved} of {}/s left", args.rate));
+        }
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
-        let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, readers);
+        let topics = run.plan.conversation.topics();
+        let subscribers = |index: u64| match topics.count() {
+            1 => readers,
+            count => topics.members((index % u64::from(count)) as u32),
+        };
+        let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, subscribers);
         let start_ns = schedule.planned_ns(0);
-        let seconds = last_ns.map(|last_ns| last_ns.saturating_sub(start_ns) as f64 / 1e9);
+        // A publisher that was dead for a while has not been faster for that.
+        let span_ns = last_ns.map(|last_ns| last_ns.saturating_sub(start_ns).max(schedule.planned_span_ns()));
+        let seconds = span_ns.map(|span_ns| span_ns as f64 / 1e9);
+        let single = topics.count() == 1;
         Self {
             common,
-            topic: urls.topic,
-            publish: if args.publish == PublishBy::Ws { "ws" } else { "http" },
-            publish_url: urls.publish_url,
+            topic: (single && urls.names_topic).then(|| topics.name(0).into_owned()),
+            topics: topics.count(),
+            topics_per_connection: topics.per_connection() as u64,
+            publish: if args.publishing.publish == PublishBy::Ws { "ws" } else { "http" },
+            publish_url: secrets::url(&urls.shown(&urls.publish_url, run)),
             messages,
             subscribed,
             published: published.count,
             published_unknown: published.unknown,
-            deliveries_expected: published.count * readers,
+            published_refused: published.refused,
+            published_not_sent: published.not_sent,
+            published_per_second: achieved,
+            publish_connections: published.connections,
+            publish_latency: LatencyReport::new(&published.answers),
+            deliveries_expected: counts.owed,
+            stray: counts.stray,
+            overtaken: counts.overtaken,
             publish_errors: published.errors,
             deliveries: counts.unique,
             deflated: counts.deflated,
@@ -243,13 +308,30 @@ impl FanoutReport {
     pub(super) fn rows(&self, table: &mut Table) {
         self.common.rows(table);
         table.row("published to", format!("{} ({})", self.publish_url, self.publish));
+        if self.topics > 1 {
+            table.row(
+                "  topics",
+                format!("{}, up to {} a connection", self.topics, self.topics_per_connection),
+            );
+        }
         self.messages.plan_row(table);
-        table.row("  published", format!("{} of {}", self.published, self.messages.planned));
+        let rate = number_text(self.published_per_second, 1, "/s");
+        table.row("  published", format!("{} of {}, {rate}", self.published, self.messages.planned));
+        if self.publish_latency.is_some() {
+            table.latency("  answered in", self.publish_latency.as_ref());
+            table.row("  on connections", self.publish_connections);
+        }
         for (name, count) in &self.publish_errors {
             table.row(&format!("  {name}"), count);
         }
         table.row("deliveries", format!("{} of {}", self.deliveries, self.deliveries_expected));
         self.messages.rows(table);
+        if self.overtaken > 0 {
+            table.row("  published at once", format!("{} came in another order", self.overtaken));
+        }
+        if self.stray > 0 {
+            table.row("  owed to nobody", self.stray);
+        }
         if let Some(each) = self.deflated_bytes.checked_div(self.deflated) {
             table.row("  compressed", format!("{}, {each} bytes each", self.deflated));
         }
@@ -278,33 +360,26 @@ impl Report for FanoutReport {
     }
 }
 
-/// The URLs of a run with the topic filled in.
+/// The URLs of a run.
 pub(super) struct Urls {
-    /// Where subscribers connect.
-    pub(super) url: String,
+    url: String,
     publish_url: String,
-    /// The topic of this run.
-    pub(super) topic: Option<String>,
+    /// Whether one has a place for a topic.
+    names_topic: bool,
     /// `url`, resolved.
     pub(super) target: Target,
     publish_target: Target,
 }
 
 impl Urls {
-    /// Fills the topic in and resolves.
+    /// Resolves them.
     pub(super) fn new(args: &FanoutArgs) -> Result<Self, Failure> {
-        let publish_url = args.publish_url.as_deref().unwrap_or(&args.url);
-        let topic = [args.url.as_str(), publish_url]
-            .iter()
-            .any(|url| url.contains(TOPIC_PLACEHOLDER))
-            .then(|| format!("load-{:016x}", message::random_u64()));
-        let fill = |url: &str| url.replace(TOPIC_PLACEHOLDER, topic.as_deref().unwrap_or_default());
-        let (url, publish_url) = (fill(&args.url), fill(publish_url));
+        let url = args.url.clone();
+        let publish_url = args.publishing.publish_url.clone().unwrap_or_else(|| url.clone());
         let target = ws_target(&url)?;
-        let mut publish_target = Target::parse(&publish_url).map_err(Failure::Usage)?;
-        match (args.publish, publish_target.scheme) {
-            (PublishBy::Http, Scheme::Http) => {}
-            (PublishBy::Ws, Scheme::Ws) => publish_target = publish_target.with_query("echo", "0"),
+        let publish_target = Target::parse(&publish_url).map_err(Failure::Usage)?;
+        match (args.publishing.publish, publish_target.scheme) {
+            (PublishBy::Http, Scheme::Http) | (PublishBy::Ws, Scheme::Ws) => {}
             (PublishBy::Http, Scheme::Ws) => {
                 return Err(Failure::Usage(format!(
                     "--publish-url {publish_url}: needs http:// or https://, or --publish ws"
@@ -316,24 +391,109 @@ impl Urls {
                 )));
             }
         }
-        Ok(Self { url, publish_url, topic, target, publish_target })
+        let publishing = &args.publishing;
+        if publishing.publish == PublishBy::Ws
+            && (publishing.publish_body.is_some()
+                || !publishing.publish_header.is_empty()
+                || publishing.publishers.is_some())
+        {
+            let what = "--publish-header, --publish-body and --publishers are about requests";
+            return Err(Failure::Usage(format!(
+                "{what}: leave out --publish ws, or use --header and --message"
+            )));
+        }
+        let names_topic = [&url, &publish_url].iter().any(|url| url.contains("{topic"));
+        Ok(Self { url, publish_url, names_topic, target, publish_target })
+    }
+
+    /// A URL as it is reported: with the topic, if there is only one.
+    pub(super) fn shown(&self, url: &str, run: &Run) -> String {
+        let topics = run.plan.conversation.topics();
+        if topics.count() == 1 { url.replace("{topic}", &topics.name(0)) } else { url.to_owned() }
+    }
+
+    /// Why publishing can't be begun.
+    fn failure(&self, args: &FanoutArgs, run: &Run, error: &PublishError) -> Failure {
+        if let PublishError::Usage(what) = error {
+            return Failure::Usage(what.clone());
+        }
+        let hint = match (args.publishing.given, args.publishing.publish) {
+            (true, _) => "",
+            (false, PublishBy::Http) => {
+                "; no --publish-url was given, so messages go where a Fantail server takes them: name the place, or \
+                 use --publish ws"
+            }
+            (false, PublishBy::Ws) => "; no --publish-url was given, so messages go to the --url",
+        };
+        Failure::Failed(format!("{}: {error}{hint}", self.shown(&self.publish_url, run)))
     }
 }
 
-/// Publishes probes until every open connection has seen one, and returns how many have. A 101 says that a
-/// connection is open; with most servers it is subscribed only a moment later.
-fn probe(run: &mut Run, publisher: &mut Publisher, publish_url: &str) -> Result<u64, Failure> {
+/// The options of a run that publishes.
+pub(super) fn options(args: &FanoutArgs, urls: &Urls) -> Options {
+    let mut options = args.common.options();
+    let texts = [&args.load.message, &args.publishing.publish_body].into_iter().flatten();
+    options.talk.topics.published = texts.chain([&urls.publish_target.path]).cloned().collect();
+    options
+}
+
+/// What a run is told that publishes.
+pub(super) fn special(args: &FanoutArgs) -> Special<'_> {
+    Special {
+        message: args.load.message.as_deref(),
+        overtakes: args.publishing.publish == PublishBy::Http,
+        keeps_kind: args.publishing.publish == PublishBy::Ws,
+        ..Special::default()
+    }
+}
+
+/// Says which topic is used, so that others can look at it.
+pub(super) fn tell_topic(urls: &Urls, run: &Run) {
+    let topics = run.plan.conversation.topics();
+    match topics.count() {
+        1 if urls.names_topic => note(&format!("topic {}", topics.name(0))),
+        1 => {}
+        count => note(&format!("topics {} to {}", topics.name(0), topics.name(count - 1))),
+    }
+}
+
+fn wanted(args: &FanoutArgs, urls: &Urls) -> publish::Wanted {
+    publish::Wanted {
+        target: urls.publish_target.clone(),
+        publishers: args.publishing.publishers,
+        method: args.publishing.publish_method.clone(),
+        headers: args.publishing.publish_header.clone(),
+        body: args.publishing.publish_body.clone(),
+        tls: args.common.tls.wanted(),
+    }
+}
+
+/// Publishes probes until every open connection has seen one of each of its topics, and returns how many have been seen.
+/// A 101 says that a connection is open; with most servers it is subscribed only a moment later.
+fn probe(run: &mut Run, publisher: &mut Publisher, args: &FanoutArgs, urls: &Urls) -> Result<u64, Failure> {
     for _ in 0..PROBES {
-        publisher.probe(&run.plan).map_err(|error| Failure::Failed(format!("{publish_url}: {error}")))?;
+        publisher.probe().map_err(|error| urls.failure(args, run, &error))?;
         let all_seen = run.wait_while_moving(PROBE_QUIET, |run| {
             let counts = run.counts();
-            (counts.probed + counts.lost >= counts.opened, counts.probed)
+            (counts.probed >= counts.subscriptions || counts.lost >= counts.opened, counts.probed)
         })?;
         if all_seen || interrupt::requested() {
             break;
         }
     }
-    Ok(run.counts().probed)
+    let counts = run.counts();
+    if args.publishing.publish == PublishBy::Ws
+        && counts.probed == 0
+        && counts.opened > counts.lost
+        && !interrupt::requested()
+    {
+        return Err(Failure::Failed(format!(
+            "{}: nothing that was published there arrived anywhere: does the server let clients publish (Fantail: \
+             publish.topics in its configuration), and is it what the subscribers are subscribed to?",
+            urls.shown(&urls.publish_url, run)
+        )));
+    }
+    Ok(counts.probed)
 }
 
 struct FanOuts {
@@ -344,12 +504,12 @@ struct FanOuts {
 }
 
 /// How long ticks took that reached every subscriber with every message.
-fn fan_outs(schedule: &Schedule, ticks: &[Tick], subscribers: u64) -> FanOuts {
+fn fan_outs(schedule: &Schedule, ticks: &[Tick], subscribers: impl Fn(u64) -> u64) -> FanOuts {
     let mut durations_ns = Vec::new();
     // A run that ended early has counted no more ticks than its schedule has now.
     for (index, tick) in ticks.iter().enumerate().take(schedule.ticks() as usize) {
         let messages = schedule.messages_of_tick(index as u64);
-        let wanted = (messages.end - messages.start) * subscribers;
+        let wanted: u64 = messages.clone().map(&subscribers).sum();
         if wanted > 0 && tick.deliveries == wanted {
             durations_ns.push(tick.last_ns.saturating_sub(schedule.planned_ns(messages.start)));
         }
@@ -372,13 +532,13 @@ mod tests {
         let schedule = Schedule::new(1_000, 1000.0, 1, Duration::from_millis(3));
         let tick = |after_ms: u64, deliveries| Tick { last_ns: 1_000 + after_ms * 1_000_000, deliveries };
         let ticks = [tick(5, 10), tick(3, 9), tick(9, 10)];
-        let found = fan_outs(&schedule, &ticks, 10);
+        let found = fan_outs(&schedule, &ticks, |_| 10);
         assert_eq!(found.complete, 2);
         assert_eq!(found.median_ns, Some(7_000_000));
         assert_eq!(found.max_ns, Some(7_000_000));
         // Ended early, after two ticks.
-        assert_eq!(fan_outs(&schedule.first(2), &ticks, 10).complete, 1);
-        let none = fan_outs(&schedule, &[], 10);
+        assert_eq!(fan_outs(&schedule.first(2), &ticks, |_| 10).complete, 1);
+        let none = fan_outs(&schedule, &[], |_| 10);
         assert_eq!((none.median_ns, none.last_ns, none.complete), (None, None, 0));
     }
 }

@@ -21,9 +21,6 @@ use crate::cli::args::Common;
 use crate::engine::run::Run;
 use crate::observe::server_process::ServerProcess;
 
-/// When nothing has come for so long behind the last send, what has not come is missing.
-const ARRIVAL_QUIET: Duration = Duration::from_secs(10);
-
 /// How long a run looks for duplicates after everything has arrived.
 const LINGER: Duration = Duration::from_millis(200);
 

@@ -15,11 +15,11 @@ use crate::base::note::note;
 use crate::base::schedule::Schedule;
 use crate::cli::args::RollingArgs;
 use crate::engine::connection::Role;
-use crate::engine::message::{self, Filler, Shape};
+use crate::engine::message::{Filler, Shape};
 use crate::engine::run::{Run, Special};
-use crate::engine::visits::Bulletin;
-use crate::engine::worker;
-use crate::net::target::{Scheme, TOPIC_PLACEHOLDER, Target};
+use crate::engine::worker::{self, OfTopic};
+use crate::net::target::{Scheme, Target};
+use crate::publish;
 use crate::publish::several::{PublishedToAll, ServerReport, Several};
 use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
 use crate::result::tally::{Ending, Tally};
@@ -96,64 +96,77 @@ struct RollingReport {
 
 /// Runs the command.
 pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
-    let (url, topic, targets) = urls(args)?;
-    let target = ws_target(&url)?;
+    let target = ws_target(&args.url)?;
+    let servers = servers(args)?;
     let count = Schedule::new(0, args.rate, 1, args.common.duration).count();
     if count > MESSAGES_MAX {
         return Err(Failure::Usage(format!("{count} messages are more than {MESSAGES_MAX}: lower --rate")));
     }
-    let bulletin = Arc::new(Bulletin::new(count));
     let shape = Shape { size: args.size, filler: Filler::Letters, binary: false };
     let special = Special {
         returning_max: args.common.connections as usize,
-        bulletin: Some(bulletin.clone()),
+        bulletin_messages: Some(count),
         backoff: Some(args.backoff),
         ..Special::default()
     };
+    let mut run = Run::start_special(&args.common.options(), target, Role::Subscribe, shape, special)?;
+    let topics = run.plan.conversation.topics();
+    if topics.per_connection() > 1 {
+        return Err(Failure::Usage("rolling: each client has one topic: lower --members".into()));
+    }
+    let names_topic = std::iter::once(&args.url).chain(&args.publish_urls).any(|url| url.contains("{topic"));
+    let topic = (topics.count() == 1 && names_topic).then(|| topics.name(0).into_owned());
     if let Some(topic) = &topic {
         note(&format!("topic {topic}"));
     }
-    let mut run = Run::start_special(&args.common.options(), target, Role::Subscribe, shape, special)?;
+    let url = topic.as_ref().map_or_else(|| args.url.clone(), |topic| args.url.replace("{topic}", topic));
     run.open(args.common.connections as usize)?;
-    let mut publisher = Several::new(targets, &args.common.tls.wanted(), shape).map_err(Failure::Usage)?;
+    let mut publisher = Several::new(servers, &run.plan).map_err(Failure::Usage)?;
     let subscribed = probe(&mut run, &mut publisher)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
     run.order(|order| order.schedule = Some(schedule));
     let plan = run.plan.clone();
-    let thread = std::thread::spawn(move || publisher.run(&plan, schedule, &bulletin));
+    let thread = std::thread::spawn(move || {
+        let bulletins = plan.bulletins.clone().unwrap_or_default();
+        publisher.run(&plan, schedule, &bulletins)
+    });
     run.wait(Duration::MAX, |_| thread.is_finished())?;
     let published = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
     await_the_rest(args, &mut run)?;
-    let mut tally = run.stop(worker::Published::Count(published.count))?;
+    let of =
+        |numbers: &u64| OfTopic { numbers: u32::try_from(*numbers).unwrap_or(u32::MAX), refused: Vec::new() };
+    let topics = Arc::new(published.topics.iter().map(of).collect());
+    let mut tally = run.stop(worker::Published::Topics(topics))?;
     tally.counts.sends = published.attempted;
     tally.counts.late_sends = published.late_sends;
     tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
+    tally.counts.waited_sends = published.waited;
     report::finish(
         RollingReport::new(args, &run, &tally, (url, topic), published, subscribed),
         &args.common.judging(),
     )
 }
 
-/// Fills the topic in. Where to subscribe, the topic, and where to publish.
-#[expect(clippy::type_complexity, reason = "three things of one loop")]
-fn urls(args: &RollingArgs) -> Result<(String, Option<String>, Vec<(String, Target)>), Failure> {
-    let all = std::iter::once(&args.url).chain(&args.publish_urls);
-    let topic = all
-        .into_iter()
-        .any(|url| url.contains(TOPIC_PLACEHOLDER))
-        .then(|| format!("load-{:016x}", message::random_u64()));
-    let fill = |url: &String| url.replace(TOPIC_PLACEHOLDER, topic.as_deref().unwrap_or_default());
-    let mut targets = Vec::new();
-    for url in args.publish_urls.iter().map(fill) {
-        let target = Target::parse(&url).map_err(Failure::Usage)?;
+/// Where to publish, and what is told there.
+fn servers(args: &RollingArgs) -> Result<Vec<(String, publish::Wanted)>, Failure> {
+    let server = |url: &String| {
+        let target = Target::parse(url).map_err(Failure::Usage)?;
         if target.scheme != Scheme::Http {
             return Err(Failure::Usage(format!("--publish-url {url}: needs http:// or https://")));
         }
-        targets.push((url, target));
-    }
-    Ok((fill(&args.url), topic, targets))
+        let wanted = publish::Wanted {
+            target,
+            publishers: None,
+            method: "POST".into(),
+            headers: args.publish_header.clone(),
+            body: None,
+            tls: args.common.tls.wanted(),
+        };
+        Ok((url.clone(), wanted))
+    };
+    args.publish_urls.iter().map(server).collect()
 }
 
 /// Publishes probes until every open connection has seen one, and returns how many have.

@@ -7,7 +7,6 @@ use fantail::sys::process;
 use serde::Serialize;
 
 use crate::base::failure::Failure;
-use crate::base::note::note;
 use crate::cli::args::SlowArgs;
 use crate::engine::connection::Role;
 use crate::engine::run::{Run, Special};
@@ -16,7 +15,7 @@ use crate::observe::server_process::ServerProcess;
 use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, number_text};
 use crate::result::tally::Tally;
 
-use super::fanout::{FanoutReport, Urls, measure};
+use super::fanout::{FanoutReport, Urls, measure, options, special, tell_topic};
 use super::watched;
 
 /// The result file of `slow`: that of `fanout`, about those that read, and what is said here.
@@ -88,18 +87,19 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
     let fanout = &args.fanout;
     let urls = Urls::new(fanout)?;
     let server = watched(&fanout.common)?;
-    if let Some(topic) = &urls.topic {
-        note(&format!("topic {topic}"));
-    }
     let slow = Slow { fraction: args.slow_fraction, bytes_per_second: args.slow_rate };
-    let special = Special { slow: Some(slow), message: fanout.load.message.as_deref(), ..Special::default() };
+    let special = Special { slow: Some(slow), ..special(fanout) };
     let mut run = Run::start_special(
-        &fanout.common.options(),
+        &options(fanout, &urls),
         urls.target.clone(),
         Role::Subscribe,
         fanout.load.shape(),
         special,
     )?;
+    if run.plan.conversation.topics().count() > 1 {
+        return Err(Failure::Usage("slow: subscribers are compared on one topic: leave out --topics".into()));
+    }
+    tell_topic(&urls, &run);
     // The first reading is made with all connections open, before the first message of the schedule.
     let mut memory = Memory { server, ..Memory::default() };
     let mut outcome = measure(fanout, &urls, server, &mut run, &mut || memory.on_look())?;

@@ -4,20 +4,24 @@
 //! upgrade, while a frame is incomplete or while the kernel takes no more output, and for as long as a connection of
 //! TLS lives, whose session is in it. A worker drives it with bytes and writable events; it owns no poll.
 
+mod greeting;
+mod receiving;
+
 use std::io::{self, Read, Write};
 
 use fantail::sys::socket;
-use fantail::wire::deflate;
 use fantail::wire::frame::{self, FrameHeader, Opcode, Sender};
-use fantail::wire::upgrade::{self, AnswerError};
 use mio::net::TcpStream;
 
+use super::answer;
 use crate::base::schedule::Schedule;
-use crate::base::trouble::Trouble;
+use crate::base::trouble::{Details, Trouble};
 use crate::engine::conversation::Conversation;
 use crate::engine::inflating::Inflating;
-use crate::engine::message::{self, Expected, Found, PROBE_SEQUENCE, Shape, Stamp};
-use crate::engine::sequence::Sequence;
+use crate::engine::ledger::Ledger;
+use crate::engine::message::Shape;
+use crate::engine::sequence::{Sequence, Subscription};
+use crate::engine::text::Filling;
 use crate::engine::visits::{Bulletin, Visits};
 use crate::result::tally::Tally;
 use crate::tls::{Moment, Session};
@@ -63,8 +67,16 @@ pub(crate) struct Context<'a> {
     pub(crate) run_id: u64,
     /// The connection's number among all of the run.
     pub(crate) number: u64,
+    /// The only topic it is about, as a publisher's is; all of its own if there is none.
+    pub(crate) topic: Option<u32>,
     /// What every message looks like.
     pub(crate) shape: Shape,
+    /// Where it is in several topics, what has come of each.
+    pub(crate) subscriptions: &'a mut [Subscription],
+    /// What is known of publishing, where messages may overtake each other.
+    pub(crate) ledger: Option<&'a Ledger>,
+    /// Whether a text that comes as a binary message, or the other way round, is a change.
+    pub(crate) keeps_kind: bool,
     /// What is said besides test messages.
     pub(crate) conversation: &'a Conversation,
     /// Where compression was offered, what inflates.
@@ -75,8 +87,17 @@ pub(crate) struct Context<'a> {
     pub(crate) schedule: Option<Schedule>,
     /// What is published so far, if connections that end come back.
     pub(crate) bulletin: Option<&'a Bulletin>,
+    /// Where what a trouble was about is noted.
+    pub(crate) details: &'a Details,
     /// Where to count.
     pub(crate) tally: &'a mut Tally,
+}
+
+impl Context<'_> {
+    /// What names stand for, with what this connection has caught.
+    fn filling<'c>(&'c self, caught: &'c [(String, String)]) -> Filling<'c> {
+        Filling { topic: self.topic, ..self.conversation.filling(self.number, caught) }
+    }
 }
 
 /// One connection. See the module's head.
@@ -98,6 +119,9 @@ struct Handshake {
     key: [u8; 16],
     started_ns: u64,
     away: Option<Away>,
+    /// The step of the greeting that is awaited, and how many messages more have to match.
+    step: u16,
+    left: u16,
 }
 
 /// A connection that was dropped on purpose and is to come back.
@@ -116,11 +140,14 @@ struct Extra {
     input: Vec<u8>,
     tls: Option<Box<Session>>,
     fragments: Option<Vec<u8>>,
-    /// Whether the fragments are of a compressed message.
+    /// Whether the fragments are of a compressed message, and whether of a binary one.
     deflated: bool,
+    binary: bool,
     output: Vec<u8>,
-    /// The code of the close frame that has come.
-    close_code: Option<u16>,
+    /// The code of the close frame that has come, and its reason.
+    close: Option<(u16, String)>,
+    /// What groups of `--await` caught, as long as it is needed.
+    caught: Vec<(String, String)>,
 }
 
 // One for each connection of up to a million. Debug builds of mio add bookkeeping to the stream.
@@ -138,7 +165,7 @@ impl Connection {
         started_ns: u64,
         away: Option<Away>,
     ) -> Self {
-        let handshake = Some(Handshake { key, started_ns, away });
+        let handshake = Some(Handshake { key, started_ns, away, step: 0, left: 0 });
         let extra = Extra { handshake, tls, output: request, ..Extra::default() };
         Self {
             stream: Some(stream),
@@ -175,9 +202,14 @@ impl Connection {
         self.visits.as_deref_mut()
     }
 
-    /// The code of the close frame that has ended it; 1005 if that had none.
-    pub(crate) fn close_code(&self) -> Option<u16> {
-        self.extra.as_ref()?.close_code
+    /// The code of the close frame that has ended it, 1005 if that had none, and its reason.
+    pub(crate) fn close(&self) -> Option<&(u16, String)> {
+        self.extra.as_ref()?.close.as_ref()
+    }
+
+    /// Whether nothing that was sent waits for the kernel to take it.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.extra.as_ref().is_none_or(|extra| extra.output.is_empty())
     }
 
     /// How far it is.
@@ -235,14 +267,24 @@ impl Connection {
         }
     }
 
-    /// Messages that were sent but have not come, given how many are expected by now (`None`: those
-    /// this connection sent itself). Skipped ones are counted already.
-    pub(crate) fn missing_at_end(&self, published: Option<u64>) -> u64 {
-        if !matches!(self.state, State::Open | State::Ended) {
-            return 0;
-        }
-        let expected = published.unwrap_or(u64::from(self.sent));
-        expected.saturating_sub(u64::from(self.sequence.next()))
+    /// Whether it was ever open.
+    pub(crate) fn was_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Ended)
+    }
+
+    /// Messages that it sent itself.
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// What groups of `--await` caught, if it is needed.
+    pub(crate) fn caught(&self) -> &[(String, String)] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.caught)
+    }
+
+    /// What has come of its only topic, or of its own.
+    pub(crate) fn sequence(&self) -> &Sequence {
+        &self.sequence
     }
 
     /// The socket became writable: finishes the connect, sends the request, drains waiting output.
@@ -401,37 +443,21 @@ impl Connection {
 
     fn parse_answer(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<Option<usize>, Trouble> {
         let handshake = self.extra.as_ref().and_then(|extra| extra.handshake);
-        let Some(Handshake { key, .. }) = handshake else { return Err(Trouble::UpgradeWrong) };
+        let Some(Handshake { key, .. }) = handshake else { return Err(Trouble::LostProtocol) };
         // An alert or a handshake record of TLS (RFC 8446 section 5.1), whose first byte no HTTP answer has.
         if matches!(bytes, [21 | 22, 3, ..]) {
             return Err(Trouble::ServerSpeaksTls);
         }
-        let answer = upgrade::check_answer(bytes, &key).map_err(|error| match error {
-            AnswerError::Refused(status) => Trouble::UpgradeRefused(status),
-            _ => Trouble::UpgradeWrong,
-        })?;
-        let Some(head_len) = answer else { return Ok(None) };
-        let head = bytes.get(..head_len).unwrap_or_default();
-        // RFC 6455 section 4.1: an extension that was not offered fails the connection.
-        match (upgrade::answer_field(head, "sec-websocket-extensions"), cx.inflating.is_some()) {
-            (None, false) => {}
-            (Some(answer), true) if deflate::is_answer(&answer) => {}
-            (_, true) => return Err(Trouble::UpgradeNotDeflated),
-            (Some(_), false) => return Err(Trouble::UpgradeWrong),
-        }
-        let chosen = upgrade::answer_field(head, "sec-websocket-protocol");
-        if !cx.conversation.accepts_protocol(chosen.as_deref()) {
-            return Err(Trouble::UpgradeWrong);
-        }
-        if let Some(hello) = cx.conversation.hello(cx.number) {
-            self.say(&hello);
-        }
-        if cx.conversation.awaits() {
-            self.state = State::Greeting;
-        } else {
-            self.on_open(cx);
-        }
-        Ok(Some(head_len))
+        let trouble = match answer::judge(bytes, &key, cx.conversation, cx.inflating.is_some()) {
+            Ok(None) => return Ok(None),
+            Ok(Some(head_len)) => {
+                self.greet(cx);
+                return Ok(Some(head_len));
+            }
+            Err(trouble) => trouble,
+        };
+        cx.details.note(trouble, || answer::detail(trouble, bytes));
+        Err(trouble)
     }
 
     fn on_open(&mut self, cx: &mut Context<'_>) {
@@ -441,6 +467,9 @@ impl Connection {
         }
         let Some(extra) = &mut self.extra else { return };
         let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };
+        if !cx.conversation.keeps_caught() {
+            extra.caught = Vec::new();
+        }
         if let Some(secured) = extra.tls.as_ref().and_then(|tls| tls.secured()) {
             cx.tally.on_secured(secured.took_ns, secured.resumed);
         }
@@ -453,16 +482,33 @@ impl Connection {
             None => {
                 cx.tally.connect.saturating_record(took_ns);
                 cx.tally.counts.opened += 1;
+                cx.tally.counts.settled_ns = cx.now_ns;
+                cx.tally.counts.subscriptions += cx.conversation.topics().of(cx.number).count() as u64;
             }
         }
     }
 
-    /// Queues a text message that is part of the conversation and counted nowhere.
-    fn say(&mut self, text: &[u8]) {
+    /// Queues a message that is part of the conversation and counted nowhere.
+    fn say(&mut self, opcode: Opcode, text: &[u8]) {
         let extra = self.extra.get_or_insert_default();
         if extra.output.len() < OUTPUT_BYTES_MAX {
-            frame::push_frame(&mut extra.output, Opcode::Text, text, Some(mask()));
+            frame::push_frame(&mut extra.output, opcode, text, Some(mask()));
         }
+    }
+
+    /// Says what has to be said every so often.
+    pub(crate) fn say_again(
+        &mut self,
+        text: &crate::engine::text::Text,
+        cx: &Context<'_>,
+    ) -> Result<(), Trouble> {
+        if self.state == State::Open {
+            let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
+            let said = text.fill(&cx.filling(caught)).into_owned();
+            self.say(Opcode::Text, &said);
+            return self.flush();
+        }
+        Ok(())
     }
 
     fn on_frame(
@@ -482,10 +528,12 @@ impl Connection {
                 Ok(())
             }
             Opcode::Pong => Ok(()),
-            Opcode::Close if self.state == State::Greeting => Err(Trouble::AwaitClosed),
+            Opcode::Close if self.state == State::Greeting => {
+                self.on_close(payload);
+                Err(Trouble::AwaitClosed)
+            }
             Opcode::Close => {
-                let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-                self.extra.get_or_insert_default().close_code = Some(code);
+                self.on_close(payload);
                 Err(Trouble::LostClose)
             }
             Opcode::Continuation => {
@@ -497,7 +545,8 @@ impl Connection {
                 message.extend_from_slice(payload);
                 if fin {
                     let deflated = std::mem::take(&mut extra.deflated);
-                    return self.on_data(deflated, &message, cx);
+                    let binary = std::mem::take(&mut extra.binary);
+                    return self.on_data(deflated, binary, &message, cx);
                 }
                 extra.fragments = Some(message);
                 Ok(())
@@ -508,20 +557,36 @@ impl Connection {
                     return Err(Trouble::LostProtocol);
                 }
                 if fin {
-                    return self.on_data(deflated, payload, cx);
+                    return self.on_data(deflated, opcode == Opcode::Binary, payload, cx);
                 }
                 let extra = self.extra.get_or_insert_default();
                 extra.fragments = Some(payload.to_vec());
                 extra.deflated = deflated;
+                extra.binary = opcode == Opcode::Binary;
                 Ok(())
             }
         }
     }
 
+    fn on_close(&mut self, payload: &[u8]) {
+        // RFC 6455 section 7.1.5: without a code it counts as 1005.
+        let (code, reason) = match payload.split_first_chunk() {
+            Some((code, reason)) => (u16::from_be_bytes(*code), String::from_utf8_lossy(reason).into_owned()),
+            None => (1005, String::new()),
+        };
+        self.extra.get_or_insert_default().close = Some((code, reason));
+    }
+
     /// Takes a whole message as it came.
-    fn on_data(&mut self, deflated: bool, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Trouble> {
+    fn on_data(
+        &mut self,
+        deflated: bool,
+        binary: bool,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Trouble> {
         if !deflated {
-            self.on_message(payload, cx);
+            self.on_message(payload, binary, cx);
             return Ok(());
         }
         cx.tally.counts.deflated += 1;
@@ -529,87 +594,11 @@ impl Connection {
         let Some(inflating) = cx.inflating.take() else { return Err(Trouble::LostProtocol) };
         let content = inflating.inflate(payload, INPUT_BYTES_MAX).map_err(|_| Trouble::LostProtocol);
         if let Ok(content) = content {
-            self.on_message(content, cx);
+            self.on_message(content, binary, cx);
         }
         let outcome = content.map(|_| ());
         cx.inflating = Some(inflating);
         outcome
-    }
-
-    fn on_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
-        if let Some(reply) = cx.conversation.reply_to(payload, cx.number) {
-            self.say(&reply);
-        } else if self.state != State::Greeting {
-            self.on_test_message(payload, cx);
-        }
-        if self.state == State::Greeting && cx.conversation.is_awaited(payload) {
-            self.on_open(cx);
-        }
-    }
-
-    fn on_test_message(&mut self, payload: &[u8], cx: &mut Context<'_>) {
-        let stream = match cx.role {
-            Role::Idle => return,
-            Role::Subscribe => cx.run_id,
-            Role::Echo => echo_stream(cx.run_id, cx.number),
-        };
-        if cx.conversation.template().is_none()
-            && let Some(stamp) = message::read_unchanged(payload, cx.shape, stream, cx.now_ns)
-        {
-            return self.on_stamp(&stamp, false, cx);
-        }
-        self.on_other_payload(payload, stream, cx);
-    }
-
-    /// Looks for test messages in a payload that is not simply one.
-    #[inline(never)]
-    fn on_other_payload(&mut self, payload: &[u8], stream: u64, cx: &mut Context<'_>) {
-        // A publisher says everything as the first connection; an echo is of what this one said itself.
-        let speaker = if cx.role == Role::Echo { cx.number } else { 0 };
-        let around = cx.conversation.around(speaker);
-        let expected = Expected { shape: cx.shape, around, stream, now_ns: cx.now_ns };
-        let any = message::search(payload, &expected, |found| match found {
-            Found::Unchanged(stamp) => self.on_stamp(&stamp, false, cx),
-            Found::Wrapped(stamp) => self.on_stamp(&stamp, true, cx),
-            Found::Repeated => cx.tally.counts.repeated += 1,
-            // That a probe came is all there is to know of it.
-            Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),
-            Found::Changed(_) | Found::Broken => cx.tally.counts.corrupt += 1,
-        });
-        cx.tally.counts.foreign += u64::from(!any);
-    }
-
-    /// Counts a test message; `wrapped` if the server put other things around it.
-    fn on_stamp(&mut self, stamp: &Stamp, wrapped: bool, cx: &mut Context<'_>) {
-        let counts = &mut cx.tally.counts;
-        if stamp.sequence == PROBE_SEQUENCE {
-            counts.probed += u64::from(!self.probed);
-            self.probed = true;
-            return;
-        }
-        let Ok(number) = u32::try_from(stamp.sequence) else {
-            counts.corrupt += 1;
-            return;
-        };
-        // An echo can't come before its message left; such a number was not written by this generator.
-        if cx.role == Role::Echo && number >= self.sent {
-            counts.corrupt += 1;
-            return;
-        }
-        counts.wrapped += u64::from(wrapped);
-        let first = match &mut self.visits {
-            Some(visits) => visits.on_message(number, counts),
-            None => counts.on_arrival(self.sequence.on_arrival(number)),
-        };
-        if !first {
-            return;
-        }
-        cx.tally.latency.saturating_record(cx.now_ns.saturating_sub(stamp.planned_ns));
-        let tick = cx.schedule.and_then(|schedule| schedule.tick_of(stamp.planned_ns));
-        if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
-            tick.last_ns = tick.last_ns.max(cx.now_ns);
-            tick.deliveries += 1;
-        }
     }
 
     fn flush(&mut self) -> Result<(), Trouble> {
@@ -630,6 +619,7 @@ impl Connection {
             && extra.tls.is_none()
             && extra.input.is_empty()
             && extra.output.is_empty()
+            && extra.caught.is_empty()
             && extra.fragments.is_none();
         if empty {
             self.extra = None;

@@ -1,82 +1,145 @@
-//! What connections say besides test messages, and around them: headers, subprotocols, a greeting, answers to what
-//! comes, the text of `--message`.
+//! What connections say besides test messages, and around them: headers, subprotocols, a greeting in steps, answers to
+//! what comes, what is said every so often, the text of `--message`.
 //!
 //! Built once from the flags and shared by all workers; everything is written for one connection at the
-//! moment it leaves, so an open connection keeps nothing of it. Pure: no socket, no clock.
+//! moment it leaves, so an open connection keeps nothing of it but what a later text needs. Pure: no socket, no clock.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fantail::wire::deflate::OFFER;
 use fantail::wire::upgrade::ClientRequest;
 use regex::bytes::Regex;
 
-use crate::engine::message::Shape;
-use crate::engine::template::{Around, Template};
-use crate::engine::vars::{Spelling, Vars};
+use super::message::{Shape, random_u64};
+use super::template::{Around, Template};
+use super::text::{Filling, Scope, Spelling, Text};
+use super::topics::{self, Topics};
+use super::vars::Vars;
+use crate::base::schedule::parse_duration;
 use crate::net::header::{is_token, parse_header};
 use crate::net::target::Target;
+
+/// What is said most often, so that a connection says hardly anything else.
+const EVERY_MIN: Duration = Duration::from_millis(10);
 
 /// What a conversation is made of, as it was asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Talk {
-    /// The text message that each connection sends first.
-    pub(crate) hello: Option<String>,
-    /// A connection counts as open only when a message has come that matches.
-    pub(crate) awaited: Option<String>,
+    /// What is said and awaited behind the upgrade, in this order.
+    pub(crate) greeting: Vec<Greeting>,
     /// Answers to messages that match: `REGEX=>TEXT`.
     pub(crate) reply: Vec<String>,
+    /// What is said every so often: `25s=>TEXT`.
+    pub(crate) every: Vec<String>,
     /// A file with one row for each connection.
     pub(crate) vars: Option<PathBuf>,
     /// Subprotocols that are offered.
     pub(crate) subprotocol: Vec<String>,
     /// Fields sent with the upgrade: `NAME: VALUE`.
     pub(crate) header: Vec<String>,
+    /// Topics and their members.
+    pub(crate) topics: topics::Wanted,
+}
+
+/// A step of the greeting, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// A text message.
+    Hello(String),
+    /// A binary message in hexadecimal digits.
+    HelloHex(String),
+    /// A pattern that a message has to match before it goes on.
+    Await(String),
+}
+
+/// A step of the greeting.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Say this, for each topic of the connection if the text names it.
+    Say(Text),
+    /// Say these bytes in a binary message.
+    SayBytes(Vec<u8>),
+    /// Wait for messages that match: one, or one for each topic if what was said before it was said for each.
+    Await {
+        /// What they match; its named groups catch what later texts name.
+        pattern: Regex,
+        /// Whether one comes for each topic.
+        each: bool,
+    },
 }
 
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Conversation {
     vars: Vars,
-    headers: Vec<(String, String)>,
+    topics: Topics,
+    path: Text,
+    headers: Vec<(String, Text)>,
     protocols: Vec<String>,
-    hello: Option<String>,
-    awaited: Option<Regex>,
-    replies: Vec<(Regex, String)>,
+    steps: Vec<Step>,
+    caught: Vec<String>,
+    replies: Vec<(Regex, Text)>,
+    every: Vec<(Duration, Text)>,
     template: Option<Template>,
 }
 
 impl Conversation {
-    /// From the flags; reads the file of `--vars`. `url` is checked for names that nothing fills in.
-    pub(crate) fn new(talk: &Talk, url: &str) -> Result<Self, String> {
+    /// From the flags, for so many connections to a URL of this path; reads the file of `--vars`.
+    pub(crate) fn new(talk: &Talk, path: &str, connections: u64) -> Result<Self, String> {
         let vars = talk.vars.as_deref().map(read_vars).transpose()?.unwrap_or_default();
-        let mut conversation = Self { vars, hello: talk.hello.clone(), ..Self::default() };
-        conversation.check_names("--url", url)?;
+        let name = format!("load-{:016x}", random_u64());
+        let shared = shared_columns(talk, path, vars.names());
+        let topics = Topics::new(&talk.topics, name, connections, &vars, &shared)?;
+        let scope = Scope { columns: vars.names(), listed: true, ..Scope::default() };
+        let path = Text::read("--url", path, scope, Spelling::Url)?;
+        let mut headers = Vec::new();
         for header in &talk.header {
             let (name, value) = parse_header("--header", header)?;
-            conversation.check_names("--header", value)?;
-            conversation.headers.push((name.to_owned(), value.to_owned()));
+            headers.push((name.to_owned(), Text::read("--header", value, scope, Spelling::Plain)?));
         }
         for protocol in &talk.subprotocol {
             if protocol.is_empty() || !protocol.bytes().all(is_token) {
                 return Err(format!("--subprotocol {protocol:?}: not a token (RFC 6455 section 4.1)"));
             }
-            conversation.protocols.push(protocol.clone());
         }
-        conversation.awaited =
-            talk.awaited.as_deref().map(|pattern| regex("--await", pattern)).transpose()?;
-        for rule in &talk.reply {
-            let (pattern, answer) = rule
-                .split_once("=>")
-                .ok_or_else(|| format!("--reply {rule:?}: has to be REGEX=>TEXT, as in 'PING=>PONG'"))?;
-            conversation.replies.push((regex("--reply", pattern)?, answer.to_owned()));
+        let (mut steps, mut caught) = (Vec::new(), Vec::new());
+        for greeting in &talk.greeting {
+            let scope = Scope { caught: &caught, ..scope };
+            let step = step(greeting, scope, steps.last())?;
+            if let Step::Await { pattern, .. } = &step {
+                caught.extend(pattern.capture_names().flatten().map(str::to_owned));
+            }
+            steps.push(step);
         }
-        Ok(conversation)
+        let scope = Scope { caught: &caught, ..scope };
+        let replies = talk.reply.iter().map(|rule| reply(rule, scope)).collect::<Result<_, _>>()?;
+        let every = talk.every.iter().map(|rule| every(rule, scope)).collect::<Result<_, _>>()?;
+        let protocols = talk.subprotocol.clone();
+        Ok(Self { topics, path, headers, protocols, steps, replies, every, template: None, caught, vars })
     }
 
     /// Puts the text of `--message` around test messages of `shape`.
     pub(crate) fn with_message(mut self, text: Option<&str>, shape: Shape) -> Result<Self, String> {
-        self.template = text.map(|text| Template::parse(text, shape, &self.vars)).transpose()?;
+        self.template =
+            text.map(|text| Template::read("--message", text, shape, self.scope())).transpose()?;
         Ok(self)
+    }
+
+    /// What texts beside this conversation may name.
+    pub(crate) fn scope(&self) -> Scope<'_> {
+        Scope { columns: self.vars.names(), caught: &self.caught, listed: true, ..Scope::default() }
+    }
+
+    /// Who is subscribed to what.
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// What names stand for on connection `number`.
+    pub(crate) fn filling<'a>(&'a self, number: u64, caught: &'a [(String, String)]) -> Filling<'a> {
+        Filling { number, vars: &self.vars, topics: &self.topics, topic: None, caught, message: None }
     }
 
     /// What `--message` puts around test messages.
@@ -84,23 +147,25 @@ impl Conversation {
         self.template.as_ref()
     }
 
-    /// What connection `number` says around a test message.
-    pub(crate) fn around(&self, number: u64) -> Around<'_> {
-        self.template.as_ref().map(|template| template.around(&self.vars, number)).unwrap_or_default()
+    /// What stands around a test message.
+    pub(crate) fn around(&self, filling: &Filling<'_>) -> Around<'_> {
+        self.template.as_ref().map(|template| template.around(filling)).unwrap_or_default()
     }
 
-    /// Appends the upgrade request of connection `number`, with an offer to compress if `deflate` is set.
+    /// Appends the upgrade request of a connection, with an offer to compress if `deflate` is set. `path` is that of
+    /// the target if it is another one than the URL's.
     pub(crate) fn write_request(
         &self,
         target: &Target,
+        path: Option<&Text>,
         key: [u8; 16],
-        number: u64,
+        filling: &Filling<'_>,
         deflate: bool,
         out: &mut Vec<u8>,
     ) {
-        let path = self.vars.fill(&target.path, number, Spelling::Url);
-        let values: Vec<_> =
-            self.headers.iter().map(|(_, value)| self.vars.fill(value, number, Spelling::Plain)).collect();
+        let path = path.unwrap_or(&self.path).fill_text(filling);
+        let values: Vec<Cow<'_, str>> =
+            self.headers.iter().map(|(_, value)| value.fill_text(filling)).collect();
         let names = self.headers.iter().map(|(name, _)| name.as_str());
         let mut headers: Vec<(&str, &str)> = names.zip(values.iter().map(AsRef::as_ref)).collect();
         if deflate {
@@ -118,38 +183,112 @@ impl Conversation {
         chosen.is_none_or(|chosen| self.protocols.iter().any(|offered| offered == chosen))
     }
 
-    /// What connection `number` says first.
-    pub(crate) fn hello(&self, number: u64) -> Option<Vec<u8>> {
-        let hello = self.hello.as_deref()?;
-        Some(self.vars.fill(hello, number, Spelling::Plain).into_owned().into_bytes())
+    /// What is said and awaited behind the upgrade.
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
-    /// Whether a connection counts as open only when a certain message has come.
-    pub(crate) fn awaits(&self) -> bool {
-        self.awaited.is_some()
+    /// Whether what `--await` caught is needed when a connection is open.
+    pub(crate) fn keeps_caught(&self) -> bool {
+        !self.caught.is_empty()
+            && (self.replies.iter().any(|(_, answer)| answer.names_caught())
+                || self.every.iter().any(|(_, text)| text.names_caught())
+                || self.template.as_ref().is_some_and(Template::names_caught))
     }
 
-    /// Whether this is that message.
-    pub(crate) fn is_awaited(&self, payload: &[u8]) -> bool {
-        self.awaited.as_ref().is_some_and(|awaited| awaited.is_match(payload))
+    /// Whether connections differ by their topic in what they ask for or say, so that a publisher can't be in all.
+    pub(crate) fn greets_by_topic(&self) -> bool {
+        let names = |text: &Text| text.names_topic() || !text.columns().is_empty();
+        self.steps.iter().any(|step| matches!(step, Step::Say(text) if names(text)))
     }
 
-    /// The answer of connection `number` to a message; `$1` and `${name}` are what the pattern caught.
-    pub(crate) fn reply_to(&self, payload: &[u8], number: u64) -> Option<Vec<u8>> {
+    /// The answer to a message.
+    pub(crate) fn reply_to(&self, payload: &[u8], filling: &Filling<'_>) -> Option<Vec<u8>> {
         self.replies.iter().find_map(|(pattern, answer)| {
             let caught = pattern.captures(payload)?;
-            let mut reply = Vec::new();
-            caught.expand(self.vars.fill(answer, number, Spelling::Plain).as_bytes(), &mut reply);
-            Some(reply)
+            Some(answer.answer(filling, &caught))
         })
     }
 
-    fn check_names(&self, flag: &str, text: &str) -> Result<(), String> {
-        match self.vars.unknown_in(text) {
-            Some(name) => Err(format!("{flag} {text}: nothing is called {{{name}}}; see --vars")),
-            None => Ok(()),
-        }
+    /// Whether anything is answered.
+    pub(crate) fn replies(&self) -> bool {
+        !self.replies.is_empty()
     }
+
+    /// What is said every so often.
+    pub(crate) fn every(&self) -> &[(Duration, Text)] {
+        &self.every
+    }
+}
+
+/// Columns that both the texts of subscribers and those of the publisher name.
+fn shared_columns(talk: &Talk, path: &str, columns: &[String]) -> Vec<usize> {
+    let names = |text: &str, column: &str| {
+        text.contains(&format!("{{{column}}}")) || text.contains(&format!("{{{column}|"))
+    };
+    let greeting = talk.greeting.iter().filter_map(|step| match step {
+        Greeting::Hello(text) => Some(text.as_str()),
+        Greeting::HelloHex(_) | Greeting::Await(_) => None,
+    });
+    let subscribers: Vec<&str> = greeting.chain([path]).collect();
+    let is_shared = |column: &String| {
+        subscribers.iter().any(|text| names(text, column))
+            && talk.topics.published.iter().any(|text| names(text, column))
+    };
+    columns.iter().enumerate().filter(|(_, column)| is_shared(column)).map(|(index, _)| index).collect()
+}
+
+fn step(greeting: &Greeting, scope: Scope<'_>, before: Option<&Step>) -> Result<Step, String> {
+    match greeting {
+        Greeting::Hello(text) => Text::read("--hello", text, scope, Spelling::Plain).map(Step::Say),
+        Greeting::HelloHex(digits) => {
+            let bytes = hex_bytes(digits)
+                .ok_or_else(|| format!("--hello-hex {digits}: not bytes in hexadecimal digits"))?;
+            Ok(Step::SayBytes(bytes))
+        }
+        Greeting::Await(pattern) => Ok(Step::Await {
+            pattern: regex("--await", pattern)?,
+            each: matches!(before, Some(Step::Say(text)) if text.names_topic()),
+        }),
+    }
+}
+
+/// `REGEX=>TEXT`; what groups caught is `{1}` and `{name}` in the text.
+fn reply(rule: &str, scope: Scope<'_>) -> Result<(Regex, Text), String> {
+    let (pattern, answer) = rule
+        .split_once("=>")
+        .ok_or_else(|| format!("--reply {rule:?}: has to be REGEX=>TEXT, as in 'PING=>PONG'"))?;
+    let pattern = regex("--reply", pattern)?;
+    // As other tools write it; sent as it stands it would be a mistake that nobody sees.
+    let dollar = (1..pattern.captures_len()).find(|group| answer.contains(&format!("${group}")));
+    if let Some(group) = dollar {
+        return Err(format!(
+            "--reply {rule}: what group {group} caught is written {{{group}}}, not ${group}"
+        ));
+    }
+    let text = Text::read("--reply", answer, Scope { groups: Some(&pattern), ..scope }, Spelling::Plain)?;
+    Ok((pattern, text))
+}
+
+/// `25s=>TEXT`
+fn every(rule: &str, scope: Scope<'_>) -> Result<(Duration, Text), String> {
+    let wrong = |what: &str| format!("--every {rule}: {what}");
+    let (period, text) = rule.split_once("=>").ok_or_else(|| wrong("has to be as in '25s=>PING'"))?;
+    let period = parse_duration(period).map_err(|error| wrong(&error))?;
+    if period < EVERY_MIN {
+        return Err(wrong("not more often than every 10ms"));
+    }
+    Ok((period, Text::read("--every", text, scope, Spelling::Plain)?))
+}
+
+fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> =
+        digits.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b':').collect();
+    if digits.is_empty() || !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(byte).collect()
 }
 
 fn read_vars(path: &Path) -> Result<Vars, String> {
@@ -168,21 +307,27 @@ mod tests {
 
     fn talk() -> Talk {
         Talk {
-            hello: Some("{\"join\":{i}}".into()),
-            awaited: Some("^joined".into()),
-            reply: vec!["^PING (\\d+)=>PONG $1".into(), "ping=>pong {i}".into()],
-            vars: None,
+            greeting: vec![Greeting::Hello("{\"join\":{i}}".into()), Greeting::Await("^joined".into())],
+            reply: vec!["^PING (\\d+)=>PONG {1}".into(), "ping=>pong {i}".into()],
             subprotocol: vec!["chat.v2".into(), "chat.v1".into()],
             header: vec!["Authorization: Bearer {i}".into()],
+            ..Talk::default()
         }
     }
 
     #[test]
     fn the_request_has_headers_and_protocols_of_the_connection() {
         let target = Target::parse("ws://127.0.0.1:81/room/{i}").unwrap();
-        let conversation = Conversation::new(&talk(), "ws://127.0.0.1:81/room/{i}").unwrap();
+        let conversation = Conversation::new(&talk(), &target.path, 10).unwrap();
         let mut request = Vec::new();
-        conversation.write_request(&target, [1; 16], 7, false, &mut request);
+        conversation.write_request(
+            &target,
+            None,
+            [1; 16],
+            &conversation.filling(7, &[]),
+            false,
+            &mut request,
+        );
         let request = String::from_utf8(request).unwrap();
         assert!(request.starts_with("GET /room/7 HTTP/1.1\r\nHost: 127.0.0.1:81\r\n"), "{request}");
         for line in ["Authorization: Bearer 7", "Sec-WebSocket-Protocol: chat.v2"] {
@@ -194,32 +339,64 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_awaited_and_answered() {
-        let conversation = Conversation::new(&talk(), "ws://h/").unwrap();
-        assert_eq!(conversation.hello(5).unwrap(), b"{\"join\":5}");
-        assert!(conversation.awaits() && conversation.is_awaited(b"joined 5"));
-        assert!(!conversation.is_awaited(b"not joined"));
-        assert_eq!(conversation.reply_to(b"PING 12", 0).unwrap(), b"PONG 12");
-        assert_eq!(conversation.reply_to(b"a ping", 3).unwrap(), b"pong 3");
-        assert_eq!(conversation.reply_to(b"news", 3), None);
+    fn messages_are_answered_in_the_one_language() {
+        let conversation = Conversation::new(&talk(), "/", 10).unwrap();
+        let reply =
+            |payload: &[u8], number| conversation.reply_to(payload, &conversation.filling(number, &[]));
+        assert_eq!(reply(b"PING 12", 0).unwrap(), b"PONG 12");
+        assert_eq!(reply(b"a ping", 3).unwrap(), b"pong 3");
+        assert_eq!(reply(b"news", 3), None);
+        // What has no group is no group, so that GraphQL can be said.
+        let variable = vec!["start=>mutation M($t:String!)".into(), "(?<id>\\w+)!=>{id} and $id".into()];
+        let conversation = Conversation::new(&Talk { reply: variable, ..talk() }, "/", 10).unwrap();
+        let reply = |payload: &[u8]| conversation.reply_to(payload, &conversation.filling(0, &[]));
+        assert_eq!(reply(b"start").unwrap(), b"mutation M($t:String!)");
+        assert_eq!(reply(b"x9!").unwrap(), b"x9 and $id");
+    }
+
+    #[test]
+    fn a_greeting_is_said_and_awaited_in_its_order() {
+        let greeting = vec![
+            Greeting::Await("id\":\"(?<socket>[0-9.]+)\"".into()),
+            Greeting::Hello("join {topic} {socket}".into()),
+            Greeting::Await("joined".into()),
+            Greeting::HelloHex("c0 00".into()),
+        ];
+        let conversation = Conversation::new(&Talk { greeting, ..talk() }, "/", 10).unwrap();
+        let steps = conversation.steps();
+        assert!(matches!(steps[0], Step::Await { each: false, .. }));
+        assert!(matches!(&steps[1], Step::Say(text) if text.names_topic() && text.names_caught()));
+        assert!(matches!(steps[2], Step::Await { each: true, .. }));
+        assert!(matches!(&steps[3], Step::SayBytes(bytes) if bytes == &[0xc0, 0]));
+        assert!(conversation.greets_by_topic() && !conversation.keeps_caught());
     }
 
     #[test]
     fn wrong_flags_are_refused_by_name() {
-        let refused = |change: &dyn Fn(&mut Talk), url: &str| {
+        let refused = |change: &dyn Fn(&mut Talk), path: &str| {
             let mut talk = talk();
             change(&mut talk);
-            Conversation::new(&talk, url).unwrap_err()
+            Conversation::new(&talk, path, 10).unwrap_err()
         };
-        assert!(refused(&|_| (), "ws://h/{user}").contains("--url"));
-        assert!(refused(&|talk| talk.awaited = Some("(".into()), "ws://h/").contains("--await"));
-        assert!(refused(&|talk| talk.reply = vec!["PING".into()], "ws://h/").contains("--reply"));
-        assert!(refused(&|talk| talk.subprotocol = vec!["a b".into()], "ws://h/").contains("--subprotocol"));
+        assert!(refused(&|_| (), "/{user}").contains("--url"));
+        let greeting = |greeting: Greeting| move |talk: &mut Talk| talk.greeting = vec![greeting.clone()];
+        assert!(refused(&greeting(Greeting::Await("(".into())), "/").contains("--await"));
+        assert!(refused(&greeting(Greeting::Hello("{nobody}".into())), "/").contains("--hello"));
+        assert!(refused(&greeting(Greeting::HelloHex("c".into())), "/").contains("--hello-hex"));
+        for (rule, says) in [("PING", "REGEX=>TEXT"), ("(a)=>$1", "{1}"), ("a=>{name}", "{name}")] {
+            let error = refused(&|talk| talk.reply = vec![rule.into()], "/");
+            assert!(error.contains("--reply") && error.contains(says), "{error}");
+        }
+        for (rule, says) in [("5s", "25s=>PING"), ("5=>x", "unit"), ("1ms=>x", "10ms"), ("5s=>{x}", "{x}")] {
+            let error = refused(&|talk| talk.every = vec![rule.into()], "/");
+            assert!(error.contains("--every") && error.contains(says), "{error}");
+        }
+        assert!(refused(&|talk| talk.subprotocol = vec!["a b".into()], "/").contains("--subprotocol"));
         for header in ["x", ": v", "Host: x", "X: a\r\nY: b", "X: {token}"] {
-            let error = refused(&|talk| talk.header = vec![header.to_owned()], "ws://h/");
+            let error = refused(&|talk| talk.header = vec![header.to_owned()], "/");
             assert!(error.contains("--header"), "{error}");
         }
         let missing = |talk: &mut Talk| talk.vars = Some("/nonexistent.csv".into());
-        assert!(refused(&missing, "ws://h/").contains("--vars"));
+        assert!(refused(&missing, "/").contains("--vars"));
     }
 }

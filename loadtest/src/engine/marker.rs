@@ -50,6 +50,30 @@ pub(crate) struct Stamp {
     pub(crate) planned_ns: u64,
 }
 
+/// Streams that are looked for: neighbouring numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Streams {
+    first: u64,
+    count: u64,
+}
+
+impl Streams {
+    /// Only this one.
+    pub(crate) fn one(stream: u64) -> Self {
+        Self { first: stream, count: 1 }
+    }
+
+    /// So many from this one on.
+    pub(crate) fn new(first: u64, count: u64) -> Self {
+        Self { first, count }
+    }
+
+    #[inline]
+    fn has(self, stream: u64) -> bool {
+        stream.wrapping_sub(self.first) < self.count
+    }
+}
+
 /// How a marker is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -104,15 +128,15 @@ pub(crate) fn write(stamp: &Stamp, form: Form, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a whole marker of `stream` at the very beginning of a payload that arrived at `now_ns`.
+/// Reads a whole marker of one of `streams` at the very beginning of a payload that arrived at `now_ns`.
 #[inline]
-pub(crate) fn read_first(payload: &[u8], form: Form, stream: u64, now_ns: u64) -> Option<Stamp> {
+pub(crate) fn read_first(payload: &[u8], form: Form, streams: Streams, now_ns: u64) -> Option<Stamp> {
     match form {
         Form::Text => match read_text(payload.first_chunk()?)? {
-            (stamp, true) if stamp.stream == stream => Some(stamp),
+            (stamp, true) if streams.has(stamp.stream) => Some(stamp),
             _ => None,
         },
-        Form::Compact => read_compact(payload.first_chunk()?, stream, now_ns),
+        Form::Compact => read_compact(payload.first_chunk()?, streams, now_ns),
     }
 }
 
@@ -120,10 +144,11 @@ pub(crate) fn read_first(payload: &[u8], form: Form, stream: u64, now_ns: u64) -
 pub(crate) fn all(
     payload: &[u8],
     form: Form,
-    stream: u64,
+    streams: Streams,
     now_ns: u64,
 ) -> impl Iterator<Item = (usize, Seen)> {
-    let tag = (stream as u32).to_be_bytes();
+    // Compact ones of several streams are only read where a payload begins.
+    let tag = (streams.first as u32).to_be_bytes();
     let mut from = 0;
     std::iter::from_fn(move || {
         loop {
@@ -135,9 +160,9 @@ pub(crate) fn all(
                 };
             let rest = payload.get(at..).unwrap_or_default();
             let seen = match form {
-                Form::Text => see_text(rest, stream),
+                Form::Text => see_text(rest, streams),
                 Form::Compact => {
-                    Some(read_first(rest, form, stream, now_ns).map_or(Seen::Broken, Seen::Ours))
+                    Some(read_first(rest, form, streams, now_ns).map_or(Seen::Broken, Seen::Ours))
                 }
             };
             // Behind a broken one, or what only began like one, the next may begin anywhere.
@@ -151,16 +176,16 @@ pub(crate) fn all(
 }
 
 /// What begins at a [`MAGIC`]; `None` if nothing but these letters is like a marker.
-fn see_text(bytes: &[u8], stream: u64) -> Option<Seen> {
+fn see_text(bytes: &[u8], streams: Streams) -> Option<Seen> {
     match bytes.first_chunk().and_then(read_text) {
-        Some((stamp, true)) if stamp.stream == stream => return Some(Seen::Ours(stamp)),
+        Some((stamp, true)) if streams.has(stamp.stream) => return Some(Seen::Ours(stamp)),
         Some((_, true)) => return Some(Seen::Others),
         // Digits throughout, which do not fit together.
         Some((_, false)) => return Some(Seen::Broken),
         None => {}
     }
     let mut ours = Vec::with_capacity(16);
-    push_hex(stream, 16, &mut ours);
+    push_hex(streams.first, 16, &mut ours);
     let found = bytes.get(MAGIC.len()..).unwrap_or_default();
     let right = ours.iter().zip(found).take_while(|(ours, found)| ours == found).count();
     (right >= DIGITS_KNOWN).then_some(Seen::Broken)
@@ -187,14 +212,19 @@ fn read_text(marker: &[u8; TEXT_BYTES]) -> Option<(Stamp, bool)> {
 }
 
 #[inline]
-fn read_compact(marker: &[u8; COMPACT_BYTES], stream: u64, now_ns: u64) -> Option<Stamp> {
+fn read_compact(marker: &[u8; COMPACT_BYTES], streams: Streams, now_ns: u64) -> Option<Stamp> {
     let whole = u128::from_be_bytes(*marker);
     let (tag, sequence) = ((whole >> 96) as u32, (whole >> 64) as u32);
     let (time, found) = ((whole >> 16) as u64 & low_bits(COMPACT_TIME_BITS), whole as u16);
-    if tag != stream as u32 || found != compact_check(tag, sequence, time) {
+    let ahead = u64::from(tag.wrapping_sub(streams.first as u32));
+    if ahead >= streams.count || found != compact_check(tag, sequence, time) {
         return None;
     }
-    Some(Stamp { stream, sequence: number(sequence), planned_ns: widen(time, now_ns) })
+    Some(Stamp {
+        stream: streams.first.wrapping_add(ahead),
+        sequence: number(sequence),
+        planned_ns: widen(time, now_ns),
+    })
 }
 
 /// The time with these low bits that is nearest to now.
@@ -277,7 +307,7 @@ mod tests {
     }
 
     fn seen(payload: &[u8], form: Form) -> Vec<(usize, Seen)> {
-        all(payload, form, STAMP.stream, STAMP.planned_ns + 5).collect()
+        all(payload, form, Streams::one(STAMP.stream), STAMP.planned_ns + 5).collect()
     }
 
     #[test]
@@ -292,10 +322,33 @@ mod tests {
                 let bytes = written(&stamp, form);
                 assert_eq!(bytes.len(), form.bytes());
                 let now_ns = stamp.planned_ns + 1_000;
-                assert_eq!(read_first(&bytes, form, STAMP.stream, now_ns), Some(stamp), "{form:?}");
-                assert_eq!(read_first(&bytes, form, STAMP.stream + 1, now_ns), None, "{form:?}");
+                assert_eq!(
+                    read_first(&bytes, form, Streams::one(STAMP.stream), now_ns),
+                    Some(stamp),
+                    "{form:?}"
+                );
+                assert_eq!(
+                    read_first(&bytes, form, Streams::one(STAMP.stream + 1), now_ns),
+                    None,
+                    "{form:?}"
+                );
             }
         }
+    }
+
+    #[test]
+    fn a_marker_of_any_of_several_streams_is_known() {
+        let streams = Streams::new(STAMP.stream - 2, 4);
+        for form in [Form::Text, Form::Compact] {
+            for ahead in 0..6 {
+                let stamp = Stamp { stream: STAMP.stream - 2 + ahead, ..STAMP };
+                let found = read_first(&written(&stamp, form), form, streams, STAMP.planned_ns);
+                assert_eq!(found, (ahead < 4).then_some(stamp), "{form:?} {ahead}");
+            }
+        }
+        let bytes = text(&Stamp { stream: STAMP.stream + 1, ..STAMP });
+        let broken: Vec<_> = all(&bytes.as_bytes()[..30], Form::Text, streams, 0).collect();
+        assert_eq!(broken, [(0, Seen::Broken)]);
     }
 
     #[test]

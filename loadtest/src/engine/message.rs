@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-pub(crate) use crate::engine::marker::{PROBE_SEQUENCE, Stamp};
+pub(crate) use crate::engine::marker::{PROBE_SEQUENCE, Stamp, Streams};
 
 use crate::engine::marker::{self, Form, Seen};
 use crate::engine::template::Around;
@@ -53,16 +53,16 @@ impl Shape {
 }
 
 /// A message as a receiver expects it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Expected<'a> {
     /// What it looks like.
     pub(crate) shape: Shape,
-    /// What was sent around it.
-    pub(crate) around: Around<'a>,
-    /// The run, or in echo the run and the connection.
-    pub(crate) stream: u64,
+    /// The run and its topics, or in echo the run and the connection.
+    pub(crate) streams: Streams,
     /// When the payload arrived.
     pub(crate) now_ns: u64,
+    /// What was sent around a message; `None` if that can't be known.
+    pub(crate) around: Option<&'a dyn Fn(&Stamp) -> Around<'a>>,
 }
 
 /// A message that was found in a payload.
@@ -90,38 +90,40 @@ pub(crate) fn write_message(stamp: &Stamp, shape: Shape, around: &Around<'_>, ou
     let size = shape.size.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX);
     let form = form(size);
     out.reserve(size + around.before.len() + around.behind.len());
-    out.extend_from_slice(around.before.as_bytes());
+    out.extend_from_slice(&around.before);
     marker::write(stamp, form, out);
     for piece in pieces(shape.filler, stamp.sequence, size - form.bytes()) {
         out.extend_from_slice(piece);
     }
-    out.extend_from_slice(around.behind.as_bytes());
+    out.extend_from_slice(&around.behind);
 }
 
-/// Reads a payload that is a message of `stream` as it was sent, with nothing around it; `None` for anything else.
+/// Reads a payload that is a message of one of `streams` as it was sent, with nothing around it; `None` for anything else.
 #[inline]
-pub(crate) fn read_unchanged(payload: &[u8], shape: Shape, stream: u64, now_ns: u64) -> Option<Stamp> {
+pub(crate) fn read_unchanged(payload: &[u8], shape: Shape, streams: Streams, now_ns: u64) -> Option<Stamp> {
     let form = form(shape.size);
-    let stamp = marker::read_first(payload, form, stream, now_ns)?;
+    let stamp = marker::read_first(payload, form, streams, now_ns)?;
     let whole = payload.len() == shape.size && filler_matches(&stamp, shape, payload.get(form.bytes()..)?);
     whole.then_some(stamp)
 }
 
 /// Tells every message of this run in a payload, in their order; false if there is none.
 pub(crate) fn search(payload: &[u8], expected: &Expected<'_>, mut on_found: impl FnMut(Found)) -> bool {
-    let Expected { shape, stream, now_ns, .. } = *expected;
+    let Expected { shape, streams, now_ns, .. } = *expected;
     let mut any = false;
     let (mut first, mut more) = (None, BTreeSet::new());
-    for (at, seen) in marker::all(payload, form(shape.size), stream, now_ns) {
+    for (at, seen) in marker::all(payload, form(shape.size), streams, now_ns) {
         let found = match seen {
             Seen::Others => continue,
             Seen::Broken => Found::Broken,
-            Seen::Ours(Stamp { sequence, .. }) if first == Some(sequence) => Found::Repeated,
+            Seen::Ours(Stamp { stream, sequence, .. }) if first == Some((stream, sequence)) => {
+                Found::Repeated
+            }
             Seen::Ours(stamp) if first.is_none() => {
-                first = Some(stamp.sequence);
+                first = Some((stamp.stream, stamp.sequence));
                 judge(payload, at, stamp, expected)
             }
-            Seen::Ours(Stamp { sequence, .. }) if !more.insert(sequence) => Found::Repeated,
+            Seen::Ours(Stamp { stream, sequence, .. }) if !more.insert((stream, sequence)) => Found::Repeated,
             Seen::Ours(stamp) => judge(payload, at, stamp, expected),
         };
         any = true;
@@ -132,14 +134,15 @@ pub(crate) fn search(payload: &[u8], expected: &Expected<'_>, mut on_found: impl
 
 /// Whether a payload whose marker is at `at` is what was sent.
 fn judge(payload: &[u8], at: usize, stamp: Stamp, expected: &Expected<'_>) -> Found {
-    let Expected { shape, around: Around { before, behind }, .. } = expected;
-    let rest = payload.strip_prefix(before.as_bytes()).filter(|_| at == before.len());
+    let Some(around) = expected.around else { return Found::Wrapped(stamp) };
+    let (shape, Around { before, behind }) = (&expected.shape, around(&stamp));
+    let rest = payload.strip_prefix(before.as_ref()).filter(|_| at == before.len());
     let whole_bytes = before.len() + shape.size + behind.len();
     let bare = before.is_empty() && behind.is_empty();
     match rest {
         Some(rest) if payload.len() == whole_bytes => {
             let filler = rest.get(form(shape.size).bytes()..shape.size).unwrap_or_default();
-            let unchanged = filler_matches(&stamp, *shape, filler) && rest.ends_with(behind.as_bytes());
+            let unchanged = filler_matches(&stamp, *shape, filler) && rest.ends_with(&behind);
             if unchanged { Found::Unchanged(stamp) } else { Found::Changed(stamp) }
         }
         // Nothing is around it, and a part of it is gone.
@@ -244,12 +247,14 @@ mod tests {
     }
 
     fn read(payload: &[u8], size: usize) -> Option<Stamp> {
-        read_unchanged(payload, letters(size), STAMP.stream, STAMP.planned_ns)
+        read_unchanged(payload, letters(size), Streams::one(STAMP.stream), STAMP.planned_ns)
     }
 
     fn found_around(payload: &[u8], size: usize, around: Around<'_>) -> Vec<Found> {
         let Stamp { stream, planned_ns, .. } = STAMP;
-        let expected = Expected { shape: letters(size), around, stream, now_ns: planned_ns + 9 };
+        let around_it = |_: &Stamp| around.clone();
+        let (shape, streams) = (letters(size), Streams::one(stream));
+        let expected = Expected { shape, streams, now_ns: planned_ns + 9, around: Some(&around_it) };
         let mut found = Vec::new();
         let any = search(payload, &expected, |one| found.push(one));
         assert_eq!(any, !found.is_empty());
@@ -268,8 +273,8 @@ mod tests {
             let mut bytes = Vec::new();
             write_message(&stamp, shape, &Around::default(), &mut bytes);
             assert!(bytes.len() == size && bytes.is_ascii());
-            assert_eq!(read_unchanged(&bytes, shape, 7, 9), Some(stamp));
-            assert!(read_unchanged(&bytes, letters(size), 7, 9).is_none() || size == 48);
+            assert_eq!(read_unchanged(&bytes, shape, Streams::one(7), 9), Some(stamp));
+            assert!(read_unchanged(&bytes, letters(size), Streams::one(7), 9).is_none() || size == 48);
         }
         let mut bytes = Vec::new();
         let shape = Shape { size: 1_024, filler: Filler::Json, binary: false };
@@ -341,7 +346,7 @@ mod tests {
 
     #[test]
     fn with_text_of_ones_own_around_it_that_counts_as_well() {
-        let around = Around { before: "{\"say\":\"".into(), behind: "\"}".into() };
+        let around = Around { before: b"{\"say\":\"".into(), behind: b"\"}".into() };
         let mut bytes = Vec::new();
         write_message(&STAMP, letters(64), &around, &mut bytes);
         let found = |payload: &[u8]| found_around(payload, 64, around.clone());

@@ -17,9 +17,10 @@ use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::note::note;
 use crate::base::schedule::Clock;
-use crate::base::trouble::Trouble;
+use crate::base::trouble::{Details, Trouble};
 use crate::engine::connection::Role;
 use crate::engine::conversation::{Conversation, Talk};
+use crate::engine::ledger::Ledger;
 use crate::engine::message::{self, Shape};
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
@@ -62,12 +63,16 @@ pub(crate) struct Run {
 pub(crate) struct Special<'a> {
     /// The text of `--message`, to stand around test messages.
     pub(crate) message: Option<&'a str>,
+    /// Whether messages are published on several connections, so that they may overtake each other.
+    pub(crate) overtakes: bool,
+    /// Whether a text that comes as a binary message, or the other way round, is a change.
+    pub(crate) keeps_kind: bool,
     /// Subscribers that stop reading, or nearly, when messages begin to flow.
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
     pub(crate) returning_max: usize,
-    /// Connections that end come back; what they should have got is judged by this.
-    pub(crate) bulletin: Option<Arc<Bulletin>>,
+    /// Connections that end come back; so many messages there will be at most.
+    pub(crate) bulletin_messages: Option<u64>,
     /// The longest wait before a client comes back, unless the command's own.
     pub(crate) backoff: Option<Duration>,
 }
@@ -112,29 +117,40 @@ impl Run {
         shape: Shape,
         special: Special<'_>,
     ) -> Result<Self, Failure> {
-        let conversation = Conversation::new(&options.talk, &target.path)
+        let conversation = Conversation::new(&options.talk, &target.path, u64::from(options.connections))
             .and_then(|conversation| conversation.with_message(special.message, shape))
             .map_err(Failure::Usage)?;
         let connections = options.connections as usize;
         let tls = Tls::of(&target, &options.tls, connections).map_err(Failure::Usage)?;
         let nofile = limits::raise_nofile().ok().map(|limit| limit.soft);
         let threads = options.threads.map_or_else(|| default_threads(connections, nofile), |n| n as usize);
+        // One without a connection would have its share of the messages and nobody to send them.
+        let threads = threads.min(connections).max(1);
         let sources = target::source_addresses(options.source.as_deref(), target.address, connections)
             .map_err(Failure::Usage)?;
         warn_of_few_sources(sources.as_deref(), connections);
         let clock = Clock::start();
+        let topics = conversation.topics().count();
+        let bulletin =
+            |messages: u64| (0..topics).map(|_| Bulletin::new(messages.div_ceil(topics.into()))).collect();
+        let bulletins: Option<Vec<Bulletin>> = special.bulletin_messages.map(bulletin);
+        let ledger = special.overtakes.then(|| Arc::new(Ledger::new(topics)));
         let plan = Arc::new(Plan {
             clock,
             target,
             tls,
             sources,
             role,
-            run_id: message::random_u64(),
+            // Streams of several topics are neighbouring numbers, and only the low half may differ.
+            run_id: message::random_u64() & !(1 << 31),
             shape,
             conversation,
+            ledger,
+            keeps_kind: special.keeps_kind,
+            details: Details::default(),
             slow: special.slow,
             returning_max: special.returning_max,
-            bulletin: special.bulletin,
+            bulletins: bulletins.map(Arc::new),
             backoff_ns: special.backoff.map_or(BACKOFF_NS, |backoff| backoff.as_nanos() as u64),
             deflate: options.deflate,
             threads,
@@ -195,7 +211,9 @@ impl Run {
             })?;
         }
         let now_ns = self.plan.clock.now_ns();
-        self.open_ns += now_ns - from_ns;
+        // This thread looks every few milliseconds only.
+        let settled_ns = self.counts().settled_ns.clamp(from_ns, now_ns);
+        self.open_ns += settled_ns - from_ns;
         self.series.take(now_ns, &self.merged());
         Ok(())
     }
@@ -302,7 +320,7 @@ impl Run {
             // Before the workers end and give their memory back.
             self.series.take(self.plan.clock.now_ns(), &self.merged());
         }
-        self.order(|order| order.stop = Some(published));
+        self.order(|order| order.stop = Some(published.clone()));
         for thread in self.threads.drain(..) {
             // The poll that comes back is closed here, in the table in which it was made.
             match thread.join() {
@@ -330,7 +348,7 @@ impl Run {
             interrupted: interrupt::requested(),
             started_unix_seconds: self.series.begin_unix_seconds(),
             series: self.series.columns(),
-            advice: advice(tls, counts),
+            advice: advice(tls, &self.plan.details, counts),
             server_metrics: server_metrics::report(),
             tls: tls.map(Tls::summary).map(|summary| TlsFacts {
                 server_name: summary.server_name,
@@ -368,11 +386,12 @@ fn share(connections: usize, index: usize, threads: usize) -> usize {
 }
 
 /// What to do about the troubles of a run, those of coming back included.
-fn advice(tls: Option<&Tls>, counts: &Counts) -> Vec<String> {
+fn advice(tls: Option<&Tls>, details: &Details, counts: &Counts) -> Vec<String> {
     let troubles: BTreeSet<Trouble> = counts.troubles.keys().chain(counts.refusals.keys()).copied().collect();
     let of = |trouble: Trouble| {
         let hint = tls::hint(trouble, tls.is_some())?;
-        let detail = tls.and_then(|tls| tls.detail(trouble)).map(|detail| format!(" ({detail})"));
+        let told = tls.and_then(|tls| tls.detail(trouble)).or_else(|| details.of(trouble));
+        let detail = told.map(|detail| format!(" ({detail})"));
         Some(format!("{}: {hint}{}", trouble.name(), detail.unwrap_or_default()))
     };
     troubles.into_iter().filter_map(of).collect()

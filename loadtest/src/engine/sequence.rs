@@ -17,6 +17,18 @@ pub(crate) struct Sequence {
     gaps: Option<Box<Gaps>>,
 }
 
+/// One of several topics of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Subscription {
+    /// What has come of it.
+    pub(crate) sequence: Sequence,
+    /// Whether a probe has.
+    pub(crate) probed: bool,
+}
+
+// Beside the sequence there is room for the flag.
+const _: () = assert!(size_of::<Subscription>() <= 24);
+
 #[derive(Debug, Default)]
 struct Gaps {
     /// Half-open ranges, ascending.
@@ -28,6 +40,22 @@ impl Sequence {
     /// The lowest number that nothing at or above has arrived of.
     pub(crate) fn next(&self) -> u32 {
         self.next
+    }
+
+    /// How many of `published` messages are behind the last one that has come.
+    pub(crate) fn behind(&self, published: u32) -> u64 {
+        u64::from(published.saturating_sub(self.next))
+    }
+
+    /// How many of these numbers have not come; they are in order.
+    pub(crate) fn holes(&self, numbers: &[u32]) -> u64 {
+        let gaps = self.gaps.as_deref();
+        let is_hole = |number: u32| {
+            let Some(gaps) = gaps.filter(|_| number < self.next) else { return number >= self.next };
+            let range = gaps.ranges.get(gaps.ranges.partition_point(|(_, end)| *end <= number));
+            number < gaps.forgotten_below || range.is_some_and(|(start, _)| *start <= number)
+        };
+        numbers.iter().filter(|number| is_hole(**number)).count() as u64
     }
 
     /// Classifies an arrival and remembers it.
@@ -111,6 +139,15 @@ mod tests {
         let (sequence, arrivals) = feed(&[0, 3, 4]);
         assert_eq!(arrivals, [IN_ORDER, Arrival::New { skipped: 2 }, IN_ORDER]);
         assert_eq!(sequence.next(), 5);
+    }
+
+    #[test]
+    fn numbers_that_never_were_are_holes() {
+        let (sequence, _) = feed(&[0, 1, 4, 6]);
+        assert_eq!((sequence.holes(&[2, 3, 5, 7, 9]), sequence.behind(10)), (5, 3));
+        assert_eq!((sequence.holes(&[0, 2, 4]), sequence.holes(&[])), (1, 0));
+        let (sequence, _) = feed(&[0, 1]);
+        assert_eq!((sequence.holes(&[0, 1, 2]), sequence.behind(1)), (1, 0));
     }
 
     #[test]

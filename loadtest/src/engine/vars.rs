@@ -1,10 +1,12 @@
-//! `{i}` and `{name}` in URLs, headers and payloads: the number of a connection and the columns of `--vars`.
+//! The columns of `--vars`: what each connection says in place of `{name}`.
 //!
-//! Filled in when a connection is made or a message leaves, so that nothing is kept per connection. Braces
-//! that hold no known name stay as they are, because JSON is full of them.
+//! Looked up when a connection is made or a message leaves, so that nothing is kept per connection.
 
-use std::borrow::Cow;
+use super::text::is_name;
 
+/// Names that mean something of their own.
+const OWN_NAMES: [&str; 10] =
+    ["i", "topic", "topics", "marker", "seq", "size", "now", "uuid", "random", "hmac_sha256"];
 /// Rows that a file may have; more than connections that one generator can hold.
 const ROWS_MAX: usize = 10_000_000;
 
@@ -15,22 +17,13 @@ pub(crate) struct Vars {
     rows: Vec<Vec<String>>,
 }
 
-/// How a value is written where it is put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spelling {
-    /// As it is.
-    Plain,
-    /// Percent-encoded, for URLs (RFC 3986 section 2.1).
-    Url,
-}
-
 impl Vars {
     /// Parses CSV (RFC 4180, without line breaks inside quotes) whose first line names the columns.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let (_, first) = lines.next().ok_or("the file is empty")?;
         let names = fields(first.trim_start_matches('\u{feff}'))?;
-        if let Some(wrong) = names.iter().find(|name| !is_name(name) || *name == "i") {
+        if let Some(wrong) = names.iter().find(|name| !is_name(name) || OWN_NAMES.contains(&name.as_str())) {
             return Err(format!("line 1: {wrong:?} can't be a column's name"));
         }
         let mut rows = Vec::new();
@@ -50,66 +43,20 @@ impl Vars {
         Ok(Self { names, rows })
     }
 
-    /// `text` as connection `number` says it.
-    pub(crate) fn fill<'t>(&self, text: &'t str, number: u64, spelling: Spelling) -> Cow<'t, str> {
-        if !text.contains('{') {
-            return Cow::Borrowed(text);
-        }
-        let mut filled = String::with_capacity(text.len() + 16);
-        let mut rest = text;
-        while let Some((before, behind)) = rest.split_once('{') {
-            filled.push_str(before);
-            rest = behind;
-            let known = behind
-                .split_once('}')
-                .and_then(|(name, after)| self.value(name, number).map(|value| (value, after)));
-            match known {
-                Some((value, after)) => {
-                    push_value(&mut filled, &value, spelling);
-                    rest = after;
-                }
-                None => filled.push('{'),
-            }
-        }
-        filled.push_str(rest);
-        Cow::Owned(filled)
+    /// The columns' names.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
     }
 
-    /// The first `{name}` in `text` that is neither a column nor `i`.
-    pub(crate) fn unknown_in<'t>(&self, text: &'t str) -> Option<&'t str> {
-        text.split('{')
-            .skip(1)
-            .filter_map(|part| part.split_once('}').map(|(name, _)| name))
-            .find(|name| is_name(name) && *name != "i" && !self.names.iter().any(|known| known == name))
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows.len() as u64
     }
 
-    fn value(&self, name: &str, number: u64) -> Option<Cow<'_, str>> {
-        if name == "i" {
-            return Some(number.to_string().into());
-        }
-        let column = self.names.iter().position(|known| known == name)?;
-        let row = usize::try_from(number % self.rows.len().max(1) as u64).ok()?;
-        self.rows.get(row)?.get(column).map(|value| value.as_str().into())
-    }
-}
-
-fn is_name(text: &str) -> bool {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    text.bytes().next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
-        && text.bytes().all(word)
-}
-
-fn push_value(out: &mut String, value: &str, spelling: Spelling) {
-    if spelling == Spelling::Plain {
-        return out.push_str(value);
-    }
-    for byte in value.bytes() {
-        // RFC 3986 section 2.3: these and no others need no encoding anywhere.
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
+    /// What a column has in the row of connection `number`; nothing if there is none.
+    pub(crate) fn value(&self, column: usize, number: u64) -> &str {
+        let row = usize::try_from(number % self.rows.len().max(1) as u64).unwrap_or(0);
+        self.rows.get(row).and_then(|row| row.get(column)).map_or("", String::as_str)
     }
 }
 
@@ -161,23 +108,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_filled_in_and_rows_are_used_again() {
+    fn rows_are_used_again() {
         let vars = Vars::parse("user,token\nann,a b\nbob,\"x,\"\"y\"\"\"\n\n").unwrap();
-        let plain = |text: &str, number| vars.fill(text, number, Spelling::Plain).into_owned();
-        assert_eq!(plain("{\"auth\":\"{token}\",\"n\":{i}}", 0), "{\"auth\":\"a b\",\"n\":0}");
-        assert_eq!(plain("{user}-{i}", 3), "bob-3");
-        assert_eq!(plain("{token}", 1), "x,\"y\"");
-        assert_eq!(vars.fill("/ws/{user}?t={token}", 2, Spelling::Url), "/ws/ann?t=a%20b");
-        assert_eq!(plain("{other} {} {{user}}", 0), "{other} {} {ann}");
-    }
-
-    #[test]
-    fn unknown_names_are_told() {
-        let vars = Vars::parse("user\nann\n").unwrap();
-        assert_eq!(vars.unknown_in("/{user}/{i}/{tokn}"), Some("tokn"));
-        assert_eq!(vars.unknown_in("/{user}/{i}"), None);
-        assert_eq!(Vars::default().unknown_in("{user}"), Some("user"));
-        assert_eq!(Vars::default().fill("{user}{i}", 7, Spelling::Plain), "{user}7");
+        assert_eq!((vars.value(0, 3), vars.value(1, 0), vars.value(1, 1)), ("bob", "a b", "x,\"y\""));
+        assert_eq!((vars.rows(), vars.names().len()), (2, 2));
+        assert_eq!((Vars::default().value(0, 7), Vars::default().rows()), ("", 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! connections, reads, answers pings, sends what is planned, and counts. It never sleeps elsewhere than in
 //! `poll` and never logs.
 
+mod every;
 mod returning;
 mod trickle;
 
@@ -19,17 +20,21 @@ use fantail::wire::frame::{self, Opcode};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::base::schedule::{Clock, Schedule};
-use crate::base::trouble::Trouble;
+use crate::base::trouble::{Details, Trouble};
 use crate::engine::connection::{self, Away, Connection, Context, Role, State};
 use crate::engine::conversation::Conversation;
 use crate::engine::handshake;
 use crate::engine::inflating::Inflating;
+use crate::engine::ledger::Ledger;
 use crate::engine::message::{self, Shape, Stamp};
+use crate::engine::sequence::{Sequence, Subscription};
+use crate::engine::text::Filling;
 use crate::engine::visits::Bulletin;
 use crate::net::target::Target;
 use crate::observe::bottleneck::Watch;
-use crate::result::tally::{Tally, Tick};
+use crate::result::tally::{Counts, Tally, Tick};
 use crate::tls::{Session, Tls};
+use every::Every;
 use returning::Returning;
 use trickle::Trickle;
 
@@ -75,12 +80,18 @@ pub(crate) struct Plan {
     pub(crate) shape: Shape,
     /// What is said besides test messages.
     pub(crate) conversation: Conversation,
+    /// What the first connection with each trouble was told.
+    pub(crate) details: Details,
+    /// What is known of publishing, where messages may overtake each other.
+    pub(crate) ledger: Option<Arc<Ledger>>,
+    /// Whether a text that comes as a binary message, or the other way round, is a change.
+    pub(crate) keeps_kind: bool,
     /// Which connections read slowly while messages flow, and how slowly.
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
     pub(crate) returning_max: usize,
     /// Set if connections that end come back; tells what each should have got.
-    pub(crate) bulletin: Option<Arc<Bulletin>>,
+    pub(crate) bulletins: Option<Arc<Vec<Bulletin>>>,
     /// The longest wait before the first attempt to come back that is not made at once, in ns.
     pub(crate) backoff_ns: u64,
     /// Whether compression is offered, and has to be accepted.
@@ -92,11 +103,18 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What is published so far to the topic of a connection that comes back.
+    fn bulletin_of(&self, number: u64) -> Option<&Bulletin> {
+        let topic = self.conversation.topics().of(number).next()?;
+        self.bulletins.as_ref()?.get(topic as usize)
+    }
+
     /// What connection `number` needs to handle input that was read just now and is counted in `tally`.
-    fn context<'a>(
+    pub(crate) fn context<'a>(
         &'a self,
         number: u64,
         schedule: Option<Schedule>,
+        subscriptions: &'a mut [Subscription],
         inflating: Option<&'a mut Inflating>,
         tally: &'a mut Tally,
     ) -> Context<'a> {
@@ -104,19 +122,24 @@ impl Plan {
             role: self.role,
             run_id: self.run_id,
             number,
+            topic: None,
+            subscriptions,
+            ledger: self.ledger.as_deref(),
+            keeps_kind: self.keeps_kind,
             shape: self.shape,
             conversation: &self.conversation,
             inflating,
             now_ns: self.clock.now_ns(),
             schedule,
-            bulletin: self.bulletin.as_deref(),
+            bulletin: self.bulletin_of(number),
+            details: &self.details,
             tally,
         }
     }
 }
 
 /// What a worker is to do by now. Orders only ever add up, but for a run that ends early.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Order {
     /// Connections to have begun.
     pub(crate) open_target: usize,
@@ -131,12 +154,30 @@ pub(crate) struct Order {
 }
 
 /// What every connection should have received by the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Published {
     /// So many messages.
     Count(u64),
+    /// These of each topic.
+    Topics(Arc<Vec<OfTopic>>),
     /// What it sent itself.
     Own,
+}
+
+/// What was published to one topic.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OfTopic {
+    /// Numbers that were given to messages, from 0.
+    pub(crate) numbers: u32,
+    /// Of these, those that the server refused, in order: nobody should get them.
+    pub(crate) refused: Vec<u32>,
+}
+
+impl OfTopic {
+    /// Messages that its members should have got.
+    pub(crate) fn published(&self) -> u64 {
+        u64::from(self.numbers).saturating_sub(self.refused.len() as u64)
+    }
 }
 
 /// What main and a worker share.
@@ -162,7 +203,7 @@ impl Link {
 
     /// The order as it is now.
     pub(crate) fn ordered(&self) -> Order {
-        *lock(&self.order)
+        lock(&self.order).clone()
     }
 
     /// Wakes the worker.
@@ -189,6 +230,11 @@ pub(crate) struct Worker {
     link: Arc<Link>,
     plan: Arc<Plan>,
     connections: Vec<Connection>,
+    /// Where a connection is in several topics: those of all connections, one after the other.
+    subscriptions: Vec<Subscription>,
+    /// Topics of a connection in that list; 0 where each has its own account.
+    topics_each: usize,
+    every: Every,
     connecting: VecDeque<Attempt>,
     in_flight: usize,
     next_connect_ns: u64,
@@ -217,6 +263,10 @@ impl Worker {
     /// A worker that expects to hold `capacity` connections.
     pub(crate) fn new(index: usize, poll: Poll, link: Arc<Link>, plan: Arc<Plan>, capacity: usize) -> Self {
         let inflating = plan.deflate.then(Inflating::default);
+        let topics_each = match plan.conversation.topics().per_connection() {
+            several @ 2.. if plan.role == Role::Subscribe => several,
+            _ => 0,
+        };
         Self {
             index,
             poll,
@@ -225,6 +275,9 @@ impl Worker {
             inflating,
             // Growing by doubling would touch up to twice the memory.
             connections: Vec::with_capacity(capacity),
+            subscriptions: Vec::with_capacity(capacity * topics_each),
+            topics_each,
+            every: Every::default(),
             connecting: VecDeque::new(),
             in_flight: 0,
             next_connect_ns: 0,
@@ -258,14 +311,14 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let link = self.link.clone();
         loop {
-            let order = *lock(&link.order);
+            let order = lock(&link.order).clone();
             let timeout = self.timeout(&order);
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 return Err(error);
             }
-            let order = *lock(&link.order);
+            let order = lock(&link.order).clone();
             let mut tally = link.tally();
             let loaded = order.schedule.is_some() || order.drops > 0;
             let woken_ns = self.plan.clock.now_ns();
@@ -273,6 +326,7 @@ impl Worker {
             self.size_ticks(&order, &mut tally);
             self.trickle_due(&order, &mut tally);
             self.send_due(&order, &mut tally);
+            self.say_due(&mut tally);
             for index in std::mem::take(&mut self.ready) {
                 self.read_turn(index, true, &order, &mut tally);
             }
@@ -300,7 +354,7 @@ impl Worker {
             }
             let now_ns = self.plan.clock.now_ns();
             self.watch.on_turn_end(now_ns, handled, full, loaded, &mut tally.strain);
-            if let Some(published) = order.stop {
+            if let Some(published) = &order.stop {
                 self.finish(published, &mut tally);
                 return Ok(());
             }
@@ -328,7 +382,8 @@ impl Worker {
             let due_ns = if opens { Some(0) } else { self.returning.due_ns() };
             connect_ns = due_ns.map(|due_ns| due_ns.max(self.next_connect_ns));
         }
-        let wake_ns = [expiry_ns, connect_ns, self.trickle.due_ns()].into_iter().flatten().min();
+        let wake_ns =
+            [expiry_ns, connect_ns, self.trickle.due_ns(), self.every.due_ns()].into_iter().flatten().min();
         wake_ns.map(|wake_ns| Duration::from_nanos(wake_ns.saturating_sub(now_ns)))
     }
 
@@ -363,7 +418,7 @@ impl Worker {
     }
 
     fn in_flight_max(&self, order: &Order) -> usize {
-        let rolling = self.plan.bulletin.is_some() && order.schedule.is_some();
+        let rolling = self.plan.bulletins.is_some() && order.schedule.is_some();
         if order.drops > 0 || rolling { self.plan.returning_max } else { IN_FLIGHT_MAX }
     }
 
@@ -386,7 +441,15 @@ impl Worker {
                 let plan = &self.plan;
                 let key = handshake::key(number ^ plan.run_id);
                 let mut request = Vec::new();
-                plan.conversation.write_request(&plan.target, key, number, plan.deflate, &mut request);
+                let filling = plan.conversation.filling(number, &[]);
+                plan.conversation.write_request(
+                    &plan.target,
+                    None,
+                    key,
+                    &filling,
+                    plan.deflate,
+                    &mut request,
+                );
                 self.connecting.push_back(Attempt { index, started_ns: now_ns });
                 self.in_flight += 1;
                 Connection::new(stream, tls, key, request, now_ns, away)
@@ -398,7 +461,10 @@ impl Worker {
         };
         match self.connections.get_mut(index) {
             Some(slot) => slot.replace(connection),
-            None => self.connections.push(connection),
+            None => {
+                self.connections.push(connection);
+                self.subscriptions.extend((0..self.topics_each).map(|_| Subscription::default()));
+            }
         }
     }
 
@@ -411,6 +477,7 @@ impl Worker {
             }
             None => {
                 tally.counts.failed += 1;
+                tally.counts.settled_ns = self.plan.clock.now_ns();
                 &mut tally.counts.troubles
             }
         };
@@ -452,7 +519,7 @@ impl Worker {
             let outcome = match connection.read(&mut self.scratch, SCRATCH_BYTES) {
                 Ok(0) if before == State::Open => Err(Trouble::LostEof),
                 Ok(0) if before == State::Greeting => Err(Trouble::AwaitClosed),
-                Ok(0) => Err(Trouble::ConnectReset),
+                Ok(0) => Err(Trouble::ConnectClosed),
                 Ok(count) => Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -460,7 +527,9 @@ impl Worker {
             };
             let outcome = outcome.and_then(|count| {
                 let inflating = self.inflating.as_mut();
-                let mut cx = self.plan.context(number, order.schedule, inflating, &mut *tally);
+                let (from, each) = (index * self.topics_each, self.topics_each);
+                let own = self.subscriptions.get_mut(from..from + each).unwrap_or_default();
+                let mut cx = self.plan.context(number, order.schedule, own, inflating, &mut *tally);
                 let bytes = self.scratch.get(..count).unwrap_or_default();
                 connection.on_bytes(bytes, &mut cx).map(|()| count)
             });
@@ -482,14 +551,16 @@ impl Worker {
     fn on_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.state() {
-            State::Open if self.plan.bulletin.is_some() => self.on_left(index, trouble, tally),
+            State::Open if self.plan.bulletins.is_some() => self.on_left(index, trouble, tally),
             State::Open => {
                 tally.counts.lost += 1;
                 *tally.counts.troubles.entry(trouble).or_default() += 1;
+                note_close(connection, tally);
                 connection.end();
             }
             State::Connecting | State::Upgrading | State::Greeting => {
                 let away = connection.away();
+                note_close(connection, tally);
                 connection.end();
                 self.in_flight -= 1;
                 self.on_failure(index, away, trouble, tally);
@@ -531,7 +602,10 @@ impl Worker {
         let sequence = u64::from(connection.take_send_number());
         self.payload.clear();
         let stamp = Stamp { stream, sequence, planned_ns };
-        let around = self.plan.conversation.around(number);
+        let caught = connection.caught();
+        let filling = self.plan.conversation.filling(number, caught);
+        let filling = Filling { message: Some((sequence, self.plan.shape.size)), ..filling };
+        let around = self.plan.conversation.around(&filling);
         message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
         self.frame.clear();
         let opcode = if self.plan.shape.is_binary() { Opcode::Binary } else { Opcode::Text };
@@ -553,25 +627,40 @@ impl Worker {
         }
     }
 
-    fn finish(&mut self, published: Published, tally: &mut Tally) {
-        let published = match published {
-            Published::Count(count) => Some(count),
-            Published::Own => None,
-        };
+    fn finish(&mut self, published: &Published, tally: &mut Tally) {
         for index in 0..self.connections.len() {
             let slow = self.is_slow(index);
+            let number = self.number(index);
             let Some(connection) = self.connections.get_mut(index) else { continue };
             let open = connection.state() == State::Open;
             if let Some(visits) = connection.visits_mut() {
-                let published = u32::try_from(published.unwrap_or(0)).unwrap_or(u32::MAX);
+                let topic = self.plan.conversation.topics().of(number).next().unwrap_or(0);
+                let Published::Topics(topics) = published else { continue };
+                let published = topics.get(topic as usize).map_or(0, |topic| topic.numbers);
                 visits.on_finish(open, published, &mut tally.counts);
                 connection.end();
                 continue;
             }
-            let missing = connection.missing_at_end(published);
-            match tally.slow.as_mut().filter(|_| slow) {
-                Some(slow) => slow.counts.missing += missing,
-                None => tally.counts.missing += missing,
+            let counts = match tally.slow.as_mut().filter(|_| slow) {
+                Some(slow) => &mut slow.counts,
+                None => &mut tally.counts,
+            };
+            match published {
+                _ if !connection.was_open() => {}
+                Published::Own => counts.missing += connection.sequence().behind(connection.sent()),
+                Published::Count(published) => {
+                    let published = u32::try_from(*published).unwrap_or(u32::MAX);
+                    counts.missing += connection.sequence().behind(published);
+                }
+                Published::Topics(topics) => {
+                    let own = self.subscriptions.get(index * self.topics_each..).unwrap_or_default();
+                    for (slot, topic) in self.plan.conversation.topics().of(number).enumerate() {
+                        let Some(published) = topics.get(topic as usize) else { continue };
+                        let kept = own.get(slot).filter(|_| slot < self.topics_each);
+                        let sequence = kept.map_or(connection.sequence(), |own| &own.sequence);
+                        settle(sequence, published, counts);
+                    }
+                }
             }
             connection.end();
         }
@@ -586,6 +675,21 @@ impl Worker {
 impl Attempt {
     fn deadline_ns(&self) -> u64 {
         self.started_ns + CONNECT_TIMEOUT.as_nanos() as u64
+    }
+}
+
+/// Counts what a connection should have got of a topic and has not.
+fn settle(sequence: &Sequence, published: &OfTopic, counts: &mut Counts) {
+    let holes = sequence.holes(&published.refused);
+    counts.owed += published.published();
+    // Those that never were have been counted as skipped, or are behind the last one.
+    counts.missing = (counts.missing + sequence.behind(published.numbers)).saturating_sub(holes);
+    counts.stray += (published.refused.len() as u64).saturating_sub(holes);
+}
+
+fn note_close(connection: &Connection, tally: &mut Tally) {
+    if let Some((code, reason)) = connection.close() {
+        tally.counts.on_closes(*code, reason, 1);
     }
 }
 

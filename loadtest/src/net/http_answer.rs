@@ -28,50 +28,86 @@ enum Body {
     UntilEof,
 }
 
+/// An answer that arrives in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    answer: Vec<u8>,
+    came: usize,
+    chunks: Chunks,
+}
+
+impl Incoming {
+    /// Takes what has come; the head once the answer is whole. It and the interim ones before it have at most `most`
+    /// bytes.
+    pub(crate) fn on_bytes(&mut self, bytes: &[u8], most: usize) -> io::Result<Option<Head>> {
+        let too_long = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} is too long"));
+        self.came += bytes.len();
+        self.answer.extend_from_slice(bytes);
+        loop {
+            if let Some(head) = parse_head(&self.answer)? {
+                // RFC 9110 section 15.2: interim answers come before the final one.
+                if (100..200).contains(&head.status) {
+                    self.answer.drain(..head.head_len);
+                    continue;
+                }
+                let body = self.answer.get(head.head_len..).unwrap_or_default();
+                let whole = match head.body {
+                    Body::Length(len) => body.len() >= len,
+                    Body::Chunked => self.chunks.follow(body, |_| ())?,
+                    Body::UntilEof => false,
+                };
+                if whole {
+                    return Ok(Some(head));
+                }
+            } else if self.answer.len() > HEAD_BYTES_MAX {
+                return Err(too_long("the answer's head"));
+            }
+            return if self.came > most { Err(too_long("the answer")) } else { Ok(None) };
+        }
+    }
+
+    /// What the body begins with.
+    pub(crate) fn first_line(&self, head: &Head) -> Option<String> {
+        first_line(&body(head, &self.answer))
+    }
+
+    /// The connection has ended: the head if that is the end of the answer, too.
+    pub(crate) fn on_end(&mut self) -> io::Result<Head> {
+        match parse_head(&self.answer)? {
+            Some(head @ Head { body: Body::UntilEof, .. }) => Ok(Head { close: true, ..head }),
+            // An alert or a handshake record (RFC 8446 section 5.1).
+            _ if matches!(self.answer[..], [21 | 22, 3, ..]) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "what answers there speaks TLS: use https://"))
+            }
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
 /// Reads one whole answer into `answer`; it and the interim ones before it have at most `most` bytes.
 pub(crate) fn read(stream: &mut impl Read, most: usize, answer: &mut Vec<u8>) -> io::Result<Head> {
-    let too_long = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} is too long"));
-    answer.clear();
+    let mut incoming = Incoming { answer: std::mem::take(answer), ..Incoming::default() };
+    incoming.answer.clear();
     let mut chunk = [0; 4096];
-    let mut came = 0;
-    let mut chunks = Chunks::default();
-    loop {
-        if let Some(head) = parse_head(answer)? {
-            // RFC 9110 section 15.2: interim answers come before the final one.
-            if (100..200).contains(&head.status) {
-                answer.drain(..head.head_len);
-                continue;
-            }
-            let body = answer.get(head.head_len..).unwrap_or_default();
-            let whole = match head.body {
-                Body::Length(len) => body.len() >= len,
-                Body::Chunked => chunks.follow(body, |_| ())?,
-                Body::UntilEof => false,
-            };
-            if whole {
-                return Ok(head);
-            }
-        } else if answer.len() > HEAD_BYTES_MAX {
-            return Err(too_long("the answer's head"));
+    let outcome = loop {
+        let head = match stream.read(&mut chunk)? {
+            0 => break incoming.on_end(),
+            count => incoming.on_bytes(chunk.get(..count).unwrap_or_default(), most),
+        };
+        if let Some(outcome) = head.transpose() {
+            break outcome;
         }
-        if came > most {
-            return Err(too_long("the answer"));
-        }
-        let count = stream.read(&mut chunk)?;
-        if count == 0 {
-            return match parse_head(answer)? {
-                Some(head @ Head { body: Body::UntilEof, .. }) => Ok(Head { close: true, ..head }),
-                // An alert or a handshake record (RFC 8446 section 5.1).
-                _ if matches!(answer[..], [21 | 22, 3, ..]) => Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "what answers there speaks TLS: use https://",
-                )),
-                _ => Err(io::ErrorKind::UnexpectedEof.into()),
-            };
-        }
-        came += count;
-        answer.extend_from_slice(chunk.get(..count).unwrap_or_default());
-    }
+    };
+    *answer = incoming.answer;
+    outcome
+}
+
+/// What a body begins with, if that can be read.
+pub(crate) fn first_line(body: &[u8]) -> Option<String> {
+    const QUOTED_MAX: usize = 200;
+    let text = String::from_utf8_lossy(body.get(..body.len().min(QUOTED_MAX)).unwrap_or_default());
+    let line = text.lines().next().unwrap_or_default().trim().to_owned();
+    (!line.is_empty() && line.chars().all(|letter| !letter.is_control())).then_some(line)
 }
 
 /// The body of a whole answer, without the frames of chunks.

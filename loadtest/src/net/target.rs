@@ -3,15 +3,13 @@
 //! Only what a load test needs: a literal address, `localhost` or a host name, a port, a path. Resolving happens
 //! once, before any load.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 /// Connections per source address. Linux has about 28,000 ephemeral ports per address, and filling
 /// them makes the search for a free one slow, which would be measured as connect latency.
 pub(crate) const CONNECTIONS_PER_SOURCE: usize = 12_000;
 /// Addresses that one `--source` may name.
 const SOURCES_MAX: u32 = 65_536;
-/// Stands for a topic name that is new in every run.
-pub(crate) const TOPIC_PLACEHOLDER: &str = "{topic}";
 
 /// The protocol of a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,19 +73,6 @@ impl Target {
     pub(crate) fn host(&self) -> &str {
         split_port(&self.authority).map_or(self.authority.as_str(), |(host, _)| host)
     }
-
-    /// The same target with `name=value` added to the query, unless the query has that name.
-    pub(crate) fn with_query(mut self, name: &str, value: &str) -> Self {
-        let query = self.path.split_once('?').map(|(_, query)| query);
-        let present = query.is_some_and(|query| {
-            query.split('&').any(|pair| pair.split('=').next().is_some_and(|key| key == name))
-        });
-        if !present {
-            let separator = if query.is_some() { '&' } else { '?' };
-            self.path.push_str(&format!("{separator}{name}={value}"));
-        }
-        self
-    }
 }
 
 /// The source addresses for `connections`: those given, or enough of 127.0.0.0/8 for a loopback
@@ -101,6 +86,10 @@ pub(crate) fn source_addresses(
         let sources = parse_sources(list)?;
         if let Some(wrong) = sources.iter().find(|source| source.is_ipv4() != target.is_ipv4()) {
             return Err(format!("--source {wrong}: not the address family of {target}"));
+        }
+        // Later it would look as if the ports were used up.
+        if let Some(wrong) = sources.iter().find(|source| UdpSocket::bind((**source, 0)).is_err()) {
+            return Err(format!("--source {wrong}: not an address of this machine"));
         }
         return Ok(Some(sources));
     }
@@ -201,14 +190,6 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_added_once() {
-        let path = |url: &str| Target::parse(url).unwrap().with_query("echo", "0").path;
-        assert_eq!(path("ws://127.0.0.1/ws/a"), "/ws/a?echo=0");
-        assert_eq!(path("ws://127.0.0.1/ws/a?x=1"), "/ws/a?x=1&echo=0");
-        assert_eq!(path("ws://127.0.0.1/ws/a?echo=1"), "/ws/a?echo=1");
-    }
-
-    #[test]
     fn loopback_targets_get_enough_sources() {
         let target = "127.0.0.1:80".parse().unwrap();
         let sources = |n| source_addresses(None, target, n).unwrap().unwrap();
@@ -228,5 +209,8 @@ mod tests {
         }
         let v6 = "[::1]:80".parse().unwrap();
         assert!(source_addresses(Some("127.0.0.1"), v6, 1).is_err());
+        // RFC 5737: nobody has these.
+        let error = source_addresses(Some("192.0.2.1"), "127.0.0.1:80".parse().unwrap(), 1).unwrap_err();
+        assert!(error.contains("not an address of this machine"), "{error}");
     }
 }

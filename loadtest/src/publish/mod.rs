@@ -1,167 +1,286 @@
-//! The publisher of `fanout`: sends messages at their planned times, over HTTP or one WebSocket.
+//! The publisher of `fanout`: sends messages at their planned times, over HTTP or WebSocket, whatever the server does
+//! meanwhile.
 //!
-//! It runs in a thread of its own with blocking sockets, in main's descriptor table. A message that the
-//! server refuses leaves its number to the next one, so that subscribers do not miss what never was.
+//! Two threads in main's descriptor table. The one that calls [`Publisher::run`] sleeps until a message is due and sends it
+//! on a connection that has nothing to do; another one reads what comes back. So a slow answer holds up one connection
+//! and no message, until there are as many connections as there may be.
 
+mod account;
+mod error;
 mod http;
+mod posts;
+mod request;
 pub(crate) mod several;
-mod ws;
+mod talks;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
 
 use crate::base::interrupt;
-use crate::base::schedule::{LATE_NS, Schedule};
-use crate::engine::conversation::Conversation;
-use crate::engine::message::{self, PROBE_SEQUENCE, Shape, Stamp};
-use crate::engine::template::Template;
+use crate::base::schedule::Schedule;
 use crate::engine::worker::Plan;
 use crate::net::target::{Scheme, Target};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
+use account::{Account, Job};
+use posts::Posts;
+use request::Request;
+use talks::Talks;
 
-/// Where messages go.
-#[derive(Debug)]
-pub(crate) enum Publisher {
-    /// One POST per message.
-    Http(http::HttpPublisher),
-    /// One frame per message.
-    Ws(ws::WsPublisher),
+pub(crate) use account::Published;
+pub(crate) use error::PublishError;
+
+/// How long anything may take: connecting, one answer, a message's wait for a connection.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the reader looks for what has taken too long.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Connections to post on, unless told otherwise: as many as a second of messages needs that are answered after one.
+pub(super) const PUBLISHERS_MAX: u32 = 1_024;
+/// Token of the waker; connections have their index.
+const WAKER: Token = Token(usize::MAX);
+const EVENTS: usize = 256;
+
+/// What publishing is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Where to publish.
+    pub(crate) target: Target,
+    /// Connections to post on at most; `None` for as many as the rate needs.
+    pub(crate) publishers: Option<u32>,
+    /// The method of a request.
+    pub(crate) method: String,
+    /// Fields of a request: `NAME: VALUE`.
+    pub(crate) headers: Vec<String>,
+    /// What is posted instead of the message alone; holds `{marker}`.
+    pub(crate) body: Option<String>,
+    /// How TLS is spoken.
+    pub(crate) tls: tls::Wanted,
 }
 
-/// Why a message was not published.
+/// See the module's head.
 #[derive(Debug)]
-pub(crate) enum PublishError {
-    /// The server answered with this HTTP status; nobody gets the message.
-    Refused(u16),
-    /// The server closed the WebSocket with this code before the message; nobody gets it.
-    Closed(u16),
-    /// There was no connection on which to send the message; nobody gets it.
-    Unreached(io::Error),
-    /// Nobody knows whether the server took the message.
-    Unknown(io::Error),
+pub(crate) struct Publisher {
+    shared: Arc<Shared>,
+    waker: Waker,
+    reader: Option<JoinHandle<()>>,
 }
 
-/// What the publisher did.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Published {
-    /// Messages that came to their turn before the run ended.
-    pub(crate) attempted: u64,
-    /// Messages that subscribers should have got, counting those of unknown fate.
-    pub(crate) count: u64,
-    /// Messages whose fate is unknown.
-    pub(crate) unknown: u64,
-    /// Sends that left more than 1 ms after their planned time.
-    pub(crate) late_sends: u64,
-    /// Of these, those that had not to wait for the answer to the one before.
-    pub(crate) late_own: u64,
-    /// How late the latest send left.
-    pub(crate) late_max_ns: u64,
-    /// Refusals and errors by name.
-    pub(crate) errors: BTreeMap<String, u64>,
+/// What both threads work on.
+#[derive(Debug)]
+struct Shared {
+    plan: Arc<Plan>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    lanes: Lanes,
+    account: Account,
+    stop: bool,
+}
+
+/// The connections.
+#[derive(Debug)]
+enum Lanes {
+    Posts(Box<Posts>),
+    Talks(Box<Talks>),
 }
 
 impl Publisher {
-    /// Connects, over `tls` if the target is one of TLS, for messages of this `shape`. A WebSocket says the
-    /// `conversation`'s headers and hello.
-    pub(crate) fn connect(
-        target: Target,
-        tls: Option<Arc<Tls>>,
-        shape: Shape,
-        conversation: &Conversation,
-    ) -> Result<Self, PublishError> {
-        let binary = shape.is_binary();
-        match target.scheme {
+    /// Reads what is to be said; over WebSocket also connects, and has the whole conversation first.
+    pub(crate) fn start(plan: Arc<Plan>, wanted: &Wanted) -> Result<Self, PublishError> {
+        let tls = Tls::of(&wanted.target, &wanted.tls, 1).map_err(PublishError::Usage)?;
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let registry = poll.registry().try_clone()?;
+        let account = Account::new(plan.conversation.topics().count(), plan.ledger.clone());
+        let lanes = match wanted.target.scheme {
             Scheme::Http => {
-                let json = conversation.template().is_some_and(Template::is_json);
-                Ok(Self::Http(http::HttpPublisher::connect(target, tls, binary)?.with_json(json)))
+                let request = Request::read(wanted, &plan).map_err(PublishError::Usage)?;
+                Lanes::Posts(Box::new(Posts::new(wanted, request, registry, tls)))
             }
             Scheme::Ws => {
-                Ok(Self::Ws(ws::WsPublisher::connect(&target, tls.as_deref(), binary, conversation)?))
+                Lanes::Talks(Box::new(Talks::new(wanted, &plan, registry, tls).map_err(PublishError::Usage)?))
             }
-        }
+        };
+        let state = Mutex::new(State { lanes, account, stop: false });
+        let shared = Arc::new(Shared { plan, state });
+        let reading = shared.clone();
+        let thread = std::thread::Builder::new().name("publisher-reader".into());
+        let reader = thread.spawn(move || reading.read_all(poll))?;
+        let publisher = Self { shared, waker, reader: Some(reader) };
+        publisher.wait(|state| state.lanes.opened())?;
+        Ok(publisher)
     }
 
-    /// Publishes the message that tells who is subscribed and counts nowhere.
-    pub(crate) fn probe(&mut self, plan: &Plan) -> Result<(), PublishError> {
-        let mut payload = Vec::new();
-        let planned_ns = plan.clock.now_ns();
-        let stamp = Stamp { stream: plan.run_id, sequence: PROBE_SEQUENCE, planned_ns };
-        message::write_message(&stamp, plan.shape, &plan.conversation.around(0), &mut payload);
-        self.publish(&payload)
+    /// Publishes to each topic the message that tells who is subscribed and counts nowhere.
+    pub(crate) fn probe(&mut self) -> Result<(), PublishError> {
+        for topic in 0..self.shared.plan.conversation.topics().count() {
+            let now_ns = self.shared.plan.clock.now_ns();
+            let mut state = self.shared.lock();
+            state.submit(&self.shared.plan, Job::probe(topic, now_ns), now_ns);
+        }
+        self.wait(|state| state.account.take_probes())
+    }
+
+    /// Opens as many connections as the rate is going to need, as far as the probes tell, so that the first messages do
+    /// not wait for them.
+    pub(crate) fn prepare(&mut self, rate: f64, burst: u32) -> Result<(), PublishError> {
+        let mut state = self.shared.lock();
+        let answer_ns = state.account.published.answers.value_at_quantile(0.5);
+        let at_once = (rate * answer_ns as f64 / 1e9 * 1.5).ceil() as u32;
+        if let Lanes::Posts(posts) = &mut state.lanes {
+            posts.prepare(at_once.max(burst), self.shared.plan.clock.now_ns());
+        }
+        // Those of the probes tell nothing of the run.
+        state.account.published.answers.reset();
+        drop(state);
+        self.wait(|state| {
+            match &state.lanes {
+                Lanes::Posts(posts) => posts.connecting() == 0,
+                Lanes::Talks(_) => true,
+            }
+            .then_some(Ok(()))
+        })
     }
 
     /// Publishes what is planned when it is due and returns what became of it.
-    pub(crate) fn run(&mut self, plan: &Plan, schedule: Schedule) -> Published {
-        let mut published = Published::default();
-        let mut payload = Vec::new();
-        // The publisher has the number of the first connection.
-        let around = plan.conversation.around(0);
+    pub(crate) fn run(&mut self, schedule: Schedule) -> Published {
+        let plan = self.shared.plan.clone();
+        let topics = u64::from(plan.conversation.topics().count());
         let mut free_ns = 0;
-        for tick in 0..schedule.ticks() {
-            for index in schedule.messages_of_tick(tick) {
+        'plan: for tick in 0..schedule.ticks() {
+            let messages = schedule.messages_of_tick(tick);
+            for index in messages.clone() {
                 let planned_ns = schedule.planned_ns(index);
                 if !plan.clock.sleep_until(planned_ns, interrupt::requested) {
-                    return published;
+                    break 'plan;
                 }
-                published.attempted += 1;
                 let now_ns = plan.clock.now_ns();
-                let late_ns = now_ns.saturating_sub(planned_ns);
-                published.late_max_ns = published.late_max_ns.max(late_ns);
-                published.late_sends += u64::from(late_ns > LATE_NS);
-                let late_own_ns = now_ns.saturating_sub(planned_ns.max(free_ns));
-                published.late_own += u64::from(late_own_ns > LATE_NS);
-                payload.clear();
-                let stamp = Stamp { stream: plan.run_id, sequence: published.count, planned_ns };
-                message::write_message(&stamp, plan.shape, &around, &mut payload);
-                match self.publish(&payload) {
-                    Ok(()) => published.count += 1,
-                    Err(error) => {
-                        *published.errors.entry(error.name()).or_default() += 1;
-                        if matches!(error, PublishError::Unknown(_)) {
-                            published.count += 1;
-                            published.unknown += 1;
-                        }
-                    }
-                }
+                let mut state = self.shared.lock();
+                // Of a burst only the first one can leave when it was planned.
+                let could_ns = if index == messages.start { planned_ns } else { planned_ns.max(free_ns) };
+                state.account.on_turn(now_ns.saturating_sub(could_ns));
+                let topic = u32::try_from(index % topics.max(1)).unwrap_or(0);
+                state.submit(&plan, Job::new(topic, planned_ns), now_ns);
+                drop(state);
                 free_ns = plan.clock.now_ns();
             }
         }
-        published
+        // Whatever is under way ends by its own timeout.
+        let _ = self.wait(|state| (state.account.under_way == 0).then_some(Ok(())));
+        let mut state = self.shared.lock();
+        let State { lanes, account, .. } = &mut *state;
+        account.published.connections = lanes.count();
+        account.close()
     }
 
-    fn publish(&mut self, payload: &[u8]) -> Result<(), PublishError> {
-        match self {
-            Self::Http(http) => http.publish(payload),
-            Self::Ws(ws) => ws.publish(payload),
+    /// Waits until there is an outcome.
+    fn wait(
+        &self,
+        mut outcome: impl FnMut(&mut State) -> Option<Result<(), PublishError>>,
+    ) -> Result<(), PublishError> {
+        loop {
+            if let Some(outcome) = outcome(&mut self.shared.lock()) {
+                return outcome;
+            }
+            if self.reader.as_ref().is_none_or(JoinHandle::is_finished) {
+                return Err(PublishError::Unknown(io::Error::other("the publisher's reader has ended")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-impl PublishError {
-    /// A stable name.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Refused(status) => format!("status_{status}"),
-            Self::Closed(code) => format!("closed_{code}"),
-            Self::Unreached(error) | Self::Unknown(error) => format!("{:?}", error.kind()).to_lowercase(),
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.stop = true;
+            if let Lanes::Talks(talks) = &mut state.lanes {
+                talks.close();
+            }
+        }
+        // It looks every few milliseconds anyway.
+        let _ = self.waker.wake();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
         }
     }
 }
 
-impl fmt::Display for PublishError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(status) => write!(out, "refused with status {status}"),
-            Self::Closed(code) => write!(out, "closed by the server with code {code}"),
-            Self::Unreached(error) | Self::Unknown(error) => error.fmt(out),
+impl Shared {
+    /// A panic elsewhere must not hide what was counted.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_all(&self, mut poll: Poll) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut looked = Instant::now();
+        loop {
+            if let Err(error) = poll.poll(&mut events, Some(LOOK_EVERY))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return;
+            }
+            let mut state = self.lock();
+            if state.stop {
+                return;
+            }
+            for event in events.iter().filter(|event| event.token() != WAKER) {
+                state.on_event(&self.plan, event.token().0, event.is_read_closed());
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                state.on_look(&self.plan);
+            }
         }
     }
 }
 
-impl From<io::Error> for PublishError {
-    fn from(error: io::Error) -> Self {
-        Self::Unknown(error)
+impl State {
+    fn submit(&mut self, plan: &Plan, mut job: Job, now_ns: u64) {
+        self.account.under_way += 1;
+        job.submitted_ns = now_ns;
+        match &mut self.lanes {
+            Lanes::Posts(posts) => posts.submit(plan, &mut self.account, job, now_ns),
+            Lanes::Talks(talks) => talks.submit(plan, &mut self.account, job, now_ns),
+        }
+    }
+
+    fn on_event(&mut self, plan: &Plan, index: usize, read_closed: bool) {
+        match &mut self.lanes {
+            Lanes::Posts(posts) => posts.on_event(plan, &mut self.account, index),
+            Lanes::Talks(talks) => talks.on_event(plan, &mut self.account, index, read_closed),
+        }
+    }
+
+    fn on_look(&mut self, plan: &Plan) {
+        let now_ns = plan.clock.now_ns();
+        match &mut self.lanes {
+            Lanes::Posts(posts) => posts.on_look(plan, &mut self.account, now_ns),
+            Lanes::Talks(talks) => talks.on_look(plan, &mut self.account, now_ns),
+        }
+    }
+}
+
+impl Lanes {
+    /// Set once all that have to be open before the first message are, or one can't be.
+    fn opened(&mut self) -> Option<Result<(), PublishError>> {
+        match self {
+            Self::Posts(_) => Some(Ok(())),
+            Self::Talks(talks) => talks.opened(),
+        }
+    }
+
+    fn count(&self) -> u64 {
+        match self {
+            Self::Posts(posts) => posts.most() as u64,
+            Self::Talks(talks) => talks.count() as u64,
+        }
     }
 }

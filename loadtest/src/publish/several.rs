@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::PublishError;
+use super::account::Job;
 use super::http::HttpPublisher;
+use super::request::Request;
+use super::{PublishError, Wanted};
 use crate::base::interrupt;
 use crate::base::schedule::{LATE_NS, Schedule};
-use crate::engine::message::{self, PROBE_SEQUENCE, Shape, Stamp};
+use crate::base::secrets;
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::Plan;
 use crate::net::target::Target;
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 
 /// How long a server that was silent is not asked again: every message would wait for it before it goes to the others.
 const PASSED_OVER: Duration = Duration::from_secs(10);
@@ -47,8 +49,12 @@ pub(crate) struct PublishedToAll {
     pub(crate) late_sends: u64,
     /// Of these, those that had not to wait for the answers to the one before.
     pub(crate) late_own: u64,
+    /// Sends that waited for the answers to the one before for more than 1 ms.
+    pub(crate) waited: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
+    /// Messages by topic.
+    pub(crate) topics: Vec<u64>,
     /// By server.
     pub(crate) servers: Vec<ServerReport>,
 }
@@ -57,6 +63,7 @@ pub(crate) struct PublishedToAll {
 #[derive(Debug)]
 struct One {
     target: Target,
+    request: Request,
     tls: Option<Arc<Tls>>,
     publisher: Option<HttpPublisher>,
     passed_over_until: Option<Instant>,
@@ -67,46 +74,39 @@ struct One {
 #[derive(Debug)]
 pub(crate) struct Several {
     servers: Vec<One>,
-    binary: bool,
 }
 
 impl Several {
-    /// For messages of this `shape`, over TLS as `tls` says where a target asks for it. Nothing is connected yet.
-    pub(crate) fn new(
-        targets: Vec<(String, Target)>,
-        tls: &tls::Wanted,
-        shape: Shape,
-    ) -> Result<Self, String> {
-        let server = |(url, target)| {
-            let tls = Tls::of(&target, tls, 1)?;
-            let report = ServerReport { url, ..ServerReport::default() };
-            Ok(One { target, tls, publisher: None, passed_over_until: None, report })
+    /// To these servers. Nothing is connected yet.
+    pub(crate) fn new(wanted: Vec<(String, Wanted)>, plan: &Plan) -> Result<Self, String> {
+        let server = |(url, wanted): (String, Wanted)| {
+            let request = Request::read(&wanted, plan)?;
+            let tls = Tls::of(&wanted.target, &wanted.tls, 1)?;
+            let report = ServerReport { url: secrets::url(&url), ..ServerReport::default() };
+            let target = wanted.target;
+            Ok(One { target, request, tls, publisher: None, passed_over_until: None, report })
         };
-        let servers = targets.into_iter().map(server).collect::<Result<_, String>>()?;
-        Ok(Self { servers, binary: shape.is_binary() })
+        Ok(Self { servers: wanted.into_iter().map(server).collect::<Result<_, String>>()? })
     }
 
-    /// Publishes the message that tells who is subscribed; every server has to take it.
+    /// Publishes to each topic the message that tells who is subscribed; every server has to take it.
     pub(crate) fn probe(&mut self, plan: &Plan) -> Result<(), String> {
-        let mut payload = Vec::new();
-        let planned_ns = plan.clock.now_ns();
-        let stamp = Stamp { stream: plan.run_id, sequence: PROBE_SEQUENCE, planned_ns };
-        let key = format!("{:016x}-probe-{planned_ns}", plan.run_id);
-        message::write_message(&stamp, plan.shape, &plan.conversation.around(0), &mut payload);
-        for server in &mut self.servers {
-            server
-                .publish(&key, &payload, self.binary)
-                .map_err(|error| format!("{}: {error}", server.report.url))?;
+        for topic in 0..plan.conversation.topics().count() {
+            let planned_ns = plan.clock.now_ns();
+            let job = Job::probe(topic, planned_ns);
+            let key = format!("{:016x}-probe-{topic}-{planned_ns}", plan.run_id);
+            for server in &mut self.servers {
+                server
+                    .publish(plan, &key, &job)
+                    .map_err(|error| format!("{}: {error}", server.report.url))?;
+            }
         }
         Ok(())
     }
 
     /// Publishes the whole job to all servers, one after the other.
-    pub(crate) fn run(mut self, plan: &Plan, schedule: Schedule, bulletin: &Bulletin) -> PublishedToAll {
-        // The publisher has the number of the first connection.
-        let around = plan.conversation.around(0);
-        let mut published = PublishedToAll::default();
-        let mut payload = Vec::new();
+    pub(crate) fn run(mut self, plan: &Plan, schedule: Schedule, bulletins: &[Bulletin]) -> PublishedToAll {
+        let mut published = PublishedToAll { topics: vec![0; bulletins.len()], ..PublishedToAll::default() };
         let mut free_ns = 0;
         for index in 0..schedule.count() {
             let planned_ns = schedule.planned_ns(index);
@@ -116,16 +116,23 @@ impl Several {
             let now_ns = plan.clock.now_ns();
             published.attempted += 1;
             published.late_max_ns = published.late_max_ns.max(now_ns.saturating_sub(planned_ns));
-            published.late_sends += u64::from(now_ns.saturating_sub(planned_ns) > LATE_NS);
-            published.late_own += u64::from(now_ns.saturating_sub(planned_ns.max(free_ns)) > LATE_NS);
-            payload.clear();
-            let stamp = Stamp { stream: plan.run_id, sequence: published.count, planned_ns };
-            message::write_message(&stamp, plan.shape, &around, &mut payload);
-            bulletin.on_begin(published.count);
+            let late = now_ns.saturating_sub(planned_ns) > LATE_NS;
+            let late_own = now_ns.saturating_sub(planned_ns.max(free_ns)) > LATE_NS;
+            published.late_sends += u64::from(late);
+            published.late_own += u64::from(late_own);
+            published.waited += u64::from(late && !late_own);
+            let topic = (index % bulletins.len().max(1) as u64) as usize;
+            let (Some(number), Some(bulletin)) = (published.topics.get_mut(topic), bulletins.get(topic))
+            else {
+                break;
+            };
+            let mut job = Job::new(topic as u32, planned_ns);
+            job.number = u32::try_from(*number).unwrap_or(u32::MAX - 1);
+            bulletin.on_begin(*number);
             let mut taken = false;
             let key = format!("{:016x}-{index}", plan.run_id);
             for server in &mut self.servers {
-                match server.publish(&key, &payload, self.binary) {
+                match server.publish(plan, &key, &job) {
                     Ok(()) => {
                         server.report.accepted += 1;
                         taken = true;
@@ -135,7 +142,8 @@ impl Several {
             }
             free_ns = plan.clock.now_ns();
             if taken {
-                bulletin.on_done(published.count, free_ns);
+                bulletin.on_done(*number, free_ns);
+                *number += 1;
                 published.count += 1;
             }
         }
@@ -145,20 +153,21 @@ impl Several {
 }
 
 impl One {
-    fn publish(&mut self, key: &str, payload: &[u8], binary: bool) -> Result<(), PublishError> {
+    fn publish(&mut self, plan: &Plan, key: &str, job: &Job) -> Result<(), PublishError> {
         if self.passed_over_until.is_some_and(|until| Instant::now() < until) {
             return Err(PublishError::Unreached(io::ErrorKind::TimedOut.into()));
         }
-        let outcome = self.ask(key, payload, binary);
+        let mut request = Vec::new();
+        self.request.write(plan, job, &format!("Idempotency-Key: {key}\r\n"), &mut request);
+        let outcome = self.ask(&request);
         let silent = outcome.as_ref().is_err_and(is_silence);
         self.passed_over_until = silent.then(|| Instant::now() + PASSED_OVER);
         outcome
     }
 
-    fn ask(&mut self, key: &str, payload: &[u8], binary: bool) -> Result<(), PublishError> {
-        let fields = format!("Idempotency-Key: {key}\r\n");
+    fn ask(&mut self, request: &[u8]) -> Result<(), PublishError> {
         if let Some(mut kept) = self.publisher.take() {
-            match kept.publish_with(&fields, payload) {
+            match kept.publish(request) {
                 // It broke off, as when another process has taken the place of the one it was to.
                 Err(error @ PublishError::Unknown(_)) if !is_silence(&error) => {}
                 outcome => {
@@ -167,8 +176,8 @@ impl One {
                 }
             }
         }
-        let mut new = HttpPublisher::connect(self.target.clone(), self.tls.clone(), binary)?;
-        let outcome = new.publish_with(&fields, payload);
+        let mut new = HttpPublisher::connect(self.target.clone(), self.tls.clone())?;
+        let outcome = new.publish(request);
         // After an error the connection may be in the middle of an answer.
         if !matches!(outcome, Err(PublishError::Unknown(_))) {
             self.publisher = Some(new);

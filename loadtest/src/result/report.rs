@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::base::failure::Failure;
+use crate::base::secrets;
 use crate::result::histogram_columns::{self, HistogramColumns};
 use crate::result::html;
 use crate::result::json_text;
@@ -121,6 +122,15 @@ pub(crate) struct Files {
     pub(crate) hdr: Option<PathBuf>,
 }
 
+impl Files {
+    /// Whether all can be written.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let files = [("--json", &self.json), ("--html", &self.html), ("--hdr", &self.hdr)];
+        let named = files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?)));
+        all_of(named.map(|(flag, path)| check_writable(flag, path)))
+    }
+}
+
 /// How TLS was spoken with the server.
 #[derive(Debug, Serialize)]
 pub(crate) struct TlsReport {
@@ -161,6 +171,8 @@ pub(crate) struct ConnectionsReport {
     pub(crate) connect_latency: Option<LatencyReport>,
     /// Failures and losses by kind.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// Close frames that ended connections which should have stayed, by code and reason.
+    pub(crate) closes: BTreeMap<String, u64>,
     /// What to do about errors, where that is not plain from their names.
     pub(crate) advice: Vec<String>,
     /// Source addresses used in turn; null if the kernel chose.
@@ -277,7 +289,7 @@ impl Common {
             ok: false,
             problems: problems_of_connections(asked_for(wanted, facts.interrupted, counts), counts),
             interrupted: facts.interrupted,
-            url: url.to_owned(),
+            url: secrets::url(url),
             started_unix_seconds: facts.started_unix_seconds,
             connections: ConnectionsReport {
                 wanted: u64::from(wanted),
@@ -288,6 +300,11 @@ impl Common {
                 opened_per_second: (open_seconds > 0.0).then(|| counts.opened as f64 / open_seconds),
                 connect_latency: LatencyReport::new(&tally.connect),
                 errors: counts.troubles.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
+                closes: counts
+                    .closes
+                    .iter()
+                    .map(|((code, reason), count)| (format!("{code} {reason}").trim_end().to_owned(), *count))
+                    .collect(),
                 advice: facts.advice,
                 source_addresses: facts.sources,
             },
@@ -300,7 +317,7 @@ impl Common {
                 late_sends: sends.then_some(counts.late_sends),
                 late_max_microseconds: (sends && counts.sends > 0).then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
-                strain: tally.strain.judge(counts.sends, counts.late_own),
+                strain: tally.strain.judge(counts.sends, counts.late_own, counts.waited_sends),
             },
             series: facts.series,
         }
@@ -327,11 +344,15 @@ impl Common {
         for (name, count) in &connections.errors {
             table.row(&format!("  {name}"), count);
         }
+        for (close, count) in &connections.closes {
+            table.row("  closed with", format!("{close}: {count}"));
+        }
         for advice in &connections.advice {
             table.row("  what to do", advice);
         }
         let rate = number_text(connections.opened_per_second, 0, "/s");
-        table.row("  opened in", format!("{:.3} s, {rate}", connections.open_seconds));
+        let took = microseconds_text(Some(connections.open_seconds * 1e6));
+        table.row("  opened in", format!("{took}, {rate}"));
         table.latency("connect latency", connections.connect_latency.as_ref());
         if let Some(tls) = &self.tls {
             tls.rows(table);
@@ -407,14 +428,19 @@ impl Table {
             || "n/a".to_owned(),
             |latency| {
                 let at = |microseconds| microseconds_text(Some(microseconds));
-                format!(
-                    "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
-                    at(latency.p50_microseconds),
-                    at(latency.p90_microseconds),
-                    at(latency.p99_microseconds),
-                    at(latency.p999_microseconds),
-                    at(latency.max_microseconds)
-                )
+                // A percentile of fewer values than it has places beyond it is only their highest.
+                let tails = [
+                    (10, "p90", latency.p90_microseconds),
+                    (100, "p99", latency.p99_microseconds),
+                    (1_000, "p99.9", latency.p999_microseconds),
+                ];
+                let carried = tails.iter().filter(|(least, ..)| latency.count >= *least);
+                let tails: String =
+                    carried.map(|(_, name, value)| format!("{name} {}, ", at(*value))).collect();
+                let (p50, max) = (at(latency.p50_microseconds), at(latency.max_microseconds));
+                let few =
+                    if latency.count < 1_000 { format!(", n {}", latency.count) } else { String::new() };
+                format!("p50 {p50}, {tails}max {max}{few}")
             },
         );
         self.row(name, value);
@@ -471,6 +497,18 @@ pub(crate) fn print_line(line: &str) {
 /// Writes the file that `flag` names.
 pub(crate) fn write(flag: &str, path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+}
+
+/// Whether a file can be written, so that this is not found out when the run is over.
+pub(crate) fn check_writable(flag: &str, path: &Path) -> Result<(), String> {
+    let there = path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| format!("{flag} {}: {error}", path.display()))?;
+    if !there {
+        // Only the attempt was wanted.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
 }
 
 /// What of several things went wrong. All are tried before: a disk that is full must not take the rest of a result along.

@@ -6,6 +6,7 @@ use serde::Serialize;
 /// Shares from which the generator counts as the bottleneck.
 const BUSY_SHARE_MAX: f64 = 0.1;
 const LATE_SHARE_MAX: f64 = 0.01;
+const WAITED_SHARE_MAX: f64 = 0.01;
 const BACKLOG_SHARE_MAX: f64 = 0.1;
 const WAIT_SHARE_MAX: f64 = 0.1;
 /// Turns with a backlog that may happen to anybody.
@@ -46,6 +47,9 @@ pub(crate) struct StrainReport {
     /// Share of sends that left more than 1 ms late although they had not to wait for an answer of the server;
     /// null if nothing was sent.
     pub(crate) late_share: Option<f64>,
+    /// Share of sends that waited for more than 1 ms until a connection of the publisher was free; null if nothing was
+    /// sent.
+    pub(crate) waited_share: Option<f64>,
 }
 
 impl Strain {
@@ -60,8 +64,8 @@ impl Strain {
         self.turn_max_ns = self.turn_max_ns.max(other.turn_max_ns);
     }
 
-    /// Judges it. `sent` and `late` are messages of the generator, 0 where it sends none.
-    pub(crate) fn judge(&self, sent: u64, late: u64) -> StrainReport {
+    /// Judges it. `sent`, `late` and `waited` are messages of the generator, 0 where it sends none.
+    pub(crate) fn judge(&self, sent: u64, late: u64, waited: u64) -> StrainReport {
         let share = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
         let mut report = StrainReport {
             bottleneck: Vec::new(),
@@ -70,6 +74,7 @@ impl Strain {
             backlog_share: share(self.backlog_turns, self.turns),
             turn_max_microseconds: (self.turns > 0).then(|| self.turn_max_ns as f64 / 1e3),
             late_share: share(late, sent),
+            waited_share: share(waited, sent),
         };
         let percent = |share: f64| share * 100.0;
         if let Some(busy) = report.busy_share.filter(|share| *share > BUSY_SHARE_MAX) {
@@ -83,6 +88,7 @@ impl Strain {
         if let Some(late) = report.late_share.filter(|share| *share > LATE_SHARE_MAX) {
             report.bottleneck.push(format!("{:.1} % of its sends left more than 1 ms late", percent(late)));
         }
+        report.bottleneck.extend(report.saturated());
         let backlog = report.backlog_share.filter(|share| *share > BACKLOG_SHARE_MAX);
         if let Some(backlog) = backlog.filter(|_| self.backlog_turns >= BACKLOG_TURNS_MIN) {
             let text =
@@ -94,6 +100,15 @@ impl Strain {
 }
 
 impl StrainReport {
+    /// Set if the publisher had too few connections for the rate, so that figures are those of its waiting.
+    pub(crate) fn saturated(&self) -> Option<String> {
+        let share = self.waited_share.filter(|share| *share > WAITED_SHARE_MAX)?;
+        let percent = share * 100.0;
+        Some(format!(
+            "publisher saturated: {percent:.1} % of its messages waited until one of its connections was free"
+        ))
+    }
+
     /// One line for the table.
     pub(crate) fn text(&self) -> String {
         match self.bottleneck.is_empty() {

@@ -11,6 +11,10 @@ use super::strain::Strain;
 use crate::base::schedule::LATE_NS;
 use crate::base::trouble::Trouble;
 
+/// Codes and reasons of close frames that are kept apart.
+const REASONS_MAX: usize = 64;
+/// Stands for the reasons beyond.
+const OTHER_REASONS: &str = "(other reasons)";
 const LATENCY_LOW_NS: u64 = 1_000;
 const LATENCY_HIGH_NS: u64 = 600_000_000_000;
 
@@ -56,6 +60,8 @@ pub(crate) struct Counts {
     pub(crate) begun: u64,
     /// Connections that got their 101.
     pub(crate) opened: u64,
+    /// When the last one was open or failed for the first time, in ns.
+    pub(crate) settled_ns: u64,
     /// Connections that could not be opened.
     pub(crate) failed: u64,
     /// Connections that were open and ended by themselves.
@@ -84,6 +90,15 @@ pub(crate) struct Counts {
     pub(crate) repeated: u64,
     /// Messages that are not of this run.
     pub(crate) foreign: u64,
+    /// Messages of this run that nobody owed the connection: of a topic it is not in, or refused and delivered all
+    /// the same.
+    pub(crate) stray: u64,
+    /// Messages that arrived behind a later one that had left before they were answered, so that nobody owed an order.
+    pub(crate) overtaken: u64,
+    /// Topics of the connections that were opened, each counted once a connection.
+    pub(crate) subscriptions: u64,
+    /// Messages that open connections should have got; known at the end.
+    pub(crate) owed: u64,
     /// Messages that came compressed.
     pub(crate) deflated: u64,
     /// Bytes of these as they came.
@@ -94,8 +109,12 @@ pub(crate) struct Counts {
     pub(crate) late_sends: u64,
     /// Of these, those that were late although nothing but the generator itself was in their way.
     pub(crate) late_own: u64,
+    /// Sends that waited for more than 1 ms until a connection of the publisher was free.
+    pub(crate) waited_sends: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
+    /// Close frames that ended connections which should have stayed, by code and reason.
+    pub(crate) closes: BTreeMap<(u16, String), u64>,
     /// Troubles by kind.
     pub(crate) troubles: BTreeMap<Trouble, u64>,
     /// Open connections that were dropped on purpose.
@@ -260,11 +279,16 @@ impl Counts {
             (&mut self.wrapped, other.wrapped),
             (&mut self.repeated, other.repeated),
             (&mut self.foreign, other.foreign),
+            (&mut self.stray, other.stray),
+            (&mut self.overtaken, other.overtaken),
+            (&mut self.subscriptions, other.subscriptions),
+            (&mut self.owed, other.owed),
             (&mut self.deflated, other.deflated),
             (&mut self.deflated_bytes, other.deflated_bytes),
             (&mut self.sends, other.sends),
             (&mut self.late_sends, other.late_sends),
             (&mut self.late_own, other.late_own),
+            (&mut self.waited_sends, other.waited_sends),
             (&mut self.dropped, other.dropped),
             (&mut self.not_dropped, other.not_dropped),
             (&mut self.returned, other.returned),
@@ -275,6 +299,10 @@ impl Counts {
             *mine += theirs;
         }
         self.late_max_ns = self.late_max_ns.max(other.late_max_ns);
+        self.settled_ns = self.settled_ns.max(other.settled_ns);
+        for ((code, reason), count) in &other.closes {
+            self.on_closes(*code, reason, *count);
+        }
         for (trouble, count) in &other.troubles {
             *self.troubles.entry(*trouble).or_default() += count;
         }
@@ -284,6 +312,21 @@ impl Counts {
         for (trouble, count) in &other.refusals {
             *self.refusals.entry(*trouble).or_default() += count;
         }
+    }
+
+    /// Counts close frames; of reasons that differ from connection to connection only the first ones are kept.
+    pub(crate) fn on_closes(&mut self, code: u16, reason: &str, count: u64) {
+        let known = self.closes.contains_key(&(code, reason.to_owned()));
+        let reason = if known || self.closes.len() < REASONS_MAX { reason } else { OTHER_REASONS };
+        *self.closes.entry((code, reason.to_owned())).or_default() += count;
+    }
+
+    /// Counts a message that arrived behind a later one to which it owed no order.
+    pub(crate) fn on_overtaken(&mut self) -> bool {
+        self.unique += 1;
+        self.overtaken += 1;
+        self.missing = self.missing.saturating_sub(1);
+        true
     }
 
     /// Counts an arrival; true if the message is new, so that its latency counts.

@@ -23,7 +23,7 @@ use crate::base::trouble::Trouble;
 use crate::net::target::Target;
 
 pub(crate) use session::{Moment, Session};
-pub(crate) use trouble::hint;
+pub(crate) use trouble::{explained, hint};
 pub(crate) use wire::Wire;
 
 /// User memory that TLS adds to one open connection in this process: the session, its keys and its read buffer.

@@ -76,13 +76,40 @@ pub(crate) fn hint(trouble: Trouble, secure: bool) -> Option<&'static str> {
         Trouble::ConnectReset => {
             "the server ended the connection without an answer: if that port speaks TLS, use wss:// or https://"
         }
+        Trouble::ConnectClosed if secure => {
+            "the server ended the connection between the TLS handshake and its answer: it may ask for a client certificate"
+        }
+        Trouble::ConnectClosed => {
+            "the server ended the connection without an answer: if that port speaks TLS, use wss:// or https://"
+        }
+        Trouble::NotHttp => "what answers there does not speak HTTP: is it the right port?",
+        Trouble::UpgradeNotWebsocket => "the server switches to something else than WebSocket",
+        Trouble::UpgradeWrongAccept => {
+            "the answer belongs to another request (RFC 6455 section 4.2.2): a proxy or a cache may have given an old one"
+        }
+        Trouble::UpgradeWithoutAccept => {
+            "the 101 has no Sec-WebSocket-Accept: it is no answer of a WebSocket server"
+        }
+        Trouble::UpgradeSubprotocol => {
+            "the server chose a subprotocol that was not offered: name it with --subprotocol"
+        }
+        Trouble::UpgradeExtension => {
+            "the server uses an extension that was not offered, which no client may accept"
+        }
+        Trouble::UpgradeNotDeflated => "--deflate was asked for and the server did not agree to it",
+        Trouble::UpgradeRefused(301 | 302 | 303 | 307 | 308) => {
+            "redirects are not followed: use the URL it leads to"
+        }
+        Trouble::UpgradeRefused(401 | 403) => "the server wants to know who it is: see --header and --vars",
+        Trouble::UpgradeRefused(_) => "the server refused the upgrade",
+        Trouble::GeneratorPorts => "no free port at this end: name more addresses with --source",
         Trouble::LostTruncated => "the server ended the connection without a TLS close_notify",
         _ => return None,
     })
 }
 
 /// An error of a blocking connection with what to do about it.
-pub(super) fn explained(error: io::Error) -> io::Error {
+pub(crate) fn explained(error: io::Error) -> io::Error {
     let Some(inner) = inner(&error) else { return error };
     let advice = hint(of(inner), true).unwrap_or_default();
     io::Error::new(error.kind(), format!("{inner}; {advice}"))

@@ -4,7 +4,7 @@
 //! the reader, who decrypts only when something has come.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,11 +57,6 @@ impl Wire {
         Ok(wire)
     }
 
-    /// Limits each read; `None` lets it wait for ever.
-    pub(crate) fn set_read_timeout(&self, at_most: Option<Duration>) -> io::Result<()> {
-        self.socket.set_read_timeout(at_most)
-    }
-
     /// The same connection for reads that all end within `at_most` from now, however slowly bytes drip in; `late` says
     /// what did not come in time.
     pub(crate) fn within(&self, at_most: Duration, late: &'static str) -> Timed<'_> {
@@ -70,10 +65,6 @@ impl Wire {
 
     /// Reads what has come, waiting for it. `Ok(0)` is the end; with TLS an end without close_notify is
     /// `UnexpectedEof`, because what came may be cut off.
-    pub(crate) fn read(&self, out: &mut [u8]) -> io::Result<usize> {
-        self.read_by(out, None)
-    }
-
     fn read_by(&self, out: &mut [u8], until: Option<Instant>) -> io::Result<usize> {
         let Some(sealed) = &self.sealed else {
             self.wait_until(until)?;
@@ -156,21 +147,6 @@ impl Wire {
             }
         }
         false
-    }
-
-    /// Says that no more comes.
-    pub(crate) fn shut_write(&self) {
-        if let Some(sealed) = &self.sealed {
-            lock(sealed).tls.send_close_notify();
-            // The server may be gone, and then there is nobody to tell.
-            let _ = self.flush();
-        }
-        let _ = self.socket.shutdown(Shutdown::Write);
-    }
-
-    /// Ends a read that waits in another thread.
-    pub(crate) fn shut_read(&self) {
-        let _ = self.socket.shutdown(Shutdown::Read);
     }
 
     fn shake_hands(&self, until: Instant) -> io::Result<()> {

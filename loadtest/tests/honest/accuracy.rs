@@ -118,7 +118,7 @@ fn run(command: &str, delay: Duration) -> Run {
     generator.args(["--connections", &CONNECTIONS.to_string(), "--rate", &RATE.to_string()]);
     generator.args(["--duration", &format!("{SECONDS}s")]);
     if command == "fanout" {
-        generator.args(["--publish", "ws"]);
+        generator.args(["--publish", "ws", "--publish-url", &format!("{url}?echo=0")]);
     }
     let output = generator.output().unwrap();
     let report = take_result(&file, &output);

@@ -62,7 +62,10 @@ fn results_fit_their_schemas() {
     let (report, _) = result("idle", &["idle", "--url", &url, "--duration", "100ms", "--pid", &pid]);
     assert!(report["series"]["server_user_bytes"][0].as_u64().unwrap() > 0);
     let topic = format!("ws://{address}/ws/{{topic}}");
-    let fanout = ["fanout", "--url", &topic, "--publish", "ws", "--connections", "20", "--duration", "500ms"];
+    let say = format!("{topic}?echo=0");
+    let publish = ["--publish", "ws", "--publish-url", &say];
+    let fanout = ["fanout", "--url", &topic, "--connections", "20", "--duration", "500ms"];
+    let fanout = [&fanout[..], &publish].concat();
     let (report, _) = result("fanout", &fanout);
     assert_eq!((&report["deliveries"], &report["ok"]), (&json!(100), &json!(true)));
     let memory = ["memory", "--url", &url, "--steps", "5,10", "--duration", "0s"];
@@ -269,7 +272,9 @@ fn storms_slow_subscribers_steps_and_memory_are_merged() {
     assert!(table.contains("all served again in") && table.contains("bystanders' echo during"), "{table}");
 
     let topic = format!("ws://{address}/ws/{{topic}}");
-    let slow = ["--url", &topic, "--publish", "ws", "--connections", "20", "--duration", "500ms"];
+    let say = format!("{topic}?echo=0");
+    let slow = ["--url", &topic, "--publish", "ws", "--publish-url", &say];
+    let slow = [&slow[..], &["--connections", "20", "--duration", "500ms"]].concat();
     // Both topics are one to this server: each run hears the other's publisher, too.
     let (slow, table) = merged("slow", &[&slow[..], &["--slow-fraction", "0.2", "--pid", &pid]].concat());
     assert_eq!((&slow["slow"]["connections"], &slow["slow"]["missing"]), (&json!(8), &json!(0)), "{slow:#}");
@@ -403,14 +408,15 @@ fn a_disk_that_is_full_takes_one_file_and_not_the_result() {
 fn what_is_repeated_fits_its_schema_and_its_log_has_every_run() {
     let address = echo_and_fan_out();
     let (url, closed) = (format!("ws://{address}/echo"), format!("ws://{address}/ws/{{topic}}"));
+    let say = format!("{closed}?echo=0");
     let hdr = Scratch::new("repeats.hdr");
     let repeat = ["--repeat", "2", "--duration", "100ms", "--connections", "5", "--hdr", hdr.path()];
     for command in [
         &["idle", "--url", &url][..],
         &["echo", "--url", &url],
         &["storm", "--url", &url, "--bystander", &url],
-        &["fanout", "--url", &closed, "--publish", "ws"],
-        &["slow", "--url", &closed, "--publish", "ws", "--slow-fraction", "0.2"],
+        &["fanout", "--url", &closed, "--publish", "ws", "--publish-url", &say],
+        &["slow", "--url", &closed, "--publish", "ws", "--publish-url", &say, "--slow-fraction", "0.2"],
         &["memory", "--url", &url],
     ] {
         let (report, _) = result(command[0], &[command, &repeat].concat());

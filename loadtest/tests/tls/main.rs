@@ -106,7 +106,10 @@ fn large_messages_and_bursts_pass() {
 fn messages_are_published_and_delivered_over_tls() {
     let address = echo_and_fan_out(Tls::new("server"));
     let (url, ca) = (format!("wss://localhost:{}/{{topic}}", address.port()), certificate("ca.pem"));
-    let fanout = ["--url", &url, "--ca", &ca, "--publish", "ws", "--connections", "20", "--duration", "1s"];
+    let say = format!("{url}?echo=0");
+    let publish = ["--publish", "ws", "--publish-url", &say];
+    let fanout = ["--url", &url, "--ca", &ca, "--connections", "20", "--duration", "1s"];
+    let fanout = [&fanout[..], &publish].concat();
     let outcome = run(&[&["fanout", "--rate", "50"], &fanout[..]].concat());
     assert_eq!((outcome.code, &outcome.report["deliveries"]), (0, &json!(1000)), "{:#}", outcome.report);
     // Many at once: what is unsealed of one read does not end at a message.

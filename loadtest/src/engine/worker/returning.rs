@@ -74,11 +74,13 @@ impl Worker {
     /// been sent away at the same moment.
     pub(super) fn on_left(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
         let now_ns = self.plan.clock.now_ns();
-        let (Some(connection), Some(bulletin)) = (self.connections.get_mut(index), &self.plan.bulletin)
+        let number = self.number(index);
+        let plan = self.plan.clone();
+        let (Some(connection), Some(bulletin)) = (self.connections.get_mut(index), plan.bulletin_of(number))
         else {
             return;
         };
-        let code = connection.close_code().filter(|_| trouble == Trouble::LostClose);
+        let code = connection.close().filter(|_| trouble == Trouble::LostClose).map(|(code, _)| *code);
         let ending = code.map_or(Ending::Broken(trouble), Ending::Close);
         tally.counts.left += 1;
         *tally.counts.endings.entry(ending).or_default() += 1;

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::secrets;
 use crate::net::http_answer;
 use crate::net::target::{Scheme, Target};
 use crate::result::metrics_report::MetricsReport;
@@ -126,7 +127,7 @@ pub(crate) fn report() -> Option<MetricsReport> {
     let remote = REMOTE.get()?;
     let state = remote.state();
     Some(MetricsReport {
-        url: remote.url.clone(),
+        url: secrets::url(&remote.url),
         names: state.names.clone(),
         readings: state.readings,
         failed: state.failed,

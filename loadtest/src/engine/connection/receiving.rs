@@ -1,0 +1,141 @@
+//! What is done with a message that has come: it is answered, awaited, or one of the test messages that are counted.
+
+use fantail::wire::frame::Opcode;
+
+use super::{Connection, Context, Role, State, echo_stream};
+use crate::engine::message::{self, Expected, Found, PROBE_SEQUENCE, Stamp, Streams};
+use crate::engine::template::Template;
+use crate::engine::text::Filling;
+use crate::result::tally::Arrival;
+
+impl Connection {
+    /// Takes the content of a whole message.
+    pub(super) fn on_message(&mut self, payload: &[u8], binary: bool, cx: &mut Context<'_>) {
+        let replied = cx.conversation.replies() && self.on_call(payload, binary, cx);
+        if self.state == State::Greeting {
+            self.on_greeted(payload, cx);
+        } else if !replied {
+            self.on_test_message(payload, binary, cx);
+        }
+    }
+
+    /// Answers a message that asks for it; false if it does not.
+    fn on_call(&mut self, payload: &[u8], binary: bool, cx: &Context<'_>) -> bool {
+        let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
+        let Some(reply) = cx.conversation.reply_to(payload, &cx.filling(caught)) else { return false };
+        self.say(if binary { Opcode::Binary } else { Opcode::Text }, &reply);
+        true
+    }
+
+    fn on_test_message(&mut self, payload: &[u8], binary: bool, cx: &mut Context<'_>) {
+        let streams = match cx.role {
+            Role::Idle => return,
+            Role::Subscribe => Streams::new(cx.run_id, u64::from(cx.conversation.topics().count())),
+            Role::Echo => Streams::one(echo_stream(cx.run_id, cx.number)),
+        };
+        if cx.conversation.template().is_none()
+            && binary == cx.shape.is_binary()
+            && let Some(stamp) = message::read_unchanged(payload, cx.shape, streams, cx.now_ns)
+        {
+            return self.on_stamp(&stamp, false, cx);
+        }
+        self.on_other_payload(payload, binary, streams, cx);
+    }
+
+    /// Looks for test messages in a payload that is not simply one.
+    #[inline(never)]
+    fn on_other_payload(&mut self, payload: &[u8], binary: bool, streams: Streams, cx: &mut Context<'_>) {
+        // RFC 6455 section 8.1: what is not UTF-8 is no text.
+        if !binary && std::str::from_utf8(payload).is_err() {
+            cx.tally.counts.corrupt += 1;
+            return;
+        }
+        let (conversation, shape, number, run_id) = (cx.conversation, cx.shape, cx.number, cx.run_id);
+        let echo = cx.role == Role::Echo;
+        let around = |stamp: &Stamp| {
+            let topic = stamp.stream.wrapping_sub(run_id) as u32;
+            // A publisher speaks as the first of a topic; an echo is of what this one said itself.
+            let speaker = if echo { number } else { conversation.topics().first_member(topic) };
+            let message = Some((stamp.sequence, shape.size));
+            let filling = Filling { message, ..conversation.filling(speaker, &[]) };
+            let filling = if echo { filling } else { Filling { topic: Some(topic), ..filling } };
+            conversation.around(&filling)
+        };
+        let stable = conversation.template().is_none_or(Template::is_stable);
+        let around = stable.then_some(&around as &dyn Fn(&Stamp) -> _);
+        let expected = Expected { shape, streams, now_ns: cx.now_ns, around };
+        let other_kind = cx.keeps_kind && binary != shape.is_binary();
+        let any = message::search(payload, &expected, |found| match found {
+            // Nothing is around it, so the server delivers what it takes, but as another kind.
+            Found::Unchanged(stamp) if other_kind && stamp.sequence != PROBE_SEQUENCE => {
+                cx.tally.counts.corrupt += 1;
+            }
+            Found::Unchanged(stamp) => self.on_stamp(&stamp, false, cx),
+            Found::Wrapped(stamp) => self.on_stamp(&stamp, true, cx),
+            Found::Repeated => cx.tally.counts.repeated += 1,
+            // That a probe came is all there is to know of it.
+            Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),
+            Found::Changed(_) | Found::Broken => cx.tally.counts.corrupt += 1,
+        });
+        cx.tally.counts.foreign += u64::from(!any);
+    }
+
+    /// Counts a test message; `wrapped` if the server put other things around it.
+    fn on_stamp(&mut self, stamp: &Stamp, wrapped: bool, cx: &mut Context<'_>) {
+        let Some(slot) = self.slot_of(stamp, cx) else { return };
+        let counts = &mut cx.tally.counts;
+        if stamp.sequence == PROBE_SEQUENCE {
+            let probed = cx.subscriptions.get_mut(slot).map_or(&mut self.probed, |one| &mut one.probed);
+            counts.probed += u64::from(!*probed);
+            *probed = true;
+            return;
+        }
+        let Ok(number) = u32::try_from(stamp.sequence) else {
+            counts.corrupt += 1;
+            return;
+        };
+        // An echo can't come before its message left; such a number was not written by this generator.
+        if cx.role == Role::Echo && number >= self.sent {
+            counts.corrupt += 1;
+            return;
+        }
+        counts.wrapped += u64::from(wrapped);
+        let first = match &mut self.visits {
+            Some(visits) => visits.on_message(number, counts),
+            None => {
+                let one = cx.subscriptions.get_mut(slot);
+                let sequence = one.map_or(&mut self.sequence, |one| &mut one.sequence);
+                let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
+                match (sequence.on_arrival(number), cx.ledger) {
+                    (Arrival::Reordered, Some(ledger))
+                        if ledger.overlapped(topic, number, sequence.next().saturating_sub(1)) =>
+                    {
+                        counts.on_overtaken()
+                    }
+                    (arrival, _) => counts.on_arrival(arrival),
+                }
+            }
+        };
+        if !first {
+            return;
+        }
+        cx.tally.latency.saturating_record(cx.now_ns.saturating_sub(stamp.planned_ns));
+        let tick = cx.schedule.and_then(|schedule| schedule.tick_of(stamp.planned_ns));
+        if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
+            tick.last_ns = tick.last_ns.max(cx.now_ns);
+            tick.deliveries += 1;
+        }
+    }
+
+    /// The place of a message's topic among those of this connection; `None` if it is in none of that, which is counted.
+    #[inline]
+    fn slot_of(&self, stamp: &Stamp, cx: &mut Context<'_>) -> Option<usize> {
+        let topics = cx.conversation.topics();
+        if cx.role == Role::Echo || topics.count() == 1 {
+            return Some(0);
+        }
+        let slot = topics.slot(cx.number, stamp.stream.wrapping_sub(cx.run_id) as u32);
+        cx.tally.counts.stray += u64::from(slot.is_none());
+        slot
+    }
+}

@@ -1,0 +1,171 @@
+//! The publisher: as many connections as the rate needs, its own limits told as its own, nothing added to what was given.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::rooms::Rooms;
+use crate::{error, run};
+
+/// What a server takes to answer a post.
+const DELAY: Duration = Duration::from_millis(20);
+
+fn fanout(rooms: &Rooms, rate: &str, more: &[&str]) -> (i32, Value, String) {
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let mut args = vec!["fanout", "--url", &url, "--publish-url", &publish, "--connections", "3"];
+    args.extend(["--rate", rate, "--duration", "1s"]);
+    args.extend(more);
+    run(&args)
+}
+
+/// Slow answers hold up nobody, or the result says that the publisher was the limit; never both well and late.
+#[track_caller]
+fn assert_open_loop(rate: &str) {
+    // On a machine that is busy with other work a run may be late for reasons of its own, and says so.
+    let mut said = String::new();
+    for _ in 0..10 {
+        let (code, report, table) = fanout(&Rooms::start(DELAY), rate, &[]);
+        let p50 = report["latency"]["p50_microseconds"].as_f64().unwrap() / 1e3;
+        let saturated = report["problems"].to_string().contains("publisher saturated");
+        assert_eq!(code == 0, report["ok"] == true);
+        assert!(!(code == 0 && saturated), "{table}");
+        assert_eq!(
+            (&report["missing"], &report["reordered"], &report["duplicate"]),
+            (&json!(0), &json!(0), &json!(0)),
+            "{table}"
+        );
+        if code == 0 && (20.0..24.0).contains(&p50) {
+            let answer = report["publish_latency"]["p50_microseconds"].as_f64().unwrap() / 1e3;
+            assert!((20.0..24.0).contains(&answer), "{table}");
+            let achieved = report["published_per_second"].as_f64().unwrap();
+            assert!(achieved > rate.parse::<f64>().unwrap() * 0.95, "{table}");
+            assert!(table.contains("answered in") && table.contains("on connections"), "{table}");
+            return;
+        }
+        said = table;
+    }
+    panic!("{said}");
+}
+
+#[test]
+fn a_server_with_slow_answers_is_not_blamed_for_one_connection() {
+    for rate in ["40", "100", "200"] {
+        assert_open_loop(rate);
+    }
+}
+
+#[test]
+fn a_publisher_with_too_few_connections_says_so_and_fails() {
+    let (code, report, table) = fanout(&Rooms::start(DELAY), "100", &["--publishers", "1"]);
+    assert_eq!(
+        (code, &report["ok"], &report["publish_connections"]),
+        (1, &json!(false), &json!(1)),
+        "{table}"
+    );
+    let problems = report["problems"].to_string();
+    assert!(problems.contains("publisher saturated"), "{problems}");
+    assert!(report["generator"]["bottleneck"].to_string().contains("publisher saturated"), "{table}");
+    assert!(report["generator"]["waited_share"].as_f64().unwrap() > 0.5, "{table}");
+    assert!(report["published_per_second"].as_f64().unwrap() < 60.0, "{table}");
+    assert_eq!((&report["missing"], &report["published"]), (&json!(0), &json!(100)), "late, but not lost");
+}
+
+#[test]
+fn capacity_names_no_limit_of_the_generator_as_the_servers() {
+    let rooms = Rooms::start(DELAY);
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let mut args =
+        vec!["capacity", "--step", "rate=20,200", "fanout", "--url", &url, "--publish-url", &publish];
+    args.extend(["--connections", "1", "--duration", "1s", "--publishers", "1"]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["highest_held"]), (0, &json!(20.0)), "{table}");
+    assert_eq!(
+        (&report["broke_at"], &report["limited_by_generator"]),
+        (&json!(200.0), &json!(true)),
+        "{table}"
+    );
+    assert!(
+        table.contains("generator's own limit at  200") && !table.contains("first that broke"),
+        "{table}"
+    );
+}
+
+#[test]
+fn a_request_has_the_headers_and_the_body_that_were_asked_for_and_nothing_else() {
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}?sig=abc", rooms.http);
+    let mut args = vec!["fanout", "--url", &url, "--publish-url", &publish, "--connections", "2"];
+    args.extend(["--rate", "20", "--duration", "500ms", "--publish-method", "PUT", "--binary"]);
+    args.extend(["--publish-header", "Authorization: Bearer T", "--publish-header", "X-N: {seq}/{topic}"]);
+    args.extend(["--publish-body", r#"{"n":{seq},"to":"{topic|json}","size":{size},"data":"{marker}"}"#]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["missing"], &report["deliveries"]), (0, &json!(0), &json!(20)), "{table}");
+    let posted = rooms.posted();
+    let head = posted.heads.last().unwrap();
+    let topic = report["topic"].as_str().unwrap();
+    assert!(head.starts_with(&format!("PUT /publish/{topic}?sig=abc HTTP/1.1\r\n")), "{head}");
+    for line in [
+        "Authorization: Bearer T".to_owned(),
+        format!("X-N: 9/{topic}"),
+        "Content-Type: application/json".into(),
+    ] {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line}: {head}");
+    }
+    let body: Value = serde_json::from_str(posted.bodies.last().unwrap()).unwrap();
+    assert_eq!((&body["n"], &body["to"], &body["size"]), (&json!(9), &json!(topic), &json!(64)), "{body}");
+    assert_eq!(body["data"].as_str().unwrap().len(), 64);
+    // Nobody who gets the result learns the secret.
+    assert!(!report.to_string().contains("Bearer T") && !report.to_string().contains("abc"), "{report:#}");
+}
+
+#[test]
+fn a_place_that_nobody_typed_is_named_with_its_flag() {
+    let rooms = Rooms::start(Duration::ZERO);
+    // Nothing listens on the port of a closed listener.
+    let closed = crate::listen().1;
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{closed}/publish/{{topic}}");
+    let mut args = vec!["fanout", "--url", &url, "--connections", "1", "--duration", "100ms"];
+    args.extend(["--publish-url", &publish]);
+    let given = error(1, &args);
+    assert!(!given.contains("--publish-url"), "{given}");
+    // The default place has a port of its own, which something may listen on here.
+    let args = ["fanout", "--url", &url, "--connections", "1", "--duration", "100ms"];
+    let output = crate::output(&args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(1) && said.contains("127.0.0.1:8081") {
+        assert!(said.contains("no --publish-url was given") && said.contains("--publish ws"), "{said}");
+    }
+    let body = error(2, &["fanout", "--publish", "ws", "--publish-body", "{marker}"]);
+    assert!(body.contains("--publish-body"), "{body}");
+    let header =
+        error(2, &["fanout", "--url", &url, "--publish-url", &publish, "--publish-header", "A: {nobody}"]);
+    assert!(header.contains("--publish-header") && header.contains("{nobody}"), "{header}");
+}
+
+#[test]
+fn a_server_that_says_no_is_quoted() {
+    let (listener, address) = crate::listen();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let answer =
+                    "HTTP/1.1 403 Forbidden\r\nContent-Length: 11\r\nConnection: close\r\n\r\nbad key: k1";
+                let _ = stream.write_all(answer.as_bytes());
+            });
+        }
+    });
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{address}/");
+    let args =
+        ["fanout", "--url", &url, "--publish-url", &publish, "--connections", "1", "--duration", "100ms"];
+    let said = error(1, &args);
+    assert!(said.contains("refused with status 403: bad key: k1"), "{said}");
+}

@@ -1,0 +1,116 @@
+//! Several topics: who gets what is known exactly, and what goes elsewhere is told.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::rooms::Rooms;
+use crate::scratch::Scratch;
+use crate::{error, run};
+
+fn fanout(rooms: &Rooms, url: &str, by_ws: bool, more: &[&str]) -> (i32, Value, String) {
+    let url = format!("ws://{}{url}", rooms.ws);
+    let publish = match by_ws {
+        true => format!("ws://{}/say/{{topic}}", rooms.ws),
+        false => format!("http://{}/publish/{{topic}}", rooms.http),
+    };
+    let how = if by_ws { "ws" } else { "http" };
+    let mut args = vec!["fanout", "--url", &url, "--publish", how, "--publish-url", &publish];
+    args.extend(["--duration", "1s"]);
+    args.extend(more);
+    run(&args)
+}
+
+#[track_caller]
+fn assert_exact(outcome: &(i32, Value, String), expected: u64, subscribed: u64) {
+    let (code, report, table) = outcome;
+    assert_eq!(*code, 0, "{table}");
+    for (field, count) in [
+        ("deliveries_expected", expected),
+        ("deliveries", expected),
+        ("missing", 0),
+        ("duplicate", 0),
+        ("reordered", 0),
+        ("stray", 0),
+        ("foreign", 0),
+        ("subscribed", subscribed),
+    ] {
+        assert_eq!(report[field], count, "{field}: {table}");
+    }
+    assert_eq!(report["latency"]["count"], expected);
+}
+
+#[test]
+fn each_topic_has_its_members_and_each_member_its_messages() {
+    for by_ws in [false, true] {
+        let rooms = Rooms::start(Duration::ZERO);
+        let more =
+            ["--topics", "8", "--members", "5", "--connections", "40", "--rate", "80", "--threads", "2"];
+        let outcome = fanout(&rooms, "/ws/{topic}", by_ws, &more);
+        // Ten messages to each of eight topics, five members each.
+        assert_exact(&outcome, 8 * 10 * 5, 40);
+        assert_eq!((&outcome.1["topics"], &outcome.1["topic"]), (&json!(8), &json!(null)));
+        assert_eq!(outcome.1["fan_outs_complete"], 80, "{}", outcome.2);
+    }
+}
+
+#[test]
+fn a_connection_can_be_in_several_topics() {
+    let rooms = Rooms::start(Duration::ZERO);
+    let more = ["--topics", "10", "--members", "6", "--connections", "20", "--rate", "100", "--threads", "3"];
+    let outcome = fanout(&rooms, "/ws?topic={topics:&topic=}", false, &more);
+    assert_exact(&outcome, 10 * 10 * 6, 60);
+    assert_eq!(outcome.1["topics_per_connection"], 3);
+}
+
+#[test]
+fn rooms_of_a_file_get_exactly_their_own() {
+    let file = Scratch::new("rooms.csv");
+    std::fs::write(file.path(), "user,room\nann,red\nbob,blue\ncyd,red\n").unwrap();
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws/{{room}}", rooms.ws);
+    let publish = format!("ws://{}/say/{{room}}", rooms.ws);
+    let mut args = vec!["fanout", "--url", &url, "--publish", "ws", "--publish-url", &publish];
+    args.extend(["--vars", file.path(), "--topic-column", "room", "--connections", "10"]);
+    args.extend(["--rate", "20", "--duration", "1s"]);
+    // Rows in turn: 7 in the red room, 3 in the blue one, and ten messages to each.
+    assert_exact(&run(&args), 10 * 10, 10);
+}
+
+#[test]
+fn a_file_that_puts_clients_apart_is_understood_without_a_flag() {
+    let file = Scratch::new("rooms.csv");
+    std::fs::write(file.path(), "room\nred\nblue\n").unwrap();
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws/{{room}}", rooms.ws);
+    let publish = format!("ws://{}/say/{{room}}", rooms.ws);
+    let mut args = vec!["fanout", "--url", &url, "--publish", "ws", "--publish-url", &publish];
+    args.extend(["--vars", file.path(), "--connections", "10", "--rate", "20", "--duration", "1s"]);
+    let outcome = run(&args);
+    assert_exact(&outcome, 10 * 5 + 10 * 5, 10);
+    assert_eq!(outcome.1["topics"], 2);
+}
+
+#[test]
+fn what_goes_to_another_topic_is_told() {
+    let rooms = Rooms::start_as(Duration::ZERO, true);
+    let more = ["--topics", "2", "--members", "3", "--connections", "6", "--rate", "20"];
+    let (code, report, table) = fanout(&rooms, "/ws/{topic}", false, &more);
+    assert_eq!((code, &report["missing"], &report["deliveries"]), (1, &json!(0), &json!(60)), "{table}");
+    // Ten messages and at least one probe to each of three.
+    assert!(report["stray"].as_u64().unwrap() >= 30, "{table}");
+    assert!(report["problems"].to_string().contains("nobody owed them"), "{table}");
+}
+
+#[test]
+fn topics_that_do_not_fit_are_usage_errors() {
+    for (args, says) in [
+        (&["--topics", "2", "--members", "11", "--connections", "10"][..], "only 10 connections"),
+        (&["--topics", "2", "--members", "2", "--connections", "10"], "--connections 4"),
+        (&["--topics", "0"], "--topics"),
+        (&["--topic-column", "room"], "--vars"),
+    ] {
+        let said = error(2, &[&["fanout", "--url", "ws://127.0.0.1:9/ws/{topic}"], args].concat());
+        assert!(said.contains(says), "{args:?}: {said}");
+    }
+}

@@ -1,0 +1,70 @@
+//! A dialect of tests, `/lines`: text commands in WebSocket messages, several to a message, and an answer for each.
+//!
+//! `sub TOPIC`, `unsub TOPIC`, `pub TOPIC TEXT`, `quit`; whatever else is counted as ignored. It proves that a dialect is
+//! its file, its variant and its arm, and that effects are carried out in order.
+
+use super::Dialect;
+use super::effect::{Cx, Denial, Effect, Meaning, Outcome, Piece};
+use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
+use crate::metrics::CloseReason;
+use crate::topic::TopicName;
+use crate::wire::frame::{Opcode, push_frame};
+
+pub(super) struct Lines;
+
+impl Speak for Lines {
+    fn label() -> &'static str {
+        "lines"
+    }
+
+    fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
+        (request.head.path() == "/lines").then(|| Ok(Opening::of(Dialect::Lines)))
+    }
+
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
+        let text = std::str::from_utf8(message.payload).unwrap_or_default();
+        for line in text.lines() {
+            // Where the line lies in the message: what is published of it is not copied.
+            let at = line.as_ptr() as usize - text.as_ptr() as usize;
+            cx.effects.push(command(line, at).unwrap_or(Effect::Ignore));
+        }
+        Meaning::Said
+    }
+
+    fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        let answer = match outcome {
+            Outcome::Published { topic, offset } => format!("published {topic} {offset}"),
+            Outcome::Joined { topic, offset } => format!("joined {topic} {offset}"),
+            Outcome::Left { topic } => format!("left {topic}"),
+            Outcome::Refused(denial) => format!("no {}", word(denial)),
+        };
+        push_frame(cx.out, Opcode::Text, answer.as_bytes(), None);
+    }
+}
+
+fn command(line: &str, at: usize) -> Option<Effect> {
+    let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let name = |name: &str| TopicName::parse(name.to_owned()).ok().map(TopicName::into_owned);
+    Some(match verb {
+        "sub" => Effect::Subscribe(name(rest)?),
+        "unsub" => Effect::Unsubscribe(name(rest)?),
+        "pub" => {
+            let (topic, text) = rest.split_once(' ')?;
+            let end = at + line.len();
+            let payload = Piece::Message((end - text.len()) as u32, end as u32);
+            Effect::Publish { topic: name(topic)?, binary: false, payload }
+        }
+        "quit" => Effect::Close(CloseReason::Normal),
+        _ => return None,
+    })
+}
+
+fn word(denial: Denial) -> &'static str {
+    match denial {
+        Denial::NotOpen => "right",
+        Denial::NoTopic => "topic",
+        Denial::Already => "change",
+        Denial::TooMany => "more",
+        Denial::Busy => "room",
+    }
+}

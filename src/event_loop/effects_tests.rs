@@ -1,0 +1,143 @@
+//! Effects are carried out in order, once each, and what waits keeps its place: by a dialect of text commands.
+
+use super::*;
+use crate::topic::{Join, Place};
+use crate::wire::frame::{Sender, decode_header};
+
+/// The loop that subscribes beside the one under test and reads its mailbox only when it is told to.
+const OTHER: usize = 1;
+
+struct World {
+    edition: Arc<Edition>,
+    core: Core<Fake>,
+    fake: Fake,
+    key: Key,
+}
+
+impl World {
+    fn new(limits: RouterLimits, change: impl FnOnce(&mut Settings)) -> Self {
+        let edition = edition(2, 10, limits, change);
+        let mut core = core(&edition, Port::Client);
+        let fake = Fake::says(&upgrade("/lines", ""));
+        let key = arrive(&mut core, &fake);
+        fake.take();
+        Self { edition, core, fake, key }
+    }
+
+    /// Says commands in one message and returns what came back once nothing is left to do.
+    fn say(&mut self, commands: &str) -> Vec<String> {
+        let mut frame = Vec::new();
+        push_frame(&mut frame, Opcode::Text, commands.as_bytes(), Some(MASK));
+        self.fake.say(&frame);
+        self.core.on_event(self.key, READABLE);
+        self.settle()
+    }
+
+    fn settle(&mut self) -> Vec<String> {
+        loop {
+            self.core.run_ready();
+            self.core.run_blocked();
+            self.core.drain_mailbox(|_| {});
+            self.core.fanout_turn();
+            if !self.core.has_work() {
+                return texts(&self.fake.take());
+            }
+        }
+    }
+
+    /// Gives the other loop's mailbox its room back.
+    fn take_from_other(&self) -> Vec<String> {
+        let mailbox = self.edition.router.mailbox(OTHER).unwrap();
+        let mut entries = Vec::new();
+        mailbox.drain(&mut entries);
+        let mut texts = Vec::new();
+        for entry in entries {
+            if let Entry::Deliver { message, .. } = entry {
+                mailbox.release(1, message.frame_len() as u64);
+                texts.push(String::from_utf8(message.payload().to_vec()).unwrap());
+            }
+        }
+        texts
+    }
+
+    fn subscribe_other(&self, name: &'static str) {
+        let topic = self.edition.router.topic(&TopicName::of(name)).unwrap();
+        let join = Join { local: 0, slot: 0, ticket: Place::NONE };
+        self.edition.router.join(&topic, OTHER, join).unwrap();
+        self.take_from_other();
+    }
+}
+
+fn open(settings: &mut Settings) {
+    settings.publish.topics = vec!["*".to_owned()];
+}
+
+/// The payloads of whole text frames, and "close CODE" for a close frame.
+fn texts(mut bytes: &[u8]) -> Vec<String> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let header = decode_header(bytes, Sender::Server).expect("legal").expect("whole");
+        let (frame, rest) = bytes.split_at(header.header_len + header.payload_len as usize);
+        let payload = &frame[header.header_len..];
+        all.push(match header.opcode {
+            Opcode::Close => format!("close {}", u16::from_be_bytes([payload[0], payload[1]])),
+            _ => String::from_utf8(payload.to_vec()).unwrap(),
+        });
+        bytes = rest;
+    }
+    all
+}
+
+#[test]
+fn commands_of_one_message_are_carried_out_in_order_and_once() {
+    let mut world = World::new(RouterLimits::default(), open);
+    let got = world.say("sub a\npub a one\nunsub a\npub a two\nsub a\npub a three\n");
+    let answers = ["joined a 0", "published a 1", "left a", "published a 2", "joined a 2", "published a 3"];
+    assert_eq!(got[..6], answers);
+    // The first subscription had ended before its message could be delivered, the second got what is its own.
+    assert_eq!(got[6..], ["three"]);
+    assert_eq!(world.core.counters.publishes.value(), 3);
+    assert_eq!(world.say("pub a four"), ["published a 4", "four"]);
+}
+
+#[test]
+fn what_cannot_be_had_is_told_and_changes_nothing() {
+    let mut world = World::new(RouterLimits::default(), |settings| {
+        settings.publish.topics = vec!["open".to_owned()];
+        settings.limits.subscriptions_max = 2;
+        settings.limits.ignored_publishes_max = 1;
+    });
+    let got = world.say("sub a\nsub a\nsub b\nsub c\nunsub c\npub shut x");
+    let answers = ["joined a 0", "no change", "joined b 0", "no more", "no topic", "no right"];
+    assert_eq!(got, answers);
+    assert_eq!(world.core.topics.subscriptions(), 2);
+    assert!(world.edition.router.find(&TopicName::of("shut")).is_none(), "a refused publish makes no topic");
+    assert_eq!(world.say("what"), [""; 0], "one message may mean nothing");
+    assert_eq!(world.say("what"), ["close 1008"]);
+}
+
+#[test]
+fn behind_a_publish_without_room_everything_waits_in_its_order() {
+    let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
+    let mut world = World::new(RouterLimits { mailbox, ..RouterLimits::default() }, open);
+    world.subscribe_other("a");
+    let got = world.say("pub a one\npub a two\npub a three\nsub b\n");
+    assert_eq!(got, ["published a 1"]);
+    assert_eq!(world.say("pub a four\n"), [""; 0], "nothing more is read");
+    let mut answers = Vec::new();
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        seen.extend(world.take_from_other());
+        answers.extend(world.settle());
+    }
+    assert_eq!(seen, ["one", "two", "three", "four"]);
+    assert_eq!(answers, ["published a 2", "published a 3", "joined b 0", "published a 4"]);
+}
+
+#[test]
+fn behind_the_end_nothing_is_carried_out() {
+    let mut world = World::new(RouterLimits::default(), open);
+    assert_eq!(world.say("pub a one\nquit\npub a two\nsub a"), ["published a 1", "close 1000"]);
+    assert_eq!(world.core.counters.publishes.value(), 1);
+    assert_eq!(world.core.topics.subscriptions(), 0);
+}

@@ -78,8 +78,8 @@ SERVE = "{fantail} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops
 FLOOR = "{floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
 ACCEPT_FLOOR = "{accept_floor} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads {loops}"
 PUBLISH_ENV = {"FANTAIL_PUBLISH_TOPICS": "*"}
-CHUNKING_OFF = {"FANTAIL_FANOUT_CHUNK_DELIVERIES": "0"}
-JOINING_OFF = {"FANTAIL_FANOUT_JOIN_BYTES": "0"}
+CHUNKING_OFF = {"FANTAIL_MEASURE_FANOUT_CHUNKED": "false"}
+JOINING_OFF = {"FANTAIL_MEASURE_FANOUT_JOINED": "false"}
 # The clients of the memory figures answer no ping, and some of them are not to read for a while.
 PATIENT = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "0", "FANTAIL_TIMEOUTS_WRITE_TIMEOUT_SECONDS": "3600"}
 QUEUED_METRIC = "fantail_outbox_bytes"

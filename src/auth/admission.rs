@@ -30,6 +30,12 @@ pub struct AdmissionRules {
     pub connect_rate: usize,
     /// Connections it may open at once when it has been quiet.
     pub connect_burst: usize,
+    /// Topics that may exist because its clients were the first to subscribe.
+    pub topics_max: usize,
+    /// Topics it may make per second.
+    pub topic_rate: usize,
+    /// Topics it may make at once when it has been quiet.
+    pub topic_burst: usize,
     /// Connections of all addresses whose request has not arrived.
     pub handshakes_max: usize,
     /// Networks of proxies that say for whom they connect.
@@ -76,6 +82,8 @@ pub struct Admission {
 struct Shard {
     counts: Counts,
     rates: Rates,
+    /// Of making topics.
+    topic_rates: Rates,
 }
 
 impl Admission {
@@ -101,7 +109,8 @@ impl Admission {
     /// The handle of an address; 0 when no limit asks for it.
     #[must_use]
     pub fn handle_of(&self, address: IpAddr) -> u32 {
-        if self.rules.per_address_max == 0 && self.rules.connect_rate == 0 {
+        let AdmissionRules { per_address_max, connect_rate, topics_max, topic_rate, .. } = self.rules;
+        if per_address_max == 0 && connect_rate == 0 && topics_max == 0 && topic_rate == 0 {
             return 0;
         }
         self.handle_always(address)
@@ -149,6 +158,16 @@ impl Admission {
         }
     }
 
+    /// Takes one topic's token of the rate at tick `now`; `false`: `handle` makes topics too fast. How many it
+    /// has made, the router counts.
+    #[must_use]
+    pub fn try_make_topic(&self, handle: u32, now: u32) -> bool {
+        let AdmissionRules { topic_rate, topic_burst, .. } = self.rules;
+        handle == 0
+            || topic_rate == 0
+            || self.shard(handle).topic_rates.try_take(handle, now, topic_rate, topic_burst)
+    }
+
     /// Counts a pending handshake in; `false` when there are as many as there may be.
     #[must_use]
     pub fn try_begin_handshake(&self) -> bool {
@@ -182,7 +201,7 @@ impl Admission {
     pub fn bytes(&self) -> usize {
         let of_shard = |shard: &Mutex<Shard>| {
             let shard = lock(shard);
-            shard.counts.bytes() + shard.rates.bytes()
+            shard.counts.bytes() + shard.rates.bytes() + shard.topic_rates.bytes()
         };
         size_of::<Mutex<Shard>>() * SHARDS + self.shards.iter().map(of_shard).sum::<usize>()
     }
@@ -244,6 +263,22 @@ mod tests {
         assert_eq!(table.try_enter(0, 0), Ok(()));
         table.leave(0);
         assert_eq!(table.addresses(), 0);
+    }
+
+    #[test]
+    fn making_topics_has_a_rate_of_its_own_that_costs_nothing_while_it_is_off() {
+        let one = "192.0.2.1".parse().unwrap();
+        let rules = AdmissionRules { topics_max: 5, ..Default::default() };
+        let table = Admission::new(rules.clone());
+        let (handle, empty) = (table.handle_of(one), table.bytes());
+        assert_ne!(handle, 0, "its topics are counted by it");
+        assert_eq!(table.try_enter(handle, 0), Ok(()));
+        assert!((0..100).all(|_| table.try_make_topic(handle, 0)));
+        assert_eq!((table.addresses(), table.bytes()), (0, empty));
+        let table = Admission::new(AdmissionRules { topic_rate: 10, topic_burst: 2, ..rules });
+        assert_eq!([(); 3].map(|()| table.try_make_topic(7, 50)), [true, true, false]);
+        assert!(table.try_make_topic(7, 51), "ten a second is one a tick");
+        assert!(table.try_make_topic(0, 51), "whom no limit asks for");
     }
 
     #[test]

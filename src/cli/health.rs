@@ -9,6 +9,7 @@ use clap::Args;
 use crate::client::http::{Answer, get};
 use crate::client::url::Url;
 
+use super::admin_at::AdminAt;
 use super::terminal::shown;
 use super::{FAILED, MISUSED, fail, print};
 
@@ -26,21 +27,16 @@ Examples:
       Is the server on this machine well?
   fantail health --ready --admin 127.0.0.1:9081 --timeout 1
       Does another one want new clients? Give it a second.
+  fantail health --config /etc/fantail/fantail.toml
+      Is the server of this file well?
   HEALTHCHECK CMD [\"fantail\", \"health\"]
-      In a Dockerfile; FANTAIL_SERVER_ADMIN is the server's and this command's address at once.";
+      In a Dockerfile; FANTAIL_SERVER_ADMIN and FANTAIL_CONFIG are the server's and this command's at once.";
 
 /// Flags of `health`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub(super) struct HealthArgs {
-    /// Address and port of the admin listener
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "FANTAIL_SERVER_ADMIN",
-        hide_env_values = true,
-        default_value = "127.0.0.1:8081"
-    )]
-    admin: String,
+    #[command(flatten)]
+    admin: AdminAt,
     /// Ask whether it wants new clients, too
     #[arg(long)]
     ready: bool,
@@ -51,7 +47,11 @@ pub(super) struct HealthArgs {
 
 /// Asks, prints the answer and gives it as exit code.
 pub(super) fn run(args: &HealthArgs) -> ExitCode {
-    let url = match Url::parse_http(&args.admin, if args.ready { "/readyz" } else { "/healthz" }) {
+    let admin = match args.admin.address() {
+        Ok(admin) => admin,
+        Err(problem) => return fail(MISUSED, &problem),
+    };
+    let url = match Url::parse_http(&admin, if args.ready { "/readyz" } else { "/healthz" }) {
         Ok(url) => url,
         Err(problem) => return fail(MISUSED, &format!("--admin {problem}")),
     };

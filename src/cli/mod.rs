@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
+mod admin_at;
 mod check_config;
 mod connect;
 mod health;

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::client::http::post;
 use crate::client::url::{Url, percent_encode};
 
+use super::admin_at::AdminAt;
 use super::terminal::shown;
 use super::{FAILED, MISUSED, fail, print};
 
@@ -50,15 +51,8 @@ pub(super) struct PublishArgs {
     /// The message; without it, or with -, all of standard input is the message
     #[arg(value_name = "MESSAGE")]
     message: Option<String>,
-    /// Address and port of the admin listener
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "FANTAIL_SERVER_ADMIN",
-        hide_env_values = true,
-        default_value = "127.0.0.1:8081"
-    )]
-    admin: String,
+    #[command(flatten)]
+    admin: AdminAt,
     /// Publish a binary message instead of text
     #[arg(short, long)]
     binary: bool,
@@ -71,7 +65,11 @@ pub(super) struct PublishArgs {
 pub(super) fn run(args: &PublishArgs) -> ExitCode {
     let binary = if args.binary { "?binary=1" } else { "" };
     let target = format!("/publish/{}{binary}", percent_encode(&args.topic));
-    let url = match Url::parse_http(&args.admin, &target) {
+    let admin = match args.admin.address() {
+        Ok(admin) => admin,
+        Err(problem) => return fail(MISUSED, &problem),
+    };
+    let url = match Url::parse_http(&admin, &target) {
         Ok(url) if !args.topic.is_empty() => url,
         Ok(_) => return fail(MISUSED, "TOPIC: expects 1 to 200 bytes"),
         Err(problem) => return fail(MISUSED, &format!("--admin {problem}")),

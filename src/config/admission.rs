@@ -3,7 +3,9 @@
 use crate::auth::network::Networks;
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Count, Names, Switch};
+use super::value::{Bytes, Count, Names, Optional, Switch};
+
+type OptionalCount = Optional<Count>;
 
 section! {
     /// Who may connect and how fast; an address is an IPv4 address or an IPv6 /64, and 0 turns a limit off.
@@ -14,6 +16,13 @@ section! {
         "connect_rate" => connect_rate: usize as Count = 0,
         /// Connections one address opens at once after a pause.
         "connect_burst" => connect_burst: usize as Count = 100,
+        /// Most topics that exist because clients of one address subscribed first; over it 429 for those that would
+        /// make more. Unset, half of limits.topics_max, so that no address takes them all.
+        "topics_per_address_max" => topics_per_address_max: Option<usize> as OptionalCount = None,
+        /// Topics that clients of one address make per second; over it 429.
+        "topic_rate" => topic_rate: usize as Count = 0,
+        /// Topics that clients of one address make at once after a pause.
+        "topic_burst" => topic_burst: usize as Count = 1_000,
         /// Most connections, over all addresses, whose request has not arrived; over it 503.
         "handshakes_max" => handshakes_max: usize as Count = 16_384,
         /// Messages and pings one connection sends per second; over it 1008.
@@ -40,6 +49,11 @@ impl Admission {
         check.within("per_address_max", self.per_address_max, 0..=100_000_000);
         // The buckets' resolution.
         check.within("connect_rate", self.connect_rate, 0..=10_000);
+        if let Some(topics) = self.topics_per_address_max {
+            check.within("topics_per_address_max", topics, 0..=100_000_000);
+        }
+        check.within("topic_rate", self.topic_rate, 0..=10_000);
+        Self::burst(check, "topic_burst", self.topic_burst, self.topic_rate);
         check.within("handshakes_max", self.handshakes_max, 0..=100_000_000);
         check.within("messages_per_second", self.messages_per_second, 0..=1_000_000);
         check.within("bytes_per_second", self.bytes_per_second, 0..=100 * GIB);

@@ -11,7 +11,10 @@ const PREFIX: &str = "FANTAIL_";
 
 /// Variables with our prefix that are no key: the path of the configuration file, and the key that
 /// `fantail publish` shows to the admin port.
-const NO_KEYS: [&str; 2] = ["FANTAIL_CONFIG", "FANTAIL_ADMIN_KEY"];
+const NO_KEYS: [&str; 2] = ["FANTAIL_CONFIG", ADMIN_KEY];
+
+/// The key that `fantail publish` shows to the admin port.
+pub(super) const ADMIN_KEY: &str = "FANTAIL_ADMIN_KEY";
 
 /// The variable that sets `section.key`.
 pub(super) fn variable(section: &str, key: &str) -> String {

@@ -20,6 +20,18 @@ pub enum Place {
     Default,
 }
 
+impl Place {
+    /// Where it comes among others: the file by its lines, then what wins over it.
+    pub(super) fn order(&self) -> (u8, usize) {
+        match self {
+            Self::File { line, .. } => (0, line.unwrap_or(0)),
+            Self::Environment(_) => (1, 0),
+            Self::Flag(_) => (2, 0),
+            Self::Default => (3, 0),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

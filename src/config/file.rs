@@ -13,7 +13,7 @@ use super::value::RawValue;
 use crate::wire::nearest::nearest;
 
 /// The one name that is written with double brackets.
-const TOPIC: &str = "topic";
+pub(super) const TOPIC: &str = "topic";
 
 /// What the file says.
 #[derive(Debug, Default)]

@@ -22,6 +22,9 @@ section! {
         /// the request whose body grows is answered 503; one alone always fits. 0 takes a sixteenth of the memory that the
         /// process may have, at most 128 MiB.
         live "admin_body_bytes_total" => admin_body_bytes_total: Option<usize> as BytesOrAutomatic = None,
+        /// Most topics there are at once, 1,024 that nobody subscribes to included; whoever would make one more is
+        /// answered 503.
+        "topics_max" => topics_max: usize as Count = 1_000_000,
         /// Most topics one connection subscribes to.
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
@@ -50,6 +53,7 @@ impl LimitsSection {
         // The room for fields is on the loop's stack; a proxy alone adds some ten.
         check.within("head_fields_max", self.head_fields_max, 16..=1_024);
         check.within("admin_body_bytes_max", self.admin_body_bytes_max, 1..=GIB);
+        check.within("topics_max", self.topics_max, 1..=100_000_000);
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);
         let most = self.largest_message_bytes();

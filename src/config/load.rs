@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigErrors, Place};
@@ -169,6 +170,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
             Err(error) => errors.push(error),
         }
     }
+    let shown_key =
+        |(name, value): &(OsString, OsString)| name == environment::ADMIN_KEY && !value.is_empty();
+    if sources.environment.iter().any(shown_key) && !settings.admin.has_keys() {
+        let name = environment::ADMIN_KEY;
+        warnings.push(format!(
+            "environment {name} is what `fantail publish` shows, and the admin port asks for no key; did you mean {name}S?"
+        ));
+    }
     // A value that was not understood left its default behind; what that default then fails to fit with
     // would only confuse.
     if errors.is_empty() {
@@ -190,8 +199,22 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
             .extend(exposed::warnings(&loaded.settings, |section, key| loaded.place(section, key)));
         Ok(loaded)
     } else {
+        // As they stand in the file, then as they come to hold.
+        errors.sort_by_key(|error| error.place.order());
         Err(ConfigErrors(errors))
     }
+}
+
+/// Where the server of a configuration file has its admin port, whatever else in the file is wrong: for those who ask a
+/// server that runs.
+#[must_use]
+pub fn admin_in_file(text: &str) -> SocketAddr {
+    let mut settings = Settings::default();
+    for assignment in file::content("", text, &mut Vec::new()).assignments {
+        // Whoever starts the server is told of mistakes.
+        let _ = apply(&mut settings, &assignment);
+    }
+    settings.server.admin
 }
 
 fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> FileContent {
@@ -248,7 +271,8 @@ fn apply(settings: &mut Settings, assignment: &Assignment) -> Result<Option<Stri
 
 fn unknown_section(settings: &Settings, section: &str) -> String {
     let names = settings.sections().map(Section::name);
-    match nearest(section, names) {
+    match nearest(section, names.into_iter().chain([file::TOPIC])) {
+        Some(file::TOPIC) => format!("unknown section [{section}]; did you mean [[{}]]?", file::TOPIC),
         Some(meant) => format!("unknown section [{section}]; did you mean [{meant}]?"),
         None => format!("unknown section [{section}]; expects one of {}", names.join(", ")),
     }
@@ -527,6 +551,40 @@ mod tests {
         };
         let text = load(&sources).unwrap_err().to_string();
         assert!(text.starts_with("built-in value: admission.bytes_burst: expects more than"), "{text}");
+    }
+
+    #[test]
+    fn mistakes_come_in_the_order_of_the_file_and_then_of_what_wins() {
+        let text = "[timeouts]\nlinger_seconds = 1\n\n[[topic]]\npatern = \"a\"\n\n[server]\nlops = 1\nbacklog = true\n\
+                    [topics]\npattern = \"a\"\n[limits]\nhead_bytes_max = \"x\"\n";
+        let file = TempFile::new(text);
+        let sources = Sources {
+            file: Some(file.0.clone()),
+            environment: vec![("FANTAIL_SERVER_LOOPS".into(), "x".into())],
+            flags: vec![flag("--listen", "listen", "x")],
+        };
+        let errors = load(&sources).unwrap_err();
+        let places: Vec<_> = errors.0.iter().map(|error| error.place.order()).collect();
+        assert_eq!(places, [(0, 5), (0, 8), (0, 9), (0, 11), (0, 13), (1, 0), (2, 0)], "{errors}");
+        assert!(errors.to_string().contains("unknown section [topics]; did you mean [[topic]]?"), "{errors}");
+    }
+
+    #[test]
+    fn a_key_that_is_no_key_of_the_server_is_warned_about_while_there_is_none() {
+        let warned = |pairs: &[(&str, &str)]| {
+            let environment = pairs.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            load(&Sources { environment, ..Sources::default() }).unwrap().warnings
+        };
+        let [key, keys] =
+            [("FANTAIL_ADMIN_KEY", "0123456789abcdef"), ("FANTAIL_ADMIN_KEYS", "read:0123456789abcdef")];
+        let warnings = warned(&[key]);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("did you mean FANTAIL_ADMIN_KEYS?"),
+            "{warnings:?}"
+        );
+        assert!(!warnings[0].contains("0123"), "{warnings:?}");
+        assert_eq!(warned(&[key, keys]), [""; 0]);
+        assert_eq!(warned(&[("FANTAIL_ADMIN_KEY", "")]), [""; 0]);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
-    Admin, Admission, Deflate, Drain, LimitsSection, Log, Mailbox, Origin, Outbox, Publish, Server, Timeouts,
-    TopicRule,
+    Admin, Admission, Deflate, Drain, LimitsSection, Log, Mailbox, Measure, Origin, Outbox, Publish, Server,
+    Timeouts, TopicRule,
 };
 
 /// The configuration in force.
@@ -37,6 +37,8 @@ pub struct Settings {
     pub log: Log,
     /// Who may connect and how fast.
     pub admission: Admission,
+    /// What is switched off to be measured.
+    pub measure: Measure,
     /// Rules for topics by pattern, in the order of the file.
     pub topics: Vec<TopicRule>,
 }
@@ -80,18 +82,22 @@ macro_rules! all_sections {
             publish,
             log,
             admission,
+            measure,
             topics: _,
         } = $settings;
-        [server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log, admission]
+        [
+            server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log,
+            admission, measure,
+        ]
     }};
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 12] {
+    pub(super) fn sections(&self) -> [&dyn Section; 13] {
         all_sections!(self)
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 12] {
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 13] {
         all_sections!(self)
     }
 

@@ -100,7 +100,11 @@ pub enum Denial {
     Already,
     /// It has as many topics as one connection may have.
     TooMany,
-    /// No room for another topic or subscription.
+    /// As many topics exist as were made for its address and may be.
+    TopicShare,
+    /// Its address makes topics too fast.
+    TopicRate,
+    /// No room for another topic.
     Busy,
 }
 

@@ -65,6 +65,7 @@ fn word(denial: Denial) -> &'static str {
         Denial::NoTopic => "topic",
         Denial::Already => "change",
         Denial::TooMany => "more",
+        Denial::TopicShare | Denial::TopicRate => "share",
         Denial::Busy => "room",
     }
 }

@@ -178,11 +178,8 @@ impl Edition {
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),
             connections_max,
             listening: AtomicUsize::new(loops),
-            chunked: std::env::var_os("FANTAIL_FANOUT_CHUNK_DELIVERIES").is_none_or(|value| value != "0"),
-            join_bytes_max: std::env::var("FANTAIL_FANOUT_JOIN_BYTES")
-                .ok()
-                .and_then(|value| value.parse().ok())
-                .unwrap_or(BATCH_BYTES_MAX),
+            chunked: settings.measure.fanout_chunked,
+            join_bytes_max: if settings.measure.fanout_joined { BATCH_BYTES_MAX } else { 0 },
             reloads: Reloads::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
@@ -333,6 +330,9 @@ fn admission_rules(settings: &Settings) -> Result<AdmissionRules, crate::auth::P
         per_address_max: section.per_address_max,
         connect_rate: section.connect_rate,
         connect_burst: section.connect_burst,
+        topics_max: section.topics_per_address_max.unwrap_or(settings.limits.topics_max.div_ceil(2)),
+        topic_rate: section.topic_rate,
+        topic_burst: section.topic_burst,
         handshakes_max: section.handshakes_max,
         proxy_protocol: section.proxy_protocol,
         ..AdmissionRules::default()

@@ -39,6 +39,9 @@ const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
 /// a little that becomes a megabyte, or each have room for one again, must not be one turn.
 pub(super) const EVENT_BYTES_PER_TURN: u64 = 32 * SCRATCH_BYTES as u64;
 
+/// Of those whose request waits for joins before it, how many may go on in one turn.
+const NEWCOMERS_PER_TURN: usize = 64;
+
 /// Keys for which the ready list keeps room after a peak.
 const READY_KEPT: usize = 1_024;
 
@@ -80,6 +83,8 @@ pub struct Core<S> {
     pub(super) slice: Slice,
     /// Where the time within a turn comes from.
     pub(super) clock: Clock,
+    /// Whose request waits until joins before it are listed.
+    pub(super) newcomers: VecDeque<Key>,
     /// Publishers waiting for room in a mailbox.
     pub(super) blocked: VecDeque<Key>,
     /// What was read last; taken out during a read turn.
@@ -151,6 +156,7 @@ impl<S: Socket> Core<S> {
             ready: VecDeque::new(),
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
+            newcomers: VecDeque::new(),
             blocked: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
@@ -278,6 +284,7 @@ impl<S: Socket> Core<S> {
     /// meanwhile, and those who are left, wait for the next call.
     pub fn run_ready(&mut self) {
         self.slice = Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN);
+        self.let_newcomers_in();
         if self.ready.is_empty() {
             return;
         }
@@ -333,6 +340,7 @@ impl<S: Socket> Core<S> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+            || !self.newcomers.is_empty()
             || !self.due.is_empty()
             || self.topics.has_work()
             || self.relocating.is_some()
@@ -378,6 +386,28 @@ impl<S: Socket> Core<S> {
             self.held_peak = held;
         }
         over
+    }
+
+    /// Puts a connection aside until there is room for more joins. Like those on the ready list, it has no event
+    /// meanwhile; its request's time goes on.
+    pub(super) fn wait_for_joins(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get(key)
+            && !slot.connection.flags.has(Flags::LISTED)
+        {
+            slot.connection.flags.set(Flags::LISTED);
+            self.newcomers.push_back(key);
+        }
+    }
+
+    /// Puts some of those who waited for joins on the ready list.
+    fn let_newcomers_in(&mut self) {
+        if self.topics.has_room_for_joins() {
+            let count = self.newcomers.len().min(NEWCOMERS_PER_TURN);
+            self.ready.extend(self.newcomers.drain(..count));
+            if self.newcomers.is_empty() {
+                self.newcomers.shrink_to(READY_KEPT);
+            }
+        }
     }
 
     /// Puts a connection on the ready list, unless it is there.

@@ -117,9 +117,9 @@ impl<S: Socket> Core<S> {
         sink: &mut Sink<'_>,
     ) -> Then {
         let denial = if self.topics.rules().policy_of(name.as_str()).client_publish {
-            match self.edition.router.topic(name) {
+            match self.topic_for(from.key, name) {
                 Ok(topic) => return self.publish(from, topic, binary, payload, sink),
-                Err(_) => Denial::Busy,
+                Err(denial) => denial,
             }
         } else {
             Denial::NotOpen

@@ -73,6 +73,10 @@ impl<S: Socket> Core<S> {
             let taken = match slot.connection.phase {
                 Phase::Body => self.on_body(key, bytes),
                 Phase::Head if slot.connection.flags.has(Flags::PAUSED) => return self.put_off(key, bytes),
+                Phase::Head if self.port == Port::Client && !self.topics.has_room_for_joins() => {
+                    self.put_off(key, bytes);
+                    return self.wait_for_joins(key);
+                }
                 Phase::Head if heads == HEADS_PER_TURN => {
                     self.put_off(key, bytes);
                     return self.list_ready(key);

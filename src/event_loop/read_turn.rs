@@ -86,7 +86,7 @@ impl<S: Socket> Core<S> {
             connection.flags.set(Flags::READ_OWED);
             return false;
         }
-        connection.flags.clear(Flags::READ_OWED);
+        let owed = connection.flags.clear(Flags::READ_OWED);
         match connection.phase {
             Phase::Open => {
                 if !self.retry_blocked(key) {
@@ -96,7 +96,8 @@ impl<S: Socket> Core<S> {
             }
             // What was stashed before our close frame may hold the peer's.
             Phase::Closing => self.take_stash(key),
-            Phase::Head if connection.flags.has(Flags::KEPT_ALIVE) => {
+            // The first request, too, may have had to wait for a turn.
+            Phase::Head if owed || connection.flags.has(Flags::KEPT_ALIVE) => {
                 if matches!(connection.session.as_deref(), Some(Session::Head(_))) {
                     self.on_bytes(key, &mut []);
                 }

@@ -5,32 +5,83 @@ use super::effects::{Sink, Speaker, Then};
 use super::fanout_turn::moved;
 use super::frames_turn::remember;
 use super::inquiry_turn::subscriptions;
-use crate::connection::NONE;
+use crate::auth::admission::Admission;
 use crate::connection::session::{Session, Subscription};
+use crate::connection::{NONE, Tick};
 use crate::dialect::{Denial, Outcome};
 use crate::metrics::RefuseReason;
-use crate::topic::{Encoding, Joined, Key, Operator, Place, TopicName};
+use crate::topic::{Encoding, Joined, Key, Maker, Place, RouterError, Topic, TopicName};
 use crate::transport::Socket;
+
+/// Makes topics for a connection, counted by its address.
+struct Client<'a> {
+    handle: u32,
+    admission: &'a Admission,
+    now: Tick,
+}
+
+impl Maker for Client<'_> {
+    fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    fn topics_max(&self) -> usize {
+        match self.admission.rules().topics_max {
+            0 => usize::MAX,
+            _ if self.handle == 0 => usize::MAX,
+            most => most,
+        }
+    }
+
+    fn may_make(&self) -> bool {
+        self.admission.try_make_topic(self.handle, self.now)
+    }
+}
+
+/// What a dialect is told of a topic that can't be had.
+fn denial(error: RouterError) -> Denial {
+    match error {
+        RouterError::ShareFull => Denial::TopicShare,
+        RouterError::TooFast => Denial::TopicRate,
+        RouterError::TopicsFull | RouterError::Contended | RouterError::LoopCount => Denial::Busy,
+    }
+}
 
 impl<S: Socket> Core<S> {
     /// Subscribes a connection to all of `names`, or to none. Its form must not change any more.
     ///
     /// # Errors
-    /// No room for another topic or waiting join; the connection is to be refused.
+    /// No room for another topic; the connection is to be refused.
     pub(super) fn subscribe(&mut self, key: Key, names: &[TopicName<'_>]) -> Result<(), RefuseReason> {
         for name in names {
-            if self.join(key, name).is_none() {
+            if let Err(error) = self.join(key, name) {
                 self.unsubscribe_all(key.slot);
-                return Err(RefuseReason::Busy);
+                return Err(match error {
+                    RouterError::ShareFull => RefuseReason::TopicShare,
+                    RouterError::TooFast => RefuseReason::TopicRate,
+                    RouterError::TopicsFull | RouterError::Contended | RouterError::LoopCount => {
+                        RefuseReason::Busy
+                    }
+                });
             }
         }
         Ok(())
     }
 
-    /// Joins one topic; `None` if there is no room for it.
-    fn join(&mut self, key: Key, name: &TopicName<'_>) -> Option<Joined> {
-        let (topic, place, joined) = self.topics.join(name, key.slot, &Operator).ok()?;
-        let connection = &mut self.slots.get(key)?.connection;
+    /// The topic of this name, made for the connection's address if there is none.
+    pub(super) fn topic_for(&mut self, key: Key, name: &TopicName<'_>) -> Result<Topic, Denial> {
+        let handle = self.slots.get(key).map_or(0, |slot| slot.connection.admission);
+        let client = Client { handle, admission: &self.edition.admission, now: self.now };
+        self.edition.router.topic_for(name, &client).map_err(denial)
+    }
+
+    /// Joins one topic.
+    fn join(&mut self, key: Key, name: &TopicName<'_>) -> Result<Joined, RouterError> {
+        let Some(slot) = self.slots.get(key) else { return Err(RouterError::Contended) };
+        let connection = &mut slot.connection;
+        let admission = &self.edition.admission;
+        let client = Client { handle: connection.admission, admission, now: self.now };
+        let (topic, place, joined) = self.topics.join(name, key.slot, &client)?;
         if connection.encoding() != Encoding::Plain
             && let Some(topic) = self.topics.topic(topic)
         {
@@ -43,7 +94,7 @@ impl<S: Socket> Core<S> {
             let more = Subscription { topic, place };
             remember(&mut connection.session, |open| open.topics.push(more));
         }
-        Some(joined)
+        Ok(joined)
     }
 
     /// Joins a topic that a dialect asks for, and tells it what came of it.
@@ -57,8 +108,8 @@ impl<S: Socket> Core<S> {
             Outcome::Refused(Denial::TooMany)
         } else {
             match self.join(from.key, name) {
-                Some(joined) => Outcome::Joined { topic: name.as_str(), offset: joined.next_offset - 1 },
-                None => Outcome::Refused(Denial::Busy),
+                Ok(joined) => Outcome::Joined { topic: name.as_str(), offset: joined.next_offset - 1 },
+                Err(error) => Outcome::Refused(denial(error)),
             }
         };
         self.tell(from, outcome, sink);

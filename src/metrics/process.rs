@@ -8,9 +8,9 @@ use crate::sys::{clock, process};
 /// The version of the server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from, or "unknown".
-pub const COMMIT: &str = env!("FANTAIL_BUILD_COMMIT");
+pub const COMMIT: &str = env!("BUILT_OF_COMMIT");
 /// The version of the compiler.
-pub const RUSTC: &str = env!("FANTAIL_BUILD_RUSTC");
+pub const RUSTC: &str = env!("BUILT_WITH_RUSTC");
 
 /// Memory by kind, in bytes; `None` where procfs does not tell.
 #[must_use]

@@ -122,6 +122,10 @@ reasons! {
         TooManyFromAddress = "too_many_from_address", 429, "too many connections from your address";
         /// The address opens connections too fast.
         ConnectRate = "connect_rate", 429, "your address connects too fast";
+        /// As many topics exist as were made for the address and may be.
+        TopicShare = "topic_share", 429, "your address has made as many topics as it may";
+        /// The address makes topics too fast.
+        TopicRate = "topic_rate", 429, "your address makes topics too fast";
         /// The head is too large.
         HeadTooLarge = "head_too_large", 431, "the request head is too large";
         /// A transfer coding nobody knows.

@@ -247,6 +247,8 @@ fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {
             bytes_max: totals.mailbox as u64,
             entries_max: settings.mailbox.entries_max as u64,
         },
+        topics_max: settings.limits.topics_max,
+        joins_max: settings.mailbox.joins_max,
         ..RouterLimits::default()
     }
 }

@@ -60,6 +60,44 @@ fn the_variable_of_the_server_is_the_address_to_ask() {
     assert_eq!(says(command(&["health"], &[("FANTAIL_SERVER_ADMIN", &admin)])).0, Some(0));
 }
 
+/// A configuration file, gone when dropped.
+struct ConfigFile(std::path::PathBuf);
+
+impl ConfigFile {
+    fn new(text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("fantail-health-{}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("a file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_file_of_the_server_has_the_address_to_ask() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    // A mistake that was made since the start is no reason to end a server that runs.
+    let file =
+        ConfigFile::new(&format!("[server]\nadmin = \"{}\"\nlops = 1\n[nonsense]\nx = 1\n", server.admin));
+    let variable = [("FANTAIL_CONFIG", file.path())];
+    assert_eq!(says(command(&["health"], &variable)), (Some(0), "ok\n".to_owned()));
+    assert_eq!(says(command(&["health", "--ready", "--config", file.path()], &[])).0, Some(0));
+    let (code, said) = says(command(&["publish", "lobby", "hello"], &variable));
+    assert_eq!(code, Some(0), "{said}");
+    // The address itself wins.
+    let nowhere = [variable[0], ("FANTAIL_SERVER_ADMIN", "127.0.43.3:9")];
+    assert_eq!(fails(command(&["health"], &nowhere)).0, Some(1));
+    assert_eq!(fails(command(&["health", "--config", "/nonexistent/f.toml"], &[])).0, Some(2));
+}
+
 #[test]
 fn nobody_there_is_a_failure() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");

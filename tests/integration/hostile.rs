@@ -143,7 +143,7 @@ fn a_ping_flood_that_reads_nothing_waits_for_itself() {
 
 #[test]
 fn a_fragment_flood_ends_at_the_limit() {
-    let server = Server::start(&["--loops", "1"], &[]);
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_LIMITS_FRAGMENTS_MAX", "65536")]);
     let mut bystander = Bystander::of(&server);
     let mut flooder = server.websocket("/echo");
     let mut fragments = Vec::new();

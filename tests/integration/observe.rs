@@ -111,7 +111,9 @@ fn the_finest_log_tells_no_secrets() {
     let mut server = Server::start(&arguments, &[("FANTAIL_LOG_LINES_PER_SECOND", "0")]);
     let mut peer = server.connect();
     let more = "Authorization: Bearer SECRET-1\r\nCookie: session=SECRET-2\r\n";
-    assert_eq!(peer.ask_upgrade("/ws?token=SECRET-3", more).status, 101);
+    // Nobody asks for it there, and whoever puts it there all the same is refused without a word of it.
+    assert_eq!(server.connect().ask_upgrade("/ws?token=SECRET-3", more).status, 400);
+    assert_eq!(peer.ask_upgrade("/ws", more).status, 101);
     peer.send_frame(Opcode::Text, b"SECRET-4");
     assert_eq!(peer.text(), "SECRET-4");
     let mut lost = server.connect();

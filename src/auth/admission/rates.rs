@@ -1,6 +1,6 @@
-//! How fast each handle connects: token buckets of one shard in a table of fixed size.
+//! How fast each handle does something: token buckets of one shard in a table of fixed size.
 //!
-//! Driven by [`super::Admission`] under the shard's lock. Made with the first connection of the shard when a
+//! Driven by [`super::Admission`] under the shard's lock. Made with the first one of the shard when a
 //! rate is set; never grows. A bucket is one number, the time at which it is full again, so one that is full is
 //! the same as one that is not there.
 

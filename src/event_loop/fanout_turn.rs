@@ -87,11 +87,10 @@ impl<S: Socket> Core<S> {
 
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
-        let encoding = slot.connection.encoding();
-        let form = turn.prepare(encoding);
+        let form = turn.prepare(|| slot.connection.encoding());
         let (policy, batch) = (turn.policy(), turn.batch());
         if slot.connection.flags.has(Flags::NO_ECHO) {
-            let generation = slot.generation;
+            let (generation, encoding) = (slot.generation, slot.connection.encoding());
             let own = |message: &Message| {
                 message.origin().is_some_and(|origin| {
                     origin.loop_index as usize == loop_index

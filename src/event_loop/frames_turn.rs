@@ -58,10 +58,10 @@ impl<S: Socket> Core<S> {
                 out.shrink_to(ANSWER_BYTES);
             }
             self.out = out;
-            if !self.takes_frames(key) {
+            let Some(paused) = self.takes_frames(key) else {
                 // It did not read its answers when there was no room left for them.
                 return;
-            }
+            };
             let consumed = match result {
                 Ok(consumed) => consumed,
                 Err(error) => return self.on_violation(key, &error),
@@ -88,8 +88,7 @@ impl<S: Socket> Core<S> {
                     return self.end(key, CloseReason::InboxFull, Words::Own);
                 }
             }
-            let Some(slot) = self.slots.get(key) else { return };
-            if slot.connection.flags.has(Flags::PAUSED) {
+            if paused {
                 return self.stash(key, bytes);
             }
         }
@@ -161,19 +160,24 @@ impl<S: Socket> Core<S> {
         let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
         self.inflater = inflater;
         let own = held_bytes(inbox.as_deref());
-        self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
-        if inbox.is_some() && self.is_inbox_full(own) {
-            stretch = Stretch::InboxFull;
+        if held != own {
+            self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
         }
-        if let Some(slot) = self.slots.get(key) {
-            slot.connection.inbox = inbox;
+        if inbox.is_some() {
+            if self.is_inbox_full(own) {
+                stretch = Stretch::InboxFull;
+            }
+            if let Some(slot) = self.slots.get(key) {
+                slot.connection.inbox = inbox;
+            }
         }
         (result, stretch)
     }
 
-    fn takes_frames(&mut self, key: Key) -> bool {
-        let phase = self.slots.get(key).map(|slot| slot.connection.phase);
-        matches!(phase, Some(Phase::Open | Phase::Closing))
+    /// Whether frames are taken of it still, and if so whether they have to wait.
+    fn takes_frames(&mut self, key: Key) -> Option<bool> {
+        let connection = &self.slots.get(key)?.connection;
+        matches!(connection.phase, Phase::Open | Phase::Closing).then(|| connection.flags.has(Flags::PAUSED))
     }
 
     /// What a message of this dialect may be; `topic` is the one it would be published to.

@@ -61,7 +61,7 @@ impl<S: Socket> Core<S> {
                     }
                     let Some(bytes) = scratch.get_mut(..count) else { return };
                     self.on_bytes(key, bytes);
-                    if self.is_blocked(key) || self.is_owed(key) {
+                    if self.must_wait(key) {
                         return;
                     }
                     if count < SCRATCH_BYTES && !to_the_end {
@@ -87,7 +87,12 @@ impl<S: Socket> Core<S> {
             return false;
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
-        match connection.phase {
+        let phase = connection.phase;
+        if phase == Phase::Open && connection.session.is_none() && connection.inbox.is_none() {
+            // Nothing waits: the way of nearly every message.
+            return true;
+        }
+        match phase {
             Phase::Open => {
                 if !self.retry_blocked(key) {
                     return false;
@@ -106,13 +111,14 @@ impl<S: Socket> Core<S> {
         }
         // The stash may have ended in another publish that has to wait: what is in the kernel is behind it.
         self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::PAUSED))
-            && !self.is_blocked(key)
-            && !self.is_owed(key)
+            && !self.must_wait(key)
     }
 
-    /// Whether bytes wait behind a turn that ended early.
-    fn is_owed(&mut self, key: Key) -> bool {
-        self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::READ_OWED))
+    /// Whether bytes wait behind a publish without room, or behind a turn that ended early.
+    fn must_wait(&mut self, key: Key) -> bool {
+        self.slots
+            .get(key)
+            .is_some_and(|slot| slot.connection.flags.has(Flags::READ_OWED) || slot.connection.is_blocked())
     }
 
     fn take_stash(&mut self, key: Key) {

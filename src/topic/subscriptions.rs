@@ -93,6 +93,8 @@ pub struct Turn {
     local: u32,
     policy: TopicPolicy,
     batch: Batch,
+    /// How far the pass has come. Nobody else looks at it while the turn is in hand.
+    pass: Pass,
 }
 
 /// The topics of one loop.
@@ -156,7 +158,7 @@ enum Pending {
     Join(Join),
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Pass {
     cursor: u32,
     end: u32,
@@ -269,9 +271,13 @@ impl Turn {
         &self.batch
     }
 
-    /// What a connection of this encoding gets of the batch; joins those frames unless that was done in this pass.
-    pub fn prepare(&mut self, encoding: Encoding) -> Encoding {
-        self.batch.prepare(encoding)
+    /// What a connection of this encoding gets of the batch; joins those frames unless that was done in this pass. The
+    /// encoding is not asked for while there is one form only.
+    pub fn prepare(&mut self, encoding: impl FnOnce() -> Encoding) -> Encoding {
+        if self.batch.longest_deflated.is_none() {
+            return Encoding::Plain;
+        }
+        self.batch.prepare(encoding())
     }
 }
 
@@ -451,8 +457,9 @@ impl<M: Mail> LocalTopics<M> {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
                     let policy = entry.topic.policy(&self.rules);
-                    let batch = mem::take(&mut self.works.get_mut(entry.work as usize)?.batch);
-                    return Some(Turn { local, policy, batch });
+                    let work = self.works.get_mut(entry.work as usize)?;
+                    let (batch, pass) = (mem::take(&mut work.batch), work.pass?);
+                    return Some(Turn { local, policy, batch, pass });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {
@@ -466,9 +473,9 @@ impl<M: Mail> LocalTopics<M> {
 
     /// The topic's next subscriber, or none when the budget or its list is used up. Between
     /// two calls the loop may join, leave and publish as it likes.
-    pub fn next_subscriber(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Option<u32> {
+    pub fn next_subscriber(&self, turn: &mut Turn, budget: &mut TurnBudget) -> Option<u32> {
         let entry = self.topics.get(turn.local as usize)?;
-        let pass = self.works.get_mut(entry.work as usize)?.pass.as_mut()?;
+        let pass = &mut turn.pass;
         while budget.deliveries > 0 && pass.cursor < pass.end {
             let slot = entry.list.get(pass.cursor as usize).unwrap_or(TOMBSTONE);
             pass.cursor += 1;
@@ -484,10 +491,11 @@ impl<M: Mail> LocalTopics<M> {
     /// Ends a topic's part of a turn, used up or not. When it was the last of its pass, `moved(local, moved)` tells who
     /// is listed elsewhere from now on, and the mailbox gets the room of the messages back.
     pub fn end_turn(&mut self, turn: Turn, mut moved: impl FnMut(u32, Moved)) {
-        let Turn { local, mut batch, .. } = turn;
+        let Turn { local, mut batch, pass, .. } = turn;
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
         let Some(work) = self.works.get_mut(entry.work as usize) else { return };
-        if work.pass.is_none_or(|pass| pass.cursor >= pass.end) {
+        work.pass = Some(pass);
+        if pass.cursor >= pass.end {
             let (messages, bytes) = (batch.messages.len() as u64, batch.bytes);
             batch.clear(&mut self.buffers);
             work.pass = None;

@@ -223,8 +223,8 @@ impl Model {
                 }
                 _ => false,
             };
-            let Some(turn) = self.subject.begin_turn(&mut budget, listed) else { return Ok(()) };
-            let in_time = self.topic_turn(&turn, &mut budget)?;
+            let Some(mut turn) = self.subject.begin_turn(&mut budget, listed) else { return Ok(()) };
+            let in_time = self.topic_turn(&mut turn, &mut budget)?;
             let slots = &mut self.slots;
             self.subject.end_turn(turn, |local, moved| {
                 let shadow = slots[moved.slot as usize].as_mut().unwrap();
@@ -238,7 +238,7 @@ impl Model {
     }
 
     /// False when the time is over before the budget is.
-    fn topic_turn(&mut self, turn: &Turn, budget: &mut TurnBudget) -> Result<bool, String> {
+    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget) -> Result<bool, String> {
         while let Some(slot) = self.subject.next_subscriber(turn, budget) {
             self.deliver(slot, turn)?;
             match self.random.below(8) {
@@ -365,8 +365,8 @@ fn who_leaves_and_joins_again_is_listed_at_the_second_join() {
         }
         own
     };
-    while let Some(turn) = subject.begin_turn(&mut budget, &mut listed) {
-        while subject.next_subscriber(&turn, &mut budget).is_some() {
+    while let Some(mut turn) = subject.begin_turn(&mut budget, &mut listed) {
+        while subject.next_subscriber(&mut turn, &mut budget).is_some() {
             offsets.extend(turn.batch().messages().iter().map(Message::offset));
         }
         subject.end_turn(turn, |_, _| {});
@@ -433,8 +433,8 @@ fn topics_take_turns() {
     let mut order = Vec::new();
     loop {
         let mut budget = TurnBudget::new(1);
-        let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) else { break };
-        order.extend(subject.next_subscriber(&turn, &mut budget));
+        let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) else { break };
+        order.extend(subject.next_subscriber(&mut turn, &mut budget));
         subject.end_turn(turn, |_, _| {});
     }
     assert_eq!(order, [0, 1, 2, 3]);
@@ -454,8 +454,8 @@ fn small_topics_share_a_turn_and_its_budget() {
     while subject.has_work() {
         let mut budget = TurnBudget::new(TURN_DELIVERIES);
         let before = delivered.len();
-        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
-            delivered.extend(std::iter::from_fn(|| subject.next_subscriber(&turn, &mut budget)));
+        while let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) {
+            delivered.extend(std::iter::from_fn(|| subject.next_subscriber(&mut turn, &mut budget)));
             subject.end_turn(turn, |_, _| {});
         }
         turns.push(delivered.len() - before);
@@ -473,9 +473,9 @@ fn a_single_large_message_is_not_copied() {
     publish(&router, "t", 20);
     subject.drain_mailbox(|_| {});
     let mut budget = TurnBudget::new(TURN_DELIVERIES);
-    let turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
+    let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
     assert_eq!(turn.batch().frames().as_ptr(), turn.batch().messages()[0].frame().as_ptr());
-    assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
+    assert_eq!(subject.next_subscriber(&mut turn, &mut budget), Some(0));
     subject.end_turn(turn, |_, _| {});
     let turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
     assert_eq!((turn.batch().messages().len(), turn.batch().frames().len()), (2, 34));
@@ -500,7 +500,7 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
         let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
         assert!(turn.batch().joined_deflated.is_empty(), "made before anybody asked");
         let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
-        assert_eq!(turn.prepare(Encoding::Plain), Encoding::Plain);
+        assert_eq!(turn.prepare(|| Encoding::Plain), Encoding::Plain);
         assert_eq!(turn.batch().frames_as(Encoding::Plain), plain);
         assert!(turn.batch().joined_deflated.is_empty());
         let wanted: Vec<u8> = deflated
@@ -510,11 +510,11 @@ fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
             })
             .collect();
         for encoding in [Encoding::Deflated, Encoding::DeflatedWithin(8), Encoding::Deflated] {
-            let form = turn.prepare(encoding);
+            let form = turn.prepare(|| encoding);
             assert_eq!(form == Encoding::Deflated, pass < 2, "pass {pass}");
             assert_eq!(turn.batch().frames_as(form), wanted, "pass {pass}");
         }
-        assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
+        assert_eq!(subject.next_subscriber(&mut turn, &mut budget), Some(0));
         subject.end_turn(turn, |_, _| {});
         assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0), "the room of both frames comes back");
     }
@@ -530,9 +530,9 @@ fn joining_can_be_turned_off() {
         subject.drain_mailbox(|_| {});
         let mut sizes = Vec::new();
         let mut budget = TurnBudget::new(9);
-        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
+        while let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) {
             sizes.push(turn.batch().messages().len());
-            while subject.next_subscriber(&turn, &mut budget).is_some() {}
+            while subject.next_subscriber(&mut turn, &mut budget).is_some() {}
             subject.end_turn(turn, |_, _| {});
         }
         assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (passes, 3), "{bytes_max}: {sizes:?}");
@@ -581,8 +581,8 @@ fn a_full_mailbox_is_filed_over_several_turns_in_order() {
             late += 1;
         }
         let mut budget = TurnBudget::new(u32::MAX);
-        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
-            while subject.next_subscriber(&turn, &mut budget).is_some() {
+        while let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) {
+            while subject.next_subscriber(&mut turn, &mut budget).is_some() {
                 offsets.extend(turn.batch().messages().iter().map(Message::offset));
             }
             subject.end_turn(turn, |_, _| {});

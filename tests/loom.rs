@@ -55,7 +55,7 @@ mod topic {
         use super::message::Draft;
         use super::name::TopicName;
         use super::router::{RouterLimits, Wake};
-        use super::state::{FIRST_OFFSET, Joined, PublishRefused, Topic};
+        use super::state::{FIRST_OFFSET, Joined, PublishRefused, Rank, Topic};
         use super::sync::{Arc, AtomicUsize, Ordering};
         use loom::thread;
 
@@ -88,7 +88,7 @@ mod topic {
         }
 
         fn publish(topic: &Topic, mailboxes: &[Mailbox<Entry>]) -> u64 {
-            topic.publish(Draft(1), mailboxes).expect("there is room").0.offset
+            topic.publish(Draft(1), mailboxes, Rank::USUAL).expect("there is room").0.offset
         }
 
         /// What a loop finds in its mailbox: the offsets before its join and those behind it.
@@ -314,12 +314,15 @@ mod topic {
                 let tight = MailboxLimits { bytes_max: 8, entries_max: 1 };
                 let mailboxes = Arc::new(vec![Mailbox::new(ROOMY), Mailbox::new(tight)]);
                 (0..2).for_each(|index| join(&topic, index, &mailboxes));
-                let try_publish =
-                    |topic: &Topic, mailboxes: &[Mailbox<Entry>]| match topic.publish(Draft(3), mailboxes) {
-                        Ok(_) => 1,
-                        Err(PublishRefused::Full(Draft(3))) => 0,
-                        Err(other) => panic!("{other:?}"),
-                    };
+                let try_publish = |topic: &Topic, mailboxes: &[Mailbox<Entry>]| match topic.publish(
+                    Draft(3),
+                    mailboxes,
+                    Rank::USUAL,
+                ) {
+                    Ok(_) => 1,
+                    Err(PublishRefused::Full { draft: Draft(3), .. }) => 0,
+                    Err(other) => panic!("{other:?}"),
+                };
                 let publisher = {
                     let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
                     thread::spawn(move || try_publish(&topic, &mailboxes))

@@ -1,9 +1,13 @@
 //! Frames of a client: `connection::inbox` must see the same messages however the bytes are cut, and hold no
 //! more than has arrived.
 
-use fantail::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed, feed_deflated};
+use std::sync::Arc;
+
+use fantail::connection::inbox::{
+    Compression, Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed, feed_deflated,
+};
 use fantail::wire::close::parse_close;
-use fantail::wire::deflate::Inflater;
+use fantail::wire::deflate::{ClientContext, Contexts, Inflater};
 
 const LIMITS: InboxLimits = InboxLimits { message_bytes_max: 4_096, fragments_max: 8 };
 
@@ -31,7 +35,8 @@ pub(crate) fn check_with(data: &[u8], deflate: bool) {
 
 fn seen(bytes: &[u8], piece: usize, deflate: bool) -> Seen {
     let mut inbox: Option<Box<Inbox>> = None;
-    let mut inflater = Inflater::new();
+    let total = Arc::new(Contexts::new(1 << 20));
+    let (mut inflater, mut context) = (Inflater::keeping(Arc::clone(&total)), ClientContext::default());
     let mut events = Vec::new();
     let mut arrived = 0;
     for part in bytes.chunks(piece) {
@@ -57,7 +62,7 @@ fn seen(bytes: &[u8], piece: usize, deflate: bool) -> Seen {
             Flow::Continue
         };
         let fed = if deflate {
-            feed_by_turns(&mut inbox, &mut part, &mut inflater, &mut on_event)
+            feed_by_turns(&mut inbox, &mut part, (&mut inflater, &mut context, &total), &mut on_event)
         } else {
             feed(&mut inbox, &mut part, &LIMITS, &mut on_event)
         };
@@ -78,13 +83,15 @@ fn seen(bytes: &[u8], piece: usize, deflate: bool) -> Seen {
 fn feed_by_turns(
     inbox: &mut Option<Box<Inbox>>,
     bytes: &mut [u8],
-    inflater: &mut Inflater,
+    (inflater, context, total): (&mut Inflater, &mut ClientContext, &Arc<Contexts>),
     on_event: &mut impl FnMut(InboxEvent<'_>) -> Flow,
 ) -> Result<usize, InboxError> {
     let mut used = 0;
     while used < bytes.len() {
         inflater.begin_turn();
-        used += feed_deflated(inbox, &mut bytes[used..], &LIMITS, Some(inflater), on_event)?;
+        let compression = Compression::Inflated { inflater, context };
+        used += feed_deflated(inbox, &mut bytes[used..], &LIMITS, compression, on_event)?;
+        assert!(total.bytes() <= 32 * 1024, "{} bytes kept of one client", total.bytes());
         assert!(used == bytes.len() || inflater.is_spent(), "nobody stopped it");
         assert!(inflater.capacity() <= 256 * 1024, "{} bytes kept", inflater.capacity());
     }

@@ -1,8 +1,10 @@
 //! Runs every check over its seeds, over every crash that was ever found, over mutations of both made by a fixed
 //! generator, and over the corpus that fuzzing left: what it found stays found, on any machine and in seconds.
+//! `FANTAIL_FUZZ_SECONDS=60` goes on for a minute with mutations of seeds and corpus that are new each time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Mutations of each seed.
 const MUTATIONS: usize = 400;
@@ -89,6 +91,32 @@ fn every_check_holds_for_its_corpus() {
             let held = std::panic::catch_unwind(|| check(input));
             assert!(held.is_ok(), "{name}: {}", path.display());
         }
+    }
+}
+
+/// Does nothing unless it is given time; each check gets the same share of it.
+#[test]
+fn every_check_holds_for_new_mutations_while_there_is_time() {
+    let Ok(seconds) = std::env::var("FANTAIL_FUZZ_SECONDS") else { return };
+    let share = Duration::from_secs(seconds.parse().expect("seconds")) / fantail_fuzz::CHECKS.len() as u32;
+    let seed =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    for (name, check) in fantail_fuzz::CHECKS {
+        let inputs = inputs(name, &["seeds", "crashes", "corpus"]);
+        let mut random = Random(seed | 1);
+        let (end, mut tried) = (Instant::now() + share, 0);
+        while Instant::now() < end {
+            let mut bytes = inputs[random.below(inputs.len())].1.clone();
+            // Few are changed a lot, so that what is behind the first mistake is reached, too.
+            for _ in 0..=random.below(3) {
+                let other = &inputs[random.below(inputs.len())].1;
+                mutate(&mut bytes, other, &mut random);
+            }
+            let held = std::panic::catch_unwind(|| check(&bytes));
+            assert!(held.is_ok(), "{name}: to be kept in fuzz/crashes/{name}: {bytes:?}");
+            tried += 1;
+        }
+        println!("{name}: {tried} new inputs");
     }
 }
 

@@ -4,12 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::{Value, json};
 
-use crate::config::{ConfigErrors, KeyValue, Place, load};
+use crate::config::{ConfigError, ConfigErrors, KeyValue, Place, load};
 use crate::server::{self, ServeError};
 
 use super::serve::ServeArgs;
-use super::{FAILED, MISUSED, fail, json, print};
+use super::{FAILED, MISUSED, fail, print};
 
 pub(super) const EXAMPLES: &str = "\
 Exit codes: 0 serve would start with this configuration here, 1 the answer cannot be written or the machine's limits \
@@ -56,12 +57,12 @@ pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
     {
         if args.json {
             let key = match &error {
-                ServeError::Limits(error) => json::string(error.key),
-                ServeError::Io { .. } => "null".to_owned(),
+                ServeError::Limits(error) => Some(error.key),
+                ServeError::Io { .. } => None,
             };
-            let problem = json::string(&error.to_string());
-            let error = format!("{{\"source\":\"this machine\",\"key\":{key},\"problem\":{problem}}}");
-            let _ = print(&format!("{{\"ok\":false,\"errors\":[{error}]}}\n"));
+            let problem = error.to_string();
+            let error = json!({ "source": "this machine", "key": key, "problem": problem });
+            let _ = print(&format!("{}\n", json!({ "ok": false, "errors": [error] })));
         } else {
             fail(MISUSED, &format!("on this machine: {error}; --elsewhere leaves this out"));
         }
@@ -124,37 +125,18 @@ fn name(value: &KeyValue) -> String {
 }
 
 fn as_json(values: Option<Vec<KeyValue>>, warnings: &[String]) -> String {
-    let warnings: Vec<_> = warnings.iter().map(|warning| json::string(warning)).collect();
-    let mut text = format!("{{\"ok\":true,\"warnings\":[{}]", warnings.join(","));
+    let mut report = json!({ "ok": true, "warnings": warnings });
     if let Some(values) = values {
-        let keys: Vec<_> = values
-            .iter()
-            .map(|value| {
-                format!(
-                    "{{\"key\":{},\"value\":{},\"source\":{}}}",
-                    json::string(&name(value)),
-                    json::string(&value.value),
-                    json::string(&source(&value.place))
-                )
-            })
-            .collect();
-        text.push_str(&format!(",\"keys\":[{}]", keys.join(",")));
+        let key = |value: &KeyValue| json!({ "key": name(value), "value": value.value, "source": source(&value.place) });
+        report["keys"] = values.iter().map(key).collect();
     }
-    text.push_str("}\n");
-    text
+    format!("{report}\n")
 }
 
 fn errors_as_json(errors: &ConfigErrors) -> String {
-    let errors: Vec<_> = errors
-        .0
-        .iter()
-        .map(|error| {
-            let key = error.key.as_deref().map_or("null".to_owned(), json::string);
-            let place = json::string(&source(&error.place));
-            format!("{{\"source\":{place},\"key\":{key},\"problem\":{}}}", json::string(&error.problem))
-        })
-        .collect();
-    format!("{{\"ok\":false,\"errors\":[{}]}}\n", errors.join(","))
+    let error = |error: &ConfigError| json!({ "source": source(&error.place), "key": error.key, "problem": error.problem });
+    let errors: Vec<Value> = errors.0.iter().map(error).collect();
+    format!("{}\n", json!({ "ok": false, "errors": errors }))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ mod admin_at;
 mod check_config;
 mod connect;
 mod health;
-mod json;
 mod preflight;
 mod publish;
 mod serve;

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use crate::config::{Flag, Sources, Tables, load};
 use crate::preflight::list::{Effect, embedded};
 use crate::preflight::{Finding, Level, Plan, Report, assess};
 use crate::server::capacity::{facts_of, memory_bytes};
 
-use super::{FAILED, MISUSED, config_file, fail, json, print};
+use super::{FAILED, MISUSED, config_file, fail, print};
 
 pub(super) const EXAMPLES: &str = "\
 Looks at the open files of each event loop's table, the memory of the machine and of the control group, the kernel \
@@ -111,46 +112,40 @@ fn row(finding: &Finding) -> String {
 }
 
 fn as_json(report: &Report) -> String {
-    let findings: Vec<_> = report.findings.iter().map(finding_json).collect();
-    format!(
-        "{{\"connections\":{},\"holds\":{},\"highest\":{},\"binds\":{},\"loops\":{},\"tables\":{},\
-         \"container\":{},\"findings\":[{}]}}\n",
-        report.connections,
-        report.holds(),
-        report.highest,
-        json::string(&report.binds),
-        report.loops,
-        json::string(match report.tables {
-            Tables::PerLoop => "split",
-            Tables::Shared => "shared",
-        }),
-        optional(report.container),
-        findings.join(",")
-    )
+    let tables = match report.tables {
+        Tables::PerLoop => "split",
+        Tables::Shared => "shared",
+    };
+    let report = json!({
+        "connections": report.connections,
+        "holds": report.holds(),
+        "highest": report.highest,
+        "binds": report.binds,
+        "loops": report.loops,
+        "tables": tables,
+        "container": report.container,
+        "findings": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
+    });
+    format!("{report}\n")
 }
 
-fn finding_json(finding: &Finding) -> String {
+fn finding_json(finding: &Finding) -> Value {
     let effect = match finding.effect {
         Effect::Binds => "binds",
         Effect::Slows => "slows",
         Effect::Generator => "generator",
     };
-    format!(
-        "{{\"name\":{},\"level\":{},\"effect\":\"{effect}\",\"current\":{},\"needed\":{},\"highest\":{},\
-         \"outside\":{},\"why\":{},\"fix\":{}}}",
-        json::string(&finding.name),
-        json::string(finding.level.label()),
-        json::string(&finding.current),
-        json::string(&finding.needed),
-        finding.highest.map_or_else(|| "null".to_owned(), |highest| highest.to_string()),
-        finding.outside,
-        json::string(&finding.why),
-        optional(finding.fix.as_deref()),
-    )
-}
-
-fn optional(text: Option<&str>) -> String {
-    text.map_or_else(|| "null".to_owned(), json::string)
+    json!({
+        "name": finding.name,
+        "level": finding.level.label(),
+        "effect": effect,
+        "current": finding.current,
+        "needed": finding.needed,
+        "highest": finding.highest,
+        "outside": finding.outside,
+        "why": finding.why,
+        "fix": finding.fix,
+    })
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::config::{Limits, Settings, Tables};
-use crate::server::sizes::{Field, Layout, Load, kernel_bytes_estimate, layouts, total, user_parts};
+use crate::server::sizes::{Field, Layout, Load, Part, kernel_bytes_estimate, layouts, total, user_parts};
 use crate::sys::limits;
 
-use super::{MISUSED, fail, json, print};
+use super::{MISUSED, fail, print};
 
 pub(super) const EXAMPLES: &str = "\
 The user-space parts follow from the sizes of the server's own structs and the rules by which its tables grow; the \
@@ -127,31 +128,21 @@ fn readable(bytes: u64) -> String {
 
 fn as_json(load: &Load) -> String {
     let parts = user_parts(load);
-    let total = total(&parts);
     let connections =
         parts.iter().filter(|part| !part.fixed).fold(0_u64, |all, part| all.saturating_add(part.bytes));
-    let parts: Vec<_> = parts
-        .iter()
-        .map(|part| {
-            format!(
-                "{{\"name\":{},\"bytes\":{},\"fixed\":{}}}",
-                json::string(part.name),
-                part.bytes,
-                part.fixed
-            )
-        })
-        .collect();
-    format!(
-        "{{\"connections\":{},\"topics\":{},\"backlog\":{},\"message_bytes\":{},\"loops\":{},\"user_bytes\":{total},\
-         \"connection_bytes\":{connections},\"parts\":[{}],\"kernel_bytes_estimate\":{}}}\n",
-        load.connections,
-        load.topics,
-        load.backlog,
-        load.message_bytes,
-        load.loops,
-        parts.join(","),
-        kernel_bytes_estimate(load)
-    )
+    let part = |part: &Part| json!({ "name": part.name, "bytes": part.bytes, "fixed": part.fixed });
+    let sizes = json!({
+        "connections": load.connections,
+        "topics": load.topics,
+        "backlog": load.backlog,
+        "message_bytes": load.message_bytes,
+        "loops": load.loops,
+        "user_bytes": total(&parts),
+        "connection_bytes": connections,
+        "parts": parts.iter().map(part).collect::<Vec<_>>(),
+        "kernel_bytes_estimate": kernel_bytes_estimate(load),
+    });
+    format!("{sizes}\n")
 }
 
 fn layouts_as_text(structs: &[Layout]) -> String {
@@ -169,29 +160,17 @@ fn layouts_as_text(structs: &[Layout]) -> String {
 }
 
 fn layouts_as_json(structs: &[Layout]) -> String {
-    let field = |field: &Field| {
-        format!(
-            "{{\"name\":{},\"offset\":{},\"bytes\":{}}}",
-            json::string(field.name),
-            field.offset,
-            field.bytes
-        )
-    };
-    let structs: Vec<_> = structs
-        .iter()
-        .map(|layout| {
-            let fields: Vec<_> = layout.in_order().iter().map(field).collect();
-            format!(
-                "{{\"name\":{},\"when\":{},\"bytes\":{},\"padding\":{},\"fields\":[{}]}}",
-                json::string(layout.name),
-                json::string(layout.when),
-                layout.bytes,
-                layout.padding(),
-                fields.join(",")
-            )
+    let field = |field: &Field| json!({ "name": field.name, "offset": field.offset, "bytes": field.bytes });
+    let layout = |layout: &Layout| {
+        json!({
+            "name": layout.name,
+            "when": layout.when,
+            "bytes": layout.bytes,
+            "padding": layout.padding(),
+            "fields": layout.in_order().iter().map(field).collect::<Vec<_>>(),
         })
-        .collect();
-    format!("{{\"structs\":[{}]}}\n", structs.join(","))
+    };
+    format!("{}\n", json!({ "structs": structs.iter().map(layout).collect::<Vec<_>>() }))
 }
 
 #[cfg(test)]

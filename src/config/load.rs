@@ -391,7 +391,7 @@ mod tests {
             ),
             (
                 "[mailbox]\ncolour = 1\n",
-                "f.toml:2: mailbox.colour: unknown key; [mailbox] expects one of bytes_max, entries_max",
+                "f.toml:2: mailbox.colour: unknown key; [mailbox] expects one of bytes_max, entries_max, joins_max",
             ),
             (
                 "[server]\nloops = \"two\"\n",

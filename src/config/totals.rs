@@ -4,11 +4,12 @@
 use super::settings::Settings;
 
 /// What is left out of the settings is a share of the memory that the process may have. Together with what may be in
-/// both ports' inboxes it is half of it: the rest is for connections, the kernel's part of their sockets, and the
+/// both ports' inboxes it is little more than half of it: the rest is for connections, the kernel's part of their sockets, and the
 /// program. The most is what a machine with plenty of memory gives.
 const OUTBOX: Share = Share { part: 4, most: 256 << 20 };
 const INBOX: Share = Share { part: 16, most: 256 << 20 };
 const ADMIN_BODIES: Share = Share { part: 16, most: 128 << 20 };
+const CONTEXTS: Share = Share { part: 32, most: 64 << 20 };
 const MAILBOXES: Share = Share { part: 16, most: 63 * MAILBOX_MOST };
 const MAILBOX_MOST: usize = 64 << 20;
 
@@ -34,6 +35,8 @@ pub struct Totals {
     pub inbox: usize,
     /// `limits.admin_body_bytes_total`.
     pub admin_bodies: usize,
+    /// `deflate.context_bytes_total`.
+    pub contexts: usize,
     /// `mailbox.bytes_max`, which each loop has.
     pub mailbox: usize,
     /// Client loops.
@@ -54,6 +57,8 @@ impl Totals {
             // One alone always fits into these two.
             inbox: settings.limits.inbox_bytes_total.unwrap_or(INBOX.of(memory)),
             admin_bodies: settings.limits.admin_body_bytes_total.unwrap_or(ADMIN_BODIES.of(memory)),
+            // At least what one client may refer back to.
+            contexts: settings.deflate.context_bytes_total.unwrap_or(CONTEXTS.of(memory).max(32 << 10)),
             mailbox: settings.mailbox.bytes_max.unwrap_or(mailbox),
             loops,
         }
@@ -67,6 +72,7 @@ impl Totals {
             times(self.outbox, 1),
             times(self.inbox, 2),
             times(self.admin_bodies, 1),
+            times(self.contexts, 1),
             times(self.mailbox, self.loops),
         ]
         .into_iter()
@@ -83,16 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn they_are_half_of_the_memory_or_the_most() {
+    fn they_are_about_half_of_the_memory_or_the_most() {
         let settings = Settings::default();
         for (mebibytes, loops) in [(96, 1), (512, 2), (1_024, 4), (16 << 10, 16)] {
             let totals = derive(&settings, loops, mebibytes);
-            assert!(totals.all() <= mebibytes << 19, "{mebibytes}: {totals:?}");
+            assert!(totals.all() <= (mebibytes << 20) / 32 * 17, "{mebibytes}: {totals:?}");
         }
         let most = Totals::derive(&settings, 2, None);
         assert_eq!(most, derive(&settings, 2, 64 << 10));
         assert_eq!((most.outbox, most.inbox), (256 << 20, 256 << 20));
         assert_eq!((most.admin_bodies, most.mailbox), (128 << 20, 64 << 20));
+        assert_eq!(most.contexts, 64 << 20);
     }
 
     #[test]

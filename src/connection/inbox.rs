@@ -5,7 +5,7 @@
 //! never exists while nothing is partial: whole frames are handed out where they lie.
 
 use super::layout::{Layout, layout};
-use crate::wire::deflate::{InflateError, Inflater};
+use crate::wire::deflate::{ClientContext, InflateError, Inflater};
 use crate::wire::frame::{FrameError, FrameHeader, HEADER_BYTES_MAX, Opcode, Sender, decode_header};
 use crate::wire::mask::apply_mask;
 use crate::wire::utf8::Utf8Check;
@@ -38,6 +38,22 @@ pub enum InboxEvent<'a> {
     Close(&'a [u8]),
 }
 
+/// What becomes of compressed messages.
+#[derive(Debug)]
+pub enum Compression<'a> {
+    /// None may come: that was not negotiated.
+    Refused,
+    /// Messages do not matter any more, so none is inflated.
+    PassedOver,
+    /// They are inflated.
+    Inflated {
+        /// The loop's. Once it is spent, each further message ends the call as if the receiver had stopped it.
+        inflater: &'a mut Inflater,
+        /// What is known of this client.
+        context: &'a mut ClientContext,
+    },
+}
+
 /// Whether the receiver of an event wants more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
@@ -60,6 +76,8 @@ pub enum InboxError {
     BadUtf8,
     /// A compressed message that does not inflate.
     BadDeflate,
+    /// One that may do so with what there was no room to keep.
+    NoContext,
     /// More than `message_bytes_max`.
     MessageTooBig,
     /// More than `fragments_max`.
@@ -75,6 +93,8 @@ impl InboxError {
             Self::BadUtf8 | Self::BadDeflate => 1007,
             Self::TooManyFragments => 1008,
             Self::MessageTooBig => 1009,
+            // To come again: as long as there is no room, it will not be asked to compress.
+            Self::NoContext => 1013,
         }
     }
 
@@ -86,6 +106,7 @@ impl InboxError {
             Self::ExpectedContinuation => "new message inside a fragmented one",
             Self::BadUtf8 => "text is not valid UTF-8",
             Self::BadDeflate => "compressed message is corrupt",
+            Self::NoContext => "no room to keep what compressed messages refer to",
             Self::MessageTooBig => "message too big",
             Self::TooManyFragments => "too many fragments",
         }
@@ -105,6 +126,7 @@ impl From<InflateError> for InboxError {
         match error {
             InflateError::TooBig => Self::MessageTooBig,
             InflateError::Corrupt => Self::BadDeflate,
+            InflateError::NoContext => Self::NoContext,
         }
     }
 }
@@ -164,12 +186,11 @@ pub fn feed(
     limits: &InboxLimits,
     on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
 ) -> Result<usize, InboxError> {
-    feed_deflated(inbox, bytes, limits, None, on_event)
+    feed_deflated(inbox, bytes, limits, Compression::Refused, on_event)
 }
 
-/// [`feed`] for a connection that negotiated permessage-deflate if there is an `inflater`: messages may then be
-/// compressed, and are handed out inflated. The inflater is the loop's and keeps nothing of a connection. Once it
-/// is spent, each further message ends the call as if `on_event` had said [`Flow::Stop`].
+/// [`feed`] for a connection that may have negotiated permessage-deflate: messages may then be compressed, and are
+/// handed out inflated.
 ///
 /// # Errors
 /// As [`feed`]'s; both sizes of a compressed message are bounded by `message_bytes_max`.
@@ -177,14 +198,14 @@ pub fn feed_deflated(
     inbox: &mut Option<Box<Inbox>>,
     bytes: &mut [u8],
     limits: &InboxLimits,
-    inflater: Option<&mut Inflater>,
+    compression: Compression<'_>,
     on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
 ) -> Result<usize, InboxError> {
     if inbox.as_ref().is_some_and(|held| !held.stash.is_empty()) {
         Inbox::stash(inbox, bytes);
         return Ok(bytes.len());
     }
-    let fed = feed_with(inbox, bytes, limits, inflater, on_event, apply_mask);
+    let fed = feed_with(inbox, bytes, limits, compression, on_event, apply_mask);
     if fed.is_err() || inbox.as_ref().is_some_and(|held| held.is_empty()) {
         *inbox = None;
     }
@@ -240,17 +261,17 @@ fn feed_with(
     inbox: &mut Option<Box<Inbox>>,
     bytes: &mut [u8],
     limits: &InboxLimits,
-    inflater: Option<&mut Inflater>,
+    compression: Compression<'_>,
     on_event: &mut (impl FnMut(InboxEvent<'_>) -> Flow + ?Sized),
     unmask: impl Fn(&mut [u8], [u8; 4], usize),
 ) -> Result<usize, InboxError> {
-    let mut receiver = Receiver { bytes_max: limits.message_bytes_max, inflater, on_event };
+    let mut receiver = Receiver { bytes_max: limits.message_bytes_max, compression, on_event };
     let mut at = 0;
     while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
         let (used, flow) = match inbox.as_deref_mut() {
             Some(held) if held.frame.is_some() => continue_frame(held, rest, &mut receiver, &unmask)?,
             _ => {
-                let compressed = receiver.inflater.is_some();
+                let compressed = !matches!(receiver.compression, Compression::Refused);
                 let Some((header, header_used)) = next_header(inbox, rest, compressed)? else {
                     return Ok(bytes.len());
                 };
@@ -344,17 +365,19 @@ fn accept_frame(
 /// Who gets what is whole.
 struct Receiver<'a, F: ?Sized> {
     bytes_max: usize,
-    inflater: Option<&'a mut Inflater>,
+    compression: Compression<'a>,
     on_event: &'a mut F,
 }
 
 impl<F: FnMut(InboxEvent<'_>) -> Flow + ?Sized> Receiver<'_, F> {
     /// Hands a message out, inflated if it has to be.
     fn message(&mut self, text: bool, deflated: bool, payload: &[u8]) -> Result<Flow, InboxError> {
-        let Some(inflater) = self.inflater.as_deref_mut().filter(|_| deflated) else {
-            return Ok((self.on_event)(InboxEvent::Message { text, payload }));
+        let (inflater, context) = match &mut self.compression {
+            Compression::Inflated { inflater, context } if deflated => (inflater, context),
+            Compression::PassedOver if deflated => return Ok(Flow::Continue),
+            _ => return Ok((self.on_event)(InboxEvent::Message { text, payload })),
         };
-        let flow = match inflater.inflate(payload, self.bytes_max) {
+        let flow = match context.inflate(inflater, payload, self.bytes_max) {
             // RFC 6455 section 8.1, of what was inflated: compressed pieces could not be checked.
             Ok(payload) if text && core::str::from_utf8(payload).is_err() => Err(InboxError::BadUtf8),
             Ok(payload) => Ok((self.on_event)(InboxEvent::Message { text, payload })),

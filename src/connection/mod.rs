@@ -98,6 +98,8 @@ impl Flags {
     pub const WAITS_FOR_ROOM: Self = Self(1 << 13);
     /// A request on the admin port was let in, with a key or where none is needed: it is the operator's.
     pub const OPERATOR: Self = Self(1 << 14);
+    /// Its compressed messages do not refer to earlier ones: it was seen, and nothing is kept of them.
+    pub const BEGINS_ANEW: Self = Self(1 << 15);
 
     /// Whether all bits of `other` are set.
     #[must_use]

@@ -9,6 +9,7 @@ use super::rates::Debts;
 use crate::dialect::Effect;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::{Draft, Place, Topic};
+use crate::wire::deflate::Kept;
 use crate::wire::http::chunked::ChunkedDecoder;
 
 /// Phase data.
@@ -51,6 +52,7 @@ impl Session {
             Self::Waiting(_) => size_of::<Waiting>() + self.request_bytes(),
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
+                    + open.context.as_deref().map_or(0, Kept::memory)
                     + open.blocked.as_ref().map_or(0, |blocked| blocked.draft.frame_len())
             }
             Self::Refused(_) | Self::Closing(_) | Self::Lingering(_) => 0,
@@ -162,6 +164,8 @@ pub struct OpenState {
     pub ignored_publishes: u32,
     /// A publish that no mailbox had room for, to be tried again before anything else is read.
     pub blocked: Option<Box<Blocked>>,
+    /// What its compressed messages may refer back to, if it was not seen to begin each anew.
+    pub context: Option<Box<Kept>>,
     /// The window of what is sent deflated, in bits, if it is smaller than deflate's own; 0 otherwise.
     pub window_bits: u8,
     /// What it owes of its rates; nothing when it has been quiet.
@@ -175,6 +179,7 @@ impl OpenState {
         self.topics.is_empty()
             && self.ignored_publishes == 0
             && self.blocked.is_none()
+            && self.context.is_none()
             && self.window_bits == 0
             && self.debts.is_none()
     }

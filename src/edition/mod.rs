@@ -21,6 +21,7 @@ use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::OutboxBudget;
 use crate::topic::subscriptions::BATCH_BYTES_MAX;
+use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
 
@@ -115,6 +116,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     /// What waits for slow consumers over all loops.
     pub outbox_budget: OutboxBudget,
+    /// What compressed messages of clients may refer back to, over all loops.
+    pub contexts: Arc<Contexts>,
     /// Bytes of memory that the process may have, if that is known.
     pub memory: Option<u64>,
     /// Who may connect, by address.
@@ -169,8 +172,10 @@ impl Edition {
         memory: Option<u64>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         router.set_rules(settings.topic_rules()?);
+        let totals = Totals::derive(&settings, loops, memory);
         let shared = Shared {
-            outbox_budget: OutboxBudget::new(Totals::derive(&settings, loops, memory).outbox as u64),
+            outbox_budget: OutboxBudget::new(totals.outbox as u64),
+            contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
             admission: Admission::new(admission_rules(&settings)?),
             router,
@@ -203,6 +208,7 @@ impl Edition {
         next.totals.mailbox = self.totals.mailbox;
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.totals.outbox as u64);
+        self.contexts.set_bytes_max(next.totals.contexts);
         Ok(next)
     }
 

@@ -328,6 +328,10 @@ impl<S: Socket> Core<S> {
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let progress = job.batch.run(&self.edition, &mut tools, metrics::now_ms(), lines);
         job.wait = if progress == Progress::NoRoom { Wait::Room } else { Wait::Turn };
+        // Whatever it waited for it has, or gives up; another that waits says so again in its own turn.
+        if job.wait != Wait::Room {
+            self.edition.router.end_first();
+        }
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.replies.extend_batch(&job.batch, lines);
         }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
+use super::blocked::BlockedQueues;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
@@ -33,7 +34,7 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes that are read, inflated and written for those on the ready list before the kernel is asked for events
 /// again: whoever floods waits for the others who flood, and nobody else does.
-const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
+pub(super) const READY_BYTES_PER_TURN: u64 = 8 * SCRATCH_BYTES as u64;
 
 /// The same for the events of one turn; the others of the same poll come in the next. A thousand peers that each send
 /// a little that becomes a megabyte, or each have room for one again, must not be one turn.
@@ -86,7 +87,13 @@ pub struct Core<S> {
     /// Whose request waits until joins before it are listed.
     pub(super) newcomers: VecDeque<Key>,
     /// Publishers waiting for room in a mailbox.
-    pub(super) blocked: VecDeque<Key>,
+    pub(super) blocked: BlockedQueues,
+    /// The queue of the one of them whose turn it is.
+    pub(super) retrying: Option<usize>,
+    /// It has found no room again.
+    pub(super) retry_failed: bool,
+    /// Not all were tried for whom there may be room.
+    pub(super) blocked_left: bool,
     /// What was read last; taken out during a read turn.
     pub(super) scratch: Vec<u8>,
     /// Frames joined for one `send`.
@@ -156,13 +163,16 @@ impl<S: Socket> Core<S> {
             ready: VecDeque::new(),
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
+            blocked: BlockedQueues::default(),
+            retrying: None,
+            retry_failed: false,
+            blocked_left: false,
             newcomers: VecDeque::new(),
-            blocked: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
-            inflater: Inflater::new(),
+            inflater: Inflater::keeping(Arc::clone(&edition.contexts)),
             due: VecDeque::new(),
             draining: None,
             relocating: None,
@@ -340,6 +350,7 @@ impl<S: Socket> Core<S> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+            || self.blocked_left
             || !self.newcomers.is_empty()
             || !self.due.is_empty()
             || self.topics.has_work()

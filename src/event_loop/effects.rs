@@ -3,15 +3,16 @@
 //! Driven by the frame turn after each message, and by whoever lets those go on that have waited. The only code that
 //! turns a dialect's wish into a change of the loop; it never asks what a dialect is.
 
+use super::blocked::BlockedQueues;
 use super::closing::Words;
-use super::core::Core;
+use super::core::{Core, READY_BYTES_PER_TURN};
 use super::frames_turn::remember;
 use super::write_turn::Asked;
 use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tools};
 use crate::metrics::CloseReason;
-use crate::topic::{Draft, Key, Origin, Topic, TopicName};
+use crate::topic::{Busy, Draft, Key, Origin, Rank, Topic, TopicName};
 use crate::transport::Socket;
 
 /// How the connection goes on behind a message.
@@ -153,7 +154,10 @@ impl<S: Socket> Core<S> {
     /// Gives a message to the router, or keeps it until there is room.
     #[inline(always)]
     fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
-        match self.edition.router.publish(&topic, draft, Some(self.index)) {
+        let retried = self.retrying.take();
+        // Who comes now is behind those who wait, and who is tried again has waited longest.
+        let others = if retried.is_some() { 0 } else { self.blocked.loops() };
+        match self.edition.router.publish_as(&topic, draft, Some(self.index), Rank::Behind(others)) {
             Ok(published) => {
                 self.counters.publishes.add(1);
                 tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
@@ -161,22 +165,24 @@ impl<S: Socket> Core<S> {
                 self.tell(from, outcome, sink);
                 Then::Go
             }
-            Err(busy) => self.wait_for_room(from.key, topic, busy.draft),
+            Err(busy) => self.wait_for_room(from.key, topic, busy, retried),
         }
     }
 
     #[cold]
-    fn wait_for_room(&mut self, key: Key, topic: Topic, draft: Draft) -> Then {
+    fn wait_for_room(&mut self, key: Key, topic: Topic, busy: Busy, retried: Option<usize>) -> Then {
         self.counters.publishes_busy.add(1);
         tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
-        let blocked = Blocked { topic, draft, rest: Vec::new() };
+        let blocked = Blocked { topic, draft: busy.draft, rest: Vec::new() };
         let Some(slot) = self.slots.get(key) else { return Then::Go };
         remember(&mut slot.connection.session, |open| open.blocked = Some(Box::new(blocked)));
         // A flag and not a look at what waits: a publish that another turn got through may have been followed by one
         // that waits again, while the list still has the connection.
         if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
             slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
-            self.blocked.push_back(key);
+            let is_first = retried.is_some_and(|queue| BlockedQueues::is_queue_of(queue, busy.full));
+            self.retry_failed = is_first;
+            self.blocked.push(busy.full, key, is_first);
         }
         Then::Wait
     }
@@ -239,16 +245,40 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Gives everybody who waits for room in a mailbox one more try.
+    /// Lets those go on who wait for room in a mailbox, each queue in the order of waiting and until the first for whom
+    /// there still is none.
     pub fn run_blocked(&mut self) {
-        for _ in 0..self.blocked.len() {
-            let Some(key) = self.blocked.pop_front() else { break };
-            let Some(slot) = self.slots.get(key) else { continue };
-            slot.connection.flags.clear(Flags::WAITS_FOR_ROOM);
-            if self.is_blocked(key) {
-                self.read_turn(key, true);
+        self.blocked_left = false;
+        if self.blocked.is_empty() {
+            return;
+        }
+        let mut slice = self.reading_slice((self.clock)(), READY_BYTES_PER_TURN);
+        for queue in 0..self.blocked.queues() {
+            while let Some(key) = self.blocked.pop(queue) {
+                if !self.try_blocked(queue, key) {
+                    break;
+                }
+                slice.charge(0, self.clock);
+                if slice.is_over() {
+                    self.blocked_left = !self.blocked.is_empty();
+                    return;
+                }
             }
         }
+    }
+
+    /// One more try for whoever has waited longest in a queue. `false`: nobody behind it would find room either.
+    fn try_blocked(&mut self, queue: usize, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else { return true };
+        slot.connection.flags.clear(Flags::WAITS_FOR_ROOM);
+        if !slot.connection.is_blocked() {
+            return true;
+        }
+        self.retrying = Some(queue);
+        self.retry_failed = false;
+        self.read_turn(key, true);
+        // Still there if it was not read from at all: then nothing can be said of the others.
+        self.retrying.take().is_some() || !self.retry_failed
     }
 
     /// Whether a publish of this connection waits for room.

@@ -1,4 +1,5 @@
-//! Time: what a flood leaves to a broadcast, and who is late when the process has stood still.
+//! Time and turns: what a flood leaves to a broadcast, who is late when the process has stood still, and who waits for
+//! room in a mailbox.
 
 use super::*;
 
@@ -164,4 +165,72 @@ fn timeouts_begin_anew_when_the_process_has_stood_still() {
         core.sweep();
     }
     assert_eq!(core.counters.closes(CloseReason::HeartbeatTimeout), 1, "once only");
+}
+
+/// Messages that wait in a loop's mailbox, whose room is given back.
+fn take_from(edition: &Edition, loop_index: usize) -> Vec<Vec<u8>> {
+    let mailbox = edition.router.mailbox(loop_index).unwrap();
+    let mut entries = Vec::new();
+    mailbox.drain(&mut entries);
+    let mut payloads = Vec::new();
+    for entry in entries {
+        if let Entry::Deliver { message, .. } = entry {
+            mailbox.release(1, message.frame_len() as u64);
+            payloads.push(message.payload().to_vec());
+        }
+    }
+    payloads
+}
+
+#[test]
+fn those_who_wait_for_room_cost_one_try_a_turn_and_go_on_in_order() {
+    const PUBLISHERS: usize = 300;
+    let mailbox = MailboxLimits { entries_max: 4, ..MailboxLimits::default() };
+    let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+    let edition = edition(2, 1_000, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
+    // A loop that does not turn has a subscriber of what they publish to, and they themselves take no messages.
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    (0..4).for_each(|_| {
+        edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+    });
+    let mut core = core(&edition, Port::Client);
+    let publisher = |core: &mut Core<Fake>, number: usize| {
+        let fake = Fake::says(&upgrade("/ws", ""));
+        let key = arrive(core, &fake);
+        let mut frame = Vec::new();
+        push_frame(&mut frame, Opcode::Text, format!("{number}").as_bytes(), Some(MASK));
+        fake.say(&frame);
+        core.on_event(key, READABLE);
+        (key, fake)
+    };
+    let peers: Vec<_> = (0..PUBLISHERS).map(|number| publisher(&mut core, number)).collect();
+    assert_eq!(core.blocked.len(), PUBLISHERS);
+    let before = core.counters.publishes_busy.value();
+    for _ in 0..100 {
+        core.run_blocked();
+        // Events of theirs are no further tries.
+        peers.iter().for_each(|(key, _)| core.on_event(*key, READABLE));
+    }
+    let tries = core.counters.publishes_busy.value() - before;
+    assert!(tries <= 100, "{tries} tries in 100 turns");
+    assert_eq!(take_from(&edition, 1).len(), 4);
+    let mut newcomers = 0;
+    let mut came = Vec::new();
+    while came.len() < PUBLISHERS {
+        // There is room, and others have waited longer.
+        let (key, _) = publisher(&mut core, PUBLISHERS + newcomers);
+        assert!(core.slots.get(key).unwrap().connection.is_blocked());
+        newcomers += 1;
+        core.run_blocked();
+        core.drain_mailbox(|_| {});
+        while core.topics.has_work() {
+            core.fanout_turn();
+        }
+        let taken = take_from(&edition, 1);
+        assert_eq!(taken.len(), 4);
+        came.extend(taken);
+    }
+    let numbers = came.iter().map(|payload| std::str::from_utf8(payload).unwrap().parse::<usize>().unwrap());
+    assert!(numbers.eq(0..came.len()), "{came:?}");
 }

@@ -6,14 +6,17 @@ use super::closing::Words;
 use super::core::Core;
 use super::effects::{Sink, Speaker, Then};
 use super::write_turn::Asked;
-use crate::connection::inbox::{Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed_deflated};
+use crate::connection::inbox::{
+    Compression, Flow, Inbox, InboxError, InboxEvent, InboxLimits, feed_deflated,
+};
 use crate::connection::session::{OpenState, Session};
-use crate::connection::{Flags, Phase};
+use crate::connection::{Connection, Flags, Phase};
 use crate::dialect::{Bounds, Dialect, Effects, Incoming};
 use crate::metrics::CloseReason;
 use crate::topic::{Encoding, Key};
 use crate::transport::Socket;
 use crate::wire::close::parse_close;
+use crate::wire::deflate::ClientContext;
 use crate::wire::frame::{Opcode, push_frame};
 
 /// Answers gathered before they are sent: beyond it, the peer has to read some first.
@@ -104,6 +107,7 @@ impl<S: Socket> Core<S> {
         let dialect = slot.connection.dialect;
         let closing = slot.connection.phase == Phase::Closing;
         let encoding = slot.connection.encoding();
+        let mut context = take_context(&mut slot.connection, encoding);
         let mut inbox = slot.connection.inbox.take();
         let held = held_bytes(inbox.as_deref());
         let topic = slot.connection.topic;
@@ -111,8 +115,11 @@ impl<S: Socket> Core<S> {
         let mut stretch = Stretch::More;
         let mut inflater = std::mem::take(&mut self.inflater);
         let mut effects = Effects::default();
-        let negotiated = (encoding != Encoding::Plain).then_some(&mut inflater);
-        let deflates_up_to = encoding.deflates_up_to();
+        let compression = match encoding {
+            Encoding::Plain => Compression::Refused,
+            _ if closing => Compression::PassedOver,
+            _ => Compression::Inflated { inflater: &mut inflater, context: &mut context },
+        };
         let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
@@ -126,16 +133,12 @@ impl<S: Socket> Core<S> {
             }
             InboxEvent::Message { text, payload } => {
                 self.counters.messages_received.add(1);
-                tracing::trace!(
-                    slot = key.slot,
-                    generation = key.generation,
-                    bytes = payload.len(),
-                    text,
-                    "message received"
-                );
+                let (slot, generation, bytes) = (key.slot, key.generation, payload.len());
+                tracing::trace!(slot, generation, bytes, text, "message received");
                 let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
-                match self.on_message(Speaker { key, dialect, deflates_up_to }, message, &mut sink) {
+                let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
+                match self.on_message(from, message, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {
@@ -157,19 +160,21 @@ impl<S: Socket> Core<S> {
                 Flow::Continue
             }
         };
-        let result = feed_deflated(&mut inbox, bytes, &limits, negotiated, &mut on_event);
+        let result = feed_deflated(&mut inbox, bytes, &limits, compression, &mut on_event);
         self.inflater = inflater;
         let own = held_bytes(inbox.as_deref());
         if held != own {
             self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
         }
-        if inbox.is_some() {
-            if self.is_inbox_full(own) {
-                stretch = Stretch::InboxFull;
-            }
-            if let Some(slot) = self.slots.get(key) {
-                slot.connection.inbox = inbox;
-            }
+        if inbox.is_some() && self.is_inbox_full(own) {
+            stretch = Stretch::InboxFull;
+        }
+        // Both were taken out, so what is not there is not there in the slot either.
+        if (inbox.is_some() || encoding != Encoding::Plain)
+            && let Some(slot) = self.slots.get(key)
+        {
+            slot.connection.inbox = inbox;
+            put_context(&mut slot.connection, encoding, context);
         }
         (result, stretch)
     }
@@ -211,6 +216,7 @@ impl<S: Socket> Core<S> {
                 self.counters.inflate_failures.add(1);
                 CloseReason::BadDeflate
             }
+            InboxError::NoContext => CloseReason::DeflateFull,
             _ => CloseReason::of_close_code(error.close_code()),
         };
         self.end(key, reason, Words::Given(error.close_code(), error.reason()));
@@ -226,6 +232,36 @@ impl<S: Socket> Core<S> {
             }
         }
         self.end(key, reason, Words::Nothing);
+    }
+}
+
+/// Takes what is known of how a client compresses, for as long as it is fed.
+fn take_context(connection: &mut Connection, encoding: Encoding) -> ClientContext {
+    if encoding == Encoding::Plain {
+        return ClientContext::default();
+    }
+    let kept = match connection.session.as_deref_mut() {
+        Some(Session::Open(open)) => open.context.take(),
+        _ => None,
+    };
+    ClientContext::new(connection.flags.has(Flags::BEGINS_ANEW), kept)
+}
+
+/// Puts it back; nothing is kept of a client whose conversation has ended meanwhile.
+fn put_context(connection: &mut Connection, encoding: Encoding, context: ClientContext) {
+    if encoding == Encoding::Plain {
+        return;
+    }
+    let (begins_anew, kept) = context.into_parts();
+    if begins_anew {
+        connection.flags.set(Flags::BEGINS_ANEW);
+    }
+    if kept.is_some() && connection.is_open() {
+        remember(&mut connection.session, |open| open.context = kept);
+    } else if let Some(Session::Open(open)) = connection.session.as_deref()
+        && open.is_empty()
+    {
+        connection.session = None;
     }
 }
 

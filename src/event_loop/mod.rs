@@ -25,6 +25,7 @@
 mod accept_log;
 mod admin_turn;
 mod admission;
+mod blocked;
 mod closing;
 pub mod core;
 mod drain;

@@ -94,6 +94,10 @@ impl<S: Socket> Core<S> {
         }
         match phase {
             Phase::Open => {
+                // Who waits for room is tried in the order of waiting, whatever else comes of it.
+                if connection.flags.has(Flags::WAITS_FOR_ROOM) {
+                    return false;
+                }
                 if !self.retry_blocked(key) {
                     return false;
                 }

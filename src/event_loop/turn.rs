@@ -20,7 +20,7 @@ const READING_NS: u64 = 1_000_000;
 
 /// The same while a fan-out is under way, whose turns have 0.5 ms: it has its share of the loop, however many
 /// peers keep it busy, and they have theirs.
-const READING_BESIDE_FANOUT_NS: u64 = 300_000;
+const READING_BESIDE_FANOUT_NS: u64 = 200_000;
 
 /// Where a loop has the time within a turn from, in nanoseconds; a simulation puts its own in its place.
 pub type Clock = fn() -> u64;
@@ -89,6 +89,10 @@ impl<S: Socket> Core<S> {
     pub fn last_turn(&mut self, driver: &mut impl Driver<S>) {
         self.take_mail(driver);
         self.answer_last();
+        if self.admin.is_some() {
+            // Nobody is left who would take what room it waits for.
+            self.edition.router.end_first();
+        }
     }
 
     /// Begins the part of a turn that is the events'.

@@ -114,6 +114,8 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut R
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
     }
     let extension = match edition.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
+        // Whoever might need some of what is kept must not be invited while there is no room.
+        Some(Ok(Some(_))) if !edition.contexts.admits() => None,
         Some(Ok(answer)) => answer,
         // RFC 6455, 9.1.
         Some(Err(error)) => return refusal(head, RefuseReason::BadRequest, &error.to_string(), out),

@@ -20,6 +20,12 @@ pub struct Facts<'a> {
     pub connections_max: u64,
     /// Topics that exist, idle ones included.
     pub topics: u64,
+    /// Bytes kept of clients' compressed messages.
+    pub context_bytes: u64,
+    /// How many there may be.
+    pub context_bytes_max: u64,
+    /// Offers of compression declined because they were used up.
+    pub deflate_declined: u64,
     /// Addresses in the table of admission.
     pub admission_addresses: u64,
     /// Bytes of that table.

@@ -1,58 +1,35 @@
-//! Writes JSON objects whose keys are ours. Appends to a buffer; never reads.
+//! JSON objects whose keys are ours, in the order they are filled. Never reads.
 
-use std::fmt::Display;
-use std::io::Write;
-
-use crate::wire::json::push_text;
+use serde_json::{Map, Value};
 
 /// One object under construction.
-pub(super) struct Object<'a> {
-    out: &'a mut Vec<u8>,
-    empty: bool,
-}
+#[derive(Default)]
+pub(super) struct Object(Map<String, Value>);
 
-impl<'a> Object<'a> {
-    /// Opens an object.
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, empty: true }
-    }
-
-    /// A number, or anything else that is JSON as it prints.
-    pub(super) fn number(&mut self, key: &str, value: impl Display) {
-        self.key(key);
-        // Writing to a Vec cannot fail.
-        let _ = write!(self.out, "{value}");
+impl Object {
+    /// A number, or any other value.
+    pub(super) fn number(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.to_owned(), value.into());
     }
 
     /// A number with three decimals, or `null`.
     pub(super) fn decimal(&mut self, key: &str, value: Option<f64>) {
-        match value.filter(|value| value.is_finite()) {
-            Some(value) => self.number(key, format_args!("{value:.3}")),
-            None => self.number(key, "null"),
-        }
+        self.number(key, value.map(|value| (value * 1e3).round() / 1e3));
     }
 
     /// A number, or `null`.
-    pub(super) fn optional(&mut self, key: &str, value: Option<impl Display>) {
-        match value {
-            Some(value) => self.number(key, value),
-            None => self.number(key, "null"),
-        }
+    pub(super) fn optional(&mut self, key: &str, value: Option<impl Into<Value>>) {
+        self.number(key, value.map_or(Value::Null, Into::into));
     }
 
     /// A string.
     pub(super) fn text(&mut self, key: &str, value: &str) {
-        self.key(key);
-        push_text(self.out, value);
+        self.number(key, value);
     }
 
     /// An object inside.
-    pub(super) fn object(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
-        self.key(key);
-        let mut inner = Object::new(self.out);
-        fill(&mut inner);
-        inner.end();
+    pub(super) fn object(&mut self, key: &str, fill: impl FnOnce(&mut Object)) {
+        self.number(key, filled(fill));
     }
 
     /// An array of objects.
@@ -60,34 +37,23 @@ impl<'a> Object<'a> {
         &mut self,
         key: &str,
         items: impl IntoIterator<Item = T>,
-        mut fill: impl FnMut(&mut Object<'_>, T),
+        mut fill: impl FnMut(&mut Object, T),
     ) {
-        self.key(key);
-        self.out.push(b'[');
-        for (index, item) in items.into_iter().enumerate() {
-            if index > 0 {
-                self.out.push(b',');
-            }
-            let mut inner = Object::new(self.out);
-            fill(&mut inner, item);
-            inner.end();
-        }
-        self.out.push(b']');
+        let items: Vec<Value> = items.into_iter().map(|item| filled(|object| fill(object, item))).collect();
+        self.number(key, items);
     }
 
-    /// Closes the object.
-    pub(super) fn end(self) {
-        self.out.push(b'}');
+    /// Appends the whole object.
+    pub(super) fn write_into(&self, out: &mut Vec<u8>) {
+        // Writing to a Vec cannot fail.
+        let _ = serde_json::to_writer(out, &self.0);
     }
+}
 
-    fn key(&mut self, key: &str) {
-        if !self.empty {
-            self.out.push(b',');
-        }
-        self.empty = false;
-        push_text(self.out, key);
-        self.out.push(b':');
-    }
+fn filled(fill: impl FnOnce(&mut Object)) -> Value {
+    let mut object = Object::default();
+    fill(&mut object);
+    Value::Object(object.0)
 }
 
 #[cfg(test)]
@@ -97,14 +63,14 @@ mod tests {
     #[test]
     fn a_reader_reads_what_was_written() {
         let mut out = Vec::new();
-        let mut object = Object::new(&mut out);
+        let mut object = Object::default();
         object.text("t\"", "a\\\"\n\u{1}é");
         object.number("n", 7);
         object.decimal("nan", Some(f64::NAN));
         object.optional("none", None::<u64>);
         object.array("a", [1, 2], |item, value| item.number("v", value));
         object.object("o", |_| {});
-        object.end();
+        object.write_into(&mut out);
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let expected = serde_json::json!({
             "t\"": "a\\\"\n\u{1}é", "n": 7, "nan": null, "none": null, "a": [{"v": 1}, {"v": 2}], "o": {}

@@ -103,6 +103,9 @@ others! {
     OUTBOX_HELD = "fantail_outbox_held_bytes", Gauge, "Bytes that wait over all connections, a shared message once and 16 bytes for each reference.";
     OUTBOX_HELD_MAX = "fantail_outbox_held_bytes_max", Gauge, "Bytes that may wait over all connections.";
     OUTBOX_FULL = "fantail_outbox_full_total", Counter, "Messages and answers that found no room in what may wait over all connections.";
+    CONTEXT_BYTES = "fantail_deflate_context_bytes", Gauge, "Bytes kept of clients' compressed messages, in case that later ones refer to them.";
+    CONTEXT_BYTES_MAX = "fantail_deflate_context_bytes_max", Gauge, "Bytes that may be kept so.";
+    DEFLATE_DECLINED = "fantail_deflate_declined_total", Counter, "Offers of compression declined because these bytes were used up.";
     REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
     MAILBOX_BYTES = "fantail_mailbox_bytes", Gauge, "Bytes of messages that wait for a loop or that it is delivering.";
     MAILBOX_BYTES_MAX = "fantail_mailbox_bytes_max", Gauge, "Bytes that may wait for one loop.";

@@ -84,6 +84,9 @@ fn totals(facts: &Facts<'_>, out: &mut String) {
     single(out, &names::OUTBOX_HELD, facts.outbox_held_bytes);
     single(out, &names::OUTBOX_HELD_MAX, facts.outbox_held_bytes_max);
     single(out, &names::OUTBOX_FULL, facts.outbox_full);
+    single(out, &names::CONTEXT_BYTES, facts.context_bytes);
+    single(out, &names::CONTEXT_BYTES_MAX, facts.context_bytes_max);
+    single(out, &names::DEFLATE_DECLINED, facts.deflate_declined);
     single(out, &names::MAILBOX_BYTES_MAX, facts.mailbox_bytes_max);
     single(out, &names::MAILBOX_ENTRIES_MAX, facts.mailbox_entries_max);
 }

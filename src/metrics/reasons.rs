@@ -50,6 +50,8 @@ reasons! {
         BadUtf8 = "bad_utf8", Some(1007), "text is not UTF-8";
         /// A compressed message that does not inflate.
         BadDeflate = "bad_deflate", Some(1007), "compressed message is corrupt";
+        /// A compressed message refers to what there was no room to keep.
+        DeflateFull = "deflate_full", Some(1013), "no room to keep what compressed messages refer to";
         /// Too many publishes to topics not open to clients.
         IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
         /// More messages than the connection may send.

@@ -9,7 +9,7 @@ use super::reasons::{CloseReason, DropReason, RefuseReason};
 
 /// Writes one JSON object and a line end.
 pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
-    let mut object = Object::new(out);
+    let mut object = Object::default();
     object.text("version", VERSION);
     object.text("commit", COMMIT);
     object.text("rustc", RUSTC);
@@ -63,12 +63,12 @@ pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
         }
     });
     object.array("loops", &facts.loops, one_loop);
-    object.end();
+    object.write_into(out);
     out.push(b'\n');
 }
 
-fn memory(facts: &Facts<'_>, object: &mut Object<'_>) {
-    let Some(memory) = facts.memory else { return object.number("memory", "null") };
+fn memory(facts: &Facts<'_>, object: &mut Object) {
+    let Some(memory) = facts.memory else { return object.number("memory", None::<u64>) };
     object.object("memory", |object| {
         object.number("user_bytes", memory.user_bytes());
         object.optional("empty_user_bytes", facts.empty_user_bytes);
@@ -81,7 +81,7 @@ fn memory(facts: &Facts<'_>, object: &mut Object<'_>) {
 }
 
 /// What one connection costs on average, in all and by part; `null` where there is none to divide by.
-fn bytes_per_connection(facts: &Facts<'_>, object: &mut Object<'_>) {
+fn bytes_per_connection(facts: &Facts<'_>, object: &mut Object) {
     let connections = facts.sum(super::LoopCounters::connections);
     let share = |bytes: u64| (connections > 0).then(|| bytes as f64 / connections as f64);
     let user = facts.memory.map(|memory| memory.user_bytes());
@@ -104,7 +104,7 @@ fn bytes_per_connection(facts: &Facts<'_>, object: &mut Object<'_>) {
 /// One entry of a topic's subscriber list.
 const LIST_ENTRY_BYTES: u64 = 4;
 
-fn one_loop(object: &mut Object<'_>, facts: &LoopFacts<'_>) {
+fn one_loop(object: &mut Object, facts: &LoopFacts<'_>) {
     object.text("loop", &facts.label);
     object.number("connections", facts.connections());
     object.number("mailbox_bytes", facts.mailbox_bytes);
@@ -116,9 +116,10 @@ fn one_loop(object: &mut Object<'_>, facts: &LoopFacts<'_>) {
     object.object("turn_seconds", |object| {
         object.number("count", turns.count);
         object.number("sum", turns.sum_seconds);
-        object.optional("p50_at_most", turns.percentile_bound(50));
-        object.optional("p99_at_most", turns.percentile_bound(99));
-        object.optional("max_at_most", turns.percentile_bound(100));
+        for (key, percent) in [("p50_at_most", 50), ("p99_at_most", 99), ("max_at_most", 100)] {
+            // A bound is kept as Prometheus writes it.
+            object.optional(key, turns.percentile_bound(percent).and_then(|bound| bound.parse::<f64>().ok()));
+        }
     });
 }
 

@@ -8,6 +8,9 @@
 //! room of its reply before it is asked, so that no reply is ever without. Joins are the owning loop's own, and
 //! it bounds them itself.
 //!
+//! The operator comes first: while it waits for room, publishers of the loops leave it what comes free. There are
+//! thousands of them, who would otherwise always be there before.
+//!
 //! The wake flag is raised by a push and lowered by a drain. Whoever raises it from 0 to 1 owes the
 //! loop a wake-up, unless it is the loop itself, which looks at `is_empty` before it sleeps.
 
@@ -57,6 +60,8 @@ pub struct Mailbox<E> {
     reserved: AtomicU64,
     /// Raised by the first push after a drain.
     wake: AtomicBool,
+    /// Somebody who comes first waits for room: the others take none meanwhile.
+    first_waits: AtomicBool,
     bytes_max: u64,
     entries_max: u64,
     queue: Mutex<Queue<E>>,
@@ -78,15 +83,33 @@ impl<E> Mailbox<E> {
         Self {
             reserved: AtomicU64::new(0),
             wake: AtomicBool::new(false),
+            first_waits: AtomicBool::new(false),
             bytes_max: limits.bytes_max.min(BYTES_MASK),
             entries_max: limits.entries_max.clamp(1, ENTRIES_MASK),
             queue: Mutex::new(Queue { entries: Vec::new(), controls: 0, replies_reserved: 0, replies: 0 }),
         }
     }
 
-    /// Takes room for one message. A message larger than the whole bound fits only when no other is
-    /// waiting; otherwise it could never be sent at all.
+    /// Takes room for one message, unless somebody who comes first waits for it. A message larger than the
+    /// whole bound fits only when no other is waiting; otherwise it could never be sent at all.
     pub fn try_reserve(&self, bytes: usize) -> bool {
+        // A hint: who reads it a moment too early or too late takes room one message sooner or later.
+        !self.first_waits.load(Ordering::Relaxed) && self.try_take(bytes)
+    }
+
+    /// The same for whoever comes first: until it has found room here, or [`Self::end_first`], others find none.
+    pub fn try_reserve_first(&self, bytes: usize) -> bool {
+        let taken = self.try_take(bytes);
+        self.first_waits.store(!taken, Ordering::Relaxed);
+        taken
+    }
+
+    /// Nobody who comes first waits any more.
+    pub fn end_first(&self) {
+        self.first_waits.store(false, Ordering::Relaxed);
+    }
+
+    fn try_take(&self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         let take = |reserved: u64| {
             let (entries, used) = unpack(reserved);

@@ -102,3 +102,19 @@ fn only_the_first_push_after_a_drain_owes_a_wake_up() {
     assert!(mailbox.is_empty());
     assert!(mailbox.push(3));
 }
+
+#[test]
+fn whoever_comes_first_is_left_what_comes_free() {
+    let mailbox: Mailbox<()> = Mailbox::new(MailboxLimits { bytes_max: 100, entries_max: 2 });
+    assert!(mailbox.try_reserve(1) && mailbox.try_reserve_first(1));
+    assert!(!mailbox.try_reserve_first(1));
+    mailbox.release(1, 1);
+    assert!(!mailbox.try_reserve(1), "there is room, and it is another's");
+    assert!(mailbox.try_reserve_first(1));
+    mailbox.release(1, 1);
+    assert!(mailbox.try_reserve(1), "it has found room");
+    assert!(!mailbox.try_reserve_first(1));
+    mailbox.end_first();
+    mailbox.release(1, 1);
+    assert!(mailbox.try_reserve(1), "it has given up");
+}

@@ -28,7 +28,7 @@ pub use name::TopicName;
 pub use pattern::TopicPattern;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
 pub use rules::{SlowPolicy, TopicPolicy, TopicRules};
-pub use state::{Joined, LOOPS_MAX, Published, Topic};
+pub use state::{Joined, LOOPS_MAX, Published, Rank, Topic};
 pub use subscriptions::{Batch, LocalTopics, Moved, Turn, TurnBudget};
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's

@@ -19,7 +19,7 @@ use super::mailbox::{Mailbox, MailboxLimits, ReserveFull};
 use super::message::Draft;
 use super::name::TopicName;
 use super::rules::TopicRules;
-use super::state::{Joined, LOOPS_MAX, PublishRefused, Published, Topic};
+use super::state::{Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Topics that may exist at once where nobody says.
@@ -82,6 +82,8 @@ pub enum RouterError {
 /// A refused message: it took no offset, and nobody got it. The caller may try the draft again.
 #[derive(Debug)]
 pub struct Busy {
+    /// The loop in whose mailbox there was no room; `None` if the topic could not be had.
+    pub full: Option<usize>,
     /// The message as it was given.
     pub draft: Draft,
 }
@@ -261,28 +263,41 @@ impl<M: Mail> Router<M> {
     /// Publishes to every subscriber or, when one interested mailbox has no room, to none. A loop
     /// that publishes names itself in `from_loop`: it finds the message in its own mailbox before it
     /// sleeps and is not woken.
-    pub fn publish(
+    pub fn publish(&self, topic: &Topic, draft: Draft, from_loop: Option<usize>) -> Result<Published, Busy> {
+        self.publish_as(topic, draft, from_loop, Rank::USUAL)
+    }
+
+    /// Nobody who comes first waits for room any more, in whichever mailbox.
+    pub fn end_first(&self) {
+        self.mailboxes.iter().for_each(Mailbox::end_first);
+    }
+
+    /// The same in a turn of its own: who waits for room comes before who has just come.
+    pub fn publish_as(
         &self,
         topic: &Topic,
         mut draft: Draft,
         from_loop: Option<usize>,
+        rank: Rank,
     ) -> Result<Published, Busy> {
-        let mut found = topic.clone();
+        let mut found = None;
         for _ in 0..LOOKUPS_MAX {
-            draft = match found.publish(draft, &self.mailboxes) {
+            draft = match found.as_ref().unwrap_or(topic).publish(draft, &self.mailboxes, rank) {
                 Ok((published, owed)) => {
                     self.wake_owed(owed, from_loop);
                     return Ok(published);
                 }
-                Err(PublishRefused::Full(draft)) => return Err(Busy { draft }),
+                Err(PublishRefused::Full { loop_index, draft }) => {
+                    return Err(Busy { full: Some(loop_index), draft });
+                }
                 Err(PublishRefused::Retired(draft)) => draft,
             };
             found = match self.topic(&topic.topic_name()) {
-                Ok(found) => found,
-                Err(_) => return Err(Busy { draft }),
+                Ok(found) => Some(found),
+                Err(_) => return Err(Busy { full: None, draft }),
             };
         }
-        Err(Busy { draft })
+        Err(Busy { full: None, draft })
     }
 
     /// Subscribes a connection of the calling loop, which lists it when it drains the join. `None`: the topic is

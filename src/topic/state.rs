@@ -88,11 +88,28 @@ pub struct Joined {
     pub next_offset: u64,
 }
 
+/// In whose turn a publish asks for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// Before everybody else.
+    First,
+    /// Behind others who wait for these loops' mailboxes, one bit each.
+    Behind(u64),
+}
+
+impl Rank {
+    /// Whenever there is room.
+    pub const USUAL: Self = Self::Behind(0);
+}
+
 /// Why a topic did not take a message; the draft comes back.
 #[derive(Debug)]
 pub(super) enum PublishRefused {
-    /// Some interested loop's mailbox has no room.
-    Full(Draft),
+    /// The mailbox of this interested loop has no room, or it is others' turn to find some there.
+    Full {
+        loop_index: usize,
+        draft: Draft,
+    },
     Retired(Draft),
 }
 
@@ -201,6 +218,7 @@ impl Topic {
         &self,
         draft: Draft,
         mailboxes: &[Mailbox<Entry<M>>],
+        rank: Rank,
     ) -> Result<(Published, u64), PublishRefused> {
         let bytes = draft.frame_len();
         let mut state = lock(&self.shared().state);
@@ -208,8 +226,8 @@ impl Topic {
             return Err(PublishRefused::Retired(draft));
         }
         // All or none: a refused message must not take an offset, or subscribers would see a gap.
-        if !reserve_everywhere(state.interest, bytes, mailboxes) {
-            return Err(PublishRefused::Full(draft));
+        if let Err(loop_index) = reserve_everywhere(state.interest, bytes, mailboxes, rank) {
+            return Err(PublishRefused::Full { loop_index, draft });
         }
         let offset = state.next_offset;
         state.next_offset += 1;
@@ -389,16 +407,30 @@ fn below(loop_index: usize) -> u64 {
     bit(loop_index).wrapping_sub(1)
 }
 
-/// Reserves in every interested mailbox; on the first refusal gives back what it took.
-fn reserve_everywhere<E>(interest: u64, bytes: usize, mailboxes: &[Mailbox<E>]) -> bool {
+/// Reserves in every interested mailbox; on the first refusal gives back what it took and names the loop.
+fn reserve_everywhere<E>(
+    interest: u64,
+    bytes: usize,
+    mailboxes: &[Mailbox<E>],
+    rank: Rank,
+) -> Result<(), usize> {
+    if let Rank::Behind(others) = rank
+        && interest & others != 0
+    {
+        return Err((interest & others).trailing_zeros() as usize);
+    }
     for (loop_index, mailbox) in interested(interest, mailboxes) {
-        if !mailbox.try_reserve(bytes) {
+        let taken = match rank {
+            Rank::First => mailbox.try_reserve_first(bytes),
+            Rank::Behind(_) => mailbox.try_reserve(bytes),
+        };
+        if !taken {
             let taken = interest & below(loop_index);
             interested(taken, mailboxes).for_each(|(_, mailbox)| mailbox.release(1, bytes as u64));
-            return false;
+            return Err(loop_index);
         }
     }
-    true
+    Ok(())
 }
 
 /// The interested loops' mailboxes, lowest loop first.

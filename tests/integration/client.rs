@@ -90,13 +90,30 @@ impl Frame {
 
 /// A whole message as a client with compression sends it: masked, RSV1 set.
 pub(crate) fn deflated_frame(opcode: Opcode, content: &[u8]) -> Vec<u8> {
-    let mut state = Compress::new(Compression::default(), false);
+    compressed_frame(&mut Compress::new(Compression::default(), false), opcode, content)
+}
+
+fn compressed_frame(state: &mut Compress, opcode: Opcode, content: &[u8]) -> Vec<u8> {
     let mut deflated = Vec::with_capacity(content.len() + 1024);
     state.compress_vec(content, &mut deflated, FlushCompress::Sync).expect("room");
     deflated.truncate(deflated.len() - 4);
     let mut out = frame(opcode, &deflated);
     out[0] |= 0x40;
     out
+}
+
+/// A client that keeps its window over messages, whatever was agreed.
+pub(crate) struct Persistent(Compress);
+
+impl Persistent {
+    pub(crate) fn new() -> Self {
+        Self(Compress::new(Compression::default(), false))
+    }
+
+    /// Its next message.
+    pub(crate) fn frame(&mut self, opcode: Opcode, content: &[u8]) -> Vec<u8> {
+        compressed_frame(&mut self.0, opcode, content)
+    }
 }
 
 /// The upgrade request for a path.

@@ -3,7 +3,7 @@
 use fantail::sys::socket::set_buffers;
 use fantail::wire::frame::Opcode;
 
-use crate::client::{ACCEPTED, Peer, assert_upgraded, deflated_frame, frame};
+use crate::client::{ACCEPTED, Peer, Persistent, assert_upgraded, deflated_frame, frame};
 use crate::server::Server;
 
 const DEFLATED: &str = "fantail_deflate_messages_total";
@@ -82,6 +82,64 @@ fn a_server_that_is_told_not_to_declines() {
     assert_eq!(answer.field("sec-websocket-extensions"), None);
     peer.send(&deflated_frame(Opcode::Text, b"Hello"));
     assert_eq!(peer.frame().close_code(), Some(1002));
+}
+
+const KEPT: &str = "fantail_deflate_context_bytes";
+
+/// Tornado's client agrees to begin each message anew and does not.
+#[test]
+fn a_client_that_goes_on_is_understood_and_one_that_begins_anew_costs_nothing() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let (mut peer, mut client) = (deflated_websocket(&server, "/echo"), Persistent::new());
+    // By what only reads there is nothing to be kept.
+    let _silent = deflated_websocket(&server, "/ws");
+    assert_eq!(server.metric(KEPT, ""), 0);
+    for number in 0..50 {
+        let frame = client.frame(Opcode::Text, json(number).as_bytes());
+        assert!(number == 0 || frame.len() < json(number).len() / 4, "it refers to the one before");
+        peer.send(&frame);
+        assert_eq!(peer.frame().content(), json(number).as_bytes());
+    }
+    let kept = server.metric(KEPT, "");
+    assert!((json(0).len() as u64..=32 << 10).contains(&kept), "{kept}");
+    let mut other = deflated_websocket(&server, "/echo");
+    for number in 0..3 {
+        // It begins as the one before and does not refer to it.
+        other.send(&deflated_frame(Opcode::Text, format!("{{\"type\":\"say\",\"n\":{number}}}").as_bytes()));
+        other.frame();
+    }
+    assert_eq!(server.metric(KEPT, ""), kept);
+    peer.send(&frame(Opcode::Close, &1000_u16.to_be_bytes()));
+    assert_eq!(peer.frame().close_code(), Some(1000));
+    server.await_metric(KEPT, "", |kept| kept == 0);
+}
+
+#[test]
+fn what_is_kept_of_clients_is_bounded() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DEFLATE_CONTEXT_BYTES_TOTAL", "32 KiB")]);
+    let mut first = deflated_websocket(&server, "/echo");
+    let (mut second, mut goes_on) = (deflated_websocket(&server, "/echo"), Persistent::new());
+    for beginning in [&b"one way"[..], b"another way"] {
+        first.send(&deflated_frame(Opcode::Binary, &[beginning, &noise(14_000)].concat()));
+        first.frame();
+    }
+    // No room: a newcomer is not asked to compress.
+    let answer = server.connect().ask_upgrade("/echo", crate::client::OFFER);
+    assert_upgraded(&answer);
+    assert_eq!(answer.field("sec-websocket-extensions"), None);
+    assert_eq!(server.metric("fantail_deflate_declined_total", ""), 1);
+    // Nor can be kept what another sends, which it learns if it needs it.
+    second.send(&goes_on.frame(Opcode::Binary, &noise(14_000)));
+    assert!(second.frame().payload == noise(14_000));
+    assert!((28_000..=32 << 10).contains(&server.metric(KEPT, "")));
+    second.send(&goes_on.frame(Opcode::Binary, &noise(14_000)));
+    assert_eq!(second.frame().close_code(), Some(1013));
+    server.await_metric("fantail_closes_total", "deflate_full", |closed| closed == 1);
+    // Who begins anew needs nothing of it.
+    first.send(&deflated_frame(Opcode::Binary, b"another way to end"));
+    assert_eq!(first.frame().payload, b"another way to end");
+    assert_eq!(server.metric(KEPT, ""), 0);
+    deflated_websocket(&server, "/echo").ping_pong();
 }
 
 #[test]
@@ -228,5 +286,5 @@ fn what_does_not_inflate_is_counted_and_closed() {
     peer.send(&corrupt);
     assert_eq!(peer.frame().close_code(), Some(1007));
     assert_eq!(server.metric("fantail_inflate_failures_total", ""), 1);
-    assert_eq!(server.metric("fantail_closes_total", "bad_deflate"), 1);
+    server.await_metric("fantail_closes_total", "bad_deflate", |closed| closed == 1);
 }

@@ -1,9 +1,11 @@
 //! Tests of the inbox on connections that negotiated compression; flate2 compresses what is fed.
 
 use super::*;
+use crate::wire::deflate::Contexts;
 use crate::wire::frame::{RSV1, encode_header};
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compress, FlushCompress};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const MASK: [u8; 4] = [0x5A, 0x01, 0xF3, 0x80];
 const LIMITS: InboxLimits = InboxLimits { message_bytes_max: 1 << 12, fragments_max: 64 };
@@ -16,21 +18,26 @@ enum Seen {
 }
 
 fn feed_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &InboxLimits) -> Vec<Seen> {
-    let (mut inbox, mut inflater, mut seen) = (None, Inflater::new(), Vec::new());
+    let (mut inbox, mut inflater, mut seen) =
+        (None, Inflater::keeping(Arc::new(Contexts::new(1 << 20))), Vec::new());
+    let mut context = ClientContext::default();
     for piece in pieces {
         inflater.begin_turn();
         let mut bytes = piece.to_vec();
-        let fed =
-            feed_deflated(&mut inbox, &mut bytes, limits, Some(&mut inflater), &mut |event: InboxEvent<
-                '_,
-            >| {
+        let fed = feed_deflated(
+            &mut inbox,
+            &mut bytes,
+            limits,
+            Compression::Inflated { inflater: &mut inflater, context: &mut context },
+            &mut |event: InboxEvent<'_>| {
                 seen.push(match event {
                     InboxEvent::Message { text, payload } => Seen::Message(text, payload.to_vec()),
                     InboxEvent::Ping(payload) => Seen::Ping(payload.to_vec()),
                     event => panic!("{event:?}"),
                 });
                 Flow::Continue
-            });
+            },
+        );
         match fed {
             Ok(used) => assert_eq!(used, piece.len()),
             Err(error) => {
@@ -56,7 +63,7 @@ fn at_every_split(bytes: &[u8]) -> Vec<Seen> {
 }
 
 fn deflate(content: &[u8], level: u32) -> Vec<u8> {
-    let mut state = Compress::new(Compression::new(level), false);
+    let mut state = Compress::new(flate2::Compression::new(level), false);
     let mut out = Vec::with_capacity(content.len() * 2 + 64);
     state.compress_vec(content, &mut out, FlushCompress::Sync).unwrap();
     out.truncate(out.len() - 4);
@@ -155,18 +162,23 @@ fn a_spent_inflater_ends_the_call_behind_the_message() {
     message(&mut one, false, true, &deflate(&vec![0; 600_000], 6), 1);
     let limits = InboxLimits { message_bytes_max: 1 << 20, ..LIMITS };
     let mut bytes = one.repeat(5);
-    let (mut inflater, mut at, mut calls) = (Inflater::new(), 0, Vec::new());
+    let (mut inflater, mut at, mut calls) =
+        (Inflater::keeping(Arc::new(Contexts::new(1 << 20))), 0, Vec::new());
+    let mut context = ClientContext::default();
     while at < bytes.len() {
         inflater.begin_turn();
         let mut count = 0;
-        at +=
-            feed_deflated(&mut None, &mut bytes[at..], &limits, Some(&mut inflater), &mut |_: InboxEvent<
-                '_,
-            >| {
+        at += feed_deflated(
+            &mut None,
+            &mut bytes[at..],
+            &limits,
+            Compression::Inflated { inflater: &mut inflater, context: &mut context },
+            &mut |_: InboxEvent<'_>| {
                 count += 1;
                 Flow::Continue
-            })
-            .unwrap();
+            },
+        )
+        .unwrap();
         calls.push(count);
     }
     assert_eq!(calls, [2, 2, 1]);

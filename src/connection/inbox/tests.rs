@@ -46,7 +46,7 @@ fn decode(bytes: &[u8], cuts: &[usize], unmask: fn(&mut [u8], [u8; 4], usize)) -
             &mut inbox,
             &mut piece,
             &LIMITS,
-            None,
+            Compression::Refused,
             &mut |event: InboxEvent<'_>| {
                 seen.push(Seen::from_event(event));
                 match seen.last() {

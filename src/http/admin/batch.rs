@@ -3,17 +3,18 @@
 //! Owns the reading of lines and what is said about each. Driven by the admin loop in bounded runs, so that
 //! a large body never holds up the loop; never touches a connection.
 
+use std::borrow::Cow;
 use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+
 use crate::dialect::Tools;
 use crate::edition::Edition;
 use crate::metrics::RefuseReason;
-use crate::topic::name::{NameError, TOPIC_BYTES_MAX};
-use crate::topic::{Draft, Published, Topic, TopicName, TopicRules};
-use crate::wire::base64;
-use crate::wire::json::{JsonError, Text, Value, flat_object, push_number, push_text};
+use crate::topic::{Draft, Published, Rank, Topic, TopicName, TopicRules};
 
 /// How long one run may take.
 const RUN_TIME: Duration = Duration::from_micros(500);
@@ -41,8 +42,6 @@ pub struct Batch {
     topic: Option<(Topic, [u8; 16])>,
     /// As of the beginning of the last run.
     rules: Arc<TopicRules>,
-    name: String,
-    text: String,
     binary: Vec<u8>,
     /// What the next line waits for.
     blocked: Option<Room>,
@@ -77,24 +76,47 @@ pub enum Progress {
     Done,
 }
 
+/// A text of a line, as it lies there if it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// One line's fields.
-#[derive(Default)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Fields<'a> {
-    topic: Option<Text<'a>>,
+    #[serde(borrow)]
+    topic: Text<'a>,
+    #[serde(borrow)]
     payload: Option<Text<'a>>,
-    base64: Option<Text<'a>>,
+    #[serde(borrow)]
+    payload_base64: Option<Text<'a>>,
     binary: Option<bool>,
+}
+
+/// What is said about a published line. The epoch is a string: 64 bits do not survive a reader that knows only doubles.
+#[derive(Serialize)]
+struct Answer<'a> {
+    epoch: &'a str,
+    offset: u64,
+    subscribers: u64,
+}
+
+/// What is said about any other line.
+#[derive(Serialize)]
+struct Refused<'a> {
+    error: &'a str,
+    message: &'a str,
 }
 
 /// Why a line was not published.
 struct LineError {
     reason: RefuseReason,
-    text: &'static str,
+    text: Cow<'static, str>,
 }
 
 impl LineError {
-    fn bad(text: &'static str) -> Self {
-        Self { reason: RefuseReason::BadRequest, text }
+    fn bad(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: RefuseReason::BadRequest, text: text.into() }
     }
 }
 
@@ -105,7 +127,7 @@ impl Room {
             Self::Message(_) => "a loop is too far behind; try again",
             Self::Topic(_) => "too many topics",
         };
-        LineError { reason: RefuseReason::Busy, text }
+        LineError { reason: RefuseReason::Busy, text: text.into() }
     }
 }
 
@@ -117,14 +139,8 @@ enum Unready {
 }
 
 impl Unready {
-    fn bad(text: &'static str) -> Self {
+    fn bad(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Bad(LineError::bad(text))
-    }
-}
-
-impl From<JsonError> for Unready {
-    fn from(error: JsonError) -> Self {
-        Self::bad(error.reason())
     }
 }
 
@@ -137,8 +153,6 @@ impl Batch {
             reply_key,
             topic: None,
             rules: Arc::default(),
-            name: String::new(),
-            text: String::new(),
             binary: Vec::new(),
             blocked: None,
             blocked_since_ms: None,
@@ -230,7 +244,7 @@ impl Batch {
     /// Publishes the message of a line on the topic that was found for it.
     fn publish_draft(&mut self, draft: Draft, edition: &Edition) -> Line {
         let Some((topic, _)) = &self.topic else { return Line::Bad(LineError::bad("the topic is missing")) };
-        match edition.router.publish(topic, draft, None) {
+        match edition.router.publish_as(topic, draft, None, Rank::First) {
             Ok(published) => {
                 if published.epoch != topic.epoch() {
                     // It retired and came back as another topic of the same name.
@@ -249,28 +263,27 @@ impl Batch {
         edition: &Edition,
         tools: &mut Tools<'_>,
     ) -> Result<Draft, Unready> {
-        let line = std::str::from_utf8(line).map_err(|_| Unready::bad("the line is not UTF-8"))?;
-        let fields = Fields::read(line)?;
-        self.find_topic(fields.topic.ok_or(Unready::bad("the topic is missing"))?, edition)?;
+        let fields: Fields<'_> =
+            serde_json::from_slice(line).map_err(|error| Unready::bad(error.to_string()))?;
+        self.find_topic(&fields.topic.0, edition)?;
         let Some((topic, _)) = &self.topic else { return Err(Unready::bad("the topic is missing")) };
         let message_bytes_max = topic.policy(&self.rules).message_bytes_max;
         let too_large = || {
-            let text = "the message is larger than message_bytes_max";
+            let text = "the message is larger than message_bytes_max".into();
             Unready::Bad(LineError { reason: RefuseReason::TooLarge, text })
         };
-        // What is too large is seen before megabytes of it are decoded; of Base64 four digits are three bytes.
-        let least = fields.payload.map(|text| text.shortest());
-        let least = least.or(fields.base64.map(|text| (text.shortest() / 4 * 3).saturating_sub(2)));
-        if least.is_some_and(|least| least > message_bytes_max) {
-            return Err(too_large());
-        }
-        let (payload, binary) = match (fields.payload, fields.base64) {
-            (Some(text), None) => (text.read(&mut self.text)?.as_bytes(), fields.binary.unwrap_or(false)),
-            (None, Some(text)) => {
-                self.binary.clear();
-                if !base64::decode_into(text.read(&mut self.text)?, &mut self.binary) {
-                    return Err(Unready::bad("payload_base64 is not Base64 (RFC 4648, 4)"));
+        let (payload, binary) = match (&fields.payload, &fields.payload_base64) {
+            (Some(Text(text)), None) => (text.as_bytes(), fields.binary.unwrap_or(false)),
+            (None, Some(Text(digits))) => {
+                // Of four digits are three bytes; what is too large is not decoded.
+                if digits.len() / 4 * 3 > message_bytes_max.saturating_add(2) {
+                    return Err(too_large());
                 }
+                self.binary.resize(digits.len() / 4 * 3, 0);
+                let Ok(len) = BASE64.decode_mut(digits.as_bytes(), &mut self.binary) else {
+                    return Err(Unready::bad("payload_base64 is not Base64 (RFC 4648, 4)"));
+                };
+                self.binary.truncate(len);
                 let binary = fields.binary.unwrap_or(true);
                 // A text frame that is not UTF-8 would make every subscriber fail the connection (RFC 6455, 8.1).
                 if !binary && std::str::from_utf8(&self.binary).is_err() {
@@ -287,11 +300,7 @@ impl Batch {
     }
 
     /// Makes `topic` that of the line, looking it up only if the line before had another one.
-    fn find_topic(&mut self, text: Text<'_>, edition: &Edition) -> Result<(), Unready> {
-        if text.shortest() > TOPIC_BYTES_MAX {
-            return Err(Unready::bad(NameError::Length.reason()));
-        }
-        let name = text.read(&mut self.name)?;
+    fn find_topic(&mut self, name: &str, edition: &Edition) -> Result<(), Unready> {
         if self.topic.as_ref().is_some_and(|(topic, _)| topic.name() == name) {
             return Ok(());
         }
@@ -310,59 +319,19 @@ impl Batch {
             Some((_, digits)) => *digits,
             None => epoch_digits(published.epoch),
         };
-        // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
-        out.extend_from_slice(b"{\"epoch\":\"");
-        out.extend_from_slice(&epoch);
-        out.extend_from_slice(b"\",\"offset\":");
-        push_number(out, published.offset);
-        out.extend_from_slice(b",\"subscribers\":");
-        push_number(out, published.subscribers);
-        out.extend_from_slice(b"}\n");
+        let epoch = std::str::from_utf8(&epoch).unwrap_or_default();
+        push_line(out, &Answer { epoch, offset: published.offset, subscribers: published.subscribers });
     }
-}
-
-impl<'a> Fields<'a> {
-    fn read(line: &'a str) -> Result<Self, JsonError> {
-        let mut fields = Self::default();
-        flat_object(line, |name, value| {
-            let twice = match value {
-                Value::Text(text) => {
-                    let place = if name.is("payload") {
-                        &mut fields.payload
-                    } else if name.is("topic") {
-                        &mut fields.topic
-                    } else if name.is("payload_base64") {
-                        &mut fields.base64
-                    } else {
-                        return Err(unknown(name));
-                    };
-                    place.replace(text).is_some()
-                }
-                Value::Bool(binary) if name.is("binary") => fields.binary.replace(binary).is_some(),
-                _ => return Err(unknown(name)),
-            };
-            if twice { Err(JsonError::new("a field is there twice")) } else { Ok(()) }
-        })?;
-        Ok(fields)
-    }
-}
-
-fn unknown(name: Text<'_>) -> JsonError {
-    if ["topic", "payload", "payload_base64"].iter().any(|known| name.is(known)) {
-        return JsonError::new("topic, payload and payload_base64 are strings");
-    }
-    if name.is("binary") {
-        return JsonError::new("binary is true or false");
-    }
-    JsonError::new("unknown field; expects topic, payload or payload_base64, binary")
 }
 
 fn push_error(out: &mut Vec<u8>, error: &LineError) {
-    out.extend_from_slice(b"{\"error\":");
-    push_text(out, error.reason.label());
-    out.extend_from_slice(b",\"message\":");
-    push_text(out, error.text);
-    out.extend_from_slice(b"}\n");
+    push_line(out, &Refused { error: error.reason.label(), message: &error.text });
+}
+
+fn push_line(out: &mut Vec<u8>, answer: &impl Serialize) {
+    // Writing to a Vec cannot fail, and no answer has a key that is no text.
+    let _ = serde_json::to_writer(&mut *out, answer);
+    out.push(b'\n');
 }
 
 fn epoch_digits(epoch: u64) -> [u8; 16] {

@@ -4,12 +4,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::{Value, json};
+
 use crate::connection::inquiry::{ConnectionRow, Filter, Part, Question};
 use crate::topic::Key;
 use crate::topic::TopicName;
 use crate::topic::name::NameError;
 use crate::wire::http::params::{Params, whole};
-use crate::wire::json::{push_number, push_text};
 use crate::wire::network::Network;
 
 /// Connections on one page, and the default.
@@ -163,26 +164,22 @@ pub(super) fn render(
         {
             return None;
         }
-        Question::Close { .. } => out.extend_from_slice(format!("{{\"closed\":{done}}}\n").as_bytes()),
-        Question::Unsubscribe { .. } => {
-            out.extend_from_slice(format!("{{\"unsubscribed\":{done}}}\n").as_bytes());
-        }
+        Question::Close { .. } => push(&mut out, &json!({ "closed": done })),
+        Question::Unsubscribe { .. } => push(&mut out, &json!({ "unsubscribed": done })),
         Question::List { filter, .. } if filter.key.is_some() => {
             let (index, row) = rows().next()?;
-            push_row(&mut out, index, row, &clock);
-            out.push(b'\n');
+            push(&mut out, &row_json(index, row, &clock));
         }
         Question::List { .. } => {
             out.extend_from_slice(b"{\"connections\":[");
             for (place, (index, row)) in rows().enumerate() {
                 out.extend_from_slice(if place == 0 { b"\n" } else { b",\n" });
-                push_row(&mut out, index, row, &clock);
+                // Writing to a Vec cannot fail.
+                let _ = serde_json::to_writer(&mut out, &row_json(index, row, &clock));
             }
             out.extend_from_slice(b"],\"next\":");
-            match parts.last().and_then(|(index, part)| goes_on(*index, part, loops)) {
-                Some((index, slot)) => out.extend_from_slice(format!("\"{index}:{slot}\"").as_bytes()),
-                None => out.extend_from_slice(b"null"),
-            }
+            let next = parts.last().and_then(|(index, part)| goes_on(*index, part, loops));
+            let _ = serde_json::to_writer(&mut out, &next.map(|(index, slot)| format!("{index}:{slot}")));
             out.extend_from_slice(b"}\n");
         }
     }
@@ -210,50 +207,41 @@ impl Clock {
     }
 }
 
-fn push_row(out: &mut Vec<u8>, index: usize, row: &ConnectionRow, clock: &Clock) {
+fn row_json(index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
     let Key { slot, generation } = row.key;
-    out.extend_from_slice(format!("{{\"id\":\"{index}:{slot}:{generation}\",\"peer\":").as_bytes());
-    match row.peer {
-        Some(peer) => push_text(out, &peer.to_string()),
-        None => out.extend_from_slice(b"null"),
-    }
-    out.extend_from_slice(
-        format!(",\"phase\":\"{}\",\"dialect\":\"{}\",\"topics\":[", row.phase, row.dialect).as_bytes(),
-    );
-    for (place, topic) in row.topics.iter().enumerate() {
-        if place > 0 {
-            out.push(b',');
-        }
-        push_text(out, topic.name());
-    }
-    out.extend_from_slice(b"],\"since\":");
-    push_seconds(out, clock.unix(row.accepted_from_ms));
-    out.extend_from_slice(b",\"since_within_seconds\":");
-    push_seconds(out, row.accepted_to_ms.saturating_sub(row.accepted_from_ms));
-    out.extend_from_slice(b",\"idle_seconds\":");
-    push_seconds(out, clock.ago(row.heard_ms));
     let memory = &row.memory;
-    out.extend_from_slice(
-        format!(
-            ",\"outbox_bytes\":{},\"drops\":{},\"memory\":{{\"slot\":{},\"inbox\":{},\"outbox\":{},\"session\":{},\
-             \"lists\":{},\"total\":{}}}}}",
-            row.outbox_bytes,
-            row.drops,
-            memory.slot,
-            memory.inbox,
-            memory.outbox,
-            memory.session,
-            memory.lists,
-            memory.total()
-        )
-        .as_bytes(),
-    );
+    json!({
+        "id": format!("{index}:{slot}:{generation}"),
+        "peer": row.peer.map(|peer| peer.to_string()),
+        "phase": row.phase,
+        "dialect": row.dialect,
+        "topics": row.topics.iter().map(|topic| topic.name()).collect::<Vec<_>>(),
+        "since": seconds(clock.unix(row.accepted_from_ms)),
+        "since_within_seconds": seconds(row.accepted_to_ms.saturating_sub(row.accepted_from_ms)),
+        "idle_seconds": seconds(clock.ago(row.heard_ms)),
+        "outbox_bytes": row.outbox_bytes,
+        "drops": row.drops,
+        "memory": {
+            "slot": memory.slot,
+            "inbox": memory.inbox,
+            "outbox": memory.outbox,
+            "session": memory.session,
+            "lists": memory.lists,
+            "total": memory.total(),
+        },
+    })
+}
+
+/// One value and a line end.
+fn push(out: &mut Vec<u8>, value: &Value) {
+    // Writing to a Vec cannot fail.
+    let _ = serde_json::to_writer(&mut *out, value);
+    out.push(b'\n');
 }
 
 /// Seconds with one decimal, which is what ticks tell.
-fn push_seconds(out: &mut Vec<u8>, ms: u64) {
-    push_number(out, ms / 1_000);
-    out.extend_from_slice(&[b'.', b'0' + (ms % 1_000 / 100) as u8]);
+fn seconds(ms: u64) -> f64 {
+    (ms / 100) as f64 / 10.0
 }
 
 #[cfg(test)]

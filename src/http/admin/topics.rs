@@ -3,12 +3,13 @@
 //! Answered by the admin loop alone: the router's directory is ordered, so a page is a range of it and costs
 //! what it shows.
 
+use serde_json::{Value, json};
+
 use crate::edition::Edition;
 use crate::topic::name::NameError;
 use crate::topic::state::FIRST_OFFSET;
 use crate::topic::{Topic, TopicName};
 use crate::wire::http::params::Params;
-use crate::wire::json::{push_number, push_text};
 
 /// Topics on one page.
 const LIMIT_MAX: usize = 1_000;
@@ -38,7 +39,7 @@ pub(super) fn list(query: &str, edition: &Edition) -> Result<Found, String> {
     if let Some(name) = params.text("topic") {
         let name = TopicName::parse(name).map_err(NameError::reason)?;
         let Some(topic) = router.find(&name) else { return Ok(Found::Nothing) };
-        push_topic(&mut out, &topic);
+        push(&mut out, &topic_json(&topic));
         out.push(b'\n');
         return Ok(Found::Body(out));
     }
@@ -65,7 +66,7 @@ pub(super) fn list(query: &str, edition: &Edition) -> Result<Found, String> {
                 subscribers += topic.subscribers();
             } else {
                 out.extend_from_slice(if seen == 0 { b"\n" } else { b",\n" });
-                push_topic(&mut out, topic);
+                push(&mut out, &topic_json(topic));
             }
             seen += 1;
         }
@@ -74,40 +75,30 @@ pub(super) fn list(query: &str, edition: &Edition) -> Result<Found, String> {
         }
     }
     if count {
-        out.extend_from_slice(b"{\"topics\":");
-        push_number(&mut out, seen as u64);
-        out.extend_from_slice(b",\"subscribers\":");
-        push_number(&mut out, subscribers);
+        out.extend_from_slice(format!("{{\"topics\":{seen},\"subscribers\":{subscribers}").as_bytes());
     } else {
         out.push(b']');
     }
     out.extend_from_slice(b",\"next\":");
-    match after.filter(|_| more) {
-        Some(last) => push_text(&mut out, &last),
-        None => out.extend_from_slice(b"null"),
-    }
-    out.extend_from_slice(b",\"total\":");
-    push_number(&mut out, router.topics() as u64);
-    out.extend_from_slice(b"}\n");
+    push(&mut out, &json!(after.filter(|_| more)));
+    out.extend_from_slice(format!(",\"total\":{}}}\n", router.topics()).as_bytes());
     Ok(Found::Body(out))
 }
 
-fn push_topic(out: &mut Vec<u8>, topic: &Topic) {
+fn topic_json(topic: &Topic) -> Value {
     let summary = topic.summary();
-    out.extend_from_slice(b"{\"topic\":");
-    push_text(out, topic.name());
-    // The epoch is a string: 64 bits do not survive a reader that knows only doubles.
-    out.extend_from_slice(format!(",\"epoch\":\"{:016x}\"", topic.epoch()).as_bytes());
-    for (name, value) in [
-        ("subscribers", summary.subscribers),
-        ("loops", u64::from(summary.loops)),
-        ("messages", summary.next_offset - FIRST_OFFSET),
-        ("next_offset", summary.next_offset),
-    ] {
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        push_number(out, value);
-    }
-    out.push(b'}');
+    json!({
+        "topic": topic.name(),
+        // A string: 64 bits do not survive a reader that knows only doubles.
+        "epoch": format!("{:016x}", topic.epoch()),
+        "subscribers": summary.subscribers,
+        "loops": summary.loops,
+        "messages": summary.next_offset - FIRST_OFFSET,
+        "next_offset": summary.next_offset,
+    })
+}
+
+fn push(out: &mut Vec<u8>, value: &Value) {
+    // Writing to a Vec cannot fail.
+    let _ = serde_json::to_writer(out, value);
 }

@@ -4,9 +4,11 @@
 //! each; the result lies in a buffer that grows with what really came out and is given back after a big
 //! one. Never writes more than the bound, whatever the input promises.
 
+use super::context::Contexts;
 use super::{BYTES_KEPT, TAIL};
 use flate2::{Decompress, FlushDecompress, Status};
 use std::fmt;
+use std::sync::Arc;
 
 /// What stands behind the payload: the tail that was taken off, then a last block without content, whose end
 /// proves that the message was whole.
@@ -16,7 +18,7 @@ const ENDING: [u8; 9] = [TAIL[0], TAIL[1], TAIL[2], TAIL[3], 0x01, 0x00, 0x00, 0
 const FINAL_BLOCKS_MAX: u32 = 1_024;
 
 /// How far back a block may refer.
-const WINDOW_BYTES: usize = 32 * 1024;
+pub(super) const WINDOW_BYTES: usize = 32 * 1024;
 
 /// Room for the first piece of a message.
 const FIRST_BYTES: usize = 4 * 1024;
@@ -32,6 +34,8 @@ pub enum InflateError {
     TooBig,
     /// Not deflate, or cut off.
     Corrupt,
+    /// Perhaps not corrupt: it may refer to messages that were not kept.
+    NoContext,
 }
 
 impl fmt::Display for InflateError {
@@ -39,6 +43,7 @@ impl fmt::Display for InflateError {
         f.write_str(match self {
             Self::TooBig => "inflated message too big",
             Self::Corrupt => "compressed message is corrupt",
+            Self::NoContext => "compressed message refers to what was not kept",
         })
     }
 }
@@ -52,6 +57,8 @@ pub struct Inflater {
     out: Vec<u8>,
     /// Bytes that came out since the turn began, and a window for each fresh start.
     turn_bytes: usize,
+    /// What is kept of clients in case that they refer to it; of nobody, if there is none.
+    contexts: Option<Arc<Contexts>>,
 }
 
 /// What one call of the decoder did.
@@ -70,11 +77,35 @@ impl Inflater {
         Self::default()
     }
 
+    /// The same where what is kept of clients counts.
+    #[must_use]
+    pub fn keeping(contexts: Arc<Contexts>) -> Self {
+        Self { contexts: Some(contexts), ..Self::default() }
+    }
+
+    /// What is kept over all clients.
+    pub(super) fn contexts(&self) -> Option<&Arc<Contexts>> {
+        self.contexts.as_ref()
+    }
+
     /// The content of a compressed message of at most `bytes_max` bytes.
     ///
     /// # Errors
     /// More would come out, or the payload is not whole deflate blocks.
     pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<&[u8], InflateError> {
+        self.inflate_behind(&[], payload, bytes_max)
+    }
+
+    /// As [`Self::inflate`] for a message that may refer to what was sent `before` it, of which the last 32 KiB count.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn inflate_behind(
+        &mut self,
+        before: &[u8],
+        payload: &[u8],
+        bytes_max: usize,
+    ) -> Result<&[u8], InflateError> {
         self.out.clear();
         // RFC 7692 section 7.2.3.6 has an empty message as one zero byte; a peer whose deflater had nothing
         // to flush sends none.
@@ -82,7 +113,7 @@ impl Inflater {
             return Ok(&self.out);
         }
         let state = self.state.get_or_insert_with(|| Decompress::new(false));
-        state.reset(false);
+        begin(state, before, &self.out)?;
         let mut rest = payload;
         let mut finals = 0;
         let mut at_end = false;
@@ -102,7 +133,8 @@ impl Inflater {
                 if finals > FINAL_BLOCKS_MAX {
                     return Err(InflateError::Corrupt);
                 }
-                restart(state, &self.out)?;
+                // With the window as it was.
+                begin(state, before, &self.out)?;
                 // Nothing came out for it, but it is as much work.
                 self.turn_bytes = self.turn_bytes.saturating_add(WINDOW_BYTES);
                 if rest.is_empty() {
@@ -115,6 +147,12 @@ impl Inflater {
             finish(state, &mut self.out, bytes_max)?;
         }
         Ok(&self.out)
+    }
+
+    /// The last content, until [`Self::give_back`].
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        &self.out
     }
 
     /// From here on another connection's messages are inflated.
@@ -188,12 +226,14 @@ fn step(
     Ok(Step { used, ended, stuck: !ended && used == 0 && out.len() == before })
 }
 
-/// Starts over behind a final block, with the window as it was.
-fn restart(state: &mut Decompress, out: &[u8]) -> Result<(), InflateError> {
+/// Starts a stream whose window holds what was sent `before` and, behind it, what has come `out`.
+fn begin(state: &mut Decompress, before: &[u8], out: &[u8]) -> Result<(), InflateError> {
     state.reset(false);
-    let window = out.get(out.len().saturating_sub(WINDOW_BYTES)..).unwrap_or_default();
-    if !window.is_empty() {
-        state.set_dictionary(window).map_err(|_| InflateError::Corrupt)?;
+    for part in [before, out] {
+        let window = part.get(part.len().saturating_sub(WINDOW_BYTES)..).unwrap_or_default();
+        if !window.is_empty() {
+            state.set_dictionary(window).map_err(|_| InflateError::Corrupt)?;
+        }
     }
     Ok(())
 }

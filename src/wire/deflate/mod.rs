@@ -1,13 +1,15 @@
 //! permessage-deflate (RFC 7692): negotiation, and messages deflated and inflated one by one.
 //!
-//! Owns no connection's state: both sides agree to take no context over, so one [`Deflater`] and one
-//! [`Inflater`] of a loop serve every connection, and an idle connection pays nothing. Driven by the
-//! upgrade, by publishers and by the inbox. Never decides who gets which encoding.
+//! Both sides agree to take no context over, so one [`Deflater`] and one [`Inflater`] of a loop serve every connection,
+//! and an idle connection pays nothing; what is kept of clients that do not hold to it is a [`ClientContext`]. Driven by
+//! the upgrade, by publishers and by the inbox. Never decides who gets which encoding.
 
+mod context;
 mod deflater;
 mod inflater;
 mod negotiation;
 
+pub use context::{ClientContext, Contexts, Kept};
 pub use deflater::Deflater;
 pub use inflater::{InflateError, Inflater};
 pub use negotiation::{Agreement, MalformedOffers, OFFER, WINDOW_BITS_MAX, is_answer, negotiate};

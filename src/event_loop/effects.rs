@@ -280,9 +280,4 @@ impl<S: Socket> Core<S> {
         // Still there if it was not read from at all: then nothing can be said of the others.
         self.retrying.take().is_some() || !self.retry_failed
     }
-
-    /// Whether a publish of this connection waits for room.
-    pub(super) fn is_blocked(&mut self, key: Key) -> bool {
-        self.slots.get(key).is_some_and(|slot| slot.connection.is_blocked())
-    }
 }

@@ -85,43 +85,48 @@ impl<S: Socket> Core<S> {
         true
     }
 
+    #[inline(always)]
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
         let Some(slot) = self.slots.at(index) else { return };
         let form = turn.prepare(|| slot.connection.encoding());
         let (policy, batch) = (turn.policy(), turn.batch());
-        if slot.connection.flags.has(Flags::NO_ECHO) {
-            let (generation, encoding) = (slot.generation, slot.connection.encoding());
-            let own = |message: &Message| {
-                message.origin().is_some_and(|origin| {
-                    origin.loop_index as usize == loop_index
-                        && origin.slot == index
-                        && origin.generation == generation
-                })
-            };
-            if batch.messages().iter().any(own) {
-                for message in batch.messages().iter().filter(|message| !own(message)) {
-                    // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
-                    let Some(slot) = self.slots.at(index) else { return };
-                    if slot.connection.is_open() {
-                        let form = message.form(encoding);
-                        self.deliver_frames(
-                            index,
-                            policy,
-                            form,
-                            message.frame_as(form),
-                            std::slice::from_ref(message),
-                        );
-                    } else {
-                        self.counters.dropped(DropReason::Disconnect, 1);
-                    }
-                }
-                return;
-            }
+        if slot.connection.flags.has(Flags::NO_ECHO) && self.deliver_of_others(loop_index, index, turn) {
+            return;
         }
         self.deliver_frames(index, policy, form, batch.frames_as(form), batch.messages());
     }
 
+    /// Delivers what is not the subscriber's own, one by one. `false`: nothing of the batch is its own.
+    fn deliver_of_others(&mut self, loop_index: usize, index: u32, turn: &Turn) -> bool {
+        let Some(slot) = self.slots.at(index) else { return true };
+        let (generation, encoding) = (slot.generation, slot.connection.encoding());
+        let own = |message: &Message| {
+            message.origin().is_some_and(|origin| {
+                origin.loop_index as usize == loop_index
+                    && origin.slot == index
+                    && origin.generation == generation
+            })
+        };
+        let messages = turn.batch().messages();
+        if !messages.iter().any(own) {
+            return false;
+        }
+        for message in messages.iter().filter(|message| !own(message)) {
+            // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
+            if self.slots.at(index).is_some_and(|slot| slot.connection.is_open()) {
+                let form = message.form(encoding);
+                let frame = message.frame_as(form);
+                self.deliver_frames(index, turn.policy(), form, frame, std::slice::from_ref(message));
+            } else {
+                self.counters.dropped(DropReason::Disconnect, 1);
+            }
+        }
+        true
+    }
+
+    // Inlined, so that a subscriber is looked up once.
     /// Delivers messages whose `frames`, in this form, stand in a row.
+    #[inline(always)]
     fn deliver_frames(
         &mut self,
         index: u32,

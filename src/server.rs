@@ -89,6 +89,8 @@ pub struct Server {
     admin_running: bool,
     /// Asked through the admin port before all loops listened.
     drain_asked: bool,
+    /// The same of reloads.
+    reloads_asked: usize,
     /// A signal has asked for the end. A drain asked for through the admin port does not make the first one the second.
     signalled: bool,
     supervisor: Supervisor,
@@ -149,6 +151,9 @@ impl Server {
             tracing::info!("draining, asked through the admin port");
             return self.drain_and_stop();
         }
+        for _ in 0..std::mem::take(&mut self.reloads_asked) {
+            self.serve_reload(&mut reload);
+        }
         loop {
             match self.events.recv() {
                 Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
@@ -165,6 +170,7 @@ impl Server {
                     tracing::info!("draining, asked through the admin port");
                     return self.drain_and_stop();
                 }
+                Ok(Event::Loop(LoopEvent::ReloadAsked)) => self.serve_reload(&mut reload),
                 Ok(Event::Loop(event)) => self.on_loop_event(event)?,
                 Err(_) => return Err(failed("wait for the event loops", io::Error::other("all are gone"))),
             }
@@ -254,7 +260,17 @@ impl Server {
         Ok(true)
     }
 
+    fn serve_reload(&mut self, reload: &mut Reload) {
+        tracing::info!("reloading, asked through the admin port");
+        self.supervisor.reloading();
+        self.reload_as_asked(reload);
+        self.tell_ready();
+    }
+
     fn on_loop_event(&mut self, event: LoopEvent) -> Result<(), ServeError> {
+        if matches!(event, LoopEvent::ReloadAsked) {
+            self.refuse_reload();
+        }
         if let LoopEvent::Ended { index, result } = event {
             result.map_err(|error| failed(&format!("run loop {index}"), error))?;
             if index == self.edition.loops() {

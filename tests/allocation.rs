@@ -14,9 +14,9 @@ use fantail::event_loop::PAGE_SLOTS;
 use fantail::event_loop::core::{Core, Readiness};
 use fantail::event_loop::run::TrimRequest;
 use fantail::event_loop::turn::Driver;
-use fantail::sys::counting_alloc::CountingAllocator;
 use fantail::topic::{Key, RouterLimits, TopicName, Wake};
-use fantail::transport::Socket;
+use fantail::transport::{Received, Socket};
+use fantail_test_support::counting_alloc::CountingAllocator;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
@@ -53,24 +53,24 @@ struct IdleSocket {
 }
 
 impl Socket for IdleSocket {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         match self.state {
             State::HeadSent => {
                 self.state = State::Idle;
                 let head = if DEFLATE.load(Ordering::Relaxed) { DEFLATE_HEAD } else { HEAD };
                 into[..head.len()].copy_from_slice(head);
-                Ok(head.len())
+                Ok(Received::Bytes { count: head.len(), more: false })
             }
-            State::Idle if ENDED.load(Ordering::Relaxed) => Ok(0),
+            State::Idle if ENDED.load(Ordering::Relaxed) => Ok(Received::End),
             State::Idle => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
 
-    fn shutdown_write(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -102,6 +102,8 @@ impl Driver<IdleSocket> for Nothing {
     fn stop(&mut self) {}
 
     fn on_drain_asked(&mut self) {}
+
+    fn on_reload_asked(&mut self) {}
 
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         true

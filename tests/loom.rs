@@ -2,10 +2,18 @@
 //! files of `src/topic`, compiled here against loom's locks and atomics. Each check comes with a
 //! planted fault that the same check must catch.
 
+/// What a form may be carried in; it has no part in the protocols.
+mod wire {
+    pub(crate) mod frame {
+        pub(crate) use fantail::wire::frame::Opcode;
+    }
+}
+
 #[path = "../src/topic"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of what the files offer")]
 mod topic {
     pub mod entry;
+    pub mod form;
     pub mod mailbox;
     pub mod name;
     pub mod pattern;
@@ -51,6 +59,7 @@ mod topic {
     // Inside the same parent, because the protocols' steps are visible there only.
     mod models {
         use super::entry::{Join, Mail, Place};
+        use super::form::{Carried, Form, Stamped};
         use super::mailbox::{Mailbox, MailboxLimits};
         use super::message::Draft;
         use super::name::TopicName;
@@ -64,11 +73,24 @@ mod topic {
         const JOIN: Join = Join { local: LOCAL, slot: 1, ticket: Place::NONE };
         const NAME: TopicName<'static> = TopicName::of("t");
 
+        /// What publishers make, and nothing else.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        struct OnlyRaw;
+
+        impl Form for OnlyRaw {
+            const RAW: Self = Self;
+
+            fn write(self, _: Stamped<'_>, _: &mut Vec<u8>) -> Carried {
+                Carried::Stream
+            }
+        }
+
         /// Orders and answers are numbers here.
         #[derive(Debug)]
         struct Numbers;
 
         impl Mail for Numbers {
+            type Form = OnlyRaw;
             type Control = u8;
             type Reply = u8;
         }

@@ -13,10 +13,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fantail::sys::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 use fantail::sys::limits::nofile;
 use fantail::sys::socket::{self, ListenOptions, Sharing};
 use fantail::sys::tables::{TableMode, open_in_table, split_table};
+use fantail_test_support::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 
 const CASE: &str = "FANTAIL_TEST_TABLE_CASE";
 const SAY_MODE: &str = "say its mode";

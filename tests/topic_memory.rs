@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use fantail::sys::counting_alloc::CountingAllocator;
+use fantail::dialect::Form;
 use fantail::topic::{LocalTopics, Mail, Operator, Router, RouterLimits, TopicName, TurnBudget, Wake};
+use fantail_test_support::counting_alloc::CountingAllocator;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
@@ -22,6 +23,7 @@ const ALLOCATION_BYTES: usize = 16;
 struct NoMail;
 
 impl Mail for NoMail {
+    type Form = Form;
     type Control = ();
     type Reply = ();
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::config::{ConfigError, ConfigErrors, KeyValue, Place, load};
+use crate::config::{ConfigError, ConfigErrors, KeyValue, Place, UNSET, load};
 use crate::server::{self, ServeError};
 
 use super::serve::ServeArgs;
@@ -110,9 +110,10 @@ fn as_toml(values: &[KeyValue]) -> String {
     text
 }
 
-/// The assignment; a secret's is a comment, so that what is printed can be read as a configuration.
+/// The assignment; a secret's is a comment, and that of a key without a value of its own, so that what is printed can be
+/// read as a configuration.
 fn line_of(value: &KeyValue) -> String {
-    let comment = if value.secret { "# " } else { "" };
+    let comment = if value.secret || value.value == UNSET { "# " } else { "" };
     format!("{comment}{} = {}", value.key, value.value)
 }
 
@@ -154,11 +155,13 @@ mod tests {
             value("loops", "2", false, file),
             value("listen", "\"127.0.0.1:1\"", false, Place::Flag("--listen")),
             value("keys", "\"(not shown)\"", true, Place::Environment("FANTAIL_X".into())),
+            value("other", UNSET, false, Place::Default),
         ]);
         let expected = "[server]\n\
                         loops = 2               # a.toml:3\n\
                         listen = \"127.0.0.1:1\"  # flag --listen\n\
-                        # keys = \"(not shown)\"  # environment FANTAIL_X\n";
+                        # keys = \"(not shown)\"  # environment FANTAIL_X\n\
+                        # other = unset         # default\n";
         assert_eq!(text, expected);
         assert!(toml::from_str::<toml::Table>(&text).is_ok());
     }

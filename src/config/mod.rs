@@ -56,3 +56,4 @@ pub use settings::{Settings, reference};
 pub use timeouts::Timeouts;
 pub use topic::{Publishers, TopicRule};
 pub use totals::Totals;
+pub use value::UNSET;

@@ -252,6 +252,9 @@ impl Kind for Names {
     }
 }
 
+/// What is shown of a key that has no value of its own. It is no TOML.
+pub const UNSET: &str = "unset";
+
 /// A kind whose key may be left out, so that another key's value holds.
 pub(super) struct Optional<K>(PhantomData<K>);
 
@@ -264,7 +267,7 @@ impl<K: Kind> Kind for Optional<K> {
     }
 
     fn show(value: &Option<K::Out>) -> String {
-        value.as_ref().map_or_else(|| "unset".to_owned(), K::show)
+        value.as_ref().map_or_else(|| UNSET.to_owned(), K::show)
     }
 }
 

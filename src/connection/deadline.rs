@@ -18,7 +18,7 @@ pub enum Due {
     Nothing,
     /// The head or body did not arrive.
     Handshake,
-    /// A request of the admin port was not answered.
+    /// What a request waits for did not come.
     Answer,
     /// No further request on a kept-alive connection.
     KeepAlive,
@@ -73,8 +73,11 @@ pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
         }
         Phase::Head | Phase::Body => at(connection.heard, ticks.handshake, Due::Handshake),
         // A peer that does not read the answer is the write timeout's.
-        Phase::Waiting if connection.has_backlog() => (Tick::MAX, Due::Nothing),
-        Phase::Waiting => at(connection.heard, ANSWER_TICKS, Due::Answer),
+        Phase::Parked if connection.has_backlog() => (Tick::MAX, Due::Nothing),
+        Phase::Parked => match connection.session.as_deref() {
+            Some(Session::Parked(parked)) => (parked.due, Due::Answer),
+            _ => (Tick::MAX, Due::Nothing),
+        },
         Phase::Open if connection.flags.has(Flags::PINGED) => at(connection.heard, ticks.pong, Due::Pong),
         Phase::Open => at(connection.heard, ticks.heartbeat, Due::Ping),
         Phase::Closing => at(connection.heard, ticks.close, Due::Close),

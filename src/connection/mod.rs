@@ -9,10 +9,11 @@ pub mod inbox;
 pub mod inquiry;
 pub mod layout;
 pub mod outbox;
+mod phases;
 pub mod rates;
 pub mod session;
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Form};
 use crate::topic::{Encoding, Place};
 use inbox::Inbox;
 use outbox::Outbox;
@@ -35,8 +36,8 @@ pub enum Phase {
     Head,
     /// A request body is arriving.
     Body,
-    /// A request of the admin port is being worked on; nothing is read until it is answered.
-    Waiting,
+    /// A request waits for something; no more than the next request is read until it is answered.
+    Parked,
     /// The upgrade is done; frames flow.
     Open,
     /// Our close frame is out; the peer's is awaited.
@@ -52,7 +53,7 @@ impl Phase {
         match self {
             Self::Head => "head",
             Self::Body => "body",
-            Self::Waiting => "waiting",
+            Self::Parked => "parked",
             Self::Open => "open",
             Self::Closing => "closing",
             Self::Lingering => "lingering",
@@ -141,8 +142,8 @@ pub struct Connection {
     /// What its address is known by in the admission table; 0 when no limit by address is on. On the admin port what
     /// strangers are counted by, and 0 on loopback.
     pub admission: u32,
-    /// Where in its life.
-    pub phase: Phase,
+    /// Where in its life; see [`Self::phase`].
+    phase: Phase,
     /// What it speaks.
     pub dialect: Dialect,
     /// Small facts.
@@ -228,17 +229,25 @@ impl Connection {
         matches!(self.session.as_deref(), Some(Session::Open(open)) if open.blocked.is_some())
     }
 
-    /// Which frame of a message it gets.
+    /// How it wants published messages.
+    #[inline]
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.dialect.form()
+    }
+
+    /// How far it may be sent them deflated.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        let encoding = self.dialect.form(self.flags.has(Flags::DEFLATE));
-        if encoding == Encoding::Deflated
-            && let Some(Session::Open(open)) = self.session.as_deref()
+        if !self.flags.has(Flags::DEFLATE) {
+            return Encoding::Plain;
+        }
+        if let Some(Session::Open(open)) = self.session.as_deref()
             && open.window_bits != 0
         {
             return Encoding::DeflatedWithin(open.window_bits);
         }
-        encoding
+        Encoding::Deflated
     }
 
     /// Whether messages of topics may still be delivered.

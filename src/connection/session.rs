@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::Tick;
 use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
 use crate::dialect::Effect;
@@ -21,8 +22,8 @@ pub enum Session {
     Refused(RefuseReason),
     /// [`super::Phase::Body`].
     Body(Box<BodyState>),
-    /// [`super::Phase::Waiting`]. Boxed, so that the sessions of clients are no larger for it.
-    Waiting(Box<Waiting>),
+    /// [`super::Phase::Parked`]. Boxed, so that the sessions of open connections are no larger for it.
+    Parked(Box<Parked>),
     /// [`super::Phase::Open`], when there is more than one topic or something to remember.
     Open(OpenState),
     /// [`super::Phase::Closing`]: why we started to close.
@@ -38,7 +39,7 @@ impl Session {
         match self {
             Self::Head(held) => held.capacity(),
             Self::Body(body) => size_of::<BodyState>() + body.head.capacity(),
-            Self::Waiting(waiting) => waiting.held.capacity(),
+            Self::Parked(parked) => parked.held.capacity(),
             _ => 0,
         }
     }
@@ -49,7 +50,7 @@ impl Session {
         let more = match self {
             Self::Head(_) => self.request_bytes(),
             Self::Body(body) => self.request_bytes() + body.body.capacity(),
-            Self::Waiting(_) => size_of::<Waiting>() + self.request_bytes(),
+            Self::Parked(_) => size_of::<Parked>() + self.request_bytes(),
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
                     + open.context.as_deref().map_or(0, Kept::memory)
@@ -70,24 +71,42 @@ impl Session {
     }
 }
 
-/// A request of the admin port that is not answered yet.
+/// A request that waits for something, on either port. Its peer is read on as far as the next request, so that the end
+/// of its stream is seen at once.
 #[derive(Debug)]
-pub struct Waiting {
-    /// What the client loops were asked; `None` while this loop itself is at work on it.
-    pub inquiry: Option<Arc<Inquiry>>,
-    /// What loops have answered so far.
-    pub parts: Vec<(usize, Part)>,
+pub struct Parked {
+    /// When it has waited too long, unless what it waits for makes progress.
+    pub due: Tick,
     /// Whether a further request may follow.
     pub keep_alive: bool,
     /// The request was HEAD.
     pub head_only: bool,
     /// Whether the beginning of the answer is out.
     pub started: bool,
-    /// Requests that came behind this one.
+    /// What came behind this request.
     pub held: Vec<u8>,
+    /// The question to the loops, on the admin port. `None` while something else is awaited.
+    pub asking: Option<Box<Asking>>,
 }
 
-impl Waiting {
+/// A question that the admin port has asked the client loops.
+#[derive(Debug, Default)]
+pub struct Asking {
+    /// What is asked now; `None` between two of them.
+    pub inquiry: Option<Arc<Inquiry>>,
+    /// What loops have answered so far.
+    pub parts: Vec<(usize, Part)>,
+}
+
+impl Parked {
+    /// Waits until `due`.
+    #[must_use]
+    pub fn new(due: Tick, keep_alive: bool, head_only: bool) -> Self {
+        Self { due, keep_alive, head_only, started: false, held: Vec::new(), asking: None }
+    }
+}
+
+impl Asking {
     /// Rows in the latest part.
     #[must_use]
     pub fn rows_of_last(&self) -> usize {

@@ -7,6 +7,8 @@
 mod echo;
 mod effect;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod lines;
 pub mod plain;
 mod request;
@@ -14,7 +16,8 @@ mod speak;
 mod tools;
 
 use crate::metrics::CloseReason;
-use crate::topic::Encoding;
+use crate::topic::{self, Carried, Stamped};
+use crate::wire::frame::Opcode;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
@@ -50,9 +53,38 @@ closed_set! {
         Echo,
         /// `/ws`: the payload is the message.
         Plain,
+        /// `/events/TOPIC`: an event stream, in tests.
+        #[cfg(test)]
+        Events,
         /// `/lines`: text commands, in tests.
         #[cfg(test)]
         Lines,
+    }
+}
+
+closed_set! {
+    /// How connections want published messages: which bytes. Each may be deflated besides.
+    Form {
+        /// The payload in one WebSocket frame, as the publisher made it for all.
+        Raw,
+        /// Pieces of an event stream, in tests.
+        #[cfg(test)]
+        Events,
+    }
+}
+
+impl topic::Form for Form {
+    const RAW: Self = Self::Raw;
+
+    fn write(self, of: Stamped<'_>, payload: &mut Vec<u8>) -> Carried {
+        match self {
+            Self::Raw => {
+                payload.extend_from_slice(of.message.payload());
+                Carried::Frame(if of.message.is_binary() { Opcode::Binary } else { Opcode::Text })
+            }
+            #[cfg(test)]
+            Self::Events => events::write(of, payload),
+        }
     }
 }
 
@@ -63,6 +95,8 @@ macro_rules! speak {
             Dialect::Http => request::Request::$call($($argument),*),
             Dialect::Echo => echo::Echo::$call($($argument),*),
             Dialect::Plain => plain::Plain::$call($($argument),*),
+            #[cfg(test)]
+            Dialect::Events => events::Events::$call($($argument),*),
             #[cfg(test)]
             Dialect::Lines => lines::Lines::$call($($argument),*),
         }
@@ -99,10 +133,11 @@ impl Dialect {
         speak!(self, message_bytes_max(bounds))
     }
 
-    /// Which bytes of a published message its connections get.
+    /// How its connections want published messages.
+    #[inline(always)]
     #[must_use]
-    pub fn form(self, deflate: bool) -> Encoding {
-        speak!(self, form(deflate))
+    pub fn form(self) -> Form {
+        speak!(self, form())
     }
 
     /// A whole message of the peer.

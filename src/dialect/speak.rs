@@ -5,10 +5,10 @@
 
 use std::borrow::Cow;
 
-use super::Dialect;
 use super::effect::{Cx, Meaning, Outcome};
+use super::{Dialect, Form};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Encoding, TopicName};
+use crate::topic::TopicName;
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
@@ -127,9 +127,9 @@ pub(super) trait Speak {
         bounds.topic
     }
 
-    /// Which bytes of a published message its connections get.
-    fn form(deflate: bool) -> Encoding {
-        if deflate { Encoding::Deflated } else { Encoding::Plain }
+    /// How its connections want published messages.
+    fn form() -> Form {
+        Form::Raw
     }
 
     /// What shows a quiet peer that the connection lives.

@@ -20,6 +20,12 @@ impl Tools<'_> {
         Draft::encode_both(origin, binary, payload, deflated)
     }
 
+    /// Appends the payload deflated; `false` where that would not make it smaller.
+    pub fn deflate_into(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let deflated = self.try_deflate(payload);
+        deflated.inspect(|bytes| out.extend_from_slice(bytes)).is_some()
+    }
+
     /// The payload deflated, if it is long enough and becomes smaller.
     pub fn try_deflate(&mut self, payload: &[u8]) -> Option<&[u8]> {
         let deflated = self.deflater.try_deflate(payload)?;

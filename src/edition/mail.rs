@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::connection::inquiry::Inquiry;
+use crate::dialect::Form;
 use crate::topic;
 
 /// An order to a loop that concerns no topic.
@@ -25,6 +26,7 @@ pub enum Control {
 pub struct LoopMail;
 
 impl topic::Mail for LoopMail {
+    type Form = Form;
     type Control = Control;
     /// An inquiry that every loop has answered.
     type Reply = Arc<Inquiry>;

@@ -7,6 +7,7 @@
 mod facts;
 mod mail;
 mod readiness;
+mod reload_answers;
 
 use std::error::Error;
 use std::ops::Deref;
@@ -19,8 +20,8 @@ use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
+use crate::topic::BATCH_BYTES_MAX;
 use crate::topic::OutboxBudget;
-use crate::topic::subscriptions::BATCH_BYTES_MAX;
 use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
@@ -28,6 +29,7 @@ use readiness::FoundFull;
 pub use facts::StartFacts;
 pub use mail::{Control, LocalTopics, LoopMail, Router};
 pub use readiness::Readiness;
+pub use reload_answers::{ReloadAnswer, ReloadAnswers};
 
 /// Milliseconds without a finished turn after which a loop counts as stuck.
 const STUCK_AFTER_MS: u64 = 5_000;
@@ -136,6 +138,8 @@ pub struct Shared {
     pub join_bytes_max: usize,
     /// How reloads went.
     pub reloads: Reloads,
+    /// What is said to those who asked for one.
+    pub reload_answers: ReloadAnswers,
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
     started: Started,
@@ -186,6 +190,7 @@ impl Edition {
             chunked: settings.measure.fanout_chunked,
             join_bytes_max: if settings.measure.fanout_joined { BATCH_BYTES_MAX } else { 0 },
             reloads: Reloads::default(),
+            reload_answers: ReloadAnswers::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
             inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],

@@ -10,9 +10,10 @@ use super::core::Core;
 use super::http_turn::Next;
 use super::write_turn::Asked;
 use crate::config::Admin;
+use crate::connection::Phase;
+use crate::connection::deadline::ANSWER_TICKS;
 use crate::connection::inquiry::{Asker, Inquiry, Part, Question};
-use crate::connection::session::{Session, Waiting};
-use crate::connection::{Flags, Phase};
+use crate::connection::session::Asking;
 use crate::dialect::Tools;
 use crate::edition::Control;
 use crate::edition::LoopHealth;
@@ -39,6 +40,8 @@ pub(super) struct AdminLoop {
     pub(super) replies: Replies,
     batches: VecDeque<BatchJob>,
     inquiries: usize,
+    /// Who waits for a reload, in the order of asking.
+    pub(super) reloads: VecDeque<Key>,
     /// The next question's.
     ticket: u32,
 }
@@ -64,7 +67,13 @@ enum Wait {
 
 impl AdminLoop {
     pub(super) fn new(settings: &Admin) -> Self {
-        Self { replies: Replies::new(settings), batches: VecDeque::new(), inquiries: 0, ticket: 0 }
+        Self {
+            replies: Replies::new(settings),
+            batches: VecDeque::new(),
+            inquiries: 0,
+            reloads: VecDeque::new(),
+            ticket: 0,
+        }
     }
 }
 
@@ -76,25 +85,16 @@ impl<S: Socket> Core<S> {
             self.refuse(key, RefuseReason::Busy, "too many requests wait for the loops; try again");
             return Next::Leave;
         }
-        self.wait(key, head);
+        if !self.wait(key, head) {
+            return Next::Leave;
+        }
         self.send_inquiry(key, ask);
         Next::Go
     }
 
-    fn wait(&mut self, key: Key, head: &Head<'_>) {
-        let now = self.now;
-        let Some(slot) = self.slots.get(key) else { return };
-        slot.connection.phase = Phase::Waiting;
-        slot.connection.heard = now;
-        slot.connection.session = Some(Box::new(Session::Waiting(Box::new(Waiting {
-            inquiry: None,
-            parts: Vec::new(),
-            keep_alive: head.keep_alive,
-            head_only: head.method == "HEAD",
-            started: false,
-            held: Vec::new(),
-        }))));
-        self.rearm(key.slot);
+    /// Lets a request wait for something that makes progress as long as it is well.
+    pub(super) fn wait(&mut self, key: Key, head: &Head<'_>) -> bool {
+        self.park(key, ANSWER_TICKS, head.keep_alive, head.method == "HEAD")
     }
 
     fn send_inquiry(&mut self, key: Key, ask: Ask) {
@@ -106,8 +106,8 @@ impl<S: Socket> Core<S> {
         let ticket = self.next_ticket();
         let from = Asker { loop_index: self.index, key, ticket };
         let inquiry = Arc::new(Inquiry::new(question, from, first_loop, loops));
-        if let Some(waiting) = self.waiting(key) {
-            waiting.inquiry = Some(Arc::clone(&inquiry));
+        if let Some(parked) = self.parked(key) {
+            parked.asking.get_or_insert_default().inquiry = Some(Arc::clone(&inquiry));
         }
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.inquiries += 1;
@@ -145,32 +145,34 @@ impl<S: Socket> Core<S> {
         }
         let edition = Arc::clone(&self.edition);
         let now = self.now;
-        let own = |waiting: &Waiting| waiting.inquiry.as_ref().is_some_and(|own| own.from.ticket == ticket);
+        let own = |asking: &Asking| asking.inquiry.as_ref().is_some_and(|own| own.from.ticket == ticket);
         let Some(slot) = self.slots.get(key) else {
             self.counters.stale_keys.add(1);
             return;
         };
-        let Some(Session::Waiting(waiting)) = slot.connection.session.as_deref_mut() else { return };
-        if !own(waiting) {
+        let asked = slot.connection.parked().and_then(|parked| parked.asking.as_deref()).is_some_and(own);
+        if !asked {
             return;
         }
-        slot.connection.heard = now;
-        waiting.inquiry = None;
-        waiting.parts.extend(inquiry.take_parts());
-        if waiting.parts.iter().any(|(_, part)| part.refused) {
+        slot.connection.extend_parking(now, ANSWER_TICKS);
+        let Some(parked) = slot.connection.parked() else { return };
+        let (keep_alive, head_only) = (parked.keep_alive, parked.head_only);
+        let Some(asking) = parked.asking.as_deref_mut() else { return };
+        asking.inquiry = None;
+        asking.parts.extend(inquiry.take_parts());
+        if asking.parts.iter().any(|(_, part)| part.refused) {
             return self.refuse(key, RefuseReason::Busy, "a loop has no room for the question; try again");
         }
         // A list asks one loop after the other, until its page is full.
         if let Question::List { filter, limit, .. } = &inquiry.question
             && filter.key.is_none()
-            && let Some(left) = limit.checked_sub(waiting.rows_of_last()).filter(|left| *left > 0)
-            && let Some(next) = waiting.parts.last().and_then(|last| admin::list_goes_on(last, &edition))
+            && let Some(left) = limit.checked_sub(asking.rows_of_last()).filter(|left| *left > 0)
+            && let Some(next) = asking.parts.last().and_then(|last| admin::list_goes_on(last, &edition))
         {
             let question = Question::List { filter: filter.clone(), from: 0, limit: left };
             return self.send_inquiry(key, Ask { question, first_loop: next, loops: 1 });
         }
-        let keep_alive = waiting.keep_alive;
-        let (parts, head_only) = (std::mem::take(&mut waiting.parts), waiting.head_only);
+        let parts = std::mem::take(&mut asking.parts);
         let mut answer = ResponseBuffer::new(Vec::new(), self.date());
         let refused =
             admin::write_answered(&inquiry.question, &parts, &edition, keep_alive, head_only, &mut answer);
@@ -180,43 +182,15 @@ impl<S: Socket> Core<S> {
         self.complete(key, keep_alive, &answer);
     }
 
-    /// Sends the answer, or its end, and goes on with what the connection asks next.
-    fn complete(&mut self, key: Key, keep_alive: bool, answer: &[u8]) {
-        let Some(slot) = self.slots.get(key) else { return };
-        if slot.connection.phase != Phase::Waiting {
-            return;
-        }
-        slot.connection.phase = Phase::Head;
-        if let Some(Session::Waiting(waiting)) = slot.connection.session.take().map(|session| *session)
-            && !waiting.held.is_empty()
-        {
-            slot.connection.session = Some(Box::new(Session::Head(waiting.held)));
-        }
-        self.send_own(key, answer, Asked::Yes);
-        if matches!(self.after_answer(key, keep_alive), Next::Go) {
-            // Edges that came meanwhile were not followed up.
-            self.list_ready(key);
-            self.rearm(key.slot);
-        }
-    }
-
-    /// Keeps what a client sent behind a request that is not answered yet.
-    pub(super) fn hold_behind(&mut self, key: Key, bytes: &[u8]) {
-        if let Some(waiting) = self.waiting(key) {
-            let before = waiting.held.capacity();
-            waiting.held.extend_from_slice(bytes);
-            let after = waiting.held.capacity();
-            self.held.moved(self.edition.inbox_bytes_of(self.port), before, after);
-        }
-        if let Some(slot) = self.slots.get(key) {
-            slot.connection.flags.set(Flags::READ_OWED);
-        }
-    }
-
     /// The answer did not come in time.
     pub(super) fn on_answer_due(&mut self, key: Key) {
-        let stuck = match self.waiting(key) {
-            Some(Waiting { inquiry: Some(inquiry), started: false, .. }) => inquiry.waits_for(),
+        if self.waits_for_reload(key) {
+            let text = "the configuration was not read within 5 s; the log will tell";
+            return self.refuse(key, RefuseReason::LoopStuck, text);
+        }
+        let asking = self.parked(key).and_then(|parked| parked.asking.as_deref());
+        let stuck = match asking.and_then(|asking| asking.inquiry.as_deref()) {
+            Some(inquiry) => inquiry.waits_for(),
             // A batch whose answer has begun can't be refused any more.
             _ => return self.abort(key, CloseReason::Io),
         };
@@ -251,12 +225,19 @@ impl<S: Socket> Core<S> {
             self.send_own(key, &answer, Asked::Yes);
             return self.after_answer(key, head.keep_alive);
         }
-        self.wait(key, head);
+        if !self.wait(key, head) {
+            self.body_bytes += job.batch.body_bytes();
+            if let Some(admin) = self.admin.as_deref_mut() {
+                // Some of it is published, and so all of it is.
+                admin.batches.push_back(job);
+            }
+            return Next::Leave;
+        }
         let mut answer = ResponseBuffer::new(Vec::with_capacity(lines.len() + 256), self.date());
         admin::write_batch_head(job.chunked, job.keep_alive, &mut answer);
         push_chunk(&mut answer, &lines, job.chunked);
-        if let Some(waiting) = self.waiting(key) {
-            waiting.started = true;
+        if let Some(parked) = self.parked(key) {
+            parked.started = true;
         }
         self.send_own(key, &answer, Asked::Yes);
         self.body_bytes += job.batch.body_bytes();
@@ -278,8 +259,8 @@ impl<S: Socket> Core<S> {
         lines.clear();
         self.out = lines;
         let now = self.now;
-        if let Some(slot) = self.slots.get(key).filter(|slot| slot.connection.phase == Phase::Waiting) {
-            slot.connection.heard = now;
+        if let Some(slot) = self.slots.get(key).filter(|slot| slot.connection.phase() == Phase::Parked) {
+            slot.connection.extend_parking(now, ANSWER_TICKS);
             if progress != Progress::Done {
                 self.send_own(key, &answer, Asked::Yes);
             }
@@ -341,13 +322,6 @@ impl<S: Socket> Core<S> {
     fn finish_batch(&mut self, batch: &Batch) {
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.replies.finish_batch(batch);
-        }
-    }
-
-    fn waiting(&mut self, key: Key) -> Option<&mut Waiting> {
-        match self.slots.get(key)?.connection.session.as_deref_mut() {
-            Some(Session::Waiting(waiting)) => Some(waiting),
-            _ => None,
         }
     }
 }

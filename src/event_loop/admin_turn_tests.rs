@@ -12,7 +12,7 @@ use crate::edition::{Edition, Port};
 use crate::event_loop::admission::Arrival;
 use crate::event_loop::core::{Core, Readiness};
 use crate::topic::{Key, RouterLimits, Wake};
-use crate::transport::Socket;
+use crate::transport::{Received, Socket};
 
 struct NoWake;
 
@@ -35,7 +35,7 @@ impl FakeSocket {
 }
 
 impl Socket for FakeSocket {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         let mut pipe = self.0.borrow_mut();
         let count = pipe.0.len().min(into.len());
         if count == 0 {
@@ -44,10 +44,10 @@ impl Socket for FakeSocket {
         for (place, byte) in into.iter_mut().zip(pipe.0.drain(..count)) {
             *place = byte;
         }
-        Ok(count)
+        Ok(Received::Bytes { count, more: count == into.len() })
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.1.get() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -55,7 +55,7 @@ impl Socket for FakeSocket {
         Ok(bytes.len())
     }
 
-    fn shutdown_write(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

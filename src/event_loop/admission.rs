@@ -87,12 +87,12 @@ impl<S: Socket> Core<S> {
     /// many to refuse properly. A request that is still on its way meets a reset, but behind the answer.
     pub fn refuse_at_once(&mut self, mut stream: S, reason: RefuseReason) {
         // A request that is left unread would make the close throw the answer away.
-        let _ = stream.try_read(&mut self.scratch);
+        let _ = stream.read(&mut self.scratch);
         self.out.clear();
         let mut answer = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
         http::write_refusal(reason, reason.text(), false, false, &mut answer);
         // The send queue of a new connection is empty, so it takes all or the peer is gone.
-        let _ = stream.try_write(&answer);
+        let _ = stream.write(&answer);
         self.out = answer.into_bytes();
         self.out.clear();
         self.counters.refused_at_once.add(1);
@@ -207,12 +207,16 @@ impl<S: Socket> Core<S> {
     }
 
     /// Charges one message or ping to the connection's rate. `false`: it is over.
+    #[inline(always)]
     pub(super) fn charge_message(&mut self, key: Key) -> bool {
+        self.rates.messages.per_second == 0 || self.charge_rated(key)
+    }
+
+    fn charge_rated(&mut self, key: Key) -> bool {
         let (now, limits) = (self.now, self.rates);
-        limits.messages.per_second == 0
-            || self.open_slot(key).is_none_or(|slot| {
-                remember(&mut slot.connection.session, |open| open.debts.charge_message(now, &limits))
-            })
+        self.open_slot(key).is_none_or(|slot| {
+            remember(&mut slot.connection.session, |open| open.debts.charge_message(now, &limits))
+        })
     }
 
     /// Charges bytes read to the connection's rate and ends it when it is over. `false`: it is ending.
@@ -244,7 +248,7 @@ impl<S: Socket> Core<S> {
     }
 
     fn open_slot(&mut self, key: Key) -> Option<&mut Slot<S>> {
-        self.slots.get(key).filter(|slot| slot.connection.phase == Phase::Open)
+        self.slots.get(key).filter(|slot| slot.connection.phase() == Phase::Open)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Nobody is closed with bytes unread or unsent if it can be helped, because `close()` with unread input
 //! makes the kernel throw the send queue away: last bytes, end of stream, read until the peer's end, close.
 
+use std::io::ErrorKind;
+
 use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
@@ -31,19 +33,18 @@ impl<S: Socket> Core<S> {
     /// already on its way out goes on as it does.
     pub(super) fn close(&mut self, key: Key, reason: CloseReason, words: Words<'_>) {
         let Some(slot) = self.slots.get(key) else { return };
-        if slot.connection.phase != Phase::Open {
+        if slot.connection.phase() != Phase::Open {
             return;
         }
         if slot.connection.dialect.carrier() == Carrier::Body {
             // The end of an answer is not answered.
             return self.end(key, reason, words);
         }
-        slot.connection.phase = Phase::Closing;
-        slot.connection.heard = self.now;
         self.unsubscribe_all(key.slot);
+        let Some(slot) = self.slots.get(key) else { return };
+        slot.connection.start_closing(reason, self.now);
         self.say(key, reason, words);
-        if let Some(slot) = self.slots.get(key) {
-            slot.connection.session = Some(Box::new(Session::Closing(reason)));
+        if self.slots.get(key).is_some() {
             // A publish that waited for room is given up; what was stashed behind it has to be read on.
             self.list_ready(key);
         }
@@ -67,11 +68,11 @@ impl<S: Socket> Core<S> {
     /// Ends a connection without waiting for the peer's words (RFC 6455, 7.1.7): last words to one that is open, flush,
     /// end our side, linger until the peer ends its own.
     pub(super) fn end(&mut self, key: Key, reason: CloseReason, words: Words<'_>) {
-        if self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Open) {
+        if self.slots.get(key).is_some_and(|slot| slot.connection.phase() == Phase::Open) {
             self.say(key, reason, words);
         }
         let Some(slot) = self.slots.get(key) else { return };
-        if slot.connection.phase == Phase::Lingering {
+        if slot.connection.phase() == Phase::Lingering {
             return;
         }
         // Whoever started the closing handshake gave the reason for it.
@@ -87,12 +88,9 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
-        connection.phase = Phase::Lingering;
-        connection.heard = now;
         self.held.moved(self.edition.inbox_bytes_of(self.port), connection.held_bytes(), 0);
-        connection.inbox = None;
-        self.body_bytes -= connection.session.take().map_or(0, |session| session.body_bytes());
-        connection.flags.clear(Flags::PAUSED);
+        self.parked -= usize::from(connection.phase() == Phase::Parked);
+        self.body_bytes -= connection.linger(now).map_or(0, |session| session.body_bytes());
         self.lingering += 1;
         if full {
             return self.abort(key, reason);
@@ -110,11 +108,13 @@ impl<S: Socket> Core<S> {
         if slot.connection.flags.has(Flags::EOF_SEEN) {
             return self.abort(key, CloseReason::Normal);
         }
+        match slot.stream.end() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return self.keep_pending(key),
+            Err(_) => return self.abort(key, CloseReason::PeerReset),
+        }
         slot.connection.flags.set(Flags::WRITE_SHUT);
         slot.connection.heard = now;
-        if slot.stream.shutdown_write().is_err() {
-            return self.abort(key, CloseReason::PeerReset);
-        }
         self.rearm(key.slot);
         // Input may have been left in the queue by whatever ended the conversation.
         self.list_ready(key);
@@ -128,7 +128,8 @@ impl<S: Socket> Core<S> {
         }
         self.unsubscribe_all(index);
         let Some(slot) = self.slots.remove(index) else { return };
-        if slot.connection.phase == Phase::Lingering {
+        self.parked -= usize::from(slot.connection.phase() == Phase::Parked);
+        if slot.connection.phase() == Phase::Lingering {
             self.lingering -= 1;
         } else {
             self.counters.closed(reason);

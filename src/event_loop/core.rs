@@ -128,6 +128,8 @@ pub struct Core<S> {
     pub(super) port: Port,
     pub(super) generation: u32,
     pub(super) lingering: usize,
+    /// Requests that wait for something.
+    pub(super) parked: usize,
     /// Slots of refused connections.
     pub(super) refusing: usize,
     /// How fast one connection may speak.
@@ -142,6 +144,8 @@ pub struct Core<S> {
     pub(super) inquiries: VecDeque<Answering>,
     /// A request has asked to drain the server.
     pub(super) drain_asked: bool,
+    /// Reloads that requests have asked for and the main thread was not told of.
+    pub(super) reloads_asked: usize,
     /// What only the admin loop has.
     pub(super) admin: Option<Box<AdminLoop>>,
 }
@@ -188,6 +192,7 @@ impl<S: Socket> Core<S> {
             port,
             generation: 0,
             lingering: 0,
+            parked: 0,
             refusing: 0,
             rates: rate_limits(&edition, port),
             held: Held::default(),
@@ -195,6 +200,7 @@ impl<S: Socket> Core<S> {
             accepts: AcceptLog::default(),
             inquiries: VecDeque::new(),
             drain_asked: false,
+            reloads_asked: 0,
             admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&edition.settings.admin))),
             edition,
         })
@@ -259,8 +265,8 @@ impl<S: Socket> Core<S> {
             return;
         };
         let connection = &slot.connection;
-        // Nothing is read while a request is worked on, so a broken stream would go unnoticed until the answer.
-        if readiness.error && connection.phase == Phase::Waiting {
+        // Not much is read while a request waits, and a broken stream would go unnoticed behind that.
+        if readiness.error && connection.phase() == Phase::Parked {
             return self.abort(key, CloseReason::PeerReset);
         }
         let write = readiness.writable && connection.has_backlog();

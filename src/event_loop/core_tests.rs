@@ -14,6 +14,7 @@ use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
 use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
+use crate::transport::Received;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
 
@@ -26,10 +27,14 @@ const MASK: [u8; 4] = [1, 2, 3, 4];
 mod drain;
 #[path = "effects_tests.rs"]
 mod effects;
+#[path = "events_tests.rs"]
+mod events;
 #[path = "fairness_tests.rs"]
 mod fairness;
 #[path = "newcomer_tests.rs"]
 mod newcomers;
+#[path = "parked_tests.rs"]
+mod parked;
 #[path = "window_tests.rs"]
 mod window;
 
@@ -88,20 +93,20 @@ impl Fake {
 }
 
 impl Socket for Fake {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         NOW_NS.set(NOW_NS.get() + SEND_NS / 2);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.input.len().min(into.len());
         if count == 0 {
-            return if pipe.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            return if pipe.ended { Ok(Received::End) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
         for (place, byte) in into.iter_mut().zip(pipe.input.drain(..count)) {
             *place = byte;
         }
-        Ok(count)
+        Ok(Received::Bytes { count, more: count == into.len() })
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         NOW_NS.set(NOW_NS.get() + SEND_NS);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.room.map_or(bytes.len(), |room| room.min(bytes.len()));
@@ -113,7 +118,7 @@ impl Socket for Fake {
         Ok(count)
     }
 
-    fn shutdown_write(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -148,6 +153,8 @@ impl Driver<Fake> for Poll {
     fn stop(&mut self) {}
 
     fn on_drain_asked(&mut self) {}
+
+    fn on_reload_asked(&mut self) {}
 
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         true
@@ -483,7 +490,7 @@ fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
         assert!(core.has_work() || core.sleep_ms(100_000) == Some(0) || ended == CONNECTIONS);
     }
     assert!(turns > CONNECTIONS / 64);
-    assert!(core.slots.get(keys[700]).is_some_and(|slot| slot.connection.phase == Phase::Head));
+    assert!(core.slots.get(keys[700]).is_some_and(|slot| slot.connection.phase() == Phase::Head));
     for fake in &fakes {
         fake.end();
     }
@@ -532,10 +539,10 @@ fn requests_behind_an_answer_that_is_read_slowly_are_not_late() {
         // Once it has read everything, its time counts from there.
         core.set_now(core.now + 10);
         core.sweep();
-        assert!(core.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Head));
+        assert!(core.slots.get(key).is_some_and(|slot| slot.connection.phase() == Phase::Head));
         core.set_now(core.now + 30);
         core.sweep();
-        assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase == Phase::Lingering));
+        assert!(core.slots.get(key).is_none_or(|slot| slot.connection.phase() == Phase::Lingering));
     }
 }
 

@@ -188,7 +188,7 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &slot.connection;
-        match connection.phase {
+        match connection.phase() {
             Phase::Open => self.close(key, CloseReason::Drain, Words::Own),
             Phase::Head if connection.session.is_none() => {
                 let new = !connection.flags.has(Flags::KEPT_ALIVE) && now - connection.heard < REQUEST_TICKS;
@@ -198,7 +198,7 @@ impl<S: Socket> Core<S> {
                 }
             }
             // A request on its way is answered when its head is complete, or times out.
-            Phase::Head | Phase::Body | Phase::Waiting | Phase::Closing | Phase::Lingering => {}
+            Phase::Head | Phase::Body | Phase::Parked | Phase::Closing | Phase::Lingering => {}
         }
     }
 
@@ -213,7 +213,7 @@ impl<S: Socket> Core<S> {
         state.behind |= kept > 0;
         for key in state.awaited.split_off(kept) {
             let silent = |slot: &mut Slot<S>| {
-                slot.connection.phase == Phase::Head && slot.connection.session.is_none()
+                slot.connection.phase() == Phase::Head && slot.connection.session.is_none()
             };
             if self.slots.get(key).is_some_and(silent) {
                 self.end(key, CloseReason::Drain, Words::Nothing);

@@ -112,7 +112,7 @@ fn nobody_is_late_whose_answer_has_arrived() {
         // The loop was late, and sees its deadlines before its events.
         core.set_now(now + 1_000);
         (0..3).for_each(|_| core.sweep());
-        let phase = |core: &mut Core<Fake>, key: Key| core.slots.get(key).map(|slot| slot.connection.phase);
+        let phase = |core: &mut Core<Fake>, key: Key| core.slots.get(key).map(|slot| slot.connection.phase());
         let reasons = [CloseReason::HeartbeatTimeout, CloseReason::WriteTimeout, CloseReason::CloseTimeout];
         let ended = reasons.map(|reason| core.counters.closes(reason));
         if in_time {

@@ -13,9 +13,10 @@ use super::turn::Clock;
 use crate::connection::Flags;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
+use crate::dialect::{Form, Tools};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
+use crate::topic::{Choice, Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
 use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
@@ -68,7 +69,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Delivers to the topic's subscribers. `false`: the turn's time is over.
-    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget, timer: &mut Timer) -> bool {
+    fn topic_turn(&mut self, turn: &mut Turn<Form>, budget: &mut TurnBudget, timer: &mut Timer) -> bool {
         let index = self.index;
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(topic) = self.topics.topic(turn.local())
@@ -85,63 +86,74 @@ impl<S: Socket> Core<S> {
         true
     }
 
-    #[inline(always)]
-    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn) {
+    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
         let Some(slot) = self.slots.at(index) else { return };
-        let form = turn.prepare(|| slot.connection.encoding());
+        let (form, encoding) = (slot.connection.form(), slot.connection.encoding());
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let choice =
+            self.topics.choose(turn, form, encoding, |payload, out| tools.deflate_into(payload, out));
         let (policy, batch) = (turn.policy(), turn.batch());
-        if slot.connection.flags.has(Flags::NO_ECHO) && self.deliver_of_others(loop_index, index, turn) {
-            return;
-        }
-        self.deliver_frames(index, policy, form, batch.frames_as(form), batch.messages());
-    }
-
-    /// Delivers what is not the subscriber's own, one by one. `false`: nothing of the batch is its own.
-    fn deliver_of_others(&mut self, loop_index: usize, index: u32, turn: &Turn) -> bool {
-        let Some(slot) = self.slots.at(index) else { return true };
-        let (generation, encoding) = (slot.generation, slot.connection.encoding());
-        let own = |message: &Message| {
-            message.origin().is_some_and(|origin| {
-                origin.loop_index as usize == loop_index
-                    && origin.slot == index
-                    && origin.generation == generation
-            })
-        };
-        let messages = turn.batch().messages();
-        if !messages.iter().any(own) {
-            return false;
-        }
-        for message in messages.iter().filter(|message| !own(message)) {
-            // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
-            if self.slots.at(index).is_some_and(|slot| slot.connection.is_open()) {
-                let form = message.form(encoding);
-                let frame = message.frame_as(form);
-                self.deliver_frames(index, turn.policy(), form, frame, std::slice::from_ref(message));
-            } else {
-                self.counters.dropped(DropReason::Disconnect, 1);
+        if slot.connection.flags.has(Flags::NO_ECHO) {
+            let generation = slot.generation;
+            let own = |message: &Message| {
+                message.origin().is_some_and(|origin| {
+                    origin.loop_index as usize == loop_index
+                        && origin.slot == index
+                        && origin.generation == generation
+                })
+            };
+            if batch.messages().iter().any(own) {
+                for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
+                    // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
+                    let Some(slot) = self.slots.at(index) else { return };
+                    if slot.connection.is_open() {
+                        let encoding = match choice {
+                            Choice::Raw(_) => message.form(encoding),
+                            Choice::Derived(_) => choice.encoding(),
+                        };
+                        self.deliver_frames(
+                            index,
+                            policy,
+                            encoding,
+                            message.frame_as(encoding),
+                            std::slice::from_ref(message),
+                        );
+                    } else {
+                        self.counters.dropped(DropReason::Disconnect, 1);
+                    }
+                }
+                return;
             }
         }
-        true
+        self.deliver_frames(
+            index,
+            policy,
+            choice.encoding(),
+            batch.frames(choice),
+            batch.messages_of(choice),
+        );
     }
 
-    // Inlined, so that a subscriber is looked up once.
-    /// Delivers messages whose `frames`, in this form, stand in a row.
-    #[inline(always)]
+    /// Delivers messages whose `frames`, in this encoding, stand in a row.
     fn deliver_frames(
         &mut self,
         index: u32,
         policy: &TopicPolicy,
-        form: Encoding,
+        of: Encoding,
         frames: &[u8],
         messages: &[Message],
     ) {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
-            match slot.stream.try_write(frames) {
+            match slot.stream.write(frames) {
                 Ok(count) if count == frames.len() => {
                     self.counters.deliveries.add(messages.len() as u64);
                     self.counters.bytes_sent.add(count as u64);
+                    if slot.stream.pending() {
+                        let key = Key { slot: index, generation: slot.generation };
+                        self.keep_pending(key);
+                    }
                     return;
                 }
                 Ok(count) => sent = count,
@@ -154,15 +166,15 @@ impl<S: Socket> Core<S> {
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, policy, form, messages, sent);
+        self.queue_messages(index, policy, of, messages, sent);
     }
 
-    /// Queues what the kernel refused; the first `sent` bytes of the messages, in this form, are with it already.
+    /// Queues what the kernel refused; the first `sent` bytes of the messages, in this encoding, are with it already.
     fn queue_messages(
         &mut self,
         index: u32,
         policy: &TopicPolicy,
-        form: Encoding,
+        of: Encoding,
         messages: &[Message],
         mut sent: usize,
     ) {
@@ -170,13 +182,13 @@ impl<S: Socket> Core<S> {
         let budget = &self.edition.outbox_budget;
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
-        // A frame that has begun goes on in the form that it began in, and so does all that comes behind it.
-        let encoding = if form == Encoding::Plain { form } else { slot.connection.encoding() };
+        // A frame that has begun goes on in the encoding that it began in, and so does all that comes behind it.
+        let encoding = if of == Encoding::Plain { of } else { slot.connection.encoding() };
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
         let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
         for (at, message) in messages.iter().enumerate() {
-            let len = message.frame_as(form).len();
+            let len = message.frame_as(of).len();
             if sent >= len {
                 sent -= len;
                 delivered += 1;

@@ -44,7 +44,7 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         if let Some(slot) = self.slots.get(key) {
             // A later `heard` is the spread given at the upgrade; in Closing it is when the wait began.
-            if slot.connection.phase == Phase::Open {
+            if slot.connection.phase() == Phase::Open {
                 if slot.connection.flags.clear(Flags::PINGED) {
                     slot.connection.heard = now;
                 }
@@ -105,7 +105,7 @@ impl<S: Socket> Core<S> {
     ) -> (Result<usize, InboxError>, Stretch) {
         let Some(slot) = self.slots.get(key) else { return (Ok(bytes.len()), Stretch::More) };
         let dialect = slot.connection.dialect;
-        let closing = slot.connection.phase == Phase::Closing;
+        let closing = slot.connection.phase() == Phase::Closing;
         let encoding = slot.connection.encoding();
         let mut context = take_context(&mut slot.connection, encoding);
         let mut inbox = slot.connection.inbox.take();
@@ -120,6 +120,7 @@ impl<S: Socket> Core<S> {
             _ if closing => Compression::PassedOver,
             _ => Compression::Inflated { inflater: &mut inflater, context: &mut context },
         };
+        let deflates_up_to = encoding.deflates_up_to();
         let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
@@ -137,7 +138,7 @@ impl<S: Socket> Core<S> {
                 tracing::trace!(slot, generation, bytes, text, "message received");
                 let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
-                let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
+                let from = Speaker { key, dialect, deflates_up_to };
                 match self.on_message(from, message, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
@@ -182,7 +183,8 @@ impl<S: Socket> Core<S> {
     /// Whether frames are taken of it still, and if so whether they have to wait.
     fn takes_frames(&mut self, key: Key) -> Option<bool> {
         let connection = &self.slots.get(key)?.connection;
-        matches!(connection.phase, Phase::Open | Phase::Closing).then(|| connection.flags.has(Flags::PAUSED))
+        let open = matches!(connection.phase(), Phase::Open | Phase::Closing);
+        open.then(|| connection.flags.has(Flags::PAUSED))
     }
 
     /// What a message of this dialect may be; `topic` is the one it would be published to.
@@ -224,7 +226,7 @@ impl<S: Socket> Core<S> {
 
     fn on_peer_close(&mut self, key: Key, code: Option<u16>, reason: CloseReason, text: &str) {
         let Some(slot) = self.slots.get(key) else { return };
-        if slot.connection.phase == Phase::Open {
+        if slot.connection.phase() == Phase::Open {
             match code {
                 Some(code) => return self.end(key, reason, Words::Given(code, text)),
                 // RFC 6455, 7.1.5: no code received, none sent.

@@ -10,6 +10,7 @@ use crate::edition::Router;
 use crate::edition::{Edition, Port};
 use crate::event_loop::core::Readiness;
 use crate::topic::{Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
+use crate::transport::Received;
 
 struct NoWake;
 
@@ -21,17 +22,17 @@ impl Wake for NoWake {
 struct Script(VecDeque<Vec<u8>>);
 
 impl Socket for Script {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         let bytes = self.0.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         into[..bytes.len()].copy_from_slice(&bytes);
+        Ok(Received::Bytes { count: bytes.len(), more: false })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

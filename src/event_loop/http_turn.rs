@@ -70,7 +70,7 @@ impl<S: Socket> Core<S> {
         let mut heads = 0;
         while !bytes.is_empty() {
             let Some(slot) = self.slots.get(key) else { return };
-            let taken = match slot.connection.phase {
+            let taken = match slot.connection.phase() {
                 Phase::Body => self.on_body(key, bytes),
                 Phase::Head if slot.connection.flags.has(Flags::PAUSED) => return self.put_off(key, bytes),
                 Phase::Head if self.port == Port::Client && !self.topics.has_room_for_joins() => {
@@ -86,7 +86,7 @@ impl<S: Socket> Core<S> {
                     self.on_next_head(key, bytes)
                 }
                 // None of these comes back to a request.
-                Phase::Open | Phase::Closing | Phase::Lingering | Phase::Waiting => {
+                Phase::Open | Phase::Closing | Phase::Lingering | Phase::Parked => {
                     return self.on_bytes(key, bytes);
                 }
             };
@@ -184,8 +184,7 @@ impl<S: Socket> Core<S> {
         }
         let now = self.now;
         let slot = self.slots.get(key)?;
-        slot.connection.phase = Phase::Body;
-        slot.connection.heard = now;
+        slot.connection.await_body(now);
         let state = BodyState { head: whole.to_vec(), body: Vec::new(), body_max, framing };
         self.hold(key, Session::Body(Box::new(state)));
         Some(0)
@@ -217,7 +216,7 @@ impl<S: Socket> Core<S> {
             self.hold(key, Session::Body(state));
             return Some(taken);
         }
-        slot.connection.phase = Phase::Head;
+        slot.connection.end_body();
         // It was parsed before, perhaps under a limit that a reload has lowered since.
         let limits = HeadLimits { bytes_max: state.head.len(), fields_max: FIELDS_MAX };
         let mut store = field_store();
@@ -275,6 +274,7 @@ impl<S: Socket> Core<S> {
             }
             Answer::Ask(ask) => self.ask(key, head, ask),
             Answer::Batch(batch) => self.start_batch(key, head, batch),
+            Answer::Reload => self.ask_reload(key, head),
             Answer::Drain { keep_alive } => {
                 self.drain_asked = true;
                 self.send_own(key, &out, Asked::Yes);
@@ -322,9 +322,7 @@ impl<S: Socket> Core<S> {
         }
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
-        connection.phase = Phase::Open;
-        connection.heard = now.saturating_add(spread);
-        connection.flags.clear(Flags::KEPT_ALIVE);
+        connection.open(now.saturating_add(spread));
         if opening.no_echo {
             connection.flags.set(Flags::NO_ECHO);
         }

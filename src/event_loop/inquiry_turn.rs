@@ -150,7 +150,7 @@ impl<S: Socket> Core<S> {
         Some(ConnectionRow {
             key,
             peer: slot.stream.peer(),
-            phase: connection.phase.label(),
+            phase: connection.phase().label(),
             dialect: connection.dialect.label(),
             topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),
             accepted_from_ms: ms(from),
@@ -166,10 +166,10 @@ impl<S: Socket> Core<S> {
     /// Closes a connection that is not on its way out already.
     fn close_on_request(&mut self, key: Key, code: u16, text: &str) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
-        match slot.connection.phase {
+        match slot.connection.phase() {
             Phase::Open => self.close(key, CloseReason::Admin, Words::Given(code, text)),
             Phase::Head | Phase::Body => self.end(key, CloseReason::Admin, Words::Nothing),
-            Phase::Waiting | Phase::Closing | Phase::Lingering => return false,
+            Phase::Parked | Phase::Closing | Phase::Lingering => return false,
         }
         true
     }

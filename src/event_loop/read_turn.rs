@@ -11,7 +11,7 @@ use crate::connection::{Flags, Phase};
 use crate::dialect::Carrier;
 use crate::metrics::CloseReason;
 use crate::topic::Key;
-use crate::transport::Socket;
+use crate::transport::{Received, Socket};
 
 /// `recv` calls of one turn.
 const READS_PER_TURN: usize = 4;
@@ -26,7 +26,7 @@ const LINGER_BYTES_MAX: usize = 32 << 20;
 impl<S: Socket> Core<S> {
     /// Reads until there is no more, the budget is spent, or the connection must not be read from.
     ///
-    /// `to_the_end`: a short read does not prove that the queue is empty and no edge will follow.
+    /// `to_the_end`: the end of the stream may be there, of which no edge will tell.
     pub(super) fn read_turn(&mut self, key: Key, to_the_end: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.read_with(key, &mut scratch, to_the_end);
@@ -47,13 +47,19 @@ impl<S: Socket> Core<S> {
                 break;
             }
             let Some(slot) = self.slots.get(key) else { return };
-            if slot.connection.flags.has(Flags::PAUSED) || slot.connection.phase == Phase::Waiting {
+            let mut room = scratch.len();
+            if slot.connection.phase() == Phase::Parked {
+                // On as far as the next request: the end of the stream must not go unnoticed until the answer.
+                room = room.min(self.room_behind(key));
+            }
+            let Some(slot) = self.slots.get(key) else { return };
+            if slot.connection.flags.has(Flags::PAUSED) || room == 0 {
                 slot.connection.flags.set(Flags::READ_OWED);
                 return;
             }
-            match slot.stream.try_read(scratch) {
-                Ok(0) => return self.on_end_of_stream(key),
-                Ok(count) => {
+            match slot.stream.read(scratch.get_mut(..room).unwrap_or_default()) {
+                Ok(Received::End) => return self.on_end_of_stream(key),
+                Ok(Received::Bytes { count, more }) => {
                     total += count;
                     self.counters.bytes_received.add(count as u64);
                     if !self.charge_bytes(key, count) {
@@ -64,7 +70,7 @@ impl<S: Socket> Core<S> {
                     if self.must_wait(key) {
                         return;
                     }
-                    if count < SCRATCH_BYTES && !to_the_end {
+                    if !more && !to_the_end {
                         return;
                     }
                 }
@@ -87,8 +93,9 @@ impl<S: Socket> Core<S> {
             return false;
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
-        let phase = connection.phase;
-        if phase == Phase::Open && connection.session.is_none() && connection.inbox.is_none() {
+        let phase = connection.phase();
+        let waits = connection.flags.has(Flags::WAITS_FOR_ROOM);
+        if phase == Phase::Open && !waits && connection.session.is_none() && connection.inbox.is_none() {
             // Nothing waits: the way of nearly every message.
             return true;
         }
@@ -142,7 +149,7 @@ impl<S: Socket> Core<S> {
     /// Hands on what has arrived, by phase.
     pub(super) fn on_bytes(&mut self, key: Key, bytes: &mut [u8]) {
         let Some(slot) = self.slots.get(key) else { return };
-        match slot.connection.phase {
+        match slot.connection.phase() {
             Phase::Head | Phase::Body => self.on_request_bytes(key, bytes),
             Phase::Open | Phase::Closing => match slot.connection.dialect.carrier() {
                 Carrier::Frames => self.on_frame_bytes(key, bytes),
@@ -150,7 +157,7 @@ impl<S: Socket> Core<S> {
                 Carrier::Body => {}
             },
             Phase::Lingering => self.discard(key, bytes.len()),
-            Phase::Waiting => self.hold_behind(key, bytes),
+            Phase::Parked => self.hold_behind(key, bytes),
         }
     }
 
@@ -174,7 +181,7 @@ impl<S: Socket> Core<S> {
     fn on_end_of_stream(&mut self, key: Key) {
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.flags.set(Flags::EOF_SEEN);
-        let reason = match slot.connection.phase {
+        let reason = match slot.connection.phase() {
             Phase::Head if slot.connection.flags.has(Flags::KEPT_ALIVE) => CloseReason::HttpDone,
             Phase::Lingering => CloseReason::Normal,
             _ => CloseReason::PeerClosed,

@@ -68,6 +68,8 @@ pub enum LoopEvent {
     },
     /// A request on the admin port has asked to drain the server.
     DrainAsked,
+    /// A request on the admin port has asked for a reload, and waits for one answer.
+    ReloadAsked,
     /// It ended: drained, stopped, or unable to start.
     Ended {
         /// Which loop.
@@ -370,6 +372,10 @@ impl Driver<Stream> for Kernel {
 
     fn on_drain_asked(&mut self) {
         (self.reports.0)(LoopEvent::DrainAsked);
+    }
+
+    fn on_reload_asked(&mut self) {
+        (self.reports.0)(LoopEvent::ReloadAsked);
     }
 
     fn try_trim(&mut self, request: TrimRequest) -> bool {

@@ -7,8 +7,8 @@ use super::frames_turn::remember;
 use super::inquiry_turn::subscriptions;
 use crate::auth::admission::Admission;
 use crate::connection::session::{Session, Subscription};
-use crate::connection::{NONE, Tick};
-use crate::dialect::{Denial, Outcome};
+use crate::connection::{Connection, NONE, Tick};
+use crate::dialect::{Denial, Form, Outcome};
 use crate::metrics::RefuseReason;
 use crate::topic::{Encoding, Joined, Key, Maker, Place, RouterError, Topic, TopicName};
 use crate::transport::Socket;
@@ -36,6 +36,11 @@ impl Maker for Client<'_> {
     fn may_make(&self) -> bool {
         self.admission.try_make_topic(self.handle, self.now)
     }
+}
+
+/// Whether publishers are to deflate for it: what is made of their messages is deflated where it is made.
+fn wants_deflated(connection: &Connection) -> bool {
+    connection.form() == Form::Raw && connection.encoding() != Encoding::Plain
 }
 
 /// What a dialect is told of a topic that can't be had.
@@ -82,7 +87,7 @@ impl<S: Socket> Core<S> {
         let admission = &self.edition.admission;
         let client = Client { handle: connection.admission, admission, now: self.now };
         let (topic, place, joined) = self.topics.join(name, key.slot, &client)?;
-        if connection.encoding() != Encoding::Plain
+        if wants_deflated(connection)
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.join_deflate();
@@ -158,7 +163,7 @@ impl<S: Socket> Core<S> {
     /// Ends one subscription of a slot.
     pub(super) fn leave(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, place } = subscription;
-        if self.slots.at(slot).is_some_and(|slot| slot.connection.encoding() != Encoding::Plain)
+        if self.slots.at(slot).is_some_and(|slot| wants_deflated(&slot.connection))
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.leave_deflate();

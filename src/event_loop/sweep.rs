@@ -57,7 +57,7 @@ impl<S: Socket> Core<S> {
             Due::Nothing => {}
             Due::Debts => self.forget_debts(key),
             Due::Handshake => self.on_handshake_due(key),
-            Due::Answer => self.on_answer_due(key),
+            Due::Answer => self.on_parked_due(key),
             Due::KeepAlive => self.end(key, CloseReason::HttpDone, Words::Nothing),
             Due::Ping => self.ping(key),
             Due::Pong => {
@@ -88,7 +88,7 @@ impl<S: Socket> Core<S> {
         let connection = &mut slot.connection;
         match connection.outbox.as_deref_mut() {
             Some(outbox) if due == Due::Write => outbox.progress = outbox.progress.max(resumed),
-            _ => connection.heard = connection.heard.max(resumed),
+            _ => connection.resume_at(resumed),
         }
         let (at, _) = deadline::next(connection, &self.timeouts);
         let has_time = at > self.now;
@@ -110,7 +110,7 @@ impl<S: Socket> Core<S> {
             return;
         }
         let Some(slot) = self.slots.get(key) else { return };
-        let empty = slot.connection.session.is_none() && slot.connection.phase == Phase::Head;
+        let empty = slot.connection.session.is_none() && slot.connection.phase() == Phase::Head;
         if empty {
             self.end(key, CloseReason::HandshakeTimeout, Words::Nothing);
         } else {

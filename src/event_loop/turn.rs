@@ -49,6 +49,9 @@ pub trait Driver<S> {
     /// A request has asked to drain the server.
     fn on_drain_asked(&mut self);
 
+    /// A request has asked for a reload. Each is answered by one of `Edition::reload_answers`, and told by mail.
+    fn on_reload_asked(&mut self);
+
     /// Memory may be given back. `false`: not now, ask again.
     fn try_trim(&mut self, request: TrimRequest) -> bool;
 }
@@ -81,6 +84,9 @@ impl<S: Socket> Core<S> {
         self.batch_turn();
         if self.take_drain_asked() {
             driver.on_drain_asked();
+        }
+        for _ in 0..self.take_reloads_asked() {
+            driver.on_reload_asked();
         }
         self.give_back(driver);
     }
@@ -127,6 +133,7 @@ impl<S: Socket> Core<S> {
         if orders.reload {
             let edition = driver.on_reload();
             self.on_reload(edition);
+            self.answer_reloads();
         }
         if orders.drain {
             driver.leave(self);

@@ -37,14 +37,19 @@ impl<S: Socket> Core<S> {
         }
         let mut sent = 0;
         if !slot.connection.has_backlog() {
-            sent = match slot.stream.try_write(bytes) {
+            sent = match slot.stream.write(bytes) {
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
                 Err(_) => return self.abort(key, CloseReason::PeerReset),
             };
         }
         self.counters.bytes_sent.add(sent as u64);
-        let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) else { return };
+        let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) else {
+            if slot.stream.pending() {
+                self.keep_pending(key);
+            }
+            return;
+        };
         let now = self.now;
         let encoding = slot.connection.encoding();
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
@@ -57,7 +62,7 @@ impl<S: Socket> Core<S> {
             return self.end_unanswered(key, sent > 0);
         }
         let small = rest.len() <= SMALL_ANSWER_BYTES && outbox.own() <= UNREAD_ANSWERS;
-        if asked == Asked::Yes && !(small && slot.connection.phase == Phase::Open) {
+        if asked == Asked::Yes && !(small && slot.connection.phase() == Phase::Open) {
             slot.connection.flags.set(Flags::PAUSED);
         }
         self.counters.outbox_bytes.add(rest.len() as u64);
@@ -88,24 +93,34 @@ impl<S: Socket> Core<S> {
         }
     }
 
+    /// The stream has taken bytes that are not with the kernel: an outbox, empty as it is, stands for them until they
+    /// are, so that the connection counts as one with something to send.
+    pub(super) fn keep_pending(&mut self, key: Key) {
+        let now = self.now;
+        let Some(slot) = self.slots.get(key) else { return };
+        let encoding = slot.connection.encoding();
+        slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
+        self.rearm(key.slot);
+    }
+
     fn flush(&mut self, key: Key, joined: &mut Vec<u8>) -> Flushed {
         let now = self.now;
         for _ in 0..WRITES_PER_TURN {
             let Some(slot) = self.slots.get(key) else { return Flushed::Blocked };
             let Some(outbox) = slot.connection.outbox.as_deref_mut() else { return Flushed::Empty };
-            if outbox.is_empty() {
+            if outbox.is_empty() && !slot.stream.pending() {
                 // Only drops were counted in it while the kernel was full.
                 slot.connection.outbox = None;
                 return Flushed::Empty;
             }
             let bytes = outbox.next_bytes(joined, JOINED_BYTES);
-            match slot.stream.try_write(bytes) {
+            match slot.stream.write(bytes) {
                 Ok(count) => {
                     let delivered = outbox.advance(count, now, &self.edition.outbox_budget);
                     self.counters.deliveries.add(delivered);
                     self.counters.outbox_bytes.sub(count as u64);
                     self.counters.bytes_sent.add(count as u64);
-                    if outbox.is_empty() {
+                    if outbox.is_empty() && !slot.stream.pending() {
                         slot.connection.outbox = None;
                         return Flushed::Empty;
                     }
@@ -125,7 +140,7 @@ impl<S: Socket> Core<S> {
 
     /// Everything is with the kernel.
     fn after_last_byte(&mut self, key: Key) {
-        if self.slots.get(key).is_some_and(|slot| slot.connection.phase == Phase::Lingering) {
+        if self.slots.get(key).is_some_and(|slot| slot.connection.phase() == Phase::Lingering) {
             return self.end_writing(key);
         }
         self.after_flush(key);
@@ -140,7 +155,7 @@ impl<S: Socket> Core<S> {
             return self.rearm(key.slot);
         }
         let paused = connection.flags.clear(Flags::PAUSED);
-        if paused && matches!(connection.phase, Phase::Head | Phase::Body) {
+        if paused && matches!(connection.phase(), Phase::Head | Phase::Body) {
             // What was not read meanwhile has its whole time from here on.
             connection.heard = now;
         }

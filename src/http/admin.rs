@@ -18,7 +18,7 @@ use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
 use crate::connection::inquiry::{Part, Question};
 use crate::dialect::plain;
-use crate::edition::Readiness;
+use crate::edition::{Readiness, ReloadAnswer};
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
@@ -58,8 +58,17 @@ pub(super) fn needs_key(head: &Head<'_>) -> bool {
 
 /// Whether the admin port has this path.
 pub(super) fn has(path: &str) -> bool {
-    let whole =
-        ["/publish", "/drain", "/healthz", "/readyz", "/metrics", "/stats", "/topics", "/connections"];
+    let whole = [
+        "/publish",
+        "/drain",
+        "/reload",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/stats",
+        "/topics",
+        "/connections",
+    ];
     whole.contains(&path) || path.starts_with("/publish/") || path.starts_with("/connections/")
 }
 
@@ -108,14 +117,18 @@ pub(super) fn respond(
     }
     let read = matches!(head.method, "GET" | "HEAD");
     // The others read their own.
-    if matches!(head.path(), "/drain" | "/healthz" | "/readyz" | "/metrics" | "/stats")
+    if matches!(head.path(), "/drain" | "/reload" | "/healthz" | "/readyz" | "/metrics" | "/stats")
         && let Err(text) = Params::read(head.query(), b"", &[])
     {
         return refusal(head, RefuseReason::BadRequest, &text, out);
     }
     match head.path() {
-        "/publish" | "/drain" if head.method != "POST" => method_refusal(head, "POST", out),
+        "/publish" | "/drain" | "/reload" if head.method != "POST" => method_refusal(head, "POST", out),
         "/publish" => publish_batch(head, body, edition, replies, out),
+        "/reload" if edition.is_draining() => {
+            refusal(head, RefuseReason::Draining, "the server is on its way out and reads nothing more", out)
+        }
+        "/reload" => Answer::Reload,
         "/drain" => {
             answer(head, 202, JSON, b"{\"draining\":true}\n", out);
             Answer::Drain { keep_alive: head.keep_alive }
@@ -185,6 +198,12 @@ pub fn list_goes_on(last: &(usize, Part), edition: &Edition) -> Option<usize> {
         Some((index, 0)) if index > last.0 => Some(index),
         _ => None,
     }
+}
+
+/// Writes what became of a reload that was asked for.
+pub fn write_reloaded(said: &ReloadAnswer, keep_alive: bool, out: &mut ResponseBuffer) {
+    let status = if said.applied { 200 } else { 422 };
+    write(status, JSON, &[], &said.body, keep_alive, false, out);
 }
 
 /// Writes the whole answer to a batch that was done at once.

@@ -39,6 +39,8 @@ pub enum Answer {
     Ask(admin::Ask),
     /// A batch of messages, to be published in runs.
     Batch(Box<admin::Batch>),
+    /// The configuration has to be read first.
+    Reload,
     /// A response, and the server is to drain.
     Drain {
         /// Whether a further request may follow.

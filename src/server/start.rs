@@ -81,6 +81,7 @@ impl Server {
             running: derived.loops,
             admin_running: true,
             drain_asked: false,
+            reloads_asked: 0,
             signalled: false,
             supervisor: Supervisor::absent(),
             claim,
@@ -188,8 +189,11 @@ impl Server {
 
     fn await_listening(&mut self, is_admin: bool) -> Result<TableMode, ServeError> {
         let mut event = self.events.recv();
-        while matches!(event, Ok(Event::Loop(LoopEvent::DrainAsked))) {
-            self.drain_asked = true;
+        while let Ok(Event::Loop(asked @ (LoopEvent::DrainAsked | LoopEvent::ReloadAsked))) = event {
+            match asked {
+                LoopEvent::ReloadAsked => self.reloads_asked += 1,
+                _ => self.drain_asked = true,
+            }
             event = self.events.recv();
         }
         match event {

@@ -36,7 +36,7 @@ pub fn raise_nofile() -> io::Result<Nofile> {
 /// Sets both limits. Raising `hard` needs CAP_SYS_RESOURCE; lowering it can't be undone without.
 ///
 /// Descriptors already open above a lower limit stay open; only new ones are refused.
-pub fn set_nofile(soft: u64, hard: u64) -> io::Result<()> {
+fn set_nofile(soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: `limit` is a live rlimit for the whole call, which only reads it.
     super::checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;

@@ -8,8 +8,6 @@ compile_error!("Fantail needs Linux: epoll, close_range and procfs have no count
 
 pub mod claim;
 pub mod clock;
-pub mod confine;
-pub mod counting_alloc;
 pub mod eventfd;
 pub mod limits;
 pub mod memory;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::form::Form;
 use super::message::Message;
 
 /// Names one connection of one loop for as long as it lives. A slot is reused, a generation is
@@ -45,8 +46,10 @@ impl Place {
     }
 }
 
-/// The kinds of mail that mean nothing here.
+/// The kinds of mail that mean nothing here, and the forms that messages are delivered in.
 pub trait Mail {
+    /// How subscribers may want a message.
+    type Form: Form;
     /// An order to a loop that concerns no topic.
     type Control: fmt::Debug + Send;
     /// What a connection is answered that has asked something.

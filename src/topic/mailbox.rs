@@ -121,6 +121,12 @@ impl<E> Mailbox<E> {
         self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
+    /// Counts bytes that the loop has made of messages it has room for: what is there can't be refused, but
+    /// others wait for it.
+    pub fn charge(&self, bytes: u64) {
+        self.reserved.fetch_add(pack(0, bytes & BYTES_MASK), Ordering::Relaxed);
+    }
+
     /// Gives back the room of `entries` messages that had `bytes` bytes together: a publish that was
     /// refused elsewhere, or messages the loop has finished with.
     pub fn release(&self, entries: u64, bytes: u64) {
@@ -135,7 +141,7 @@ impl<E> Mailbox<E> {
     }
 
     /// Appends a message whose room was reserved. True when the caller owes the loop a wake-up.
-    #[inline]
+    #[inline(always)]
     pub fn push(&self, entry: E) -> bool {
         lock(&self.queue).entries.push(entry);
         self.raise()

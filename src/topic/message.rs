@@ -5,33 +5,9 @@
 
 use triomphe::{Arc, ThinArc};
 
+use super::form::Encoding;
 use super::sync::AtomicU32;
 use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, RSV1, encode_header};
-
-/// How a subscriber's connection wants its frames. Closed: what needs a subscriber's own input is no encoding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encoding {
-    /// The payload as it is.
-    #[default]
-    Plain,
-    /// permessage-deflate without context takeover (RFC 7692), where that made the frame smaller.
-    Deflated,
-    /// The same for a connection whose window is 2 to the power of so many bytes (RFC 7692 section 7.1.2.1): a payload
-    /// of at most that many can't refer further back; what is longer goes out plain.
-    DeflatedWithin(u8),
-}
-
-impl Encoding {
-    /// The longest payload that may be deflated, in bytes.
-    #[must_use]
-    pub fn deflates_up_to(self) -> usize {
-        match self {
-            Self::Plain => 0,
-            Self::Deflated => usize::MAX,
-            Self::DeflatedWithin(window_bits) => 1 << window_bits.min(15),
-        }
-    }
-}
 
 /// The connection a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +58,6 @@ impl Draft {
         let mut head = [0; HEADER_BYTES_MAX];
         // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
         let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
-        let mut second = [0; HEADER_BYTES_MAX];
-        let second_len =
-            deflated.map_or(0, |bytes| encode_header(&mut second, true, opcode, bytes.len(), None));
-        second[0] |= RSV1;
-        let deflated = deflated.unwrap_or_default();
         let plain_len = head_len + payload.len();
         let header = MessageHeader {
             topic_id: 0,
@@ -97,19 +68,14 @@ impl Draft {
             binary,
             plain_len,
         };
-        let zeroes = std::iter::repeat_n(0u8, plain_len + second_len + deflated.len());
-        let mut shared = ThinArc::from_header_and_iter(header, zeroes);
-        shared.with_arc_mut(|only| {
-            if let Some(inner) = Arc::get_mut(only) {
-                let (plain, compressed) = inner.slice_mut().split_at_mut(plain_len);
-                fill(plain, &head[..head_len], payload);
-                // Most messages have no second frame, and copying nothing twice is a tenth of the work on a small one.
-                if !compressed.is_empty() {
-                    fill(compressed, &second[..second_len], deflated);
-                }
-            }
-        });
-        Self(shared)
+        let head = &head[..head_len];
+        // Apart, because copying nothing twice is a tenth of the work on a small message.
+        let Some(deflated) = deflated else { return Self(filled(header, plain_len, [head, payload])) };
+        let mut second = [0; HEADER_BYTES_MAX];
+        let second_len = encode_header(&mut second, true, opcode, deflated.len(), None);
+        second[0] |= RSV1;
+        let len = plain_len + second_len + deflated.len();
+        Self(filled(header, len, [head, payload, &second[..second_len], deflated]))
     }
 
     /// Bytes of all encoded frames: the room it takes in a mailbox.
@@ -136,14 +102,23 @@ impl Draft {
     }
 }
 
-/// Puts one behind the other into `place`, which has just the room.
-fn fill(place: &mut [u8], head: &[u8], payload: &[u8]) {
-    let (before, behind) = place.split_at_mut(head.len());
-    before.copy_from_slice(head);
-    behind.copy_from_slice(payload);
-}
-
 impl Message {
+    /// The same message, at its place, in other bytes: `head` and `payload` are its only frame.
+    pub(super) fn derived(&self, head: &[u8], payload: &[u8]) -> Self {
+        let of = &self.0.header.header;
+        let len = head.len() + payload.len();
+        let header = MessageHeader {
+            topic_id: of.topic_id,
+            offset: of.offset,
+            origin: of.origin,
+            waiting: AtomicU32::new(0),
+            payload_at: head.len() as u8,
+            binary: of.binary,
+            plain_len: len,
+        };
+        Self(filled(header, len, [head, payload]))
+    }
+
     /// The whole plain frame, header and payload.
     pub fn frame(&self) -> &[u8] {
         self.0.slice.get(..self.0.header.header.plain_len).unwrap_or_default()
@@ -193,6 +168,11 @@ impl Message {
         self.0.header.header.origin
     }
 
+    /// Whether this is the only reference to it.
+    pub(super) fn is_unshared(&self) -> bool {
+        self.0.with_arc(Arc::is_unique)
+    }
+
     /// How many outboxes hold it, counted for `budget`.
     pub(super) fn waiting(&self) -> &AtomicU32 {
         &self.0.header.header.waiting
@@ -202,6 +182,26 @@ impl Message {
     pub fn is_binary(&self) -> bool {
         self.0.header.header.binary
     }
+}
+
+/// One allocation with the parts, which are `len` bytes together, in a row.
+fn filled<const N: usize>(
+    header: MessageHeader,
+    len: usize,
+    parts: [&[u8]; N],
+) -> ThinArc<MessageHeader, u8> {
+    let mut shared = ThinArc::from_header_and_iter(header, std::iter::repeat_n(0u8, len));
+    shared.with_arc_mut(|only| {
+        if let Some(inner) = Arc::get_mut(only) {
+            let mut room = inner.slice_mut();
+            for part in parts {
+                let (place, rest) = room.split_at_mut(part.len());
+                place.copy_from_slice(part);
+                room = rest;
+            }
+        }
+    });
+    shared
 }
 
 /// What a message of this payload asks of the allocator, once for all that wait for it.

@@ -7,8 +7,10 @@
 //! Lock order: directory → topic → mailbox. What uses locks or atomics reaches them through
 //! [`sync`] alone, so that the model checker can put its own in their place.
 
+mod batch;
 pub mod budget;
 pub mod entry;
+pub mod form;
 mod list;
 pub mod mailbox;
 pub mod message;
@@ -20,16 +22,18 @@ pub mod state;
 pub mod subscriptions;
 pub mod sync;
 
+pub use batch::{BATCH_BYTES_MAX, Batch, Choice};
 pub use budget::{Fill, OutboxBudget};
 pub use entry::{Entry, Join, Key, Letter, Mail, Place, Reply};
+pub use form::{Carried, Encoding, Form, Stamped};
 pub use mailbox::{Mailbox, MailboxLimits, ReserveFull};
-pub use message::{Draft, Encoding, Message, Origin};
+pub use message::{Draft, Message, Origin};
 pub use name::TopicName;
 pub use pattern::TopicPattern;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
 pub use rules::{SlowPolicy, TopicPolicy, TopicRules};
 pub use state::{Joined, LOOPS_MAX, Published, Rank, Topic};
-pub use subscriptions::{Batch, LocalTopics, Moved, Turn, TurnBudget};
+pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.

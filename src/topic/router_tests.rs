@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::router::*;
 use super::rules::Rule;
-use super::{Draft, Entry, Join, LOOPS_MAX, Mail, MailboxLimits, Place, Topic};
+use super::{Carried, Draft, Entry, Form, Join, LOOPS_MAX, Mail, MailboxLimits, Place, Stamped, Topic};
 use super::{SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 
 #[derive(Clone, Default)]
@@ -25,11 +25,24 @@ fn join(local: u32) -> Join {
     Join { local, slot: 1, ticket: Place::NONE }
 }
 
+/// What publishers make, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct OnlyRaw;
+
+impl Form for OnlyRaw {
+    const RAW: Self = Self;
+
+    fn write(self, _: Stamped<'_>, _: &mut Vec<u8>) -> Carried {
+        Carried::Stream
+    }
+}
+
 /// Orders and answers are numbers here.
 #[derive(Debug)]
 struct Numbers;
 
 impl Mail for Numbers {
+    type Form = OnlyRaw;
     type Control = u8;
     type Reply = u8;
 }

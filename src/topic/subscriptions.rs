@@ -16,18 +16,17 @@ use std::mem;
 
 use slab::Slab;
 
+use super::batch::{BATCH_BYTES_MAX, Batch, Choice};
 use super::entry::{Entry, Join, Letter, Mail, Place};
+use super::form::{Encoding, Form};
 use super::list::{List, TOMBSTONE};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
-use super::message::{Encoding, Message};
+use super::message::Message;
 use super::name::TopicName;
 use super::router::{LOOKUPS_MAX, Maker, Router, RouterError};
 use super::rules::{TopicPolicy, TopicRules};
 use super::state::{Joined, Topic};
 use super::sync::Arc;
-
-/// Bytes of frames joined into one write.
-pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Deliveries of one turn over all topics, unless the event loop has less time.
 pub const TURN_DELIVERIES: u32 = 128;
@@ -48,9 +47,6 @@ const ENTRIES_FILED_MIN: usize = 128;
 /// Work areas kept for the next topics that have something to deliver.
 const WORKS_KEPT: usize = 64;
 
-/// Buffers of joined frames kept for the next pass.
-const BUFFERS_KEPT: usize = 4;
-
 /// Stands for the work area of a topic that has nothing to do.
 const AT_REST: u32 = u32::MAX;
 
@@ -61,20 +57,6 @@ pub struct Moved {
     pub slot: u32,
     /// Its position from now on.
     pub place: Place,
-}
-
-/// The messages of one pass, ready to be written.
-#[derive(Debug, Default)]
-pub struct Batch {
-    messages: Vec<Message>,
-    /// The plain frames of all messages in a row; empty when there is one message only.
-    joined: Vec<u8>,
-    /// The same as connections with compression get it; made with the first of them in a pass.
-    joined_deflated: Vec<u8>,
-    /// Bytes of the longest payload that has a deflated frame; `None` if no message has one.
-    longest_deflated: Option<usize>,
-    /// Room the messages take in the mailbox.
-    bytes: u64,
 }
 
 /// What one turn of the loop may do over all its topics before the loop polls again.
@@ -89,12 +71,10 @@ pub struct TurnBudget {
 /// [`LocalTopics::end_turn`], or the topic is stuck.
 #[derive(Debug)]
 #[must_use = "a turn that is not ended stops its topic"]
-pub struct Turn {
+pub struct Turn<F> {
     local: u32,
     policy: TopicPolicy,
-    batch: Batch,
-    /// How far the pass has come. Nobody else looks at it while the turn is in hand.
-    pass: Pass,
+    batch: Batch<F>,
 }
 
 /// The topics of one loop.
@@ -109,7 +89,7 @@ pub struct LocalTopics<M: Mail> {
     /// Taken out of the mailbox and not filed yet: what a turn had no time for.
     drained: VecDeque<Entry<M>>,
     /// Work areas, of which those in `free_works` are nobody's.
-    works: Vec<Work>,
+    works: Vec<Work<M::Form>>,
     free_works: Vec<u32>,
     buffers: Vec<Vec<u8>>,
     joins_waiting: usize,
@@ -140,11 +120,10 @@ struct LocalTopic {
 /// the same size.
 pub const LOCAL_TOPIC_BYTES: usize = size_of::<Result<LocalTopic, usize>>();
 
-#[derive(Default)]
-struct Work {
+struct Work<F> {
     pending: VecDeque<Pending>,
     pass: Option<Pass>,
-    batch: Batch,
+    batch: Batch<F>,
     /// Positions of tombstones.
     holes: Vec<u32>,
     /// What was filed before this many entries has been delivered.
@@ -153,12 +132,26 @@ struct Work {
     pass_delivers: Option<u64>,
 }
 
-enum Pending {
+impl<F> Default for Work<F> {
+    fn default() -> Self {
+        Self {
+            pending: VecDeque::new(),
+            pass: None,
+            batch: Batch::default(),
+            holes: Vec::new(),
+            delivered: 0,
+            pass_delivers: None,
+        }
+    }
+}
+
+/// What waits for a topic's next pass, in the order of the mailbox.
+pub(super) enum Pending {
     Message(Message),
     Join(Join),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Pass {
     cursor: u32,
     end: u32,
@@ -171,82 +164,6 @@ enum Next {
     OutOfSteps,
 }
 
-impl Batch {
-    /// All plain frames of the batch in one contiguous run. A single message is not copied.
-    pub fn frames(&self) -> &[u8] {
-        match self.messages.as_slice() {
-            [only] => only.frame(),
-            _ => &self.joined,
-        }
-    }
-
-    /// All frames of the batch in one contiguous run, plain or deflated where that saved anything, as
-    /// [`Turn::prepare`] said.
-    pub fn frames_as(&self, form: Encoding) -> &[u8] {
-        match (form, self.messages.as_slice()) {
-            (Encoding::Plain, _) => self.frames(),
-            (_, [only]) => only.frame_as(form),
-            _ => &self.joined_deflated,
-        }
-    }
-
-    /// What a connection of this encoding gets of the whole batch. One message that does not fit its window makes all
-    /// of them plain, so that there are no more joined buffers than forms.
-    fn prepare(&mut self, encoding: Encoding) -> Encoding {
-        if self.longest_deflated.is_none_or(|longest| longest > encoding.deflates_up_to()) {
-            return Encoding::Plain;
-        }
-        if self.messages.len() > 1 && self.joined_deflated.is_empty() {
-            let frames = self.messages.iter().map(|message| message.frame_as(Encoding::Deflated));
-            frames.for_each(|frame| self.joined_deflated.extend_from_slice(frame));
-        }
-        Encoding::Deflated
-    }
-
-    /// The messages one by one, for what has to be queued or filtered.
-    pub fn messages(&self) -> &[Message] {
-        &self.messages
-    }
-
-    /// Takes the run of messages at the head of what waits, as far as it fits one write.
-    fn fill(&mut self, pending: &mut VecDeque<Pending>, bytes_max: usize, buffers: &mut Vec<Vec<u8>>) {
-        let mut plain_bytes = 0;
-        while let Some(Pending::Message(message)) = pending.front() {
-            let bytes = message.frame().len();
-            if !self.messages.is_empty() && plain_bytes + bytes > bytes_max {
-                break;
-            }
-            plain_bytes += bytes;
-            self.bytes += message.frame_len() as u64;
-            if message.is_deflated() {
-                self.longest_deflated = self.longest_deflated.max(Some(message.payload().len()));
-            }
-            if let Some(Pending::Message(message)) = pending.pop_front() {
-                self.messages.push(message);
-            }
-        }
-        if self.messages.len() > 1 {
-            self.joined = buffers.pop().unwrap_or_default();
-            self.joined.reserve(plain_bytes);
-            self.messages.iter().for_each(|message| self.joined.extend_from_slice(message.frame()));
-        }
-    }
-
-    fn clear(&mut self, buffers: &mut Vec<Vec<u8>>) {
-        self.messages.clear();
-        self.messages.shrink_to(CAPACITY_KEPT);
-        for buffer in [&mut self.joined, &mut self.joined_deflated] {
-            let mut buffer = mem::take(buffer);
-            if buffer.capacity() > 0 && buffers.len() < BUFFERS_KEPT {
-                buffer.clear();
-                buffers.push(buffer);
-            }
-        }
-        self.longest_deflated = None;
-        self.bytes = 0;
-    }
-}
-
 impl TurnBudget {
     /// So many deliveries; a tombstone counts as one.
     #[must_use]
@@ -255,7 +172,7 @@ impl TurnBudget {
     }
 }
 
-impl Turn {
+impl<F: Form> Turn<F> {
     /// The topic's index on this loop.
     pub fn local(&self) -> u32 {
         self.local
@@ -267,17 +184,8 @@ impl Turn {
     }
 
     /// What every subscriber of this turn gets.
-    pub fn batch(&self) -> &Batch {
+    pub fn batch(&self) -> &Batch<F> {
         &self.batch
-    }
-
-    /// What a connection of this encoding gets of the batch; joins those frames unless that was done in this pass. The
-    /// encoding is not asked for while there is one form only.
-    pub fn prepare(&mut self, encoding: impl FnOnce() -> Encoding) -> Encoding {
-        if self.batch.longest_deflated.is_none() {
-            return Encoding::Plain;
-        }
-        self.batch.prepare(encoding())
     }
 }
 
@@ -449,7 +357,7 @@ impl<M: Mail> LocalTopics<M> {
         &mut self,
         budget: &mut TurnBudget,
         mut listed: impl FnMut(Join, Place) -> bool,
-    ) -> Option<Turn> {
+    ) -> Option<Turn<M::Form>> {
         while budget.deliveries > 0
             && let Some(local) = self.active.pop_front()
         {
@@ -457,9 +365,8 @@ impl<M: Mail> LocalTopics<M> {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
                     let policy = entry.topic.policy(&self.rules);
-                    let work = self.works.get_mut(entry.work as usize)?;
-                    let (batch, pass) = (mem::take(&mut work.batch), work.pass?);
-                    return Some(Turn { local, policy, batch, pass });
+                    let batch = mem::take(&mut self.works.get_mut(entry.work as usize)?.batch);
+                    return Some(Turn { local, policy, batch });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {
@@ -473,9 +380,9 @@ impl<M: Mail> LocalTopics<M> {
 
     /// The topic's next subscriber, or none when the budget or its list is used up. Between
     /// two calls the loop may join, leave and publish as it likes.
-    pub fn next_subscriber(&self, turn: &mut Turn, budget: &mut TurnBudget) -> Option<u32> {
+    pub fn next_subscriber(&mut self, turn: &Turn<M::Form>, budget: &mut TurnBudget) -> Option<u32> {
         let entry = self.topics.get(turn.local as usize)?;
-        let pass = &mut turn.pass;
+        let pass = self.works.get_mut(entry.work as usize)?.pass.as_mut()?;
         while budget.deliveries > 0 && pass.cursor < pass.end {
             let slot = entry.list.get(pass.cursor as usize).unwrap_or(TOMBSTONE);
             pass.cursor += 1;
@@ -488,15 +395,52 @@ impl<M: Mail> LocalTopics<M> {
         None
     }
 
+    /// What a connection that wants this form, and may be sent this encoding of it, gets of the batch. What is
+    /// not there yet is made: with the first connection of a form its messages, once for all connections of the
+    /// loop, and with the first that wants them deflated that; `deflate` appends what a payload becomes if that saves
+    /// anything. What is made counts in the mailbox, though it is never refused there, until the pass is over.
+    #[inline]
+    pub fn choose(
+        &mut self,
+        turn: &mut Turn<M::Form>,
+        form: M::Form,
+        encoding: Encoding,
+        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+    ) -> Choice {
+        if form == M::Form::RAW {
+            return turn.batch.choose_raw(encoding);
+        }
+        self.choose_derived(turn, form, encoding, deflate)
+    }
+
+    #[inline(never)]
+    fn choose_derived(
+        &mut self,
+        turn: &mut Turn<M::Form>,
+        form: M::Form,
+        encoding: Encoding,
+        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+    ) -> Choice {
+        let Some(entry) = self.topics.get(turn.local as usize) else { return Choice::Raw(Encoding::Plain) };
+        let before = turn.batch.bytes();
+        let choice = turn.batch.choose_derived(form, encoding, &entry.topic, deflate, &mut self.buffers);
+        let made = turn.batch.bytes() - before;
+        if made > 0
+            && let Some(mailbox) = self.router.mailbox(self.loop_index)
+        {
+            mailbox.charge(made);
+        }
+        choice
+    }
+
     /// Ends a topic's part of a turn, used up or not. When it was the last of its pass, `moved(local, moved)` tells who
     /// is listed elsewhere from now on, and the mailbox gets the room of the messages back.
-    pub fn end_turn(&mut self, turn: Turn, mut moved: impl FnMut(u32, Moved)) {
-        let Turn { local, mut batch, pass, .. } = turn;
+    pub fn end_turn(&mut self, turn: Turn<M::Form>, mut moved: impl FnMut(u32, Moved)) {
+        let Turn { local, mut batch, .. } = turn;
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
         let Some(work) = self.works.get_mut(entry.work as usize) else { return };
-        work.pass = Some(pass);
-        if pass.cursor >= pass.end {
-            let (messages, bytes) = (batch.messages.len() as u64, batch.bytes);
+        if work.pass.is_none_or(|pass| pass.cursor >= pass.end) {
+            let (messages, bytes) = (batch.messages().len() as u64, batch.bytes());
             batch.clear(&mut self.buffers);
             work.pass = None;
             work.delivered = work.pass_delivers.take().unwrap_or(work.delivered);

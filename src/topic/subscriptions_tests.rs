@@ -2,7 +2,11 @@
 //! message every subscriber must get next. The same model must catch a planted fault.
 
 use super::*;
-use crate::topic::{Draft, MailboxLimits, Operator, RouterLimits, Wake};
+use crate::topic::{Carried, Draft, MailboxLimits, Operator, RouterLimits, Stamped, Wake};
+use crate::wire::frame::Opcode;
+
+#[path = "form_tests.rs"]
+mod forms;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SLOTS: usize = 24;
@@ -18,8 +22,39 @@ fn named(text: &str) -> TopicName<'_> {
 struct NoMail;
 
 impl Mail for NoMail {
+    type Form = Toy;
     type Control = ();
     type Reply = ();
+}
+
+/// Forms that need the message's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Toy {
+    Raw,
+    /// In a frame: topic, offset, payload.
+    Named,
+    /// A line of a stream.
+    Line,
+}
+
+impl Form for Toy {
+    const RAW: Self = Self::Raw;
+
+    fn write(self, of: Stamped<'_>, payload: &mut Vec<u8>) -> Carried {
+        let Stamped { topic, message } = of;
+        match self {
+            Self::Raw => unreachable!("publishers make it"),
+            Self::Named => {
+                payload.extend_from_slice(format!("{} {} ", topic.name(), message.offset()).as_bytes());
+                payload.extend_from_slice(message.payload());
+                Carried::Frame(Opcode::Text)
+            }
+            Self::Line => {
+                payload.extend_from_slice(format!("{}\n", message.offset()).as_bytes());
+                Carried::Stream
+            }
+        }
+    }
 }
 
 type Router = super::Router<NoMail>;
@@ -238,7 +273,7 @@ impl Model {
     }
 
     /// False when the time is over before the budget is.
-    fn topic_turn(&mut self, turn: &mut Turn, budget: &mut TurnBudget) -> Result<bool, String> {
+    fn topic_turn(&mut self, turn: &mut Turn<Toy>, budget: &mut TurnBudget) -> Result<bool, String> {
         while let Some(slot) = self.subject.next_subscriber(turn, budget) {
             self.deliver(slot, turn)?;
             match self.random.below(8) {
@@ -253,24 +288,36 @@ impl Model {
         Ok(true)
     }
 
-    fn deliver(&mut self, slot: u32, turn: &Turn) -> Verdict {
+    fn deliver(&mut self, slot: u32, turn: &mut Turn<Toy>) -> Verdict {
+        // A connection keeps its form.
+        let form = [Toy::Raw, Toy::Named, Toy::Line][slot as usize % 3];
+        let choice = self.subject.choose(turn, form, Encoding::Plain, |_, _| false);
         let shadow = self.slots[slot as usize].as_mut();
         let shadow = shadow.ok_or_else(|| format!("slot {slot} got a message after it had left"))?;
         check(shadow.local == turn.local(), || format!("slot {slot} got another topic's message"))?;
         let topic = self.subject.topic(turn.local()).ok_or("a topic without an entry")?;
         let mut frames = Vec::new();
-        for message in turn.batch().messages() {
+        for message in turn.batch().messages_of(choice) {
             check(message.topic_id() == topic.id(), || "a message of another topic".into())?;
             check(message.offset() == shadow.next_offset, || {
                 format!("slot {slot} got {} instead of {}", message.offset(), shadow.next_offset)
             })?;
+            let named = match form {
+                Toy::Raw => true,
+                Toy::Named => message
+                    .payload()
+                    .starts_with(format!("{} {} ", topic.name(), shadow.next_offset).as_bytes()),
+                Toy::Line => message.frame() == format!("{}\n", shadow.next_offset).as_bytes(),
+            };
+            check(named, || format!("slot {slot} got another form or place"))?;
             shadow.next_offset += 1;
             frames.extend_from_slice(message.frame());
         }
         self.deliveries += 1;
-        check(!frames.is_empty() && turn.batch().frames() == frames, || "frames differ".into())?;
+        check(!frames.is_empty() && turn.batch().frames(choice) == frames, || "frames differ".into())?;
+        let raw = turn.batch().frames(Choice::Raw(Encoding::Plain));
         let single = turn.batch().messages().len() == 1;
-        check(single || frames.len() <= BATCH_BYTES_MAX, || "the batch is too large".into())
+        check(single || raw.len() <= BATCH_BYTES_MAX, || "the batch is too large".into())
     }
 
     /// Every slot knows where it is listed.
@@ -365,8 +412,8 @@ fn who_leaves_and_joins_again_is_listed_at_the_second_join() {
         }
         own
     };
-    while let Some(mut turn) = subject.begin_turn(&mut budget, &mut listed) {
-        while subject.next_subscriber(&mut turn, &mut budget).is_some() {
+    while let Some(turn) = subject.begin_turn(&mut budget, &mut listed) {
+        while subject.next_subscriber(&turn, &mut budget).is_some() {
             offsets.extend(turn.batch().messages().iter().map(Message::offset));
         }
         subject.end_turn(turn, |_, _| {});
@@ -433,8 +480,8 @@ fn topics_take_turns() {
     let mut order = Vec::new();
     loop {
         let mut budget = TurnBudget::new(1);
-        let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) else { break };
-        order.extend(subject.next_subscriber(&mut turn, &mut budget));
+        let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) else { break };
+        order.extend(subject.next_subscriber(&turn, &mut budget));
         subject.end_turn(turn, |_, _| {});
     }
     assert_eq!(order, [0, 1, 2, 3]);
@@ -454,8 +501,8 @@ fn small_topics_share_a_turn_and_its_budget() {
     while subject.has_work() {
         let mut budget = TurnBudget::new(TURN_DELIVERIES);
         let before = delivered.len();
-        while let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) {
-            delivered.extend(std::iter::from_fn(|| subject.next_subscriber(&mut turn, &mut budget)));
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
+            delivered.extend(std::iter::from_fn(|| subject.next_subscriber(&turn, &mut budget)));
             subject.end_turn(turn, |_, _| {});
         }
         turns.push(delivered.len() - before);
@@ -473,51 +520,19 @@ fn a_single_large_message_is_not_copied() {
     publish(&router, "t", 20);
     subject.drain_mailbox(|_| {});
     let mut budget = TurnBudget::new(TURN_DELIVERIES);
-    let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
-    assert_eq!(turn.batch().frames().as_ptr(), turn.batch().messages()[0].frame().as_ptr());
-    assert_eq!(subject.next_subscriber(&mut turn, &mut budget), Some(0));
+    let turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
+    assert_eq!(
+        turn.batch().frames(Choice::Raw(Encoding::Plain)).as_ptr(),
+        turn.batch().messages()[0].frame().as_ptr()
+    );
+    assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
     subject.end_turn(turn, |_, _| {});
     let turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
-    assert_eq!((turn.batch().messages().len(), turn.batch().frames().len()), (2, 34));
+    assert_eq!(
+        (turn.batch().messages().len(), turn.batch().frames(Choice::Raw(Encoding::Plain)).len()),
+        (2, 34)
+    );
     subject.end_turn(turn, |_, _| {});
-}
-
-#[test]
-fn each_encoding_is_joined_by_itself_and_only_when_asked_for() {
-    let (router, mut subject) = loop_with(8);
-    subject.join(&named("t"), 0, &Operator).unwrap();
-    let topic = router.topic(&named("t")).unwrap();
-    let publish = |payload: &[u8], deflated: Option<&[u8]>| {
-        router.publish(&topic, Draft::encode_both(None, true, payload, deflated), Some(0)).unwrap();
-    };
-    // Passes: one message alone, a mixed batch, one that nothing was deflated in.
-    let passes = [vec![Some(b"1")], vec![None, Some(b"2"), Some(b"3")], vec![None, None]];
-    for (pass, deflated) in passes.iter().enumerate() {
-        deflated.iter().for_each(|deflated| publish(b"long", deflated.map(|bytes| &bytes[..])));
-        assert!(router.mailbox(0).unwrap().reserved().1 >= 6 * deflated.len() as u64);
-        subject.drain_mailbox(|_| {});
-        let mut budget = TurnBudget::new(TURN_DELIVERIES);
-        let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
-        assert!(turn.batch().joined_deflated.is_empty(), "made before anybody asked");
-        let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
-        assert_eq!(turn.prepare(|| Encoding::Plain), Encoding::Plain);
-        assert_eq!(turn.batch().frames_as(Encoding::Plain), plain);
-        assert!(turn.batch().joined_deflated.is_empty());
-        let wanted: Vec<u8> = deflated
-            .iter()
-            .flat_map(|deflated| {
-                deflated.map_or(b"\x82\x04long".to_vec(), |bytes| [b"\xc2\x01", &bytes[..]].concat())
-            })
-            .collect();
-        for encoding in [Encoding::Deflated, Encoding::DeflatedWithin(8), Encoding::Deflated] {
-            let form = turn.prepare(|| encoding);
-            assert_eq!(form == Encoding::Deflated, pass < 2, "pass {pass}");
-            assert_eq!(turn.batch().frames_as(form), wanted, "pass {pass}");
-        }
-        assert_eq!(subject.next_subscriber(&mut turn, &mut budget), Some(0));
-        subject.end_turn(turn, |_, _| {});
-        assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0), "the room of both frames comes back");
-    }
 }
 
 #[test]
@@ -530,9 +545,9 @@ fn joining_can_be_turned_off() {
         subject.drain_mailbox(|_| {});
         let mut sizes = Vec::new();
         let mut budget = TurnBudget::new(9);
-        while let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) {
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
             sizes.push(turn.batch().messages().len());
-            while subject.next_subscriber(&mut turn, &mut budget).is_some() {}
+            while subject.next_subscriber(&turn, &mut budget).is_some() {}
             subject.end_turn(turn, |_, _| {});
         }
         assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (passes, 3), "{bytes_max}: {sizes:?}");
@@ -581,8 +596,8 @@ fn a_full_mailbox_is_filed_over_several_turns_in_order() {
             late += 1;
         }
         let mut budget = TurnBudget::new(u32::MAX);
-        while let Some(mut turn) = subject.begin_turn(&mut budget, |_, _| true) {
-            while subject.next_subscriber(&mut turn, &mut budget).is_some() {
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
+            while subject.next_subscriber(&turn, &mut budget).is_some() {
                 offsets.extend(turn.batch().messages().iter().map(Message::offset));
             }
             subject.end_turn(turn, |_, _| {});

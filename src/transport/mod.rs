@@ -11,25 +11,49 @@ use std::net::SocketAddr;
 
 pub use stream::Stream;
 
-/// What the loop core asks of a non-blocking byte stream. Every call returns at once.
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Bytes.
+    Bytes {
+        /// How many of the buffer; at least one.
+        count: usize,
+        /// Whether there may be more that no event will tell of. Only the transport knows: of the kernel a read that
+        /// did not fill the buffer has left nothing, and a layer above it may hold what it has opened.
+        more: bool,
+    },
+    /// The peer's end of stream.
+    End,
+}
+
+/// What the loop core asks of a non-blocking byte stream. Every call returns at once, and no caller asks what kind of
+/// stream it is.
 pub trait Socket {
-    /// Reads what has arrived; `Ok(0)` is the peer's end of stream.
+    /// Reads what has arrived.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there, `Interrupted` is retried inside, anything else ends the stream.
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received>;
 
-    /// Hands bytes to the kernel and returns how many it took (at least one unless `bytes` is empty).
+    /// Takes bytes and returns how many, at least one unless `bytes` is empty. Fewer than all only if the kernel has no
+    /// more room, of which an event will tell. What it has taken and not handed to the kernel is [`Self::pending`], and
+    /// goes before the next bytes; without bytes it is all that there is to do.
     ///
     /// # Errors
-    /// `WouldBlock` when the send queue is full; anything else ends the stream.
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// `WouldBlock` when no byte was taken, and while something is pending: the kernel will tell when there is room.
+    /// Anything else ends the stream.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Sends end of stream after everything already written. Errors mean that the peer is gone already.
+    /// Whether it has taken bytes that are not with the kernel. Whoever drops it now throws them away.
+    fn pending(&self) -> bool {
+        false
+    }
+
+    /// Sends end of stream after everything already written.
     ///
     /// # Errors
-    /// The kernel's, `NotConnected` as a rule.
-    fn shutdown_write(&mut self) -> io::Result<()>;
+    /// `WouldBlock` when it is to be called again once there is room; any other means that the peer is gone already.
+    fn end(&mut self) -> io::Result<()>;
 
     /// The other end, if there is one and it has an address.
     fn peer(&self) -> Option<SocketAddr> {

@@ -1,11 +1,11 @@
 //! The closed set of transports. Owns one descriptor per connection and nothing else; TLS joins here as a
 //! second variant whose state lives in the connection's session, so that the slot does not grow.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::Socket;
+use super::{Received, Socket};
 use crate::sys::socket::peer_of;
 
 /// One accepted, non-blocking stream: four bytes, the descriptor.
@@ -27,17 +27,20 @@ impl AsRawFd for Stream {
 }
 
 impl Socket for Stream {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         let Self::Tcp(tcp) = self;
         loop {
-            match tcp.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+            return match tcp.read(into) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+                Ok(0) => Ok(Received::End),
+                // A short read is all there was.
+                Ok(count) => Ok(Received::Bytes { count, more: count == into.len() }),
+            };
         }
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Self::Tcp(tcp) = self;
         loop {
             match tcp.write(bytes) {
@@ -47,7 +50,7 @@ impl Socket for Stream {
         }
     }
 
-    fn shutdown_write(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         let Self::Tcp(tcp) = self;
         tcp.shutdown(Shutdown::Write)
     }

@@ -1,4 +1,4 @@
-"""The server under Python's `websockets`, a client it did not write.
+"""The server under Python's `websockets` and, where it differs, Tornado, clients it did not write.
 
 Starts the binary (FANTAIL_BIN, else target/release or target/debug), drives it over asyncio and
 checks echo, control frames, close codes, limits, a broadcast to many and the graceful stop.
@@ -17,6 +17,7 @@ import threading
 import time
 import unittest
 
+from tornado.websocket import websocket_connect as tornado_connect
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -141,19 +142,61 @@ class WebSockets(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual(await socket.recv(), b"\x00" + b"\x01" * 70_000)
 
     async def test_compression_is_accepted_without_context_takeover(self):
-        accepted = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+        accepted = "permessage-deflate; client_no_context_takeover"
         for options, answer in (
             ({}, accepted),
             ({"extensions": [ClientPerMessageDeflateFactory(server_max_window_bits=15)]},
              accepted + "; server_max_window_bits=15"),
-            ({"extensions": [ClientPerMessageDeflateFactory(server_max_window_bits=12)], "compression": None}, None),
+            ({"extensions": [ClientPerMessageDeflateFactory(server_max_window_bits=9)]},
+             accepted + "; server_max_window_bits=9"),
+            ({"extensions": [ClientPerMessageDeflateFactory(server_no_context_takeover=True)]},
+             "permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
             ({"compression": None}, None),
         ):
             async with asyncio.timeout(WAIT), self.client("/echo", **options) as socket:
                 self.assertEqual(socket.response.headers.get("Sec-WebSocket-Extensions"), answer)
-                for message in ("", "x", "hello " * 1000, b"\x00" * 100_000):
+                for message in ("", "x", "hello " * 80, "hello " * 1000, b"\x00" * 100_000):
                     await socket.send(message)
                     self.assertEqual(await socket.recv(), message)
+
+    def metric(self, name):
+        connection = http.client.HTTPConnection(self.server.admin, timeout=WAIT)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        return sum(int(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    async def test_a_small_window_is_kept_over_many_messages(self):
+        # Its decoder goes on from message to message with a window of 512 bytes.
+        small = [ClientPerMessageDeflateFactory(server_max_window_bits=9)]
+        async with asyncio.timeout(WAIT), self.client("/ws/lobby", extensions=small) as socket:
+            await self.until_subscribed("lobby", 1)
+            bodies = [json.dumps([{"id": n, "row": i} for n in range(2 + i % 40)]) for i in range(200)]
+            for body in bodies:
+                await self.publish("lobby", body)
+            self.assertEqual(await self.take(socket, len(bodies)), bodies)
+        self.assertGreater(await asyncio.to_thread(self.metric, "fantail_deflate_messages_total"), 50)
+
+    async def test_a_client_that_keeps_its_context_is_understood(self):
+        # Tornado agrees to begin each message anew and refers to the ones before all the same.
+        socket = await tornado_connect(f"ws://{self.server.listen}/echo", compression_options={})
+        async with asyncio.timeout(WAIT):
+            for i in range(50):
+                message = json.dumps([{"id": n, "name": f"row {n} of {i}"} for n in range(20)])
+                await socket.write_message(message)
+                self.assertEqual(await socket.read_message(), message)
+            self.assertGreater(await asyncio.to_thread(self.metric, "fantail_deflate_context_bytes"), 1000)
+            socket.close(1000)
+            while await socket.read_message() is not None:
+                pass
+            self.assertEqual(socket.close_code, 1000)
+        # Nothing is kept of one that holds to it.
+        async with asyncio.timeout(WAIT), self.client("/echo") as socket:
+            for i in range(3):
+                await socket.send(f"a message like others, {i}")
+                await socket.recv()
+            while await asyncio.to_thread(self.metric, "fantail_deflate_context_bytes"):
+                await asyncio.sleep(0.01)
 
     async def test_too_much_when_inflated_closes_1009_and_bad_text_1007(self):
         for path, limit in (("/echo", 16 * MIB), ("/ws/lobby", MIB)):

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use fantail::sys::confine::{Refused, refuse_in_child};
 use fantail::wire::frame::Opcode;
+use fantail_test_support::confine::{Refused, refuse_in_child};
 
 use crate::client::Peer;
 use crate::server::{Server, command, on_free_ports, wait_for};

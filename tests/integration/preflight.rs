@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
-use fantail::sys::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 use fantail::sys::limits::raise_nofile;
 use fantail::sys::tables::split_table;
+use fantail_test_support::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 use serde_json::Value;
 
 use crate::client::Peer;

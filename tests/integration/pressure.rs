@@ -3,9 +3,9 @@
 use std::net::TcpStream;
 use std::process::Command;
 
-use fantail::sys::confine::lower_nofile_in_child;
 use fantail::sys::socket::set_buffers;
 use fantail::wire::frame::Opcode;
+use fantail_test_support::confine::lower_nofile_in_child;
 
 use crate::client::{Peer, frame};
 use crate::preflight::MemoryGroup;

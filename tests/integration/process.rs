@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fantail::sys::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 use fantail::sys::limits::raise_nofile;
 use fantail::wire::frame::Opcode;
+use fantail_test_support::confine::{Refused, lower_nofile_in_child, refuse_in_child};
 
 use crate::client::Peer;
 use crate::server::{PATIENCE, Server, command, fails, on_free_ports, wait_for};

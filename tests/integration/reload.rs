@@ -250,3 +250,45 @@ fn run_check(serve: &mut std::process::Command) -> (Option<i32>, String, String)
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
+
+/// For images without a shell, from where nobody can send a signal.
+#[test]
+fn a_request_reloads_and_is_told_what_changed() {
+    let file = ConfigFile::new("[[topic]]\npattern = \"a\"\n");
+    let server = Server::spawn(on_free_ports(&["--config", file.path(), "--loops", "2"], &[]));
+    file.write("[server]\nbacklog = 7\n[outbox]\nmessages_max = 9\n[[topic]]\npattern = \"a\"\npolicy = \"latest\"\n");
+    let answer = server.post("/reload", "", b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let said = answer.json();
+    let keys = |list: &str| -> Vec<String> {
+        let rows = said[list].as_array().expect("a list");
+        rows.iter().map(|row| row["key"].as_str().expect("text").to_owned()).collect()
+    };
+    assert_eq!(keys("changed"), ["outbox.messages_max", "topic \"a\" policy"]);
+    assert_eq!(keys("needs_restart"), ["server.backlog"]);
+    assert_eq!((&said["reloaded"], &said["changed"][0]["to"]), (&true.into(), &"9".into()));
+    file.write("[outbox]\nmesages_max = 9\n");
+    // Several at once, over connections that are kept: each gets an answer.
+    let mut peers: Vec<_> = (0..4).map(|_| server.connect_admin()).collect();
+    let request = format!("POST /reload HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", server.admin);
+    for _ in 0..2 {
+        peers.iter_mut().for_each(|peer| peer.send(request.as_bytes()));
+        for peer in &mut peers {
+            let answer = peer.answer();
+            assert_eq!((answer.status, &answer.json()["reloaded"]), (422, &false.into()));
+            let mistake = answer.json()["mistakes"][0].as_str().expect("text").to_owned();
+            assert!(mistake.contains("did you mean messages_max?"), "{mistake}");
+        }
+    }
+    assert_eq!(server.metric(RELOADS, "refused"), 8);
+    assert_eq!(server.metric(RELOADS, "applied"), 1);
+    assert_eq!(server.get("/reload").status, 405);
+}
+
+#[test]
+fn a_server_on_its_way_out_reads_nothing_more() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
+    server.terminate();
+    crate::server::wait_for("the drain", || server.get("/readyz").status == 503);
+    assert_eq!(server.post("/reload", "", b"").status, 503);
+}

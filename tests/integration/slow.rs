@@ -82,10 +82,11 @@ struct Stall {
     dropping: Vec<usize>,
 }
 
-/// Publishes to one that does not read until five messages are dropped, and lets it read.
+/// Publishes to one that does not read until five messages are dropped, and lets it read. Once three are
+/// dropped it reads until there is room again, as when the kernel takes some more bytes by itself.
 fn stall(server: &Server, policy: &str) -> Stall {
     let mut slow = stalled(server, "/ws/big");
-    let (mut sent, mut dropping) = (0, Vec::new());
+    let (mut sent, mut dropping, mut got) = (0, Vec::new(), Vec::new());
     while drops(server, policy) < 5 {
         assert!(sent < 500, "nothing was ever dropped");
         let before = drops(server, policy);
@@ -95,10 +96,15 @@ fn stall(server: &Server, policy: &str) -> Stall {
             dropping.push(sent);
         }
         sent += 1;
+        if dropping.len() == 3 && got.is_empty() {
+            let waiting = server.metric("fantail_outbox_bytes", "");
+            while server.metric("fantail_outbox_bytes", "") == waiting {
+                got.push(number_of(&slow.frame().payload));
+            }
+        }
     }
     assert!(server.metric("fantail_outbox_held_bytes", "") > FRAME, "something waits");
     let reader = thread::spawn(move || {
-        let mut got = Vec::new();
         while got.last() != Some(&LAST) {
             got.push(number_of(&slow.frame().payload));
         }

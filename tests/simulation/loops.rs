@@ -145,6 +145,8 @@ impl Driver<FakeSocket> for Kernel {
 
     fn on_drain_asked(&mut self) {}
 
+    fn on_reload_asked(&mut self) {}
+
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         !self.rng.one_in(3)
     }

@@ -16,7 +16,7 @@ use fantail::edition::Router;
 use fantail::event_loop::core::Readiness;
 use fantail::event_loop::listener::Listen;
 use fantail::topic::{Key, TopicName, Wake};
-use fantail::transport::Socket;
+use fantail::transport::{Received, Socket};
 
 use crate::rng::Rng;
 
@@ -250,12 +250,100 @@ impl Link {
     }
 }
 
-/// The server's end of a link.
-pub(crate) struct FakeSocket(pub(crate) Rc<Link>);
+/// The server's end of a link: the kernel's socket, or a layer above it that holds back what it has taken and what it
+/// has opened, as one that encrypts does.
+pub(crate) struct FakeSocket {
+    /// Its link.
+    pub(crate) link: Rc<Link>,
+    layered: bool,
+    /// Taken, and not with the kernel.
+    sealed: VecDeque<u8>,
+    /// Read from the kernel, and not given.
+    opened: VecDeque<u8>,
+}
+
+/// Bytes that a layer takes or opens at a time.
+const RECORD: usize = 700;
+
+impl FakeSocket {
+    /// The server's end of `link`.
+    pub(crate) fn new(link: Rc<Link>, layered: bool) -> Self {
+        Self { link, layered, sealed: VecDeque::new(), opened: VecDeque::new() }
+    }
+
+    /// Hands the kernel what is sealed.
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.sealed.is_empty() {
+            let sealed = self.sealed.make_contiguous();
+            let count = self.link.kernel_write(sealed)?;
+            self.sealed.drain(..count);
+        }
+        Ok(())
+    }
+}
 
 impl Socket for FakeSocket {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut pipe = self.0.pipe.borrow_mut();
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+        if !self.layered {
+            return Ok(match self.link.kernel_read(into)? {
+                0 => Received::End,
+                count => Received::Bytes { count, more: count == into.len() },
+            });
+        }
+        if self.opened.is_empty() {
+            let mut record = [0; RECORD];
+            let count = self.link.kernel_read(&mut record)?;
+            if count == 0 {
+                return Ok(Received::End);
+            }
+            self.opened.extend(&record[..count]);
+        }
+        let count = self.opened.len().min(into.len()).min(RECORD / 3);
+        for (place, byte) in into.iter_mut().zip(self.opened.drain(..count)) {
+            *place = byte;
+        }
+        let more = !self.opened.is_empty() || !self.link.pipe.borrow().to_server.is_empty();
+        Ok(Received::Bytes { count, more })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.link.note_upgrade(bytes);
+        if !self.layered {
+            if bytes.is_empty() {
+                *self.link.misuse.borrow_mut() = Some("wrote nothing");
+            }
+            return self.link.kernel_write(bytes);
+        }
+        let mut taken = 0;
+        loop {
+            match self.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => return Ok(taken),
+                Ok(()) if taken == bytes.len() => return Ok(taken),
+                other => other?,
+            }
+            let record = RECORD.min(bytes.len() - taken);
+            self.sealed.extend(&bytes[taken..taken + record]);
+            taken += record;
+        }
+    }
+
+    fn pending(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.link.kernel_shutdown()
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        Some((self.link.address, 1_024 + self.link.id as u16).into())
+    }
+}
+
+impl Link {
+    fn kernel_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut pipe = self.pipe.borrow_mut();
         if pipe.reset {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -271,13 +359,9 @@ impl Socket for FakeSocket {
         Ok(count)
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let link = &self.0;
-        link.note_upgrade(bytes);
+    fn kernel_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let link = self;
         let mut pipe = link.pipe.borrow_mut();
-        if bytes.is_empty() {
-            *link.misuse.borrow_mut() = Some("wrote nothing");
-        }
         if pipe.shut {
             *link.misuse.borrow_mut() = Some("wrote behind the end of stream");
         }
@@ -316,17 +400,24 @@ impl Socket for FakeSocket {
         Ok(count)
     }
 
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        let mut pipe = self.0.pipe.borrow_mut();
+    fn kernel_shutdown(&self) -> io::Result<()> {
+        let mut pipe = self.pipe.borrow_mut();
         if pipe.reset {
             return Err(io::ErrorKind::NotConnected.into());
         }
         pipe.shut = true;
         Ok(())
     }
+}
 
-    fn peer(&self) -> Option<SocketAddr> {
-        Some((self.0.address, 1_024 + self.0.id as u16).into())
+impl Drop for FakeSocket {
+    fn drop(&mut self) {
+        let mut pipe = self.link.pipe.borrow_mut();
+        pipe.closed = true;
+        if !pipe.to_server.is_empty() {
+            // Closing with unread input resets the connection, and the send queue is thrown away.
+            pipe.to_peer.clear();
+        }
     }
 }
 
@@ -404,25 +495,14 @@ impl Listen for FakeListener {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let link = self.queue.links.borrow_mut().pop_front().ok_or(io::ErrorKind::WouldBlock)?;
-        let address = link.address;
-        Ok((FakeSocket(link), address))
+        let (address, layered) = (link.address, self.hub.rng.borrow_mut().one_in(3));
+        Ok((FakeSocket::new(link, layered), address))
     }
 
     fn register(&self, key: Key, stream: &FakeSocket, (): &()) -> io::Result<()> {
-        stream.0.key.set(Some(key));
+        stream.link.key.set(Some(key));
         // Registering reports what is there already.
-        stream.0.edge();
+        stream.link.edge();
         Ok(())
-    }
-}
-
-impl Drop for FakeSocket {
-    fn drop(&mut self) {
-        let mut pipe = self.0.pipe.borrow_mut();
-        pipe.closed = true;
-        if !pipe.to_server.is_empty() {
-            // Closing with unread input resets the connection, and the send queue is thrown away.
-            pipe.to_peer.clear();
-        }
     }
 }

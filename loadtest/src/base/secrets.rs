@@ -35,6 +35,11 @@ pub(crate) fn header(header: &str) -> String {
     format!("{}: {MASK}", header.split(':').next().unwrap_or_default())
 }
 
+/// `NAME=VALUE` with its name alone.
+pub(crate) fn value(pair: &str) -> String {
+    format!("{}={MASK}", pair.split('=').next().unwrap_or_default())
+}
+
 /// Something said of which nothing is kept.
 pub(crate) fn all(_: &str) -> String {
     MASK.to_owned()

@@ -16,6 +16,7 @@ use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Options;
+use crate::engine::text::HEX;
 use crate::observe::server_process::Watched;
 use crate::result::messages_report::Offered;
 use crate::result::report::{Files, Judging};
@@ -100,6 +101,8 @@ pub(crate) enum Command {
     Fanout(FanoutArgs),
     /// Send to an echo server: round-trip times at a given rate
     Echo(EchoArgs),
+    /// Send WebSocket pings to any server: round-trip times without its help
+    Ping(PingArgs),
     /// Drop all connections at once, or some each second, and let them come back
     Storm(StormArgs),
     /// Publish while some subscribers do not read: what do the others notice?
@@ -145,6 +148,10 @@ pub(crate) struct Common {
     #[arg(long)]
     pub(crate) deflate: bool,
 
+    /// Show what the first N connections and the publisher say and hear, a line for each frame on standard error
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) trace: u32,
+
     /// Process id of the server, on the same machine: also report its memory and processor time
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -187,6 +194,7 @@ impl Common {
             threads: self.threads,
             connect_rate: self.connect_rate,
             source: self.source.clone(),
+            trace: u64::from(self.trace),
             deflate: self.deflate,
             tls: self.tls.wanted(),
             talk: self.talk.talk(&self.topics),
@@ -267,7 +275,8 @@ pub(crate) struct Load {
 impl Load {
     /// What every message looks like.
     pub(crate) fn shape(&self) -> Shape {
-        Shape { size: self.size, filler: self.filler, binary: self.binary }
+        let bytes = self.message.as_ref().is_some_and(|message| message.starts_with(HEX));
+        Shape { size: self.size, filler: self.filler, binary: self.binary || bytes }
     }
 
     /// The load as a report tells it.
@@ -326,7 +335,7 @@ pub(crate) struct Publishing {
     pub(crate) publish_url: Option<String>,
 
     /// Connections to publish on at most; when all are busy at a message's time the publisher is saturated, and the
-    /// result not ok [default: as many as the rate needs, up to 1024]
+    /// result not ok [default: as many as the rate needs, up to 240]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) publishers: Option<u32>,
 
@@ -366,6 +375,33 @@ pub(crate) struct EchoArgs {
     /// Flags of every command.
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Flags of `ping`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PingArgs {
+    /// Where to connect
+    #[arg(long, default_value = "ws://{listen}/ws")]
+    pub(crate) url: String,
+
+    /// Pings per second of all connections together, sent by them in turn
+    #[arg(long, default_value_t = 100.0, value_name = "PER_SECOND", value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Bytes of a ping, 16 to 125
+    #[arg(long, default_value_t = 16, value_parser = ping_size)]
+    pub(crate) size: usize,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl PingArgs {
+    /// The load as a report tells it.
+    pub(crate) fn offered(&self) -> Offered {
+        Offered { rate: self.rate, burst: 1, size: self.size }
+    }
 }
 
 /// Flags of `storm`.
@@ -472,6 +508,8 @@ pub(crate) enum Stepped {
     Fanout(FanoutArgs),
     /// Send to an echo server
     Echo(EchoArgs),
+    /// Send WebSocket pings
+    Ping(PingArgs),
     /// Drop connections and let them come back
     Storm(StormArgs),
     /// Publish while some subscribers do not read
@@ -593,6 +631,7 @@ fn kept(long: &str, text: &str) -> String {
     match long {
         "header" | "metrics-header" | "publish-header" => secrets::header(text),
         "hello" | "hello-hex" => secrets::all(text),
+        "set" => secrets::value(text),
         "url" | "publish-url" | "server-metrics" | "bystander" => secrets::url(text),
         _ => secrets::template(text),
     }
@@ -620,6 +659,14 @@ fn fraction(text: &str) -> Result<f64, String> {
         Ok(number) if number > 0.0 && number < 1.0 => Ok(number),
         _ => Err("must be above 0 and below 1".into()),
     }
+}
+
+/// RFC 6455 section 5.5: a control frame has no more.
+fn ping_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (MESSAGE_BYTES_MIN..=125).contains(size));
+    size.ok_or_else(|| {
+        format!("must be {MESSAGE_BYTES_MIN} to 125; a ping holds its run, number and planned time")
+    })
 }
 
 fn message_size(text: &str) -> Result<usize, String> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::base::schedule::parse_duration;
+use crate::cli::presets::{Preset, Script};
 use crate::engine::conversation::{Greeting, Talk};
+use crate::engine::text::HEX;
 use crate::engine::topics::Wanted;
 use crate::result::threshold::Threshold;
 use crate::tls;
@@ -76,12 +78,27 @@ pub(crate) struct TlsFlags {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Any protocol")]
 pub(crate) struct TalkFlags {
+    /// Speak the protocol of a well-known server: connect, log in, subscribe to {topic}, keep alive, publish. A URL
+    /// without a path gets that of the protocol, and other flags take the place of what it says
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub(crate) preset: Option<Preset>,
+
+    /// What a preset needs: key, secret, token, user, password, as it says; period=SECONDS of its heartbeat; may be
+    /// repeated
+    #[arg(long, value_name = "NAME=VALUE", requires = "preset")]
+    pub(crate) set: Vec<String>,
+
+    /// What the preset says, once it is read.
+    #[arg(skip)]
+    pub(crate) script: Script,
+
     /// Text message that each connection sends behind the upgrade; may be repeated, and goes in turn with --await as
     /// they are given. One that names {topic} is sent for each topic of the connection
     #[arg(long, value_name = "TEXT", value_parser = Placed::parse)]
     hello: Vec<Placed>,
 
-    /// The same as a binary message, in hexadecimal digits
+    /// The same as a binary message, in hexadecimal digits, between which there may be names; {u16(TEXT)} and
+    /// {varint(TEXT)} are a text with its length in front. Other texts can be bytes, too: 'hex:c000'
     #[arg(long, value_name = "BYTES", value_parser = Placed::parse)]
     hello_hex: Vec<Placed>,
 
@@ -175,15 +192,20 @@ impl TalkFlags {
             flags.iter().map(|flag| (flag.at, step(flag.text.clone()))).collect::<Vec<_>>()
         };
         let mut greeting = of(&self.hello, Greeting::Hello);
-        greeting.extend(of(&self.hello_hex, Greeting::HelloHex));
+        greeting.extend(of(&self.hello_hex, |digits| Greeting::Hello(format!("{HEX}{digits}"))));
         greeting.extend(of(&self.awaited, Greeting::Await));
         greeting.sort_by_key(|(at, _)| *at);
+        let greeting: Vec<Greeting> = greeting.into_iter().map(|(_, step)| step).collect();
+        let script = &self.script;
+        // Those that are given come first, and the first that matches answers.
+        let reply = self.reply.iter().chain(&script.reply).cloned().collect();
+        let own_protocol = script.subprotocol.filter(|_| self.subprotocol.is_empty()).map(str::to_owned);
         Talk {
-            greeting: greeting.into_iter().map(|(_, step)| step).collect(),
-            reply: self.reply.clone(),
-            every: self.every.clone(),
+            greeting: if greeting.is_empty() { script.greeting.clone() } else { greeting },
+            reply,
+            every: if self.every.is_empty() { script.every.clone() } else { self.every.clone() },
             vars: self.vars.clone(),
-            subprotocol: self.subprotocol.clone(),
+            subprotocol: self.subprotocol.iter().cloned().chain(own_protocol).collect(),
             header: self.header.clone(),
             topics: Wanted {
                 count: topics.topics,

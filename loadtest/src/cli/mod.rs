@@ -2,4 +2,5 @@
 
 pub(crate) mod args;
 pub(crate) mod args_kit;
+pub(crate) mod presets;
 pub(crate) mod steps;

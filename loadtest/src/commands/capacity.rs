@@ -52,6 +52,9 @@ struct StepReport {
 /// Runs the command.
 pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
     let variable = args.step.variable;
+    let mut args = args.clone();
+    args.command.read_preset().map_err(Failure::Usage)?;
+    let args = &args;
     drive::check(&args.command)?;
     if args.command.common().kit.plan {
         return Err(Failure::Usage(format!(
@@ -109,6 +112,7 @@ fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Fail
         (Variable::Rate, Stepped::Fanout(args)) => args.rate = value,
         (Variable::Rate, Stepped::Slow(args)) => args.fanout.rate = value,
         (Variable::Rate, Stepped::Echo(args)) => args.rate = value,
+        (Variable::Rate, Stepped::Ping(args)) => args.rate = value,
         (Variable::Rate, Stepped::Storm(args)) => args.rate = Some(value),
         (Variable::Rate, Stepped::Rolling(args)) => args.rate = value,
         (Variable::Rate, Stepped::Idle(_)) => {

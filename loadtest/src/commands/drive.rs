@@ -27,6 +27,7 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         Command::Idle(args) => Stepped::Idle(args),
         Command::Fanout(args) => Stepped::Fanout(args),
         Command::Echo(args) => Stepped::Echo(args),
+        Command::Ping(args) => Stepped::Ping(args),
         Command::Storm(args) => Stepped::Storm(args),
         Command::Slow(args) => Stepped::Slow(args),
         Command::Rolling(args) => Stepped::Rolling(args),
@@ -34,6 +35,8 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         Command::Compare(args) => return commands::compare::run(&args),
         Command::Merge(args) => return commands::merge::run(&args),
     };
+    let mut command = command;
+    command.read_preset().map_err(Failure::Usage)?;
     check(&command)?;
     if let (Stepped::Memory(args), 2..) = (&command, command.common().kit.repeat)
         && args.csv.is_some()
@@ -41,7 +44,6 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
         return Err(Failure::Usage("--csv holds the readings of one run: leave out --repeat".into()));
     }
     if command.common().kit.plan {
-        let mut command = command;
         command.place(None)?;
         return planning::run(command.name(), command.url(), command.common()).map(|plan| plan.ok);
     }
@@ -120,6 +122,7 @@ fn run_once(command: &Stepped) -> Result<Finished, Failure> {
         Stepped::Idle(args) => commands::idle::run(args),
         Stepped::Fanout(args) => commands::fanout::run(args),
         Stepped::Echo(args) => commands::echo::run(args),
+        Stepped::Ping(args) => commands::echo::run_pings(args),
         Stepped::Storm(args) => commands::storm::run(args),
         Stepped::Slow(args) => commands::slow::run(args),
         Stepped::Memory(args) => commands::memory::run(args),
@@ -145,6 +148,7 @@ impl Stepped {
             Self::Idle(_) => "idle",
             Self::Fanout(_) => "fanout",
             Self::Echo(_) => "echo",
+            Self::Ping(_) => "ping",
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
             Self::Memory(_) => "memory",
@@ -158,6 +162,7 @@ impl Stepped {
             Self::Idle(args) => &args.url,
             Self::Fanout(args) => &args.url,
             Self::Echo(args) => &args.url,
+            Self::Ping(args) => &args.url,
             Self::Storm(args) => &args.url,
             Self::Slow(args) => &args.fanout.url,
             Self::Memory(args) => &args.url,
@@ -171,6 +176,7 @@ impl Stepped {
             Self::Idle(args) => &args.common,
             Self::Fanout(args) => &args.common,
             Self::Echo(args) => &args.common,
+            Self::Ping(args) => &args.common,
             Self::Storm(args) => &args.common,
             Self::Slow(args) => &args.fanout.common,
             Self::Memory(args) => &args.common,
@@ -184,11 +190,50 @@ impl Stepped {
             Self::Idle(args) => &mut args.common,
             Self::Fanout(args) => &mut args.common,
             Self::Echo(args) => &mut args.common,
+            Self::Ping(args) => &mut args.common,
             Self::Storm(args) => &mut args.common,
             Self::Slow(args) => &mut args.fanout.common,
             Self::Memory(args) => &mut args.common,
             Self::Rolling(args) => &mut args.common,
         }
+    }
+
+    /// Puts in what `--preset` says, where no flag does.
+    pub(crate) fn read_preset(&mut self) -> Result<(), String> {
+        let talk = &mut self.common_mut().talk;
+        let Some(preset) = talk.preset else { return Ok(()) };
+        talk.script = preset.script(&talk.set)?;
+        let script = talk.script.clone();
+        let (url, load, publishing) = match self {
+            Self::Fanout(args) => (&mut args.url, Some(&mut args.load), Some(&mut args.publishing)),
+            Self::Slow(args) => {
+                (&mut args.fanout.url, Some(&mut args.fanout.load), Some(&mut args.fanout.publishing))
+            }
+            Self::Echo(args) => (&mut args.url, Some(&mut args.load), None),
+            Self::Ping(args) => (&mut args.url, None, None),
+            Self::Idle(args) => (&mut args.url, None, None),
+            Self::Storm(args) => (&mut args.url, None, None),
+            Self::Memory(args) => (&mut args.url, None, None),
+            Self::Rolling(args) => (&mut args.url, None, None),
+        };
+        let place = url.split_once("://").map_or("", |(_, place)| place);
+        // A default names a place of Fantail's.
+        if place.starts_with("{listen}") {
+            *url = "ws://{listen}".into();
+        }
+        if !url.split_once("://").map_or("", |(_, place)| place).contains(['/', '?']) {
+            url.push_str(&script.path);
+        }
+        if let Some(load) = load {
+            load.message.get_or_insert(script.message);
+        }
+        if let Some(publishing) = publishing {
+            let by_http = publishing.publish_url.as_ref().is_some_and(|url| url.starts_with("http"));
+            if !by_http {
+                publishing.publish = PublishBy::Ws;
+            }
+        }
+        Ok(())
     }
 
     /// Fills `{listen}` and `{admin}` in.
@@ -203,6 +248,7 @@ impl Stepped {
         let fanout = match self {
             Self::Idle(args) => return vec![&mut args.url],
             Self::Echo(args) => return vec![&mut args.url],
+            Self::Ping(args) => return vec![&mut args.url],
             Self::Memory(args) => return vec![&mut args.url],
             Self::Rolling(args) => {
                 return std::iter::once(&mut args.url).chain(&mut args.publish_urls).collect();

@@ -1,4 +1,5 @@
-//! `echo`: every connection sends in turn, at a planned rate, and checks what comes back.
+//! `echo`: every connection sends in turn, at a planned rate, and checks what comes back. `ping` is the same with
+//! pings, which any server answers.
 
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use serde::Serialize;
 use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::schedule::Schedule;
-use crate::cli::args::EchoArgs;
+use crate::cli::args::{Common as Flags, EchoArgs, PingArgs};
 use crate::engine::connection::Role;
+use crate::engine::message::{Filler, Shape};
 use crate::engine::pacing::Pacer;
 use crate::engine::run::{Run, Special};
 use crate::engine::worker::Published;
 use crate::observe::server_process::{ServerProcess, cpu_between};
-use crate::result::messages_report::MessagesReport;
+use crate::result::messages_report::{MessagesReport, Offered};
 use crate::result::report::{self, Common, Finished, Report, Table, number_text};
 
 use super::{LINGER, soon_ns, watched, ws_target};
@@ -31,38 +33,59 @@ struct EchoReport {
     unsent: u64,
     /// Messages that came back.
     returned: u64,
+    /// Pings that were not answered, as may be (RFC 6455, 5.5.3), because a later one was; only of `ping`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<u64>,
     /// Processor time of the server per message that came back; null without `--pid` or `--server-metrics`.
     server_cpu_nanoseconds_per_message: Option<f64>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
-    let target = ws_target(&args.url)?;
-    let server = watched(&args.common)?;
-    let connections = args.common.connections;
     let special = Special { message: args.load.message.as_deref(), keeps_kind: true, ..Special::default() };
-    let mut run = Run::start_special(&args.common.options(), target, Role::Echo, args.load.shape(), special)?;
+    let load = args.load.offered(args.rate);
+    measure("echo", (&args.url, &args.common), (Role::Echo, args.load.shape(), special), load)
+}
+
+/// Runs `ping`.
+pub(crate) fn run_pings(args: &PingArgs) -> Result<Finished, Failure> {
+    let shape = Shape { size: args.size, filler: Filler::Letters, binary: true };
+    measure("ping", (&args.url, &args.common), (Role::Ping, shape, Special::default()), args.offered())
+}
+
+fn measure(
+    command: &'static str,
+    (url, flags): (&str, &Flags),
+    (role, shape, special): (Role, Shape, Special<'_>),
+    load: Offered,
+) -> Result<Finished, Failure> {
+    let target = ws_target(url)?;
+    let server = watched(flags)?;
+    let connections = flags.connections;
+    let mut run = Run::start_special(&flags.options(), target, role, shape, special)?;
     run.open(connections as usize)?;
 
     let cpu_from = server.and_then(ServerProcess::cpu_time);
-    let schedule = Schedule::new(soon_ns(&run), args.rate, args.load.burst, args.common.duration);
+    let schedule = Schedule::new(soon_ns(&run), load.rate, load.burst, flags.duration);
     run.order(|order| order.schedule = Some(schedule));
     let pacer = Pacer::start(&run, schedule);
     run.wait(Duration::MAX, |_| pacer.is_finished())?;
     pacer.stop()?;
     let schedule = if interrupt::requested() { end_early(&run, schedule) } else { schedule };
-    run.wait_while_moving(args.common.kit.wait_late, |run| {
+    run.wait_while_moving(flags.kit.wait_late, |run| {
         let counts = run.counts();
-        let done = counts.sent + counts.unsent >= schedule.count() && counts.unique >= counts.sent;
-        (done, counts.sent + counts.unique)
+        let done = counts.sent + counts.unsent >= schedule.count()
+            && counts.unique + counts.overtaken >= counts.sent;
+        // With everybody gone nothing comes any more.
+        (done || counts.lost >= counts.opened, counts.sent + counts.unique)
     })?;
     let cpu_to = server.and_then(ServerProcess::cpu_time);
     run.wait(LINGER, |_| false)?;
     let tally = run.stop(Published::Own)?;
 
     let counts = &tally.counts;
-    let mut common = Common::new("echo", &args.url, connections, run.facts(&tally.counts), &tally, true);
-    let messages = MessagesReport::new(args.load.offered(args.rate), &schedule, &tally);
+    let mut common = Common::new(command, url, connections, run.facts(&tally.counts), &tally, true);
+    let messages = MessagesReport::new(load, &schedule, &tally);
     common.expect_none(&[(schedule.count().saturating_sub(counts.sent), "messages not sent")]);
     common.expect_none(&messages.problems("messages"));
     let cpu = cpu_between(cpu_from, cpu_to).filter(|_| counts.unique > 0);
@@ -72,9 +95,10 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Finished, Failure> {
         sent: counts.sent,
         unsent: counts.unsent,
         returned: counts.unique,
+        skipped: (role == Role::Ping).then_some(counts.overtaken),
         server_cpu_nanoseconds_per_message: cpu.map(|cpu| cpu.as_nanos() as f64 / counts.unique as f64),
     };
-    report::finish(report, &args.common.judging())
+    report::finish(report, &flags.judging())
 }
 
 /// Takes back what is not due yet.
@@ -95,6 +119,9 @@ impl Report for EchoReport {
         self.messages.plan_row(&mut table);
         table.row("  sent / unsent", format!("{} / {} of {}", self.sent, self.unsent, self.messages.planned));
         table.row("  returned", self.returned);
+        if let Some(skipped) = self.skipped.filter(|skipped| *skipped > 0) {
+            table.row("  answered with a later one", skipped);
+        }
         self.messages.rows(&mut table);
         self.messages.latency_row("round trip", &mut table);
         table.row("server cpu per message", number_text(self.server_cpu_nanoseconds_per_message, 0, " ns"));

@@ -22,6 +22,7 @@ use crate::engine::ledger::Ledger;
 use crate::engine::message::Shape;
 use crate::engine::sequence::{Sequence, Subscription};
 use crate::engine::text::Filling;
+use crate::engine::trace::{Traced, Way};
 use crate::engine::visits::{Bulletin, Visits};
 use crate::result::tally::Tally;
 use crate::tls::{Moment, Session};
@@ -40,6 +41,15 @@ pub(crate) enum Role {
     Subscribe,
     /// They are this connection's own, coming back.
     Echo,
+    /// The same, but they are pings and come back as pongs.
+    Ping,
+}
+
+impl Role {
+    /// Whether connections send messages themselves.
+    pub(crate) fn sends(self) -> bool {
+        matches!(self, Self::Echo | Self::Ping)
+    }
 }
 
 /// How far a connection is.
@@ -67,6 +77,8 @@ pub(crate) struct Context<'a> {
     pub(crate) run_id: u64,
     /// The connection's number among all of the run.
     pub(crate) number: u64,
+    /// Set if what it says and hears is shown.
+    pub(crate) traced: Option<Traced>,
     /// The only topic it is about, as a publisher's is; all of its own if there is none.
     pub(crate) topic: Option<u32>,
     /// What every message looks like.
@@ -451,11 +463,17 @@ impl Connection {
         let trouble = match answer::judge(bytes, &key, cx.conversation, cx.inflating.is_some()) {
             Ok(None) => return Ok(None),
             Ok(Some(head_len)) => {
+                if let Some(traced) = cx.traced {
+                    traced.head(Way::In, bytes.get(..head_len).unwrap_or_default());
+                }
                 self.greet(cx);
                 return Ok(Some(head_len));
             }
             Err(trouble) => trouble,
         };
+        if let Some(traced) = cx.traced {
+            traced.head(Way::In, bytes);
+        }
         cx.details.note(trouble, || answer::detail(trouble, bytes));
         Err(trouble)
     }
@@ -489,7 +507,10 @@ impl Connection {
     }
 
     /// Queues a message that is part of the conversation and counted nowhere.
-    fn say(&mut self, opcode: Opcode, text: &[u8]) {
+    fn say(&mut self, opcode: Opcode, text: &[u8], traced: Option<Traced>) {
+        if let Some(traced) = traced {
+            traced.frame(Way::Out, opcode, text);
+        }
         let extra = self.extra.get_or_insert_default();
         if extra.output.len() < OUTPUT_BYTES_MAX {
             frame::push_frame(&mut extra.output, opcode, text, Some(mask()));
@@ -505,7 +526,7 @@ impl Connection {
         if self.state == State::Open {
             let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
             let said = text.fill(&cx.filling(caught)).into_owned();
-            self.say(Opcode::Text, &said);
+            self.say(greeting::kind(text), &said, cx.traced);
             return self.flush();
         }
         Ok(())
@@ -518,6 +539,9 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Result<(), Trouble> {
         let FrameHeader { fin, rsv1: deflated, opcode, .. } = *header;
+        if let Some(traced) = cx.traced {
+            traced.frame(Way::In, opcode, payload);
+        }
         match opcode {
             Opcode::Ping => {
                 // RFC 6455 section 5.5.3: a pong carries the ping's payload.
@@ -527,7 +551,12 @@ impl Connection {
                 }
                 Ok(())
             }
-            Opcode::Pong => Ok(()),
+            Opcode::Pong => {
+                if cx.role == Role::Ping && self.state == State::Open {
+                    self.on_pong(payload, cx);
+                }
+                Ok(())
+            }
             Opcode::Close if self.state == State::Greeting => {
                 self.on_close(payload);
                 Err(Trouble::AwaitClosed)

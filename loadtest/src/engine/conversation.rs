@@ -46,10 +46,8 @@ pub(crate) struct Talk {
 /// A step of the greeting, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Greeting {
-    /// A text message.
+    /// A message: text, or bytes behind `hex:`.
     Hello(String),
-    /// A binary message in hexadecimal digits.
-    HelloHex(String),
     /// A pattern that a message has to match before it goes on.
     Await(String),
 }
@@ -59,8 +57,6 @@ pub(crate) enum Greeting {
 pub(crate) enum Step {
     /// Say this, for each topic of the connection if the text names it.
     Say(Text),
-    /// Say these bytes in a binary message.
-    SayBytes(Vec<u8>),
     /// Wait for messages that match: one, or one for each topic if what was said before it was said for each.
     Await {
         /// What they match; its named groups catch what later texts name.
@@ -202,11 +198,11 @@ impl Conversation {
         self.steps.iter().any(|step| matches!(step, Step::Say(text) if names(text)))
     }
 
-    /// The answer to a message.
-    pub(crate) fn reply_to(&self, payload: &[u8], filling: &Filling<'_>) -> Option<Vec<u8>> {
+    /// The answer to a message, and whether it was given as bytes.
+    pub(crate) fn reply_to(&self, payload: &[u8], filling: &Filling<'_>) -> Option<(Vec<u8>, bool)> {
         self.replies.iter().find_map(|(pattern, answer)| {
             let caught = pattern.captures(payload)?;
-            Some(answer.answer(filling, &caught))
+            Some((answer.answer(filling, &caught), answer.is_binary()))
         })
     }
 
@@ -228,7 +224,7 @@ fn shared_columns(talk: &Talk, path: &str, columns: &[String]) -> Vec<usize> {
     };
     let greeting = talk.greeting.iter().filter_map(|step| match step {
         Greeting::Hello(text) => Some(text.as_str()),
-        Greeting::HelloHex(_) | Greeting::Await(_) => None,
+        Greeting::Await(_) => None,
     });
     let subscribers: Vec<&str> = greeting.chain([path]).collect();
     let is_shared = |column: &String| {
@@ -241,11 +237,6 @@ fn shared_columns(talk: &Talk, path: &str, columns: &[String]) -> Vec<usize> {
 fn step(greeting: &Greeting, scope: Scope<'_>, before: Option<&Step>) -> Result<Step, String> {
     match greeting {
         Greeting::Hello(text) => Text::read("--hello", text, scope, Spelling::Plain).map(Step::Say),
-        Greeting::HelloHex(digits) => {
-            let bytes = hex_bytes(digits)
-                .ok_or_else(|| format!("--hello-hex {digits}: not bytes in hexadecimal digits"))?;
-            Ok(Step::SayBytes(bytes))
-        }
         Greeting::Await(pattern) => Ok(Step::Await {
             pattern: regex("--await", pattern)?,
             each: matches!(before, Some(Step::Say(text)) if text.names_topic()),
@@ -279,16 +270,6 @@ fn every(rule: &str, scope: Scope<'_>) -> Result<(Duration, Text), String> {
         return Err(wrong("not more often than every 10ms"));
     }
     Ok((period, Text::read("--every", text, scope, Spelling::Plain)?))
-}
-
-fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        digits.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b':').collect();
-    if digits.is_empty() || !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks(2).map(byte).collect()
 }
 
 fn read_vars(path: &Path) -> Result<Vars, String> {
@@ -341,15 +322,18 @@ mod tests {
     #[test]
     fn messages_are_answered_in_the_one_language() {
         let conversation = Conversation::new(&talk(), "/", 10).unwrap();
-        let reply =
-            |payload: &[u8], number| conversation.reply_to(payload, &conversation.filling(number, &[]));
+        let reply = |payload: &[u8], number| {
+            conversation.reply_to(payload, &conversation.filling(number, &[])).map(|(reply, _)| reply)
+        };
         assert_eq!(reply(b"PING 12", 0).unwrap(), b"PONG 12");
         assert_eq!(reply(b"a ping", 3).unwrap(), b"pong 3");
         assert_eq!(reply(b"news", 3), None);
         // What has no group is no group, so that GraphQL can be said.
         let variable = vec!["start=>mutation M($t:String!)".into(), "(?<id>\\w+)!=>{id} and $id".into()];
         let conversation = Conversation::new(&Talk { reply: variable, ..talk() }, "/", 10).unwrap();
-        let reply = |payload: &[u8]| conversation.reply_to(payload, &conversation.filling(0, &[]));
+        let reply = |payload: &[u8]| {
+            conversation.reply_to(payload, &conversation.filling(0, &[])).map(|(reply, _)| reply)
+        };
         assert_eq!(reply(b"start").unwrap(), b"mutation M($t:String!)");
         assert_eq!(reply(b"x9!").unwrap(), b"x9 and $id");
     }
@@ -360,14 +344,14 @@ mod tests {
             Greeting::Await("id\":\"(?<socket>[0-9.]+)\"".into()),
             Greeting::Hello("join {topic} {socket}".into()),
             Greeting::Await("joined".into()),
-            Greeting::HelloHex("c0 00".into()),
+            Greeting::Hello("hex:c0 00".into()),
         ];
         let conversation = Conversation::new(&Talk { greeting, ..talk() }, "/", 10).unwrap();
         let steps = conversation.steps();
         assert!(matches!(steps[0], Step::Await { each: false, .. }));
         assert!(matches!(&steps[1], Step::Say(text) if text.names_topic() && text.names_caught()));
         assert!(matches!(steps[2], Step::Await { each: true, .. }));
-        assert!(matches!(&steps[3], Step::SayBytes(bytes) if bytes == &[0xc0, 0]));
+        assert!(matches!(&steps[3], Step::Say(text) if text.is_binary()));
         assert!(conversation.greets_by_topic() && !conversation.keeps_caught());
     }
 
@@ -382,7 +366,7 @@ mod tests {
         let greeting = |greeting: Greeting| move |talk: &mut Talk| talk.greeting = vec![greeting.clone()];
         assert!(refused(&greeting(Greeting::Await("(".into())), "/").contains("--await"));
         assert!(refused(&greeting(Greeting::Hello("{nobody}".into())), "/").contains("--hello"));
-        assert!(refused(&greeting(Greeting::HelloHex("c".into())), "/").contains("--hello-hex"));
+        assert!(refused(&greeting(Greeting::Hello("hex:c".into())), "/").contains("hexadecimal"));
         for (rule, says) in [("PING", "REGEX=>TEXT"), ("(a)=>$1", "{1}"), ("a=>{name}", "{name}")] {
             let error = refused(&|talk| talk.reply = vec![rule.into()], "/");
             assert!(error.contains("--reply") && error.contains(says), "{error}");

@@ -17,6 +17,7 @@ pub(crate) mod sequence;
 pub(crate) mod template;
 pub(crate) mod text;
 pub(crate) mod topics;
+pub(crate) mod trace;
 pub(crate) mod vars;
 pub(crate) mod visits;
 pub(crate) mod worker;

@@ -88,6 +88,8 @@ pub(crate) struct Options {
     pub(crate) connect_rate: Option<f64>,
     /// Source addresses as a list; `None` for enough of them on loopback, else the kernel's choice.
     pub(crate) source: Option<String>,
+    /// Connections whose frames are shown.
+    pub(crate) trace: u64,
     /// Whether compression is offered.
     pub(crate) deflate: bool,
     /// How TLS is spoken.
@@ -152,6 +154,7 @@ impl Run {
             returning_max: special.returning_max,
             bulletins: bulletins.map(Arc::new),
             backoff_ns: special.backoff.map_or(BACKOFF_NS, |backoff| backoff.as_nanos() as u64),
+            trace: options.trace,
             deflate: options.deflate,
             threads,
             connect_rate: options.connect_rate.map(|rate| rate / threads as f64),

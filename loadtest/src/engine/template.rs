@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::message::{Filler, Shape, is_compact};
-use super::text::{Filling, Scope, Spelling, Text};
+use super::text::{Filling, HEX, Scope, Spelling, Text};
 
 /// Stands for the test message.
 const MARKER: &str = "{marker}";
@@ -34,8 +34,10 @@ impl Template {
             return Err(wrong("has to hold {marker} once, as in {\"type\":\"pub\",\"data\":\"{marker}\"}"));
         };
         let scope = Scope { message: true, ..scope };
-        let read = |part| Text::read(flag, part, scope, Spelling::Plain);
-        let template = Self { before: read(before)?, behind: read(behind)? };
+        let read = |part: &str| Text::read(flag, part, scope, Spelling::Plain);
+        // Both parts are bytes if the whole is.
+        let hex = if before.starts_with(HEX) { HEX } else { "" };
+        let template = Self { before: read(before)?, behind: read(&format!("{hex}{behind}"))? };
         if is_compact(shape.size) {
             return Err(wrong("messages below --size 48 are no text"));
         }

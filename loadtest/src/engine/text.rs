@@ -2,7 +2,7 @@
 //!
 //! `{name}` is the only thing in a text that means anything: a known name, with what it takes, and how it is written
 //! where it stands. Any other brace is a brace, because JSON is full of them; `\{` is one in front of what looks like
-//! a name. Names that are not known are refused when the text is read, before anything is opened. Pure but for the
+//! a name. A text that begins with `hex:` is bytes in hexadecimal digits between its values. Names that are not known are refused when the text is read, before anything is opened. Pure but for the
 //! clock and the random numbers that some names stand for.
 
 use std::borrow::Cow;
@@ -16,6 +16,8 @@ use super::message::random_u64;
 use super::topics::Topics;
 use super::vars::Vars;
 
+/// What a text begins with whose bytes are given in hexadecimal digits.
+pub(crate) const HEX: &str = "hex:";
 /// The longest `{random:N}`.
 const RANDOM_MAX: usize = 4_096;
 
@@ -66,11 +68,12 @@ pub(crate) struct Filling<'a> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
     parts: Vec<Part>,
+    binary: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Part {
-    Literal(String),
+    Literal(Vec<u8>),
     Value(Value, Spelling),
 }
 
@@ -88,19 +91,43 @@ enum Value {
     Uuid,
     Random(usize),
     Hmac(Box<Text>, Box<Text>),
+    /// A text with its length in front.
+    Measured(Length, Box<Text>),
+}
+
+/// How a length is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    /// Two bytes, the high one first.
+    TwoBytes,
+    /// Seven bits a byte, the low ones first (MQTT 3.1.1 section 2.2.3).
+    Varint,
+    /// The same, and it counts the test message that follows.
+    VarintWithMarker,
 }
 
 impl Text {
     /// Reads `text`, given by `flag`; values are written by `spelling` where they do not say how.
     pub(crate) fn read(flag: &str, text: &str, scope: Scope<'_>, spelling: Spelling) -> Result<Self, String> {
-        read(text, scope, spelling).map_err(|what| format!("{flag} {text}: {what}"))
+        let (inside, binary) = match text.strip_prefix(HEX) {
+            Some(digits) => (digits, true),
+            None => (text, false),
+        };
+        let mode = if binary { Mode::Hex } else { Mode::Plain };
+        let parts = read(inside, scope, spelling, mode).map_err(|what| format!("{flag} {text}: {what}"))?;
+        Ok(Self { binary, ..parts })
+    }
+
+    /// Whether it was given as bytes, which leave in a binary message.
+    pub(crate) fn is_binary(&self) -> bool {
+        self.binary
     }
 
     /// The text as it is at one moment.
     pub(crate) fn fill(&self, filling: &Filling<'_>) -> Cow<'_, [u8]> {
         match &self.parts[..] {
             [] => Cow::Borrowed(b""),
-            [Part::Literal(literal)] => Cow::Borrowed(literal.as_bytes()),
+            [Part::Literal(literal)] => Cow::Borrowed(literal.as_slice()),
             _ => {
                 let mut filled = Vec::new();
                 self.fill_into(filling, None, &mut filled);
@@ -155,7 +182,7 @@ impl Text {
     /// What it begins with, up to the first value.
     pub(crate) fn beginning(&self) -> &str {
         match self.parts.first() {
-            Some(Part::Literal(literal)) => literal,
+            Some(Part::Literal(literal)) => std::str::from_utf8(literal).unwrap_or_default(),
             _ => "",
         }
     }
@@ -170,9 +197,13 @@ impl Text {
         for part in &self.parts {
             if let Part::Value(value, _) = part {
                 look(value);
-                if let Value::Hmac(key, text) = value {
-                    key.each(look);
-                    text.each(look);
+                match value {
+                    Value::Hmac(key, text) => {
+                        key.each(look);
+                        text.each(look);
+                    }
+                    Value::Measured(_, text) => text.each(look),
+                    _ => {}
                 }
             }
         }
@@ -181,7 +212,7 @@ impl Text {
     fn fill_into(&self, filling: &Filling<'_>, groups: Option<&Captures<'_>>, out: &mut Vec<u8>) {
         for part in &self.parts {
             match part {
-                Part::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
+                Part::Literal(literal) => out.extend_from_slice(literal),
                 Part::Value(value, spelling) => {
                     let value = value.of(filling, groups, *spelling);
                     spell(&value, *spelling, out);
@@ -226,6 +257,20 @@ impl Value {
                 });
                 Cow::Borrowed(found.map_or(&b""[..], |found| found.as_bytes()))
             }
+            Self::Measured(length, measured) => {
+                let mut filled = Vec::new();
+                measured.fill_into(filling, groups, &mut filled);
+                let marker = filling.message.unwrap_or_default().1;
+                let mut prefixed = match length {
+                    Length::TwoBytes => {
+                        u16::try_from(filled.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec()
+                    }
+                    Length::Varint => varint(filled.len()),
+                    Length::VarintWithMarker => varint(filled.len() + marker),
+                };
+                prefixed.extend_from_slice(&filled);
+                Cow::Owned(prefixed)
+            }
             Self::Sequence => text(filling.message.unwrap_or_default().0.to_string()),
             Self::Size => text(filling.message.unwrap_or_default().1.to_string()),
             Self::Now => {
@@ -246,14 +291,34 @@ impl Value {
 
     /// Whether it is written already when it is filled in.
     fn is_spelled(&self) -> bool {
-        matches!(self, Self::Topics(_))
+        matches!(self, Self::Topics(_) | Self::Measured(..))
     }
 }
 
-fn read(text: &str, scope: Scope<'_>, spelling: Spelling) -> Result<Text, String> {
+/// What stands between values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Text.
+    Plain,
+    /// Bytes in hexadecimal digits.
+    Hex,
+}
+
+fn read(text: &str, scope: Scope<'_>, spelling: Spelling, mode: Mode) -> Result<Text, String> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = text;
+    let push = |parts: &mut Vec<Part>, literal: &mut String| -> Result<(), String> {
+        let taken = std::mem::take(literal);
+        let bytes = match mode {
+            Mode::Plain => taken.into_bytes(),
+            Mode::Hex => {
+                hex_bytes(&taken).ok_or_else(|| format!("{taken:?} is not bytes in hexadecimal digits"))?
+            }
+        };
+        parts.extend((!bytes.is_empty()).then_some(Part::Literal(bytes)));
+        Ok(())
+    };
     while let Some(at) = rest.find(['{', '\\']) {
         let (before, behind) = rest.split_at(at);
         literal.push_str(before);
@@ -264,9 +329,9 @@ fn read(text: &str, scope: Scope<'_>, spelling: Spelling) -> Result<Text, String
         }
         match placeholder(behind) {
             Some((inside, after)) => {
-                let (value, how) = value(inside, scope)?;
+                let (value, how) = value(inside, scope, mode)?;
                 let how = if value.is_spelled() && how.is_none() { Some(Spelling::Plain) } else { how };
-                parts.extend((!literal.is_empty()).then(|| Part::Literal(std::mem::take(&mut literal))));
+                push(&mut parts, &mut literal)?;
                 parts.push(Part::Value(value, how.unwrap_or(spelling)));
                 rest = after;
             }
@@ -278,8 +343,28 @@ fn read(text: &str, scope: Scope<'_>, spelling: Spelling) -> Result<Text, String
         }
     }
     literal.push_str(rest);
-    parts.extend((!literal.is_empty()).then_some(Part::Literal(literal)));
-    Ok(Text { parts })
+    push(&mut parts, &mut literal)?;
+    Ok(Text { parts, binary: false })
+}
+
+/// Bytes in hexadecimal digits, between which there may be spaces.
+fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let whole = digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit);
+    digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>().filter(|_| whole)
+}
+
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        bytes.push(if number > 0 { low | 0x80 } else { low });
+        if number == 0 {
+            return bytes;
+        }
+    }
 }
 
 /// What stands between a brace that begins a name and the one that ends it, and what is behind.
@@ -313,7 +398,7 @@ fn placeholder(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-fn value(inside: &str, scope: Scope<'_>) -> Result<(Value, Option<Spelling>), String> {
+fn value(inside: &str, scope: Scope<'_>, mode: Mode) -> Result<(Value, Option<Spelling>), String> {
     // A separator or an argument may hold the sign.
     let (inside, how) = match inside.rsplit_once('|') {
         Some((inside, "json")) => (inside, Some(Spelling::Json)),
@@ -344,6 +429,12 @@ fn value(inside: &str, scope: Scope<'_>) -> Result<(Value, Option<Spelling>), St
         ("seq", None) if scope.message => Value::Sequence,
         ("size", None) if scope.message => Value::Size,
         ("hmac_sha256", Some(arguments)) => signature(arguments, scope)?,
+        // Always text: a name is none of digits.
+        ("u16", Some(text)) => measured(Length::TwoBytes, text, scope, Mode::Plain)?,
+        ("varint", Some(text)) => measured(Length::Varint, text, scope, mode)?,
+        ("varint_with_marker", Some(text)) if scope.message => {
+            measured(Length::VarintWithMarker, text, scope, mode)?
+        }
         (name, None) => {
             let column = scope.columns.iter().position(|column| column == name);
             let group = scope.groups.is_some_and(|groups| has_group(groups, name));
@@ -370,8 +461,14 @@ fn signature(arguments: &str, scope: Scope<'_>) -> Result<Value, String> {
     let wrong = || "{hmac_sha256(KEY,TEXT)} has two arguments, which may hold {names}".to_owned();
     let inside = arguments.strip_prefix('(').and_then(|inside| inside.strip_suffix(')')).ok_or_else(wrong)?;
     let (key, text) = inside.split_once(',').ok_or_else(wrong)?;
-    let part = |text: &str| read(text, scope, Spelling::Plain).map(Box::new);
+    let part = |text: &str| read(text, scope, Spelling::Plain, Mode::Plain).map(Box::new);
     Ok(Value::Hmac(part(key)?, part(text)?))
+}
+
+fn measured(length: Length, text: &str, scope: Scope<'_>, mode: Mode) -> Result<Value, String> {
+    let inside = text.strip_prefix('(').and_then(|inside| inside.strip_suffix(')'));
+    let inside = inside.ok_or("a text with its length in front is {u16(TEXT)} or {varint(TEXT)}")?;
+    Ok(Value::Measured(length, Box::new(read(inside, scope, Spelling::Plain, mode)?)))
 }
 
 fn unknown(name: &str, scope: Scope<'_>) -> String {
@@ -517,6 +614,38 @@ mod tests {
         assert_eq!(
             filled_with("k:{hmac_sha256(secret,{socket}:private-{topic})}", scope, Spelling::Plain, 0),
             "k:70248b36597401dc5093d21758930d63a790710816691d118db2a7ee0e6f72fa"
+        );
+    }
+
+    #[test]
+    fn bytes_and_lengths_make_binary_protocols() {
+        let fill = |text: &str| {
+            let scope = Scope { message: true, ..Scope::default() };
+            let text = Text::read("--x", text, scope, Spelling::Plain).unwrap();
+            let (vars, topics) = (Vars::default(), Topics::named("lobby"));
+            let message = Some((3, 200));
+            let filling =
+                Filling { number: 7, vars: &vars, topics: &topics, topic: None, caught: &[], message };
+            (text.fill(&filling).into_owned(), text.is_binary())
+        };
+        // MQTT 3.1.1: SUBSCRIBE to one topic, and the beginning of a PUBLISH of 200 bytes.
+        let subscribe = b"\x82\x0a\x00\x01\x00\x05lobby\x00".to_vec();
+        assert_eq!(fill("hex:82{varint(0001 {u16({topic})} 00)}"), (subscribe, true));
+        let publish = b"\x30\xcf\x01\x00\x05lobby".to_vec();
+        assert_eq!(fill("hex:30{varint_with_marker({u16({topic})})}"), (publish, true));
+        assert_eq!(fill("a{u16(b{i})}"), (b"a\x00\x02b7".to_vec(), false));
+        for (text, says) in [
+            ("hex:8", "hexadecimal"),
+            ("hex:zz", "hexadecimal"),
+            ("{u16 (a)}", ""),
+            ("hex:{u16(}", "length in front"),
+        ] {
+            let read = Text::read("--x", text, Scope::default(), Spelling::Plain);
+            assert!(says.is_empty() || read.unwrap_err().contains(says), "{text}");
+        }
+        assert_eq!(
+            [varint(0), varint(127), varint(128), varint(16_384)],
+            [vec![0], vec![127], vec![128, 1], vec![128, 128, 1]]
         );
     }
 

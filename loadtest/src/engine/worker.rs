@@ -29,6 +29,7 @@ use crate::engine::ledger::Ledger;
 use crate::engine::message::{self, Shape, Stamp};
 use crate::engine::sequence::{Sequence, Subscription};
 use crate::engine::text::Filling;
+use crate::engine::trace::{Traced, Way};
 use crate::engine::visits::Bulletin;
 use crate::net::target::Target;
 use crate::observe::bottleneck::Watch;
@@ -96,6 +97,8 @@ pub(crate) struct Plan {
     pub(crate) backoff_ns: u64,
     /// Whether compression is offered, and has to be accepted.
     pub(crate) deflate: bool,
+    /// Connections whose frames are shown.
+    pub(crate) trace: u64,
     /// Number of workers.
     pub(crate) threads: usize,
     /// Connects per second of one worker; `None` for as fast as the server answers.
@@ -103,6 +106,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Set if what a connection says and hears is shown.
+    fn traced(&self, number: u64) -> Option<Traced> {
+        (number < self.trace).then_some(Traced::Connection(number))
+    }
+
     /// What is published so far to the topic of a connection that comes back.
     fn bulletin_of(&self, number: u64) -> Option<&Bulletin> {
         let topic = self.conversation.topics().of(number).next()?;
@@ -122,6 +130,7 @@ impl Plan {
             role: self.role,
             run_id: self.run_id,
             number,
+            traced: self.traced(number),
             topic: None,
             subscriptions,
             ledger: self.ledger.as_deref(),
@@ -368,7 +377,7 @@ impl Worker {
         let now_ns = self.plan.clock.now_ns();
         // Main wakes the worker when a send becomes due; this is for what a full turn left over.
         let send_is_due = order.schedule.is_some_and(|schedule| {
-            self.plan.role == Role::Echo
+            self.plan.role.sends()
                 && self.next_send < schedule.count()
                 && schedule.planned_ns(self.next_send) <= now_ns
         });
@@ -450,6 +459,9 @@ impl Worker {
                     plan.deflate,
                     &mut request,
                 );
+                if let Some(traced) = plan.traced(number) {
+                    traced.head(Way::Out, &request);
+                }
                 self.connecting.push_back(Attempt { index, started_ns: now_ns });
                 self.in_flight += 1;
                 Connection::new(stream, tls, key, request, now_ns, away)
@@ -571,7 +583,7 @@ impl Worker {
 
     /// Sends what is due of this worker's share: every `threads`-th message, over its connections in turn.
     fn send_due(&mut self, order: &Order, tally: &mut Tally) {
-        let Some(schedule) = order.schedule.filter(|_| self.plan.role == Role::Echo) else { return };
+        let Some(schedule) = order.schedule.filter(|_| self.plan.role.sends()) else { return };
         if self.senders.is_empty() {
             let open = self.connections.iter().enumerate().filter(|(_, c)| c.state() == State::Open);
             self.senders = open.map(|(index, _)| index as u32).collect();
@@ -608,8 +620,15 @@ impl Worker {
         let around = self.plan.conversation.around(&filling);
         message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
         self.frame.clear();
-        let opcode = if self.plan.shape.is_binary() { Opcode::Binary } else { Opcode::Text };
+        let opcode = match (self.plan.role, self.plan.shape.is_binary()) {
+            (Role::Ping, _) => Opcode::Ping,
+            (_, true) => Opcode::Binary,
+            (_, false) => Opcode::Text,
+        };
         frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
+        if let Some(traced) = self.plan.traced(number) {
+            traced.frame(Way::Out, opcode, &self.payload);
+        }
         match connection.try_send(&self.frame) {
             Ok(true) => {
                 tally.counts.sent += 1;

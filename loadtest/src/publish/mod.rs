@@ -37,8 +37,13 @@ pub(crate) use error::PublishError;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the reader looks for what has taken too long.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Connections to post on, unless told otherwise: as many as a second of messages needs that are answered after one.
-pub(super) const PUBLISHERS_MAX: u32 = 1_024;
+/// Connections to post on, unless told otherwise: what an admin port takes that is meant for a few tools, 256 with
+/// Fantail.
+pub(super) const PUBLISHERS_MAX: u32 = 240;
+/// The same while probes are published, all of which are due at once.
+const PROBING_MAX: usize = 16;
+/// Probes that are due at once.
+const PROBES_AT_ONCE: u32 = 512;
 /// Token of the waker; connections have their index.
 const WAKER: Token = Token(usize::MAX);
 const EVENTS: usize = 256;
@@ -118,12 +123,23 @@ impl Publisher {
 
     /// Publishes to each topic the message that tells who is subscribed and counts nowhere.
     pub(crate) fn probe(&mut self) -> Result<(), PublishError> {
-        for topic in 0..self.shared.plan.conversation.topics().count() {
-            let now_ns = self.shared.plan.clock.now_ns();
-            let mut state = self.shared.lock();
-            state.submit(&self.shared.plan, Job::probe(topic, now_ns), now_ns);
+        let limited = self.shared.lock().lanes.limit(Some(PROBING_MAX));
+        let topics = self.shared.plan.conversation.topics().count();
+        let mut outcome = Ok(());
+        // Not all at once: what waits for a connection has its time, too.
+        for first in (0..topics).step_by(PROBES_AT_ONCE as usize) {
+            for topic in first..topics.min(first + PROBES_AT_ONCE) {
+                let now_ns = self.shared.plan.clock.now_ns();
+                let mut state = self.shared.lock();
+                state.submit(&self.shared.plan, Job::probe(topic, now_ns), now_ns);
+            }
+            outcome = self.wait(|state| state.account.take_probes());
+            if outcome.is_err() || interrupt::requested() {
+                break;
+            }
         }
-        self.wait(|state| state.account.take_probes())
+        self.shared.lock().lanes.limit(limited);
+        outcome
     }
 
     /// Opens as many connections as the rate is going to need, as far as the probes tell, so that the first messages do
@@ -274,6 +290,14 @@ impl Lanes {
         match self {
             Self::Posts(_) => Some(Ok(())),
             Self::Talks(talks) => talks.opened(),
+        }
+    }
+
+    /// Lets no more connections be opened than so many, and tells how many it was; none where that has no meaning.
+    fn limit(&mut self, connections: Option<usize>) -> Option<usize> {
+        match self {
+            Self::Posts(posts) => connections.map(|limit| posts.limit(limit)),
+            Self::Talks(_) => None,
         }
     }
 

@@ -37,6 +37,7 @@ pub(super) struct Posts {
     waiting: VecDeque<Job>,
     most: usize,
     limit: usize,
+    most_allowed: usize,
     scratch: Vec<u8>,
 }
 
@@ -79,6 +80,7 @@ impl Posts {
             waiting: VecDeque::new(),
             most: 0,
             limit: wanted.publishers.unwrap_or(PUBLISHERS_MAX) as usize,
+            most_allowed: wanted.publishers.unwrap_or(PUBLISHERS_MAX) as usize,
             scratch: vec![0; SCRATCH_BYTES],
         }
     }
@@ -86,6 +88,13 @@ impl Posts {
     /// The most connections there were at once.
     pub(super) fn most(&self) -> usize {
         self.most
+    }
+
+    /// Opens no more than so many from now on; returns how many it was.
+    pub(super) fn limit(&mut self, connections: usize) -> usize {
+        let before = self.limit;
+        self.limit = connections.min(self.most_allowed);
+        before
     }
 
     /// Connections that are not there yet.

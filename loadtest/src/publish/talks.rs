@@ -20,6 +20,7 @@ use crate::engine::connection::{Connection, Context, Role, State, mask};
 use crate::engine::handshake;
 use crate::engine::message::{self, random_u64};
 use crate::engine::text::{Filling, Spelling, Text};
+use crate::engine::trace::{Traced, Way};
 use crate::engine::worker::Plan;
 use crate::net::target::Target;
 use crate::result::tally::Tally;
@@ -162,7 +163,7 @@ impl Talks {
                     break;
                 }
             };
-            let mut cx = context(plan, lane.topic, &mut self.tally);
+            let mut cx = context(plan, index, lane.topic, &mut self.tally);
             outcome = lane.connection.on_bytes(self.scratch.get(..count).unwrap_or_default(), &mut cx);
             if count < SCRATCH_BYTES && !read_closed && lane.connection.short_reads_drain() {
                 break;
@@ -217,7 +218,7 @@ impl Talks {
                 continue;
             };
             *due_ns = now_ns + period_ns;
-            let cx = context(plan, lane.topic, &mut self.tally);
+            let cx = context(plan, index, lane.topic, &mut self.tally);
             if let Err(trouble) = lane.connection.say_again(text, &cx) {
                 self.on_trouble(account, index, trouble);
             }
@@ -245,6 +246,9 @@ impl Talks {
                     false,
                     &mut request,
                 );
+                if let Some(traced) = traced(plan, index) {
+                    traced.head(Way::Out, &request);
+                }
                 lane.connection = Connection::new(stream, tls, key, request, now_ns, None);
                 lane.until_ns = now_ns + TIMEOUT.as_nanos() as u64;
                 self.opening += 1;
@@ -311,6 +315,9 @@ impl Talks {
         let mut payload = Vec::new();
         message::write_message(&stamp, plan.shape, &plan.conversation.around(&filling), &mut payload);
         let opcode = if plan.shape.is_binary() { Opcode::Binary } else { Opcode::Text };
+        if let Some(traced) = traced(plan, index) {
+            traced.frame(Way::Out, opcode, &payload);
+        }
         self.frame.clear();
         frame::push_frame(&mut self.frame, opcode, &payload, Some(mask()));
     }
@@ -337,8 +344,13 @@ fn filling<'a>(plan: &'a Plan, topic: Option<u32>) -> Filling<'a> {
     Filling { topic, ..plan.conversation.filling(number, &[]) }
 }
 
-fn context<'a>(plan: &'a Plan, topic: Option<u32>, tally: &'a mut Tally) -> Context<'a> {
+fn context<'a>(plan: &'a Plan, index: usize, topic: Option<u32>, tally: &'a mut Tally) -> Context<'a> {
     let number = plan.conversation.topics().first_member(topic.unwrap_or(0));
     let cx = plan.context(number, None, &mut [], None, tally);
-    Context { role: Role::Idle, topic, bulletin: None, ..cx }
+    Context { role: Role::Idle, topic, bulletin: None, traced: traced(plan, index), ..cx }
+}
+
+/// As many publishers are shown as connections are.
+fn traced(plan: &Plan, index: usize) -> Option<Traced> {
+    ((index as u64) < plan.trace).then_some(Traced::Publisher(index))
 }

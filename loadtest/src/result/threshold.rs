@@ -38,11 +38,11 @@ pub(crate) struct Metric {
     what: &'static str,
 }
 
-const ALL: &[&str] = &["idle", "fanout", "echo", "storm", "slow", "memory", "rolling"];
-const SENDING: &[&str] = &["fanout", "echo", "slow", "rolling"];
+const ALL: &[&str] = &["idle", "fanout", "echo", "ping", "storm", "slow", "memory", "rolling"];
+const SENDING: &[&str] = &["fanout", "echo", "ping", "slow", "rolling"];
 /// Those that put a load on while the generator watches itself.
-const LOADED: &[&str] = &["fanout", "echo", "storm", "slow", "rolling"];
-const ORDERED: &[&str] = &["fanout", "echo", "slow"];
+const LOADED: &[&str] = &["fanout", "echo", "ping", "storm", "slow", "rolling"];
+const ORDERED: &[&str] = &["fanout", "echo", "ping", "slow"];
 const PUBLISHING: &[&str] = &["fanout", "slow"];
 const STORM: &[&str] = &["storm"];
 const RETURNING: &[&str] = &["storm", "rolling"];

@@ -343,3 +343,28 @@ fn a_server_that_lets_no_client_publish_is_told_from_one_that_loses() {
     assert!(said.contains("nothing that was published there arrived anywhere"), "{said}");
     assert!(said.contains("let clients publish"), "{said}");
 }
+
+#[test]
+fn frames_of_the_first_connections_can_be_looked_at() {
+    let url = format!("ws://{}/", server(Protocol::Pinging));
+    let mut args = vec!["fanout", "--url", &url, "--publish", "ws", "--connections", "3", "--rate", "20"];
+    args.extend(["--duration", "500ms", "--hello", "join", "--await", "^joined$", "--reply", r"^\{\}$=>{}"]);
+    args.extend(["--trace", "1"]);
+    let output = crate::output(&args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for line in [
+        "0 > GET / HTTP/1.1",
+        "0 < HTTP/1.1 101 Switching Protocols",
+        "0 > text 4: join",
+        "0 < text 6: joined",
+        "publisher 0 > text 4: join",
+        "publisher 0 > text 64: FQtZ",
+        "0 < text 64: FQtZ",
+        "0 < text 2: {}",
+        "0 > text 2: {}",
+    ] {
+        assert!(said.lines().any(|said| said.starts_with(line)), "{line}: {said}");
+    }
+    assert!(!said.lines().any(|said| said.starts_with("1 ")), "{said}");
+}

@@ -1,5 +1,6 @@
 //! Counts, times and verdicts that were wrong at their edges.
 
+use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -212,4 +213,42 @@ fn examples_of_the_help_can_be_pasted() {
         assert!(!line.ends_with("--") && line.matches('\'').count() % 2 == 0, "{line}");
     }
     assert!(commands > 8, "{examples}");
+}
+
+#[test]
+fn any_server_answers_pings_and_may_answer_only_the_last() {
+    // It answers the last of each five.
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let (mut socket, _) = accept(stream.unwrap());
+                let stream = socket.get_mut();
+                loop {
+                    let mut pong = vec![0x8a, 125];
+                    for _ in 0..5 {
+                        let mut frame = [0; 2 + 4 + 125];
+                        if stream.read_exact(&mut frame).is_err() {
+                            return;
+                        }
+                        // RFC 6455 section 5.3: the client's payload is masked.
+                        let (mask, payload) = frame[2..].split_at(4);
+                        pong.truncate(2);
+                        pong.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+                    }
+                    stream.write_all(&pong).unwrap();
+                }
+            });
+        }
+    });
+    let url = format!("ws://{address}/");
+    let mut args = vec!["ping", "--url", &url, "--connections", "2", "--rate", "100", "--duration", "1s"];
+    args.extend(["--size", "125"]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["missing"], &report["sent"]), (0, &json!(0), &json!(100)), "{table}");
+    assert_eq!((&report["returned"], &report["skipped"]), (&json!(20), &json!(80)), "{table}");
+    assert_eq!(report["latency"]["count"], 20, "{table}");
+    for wrong in ["15", "126", "x"] {
+        error(2, &["ping", "--size", wrong]);
+    }
 }

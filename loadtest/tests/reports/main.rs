@@ -59,6 +59,8 @@ fn results_fit_their_schemas() {
     assert_eq!((last("messages"), last("open")), (json!(1000), json!(20)));
     assert_eq!((&report["settings"]["rate"], &report["settings"]["burst"]), (&json!("400"), &json!("1")));
 
+    let (report, _) = result("ping", &["ping", "--url", &url, "--duration", "500ms", "--connections", "5"]);
+    assert_eq!((&report["returned"], &report["missing"]), (&json!(50), &json!(0)), "{report:#}");
     let (report, _) = result("idle", &["idle", "--url", &url, "--duration", "100ms", "--pid", &pid]);
     assert!(report["series"]["server_user_bytes"][0].as_u64().unwrap() > 0);
     let topic = format!("ws://{address}/ws/{{topic}}");

@@ -6,6 +6,7 @@ use crate::edition::Edition;
 use crate::edition::Router;
 use crate::event_loop::core::Readiness;
 use crate::topic::{RouterLimits, Wake};
+use crate::transport::Received;
 use crate::wire::frame::{Opcode, push_frame};
 use std::collections::VecDeque;
 use std::io;
@@ -47,24 +48,24 @@ impl Script {
 }
 
 impl Socket for Script {
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         let mut wire = self.0.lock().unwrap();
         match wire.input.pop_front() {
             Some(bytes) => {
                 into[..bytes.len()].copy_from_slice(&bytes);
-                Ok(bytes.len())
+                Ok(Received::Bytes { count: bytes.len(), more: false })
             }
-            None if wire.ended => Ok(0),
+            None if wire.ended => Ok(Received::End),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().output.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    fn shutdown_write(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

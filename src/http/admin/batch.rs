@@ -275,9 +275,12 @@ impl Batch {
                 if digits.len() / 4 * 3 > message_bytes_max.saturating_add(2) {
                     return Err(too_large());
                 }
-                self.binary.resize(digits.len() / 4 * 3, 0);
+                let bad = "payload_base64 is not Base64 (RFC 4648, 4)";
+                // Decoding takes nothing but whole groups of four, and room for exactly those.
+                let room = BASE64.decode_len(digits.len()).map_err(|_| Unready::bad(bad))?;
+                self.binary.resize(room, 0);
                 let Ok(len) = BASE64.decode_mut(digits.as_bytes(), &mut self.binary) else {
-                    return Err(Unready::bad("payload_base64 is not Base64 (RFC 4648, 4)"));
+                    return Err(Unready::bad(bad));
                 };
                 self.binary.truncate(len);
                 let binary = fields.binary.unwrap_or(true);
@@ -403,6 +406,31 @@ mod tests {
         assert_eq!(edition.counters_of(1).publishes.value(), 4);
         assert_eq!(run_all(b"", &edition).len(), 0);
         assert_eq!(run_all(b"\xff\n", &edition).len(), 1);
+    }
+
+    #[test]
+    fn digits_that_are_no_base64_are_a_bad_line_and_nothing_else() {
+        let edition = edition(RouterLimits::default());
+        for (digits, fits) in [
+            ("", true),
+            ("AA==", true),
+            ("AAAA", true),
+            ("A", false),
+            ("AA", false),
+            ("AAA", false),
+            ("AAAAA", false),
+            ("AA=", false),
+            ("AB==", false),
+            ("====", false),
+            ("A===", false),
+            ("AAA\\nA", false),
+            ("A-_A", false),
+            ("\u{e9}\u{e9}", false),
+        ] {
+            let line = format!("{{\"topic\":\"a\",\"payload_base64\":\"{digits}\"}}");
+            let answer = run_all(line.as_bytes(), &edition).remove(0);
+            assert_eq!(answer["offset"].is_u64(), fits, "{line}: {answer}");
+        }
     }
 
     #[test]

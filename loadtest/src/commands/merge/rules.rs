@@ -91,6 +91,7 @@ const RULES: &[(&str, Rule)] = &[
     ("sent", Rule::Sum),
     ("unsent", Rule::Sum),
     ("returned", Rule::Sum),
+    ("skipped", Rule::Sum),
     ("deliveries_expected", Rule::Sum),
     ("deliveries", Rule::Sum),
     ("missing", Rule::Sum),

@@ -4,7 +4,7 @@ use fantail::wire::frame::Opcode;
 
 use super::{Connection, Context, State};
 use crate::engine::conversation::Step;
-use crate::engine::text::Filling;
+use crate::engine::text::{Filling, Text};
 
 impl Connection {
     /// Says what comes next in the greeting, up to what is awaited, or to its end.
@@ -24,10 +24,9 @@ impl Connection {
                     let says =
                         topics.into_iter().map(|topic| text.fill(&Filling { topic, ..filling }).into_owned());
                     for said in says.collect::<Vec<_>>() {
-                        self.say(Opcode::Text, &said);
+                        self.say(kind(text), &said, cx.traced);
                     }
                 }
-                Step::SayBytes(bytes) => self.say(Opcode::Binary, bytes),
                 Step::Await { each, .. } => {
                     let topics = cx.conversation.topics().of(cx.number).count();
                     let left = if *each && cx.topic.is_none() { topics } else { 1 };
@@ -65,4 +64,9 @@ impl Connection {
             self.greet(cx);
         }
     }
+}
+
+/// How a text leaves.
+pub(super) fn kind(text: &Text) -> Opcode {
+    if text.is_binary() { Opcode::Binary } else { Opcode::Text }
 }

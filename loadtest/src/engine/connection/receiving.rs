@@ -14,22 +14,35 @@ impl Connection {
         let replied = cx.conversation.replies() && self.on_call(payload, binary, cx);
         if self.state == State::Greeting {
             self.on_greeted(payload, cx);
-        } else if !replied {
-            self.on_test_message(payload, binary, cx);
+        } else {
+            self.on_test_message(payload, binary, replied, cx);
+        }
+    }
+
+    /// A pong came: the answer to a ping of this connection, or one that nobody asked for (RFC 6455 section 5.5.3).
+    pub(super) fn on_pong(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        let streams = Streams::one(echo_stream(cx.run_id, cx.number));
+        match message::read_unchanged(payload, cx.shape, streams, cx.now_ns) {
+            Some(stamp) => self.on_stamp(&stamp, false, cx),
+            None => cx.tally.counts.foreign += 1,
         }
     }
 
     /// Answers a message that asks for it; false if it does not.
     fn on_call(&mut self, payload: &[u8], binary: bool, cx: &Context<'_>) -> bool {
         let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
-        let Some(reply) = cx.conversation.reply_to(payload, &cx.filling(caught)) else { return false };
-        self.say(if binary { Opcode::Binary } else { Opcode::Text }, &reply);
+        let Some((reply, bytes)) = cx.conversation.reply_to(payload, &cx.filling(caught)) else {
+            return false;
+        };
+        self.say(if binary || bytes { Opcode::Binary } else { Opcode::Text }, &reply, cx.traced);
         true
     }
 
-    fn on_test_message(&mut self, payload: &[u8], binary: bool, cx: &mut Context<'_>) {
+    /// `replied` says that it was answered, so that it is no stranger if there is no test message in it.
+    fn on_test_message(&mut self, payload: &[u8], binary: bool, replied: bool, cx: &mut Context<'_>) {
         let streams = match cx.role {
-            Role::Idle => return,
+            // Pings are answered by pongs.
+            Role::Idle | Role::Ping => return,
             Role::Subscribe => Streams::new(cx.run_id, u64::from(cx.conversation.topics().count())),
             Role::Echo => Streams::one(echo_stream(cx.run_id, cx.number)),
         };
@@ -39,19 +52,26 @@ impl Connection {
         {
             return self.on_stamp(&stamp, false, cx);
         }
-        self.on_other_payload(payload, binary, streams, cx);
+        let any = self.on_other_payload(payload, binary, streams, cx);
+        cx.tally.counts.foreign += u64::from(!any && !replied);
     }
 
-    /// Looks for test messages in a payload that is not simply one.
+    /// Looks for test messages in a payload that is not simply one; false if there is nothing of this run in it.
     #[inline(never)]
-    fn on_other_payload(&mut self, payload: &[u8], binary: bool, streams: Streams, cx: &mut Context<'_>) {
+    fn on_other_payload(
+        &mut self,
+        payload: &[u8],
+        binary: bool,
+        streams: Streams,
+        cx: &mut Context<'_>,
+    ) -> bool {
         // RFC 6455 section 8.1: what is not UTF-8 is no text.
         if !binary && std::str::from_utf8(payload).is_err() {
             cx.tally.counts.corrupt += 1;
-            return;
+            return true;
         }
         let (conversation, shape, number, run_id) = (cx.conversation, cx.shape, cx.number, cx.run_id);
-        let echo = cx.role == Role::Echo;
+        let echo = cx.role.sends();
         let around = |stamp: &Stamp| {
             let topic = stamp.stream.wrapping_sub(run_id) as u32;
             // A publisher speaks as the first of a topic; an echo is of what this one said itself.
@@ -65,7 +85,7 @@ impl Connection {
         let around = stable.then_some(&around as &dyn Fn(&Stamp) -> _);
         let expected = Expected { shape, streams, now_ns: cx.now_ns, around };
         let other_kind = cx.keeps_kind && binary != shape.is_binary();
-        let any = message::search(payload, &expected, |found| match found {
+        message::search(payload, &expected, |found| match found {
             // Nothing is around it, so the server delivers what it takes, but as another kind.
             Found::Unchanged(stamp) if other_kind && stamp.sequence != PROBE_SEQUENCE => {
                 cx.tally.counts.corrupt += 1;
@@ -76,8 +96,7 @@ impl Connection {
             // That a probe came is all there is to know of it.
             Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),
             Found::Changed(_) | Found::Broken => cx.tally.counts.corrupt += 1,
-        });
-        cx.tally.counts.foreign += u64::from(!any);
+        })
     }
 
     /// Counts a test message; `wrapped` if the server put other things around it.
@@ -95,7 +114,7 @@ impl Connection {
             return;
         };
         // An echo can't come before its message left; such a number was not written by this generator.
-        if cx.role == Role::Echo && number >= self.sent {
+        if cx.role.sends() && number >= self.sent {
             counts.corrupt += 1;
             return;
         }
@@ -107,6 +126,11 @@ impl Connection {
                 let sequence = one.map_or(&mut self.sequence, |one| &mut one.sequence);
                 let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
                 match (sequence.on_arrival(number), cx.ledger) {
+                    // RFC 6455 section 5.5.3: of several pings only the last has to be answered.
+                    (Arrival::New { skipped }, _) if cx.role == Role::Ping => {
+                        counts.overtaken += u64::from(skipped);
+                        counts.on_arrival(Arrival::New { skipped: 0 })
+                    }
                     (Arrival::Reordered, Some(ledger))
                         if ledger.overlapped(topic, number, sequence.next().saturating_sub(1)) =>
                     {
@@ -131,7 +155,7 @@ impl Connection {
     #[inline]
     fn slot_of(&self, stamp: &Stamp, cx: &mut Context<'_>) -> Option<usize> {
         let topics = cx.conversation.topics();
-        if cx.role == Role::Echo || topics.count() == 1 {
+        if cx.role.sends() || topics.count() == 1 {
             return Some(0);
         }
         let slot = topics.slot(cx.number, stamp.stream.wrapping_sub(cx.run_id) as u32);

@@ -1,6 +1,6 @@
 //! Children under stricter rules than their parent: system calls refused by seccomp, a lower descriptor limit.
 //!
-//! Tests drive it, to run the server as a sandbox or a small machine would. The server itself never does.
+//! Tests drive it, to run the server as a sandbox or a small machine would.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -36,7 +36,15 @@ pub fn refuse_in_child(command: &mut Command, calls: &[Refused]) {
 /// Gives the child of `command` its own RLIMIT_NOFILE. A `hard` above the parent's needs CAP_SYS_RESOURCE.
 pub fn lower_nofile_in_child(command: &mut Command, soft: u64, hard: u64) {
     // SAFETY: between fork and exec the closure makes one setrlimit call on its own stack; nothing allocates.
-    unsafe { command.pre_exec(move || super::limits::set_nofile(soft, hard)) };
+    unsafe { command.pre_exec(move || set_nofile(soft, hard)) };
+}
+
+/// Sets both limits. Descriptors already open above a lower limit stay open; only new ones are refused.
+fn set_nofile(soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` is a live rlimit for the whole call, which only reads it.
+    super::checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(())
 }
 
 // Classic BPF as seccomp takes it (linux/filter.h, linux/bpf_common.h, linux/seccomp.h, linux/audit.h).
@@ -126,7 +134,15 @@ mod tests {
         // SAFETY: no pointer; this thread's table becomes a copy, and the thread ends with the test.
         let unshare = unsafe { libc::unshare(libc::CLONE_FILES) };
         println!("unshare {}", refusal(unshare.into()));
-        println!("nofile {:?}", super::super::limits::nofile().unwrap());
+        println!("nofile {:?}", nofile());
+    }
+
+    /// This process's soft and hard limit.
+    fn nofile() -> (u64, u64) {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is a live, writable rlimit for the whole call.
+        crate::checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }).unwrap();
+        (limit.rlim_cur, limit.rlim_max)
     }
 
     fn refusal(code: libc::c_long) -> &'static str {
@@ -140,7 +156,7 @@ mod tests {
 
     fn tries(prepare: impl FnOnce(&mut Command)) -> Vec<String> {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "sys::confine::tests::child_that_tries", "--nocapture"]);
+        command.args(["--exact", "confine::tests::child_that_tries", "--nocapture"]);
         command.env("FANTAIL_TEST_TRIES", "1");
         prepare(&mut command);
         let output = command.output().unwrap();
@@ -162,9 +178,9 @@ mod tests {
 
     #[test]
     fn the_child_alone_gets_the_lower_limit() {
-        let before = super::super::limits::nofile().unwrap();
+        let before = nofile();
         let lines = tries(|command| lower_nofile_in_child(command, 100, 120));
-        assert!(lines.contains(&"nofile Nofile { soft: 100, hard: 120 }".to_owned()), "{lines:?}");
-        assert_eq!(super::super::limits::nofile().unwrap().hard, before.hard);
+        assert!(lines.contains(&"nofile (100, 120)".to_owned()), "{lines:?}");
+        assert_eq!(nofile(), before);
     }
 }

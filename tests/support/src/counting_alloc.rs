@@ -1,4 +1,4 @@
-//! An allocator that counts: how many allocations live and how many bytes they hold. For tests and tools, which
+//! An allocator that counts: how many allocations live and how many bytes they hold. Tests
 //! install it with `#[global_allocator]`. Never changes what the system's allocator does.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -84,5 +84,27 @@ unsafe impl GlobalAlloc for CountingAllocator {
             self.came(size);
         }
         moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lives_is_counted_and_what_went_is_not() {
+        let counting = CountingAllocator::new();
+        let layout = |bytes| Layout::from_size_align(bytes, 8).unwrap();
+        // SAFETY: both layouts have a size, and each block is given back once, with the layout that it then has.
+        unsafe {
+            let first = counting.alloc(layout(100));
+            let second = counting.alloc_zeroed(layout(50));
+            assert_eq!((counting.live(), counting.bytes()), (2, 150));
+            let first = counting.realloc(first, layout(100), 300);
+            assert_eq!((counting.live(), counting.bytes()), (2, 350));
+            counting.dealloc(first, layout(300));
+            counting.dealloc(second, layout(50));
+        }
+        assert_eq!((counting.live(), counting.bytes()), (0, 0));
     }
 }

@@ -1,0 +1,171 @@
+//! What each form's connections get of a batch: made once, with its place, counted, and joined by itself.
+
+use super::*;
+
+/// A payload of this many bytes that the tests' deflater makes short.
+const SMALL: &[u8] = &[b'.'; 100];
+
+/// Stands for a deflater: what is long becomes its length.
+fn shorten(payload: &[u8], out: &mut Vec<u8>) -> bool {
+    let worth = payload.len() > 20;
+    if worth {
+        out.extend_from_slice(payload.len().to_string().as_bytes());
+    }
+    worth
+}
+
+fn none(_: &[u8], _: &mut Vec<u8>) -> bool {
+    panic!("nothing is to be deflated");
+}
+
+fn waiting(payloads: &[&[u8]]) -> (Arc<Router>, LocalTopics, Turn<Toy>) {
+    let (router, mut subject) = loop_with(8);
+    subject.join(&named("t"), 0, &Operator).unwrap();
+    let topic = router.topic(&named("t")).unwrap();
+    for payload in payloads {
+        router.publish(&topic, Draft::encode(None, false, payload), Some(0)).unwrap();
+    }
+    subject.drain_mailbox(|_| {});
+    let turn = subject.begin_turn(&mut TurnBudget::new(9), |_, _| true).unwrap();
+    (router, subject, turn)
+}
+
+fn end(subject: &mut LocalTopics, turn: Turn<Toy>) {
+    assert_eq!(subject.next_subscriber(&turn, &mut TurnBudget::new(9)), Some(0));
+    subject.end_turn(turn, |_, _| {});
+}
+
+#[test]
+fn the_publishers_frames_are_joined_by_encoding_and_only_when_asked_for() {
+    let (router, mut subject) = loop_with(8);
+    subject.join(&named("t"), 0, &Operator).unwrap();
+    let topic = router.topic(&named("t")).unwrap();
+    let publish = |payload: &[u8], deflated: Option<&[u8]>| {
+        router.publish(&topic, Draft::encode_both(None, true, payload, deflated), Some(0)).unwrap();
+    };
+    // Passes: one message alone, a mixed batch, one that nothing was deflated in.
+    let passes = [vec![Some(b"1")], vec![None, Some(b"2"), Some(b"3")], vec![None, None]];
+    for (pass, deflated) in passes.iter().enumerate() {
+        deflated.iter().for_each(|deflated| publish(b"long", deflated.map(|bytes| &bytes[..])));
+        assert!(router.mailbox(0).unwrap().reserved().1 >= 6 * deflated.len() as u64);
+        subject.drain_mailbox(|_| {});
+        let mut turn = subject.begin_turn(&mut TurnBudget::new(9), |_, _| true).unwrap();
+        let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
+        let choice = subject.choose(&mut turn, Toy::Raw, Encoding::Plain, none);
+        assert_eq!((choice, turn.batch().frames(choice)), (Choice::Raw(Encoding::Plain), &plain[..]));
+        assert_eq!(turn.batch().made(), 0, "made before anybody asked");
+        let wanted: Vec<u8> = deflated
+            .iter()
+            .flat_map(|deflated| {
+                deflated.map_or(b"\x82\x04long".to_vec(), |bytes| [b"\xc2\x01", &bytes[..]].concat())
+            })
+            .collect();
+        for encoding in [Encoding::Deflated, Encoding::DeflatedWithin(8), Encoding::Deflated] {
+            let choice = subject.choose(&mut turn, Toy::Raw, encoding, none);
+            assert_eq!(choice.encoding() == Encoding::Deflated, pass < 2, "pass {pass}");
+            assert_eq!(turn.batch().frames(choice), wanted, "pass {pass}");
+        }
+        end(&mut subject, turn);
+        assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0), "the room of both frames comes back");
+    }
+}
+
+#[test]
+fn a_form_is_made_once_for_all_who_want_it_and_keeps_the_place() {
+    for payloads in [&[&b"one"[..]][..], &[b"one", b"two", b""]] {
+        let (router, mut subject, mut turn) = waiting(payloads);
+        let choice = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+        let again = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+        assert_eq!((again, turn.batch().made()), (choice, 1));
+        let batch = turn.batch();
+        let mut frames = Vec::new();
+        for ((message, raw), payload) in batch.messages_of(choice).iter().zip(batch.messages()).zip(payloads)
+        {
+            assert_eq!((message.topic_id(), message.offset()), (raw.topic_id(), raw.offset()));
+            assert_eq!(message.origin(), raw.origin());
+            let text = format!("t {} {}", raw.offset(), String::from_utf8_lossy(payload));
+            assert_eq!(message.payload(), text.as_bytes());
+            assert_eq!(message.frame()[..2], [0x81, text.len() as u8]);
+            frames.extend_from_slice(message.frame());
+        }
+        assert_eq!(batch.messages_of(choice).len(), payloads.len());
+        assert_eq!((batch.frames(choice), choice.encoding()), (&frames[..], Encoding::Plain));
+        end(&mut subject, turn);
+        assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0));
+    }
+}
+
+#[test]
+fn a_stream_has_no_frames_and_forms_do_not_mix() {
+    let (_, mut subject, mut turn) = waiting(&[b"one", b"two"]);
+    let line = subject.choose(&mut turn, Toy::Line, Encoding::Deflated, none);
+    let named = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+    assert_eq!(turn.batch().frames(line), b"1\n2\n");
+    assert_eq!(turn.batch().frames(named), b"\x81\x07t 1 one\x81\x07t 2 two");
+    let raw = subject.choose(&mut turn, Toy::Raw, Encoding::Plain, none);
+    assert_eq!(turn.batch().frames(raw), b"\x81\x03one\x81\x03two");
+    end(&mut subject, turn);
+}
+
+#[test]
+fn deflated_twins_are_made_with_the_first_who_wants_them() {
+    let (router, mut subject, mut turn) = waiting(&[SMALL, b"short", SMALL]);
+    let plain = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+    let deflated = subject.choose(&mut turn, Toy::Named, Encoding::Deflated, shorten);
+    assert_eq!(subject.choose(&mut turn, Toy::Named, Encoding::Deflated, none), deflated, "once");
+    // The first bit reserved marks the compressed ones; the short one is the plain one itself.
+    let (twins, plains) = (turn.batch().messages_of(deflated), turn.batch().messages_of(plain));
+    assert_eq!(twins[0].frame(), b"\xc1\x03104");
+    assert_eq!(twins[1].frame().as_ptr(), plains[1].frame().as_ptr());
+    assert_eq!(twins.iter().map(Message::offset).collect::<Vec<_>>(), [1, 2, 3]);
+    let all: Vec<u8> = twins.iter().flat_map(|twin| twin.frame().to_vec()).collect();
+    assert_eq!(turn.batch().frames(deflated), all);
+    // A window that one of them does not fit: all plain.
+    assert_eq!(subject.choose(&mut turn, Toy::Named, Encoding::DeflatedWithin(6), none), plain);
+    assert_eq!(subject.choose(&mut turn, Toy::Named, Encoding::DeflatedWithin(9), none), deflated);
+    assert_eq!(turn.batch().made(), 2, "no more than two a form");
+    end(&mut subject, turn);
+    assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0));
+}
+
+#[test]
+fn what_is_long_is_not_deflated_on_a_loop() {
+    let most = 256 * 1024 - "t 1 ".len();
+    for (len, worth) in [(most, true), (most + 1, false)] {
+        let (_, mut subject, mut turn) = waiting(&[&vec![b'.'; len]]);
+        let plain = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+        let choice = subject.choose(&mut turn, Toy::Named, Encoding::Deflated, |payload, out| {
+            assert!(worth, "{} bytes", payload.len());
+            shorten(payload, out)
+        });
+        assert_eq!(choice != plain, worth);
+        end(&mut subject, turn);
+    }
+}
+
+#[test]
+fn what_is_made_counts_in_the_mailbox_until_the_pass_is_over() {
+    let limits = RouterLimits {
+        mailbox: MailboxLimits { bytes_max: 500, entries_max: 100 },
+        ..RouterLimits::default()
+    };
+    let router = Arc::new(Router::new(1, limits, Box::new(NoWake)).unwrap());
+    let mut subject = LocalTopics::new(router.clone(), 0).unwrap();
+    subject.join(&named("t"), 0, &Operator).unwrap();
+    publish(&router, "t", 100);
+    publish(&router, "t", 100);
+    subject.drain_mailbox(|_| {});
+    let mut turn = subject.begin_turn(&mut TurnBudget::new(9), |_, _| true).unwrap();
+    let room = || router.mailbox(0).unwrap().reserved();
+    assert_eq!(room(), (2, 204));
+    subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+    assert_eq!(room(), (2, 204 + 212));
+    // Of the twins, which are `0xc1 0x03` and three digits.
+    subject.choose(&mut turn, Toy::Named, Encoding::Deflated, shorten);
+    assert_eq!(room(), (2, 204 + 212 + 10));
+    let topic = router.topic(&named("t")).unwrap();
+    assert!(router.publish(&topic, Draft::encode(None, true, &[0; 100]), Some(0)).is_err(), "it waits");
+    end(&mut subject, turn);
+    assert_eq!(room(), (0, 0));
+    assert!(router.publish(&topic, Draft::encode(None, true, &[0; 100]), Some(0)).is_ok());
+}

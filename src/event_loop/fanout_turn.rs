@@ -86,55 +86,62 @@ impl<S: Socket> Core<S> {
         true
     }
 
+    #[inline(always)]
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
         let Some(slot) = self.slots.at(index) else { return };
+        let no_echo = slot.connection.flags.has(Flags::NO_ECHO);
         let (form, encoding) = (slot.connection.form(), slot.connection.encoding());
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let choice =
             self.topics.choose(turn, form, encoding, |payload, out| tools.deflate_into(payload, out));
-        let (policy, batch) = (turn.policy(), turn.batch());
-        if slot.connection.flags.has(Flags::NO_ECHO) {
-            let generation = slot.generation;
-            let own = |message: &Message| {
-                message.origin().is_some_and(|origin| {
-                    origin.loop_index as usize == loop_index
-                        && origin.slot == index
-                        && origin.generation == generation
-                })
-            };
-            if batch.messages().iter().any(own) {
-                for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
-                    // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
-                    let Some(slot) = self.slots.at(index) else { return };
-                    if slot.connection.is_open() {
-                        let encoding = match choice {
-                            Choice::Raw(_) => message.form(encoding),
-                            Choice::Derived(_) => choice.encoding(),
-                        };
-                        self.deliver_frames(
-                            index,
-                            policy,
-                            encoding,
-                            message.frame_as(encoding),
-                            std::slice::from_ref(message),
-                        );
-                    } else {
-                        self.counters.dropped(DropReason::Disconnect, 1);
-                    }
-                }
-                return;
-            }
+        if no_echo && self.deliver_of_others(loop_index, index, turn, choice) {
+            return;
         }
-        self.deliver_frames(
-            index,
-            policy,
-            choice.encoding(),
-            batch.frames(choice),
-            batch.messages_of(choice),
-        );
+        let batch = turn.batch();
+        let messages = batch.messages_of(choice);
+        self.deliver_frames(index, turn.policy(), choice.encoding(), batch.frames(choice), messages);
     }
 
+    /// Delivers what is not the subscriber's own, one by one. `false`: nothing of the batch is its own.
+    fn deliver_of_others(
+        &mut self,
+        loop_index: usize,
+        index: u32,
+        turn: &Turn<Form>,
+        choice: Choice,
+    ) -> bool {
+        let Some(slot) = self.slots.at(index) else { return true };
+        let (generation, encoding) = (slot.generation, slot.connection.encoding());
+        let own = |message: &Message| {
+            message.origin().is_some_and(|origin| {
+                origin.loop_index as usize == loop_index
+                    && origin.slot == index
+                    && origin.generation == generation
+            })
+        };
+        let (policy, batch) = (turn.policy(), turn.batch());
+        if !batch.messages().iter().any(own) {
+            return false;
+        }
+        for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
+            // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
+            if self.slots.at(index).is_some_and(|slot| slot.connection.is_open()) {
+                let encoding = match choice {
+                    Choice::Raw(_) => message.form(encoding),
+                    Choice::Derived(_) => choice.encoding(),
+                };
+                let frame = message.frame_as(encoding);
+                self.deliver_frames(index, policy, encoding, frame, std::slice::from_ref(message));
+            } else {
+                self.counters.dropped(DropReason::Disconnect, 1);
+            }
+        }
+        true
+    }
+
+    // Inlined, so that a subscriber is looked up once.
     /// Delivers messages whose `frames`, in this encoding, stand in a row.
+    #[inline(always)]
     fn deliver_frames(
         &mut self,
         index: u32,

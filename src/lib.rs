@@ -2,6 +2,9 @@
 //!
 //! Rooms, from the bytes up: [`wire`] knows bytes, [`sys`] knows system calls; the rest needs the
 //! `server` feature. Calls point down only; everything upward or sideways is a mailbox entry.
+//!
+//! What tests, fuzzing or the load generator name is public. Other rooms are private, so that the compiler finds what is
+//! dead in them; `pub` in there is for other rooms.
 #![deny(missing_docs)]
 
 pub mod sys;
@@ -12,7 +15,8 @@ pub mod auth;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]
-pub mod client;
+#[allow(unreachable_pub)]
+mod client;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
@@ -24,15 +28,19 @@ pub mod edition;
 #[cfg(feature = "server")]
 pub mod event_loop;
 #[cfg(feature = "server")]
-pub mod http;
+#[allow(unreachable_pub)]
+mod http;
 #[cfg(feature = "server")]
-pub mod logging;
+#[allow(unreachable_pub)]
+mod logging;
 #[cfg(feature = "server")]
 pub mod metrics;
 #[cfg(feature = "server")]
-pub mod preflight;
+#[allow(unreachable_pub)]
+mod preflight;
 #[cfg(feature = "server")]
-pub mod server;
+#[allow(unreachable_pub)]
+mod server;
 #[cfg(feature = "server")]
 pub mod topic;
 #[cfg(feature = "server")]

@@ -1,7 +1,7 @@
 //! Puts the rooms together: threads, signals, reload, drain, stop.
 //!
 //! [`run`] is the process: it raises the descriptor limit, probes the port, starts the loops, says `ready`,
-//! and then waits for signals and loops. [`Server`] is the same without signals, for use inside a program.
+//! and then waits for signals and loops.
 //! Only the thread that calls into here spawns threads.
 
 pub mod capacity;
@@ -27,7 +27,7 @@ use crate::sys::claim::PortClaim;
 use crate::sys::signals;
 use crate::sys::tables::split_table;
 
-pub use reload::{Read, Reload};
+pub use reload::Reload;
 pub use start::check;
 use supervisor::Supervisor;
 
@@ -136,11 +136,9 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
 }
 
 impl Server {
-    /// Starts a server whose loops share the process's descriptor table.
-    ///
-    /// # Errors
-    /// It could not start.
-    pub fn start(settings: Settings) -> Result<Self, ServeError> {
+    /// Starts a server whose loops share the process's descriptor table, and which nobody signals.
+    #[cfg(test)]
+    fn start(settings: Settings) -> Result<Self, ServeError> {
         let (events, received) = mpsc::channel();
         Self::start_with(settings, Tables::Shared, events, received)
     }
@@ -181,7 +179,7 @@ impl Server {
     ///
     /// # Errors
     /// A loop failed.
-    pub fn drain_and_stop(mut self) -> Result<(), ServeError> {
+    fn drain_and_stop(mut self) -> Result<(), ServeError> {
         let settings = &self.edition.settings;
         let delay = settings.drain.delay;
         let leaving = if settings.server.share_port { loops::LEAVING_TIME } else { Duration::ZERO };
@@ -212,7 +210,7 @@ impl Server {
     ///
     /// # Errors
     /// A loop failed or did not end.
-    pub fn stop(mut self) -> Result<(), ServeError> {
+    fn stop(mut self) -> Result<(), ServeError> {
         for index in 0..=self.edition.loops() {
             self.control(index, Control::Stop);
         }
@@ -229,12 +227,6 @@ impl Server {
         }
         tracing::info!("stopped");
         Ok(())
-    }
-
-    /// What the server shares with its loops, for looking at it from inside a program.
-    #[must_use]
-    pub fn edition(&self) -> &Edition {
-        &self.edition
     }
 
     /// Handles events until `deadline` or until `done`. `false`: a signal asked to stop at once.

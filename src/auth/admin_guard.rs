@@ -19,17 +19,6 @@ pub enum AdminRefusal {
     FetchSite,
 }
 
-impl AdminRefusal {
-    /// One line for the answer's body and the log.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Host => "Host must be localhost, a loopback address, or one of admin.hosts",
-            Self::Origin => "the admin port takes no requests from pages of another origin",
-            Self::FetchSite => "the admin port takes no requests from pages of another site",
-        }
-    }
-}
-
 /// The compiled guard; shared, never changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdminGuard {

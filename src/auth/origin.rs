@@ -20,18 +20,6 @@ pub enum OriginRefusal {
     Foreign,
 }
 
-impl OriginRefusal {
-    /// One line for the answer's body and the log.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Missing => "an Origin header is required (origin.required)",
-            Self::Null => "the page has no origin of its own (Origin: null)",
-            Self::Malformed => "the Origin header is not an origin",
-            Self::Foreign => "the page's origin is not among origin.allowed",
-        }
-    }
-}
-
 /// The compiled policy; shared by all loops, never changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginPolicy {

@@ -296,7 +296,10 @@ impl<S: Socket> Core<S> {
         for job in &mut admin.batches {
             let behind = self.slots.get(job.waiter).is_some_and(|slot| slot.connection.has_backlog());
             if behind {
-                job.wait = Wait::Peer;
+                if std::mem::replace(&mut job.wait, Wait::Peer) == Wait::Room {
+                    // It does not ask for room before its peer has read, and others must not leave it any.
+                    self.edition.router.end_first();
+                }
             } else if job.wait == Wait::Peer {
                 job.wait = Wait::Turn;
             }

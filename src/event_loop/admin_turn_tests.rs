@@ -11,7 +11,7 @@ use crate::edition::Router;
 use crate::edition::{Edition, Port};
 use crate::event_loop::admission::Arrival;
 use crate::event_loop::core::{Core, Readiness};
-use crate::topic::{Key, RouterLimits, Wake};
+use crate::topic::{Draft, Join, Key, MailboxLimits, Place, RouterLimits, TopicName, Wake};
 use crate::transport::{Received, Socket};
 
 struct NoWake;
@@ -69,7 +69,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let router = Router::new(2, RouterLimits::default(), Box::new(NoWake)).unwrap();
+        Self::with(RouterLimits::default())
+    }
+
+    fn with(limits: RouterLimits) -> Self {
+        let router = Router::new(2, limits, Box::new(NoWake)).unwrap();
         let edition = Edition::new(Settings::default(), Arc::new(router), 1, 1_000_000).unwrap();
         let edition = Arc::new(edition);
         Self {
@@ -223,6 +227,68 @@ fn a_peer_that_does_not_read_holds_up_its_own_batch_only() {
         assert_eq!(lines(&text), if index % 2 == 0 { LINES } else { 0 });
         assert!(index % 2 == 1 || text.ends_with("0\r\n\r\n"));
     }
+}
+
+#[test]
+fn a_batch_goes_on_for_a_peer_that_reads_its_answer_slowly() {
+    const LINES: usize = 60_000;
+    let mut world = World::new();
+    let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(LINES);
+    let request =
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let (socket, key) = world.ask(&request);
+    let mut text = String::new();
+    for _ in 0..8 {
+        socket.1.set(true);
+        for _ in 0..100 {
+            world.turn_admin();
+        }
+        // Longer than an answer may take, and shorter than a write may.
+        world.now += ANSWER_TICKS + 10;
+        world.admin.set_now(world.now);
+        socket.1.set(false);
+        world.admin.on_event(key, WRITABLE);
+        text.push_str(&socket.take());
+        world.turn_admin();
+        assert_eq!(world.admin.connections(), 1, "after {} bytes", text.len());
+    }
+    while world.admin.has_work() {
+        world.turn_admin();
+    }
+    text.push_str(&socket.take());
+    assert_eq!(text.matches("\"offset\"").count(), LINES);
+    assert!(text.ends_with("0\r\n\r\n"));
+}
+
+#[test]
+fn a_batch_whose_answer_nobody_reads_keeps_no_room_from_others() {
+    let mailbox = MailboxLimits { entries_max: 2, ..MailboxLimits::default() };
+    let mut world = World::with(RouterLimits { mailbox, ..RouterLimits::default() });
+    let router = Arc::clone(&world.edition.router);
+    let topic = router.topic(&TopicName::of("a")).unwrap();
+    router.join(&topic, 0, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(10);
+    let request =
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let socket = FakeSocket::default();
+    socket.1.set(true);
+    let key = world.admin.on_accepted(socket.clone(), Arrival::default());
+    socket.put(&request);
+    world.admin.on_event(key, READABLE);
+    world.turn_admin();
+    world.turn_client();
+    let publish = || router.publish(&topic, Draft::encode(None, true, b"y"), Some(0)).is_ok();
+    assert!(publish() && publish(), "the loop has made room, and the batch does not ask for it");
+    // Once the peer reads, the batch comes first again, and to its end.
+    socket.1.set(false);
+    world.admin.on_event(key, WRITABLE);
+    let mut text = String::new();
+    for _ in 0..20 {
+        world.turn_admin();
+        world.turn_client();
+        text.push_str(&socket.take());
+    }
+    assert_eq!(text.matches("\"offset\"").count(), 10, "{text}");
 }
 
 #[test]

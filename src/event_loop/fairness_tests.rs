@@ -167,6 +167,40 @@ fn timeouts_begin_anew_when_the_process_has_stood_still() {
     assert_eq!(core.counters.closes(CloseReason::HeartbeatTimeout), 1, "once only");
 }
 
+#[test]
+fn one_timeout_that_begins_anew_is_not_another_that_has_struck() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    let fake = Fake::says(&upgrade("/ws", ""));
+    let key = arrive(&mut core, &fake);
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    let mut now = 0;
+    while core.counters.heartbeats_sent.value() == 0 {
+        now += 1;
+        core.set_now(now);
+        core.sweep();
+    }
+    // Behind the ping is a message that the peer had no time to take, either.
+    fake.has_room(Some(0));
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
+    edition.router.publish(&topic, Draft::encode(None, true, b"late"), None).unwrap();
+    core.set_now(now + 1);
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    assert!(core.slots.get(key).unwrap().connection.has_backlog());
+    now += 5_000;
+    core.set_now(now);
+    core.on_resumed(now);
+    core.sweep();
+    assert!(core.slots.get(key).is_some_and(|slot| slot.connection.is_open()), "both begin anew");
+    for now in now..now + 150 {
+        core.set_now(now);
+        core.sweep();
+    }
+    assert_eq!(core.connections(), 0, "once only");
+}
+
 /// Messages that wait in a loop's mailbox, whose room is given back.
 fn take_from(edition: &Edition, loop_index: usize) -> Vec<Vec<u8>> {
     let mailbox = edition.router.mailbox(loop_index).unwrap();

@@ -166,7 +166,7 @@ impl<L: Listen> Acceptor<L> {
     }
 
     /// Stops listening for good; whoever has begun to connect is still taken. If others share the port this takes
-    /// [`LEAVING_TIME`].
+    /// `LEAVING_TIME`.
     pub fn leave(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
         if self.leaving != Leaving::Not {
             return;

@@ -58,6 +58,31 @@ fn whoever_goes_while_it_waits_is_forgotten() {
 }
 
 #[test]
+fn a_further_request_of_an_idle_connection_has_its_whole_time_to_wait() {
+    let limits = RouterLimits { joins_max: 1, ..RouterLimits::default() };
+    let edition = edition(1, 10_000, limits, |_| {});
+    let mut core = core(&edition, Port::Client);
+    let kept = Fake::says(b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n");
+    let key = arrive(&mut core, &kept);
+    assert_eq!(count(&kept.take(), b"HTTP/1.1 404 "), 1);
+    // Idle for longer than a handshake may take.
+    core.set_now(core.timeouts.handshake + 20);
+    arrive(&mut core, &Fake::says(&topics([])));
+    kept.say(&topics([]));
+    core.on_event(key, READABLE);
+    let began = core.now;
+    for tick in 0..core.timeouts.handshake {
+        core.set_now(began + tick);
+        core.run_ready();
+        core.sweep();
+        assert_eq!(kept.take(), b"", "after {tick} ticks");
+    }
+    core.set_now(began + core.timeouts.handshake + 5);
+    core.sweep();
+    assert_eq!(count(&kept.take(), b"HTTP/1.1 408 "), 1, "and no more than that");
+}
+
+#[test]
 fn one_address_does_not_make_all_topics() {
     let limits = RouterLimits { topics_max: 100, ..RouterLimits::default() };
     let edition = edition(1, 10_000, limits, |settings| settings.limits.topics_max = 100);

@@ -5,12 +5,13 @@
 //! here. Who waits costs a slot and a small box, has a deadline and one bound for all, and is freed at once when its
 //! peer ends its stream.
 
+use super::closing::Words;
 use super::core::Core;
 use super::http_turn::Next;
 use super::write_turn::Asked;
 use crate::connection::session::Parked;
 use crate::connection::{Flags, Tick};
-use crate::metrics::RefuseReason;
+use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
 
@@ -63,8 +64,13 @@ impl<S: Socket> Core<S> {
             let before = parked.held.capacity();
             parked.held.extend_from_slice(bytes);
             let after = parked.held.capacity();
+            let started = parked.started;
             self.held.moved(self.edition.inbox_bytes_of(self.port), before, after);
             if self.is_inbox_full(after) {
+                if started {
+                    // Nothing can be said in the middle of an answer.
+                    return self.end(key, CloseReason::InboxFull, Words::Nothing);
+                }
                 let reason = RefuseReason::InboxFull;
                 return self.refuse(key, reason, reason.text());
             }

@@ -59,8 +59,6 @@ const WAKER: usize = usize::MAX;
 pub enum LoopEvent {
     /// It listens on this address.
     Listening {
-        /// Which loop.
-        index: usize,
         /// The address, with the port the kernel chose if 0 was asked for.
         address: SocketAddr,
         /// How its descriptor table was made.
@@ -233,7 +231,7 @@ impl Shell {
         let (listening, address) = TcpListening::new(address, options, poll.registry())?;
         let core = Core::new(index, port, Arc::clone(&edition))
             .map_err(|_| io::Error::other("the router serves no such loop"))?;
-        (events.0)(LoopEvent::Listening { index, address, table });
+        (events.0)(LoopEvent::Listening { address, table });
         let kernel = Kernel {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),

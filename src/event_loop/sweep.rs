@@ -22,6 +22,9 @@ const ACTS_PER_TURN: usize = 64;
 /// Deadlines looked at in one turn: of most of those who are active, it shows that theirs has moved.
 const LOOKS_PER_TURN: usize = 1_024;
 
+/// Looks at one connection before something is done: one for reading, one for writing, and what they lead to.
+const LOOKS_PER_DEADLINE: usize = 4;
+
 impl<S: Socket> Core<S> {
     /// Acts on deadlines that have struck, within one turn's budget; whoever is left makes [`Core::has_work`] true.
     pub fn sweep(&mut self) {
@@ -44,15 +47,31 @@ impl<S: Socket> Core<S> {
     /// Does what is due for one connection. Whether there was anything to do.
     fn on_due(&mut self, key: Key) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
-        let (at, due) = deadline::next(&slot.connection, &self.timeouts);
+        let (at, mut due) = deadline::next(&slot.connection, &self.timeouts);
         if at > self.now {
             // Something happened since the deadline was noted.
             self.slots.set_deadline(key.slot, at);
             return false;
         }
-        if self.is_heard_after_all(key, due) {
-            return true;
+        for _ in 0..LOOKS_PER_DEADLINE {
+            self.look_again(key, due);
+            let Some(slot) = self.slots.get(key) else { return true };
+            let (at, next) = deadline::next(&slot.connection, &self.timeouts);
+            if at > self.now {
+                self.slots.set_deadline(key.slot, at);
+                return true;
+            }
+            if next == due {
+                break;
+            }
+            // That one is over, and what has struck besides is looked at by itself.
+            due = next;
         }
+        self.act_on(key, due);
+        due != Due::Nothing
+    }
+
+    fn act_on(&mut self, key: Key, due: Due) {
         match due {
             Due::Nothing => {}
             Due::Debts => self.forget_debts(key),
@@ -68,14 +87,13 @@ impl<S: Socket> Core<S> {
             Due::Close => self.end(key, CloseReason::CloseTimeout, Words::Nothing),
             Due::Linger => self.abort(key, CloseReason::Normal),
         }
-        due != Due::Nothing
     }
 
-    /// Looks once more at a connection that is about to be ended: what ends it may be that this loop was late. `true`:
-    /// it has more time, or was ended by what was found.
-    fn is_heard_after_all(&mut self, key: Key, due: Due) -> bool {
+    /// Looks once more at a connection that is about to be ended: what ends it may be that this loop was late. It may
+    /// have more time then, or be ended by what was found.
+    fn look_again(&mut self, key: Key, due: Due) {
         match due {
-            Due::Nothing | Due::Debts | Due::Ping => return false,
+            Due::Nothing | Due::Debts | Due::Ping => return,
             // What answers it has come through the mailbox, which was emptied before.
             Due::Answer => {}
             Due::Write => self.write_turn(key),
@@ -84,18 +102,13 @@ impl<S: Socket> Core<S> {
             }
         }
         let resumed = self.resumed;
-        let Some(slot) = self.slots.get(key) else { return true };
+        let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
-        match connection.outbox.as_deref_mut() {
-            Some(outbox) if due == Due::Write => outbox.progress = outbox.progress.max(resumed),
-            _ => connection.resume_at(resumed),
+        if due != Due::Write {
+            connection.resume_at(resumed);
+        } else if let Some(outbox) = connection.outbox.as_deref_mut() {
+            outbox.progress = outbox.progress.max(resumed);
         }
-        let (at, _) = deadline::next(connection, &self.timeouts);
-        let has_time = at > self.now;
-        if has_time {
-            self.slots.set_deadline(key.slot, at);
-        }
-        has_time
     }
 
     /// The process, or the machine, stood still until now. What peers have done meanwhile may be on its way yet, so

@@ -155,9 +155,9 @@ impl<S: Socket> Core<S> {
             return self.rearm(key.slot);
         }
         let paused = connection.flags.clear(Flags::PAUSED);
-        if paused && matches!(connection.phase(), Phase::Head | Phase::Body) {
-            // What was not read meanwhile has its whole time from here on.
-            connection.heard = now;
+        if paused && matches!(connection.phase(), Phase::Head | Phase::Body | Phase::Parked) {
+            // What was not read, or not answered further, meanwhile has its whole time from here on.
+            connection.resume_at(now);
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
         self.rearm(key.slot);

@@ -13,7 +13,6 @@ pub mod list;
 #[cfg(test)]
 mod tests;
 
-pub use cgroup::Group;
 pub use facts::{Allowance, Facts, Process};
 pub use findings::{Finding, Level};
 

@@ -197,7 +197,7 @@ impl Server {
             event = self.events.recv();
         }
         match event {
-            Ok(Event::Loop(LoopEvent::Listening { address, table, .. })) => {
+            Ok(Event::Loop(LoopEvent::Listening { address, table })) => {
                 if is_admin {
                     self.admin = address;
                 } else {

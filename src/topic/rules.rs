@@ -1,7 +1,7 @@
 //! What holds for a topic: the slow-consumer policy, bounds, and who may publish, by the first rule whose
 //! pattern fits the topic's name. Pure data, made by the configuration and replaced as a whole.
 //!
-//! A topic does not hold its policy but the place of it in the newest rules it was used under; see [`PolicyCell`].
+//! A topic does not hold its policy but the place of it in the newest rules it was used under; see `PolicyCell`.
 
 use super::pattern::TopicPattern;
 use super::sync::{AtomicU64, Ordering};

@@ -216,6 +216,7 @@ impl Common {
     pub(crate) fn judging(&self) -> Judging {
         Judging {
             fail_if: self.kit.fail_if.clone(),
+            label: self.kit.label.clone(),
             quiet: self.kit.quiet,
             files: self.outputs.files(),
             settings: settings(),

@@ -38,6 +38,10 @@ pub(crate) struct Kit {
     #[arg(long, value_name = "'METRIC>VALUE'", value_parser = Threshold::parse)]
     pub(crate) fail_if: Vec<Threshold>,
 
+    /// What to call the run in its result
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+
     /// Run so often and report the median and the spread
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,

@@ -20,7 +20,7 @@ use crate::engine::conversation::Conversation;
 use crate::engine::inflating::Inflating;
 use crate::engine::ledger::Ledger;
 use crate::engine::message::Shape;
-use crate::engine::sequence::{Sequence, Subscription};
+use crate::engine::sequence::Sequence;
 use crate::engine::text::Filling;
 use crate::engine::trace::{Traced, Way};
 use crate::engine::visits::{Bulletin, Visits};
@@ -84,7 +84,7 @@ pub(crate) struct Context<'a> {
     /// What every message looks like.
     pub(crate) shape: Shape,
     /// Where it is in several topics, what has come of each.
-    pub(crate) subscriptions: &'a mut [Subscription],
+    pub(crate) subscriptions: &'a mut [Sequence],
     /// What is known of publishing, where messages may overtake each other.
     pub(crate) ledger: Option<&'a Ledger>,
     /// Whether a text that comes as a binary message, or the other way round, is a change.
@@ -117,7 +117,6 @@ impl Context<'_> {
 pub(crate) struct Connection {
     stream: Option<TcpStream>,
     state: State,
-    probed: bool,
     sent: u32,
     sequence: Sequence,
     extra: Option<Box<Extra>>,
@@ -182,7 +181,6 @@ impl Connection {
         Self {
             stream: Some(stream),
             state: State::Connecting,
-            probed: false,
             sent: 0,
             sequence: Sequence::default(),
             extra: Some(Box::new(extra)),
@@ -195,7 +193,6 @@ impl Connection {
         Self {
             stream: None,
             state: State::Failed,
-            probed: false,
             sent: 0,
             sequence: Sequence::default(),
             extra: None,

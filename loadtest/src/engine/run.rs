@@ -25,6 +25,7 @@ use crate::engine::message::{self, Shape};
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
 use crate::net::target::{self, Target};
+use crate::observe::machine;
 use crate::observe::progress::Progress;
 use crate::observe::series::Series;
 use crate::observe::server_metrics;
@@ -351,6 +352,7 @@ impl Run {
             interrupted: interrupt::requested(),
             started_unix_seconds: self.series.begin_unix_seconds(),
             series: self.series.columns(),
+            machine: machine::machine(),
             advice: advice(tls, &self.plan.details, counts),
             server_metrics: server_metrics::report(),
             tls: tls.map(Tls::summary).map(|summary| TlsFacts {

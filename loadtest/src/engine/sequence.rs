@@ -14,20 +14,12 @@ const GAPS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Sequence {
     next: u32,
+    probed: bool,
     gaps: Option<Box<Gaps>>,
 }
 
-/// One of several topics of a connection.
-#[derive(Debug, Default)]
-pub(crate) struct Subscription {
-    /// What has come of it.
-    pub(crate) sequence: Sequence,
-    /// Whether a probe has.
-    pub(crate) probed: bool,
-}
-
-// Beside the sequence there is room for the flag.
-const _: () = assert!(size_of::<Subscription>() <= 24);
+// One for each topic of a connection.
+const _: () = assert!(size_of::<Sequence>() <= 16);
 
 #[derive(Debug, Default)]
 struct Gaps {
@@ -40,6 +32,11 @@ impl Sequence {
     /// The lowest number that nothing at or above has arrived of.
     pub(crate) fn next(&self) -> u32 {
         self.next
+    }
+
+    /// A probe has come; true if it is the first.
+    pub(crate) fn on_probe(&mut self) -> bool {
+        !std::mem::replace(&mut self.probed, true)
     }
 
     /// How many of `published` messages are behind the last one that has come.

@@ -27,7 +27,7 @@ use crate::engine::handshake;
 use crate::engine::inflating::Inflating;
 use crate::engine::ledger::Ledger;
 use crate::engine::message::{self, Shape, Stamp};
-use crate::engine::sequence::{Sequence, Subscription};
+use crate::engine::sequence::Sequence;
 use crate::engine::text::Filling;
 use crate::engine::trace::{Traced, Way};
 use crate::engine::visits::Bulletin;
@@ -122,7 +122,7 @@ impl Plan {
         &'a self,
         number: u64,
         schedule: Option<Schedule>,
-        subscriptions: &'a mut [Subscription],
+        subscriptions: &'a mut [Sequence],
         inflating: Option<&'a mut Inflating>,
         tally: &'a mut Tally,
     ) -> Context<'a> {
@@ -240,7 +240,7 @@ pub(crate) struct Worker {
     plan: Arc<Plan>,
     connections: Vec<Connection>,
     /// Where a connection is in several topics: those of all connections, one after the other.
-    subscriptions: Vec<Subscription>,
+    subscriptions: Vec<Sequence>,
     /// Topics of a connection in that list; 0 where each has its own account.
     topics_each: usize,
     every: Every,
@@ -475,7 +475,7 @@ impl Worker {
             Some(slot) => slot.replace(connection),
             None => {
                 self.connections.push(connection);
-                self.subscriptions.extend((0..self.topics_each).map(|_| Subscription::default()));
+                self.subscriptions.extend((0..self.topics_each).map(|_| Sequence::default()));
             }
         }
     }
@@ -676,7 +676,7 @@ impl Worker {
                     for (slot, topic) in self.plan.conversation.topics().of(number).enumerate() {
                         let Some(published) = topics.get(topic as usize) else { continue };
                         let kept = own.get(slot).filter(|_| slot < self.topics_each);
-                        let sequence = kept.map_or(connection.sequence(), |own| &own.sequence);
+                        let sequence = kept.unwrap_or(connection.sequence());
                         settle(sequence, published, counts);
                     }
                 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod bottleneck;
 pub(crate) mod launched;
+pub(crate) mod machine;
 pub(crate) mod memory_kinds;
 pub(crate) mod progress;
 pub(crate) mod series;

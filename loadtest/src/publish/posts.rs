@@ -19,6 +19,8 @@ use crate::net::http_answer::{Head, Incoming};
 use crate::net::target::Target;
 use crate::tls::{self, Session, Tls};
 
+/// A connection used more recently than this is not looked at before its next request.
+const IDLE_UNCHECKED_NS: u64 = 500_000_000;
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -52,8 +54,8 @@ struct Lane {
     job: Option<Job>,
     /// When it has to be done with what it does.
     until_ns: u64,
-    /// Whether something of its answer has come.
-    heard: bool,
+    /// When it was done with its last request.
+    used_ns: u64,
 }
 
 /// How a lane goes on.
@@ -114,10 +116,12 @@ impl Posts {
     /// A message is due.
     pub(super) fn submit(&mut self, plan: &Plan, account: &mut Account, mut job: Job, now_ns: u64) {
         while let Some(index) = self.idle.pop() {
-            if self.lanes.get(index).is_some_and(Option::is_some) {
+            let Some(Some(lane)) = self.lanes.get(index) else { continue };
+            if lane.is_fresh(now_ns) {
                 account.on_send(&mut job, now_ns);
                 return self.send(plan, account, index, job, now_ns);
             }
+            self.remove(plan, account, index, now_ns);
         }
         if self.live() >= self.limit {
             return self.waiting.push_back(job);
@@ -193,7 +197,7 @@ impl Posts {
             answer: Incoming::default(),
             job: job.map(|(_, job)| job),
             until_ns: now_ns + TIMEOUT.as_nanos() as u64,
-            heard: false,
+            used_ns: now_ns,
         };
         if let Some(place) = self.lanes.get_mut(index) {
             *place = Some(lane);
@@ -206,7 +210,7 @@ impl Posts {
         let Some(Some(lane)) = self.lanes.get_mut(index) else { return };
         lane.output.clear();
         self.request.write(plan, &job, "", &mut lane.output);
-        (lane.job, lane.answer, lane.heard) = (Some(job), Incoming::default(), false);
+        (lane.job, lane.answer) = (Some(job), Incoming::default());
         lane.until_ns = now_ns + TIMEOUT.as_nanos() as u64;
         if let Err(error) = lane.flush() {
             self.settle(plan, account, index, Next::Over(error));
@@ -262,7 +266,12 @@ impl Posts {
                 account.on_send(&mut job, now_ns);
                 self.send(plan, account, index, job, now_ns);
             }
-            None => self.idle.push(index),
+            None => {
+                if let Some(Some(lane)) = self.lanes.get_mut(index) {
+                    lane.used_ns = now_ns;
+                }
+                self.idle.push(index);
+            }
         }
     }
 
@@ -284,6 +293,14 @@ impl Posts {
 }
 
 impl Lane {
+    /// Whether a kept connection can take a request. Servers close those that were idle for a while, and a request
+    /// that meets such an end would be a message of unknown fate.
+    fn is_fresh(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.used_ns) < IDLE_UNCHECKED_NS
+            || self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            || self.tls.is_some() && self.stream.peek(&mut [0]).is_ok_and(|count| count > 0)
+    }
+
     /// Connects, writes, and reads until the peer is waited for.
     fn go_on(&mut self, scratch: &mut [u8]) -> Next {
         match self.connect().and_then(|connected| if connected { self.flush() } else { Ok(()) }) {
@@ -299,10 +316,7 @@ impl Lane {
             let outcome = match read {
                 Ok(0) if self.job.is_none() => return Next::Over(io::ErrorKind::UnexpectedEof.into()),
                 Ok(0) => self.answer.on_end().map(Some),
-                Ok(count) => {
-                    self.heard = true;
-                    self.answer.on_bytes(scratch.get(..count).unwrap_or_default(), ANSWER_BYTES_MAX)
-                }
+                Ok(count) => self.answer.on_bytes(scratch.get(..count).unwrap_or_default(), ANSWER_BYTES_MAX),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Waits,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Next::Over(error),

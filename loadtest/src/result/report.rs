@@ -50,6 +50,10 @@ pub(crate) struct Common {
     pub(crate) generator: GeneratorReport,
     /// How TLS was spoken; null without TLS.
     pub(crate) tls: Option<TlsReport>,
+    /// The machine that the generator ran on.
+    pub(crate) machine: Machine,
+    /// What `--label` calls the run; null without it.
+    pub(crate) label: Option<String>,
     /// Where the server's figures are from; null without `--server-metrics`.
     pub(crate) server_metrics: Option<MetricsReport>,
     /// The run over time.
@@ -75,12 +79,29 @@ pub(crate) struct Facts {
     pub(crate) started_unix_seconds: Option<f64>,
     /// The run over time.
     pub(crate) series: Columns,
+    /// The machine that the generator ran on.
+    pub(crate) machine: Machine,
     /// What to do about what went wrong.
     pub(crate) advice: Vec<String>,
     /// Where the server's figures are from.
     pub(crate) server_metrics: Option<MetricsReport>,
     /// How TLS was spoken; `None` without TLS.
     pub(crate) tls: Option<TlsFacts>,
+}
+
+/// The machine that the generator ran on; what can't be read is null.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Machine {
+    /// Release of its kernel.
+    pub(crate) kernel: Option<String>,
+    /// Model of its processors.
+    pub(crate) processor: Option<String>,
+    /// Processors that the generator may use.
+    pub(crate) processors: Option<u64>,
+    /// All its memory.
+    pub(crate) memory_bytes: Option<u64>,
+    /// RLIMIT_NOFILE, hard.
+    pub(crate) files_hard: Option<u64>,
 }
 
 /// How TLS was spoken, but for what was counted.
@@ -103,6 +124,8 @@ pub(crate) struct TlsFacts {
 pub(crate) struct Judging {
     /// The result is not ok if one of these is so.
     pub(crate) fail_if: Vec<Threshold>,
+    /// What the run is called.
+    pub(crate) label: Option<String>,
     /// Whether nothing is printed.
     pub(crate) quiet: bool,
     /// Files to write.
@@ -245,6 +268,7 @@ pub(crate) fn finish(mut report: impl Report, judging: &Judging) -> Result<Finis
     let value = json(&report)?;
     let broken = judging.fail_if.iter().filter_map(|threshold| threshold.broken_by(&value));
     let common = report.common();
+    common.label.clone_from(&judging.label);
     common.problems.extend(broken);
     let ok = common.judge();
     let table = if judging.quiet { Table::default() } else { report.table() };
@@ -309,6 +333,8 @@ impl Common {
                 source_addresses: facts.sources,
             },
             tls: facts.tls.map(|tls| TlsReport::new(tls, tally)),
+            machine: facts.machine,
+            label: None,
             server_metrics: facts.server_metrics,
             generator: GeneratorReport {
                 threads: facts.threads,
@@ -338,6 +364,9 @@ impl Common {
     /// The shared rows of the table.
     pub(crate) fn rows(&self, table: &mut Table) {
         let connections = &self.connections;
+        if let Some(label) = &self.label {
+            table.row("label", label);
+        }
         table.row("url", &self.url);
         table.row("connections", format!("{} of {}", connections.opened, connections.wanted));
         table.row("  failed / lost", format!("{} / {}", connections.failed, connections.lost));

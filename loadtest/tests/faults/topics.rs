@@ -114,3 +114,35 @@ fn topics_that_do_not_fit_are_usage_errors() {
         assert!(said.contains(says), "{args:?}: {said}");
     }
 }
+
+#[test]
+fn clients_that_come_back_have_topics_too() {
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let topics = ["--topics", "4", "--members", "5", "--connections", "20"];
+    let rolling = ["rolling", "--url", &url, "--publish-url", &publish, "--rate", "40", "--duration", "1s"];
+    let (code, report, table) = run(&[&rolling[..], &topics].concat());
+    assert_eq!((code, &report["deliveries"]), (0, &json!(4 * 10 * 5)), "{table}");
+    assert_eq!((&report["missing"], &report["away_missed"]), (&json!(0), &json!(0)), "{table}");
+    let storm = ["storm", "--url", &url, "--bystander", "none", "--duration", "50ms"];
+    let (code, report, table) = run(&[&storm[..], &topics].concat());
+    assert_eq!((code, &report["returned"]), (0, &json!(20)), "{table}");
+    let said = error(
+        2,
+        &[
+            "rolling",
+            "--url",
+            &url,
+            "--publish-url",
+            &publish,
+            "--topics",
+            "40",
+            "--members",
+            "5",
+            "--connections",
+            "20",
+        ],
+    );
+    assert!(said.contains("each client has one topic"), "{said}");
+}

@@ -66,6 +66,8 @@ const RULES: &[(&str, Rule)] = &[
     ("url", Rule::Texts),
     ("publish_url", Rule::Texts),
     ("topic", Rule::Texts),
+    ("label", Rule::Texts),
+    ("machine", Rule::Nothing),
     ("topics", Rule::Same),
     ("topics_per_connection", Rule::Highest),
     ("descriptor_tables", Rule::Texts),
@@ -180,7 +182,8 @@ const MEANINGS: [(&str, &str); 10] = [
 ];
 
 /// Why a figure has no meaning for several runs together.
-const REASONS: [(&str, &str); 9] = [
+const REASONS: [(&str, &str); 10] = [
+    ("machine", "there are several; each run's file has its own"),
     ("server_metrics", "each run has its own readings of the server's metrics"),
     ("server_cpu_seconds", "a run's time with the server, in which it served the other runs, too"),
     ("server_cpu_nanoseconds_per_delivery", "the server's time went into the other runs' deliveries, too"),

@@ -104,9 +104,8 @@ impl Connection {
         let Some(slot) = self.slot_of(stamp, cx) else { return };
         let counts = &mut cx.tally.counts;
         if stamp.sequence == PROBE_SEQUENCE {
-            let probed = cx.subscriptions.get_mut(slot).map_or(&mut self.probed, |one| &mut one.probed);
-            counts.probed += u64::from(!*probed);
-            *probed = true;
+            let sequence = cx.subscriptions.get_mut(slot).unwrap_or(&mut self.sequence);
+            counts.probed += u64::from(sequence.on_probe());
             return;
         }
         let Ok(number) = u32::try_from(stamp.sequence) else {
@@ -122,8 +121,7 @@ impl Connection {
         let first = match &mut self.visits {
             Some(visits) => visits.on_message(number, counts),
             None => {
-                let one = cx.subscriptions.get_mut(slot);
-                let sequence = one.map_or(&mut self.sequence, |one| &mut one.sequence);
+                let sequence = cx.subscriptions.get_mut(slot).unwrap_or(&mut self.sequence);
                 let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
                 match (sequence.on_arrival(number), cx.ledger) {
                     // RFC 6455 section 5.5.3: of several pings only the last has to be answered.

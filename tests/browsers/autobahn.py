@@ -1,0 +1,56 @@
+"""The server under Autobahn's fuzzing client: its own case files, driven by `kosoku`, since its own runner wants Python 2.
+
+Runs what takes seconds; with `--all` every case, which takes minutes (`.ci/nightly`). What is informational has no right
+or wrong; anything else but OK, non-strict included, is a failure.
+"""
+
+import asyncio
+import collections
+import sys
+
+import kosoku
+from kosoku.cases import CASES
+
+import ws_client
+
+# Limits and speed of 9 take long, and 12 and 13 go on with ever larger messages; of these, the ones that ask for something
+# of their own: 65,537 fragments, and small windows.
+QUICK = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*", "9.3.1", "9.4.1",
+         *(f"12.{n}.{size}" for n in range(1, 6) for size in (1, 4, 7)),
+         *(f"13.{n}.{size}" for n in range(1, 8) for size in (1, 4, 7))]
+NOT_WRONG = ("OK", "INFORMATIONAL")
+
+
+def hand_bytes_over():
+    """Cases 12 and 13 expect bytes, and the runner hands a text that came uncompressed over as a str of its bytes."""
+    for case in (case for number, case in CASES.items() if number.startswith(("12.", "13."))):
+        def on_message(self, message, binary, original=case.onMessage):
+            return original(self, message.encode("latin-1") if isinstance(message, str) else message, binary)
+
+        case.onMessage = on_message
+
+
+async def results(url, cases):
+    try:
+        return await kosoku.run_fuzzingclient(url, cases=cases, concurrency=2)
+    except kosoku.FailureError as failure:
+        return failure.results
+
+
+def main():
+    hand_bytes_over()
+    server = ws_client.Server()
+    try:
+        told = asyncio.run(results(f"ws://{server.listen}/echo", None if "--all" in sys.argv[1:] else QUICK))
+    finally:
+        server.kill()
+    wrong = [case for case in told if case.behavior.value not in NOT_WRONG or case.behavior_close.value not in NOT_WRONG]
+    for case in wrong:
+        print(f"{case.case_id}: {case.behavior.value}, close {case.behavior_close.value}: {case.result}")
+    print(dict(collections.Counter(case.behavior.value for case in told)))
+    print(f"autobahn: {len(told) - len(wrong)} passed, {len(wrong)} failed")
+    return bool(wrong) or not told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

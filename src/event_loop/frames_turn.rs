@@ -164,9 +164,7 @@ impl<S: Socket> Core<S> {
         let result = feed_deflated(&mut inbox, bytes, &limits, compression, &mut on_event);
         self.inflater = inflater;
         let own = held_bytes(inbox.as_deref());
-        if held != own {
-            self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
-        }
+        self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
         if inbox.is_some() && self.is_inbox_full(own) {
             stretch = Stretch::InboxFull;
         }

@@ -27,6 +27,7 @@ use crate::sys::claim::PortClaim;
 use crate::sys::signals;
 use crate::sys::tables::split_table;
 
+use reload::Readings;
 pub use reload::Reload;
 pub use start::check;
 use supervisor::Supervisor;
@@ -76,6 +77,8 @@ impl ServeError {
 enum Event {
     Loop(LoopEvent),
     Signal(signals::Signal),
+    /// The configuration has been read.
+    Read(reload::Reading),
 }
 
 /// A running server.
@@ -113,6 +116,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let (events, received) = mpsc::channel();
     let supervisor = Supervisor::from_environment()?;
     let mut server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
+    let readings = Readings::new(reload, events.clone());
     server.supervisor = supervisor;
     spawn("signals", move || {
         while let Ok(signal) = signals::wait() {
@@ -132,7 +136,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     })?;
     server.tell_ready();
     server.supervisor.watch(&server.edition)?;
-    server.serve(reload)
+    server.serve(readings)
 }
 
 impl Server {
@@ -144,35 +148,37 @@ impl Server {
     }
 
     /// Serves until a signal asks for the end, then drains; a second signal stops at once.
-    fn serve(mut self, mut reload: Reload) -> Result<(), ServeError> {
-        if self.drain_asked {
-            tracing::info!("draining, asked through the admin port");
-            return self.drain_and_stop();
+    fn serve(mut self, mut readings: Readings) -> Result<(), ServeError> {
+        let asked = std::mem::take(&mut self.reloads_asked);
+        if asked > 0 {
+            self.read_anew(&mut readings, asked);
         }
-        for _ in 0..std::mem::take(&mut self.reloads_asked) {
-            self.serve_reload(&mut reload);
-        }
+        let mut event =
+            if self.drain_asked { Ok(Event::Loop(LoopEvent::DrainAsked)) } else { self.events.recv() };
         loop {
-            match self.events.recv() {
+            match event {
                 Ok(Event::Signal(signals::Signal::Terminate | signals::Signal::Interrupt)) => {
                     tracing::info!("draining");
                     self.signalled = true;
-                    return self.drain_and_stop();
-                }
-                Ok(Event::Signal(signals::Signal::Hangup)) => {
-                    self.supervisor.reloading();
-                    self.reload(&mut reload);
-                    self.tell_ready();
+                    break;
                 }
                 Ok(Event::Loop(LoopEvent::DrainAsked)) => {
                     tracing::info!("draining, asked through the admin port");
-                    return self.drain_and_stop();
+                    break;
                 }
-                Ok(Event::Loop(LoopEvent::ReloadAsked)) => self.serve_reload(&mut reload),
+                Ok(Event::Signal(signals::Signal::Hangup)) => self.read_anew(&mut readings, 0),
+                Ok(Event::Loop(LoopEvent::ReloadAsked)) => {
+                    tracing::info!("reloading, asked through the admin port");
+                    self.read_anew(&mut readings, 1);
+                }
+                Ok(Event::Read(reading)) => self.on_read(&mut readings, reading),
                 Ok(Event::Loop(event)) => self.on_loop_event(event)?,
                 Err(_) => return Err(failed("wait for the event loops", io::Error::other("all are gone"))),
             }
+            event = self.events.recv();
         }
+        self.refuse_readings(&mut readings);
+        self.drain_and_stop()
     }
 
     /// Drains and stops: not ready, then the delay, then listeners closed and clients sent away.
@@ -245,18 +251,11 @@ impl Server {
                     }
                     tracing::info!("draining already; a second signal stops at once");
                 }
-                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Signal(_) | Event::Read(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         Ok(true)
-    }
-
-    fn serve_reload(&mut self, reload: &mut Reload) {
-        tracing::info!("reloading, asked through the admin port");
-        self.supervisor.reloading();
-        self.reload_as_asked(reload);
-        self.tell_ready();
     }
 
     fn on_loop_event(&mut self, event: LoopEvent) -> Result<(), ServeError> {

@@ -30,9 +30,9 @@ section! {
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         live "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
         /// Bytes of half-received heads and messages over all connections of a port, and of what waits until a
-        /// peer has read its answers. Over it, the connection that sends more is closed with 1013 or refused
-        /// with 503; one alone always fits. 0 takes a sixteenth of the memory that the process may have, at most
-        /// 256 MiB.
+        /// peer has read its answers or a mailbox has room. Over it, the connection that sends more is closed with
+        /// 1013 or refused with 503; one alone always fits. 0 takes a sixteenth of the memory that the process may
+        /// have, at most 256 MiB.
         live "inbox_bytes_total" => inbox_bytes_total: Option<usize> as BytesOrAutomatic = None,
     }
 }

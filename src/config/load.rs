@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -15,6 +17,9 @@ use super::settings::Settings;
 use super::value::RawValue;
 use super::{environment, exposed, file, topic};
 use crate::wire::nearest::nearest;
+
+/// Bytes read of the file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A key as one source sets it.
 #[derive(Debug, Clone, PartialEq)]
@@ -219,8 +224,16 @@ pub fn admin_in_file(text: &str) -> SocketAddr {
 
 fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> FileContent {
     let shown = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => file::content(&shown, &text, errors),
+    // A device may go on for ever.
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) if text.len() as u64 <= FILE_BYTES_MAX => file::content(&shown, &text, errors),
+        Ok(_) => {
+            let place = Place::File { path: shown, line: None };
+            errors.push(ConfigError { place, key: None, problem: "is larger than 16 MiB".to_owned() });
+            FileContent::default()
+        }
         Err(error) => {
             let place = Place::File { path: shown, line: None };
             errors.push(ConfigError { place, key: None, problem: format!("cannot be read: {error}") });
@@ -585,6 +598,12 @@ mod tests {
         assert!(!warnings[0].contains("0123"), "{warnings:?}");
         assert_eq!(warned(&[key, keys]), [""; 0]);
         assert_eq!(warned(&[("FANTAIL_ADMIN_KEY", "")]), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_an_error() {
+        let sources = Sources { file: Some("/dev/zero".into()), ..Sources::default() };
+        assert_eq!(load(&sources).unwrap_err().to_string(), "/dev/zero: is larger than 16 MiB");
     }
 
     #[test]

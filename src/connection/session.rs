@@ -33,13 +33,15 @@ pub enum Session {
 }
 
 impl Session {
-    /// Bytes of requests that are there in part or wait for their turn, without those of a body.
+    /// Bytes of requests that are there in part or wait for their turn, without those of a body, and of a publish that
+    /// waits for room.
     #[must_use]
     pub fn request_bytes(&self) -> usize {
         match self {
             Self::Head(held) => held.capacity(),
             Self::Body(body) => size_of::<BodyState>() + body.head.capacity(),
             Self::Parked(parked) => parked.held.capacity(),
+            Self::Open(open) => open.blocked.as_deref().map_or(0, Blocked::bytes),
             _ => 0,
         }
     }
@@ -54,7 +56,7 @@ impl Session {
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
                     + open.context.as_deref().map_or(0, Kept::memory)
-                    + open.blocked.as_ref().map_or(0, |blocked| blocked.draft.frame_len())
+                    + self.request_bytes()
             }
             Self::Refused(_) | Self::Closing(_) | Self::Lingering(_) => 0,
         };
@@ -213,6 +215,15 @@ pub struct Blocked {
     pub draft: Draft,
     /// What its sender asked for behind it in the same message.
     pub rest: Vec<Effect>,
+}
+
+impl Blocked {
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let rest = self.rest.iter().map(Effect::bytes);
+        size_of::<Self>() + self.draft.frame_len() + rest.sum::<usize>()
+    }
 }
 
 /// One topic of a connection that has several.

@@ -63,6 +63,18 @@ pub enum Effect {
     Close(CloseReason),
 }
 
+impl Effect {
+    /// Bytes that it holds for as long as it waits.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let own = match self {
+            Self::Publish { payload: Piece::Own(bytes), .. } => bytes.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + own
+    }
+}
+
 /// What became of an effect.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {

@@ -42,7 +42,10 @@ impl<S: Socket> Core<S> {
         }
         self.unsubscribe_all(key.slot);
         let Some(slot) = self.slots.get(key) else { return };
+        let held = slot.connection.held_bytes();
         slot.connection.start_closing(reason, self.now);
+        // A publish that waited is dropped with the session.
+        self.held.moved(self.edition.inbox_bytes_of(self.port), held, slot.connection.held_bytes());
         self.say(key, reason, words);
         if self.slots.get(key).is_some() {
             // A publish that waited for room is given up; what was stashed behind it has to be read on.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Settings;
 use crate::edition::Router;
+use crate::event_loop::closing::Words;
 use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
@@ -278,6 +279,70 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     assert!(core.held.bytes() <= TOTAL, "{} bytes", core.held.bytes());
     assert!(core.counters.closes(CloseReason::InboxFull) >= 16);
     assert!(core.slots.get(keys[0]).unwrap().connection.is_blocked(), "the first ones go on waiting");
+}
+
+#[test]
+fn publishes_that_wait_for_room_count_as_well() {
+    const TOTAL: usize = 1 << 20;
+    let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
+    let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+    let edition = edition(2, 100, limits, |settings| {
+        settings.publish.topics = vec!["*".to_owned()];
+        settings.limits.inbox_bytes_total = Some(TOTAL);
+    });
+    // The other loop never turns.
+    let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
+    let mut core = core(&edition, Port::Client);
+    // Each a message that comes in one piece, and nothing behind it.
+    let mut frame = Vec::new();
+    push_frame(&mut frame, Opcode::Binary, &[7; 60_000], Some(MASK));
+    let keys: Vec<_> = (0..40)
+        .map(|_| {
+            let fake = Fake::says(&upgrade("/ws", ""));
+            core.run_ready();
+            let key = arrive(&mut core, &fake);
+            fake.say(&frame);
+            core.on_event(key, READABLE);
+            key
+        })
+        .collect();
+    let waiting = |core: &mut Core<Fake>| {
+        keys.iter()
+            .filter(|key| core.slots.get(**key).is_some_and(|slot| slot.connection.is_blocked()))
+            .count()
+    };
+    assert_eq!(waiting(&mut core), 17, "so many fit");
+    assert_eq!(core.counters.closes(CloseReason::InboxFull), 40 - 17);
+    assert!((17 * 60_000..=TOTAL).contains(&core.held.bytes()), "{} bytes", core.held.bytes());
+    // However they end, nothing is left of it.
+    core.close(keys[0], CloseReason::Admin, Words::Own);
+    core.end(keys[1], CloseReason::Admin, Words::Own);
+    core.abort(keys[2], CloseReason::PeerReset);
+    assert_eq!(waiting(&mut core), 14);
+    assert!(core.held.bytes() < 15 * 60_000, "{} bytes", core.held.bytes());
+    let other = edition.router.mailbox(1).unwrap();
+    let mut entries = Vec::new();
+    for _ in 0..100 {
+        other.drain(&mut entries);
+        for entry in entries.drain(..) {
+            if let Entry::Deliver { message, .. } = entry {
+                other.release(1, message.frame_len() as u64);
+            }
+        }
+        core.run_blocked();
+        settle_topics(&mut core);
+    }
+    assert_eq!((waiting(&mut core), core.counters.publishes.value()), (0, 14));
+    assert_eq!(core.held.bytes(), 0);
+}
+
+fn settle_topics(core: &mut Core<Fake>) {
+    core.drain_mailbox(|_| {});
+    while core.topics.has_work() {
+        core.fanout_turn();
+    }
 }
 
 #[test]

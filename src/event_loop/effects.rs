@@ -174,7 +174,9 @@ impl<S: Socket> Core<S> {
         self.counters.publishes_busy.add(1);
         tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
         let blocked = Blocked { topic, draft: busy.draft, rest: Vec::new() };
+        let all = self.edition.inbox_bytes_of(self.port);
         let Some(slot) = self.slots.get(key) else { return Then::Go };
+        self.held.moved(all, 0, blocked.bytes());
         remember(&mut slot.connection.session, |open| open.blocked = Some(Box::new(blocked)));
         // A flag and not a look at what waits: a publish that another turn got through may have been followed by one
         // that waits again, while the list still has the connection.
@@ -205,6 +207,7 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return false };
         let Some(Session::Open(open)) = slot.connection.session.as_deref_mut() else { return true };
         let Some(blocked) = open.blocked.take() else { return true };
+        self.held.moved(self.edition.inbox_bytes_of(self.port), blocked.bytes(), 0);
         if open.is_empty() {
             slot.connection.session = None;
         }
@@ -241,7 +244,9 @@ impl<S: Socket> Core<S> {
             && let Some(Session::Open(open)) = slot.connection.session.as_deref_mut()
             && let Some(blocked) = open.blocked.as_deref_mut()
         {
+            let before = blocked.bytes();
             change(blocked);
+            self.held.moved(self.edition.inbox_bytes_of(self.port), before, blocked.bytes());
         }
     }
 

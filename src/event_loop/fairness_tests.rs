@@ -229,6 +229,7 @@ fn those_who_wait_for_room_cost_one_try_a_turn_and_go_on_in_order() {
         edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     });
     let mut core = core(&edition, Port::Client);
+    core.set_clock(now_ns);
     let publisher = |core: &mut Core<Fake>, number: usize| {
         let fake = Fake::says(&upgrade("/ws", ""));
         let key = arrive(core, &fake);

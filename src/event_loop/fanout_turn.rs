@@ -15,9 +15,9 @@ use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
 use crate::dialect::{Form, Tools};
 use crate::metrics::{CloseReason, DropReason};
+use crate::topic::SlowPolicy;
 use crate::topic::subscriptions::TURN_DELIVERIES;
 use crate::topic::{Choice, Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
-use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
 /// Nanoseconds after which a turn ends although deliveries are left.
@@ -86,70 +86,55 @@ impl<S: Socket> Core<S> {
         true
     }
 
-    #[inline(always)]
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
         let Some(slot) = self.slots.at(index) else { return };
-        let no_echo = slot.connection.flags.has(Flags::NO_ECHO);
-        let (form, encoding) = (slot.connection.form(), slot.connection.encoding());
+        let connection = &slot.connection;
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
-        let choice =
-            self.topics.choose(turn, form, encoding, |payload, out| tools.deflate_into(payload, out));
-        if no_echo && self.deliver_of_others(loop_index, index, turn, choice) {
-            return;
-        }
-        let batch = turn.batch();
-        let messages = batch.messages_of(choice);
-        self.deliver_frames(index, turn.policy(), choice.encoding(), batch.frames(choice), messages);
-    }
-
-    /// Delivers what is not the subscriber's own, one by one. `false`: nothing of the batch is its own.
-    fn deliver_of_others(
-        &mut self,
-        loop_index: usize,
-        index: u32,
-        turn: &Turn<Form>,
-        choice: Choice,
-    ) -> bool {
-        let Some(slot) = self.slots.at(index) else { return true };
-        let (generation, encoding) = (slot.generation, slot.connection.encoding());
-        let own = |message: &Message| {
-            message.origin().is_some_and(|origin| {
-                origin.loop_index as usize == loop_index
-                    && origin.slot == index
-                    && origin.generation == generation
-            })
-        };
-        let (policy, batch) = (turn.policy(), turn.batch());
-        if !batch.messages().iter().any(own) {
-            return false;
-        }
-        for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
-            // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
-            if self.slots.at(index).is_some_and(|slot| slot.connection.is_open()) {
-                let encoding = match choice {
-                    Choice::Raw(_) => message.form(encoding),
-                    Choice::Derived(_) => choice.encoding(),
-                };
-                let frame = message.frame_as(encoding);
-                self.deliver_frames(index, policy, encoding, frame, std::slice::from_ref(message));
-            } else {
-                self.counters.dropped(DropReason::Disconnect, 1);
+        let choice = self.topics.choose(
+            turn,
+            connection.form(),
+            || connection.encoding(),
+            |payload, out| tools.deflate_into(payload, out),
+        );
+        let (local, batch) = (turn.local(), turn.batch());
+        if connection.flags.has(Flags::NO_ECHO) {
+            let encoding = connection.encoding();
+            let generation = slot.generation;
+            let own = |message: &Message| {
+                message.origin().is_some_and(|origin| {
+                    origin.loop_index as usize == loop_index
+                        && origin.slot == index
+                        && origin.generation == generation
+                })
+            };
+            if batch.messages().iter().any(own) {
+                for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
+                    // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
+                    let Some(slot) = self.slots.at(index) else { return };
+                    if slot.connection.is_open() {
+                        let encoding = match choice {
+                            Choice::Raw(_) => message.form(encoding),
+                            Choice::Derived(_) => choice.encoding(),
+                        };
+                        self.deliver_frames(
+                            index,
+                            local,
+                            encoding,
+                            message.frame_as(encoding),
+                            std::slice::from_ref(message),
+                        );
+                    } else {
+                        self.counters.dropped(DropReason::Disconnect, 1);
+                    }
+                }
+                return;
             }
         }
-        true
+        self.deliver_frames(index, local, choice.encoding(), batch.frames(choice), batch.messages_of(choice));
     }
 
-    // Inlined, so that a subscriber is looked up once.
-    /// Delivers messages whose `frames`, in this encoding, stand in a row.
-    #[inline(always)]
-    fn deliver_frames(
-        &mut self,
-        index: u32,
-        policy: &TopicPolicy,
-        of: Encoding,
-        frames: &[u8],
-        messages: &[Message],
-    ) {
+    /// Delivers messages of the loop's topic `local` whose `frames`, in this encoding, stand in a row.
+    fn deliver_frames(&mut self, index: u32, local: u32, of: Encoding, frames: &[u8], messages: &[Message]) {
         let Some(slot) = self.slots.at(index) else { return };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
@@ -173,20 +158,21 @@ impl<S: Socket> Core<S> {
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, policy, of, messages, sent);
+        self.queue_messages(index, local, of, messages, sent);
     }
 
     /// Queues what the kernel refused; the first `sent` bytes of the messages, in this encoding, are with it already.
     fn queue_messages(
         &mut self,
         index: u32,
-        policy: &TopicPolicy,
+        local: u32,
         of: Encoding,
         messages: &[Message],
         mut sent: usize,
     ) {
         let now = self.now;
         let budget = &self.edition.outbox_budget;
+        let Some(policy) = self.topics.policy(local) else { return };
         let Some(slot) = self.slots.at(index) else { return };
         let key = Key { slot: index, generation: slot.generation };
         // A frame that has begun goes on in the encoding that it began in, and so does all that comes behind it.
@@ -206,7 +192,7 @@ impl<S: Socket> Core<S> {
                 }
                 sent = 0;
             } else {
-                match outbox.admit(message, policy, budget) {
+                match outbox.admit(message, &policy, budget) {
                     Admitted::Admitted { displaced } => dropped += displaced,
                     Admitted::Dropped => dropped += 1,
                     Admitted::Close { dropped } => {

@@ -113,14 +113,14 @@ impl<S: Socket> Core<S> {
         let topic = slot.connection.topic;
         let limits = self.inbox_limits(dialect, topic);
         let mut stretch = Stretch::More;
-        let mut inflater = std::mem::take(&mut self.inflater);
+        // Most connections have not negotiated any, and moving it costs.
+        let mut inflater = (encoding != Encoding::Plain).then(|| std::mem::take(&mut self.inflater));
         let mut effects = Effects::default();
-        let compression = match encoding {
-            Encoding::Plain => Compression::Refused,
-            _ if closing => Compression::PassedOver,
-            _ => Compression::Inflated { inflater: &mut inflater, context: &mut context },
+        let compression = match &mut inflater {
+            None => Compression::Refused,
+            Some(_) if closing => Compression::PassedOver,
+            Some(inflater) => Compression::Inflated { inflater, context: &mut context },
         };
-        let deflates_up_to = encoding.deflates_up_to();
         let mut on_event = |event: InboxEvent<'_>| match event {
             InboxEvent::Close(payload) => {
                 stretch = peer_close(payload);
@@ -136,10 +136,9 @@ impl<S: Socket> Core<S> {
                 self.counters.messages_received.add(1);
                 let (slot, generation, bytes) = (key.slot, key.generation, payload.len());
                 tracing::trace!(slot, generation, bytes, text, "message received");
-                let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
-                let from = Speaker { key, dialect, deflates_up_to };
-                match self.on_message(from, message, &mut sink) {
+                let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
+                match self.on_message(from, Incoming { text, payload }, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {
@@ -162,18 +161,19 @@ impl<S: Socket> Core<S> {
             }
         };
         let result = feed_deflated(&mut inbox, bytes, &limits, compression, &mut on_event);
-        self.inflater = inflater;
-        let own = held_bytes(inbox.as_deref());
-        self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
-        if inbox.is_some() && self.is_inbox_full(own) {
-            stretch = Stretch::InboxFull;
+        if let Some(inflater) = inflater {
+            self.inflater = inflater;
         }
-        // Both were taken out, so what is not there is not there in the slot either.
-        if (inbox.is_some() || encoding != Encoding::Plain)
-            && let Some(slot) = self.slots.get(key)
-        {
+        self.held.moved(self.edition.inbox_bytes_of(self.port), held, held_bytes(inbox.as_deref()));
+        if let Some(slot) = self.slots.get(key) {
             slot.connection.inbox = inbox;
-            put_context(&mut slot.connection, encoding, context);
+            if encoding != Encoding::Plain {
+                put_context(&mut slot.connection, context);
+            }
+            let own = slot.connection.held_bytes();
+            if own > 0 && self.is_inbox_full(own) {
+                stretch = Stretch::InboxFull;
+            }
         }
         (result, stretch)
     }
@@ -203,8 +203,9 @@ impl<S: Socket> Core<S> {
             let held = held_bytes(slot.connection.inbox.as_deref());
             Inbox::stash(&mut slot.connection.inbox, bytes);
             let own = held_bytes(slot.connection.inbox.as_deref());
+            let all_own = slot.connection.held_bytes();
             self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
-            if self.is_inbox_full(own) {
+            if self.is_inbox_full(all_own) {
                 self.end(key, CloseReason::InboxFull, Words::Own);
             }
         }
@@ -236,6 +237,7 @@ impl<S: Socket> Core<S> {
 }
 
 /// Takes what is known of how a client compresses, for as long as it is fed.
+#[inline]
 fn take_context(connection: &mut Connection, encoding: Encoding) -> ClientContext {
     if encoding == Encoding::Plain {
         return ClientContext::default();
@@ -248,10 +250,7 @@ fn take_context(connection: &mut Connection, encoding: Encoding) -> ClientContex
 }
 
 /// Puts it back; nothing is kept of a client whose conversation has ended meanwhile.
-fn put_context(connection: &mut Connection, encoding: Encoding, context: ClientContext) {
-    if encoding == Encoding::Plain {
-        return;
-    }
+fn put_context(connection: &mut Connection, context: ClientContext) {
     let (begins_anew, kept) = context.into_parts();
     if begins_anew {
         connection.flags.set(Flags::BEGINS_ANEW);

@@ -74,6 +74,10 @@ impl<S: Socket> Core<S> {
                 Phase::Body => self.on_body(key, bytes),
                 Phase::Head if slot.connection.flags.has(Flags::PAUSED) => return self.put_off(key, bytes),
                 Phase::Head if self.port == Port::Client && !self.topics.has_room_for_joins() => {
+                    if slot.connection.flags.clear(Flags::KEPT_ALIVE) {
+                        // As of one that is there in part: its time is its own, however idle the connection was.
+                        slot.connection.heard = self.now;
+                    }
                     self.put_off(key, bytes);
                     return self.wait_for_joins(key);
                 }
@@ -97,13 +101,6 @@ impl<S: Socket> Core<S> {
 
     /// Keeps requests for another turn; whoever calls sees to it that there is one.
     fn put_off(&mut self, key: Key, bytes: &[u8]) {
-        let now = self.now;
-        if let Some(slot) = self.slots.get(key)
-            && slot.connection.flags.clear(Flags::KEPT_ALIVE)
-        {
-            // As of one that is there in part: its time is its own, however idle the connection was.
-            slot.connection.heard = now;
-        }
         self.hold(key, Session::Head(bytes.to_vec()));
         if let Some(slot) = self.slots.get(key) {
             slot.connection.flags.set(Flags::READ_OWED);

@@ -9,8 +9,9 @@ use super::closing::Words;
 use super::core::Core;
 use super::http_turn::Next;
 use super::write_turn::Asked;
+use crate::config::LimitsSection;
 use crate::connection::session::Parked;
-use crate::connection::{Flags, Tick};
+use crate::connection::{Connection, Flags, Tick};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
@@ -52,12 +53,6 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Bytes that may still be read behind a request that waits: as many as the next one's head may have.
-    pub(super) fn room_behind(&mut self, key: Key) -> usize {
-        let most = self.edition.settings.limits.head_bytes_max;
-        self.parked(key).map_or(0, |parked| most.saturating_sub(parked.held.len()))
-    }
-
     /// Keeps what a client sent behind a request that is not answered yet.
     pub(super) fn hold_behind(&mut self, key: Key, bytes: &[u8]) {
         if let Some(parked) = self.parked(key) {
@@ -75,8 +70,8 @@ impl<S: Socket> Core<S> {
                 return self.refuse(key, reason, reason.text());
             }
         }
-        if self.room_behind(key) == 0
-            && let Some(slot) = self.slots.get(key)
+        if let Some(slot) = self.slots.get(key)
+            && room_behind(&mut slot.connection, &self.edition.settings.limits) == 0
         {
             slot.connection.flags.set(Flags::READ_OWED);
         }
@@ -89,4 +84,9 @@ impl<S: Socket> Core<S> {
         }
         self.refuse(key, RefuseReason::Busy, "what this request waits for did not come in time; try again");
     }
+}
+
+/// Bytes that may still be read behind a request that waits: as many as the next one's head may have.
+pub(super) fn room_behind(connection: &mut Connection, limits: &LimitsSection) -> usize {
+    connection.parked().map_or(0, |parked| limits.head_bytes_max.saturating_sub(parked.held.len()))
 }

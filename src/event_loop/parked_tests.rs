@@ -55,6 +55,27 @@ fn one_more_request_is_read_and_answered_behind_the_one_that_waits() {
 }
 
 #[test]
+fn an_answer_that_has_begun_is_not_followed_by_another() {
+    let edition = edition(1, 10, RouterLimits::default(), |settings| {
+        settings.limits.inbox_bytes_total = Some(1_000);
+    });
+    for started in [false, true] {
+        let mut core = core(&edition, Port::Client);
+        let (key, fake) = parked(&mut core, 1_000);
+        core.parked(key).unwrap().started = started;
+        arrive(&mut core, &Fake::says(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(900)).as_bytes()));
+        fake.say(&REQUEST.repeat(10));
+        core.on_event(key, READABLE);
+        assert_eq!(phase(&mut core, key), Some(Phase::Lingering));
+        assert_eq!(count(&fake.take(), b"HTTP/1.1 503 "), usize::from(!started));
+        assert_eq!(core.parked, 0);
+        core.abort(key, CloseReason::Io);
+        core.abort(Key { slot: 1, generation: 2 }, CloseReason::Io);
+        assert_eq!(core.held.bytes(), 0);
+    }
+}
+
+#[test]
 fn each_waits_as_long_as_it_was_given() {
     let edition = edition(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&edition, Port::Client);

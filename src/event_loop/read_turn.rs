@@ -5,6 +5,7 @@
 use super::closing::Words;
 use super::core::{Core, SCRATCH_BYTES};
 use super::frames_turn::held_bytes;
+use super::parked::room_behind;
 use crate::connection::inbox::Inbox;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
@@ -50,9 +51,8 @@ impl<S: Socket> Core<S> {
             let mut room = scratch.len();
             if slot.connection.phase() == Phase::Parked {
                 // On as far as the next request: the end of the stream must not go unnoticed until the answer.
-                room = room.min(self.room_behind(key));
+                room = room.min(room_behind(&mut slot.connection, &self.edition.settings.limits));
             }
-            let Some(slot) = self.slots.get(key) else { return };
             if slot.connection.flags.has(Flags::PAUSED) || room == 0 {
                 slot.connection.flags.set(Flags::READ_OWED);
                 return;

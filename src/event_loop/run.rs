@@ -323,13 +323,14 @@ impl Shell {
 
 impl Driver<Stream> for Kernel {
     fn take_events(&mut self, core: &mut Core<Stream>) {
+        let mut events = self.events.iter();
+        if self.taken > 0 {
+            events.nth(self.taken - 1);
+        }
+        let mut taken = self.taken;
         self.left = false;
-        for event in self.events.iter().skip(self.taken) {
-            if core.has_had_events() {
-                self.left = true;
-                break;
-            }
-            self.taken += 1;
+        while let Some(event) = events.next() {
+            taken += 1;
             match event.token() {
                 Token(WAKER) => core.counters.wakeups.add(1),
                 Token(LISTENER) => self.acceptor.on_event(),
@@ -343,7 +344,12 @@ impl Driver<Stream> for Kernel {
                     },
                 ),
             }
+            if core.has_had_events() {
+                self.left = events.next().is_some();
+                break;
+            }
         }
+        self.taken = taken;
     }
 
     fn accept_turn(&mut self, core: &mut Core<Stream>) {

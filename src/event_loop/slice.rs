@@ -7,48 +7,47 @@
 use super::turn::Clock;
 
 /// Steps between two looks at the clock: of echoes, about a tenth of a millisecond.
-const STEPS_PER_LOOK: u32 = 16;
+const STEPS_PER_LOOK: i64 = 16;
 
-/// Bytes that take as long as a step does.
-const BYTES_PER_STEP: u64 = 4 * 1024;
+/// A step moves two to the power of this in bytes; one that moves more counts as several.
+const STEP_BYTES_BITS: u32 = 12;
 
 /// One part of a turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Slice {
     ends_ns: u64,
-    bytes_left: u64,
-    steps_left: u32,
-    over: bool,
+    bytes: u64,
+    bytes_max: u64,
+    /// Steps until the next look; negative once it is over.
+    steps_left: i64,
 }
 
 impl Slice {
     /// Begins at `now_ns`.
     pub(super) fn new(now_ns: u64, time_ns: u64, bytes_max: u64) -> Self {
-        Self {
-            ends_ns: now_ns.saturating_add(time_ns),
-            bytes_left: bytes_max,
-            steps_left: STEPS_PER_LOOK,
-            over: false,
-        }
+        Self { ends_ns: now_ns.saturating_add(time_ns), bytes: 0, bytes_max, steps_left: STEPS_PER_LOOK }
     }
 
     /// Notes one step that moved so many bytes.
+    #[inline]
     pub(super) fn charge(&mut self, bytes: u64, clock: Clock) {
-        self.bytes_left = self.bytes_left.saturating_sub(bytes);
-        let steps = 1 + u32::try_from(bytes / BYTES_PER_STEP).unwrap_or(u32::MAX);
-        self.over |= self.bytes_left == 0;
-        match self.steps_left.checked_sub(steps) {
-            Some(left @ 1..) => self.steps_left = left,
-            _ => {
-                self.steps_left = STEPS_PER_LOOK;
-                self.over |= clock() >= self.ends_ns;
-            }
+        self.bytes = self.bytes.wrapping_add(bytes);
+        self.steps_left = self.steps_left.saturating_sub_unsigned(1 + (bytes >> STEP_BYTES_BITS));
+        if self.steps_left <= 0 {
+            self.look(clock);
         }
     }
 
+    #[cold]
+    fn look(&mut self, clock: Clock) {
+        let over = self.bytes >= self.bytes_max || clock() >= self.ends_ns;
+        self.steps_left = if over { -1 } else { STEPS_PER_LOOK };
+    }
+
     /// Whether the others are to have their part.
+    #[inline]
     pub(super) fn is_over(&self) -> bool {
-        self.over
+        self.steps_left < 0
     }
 }
 

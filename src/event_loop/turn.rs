@@ -74,7 +74,9 @@ impl<S: Socket> Core<S> {
         driver.accept_turn(self);
         self.run_ready();
         self.run_blocked();
-        self.take_mail(driver);
+        if self.has_mail() {
+            self.take_mail(driver);
+        }
         self.send_away(driver);
         self.sweep();
         self.reload_turn();
@@ -115,6 +117,12 @@ impl<S: Socket> Core<S> {
     pub(super) fn reading_slice(&self, now_ns: u64, bytes_max: u64) -> Slice {
         let time = if self.topics.has_work() { READING_BESIDE_FANOUT_NS } else { READING_NS };
         Slice::new(now_ns, time, bytes_max)
+    }
+
+    /// Whether the mailbox is worth its lock. What comes a moment later raises the loop again.
+    fn has_mail(&self) -> bool {
+        self.topics.has_work()
+            || self.edition.router.mailbox(self.index).is_some_and(|mailbox| !mailbox.is_empty())
     }
 
     fn take_mail(&mut self, driver: &mut impl Driver<S>) {

@@ -159,7 +159,8 @@ impl<S: Socket> Core<S> {
             // What was not read, or not answered further, meanwhile has its whole time from here on.
             connection.resume_at(now);
         }
-        let owed = connection.flags.clear(Flags::READ_OWED);
+        // The read turn clears it: it tells that what was put off is to be taken first.
+        let owed = connection.flags.has(Flags::READ_OWED);
         self.rearm(key.slot);
         if owed {
             // Not run in place: the read turn may be what called us.

@@ -1,19 +1,26 @@
-//! SIGHUP, or a request on the admin port: the configuration is read again and, if it has no mistake, given to every loop.
+//! SIGHUP, or a request on the admin port: the configuration is read again and, if it has no mistake, given to every
+//! loop.
 //!
-//! Runs on the main thread. A configuration with a mistake changes nothing. What a running server can't
+//! A thread reads, one reading at a time, because files may block: whoever waits for them must not hold up signals. The
+//! main thread applies what was read. A configuration with a mistake changes nothing. What a running server can't
 //! change keeps its running value and is named in the log, so that nobody believes it took effect.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use serde_json::json;
 
-use super::{Server, capacity};
+use super::{Event, Server, capacity};
 use crate::config::{Change, ConfigErrors, Loaded, LogLevel, Reloaded};
-use crate::edition::Control;
-use crate::edition::ReloadAnswer;
+use crate::edition::{Control, Edition, ReloadAnswer};
 
 /// Reads the same sources as at the start.
-pub type Read = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
+pub type Read = Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send>;
+
+/// Stack of the thread that reads: a parser goes down into what is nested.
+const STACK_BYTES: usize = 4 << 20;
 
 /// What a reload needs from whoever started the server.
 pub struct Reload {
@@ -23,6 +30,43 @@ pub struct Reload {
     pub set_log_level: Box<dyn FnMut(LogLevel)>,
 }
 
+/// What was read, as it would be applied.
+pub(super) struct Next {
+    edition: Edition,
+    applied: Vec<Change>,
+    needs_restart: Vec<Change>,
+    warnings: Vec<String>,
+}
+
+/// What a reading came to, or what is wrong.
+pub(super) type Reading = Result<Box<Next>, Vec<String>>;
+
+/// The readings of a server: one under way at the most.
+pub(super) struct Readings {
+    read: Arc<Mutex<Read>>,
+    set_log_level: Box<dyn FnMut(LogLevel)>,
+    events: Sender<Event>,
+    under_way: bool,
+    /// Requests that the one under way is for.
+    requests: usize,
+    /// Another one is wanted, for so many requests.
+    next: Option<usize>,
+}
+
+impl Readings {
+    /// None yet; what they come to goes to `events`.
+    pub(super) fn new(reload: Reload, events: Sender<Event>) -> Self {
+        let Reload { read, set_log_level } = reload;
+        let read = Arc::new(Mutex::new(read));
+        Self { read, set_log_level, events, under_way: false, requests: 0, next: None }
+    }
+
+    /// Requests that wait for an answer. They are forgotten.
+    fn take_requests(&mut self) -> usize {
+        std::mem::take(&mut self.requests) + self.next.take().unwrap_or(0)
+    }
+}
+
 /// What becomes of a reading, for the log and for whoever has asked.
 enum Outcome {
     Applied { applied: Vec<Change>, needs_restart: Vec<Change>, keys_changed: bool, warnings: Vec<String> },
@@ -30,53 +74,75 @@ enum Outcome {
 }
 
 impl Server {
-    /// Reads the configuration anew and applies what can be applied; says the rest.
-    pub(super) fn reload(&mut self, reload: &mut Reload) {
-        let outcome = self.read_and_apply(reload);
-        self.tell_reload(&outcome);
+    /// Reads the configuration anew, for so many requests of the admin port; once more if it is being read already, since
+    /// it may have changed since.
+    pub(super) fn read_anew(&mut self, readings: &mut Readings, requests: usize) {
+        if readings.under_way {
+            readings.next = Some(readings.next.unwrap_or(0) + requests);
+            return;
+        }
+        self.supervisor.reloading();
+        readings.requests = requests;
+        let (read, events) = (Arc::clone(&readings.read), readings.events.clone());
+        let edition = Arc::clone(&self.edition);
+        let work = move || {
+            let reading = catch_unwind(AssertUnwindSafe(|| {
+                // The closure keeps nothing between two calls that a panic could leave half done.
+                let loaded = (read.lock().unwrap_or_else(PoisonError::into_inner))();
+                prepared(&edition, loaded)
+            }));
+            let reading =
+                reading.unwrap_or_else(|_| Err(vec!["reading it failed; the log has why".to_owned()]));
+            // The receiver is gone only when the server is.
+            let _ = events.send(Event::Read(reading));
+        };
+        let builder = thread::Builder::new().name("reload".to_owned()).stack_size(STACK_BYTES);
+        readings.under_way = true;
+        if let Err(error) = builder.spawn(work) {
+            self.on_read(readings, Err(vec![format!("no thread can be started to read it: {error}")]));
+        }
     }
 
-    /// The same for a request on the admin port, which waits for the answer.
-    pub(super) fn reload_as_asked(&mut self, reload: &mut Reload) {
-        let outcome = self.read_and_apply(reload);
+    /// A reading is over.
+    pub(super) fn on_read(&mut self, readings: &mut Readings, reading: Reading) {
+        readings.under_way = false;
+        let outcome = match reading {
+            Ok(next) => self.apply(*next, &mut readings.set_log_level),
+            Err(problems) => Outcome::Refused(problems),
+        };
         self.tell_reload(&outcome);
-        self.answer_reload(&outcome);
+        for _ in 0..std::mem::take(&mut readings.requests) {
+            self.answer_reload(&outcome);
+        }
+        match readings.next.take() {
+            Some(requests) => self.read_anew(readings, requests),
+            None => self.tell_ready(),
+        }
     }
 
-    /// Says to whoever has asked that nothing is read any more.
+    /// Says to all who wait for a reading that nothing is read any more.
+    pub(super) fn refuse_readings(&self, readings: &mut Readings) {
+        (0..readings.take_requests()).for_each(|_| self.refuse_reload());
+    }
+
+    /// Says that to one who has asked.
     pub(super) fn refuse_reload(&self) {
         self.answer_reload(&Outcome::Refused(vec!["the server is on its way out".to_owned()]));
     }
 
-    fn read_and_apply(&mut self, reload: &mut Reload) -> Outcome {
-        let loaded = match (reload.read)() {
-            Ok(loaded) => loaded,
-            Err(errors) => return Outcome::Refused(errors.0.iter().map(ToString::to_string).collect()),
-        };
-        match self.edition.settings.reloaded(&loaded.settings, self.edition.totals.mailbox) {
-            Ok(reloaded) => self.apply(reloaded, loaded.warnings, reload),
-            Err(problems) => Outcome::Refused(problems),
-        }
-    }
-
-    fn apply(&mut self, reloaded: Reloaded, warnings: Vec<String>, reload: &mut Reload) -> Outcome {
-        let Reloaded { settings, applied, needs_restart } = reloaded;
-        let level = settings.log.level;
-        let edition = match self.edition.with_settings(settings) {
-            Ok(edition) => Arc::new(edition),
-            Err(error) => return Outcome::Refused(vec![error.to_string()]),
-        };
+    fn apply(&mut self, next: Next, set_log_level: &mut dyn FnMut(LogLevel)) -> Outcome {
+        let Next { edition, applied, needs_restart, warnings } = next;
         // A file of keys may change under its name, which no key of the configuration tells.
         let keys_changed = edition.keys != self.edition.keys;
         if edition.totals != self.edition.totals {
             capacity::tell_totals(&edition.totals, self.allowance.as_ref());
         }
-        self.edition = Arc::clone(&edition);
-        self.latest.set(edition);
+        self.edition = Arc::new(edition);
+        self.latest.set(Arc::clone(&self.edition));
         for index in 0..=self.edition.loops() {
             self.control(index, Control::Reload);
         }
-        (reload.set_log_level)(level);
+        set_log_level(self.edition.settings.log.level);
         Outcome::Applied { applied, needs_restart, keys_changed, warnings }
     }
 
@@ -125,6 +191,15 @@ impl Server {
         self.edition.reload_answers.push(ReloadAnswer { applied, body: outcome.json() });
         self.control(self.edition.loops(), Control::Reload);
     }
+}
+
+/// The next edition, made of what was read.
+fn prepared(edition: &Edition, loaded: Result<Loaded, ConfigErrors>) -> Reading {
+    let loaded = loaded.map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let reloaded = edition.settings.reloaded(&loaded.settings, edition.totals.mailbox)?;
+    let Reloaded { settings, applied, needs_restart } = reloaded;
+    let edition = edition.with_settings(settings).map_err(|error| vec![error.to_string()])?;
+    Ok(Box::new(Next { edition, applied, needs_restart, warnings: loaded.warnings }))
 }
 
 impl Outcome {

@@ -58,8 +58,8 @@ impl Supervisor {
         spawn("watchdog", move || {
             loop {
                 watch.feed_if_well(clock::monotonic_ms());
-                // sd_watchdog_enabled(3): notify at half the time.
-                thread::sleep(interval / 2);
+                // sd_watchdog_enabled(3): notify at half the time. One that leaves no time would leave the processor none.
+                thread::sleep((interval / 2).max(Duration::from_millis(1)));
             }
         })?;
         Ok(())

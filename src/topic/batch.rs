@@ -111,6 +111,11 @@ impl<F> Batch<F> {
         usize::from(!self.joined_deflated.is_empty()) + self.derived.len()
     }
 
+    /// Whether no message has a deflated frame.
+    pub(super) fn is_plain(&self) -> bool {
+        self.longest_deflated.is_none()
+    }
+
     /// Room that all of it takes in the mailbox.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

@@ -51,7 +51,7 @@ fn the_publishers_frames_are_joined_by_encoding_and_only_when_asked_for() {
         subject.drain_mailbox(|_| {});
         let mut turn = subject.begin_turn(&mut TurnBudget::new(9), |_, _| true).unwrap();
         let plain: Vec<u8> = deflated.iter().flat_map(|_| *b"\x82\x04long").collect();
-        let choice = subject.choose(&mut turn, Toy::Raw, Encoding::Plain, none);
+        let choice = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, none);
         assert_eq!((choice, turn.batch().frames(choice)), (Choice::Raw(Encoding::Plain), &plain[..]));
         assert_eq!(turn.batch().made(), 0, "made before anybody asked");
         let wanted: Vec<u8> = deflated
@@ -61,7 +61,7 @@ fn the_publishers_frames_are_joined_by_encoding_and_only_when_asked_for() {
             })
             .collect();
         for encoding in [Encoding::Deflated, Encoding::DeflatedWithin(8), Encoding::Deflated] {
-            let choice = subject.choose(&mut turn, Toy::Raw, encoding, none);
+            let choice = subject.choose(&mut turn, Toy::Raw, || encoding, none);
             assert_eq!(choice.encoding() == Encoding::Deflated, pass < 2, "pass {pass}");
             assert_eq!(turn.batch().frames(choice), wanted, "pass {pass}");
         }
@@ -74,8 +74,8 @@ fn the_publishers_frames_are_joined_by_encoding_and_only_when_asked_for() {
 fn a_form_is_made_once_for_all_who_want_it_and_keeps_the_place() {
     for payloads in [&[&b"one"[..]][..], &[b"one", b"two", b""]] {
         let (router, mut subject, mut turn) = waiting(payloads);
-        let choice = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
-        let again = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+        let choice = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
+        let again = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
         assert_eq!((again, turn.batch().made()), (choice, 1));
         let batch = turn.batch();
         let mut frames = Vec::new();
@@ -98,11 +98,11 @@ fn a_form_is_made_once_for_all_who_want_it_and_keeps_the_place() {
 #[test]
 fn a_stream_has_no_frames_and_forms_do_not_mix() {
     let (_, mut subject, mut turn) = waiting(&[b"one", b"two"]);
-    let line = subject.choose(&mut turn, Toy::Line, Encoding::Deflated, none);
-    let named = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+    let line = subject.choose(&mut turn, Toy::Line, || Encoding::Deflated, none);
+    let named = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
     assert_eq!(turn.batch().frames(line), b"1\n2\n");
     assert_eq!(turn.batch().frames(named), b"\x81\x07t 1 one\x81\x07t 2 two");
-    let raw = subject.choose(&mut turn, Toy::Raw, Encoding::Plain, none);
+    let raw = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, none);
     assert_eq!(turn.batch().frames(raw), b"\x81\x03one\x81\x03two");
     end(&mut subject, turn);
 }
@@ -110,9 +110,9 @@ fn a_stream_has_no_frames_and_forms_do_not_mix() {
 #[test]
 fn deflated_twins_are_made_with_the_first_who_wants_them() {
     let (router, mut subject, mut turn) = waiting(&[SMALL, b"short", SMALL]);
-    let plain = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
-    let deflated = subject.choose(&mut turn, Toy::Named, Encoding::Deflated, shorten);
-    assert_eq!(subject.choose(&mut turn, Toy::Named, Encoding::Deflated, none), deflated, "once");
+    let plain = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
+    let deflated = subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, shorten);
+    assert_eq!(subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, none), deflated, "once");
     // The first bit reserved marks the compressed ones; the short one is the plain one itself.
     let (twins, plains) = (turn.batch().messages_of(deflated), turn.batch().messages_of(plain));
     assert_eq!(twins[0].frame(), b"\xc1\x03104");
@@ -121,8 +121,8 @@ fn deflated_twins_are_made_with_the_first_who_wants_them() {
     let all: Vec<u8> = twins.iter().flat_map(|twin| twin.frame().to_vec()).collect();
     assert_eq!(turn.batch().frames(deflated), all);
     // A window that one of them does not fit: all plain.
-    assert_eq!(subject.choose(&mut turn, Toy::Named, Encoding::DeflatedWithin(6), none), plain);
-    assert_eq!(subject.choose(&mut turn, Toy::Named, Encoding::DeflatedWithin(9), none), deflated);
+    assert_eq!(subject.choose(&mut turn, Toy::Named, || Encoding::DeflatedWithin(6), none), plain);
+    assert_eq!(subject.choose(&mut turn, Toy::Named, || Encoding::DeflatedWithin(9), none), deflated);
     assert_eq!(turn.batch().made(), 2, "no more than two a form");
     end(&mut subject, turn);
     assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0));
@@ -133,11 +133,16 @@ fn what_is_long_is_not_deflated_on_a_loop() {
     let most = 256 * 1024 - "t 1 ".len();
     for (len, worth) in [(most, true), (most + 1, false)] {
         let (_, mut subject, mut turn) = waiting(&[&vec![b'.'; len]]);
-        let plain = subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
-        let choice = subject.choose(&mut turn, Toy::Named, Encoding::Deflated, |payload, out| {
-            assert!(worth, "{} bytes", payload.len());
-            shorten(payload, out)
-        });
+        let plain = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
+        let choice = subject.choose(
+            &mut turn,
+            Toy::Named,
+            || Encoding::Deflated,
+            |payload, out| {
+                assert!(worth, "{} bytes", payload.len());
+                shorten(payload, out)
+            },
+        );
         assert_eq!(choice != plain, worth);
         end(&mut subject, turn);
     }
@@ -158,10 +163,10 @@ fn what_is_made_counts_in_the_mailbox_until_the_pass_is_over() {
     let mut turn = subject.begin_turn(&mut TurnBudget::new(9), |_, _| true).unwrap();
     let room = || router.mailbox(0).unwrap().reserved();
     assert_eq!(room(), (2, 204));
-    subject.choose(&mut turn, Toy::Named, Encoding::Plain, none);
+    subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
     assert_eq!(room(), (2, 204 + 212));
     // Of the twins, which are `0xc1 0x03` and three digits.
-    subject.choose(&mut turn, Toy::Named, Encoding::Deflated, shorten);
+    subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, shorten);
     assert_eq!(room(), (2, 204 + 212 + 10));
     let topic = router.topic(&named("t")).unwrap();
     assert!(router.publish(&topic, Draft::encode(None, true, &[0; 100]), Some(0)).is_err(), "it waits");

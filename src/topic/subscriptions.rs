@@ -39,13 +39,18 @@ pub const ENTRIES_PER_TURN: usize = 4_096;
 
 /// Topics with work beyond which no more entries are filed before some were served: what is filed and
 /// served at once is in the processor's caches still.
-const ACTIVE_FILED: usize = 1_024;
+const ACTIVE_FILED: usize = 256;
 
 /// Entries that are filed however many topics have work.
 const ENTRIES_FILED_MIN: usize = 128;
 
 /// Work areas kept for the next topics that have something to deliver.
-const WORKS_KEPT: usize = 64;
+const WORKS_KEPT: usize = ACTIVE_FILED;
+
+/// Messages, and bytes of them, whose room is given back to the mailbox at once: publishers on other loops count there
+/// all the time.
+const GIVEN_BACK_MESSAGES: u64 = 32;
+const GIVEN_BACK_BYTES: u64 = 64 << 10;
 
 /// Stands for the work area of a topic that has nothing to do.
 const AT_REST: u32 = u32::MAX;
@@ -73,7 +78,6 @@ pub struct TurnBudget {
 #[must_use = "a turn that is not ended stops its topic"]
 pub struct Turn<F> {
     local: u32,
-    policy: TopicPolicy,
     batch: Batch<F>,
 }
 
@@ -92,6 +96,8 @@ pub struct LocalTopics<M: Mail> {
     works: Vec<Work<M::Form>>,
     free_works: Vec<u32>,
     buffers: Vec<Vec<u8>>,
+    /// Messages of passes that are over, and their bytes, whose room the mailbox has not got back.
+    owed: (u64, u64),
     joins_waiting: usize,
     next_ticket: u32,
     /// Subscribers of all topics, waiting joins included.
@@ -109,6 +115,9 @@ pub struct LocalTopics<M: Mail> {
 /// A topic this loop has to do with. Small, because a loop may have a million of them.
 struct LocalTopic {
     topic: Topic,
+    /// The lower half of the topic's id, which no topic shares with one whose messages may still be on their way.
+    /// Publishers on other loops write to the topic itself all the time, so a delivery does not look there.
+    id: u32,
     list: List,
     /// Joins in the mailbox or in `pending`: the topic must stay until they are applied.
     joins_waiting: u32,
@@ -178,11 +187,6 @@ impl<F: Form> Turn<F> {
         self.local
     }
 
-    /// What holds for the topic in this turn.
-    pub fn policy(&self) -> &TopicPolicy {
-        &self.policy
-    }
-
     /// What every subscriber of this turn gets.
     pub fn batch(&self) -> &Batch<F> {
         &self.batch
@@ -205,6 +209,7 @@ impl<M: Mail> LocalTopics<M> {
             works: Vec::new(),
             free_works: Vec::new(),
             buffers: Vec::new(),
+            owed: (0, 0),
             joins_waiting: 0,
             next_ticket: 0,
             subscriptions: 0,
@@ -364,17 +369,18 @@ impl<M: Mail> LocalTopics<M> {
             match self.prepare(local, &mut budget.steps, &mut listed) {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
-                    let policy = entry.topic.policy(&self.rules);
                     let batch = mem::take(&mut self.works.get_mut(entry.work as usize)?.batch);
-                    return Some(Turn { local, policy, batch });
+                    return Some(Turn { local, batch });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {
                     self.active.push_back(local);
-                    return None;
+                    break;
                 }
             }
         }
+        // Nothing may be owed when there is no more work.
+        self.give_back();
         None
     }
 
@@ -404,13 +410,14 @@ impl<M: Mail> LocalTopics<M> {
         &mut self,
         turn: &mut Turn<M::Form>,
         form: M::Form,
-        encoding: Encoding,
+        encoding: impl FnOnce() -> Encoding,
         deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
     ) -> Choice {
-        if form == M::Form::RAW {
-            return turn.batch.choose_raw(encoding);
+        if form != M::Form::RAW {
+            return self.choose_derived(turn, form, encoding(), deflate);
         }
-        self.choose_derived(turn, form, encoding, deflate)
+        // Where nothing is deflated, nobody's encoding has to be known.
+        if turn.batch.is_plain() { Choice::Raw(Encoding::Plain) } else { turn.batch.choose_raw(encoding()) }
     }
 
     #[inline(never)]
@@ -445,13 +452,24 @@ impl<M: Mail> LocalTopics<M> {
             work.pass = None;
             work.delivered = work.pass_delivers.take().unwrap_or(work.delivered);
             compact(&mut entry.list, &mut work.holes, |change| moved(local, change));
-            release(&self.router, self.loop_index, messages, bytes);
+            self.owed = (self.owed.0 + messages, self.owed.1 + bytes);
         }
         work.batch = batch;
         if work.pass.is_some() || !work.pending.is_empty() {
             self.active.push_back(local);
         } else {
             self.rest(local);
+        }
+        let (messages, bytes) = self.owed;
+        if messages >= GIVEN_BACK_MESSAGES || bytes >= GIVEN_BACK_BYTES || self.active.is_empty() {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        let (messages, bytes) = mem::take(&mut self.owed);
+        if messages > 0 {
+            release(&self.router, self.loop_index, messages, bytes);
         }
     }
 
@@ -486,12 +504,14 @@ impl<M: Mail> LocalTopics<M> {
     }
 
     fn open(&mut self, topic: Topic) -> u32 {
-        self.topics.insert(LocalTopic { topic, list: List::new(), joins_waiting: 0, work: AT_REST }) as u32
+        let id = topic.id() as u32;
+        self.topics.insert(LocalTopic { topic, id, list: List::new(), joins_waiting: 0, work: AT_REST })
+            as u32
     }
 
     fn file_message(&mut self, local: u32, message: Message) {
         let entry = self.topics.get(local as usize);
-        if entry.is_some_and(|entry| entry.topic.id() == message.topic_id()) {
+        if entry.is_some_and(|entry| entry.id == message.topic_id() as u32) {
             self.file(local, Pending::Message(message));
         } else {
             // The loop has lost its last subscriber meanwhile.

@@ -291,7 +291,7 @@ impl Model {
     fn deliver(&mut self, slot: u32, turn: &mut Turn<Toy>) -> Verdict {
         // A connection keeps its form.
         let form = [Toy::Raw, Toy::Named, Toy::Line][slot as usize % 3];
-        let choice = self.subject.choose(turn, form, Encoding::Plain, |_, _| false);
+        let choice = self.subject.choose(turn, form, || Encoding::Plain, |_, _| false);
         let shadow = self.slots[slot as usize].as_mut();
         let shadow = shadow.ok_or_else(|| format!("slot {slot} got a message after it had left"))?;
         check(shadow.local == turn.local(), || format!("slot {slot} got another topic's message"))?;
@@ -495,10 +495,10 @@ fn small_topics_share_a_turn_and_its_budget() {
         subject.join(&named(&format!("own {slot}")), slot, &Operator).unwrap();
         publish(&router, &format!("own {slot}"), 10);
     }
-    subject.drain_mailbox(|_| {});
     let mut delivered = Vec::new();
     let mut turns = Vec::new();
-    while subject.has_work() {
+    while subject.drain_mailbox(|_| {}) > 0 || subject.has_work() {
+        assert!(turns.len() < 10, "{turns:?}");
         let mut budget = TurnBudget::new(TURN_DELIVERIES);
         let before = delivered.len();
         while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
@@ -644,5 +644,5 @@ fn memory_comes_back_after_a_peak() {
 
 #[test]
 fn a_topic_of_a_loop_is_small() {
-    assert!(size_of::<LocalTopic>() <= 40, "{}", size_of::<LocalTopic>());
+    assert!(size_of::<LocalTopic>() <= 48, "{}", size_of::<LocalTopic>());
 }

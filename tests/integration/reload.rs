@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fantail::wire::frame::Opcode;
@@ -280,7 +281,8 @@ fn a_request_reloads_and_is_told_what_changed() {
             assert!(mistake.contains("did you mean messages_max?"), "{mistake}");
         }
     }
-    assert_eq!(server.metric(RELOADS, "refused"), 8);
+    // Who asks while it is read is answered by the next reading, together with others.
+    assert!((2..=8).contains(&server.metric(RELOADS, "refused")));
     assert_eq!(server.metric(RELOADS, "applied"), 1);
     assert_eq!(server.get("/reload").status, 405);
 }
@@ -291,4 +293,29 @@ fn a_server_on_its_way_out_reads_nothing_more() {
     server.terminate();
     crate::server::wait_for("the drain", || server.get("/readyz").status == 503);
     assert_eq!(server.post("/reload", "", b"").status, 503);
+}
+
+/// A pipe without a writer, as a network's file system that hangs.
+#[test]
+fn a_file_that_hangs_holds_nobody_up() {
+    let folder = std::env::temp_dir().join(format!("fantail-hang-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("f.toml");
+    std::fs::write(&path, "[drain]\nseconds = 0\n").expect("a file");
+    let text = path.to_str().expect("UTF-8");
+    let mut server = Server::spawn(on_free_ports(&["--config", text, "--loops", "1"], &[]));
+    std::fs::remove_file(&path).expect("a file");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("coreutils").success());
+    server.signal("HUP");
+    let answer = server.post("/reload", "", b"");
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    assert!(answer.text().contains("not read within 5 s"), "{}", answer.text());
+    let mut client = server.websocket("/ws/t");
+    assert_eq!(server.publish("t", b"still there").status, 200);
+    assert_eq!(client.text(), "still there");
+    server.terminate();
+    assert_eq!(client.frame().close_code(), Some(1001));
+    drop(client);
+    assert_eq!(server.await_exit().code(), Some(0));
+    std::fs::remove_dir_all(&folder).expect("the folder");
 }

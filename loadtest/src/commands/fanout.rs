@@ -32,6 +32,8 @@ const QUIET: Duration = Duration::from_millis(500);
 const PROBE_QUIET: Duration = Duration::from_secs(1);
 /// A publisher that sends less than this share of what was asked is saturated.
 const ACHIEVED_MIN: f64 = 0.95;
+/// And if it was behind by more than this in the end; less is one pause of a busy machine.
+const BEHIND_NS_MAX: u64 = 250_000_000;
 /// Probes before the run begins without those that have seen none.
 const PROBES: usize = 10;
 
@@ -220,6 +222,12 @@ impl Outcome {
         ]
     }
 
+    /// How much longer it took than was planned.
+    fn behind_ns(&self) -> u64 {
+        let took_ns = self.published.last_ns.saturating_sub(self.schedule.planned_ns(0));
+        took_ns.saturating_sub(self.schedule.planned_span_ns())
+    }
+
     /// Messages a second that left, over the time that was planned for them or, if that was longer, that they took.
     fn achieved(&self) -> Option<f64> {
         let start_ns = self.schedule.planned_ns(0);
@@ -253,9 +261,13 @@ impl FanoutReport {
         let achieved = outcome.achieved();
         if let Some(why) = common.generator.strain.saturated() {
             common.problems.push(why);
-        } else if achieved.is_some_and(|achieved| achieved < args.rate * ACHIEVED_MIN) {
+        } else if outcome.behind_ns() > BEHIND_NS_MAX
+            && achieved.is_some_and(|achieved| achieved < args.rate * ACHIEVED_MIN)
+        {
             let achieved = number_text(achieved, 1, "/s");
-            common.problems.push(format!("publisher saturated: {achieved} of {}/s left", args.rate));
+            let why = format!("publisher saturated: {achieved} of {}/s left", args.rate);
+            common.generator.strain.bottleneck.push(why.clone());
+            common.problems.push(why);
         }
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;

@@ -117,10 +117,10 @@ fn capacity_names_no_limit_of_the_generator_as_the_servers() {
     let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
     let publish = format!("http://{}/publish/{{topic}}", rooms.http);
     let mut args =
-        vec!["capacity", "--step", "rate=20,200", "fanout", "--url", &url, "--publish-url", &publish];
+        vec!["capacity", "--step", "rate=2,200", "fanout", "--url", &url, "--publish-url", &publish];
     args.extend(["--connections", "1", "--duration", "1s", "--publishers", "1"]);
     let (code, report, table) = run(&args);
-    assert_eq!((code, &report["highest_held"]), (0, &json!(20.0)), "{table}");
+    assert_eq!((code, &report["highest_held"]), (0, &json!(2.0)), "{table}");
     assert_eq!(
         (&report["broke_at"], &report["limited_by_generator"]),
         (&json!(200.0), &json!(true)),

@@ -14,7 +14,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, WebSocket};
 
 /// Whoever is silent for so long, or does not answer a ping, is sent away.
-const SILENCE: Duration = Duration::from_millis(2_500);
+const SILENCE: Duration = Duration::from_secs(4);
 /// How often a server whose heart beats pings.
 const PING: Duration = Duration::from_millis(400);
 

@@ -38,7 +38,8 @@ fn assert_speaks(preset: &str, place: &[&str], set: &[&str], heart: &[&str]) {
     let set: Vec<&str> = set.iter().flat_map(|pair| ["--set", pair]).collect();
     let load =
         ["--topics", "2", "--members", "5", "--connections", "10", "--rate", "100", "--duration", "2s"];
-    let args = [&["fanout", "--preset", preset], place, &set, &load].concat();
+    let heart: Vec<&str> = heart.iter().flat_map(|pair| ["--set", pair]).collect();
+    let args = [&["fanout", "--preset", preset], place, &set, &heart, &load].concat();
     let (code, report, said) = run(&args);
     assert_eq!(code, 0, "{preset}: {said}");
     for (field, count) in [
@@ -54,9 +55,8 @@ fn assert_speaks(preset: &str, place: &[&str], set: &[&str], heart: &[&str]) {
     ] {
         assert_eq!(report[field], count, "{preset} {field}: {said}");
     }
-    let heart: Vec<&str> = heart.iter().flat_map(|pair| ["--set", pair]).collect();
     let args =
-        [&["idle", "--preset", preset], place, &set, &heart, &["--connections", "5", "--duration", "5s"]];
+        [&["idle", "--preset", preset], place, &set, &heart, &["--connections", "5", "--duration", "6s"]];
     let (code, report, said) = run(&args.concat());
     assert_eq!((code, &report["connections"]["lost"]), (0, &json!(0)), "{preset}: {said}");
 }

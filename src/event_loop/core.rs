@@ -292,7 +292,7 @@ impl<S: Socket> Core<S> {
         self.slice.charge(moved, self.clock);
     }
 
-    fn bytes_moved(&self) -> u64 {
+    pub(super) fn bytes_moved(&self) -> u64 {
         self.counters.bytes_received.value().wrapping_add(self.counters.bytes_sent.value())
     }
 

@@ -260,10 +260,12 @@ impl<S: Socket> Core<S> {
         let mut slice = self.reading_slice((self.clock)(), READY_BYTES_PER_TURN);
         for queue in 0..self.blocked.queues() {
             while let Some(key) = self.blocked.pop(queue) {
+                let before = self.bytes_moved();
                 if !self.try_blocked(queue, key) {
                     break;
                 }
-                slice.charge(0, self.clock);
+                // Who gets through is read on, too, which takes longer than the try.
+                slice.charge(self.bytes_moved().wrapping_sub(before), self.clock);
                 if slice.is_over() {
                     self.blocked_left = !self.blocked.is_empty();
                     return;

@@ -157,6 +157,11 @@ impl Batch {
         self.body.len()
     }
 
+    /// What it has waited for room so far does not count: it was its peer that kept it from trying.
+    pub fn forget_waiting(&mut self) {
+        self.blocked_since_ms = None;
+    }
+
     /// Publishes the next lines and appends their answers to `out`.
     pub fn run(
         &mut self,
@@ -526,8 +531,12 @@ mod tests {
         let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
         assert_eq!(batch.run(&edition, &mut tools, 0, &mut out), Progress::NoRoom);
         assert_eq!(batch.run(&edition, &mut tools, 999, &mut out), Progress::NoRoom);
+        // Meanwhile its peer did not read: it has its whole time again.
+        batch.forget_waiting();
+        assert_eq!(batch.run(&edition, &mut tools, 5_000, &mut out), Progress::NoRoom);
+        assert_eq!(batch.run(&edition, &mut tools, 5_999, &mut out), Progress::NoRoom);
         assert!(out.is_empty());
-        assert_eq!(batch.run(&edition, &mut tools, 1_000, &mut out), Progress::Done);
+        assert_eq!(batch.run(&edition, &mut tools, 6_000, &mut out), Progress::Done);
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].contains("too many topics") && lines[1].contains("\"offset\":1"), "{text}");

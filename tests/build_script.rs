@@ -71,3 +71,11 @@ fn what_is_no_checkout_has_no_commit() {
     assert_eq!(odd.commit(""), None);
     assert_eq!(build::checked_out(Path::new("/nonexistent")), None);
 }
+
+/// `cargo run` hands on what the build script sets, and the program would warn of what begins as its own keys do.
+#[test]
+fn what_it_sets_is_nothing_that_the_program_looks_for() {
+    let script = include_str!("../src/build.rs");
+    let set: Vec<_> = script.split("cargo::rustc-env=").skip(1).collect();
+    assert!(set.len() >= 2 && set.iter().all(|variable| !variable.starts_with("FANTAIL_")), "{set:?}");
+}

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use fantail::wire::http::chunked::ChunkedDecoder;
 use fantail::wire::http::date::Date;
 use fantail::wire::http::head::{Body, HeadLimits, field_store, parse_head};
+use fantail::wire::http::params::Params;
 use fantail::wire::http::response::ResponseBuffer;
 use fantail::wire::http::uri::{percent_decode, query_pairs};
 use fantail::wire::upgrade;
@@ -15,6 +16,7 @@ const BODY_BYTES_MAX: usize = 4_096;
 /// Parses the bytes as a head; the first byte chooses where they are cut.
 pub fn check(data: &[u8]) {
     let (cut, bytes) = crate::choice(data);
+    answer(bytes, cut);
     let limits = HeadLimits { bytes_max: 1_024, ..HeadLimits::default() };
     let mut store = field_store();
     let Ok(Some((head, consumed))) = parse_head(bytes, &mut store, &limits) else { return };
@@ -38,6 +40,12 @@ pub fn check(data: &[u8]) {
         percent_decode(head.path()).is_ok_and(|path| path.len() <= head.path().len())
             || head.path().contains('%')
     );
+    let known = ["topic", "echo"];
+    if let Ok(params) = Params::read(head.query(), b"", &known) {
+        assert!(
+            known.iter().all(|name| params.text(name).is_none_or(|value| value.len() <= head.query().len()))
+        );
+    }
     for pair in query_pairs(head.query()).flatten() {
         assert!(pair.0.len() + pair.1.len() <= head.query().len());
     }
@@ -51,6 +59,22 @@ pub fn check(data: &[u8]) {
     if head.body == Body::Chunked {
         chunked(&bytes[consumed..], cut);
     }
+}
+
+/// An answer to our client's request for a WebSocket: however many fields it has, and never twice differently.
+fn answer(bytes: &[u8], cut: usize) {
+    let key = [7; 16];
+    let whole = upgrade::check_answer(bytes, &key);
+    if let Ok(Some(len)) = whole {
+        assert!(len <= bytes.len() && upgrade::check_answer(&bytes[..len], &key) == Ok(Some(len)));
+    }
+    match upgrade::check_answer(&bytes[..cut.min(bytes.len())], &key) {
+        // What is missing may make it wrong, but nothing that is there is judged otherwise later.
+        Ok(None) => {}
+        Ok(Some(len)) => assert_eq!(whole, Ok(Some(len))),
+        Err(error) => assert!(whole.is_err(), "{error} then {whole:?}"),
+    }
+    let _ = upgrade::answer_field(bytes, "retry-after");
 }
 
 /// A chunked body says the same in one piece and in two.

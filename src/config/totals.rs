@@ -4,8 +4,8 @@
 use super::settings::Settings;
 
 /// What is left out of the settings is a share of the memory that the process may have. Together with what may be in
-/// both ports' inboxes it is little more than half of it: the rest is for connections, the kernel's part of their sockets, and the
-/// program. The most is what a machine with plenty of memory gives.
+/// both ports' inboxes it is little more than half of it: the rest is for connections, the kernel's part of their
+/// sockets, and the program. The most is what a machine with plenty of memory gives.
 const OUTBOX: Share = Share { part: 4, most: 256 << 20 };
 const INBOX: Share = Share { part: 16, most: 256 << 20 };
 const ADMIN_BODIES: Share = Share { part: 16, most: 128 << 20 };

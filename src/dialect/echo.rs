@@ -31,7 +31,7 @@ impl Speak for Echo {
         bounds.echo
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
         let opcode = if message.text { Opcode::Text } else { Opcode::Binary };
         let worth = message.payload.len() <= cx.deflates_up_to.min(DEFLATED_BYTES_MAX);

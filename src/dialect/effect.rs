@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::Tools;
 use crate::metrics::CloseReason;
-use crate::topic::TopicName;
+use crate::topic::{Topic, TopicName};
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,12 +76,12 @@ impl Effect {
 }
 
 /// What became of an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
     /// Published, at once or after it has waited.
     Published {
-        /// The topic.
-        topic: &'a str,
+        /// The topic; its name is read by whoever needs it.
+        topic: &'a Topic,
         /// The message's place in it.
         offset: u64,
     },

@@ -33,7 +33,7 @@ impl Speak for Lines {
 
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let answer = match outcome {
-            Outcome::Published { topic, offset } => format!("published {topic} {offset}"),
+            Outcome::Published { topic, offset } => format!("published {} {offset}", topic.name()),
             Outcome::Joined { topic, offset } => format!("joined {topic} {offset}"),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused(denial) => format!("no {}", word(denial)),

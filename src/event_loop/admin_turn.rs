@@ -302,6 +302,7 @@ impl<S: Socket> Core<S> {
                 }
             } else if job.wait == Wait::Peer {
                 job.wait = Wait::Turn;
+                job.batch.forget_waiting();
             }
         }
         let place = admin.batches.iter().position(|job| job.wait != Wait::Peer)?;

@@ -207,12 +207,16 @@ impl<S: Socket> Core<S> {
     }
 
     /// Charges one message or ping to the connection's rate. `false`: it is over.
+    #[inline(always)]
     pub(super) fn charge_message(&mut self, key: Key) -> bool {
+        self.rates.messages.per_second == 0 || self.charge_rated(key)
+    }
+
+    fn charge_rated(&mut self, key: Key) -> bool {
         let (now, limits) = (self.now, self.rates);
-        limits.messages.per_second == 0
-            || self.open_slot(key).is_none_or(|slot| {
-                remember(&mut slot.connection.session, |open| open.debts.charge_message(now, &limits))
-            })
+        self.open_slot(key).is_none_or(|slot| {
+            remember(&mut slot.connection.session, |open| open.debts.charge_message(now, &limits))
+        })
     }
 
     /// Charges bytes read to the connection's rate and ends it when it is over. `false`: it is ending.

@@ -292,7 +292,7 @@ impl<S: Socket> Core<S> {
         self.slice.charge(moved, self.clock);
     }
 
-    fn bytes_moved(&self) -> u64 {
+    pub(super) fn bytes_moved(&self) -> u64 {
         self.counters.bytes_received.value().wrapping_add(self.counters.bytes_sent.value())
     }
 
@@ -418,7 +418,7 @@ impl<S: Socket> Core<S> {
 
     /// Puts some of those who waited for joins on the ready list.
     fn let_newcomers_in(&mut self) {
-        if self.topics.has_room_for_joins() {
+        if !self.newcomers.is_empty() && self.topics.has_room_for_joins() {
             let count = self.newcomers.len().min(NEWCOMERS_PER_TURN);
             self.ready.extend(self.newcomers.drain(..count));
             if self.newcomers.is_empty() {

@@ -12,7 +12,7 @@ use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tools};
 use crate::metrics::CloseReason;
-use crate::topic::{Draft, Key, Origin, Rank, Topic, TopicName};
+use crate::topic::{Busy, Draft, Key, Origin, Rank, Topic, TopicName};
 use crate::transport::Socket;
 
 /// How the connection goes on behind a message.
@@ -129,7 +129,9 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
+    // Inlined, as what it calls, because it is all that most messages of most clients mean.
     /// Publishes as a client may.
+    #[inline(always)]
     fn publish(
         &mut self,
         from: Speaker,
@@ -150,8 +152,8 @@ impl<S: Socket> Core<S> {
     }
 
     /// Gives a message to the router, or keeps it until there is room.
+    #[inline(always)]
     fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
-        let key = from.key;
         let retried = self.retrying.take();
         // Who comes now is behind those who wait, and who is tried again has waited longest.
         let others = if retried.is_some() { 0 } else { self.blocked.loops() };
@@ -159,29 +161,32 @@ impl<S: Socket> Core<S> {
             Ok(published) => {
                 self.counters.publishes.add(1);
                 tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");
-                let outcome = Outcome::Published { topic: topic.name(), offset: published.offset };
+                let outcome = Outcome::Published { topic: &topic, offset: published.offset };
                 self.tell(from, outcome, sink);
                 Then::Go
             }
-            Err(busy) => {
-                self.counters.publishes_busy.add(1);
-                tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
-                let blocked = Blocked { topic, draft: busy.draft, rest: Vec::new() };
-                let all = self.edition.inbox_bytes_of(self.port);
-                let Some(slot) = self.slots.get(key) else { return Then::Go };
-                self.held.moved(all, 0, blocked.bytes());
-                remember(&mut slot.connection.session, |open| open.blocked = Some(Box::new(blocked)));
-                // A flag and not a look at what waits: a publish that another turn got through may have been
-                // followed by one that waits again, while the list still has the connection.
-                if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
-                    slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
-                    let is_first = retried.is_some_and(|queue| BlockedQueues::is_queue_of(queue, busy.full));
-                    self.retry_failed = is_first;
-                    self.blocked.push(busy.full, key, is_first);
-                }
-                Then::Wait
-            }
+            Err(busy) => self.wait_for_room(from.key, topic, busy, retried),
         }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, key: Key, topic: Topic, busy: Busy, retried: Option<usize>) -> Then {
+        self.counters.publishes_busy.add(1);
+        tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
+        let blocked = Blocked { topic, draft: busy.draft, rest: Vec::new() };
+        let all = self.edition.inbox_bytes_of(self.port);
+        let Some(slot) = self.slots.get(key) else { return Then::Go };
+        self.held.moved(all, 0, blocked.bytes());
+        remember(&mut slot.connection.session, |open| open.blocked = Some(Box::new(blocked)));
+        // A flag and not a look at what waits: a publish that another turn got through may have been followed by one
+        // that waits again, while the list still has the connection.
+        if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
+            slot.connection.flags.set(Flags::WAITS_FOR_ROOM);
+            let is_first = retried.is_some_and(|queue| BlockedQueues::is_queue_of(queue, busy.full));
+            self.retry_failed = is_first;
+            self.blocked.push(busy.full, key, is_first);
+        }
+        Then::Wait
     }
 
     /// Counts a message that meant nothing here.
@@ -255,10 +260,12 @@ impl<S: Socket> Core<S> {
         let mut slice = self.reading_slice((self.clock)(), READY_BYTES_PER_TURN);
         for queue in 0..self.blocked.queues() {
             while let Some(key) = self.blocked.pop(queue) {
+                let before = self.bytes_moved();
                 if !self.try_blocked(queue, key) {
                     break;
                 }
-                slice.charge(0, self.clock);
+                // Who gets through is read on, too, which takes longer than the try.
+                slice.charge(self.bytes_moved().wrapping_sub(before), self.clock);
                 if slice.is_over() {
                     self.blocked_left = !self.blocked.is_empty();
                     return;
@@ -279,10 +286,5 @@ impl<S: Socket> Core<S> {
         self.read_turn(key, true);
         // Still there if it was not read from at all: then nothing can be said of the others.
         self.retrying.take().is_some() || !self.retry_failed
-    }
-
-    /// Whether a publish of this connection waits for room.
-    pub(super) fn is_blocked(&mut self, key: Key) -> bool {
-        self.slots.get(key).is_some_and(|slot| slot.connection.is_blocked())
     }
 }

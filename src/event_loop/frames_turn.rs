@@ -61,10 +61,10 @@ impl<S: Socket> Core<S> {
                 out.shrink_to(ANSWER_BYTES);
             }
             self.out = out;
-            if !self.takes_frames(key) {
+            let Some(paused) = self.takes_frames(key) else {
                 // It did not read its answers when there was no room left for them.
                 return;
-            }
+            };
             let consumed = match result {
                 Ok(consumed) => consumed,
                 Err(error) => return self.on_violation(key, &error),
@@ -91,8 +91,7 @@ impl<S: Socket> Core<S> {
                     return self.end(key, CloseReason::InboxFull, Words::Own);
                 }
             }
-            let Some(slot) = self.slots.get(key) else { return };
-            if slot.connection.flags.has(Flags::PAUSED) {
+            if paused {
                 return self.stash(key, bytes);
             }
         }
@@ -137,10 +136,9 @@ impl<S: Socket> Core<S> {
                 self.counters.messages_received.add(1);
                 let (slot, generation, bytes) = (key.slot, key.generation, payload.len());
                 tracing::trace!(slot, generation, bytes, text, "message received");
-                let message = Incoming { text, payload };
                 let mut sink = Sink { out, effects: &mut effects };
                 let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
-                match self.on_message(from, message, &mut sink) {
+                match self.on_message(from, Incoming { text, payload }, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {
@@ -166,8 +164,7 @@ impl<S: Socket> Core<S> {
         if let Some(inflater) = inflater {
             self.inflater = inflater;
         }
-        let own = held_bytes(inbox.as_deref());
-        self.held.moved(self.edition.inbox_bytes_of(self.port), held, own);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), held, held_bytes(inbox.as_deref()));
         if let Some(slot) = self.slots.get(key) {
             slot.connection.inbox = inbox;
             if encoding != Encoding::Plain {
@@ -181,9 +178,11 @@ impl<S: Socket> Core<S> {
         (result, stretch)
     }
 
-    fn takes_frames(&mut self, key: Key) -> bool {
-        let phase = self.slots.get(key).map(|slot| slot.connection.phase());
-        matches!(phase, Some(Phase::Open | Phase::Closing))
+    /// Whether frames are taken of it still, and if so whether they have to wait.
+    fn takes_frames(&mut self, key: Key) -> Option<bool> {
+        let connection = &self.slots.get(key)?.connection;
+        let open = matches!(connection.phase(), Phase::Open | Phase::Closing);
+        open.then(|| connection.flags.has(Flags::PAUSED))
     }
 
     /// What a message of this dialect may be; `topic` is the one it would be published to.

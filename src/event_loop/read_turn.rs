@@ -67,7 +67,7 @@ impl<S: Socket> Core<S> {
                     }
                     let Some(bytes) = scratch.get_mut(..count) else { return };
                     self.on_bytes(key, bytes);
-                    if self.is_blocked(key) || self.is_owed(key) {
+                    if self.must_wait(key) {
                         return;
                     }
                     if !more && !to_the_end {
@@ -93,7 +93,13 @@ impl<S: Socket> Core<S> {
             return false;
         }
         let owed = connection.flags.clear(Flags::READ_OWED);
-        match connection.phase() {
+        let phase = connection.phase();
+        let waits = connection.flags.has(Flags::WAITS_FOR_ROOM);
+        if phase == Phase::Open && !waits && connection.session.is_none() && connection.inbox.is_none() {
+            // Nothing waits: the way of nearly every message.
+            return true;
+        }
+        match phase {
             Phase::Open => {
                 // Who waits for room is tried in the order of waiting, whatever else comes of it.
                 if connection.flags.has(Flags::WAITS_FOR_ROOM) {
@@ -116,13 +122,14 @@ impl<S: Socket> Core<S> {
         }
         // The stash may have ended in another publish that has to wait: what is in the kernel is behind it.
         self.slots.get(key).is_some_and(|slot| !slot.connection.flags.has(Flags::PAUSED))
-            && !self.is_blocked(key)
-            && !self.is_owed(key)
+            && !self.must_wait(key)
     }
 
-    /// Whether bytes wait behind a turn that ended early.
-    fn is_owed(&mut self, key: Key) -> bool {
-        self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::READ_OWED))
+    /// Whether bytes wait behind a publish without room, or behind a turn that ended early.
+    fn must_wait(&mut self, key: Key) -> bool {
+        self.slots
+            .get(key)
+            .is_some_and(|slot| slot.connection.flags.has(Flags::READ_OWED) || slot.connection.is_blocked())
     }
 
     fn take_stash(&mut self, key: Key) {

@@ -135,8 +135,9 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
-    /// Ends the subscription to the topic of this name; `false` if there is none. A first topic is not replaced by
-    /// another: what goes to the connection's first topic goes nowhere from then on.
+    /// Ends the subscription to the topic of this name; `false` if there is none. None of the
+    /// other topics takes the place of a first one: what goes to the connection's first topic goes nowhere until it joins
+    /// one again.
     pub(super) fn leave_topic(&mut self, key: Key, name: &str) -> bool {
         let topics = &self.topics;
         let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name);

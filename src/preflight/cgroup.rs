@@ -19,17 +19,25 @@ pub struct Group {
 struct Files {
     root: &'static str,
     limit: &'static str,
+    /// Above it the kernel slows the group down until it has given memory back.
+    throttle: Option<&'static str>,
     used: &'static str,
     /// The line of memory.stat that tells the file pages nobody has used lately.
     droppable: &'static str,
 }
 
-const VERSION_2: Files =
-    Files { root: "sys/fs/cgroup", limit: "memory.max", used: "memory.current", droppable: "inactive_file " };
+const VERSION_2: Files = Files {
+    root: "sys/fs/cgroup",
+    limit: "memory.max",
+    throttle: Some("memory.high"),
+    used: "memory.current",
+    droppable: "inactive_file ",
+};
 
 const VERSION_1: Files = Files {
     root: "sys/fs/cgroup/memory",
     limit: "memory.limit_in_bytes",
+    throttle: None,
     used: "memory.usage_in_bytes",
     droppable: "total_inactive_file ",
 };
@@ -70,7 +78,9 @@ fn upwards(files: &Files, path: &str, read: &mut impl FnMut(&str) -> Option<Stri
 fn group(files: &Files, folder: &str, read: &mut impl FnMut(&str) -> Option<String>) -> Option<Group> {
     let number = |text: String| text.trim().parse::<u64>().ok();
     // Without a limit version 2 says "max", which is no number.
-    let limit = read(&format!("{folder}/{}", files.limit)).and_then(number)?;
+    let mut bound = |file: &str| read(&format!("{folder}/{file}")).and_then(number);
+    let bounds = [bound(files.limit), files.throttle.and_then(&mut bound)];
+    let limit = bounds.into_iter().flatten().min()?;
     if limit >= UNLIMITED {
         return None;
     }
@@ -103,6 +113,22 @@ mod tests {
         let group = tightest_of(&files).unwrap();
         assert_eq!((group.path.as_str(), group.limit), ("sys/fs/cgroup/system.slice", 1_000_000));
         assert_eq!(group.free, 600_000);
+    }
+
+    #[test]
+    fn a_group_is_not_meant_to_go_above_its_throttle() {
+        let limit_of = |max: &'static str, high: &'static str| {
+            let files = [
+                ("proc/self/cgroup", "0::/\n"),
+                ("sys/fs/cgroup/memory.max", max),
+                ("sys/fs/cgroup/memory.high", high),
+            ];
+            tightest_of(&files).map(|group| group.limit)
+        };
+        assert_eq!(limit_of("1000\n", "800\n"), Some(800));
+        assert_eq!(limit_of("max\n", "800\n"), Some(800));
+        assert_eq!(limit_of("1000\n", "max\n"), Some(1000));
+        assert_eq!(limit_of("max\n", "max\n"), None);
     }
 
     #[test]

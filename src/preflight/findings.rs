@@ -141,8 +141,8 @@ impl Asked<'_> {
                 .to_owned(),
             outside: false,
             fix: short.then(|| {
-                "leave outbox.bytes_total, limits.inbox_bytes_total, limits.admin_body_bytes_total and \
-                 mailbox.bytes_max at 0, and lower the largest messages"
+                "leave outbox.bytes_total, limits.inbox_bytes_total, limits.admin_body_bytes_total, \
+                 deflate.context_bytes_total and mailbox.bytes_max at 0, and lower the largest messages"
                     .to_owned()
             }),
         })

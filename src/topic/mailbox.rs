@@ -141,6 +141,7 @@ impl<E> Mailbox<E> {
     }
 
     /// Appends a message whose room was reserved. True when the caller owes the loop a wake-up.
+    #[inline(always)]
     pub fn push(&self, entry: E) -> bool {
         lock(&self.queue).entries.push(entry);
         self.raise()

@@ -58,11 +58,6 @@ impl Draft {
         let mut head = [0; HEADER_BYTES_MAX];
         // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
         let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
-        let mut second = [0; HEADER_BYTES_MAX];
-        let second_len =
-            deflated.map_or(0, |bytes| encode_header(&mut second, true, opcode, bytes.len(), None));
-        second[0] |= RSV1;
-        let deflated = deflated.unwrap_or_default();
         let plain_len = head_len + payload.len();
         let header = MessageHeader {
             topic_id: 0,
@@ -73,8 +68,14 @@ impl Draft {
             binary,
             plain_len,
         };
+        let head = &head[..head_len];
+        // Apart, because copying nothing twice is a tenth of the work on a small message.
+        let Some(deflated) = deflated else { return Self(filled(header, plain_len, [head, payload])) };
+        let mut second = [0; HEADER_BYTES_MAX];
+        let second_len = encode_header(&mut second, true, opcode, deflated.len(), None);
+        second[0] |= RSV1;
         let len = plain_len + second_len + deflated.len();
-        Self(filled(header, len, [&head[..head_len], payload, &second[..second_len], deflated]))
+        Self(filled(header, len, [head, payload, &second[..second_len], deflated]))
     }
 
     /// Bytes of all encoded frames: the room it takes in a mailbox.

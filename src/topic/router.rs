@@ -276,12 +276,31 @@ impl<M: Mail> Router<M> {
     pub fn publish_as(
         &self,
         topic: &Topic,
+        draft: Draft,
+        from_loop: Option<usize>,
+        rank: Rank,
+    ) -> Result<Published, Busy> {
+        match topic.publish(draft, &self.mailboxes, rank) {
+            Ok((published, owed)) => {
+                self.wake_owed(owed, from_loop);
+                Ok(published)
+            }
+            Err(PublishRefused::Full { loop_index, draft }) => Err(Busy { full: Some(loop_index), draft }),
+            Err(PublishRefused::Retired(draft)) => self.publish_anew(topic, draft, from_loop, rank),
+        }
+    }
+
+    /// The topic is retired: publishes to the one that has its name now.
+    #[cold]
+    fn publish_anew(
+        &self,
+        retired: &Topic,
         mut draft: Draft,
         from_loop: Option<usize>,
         rank: Rank,
     ) -> Result<Published, Busy> {
-        let mut found = topic.clone();
-        for _ in 0..LOOKUPS_MAX {
+        for _ in 1..LOOKUPS_MAX {
+            let Ok(found) = self.topic(&retired.topic_name()) else { break };
             draft = match found.publish(draft, &self.mailboxes, rank) {
                 Ok((published, owed)) => {
                     self.wake_owed(owed, from_loop);
@@ -291,10 +310,6 @@ impl<M: Mail> Router<M> {
                     return Err(Busy { full: Some(loop_index), draft });
                 }
                 Err(PublishRefused::Retired(draft)) => draft,
-            };
-            found = match self.topic(&topic.topic_name()) {
-                Ok(found) => found,
-                Err(_) => return Err(Busy { full: None, draft }),
             };
         }
         Err(Busy { full: None, draft })

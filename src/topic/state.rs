@@ -151,6 +151,11 @@ impl Topic {
         std::str::from_utf8(self.name_bytes()).unwrap_or_default()
     }
 
+    /// Whether this is its name.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.name_bytes() == name.as_bytes()
+    }
+
     pub(super) fn name_bytes(&self) -> &[u8] {
         &self.0.slice
     }

@@ -115,10 +115,13 @@ fn mqtt_with_mosquitto() {
     let url = format!("ws://127.0.0.1:{port}");
     // Whoever is silent for one and a half times its keep-alive of two seconds is sent away.
     assert_speaks("mqtt", &["--url", &url], &[], &["period=1"]);
-    // And so is whoever does not keep alive, which shows that the heartbeat is what keeps the others.
+    // And so is whoever does not keep alive, which shows that the heartbeat is what keeps the others. It looks every
+    // five seconds.
     let silent = ["--every", "60s=>hex:c000", "--set", "period=1"];
-    let args =
-        [&["idle", "--preset", "mqtt", "--url", &url, "--connections", "2", "--duration", "6s"], &silent[..]];
+    let args = [
+        &["idle", "--preset", "mqtt", "--url", &url, "--connections", "2", "--duration", "12s"],
+        &silent[..],
+    ];
     let (code, report, said) = run(&args.concat());
     assert_eq!((code, &report["connections"]["lost"]), (1, &json!(2)), "{said}");
 }

@@ -38,8 +38,8 @@ pub struct Batch {
     at: usize,
     /// The key its whole answer is kept under.
     pub(super) reply_key: Option<Box<str>>,
-    /// The last line's topic: most batches are about one, or come topic by topic.
-    topic: Option<(Topic, [u8; 16])>,
+    /// The last line's topic, and how every answer about it begins: most batches are about one, or come topic by topic.
+    topic: Option<(Topic, Box<[u8]>)>,
     /// As of the beginning of the last run.
     rules: Arc<TopicRules>,
     binary: Vec<u8>,
@@ -93,15 +93,7 @@ struct Fields<'a> {
     binary: Option<bool>,
 }
 
-/// What is said about a published line. The epoch is a string: 64 bits do not survive a reader that knows only doubles.
-#[derive(Serialize)]
-struct Answer<'a> {
-    epoch: &'a str,
-    offset: u64,
-    subscribers: u64,
-}
-
-/// What is said about any other line.
+/// What is said about a line that was not published.
 #[derive(Serialize)]
 struct Refused<'a> {
     error: &'a str,
@@ -163,6 +155,11 @@ impl Batch {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         self.body.len()
+    }
+
+    /// What it has waited for room so far does not count: it was its peer that kept it from trying.
+    pub fn forget_waiting(&mut self) {
+        self.blocked_since_ms = None;
     }
 
     /// Publishes the next lines and appends their answers to `out`.
@@ -263,8 +260,12 @@ impl Batch {
         edition: &Edition,
         tools: &mut Tools<'_>,
     ) -> Result<Draft, Unready> {
-        let fields: Fields<'_> =
-            serde_json::from_slice(line).map_err(|error| Unready::bad(error.to_string()))?;
+        // Looked at as a whole, its texts need not be one by one.
+        let read = match std::str::from_utf8(line) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(line),
+        };
+        let fields: Fields<'_> = read.map_err(|error| Unready::bad(error.to_string()))?;
         self.find_topic(&fields.topic.0, edition)?;
         let Some((topic, _)) = &self.topic else { return Err(Unready::bad("the topic is missing")) };
         let message_bytes_max = topic.policy(&self.rules).message_bytes_max;
@@ -304,7 +305,7 @@ impl Batch {
 
     /// Makes `topic` that of the line, looking it up only if the line before had another one.
     fn find_topic(&mut self, name: &str, edition: &Edition) -> Result<(), Unready> {
-        if self.topic.as_ref().is_some_and(|(topic, _)| topic.name() == name) {
+        if self.topic.as_ref().is_some_and(|(topic, _)| topic.is_named(name)) {
             return Ok(());
         }
         let name = TopicName::parse(name).map_err(|error| Unready::bad(error.reason()))?;
@@ -312,38 +313,37 @@ impl Batch {
             Ok(topic) => topic,
             Err(_) => return Err(Unready::NoTopic(name.into_owned())),
         };
-        let epoch = epoch_digits(topic.epoch());
-        self.topic = Some((topic, epoch));
+        let begin = answer_begin(topic.epoch());
+        self.topic = Some((topic, begin));
         Ok(())
     }
 
     fn push_published(&self, out: &mut Vec<u8>, published: &Published) {
-        let epoch = match &self.topic {
-            Some((_, digits)) => *digits,
-            None => epoch_digits(published.epoch),
-        };
-        let epoch = std::str::from_utf8(&epoch).unwrap_or_default();
-        push_line(out, &Answer { epoch, offset: published.offset, subscribers: published.subscribers });
+        match &self.topic {
+            Some((_, begin)) => out.extend_from_slice(begin),
+            None => out.extend_from_slice(&answer_begin(published.epoch)),
+        }
+        push_json(out, &published.offset);
+        out.extend_from_slice(b",\"subscribers\":");
+        push_json(out, &published.subscribers);
+        out.extend_from_slice(b"}\n");
     }
 }
 
 fn push_error(out: &mut Vec<u8>, error: &LineError) {
-    push_line(out, &Refused { error: error.reason.label(), message: &error.text });
-}
-
-fn push_line(out: &mut Vec<u8>, answer: &impl Serialize) {
-    // Writing to a Vec cannot fail, and no answer has a key that is no text.
-    let _ = serde_json::to_writer(&mut *out, answer);
+    push_json(out, &Refused { error: error.reason.label(), message: &error.text });
     out.push(b'\n');
 }
 
-fn epoch_digits(epoch: u64) -> [u8; 16] {
-    let mut digits = [0; 16];
-    for (place, digit) in digits.iter_mut().enumerate() {
-        let four = (epoch >> (60 - 4 * place)) as u8 & 15;
-        *digit = if four < 10 { b'0' + four } else { b'a' + four - 10 };
-    }
-    digits
+fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
+    // Writing to a Vec cannot fail, and no answer has a key that is no text.
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// What is said about a published line, up to its offset. The same for all of a topic, so it is not made for each. The
+/// epoch is a string: 64 bits do not survive a reader that knows only doubles.
+fn answer_begin(epoch: u64) -> Box<[u8]> {
+    format!("{{\"epoch\":\"{epoch:016x}\",\"offset\":").into_bytes().into()
 }
 
 #[cfg(test)]
@@ -531,8 +531,12 @@ mod tests {
         let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1) };
         assert_eq!(batch.run(&edition, &mut tools, 0, &mut out), Progress::NoRoom);
         assert_eq!(batch.run(&edition, &mut tools, 999, &mut out), Progress::NoRoom);
+        // Meanwhile its peer did not read: it has its whole time again.
+        batch.forget_waiting();
+        assert_eq!(batch.run(&edition, &mut tools, 5_000, &mut out), Progress::NoRoom);
+        assert_eq!(batch.run(&edition, &mut tools, 5_999, &mut out), Progress::NoRoom);
         assert!(out.is_empty());
-        assert_eq!(batch.run(&edition, &mut tools, 1_000, &mut out), Progress::Done);
+        assert_eq!(batch.run(&edition, &mut tools, 6_000, &mut out), Progress::Done);
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].contains("too many topics") && lines[1].contains("\"offset\":1"), "{text}");

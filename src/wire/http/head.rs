@@ -153,6 +153,8 @@ pub struct Head<'a> {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    /// Where the path ends in the target: it is asked for again and again, so it is looked for once.
+    path_len: usize,
     fields: &'a [httparse::Header<'a>],
 }
 
@@ -165,15 +167,15 @@ impl<'a> Head<'a> {
 
     /// The target up to the query, `/` if empty; not decoded.
     pub fn path(&self) -> &'a str {
-        match self.target.split_once('?').map_or(self.target, |(path, _)| path) {
-            "" => "/",
-            path => path,
+        match self.target.get(..self.path_len) {
+            None | Some("") => "/",
+            Some(path) => path,
         }
     }
 
     /// What follows the first `?` of the target, empty if there is none; not decoded.
     pub fn query(&self) -> &'a str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
+        self.target.get(self.path_len + 1..).unwrap_or_default()
     }
 
     /// The first field of this name, whatever its case; without white space around it.
@@ -243,6 +245,7 @@ pub fn parse_head<'a>(
         keep_alive: !facts.close && (version_minor >= 1 || facts.keep_alive),
         // RFC 9110 section 10.1.1: an expectation in HTTP/1.0 is ignored.
         expect_continue: facts.expect_continue && version_minor >= 1,
+        path_len: target.bytes().position(|byte| byte == b'?').unwrap_or(target.len()),
         fields,
     };
     Ok(Some((head, len)))

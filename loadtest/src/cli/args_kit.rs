@@ -107,7 +107,7 @@ pub(crate) struct TalkFlags {
     hello_hex: Vec<Placed>,
 
     /// Go on with the greeting only when a message has come that matches, and count as open when all of it is done; what
-    /// groups such as (?<id>\d+) catch is {id} in what is said later
+    /// groups such as `(?<id>\d+)` catch is {id} in what is said later
     #[arg(long = "await", value_name = "REGEX", value_parser = Placed::parse)]
     awaited: Vec<Placed>,
 

@@ -2,8 +2,8 @@
 //! up.
 //!
 //! Driven by whoever makes a request wait, by what it waits for, and by its deadline. What is waited for is not known
-//! here. Who waits costs a slot and a small box, has a deadline and one bound for all, and is freed at once when its
-//! peer ends its stream.
+//! here. Who waits costs a slot and a small box, has a deadline and one bound for all, and on the client port
+//! is freed at once when its peer ends its stream.
 
 use super::closing::Words;
 use super::core::Core;

@@ -33,6 +33,24 @@ fn the_end_of_a_stream_frees_who_waits_at_once() {
 }
 
 #[test]
+fn an_operator_that_ends_its_side_is_answered_all_it_has_asked() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Admin);
+    let (key, fake) = parked(&mut core, 1_000);
+    fake.say(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    fake.end();
+    core.on_event(key, ENDED);
+    assert_eq!(phase(&mut core, key), Some(Phase::Parked));
+    assert!(!core.has_work(), "it waits without turning");
+    core.complete(key, true, b"first");
+    while core.has_work() {
+        core.run_ready();
+    }
+    assert!(fake.take().starts_with(b"firstHTTP/1.1 404 "));
+    assert_eq!((core.connections(), core.parked, core.held.bytes()), (0, 0, 0));
+}
+
+#[test]
 fn one_more_request_is_read_and_answered_behind_the_one_that_waits() {
     let edition = edition(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&edition, Port::Client);

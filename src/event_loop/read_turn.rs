@@ -10,6 +10,7 @@ use crate::connection::inbox::Inbox;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
 use crate::dialect::Carrier;
+use crate::edition::Port;
 use crate::metrics::CloseReason;
 use crate::topic::Key;
 use crate::transport::{Received, Socket};
@@ -181,6 +182,10 @@ impl<S: Socket> Core<S> {
     fn on_end_of_stream(&mut self, key: Key) {
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.flags.set(Flags::EOF_SEEN);
+        if slot.connection.phase() == Phase::Parked && self.port == Port::Admin {
+            // It is answered within seconds, also to a script that ends its side behind what it asks.
+            return;
+        }
         let reason = match slot.connection.phase() {
             Phase::Head if slot.connection.flags.has(Flags::KEPT_ALIVE) => CloseReason::HttpDone,
             Phase::Lingering => CloseReason::Normal,

@@ -105,6 +105,9 @@ fn collect(value: &Value, path: &str, found: &mut Vec<(String, Histogram<u64>)>)
         found.push((path.to_owned(), histogram));
         return;
     }
+    // By name, whatever order the fields were written in.
+    let mut fields: Vec<_> = fields.iter().collect();
+    fields.sort_unstable_by_key(|(name, _)| *name);
     for (name, field) in fields {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         collect(field, &path, found);

@@ -178,6 +178,8 @@ pub(crate) fn check_operators(world: &mut World) -> Checked {
             match (status, asked) {
                 // No room in a mailbox, a loop that was asked and not turned for long, or a drain.
                 (503 | 504, _) => {}
+                // A request that arrives too slowly, where nobody is waited for.
+                (408, _) if world.impatient => {}
                 (200, Asked::Publish { topic, payload }) => check_offset(world, *topic, payload, body)?,
                 (200, Asked::Batch(lines)) => {
                     let told: Vec<&str> = body.lines().collect();

@@ -29,6 +29,7 @@ The exit code is 1 if a median is beyond its gate. Python 3.9, standard library 
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -53,7 +54,9 @@ def serve(args, binary=None, env=None):
     server = oldnew.Server(oldnew.SERVE.format(fantail=binary or args.fantail), {**ENV, **(env or {})})
     if args.realtime:
         for task in os.listdir(f"/proc/{server.pid}/task"):
-            os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(2))
+            # A thread of the start may end in between.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(2))
     return server
 
 

@@ -244,6 +244,10 @@ class Server:
             time.sleep(0.05)
 
 
+# The load generator's test messages are text from here on.
+TEXT_BYTES_MIN = 48
+
+
 def random_topic():
     return f"pairs-{random.randrange(1 << 40):x}"
 
@@ -262,7 +266,9 @@ class start_loadtest:
         url = f"ws://{server.listen}{path.format(topic=topic)}"
         flags = {"pid": server.pid, **flags}
         if flags.get("publish") == "http":
-            flags["publish-url"] = f"http://{server.admin}/publish/{topic}"
+            # Test messages too short for a text are binary, and nothing is added to a URL that was given.
+            binary = "?binary=1" if int(flags.get("size", 128)) < TEXT_BYTES_MIN else ""
+            flags["publish-url"] = f"http://{server.admin}/publish/{topic}{binary}"
         handle, self.json = tempfile.mkstemp(suffix=".json")
         os.close(handle)
         line = [args.loadtest, command, "--url", url, "--json", self.json]

@@ -97,7 +97,7 @@ fn every_decision_has_its_number_and_its_parts() {
     let mut last = String::new();
     for (path, text) in decisions {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
-        // Several people at once take ranges of numbers, so there may be holes.
+        // Numbers grow and are never given twice; there may be holes.
         let number =
             name.split('-').next().filter(|number| number.parse::<u16>().is_ok() && number.len() == 4);
         let number = number.unwrap_or_else(|| panic!("{name} should begin with its number")).to_owned();

@@ -2,8 +2,8 @@
 //!
 //! Some clients answer yes and keep their window all the same. Their second message can be read by those only who still
 //! have the first, so what a client has sent is kept, up to deflate's window, until it shows what it does: a message that
-//! can't be read by itself is of one that goes on, and one that begins like the message before and does not refer to it
-//! is of one that begins anew, of which nothing is kept from then on. Driven by the inbox, once a compressed message;
+//! can't be read by itself is of one that goes on, and if some begin like the message before and do not refer to it, they
+//! are of one that begins anew, of which nothing is kept from then on. Driven by the inbox, once a compressed message;
 //! whoever sends none costs nothing.
 
 use std::sync::Arc;
@@ -16,8 +16,12 @@ use super::inflater::{InflateError, Inflater, WINDOW_BYTES};
 /// not be worth it.
 const ALIKE_BYTES: usize = 8;
 
-/// The longest message whose beginning is surely still in the window of who remembers it.
-const REMEMBERED_BYTES_MAX: usize = WINDOW_BYTES / 2;
+/// The longest message whose beginning is surely found again by who remembers it. The window would allow for more, but
+/// fast compressors have a table of only 4,096 places, and what came behind the beginning takes them over.
+const REMEMBERED_BYTES_MAX: usize = 2 * 1024;
+
+/// Messages that have to show that their client begins anew. Two, because one may have missed what it could refer to.
+const SIGNS: u8 = 2;
 
 /// What is kept over all connections, and how much it may be.
 #[derive(Debug)]
@@ -105,8 +109,9 @@ pub struct Kept {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Habit {
-    /// Each of its messages could be read by itself so far.
-    Unknown,
+    /// Each of its messages could be read by itself so far, and so many of them would have referred to the one before
+    /// them if it were remembered.
+    Unknown { signs: u8 },
     /// It goes on from message to message.
     GoesOn,
     /// There was no room: what it may refer to is not known any more.
@@ -145,27 +150,54 @@ impl ClientContext {
             }
             Some(kept) => kept.inflate(inflater, payload, bytes_max)?,
         }
-        self.remember(inflater);
+        self.remember(inflater, payload);
         Ok(inflater.content())
     }
 
-    fn remember(&mut self, inflater: &Inflater) {
+    fn remember(&mut self, inflater: &Inflater, payload: &[u8]) {
         let content = inflater.content();
         let Some(total) = inflater.contexts().filter(|_| !content.is_empty()) else { return };
         let kept = self.kept.get_or_insert_with(|| Box::new(Kept::of_nobody(total)));
-        if kept.habit == Habit::Unknown && kept.begins_like_the_last(content) {
+        if let Habit::Unknown { signs } = &mut kept.habit
+            && may_refer(payload)
+            && begins_alike(kept.bytes.get(kept.bytes.len().saturating_sub(kept.last_len)..), content)
+        {
             // It was read by itself; who remembers the last one would have referred to it.
-            self.begins_anew = true;
-            self.kept = None;
-        } else {
-            kept.push(content);
+            *signs += 1;
+            if *signs >= SIGNS {
+                self.begins_anew = true;
+                self.kept = None;
+                return;
+            }
         }
+        kept.push(content);
     }
+}
+
+/// Whether the first block is a compressed one (RFC 1951 section 3.2.3). Stored bytes refer to nothing whatever is
+/// remembered; compressors store what is mostly noise, even if its beginning is known.
+fn may_refer(payload: &[u8]) -> bool {
+    payload.first().is_some_and(|byte| byte >> 1 & 3 != 0)
+}
+
+/// Whether a message begins like the `last` one, in a way that only the last one can be referred to for it: where a
+/// beginning repeats itself, its own bytes are nearer.
+fn begins_alike(last: Option<&[u8]>, content: &[u8]) -> bool {
+    let beginning = |bytes: &[u8]| bytes.first_chunk::<ALIKE_BYTES>().copied();
+    let alike = last
+        .filter(|last| last.len() <= REMEMBERED_BYTES_MAX)
+        .and_then(beginning)
+        .filter(|last| beginning(content) == Some(*last));
+    alike.is_some_and(|bytes| {
+        let mut threes: Vec<_> = bytes.windows(3).collect();
+        threes.sort_unstable();
+        threes.windows(2).all(|pair| pair.first() != pair.last())
+    })
 }
 
 impl Kept {
     fn of_nobody(total: &Arc<Contexts>) -> Self {
-        Self { bytes: Vec::new(), last_len: 0, habit: Habit::Unknown, total: Arc::clone(total) }
+        Self { bytes: Vec::new(), last_len: 0, habit: Habit::Unknown { signs: 0 }, total: Arc::clone(total) }
     }
 
     /// Bytes of memory that are asked for it.
@@ -192,13 +224,6 @@ impl Kept {
             }
             other => other.map(drop),
         }
-    }
-
-    fn begins_like_the_last(&self, content: &[u8]) -> bool {
-        let last = self.bytes.len().checked_sub(self.last_len).and_then(|at| self.bytes.get(at..));
-        let beginning = |bytes: &[u8]| bytes.first_chunk::<ALIKE_BYTES>().copied();
-        self.last_len <= REMEMBERED_BYTES_MAX
-            && last.and_then(beginning).is_some_and(|last| beginning(content) == Some(last))
     }
 
     /// Keeps one more message, and forgets what is further back than a window.

@@ -81,12 +81,34 @@ fn a_client_that_begins_anew_costs_nothing_once_that_was_seen() {
     assert_eq!(server.reads(&client.message(&chat(0))), Ok(chat(0)));
     let of_one = server.total.bytes();
     assert!((1..=2 * chat(0).len()).contains(&of_one), "{of_one} bytes of one short message");
-    for number in 1..50 {
+    assert_eq!(server.reads(&client.message(&chat(1))), Ok(chat(1)));
+    for number in 2..50 {
         assert_eq!(server.reads(&client.message(&chat(number))), Ok(chat(number)));
         assert_eq!(server.total.bytes(), 0);
     }
     let (begins_anew, kept) = server.context.into_parts();
     assert!(begins_anew && kept.is_none());
+}
+
+/// Each message begins like the one before and can be read by itself, and still the client goes on.
+#[test]
+fn who_goes_on_is_not_taken_for_one_that_begins_anew() {
+    let run = vec![18; 324];
+    let sealed = |seed| [&b"{\"v\":1}\n"[..], &noise(seed, 900)].concat();
+    for (contents, level) in [
+        // What is nearest is in the message itself.
+        ([run.clone(), run.clone(), run.clone(), b"18 is a number".repeat(9)], 9),
+        // Noise is stored, its known beginning with it.
+        ([sealed(1), sealed(2), sealed(3), sealed(1)], 6),
+        ([sealed(4), sealed(5), sealed(6), sealed(4)], 1),
+    ] {
+        let (mut client, mut server) = (Client::new(level, true), Server::new(1 << 20));
+        let [first, .., last] = &contents;
+        for content in contents.iter().chain([first, last]) {
+            let payload = client.message(content);
+            assert!(server.reads(&payload).as_ref() == Ok(content), "level {level}");
+        }
+    }
 }
 
 #[test]
@@ -186,7 +208,10 @@ fn contents() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let long =
         (proptest::collection::vec(word, 0..30), 1_usize..60).prop_map(|(words, n)| words.concat().repeat(n));
     let noise = (any::<u32>(), 0_usize..12_000).prop_map(|(seed, len)| noise(seed, len));
-    proptest::collection::vec(prop_oneof![6 => short, 2 => long, 1 => noise], 1..16)
+    let headed = (0_usize..8, any::<u32>(), 0_usize..2_000)
+        .prop_map(|(head, seed, len)| [&b"{\"id\":2}"[..8 - head % 2], &self::noise(seed, len)].concat());
+    let run = (0_u8..3, 0_usize..600).prop_map(|(byte, len)| vec![byte; len]);
+    proptest::collection::vec(prop_oneof![6 => short, 2 => long, 1 => noise, 3 => headed, 2 => run], 1..16)
 }
 
 proptest! {

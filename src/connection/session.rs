@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Tick;
 use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
-use crate::dialect::Effect;
+use crate::dialect::{Tag, Wish};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::{Draft, Place, Topic};
 use crate::wire::deflate::Kept;
@@ -213,16 +213,18 @@ pub struct Blocked {
     pub topic: Topic,
     /// The message, encoded once however often it is tried.
     pub draft: Draft,
+    /// For which request of its sender.
+    pub tag: Tag,
     /// What its sender asked for behind it in the same message.
-    pub rest: Vec<Effect>,
+    pub rest: Vec<Wish>,
 }
 
 impl Blocked {
     /// Bytes that it holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let rest = self.rest.iter().map(Effect::bytes);
-        size_of::<Self>() + self.draft.frame_len() + rest.sum::<usize>()
+        let rest = self.rest.iter().map(Wish::bytes);
+        size_of::<Self>() + self.draft.frame_len() + self.tag.bytes() + rest.sum::<usize>()
     }
 }
 

@@ -75,6 +75,53 @@ impl Effect {
     }
 }
 
+/// Which request of its peer a dialect asks something for. It gets it back with the outcome; nobody else looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tag(Option<Box<str>>);
+
+impl Tag {
+    /// Of a request that goes by these words.
+    #[must_use]
+    pub fn of(words: &str) -> Self {
+        Self(Some(words.into()))
+    }
+
+    /// The words, if there are any.
+    #[must_use]
+    pub fn words(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Bytes that it holds outside itself.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.as_deref().map_or(0, str::len)
+    }
+}
+
+/// An effect and what it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// What is to be done.
+    pub effect: Effect,
+    /// For which request.
+    pub tag: Tag,
+}
+
+impl Wish {
+    /// Bytes that it holds for as long as it waits.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.effect.bytes() + size_of::<Tag>() + self.tag.bytes()
+    }
+}
+
+impl From<Effect> for Wish {
+    fn from(effect: Effect) -> Self {
+        Self { effect, tag: Tag::default() }
+    }
+}
+
 /// What became of an effect.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
@@ -87,8 +134,8 @@ pub enum Outcome<'a> {
     },
     /// Subscribed.
     Joined {
-        /// The topic.
-        topic: &'a str,
+        /// The topic; its name is read by whoever needs it.
+        topic: &'a Topic,
         /// The offset of the last message before the subscription.
         offset: u64,
     },
@@ -98,7 +145,12 @@ pub enum Outcome<'a> {
         topic: &'a str,
     },
     /// It can't be had.
-    Refused(Denial),
+    Refused {
+        /// The topic.
+        topic: &'a str,
+        /// Why.
+        denial: Denial,
+    },
 }
 
 /// Why an effect can't be had.
@@ -123,29 +175,30 @@ pub enum Denial {
 /// The sink of one stretch of messages. Most messages ask for one thing, which allocates nothing.
 #[derive(Debug, Default)]
 pub struct Effects {
-    next: Option<Effect>,
+    next: Option<Wish>,
     /// Behind `next`, which is there whenever any of these is. Boxed, so that a sink costs nothing to make and drop.
     #[allow(
         clippy::box_collection,
         reason = "a null pointer is made and dropped for nothing, a deque is not"
     )]
-    more: Option<Box<VecDeque<Effect>>>,
+    more: Option<Box<VecDeque<Wish>>>,
 }
 
 impl Effects {
     /// Asks for one more thing, behind what was asked for before.
     #[inline]
-    pub fn push(&mut self, effect: Effect) {
+    pub fn push(&mut self, wish: impl Into<Wish>) {
+        let wish = wish.into();
         if self.next.is_none() {
-            self.next = Some(effect);
+            self.next = Some(wish);
         } else {
-            self.more.get_or_insert_default().push_back(effect);
+            self.more.get_or_insert_default().push_back(wish);
         }
     }
 
     /// The next to be carried out.
     #[inline]
-    pub fn pop(&mut self) -> Option<Effect> {
+    pub fn pop(&mut self) -> Option<Wish> {
         let next = self.next.take();
         if let Some(more) = &mut self.more {
             self.next = more.pop_front();
@@ -167,10 +220,10 @@ impl Effects {
 
     /// Takes all that is left, to be carried out when the message in hand, `message`, is gone.
     #[must_use]
-    pub fn take_rest(&mut self, message: &[u8]) -> Vec<Effect> {
-        let mut rest: Vec<Effect> = std::iter::from_fn(|| self.pop()).collect();
-        for effect in &mut rest {
-            if let Effect::Publish { payload, .. } = effect {
+    pub fn take_rest(&mut self, message: &[u8]) -> Vec<Wish> {
+        let mut rest: Vec<Wish> = std::iter::from_fn(|| self.pop()).collect();
+        for wish in &mut rest {
+            if let Effect::Publish { payload, .. } = &mut wish.effect {
                 *payload = Piece::Own(payload.of(message).into());
             }
         }
@@ -178,8 +231,8 @@ impl Effects {
     }
 
     /// Puts back what [`Self::take_rest`] took.
-    pub fn restore(&mut self, rest: Vec<Effect>) {
-        rest.into_iter().for_each(|effect| self.push(effect));
+    pub fn restore(&mut self, rest: Vec<Wish>) {
+        rest.into_iter().for_each(|wish| self.push(wish));
     }
 }
 
@@ -193,6 +246,8 @@ pub struct Cx<'a> {
     pub tools: Tools<'a>,
     /// The longest message that may be compressed for the connection, in bytes; 0 if it has not negotiated that.
     pub deflates_up_to: usize,
+    /// For which request of the peer an outcome is; of no request where a message is in hand.
+    pub tag: &'a Tag,
 }
 
 #[cfg(test)]
@@ -207,15 +262,18 @@ mod tests {
             binary: false,
             payload,
         };
+        let last = |payload| Wish { effect: publish(payload), tag: Tag::of("17") };
         effects.push(publish(Piece::Message(0, 3)));
         effects.push(Effect::Ignore);
-        effects.push(publish(Piece::Message(4, 7)));
-        assert_eq!(effects.pop(), Some(publish(Piece::Message(0, 3))));
+        effects.push(last(Piece::Message(4, 7)));
+        assert_eq!(effects.pop(), Some(publish(Piece::Message(0, 3)).into()));
         let rest = effects.take_rest(b"one two");
         assert!(effects.is_empty());
         effects.restore(rest);
-        assert_eq!(effects.pop(), Some(Effect::Ignore));
-        assert_eq!(effects.pop(), Some(publish(Piece::Own((*b"two").into()))));
+        assert_eq!(effects.pop(), Some(Effect::Ignore.into()));
+        let wish = effects.pop().unwrap();
+        assert_eq!(wish, last(Piece::Own((*b"two").into())));
+        assert_eq!(wish.bytes(), size_of::<Wish>() + 3 + 2, "what waits is counted with what it owns");
         assert_eq!(effects.pop(), None);
     }
 }

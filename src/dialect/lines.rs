@@ -34,9 +34,9 @@ impl Speak for Lines {
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let answer = match outcome {
             Outcome::Published { topic, offset } => format!("published {} {offset}", topic.name()),
-            Outcome::Joined { topic, offset } => format!("joined {topic} {offset}"),
+            Outcome::Joined { topic, offset } => format!("joined {} {offset}", topic.name()),
             Outcome::Left { topic } => format!("left {topic}"),
-            Outcome::Refused(denial) => format!("no {}", word(denial)),
+            Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
         };
         push_frame(cx.out, Opcode::Text, answer.as_bytes(), None);
     }

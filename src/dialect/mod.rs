@@ -21,7 +21,7 @@ use crate::wire::frame::Opcode;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
-pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece};
+pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, Tag, Wish};
 pub use speak::{Bounds, Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal};
 pub use tools::Tools;
 

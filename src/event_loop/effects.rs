@@ -10,7 +10,7 @@ use super::frames_turn::remember;
 use super::write_turn::Asked;
 use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
-use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tools};
+use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
 use crate::topic::{Busy, Draft, Key, Origin, Rank, Topic, TopicName};
 use crate::transport::Socket;
@@ -43,6 +43,8 @@ pub(super) struct Sink<'a> {
     pub(super) out: &'a mut Vec<u8>,
     /// What is asked for.
     pub(super) effects: &'a mut Effects,
+    /// For which request of the peer what is done now was asked.
+    pub(super) tag: Tag,
 }
 
 impl<S: Socket> Core<S> {
@@ -51,7 +53,7 @@ impl<S: Socket> Core<S> {
     pub(super) fn on_message(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let Speaker { dialect, deflates_up_to, .. } = from;
-        let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to };
+        let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to, tag: &sink.tag };
         match dialect.on_message(&mut cx, message) {
             Meaning::Said if sink.effects.is_empty() => Then::Go,
             Meaning::Said => self.execute(from, message.payload, sink),
@@ -73,7 +75,8 @@ impl<S: Socket> Core<S> {
 
     /// Does what was asked for, in order. What an outcome asks for comes behind what was asked for before.
     fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
-        while let Some(effect) = sink.effects.pop() {
+        while let Some(Wish { effect, tag }) = sink.effects.pop() {
+            sink.tag = tag;
             let then = match effect {
                 Effect::Publish { topic, binary, payload } => {
                     self.publish_to(from, &topic, binary, payload.of(message), sink)
@@ -105,7 +108,8 @@ impl<S: Socket> Core<S> {
     pub(super) fn tell(&mut self, from: Speaker, outcome: Outcome<'_>, sink: &mut Sink<'_>) {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
         let Speaker { dialect, deflates_up_to, .. } = from;
-        dialect.on_outcome(&mut Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to }, outcome);
+        let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to, tag: &sink.tag };
+        dialect.on_outcome(&mut cx, outcome);
     }
 
     /// Publishes to a topic by its name. One that clients may not publish to does not come into being by that.
@@ -125,7 +129,7 @@ impl<S: Socket> Core<S> {
         } else {
             Denial::NotOpen
         };
-        self.tell(from, Outcome::Refused(denial), sink);
+        self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink);
         Then::Go
     }
 
@@ -141,7 +145,8 @@ impl<S: Socket> Core<S> {
         sink: &mut Sink<'_>,
     ) -> Then {
         if !topic.policy(self.topics.rules()).client_publish {
-            self.tell(from, Outcome::Refused(Denial::NotOpen), sink);
+            let outcome = Outcome::Refused { topic: topic.name(), denial: Denial::NotOpen };
+            self.tell(from, outcome, sink);
             return Then::Go;
         }
         let Key { slot, generation } = from.key;
@@ -165,15 +170,25 @@ impl<S: Socket> Core<S> {
                 self.tell(from, outcome, sink);
                 Then::Go
             }
-            Err(busy) => self.wait_for_room(from.key, topic, busy, retried),
+            Err(busy) => {
+                let tag = std::mem::take(&mut sink.tag);
+                self.wait_for_room(from.key, topic, busy, tag, retried)
+            }
         }
     }
 
     #[cold]
-    fn wait_for_room(&mut self, key: Key, topic: Topic, busy: Busy, retried: Option<usize>) -> Then {
+    fn wait_for_room(
+        &mut self,
+        key: Key,
+        topic: Topic,
+        busy: Busy,
+        tag: Tag,
+        retried: Option<usize>,
+    ) -> Then {
         self.counters.publishes_busy.add(1);
         tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
-        let blocked = Blocked { topic, draft: busy.draft, rest: Vec::new() };
+        let blocked = Blocked { topic, draft: busy.draft, tag, rest: Vec::new() };
         let all = self.edition.inbox_bytes_of(self.port);
         let Some(slot) = self.slots.get(key) else { return Then::Go };
         self.held.moved(all, 0, blocked.bytes());
@@ -216,11 +231,11 @@ impl<S: Socket> Core<S> {
             dialect: slot.connection.dialect,
             deflates_up_to: slot.connection.encoding().deflates_up_to(),
         };
-        let Blocked { topic, draft, rest } = *blocked;
+        let Blocked { topic, draft, tag, rest } = *blocked;
         let mut effects = Effects::default();
         let mut out = Vec::new();
         effects.restore(rest);
-        let mut sink = Sink { out: &mut out, effects: &mut effects };
+        let mut sink = Sink { out: &mut out, effects: &mut effects, tag };
         let mut then = self.publish_draft(from, topic, draft, &mut sink);
         if then == Then::Go {
             then = self.execute(from, &[], &mut sink);

@@ -11,7 +11,7 @@ use crate::connection::inbox::{
 };
 use crate::connection::session::{OpenState, Session};
 use crate::connection::{Connection, Flags, Phase};
-use crate::dialect::{Bounds, Dialect, Effects, Incoming};
+use crate::dialect::{Bounds, Dialect, Effects, Incoming, Tag};
 use crate::metrics::CloseReason;
 use crate::topic::{Encoding, Key};
 use crate::transport::Socket;
@@ -136,7 +136,7 @@ impl<S: Socket> Core<S> {
                 self.counters.messages_received.add(1);
                 let (slot, generation, bytes) = (key.slot, key.generation, payload.len());
                 tracing::trace!(slot, generation, bytes, text, "message received");
-                let mut sink = Sink { out, effects: &mut effects };
+                let mut sink = Sink { out, effects: &mut effects, tag: Tag::default() };
                 let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
                 match self.on_message(from, Incoming { text, payload }, &mut sink) {
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,

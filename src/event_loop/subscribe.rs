@@ -80,8 +80,8 @@ impl<S: Socket> Core<S> {
         self.edition.router.topic_for(name, &client).map_err(denial)
     }
 
-    /// Joins one topic.
-    fn join(&mut self, key: Key, name: &TopicName<'_>) -> Result<Joined, RouterError> {
+    /// Joins one topic: the loop's index of it, and where the messages begin.
+    fn join(&mut self, key: Key, name: &TopicName<'_>) -> Result<(u32, Joined), RouterError> {
         let Some(slot) = self.slots.get(key) else { return Err(RouterError::Contended) };
         let connection = &mut slot.connection;
         let admission = &self.edition.admission;
@@ -99,7 +99,7 @@ impl<S: Socket> Core<S> {
             let more = Subscription { topic, place };
             remember(&mut connection.session, |open| open.topics.push(more));
         }
-        Ok(joined)
+        Ok((topic, joined))
     }
 
     /// Joins a topic that a dialect asks for, and tells it what came of it.
@@ -107,17 +107,21 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(from.key) else { return Then::Go };
         let topics = &self.topics;
         let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name.as_str());
-        let outcome = if subscriptions(&slot.connection).any(named) {
-            Outcome::Refused(Denial::Already)
+        let joined = if subscriptions(&slot.connection).any(named) {
+            Err(Denial::Already)
         } else if subscriptions(&slot.connection).count() >= self.edition.settings.limits.subscriptions_max {
-            Outcome::Refused(Denial::TooMany)
+            Err(Denial::TooMany)
         } else {
-            match self.join(from.key, name) {
-                Ok(joined) => Outcome::Joined { topic: name.as_str(), offset: joined.next_offset - 1 },
-                Err(error) => Outcome::Refused(denial(error)),
-            }
+            self.join(from.key, name).map_err(denial)
         };
-        self.tell(from, outcome, sink);
+        match joined {
+            Ok((local, joined)) => {
+                if let Some(topic) = self.topics.topic(local).cloned() {
+                    self.tell(from, Outcome::Joined { topic: &topic, offset: joined.next_offset - 1 }, sink);
+                }
+            }
+            Err(denial) => self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink),
+        }
         Then::Go
     }
 
@@ -130,7 +134,11 @@ impl<S: Socket> Core<S> {
     ) -> Then {
         let name = name.as_str();
         let left = self.leave_topic(from.key, name);
-        let outcome = if left { Outcome::Left { topic: name } } else { Outcome::Refused(Denial::NoTopic) };
+        let outcome = if left {
+            Outcome::Left { topic: name }
+        } else {
+            Outcome::Refused { topic: name, denial: Denial::NoTopic }
+        };
         self.tell(from, outcome, sink);
         Then::Go
     }

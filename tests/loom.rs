@@ -17,6 +17,7 @@ mod topic {
     pub mod mailbox;
     pub mod name;
     pub mod pattern;
+    pub mod position;
     pub mod router;
     pub mod rules;
     pub mod state;
@@ -63,6 +64,7 @@ mod topic {
         use super::mailbox::{Mailbox, MailboxLimits};
         use super::message::Draft;
         use super::name::TopicName;
+        use super::position::Since;
         use super::router::{RouterLimits, Wake};
         use super::state::{FIRST_OFFSET, Joined, PublishRefused, Rank, Topic};
         use super::sync::{Arc, AtomicUsize, Ordering};
@@ -239,7 +241,7 @@ mod topic {
         }
 
         fn join(topic: &Topic, loop_index: usize, mailboxes: &[Mailbox<Entry>]) {
-            topic.join(loop_index, JOIN, &mailboxes[loop_index]).expect("there is room");
+            topic.join(loop_index, JOIN, Since::Now, &mailboxes[loop_index]).expect("there is room");
         }
 
         /// A publisher runs against a join; one more message comes after the join has returned.
@@ -264,7 +266,7 @@ mod topic {
 
         #[test]
         fn a_joiner_gets_everything_from_the_promised_offset_on() {
-            explore(|| join_model(|topic, own| topic.join(0, JOIN, own).expect("there is room")));
+            explore(|| join_model(|topic, own| topic.join(0, JOIN, Since::Now, own).expect("there is room")));
         }
 
         #[test]
@@ -318,7 +320,7 @@ mod topic {
                 };
                 topic.leave();
                 assert!(topic.clear_interest(0), "nobody else is interested");
-                let joined = topic.join(0, JOIN, &mailboxes[0]).expect("there is room");
+                let joined = topic.join(0, JOIN, Since::Now, &mailboxes[0]).expect("there is room");
                 publish(&topic, &mailboxes);
                 publisher.join().expect("publisher");
                 let (before, behind) = split_at_join(&mailboxes[0]);
@@ -389,7 +391,7 @@ mod topic {
                     thread::spawn(move || drop(router.topic(&TopicName::of("u")).expect("a topic")))
                 };
                 let mut topic = held.clone();
-                while topic.join(0, JOIN, router.mailbox(0).expect("a mailbox")).is_none() {
+                while topic.join(0, JOIN, Since::Now, router.mailbox(0).expect("a mailbox")).is_none() {
                     topic = router.topic(&NAME).expect("a topic");
                 }
                 let published = router.publish(&held, Draft(1), None).expect("there is room");

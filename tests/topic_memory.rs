@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use fantail::dialect::Form;
-use fantail::topic::{LocalTopics, Mail, Operator, Router, RouterLimits, TopicName, TurnBudget, Wake};
+use fantail::topic::{LocalTopics, Mail, Operator, Router, RouterLimits, Since, TopicName, TurnBudget, Wake};
 use fantail_test_support::counting_alloc::CountingAllocator;
 
 #[global_allocator]
@@ -49,7 +49,7 @@ fn a_topic_of_its_own_is_small_and_is_given_back() {
         // As long as a name may well be, and in no order.
         let name =
             TopicName::parse(format!("room-{:011}", slot.wrapping_mul(2_654_435_761))).expect("a name");
-        let (local, place, _) = topics.join(&name, slot, &Operator).expect("room");
+        let (local, place, _) = topics.join(&name, slot, Since::Now, &Operator).expect("room");
         joined.push((local, place));
         if slot % 1_024 == 0 || slot + 1 == TOPICS as u32 {
             list(&mut topics, &mut joined);

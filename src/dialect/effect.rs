@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::Tools;
 use crate::metrics::CloseReason;
-use crate::topic::{Topic, TopicName};
+use crate::topic::{Gap, Since, Topic, TopicName};
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,12 @@ pub enum Effect {
         payload: Piece,
     },
     /// Join a topic.
-    Subscribe(TopicName<'static>),
+    Subscribe {
+        /// The topic.
+        topic: TopicName<'static>,
+        /// Where the subscription begins.
+        since: Since,
+    },
     /// Leave a topic.
     Unsubscribe(TopicName<'static>),
     /// Count a message that meant nothing here; too many of them end the connection.
@@ -132,12 +137,23 @@ pub enum Outcome<'a> {
         /// The message's place in it.
         offset: u64,
     },
-    /// Subscribed.
+    /// Subscribed, by an effect or as the connection was opened. Told before any message of the topic.
     Joined {
-        /// The topic; its name is read by whoever needs it.
+        /// The topic.
         topic: &'a Topic,
-        /// The offset of the last message before the subscription.
+        /// The offset of the last message that does not follow.
         offset: u64,
+        /// It asked for what it missed, and all of that follows.
+        recovered: bool,
+        /// What it asked for and does not get.
+        gap: Option<Gap>,
+    },
+    /// Messages of a topic it is subscribed to don't come. Told before the next one that does.
+    Gap {
+        /// The topic.
+        topic: &'a Topic,
+        /// Why, and what can be had.
+        gap: Gap,
     },
     /// Not subscribed any more.
     Left {

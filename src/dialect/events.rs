@@ -5,7 +5,7 @@
 use super::speak::{Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak};
 use super::{Cx, Dialect, Form, Meaning};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Carried, Stamped, TopicName};
+use crate::topic::{Carried, Since, Stamped, TopicName};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
@@ -29,7 +29,7 @@ impl Speak for Events {
         let name = request.head.path().strip_prefix("/events/")?.to_owned();
         let refusal = |text: &'static str| Refusal { reason: RefuseReason::BadRequest, text: text.into() };
         let name = TopicName::parse(name).map_err(|error| refusal(error.reason()));
-        Some(name.map(|name| Opening { topics: vec![name], ..Opening::of(Dialect::Events) }))
+        Some(name.map(|name| Opening { topics: vec![(name, Since::Now)], ..Opening::of(Dialect::Events) }))
     }
 
     fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {

@@ -1,13 +1,13 @@
 //! A dialect of tests, `/lines`: text commands in WebSocket messages, several to a message, and an answer for each.
 //!
-//! `sub TOPIC`, `unsub TOPIC`, `pub TOPIC TEXT`, `quit`; whatever else is counted as ignored. It proves that a dialect is
+//! `sub TOPIC`, `sub TOPIC EPOCH:OFFSET`, `sub TOPIC COUNT`, `unsub TOPIC`, `pub TOPIC TEXT`, `quit`; whatever else is counted as ignored. It proves that a dialect is
 //! its file, its variant and its arm, and that effects are carried out in order.
 
 use super::Dialect;
 use super::effect::{Cx, Denial, Effect, Meaning, Outcome, Piece};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use crate::metrics::CloseReason;
-use crate::topic::TopicName;
+use crate::topic::{Position, Since, TopicName};
 use crate::wire::frame::{Opcode, push_frame};
 
 pub(super) struct Lines;
@@ -34,7 +34,14 @@ impl Speak for Lines {
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let answer = match outcome {
             Outcome::Published { topic, offset } => format!("published {} {offset}", topic.name()),
-            Outcome::Joined { topic, offset } => format!("joined {} {offset}", topic.name()),
+            Outcome::Joined { topic, offset, recovered, gap } => {
+                let recovered = if recovered { " recovered" } else { "" };
+                let gap = gap.map(|gap| format!(" {} {}", gap.kind.word(), gap.oldest)).unwrap_or_default();
+                format!("joined {} {offset}{recovered}{gap}", topic.name())
+            }
+            Outcome::Gap { topic, gap } => {
+                format!("gap {} {} {}", topic.name(), gap.kind.word(), gap.oldest)
+            }
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
         };
@@ -46,7 +53,7 @@ fn command(line: &str, at: usize) -> Option<Effect> {
     let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     let name = |name: &str| TopicName::parse(name.to_owned()).ok().map(TopicName::into_owned);
     Some(match verb {
-        "sub" => Effect::Subscribe(name(rest)?),
+        "sub" => subscribe(rest)?,
         "unsub" => Effect::Unsubscribe(name(rest)?),
         "pub" => {
             let (topic, text) = rest.split_once(' ')?;
@@ -57,6 +64,16 @@ fn command(line: &str, at: usize) -> Option<Effect> {
         "quit" => Effect::Close(CloseReason::Normal),
         _ => return None,
     })
+}
+
+fn subscribe(rest: &str) -> Option<Effect> {
+    let (name, since) = rest.split_once(' ').unwrap_or((rest, ""));
+    let since = match (since, since.parse()) {
+        ("", _) => Since::Now,
+        (_, Ok(count)) => Since::Last(count),
+        _ => Since::After(Position::parse(since).ok()?),
+    };
+    Some(Effect::Subscribe { topic: TopicName::parse(name.to_owned()).ok()?, since })
 }
 
 fn word(denial: Denial) -> &'static str {

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use super::Dialect;
 use super::effect::{Cx, Effect, Meaning, Outcome};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
-use crate::topic::TopicName;
 use crate::topic::name::NameError;
+use crate::topic::{Since, TopicName};
 use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::{percent_decode, query_pairs};
 
@@ -52,7 +52,7 @@ impl Speak for Plain {
 /// # Errors
 /// One line on what is wrong with them.
 fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
-    let mut topics = vec![match path.strip_prefix("/ws/") {
+    let mut names = vec![match path.strip_prefix("/ws/") {
         Some(raw) => topic_name(raw)?.into_owned(),
         None => LOBBY,
     }];
@@ -62,8 +62,8 @@ fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'s
         match name.as_ref() {
             "topic" => {
                 let name = TopicName::parse(value).map_err(NameError::reason)?;
-                if !topics.contains(&name) {
-                    topics.push(name.into_owned());
+                if !names.contains(&name) {
+                    names.push(name.into_owned());
                 }
             }
             "echo" if echo.is_some() => return Err("echo is there twice".into()),
@@ -71,9 +71,10 @@ fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'s
             name => return Err(unknown(name, &PARAMETERS).into()),
         }
     }
-    if topics.len() > topics_max {
+    if names.len() > topics_max {
         return Err("more topics than one connection may subscribe to".into());
     }
+    let topics = names.into_iter().map(|name| (name, Since::Now)).collect();
     Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: None })
 }
 
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn the_rest_of_the_path_is_the_topic() {
         let opening = opening("/ws/a%2Fb/c%20d", "topic=x&topic=x&topic=a+b&echo=0", 64).expect("valid");
-        let names: Vec<_> = opening.topics.iter().map(TopicName::as_str).collect();
+        let names: Vec<_> = opening.topics.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a/b/c d", "x", "a b"]);
         assert!(opening.no_echo);
     }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::effect::{Cx, Meaning, Outcome};
 use super::{Dialect, Form};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::TopicName;
+use crate::topic::{Since, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
@@ -49,8 +49,8 @@ pub struct OpenRequest<'a> {
 pub struct Opening {
     /// What it speaks.
     pub dialect: Dialect,
-    /// Topics it is subscribed to before the answer is sent.
-    pub topics: Vec<TopicName<'static>>,
+    /// Topics it is subscribed to before the answer is sent, and where each subscription begins.
+    pub topics: Vec<(TopicName<'static>, Since)>,
     /// Whether its own messages are not delivered back.
     pub no_echo: bool,
     /// permessage-deflate was accepted, with a window of so many bits for what is sent.

@@ -11,7 +11,7 @@ use crate::edition::Router;
 use crate::edition::{Edition, Port};
 use crate::event_loop::admission::Arrival;
 use crate::event_loop::core::{Core, Readiness};
-use crate::topic::{Draft, Join, Key, MailboxLimits, Place, RouterLimits, TopicName, Wake};
+use crate::topic::{Draft, Join, Key, MailboxLimits, Place, RouterLimits, Since, TopicName, Wake};
 use crate::transport::{Received, Socket};
 
 struct NoWake;
@@ -266,7 +266,7 @@ fn a_batch_whose_answer_nobody_reads_keeps_no_room_from_others() {
     let mut world = World::with(RouterLimits { mailbox, ..RouterLimits::default() });
     let router = Arc::clone(&world.edition.router);
     let topic = router.topic(&TopicName::of("a")).unwrap();
-    router.join(&topic, 0, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    router.join(&topic, 0, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
     let body = "{\"topic\":\"a\",\"payload\":\"x\"}\n".repeat(10);
     let request =
         format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());

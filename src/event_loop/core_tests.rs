@@ -14,7 +14,7 @@ use crate::event_loop::closing::Words;
 use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
-use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
+use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, Since, TopicName, Wake};
 use crate::transport::Received;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
@@ -260,7 +260,7 @@ fn publishers_that_wait_for_room_hold_no_more_than_the_bound() {
     });
     // The other loop never turns.
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let mut frames = Vec::new();
@@ -292,7 +292,7 @@ fn publishes_that_wait_for_room_count_as_well() {
     });
     // The other loop never turns.
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     // Each a message that comes in one piece, and nothing behind it.
@@ -455,7 +455,7 @@ fn a_publisher_that_waits_for_room_is_not_expected_to_answer_pings() {
     let limits = RouterLimits { mailbox, ..RouterLimits::default() };
     let edition = edition(2, 100, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
     edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     let mut core = core(&edition, Port::Client);
     let fake = Fake::says(&upgrade("/ws", ""));

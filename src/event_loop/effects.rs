@@ -7,12 +7,13 @@ use super::blocked::BlockedQueues;
 use super::closing::Words;
 use super::core::{Core, READY_BYTES_PER_TURN};
 use super::frames_turn::remember;
+use super::subscribe::joined_outcome;
 use super::write_turn::Asked;
 use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
-use crate::topic::{Busy, Draft, Key, Origin, Rank, Topic, TopicName};
+use crate::topic::{Busy, Draft, Joined, Key, Origin, Rank, Topic, TopicName};
 use crate::transport::Socket;
 
 /// How the connection goes on behind a message.
@@ -81,7 +82,7 @@ impl<S: Socket> Core<S> {
                 Effect::Publish { topic, binary, payload } => {
                     self.publish_to(from, &topic, binary, payload.of(message), sink)
                 }
-                Effect::Subscribe(name) => self.subscribe_one(from, &name, sink),
+                Effect::Subscribe { topic, since } => self.subscribe_one(from, &topic, since, sink),
                 Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
                 Effect::Ignore => self.ignore(from.key),
                 Effect::Close(reason) => Then::End(reason),
@@ -110,6 +111,28 @@ impl<S: Socket> Core<S> {
         let Speaker { dialect, deflates_up_to, .. } = from;
         let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to, tag: &sink.tag };
         dialect.on_outcome(&mut cx, outcome);
+    }
+
+    /// Tells the dialect of a connection that has just opened what became of its subscriptions.
+    pub(super) fn tell_opened(&mut self, key: Key, joined: &[(Topic, Joined)]) {
+        let Some(from) = self.speaker(key) else { return };
+        let (mut out, mut effects) = (Vec::new(), Effects::default());
+        let mut sink = Sink { out: &mut out, effects: &mut effects, tag: Tag::default() };
+        for (topic, joined) in joined {
+            self.tell(from, joined_outcome(topic, *joined), &mut sink);
+        }
+        let then = self.execute(from, &[], &mut sink);
+        self.send_own(key, &out, Asked::No);
+        if let Then::End(reason) = then {
+            self.end(key, reason, Words::Own);
+        }
+    }
+
+    /// Whose effects those of this connection are.
+    pub(super) fn speaker(&mut self, key: Key) -> Option<Speaker> {
+        let connection = &self.slots.get(key)?.connection;
+        let deflates_up_to = connection.encoding().deflates_up_to();
+        Some(Speaker { key, dialect: connection.dialect, deflates_up_to })
     }
 
     /// Publishes to a topic by its name. One that clients may not publish to does not come into being by that.
@@ -226,11 +249,7 @@ impl<S: Socket> Core<S> {
         if open.is_empty() {
             slot.connection.session = None;
         }
-        let from = Speaker {
-            key,
-            dialect: slot.connection.dialect,
-            deflates_up_to: slot.connection.encoding().deflates_up_to(),
-        };
+        let Some(from) = self.speaker(key) else { return false };
         let Blocked { topic, draft, tag, rest } = *blocked;
         let mut effects = Effects::default();
         let mut out = Vec::new();

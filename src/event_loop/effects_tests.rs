@@ -1,7 +1,7 @@
 //! Effects are carried out in order, once each, and what waits keeps its place: by a dialect of text commands.
 
 use super::*;
-use crate::topic::{Join, Place};
+use crate::topic::{Join, Place, Since};
 use crate::wire::frame::{Sender, decode_header};
 
 /// The loop that subscribes beside the one under test and reads its mailbox only when it is told to.
@@ -63,7 +63,7 @@ impl World {
     fn subscribe_other(&self, name: &'static str) {
         let topic = self.edition.router.topic(&TopicName::of(name)).unwrap();
         let join = Join { local: 0, slot: 0, ticket: Place::NONE };
-        self.edition.router.join(&topic, OTHER, join).unwrap();
+        self.edition.router.join(&topic, OTHER, join, Since::Now).unwrap();
         self.take_from_other();
     }
 }
@@ -140,4 +140,18 @@ fn behind_the_end_nothing_is_carried_out() {
     assert_eq!(world.say("pub a one\nquit\npub a two\nsub a"), ["published a 1", "close 1000"]);
     assert_eq!(world.core.counters.publishes.value(), 1);
     assert_eq!(world.core.topics.subscriptions(), 0);
+}
+
+#[test]
+fn what_is_asked_of_a_topic_that_keeps_nothing_is_told_as_a_gap() {
+    let mut world = World::new(RouterLimits::default(), open);
+    assert_eq!(world.say("sub a 5\npub a one\npub a two")[0], "joined a 0");
+    let epoch = world.edition.router.find(&TopicName::of("a")).unwrap().epoch();
+    let mut again = |since: String| world.say(&format!("unsub a\nsub a {since}")).pop().unwrap();
+    assert_eq!(again(format!("{epoch:016x}:2")), "joined a 2 recovered");
+    assert_eq!(again(format!("{epoch:016x}:1")), "joined a 2 expired 3");
+    assert_eq!(again(format!("{epoch:016x}:3")), "joined a 2 ahead 3");
+    assert_eq!(again(format!("{:016x}:2", !epoch)), "joined a 2 other_epoch 3");
+    assert_eq!(again("9".to_owned()), "joined a 2");
+    assert_eq!(world.say("pub a three"), ["published a 3", "three"]);
 }

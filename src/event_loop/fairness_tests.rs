@@ -224,7 +224,7 @@ fn those_who_wait_for_room_cost_one_try_a_turn_and_go_on_in_order() {
     let edition = edition(2, 1_000, limits, |settings| settings.publish.topics = vec!["*".to_owned()]);
     // A loop that does not turn has a subscriber of what they publish to, and they themselves take no messages.
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    edition.router.join(&topic, 1, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
     (0..4).for_each(|_| {
         edition.router.publish(&topic, Draft::encode(None, true, b"first"), None).unwrap();
     });

@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::edition::Router;
 use crate::edition::{Edition, Port};
 use crate::event_loop::core::Readiness;
-use crate::topic::{Entry, Join, MailboxLimits, Place, RouterLimits, TopicName, Wake};
+use crate::topic::{Entry, Join, MailboxLimits, Place, RouterLimits, Since, TopicName, Wake};
 use crate::transport::Received;
 
 struct NoWake;
@@ -62,7 +62,7 @@ fn a_publisher_that_waits_again_is_listed_once() {
     let router = Arc::new(Router::new(3, limits, Box::new(NoWake)).unwrap());
     let edition = Arc::new(Edition::new(Settings::default(), router, 2, 10).unwrap());
     let topic = edition.router.topic(&TopicName::of("lobby")).unwrap();
-    edition.router.join(&topic, OTHER, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+    edition.router.join(&topic, OTHER, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
     take_from_other(&edition);
 
     let mut core = Core::new(0, Port::Client, Arc::clone(&edition)).unwrap();

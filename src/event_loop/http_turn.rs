@@ -320,10 +320,13 @@ impl<S: Socket> Core<S> {
             }
         }
         // Joined before the answer is out: whoever has seen it is sure to get what is published next.
-        if let Err(reason) = self.subscribe(key, &opening.topics) {
-            self.refuse(key, reason, reason.text());
-            return Next::Leave;
-        }
+        let joined = match self.subscribe(key, &opening.topics) {
+            Ok(joined) => joined,
+            Err(reason) => {
+                self.refuse(key, reason, reason.text());
+                return Next::Leave;
+            }
+        };
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.open(now.saturating_add(spread));
@@ -332,6 +335,7 @@ impl<S: Socket> Core<S> {
         }
         self.counters.upgrades.add(1);
         self.send_own(key, out, Asked::No);
+        self.tell_opened(key, &joined);
         self.tell_upgraded(key);
         Next::Go
     }

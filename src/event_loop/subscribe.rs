@@ -10,7 +10,7 @@ use crate::connection::session::{Session, Subscription};
 use crate::connection::{Connection, NONE, Tick};
 use crate::dialect::{Denial, Form, Outcome};
 use crate::metrics::RefuseReason;
-use crate::topic::{Encoding, Joined, Key, Maker, Place, RouterError, Topic, TopicName};
+use crate::topic::{Encoding, Joined, Key, Maker, Place, RouterError, Since, Topic, TopicName};
 use crate::transport::Socket;
 
 /// Makes topics for a connection, counted by its address.
@@ -43,6 +43,21 @@ fn wants_deflated(connection: &Connection) -> bool {
     connection.form() == Form::Raw && connection.encoding() != Encoding::Plain
 }
 
+/// What a dialect is told of a subscription.
+pub(super) fn joined_outcome(topic: &Topic, joined: Joined) -> Outcome<'_> {
+    let Joined { next_offset, recovered, gap, .. } = joined;
+    Outcome::Joined { topic, offset: next_offset - 1, recovered, gap }
+}
+
+/// Why a connection is refused whose topics can't be had.
+fn refusal(error: RouterError) -> RefuseReason {
+    match error {
+        RouterError::ShareFull => RefuseReason::TopicShare,
+        RouterError::TooFast => RefuseReason::TopicRate,
+        RouterError::TopicsFull | RouterError::Contended | RouterError::LoopCount => RefuseReason::Busy,
+    }
+}
+
 /// What a dialect is told of a topic that can't be had.
 fn denial(error: RouterError) -> Denial {
     match error {
@@ -53,24 +68,27 @@ fn denial(error: RouterError) -> Denial {
 }
 
 impl<S: Socket> Core<S> {
-    /// Subscribes a connection to all of `names`, or to none. Its form must not change any more.
+    /// Subscribes a connection to all of `topics`, or to none. Its form must not change any more. What came of each is
+    /// returned in their order, to be told to the dialect behind its first words.
     ///
     /// # Errors
     /// No room for another topic; the connection is to be refused.
-    pub(super) fn subscribe(&mut self, key: Key, names: &[TopicName<'_>]) -> Result<(), RefuseReason> {
-        for name in names {
-            if let Err(error) = self.join(key, name) {
-                self.unsubscribe_all(key.slot);
-                return Err(match error {
-                    RouterError::ShareFull => RefuseReason::TopicShare,
-                    RouterError::TooFast => RefuseReason::TopicRate,
-                    RouterError::TopicsFull | RouterError::Contended | RouterError::LoopCount => {
-                        RefuseReason::Busy
-                    }
-                });
+    pub(super) fn subscribe(
+        &mut self,
+        key: Key,
+        topics: &[(TopicName<'_>, Since)],
+    ) -> Result<Vec<(Topic, Joined)>, RefuseReason> {
+        let mut joined = Vec::with_capacity(topics.len());
+        for (name, since) in topics {
+            match self.join(key, name, *since) {
+                Ok(one) => joined.push(one),
+                Err(error) => {
+                    self.unsubscribe_all(key.slot);
+                    return Err(refusal(error));
+                }
             }
         }
-        Ok(())
+        Ok(joined)
     }
 
     /// The topic of this name, made for the connection's address if there is none.
@@ -80,30 +98,35 @@ impl<S: Socket> Core<S> {
         self.edition.router.topic_for(name, &client).map_err(denial)
     }
 
-    /// Joins one topic: the loop's index of it, and where the messages begin.
-    fn join(&mut self, key: Key, name: &TopicName<'_>) -> Result<(u32, Joined), RouterError> {
+    /// Joins one topic.
+    fn join(&mut self, key: Key, name: &TopicName<'_>, since: Since) -> Result<(Topic, Joined), RouterError> {
         let Some(slot) = self.slots.get(key) else { return Err(RouterError::Contended) };
         let connection = &mut slot.connection;
         let admission = &self.edition.admission;
         let client = Client { handle: connection.admission, admission, now: self.now };
-        let (topic, place, joined) = self.topics.join(name, key.slot, &client)?;
-        if wants_deflated(connection)
-            && let Some(topic) = self.topics.topic(topic)
-        {
+        let (local, place, joined) = self.topics.join(name, key.slot, since, &client)?;
+        let topic = self.topics.topic(local).cloned().ok_or(RouterError::Contended)?;
+        if wants_deflated(connection) {
             topic.join_deflate();
         }
         if connection.topic == NONE {
-            connection.topic = topic;
+            connection.topic = local;
             connection.place = place;
         } else {
-            let more = Subscription { topic, place };
+            let more = Subscription { topic: local, place };
             remember(&mut connection.session, |open| open.topics.push(more));
         }
         Ok((topic, joined))
     }
 
     /// Joins a topic that a dialect asks for, and tells it what came of it.
-    pub(super) fn subscribe_one(&mut self, from: Speaker, name: &TopicName<'_>, sink: &mut Sink<'_>) -> Then {
+    pub(super) fn subscribe_one(
+        &mut self,
+        from: Speaker,
+        name: &TopicName<'_>,
+        since: Since,
+        sink: &mut Sink<'_>,
+    ) -> Then {
         let Some(slot) = self.slots.get(from.key) else { return Then::Go };
         let topics = &self.topics;
         let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name.as_str());
@@ -112,14 +135,10 @@ impl<S: Socket> Core<S> {
         } else if subscriptions(&slot.connection).count() >= self.edition.settings.limits.subscriptions_max {
             Err(Denial::TooMany)
         } else {
-            self.join(from.key, name).map_err(denial)
+            self.join(from.key, name, since).map_err(denial)
         };
         match joined {
-            Ok((local, joined)) => {
-                if let Some(topic) = self.topics.topic(local).cloned() {
-                    self.tell(from, Outcome::Joined { topic: &topic, offset: joined.next_offset - 1 }, sink);
-                }
-            }
+            Ok((topic, joined)) => self.tell(from, joined_outcome(&topic, joined), sink),
             Err(denial) => self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink),
         }
         Then::Go

@@ -20,7 +20,7 @@ fn none(_: &[u8], _: &mut Vec<u8>) -> bool {
 
 fn waiting(payloads: &[&[u8]]) -> (Arc<Router>, LocalTopics, Turn<Toy>) {
     let (router, mut subject) = loop_with(8);
-    subject.join(&named("t"), 0, &Operator).unwrap();
+    subject.join(&named("t"), 0, Since::Now, &Operator).unwrap();
     let topic = router.topic(&named("t")).unwrap();
     for payload in payloads {
         router.publish(&topic, Draft::encode(None, false, payload), Some(0)).unwrap();
@@ -38,7 +38,7 @@ fn end(subject: &mut LocalTopics, turn: Turn<Toy>) {
 #[test]
 fn the_publishers_frames_are_joined_by_encoding_and_only_when_asked_for() {
     let (router, mut subject) = loop_with(8);
-    subject.join(&named("t"), 0, &Operator).unwrap();
+    subject.join(&named("t"), 0, Since::Now, &Operator).unwrap();
     let topic = router.topic(&named("t")).unwrap();
     let publish = |payload: &[u8], deflated: Option<&[u8]>| {
         router.publish(&topic, Draft::encode_both(None, true, payload, deflated), Some(0)).unwrap();
@@ -156,7 +156,7 @@ fn what_is_made_counts_in_the_mailbox_until_the_pass_is_over() {
     };
     let router = Arc::new(Router::new(1, limits, Box::new(NoWake)).unwrap());
     let mut subject = LocalTopics::new(router.clone(), 0).unwrap();
-    subject.join(&named("t"), 0, &Operator).unwrap();
+    subject.join(&named("t"), 0, Since::Now, &Operator).unwrap();
     publish(&router, "t", 100);
     publish(&router, "t", 100);
     subject.drain_mailbox(|_| {});

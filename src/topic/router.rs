@@ -18,6 +18,7 @@ use super::entry::{Entry, Join, Mail, Reply};
 use super::mailbox::{Mailbox, MailboxLimits, ReserveFull};
 use super::message::Draft;
 use super::name::TopicName;
+use super::position::Since;
 use super::rules::TopicRules;
 use super::state::{Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
@@ -317,8 +318,8 @@ impl<M: Mail> Router<M> {
 
     /// Subscribes a connection of the calling loop, which lists it when it drains the join. `None`: the topic is
     /// retired, or the loop is none of the router's.
-    pub fn join(&self, topic: &Topic, loop_index: usize, join: Join) -> Option<Joined> {
-        topic.join(loop_index, join, self.mailboxes.get(loop_index)?)
+    pub fn join(&self, topic: &Topic, loop_index: usize, join: Join, since: Since) -> Option<Joined> {
+        topic.join(loop_index, join, since, self.mailboxes.get(loop_index)?)
     }
 
     /// Counts a subscriber out, listed or still waiting to be.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::router::*;
 use super::rules::Rule;
 use super::{Carried, Draft, Entry, Form, Join, LOOPS_MAX, Mail, MailboxLimits, Place, Stamped, Topic};
-use super::{SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
+use super::{Since, SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 
 #[derive(Clone, Default)]
 struct Wakes(Arc<Mutex<Vec<usize>>>);
@@ -71,7 +71,7 @@ fn only_interested_loops_get_a_message_and_are_woken_once() {
     let (router, wakes) = router(64, RouterLimits::default());
     let topic = router.topic(&name("t")).unwrap();
     for (loop_index, local) in [(63, 630), (0, 10), (7, 70)] {
-        router.join(&topic, loop_index, join(local)).unwrap();
+        router.join(&topic, loop_index, join(local), Since::Now).unwrap();
         locals_delivered(&router, loop_index);
     }
     for _ in 0..3 {
@@ -93,8 +93,8 @@ fn a_refused_publish_takes_no_offset_and_no_room() {
     let mailbox = MailboxLimits { bytes_max: 1_000, entries_max: 100 };
     let (router, wakes) = router(3, RouterLimits { mailbox, ..RouterLimits::default() });
     let (everywhere, last_only) = (router.topic(&name("all")).unwrap(), router.topic(&name("last")).unwrap());
-    assert!((0..3).all(|index| router.join(&everywhere, index, join(0)).is_some()));
-    router.join(&last_only, 2, join(1)).unwrap();
+    assert!((0..3).all(|index| router.join(&everywhere, index, join(0), Since::Now).is_some()));
+    router.join(&last_only, 2, join(1), Since::Now).unwrap();
     (0..3).for_each(|index| drop(locals_delivered(&router, index)));
     let first = router.publish(&last_only, draft(900), None).unwrap();
     wakes.0.lock().unwrap().clear();
@@ -121,7 +121,7 @@ fn idle_topics_go_on_until_they_retire() {
     assert_eq!(router.publish(&router.topic(&name("old")).unwrap(), draft(1), None).unwrap().offset, 2);
     (0..2).for_each(|number| drop(router.topic(&name(&format!("new {number}"))).unwrap()));
     assert!(router.find(&name("old")).is_none());
-    assert_eq!(router.join(&old, 0, join(0)), None);
+    assert_eq!(router.join(&old, 0, join(0), Since::Now), None);
     // Whoever still holds the retired topic publishes on the one that has its name now.
     let published = router.publish(&old, draft(1), None).unwrap();
     let renewed = router.find(&name("old")).unwrap();
@@ -134,10 +134,10 @@ fn topics_in_use_do_not_retire_and_are_bounded() {
     let limits = RouterLimits { topics_max: 2, idle_topics_max: 1, ..RouterLimits::default() };
     let (router, _) = router(1, limits);
     let used = router.topic(&name("used")).unwrap();
-    router.join(&used, 0, join(0)).unwrap();
+    router.join(&used, 0, join(0), Since::Now).unwrap();
     (0..5).for_each(|number| drop(router.topic(&name(&format!("other {number}"))).unwrap()));
     assert_eq!((router.topics(), router.find(&name("used")).map(|topic| topic.id())), (2, Some(used.id())));
-    router.join(&router.find(&name("other 4")).unwrap(), 0, join(1)).unwrap();
+    router.join(&router.find(&name("other 4")).unwrap(), 0, join(1), Since::Now).unwrap();
     assert_eq!(router.topic(&name("one more")).err(), Some(RouterError::TopicsFull));
     router.leave(&used);
     router.clear_interest(&used, 0);
@@ -170,7 +170,8 @@ fn one_client_does_not_make_all_topics() {
     let limits = RouterLimits { topics_max: 6, idle_topics_max: 6, ..RouterLimits::default() };
     let (router, _) = router(1, limits);
     let of = |handle| Client { handle, topics_max: 3, in_time: true };
-    let used = |made: Result<Topic, RouterError>| router.join(&made.unwrap(), 0, join(0)).unwrap();
+    let used =
+        |made: Result<Topic, RouterError>| router.join(&made.unwrap(), 0, join(0), Since::Now).unwrap();
     for number in 0..3 {
         used(router.topic_for(&name(&format!("one {number}")), &of(1)));
     }
@@ -209,7 +210,7 @@ fn the_number_of_loops_is_bounded() {
     router.send_control(0, 7, Some(0)).unwrap();
     assert_eq!(*wakes.0.lock().unwrap(), [1]);
     let topic = router.topic(&name("t")).unwrap();
-    assert_eq!(router.join(&topic, 2, join(0)), None);
+    assert_eq!(router.join(&topic, 2, join(0), Since::Now), None);
     assert_eq!(topic.local_of(64), None);
 }
 

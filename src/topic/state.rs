@@ -10,6 +10,7 @@ use super::entry::{Entry, Join, Mail};
 use super::mailbox::Mailbox;
 use super::message::Draft;
 use super::name::TopicName;
+use super::position::{Gap, Since, Start};
 use super::rules::{PolicyCell, TopicPolicy, TopicRules};
 use super::sync::{AtomicU32, Mutex, Ordering, lock};
 
@@ -86,6 +87,10 @@ pub struct Joined {
     pub epoch: u64,
     /// The first offset that is the joiner's; every message behind it is too.
     pub next_offset: u64,
+    /// It asked for what it missed, and all of that is the joiner's.
+    pub recovered: bool,
+    /// What it asked for and can't have.
+    pub gap: Option<Gap>,
 }
 
 /// In whose turn a publish asks for room.
@@ -253,6 +258,7 @@ impl Topic {
         &self,
         loop_index: usize,
         join: Join,
+        since: Since,
         own: &Mailbox<Entry<M>>,
     ) -> Option<Joined> {
         let mut state = lock(&self.shared().state);
@@ -265,7 +271,9 @@ impl Topic {
             state.open(loop_index, join.local);
         }
         state.subscribers += 1;
-        Some(Joined { epoch: self.epoch(), next_offset: state.next_offset })
+        // Nothing is kept: what was published before can't be had.
+        let Start { next, recovered, gap } = since.start(self.epoch(), state.next_offset, state.next_offset);
+        Some(Joined { epoch: self.epoch(), next_offset: next, recovered, gap })
     }
 
     /// One subscriber less.
@@ -338,7 +346,7 @@ impl Topic {
             state.next_offset
         };
         own.push_join(Entry::Join(join));
-        Joined { epoch: self.epoch(), next_offset }
+        Joined { epoch: self.epoch(), next_offset, recovered: false, gap: None }
     }
 }
 

@@ -23,6 +23,7 @@ use super::list::{List, TOMBSTONE};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::Message;
 use super::name::TopicName;
+use super::position::Since;
 use super::router::{LOOKUPS_MAX, Maker, Router, RouterError};
 use super::rules::{TopicPolicy, TopicRules};
 use super::state::{Joined, Topic};
@@ -240,6 +241,7 @@ impl<M: Mail> LocalTopics<M> {
         &mut self,
         name: &TopicName<'_>,
         slot: u32,
+        since: Since,
         maker: &dyn Maker,
     ) -> Result<(u32, Place, Joined), RouterError> {
         let ticket = Place::ticket(self.next_ticket);
@@ -248,7 +250,9 @@ impl<M: Mail> LocalTopics<M> {
             // Only this loop sets and clears its interest, so the answer holds.
             let known = topic.local_of(self.loop_index);
             let local = known.unwrap_or_else(|| self.open(topic.clone()));
-            if let Some(joined) = self.router.join(&topic, self.loop_index, Join { local, slot, ticket }) {
+            if let Some(joined) =
+                self.router.join(&topic, self.loop_index, Join { local, slot, ticket }, since)
+            {
                 self.next_ticket = self.next_ticket.wrapping_add(1);
                 self.joins_waiting += 1;
                 self.subscriptions += 1;

@@ -206,7 +206,8 @@ impl Model {
     }
 
     fn join_slot(&mut self, slot: usize, name: usize) {
-        let (local, place, joined) = self.subject.join(&named(NAMES[name]), slot as u32, &Operator).unwrap();
+        let (local, place, joined) =
+            self.subject.join(&named(NAMES[name]), slot as u32, Since::Now, &Operator).unwrap();
         self.slots[slot] = Some(Shadow {
             generation: self.generations,
             name,
@@ -394,10 +395,10 @@ fn the_model_catches_a_forgotten_ticket() {
 #[test]
 fn who_leaves_and_joins_again_is_listed_at_the_second_join() {
     let (router, mut subject) = loop_with(4);
-    let (local, first, _) = subject.join(&named("t"), 3, &Operator).unwrap();
+    let (local, first, _) = subject.join(&named("t"), 3, Since::Now, &Operator).unwrap();
     publish(&router, "t", 1);
     assert_eq!(subject.leave(local, 3, first), None);
-    let (local, second, joined) = subject.join(&named("t"), 3, &Operator).unwrap();
+    let (local, second, joined) = subject.join(&named("t"), 3, Since::Now, &Operator).unwrap();
     assert_eq!(joined.next_offset, 2);
     publish(&router, "t", 1);
     subject.drain_mailbox(|_| {});
@@ -438,7 +439,7 @@ fn newcomers_wait_while_many_joins_do() {
     for slot in 0..5 {
         assert_eq!(subject.has_room_for_joins(), slot < 3);
         // Never refused: whoever was let in with several topics gets all of them.
-        subject.join(&named("t"), slot, &Operator).unwrap();
+        subject.join(&named("t"), slot, Since::Now, &Operator).unwrap();
     }
     subject.drain_mailbox(|_| {});
     assert!(!subject.has_room_for_joins(), "filed is not listed");
@@ -472,7 +473,9 @@ fn publish(router: &Arc<Router>, name: &str, size: usize) {
 fn topics_take_turns() {
     let (router, mut subject) = loop_with(8);
     for slot in 0..4 {
-        subject.join(&named(if slot % 2 == 0 { "even" } else { "odd" }), slot, &Operator).unwrap();
+        subject
+            .join(&named(if slot % 2 == 0 { "even" } else { "odd" }), slot, Since::Now, &Operator)
+            .unwrap();
     }
     publish(&router, "even", 1);
     publish(&router, "odd", 1);
@@ -492,7 +495,7 @@ fn small_topics_share_a_turn_and_its_budget() {
     let topics = 300;
     let (router, mut subject) = loop_with(topics);
     for slot in 0..topics as u32 {
-        subject.join(&named(&format!("own {slot}")), slot, &Operator).unwrap();
+        subject.join(&named(&format!("own {slot}")), slot, Since::Now, &Operator).unwrap();
         publish(&router, &format!("own {slot}"), 10);
     }
     let mut delivered = Vec::new();
@@ -514,7 +517,7 @@ fn small_topics_share_a_turn_and_its_budget() {
 #[test]
 fn a_single_large_message_is_not_copied() {
     let (router, mut subject) = loop_with(8);
-    subject.join(&named("t"), 0, &Operator).unwrap();
+    subject.join(&named("t"), 0, Since::Now, &Operator).unwrap();
     publish(&router, "t", 1 << 20);
     publish(&router, "t", 10);
     publish(&router, "t", 20);
@@ -540,7 +543,7 @@ fn joining_can_be_turned_off() {
     for (bytes_max, passes) in [(usize::MAX, 1), (0, 3)] {
         let (router, mut subject) = loop_with(4);
         subject.set_batch_bytes_max(bytes_max);
-        subject.join(&named("a"), 0, &Operator).expect("room");
+        subject.join(&named("a"), 0, Since::Now, &Operator).expect("room");
         (0..3).for_each(|_| publish(&router, "a", 10));
         subject.drain_mailbox(|_| {});
         let mut sizes = Vec::new();
@@ -558,7 +561,7 @@ fn joining_can_be_turned_off() {
 fn a_storm_of_joins_lets_the_loop_poll() {
     let (_router, mut subject) = loop_with(8);
     for slot in 0..STEPS_PER_TURN + 1 {
-        subject.join(&named("t"), slot, &Operator).unwrap();
+        subject.join(&named("t"), slot, Since::Now, &Operator).unwrap();
     }
     subject.drain_mailbox(|_| {});
     let mut listed = 0;
@@ -577,7 +580,7 @@ fn a_storm_of_joins_lets_the_loop_poll() {
 fn a_full_mailbox_is_filed_over_several_turns_in_order() {
     let entries = ENTRIES_PER_TURN * 2 + 100;
     let (router, mut subject) = loop_with(8);
-    subject.join(&named("t"), 0, &Operator).unwrap();
+    subject.join(&named("t"), 0, Since::Now, &Operator).unwrap();
     // The join is an entry too.
     for _ in 1..entries {
         publish(&router, "t", 1);
@@ -616,7 +619,7 @@ fn memory_comes_back_after_a_peak() {
     let mut places = vec![(0, Place::NONE); peak as usize];
     for slot in 0..peak {
         let name = if slot % 2 == 0 { "shared" } else { &format!("own {slot}") };
-        let (local, place, _) = subject.join(&named(name), slot, &Operator).unwrap();
+        let (local, place, _) = subject.join(&named(name), slot, Since::Now, &Operator).unwrap();
         places[slot as usize] = (local, place);
     }
     while subject.drain_mailbox(|_| {}) > 0 || subject.has_work() {

@@ -13,7 +13,7 @@ use fantail::connection::TICK_MS;
 use fantail::edition::{Control, Edition, Latest, Port, Router};
 use fantail::event_loop::core::Readiness;
 use fantail::topic::entry::Entry;
-use fantail::topic::{Draft, Join, MailboxLimits, Place, RouterLimits, SlowPolicy, Topic, TopicName};
+use fantail::topic::{Draft, Join, MailboxLimits, Place, RouterLimits, Since, SlowPolicy, Topic, TopicName};
 
 use crate::loops::{LoopSim, seed_clock};
 use crate::net::{Fault, Hub, Link, Waker, Wakes};
@@ -105,7 +105,7 @@ impl World {
                 .topic(&TopicName::parse(format!("t{index}")).unwrap())
                 .map_err(|error| format!("topic: {error:?}"))?;
             let join = Join { local: index as u32, slot: index as u32, ticket: Place::NONE };
-            router.join(&topic, TAP, join).ok_or("no tap")?;
+            router.join(&topic, TAP, join, Since::Now).ok_or("no tap")?;
             topics.push(topic);
         }
         let mut loops = Vec::new();

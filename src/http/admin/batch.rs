@@ -351,7 +351,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::edition::Router;
-    use crate::topic::{Entry, Join, Place, RouterLimits, Wake};
+    use crate::topic::{Entry, Join, Place, RouterLimits, Since, Wake};
     use crate::wire::deflate::Deflater;
 
     struct NoWake;
@@ -486,7 +486,7 @@ mod tests {
         limits.mailbox.entries_max = 2;
         let edition = edition(limits);
         let topic = edition.router.topic(&TopicName::of("a")).unwrap();
-        edition.router.join(&topic, 0, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+        edition.router.join(&topic, 0, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
         topic.join_deflate();
         let body = format!("{{\"topic\":\"a\",\"payload\":\"{}\"}}\n", "x".repeat(400)).repeat(6);
         let mut batch = Batch::new(body.into_bytes(), None);
@@ -523,7 +523,7 @@ mod tests {
     fn room_for_a_topic_is_waited_for_as_well() {
         let edition = edition(RouterLimits { topics_max: 1, ..RouterLimits::default() });
         let only = edition.router.topic(&TopicName::of("only")).unwrap();
-        edition.router.join(&only, 0, Join { local: 0, slot: 0, ticket: Place::NONE }).unwrap();
+        edition.router.join(&only, 0, Join { local: 0, slot: 0, ticket: Place::NONE }, Since::Now).unwrap();
         let body = b"{\"topic\":\"a\",\"payload\":\"x\"}\n{\"topic\":\"only\",\"payload\":\"x\"}";
         let mut batch = Batch::new(body.to_vec(), None);
         let mut out = Vec::new();

@@ -2,26 +2,44 @@
 //! One subscriber lies in the list itself, because most topics of a loop that has very many have one. Driven by
 //! `subscriptions`; knows nothing of passes.
 
+use thin_vec::ThinVec;
+
 /// Stands in a list for a subscriber that left during a pass.
 pub(super) const TOMBSTONE: u32 = u32::MAX;
 
-/// Slot numbers. As large as a `Vec`.
+/// Stands for the only subscriber where there is none. No slot has this number.
+const NOBODY: u32 = u32::MAX - 1;
+
+/// Slot numbers: 16 bytes.
 #[derive(Debug)]
-pub(super) enum List {
-    One(u32),
-    Many(Vec<u32>),
+pub(super) struct List {
+    /// All of them, once there were two at a time; a pointer with the length behind it.
+    many: Option<ThinVec<u32>>,
+    /// The only one, while `many` is none.
+    only: u32,
+    /// Joins that wait to be listed; they lie in what would be padding.
+    pub(super) joins_waiting: u32,
 }
 
 impl List {
     /// Nobody.
     pub(super) const fn new() -> Self {
-        Self::Many(Vec::new())
+        Self { many: None, only: NOBODY, joins_waiting: 0 }
     }
 
     pub(super) fn as_slice(&self) -> &[u32] {
-        match self {
-            Self::One(slot) => std::slice::from_ref(slot),
-            Self::Many(slots) => slots,
+        match &self.many {
+            Some(slots) => slots,
+            None if self.only == NOBODY => &[],
+            None => std::slice::from_ref(&self.only),
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u32] {
+        match &mut self.many {
+            Some(slots) => slots,
+            None if self.only == NOBODY => &mut [],
+            None => std::slice::from_mut(&mut self.only),
         }
     }
 
@@ -40,31 +58,29 @@ impl List {
 
     /// Puts another slot, or a tombstone, there.
     pub(super) fn set(&mut self, place: usize, slot: u32) {
-        let slots = match self {
-            Self::One(only) => std::slice::from_mut(only),
-            Self::Many(slots) => slots,
-        };
-        if let Some(at) = slots.get_mut(place) {
+        if let Some(at) = self.as_mut_slice().get_mut(place) {
             *at = slot;
         }
     }
 
     pub(super) fn push(&mut self, slot: u32) {
-        match self {
-            Self::One(first) => *self = Self::Many(vec![*first, slot]),
-            Self::Many(slots) if slots.capacity() == 0 => *self = Self::One(slot),
-            Self::Many(slots) => slots.push(slot),
+        debug_assert_ne!(slot, NOBODY);
+        match &mut self.many {
+            Some(slots) => slots.push(slot),
+            None if self.only == NOBODY => self.only = slot,
+            None => {
+                let mut slots = ThinVec::with_capacity(2);
+                slots.extend([self.only, slot]);
+                (self.many, self.only) = (Some(slots), NOBODY);
+            }
         }
     }
 
     pub(super) fn pop(&mut self) -> Option<u32> {
-        match self {
-            Self::One(only) => {
-                let only = *only;
-                *self = Self::new();
-                Some(only)
-            }
-            Self::Many(slots) => slots.pop(),
+        match &mut self.many {
+            Some(slots) => slots.pop(),
+            None if self.only == NOBODY => None,
+            None => Some(std::mem::replace(&mut self.only, NOBODY)),
         }
     }
 
@@ -88,20 +104,20 @@ impl List {
 
     /// Gives memory back after a peak, with room to grow so that it is not asked for again at once.
     pub(super) fn shrink(&mut self) {
-        let Self::Many(slots) = self else { return };
-        if slots.is_empty() {
-            *slots = Vec::new();
+        let Some(slots) = &mut self.many else { return };
+        if slots.len() < 2 {
+            self.only = slots.first().copied().unwrap_or(NOBODY);
+            self.many = None;
         } else if slots.len() < slots.capacity() / 4 {
-            slots.shrink_to(slots.len() * 2);
+            let mut fewer = ThinVec::with_capacity(slots.len() * 2);
+            fewer.extend_from_slice(slots);
+            *slots = fewer;
         }
     }
 
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        match self {
-            Self::One(_) => 0,
-            Self::Many(slots) => slots.capacity(),
-        }
+        self.many.as_ref().map_or(0, ThinVec::capacity)
     }
 }
 
@@ -151,10 +167,16 @@ mod tests {
         let mut list = List::new();
         list.push(7);
         assert_eq!((list.capacity(), list.as_slice()), (0, &[7][..]));
-        assert_eq!(size_of::<List>(), size_of::<Vec<u32>>());
+        assert_eq!(size_of::<List>(), 16);
         (0..100).for_each(|slot| list.push(slot));
         (0..98).for_each(|_| assert!(list.pop().is_some()));
         list.shrink();
         assert!(list.capacity() <= 8, "{}", list.capacity());
+        while list.len() > 1 {
+            list.swap_remove(0);
+        }
+        list.shrink();
+        // The last of several lies in the list again.
+        assert_eq!((list.capacity(), list.as_slice()), (0, &[0][..]));
     }
 }

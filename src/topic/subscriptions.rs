@@ -119,9 +119,8 @@ struct LocalTopic {
     /// The lower half of the topic's id, which no topic shares with one whose messages may still be on their way.
     /// Publishers on other loops write to the topic itself all the time, so a delivery does not look there.
     id: u32,
+    /// And the joins in the mailbox or in `pending`: the topic must stay until they are applied.
     list: List,
-    /// Joins in the mailbox or in `pending`: the topic must stay until they are applied.
-    joins_waiting: u32,
     /// Its work area, only while messages or joins wait or a pass is under way; [`AT_REST`] otherwise.
     work: u32,
 }
@@ -257,7 +256,7 @@ impl<M: Mail> LocalTopics<M> {
                 self.joins_waiting += 1;
                 self.subscriptions += 1;
                 if let Some(entry) = self.topics.get_mut(local as usize) {
-                    entry.joins_waiting += 1;
+                    entry.list.joins_waiting += 1;
                 }
                 return Ok((local, ticket, joined));
             }
@@ -509,8 +508,7 @@ impl<M: Mail> LocalTopics<M> {
 
     fn open(&mut self, topic: Topic) -> u32 {
         let id = topic.id() as u32;
-        self.topics.insert(LocalTopic { topic, id, list: List::new(), joins_waiting: 0, work: AT_REST })
-            as u32
+        self.topics.insert(LocalTopic { topic, id, list: List::new(), work: AT_REST }) as u32
     }
 
     fn file_message(&mut self, local: u32, message: Message) {
@@ -567,7 +565,7 @@ impl<M: Mail> LocalTopics<M> {
             *steps -= 1;
             match work.pending.pop_front() {
                 Some(Pending::Join(join)) => {
-                    entry.joins_waiting -= 1;
+                    entry.list.joins_waiting -= 1;
                     self.joins_waiting -= 1;
                     if listed(join, Place::listed(entry.list.len())) {
                         entry.list.push(join.slot);
@@ -605,8 +603,9 @@ impl<M: Mail> LocalTopics<M> {
     /// Gives a topic up that has no subscriber, no waiting join and nothing under way. Messages that
     /// are still in the mailbox will be recognised as stale.
     fn close_if_idle(&mut self, local: u32) {
-        let idle =
-            |entry: &LocalTopic| entry.work == AT_REST && entry.joins_waiting == 0 && entry.list.is_empty();
+        let idle = |entry: &LocalTopic| {
+            entry.work == AT_REST && entry.list.joins_waiting == 0 && entry.list.is_empty()
+        };
         if !self.topics.get(local as usize).is_some_and(idle) {
             return;
         }

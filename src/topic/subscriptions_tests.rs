@@ -647,5 +647,5 @@ fn memory_comes_back_after_a_peak() {
 
 #[test]
 fn a_topic_of_a_loop_is_small() {
-    assert!(size_of::<LocalTopic>() <= 48, "{}", size_of::<LocalTopic>());
+    assert!(size_of::<LocalTopic>() <= 32, "{}", size_of::<LocalTopic>());
 }

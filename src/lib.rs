@@ -10,6 +10,9 @@
 pub mod sys;
 pub mod wire;
 
+/// The commit that this was built of; "unknown" if the build does not know it.
+pub const BUILT_OF_COMMIT: &str = env!("BUILT_OF_COMMIT");
+
 #[cfg(feature = "server")]
 pub mod auth;
 #[cfg(feature = "server")]

@@ -8,7 +8,7 @@ use crate::sys::{clock, process};
 /// The version of the server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from, or "unknown".
-pub const COMMIT: &str = env!("BUILT_OF_COMMIT");
+pub const COMMIT: &str = crate::BUILT_OF_COMMIT;
 /// The version of the compiler.
 pub const RUSTC: &str = env!("BUILT_WITH_RUSTC");
 

@@ -238,12 +238,21 @@ pub(crate) struct Outputs {
     /// Also write the latencies to this file, as an HdrHistogram log
     #[arg(long, value_name = "FILE")]
     pub(crate) hdr: Option<PathBuf>,
+
+    /// Also write the verdict to this file, as the JUnit XML of continuous integration: a case for each --fail-if
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
 }
 
 impl Outputs {
     /// The same as a plain value.
     pub(crate) fn files(&self) -> Files {
-        Files { json: self.json.clone(), html: self.html.clone(), hdr: self.hdr.clone() }
+        Files {
+            json: self.json.clone(),
+            html: self.html.clone(),
+            hdr: self.hdr.clone(),
+            junit: self.junit.clone(),
+        }
     }
 }
 

@@ -33,9 +33,9 @@ pub(crate) struct Kit {
     )]
     pub(crate) ready: String,
 
-    /// The result is not ok if this is so, as in 'p99>50ms' or 'missing>0'; may be repeated.
-    /// `fantail-loadtest --help` lists the metrics
-    #[arg(long, value_name = "'METRIC>VALUE'", value_parser = Threshold::parse)]
+    /// The result is not ok if this is so, as in 'p99 > 50ms' or 'bytes_per_connection > 100'; may be repeated. Any
+    /// figure of the result can be named; `fantail-loadtest --help` says how
+    #[arg(long, value_name = "'FIGURE>VALUE'", value_parser = Threshold::parse)]
     pub(crate) fail_if: Vec<Threshold>,
 
     /// What to call the run in its result

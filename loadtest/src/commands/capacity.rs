@@ -16,7 +16,9 @@ use crate::result::report::{self, FORMAT, Files, Finished, Judging, Table};
 #[derive(Debug, Serialize)]
 struct CapacityReport {
     format: u32,
+    schema: String,
     generator_version: &'static str,
+    generator_commit: Option<&'static str>,
     command: &'static str,
     /// Whether any step held.
     ok: bool,
@@ -103,6 +105,7 @@ fn outputs(args: &CapacityArgs) -> Result<Files, Failure> {
         json: one("--json", own.json, inner.json)?,
         html: one("--html", own.html, inner.html)?,
         hdr: one("--hdr", own.hdr, inner.hdr)?,
+        junit: one("--junit", own.junit, inner.junit)?,
     })
 }
 
@@ -170,7 +173,9 @@ impl CapacityReport {
         };
         Self {
             format: FORMAT,
+            schema: report::schema_id("capacity"),
             generator_version: env!("CARGO_PKG_VERSION"),
+            generator_commit: report::commit(),
             command: "capacity",
             ok: highest_held.is_some(),
             problems,

@@ -47,14 +47,28 @@ const SET: [&str; 10] = [
     "connections",
 ];
 /// Settings that may differ between two results of the same test.
-const FREE: [&str; 10] =
-    ["url", "publish-url", "pid", "json", "html", "hdr", "csv", "server", "source", "repeat"];
+const FREE: [&str; 12] = [
+    "url",
+    "publish-url",
+    "pid",
+    "json",
+    "html",
+    "hdr",
+    "junit",
+    "csv",
+    "server",
+    "source",
+    "repeat",
+    "label",
+];
 
 /// The result file of `compare`.
 #[derive(Debug, Serialize)]
 struct Comparison {
     format: u32,
+    schema: String,
     generator_version: &'static str,
+    generator_commit: Option<&'static str>,
     command: &'static str,
     /// The command whose results are compared.
     compared: String,
@@ -160,7 +174,9 @@ fn compare(a: &[Value], b: &[Value], compared: String) -> Comparison {
     }
     Comparison {
         format: report::FORMAT,
+        schema: report::schema_id("compare"),
         generator_version: env!("CARGO_PKG_VERSION"),
+        generator_commit: report::commit(),
         command: "compare",
         compared,
         a_runs: a.len(),

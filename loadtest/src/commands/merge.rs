@@ -104,6 +104,7 @@ fn merge(runs: &[(String, Value)]) -> Result<Value, String> {
     }
     let Merged { fields, problems, meaning, without } = merged;
     let Value::Object(mut fields) = fields else { return Err("no result to merge".into()) };
+    fields.insert("schema".into(), json!(report::schema_id("merge")));
     fields.insert("ok".into(), json!(problems.is_empty()));
     fields.insert("problems".into(), json!(problems));
     fields.insert("settings".into(), settings(&reports));

@@ -35,7 +35,9 @@ struct Facts {
 #[derive(Debug, Serialize)]
 pub(crate) struct PlanReport {
     format: u32,
+    schema: String,
     generator_version: &'static str,
+    generator_commit: Option<&'static str>,
     command: &'static str,
     /// The command whose run is planned.
     of: &'static str,
@@ -106,7 +108,9 @@ impl PlanReport {
         let kernel_bytes = connections * KERNEL_BYTES_PER_SOCKET;
         let mut report = Self {
             format: report::FORMAT,
+            schema: report::schema_id("plan"),
             generator_version: env!("CARGO_PKG_VERSION"),
+            generator_commit: report::commit(),
             command: "plan",
             of,
             ok: false,

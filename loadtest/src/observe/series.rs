@@ -10,6 +10,7 @@ use fantail::sys::process;
 use hdrhistogram::Histogram;
 
 use crate::observe::server_process::ServerProcess;
+use crate::result::report;
 use crate::result::samples::{Columns, Sample};
 use crate::result::tally::Tally;
 
@@ -64,7 +65,7 @@ impl Series {
         let connect = since(&tally.connect, &mut self.connect);
         let latency = since(&tally.latency, &mut self.latency);
         let at = |histogram: &Option<Histogram<u64>>, quantile| {
-            histogram.as_ref().map(|histogram| histogram.value_at_quantile(quantile) as f64 / 1e3)
+            histogram.as_ref().and_then(|histogram| report::carried(histogram, quantile))
         };
         let counts = &tally.counts;
         let server_memory = self.server.map(ServerProcess::user_and_resident_bytes).unwrap_or_default();
@@ -80,7 +81,7 @@ impl Series {
             connect_p99_microseconds: at(&connect, 0.99),
             latency_p50_microseconds: at(&latency, 0.5),
             latency_p99_microseconds: at(&latency, 0.99),
-            latency_max_microseconds: at(&latency, 1.0),
+            latency_max_microseconds: latency.as_ref().map(|latency| latency.max() as f64 / 1e3),
             generator_cpu_seconds: process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
             server_cpu_seconds: self
                 .server

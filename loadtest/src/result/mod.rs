@@ -1,9 +1,11 @@
 //! What was counted, what is said about it, and the files it is written to. Plain values in, texts and a verdict out;
 //! it knows neither flags nor connections.
 
+pub(crate) mod figures;
 pub(crate) mod histogram_columns;
 pub(crate) mod html;
 pub(crate) mod json_text;
+pub(crate) mod junit;
 pub(crate) mod messages_report;
 pub(crate) mod metrics_report;
 pub(crate) mod regression;

@@ -81,7 +81,7 @@ pub(crate) fn table(merged: &Value) -> Table {
 
 /// What happened once happened, so counts are judged in every run; what is noisy is judged by its median.
 fn broken_by(threshold: &Threshold, merged: &Value, runs: &[Value]) -> Option<String> {
-    if threshold.metric.kind == Kind::Count {
+    if threshold.kind() == Kind::Count {
         return runs.iter().find_map(|run| threshold.broken_by(run));
     }
     threshold.broken_by(merged).map(|broken| format!("{broken} in the median"))

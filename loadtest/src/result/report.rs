@@ -16,6 +16,7 @@ use crate::base::secrets;
 use crate::result::histogram_columns::{self, HistogramColumns};
 use crate::result::html;
 use crate::result::json_text;
+use crate::result::junit;
 use crate::result::metrics_report::MetricsReport;
 use crate::result::samples::Columns;
 use crate::result::strain::StrainReport;
@@ -25,13 +26,28 @@ use crate::result::threshold::Threshold;
 /// Version of the result file's layout; it changes when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
 
+/// The `$id` of the schema of a command's result: a name, and no place where anything can be had (RFC 2606, `.invalid`).
+/// The file of that name is in `schema/`.
+pub(crate) fn schema_id(command: &str) -> String {
+    format!("https://fantail.invalid/loadtest/{FORMAT}/{command}.json")
+}
+
+/// The commit that this generator was built of; `None` if the build does not know.
+pub(crate) fn commit() -> Option<&'static str> {
+    Some(fantail::BUILT_OF_COMMIT).filter(|commit| *commit != "unknown")
+}
+
 /// The part of a result file that all commands share.
 #[derive(Debug, Serialize)]
 pub(crate) struct Common {
     /// See [`FORMAT`].
     pub(crate) format: u32,
+    /// The `$id` of the schema that describes this result; see [`schema_id`].
+    pub(crate) schema: String,
     /// Version of the generator.
     pub(crate) generator_version: &'static str,
+    /// The commit it was built of; null if the build does not know.
+    pub(crate) generator_commit: Option<&'static str>,
     /// The command.
     pub(crate) command: &'static str,
     /// Whether nothing in `problems` is listed.
@@ -143,12 +159,15 @@ pub(crate) struct Files {
     pub(crate) html: Option<PathBuf>,
     /// Latencies as an HdrHistogram log.
     pub(crate) hdr: Option<PathBuf>,
+    /// The verdict as JUnit XML.
+    pub(crate) junit: Option<PathBuf>,
 }
 
 impl Files {
     /// Whether all can be written.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let files = [("--json", &self.json), ("--html", &self.html), ("--hdr", &self.hdr)];
+        let files =
+            [("--json", &self.json), ("--html", &self.html), ("--hdr", &self.hdr), ("--junit", &self.junit)];
         let named = files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?)));
         all_of(named.map(|(flag, path)| check_writable(flag, path)))
     }
@@ -202,6 +221,11 @@ pub(crate) struct ConnectionsReport {
     pub(crate) source_addresses: Option<usize>,
 }
 
+/// A percentile of fewer values than this has none beyond it, and is only their highest: it is left out, as null.
+const P90_LEAST: u64 = 10;
+const P99_LEAST: u64 = 100;
+const P999_LEAST: u64 = 1_000;
+
 /// Percentiles of a latency.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LatencyReport {
@@ -213,12 +237,12 @@ pub(crate) struct LatencyReport {
     pub(crate) mean_microseconds: f64,
     /// Median.
     pub(crate) p50_microseconds: f64,
-    /// 90th percentile.
-    pub(crate) p90_microseconds: f64,
-    /// 99th percentile.
-    pub(crate) p99_microseconds: f64,
-    /// 99.9th percentile.
-    pub(crate) p999_microseconds: f64,
+    /// 90th percentile; null of fewer than 10 values.
+    pub(crate) p90_microseconds: Option<f64>,
+    /// 99th percentile; null of fewer than 100 values.
+    pub(crate) p99_microseconds: Option<f64>,
+    /// 99.9th percentile; null of fewer than 1,000 values.
+    pub(crate) p999_microseconds: Option<f64>,
     /// Highest.
     pub(crate) max_microseconds: f64,
     /// All values.
@@ -276,6 +300,17 @@ pub(crate) fn finish(mut report: impl Report, judging: &Judging) -> Result<Finis
     Ok(Finished { ok, value: with_settings(&report, judging)? })
 }
 
+/// A percentile in microseconds, if so many values carry it.
+pub(crate) fn carried(histogram: &Histogram<u64>, quantile: f64) -> Option<f64> {
+    let least = match quantile {
+        high if high > 0.99 => P999_LEAST,
+        high if high > 0.9 => P99_LEAST,
+        high if high > 0.5 => P90_LEAST,
+        _ => 1,
+    };
+    (histogram.len() >= least).then(|| histogram.value_at_quantile(quantile) as f64 / 1e3)
+}
+
 impl LatencyReport {
     /// `None` if nothing was recorded. Values are nanoseconds.
     pub(crate) fn new(histogram: &Histogram<u64>) -> Option<Self> {
@@ -285,9 +320,9 @@ impl LatencyReport {
             min_microseconds: histogram.min() as f64 / 1e3,
             mean_microseconds: histogram.mean() / 1e3,
             p50_microseconds: at(0.5),
-            p90_microseconds: at(0.9),
-            p99_microseconds: at(0.99),
-            p999_microseconds: at(0.999),
+            p90_microseconds: carried(histogram, 0.9),
+            p99_microseconds: carried(histogram, 0.99),
+            p999_microseconds: carried(histogram, 0.999),
             max_microseconds: histogram.max() as f64 / 1e3,
             histogram: HistogramColumns::new(histogram),
         })
@@ -308,7 +343,9 @@ impl Common {
         let open_seconds = facts.open_ns as f64 / 1e9;
         Self {
             format: FORMAT,
+            schema: schema_id(command),
             generator_version: env!("CARGO_PKG_VERSION"),
+            generator_commit: commit(),
             command,
             ok: false,
             problems: problems_of_connections(asked_for(wanted, facts.interrupted, counts), counts),
@@ -457,18 +494,16 @@ impl Table {
             || "n/a".to_owned(),
             |latency| {
                 let at = |microseconds| microseconds_text(Some(microseconds));
-                // A percentile of fewer values than it has places beyond it is only their highest.
                 let tails = [
-                    (10, "p90", latency.p90_microseconds),
-                    (100, "p99", latency.p99_microseconds),
-                    (1_000, "p99.9", latency.p999_microseconds),
+                    ("p90", latency.p90_microseconds),
+                    ("p99", latency.p99_microseconds),
+                    ("p99.9", latency.p999_microseconds),
                 ];
-                let carried = tails.iter().filter(|(least, ..)| latency.count >= *least);
-                let tails: String =
-                    carried.map(|(_, name, value)| format!("{name} {}, ", at(*value))).collect();
+                let carried = tails.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+                let tails: String = carried.map(|(name, value)| format!("{name} {}, ", at(value))).collect();
                 let (p50, max) = (at(latency.p50_microseconds), at(latency.max_microseconds));
                 let few =
-                    if latency.count < 1_000 { format!(", n {}", latency.count) } else { String::new() };
+                    if latency.count < P999_LEAST { format!(", n {}", latency.count) } else { String::new() };
                 format!("p50 {p50}, {tails}max {max}{few}")
             },
         );
@@ -514,6 +549,7 @@ pub(crate) fn publish_value(report: &Value, text: &str, table: &Table, files: &F
         files.json.as_deref().map_or(Ok(()), |path| write("--json", path, text)),
         files.html.as_deref().map_or(Ok(()), |path| write("--html", path, &html::page(report, &table.rows))),
         files.hdr.as_deref().map_or(Ok(()), |path| histogram_columns::write_log(path, report)),
+        files.junit.as_deref().map_or(Ok(()), |path| write("--junit", path, &junit::text(report))),
     ])
 }
 
@@ -602,6 +638,32 @@ mod tests {
         let mut table = Table::default();
         table.latency("latency", None);
         assert_eq!(table.text(), "latency  n/a\n");
+    }
+
+    #[test]
+    fn percentiles_that_the_values_can_not_carry_are_left_out_everywhere() {
+        let of = |count: u64| {
+            let mut histogram = Tally::new().latency;
+            histogram.saturating_record_n(5_000_000, count);
+            let report = LatencyReport::new(&histogram).unwrap();
+            let mut table = Table::default();
+            table.latency("latency", Some(&report));
+            let json = serde_json::to_value(&report).unwrap();
+            let nulls = json.as_object().unwrap().values().filter(|value| value.is_null()).count();
+            (nulls, table.text())
+        };
+        for (count, nulls, left) in [
+            (9, 3, "p50 5.00 ms, max"),
+            (10, 2, "p90 5.00 ms, max"),
+            (99, 2, "p90 5.00 ms, max"),
+            (100, 1, "p99 5.00 ms, max"),
+        ] {
+            let (unknown, text) = of(count);
+            assert_eq!(unknown, nulls, "of {count}");
+            assert!(text.contains(left) && text.contains(&format!(", n {count}")), "{text}");
+        }
+        let (unknown, text) = of(1_000);
+        assert!(unknown == 0 && text.contains("p99.9") && !text.contains(", n "), "{text}");
     }
 
     #[test]

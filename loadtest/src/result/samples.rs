@@ -39,11 +39,11 @@ columns! {
     late_sends: u64,
     /// Median connect latency since the sample before; null if nothing was opened.
     connect_p50_microseconds: Option<f64>,
-    /// 99th percentile of the same.
+    /// 99th percentile of the same; null of fewer than 100 values.
     connect_p99_microseconds: Option<f64>,
     /// Median message latency since the sample before; null if nothing came.
     latency_p50_microseconds: Option<f64>,
-    /// 99th percentile of the same.
+    /// 99th percentile of the same; null of fewer than 100 values.
     latency_p99_microseconds: Option<f64>,
     /// Highest of the same.
     latency_max_microseconds: Option<f64>,

@@ -165,6 +165,40 @@ fn pages_stand_alone_and_logs_are_read_back() {
     assert_eq!(tags, ["connections.connect_latency", "latency"]);
 }
 
+#[test]
+fn conditions_are_cases_of_junit_and_few_values_carry_no_percentile() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let (junit, json, html) = (Scratch::new("run.xml"), Scratch::new("few.json"), Scratch::new("few.html"));
+    let load = ["echo", "--url", &url, "--connections", "5", "--rate", "100", "--duration", "500ms"];
+    let files = ["--junit", junit.path(), "--json", json.path(), "--html", html.path(), "--label", "a <few>"];
+    let judged =
+        ["--fail-if", "latency.count < 50", "--fail-if", "p99 > 10s", "--fail-if", "connections.opened != 5"];
+    let (code, output) = run(&[&load[..], &files, &judged].concat());
+    assert_eq!(code, 1, "{}", text(&output.stdout));
+    let xml = junit.text();
+    assert!(xml.contains("tests=\"4\" failures=\"1\"") && xml.contains("a &lt;few&gt;"), "{xml}");
+    assert!(
+        xml.contains("p99 &gt; 10s can&#39;t be judged: p99 is not known, 50 values are too few"),
+        "{xml}"
+    );
+    let report = json.json();
+    assert_eq!(Schemas::load().errors("echo", &report), Vec::<String>::new());
+    assert_eq!((&report["label"], &report["latency"]["p99_microseconds"]), (&json!("a <few>"), &Value::Null));
+    assert!(report["latency"]["p90_microseconds"].is_number(), "{report:#}");
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("n 50")
+            && !table.lines().any(|line| line.starts_with("round trip") && line.contains("p99"))
+    );
+    assert!(html.text().contains("a &lt;few&gt;") && !html.text().contains("<dt>round trip, p99</dt>"));
+
+    // Nobody listens, so there is no result, and the file says so all the same.
+    let nowhere = Scratch::new("nowhere.xml");
+    let server = ["idle", "--server", "/bin/false", "--junit", nowhere.path()];
+    assert_eq!(run(&server).0, 1);
+    assert!(nowhere.text().contains("errors=\"1\""), "{}", nowhere.text());
+}
+
 /// Every element that is opened is closed, in the right order.
 fn assert_balanced(page: &str) {
     let mut open: Vec<&str> = Vec::new();

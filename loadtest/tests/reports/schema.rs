@@ -20,7 +20,10 @@ impl Schemas {
             let path = entry.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let document = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let document: Value =
+                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let id = document["$id"].as_str().unwrap_or_else(|| panic!("{name} has no $id"));
+            assert!(id.ends_with(&format!("/{name}")), "{name}: {id}");
             documents.insert(name, document);
         }
         Self { documents }
@@ -36,6 +39,9 @@ impl Schemas {
     pub(crate) fn errors(&self, command: &str, value: &Value) -> Vec<String> {
         let file = format!("{command}.json");
         let mut errors = Vec::new();
+        if value["schema"] != self.documents[&file]["$id"] {
+            errors.push(format!(".schema: {} is not the $id of {file}", value["schema"]));
+        }
         self.check(&file, &self.documents[&file], value, "", &mut errors);
         errors
     }
@@ -53,6 +59,7 @@ impl Schemas {
         for (keyword, wanted) in schema.as_object().expect("a schema is an object") {
             match keyword.as_str() {
                 "$schema"
+                | "$id"
                 | "title"
                 | "description"
                 | "$defs"

@@ -67,6 +67,7 @@ pub(super) fn merge_capacity(runs: &[(String, Value)]) -> Result<Merged, String>
     }
     merged.fields = json!({
         "format": first["format"], "command": "capacity", "generator_version": first["generator_version"],
+        "generator_commit": first["generator_commit"],
         "interrupted": interrupted, "of": first["of"], "variable": first["variable"],
         "highest_held": highest_held, "broke_at": value(broke), "limited_by_generator": limited_by_generator,
         "steps": steps,

@@ -60,7 +60,7 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
 }
 
 /// Text for the inside of an element or an attribute in double quotes.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -205,6 +205,19 @@ class Echoes(Echo):
         return seen
 
 
+class Pipeline(Echo):
+    """Small echoes that arrive many at once: what each costs beside the calls they share."""
+
+    FRAME = pairs.client_frame(1, b"m" * 8)
+    ANSWER = 8 + 2
+
+    def go(self, times):
+        for _ in range(times):
+            self.clients.send(self.FRAME * 1_000)
+            self.clients.await_bytes(self.ANSWER * 1_000)
+        return 1_000 * times
+
+
 class Handshakes:
     """Connecting and upgrading, fifty under way."""
 
@@ -259,6 +272,7 @@ WORK = {
     "burst": (Burst, "delivery, burst", 2, 10, 60),
     "echo": (Echo, "echo, alone", 50, 1_000, 8_000),
     "echoes": (Echoes, "echo, of 100 in a turn", 3, 20, 120),
+    "pipeline": (Pipeline, "echo, of 1,000 in a read", 2, 20, 2_000),
     "handshake": (Handshakes, "~ handshake", 2, 10, 40),
     "post": (Post, "publish, POST", 20, 300, 4_000),
     "lines": (Lines, "publish, NDJSON line", 1, 5, 100),

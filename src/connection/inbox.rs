@@ -8,7 +8,7 @@ use super::layout::{Layout, layout};
 use crate::wire::deflate::{ClientContext, InflateError, Inflater};
 use crate::wire::frame::{FrameError, FrameHeader, HEADER_BYTES_MAX, Opcode, Sender, decode_header};
 use crate::wire::mask::apply_mask;
-use crate::wire::utf8::Utf8Check;
+use crate::wire::utf8::{Utf8Check, is_utf8};
 use std::fmt;
 
 /// What a client may make the server hold.
@@ -379,7 +379,7 @@ impl<F: FnMut(InboxEvent<'_>) -> Flow + ?Sized> Receiver<'_, F> {
         };
         let flow = match context.inflate(inflater, payload, self.bytes_max) {
             // RFC 6455 section 8.1, of what was inflated: compressed pieces could not be checked.
-            Ok(payload) if text && core::str::from_utf8(payload).is_err() => Err(InboxError::BadUtf8),
+            Ok(payload) if text && !is_utf8(payload) => Err(InboxError::BadUtf8),
             Ok(payload) => Ok((self.on_event)(InboxEvent::Message { text, payload })),
             Err(error) => Err(error.into()),
         };
@@ -401,7 +401,7 @@ fn begin_frame<F: FnMut(InboxEvent<'_>) -> Flow + ?Sized>(
     if stands_alone && let Some(payload) = bytes.get_mut(..frame.missing) {
         unmask(payload, frame.mask, 0);
         // RFC 6455 section 8.1.
-        if text && !frame.deflated && core::str::from_utf8(payload).is_err() {
+        if text && !frame.deflated && !is_utf8(payload) {
             return Err(InboxError::BadUtf8);
         }
         let flow = match control_event(frame.opcode, payload) {

@@ -17,6 +17,14 @@ impl fmt::Display for InvalidUtf8 {
 
 impl std::error::Error for InvalidUtf8 {}
 
+/// Whether a whole text is UTF-8. Most texts here are short and ASCII, which is seen a word at a time; the standard
+/// library's validation looks at each of their bytes.
+#[inline]
+#[must_use]
+pub fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || core::str::from_utf8(text).is_ok()
+}
+
 /// Validates text piece by piece; a fresh one is between characters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Utf8Check {
@@ -98,6 +106,7 @@ mod tests {
     fn compare(bytes: &[u8]) {
         assert_eq!(first_bad_ours(bytes), first_bad(bytes), "{bytes:x?}");
         let valid = core::str::from_utf8(bytes).is_ok();
+        assert_eq!(is_utf8(bytes), valid, "{bytes:x?}");
         for cut in 0..=bytes.len() {
             let mut check = Utf8Check::default();
             let pushed = check.push(&bytes[..cut]).and_then(|()| check.push(&bytes[cut..]));

@@ -20,6 +20,17 @@ pub enum OriginRefusal {
     Foreign,
 }
 
+/// On what grounds a request is welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// It names no origin, and none is required.
+    Unnamed,
+    /// The server's own origin, or one that the policy names: a page that is trusted.
+    Named,
+    /// Everybody is welcome, and this one is nobody in particular.
+    Anybody,
+}
+
 /// The compiled policy; shared by all loops, never changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginPolicy {
@@ -51,13 +62,18 @@ impl OriginPolicy {
     ///
     /// # Errors
     /// The reason for a 403.
-    pub fn check(&self, origin: Option<&[u8]>, host: Option<&[u8]>) -> Result<(), OriginRefusal> {
+    pub fn check(&self, origin: Option<&[u8]>, host: Option<&[u8]>) -> Result<Grant, OriginRefusal> {
         let Some(origin) = origin else {
-            return if self.required { Err(OriginRefusal::Missing) } else { Ok(()) };
+            return if self.required { Err(OriginRefusal::Missing) } else { Ok(Grant::Unnamed) };
         };
-        if self.any {
-            return Ok(());
+        match self.judge(origin, host) {
+            Err(_) if self.any => Ok(Grant::Anybody),
+            judged => judged.map(|()| Grant::Named),
         }
+    }
+
+    /// Whether the origin is one that the policy names, or the server's own.
+    fn judge(&self, origin: &[u8], host: Option<&[u8]>) -> Result<(), OriginRefusal> {
         if origin.eq_ignore_ascii_case(b"null") {
             return Err(OriginRefusal::Null);
         }

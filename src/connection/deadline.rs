@@ -5,6 +5,7 @@
 
 use super::session::Session;
 use super::{Connection, Flags, Phase, Tick};
+use crate::dialect::{Carrier, Dialect};
 
 /// How long a request of the admin port may be without progress: as long as a loop may be without a turn
 /// before it counts as stuck.
@@ -45,6 +46,8 @@ pub struct TimeoutTicks {
     pub keep_alive: Tick,
     /// Silence before a ping.
     pub heartbeat: Tick,
+    /// Between two comments of a stream.
+    pub sse_heartbeat: Tick,
     /// For a ping to be answered.
     pub pong: Tick,
     /// For an outbox to make progress.
@@ -53,6 +56,17 @@ pub struct TimeoutTicks {
     pub close: Tick,
     /// For the peer's end of stream.
     pub linger: Tick,
+}
+
+impl TimeoutTicks {
+    /// After how long a connection that speaks this dialect is shown a sign of life.
+    #[must_use]
+    pub fn heartbeat_of(&self, dialect: Dialect) -> Tick {
+        match dialect.carrier() {
+            Carrier::Frames => self.heartbeat,
+            Carrier::Body => self.sse_heartbeat,
+        }
+    }
 }
 
 /// The nearest timeout of `connection` and its reason.
@@ -79,7 +93,7 @@ pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
             _ => (Tick::MAX, Due::Nothing),
         },
         Phase::Open if connection.flags.has(Flags::PINGED) => at(connection.heard, ticks.pong, Due::Pong),
-        Phase::Open => at(connection.heard, ticks.heartbeat, Due::Ping),
+        Phase::Open => at(connection.heard, ticks.heartbeat_of(connection.dialect), Due::Ping),
         Phase::Closing => at(connection.heard, ticks.close, Due::Close),
         // The linger time starts when the last byte is out; until then the write timeout rules.
         Phase::Lingering if connection.has_backlog() => (Tick::MAX, Due::Nothing),
@@ -110,6 +124,7 @@ mod tests {
         handshake: 100,
         keep_alive: 150,
         heartbeat: 250,
+        sse_heartbeat: 150,
         pong: 90,
         write: 80,
         close: 50,
@@ -121,6 +136,8 @@ mod tests {
         let mut connection = Connection::new(1_000);
         assert_eq!(next(&connection, &TICKS), (1_100, Due::Handshake));
         connection.phase = Phase::Open;
+        assert_eq!(next(&connection, &TICKS), (1_150, Due::Ping), "of what has no frames");
+        connection.dialect = Dialect::Plain;
         assert_eq!(next(&connection, &TICKS), (1_250, Due::Ping));
         connection.outbox = Some(Box::new(Outbox::new(1_100, connection.encoding())));
         assert_eq!(next(&connection, &TICKS), (1_180, Due::Write));
@@ -146,6 +163,7 @@ mod tests {
     fn zero_turns_a_timeout_off() {
         let mut connection = Connection::new(5);
         connection.phase = Phase::Open;
+        connection.dialect = Dialect::Plain;
         let off = TimeoutTicks { heartbeat: 0, ..TICKS };
         assert_eq!(next(&connection, &off), (Tick::MAX, Due::Nothing));
     }

@@ -7,13 +7,13 @@
 mod echo;
 mod effect;
 #[cfg(test)]
-mod events;
-#[cfg(test)]
 mod lines;
 pub mod plain;
 mod request;
 mod speak;
+pub mod sse;
 mod tools;
+pub(crate) mod url;
 
 use crate::metrics::CloseReason;
 use crate::topic::{self, Carried, Stamped};
@@ -22,7 +22,7 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
 pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, Tag, Wish};
-pub use speak::{Bounds, Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal};
+pub use speak::{Bounds, Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Start};
 pub use tools::Tools;
 
 use speak::Speak;
@@ -53,9 +53,10 @@ closed_set! {
         Echo,
         /// `/ws`: the payload is the message.
         Plain,
-        /// `/events/TOPIC`: an event stream, in tests.
-        #[cfg(test)]
-        Events,
+        /// `/sse/TOPIC`: an event stream.
+        Sse,
+        /// The same for a client of HTTP/1.0, which knows no chunks.
+        SseUnchunked,
         /// `/lines`: text commands, in tests.
         #[cfg(test)]
         Lines,
@@ -67,9 +68,10 @@ closed_set! {
     Form {
         /// The payload in one WebSocket frame, as the publisher made it for all.
         Raw,
-        /// Pieces of an event stream, in tests.
-        #[cfg(test)]
-        Events,
+        /// An event, in a chunk of its own.
+        Sse,
+        /// An event, as it is.
+        SseUnchunked,
     }
 }
 
@@ -82,8 +84,14 @@ impl topic::Form for Form {
                 payload.extend_from_slice(of.message.payload());
                 Carried::Frame(if of.message.is_binary() { Opcode::Binary } else { Opcode::Text })
             }
-            #[cfg(test)]
-            Self::Events => events::write(of, payload),
+            Self::Sse => {
+                sse::event::write(of, payload);
+                Carried::Chunk
+            }
+            Self::SseUnchunked => {
+                sse::event::write(of, payload);
+                Carried::Stream
+            }
         }
     }
 }
@@ -95,8 +103,8 @@ macro_rules! speak {
             Dialect::Http => request::Request::$call($($argument),*),
             Dialect::Echo => echo::Echo::$call($($argument),*),
             Dialect::Plain => plain::Plain::$call($($argument),*),
-            #[cfg(test)]
-            Dialect::Events => events::Events::$call($($argument),*),
+            Dialect::Sse => sse::Chunked::$call($($argument),*),
+            Dialect::SseUnchunked => sse::Unchunked::$call($($argument),*),
             #[cfg(test)]
             Dialect::Lines => lines::Lines::$call($($argument),*),
         }
@@ -116,9 +124,14 @@ impl Dialect {
         speak!(self, label())
     }
 
-    /// Appends the head of the answer that its messages are the body of.
+    /// Appends status and fields of the answer that its messages are the body of, without the empty line that ends them.
     pub fn push_head(self, head: &Head<'_>, out: &mut ResponseBuffer) {
         speak!(self, push_head(head, out));
+    }
+
+    /// Appends what follows the head of its answer.
+    pub fn push_start(self, start: Start, out: &mut Vec<u8>) {
+        speak!(self, push_start(start, out));
     }
 
     /// What its messages travel in.
@@ -165,8 +178,8 @@ impl Dialect {
     }
 
     /// Appends its last words.
-    pub fn push_close(self, code: u16, text: &str, out: &mut Vec<u8>) {
-        speak!(self, push_close(code, text, out));
+    pub fn push_close(self, farewell: &Farewell<'_>, out: &mut Vec<u8>) {
+        speak!(self, push_close(farewell, out));
     }
 }
 
@@ -176,10 +189,12 @@ mod tests {
 
     #[test]
     fn every_dialect_is_listed_once_and_has_a_name_of_its_own() {
-        let mut labels: Vec<_> = Dialect::ALL.iter().map(|dialect| dialect.label()).collect();
+        // The framings of a stream are one dialect to whoever looks on.
+        let framed = Dialect::ALL.iter().filter(|dialect| dialect.form() != Form::SseUnchunked);
+        let mut labels: Vec<_> = framed.clone().map(|dialect| dialect.label()).collect();
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels.len(), Dialect::ALL.len());
+        assert_eq!(labels.len(), framed.count());
         for (place, dialect) in Dialect::ALL.iter().enumerate() {
             assert_eq!(*dialect as usize, place);
         }

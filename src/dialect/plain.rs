@@ -8,10 +8,11 @@ use std::borrow::Cow;
 use super::Dialect;
 use super::effect::{Cx, Effect, Meaning, Outcome};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
+use super::url::topic_name;
 use crate::topic::name::NameError;
 use crate::topic::{Since, TopicName};
 use crate::wire::http::params::{switch, unknown};
-use crate::wire::http::uri::{percent_decode, query_pairs};
+use crate::wire::http::uri::query_pairs;
 
 /// The topic of `/ws` itself.
 const LOBBY: TopicName<'static> = TopicName::of("lobby");
@@ -76,15 +77,6 @@ fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'s
     }
     let topics = names.into_iter().map(|name| (name, Since::Now)).collect();
     Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: None })
-}
-
-/// The topic named by the rest of a path, percent-decoded once.
-///
-/// # Errors
-/// One line on what is wrong with it.
-pub(crate) fn topic_name(raw: &str) -> Result<TopicName<'_>, &'static str> {
-    let name = percent_decode(raw).map_err(|_| "the topic is not percent-encoded UTF-8")?;
-    TopicName::parse(name).map_err(NameError::reason)
 }
 
 #[cfg(test)]

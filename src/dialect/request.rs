@@ -3,7 +3,7 @@
 //! It has no messages, no pulse and no last words: its answers are the requests'.
 
 use super::effect::{Cx, Meaning};
-use super::speak::{Carrier, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak};
+use super::speak::{Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak};
 use crate::metrics::CloseReason;
 
 pub(super) struct Request;
@@ -33,5 +33,5 @@ impl Speak for Request {
         None
     }
 
-    fn push_close(_: u16, _: &str, _: &mut Vec<u8>) {}
+    fn push_close(_: &Farewell<'_>, _: &mut Vec<u8>) {}
 }

@@ -35,6 +35,24 @@ pub struct Pulse {
     pub answered: bool,
 }
 
+/// What a connection that opens is told beside the head of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// When its client is to come back if the connection breaks off, in milliseconds.
+    pub again_ms: u32,
+}
+
+/// What a connection that ends is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Farewell<'a> {
+    /// The close code.
+    pub code: u16,
+    /// Why, in words; empty if there is nothing to say.
+    pub text: &'a str,
+    /// When its client is to come back, in milliseconds, if that is another time than it was told before.
+    pub again_ms: Option<u32>,
+}
+
 /// A request that may open a dialect.
 #[derive(Debug)]
 pub struct OpenRequest<'a> {
@@ -114,8 +132,12 @@ pub(super) trait Speak {
     /// What became of something it asked for.
     fn on_outcome(_: &mut Cx<'_>, _: Outcome<'_>) {}
 
-    /// Appends the head of the answer that its messages are the body of; nothing where they travel in frames.
+    /// Appends status and fields of the answer that its messages are the body of; the empty line that ends a head comes
+    /// behind them. Nothing where they travel in frames.
     fn push_head(_: &Head<'_>, _: &mut ResponseBuffer) {}
+
+    /// Appends what follows the head of its answer.
+    fn push_start(_: Start, _: &mut Vec<u8>) {}
 
     /// What its messages travel in.
     fn carrier() -> Carrier {
@@ -143,9 +165,9 @@ pub(super) trait Speak {
     }
 
     /// Appends its last words: a close frame (RFC 6455, 5.5.1).
-    fn push_close(code: u16, text: &str, out: &mut Vec<u8>) {
+    fn push_close(farewell: &Farewell<'_>, out: &mut Vec<u8>) {
         let mut payload = [0; 125];
-        let len = close_payload(&mut payload, code, text);
+        let len = close_payload(&mut payload, farewell.code, farewell.text);
         push_frame(out, Opcode::Close, payload.get(..len).unwrap_or_default(), None);
     }
 }

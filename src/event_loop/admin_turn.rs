@@ -21,6 +21,7 @@ use crate::http::admin::{self, Ask, Batch, Progress, Replies};
 use crate::metrics::{self, CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
+use crate::wire::http::chunked;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
@@ -30,9 +31,6 @@ const INQUIRIES_MAX: usize = 64;
 /// Batches that may take turns. One whose sender does not read its answer takes none, and so nobody's place: it holds
 /// its body, and all bodies together have a bound of their own.
 const BATCHES_MAX: usize = 16;
-
-/// Bytes kept free before the lines of a chunk for its size: eight digits and a line end.
-const CHUNK_HEAD: &[u8; 10] = b"00000000\r\n";
 
 /// What only the admin loop has.
 pub(super) struct AdminLoop {
@@ -330,21 +328,12 @@ impl<S: Socket> Core<S> {
     }
 }
 
-/// Appends lines, as one chunk where the answer is chunked (RFC 9112, 7.1). An empty chunk would end it.
+/// Appends lines, as one chunk where the answer is chunked.
 fn push_chunk(answer: &mut Vec<u8>, lines: &[u8], chunked: bool) {
-    if lines.is_empty() {
-        return;
+    match chunked {
+        true => chunked::push_chunk(answer, lines),
+        false => answer.extend_from_slice(lines),
     }
-    if !chunked {
-        return answer.extend_from_slice(lines);
-    }
-    let mut head = *CHUNK_HEAD;
-    for (place, digit) in head.iter_mut().take(8).enumerate() {
-        *digit = b"0123456789abcdef"[lines.len() >> (28 - 4 * place) & 15];
-    }
-    answer.extend_from_slice(&head);
-    answer.extend_from_slice(lines);
-    answer.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use crate::auth::forwarded::client_of;
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot};
 use crate::edition::Port;
-use crate::http;
+use crate::http::{self, Asker};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
-use crate::transport::Socket;
+use crate::transport::{Received, Socket};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 use crate::wire::proxy::parse_proxy;
@@ -87,10 +87,17 @@ impl<S: Socket> Core<S> {
     /// many to refuse properly. A request that is still on its way meets a reset, but behind the answer.
     pub fn refuse_at_once(&mut self, mut stream: S, reason: RefuseReason) {
         // A request that is left unread would make the close throw the answer away.
-        let _ = stream.read(&mut self.scratch);
+        let read = match stream.read(&mut self.scratch) {
+            Ok(Received::Bytes { count, .. }) => count,
+            _ => 0,
+        };
         self.out.clear();
         let mut answer = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
-        http::write_refusal(reason, reason.text(), false, false, &mut answer);
+        let asker = Asker::of_bytes(self.scratch.get(..read).unwrap_or_default());
+        // It has no key to draw a time with; its number will do.
+        let number = self.counters.refused_at_once.value() as u32;
+        let again_ms = self.again_later_ms(Key { slot: number, generation: 0 });
+        http::write_not_now(reason, &asker, &self.edition, again_ms, &mut answer);
         // The send queue of a new connection is empty, so it takes all or the peer is gone.
         let _ = stream.write(&answer);
         self.out = answer.into_bytes();
@@ -98,12 +105,12 @@ impl<S: Socket> Core<S> {
         self.counters.refused_at_once.add(1);
     }
 
-    /// The answer to whatever a refused connection says, without reading what it is. `false`: it is not refused.
-    pub(super) fn answer_if_refused(&mut self, key: Key) -> bool {
+    /// The answer to whatever a refused connection says, of which `said` has arrived. `false`: it is not refused.
+    pub(super) fn answer_if_refused(&mut self, key: Key, said: &[u8]) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         let Some(Session::Refused(reason)) = slot.connection.session.as_deref() else { return false };
         let reason = *reason;
-        self.answer_refusal(key, reason, reason.text());
+        self.answer_not_now(key, reason, &Asker::of_bytes(said));
         true
     }
 

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::write_turn::Asked;
 use crate::connection::session::Session;
 use crate::connection::{Flags, Phase};
-use crate::dialect::Carrier;
+use crate::dialect::{Carrier, Farewell};
 use crate::metrics::CloseReason;
 use crate::topic::{Key, Place};
 use crate::transport::Socket;
@@ -64,7 +64,9 @@ impl<S: Socket> Core<S> {
             Words::Given(code, text) => (code, text),
         };
         let mut last = Vec::with_capacity(128);
-        dialect.push_close(code, text, &mut last);
+        // Who is sent away with all others would come back with all others.
+        let again_ms = (reason == CloseReason::Drain).then(|| self.again_after_drain_ms(key));
+        dialect.push_close(&Farewell { code, text, again_ms }, &mut last);
         self.send_own(key, &last, Asked::No);
     }
 

@@ -476,6 +476,7 @@ pub(super) fn timeout_ticks(edition: &Edition) -> TimeoutTicks {
         handshake: ticks(timeouts.handshake),
         keep_alive: ticks(timeouts.keep_alive),
         heartbeat: ticks(timeouts.heartbeat),
+        sse_heartbeat: ticks(timeouts.sse_heartbeat),
         pong: ticks(timeouts.pong),
         write: ticks(timeouts.write),
         close: ticks(timeouts.close),

@@ -28,14 +28,14 @@ const MASK: [u8; 4] = [1, 2, 3, 4];
 mod drain;
 #[path = "effects_tests.rs"]
 mod effects;
-#[path = "events_tests.rs"]
-mod events;
 #[path = "fairness_tests.rs"]
 mod fairness;
 #[path = "newcomer_tests.rs"]
 mod newcomers;
 #[path = "parked_tests.rs"]
 mod parked;
+#[path = "sse_tests.rs"]
+mod sse;
 #[path = "window_tests.rs"]
 mod window;
 

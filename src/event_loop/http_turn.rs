@@ -3,16 +3,18 @@
 //! Driven by the read turn. What is partial is kept in the session; heads that arrive whole are parsed where
 //! they were read.
 
+use std::time::Duration;
+
 use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use super::write_turn::Asked;
-use crate::config::LimitsSection;
+use crate::config::{LimitsSection, Settings};
 use crate::connection::session::{BodyFraming, BodyState, Session};
-use crate::connection::{Flags, Phase, Tick};
-use crate::dialect::{Opening, Tools};
+use crate::connection::{Flags, Phase};
+use crate::dialect::{Opening, Start, Tools};
 use crate::edition::Port;
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, Asker};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
@@ -23,6 +25,9 @@ use crate::wire::http::response::ResponseBuffer;
 
 /// Heads answered in one turn: of the shortest, a read has room for thousands, each with a page for an answer.
 const HEADS_PER_TURN: usize = 64;
+
+/// How many times as long as others those wait for whom there was no room.
+const LATER: u32 = 4;
 
 /// What became of one head.
 pub(super) enum Next {
@@ -45,7 +50,7 @@ impl Next {
 impl<S: Socket> Core<S> {
     /// Takes request bytes in the phases `Head` and `Body`.
     pub(super) fn on_request_bytes(&mut self, key: Key, bytes: &mut [u8]) {
-        if self.answer_if_refused(key) {
+        if self.answer_if_refused(key, bytes) {
             return;
         }
         let Some(slot) = self.slots.get(key) else { return };
@@ -132,8 +137,7 @@ impl<S: Socket> Core<S> {
     fn hold_head(&mut self, key: Key, bytes: &[u8]) {
         let now = self.now;
         if !self.begin_handshake(key) {
-            let reason = RefuseReason::Handshakes;
-            return self.refuse(key, reason, reason.text());
+            return self.refuse_for_now(key, RefuseReason::Handshakes, &Asker::of_bytes(bytes));
         }
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.clear(Flags::KEPT_ALIVE) {
@@ -148,8 +152,7 @@ impl<S: Socket> Core<S> {
     fn on_head(&mut self, key: Key, head: &Head<'_>, whole: &[u8], behind: &[u8]) -> Option<usize> {
         let kept = self.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::KEPT_ALIVE));
         if kept && self.draining.is_some() && self.port == Port::Client {
-            let reason = RefuseReason::Draining;
-            self.refuse(key, reason, reason.text());
+            self.refuse_for_now(key, RefuseReason::Draining, &Asker::of(head));
             return None;
         }
         if self.port == Port::Client {
@@ -269,9 +272,9 @@ impl<S: Socket> Core<S> {
                     "upgrading"
                 );
                 match self.admit_forwarded(key, head) {
-                    Ok(()) => self.open(key, &opening, &out),
+                    Ok(()) => self.open(key, head, &opening, &mut out),
                     Err(reason) => {
-                        self.refuse(key, reason, reason.text());
+                        self.refuse_for_now(key, reason, &Asker::of(head));
                         Next::Leave
                     }
                 }
@@ -307,9 +310,9 @@ impl<S: Socket> Core<S> {
     }
 
     /// Lets the connection speak a dialect from now on; `out` is the answer that says so.
-    fn open(&mut self, key: Key, opening: &Opening, out: &[u8]) -> Next {
+    fn open(&mut self, key: Key, head: &Head<'_>, opening: &Opening, out: &mut Vec<u8>) -> Next {
         let now = self.now;
-        let spread = spread_within(key, self.timeouts.heartbeat);
+        let spread = spread_within(key, self.timeouts.heartbeat_of(opening.dialect));
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         // What it gets of its topics' messages has to be settled before it joins them.
         slot.connection.dialect = opening.dialect;
@@ -323,10 +326,11 @@ impl<S: Socket> Core<S> {
         let joined = match self.subscribe(key, &opening.topics) {
             Ok(joined) => joined,
             Err(reason) => {
-                self.refuse(key, reason, reason.text());
+                self.refuse_for_now(key, reason, &Asker::of(head));
                 return Next::Leave;
             }
         };
+        opening.dialect.push_start(Start { again_ms: self.again_ms(key) }, out);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.open(now.saturating_add(spread));
@@ -350,18 +354,55 @@ impl<S: Socket> Core<S> {
         self.answer_refusal(key, reason, text);
     }
 
-    /// Answers a refusal that was counted when it was decided, and ends the connection behind it.
-    pub(super) fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
+    fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
         let mut answer = ResponseBuffer::new(Vec::with_capacity(288), self.date());
         http::write_refusal(reason, text, false, false, &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
         self.end(key, CloseReason::Refused, Words::Nothing);
     }
+
+    /// As [`Self::refuse`] of somebody who may be let in another time, in the words that who asks understands.
+    pub(super) fn refuse_for_now(&mut self, key: Key, reason: RefuseReason, asker: &Asker<'_>) {
+        self.counters.refused(reason);
+        self.answer_not_now(key, reason, asker);
+    }
+
+    /// The same, counted when it was decided.
+    pub(super) fn answer_not_now(&mut self, key: Key, reason: RefuseReason, asker: &Asker<'_>) {
+        let mut answer = ResponseBuffer::new(Vec::with_capacity(288), self.date());
+        http::write_not_now(reason, asker, &self.edition, self.again_later_ms(key), &mut answer);
+        tracing::debug!(slot = key.slot, reason = reason.label(), "refused");
+        self.send_own(key, &answer, Asked::Yes);
+        self.end(key, CloseReason::Refused, Words::Nothing);
+    }
+
+    /// When the client of a stream is to come back when it breaks off, in milliseconds: a time of its own, because those
+    /// of a server that fails all come back without jitter.
+    fn again_ms(&self, key: Key) -> u32 {
+        let usual = millis(self.edition.settings.timeouts.sse_retry);
+        usual / 2 + spread_within(key, usual)
+    }
+
+    /// The same of one that there is no room for now: they have no back-off either, so that it is all of theirs.
+    pub(super) fn again_later_ms(&self, key: Key) -> u32 {
+        self.again_ms(key).saturating_mul(LATER)
+    }
+
+    /// The same of one that is sent away by a drain: over as long as the drain takes, or longer.
+    pub(super) fn again_after_drain_ms(&self, key: Key) -> u32 {
+        let Settings { drain, timeouts, .. } = &self.edition.settings;
+        let usual = millis(timeouts.sse_retry);
+        usual / 2 + spread_within(key, usual.max(millis(drain.length)))
+    }
 }
 
-/// A stable offset within one heartbeat period, so that a storm of connects is not a storm of pings.
-pub(super) fn spread_within(key: Key, heartbeat: Tick) -> Tick {
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// A stable offset within one period, in its units, so that a storm of connects is not a storm of pings.
+pub(super) fn spread_within(key: Key, period: u32) -> u32 {
     let hash = key.slot.wrapping_mul(0x9E37_79B9) ^ key.generation.wrapping_mul(0x85EB_CA6B);
-    ((u64::from(hash) * u64::from(heartbeat)) >> 32) as Tick
+    ((u64::from(hash) * u64::from(period)) >> 32) as u32
 }

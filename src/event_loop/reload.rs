@@ -36,10 +36,11 @@ impl<S: Socket> Core<S> {
             let Some(slot) = self.slots.get(key) else { continue };
             let (mut at, due) = deadline::next(&slot.connection, &self.timeouts);
             if due == Due::Ping && at <= self.now {
+                let heartbeat = self.timeouts.heartbeat_of(slot.connection.dialect);
                 // Everybody who is overdue by a shorter heartbeat would be pinged at once, and again at once
                 // whenever it is over.
-                let due_at = self.now.saturating_add(spread_within(key, self.timeouts.heartbeat));
-                slot.connection.heard = due_at.saturating_sub(self.timeouts.heartbeat);
+                let due_at = self.now.saturating_add(spread_within(key, heartbeat));
+                slot.connection.heard = due_at.saturating_sub(heartbeat);
                 (at, _) = deadline::next(&slot.connection, &self.timeouts);
             }
             if at != slot.connection.deadline {

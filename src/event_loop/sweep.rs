@@ -119,7 +119,7 @@ impl<S: Socket> Core<S> {
     }
 
     fn on_handshake_due(&mut self, key: Key) {
-        if self.answer_if_refused(key) {
+        if self.answer_if_refused(key, &[]) {
             return;
         }
         let Some(slot) = self.slots.get(key) else { return };

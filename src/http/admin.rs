@@ -17,7 +17,7 @@ use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, writ
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
 use crate::connection::inquiry::{Part, Question};
-use crate::dialect::plain;
+use crate::dialect::url::topic_name;
 use crate::edition::{Readiness, ReloadAnswer};
 use crate::metrics::{self, RefuseReason, prometheus, stats};
 use crate::wire::http::head::Head;
@@ -367,7 +367,7 @@ fn publish_one(
     edition: &Edition,
     tools: &mut Tools<'_>,
 ) -> Result<String, (RefuseReason, Cow<'static, str>)> {
-    let name = plain::topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text.into()))?;
+    let name = topic_name(raw).map_err(|text| (RefuseReason::BadRequest, text.into()))?;
     // A slip such as ?binary=true would publish as text what is none.
     let params = Params::read(head.query(), b"", &["binary"]);
     let binary = params.and_then(|params| params.is_set("binary"));

@@ -4,6 +4,7 @@
 //! Never touches a connection or a socket.
 
 pub mod admin;
+mod cors;
 mod page;
 
 use std::net::IpAddr;
@@ -15,6 +16,8 @@ use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer};
 use crate::wire::upgrade::{self, UpgradeRefusal};
+
+pub use cors::Asker;
 
 /// Headers of every answer that is no page: never run, never framed.
 const PLAIN_HEADERS: [(&str, &str); 3] = [
@@ -134,13 +137,23 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut R
 
 /// Opens a dialect whose messages are the body of an answer.
 fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
-    if head.method != "GET" {
-        return method_refusal(head, "GET", out);
+    if !matches!(head.method, "GET" | "HEAD" | "OPTIONS") {
+        return method_refusal(head, "GET, HEAD, OPTIONS", out);
     }
-    if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
+    let Ok(fields) = Asker::of(head).fields(&edition.origin) else {
         return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
+    };
+    if head.method == "OPTIONS" {
+        fields.push_preflight(head.keep_alive, out);
+        return Answer::Done { keep_alive: head.keep_alive, refused: None };
     }
     opening.dialect.push_head(head, out);
+    fields.push(out);
+    out.extend_from_slice(b"\r\n");
+    if head.method == "HEAD" {
+        // RFC 9110, 9.3.2: what GET would be answered, without its content.
+        return Answer::Done { keep_alive: false, refused: None };
+    }
     Answer::Open(opening)
 }
 
@@ -172,6 +185,22 @@ fn method_refusal(head: &Head<'_>, allow: &str, out: &mut ResponseBuffer) -> Ans
 fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut ResponseBuffer) -> Answer {
     write_refusal(reason, text, head.keep_alive, head.method == "HEAD", out);
     Answer::Done { keep_alive: head.keep_alive, refused: Some(reason) }
+}
+
+/// Writes the refusal of somebody who may be let in another time, as whoever asks understands it: a stream that ends with
+/// the time to ask again, `again_ms` from now, where a stream is wanted.
+pub fn write_not_now(
+    reason: RefuseReason,
+    asker: &Asker<'_>,
+    edition: &Edition,
+    again_ms: u32,
+    out: &mut ResponseBuffer,
+) {
+    if asker.wants_stream() && reason.passes() {
+        cors::push_not_now(asker, &edition.origin, reason.text(), again_ms, out);
+    } else {
+        write_refusal(reason, reason.text(), false, false, out);
+    }
 }
 
 /// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.

@@ -209,6 +209,12 @@ impl RefuseReason {
         self.code()
     }
 
+    /// Whether the same request may be let in another time.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        matches!(self.status(), 429 | 503)
+    }
+
     /// The reason behind a status that a bad head or body calls for.
     #[must_use]
     pub fn of_head_status(status: u16) -> Self {

@@ -11,6 +11,7 @@ use super::message::Message;
 use super::state::Topic;
 use super::subscriptions::Pending;
 use crate::wire::frame::{HEADER_BYTES_MAX, RSV1, encode_header};
+use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, encode_chunk_head};
 
 /// Bytes of frames joined into one write, as the publishers made them.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -212,12 +213,21 @@ impl<F: Form> Batch<F> {
         let mut payload = spare(buffers);
         let messages = self.messages.iter().map(|message| {
             payload.clear();
-            let mut head = [0; HEADER_BYTES_MAX];
-            let head_len = match form.write(Stamped { topic, message }, &mut payload) {
-                Carried::Frame(opcode) => encode_header(&mut head, true, opcode, payload.len(), None),
-                Carried::Stream => 0,
+            let mut frame = [0; HEADER_BYTES_MAX];
+            let mut chunk = [0; CHUNK_HEAD_BYTES_MAX];
+            let head = match form.write(Stamped { topic, message }, &mut payload) {
+                Carried::Frame(opcode) => {
+                    let len = encode_header(&mut frame, true, opcode, payload.len(), None);
+                    frame.get(..len)
+                }
+                Carried::Chunk => {
+                    let len = encode_chunk_head(&mut chunk, payload.len());
+                    payload.extend_from_slice(b"\r\n");
+                    chunk.get(..len)
+                }
+                Carried::Stream => None,
             };
-            message.derived(head.get(..head_len).unwrap_or_default(), &payload)
+            message.derived(head.unwrap_or_default(), &payload)
         });
         let messages = messages.collect();
         buffers.push(payload);

@@ -31,7 +31,9 @@ pub struct Stamped<'a> {
 pub enum Carried {
     /// One unmasked WebSocket frame (RFC 6455), which may be deflated (RFC 7692).
     Frame(Opcode),
-    /// Nothing: they are a piece of a stream.
+    /// One chunk of a body (RFC 9112, 7.1), plain.
+    Chunk,
+    /// Nothing: they are a piece of a stream that ends with its connection.
     Stream,
 }
 

@@ -194,7 +194,7 @@ impl Peer {
         let mut answer = Answer { status, head, body: Vec::new() };
         // RFC 9110, 6.6.1, of every answer but one that only says to go on.
         assert_eq!(answer.field("date").is_some(), status != 100, "{answer:?}");
-        if !head_only && status >= 200 {
+        if !head_only && status >= 200 && status != 204 {
             if answer.field("transfer-encoding") == Some("chunked") {
                 answer.body = self.chunks();
                 return answer;
@@ -211,25 +211,31 @@ impl Peer {
 
     /// A body in chunks, without extensions and trailers, up to its end.
     fn chunks(&mut self) -> Vec<u8> {
-        let mut body = Vec::new();
-        loop {
-            let end = loop {
-                if let Some(at) = self.held.windows(2).position(|window| window == b"\r\n") {
-                    break at;
-                }
-                assert!(self.read_more(), "the server ended the stream before a chunk");
-            };
-            let digits = String::from_utf8(self.held.drain(..end + 2).collect()).expect("text");
-            let length = usize::from_str_radix(digits.trim_end(), 16).expect("a size");
-            while self.held.len() < length + 2 {
-                assert!(self.read_more(), "the server ended the stream inside a chunk");
+        std::iter::from_fn(|| self.chunk()).flatten().collect()
+    }
+
+    /// The next chunk of a body; `None` for the one that ends it.
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            if let Some(at) = self.held.windows(2).position(|window| window == b"\r\n") {
+                break at;
             }
-            body.extend(self.held.drain(..length));
-            assert_eq!(self.held.drain(..2).collect::<Vec<_>>(), b"\r\n");
-            if length == 0 {
-                return body;
-            }
+            assert!(self.read_more(), "the server ended the stream before a chunk");
+        };
+        let digits = String::from_utf8(self.held.drain(..end + 2).collect()).expect("text");
+        let length = usize::from_str_radix(digits.trim_end(), 16).expect("a size");
+        while self.held.len() < length + 2 {
+            assert!(self.read_more(), "the server ended the stream inside a chunk");
         }
+        let data = self.held.drain(..length).collect();
+        assert_eq!(self.held.drain(..2).collect::<Vec<_>>(), b"\r\n");
+        (length > 0).then_some(data)
+    }
+
+    /// Everything up to the end of the stream.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.read_more() {}
+        std::mem::take(&mut self.held)
     }
 
     /// The next frame; `None` at the end of the stream.

@@ -29,6 +29,7 @@ mod sizes;
 #[path = "../skip/mod.rs"]
 mod skip;
 mod slow;
+mod sse;
 mod stopped;
 mod supervised;
 mod sysctl;

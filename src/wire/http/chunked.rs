@@ -1,10 +1,40 @@
-//! Chunked bodies (RFC 9112 section 7.1), decoded as they arrive.
+//! Chunked bodies (RFC 9112 section 7.1): decoded as they arrive, and the framing of what is sent in chunks.
 //!
 //! Owns the place inside the chunked framing. Driven with the bytes behind a head. Never keeps a body,
 //! and refuses every framing that another reader may understand differently.
 
 use super::uri::hex_digit;
 use std::fmt;
+use std::io::Write;
+
+/// Room for the line in front of a chunk: sixteen digits and the line's end.
+pub const CHUNK_HEAD_BYTES_MAX: usize = 18;
+
+/// What ends a body: the last chunk and an empty trailer.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Writes the line in front of a chunk of so many bytes, of which there must be some: an empty one would end the body.
+/// How long the line is.
+#[must_use]
+pub fn encode_chunk_head(head: &mut [u8; CHUNK_HEAD_BYTES_MAX], chunk_len: usize) -> usize {
+    debug_assert_ne!(chunk_len, 0);
+    let mut rest = &mut head[..];
+    // There is room for every length.
+    let _ = write!(rest, "{chunk_len:x}\r\n");
+    CHUNK_HEAD_BYTES_MAX - rest.len()
+}
+
+/// Appends data as one chunk, and nothing if there is none.
+pub fn push_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    let mut head = [0; CHUNK_HEAD_BYTES_MAX];
+    let head_len = encode_chunk_head(&mut head, data.len());
+    out.extend_from_slice(head.get(..head_len).unwrap_or_default());
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
 
 /// The longest line that announces a chunk, extensions included.
 pub const LINE_BYTES_MAX: u16 = 256;
@@ -284,6 +314,19 @@ mod tests {
         assert_eq!(decode(b"a\r\n", &[], 9), Err(ChunkedError::BodyTooLong));
         assert_eq!(decode(b"ffffffffffffffff\r\nx", &[], 9), Err(ChunkedError::BodyTooLong));
         assert!(decode(b"9\r\n123456789\r\n0\r\n\r\n", &[], 9).is_ok());
+    }
+
+    #[test]
+    fn what_is_sent_in_chunks_is_decoded() {
+        let mut sent = Vec::new();
+        for data in [&b"a"[..], b"", &[7; 16], &[b'x'; 70_000]] {
+            push_chunk(&mut sent, data);
+        }
+        sent.extend_from_slice(LAST_CHUNK);
+        let body = [&b"a"[..], &[7; 16], &[b'x'; 70_000]].concat();
+        assert_eq!(decode(&sent, &[], body.len()), Ok((body, sent.len(), true)));
+        let mut head = [0; CHUNK_HEAD_BYTES_MAX];
+        assert_eq!(encode_chunk_head(&mut head, usize::MAX), CHUNK_HEAD_BYTES_MAX);
     }
 
     proptest! {

@@ -1,0 +1,89 @@
+//! One event of a stream: the form that messages have there. Pure.
+
+use std::io::Write;
+
+use data_encoding::BASE64;
+
+use crate::topic::Stamped;
+
+/// Appends the message as one event: `event: binary` in front of what is no text, the message's position as `id`, and
+/// its payload, an empty line behind it.
+pub(in crate::dialect) fn write(of: Stamped<'_>, out: &mut Vec<u8>) {
+    let Stamped { topic, message } = of;
+    if message.is_binary() {
+        out.extend_from_slice(b"event: binary\n");
+    }
+    // Writing to a Vec does not fail.
+    let _ = writeln!(out, "id: {:016x}:{}", topic.epoch(), message.offset());
+    if message.is_binary() {
+        push_base64(message.payload(), out);
+    } else {
+        push_lines(message.payload(), out);
+    }
+    out.push(b'\n');
+}
+
+/// Appends text, a field for each of its lines. They end, as the lines of a stream do, with CR LF, LF or CR (HTML, 9.2.5),
+/// and come back with LF; nothing else can end the field and begin another.
+fn push_lines(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    loop {
+        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let (line, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        // The first space behind the colon is not the line's. An empty line goes without, six bytes for one at most.
+        out.extend_from_slice(if line.is_empty() { b"data:" } else { b"data: " });
+        out.extend_from_slice(line);
+        out.push(b'\n');
+        rest = match behind {
+            [] => return,
+            [b'\r', b'\n', behind @ ..] | [_, behind @ ..] => behind,
+        };
+    }
+}
+
+fn push_base64(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"data: ");
+    let from = out.len();
+    out.resize(from + BASE64.encode_len(payload.len()), 0);
+    if let Some(room) = out.get_mut(from..) {
+        BASE64.encode_mut(payload, room);
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> String {
+        let mut out = Vec::new();
+        push_lines(text.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn each_line_of_a_payload_is_a_field() {
+        for (text, fields) in [
+            ("", "data:\n"),
+            ("a", "data: a\n"),
+            (" a", "data:  a\n"),
+            ("a\n", "data: a\ndata:\n"),
+            ("a\r\nb\rc\nd", "data: a\ndata: b\ndata: c\ndata: d\n"),
+            ("\n\r", "data:\ndata:\ndata:\n"),
+            ("a\n\nevent: forged\n\nid: 7", "data: a\ndata:\ndata: event: forged\ndata:\ndata: id: 7\n"),
+            ("\u{feff}\u{2028}\0\u{85}", "data: \u{feff}\u{2028}\0\u{85}\n"),
+        ] {
+            assert_eq!(lines(text), fields, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_base64() {
+        let mut out = Vec::new();
+        push_base64(b"\x00\xff\n", &mut out);
+        assert_eq!(out, b"data: AP8K\n");
+        out.clear();
+        push_base64(b"", &mut out);
+        assert_eq!(out, b"data: \n");
+    }
+}

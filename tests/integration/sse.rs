@@ -1,0 +1,362 @@
+//! Event streams: what their readers get, what they may never contain, how they begin and end, and who may read them.
+
+use std::net::Shutdown;
+
+use fantail::wire::frame::Opcode;
+
+use crate::client::{Answer, Peer, frame};
+use crate::server::{Server, wait_for};
+
+/// One event as a page gets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Event {
+    kind: String,
+    data: String,
+    id: String,
+}
+
+/// What a reader makes of a stream, by the letter of the standard (HTML, 9.2.6): from bytes, line by line.
+#[derive(Default)]
+struct Reader {
+    events: Vec<Event>,
+    retry: Option<u64>,
+    comments: usize,
+    /// What is there of an event.
+    kind: String,
+    data: String,
+    id: String,
+}
+
+impl Reader {
+    /// Takes whole lines.
+    fn take(&mut self, bytes: &[u8]) {
+        let text = std::str::from_utf8(bytes).expect("a stream is UTF-8");
+        assert!(text.ends_with('\n'), "a piece ends with a line: {text:?}");
+        assert!(!text.contains('\r'), "its lines end with LF: {text:?}");
+        for line in text.split_terminator('\n') {
+            self.line(line);
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        if line.is_empty() {
+            let kind = std::mem::take(&mut self.kind);
+            let mut data = std::mem::take(&mut self.data);
+            if data.pop().is_some() {
+                let kind = if kind.is_empty() { "message".to_owned() } else { kind };
+                self.events.push(Event { kind, data, id: self.id.clone() });
+            }
+            return;
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "" => self.comments += 1,
+            "event" => value.clone_into(&mut self.kind),
+            "data" => {
+                self.data += value;
+                self.data.push('\n');
+            }
+            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            "retry" => self.retry = Some(value.parse().expect("digits")),
+            field => panic!("a field nobody sends: {field:?}"),
+        }
+    }
+}
+
+/// A stream that a test reads.
+struct Stream {
+    peer: Peer,
+    answer: Answer,
+    reader: Reader,
+}
+
+impl Stream {
+    fn open(server: &Server, path: &str) -> Self {
+        Self::ask(server, path, "")
+    }
+
+    fn ask(server: &Server, path: &str, fields: &str) -> Self {
+        let mut peer = server.connect();
+        peer.send(request(server, "GET", path, fields).as_bytes());
+        let answer = peer.answer_to(true);
+        let mut stream = Self { peer, answer, reader: Reader::default() };
+        if stream.answer.status == 200 {
+            assert_eq!(stream.answer.field("content-type"), Some("text/event-stream"));
+            assert_eq!(stream.answer.field("transfer-encoding"), Some("chunked"));
+            assert!(stream.chunk(), "it begins at once");
+            assert!(stream.reader.retry.is_some_and(|retry| retry > 0) && stream.reader.events.is_empty());
+        }
+        stream
+    }
+
+    /// Reads one chunk, which holds whole lines and one event at most. `false`: the body has ended.
+    fn chunk(&mut self) -> bool {
+        let Some(bytes) = self.peer.chunk() else { return false };
+        let before = self.reader.events.len();
+        self.reader.take(&bytes);
+        assert!(self.reader.events.len() <= before + 1, "one chunk an event");
+        assert!(self.reader.data.is_empty() && self.reader.kind.is_empty(), "and it is all of it");
+        true
+    }
+
+    /// The next event.
+    fn event(&mut self) -> Event {
+        while self.reader.events.is_empty() {
+            assert!(self.chunk(), "the stream ended before an event");
+        }
+        self.reader.events.remove(0)
+    }
+}
+
+fn request(server: &Server, method: &str, path: &str, fields: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", server.listen)
+}
+
+/// A position as it is written into ids.
+fn position(id: &str) -> (u64, u64) {
+    let (epoch, offset) = id.split_once(':').expect("EPOCH:OFFSET");
+    assert_eq!(epoch.len(), 16, "{id}");
+    (u64::from_str_radix(epoch, 16).expect("an epoch"), offset.parse().expect("an offset"))
+}
+
+#[test]
+fn events_are_the_messages_of_the_topic_in_order_each_with_its_position() {
+    let server = Server::start(&["--loops", "3"], &[("FANTAIL_PUBLISH_TOPICS", "*")]);
+    let mut streams: Vec<Stream> = (0..12).map(|_| Stream::open(&server, "/sse/a%2Fb")).collect();
+    let mut plain = server.websocket("/ws/a%2Fb?echo=0");
+    let mut other = Stream::open(&server, "/sse/other");
+    for number in 0..30 {
+        match number % 2 {
+            0 => assert_eq!(server.publish("a/b", number.to_string().as_bytes()).status, 200),
+            _ => plain.send_frame(Opcode::Text, number.to_string().as_bytes()),
+        }
+        for stream in &mut streams {
+            assert_eq!(stream.event().data, number.to_string());
+        }
+    }
+    server.publish("a/b", b"last");
+    server.publish("other", b"elsewhere");
+    let last: Vec<Event> = streams.iter_mut().map(Stream::event).collect();
+    assert!(last.iter().all(|event| event == &last[0]), "{last:?}");
+    assert_eq!(
+        (last[0].kind.as_str(), last[0].data.as_str(), position(&last[0].id).1),
+        ("message", "last", 31)
+    );
+    let elsewhere = other.event();
+    assert_eq!((elsewhere.data.as_str(), position(&elsewhere.id).1), ("elsewhere", 1));
+    assert_ne!(position(&elsewhere.id).0, position(&last[0].id).0, "an epoch of its own");
+}
+
+/// What a payload may be, and what a page gets of it.
+const PAYLOADS: &[(&str, &str)] = &[
+    ("", ""),
+    ("plain", "plain"),
+    (" a leading space", " a leading space"),
+    (": no comment", ": no comment"),
+    ("two\nlines", "two\nlines"),
+    ("two\r\nlines", "two\nlines"),
+    ("two\rlines", "two\nlines"),
+    ("\n", "\n"),
+    ("\r\r\n\n", "\n\n\n"),
+    ("ends with a line\n", "ends with a line\n"),
+    ("x\n\ndata: forged\n\n", "x\n\ndata: forged\n\n"),
+    ("x\r\rid: 0000000000000000:1\revent: error\r\r", "x\n\nid: 0000000000000000:1\nevent: error\n\n"),
+    ("x\n\nretry: 0\n\n", "x\n\nretry: 0\n\n"),
+    ("\u{feff}a byte order mark", "\u{feff}a byte order mark"),
+    ("\u{feff}\u{feff}", "\u{feff}\u{feff}"),
+    ("\0 in it \0", "\0 in it \0"),
+    ("\u{2028}\u{2029}\u{85}\u{b}\u{c}\u{1c}", "\u{2028}\u{2029}\u{85}\u{b}\u{c}\u{1c}"),
+    ("0\r\n\r\n", "0\n\n"),
+    ("世界 😀", "世界 😀"),
+];
+
+#[test]
+fn no_payload_is_anything_but_the_data_of_its_event() {
+    let server = Server::start(&["--loops", "2"], &[]);
+    let mut stream = Stream::open(&server, "/sse/t");
+    let retry = stream.reader.retry;
+    for (offset, (payload, data)) in (1..).zip(PAYLOADS) {
+        assert_eq!(server.publish("t", payload.as_bytes()).status, 200);
+        let event = stream.event();
+        assert_eq!((event.kind.as_str(), event.data.as_str()), ("message", *data), "{payload:?}");
+        assert_eq!(position(&event.id).1, offset);
+    }
+    // In a burst, too, where one write has many of them.
+    let lines: Vec<String> = PAYLOADS
+        .iter()
+        .map(|(payload, _)| serde_json::json!({ "topic": "t", "payload": payload }).to_string() + "\n")
+        .collect();
+    assert_eq!(server.post("/publish", "", lines.concat().as_bytes()).status, 200);
+    for (payload, data) in PAYLOADS {
+        assert_eq!(stream.event().data, *data, "{payload:?}");
+    }
+    assert_eq!((stream.reader.retry, stream.reader.comments), (retry, 0));
+}
+
+#[test]
+fn what_is_no_text_is_base64_with_a_kind_of_its_own() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut stream = Stream::open(&server, "/sse/t");
+    for (payload, data) in
+        [(&b""[..], ""), (b"\0\xff\r\n", "AP8NCg=="), (b"text all the same", "dGV4dCBhbGwgdGhlIHNhbWU=")]
+    {
+        assert_eq!(server.publish("t?binary=1", payload).status, 200);
+        let event = stream.event();
+        assert_eq!((event.kind.as_str(), event.data.as_str()), ("binary", data));
+    }
+    let large = vec![b'\n'; 1 << 20];
+    assert_eq!(server.publish("t", &large).status, 200);
+    assert_eq!(stream.event().data.len(), large.len(), "however many lines it has");
+}
+
+#[test]
+fn a_quiet_stream_has_comments_as_often_as_is_asked_for() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_TIMEOUTS_SSE_HEARTBEAT_SECONDS", "0.2")]);
+    let mut stream = Stream::open(&server, "/sse/quiet");
+    while stream.reader.comments < 3 {
+        assert!(stream.chunk());
+        assert!(stream.reader.events.is_empty());
+    }
+    server.publish("quiet", b"and then");
+    assert_eq!(stream.event().data, "and then");
+}
+
+#[test]
+fn head_and_options_and_other_methods_are_answered_as_such() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut peer = server.connect();
+    let ask = |peer: &mut Peer, method: &str, fields: &str| {
+        peer.send(request(&server, method, "/sse/t", fields).as_bytes());
+        peer.answer_to(method == "HEAD")
+    };
+    let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n";
+    let own = format!("Origin: http://{}\r\n{asked}", server.listen);
+    let preflight = ask(&mut peer, "OPTIONS", &own);
+    assert_eq!((preflight.status, preflight.field("access-control-allow-methods")), (204, Some("GET")));
+    assert!(
+        preflight.field("access-control-allow-headers").is_some_and(|list| list.contains("Last-Event-ID"))
+    );
+    let refused = ask(&mut peer, "OPTIONS", &format!("Origin: https://evil.example\r\n{asked}"));
+    assert_eq!((refused.status, refused.field("access-control-allow-origin")), (403, None));
+    let other = ask(&mut peer, "POST", "Content-Length: 0\r\n");
+    assert_eq!((other.status, other.field("allow")), (405, Some("GET, HEAD, OPTIONS")));
+    let head = ask(&mut peer, "HEAD", "");
+    assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")));
+    peer.expect_end();
+    assert_eq!(server.metric("fantail_subscriptions", ""), 0);
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_the_same_without_chunks() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut peer = server.connect();
+    peer.send(b"GET /sse/t HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let answer = peer.answer_to(true);
+    assert_eq!((answer.field("transfer-encoding"), answer.field("connection")), (None, Some("close")));
+    server.publish("t", b"one\ntwo");
+    server.publish("t", b"three");
+    assert_eq!(server.post("/connections/close?topic=t", "", b"").status, 200);
+    let mut reader = Reader::default();
+    reader.take(&peer.rest());
+    let data: Vec<&str> = reader.events.iter().map(|event| event.data.as_str()).collect();
+    assert_eq!(data, ["one\ntwo", "three"]);
+}
+
+#[test]
+fn pages_of_other_origins_read_what_the_policy_lets_them_open() {
+    let environment =
+        [("FANTAIL_ORIGIN_ALLOWED", "https://app.example"), ("FANTAIL_ORIGIN_REQUIRED", "true")];
+    let server = Server::start(&["--loops", "1"], &environment);
+    let fields = |fields: &str| Stream::ask(&server, "/sse/t", fields).answer;
+    let allowed = fields("Origin: https://app.example\r\n");
+    assert_eq!(allowed.field("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(allowed.field("access-control-allow-credentials"), Some("true"));
+    assert_eq!(allowed.field("vary"), Some("Origin"));
+    for refused in
+        ["Origin: https://evil.example\r\n", "Origin: null\r\n", "", "Sec-Fetch-Site: cross-site\r\n"]
+    {
+        let answer = fields(refused);
+        assert_eq!((answer.status, answer.field("access-control-allow-origin")), (403, None), "{refused}");
+    }
+    let own = fields("Sec-Fetch-Site: same-origin\r\n");
+    assert_eq!(
+        (own.status, own.field("vary"), own.field("access-control-allow-origin")),
+        (200, Some("Origin"), None)
+    );
+}
+
+#[test]
+fn a_slip_in_the_url_is_told() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    for (path, status, words) in [
+        ("/sse/", 400, "topic name"),
+        ("/sse/a%00", 400, "topic name"),
+        ("/sse/a?x=1", 400, "unknown parameter"),
+        ("/sse", 404, ""),
+    ] {
+        let mut peer = server.connect();
+        peer.send(request(&server, "GET", path, "Accept: text/event-stream\r\n").as_bytes());
+        let answer = peer.answer();
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.text().contains(words), "{path}: {}", answer.text());
+    }
+}
+
+#[test]
+fn who_leaves_frees_its_place_at_once_and_what_it_says_means_nothing() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut half = Stream::open(&server, "/sse/t");
+    half.peer.send(&frame(Opcode::Text, b"not for the topic"));
+    half.peer.send(request(&server, "GET", "/sse/u", "").as_bytes());
+    server.publish("t", b"still");
+    assert_eq!(half.event().data, "still");
+    half.peer.stream.shutdown(Shutdown::Write).expect("open");
+    server.await_metric("fantail_connections", "", |open| open == 0);
+    assert_eq!(server.metric("fantail_subscriptions", ""), 0);
+}
+
+#[test]
+fn a_drain_ends_streams_with_the_time_to_come_back() {
+    let mut server = Server::start(&["--loops", "2", "--drain-seconds", "1"], &[]);
+    let mut streams: Vec<Stream> = (0..8).map(|_| Stream::open(&server, "/sse/t")).collect();
+    server.publish("t", b"before");
+    server.terminate();
+    for stream in &mut streams {
+        assert_eq!(stream.event().data, "before");
+        let before = stream.reader.retry.take();
+        while stream.chunk() {}
+        assert!(before.is_some() && stream.reader.retry.is_some_and(|retry| retry > 0));
+        assert_eq!((stream.reader.events.len(), stream.reader.comments), (0, 1), "why, in a comment");
+        stream.peer.expect_end();
+    }
+    wait_for("its end", || server.try_exit().is_some_and(|status| status.success()));
+}
+
+#[test]
+fn at_its_limits_a_stream_says_when_to_ask_again_and_others_are_refused() {
+    let environment =
+        [("FANTAIL_ADMISSION_PER_ADDRESS_MAX", "2"), ("FANTAIL_TIMEOUTS_SSE_RETRY_SECONDS", "1")];
+    let server = Server::start(&["--loops", "1"], &environment);
+    let _inside: Vec<Stream> = (0..2).map(|_| Stream::open(&server, "/sse/t")).collect();
+    let mut times = Vec::new();
+    for _ in 0..8 {
+        let mut peer = server.connect();
+        peer.send(request(&server, "GET", "/sse/t", "Accept: text/event-stream\r\n").as_bytes());
+        let answer = peer.answer();
+        assert_eq!((answer.status, answer.field("content-type")), (200, Some("text/event-stream")));
+        let mut reader = Reader::default();
+        reader.take(&answer.body);
+        assert!(reader.events.is_empty() && reader.comments == 1);
+        times.push(reader.retry.expect("when"));
+        peer.expect_end();
+    }
+    assert!(times.iter().all(|time| (2_000..6_000).contains(time)), "{times:?}");
+    times.sort_unstable();
+    times.dedup();
+    assert!(times.len() > 1, "each its own: {times:?}");
+    let mut program = server.connect();
+    program.send(request(&server, "GET", "/sse/t", "").as_bytes());
+    assert_eq!(program.answer().status, 429);
+    assert_eq!(server.metric("fantail_refusals_total", "too_many_from_address"), 9);
+}

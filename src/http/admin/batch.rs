@@ -4,11 +4,11 @@
 //! a large body never holds up the loop; never touches a connection.
 
 use std::borrow::Cow;
-use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
+use memchr::memchr;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Tools;
@@ -177,11 +177,12 @@ impl Batch {
         let mut published = 0;
         let mut look = LINES_PER_LOOK;
         let progress = loop {
-            let mut rest = body.get(self.at..).unwrap_or_default();
-            let before = rest;
-            // Never fails on a slice; it finds the line's end faster than a loop over bytes.
-            let Ok(taken @ 1..) = rest.skip_until(b'\n') else { break Progress::Done };
-            let line = before.get(..taken).unwrap_or_default();
+            let rest = body.get(self.at..).unwrap_or_default();
+            let taken = memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+            let line = match rest.get(..taken) {
+                Some(line) if taken > 0 => line,
+                _ => break Progress::Done,
+            };
             let text = line.trim_ascii_end();
             let tried = match self.blocked.take() {
                 None => self.publish_line(text, edition, tools),

@@ -22,6 +22,10 @@ pub(crate) enum Trouble {
     ConnectReset,
     /// The answer had this status instead of 101.
     UpgradeRefused(u16),
+    /// A request for an event stream or a poll was answered with this status.
+    Answered(u16),
+    /// The answer is no event stream.
+    AnsweredNoEvents,
     /// Closed before the message of `--await` had come.
     AwaitClosed,
     /// The message of `--await` did not come within the connect timeout.
@@ -70,8 +74,12 @@ pub(crate) enum Trouble {
     UpgradeTooLarge,
     /// Another error while connecting.
     ConnectOther,
-    /// An open connection ended without a close frame.
+    /// An open connection ended without a close frame, or within a body that has an end.
     LostEof,
+    /// The server ended an event stream in order.
+    LostEnd,
+    /// The server answered a poll and does not keep the connection: the next one needs another, which is no loss.
+    PolledLast,
     /// An open connection was closed by the server with a close frame.
     LostClose,
     /// An open connection was reset.
@@ -89,6 +97,8 @@ impl Trouble {
     pub(crate) fn name(self) -> String {
         let name = match self {
             Self::UpgradeRefused(status) => return format!("upgrade_status_{status}"),
+            Self::Answered(status) => return format!("answer_status_{status}"),
+            Self::AnsweredNoEvents => "answer_no_event_stream",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::GeneratorDescriptors => "generator_descriptors",
@@ -121,6 +131,8 @@ impl Trouble {
             Self::UpgradeNotDeflated => "upgrade_without_deflate",
             Self::ConnectOther => "connect_other",
             Self::LostEof => "lost_eof",
+            Self::LostEnd => "lost_end_of_stream",
+            Self::PolledLast => "polled_last",
             Self::LostClose => "lost_close_frame",
             Self::LostReset => "lost_reset",
             Self::LostProtocol => "lost_protocol_error",

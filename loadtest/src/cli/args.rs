@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::base::schedule::parse_duration;
 use crate::base::secrets;
 use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
+use crate::cli::listen_flags::{ListenFlags, ResumeFlags};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Options;
@@ -184,6 +185,10 @@ pub(crate) struct Common {
     /// What connections say besides test messages.
     #[command(flatten)]
     pub(crate) talk: TalkFlags,
+
+    /// What kind of clients there are.
+    #[command(flatten)]
+    pub(crate) listen: ListenFlags,
 }
 
 impl Common {
@@ -197,7 +202,7 @@ impl Common {
             trace: u64::from(self.trace),
             deflate: self.deflate,
             tls: self.tls.wanted(),
-            talk: self.talk.talk(&self.topics),
+            talk: self.talk.talk(&self.topics, &self.listen),
             watched: self.watched(),
         }
     }
@@ -325,6 +330,10 @@ pub(crate) struct FanoutArgs {
     /// Flags of commands that send.
     #[command(flatten)]
     pub(crate) load: Load,
+
+    /// How clients come back.
+    #[command(flatten)]
+    pub(crate) resuming: ResumeFlags,
 
     /// Flags of every command.
     #[command(flatten)]
@@ -479,6 +488,10 @@ pub(crate) struct RollingArgs {
     /// long after each attempt that fails, up to 3 s
     #[arg(long, default_value = "100ms", value_parser = parse_duration)]
     pub(crate) backoff: Duration,
+
+    /// Clients of event streams or polls go on where they were, and are owed what was published while they were away
+    #[arg(long)]
+    pub(crate) resume: bool,
 
     /// How long clients may take to come back when the last message is out
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
@@ -642,7 +655,7 @@ fn kept(long: &str, text: &str) -> String {
         "header" | "metrics-header" | "publish-header" => secrets::header(text),
         "hello" | "hello-hex" => secrets::all(text),
         "set" => secrets::value(text),
-        "url" | "publish-url" | "server-metrics" | "bystander" => secrets::url(text),
+        "url" | "resume-url" | "publish-url" | "server-metrics" | "bystander" => secrets::url(text),
         _ => secrets::template(text),
     }
 }
@@ -656,7 +669,7 @@ fn connections(text: &str) -> Result<u32, String> {
     step(text).and_then(|number| if number > 0 { Ok(number) } else { Err("must be 1 or more".into()) })
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number <= 10_000_000.0 => Ok(number),
         Ok(_) => Err("must be above 0 and at most 10000000".into()),

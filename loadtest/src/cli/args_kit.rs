@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::base::schedule::parse_duration;
+use crate::cli::listen_flags::ListenFlags;
 use crate::cli::presets::{Preset, Script};
 use crate::engine::conversation::{Greeting, Talk};
 use crate::engine::text::HEX;
@@ -191,7 +192,7 @@ impl TlsFlags {
 
 impl TalkFlags {
     /// The same as a plain value.
-    pub(crate) fn talk(&self, topics: &TopicFlags) -> Talk {
+    pub(crate) fn talk(&self, topics: &TopicFlags, listen: &ListenFlags) -> Talk {
         let of = |flags: &[Placed], step: fn(String) -> Greeting| {
             flags.iter().map(|flag| (flag.at, step(flag.text.clone()))).collect::<Vec<_>>()
         };
@@ -217,6 +218,9 @@ impl TalkFlags {
                 column: topics.topic_column.clone(),
                 published: Vec::new(),
             },
+            client: listen.client.unwrap_or_default(),
+            resume_url: listen.resume_url.clone(),
+            position: listen.position.clone(),
         }
     }
 }

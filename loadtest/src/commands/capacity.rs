@@ -56,6 +56,7 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
     let variable = args.step.variable;
     let mut args = args.clone();
     args.command.read_preset().map_err(Failure::Usage)?;
+    args.command.read_client().map_err(Failure::Usage)?;
     let args = &args;
     drive::check(&args.command)?;
     if args.command.common().kit.plan {

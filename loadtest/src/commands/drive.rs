@@ -8,6 +8,8 @@ use crate::base::note::note;
 use crate::cli::args::{Command, Common, FANOUT_URL, Outputs, PublishBy, Stepped};
 use crate::commands;
 use crate::commands::planning;
+use crate::engine::conversation::Client;
+use crate::engine::message::Shape;
 use crate::observe::launched::Launched;
 use crate::result::json_text;
 use crate::result::junit;
@@ -38,6 +40,7 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
     };
     let mut command = command;
     command.read_preset().map_err(Failure::Usage)?;
+    command.read_client().map_err(Failure::Usage)?;
     check(&command)?;
     if let (Stepped::Memory(args), 2..) = (&command, command.common().kit.repeat)
         && args.csv.is_some()
@@ -242,11 +245,41 @@ impl Stepped {
         Ok(())
     }
 
+    /// Decides what kind of clients there are, by the URL unless a flag says it.
+    pub(crate) fn read_client(&mut self) -> Result<(), String> {
+        let by_http = ["http://", "https://"].iter().any(|scheme| self.url().starts_with(scheme));
+        let default = if by_http { Client::Sse } else { Client::Ws };
+        let client = *self.common_mut().listen.client.get_or_insert(default);
+        if client == Client::Ws {
+            return Ok(());
+        }
+        if self.common().talk.preset.is_some() {
+            return Err("--preset: these protocols are spoken over WebSockets".into());
+        }
+        let load = match self {
+            Self::Echo(_) | Self::Ping(_) => {
+                return Err(format!("{}: event streams and polls do not speak: use ws://", self.name()));
+            }
+            Self::Fanout(args) => Some(args.load.shape()),
+            Self::Slow(args) => Some(args.fanout.load.shape()),
+            Self::Idle(_) | Self::Storm(_) | Self::Memory(_) | Self::Rolling(_) => None,
+        };
+        if load.is_some_and(Shape::is_binary) {
+            return Err(
+                "event streams and polls carry text: leave out --binary, and use --size 48 or more".into()
+            );
+        }
+        Ok(())
+    }
+
     /// Fills `{listen}` and `{admin}` in.
     fn place(&mut self, server: Option<&Launched>) -> Result<(), Failure> {
-        let mut metrics = self.common_mut().server_metrics.take();
-        let placed = self.urls_mut().into_iter().chain(&mut metrics).try_for_each(|url| place(url, server));
-        self.common_mut().server_metrics = metrics;
+        let common = self.common_mut();
+        let mut others = (common.server_metrics.take(), common.listen.resume_url.take());
+        let urls = self.urls_mut().into_iter().chain(&mut others.0).chain(&mut others.1);
+        let placed = urls.into_iter().try_for_each(|url| place(url, server));
+        let common = self.common_mut();
+        (common.server_metrics, common.listen.resume_url) = others;
         placed
     }
 

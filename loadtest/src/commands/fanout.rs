@@ -24,7 +24,8 @@ use crate::result::report::{
 };
 use crate::result::tally::{Tally, Tick};
 
-use super::{LINGER, soon_ns, watched, ws_target};
+use super::resuming::{self, Drops, Resumed};
+use super::{LINGER, clients_target, soon_ns, watched};
 
 /// Slow subscribers have caught up when nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -92,6 +93,9 @@ pub(super) struct FanoutReport {
     fan_out_max_microseconds: Option<f64>,
     /// Messages (or bursts) that reached everybody.
     fan_outs_complete: u64,
+    /// What became of clients that come back; only with `--resume`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<Resumed>,
     /// Processor time of the server while publishing; null without `--pid` or `--server-metrics`.
     server_cpu_seconds: Option<f64>,
     /// The same per delivery.
@@ -114,6 +118,7 @@ pub(super) struct Outcome {
 
 /// Runs the command.
 pub(crate) fn run(args: &FanoutArgs) -> Result<Finished, Failure> {
+    resuming::check(args)?;
     let urls = Urls::new(args)?;
     let server = watched(&args.common)?;
     let mut run = Run::start_special(
@@ -153,8 +158,10 @@ pub(super) fn measure(
         let published = publisher.run(schedule);
         (publisher, published)
     });
-    run.wait(Duration::MAX, |_| {
+    let mut drops = Drops::new(args, &schedule);
+    run.wait(Duration::MAX, |run| {
         on_look();
+        drops.on_look(run);
         thread.is_finished()
     })?;
     let (publisher, published) =
@@ -162,6 +169,7 @@ pub(super) fn measure(
     // A run that ended early has no more messages than the publisher came to.
     let schedule = schedule.first(published.attempted);
     let expected = expected(run, &published);
+    resuming::await_returns(args, run)?;
     run.wait_while_moving(args.common.kit.wait_late, |run| {
         on_look();
         let counts = run.counts();
@@ -258,17 +266,11 @@ impl FanoutReport {
         common.expect_none(&messages.problems("deliveries"));
         common
             .expect_none(&[(outcome.tally.counts.stray, "deliveries to connections that nobody owed them")]);
+        let resumed = Resumed::new(args, &outcome.tally);
+        let unserved = resumed.as_ref().map_or(0, |resumed| resumed.unserved);
+        common.expect_none(&[(unserved, "clients did not come back in time")]);
         let achieved = outcome.achieved();
-        if let Some(why) = common.generator.strain.saturated() {
-            common.problems.push(why);
-        } else if outcome.behind_ns() > BEHIND_NS_MAX
-            && achieved.is_some_and(|achieved| achieved < args.rate * ACHIEVED_MIN)
-        {
-            let achieved = number_text(achieved, 1, "/s");
-            let why = format!("publisher saturated: {achieved} of {}/s left", args.rate);
-            common.generator.strain.bottleneck.push(why.clone());
-            common.problems.push(why);
-        }
+        judge_publisher(&mut common, args.rate, achieved, outcome.behind_ns());
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
         let topics = run.plan.conversation.topics();
@@ -309,6 +311,7 @@ impl FanoutReport {
             fan_out_median_microseconds: median_ns.map(|ns| ns as f64 / 1e3),
             fan_out_max_microseconds: max_ns.map(|ns| ns as f64 / 1e3),
             fan_outs_complete: complete,
+            resumed,
             server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
             server_cpu_nanoseconds_per_delivery: cpu
                 .filter(|_| counts.unique > 0)
@@ -353,9 +356,24 @@ impl FanoutReport {
         let max = microseconds_text(self.fan_out_max_microseconds);
         let text = format!("median {median}, max {max}, {} complete", self.fan_outs_complete);
         table.row("planned to last arrival", text);
+        if let Some(resumed) = &self.resumed {
+            resumed.rows(table);
+        }
         let cpu = number_text(self.server_cpu_seconds, 3, " s");
         let each = number_text(self.server_cpu_nanoseconds_per_delivery, 0, " ns");
         table.row("server processor time", format!("{cpu}, {each} per delivery"));
+    }
+}
+
+/// Whether the publisher held its rate, or has measured its own waiting.
+fn judge_publisher(common: &mut Common, rate: f64, achieved: Option<f64>, behind_ns: u64) {
+    if let Some(why) = common.generator.strain.saturated() {
+        common.problems.push(why);
+    } else if behind_ns > BEHIND_NS_MAX && achieved.is_some_and(|achieved| achieved < rate * ACHIEVED_MIN) {
+        let achieved = number_text(achieved, 1, "/s");
+        let why = format!("publisher saturated: {achieved} of {rate}/s left");
+        common.generator.strain.bottleneck.push(why.clone());
+        common.problems.push(why);
     }
 }
 
@@ -388,7 +406,7 @@ impl Urls {
     pub(super) fn new(args: &FanoutArgs) -> Result<Self, Failure> {
         let url = args.url.clone();
         let publish_url = args.publishing.publish_url.clone().unwrap_or_else(|| url.clone());
-        let target = ws_target(&url)?;
+        let target = clients_target(&url, &args.common)?;
         let publish_target = Target::parse(&publish_url).map_err(Failure::Usage)?;
         match (args.publishing.publish, publish_target.scheme) {
             (PublishBy::Http, Scheme::Http) | (PublishBy::Ws, Scheme::Ws) => {}
@@ -452,6 +470,9 @@ pub(super) fn options(args: &FanoutArgs, urls: &Urls) -> Options {
 /// What a run is told that publishes.
 pub(super) fn special(args: &FanoutArgs) -> Special<'_> {
     Special {
+        resumes: args.resuming.resume,
+        returning_max: args.common.connections as usize,
+        backoff: args.resuming.resume.then_some(args.resuming.backoff),
         message: args.load.message.as_deref(),
         overtakes: args.publishing.publish == PublishBy::Http,
         keeps_kind: args.publishing.publish == PublishBy::Ws,

@@ -12,7 +12,7 @@ use crate::engine::worker::Published;
 use crate::observe::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
 use crate::result::report::{self, Common, Finished, Report, Table, count_text, number_text};
 
-use super::{watched, ws_target};
+use super::{clients_target, watched};
 
 /// Connections at the lower point of the slope, where the run is large enough for that.
 const LOWER_POINT: u32 = 10_000;
@@ -55,7 +55,7 @@ struct IdleServerReport {
 
 /// Runs the command.
 pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
-    let target = ws_target(&args.url)?;
+    let target = clients_target(&args.url, &args.common)?;
     let server = watched(&args.common)?;
     let connections = args.common.connections;
     let memory_before = server.and_then(|server| server.settled_memory(0));

@@ -19,7 +19,7 @@ use crate::observe::server_process::ServerProcess;
 use crate::result::regression::{self, Line};
 use crate::result::report::{self, Common, Finished, Report, Table};
 
-use super::{watched, ws_target};
+use super::{clients_target, watched};
 
 /// Time between two readings while a step is held.
 const READ_EVERY: Duration = Duration::from_millis(250);
@@ -92,7 +92,7 @@ struct Study {
 
 /// Runs the command.
 pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
-    let target = ws_target(&args.url)?;
+    let target = clients_target(&args.url, &args.common)?;
     let server = watched(&args.common)?;
     let steps = steps(args)?;
     let last = steps.last().copied().unwrap_or(0);

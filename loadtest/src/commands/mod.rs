@@ -10,6 +10,7 @@ pub(crate) mod idle;
 pub(crate) mod memory;
 pub(crate) mod merge;
 pub(crate) mod planning;
+pub(crate) mod resuming;
 pub(crate) mod rolling;
 pub(crate) mod slow;
 pub(crate) mod storm;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::base::failure::Failure;
 use crate::cli::args::Common;
+use crate::engine::conversation::Client;
 use crate::engine::run::Run;
 use crate::observe::server_process::ServerProcess;
 
@@ -32,6 +34,28 @@ fn soon_ns(run: &Run) -> u64 {
 /// The server of `--pid` or `--server-metrics`.
 fn watched(common: &Common) -> Result<Option<ServerProcess>, Failure> {
     ServerProcess::of(&common.watched()).map_err(Failure::Usage)
+}
+
+/// Where clients connect: `ws://` and `wss://`, or for those that listen by HTTP `http://` and `https://`.
+fn clients_target(url: &str, common: &Common) -> Result<crate::net::target::Target, Failure> {
+    if common.listen.client.unwrap_or_default() == Client::Ws {
+        return ws_target(url);
+    }
+    let parse = |url: &str| crate::net::target::Target::parse(url).map_err(Failure::Usage);
+    let target = parse(url)?;
+    if target.scheme == crate::net::target::Scheme::Ws {
+        return Err(Failure::Usage(format!("{url}: event streams and polls need http:// or https://")));
+    }
+    if common.deflate {
+        return Err(Failure::Usage("--deflate: it is about WebSockets".into()));
+    }
+    if let Some(resume) = &common.listen.resume_url {
+        let there = parse(resume)?;
+        if (there.secure, &there.authority) != (target.secure, &target.authority) {
+            return Err(Failure::Usage(format!("--resume-url {resume}: not on the server of {url}")));
+        }
+    }
+    Ok(target)
 }
 
 /// A `ws://` or `wss://` target.

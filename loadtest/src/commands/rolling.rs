@@ -15,6 +15,7 @@ use crate::base::note::note;
 use crate::base::schedule::Schedule;
 use crate::cli::args::RollingArgs;
 use crate::engine::connection::Role;
+use crate::engine::conversation::Client;
 use crate::engine::message::{Filler, Shape};
 use crate::engine::run::{Run, Special};
 use crate::engine::worker::{self, OfTopic};
@@ -24,7 +25,7 @@ use crate::publish::several::{PublishedToAll, ServerReport, Several};
 use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
 use crate::result::tally::{Ending, Tally};
 
-use super::{soon_ns, ws_target};
+use super::{clients_target, soon_ns};
 
 /// Everything has arrived when nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -96,15 +97,21 @@ struct RollingReport {
 
 /// Runs the command.
 pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
-    let target = ws_target(&args.url)?;
+    let target = clients_target(&args.url, &args.common)?;
     let servers = servers(args)?;
     let count = Schedule::new(0, args.rate, 1, args.common.duration).count();
     if count > MESSAGES_MAX {
         return Err(Failure::Usage(format!("{count} messages are more than {MESSAGES_MAX}: lower --rate")));
     }
     let shape = Shape { size: args.size, filler: Filler::Letters, binary: false };
+    if args.resume && args.common.listen.client.unwrap_or_default() == Client::Ws {
+        let what =
+            "--resume: clients of a WebSocket have no position to go on at: use an event stream or polls";
+        return Err(Failure::Usage(what.into()));
+    }
     let special = Special {
         returning_max: args.common.connections as usize,
+        resumes: args.resume,
         bulletin_messages: Some(count),
         backoff: Some(args.backoff),
         ..Special::default()

@@ -85,6 +85,11 @@ struct TcpPart {
 /// Runs the command.
 pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
     let fanout = &args.fanout;
+    if fanout.resuming.resume {
+        return Err(Failure::Usage(
+            "slow: what subscribers never read is compared: leave out --resume".into(),
+        ));
+    }
     let urls = Urls::new(fanout)?;
     let server = watched(&fanout.common)?;
     let slow = Slow { fraction: args.slow_fraction, bytes_per_second: args.slow_rate };

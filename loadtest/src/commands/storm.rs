@@ -23,7 +23,7 @@ use crate::result::report::{
 };
 use crate::result::tally::Tally;
 
-use super::{watched, ws_target};
+use super::{clients_target, watched, ws_target};
 
 /// How long the bystander is listened to before the storm.
 const CALM: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ struct Times {
 
 /// Runs the command.
 pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
-    let target = ws_target(&args.url)?;
+    let target = clients_target(&args.url, &args.common)?;
     let bystander_target = (args.bystander != "none").then(|| ws_target(&args.bystander)).transpose()?;
     let server = watched(&args.common)?;
     let connections = args.common.connections;

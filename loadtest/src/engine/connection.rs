@@ -5,6 +5,7 @@
 //! TLS lives, whose session is in it. A worker drives it with bytes and writable events; it owns no poll.
 
 mod greeting;
+mod listening;
 mod receiving;
 
 use std::io::{self, Read, Write};
@@ -12,6 +13,8 @@ use std::io::{self, Read, Write};
 use fantail::sys::socket;
 use fantail::wire::frame::{self, FrameHeader, Opcode, Sender};
 use mio::net::TcpStream;
+
+pub(crate) use listening::{Listening, Position};
 
 use super::answer;
 use crate::base::schedule::Schedule;
@@ -24,6 +27,7 @@ use crate::engine::sequence::Sequence;
 use crate::engine::text::Filling;
 use crate::engine::trace::{Traced, Way};
 use crate::engine::visits::{Bulletin, Visits};
+use crate::net::target::Target;
 use crate::result::tally::Tally;
 use crate::tls::{Moment, Session};
 
@@ -91,6 +95,8 @@ pub(crate) struct Context<'a> {
     pub(crate) keeps_kind: bool,
     /// What is said besides test messages.
     pub(crate) conversation: &'a Conversation,
+    /// Where it is connected to.
+    pub(crate) target: &'a Target,
     /// Where compression was offered, what inflates.
     pub(crate) inflating: Option<&'a mut Inflating>,
     /// When the bytes at hand were read.
@@ -117,6 +123,8 @@ impl Context<'_> {
 pub(crate) struct Connection {
     stream: Option<TcpStream>,
     state: State,
+    /// Whether it, or one that it came back for, was ever open.
+    opened: bool,
     sent: u32,
     sequence: Sequence,
     extra: Option<Box<Extra>>,
@@ -144,12 +152,19 @@ pub(crate) struct Away {
     pub(crate) failures: u32,
 }
 
+impl Away {
+    /// One whose client has missed nothing by it, as between two polls: nobody counts it as returned.
+    pub(crate) const UNCOUNTED: Self = Self { since_ns: u64::MAX, failures: 0 };
+}
+
 /// What a connection needs only now and then.
 #[derive(Debug, Default)]
 struct Extra {
     handshake: Option<Handshake>,
     input: Vec<u8>,
     tls: Option<Box<Session>>,
+    /// Set for a client of HTTP.
+    listening: Option<Box<Listening>>,
     fragments: Option<Vec<u8>>,
     /// Whether the fragments are of a compressed message, and whether of a binary one.
     deflated: bool,
@@ -167,7 +182,7 @@ const _: () = assert!(size_of::<Connection>() <= 48);
 
 impl Connection {
     /// A connection whose TCP connect began at `started_ns`; `request` leaves when it is made, sealed by `tls` if
-    /// there is one. `away` is set for one that comes back.
+    /// there is one. `away` is set for one that comes back, `listening` for a client of HTTP.
     pub(crate) fn new(
         stream: TcpStream,
         tls: Option<Box<Session>>,
@@ -175,12 +190,14 @@ impl Connection {
         request: Vec<u8>,
         started_ns: u64,
         away: Option<Away>,
+        listening: Option<Box<Listening>>,
     ) -> Self {
         let handshake = Some(Handshake { key, started_ns, away, step: 0, left: 0 });
-        let extra = Extra { handshake, tls, output: request, ..Extra::default() };
+        let extra = Extra { handshake, tls, listening, output: request, ..Extra::default() };
         Self {
             stream: Some(stream),
             state: State::Connecting,
+            opened: false,
             sent: 0,
             sequence: Sequence::default(),
             extra: Some(Box::new(extra)),
@@ -193,6 +210,7 @@ impl Connection {
         Self {
             stream: None,
             state: State::Failed,
+            opened: false,
             sent: 0,
             sequence: Sequence::default(),
             extra: None,
@@ -202,8 +220,8 @@ impl Connection {
 
     /// Puts a further attempt of the same client in its place.
     pub(crate) fn replace(&mut self, next: Self) {
-        let visits = self.visits.take();
-        *self = Self { visits, ..next };
+        let (visits, sequence) = (self.visits.take(), std::mem::take(&mut self.sequence));
+        *self = Self { visits, sequence, opened: self.opened, ..next };
     }
 
     /// What it should have got, if it comes back whenever it ends.
@@ -278,7 +296,7 @@ impl Connection {
 
     /// Whether it was ever open.
     pub(crate) fn was_open(&self) -> bool {
-        matches!(self.state, State::Open | State::Ended)
+        self.opened
     }
 
     /// Messages that it sent itself.
@@ -379,7 +397,7 @@ impl Connection {
     /// Ends the connection, with a close frame if it is open, and frees what it held.
     pub(crate) fn end(&mut self) {
         if self.state == State::Open
-            && self.extra.as_ref().is_none_or(|extra| extra.output.is_empty())
+            && self.extra.as_ref().is_none_or(|extra| extra.output.is_empty() && extra.listening.is_none())
             && let Some(stream) = &mut self.stream
         {
             let mut close = Vec::new();
@@ -424,6 +442,9 @@ impl Connection {
 
     /// Handles whole heads and frames and returns how many bytes they took.
     fn parse(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, Trouble> {
+        if self.extra.as_ref().is_some_and(|extra| extra.listening.is_some()) {
+            return self.listen(bytes, cx);
+        }
         let mut used = 0;
         if self.state == State::Upgrading {
             match self.parse_answer(bytes, cx)? {
@@ -477,6 +498,7 @@ impl Connection {
 
     fn on_open(&mut self, cx: &mut Context<'_>) {
         self.state = State::Open;
+        self.opened = true;
         if let Some(bulletin) = cx.bulletin {
             self.visits.get_or_insert_default().on_open(bulletin);
         }
@@ -490,6 +512,7 @@ impl Connection {
         }
         let took_ns = cx.now_ns.saturating_sub(started_ns);
         match away {
+            Some(away) if away.since_ns == Away::UNCOUNTED.since_ns => {}
             Some(away) => {
                 let away_ns = cx.now_ns.saturating_sub(away.since_ns);
                 cx.tally.on_return(cx.now_ns, took_ns, away_ns);
@@ -643,6 +666,7 @@ impl Connection {
         }
         let empty = extra.handshake.is_none()
             && extra.tls.is_none()
+            && extra.listening.is_none()
             && extra.input.is_empty()
             && extra.output.is_empty()
             && extra.caught.is_empty()

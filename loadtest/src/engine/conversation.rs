@@ -19,10 +19,27 @@ use super::topics::{self, Topics};
 use super::vars::Vars;
 use crate::base::schedule::parse_duration;
 use crate::net::header::{is_token, parse_header};
-use crate::net::target::Target;
+use crate::net::target::{Target, path_of};
 
 /// What is said most often, so that a connection says hardly anything else.
 const EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// What the ID of the last event, or what the position of a poll is called, is `{position}`.
+pub(crate) const POSITION: &str = "position";
+/// What tells the position in Fantail's answer to a poll.
+const POSITION_FIELD: &str = r"(?im)^Fantail-Position: *(?<position>\S+)";
+
+/// What kind of client a connection is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Client {
+    /// WebSocket.
+    #[default]
+    Ws,
+    /// An event stream, as EventSource reads it.
+    Sse,
+    /// One HTTP request after the other, each of which waits for a message.
+    Poll,
+}
 
 /// What a conversation is made of, as it was asked for.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +58,12 @@ pub(crate) struct Talk {
     pub(crate) header: Vec<String>,
     /// Topics and their members.
     pub(crate) topics: topics::Wanted,
+    /// What kind of client it is; by the URL's scheme unless it is said.
+    pub(crate) client: Client,
+    /// Where requests go that go on at a position; to the URL unless it is said.
+    pub(crate) resume_url: Option<String>,
+    /// Patterns that catch a poll's position in its answer.
+    pub(crate) position: Vec<String>,
 }
 
 /// A step of the greeting, as it was asked for.
@@ -79,6 +102,9 @@ pub(crate) struct Conversation {
     replies: Vec<(Regex, Text)>,
     every: Vec<(Duration, Text)>,
     template: Option<Template>,
+    client: Client,
+    resume_path: Option<Text>,
+    positions: Vec<Regex>,
 }
 
 impl Conversation {
@@ -88,8 +114,21 @@ impl Conversation {
         let name = format!("load-{:016x}", random_u64());
         let shared = shared_columns(talk, path, vars.names());
         let topics = Topics::new(&talk.topics, name, connections, &vars, &shared)?;
-        let scope = Scope { columns: vars.names(), listed: true, ..Scope::default() };
+        let positions = positions(talk)?;
+        let known: Vec<String> = match talk.client {
+            Client::Ws => Vec::new(),
+            Client::Sse => vec![POSITION.to_owned()],
+            Client::Poll => positions
+                .iter()
+                .flat_map(|pattern| pattern.capture_names().flatten())
+                .map(str::to_owned)
+                .collect(),
+        };
+        let scope = Scope { columns: vars.names(), caught: &known, listed: true, ..Scope::default() };
         let path = Text::read("--url", path, scope, Spelling::Url)?;
+        let resume_path = talk.resume_url.as_deref().map(path_of);
+        let resume_path =
+            resume_path.map(|path| Text::read("--resume-url", &path, scope, Spelling::Url)).transpose()?;
         let mut headers = Vec::new();
         for header in &talk.header {
             let (name, value) = parse_header("--header", header)?;
@@ -100,6 +139,15 @@ impl Conversation {
                 return Err(format!("--subprotocol {protocol:?}: not a token (RFC 6455 section 4.1)"));
             }
         }
+        let goes_on = path.names_caught()
+            || resume_path.as_ref().is_some_and(Text::names_caught)
+            || headers.iter().any(|(_, value)| value.names_caught());
+        if talk.client == Client::Poll && !goes_on {
+            return Err("--client poll: say how a client goes on, as in --resume-url \
+                        'http://HOST/poll/{topic}?since={position}'"
+                .into());
+        }
+        let scope = Scope { caught: &[], ..scope };
         let (mut steps, mut caught) = (Vec::new(), Vec::new());
         for greeting in &talk.greeting {
             let scope = Scope { caught: &caught, ..scope };
@@ -113,7 +161,78 @@ impl Conversation {
         let replies = talk.reply.iter().map(|rule| reply(rule, scope)).collect::<Result<_, _>>()?;
         let every = talk.every.iter().map(|rule| every(rule, scope)).collect::<Result<_, _>>()?;
         let protocols = talk.subprotocol.clone();
-        Ok(Self { topics, path, headers, protocols, steps, replies, every, template: None, caught, vars })
+        let client = talk.client;
+        Ok(Self {
+            topics,
+            path,
+            headers,
+            protocols,
+            steps,
+            replies,
+            every,
+            template: None,
+            client,
+            resume_path,
+            positions,
+            caught,
+            vars,
+        })
+    }
+
+    /// What kind of client it is.
+    pub(crate) fn client(&self) -> Client {
+        self.client
+    }
+
+    /// Appends the request of a client of HTTP, which goes on at the position that `filling` has caught, if any.
+    pub(crate) fn write_get(&self, target: &Target, filling: &Filling<'_>, out: &mut Vec<u8>) {
+        let goes_on = filling.caught.iter().any(|(_, value)| !value.is_empty());
+        let path = self.resume_path.as_ref().filter(|_| goes_on).unwrap_or(&self.path).fill_text(filling);
+        out.extend_from_slice(format!("GET {path} HTTP/1.1\r\n").as_bytes());
+        let mut field = |name: &str, value: &str| {
+            // A control that a server has put there must not end the field (RFC 9110 section 5.5).
+            let value = value.bytes().filter(|byte| *byte >= b' ' && *byte != 0x7f);
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend(value);
+            out.extend_from_slice(b"\r\n");
+        };
+        field("Host", &target.authority);
+        let given = |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        if self.client == Client::Sse {
+            // HTML standard section 9.2.2: what a client of an event stream says.
+            for (name, value) in [("Accept", "text/event-stream"), ("Cache-Control", "no-cache")] {
+                if !given(name) {
+                    field(name, value);
+                }
+            }
+            let id = filling.caught.iter().find(|(name, id)| name == POSITION && !id.is_empty());
+            if let Some((_, id)) = id.filter(|_| !given("Last-Event-ID")) {
+                field("Last-Event-ID", id);
+            }
+        }
+        for (name, value) in &self.headers {
+            let filled = value.fill_text(filling);
+            // What nothing has been caught for yet is not said.
+            if !(filled.is_empty() && value.names_caught()) {
+                field(name, &filled);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// What an answer to a poll says about where to go on: each value is in its head, or else in its body.
+    pub(crate) fn positions_in(&self, head: &[u8], body: &[u8]) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for pattern in &self.positions {
+            let Some(groups) = pattern.captures(head).or_else(|| pattern.captures(body)) else { continue };
+            for name in pattern.capture_names().flatten() {
+                if let Some(value) = groups.name(name) {
+                    found.push((name.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+                }
+            }
+        }
+        found
     }
 
     /// Puts the text of `--message` around test messages of `shape`.
@@ -217,6 +336,36 @@ impl Conversation {
     }
 }
 
+/// The patterns of `--position`, checked.
+fn positions(talk: &Talk) -> Result<Vec<Regex>, String> {
+    let unused = [
+        ("--resume-url", talk.resume_url.is_some() && talk.client == Client::Ws),
+        ("--position", !talk.position.is_empty() && talk.client != Client::Poll),
+        ("--hello and --await", !talk.greeting.is_empty() && talk.client != Client::Ws),
+        ("--reply", !talk.reply.is_empty() && talk.client != Client::Ws),
+        ("--every", !talk.every.is_empty() && talk.client != Client::Ws),
+        ("--subprotocol", !talk.subprotocol.is_empty() && talk.client != Client::Ws),
+    ];
+    if let Some((flag, _)) = unused.iter().find(|(_, unused)| *unused) {
+        let client = clap::ValueEnum::to_possible_value(&talk.client);
+        let client = client.map(|client| client.get_name().to_owned()).unwrap_or_default();
+        return Err(format!("{flag}: not with clients of --client {client}"));
+    }
+    if talk.client != Client::Poll {
+        return Ok(Vec::new());
+    }
+    let default = [POSITION_FIELD.to_owned()];
+    let patterns = if talk.position.is_empty() { &default[..] } else { &talk.position };
+    let read = |pattern: &String| {
+        let read = regex("--position", pattern)?;
+        match read.capture_names().flatten().next() {
+            Some(_) => Ok(read),
+            None => Err(format!("--position {pattern}: name what it catches, as in (?<position>\\d+)")),
+        }
+    };
+    patterns.iter().map(read).collect()
+}
+
 /// Columns that both the texts of subscribers and those of the publisher name.
 fn shared_columns(talk: &Talk, path: &str, columns: &[String]) -> Vec<usize> {
     let names = |text: &str, column: &str| {
@@ -226,7 +375,7 @@ fn shared_columns(talk: &Talk, path: &str, columns: &[String]) -> Vec<usize> {
         Greeting::Hello(text) => Some(text.as_str()),
         Greeting::Await(_) => None,
     });
-    let subscribers: Vec<&str> = greeting.chain([path]).collect();
+    let subscribers: Vec<&str> = greeting.chain([path]).chain(talk.resume_url.as_deref()).collect();
     let is_shared = |column: &String| {
         subscribers.iter().any(|text| names(text, column))
             && talk.topics.published.iter().any(|text| names(text, column))

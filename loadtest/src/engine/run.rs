@@ -72,6 +72,8 @@ pub(crate) struct Special<'a> {
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
     pub(crate) returning_max: usize,
+    /// Clients whose connection ends come back and are still owed everything.
+    pub(crate) resumes: bool,
     /// Connections that end come back; so many messages there will be at most.
     pub(crate) bulletin_messages: Option<u64>,
     /// The longest wait before a client comes back, unless the command's own.
@@ -153,6 +155,7 @@ impl Run {
             details: Details::default(),
             slow: special.slow,
             returning_max: special.returning_max,
+            resumes: special.resumes,
             bulletins: bulletins.map(Arc::new),
             backoff_ns: special.backoff.map_or(BACKOFF_NS, |backoff| backoff.as_nanos() as u64),
             trace: options.trace,

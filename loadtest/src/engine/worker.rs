@@ -4,6 +4,7 @@
 //! connections, reads, answers pings, sends what is planned, and counts. It never sleeps elsewhere than in
 //! `poll` and never logs.
 
+mod asking;
 mod every;
 mod returning;
 mod trickle;
@@ -21,8 +22,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::base::schedule::{Clock, Schedule};
 use crate::base::trouble::{Details, Trouble};
-use crate::engine::connection::{self, Away, Connection, Context, Role, State};
-use crate::engine::conversation::Conversation;
+use crate::engine::connection::{self, Away, Connection, Context, Listening, Role, State};
+use crate::engine::conversation::{Client, Conversation};
 use crate::engine::handshake;
 use crate::engine::inflating::Inflating;
 use crate::engine::ledger::Ledger;
@@ -35,6 +36,7 @@ use crate::net::target::Target;
 use crate::observe::bottleneck::Watch;
 use crate::result::tally::{Counts, Tally, Tick};
 use crate::tls::{Session, Tls};
+use asking::Asking;
 use every::Every;
 use returning::Returning;
 use trickle::Trickle;
@@ -91,6 +93,8 @@ pub(crate) struct Plan {
     pub(crate) slow: Option<Slow>,
     /// Connects that each worker has under way at most while dropped connections come back.
     pub(crate) returning_max: usize,
+    /// Whether clients whose connection ends come back and are still owed everything.
+    pub(crate) resumes: bool,
     /// Set if connections that end come back; tells what each should have got.
     pub(crate) bulletins: Option<Arc<Vec<Bulletin>>>,
     /// The longest wait before the first attempt to come back that is not made at once, in ns.
@@ -111,8 +115,16 @@ impl Plan {
         (number < self.trace).then_some(Traced::Connection(number))
     }
 
-    /// What is published so far to the topic of a connection that comes back.
+    /// Whether clients whose connection ends come back.
+    fn comes_back(&self) -> bool {
+        self.resumes || self.bulletins.is_some()
+    }
+
+    /// What is published so far to the topic of a connection that comes back and is not owed everything anyway.
     fn bulletin_of(&self, number: u64) -> Option<&Bulletin> {
+        if self.resumes {
+            return None;
+        }
         let topic = self.conversation.topics().of(number).next()?;
         self.bulletins.as_ref()?.get(topic as usize)
     }
@@ -137,6 +149,7 @@ impl Plan {
             keeps_kind: self.keeps_kind,
             shape: self.shape,
             conversation: &self.conversation,
+            target: &self.target,
             inflating,
             now_ns: self.clock.now_ns(),
             schedule,
@@ -255,6 +268,7 @@ pub(crate) struct Worker {
     payload: Vec<u8>,
     inflating: Option<Inflating>,
     returning: Returning,
+    asking: Asking,
     /// Whatever had come by then has been read.
     read_until_ns: u64,
     trickle: Trickle,
@@ -297,6 +311,7 @@ impl Worker {
             frame: Vec::new(),
             payload: Vec::new(),
             returning: Returning::default(),
+            asking: Asking::default(),
             read_until_ns: 0,
             trickle: Trickle::default(),
             watch: Watch::default(),
@@ -336,6 +351,7 @@ impl Worker {
             self.trickle_due(&order, &mut tally);
             self.send_due(&order, &mut tally);
             self.say_due(&mut tally);
+            self.ask_due(&mut tally);
             for index in std::mem::take(&mut self.ready) {
                 self.read_turn(index, true, &order, &mut tally);
             }
@@ -392,8 +408,12 @@ impl Worker {
             connect_ns = due_ns.map(|due_ns| due_ns.max(self.next_connect_ns));
         }
         let wake_ns =
-            [expiry_ns, connect_ns, self.trickle.due_ns(), self.every.due_ns()].into_iter().flatten().min();
-        wake_ns.map(|wake_ns| Duration::from_nanos(wake_ns.saturating_sub(now_ns)))
+            [expiry_ns, connect_ns, self.trickle.due_ns(), self.every.due_ns(), self.asking.due_ns()];
+        wake_ns
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|wake_ns| Duration::from_nanos(wake_ns.saturating_sub(now_ns)))
     }
 
     fn size_ticks(&self, order: &Order, tally: &mut Tally) {
@@ -427,7 +447,7 @@ impl Worker {
     }
 
     fn in_flight_max(&self, order: &Order) -> usize {
-        let rolling = self.plan.bulletins.is_some() && order.schedule.is_some();
+        let rolling = self.plan.comes_back() && order.schedule.is_some();
         if order.drops > 0 || rolling { self.plan.returning_max } else { IN_FLIGHT_MAX }
     }
 
@@ -450,21 +470,28 @@ impl Worker {
                 let plan = &self.plan;
                 let key = handshake::key(number ^ plan.run_id);
                 let mut request = Vec::new();
-                let filling = plan.conversation.filling(number, &[]);
-                plan.conversation.write_request(
-                    &plan.target,
-                    None,
-                    key,
-                    &filling,
-                    plan.deflate,
-                    &mut request,
-                );
+                let position = self.returning.position(index);
+                let filling = plan.conversation.filling(number, &position.caught);
+                match plan.conversation.client() {
+                    Client::Ws => plan.conversation.write_request(
+                        &plan.target,
+                        None,
+                        key,
+                        &filling,
+                        plan.deflate,
+                        &mut request,
+                    ),
+                    Client::Sse | Client::Poll => {
+                        plan.conversation.write_get(&plan.target, &filling, &mut request);
+                    }
+                }
+                let listening = Listening::of(plan.conversation.client(), position, now_ns);
                 if let Some(traced) = plan.traced(number) {
                     traced.head(Way::Out, &request);
                 }
                 self.connecting.push_back(Attempt { index, started_ns: now_ns });
                 self.in_flight += 1;
-                Connection::new(stream, tls, key, request, now_ns, away)
+                Connection::new(stream, tls, key, request, now_ns, away, listening)
             }
             Err(error) => {
                 self.on_failure(index, away, Trouble::of_connect(&error), tally);
@@ -515,8 +542,9 @@ impl Worker {
 
     fn write_turn(&mut self, index: usize, tally: &mut Tally) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        if let Err(trouble) = connection.on_writable() {
-            self.on_trouble(index, trouble, tally);
+        match connection.on_writable() {
+            Ok(()) => self.open_asked(index, tally),
+            Err(trouble) => self.on_trouble(index, trouble, tally),
         }
     }
 
@@ -533,7 +561,10 @@ impl Worker {
                 Ok(0) if before == State::Greeting => Err(Trouble::AwaitClosed),
                 Ok(0) => Err(Trouble::ConnectClosed),
                 Ok(count) => Ok(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Of TLS, the handshake may have come to its end without a byte for the client.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.open_asked(index, tally);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(connection.trouble(&error)),
             };
@@ -547,6 +578,10 @@ impl Worker {
             });
             if before != State::Open && connection.state() == State::Open {
                 self.in_flight -= 1;
+                self.returning.forget_position(index);
+            }
+            if let Some(until_ns) = connection.pauses_until_ns() {
+                self.asking.pause(index, until_ns);
             }
             match outcome {
                 // A short read has drained the socket, unless the end is behind it.
@@ -563,7 +598,8 @@ impl Worker {
     fn on_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.state() {
-            State::Open if self.plan.bulletins.is_some() => self.on_left(index, trouble, tally),
+            State::Open if trouble == Trouble::PolledLast => self.on_polled_last(index),
+            State::Open if self.plan.comes_back() => self.on_left(index, trouble, tally),
             State::Open => {
                 tally.counts.lost += 1;
                 *tally.counts.troubles.entry(trouble).or_default() += 1;

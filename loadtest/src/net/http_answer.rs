@@ -5,6 +5,8 @@ use std::io::{self, Read};
 
 use memchr::memmem;
 
+use super::body as framing;
+
 /// The longest head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The longest line that announces a chunk, and the longest trailer.
@@ -26,6 +28,32 @@ enum Body {
     Length(usize),
     Chunked,
     UntilEof,
+}
+
+impl Head {
+    /// Reads the head that `bytes` begin with; `None` until it is whole.
+    pub(crate) fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
+        match parse_head(bytes)? {
+            None if bytes.len() > HEAD_BYTES_MAX => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the answer's head is too long"))
+            }
+            head => Ok(head),
+        }
+    }
+
+    /// Its bytes, with the empty line behind it.
+    pub(crate) fn len(&self) -> usize {
+        self.head_len
+    }
+
+    /// How the body is framed that comes behind it.
+    pub(crate) fn framing(&self) -> framing::Body {
+        match self.body {
+            Body::Length(len) => framing::Body::Length(len as u64),
+            Body::Chunked => framing::Body::chunked(),
+            Body::UntilEof => framing::Body::UntilEof,
+        }
+    }
 }
 
 /// An answer that arrives in pieces.
@@ -64,6 +92,11 @@ impl Incoming {
             }
             return if self.came > most { Err(too_long("the answer")) } else { Ok(None) };
         }
+    }
+
+    /// The head of a whole answer as it came, and its body.
+    pub(crate) fn parts(&self, head: &Head) -> (&[u8], Cow<'_, [u8]>) {
+        (self.answer.get(..head.head_len).unwrap_or_default(), body(head, &self.answer))
     }
 
     /// What the body begins with.

@@ -52,11 +52,7 @@ impl Target {
             return Err(format!("{url}: spaces and controls must be percent-encoded"));
         }
         let rest = rest.split('#').next().unwrap_or_default();
-        let (authority, path) = match rest.find(['/', '?']) {
-            Some(at) => rest.split_at(at),
-            None => (rest, "/"),
-        };
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let (authority, path) = split_path(rest);
         if authority.contains('@') {
             return Err(format!("{url}: user names are not supported"));
         }
@@ -73,6 +69,21 @@ impl Target {
     pub(crate) fn host(&self) -> &str {
         split_port(&self.authority).map_or(self.authority.as_str(), |(host, _)| host)
     }
+}
+
+/// Path and query of a URL, starting with `/`.
+pub(crate) fn path_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest).split('#').next().unwrap_or_default();
+    split_path(rest).1
+}
+
+/// The authority of a URL without its scheme and fragment, and what is behind it.
+fn split_path(rest: &str) -> (&str, String) {
+    let (authority, path) = match rest.find(['/', '?']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, "/"),
+    };
+    (authority, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
 }
 
 /// The source addresses for `connections`: those given, or enough of 127.0.0.0/8 for a loopback

@@ -249,7 +249,7 @@ impl Talks {
                 if let Some(traced) = traced(plan, index) {
                     traced.head(Way::Out, &request);
                 }
-                lane.connection = Connection::new(stream, tls, key, request, now_ns, None);
+                lane.connection = Connection::new(stream, tls, key, request, now_ns, None, None);
                 lane.until_ns = now_ns + TIMEOUT.as_nanos() as u64;
                 self.opening += 1;
             }

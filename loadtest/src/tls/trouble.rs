@@ -97,11 +97,21 @@ pub(crate) fn hint(trouble: Trouble, secure: bool) -> Option<&'static str> {
             "the server uses an extension that was not offered, which no client may accept"
         }
         Trouble::UpgradeNotDeflated => "--deflate was asked for and the server did not agree to it",
-        Trouble::UpgradeRefused(301 | 302 | 303 | 307 | 308) => {
+        Trouble::UpgradeRefused(301 | 302 | 303 | 307 | 308)
+        | Trouble::Answered(301 | 302 | 303 | 307 | 308) => {
             "redirects are not followed: use the URL it leads to"
         }
-        Trouble::UpgradeRefused(401 | 403) => "the server wants to know who it is: see --header and --vars",
+        Trouble::Answered(204) => "the server wants no client to come back (HTML standard, section 9.2.3)",
+        Trouble::AnsweredNoEvents => {
+            "the answer is no text/event-stream that is not compressed: a long poll wants --client poll"
+        }
+        Trouble::LostEnd => "the server ended the stream in order: a client that comes back needs --resume",
+        Trouble::Answered(400) => "the server does not understand the request: see --trace 1",
+        Trouble::UpgradeRefused(401 | 403) | Trouble::Answered(401 | 403) => {
+            "the server wants to know who it is: see --header and --vars"
+        }
         Trouble::UpgradeRefused(_) => "the server refused the upgrade",
+        Trouble::Answered(_) => "the server refused the request",
         Trouble::GeneratorPorts => "no free port at this end: name more addresses with --source",
         Trouble::LostTruncated => "the server ended the connection without a TLS close_notify",
         _ => return None,

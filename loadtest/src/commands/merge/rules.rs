@@ -115,6 +115,8 @@ const RULES: &[(&str, Rule)] = &[
     ("lost_during_hold", Rule::Sum),
     ("dropped", Rule::Sum),
     ("not_dropped", Rule::Sum),
+    ("left", Rule::Sum),
+    ("endings", Rule::Counts),
     ("unserved", Rule::Sum),
     ("refused", Rule::Sum),
     ("returned_per_second", Rule::Sum),
@@ -161,7 +163,7 @@ const RULES: &[(&str, Rule)] = &[
 ];
 
 /// Objects whose fields have rules of their own.
-const OBJECTS: [&str; 5] = ["connections", "generator", "tls", "slow", "bystander"];
+const OBJECTS: [&str; 6] = ["connections", "generator", "tls", "slow", "bystander", "resumed"];
 
 /// What a figure means where its rule does not say enough.
 const MEANINGS: [(&str, &str); 10] = [

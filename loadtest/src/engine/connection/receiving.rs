@@ -3,6 +3,7 @@
 use fantail::wire::frame::Opcode;
 
 use super::{Connection, Context, Role, State, echo_stream};
+use crate::engine::conversation::Client;
 use crate::engine::message::{self, Expected, Found, PROBE_SEQUENCE, Stamp, Streams};
 use crate::engine::template::Template;
 use crate::engine::text::Filling;
@@ -39,7 +40,13 @@ impl Connection {
     }
 
     /// `replied` says that it was answered, so that it is no stranger if there is no test message in it.
-    fn on_test_message(&mut self, payload: &[u8], binary: bool, replied: bool, cx: &mut Context<'_>) {
+    pub(super) fn on_test_message(
+        &mut self,
+        payload: &[u8],
+        binary: bool,
+        replied: bool,
+        cx: &mut Context<'_>,
+    ) {
         let streams = match cx.role {
             // Pings are answered by pongs.
             Role::Idle | Role::Ping => return,
@@ -92,6 +99,8 @@ impl Connection {
             }
             Found::Unchanged(stamp) => self.on_stamp(&stamp, false, cx),
             Found::Wrapped(stamp) => self.on_stamp(&stamp, true, cx),
+            // A poll's answer holds all that has come, and quotes nothing.
+            Found::Repeated if conversation.client() == Client::Poll => cx.tally.counts.duplicate += 1,
             Found::Repeated => cx.tally.counts.repeated += 1,
             // That a probe came is all there is to know of it.
             Found::Changed(stamp) if stamp.sequence == PROBE_SEQUENCE => self.on_stamp(&stamp, false, cx),

@@ -4,11 +4,11 @@
 //! client does. Keeps nothing for a connection that is open.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 use super::{Order, Worker};
 use crate::base::trouble::Trouble;
-use crate::engine::connection::{Away, State};
+use crate::engine::connection::{Away, Position, State};
 use crate::engine::handshake;
 use crate::result::tally::{Ending, Tally, new_histogram};
 
@@ -24,6 +24,9 @@ pub(super) struct Returning {
     dropped: u64,
     next: usize,
     waiting: BinaryHeap<Reverse<(u64, usize, Away)>>,
+    /// Where clients of HTTP go on that are not open.
+    positions: HashMap<usize, Position>,
+    nowhere: Position,
 }
 
 impl Returning {
@@ -36,6 +39,30 @@ impl Returning {
     pub(super) fn take_due(&mut self, now_ns: u64) -> Option<(usize, Away)> {
         self.due_ns().filter(|due_ns| *due_ns <= now_ns)?;
         self.waiting.pop().map(|Reverse((_, index, away))| (index, away))
+    }
+
+    /// It comes back at this time.
+    pub(super) fn come_back(&mut self, index: usize, away: Away, due_ns: u64) {
+        self.waiting.push(Reverse((due_ns, index, away)));
+    }
+
+    /// Where a client goes on.
+    pub(super) fn position(&self, index: usize) -> &Position {
+        self.positions.get(&index).unwrap_or(&self.nowhere)
+    }
+
+    /// Remembers it until its client is open again.
+    pub(super) fn keep_position(&mut self, index: usize, position: Option<Position>) {
+        if let Some(position) = position {
+            self.positions.insert(index, position);
+        }
+    }
+
+    /// Its connection has it now.
+    pub(super) fn forget_position(&mut self, index: usize) {
+        if !self.positions.is_empty() {
+            self.positions.remove(&index);
+        }
     }
 
     /// An attempt failed: another one comes later.
@@ -62,11 +89,17 @@ impl Worker {
             };
             let now_ns = self.plan.clock.now_ns();
             if let Some(connection) = self.connections.get_mut(index) {
+                self.returning.keep_position(index, connection.position());
                 connection.vanish();
             }
             tally.counts.dropped += 1;
             let away = Away { since_ns: now_ns, failures: 0 };
-            self.returning.waiting.push(Reverse((now_ns, index, away)));
+            if self.plan.resumes {
+                // Whoever is back before anything was published has nothing to resume.
+                self.returning.retry(index, away, now_ns, self.plan.backoff_ns);
+            } else {
+                self.returning.come_back(index, away, now_ns);
+            }
         }
     }
 
@@ -76,22 +109,28 @@ impl Worker {
         let now_ns = self.plan.clock.now_ns();
         let number = self.number(index);
         let plan = self.plan.clone();
-        let (Some(connection), Some(bulletin)) = (self.connections.get_mut(index), plan.bulletin_of(number))
-        else {
-            return;
-        };
+        let Some(connection) = self.connections.get_mut(index) else { return };
         let code = connection.close().filter(|_| trouble == Trouble::LostClose).map(|(code, _)| *code);
         let ending = code.map_or(Ending::Broken(trouble), Ending::Close);
         tally.counts.left += 1;
         *tally.counts.endings.entry(ending).or_default() += 1;
-        if let Some(visits) = connection.visits_mut() {
+        if let Some((visits, bulletin)) = connection.visits_mut().zip(plan.bulletin_of(number)) {
             // A worker that is busy finds the end some time after it has come.
             let cut_off = tally.cut_off.get_or_insert_with(|| Box::new(new_histogram()));
             visits.on_end(bulletin, self.read_until_ns, |age_ns| cut_off.saturating_record(age_ns));
         }
+        let position = connection.position();
         connection.end();
         let away = Away { since_ns: now_ns, failures: 0 };
-        self.returning.retry(index, away, now_ns, self.plan.backoff_ns);
+        match position.as_ref().and_then(|position| position.retry) {
+            // Clients of event streams wait for exactly as long as they are told to, all of them.
+            Some(wait) => {
+                let due_ns = now_ns.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+                self.returning.come_back(index, away, due_ns);
+            }
+            None => self.returning.retry(index, away, now_ns, self.plan.backoff_ns),
+        }
+        self.returning.keep_position(index, position);
     }
 
     /// The next open connection after the one that was dropped last.

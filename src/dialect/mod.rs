@@ -129,8 +129,8 @@ impl Dialect {
         speak!(self, push_head(head, out));
     }
 
-    /// Appends what follows the head of its answer.
-    pub fn push_start(self, start: Start, out: &mut Vec<u8>) {
+    /// Appends the rest of that head, and what follows it.
+    pub fn push_start(self, start: &Start<'_>, out: &mut Vec<u8>) {
         speak!(self, push_start(start, out));
     }
 

@@ -36,8 +36,10 @@ pub struct Pulse {
 }
 
 /// What a connection that opens is told beside the head of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// What became of its subscriptions, in the order of the opening's topics.
+    pub joined: &'a [Outcome<'a>],
     /// When its client is to come back if the connection breaks off, in milliseconds.
     pub again_ms: u32,
 }
@@ -132,12 +134,13 @@ pub(super) trait Speak {
     /// What became of something it asked for.
     fn on_outcome(_: &mut Cx<'_>, _: Outcome<'_>) {}
 
-    /// Appends status and fields of the answer that its messages are the body of; the empty line that ends a head comes
-    /// behind them. Nothing where they travel in frames.
+    /// Appends status and fields of the answer that its messages are the body of, without the empty line that ends a head.
+    /// Nothing where they travel in frames.
     fn push_head(_: &Head<'_>, _: &mut ResponseBuffer) {}
 
-    /// Appends what follows the head of its answer.
-    fn push_start(_: Start, _: &mut Vec<u8>) {}
+    /// Appends what else its answer's head says now that its topics are joined, and what follows the head. Nothing where
+    /// messages travel in frames.
+    fn push_start(_: &Start<'_>, _: &mut Vec<u8>) {}
 
     /// What its messages travel in.
     fn carrier() -> Carrier {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
+use super::subscribe::joined_outcome;
 use super::write_turn::Asked;
 use crate::config::{LimitsSection, Settings};
 use crate::connection::session::{BodyFraming, BodyState, Session};
@@ -330,7 +331,8 @@ impl<S: Socket> Core<S> {
                 return Next::Leave;
             }
         };
-        opening.dialect.push_start(Start { again_ms: self.again_ms(key) }, out);
+        let outcomes: Vec<_> = joined.iter().map(|(topic, joined)| joined_outcome(topic, *joined)).collect();
+        opening.dialect.push_start(&Start { joined: &outcomes, again_ms: self.again_ms(key) }, out);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.open(now.saturating_add(spread));

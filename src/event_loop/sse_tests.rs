@@ -159,7 +159,8 @@ fn a_client_without_chunks_gets_none() {
     world.settle();
     let (head, start) = answer(&old);
     assert!(!head.contains("Transfer-Encoding") && head.contains("Connection: close\r\n"), "{head}");
-    assert_eq!(start, format!("retry: {}\n", retry(&start)));
+    let epoch = world.edition.router.topic(&TOPIC).unwrap().epoch();
+    assert_eq!(start, format!("retry: {}\nid: {epoch:016x}:0\n\n", retry(&start)));
     world.publish(&["one"]);
     let bare = text(&old);
     assert_eq!(text(&chunked), chunk(&bare));

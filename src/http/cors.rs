@@ -10,6 +10,9 @@ use crate::dialect::sse;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer, push_field};
 
+/// Fields of answers that a page may read besides the usual ones.
+const EXPOSED: &str = "Fantail-Position, Fantail-Gap";
+
 /// How long a browser may remember what a preflight was answered, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 
@@ -97,7 +100,8 @@ impl Fields<'_> {
     pub(super) fn each(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let allow = self.allow.as_deref().map(|allow| ("Access-Control-Allow-Origin", allow));
         let credentials = self.credentials.then_some(("Access-Control-Allow-Credentials", "true"));
-        [Some(("Vary", "Origin")), allow, credentials].into_iter().flatten()
+        let exposed = allow.map(|_| ("Access-Control-Expose-Headers", EXPOSED));
+        [Some(("Vary", "Origin")), allow, credentials, exposed].into_iter().flatten()
     }
 
     /// Appends them.
@@ -167,11 +171,12 @@ mod tests {
     #[test]
     fn a_page_may_read_what_the_policy_lets_it_open() {
         let vary = "Vary: Origin\n";
+        let exposed = "Access-Control-Expose-Headers: Fantail-Position, Fantail-Gap\n";
         let named = |origin| {
             let allow = format!("Access-Control-Allow-Origin: {origin}\n");
-            Some(format!("{vary}{allow}Access-Control-Allow-Credentials: true\n"))
+            Some(format!("{vary}{allow}Access-Control-Allow-Credentials: true\n{exposed}"))
         };
-        let anybody = Some(format!("{vary}Access-Control-Allow-Origin: *\n"));
+        let anybody = Some(format!("{vary}Access-Control-Allow-Origin: *\n{exposed}"));
         let (own, app, other) = ("https://edge.example", "https://app.example", "https://other.example");
         assert_eq!(told(&[], false, &from(own)), named(own));
         assert_eq!(told(&[app], false, &from(app)), named(app));

@@ -149,9 +149,9 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Respon
     }
     opening.dialect.push_head(head, out);
     fields.push(out);
-    out.extend_from_slice(b"\r\n");
     if head.method == "HEAD" {
-        // RFC 9110, 9.3.2: what GET would be answered, without its content.
+        // RFC 9110, 9.3.2: what GET would be answered, without its content and what is only known with it.
+        out.extend_from_slice(b"\r\n");
         return Answer::Done { keep_alive: false, refused: None };
     }
     Answer::Open(opening)

@@ -25,6 +25,8 @@ struct Reader {
     kind: String,
     data: String,
     id: String,
+    /// What a browser would come back with.
+    last_id: String,
 }
 
 impl Reader {
@@ -42,6 +44,7 @@ impl Reader {
         if line.is_empty() {
             let kind = std::mem::take(&mut self.kind);
             let mut data = std::mem::take(&mut self.data);
+            self.id.clone_into(&mut self.last_id);
             if data.pop().is_some() {
                 let kind = if kind.is_empty() { "message".to_owned() } else { kind };
                 self.events.push(Event { kind, data, id: self.id.clone() });
@@ -359,4 +362,55 @@ fn at_its_limits_a_stream_says_when_to_ask_again_and_others_are_refused() {
     program.send(request(&server, "GET", "/sse/t", "").as_bytes());
     assert_eq!(program.answer().status, 429);
     assert_eq!(server.metric("fantail_refusals_total", "too_many_from_address"), 9);
+}
+
+#[test]
+fn a_stream_begins_with_a_place_that_a_browser_comes_back_with() {
+    let server = Server::start(&["--loops", "2"], &[]);
+    server.publish("t", b"before");
+    let mut first = Stream::open(&server, "/sse/t");
+    let at = first.reader.last_id.clone();
+    assert_eq!(first.answer.field("fantail-position"), Some(at.as_str()), "told twice");
+    assert_eq!(position(&at).1, 1);
+    drop(first);
+    // Nothing was missed: no gap, and no empty event for readers that would take it for one.
+    let mut again = Stream::ask(&server, "/sse/t", &format!("Last-Event-ID: {at}\r\n"));
+    assert_eq!(
+        (again.answer.field("fantail-position"), again.answer.field("fantail-gap")),
+        (Some(at.as_str()), None)
+    );
+    assert_eq!(again.reader.last_id, "");
+    server.publish("t", b"after");
+    let event = again.event();
+    assert_eq!((event.data.as_str(), position(&event.id)), ("after", (position(&at).0, 2)));
+}
+
+#[test]
+fn what_can_not_be_had_is_told_in_the_head_and_as_the_first_event() {
+    let server = Server::start(&["--loops", "1"], &[]);
+    let mut first = Stream::open(&server, "/sse/t");
+    for payload in ["1", "2", "3"] {
+        server.publish("t", payload.as_bytes());
+    }
+    let ids: Vec<String> = (0..3).map(|_| first.event().id).collect();
+    let (epoch, _) = position(&ids[0]);
+    let ahead = format!("{epoch:016x}:99");
+    let other = format!("{:016x}:2", epoch ^ 1);
+    for (asked, kind) in [
+        (ids[0].as_str(), "expired"),
+        (&ahead, "ahead"),
+        (&other, "other_epoch"),
+        ("of another server", "other_epoch"),
+    ] {
+        let mut stream = Stream::ask(&server, "/sse/t", &format!("Last-Event-ID: {asked}\r\n"));
+        assert_eq!(stream.answer.field("fantail-gap"), Some(format!("{kind}; oldest=4").as_str()), "{asked}");
+        assert_eq!(stream.answer.field("fantail-position"), Some(ids[2].as_str()));
+        let gap = stream.event();
+        assert_eq!((gap.kind.as_str(), gap.id.as_str()), ("gap", ids[2].as_str()), "{asked}");
+        assert_eq!(gap.data, format!("{{\"topic\":\"t\",\"kind\":\"{kind}\",\"oldest\":4}}"));
+    }
+    // By the URL, too; a slip there is refused.
+    let by_url = Stream::open(&server, &format!("/sse/t?since={}", ids[1]));
+    assert_eq!(by_url.answer.field("fantail-gap"), Some("expired; oldest=4"));
+    assert_eq!(Stream::open(&server, "/sse/t?since=7").answer.status, 400);
 }

@@ -11,12 +11,14 @@ pub(super) mod event;
 use std::borrow::Cow;
 use std::io::Write;
 
-use super::effect::{Cx, Meaning};
+use serde::Serialize;
+
+use super::effect::{Cx, Meaning, Outcome};
 use super::speak::{Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak, Start};
-use super::url::topic_name;
+use super::url::{begin, topic_name};
 use super::{Dialect, Form};
 use crate::metrics::CloseReason;
-use crate::topic::Since;
+use crate::topic::{Gap, Position, Since, Topic};
 use crate::wire::http::chunked::{LAST_CHUNK, push_chunk};
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
@@ -24,6 +26,12 @@ use crate::wire::http::response::{ResponseBuffer, push_text};
 
 /// The media type of an event stream.
 pub const MEDIA_TYPE: &str = "text/event-stream";
+
+/// The field of an answer that says behind which places messages follow.
+const POSITION_FIELD: &str = "Fantail-Position";
+
+/// The field that says what is missing of what was asked for.
+const GAP_FIELD: &str = "Fantail-Gap";
 
 /// To a client of HTTP/1.1: each event is a chunk of its own, because some readers wait for a full buffer where nothing
 /// tells them how much there is.
@@ -43,7 +51,7 @@ impl<const CHUNKED: bool> Speak for Stream<CHUNKED> {
         let head = request.head;
         let raw = head.path().strip_prefix("/sse/")?;
         let dialect = if head.version_minor >= 1 { Dialect::Sse } else { Dialect::SseUnchunked };
-        Some(opening(dialect, raw, head.query()).map_err(Refusal::bad_request))
+        Some(opening(dialect, raw, head).map_err(Refusal::bad_request))
     }
 
     fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
@@ -63,9 +71,35 @@ impl<const CHUNKED: bool> Speak for Stream<CHUNKED> {
         );
     }
 
-    /// A proxy that waits for a first byte before it passes the head on has one.
-    fn push_start(start: Start, out: &mut Vec<u8>) {
-        push_piece::<CHUNKED>(retry(start.again_ms).as_bytes(), out);
+    fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        // How a subscription began was told with the head.
+        if let Outcome::Gap { topic, gap } = outcome {
+            push_piece::<CHUNKED>(&gap_event(topic, gap, None), cx.out);
+        }
+    }
+
+    /// Where the stream begins is told twice: in the head, for whoever can read one, and in the stream, for browsers. A
+    /// proxy that waits for a first byte before it passes the head on has one.
+    fn push_start(start: &Start<'_>, out: &mut Vec<u8>) {
+        let begins: Vec<Begun<'_>> = start.joined.iter().filter_map(Begun::of).collect();
+        let at = positions(&begins);
+        let _ = write!(out, "{POSITION_FIELD}: {at}\r\n");
+        if begins.iter().any(|begun| begun.gap.is_some()) {
+            let _ = write!(out, "{GAP_FIELD}: {}\r\n", gaps(&begins));
+        }
+        out.extend_from_slice(b"\r\n");
+        let mut first = retry(start.again_ms);
+        // An event of nothing but its id is none, and yet it is where a browser goes on from that is cut off before the
+        // first message. Whoever came with a position has one.
+        if !begins.iter().all(|begun| begun.recovered || begun.gap.is_some()) {
+            let _ = write!(first, "id: {at}\n\n");
+        }
+        push_piece::<CHUNKED>(&first, out);
+        for begun in &begins {
+            if let Some(gap) = begun.gap {
+                push_piece::<CHUNKED>(&gap_event(begun.topic, gap, Some(&at)), out);
+            }
+        }
     }
 
     fn carrier() -> Carrier {
@@ -109,10 +143,77 @@ pub fn is_accepted(accept: &[u8]) -> bool {
     })
 }
 
-fn opening(dialect: Dialect, raw: &str, query: &str) -> Result<Opening, Cow<'static, str>> {
+/// Reads what is asked for.
+///
+/// # Errors
+/// One line on what is wrong with it.
+fn opening(dialect: Dialect, raw: &str, head: &Head<'_>) -> Result<Opening, Cow<'static, str>> {
     let topic = topic_name(raw)?.into_owned();
-    Params::read(query, b"", &[])?;
-    Ok(Opening { topics: vec![(topic, Since::Now)], ..Opening::of(dialect) })
+    let params = Params::read(head.query(), b"", &["since", "history"])?;
+    let since = begin(params.text("since"), params.text("history"))?;
+    // What a browser has seen last counts: it comes back with the URL that it came with.
+    let last = head.field("last-event-id").filter(|id| !id.is_empty());
+    Ok(Opening { topics: vec![(topic, last.map_or(since, seen))], ..Opening::of(dialect) })
+}
+
+/// Where the stream goes on for whoever has seen this id last. Ids of other servers are places that nobody knows here: a
+/// refusal would be for good, and a gap is the truth.
+fn seen(id: &[u8]) -> Since {
+    let id = std::str::from_utf8(id).ok().and_then(|id| Position::parse(id).ok());
+    Since::After(id.unwrap_or(Position { epoch: 0, offset: 0 }))
+}
+
+/// How a subscription began.
+struct Begun<'a> {
+    topic: &'a Topic,
+    at: Position,
+    recovered: bool,
+    gap: Option<Gap>,
+}
+
+impl<'a> Begun<'a> {
+    fn of(outcome: &Outcome<'a>) -> Option<Self> {
+        let Outcome::Joined { topic, offset, recovered, gap } = *outcome else { return None };
+        Some(Self { topic, at: Position { epoch: topic.epoch(), offset }, recovered, gap })
+    }
+}
+
+/// The places behind which messages follow, in the order of the topics.
+fn positions(begins: &[Begun<'_>]) -> String {
+    let each: Vec<_> = begins.iter().map(|begun| begun.at.to_string()).collect();
+    each.join(",")
+}
+
+/// What is missing, in the same order, as a header field says it.
+fn gaps(begins: &[Begun<'_>]) -> String {
+    let told = |begun: &Begun<'_>| match begun.gap {
+        Some(Gap { kind, oldest }) => format!("{}; oldest={oldest}", kind.word()),
+        None => "none".to_owned(),
+    };
+    let each: Vec<_> = begins.iter().map(told).collect();
+    each.join(", ")
+}
+
+/// What a reader is told of a gap.
+#[derive(Serialize)]
+struct GapData<'a> {
+    topic: &'a str,
+    kind: &'static str,
+    oldest: u64,
+}
+
+/// The event that tells of a gap, and where the stream goes on behind it if that is no place of a message.
+fn gap_event(topic: &Topic, gap: Gap, at: Option<&str>) -> Vec<u8> {
+    let mut event = b"event: gap\n".to_vec();
+    if let Some(at) = at {
+        let _ = writeln!(event, "id: {at}");
+    }
+    event.extend_from_slice(b"data: ");
+    let data = GapData { topic: topic.name(), kind: gap.kind.word(), oldest: gap.oldest };
+    // Text and numbers; JSON on one line, because it escapes control characters.
+    let _ = serde_json::to_writer(&mut event, &data);
+    event.extend_from_slice(b"\n\n");
+    event
 }
 
 fn push_piece<const CHUNKED: bool>(piece: &[u8], out: &mut Vec<u8>) {
@@ -124,8 +225,8 @@ fn push_piece<const CHUNKED: bool>(piece: &[u8], out: &mut Vec<u8>) {
 
 /// The field that says when to come back. It counts as soon as its line ends (HTML, 9.2.6); behind an empty line some
 /// readers would find an event. Never 0: browsers would come back at once, again and again.
-fn retry(again_ms: u32) -> String {
-    format!("retry: {}\n", again_ms.max(1))
+fn retry(again_ms: u32) -> Vec<u8> {
+    format!("retry: {}\n", again_ms.max(1)).into_bytes()
 }
 
 fn last_words(text: &str, again_ms: Option<u32>) -> Vec<u8> {
@@ -136,7 +237,7 @@ fn last_words(text: &str, again_ms: Option<u32>) -> Vec<u8> {
         words.push(b'\n');
     }
     if let Some(again_ms) = again_ms {
-        words.extend_from_slice(retry(again_ms).as_bytes());
+        words.extend_from_slice(&retry(again_ms));
     }
     words
 }
@@ -144,6 +245,7 @@ fn last_words(text: &str, again_ms: Option<u32>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::http::head::{HeadLimits, field_store, parse_head};
 
     #[test]
     fn what_a_browser_accepts_is_a_stream() {
@@ -155,12 +257,39 @@ mod tests {
         }
     }
 
+    fn asked(raw: &str, query: &str, fields: &str) -> Result<(String, Since), Cow<'static, str>> {
+        let request = format!("GET /sse/x?{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut store = field_store();
+        let (head, _) = parse_head(request.as_bytes(), &mut store, &HeadLimits::default()).unwrap().unwrap();
+        let opening = opening(Dialect::Sse, raw, &head)?;
+        Ok((opening.topics[0].0.as_str().to_owned(), opening.topics[0].1))
+    }
+
     #[test]
-    fn a_url_names_one_topic_and_nothing_that_is_not_known() {
-        let topics = |raw, query| opening(Dialect::Sse, raw, query).map(|opening| opening.topics);
-        assert_eq!(topics("a%20b", "").unwrap()[0].0.as_str(), "a b");
-        for (raw, query) in [("", ""), ("a", "sinse=1"), ("a%00", ""), ("*", ""), ("a", "x=1")] {
-            assert!(topics(raw, query).is_err(), "{raw} {query}");
+    fn a_url_names_a_topic_and_a_beginning_and_nothing_that_is_not_known() {
+        let after = |offset| Since::After(Position { epoch: 0xab, offset });
+        let place = |offset| format!("since=00000000000000ab:{offset}");
+        assert_eq!(asked("a%20b", "", ""), Ok(("a b".into(), Since::Now)));
+        assert_eq!(asked("a", &place(7), ""), Ok(("a".into(), after(7))));
+        assert_eq!(asked("a", "history=3", ""), Ok(("a".into(), Since::Last(3))));
+        // A browser comes back with the URL that it came with, and the id of what it has seen since.
+        let last = "Last-Event-ID: 00000000000000ab:9\r\n";
+        assert_eq!(asked("a", &place(7), last), Ok(("a".into(), after(9))));
+        assert_eq!(asked("a", &place(7), "Last-Event-ID:\r\n"), Ok(("a".into(), after(7))));
+        let nowhere = Since::After(Position { epoch: 0, offset: 0 });
+        for id in ["17", "00000000000000ab:", "\u{e9}"] {
+            assert_eq!(
+                asked("a", "", &format!("Last-Event-ID: {id}\r\n")),
+                Ok(("a".into(), nowhere)),
+                "{id}"
+            );
+        }
+        let both = format!("history=1&{}", place(7));
+        for query in ["sinse=1", "x=1", "since=", "since=7", "history=-1", "history=4294967296", &both] {
+            assert!(asked("a", query, last).is_err(), "{query}");
+        }
+        for raw in ["", "a%00", "*"] {
+            assert!(asked(raw, "", "").is_err(), "{raw}");
         }
     }
 

@@ -10,6 +10,8 @@ pub struct Tools<'a> {
     pub deflater: &'a mut Deflater,
     /// The loop's counters.
     pub counters: &'a LoopCounters,
+    /// Nanoseconds since 1970, which messages are dated with.
+    pub wall: fn() -> u64,
 }
 
 impl Tools<'_> {
@@ -17,7 +19,7 @@ impl Tools<'_> {
     /// saves anything.
     pub fn encode(&mut self, topic: &Topic, origin: Option<Origin>, binary: bool, payload: &[u8]) -> Draft {
         let deflated = if topic.has_deflate() { self.try_deflate(payload) } else { None };
-        Draft::encode_both(origin, binary, payload, deflated)
+        Draft::encode_both(origin, binary, payload, deflated).at((self.wall)() / 1_000_000)
     }
 
     /// Appends the payload deflated; `false` where that would not make it smaller.

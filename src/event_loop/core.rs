@@ -23,7 +23,7 @@ use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
 use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, wall_ns};
 use crate::topic::{Key, Letter, RouterError};
 use crate::transport::Socket;
 use crate::wire::deflate::{Deflater, Inflater};
@@ -84,6 +84,8 @@ pub struct Core<S> {
     pub(super) slice: Slice,
     /// Where the time within a turn comes from.
     pub(super) clock: Clock,
+    /// What messages are dated with.
+    pub(super) wall: Clock,
     /// Whose request waits until joins before it are listed.
     pub(super) newcomers: VecDeque<Key>,
     /// Publishers waiting for room in a mailbox.
@@ -167,6 +169,7 @@ impl<S: Socket> Core<S> {
             ready: VecDeque::new(),
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
+            wall: wall_ns,
             blocked: BlockedQueues::default(),
             retrying: None,
             retry_failed: false,
@@ -209,6 +212,7 @@ impl<S: Socket> Core<S> {
     /// Takes the time within a turn from somewhere else: a simulation has its own.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
+        self.wall = clock;
     }
 
     /// Tells the time; never goes back.

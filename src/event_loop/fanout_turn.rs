@@ -89,7 +89,7 @@ impl<S: Socket> Core<S> {
     fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
-        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
         let choice = self.topics.choose(
             turn,
             connection.form(),

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 static START: OnceLock<Instant> = OnceLock::new();
 
@@ -19,6 +19,12 @@ pub fn monotonic_ns() -> u64 {
     let elapsed = START.get_or_init(Instant::now).elapsed();
     // Read twice a turn; 64 bits of nanoseconds are enough for five hundred years.
     elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+}
+
+/// Nanoseconds since 1970 (UTC), as the machine has been told; it may go backwards.
+pub fn wall_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
 }
 
 /// Microseconds on the kernel's CLOCK_MONOTONIC, by which other processes go, too.

@@ -24,6 +24,8 @@ pub struct Origin {
 struct MessageHeader {
     topic_id: u64,
     offset: u64,
+    /// Milliseconds since 1970.
+    time_ms: u64,
     origin: Option<Origin>,
     /// Outboxes that hold the message; see `budget`.
     waiting: AtomicU32,
@@ -62,6 +64,7 @@ impl Draft {
         let header = MessageHeader {
             topic_id: 0,
             offset: 0,
+            time_ms: 0,
             origin,
             waiting: AtomicU32::new(0),
             payload_at: head_len as u8,
@@ -88,17 +91,30 @@ impl Draft {
         self.0.header.header.origin
     }
 
+    /// The same, published at this time: milliseconds since 1970.
+    #[must_use]
+    pub fn at(mut self, time_ms: u64) -> Self {
+        self.change(|header| header.time_ms = time_ms);
+        self
+    }
+
     /// Gives the message its place; the topic calls it under its lock.
     pub(super) fn stamp(mut self, topic_id: u64, offset: u64) -> Message {
+        self.change(|header| {
+            header.topic_id = topic_id;
+            header.offset = offset;
+        });
+        Message(self.0)
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut MessageHeader)) {
         self.0.with_arc_mut(|only| {
             // A draft is never cloned, so this is the only reference and the change always happens.
             debug_assert!(Arc::is_unique(only));
             if let Some(inner) = Arc::get_mut(only) {
-                inner.header_mut().topic_id = topic_id;
-                inner.header_mut().offset = offset;
+                change(inner.header_mut());
             }
         });
-        Message(self.0)
     }
 }
 
@@ -110,6 +126,7 @@ impl Message {
         let header = MessageHeader {
             topic_id: of.topic_id,
             offset: of.offset,
+            time_ms: of.time_ms,
             origin: of.origin,
             waiting: AtomicU32::new(0),
             payload_at: head.len() as u8,
@@ -156,6 +173,11 @@ impl Message {
     /// Its place in the topic; consecutive within one epoch.
     pub fn offset(&self) -> u64 {
         self.0.header.header.offset
+    }
+
+    /// When it was published, in milliseconds since 1970.
+    pub fn time_ms(&self) -> u64 {
+        self.0.header.header.time_ms
     }
 
     /// The topic it was published on.
@@ -220,6 +242,11 @@ impl Message {
         Self::sample_both(topic_id, offset, payload, None)
     }
 
+    /// A draft with such a place.
+    pub(crate) fn placed(draft: Draft, topic_id: u64, offset: u64) -> Self {
+        draft.stamp(topic_id, offset)
+    }
+
     /// The same with a deflated frame.
     pub(crate) fn sample_both(topic_id: u64, offset: u64, payload: &[u8], deflated: Option<&[u8]>) -> Self {
         Draft::encode_both(None, true, payload, deflated).stamp(topic_id, offset)
@@ -232,7 +259,7 @@ mod tests {
 
     fn sample(binary: bool, len: usize) -> Message {
         let origin = Some(Origin { loop_index: 1, slot: 2, generation: 3 });
-        Draft::encode(origin, binary, &vec![b'x'; len]).stamp(7, 9)
+        Draft::encode(origin, binary, &vec![b'x'; len]).at(1_764).stamp(7, 9)
     }
 
     #[test]
@@ -279,6 +306,7 @@ mod tests {
         let clone = message.clone();
         assert_eq!(message.frame().as_ptr(), clone.frame().as_ptr());
         assert_eq!((clone.topic_id(), clone.offset(), clone.is_binary()), (7, 9, true));
+        assert_eq!((clone.time_ms(), clone.derived(b"", b"other bytes").time_ms()), (1_764, 1_764));
         assert_eq!(clone.origin(), Some(Origin { loop_index: 1, slot: 2, generation: 3 }));
     }
 }

@@ -29,6 +29,8 @@ section! {
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         live "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
+        /// Messages of a json client that are no command are answered up to this number, then it is closed.
+        live "bad_commands_max" => bad_commands_max: usize as Count = 100,
         /// Bytes of half-received heads and messages over all connections of a port, and of what waits until a
         /// peer has read its answers or a mailbox has room. Over it, the connection that sends more is closed with
         /// 1013 or refused with 503; one alone always fits. 0 takes a sixteenth of the memory that the process may
@@ -56,6 +58,7 @@ impl LimitsSection {
         check.within("topics_max", self.topics_max, 1..=100_000_000);
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);
+        check.within("bad_commands_max", self.bad_commands_max, 0..=u32::MAX as usize);
         let most = self.largest_message_bytes();
         if let Some(total) = self.inbox_bytes_total.filter(|total| *total < most) {
             let problem = format!("expects at least {most}, so that the largest message fits, got {total}");

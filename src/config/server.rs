@@ -25,8 +25,8 @@ section! {
         live "ready_when_full" => ready_when_full: bool as Switch = false,
         /// Connections the kernel queues for each loop before they are accepted.
         "backlog" => backlog: usize as Count = 4096,
-        /// Subprotocols that may be chosen. The client's first offer in this list is answered; if none is, the
-        /// answer names none.
+        /// Subprotocols of your own that may be chosen, beside those of the dialects. The client's first offer that is
+        /// known is answered; if none is, the answer names none.
         live "subprotocols" => subprotocols: Vec<String> as Names = Vec::new(),
     }
 }
@@ -69,6 +69,10 @@ impl Server {
         if let Some(name) = self.subprotocols.iter().find(|name| !is_token(name)) {
             check
                 .report("subprotocols", format!("expects names without spaces and separators, got {name:?}"));
+        }
+        if let Some(name) = self.subprotocols.iter().find(|name| name.starts_with("fantail.")) {
+            let problem = format!("expects names of your own; fantail.* are the dialects', got {name:?}");
+            check.report("subprotocols", problem);
         }
     }
 }

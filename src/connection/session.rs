@@ -181,8 +181,8 @@ pub enum BodyFraming {
 pub struct OpenState {
     /// Topics after the first.
     pub topics: Vec<Subscription>,
-    /// Publishes ignored because the topic is not open to clients.
-    pub ignored_publishes: u32,
+    /// Messages that meant nothing: publishes that were ignored, or bad commands, of which a dialect knows one kind.
+    pub faults: u32,
     /// A publish that no mailbox had room for, to be tried again before anything else is read.
     pub blocked: Option<Box<Blocked>>,
     /// What its compressed messages may refer back to, if it was not seen to begin each anew.
@@ -198,7 +198,7 @@ impl OpenState {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
-            && self.ignored_publishes == 0
+            && self.faults == 0
             && self.blocked.is_none()
             && self.context.is_none()
             && self.window_bits == 0

@@ -64,6 +64,8 @@ pub enum Effect {
     Unsubscribe(TopicName<'static>),
     /// Count a message that meant nothing here; too many of them end the connection.
     Ignore,
+    /// Count a message that was no command, and was answered so; too many of them end the connection.
+    CountBad,
     /// End the conversation.
     Close(CloseReason),
 }
@@ -73,8 +75,11 @@ impl Effect {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let own = match self {
-            Self::Publish { payload: Piece::Own(bytes), .. } => bytes.len(),
-            _ => 0,
+            Self::Publish { topic, payload: Piece::Own(bytes), .. } => topic.as_str().len() + bytes.len(),
+            Self::Publish { topic, .. } | Self::Subscribe { topic, .. } | Self::Unsubscribe(topic) => {
+                topic.as_str().len()
+            }
+            Self::Ignore | Self::CountBad | Self::Close(_) => 0,
         };
         size_of::<Self>() + own
     }
@@ -174,6 +179,8 @@ pub enum Outcome<'a> {
 pub enum Denial {
     /// Clients may not publish to the topic.
     NotOpen,
+    /// The payload is larger than a message of the topic may be.
+    TooLong,
     /// The connection is not subscribed to the topic.
     NoTopic,
     /// It is already.
@@ -289,7 +296,7 @@ mod tests {
         assert_eq!(effects.pop(), Some(Effect::Ignore.into()));
         let wish = effects.pop().unwrap();
         assert_eq!(wish, last(Piece::Own((*b"two").into())));
-        assert_eq!(wish.bytes(), size_of::<Wish>() + 3 + 2, "what waits is counted with what it owns");
+        assert_eq!(wish.bytes(), size_of::<Wish>() + 1 + 3 + 2, "what waits is counted with what it owns");
         assert_eq!(effects.pop(), None);
     }
 }

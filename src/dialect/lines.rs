@@ -21,6 +21,10 @@ impl Speak for Lines {
         (request.head.path() == "/lines").then(|| Ok(Opening::of(Dialect::Lines)))
     }
 
+    fn joins() -> bool {
+        true
+    }
+
     fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
         let text = std::str::from_utf8(message.payload).unwrap_or_default();
         for line in text.lines() {
@@ -79,6 +83,7 @@ fn subscribe(rest: &str) -> Option<Effect> {
 fn word(denial: Denial) -> &'static str {
     match denial {
         Denial::NotOpen => "right",
+        Denial::TooLong => "length",
         Denial::NoTopic => "topic",
         Denial::Already => "change",
         Denial::TooMany => "more",

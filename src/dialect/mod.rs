@@ -6,6 +6,7 @@
 
 mod echo;
 mod effect;
+mod json;
 #[cfg(test)]
 mod lines;
 pub mod plain;
@@ -51,6 +52,8 @@ closed_set! {
         Http,
         /// `/echo`: every message goes back to its sender.
         Echo,
+        /// `/ws` with `fantail.json.v1`: one JSON object a message. Asked before `Plain`, which has the same path.
+        Json,
         /// `/ws`: the payload is the message.
         Plain,
         /// `/sse/TOPIC`: an event stream.
@@ -68,6 +71,8 @@ closed_set! {
     Form {
         /// The payload in one WebSocket frame, as the publisher made it for all.
         Raw,
+        /// A JSON object in a text frame, which names topic and offset.
+        Json,
         /// An event, in a chunk of its own.
         Sse,
         /// An event, as it is.
@@ -84,6 +89,7 @@ impl topic::Form for Form {
                 payload.extend_from_slice(of.message.payload());
                 Carried::Frame(if of.message.is_binary() { Opcode::Binary } else { Opcode::Text })
             }
+            Self::Json => json::write_message(of, payload),
             Self::Sse => {
                 sse::event::write(of, payload);
                 Carried::Chunk
@@ -102,6 +108,7 @@ macro_rules! speak {
         match $dialect {
             Dialect::Http => request::Request::$call($($argument),*),
             Dialect::Echo => echo::Echo::$call($($argument),*),
+            Dialect::Json => json::Json::$call($($argument),*),
             Dialect::Plain => plain::Plain::$call($($argument),*),
             Dialect::Sse => sse::Chunked::$call($($argument),*),
             Dialect::SseUnchunked => sse::Unchunked::$call($($argument),*),
@@ -122,6 +129,19 @@ impl Dialect {
     #[must_use]
     pub fn label(self) -> &'static str {
         speak!(self, label())
+    }
+
+    /// The subprotocol that stands for it, if one does (RFC 6455, 1.9).
+    #[must_use]
+    pub fn subprotocol(self) -> Option<&'static str> {
+        speak!(self, subprotocol())
+    }
+
+    /// Whether its messages may ask to join topics.
+    #[inline(always)]
+    #[must_use]
+    pub fn joins(self) -> bool {
+        speak!(self, joins())
     }
 
     /// Appends status and fields of the answer that its messages are the body of, without the empty line that ends them.

@@ -28,11 +28,11 @@ impl Speak for Plain {
     }
 
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
-        let path = request.head.path();
-        if path != "/ws" && !path.starts_with("/ws/") {
-            return None;
-        }
-        Some(opening(path, request.head.query(), request.subscriptions_max).map_err(Refusal::bad_request))
+        is_path(request.head.path()).then(|| open_at(request, Dialect::Plain, Some(LOBBY)))
+    }
+
+    fn subprotocol() -> Option<&'static str> {
+        Some("fantail.plain.v1")
     }
 
     #[inline]
@@ -48,15 +48,38 @@ impl Speak for Plain {
     }
 }
 
+/// Whether it is the path of WebSockets with topics, whatever they speak.
+pub(super) fn is_path(path: &str) -> bool {
+    path == "/ws" || path.starts_with("/ws/")
+}
+
+/// How a connection of such a path starts; without a topic in the path it has `usual`.
+///
+/// # Errors
+/// Path or query can't be read.
+pub(super) fn open_at(
+    request: &OpenRequest<'_>,
+    dialect: Dialect,
+    usual: Option<TopicName<'static>>,
+) -> Result<Opening, Refusal> {
+    let opening = opening(request.head.path(), request.head.query(), request.subscriptions_max, usual);
+    opening.map(|opening| Opening { dialect, ..opening }).map_err(Refusal::bad_request)
+}
+
 /// Reads topics and options from path and query.
 ///
 /// # Errors
 /// One line on what is wrong with them.
-fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
-    let mut names = vec![match path.strip_prefix("/ws/") {
-        Some(raw) => topic_name(raw)?.into_owned(),
-        None => LOBBY,
-    }];
+fn opening(
+    path: &str,
+    query: &str,
+    topics_max: usize,
+    usual: Option<TopicName<'static>>,
+) -> Result<Opening, Cow<'static, str>> {
+    let mut names = Vec::from_iter(match path.strip_prefix("/ws/") {
+        Some(raw) => Some(topic_name(raw)?.into_owned()),
+        None => usual,
+    });
     let mut echo = None;
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
@@ -83,9 +106,13 @@ fn opening(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'s
 mod tests {
     use super::*;
 
+    fn opened(path: &str, query: &str, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
+        opening(path, query, topics_max, Some(LOBBY))
+    }
+
     #[test]
     fn the_rest_of_the_path_is_the_topic() {
-        let opening = opening("/ws/a%2Fb/c%20d", "topic=x&topic=x&topic=a+b&echo=0", 64).expect("valid");
+        let opening = opened("/ws/a%2Fb/c%20d", "topic=x&topic=x&topic=a+b&echo=0", 64).expect("valid");
         let names: Vec<_> = opening.topics.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a/b/c d", "x", "a b"]);
         assert!(opening.no_echo);
@@ -93,22 +120,22 @@ mod tests {
 
     #[test]
     fn a_slip_in_the_query_is_no_other_subscription() {
-        let error = |query| opening("/ws", query, 64).expect_err("refused");
+        let error = |query| opened("/ws", query, 64).expect_err("refused");
         assert!(error("topics=a").contains("did you mean \"topic\"?"));
         assert!(error("eco=0").contains("did you mean \"echo\"?"));
         assert!(error("filter=x").contains("expects topic, echo"));
         for query in ["echo=maybe", "echo=", "echo", "echo=0&echo=1", "topic=%zz", "topic=a&x"] {
             error(query);
         }
-        assert!(!opening("/ws", "echo=1", 64).expect("valid").no_echo);
+        assert!(!opened("/ws", "echo=1", 64).expect("valid").no_echo);
     }
 
     #[test]
     fn bad_names_are_refused() {
         for path in ["/ws/", "/ws/a%00", "/ws/*", "/ws/%FF", "/ws/%2"] {
-            assert!(opening(path, "", 64).is_err(), "{path}");
+            assert!(opened(path, "", 64).is_err(), "{path}");
         }
-        assert!(opening(&format!("/ws/{}", "x".repeat(201)), "", 64).is_err());
-        assert!(opening("/ws/a", "topic=b", 1).is_err());
+        assert!(opened(&format!("/ws/{}", "x".repeat(201)), "", 64).is_err());
+        assert!(opened("/ws/a", "topic=b", 1).is_err());
     }
 }

@@ -62,6 +62,8 @@ pub struct OpenRequest<'a> {
     pub head: &'a Head<'a>,
     /// Topics that one connection may be subscribed to.
     pub subscriptions_max: usize,
+    /// The first subprotocol it offers that is known here at all.
+    pub subprotocol: Option<&'a str>,
 }
 
 /// How an opened connection starts.
@@ -109,6 +111,8 @@ pub struct Bounds {
     pub echo: usize,
     /// Of the topic that the connection's messages go to, or of any topic where there is none.
     pub topic: usize,
+    /// Of any topic.
+    pub any_topic: usize,
 }
 
 /// A message of the peer, whole and inflated.
@@ -127,6 +131,16 @@ pub(super) trait Speak {
 
     /// What the request opens; `None` if its path is not this dialect's.
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>>;
+
+    /// The subprotocol that stands for it.
+    fn subprotocol() -> Option<&'static str> {
+        None
+    }
+
+    /// Whether its messages may ask to join topics; they wait where too many joins do.
+    fn joins() -> bool {
+        false
+    }
 
     /// A whole message of the peer.
     fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning;

@@ -52,7 +52,7 @@ impl<S: Socket> Core<S> {
     /// Asks the dialect what a message means, and does it.
     #[inline(always)]
     pub(super) fn on_message(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
-        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
         let Speaker { dialect, deflates_up_to, .. } = from;
         let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to, tag: &sink.tag };
         match dialect.on_message(&mut cx, message) {
@@ -85,6 +85,7 @@ impl<S: Socket> Core<S> {
                 Effect::Subscribe { topic, since } => self.subscribe_one(from, &topic, since, sink),
                 Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
                 Effect::Ignore => self.ignore(from.key),
+                Effect::CountBad => self.count_bad(from.key),
                 Effect::Close(reason) => Then::End(reason),
             };
             match then {
@@ -107,7 +108,7 @@ impl<S: Socket> Core<S> {
     /// Tells the dialect what became of an effect.
     #[inline(always)]
     pub(super) fn tell(&mut self, from: Speaker, outcome: Outcome<'_>, sink: &mut Sink<'_>) {
-        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
         let Speaker { dialect, deflates_up_to, .. } = from;
         let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to, tag: &sink.tag };
         dialect.on_outcome(&mut cx, outcome);
@@ -144,13 +145,16 @@ impl<S: Socket> Core<S> {
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Then {
-        let denial = if self.topics.rules().policy_of(name.as_str()).client_publish {
+        let policy = self.topics.rules().policy_of(name.as_str());
+        let denial = if !policy.client_publish {
+            Denial::NotOpen
+        } else if payload.len() > policy.message_bytes_max {
+            Denial::TooLong
+        } else {
             match self.topic_for(from.key, name) {
                 Ok(topic) => return self.publish(from, topic, binary, payload, sink),
                 Err(denial) => denial,
             }
-        } else {
-            Denial::NotOpen
         };
         self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink);
         Then::Go
@@ -174,7 +178,7 @@ impl<S: Socket> Core<S> {
         }
         let Key { slot, generation } = from.key;
         let origin = Origin { loop_index: self.index as u32, slot, generation };
-        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
         let draft = tools.encode(&topic, Some(origin), binary, payload);
         self.publish_draft(from, topic, draft, sink)
     }
@@ -230,13 +234,24 @@ impl<S: Socket> Core<S> {
     /// Counts a message that meant nothing here.
     fn ignore(&mut self, key: Key) -> Then {
         self.counters.ignored_publishes.add(1);
+        let most = self.edition.settings.limits.ignored_publishes_max;
+        self.fault(key, most, CloseReason::IgnoredPublishes)
+    }
+
+    /// Counts a message that was no command.
+    fn count_bad(&mut self, key: Key) -> Then {
+        self.counters.bad_commands.add(1);
+        self.fault(key, self.edition.settings.limits.bad_commands_max, CloseReason::BadCommands)
+    }
+
+    /// Ends a conversation with more than `most` messages that meant nothing.
+    fn fault(&mut self, key: Key, most: usize, reason: CloseReason) -> Then {
         let Some(slot) = self.slots.get(key) else { return Then::Go };
-        let ignored = remember(&mut slot.connection.session, |open| {
-            open.ignored_publishes = open.ignored_publishes.saturating_add(1);
-            open.ignored_publishes
+        let faults = remember(&mut slot.connection.session, |open| {
+            open.faults = open.faults.saturating_add(1);
+            open.faults
         });
-        let over = ignored as usize > self.edition.settings.limits.ignored_publishes_max;
-        if over { Then::End(CloseReason::IgnoredPublishes) } else { Then::Go }
+        if faults as usize > most { Then::End(reason) } else { Then::Go }
     }
 
     /// Tries a publish again that no mailbox had room for, and goes on with what waited behind it. `false`: still

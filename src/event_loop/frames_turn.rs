@@ -52,6 +52,10 @@ impl<S: Socket> Core<S> {
             }
         }
         while !bytes.is_empty() {
+            if self.joins_first(key) {
+                self.stash(key, bytes);
+                return self.wait_for_joins(key);
+            }
             let mut out = std::mem::take(&mut self.out);
             out.clear();
             let (result, stretch) = self.feed_stretch(key, bytes, &mut out);
@@ -139,6 +143,7 @@ impl<S: Socket> Core<S> {
                 let mut sink = Sink { out, effects: &mut effects, tag: Tag::default() };
                 let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
                 match self.on_message(from, Incoming { text, payload }, &mut sink) {
+                    Then::Go if dialect.joins() && !self.topics.has_room_for_joins() => Flow::Stop,
                     Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
                     Then::Go => Flow::Stop,
                     Then::Wait => {
@@ -178,6 +183,16 @@ impl<S: Socket> Core<S> {
         (result, stretch)
     }
 
+    /// Whether joins before its own have to be listed first, if it may ask for any.
+    #[inline]
+    fn joins_first(&mut self, key: Key) -> bool {
+        if self.topics.has_room_for_joins() {
+            return false;
+        }
+        let connection = self.slots.get(key).map(|slot| &slot.connection);
+        connection.is_some_and(|connection| connection.is_open() && connection.dialect.joins())
+    }
+
     /// Whether frames are taken of it still, and if so whether they have to wait.
     fn takes_frames(&mut self, key: Key) -> Option<bool> {
         let connection = &self.slots.get(key)?.connection;
@@ -189,7 +204,8 @@ impl<S: Socket> Core<S> {
     fn inbox_limits(&self, dialect: Dialect, topic: u32) -> InboxLimits {
         let limits = &self.edition.settings.limits;
         let topic = self.topics.policy(topic).map(|policy| policy.message_bytes_max);
-        let bounds = Bounds { echo: limits.echo_bytes_max, topic: topic.unwrap_or(limits.message_bytes_max) };
+        let any_topic = limits.message_bytes_max;
+        let bounds = Bounds { echo: limits.echo_bytes_max, topic: topic.unwrap_or(any_topic), any_topic };
         InboxLimits {
             message_bytes_max: dialect.message_bytes_max(&bounds),
             fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),

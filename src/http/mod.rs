@@ -94,7 +94,16 @@ fn client(
             Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
         };
     }
-    let request = OpenRequest { head, subscriptions_max: edition.settings.limits.subscriptions_max };
+    let welcome = &edition.settings.server.subprotocols;
+    let is_known = |offer: &&str| {
+        Dialect::ALL.iter().any(|dialect| dialect.subprotocol() == Some(offer))
+            || welcome.iter().any(|name| name == offer)
+    };
+    let request = OpenRequest {
+        head,
+        subscriptions_max: edition.settings.limits.subscriptions_max,
+        subprotocol: upgrade::protocols(head).find(is_known),
+    };
     match Dialect::opening(&request) {
         None => {
             let elsewhere = "not here: this is the client port, not the admin port";
@@ -127,10 +136,12 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut R
         None => None,
     };
     opening.deflate = extension.map(|agreement| agreement.window_bits);
-    // RFC 6455, 4.2.2: one of the client's offers, here its first that is welcome, or none. A client that
-    // needs one ends the connection by itself then (4.1).
+    // RFC 6455, 4.2.2: one of the client's offers, here its first that is spoken here or welcome, or none. A client
+    // that needs one ends the connection by itself then (4.1).
     let welcome = &edition.settings.server.subprotocols;
-    let subprotocol = upgrade.protocols().find(|offer| welcome.iter().any(|name| name == offer));
+    let spoken = opening.dialect.subprotocol();
+    let subprotocol =
+        upgrade.protocols().find(|offer| spoken == Some(*offer) || welcome.iter().any(|name| name == offer));
     upgrade::write_accept(out, &upgrade, subprotocol, extension.map(|agreement| agreement.answer));
     Answer::Open(opening)
 }

@@ -83,6 +83,8 @@ counters! {
     publishes_busy,
     /// Publishes to topics that clients may not publish to.
     ignored_publishes,
+    /// Messages that were no command of their dialect.
+    bad_commands,
     /// Messages that the kernel took for a subscriber, to the last byte.
     deliveries,
     /// Messages that were compressed.

@@ -58,6 +58,7 @@ metrics! {
     "fantail_publishes_total", Counter, publishes, "Messages published.";
     "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
     "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
+    "fantail_bad_commands_total", Counter, bad_commands, "Messages that were no command of their dialect.";
     "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
     "fantail_deflate_messages_total", Counter, deflated_messages, "Messages compressed, each once for all who get it.";
     "fantail_deflate_in_bytes_total", Counter, deflate_in_bytes, "Bytes of compressed messages before.";

@@ -54,6 +54,8 @@ reasons! {
         DeflateFull = "deflate_full", Some(1013), "no room to keep what compressed messages refer to";
         /// Too many publishes to topics not open to clients.
         IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
+        /// Too many messages that were no command.
+        BadCommands = "bad_commands", Some(1008), "too many messages that are no command; see docs/protocol.md";
         /// More messages than the connection may send.
         MessageRate = "message_rate", Some(1008), "too many messages; see admission.messages_per_second";
         /// More bytes than the connection may send.

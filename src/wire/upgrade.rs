@@ -31,11 +31,9 @@ pub struct Upgrade<'a> {
 }
 
 impl<'a> Upgrade<'a> {
-    /// The subprotocols offered, the client's favourite first.
+    /// See [`protocols`].
     pub fn protocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let fields = self.head.fields("sec-websocket-protocol");
-        let lists = fields.filter_map(|value| core::str::from_utf8(value).ok());
-        lists.flat_map(|list| list.split(',')).map(str::trim_ascii).filter(|name| !name.is_empty())
+        protocols(&self.head)
     }
 
     /// The values of the Sec-WebSocket-Extensions fields, each a list of offers.
@@ -43,6 +41,13 @@ impl<'a> Upgrade<'a> {
         let fields = self.head.fields("sec-websocket-extensions");
         fields.filter_map(|value| core::str::from_utf8(value).ok())
     }
+}
+
+/// The subprotocols that a request offers, the client's favourite first.
+pub fn protocols<'a>(head: &Head<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
+    let fields = head.fields("sec-websocket-protocol");
+    let lists = fields.filter_map(|value| core::str::from_utf8(value).ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim_ascii).filter(|name| !name.is_empty())
 }
 
 /// Why a request does not become a WebSocket.

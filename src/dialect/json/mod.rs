@@ -1,0 +1,120 @@
+//! The json dialect: `/ws` with the subprotocol `fantail.json.v1`. One JSON object a message, both ways.
+//!
+//! Owns what commands mean and what their answers are: `command` reads, `words` writes, `document` decides which
+//! payloads stay JSON. A connection has nothing of its own here but its count of bad commands once there is one; what
+//! belongs to a request travels with its effect.
+
+mod command;
+mod document;
+mod words;
+
+use std::borrow::Cow;
+
+use super::effect::{Cx, Effect, Meaning, Outcome, Piece, Tag, Wish};
+use super::plain;
+use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
+use super::{Dialect, Form};
+use command::{Bad, Command, Payload, What};
+use words::Told;
+
+pub(in crate::dialect) use words::write_message;
+
+/// The subprotocol that chooses it.
+pub(super) const SUBPROTOCOL: &str = "fantail.json.v1";
+
+pub(super) struct Json;
+
+impl Speak for Json {
+    fn label() -> &'static str {
+        "json"
+    }
+
+    fn subprotocol() -> Option<&'static str> {
+        Some(SUBPROTOCOL)
+    }
+
+    fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
+        let chosen = request.subprotocol == Some(SUBPROTOCOL) && plain::is_path(request.head.path());
+        chosen.then(|| plain::open_at(request, Dialect::Json, None))
+    }
+
+    fn form() -> Form {
+        Form::Json
+    }
+
+    fn joins() -> bool {
+        true
+    }
+
+    fn message_bytes_max(bounds: &Bounds) -> usize {
+        bounds.any_topic
+    }
+
+    fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
+        let text = if message.text { std::str::from_utf8(message.payload).ok() } else { None };
+        match text.map(command::read) {
+            Some(Ok(command)) => obey(cx, command, message.payload),
+            Some(Err(Bad { id, text })) => refuse(cx, id, &text),
+            None => refuse(cx, None, "a command is text"),
+        }
+        Meaning::Said
+    }
+
+    fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        let told = |kind| Told::of(kind, cx.tag);
+        match outcome {
+            // Who gave no id does not ask.
+            Outcome::Published { .. } if cx.tag.words().is_none() => {}
+            Outcome::Published { topic, offset } => told("published").place(topic, offset).push(cx.out),
+            Outcome::Joined { topic, offset, recovered, gap } => {
+                told("subscribed").place(topic, offset).recovered(recovered).gap(gap).push(cx.out);
+            }
+            Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
+            Outcome::Left { topic } => told("unsubscribed").topic(topic).push(cx.out),
+            Outcome::Refused { topic, denial } => {
+                let (code, message) = words::denial(denial);
+                told("error").topic(topic).error(code, message).push(cx.out);
+            }
+        }
+    }
+}
+
+/// Asks for what a command wants, or answers what needs nothing else.
+fn obey(cx: &mut Cx<'_>, command: Command<'_>, message: &[u8]) {
+    let tag = || command.id.map_or_else(Tag::default, Tag::of);
+    match command.what {
+        What::Subscribe { topics, since } => {
+            let effects = topics.into_iter().map(|topic| Effect::Subscribe { topic, since });
+            effects.for_each(|effect| cx.effects.push(Wish { effect, tag: tag() }));
+        }
+        What::Unsubscribe(topics) => {
+            let effects = topics.into_iter().map(Effect::Unsubscribe);
+            effects.for_each(|effect| cx.effects.push(Wish { effect, tag: tag() }));
+        }
+        What::Publish { topic, payload } => {
+            let (binary, payload) = match payload {
+                Payload::Text(Cow::Borrowed(text)) => (false, place_of(text, message)),
+                Payload::Text(Cow::Owned(text)) => (false, Piece::Own(text.into_bytes().into())),
+                Payload::Binary(bytes) => (true, Piece::Own(bytes.into())),
+            };
+            cx.effects.push(Wish { effect: Effect::Publish { topic, binary, payload }, tag: tag() });
+        }
+        What::Ping => Told::of("pong", &tag()).push(cx.out),
+    }
+}
+
+/// Where a piece of the message in hand lies in it.
+fn place_of(text: &str, message: &[u8]) -> Piece {
+    let from = (text.as_ptr() as usize).wrapping_sub(message.as_ptr() as usize);
+    let place = |at: usize| u32::try_from(at).ok();
+    match (place(from), place(from.saturating_add(text.len()))) {
+        (Some(from), Some(to)) if to as usize <= message.len() => Piece::Message(from, to),
+        _ => Piece::Own(text.as_bytes().into()),
+    }
+}
+
+/// Answers a message that is no command, and counts it.
+fn refuse(cx: &mut Cx<'_>, id: Option<&str>, text: &str) {
+    Told::of("error", &id.map_or_else(Tag::default, Tag::of)).error("bad_command", text).push(cx.out);
+    cx.effects.push(Effect::CountBad);
+}

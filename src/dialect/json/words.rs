@@ -1,0 +1,141 @@
+//! What the server says: one JSON object in each text frame. Published messages are a form, written once for all
+//! connections of a loop; everything else is told to one connection.
+//!
+//! Pure; names, texts and payloads are escaped or checked here and nowhere else.
+
+use std::io::Write as _;
+
+use data_encoding::BASE64;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::document::is_document;
+use crate::dialect::effect::{Denial, Tag};
+use crate::topic::{Carried, Gap, Stamped, Topic};
+use crate::wire::frame::{Opcode, push_frame};
+
+/// What is told to one connection. Members are written in this order, those that are not there left out.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Told<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<Hole>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+}
+
+/// Messages that don't come.
+#[derive(Debug, Serialize)]
+struct Hole {
+    kind: &'static str,
+    oldest: u64,
+}
+
+impl<'a> Told<'a> {
+    /// Something of this type that belongs to a request.
+    pub(super) fn of(kind: &'static str, tag: &'a Tag) -> Self {
+        // It was read as JSON before it became a tag.
+        let id = tag.words().and_then(|words| serde_json::from_str(words).ok());
+        Self { kind, id, ..Self::default() }
+    }
+
+    /// About a topic of this name.
+    pub(super) fn topic(self, name: &'a str) -> Self {
+        Self { topic: Some(name), ..self }
+    }
+
+    /// About a place in a topic.
+    pub(super) fn place(self, topic: &'a Topic, offset: u64) -> Self {
+        let epoch = Some(format!("{:016x}", topic.epoch()));
+        Self { topic: Some(topic.name()), epoch, offset: Some(offset), ..self }
+    }
+
+    /// Whether all that was asked for follows, where something was.
+    pub(super) fn recovered(self, recovered: bool) -> Self {
+        Self { recovered: recovered.then_some(true), ..self }
+    }
+
+    /// What does not come.
+    pub(super) fn gap(self, gap: Option<Gap>) -> Self {
+        Self { gap: gap.map(|gap| Hole { kind: gap.kind.word(), oldest: gap.oldest }), ..self }
+    }
+
+    /// With a code for programs and a line for people.
+    pub(super) fn error(self, code: &'static str, message: &'a str) -> Self {
+        Self { code: Some(code), message: Some(message), ..self }
+    }
+
+    /// Appends it as a frame.
+    pub(super) fn push(&self, out: &mut Vec<u8>) {
+        let mut payload = Vec::with_capacity(128);
+        // Writing into memory what has no maps with strange keys does not fail.
+        let _ = serde_json::to_writer(&mut payload, self);
+        push_frame(out, Opcode::Text, &payload, None);
+    }
+}
+
+/// The code and the words of a denial.
+pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
+    match denial {
+        Denial::NotOpen => ("not_allowed", "clients may not publish to this topic"),
+        Denial::TooLong => ("too_large", "the payload is larger than a message of this topic may be"),
+        Denial::NoTopic => ("not_subscribed", "this connection is not subscribed to the topic"),
+        Denial::Already => ("already_subscribed", "this connection is subscribed to the topic already"),
+        Denial::TooMany => ("too_many_topics", "this connection has as many topics as one may have"),
+        Denial::TopicShare => ("topic_share", "your address has made as many topics as it may"),
+        Denial::TopicRate => ("topic_rate", "your address makes topics too fast; try again later"),
+        Denial::Busy => ("busy", "no room for another topic; try again later"),
+    }
+}
+
+/// Appends a published message: an object or list as it is, other text as a string, bytes in base64.
+pub(in crate::dialect) fn write_message(of: Stamped<'_>, out: &mut Vec<u8>) -> Carried {
+    let Stamped { topic, message } = of;
+    let payload = message.payload();
+    out.reserve(topic.name().len() + payload.len() + 96);
+    out.extend_from_slice(b"{\"type\":\"message\",\"topic\":");
+    push_string(topic.name(), out);
+    // Writing into memory does not fail.
+    let _ = write!(out, ",\"offset\":{},\"time\":{},\"data", message.offset(), message.time_ms());
+    match std::str::from_utf8(payload) {
+        Ok(text) if !message.is_binary() => {
+            out.extend_from_slice(b"\":");
+            if is_document(text) {
+                out.extend_from_slice(payload.trim_ascii());
+            } else {
+                push_string(text, out);
+            }
+            out.push(b'}');
+        }
+        _ => {
+            out.extend_from_slice(b"_base64\":\"");
+            let from = out.len();
+            out.resize(from + BASE64.encode_len(payload.len()), 0);
+            BASE64.encode_mut(payload, out.get_mut(from..).unwrap_or_default());
+            out.extend_from_slice(b"\"}");
+        }
+    }
+    Carried::Frame(Opcode::Text)
+}
+
+fn push_string(text: &str, out: &mut Vec<u8>) {
+    // Writing a string into memory does not fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+#[cfg(test)]
+#[path = "words_tests.rs"]
+mod tests;

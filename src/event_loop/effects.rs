@@ -116,12 +116,15 @@ impl<S: Socket> Core<S> {
 
     /// Tells the dialect of a connection that has just opened what became of its subscriptions.
     pub(super) fn tell_opened(&mut self, key: Key, joined: &[(Topic, Joined)]) {
+        self.tell_unasked(key, joined.iter().map(|(topic, joined)| joined_outcome(topic, *joined)));
+    }
+
+    /// Tells the dialect of a connection what no message of it has asked for.
+    pub(super) fn tell_unasked<'o>(&mut self, key: Key, outcomes: impl IntoIterator<Item = Outcome<'o>>) {
         let Some(from) = self.speaker(key) else { return };
         let (mut out, mut effects) = (Vec::new(), Effects::default());
         let mut sink = Sink { out: &mut out, effects: &mut effects, tag: Tag::default() };
-        for (topic, joined) in joined {
-            self.tell(from, joined_outcome(topic, *joined), &mut sink);
-        }
+        outcomes.into_iter().for_each(|outcome| self.tell(from, outcome, &mut sink));
         let then = self.execute(from, &[], &mut sink);
         self.send_own(key, &out, Asked::No);
         if let Then::End(reason) = then {

@@ -16,9 +16,18 @@ struct World {
 
 impl World {
     fn new(limits: RouterLimits, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::opened_by(&upgrade("/lines", ""), limits, change)
+    }
+
+    fn json(limits: RouterLimits, change: impl FnOnce(&mut Settings)) -> Self {
+        let offer = "Sec-WebSocket-Protocol: fantail.json.v1\r\n";
+        Self::opened_by(&upgrade("/ws", offer), limits, change)
+    }
+
+    fn opened_by(request: &[u8], limits: RouterLimits, change: impl FnOnce(&mut Settings)) -> Self {
         let edition = edition(2, 10, limits, change);
         let mut core = core(&edition, Port::Client);
-        let fake = Fake::says(&upgrade("/lines", ""));
+        let fake = Fake::says(request);
         let key = arrive(&mut core, &fake);
         fake.take();
         Self { edition, core, fake, key }
@@ -154,4 +163,67 @@ fn what_is_asked_of_a_topic_that_keeps_nothing_is_told_as_a_gap() {
     assert_eq!(again(format!("{:016x}:2", !epoch)), "joined a 2 other_epoch 3");
     assert_eq!(again("9".to_owned()), "joined a 2");
     assert_eq!(world.say("pub a three"), ["published a 3", "three"]);
+}
+
+#[test]
+fn answers_name_their_request_behind_a_publish_without_room_too() {
+    let mailbox = MailboxLimits { entries_max: 1, ..MailboxLimits::default() };
+    let mut world = World::json(RouterLimits { mailbox, ..RouterLimits::default() }, open);
+    world.subscribe_other("a");
+    let publish = |id: &str| format!(r#"{{"type":"publish","id":{id},"topic":"a","data":"x"}}"#);
+    let id_and_offset = |answers: Vec<String>| {
+        let read = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+        let both =
+            |value: serde_json::Value| format!("{} {} {}", value["type"], value["id"], value["offset"]);
+        answers.into_iter().map(read).map(both).collect::<Vec<_>>()
+    };
+    assert_eq!(id_and_offset(world.say(&publish("1"))), ["\"published\" 1 1"]);
+    assert_eq!(world.say(&publish("\"second\"")), [""; 0], "waits");
+    assert_eq!(world.say(r#"{"type":"ping","id":3}"#), [""; 0], "waits behind it");
+    let before = world.core.held.bytes();
+    assert!(before >= publish("2").len(), "what waits is counted");
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        world.take_from_other();
+        answers.extend(world.settle());
+    }
+    assert_eq!(id_and_offset(answers), ["\"published\" \"second\" 2", "\"pong\" 3 null"]);
+    assert_eq!(world.core.held.bytes(), 0);
+}
+
+#[test]
+fn commands_wait_for_the_joins_before_them_and_none_is_refused() {
+    let limits = RouterLimits { joins_max: 2, ..RouterLimits::default() };
+    let mut world = World::json(limits, |settings| settings.limits.subscriptions_max = 100);
+    let frames: Vec<u8> = (0..50)
+        .flat_map(|topic| {
+            let mut frame = Vec::new();
+            let command = format!(r#"{{"type":"subscribe","id":{topic},"topics":["a{topic}","b{topic}"]}}"#);
+            push_frame(&mut frame, Opcode::Text, command.as_bytes(), Some(MASK));
+            frame
+        })
+        .collect();
+    world.fake.say(&frames);
+    world.core.on_event(world.key, READABLE);
+    assert_eq!(world.core.topics.subscriptions(), 2, "one command, and the others wait");
+    assert!(world.core.held.bytes() > 0, "what waits is counted");
+    assert_eq!(world.settle().len(), 100);
+    assert_eq!((world.core.topics.subscriptions(), world.core.held.bytes()), (100, 0));
+}
+
+#[test]
+fn bad_commands_are_answered_and_too_many_end_the_conversation() {
+    let mut world = World::json(RouterLimits::default(), |settings| settings.limits.bad_commands_max = 2);
+    for _ in 0..2 {
+        let answers = world.say("{\"type\":\"dance\",\"id\":7}");
+        assert_eq!(answers.len(), 1);
+        assert!(
+            answers[0].starts_with(r#"{"type":"error","id":7,"code":"bad_command","message":"unknown type"#)
+        );
+    }
+    let last = world.say("{}");
+    assert!(last[0].starts_with(r#"{"type":"error","code":"bad_command""#), "{last:?}");
+    assert_eq!(last[1..], ["close 1008"]);
+    assert_eq!(world.core.counters.bad_commands.value(), 3);
+    assert_eq!(world.core.counters.ignored_publishes.value(), 0);
 }

@@ -142,19 +142,16 @@ impl<S: Socket> Core<S> {
                 tracing::trace!(slot, generation, bytes, text, "message received");
                 let mut sink = Sink { out, effects: &mut effects, tag: Tag::default() };
                 let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
-                match self.on_message(from, Incoming { text, payload }, &mut sink) {
-                    Then::Go if dialect.joins() && !self.topics.has_room_for_joins() => Flow::Stop,
-                    Then::Go if out.len() < ANSWER_BYTES => Flow::Continue,
-                    Then::Go => Flow::Stop,
-                    Then::Wait => {
-                        stretch = Stretch::Blocked;
-                        Flow::Stop
-                    }
-                    Then::End(reason) => {
-                        stretch = Stretch::End(reason);
-                        Flow::Stop
-                    }
+                let then = self.on_message(from, Incoming { text, payload }, &mut sink);
+                let full =
+                    out.len() >= ANSWER_BYTES || (dialect.joins() && !self.topics.has_room_for_joins());
+                match then {
+                    Then::Go if !full => return Flow::Continue,
+                    Then::Go => {}
+                    Then::Wait => stretch = Stretch::Blocked,
+                    Then::End(reason) => stretch = Stretch::End(reason),
                 }
+                Flow::Stop
             }
             InboxEvent::Ping(payload) => {
                 push_frame(out, Opcode::Pong, payload, None);

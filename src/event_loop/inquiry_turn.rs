@@ -10,6 +10,7 @@ use super::core::Core;
 use crate::connection::inquiry::{Asker, ConnectionRow, Inquiry, Part, Question};
 use crate::connection::session::Session;
 use crate::connection::{Connection, NONE, Phase, TICK_MS, Tick};
+use crate::dialect::Outcome;
 use crate::metrics::CloseReason;
 use crate::topic::{Key, Reply};
 use crate::transport::Socket;
@@ -134,8 +135,12 @@ impl<S: Socket> Core<S> {
                 cost + COST_CLOSE
             }
             Question::Unsubscribe { topic, .. } => {
-                part.done += u64::from(self.leave_topic(key, topic));
-                cost + COST_LOOK
+                if !self.leave_topic(key, topic) {
+                    return cost + COST_LOOK;
+                }
+                part.done += 1;
+                self.tell_unasked(key, [Outcome::Left { topic }]);
+                cost + COST_CLOSE
             }
         }
     }

@@ -26,13 +26,46 @@ struct MessageHeader {
     offset: u64,
     /// Milliseconds since 1970.
     time_ms: u64,
-    origin: Option<Origin>,
-    /// Outboxes that hold the message; see `budget`.
-    waiting: AtomicU32,
-    payload_at: u8,
-    binary: bool,
     /// Where the plain frame ends and the deflated one, if there is one, begins.
     plain_len: usize,
+    /// Outboxes that hold the message; see `budget`.
+    waiting: AtomicU32,
+    /// Slot and generation of the origin, whose loop is below: apart, because together they take more.
+    slot: u32,
+    generation: u32,
+    /// [`NO_LOOP`] of a message that came from no connection.
+    loop_index: u8,
+    payload_at: u8,
+    binary: bool,
+}
+
+/// No loop's index.
+const NO_LOOP: u8 = u8::MAX;
+
+const _: () = assert!(size_of::<MessageHeader>() == 48, "what is kept beside each message's bytes");
+const _: () = assert!(super::state::LOOPS_MAX < NO_LOOP as usize);
+
+impl MessageHeader {
+    fn new(origin: Option<Origin>, payload_at: usize, binary: bool, plain_len: usize) -> Self {
+        let loop_index = origin.map_or(NO_LOOP, |origin| u8::try_from(origin.loop_index).unwrap_or(NO_LOOP));
+        Self {
+            topic_id: 0,
+            offset: 0,
+            time_ms: 0,
+            plain_len,
+            waiting: AtomicU32::new(0),
+            slot: origin.map_or(0, |origin| origin.slot),
+            generation: origin.map_or(0, |origin| origin.generation),
+            loop_index,
+            payload_at: payload_at as u8,
+            binary,
+        }
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let Self { slot, generation, loop_index, .. } = *self;
+        (loop_index != NO_LOOP).then_some(Origin { loop_index: u32::from(loop_index), slot, generation })
+    }
 }
 
 /// An encoded message that has no place in a topic yet. Not cloneable: it becomes one message.
@@ -61,16 +94,7 @@ impl Draft {
         // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
         let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
         let plain_len = head_len + payload.len();
-        let header = MessageHeader {
-            topic_id: 0,
-            offset: 0,
-            time_ms: 0,
-            origin,
-            waiting: AtomicU32::new(0),
-            payload_at: head_len as u8,
-            binary,
-            plain_len,
-        };
+        let header = MessageHeader::new(origin, head_len, binary, plain_len);
         let head = &head[..head_len];
         // Apart, because copying nothing twice is a tenth of the work on a small message.
         let Some(deflated) = deflated else { return Self(filled(header, plain_len, [head, payload])) };
@@ -88,7 +112,7 @@ impl Draft {
 
     /// The connection it came from, if it was one.
     pub fn origin(&self) -> Option<Origin> {
-        self.0.header.header.origin
+        self.0.header.header.origin()
     }
 
     /// The same, published at this time: milliseconds since 1970.
@@ -127,11 +151,7 @@ impl Message {
             topic_id: of.topic_id,
             offset: of.offset,
             time_ms: of.time_ms,
-            origin: of.origin,
-            waiting: AtomicU32::new(0),
-            payload_at: head.len() as u8,
-            binary: of.binary,
-            plain_len: len,
+            ..MessageHeader::new(of.origin(), head.len(), of.binary, len)
         };
         Self(filled(header, len, [head, payload]))
     }
@@ -187,7 +207,7 @@ impl Message {
 
     /// The connection it came from, if it was one.
     pub fn origin(&self) -> Option<Origin> {
-        self.0.header.header.origin
+        self.0.header.header.origin()
     }
 
     /// Whether this is the only reference to it.

@@ -15,6 +15,7 @@ mod delivery;
 mod health;
 mod hostile;
 mod http;
+mod json;
 mod memory;
 mod observe;
 mod page;

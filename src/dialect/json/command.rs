@@ -133,19 +133,25 @@ impl<'a> Members<'a> {
         let Some(kind) = self.at(TYPE).and_then(string) else {
             return Err(format!("type is missing; it is one of {}", TYPES.join(", ")).into());
         };
-        let (allowed, read): (&[&str], fn(&Self) -> Checked<What<'a>>) = match kind.as_ref() {
+        match kind.as_ref() {
             "subscribe" => {
-                (&["type", "id", "topic", "topics", "since", "history"], Self::subscribe)
+                self.check(&["type", "id", "topic", "topics", "since", "history"])?;
+                self.subscribe()
             }
             "unsubscribe" => {
-                (&["type", "id", "topic", "topics"], |members| members.topics().map(What::Unsubscribe))
+                self.check(&["type", "id", "topic", "topics"])?;
+                self.topics().map(What::Unsubscribe)
             }
-            "publish" => (&["type", "id", "topic", "data", "data_base64"], Self::publish),
-            "ping" => (&["type", "id"], |_| Ok(What::Ping)),
-            other => return Err(unknown("type", other, &TYPES).into()),
-        };
-        self.check(allowed)?;
-        read(self)
+            "publish" => {
+                self.check(&["type", "id", "topic", "data", "data_base64"])?;
+                self.publish()
+            }
+            "ping" => {
+                self.check(&["type", "id"])?;
+                Ok(What::Ping)
+            }
+            other => Err(unknown("type", other, &TYPES).into()),
+        }
     }
 
     /// Refuses members that the type does not have, and any that is there twice: of two, readers differ in which counts.

@@ -29,10 +29,7 @@ fn commands_are_read_whatever_the_order_of_their_members() {
         (r#"{"type":"subscribe","id":1,"topic":"a"}"#, subscribe(Some("1"), &["a"])),
         (r#" {"topic":"a/\u00e9","id":"x","type":"subscribe"} "#, subscribe(Some("\"x\""), &["a/é"])),
         (r#"{"topics":["a","b"],"\u0074ype":"subscribe"}"#, subscribe(None, &["a", "b"])),
-        (
-            r#"{"type":"subscribe","topic":"a","since":"00000000000000ab:7"}"#,
-            begin(None, &["a"], after),
-        ),
+        (r#"{"type":"subscribe","topic":"a","since":"00000000000000ab:7"}"#, begin(None, &["a"], after)),
         (
             r#"{"type":"subscribe","topics":["a","b"],"history":10}"#,
             begin(None, &["a", "b"], Since::Last(10)),
@@ -119,8 +116,14 @@ fn slips_are_told_with_their_nearest_and_their_id() {
         (r#"{"id":7,"type":"subscribe","topics":["a",""]}"#, "a topic name has 1 to 200 bytes"),
         (r#"{"id":7,"type":"subscribe","topic":"a","since":"7"}"#, "a position is EPOCH:OFFSET"),
         (r#"{"id":7,"type":"subscribe","topic":"a","since":7}"#, "since is a string"),
-        (r#"{"id":7,"type":"subscribe","topic":"a","since":"00000000000000ab:7","history":1}"#, "since and history"),
-        (r#"{"id":7,"type":"subscribe","topics":["a"],"since":"00000000000000ab:7"}"#, "since is a place in one"),
+        (
+            r#"{"id":7,"type":"subscribe","topic":"a","since":"00000000000000ab:7","history":1}"#,
+            "since and history",
+        ),
+        (
+            r#"{"id":7,"type":"subscribe","topics":["a"],"since":"00000000000000ab:7"}"#,
+            "since is a place in one",
+        ),
         (r#"{"id":7,"type":"subscribe","topic":"a","history":-1}"#, "history is a whole number"),
         (r#"{"id":7,"type":"subscribe","topic":"a","history":1.5}"#, "history is a whole number"),
         (r#"{"id":7,"type":"subscribe","topic":"a","history":4294967296}"#, "history is a whole number"),

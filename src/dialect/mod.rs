@@ -17,7 +17,7 @@ mod tools;
 pub(crate) mod url;
 
 use crate::metrics::CloseReason;
-use crate::topic::{self, Carried, Stamped};
+use crate::topic::{self, Carried, Position, Stamped};
 use crate::wire::frame::Opcode;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
@@ -60,6 +60,10 @@ closed_set! {
         Sse,
         /// The same for a client of HTTP/1.0, which knows no chunks.
         SseUnchunked,
+        /// `/sse/TOPIC?topic=OTHER`: an event stream of several topics.
+        SseMany,
+        /// The same for a client of HTTP/1.0.
+        SseManyUnchunked,
         /// `/lines`: text commands, in tests.
         #[cfg(test)]
         Lines,
@@ -77,6 +81,8 @@ closed_set! {
         Sse,
         /// An event, as it is.
         SseUnchunked,
+        /// What events of several topics have in common; the rest is each connection's own.
+        SseTopic,
     }
 }
 
@@ -98,6 +104,10 @@ impl topic::Form for Form {
                 sse::event::write(of, payload);
                 Carried::Stream
             }
+            Self::SseTopic => {
+                sse::event::write_named(of, payload);
+                Carried::Stream
+            }
         }
     }
 }
@@ -112,6 +122,8 @@ macro_rules! speak {
             Dialect::Plain => plain::Plain::$call($($argument),*),
             Dialect::Sse => sse::Chunked::$call($($argument),*),
             Dialect::SseUnchunked => sse::Unchunked::$call($($argument),*),
+            Dialect::SseMany => sse::ManyChunked::$call($($argument),*),
+            Dialect::SseManyUnchunked => sse::ManyUnchunked::$call($($argument),*),
             #[cfg(test)]
             Dialect::Lines => lines::Lines::$call($($argument),*),
         }
@@ -173,6 +185,18 @@ impl Dialect {
         speak!(self, form())
     }
 
+    /// Whether its messages name the connection's own places, which are written into each of them for itself.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_placed(self) -> bool {
+        self.form() == Form::SseTopic
+    }
+
+    /// Appends a message of its form with the connection's places, for those that name them.
+    pub fn push_placed(self, message: &[u8], places: &[Position], out: &mut Vec<u8>) {
+        speak!(self, push_placed(message, places, out));
+    }
+
     /// A whole message of the peer.
     #[inline(always)]
     pub fn on_message(self, cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning {
@@ -209,8 +233,9 @@ mod tests {
 
     #[test]
     fn every_dialect_is_listed_once_and_has_a_name_of_its_own() {
-        // The framings of a stream are one dialect to whoever looks on.
-        let framed = Dialect::ALL.iter().filter(|dialect| dialect.form() != Form::SseUnchunked);
+        // The kinds of a stream are one dialect to whoever looks on.
+        let variants = [Dialect::SseUnchunked, Dialect::SseMany, Dialect::SseManyUnchunked];
+        let framed = Dialect::ALL.iter().filter(|dialect| !variants.contains(dialect));
         let mut labels: Vec<_> = framed.clone().map(|dialect| dialect.label()).collect();
         labels.sort_unstable();
         labels.dedup();

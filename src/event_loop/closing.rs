@@ -143,6 +143,9 @@ impl<S: Socket> Core<S> {
         self.held.moved(self.edition.inbox_bytes_of(self.port), slot.connection.held_bytes(), 0);
         self.body_bytes -= slot.connection.session.as_deref().map_or(0, Session::body_bytes);
         self.release(&slot.connection);
+        if slot.connection.dialect.is_placed() {
+            self.forget_places(index);
+        }
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
             outbox.give_up(&self.edition.outbox_budget);

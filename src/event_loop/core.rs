@@ -3,7 +3,7 @@
 //! Driven by the shell in `run` (or by a simulation), which reports accepted streams, readiness, mailbox
 //! entries and the time. Every entry point does a bounded amount of work and never blocks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +14,7 @@ use super::blocked::BlockedQueues;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
+use super::placed::Places;
 use super::slice::Slice;
 use super::slots::SlotTable;
 use super::turn::Clock;
@@ -102,6 +103,10 @@ pub struct Core<S> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
+    /// The places of those whose messages name them, by slot.
+    pub(super) places: HashMap<u32, Places>,
+    /// Where messages end that are written for one connection alone.
+    pub(super) placed_ends: Vec<usize>,
     /// Deflates what is published or echoed on this loop.
     pub(super) deflater: Deflater,
     /// Inflates what compressed messages come to this loop; taken out during a read turn.
@@ -178,6 +183,8 @@ impl<S: Socket> Core<S> {
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
+            places: HashMap::new(),
+            placed_ends: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
             inflater: Inflater::keeping(Arc::clone(&edition.contexts)),
             due: VecDeque::new(),

@@ -97,6 +97,9 @@ impl<S: Socket> Core<S> {
             |payload, out| tools.deflate_into(payload, out),
         );
         let (local, batch) = (turn.local(), turn.batch());
+        if connection.dialect.is_placed() {
+            return self.deliver_placed(index, local, batch.messages_of(choice));
+        }
         if connection.flags.has(Flags::NO_ECHO) {
             let encoding = connection.encoding();
             let generation = slot.generation;
@@ -165,7 +168,7 @@ impl<S: Socket> Core<S> {
 
     /// Queues what the kernel refused; the first `sent` bytes of the messages, in this encoding, are with it already.
     #[inline(never)]
-    fn queue_messages(
+    pub(super) fn queue_messages(
         &mut self,
         index: u32,
         local: u32,

@@ -332,6 +332,9 @@ impl<S: Socket> Core<S> {
             }
         };
         let outcomes: Vec<_> = joined.iter().map(|(topic, joined)| joined_outcome(topic, *joined)).collect();
+        if opening.dialect.is_placed() {
+            self.note_places(key, &joined);
+        }
         opening.dialect.push_start(&Start { joined: &outcomes, again_ms: self.again_ms(key) }, out);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;

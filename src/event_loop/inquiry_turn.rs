@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::closing::Words;
 use super::core::Core;
+use super::placed::Places;
 use crate::connection::inquiry::{Asker, ConnectionRow, Inquiry, Part, Question};
 use crate::connection::session::Session;
-use crate::connection::{Connection, NONE, Phase, TICK_MS, Tick};
+use crate::connection::{Connection, MemoryParts, NONE, Phase, TICK_MS, Tick};
 use crate::dialect::Outcome;
 use crate::metrics::CloseReason;
 use crate::topic::{Key, Reply};
@@ -152,6 +153,8 @@ impl<S: Socket> Core<S> {
         let connection = &slot.connection;
         let topics = &self.topics;
         let ms = |tick: Tick| u64::from(tick) * TICK_MS;
+        let memory = connection.memory();
+        let places = self.places.get(&key.slot).map_or(0, Places::memory);
         Some(ConnectionRow {
             key,
             peer: slot.stream.peer(),
@@ -164,7 +167,7 @@ impl<S: Socket> Core<S> {
             heard_ms: ms(connection.heard.min(now)),
             outbox_bytes: connection.outbox.as_deref().map_or(0, |outbox| outbox.bytes()),
             drops: connection.outbox.as_deref().map_or(0, |outbox| outbox.drops()),
-            memory: connection.memory(),
+            memory: MemoryParts { session: memory.session + places, ..memory },
         })
     }
 

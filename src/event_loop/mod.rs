@@ -37,6 +37,7 @@ mod http_turn;
 mod inquiry_turn;
 pub mod listener;
 mod parked;
+mod placed;
 mod read_turn;
 mod reload;
 mod reload_requests;

@@ -276,3 +276,81 @@ fn assert_not_now(reason: RefuseReason, [stream, program, foreign]: [Fake; 3]) {
     let (head, _) = answer(&program);
     assert!(head.starts_with(&format!("HTTP/1.1 {} ", reason.status())), "{head}");
 }
+
+/// A reader of two topics, and their epochs.
+fn reader_of_two(world: &mut World) -> (Fake, Key, [u64; 2]) {
+    let request = get("").iter().map(|&byte| byte as char).collect::<String>();
+    let fake = Fake::says(request.replace("/sse/news", "/sse/news?topic=other").as_bytes());
+    let key = arrive(&mut world.core, &fake);
+    world.settle();
+    let epochs =
+        ["news", "other"].map(|name| world.edition.router.topic(&TopicName::of(name)).unwrap().epoch());
+    let (head, start) = answer(&fake);
+    let at = format!("{:016x}:0,{:016x}:0", epochs[0], epochs[1]);
+    assert!(head.contains(&format!("Fantail-Position: {at}\r\n")), "{head}");
+    assert_eq!(start, chunk(&format!("retry: {}\nid: {at}\n\n", retry(&start))));
+    (fake, key, epochs)
+}
+
+fn named(epochs: [u64; 2], topic: &str, payload: &str, at: [u64; 2]) -> String {
+    let id = format!("{:016x}:{},{:016x}:{}", epochs[0], at[0], epochs[1], at[1]);
+    chunk(&format!("event: topic:{topic}\ndata: {payload}\nid: {id}\n\n"))
+}
+
+#[test]
+fn an_event_of_several_topics_names_its_own_and_the_places_in_all() {
+    let mut world = World::new(|_| {});
+    let (single, _) = world.reader();
+    let (late_one, _, epochs) = reader_of_two(&mut world);
+    world.publish(&["a", "b"]);
+    assert_eq!(text(&single), world.events(1, &["a", "b"]));
+    let other = world.edition.router.topic(&TopicName::of("other")).unwrap();
+    world.edition.router.publish(&other, Draft::encode(None, false, b"c"), None).unwrap();
+    world.settle();
+    // Who comes later has other places in the same messages.
+    let fake = Fake::says(&get(""));
+    let _ = arrive(&mut world.core, &fake);
+    world.publish(&["d"]);
+    let expected = [
+        named(epochs, "news", "a", [1, 0]),
+        named(epochs, "news", "b", [2, 0]),
+        named(epochs, "other", "c", [2, 1]),
+        named(epochs, "news", "d", [3, 1]),
+    ];
+    assert_eq!(text(&late_one), expected.concat());
+}
+
+#[test]
+fn a_slow_reader_of_several_topics_gets_whole_events_and_its_own_places() {
+    let mut world = World::new(|settings| settings.outbox.messages_max = 3);
+    let (reader, key, epochs) = reader_of_two(&mut world);
+    let first = named(epochs, "news", "1", [1, 0]);
+    reader.has_room(Some(first.len() + 5));
+    world.publish(&["1", "2", "3"]);
+    assert_eq!(world.core.counters.deliveries.value(), 1);
+    world.publish(&["4", "5"]);
+    assert_eq!(world.core.counters.drops(crate::metrics::DropReason::DropNewest), 1);
+    reader.has_room(None);
+    world.core.on_event(key, WRITABLE);
+    let whole = ["2", "3", "4"].iter().zip(2..).map(|(payload, at)| named(epochs, "news", payload, [at, 0]));
+    assert_eq!(text(&reader), first + &whole.collect::<String>());
+    assert_eq!(world.core.counters.deliveries.value(), 4);
+    assert_eq!(world.edition.outbox_budget.used(), 0);
+    world.publish(&["6"]);
+    assert_eq!(text(&reader), named(epochs, "news", "6", [6, 0]));
+}
+
+#[test]
+fn the_places_of_many_streams_go_with_them() {
+    let mut world = World::new(|_| {});
+    let readers: Vec<_> = (0..64).map(|_| reader_of_two(&mut world)).collect();
+    let capacity = world.core.places.capacity();
+    assert_eq!(world.core.places.len(), 64);
+    for (reader, key, _) in &readers[1..] {
+        reader.end();
+        world.core.on_event(*key, ENDED);
+    }
+    world.settle();
+    assert_eq!(world.core.places.len(), 1);
+    assert!(world.core.places.capacity() < capacity / 4);
+}

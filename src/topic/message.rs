@@ -156,6 +156,12 @@ impl Message {
         Self(filled(header, len, [head, payload]))
     }
 
+    /// The same message, at its place, as one connection alone gets it.
+    #[must_use]
+    pub fn rewritten(&self, bytes: &[u8]) -> Self {
+        self.derived(&[], bytes)
+    }
+
     /// The whole plain frame, header and payload.
     pub fn frame(&self) -> &[u8] {
         self.0.slice.get(..self.0.header.header.plain_len).unwrap_or_default()

@@ -368,7 +368,7 @@ fn at_its_limits_a_stream_says_when_to_ask_again_and_others_are_refused() {
 fn a_stream_begins_with_a_place_that_a_browser_comes_back_with() {
     let server = Server::start(&["--loops", "2"], &[]);
     server.publish("t", b"before");
-    let mut first = Stream::open(&server, "/sse/t");
+    let first = Stream::open(&server, "/sse/t");
     let at = first.reader.last_id.clone();
     assert_eq!(first.answer.field("fantail-position"), Some(at.as_str()), "told twice");
     assert_eq!(position(&at).1, 1);
@@ -413,4 +413,46 @@ fn what_can_not_be_had_is_told_in_the_head_and_as_the_first_event() {
     let by_url = Stream::open(&server, &format!("/sse/t?since={}", ids[1]));
     assert_eq!(by_url.answer.field("fantail-gap"), Some("expired; oldest=4"));
     assert_eq!(Stream::open(&server, "/sse/t?since=7").answer.status, 400);
+}
+
+#[test]
+fn several_topics_are_one_stream_that_goes_on_in_each() {
+    let server = Server::start(&["--loops", "2"], &[]);
+    let path = "/sse/a?topic=error&topic=%E4%B8%96";
+    let mut stream = Stream::open(&server, path);
+    let begin: Vec<_> = stream.reader.last_id.split(',').map(position).collect();
+    assert_eq!(begin.len(), 3);
+    for (number, (name, at)) in
+        [("a", [1, 0, 0]), ("error", [1, 1, 0]), ("a", [2, 1, 0]), ("世", [2, 1, 1])].iter().enumerate()
+    {
+        let target = name.replace('世', "%E4%B8%96");
+        assert_eq!(server.publish(&target, format!("{number}\nx").as_bytes()).status, 200);
+        let event = stream.event();
+        assert_eq!((event.kind, event.data), (format!("topic:{name}"), format!("{number}\nx")));
+        let places: Vec<_> = event.id.split(',').map(position).collect();
+        assert!(places.iter().zip(&begin).all(|(place, begin)| place.0 == begin.0), "{places:?}");
+        assert_eq!(places.iter().map(|place| place.1).collect::<Vec<_>>(), at);
+    }
+    assert_eq!(server.publish("error?binary=1", b"\0").status, 200);
+    assert_eq!(stream.event().kind, "binary:error");
+    let last = stream.reader.last_id.clone();
+    drop(stream);
+    server.publish("a", b"missed");
+    let mut again = Stream::ask(&server, path, &format!("Last-Event-ID: {last}\r\n"));
+    assert_eq!(again.answer.field("fantail-gap"), Some("expired; oldest=4, none, none"));
+    let gap = again.event();
+    assert_eq!(
+        (gap.kind.as_str(), gap.data.as_str()),
+        ("gap", "{\"topic\":\"a\",\"kind\":\"expired\",\"oldest\":4}")
+    );
+    server.publish("error", b"on");
+    let event = again.event();
+    assert_eq!((event.kind.as_str(), event.data.as_str()), ("topic:error", "on"));
+    let places: Vec<_> = event.id.split(',').map(|place| position(place).1).collect();
+    assert_eq!(places, [3, 3, 1]);
+    let too_many: String = (0..16).map(|number| format!("topic=t{number}&")).collect();
+    assert_eq!(
+        Stream::open(&server, &format!("/sse/a?{}", too_many.trim_end_matches('&'))).answer.status,
+        400
+    );
 }

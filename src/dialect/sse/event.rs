@@ -4,7 +4,7 @@ use std::io::Write;
 
 use data_encoding::BASE64;
 
-use crate::topic::Stamped;
+use crate::topic::{Message, Stamped};
 
 /// Appends the message as one event: `event: binary` in front of what is no text, the message's position as `id`, and
 /// its payload, an empty line behind it.
@@ -15,12 +15,27 @@ pub(in crate::dialect) fn write(of: Stamped<'_>, out: &mut Vec<u8>) {
     }
     // Writing to a Vec does not fail.
     let _ = writeln!(out, "id: {:016x}:{}", topic.epoch(), message.offset());
+    push_data(message, out);
+    out.push(b'\n');
+}
+
+/// Appends what the events of a message have in common on streams of several topics: without the places in them, and
+/// without the empty line, which come behind it for each. The name is in the kind of the event, behind a word and a colon,
+/// because some names are those of EventSource's own events.
+pub(in crate::dialect) fn write_named(of: Stamped<'_>, out: &mut Vec<u8>) {
+    let Stamped { topic, message } = of;
+    let kind = if message.is_binary() { "binary" } else { "topic" };
+    // A name has no control characters.
+    let _ = writeln!(out, "event: {kind}:{}", topic.name());
+    push_data(message, out);
+}
+
+fn push_data(message: &Message, out: &mut Vec<u8>) {
     if message.is_binary() {
         push_base64(message.payload(), out);
     } else {
         push_lines(message.payload(), out);
     }
-    out.push(b'\n');
 }
 
 /// Appends text, a field for each of its lines. They end, as the lines of a stream do, with CR LF, LF or CR (HTML, 9.2.5),

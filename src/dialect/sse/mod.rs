@@ -18,14 +18,19 @@ use super::speak::{Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Ref
 use super::url::{begin, topic_name};
 use super::{Dialect, Form};
 use crate::metrics::CloseReason;
-use crate::topic::{Gap, Position, Since, Topic};
-use crate::wire::http::chunked::{LAST_CHUNK, push_chunk};
+use crate::topic::name::NameError;
+use crate::topic::{Gap, Position, Since, Topic, TopicName};
+use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, LAST_CHUNK, encode_chunk_head, push_chunk};
 use crate::wire::http::head::Head;
-use crate::wire::http::params::Params;
+use crate::wire::http::params::unknown;
 use crate::wire::http::response::{ResponseBuffer, push_text};
+use crate::wire::http::uri::query_pairs;
 
 /// The media type of an event stream.
 pub const MEDIA_TYPE: &str = "text/event-stream";
+
+/// Characters of a position: an epoch of 16 digits, a colon, an offset, and what is between two of them.
+const POSITION_CHARS: usize = 16 + 1 + 20 + 1;
 
 /// The field of an answer that says behind which places messages follow.
 const POSITION_FIELD: &str = "Fantail-Position";
@@ -35,14 +40,26 @@ const GAP_FIELD: &str = "Fantail-Gap";
 
 /// To a client of HTTP/1.1: each event is a chunk of its own, because some readers wait for a full buffer where nothing
 /// tells them how much there is.
-pub(super) type Chunked = Stream<true>;
+pub(super) type Chunked = Stream<true, false>;
 
 /// To a client of HTTP/1.0, which must not be sent chunks (RFC 9112, 7.1).
-pub(super) type Unchunked = Stream<false>;
+pub(super) type Unchunked = Stream<false, false>;
 
-pub(super) struct Stream<const CHUNKED: bool>;
+/// Of several topics: an event names its topic, and its id the places in all of them.
+pub(super) type ManyChunked = Stream<true, true>;
 
-impl<const CHUNKED: bool> Speak for Stream<CHUNKED> {
+/// The same to a client of HTTP/1.0.
+pub(super) type ManyUnchunked = Stream<false, true>;
+
+/// The most topics of one stream: the places in all of them have to fit the head of a browser that comes back.
+const TOPICS_MAX: usize = 16;
+
+/// The parameters of its URL.
+const PARAMETERS: [&str; 3] = ["topic", "since", "history"];
+
+pub(super) struct Stream<const CHUNKED: bool, const MANY: bool>;
+
+impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
     fn label() -> &'static str {
         "sse"
     }
@@ -50,8 +67,7 @@ impl<const CHUNKED: bool> Speak for Stream<CHUNKED> {
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
         let head = request.head;
         let raw = head.path().strip_prefix("/sse/")?;
-        let dialect = if head.version_minor >= 1 { Dialect::Sse } else { Dialect::SseUnchunked };
-        Some(opening(dialect, raw, head).map_err(Refusal::bad_request))
+        Some(opening(raw, head, request.subscriptions_max).map_err(Refusal::bad_request))
     }
 
     fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
@@ -108,7 +124,28 @@ impl<const CHUNKED: bool> Speak for Stream<CHUNKED> {
 
     #[inline]
     fn form() -> Form {
-        if CHUNKED { Form::Sse } else { Form::SseUnchunked }
+        match (MANY, CHUNKED) {
+            (true, _) => Form::SseTopic,
+            (false, true) => Form::Sse,
+            (false, false) => Form::SseUnchunked,
+        }
+    }
+
+    fn push_placed(event: &[u8], places: &[Position], out: &mut Vec<u8>) {
+        let mut id = String::with_capacity(places.len() * POSITION_CHARS + 8);
+        id.push_str("id: ");
+        push_positions(places.iter(), &mut id);
+        id.push_str("\n\n");
+        let mut head = [0; CHUNK_HEAD_BYTES_MAX];
+        if CHUNKED {
+            let head_len = encode_chunk_head(&mut head, event.len() + id.len());
+            out.extend_from_slice(head.get(..head_len).unwrap_or_default());
+        }
+        out.extend_from_slice(event);
+        out.extend_from_slice(id.as_bytes());
+        if CHUNKED {
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     /// A comment. Without an empty line behind it, which to some readers is another event.
@@ -147,20 +184,64 @@ pub fn is_accepted(accept: &[u8]) -> bool {
 ///
 /// # Errors
 /// One line on what is wrong with it.
-fn opening(dialect: Dialect, raw: &str, head: &Head<'_>) -> Result<Opening, Cow<'static, str>> {
-    let topic = topic_name(raw)?.into_owned();
-    let params = Params::read(head.query(), b"", &["since", "history"])?;
-    let since = begin(params.text("since"), params.text("history"))?;
+fn opening(raw: &str, head: &Head<'_>, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
+    let mut names = vec![topic_name(raw)?.into_owned()];
+    let (mut since, mut history) = (None, None);
+    for pair in query_pairs(head.query()) {
+        let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
+        let slot = match name.as_ref() {
+            "topic" => {
+                let name = TopicName::parse(value).map_err(NameError::reason)?;
+                if !names.contains(&name) {
+                    names.push(name.into_owned());
+                }
+                continue;
+            }
+            "since" => &mut since,
+            "history" => &mut history,
+            name => return Err(unknown(name, &PARAMETERS).into()),
+        };
+        if slot.replace(value).is_some() {
+            return Err(format!("{name} is there twice").into());
+        }
+    }
+    if names.len() > topics_max.min(TOPICS_MAX) {
+        return Err("more topics than one stream may have".into());
+    }
     // What a browser has seen last counts: it comes back with the URL that it came with.
     let last = head.field("last-event-id").filter(|id| !id.is_empty());
-    Ok(Opening { topics: vec![(topic, last.map_or(since, seen))], ..Opening::of(dialect) })
+    let begins = begins(since.as_deref(), history.as_deref(), names.len())?;
+    let begins = last.map_or(begins, |id| seen(id, names.len()));
+    let dialect = match (names.len(), head.version_minor) {
+        (1, 0) => Dialect::SseUnchunked,
+        (1, _) => Dialect::Sse,
+        (_, 0) => Dialect::SseManyUnchunked,
+        (_, _) => Dialect::SseMany,
+    };
+    Ok(Opening { topics: names.into_iter().zip(begins).collect(), ..Opening::of(dialect) })
 }
 
-/// Where the stream goes on for whoever has seen this id last. Ids of other servers are places that nobody knows here: a
-/// refusal would be for good, and a gap is the truth.
-fn seen(id: &[u8]) -> Since {
-    let id = std::str::from_utf8(id).ok().and_then(|id| Position::parse(id).ok());
-    Since::After(id.unwrap_or(Position { epoch: 0, offset: 0 }))
+/// Where each of so many topics begins by the parameters: `since` has a place for each.
+fn begins(
+    since: Option<&str>,
+    history: Option<&str>,
+    topics: usize,
+) -> Result<Vec<Since>, Cow<'static, str>> {
+    let Some(list) = since else { return Ok(vec![begin(None, history)?; topics]) };
+    let places: Vec<_> =
+        list.split(',').map(|place| begin(Some(place), history)).collect::<Result<_, _>>()?;
+    if places.len() != topics {
+        return Err("since has a position for each topic, in their order, with commas between".into());
+    }
+    Ok(places)
+}
+
+/// Where each topic goes on for whoever has seen this id last. Ids of other servers, and of other topics, are places that
+/// nobody knows here: a refusal would be for good, and a gap is the truth.
+fn seen(id: &[u8], topics: usize) -> Vec<Since> {
+    let nowhere = Since::After(Position { epoch: 0, offset: 0 });
+    let places = std::str::from_utf8(id).ok().and_then(|id| begins(Some(id), None, topics).ok());
+    places.unwrap_or_else(|| vec![nowhere; topics])
 }
 
 /// How a subscription began.
@@ -178,10 +259,22 @@ impl<'a> Begun<'a> {
     }
 }
 
-/// The places behind which messages follow, in the order of the topics.
+/// Appends places in the order of their topics.
+fn push_positions<'a>(places: impl Iterator<Item = &'a Position>, out: &mut String) {
+    for (number, place) in places.enumerate() {
+        if number > 0 {
+            out.push(',');
+        }
+        // Writing to a String does not fail.
+        let _ = std::fmt::Write::write_fmt(out, format_args!("{place}"));
+    }
+}
+
+/// The places behind which messages follow.
 fn positions(begins: &[Begun<'_>]) -> String {
-    let each: Vec<_> = begins.iter().map(|begun| begun.at.to_string()).collect();
-    each.join(",")
+    let mut text = String::new();
+    push_positions(begins.iter().map(|begun| &begun.at), &mut text);
+    text
 }
 
 /// What is missing, in the same order, as a header field says it.
@@ -257,11 +350,16 @@ mod tests {
         }
     }
 
-    fn asked(raw: &str, query: &str, fields: &str) -> Result<(String, Since), Cow<'static, str>> {
+    fn opened(raw: &str, query: &str, fields: &str) -> Result<Opening, Cow<'static, str>> {
         let request = format!("GET /sse/x?{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let mut store = field_store();
         let (head, _) = parse_head(request.as_bytes(), &mut store, &HeadLimits::default()).unwrap().unwrap();
-        let opening = opening(Dialect::Sse, raw, &head)?;
+        opening(raw, &head, 64)
+    }
+
+    fn asked(raw: &str, query: &str, fields: &str) -> Result<(String, Since), Cow<'static, str>> {
+        let opening = opened(raw, query, fields)?;
+        assert_eq!((opening.dialect, opening.topics.len()), (Dialect::Sse, 1));
         Ok((opening.topics[0].0.as_str().to_owned(), opening.topics[0].1))
     }
 
@@ -291,6 +389,33 @@ mod tests {
         for raw in ["", "a%00", "*"] {
             assert!(asked(raw, "", "").is_err(), "{raw}");
         }
+    }
+
+    #[test]
+    fn several_topics_have_a_place_each_in_their_order() {
+        let after = |epoch, offset| Since::After(Position { epoch, offset });
+        let opening = opened("a", "topic=b&topic=a&topic=c%2Cd", "").unwrap();
+        let names: Vec<_> = opening.topics.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((opening.dialect, names), (Dialect::SseMany, vec!["a", "b", "c,d"]));
+        let begins = |query: &str, fields: &str| {
+            opened("a", query, fields)
+                .map(|opening| opening.topics.iter().map(|topic| topic.1).collect::<Vec<_>>())
+        };
+        let two = "0000000000000001:5,0000000000000002:6";
+        assert_eq!(begins(&format!("topic=b&since={two}"), ""), Ok(vec![after(1, 5), after(2, 6)]));
+        assert_eq!(
+            begins("topic=b", &format!("Last-Event-ID: {two}\r\n")),
+            Ok(vec![after(1, 5), after(2, 6)])
+        );
+        assert_eq!(begins("topic=b&history=4", ""), Ok(vec![Since::Last(4); 2]));
+        assert!(begins(&format!("topic=b&topic=c&since={two}"), "").is_err());
+        // The id of fewer topics than it asks for now: nobody knows which.
+        let last = "Last-Event-ID: 0000000000000001:5\r\n";
+        assert_eq!(begins("topic=b", last), Ok(vec![after(0, 0); 2]));
+        let many: String = (0..15).map(|number| format!("topic=t{number}&")).collect();
+        assert_eq!(begins(many.trim_end_matches('&'), "").map(|begins| begins.len()), Ok(16));
+        assert!(begins(&format!("{many}topic=one-more"), "").is_err());
+        assert!(begins("since=0000000000000001:5&since=0000000000000001:5", "").is_err());
     }
 
     #[test]

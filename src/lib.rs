@@ -52,3 +52,9 @@ pub mod transport;
 #[cfg(test)]
 #[path = "../tests/skip/mod.rs"]
 mod skip;
+
+// The simulation names the library as other programs do.
+#[cfg(test)]
+extern crate self as fantail;
+#[cfg(all(test, feature = "server"))]
+mod simulation_tests;

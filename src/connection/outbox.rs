@@ -266,6 +266,29 @@ impl Outbox {
         messages
     }
 
+    /// The connection has left the topic: what waits of it goes nowhere, but for a frame that has begun. Otherwise what
+    /// is published once it is back could take the place of what came before, ahead of the answers between.
+    pub fn forget_topic(&mut self, topic_id: u64, budget: &OutboxBudget) {
+        let Some(at) = self.tallies.iter().position(|tally| tally.topic_id == topic_id) else { return };
+        if self.waits(topic_id, at) {
+            let (begun, mut index) = (self.begun(), 0);
+            let mut kept = VecDeque::with_capacity(self.queue.len());
+            while let Some(entry) = self.queue.pop_front() {
+                if index >= begun && entry.is_of(topic_id) {
+                    self.bytes -= entry.bytes(self.encoding).len();
+                    self.forget(&entry, budget);
+                } else {
+                    kept.push_back(entry);
+                }
+                index += 1;
+            }
+            self.queue = kept;
+        }
+        if let Some(tally) = self.tallies.get_mut(at) {
+            tally.drops_in_row = 0;
+        }
+    }
+
     /// Gives back what everything in it counts; the connection is gone.
     pub fn give_up(mut self, budget: &OutboxBudget) {
         while let Some(gone) = self.queue.pop_front() {

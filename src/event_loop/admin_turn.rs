@@ -141,6 +141,8 @@ impl<S: Socket> Core<S> {
         if let Some(admin) = self.admin.as_deref_mut() {
             admin.inquiries -= 1;
         }
+        #[cfg(test)]
+        let (key, ticket) = self.with_planted_stale_reply(key, ticket);
         let edition = Arc::clone(&self.edition);
         let now = self.now;
         let own = |asking: &Asking| asking.inquiry.as_ref().is_some_and(|own| own.from.ticket == ticket);

@@ -14,6 +14,22 @@ use crate::event_loop::core::{Core, Readiness};
 use crate::topic::{Draft, Join, Key, MailboxLimits, Place, RouterLimits, Since, TopicName, Wake};
 use crate::transport::{Received, Socket};
 
+use fantail_test_support::planted::{self, Planted};
+
+impl<S: Socket> Core<S> {
+    /// With this fault planted, an answer to whoever is gone, or does not wait for it any more, becomes one to whoever waits
+    /// for another in the same slot.
+    pub(super) fn with_planted_stale_reply(&mut self, key: Key, ticket: u32) -> (Key, u32) {
+        let Some(slot) = self.slots.at(key.slot) else { return (key, ticket) };
+        let there = Key { generation: slot.generation, ..key };
+        let asking = slot.connection.parked().and_then(|parked| parked.asking.as_deref());
+        match asking.and_then(|asking| asking.inquiry.as_deref()).map(|inquiry| inquiry.from.ticket) {
+            Some(other) if other != ticket && planted::strikes(Planted::StaleReply) => (there, other),
+            _ => (key, ticket),
+        }
+    }
+}
+
 struct NoWake;
 
 impl Wake for NoWake {

@@ -3,6 +3,9 @@
 //! Driven by the frame turn after each message, and by whoever lets those go on that have waited. The only code that
 //! turns a dialect's wish into a change of the loop; it never asks what a dialect is.
 
+#[cfg(test)]
+use fantail_test_support::planted::{self, Planted};
+
 use super::blocked::BlockedQueues;
 use super::closing::Words;
 use super::core::{Core, READY_BYTES_PER_TURN};
@@ -80,7 +83,12 @@ impl<S: Socket> Core<S> {
             sink.tag = tag;
             let then = match effect {
                 Effect::Publish { topic, binary, payload } => {
-                    self.publish_to(from, &topic, binary, payload.of(message), sink)
+                    let then = self.publish_to(from, &topic, binary, payload.of(message), sink);
+                    #[cfg(test)]
+                    if then == Then::Go && planted::strikes(Planted::EffectTwice) {
+                        self.publish_to(from, &topic, binary, payload.of(message), sink);
+                    }
+                    then
                 }
                 Effect::Subscribe { topic, since } => self.subscribe_one(from, &topic, since, sink),
                 Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),

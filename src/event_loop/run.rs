@@ -33,7 +33,7 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// A poll that returns so much later than it was to, or a turn that takes as long: the process was stopped, or the
 /// machine was.
-const STOOD_STILL_MS: u64 = 500;
+pub const STOOD_STILL_MS: u64 = 500;
 
 /// How long a drain waits before it sends clients away, if other servers share the port.
 pub const LEAVING_TIME: Duration = super::listener::LEAVING_TIME;

@@ -184,6 +184,13 @@ impl<S: Socket> Core<S> {
             None
         };
         let Some(ended) = ended else { return false };
+        if let Some(outbox) = connection.outbox.as_deref_mut()
+            && let Some(topic) = topics.topic(ended.topic)
+        {
+            let before = outbox.bytes();
+            outbox.forget_topic(topic.id(), &self.edition.outbox_budget);
+            self.counters.outbox_bytes.moved(before, outbox.bytes());
+        }
         self.leave(key.slot, ended);
         true
     }

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use fantail::metrics::{CloseReason, DropReason};
 use fantail::topic::{SlowPolicy, TopicName};
 
-use crate::net::Fault;
-use crate::operator::check_operators;
-use crate::peer::{Ending, Peer};
-use crate::world::{ADMIN, Checked, LOOPS, Truth, World};
+use super::net::{Fault, Plan};
+use super::operator::check_operators;
+use super::peer::{Ending, Peer, Speaks};
+use super::talk::{Talk, check_talk};
+use super::world::{ADMIN, Checked, LOOPS, Truth, World};
 
 /// What one run did, to see that runs are worth something.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +32,8 @@ pub(crate) struct Stats {
     pub(crate) drained: usize,
     /// Connections open when the server was stopped.
     pub(crate) stopped: usize,
+    /// Messages that came in another form, and to who subscribes and unsubscribes as it likes.
+    pub(crate) told: [usize; 2],
     /// Requests of the admin port that were answered.
     pub(crate) answered: usize,
     /// Reloads.
@@ -39,17 +42,40 @@ pub(crate) struct Stats {
     pub(crate) struck: usize,
 }
 
+impl Stats {
+    /// Another run's, too.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.published += other.published;
+        self.delivered += other.delivered;
+        for (total, count) in self.dropped.iter_mut().zip(other.dropped) {
+            *total += count;
+        }
+        self.closed += other.closed;
+        self.busy += other.busy;
+        self.echoes += other.echoes;
+        self.large_echoes += other.large_echoes;
+        self.drained += other.drained;
+        self.stopped += other.stopped;
+        for (total, count) in self.told.iter_mut().zip(other.told) {
+            *total += count;
+        }
+        self.answered += other.answered;
+        self.reloads += other.reloads;
+        self.struck += other.struck;
+    }
+}
+
 /// Topic, publisher and number of a payload: nothing has the same twice.
 type Name = (usize, Option<usize>, usize);
 
-type Places<'a> = HashMap<Name, (usize, &'a Truth)>;
+pub(crate) type Places<'a> = HashMap<Name, (usize, &'a Truth)>;
 
 /// One whole run.
 ///
 /// # Errors
 /// What was wrong.
-pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
-    let mut world = World::new(seed, fault)?;
+pub(crate) fn run(seed: u64, plan: Plan) -> Checked<Stats> {
+    let mut world = World::new(seed, plan)?;
     for phase in 0..3 {
         let steps = 200 + world.rng.below(600);
         for _ in 0..steps {
@@ -57,13 +83,14 @@ pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
         }
         at_rest(&mut world).map_err(|problem| format!("after phase {phase}: {problem}"))?;
     }
-    if fault == Fault::LostWake {
+    if plan.fault == Fault::LostWake {
         world.wakes.lose(1);
     }
     world.probe()?;
     at_rest(&mut world).map_err(|problem| format!("after the probe: {problem}"))?;
     end(&mut world)?;
-    let echoes = || world.peers.iter().filter(|peer| peer.echo).flat_map(|peer| &peer.messages);
+    let echoes =
+        || world.peers.iter().filter(|peer| peer.speaks == Speaks::Echo).flat_map(|peer| &peer.messages);
     let counters = (0..LOOPS).map(|index| world.edition.counters_of(index));
     Ok(Stats {
         published: world.truth.iter().map(Vec::len).sum(),
@@ -75,6 +102,10 @@ pub(crate) fn run(seed: u64, fault: Fault) -> Checked<Stats> {
         large_echoes: echoes().filter(|echo| echo.len() > 1 << 20).count(),
         drained: world.peers.iter().filter(|peer| peer.close_code == Some(1001)).count(),
         stopped: world.stopped,
+        told: [
+            world.peers.iter().map(|peer| peer.stream.places.len()).sum(),
+            world.peers.iter().filter_map(|peer| peer.talk.as_ref()).map(Talk::messages).sum(),
+        ],
         answered: world.operators.iter().map(|operator| operator.answered).sum(),
         reloads: world.reloads,
         struck: world.hub.struck.get(),
@@ -106,7 +137,8 @@ fn end(world: &mut World) -> Checked {
 /// Who was there when the drain began, and has not left by itself since, was told 1001.
 fn check_drained(world: &World, staying: &[bool]) -> Checked {
     for (peer, _) in world.peers.iter().zip(staying).filter(|(_, staying)| **staying && !world.impatient) {
-        let told = peer.close_code == Some(1001);
+        let over = peer.link.pipe.borrow().shut || peer.link.pipe.borrow().closed;
+        let told = peer.close_code == Some(1001) || peer.speaks == Speaks::Events && over;
         let gone = matches!(peer.left, Some(Ending::HalfClose | Ending::Reset | Ending::Drop));
         // Its own close frame may have met the server's on the way, and is answered with its own code.
         let crossed = peer.left == Some(Ending::Close) && peer.close_code == Some(1000);
@@ -225,7 +257,8 @@ fn stays(world: &World, peer: &Peer) -> Checked<bool> {
 
 /// Whether a policy, or the total over all outboxes, may have ended this connection.
 fn ended_as_slow(world: &World, peer: &Peer) -> bool {
-    peer.close_code == Some(1013) || world.edition.outbox_budget.met_full() > 0
+    let wordless = peer.speaks == Speaks::Events && closed_as_slow(world) > 0;
+    peer.close_code == Some(1013) || wordless || world.edition.outbox_budget.met_full() > 0
 }
 
 /// Everybody got exactly what was published between joining and leaving; what is missing was counted.
@@ -255,14 +288,21 @@ fn check_subscribers(world: &World) -> Checked {
                 peer.link.id
             ));
         }
-        if peer.echo {
+        if peer.speaks == Speaks::Echo {
             check_echo(peer, stays)?;
             continue;
         }
+        if let Some(talk) = &peer.talk {
+            check_talk(world, peer, talk, (&places, stays), &mut missing)?;
+            continue;
+        }
         let mut got: Vec<Vec<u64>> = vec![Vec::new(); world.truth.len()];
-        for message in &peer.messages {
+        for (at, message) in peer.messages.iter().enumerate() {
             let (topic, offset) = place_of(message, &places)
                 .ok_or_else(|| format!("peer {} got what nobody published", peer.link.id))?;
+            if peer.speaks == Speaks::Events && peer.stream.places.get(at) != Some(&offset) {
+                return Err(format!("peer {} was told a wrong place of {offset}", peer.link.id));
+            }
             got[topic].push(offset);
         }
         for (topic, first) in peer.topics.iter().zip(joined) {
@@ -283,7 +323,7 @@ fn check_subscribers(world: &World) -> Checked {
 
 /// What peers have not got, at least and at most, by the policy of the topic.
 #[derive(Default)]
-struct Missing {
+pub(crate) struct Missing {
     least: [u64; SlowPolicy::ALL.len()],
     most: [u64; SlowPolicy::ALL.len()],
 }
@@ -291,7 +331,7 @@ struct Missing {
 impl Missing {
     /// One peer's topic. Whoever stays misses exactly what its topic's policy has dropped; `newest` is the last
     /// offset it got.
-    fn add(
+    pub(crate) fn add(
         &mut self,
         world: &World,
         peer: &Peer,
@@ -345,7 +385,13 @@ impl Missing {
 }
 
 /// Order, bounds and own messages on one topic; returns how many are missing at least and at most.
-fn check_topic(world: &World, peer: &Peer, topic: usize, first: u64, got: &[u64]) -> Checked<(u64, u64)> {
+pub(crate) fn check_topic(
+    world: &World,
+    peer: &Peer,
+    topic: usize,
+    first: u64,
+    got: &[u64],
+) -> Checked<(u64, u64)> {
     let id = peer.link.id;
     if !got.is_sorted_by(|a, b| a < b) {
         return Err(format!("peer {id} got t{topic} out of order or twice: {got:?}"));
@@ -395,7 +441,7 @@ fn check_publishers(world: &World) -> Checked {
 }
 
 /// Topic and offset of a message that is the published one to the last byte.
-fn place_of(message: &[u8], places: &Places<'_>) -> Option<(usize, u64)> {
+pub(crate) fn place_of(message: &[u8], places: &Places<'_>) -> Option<(usize, u64)> {
     let (topic, published) = places.get(&parse(message)?)?;
     (published.payload == message).then_some((*topic, published.offset))
 }

@@ -5,17 +5,17 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fantail::connection::TICK_MS;
+use fantail::connection::{TICK_MS, Tick};
 use fantail::edition::{Edition, Latest, Port};
 use fantail::event_loop::core::{Core, Readiness};
 use fantail::event_loop::listener::Acceptor;
-use fantail::event_loop::run::TrimRequest;
+use fantail::event_loop::run::{STOOD_STILL_MS, TrimRequest};
 use fantail::event_loop::turn::Driver;
 use fantail::topic::Key;
 
-use crate::net::{FakeListener, FakeSocket, Hub, Link, Queue};
-use crate::rng::Rng;
-use crate::world::Checked;
+use super::net::{FakeListener, FakeSocket, Hub, Link, Queue};
+use super::rng::Rng;
+use super::world::Checked;
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -51,8 +51,19 @@ pub(crate) struct LoopSim {
     pub(crate) sleeps_until: Option<u64>,
     /// Links that have connected and are not accepted yet.
     pub(crate) queue: Rc<Queue>,
+    /// It was stopped, or drained and nobody is left.
+    pub(crate) ended: bool,
     kernel: Kernel,
     index: usize,
+}
+
+/// What requests have asked the main thread for.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// Reloads, each of which waits for an answer.
+    pub(crate) reloads: Cell<usize>,
+    /// Drains.
+    pub(crate) drains: Cell<usize>,
 }
 
 /// What drives its turns.
@@ -60,6 +71,8 @@ struct Kernel {
     events: VecDeque<(Key, Readiness)>,
     acceptor: Acceptor<FakeListener>,
     latest: Arc<Latest>,
+    asked: Rc<Asked>,
+    stopping: bool,
     rng: Rng,
 }
 
@@ -70,6 +83,7 @@ impl LoopSim {
         port: Port,
         edition: &Arc<Edition>,
         latest: &Arc<Latest>,
+        asked: &Rc<Asked>,
         (hub, capacity): (&Rc<Hub>, usize),
         seed: u64,
     ) -> Checked<Self> {
@@ -82,12 +96,14 @@ impl LoopSim {
             events: VecDeque::new(),
             acceptor: Acceptor::new(listener, capacity),
             latest: Arc::clone(latest),
+            asked: Rc::clone(asked),
+            stopping: false,
             rng: Rng::new(seed ^ index as u64),
         };
-        Ok(Self { core, sleeps_until: Some(0), queue, kernel, index })
+        Ok(Self { core, sleeps_until: Some(0), queue, ended: false, kernel, index })
     }
 
-    /// One turn, once the poll has returned at `now_ms`.
+    /// One turn, once the poll has returned at `now_ms`; and the last look into the mailbox, if it was the last one.
     pub(crate) fn turn(&mut self, now_ms: u64, hub: &Hub, links: &[Rc<Link>], edition: &Edition) {
         if self.kernel.events.is_empty() {
             for id in hub.take_ready(self.index) {
@@ -98,14 +114,25 @@ impl LoopSim {
                 self.kernel.acceptor.on_event();
             }
         }
+        if self.sleeps_until.is_some_and(|due| now_ms >= due + STOOD_STILL_MS) {
+            self.core.on_resumed((now_ms / TICK_MS) as Tick);
+        }
         let began = now_ms * NS_PER_MS;
         CLOCK.with(|(now, _, _)| now.set(began));
         self.core.turn(began, &mut self.kernel);
+        self.ended = self.kernel.stopping || self.core.is_drained();
+        if self.ended {
+            edition.health[self.index].ends();
+            self.core.last_turn(&mut self.kernel);
+        }
         self.sleeps_until = self.sleep_ms(now_ms, edition).map(|sleep_ms| now_ms + sleep_ms);
     }
 
     /// Milliseconds until the poll returns by itself.
     pub(crate) fn sleep_ms(&self, now_ms: u64, edition: &Edition) -> Option<u64> {
+        if self.ended {
+            return None;
+        }
         let mailbox = edition.router.mailbox(self.index).is_some_and(|mailbox| !mailbox.is_empty());
         if mailbox || !self.kernel.events.is_empty() || self.kernel.acceptor.has_work(&self.core) {
             return Some(0);
@@ -141,11 +168,17 @@ impl Driver<FakeSocket> for Kernel {
         self.acceptor.is_gone()
     }
 
-    fn stop(&mut self) {}
+    fn stop(&mut self) {
+        self.stopping = true;
+    }
 
-    fn on_drain_asked(&mut self) {}
+    fn on_drain_asked(&mut self) {
+        self.asked.drains.set(self.asked.drains.get() + 1);
+    }
 
-    fn on_reload_asked(&mut self) {}
+    fn on_reload_asked(&mut self) {
+        self.asked.reloads.set(self.asked.reloads.get() + 1);
+    }
 
     fn try_trim(&mut self, _: TrimRequest) -> bool {
         !self.rng.one_in(3)

@@ -18,7 +18,7 @@ use fantail::event_loop::listener::Listen;
 use fantail::topic::{Key, TopicName, Wake};
 use fantail::transport::{Received, Socket};
 
-use crate::rng::Rng;
+use super::rng::Rng;
 
 /// What a run plants to see that it is caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,17 @@ pub(crate) enum Fault {
     LostWrite,
     /// Now and then an edge never comes.
     LostEdge,
+}
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// What is wrong with it.
+    pub(crate) fault: Fault,
+    /// Whether the server speaks the dialects of tests, too.
+    pub(crate) test_dialects: bool,
+    /// Whether peers are waited for and nobody is closed for being slow, so that everything has to arrive.
+    pub(crate) patient: bool,
 }
 
 /// Wake-ups that loops are owed.
@@ -158,7 +169,7 @@ pub(crate) struct Link {
     pub(crate) address: IpAddr,
     /// Topics its head asks for.
     pub(crate) topics: Vec<String>,
-    /// The first offset of each topic that is the subscriber's; set when the 101 goes out.
+    /// The first offset of each topic that is the subscriber's; set when the head of the answer goes out.
     pub(crate) joined: RefCell<Option<Vec<u64>>>,
     /// The server's name for it.
     pub(crate) key: Cell<Option<Key>>,
@@ -238,7 +249,8 @@ impl Link {
     }
 
     fn note_upgrade(&self, bytes: &[u8]) {
-        if self.joined.borrow().is_none() && bytes.starts_with(b"HTTP/1.1 101") {
+        let begins = bytes.starts_with(b"HTTP/1.1 101") || bytes.starts_with(b"HTTP/1.1 200");
+        if self.joined.borrow().is_none() && begins {
             let next = |name: &String| {
                 self.hub
                     .router

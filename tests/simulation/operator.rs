@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::net::Link;
-use crate::peer::payload;
-use crate::rng::Rng;
-use crate::world::{Checked, World};
+use super::net::Link;
+use super::peer::payload;
+use super::rng::Rng;
+use super::world::{Checked, World};
 
 /// What a request was.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ enum Asked {
     Publish { topic: usize, payload: Vec<u8> },
     /// Many, each with its topic.
     Batch(Vec<(usize, Vec<u8>)>),
-    /// Anything that only has to be answered.
-    Other,
+    /// Anything else, by its request line.
+    Other(&'static str),
 }
 
 /// One connection to the admin port.
@@ -29,23 +29,46 @@ pub(crate) struct Operator {
     outgoing: VecDeque<u8>,
     heard: Vec<u8>,
     answers: Vec<(u16, String)>,
+    left: bool,
 }
 
 impl Operator {
     /// Somebody who has asked nothing yet.
     pub(crate) fn new(link: Rc<Link>) -> Self {
         let (outgoing, heard, answers) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { link, answered: 0, asked: Vec::new(), outgoing, heard, answers }
+        Self { link, answered: 0, asked: Vec::new(), outgoing, heard, answers, left: false }
+    }
+
+    /// Whether it is still there, and is still listened to.
+    pub(crate) fn stays(&self) -> bool {
+        let pipe = self.link.pipe.borrow();
+        !self.left && !pipe.closed && !pipe.shut
+    }
+
+    /// Asks for something that has no body.
+    pub(crate) fn ask_to(&mut self, line: &'static str) {
+        let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        self.outgoing.extend(head.as_bytes());
+        self.asked.push(Asked::Other(line));
     }
 
     /// Writes a request. How many messages it has, which are numbered from `number` on.
     pub(crate) fn ask(&mut self, topics: usize, number: usize, rng: &mut Rng) -> usize {
         // What it wants to know beside what it publishes; of the connections, one loop after the other.
-        const QUESTIONS: [&str; 4] = ["/connections?limit=3", "/connections?topic=t0", "/topics", "/healthz"];
+        const QUESTIONS: [&str; 8] = [
+            "GET /connections?limit=3",
+            "GET /connections?topic=t0",
+            "POST /connections/close?ip=10.9.9.9",
+            "POST /connections/close?ip=10.9.9.8",
+            "POST /connections/unsubscribe?topic=t0&ip=10.9.9.9",
+            "POST /reload",
+            "GET /topics",
+            "GET /healthz",
+        ];
         let (line, body, asked) = match rng.below(4) {
             0 => {
-                let target = rng.pick(&QUESTIONS);
-                (format!("GET {target}"), Vec::new(), Asked::Other)
+                self.ask_to(rng.pick(&QUESTIONS));
+                return 0;
             }
             1 => {
                 let topic = rng.below(topics);
@@ -71,7 +94,7 @@ impl Operator {
         let count = match &asked {
             Asked::Publish { .. } => 1,
             Asked::Batch(lines) => lines.len(),
-            Asked::Other => 0,
+            Asked::Other(_) => 0,
         };
         let length = body.len();
         let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
@@ -94,8 +117,20 @@ impl Operator {
         self.read(usize::MAX) || sent
     }
 
+    /// Breaks off, whatever it waits for.
+    pub(crate) fn give_up(&mut self) {
+        self.left = true;
+        self.outgoing.clear();
+        let mut pipe = self.link.pipe.borrow_mut();
+        pipe.to_peer.clear();
+        (pipe.reset, pipe.fin, pipe.gone) = (true, true, true);
+        drop(pipe);
+        self.link.edge();
+    }
+
     /// Ends its side.
     pub(crate) fn leave(&mut self) {
+        self.left = true;
         self.link.pipe.borrow_mut().fin = true;
         self.link.edge();
     }
@@ -164,7 +199,8 @@ pub(crate) fn check_operators(world: &mut World) -> Checked {
         let pipe = operator.link.pipe.borrow();
         let gone = pipe.closed || pipe.shut;
         drop(pipe);
-        if answers.len() != asked.len() && !(gone && (world.draining || world.impatient)) {
+        let cut = operator.left || gone && (world.draining || world.impatient);
+        if answers.len() != asked.len() && !cut {
             let heard = String::from_utf8_lossy(&operator.heard).into_owned();
             let first = asked.get(answers.len());
             return Err(format!(
@@ -192,13 +228,31 @@ pub(crate) fn check_operators(world: &mut World) -> Checked {
                         }
                     }
                 }
-                (200, Asked::Other) => {}
-                _ => return Err(format!("operator {id} was answered {status}: {body}")),
+                (200, Asked::Other(line)) if is_answer_to(line, body) => {}
+                (202, Asked::Other("POST /drain")) | (422, Asked::Other("POST /reload")) => {}
+                _ => return Err(format!("operator {id} was answered {status} to {asked:?}: {body}")),
             }
         }
     }
     world.operators = operators;
     Ok(())
+}
+
+/// Whether an answer has what the question asks for.
+fn is_answer_to(line: &str, body: &str) -> bool {
+    let (verb, target) = line.split_once(' ').unwrap_or((line, ""));
+    match target.split('?').next().unwrap_or_default() {
+        "/connections" => {
+            let mut rows = body.lines().filter(|row| row.contains("\"id\":"));
+            let of_topic = !target.ends_with("topic=t0") || rows.all(|row| row.contains("\"t0\""));
+            body.contains("\"connections\":") && of_topic
+        }
+        "/connections/close" => body.contains("\"closed\":0"),
+        "/connections/unsubscribe" => body.contains("\"unsubscribed\":0"),
+        "/reload" => body.contains("\"applied\":"),
+        "/topics" => body.contains("\"topics\":"),
+        _ => verb == "GET",
+    }
 }
 
 fn check_offset(world: &World, topic: usize, payload: &[u8], told: &str) -> Checked {

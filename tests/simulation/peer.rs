@@ -5,8 +5,10 @@ use std::rc::Rc;
 
 use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
 
-use crate::net::Link;
-use crate::rng::Rng;
+use super::net::Link;
+use super::rng::Rng;
+use super::stream::Stream;
+use super::talk::Talk;
 
 /// How a peer leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +23,33 @@ pub(crate) enum Ending {
     Drop,
 }
 
+/// What a peer speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// `/echo`.
+    Echo,
+    /// `/ws`.
+    Plain,
+    /// `/lines`, a dialect of the server's tests: text commands.
+    Lines,
+    /// `/sse`: an event stream, which names the place of each message.
+    Events,
+}
+
 /// One client.
 pub(crate) struct Peer {
     /// Its connection.
     pub(crate) link: Rc<Link>,
+    /// What it speaks.
+    pub(crate) speaks: Speaks,
+    /// What it has said and heard, if it speaks in commands.
+    pub(crate) talk: Option<Talk>,
     /// Topics by index; the first is the one it publishes to.
     pub(crate) topics: Vec<usize>,
     /// `?echo=0`.
     pub(crate) no_echo: bool,
     /// Bytes it reads at a time, at most.
     pub(crate) speed: usize,
-    /// Whether it speaks to `/echo`, and what it sent there.
-    pub(crate) echo: bool,
     /// Payloads it sent to `/echo`.
     pub(crate) echoes: Vec<Vec<u8>>,
     /// Messages it has written for a topic.
@@ -41,8 +58,10 @@ pub(crate) struct Peer {
     pub(crate) pings: usize,
     /// How it leaves, once it does.
     pub(crate) left: Option<Ending>,
-    /// Payloads of the data frames it got.
+    /// Payloads of the data frames, or events, that it got.
     pub(crate) messages: Vec<Vec<u8>>,
+    /// What it reads, if it reads events.
+    pub(crate) stream: Stream,
     /// Pongs it got.
     pub(crate) pongs: usize,
     /// Bytes of an unfinished head or frame.
@@ -58,33 +77,45 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A client that begins with the head of its upgrade.
-    ///
-    /// Without a topic it speaks to `/echo`.
-    pub(crate) fn new(link: Rc<Link>, topics: Vec<usize>, no_echo: bool, speed: usize) -> Self {
-        let echo = topics.is_empty();
-        let mut target = match link.topics.first() {
-            Some(first) => format!("/ws/{first}?echo={}", u8::from(!no_echo)),
-            None => "/echo".to_owned(),
+    /// A client that begins with the head of its request.
+    pub(crate) fn new(
+        link: Rc<Link>,
+        speaks: Speaks,
+        topics: Vec<usize>,
+        no_echo: bool,
+        speed: usize,
+    ) -> Self {
+        let first = link.topics.first().map_or("", String::as_str);
+        let mut target = match speaks {
+            Speaks::Echo => "/echo".to_owned(),
+            Speaks::Plain => format!("/ws/{first}?echo={}", u8::from(!no_echo)),
+            Speaks::Lines => "/lines".to_owned(),
+            Speaks::Events => format!("/sse/{first}"),
         };
         for name in link.topics.iter().skip(1) {
             target.push_str(&format!("&topic={name}"));
         }
-        let head = format!(
-            "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let upgrade = match speaks {
+            Speaks::Events => "",
+            _ => {
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            }
+        };
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n");
         Self {
             link,
+            speaks,
+            talk: (speaks == Speaks::Lines).then(Talk::default),
             topics,
-            no_echo,
+            no_echo: no_echo && speaks == Speaks::Plain,
             speed,
-            echo,
             echoes: Vec::new(),
             published: 0,
             pings: 0,
             left: None,
             messages: Vec::new(),
+            stream: Stream::default(),
             pongs: 0,
             partial: Vec::new(),
             close_code: None,
@@ -96,14 +127,16 @@ impl Peer {
         }
     }
 
-    /// Writes one message for its first topic, or for its echo; now and then in fragments with pings between.
-    pub(crate) fn publish(&mut self, rng: &mut Rng) {
-        let payload = match self.topics.first() {
-            Some(topic) => {
+    /// Writes one message for its first topic, or for its echo, or commands about `topics` topics; now and then in
+    /// fragments with pings between.
+    pub(crate) fn publish(&mut self, topics: usize, rng: &mut Rng) {
+        let payload = match (self.topics.first(), &mut self.talk) {
+            (Some(home), Some(talk)) => talk.message((self.link.id, *home, topics), &mut self.published, rng),
+            (Some(topic), None) => {
                 self.published += 1;
                 payload(*topic, Some(self.link.id), self.published - 1, rng)
             }
-            None => {
+            (None, _) => {
                 let mut text = format!("echo {}:", self.echoes.len()).into_bytes();
                 // Once more than one turn may read or write, where the queue takes as much.
                 let large = self.link.pipe.borrow().capacity > 1 << 20
@@ -152,6 +185,9 @@ impl Peer {
         if self.left.is_some() {
             return;
         }
+        // Who reads an event stream has no words to leave with.
+        let wordless = self.speaks == Speaks::Events && ending == Ending::Close;
+        let ending = if wordless { Ending::HalfClose } else { ending };
         self.left = Some(ending);
         match ending {
             Ending::Close => self.frame(Opcode::Close, true, &[0x03, 0xE8], rng),
@@ -223,11 +259,16 @@ impl Peer {
             let Some(end) = self.partial.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
                 return Ok(());
             };
-            if !self.partial.starts_with(b"HTTP/1.1 101 ") {
+            let status: &[u8] =
+                if self.speaks == Speaks::Events { b"HTTP/1.1 200 " } else { b"HTTP/1.1 101 " };
+            if !self.partial.starts_with(status) {
                 return Err(format!("no upgrade: {}", String::from_utf8_lossy(&self.partial)));
             }
             self.partial.drain(..end + 4);
             self.upgraded = true;
+        }
+        if self.speaks == Speaks::Events {
+            return self.stream.take(&mut self.partial, &mut self.messages);
         }
         let mut bytes = std::mem::take(&mut self.partial);
         let mut at = 0;
@@ -241,7 +282,10 @@ impl Peer {
                 return Err("a frame behind the close frame".to_owned());
             }
             match header.opcode {
-                Opcode::Text | Opcode::Binary if header.fin => self.messages.push(payload.to_vec()),
+                Opcode::Text | Opcode::Binary if header.fin => match &mut self.talk {
+                    Some(talk) => talk.hear(payload.to_vec())?,
+                    None => self.messages.push(payload.to_vec()),
+                },
                 Opcode::Pong => self.pongs += 1,
                 Opcode::Ping => self.frame(Opcode::Pong, true, payload, rng),
                 Opcode::Close => {

@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use fantail::config::{Settings, TopicRule};
 use fantail::connection::TICK_MS;
-use fantail::edition::{Control, Edition, Latest, Port, Router};
+use fantail::edition::{Control, Edition, Latest, Port, ReloadAnswer, Router};
 use fantail::event_loop::core::Readiness;
 use fantail::topic::entry::Entry;
 use fantail::topic::{Draft, Join, MailboxLimits, Place, RouterLimits, Since, SlowPolicy, Topic, TopicName};
 
-use crate::loops::{LoopSim, seed_clock};
-use crate::net::{Fault, Hub, Link, Waker, Wakes};
-use crate::operator::Operator;
-use crate::peer::{Ending, Peer, payload};
-use crate::rng::Rng;
+use super::loops::{Asked, LoopSim, seed_clock};
+use super::net::{Hub, Link, Plan, Waker, Wakes};
+use super::operator::Operator;
+use super::peer::{Ending, Peer, Speaks, payload};
+use super::rng::Rng;
 
 /// Loops with clients.
 pub(crate) const LOOPS: usize = 2;
@@ -58,6 +58,8 @@ pub(crate) struct World {
     latest: Arc<Latest>,
     /// Who uses the admin port.
     pub(crate) operators: Vec<Operator>,
+    /// What they have asked the main thread for.
+    asked: Rc<Asked>,
     /// Reloads so far.
     pub(crate) reloads: usize,
     /// Every peer there ever was.
@@ -78,14 +80,16 @@ pub(crate) struct World {
     now_ms: u64,
     outside: usize,
     peers_max: usize,
+    test_dialects: bool,
 }
 
 impl World {
     /// A world whose shape is the seed's, too.
-    pub(crate) fn new(seed: u64, fault: Fault) -> Checked<Self> {
+    pub(crate) fn new(seed: u64, plan: Plan) -> Checked<Self> {
+        let Plan { fault, test_dialects, patient } = plan;
         let mut rng = Rng::new(seed);
-        let impatient = fault == Fault::None && rng.one_in(5);
-        let harsh = fault == Fault::None && rng.one_in(3);
+        let impatient = !patient && rng.one_in(5);
+        let harsh = !patient && rng.one_in(3);
         let settings = settings(&mut rng, impatient, harsh);
         seed_clock(seed);
         let wakes = Wakes::new(TAP + 1);
@@ -110,9 +114,10 @@ impl World {
         }
         let mut loops = Vec::new();
         let latest = Arc::new(Latest::new(Arc::clone(&edition)));
+        let asked = Rc::new(Asked::default());
         for index in 0..=ADMIN {
             let port = if index == ADMIN { Port::Admin } else { Port::Client };
-            loops.push(LoopSim::new(index, port, &edition, &latest, (&hub, 5_000), seed)?);
+            loops.push(LoopSim::new(index, port, &edition, &latest, &asked, (&hub, 5_000), seed)?);
         }
         let peers_max = if rng.one_in(12) { 400 } else { 2 + rng.below(36) };
         Ok(Self {
@@ -123,6 +128,7 @@ impl World {
             loops,
             latest,
             operators: Vec::new(),
+            asked,
             reloads: 0,
             peers: Vec::new(),
             wakes,
@@ -134,6 +140,7 @@ impl World {
             now_ms: 0,
             outside: 0,
             peers_max,
+            test_dialects,
         })
     }
 
@@ -169,11 +176,9 @@ impl World {
             22 => self.with_peer(|peer, _| peer.link.report_space()),
             23 if self.rng.one_in(8) => {
                 let control = if self.rng.one_in(2) { self.reload()? } else { Control::Relocate };
-                for index in 0..=ADMIN {
-                    let sent = self.edition.router.send_control(index, control.clone(), None);
-                    sent.map_err(|_| "no room for an order")?;
-                }
+                self.order(&control)?;
             }
+            24 if self.rng.one_in(4) => self.break_off()?,
             24 => self.operate(),
             25 => self.with_operator(|operator, rng| operator.send_and_read(rng)),
             _ => {
@@ -212,7 +217,8 @@ impl World {
                 self.now_ms += 1;
             }
         }
-        Err("does not come to rest".to_owned())
+        let runnable: Vec<usize> = (0..=ADMIN).filter(|index| self.is_runnable(*index)).collect();
+        Err(format!("does not come to rest, loops {runnable:?} would turn"))
     }
 
     /// Lets time pass, settling again and again, until every slot is free and nothing is due.
@@ -231,10 +237,27 @@ impl World {
         Err(format!("{left:?} slots are not given back"))
     }
 
-    /// Sends everybody away, while some still come and publish, until nobody is left.
-    pub(crate) fn drain(&mut self) -> Checked {
-        self.draining = true;
+    /// Tells every loop something, as the main thread does.
+    fn order(&mut self, control: &Control) -> Checked {
         for index in 0..=ADMIN {
+            let sent = self.edition.router.send_control(index, control.clone(), None);
+            sent.map_err(|_| "no room for an order")?;
+        }
+        Ok(())
+    }
+
+    /// Sends every client away, while some still come and publish, until nobody is left; then the admin loop stops.
+    pub(crate) fn drain(&mut self) -> Checked {
+        if self.rng.one_in(2) {
+            let operator = self.operator();
+            self.operators[operator].ask_to("POST /drain");
+            self.settle()?;
+            if self.asked.drains.get() == 0 {
+                return Err("asked to drain, the main thread was not told".to_owned());
+            }
+        }
+        self.draining = true;
+        for index in 0..LOOPS {
             let sent = self.edition.router.send_control(index, Control::Drain, None);
             sent.map_err(|_| "no room to tell of a drain")?;
         }
@@ -243,8 +266,14 @@ impl World {
         }
         for _ in 0..600 {
             self.settle()?;
-            if self.loops.iter().all(|state| state.core.is_drained()) {
-                return Ok(());
+            if self.loops.iter().take(LOOPS).all(|state| state.ended) {
+                self.operators.iter_mut().for_each(Operator::leave);
+                self.settle_until_empty()?;
+                let sent = self.edition.router.send_control(ADMIN, Control::Stop, None);
+                sent.map_err(|_| "no room to tell of a stop")?;
+                self.settle()?;
+                let ended = self.loops[ADMIN].ended;
+                return if ended { Ok(()) } else { Err("the admin loop was stopped and turns".to_owned()) };
             }
             self.now_ms += TICK_MS;
         }
@@ -256,6 +285,13 @@ impl World {
     pub(crate) fn stop(&mut self) -> Checked {
         for _ in 0..self.rng.below(300) {
             self.step(true)?;
+        }
+        self.order(&Control::Stop)?;
+        while let Some(index) = (0..=ADMIN).find(|index| !self.loops[*index].ended) {
+            if !self.is_runnable(index) {
+                return Err(format!("loop {index} was stopped and sleeps"));
+            }
+            self.turn(index)?;
         }
         self.stopped = self.loops.iter().map(|state| state.core.connections()).sum();
         self.loops.clear();
@@ -288,6 +324,9 @@ impl World {
     /// Whether the loop's poll would return.
     pub(crate) fn is_runnable(&self, index: usize) -> bool {
         let state = &self.loops[index];
+        if state.ended {
+            return false;
+        }
         state.sleeps_until.is_some_and(|until| until <= self.now_ms)
             || self.wakes.is_owed(index)
             || self.hub.has_ready(index)
@@ -303,6 +342,13 @@ impl World {
     fn turn(&mut self, index: usize) -> Checked {
         self.wakes.take(index);
         self.loops[index].turn(self.now_ms, &self.hub, &self.links, &self.edition);
+        for _ in 0..self.asked.reloads.take() {
+            let applied = self.rng.one_in(2);
+            let control = if applied { self.reload()? } else { Control::Reload };
+            let body = format!("{{\"applied\":{applied}}}\n").into_bytes();
+            self.edition.reload_answers.push(ReloadAnswer { applied, body });
+            self.order(&control)?;
+        }
         self.drain_tap()
     }
 
@@ -319,13 +365,8 @@ impl World {
 
     /// Somebody asks something of the admin port.
     fn operate(&mut self) {
-        if self.operators.is_empty() || self.operators.len() < 4 && self.rng.one_in(6) {
-            let capacity = self.rng.pick(&[200, 3_000, 1 << 20]);
-            let link = self.link(ADMIN, Vec::new(), (capacity, usize::MAX));
-            self.operators.push(Operator::new(link));
-        }
+        let at = self.operator();
         let (topics, outside) = (self.topics.len(), self.outside);
-        let at = self.rng.below(self.operators.len());
         self.outside += self.operators[at].ask(topics, outside, &mut self.rng);
         self.operators[at].send_and_read(&mut self.rng);
     }
@@ -335,6 +376,40 @@ impl World {
             let at = self.rng.below(self.operators.len());
             act(&mut self.operators[at], &mut self.rng);
         }
+    }
+
+    /// Somebody asks all loops something and does not wait; who comes next, and asks something else, has the same slot.
+    fn break_off(&mut self) -> Checked {
+        let at = self.operator();
+        self.operators[at].ask_to("POST /connections/close?ip=10.9.9.9");
+        self.operators[at].finish(&mut self.rng);
+        if self.is_runnable(ADMIN) {
+            self.turn(ADMIN)?;
+        }
+        self.operators[at].give_up();
+        let link = self.link(ADMIN, Vec::new(), (3_000, usize::MAX));
+        let mut next = Operator::new(link);
+        next.ask_to("POST /connections/unsubscribe?topic=t0&ip=10.9.9.9");
+        next.finish(&mut self.rng);
+        self.operators.push(next);
+        for _ in 0..2 {
+            if self.is_runnable(ADMIN) {
+                self.turn(ADMIN)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One of a few who are there, or somebody new.
+    fn operator(&mut self) -> usize {
+        let there: Vec<usize> = (0..self.operators.len()).filter(|at| self.operators[*at].stays()).collect();
+        if there.is_empty() || there.len() < 4 && self.rng.one_in(6) {
+            let capacity = self.rng.pick(&[200, 3_000, 1 << 20]);
+            let link = self.link(ADMIN, Vec::new(), (capacity, usize::MAX));
+            self.operators.push(Operator::new(link));
+            return self.operators.len() - 1;
+        }
+        self.rng.pick(&there)
     }
 
     /// Connects to a loop.
@@ -373,27 +448,37 @@ impl World {
         for at in (1..topics.len()).rev() {
             topics.swap(at, rng.below(at + 1));
         }
-        // None: it speaks to the echo.
-        topics.truncate(if rng.one_in(6) { 0 } else { 1 + rng.below(3) });
+        let speaks = match rng.below(6) {
+            0 => Speaks::Echo,
+            1 => Speaks::Events,
+            2 if self.test_dialects => Speaks::Lines,
+            _ => Speaks::Plain,
+        };
+        topics.truncate(match speaks {
+            Speaks::Echo => 0,
+            Speaks::Plain => 1 + rng.below(3),
+            Speaks::Lines | Speaks::Events => 1,
+        });
         let names = topics.iter().map(|index| format!("t{index}")).collect();
         let capacity = rng.pick(&[64, 300, 2_000, 40_000, 4 << 20]);
         let per_write = if rng.one_in(4) { (capacity / 40).max(16) } else { usize::MAX };
         let (loop_index, speed) = (rng.below(LOOPS), rng.pick(&[5, 100, 5_000, 100_000]));
         let no_echo = rng.one_in(3);
         let link = self.link(loop_index, names, (capacity, per_write));
-        self.peers.push(Peer::new(link, topics, no_echo, speed));
+        self.peers.push(Peer::new(link, speaks, topics, no_echo, speed));
     }
 
     fn peer_writes(&mut self) {
+        let topics = self.topics.len();
         self.with_peer(|peer, rng| {
-            if peer.left.is_some() {
+            if peer.left.is_some() || peer.speaks == Speaks::Events {
                 return;
             }
             for _ in 0..1 + if rng.one_in(6) { rng.below(12) } else { 0 } {
                 if rng.one_in(8) {
                     peer.ping(rng);
                 } else {
-                    peer.publish(rng);
+                    peer.publish(topics, rng);
                 }
             }
             let count = if rng.one_in(2) { usize::MAX } else { 1 + rng.below(200) };
@@ -426,7 +511,7 @@ impl World {
             return Ok(());
         }
         let link = &self.links[self.rng.below(self.links.len())];
-        if let Some(key) = link.key.get() {
+        if let Some(key) = link.key.get().filter(|_| !self.loops[link.loop_index].ended) {
             let readiness = Readiness {
                 readable: self.rng.one_in(2),
                 writable: self.rng.one_in(2),

@@ -471,3 +471,28 @@ fn a_begun_message_beyond_the_total_is_told() {
     begun.into_iter().for_each(|(outbox, _)| outbox.give_up(&budget));
     assert_eq!(budget.used(), 0);
 }
+
+#[test]
+fn what_waits_of_a_topic_that_was_left_goes_nowhere() {
+    let budget = OutboxBudget::new(TOTAL);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    let latest = policy(SlowPolicy::Latest);
+    let other = |offset| Message::sample(2, offset, &[0; PAYLOAD]);
+    assert!(outbox.push_rest(message(1), 1, &budget));
+    for offset in 2..4 {
+        outbox.admit(&message(offset), &policy(SlowPolicy::DropNewest), &budget);
+    }
+    outbox.admit(&other(7), &latest, &budget);
+    outbox.forget_topic(1, &budget);
+    outbox.push_own(b"left, joined", &budget);
+    // The frame that has begun goes on, and what is published to the next subscription comes behind the answers.
+    outbox.admit(&message(9), &latest, &budget);
+    assert_eq!(queued(&outbox), [1, 7, 9]);
+    assert!(matches!(outbox.queue[2], Queued::Own(_)));
+    assert_eq!(outbox.bytes(), FRAME - 1 + 2 * FRAME + 12);
+    outbox.forget_topic(5, &budget);
+    outbox.forget_topic(2, &budget);
+    assert_eq!(queued(&outbox), [1, 9]);
+    outbox.give_up(&budget);
+    assert_eq!(budget.used(), 0);
+}

@@ -3,6 +3,7 @@
 
 pub mod confine;
 pub mod counting_alloc;
+pub mod planted;
 
 use std::io;
 

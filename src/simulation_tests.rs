@@ -1,0 +1,58 @@
+//! The simulation of a server that speaks the dialect of tests, too: who subscribes, unsubscribes and publishes as it
+//! likes. And faults that are planted in the server itself: what would not find them would not find the like of them.
+
+use fantail_test_support::planted::{self, Planted};
+
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
+
+use simulation::{Fault, Plan, caught, run_all};
+
+#[test]
+fn everybody_gets_what_is_theirs_in_every_dialect() {
+    let Some(total) = run_all(true) else { return };
+    assert!(total.told.iter().all(|count| *count > 1_000), "{total:?}");
+    assert!(
+        total.drained > 0 && total.stopped > 0 && total.dropped.iter().all(|count| *count > 0),
+        "{total:?}"
+    );
+}
+
+/// Of the runs in which the fault struck, how many were found out and how many were not.
+fn found(fault: Planted, seeds: u64) -> (usize, usize) {
+    let (mut found, mut missed) = (0, 0);
+    for seed in 0..seeds {
+        planted::plant(Some(fault));
+        let result = caught(seed, Plan { fault: Fault::None, test_dialects: true, patient: true });
+        if planted::struck() > 0 {
+            *(if result.is_err() { &mut found } else { &mut missed }) += 1;
+        }
+        planted::plant(None);
+    }
+    println!("{fault:?}: found in {found} runs, missed in {missed}");
+    (found, missed)
+}
+
+#[test]
+fn a_join_that_is_listed_whatever_its_ticket_is_found() {
+    let (found, missed) = found(Planted::LostTicket, 60);
+    assert!(found >= 10 && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn a_reply_to_a_stale_key_is_found() {
+    let (found, missed) = found(Planted::StaleReply, 200);
+    assert!(found >= 10 && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn a_form_that_is_counted_wrong_is_found() {
+    let (found, missed) = found(Planted::MiscountedForm, 20);
+    assert!(found >= 10 && missed == 0, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn an_effect_that_is_executed_twice_is_found() {
+    let (found, missed) = found(Planted::EffectTwice, 20);
+    assert!(found >= 10 && missed == 0, "found in {found} runs, missed in {missed}");
+}

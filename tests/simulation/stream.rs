@@ -1,0 +1,66 @@
+//! What a peer reads that listens to `/sse`: chunks, lines, events.
+
+use data_encoding::BASE64;
+
+/// What is there of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    /// The places of events, as they say.
+    pub(crate) places: Vec<u64>,
+    /// An unfinished line.
+    line: Vec<u8>,
+    binary: bool,
+    id: Option<u64>,
+    data: Option<Vec<u8>>,
+}
+
+impl Stream {
+    /// Takes the chunks that are there to their ends, and the payloads of events in them.
+    pub(crate) fn take(&mut self, bytes: &mut Vec<u8>, payloads: &mut Vec<Vec<u8>>) -> Result<(), String> {
+        while let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") {
+            let size =
+                std::str::from_utf8(&bytes[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+            let size = size.ok_or("a chunk without a size")?;
+            let (from, to) = (end + 2, end + 2 + size);
+            if bytes.len() < to + 2 {
+                return Ok(());
+            }
+            if &bytes[to..to + 2] != b"\r\n" {
+                return Err("a chunk without an end".to_owned());
+            }
+            let chunk: Vec<u8> = bytes.drain(..to + 2).skip(from).take(size).collect();
+            for byte in chunk {
+                if byte == b'\n' {
+                    let line = std::mem::take(&mut self.line);
+                    self.take_line(&line, payloads)?;
+                } else {
+                    self.line.push(byte);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_line(&mut self, line: &[u8], payloads: &mut Vec<Vec<u8>>) -> Result<(), String> {
+        let text = String::from_utf8_lossy(line);
+        match text.split_once(": ") {
+            None if line.is_empty() => {
+                let (binary, id) = (std::mem::take(&mut self.binary), self.id.take());
+                // An event of nothing but its id is none.
+                let Some(data) = self.data.take() else { return Ok(()) };
+                let data =
+                    if binary { BASE64.decode(&data).map_err(|error| error.to_string())? } else { data };
+                self.places.push(id.ok_or("a message without a place")?);
+                payloads.push(data);
+            }
+            Some(("event", "binary")) => self.binary = true,
+            Some(("id", id)) => self.id = id.split_once(':').and_then(|(_, offset)| offset.parse().ok()),
+            // No payload here has a line end.
+            Some(("data", data)) => self.data = Some(data.as_bytes().to_vec()),
+            Some(("retry" | "", _)) => {}
+            None if text == ":" => {}
+            _ => return Err(format!("a line of an event stream: {text}")),
+        }
+        Ok(())
+    }
+}

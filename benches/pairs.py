@@ -63,6 +63,7 @@ import select
 import shlex
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -321,12 +322,12 @@ TCP_REPAIR = 19
 class Holders:
     """Connections from distinct source addresses, spread over processes. Use it as a context."""
 
-    def __init__(self, server, path, receive_buffer=None, deflate=False, says=None):
+    def __init__(self, server, path, receive_buffer=None, deflate=False, says=None, tls=False):
         """In `path`, {number} is the connection's number. `says` are the bytes to send in place of an upgrade,
-        perhaps none; then no answer is awaited."""
+        perhaps none; then no answer is awaited. With `tls`, any certificate will do."""
         host, port = server.listen.rsplit(":", 1)
         hello = (HELLO_DEFLATE if deflate else HELLO).format(path=path).encode() if says is None else says
-        self.target = (host, int(port), hello, receive_buffer, deflate, says is None)
+        self.target = (host, int(port), hello, receive_buffer, deflate, says is None, tls)
         self.pipes = []
         self.count = 0
 
@@ -408,8 +409,12 @@ def hold(pipe, inherited, *target):
             pipe.send(f"{command}: {error}")
 
 
-def hold_open(count, first, host, port, hello, receive_buffer, deflate, answered):
+def hold_open(count, first, host, port, hello, receive_buffer, deflate, answered, tls=False):
     opened = []
+    context = None
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for start in range(0, count, 200):
         batch = []
         for number in range(first + start, first + min(start + 200, count)):
@@ -420,6 +425,9 @@ def hold_open(count, first, host, port, hello, receive_buffer, deflate, answered
                 one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 one.bind((f"127.{16 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}", 0))
             one.connect((host, port))
+            if context:
+                one.settimeout(20)
+                one = context.wrap_socket(one)
             if hello:
                 one.send(hello.replace(b"{number}", b"%d" % number))
             batch.append(one)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Remakes the tables of docs/memory.md from new measurements and says which figures differ from the old ones.
-# `docs/reproduce.sh --help` has the options; --quick takes about a minute and writes nothing into docs/.
+# Remakes the tables of docs/memory.md from new measurements and says how far they agree with the old ones.
+# `docs/reproduce.sh --help` has the options; --quick takes two minutes and writes nothing into docs/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-cargo build --locked --release --workspace --bins --example floor
+cargo build --locked --release --bin fantail --example floor
 exec python3 benches/memory_study "$@"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import installs
 import pairs
-from measure import LISTEN, UNKNOWN, Failed, figure, user
+from figures import UNKNOWN, fit, mean
+from measure import AFTER_LEAVING_SECONDS, LISTEN, NO_CAP, Failed, settled
+from sampling import Row, sample
 from states import MESSAGE_BYTES
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -33,66 +35,92 @@ class huge_pages:
         HUGE_PAGES.write_text(self.before)
 
 
+STALLED_CONNECTIONS = 2_000
+
+
 def allocators(bench):
     """What the allocator and transparent huge pages make of the same server."""
-    def preloaded(package, pattern):
-        path, version = installs.library(package, pattern)
-        return version, lambda: measured(bench, {"LD_PRELOAD": str(path)}, mapped=path.name)
-
-    def always():
-        with huge_pages("always"):
-            return measured(bench)
-
-    def never():
-        without = shlex.join([sys.executable, "-c", NO_HUGE_PAGES])
-        return measured(bench, command=f"{without} {Path(bench.fantail).resolve()} serve {LISTEN} --loops {bench.loops}")
-
-    rows = {
-        "glibc, as it is (huge pages `madvise`)": lambda: measured(bench),
-        "glibc, `MALLOC_ARENA_MAX=1`": lambda: measured(bench, {"MALLOC_ARENA_MAX": "1"}),
-        "glibc, huge pages `never` (prctl)": never,
+    without = shlex.join([sys.executable, "-c", NO_HUGE_PAGES])
+    never = f"{without} {Path(bench.fantail).resolve()} serve {LISTEN} --loops {bench.loops}"
+    kinds = {
+        "glibc, as it is (huge pages `madvise`)": {},
+        "glibc, `MALLOC_ARENA_MAX=1`": {"env": {"MALLOC_ARENA_MAX": "1"}},
+        "glibc, huge pages `never` (prctl)": {"command": never},
         "glibc, huge pages `madvise`, and malloc asks (`glibc.malloc.hugetlb=1`)":
-            lambda: measured(bench, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
-        "glibc, huge pages `always`": always,
+            {"env": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}},
     }
-    table = {name: attempt(run) for name, run in rows.items()}
     for name, package, pattern in [("jemalloc", "libjemalloc2", "libjemalloc.so.2"),
                                    ("mimalloc", "libmimalloc2.0", "libmimalloc.so.2*")]:
         try:
-            version, run = preloaded(package, pattern)
+            path, version = installs.library(package, pattern)
         except Failed as error:
             print(f"  n/a: {error}", file=sys.stderr)
-            table[name] = dict.fromkeys(("empty", "idle", "stalled", "kept"), UNKNOWN)
             continue
-        table[f"{name} {version.split('+')[0].split('-')[0]} by LD_PRELOAD"] = attempt(run)
-    return table
-
-
-def attempt(run):
-    """A row, or one of n/a if this machine does not allow it."""
+        kinds[f"{name} {version.split('+')[0].split('-')[0]} by LD_PRELOAD"] = {
+            "env": {"LD_PRELOAD": str(path)}, "mapped": path.name}
+    samples = sample(bench, "allocators", rows_of(bench, kinds))
+    found = {name: figures_of(samples, name) for name in kinds}
+    about = samples.about()
+    # The setting is the whole machine's: nothing else is measured meanwhile.
+    always = {"glibc, huge pages `always`": {}}
     try:
-        return run()
+        with huge_pages("always"):
+            samples = sample(bench, "allocators-always", rows_of(bench, always))
+        found.update({name: figures_of(samples, name) for name in always})
+        for key in ("planned", "again", "missing", "unsettled"):
+            about[key] += samples.about()[key]
     except Failed as error:
         print(f"  n/a: {error}", file=sys.stderr)
-        return dict.fromkeys(("empty", "idle", "stalled", "kept"), UNKNOWN)
+        found.update({name: dict.fromkeys(("empty", "idle", "stalled", "kept"), UNKNOWN) for name in always})
+    return found, about
 
 
-def measured(bench, env=None, command=None, mapped=None):
-    with bench.server(env, command=command) as server:
-        if mapped and mapped not in Path(f"/proc/{server.pid}/maps").read_text():
-            raise Failed(f"{mapped} is not in the process")
-        empty = bench.settled(server)
-        result = bench.by_loadtest(server.pid, f"ws://{server.listen}/ws/study", bench.steps(50_000))
-    idle = user(result)["user"]
-    count = 300 if bench.quick else 2_000
-    with bench.server(env, command=command) as server, pairs.Holders(server, "/ws/study", receive_buffer=4096) as clients:
-        before = bench.settled(server)
-        clients.open(count)
-        pairs.fill(server, "study", MESSAGE_BYTES, count)
-        full = bench.settled(server)
-        clients.all("leave", 1.0, 1)
-        # It gives back when it has been quiet for a second, and again after what is left has moved.
-        time.sleep(4)
-        kept = bench.settled(server)
-    return {"empty": figure(empty), "idle": idle, "stalled": figure((full - before) / count),
-            "kept": figure(max(0, kept - before))}
+def rows_of(bench, kinds):
+    steps, few = bench.steps(20_000), [300 if bench.quick else STALLED_CONNECTIONS]
+    return [row for name, kind in kinds.items() for row in
+            (Row(f"{name}: idle", idle(bench, **kind), steps), Row(f"{name}: stalled", stalled(bench, **kind), few))]
+
+
+def checked(server, mapped):
+    if mapped and mapped not in Path(f"/proc/{server.pid}/maps").read_text():
+        raise Failed(f"{mapped} is not in the process")
+
+
+def idle(bench, env=None, command=None, mapped=None):
+    def probe(connections, _):
+        with bench.server({**NO_CAP, **(env or {})}, command=command) as server, pairs.Holders(server, "/ws/study") as clients:
+            checked(server, mapped)
+            found = {}
+            found["empty"] = settled(server.user_bytes, found)
+            clients.open(connections)
+            found["open"] = settled(server.user_bytes, found)
+            return found
+
+    return probe
+
+
+def stalled(bench, env=None, command=None, mapped=None):
+    def probe(connections, _):
+        with bench.server(env, command=command) as server, pairs.Holders(server, "/ws/study", receive_buffer=4096) as clients:
+            checked(server, mapped)
+            found = {}
+            found["before"] = settled(server.user_bytes, found)
+            clients.open(connections)
+            pairs.fill(server, "study", MESSAGE_BYTES, connections)
+            found["full"] = settled(server.user_bytes, found)
+            clients.all("leave", 1.0, 1)
+            # It gives back when it has been quiet for a second, and again after what is left has moved.
+            time.sleep(AFTER_LEAVING_SECONDS)
+            found["kept"] = settled(server.user_bytes, found)
+            return found
+
+    return probe
+
+
+def figures_of(samples, name):
+    points = samples.points(f"{name}: idle", "open")
+    row = f"{name}: stalled"
+    each = [(full - before) / at for (at, full), (_, before) in
+            zip(samples.points(row, "full"), samples.points(row, "before"))]
+    return {"empty": mean(samples.values(f"{name}: idle", "empty")), "idle": fit(points) if len(points) > 2 else UNKNOWN,
+            "stalled": mean(each), "kept": mean(samples.values(row, "kept", "before"))}

@@ -5,6 +5,7 @@ clients' ends away from under the server: a socket under TCP_REPAIR is closed wi
 client's objects go and each server's stay.
 """
 
+import csv
 import ctypes
 import fcntl
 import json
@@ -17,21 +18,19 @@ import subprocess
 import time
 
 import pairs
-from measure import UNKNOWN, Disturbed, Failed, figure, fit, held
+from figures import UNKNOWN, difference, figure, fit, mean, scaled
+from measure import NO_CAP, RAW, WORK, Disturbed, Failed, held
+from sampling import Row, sample
 
 CLONE_NEWNET = 0x4000_0000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 # Freed sockets go back to their caches a little later.
 SETTLE_SECONDS = 0.7
+BUFFERS_CONNECTIONS = 1_000
 # A cache is a row when a connection has so many of its objects, and it is one of those that can be a connection's:
 # what other programs do meanwhile is in the counters, too.
 OBJECTS_MIN = 0.05
 OF_SOCKETS = re.compile(r"TCP|sock_inode_cache|dentry|filp|eventpoll|ep_head|tcp_|request_sock|lsm_|skbuff|kmalloc-|:")
-
-
-# How sure a connection's objects should be: until they are, the run is made again, and the best one counts. Files that
-# other programs open have directory entries, too.
-UNSURE_MAX = {"TCP": 0.1, "sock_inode_cache": 0.1, "filp": 0.1, "dentry": 0.2}
 
 
 def caches():
@@ -64,38 +63,43 @@ def meminfo(key):
         return 1024 * int(re.search(rf"^{key}:\s+(\d+)", file.read(), re.M).group(1))
 
 
+# How sure a connection's sockets have to be, of which there is one at each end.
+UNSURE_MAX, UNSURE_QUICK_MAX = 0.1, 0.5
+
+
 def objects(bench):
-    """Kernel objects of one connection at each end."""
+    """Kernel objects of one connection at each end, each launch alone on the machine, as far as that is ours to say."""
     try:
         caches()
     except OSError as error:
         raise Failed(f"/proc/slabinfo: {error}") from None
-    best, best_unsure = None, {}
-    for _ in range(1 if bench.quick else 8):
-        seen = opened_and_vanished(bench)
-        unsure = {name: max(fit([(here, at[name][0]) for here, at, _ in points])["sure"] for points in seen)
-                  for name in UNSURE_MAX}
-        if best is None or sum(unsure.values()) < sum(best_unsure.values()):
-            best, best_unsure = seen, unsure
-        if all(unsure[name] < most for name, most in UNSURE_MAX.items()):
-            break
-    if best_unsure["TCP"] > (0.5 if bench.quick else 0.1):
-        raise Disturbed(f"other programs open and close too much: TCP sockets ± {best_unsure['TCP']:.2f} a connection")
-    return rows_of(*best)
+    count = 1 if bench.quick else bench.launches
+    launches = [slopes_of(*opened_and_vanished(bench)) for _ in range(count)]
+    write(bench, launches)
+    unsure = over(launches, lambda one: one["TCP"]["both"])["sure"]
+    if unsure > (UNSURE_QUICK_MAX if bench.quick else UNSURE_MAX):
+        raise Disturbed(f"other programs open and close too much: TCP sockets ± {unsure:.2f} a connection")
+    rows = rows_of(launches)
+    return rows, {"planned": count, "again": 0, "missing": 0, "launches": count, "seed": None,
+                  "steps": bench.steps(connections(bench), connections(bench))}
+
+
+def connections(bench):
+    return 3_000 if bench.quick else 30_000
 
 
 def opened_and_vanished(bench):
     """What the caches hold while connections are opened, and while the clients' ends vanish."""
-    count = 3_000 if bench.quick else 30_000
+    count = connections(bench)
     opened, vanished = [], []
-    with bench.server() as server, pairs.Holders(server, "/ws/study") as clients:
+    with bench.server(NO_CAP) as server, pairs.Holders(server, "/ws/study") as clients:
         def read(here, into):
             time.sleep(SETTLE_SECONDS)
             into.append((here, caches(), meminfo("Slab")))
 
         # The first ones pay for what is there once.
-        clients.open(count // 10)
-        for step in bench.steps(count, count):
+        for fifth in range(6):
+            step = max(count // 10, count * fifth // 5)
             clients.open(step - clients.count)
             read(step, opened)
         share = count // 5 // len(clients.pipes)
@@ -106,15 +110,47 @@ def opened_and_vanished(bench):
     return opened, vanished
 
 
-def rows_of(opened, vanished):
+def slopes_of(opened, vanished):
+    """Of each cache the size of an object, and how many a connection has at both ends and at the client's."""
+    found = {}
+    for name, (_, each) in opened[0][1].items():
+        found[name] = {"each": each, "both": fit([(here, at[name][0]) for here, at, _ in opened if name in at]),
+                       "client": fit([(here, at[name][0]) for here, at, _ in vanished if name in at])}
+    found["Slab"] = {"each": 1, "both": fit([(here, slab) for here, _, slab in opened]), "client": UNKNOWN}
+    return found
+
+
+def write(bench, launches):
+    """The slopes of each launch, of the caches that can be a connection's."""
+    folder = WORK if bench.quick else RAW
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "kernel.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["launch", "cache", "object_bytes", "both_objects", "client_objects"])
+        for number, launch in enumerate(launches, 1):
+            for name, one in sorted(launch.items()):
+                if name == "Slab" or OF_SOCKETS.search(name) and abs(one["both"]["value"]) > OBJECTS_MIN:
+                    client = one["client"]["value"]
+                    writer.writerow([number, name, f"{one['each']:.0f}", f"{one['both']['value']:.4f}",
+                                     "" if client is None else f"{client:.4f}"])
+
+
+def over(launches, read):
+    """A figure over all launches; of a single one, as sure as its own line is."""
+    return read(launches[0]) if len(launches) == 1 else mean([read(one)["value"] for one in launches])
+
+
+def rows_of(launches):
     rows, both_sum, client_sum, others = {}, 0.0, 0.0, 0.0
-    for name, (_, each) in sorted(opened[0][1].items()):
-        both = fit([(here, at[name][0]) for here, at, _ in opened if name in at])
-        client = fit([(here, at[name][0]) for here, at, _ in vanished if name in at])
+    everywhere = set.intersection(*(set(one) for one in launches)) - {"Slab"}
+    for name in sorted(everywhere):
+        each = launches[0][name]["each"]
+        both = over(launches, lambda one: one[name]["both"])
+        client = over(launches, lambda one: one[name]["client"])
         if not OF_SOCKETS.search(name) or both["value"] < max(OBJECTS_MIN, both["sure"]):
             others += both["value"] * each
             continue
-        server = figure(both["value"] - client["value"], both["sure"] + client["sure"])
+        server = over(launches, lambda one: difference(one[name]["both"], one[name]["client"]))
         also = aliases(name)
         rows[f"`{name}`" + (f" (with {', '.join(f'`{other}`' for other in also)})" if also else "")] = {
             "each": figure(each), "server_objects": server, "client_objects": client,
@@ -126,13 +162,8 @@ def rows_of(opened, vanished):
                    "server": figure(both_sum - client_sum), "client": figure(client_sum)}
     nothing = {"each": UNKNOWN, "server_objects": UNKNOWN, "client_objects": UNKNOWN, "client": UNKNOWN}
     rows["all other caches, other programs' growth included, both ends"] = {**nothing, "server": figure(others)}
-    slab = fit([(here, slab) for here, _, slab in opened])
-    rows["`Slab` of /proc/meminfo, both ends"] = {**nothing, "server": slab}
+    rows["`Slab` of /proc/meminfo, both ends"] = {**nothing, "server": over(launches, lambda one: one["Slab"]["both"])}
     return rows
-
-
-def scaled(one, factor):
-    return figure(one["value"] * factor, one["sure"] * factor)
 
 
 def buffers(bench):
@@ -145,13 +176,18 @@ def buffers(bench):
         "stalled, `net.ipv4.tcp_rmem` at most 16 KiB (the client's)": {
             "sysctls": {"net/ipv4/tcp_rmem": "4096 16384 16384"}, "stalled": True},
     }
-    return {name: in_namespace(lambda spec=spec: buffered(bench, spec["stalled"]), spec["sysctls"])
-            for name, spec in rows.items() if not bench.quick or name == "stalled"}
+    def probe(spec):
+        return lambda connections, _: in_namespace(lambda: buffered(bench, spec["stalled"], connections), spec["sysctls"])
+
+    samples = sample(bench, "buffers", [Row(name, probe(spec), [BUFFERS_CONNECTIONS]) for name, spec in rows.items()
+                                        if not bench.quick or name == "stalled"])
+    keys = ("send", "receive", "server", "client")
+    return {name: {key: mean([total / BUFFERS_CONNECTIONS for total in samples.values(name, key)]) for key in keys}
+            for name in dict.fromkeys(one.row for one in samples.launches)}, samples.about()
 
 
-def buffered(bench, is_stalled):
-    count = 200 if bench.quick else 1_000
-    with bench.server() as server, pairs.Holders(server, "/ws/study") as clients:
+def buffered(bench, is_stalled, count):
+    with bench.server(NO_CAP) as server, pairs.Holders(server, "/ws/study") as clients:
         clients.open(count)
         if is_stalled:
             pairs.fill(server, "study", 1_024, count)
@@ -171,7 +207,7 @@ def buffered(bench, is_stalled):
         elif theirs.endswith(port):
             found["receive"] += int(unread)
             found["client"] += sum(memory.values())
-    return {**{name: figure(value / count) for name, value in found.items()}, "steps": f"{count:,}"}
+    return found
 
 
 def in_namespace(run, sysctls):

@@ -1,15 +1,17 @@
-"""Bytes per connection of a server: opens connections in steps, reads memory at each, and lays a line through it.
+"""What every table needs: the programs, a server and its clients at a step, and what to say beside the figures.
 
-The load generator's `memory` does that wherever opening connections is all it takes; the clients of pairs.py do it
-where they have to do something more.
+The clients are those of pairs.py: each has an address of its own, reads nothing and says nothing unless it is told to.
 """
 
+import datetime
 import json
 import os
+import platform
 import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 BENCHES = Path(__file__).resolve().parent.parent
@@ -20,11 +22,17 @@ import pairs  # noqa: E402
 
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 WORK = TARGET / "memory-study"
+RAW = ROOT / "docs/memory"
 LISTEN = "--listen 127.0.0.1:0 --admin 127.0.0.1:0"
 # Clients that answer no ping, do not read, and say nothing for a while.
 PATIENT = {**pairs.PATIENT, **pairs.PUBLISH_ENV, "FANTAIL_TIMEOUTS_HANDSHAKE_SECONDS": "3600"}
-# Student's t, two-sided 95 %, by degrees of freedom.
-T95 = [None, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228]
+NO_CAP = {"FANTAIL_ADMISSION_PER_ADDRESS_MAX": "0"}
+# What a reading may differ from those before it and still stand still: what an idle runtime's timers touch.
+STILL_BYTES = 8 * 1024
+READ_SECONDS = 0.4
+STILL_READINGS = 4
+# In which a server that frees at all has begun to.
+AFTER_LEAVING_SECONDS = 3.0
 
 
 class Failed(Exception):
@@ -35,94 +43,77 @@ class Disturbed(Failed):
     """One that the rest of the machine did not let be made; nothing is wrong with what is measured."""
 
 
-def figure(value, sure=None):
-    """One figure and half of its 95 % interval; None is unknown, which is not 0."""
-    return {"value": value, "sure": sure}
-
-
-UNKNOWN = figure(None)
-
-
-def fit(points):
-    """Slope of a straight line through (connections, bytes) as a figure."""
-    n = len(points)
-    mean_x = sum(x for x, _ in points) / n
-    mean_y = sum(y for _, y in points) / n
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
-    if n < 3:
-        return figure(slope)
-    rest = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in points)
-    return figure(slope, T95[min(n - 2, 10)] * (rest / (n - 2) / spread) ** 0.5)
-
-
 class Bench:
     """The programs and the sizes of a run."""
 
-    def __init__(self, fantail, loadtest, quick):
-        self.fantail, self.loadtest, self.quick = fantail, loadtest, quick
+    def __init__(self, fantail, quick=False, launches=5, jobs=3):
+        self.fantail, self.quick = fantail, quick
+        self.launches, self.jobs = 3 if quick else launches, jobs
 
     def steps(self, largest, quick=3_000):
-        """Five even steps up to `largest`; three in a quick run."""
-        if self.quick:
-            return [quick // 3, quick * 2 // 3, quick]
-        return [largest * part // 5 for part in range(1, 6)]
+        """Three even steps up to `largest`: a fifth, three fifths, all. The first and the last in a quick run."""
+        return [quick // 5, quick] if self.quick else [largest // 5, largest * 3 // 5, largest]
 
     @property
     def loops(self):
-        # A descriptor table holds 20,000 here, and 50,000 are opened.
-        return 2 if self.quick else 3
+        # A descriptor table holds 20,000 at most on many machines, and 30,000 are opened.
+        return 3
 
     def server(self, env=None, loops=None, command=None):
         """A running Fantail. Use it as a context."""
         line = command or f"{self.fantail} serve {LISTEN} --loops {loops or self.loops}"
         return pairs.Server(line, {**PATIENT, **(env or {})})
 
-    def by_loadtest(self, pid, url, steps, **flags):
-        """Runs `fantail-loadtest memory` and returns its result."""
-        WORK.mkdir(parents=True, exist_ok=True)
-        out = WORK / "loadtest.json"
-        out.unlink(missing_ok=True)
-        line = [self.loadtest, "memory", "--url", url, "--pid", str(pid), "--json", str(out),
-                "--steps", ",".join(map(str, steps)), "--duration", "500ms" if self.quick else "1s"]
-        for name, value in flags.items():
-            line += [f"--{name}"] + ([] if value is True else [str(value)])
-        run = subprocess.run(line, capture_output=True, text=True)
-        if not out.exists():
-            raise Failed(f"{shlex.join(line)}: {run.stderr[-2000:]}")
-        result = json.loads(out.read_text())
-        if result["problems"]:
-            raise Failed(f"{shlex.join(line)}: {'; '.join(result['problems'])}")
-        return result
+    def idle(self, path="/ws/study", env=NO_CAP, loops=None, command=None, **holders):
+        """A probe: connections that are opened and left alone."""
+        def probe(connections, _):
+            with self.server(env, loops, command) as server, pairs.Holders(server, path, **holders) as clients:
+                found = {}
+                found["empty"] = settled(server.user_bytes, found)
+                clients.open(connections)
+                found["open"] = settled(server.user_bytes, found)
+                return found
 
-    def idle(self, path="/ws/study", largest=50_000, env=None, loops=None, quick=3_000, prepare=None, **flags):
-        """User memory of connections that are opened and left alone."""
-        with self.server(env, loops) as server:
-            if prepare:
-                prepare(server)
-            steps = self.steps(largest, quick)
-            return user(self.by_loadtest(server.pid, f"ws://{server.listen}{path}", steps, **flags))
+        return probe
 
-    def acting(self, path, largest, act, env=None, quick=1_500, **holders):
-        """User memory of connections after `act(server, clients)` at each step."""
-        points = []
-        with self.server(env) as server, pairs.Holders(server, path, **holders) as clients:
-            for step in self.steps(largest, quick):
-                clients.open(step - clients.count)
+    def acting(self, path, act, env=NO_CAP, **holders):
+        """A probe: connections after `act(server, clients)`."""
+        def probe(connections, _):
+            with self.server(env) as server, pairs.Holders(server, path, **holders) as clients:
+                found = {}
+                clients.open(connections)
+                # Otherwise what the server tidies up after so many have come falls at a time of its own.
+                settled(server.user_bytes, found)
                 act(server, clients)
-                points.append((step, self.settled(server)))
-        return {"user": fit(points), "steps": span(points)}
+                found["open"] = settled(server.user_bytes, found)
+                return found
 
-    def afresh(self, largest, load, env=None, quick=300):
-        """The slope over servers that each have a step's connections; `load(server, count)` tells the bytes."""
-        points = []
-        for step in self.steps(largest, quick):
-            with self.server(env) as server:
-                points.append((step, load(server, step)))
-        return {"user": fit(points), "steps": span(points)}
+        return probe
 
-    def settled(self, server):
-        return server.settled_bytes(4 if self.quick else 12)
+
+def settled(read, notes, seconds=10.0):
+    """What `read` tells once it stands still; if it does not by then, the last, and `notes` has it."""
+    deadline = time.monotonic() + seconds
+    seen = [read()]
+    while True:
+        last = seen[-STILL_READINGS:]
+        if len(last) == STILL_READINGS and max(last) - min(last) <= STILL_BYTES:
+            return seen[-1]
+        if time.monotonic() > deadline:
+            notes["unsettled"] = notes.get("unsettled", 0) + 1
+            return seen[-1]
+        time.sleep(READ_SECONDS)
+        seen.append(read())
+
+
+def user_bytes(*pids):
+    """User-space memory of processes, as pairs.Server tells it of one."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/status") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        total += sum(int(lines[name].split()[0]) for name in ("RssAnon", "RssShmem", "HugetlbPages", "VmSwap") if name in lines)
+    return 1024 * total
 
 
 def held(server):
@@ -130,25 +121,9 @@ def held(server):
     return server.metric("fantail_connections") - server.metric("fantail_connections", 'loop="admin"')
 
 
-def span(points):
+def span(steps):
     """"10,000 .. 50,000", the steps of a line."""
-    return f"{points[0][0]:,} .. {points[-1][0]:,}"
-
-
-def kind(result, name, end):
-    """One kind of memory in the load generator's result as a figure."""
-    found = [kind for kind in result["kinds"] if kind["name"] == name and kind["end"] == end]
-    if not found:
-        raise Failed(f"the load generator tells no {name} of {end}")
-    return figure(found[0]["bytes_per_connection"], found[0]["bytes_per_connection_plus_minus"])
-
-
-def user(result):
-    """What a row needs of the load generator's result."""
-    before = [kind["before_bytes"] for kind in result["kinds"] if (kind["name"], kind["end"]) == ("user", "server")]
-    steps = result["steps_connections"]
-    return {"user": kind(result, "user", "server"), "generator": kind(result, "user", "generator"),
-            "empty": figure(before[0]), "steps": f"{steps[0]:,} .. {steps[-1]:,}"}
+    return f"{steps[0]:,} .. {steps[-1]:,}"
 
 
 def sizes(bench, *flags):
@@ -174,6 +149,26 @@ def mappings(pid):
     return kinds
 
 
+def said(*line):
+    """What a command prints, or nothing if it isn't there."""
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def commit():
+    """The commit that is measured, and whether what is measured or measures has changed since."""
+    changed = said("git", "status", "--porcelain", "--", "src", "benches", "Cargo.toml", "Cargo.lock", "docs/reproduce.sh")
+    return (said("git", "rev-parse", "--short=10", "HEAD") or "unknown") + (", changed" if changed else "")
+
+
 def machine():
     """What to say beside the figures."""
-    return {"kernel": re.match(r"[\d.]+", os.uname().release).group(0).rstrip("."), "cores": os.cpu_count()}
+    with open("/proc/cpuinfo") as file:
+        model = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.M)
+    return {"kernel": re.match(r"[\d.]+", os.uname().release).group(0).rstrip("."), "cores": os.cpu_count(),
+            "cpu": model.group(1).strip() if model else platform.machine(),
+            "libc": " ".join(platform.libc_ver()), "compiler": " ".join(said("rustc", "--version").split()[:2]),
+            "commit": commit(), "date": datetime.date.today().isoformat()}

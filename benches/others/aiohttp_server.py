@@ -1,5 +1,6 @@
-"""Python's aiohttp: subscribers in a set."""
+"""Python's aiohttp: subscribers in a set. Arguments: port, and for TLS the files of certificate and key."""
 
+import ssl
 import sys
 
 from aiohttp import web
@@ -20,6 +21,14 @@ async def handler(request):
     return socket
 
 
+def context():
+    if len(sys.argv) < 4:
+        return None
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(*sys.argv[2:4])
+    return made
+
+
 app = web.Application()
 app.add_routes([web.get("/{tail:.*}", handler)])
-web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), ssl_context=context(), print=None, access_log=None)

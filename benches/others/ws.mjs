@@ -1,8 +1,16 @@
-// npm's ws: subscribers in a Set, as its README does a broadcast. NODE_PATH's place is told by WS_MODULE.
+// npm's ws: subscribers in a Set, as its README does a broadcast. Where the module is, WS_MODULE tells. Arguments:
+// port, and for TLS the files of certificate and key.
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+
 const { WebSocketServer } = await import(process.env.WS_MODULE);
 const deflate = process.env.WS_DEFLATE === "1";
 const subscribers = new Set();
-const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.argv[2]), perMessageDeflate: deflate });
+const [port, cert, key] = process.argv.slice(2);
+const web = cert ? createTlsServer({ cert: readFileSync(cert), key: readFileSync(key) }) : createServer();
+const server = new WebSocketServer({ server: web, perMessageDeflate: deflate });
+web.listen(Number(port), "127.0.0.1");
 server.on("connection", (socket) => {
   subscribers.add(socket);
   socket.on("error", () => {});

@@ -578,7 +578,7 @@ fn what_cannot_be_opened_is_counted_by_kind() {
 fn usage_errors_exit_with_2() {
     for wrong in [
         &["idle", "--url", "wss://127.0.0.1:0/"][..],
-        &["idle", "--url", "http://127.0.0.1/"],
+        &["idle", "--url", "http://127.0.0.1/", "--client", "ws"],
         &["idle", "--pid", "4294967295"],
         &["idle", "--source", "nowhere"],
         &["fanout", "--publish-url", "ws://127.0.0.1/"],

@@ -3,6 +3,7 @@
 pub(crate) mod failure;
 pub(crate) mod interrupt;
 pub(crate) mod note;
+pub(crate) mod pace;
 pub(crate) mod schedule;
 pub(crate) mod secrets;
 pub(crate) mod trouble;

@@ -3,7 +3,10 @@
 //! Latency is counted from the planned time, so a server (or a generator) that stalls is charged for
 //! every message that should have left meanwhile. Pure arithmetic; the clock is [`Clock`].
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::base::pace::Pace;
 
 /// A send that leaves later than this after its planned time is counted as late.
 pub(crate) const LATE_NS: u64 = 1_000_000;
@@ -43,13 +46,33 @@ impl Clock {
     }
 }
 
+/// Ticks of a plan whose times are kept, because they follow no formula: 8 bytes each.
+const TICKS_KEPT_MAX: f64 = 10_000_000.0;
+
 /// The plan of a run: `count` messages in ticks of `burst`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     start_ns: u64,
-    tick_ns: f64,
+    times: Times,
     burst: u64,
     count: u64,
+}
+
+/// When ticks are, from the start.
+#[derive(Clone, Debug)]
+enum Times {
+    /// At even distances.
+    Even {
+        /// From one to the next, in ns.
+        tick_ns: f64,
+    },
+    /// At these times, in ns; the whole takes longer than the last.
+    Listed {
+        /// They rise, or stay where they are.
+        ticks: Arc<[u64]>,
+        /// From the start to the end of the last stage.
+        span_ns: u64,
+    },
 }
 
 impl Schedule {
@@ -57,13 +80,45 @@ impl Schedule {
     pub(crate) fn new(start_ns: u64, rate: f64, burst: u32, duration: Duration) -> Self {
         let burst = u64::from(burst.max(1));
         let count = ((rate * duration.as_secs_f64()).round() as u64).clamp(1, u64::from(u32::MAX - 1));
-        Self { start_ns, tick_ns: burst as f64 * 1e9 / rate, burst, count }
+        Self { start_ns, times: Times::Even { tick_ns: burst as f64 * 1e9 / rate }, burst, count }
+    }
+
+    /// As `pace` says, `burst` messages at a time; `random` gives numbers from 0 to below 1.
+    pub(crate) fn paced(pace: &Pace, burst: u32, random: impl FnMut() -> f64) -> Result<Self, String> {
+        if let Some(rate) = pace.flat() {
+            return Ok(Self::new(0, rate, burst, Duration::from_secs_f64(pace.seconds())));
+        }
+        let burst = u64::from(burst.max(1));
+        let expected = pace.messages() / burst as f64;
+        if expected > TICKS_KEPT_MAX {
+            return Err(format!(
+                "{:.0} messages by stages or by chance are more than {TICKS_KEPT_MAX}: make the run shorter, or use --burst",
+                pace.messages()
+            ));
+        }
+        let mut ticks = pace.ticks(burst as f64, random);
+        if ticks.is_empty() {
+            // By chance there may be none, and a run of none says nothing.
+            ticks.push(0);
+        }
+        let span_ns = (pace.seconds() * 1e9) as u64;
+        let count = ticks.len() as u64 * burst;
+        Ok(Self { start_ns: 0, times: Times::Listed { ticks: ticks.into(), span_ns }, burst, count })
+    }
+
+    /// The same plan from another moment on.
+    pub(crate) fn starting(self, start_ns: u64) -> Self {
+        Self { start_ns, ..self }
     }
 
     /// The same plan with no message that is planned later than `now_ns`.
     pub(crate) fn cut(mut self, now_ns: u64) -> Self {
-        let passed_ns = now_ns.saturating_sub(self.start_ns) as f64;
-        let begun = if now_ns < self.start_ns { 0 } else { (passed_ns / self.tick_ns) as u64 + 1 };
+        let passed_ns = now_ns.saturating_sub(self.start_ns);
+        let begun = match &self.times {
+            _ if now_ns < self.start_ns => 0,
+            Times::Even { tick_ns } => (passed_ns as f64 / tick_ns) as u64 + 1,
+            Times::Listed { ticks, .. } => ticks.partition_point(|tick_ns| *tick_ns <= passed_ns) as u64,
+        };
         self.count = self.count.min(begun.saturating_mul(self.burst));
         self
     }
@@ -86,12 +141,24 @@ impl Schedule {
 
     /// From the first planned time to the end of the last tick.
     pub(crate) fn planned_span_ns(&self) -> u64 {
-        (self.ticks() as f64 * self.tick_ns) as u64
+        match &self.times {
+            Times::Even { tick_ns } => (self.ticks() as f64 * tick_ns) as u64,
+            Times::Listed { ticks, span_ns } => match ticks.get(self.ticks() as usize) {
+                // It was cut: up to the first that is left out.
+                Some(next_ns) => *next_ns,
+                None => *span_ns,
+            },
+        }
     }
 
     /// When message `index` is planned to leave.
     pub(crate) fn planned_ns(&self, index: u64) -> u64 {
-        self.start_ns + ((index / self.burst) as f64 * self.tick_ns) as u64
+        let tick = index / self.burst;
+        let since_ns = match &self.times {
+            Times::Even { tick_ns } => (tick as f64 * tick_ns) as u64,
+            Times::Listed { ticks, span_ns } => ticks.get(tick as usize).copied().unwrap_or(*span_ns),
+        };
+        self.start_ns + since_ns
     }
 
     /// Messages of one tick (the last may be short).
@@ -102,7 +169,13 @@ impl Schedule {
     /// The tick a planned time belongs to; `None` outside the plan.
     pub(crate) fn tick_of(&self, planned_ns: u64) -> Option<u64> {
         let since = planned_ns.checked_sub(self.start_ns)?;
-        let tick = (since as f64 / self.tick_ns).round() as u64;
+        let tick = match &self.times {
+            Times::Even { tick_ns } => (since as f64 / tick_ns).round() as u64,
+            // Of several at the same time the last, which nobody can tell from the others.
+            Times::Listed { ticks, .. } => {
+                (ticks.partition_point(|tick_ns| *tick_ns <= since) as u64).checked_sub(1)?
+            }
+        };
         (tick < self.ticks()).then_some(tick)
     }
 }
@@ -159,13 +232,14 @@ mod tests {
     #[test]
     fn a_plan_can_end_early() {
         let plan = Schedule::new(1_000, 1_000.0, 3, Duration::from_secs(1));
-        assert_eq!(plan.cut(999).count(), 0);
-        assert_eq!(plan.cut(1_000).count(), 3);
-        assert_eq!(plan.cut(3_001_000).count(), 6);
-        assert_eq!(plan.cut(u64::MAX).count(), 1_000);
-        assert_eq!((plan.first(7).count(), plan.first(7).ticks()), (7, 3));
+        assert_eq!(plan.clone().cut(999).count(), 0);
+        assert_eq!(plan.clone().cut(1_000).count(), 3);
+        assert_eq!(plan.clone().cut(3_001_000).count(), 6);
+        assert_eq!(plan.clone().cut(u64::MAX).count(), 1_000);
+        let first = plan.clone().first(7);
+        assert_eq!((first.count(), first.ticks()), (7, 3));
         for now_ns in (0..40_000_000).step_by(333_333) {
-            let cut = plan.cut(now_ns);
+            let cut = plan.clone().cut(now_ns);
             assert!((0..cut.count()).all(|index| plan.planned_ns(index) <= now_ns));
             assert!(cut.count() == plan.count() || plan.planned_ns(cut.count()) > now_ns);
         }
@@ -181,6 +255,30 @@ mod tests {
             assert_eq!(plan.tick_of(0), None);
             assert_eq!(plan.tick_of(u64::MAX), None);
         }
+    }
+
+    #[test]
+    fn a_plan_of_stages_keeps_the_same_rules() {
+        let stages = Pace::parse_stages("1s@10,1s@0,1s@20..40").unwrap();
+        let pace = Pace { stages, arrivals: crate::base::pace::Arrivals::Even };
+        let plan = Schedule::paced(&pace, 2, || unreachable!("it is even")).unwrap().starting(1_000);
+        assert_eq!((plan.count(), plan.ticks(), plan.planned_span_ns()), (40, 20, 3_000_000_000));
+        assert_eq!((plan.planned_ns(0), plan.planned_ns(3)), (1_000, 1_000 + 200_000_000));
+        for index in 0..plan.count() {
+            assert_eq!(plan.tick_of(plan.planned_ns(index)), Some(index / 2));
+        }
+        for now_ns in (0..3_500_000_000).step_by(33_333_333) {
+            let cut = plan.clone().cut(now_ns);
+            assert!((0..cut.count()).all(|index| plan.planned_ns(index) <= now_ns));
+            assert!(cut.count() == plan.count() || plan.planned_ns(cut.count()) > now_ns);
+        }
+        assert_eq!(plan.clone().first(4).planned_span_ns(), 400_000_000);
+        let many = Pace::even(1e7, Duration::from_secs(9), Duration::from_secs(1), pace.arrivals);
+        assert!(Schedule::paced(&many, 1, || 0.5).unwrap_err().contains("--burst"));
+        // Nothing by chance is one message all the same.
+        let rare =
+            Pace::even(0.1, Duration::from_secs(1), Duration::ZERO, crate::base::pace::Arrivals::Poisson);
+        assert_eq!(Schedule::paced(&rare, 1, || 0.9).unwrap().count(), 1);
     }
 
     #[test]

@@ -14,9 +14,11 @@ use crate::base::schedule::parse_duration;
 use crate::base::secrets;
 use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
 use crate::cli::listen_flags::{ListenFlags, ResumeFlags};
+use crate::cli::pace_flags::PaceFlags;
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Options;
+use crate::engine::sizes::Sizes;
 use crate::engine::text::HEX;
 use crate::observe::server_process::Watched;
 use crate::result::messages_report::Offered;
@@ -145,6 +147,11 @@ pub(crate) struct Common {
     #[arg(long, value_name = "LIST")]
     pub(crate) source: Option<String>,
 
+    /// Connect to ADDRESS:PORT instead of HOST:PORT, as curl does: host name, certificate and Host stay those of the
+    /// URL. May be repeated, and several for the same place are used in turn, as all addresses of a name are
+    #[arg(long, value_name = "HOST:PORT:ADDRESS:PORT")]
+    pub(crate) connect_to: Vec<String>,
+
     /// Offer permessage-deflate and inflate what comes; a server that does not accept counts as failed
     #[arg(long)]
     pub(crate) deflate: bool,
@@ -268,9 +275,14 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) burst: u32,
 
-    /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text
-    #[arg(long, default_value_t = 64, value_parser = message_size)]
-    pub(crate) size: usize,
+    /// Bytes of a message, at least 16; below 48 they are binary, from 48 on text. Or of each another, as in
+    /// uniform:64..4096, lognormal:512,1.2 (median and sigma), or @FILE with sizes of which each is as likely
+    #[arg(long, default_value = "64", value_parser = Sizes::parse)]
+    pub(crate) size: Sizes,
+
+    /// When messages leave.
+    #[command(flatten)]
+    pub(crate) pace: PaceFlags,
 
     /// Send binary messages, whatever their size
     #[arg(long)]
@@ -291,12 +303,12 @@ impl Load {
     /// What every message looks like.
     pub(crate) fn shape(&self) -> Shape {
         let bytes = self.message.as_ref().is_some_and(|message| message.starts_with(HEX));
-        Shape { size: self.size, filler: self.filler, binary: self.binary || bytes }
+        Shape { sizes: self.size, filler: self.filler, binary: self.binary || bytes }
     }
 
     /// The load as a report tells it.
     pub(crate) fn offered(&self, rate: f64) -> Offered {
-        Offered { rate, burst: self.burst, size: self.size }
+        Offered { rate, burst: self.burst, size: self.size.mean() }
     }
 }
 
@@ -411,6 +423,10 @@ pub(crate) struct PingArgs {
     #[arg(long, default_value_t = 16, value_parser = ping_size)]
     pub(crate) size: usize,
 
+    /// When pings leave.
+    #[command(flatten)]
+    pub(crate) pace: PaceFlags,
+
     /// Flags of every command.
     #[command(flatten)]
     pub(crate) common: Common,
@@ -418,8 +434,8 @@ pub(crate) struct PingArgs {
 
 impl PingArgs {
     /// The load as a report tells it.
-    pub(crate) fn offered(&self) -> Offered {
-        Offered { rate: self.rate, burst: 1, size: self.size }
+    pub(crate) fn offered(&self, rate: f64) -> Offered {
+        Offered { rate, burst: 1, size: self.size }
     }
 }
 

@@ -3,5 +3,6 @@
 pub(crate) mod args;
 pub(crate) mod args_kit;
 pub(crate) mod listen_flags;
+pub(crate) mod pace_flags;
 pub(crate) mod presets;
 pub(crate) mod steps;

@@ -319,6 +319,7 @@ mod tests {
     use super::*;
     use crate::engine::conversation::{Conversation, Talk};
     use crate::engine::message::{Filler, Shape};
+    use crate::engine::sizes::Sizes;
 
     fn set(preset: Preset) -> Vec<String> {
         preset.takes().0.iter().map(|name| format!("{name}=a{{b}}\"c")).collect()
@@ -342,7 +343,7 @@ mod tests {
                     ..Talk::default()
                 };
                 let binary = script.message.starts_with("hex:");
-                let shape = Shape { size: 64, filler: Filler::Letters, binary };
+                let shape = Shape { sizes: Sizes::One(64), filler: Filler::Letters, binary };
                 let read = Conversation::new(&talk, &script.path, 10)
                     .and_then(|conversation| conversation.with_message(Some(&script.message), shape));
                 assert!(read.is_ok(), "{preset:?}: {}", read.unwrap_err());

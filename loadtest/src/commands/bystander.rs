@@ -16,6 +16,7 @@ use crate::engine::conversation::Talk;
 use crate::engine::message::{Filler, Shape};
 use crate::engine::pacing::Pacer;
 use crate::engine::run::{Options, Run};
+use crate::engine::sizes::Sizes;
 use crate::engine::worker::Published;
 use crate::net::target::Target;
 use crate::result::tally::Tally;
@@ -49,7 +50,7 @@ impl Bystander {
         };
         let options =
             Options { connections: 1, threads: Some(1), connect_rate: None, deflate: false, talk, ..options };
-        let shape = Shape { size: BYTES, filler: Filler::Letters, binary: false };
+        let shape = Shape { sizes: Sizes::One(BYTES), filler: Filler::Letters, binary: false };
         let mut run = Run::start(&options, target, Role::Echo, shape)?;
         run.open(1)?;
         let counts = run.counts();
@@ -72,8 +73,8 @@ impl Bystander {
             )));
         }
         let schedule = Schedule::new(run.plan.clock.now_ns() + 20_000_000, PER_SECOND, 1, LONGEST);
-        run.order(|order| order.schedule = Some(schedule));
-        let pacer = Pacer::start(&run, schedule);
+        run.order(|order| order.schedule = Some(schedule.clone()));
+        let pacer = Pacer::start(&run, schedule.clone());
         Ok(Some(Self { run, pacer, schedule }))
     }
 
@@ -85,8 +86,8 @@ impl Bystander {
     /// Sends no more, waits for what is on its way, and returns what was counted.
     pub(crate) fn stop(mut self) -> Result<Tally, Failure> {
         self.pacer.stop()?;
-        let cut = self.schedule.cut(self.run.plan.clock.now_ns());
-        self.run.order(|order| order.schedule = Some(cut));
+        let cut = self.schedule.clone().cut(self.run.plan.clock.now_ns());
+        self.run.order(|order| order.schedule = Some(cut.clone()));
         self.run.wait(ARRIVAL_DEADLINE, |run| {
             let counts = run.counts();
             counts.sent + counts.unsent >= cut.count() && counts.unique >= counts.sent

@@ -111,6 +111,16 @@ fn outputs(args: &CapacityArgs) -> Result<Files, Failure> {
 }
 
 fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Failure> {
+    let staged = match command {
+        Stepped::Fanout(args) => args.load.pace.stages.is_some(),
+        Stepped::Slow(args) => args.fanout.load.pace.stages.is_some(),
+        Stepped::Echo(args) => args.load.pace.stages.is_some(),
+        Stepped::Ping(args) => args.pace.stages.is_some(),
+        Stepped::Idle(_) | Stepped::Storm(_) | Stepped::Memory(_) | Stepped::Rolling(_) => false,
+    };
+    if staged && variable == Variable::Rate {
+        return Err(Failure::Usage("--step rate: --stages say the rate: use one of them".into()));
+    }
     match (variable, command) {
         (Variable::Connections, command) => command.common_mut().connections = value as u32,
         (Variable::Rate, Stepped::Fanout(args)) => args.rate = value,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::note::note;
+use crate::base::pace::Pace;
 use crate::base::schedule::Schedule;
 use crate::base::secrets;
 use crate::cli::args::{FanoutArgs, PublishBy};
@@ -25,7 +26,7 @@ use crate::result::report::{
 use crate::result::tally::{Tally, Tick};
 
 use super::resuming::{self, Drops, Resumed};
-use super::{LINGER, clients_target, soon_ns, watched};
+use super::{LINGER, clients_target, planned, soon_ns, watched};
 
 /// Slow subscribers have caught up when nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(500);
@@ -143,19 +144,32 @@ pub(super) fn measure(
     run: &mut Run,
     on_look: &mut dyn FnMut(),
 ) -> Result<Outcome, Failure> {
+    let pace = pace(args);
+    let schedule = planned(&pace, args.load.burst)?;
+    let warm_up = args.load.pace.warm_up(&pace).map(|pace| planned(&pace, args.load.burst)).transpose()?;
     run.open(args.common.connections as usize)?;
     let mut publisher = Publisher::start(run.plan.clone(), &wanted(args, urls))
         .map_err(|error| urls.failure(args, run, &error))?;
     let subscribed = probe(run, &mut publisher, args, urls)?;
-    publisher.prepare(args.rate, args.load.burst).map_err(|error| urls.failure(args, run, &error))?;
+    publisher.prepare(pace.peak(), args.load.burst).map_err(|error| urls.failure(args, run, &error))?;
 
+    if let Some(warm_up) = warm_up {
+        let warm_up = warm_up.starting(soon_ns(run));
+        let thread = std::thread::spawn(move || {
+            publisher.warm_up(&warm_up);
+            publisher
+        });
+        run.wait(Duration::MAX, |_| thread.is_finished())?;
+        publisher = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
+    }
     let cpu_from = server.and_then(ServerProcess::cpu_time);
-    let schedule = Schedule::new(soon_ns(run), args.rate, args.load.burst, args.common.duration);
-    run.order(|order| order.schedule = Some(schedule));
+    let schedule = schedule.starting(soon_ns(run));
+    run.order(|order| order.schedule = Some(schedule.clone()));
+    let plan = schedule.clone();
     let thread = std::thread::spawn(move || {
         // Where it is refused, messages leave a little later.
         let _ = fantail::sys::clock::sleep_precisely();
-        let published = publisher.run(schedule);
+        let published = publisher.run(&plan);
         (publisher, published)
     });
     let mut drops = Drops::new(args, &schedule);
@@ -196,6 +210,11 @@ pub(super) fn measure(
     let readers =
         tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));
     Ok(Outcome { tally, slow_in_time, readers, published, schedule, subscribed, cpu })
+}
+
+/// When messages leave.
+fn pace(args: &FanoutArgs) -> Pace {
+    args.load.pace.pace(args.rate, args.common.duration)
 }
 
 /// Lets slow subscribers read until nothing comes any more.
@@ -262,7 +281,8 @@ impl FanoutReport {
             true,
         );
         common.expect_none(&outcome.problems());
-        let messages = MessagesReport::new(args.load.offered(args.rate), &outcome.schedule, &outcome.tally);
+        let rate = pace(args).mean();
+        let messages = MessagesReport::new(args.load.offered(rate), &outcome.schedule, &outcome.tally);
         common.expect_none(&messages.problems("deliveries"));
         common
             .expect_none(&[(outcome.tally.counts.stray, "deliveries to connections that nobody owed them")]);
@@ -270,7 +290,7 @@ impl FanoutReport {
         let unserved = resumed.as_ref().map_or(0, |resumed| resumed.unserved);
         common.expect_none(&[(unserved, "clients did not come back in time")]);
         let achieved = outcome.achieved();
-        judge_publisher(&mut common, args.rate, achieved, outcome.behind_ns());
+        judge_publisher(&mut common, rate, achieved, outcome.behind_ns());
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
         let topics = run.plan.conversation.topics();
@@ -406,8 +426,8 @@ impl Urls {
     pub(super) fn new(args: &FanoutArgs) -> Result<Self, Failure> {
         let url = args.url.clone();
         let publish_url = args.publishing.publish_url.clone().unwrap_or_else(|| url.clone());
+        let publish_target = super::target(&publish_url, &args.common)?;
         let target = clients_target(&url, &args.common)?;
-        let publish_target = Target::parse(&publish_url).map_err(Failure::Usage)?;
         match (args.publishing.publish, publish_target.scheme) {
             (PublishBy::Http, Scheme::Http) | (PublishBy::Ws, Scheme::Ws) => {}
             (PublishBy::Http, Scheme::Ws) => {
@@ -570,7 +590,7 @@ mod tests {
         assert_eq!(found.median_ns, Some(7_000_000));
         assert_eq!(found.max_ns, Some(7_000_000));
         // Ended early, after two ticks.
-        assert_eq!(fan_outs(&schedule.first(2), &ticks, |_| 10).complete, 1);
+        assert_eq!(fan_outs(&schedule.clone().first(2), &ticks, |_| 10).complete, 1);
         let none = fan_outs(&schedule, &[], |_| 10);
         assert_eq!((none.median_ns, none.last_ns, none.complete), (None, None, 0));
     }

@@ -8,6 +8,7 @@ use crate::cli::args::IdleArgs;
 use crate::engine::connection::Role;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Run;
+use crate::engine::sizes::Sizes;
 use crate::engine::worker::Published;
 use crate::observe::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
 use crate::result::report::{self, Common, Finished, Report, Table, count_text, number_text};
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let connections = args.common.connections;
     let memory_before = server.and_then(|server| server.settled_memory(0));
     let cpu_start = server.and_then(ServerProcess::cpu_time);
-    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
+    let shape = Shape { sizes: Sizes::One(MESSAGE_BYTES_MIN), filler: Filler::Letters, binary: false };
     let mut run = Run::start(&args.common.options(), target, Role::Idle, shape)?;
 
     let lower = lower_point(connections);

@@ -13,6 +13,7 @@ use crate::cli::args::MemoryArgs;
 use crate::engine::connection::Role;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Run;
+use crate::engine::sizes::Sizes;
 use crate::engine::worker::Published;
 use crate::observe::memory_kinds::{self, End, Figure};
 use crate::observe::server_process::ServerProcess;
@@ -104,7 +105,7 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
         readings: Vec::new(),
         settled: Vec::new(),
     };
-    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
+    let shape = Shape { sizes: Sizes::One(MESSAGE_BYTES_MIN), filler: Filler::Letters, binary: false };
     let mut run = Run::start(&args.common.options(), target, Role::Idle, shape)?;
     let begin_ns = run.plan.clock.now_ns();
     for _ in 0..READINGS_BEFORE {

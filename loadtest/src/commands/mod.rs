@@ -18,9 +18,14 @@ pub(crate) mod storm;
 use std::time::Duration;
 
 use crate::base::failure::Failure;
+use crate::base::pace::Pace;
+use crate::base::schedule::Schedule;
 use crate::cli::args::Common;
 use crate::engine::conversation::Client;
+use crate::engine::message;
 use crate::engine::run::Run;
+use crate::net::target::{Scheme, Target};
+use crate::net::ways::Ways;
 use crate::observe::server_process::ServerProcess;
 
 /// How long a run looks for duplicates after everything has arrived.
@@ -31,26 +36,38 @@ fn soon_ns(run: &Run) -> u64 {
     run.plan.clock.now_ns() + 20_000_000
 }
 
+/// When messages leave, from a moment that is to be said later.
+fn planned(pace: &Pace, burst: u32) -> Result<Schedule, Failure> {
+    let mut state = message::random_u64();
+    // xorshift64*: its high bits are as random as arrivals have to be.
+    let random = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    Schedule::paced(pace, burst, random).map_err(Failure::Usage)
+}
+
 /// The server of `--pid` or `--server-metrics`.
 fn watched(common: &Common) -> Result<Option<ServerProcess>, Failure> {
     ServerProcess::of(&common.watched()).map_err(Failure::Usage)
 }
 
 /// Where clients connect: `ws://` and `wss://`, or for those that listen by HTTP `http://` and `https://`.
-fn clients_target(url: &str, common: &Common) -> Result<crate::net::target::Target, Failure> {
+fn clients_target(url: &str, common: &Common) -> Result<Target, Failure> {
     if common.listen.client.unwrap_or_default() == Client::Ws {
-        return ws_target(url);
+        return ws_target(url, common);
     }
-    let parse = |url: &str| crate::net::target::Target::parse(url).map_err(Failure::Usage);
-    let target = parse(url)?;
-    if target.scheme == crate::net::target::Scheme::Ws {
+    let target = target(url, common)?;
+    if target.scheme == Scheme::Ws {
         return Err(Failure::Usage(format!("{url}: event streams and polls need http:// or https://")));
     }
     if common.deflate {
         return Err(Failure::Usage("--deflate: it is about WebSockets".into()));
     }
     if let Some(resume) = &common.listen.resume_url {
-        let there = parse(resume)?;
+        let there = self::target(resume, common)?;
         if (there.secure, &there.authority) != (target.secure, &target.authority) {
             return Err(Failure::Usage(format!("--resume-url {resume}: not on the server of {url}")));
         }
@@ -59,12 +76,16 @@ fn clients_target(url: &str, common: &Common) -> Result<crate::net::target::Targ
 }
 
 /// A `ws://` or `wss://` target.
-fn ws_target(url: &str) -> Result<crate::net::target::Target, Failure> {
-    let target = crate::net::target::Target::parse(url).map_err(Failure::Usage)?;
+fn ws_target(url: &str, common: &Common) -> Result<Target, Failure> {
+    let target = target(url, common)?;
     match target.scheme {
-        crate::net::target::Scheme::Ws => Ok(target),
-        crate::net::target::Scheme::Http => {
-            Err(Failure::Usage(format!("{url}: connections need ws:// or wss://")))
-        }
+        Scheme::Ws => Ok(target),
+        Scheme::Http => Err(Failure::Usage(format!("{url}: connections need ws:// or wss://"))),
     }
+}
+
+/// Where a URL leads, by the way that `--connect-to` says.
+fn target(url: &str, common: &Common) -> Result<Target, Failure> {
+    let ways = Ways::parse(&common.connect_to).map_err(Failure::Usage)?;
+    Target::parse_by(url, &ways).map_err(Failure::Usage)
 }

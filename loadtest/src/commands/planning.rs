@@ -11,7 +11,7 @@ use crate::base::failure::Failure;
 use crate::cli::args::Common;
 use crate::engine::connection::Connection;
 use crate::engine::run::{DESCRIPTORS_RESERVED, default_threads};
-use crate::net::target::{self, Target};
+use crate::net::target;
 use crate::result::report::{self, Table, count_text};
 use crate::tls;
 
@@ -74,7 +74,7 @@ pub(crate) struct PlanReport {
 
 /// Makes, prints and writes the plan of one command.
 pub(crate) fn run(command: &'static str, url: &str, common: &Common) -> Result<PlanReport, Failure> {
-    let target = Target::parse(url).map_err(Failure::Usage)?;
+    let target = super::target(url, common)?;
     let connections = common.connections as usize;
     let sources = target::source_addresses(common.source.as_deref(), target.address, connections)
         .map_err(Failure::Usage)?;

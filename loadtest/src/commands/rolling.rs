@@ -18,8 +18,9 @@ use crate::engine::connection::Role;
 use crate::engine::conversation::Client;
 use crate::engine::message::{Filler, Shape};
 use crate::engine::run::{Run, Special};
+use crate::engine::sizes::Sizes;
 use crate::engine::worker::{self, OfTopic};
-use crate::net::target::{Scheme, Target};
+use crate::net::target::Scheme;
 use crate::publish;
 use crate::publish::several::{PublishedToAll, ServerReport, Several};
 use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
@@ -103,7 +104,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     if count > MESSAGES_MAX {
         return Err(Failure::Usage(format!("{count} messages are more than {MESSAGES_MAX}: lower --rate")));
     }
-    let shape = Shape { size: args.size, filler: Filler::Letters, binary: false };
+    let shape = Shape { sizes: Sizes::One(args.size), filler: Filler::Letters, binary: false };
     if args.resume && args.common.listen.client.unwrap_or_default() == Client::Ws {
         let what =
             "--resume: clients of a WebSocket have no position to go on at: use an event stream or polls";
@@ -132,11 +133,11 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     let subscribed = probe(&mut run, &mut publisher)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
-    run.order(|order| order.schedule = Some(schedule));
+    run.order(|order| order.schedule = Some(schedule.clone()));
     let plan = run.plan.clone();
     let thread = std::thread::spawn(move || {
         let bulletins = plan.bulletins.clone().unwrap_or_default();
-        publisher.run(&plan, schedule, &bulletins)
+        publisher.run(&plan, &schedule, &bulletins)
     });
     run.wait(Duration::MAX, |_| thread.is_finished())?;
     let published = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
@@ -159,7 +160,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
 /// Where to publish, and what is told there.
 fn servers(args: &RollingArgs) -> Result<Vec<(String, publish::Wanted)>, Failure> {
     let server = |url: &String| {
-        let target = Target::parse(url).map_err(Failure::Usage)?;
+        let target = super::target(url, &args.common)?;
         if target.scheme != Scheme::Http {
             return Err(Failure::Usage(format!("--publish-url {url}: needs http:// or https://")));
         }

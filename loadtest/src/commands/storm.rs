@@ -16,6 +16,7 @@ use crate::commands::bystander::Bystander;
 use crate::engine::connection::Role;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::{Run, Special};
+use crate::engine::sizes::Sizes;
 use crate::engine::worker::Published;
 use crate::observe::server_process::{ServerProcess, cpu_between};
 use crate::result::report::{
@@ -85,10 +86,11 @@ struct Times {
 /// Runs the command.
 pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let target = clients_target(&args.url, &args.common)?;
-    let bystander_target = (args.bystander != "none").then(|| ws_target(&args.bystander)).transpose()?;
+    let bystander_target =
+        (args.bystander != "none").then(|| ws_target(&args.bystander, &args.common)).transpose()?;
     let server = watched(&args.common)?;
     let connections = args.common.connections;
-    let shape = Shape { size: MESSAGE_BYTES_MIN, filler: Filler::Letters, binary: false };
+    let shape = Shape { sizes: Sizes::One(MESSAGE_BYTES_MIN), filler: Filler::Letters, binary: false };
     let special = Special { returning_max: connections as usize, ..Special::default() };
     let mut run = Run::start_special(&args.common.options(), target, Role::Idle, shape, special)?;
     run.open(connections as usize)?;

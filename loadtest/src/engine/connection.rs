@@ -102,7 +102,7 @@ pub(crate) struct Context<'a> {
     /// When the bytes at hand were read.
     pub(crate) now_ns: u64,
     /// The publisher's plan, if ticks are to be measured.
-    pub(crate) schedule: Option<Schedule>,
+    pub(crate) schedule: Option<&'a Schedule>,
     /// What is published so far, if connections that end come back.
     pub(crate) bulletin: Option<&'a Bulletin>,
     /// Where what a trouble was about is noted.

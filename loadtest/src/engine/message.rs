@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 pub(crate) use crate::engine::marker::{PROBE_SEQUENCE, Stamp, Streams};
 
 use crate::engine::marker::{self, Form, Seen};
+use crate::engine::sizes::Sizes;
 use crate::engine::template::Around;
 
 /// The smallest message: nothing but a compact marker.
@@ -37,8 +38,8 @@ pub(crate) enum Filler {
 /// What every message of a run looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Bytes of a message.
-    pub(crate) size: usize,
+    /// Bytes of each message.
+    pub(crate) sizes: Sizes,
     /// What it is made of.
     pub(crate) filler: Filler,
     /// Whether it travels in a binary frame however long it is.
@@ -48,7 +49,19 @@ pub(crate) struct Shape {
 impl Shape {
     /// Whether messages travel in binary frames: as they are asked to, or because they are compact.
     pub(crate) fn is_binary(self) -> bool {
-        self.binary || is_compact(self.size)
+        self.binary || is_compact(self.sizes.least())
+    }
+
+    /// Bytes of a message.
+    #[inline]
+    pub(crate) fn size_of(self, stamp: &Stamp) -> usize {
+        self.sizes.of(stamp.stream, stamp.sequence)
+    }
+
+    /// How markers are written: all of a run alike, so that they can be looked for.
+    #[inline]
+    fn form(self) -> Form {
+        if is_compact(self.sizes.least()) { Form::Compact } else { Form::Text }
     }
 }
 
@@ -87,8 +100,8 @@ pub(crate) fn is_compact(size: usize) -> bool {
 
 /// Appends the message to `out`; a smaller size than the least is raised to it.
 pub(crate) fn write_message(stamp: &Stamp, shape: Shape, around: &Around<'_>, out: &mut Vec<u8>) {
-    let size = shape.size.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX);
-    let form = form(size);
+    let size = shape.size_of(stamp).clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX);
+    let form = shape.form();
     out.reserve(size + around.before.len() + around.behind.len());
     out.extend_from_slice(&around.before);
     marker::write(stamp, form, out);
@@ -101,9 +114,10 @@ pub(crate) fn write_message(stamp: &Stamp, shape: Shape, around: &Around<'_>, ou
 /// Reads a payload that is a message of one of `streams` as it was sent, with nothing around it; `None` for anything else.
 #[inline]
 pub(crate) fn read_unchanged(payload: &[u8], shape: Shape, streams: Streams, now_ns: u64) -> Option<Stamp> {
-    let form = form(shape.size);
+    let form = shape.form();
     let stamp = marker::read_first(payload, form, streams, now_ns)?;
-    let whole = payload.len() == shape.size && filler_matches(&stamp, shape, payload.get(form.bytes()..)?);
+    let whole =
+        payload.len() == shape.size_of(&stamp) && filler_matches(&stamp, shape, payload.get(form.bytes()..)?);
     whole.then_some(stamp)
 }
 
@@ -112,7 +126,7 @@ pub(crate) fn search(payload: &[u8], expected: &Expected<'_>, mut on_found: impl
     let Expected { shape, streams, now_ns, .. } = *expected;
     let mut any = false;
     let (mut first, mut more) = (None, BTreeSet::new());
-    for (at, seen) in marker::all(payload, form(shape.size), streams, now_ns) {
+    for (at, seen) in marker::all(payload, shape.form(), streams, now_ns) {
         let found = match seen {
             Seen::Others => continue,
             Seen::Broken => Found::Broken,
@@ -137,11 +151,12 @@ fn judge(payload: &[u8], at: usize, stamp: Stamp, expected: &Expected<'_>) -> Fo
     let Some(around) = expected.around else { return Found::Wrapped(stamp) };
     let (shape, Around { before, behind }) = (&expected.shape, around(&stamp));
     let rest = payload.strip_prefix(before.as_ref()).filter(|_| at == before.len());
-    let whole_bytes = before.len() + shape.size + behind.len();
+    let size = shape.size_of(&stamp);
+    let whole_bytes = before.len() + size + behind.len();
     let bare = before.is_empty() && behind.is_empty();
     match rest {
         Some(rest) if payload.len() == whole_bytes => {
-            let filler = rest.get(form(shape.size).bytes()..shape.size).unwrap_or_default();
+            let filler = rest.get(shape.form().bytes()..size).unwrap_or_default();
             let unchanged = filler_matches(&stamp, *shape, filler) && rest.ends_with(&behind);
             if unchanged { Found::Unchanged(stamp) } else { Found::Changed(stamp) }
         }
@@ -169,10 +184,6 @@ pub(crate) fn random_u64() -> u64 {
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()
-}
-
-fn form(size: usize) -> Form {
-    if is_compact(size) { Form::Compact } else { Form::Text }
 }
 
 /// The filler as pieces of a static table, so that checking it is a comparison of memory.
@@ -237,7 +248,7 @@ mod tests {
     const STAMP: Stamp = Stamp { stream: 0xfeed_0bad_cafe, sequence: 30, planned_ns: 1 << 33 };
 
     fn letters(size: usize) -> Shape {
-        Shape { size, filler: Filler::Letters, binary: false }
+        Shape { sizes: Sizes::One(size), filler: Filler::Letters, binary: false }
     }
 
     fn written(stamp: &Stamp, size: usize) -> Vec<u8> {
@@ -268,7 +279,7 @@ mod tests {
     #[test]
     fn json_reads_back_is_ascii_and_compresses_to_a_third() {
         for size in [48, 49, 1_024, 200_000] {
-            let shape = Shape { size, filler: Filler::Json, binary: false };
+            let shape = Shape { sizes: Sizes::One(size), filler: Filler::Json, binary: false };
             let stamp = Stamp { stream: 7, sequence: 1_000_000, planned_ns: 9 };
             let mut bytes = Vec::new();
             write_message(&stamp, shape, &Around::default(), &mut bytes);
@@ -277,7 +288,7 @@ mod tests {
             assert!(read_unchanged(&bytes, letters(size), Streams::one(7), 9).is_none() || size == 48);
         }
         let mut bytes = Vec::new();
-        let shape = Shape { size: 1_024, filler: Filler::Json, binary: false };
+        let shape = Shape { sizes: Sizes::One(1_024), filler: Filler::Json, binary: false };
         let stamp = Stamp { stream: 1 << 60, sequence: 3, planned_ns: 1 << 30 };
         write_message(&stamp, shape, &Around::default(), &mut bytes);
         let mut deflater = fantail::wire::deflate::Deflater::new(5, 1);

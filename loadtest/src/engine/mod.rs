@@ -14,6 +14,7 @@ pub(crate) mod message;
 pub(crate) mod pacing;
 pub(crate) mod run;
 pub(crate) mod sequence;
+pub(crate) mod sizes;
 pub(crate) mod template;
 pub(crate) mod text;
 pub(crate) mod topics;

@@ -134,6 +134,7 @@ impl Run {
         let sources = target::source_addresses(options.source.as_deref(), target.address, connections)
             .map_err(Failure::Usage)?;
         warn_of_few_sources(sources.as_deref(), connections);
+        tell_addresses(&target);
         let clock = Clock::start();
         let topics = conversation.topics().count();
         let bulletin =
@@ -403,6 +404,15 @@ fn advice(tls: Option<&Tls>, details: &Details, counts: &Counts) -> Vec<String> 
         Some(format!("{}: {hint}{}", trouble.name(), detail.unwrap_or_default()))
     };
     troubles.into_iter().filter_map(of).collect()
+}
+
+/// Says which addresses a name has, if it is not only one.
+fn tell_addresses(target: &Target) {
+    if !target.others.is_empty() {
+        let all: Vec<String> =
+            std::iter::once(&target.address).chain(&target.others).map(ToString::to_string).collect();
+        note(&format!("{} addresses, used in turn: {}", all.len(), all.join(", ")));
+    }
 }
 
 fn warn_of_few_sources(sources: Option<&[IpAddr]>, connections: usize) {

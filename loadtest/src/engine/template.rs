@@ -38,7 +38,7 @@ impl Template {
         // Both parts are bytes if the whole is.
         let hex = if before.starts_with(HEX) { HEX } else { "" };
         let template = Self { before: read(before)?, behind: read(&format!("{hex}{behind}"))? };
-        if is_compact(shape.size) {
+        if is_compact(shape.sizes.least()) {
             return Err(wrong("messages below --size 48 are no text"));
         }
         if shape.filler == Filler::Json {
@@ -71,10 +71,11 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::sizes::Sizes;
     use crate::engine::topics::Topics;
     use crate::engine::vars::Vars;
 
-    const SHAPE: Shape = Shape { size: 64, filler: Filler::Letters, binary: false };
+    const SHAPE: Shape = Shape { sizes: Sizes::One(64), filler: Filler::Letters, binary: false };
 
     #[test]
     fn names_are_filled_in_on_both_sides() {
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_can_not_work_is_refused_with_the_reason() {
-        let small = Shape { size: 47, ..SHAPE };
+        let small = Shape { sizes: Sizes::One(47), ..SHAPE };
         let json = Shape { filler: Filler::Json, ..SHAPE };
         for (text, shape, says) in [
             ("hello", SHAPE, "{marker} once"),

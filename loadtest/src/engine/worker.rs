@@ -27,7 +27,7 @@ use crate::engine::conversation::{Client, Conversation};
 use crate::engine::handshake;
 use crate::engine::inflating::Inflating;
 use crate::engine::ledger::Ledger;
-use crate::engine::message::{self, Shape, Stamp};
+use crate::engine::message::{self, PROBE_SEQUENCE, Shape, Stamp};
 use crate::engine::sequence::Sequence;
 use crate::engine::text::Filling;
 use crate::engine::trace::{Traced, Way};
@@ -133,7 +133,7 @@ impl Plan {
     pub(crate) fn context<'a>(
         &'a self,
         number: u64,
-        schedule: Option<Schedule>,
+        schedule: Option<&'a Schedule>,
         subscriptions: &'a mut [Sequence],
         inflating: Option<&'a mut Inflating>,
         tally: &'a mut Tally,
@@ -169,10 +169,20 @@ pub(crate) struct Order {
     pub(crate) drops: u64,
     /// Slow connections read all there is from now on.
     pub(crate) catch_up: bool,
+    /// The same before the run, of messages that nobody counts; only in echo.
+    pub(crate) warm_up: Option<Schedule>,
     /// When messages leave: the publisher's plan, or in echo the workers' own.
     pub(crate) schedule: Option<Schedule>,
     /// Set when no more is to come: end all connections and return. Holds what was published.
     pub(crate) stop: Option<Published>,
+}
+
+impl Order {
+    /// What is sent now, and whether it counts.
+    fn sends(&self) -> Option<(&Schedule, bool)> {
+        let warm_up = || self.warm_up.as_ref().map(|schedule| (schedule, false));
+        self.schedule.as_ref().map(|schedule| (schedule, true)).or_else(warm_up)
+    }
 }
 
 /// What every connection should have received by the end.
@@ -264,6 +274,8 @@ pub(crate) struct Worker {
     scratch: Vec<u8>,
     senders: Vec<u32>,
     next_send: u64,
+    /// Messages that leave do not count yet.
+    warming: bool,
     frame: Vec<u8>,
     payload: Vec<u8>,
     inflating: Option<Inflating>,
@@ -308,6 +320,7 @@ impl Worker {
             scratch: vec![0; SCRATCH_BYTES],
             senders: Vec::new(),
             next_send: index as u64,
+            warming: false,
             frame: Vec::new(),
             payload: Vec::new(),
             returning: Returning::default(),
@@ -392,7 +405,7 @@ impl Worker {
         }
         let now_ns = self.plan.clock.now_ns();
         // Main wakes the worker when a send becomes due; this is for what a full turn left over.
-        let send_is_due = order.schedule.is_some_and(|schedule| {
+        let send_is_due = order.sends().is_some_and(|(schedule, _)| {
             self.plan.role.sends()
                 && self.next_send < schedule.count()
                 && schedule.planned_ns(self.next_send) <= now_ns
@@ -417,7 +430,7 @@ impl Worker {
     }
 
     fn size_ticks(&self, order: &Order, tally: &mut Tally) {
-        if let Some(schedule) = order.schedule
+        if let Some(schedule) = &order.schedule
             && self.plan.role == Role::Subscribe
             && tally.ticks.is_empty()
             && schedule.ticks() <= TICKS_MAX
@@ -457,7 +470,10 @@ impl Worker {
             let turn = usize::try_from(number).unwrap_or(0) % sources.len().max(1);
             sources.get(turn).copied()
         });
-        let result = socket::connect_from(source, self.plan.target.address).and_then(|stream| {
+        // Who was refused tries its luck at the next one.
+        let failures = away.map_or(0, |away| u64::from(away.failures));
+        let address = self.plan.target.address_of(number + failures);
+        let result = socket::connect_from(source, address).and_then(|stream| {
             let mut stream = mio::net::TcpStream::from_std(stream);
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(index), interest)?;
@@ -572,7 +588,7 @@ impl Worker {
                 let inflating = self.inflating.as_mut();
                 let (from, each) = (index * self.topics_each, self.topics_each);
                 let own = self.subscriptions.get_mut(from..from + each).unwrap_or_default();
-                let mut cx = self.plan.context(number, order.schedule, own, inflating, &mut *tally);
+                let mut cx = self.plan.context(number, order.schedule.as_ref(), own, inflating, &mut *tally);
                 let bytes = self.scratch.get(..count).unwrap_or_default();
                 connection.on_bytes(bytes, &mut cx).map(|()| count)
             });
@@ -619,7 +635,11 @@ impl Worker {
 
     /// Sends what is due of this worker's share: every `threads`-th message, over its connections in turn.
     fn send_due(&mut self, order: &Order, tally: &mut Tally) {
-        let Some(schedule) = order.schedule.filter(|_| self.plan.role.sends()) else { return };
+        let Some((schedule, counts)) = order.sends().filter(|_| self.plan.role.sends()) else { return };
+        if counts && std::mem::take(&mut self.warming) {
+            self.next_send = self.index as u64;
+        }
+        self.warming |= !counts;
         if self.senders.is_empty() {
             let open = self.connections.iter().enumerate().filter(|(_, c)| c.state() == State::Open);
             self.senders = open.map(|(index, _)| index as u32).collect();
@@ -637,34 +657,18 @@ impl Worker {
             self.next_send += self.plan.threads as u64;
             let sender = self.senders.get(turn % self.senders.len().max(1)).copied();
             match sender.map(|index| index as usize) {
-                Some(index) => self.send_one(index, planned_ns, now_ns, tally),
-                None => tally.counts.unsent += 1,
+                Some(index) if counts => self.send_one(index, planned_ns, now_ns, tally),
+                Some(index) => self.warm_one(index, planned_ns, tally),
+                None => tally.counts.unsent += u64::from(counts),
             }
         }
     }
 
     fn send_one(&mut self, index: usize, planned_ns: u64, now_ns: u64, tally: &mut Tally) {
-        let number = self.number(index);
-        let stream = connection::echo_stream(self.plan.run_id, number);
         let Some(connection) = self.connections.get_mut(index) else { return };
         let sequence = u64::from(connection.take_send_number());
-        self.payload.clear();
-        let stamp = Stamp { stream, sequence, planned_ns };
-        let caught = connection.caught();
-        let filling = self.plan.conversation.filling(number, caught);
-        let filling = Filling { message: Some((sequence, self.plan.shape.size)), ..filling };
-        let around = self.plan.conversation.around(&filling);
-        message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
-        self.frame.clear();
-        let opcode = match (self.plan.role, self.plan.shape.is_binary()) {
-            (Role::Ping, _) => Opcode::Ping,
-            (_, true) => Opcode::Binary,
-            (_, false) => Opcode::Text,
-        };
-        frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
-        if let Some(traced) = self.plan.traced(number) {
-            traced.frame(Way::Out, opcode, &self.payload);
-        }
+        self.write_test_message(index, sequence, planned_ns);
+        let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.try_send(&self.frame) {
             Ok(true) => {
                 tally.counts.sent += 1;
@@ -679,6 +683,38 @@ impl Worker {
                 tally.counts.unsent += 1;
                 self.on_trouble(index, trouble, tally);
             }
+        }
+    }
+
+    /// Sends a message that counts nowhere.
+    fn warm_one(&mut self, index: usize, planned_ns: u64, tally: &mut Tally) {
+        self.write_test_message(index, PROBE_SEQUENCE, planned_ns);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if let Err(trouble) = connection.try_send(&self.frame) {
+            self.on_trouble(index, trouble, tally);
+        }
+    }
+
+    /// Writes the frame of a connection's own message.
+    fn write_test_message(&mut self, index: usize, sequence: u64, planned_ns: u64) {
+        let number = self.number(index);
+        let stream = connection::echo_stream(self.plan.run_id, number);
+        let caught = self.connections.get(index).map_or(&[][..], Connection::caught);
+        self.payload.clear();
+        let stamp = Stamp { stream, sequence, planned_ns };
+        let filling = self.plan.conversation.filling(number, caught);
+        let filling = Filling { message: Some((sequence, self.plan.shape.size_of(&stamp))), ..filling };
+        let around = self.plan.conversation.around(&filling);
+        message::write_message(&stamp, self.plan.shape, &around, &mut self.payload);
+        self.frame.clear();
+        let opcode = match (self.plan.role, self.plan.shape.is_binary()) {
+            (Role::Ping, _) => Opcode::Ping,
+            (_, true) => Opcode::Binary,
+            (_, false) => Opcode::Text,
+        };
+        frame::push_frame(&mut self.frame, opcode, &self.payload, Some(connection::mask()));
+        if let Some(traced) = self.plan.traced(number) {
+            traced.frame(Way::Out, opcode, &self.payload);
         }
     }
 

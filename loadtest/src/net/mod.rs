@@ -5,3 +5,4 @@ pub(crate) mod event_stream;
 pub(crate) mod header;
 pub(crate) mod http_answer;
 pub(crate) mod target;
+pub(crate) mod ways;

@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
+use super::ways::Ways;
+
 /// Connections per source address. Linux has about 28,000 ephemeral ports per address, and filling
 /// them makes the search for a free one slow, which would be measured as connect latency.
 pub(crate) const CONNECTIONS_PER_SOURCE: usize = 12_000;
@@ -33,11 +35,18 @@ pub(crate) struct Target {
     pub(crate) path: String,
     /// The first address the host resolves to.
     pub(crate) address: SocketAddr,
+    /// The others of the same family, which are used in turn.
+    pub(crate) others: Vec<SocketAddr>,
 }
 
 impl Target {
     /// Parses and resolves `scheme://HOST[:PORT]/PATH`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        Self::parse_by(url, &Ways::default())
+    }
+
+    /// The same, where connections may go elsewhere than the URL says.
+    pub(crate) fn parse_by(url: &str, ways: &Ways) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url}: not a URL"))?;
         let (scheme, secure) = match scheme.to_ascii_lowercase().as_str() {
             "ws" => (Scheme::Ws, false),
@@ -57,12 +66,30 @@ impl Target {
             return Err(format!("{url}: user names are not supported"));
         }
         let (host, port) = split_port(authority).ok_or_else(|| format!("{url}: wrong host or port"))?;
-        let address = (host, port.unwrap_or(if secure { 443 } else { 80 }))
-            .to_socket_addrs()
-            .map_err(|error| format!("{url}: cannot resolve {host}: {error}"))?
-            .next()
-            .ok_or_else(|| format!("{url}: {host} has no address"))?;
-        Ok(Self { scheme, secure, authority: authority.to_owned(), path, address })
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for (host, port) in ways.of(host, port.unwrap_or(if secure { 443 } else { 80 })) {
+            let found = (host, port)
+                .to_socket_addrs()
+                .map_err(|error| format!("{url}: cannot resolve {host}: {error}"))?;
+            for address in found {
+                // Of both families only the one that the system prefers: a server often listens on one of them.
+                let fits = addresses.first().is_none_or(|first| first.is_ipv4() == address.is_ipv4());
+                if fits && !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        let (address, others) =
+            addresses.split_first().ok_or_else(|| format!("{url}: {host} has no address"))?;
+        let (address, others) = (*address, others.to_vec());
+        Ok(Self { scheme, secure, authority: authority.to_owned(), path, address, others })
+    }
+
+    /// The address of the connection of this number: each in its turn.
+    pub(crate) fn address_of(&self, number: u64) -> SocketAddr {
+        let turn = number % (self.others.len() as u64 + 1);
+        let other = usize::try_from(turn).ok().and_then(|turn| self.others.get(turn.checked_sub(1)?));
+        other.copied().unwrap_or(self.address)
     }
 
     /// The host's name or address, without brackets and port: what a certificate has to be for.
@@ -133,7 +160,7 @@ fn parse_sources(list: &str) -> Result<Vec<IpAddr>, String> {
     Ok(sources)
 }
 
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']')?;
@@ -169,6 +196,21 @@ mod tests {
         assert_eq!(Target::parse("ws://[::1]:9/").unwrap().address, "[::1]:9".parse().unwrap());
         assert_eq!(Target::parse("ws://127.0.0.1:9?x=1").unwrap().path, "/?x=1");
         assert!(Target::parse("ws://localhost:1/").unwrap().address.ip().is_loopback());
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_have_their_turn() {
+        let texts = [
+            "9.example:80:127.0.0.1:81",
+            "9.example:80:127.0.0.2:",
+            "9.example:80:[::1]:7",
+            "9.example:80:127.0.0.1:81",
+        ];
+        let ways = Ways::parse(&texts.map(str::to_owned)).unwrap();
+        let target = Target::parse_by("ws://9.example/a", &ways).unwrap();
+        let turns: Vec<String> = (0..4).map(|number| target.address_of(number).to_string()).collect();
+        assert_eq!(turns, ["127.0.0.1:81", "127.0.0.2:80", "127.0.0.1:81", "127.0.0.2:80"]);
+        assert_eq!((target.authority.as_str(), target.host()), ("9.example", "9.example"));
     }
 
     #[test]

@@ -163,8 +163,25 @@ impl Publisher {
         })
     }
 
+    /// Publishes what is planned when it is due, and nobody counts it.
+    pub(crate) fn warm_up(&mut self, schedule: &Schedule) {
+        let plan = self.shared.plan.clone();
+        let topics = plan.conversation.topics().count();
+        for index in 0..schedule.count() {
+            if !plan.clock.sleep_until(schedule.planned_ns(index), interrupt::requested) {
+                break;
+            }
+            let now_ns = plan.clock.now_ns();
+            let topic = u32::try_from(index % u64::from(topics.max(1))).unwrap_or(0);
+            self.shared.lock().submit(&plan, Job::probe(topic, now_ns), now_ns);
+        }
+        // Whether a server takes what nobody counts is nobody's business either.
+        let _ = self.wait(|state| state.account.take_probes().map(|_| Ok(())));
+        self.shared.lock().account.published.answers.reset();
+    }
+
     /// Publishes what is planned when it is due and returns what became of it.
-    pub(crate) fn run(&mut self, schedule: Schedule) -> Published {
+    pub(crate) fn run(&mut self, schedule: &Schedule) -> Published {
         let plan = self.shared.plan.clone();
         let topics = u64::from(plan.conversation.topics().count());
         let mut free_ns = 0;

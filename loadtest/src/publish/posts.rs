@@ -37,6 +37,8 @@ pub(super) struct Posts {
     /// Connections with nothing to do, the one used last at the end.
     idle: Vec<usize>,
     waiting: VecDeque<Job>,
+    /// Connections that were begun.
+    begun: u64,
     most: usize,
     limit: usize,
     most_allowed: usize,
@@ -80,6 +82,7 @@ impl Posts {
             empty: Vec::new(),
             idle: Vec::new(),
             waiting: VecDeque::new(),
+            begun: 0,
             most: 0,
             limit: wanted.publishers.unwrap_or(PUBLISHERS_MAX) as usize,
             most_allowed: wanted.publishers.unwrap_or(PUBLISHERS_MAX) as usize,
@@ -166,7 +169,8 @@ impl Posts {
     }
 
     fn open(&mut self, job: Option<(&Plan, Job)>, now_ns: u64) -> io::Result<()> {
-        let stream = socket::connect_from(None, self.target.address)?;
+        let stream = socket::connect_from(None, self.target.address_of(self.begun))?;
+        self.begun += 1;
         let mut stream = TcpStream::from_std(stream);
         let index = self.empty.pop().unwrap_or_else(|| {
             self.lanes.push(None);

@@ -56,7 +56,7 @@ impl Request {
         let stamp = job.stamp(plan.run_id);
         let filling = Filling {
             topic: Some(job.topic),
-            message: Some((stamp.sequence, plan.shape.size)),
+            message: Some((stamp.sequence, plan.shape.size_of(&stamp))),
             ..plan.conversation.filling(plan.conversation.topics().first_member(job.topic), &[])
         };
         let around = match &self.body {

@@ -105,7 +105,7 @@ impl Several {
     }
 
     /// Publishes the whole job to all servers, one after the other.
-    pub(crate) fn run(mut self, plan: &Plan, schedule: Schedule, bulletins: &[Bulletin]) -> PublishedToAll {
+    pub(crate) fn run(mut self, plan: &Plan, schedule: &Schedule, bulletins: &[Bulletin]) -> PublishedToAll {
         let mut published = PublishedToAll { topics: vec![0; bulletins.len()], ..PublishedToAll::default() };
         let mut free_ns = 0;
         for index in 0..schedule.count() {

@@ -228,7 +228,7 @@ impl Talks {
     fn open(&mut self, plan: &Plan, account: &mut Account, index: usize, now_ns: u64) {
         let Some(lane) = self.lanes.get_mut(index) else { return };
         let filling = filling(plan, lane.topic);
-        let result = socket::connect_from(None, self.target.address).and_then(|stream| {
+        let result = socket::connect_from(None, self.target.address_of(index as u64)).and_then(|stream| {
             let mut stream = mio::net::TcpStream::from_std(stream);
             self.registry.register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
             let begin = |tls| Session::new(tls, plan.clock).map_err(io::Error::other);
@@ -309,7 +309,7 @@ impl Talks {
         let number = plan.conversation.topics().first_member(job.topic);
         let filling = Filling {
             topic: Some(job.topic),
-            message: Some((stamp.sequence, plan.shape.size)),
+            message: Some((stamp.sequence, plan.shape.size_of(&stamp))),
             ..plan.conversation.filling(number, caught)
         };
         let mut payload = Vec::new();

@@ -7,6 +7,8 @@ mod accept;
 mod causes;
 mod conversation;
 mod judging;
+mod pacing;
+mod places;
 mod publisher;
 mod rooms;
 #[path = "../scratch/mod.rs"]

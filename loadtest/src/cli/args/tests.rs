@@ -11,7 +11,7 @@ fn the_command_line_is_consistent() {
 fn defaults_and_flags_parse() {
     let cli = Cli::try_parse_from(["x", "fanout", "--rate", "0.5", "--publish", "ws", "--duration", "2m"]);
     let Command::Fanout(args) = cli.unwrap().command else { panic!("another command") };
-    assert_eq!((args.rate, args.publishing.publish, args.load.size), (0.5, PublishBy::Ws, 64));
+    assert_eq!((args.rate, args.publishing.publish, args.load.size), (0.5, PublishBy::Ws, Sizes::One(64)));
     assert_eq!(args.common.duration, Duration::from_secs(120));
 }
 

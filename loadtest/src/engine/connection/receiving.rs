@@ -83,7 +83,7 @@ impl Connection {
             let topic = stamp.stream.wrapping_sub(run_id) as u32;
             // A publisher speaks as the first of a topic; an echo is of what this one said itself.
             let speaker = if echo { number } else { conversation.topics().first_member(topic) };
-            let message = Some((stamp.sequence, shape.size));
+            let message = Some((stamp.sequence, shape.size_of(stamp)));
             let filling = Filling { message, ..conversation.filling(speaker, &[]) };
             let filling = if echo { filling } else { Filling { topic: Some(topic), ..filling } };
             conversation.around(&filling)

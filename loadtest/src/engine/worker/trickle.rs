@@ -135,7 +135,8 @@ impl Worker {
         };
         let Some(apart) = tally.slow.as_deref_mut() else { return false };
         let outcome = outcome.and_then(|count| {
-            let mut cx = self.plan.context(number, order.schedule, &mut [], self.inflating.as_mut(), apart);
+            let mut cx =
+                self.plan.context(number, order.schedule.as_ref(), &mut [], self.inflating.as_mut(), apart);
             connection.on_bytes(self.scratch.get(..count).unwrap_or_default(), &mut cx)
         });
         if let Err(trouble) = outcome {

@@ -1,0 +1,95 @@
+/** Anything that a message can carry: text, an object or a list, or bytes. */
+export type Payload = string | object | Uint8Array;
+
+export interface Message<T = any> {
+  topic: string;
+  offset: number;
+  /** Milliseconds since 1970 by the server's clock; event streams do not tell it. */
+  time?: number;
+  /** An object or list as it was published, other text as a string, binary as bytes. */
+  data: T;
+  /** `EPOCH:OFFSET` of this message: what `since` takes. */
+  position: string;
+}
+
+export interface Gap {
+  topic: string;
+  kind: "expired" | "other_epoch" | "ahead" | "dropped";
+  /** The offset of the oldest message that can still be had. */
+  oldest: number;
+}
+
+export interface SubscribeOptions<T = any> {
+  onMessage?(message: Message<T>): void;
+  /** Messages are missing, and which. Where there is `getState`, it is asked again behind it. */
+  onGap?(gap: Gap): void;
+  /** The subscription has begun, or gone on after a reconnect: what follows are the messages behind `position`. */
+  onSubscribed?(info: { topic: string; position: string; recovered: boolean }): void;
+  /** The subscription can't be had, or `getState` has failed. What passes by itself is tried again. */
+  onError?(error: unknown): void;
+  /**
+   * Loads what the messages are changes of. It is asked once the subscription has begun, and again behind a gap; messages
+   * that come meanwhile are kept and follow. A position that it returns is how far the state has come: messages up to
+   * there are left out.
+   */
+  getState?(position: string): void | string | Promise<void | string>;
+  /** Begin behind this position. */
+  since?: string;
+  /** Begin with so many of the newest messages that are kept. */
+  history?: number;
+}
+
+export interface Subscription {
+  readonly topic: string;
+  /** Behind the newest message that has come; before the first, where the subscription began. */
+  readonly position: string | undefined;
+  close(): void;
+}
+
+export interface Published {
+  topic: string;
+  epoch: string;
+  offset: number;
+}
+
+export type State = "connecting" | "open" | "waiting" | "closed";
+export type Transport = "websocket" | "sse" | "poll";
+
+export interface Options {
+  /** Which ways to use, the first first: `["websocket", "sse", "poll"]`. */
+  transports?: Transport[];
+  /** Further subprotocols to offer. */
+  protocols?: string[];
+  /** Milliseconds of silence after which a WebSocket is asked whether it lives: 25,000. */
+  heartbeat?: number;
+  /** Milliseconds that a publish waits for its answer: 10,000. */
+  timeout?: number;
+  onState?(state: State): void;
+  /** What belongs to no subscription and no publish: above all that the server has ended the conversation for good. */
+  onError?(error: FantailError): void;
+  /** A WebSocket for where there is none, such as that of npm's `ws` in Node 20. */
+  WebSocket?: any;
+  fetch?: typeof fetch;
+}
+
+export class FantailError extends Error {
+  /**
+   * A code of the protocol (docs/protocol.md), or `closed`, `timeout` (never sent), `outcome_unknown` (sent, and nobody
+   * knows), `not_possible` (no WebSocket), `unsubscribed` (by the operator), `ended` (for good).
+   */
+  code: string;
+  topic?: string;
+  constructor(code: string, message: string, topic?: string);
+}
+
+export class Fantail {
+  constructor(url: string, options?: Options);
+  readonly state: State;
+  readonly transport: Transport | null;
+  subscribe<T = any>(topic: string, options?: SubscribeOptions<T> | ((message: Message<T>) => void)): Subscription;
+  publish(topic: string, data: Payload | ArrayBuffer): Promise<Published>;
+  wake(): void;
+  close(): void;
+}
+
+export function connect(url: string, options?: Options): Fantail;

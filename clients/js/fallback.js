@@ -56,41 +56,33 @@ async function read(on, path, { signal }, topics) {
   const headers = { Accept: "text/event-stream" };
   const answer = await on.options.fetch(`${on.options.base}/${path}`, { headers, signal, cache: "no-store" });
   if (answer.status !== 200) throw new Error(`status ${answer.status}`);
+  // Where the stream begins, in the order of the URL.
+  const places = answer.headers.get("fantail-position")?.split(",").map(place);
+  if (places?.length !== topics.length) throw new Error("no position");
+  on.up();
+  topics.forEach(({ topic, id }, at) => {
+    const [epoch, offset] = places[at];
+    on.said({ type: "subscribed", id, topic, epoch, offset });
+  });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  const wanted = new Map(topics.map((one) => [one.topic, one]));
-  const begun = new Set();
   let rest = "";
   let retryMs;
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) return retryMs;
-    on.heard();
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
+    const blocks = (rest + (value ?? "")).split("\n\n");
+    rest = done ? "" : blocks.pop();
     for (const block of blocks) {
       const event = fields(block);
       if (event.retry) retryMs = Number(event.retry);
-      event.ids = event.id?.split(",").map(place);
-      if (event.ids && !begun.size) {
-        on.up();
-        topics.forEach(({ topic, id, since }, at) => {
-          begun.add(topic);
-          const [epoch, offset] = since ? place(since) : before(event, event.ids[at], topic, topics);
-          on.said({ type: "subscribed", id, topic, epoch, offset });
-        });
-      }
-      tell(on, event, topics, wanted);
+      // What is cut off in the middle is no event.
+      if (!done) tell(on, event, topics);
     }
+    if (done) return retryMs;
+    on.heard();
   }
 }
 
-// Where a stream began whose first event is this.
-function before({ event, data }, [epoch, offset], topic, topics) {
-  const about = event?.replace(/^(topic|binary):/, "") ?? topics[0].topic;
-  return [epoch, data !== undefined && event !== "gap" && about === topic ? offset - 1 : offset];
-}
-
-function tell(on, { event = "", data, ids }, topics, wanted) {
+function tell(on, { event = "", data, id }, topics) {
   if (data === undefined) return;
   if (event === "gap") {
     const { topic, ...gap } = JSON.parse(data);
@@ -99,9 +91,9 @@ function tell(on, { event = "", data, ids }, topics, wanted) {
   }
   const [, kind, name] = /^(?:(topic|binary):)?(.*)$/s.exec(event);
   const topic = kind ? name : topics[0].topic;
-  const at = topics.indexOf(wanted.get(topic));
-  if (at < 0 || !ids) return;
-  const [epoch, offset] = ids[at];
+  const at = topics.findIndex((one) => one.topic === topic);
+  const [epoch, offset] = place(id?.split(",")[at] ?? "");
+  if (!epoch) return;
   const binary = kind === "binary" || event === "binary";
   on.said({ type: "message", topic, epoch, offset, ...(binary ? { data_base64: data } : { data: documentOr(data) }) });
 }

@@ -2,67 +2,16 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { connect } from "../fantail.js";
-import { publish, startServer, within } from "../../../tests/browsers/server.mjs";
-
-const require = createRequire(new URL("../../../tests/browsers/package.json", import.meta.url));
-const { WebSocket, WebSocketServer } = require("ws");
-const WAIT = 15_000;
+import { publish, startServer } from "../../../tests/browsers/server.mjs";
+import { WebSocketServer, client, kick, listening, queue, subscribed, until } from "./kit.mjs";
 
 let server;
-before(async () => { server = await startServer({ env: { FANTAIL_PUBLISH_TOPICS: "open*", FANTAIL_TIMEOUTS_SSE_HEARTBEAT_SECONDS: "1" } }); });
+before(async () => { server = await startServer({ env: { FANTAIL_PUBLISH_TOPICS: "open*" } }); });
 after(() => server.stop());
 
-/** Things as they come; each wait has an end. */
-function queue() {
-  const come = [];
-  let wake = () => {};
-  return {
-    push(what) { come.push(what); wake(); },
-    get length() { return come.length; },
-    async next() {
-      while (!come.length) await within(WAIT, "the next thing", new Promise((resolve) => { wake = resolve; }));
-      return come.shift();
-    },
-  };
-}
-
-function client(t, options = {}, at = server.listen) {
-  const made = connect(`http://${at}`, { WebSocket, ...options });
-  t.after(() => made.close());
-  return made;
-}
-
-/** A subscription whose messages and everything else come in queues. */
-async function subscribed(from, topic, more = {}) {
-  const [messages, events] = [queue(), queue()];
-  const subscription = from.subscribe(topic, {
-    onMessage: (message) => messages.push(message),
-    onSubscribed: (info) => events.push(info),
-    onGap: (gap) => events.push(gap),
-    onError: (error) => events.push(error),
-    ...more,
-  });
-  const first = await events.next();
-  return { subscription, messages, events, first };
-}
-
-async function kick(query) {
-  const answer = await fetch(`http://${server.admin}/connections/close?${query}`, { method: "POST", headers: { "content-type": "application/x-www-form-urlencoded" } });
-  assert.equal(answer.status, 200, await answer.clone().text());
-  return (await answer.json()).closed;
-}
-
-/** A WebSocket that a network never lets through. */
-class Blocked {
-  constructor() { setTimeout(() => this.onclose?.({ code: 1006 })); }
-  close() {}
-}
-
 test("what is published comes as what it was", async (t) => {
-  const one = client(t);
+  const one = client(t, server.listen);
   const { messages, first, subscription } = await subscribed(one, "open/a");
   assert.match(first.position, /^[0-9a-f]{16}:0$/);
   for (const data of [{ a: [1, "é"] }, ["x"], "text", "", "{broken", new Uint8Array([0, 255])]) {
@@ -80,7 +29,7 @@ test("what is published comes as what it was", async (t) => {
 });
 
 test("what can't be published says why", async (t) => {
-  const one = client(t);
+  const one = client(t, server.listen);
   await assert.rejects(one.publish("shut", "x"), { name: "FantailError", code: "not_allowed", topic: "shut" });
   await assert.rejects(one.publish("open", 5), { code: "bad_command" });
   await assert.rejects(one.publish("open", "x".repeat(2 << 20)), { code: "outcome_unknown" });
@@ -93,17 +42,17 @@ test("what can't be published says why", async (t) => {
 
 test("after a break it goes on by position, and tells what it missed", async (t) => {
   const states = queue();
-  const one = client(t, { onState: (state) => states.push(state) });
+  const one = client(t, server.listen, { onState: (state) => states.push(state) });
   const { messages, events, subscription } = await subscribed(one, "open/resume");
   await publish(server, "open/resume", "1");
   assert.equal((await messages.next()).data, "1");
-  assert.equal(await kick("topic=open/resume&code=1012"), 1);
+  assert.equal(await kick(server, "topic=open/resume&code=1012"), 1);
   const back = await events.next();
   assert.deepEqual([back.recovered, back.position], [true, subscription.position], "nothing was missed");
   assert.deepEqual([await states.next(), await states.next(), await states.next(), await states.next()],
     ["open", "waiting", "connecting", "open"]);
   // Missed: the topic keeps nothing. It is published from the moment on that nobody is there.
-  assert.equal(await kick("topic=open/resume&code=1012"), 1);
+  assert.equal(await kick(server, "topic=open/resume&code=1012"), 1);
   assert.equal((await states.next()), "waiting");
   await publish(server, "open/resume", "2");
   const info = await events.next();
@@ -116,7 +65,7 @@ test("after a break it goes on by position, and tells what it missed", async (t)
 test("state is loaded behind the subscription, and what came meanwhile follows", async (t) => {
   const asked = queue();
   let answer;
-  const one = client(t);
+  const one = client(t, server.listen);
   const { messages, first } = await subscribed(one, "open/state", {
     getState: (position) => { asked.push(position); return new Promise((resolve, reject) => { answer = { resolve, reject }; }); },
   });
@@ -136,9 +85,9 @@ test("state is loaded behind the subscription, and what came meanwhile follows",
 
 test("an end for good is not answered with another try", async (t) => {
   const errors = queue();
-  const one = client(t, { onError: (error) => errors.push(error) });
+  const one = client(t, server.listen, { onError: (error) => errors.push(error) });
   await subscribed(one, "open/end");
-  assert.equal(await kick("topic=open/end&code=4000"), 1);
+  assert.equal(await kick(server, "topic=open/end&code=4000"), 1);
   assert.equal((await errors.next()).code, "ended");
   assert.equal(one.state, "closed");
 });
@@ -153,10 +102,9 @@ for (const [name, end] of [["refused", (socket) => socket.destroy()], ["dropped 
       if (end) end(socket);
       else sockets.handleUpgrade(request, socket, head, (opened) => opened.close(1001));
     });
-    await new Promise((resolve) => bad.listen(0, "127.0.0.1", resolve));
-    t.after(() => bad.close());
+    const at = await listening(t, bad);
     const random = t.mock.method(Math, "random", () => 0);
-    const one = client(t, { transports: ["websocket"] }, `127.0.0.1:${bad.address().port}`);
+    const one = client(t, at, { transports: ["websocket"] });
     // Whoever is woken all the time does not try more often either.
     const waking = setInterval(() => one.wake(), 20);
     t.after(() => clearInterval(waking));
@@ -170,19 +118,16 @@ for (const [name, end] of [["refused", (socket) => socket.destroy()], ["dropped 
 test("a machine that slept comes back at once", async (t) => {
   t.mock.method(Math, "random", () => 0.999);
   const dead = createServer();
-  await new Promise((resolve) => dead.listen(0, "127.0.0.1", resolve));
-  const { port } = dead.address();
+  const at = await listening(t, dead);
   let tries = 0;
   dead.on("upgrade", (_, socket) => { tries += 1; socket.destroy(); });
-  t.after(() => dead.close());
-  const one = client(t, { transports: ["websocket"] }, `127.0.0.1:${port}`);
-  const until = (done) => within(WAIT, "the tries", (async () => { while (!done()) await new Promise((r) => { setTimeout(r, 20); }); })());
-  await until(() => tries === 4 && one.state === "waiting");
+  const one = client(t, at, { transports: ["websocket"] });
+  await until("four tries", () => tries === 4 && one.state === "waiting");
   // The fourth wait is 4 s; the clock leaps as if the lid had been shut for a minute.
   const real = Date.now;
   const slept = performance.now();
   t.mock.method(Date, "now", () => real() + 60_000);
-  await until(() => tries === 5);
+  await until("a fifth", () => tries === 5);
   assert.ok(performance.now() - slept < 3_000, `${performance.now() - slept} ms`);
 });
 
@@ -191,33 +136,11 @@ test("a silent connection is asked, and given up if it does not answer", async (
   const sockets = new WebSocketServer({ server: silent, handleProtocols: () => "fantail.json.v1" });
   const said = queue();
   sockets.on("connection", (socket) => socket.on("message", (text) => said.push(JSON.parse(text))));
-  await new Promise((resolve) => silent.listen(0, "127.0.0.1", resolve));
-  t.after(() => { silent.closeAllConnections(); silent.close(); });
+  const at = await listening(t, silent);
   const states = queue();
-  const one = client(t, { transports: ["websocket"], heartbeat: 100, onState: (state) => states.push(state) }, `127.0.0.1:${silent.address().port}`);
+  const one = client(t, at, { transports: ["websocket"], heartbeat: 100, onState: (state) => states.push(state) });
   assert.equal(await states.next(), "open");
   assert.deepEqual(await said.next(), { type: "ping" });
   assert.equal(await states.next(), "waiting");
-  await assert.rejects(one.publish("open", "x").finally(() => one.close()), { code: "outcome_unknown" }).catch(() => {});
-});
-
-test("where WebSockets are blocked, event streams take over and a WebSocket comes back later", async (t) => {
-  let blocked = true;
-  // eslint-disable-next-line no-constructor-return
-  const Sometimes = function (...given) { return blocked ? new Blocked() : new WebSocket(...given); };
-  const one = client(t, { WebSocket: Sometimes });
-  const { messages, first } = await subscribed(one, "open/sse");
-  assert.equal(one.transport, "sse");
-  assert.match(first.position, /^[0-9a-f]{16}:0$/);
-  for (const [body, data, query] of [["text", "text"], ["{\"a\":[1]}", { a: [1] }], ["two\nlines", "two\nlines"], [Buffer.from([1, 255]), new Uint8Array([1, 255]), "?binary=1"]]) {
-    await publish(server, "open/sse", body, query);
-    const message = await messages.next();
-    assert.deepEqual(message.data, data);
-  }
-  await assert.rejects(one.publish("open/sse", "x"), { code: "not_possible" });
-  blocked = false;
-  const real = Date.now;
-  t.mock.method(Date, "now", () => real() + 5_000);
-  await within(WAIT, "the silence", new Promise((resolve) => { setTimeout(resolve, 10); }));
-  t.mock.restoreAll();
+  assert.equal(one.transport, null);
 });

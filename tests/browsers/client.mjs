@@ -1,0 +1,108 @@
+// The JavaScript client (clients/js) in Chromium: what is published comes back, a lost network is noticed and made good,
+// and where WebSockets are blocked event streams take over.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { POLL, launch } from "./page_kit.mjs";
+import { publish, runSteps, startServer } from "./server.mjs";
+
+const CLIENT = new URL("../../clients/js/", import.meta.url);
+const server = await startServer({ env: { FANTAIL_PUBLISH_TOPICS: "open*", FANTAIL_ORIGIN_ALLOWED: "http://127.0.0.1:*" } });
+// A site of its own, as applications have: a page that a test only makes up is no local one to Chromium, which then
+// blocks what it opens here.
+const site = createServer(async ({ url }, answer) => {
+  const isPage = url === "/";
+  answer.setHeader("Content-Type", isPage ? "text/html" : "text/javascript");
+  answer.end(isPage ? "<!doctype html><title>client</title><link rel=icon href=data:,>" : await readFile(new URL(`.${url}`, CLIENT)));
+});
+await new Promise((resolve) => { site.listen(0, "127.0.0.1", resolve); });
+const browser = await launch();
+const complaints = [];
+
+/** A page that has a client, and what came to it. */
+async function page(prepare) {
+  const context = await browser.newContext();
+  context.setDefaultTimeout(20_000);
+  const made = await context.newPage();
+  made.on("pageerror", (error) => complaints.push(String(error)));
+  if (prepare) await made.addInitScript(prepare);
+  await made.goto(`http://127.0.0.1:${site.address().port}/`);
+  await made.evaluate(async (at) => {
+    const { connect } = await import("/fantail.js");
+    window.come = [];
+    window.states = [];
+    window.client = connect(at, { onState: (state) => window.states.push(state) });
+    window.follow = (topic, more = {}) => window.client.subscribe(topic, {
+      onMessage: ({ data, offset }) => window.come.push({ data: data instanceof Uint8Array ? [...data] : data, offset }),
+      onSubscribed: ({ recovered }) => window.come.push({ subscribed: recovered }),
+      onGap: ({ kind }) => window.come.push({ gap: kind }),
+      ...more,
+    });
+  }, `http://${server.listen}`);
+  return made;
+}
+
+const come = async (from, count) => {
+  await from.waitForFunction((wanted) => window.come.length >= wanted, count, POLL);
+  return from.evaluate(() => window.come.splice(0));
+};
+
+let one;
+const steps = [
+  ["text, objects, lists and bytes come back as what they were", async () => {
+    one = await page();
+    await one.evaluate(() => { window.subscription = window.follow("open/a"); });
+    assert.deepEqual(await come(one, 1), [{ subscribed: false }]);
+    const offsets = await one.evaluate(async () => {
+      const published = [];
+      for (const data of ["text é", { a: [1, null] }, [2], new Uint8Array([0, 255])]) published.push(await window.client.publish("open/a", data));
+      return published.map(({ offset }) => offset);
+    });
+    assert.deepEqual(offsets, [1, 2, 3, 4]);
+    assert.deepEqual((await come(one, 4)).map(({ data }) => data), ["text é", { a: [1, null] }, [2], [0, 255]]);
+    const code = await one.evaluate(() => window.client.publish("shut", "x").catch((error) => error.code));
+    assert.equal(code, "not_allowed");
+  }],
+  ["a closed connection comes back and goes on", async () => {
+    const closed = await fetch(`http://${server.admin}/connections/close?topic=open/a&code=1012`, { method: "POST" });
+    assert.equal((await closed.json()).closed, 1);
+    assert.deepEqual(await come(one, 1), [{ subscribed: true }]);
+    await publish(server, "open/a", "after");
+    assert.equal((await come(one, 1))[0].data, "after");
+  }],
+  ["a network that is gone and back is noticed at once, and what was missed is told", async () => {
+    await one.evaluate(() => { window.states.length = 0; });
+    await one.context().setOffline(true);
+    // Chromium leaves open WebSockets alone when it is offline; this one is cut from the other side.
+    await fetch(`http://${server.admin}/connections/close?topic=open/a&code=1012`, { method: "POST" });
+    await one.waitForFunction(() => window.states.includes("waiting"), null, POLL);
+    await publish(server, "open/a", "missed");
+    await one.context().setOffline(false);
+    assert.deepEqual(await come(one, 2), [{ subscribed: false }, { gap: "expired" }]);
+  }],
+  ["blocked WebSockets: an event stream takes over", async () => {
+    const blocked = await page(() => {
+      window.WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006 })); } close() {} };
+    });
+    await blocked.evaluate(() => { window.follow("open/b"); });
+    assert.deepEqual(await come(blocked, 1), [{ subscribed: false }]);
+    assert.equal(await blocked.evaluate(() => window.client.transport), "sse");
+    await publish(server, "open/b", "{\"by\":\"stream\"}");
+    assert.deepEqual(await come(blocked, 1), [{ data: { by: "stream" }, offset: 1 }]);
+    await blocked.context().close();
+  }],
+  ["a client that is closed leaves nothing", async () => {
+    await one.evaluate(() => window.client.close());
+    const rows = await (await fetch(`http://${server.admin}/connections?topic=open/a`)).json();
+    assert.ok(rows.connections.length <= 1);
+    assert.deepEqual(complaints, []);
+  }],
+];
+
+await runSteps("client", steps, async () => {
+  await browser.close();
+  site.closeAllConnections();
+  site.close();
+  await server.stop();
+});

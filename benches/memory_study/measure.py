@@ -159,9 +159,10 @@ def said(*line):
 
 
 def commit():
-    """The commit that is measured, and whether what is measured or measures has changed since."""
-    changed = said("git", "status", "--porcelain", "--", "src", "benches", "Cargo.toml", "Cargo.lock", "docs/reproduce.sh")
-    return (said("git", "rev-parse", "--short=10", "HEAD") or "unknown") + (", changed" if changed else "")
+    """The last commit that changed the server or the study, and whether something has changed since."""
+    what = ("src", "Cargo.toml", "Cargo.lock", "benches")
+    changed = said("git", "status", "--porcelain", "--", *what)
+    return (said("git", "log", "-1", "--abbrev=10", "--format=%h", "--", *what) or "unknown") + (", changed" if changed else "")
 
 
 def machine():

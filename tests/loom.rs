@@ -14,6 +14,8 @@ mod wire {
 mod topic {
     pub mod entry;
     pub mod form;
+    pub mod history;
+    pub mod keeper;
     pub mod mailbox;
     pub mod name;
     pub mod pattern;
@@ -53,6 +55,16 @@ mod topic {
 
             pub fn stamp(self, topic_id: u64, offset: u64) -> Message {
                 Message { topic_id, offset }
+            }
+        }
+
+        impl Message {
+            pub fn frame_len(&self) -> usize {
+                1
+            }
+
+            pub fn time_ms(&self) -> u64 {
+                0
             }
         }
     }
@@ -112,7 +124,7 @@ mod topic {
         }
 
         fn publish(topic: &Topic, mailboxes: &[Mailbox<Entry>]) -> u64 {
-            topic.publish(Draft(1), mailboxes, Rank::USUAL).expect("there is room").0.offset
+            topic.publish(Draft(1), mailboxes, Rank::USUAL, false).expect("there is room").0.offset
         }
 
         /// What a loop finds in its mailbox: the offsets before its join and those behind it.
@@ -342,6 +354,7 @@ mod topic {
                     Draft(3),
                     mailboxes,
                     Rank::USUAL,
+                    false,
                 ) {
                     Ok(_) => 1,
                     Err(PublishRefused::Full { draft: Draft(3), .. }) => 0,

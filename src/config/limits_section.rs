@@ -25,6 +25,12 @@ section! {
         /// Most topics there are at once, 1,024 that nobody subscribes to included; whoever would make one more is
         /// answered 503.
         "topics_max" => topics_max: usize as Count = 1_000_000,
+        /// Bytes that all topics together keep of their messages, 80 for each message besides; over it, those that
+        /// keep most lose their oldest messages. 0 takes an eighth of the memory that the process may have, at most 256 MiB.
+        live "history_bytes_max" => history_bytes_max: Option<usize> as BytesOrAutomatic = None,
+        /// Bytes of kept messages that each loop holds ready in the forms of who reads them. 0 takes a thirty-second of
+        /// the memory that the process may have, shared out over the loops, at most 16 MiB for each.
+        live "history_forms_bytes_max" => history_forms_bytes_max: Option<usize> as BytesOrAutomatic = None,
         /// Most topics one connection subscribes to.
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.

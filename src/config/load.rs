@@ -451,7 +451,7 @@ mod tests {
             ),
             (
                 "[[topic]]\npattern = \"b\"\npolicy = \"newest\"\n",
-                "f.toml:3: topic.policy: expects drop-newest, drop-oldest, latest or disconnect, got \"newest\"",
+                "f.toml:3: topic.policy: expects drop-newest, drop-oldest, latest, disconnect or catch-up, got \"newest\"",
             ),
             (
                 "\n[[topic]]\npolicy = \"latest\"\n",

@@ -38,6 +38,11 @@ impl Outbox {
         check.within("messages_max", self.messages_max, 1..=MESSAGES_MAX);
         check.within("bytes_max", self.bytes_max, 1..=BYTES_MAX);
         check.within("disconnect_after_drops", self.disconnect_after_drops, 0..=DROPS_MAX);
+        if self.policy == SlowPolicy::CatchUp {
+            let problem =
+                "catch-up is for topics that keep messages: say it in [[topic]], beside history_messages";
+            check.report("policy", problem.to_owned());
+        }
     }
 }
 
@@ -46,7 +51,7 @@ pub(super) struct Policy;
 
 impl Kind for Policy {
     type Out = SlowPolicy;
-    const EXPECTS: &'static str = "drop-newest, drop-oldest, latest or disconnect";
+    const EXPECTS: &'static str = "drop-newest, drop-oldest, latest, disconnect or catch-up";
 
     fn parse(raw: &RawValue) -> Option<SlowPolicy> {
         let word = raw.word()?;

@@ -21,6 +21,12 @@ pub enum Publishers {
     Anyone,
 }
 
+/// Most messages that a topic may be told to keep.
+const HISTORY_MESSAGES_MAX: usize = 1 << 24;
+
+/// A hundred years, so that no sum of times overflows.
+const SECONDS_MAX: usize = 100 * 366 * 24 * 3_600;
+
 type OptionalBytes = Optional<Bytes>;
 type OptionalCount = Optional<Count>;
 type OptionalPolicy = Optional<Policy>;
@@ -34,7 +40,8 @@ section! {
         "pattern" => pattern: String as Pattern = String::new(),
         /// Whether clients may publish over their connection: nobody or anyone. Unset, publish.topics says.
         "publish" => publish: Option<Publishers> as OptionalPublishers = None,
-        /// As outbox.policy.
+        /// As outbox.policy; or catch-up, which is the default where messages are kept: who falls behind reads on from
+        /// those, and loses none.
         "policy" => policy: Option<SlowPolicy> as OptionalPolicy = None,
         /// As outbox.messages_max.
         "messages_max" => messages_max: Option<usize> as OptionalCount = None,
@@ -45,6 +52,12 @@ section! {
         "message_bytes_max" => message_bytes_max: Option<usize> as OptionalBytes = None,
         /// As outbox.disconnect_after_drops.
         "disconnect_after_drops" => disconnect_after_drops: Option<usize> as OptionalCount = None,
+        /// Newest messages that a topic keeps for who resumes or falls behind; 0 for none. Unset, none.
+        "history_messages" => history_messages: Option<usize> as OptionalCount = None,
+        /// Bytes of them, 80 for each message besides. Unset, 1 MiB.
+        "history_bytes" => history_bytes: Option<usize> as OptionalBytes = None,
+        /// Seconds after which a message is not kept any more; 0 for never. Unset, an hour.
+        "history_seconds" => history_seconds: Option<usize> as OptionalCount = None,
     }
 }
 
@@ -62,6 +75,18 @@ impl TopicRule {
         within("bytes_max", self.bytes_max, 1..=BYTES_MAX);
         within("message_bytes_max", self.message_bytes_max, 1..=BYTES_MAX);
         within("disconnect_after_drops", self.disconnect_after_drops, 0..=DROPS_MAX);
+        within("history_messages", self.history_messages, 0..=HISTORY_MESSAGES_MAX);
+        within("history_bytes", self.history_bytes, 1..=BYTES_MAX);
+        within("history_seconds", self.history_seconds, 0..=SECONDS_MAX);
+        let keeps = self.history_messages.is_some_and(|messages| messages > 0);
+        if self.policy == Some(SlowPolicy::CatchUp) && !keeps {
+            check.report("policy", "catch-up needs history_messages in the same rule".to_owned());
+        }
+        if (self.history_bytes.is_some() || self.history_seconds.is_some()) && self.history_messages.is_none()
+        {
+            let key = if self.history_bytes.is_some() { "history_bytes" } else { "history_seconds" };
+            check.report(key, "needs history_messages in the same rule".to_owned());
+        }
     }
 }
 

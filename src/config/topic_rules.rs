@@ -21,6 +21,9 @@ impl Settings {
                 bytes_max: rule.bytes_max,
                 message_bytes_max: rule.message_bytes_max,
                 disconnect_after_drops: rule.disconnect_after_drops.map(narrow),
+                history_messages: rule.history_messages.map(narrow),
+                history_bytes: rule.history_bytes.map(|bytes| bytes as u64),
+                history_seconds: rule.history_seconds.map(narrow),
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
@@ -31,6 +34,7 @@ impl Settings {
             bytes_max: self.outbox.bytes_max,
             message_bytes_max: self.limits.message_bytes_max,
             disconnect_after_drops: narrow(self.outbox.disconnect_after_drops),
+            history: TopicPolicy::default().history,
         };
         Ok(TopicRules::new(rules.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?, base))
     }

@@ -10,6 +10,9 @@ const OUTBOX: Share = Share { part: 4, most: 256 << 20 };
 const INBOX: Share = Share { part: 16, most: 256 << 20 };
 const ADMIN_BODIES: Share = Share { part: 16, most: 128 << 20 };
 const CONTEXTS: Share = Share { part: 32, most: 64 << 20 };
+const HISTORY: Share = Share { part: 8, most: 256 << 20 };
+const HISTORY_FORMS: Share = Share { part: 32, most: 63 * HISTORY_FORMS_MOST };
+const HISTORY_FORMS_MOST: usize = 16 << 20;
 const MAILBOXES: Share = Share { part: 16, most: 63 * MAILBOX_MOST };
 const MAILBOX_MOST: usize = 64 << 20;
 
@@ -39,6 +42,10 @@ pub struct Totals {
     pub contexts: usize,
     /// `mailbox.bytes_max`, which each loop has.
     pub mailbox: usize,
+    /// `limits.history_bytes_max`.
+    pub history: usize,
+    /// `limits.history_forms_bytes_max`, which each loop has.
+    pub history_forms: usize,
     /// Client loops.
     loops: usize,
 }
@@ -52,6 +59,10 @@ impl Totals {
         let mailbox =
             (MAILBOXES.of(memory) / loops).min(MAILBOX_MOST).max(settings.largest_topic_message().0);
         let outbox = OUTBOX.of(memory).max(settings.outbox_total_min());
+        // Where no topic keeps anything, no part of the memory is set aside for it.
+        let keeps = settings.topics.iter().any(|rule| rule.history_messages.is_some_and(|count| count > 0));
+        let forms = settings.limits.history_forms_bytes_max;
+        let forms = forms.unwrap_or((HISTORY_FORMS.of(memory) / loops).min(HISTORY_FORMS_MOST));
         Self {
             outbox: settings.outbox.bytes_total.unwrap_or(outbox),
             // One alone always fits into these two.
@@ -60,6 +71,8 @@ impl Totals {
             // At least what one client may refer back to.
             contexts: settings.deflate.context_bytes_total.unwrap_or(CONTEXTS.of(memory).max(32 << 10)),
             mailbox: settings.mailbox.bytes_max.unwrap_or(mailbox),
+            history: if keeps { settings.limits.history_bytes_max.unwrap_or(HISTORY.of(memory)) } else { 0 },
+            history_forms: if keeps { forms } else { 0 },
             loops,
         }
     }
@@ -74,6 +87,8 @@ impl Totals {
             times(self.admin_bodies, 1),
             times(self.contexts, 1),
             times(self.mailbox, self.loops),
+            times(self.history, 1),
+            times(self.history_forms, self.loops),
         ]
         .into_iter()
         .fold(0, u64::saturating_add)

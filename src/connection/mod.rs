@@ -4,6 +4,7 @@
 //! The event loop feeds it bytes and ticks and carries out what comes of them. Never makes a system call,
 //! never reads a clock.
 
+pub mod behind;
 pub mod deadline;
 pub mod inbox;
 pub mod inquiry;

@@ -24,6 +24,8 @@ pub enum Admitted {
     },
     /// Not queued; the consumer misses it.
     Dropped,
+    /// Not queued, and neither is any behind it: the consumer is to read on from what the topic keeps.
+    Behind,
     /// The connection is to be closed with 1013. Messages whose first byte has not left are thrown away
     /// already, so that the close frame is the next thing behind the frame under way.
     Close {
@@ -61,6 +63,7 @@ enum Plan {
     /// Take the place of the one that waits.
     Replace,
     Drop,
+    FallBehind,
     Close,
 }
 
@@ -182,6 +185,10 @@ impl Outbox {
                 budget.release(message);
                 return self.lost(at, 1, policy, budget, Admitted::Dropped);
             }
+            Plan::FallBehind => {
+                budget.release(message);
+                return Admitted::Behind;
+            }
             Plan::Close => {
                 budget.release(message);
                 return Admitted::Close { dropped: 1 + self.discard_waiting(budget) };
@@ -219,6 +226,26 @@ impl Outbox {
             self.push_own_charged(bytes);
         }
         fits
+    }
+
+    /// Messages of the topic dropped since the last one that was queued without a loss.
+    #[must_use]
+    pub fn drops_in_row(&self, topic_id: u64) -> u32 {
+        let tally = self.tallies.iter().find(|tally| tally.topic_id == topic_id);
+        tally.map_or(0, |tally| tally.drops_in_row)
+    }
+
+    /// Tells the peer of messages that were dropped, where they would have come: in front of all that waits if those
+    /// were the oldest, and behind it otherwise. There is at most one such note for each message that is queued.
+    pub fn push_note(&mut self, bytes: &[u8], oldest: bool, budget: &OutboxBudget) {
+        if bytes.is_empty() {
+            return;
+        }
+        budget.charge_own(bytes.len());
+        self.push_own_charged(bytes);
+        if oldest && let Some(note) = self.queue.pop_back() {
+            self.queue.insert(self.begun(), note);
+        }
     }
 
     /// The next bytes to send in one contiguous piece: the first entry's rest as it lies, or several
@@ -309,6 +336,7 @@ impl Outbox {
             _ if room && self.fits(message, policy, at) => Plan::Push,
             SlowPolicy::DropOldest if place => Plan::DropOldest,
             SlowPolicy::DropNewest | SlowPolicy::DropOldest => Plan::Drop,
+            SlowPolicy::CatchUp => Plan::FallBehind,
             SlowPolicy::Disconnect => Plan::Close,
         }
     }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Tick;
+use super::behind::Behind;
 use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
 use crate::dialect::{Tag, Wish};
@@ -56,6 +57,7 @@ impl Session {
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
                     + open.context.as_deref().map_or(0, Kept::memory)
+                    + open.behind.as_deref().map_or(0, Behind::memory)
                     + self.request_bytes()
             }
             Self::Refused(_) | Self::Closing(_) | Self::Lingering(_) => 0,
@@ -189,6 +191,8 @@ pub struct OpenState {
     pub context: Option<Box<Kept>>,
     /// The window of what is sent deflated, in bits, if it is smaller than deflate's own; 0 otherwise.
     pub window_bits: u8,
+    /// What it has to read of topics that keep messages.
+    pub behind: Option<Box<Behind>>,
     /// What it owes of its rates; nothing when it has been quiet.
     pub debts: Debts,
 }
@@ -201,6 +205,7 @@ impl OpenState {
             && self.faults == 0
             && self.blocked.is_none()
             && self.context.is_none()
+            && self.behind.is_none()
             && self.window_bits == 0
             && self.debts.is_none()
     }

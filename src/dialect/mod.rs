@@ -6,6 +6,7 @@
 
 mod echo;
 mod effect;
+mod envelope;
 mod json;
 #[cfg(test)]
 mod lines;
@@ -56,6 +57,8 @@ closed_set! {
         Json,
         /// `/ws`: the payload is the message.
         Plain,
+        /// `/ws` with `?envelope=1`: a line that says topic and offset, and the payload.
+        Envelope,
         /// `/sse/TOPIC`: an event stream.
         Sse,
         /// The same for a client of HTTP/1.0, which knows no chunks.
@@ -75,6 +78,8 @@ closed_set! {
     Form {
         /// The payload in one WebSocket frame, as the publisher made it for all.
         Raw,
+        /// A line of JSON and the payload in one WebSocket frame.
+        Envelope,
         /// A JSON object in a text frame, which names topic and offset.
         Json,
         /// An event, in a chunk of its own.
@@ -95,6 +100,7 @@ impl topic::Form for Form {
                 payload.extend_from_slice(of.message.payload());
                 Carried::Frame(if of.message.is_binary() { Opcode::Binary } else { Opcode::Text })
             }
+            Self::Envelope => envelope::write(of, payload),
             Self::Json => json::write_message(of, payload),
             Self::Sse => {
                 sse::event::write(of, payload);
@@ -120,6 +126,7 @@ macro_rules! speak {
             Dialect::Echo => echo::Echo::$call($($argument),*),
             Dialect::Json => json::Json::$call($($argument),*),
             Dialect::Plain => plain::Plain::$call($($argument),*),
+            Dialect::Envelope => envelope::Envelope::$call($($argument),*),
             Dialect::Sse => sse::Chunked::$call($($argument),*),
             Dialect::SseUnchunked => sse::Unchunked::$call($($argument),*),
             Dialect::SseMany => sse::ManyChunked::$call($($argument),*),

@@ -10,7 +10,7 @@ use super::effect::{Cx, Effect, Meaning, Outcome};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::url::topic_name;
 use crate::topic::name::NameError;
-use crate::topic::{Since, TopicName};
+use crate::topic::{Position, PositionError, Since, TopicName};
 use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::query_pairs;
 
@@ -18,7 +18,7 @@ use crate::wire::http::uri::query_pairs;
 const LOBBY: TopicName<'static> = TopicName::of("lobby");
 
 /// The parameters of its URL.
-const PARAMETERS: [&str; 2] = ["topic", "echo"];
+const PARAMETERS: [&str; 5] = ["topic", "since", "history", "echo", "envelope"];
 
 pub(super) struct Plain;
 
@@ -63,10 +63,18 @@ pub(super) fn open_at(
     usual: Option<TopicName<'static>>,
 ) -> Result<Opening, Refusal> {
     let opening = opening(request.head.path(), request.head.query(), request.subscriptions_max, usual);
-    opening.map(|opening| Opening { dialect, ..opening }).map_err(Refusal::bad_request)
+    let opening = opening.map_err(Refusal::bad_request)?;
+    match (dialect, opening.dialect) {
+        (Dialect::Plain, _) => Ok(opening),
+        (_, Dialect::Envelope) => {
+            Err(Refusal::bad_request("envelope is of the plain dialect; what you speak says more".into()))
+        }
+        _ => Ok(Opening { dialect, ..opening }),
+    }
 }
 
-/// Reads topics and options from path and query.
+/// Reads topics and options from path and query. `since` and `history` are about the topic named before them, first of all
+/// that of the path.
 ///
 /// # Errors
 /// One line on what is wrong with them.
@@ -76,30 +84,55 @@ fn opening(
     topics_max: usize,
     usual: Option<TopicName<'static>>,
 ) -> Result<Opening, Cow<'static, str>> {
-    let mut names = Vec::from_iter(match path.strip_prefix("/ws/") {
+    let first = match path.strip_prefix("/ws/") {
         Some(raw) => Some(topic_name(raw)?.into_owned()),
         None => usual,
-    });
-    let mut echo = None;
+    };
+    let mut topics: Vec<(TopicName<'static>, Option<Since>)> =
+        first.into_iter().map(|name| (name, None)).collect();
+    let mut at = 0;
+    let (mut echo, mut envelope) = (None, None);
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         match name.as_ref() {
             "topic" => {
                 let name = TopicName::parse(value).map_err(NameError::reason)?;
-                if !names.contains(&name) {
-                    names.push(name.into_owned());
+                at = topics.iter().position(|(known, _)| *known == name).unwrap_or(topics.len());
+                if at == topics.len() {
+                    topics.push((name.into_owned(), None));
+                }
+            }
+            "since" | "history" => {
+                let since = match name.as_ref() {
+                    "since" => Since::After(Position::parse(&value).map_err(PositionError::reason)?),
+                    _ => Since::Last(count(&value)?),
+                };
+                let Some((_, of)) = topics.get_mut(at) else {
+                    return Err("since and history come behind the topic that they are about".into());
+                };
+                if of.replace(since).is_some() {
+                    return Err("a topic begins at one place: since or history, once".into());
                 }
             }
             "echo" if echo.is_some() => return Err("echo is there twice".into()),
             "echo" => echo = Some(switch("echo", &value)?),
+            "envelope" if envelope.is_some() => return Err("envelope is there twice".into()),
+            "envelope" => envelope = Some(switch("envelope", &value)?),
             name => return Err(unknown(name, &PARAMETERS).into()),
         }
     }
-    if names.len() > topics_max {
+    if topics.len() > topics_max {
         return Err("more topics than one connection may subscribe to".into());
     }
-    let topics = names.into_iter().map(|name| (name, Since::Now)).collect();
-    Ok(Opening { dialect: Dialect::Plain, topics, no_echo: echo == Some(false), deflate: None })
+    let topics = topics.into_iter().map(|(name, since)| (name, since.unwrap_or_default())).collect();
+    let dialect = if envelope == Some(true) { Dialect::Envelope } else { Dialect::Plain };
+    Ok(Opening { dialect, topics, no_echo: echo == Some(false), deflate: None })
+}
+
+/// A number of messages.
+fn count(value: &str) -> Result<u32, &'static str> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    value.parse().ok().filter(|_| digits).ok_or("history expects a number of messages")
 }
 
 #[cfg(test)]
@@ -123,11 +156,47 @@ mod tests {
         let error = |query| opened("/ws", query, 64).expect_err("refused");
         assert!(error("topics=a").contains("did you mean \"topic\"?"));
         assert!(error("eco=0").contains("did you mean \"echo\"?"));
-        assert!(error("filter=x").contains("expects topic, echo"));
+        assert!(error("filter=x").contains("expects topic, since, history, echo, envelope"));
+        assert!(error("sinc=x").contains("did you mean \"since\"?"));
         for query in ["echo=maybe", "echo=", "echo", "echo=0&echo=1", "topic=%zz", "topic=a&x"] {
             error(query);
         }
         assert!(!opened("/ws", "echo=1", 64).expect("valid").no_echo);
+    }
+
+    #[test]
+    fn each_topic_begins_where_it_is_told() {
+        let begin = |query: &str| -> Vec<Since> {
+            let opening = opened("/ws/a", query, 64).expect("valid");
+            opening.topics.iter().map(|(_, since)| *since).collect()
+        };
+        let after = Since::After(Position { epoch: 0xab, offset: 7 });
+        assert_eq!(begin(""), [Since::Now]);
+        assert_eq!(begin("since=00000000000000ab:7"), [after]);
+        assert_eq!(begin("topic=b&since=00000000000000ab%3A7"), [Since::Now, after]);
+        assert_eq!(
+            begin("history=3&topic=b&history=0&topic=c"),
+            [Since::Last(3), Since::Last(0), Since::Now]
+        );
+        assert_eq!(begin("topic=b&topic=a&history=4294967295"), [Since::Last(u32::MAX), Since::Now]);
+        for query in [
+            "since=",
+            "since",
+            "since=7",
+            "since=00000000000000ab:07",
+            "history=",
+            "history=-1",
+            "history=+1",
+            "history=4294967296",
+            "history=1&history=1",
+            "history=1&since=00000000000000ab:7",
+            "envelope=2",
+            "envelope=1&envelope=1",
+        ] {
+            assert!(opened("/ws/a", query, 64).is_err(), "{query}");
+        }
+        assert_eq!(opened("/ws/a", "envelope=1", 64).unwrap().dialect, Dialect::Envelope);
+        assert_eq!(opened("/ws/a", "envelope=0", 64).unwrap().dialect, Dialect::Plain);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::Edition;
-use crate::metrics::facts::{Facts, LoopFacts, TableFacts};
+use crate::metrics::facts::{Facts, HistoryFacts, LoopFacts, TableFacts};
 use crate::metrics::{self, logs};
 
 /// What only the start of the process knows, told once when it is known.
@@ -51,6 +51,7 @@ impl Edition {
             outbox_held_bytes: self.outbox_budget.used(),
             outbox_held_bytes_max: self.outbox_budget.total(),
             outbox_full: self.outbox_budget.met_full(),
+            history: self.history_facts(),
             mailbox_bytes_max: self.totals.mailbox as u64,
             mailbox_entries_max: self.settings.mailbox.entries_max as u64,
             memory: metrics::memory(),
@@ -62,6 +63,17 @@ impl Edition {
             reloads: self.reloads.reading(),
             log_lines_dropped,
             log_lines_suppressed,
+        }
+    }
+
+    fn history_facts(&self) -> HistoryFacts {
+        let histories = self.router.histories();
+        HistoryFacts {
+            messages: histories.messages(),
+            bytes: histories.bytes(),
+            bytes_max: histories.bytes_max(),
+            expired: histories.expired(),
+            trimmed: histories.trimmed(),
         }
     }
 

@@ -211,6 +211,8 @@ impl Edition {
         let mut next = Self::of(settings, Arc::clone(&self.shared))?;
         // The mailboxes stay as they were made.
         next.totals.mailbox = self.totals.mailbox;
+        // Before the rules, so that what they allow to be kept finds room.
+        self.router.histories().set_bytes_max(next.totals.history as u64);
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.totals.outbox as u64);
         self.contexts.set_bytes_max(next.totals.contexts);

@@ -11,6 +11,7 @@ use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
 use super::blocked::BlockedQueues;
+use super::catch_up_turn::CatchUpList;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
@@ -89,6 +90,8 @@ pub struct Core<S> {
     pub(super) wall: Clock,
     /// Whose request waits until joins before it are listed.
     pub(super) newcomers: VecDeque<Key>,
+    /// Who is behind and has room to be written to.
+    pub(super) catching_up: CatchUpList,
     /// Publishers waiting for room in a mailbox.
     pub(super) blocked: BlockedQueues,
     /// The queue of the one of them whose turn it is.
@@ -167,6 +170,7 @@ impl<S: Socket> Core<S> {
         let deflate = &edition.settings.deflate;
         let mut topics = LocalTopics::new(Arc::clone(&edition.router), index)?;
         topics.set_batch_bytes_max(edition.join_bytes_max);
+        topics.set_replay_bytes_max(edition.totals.history_forms as u64);
         Ok(Self {
             slots: SlotTable::default(),
             topics,
@@ -175,6 +179,7 @@ impl<S: Socket> Core<S> {
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
             wall: wall_ns,
+            catching_up: CatchUpList::default(),
             blocked: BlockedQueues::default(),
             retrying: None,
             retry_failed: false,
@@ -361,6 +366,8 @@ impl<S: Socket> Core<S> {
         self.counters.inbox_bytes.set((self.held.bytes() + self.body_bytes) as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);
+        self.counters.behind.set(self.topics.behind() as u64);
+        self.counters.replay_bytes.set(self.topics.replay_bytes());
     }
 
     /// Whether the loop must not sleep.
@@ -369,6 +376,7 @@ impl<S: Socket> Core<S> {
         !self.ready.is_empty()
             || self.blocked_left
             || !self.newcomers.is_empty()
+            || !self.catching_up.is_empty()
             || !self.due.is_empty()
             || self.topics.has_work()
             || self.relocating.is_some()

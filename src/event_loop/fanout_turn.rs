@@ -16,11 +16,13 @@ use super::turn::Clock;
 use crate::connection::Flags;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
-use crate::dialect::{Form, Tools};
+use crate::dialect::{Cx, Dialect, Effects, Form, Outcome, Tag, Tools};
 use crate::metrics::{CloseReason, DropReason};
 use crate::topic::SlowPolicy;
 use crate::topic::subscriptions::TURN_DELIVERIES;
-use crate::topic::{Choice, Encoding, Join, Key, Message, Moved, Place, Turn, TurnBudget};
+use crate::topic::{
+    Choice, Encoding, Gap, GapKind, Join, Key, Message, Moved, Place, Topic, Turn, TurnBudget,
+};
 use crate::transport::Socket;
 
 /// Nanoseconds after which a turn ends although deliveries are left.
@@ -186,9 +188,10 @@ impl<S: Socket> Core<S> {
         let key = Key { slot: index, generation: slot.generation };
         // A frame that has begun goes on in the encoding that it began in, and so does all that comes behind it.
         let encoding = if of == Encoding::Plain { of } else { slot.connection.encoding() };
+        let dialect = slot.connection.dialect;
         let outbox = slot.connection.outbox.get_or_insert_with(|| Box::new(Outbox::new(now, encoding)));
         let before = outbox.bytes();
-        let (mut delivered, mut dropped, mut closed, mut cut) = (0, 0, None, None);
+        let (mut delivered, mut dropped, mut closed, mut cut, mut behind) = (0, 0, None, None, None);
         for (at, message) in messages.iter().enumerate() {
             let len = message.frame_as(of).len();
             if sent >= len {
@@ -201,9 +204,24 @@ impl<S: Socket> Core<S> {
                 }
                 sent = 0;
             } else {
-                match outbox.admit(message, &policy, budget) {
+                let row = outbox.drops_in_row(message.topic_id());
+                let admitted = outbox.admit(message, &policy, budget);
+                if row == 0
+                    && outbox.drops_in_row(message.topic_id()) > 0
+                    && let Some(oldest) = tells_of(policy.slow)
+                    && let Some(topic) = self.topics.topic(local)
+                {
+                    let tools =
+                        Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
+                    outbox.push_note(&dropped_words(dialect, topic, tools), oldest, budget);
+                }
+                match admitted {
                     Admitted::Admitted { displaced } => dropped += displaced,
                     Admitted::Dropped => dropped += 1,
+                    Admitted::Behind => {
+                        behind = Some(message.offset());
+                        break;
+                    }
                     Admitted::Close { dropped } => {
                         // The rest of the batch was published to it, too.
                         closed = Some(dropped + (messages.len() - at - 1) as u64);
@@ -220,11 +238,34 @@ impl<S: Socket> Core<S> {
             self.counters.dropped(DropReason::Disconnect, dropped);
             return self.abort(key, CloseReason::OutboxFull);
         }
+        if let Some(next) = behind {
+            self.fall_behind(key, local, next);
+        }
         let Some(dropped) = closed else { return self.rearm(index) };
         self.counters.dropped(DropReason::Disconnect, dropped);
         let reason = CloseReason::SlowConsumer;
         self.end(key, reason, Words::Own);
     }
+}
+
+/// Whether a policy's drops are told, and if so whether those are the oldest that wait. Under `latest` they are what it
+/// promises, and the others have none.
+fn tells_of(policy: SlowPolicy) -> Option<bool> {
+    match policy {
+        SlowPolicy::DropNewest => Some(false),
+        SlowPolicy::DropOldest => Some(true),
+        SlowPolicy::Latest | SlowPolicy::Disconnect | SlowPolicy::CatchUp => None,
+    }
+}
+
+/// What a dialect says of messages that were dropped.
+fn dropped_words(dialect: Dialect, topic: &Topic, tools: Tools<'_>) -> Vec<u8> {
+    let (mut out, mut effects) = (Vec::new(), Effects::default());
+    let gap = Gap { kind: GapKind::Dropped, oldest: topic.oldest() };
+    let tag = Tag::default();
+    let mut cx = Cx { out: &mut out, effects: &mut effects, tools, deflates_up_to: 0, tag: &tag };
+    dialect.on_outcome(&mut cx, Outcome::Gap { topic, gap });
+    out
 }
 
 fn drop_reason(policy: SlowPolicy) -> DropReason {
@@ -233,6 +274,8 @@ fn drop_reason(policy: SlowPolicy) -> DropReason {
         SlowPolicy::DropOldest => DropReason::DropOldest,
         SlowPolicy::Latest => DropReason::Latest,
         SlowPolicy::Disconnect => DropReason::Disconnect,
+        // It drops nothing; what is gone when it is read, is told where it is read.
+        SlowPolicy::CatchUp => DropReason::Expired,
     }
 }
 

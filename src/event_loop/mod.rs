@@ -26,6 +26,7 @@ mod accept_log;
 mod admin_turn;
 mod admission;
 mod blocked;
+mod catch_up_turn;
 mod closing;
 pub mod core;
 mod drain;

@@ -22,6 +22,7 @@ impl<S: Socket> Core<S> {
         self.rates = rate_limits(&edition, self.port);
         let deflate = &edition.settings.deflate;
         self.deflater = Deflater::new(deflate.level as u32, deflate.min_bytes);
+        self.topics.set_replay_bytes_max(edition.totals.history_forms as u64);
         self.edition = edition;
         self.rearming = Some(0);
     }

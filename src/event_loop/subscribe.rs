@@ -116,6 +116,9 @@ impl<S: Socket> Core<S> {
             let more = Subscription { topic: local, place };
             remember(&mut connection.session, |open| open.topics.push(more));
         }
+        if joined.behind {
+            self.start_catch_up(key, local, joined.next_offset);
+        }
         Ok((topic, joined))
     }
 
@@ -202,6 +205,10 @@ impl<S: Socket> Core<S> {
             && let Some(topic) = self.topics.topic(topic)
         {
             topic.leave_deflate();
+        }
+        let key = self.slots.at(slot).map(|at| Key { slot, generation: at.generation });
+        if key.is_some_and(|key| self.end_catch_up(key, topic)) {
+            return self.topics.leave_behind(topic);
         }
         if let Some(change) = self.topics.leave(topic, slot, place) {
             moved(&mut self.slots, topic, change);

@@ -81,6 +81,7 @@ impl<S: Socket> Core<S> {
         self.sweep();
         self.reload_turn();
         self.fanout_turn();
+        self.catch_up_turn();
         self.drain_turn();
         self.inquiry_turn();
         self.batch_turn();

@@ -150,6 +150,10 @@ impl<S: Socket> Core<S> {
     fn after_flush(&mut self, key: Key) {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
+        if !slot.connection.has_backlog() && slot.connection.session.is_some() {
+            self.list_catch_up(key);
+        }
+        let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
         if connection.outbox.as_deref().is_some_and(|outbox| outbox.own() > 0) {
             return self.rearm(key.slot);

@@ -87,6 +87,14 @@ counters! {
     bad_commands,
     /// Messages that the kernel took for a subscriber, to the last byte.
     deliveries,
+    /// Of these, messages that were read out of what their topic keeps.
+    replayed,
+    /// Subscribers that went back to what their topic keeps because they had no room for a new message.
+    fell_behind,
+    /// Subscriptions that are behind now.
+    behind,
+    /// Bytes of old messages held in the forms of those who read them.
+    replay_bytes,
     /// Messages that were compressed.
     deflated_messages,
     /// Bytes of these before.

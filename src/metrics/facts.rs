@@ -36,6 +36,8 @@ pub struct Facts<'a> {
     pub outbox_held_bytes_max: u64,
     /// How often that was found used up.
     pub outbox_full: u64,
+    /// What topics keep of their messages.
+    pub history: HistoryFacts,
     /// Bytes that may wait in one mailbox.
     pub mailbox_bytes_max: u64,
     /// Messages that may wait in one mailbox.
@@ -58,6 +60,21 @@ pub struct Facts<'a> {
     pub log_lines_dropped: u64,
     /// Log lines that were counted instead of written.
     pub log_lines_suppressed: u64,
+}
+
+/// What all topics keep together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HistoryFacts {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes, and what stands beside each.
+    pub bytes: u64,
+    /// How many there may be.
+    pub bytes_max: u64,
+    /// Messages let go because they were too old.
+    pub expired: u64,
+    /// Messages let go before their time.
+    pub trimmed: u64,
 }
 
 /// One loop.

@@ -60,6 +60,10 @@ metrics! {
     "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
     "fantail_bad_commands_total", Counter, bad_commands, "Messages that were no command of their dialect.";
     "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
+    "fantail_history_replayed_total", Counter, replayed, "Deliveries that were read out of history.";
+    "fantail_history_fell_behind_total", Counter, fell_behind, "Subscribers that fell behind and read on from history.";
+    "fantail_history_readers", Gauge, behind, "Subscriptions that read from history now.";
+    "fantail_history_forms_bytes", Gauge, replay_bytes, "Bytes of old messages made for those who read them.";
     "fantail_deflate_messages_total", Counter, deflated_messages, "Messages compressed, each once for all who get it.";
     "fantail_deflate_in_bytes_total", Counter, deflate_in_bytes, "Bytes of compressed messages before.";
     "fantail_deflate_out_bytes_total", Counter, deflate_out_bytes, "Bytes of compressed messages after.";
@@ -107,6 +111,11 @@ others! {
     CONTEXT_BYTES = "fantail_deflate_context_bytes", Gauge, "Bytes kept of clients' compressed messages, in case that later ones refer to them.";
     CONTEXT_BYTES_MAX = "fantail_deflate_context_bytes_max", Gauge, "Bytes that may be kept so.";
     DEFLATE_DECLINED = "fantail_deflate_declined_total", Counter, "Offers of compression declined because these bytes were used up.";
+    HISTORY_MESSAGES = "fantail_history_messages", Gauge, "Messages that topics keep.";
+    HISTORY_BYTES = "fantail_history_bytes", Gauge, "Bytes of them, and 80 for each message.";
+    HISTORY_BYTES_MAX = "fantail_history_bytes_max", Gauge, "Bytes that all topics together may keep.";
+    HISTORY_EXPIRED = "fantail_history_expired_total", Counter, "Messages let go because they were too old.";
+    HISTORY_TRIMMED = "fantail_history_trimmed_total", Counter, "Messages let go before their time, because topics together kept too much or by a reload.";
     REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
     MAILBOX_BYTES = "fantail_mailbox_bytes", Gauge, "Bytes of messages that wait for a loop or that it is delivering.";
     MAILBOX_BYTES_MAX = "fantail_mailbox_bytes_max", Gauge, "Bytes that may wait for one loop.";

@@ -87,6 +87,11 @@ fn totals(facts: &Facts<'_>, out: &mut String) {
     single(out, &names::CONTEXT_BYTES, facts.context_bytes);
     single(out, &names::CONTEXT_BYTES_MAX, facts.context_bytes_max);
     single(out, &names::DEFLATE_DECLINED, facts.deflate_declined);
+    single(out, &names::HISTORY_MESSAGES, facts.history.messages);
+    single(out, &names::HISTORY_BYTES, facts.history.bytes);
+    single(out, &names::HISTORY_BYTES_MAX, facts.history.bytes_max);
+    single(out, &names::HISTORY_EXPIRED, facts.history.expired);
+    single(out, &names::HISTORY_TRIMMED, facts.history.trimmed);
     single(out, &names::MAILBOX_BYTES_MAX, facts.mailbox_bytes_max);
     single(out, &names::MAILBOX_ENTRIES_MAX, facts.mailbox_entries_max);
 }

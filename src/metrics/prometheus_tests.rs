@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::metrics::facts::{LoopFacts, TableFacts};
+use crate::metrics::facts::{HistoryFacts, LoopFacts, TableFacts};
 use crate::metrics::{LoopCounters, ReloadCounts};
 use crate::sys::process::MemoryUse;
 
@@ -32,6 +32,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         outbox_held_bytes: 70,
         outbox_held_bytes_max: 1 << 28,
         outbox_full: 3,
+        history: HistoryFacts { messages: 4, bytes: 500, bytes_max: 1 << 28, expired: 7, trimmed: 6 },
         mailbox_bytes_max: 1 << 26,
         mailbox_entries_max: 65_536,
         memory: Some(MemoryUse { rss_anon: 4_000, rss_file: 50, rss_shmem: 600, hugetlb: 0, swap: 7 }),

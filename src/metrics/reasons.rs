@@ -165,13 +165,16 @@ pub enum DropReason {
     Latest,
     /// It closed its connection, or waited when that happened.
     Disconnect,
+    /// A subscriber that was behind came too late to read it.
+    Expired,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect, Self::Expired];
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// The metric label.
     #[must_use]
@@ -181,6 +184,7 @@ impl DropReason {
             Self::DropOldest => "drop-oldest",
             Self::Latest => "latest",
             Self::Disconnect => "disconnect",
+            Self::Expired => "expired",
         }
     }
 }

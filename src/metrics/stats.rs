@@ -24,6 +24,9 @@ pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
     object.number("outbox_held_bytes", facts.outbox_held_bytes);
     object.number("outbox_held_bytes_max", facts.outbox_held_bytes_max);
     object.number("outbox_full", facts.outbox_full);
+    object.number("history_messages", facts.history.messages);
+    object.number("history_bytes", facts.history.bytes);
+    object.number("history_bytes_max", facts.history.bytes_max);
     object.number("mailbox_bytes_max", facts.mailbox_bytes_max);
     object.number("mailbox_entries_max", facts.mailbox_entries_max);
     memory(facts, &mut object);

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use super::supervisor::Supervisor;
-use super::{Event, ServeError, Server, capacity, failed, maintenance, spawn, tables_here};
+use super::{Event, ServeError, Server, capacity, failed, history, maintenance, spawn, tables_here};
 use crate::config::{Limits, Settings, Tables, Totals};
 use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
@@ -105,6 +105,7 @@ impl Server {
             server.admin,
         );
         let edition = Arc::clone(&server.edition);
+        history::start(&server.edition.router)?;
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, &facts);
         capacity::tell_totals(&server.edition.totals, server.allowance.as_ref());
@@ -252,6 +253,7 @@ fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {
             entries_max: settings.mailbox.entries_max as u64,
         },
         topics_max: settings.limits.topics_max,
+        history_bytes_max: totals.history as u64,
         joins_max: settings.mailbox.joins_max,
         ..RouterLimits::default()
     }

@@ -164,6 +164,21 @@ impl<F> Batch<F> {
         }
     }
 
+    /// These messages, which nobody waits for in a mailbox.
+    pub(super) fn of(messages: Vec<Message>, buffers: &mut Vec<Vec<u8>>) -> Self {
+        let mut pending = messages.into_iter().map(Pending::Message).collect();
+        let mut batch = Self::default();
+        batch.fill(&mut pending, usize::MAX, buffers);
+        batch
+    }
+
+    /// Bytes of all frames that it holds, joined ones besides.
+    pub(super) fn footprint(&self) -> u64 {
+        let derived = self.derived.iter().map(|made| made.joined.capacity());
+        let joined = self.joined.capacity() + self.joined_deflated.capacity() + derived.sum::<usize>();
+        self.bytes + joined as u64
+    }
+
     pub(super) fn clear(&mut self, buffers: &mut Vec<Vec<u8>>) {
         self.messages.clear();
         self.messages.shrink_to(CAPACITY_KEPT);

@@ -15,12 +15,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 
 use super::entry::{Entry, Join, Mail, Reply};
+use super::history::Change;
+use super::keeper::Histories;
 use super::mailbox::{Mailbox, MailboxLimits, ReserveFull};
-use super::message::Draft;
+use super::message::{Draft, Message};
 use super::name::TopicName;
 use super::position::Since;
 use super::rules::TopicRules;
-use super::state::{Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic};
+use super::state::{CaughtUp, Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Topics that may exist at once where nobody says.
@@ -28,6 +30,9 @@ const TOPICS_MAX: usize = 1_000_000;
 
 /// Joins of one loop that may wait where nobody says.
 const JOINS_MAX: usize = 65_536;
+
+/// Bytes that all topics may keep of their messages where nobody says.
+const HISTORY_BYTES_MAX: u64 = 256 << 20;
 
 /// Topics kept although nobody is interested, so that their offsets go on.
 pub const IDLE_TOPICS_MAX: usize = 1_024;
@@ -50,6 +55,8 @@ pub struct RouterLimits {
     pub idle_topics_max: usize,
     /// Joins of one loop that may wait before newcomers do.
     pub joins_max: usize,
+    /// Bytes that all topics together may keep of their messages.
+    pub history_bytes_max: u64,
     /// What may wait for one loop.
     pub mailbox: MailboxLimits,
 }
@@ -60,6 +67,7 @@ impl Default for RouterLimits {
             topics_max: TOPICS_MAX,
             idle_topics_max: IDLE_TOPICS_MAX,
             joins_max: JOINS_MAX,
+            history_bytes_max: HISTORY_BYTES_MAX,
             mailbox: MailboxLimits::default(),
         }
     }
@@ -128,6 +136,9 @@ pub struct Router<M: Mail> {
     topics_max: usize,
     idle_topics_max: usize,
     joins_max: usize,
+    histories: Histories,
+    /// Called when the keeper has something to do.
+    keeper: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 struct Directory {
@@ -170,7 +181,27 @@ impl<M: Mail> Router<M> {
             // With none at all a topic would retire before its first join.
             idle_topics_max: limits.idle_topics_max.max(1),
             joins_max: limits.joins_max.max(1),
+            histories: Histories::new(limits.history_bytes_max),
+            keeper: Mutex::new(None),
         })
+    }
+
+    /// What all topics keep together.
+    pub fn histories(&self) -> &Histories {
+        &self.histories
+    }
+
+    /// `wake` is called from now on when a [`Keeper`](super::keeper::Keeper) is to have a turn before the time it said.
+    pub fn set_keeper(&self, wake: Box<dyn Fn() + Send>) {
+        *lock(&self.keeper) = Some(wake);
+    }
+
+    /// Wakes whoever keeps what topics keep.
+    #[cold]
+    fn wake_keeper(&self) {
+        if let Some(wake) = &*lock(&self.keeper) {
+            wake();
+        }
     }
 
     /// How many loops it serves.
@@ -215,6 +246,10 @@ impl<M: Mail> Router<M> {
         // Ids never repeat and the hash is keyed at random, so neither do epochs, restarts included.
         let epoch = directory.epochs.hash_one(id);
         let topic = Topic::new(id, epoch, name, handle);
+        let history = topic.policy(&lock(&self.rules)).history;
+        if history.messages > 0 {
+            topic.set_history(history);
+        }
         directory.insert(&topic);
         directory.queue_idle(&topic, self.idle_topics_max);
         Ok(topic)
@@ -227,6 +262,9 @@ impl<M: Mail> Router<M> {
         let next = rules.following(&current);
         self.rules_edition.store(next.edition(), Ordering::Release);
         *current = Arc::new(next);
+        drop(current);
+        // It gives topics that exist what the new rules say of their histories.
+        self.wake_keeper();
     }
 
     /// The rules in force. Locks them; a loop keeps its own reference and asks [`Self::rules_if_new`].
@@ -281,9 +319,9 @@ impl<M: Mail> Router<M> {
         from_loop: Option<usize>,
         rank: Rank,
     ) -> Result<Published, Busy> {
-        match topic.publish(draft, &self.mailboxes, rank) {
-            Ok((published, owed)) => {
-                self.wake_owed(owed, from_loop);
+        match topic.publish(draft, &self.mailboxes, rank, self.histories.is_full()) {
+            Ok((published, owed, change)) => {
+                self.published(topic, owed, change, from_loop);
                 Ok(published)
             }
             Err(PublishRefused::Full { loop_index, draft }) => Err(Busy { full: Some(loop_index), draft }),
@@ -302,9 +340,9 @@ impl<M: Mail> Router<M> {
     ) -> Result<Published, Busy> {
         for _ in 1..LOOKUPS_MAX {
             let Ok(found) = self.topic(&retired.topic_name()) else { break };
-            draft = match found.publish(draft, &self.mailboxes, rank) {
-                Ok((published, owed)) => {
-                    self.wake_owed(owed, from_loop);
+            draft = match found.publish(draft, &self.mailboxes, rank, self.histories.is_full()) {
+                Ok((published, owed, change)) => {
+                    self.published(&found, owed, change, from_loop);
                     return Ok(published);
                 }
                 Err(PublishRefused::Full { loop_index, draft }) => {
@@ -314,6 +352,34 @@ impl<M: Mail> Router<M> {
             };
         }
         Err(Busy { full: None, draft })
+    }
+
+    /// What is to be done behind a publish, when no lock is held.
+    #[inline(always)]
+    fn published(&self, topic: &Topic, owed: u64, change: Change, from_loop: Option<usize>) {
+        if change != Change::default() && self.histories.count(topic, change) {
+            self.wake_keeper();
+        }
+        self.wake_owed(owed, from_loop);
+    }
+
+    /// Reads on in what the topic keeps, for a subscriber of the calling loop that is to be listed when it has all of
+    /// it; see [`Topic::catch_up`]. `None`: the loop is none of the router's.
+    pub fn catch_up(
+        &self,
+        topic: &Topic,
+        next: u64,
+        loop_index: usize,
+        join: Join,
+        bounds: (usize, usize),
+        into: &mut Vec<Message>,
+    ) -> Option<CaughtUp> {
+        Some(topic.catch_up(next, join, self.mailboxes.get(loop_index)?, bounds, into))
+    }
+
+    /// Queues a topic as idle that was marked so.
+    pub(super) fn queue_idle(&self, topic: &Topic) {
+        lock(&self.directory).push_idle(topic.clone(), self.idle_topics_max);
     }
 
     /// Subscribes a connection of the calling loop, which lists it when it drains the join. `None`: the topic is
@@ -331,7 +397,7 @@ impl<M: Mail> Router<M> {
     /// loop has either, the topic becomes idle.
     pub fn clear_interest(&self, topic: &Topic, loop_index: usize) {
         if topic.clear_interest(loop_index) {
-            lock(&self.directory).push_idle(topic.clone(), self.idle_topics_max);
+            self.queue_idle(topic);
         }
     }
 

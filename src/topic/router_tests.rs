@@ -216,13 +216,9 @@ fn the_number_of_loops_is_bounded() {
 
 fn rule(pattern: &str, slow: SlowPolicy, client_publish: bool) -> Rule {
     Rule {
-        pattern: TopicPattern::compile(pattern).unwrap(),
         client_publish: Some(client_publish),
         slow: Some(slow),
-        messages_max: None,
-        bytes_max: None,
-        message_bytes_max: None,
-        disconnect_after_drops: None,
+        ..Rule::of(TopicPattern::compile(pattern).unwrap())
     }
 }
 
@@ -266,5 +262,5 @@ fn new_rules_are_in_force_without_a_look_at_any_topic() {
     let took = SlowPolicy::ALL.map(replaced).into_iter().min().unwrap();
     assert!(took < std::time::Duration::from_millis(5), "{took:?}");
     let policy = router.find(&name("topic 7")).unwrap().policy(&router.rules());
-    assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::Disconnect, true));
+    assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::CatchUp, true));
 }

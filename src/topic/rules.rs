@@ -3,6 +3,7 @@
 //!
 //! A topic does not hold its policy but the place of it in the newest rules it was used under; see `PolicyCell`.
 
+use super::history::HistoryBounds;
 use super::pattern::TopicPattern;
 use super::sync::{AtomicU64, Ordering};
 
@@ -18,11 +19,14 @@ pub enum SlowPolicy {
     Latest,
     /// The connection is closed with 1013.
     Disconnect,
+    /// The subscriber goes on behind the others, and reads what it has not got out of the topic's history.
+    CatchUp,
 }
 
 impl SlowPolicy {
     /// Every policy, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect];
+    pub const ALL: [Self; 5] =
+        [Self::DropNewest, Self::DropOldest, Self::Latest, Self::Disconnect, Self::CatchUp];
 
     /// The word of the configuration.
     #[must_use]
@@ -32,6 +36,7 @@ impl SlowPolicy {
             Self::DropOldest => "drop-oldest",
             Self::Latest => "latest",
             Self::Disconnect => "disconnect",
+            Self::CatchUp => "catch-up",
         }
     }
 }
@@ -51,6 +56,8 @@ pub struct TopicPolicy {
     pub message_bytes_max: usize,
     /// Drops in a row after which a connection is closed; 0 for never.
     pub disconnect_after_drops: u32,
+    /// What it keeps of its messages.
+    pub history: HistoryBounds,
 }
 
 impl Default for TopicPolicy {
@@ -63,6 +70,7 @@ impl Default for TopicPolicy {
             bytes_max: 256 << 10,
             message_bytes_max: 1 << 20,
             disconnect_after_drops: 0,
+            history: HistoryBounds { messages: 0, seconds: 3_600, bytes: 1 << 20, newest_only: false },
         }
     }
 }
@@ -84,6 +92,51 @@ pub struct Rule {
     pub message_bytes_max: Option<usize>,
     /// See [`TopicPolicy::disconnect_after_drops`].
     pub disconnect_after_drops: Option<u32>,
+    /// See [`HistoryBounds::messages`].
+    pub history_messages: Option<u32>,
+    /// See [`HistoryBounds::bytes`].
+    pub history_bytes: Option<u64>,
+    /// See [`HistoryBounds::seconds`].
+    pub history_seconds: Option<u32>,
+}
+
+impl Rule {
+    /// A rule that leaves everything out.
+    #[must_use]
+    pub fn of(pattern: TopicPattern) -> Self {
+        Self {
+            pattern,
+            client_publish: None,
+            slow: None,
+            messages_max: None,
+            bytes_max: None,
+            message_bytes_max: None,
+            disconnect_after_drops: None,
+            history_messages: None,
+            history_bytes: None,
+            history_seconds: None,
+        }
+    }
+
+    fn policy(&self, base: &TopicPolicy) -> TopicPolicy {
+        let messages = self.history_messages.unwrap_or(base.history.messages);
+        // Where something is kept nobody has to lose anything, unless the rule says so.
+        let slow = self.slow.unwrap_or(if messages > 0 { SlowPolicy::CatchUp } else { base.slow });
+        TopicPolicy {
+            client_publish: false,
+            slow,
+            messages_max: self.messages_max.unwrap_or(base.messages_max),
+            bytes_max: self.bytes_max.unwrap_or(base.bytes_max),
+            message_bytes_max: self.message_bytes_max.unwrap_or(base.message_bytes_max),
+            disconnect_after_drops: self.disconnect_after_drops.unwrap_or(base.disconnect_after_drops),
+            history: HistoryBounds {
+                messages,
+                seconds: self.history_seconds.unwrap_or(base.history.seconds),
+                bytes: self.history_bytes.unwrap_or(base.history.bytes),
+                newest_only: slow == SlowPolicy::Latest,
+            },
+        }
+    }
 }
 
 /// All rules, in their order, and what holds where none fits.
@@ -103,15 +156,7 @@ impl TopicRules {
     /// Puts them together; `open` names the topics that clients may publish to where no rule says.
     #[must_use]
     pub fn new(rules: Vec<Rule>, open: Vec<TopicPattern>, base: TopicPolicy) -> Self {
-        let of_rule = |rule: &Rule| TopicPolicy {
-            client_publish: false,
-            slow: rule.slow.unwrap_or(base.slow),
-            messages_max: rule.messages_max.unwrap_or(base.messages_max),
-            bytes_max: rule.bytes_max.unwrap_or(base.bytes_max),
-            message_bytes_max: rule.message_bytes_max.unwrap_or(base.message_bytes_max),
-            disconnect_after_drops: rule.disconnect_after_drops.unwrap_or(base.disconnect_after_drops),
-        };
-        let policies = rules.iter().map(of_rule).chain([base]);
+        let policies = rules.iter().map(|rule| rule.policy(&base)).chain([base]);
         let both = |policy| [false, true].map(|client_publish| TopicPolicy { client_publish, ..policy });
         Self {
             edition: 0,

@@ -4,15 +4,7 @@ use super::pattern::TopicPattern;
 use super::rules::*;
 
 fn rule(pattern: &str) -> Rule {
-    Rule {
-        pattern: TopicPattern::compile(pattern).unwrap(),
-        client_publish: None,
-        slow: None,
-        messages_max: None,
-        bytes_max: None,
-        message_bytes_max: None,
-        disconnect_after_drops: None,
-    }
+    Rule::of(TopicPattern::compile(pattern).unwrap())
 }
 
 fn edition(before: &TopicRules, rules: Vec<Rule>) -> TopicRules {

@@ -7,10 +7,11 @@
 use triomphe::ThinArc;
 
 use super::entry::{Entry, Join, Mail};
+use super::history::{Change, History, HistoryBounds};
 use super::mailbox::Mailbox;
-use super::message::Draft;
+use super::message::{Draft, Message};
 use super::name::TopicName;
-use super::position::{Gap, Since, Start};
+use super::position::{Gap, GapKind, Since, Start};
 use super::rules::{PolicyCell, TopicPolicy, TopicRules};
 use super::sync::{AtomicU32, Mutex, Ordering, lock};
 
@@ -41,21 +42,25 @@ struct TopicState {
     next_offset: u64,
     /// Bit n: loop n has a subscriber or is about to have one.
     interest: u64,
-    locals: Locals,
+    /// The topic's index in the table of the only interested loop; 0 where there is none. Most topics of very many
+    /// interest one loop and keep nothing.
+    local: u32,
     subscribers: u32,
+    /// What other topics have besides.
+    more: Option<Box<More>>,
     /// Out of the directory for good: whoever still holds it looks the name up again.
     retired: bool,
     /// Waits in the router's queue of idle topics.
     queued_idle: bool,
 }
 
-/// The topic's index in each interested loop's own table, in the order of the interest bits. Most topics of
-/// very many interest one loop.
-#[derive(Clone, Debug)]
-enum Locals {
-    /// One, or none if no bit is set.
-    One(u32),
-    Many(Box<[u32]>),
+/// What a topic has that interests several loops, or keeps messages.
+#[derive(Debug, Default)]
+struct More {
+    /// The topic's index in each interested loop's own table, in the order of the interest bits; empty where at most
+    /// one is interested.
+    locals: Box<[u32]>,
+    history: Option<Box<History>>,
 }
 
 /// What a publisher is told.
@@ -78,6 +83,10 @@ pub struct TopicSummary {
     pub subscribers: u64,
     /// Loops that have one or are about to.
     pub loops: u32,
+    /// Messages that are kept.
+    pub kept_messages: u64,
+    /// Bytes of them, and of what stands beside each.
+    pub kept_bytes: u64,
 }
 
 /// Where a subscriber's messages begin.
@@ -91,6 +100,44 @@ pub struct Joined {
     pub recovered: bool,
     /// What it asked for and can't have.
     pub gap: Option<Gap>,
+    /// It has messages to read before it is listed: those that are kept from `next_offset` on.
+    pub behind: bool,
+}
+
+/// One step of a subscriber that reads what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaughtUp {
+    /// Messages were read, the first of them this one: what was asked for, or the newest where only that matters.
+    Read {
+        /// Its offset.
+        next: u64,
+    },
+    /// That one is not kept any more.
+    Gap(Gap),
+    /// There was nothing more, and from here on it is as every other subscriber: its join is in the mailbox.
+    Joined,
+}
+
+/// Some of what a topic keeps, as of one moment.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The topic's epoch.
+    pub epoch: u64,
+    /// The offset of the newest message of the topic, kept or not; 0 before the first.
+    pub newest: u64,
+    /// What was asked for and is not kept.
+    pub gap: Option<Gap>,
+    /// The messages, in the order that was asked for.
+    pub messages: Vec<Message>,
+}
+
+/// From where a page is read, and in which direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageFrom {
+    /// From here on, oldest first.
+    Since(Since),
+    /// The newest first; with a place, those before it.
+    Newest(Option<u64>),
 }
 
 /// In whose turn a publish asks for room.
@@ -124,8 +171,9 @@ impl Topic {
         let state = TopicState {
             next_offset: FIRST_OFFSET,
             interest: 0,
-            locals: Locals::One(0),
+            local: 0,
             subscribers: 0,
+            more: None,
             retired: false,
             queued_idle: false,
         };
@@ -213,6 +261,8 @@ impl Topic {
             next_offset: state.next_offset,
             subscribers: state.subscribers.into(),
             loops: state.interest.count_ones(),
+            kept_messages: state.history().map_or(0, |history| history.len() as u64),
+            kept_bytes: state.history().map_or(0, History::bytes),
         }
     }
 
@@ -222,14 +272,16 @@ impl Topic {
         state.is_interested(loop_index).then(|| state.locals().get(state.rank(loop_index)).copied())?
     }
 
-    /// Gives the message an offset and a place in every interested mailbox, or changes nothing.
+    /// Gives the message an offset and a place in every interested mailbox, or changes nothing. Keeps it, if the topic
+    /// keeps messages; no more bytes than before where all histories are `full`.
     /// Also returns the loops that are owed a wake-up, one bit each.
     pub(super) fn publish<M: Mail>(
         &self,
         draft: Draft,
         mailboxes: &[Mailbox<Entry<M>>],
         rank: Rank,
-    ) -> Result<(Published, u64), PublishRefused> {
+        full: bool,
+    ) -> Result<(Published, u64, Change), PublishRefused> {
         let bytes = draft.frame_len();
         let mut state = lock(&self.shared().state);
         if state.retired {
@@ -248,12 +300,14 @@ impl Topic {
                 owed |= bit(loop_index);
             }
         }
-        Ok((Published { epoch: self.epoch(), offset, subscribers: state.subscribers.into() }, owed))
+        let change = state.history_mut().map(|history| history.push(message, full)).unwrap_or_default();
+        let published = Published { epoch: self.epoch(), offset, subscribers: state.subscribers.into() };
+        Ok((published, owed, change))
     }
 
     /// Counts a subscriber, marks its loop interested and puts its `Join` into the loop's mailbox,
-    /// all under one lock, so that its messages begin exactly at the returned offset. `None`: the topic is
-    /// retired, and nothing was done.
+    /// all under one lock, so that its messages begin exactly at the returned offset. One that has to read what is kept
+    /// first gets its `Join` from [`Self::catch_up`]. `None`: the topic is retired, and nothing was done.
     pub(super) fn join<M: Mail>(
         &self,
         loop_index: usize,
@@ -265,15 +319,128 @@ impl Topic {
         if state.retired {
             return None;
         }
-        // The loop that joins is the one that drains this mailbox: it is awake, nobody is to wake it.
-        own.push_join(Entry::Join(join));
+        let Start { next, recovered, gap } = state.start(self.epoch(), since);
+        let behind = next < state.next_offset;
+        if !behind {
+            // The loop that joins is the one that drains this mailbox: it is awake, nobody is to wake it.
+            own.push_join(Entry::Join(join));
+        }
         if !state.is_interested(loop_index) {
             state.open(loop_index, join.local);
         }
         state.subscribers += 1;
-        // Nothing is kept: what was published before can't be had.
-        let Start { next, recovered, gap } = since.start(self.epoch(), state.next_offset, state.next_offset);
-        Some(Joined { epoch: self.epoch(), next_offset: next, recovered, gap })
+        Some(Joined { epoch: self.epoch(), next_offset: next, recovered, gap, behind })
+    }
+
+    /// One step of a subscriber that was told to read from `next` on: appends kept messages to `into`, so many and so
+    /// many bytes of frames, but at least one. When there is none more, its `Join` is pushed under the same lock, so
+    /// that what is published next is delivered to it and nothing is delivered twice.
+    pub(super) fn catch_up<M: Mail>(
+        &self,
+        next: u64,
+        join: Join,
+        own: &Mailbox<Entry<M>>,
+        bounds: (usize, usize),
+        into: &mut Vec<Message>,
+    ) -> CaughtUp {
+        let state = lock(&self.shared().state);
+        let newest_only = state.history().is_some_and(|history| history.bounds().newest_only);
+        let next = if newest_only { next.max(state.next_offset - 1) } else { next };
+        if next >= state.next_offset {
+            own.push_join(Entry::Join(join));
+            return CaughtUp::Joined;
+        }
+        let oldest = state.oldest();
+        if next < oldest {
+            return CaughtUp::Gap(Gap { kind: GapKind::Expired, oldest });
+        }
+        let (messages_max, bytes_max) = bounds;
+        let mut bytes = 0;
+        let kept = state.history().into_iter().flat_map(|history| history.from((next - oldest) as usize));
+        for message in kept.take(messages_max) {
+            bytes += message.frame_len();
+            if !into.is_empty() && bytes > bytes_max {
+                break;
+            }
+            into.push(message.clone());
+        }
+        CaughtUp::Read { next }
+    }
+
+    /// Up to `limit` kept messages with up to `bytes_max` bytes of frames, but at least one.
+    pub fn page(&self, from: PageFrom, limit: usize, bytes_max: usize) -> Page {
+        let state = lock(&self.shared().state);
+        let (oldest, next) = (state.oldest(), state.next_offset);
+        let mut page = Page { epoch: self.epoch(), newest: next - 1, gap: None, messages: Vec::new() };
+        let mut bytes = 0;
+        let mut fits = |message: &&Message| {
+            bytes += message.frame_len();
+            bytes <= bytes_max || bytes == message.frame_len()
+        };
+        let Some(history) = state.history() else {
+            if let PageFrom::Since(since) = from {
+                page.gap = state.start(self.epoch(), since).gap;
+            }
+            return page;
+        };
+        match from {
+            PageFrom::Since(since) => {
+                // Whoever asks sees all that is kept, whatever a subscriber would get.
+                let start = since.start(self.epoch(), oldest, next);
+                page.gap = start.gap;
+                let kept = history.from((start.next - oldest) as usize).take(limit);
+                page.messages = kept.take_while(&mut fits).cloned().collect();
+            }
+            PageFrom::Newest(before) => {
+                let upto = before.unwrap_or(next).clamp(oldest, next) - oldest;
+                let kept = history.from(0).take(upto as usize);
+                let kept: Vec<&Message> = kept.collect();
+                page.messages = kept.into_iter().rev().take(limit).take_while(&mut fits).cloned().collect();
+            }
+        }
+        page
+    }
+
+    /// Takes other bounds for what it keeps; with 0 messages it keeps nothing. Also whether the caller is to queue it as
+    /// idle.
+    pub(super) fn set_history(&self, bounds: HistoryBounds) -> (Change, bool) {
+        let mut state = lock(&self.shared().state);
+        let change = match state.history_mut() {
+            Some(history) if history.bounds() == bounds => Change::default(),
+            Some(history) if bounds.messages > 0 => history.set_bounds(bounds),
+            Some(history) => {
+                let change = history.trim(0);
+                state.forget_history();
+                change
+            }
+            None if bounds.messages == 0 => Change::default(),
+            None => {
+                state.more.get_or_insert_default().history = Some(Box::new(History::new(bounds)));
+                Change::default()
+            }
+        };
+        (change, state.mark_idle())
+    }
+
+    /// The keeper's step: lets go what is too old at `now_ms`, and what is beyond `bytes_max` where that is given.
+    pub(super) fn keep(&self, now_ms: u64, bytes_max: Option<u64>) -> Kept {
+        let mut state = lock(&self.shared().state);
+        let Some(history) = state.history_mut() else { return Kept::default() };
+        let expired = history.expire(now_ms);
+        let trimmed = bytes_max.map(|most| history.trim(most)).unwrap_or_default();
+        let due = history.next_due();
+        let gone = history.unlist();
+        Kept { expired, trimmed, due, gone, idle: gone && state.mark_idle() }
+    }
+
+    /// The offset of the oldest message that can be had; of the next one where none is kept.
+    pub fn oldest(&self) -> u64 {
+        lock(&self.shared().state).oldest()
+    }
+
+    /// Bytes that it keeps.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        lock(&self.shared().state).history().map_or(0, History::bytes)
     }
 
     /// One subscriber less.
@@ -302,7 +469,7 @@ impl Topic {
     pub(super) fn try_retire(&self) -> bool {
         let mut state = lock(&self.shared().state);
         state.queued_idle = false;
-        state.retired = state.interest == 0;
+        state.retired = state.interest == 0 && !state.keeps();
         state.retired
     }
 
@@ -322,11 +489,12 @@ impl Topic {
     ) {
         let (interest, locals) = {
             let state = lock(&self.shared().state);
-            (state.interest, state.locals.clone())
+            (state.interest, state.locals().to_vec())
         };
         own.push_join(Entry::Join(join));
         let mut state = lock(&self.shared().state);
-        (state.interest, state.locals) = (interest, locals);
+        state.interest = interest;
+        state.set_locals(locals);
         state.open(loop_index, join.local);
     }
 
@@ -346,8 +514,23 @@ impl Topic {
             state.next_offset
         };
         own.push_join(Entry::Join(join));
-        Joined { epoch: self.epoch(), next_offset, recovered: false, gap: None }
+        Joined { epoch: self.epoch(), next_offset, recovered: false, gap: None, behind: false }
     }
+}
+
+/// What the keeper finds of a topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
+    /// What was too old.
+    pub(super) expired: Change,
+    /// What was too much.
+    pub(super) trimmed: Change,
+    /// When there is something to do again, in milliseconds since 1970; `None` for never.
+    pub(super) due: Option<u64>,
+    /// It keeps nothing any more, and the keeper forgets it.
+    pub(super) gone: bool,
+    /// The caller is to queue it as idle.
+    pub(super) idle: bool,
 }
 
 /// Bytes that a topic of a name this long asks of the allocator.
@@ -369,11 +552,50 @@ impl TopicState {
 
     /// The indices in the interested loops.
     fn locals(&self) -> &[u32] {
-        match &self.locals {
-            Locals::One(_) if self.interest == 0 => &[],
-            Locals::One(local) => std::slice::from_ref(local),
-            Locals::Many(locals) => locals,
+        match &self.more {
+            _ if self.interest == 0 => &[],
+            Some(more) if !more.locals.is_empty() => &more.locals,
+            _ => std::slice::from_ref(&self.local),
         }
+    }
+
+    fn history(&self) -> Option<&History> {
+        self.more.as_deref()?.history.as_deref()
+    }
+
+    fn history_mut(&mut self) -> Option<&mut History> {
+        self.more.as_deref_mut()?.history.as_deref_mut()
+    }
+
+    fn forget_history(&mut self) {
+        let Some(more) = &mut self.more else { return };
+        more.history = None;
+        if more.locals.is_empty() {
+            self.more = None;
+        }
+    }
+
+    /// Whether messages are kept: then the topic stays although nobody is interested.
+    fn keeps(&self) -> bool {
+        self.history().is_some_and(|history| !history.is_empty())
+    }
+
+    /// The offset of the oldest message that can be had; of the next one where none is kept.
+    fn oldest(&self) -> u64 {
+        self.next_offset - self.history().map_or(0, |history| history.len() as u64)
+    }
+
+    /// Where a subscription begins that asks for this.
+    fn start(&self, epoch: u64, since: Since) -> Start {
+        let (oldest, next) = (self.oldest(), self.next_offset);
+        let newest_only = self.history().is_some_and(|history| history.bounds().newest_only);
+        let start = since.start(epoch, oldest, next);
+        if !newest_only || start.next >= next {
+            return start;
+        }
+        // The newest message is all that matters of such a topic, so who has that has missed nothing.
+        let recovered = matches!(since, Since::After(_));
+        Start { next: next - 1, recovered, gap: None }
     }
 
     /// The loop, which is not interested, is so from now on.
@@ -396,15 +618,24 @@ impl TopicState {
     }
 
     fn set_locals(&mut self, locals: Vec<u32>) {
-        self.locals = match locals.as_slice() {
-            [] => Locals::One(0),
-            [only] => Locals::One(*only),
-            _ => Locals::Many(locals.into()),
+        let (local, locals) = match locals.as_slice() {
+            [] => (0, Vec::new()),
+            [only] => (*only, Vec::new()),
+            _ => (0, locals),
         };
+        self.local = local;
+        if let Some(more) = &mut self.more {
+            more.locals = locals.into();
+            if more.locals.is_empty() && more.history.is_none() {
+                self.more = None;
+            }
+        } else if !locals.is_empty() {
+            self.more = Some(Box::new(More { locals: locals.into(), history: None }));
+        }
     }
 
     fn mark_idle(&mut self) -> bool {
-        let newly = self.interest == 0 && !self.queued_idle && !self.retired;
+        let newly = self.interest == 0 && !self.keeps() && !self.queued_idle && !self.retired;
         self.queued_idle |= newly;
         newly
     }

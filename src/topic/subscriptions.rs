@@ -26,13 +26,17 @@ use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::Message;
 use super::name::TopicName;
 use super::position::Since;
+use super::replay::{Piece, Replays};
 use super::router::{LOOKUPS_MAX, Maker, Router, RouterError};
 use super::rules::{TopicPolicy, TopicRules};
-use super::state::{Joined, Topic};
+use super::state::{CaughtUp, Joined, Topic};
 use super::sync::Arc;
 
 /// Deliveries of one turn over all topics, unless the event loop has less time.
 pub const TURN_DELIVERIES: u32 = 128;
+
+/// Messages of one run of what a topic keeps, for subscribers who catch up.
+const RUN_MESSAGES_MAX: usize = 1_024;
 
 /// Joins and undeliverable messages handled before the loop polls again.
 pub const STEPS_PER_TURN: u32 = 1_024;
@@ -101,6 +105,10 @@ pub struct LocalTopics<M: Mail> {
     buffers: Vec<Vec<u8>>,
     /// Messages of passes that are over, and their bytes, whose room the mailbox has not got back.
     owed: (u64, u64),
+    /// What those who catch up read.
+    replays: Replays<M::Form>,
+    /// Subscriptions that are behind.
+    behind: usize,
     joins_waiting: usize,
     next_ticket: u32,
     /// Subscribers of all topics, waiting joins included.
@@ -121,7 +129,7 @@ struct LocalTopic {
     /// The lower half of the topic's id, which no topic shares with one whose messages may still be on their way.
     /// Publishers on other loops write to the topic itself all the time, so a delivery does not look there.
     id: u32,
-    /// And the joins in the mailbox or in `pending`: the topic must stay until they are applied.
+    /// And the joins in the mailbox or in `pending`, and subscriptions that are behind: the topic must stay for them.
     list: List,
     /// Its work area, only while messages or joins wait or a pass is under way; [`AT_REST`] otherwise.
     work: u32,
@@ -212,6 +220,8 @@ impl<M: Mail> LocalTopics<M> {
             free_works: Vec::new(),
             buffers: Vec::new(),
             owed: (0, 0),
+            replays: Replays::default(),
+            behind: 0,
             joins_waiting: 0,
             next_ticket: 0,
             subscriptions: 0,
@@ -255,7 +265,9 @@ impl<M: Mail> LocalTopics<M> {
                 self.router.join(&topic, self.loop_index, Join { local, slot, ticket }, since)
             {
                 self.next_ticket = self.next_ticket.wrapping_add(1);
-                self.joins_waiting += 1;
+                // Who is behind waits for no other join; it is bounded by what it costs, as a subscription.
+                self.joins_waiting += usize::from(!joined.behind);
+                self.behind += usize::from(joined.behind);
                 self.subscriptions += 1;
                 if let Some(entry) = self.topics.get_mut(local as usize) {
                     entry.list.joins_waiting += 1;
@@ -270,37 +282,123 @@ impl<M: Mail> LocalTopics<M> {
         Err(RouterError::Contended)
     }
 
+    /// Takes a listed subscriber off the list, without ending its subscription: it reads on from what the topic keeps.
+    /// What it is to remember, and whom this has moved.
+    pub fn fall_behind(&mut self, local: u32, slot: u32, place: Place) -> Option<(Place, Option<Moved>)> {
+        let entry = self.topics.get_mut(local as usize)?;
+        if !place.is_listed() || entry.list.get(place.0 as usize) != Some(slot) {
+            return None;
+        }
+        entry.list.joins_waiting += 1;
+        self.behind += 1;
+        let ticket = Place::ticket(self.next_ticket);
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        Some((ticket, self.unlist(local, place)))
+    }
+
+    /// Reads a run of what the topic keeps, from `next` on, for a subscriber that is behind and remembers `ticket`. With
+    /// nothing more to read it is to be listed as every other: its join waits.
+    pub fn catch_up(&mut self, local: u32, slot: u32, ticket: Place, next: u64) -> Option<CaughtUp> {
+        let topic = self.topics.get(local as usize)?.topic.clone();
+        if self.replays.has(&topic, next) {
+            return Some(CaughtUp::Read { next });
+        }
+        let mut messages = Vec::new();
+        let join = Join { local, slot, ticket };
+        let bounds = (RUN_MESSAGES_MAX, BATCH_BYTES_MAX);
+        let done = self.router.catch_up(&topic, next, self.loop_index, join, bounds, &mut messages)?;
+        if done == CaughtUp::Joined {
+            self.joins_waiting += 1;
+            self.end_behind();
+        }
+        self.replays.add(&topic, messages);
+        Some(done)
+    }
+
+    /// What a connection that wants this form gets of a run that was read, from the message at `next` on.
+    pub fn replay(
+        &mut self,
+        local: u32,
+        next: u64,
+        form: M::Form,
+        encoding: Encoding,
+        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+    ) -> Option<Piece<'_>> {
+        let topic = &self.topics.get(local as usize)?.topic;
+        self.replays.piece(topic, next, form, encoding, deflate)
+    }
+
+    /// Ends a subscription that is behind.
+    pub fn leave_behind(&mut self, local: u32) {
+        let Some(entry) = self.topics.get_mut(local as usize) else { return };
+        entry.list.joins_waiting -= 1;
+        self.router.leave(&entry.topic);
+        self.subscriptions -= 1;
+        self.end_behind();
+        self.close_if_idle(local);
+    }
+
+    fn end_behind(&mut self) {
+        self.behind -= 1;
+        if self.behind == 0 {
+            self.replays.clear();
+        }
+    }
+
+    /// Subscriptions that are behind.
+    pub fn behind(&self) -> usize {
+        self.behind
+    }
+
+    /// Bytes of old messages that are held in the forms of who catches up.
+    pub fn replay_bytes(&self) -> u64 {
+        self.replays.bytes()
+    }
+
+    /// How many there may be.
+    pub fn set_replay_bytes_max(&mut self, bytes_max: u64) {
+        self.replays.set_bytes_max(bytes_max);
+    }
+
     /// Ends a subscription; `place` is what the subscriber remembers. A join that still waits `listed` has to
     /// decline. Returns whom this has moved.
     pub fn leave(&mut self, local: u32, slot: u32, place: Place) -> Option<Moved> {
         let entry = self.topics.get_mut(local as usize)?;
-        let position = place.0 as usize;
         let mut moved = None;
         if place.is_listed() {
             // A position that is not the slot's would take somebody else off the list.
+            let position = place.0 as usize;
             debug_assert_eq!(entry.list.get(position), Some(slot));
             if entry.list.get(position) != Some(slot) {
                 return None;
             }
-            #[cfg(test)]
-            let forget = self.forget_tombstones;
-            #[cfg(not(test))]
-            let forget = false;
-            match self.works.get_mut(entry.work as usize).filter(|work| work.pass.is_some() && !forget) {
-                Some(work) => {
-                    entry.list.set(position, TOMBSTONE);
-                    work.holes.push(place.0);
-                }
-                None => {
-                    entry.list.swap_remove(position);
-                    moved = entry.list.get(position).map(|slot| Moved { slot, place });
-                    entry.list.shrink();
-                }
-            }
+            moved = self.unlist(local, place);
         }
+        let entry = self.topics.get(local as usize)?;
         self.router.leave(&entry.topic);
         self.subscriptions -= 1;
         self.close_if_idle(local);
+        moved
+    }
+
+    /// Takes whoever is listed at a place off the list.
+    fn unlist(&mut self, local: u32, place: Place) -> Option<Moved> {
+        let entry = self.topics.get_mut(local as usize)?;
+        let position = place.0 as usize;
+        #[cfg(test)]
+        let forget = self.forget_tombstones;
+        #[cfg(not(test))]
+        let forget = false;
+        if let Some(work) =
+            self.works.get_mut(entry.work as usize).filter(|work| work.pass.is_some() && !forget)
+        {
+            entry.list.set(position, TOMBSTONE);
+            work.holes.push(place.0);
+            return None;
+        }
+        entry.list.swap_remove(position);
+        let moved = entry.list.get(position).map(|slot| Moved { slot, place });
+        entry.list.shrink();
         moved
     }
 

@@ -13,6 +13,7 @@ mod connect_hostile;
 mod deflate;
 mod delivery;
 mod health;
+mod history;
 mod hostile;
 mod http;
 mod json;

@@ -542,7 +542,7 @@ fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
     settings.server.share_port = rng.one_in(2);
     settings.outbox.messages_max = rng.pick(&[1, 3, 64, 60_000]);
     settings.outbox.bytes_max = rng.pick(&[500, 20_000, 1 << 30]);
-    let policies = if harsh { &SlowPolicy::ALL[..] } else { &SlowPolicy::ALL[..3] };
+    let policies = if harsh { &SlowPolicy::ALL[..4] } else { &SlowPolicy::ALL[..3] };
     settings.outbox.policy = rng.pick(policies);
     for pattern in ["t0", "t1", "t*"] {
         if rng.one_in(2) {

@@ -1,0 +1,134 @@
+//! The plain dialect with `?envelope=1`: each message behind one line of JSON that says its topic, offset and time.
+//!
+//! Two topics on one connection can be told apart, and what was missed is seen. Text stays text and binary stays
+//! binary: the line stands in front of the payload, in the same message. Messages of the peer mean what they do
+//! without it.
+
+use serde::Serialize;
+
+use super::Form;
+use super::effect::{Cx, Effect, Meaning, Outcome};
+use super::plain::Plain;
+use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
+use crate::topic::{Carried, Gap, Position, Stamped};
+use crate::wire::frame::{Opcode, push_frame};
+
+pub(super) struct Envelope;
+
+/// The line in front of a payload, or alone.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Message {
+        topic: &'a str,
+        offset: u64,
+        time: u64,
+    },
+    Subscribed {
+        topic: &'a str,
+        position: String,
+        #[serde(skip_serializing_if = "is_false")]
+        recovered: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gap: Option<GapLine>,
+    },
+    Gap {
+        topic: &'a str,
+        gap: GapLine,
+    },
+}
+
+#[derive(Serialize)]
+struct GapLine {
+    kind: &'static str,
+    oldest: u64,
+}
+
+impl From<Gap> for GapLine {
+    fn from(gap: Gap) -> Self {
+        Self { kind: gap.kind.word(), oldest: gap.oldest }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn push_line(line: &Line<'_>, out: &mut Vec<u8>) {
+    // Writing to a vector doesn't fail, and neither does any of these fields.
+    let _ = serde_json::to_writer(&mut *out, line);
+    out.push(b'\n');
+}
+
+/// Appends the line and the payload.
+pub(super) fn write(of: Stamped<'_>, payload: &mut Vec<u8>) -> Carried {
+    let Stamped { topic, message } = of;
+    let (offset, time) = (message.offset(), message.time_ms());
+    push_line(&Line::Message { topic: topic.name(), offset, time }, payload);
+    payload.extend_from_slice(message.payload());
+    Carried::Frame(if message.is_binary() { Opcode::Binary } else { Opcode::Text })
+}
+
+impl Speak for Envelope {
+    fn label() -> &'static str {
+        "envelope"
+    }
+
+    /// Its URL is the plain dialect's, which reads the parameter.
+    fn open(_: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
+        None
+    }
+
+    fn subprotocol() -> Option<&'static str> {
+        Plain::subprotocol()
+    }
+
+    #[inline]
+    fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
+        Meaning::Relay
+    }
+
+    fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
+        let mut line = Vec::new();
+        match outcome {
+            Outcome::Refused { .. } => return cx.effects.push(Effect::Ignore),
+            Outcome::Joined { topic, offset, recovered, gap } => {
+                let position = Position { epoch: topic.epoch(), offset }.to_string();
+                let gap = gap.map(GapLine::from);
+                push_line(&Line::Subscribed { topic: topic.name(), position, recovered, gap }, &mut line);
+            }
+            Outcome::Gap { topic, gap } => {
+                push_line(&Line::Gap { topic: topic.name(), gap: gap.into() }, &mut line);
+            }
+            Outcome::Published { .. } | Outcome::Left { .. } => return,
+        }
+        push_frame(cx.out, Opcode::Text, &line, None);
+    }
+
+    fn form() -> Form {
+        Form::Envelope
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::{Message, Topic, TopicName};
+
+    #[test]
+    fn the_line_says_the_place_and_the_payload_stays_as_it_is() {
+        let topic = Topic::new(3, 9, &TopicName::parse("a \"b\"\u{2028}é").unwrap(), 0);
+        let message = Message::sample(3, 17, b"\x00\n\xff");
+        let mut payload = Vec::new();
+        let carried = write(Stamped { topic: &topic, message: &message }, &mut payload);
+        assert_eq!(carried, Carried::Frame(Opcode::Binary));
+        let end = payload.iter().position(|byte| *byte == b'\n').unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&payload[..end]).unwrap();
+        let expected = serde_json::json!({
+            "type": "message", "topic": "a \"b\"\u{2028}é", "offset": 17, "time": 0
+        });
+        assert_eq!(line, expected);
+        assert_eq!(payload[end + 1..], *b"\x00\n\xff");
+    }
+}

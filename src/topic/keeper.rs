@@ -1,0 +1,249 @@
+//! What all histories together may hold, and the keeper, who lets go what is too old or too much. Driven by a thread of
+//! its own that may take its time: it locks one topic at a time, and never on the way of a message.
+//!
+//! The bound holds between its visits, too: where everything is full, a topic that keeps one more message lets older
+//! ones of its own go.
+
+use std::cmp::Ordering as Order;
+use std::collections::BinaryHeap;
+
+use super::entry::Mail;
+use super::history::{Change, HistoryBounds};
+use super::router::Router;
+use super::rules::TopicRules;
+use super::state::{Kept, Topic};
+use super::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// Topics looked up under one lock of the directory.
+const TOPICS_PER_LOOK: usize = 256;
+
+/// Where all histories are over their bound, they are trimmed to so many sixteenths of it.
+const TRIMMED_TO: u64 = 15;
+
+/// What all topics keep together.
+#[derive(Debug, Default)]
+pub struct Histories {
+    bytes: AtomicU64,
+    messages: AtomicU64,
+    bytes_max: AtomicU64,
+    trimmed: AtomicU64,
+    expired: AtomicU64,
+    /// Topics that keep something and that the keeper does not know yet.
+    newly: Mutex<Vec<Topic>>,
+}
+
+impl Histories {
+    /// Nothing, and this bound.
+    pub fn new(bytes_max: u64) -> Self {
+        Self { bytes_max: AtomicU64::new(bytes_max), ..Self::default() }
+    }
+
+    /// Bytes that are kept, with what stands beside each message.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages that are kept.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Bytes there may be.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the bound.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    /// Messages let go before their time because all together were too much.
+    pub fn trimmed(&self) -> u64 {
+        self.trimmed.load(Ordering::Relaxed)
+    }
+
+    /// Messages let go because they were too old.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is no room for another byte.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes() >= self.bytes_max()
+    }
+
+    /// Counts what changed in a topic. Whether the keeper has something to do that it does not know of.
+    pub(super) fn count(&self, topic: &Topic, change: Change) -> bool {
+        let Change { messages, bytes, unlisted } = change;
+        if messages != 0 {
+            self.messages.fetch_add(messages as u64, Ordering::Relaxed);
+        }
+        if unlisted {
+            lock(&self.newly).push(topic.clone());
+        }
+        if bytes == 0 {
+            return unlisted;
+        }
+        let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let max = self.bytes_max();
+        unlisted || (before < max && before.wrapping_add(bytes as u64) >= max)
+    }
+}
+
+/// A topic that keeps something, and when to look at it again.
+#[derive(Debug)]
+struct Due {
+    /// Milliseconds since 1970; the end of time for never.
+    at_ms: u64,
+    topic: Topic,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.at_ms == other.at_ms
+    }
+}
+
+impl Eq for Due {}
+
+impl Ord for Due {
+    /// The soonest is the greatest.
+    fn cmp(&self, other: &Self) -> Order {
+        other.at_ms.cmp(&self.at_ms)
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Looks after everything that is kept.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    /// Each topic that keeps something, once.
+    topics: BinaryHeap<Due>,
+    /// The edition of rules that every topic's bounds are of.
+    rules_edition: u32,
+}
+
+impl Keeper {
+    /// A keeper that knows of nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Does all there is to do at `now_ms`, milliseconds since 1970. When it is to be called again at the latest, by
+    /// the same clock; `None`: when it is woken.
+    pub fn turn<M: Mail>(&mut self, router: &Router<M>, now_ms: u64) -> Option<u64> {
+        let rules = router.rules();
+        if rules.edition() != self.rules_edition {
+            self.rules_edition = rules.edition();
+            set_bounds(router, &rules);
+            // They may be due sooner than before.
+            let known = std::mem::take(&mut self.topics).into_iter();
+            self.topics = known.map(|due| Due { at_ms: 0, ..due }).collect();
+        }
+        let newly = std::mem::take(&mut *lock(&router.histories().newly));
+        self.topics.extend(newly.into_iter().map(|topic| Due { at_ms: 0, topic }));
+        while self.topics.peek().is_some_and(|due| due.at_ms <= now_ms) {
+            let Some(Due { topic, .. }) = self.topics.pop() else { break };
+            let kept = topic.keep(now_ms, None);
+            settle(router, &topic, kept);
+            if !kept.gone {
+                self.topics.push(Due { at_ms: kept.due.unwrap_or(u64::MAX), topic });
+            }
+        }
+        if router.histories().is_full() {
+            self.trim(router, now_ms);
+        }
+        self.topics.shrink_to(self.topics.len() * 2);
+        self.topics.peek().map(|due| due.at_ms).filter(|at| *at < u64::MAX)
+    }
+
+    /// Brings all together below the bound: the largest are cut to one size, the smaller ones keep what they have.
+    fn trim<M: Mail>(&mut self, router: &Router<M>, now_ms: u64) {
+        let goal = router.histories().bytes_max() / 16 * TRIMMED_TO;
+        let mut sizes: Vec<u64> = self.topics.iter().map(|due| due.topic.kept_bytes()).collect();
+        let most = level(&mut sizes, goal);
+        let known = std::mem::take(&mut self.topics).into_iter();
+        self.topics = known
+            .filter_map(|Due { topic, .. }| {
+                let kept = topic.keep(now_ms, Some(most));
+                settle(router, &topic, kept);
+                (!kept.gone).then(|| Due { at_ms: kept.due.unwrap_or(u64::MAX), topic })
+            })
+            .collect();
+    }
+}
+
+/// The size to which the largest have to be cut so that all together have at most `goal`.
+fn level(sizes: &mut [u64], goal: u64) -> u64 {
+    sizes.sort_unstable();
+    let mut left = goal;
+    let mut count = sizes.len() as u64;
+    for &size in sizes.iter() {
+        // All from here on have at least this; where that is too much, they share what is left.
+        if size.saturating_mul(count) > left {
+            return left / count;
+        }
+        left -= size;
+        count -= 1;
+    }
+    u64::MAX
+}
+
+/// Gives every topic the bounds that the rules have for it.
+fn set_bounds<M: Mail>(router: &Router<M>, rules: &TopicRules) {
+    let mut after: Option<String> = None;
+    loop {
+        let topics = router.topics_from("", after.as_deref(), TOPICS_PER_LOOK);
+        for topic in &topics {
+            let (change, idle) = topic.set_history(bounds(topic, rules));
+            if change != Change::default() || idle {
+                settle(router, topic, Kept { trimmed: change, idle, ..Kept::default() });
+            }
+        }
+        match topics.last() {
+            Some(last) if topics.len() == TOPICS_PER_LOOK => after = Some(last.name().to_owned()),
+            _ => return,
+        }
+    }
+}
+
+fn bounds(topic: &Topic, rules: &TopicRules) -> HistoryBounds {
+    topic.policy(rules).history
+}
+
+fn settle<M: Mail>(router: &Router<M>, topic: &Topic, kept: Kept) {
+    let histories = router.histories();
+    for (change, counter) in [(kept.expired, &histories.expired), (kept.trimmed, &histories.trimmed)] {
+        counter.fetch_add(change.messages.unsigned_abs(), Ordering::Relaxed);
+        histories.count(topic, change);
+    }
+    if kept.idle {
+        router.queue_idle(topic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::level;
+
+    #[test]
+    fn the_largest_are_cut_first_and_to_one_size() {
+        assert_eq!(level(&mut [], 5), u64::MAX);
+        assert_eq!(level(&mut [3, 4], 7), u64::MAX);
+        assert_eq!(level(&mut [10, 1, 2], 12), 9);
+        assert_eq!(level(&mut [10, 9, 2], 12), 5);
+        assert_eq!(level(&mut [10, 10, 10], 0), 0);
+        for goal in 0..40 {
+            let mut sizes = [7, 1, 12, 0, 5, 9];
+            let most = level(&mut sizes, goal);
+            assert!(sizes.iter().map(|size| size.min(&most)).sum::<u64>() <= goal, "{goal}: {most}");
+        }
+    }
+}

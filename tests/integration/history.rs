@@ -315,6 +315,7 @@ fn drops_are_told_where_they_happened() {
         assert_eq!(envelope(&mut slow).0["type"], "subscribed");
         let body = "x".repeat(60_000);
         publish(&server, "h", (1..=300).map(|_| body.clone()));
+        server.await_metric("fantail_mailbox_entries", "", |count| count == 0);
         let drops = server.metric("fantail_drops_total", policy);
         assert!(drops > 0);
         let (mut next, mut missing, mut told) = (1, 0, Vec::new());

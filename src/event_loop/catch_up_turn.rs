@@ -100,6 +100,10 @@ impl<S: Socket> Core<S> {
         let Some(place) = place_of(&mut slot.connection, local) else { return };
         let Some((ticket, change)) = self.topics.fall_behind(local, key.slot, *place) else { return };
         *place = ticket;
+        if let Some(places) = self.places.get_mut(&key.slot) {
+            // What it is told of its place must not be ahead of what it gets.
+            places.advance(local, next - 1);
+        }
         if let Some(change) = change {
             moved(&mut self.slots, local, change);
         }
@@ -148,24 +152,33 @@ impl<S: Socket> Core<S> {
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
         let deflate = |payload: &[u8], out: &mut Vec<u8>| tools.deflate_into(payload, out);
         let Some(piece) = self.topics.replay(local, next, form, encoding, deflate) else { return true };
-        let own = |message: &Message| {
-            message.origin().is_some_and(|origin| {
-                origin.loop_index as usize == index
-                    && origin.slot == key.slot
-                    && origin.generation == key.generation
-            })
-        };
         let (mut messages, mut frames) = (piece.messages, piece.frames);
         if slot.connection.flags.has(Flags::NO_ECHO) {
+            let own = |message: &&Message| is_own(message, index, key);
             let others = messages.iter().take_while(|message| !own(message)).count();
             if others == 0 {
-                let passed = messages.iter().take_while(|message| own(message)).count();
+                let passed = messages.iter().take_while(own).count();
                 self.move_to(key, local, next + passed as u64);
                 return true;
             }
             messages = messages.get(..others).unwrap_or_default();
             let bytes = messages.iter().map(|message| message.frame_as(piece.encoding).len()).sum();
             frames = frames.get(..bytes).unwrap_or_default();
+        }
+        let dialect = slot.connection.dialect;
+        let (mut own_messages, mut own_frames) = (Vec::new(), Vec::new());
+        if dialect.is_placed()
+            && let Some(places) = self.places.get_mut(&key.slot)
+        {
+            for message in messages {
+                let from = own_frames.len();
+                let at = places.advance(local, message.offset());
+                dialect.push_placed(message.frame(), at, &mut own_frames);
+                own_messages.push(message.rewritten(own_frames.get(from..).unwrap_or_default()));
+            }
+            (messages, frames) = (&own_messages, &own_frames);
+            // It has come no further than before until the kernel has taken some of it.
+            places.advance(local, next - 1);
         }
         let count = match slot.stream.write(frames) {
             Ok(count) => count,
@@ -227,7 +240,11 @@ impl<S: Socket> Core<S> {
         self.send_own(key, &out, Asked::No);
     }
 
+    /// The subscription goes on at `next`.
     fn move_to(&mut self, key: Key, local: u32, next: u64) {
+        if let Some(places) = self.places.get_mut(&key.slot) {
+            places.advance(local, next - 1);
+        }
         if let Some(behind) = self.behind(key) {
             behind.move_to(local, next);
         }
@@ -247,6 +264,15 @@ impl<S: Socket> Core<S> {
         }
         was
     }
+}
+
+/// Whether the connection has published the message itself.
+fn is_own(message: &Message, loop_index: usize, key: Key) -> bool {
+    message.origin().is_some_and(|origin| {
+        origin.loop_index as usize == loop_index
+            && origin.slot == key.slot
+            && origin.generation == key.generation
+    })
 }
 
 /// What a connection remembers of its subscription to the loop's topic `local`.

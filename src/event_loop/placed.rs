@@ -32,7 +32,7 @@ impl Places {
     }
 
     /// It has come to this offset of a topic. The places are those behind it.
-    fn advance(&mut self, topic: u32, offset: u64) -> &[Position] {
+    pub(super) fn advance(&mut self, topic: u32, offset: u64) -> &[Position] {
         let place = self.topics.iter().position(|&of| of == topic);
         if let Some(at) = place.and_then(|place| self.at.get_mut(place)) {
             at.offset = offset;

@@ -114,6 +114,13 @@ fn each_dialect_gets_its_form_of_the_same_messages() {
     assert_eq!(world.core.counters.deliveries.value(), 3 + 3 * 4);
 }
 
+/// The event that tells of messages that were dropped when the topic had come so far.
+fn dropped(topic: &str, next: u64) -> String {
+    let event =
+        format!("event: gap\ndata: {{\"topic\":\"{topic}\",\"kind\":\"dropped\",\"oldest\":{next}}}\n\n");
+    format!("{:x}\r\n{event}\r\n", event.len())
+}
+
 #[test]
 fn a_slow_reader_has_the_bounds_of_everybody_and_loses_no_event_it_has_begun() {
     let mut world = World::new(|settings| settings.outbox.messages_max = 3);
@@ -130,7 +137,8 @@ fn a_slow_reader_has_the_bounds_of_everybody_and_loses_no_event_it_has_begun() {
     assert_eq!(world.core.counters.drops(crate::metrics::DropReason::DropNewest), 3);
     reader.has_room(None);
     world.core.on_event(key, WRITABLE);
-    assert_eq!(text(&reader), first + &world.events(2, &["2", "3"]));
+    // What was dropped is told where it would have come.
+    assert_eq!(text(&reader), first + &world.events(2, &["2", "3"]) + &dropped("news", 5));
     assert_eq!(world.edition.outbox_budget.used(), 0);
     world.publish(&["7"]);
     assert_eq!(text(&reader), world.events(7, &["7"]));
@@ -333,7 +341,7 @@ fn a_slow_reader_of_several_topics_gets_whole_events_and_its_own_places() {
     reader.has_room(None);
     world.core.on_event(key, WRITABLE);
     let whole = ["2", "3", "4"].iter().zip(2..).map(|(payload, at)| named(epochs, "news", payload, [at, 0]));
-    assert_eq!(text(&reader), first + &whole.collect::<String>());
+    assert_eq!(text(&reader), first + &whole.collect::<String>() + &dropped("news", 6));
     assert_eq!(world.core.counters.deliveries.value(), 4);
     assert_eq!(world.edition.outbox_budget.used(), 0);
     world.publish(&["6"]);

@@ -266,6 +266,14 @@ impl<S: Socket> Core<S> {
     }
 }
 
+/// Whether a connection reads what the loop's topic `local` keeps, instead of what is delivered.
+pub(super) fn is_behind(connection: &Connection, local: u32) -> bool {
+    match connection.session.as_deref() {
+        Some(Session::Open(open)) => open.behind.as_deref().is_some_and(|behind| behind.has(local)),
+        _ => false,
+    }
+}
+
 /// Whether the connection has published the message itself.
 fn is_own(message: &Message, loop_index: usize, key: Key) -> bool {
     message.origin().is_some_and(|origin| {

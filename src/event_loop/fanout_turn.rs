@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 #[cfg(test)]
 use fantail_test_support::planted::{self, Planted};
 
+use super::catch_up_turn::is_behind;
 use super::closing::Words;
 use super::core::Core;
 use super::slots::SlotTable;
@@ -119,6 +120,10 @@ impl<S: Socket> Core<S> {
                 for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
                     // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
                     let Some(slot) = self.slots.at(index) else { return };
+                    if is_behind(&slot.connection, local) {
+                        // It reads the others itself.
+                        return;
+                    }
                     if slot.connection.is_open() {
                         let encoding = match choice {
                             Choice::Raw(_) => message.form(encoding),

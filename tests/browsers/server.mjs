@@ -25,7 +25,7 @@ function binary() {
   return found;
 }
 
-/** A running server: its two addresses, `term()` for the start of a drain, `kill()` and `stop()` for the end. */
+/** A running server: its two addresses and its process id, `term()` for the start of a drain, `kill()` and `stop()` for the end. */
 export async function startServer({ listen: asked = "127.0.0.1:0", env = {} } = {}) {
   const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0"];
   const child = spawn(binary(), args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
@@ -46,13 +46,13 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {} } = 
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);
   try {
-    const [, listen, admin] = await within(15_000, "the ready line", Promise.race([ready, failed]));
+    const [, listen, admin, pid] = await within(15_000, "the ready line", Promise.race([ready, failed]));
     const term = () => child.kill("SIGTERM");
     const stop = async (deadline = 30_000) => {
       if (child.exitCode === null && child.signalCode === null) term();
       return within(deadline, "the server's exit", exited).finally(kill);
     };
-    return { listen, admin, term, kill, stop, log: () => log };
+    return { listen, admin, pid: Number(pid), term, kill, stop, log: () => log };
   } catch (error) {
     kill();
     throw error;

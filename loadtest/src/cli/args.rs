@@ -3,18 +3,16 @@
 //! Checks what can be checked without a network; the commands resolve URLs. Every wrong value is a usage
 //! error (exit code 2) that names the flag.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::schedule::parse_duration;
-use crate::base::secrets;
 use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
 use crate::cli::listen_flags::{ListenFlags, ResumeFlags};
 use crate::cli::pace_flags::PaceFlags;
+use crate::cli::settings::{command_line, settings};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
 use crate::engine::run::Options;
@@ -232,6 +230,7 @@ impl Common {
             quiet: self.kit.quiet,
             files: self.outputs.files(),
             settings: settings(),
+            command_line: command_line(),
         }
     }
 }
@@ -621,59 +620,6 @@ pub(crate) enum PublishBy {
     Ws,
     /// HTTP POST on a kept connection.
     Http,
-}
-
-/// Every flag of this process's command line, given or by default, as text for the result file.
-pub(crate) fn settings() -> BTreeMap<String, String> {
-    settings_of(std::env::args_os())
-}
-
-fn settings_of(line: impl IntoIterator<Item = OsString>) -> BTreeMap<String, String> {
-    let mut command = Cli::command();
-    let Ok(matches) = command.try_get_matches_from_mut(line) else { return BTreeMap::new() };
-    let mut settings = BTreeMap::new();
-    let (mut command, mut matches) = (&command, &matches);
-    // `capacity` has the flags of another command behind its own, which go first.
-    while let Some((name, inner)) = matches.subcommand() {
-        let Some(found) = command.find_subcommand(name) else { break };
-        (command, matches) = (found, inner);
-        add_settings(command, matches, &mut settings);
-    }
-    // What is raised has no value of its own.
-    let raised = settings.get("step").and_then(|step| step.split_once('=')).map(|(name, _)| name.to_owned());
-    if let Some(name) = raised {
-        settings.remove(&name);
-    }
-    settings
-}
-
-fn add_settings(
-    command: &clap::Command,
-    matches: &clap::ArgMatches,
-    settings: &mut BTreeMap<String, String>,
-) {
-    // Steps that are given take the place of the number of connections, whose default says nothing then.
-    let steps_given = matches!(matches.try_contains_id("steps"), Ok(true));
-    for (id, long) in command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)))
-    {
-        let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
-        let texts = values.map(|value| kept(long, &value.to_string_lossy()));
-        let text = texts.collect::<Vec<_>>().join(", ");
-        if text != "false" && !(long == "connections" && steps_given) {
-            settings.entry(long.to_owned()).or_insert(text);
-        }
-    }
-}
-
-/// What of a flag's value is kept: results are passed on, and what authorizes a client is not.
-fn kept(long: &str, text: &str) -> String {
-    match long {
-        "header" | "metrics-header" | "publish-header" => secrets::header(text),
-        "hello" | "hello-hex" => secrets::all(text),
-        "set" => secrets::value(text),
-        "url" | "resume-url" | "publish-url" | "server-metrics" | "bystander" => secrets::url(text),
-        _ => secrets::template(text),
-    }
 }
 
 /// A number of connections at which memory is read.

@@ -5,4 +5,5 @@ pub(crate) mod args_kit;
 pub(crate) mod listen_flags;
 pub(crate) mod pace_flags;
 pub(crate) mod presets;
+pub(crate) mod settings;
 pub(crate) mod steps;

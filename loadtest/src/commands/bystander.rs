@@ -83,6 +83,11 @@ impl Bystander {
         self.run.merged().latency
     }
 
+    /// What its clock says now.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.run.plan.clock.now_ns()
+    }
+
     /// Sends no more, waits for what is on its way, and returns what was counted.
     pub(crate) fn stop(mut self) -> Result<Tally, Failure> {
         self.pacer.stop()?;

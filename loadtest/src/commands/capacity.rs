@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::base::failure::Failure;
 use crate::base::interrupt;
-use crate::cli::args::{CapacityArgs, Outputs, Stepped, settings};
+use crate::cli::args::{CapacityArgs, Outputs, Stepped};
+use crate::cli::settings::{command_line, settings};
 use crate::cli::steps::Variable;
 use crate::commands::drive;
 use crate::result::report::{self, FORMAT, Files, Finished, Judging, Table};
@@ -88,7 +89,8 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
         }
     }
     let report = CapacityReport::new(args.command.name(), variable, steps);
-    let judging = Judging { files: outputs, settings: settings(), ..Judging::default() };
+    let judging =
+        Judging { files: outputs, settings: settings(), command_line: command_line(), ..Judging::default() };
     report::publish(&report, &report.table(), &judging)?;
     Ok(report.ok)
 }

@@ -11,17 +11,24 @@ use serde_json::Value;
 
 use crate::base::failure::Failure;
 use crate::cli::args::CompareArgs;
+use crate::cli::settings::command_line;
 use crate::result::html;
 use crate::result::json_text;
 use crate::result::regression::median;
 use crate::result::report;
 use crate::result::result_file;
 
+mod words;
+
 /// Chance at most that two equal sides are called different.
 const ERROR_MAX: f64 = 0.05;
 /// Fields that are no figures.
-const NO_FIGURES: [&str; 11] = [
+const NO_FIGURES: [&str; 15] = [
+    "findings",
     "series",
+    "latency_by_send_time",
+    "away_by_return_time",
+    "dropped_at_seconds",
     "histogram",
     "settings",
     "format",
@@ -70,6 +77,7 @@ struct Comparison {
     generator_version: &'static str,
     generator_commit: Option<&'static str>,
     command: &'static str,
+    command_line: String,
     /// The command whose results are compared.
     compared: String,
     /// Runs of the first result.
@@ -80,12 +88,14 @@ struct Comparison {
     noise_known: bool,
     /// What was set differently, one sentence each.
     differing_settings: Vec<String>,
+    /// What is known of the differences, one sentence each; what is within the noise has none.
+    words: Vec<String>,
     /// Every figure that both have.
     figures: Vec<Figure>,
 }
 
 /// One figure on both sides.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Figure {
     /// Its path in the result file.
     name: String,
@@ -172,12 +182,15 @@ fn compare(a: &[Value], b: &[Value], compared: String) -> Comparison {
             verdict: verdict(a_values, b_values, noise_known),
         });
     }
+    let words = words::words(&figures, noise_known);
     Comparison {
+        words,
         format: report::FORMAT,
         schema: report::schema_id("compare"),
         generator_version: env!("CARGO_PKG_VERSION"),
         generator_commit: report::commit(),
         command: "compare",
+        command_line: command_line(),
         compared,
         a_runs: a.len(),
         b_runs: b.len(),
@@ -290,6 +303,9 @@ impl Comparison {
             format!("{}: A of {} run(s), B of {} run(s)\n", self.compared, self.a_runs, self.b_runs);
         for differing in &self.differing_settings {
             text += &format!("warning: set differently, so ratios mean little: {differing}\n");
+        }
+        for sentence in &self.words {
+            text += &format!("  {sentence}\n");
         }
         for row in &rows {
             let mut line = String::new();

@@ -11,6 +11,7 @@ use crate::commands::planning;
 use crate::engine::conversation::Client;
 use crate::engine::message::Shape;
 use crate::observe::launched::Launched;
+use crate::result::findings;
 use crate::result::json_text;
 use crate::result::junit;
 use crate::result::repeat;
@@ -97,7 +98,9 @@ pub(crate) fn run(command: &Stepped) -> Result<Finished, Failure> {
             break;
         }
     }
-    let merged = repeat::merge(runs, &kit.fail_if);
+    let mut merged = repeat::merge(runs, &kit.fail_if);
+    findings::add(&mut merged);
+    let merged = merged;
     let table = if quiet { Table::default() } else { repeat::table(&merged) };
     report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &command.common().outputs.files())?;
     let ok = merged.get("ok") == Some(&true.into());

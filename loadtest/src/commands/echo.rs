@@ -100,7 +100,7 @@ fn measure(
 
     let counts = &tally.counts;
     let mut common = Common::new(command, url, connections, run.facts(&tally.counts), &tally, true);
-    let messages = MessagesReport::new(load.offered, &schedule, &tally);
+    let messages = MessagesReport::new(load.offered, &schedule, &tally, run.started_ns);
     common.expect_none(&[(schedule.count().saturating_sub(counts.sent), "messages not sent")]);
     common.expect_none(&messages.problems("messages"));
     let cpu = cpu_between(cpu_from, cpu_to).filter(|_| counts.unique > 0);

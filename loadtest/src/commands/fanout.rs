@@ -207,6 +207,7 @@ pub(super) fn measure(
     tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
     tally.counts.waited_sends = published.waited;
+    tally.by_send.merge(&published.by_send);
     let readers =
         tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));
     Ok(Outcome { tally, slow_in_time, readers, published, schedule, subscribed, cpu })
@@ -282,7 +283,8 @@ impl FanoutReport {
         );
         common.expect_none(&outcome.problems());
         let rate = pace(args).mean();
-        let messages = MessagesReport::new(args.load.offered(rate), &outcome.schedule, &outcome.tally);
+        let load = args.load.offered(rate);
+        let messages = MessagesReport::new(load, &outcome.schedule, &outcome.tally, run.started_ns);
         common.expect_none(&messages.problems("deliveries"));
         common
             .expect_none(&[(outcome.tally.counts.stray, "deliveries to connections that nobody owed them")]);

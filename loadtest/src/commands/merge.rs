@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 
 use crate::base::failure::Failure;
 use crate::cli::args::MergeArgs;
+use crate::cli::settings::command_line;
+use crate::result::findings;
 use crate::result::histogram_columns;
 use crate::result::json_text;
 use crate::result::report::{self, LatencyReport, Table, number_text};
@@ -76,7 +78,9 @@ pub(crate) fn run(args: &MergeArgs) -> Result<bool, Failure> {
         let report = result_file::load(path)?;
         runs.push((path.display().to_string(), report));
     }
-    let merged = merge(&runs).map_err(Failure::Usage)?;
+    let mut merged = merge(&runs).map_err(Failure::Usage)?;
+    findings::add(&mut merged);
+    merged["command_line"] = json!(command_line());
     let table = table(&merged);
     report::publish_value(&merged, &json_text::to_text(&merged)?, &table, &args.outputs.files())?;
     Ok(merged.get("ok").and_then(Value::as_bool).unwrap_or(false))

@@ -23,6 +23,7 @@ use crate::engine::worker::{self, OfTopic};
 use crate::net::target::Scheme;
 use crate::publish;
 use crate::publish::several::{PublishedToAll, ServerReport, Several};
+use crate::result::course::CourseReport;
 use crate::result::report::{self, Common, Finished, LatencyReport, Report, Table, microseconds_text};
 use crate::result::tally::{Ending, Tally};
 
@@ -94,6 +95,10 @@ struct RollingReport {
     foreign: u64,
     /// From the planned send time to the arrival.
     latency: Option<LatencyReport>,
+    /// The same by the planned send time; null if nothing was sent.
+    latency_by_send_time: Option<CourseReport>,
+    /// How long clients were away, by when they were open again; null if none came back.
+    away_by_return_time: Option<CourseReport>,
 }
 
 /// Runs the command.
@@ -135,9 +140,10 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
     run.order(|order| order.schedule = Some(schedule.clone()));
     let plan = run.plan.clone();
+    let planned = schedule.clone();
     let thread = std::thread::spawn(move || {
         let bulletins = plan.bulletins.clone().unwrap_or_default();
-        publisher.run(&plan, &schedule, &bulletins)
+        publisher.run(&plan, &planned, &bulletins)
     });
     run.wait(Duration::MAX, |_| thread.is_finished())?;
     let published = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
@@ -151,8 +157,9 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
     tally.counts.waited_sends = published.waited;
+    tally.by_send.merge(&published.by_send);
     report::finish(
-        RollingReport::new(args, &run, &tally, (url, topic), published, subscribed),
+        RollingReport::new(args, &run, &tally, (url, topic), (published, schedule), subscribed),
         &args.common.judging(),
     )
 }
@@ -208,7 +215,7 @@ impl RollingReport {
         run: &Run,
         tally: &Tally,
         (url, topic): (String, Option<String>),
-        published: PublishedToAll,
+        (published, schedule): (PublishedToAll, Schedule),
         subscribed: u64,
     ) -> Self {
         let counts = &tally.counts;
@@ -267,6 +274,10 @@ impl RollingReport {
             corrupt: counts.corrupt,
             foreign: counts.foreign,
             latency: LatencyReport::new(&tally.latency),
+            latency_by_send_time: tally
+                .by_send
+                .report(run.started_ns, Some(&schedule.first(published.attempted))),
+            away_by_return_time: returns.and_then(|returns| returns.by_return.report(run.started_ns, None)),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::engine::run::{Run, Special};
 use crate::engine::sizes::Sizes;
 use crate::engine::worker::Published;
 use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::result::course::CourseReport;
 use crate::result::report::{
     self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text,
 };
@@ -56,6 +57,10 @@ struct StormReport {
     reconnect_latency: Option<LatencyReport>,
     /// From a client's drop to its return, waits between attempts included.
     away: Option<LatencyReport>,
+    /// The same by when they were open again; null if none came back.
+    away_by_return_time: Option<CourseReport>,
+    /// When the first was dropped, in seconds since the first connect; null if none was.
+    dropped_at_seconds: Option<f64>,
     /// An echo connection that took no part; null with `--bystander none`.
     bystander: Option<BystanderReport>,
     /// Processor time of the server from the first drop until all were back; null without `--pid` or `--server-metrics`.
@@ -70,6 +75,8 @@ struct BystanderReport {
     before: Option<LatencyReport>,
     /// Round trips from the first drop until all were back.
     during: Option<LatencyReport>,
+    /// All of them by the planned send time; null if nothing was sent.
+    latency_by_send_time: Option<CourseReport>,
     /// Echoes that did not come, of the whole run.
     missing: u64,
     /// Whether the bystander itself lost its connection.
@@ -108,7 +115,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let times = if interrupt::requested() { None } else { Some(drop_and_wait(args, &mut run)?) };
     let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
     let bystander =
-        bystander.zip(before).map(|(bystander, before)| heard(args, bystander, before)).transpose()?;
+        bystander.zip(before).map(|(bystander, before)| heard(args, &run, bystander, before)).transpose()?;
     if args.rate.is_none() {
         run.wait(args.common.duration, |_| interrupt::requested())?;
     }
@@ -155,7 +162,14 @@ fn drop_and_wait(args: &StormArgs, run: &mut Run) -> Result<Times, Failure> {
 }
 
 /// What the bystander heard since `before`.
-fn heard(args: &StormArgs, bystander: Bystander, before: Histogram<u64>) -> Result<BystanderReport, Failure> {
+fn heard(
+    args: &StormArgs,
+    run: &Run,
+    bystander: Bystander,
+    before: Histogram<u64>,
+) -> Result<BystanderReport, Failure> {
+    // Each run counts from its own start.
+    let behind_ns = run.plan.clock.now_ns().cast_signed() - bystander.now_ns().cast_signed();
     let tally = bystander.stop()?;
     let mut during = tally.latency.clone();
     // Both have the same bounds and `during` has all that `before` has, so this can't fail.
@@ -164,6 +178,7 @@ fn heard(args: &StormArgs, bystander: Bystander, before: Histogram<u64>) -> Resu
         url: args.bystander.clone(),
         before: LatencyReport::new(&before),
         during: LatencyReport::new(&during),
+        latency_by_send_time: tally.by_send.seen_from(behind_ns).report(run.started_ns, None),
         missing: tally.counts.missing,
         lost: tally.counts.lost > 0,
     })
@@ -209,6 +224,10 @@ impl StormReport {
             refusals: counts.refusals.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
             reconnect_latency: returns.and_then(|returns| LatencyReport::new(&returns.attempt)),
             away: returns.and_then(|returns| LatencyReport::new(&returns.away)),
+            away_by_return_time: returns.and_then(|returns| returns.by_return.report(run.started_ns, None)),
+            dropped_at_seconds: times
+                .as_ref()
+                .map(|times| times.first_drop.saturating_sub(run.started_ns) as f64 / 1e9),
             bystander,
             server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
         }

@@ -356,6 +356,8 @@ impl Run {
             interrupted: interrupt::requested(),
             started_unix_seconds: self.series.begin_unix_seconds(),
             series: self.series.columns(),
+            server_files: self.series.server_files(),
+            kernel: self.series.kernel(),
             machine: machine::machine(),
             advice: advice(tls, &self.plan.details, counts),
             server_metrics: server_metrics::report(),

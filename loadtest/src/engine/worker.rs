@@ -672,7 +672,7 @@ impl Worker {
         match connection.try_send(&self.frame) {
             Ok(true) => {
                 tally.counts.sent += 1;
-                tally.counts.on_send(now_ns - planned_ns);
+                tally.on_send(planned_ns, now_ns - planned_ns);
             }
             Ok(false) => {
                 connection.return_send_number();

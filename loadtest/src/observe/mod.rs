@@ -2,6 +2,7 @@
 //! load. Changes nothing of a run.
 
 pub(crate) mod bottleneck;
+pub(crate) mod kernel_counts;
 pub(crate) mod launched;
 pub(crate) mod machine;
 pub(crate) mod memory_kinds;

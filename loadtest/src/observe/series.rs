@@ -9,9 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fantail::sys::process;
 use hdrhistogram::Histogram;
 
+use crate::observe::kernel_counts::KernelCounts;
 use crate::observe::server_process::ServerProcess;
-use crate::result::report;
+use crate::result::report::{self, FilesReport, KernelReport};
 use crate::result::samples::{Columns, Sample};
+use crate::result::strain::Strain;
 use crate::result::tally::Tally;
 
 /// Samples kept. When they are full every second one goes, and the time between two doubles.
@@ -30,6 +32,9 @@ pub(crate) struct Series {
     every_ns: u64,
     connect: Histogram<u64>,
     latency: Histogram<u64>,
+    strain: Strain,
+    files: Option<FilesReport>,
+    kernel: KernelCounts,
 }
 
 impl Series {
@@ -45,6 +50,9 @@ impl Series {
             every_ns: EVERY_NS,
             connect: empty.connect,
             latency: empty.latency,
+            strain: Strain::default(),
+            files: None,
+            kernel: KernelCounts::now(),
         }
     }
 
@@ -68,6 +76,10 @@ impl Series {
             histogram.as_ref().and_then(|histogram| report::carried(histogram, quantile))
         };
         let counts = &tally.counts;
+        let strain = tally.strain.since(&self.strain);
+        self.strain = tally.strain;
+        let files = self.server.and_then(ServerProcess::open_files);
+        self.files = files.into_iter().chain(self.files).max_by_key(|files| files.most);
         let server_memory = self.server.map(ServerProcess::user_and_resident_bytes).unwrap_or_default();
         self.samples.push(Sample {
             at_seconds: now_ns.saturating_sub(begin_ns) as f64 / 1e9,
@@ -82,6 +94,8 @@ impl Series {
             latency_p50_microseconds: at(&latency, 0.5),
             latency_p99_microseconds: at(&latency, 0.99),
             latency_max_microseconds: latency.as_ref().map(|latency| latency.max() as f64 / 1e3),
+            generator_busy_share: strain.busy_share(),
+            generator_processor_wait_share: strain.processor_wait_share(),
             generator_cpu_seconds: process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
             server_cpu_seconds: self
                 .server
@@ -92,6 +106,16 @@ impl Series {
             server_resident_bytes: server_memory.1,
         });
         self.thin();
+    }
+
+    /// Open files of the server at most.
+    pub(crate) fn server_files(&self) -> Option<FilesReport> {
+        self.files
+    }
+
+    /// What the kernel has counted since the run was made.
+    pub(crate) fn kernel(&self) -> KernelReport {
+        KernelCounts::now().since(self.kernel)
     }
 
     /// The wall clock when the run began; null if it never did.
@@ -135,6 +159,8 @@ fn keep_higher(sample: &mut Sample, gone: &Sample) {
         (&mut sample.latency_p50_microseconds, gone.latency_p50_microseconds),
         (&mut sample.latency_p99_microseconds, gone.latency_p99_microseconds),
         (&mut sample.latency_max_microseconds, gone.latency_max_microseconds),
+        (&mut sample.generator_busy_share, gone.generator_busy_share),
+        (&mut sample.generator_processor_wait_share, gone.generator_processor_wait_share),
     ] {
         *kept = match (*kept, other) {
             (Some(one), Some(two)) => Some(one.max(two)),

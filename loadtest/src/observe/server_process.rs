@@ -10,12 +10,15 @@ use fantail::sys::process::{self, MemoryUse};
 use serde::Serialize;
 
 use crate::observe::server_metrics::{EVERY, Remote};
+use crate::result::report::FilesReport;
 use crate::tls;
 
 /// Memory counts as settled when it has moved by no more than this for [`STABLE_FOR`].
 const STABLE_BYTES: u64 = 64 * 1024;
 const STABLE_FOR: Duration = Duration::from_millis(500);
 const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
+/// Threads whose descriptor tables are looked at.
+const TASKS_MAX: usize = 256;
 
 /// The process to watch.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +144,19 @@ impl ServerProcess {
         process::context_switches(Some(self.pid()?)).ok()
     }
 
+    /// Open files in the fullest of its descriptor tables, and how many there may be. What Linux before 6.2 does not say
+    /// in the size of `fd` is unknown.
+    pub(crate) fn open_files(self) -> Option<FilesReport> {
+        let pid = self.pid()?;
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let open = |task: std::fs::DirEntry| Some(std::fs::metadata(task.path().join("fd")).ok()?.len());
+        let most =
+            tasks.filter_map(Result::ok).take(TASKS_MAX).filter_map(open).max().filter(|open| *open > 0)?;
+        Some(FilesReport { most, limit: line.split_whitespace().next()?.parse().ok()? })
+    }
+
     /// User memory as it is now.
     pub(crate) fn user_bytes(self) -> Option<u64> {
         self.memory().map(|memory| memory.user_bytes())
@@ -240,5 +256,9 @@ mod tests {
         assert!(ServerProcess::new(std::process::id()).is_ok());
         assert!(ServerProcess::new(u32::MAX).unwrap_err().contains("--pid"));
         assert_eq!(cpu_between(None, Some(Duration::ZERO)), None);
+        // Linux before 6.2 says nothing.
+        if let Some(files) = ServerProcess::Local(std::process::id()).open_files() {
+            assert!(files.most > 2 && files.limit >= files.most, "{files:?}");
+        }
     }
 }

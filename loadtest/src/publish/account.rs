@@ -10,6 +10,7 @@ use crate::base::schedule::LATE_NS;
 use crate::engine::ledger::Ledger;
 use crate::engine::message::{PROBE_SEQUENCE, Stamp};
 use crate::engine::worker::OfTopic;
+use crate::result::course::Course;
 use crate::result::tally::new_histogram;
 
 /// What the publisher did.
@@ -35,6 +36,8 @@ pub(crate) struct Published {
     pub(crate) late_max_ns: u64,
     /// When the last message left.
     pub(crate) last_ns: u64,
+    /// When messages left, and which the publisher itself made late.
+    pub(crate) by_send: Course,
     /// From the send to the end of the server's answer, in ns; none over WebSocket.
     pub(crate) answers: Histogram<u64>,
     /// The most connections that were there at once.
@@ -103,6 +106,7 @@ impl Account {
             waited: 0,
             late_max_ns: 0,
             last_ns: 0,
+            by_send: Course::default(),
             answers: new_histogram(),
             connections: 0,
             errors: BTreeMap::new(),
@@ -112,8 +116,9 @@ impl Account {
     }
 
     /// A message has come to its turn, so much later than it could have.
-    pub(super) fn on_turn(&mut self, late_ns: u64) {
+    pub(super) fn on_turn(&mut self, planned_ns: u64, late_ns: u64) {
         self.published.attempted += 1;
+        self.published.by_send.on_turn(planned_ns, late_ns);
         self.published.late_own += u64::from(late_ns > LATE_NS);
     }
 
@@ -129,6 +134,7 @@ impl Account {
         self.published.late_sends += u64::from(late_ns > LATE_NS);
         self.published.waited += u64::from(waited_ns > LATE_NS);
         self.published.last_ns = now_ns;
+        self.published.by_send.on_left(job.planned_ns, late_ns);
         if let Some(topic) = self.published.topics.get_mut(job.topic as usize) {
             job.number = topic.numbers;
             topic.numbers += 1;
@@ -216,7 +222,7 @@ mod tests {
     fn sent(account: &mut Account) -> Job {
         let mut job = Job { submitted_ns: 1, ..Job::new(0, 0) };
         account.under_way += 1;
-        account.on_turn(0);
+        account.on_turn(0, 0);
         account.on_send(&mut job, 1);
         job
     }

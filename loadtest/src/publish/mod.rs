@@ -196,7 +196,7 @@ impl Publisher {
                 let mut state = self.shared.lock();
                 // Of a burst only the first one can leave when it was planned.
                 let could_ns = if index == messages.start { planned_ns } else { planned_ns.max(free_ns) };
-                state.account.on_turn(now_ns.saturating_sub(could_ns));
+                state.account.on_turn(planned_ns, now_ns.saturating_sub(could_ns));
                 let topic = u32::try_from(index % topics.max(1)).unwrap_or(0);
                 state.submit(&plan, Job::new(topic, planned_ns), now_ns);
                 drop(state);

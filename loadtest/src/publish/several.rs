@@ -22,6 +22,7 @@ use crate::base::secrets;
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::Plan;
 use crate::net::target::Target;
+use crate::result::course::Course;
 use crate::tls::Tls;
 
 /// How long a server that was silent is not asked again: every message would wait for it before it goes to the others.
@@ -49,6 +50,8 @@ pub(crate) struct PublishedToAll {
     pub(crate) late_sends: u64,
     /// Of these, those that had not to wait for the answers to the one before.
     pub(crate) late_own: u64,
+    /// When messages left, and which the publisher itself made late.
+    pub(crate) by_send: Course,
     /// Sends that waited for the answers to the one before for more than 1 ms.
     pub(crate) waited: u64,
     /// How late the latest send left.
@@ -117,7 +120,10 @@ impl Several {
             published.attempted += 1;
             published.late_max_ns = published.late_max_ns.max(now_ns.saturating_sub(planned_ns));
             let late = now_ns.saturating_sub(planned_ns) > LATE_NS;
-            let late_own = now_ns.saturating_sub(planned_ns.max(free_ns)) > LATE_NS;
+            let own_ns = now_ns.saturating_sub(planned_ns.max(free_ns));
+            let late_own = own_ns > LATE_NS;
+            published.by_send.on_turn(planned_ns, own_ns);
+            published.by_send.on_left(planned_ns, now_ns.saturating_sub(planned_ns));
             published.late_sends += u64::from(late);
             published.late_own += u64::from(late_own);
             published.waited += u64::from(late && !late_own);

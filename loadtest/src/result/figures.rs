@@ -15,7 +15,15 @@ use super::threshold::Kind;
 /// Stands for a name that is known only once there is a result.
 pub(crate) const ANY: &str = "*";
 /// Figures that say nothing about a run.
-const NO_FIGURES: [&str; 4] = ["format", "started_unix_seconds", "pid", "repeats"];
+const NO_FIGURES: [&str; 7] = [
+    "format",
+    "started_unix_seconds",
+    "pid",
+    "repeats",
+    "findings",
+    "latency_by_send_time",
+    "away_by_return_time",
+];
 
 /// The commands whose results are judged, with their schemas.
 const SCHEMAS: [(&str, &str); 8] = [
@@ -59,13 +67,13 @@ pub(crate) fn fits(pattern: &str, path: &str) -> bool {
     }
 }
 
-/// What a figure measures and by how much its value is to be multiplied, as its name says.
+/// What a figure measures and how many of its unit are one of the base unit, as its name says.
 pub(crate) fn kind(path: &str) -> (Kind, f64) {
     let name = path.rsplit('.').next().unwrap_or(path);
     match name {
         name if name.ends_with("_per_second") => (Kind::Rate, 1.0),
-        name if name.contains("nanoseconds") => (Kind::Time, 1e-9),
-        name if name.contains("microseconds") => (Kind::Time, 1e-6),
+        name if name.contains("nanoseconds") => (Kind::Time, 1e9),
+        name if name.contains("microseconds") => (Kind::Time, 1e6),
         name if name.ends_with("_seconds") => (Kind::Time, 1.0),
         name if name.ends_with("_share") || name == "fraction" => (Kind::Share, 1.0),
         name if name.contains("bytes") => (Kind::Bytes, 1.0),
@@ -93,7 +101,7 @@ pub(crate) fn value_in(report: &Value, path: &str) -> Option<f64> {
     }
     match at {
         Value::Array(list) => Some(list.len() as f64),
-        number => number.as_f64().map(|number| number * kind(path).1),
+        number => number.as_f64().map(|number| number / kind(path).1),
     }
 }
 

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::base::schedule::Schedule;
+use crate::result::course::CourseReport;
 use crate::result::report::{LatencyReport, Table};
 use crate::result::tally::Tally;
 
@@ -49,11 +50,13 @@ pub(crate) struct MessagesReport {
     repeated: u64,
     /// From the planned send time to the arrival.
     latency: Option<LatencyReport>,
+    /// The same by the planned send time; null if nothing was sent.
+    latency_by_send_time: Option<CourseReport>,
 }
 
 impl MessagesReport {
-    /// The account of a run.
-    pub(crate) fn new(load: Offered, schedule: &Schedule, tally: &Tally) -> Self {
+    /// The account of a run whose first connect began at `begin_ns`.
+    pub(crate) fn new(load: Offered, schedule: &Schedule, tally: &Tally, begin_ns: u64) -> Self {
         let counts = &tally.counts;
         Self {
             rate_per_second: load.rate,
@@ -71,6 +74,7 @@ impl MessagesReport {
             wrapped: counts.wrapped,
             repeated: counts.repeated,
             latency: LatencyReport::new(&tally.latency),
+            latency_by_send_time: tally.by_send.report(begin_ns, Some(schedule)),
         }
     }
 
@@ -135,7 +139,7 @@ mod tests {
         let report = |unique, wrapped, corrupt| {
             let mut tally = Tally::new();
             (tally.counts.unique, tally.counts.wrapped, tally.counts.corrupt) = (unique, wrapped, corrupt);
-            let report = MessagesReport::new(load, &schedule, &tally);
+            let report = MessagesReport::new(load, &schedule, &tally, 0);
             let mut table = Table::default();
             report.rows(&mut table);
             let wrong: Vec<String> = report

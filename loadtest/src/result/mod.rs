@@ -1,7 +1,9 @@
 //! What was counted, what is said about it, and the files it is written to. Plain values in, texts and a verdict out;
 //! it knows neither flags nor connections.
 
+pub(crate) mod course;
 pub(crate) mod figures;
+pub(crate) mod findings;
 pub(crate) mod histogram_columns;
 pub(crate) mod html;
 pub(crate) mod json_text;

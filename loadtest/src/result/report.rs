@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::base::failure::Failure;
 use crate::base::secrets;
+use crate::result::findings::{self, Fault, Findings};
 use crate::result::histogram_columns::{self, HistogramColumns};
 use crate::result::html;
 use crate::result::json_text;
@@ -72,8 +73,30 @@ pub(crate) struct Common {
     pub(crate) label: Option<String>,
     /// Where the server's figures are from; null without `--server-metrics`.
     pub(crate) server_metrics: Option<MetricsReport>,
+    /// Open files of the server at most; null without `--pid`, or where the kernel does not say.
+    pub(crate) server_files: Option<FilesReport>,
+    /// What the kernel counted meanwhile.
+    pub(crate) kernel: KernelReport,
     /// The run over time.
     pub(crate) series: Columns,
+}
+
+/// Open files of the server in the fullest of its descriptor tables.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct FilesReport {
+    /// The most that a sample saw.
+    pub(crate) most: u64,
+    /// As many as there may be: its RLIMIT_NOFILE, soft.
+    pub(crate) limit: u64,
+}
+
+/// What the kernel of this machine counted of TCP during the run, of all programs; null where it does not say.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct KernelReport {
+    /// Segments that were sent again.
+    pub(crate) retransmitted_segments: Option<u64>,
+    /// Connections that found the queue of whoever listens full.
+    pub(crate) listen_overflows: Option<u64>,
 }
 
 /// What a report has to know of a run beside what it counted.
@@ -101,6 +124,10 @@ pub(crate) struct Facts {
     pub(crate) advice: Vec<String>,
     /// Where the server's figures are from.
     pub(crate) server_metrics: Option<MetricsReport>,
+    /// Open files of the server at most.
+    pub(crate) server_files: Option<FilesReport>,
+    /// What the kernel counted meanwhile.
+    pub(crate) kernel: KernelReport,
     /// How TLS was spoken; `None` without TLS.
     pub(crate) tls: Option<TlsFacts>,
 }
@@ -148,6 +175,8 @@ pub(crate) struct Judging {
     pub(crate) files: Files,
     /// The flags it was made with.
     pub(crate) settings: BTreeMap<String, String>,
+    /// The same as it was typed.
+    pub(crate) command_line: String,
 }
 
 /// Files that a result is written to.
@@ -295,9 +324,14 @@ pub(crate) fn finish(mut report: impl Report, judging: &Judging) -> Result<Finis
     common.label.clone_from(&judging.label);
     common.problems.extend(broken);
     let ok = common.judge();
-    let table = if judging.quiet { Table::default() } else { report.table() };
-    publish(&report, &table, judging)?;
-    Ok(Finished { ok, value: with_settings(&report, judging)? })
+    let whole = WithSettings::new(&report, judging)?;
+    let mut table = if judging.quiet { Table::default() } else { report.table() };
+    if let Some(findings) = whole.findings.as_ref().filter(|_| !judging.quiet) {
+        table.findings(findings);
+    }
+    let (value, text) = whole.written()?;
+    publish_value(&value, &text, &table, &judging.files)?;
+    Ok(Finished { ok, value })
 }
 
 /// A percentile in microseconds, if so many values carry it.
@@ -373,6 +407,8 @@ impl Common {
             machine: facts.machine,
             label: None,
             server_metrics: facts.server_metrics,
+            server_files: facts.server_files,
+            kernel: facts.kernel,
             generator: GeneratorReport {
                 threads: facts.threads,
                 descriptor_tables: facts.descriptor_tables,
@@ -488,6 +524,21 @@ impl Table {
         self.rows.push((name.to_owned(), value.to_string()));
     }
 
+    /// Adds what was found in front of the verdict, if anything was.
+    pub(crate) fn findings(&mut self, findings: &Findings) {
+        let verdict = self.rows.pop();
+        if findings.fault != Fault::Nobody {
+            self.row("whose fault", findings.fault.text());
+            if let Some(stalled) = findings.stalled.as_ref().filter(|_| !findings.stalls.is_empty()) {
+                self.row("  when it stalled", stalled);
+            }
+            if let Some(limit) = &findings.limit {
+                self.row("  which limit", limit);
+            }
+        }
+        self.rows.extend(verdict);
+    }
+
     /// Adds a row of percentiles.
     pub(crate) fn latency(&mut self, name: &str, latency: Option<&LatencyReport>) {
         let value = latency.map_or_else(
@@ -525,14 +576,8 @@ impl Table {
 
 /// Prints the table and writes the files that are wanted.
 pub(crate) fn publish(report: &impl Serialize, table: &Table, judging: &Judging) -> Result<(), String> {
-    let text = json_text::to_text(&WithSettings { report, settings: &judging.settings })?;
-    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let (value, text) = WithSettings::new(report, judging)?.written()?;
     publish_value(&value, &text, table, &judging.files)
-}
-
-fn with_settings(report: &impl Serialize, judging: &Judging) -> Result<Value, String> {
-    let whole = WithSettings { report, settings: &judging.settings };
-    serde_json::to_value(whole).map_err(|error| error.to_string())
 }
 
 /// The same of a result that is JSON already; `text` is how `--json` writes it.
@@ -582,12 +627,31 @@ pub(crate) fn all_of(outcomes: impl IntoIterator<Item = Result<(), String>>) -> 
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
-/// A result with the flags it was made with.
+/// A result with the flags it was made with and what is found in it.
 #[derive(Serialize)]
 struct WithSettings<'a, R> {
     #[serde(flatten)]
     report: &'a R,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings: Option<Findings>,
     settings: &'a BTreeMap<String, String>,
+    command_line: &'a str,
+}
+
+impl<'a, R: Serialize> WithSettings<'a, R> {
+    fn new(report: &'a R, judging: &'a Judging) -> Result<Self, String> {
+        let value = serde_json::to_value(report).map_err(|error| error.to_string())?;
+        // A plan has opened nothing, so there is nothing to be found.
+        let ran = value.get("series").is_some() || value.get("steps").is_some();
+        let findings = ran.then(|| findings::find(&value));
+        Ok(Self { report, findings, settings: &judging.settings, command_line: &judging.command_line })
+    }
+
+    /// As a value and as the file's text, in which fields have the order that they are declared in.
+    fn written(&self) -> Result<(Value, String), String> {
+        let value = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        Ok((value, json_text::to_text(self)?))
+    }
 }
 
 /// A time with a readable unit, or `n/a`.

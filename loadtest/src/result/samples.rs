@@ -47,6 +47,10 @@ columns! {
     latency_p99_microseconds: Option<f64>,
     /// Highest of the same.
     latency_max_microseconds: Option<f64>,
+    /// Share of the tenths of a second since the sample before in which a worker had no time left; null without load.
+    generator_busy_share: Option<f64>,
+    /// Share of that time for which workers waited for a processor; null without load or where the kernel does not say.
+    generator_processor_wait_share: Option<f64>,
     /// Processor time of the generator so far.
     generator_cpu_seconds: Option<f64>,
     /// Processor time of the server since it began; null without `--pid` or `--server-metrics`.

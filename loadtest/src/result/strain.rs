@@ -64,13 +64,35 @@ impl Strain {
         self.turn_max_ns = self.turn_max_ns.max(other.turn_max_ns);
     }
 
+    /// What has come since `before`, of the same workers.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            windows: self.windows.saturating_sub(before.windows),
+            busy_windows: self.busy_windows.saturating_sub(before.busy_windows),
+            waited_ns: self.waited_ns.saturating_sub(before.waited_ns),
+            waited_of_ns: self.waited_of_ns.saturating_sub(before.waited_of_ns),
+            turns: self.turns.saturating_sub(before.turns),
+            backlog_turns: self.backlog_turns.saturating_sub(before.backlog_turns),
+            turn_max_ns: self.turn_max_ns,
+        }
+    }
+
+    /// Share of the tenths of a second in which a worker had no time left; `None` without load.
+    pub(crate) fn busy_share(&self) -> Option<f64> {
+        share(self.busy_windows, self.windows)
+    }
+
+    /// Share of the time for which workers waited for a processor; `None` where nobody knows.
+    pub(crate) fn processor_wait_share(&self) -> Option<f64> {
+        share(self.waited_ns, self.waited_of_ns)
+    }
+
     /// Judges it. `sent`, `late` and `waited` are messages of the generator, 0 where it sends none.
     pub(crate) fn judge(&self, sent: u64, late: u64, waited: u64) -> StrainReport {
-        let share = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
         let mut report = StrainReport {
             bottleneck: Vec::new(),
-            busy_share: share(self.busy_windows, self.windows),
-            processor_wait_share: share(self.waited_ns, self.waited_of_ns),
+            busy_share: self.busy_share(),
+            processor_wait_share: self.processor_wait_share(),
             backlog_share: share(self.backlog_turns, self.turns),
             turn_max_microseconds: (self.turns > 0).then(|| self.turn_max_ns as f64 / 1e3),
             late_share: share(late, sent),
@@ -97,6 +119,10 @@ impl Strain {
         }
         report
     }
+}
+
+fn share(part: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| part as f64 / all as f64)
 }
 
 impl StrainReport {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::course::Course;
 use super::strain::Strain;
 use crate::base::schedule::LATE_NS;
 use crate::base::trouble::Trouble;
@@ -146,6 +147,8 @@ pub(crate) struct Returns {
     pub(crate) last_ns: u64,
     /// How many were open again, by second.
     pub(crate) by_second: BTreeMap<u64, u64>,
+    /// How long they were away, by when they were open again.
+    pub(crate) by_return: Course,
 }
 
 /// TLS handshakes of connections that were opened, those that came back included.
@@ -175,6 +178,8 @@ pub(crate) struct Tally {
     pub(crate) connect: Histogram<u64>,
     /// From the planned send time to the arrival, in ns.
     pub(crate) latency: Histogram<u64>,
+    /// The same by the planned send time.
+    pub(crate) by_send: Course,
     /// Per tick of the schedule; empty unless asked for.
     pub(crate) ticks: Vec<Tick>,
     /// What the generator noticed of its own load.
@@ -196,6 +201,7 @@ impl Tally {
             counts: Counts::default(),
             connect: new_histogram(),
             latency: new_histogram(),
+            by_send: Course::default(),
             ticks: Vec::new(),
             strain: Strain::default(),
             cut_off: None,
@@ -203,6 +209,21 @@ impl Tally {
             handshakes: None,
             slow: None,
         }
+    }
+
+    /// Counts a message that came, from its planned send time on.
+    #[inline]
+    pub(crate) fn on_latency(&mut self, planned_ns: u64, now_ns: u64) {
+        let latency_ns = now_ns.saturating_sub(planned_ns);
+        self.latency.saturating_record(latency_ns);
+        self.by_send.record(planned_ns, latency_ns);
+    }
+
+    /// Counts a send that left `late_ns` after its planned time; it had not to wait for the server.
+    pub(crate) fn on_send(&mut self, planned_ns: u64, late_ns: u64) {
+        self.counts.on_send(late_ns);
+        self.by_send.on_turn(planned_ns, late_ns);
+        self.by_send.on_left(planned_ns, late_ns);
     }
 
     /// Counts a connection that is open again.
@@ -213,6 +234,7 @@ impl Tally {
         returns.away.saturating_record(away_ns);
         returns.last_ns = returns.last_ns.max(now_ns);
         *returns.by_second.entry(now_ns / 1_000_000_000).or_default() += 1;
+        returns.by_return.record(now_ns, away_ns);
     }
 
     /// Counts the TLS handshake of a connection that is open.
@@ -228,6 +250,7 @@ impl Tally {
         // Both have the same bounds, the only way in which adding can fail.
         let _ = self.connect.add(&other.connect);
         let _ = self.latency.add(&other.latency);
+        self.by_send.merge(&other.by_send);
         self.strain.merge(&other.strain);
         if let Some(other) = &other.cut_off {
             let _ = self.cut_off.get_or_insert_with(|| Box::new(new_histogram())).add(other.as_ref());
@@ -240,6 +263,7 @@ impl Tally {
             for (second, count) in &other.by_second {
                 *returns.by_second.entry(*second).or_default() += count;
             }
+            returns.by_return.merge(&other.by_return);
         }
         if let Some(other) = &other.handshakes {
             let handshakes = self.handshakes.get_or_insert_with(Box::default);
@@ -349,8 +373,7 @@ impl Counts {
         false
     }
 
-    /// Counts a send that left `late_ns` after its planned time.
-    pub(crate) fn on_send(&mut self, late_ns: u64) {
+    fn on_send(&mut self, late_ns: u64) {
         self.sends += 1;
         self.late_max_ns = self.late_max_ns.max(late_ns);
         let late = u64::from(late_ns > LATE_NS);
@@ -362,7 +385,13 @@ impl Counts {
 
 impl Default for Returns {
     fn default() -> Self {
-        Self { attempt: new_histogram(), away: new_histogram(), last_ns: 0, by_second: BTreeMap::new() }
+        Self {
+            attempt: new_histogram(),
+            away: new_histogram(),
+            last_ns: 0,
+            by_second: BTreeMap::new(),
+            by_return: Course::default(),
+        }
     }
 }
 

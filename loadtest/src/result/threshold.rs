@@ -264,7 +264,7 @@ impl Metric {
 }
 
 /// A value in its base unit, with a unit to be read.
-fn text(kind: Kind, value: f64) -> String {
+pub(crate) fn text(kind: Kind, value: f64) -> String {
     match kind {
         Kind::Time => microseconds_text(Some(value * 1e6)),
         Kind::Count => format!("{value:.0}"),

@@ -1,5 +1,7 @@
 //! What flags mean, and what is refused.
 
+use clap::CommandFactory;
+
 use super::*;
 
 #[test]
@@ -20,42 +22,6 @@ fn steps_have_short_forms() {
     let cli = Cli::try_parse_from(["x", "memory", "--steps", "500,10k,1m"]);
     let Command::Memory(args) = cli.unwrap().command else { panic!("another command") };
     assert_eq!(args.steps.unwrap(), [500, 10_000, 1_000_000]);
-}
-
-#[test]
-fn settings_hold_defaults_too() {
-    let line = ["x", "idle", "--connections", "7", "--deflate"].map(OsString::from);
-    let settings = settings_of(line);
-    assert_eq!((settings["connections"].as_str(), settings["duration"].as_str()), ("7", "5s"));
-    assert_eq!(settings["deflate"], "true");
-    assert!(!settings.contains_key("pid") && !settings.contains_key("help"), "{settings:?}");
-}
-
-#[test]
-fn settings_hold_no_secrets() {
-    let line = [
-        "x",
-        "fanout",
-        "--url",
-        "ws://h/?token=SECRET",
-        "--hello",
-        "SECRET",
-        "--header",
-        "A: SECRET",
-        "--publish-header",
-        "B: SECRET",
-        "--publish-url",
-        "http://h/p?sig=SECRET",
-        "--hello-hex",
-        "53",
-        "--reply",
-        "a=>{hmac_sha256(SECRET,b)}",
-        "--server-metrics",
-        "http://h/m?key=SECRET",
-    ];
-    let settings = settings_of(line.map(OsString::from));
-    assert!(settings.len() > 10 && !settings.values().any(|value| value.contains("SECRET")), "{settings:#?}");
-    assert_eq!(settings["url"], "ws://h/?token=…");
 }
 
 #[test]

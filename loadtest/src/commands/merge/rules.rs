@@ -69,6 +69,11 @@ const RULES: &[(&str, Rule)] = &[
     ("topic", Rule::Texts),
     ("label", Rule::Texts),
     ("machine", Rule::Nothing),
+    ("server_files", Rule::Nothing),
+    ("kernel", Rule::Nothing),
+    ("latency_by_send_time", Rule::Nothing),
+    ("away_by_return_time", Rule::Nothing),
+    ("dropped_at_seconds", Rule::Nothing),
     ("topics", Rule::Same),
     ("topics_per_connection", Rule::Highest),
     ("descriptor_tables", Rule::Texts),
@@ -151,6 +156,8 @@ const RULES: &[(&str, Rule)] = &[
     ("refusals", Rule::Counts),
     ("slow/server", Rule::Only),
     ("schema", Rule::Made),
+    ("findings", Rule::Made),
+    ("command_line", Rule::Made),
     ("ok", Rule::Made),
     ("problems", Rule::Made),
     ("opened_per_second", Rule::Made),
@@ -186,7 +193,12 @@ const MEANINGS: [(&str, &str); 10] = [
 ];
 
 /// Why a figure has no meaning for several runs together.
-const REASONS: [(&str, &str); 10] = [
+const REASONS: [(&str, &str); 15] = [
+    ("server_files", "each run watched the server for itself; its file has it"),
+    ("kernel", "each run's machine counted for itself, of all its programs"),
+    ("latency_by_send_time", "each run has columns of its own; its file has them"),
+    ("away_by_return_time", "each run has columns of its own; its file has them"),
+    ("dropped_at_seconds", "each run counts from its own first connect"),
     ("machine", "there are several; each run's file has its own"),
     ("server_metrics", "each run has its own readings of the server's metrics"),
     ("server_cpu_seconds", "a run's time with the server, in which it served the other runs, too"),

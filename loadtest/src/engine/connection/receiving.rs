@@ -150,7 +150,7 @@ impl Connection {
         if !first {
             return;
         }
-        cx.tally.latency.saturating_record(cx.now_ns.saturating_sub(stamp.planned_ns));
+        cx.tally.on_latency(stamp.planned_ns, cx.now_ns);
         let tick = cx.schedule.and_then(|schedule| schedule.tick_of(stamp.planned_ns));
         if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
             tick.last_ns = tick.last_ns.max(cx.now_ns);

@@ -58,6 +58,21 @@ impl Axis {
         }
     }
 
+    /// A logarithmic axis from a power of ten to another, with a tick at each.
+    pub(super) fn decades(unit: Unit, values: impl Iterator<Item = f64>) -> Self {
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+        for place in values.filter_map(|value| scaled(Scale::Log, value)) {
+            (least, most) = (least.min(place), most.max(place));
+        }
+        if least > most {
+            (least, most) = (0.0, 1.0);
+        }
+        let low = (least + 1e-9).floor();
+        let high = (most - 1e-9).ceil().max(low + 1.0);
+        let ticks = (low as i32..=high as i32).map(|power| 10_f64.powi(power)).collect();
+        Self { unit, scale: Scale::Log, low, high, ticks }
+    }
+
     /// Where a value lies, 0 at the low end and 1 at the high end.
     pub(super) fn place(&self, value: f64) -> Option<f64> {
         let place = (scaled(self.scale, value)? - self.low) / (self.high - self.low);

@@ -123,7 +123,8 @@ impl Chart {
             let Some(at) = y.place(tick).map(down) else { continue };
             let _ = write!(
                 out,
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{}\"/><text x=\"{}\" y=\"{:.1}\" class=\"tick end\">{}</text>",
+                "<path class=\"grid{}\" d=\"M{LEFT} {at:.1}H{}\"/><text x=\"{}\" y=\"{:.1}\" class=\"tick end\">{}</text>",
+                if self.y.scale == Scale::Log && is_power_of_ten(tick) { " decade" } else { "" },
                 WIDTH - RIGHT,
                 LEFT - 6.0,
                 at + 3.5,
@@ -192,6 +193,10 @@ impl Chart {
             );
         }
     }
+}
+
+fn is_power_of_ten(tick: f64) -> bool {
+    (tick.log10() - tick.log10().round()).abs() < 1e-9
 }
 
 fn draw_line(line: &Line, x: &Axis, y: &Axis, out: &mut String) {

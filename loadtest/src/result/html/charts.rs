@@ -11,8 +11,12 @@ use super::chart::{AxisName, Chart, Line, Style};
 
 const TIME: AxisName =
     AxisName { label: "time since the first connect (s)", unit: Unit::Seconds, scale: Scale::Linear };
+const SINCE_DROP: AxisName =
+    AxisName { label: "time since the first drop (s)", unit: Unit::Seconds, scale: Scale::Linear };
 /// Intervals that are shorter have too few events for a rate.
 const RATE_SECONDS_MIN: f64 = 0.5;
+/// Spans over which what left is counted, at most.
+const SPANS_MAX: f64 = 60.0;
 /// Points of a curve of percentiles.
 const CURVE_POINTS: u32 = 72;
 
@@ -29,6 +33,8 @@ pub(super) fn charts(report: &Value) -> Vec<Chart> {
         }
     }
     charts.push(by_step(report));
+    charts.push(achieved(report));
+    charts.push(came_back(report));
     charts.push(latency_over_time(report, command));
     charts.push(Chart {
         title: if command == "fanout" { "Deliveries per second" } else { "Messages received per second" }
@@ -149,6 +155,84 @@ fn by_step(report: &Value) -> Chart {
     }
 }
 
+/// Spans of a course so wide that each has something to count.
+fn spans(course: &Value, per_span: f64, columns: &[f64]) -> Option<(f64, f64, usize)> {
+    let number = |name: &str| course.get(name).and_then(Value::as_f64);
+    let (begin, width) = (number("begin_seconds")?, number("column_seconds")?);
+    let all: f64 = columns.iter().sum();
+    let wanted = (all / per_span).clamp(1.0, SPANS_MAX);
+    Some((begin, width, (columns.len() as f64 / wanted).ceil().max(1.0) as usize))
+}
+
+/// How much of a column of a course there was each second.
+fn per_second(course: &Value, values: &[f64], per_span: f64, of: &[f64]) -> Vec<(f64, Option<f64>)> {
+    let Some((begin, width, every)) = spans(course, per_span, of) else { return Vec::new() };
+    // The last span ends where the load ended, which nobody knows to the column.
+    let last = values.len().div_ceil(every).saturating_sub(1);
+    let wholes = values.chunks(every).enumerate().filter(|(index, _)| *index < last || last < 3);
+    let point = |(index, span): (usize, &[f64])| {
+        let middle = begin + (index as f64 * every as f64 + span.len() as f64 / 2.0) * width;
+        (middle, Some(span.iter().sum::<f64>() / (span.len() as f64 * width)))
+    };
+    wholes.map(point).collect()
+}
+
+/// The rate that was asked for and the one that left.
+fn achieved(report: &Value) -> Chart {
+    let course = report.get("latency_by_send_time").unwrap_or(&Value::Null);
+    let list = |name: &str| -> Vec<f64> {
+        course
+            .get(name)
+            .map(numbers)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|value| value.unwrap_or(0.0))
+            .collect()
+    };
+    let planned = list("planned");
+    let line = |name: &str, values: &[f64], colour| Line {
+        name: name.to_owned(),
+        style: Style::Line,
+        colour,
+        points: if planned.iter().any(|count| *count > 0.0) {
+            per_second(course, values, 20.0, &planned)
+        } else {
+            Vec::new()
+        },
+    };
+    Chart {
+        title: "Rate asked for and achieved".into(),
+        x: TIME,
+        y: AxisName { label: "messages/s that left", unit: Unit::Count, scale: Scale::Linear },
+        lines: vec![line("asked for", &planned, 2), line("achieved", &list("left"), 1)],
+    }
+}
+
+/// How many clients came back, at the resolution of their storm.
+fn came_back(report: &Value) -> Chart {
+    let course = report.get("away_by_return_time").unwrap_or(&Value::Null);
+    let mut counts = vec![0.0; course.get("late").map(numbers).unwrap_or_default().len()];
+    let cells = |name: &str| course.pointer(&format!("/cells/{name}")).map(numbers).unwrap_or_default();
+    for (of, count) in cells("column").into_iter().zip(cells("count")) {
+        let (Some(of), Some(count)) = (of, count) else { continue };
+        if let Some(sum) = counts.get_mut(of as usize) {
+            *sum += count;
+        }
+    }
+    let mut points = per_second(course, &counts, 30.0, &counts);
+    // A storm is a moment of its run: what counts is the time since it began.
+    let dropped = report.get("dropped_at_seconds").and_then(Value::as_f64);
+    if let Some(dropped) = dropped {
+        points.iter_mut().for_each(|(at, _)| *at -= dropped);
+    }
+    Chart {
+        title: "Clients that came back per second".into(),
+        x: if dropped.is_some() { SINCE_DROP } else { TIME },
+        y: AxisName { label: "clients/s", unit: Unit::Count, scale: Scale::Linear },
+        lines: vec![Line { name: "came back".into(), style: Style::Line, colour: 3, points }],
+    }
+}
+
 fn latency_over_time(report: &Value, command: &str) -> Chart {
     Chart {
         title: format!("{} over time", latency_name(command)),
@@ -162,7 +246,7 @@ fn latency_over_time(report: &Value, command: &str) -> Chart {
     }
 }
 
-fn latency_name(command: &str) -> &'static str {
+pub(super) fn latency_name(command: &str) -> &'static str {
     match command {
         "fanout" | "slow" | "rolling" => "Delivery latency",
         "echo" | "storm" => "Round trip",

@@ -5,15 +5,20 @@
 mod axis;
 mod chart;
 mod charts;
+mod heat;
+mod heats;
+mod summary;
 mod tables;
+mod tiles;
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use axis::{Unit, text};
-
 const STYLE: &str = include_str!("style.css");
+/// Copies the command line. A page out of a file has no clipboard of its own in every browser, so the old way is tried
+/// first.
+const SCRIPT: &str = include_str!("copy.js");
 
 /// The whole page. `rows` are those of the table on standard output; a name that begins with a blank belongs to the
 /// row above.
@@ -26,15 +31,15 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{command} {url} · fantail-loadtest</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <header><h1>fantail-loadtest {command}</h1><p>{url}</p><p>{when}</p></header>\n",
+         <header><h1>fantail-loadtest {command}{label}</h1><p>{url}</p><p>{when}</p></header>\n<main>\n",
         command = escape(command),
+        label = label(report),
         url = escape(url),
         when = escape(&when(report)),
     );
-    verdict(report, &mut out);
-    bottleneck(report, &mut out);
-    unverified(report, &mut out);
-    tiles(report, &mut out);
+    summary::top(report, &mut out);
+    tiles::tiles(report, &mut out);
+    summary::command_line(report, &mut out);
     // Medians of several runs have no course over time; the last run stands for them.
     let repeats = report.get("repeats").and_then(Value::as_array).filter(|repeats| !repeats.is_empty());
     if let Some(repeats) = repeats {
@@ -43,7 +48,7 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
     }
     let charted = repeats.and_then(|repeats| repeats.last()).unwrap_or(report);
     let cards: String = charts::charts(charted).iter().map(chart::Chart::card).collect();
-    let _ = write!(out, "<div class=\"cards\">\n{cards}</div>\n");
+    let _ = write!(out, "<div class=\"cards\">\n{}{cards}</div>\n", heats::cards(charted));
     tables::tables(report, &mut out);
     out.push_str("<div class=\"columns\">\n");
     if !rows.is_empty() {
@@ -55,8 +60,14 @@ pub(crate) fn page(report: &Value, rows: &[(String, String)]) -> String {
             settings.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()));
         table("Settings", settings, &mut out);
     }
-    out.push_str("</div>\n</body>\n</html>\n");
+    let _ = write!(out, "</div>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
     out
+}
+
+/// What `--label` calls it.
+fn label(report: &Value) -> String {
+    let label = report.get("label").and_then(Value::as_str);
+    label.map_or_else(String::new, |label| format!(": <span class=\"label\">{}</span>", escape(label)))
 }
 
 /// Text for the inside of an element or an attribute in double quotes.
@@ -78,9 +89,12 @@ pub(crate) fn escape(text: &str) -> String {
 /// When it began, and by which version.
 fn when(report: &Value) -> String {
     let version = report.get("generator_version").and_then(Value::as_str).unwrap_or_default();
+    let commit = report.get("generator_commit").and_then(Value::as_str);
+    let commit =
+        commit.map_or_else(String::new, |commit| format!(" ({})", commit.get(..12).unwrap_or(commit)));
     match report.get("started_unix_seconds").and_then(Value::as_f64) {
-        Some(seconds) => format!("{}, version {version}", utc(seconds)),
-        None => format!("version {version}"),
+        Some(seconds) => format!("{}, version {version}{commit}", utc(seconds)),
+        None => format!("version {version}{commit}"),
     }
 }
 
@@ -100,131 +114,10 @@ fn utc(unix_seconds: f64) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-fn verdict(report: &Value, out: &mut String) {
-    // A comparison judges nothing.
-    if report.get("ok").is_none() {
-        let differ = report.get("differing_settings").and_then(Value::as_array).into_iter().flatten();
-        let differ: Vec<&str> = differ.filter_map(Value::as_str).collect();
-        if !differ.is_empty() {
-            out.push_str("<div class=\"verdict bad\">Set differently, so ratios mean little: ");
-            let _ = writeln!(out, "{}</div>", escape(&differ.join("; ")));
-        }
-        return;
-    }
-    if report.get("ok").and_then(Value::as_bool) == Some(true) {
-        // Of steps one breaks in the end, and a plan has opened nothing.
-        let said = match report.get("command").and_then(Value::as_str) {
-            Some("capacity") => "✓ ok: at least one step held",
-            Some("plan") => "✓ ok: it fits",
-            _ => "✓ ok: nothing failed, was lost or came wrong",
-        };
-        let _ = writeln!(out, "<div class=\"verdict good\">{said}</div>");
-        return;
-    }
-    out.push_str("<div class=\"verdict bad\">✗ not ok<ul>");
-    for problem in report.get("problems").and_then(Value::as_array).into_iter().flatten() {
-        let _ = write!(out, "<li>{}</li>", escape(problem.as_str().unwrap_or_default()));
-    }
-    out.push_str("</ul></div>\n");
-}
-
-/// Figures of a generator that could do no more say little about the server, so that comes before them.
-fn bottleneck(report: &Value, out: &mut String) {
-    let reasons = report.pointer("/generator/bottleneck").and_then(Value::as_array);
-    let reasons: Vec<&str> = reasons.into_iter().flatten().filter_map(Value::as_str).collect();
-    if !reasons.is_empty() {
-        let _ = writeln!(
-            out,
-            "<div class=\"verdict bad\">The generator itself was the bottleneck: {}</div>",
-            escape(&reasons.join("; "))
-        );
-    }
-}
-
-/// Whoever reads about TLS should know when nobody looked at certificates.
-fn unverified(report: &Value, out: &mut String) {
-    if report.pointer("/tls/verified").and_then(Value::as_bool) == Some(false) {
-        out.push_str(
-            "<div class=\"verdict bad\">The server's certificate was not verified (--insecure): anybody could be \
-             the server</div>\n",
-        );
-    }
-}
-
-/// The few figures that a reader looks for first; only those that the command has.
-fn tiles(report: &Value, out: &mut String) {
-    let number = |path: &str| report.pointer(path).and_then(Value::as_f64);
-    let command = report.get("command").and_then(Value::as_str).unwrap_or_default();
-    out.push_str("<dl class=\"tiles\">");
-    let mut tile = |name: &str, value: Option<String>, note: &str| {
-        let Some(value) = value else { return };
-        let note = if note.is_empty() { String::new() } else { format!("<small>{}</small>", escape(note)) };
-        let _ = write!(out, "<div><dt>{}</dt><dd>{}{note}</dd></div>", escape(name), escape(&value));
-    };
-    let count = |path: &str| number(path).map(grouped);
-    let wanted = count("/connections/wanted").map(|wanted| format!("of {wanted} wanted"));
-    tile("connections opened", count("/connections/opened"), &wanted.unwrap_or_default());
-    let variable = report.get("variable").and_then(Value::as_str).unwrap_or_default();
-    let step = |path: &str| number(path).map(|value| value.to_string());
-    let none = || (!variable.is_empty()).then(|| "none".to_owned());
-    tile("highest step that held", step("/highest_held").or_else(none), variable);
-    tile("first that broke", step("/broke_at").or_else(none), variable);
-    let differ = report.get("figures").and_then(Value::as_array).map(|figures| {
-        let differs = |figure: &&Value| matches!(figure["verdict"].as_str(), Some("lower" | "higher"));
-        figures.iter().filter(differs).count().to_string()
-    });
-    tile("figures that differ", differ, "by more than the noise");
-    tile("runs of A", count("/a_runs"), "");
-    tile("runs of B", count("/b_runs"), "");
-    tile("opened per second", count("/connections/opened_per_second"), "");
-    let time = |path: &str| number(path).map(|value| text(Unit::Time, value));
-    tile("connect latency, p99", time("/connections/connect_latency/p99_microseconds"), "");
-    let (name, from) = match command {
-        "echo" => ("round trip", "from the planned send time"),
-        _ => ("delivery latency", "from the planned send time"),
-    };
-    tile(&format!("{name}, p50"), time("/latency/p50_microseconds"), from);
-    tile(&format!("{name}, p99"), time("/latency/p99_microseconds"), from);
-    tile(
-        "came back",
-        count("/returned"),
-        &count("/dropped").map(|all| format!("of {all} dropped")).unwrap_or_default(),
-    );
-    let served_again = number("/served_again_seconds").map(|seconds| text(Unit::Time, seconds * 1e6));
-    tile("all served again in", served_again, "");
-    tile("away, p99", time("/away/p99_microseconds"), "waits included");
-    tile("bystander's echo, p99", time("/bystander/during/p99_microseconds"), "while they came back");
-    tile("deliveries per second", count("/deliveries_per_second"), "");
-    tile("messages missing", count("/missing"), "");
-    let latest = time("/generator/late_max_microseconds")
-        .map(|latest| format!("the generator's own, by up to {latest}"));
-    tile("late sends", count("/generator/late_sends"), &latest.unwrap_or_default());
-    let bytes = |value: f64| text(Unit::Bytes, value);
-    let idle = number("/server/user_bytes_per_connection").map(bytes);
-    let resident = number("/server/resident_bytes_per_connection").filter(|_| idle.is_none()).map(bytes);
-    tile("server memory per connection", idle, "user space");
-    tile("server memory per connection", resident, "resident, file pages included");
-    tile(
-        "TLS handshake, p99",
-        time("/tls/handshake_latency/p99_microseconds"),
-        "part of the connect latency",
-    );
-    for kind in report.get("kinds").and_then(Value::as_array).into_iter().flatten() {
-        let is = |field: &str, text: &str| kind.get(field).and_then(Value::as_str) == Some(text);
-        let slope = kind.get("bytes_per_connection").and_then(Value::as_f64);
-        let sure = kind.get("bytes_per_connection_plus_minus").and_then(Value::as_f64);
-        let value = slope.map(|slope| match sure {
-            Some(sure) => format!("{} ± {}", bytes(slope), bytes(sure)),
-            None => bytes(slope),
-        });
-        if is("name", "user") && is("end", "server") {
-            tile("server memory per connection", value.clone(), "user space, 95 % confidence");
-        } else if is("name", "slab") {
-            let ends = if is("end", "both") { "both ends together" } else { "the generator's end" };
-            tile("kernel objects per connection", value.clone(), ends);
-        }
-    }
-    out.push_str("</dl>\n");
+/// "17:05:09", of the same day or another.
+pub(crate) fn clock(unix_seconds: f64) -> String {
+    let second = unix_seconds.max(0.0) as u64 % 86_400;
+    format!("{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
 }
 
 fn table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>, out: &mut String) {
@@ -237,7 +130,7 @@ fn table<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>, out: &
 }
 
 /// A whole number with its thousands set apart.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = String::from(if value < 0.0 { "-" } else { "" });
     for (index, digit) in digits.chars().enumerate() {
@@ -270,9 +163,10 @@ mod tests {
     #[test]
     fn what_others_wrote_is_text_and_never_markup() {
         let evil = "\"><script>alert(1)</script>";
-        let report = json!({ "command": evil, "url": evil, "ok": false, "problems": [evil], "settings": { evil: evil } });
+        let report = json!({ "command": evil, "url": evil, "ok": false, "problems": [evil], "settings": { evil: evil },
+            "label": evil, "command_line": evil, "series": {} });
         let page = page(&report, &[(evil.to_owned(), evil.to_owned())]);
-        assert!(!page.contains("<script"), "{page}");
+        assert!(page.matches("<script").count() == 1 && !page.contains("<script>alert"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)"));
     }
 
@@ -285,9 +179,19 @@ mod tests {
 
     #[test]
     fn a_generator_at_its_limit_is_told_first() {
-        let report = |reasons: &[&str]| json!({ "ok": true, "generator": { "bottleneck": reasons } });
-        assert!(page(&report(&["no <time> left"]), &[]).contains("bottleneck: no &lt;time&gt; left"));
-        assert!(!page(&report(&[]), &[]).contains("bottleneck"));
+        let report =
+            |reasons: &[&str]| json!({ "ok": true, "series": {}, "generator": { "bottleneck": reasons } });
+        let told = page(&report(&["no <time> left"]), &[]);
+        assert!(
+            told.contains(
+                "<dd>The generator&#39;s own<small>The generator was the bottleneck: no &lt;time&gt; left"
+            ),
+            "{told}"
+        );
+        assert!(
+            !page(&report(&[]), &[]).contains("bottleneck")
+                && page(&report(&[]), &[]).contains("<dd>Nobody&#39;s")
+        );
     }
 
     #[test]

@@ -63,15 +63,25 @@ fn steps(report: &Value, out: &mut String) {
     table("Steps", "kinds", &heads, rows, out);
 }
 
-/// Two sides and what is known of their difference, the differences first.
+/// Two sides and what is known of their difference: in words, then the figures, and those of the noise folded away.
 fn figures(report: &Value, out: &mut String) {
     let Some(figures) = report.get("figures").and_then(Value::as_array) else { return };
+    let words = report.get("words").and_then(Value::as_array).into_iter().flatten();
+    let words: String =
+        words.filter_map(Value::as_str).map(|said| format!("<li>{}</li>", escape(said))).collect();
+    if !words.is_empty() {
+        let _ = writeln!(
+            out,
+            "<section><h2>In words, from A to B</h2><ul class=\"words\">{words}</ul></section>"
+        );
+    }
     let verdict =
         |figure: &Value| figure.get("verdict").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut sorted: Vec<&Value> = figures.iter().collect();
-    sorted.sort_by_key(|figure| !matches!(verdict(figure).as_str(), "lower" | "higher"));
+    let of = |wanted: &[&str]| -> Vec<&Value> {
+        figures.iter().filter(|figure| wanted.contains(&verdict(figure).as_str())).collect()
+    };
     let heads = ["figure", "#A", "#B", "#B/A", "#spread A", "#spread B", "verdict"];
-    let rows = sorted.into_iter().map(|figure| {
+    let row = |figure: &Value| {
         let number = |name: &str| figure.get(name).and_then(Value::as_f64);
         let plain = |name: &str| known(number(name), significant);
         let percent = |name: &str| known(number(name), |share| format!("{:.1} %", share * 100.0));
@@ -84,8 +94,21 @@ fn figures(report: &Value, out: &mut String) {
             percent("b_spread"),
             verdict(figure).replace('_', " "),
         ]
-    });
-    table("Figures", "kinds", &heads, rows, out);
+    };
+    let told = of(&["lower", "higher", "cannot_tell"]);
+    if !told.is_empty() {
+        table("Figures", "kinds", &heads, told.into_iter().map(row), out);
+    }
+    for (name, verdicts) in [("Within noise", ["within_noise"]), ("The same", ["same"])] {
+        let folded = of(&verdicts);
+        if !folded.is_empty() {
+            let rows = if folded.len() == 1 { "row" } else { "rows" };
+            let _ =
+                write!(out, "<details class=\"folded\"><summary>{name}: {} {rows}</summary>", folded.len());
+            table("", "kinds", &heads, folded.into_iter().map(row), out);
+            out.push_str("</details>");
+        }
+    }
 }
 
 /// A table with a head; a column whose head begins with # holds numbers. A phone leaves out the last column of an
@@ -98,9 +121,15 @@ fn table<const COLUMNS: usize>(
     out: &mut String,
 ) {
     let class = |head: &str| if head.starts_with('#') { " class=\"number\"" } else { "" };
-    let _ = write!(out, "<section><h2>{title}</h2><div class=\"scroll\"><table class=\"{classes}\"><tr>");
+    let heading = if title.is_empty() { String::new() } else { format!("<h2>{title}</h2>") };
+    // What is wider than a phone is scrolled there, by keyboard as well.
+    let _ = write!(
+        out,
+        "<section>{heading}<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table class=\"{classes}\"><tr>",
+        if title.is_empty() { "Figures" } else { title }
+    );
     for head in heads {
-        let _ = write!(out, "<th{}>{}</th>", class(head), escape(head.trim_start_matches('#')));
+        let _ = write!(out, "<th scope=\"col\"{}>{}</th>", class(head), escape(head.trim_start_matches('#')));
     }
     out.push_str("</tr>");
     for row in rows {
@@ -145,7 +174,7 @@ mod tests {
             }),
             &mut out,
         );
-        assert!(out.contains("<th class=\"number\">rate</th>"), "{out}");
+        assert!(out.contains("<th scope=\"col\" class=\"number\">rate</th>"), "{out}");
         assert!(
             out.contains("<td>held</td><td class=\"number\">1.5 ms</td><td class=\"number\">n/a</td>"),
             "{out}"
@@ -157,9 +186,17 @@ mod tests {
     fn what_differs_comes_first() {
         let figure = |name: &str, verdict: &str| json!({ "name": name, "a": 1.0, "b": 2.5, "ratio": 2.5, "a_spread": null, "b_spread": 0.1, "verdict": verdict });
         let mut out = String::new();
-        figures(&json!({ "figures": [figure("one", "within_noise"), figure("two", "higher")] }), &mut out);
-        assert!(out.find("two") < out.find("one"), "{out}");
-        assert!(out.contains("within noise") && out.contains("2.500") && out.contains("10.0 %"), "{out}");
+        let all = ["within_noise", "higher", "same", "within_noise"].map(|verdict| figure(verdict, verdict));
+        figures(&json!({ "figures": all, "words": ["p99 <rose>"] }), &mut out);
+        assert!(out.find("<td>higher") < out.find("<td>within_noise"), "{out}");
+        assert!(
+            out.contains("<summary>Within noise: 2 rows</summary>")
+                && out.contains("<summary>The same: 1 row</summary>")
+        );
+        assert!(
+            out.contains("<li>p99 &lt;rose&gt;</li>") && out.contains("2.500") && out.contains("10.0 %"),
+            "{out}"
+        );
     }
 
     #[test]

@@ -1,0 +1,204 @@
+//! Who made messages wait in a span of time: the generator, if it sent late or had no time to read, else the server, of
+//! which its processor time says more. Pure.
+
+use serde_json::Value;
+
+use super::stalls::Stall;
+use super::{Fault, beyond, column, is_local};
+use crate::result::html::grouped;
+use crate::result::report::microseconds_text;
+
+/// Share of the messages of a span that the generator has to be late with to be blamed.
+const LATE_SHARE: f64 = 0.5;
+/// Share of a span for which its threads had no time.
+const STARVED_SHARE: f64 = 0.5;
+/// Cores that a process uses which stands still.
+const IDLE_CORES: f64 = 0.05;
+/// Cores from which a process has at least one thread without time left.
+const BUSY_CORES: f64 = 0.9;
+
+/// Who it was, and why that is known.
+pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> (Fault, String) {
+    let sends = sends(course, stall);
+    let late_enough = sends.latest_us >= stall.longest_microseconds / 2.0;
+    if sends.planned > 0.0 && sends.late >= sends.planned * LATE_SHARE && late_enough {
+        let latest = microseconds_text(Some(sends.latest_us));
+        let text = format!(
+            "The generator itself sent {} of the {} messages of that time late, by up to {latest}",
+            grouped(sends.late),
+            grouped(sends.planned)
+        );
+        return (Fault::Generator, text);
+    }
+    let share = |name: &str| {
+        within(run, name, stall)
+            .into_iter()
+            .fold(None, |most: Option<f64>, share| Some(most.map_or(share, |most| most.max(share))))
+    };
+    for (name, what) in [
+        ("generator_processor_wait_share", "waited for a processor that others had"),
+        ("generator_busy_share", "had no time left"),
+    ] {
+        if let Some(share) = share(name).filter(|share| *share >= STARVED_SHARE) {
+            let text = format!("The generator's threads {what} for {:.0} % of that time", share * 100.0);
+            return (Fault::Generator, text);
+        }
+    }
+    let mut text = match (sends.planned, sends.late) {
+        (planned, 0.0) if planned > 0.0 => {
+            format!(
+                "The generator had time left and sent all {} messages of that time when they were due",
+                grouped(planned)
+            )
+        }
+        (planned, late) if planned > 0.0 => format!(
+            "The generator had time left, and what it sent late meanwhile ({} of {} messages, by up to {}) explains little of it",
+            grouped(late),
+            grouped(planned),
+            microseconds_text(Some(sends.latest_us))
+        ),
+        _ => "The generator had time left meanwhile".to_owned(),
+    };
+    text += match is_local(run) {
+        true => ". There is no network between the two, so it was the server. ",
+        false => ". So it was the server, or the network on the way to it. ",
+    };
+    text += &server(run, stall);
+    (beyond(run), text)
+}
+
+/// What became of the messages that were planned for a span.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sends {
+    planned: f64,
+    late: f64,
+    latest_us: f64,
+}
+
+fn sends(course: &Value, stall: &Stall) -> Sends {
+    let at = |name: &str| course.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+    let (begin, width) = (at("begin_seconds"), at("column_seconds"));
+    let (planned, left) = (column(course, "/planned"), column(course, "/left"));
+    let (late, latest) = (column(course, "/late"), column(course, "/latest_microseconds"));
+    let mut sum = Sends::default();
+    for (index, of) in late.iter().enumerate() {
+        let from = begin + index as f64 * width;
+        if from + width <= stall.from_seconds || from >= stall.until_seconds {
+            continue;
+        }
+        let known = |list: &[Option<f64>]| list.get(index).copied().flatten().unwrap_or(0.0);
+        // Whose plan is not known, as that of a bystander, has sent what it has.
+        sum.planned += if known(&planned) > 0.0 { known(&planned) } else { known(&left) };
+        sum.late += of.unwrap_or(0.0);
+        sum.latest_us = sum.latest_us.max(known(&latest));
+    }
+    sum
+}
+
+/// What samples say that were taken in the span; a sample speaks for the time since the one before.
+fn within(run: &Value, name: &str, stall: &Stall) -> Vec<f64> {
+    let (at, values) = (column(run, "/series/at_seconds"), column(run, &format!("/series/{name}")));
+    let middles =
+        at.windows(2).map(|pair| Some(f64::midpoint(pair.first().copied()??, pair.last().copied()??)));
+    let of_spans = middles.zip(values.into_iter().skip(1));
+    of_spans
+        .filter(|(middle, _)| {
+            middle.is_some_and(|middle| (stall.from_seconds..=stall.until_seconds).contains(&middle))
+        })
+        .filter_map(|(_, value)| value)
+        .collect()
+}
+
+/// What the server did meanwhile, as far as that is known.
+fn server(run: &Value, stall: &Stall) -> String {
+    let at = column(run, "/series/at_seconds");
+    let cpu = column(run, "/series/server_cpu_seconds");
+    // Samples are a second apart: only those that the span wholly holds say something of it.
+    let inside: Vec<(f64, f64)> = at
+        .into_iter()
+        .zip(cpu)
+        .filter_map(|(at, cpu)| Some((at?, cpu?)))
+        .filter(|(at, _)| (stall.from_seconds..=stall.until_seconds).contains(at))
+        .collect();
+    let (Some((from, used_from)), Some((until, used_until))) = (inside.first(), inside.last()) else {
+        return "What it did is not known; --pid or --server-metrics would say more".to_owned();
+    };
+    let seconds = until - from;
+    if seconds <= 0.0 {
+        return "It was too short to say from samples of a second what it did".to_owned();
+    }
+    let cores = (used_until - used_from) / seconds;
+    match cores {
+        cores if cores <= IDLE_CORES => format!(
+            "Its process stood still: it used {:.2} s of processor time in {seconds:.1} s, so it was stopped or waited for something",
+            used_until - used_from
+        ),
+        cores if cores >= BUSY_CORES => format!("Its process was busy: it used {cores:.1} cores"),
+        cores => format!("Its process used {cores:.2} cores meanwhile"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const STALL: Stall = Stall {
+        from_seconds: 3.0,
+        until_seconds: 5.0,
+        longest_microseconds: 2e6,
+        waited: 900,
+        grew: false,
+        fault: Fault::Unknown,
+        evidence: String::new(),
+    };
+
+    /// Two seconds from 3 s on, of which the generator was late with so many by so much.
+    fn course(late: u64, latest_us: f64) -> Value {
+        json!({ "begin_seconds": 2.0, "column_seconds": 1.0, "planned": [500, 500, 500, 500], "left": [500, 500, 500, 500],
+            "late": [0, late, late, 0], "latest_microseconds": [null, latest_us, 1.0, null] })
+    }
+
+    fn run(url: &str, series: Value) -> Value {
+        json!({ "url": url, "series": series })
+    }
+
+    #[test]
+    fn who_sends_late_is_to_blame_and_who_is_asked_in_time_otherwise() {
+        let none = json!({ "at_seconds": [] });
+        let local = run("ws://127.0.0.1:9/", none.clone());
+        let (fault, text) = blame(&local, &course(400, 1.9e6), &STALL);
+        assert!(
+            fault == Fault::Generator
+                && text.contains("800 of the 1,000 messages of that time late, by up to 1.90 s"),
+            "{text}"
+        );
+        // A few that were a little late explain nothing.
+        for (late, latest) in [(400, 3_000.0), (3, 1.9e6)] {
+            let (fault, text) = blame(&local, &course(late, latest), &STALL);
+            assert!(
+                fault == Fault::Server && text.contains("no network between") && text.contains("--pid"),
+                "{text}"
+            );
+        }
+        let (fault, text) = blame(&run("wss://chat.example/", none), &course(0, 0.0), &STALL);
+        assert!(fault == Fault::ServerOrNetwork && text.contains("or the network"), "{text}");
+    }
+
+    #[test]
+    fn threads_without_time_and_a_process_that_stands_still_show() {
+        let series = |wait: f64, cpu: [f64; 4]| {
+            json!({ "at_seconds": [2.0, 3.1, 4.1, 5.1], "generator_processor_wait_share": [0.0, 0.0, wait, 0.0],
+                "generator_busy_share": [0.0, 0.0, 0.0, 0.0], "server_cpu_seconds": cpu })
+        };
+        let said = |wait, cpu| blame(&run("ws://localhost/", series(wait, cpu)), &course(0, 0.0), &STALL);
+        let (fault, text) = said(0.8, [1.0, 1.0, 1.0, 1.0]);
+        assert!(fault == Fault::Generator && text.contains("for 80 % of that time"), "{text}");
+        let (fault, text) = said(0.1, [1.0, 1.1, 1.1, 2.0]);
+        assert!(
+            fault == Fault::Server && text.contains("stood still: it used 0.00 s of processor time in 1.0 s"),
+            "{text}"
+        );
+        assert!(said(0.1, [1.0, 1.0, 2.0, 3.0]).1.contains("busy: it used 1.0 cores"));
+    }
+}

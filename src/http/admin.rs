@@ -7,6 +7,7 @@
 
 mod batch;
 mod connections;
+mod history;
 mod replies;
 mod topics;
 
@@ -67,6 +68,7 @@ pub(super) fn has(path: &str) -> bool {
         "/metrics",
         "/stats",
         "/topics",
+        "/history",
         "/connections",
     ];
     whole.contains(&path) || path.starts_with("/publish/") || path.starts_with("/connections/")
@@ -133,12 +135,22 @@ pub(super) fn respond(
             answer(head, 202, JSON, b"{\"draining\":true}\n", out);
             Answer::Drain { keep_alive: head.keep_alive }
         }
-        "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/connections" if !read => {
+        "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/history" | "/connections" if !read => {
             method_refusal(head, "GET, HEAD", out)
         }
         "/topics" => match topics::list(head.query(), edition) {
             Ok(topics::Found::Body(body)) => answer(head, 200, JSON, &body, out),
             Ok(topics::Found::Nothing) => refusal(head, RefuseReason::NotFound, "no such topic", out),
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        },
+        "/history" => match history::page(head.query(), edition) {
+            Ok(history::Found::Body(body, position)) => {
+                let position = position.to_string();
+                let more = [("Fantail-Position", position.as_str())];
+                write(200, JSON, &more, &body, head.keep_alive, head.method == "HEAD", out);
+                Answer::Done { keep_alive: head.keep_alive, refused: None }
+            }
+            Ok(history::Found::Nothing) => refusal(head, RefuseReason::NotFound, "no such topic", out),
             Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
         },
         "/connections" => ask(head, connections::list(head.query(), edition.loops()), out),

@@ -132,7 +132,7 @@ impl History {
     }
 
     /// The messages from the `skip`th oldest on.
-    pub(super) fn from(&self, skip: usize) -> impl DoubleEndedIterator<Item = &Message> {
+    pub(super) fn from(&self, skip: usize) -> impl DoubleEndedIterator<Item = &Message> + ExactSizeIterator {
         self.ring.range(skip.min(self.ring.len())..)
     }
 

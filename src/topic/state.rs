@@ -393,9 +393,8 @@ impl Topic {
             }
             PageFrom::Newest(before) => {
                 let upto = before.unwrap_or(next).clamp(oldest, next) - oldest;
-                let kept = history.from(0).take(upto as usize);
-                let kept: Vec<&Message> = kept.collect();
-                page.messages = kept.into_iter().rev().take(limit).take_while(&mut fits).cloned().collect();
+                let kept = history.from(0).take(upto as usize).rev();
+                page.messages = kept.take(limit).take_while(&mut fits).cloned().collect();
             }
         }
         page

@@ -339,3 +339,59 @@ fn drops_are_told_where_they_happened() {
         assert!(!told.is_empty(), "{policy}");
     }
 }
+
+/// The admin port shows what is kept, page by page, and how far a topic has come.
+#[test]
+fn what_is_kept_can_be_read_in_both_directions() {
+    let config = ConfigFile::new("[[topic]]\npattern = \"h*\"\nhistory_messages = 5\n");
+    let server = start(&config, &[]);
+    assert_eq!(server.get("/history?topic=h").status, 404);
+    publish(&server, "h", numbers(1..=3));
+    publish(&server, "h", ["{\"a\": [1]}".to_owned(), "a \"b\"\n".to_owned(), "{\"forged\":1},".to_owned()]);
+    assert_eq!(server.post("/publish/h?binary=1", "", b"\x00\xff").status, 200);
+    let page = |query: &str| {
+        let answer = server.get(&format!("/history?topic=h{query}"));
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+        let json = answer.json();
+        let position = format!("{}:{}", json["epoch"].as_str().expect("an epoch"), json["offset"]);
+        assert_eq!(answer.field("fantail-position"), Some(position.as_str()));
+        json
+    };
+    let offsets = |json: &Value| -> Vec<u64> {
+        let messages = json["messages"].as_array().expect("messages");
+        messages.iter().map(|message| message["offset"].as_u64().expect("an offset")).collect()
+    };
+    let all = page("");
+    assert_eq!((offsets(&all), all.get("gap")), (vec![3, 4, 5, 6, 7], None));
+    let data = |index: usize| &all["messages"][index]["data"];
+    assert_eq!(*data(0), serde_json::json!("3"), "only objects and lists stay JSON");
+    assert_eq!(*data(1), serde_json::json!({"a": [1]}));
+    assert_eq!(*data(2), serde_json::json!("a \"b\"\n"));
+    assert_eq!(*data(3), serde_json::json!("{\"forged\":1},"));
+    assert_eq!(all["messages"][4]["data_base64"], "AP8=");
+    assert!(all["messages"][0]["time"].as_u64() > Some(1_600_000_000_000));
+    let epoch = all["epoch"].as_str().expect("an epoch");
+    let nothing = page("&limit=0");
+    assert_eq!((offsets(&nothing), nothing["offset"].as_u64()), (vec![], Some(7)));
+    // Forwards and backwards by pages.
+    let first = page("&limit=2");
+    assert_eq!((offsets(&first), first["offset"].as_u64()), (vec![3, 4], Some(4)));
+    assert_eq!(offsets(&page(&format!("&limit=2&since={epoch}:4"))), [5, 6]);
+    assert_eq!(offsets(&page(&format!("&since={epoch}:7"))), [0_u64; 0]);
+    assert_eq!(offsets(&page("&limit=2&reverse=1")), [7, 6]);
+    assert_eq!(offsets(&page(&format!("&limit=9&reverse=1&since={epoch}:6"))), [5, 4, 3]);
+    assert_eq!(offsets(&page(&format!("&reverse=1&since={epoch}:3"))), [0_u64; 0]);
+    let gap = |query: &str| page(query)["gap"]["kind"].as_str().map(str::to_owned);
+    assert_eq!(gap(&format!("&since={epoch}:1")).as_deref(), Some("expired"));
+    assert_eq!(gap(&format!("&since={epoch}:8")).as_deref(), Some("ahead"));
+    assert_eq!(gap("&since=0000000000000001:3").as_deref(), Some("other_epoch"));
+    assert_eq!(gap("&reverse=1&since=0000000000000001:3").as_deref(), Some("other_epoch"));
+    for bad in
+        ["/history", "/history?topic=h&limit=1001", "/history?topic=h&since=x", "/history?topic=h&sinc=x"]
+    {
+        assert_eq!(server.get(bad).status, 400, "{bad}");
+    }
+    let listed = server.get("/topics?topic=h").json();
+    assert_eq!(listed["history_messages"], 5);
+    assert!(listed["history_bytes"].as_u64() > Some(5 * 80));
+}

@@ -17,6 +17,7 @@ use super::{Dialect, Form};
 use command::{Bad, Command, Payload, What};
 use words::Told;
 
+pub use words::push_page;
 pub(in crate::dialect) use words::write_message;
 
 /// The subprotocol that chooses it.

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::document::is_document;
 use crate::dialect::effect::{Denial, Tag};
-use crate::topic::{Carried, Gap, Stamped, Topic};
+use crate::topic::{Carried, Gap, Message, Page, Stamped, Topic};
 use crate::wire::frame::{Opcode, push_frame};
 
 /// What is told to one connection. Members are written in this order, those that are not there left out.
@@ -108,8 +108,33 @@ pub(in crate::dialect) fn write_message(of: Stamped<'_>, out: &mut Vec<u8>) -> C
     out.reserve(topic.name().len() + payload.len() + 96);
     out.extend_from_slice(b"{\"type\":\"message\",\"topic\":");
     push_string(topic.name(), out);
+    out.push(b',');
+    push_placed_data(message, out);
+    Carried::Frame(Opcode::Text)
+}
+
+/// Appends some of what a topic keeps as one object; `offset` is the place that it has come to.
+pub fn push_page(topic: &Topic, page: &Page, offset: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"topic\":");
+    push_string(topic.name(), out);
     // Writing into memory does not fail.
-    let _ = write!(out, ",\"offset\":{},\"time\":{},\"data", message.offset(), message.time_ms());
+    let _ = write!(out, ",\"epoch\":\"{:016x}\",\"offset\":{offset},\"messages\":[", page.epoch);
+    for (index, message) in page.messages.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
+        push_placed_data(message, out);
+    }
+    out.push(b']');
+    if let Some(Gap { kind, oldest }) = page.gap {
+        let _ = write!(out, ",\"gap\":{{\"kind\":\"{}\",\"oldest\":{oldest}}}", kind.word());
+    }
+    out.push(b'}');
+}
+
+/// Appends offset, time and payload of a message, and the end of the object that they are members of.
+fn push_placed_data(message: &Message, out: &mut Vec<u8>) {
+    let payload = message.payload();
+    // Writing into memory does not fail.
+    let _ = write!(out, "\"offset\":{},\"time\":{},\"data", message.offset(), message.time_ms());
     match std::str::from_utf8(payload) {
         Ok(text) if !message.is_binary() => {
             out.extend_from_slice(b"\":");
@@ -128,7 +153,6 @@ pub(in crate::dialect) fn write_message(of: Stamped<'_>, out: &mut Vec<u8>) -> C
             out.extend_from_slice(b"\"}");
         }
     }
-    Carried::Frame(Opcode::Text)
 }
 
 fn push_string(text: &str, out: &mut Vec<u8>) {

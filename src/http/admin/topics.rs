@@ -95,6 +95,8 @@ fn topic_json(topic: &Topic) -> Value {
         "loops": summary.loops,
         "messages": summary.next_offset - FIRST_OFFSET,
         "next_offset": summary.next_offset,
+        "history_messages": summary.kept_messages,
+        "history_bytes": summary.kept_bytes,
     })
 }
 

@@ -18,6 +18,8 @@ pub(super) struct BlockedQueues {
     /// Loops for whose mailbox somebody waits, one bit each.
     loops: u64,
     len: usize,
+    /// Of these, those whose connection is gone.
+    gone: usize,
 }
 
 impl BlockedQueues {
@@ -67,7 +69,26 @@ impl BlockedQueues {
             self.loops &= !bit(queue);
             entries.shrink_to(KEPT);
         }
+        if self.len == 0 {
+            self.gone = 0;
+        }
         Some(key)
+    }
+
+    /// Somebody who waits is gone. While the first of a queue finds no room nobody behind it is looked at, and so whoever
+    /// comes and goes meanwhile would stay in there; once most are gone, the others move up.
+    pub(super) fn note_gone(&mut self, is_there: impl Fn(Key) -> bool) {
+        self.gone += 1;
+        if self.gone <= KEPT.max(self.len / 2) {
+            return;
+        }
+        (self.gone, self.len, self.loops) = (0, 0, 0);
+        for (queue, entries) in self.queues.iter_mut().enumerate() {
+            entries.retain(|key| is_there(*key));
+            entries.shrink_to(KEPT);
+            self.len += entries.len();
+            self.loops |= if entries.is_empty() { 0 } else { bit(queue) };
+        }
     }
 
     /// Whether this is the queue of those who wait for that loop's mailbox.
@@ -88,6 +109,21 @@ fn bit(queue: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_gone_does_not_stay_behind_one_that_finds_no_room() {
+        let mut queues = BlockedQueues::default();
+        let key = |slot| Key { slot, generation: 1 };
+        queues.push(Some(0), key(0), false);
+        for slot in 1..10_000 {
+            queues.push(Some(slot as usize % 3), key(slot), false);
+            queues.note_gone(|key| key.slot == 0);
+            assert!(queues.len() <= 2 * KEPT + 2, "{} after {slot}", queues.len());
+        }
+        assert_eq!(queues.pop(1), Some(key(0)));
+        while queues.pop(1).is_some() || queues.pop(2).is_some() || queues.pop(3).is_some() {}
+        assert_eq!((queues.len(), queues.loops(), queues.gone), (0, 0, 0));
+    }
 
     #[test]
     fn each_queue_keeps_its_order_and_tells_whom_it_waits_for() {

@@ -133,6 +133,9 @@ impl<S: Socket> Core<S> {
         }
         self.unsubscribe_all(index);
         let Some(slot) = self.slots.remove(index) else { return };
+        if slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
+            self.blocked.note_gone(|key| self.slots.has(key));
+        }
         self.parked -= usize::from(slot.connection.phase() == Phase::Parked);
         if slot.connection.phase() == Phase::Lingering {
             self.lingering -= 1;

@@ -107,6 +107,14 @@ impl<S> SlotTable<S> {
         self.at(key.slot).filter(|slot| slot.generation == key.generation)
     }
 
+    /// Whether the connection of this key is still there.
+    #[must_use]
+    pub fn has(&self, key: Key) -> bool {
+        let (page, entry) = split(key.slot);
+        let slot = self.pages.get(page).and_then(|page| page.as_ref()?.slots.get(entry));
+        slot.is_some_and(|slot| slot.generation == key.generation)
+    }
+
     /// Every slot with its index, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Slot<S>)> {
         let pages = self.pages.iter().enumerate();

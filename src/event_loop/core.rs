@@ -92,6 +92,8 @@ pub struct Core<S> {
     pub(super) newcomers: VecDeque<Key>,
     /// Who is behind and has room to be written to.
     pub(super) catching_up: CatchUpList,
+    /// The one of them whose turn it is.
+    pub(super) let_in: Option<Key>,
     /// Publishers waiting for room in a mailbox.
     pub(super) blocked: BlockedQueues,
     /// The queue of the one of them whose turn it is.
@@ -130,8 +132,8 @@ pub struct Core<S> {
     pub(super) rearming: Option<u32>,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
-    /// When the loop last went on after it had stood still; 0 if it never has.
-    pub(super) resumed: Tick,
+    /// When the loop went on after it had stood still, the last time last.
+    pub(super) resumed: VecDeque<Tick>,
     /// What answers are dated with, and from when on it is to be made anew.
     date: Option<(Date, Tick)>,
     pub(super) index: usize,
@@ -185,6 +187,7 @@ impl<S: Socket> Core<S> {
             retry_failed: false,
             blocked_left: false,
             newcomers: VecDeque::new(),
+            let_in: None,
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
@@ -201,7 +204,7 @@ impl<S: Socket> Core<S> {
             rearming: None,
             timeouts: timeout_ticks(&edition),
             now: 0,
-            resumed: 0,
+            resumed: VecDeque::new(),
             date: None,
             index,
             port,
@@ -326,27 +329,33 @@ impl<S: Socket> Core<S> {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
-            let before = self.bytes_moved();
-            let Some(slot) = self.slots.get(key) else { continue };
-            slot.connection.flags.clear(Flags::LISTED);
-            if slot.connection.has_backlog() {
-                self.write_turn(key);
-            }
-            // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
-            self.read_turn(key, true);
-            let moved = self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64;
-            slice.charge(moved, self.clock);
+            self.ready_turn(key, &mut slice);
         }
         if self.ready.is_empty() && self.ready.capacity() > READY_KEPT {
             self.ready.shrink_to(READY_KEPT);
         }
     }
 
-    /// Files what waits in the mailbox; what concerns the loop as a whole goes to `on_control`.
-    pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) {
+    /// One more turn for a connection that was put aside.
+    fn ready_turn(&mut self, key: Key, slice: &mut Slice) {
+        let before = self.bytes_moved();
+        let Some(slot) = self.slots.get(key) else { return };
+        slot.connection.flags.clear(Flags::LISTED);
+        if slot.connection.has_backlog() {
+            self.write_turn(key);
+        }
+        // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
+        self.read_turn(key, true);
+        let moved = self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64;
+        slice.charge(moved, self.clock);
+    }
+
+    /// Files what waits in the mailbox; what concerns the loop as a whole goes to `on_control`. Returns how many entries
+    /// that were.
+    pub fn drain_mailbox(&mut self, mut on_control: impl FnMut(Control)) -> usize {
         let inquiries = &mut self.inquiries;
         let mut answered = Vec::new();
-        self.topics.drain_mailbox(|letter| match letter {
+        let count = self.topics.drain_mailbox(|letter| match letter {
             Letter::Control(Control::Inquire(inquiry)) => inquiries.push_back(Answering::new(inquiry)),
             Letter::Control(other) => on_control(other),
             Letter::Reply(reply) => answered.push(reply),
@@ -354,6 +363,7 @@ impl<S: Socket> Core<S> {
         for reply in answered {
             self.on_answered(reply.key, reply.ticket, &reply.answer);
         }
+        count
     }
 
     /// Whether a request has asked to drain the server since the last call.
@@ -435,14 +445,31 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Puts some of those who waited for joins on the ready list.
+    /// Whether this connection's request has to wait for joins before it: there is no room for its own, or others have
+    /// waited longer for that.
+    pub(super) fn joins_later(&self, key: Key) -> bool {
+        let waits_behind = self.let_in != Some(key) && !self.newcomers.is_empty();
+        self.port == Port::Client && (waits_behind || !self.topics.has_room_for_joins())
+    }
+
+    /// Gives some of those who waited for joins their turn, whoever has waited longest first.
     fn let_newcomers_in(&mut self) {
-        if !self.newcomers.is_empty() && self.topics.has_room_for_joins() {
-            let count = self.newcomers.len().min(NEWCOMERS_PER_TURN);
-            self.ready.extend(self.newcomers.drain(..count));
-            if self.newcomers.is_empty() {
-                self.newcomers.shrink_to(READY_KEPT);
+        if self.newcomers.is_empty() {
+            return;
+        }
+        let mut slice = self.reading_slice((self.clock)(), READY_BYTES_PER_TURN);
+        for _ in 0..self.newcomers.len().min(NEWCOMERS_PER_TURN) {
+            if slice.is_over() || !self.topics.has_room_for_joins() {
+                break;
             }
+            self.let_in = self.newcomers.pop_front();
+            if let Some(key) = self.let_in {
+                self.ready_turn(key, &mut slice);
+            }
+        }
+        self.let_in = None;
+        if self.newcomers.is_empty() {
+            self.newcomers.shrink_to(READY_KEPT);
         }
     }
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Settings;
+use crate::connection::inquiry::{Asker, Filter, Inquiry, Question};
 use crate::edition::Router;
 use crate::event_loop::closing::Words;
 use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
+use crate::topic::subscriptions::ENTRIES_PER_TURN;
 use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, Since, TopicName, Wake};
 use crate::transport::Received;
 use crate::wire::deflate::Deflater;
@@ -667,4 +669,25 @@ fn messages_that_wait_do_not_keep_a_peer_from_being_read() {
     }
     assert_eq!(count(&heard, &[0x8a, 1]), 100, "pongs");
     assert!(heard.ends_with(&[0x88, 2, 3, 0xe8]), "a close frame is the last");
+}
+
+#[test]
+fn who_asked_behind_a_full_mailbox_is_answered_by_a_loop_that_ends() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    let name = TopicName::of("t");
+    let topic = edition.router.topic(&name).unwrap();
+    arrive(&mut core, &Fake::says(&upgrade("/ws/t", "")));
+    // More than one look takes.
+    for _ in 0..3 * ENTRIES_PER_TURN {
+        edition.router.publish(&topic, Draft::encode(None, true, b"m"), None).unwrap();
+    }
+    let from = Asker { loop_index: 1, key: Key { slot: 0, generation: 1 }, ticket: 1 };
+    let question = Question::List { filter: Filter::default(), from: 0, limit: 1 };
+    let inquiry = Arc::new(Inquiry::new(question, from, 0, 1));
+    edition.router.reserve_reply(1).unwrap();
+    edition.router.send_control(0, Control::Inquire(Arc::clone(&inquiry)), None).unwrap();
+    core.last_turn(&mut Poll::default());
+    assert!(edition.router.mailbox(1).is_some_and(|mailbox| mailbox.waiting() == 1), "the reply");
+    assert_eq!(inquiry.waits_for(), Vec::<usize>::new());
 }

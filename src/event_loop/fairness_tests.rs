@@ -168,6 +168,38 @@ fn timeouts_begin_anew_when_the_process_has_stood_still() {
 }
 
 #[test]
+fn a_machine_that_stops_again_and_again_keeps_no_dead_peers() {
+    let edition = edition(1, 10, RouterLimits::default(), |_| {});
+    let mut core = core(&edition, Port::Client);
+    let dead = Fake::says(&upgrade("/echo", ""));
+    arrive(&mut core, &dead);
+    let mut late = Fake::says(&upgrade("/echo", ""));
+    let key = arrive(&mut core, &late);
+    let ticks = |span: std::time::Duration| span.as_millis() as Tick / TICK_MS as Tick;
+    let timeouts = &edition.settings.timeouts;
+    let (heartbeat, pong) = (ticks(timeouts.heartbeat), ticks(timeouts.pong));
+    // Each stop is over before the pong's time is.
+    let mut now = 0;
+    while now < heartbeat + 4 * pong {
+        now += pong / 2;
+        core.set_now(now);
+        core.on_resumed(now);
+        core.sweep();
+        // This one answers, whenever it is asked.
+        if core.slots.get(key).is_some_and(|slot| slot.connection.flags.has(Flags::PINGED)) {
+            late = answers_ping(&mut core, key, late);
+        }
+    }
+    assert_eq!((core.connections(), core.counters.closes(CloseReason::HeartbeatTimeout)), (1, 1));
+}
+
+fn answers_ping(core: &mut Core<Fake>, key: Key, fake: Fake) -> Fake {
+    fake.say(&[0x8A, 0x80, 0, 0, 0, 0]);
+    core.on_event(key, READABLE);
+    fake
+}
+
+#[test]
 fn one_timeout_that_begins_anew_is_not_another_that_has_struck() {
     let edition = edition(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&edition, Port::Client);

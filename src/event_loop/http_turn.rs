@@ -75,11 +75,12 @@ impl<S: Socket> Core<S> {
     fn on_requests(&mut self, key: Key, mut bytes: &mut [u8]) {
         let mut heads = 0;
         while !bytes.is_empty() {
+            let joins_later = self.joins_later(key);
             let Some(slot) = self.slots.get(key) else { return };
             let taken = match slot.connection.phase() {
                 Phase::Body => self.on_body(key, bytes),
                 Phase::Head if slot.connection.flags.has(Flags::PAUSED) => return self.put_off(key, bytes),
-                Phase::Head if self.port == Port::Client && !self.topics.has_room_for_joins() => {
+                Phase::Head if joins_later => {
                     if slot.connection.flags.clear(Flags::KEPT_ALIVE) {
                         // As of one that is there in part: its time is its own, however idle the connection was.
                         slot.connection.heard = self.now;

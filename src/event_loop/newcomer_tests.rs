@@ -44,6 +44,36 @@ fn requests_wait_for_the_joins_before_them_and_none_is_refused() {
 }
 
 #[test]
+fn who_has_waited_longest_comes_first() {
+    let limits = RouterLimits { joins_max: 1, ..RouterLimits::default() };
+    let edition = edition(1, 10_000, limits, |_| {});
+    let mut core = core(&edition, Port::Client);
+    let fakes: Vec<Fake> = (0..3).map(|_| Fake::says(&topics([]))).collect();
+    for fake in &fakes {
+        arrive(&mut core, fake);
+    }
+    // Its join is listed; the others wait still as somebody comes who has not waited at all.
+    core.drain_mailbox(|_| {});
+    core.fanout_turn();
+    assert!(core.topics.has_room_for_joins());
+    let late = Fake::says(&topics([]));
+    arrive(&mut core, &late);
+    let mut upgraded = Vec::new();
+    while core.has_work() || core.edition.router.mailbox(0).is_some_and(|mailbox| !mailbox.is_empty()) {
+        for (name, fake) in fakes.iter().chain([&late]).enumerate() {
+            if count(&fake.take(), b"HTTP/1.1 101 ") == 1 {
+                upgraded.push(name);
+            }
+        }
+        core.run_ready();
+        core.drain_mailbox(|_| {});
+        core.fanout_turn();
+    }
+    upgraded.extend((count(&late.take(), b"HTTP/1.1 101 ") == 1).then_some(3));
+    assert_eq!(upgraded, [0, 1, 2, 3]);
+}
+
+#[test]
 fn whoever_goes_while_it_waits_is_forgotten() {
     let limits = RouterLimits { joins_max: 1, ..RouterLimits::default() };
     let edition = edition(1, 10_000, limits, |_| {});
@@ -113,6 +143,30 @@ fn one_address_does_not_make_all_topics() {
     for (address, from, names) in [(2, 70, 40), (3, 110, 20), (1, 200, 5)] {
         let (fake, _) = ask(&mut core, address, own(from, names));
         assert_eq!(count(&fake.take(), b"HTTP/1.1 101 "), 1, "{address}");
+    }
+}
+
+#[test]
+fn topics_that_nobody_has_any_more_keep_no_address_from_new_ones() {
+    let edition = edition(1, 10_000, RouterLimits::default(), |settings| {
+        settings.admission.topics_per_address_max = Some(10);
+    });
+    let mut core = core(&edition, Port::Client);
+    // Far fewer than topics that may be idle, so that nobody else's push them out.
+    for round in 0..5 {
+        let names = (0..9).map(|topic| format!("{round}-{topic}"));
+        let fake = Fake::says(&upgrade(
+            &format!("/ws/{round}?topic={}", names.collect::<Vec<_>>().join("&topic=")),
+            "",
+        ));
+        let arrival = core.admit(Ipv4Addr::new(192, 0, 2, 1).into(), false);
+        let key = core.on_accepted(fake.clone(), arrival);
+        core.on_event(key, READABLE);
+        settle(&mut core);
+        assert_eq!(count(&fake.take(), b"HTTP/1.1 101 "), 1, "round {round}");
+        assert!(edition.router.topics() <= 10);
+        core.abort(key, CloseReason::PeerReset);
+        settle(&mut core);
     }
 }
 

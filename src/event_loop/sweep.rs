@@ -22,6 +22,9 @@ const ACTS_PER_TURN: usize = 64;
 /// Deadlines looked at in one turn: of most of those who are active, it shows that theirs has moved.
 const LOOKS_PER_TURN: usize = 1_024;
 
+/// Times at which the loop went on that are remembered: as many stops as fit into eight minutes.
+const STOPS_KEPT: usize = 1_024;
+
 /// Looks at one connection before something is done: one for reading, one for writing, and what they lead to.
 const LOOKS_PER_DEADLINE: usize = 4;
 
@@ -101,21 +104,32 @@ impl<S: Socket> Core<S> {
                 self.read_turn(key, true)
             }
         }
-        let resumed = self.resumed;
+        let Some(&resumed) = self.resumed.back() else { return };
+        // A tick within the stop, in which no turn was: whatever begins there was begun anew, and is not again. A machine
+        // that stops often would keep the dead for ever.
+        let anew = |at: &Tick| self.resumed.binary_search(&at.saturating_add(1)).is_ok();
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
         if due != Due::Write {
-            connection.resume_at(resumed);
-        } else if let Some(outbox) = connection.outbox.as_deref_mut() {
-            outbox.progress = outbox.progress.max(resumed);
+            if !anew(&connection.heard) {
+                connection.resume_at(resumed - 1);
+            }
+        } else if let Some(outbox) = connection.outbox.as_deref_mut().filter(|outbox| !anew(&outbox.progress))
+        {
+            outbox.progress = outbox.progress.max(resumed - 1);
         }
     }
 
     /// The process, or the machine, stood still until now. What peers have done meanwhile may be on its way yet, so
-    /// that each of their timeouts begins anew.
+    /// that each of their timeouts begins anew, but none of them twice in a row.
     pub fn on_resumed(&mut self, now: Tick) {
         tracing::warn!(loop_index = self.index, "the loop stood still; timeouts begin anew");
-        self.resumed = self.resumed.max(now);
+        if now > self.resumed.back().copied().unwrap_or(0) {
+            if self.resumed.len() == STOPS_KEPT {
+                self.resumed.pop_front();
+            }
+            self.resumed.push_back(now);
+        }
     }
 
     fn on_handshake_due(&mut self, key: Key) {

@@ -96,7 +96,8 @@ impl<S: Socket> Core<S> {
 
     /// The last look into the mailbox of a loop that has ended: whoever has asked it before is answered.
     pub fn last_turn(&mut self, driver: &mut impl Driver<S>) {
-        self.take_mail(driver);
+        // A look takes so many entries and no more; behind them may be somebody's question.
+        while self.take_mail(driver) > 0 {}
         self.answer_last();
         if self.admin.is_some() {
             // Nobody is left who would take what room it waits for.
@@ -126,9 +127,10 @@ impl<S: Socket> Core<S> {
             || self.edition.router.mailbox(self.index).is_some_and(|mailbox| !mailbox.is_empty())
     }
 
-    fn take_mail(&mut self, driver: &mut impl Driver<S>) {
+    /// Takes entries of the mailbox, and returns how many.
+    fn take_mail(&mut self, driver: &mut impl Driver<S>) -> usize {
         let mut orders = Orders::default();
-        self.drain_mailbox(|control| match control {
+        let count = self.drain_mailbox(|control| match control {
             Control::Drain => orders.drain = true,
             Control::Stop => orders.stop = true,
             Control::Relocate => orders.relocate = true,
@@ -150,6 +152,7 @@ impl<S: Socket> Core<S> {
         if orders.stop {
             driver.stop();
         }
+        count
     }
 
     /// Sends clients away once nobody of them could come back to this server.

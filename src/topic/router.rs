@@ -147,10 +147,19 @@ struct Directory {
     topics: BTreeSet<ByName>,
     /// Topics that were idle when they were queued, oldest first; some may be in use again.
     idle: VecDeque<Topic>,
-    /// How many topics were made for each handle that is counted.
-    made: BTreeMap<u32, u32>,
+    /// What was made for each handle that is counted.
+    made: BTreeMap<u32, Made>,
     next_id: u64,
     epochs: RandomState,
+}
+
+/// Topics made for one handle.
+#[derive(Clone, Copy, Debug, Default)]
+struct Made {
+    /// All there are.
+    topics: u32,
+    /// Of these, those in the queue of idle ones.
+    queued: u32,
 }
 
 /// A topic under its own name, so that a name is stored once.
@@ -232,8 +241,8 @@ impl<M: Mail> Router<M> {
             return Ok(topic.clone());
         }
         let handle = maker.handle();
-        if directory.made_for(handle) >= maker.topics_max() {
-            return Err(RouterError::ShareFull);
+        while directory.made_for(handle) >= maker.topics_max() {
+            directory.retire_oldest_of(handle).then_some(()).ok_or(RouterError::ShareFull)?;
         }
         while directory.topics.len() >= self.topics_max {
             directory.retire_oldest().then_some(()).ok_or(RouterError::TopicsFull)?;
@@ -457,21 +466,21 @@ impl<M: Mail> Router<M> {
 
 impl Directory {
     fn made_for(&self, handle: u32) -> usize {
-        self.made.get(&handle).map_or(0, |count| *count as usize)
+        self.made.get(&handle).map_or(0, |made| made.topics as usize)
     }
 
     fn insert(&mut self, topic: &Topic) {
         self.topics.insert(ByName(topic.clone()));
         if topic.maker() != 0 {
-            *self.made.entry(topic.maker()).or_default() += 1;
+            self.made.entry(topic.maker()).or_default().topics += 1;
         }
     }
 
     fn remove(&mut self, topic: &Topic) {
         self.topics.remove(topic.name_bytes());
         if let btree_map::Entry::Occupied(mut made) = self.made.entry(topic.maker()) {
-            *made.get_mut() -= 1;
-            if *made.get() == 0 {
+            made.get_mut().topics -= 1;
+            if made.get().topics == 0 {
                 made.remove();
             }
         }
@@ -485,6 +494,9 @@ impl Directory {
     }
 
     fn push_idle(&mut self, topic: Topic, idle_max: usize) {
+        if let Some(made) = self.made.get_mut(&topic.maker()) {
+            made.queued += 1;
+        }
         self.idle.push_back(topic);
         while self.idle.len() > idle_max {
             self.pop_idle();
@@ -501,9 +513,34 @@ impl Directory {
         false
     }
 
+    /// Retires the topic of this handle that has been idle for longest; false when it has none. Those that are in use
+    /// again leave the queue, so that nobody makes this look at them twice.
+    fn retire_oldest_of(&mut self, handle: u32) -> bool {
+        let mut at = 0;
+        while self.made.get(&handle).is_some_and(|made| made.queued > 0) {
+            match self.idle.get(at) {
+                Some(topic) if topic.maker() != handle => at += 1,
+                Some(_) => {
+                    if self.take_idle(at) {
+                        return true;
+                    }
+                }
+                None => break,
+            }
+        }
+        false
+    }
+
     /// Takes the oldest topic off the idle queue; true when it was idle still and is retired now.
     fn pop_idle(&mut self) -> bool {
-        let Some(topic) = self.idle.pop_front() else { return false };
+        self.take_idle(0)
+    }
+
+    fn take_idle(&mut self, at: usize) -> bool {
+        let Some(topic) = self.idle.remove(at) else { return false };
+        if let Some(made) = self.made.get_mut(&topic.maker()) {
+            made.queued -= 1;
+        }
         let retired = topic.try_retire();
         if retired {
             self.remove(&topic);

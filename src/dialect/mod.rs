@@ -18,7 +18,7 @@ mod tools;
 pub(crate) mod url;
 
 use crate::metrics::CloseReason;
-use crate::topic::{self, Carried, Position, Stamped};
+use crate::topic::{self, Carried, Stamped};
 use crate::wire::frame::Opcode;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
@@ -201,7 +201,7 @@ impl Dialect {
     }
 
     /// Appends a message of its form with the connection's places, for those that name them.
-    pub fn push_placed(self, message: &[u8], places: &[Position], out: &mut Vec<u8>) {
+    pub fn push_placed(self, message: &[u8], places: &[u8], out: &mut Vec<u8>) {
         speak!(self, push_placed(message, places, out));
     }
 

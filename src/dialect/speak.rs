@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::effect::{Cx, Meaning, Outcome};
 use super::{Dialect, Form};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Position, Since, TopicName};
+use crate::topic::{Since, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
@@ -172,7 +172,7 @@ pub(super) trait Speak {
     }
 
     /// Appends a message of its form with the connection's places in its topics, where its messages name them.
-    fn push_placed(_: &[u8], _: &[Position], _: &mut Vec<u8>) {}
+    fn push_placed(_: &[u8], _: &[u8], _: &mut Vec<u8>) {}
 
     /// What shows a quiet peer that the connection lives.
     fn pulse() -> Pulse {

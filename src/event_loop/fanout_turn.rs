@@ -96,14 +96,15 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
+        let form = connection.form();
         let choice = self.topics.choose(
             turn,
-            connection.form(),
+            form,
             || connection.encoding(),
             |payload, out| tools.deflate_into(payload, out),
         );
         let (local, batch) = (turn.local(), turn.batch());
-        if connection.dialect.is_placed() {
+        if form == Form::SseTopic {
             return self.deliver_placed(index, local, batch.messages_of(choice));
         }
         if connection.flags.has(Flags::NO_ECHO) {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::closing::Words;
 use super::core::Core;
-use super::placed::Places;
 use crate::connection::inquiry::{Asker, ConnectionRow, Inquiry, Part, Question};
 use crate::connection::session::Session;
 use crate::connection::{Connection, MemoryParts, NONE, Phase, TICK_MS, Tick};
 use crate::dialect::Outcome;
+use crate::dialect::sse::Places;
 use crate::metrics::CloseReason;
 use crate::topic::{Key, Reply};
 use crate::transport::Socket;

@@ -10,43 +10,10 @@ use super::core::Core;
 use super::subscribe::joined_outcome;
 use crate::connection::session::Session;
 use crate::dialect::Outcome;
+use crate::dialect::sse::Places;
 use crate::metrics::CloseReason;
 use crate::topic::{Encoding, Joined, Key, Message, Position, Topic};
 use crate::transport::Socket;
-
-/// How far a connection has come in each of its topics. In a table beside the slots, which only those pay for that have
-/// one.
-#[derive(Debug)]
-pub(super) struct Places {
-    /// The loop's index of each topic.
-    topics: Vec<u32>,
-    /// The place in each. It stays where a subscription has ended: who reads them counts on their order.
-    at: Vec<Position>,
-}
-
-impl Places {
-    /// Where each subscription begins, by the loop's index of its topic.
-    fn new(begins: impl Iterator<Item = (u32, Position)>) -> Self {
-        let (topics, at) = begins.unzip();
-        Self { topics, at }
-    }
-
-    /// It has come to this offset of a topic. The places are those behind it.
-    pub(super) fn advance(&mut self, topic: u32, offset: u64) -> &[Position] {
-        let place = self.topics.iter().position(|&of| of == topic);
-        if let Some(at) = place.and_then(|place| self.at.get_mut(place)) {
-            at.offset = offset;
-        }
-        &self.at
-    }
-
-    /// Bytes of memory.
-    pub(super) fn memory(&self) -> usize {
-        size_of::<Self>()
-            + self.topics.capacity() * size_of::<u32>()
-            + self.at.capacity() * size_of::<Position>()
-    }
-}
 
 impl<S: Socket> Core<S> {
     /// Keeps where each subscription of a connection begins that has just joined its topics.

@@ -34,6 +34,8 @@ pub struct Batch<F> {
     longest_deflated: Option<usize>,
     /// What was made for subscribers of other forms in this pass: at most two a form.
     derived: Vec<Derived<F>>,
+    /// Which of that was made last, if it is plain: what nearly every connection of a topic wants.
+    latest: Option<(F, u8)>,
     /// Room that all of it takes in the mailbox.
     bytes: u64,
 }
@@ -77,6 +79,7 @@ impl<F> Default for Batch<F> {
             joined_deflated: Vec::new(),
             longest_deflated: None,
             derived: Vec::new(),
+            latest: None,
             bytes: 0,
         }
     }
@@ -193,11 +196,18 @@ impl<F> Batch<F> {
             }
         }
         self.longest_deflated = None;
+        self.latest = None;
         self.bytes = 0;
     }
 }
 
 impl<F: Form> Batch<F> {
+    /// What a connection of this form gets that is sent nothing deflated, if it is what was asked for last.
+    #[inline]
+    pub(super) fn latest_plain(&self, form: F) -> Option<Choice> {
+        self.latest.filter(|latest| latest.0 == form).map(|latest| Choice::Derived(latest.1))
+    }
+
     /// As [`Self::choose_raw`] of another form, which is made of the messages if this is its first connection.
     pub(super) fn choose_derived(
         &mut self,
@@ -209,6 +219,7 @@ impl<F: Form> Batch<F> {
     ) -> Choice {
         let plain = self.place_of(form, false).unwrap_or_else(|| self.derive(form, topic, buffers));
         if encoding == Encoding::Plain {
+            self.latest = Some((form, plain));
             return Choice::Derived(plain);
         }
         let deflated =

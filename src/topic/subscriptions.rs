@@ -517,7 +517,13 @@ impl<M: Mail> LocalTopics<M> {
         deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
     ) -> Choice {
         if form != M::Form::RAW {
-            return self.choose_derived(turn, form, encoding(), deflate);
+            let encoding = encoding();
+            if encoding == Encoding::Plain
+                && let Some(choice) = turn.batch.latest_plain(form)
+            {
+                return choice;
+            }
+            return self.choose_derived(turn, form, encoding, deflate);
         }
         // Where nothing is deflated, nobody's encoding has to be known.
         if turn.batch.is_plain() { Choice::Raw(Encoding::Plain) } else { turn.batch.choose_raw(encoding()) }

@@ -7,6 +7,9 @@
 //! for is spread here, and who is turned away for now is told so in a stream.
 
 pub(super) mod event;
+mod places;
+
+pub use places::Places;
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -28,9 +31,6 @@ use crate::wire::http::uri::query_pairs;
 
 /// The media type of an event stream.
 pub const MEDIA_TYPE: &str = "text/event-stream";
-
-/// Characters of a position: an epoch of 16 digits, a colon, an offset, and what is between two of them.
-const POSITION_CHARS: usize = 16 + 1 + 20 + 1;
 
 /// The field of an answer that says behind which places messages follow.
 const POSITION_FIELD: &str = "Fantail-Position";
@@ -131,18 +131,19 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
         }
     }
 
-    fn push_placed(event: &[u8], places: &[Position], out: &mut Vec<u8>) {
-        let mut id = String::with_capacity(places.len() * POSITION_CHARS + 8);
-        id.push_str("id: ");
-        push_positions(places.iter(), &mut id);
-        id.push_str("\n\n");
-        let mut head = [0; CHUNK_HEAD_BYTES_MAX];
+    fn push_placed(event: &[u8], places: &[u8], out: &mut Vec<u8>) {
+        const BEFORE: &[u8] = b"id: ";
+        const BEHIND: &[u8] = b"\n\n";
         if CHUNKED {
-            let head_len = encode_chunk_head(&mut head, event.len() + id.len());
+            let mut head = [0; CHUNK_HEAD_BYTES_MAX];
+            let len = event.len() + BEFORE.len() + places.len() + BEHIND.len();
+            let head_len = encode_chunk_head(&mut head, len);
             out.extend_from_slice(head.get(..head_len).unwrap_or_default());
         }
         out.extend_from_slice(event);
-        out.extend_from_slice(id.as_bytes());
+        out.extend_from_slice(BEFORE);
+        out.extend_from_slice(places);
+        out.extend_from_slice(BEHIND);
         if CHUNKED {
             out.extend_from_slice(b"\r\n");
         }
@@ -259,22 +260,10 @@ impl<'a> Begun<'a> {
     }
 }
 
-/// Appends places in the order of their topics.
-fn push_positions<'a>(places: impl Iterator<Item = &'a Position>, out: &mut String) {
-    for (number, place) in places.enumerate() {
-        if number > 0 {
-            out.push(',');
-        }
-        // Writing to a String does not fail.
-        let _ = std::fmt::Write::write_fmt(out, format_args!("{place}"));
-    }
-}
-
 /// The places behind which messages follow.
 fn positions(begins: &[Begun<'_>]) -> String {
-    let mut text = String::new();
-    push_positions(begins.iter().map(|begun| &begun.at), &mut text);
-    text
+    let each: Vec<_> = begins.iter().map(|begun| begun.at.to_string()).collect();
+    each.join(",")
 }
 
 /// What is missing, in the same order, as a header field says it.

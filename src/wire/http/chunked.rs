@@ -5,10 +5,11 @@
 
 use super::uri::hex_digit;
 use std::fmt;
-use std::io::Write;
 
 /// Room for the line in front of a chunk: sixteen digits and the line's end.
 pub const CHUNK_HEAD_BYTES_MAX: usize = 18;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// What ends a body: the last chunk and an empty trailer.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -18,10 +19,14 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 #[must_use]
 pub fn encode_chunk_head(head: &mut [u8; CHUNK_HEAD_BYTES_MAX], chunk_len: usize) -> usize {
     debug_assert_ne!(chunk_len, 0);
-    let mut rest = &mut head[..];
-    // There is room for every length.
-    let _ = write!(rest, "{chunk_len:x}\r\n");
-    CHUNK_HEAD_BYTES_MAX - rest.len()
+    let digits = (usize::BITS - chunk_len.leading_zeros()).div_ceil(4) as usize;
+    for (place, digit) in head.iter_mut().take(digits).enumerate() {
+        *digit = HEX[chunk_len >> (4 * (digits - 1 - place)) & 15];
+    }
+    for (place, byte) in head.iter_mut().skip(digits).zip(*b"\r\n") {
+        *place = byte;
+    }
+    digits + 2
 }
 
 /// Appends data as one chunk, and nothing if there is none.

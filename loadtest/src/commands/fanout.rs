@@ -182,7 +182,7 @@ pub(super) fn measure(
         thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
     // A run that ended early has no more messages than the publisher came to.
     let schedule = schedule.first(published.attempted);
-    let expected = expected(run, &published);
+    let expected = expected(args, run, &published);
     resuming::await_returns(args, run)?;
     run.wait_while_moving(args.common.kit.wait_late, |run| {
         on_look();
@@ -229,10 +229,13 @@ fn catch_up(run: &mut Run) -> Result<(), Failure> {
 }
 
 /// Deliveries of a run with several topics; `None` with one, where those count that are open.
-fn expected(run: &Run, published: &Published) -> Option<u64> {
-    let topics = run.plan.conversation.topics();
-    let of = |(topic, of): (usize, &OfTopic)| topics.members(topic as u32) * of.published();
-    (topics.count() > 1).then(|| published.topics.iter().enumerate().map(of).sum())
+fn expected(args: &FanoutArgs, run: &Run, published: &Published) -> Option<u64> {
+    if run.plan.conversation.topics().count() == 1 {
+        return None;
+    }
+    let readers = run.plan.readers(args.common.connections.into());
+    let of = |(readers, of): (&u64, &OfTopic)| readers * of.published();
+    Some(readers.iter().zip(&published.topics).map(of).sum())
 }
 
 impl Outcome {
@@ -296,9 +299,10 @@ impl FanoutReport {
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
         let topics = run.plan.conversation.topics();
-        let subscribers = |index: u64| match topics.count() {
-            1 => readers,
-            count => topics.members((index % u64::from(count)) as u32),
+        let by_topic = run.plan.readers(args.common.connections.into());
+        let subscribers = |index: u64| match by_topic.len() as u64 {
+            0 | 1 => readers,
+            count => by_topic.get((index % count) as usize).copied().unwrap_or(0),
         };
         let FanOuts { median_ns, max_ns, complete, last_ns } = fan_outs(&schedule, &tally.ticks, subscribers);
         let start_ns = schedule.planned_ns(0);

@@ -101,9 +101,6 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Finished, Failure> {
         fanout.load.shape(),
         special,
     )?;
-    if run.plan.conversation.topics().count() > 1 {
-        return Err(Failure::Usage("slow: subscribers are compared on one topic: leave out --topics".into()));
-    }
     tell_topic(&urls, &run);
     // The first reading is made with all connections open, before the first message of the schedule.
     let mut memory = Memory { server, ..Memory::default() };

@@ -110,6 +110,22 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Connections in each topic that read, of so many in all.
+    pub(crate) fn readers(&self, connections: u64) -> Vec<u64> {
+        let topics = self.conversation.topics();
+        let Some(slow) = self.slow else {
+            return (0..topics.count()).map(|topic| topics.members(topic)).collect();
+        };
+        let mut readers = vec![0; topics.count() as usize];
+        for topic in (0..connections).filter(|number| !slow.has(*number)).flat_map(|number| topics.of(number))
+        {
+            if let Some(readers) = readers.get_mut(topic as usize) {
+                *readers += 1;
+            }
+        }
+        readers
+    }
+
     /// Set if what a connection says and hears is shown.
     fn traced(&self, number: u64) -> Option<Traced> {
         (number < self.trace).then_some(Traced::Connection(number))

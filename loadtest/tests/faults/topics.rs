@@ -1,12 +1,15 @@
 //! Several topics: who gets what is known exactly, and what goes elsewhere is told.
 
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::accept::accept;
 use crate::rooms::Rooms;
 use crate::scratch::Scratch;
-use crate::{error, run};
+use crate::{error, listen, run};
 
 fn fanout(rooms: &Rooms, url: &str, by_ws: bool, more: &[&str]) -> (i32, Value, String) {
     let url = format!("ws://{}{url}", rooms.ws);
@@ -145,4 +148,58 @@ fn clients_that_come_back_have_topics_too() {
         ],
     );
     assert!(said.contains("each client has one topic"), "{said}");
+}
+
+#[test]
+fn slow_subscribers_of_several_topics_are_counted_apart() {
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws?topic={{topics:&topic=}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let mut args = vec!["slow", "--url", &url, "--publish-url", &publish, "--slow-fraction", "0.1"];
+    args.extend([
+        "--topics",
+        "10",
+        "--members",
+        "6",
+        "--connections",
+        "20",
+        "--rate",
+        "100",
+        "--duration",
+        "1s",
+    ]);
+    let outcome = run(&args);
+    // Ten messages to each topic; two of twenty do not read, and each connection is in three topics.
+    assert_exact(&outcome, 18 * 3 * 10, 60);
+    let slow = &outcome.1["slow"];
+    assert_eq!((&slow["connections"], &slow["deliveries"]), (&json!(2), &json!(0)), "{}", outcome.2);
+    assert_eq!((&slow["caught_up"], &slow["missing"]), (&json!(2 * 3 * 10), &json!(0)), "{}", outcome.2);
+    assert_eq!(outcome.1["fan_outs_complete"], 100, "{}", outcome.2);
+}
+
+#[test]
+fn in_a_storm_everybody_comes_back_to_its_topics() {
+    let (listener, address) = listen();
+    let paths = Arc::<Mutex<Vec<String>>>::default();
+    let shared = paths.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let paths = shared.clone();
+            thread::spawn(move || {
+                let (mut socket, path) = accept(stream.unwrap());
+                paths.lock().unwrap().push(path);
+                while socket.read().is_ok() {}
+            });
+        }
+    });
+    let url = format!("ws://{address}/ws?t={{topics:,}}");
+    let mut args = vec!["storm", "--url", &url, "--bystander", "none", "--duration", "50ms"];
+    args.extend(["--topics", "8", "--members", "5", "--connections", "20"]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["returned"]), (0, &json!(20)), "{table}");
+    let mut paths = paths.lock().unwrap().clone();
+    paths.sort_unstable();
+    let (first, second): (Vec<_>, Vec<_>) = paths.chunks(2).map(|pair| (&pair[0], &pair[1])).unzip();
+    assert_eq!((first.len(), &first), (20, &second));
+    assert!(paths.iter().all(|path| path.matches("load-").count() == 2), "{paths:?}");
 }

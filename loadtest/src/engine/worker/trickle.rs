@@ -135,8 +135,10 @@ impl Worker {
         };
         let Some(apart) = tally.slow.as_deref_mut() else { return false };
         let outcome = outcome.and_then(|count| {
+            let (from, each) = (index * self.topics_each, self.topics_each);
+            let own = self.subscriptions.get_mut(from..from + each).unwrap_or_default();
             let mut cx =
-                self.plan.context(number, order.schedule.as_ref(), &mut [], self.inflating.as_mut(), apart);
+                self.plan.context(number, order.schedule.as_ref(), own, self.inflating.as_mut(), apart);
             connection.on_bytes(self.scratch.get(..count).unwrap_or_default(), &mut cx)
         });
         if let Err(trouble) = outcome {

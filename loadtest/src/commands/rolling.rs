@@ -19,7 +19,7 @@ use crate::engine::conversation::Client;
 use crate::engine::message::{Filler, Shape};
 use crate::engine::run::{Run, Special};
 use crate::engine::sizes::Sizes;
-use crate::engine::worker::{self, OfTopic};
+use crate::engine::worker;
 use crate::net::target::Scheme;
 use crate::publish;
 use crate::publish::several::{PublishedToAll, ServerReport, Several};
@@ -119,6 +119,8 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
         returning_max: args.common.connections as usize,
         resumes: args.resume,
         bulletin_messages: Some(count),
+        // Several requests are on their way at once.
+        overtakes: true,
         backoff: Some(args.backoff),
         ..Special::default()
     };
@@ -136,23 +138,22 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     run.open(args.common.connections as usize)?;
     let mut publisher = Several::new(servers, &run.plan).map_err(Failure::Usage)?;
     let subscribed = probe(&mut run, &mut publisher)?;
+    publisher.prepare(args.rate).map_err(Failure::Failed)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
     run.order(|order| order.schedule = Some(schedule.clone()));
-    let plan = run.plan.clone();
-    let planned = schedule.clone();
+    let (plan, planned) = (run.plan.clone(), schedule.clone());
     let thread = std::thread::spawn(move || {
-        let bulletins = plan.bulletins.clone().unwrap_or_default();
-        publisher.run(&plan, &planned, &bulletins)
+        // Where it is refused, messages leave a little later.
+        let _ = fantail::sys::clock::sleep_precisely();
+        publisher.run(&plan, &planned)
     });
     run.wait(Duration::MAX, |_| thread.is_finished())?;
     let published = thread.join().map_err(|_| Failure::Failed("the publisher panicked".into()))?;
     await_the_rest(args, &mut run)?;
-    let of =
-        |numbers: &u64| OfTopic { numbers: u32::try_from(*numbers).unwrap_or(u32::MAX), refused: Vec::new() };
-    let topics = Arc::new(published.topics.iter().map(of).collect());
+    let topics = Arc::new(published.topics.clone());
     let mut tally = run.stop(worker::Published::Topics(topics))?;
-    tally.counts.sends = published.attempted;
+    tally.counts.sends = published.sends;
     tally.counts.late_sends = published.late_sends;
     tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
@@ -187,7 +188,7 @@ fn servers(args: &RollingArgs) -> Result<Vec<(String, publish::Wanted)>, Failure
 /// Publishes probes until every open connection has seen one, and returns how many have.
 fn probe(run: &mut Run, publisher: &mut Several) -> Result<u64, Failure> {
     for _ in 0..PROBES {
-        publisher.probe(&run.plan).map_err(Failure::Failed)?;
+        publisher.probe().map_err(Failure::Failed)?;
         let all_seen = run.wait(Duration::from_secs(1), |run| {
             let counts = run.counts();
             counts.probed >= counts.opened
@@ -243,6 +244,9 @@ impl RollingReport {
             (counts.duplicate, "deliveries duplicate"),
             (counts.corrupt, "deliveries corrupt"),
         ]);
+        if let Some(why) = common.generator.strain.saturated() {
+            common.problems.push(why);
+        }
         let returns = tally.returns.as_deref();
         Self {
             common,

@@ -500,7 +500,7 @@ impl Connection {
         self.state = State::Open;
         self.opened = true;
         if let Some(bulletin) = cx.bulletin {
-            self.visits.get_or_insert_default().on_open(bulletin);
+            self.visits.get_or_insert_default().on_open(bulletin, &mut cx.tally.counts);
         }
         let Some(extra) = &mut self.extra else { return };
         let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };

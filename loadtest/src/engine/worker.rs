@@ -741,10 +741,9 @@ impl Worker {
             let Some(connection) = self.connections.get_mut(index) else { continue };
             let open = connection.state() == State::Open;
             if let Some(visits) = connection.visits_mut() {
-                let topic = self.plan.conversation.topics().of(number).next().unwrap_or(0);
-                let Published::Topics(topics) = published else { continue };
-                let published = topics.get(topic as usize).map_or(0, |topic| topic.numbers);
-                visits.on_finish(open, published, &mut tally.counts);
+                if let Some(bulletin) = self.plan.bulletin_of(number) {
+                    visits.on_finish(open, bulletin, &mut tally.counts);
+                }
                 connection.end();
                 continue;
             }

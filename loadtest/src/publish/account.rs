@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 
 use super::PublishError;
+use super::several::Board;
 use crate::base::schedule::LATE_NS;
 use crate::engine::ledger::Ledger;
 use crate::engine::message::{PROBE_SEQUENCE, Stamp};
@@ -57,9 +58,11 @@ pub(super) struct Job {
     pub(super) planned_ns: u64,
     /// When it came to its turn.
     pub(super) submitted_ns: u64,
-    is_probe: bool,
+    pub(super) is_probe: bool,
     /// Its number, once it has left.
     pub(super) number: u32,
+    /// It has left before, on a connection that broke.
+    pub(super) again: bool,
     sent_ns: u64,
 }
 
@@ -72,17 +75,28 @@ pub(super) struct Account {
     pub(super) under_way: u64,
     probe_failed: Option<PublishError>,
     ledger: Option<Arc<Ledger>>,
+    board: Option<Arc<Board>>,
 }
 
 impl Job {
     /// A message of the plan.
     pub(super) fn new(topic: u32, planned_ns: u64) -> Self {
-        Self { topic, planned_ns, submitted_ns: 0, is_probe: false, number: 0, sent_ns: 0 }
+        Self { topic, planned_ns, submitted_ns: 0, is_probe: false, number: 0, again: false, sent_ns: 0 }
     }
 
     /// A message that tells who is subscribed.
     pub(super) fn probe(topic: u32, planned_ns: u64) -> Self {
         Self { is_probe: true, ..Self::new(topic, planned_ns) }
+    }
+
+    /// A message of the plan whose number is known.
+    pub(super) fn numbered(topic: u32, number: u32, planned_ns: u64) -> Self {
+        Self { number, ..Self::new(topic, planned_ns) }
+    }
+
+    /// The same once more, on another connection.
+    pub(super) fn once_more(self) -> Self {
+        Self { again: true, ..self }
     }
 
     /// What its marker says.
@@ -112,7 +126,19 @@ impl Account {
             errors: BTreeMap::new(),
             topics: vec![OfTopic::default(); topics as usize],
         };
-        Self { published, under_way: 0, probe_failed: None, ledger }
+        Self { published, under_way: 0, probe_failed: None, ledger, board: None }
+    }
+
+    /// Of one of several servers: messages have their numbers from the board, which is told what becomes of them.
+    pub(super) fn sharing(board: Arc<Board>) -> Self {
+        Self { board: Some(board), ..Self::new(0, None) }
+    }
+
+    /// What became of a message, where others have a part in it.
+    fn share(&self, job: &Job, taken: bool, now_ns: u64) {
+        if let Some(board) = self.board.as_ref().filter(|_| !job.is_probe) {
+            board.on_outcome(job.topic, job.number, taken, now_ns);
+        }
     }
 
     /// A message has come to its turn, so much later than it could have.
@@ -126,7 +152,7 @@ impl Account {
     pub(super) fn on_send(&mut self, job: &mut Job, now_ns: u64) {
         let waited_ns = now_ns.saturating_sub(job.submitted_ns);
         job.sent_ns = now_ns;
-        if job.is_probe {
+        if job.is_probe || job.again {
             return;
         }
         let late_ns = now_ns.saturating_sub(job.planned_ns);
@@ -147,6 +173,7 @@ impl Account {
     /// The server has taken it; `answered` if it said so.
     pub(super) fn on_taken(&mut self, job: &Job, now_ns: u64, answered: bool) {
         self.under_way = self.under_way.saturating_sub(1);
+        self.share(job, true, now_ns);
         if answered {
             self.published.answers.saturating_record(now_ns.saturating_sub(job.sent_ns));
         }
@@ -184,6 +211,7 @@ impl Account {
     }
 
     fn on_error(&mut self, job: &Job, error: PublishError) {
+        self.share(job, false, 0);
         self.under_way = self.under_way.saturating_sub(1);
         if job.is_probe {
             self.probe_failed.get_or_insert(error);

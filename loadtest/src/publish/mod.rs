@@ -7,7 +7,6 @@
 
 mod account;
 mod error;
-mod http;
 mod posts;
 mod request;
 pub(crate) mod several;
@@ -28,6 +27,7 @@ use crate::tls::{self, Tls};
 use account::{Account, Job};
 use posts::Posts;
 use request::Request;
+use several::Board;
 use talks::Talks;
 
 pub(crate) use account::Published;
@@ -97,15 +97,28 @@ enum Lanes {
 impl Publisher {
     /// Reads what is to be said; over WebSocket also connects, and has the whole conversation first.
     pub(crate) fn start(plan: Arc<Plan>, wanted: &Wanted) -> Result<Self, PublishError> {
+        Self::start_sharing(plan, wanted, None)
+    }
+
+    /// The same; with a `board` other servers get the messages, too, and it says their numbers.
+    fn start_sharing(
+        plan: Arc<Plan>,
+        wanted: &Wanted,
+        board: Option<Arc<Board>>,
+    ) -> Result<Self, PublishError> {
         let tls = Tls::of(&wanted.target, &wanted.tls, 1).map_err(PublishError::Usage)?;
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let registry = poll.registry().try_clone()?;
-        let account = Account::new(plan.conversation.topics().count(), plan.ledger.clone());
+        let keyed = board.is_some();
+        let account = match board {
+            Some(board) => Account::sharing(board),
+            None => Account::new(plan.conversation.topics().count(), plan.ledger.clone()),
+        };
         let lanes = match wanted.target.scheme {
             Scheme::Http => {
                 let request = Request::read(wanted, &plan).map_err(PublishError::Usage)?;
-                Lanes::Posts(Box::new(Posts::new(wanted, request, registry, tls)))
+                Lanes::Posts(Box::new(Posts::new(wanted, request, registry, tls, keyed)))
             }
             Scheme::Ws => {
                 Lanes::Talks(Box::new(Talks::new(wanted, &plan, registry, tls).map_err(PublishError::Usage)?))
@@ -203,7 +216,20 @@ impl Publisher {
                 free_ns = plan.clock.now_ns();
             }
         }
-        // Whatever is under way ends by its own timeout.
+        self.finish()
+    }
+
+    /// A message is due, and came to its turn so much later than it was planned.
+    fn submit(&mut self, job: Job, late_ns: u64) {
+        let now_ns = self.shared.plan.clock.now_ns();
+        let mut state = self.shared.lock();
+        state.account.on_turn(job.planned_ns, late_ns);
+        state.submit(&self.shared.plan, job, now_ns);
+    }
+
+    /// Waits for what is under way, and tells what became of all messages.
+    fn finish(&mut self) -> Published {
+        // Each ends by its own timeout.
         let _ = self.wait(|state| (state.account.under_way == 0).then_some(Ok(())));
         let mut state = self.shared.lock();
         let State { lanes, account, .. } = &mut *state;

@@ -29,6 +29,9 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 pub(super) struct Posts {
     target: Target,
     request: Request,
+    keyed: bool,
+    /// A server that was silent is not asked before: hundreds of requests would wait for it.
+    passed_over_until_ns: u64,
     tls: Option<Arc<Tls>>,
     registry: Registry,
     lanes: Vec<Option<Lane>>,
@@ -58,6 +61,8 @@ struct Lane {
     until_ns: u64,
     /// When it was done with its last request.
     used_ns: u64,
+    /// Whether it was.
+    kept: bool,
 }
 
 /// How a lane goes on.
@@ -72,8 +77,18 @@ enum Next {
 
 impl Posts {
     /// No connection yet.
-    pub(super) fn new(wanted: &Wanted, request: Request, registry: Registry, tls: Option<Arc<Tls>>) -> Self {
+    /// With `keyed` each message has a key by which a server knows it again, and is posted once more if its connection
+    /// breaks.
+    pub(super) fn new(
+        wanted: &Wanted,
+        request: Request,
+        registry: Registry,
+        tls: Option<Arc<Tls>>,
+        keyed: bool,
+    ) -> Self {
         Self {
+            keyed,
+            passed_over_until_ns: 0,
             target: wanted.target.clone(),
             request,
             tls,
@@ -118,6 +133,9 @@ impl Posts {
 
     /// A message is due.
     pub(super) fn submit(&mut self, plan: &Plan, account: &mut Account, mut job: Job, now_ns: u64) {
+        if now_ns < self.passed_over_until_ns {
+            return account.on_not_sent(&job, PublishError::Unreached(io::ErrorKind::TimedOut.into()));
+        }
         while let Some(index) = self.idle.pop() {
             let Some(Some(lane)) = self.lanes.get(index) else { continue };
             if lane.is_fresh(now_ns) {
@@ -164,6 +182,16 @@ impl Posts {
         }
     }
 
+    /// The field by which a server knows a message again that is posted once more.
+    fn key(&self, plan: &Plan, job: &Job) -> String {
+        let Job { topic, number, planned_ns, .. } = *job;
+        match (self.keyed, job.is_probe) {
+            (false, _) => String::new(),
+            (true, true) => format!("Idempotency-Key: {:016x}-probe-{topic}-{planned_ns}\r\n", plan.run_id),
+            (true, false) => format!("Idempotency-Key: {:016x}-{topic}-{number}\r\n", plan.run_id),
+        }
+    }
+
     fn live(&self) -> usize {
         self.lanes.len() - self.empty.len()
     }
@@ -191,7 +219,7 @@ impl Posts {
         };
         let mut output = Vec::new();
         if let Some((plan, job)) = &job {
-            self.request.write(plan, job, "", &mut output);
+            self.request.write(plan, job, &self.key(plan, job), &mut output);
         }
         let lane = Lane {
             stream,
@@ -202,6 +230,7 @@ impl Posts {
             job: job.map(|(_, job)| job),
             until_ns: now_ns + TIMEOUT.as_nanos() as u64,
             used_ns: now_ns,
+            kept: false,
         };
         if let Some(place) = self.lanes.get_mut(index) {
             *place = Some(lane);
@@ -211,9 +240,10 @@ impl Posts {
     }
 
     fn send(&mut self, plan: &Plan, account: &mut Account, index: usize, job: Job, now_ns: u64) {
+        let key = self.key(plan, &job);
         let Some(Some(lane)) = self.lanes.get_mut(index) else { return };
         lane.output.clear();
-        self.request.write(plan, &job, "", &mut lane.output);
+        self.request.write(plan, &job, &key, &mut lane.output);
         (lane.job, lane.answer) = (Some(job), Incoming::default());
         lane.until_ns = now_ns + TIMEOUT.as_nanos() as u64;
         if let Err(error) = lane.flush() {
@@ -233,6 +263,8 @@ impl Posts {
                 }
             }
             Next::Answered(head) => {
+                self.passed_over_until_ns = 0;
+                lane.kept = true;
                 if let Some(job) = lane.job.take() {
                     match head.status {
                         200..300 => account.on_taken(&job, now_ns, true),
@@ -251,12 +283,21 @@ impl Posts {
             Next::Over(error) => {
                 let unconnected =
                     !lane.connected || lane.tls.as_ref().is_some_and(|tls| tls.secured().is_none());
-                if let Some(job) = lane.job.take() {
-                    let error = match unconnected {
-                        true => PublishError::Unreached(tls::explained(error)),
-                        false => PublishError::Unknown(error),
-                    };
-                    account.on_failed(&job, error);
+                let (job, kept) = (lane.job.take(), lane.kept);
+                let silent = error.kind() == io::ErrorKind::TimedOut;
+                if self.keyed && silent {
+                    self.passed_over_until_ns = now_ns + TIMEOUT.as_nanos() as u64;
+                }
+                match job {
+                    // Another process may have taken the place of the one that it was to.
+                    Some(job) if self.keyed && kept && !silent && !job.again => {
+                        self.waiting.push_front(job.once_more());
+                    }
+                    Some(job) if unconnected => {
+                        account.on_failed(&job, PublishError::Unreached(tls::explained(error)));
+                    }
+                    Some(job) => account.on_failed(&job, PublishError::Unknown(error)),
+                    None => {}
                 }
                 self.remove(plan, account, index, now_ns);
             }

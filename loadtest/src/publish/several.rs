@@ -1,32 +1,24 @@
 //! Publishing every message to several servers, some of which may be away for a while.
 //!
-//! A server that does not answer is asked again with the next message, on a new connection. A kept connection that
-//! breaks may be one to a process that has been replaced since, so that its message is posted once more; an
-//! `Idempotency-Key` keeps a server from publishing it twice. What each message has come to stands in the bulletin
-//! while it happens.
+//! Each has a publisher of its own, so that none waits for another. A server that does not answer is asked again with the
+//! next message. A kept connection that breaks may be one to a process that has been replaced since, so that its message
+//! is posted once more; an `Idempotency-Key` keeps a server from publishing it twice. What each message has come to at all
+//! of them is put together on a [`Board`].
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::account::Job;
-use super::http::HttpPublisher;
-use super::request::Request;
-use super::{PublishError, Wanted};
+use super::{Publisher, Wanted};
 use crate::base::interrupt;
-use crate::base::schedule::{LATE_NS, Schedule};
+use crate::base::schedule::Schedule;
 use crate::base::secrets;
+use crate::engine::ledger::Ledger;
 use crate::engine::visits::Bulletin;
-use crate::engine::worker::Plan;
-use crate::net::target::Target;
+use crate::engine::worker::{OfTopic, Plan};
 use crate::result::course::Course;
-use crate::tls::Tls;
-
-/// How long a server that was silent is not asked again: every message would wait for it before it goes to the others.
-const PASSED_OVER: Duration = Duration::from_secs(10);
 
 /// What became of the messages at one server.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -44,157 +36,161 @@ pub(crate) struct ServerReport {
 pub(crate) struct PublishedToAll {
     /// Messages that came to their turn before the run ended.
     pub(crate) attempted: u64,
-    /// Those that at least one server took; they are numbered without a hole.
+    /// Those that at least one server took.
     pub(crate) count: u64,
-    /// Sends that left more than 1 ms after their planned time.
+    /// Requests whose lateness was looked at: one for each message and server.
+    pub(crate) sends: u64,
+    /// Requests that left more than 1 ms after their planned time.
     pub(crate) late_sends: u64,
-    /// Of these, those that had not to wait for the answers to the one before.
+    /// Of these, those that had not to wait for a connection.
     pub(crate) late_own: u64,
     /// When messages left, and which the publisher itself made late.
     pub(crate) by_send: Course,
-    /// Sends that waited for the answers to the one before for more than 1 ms.
+    /// Requests that waited for a connection for more than 1 ms.
     pub(crate) waited: u64,
-    /// How late the latest send left.
+    /// How late the latest left.
     pub(crate) late_max_ns: u64,
     /// Messages by topic.
-    pub(crate) topics: Vec<u64>,
+    pub(crate) topics: Vec<OfTopic>,
     /// By server.
     pub(crate) servers: Vec<ServerReport>,
 }
 
-/// One server's publisher.
+/// How far each message is at all servers together.
 #[derive(Debug)]
-struct One {
-    target: Target,
-    request: Request,
-    tls: Option<Arc<Tls>>,
-    publisher: Option<HttpPublisher>,
-    passed_over_until: Option<Instant>,
-    report: ServerReport,
+pub(crate) struct Board {
+    bulletins: Arc<Vec<Bulletin>>,
+    ledger: Option<Arc<Ledger>>,
+    state: Mutex<Under>,
+}
+
+#[derive(Debug, Default)]
+struct Under {
+    /// Servers that have not answered yet, and whether one took it, of messages by topic and number.
+    way: HashMap<(u32, u32), (usize, bool)>,
+    taken: u64,
+    topics: Vec<OfTopic>,
 }
 
 /// Publishers of all servers.
 #[derive(Debug)]
 pub(crate) struct Several {
-    servers: Vec<One>,
+    servers: Vec<(String, Publisher)>,
+    board: Arc<Board>,
+}
+
+impl Board {
+    fn new(plan: &Plan) -> Self {
+        let bulletins = plan.bulletins.clone().unwrap_or_default();
+        let topics = vec![OfTopic::default(); bulletins.len()];
+        let state = Mutex::new(Under { topics, ..Under::default() });
+        Self { bulletins, ledger: plan.ledger.clone(), state }
+    }
+
+    /// The next message of a topic leaves for so many servers; its number.
+    fn on_begin(&self, topic: u32, servers: usize, now_ns: u64) -> Option<u32> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = state.topics.get_mut(topic as usize)?;
+        let number = of.numbers;
+        of.numbers += 1;
+        state.way.insert((topic, number), (servers, false));
+        self.bulletins.get(topic as usize)?.on_begin(number.into());
+        if let Some(ledger) = &self.ledger {
+            ledger.on_begin(topic, number, now_ns);
+        }
+        Some(number)
+    }
+
+    /// A server has taken a message, or has not.
+    pub(super) fn on_outcome(&self, topic: u32, number: u32, taken: bool, now_ns: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((left, any)) = state.way.get_mut(&(topic, number)) else { return };
+        *left -= 1;
+        *any |= taken;
+        if *left > 0 {
+            return;
+        }
+        let any = *any;
+        state.way.remove(&(topic, number));
+        let Some(bulletin) = self.bulletins.get(topic as usize) else { return };
+        if any {
+            state.taken += 1;
+            bulletin.on_done(number.into(), now_ns);
+        } else {
+            bulletin.on_refused(number.into());
+            if let Some(of) = state.topics.get_mut(topic as usize) {
+                let place = of.refused.partition_point(|refused| *refused < number);
+                of.refused.insert(place, number);
+            }
+        }
+        if let Some(ledger) = &self.ledger {
+            ledger.on_done(topic, number, now_ns);
+        }
+    }
 }
 
 impl Several {
     /// To these servers. Nothing is connected yet.
-    pub(crate) fn new(wanted: Vec<(String, Wanted)>, plan: &Plan) -> Result<Self, String> {
+    pub(crate) fn new(wanted: Vec<(String, Wanted)>, plan: &Arc<Plan>) -> Result<Self, String> {
+        let board = Arc::new(Board::new(plan));
         let server = |(url, wanted): (String, Wanted)| {
-            let request = Request::read(&wanted, plan)?;
-            let tls = Tls::of(&wanted.target, &wanted.tls, 1)?;
-            let report = ServerReport { url: secrets::url(&url), ..ServerReport::default() };
-            let target = wanted.target;
-            Ok(One { target, request, tls, publisher: None, passed_over_until: None, report })
+            let publisher = Publisher::start_sharing(plan.clone(), &wanted, Some(board.clone()));
+            Ok((secrets::url(&url), publisher.map_err(|error| error.to_string())?))
         };
-        Ok(Self { servers: wanted.into_iter().map(server).collect::<Result<_, String>>()? })
+        let servers = wanted.into_iter().map(server).collect::<Result<_, String>>()?;
+        Ok(Self { servers, board })
     }
 
     /// Publishes to each topic the message that tells who is subscribed; every server has to take it.
-    pub(crate) fn probe(&mut self, plan: &Plan) -> Result<(), String> {
-        for topic in 0..plan.conversation.topics().count() {
-            let planned_ns = plan.clock.now_ns();
-            let job = Job::probe(topic, planned_ns);
-            let key = format!("{:016x}-probe-{topic}-{planned_ns}", plan.run_id);
-            for server in &mut self.servers {
-                server
-                    .publish(plan, &key, &job)
-                    .map_err(|error| format!("{}: {error}", server.report.url))?;
-            }
+    pub(crate) fn probe(&mut self) -> Result<(), String> {
+        for (url, publisher) in &mut self.servers {
+            publisher.probe().map_err(|error| format!("{url}: {error}"))?;
         }
         Ok(())
     }
 
-    /// Publishes the whole job to all servers, one after the other.
-    pub(crate) fn run(mut self, plan: &Plan, schedule: &Schedule, bulletins: &[Bulletin]) -> PublishedToAll {
-        let mut published = PublishedToAll { topics: vec![0; bulletins.len()], ..PublishedToAll::default() };
-        let mut free_ns = 0;
+    /// Opens as many connections as the rate is going to need.
+    pub(crate) fn prepare(&mut self, rate: f64) -> Result<(), String> {
+        for (url, publisher) in &mut self.servers {
+            publisher.prepare(rate, 1).map_err(|error| format!("{url}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the whole job to all servers, each message when it is planned.
+    pub(crate) fn run(mut self, plan: &Plan, schedule: &Schedule) -> PublishedToAll {
+        let topics = u64::from(plan.conversation.topics().count()).max(1);
+        let mut published = PublishedToAll::default();
         for index in 0..schedule.count() {
             let planned_ns = schedule.planned_ns(index);
             if !plan.clock.sleep_until(planned_ns, interrupt::requested) {
                 break;
             }
-            let now_ns = plan.clock.now_ns();
             published.attempted += 1;
-            published.late_max_ns = published.late_max_ns.max(now_ns.saturating_sub(planned_ns));
-            let late = now_ns.saturating_sub(planned_ns) > LATE_NS;
-            let own_ns = now_ns.saturating_sub(planned_ns.max(free_ns));
-            let late_own = own_ns > LATE_NS;
-            published.by_send.on_turn(planned_ns, own_ns);
-            published.by_send.on_left(planned_ns, now_ns.saturating_sub(planned_ns));
-            published.late_sends += u64::from(late);
-            published.late_own += u64::from(late_own);
-            published.waited += u64::from(late && !late_own);
-            let topic = (index % bulletins.len().max(1) as u64) as usize;
-            let (Some(number), Some(bulletin)) = (published.topics.get_mut(topic), bulletins.get(topic))
-            else {
-                break;
-            };
-            let mut job = Job::new(topic as u32, planned_ns);
-            job.number = u32::try_from(*number).unwrap_or(u32::MAX - 1);
-            bulletin.on_begin(*number);
-            let mut taken = false;
-            let key = format!("{:016x}-{index}", plan.run_id);
-            for server in &mut self.servers {
-                match server.publish(plan, &key, &job) {
-                    Ok(()) => {
-                        server.report.accepted += 1;
-                        taken = true;
-                    }
-                    Err(error) => *server.report.errors.entry(error.name()).or_default() += 1,
-                }
-            }
-            free_ns = plan.clock.now_ns();
-            if taken {
-                bulletin.on_done(*number, free_ns);
-                *number += 1;
-                published.count += 1;
+            let topic = (index % topics) as u32;
+            let now_ns = plan.clock.now_ns();
+            let late_ns = now_ns.saturating_sub(planned_ns);
+            published.by_send.on_turn(planned_ns, late_ns);
+            published.by_send.on_left(planned_ns, late_ns);
+            let Some(number) = self.board.on_begin(topic, self.servers.len(), now_ns) else { break };
+            let job = Job::numbered(topic, number, planned_ns);
+            for (_, publisher) in &mut self.servers {
+                publisher.submit(job, late_ns);
             }
         }
-        published.servers = self.servers.into_iter().map(|server| server.report).collect();
+        for (url, mut publisher) in self.servers {
+            let one = publisher.finish();
+            published.sends += one.attempted;
+            published.late_sends += one.late_sends;
+            published.late_own += one.late_own;
+            published.waited += one.waited;
+            published.late_max_ns = published.late_max_ns.max(one.late_max_ns);
+            let accepted = one.count.saturating_sub(one.unknown);
+            published.servers.push(ServerReport { url, accepted, errors: one.errors });
+        }
+        let state = self.board.state.lock().unwrap_or_else(PoisonError::into_inner);
+        published.count = state.taken;
+        published.topics.clone_from(&state.topics);
         published
     }
-}
-
-impl One {
-    fn publish(&mut self, plan: &Plan, key: &str, job: &Job) -> Result<(), PublishError> {
-        if self.passed_over_until.is_some_and(|until| Instant::now() < until) {
-            return Err(PublishError::Unreached(io::ErrorKind::TimedOut.into()));
-        }
-        let mut request = Vec::new();
-        self.request.write(plan, job, &format!("Idempotency-Key: {key}\r\n"), &mut request);
-        let outcome = self.ask(&request);
-        let silent = outcome.as_ref().is_err_and(is_silence);
-        self.passed_over_until = silent.then(|| Instant::now() + PASSED_OVER);
-        outcome
-    }
-
-    fn ask(&mut self, request: &[u8]) -> Result<(), PublishError> {
-        if let Some(mut kept) = self.publisher.take() {
-            match kept.publish(request) {
-                // It broke off, as when another process has taken the place of the one it was to.
-                Err(error @ PublishError::Unknown(_)) if !is_silence(&error) => {}
-                outcome => {
-                    self.publisher = Some(kept).filter(|_| !matches!(outcome, Err(PublishError::Unknown(_))));
-                    return outcome;
-                }
-            }
-        }
-        let mut new = HttpPublisher::connect(self.target.clone(), self.tls.clone())?;
-        let outcome = new.publish(request);
-        // After an error the connection may be in the middle of an answer.
-        if !matches!(outcome, Err(PublishError::Unknown(_))) {
-            self.publisher = Some(new);
-        }
-        outcome
-    }
-}
-
-/// Whether a server is there and does not answer.
-fn is_silence(error: &PublishError) -> bool {
-    let (PublishError::Unreached(error) | PublishError::Unknown(error)) = error else { return false };
-    // Linux calls a socket's timeout the latter.
-    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }

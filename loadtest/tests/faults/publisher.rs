@@ -211,3 +211,74 @@ fn a_server_that_says_no_is_quoted() {
     let said = error(1, &args);
     assert!(said.contains("refused with status 403: bad key: k1"), "{said}");
 }
+
+#[test]
+fn rolling_waits_for_no_answer_either() {
+    // In a row, one second's messages would take five.
+    let rooms = Rooms::start(Duration::from_millis(50));
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--connections", "5"];
+    args.extend(["--rate", "100", "--duration", "1s"]);
+    let (code, report, table) = run(&args);
+    for (field, count) in [("published", 100), ("deliveries", 500), ("missing", 0), ("duplicate", 0)] {
+        assert_eq!(report[field], count, "{field}: {table}");
+    }
+    assert_eq!(code, 0, "{table}");
+    let p50 = report["latency"]["p50_microseconds"].as_f64().unwrap() / 1e3;
+    assert!((50.0..250.0).contains(&p50), "{table}");
+    assert!(report["generator"]["waited_share"].as_f64().unwrap() < 0.5, "{table}");
+}
+
+#[test]
+fn what_broke_off_on_a_kept_connection_is_posted_once_more_by_the_same_key() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::sync::{Arc, Mutex};
+    let (listener, address) = crate::listen();
+    let keys = Arc::<Mutex<Vec<String>>>::default();
+    let shared = keys.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let keys = shared.clone();
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                loop {
+                    let (mut len, mut key, mut line) = (0, String::new(), String::new());
+                    while reader.read_line(&mut line).unwrap_or(0) > 2 {
+                        let field = |name| line.strip_prefix(name).map(|value: &str| value.trim().to_owned());
+                        key = field("Idempotency-Key: ").unwrap_or(key);
+                        len = field("Content-Length: ").map_or(len, |len| len.parse().unwrap());
+                        line.clear();
+                    }
+                    if len == 0 || reader.read_exact(&mut vec![0; len]).is_err() {
+                        return;
+                    }
+                    let number = {
+                        let mut keys = keys.lock().unwrap();
+                        keys.push(key);
+                        keys.len()
+                    };
+                    // As where a process ends between two answers.
+                    if number == 10 {
+                        return;
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                }
+            });
+        }
+    });
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let breaking = format!("http://{address}/");
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--publish-url", &breaking];
+    args.extend(["--connections", "3", "--rate", "20", "--duration", "1s"]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["published"], &report["deliveries"]), (0, &json!(20), &json!(60)), "{table}");
+    let server = &report["servers"][1];
+    assert_eq!((&server["accepted"], &server["errors"]), (&json!(20), &json!({})), "{table}");
+    let keys = keys.lock().unwrap();
+    let twice = keys.iter().filter(|key| **key == keys[9]).count();
+    assert!(twice == 2 && keys.len() == 22, "{keys:?}");
+}

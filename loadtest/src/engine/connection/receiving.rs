@@ -128,7 +128,12 @@ impl Connection {
         }
         counts.wrapped += u64::from(wrapped);
         let first = match &mut self.visits {
-            Some(visits) => visits.on_message(number, counts),
+            Some(visits) => {
+                let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
+                let may_overtake =
+                    |late, later| cx.ledger.is_some_and(|ledger| ledger.overlapped(topic, late, later));
+                visits.on_message(number, may_overtake, counts)
+            }
             None => {
                 let sequence = cx.subscriptions.get_mut(slot).unwrap_or(&mut self.sequence);
                 let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;

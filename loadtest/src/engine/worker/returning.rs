@@ -117,7 +117,9 @@ impl Worker {
         if let Some((visits, bulletin)) = connection.visits_mut().zip(plan.bulletin_of(number)) {
             // A worker that is busy finds the end some time after it has come.
             let cut_off = tally.cut_off.get_or_insert_with(|| Box::new(new_histogram()));
-            visits.on_end(bulletin, self.read_until_ns, |age_ns| cut_off.saturating_record(age_ns));
+            visits.on_end(bulletin, self.read_until_ns, &mut tally.counts, |age_ns| {
+                cut_off.saturating_record(age_ns)
+            });
         }
         let position = connection.position();
         connection.end();

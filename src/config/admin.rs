@@ -9,7 +9,7 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Count, Kind, Names, RawValue, Seconds, quoted};
+use super::value::{BytesOrAutomatic, Count, Kind, Names, RawValue, Seconds, quoted};
 
 /// Bytes read of a file with keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -27,8 +27,9 @@ section! {
         "idempotency_seconds" => idempotency: Duration as Seconds = Duration::from_secs(600),
         /// Most answers kept; beyond, the oldest goes.
         "idempotency_keys_max" => idempotency_keys_max: usize as Count = 10_000,
-        /// Most bytes of answers kept; beyond, the oldest goes.
-        "idempotency_bytes_max" => idempotency_bytes_max: usize as Bytes = 16 << 20,
+        /// Most bytes of answers kept; beyond, the oldest goes. 0 takes a sixty-fourth of the memory that the process may
+        /// have, at most 16 MiB.
+        "idempotency_bytes_max" => idempotency_bytes_max: Option<usize> as BytesOrAutomatic = None,
     }
 }
 
@@ -149,7 +150,9 @@ impl Admin {
         }
         check.time("idempotency_seconds", self.idempotency, None);
         check.within("idempotency_keys_max", self.idempotency_keys_max, 1..=1 << 20);
-        check.within("idempotency_bytes_max", self.idempotency_bytes_max, 1 << 10..=1 << 30);
+        if let Some(bytes) = self.idempotency_bytes_max {
+            check.within("idempotency_bytes_max", bytes, 1 << 10..=1 << 30);
+        }
     }
 }
 

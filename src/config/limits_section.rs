@@ -33,6 +33,9 @@ section! {
         live "history_forms_bytes_max" => history_forms_bytes_max: Option<usize> as BytesOrAutomatic = None,
         /// Most topics one connection subscribes to.
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,
+        /// Most requests of one loop that wait for something at a time, such as long polls; whoever comes then is answered
+        /// 503.
+        live "parked_max" => parked_max: usize as Count = 16_384,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         live "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
         /// Messages of a json client that are no command are answered up to this number, then it is closed.
@@ -63,6 +66,7 @@ impl LimitsSection {
         check.within("admin_body_bytes_max", self.admin_body_bytes_max, 1..=GIB);
         check.within("topics_max", self.topics_max, 1..=100_000_000);
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
+        check.within("parked_max", self.parked_max, 1..=100_000_000);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);
         check.within("bad_commands_max", self.bad_commands_max, 0..=u32::MAX as usize);
         let most = self.largest_message_bytes();

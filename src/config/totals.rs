@@ -13,6 +13,7 @@ const CONTEXTS: Share = Share { part: 32, most: 64 << 20 };
 const HISTORY: Share = Share { part: 8, most: 256 << 20 };
 const HISTORY_FORMS: Share = Share { part: 32, most: 63 * HISTORY_FORMS_MOST };
 const HISTORY_FORMS_MOST: usize = 16 << 20;
+const REPLIES: Share = Share { part: 64, most: 16 << 20 };
 const MAILBOXES: Share = Share { part: 16, most: 63 * MAILBOX_MOST };
 const MAILBOX_MOST: usize = 64 << 20;
 
@@ -38,6 +39,8 @@ pub struct Totals {
     pub inbox: usize,
     /// `limits.admin_body_bytes_total`.
     pub admin_bodies: usize,
+    /// `admin.idempotency_bytes_max`.
+    pub replies: usize,
     /// `deflate.context_bytes_total`.
     pub contexts: usize,
     /// `mailbox.bytes_max`, which each loop has.
@@ -68,6 +71,8 @@ impl Totals {
             // One alone always fits into these two.
             inbox: settings.limits.inbox_bytes_total.unwrap_or(INBOX.of(memory)),
             admin_bodies: settings.limits.admin_body_bytes_total.unwrap_or(ADMIN_BODIES.of(memory)),
+            // At least a few short ones.
+            replies: settings.admin.idempotency_bytes_max.unwrap_or(REPLIES.of(memory).max(64 << 10)),
             // At least what one client may refer back to.
             contexts: settings.deflate.context_bytes_total.unwrap_or(CONTEXTS.of(memory).max(32 << 10)),
             mailbox: settings.mailbox.bytes_max.unwrap_or(mailbox),
@@ -85,6 +90,7 @@ impl Totals {
             times(self.outbox, 1),
             times(self.inbox, 2),
             times(self.admin_bodies, 1),
+            times(self.replies, 1),
             times(self.contexts, 1),
             times(self.mailbox, self.loops),
             times(self.history, 1),
@@ -108,13 +114,14 @@ mod tests {
         let settings = Settings::default();
         for (mebibytes, loops) in [(96, 1), (512, 2), (1_024, 4), (16 << 10, 16)] {
             let totals = derive(&settings, loops, mebibytes);
-            assert!(totals.all() <= (mebibytes << 20) / 32 * 17, "{mebibytes}: {totals:?}");
+            assert!(totals.all() <= (mebibytes << 20) / 32 * 18, "{mebibytes}: {totals:?}");
         }
         let most = Totals::derive(&settings, 2, None);
         assert_eq!(most, derive(&settings, 2, 64 << 10));
         assert_eq!((most.outbox, most.inbox), (256 << 20, 256 << 20));
         assert_eq!((most.admin_bodies, most.mailbox), (128 << 20, 64 << 20));
-        assert_eq!(most.contexts, 64 << 20);
+        assert_eq!((most.contexts, most.replies), (64 << 20, 16 << 20));
+        assert_eq!(derive(&settings, 1, 48).replies, (48 << 20) / 64);
     }
 
     #[test]

@@ -64,9 +64,9 @@ enum Wait {
 }
 
 impl AdminLoop {
-    pub(super) fn new(settings: &Admin) -> Self {
+    pub(super) fn new(settings: &Admin, replies_bytes_max: usize) -> Self {
         Self {
-            replies: Replies::new(settings),
+            replies: Replies::new(settings, replies_bytes_max),
             batches: VecDeque::new(),
             inquiries: 0,
             reloads: VecDeque::new(),

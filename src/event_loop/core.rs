@@ -219,7 +219,8 @@ impl<S: Socket> Core<S> {
             inquiries: VecDeque::new(),
             drain_asked: false,
             reloads_asked: 0,
-            admin: (port == Port::Admin).then(|| Box::new(AdminLoop::new(&edition.settings.admin))),
+            admin: (port == Port::Admin)
+                .then(|| Box::new(AdminLoop::new(&edition.settings.admin, edition.totals.replies))),
             edition,
         })
     }

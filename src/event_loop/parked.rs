@@ -16,13 +16,10 @@ use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
 
-/// Requests of one loop that may wait at a time.
-const PARKED_MAX: usize = 16_384;
-
 impl<S: Socket> Core<S> {
     /// Lets a request wait for at most `ticks` without progress. `false`: too many do, and it was refused.
     pub(super) fn park(&mut self, key: Key, ticks: Tick, keep_alive: bool, head_only: bool) -> bool {
-        if self.parked >= PARKED_MAX {
+        if self.parked >= self.edition.settings.limits.parked_max {
             self.refuse(key, RefuseReason::Busy, "too many requests wait; try again");
             return false;
         }

@@ -17,6 +17,21 @@ fn phase(core: &mut Core<Fake>, key: Key) -> Option<Phase> {
 const REQUEST: &[u8] = b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
+fn so_many_wait_and_no_more() {
+    let edition = edition(1, 10, RouterLimits::default(), |settings| settings.limits.parked_max = 2);
+    let mut core = core(&edition, Port::Client);
+    let waiting = [parked(&mut core, 1_000), parked(&mut core, 1_000)];
+    let late = Fake::default();
+    let key = arrive(&mut core, &late);
+    assert!(!core.park(key, 1_000, true, false));
+    assert_eq!(count(&late.take(), b"HTTP/1.1 503 "), 1);
+    // One that is answered makes room.
+    core.complete(waiting[0].0, true, b"HTTP/1.1 200 OK\r\n\r\n");
+    assert!(core.park(waiting[0].0, 1_000, true, false));
+    assert_eq!(core.parked, 2);
+}
+
+#[test]
 fn the_end_of_a_stream_frees_who_waits_at_once() {
     let edition = edition(1, 10, RouterLimits::default(), |_| {});
     let mut core = core(&edition, Port::Client);

@@ -142,7 +142,7 @@ impl Asked<'_> {
             outside: false,
             fix: short.then(|| {
                 "leave outbox.bytes_total, limits.inbox_bytes_total, limits.admin_body_bytes_total, \
-                 deflate.context_bytes_total and mailbox.bytes_max at 0, and lower the largest messages"
+                 admin.idempotency_bytes_max, deflate.context_bytes_total and mailbox.bytes_max at 0, and lower the largest messages"
                     .to_owned()
             }),
         })

@@ -46,6 +46,7 @@ pub(super) fn tell_totals(totals: &Totals, allowance: Option<&Allowance>) {
         outbox = mebibytes(totals.outbox as u64),
         inbox = mebibytes(totals.inbox as u64),
         admin_bodies = mebibytes(totals.admin_bodies as u64),
+        replies = mebibytes(totals.replies as u64),
         contexts = mebibytes(totals.contexts as u64),
         mailbox = mebibytes(totals.mailbox as u64),
         "what may wait"
@@ -54,7 +55,7 @@ pub(super) fn tell_totals(totals: &Totals, allowance: Option<&Allowance>) {
         tracing::warn!(
             "up to {} may wait, which is more than the {} of {of}: lower outbox.bytes_total, \
              limits.inbox_bytes_total (of each port), limits.admin_body_bytes_total, \
-             deflate.context_bytes_total or mailbox.bytes_max (of each loop), where they are set, or the largest messages; see: fantail preflight",
+             admin.idempotency_bytes_max, deflate.context_bytes_total or mailbox.bytes_max (of each loop), where they are set, or the largest messages; see: fantail preflight",
             mebibytes(totals.all()),
             mebibytes(*bytes)
         );

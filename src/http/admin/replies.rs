@@ -66,7 +66,7 @@ pub(super) enum Known<'a> {
 impl Replies {
     /// None yet.
     #[must_use]
-    pub fn new(settings: &Admin) -> Self {
+    pub fn new(settings: &Admin, bytes_max: usize) -> Self {
         Self {
             entries: HashMap::new(),
             done: VecDeque::new(),
@@ -74,7 +74,7 @@ impl Replies {
             bytes: 0,
             age_ms_max: u64::try_from(settings.idempotency.as_millis()).unwrap_or(u64::MAX),
             entries_max: settings.idempotency_keys_max,
-            bytes_max: settings.idempotency_bytes_max,
+            bytes_max,
         }
     }
 
@@ -201,11 +201,7 @@ mod tests {
     use super::*;
 
     fn replies(entries_max: usize, bytes_max: usize) -> Replies {
-        Replies::new(&Admin {
-            idempotency_keys_max: entries_max,
-            idempotency_bytes_max: bytes_max,
-            ..Admin::default()
-        })
+        Replies::new(&Admin { idempotency_keys_max: entries_max, ..Admin::default() }, bytes_max)
     }
 
     fn finish(replies: &mut Replies, key: &str, answer: &[u8], now_ms: u64) {

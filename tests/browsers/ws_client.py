@@ -43,11 +43,16 @@ class Server:
 
     READY = re.compile(r"^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)$")
 
-    def __init__(self):
+    def __init__(self, **settings):
         command = [binary(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         self.log = []
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **settings},
         )
         self.ready = threading.Event()
         self.listen = self.admin = None

@@ -38,6 +38,8 @@ Examples:
       Write down every message of a topic, across restarts of the server.
   echo hello | fantail connect --count 1 --timeout 5 ws://127.0.0.1:8080/echo
       A health check: one echo within five seconds.
+  fantail connect -s fantail.json.v1 ws://127.0.0.1:8080/ws
+      Speak json: {\"type\":\"subscribe\",\"topic\":\"prices\"}; docs/protocol.md has every command.
   fantail connect -H 'Authorization: Bearer abc' --origin https://app.example ws://127.0.0.1:8080/ws
       Look like an application's page.";
 

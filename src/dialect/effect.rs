@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::Tools;
 use crate::metrics::CloseReason;
-use crate::topic::{Gap, Since, Topic, TopicName};
+use crate::topic::{Gap, Page, PageFrom, Since, Topic, TopicName};
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,15 @@ pub enum Effect {
     },
     /// Leave a topic.
     Unsubscribe(TopicName<'static>),
+    /// Read some of what a topic keeps.
+    ReadHistory {
+        /// The topic.
+        topic: TopicName<'static>,
+        /// From where, and in which direction.
+        from: PageFrom,
+        /// Messages at most; 0 asks for the place alone.
+        limit: u16,
+    },
     /// Count a message that meant nothing here; too many of them end the connection.
     Ignore,
     /// Count a message that was no command, and was answered so; too many of them end the connection.
@@ -76,9 +85,10 @@ impl Effect {
     pub fn bytes(&self) -> usize {
         let own = match self {
             Self::Publish { topic, payload: Piece::Own(bytes), .. } => topic.as_str().len() + bytes.len(),
-            Self::Publish { topic, .. } | Self::Subscribe { topic, .. } | Self::Unsubscribe(topic) => {
-                topic.as_str().len()
-            }
+            Self::Publish { topic, .. }
+            | Self::Subscribe { topic, .. }
+            | Self::Unsubscribe(topic)
+            | Self::ReadHistory { topic, .. } => topic.as_str().len(),
             Self::Ignore | Self::CountBad | Self::Close(_) => 0,
         };
         size_of::<Self>() + own
@@ -159,6 +169,13 @@ pub enum Outcome<'a> {
         topic: &'a Topic,
         /// Why, and what can be had.
         gap: Gap,
+    },
+    /// Some of what a topic keeps.
+    History {
+        /// The topic.
+        topic: &'a Topic,
+        /// What was read.
+        page: &'a Page,
     },
     /// Not subscribed any more.
     Left {

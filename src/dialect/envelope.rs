@@ -101,7 +101,7 @@ impl Speak for Envelope {
             Outcome::Gap { topic, gap } => {
                 push_line(&Line::Gap { topic: topic.name(), gap: gap.into() }, &mut line);
             }
-            Outcome::Published { .. } | Outcome::Left { .. } => return,
+            Outcome::Published { .. } | Outcome::History { .. } | Outcome::Left { .. } => return,
         }
         push_frame(cx.out, Opcode::Text, &line, None);
     }

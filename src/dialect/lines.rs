@@ -46,6 +46,7 @@ impl Speak for Lines {
             Outcome::Gap { topic, gap } => {
                 format!("gap {} {} {}", topic.name(), gap.kind.word(), gap.oldest)
             }
+            Outcome::History { topic, page } => format!("kept {} {}", topic.name(), page.messages.len()),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
         };

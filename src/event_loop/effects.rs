@@ -16,8 +16,11 @@ use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
-use crate::topic::{Busy, Draft, Joined, Key, Origin, Rank, Topic, TopicName};
+use crate::topic::{Busy, Draft, Joined, Key, Origin, PageFrom, Rank, Topic, TopicName};
 use crate::transport::Socket;
+
+/// Frames of kept messages that one answer tells, in bytes, but for a longer one alone: whoever asks goes on behind them.
+const HISTORY_BYTES: usize = 64 * 1024;
 
 /// How the connection goes on behind a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,9 @@ impl<S: Socket> Core<S> {
                 }
                 Effect::Subscribe { topic, since } => self.subscribe_one(from, &topic, since, sink),
                 Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
+                Effect::ReadHistory { topic, from: place, limit } => {
+                    self.read_history(from, &topic, place, limit, sink)
+                }
                 Effect::Ignore => self.ignore(from.key),
                 Effect::CountBad => self.count_bad(from.key),
                 Effect::Close(reason) => Then::End(reason),
@@ -168,6 +174,26 @@ impl<S: Socket> Core<S> {
             }
         };
         self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink);
+        Then::Go
+    }
+
+    /// Reads some of what a topic keeps. It comes into being by that, as by a subscription: its first place is the one
+    /// to go on from.
+    fn read_history(
+        &mut self,
+        from: Speaker,
+        name: &TopicName<'_>,
+        place: PageFrom,
+        limit: u16,
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        match self.topic_for(from.key, name) {
+            Ok(topic) => {
+                let page = topic.page(place, usize::from(limit), HISTORY_BYTES);
+                self.tell(from, Outcome::History { topic: &topic, page: &page }, sink);
+            }
+            Err(denial) => self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink),
+        }
         Then::Go
     }
 

@@ -22,6 +22,9 @@ use crate::wire::frame::{Opcode, push_frame};
 /// Answers gathered before they are sent: beyond it, the peer has to read some first.
 const ANSWER_BYTES: usize = 64 * 1024;
 
+/// Bytes of answers after which a connection waits for another turn: more than what is echoed of one read.
+const ANSWERS_PER_TURN: usize = 256 * 1024;
+
 /// How one stretch of frames ended.
 enum Stretch {
     /// All taken or stopped for the answers to go out.
@@ -51,7 +54,13 @@ impl<S: Socket> Core<S> {
                 slot.connection.heard = slot.connection.heard.max(now);
             }
         }
+        let mut answered = 0;
         while !bytes.is_empty() {
+            if answered >= ANSWERS_PER_TURN {
+                // Few bytes may ask for much: others are served before the rest of it.
+                self.list_ready(key);
+                return self.stash(key, bytes);
+            }
             if self.joins_first(key) {
                 self.stash(key, bytes);
                 return self.wait_for_joins(key);
@@ -60,6 +69,7 @@ impl<S: Socket> Core<S> {
             out.clear();
             let (result, stretch) = self.feed_stretch(key, bytes, &mut out);
             self.send_own(key, &out, Asked::Yes);
+            answered += out.len();
             out.clear();
             if out.capacity() > 4 * ANSWER_BYTES {
                 out.shrink_to(ANSWER_BYTES);

@@ -174,6 +174,96 @@ fn a_topic_may_have_smaller_messages_than_commands_are() {
     std::fs::remove_file(file).expect("removed");
 }
 
+/// A server some of whose topics keep messages.
+fn keeping_server(name: &str) -> (Server, std::path::PathBuf) {
+    let file = std::env::temp_dir().join(format!("fantail-json-{name}-{}.toml", std::process::id()));
+    let rule = "[[topic]]\npattern = \"kept*\"\npublish = \"anyone\"\nhistory_messages = 5\n";
+    std::fs::write(&file, rule).expect("a file");
+    (Server::start(&["--loops", "2", "--config", file.to_str().expect("UTF-8")], &[]), file)
+}
+
+#[test]
+fn what_was_missed_comes_as_it_would_have_come() {
+    let (server, file) = keeping_server("resume");
+    let mut live = speaker(&server, "/ws/kept");
+    let position = format!("{}:1", hear(&mut live)["epoch"].as_str().expect("an epoch"));
+    let mut texts = Vec::new();
+    for body in ["{\"n\":1}", "two", "[3]", "4"] {
+        assert_eq!(server.publish("kept", body.as_bytes()).status, 200);
+        texts.push(live.text());
+    }
+    let mut late = speaker(&server, "/ws");
+    let subscribe = json!({"type": "subscribe", "id": 1, "topic": "kept", "since": position});
+    let told = ask(&mut late, &subscribe);
+    assert_eq!((&told["recovered"], &told["offset"], told.get("gap")), (&json!(true), &json!(1), None));
+    assert_eq!([late.text(), late.text(), late.text()], texts[1..], "byte for byte");
+    server.publish("kept", b"5");
+    assert_eq!(late.text(), live.text(), "live again");
+    for body in ["6", "7", "8"] {
+        server.publish("kept", body.as_bytes());
+    }
+    let mut later = speaker(&server, "/ws");
+    let told = ask(&mut later, &subscribe);
+    assert_eq!((&told["gap"], told.get("recovered")), (&json!({"kind": "expired", "oldest": 4}), None));
+    assert_eq!(hear(&mut later)["offset"], 4);
+    let mut newest = speaker(&server, "/ws");
+    say(&mut newest, &json!({"type": "subscribe", "topics": ["kept", "kept-2"], "history": 2}));
+    let offsets =
+        std::iter::from_fn(|| Some(hear(&mut newest))).filter(|told| told["type"] == "message").take(2);
+    assert_eq!(offsets.map(|told| told["offset"].clone()).collect::<Vec<_>>(), [7, 8]);
+    std::fs::remove_file(file).expect("removed");
+}
+
+#[test]
+fn history_is_read_in_pages_from_either_end() {
+    let (server, file) = keeping_server("pages");
+    let mut peer = speaker(&server, "/ws");
+    let empty = ask(&mut peer, &json!({"type": "history", "id": 1, "topic": "kept", "limit": 0}));
+    let epoch = empty["epoch"].as_str().expect("an epoch").to_owned();
+    assert_eq!(
+        empty,
+        json!({"type": "history", "id": 1, "topic": "kept", "epoch": epoch, "offset": 0, "messages": []})
+    );
+    for body in [&b"{\"a\":1}"[..], b"text", b"3", b"4", b"5", b"6"] {
+        server.publish("kept", body);
+    }
+    let mut offsets = |more: Value| {
+        let mut command = json!({"type": "history", "id": "h", "topic": "kept"});
+        command.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let page = ask(&mut peer, &command);
+        assert_eq!((&page["id"], &page["epoch"]), (&json!("h"), &json!(epoch)), "{page}");
+        let messages = page["messages"].as_array().expect("a list");
+        assert_eq!(page["offset"], messages.last().expect("a message")["offset"]);
+        let offsets: Vec<u64> = messages.iter().filter_map(|message| message["offset"].as_u64()).collect();
+        (offsets, page.get("gap").cloned(), messages.first().cloned())
+    };
+    let (all, gap, first) = offsets(json!({}));
+    assert_eq!((all, gap), (vec![2, 3, 4, 5, 6], None));
+    let first = first.expect("a message");
+    assert_eq!((&first["data"], first["time"].is_u64()), (&json!("text"), true));
+    assert_eq!(offsets(json!({"limit": 2})).0, [2, 3]);
+    assert_eq!(offsets(json!({"since": format!("{epoch}:3"), "limit": 2})).0, [4, 5]);
+    assert_eq!(offsets(json!({"since": format!("{epoch}:5")})).0, [6]);
+    assert_eq!(offsets(json!({"reverse": true, "limit": 3})).0, [6, 5, 4]);
+    let (rest, gap, _) = offsets(json!({"since": format!("{epoch}:0")}));
+    assert_eq!((rest.len(), gap), (5, Some(json!({"kind": "expired", "oldest": 2}))));
+    std::fs::remove_file(file).expect("removed");
+}
+
+#[test]
+fn few_bytes_that_ask_for_much_do_not_keep_others_waiting() {
+    let (server, file) = keeping_server("much");
+    server.publish("kept", &vec![b'x'; 60_000]);
+    let mut greedy = speaker(&server, "/ws");
+    let frame = crate::client::frame(Opcode::Text, br#"{"type":"history","topic":"kept"}"#);
+    greedy.send(&frame.repeat(500));
+    for _ in 0..500 {
+        assert_eq!(hear(&mut greedy)["messages"][0]["offset"], 1);
+    }
+    greedy.ping_pong();
+    std::fs::remove_file(file).expect("removed");
+}
+
 #[test]
 fn a_stream_of_bad_commands_ends_the_connection() {
     let server = open_server("1");

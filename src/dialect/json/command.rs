@@ -13,12 +13,16 @@ use serde_json::value::RawValue;
 
 use super::document;
 use crate::topic::name::NameError;
-use crate::topic::{Position, PositionError, Since, TopicName};
+use crate::topic::{PageFrom, Position, PositionError, Since, TopicName};
 use crate::wire::http::params::whole;
 use crate::wire::nearest::nearest;
 
 /// Topics that one command may name.
 pub(super) const TOPICS_MAX: usize = 256;
+
+/// Messages that one answer tells of a topic's history, and how many if nobody says.
+const LIMIT_MAX: u16 = 1_000;
+const LIMIT_USUAL: u16 = 100;
 
 /// Bytes of a request id as it is written, quotes included.
 pub(super) const ID_BYTES_MAX: usize = 66;
@@ -27,10 +31,11 @@ pub(super) const ID_BYTES_MAX: usize = 66;
 const WORD_CHARS_MAX: usize = 60;
 
 /// The types of commands.
-const TYPES: [&str; 4] = ["subscribe", "unsubscribe", "publish", "ping"];
+const TYPES: [&str; 5] = ["subscribe", "unsubscribe", "publish", "history", "ping"];
 
 /// Every member that a command may have; which of them depends on its type.
-const MEMBERS: [&str; 8] = ["type", "id", "topic", "topics", "data", "data_base64", "since", "history"];
+const MEMBERS: [&str; 10] =
+    ["type", "id", "topic", "topics", "data", "data_base64", "since", "history", "limit", "reverse"];
 
 const TYPE: usize = 0;
 const ID: usize = 1;
@@ -40,6 +45,8 @@ const DATA: usize = 4;
 const DATA_BASE64: usize = 5;
 const SINCE: usize = 6;
 const HISTORY: usize = 7;
+const LIMIT: usize = 8;
+const REVERSE: usize = 9;
 
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +63,7 @@ pub(super) enum What<'a> {
     Subscribe { topics: Vec<TopicName<'static>>, since: Since },
     Unsubscribe(Vec<TopicName<'static>>),
     Publish { topic: TopicName<'static>, payload: Payload<'a> },
+    History { topic: TopicName<'static>, from: PageFrom, limit: u16 },
     Ping,
 }
 
@@ -146,6 +154,10 @@ impl<'a> Members<'a> {
                 self.check(&["type", "id", "topic", "data", "data_base64"])?;
                 self.publish()
             }
+            "history" => {
+                self.check(&["type", "id", "topic", "since", "limit", "reverse"])?;
+                self.history()
+            }
             "ping" => {
                 self.check(&["type", "id"])?;
                 Ok(What::Ping)
@@ -194,13 +206,29 @@ impl<'a> Members<'a> {
                 // Each topic has an epoch of its own.
                 return Err("since is a place in one topic; name it as topic".into());
             }
-            (Some(raw), None) => {
-                let text = string(raw).ok_or("since is a string")?;
-                Since::After(Position::parse(&text).map_err(PositionError::reason)?)
-            }
+            (Some(raw), None) => Since::After(place(raw)?),
             (None, Some(raw)) => Since::Last(whole(raw).ok_or("history is a whole number up to 4294967295")?),
         };
         Ok(What::Subscribe { topics, since })
+    }
+
+    fn history(&self) -> Checked<What<'a>> {
+        let topic = self.topic()?;
+        let reverse = match self.at(REVERSE) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err("reverse is true or false".into()),
+        };
+        let from = match self.at(SINCE) {
+            Some(_) if reverse => return Err("reverse begins with the newest; it takes no since".into()),
+            Some(raw) => PageFrom::Since(Since::After(place(raw)?)),
+            None if reverse => PageFrom::Newest(None),
+            // All that is kept.
+            None => PageFrom::Since(Since::Last(u32::MAX)),
+        };
+        let limit = self.at(LIMIT).map_or(Some(LIMIT_USUAL), whole).filter(|limit| *limit <= LIMIT_MAX);
+        let limit = limit.ok_or_else(|| format!("limit is a whole number up to {LIMIT_MAX}"))?;
+        Ok(What::History { topic, from, limit })
     }
 
     fn publish(&self) -> Checked<What<'a>> {
@@ -236,6 +264,11 @@ impl<'a> Members<'a> {
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let mut reader = serde_json::Deserializer::from_str(raw);
     reader.deserialize_str(Text).ok()
+}
+
+fn place(raw: &str) -> Checked<Position> {
+    let text = string(raw).ok_or("since is a string")?;
+    Ok(Position::parse(&text).map_err(PositionError::reason)?)
 }
 
 fn name(text: &str) -> Checked<TopicName<'static>> {

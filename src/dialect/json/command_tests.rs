@@ -25,6 +25,10 @@ fn commands_are_read_whatever_the_order_of_their_members() {
     };
     let subscribe = |id, names: &[&str]| begin(id, names, Since::Now);
     let after = Since::After(Position { epoch: 0xab, offset: 7 });
+    let read_from = |from, limit| {
+        let what = What::History { topic: TopicName::of("a"), from, limit };
+        Command { id: None, what }
+    };
     for (message, command) in [
         (r#"{"type":"subscribe","id":1,"topic":"a"}"#, subscribe(Some("1"), &["a"])),
         (r#" {"topic":"a/\u00e9","id":"x","type":"subscribe"} "#, subscribe(Some("\"x\""), &["a/é"])),
@@ -37,6 +41,15 @@ fn commands_are_read_whatever_the_order_of_their_members() {
         (
             r#"{"type":"unsubscribe","topic":"a"}"#,
             Command { id: None, what: What::Unsubscribe(named(&["a"])) },
+        ),
+        (r#"{"type":"history","topic":"a"}"#, read_from(PageFrom::Since(Since::Last(u32::MAX)), 100)),
+        (
+            r#"{"type":"history","topic":"a","since":"00000000000000ab:7","limit":0}"#,
+            read_from(PageFrom::Since(after), 0),
+        ),
+        (
+            r#"{"type":"history","topic":"a","reverse":true,"limit":1000}"#,
+            read_from(PageFrom::Newest(None), 1_000),
         ),
         (r#"{"type":"ping","id":-7}"#, Command { id: Some("-7"), what: What::Ping }),
     ] {
@@ -127,6 +140,16 @@ fn slips_are_told_with_their_nearest_and_their_id() {
         (r#"{"id":7,"type":"subscribe","topic":"a","history":-1}"#, "history is a whole number"),
         (r#"{"id":7,"type":"subscribe","topic":"a","history":1.5}"#, "history is a whole number"),
         (r#"{"id":7,"type":"subscribe","topic":"a","history":4294967296}"#, "history is a whole number"),
+        (r#"{"id":7,"type":"history"}"#, "topic is missing"),
+        (r#"{"id":7,"type":"history","topic":"a","limit":1001}"#, "limit is a whole number up to 1000"),
+        (r#"{"id":7,"type":"history","topic":"a","limit":-1}"#, "limit is a whole number up to 1000"),
+        (r#"{"id":7,"type":"history","topic":"a","limit":"1"}"#, "limit is a whole number up to 1000"),
+        (r#"{"id":7,"type":"history","topic":"a","reverse":1}"#, "reverse is true or false"),
+        (
+            r#"{"id":7,"type":"history","topic":"a","reverse":true,"since":"00000000000000ab:7"}"#,
+            "reverse begins",
+        ),
+        (r#"{"id":7,"type":"history","topics":["a"]}"#, "unknown member \"topics\"; did you mean \"topic\"?"),
         (r#"{"id":7,"type":"subscribe","topic":"a","topic":"b"}"#, "topic is there twice"),
         (r#"{"id":7,"type":"ping","type":"ping"}"#, "type is there twice"),
         (r#"{"id":7,"type":"publish","topic":"a"}"#, "data is missing"),

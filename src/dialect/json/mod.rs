@@ -71,6 +71,7 @@ impl Speak for Json {
                 told("subscribed").place(topic, offset).recovered(recovered).gap(gap).push(cx.out);
             }
             Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
+            Outcome::History { topic, page } => words::push_history(cx.tag, topic, page, cx.out),
             Outcome::Left { topic } => told("unsubscribed").topic(topic).push(cx.out),
             Outcome::Refused { topic, denial } => {
                 let (code, message) = words::denial(denial);
@@ -99,6 +100,9 @@ fn obey(cx: &mut Cx<'_>, command: Command<'_>, message: &[u8]) {
                 Payload::Binary(bytes) => (true, Piece::Own(bytes.into())),
             };
             cx.effects.push(Wish { effect: Effect::Publish { topic, binary, payload }, tag: tag() });
+        }
+        What::History { topic, from, limit } => {
+            cx.effects.push(Wish { effect: Effect::ReadHistory { topic, from, limit }, tag: tag() });
         }
         What::Ping => Told::of("pong", &tag()).push(cx.out),
     }

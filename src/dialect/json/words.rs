@@ -101,11 +101,30 @@ pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
     }
 }
 
+/// Appends some of what a topic keeps as a frame. Its offset is how far it has come: behind its last message the next one
+/// goes on.
+pub(super) fn push_history(tag: &Tag, topic: &Topic, page: &Page, out: &mut Vec<u8>) {
+    let payloads: usize = page.messages.iter().map(|message| message.payload().len() + 64).sum();
+    let mut payload = Vec::with_capacity(payloads + 256);
+    payload.extend_from_slice(b"{\"type\":\"history\"");
+    if let Some(id) = tag.words() {
+        payload.extend_from_slice(b",\"id\":");
+        payload.extend_from_slice(id.as_bytes());
+    }
+    let at = payload.len();
+    let reached = page.messages.last().map_or(page.newest, Message::offset);
+    push_page(topic, page, reached, &mut payload);
+    // One object: what opened the page goes on with its members.
+    if let Some(opening) = payload.get_mut(at) {
+        *opening = b',';
+    }
+    push_frame(out, Opcode::Text, &payload, None);
+}
+
 /// Appends a published message: an object or list as it is, other text as a string, bytes in base64.
 pub(in crate::dialect) fn write_message(of: Stamped<'_>, out: &mut Vec<u8>) -> Carried {
     let Stamped { topic, message } = of;
-    let payload = message.payload();
-    out.reserve(topic.name().len() + payload.len() + 96);
+    out.reserve(topic.name().len() + message.payload().len() + 96);
     out.extend_from_slice(b"{\"type\":\"message\",\"topic\":");
     push_string(topic.name(), out);
     out.push(b',');

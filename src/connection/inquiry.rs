@@ -22,6 +22,8 @@ pub struct Filter {
     pub network: Option<Network>,
     /// This connection of the loop that is asked.
     pub key: Option<Key>,
+    /// It has at least so many unsent bytes.
+    pub outbox_bytes_min: Option<usize>,
 }
 
 /// What a loop is to do with the connections that the filter means.

@@ -112,6 +112,9 @@ impl<S: Socket> Core<S> {
     fn look_at(&mut self, key: Key, question: &Question, part: &mut Part) -> u32 {
         let filter = question.filter();
         let Some(slot) = self.slots.get(key) else { return COST_LOOK };
+        if filter.outbox_bytes_min.is_some_and(|min| unsent(&slot.connection) < min) {
+            return COST_LOOK;
+        }
         if let Some(name) = &filter.topic {
             let topics = &self.topics;
             let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == &**name);
@@ -165,7 +168,7 @@ impl<S: Socket> Core<S> {
             accepted_to_ms: ms(to),
             // Up to one heartbeat after the upgrade it lies ahead, so that heartbeats are spread.
             heard_ms: ms(connection.heard.min(now)),
-            outbox_bytes: connection.outbox.as_deref().map_or(0, |outbox| outbox.bytes()),
+            outbox_bytes: unsent(connection),
             drops: connection.outbox.as_deref().map_or(0, |outbox| outbox.drops()),
             memory: MemoryParts { session: memory.session + places, ..memory },
         })
@@ -181,6 +184,11 @@ impl<S: Socket> Core<S> {
         }
         true
     }
+}
+
+/// Bytes that wait for the peer to read.
+fn unsent(connection: &Connection) -> usize {
+    connection.outbox.as_deref().map_or(0, |outbox| outbox.bytes())
 }
 
 /// The loop's indices of a connection's topics, the first one first.

@@ -83,11 +83,77 @@ fn topics_are_listed_in_order_and_page_by_page() {
     let counted = server.get("/topics?prefix=a/&count=1").json();
     assert_eq!((&counted["topics"], &counted["subscribers"]), (&3.into(), &4.into()));
 
-    for bad in
-        ["limit=0", "limit=1001", "limit=x", "count=2", "topic=", "topic=a*", "order=name", "prefix=%zz"]
-    {
+    for bad in [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "count=2",
+        "topic=",
+        "topic=a*",
+        "order=name",
+        "prefix=%zz",
+        "sort=loops",
+    ] {
         assert_eq!(server.get(&format!("/topics?{bad}")).status, 400, "{bad}");
     }
+}
+
+#[test]
+fn topics_are_found_by_a_part_of_their_name_and_by_what_they_have_most_of() {
+    const OTHERS: usize = 12_000;
+    let many = [("FANTAIL_LIMITS_SUBSCRIPTIONS_MAX", "4000"), ("FANTAIL_LIMITS_HEAD_BYTES_MAX", "65536")];
+    let server = Server::start(TWO_LOOPS, &many);
+    let all: Vec<String> = (0..OTHERS).map(|i| format!("t/{i:05}")).collect();
+    let _holders: Vec<_> = all
+        .chunks(3_000)
+        .map(|topics| server.websocket(&format!("/ws?topic={}", topics.join("&topic="))))
+        .collect();
+    // And the lobby, which everybody without a topic in the path is in.
+    wait_for("all topics", || server.get("/topics?limit=1").json()["total"] == OTHERS + 1);
+    for _ in 0..3 {
+        server.publish("t%2f11111", b"y");
+    }
+    server.publish("t%2f00007", b"y");
+    let _peers: Vec<_> = (0..3).map(|_| server.websocket("/ws/t%2f05000?topic=zz")).collect();
+    let _more = server.websocket("/ws/zz");
+    wait_for("all to be listed", || {
+        let found = server.get("/topics?topic=zz");
+        found.status == 200 && found.json()["subscribers"] == 4
+    });
+
+    // However many topics there are, one request looks at some only, and says where to go on.
+    let search = |query: &str| {
+        let (mut seen, mut cursor, mut requests) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = server.get(&format!("/topics?{query}{cursor}")).json();
+            requests += 1;
+            seen.extend(page["topics"].as_array().expect("an array").clone());
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={}", next.replace('/', "%2F")),
+                None => return (seen, requests),
+            }
+        }
+    };
+    let names = |rows: &[Value]| {
+        rows.iter().map(|row| row["topic"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    let (found, requests) = search("contains=111");
+    let wanted: Vec<_> = all.iter().filter(|name| name.contains("111")).cloned().collect();
+    assert_eq!((names(&found), requests), (wanted.clone(), 2));
+    let (found, requests) = search("contains=111&limit=7");
+    let pages = wanted.len().div_ceil(7);
+    assert_eq!((names(&found), requests), (wanted, pages));
+    let (found, _) = search("prefix=t/0500&contains=0&limit=3");
+    assert_eq!(found.len(), 10);
+    let (found, _) = search("prefix=t/&sort=subscribers&limit=1");
+    assert_eq!(names(&found)[0], "t/05000");
+    let (mut most, requests) = search("sort=messages&limit=2");
+    assert_eq!((most.len(), requests), (4, 2), "two of each part");
+    most.sort_by_key(|row| std::cmp::Reverse(row["messages"].as_u64()));
+    assert_eq!(names(&most)[..2], ["t/11111", "t/00007"]);
+    assert_eq!((&most[0]["messages"], &most[1]["messages"]), (&3.into(), &1.into()));
+    let (most, _) = search("sort=subscribers&limit=2&prefix=z");
+    assert_eq!(names(&most), ["zz"]);
 }
 
 #[test]
@@ -290,6 +356,14 @@ fn a_slow_reader_shows_in_the_listing() {
         let number = |name: &str| row[name].as_u64().unwrap_or(0);
         number("drops") > 0 && number("outbox_bytes") > 0 && row["memory"]["outbox"].as_u64() > Some(0)
     });
+    // It is found among others by what waits for it, and can be closed by that.
+    let mut quick = server.websocket("/ws/quick");
+    let found = listed(&server, "&outbox_bytes_min=1", 1_000);
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), [id.clone()]);
+    assert!(listed(&server, "&outbox_bytes_min=1000000000", 1_000).is_empty());
+    assert!(listed(&server, "&outbox_bytes_min=1&topic=quick", 1_000).is_empty());
+    assert_eq!(server.post("/connections/close?outbox_bytes_min=1", "", b"").json()["closed"], 1);
+    quick.ping_pong();
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl<T: Into<String>> From<T> for Unasked {
 
 /// `GET /connections`.
 pub(super) fn list(query: &str, loops: usize) -> Result<Ask, Unasked> {
-    let params = Params::read(query, b"", &["topic", "ip", "cursor", "limit"])?;
+    let params = Params::read(query, b"", &["topic", "ip", "outbox_bytes_min", "cursor", "limit"])?;
     let (filter, _) = filter(&params)?;
     let limit = params.number("limit", LIMIT_MAX)?;
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -75,11 +75,15 @@ pub(super) fn one(id: &str, loops: usize) -> Result<Ask, Unasked> {
 
 /// `POST /connections/close`.
 pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unasked> {
-    let params = Params::read(query, body, &["topic", "ip", "id", "all", "code", "reason"])?;
+    let params =
+        Params::read(query, body, &["topic", "ip", "id", "outbox_bytes_min", "all", "code", "reason"])?;
     let (filter, first_loop) = filter(&params)?;
-    let restricted = filter.topic.is_some() || filter.network.is_some() || filter.key.is_some();
+    let restricted = filter.topic.is_some()
+        || filter.network.is_some()
+        || filter.key.is_some()
+        || filter.outbox_bytes_min.is_some();
     if restricted == params.is_set("all")? {
-        return Err("expects topic, ip or id, or all=1 to close everybody".into());
+        return Err("expects topic, ip, id or outbox_bytes_min, or all=1 to close everybody".into());
     }
     let code = params.number("code", 1000)?;
     // RFC 6455, 7.4: the others are the protocol's own or must not be sent.
@@ -96,7 +100,7 @@ pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unask
 
 /// `POST /connections/unsubscribe`.
 pub(super) fn unsubscribe(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unasked> {
-    let params = Params::read(query, body, &["topic", "ip", "id"])?;
+    let params = Params::read(query, body, &["topic", "ip", "id", "outbox_bytes_min"])?;
     let topic = params.text("topic").ok_or("expects the topic to end subscriptions to")?;
     let topic: Box<str> = topic.into();
     // Being subscribed to it is a filter too, and the cheapest one.
@@ -124,6 +128,14 @@ fn filter(params: &Params<'_>) -> Result<(Filter, Option<usize>), Unasked> {
             "ip expects an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix",
         )?;
         filter.network = Some(network);
+    }
+    if params.text("outbox_bytes_min").is_some() {
+        let bytes = params.number("outbox_bytes_min", 0)?;
+        if bytes == 0 {
+            // Everybody has as many, which would have to be said by all=1.
+            return Err("outbox_bytes_min expects at least 1".into());
+        }
+        filter.outbox_bytes_min = Some(bytes);
     }
     let Some(id) = params.text("id") else { return Ok((filter, None)) };
     let (index, key) = connection_id(id).ok_or("id expects LOOP:SLOT:GENERATION")?;
@@ -266,6 +278,9 @@ mod tests {
             "ip=x",
             "ip=10.0.0.1/8",
             "topic=a*",
+            "outbox_bytes_min=0",
+            "outbox_bytes_min=x",
+            "outbox_bytes_min=",
         ] {
             assert!(matches!(listed(bad), Err(Unasked::Bad(_))), "{bad}");
         }
@@ -279,6 +294,8 @@ mod tests {
             "code=1000",
             "topic=a&all=1",
             "all=0",
+            "outbox_bytes_min=0",
+            "outbox_bytes_min=1&all=1",
             "topic=a&code=1005",
             "topic=a&code=1002",
             "topic=a&code=999",

@@ -17,6 +17,7 @@ use crate::wire::http::response::{Response, ResponseBuffer};
 const PAGE: &str = concat!(
     include_str!("page/head.html"),
     "<style>\n",
+    include_str!("page/theme.css"),
     include_str!("page/page.css"),
     "</style>\n</head>\n",
     include_str!("page/body.html"),

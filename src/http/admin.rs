@@ -8,6 +8,7 @@
 mod batch;
 mod connections;
 mod history;
+mod page;
 mod replies;
 mod topics;
 
@@ -74,10 +75,10 @@ pub(super) fn has(path: &str) -> bool {
     whole.contains(&path) || path.starts_with("/publish/") || path.starts_with("/connections/")
 }
 
-/// What a request needs a key for; probes need none.
+/// What a request needs a key for; probes need none, and the page that asks for the key.
 fn scope_of(head: &Head<'_>) -> Option<Scope> {
     match (head.method, head.path()) {
-        (_, "/healthz" | "/readyz") => None,
+        (_, "/healthz" | "/readyz" | "/") => None,
         (_, path) if path == "/publish" || path.starts_with("/publish/") => Some(Scope::Publish),
         ("GET" | "HEAD", _) => Some(Scope::Read),
         _ => Some(Scope::Admin),
@@ -119,7 +120,7 @@ pub(super) fn respond(
     }
     let read = matches!(head.method, "GET" | "HEAD");
     // The others read their own.
-    if matches!(head.path(), "/drain" | "/reload" | "/healthz" | "/readyz" | "/metrics" | "/stats")
+    if matches!(head.path(), "/" | "/drain" | "/reload" | "/healthz" | "/readyz" | "/metrics" | "/stats")
         && let Err(text) = Params::read(head.query(), b"", &[])
     {
         return refusal(head, RefuseReason::BadRequest, &text, out);
@@ -135,8 +136,12 @@ pub(super) fn respond(
             answer(head, 202, JSON, b"{\"draining\":true}\n", out);
             Answer::Drain { keep_alive: head.keep_alive }
         }
-        "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/history" | "/connections" if !read => {
+        "/" | "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/history" | "/connections" if !read => {
             method_refusal(head, "GET, HEAD", out)
+        }
+        "/" => {
+            page::write(head, out);
+            Answer::Done { keep_alive: head.keep_alive, refused: None }
         }
         "/topics" => match topics::list(head.query(), edition) {
             Ok(topics::Found::Body(body)) => answer(head, 200, JSON, &body, out),

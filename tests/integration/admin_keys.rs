@@ -14,6 +14,41 @@ fn ask(server: &Server, method: &str, path: &str, fields: &str) -> Answer {
     admin.answer()
 }
 
+/// It is the same for everybody, asks for the key, and is nobody's to frame or to lead astray.
+#[test]
+fn the_page_needs_no_key_and_tells_nothing() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_KEYS", KEYS)]);
+    let _peer = server.websocket("/ws/secret-topic");
+    let [one, other] =
+        ["", "Authorization: Bearer admin-0123456789ab\r\n"].map(|key| ask(&server, "GET", "/", key));
+    let nonce = |page: &Answer| {
+        let policy = page.field("content-security-policy").expect("a policy").to_owned();
+        let (_, rest) = policy.split_once("script-src 'nonce-").expect("a nonce");
+        assert!(
+            policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe"), "{policy}");
+        rest.split_once('\'').expect("its end").0.to_owned()
+    };
+    assert_eq!((one.status, one.field("x-frame-options")), (200, Some("DENY")));
+    assert_ne!(nonce(&one), nonce(&other), "another one each time");
+    let [one, other] = [one, other].map(|page| {
+        let nonce = nonce(&page);
+        assert_eq!(page.text().matches(&format!("nonce=\"{nonce}\"")).count(), 2, "style and script");
+        page.text().replace(&nonce, "")
+    });
+    assert!(one.starts_with("<!doctype html>") && one == other);
+    assert!(!one.contains("secret-topic") && !one.contains(&server.listen.port().to_string()));
+    assert_eq!(ask(&server, "HEAD", "/nothing", "").status, 401);
+    assert_eq!(ask(&server, "POST", "/", "").status, 405);
+    // A key in a URL would be in logs and histories.
+    assert_eq!(ask(&server, "GET", "/?key=admin-0123456789ab", "").status, 400);
+    for foreign in ["Origin: https://evil.example\r\n", "Sec-Fetch-Site: cross-site\r\n"] {
+        assert_eq!(ask(&server, "GET", "/", foreign).status, 403, "{foreign}");
+    }
+}
+
 #[test]
 fn each_request_needs_a_key_with_its_scope() {
     let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_KEYS", KEYS)]);

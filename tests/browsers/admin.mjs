@@ -237,6 +237,7 @@ const acts = [
     const missed = async () => Object.values((await (await fetch(`http://${open.admin}/stats`)).json()).drops).some((count) => count > 0);
     for (let round = 0; round < 300 && !(await missed()); round++) await fetch(`http://${open.admin}/publish/slow`, { method: "POST", body: payload });
     await page.locator("#tab-overview").click();
+    await shown(page, "overview");
     await page.getByRole("link", { name: "Who?" }).click();
     await shown(page, "connections");
     assert.equal(await page.locator("#connections-slow").isChecked(), true);
@@ -257,6 +258,7 @@ const acts = [
   }],
   ["the keyboard alone is enough: search, and a question", async () => {
     await page.locator("#tab-overview").click();
+    await shown(page, "overview");
     await page.keyboard.press("/");
     await shown(page, "topics");
     await page.waitForFunction(() => document.activeElement.id === "topics-name", undefined, POLL);

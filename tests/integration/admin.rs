@@ -359,7 +359,7 @@ fn a_slow_reader_shows_in_the_listing() {
     // It is found among others by what waits for it, and can be closed by that.
     let mut quick = server.websocket("/ws/quick");
     let found = listed(&server, "&outbox_bytes_min=1", 1_000);
-    assert_eq!(found.into_keys().collect::<Vec<_>>(), [id.clone()]);
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), std::slice::from_ref(&id));
     assert!(listed(&server, "&outbox_bytes_min=1000000000", 1_000).is_empty());
     assert!(listed(&server, "&outbox_bytes_min=1&topic=quick", 1_000).is_empty());
     assert_eq!(server.post("/connections/close?outbox_bytes_min=1", "", b"").json()["closed"], 1);

@@ -136,13 +136,12 @@ pub(super) fn respond(
             answer(head, 202, JSON, b"{\"draining\":true}\n", out);
             Answer::Drain { keep_alive: head.keep_alive }
         }
-        "/" | "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/history" | "/connections" if !read => {
+        "/" | "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/history" | "/connections"
+            if !read =>
+        {
             method_refusal(head, "GET, HEAD", out)
         }
-        "/" => {
-            page::write(head, out);
-            Answer::Done { keep_alive: head.keep_alive, refused: None }
-        }
+        "/" => page::respond(head, out),
         "/topics" => match topics::list(head.query(), edition) {
             Ok(topics::Found::Body(body)) => answer(head, 200, JSON, &body, out),
             Ok(topics::Found::Nothing) => refusal(head, RefuseReason::NotFound, "no such topic", out),

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
 import WebSocket from "ws";
@@ -19,10 +19,12 @@ const TOPICS = 100_000;
 const TOPICS_EACH = 4_000;
 
 const locked = await startServer({ env: { FANTAIL_ADMIN_KEYS: `admin:${ADMIN},read:${READ},publish:${PUBLISH}` } });
-const open = await startServer({ env: { FANTAIL_OUTBOX_MESSAGES_MAX: "4" } });
+const CONFIG = fileURLToPath(new URL("out/admin.toml", import.meta.url));
+mkdirSync(OUT, { recursive: true });
+writeFileSync(CONFIG, "[[topic]]\npattern = \"kept\"\nhistory_messages = 10\n");
+const open = await startServer({ env: { FANTAIL_OUTBOX_MESSAGES_MAX: "4" }, more: ["--config", CONFIG] });
 const crowded = await startServer({ env: { FANTAIL_LIMITS_SUBSCRIPTIONS_MAX: String(TOPICS_EACH + 1), FANTAIL_LIMITS_HEAD_BYTES_MAX: "65536" } });
 const browser = await launch();
-mkdirSync(OUT, { recursive: true });
 
 const complaints = [];
 const urls = [];
@@ -206,6 +208,19 @@ const acts = [
     await page.getByRole("button", { name: "prices/eur" }).click();
     await text(page, "#ask-body", "Subscribers");
   }],
+  ["what a topic keeps is told, and what all do", async () => {
+    await page.keyboard.press("Escape");
+    for (let i = 0; i < 12; i++) await fetch(`http://${open.admin}/publish/kept`, { method: "POST", body: "x".repeat(1_000) });
+    await page.locator("#topics-name").fill("kept");
+    await page.getByRole("button", { name: "kept" }).click();
+    await text(page, "#ask-body", "History10 messages, 1[01].* KiB");
+    await page.keyboard.press("Escape");
+    await page.locator("#tab-overview").click();
+    await text(page, "#memory", "History1[01]");
+    await page.locator("#tab-topics").click();
+    await page.locator("#topics-name").fill("prices/eur");
+    await page.getByRole("button", { name: "prices/eur" }).click();
+  }],
   ["from a topic to its connections, and one of them is unsubscribed", async () => {
     await page.getByRole("button", { name: "Show connections" }).click();
     await shown(page, "connections");
@@ -359,6 +374,7 @@ async function cleanUp() {
   for (const each of clients) each.terminate();
   await browser.close();
   await Promise.all([locked, open, crowded].map((server) => server.stop()));
+  rmSync(CONFIG);
   assert.deepEqual(complaints, [], "the console stays silent");
 }
 

@@ -26,8 +26,8 @@ function binary() {
 }
 
 /** A running server: its two addresses and its process id, `term()` for the start of a drain, `kill()` and `stop()` for the end. */
-export async function startServer({ listen: asked = "127.0.0.1:0", env = {} } = {}) {
-  const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0"];
+export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, more = [] } = {}) {
+  const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0", ...more];
   const child = spawn(binary(), args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   let log = "";
   child.stderr.on("data", (bytes) => { log = (log + bytes).slice(-20_000); });

@@ -6,6 +6,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
+use super::super::Answer;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer};
 
@@ -35,8 +36,8 @@ const PARTS: [&str; 3] = [
     ),
 ];
 
-/// Writes the page; the method is GET or HEAD.
-pub(super) fn write(head: &Head<'_>, out: &mut ResponseBuffer) {
+/// Answers with the page; the method is GET or HEAD.
+pub(super) fn respond(head: &Head<'_>, out: &mut ResponseBuffer) -> Answer {
     let nonce = nonce();
     // Names of topics are chosen by clients and shown here. Should one ever become markup, it still runs nothing: a
     // script needs the nonce of this answer, and no text becomes markup in the first place (Trusted Types).
@@ -62,6 +63,7 @@ pub(super) fn write(head: &Head<'_>, out: &mut ResponseBuffer) {
         head_only: head.method == "HEAD",
     }
     .write_into(out);
+    Answer::Done { keep_alive: head.keep_alive, refused: None }
 }
 
 /// What nobody can guess, another one each time.

@@ -89,7 +89,7 @@ function paintWorries(found) {
   }));
 }
 
-// The parts of the memory that the server can name; what is held of history stands among them once there is any.
+// The parts of the memory that the server can name.
 function memoryParts(stats) {
   const parts = [
     ["The program itself", stats.memory.empty_user_bytes ?? 0],
@@ -100,7 +100,7 @@ function memoryParts(stats) {
   ];
   const mailboxes = stats.loops.reduce((all, loop) => all + loop.mailbox_bytes, 0);
   parts.push(["Mailboxes", mailboxes]);
-  if (stats.history) parts.push(["History", stats.history.bytes]);
+  parts.push(["History", stats.history_bytes]);
   const known = parts.reduce((all, [, bytes]) => all + bytes, 0);
   parts.push(["The rest", Math.max(0, stats.memory.user_bytes - known)]);
   return parts;

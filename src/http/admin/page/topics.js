@@ -86,7 +86,7 @@ class TopicsView {
         const rate = before ? (topic.messages - before.messages) / ((now - before.at) / 1000) : null;
         Object.assign(row, { looked: { at: now, messages: topic.messages }, rate });
       }
-      [countText(topic.subscribers), countText(topic.messages), rateText(row.rate), countText(topic.loops)].forEach((text, i) => setText(row.cells[i + 1], text));
+      [countText(topic.subscribers), countText(topic.messages), rateText(row.rate), countText(topic.loops), topic.history_messages > 0 ? sizeText(topic.history_bytes) : "–"].forEach((text, i) => setText(row.cells[i + 1], text));
     });
     byId("topics-empty").hidden = !done || rows.length > 0;
     this.table.hidden = rows.length === 0;
@@ -101,7 +101,7 @@ class TopicsView {
       ["Subscribers", countText(topic.subscribers)], ["On loops", countText(topic.loops)], ["Messages", grouped.format(topic.messages)],
       ["Epoch", topic.epoch], ["Next offset", grouped.format(topic.next_offset)],
     ];
-    if (topic.history) rows.push(["History", `${manyText(topic.history.messages, "message")}, ${sizeText(topic.history.bytes)}`]);
+      if (topic.history_messages > 0) rows.push(["History", `${manyText(topic.history_messages, "message")}, ${sizeText(topic.history_bytes)}`]);
     const name = topic.topic;
     const after = () => this.load();
     const acts = make("div", "acts");

@@ -66,8 +66,6 @@ trait Protocol: Clone + Send + 'static {
     fn ping(&self) -> Option<Value> {
         None
     }
-    /// Whether silence ends a connection.
-    const STRICT: bool = true;
     fn on_open(&self, client: &mut Client) -> Next;
     fn on_message(&self, client: &mut Client, text: &str) -> Next;
 }
@@ -132,7 +130,7 @@ fn talk<P: Protocol>(protocol: &P, mut client: Client) {
             }
             return;
         }
-        if P::STRICT && client.heard.elapsed() > SILENCE {
+        if client.heard.elapsed() > SILENCE {
             next = Next::Leaves(3012, "no pong");
             continue;
         }
@@ -299,53 +297,4 @@ impl Protocol for Phoenix {
 /// Phoenix channels with a token.
 pub(crate) fn phoenix(token: &'static str) -> String {
     serve(Phoenix(token))
-}
-
-#[derive(Clone)]
-struct ActionCable(&'static str);
-
-impl Protocol for ActionCable {
-    const SUBPROTOCOL: Option<&'static str> = Some("actioncable-v1-json");
-    // Its clients watch the server's pings, and answer none.
-    const STRICT: bool = false;
-
-    fn ping(&self) -> Option<Value> {
-        Some(json!({ "type": "ping", "message": 1_700_000_000 }))
-    }
-
-    fn on_open(&self, client: &mut Client) -> Next {
-        if client.path != format!("/cable?token={}", self.0) {
-            client.send(&json!({ "type": "disconnect", "reason": "unauthorized", "reconnect": false }));
-            return Next::Leaves(1000, "");
-        }
-        client.connected = true;
-        client.send(&json!({ "type": "welcome" }));
-        Next::Stays
-    }
-
-    fn on_message(&self, client: &mut Client, text: &str) -> Next {
-        let value: Value = serde_json::from_str(text).unwrap();
-        let identifier = value["identifier"].as_str().unwrap();
-        let named: Value = serde_json::from_str(identifier).unwrap();
-        assert_eq!(named["channel"], "LoadChannel");
-        match value["command"].as_str() {
-            Some("subscribe") => {
-                client.join(identifier);
-                client.send(&json!({ "type": "confirm_subscription", "identifier": identifier }));
-            }
-            Some("message") if client.joined.iter().any(|joined| joined == identifier) => {
-                let data: Value = serde_json::from_str(value["data"].as_str().unwrap()).unwrap();
-                assert_eq!(data["action"], "say");
-                let said = json!({ "identifier": identifier, "message": { "text": data["text"] } });
-                client.deliver(identifier, &said, true);
-            }
-            _ => return Next::Leaves(1000, "unknown command"),
-        }
-        Next::Stays
-    }
-}
-
-/// Action Cable with a token.
-pub(crate) fn action_cable(token: &'static str) -> String {
-    serve(ActionCable(token))
 }

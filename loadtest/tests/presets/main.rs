@@ -1,6 +1,6 @@
-//! Presets against the servers they are for: mosquitto and nats-server of Debian, socket.io and graphql-ws of npm; where no
-//! registry has the server, against one that speaks as the protocol's description says (`fakes`). `.ci/install-presets`
-//! brings what is needed, and what is not there is skipped by name.
+//! Presets against the servers they are for: mosquitto, nats-server and Rails' Action Cable of Debian, socket.io and
+//! graphql-ws of npm; where none can be brought in a minute, against one that speaks as the protocol's description says
+//! (`fakes`). `.ci/install-presets` brings what is needed, and what is not there is skipped by name.
 
 mod fakes;
 #[path = "../scratch/mod.rs"]
@@ -210,7 +210,20 @@ fn phoenix_with_a_fake() {
     assert_speaks("phoenix", &["--url", &fakes::phoenix("sesame")], &["token=sesame"], &["period=1"]);
 }
 
+/// Action Cable from Debian's packages, without the rest of Rails.
 #[test]
-fn action_cable_with_a_fake() {
-    assert_speaks("action-cable", &["--url", &fakes::action_cable("sesame")], &["token=sesame"], &[]);
+fn action_cable_with_rails() {
+    let library = Path::new("/usr/share/rubygems-integration/all/specifications");
+    let gems = library.read_dir().into_iter().flatten().flatten();
+    let there = gems.into_iter().any(|gem| gem.file_name().to_string_lossy().starts_with("actioncable-"));
+    if !there || !Path::new("/usr/bin/puma").exists() {
+        return skipped("preset-servers");
+    }
+    let application = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/presets/cable.ru");
+    let server = format!("/usr/bin/puma -t 1:4 -b tcp://127.0.0.1:0 '{}'", application.display());
+    let place = ["--server", &server, "--ready", r"Listening on http://(?<listen>\S+)"];
+    assert_speaks("action-cable", &place, &["token=sesame"], &[]);
+    let idle = ["idle", "--preset", "action-cable", "--connections", "2", "--duration", "100ms"];
+    let (code, report, said) = run(&[&idle[..], &place].concat());
+    assert_eq!((code, &report["connections"]["opened"]), (1, &json!(0)), "{said}");
 }

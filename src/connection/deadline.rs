@@ -64,7 +64,7 @@ impl TimeoutTicks {
     pub fn heartbeat_of(&self, dialect: Dialect) -> Tick {
         match dialect.carrier() {
             Carrier::Frames => self.heartbeat,
-            Carrier::Body => self.sse_heartbeat,
+            Carrier::Body | Carrier::Answer => self.sse_heartbeat,
         }
     }
 }

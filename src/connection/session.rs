@@ -10,7 +10,7 @@ use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
 use crate::dialect::{Tag, Wish};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Draft, Place, Topic};
+use crate::topic::{Draft, Place, Position, Topic};
 use crate::wire::deflate::Kept;
 use crate::wire::http::chunked::ChunkedDecoder;
 
@@ -53,7 +53,10 @@ impl Session {
         let more = match self {
             Self::Head(_) => self.request_bytes(),
             Self::Body(body) => self.request_bytes() + body.body.capacity(),
-            Self::Parked(_) => size_of::<Parked>() + self.request_bytes(),
+            Self::Parked(parked) => {
+                let poll = parked.poll.as_deref().map_or(0, |poll| size_of::<Poll>() + poll.fields.len());
+                size_of::<Parked>() + poll + self.request_bytes()
+            }
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
                     + open.context.as_deref().map_or(0, Kept::memory)
@@ -91,6 +94,17 @@ pub struct Parked {
     pub held: Vec<u8>,
     /// The question to the loops, on the admin port. `None` while something else is awaited.
     pub asking: Option<Box<Asking>>,
+    /// The next messages are awaited.
+    pub poll: Option<Box<Poll>>,
+}
+
+/// A poll that waits for messages.
+#[derive(Debug)]
+pub struct Poll {
+    /// Behind which place.
+    pub at: Position,
+    /// Fields of its answer that say which pages may read it.
+    pub fields: Box<[u8]>,
 }
 
 /// A question that the admin port has asked the client loops.
@@ -106,7 +120,7 @@ impl Parked {
     /// Waits until `due`.
     #[must_use]
     pub fn new(due: Tick, keep_alive: bool, head_only: bool) -> Self {
-        Self { due, keep_alive, head_only, started: false, held: Vec::new(), asking: None }
+        Self { due, keep_alive, head_only, started: false, held: Vec::new(), asking: None, poll: None }
     }
 }
 

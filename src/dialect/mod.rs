@@ -11,6 +11,7 @@ mod json;
 #[cfg(test)]
 mod lines;
 pub mod plain;
+pub mod poll;
 mod request;
 mod speak;
 pub mod sse;
@@ -64,6 +65,8 @@ closed_set! {
         Sse,
         /// The same for a client of HTTP/1.0, which knows no chunks.
         SseUnchunked,
+        /// `/poll/TOPIC`: one answer with the next messages.
+        Poll,
         /// `/sse/TOPIC?topic=OTHER`: an event stream of several topics.
         SseMany,
         /// The same for a client of HTTP/1.0.
@@ -130,6 +133,7 @@ macro_rules! speak {
             Dialect::Envelope => envelope::Envelope::$call($($argument),*),
             Dialect::Sse => sse::Chunked::$call($($argument),*),
             Dialect::SseUnchunked => sse::Unchunked::$call($($argument),*),
+            Dialect::Poll => poll::Poll::$call($($argument),*),
             Dialect::SseMany => sse::ManyChunked::$call($($argument),*),
             Dialect::SseManyUnchunked => sse::ManyUnchunked::$call($($argument),*),
             #[cfg(test)]
@@ -191,6 +195,13 @@ impl Dialect {
     #[must_use]
     pub fn form(self) -> Form {
         speak!(self, form())
+    }
+
+    /// Whether its connections are each written to in a way of their own, with what a message has in common for all.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Poll | Self::SseMany | Self::SseManyUnchunked)
     }
 
     /// Whether its messages name the connection's own places, which are written into each of them for itself.

@@ -126,7 +126,7 @@ fn opening(
     }
     let topics = topics.into_iter().map(|(name, since)| (name, since.unwrap_or_default())).collect();
     let dialect = if envelope == Some(true) { Dialect::Envelope } else { Dialect::Plain };
-    Ok(Opening { dialect, topics, no_echo: echo == Some(false), deflate: None })
+    Ok(Opening { topics, no_echo: echo == Some(false), ..Opening::of(dialect) })
 }
 
 /// A number of messages.

@@ -24,6 +24,8 @@ pub enum Carrier {
     Frames,
     /// The body of an answer without end. What the peer sends behind its request means nothing.
     Body,
+    /// The body of one answer, which waits for messages; then the next request.
+    Answer,
 }
 
 /// A sign of life to a peer that has been quiet.
@@ -77,13 +79,15 @@ pub struct Opening {
     pub no_echo: bool,
     /// permessage-deflate was accepted, with a window of so many bits for what is sent.
     pub deflate: Option<u8>,
+    /// How long one answer may wait for messages, in seconds.
+    pub wait_seconds: u32,
 }
 
 impl Opening {
     /// A start without topics.
     #[must_use]
     pub fn of(dialect: Dialect) -> Self {
-        Self { dialect, topics: Vec::new(), no_echo: false, deflate: None }
+        Self { dialect, topics: Vec::new(), no_echo: false, deflate: None, wait_seconds: 0 }
     }
 }
 

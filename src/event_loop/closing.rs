@@ -36,7 +36,7 @@ impl<S: Socket> Core<S> {
         if slot.connection.phase() != Phase::Open {
             return;
         }
-        if slot.connection.dialect.carrier() == Carrier::Body {
+        if slot.connection.dialect.carrier() != Carrier::Frames {
             // The end of an answer is not answered.
             return self.end(key, reason, words);
         }

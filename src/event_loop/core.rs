@@ -15,6 +15,7 @@ use super::catch_up_turn::CatchUpList;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
+use super::poll_turn::Polled;
 use super::slice::Slice;
 use super::slots::SlotTable;
 use super::turn::Clock;
@@ -110,6 +111,8 @@ pub struct Core<S> {
     pub(super) out: Vec<u8>,
     /// The places of those whose messages name them, by slot.
     pub(super) places: HashMap<u32, Places>,
+    /// The answer that polls were given last, for the next of the same pass.
+    pub(super) polled: Polled,
     /// Where messages end that are written for one connection alone.
     pub(super) placed_ends: Vec<usize>,
     /// Deflates what is published or echoed on this loop.
@@ -192,6 +195,7 @@ impl<S: Socket> Core<S> {
             joined: Vec::new(),
             out: Vec::new(),
             places: HashMap::new(),
+            polled: Polled::default(),
             placed_ends: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
             inflater: Inflater::keeping(Arc::clone(&edition.contexts)),

@@ -104,8 +104,11 @@ impl<S: Socket> Core<S> {
             |payload, out| tools.deflate_into(payload, out),
         );
         let (local, batch) = (turn.local(), turn.batch());
-        if form == Form::SseTopic {
-            return self.deliver_placed(index, local, batch.messages_of(choice));
+        if connection.dialect.is_own() {
+            return match form {
+                Form::SseTopic => self.deliver_placed(index, local, batch.messages_of(choice)),
+                _ => self.deliver_to_poll(index, local, batch.messages()),
+            };
         }
         if connection.flags.has(Flags::NO_ECHO) {
             let encoding = connection.encoding();

@@ -13,7 +13,7 @@ use super::write_turn::Asked;
 use crate::config::{LimitsSection, Settings};
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase};
-use crate::dialect::{Opening, Start, Tools};
+use crate::dialect::{Carrier, Opening, Start, Tools};
 use crate::edition::Port;
 use crate::http::{self, Answer, Asker};
 use crate::metrics::{CloseReason, RefuseReason};
@@ -274,6 +274,9 @@ impl<S: Socket> Core<S> {
                     "upgrading"
                 );
                 match self.admit_forwarded(key, head) {
+                    Ok(()) if opening.dialect.carrier() == Carrier::Answer => {
+                        self.start_poll(key, head, &opening, &out)
+                    }
                     Ok(()) => self.open(key, head, &opening, &mut out),
                     Err(reason) => {
                         self.refuse_for_now(key, reason, &Asker::of(head));

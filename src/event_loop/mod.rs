@@ -39,6 +39,7 @@ mod inquiry_turn;
 pub mod listener;
 mod parked;
 mod placed;
+mod poll_turn;
 mod read_turn;
 mod reload;
 mod reload_requests;

@@ -79,6 +79,9 @@ impl<S: Socket> Core<S> {
         if self.admin.is_some() {
             return self.on_answer_due(key);
         }
+        if self.answer_poll(key, &[]) {
+            return;
+        }
         self.refuse(key, RefuseReason::Busy, "what this request waits for did not come in time; try again");
     }
 }

@@ -155,7 +155,7 @@ impl<S: Socket> Core<S> {
             Phase::Open | Phase::Closing => match slot.connection.dialect.carrier() {
                 Carrier::Frames => self.on_frame_bytes(key, bytes),
                 // RFC 9112, 9.3.2: a further request may be there, but this answer has no end it could follow.
-                Carrier::Body => {}
+                Carrier::Body | Carrier::Answer => {}
             },
             Phase::Lingering => self.discard(key, bytes.len()),
             Phase::Parked => self.hold_behind(key, bytes),

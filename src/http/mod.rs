@@ -113,7 +113,7 @@ fn client(
         Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
         Some(Ok(opening)) => match opening.dialect.carrier() {
             Carrier::Frames => upgrade(head, opening, edition, out),
-            Carrier::Body => stream(head, opening, edition, out),
+            Carrier::Body | Carrier::Answer => stream(head, opening, edition, out),
         },
     }
 }
@@ -160,6 +160,10 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Respon
     }
     opening.dialect.push_head(head, out);
     fields.push(out);
+    if opening.dialect.carrier() == Carrier::Answer {
+        // They wait with the request; its status is not known yet.
+        return Answer::Open(opening);
+    }
     if head.method == "HEAD" {
         // RFC 9110, 9.3.2: what GET would be answered, without its content and what is only known with it.
         out.extend_from_slice(b"\r\n");

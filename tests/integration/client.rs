@@ -307,6 +307,14 @@ impl Peer {
     }
 }
 
+/// Publishes lines through an admin port, for threads that can't have the server.
+pub(crate) fn publish_lines(admin: SocketAddr, lines: &str) {
+    let mut peer = Peer::connect(admin);
+    let head = format!("POST /publish HTTP/1.1\r\nHost: {admin}\r\nContent-Length: {}\r\n\r\n", lines.len());
+    peer.send((head + lines).as_bytes());
+    assert_eq!(peer.answer().status, 200);
+}
+
 /// An answer that must be a correct 101.
 pub(crate) fn assert_upgraded(answer: &Answer) {
     assert_eq!(answer.status, 101, "{answer:?}");

@@ -24,7 +24,7 @@ const fn row(name: &'static str, request: &'static str, statuses: &'static [u16]
 const CLIENT_PORT: &[Row] = &[
     row("the page", "GET / HTTP/1.1\r\nHost: HOST\r\n\r\n", &[200]),
     row("no such path", "GET /nothing HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
-    row("what is not built is not found", "GET /poll/lobby HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
+    row("what is not built is not found", "GET /app/key HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
     row("publishing is the admin port's", "POST /publish/a HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
     row("metrics are the admin port's", "GET /metrics HTTP/1.1\r\nHost: HOST\r\n\r\n", &[404]),
     Row {

@@ -20,6 +20,7 @@ mod json;
 mod memory;
 mod observe;
 mod page;
+mod poll;
 mod preflight;
 mod pressure;
 mod process;

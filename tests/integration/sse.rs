@@ -4,8 +4,9 @@ use std::net::Shutdown;
 
 use fantail::wire::frame::Opcode;
 
-use crate::client::{Answer, Peer, frame};
-use crate::server::{Server, wait_for};
+use crate::client::{Answer, Peer, frame, publish_lines};
+use crate::reload::ConfigFile;
+use crate::server::{Server, on_free_ports, wait_for};
 
 /// One event as a page gets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -438,4 +439,49 @@ fn several_topics_are_one_stream_that_goes_on_in_each() {
         Stream::open(&server, &format!("/sse/a?{}", too_many.trim_end_matches('&'))).answer.status,
         400
     );
+}
+
+#[test]
+fn who_comes_back_to_a_topic_that_remembers_misses_nothing_and_gets_nothing_twice() {
+    let config = ConfigFile::new("[[topic]]\npattern = \"h*\"\nhistory_messages = 100000\n");
+    let server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]));
+    let lines = |topic: &str, numbers: std::ops::Range<usize>| -> String {
+        numbers
+            .map(|number| {
+                serde_json::json!({ "topic": topic, "payload": number.to_string() }).to_string() + "\n"
+            })
+            .collect()
+    };
+    for path in ["/sse/h", "/sse/h?topic=h2"] {
+        let total = 3_000;
+        let mut stream = Stream::open(&server, path);
+        let (mut seen, mut others, mut breaks) = (Vec::new(), 0, 0);
+        let admin = server.admin;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for first in (0..total).step_by(20) {
+                    publish_lines(admin, &(lines("h", first..first + 20) + &lines("h2", first..first + 1)));
+                }
+            });
+            while seen.len() < total || (path.contains('?') && others < total / 20) {
+                let event = stream.event();
+                assert_ne!(event.kind, "gap", "{}", event.data);
+                if event.kind == "topic:h2" {
+                    others += 1;
+                } else {
+                    seen.push(event.data);
+                }
+                if (seen.len() + others) % 317 == 0 {
+                    // In the middle of whatever comes.
+                    let last = format!("Last-Event-ID: {}\r\n", stream.reader.last_id);
+                    stream = Stream::ask(&server, path, &last);
+                    assert_eq!(stream.answer.field("fantail-gap"), None);
+                    breaks += 1;
+                }
+            }
+        });
+        let expected: Vec<String> = (0..total).map(|number| number.to_string()).collect();
+        assert!(seen == expected, "{path}: {} messages, not each once and in order", seen.len());
+        assert!(breaks > 8, "{breaks}");
+    }
 }

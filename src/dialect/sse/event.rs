@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use data_encoding::BASE64;
+use memchr::memchr2;
 
 use crate::topic::{Message, Stamped};
 
@@ -43,7 +44,7 @@ fn push_data(message: &Message, out: &mut Vec<u8>) {
 fn push_lines(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
-        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let end = memchr2(b'\n', b'\r', rest);
         let (line, behind) = rest.split_at(end.unwrap_or(rest.len()));
         // The first space behind the colon is not the line's. An empty line goes without, six bytes for one at most.
         out.extend_from_slice(if line.is_empty() { b"data:" } else { b"data: " });

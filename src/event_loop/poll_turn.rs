@@ -1,0 +1,145 @@
+//! Polls: requests that are answered what was missed, or wait for the next messages of a topic.
+//!
+//! Driven by the request turn, by the fan-out, by the deadline of who waits and by the drain. Who waits is a subscriber
+//! and a parked request: a slot and a small box. An answer ends the subscription, so that nothing is kept between two
+//! polls; what is published meanwhile is in the topic's history, or a gap.
+
+use super::core::Core;
+use super::http_turn::Next;
+use super::write_turn::Asked;
+use crate::connection::TICK_MS;
+use crate::connection::session::Poll;
+use crate::dialect::poll::Reply;
+use crate::dialect::{Dialect, Opening, push_page};
+use crate::http::Asker;
+use crate::topic::{Key, Message, Page, PageFrom, Position, Since, Topic};
+use crate::transport::Socket;
+use crate::wire::http::head::Head;
+use crate::wire::http::response::ResponseBuffer;
+
+/// Messages of one answer out of the history.
+const MESSAGES_MAX: usize = 1_000;
+
+/// Bytes of their frames, unless a single one is larger.
+const BYTES_MAX: usize = 256 * 1024;
+
+/// What polls of a topic were answered in this pass: made once for all of them on the loop.
+#[derive(Debug, Default)]
+pub(super) struct Polled {
+    /// Epoch of the topic, and the first and last offset.
+    of: (u64, u64, u64),
+    page: Vec<u8>,
+}
+
+impl<S: Socket> Core<S> {
+    /// Answers a poll, or lets it wait. `fields` are those that say which pages may read the answer.
+    pub(super) fn start_poll(&mut self, key: Key, head: &Head<'_>, opening: &Opening, fields: &[u8]) -> Next {
+        let head_only = head.method == "HEAD";
+        let (Some((name, since)), Some(slot)) = (opening.topics.first(), self.slots.get(key)) else {
+            return Next::Leave;
+        };
+        slot.connection.dialect = opening.dialect;
+        // It joins before it looks at what was missed: whatever comes behind that is delivered to it.
+        let joined = match self.subscribe(key, &[(name.clone(), Since::Now)]) {
+            Ok(joined) => joined,
+            Err(reason) => {
+                self.refuse_for_now(key, reason, &Asker::of(head));
+                return Next::Leave;
+            }
+        };
+        let Some((topic, joined)) = joined.into_iter().next() else { return Next::Leave };
+        let newest = Position { epoch: topic.epoch(), offset: joined.next_offset - 1 };
+        let keep_alive = head.keep_alive && self.draining.is_none();
+        let reply = Reply { at: newest, page: &[], fields, keep_alive, head_only };
+        if let Since::After(_) = since {
+            let page = topic.page(PageFrom::Since(*since), MESSAGES_MAX, BYTES_MAX);
+            if page.gap.is_some() || !page.messages.is_empty() {
+                let offset = page.messages.last().map_or(newest.offset, Message::offset);
+                let mut told = Vec::new();
+                push_page(&topic, &page, offset, &mut told);
+                return self
+                    .end_poll(key, &Reply { at: Position { offset, ..newest }, page: &told, ..reply });
+            }
+        }
+        if opening.wait_seconds == 0 || head_only || self.draining.is_some() {
+            return self.end_poll(key, &reply);
+        }
+        let ticks = u64::from(opening.wait_seconds) * 1_000 / TICK_MS;
+        if self.park(key, ticks as u32, head.keep_alive, head_only)
+            && let Some(parked) = self.parked(key)
+        {
+            parked.poll = Some(Box::new(Poll { at: newest, fields: fields.into() }));
+            return Next::Go;
+        }
+        Next::Leave
+    }
+
+    /// Answers whoever waits with messages of the loop's topic `local`.
+    #[inline(never)]
+    pub(super) fn deliver_to_poll(&mut self, index: u32, local: u32, messages: &[Message]) {
+        let Some(slot) = self.slots.at(index) else { return };
+        let key = Key { slot: index, generation: slot.generation };
+        if slot.connection.topic == local && self.answer_poll(key, messages) {
+            self.counters.deliveries.add(messages.len() as u64);
+        }
+    }
+
+    /// Answers a poll that waits, with these messages of its topic or with nothing. `false`: it does not wait.
+    pub(super) fn answer_poll(&mut self, key: Key, messages: &[Message]) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        let local = slot.connection.topic;
+        let Some(parked) = slot.connection.parked() else { return false };
+        let Some(poll) = parked.poll.take() else { return false };
+        let (keep_alive, head_only) = (parked.keep_alive, parked.head_only);
+        let keep_alive = keep_alive && self.draining.is_none();
+        let mut polled = std::mem::take(&mut self.polled);
+        let mut reply = Reply { at: poll.at, page: &[], fields: &poll.fields, keep_alive, head_only };
+        if let Some(topic) = self.topics.topic(local)
+            && let (Some(first), Some(last)) = (messages.first(), messages.last())
+        {
+            polled.write(topic, (first.offset(), last.offset()), messages);
+            reply.at.offset = last.offset();
+            reply.page = &polled.page;
+        }
+        let answer = self.poll_answer(&reply);
+        self.polled = polled;
+        self.unsubscribe_all(key.slot);
+        if let Some(slot) = self.slots.get(key) {
+            slot.connection.dialect = Dialect::Http;
+        }
+        self.complete(key, keep_alive, &answer);
+        true
+    }
+
+    fn poll_answer(&mut self, reply: &Reply<'_>) -> Vec<u8> {
+        let mut answer = ResponseBuffer::new(Vec::with_capacity(reply.page.len() + 512), self.date());
+        reply.push(&mut answer);
+        answer.into_bytes()
+    }
+
+    /// Answers a poll that has not waited.
+    fn end_poll(&mut self, key: Key, reply: &Reply<'_>) -> Next {
+        let answer = self.poll_answer(reply);
+        self.unsubscribe_all(key.slot);
+        if let Some(slot) = self.slots.get(key) {
+            slot.connection.dialect = Dialect::Http;
+        }
+        self.send_own(key, &answer, Asked::Yes);
+        self.after_answer(key, reply.keep_alive)
+    }
+}
+
+impl Polled {
+    /// Writes what is told of these messages, from the first of these offsets to the last, unless that is there already.
+    fn write(&mut self, topic: &Topic, (first, last): (u64, u64), messages: &[Message]) {
+        let of = (topic.epoch(), first, last);
+        if self.of == of && !self.page.is_empty() {
+            return;
+        }
+        self.of = of;
+        self.page.clear();
+        self.page.shrink_to(BYTES_MAX);
+        let page = Page { epoch: topic.epoch(), newest: last, gap: None, messages: messages.to_vec() };
+        push_page(topic, &page, last, &mut self.page);
+    }
+}

@@ -5,6 +5,7 @@
 //! call of a run is ever interrupted by one.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fantail::sys::signals;
@@ -13,6 +14,8 @@ use super::note::note;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static CHILD: AtomicU32 = AtomicU32::new(0);
+
+static LAST: OnceLock<fn()> = OnceLock::new();
 
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_CODE: i32 = 130;
@@ -28,12 +31,25 @@ pub(crate) fn catch() -> io::Result<()> {
                     // It may have ended by itself, and then there is nothing to end.
                     let _ = signals::kill(child);
                 }
+                if let Some(last) = LAST.get() {
+                    last();
+                }
                 std::process::exit(EXIT_CODE);
             }
             note("ending early; once more ends at once");
         }
     })?;
     Ok(())
+}
+
+/// Has this done before the process is ended at once.
+pub(crate) fn set_last(last: fn()) {
+    let _ = LAST.set(last);
+}
+
+/// Ends the load early, as the first signal does.
+pub(crate) fn request() {
+    REQUESTED.store(true, Ordering::SeqCst);
 }
 
 /// Whether the run is to end early.

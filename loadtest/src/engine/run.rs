@@ -17,6 +17,7 @@ use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::note::note;
 use crate::base::schedule::Clock;
+use crate::base::secrets;
 use crate::base::trouble::{Details, Trouble};
 use crate::engine::connection::Role;
 use crate::engine::conversation::{Conversation, Talk};
@@ -24,9 +25,9 @@ use crate::engine::ledger::Ledger;
 use crate::engine::message::{self, Shape};
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
-use crate::net::target::{self, Target};
+use crate::net::target::{self, Scheme, Target};
 use crate::observe::machine;
-use crate::observe::progress::Progress;
+use crate::observe::progress::{Outlook, Progress};
 use crate::observe::series::Series;
 use crate::observe::server_metrics;
 use crate::observe::server_process::{ServerProcess, Watched};
@@ -38,6 +39,8 @@ use crate::tls::{self, Tls};
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 64;
 /// Connections from which more than one thread is worth it.
 const CONNECTIONS_OF_ONE_THREAD: usize = 1_000;
+/// Nobody waits for so long by a plan: a day.
+const LONG_WAIT_NS: u64 = 86_400_000_000_000;
 /// How often a waiting main thread looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -168,7 +171,7 @@ impl Run {
             plan: plan.clone(),
             started_ns: 0,
             open_ns: 0,
-            progress: Progress::new(clock, u64::from(options.connections)),
+            progress: progress(clock, options, &plan.target),
             series: Series::new(ServerProcess::of(&options.watched).map_err(Failure::Usage)?),
             links: Vec::new(),
             threads: Vec::new(),
@@ -295,10 +298,28 @@ impl Run {
             if self.progress.is_due(now_ns) {
                 let tally = self.merged();
                 self.series.take_if_due(now_ns, &tally);
-                self.progress.show(now_ns, &tally);
+                let outlook = self.outlook(now_ns, &tally, left_ns);
+                self.progress.show(now_ns, &tally, outlook);
             }
             std::thread::sleep(LOOK_EVERY.min(Duration::from_nanos(left_ns)));
         }
+    }
+
+    /// What the plan says of now; `left_ns` is how long the command is going to wait at most.
+    fn outlook(&self, now_ns: u64, tally: &Tally, left_ns: u64) -> Outlook {
+        let schedule = self.links.first().and_then(|link| link.ordered().schedule);
+        let Some(schedule) = schedule else {
+            let bounded = left_ns < LONG_WAIT_NS;
+            return Outlook { left: bounded.then(|| Duration::from_nanos(left_ns)), ..Outlook::default() };
+        };
+        let sends = self.plan.role.sends();
+        let end_ns = schedule.planned_ns(schedule.count().saturating_sub(1));
+        let due = schedule.cut(now_ns).count() as f64;
+        // Each message goes to all that are in its topic.
+        let topics = f64::from(self.plan.conversation.topics().count());
+        let each = if sends { 1.0 } else { tally.counts.subscriptions as f64 / topics.max(1.0) };
+        let left = Some(Duration::from_nanos(end_ns.saturating_sub(now_ns)));
+        Outlook { due: Some(due * each), sends, left }
     }
 
     /// Waits for a condition for as long as a number changes; false once it has stood still for `still`. What a
@@ -389,6 +410,21 @@ pub(crate) fn default_threads(connections: usize, nofile: Option<u64>) -> usize 
         return for_tables;
     }
     for_tables.max(std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn progress(clock: Clock, options: &Options, target: &Target) -> Progress {
+    Progress::new(clock, u64::from(options.connections), place(target), options.trace > 0)
+}
+
+/// Where connections go, without what nobody should read over a shoulder.
+fn place(target: &Target) -> String {
+    let scheme = match (target.scheme, target.secure) {
+        (Scheme::Ws, false) => "ws",
+        (Scheme::Ws, true) => "wss",
+        (Scheme::Http, false) => "http",
+        (Scheme::Http, true) => "https",
+    };
+    secrets::url(&format!("{scheme}://{}{}", target.authority, target.path))
 }
 
 /// Worker `index` opens every `threads`-th connection.

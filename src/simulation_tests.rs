@@ -56,3 +56,21 @@ fn an_effect_that_is_executed_twice_is_found() {
     let (found, missed) = found(Planted::EffectTwice, 20);
     assert!(found >= 10 && missed == 0, "found in {found} runs, missed in {missed}");
 }
+
+#[test]
+fn a_lost_ticket_at_the_seam_of_old_and_new_is_found() {
+    let (found, missed) = found(Planted::SeamTicket, 60);
+    assert!(found >= 10 && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn a_start_one_message_too_late_is_found() {
+    let (found, missed) = found(Planted::LateStart, 60);
+    assert!(found >= 10 && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn old_messages_of_another_topic_and_epoch_are_found() {
+    let (found, missed) = found(Planted::OtherEpoch, 60);
+    assert!(found >= 3 && missed <= found, "found in {found} runs, missed in {missed}");
+}

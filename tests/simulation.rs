@@ -16,6 +16,7 @@ fn everybody_gets_exactly_what_is_theirs() {
     assert!(total.echoes > total.large_echoes && total.large_echoes > 0, "{total:?}");
     assert!(total.told[0] > 1_000, "{total:?}");
     assert!(total.drained > 0 && total.stopped > 0, "{total:?}");
+    assert!(total.history.iter().all(|count| *count > 100), "{total:?}");
     assert!(total.answered > 1_000 && total.reloads > 100, "{total:?}");
 }
 

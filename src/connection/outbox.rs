@@ -235,16 +235,21 @@ impl Outbox {
         tally.map_or(0, |tally| tally.drops_in_row)
     }
 
-    /// Tells the peer of messages that were dropped, where they would have come: in front of all that waits if those
-    /// were the oldest, and behind it otherwise. There is at most one such note for each message that is queued.
-    pub fn push_note(&mut self, bytes: &[u8], oldest: bool, budget: &OutboxBudget) {
+    /// Tells the peer of messages of a topic that were dropped, where they would have come: in front of those that wait
+    /// if they were the oldest, and behind everything otherwise. There is at most one such note for each message that is
+    /// queued.
+    pub fn push_note(&mut self, bytes: &[u8], topic_id: u64, oldest: bool, budget: &OutboxBudget) {
         if bytes.is_empty() {
             return;
         }
         budget.charge_own(bytes.len());
+        let waiting = self.queue.iter().skip(self.begun()).position(|entry| entry.is_of(topic_id));
         self.push_own_charged(bytes);
-        if oldest && let Some(note) = self.queue.pop_back() {
-            self.queue.insert(self.begun(), note);
+        if let Some(first) = waiting.filter(|_| oldest)
+            && let Some(note) = self.queue.pop_back()
+        {
+            // Not in front of everything: there may be answers that the peer has to get first.
+            self.queue.insert(self.begun() + first, note);
         }
     }
 

@@ -222,7 +222,8 @@ impl<S: Socket> Core<S> {
                 {
                     let tools =
                         Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
-                    outbox.push_note(&dropped_words(dialect, topic, tools), oldest, budget);
+                    let words = dropped_words(dialect, topic, tools);
+                    outbox.push_note(&words, message.topic_id(), oldest, budget);
                 }
                 match admitted {
                     Admitted::Admitted { displaced } => dropped += displaced,

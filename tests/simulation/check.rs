@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fantail::metrics::{CloseReason, DropReason};
+use fantail::metrics::{CloseReason, DropReason, LoopCounters};
 use fantail::topic::{SlowPolicy, TopicName};
 
 use super::net::{Fault, Plan};
@@ -38,6 +38,8 @@ pub(crate) struct Stats {
     pub(crate) answered: usize,
     /// Reloads.
     pub(crate) reloads: usize,
+    /// Peers that resumed, messages that were read out of history, and subscribers that fell behind.
+    pub(crate) history: [u64; 3],
     /// How often the planted fault struck.
     pub(crate) struck: usize,
 }
@@ -61,6 +63,9 @@ impl Stats {
         }
         self.answered += other.answered;
         self.reloads += other.reloads;
+        for (total, count) in self.history.iter_mut().zip(other.history) {
+            *total += count;
+        }
         self.struck += other.struck;
     }
 }
@@ -108,8 +113,18 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Checked<Stats> {
         ],
         answered: world.operators.iter().map(|operator| operator.answered).sum(),
         reloads: world.reloads,
+        history: [
+            world.resumed as u64,
+            counted(&world, |counters| counters.replayed.value()),
+            counted(&world, |counters| counters.fell_behind.value()),
+        ],
         struck: world.hub.struck.get(),
     })
+}
+
+/// The sum over the loops.
+fn counted(world: &World, of: impl Fn(&LoopCounters) -> u64) -> u64 {
+    (0..LOOPS).map(|index| of(world.edition.counters_of(index))).sum()
 }
 
 /// The end: everybody leaves, or is drained, or the server stops.
@@ -368,7 +383,8 @@ impl Missing {
     fn compare(&self, world: &World) -> Checked {
         let counted = DropReason::ALL.map(|reason| drops(world, reason));
         let outside = |least: u64, most: u64, count: u64| !(least..=most).contains(&count);
-        for slow in [SlowPolicy::DropNewest, SlowPolicy::DropOldest, SlowPolicy::Latest] {
+        for slow in [SlowPolicy::DropNewest, SlowPolicy::DropOldest, SlowPolicy::Latest, SlowPolicy::CatchUp]
+        {
             let (at, most) = (slow as usize, self.most[slow as usize]);
             if outside(self.least[at], most, counted[at]) {
                 let (least, count) = (self.least[at], counted[at]);

@@ -171,6 +171,8 @@ pub(crate) struct Link {
     pub(crate) topics: Vec<String>,
     /// The first offset of each topic that is the subscriber's; set when the head of the answer goes out.
     pub(crate) joined: RefCell<Option<Vec<u64>>>,
+    /// The place in its first topic that it goes on from.
+    pub(crate) since: Cell<Option<u64>>,
     /// The server's name for it.
     pub(crate) key: Cell<Option<Key>>,
     /// The bytes.
@@ -208,6 +210,7 @@ impl Link {
             address,
             topics,
             joined: RefCell::new(None),
+            since: Cell::new(None),
             key: Cell::new(None),
             pipe: RefCell::new(pipe),
             misuse: RefCell::new(None),
@@ -257,7 +260,15 @@ impl Link {
                     .find(&TopicName::parse(name.as_str()).unwrap())
                     .map_or(0, |topic| topic.next_offset())
             };
-            *self.joined.borrow_mut() = Some(self.topics.iter().map(next).collect());
+            let mut joined: Vec<u64> = self.topics.iter().map(next).collect();
+            if let (Some(since), Some(first)) = (self.since.get(), joined.first_mut())
+                && let Some(name) = self.topics.first()
+                && let Some(topic) = self.hub.router.find(&TopicName::parse(name.as_str()).unwrap())
+            {
+                // What is not kept any more is told as a gap.
+                *first = (since + 1).max(topic.oldest());
+            }
+            *self.joined.borrow_mut() = Some(joined);
         }
     }
 }

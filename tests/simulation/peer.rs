@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use fantail::topic::Position;
 use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
 
 use super::net::Link;
@@ -84,6 +85,7 @@ impl Peer {
         topics: Vec<usize>,
         no_echo: bool,
         speed: usize,
+        since: Option<Position>,
     ) -> Self {
         let first = link.topics.first().map_or("", String::as_str);
         let mut target = match speaks {
@@ -92,6 +94,10 @@ impl Peer {
             Speaks::Lines => "/lines".to_owned(),
             Speaks::Events => format!("/sse/{first}"),
         };
+        if let Some(since) = since {
+            let joint = if speaks == Speaks::Events { '?' } else { '&' };
+            target.push_str(&format!("{joint}since={since}"));
+        }
         for name in link.topics.iter().skip(1) {
             target.push_str(&format!("&topic={name}"));
         }

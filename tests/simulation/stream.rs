@@ -10,6 +10,8 @@ pub(crate) struct Stream {
     /// An unfinished line.
     line: Vec<u8>,
     binary: bool,
+    /// The event tells of messages that don't come.
+    gap: bool,
     id: Option<u64>,
     data: Option<Vec<u8>>,
 }
@@ -48,12 +50,16 @@ impl Stream {
                 let (binary, id) = (std::mem::take(&mut self.binary), self.id.take());
                 // An event of nothing but its id is none.
                 let Some(data) = self.data.take() else { return Ok(()) };
+                if std::mem::take(&mut self.gap) {
+                    return Ok(());
+                }
                 let data =
                     if binary { BASE64.decode(&data).map_err(|error| error.to_string())? } else { data };
                 self.places.push(id.ok_or("a message without a place")?);
                 payloads.push(data);
             }
             Some(("event", "binary")) => self.binary = true,
+            Some(("event", "gap")) => self.gap = true,
             Some(("id", id)) => self.id = id.split_once(':').and_then(|(_, offset)| offset.parse().ok()),
             // No payload here has a line end.
             Some(("data", data)) => self.data = Some(data.as_bytes().to_vec()),

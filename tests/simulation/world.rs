@@ -13,7 +13,9 @@ use fantail::connection::TICK_MS;
 use fantail::edition::{Control, Edition, Latest, Port, ReloadAnswer, Router};
 use fantail::event_loop::core::Readiness;
 use fantail::topic::entry::Entry;
-use fantail::topic::{Draft, Join, MailboxLimits, Place, RouterLimits, Since, SlowPolicy, Topic, TopicName};
+use fantail::topic::{
+    Draft, Join, MailboxLimits, Place, Position, RouterLimits, Since, SlowPolicy, Topic, TopicName,
+};
 
 use super::loops::{Asked, LoopSim, seed_clock};
 use super::net::{Hub, Link, Plan, Waker, Wakes};
@@ -81,6 +83,8 @@ pub(crate) struct World {
     outside: usize,
     peers_max: usize,
     test_dialects: bool,
+    /// Peers that came with a place to go on from.
+    pub(crate) resumed: usize,
 }
 
 impl World {
@@ -90,7 +94,8 @@ impl World {
         let mut rng = Rng::new(seed);
         let impatient = !patient && rng.one_in(5);
         let harsh = !patient && rng.one_in(3);
-        let settings = settings(&mut rng, impatient, harsh);
+        let keeps = rng.one_in(2);
+        let settings = settings(&mut rng, impatient, harsh, keeps);
         seed_clock(seed);
         let wakes = Wakes::new(TAP + 1);
         let mailbox = MailboxLimits {
@@ -141,6 +146,7 @@ impl World {
             outside: 0,
             peers_max,
             test_dialects,
+            resumed: 0,
         })
     }
 
@@ -463,9 +469,18 @@ impl World {
         let capacity = rng.pick(&[64, 300, 2_000, 40_000, 4 << 20]);
         let per_write = if rng.one_in(4) { (capacity / 40).max(16) } else { usize::MAX };
         let (loop_index, speed) = (rng.below(LOOPS), rng.pick(&[5, 100, 5_000, 100_000]));
-        let no_echo = rng.one_in(3);
+        // What expires before it is read is counted whoever has published it.
+        let few = |rule: &TopicRule| rule.history_messages.is_some_and(|count| count < 100);
+        let no_echo = rng.one_in(3) && !self.edition.settings.topics.iter().any(few);
+        let resumes = rng.one_in(2) && matches!(speaks, Speaks::Plain | Speaks::Events);
+        let since = topics.first().filter(|_| resumes).map(|first| {
+            let topic = &self.topics[*first];
+            Position { epoch: topic.epoch(), offset: rng.below(topic.next_offset() as usize) as u64 }
+        });
         let link = self.link(loop_index, names, (capacity, per_write));
-        self.peers.push(Peer::new(link, speaks, topics, no_echo, speed));
+        link.since.set(since.map(|since| since.offset));
+        self.resumed += usize::from(since.is_some());
+        self.peers.push(Peer::new(link, speaks, topics, no_echo, speed, since));
     }
 
     fn peer_writes(&mut self) {
@@ -535,7 +550,7 @@ impl World {
 }
 
 /// In a harsh world slow peers are closed, and what all of them have waiting may be too much.
-fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
+fn settings(rng: &mut Rng, impatient: bool, harsh: bool, keeps: bool) -> Settings {
     let mut settings = Settings::default();
     settings.publish.topics = vec!["*".to_owned()];
     settings.drain.length = Duration::from_millis(rng.below(3_000) as u64);
@@ -544,6 +559,21 @@ fn settings(rng: &mut Rng, impatient: bool, harsh: bool) -> Settings {
     settings.outbox.bytes_max = rng.pick(&[500, 20_000, 1 << 30]);
     let policies = if harsh { &SlowPolicy::ALL[..4] } else { &SlowPolicy::ALL[..3] };
     settings.outbox.policy = rng.pick(policies);
+    if keeps {
+        for pattern in ["t0", "t1", "t2"] {
+            if rng.one_in(2) {
+                settings.topics.push(TopicRule {
+                    pattern: pattern.to_owned(),
+                    // Where few are kept, who is slow loses some, which is counted.
+                    history_messages: Some(rng.pick(&[4, 60_000, 60_000])),
+                    history_bytes: Some(1 << 30),
+                    history_seconds: Some(0),
+                    messages_max: Some(rng.pick(&[1, 3, 64])),
+                    ..TopicRule::default()
+                });
+            }
+        }
+    }
     for pattern in ["t0", "t1", "t*"] {
         if rng.one_in(2) {
             let policy = Some(rng.pick(policies));

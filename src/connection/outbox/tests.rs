@@ -500,3 +500,28 @@ fn what_waits_of_a_topic_that_was_left_goes_nowhere() {
     outbox.give_up(&budget);
     assert_eq!(budget.used(), 0);
 }
+
+#[test]
+fn a_note_of_what_was_dropped_stands_where_it_would_have_come() {
+    let budget = OutboxBudget::new(TOTAL);
+    for (oldest, wanted) in [(true, "answer note 1 2"), (false, "answer 1 2 note")] {
+        let mut outbox = Outbox::new(0, Encoding::Plain);
+        outbox.push_own(b"answer", &budget);
+        for offset in [1, 2] {
+            outbox.admit(&message(offset), &policy(SlowPolicy::DropNewest), &budget);
+        }
+        outbox.push_note(b"", 1, oldest, &budget);
+        outbox.push_note(b"note", 1, oldest, &budget);
+        let told = outbox.queue.iter().map(|entry| match entry {
+            Queued::Message(message) => message.offset().to_string(),
+            Queued::Own(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        });
+        assert_eq!(told.collect::<Vec<_>>().join(" "), wanted);
+        assert_eq!(outbox.bytes(), 6 + 4 + 2 * FRAME);
+        // Nothing of the topic waits: it comes behind what does.
+        outbox.push_note(b"other", 2, oldest, &budget);
+        assert!(matches!(outbox.queue.back(), Some(Queued::Own(bytes)) if **bytes == *b"other"));
+        outbox.give_up(&budget);
+        assert_eq!(budget.used(), 0);
+    }
+}

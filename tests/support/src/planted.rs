@@ -14,6 +14,12 @@ pub enum Planted {
     MiscountedForm,
     /// An effect is carried out twice.
     EffectTwice,
+    /// Who has read all that is kept joins with a ticket that nobody has.
+    SeamTicket,
+    /// Who resumes begins one message too late.
+    LateStart,
+    /// Old messages are read out of the cache by offset alone, whichever topic and epoch they are of.
+    OtherEpoch,
 }
 
 thread_local! {

@@ -76,7 +76,7 @@ def allocators(bench):
 
 
 def rows_of(bench, kinds):
-    steps, few = bench.steps(20_000), [300 if bench.quick else STALLED_CONNECTIONS]
+    steps, few = bench.steps(10_000), [300 if bench.quick else STALLED_CONNECTIONS]
     return [row for name, kind in kinds.items() for row in
             (Row(f"{name}: idle", idle(bench, **kind), steps), Row(f"{name}: stalled", stalled(bench, **kind), few))]
 

@@ -56,7 +56,7 @@ class Bench:
 
     @property
     def loops(self):
-        # A descriptor table holds 20,000 at most on many machines, and 30,000 are opened.
+        # The same on every machine, so that figures can be compared.
         return 3
 
     def server(self, env=None, loops=None, command=None):

@@ -190,6 +190,7 @@ def work(pipe, inherited, probes):
             answer = probes[row](connections, SEED + order), ""
         except KeyboardInterrupt:
             return
-        except (Failed, SystemExit, OSError) as error:
-            answer = None, str(error)
+        # Whatever goes wrong in a launch is told and tried again; a table is not lost for it.
+        except (Exception, SystemExit) as error:
+            answer = None, f"{type(error).__name__}: {error}"
         pipe.send(answer)

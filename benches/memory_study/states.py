@@ -87,7 +87,7 @@ def states(bench):
     idle, acting = bench.idle, bench.acting
     silent = {**NO_CAP, "FANTAIL_ADMISSION_HANDSHAKES_MAX": "100000"}
     nothing = lambda *_: None
-    many, some, few = bench.steps(30_000, 10_000), bench.steps(20_000, 5_000), bench.steps(2_000, 2_000)
+    many, some, few = bench.steps(10_000, 10_000), bench.steps(10_000, 5_000), bench.steps(2_000, 2_000)
     hundred = {**NO_CAP, "FANTAIL_LIMITS_SUBSCRIPTIONS_MAX": "100"}
     rows = [
         Row("connected, nothing sent", acting("/", nothing, silent, says=b""), some),
@@ -128,7 +128,7 @@ def parts(bench):
 
         return grown
 
-    steps = bench.steps(30_000)
+    steps = bench.steps(10_000)
     samples = sample(bench, "parts", [Row("cap on", probe({}), steps), Row("cap off", probe(NO_CAP), steps)])
     whole, without = (fit(samples.points(row, "total")) for row in ("cap on", "cap off"))
     rows = {}
@@ -167,7 +167,7 @@ def leaving(bench):
                 found[f"{fraction:.0%}"] = settled(server.user_bytes, found)
             return found
 
-    steps = bench.steps(20_000)
+    steps = bench.steps(10_000)
     samples = sample(bench, "leaving", [Row("idle, cap by address on", probe, steps)])
     rows = {}
     for fraction in (0.0, *FRACTIONS):
@@ -184,7 +184,7 @@ def settings(bench, known):
     """What a setting does to a row: with its default and with another value. `known` are the rows of `states`."""
     rated = {"FANTAIL_ADMISSION_CONNECT_RATE": "1000"}
     owed = {"FANTAIL_ADMISSION_MESSAGES_PER_SECOND": "1"}
-    many, few, five = bench.steps(30_000), bench.steps(2_000), bench.steps(5_000)
+    many, few, five = bench.steps(10_000), bench.steps(2_000), bench.steps(5_000)
     probes = {
         "rated": Row("rated", bench.idle(env=rated), many),
         "owing nothing": Row("owing nothing", bench.acting("/echo", owing), five),

@@ -131,7 +131,7 @@ def main():
         problems = stale(bench, old)
         print("\n".join(problems) or "the page is up to date")
         return bool(problems)
-    new, machine, failed = {"tables": {}, "about": {}}, measure.machine(), []
+    new, machine, failed = {"tables": {}, "about": {}}, measure.machine(bench), []
     for name, rows, about in tables(bench, args.table, old):
         if isinstance(rows, BaseException):
             failed += [] if args.quick and isinstance(rows, measure.Disturbed) else [name]

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 BENCHES = Path(__file__).resolve().parent.parent
@@ -149,27 +150,19 @@ def mappings(pid):
     return kinds
 
 
-def said(*line):
-    """What a command prints, or nothing if it isn't there."""
-    try:
-        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def built(bench):
+    """Of which commit and with which compiler the program is, as it tells itself."""
+    with bench.server() as server, urllib.request.urlopen(f"http://{server.admin}/metrics", timeout=10) as answer:
+        line = re.search(r"^fantail_build_info\{(.*)\}", answer.read().decode(), re.M)
+    return dict(re.findall(r'(\w+)="([^"]*)"', line.group(1))) if line else {}
 
 
-def commit():
-    """The last commit that changed the server or the study, and whether something has changed since."""
-    what = ("src", "Cargo.toml", "Cargo.lock", "benches")
-    changed = said("git", "status", "--porcelain", "--", *what)
-    return (said("git", "log", "-1", "--abbrev=10", "--format=%h", "--", *what) or "unknown") + (", changed" if changed else "")
-
-
-def machine():
+def machine(bench):
     """What to say beside the figures."""
+    about = built(bench)
     with open("/proc/cpuinfo") as file:
         model = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.M)
     return {"kernel": re.match(r"[\d.]+", os.uname().release).group(0).rstrip("."), "cores": os.cpu_count(),
             "cpu": model.group(1).strip() if model else platform.machine(),
-            "libc": " ".join(platform.libc_ver()), "compiler": " ".join(said("rustc", "--version").split()[:2]),
-            "commit": commit(), "date": datetime.date.today().isoformat()}
+            "libc": " ".join(platform.libc_ver()), "compiler": f"rustc {about.get('rustc', 'unknown')}",
+            "commit": about.get("commit", "unknown")[:10], "date": datetime.date.today().isoformat()}

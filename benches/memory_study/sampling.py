@@ -19,6 +19,7 @@ from measure import RAW, WORK, Failed
 
 SEED = 20261129
 TRIES_MAX = 3
+TELL_EVERY_SECONDS = 60
 # Of all launches under way; a dear one waits until it fits, and others go before it.
 BYTES_AT_ONCE_MAX = 1_600_000_000
 
@@ -99,9 +100,12 @@ def planned(rows, launches, seed=SEED):
 def sample(bench, table, rows, launches=None, jobs=None):
     """Makes every launch of the rows and keeps what they found in the table's CSV."""
     plan = planned(rows, launches or bench.launches)
-    begun = time.monotonic()
+    begun = told = time.monotonic()
     with Workers(rows, jobs or bench.jobs) as workers:
-        for one in workers.each(plan, begun):
+        for count, one in enumerate(workers.each(plan, begun), 1):
+            if time.monotonic() - told > TELL_EVERY_SECONDS:
+                told = time.monotonic()
+                print(f"  {table}: {count} of {len(plan)} launches", file=sys.stderr)
             if one.found is None:
                 print(f"  {table}: {one.row} at {one.connections:,}: given up: {one.why}", file=sys.stderr)
             elif one.tries > 1:

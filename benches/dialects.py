@@ -47,46 +47,59 @@ def many(payload):
     return chunk(event + place(FIRST_OFFSET) + b"," + place(0) + b"\n\n")
 
 
-# name -> (path, a message on the wire)
+def told(payload):
+    text = b'{"type":"message","topic":"oldnew","offset":%d,"time":%d,"data":"%s"}' % (FIRST_OFFSET, 10**12, payload)
+    # The header of a frame of 126 to 65,535 bytes.
+    return b"\x81\x7e" + len(text).to_bytes(2, "big") + text
+
+
+STREAM = "GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n"
+JSON = pairs.HELLO.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: fantail.json.v1\r\n\r\n")
+
+# name -> (path, a message on the wire, how its connections begin: the request, the answer's first bytes, the last ones
+# of what they are told before any message)
 DIALECTS = {
-    "sse": ("/sse/oldnew", sse),
-    "sse of two": ("/sse/oldnew?topic=other", many),
+    "json": ("/ws/oldnew", told, (JSON, b"HTTP/1.1 101", b"}")),
+    "sse": ("/sse/oldnew", sse, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
+    "sse of two": ("/sse/oldnew?topic=other", many, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
 }
 
 
-class Streams(oldnew.Clients):
-    """As connections that are upgraded, of answers whose body begins with a place."""
+class Told(oldnew.Clients):
+    """As connections that are upgraded, of dialects that say first where they begin."""
 
-    def __init__(self, server, path, count):
+    def __init__(self, server, path, count, begins):
+        request, first, last = begins
         host, port = server.listen.rsplit(":", 1)
         self.poll, self.sockets = select.epoll(), []
         self.by_number = {}
         for _ in range(count):
             one = socket.create_connection((host, int(port)), 60)
-            one.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+            one.sendall(request.format(path=path).encode())
             got = b""
-            while not got.endswith(b"\n\n\r\n"):
+            while not got.endswith(last):
                 got += one.recv(1 << 16)
-                if not got.startswith(b"HTTP/1.1 200"):
+                if not got.startswith(first):
                     raise SystemExit(f"{path}: {got[:200]!r}")
             self.sockets.append(one)
             self.poll.register(one.fileno(), select.EPOLLIN)
             self.by_number[one.fileno()] = one
 
 
-def work(path, wire, kind):
-    """Deliveries of one kind to subscribers on `path`, of as many bytes each as `wire` makes of a payload."""
+def work(path, wire, begins, kind):
+    """Deliveries of one kind to subscribers on `path`, of as many bytes each as `wire` makes of a payload; plain ones
+    begin without being told anything."""
 
     class Work:
         def __init__(self, server):
             payload = b"m" * oldnew.SIZE
             self.admin = oldnew.Admin(server)
             self.lines(b"x", FIRST_OFFSET - 1)
-            stream = path.startswith("/sse/")
-            self.clients = (Streams if stream else oldnew.Clients)(server, path, SUBSCRIBERS[kind])
+            count = SUBSCRIBERS[kind]
+            self.clients = Told(server, path, count, begins) if begins else oldnew.Clients(server, path, count)
             self.wire = len(wire(payload))
             # A plain frame of so many bytes has a header of four.
-            self.payload = payload if stream else b"m" * (self.wire - 4)
+            self.payload = payload if begins else b"m" * (self.wire - 4)
 
         def lines(self, payload, count):
             line = json.dumps({"topic": "oldnew", "payload": payload.decode()}).encode() + b"\n"
@@ -115,9 +128,9 @@ def main():
     args = top.parse_args()
     rows = []
     for name in args.only.split(","):
-        path, wire = DIALECTS[name]
+        path, wire, begins = DIALECTS[name]
         for kind in SUBSCRIBERS:
-            sides = {"old": work("/ws/oldnew", wire, kind), "new": work(path, wire, kind)}
+            sides = {"old": work("/ws/oldnew", wire, None, kind), "new": work(path, wire, begins, kind)}
             for counted in args.kinds.split(","):
                 _, _, warm, few, full = oldnew.WORK[kind]
                 times, wanted = (full, args.cpu_pairs) if counted == "cpu ns" else (few, args.pairs)

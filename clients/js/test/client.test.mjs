@@ -2,6 +2,9 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { publish, startServer } from "../../../tests/browsers/server.mjs";
 import { WebSocketServer, client, kick, listening, queue, subscribed, until } from "./kit.mjs";
@@ -60,6 +63,35 @@ test("after a break it goes on by position, and tells what it missed", async (t)
   assert.deepEqual(await events.next(), { topic: "open/resume", kind: "expired", oldest: 3 });
   await publish(server, "open/resume", "3");
   assert.equal((await messages.next()).data, "3");
+});
+
+test("on a topic that keeps messages nothing is missed, however often it breaks", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "fantail-client-"));
+  const config = join(folder, "fantail.toml");
+  writeFileSync(config, "[[topic]]\npattern = \"kept*\"\npublish = \"anyone\"\nhistory_messages = 1000\n");
+  const keeping = await startServer({ env: { FANTAIL_CONFIG: config } });
+  t.after(async () => { await keeping.stop(); rmSync(folder, { recursive: true }); });
+  const one = client(t, keeping.listen);
+  const { messages, events } = await subscribed(one, "kept");
+  let published = 0;
+  const publishing = (async () => {
+    for (; published < 300; published += 1) await publish(keeping, "kept", String(published + 1));
+  })();
+  for (let breaks = 1; breaks <= 4; breaks += 1) {
+    await until("some more", () => published >= breaks * 40);
+    await kick(keeping, "topic=kept&code=1012");
+    assert.equal((await events.next()).recovered, true);
+  }
+  await publishing;
+  for (let offset = 1; offset <= 300; offset += 1) {
+    const message = await messages.next();
+    assert.deepEqual([message.offset, message.data], [offset, String(offset)]);
+  }
+  assert.equal(events.length, 0, "no gap");
+  // The newest come first to who asks for some.
+  const late = client(t, keeping.listen);
+  const newest = await subscribed(late, "kept", { history: 2 });
+  assert.deepEqual([(await newest.messages.next()).offset, (await newest.messages.next()).offset], [299, 300]);
 });
 
 test("state is loaded behind the subscription, and what came meanwhile follows", async (t) => {

@@ -377,6 +377,7 @@ impl Run {
             interrupted: interrupt::requested(),
             started_unix_seconds: self.series.begin_unix_seconds(),
             series: self.series.columns(),
+            intervals: self.series.intervals(),
             server_files: self.series.server_files(),
             kernel: self.series.kernel(),
             machine: machine::machine(),

@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 
 use crate::observe::kernel_counts::KernelCounts;
 use crate::observe::server_process::ServerProcess;
+use crate::result::histogram_columns::{HistogramColumns, Interval};
 use crate::result::report::{self, FilesReport, KernelReport};
 use crate::result::samples::{Columns, Sample};
 use crate::result::strain::Strain;
@@ -18,6 +19,8 @@ use crate::result::tally::Tally;
 
 /// Samples kept. When they are full every second one goes, and the time between two doubles.
 const SAMPLES_MAX: usize = 1_800;
+/// Seconds whose latencies are kept apart; each takes some kilobytes.
+const INTERVALS_MAX: usize = 600;
 /// Time between two samples at first.
 const EVERY_NS: u64 = 1_000_000_000;
 
@@ -35,6 +38,7 @@ pub(crate) struct Series {
     strain: Strain,
     files: Option<FilesReport>,
     kernel: KernelCounts,
+    intervals: Vec<Interval>,
 }
 
 impl Series {
@@ -53,6 +57,7 @@ impl Series {
             strain: Strain::default(),
             files: None,
             kernel: KernelCounts::now(),
+            intervals: Vec::new(),
         }
     }
 
@@ -69,9 +74,12 @@ impl Series {
     pub(crate) fn take(&mut self, now_ns: u64, tally: &Tally) {
         let begin_ns = *self.begin_ns.get_or_insert(now_ns);
         self.begin_unix_seconds.get_or_insert_with(unix_seconds);
-        self.last_ns = now_ns;
+        let from_ns = std::mem::replace(&mut self.last_ns, now_ns).max(begin_ns);
         let connect = since(&tally.connect, &mut self.connect);
         let latency = since(&tally.latency, &mut self.latency);
+        if let Some(latency) = &latency {
+            self.keep(latency, from_ns.saturating_sub(begin_ns), now_ns.saturating_sub(begin_ns));
+        }
         let at = |histogram: &Option<Histogram<u64>>, quantile| {
             histogram.as_ref().and_then(|histogram| report::carried(histogram, quantile))
         };
@@ -106,6 +114,31 @@ impl Series {
             server_resident_bytes: server_memory.1,
         });
         self.thin();
+    }
+
+    /// Keeps what came between two samples; when there are too many of these, two become one.
+    fn keep(&mut self, latency: &Histogram<u64>, from_ns: u64, until_ns: u64) {
+        self.intervals.push(Interval {
+            from_seconds: from_ns as f64 / 1e9,
+            seconds: until_ns.saturating_sub(from_ns) as f64 / 1e9,
+            histogram: HistogramColumns::new(latency),
+        });
+        if self.intervals.len() < INTERVALS_MAX {
+            return;
+        }
+        let mut joined: Vec<Interval> = Vec::with_capacity(INTERVALS_MAX);
+        for (index, interval) in std::mem::take(&mut self.intervals).into_iter().enumerate() {
+            match joined.last_mut() {
+                Some(last) if index % 2 == 1 => last.join(&interval),
+                _ => joined.push(interval),
+            }
+        }
+        self.intervals = joined;
+    }
+
+    /// The latencies of messages, second by second.
+    pub(crate) fn intervals(&self) -> Vec<Interval> {
+        self.intervals.clone()
     }
 
     /// Open files of the server at most.
@@ -212,6 +245,9 @@ mod tests {
         assert_eq!(p50, [None, Some(1), Some(9)]);
         assert_eq!(columns.server_cpu_seconds, [None; 3], "unknown is not zero");
         assert!(series.begin_unix_seconds().unwrap() > 1e9);
+        let spans: Vec<(f64, f64)> =
+            series.intervals().iter().map(|interval| (interval.from_seconds, interval.seconds)).collect();
+        assert_eq!(spans, [(0.0, 1.0), (1.0, 1.0)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Histograms in result files: a column of values and a column of counts, from which they can be made again
 //! without loss, so that several runs can be merged; and the HdrHistogram log of `--hdr`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -32,6 +33,32 @@ impl HistogramColumns {
     }
 }
 
+/// What came in a span of a run, about a second.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Interval {
+    /// When it begins, in seconds since the first connect.
+    pub(crate) from_seconds: f64,
+    /// How long it is.
+    pub(crate) seconds: f64,
+    /// The latencies of what came in it.
+    pub(crate) histogram: HistogramColumns,
+}
+
+impl Interval {
+    /// Adds the one behind it.
+    pub(crate) fn join(&mut self, next: &Self) {
+        self.seconds = next.from_seconds + next.seconds - self.from_seconds;
+        let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
+        for columns in [&self.histogram, &next.histogram] {
+            for (value, count) in columns.values_nanoseconds.iter().zip(&columns.counts) {
+                *sums.entry(*value).or_default() += count;
+            }
+        }
+        let (values_nanoseconds, counts) = sums.into_iter().unzip();
+        self.histogram = HistogramColumns { values_nanoseconds, counts };
+    }
+}
+
 /// The histogram of a latency in a result file, if it has one that is well formed.
 pub(crate) fn read(latency: &Value) -> Option<Histogram<u64>> {
     let columns = latency.get("histogram")?;
@@ -59,7 +86,8 @@ fn single_runs(report: &Value) -> Vec<&Value> {
     }
 }
 
-/// Writes each latency of each run as one interval of an HdrHistogram log, under the latency's name as its tag.
+/// Writes the latencies of each run as intervals of an HdrHistogram log, under the latency's name as its tag: of messages
+/// one for each second, so that viewers show a course, and one each of the others.
 /// Values are nanoseconds; the log's maximum is in milliseconds, as with the Java tools.
 pub(crate) fn write_log(path: &Path, report: &Value) -> Result<(), String> {
     let wrong = |error: String| format!("--hdr {}: {error}", path.display());
@@ -82,14 +110,35 @@ pub(crate) fn write_log(path: &Path, report: &Value) -> Result<(), String> {
     for run in runs {
         let (begin, seconds) =
             (Duration::from_secs_f64(begin_of(run)), Duration::from_secs_f64(seconds_of(run)));
+        let intervals = intervals(run);
         for (name, histogram) in latencies(run) {
+            if name == "latency" && !intervals.is_empty() {
+                continue;
+            }
             let tag = Tag::new(&name).ok_or_else(|| wrong(format!("{name} is no name for a tag")))?;
             log.write_histogram(&histogram, begin, seconds, Some(tag))
+                .map_err(|error| wrong(format!("{error:?}")))?;
+        }
+        for (from, seconds, histogram) in intervals {
+            let tag = Tag::new("latency");
+            log.write_histogram(&histogram, begin + from, seconds, tag)
                 .map_err(|error| wrong(format!("{error:?}")))?;
         }
     }
     drop(log);
     std::fs::write(path, bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// The latencies of messages second by second, with when each begins and how long it is.
+fn intervals(run: &Value) -> Vec<(Duration, Duration, Histogram<u64>)> {
+    let list = run.get("latency_intervals").and_then(Value::as_array);
+    let seconds = |interval: &Value, name: &str| {
+        Duration::try_from_secs_f64(interval.get(name)?.as_f64()?.max(0.0)).ok()
+    };
+    let read = |interval: &Value| {
+        Some((seconds(interval, "from_seconds")?, seconds(interval, "seconds")?, read(interval)?))
+    };
+    list.into_iter().flatten().filter_map(read).collect()
 }
 
 /// Every latency of a result by its path, as in `connections.connect_latency`.
@@ -158,6 +207,38 @@ mod tests {
             }
         }
         assert_eq!(tags, ["connections.connect_latency", "latency"]);
+    }
+
+    #[test]
+    fn messages_have_an_interval_a_second_and_lose_none_when_two_are_joined() {
+        let of = |value: u64, count: u64| {
+            let mut histogram = new_histogram();
+            histogram.saturating_record_n(value, count);
+            HistogramColumns::new(&histogram)
+        };
+        let interval =
+            |from: f64, value: u64| Interval { from_seconds: from, seconds: 1.0, histogram: of(value, 3) };
+        let mut joined = interval(0.0, 5_000);
+        joined.join(&interval(1.0, 5_000));
+        joined.join(&interval(2.0, 70_000));
+        assert_eq!((joined.seconds, &joined.histogram.counts[..]), (3.0, &[6, 3][..]));
+        let latency = serde_json::json!({ "histogram": of(9_000, 12) });
+        let report = serde_json::json!({ "latency": latency, "connections": { "connect_latency": latency },
+            "started_unix_seconds": 100.0, "latency_intervals": [joined, interval(3.0, 9_000)] });
+        let path = std::env::temp_dir().join(format!("fantail-hdr-seconds-{}.log", std::process::id()));
+        write_log(&path, &report).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut found = Vec::new();
+        for entry in IntervalLogIterator::new(&bytes) {
+            if let LogEntry::Interval(interval) = entry.unwrap() {
+                let tag = interval.tag().unwrap().as_str().to_owned();
+                found.push((tag, interval.start_timestamp().as_secs(), interval.duration().as_secs()));
+            }
+        }
+        let latency = |from, seconds| ("latency".to_owned(), from, seconds);
+        assert_eq!(found[1..], [latency(100, 3), latency(103, 1)]);
+        assert_eq!(found.len(), 3);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::base::failure::Failure;
 use crate::base::secrets;
 use crate::result::findings::{self, Fault, Findings};
-use crate::result::histogram_columns::{self, HistogramColumns};
+use crate::result::histogram_columns::{self, HistogramColumns, Interval};
 use crate::result::html;
 use crate::result::json_text;
 use crate::result::junit;
@@ -79,6 +79,8 @@ pub(crate) struct Common {
     pub(crate) kernel: KernelReport,
     /// The run over time.
     pub(crate) series: Columns,
+    /// The latencies of messages, about a second each; empty if none came.
+    pub(crate) latency_intervals: Vec<Interval>,
 }
 
 /// Open files of the server in the fullest of its descriptor tables.
@@ -118,6 +120,8 @@ pub(crate) struct Facts {
     pub(crate) started_unix_seconds: Option<f64>,
     /// The run over time.
     pub(crate) series: Columns,
+    /// The latencies of messages, second by second.
+    pub(crate) intervals: Vec<Interval>,
     /// The machine that the generator ran on.
     pub(crate) machine: Machine,
     /// What to do about what went wrong.
@@ -419,6 +423,7 @@ impl Common {
                 strain: tally.strain.judge(counts.sends, counts.late_own, counts.waited_sends),
             },
             series: facts.series,
+            latency_intervals: facts.intervals,
         }
     }
 

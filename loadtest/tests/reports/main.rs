@@ -77,6 +77,12 @@ fn results_fit_their_schemas() {
     result("slow", &slow);
     let storm = ["storm", "--url", &url, "--bystander", &url, "--connections", "20", "--duration", "500ms"];
     result("storm", &storm);
+    let server =
+        format!("{} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0", real_server::fantail().display());
+    let rolling =
+        ["rolling", "--server", &server, "--connections", "10", "--rate", "20", "--duration", "500ms"];
+    let (rolling, _) = result("rolling", &rolling);
+    assert_eq!((&rolling["deliveries"], &rolling["missing"]), (&json!(100), &json!(0)), "{rolling:#}");
     let echo = echo_args(&url, "300ms", &["--repeat", "4"]);
     let (repeated, _) = result("echo", &echo);
     assert_eq!(repeated["repeats"].as_array().unwrap().len(), 4);
@@ -154,15 +160,35 @@ fn pages_stand_alone_and_logs_are_read_back() {
     assert_balanced(&page);
 
     let log = hdr.text();
-    let mut tags = Vec::new();
+    let (mut tags, mut longest, mut last) = (Vec::new(), 0.0_f64, 0.0);
     for entry in IntervalLogIterator::new(log.as_bytes()) {
         if let LogEntry::Interval(interval) = entry.unwrap() {
-            tags.push(interval.tag().unwrap().as_str().to_owned());
-            let highest_ms = report["latency"]["max_microseconds"].as_f64().unwrap() / 1e3;
-            assert!(tags.len() < 2 || (interval.max() - highest_ms).abs() <= highest_ms * 0.002);
+            let tag = interval.tag().unwrap().as_str().to_owned();
+            if tag == "latency" {
+                let from = interval.start_timestamp().as_secs_f64();
+                assert!(
+                    from > last && interval.duration().as_secs_f64() < 2.0,
+                    "a second each, one after the other"
+                );
+                (last, longest) = (from, longest.max(interval.max()));
+            }
+            tags.push(tag);
         }
     }
-    assert_eq!(tags, ["connections.connect_latency", "latency"]);
+    let highest_ms = report["latency"]["max_microseconds"].as_f64().unwrap() / 1e3;
+    assert!((longest - highest_ms).abs() <= highest_ms * 0.002, "{longest} and {highest_ms}");
+    assert_eq!(tags.remove(0), "connections.connect_latency");
+    assert!(tags.len() >= 2 && tags.iter().all(|tag| tag == "latency"), "{tags:?}");
+    let counted = |interval: &Value| {
+        interval["histogram"]["counts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|count| count.as_u64().unwrap())
+            .sum::<u64>()
+    };
+    let intervals = report["latency_intervals"].as_array().unwrap();
+    assert_eq!(intervals.iter().map(counted).sum::<u64>(), report["latency"]["count"].as_u64().unwrap());
 }
 
 #[test]

@@ -74,6 +74,7 @@ const RULES: &[(&str, Rule)] = &[
     ("latency_by_send_time", Rule::Nothing),
     ("away_by_return_time", Rule::Nothing),
     ("dropped_at_seconds", Rule::Nothing),
+    ("latency_intervals", Rule::Nothing),
     ("topics", Rule::Same),
     ("topics_per_connection", Rule::Highest),
     ("descriptor_tables", Rule::Texts),
@@ -193,7 +194,8 @@ const MEANINGS: [(&str, &str); 10] = [
 ];
 
 /// Why a figure has no meaning for several runs together.
-const REASONS: [(&str, &str); 15] = [
+const REASONS: [(&str, &str); 16] = [
+    ("latency_intervals", "each run has seconds of its own; its file has them"),
     ("server_files", "each run watched the server for itself; its file has it"),
     ("kernel", "each run's machine counted for itself, of all its programs"),
     ("latency_by_send_time", "each run has columns of its own; its file has them"),

@@ -113,12 +113,12 @@ export function longPoll(on) {
   const all = new AbortController();
   const polls = new Map();
 
-  async function follow({ topic, id, since, history }, { signal }) {
+  async function follow({ topic, id, since }, { signal }) {
     let at = since;
     for (;;) {
-      const wait = at === undefined ? 0 : POLL_SECONDS;
-      const query = at === undefined ? (history ? `history=${history}&` : "") : `since=${at}&`;
-      const url = `${on.options.base}/poll/${encodeURIComponent(topic)}?${query}wait=${wait}`;
+      // The first one only asks where it begins.
+      const query = at === undefined ? "wait=0" : `since=${at}&wait=${POLL_SECONDS}`;
+      const url = `${on.options.base}/poll/${encodeURIComponent(topic)}?${query}`;
       const answer = await on.options.fetch(url, { signal, cache: "no-store" });
       if (answer.status !== 200 && answer.status !== 204) throw new Error(`status ${answer.status}`);
       const next = answer.headers.get("fantail-position");

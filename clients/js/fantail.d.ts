@@ -35,7 +35,7 @@ export interface SubscribeOptions<T = any> {
   getState?(position: string): void | string | Promise<void | string>;
   /** Begin behind this position. */
   since?: string;
-  /** Begin with so many of the newest messages that are kept. */
+  /** Begin with so many of the newest messages that are kept; long polls begin with what comes. */
   history?: number;
 }
 

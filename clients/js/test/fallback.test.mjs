@@ -1,6 +1,9 @@
 // Where WebSockets are blocked: event streams, and what comes back when they are not any more.
 
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { publish, startServer } from "../../../tests/browsers/server.mjs";
 import { WebSocket, client, kick, queue, subscribed, until } from "./kit.mjs";
@@ -15,8 +18,14 @@ const BODIES = [
 ];
 
 let server;
-before(async () => { server = await startServer({ env: ENV }); });
-after(() => server.stop());
+let folder;
+before(async () => {
+  folder = mkdtempSync(join(tmpdir(), "fantail-fallback-"));
+  const config = join(folder, "fantail.toml");
+  writeFileSync(config, "[[topic]]\npattern = \"kept*\"\nhistory_messages = 100\n");
+  server = await startServer({ env: { ...ENV, FANTAIL_CONFIG: config } });
+});
+after(async () => { await server.stop(); rmSync(folder, { recursive: true }); });
 
 /** A WebSocket that the network lets through or not. */
 function behind(network) {
@@ -43,6 +52,27 @@ test("event streams take over, go on by position, and can't publish", async (t) 
   assert.equal((await events.next()).position, subscription.position, "goes on where it was");
   await publish(server, "open/sse", "after the break");
   assert.equal((await messages.next()).data, "after the break");
+});
+
+test("where streams are blocked, too, long polls take over", async (t) => {
+  const asked = [];
+  const network = (url, options) => {
+    asked.push(new URL(url).pathname);
+    return url.includes("/sse/") ? Promise.reject(new TypeError("blocked")) : fetch(url, options);
+  };
+  const one = client(t, server.listen, { WebSocket: behind({ blocked: true }), fetch: network });
+  const [{ messages, subscription, first }, other] = await Promise.all(["kept/poll", "kept/other"].map((topic) => subscribed(one, topic)));
+  assert.deepEqual([one.transport, asked.filter((path) => path.startsWith("/sse/")).length], ["poll", 1]);
+  assert.match(first.position, /^[0-9a-f]{16}:0$/);
+  for (const [body, , query] of BODIES) await publish(server, "kept/poll", body, query);
+  for (const [, data] of BODIES) assert.deepEqual((await messages.next()).data, data);
+  assert.match(subscription.position, /:5$/);
+  await publish(server, "kept/other", "too");
+  assert.equal((await other.messages.next()).data, "too");
+  // A poll that waits is cut off; the next one goes on from there.
+  one.wake();
+  await publish(server, "kept/poll", "meanwhile");
+  assert.equal((await messages.next()).data, "meanwhile");
 });
 
 test("several topics share a stream", async (t) => {

@@ -35,7 +35,8 @@ READY = re.compile(r"^fantail ready listen=(\S+) admin=(\S+) pid=\d+$")
 WAIT = 20
 # What a minute becomes, and the server's heartbeat that has to fit in.
 TIMEOUT_SECONDS = 3
-HEARTBEAT = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "1", "FANTAIL_TIMEOUTS_PONG_SECONDS": "1"}
+HEARTBEAT = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "1", "FANTAIL_TIMEOUTS_PONG_SECONDS": "1",
+             "FANTAIL_TIMEOUTS_SSE_HEARTBEAT_SECONDS": "1"}
 TRUST = {"FANTAIL_ADMISSION_TRUSTED_PROXIES": "127.0.0.1"}
 
 # Certificates are made for each test by itself.
@@ -295,6 +296,37 @@ class Behind:
             await asyncio.to_thread(server.ask, "POST", "/publish/quiet", "still there")
             self.assertEqual(await socket.recv(), "still there")
 
+    def stream(self, proxy):
+        """A stream through the proxy: the connection and the answer, whose lines can be read."""
+        asked = http.client.HTTPSConnection("127.0.0.1", proxy.port, timeout=WAIT, context=TLS)
+        asked.request("GET", "/sse/events", headers={"Accept": "text/event-stream"})
+        return asked, asked.getresponse()
+
+    async def test_events_come_at_once_and_comments_outlast_the_proxys_patience(self):
+        def read(server, proxy):
+            asked, answer = self.stream(proxy)
+            with contextlib.closing(asked):
+                self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/event-stream"))
+                self.assertRegex(answer.readline(), rb"^retry: \d+\n$")
+                self.assertRegex(answer.readline(), rb"^id: [0-9a-f]{16}:0\n$")
+                self.assertEqual(answer.readline(), b"\n")
+                begin, comments = time.monotonic(), 0
+                while time.monotonic() - begin < 2.5 * TIMEOUT_SECONDS:
+                    self.assertEqual(answer.readline(), b":\n")
+                    comments += 1
+                for payload in ("small", "large" * 20_000, "last"):
+                    server.ask("POST", "/publish/events", payload)
+                    while (line := answer.readline()) == b":\n":
+                        comments += 1
+                    self.assertRegex(line, rb"^id: ")
+                    self.assertEqual(answer.readline(), f"data: {payload}\n".encode())
+                    self.assertEqual(answer.readline(), b"\n")
+                return comments
+        async with asyncio.timeout(60), self.running() as (server, proxy):
+            comments = await asyncio.to_thread(read, server, proxy)
+            # Each came by itself: gathered ones would have come too late, or not at all.
+            self.assertGreaterEqual(comments, TIMEOUT_SECONDS)
+
     async def test_without_heartbeats_the_proxy_ends_them(self):
         off = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "0"}
         async with asyncio.timeout(60), self.running(**off) as (_, proxy):
@@ -342,6 +374,22 @@ class Behind:
 
 class BehindNginx(Behind, unittest.IsolatedAsyncioTestCase):
     PROXY = Nginx
+
+    async def test_readers_of_streams_are_told_to_come_back_while_there_is_no_server(self):
+        def read(proxy):
+            asked, answer = self.stream(proxy)
+            with contextlib.closing(asked):
+                return answer.status, answer.headers["Content-Type"], answer.read()
+        async with asyncio.timeout(60), self.running() as (server, proxy):
+            server.process.kill()
+            await asyncio.to_thread(server.process.wait, WAIT)
+            status, kind, body = await asyncio.to_thread(read, proxy)
+            self.assertEqual((status, kind), (200, "text/event-stream"))
+            self.assertRegex(body, rb"^: no server\nretry: [2-5]000\n$")
+            # Everybody else gets the status.
+            with self.assertRaises(InvalidStatus) as refused:
+                await self.client(proxy, "/ws/a")
+            self.assertEqual(refused.exception.response.status_code, 502)
 
 
 class BehindHAProxy(Behind, unittest.IsolatedAsyncioTestCase):

@@ -5,6 +5,7 @@ use std::io::Write;
 use data_encoding::BASE64;
 use memchr::memchr2;
 
+use super::places::{DIGITS_MAX, EPOCH_CHARS, decimal};
 use crate::topic::{Message, Stamped};
 
 /// Appends the message as one event: `event: binary` in front of what is no text, the message's position as `id`, and
@@ -14,8 +15,9 @@ pub(in crate::dialect) fn write(of: Stamped<'_>, out: &mut Vec<u8>) {
     if message.is_binary() {
         out.extend_from_slice(b"event: binary\n");
     }
-    // Writing to a Vec does not fail.
-    let _ = writeln!(out, "id: {:016x}:{}", topic.epoch(), message.offset());
+    out.extend_from_slice(b"id: ");
+    push_position(topic.epoch(), message.offset(), out);
+    out.push(b'\n');
     push_data(message, out);
     out.push(b'\n');
 }
@@ -57,6 +59,17 @@ fn push_lines(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a position, as its `Display` writes it and in a tenth of the time: it is in every event.
+fn push_position(epoch: u64, offset: u64, out: &mut Vec<u8>) {
+    let mut digits = [b':'; EPOCH_CHARS];
+    for (place, digit) in digits.iter_mut().take(EPOCH_CHARS - 1).enumerate() {
+        let nibble = (epoch >> (60 - 4 * place)) as u8 & 15;
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
+    }
+    out.extend_from_slice(&digits);
+    out.extend_from_slice(decimal(offset, &mut [0; DIGITS_MAX]));
+}
+
 fn push_base64(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
     let from = out.len();
@@ -70,6 +83,7 @@ fn push_base64(payload: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::Position;
 
     fn lines(text: &str) -> String {
         let mut out = Vec::new();
@@ -90,6 +104,17 @@ mod tests {
             ("\u{feff}\u{2028}\0\u{85}", "data: \u{feff}\u{2028}\0\u{85}\n"),
         ] {
             assert_eq!(lines(text), fields, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_position_is_what_its_own_text_is() {
+        for epoch in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+            for offset in [0, 9, 10, 99, 12_345_678_901, u64::MAX] {
+                let mut out = Vec::new();
+                push_position(epoch, offset, &mut out);
+                assert_eq!(out, Position { epoch, offset }.to_string().as_bytes());
+            }
         }
     }
 

@@ -6,10 +6,10 @@
 use crate::topic::Position;
 
 /// Characters of an epoch and the colon behind it.
-const EPOCH_CHARS: usize = 17;
+pub(super) const EPOCH_CHARS: usize = 17;
 
 /// Digits that an offset may have.
-const DIGITS_MAX: usize = 20;
+pub(super) const DIGITS_MAX: usize = 20;
 
 /// The places of one stream.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Places {
         let from = usize::from(begin) + EPOCH_CHARS;
         let to = self.ends.get(which).map_or(from, |&end| usize::from(end));
         let mut room = [0; DIGITS_MAX];
-        let digits = digits(offset, &mut room);
+        let digits = decimal(offset, &mut room);
         match self.text.get_mut(from..to) {
             Some(old) if old.len() == digits.len() => old.copy_from_slice(digits),
             Some(old) => {
@@ -73,7 +73,7 @@ impl Places {
 }
 
 /// The decimal digits of a number.
-fn digits(mut number: u64, room: &mut [u8; DIGITS_MAX]) -> &[u8] {
+pub(super) fn decimal(mut number: u64, room: &mut [u8; DIGITS_MAX]) -> &[u8] {
     let mut from = DIGITS_MAX;
     for (place, digit) in room.iter_mut().enumerate().rev() {
         *digit = b'0' + (number % 10) as u8;

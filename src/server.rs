@@ -5,6 +5,7 @@
 //! Only the thread that calls into here spawns threads.
 
 pub mod capacity;
+mod demo;
 mod history;
 mod maintenance;
 mod reload;

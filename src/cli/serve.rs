@@ -34,6 +34,9 @@ pub(super) struct ServeArgs {
     /// Share the port with other processes that do so too [env: FANTAIL_SERVER_SHARE_PORT]
     #[arg(long)]
     share_port: bool,
+    /// Publish simulated prices and sensors, shown live on /demo [env: FANTAIL_SERVER_DEMO]
+    #[arg(long)]
+    demo: bool,
     /// Time over which clients are told to go when it ends, 0 for all at once [default: 10; env: FANTAIL_DRAIN_SECONDS]
     #[arg(long, value_name = "SECONDS")]
     drain_seconds: Option<String>,
@@ -80,13 +83,14 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 
 impl ServeArgs {
     pub(super) fn sources(&self, environment: Vec<(OsString, OsString)>) -> Sources {
-        let share_port = self.share_port.then(|| "true".to_owned());
+        let [share_port, demo] = [self.share_port, self.demo].map(|on| on.then(|| "true".to_owned()));
         let flags = [
             ("--listen", "server", "listen", &self.listen),
             ("--admin", "server", "admin", &self.admin),
             ("--loops", "server", "loops", &self.loops),
             ("--connections-max", "server", "connections_max", &self.connections_max),
             ("--share-port", "server", "share_port", &share_port),
+            ("--demo", "server", "demo", &demo),
             ("--drain-seconds", "drain", "seconds", &self.drain_seconds),
             ("--log-level", "log", "level", &self.log_level),
             ("--log-format", "log", "format", &self.log_format),
@@ -113,6 +117,7 @@ mod tests {
             loops: text("3"),
             connections_max: text("4"),
             share_port: true,
+            demo: true,
             drain_seconds: text("0"),
             log_level: text("debug"),
             log_format: text("json"),
@@ -121,7 +126,7 @@ mod tests {
             load(&args.sources(vec![("FANTAIL_SERVER_LOOPS".into(), "9".into())])).unwrap().settings;
         assert_eq!((settings.server.listen.port(), settings.server.admin.port()), (1, 2));
         assert_eq!((settings.server.loops, settings.server.connections_max), (Some(3), Some(4)));
-        assert!(settings.server.share_port && settings.drain.length.is_zero());
+        assert!(settings.server.share_port && settings.server.demo && settings.drain.length.is_zero());
         assert_eq!((settings.log.level, settings.log.format), (LogLevel::Debug, LogFormat::Json));
     }
 

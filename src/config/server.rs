@@ -23,6 +23,8 @@ section! {
         /// Whether /readyz says ready when there is no place for newcomers, too. For fleets that are full everywhere,
         /// where a balancer would have nobody left to send them to.
         live "ready_when_full" => ready_when_full: bool as Switch = false,
+        /// Publish simulated prices and sensors under `demo/`, and show them on `/demo` of the client port.
+        "demo" => demo: bool as Switch = false,
         /// Connections the kernel queues for each loop before they are accepted.
         "backlog" => backlog: usize as Count = 4096,
         /// Subprotocols of your own that may be chosen, beside those of the dialects. The client's first offer that is

@@ -99,6 +99,15 @@ fn client(
         Dialect::ALL.iter().any(|dialect| dialect.subprotocol() == Some(offer))
             || welcome.iter().any(|name| name == offer)
     };
+    if head.path() == "/demo" && edition.settings.server.demo {
+        if !matches!(head.method, "GET" | "HEAD") {
+            return method_refusal(head, "GET, HEAD", out);
+        }
+        return match page::demo::write(head, out) {
+            Ok(()) => Answer::Done { keep_alive: head.keep_alive, refused: None },
+            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+        };
+    }
     let request = OpenRequest {
         head,
         subscriptions_max: edition.settings.limits.subscriptions_max,

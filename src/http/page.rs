@@ -3,6 +3,8 @@
 //!
 //! Driven by the client port's routing. Never tells a stranger more than trying would; decision 0050.
 
+pub(super) mod demo;
+
 use std::net::IpAddr;
 
 use crate::auth::admin_guard::AdminGuard;

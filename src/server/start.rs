@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use super::supervisor::Supervisor;
-use super::{Event, ServeError, Server, capacity, failed, history, maintenance, spawn, tables_here};
+use super::{Event, ServeError, Server, capacity, demo, failed, history, maintenance, spawn, tables_here};
 use crate::config::{Limits, Settings, Tables, Totals};
 use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
@@ -106,6 +106,10 @@ impl Server {
         );
         let edition = Arc::clone(&server.edition);
         history::start(&server.edition.router)?;
+        if server.edition.settings.server.demo {
+            demo::start(&server.edition.router)?;
+            tracing::info!("publishing simulated prices and sensors; open http://{}/demo", server.listen);
+        }
         spawn("maintenance", move || maintenance::run(&trims, &edition))?;
         capacity::tell(&server.edition.settings, &derived, &facts);
         capacity::tell_totals(&server.edition.totals, server.allowance.as_ref());

@@ -12,6 +12,7 @@ mod connect;
 mod connect_hostile;
 mod deflate;
 mod delivery;
+mod demo;
 mod health;
 mod history;
 mod hostile;

@@ -1,0 +1,42 @@
+//! The live dashboard behind `GET /demo`, there only where `server.demo` is on: one document that shows the simulated
+//! prices and sensors as they are pushed.
+//!
+//! Driven by the client port's routing. Knows nothing of the publisher (`server/demo.rs`) but the names of its topics.
+
+use super::HEADERS;
+use crate::wire::http::head::Head;
+use crate::wire::http::params::Params;
+use crate::wire::http::response::{Response, ResponseBuffer};
+
+/// One document, so that the browser asks for nothing else.
+const PAGE: &str = concat!(
+    include_str!("demo/head.html"),
+    "<style>\n",
+    include_str!("theme.css"),
+    include_str!("demo/page.css"),
+    "</style>\n</head>\n",
+    include_str!("demo/body.html"),
+    "\n<script>\n\"use strict\";\n",
+    include_str!("demo/chart.js"),
+    include_str!("demo/link.js"),
+    include_str!("demo/main.js"),
+    "</script>\n</body>\n</html>\n",
+);
+
+/// Writes the page; the method is GET or HEAD.
+///
+/// # Errors
+/// One line on what is wrong with the query: there are no parameters.
+pub(in crate::http) fn write(head: &Head<'_>, out: &mut ResponseBuffer) -> Result<(), String> {
+    Params::read(head.query(), b"", &[])?;
+    Response {
+        status: 200,
+        content_type: "text/html; charset=utf-8",
+        headers: &HEADERS,
+        body: PAGE.as_bytes(),
+        keep_alive: head.keep_alive,
+        head_only: head.method == "HEAD",
+    }
+    .write_into(out);
+    Ok(())
+}

@@ -26,6 +26,8 @@ const WRITABLE: Readiness = Readiness { readable: false, writable: true, read_cl
 const ENDED: Readiness = Readiness { readable: true, writable: false, read_closed: true, error: false };
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
+#[path = "catch_up_tests.rs"]
+mod catch_up;
 #[path = "drain_tests.rs"]
 mod drain;
 #[path = "effects_tests.rs"]

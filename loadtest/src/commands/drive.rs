@@ -182,6 +182,20 @@ impl Stepped {
         }
     }
 
+    /// The same, to change it.
+    fn url_mut(&mut self) -> &mut String {
+        match self {
+            Self::Idle(args) => &mut args.url,
+            Self::Fanout(args) => &mut args.url,
+            Self::Echo(args) => &mut args.url,
+            Self::Ping(args) => &mut args.url,
+            Self::Storm(args) => &mut args.url,
+            Self::Slow(args) => &mut args.fanout.url,
+            Self::Memory(args) => &mut args.url,
+            Self::Rolling(args) => &mut args.url,
+        }
+    }
+
     /// Flags of every command.
     pub(crate) fn common(&self) -> &Common {
         match self {
@@ -255,6 +269,10 @@ impl Stepped {
         let client = *self.common_mut().listen.client.get_or_insert(default);
         if client == Client::Ws {
             return Ok(());
+        }
+        // A default names a place of Fantail's.
+        if client == Client::Sse && ["ws://{listen}/ws", FANOUT_URL].contains(&self.url()) {
+            *self.url_mut() = "http://{listen}/sse/{topic}".into();
         }
         if self.common().talk.preset.is_some() {
             return Err("--preset: these protocols are spoken over WebSockets".into());

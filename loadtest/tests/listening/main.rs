@@ -2,6 +2,8 @@
 //! that come back, and against nchan where it is installed.
 
 mod nchan;
+#[path = "../real_server/mod.rs"]
+mod real_server;
 #[expect(dead_code, reason = "the other test program lists commands")]
 #[path = "../reports/schema.rs"]
 mod schema;
@@ -168,6 +170,20 @@ fn over_tls_both_resume_too() {
         assert_exact(&outcome, 10);
         assert!(outcome.1["tls"]["handshakes"].as_u64() >= Some(30), "{:#}", outcome.1["tls"]);
     }
+}
+
+#[test]
+fn fantail_loses_nothing_for_streams_that_come_back() {
+    let file = Scratch::new("history.toml");
+    std::fs::write(file.path(), "[[topic]]\npattern = \"load-*\"\nhistory_messages = 1000\n").unwrap();
+    let fantail = real_server::fantail().display();
+    let server =
+        format!("'{fantail}' serve --config '{}' --listen 127.0.0.1:0 --admin 127.0.0.1:0", file.path());
+    let mut args = vec!["fanout", "--client", "sse", "--server", &server, "--connections", "10"];
+    args.extend(["--rate", "100", "--duration", "1s", "--resume", "--drop-rate", "50", "--backoff", "200ms"]);
+    let outcome = run(&args);
+    assert_exact(&outcome, 10);
+    assert!(outcome.1["resumed"]["dropped"].as_u64() >= Some(45), "{}", outcome.2);
 }
 
 #[test]

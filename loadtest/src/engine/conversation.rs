@@ -180,6 +180,7 @@ impl Conversation {
     }
 
     /// What kind of client it is.
+    #[inline]
     pub(crate) fn client(&self) -> Client {
         self.client
     }

@@ -28,10 +28,15 @@ impl Asking {
 
 impl Worker {
     /// A client that polls is open once its request has left.
+    #[inline]
     pub(super) fn open_asked(&mut self, index: usize, tally: &mut Tally) {
-        if self.plan.conversation.client() != Client::Poll {
-            return;
+        if self.plan.conversation.client() == Client::Poll {
+            self.open_polling(index, tally);
         }
+    }
+
+    #[inline(never)]
+    fn open_polling(&mut self, index: usize, tally: &mut Tally) {
         let number = self.number(index);
         let Some(connection) = self.connections.get_mut(index) else { return };
         let before = connection.state();

@@ -11,7 +11,9 @@ use mio::{Interest, Registry, Token};
 
 use super::listener::Listen;
 use super::run::{LISTENER, token_of};
-use crate::sys::socket::{ListenOptions, accept, ignore_connects, listen, local_of, set_user_timeout};
+use crate::sys::socket::{
+    ListenOptions, Sharing, accept, ignore_connects, listen, local_of, set_user_timeout,
+};
 use crate::topic::Key;
 use crate::transport::Stream;
 
@@ -29,10 +31,14 @@ impl TcpListening {
     /// The kernel's, on binding.
     pub(super) fn new(
         address: SocketAddr,
-        options: ListenOptions,
+        mut options: ListenOptions,
         registry: &Registry,
     ) -> io::Result<(Self, SocketAddr)> {
         let listener = listen(address, &options)?;
+        if options.sharing == Sharing::Later {
+            // It was the first. Taken back, it joins those that have come since: it gives up only where others listen.
+            options.sharing = Sharing::Always;
+        }
         let address = local_of(&listener)?;
         register(registry, &listener)?;
         Ok((Self { listener: Some(listener), address, options }, address))
@@ -101,6 +107,19 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
+
+    #[test]
+    fn the_first_listener_of_a_port_joins_the_others_when_it_is_taken_back() {
+        let poll = Poll::new().unwrap();
+        let first = ListenOptions { sharing: Sharing::Later, ..ListenOptions::default() };
+        let local = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+        let (mut first, address) = TcpListening::new(local, first, poll.registry()).unwrap();
+        let other = ListenOptions { sharing: Sharing::Always, ..ListenOptions::default() };
+        let (_other, _) = TcpListening::new(address, other, poll.registry()).unwrap();
+        first.close();
+        first.open(poll.registry()).unwrap();
+        assert!(first.is_open());
+    }
 
     #[test]
     fn a_listener_has_the_newest_user_timeout_even_if_it_is_taken_back() {

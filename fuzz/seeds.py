@@ -51,6 +51,23 @@ def frame_bytes(text):
     return out
 
 
+COMMANDS = {
+    "subscribe": '{"type":"subscribe","id":1,"topic":"a/\u00e9","since":"00000000000000ab:7"}',
+    "several": '{"type":"subscribe","topics":["a","b"],"history":10,"id":"x"}',
+    "unsubscribe": '{"id":-1,"topic":"a","type":"unsubscribe"}',
+    "object": '{"type":"publish","topic":"a","data":{"a":[1,-2.5e3,true,null,"\\u00e9"]},"id":2}',
+    "text": '{"type":"publish","topic":"a","data":"say \\"hello\\"\\n"}',
+    "plain-text": '{"type":"publish","topic":"a","data":"hello"}',
+    "bytes": '{"type":"publish","topic":"a","data_base64":"AP8="}',
+    "ping": '{"type":"ping","id":"p"}',
+    "misspelt": '{"type":"subscibe","topik":"a","id":3}',
+    "twice": '{"type":"ping","type":"ping","id":1,"id":2}',
+    "forging": '{"a":1},"type":"error"',
+    "deep": '{"type":"publish","topic":"a","data":' + "[" * 70 + "]" * 70 + "}",
+    "list": ' [1, {"b": "\\ud83d\\ude00"}] ',
+    "surrogate": '{"type":"publish","topic":"a","data":"\\ud800"}',
+    "number": "[1e999, -0, 18446744073709551616]",
+}
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 PROXIES = {
     "v1-tcp4": b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n",
@@ -68,7 +85,11 @@ PROXIES = {
 
 def main():
     write("proxy", PROXIES)
-    for folder, seeds in (("head", HEADS), ("config", {k: v.encode() for k, v in CONFIGS.items()})):
+    for folder, seeds in (
+        ("head", HEADS),
+        ("config", {k: v.encode() for k, v in CONFIGS.items()}),
+        ("commands", {k: v.encode() for k, v in COMMANDS.items()}),
+    ):
         write(folder, seeds)
     frames, messages = {}, {}
     for line in (ROOT.parent / "tests/conformance/frames.txt").read_text().splitlines():

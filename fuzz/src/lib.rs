@@ -6,6 +6,7 @@
 //! a socket.
 #![deny(missing_docs)]
 
+pub mod commands;
 pub mod config;
 pub mod frames;
 pub mod head;
@@ -17,6 +18,7 @@ pub type Check = fn(&[u8]);
 
 /// Every check by name: the name is that of the folder with its seeds.
 pub const CHECKS: &[(&str, Check)] = &[
+    ("commands", commands::check),
     ("config", config::check),
     ("frames", frames::check),
     ("head", head::check),

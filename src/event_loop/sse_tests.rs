@@ -362,3 +362,18 @@ fn the_places_of_many_streams_go_with_them() {
     assert_eq!(world.core.places.len(), 1);
     assert!(world.core.places.capacity() < capacity / 4);
 }
+
+#[test]
+fn an_idle_stream_of_one_topic_has_what_a_plain_connection_has() {
+    let mut world = World::new(|_| {});
+    let ((_, plain), (_, reader)) = (world.plain(), world.reader());
+    let waiting = Fake::says(b"GET /poll/news?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let waiting = arrive(&mut world.core, &waiting);
+    world.settle();
+    let mut memory = |key: Key| world.core.slots.get(key).unwrap().connection.memory();
+    let (of_plain, of_stream, of_poll) = (memory(plain), memory(reader), memory(waiting));
+    assert_eq!(of_stream.total(), of_plain.total());
+    assert_eq!((of_stream.inbox, of_stream.outbox, of_stream.session), (0, 0, 0));
+    assert!((1..400).contains(&of_poll.session), "its box: {} bytes", of_poll.session);
+    assert_eq!(of_poll.slot + of_poll.lists, of_plain.total());
+}

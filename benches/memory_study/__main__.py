@@ -114,6 +114,8 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--table", action="append", default=[], metavar="NAME")
+    parser.add_argument("--row", action="append", default=[], metavar="NAME",
+                        help="of the tables others and tls, only this one anew; may be repeated")
     parser.add_argument("--launches", type=int, default=5, help="at each step, of a full run (5)")
     parser.add_argument("--jobs", type=int, default=3, help="launches at once, but for the kernel's tables (3)")
     parser.add_argument("--against", default=FIGURES, type=measure.Path, help="the figures to compare with (docs/memory.json)")
@@ -131,12 +133,19 @@ def main():
         problems = stale(bench, old)
         print("\n".join(problems) or "the page is up to date")
         return bool(problems)
+    bench.only, bench.known = args.row, old["tables"]
+    if args.row and (args.quick or not args.table or set(args.table) - {"others", "tls"}):
+        parser.error("--row goes with --table others or --table tls")
     new, machine, failed = {"tables": {}, "about": {}}, measure.machine(bench), []
     for name, rows, about in tables(bench, args.table, old):
         if isinstance(rows, BaseException):
             failed += [] if args.quick and isinstance(rows, measure.Disturbed) else [name]
             continue
         new["tables"][name], new["about"][name] = rows, {**machine, **about}
+        if args.row:
+            apart = {**old["about"][name].get("apart", {}), **dict.fromkeys(args.row, f"{machine['commit']}, {machine['date']}")}
+            again = old["about"][name]["again"] + about["again"]
+            new["about"][name] = {**old["about"][name], "again": again, "apart": apart}
         if not args.quick:
             kept(name, rows, new["about"][name])
     if args.quick:

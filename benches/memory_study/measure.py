@@ -50,6 +50,8 @@ class Bench:
     def __init__(self, fantail, quick=False, launches=5, jobs=3):
         self.fantail, self.quick = fantail, quick
         self.launches, self.jobs = 3 if quick else launches, jobs
+        # The only rows to measure, if not all; the others are those of `known`, the tables as they were.
+        self.only, self.known = (), {}
 
     def steps(self, largest, quick=3_000):
         """Three even steps up to `largest`: a fifth, three fifths, all. The first and the last in a quick run."""

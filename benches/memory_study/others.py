@@ -6,11 +6,10 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import installs
 import pairs
-from figures import UNKNOWN, difference, fit, mean, ratio
+from figures import UNKNOWN, figure, fit, mean, ratio
 from measure import AFTER_LEAVING_SECONDS, LISTEN, NO_CAP, PATIENT, TARGET, WORK, Failed, settled, user_bytes
 from installs import SCRIPTS
 from sampling import Row, sample
@@ -223,6 +222,8 @@ def tls(bench):
 def compared(bench, table, servers, steps, base, dear, start):
     rows, versions = [], {}
     for name, _, install, clients in servers:
+        if bench.only and name not in bench.only:
+            continue
         try:
             versions[name], launch = start(install)
         except (Failed, OSError) as error:
@@ -230,9 +231,11 @@ def compared(bench, table, servers, steps, base, dear, start):
             continue
         rows.append(Row(name, idle(launch, clients), steps, BASE_TIMES if name == base else 1, dear.get(name, 0)))
     samples = sample(bench, table, rows)
-    found = {name: of_server(samples, name, who, versions.get(name, "n/a")) for name, who, _, _ in servers}
-    for row in found.values():
-        row["times"] = ratio(row["user"], found[base]["user"])
+    measured = {name: of_server(samples, name, who, versions.get(name, "n/a")) for name, who, _, _ in servers
+                if not bench.only or name in bench.only}
+    found = {name: measured.get(name) or bench.known[table][name] for name, _, _, _ in servers}
+    for name, row in found.items():
+        row["times"] = figure(1.0) if name == base else ratio(row["user"], found[base]["user"])
     return found, samples.about()
 
 

@@ -114,13 +114,16 @@ def beside(table, about, has_steps):
         where = "each of a row's steps" if has_steps else f"{listed(about['steps'])} connections"
         one = "launch" if about["launches"] == 1 else "launches"
         text = f"{about['launches']} {one} at {where}"
+        text += "".join(f" ({row}: {count})" for row, count in about.get("more", {}).items())
         text += f", in an order drawn with seed {about['seed']}; " if about["seed"] else ", one after the other; "
         text += f"{about['again']} of {about['planned']} repeated after a failure"
         text += f", {about['missing']} given up" if about["missing"] else ""
         text += f", memory still moved at the end of {about['unsettled']}" if about.get("unsettled") else ""
         text += f" ([each of them](memory/{table}.csv)). "
     return text + (f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, {about['libc']}, {about['compiler']}, "
-                   f"commit {about['commit']}, {about['date']}.\n\n")
+                   f"commit {about['commit']}, {about['date']}."
+                   + "".join(f" Later, apart from the others: {row} ({when})." for row, when in about.get("apart", {}).items())
+                   + "\n\n")
 
 
 def markdown(table, rows, about):

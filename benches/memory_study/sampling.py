@@ -68,24 +68,29 @@ class Samples:
 
     def about(self):
         """What to say beside the table."""
+        each = {one.row: 0 for one in self.launches}
+        for one in self.launches:
+            each[one.row] = max(each[one.row], one.launch)
         return {"seed": SEED, "planned": len(self.launches),
                 "again": sum(one.tries - 1 for one in self.launches),
                 "missing": sum(one.found is None for one in self.launches),
                 "unsettled": sum(bool(one.found and one.found.get("unsettled")) for one in self.launches),
-                "launches": max((one.launch for one in self.launches), default=0),
+                "launches": min(each.values(), default=0),
+                "more": {row: count for row, count in each.items() if count > min(each.values())},
                 "steps": sorted({one.connections for one in self.launches})}
 
-    def write(self, path):
-        """All launches in the order in which they were made."""
-        keys = list(dict.fromkeys(key for one in self.launches for key in (one.found or {})))
+    def write(self, path, others=()):
+        """All launches in the order in which they were made, behind `others`, which are lines of an older file."""
+        lines = list(others)
+        for one in sorted(self.launches, key=lambda one: one.order):
+            found = {key if key == "unsettled" else f"{key}_bytes": value for key, value in (one.found or {}).items()}
+            lines.append({"order": one.order, "began_seconds": f"{one.began:.1f}", "row": one.row, "launch": one.launch,
+                          "connections": one.connections, "tries": one.tries, **found})
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["order", "began_seconds", "row", "launch", "connections", "tries",
-                             *(key if key == "unsettled" else f"{key}_bytes" for key in keys)])
-            for one in sorted(self.launches, key=lambda one: one.order):
-                writer.writerow([one.order, f"{one.began:.1f}", one.row, one.launch, one.connections, one.tries,
-                                 *((one.found or {}).get(key, "") for key in keys)])
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(lines)
 
 
 def planned(rows, launches, seed=SEED):
@@ -111,10 +116,20 @@ def sample(bench, table, rows, launches=None, jobs=None):
             elif one.tries > 1:
                 print(f"  {table}: {one.row} at {one.connections:,}: again after: {one.why}", file=sys.stderr)
     samples = Samples(plan)
-    samples.write((WORK if bench.quick else RAW) / f"{table}.csv")
+    path = (WORK if bench.quick else RAW) / f"{table}.csv"
+    names = {row.name for row in rows}
+    samples.write(path, [line for line in written(path) if line["row"] not in names] if bench.only else [])
     if all(one.found is None for one in plan):
         raise Failed(f"no launch succeeded: {plan[0].why}")
     return samples
+
+
+def written(path):
+    """The lines of a table's CSV."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class Workers:

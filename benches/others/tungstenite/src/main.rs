@@ -39,16 +39,14 @@ async fn main() -> Result<(), Failure> {
     loop {
         let (stream, _) = listener.accept().await?;
         let (sender, tls) = (sender.clone(), tls.clone());
-        tokio::spawn(async move {
-            // A client that breaks off is the client's affair.
-            let _ = match tls {
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => serve(stream, config, sender).await,
-                    Err(error) => Err(error.into()),
-                },
-                None => serve(stream, config, sender).await,
-            };
-        });
+        // A client that breaks off is the client's affair. A task each, so that who has no TLS does not carry its state.
+        match tls {
+            Some(tls) => drop(tokio::spawn(async move {
+                let stream = tls.accept(stream).await?;
+                serve(stream, config, sender).await
+            })),
+            None => drop(tokio::spawn(serve(stream, config, sender))),
+        }
     }
 }
 

@@ -256,6 +256,10 @@ impl KindReport {
         );
         // Other programs move the machine's memory, too.
         let lost = self.bytes_per_connection_plus_minus.is_some_and(|sure| sure > slope.abs());
+        if slope < 0.0 && !lost {
+            let fell = -slope;
+            return format!("n/a: fell by {fell:.1} {sure} for each, which is something else's doing");
+        }
         let lost = if lost { ", lost in the noise" } else { "" };
         format!("{slope:.1} {sure}{lost}, {:.2} MiB at 0", intercept / f64::from(1 << 20))
     }
@@ -364,5 +368,8 @@ mod tests {
         let noisy = regression::fit(&[(1.0, 5.0), (2.0, 1.0), (3.0, 6.0)]);
         let text = KindReport::new(figure, None, Vec::new(), noisy).text();
         assert!(text.contains("lost in the noise"), "{text}");
+        let falling = regression::fit(&[(1.0, 9_000.0), (2.0, 6_000.0), (3.0, 3_010.0)]);
+        let text = KindReport::new(figure, None, Vec::new(), falling).text();
+        assert!(text.starts_with("n/a: fell by 2995.0 ± "), "{text}");
     }
 }

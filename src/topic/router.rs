@@ -373,7 +373,7 @@ impl<M: Mail> Router<M> {
     }
 
     /// Reads on in what the topic keeps, for a subscriber of the calling loop that is to be listed when it has all of
-    /// it; see [`Topic::catch_up`]. `None`: the loop is none of the router's.
+    /// it. At most as many messages and bytes as `bounds` says go `into` the list. `None`: the loop is none of the router's.
     pub fn catch_up(
         &self,
         topic: &Topic,

@@ -136,8 +136,10 @@ fn what_is_kept_of_clients_is_bounded() {
     assert_eq!(second.frame().close_code(), Some(1013));
     server.await_metric("fantail_closes_total", "deflate_full", |closed| closed == 1);
     // Who begins anew needs nothing of it.
-    first.send(&deflated_frame(Opcode::Binary, b"another way to end"));
-    assert_eq!(first.frame().payload, b"another way to end");
+    for _ in 0..3 {
+        first.send(&deflated_frame(Opcode::Binary, b"another way to end"));
+        assert_eq!(first.frame().payload, b"another way to end");
+    }
     assert_eq!(server.metric(KEPT, ""), 0);
     deflated_websocket(&server, "/echo").ping_pong();
 }

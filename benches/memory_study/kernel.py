@@ -140,8 +140,13 @@ def over(launches, read):
     return read(launches[0]) if len(launches) == 1 else mean([read(one)["value"] for one in launches])
 
 
+def total(parts):
+    """The sum of figures that have nothing to do with each other."""
+    return figure(sum(part["value"] for part in parts), sum((part["sure"] or 0.0) ** 2 for part in parts) ** 0.5)
+
+
 def rows_of(launches):
-    rows, both_sum, client_sum, others = {}, 0.0, 0.0, 0.0
+    rows, others = {}, 0.0
     everywhere = set.intersection(*(set(one) for one in launches)) - {"Slab"}
     for name in sorted(everywhere):
         each = launches[0][name]["each"]
@@ -155,11 +160,9 @@ def rows_of(launches):
         rows[f"`{name}`" + (f" (with {', '.join(f'`{other}`' for other in also)})" if also else "")] = {
             "each": figure(each), "server_objects": server, "client_objects": client,
             "server": scaled(server, each), "client": scaled(client, each)}
-        both_sum += both["value"] * each
-        client_sum += client["value"] * each
     rows = dict(sorted(rows.items(), key=lambda row: -row[1]["server"]["value"]))
     rows["sum"] = {"each": UNKNOWN, "server_objects": UNKNOWN, "client_objects": UNKNOWN,
-                   "server": figure(both_sum - client_sum), "client": figure(client_sum)}
+                   **{end: total([row[end] for row in rows.values()]) for end in ("server", "client")}}
     nothing = {"each": UNKNOWN, "server_objects": UNKNOWN, "client_objects": UNKNOWN, "client": UNKNOWN}
     rows["all other caches, other programs' growth included, both ends"] = {**nothing, "server": figure(others)}
     rows["`Slab` of /proc/meminfo, both ends"] = {**nothing, "server": over(launches, lambda one: one["Slab"]["both"])}

@@ -122,6 +122,17 @@ class Judging(unittest.TestCase):
         new["about"]["kernel"]["kernel"] = new["about"]["states"]["kernel"] = "6.1"
         self.assertTrue(self.compared(old, new).failed)
 
+    def test_what_other_programs_have_of_the_kernel_fails_nothing(self):
+        old, new = run(60, 1), run(60, 1)
+        old["tables"]["kernel"]["sum"] = {"server": figure(4_109.0)}
+        new["tables"]["kernel"]["sum"] = {"server": figure(4_806.0, 20.0)}
+        new["tables"]["kernel"]["`kmalloc-256`"] = new["tables"]["kernel"]["`filp`"] = {"server_objects": figure(1.0, 0.0)}
+        compared = self.compared(old, new)
+        self.assertFalse(compared.failed)
+        self.assertIn("2 of 5 figures agree", compared.text())
+        new["tables"]["states"]["more"] = {"user": figure(1.0, 0.0)}
+        self.assertTrue(self.compared(old, new).failed)
+
     def test_a_figure_that_went_missing_does_not_agree(self):
         self.assertTrue(self.compared(run(60, 1), {**run(60, 1), "tables": {"states": {"idle": {"user": figure(None)}}}}).failed)
 

@@ -37,7 +37,7 @@ pub fn check(data: &[u8]) {
 /// What a message leads to: answers as they were written, and what is asked for.
 fn said(payload: &[u8], text: bool) -> (Vec<String>, Vec<Wish>) {
     let (mut deflater, counters) = (Deflater::new(1, 256), LoopCounters::default());
-    let tools = Tools { deflater: &mut deflater, counters: &counters, wall: || 0 };
+    let tools = Tools { deflater: &mut deflater, counters: &counters, wall_ms: 0 };
     let (mut out, mut effects) = (Vec::new(), Effects::default());
     let mut cx = Cx { out: &mut out, effects: &mut effects, tools, deflates_up_to: 0, tag: &Tag::default() };
     Dialect::Json.on_message(&mut cx, Incoming { text, payload });

@@ -109,6 +109,12 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether one of these is set.
+    #[must_use]
+    pub fn has_any(self, others: &[Self]) -> bool {
+        others.iter().any(|&other| self.has(other))
+    }
+
     /// Sets the bits of `other`.
     pub fn set(&mut self, other: Self) {
         self.0 |= other.0;

@@ -10,16 +10,17 @@ pub struct Tools<'a> {
     pub deflater: &'a mut Deflater,
     /// The loop's counters.
     pub counters: &'a LoopCounters,
-    /// Nanoseconds since 1970, which messages are dated with.
-    pub wall: fn() -> u64,
+    /// When the loop's turn began, in milliseconds since 1970: what messages are dated with.
+    pub wall_ms: u64,
 }
 
 impl Tools<'_> {
     /// Encodes a message for `topic`, once for all who will get it: deflated too if somebody wants that and it
     /// saves anything.
     pub fn encode(&mut self, topic: &Topic, origin: Option<Origin>, binary: bool, payload: &[u8]) -> Draft {
+        let time_ms = self.wall_ms;
         let deflated = if topic.has_deflate() { self.try_deflate(payload) } else { None };
-        Draft::encode_both(origin, binary, payload, deflated).at((self.wall)() / 1_000_000)
+        Draft::encode_at(time_ms, origin, binary, payload, deflated)
     }
 
     /// Appends the payload deflated; `false` where that would not make it smaller.

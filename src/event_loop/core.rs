@@ -87,8 +87,10 @@ pub struct Core<S> {
     pub(super) slice: Slice,
     /// Where the time within a turn comes from.
     pub(super) clock: Clock,
-    /// What messages are dated with.
-    pub(super) wall: Clock,
+    /// Where the date of messages comes from.
+    wall: Clock,
+    /// That date, in milliseconds: read once a turn.
+    pub(super) wall_ms: u64,
     /// Whose request waits until joins before it are listed.
     pub(super) newcomers: VecDeque<Key>,
     /// Who is behind and has room to be written to.
@@ -184,6 +186,7 @@ impl<S: Socket> Core<S> {
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
             wall: wall_ns,
+            wall_ms: wall_ns() / 1_000_000,
             catching_up: CatchUpList::default(),
             blocked: BlockedQueues::default(),
             retrying: None,
@@ -238,6 +241,7 @@ impl<S: Socket> Core<S> {
     /// Tells the time; never goes back.
     pub fn set_now(&mut self, now: Tick) {
         self.now = self.now.max(now);
+        self.wall_ms = (self.wall)() / 1_000_000;
     }
 
     /// The Date of an answer sent now. The clock of the wall is read once a second at most, and only if there are

@@ -51,6 +51,9 @@ impl Timer {
     }
 }
 
+/// What a connection gets of a batch that is not different for each, and by what it speaks.
+type Usual = Option<(Dialect, Choice)>;
+
 impl<S: Socket> Core<S> {
     /// Delivers what topics have to deliver, one after the other, until the turn's budget is used up.
     pub fn fanout_turn(&mut self) {
@@ -83,8 +86,9 @@ impl<S: Socket> Core<S> {
             let messages = turn.batch().messages().len();
             tracing::trace!(loop_index = index, topic = topic.name(), messages, "delivering");
         }
+        let mut usual = None;
         while let Some(slot) = self.topics.next_subscriber(turn, budget) {
-            self.deliver(index, slot, turn);
+            self.deliver(index, slot, turn, &mut usual);
             if timer.is_over() && self.edition.chunked {
                 return false;
             }
@@ -92,10 +96,22 @@ impl<S: Socket> Core<S> {
         true
     }
 
-    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>) {
+    /// Delivers to one subscriber. `usual` is what those of its dialect get who have asked for nothing special, once it
+    /// is known.
+    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>, usual: &mut Usual) {
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
-        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
+        let special = connection.flags.has_any(&[Flags::NO_ECHO, Flags::DEFLATE]);
+        if let Some((dialect, choice)) = *usual
+            && dialect == connection.dialect
+            && !special
+        {
+            let (local, batch) = (turn.local(), turn.batch());
+            let (frames, messages) = (batch.frames(choice), batch.messages_of(choice));
+            return self.deliver_frames(index, local, choice.encoding(), frames, messages);
+        }
+        let mut tools =
+            Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
         let form = connection.form();
         let choice = self.topics.choose(
             turn,
@@ -109,6 +125,9 @@ impl<S: Socket> Core<S> {
                 Form::SseTopic => self.deliver_placed(index, local, batch.messages_of(choice)),
                 _ => self.deliver_to_poll(index, local, batch.messages()),
             };
+        }
+        if !special {
+            *usual = Some((connection.dialect, choice));
         }
         if connection.flags.has(Flags::NO_ECHO) {
             let encoding = connection.encoding();
@@ -220,8 +239,11 @@ impl<S: Socket> Core<S> {
                     && let Some(oldest) = tells_of(policy.slow)
                     && let Some(topic) = self.topics.topic(local)
                 {
-                    let tools =
-                        Tools { deflater: &mut self.deflater, counters: &self.counters, wall: self.wall };
+                    let tools = Tools {
+                        deflater: &mut self.deflater,
+                        counters: &self.counters,
+                        wall_ms: self.wall_ms,
+                    };
                     let words = dropped_words(dialect, topic, tools);
                     outbox.push_note(&words, message.topic_id(), oldest, budget);
                 }

@@ -94,7 +94,7 @@ fn publish(router: &Router, walk: &Walk) {
     let Ok(name) = TopicName::parse(walk.topic) else { return };
     // Found anew each time: one that nobody had for long may have been retired.
     let Ok(topic) = router.topic(&name) else { return };
-    let draft = Draft::encode(None, false, walk.message().as_bytes()).at(wall_ns() / 1_000_000);
+    let draft = Draft::encode_at(wall_ns() / 1_000_000, None, false, walk.message().as_bytes(), None);
     let _ = router.publish(&topic, draft, None);
 }
 

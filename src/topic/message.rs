@@ -46,12 +46,12 @@ const _: () = assert!(size_of::<MessageHeader>() == 48, "what is kept beside eac
 const _: () = assert!(super::state::LOOPS_MAX < NO_LOOP as usize);
 
 impl MessageHeader {
-    fn new(origin: Option<Origin>, payload_at: usize, binary: bool, plain_len: usize) -> Self {
+    fn new(time_ms: u64, origin: Option<Origin>, payload_at: usize, binary: bool, plain_len: usize) -> Self {
         let loop_index = origin.map_or(NO_LOOP, |origin| u8::try_from(origin.loop_index).unwrap_or(NO_LOOP));
         Self {
             topic_id: 0,
             offset: 0,
-            time_ms: 0,
+            time_ms,
             plain_len,
             waiting: AtomicU32::new(0),
             slot: origin.map_or(0, |origin| origin.slot),
@@ -79,11 +79,24 @@ pub struct Message(ThinArc<MessageHeader, u8>);
 impl Draft {
     /// Encodes the payload as one unmasked, final WebSocket frame.
     pub fn encode(origin: Option<Origin>, binary: bool, payload: &[u8]) -> Self {
-        Self::encode_both(origin, binary, payload, None)
+        Self::encode_at(0, origin, binary, payload, None)
     }
 
-    /// As [`Self::encode`], with a second frame of the payload as it was `deflated` (RFC 7692) behind the first.
+    /// As [`Self::encode_at`], without a time.
+    #[cfg(test)]
     pub fn encode_both(
+        origin: Option<Origin>,
+        binary: bool,
+        payload: &[u8],
+        deflated: Option<&[u8]>,
+    ) -> Self {
+        Self::encode_at(0, origin, binary, payload, deflated)
+    }
+
+    /// As [`Self::encode`], published at `time_ms`, milliseconds since 1970, and with a second frame of the payload as it
+    /// was `deflated` (RFC 7692) behind the first.
+    pub fn encode_at(
+        time_ms: u64,
         origin: Option<Origin>,
         binary: bool,
         payload: &[u8],
@@ -94,7 +107,7 @@ impl Draft {
         // Server frames carry no mask (RFC 6455, section 5.1), so one frame serves everybody.
         let head_len = encode_header(&mut head, true, opcode, payload.len(), None);
         let plain_len = head_len + payload.len();
-        let header = MessageHeader::new(origin, head_len, binary, plain_len);
+        let header = MessageHeader::new(time_ms, origin, head_len, binary, plain_len);
         let head = &head[..head_len];
         // Apart, because copying nothing twice is a tenth of the work on a small message.
         let Some(deflated) = deflated else { return Self(filled(header, plain_len, [head, payload])) };
@@ -115,30 +128,18 @@ impl Draft {
         self.0.header.header.origin()
     }
 
-    /// The same, published at this time: milliseconds since 1970.
-    #[must_use]
-    pub fn at(mut self, time_ms: u64) -> Self {
-        self.change(|header| header.time_ms = time_ms);
-        self
-    }
-
     /// Gives the message its place; the topic calls it under its lock.
     pub(super) fn stamp(mut self, topic_id: u64, offset: u64) -> Message {
-        self.change(|header| {
-            header.topic_id = topic_id;
-            header.offset = offset;
-        });
-        Message(self.0)
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut MessageHeader)) {
         self.0.with_arc_mut(|only| {
-            // A draft is never cloned, so this is the only reference and the change always happens.
+            // A draft is never cloned, so this is the only reference and it is always written.
             debug_assert!(Arc::is_unique(only));
             if let Some(inner) = Arc::get_mut(only) {
-                change(inner.header_mut());
+                let header = inner.header_mut();
+                header.topic_id = topic_id;
+                header.offset = offset;
             }
         });
+        Message(self.0)
     }
 }
 
@@ -150,8 +151,7 @@ impl Message {
         let header = MessageHeader {
             topic_id: of.topic_id,
             offset: of.offset,
-            time_ms: of.time_ms,
-            ..MessageHeader::new(of.origin(), head.len(), of.binary, len)
+            ..MessageHeader::new(of.time_ms, of.origin(), head.len(), of.binary, len)
         };
         Self(filled(header, len, [head, payload]))
     }
@@ -233,6 +233,7 @@ impl Message {
 }
 
 /// One allocation with the parts, which are `len` bytes together, in a row.
+#[inline(always)]
 fn filled<const N: usize>(
     header: MessageHeader,
     len: usize,
@@ -285,7 +286,7 @@ mod tests {
 
     fn sample(binary: bool, len: usize) -> Message {
         let origin = Some(Origin { loop_index: 1, slot: 2, generation: 3 });
-        Draft::encode(origin, binary, &vec![b'x'; len]).at(1_764).stamp(7, 9)
+        Draft::encode_at(1_764, origin, binary, &vec![b'x'; len], None).stamp(7, 9)
     }
 
     #[test]

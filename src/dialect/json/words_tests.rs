@@ -9,7 +9,7 @@ use crate::wire::frame::{Sender, decode_header};
 fn written(topic: &str, binary: bool, payload: &[u8]) -> String {
     let name = TopicName::parse(topic.to_owned()).unwrap();
     let topic = Topic::new(7, 0xAB, &name, 0);
-    let message = Message::placed(Draft::encode(None, binary, payload).at(1_764_000_000_123), 7, 17);
+    let message = Message::placed(Draft::encode_at(1_764_000_000_123, None, binary, payload, None), 7, 17);
     let mut out = Vec::new();
     assert_eq!(
         write_message(Stamped { topic: &topic, message: &message }, &mut out),

@@ -15,6 +15,8 @@ HOW IT MEASURES
     core. The flood `spin` burns the same processes without touching the server and shows that part.
     --realtime (as root) gives server and bystander real-time priority: they use what they need and do not
     wait for a core behind the flooders, as if those were on other machines, and the latency is the server's.
+    The kernel then stops whoever uses all of a second for 50 ms of it (kernel.sched_rt_runtime_us), which shows as a p99
+    of 40 to 50 ms where a flood keeps the loop's core busy: without --realtime it is the loop's own.
 
     A row is good when the bystander's p99 is at most 50 ms or 5 times its quiet value. Memory is the server's
     highest user-space memory (RssAnon + shmem + huge pages + swap) during the flood. `counted` are the

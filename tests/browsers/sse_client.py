@@ -5,15 +5,10 @@ heartbeats, a drain in the middle, refusals, and how soon each event arrives.
 """
 
 import contextlib
-import http.client
 import json
 import os
-import pathlib
-import re
-import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 import unittest
@@ -23,61 +18,33 @@ import requests
 from httpx_sse import connect_sse
 from sseclient import SSEClient
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import ws_client
+from ws_client import ROOT, WAIT
+
 PAYLOADS = json.loads((ROOT / "tests" / "fixtures" / "sse" / "payloads.json").read_text())
-READY = re.compile(r"^fantail ready listen=(\S+) admin=(\S+) pid=\d+$")
-WAIT = 15
 STREAM = {"Accept": "text/event-stream"}
 
 
-def binary():
-    """The server to test."""
-    if given := os.environ.get("FANTAIL_BIN"):
-        return given
-    for kind in ("release", "debug"):
-        if (found := ROOT / "target" / kind / "fantail").exists():
-            return str(found)
-    sys.exit("no target/release/fantail or target/debug/fantail; build one or set FANTAIL_BIN")
+class Server(ws_client.Server):
+    """The same server as a context, which keeps nobody waiting when it drains."""
 
-
-class Server:
-    """A running server. Use it as a context."""
-
-    def __init__(self, **environment):
-        command = [binary(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain-seconds", "0"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, **environment})
-        waited = select.select([self.process.stdout], [], [], WAIT)[0]
-        match = READY.match(self.process.stdout.readline().rstrip("\n")) if waited else None
-        if match is None:
-            self.__exit__()
-            raise AssertionError("no ready line")
-        self.url, self.admin = f"http://{match[1]}", match[2]
+    def __init__(self, **settings):
+        super().__init__(FANTAIL_DRAIN_SECONDS="0", **settings)
+        self.url = f"http://{self.listen}"
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait(WAIT)
-        self.process.stdout.close()
+        self.kill()
 
     def drain(self):
         self.process.send_signal(signal.SIGTERM)
 
-    def publish(self, topic, payload, query=""):
-        connection = http.client.HTTPConnection(self.admin, timeout=WAIT)
-        with contextlib.closing(connection):
-            connection.request("POST", f"/publish/{topic}{query}", body=payload)
-            answer = connection.getresponse()
-            assert answer.status == 200, (answer.status, answer.read())
-            return json.loads(answer.read())
-
     def publish_table(self, topic):
         for payload, _ in PAYLOADS:
             self.publish(topic, payload.encode())
-        self.publish(topic, b"\0\xff\n", "?binary=1")
+        self.publish(f"{topic}?binary=1", b"\0\xff\n")
         self.publish(topic, b"end")
 
 

@@ -208,6 +208,26 @@ const acts = [
     await page.getByRole("button", { name: "prices/eur" }).click();
     await text(page, "#ask-body", "Subscribers");
   }],
+  ["what is typed is searched for once, whatever is chosen, turned or opened before its time", async () => {
+    const there = await openPage(open, { hash: "#topics" });
+    await text(there, "#topics-note", "shown");
+    // Timers of one page end in the order of their times: behind the later one the earlier has been.
+    const searches = (act) => there.evaluate((what) => new Promise((resolve) => {
+      const { search } = views.topics;
+      let count = 0;
+      views.topics.search = function(signal) { count++; return search.call(this, signal); };
+      const name = document.getElementById("topics-name");
+      name.value = name.value ? "" : "o";
+      name.dispatchEvent(new Event("input"));
+      if (what === "choose") document.getElementById("topics-sort").dispatchEvent(new Event("change"));
+      if (what === "turn") document.getElementById("topics-on").dispatchEvent(new Event("click"));
+      if (what === "open") location.hash = "#overview";
+      setTimeout(() => { views.topics.search = search; resolve(`${count} of ${views.topics.pages.length}`); }, TYPED_MS + 200);
+    }), act);
+    for (const act of ["", "choose", "turn"]) assert.equal(await searches(act), "1 of 1", act);
+    assert.equal(await searches("open"), "0 of 1", "another view");
+    await there.context().close();
+  }],
   ["what a topic keeps is told, and what all do", async () => {
     await page.keyboard.press("Escape");
     for (let i = 0; i < 12; i++) await fetch(`http://${open.admin}/publish/kept`, { method: "POST", body: "x".repeat(1_000) });

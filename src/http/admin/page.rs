@@ -29,6 +29,7 @@ const PARTS: [&str; 3] = [
         include_str!("page/ask.js"),
         include_str!("page/series.js"),
         include_str!("page/overview.js"),
+        include_str!("page/paged.js"),
         include_str!("page/topics.js"),
         include_str!("page/connections.js"),
         include_str!("page/main.js"),

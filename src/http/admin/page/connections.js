@@ -1,15 +1,10 @@
 // Connections: those of a topic, an address, or with unsent bytes; closing and unsubscribing them.
 
-class ConnectionsView {
+class ConnectionsView extends Paged {
   constructor(onView) {
-    Object.assign(this, { onView, table: byId("connections"), pages: [""], next: null, run: null, timer: 0 });
-    const anew = () => { this.pages = [""]; this.onView(); this.load(); };
-    let typed = 0;
-    for (const id of ["topic", "ip"]) byId(`connections-${id}`).addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(anew, 300); });
-    byId("connections-slow").addEventListener("change", anew);
-    byId("connections-filter").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typed); anew(); });
-    byId("connections-on").addEventListener("click", () => { this.pages.push(this.next); this.load(); });
-    byId("connections-back").addEventListener("click", () => { this.pages.pop(); this.load(); });
+    super("connections", onView);
+    for (const id of ["topic", "ip"]) this.typedIn(byId(`connections-${id}`));
+    this.chosenIn(byId("connections-slow"));
     byId("connections-close").addEventListener("click", () => this.closeAll());
     byId("connections-unsubscribe").addEventListener("click", () => {
       const { topic } = this.filter;
@@ -45,26 +40,9 @@ class ConnectionsView {
     askToClose(all ? "Close everybody?" : "Close all of these?", `Closes ${this.meant()}.`, all ? { all: "1" } : filter, () => this.load());
   }
 
-  stop() {
-    clearTimeout(this.timer);
-    this.run?.abort();
-    this.run = null;
-  }
-
-  async load() {
-    this.stop();
-    const run = this.run = new AbortController();
-    const began = performance.now();
-    try {
-      await this.search(run.signal);
-    } catch (error) {
-      if (run.signal.aborted) return;
-      setText(byId("connections-note"), faultText(error));
-      byId("connections-empty").hidden = true;
-      if (error.status === 400) setRows(this.table, [], null, null, null);
-    }
-    const again = () => { this.timer = setTimeout(() => (dialog.el.open || document.hidden ? again() : this.load()), Math.max(AGAIN_MS, (performance.now() - began) * 5)); };
-    again();
+  onFault(error) {
+    byId("connections-empty").hidden = true;
+    if (error.status === 400) setRows(this.table, [], null, null, null);
   }
 
   // Until the page is full: a filter that means few is looked through piece by piece.

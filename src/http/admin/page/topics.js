@@ -1,22 +1,11 @@
 // Topics: a page of them by name, or those with the most of something. The server looks at 10,000 for one request and says
 // where to go on, so that a search through all of them is some requests, and a new one ends it.
 
-const PAGE_ROWS = 50;
-const AGAIN_MS = 4_000;
-// Requests of one search: two million topics.
-const STEPS_MAX = 200;
-
-class TopicsView {
+class TopicsView extends Paged {
   constructor(onView) {
-    Object.assign(this, { onView, table: byId("topics"), pages: [""], next: null, run: null, seen: new Map(), timer: 0 });
-    const anew = () => { this.pages = [""]; this.onView(); this.load(); };
-    let typed = 0;
-    byId("topics-name").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(anew, 200); });
-    byId("topics-how").addEventListener("change", anew);
-    byId("topics-sort").addEventListener("change", anew);
-    byId("topics-filter").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typed); anew(); });
-    byId("topics-on").addEventListener("click", () => { this.pages.push(this.next); this.load(); });
-    byId("topics-back").addEventListener("click", () => { this.pages.pop(); this.load(); });
+    super("topics", onView);
+    this.typedIn(byId("topics-name"));
+    for (const id of ["how", "sort"]) this.chosenIn(byId(`topics-${id}`));
   }
 
   get state() { return { q: byId("topics-name").value, how: byId("topics-how").value, sort: byId("topics-sort").value }; }
@@ -26,29 +15,6 @@ class TopicsView {
     byId("topics-sort").value = sort;
     this.pages = [""];
   }
-
-  stop() {
-    clearTimeout(this.timer);
-    this.run?.abort();
-    this.run = null;
-  }
-
-  async load() {
-    this.stop();
-    const run = this.run = new AbortController();
-    const began = performance.now();
-    try {
-      await this.search(run.signal);
-    } catch (error) {
-      if (run.signal.aborted) return;
-      setText(byId("topics-note"), faultText(error));
-    }
-    // A search that took long is not repeated all the time.
-    const rest = Math.max(AGAIN_MS, (performance.now() - began) * 5);
-    this.timer = setTimeout(() => (dialog.el.open || document.hidden ? this.later() : this.load()), rest);
-  }
-
-  later() { this.timer = setTimeout(() => (dialog.el.open || document.hidden ? this.later() : this.load()), 500); }
 
   async search(signal) {
     const { q, how, sort } = this.state;
@@ -91,7 +57,7 @@ class TopicsView {
     byId("topics-empty").hidden = !done || rows.length > 0;
     this.table.hidden = rows.length === 0;
     const note = most ? `The ${countText(rows.length)} with the most, of ${countText(all)}` : `${countText(rows.length)} shown · ${manyText(all, "topic")} in all`;
-    setText(byId("topics-note"), done ? note : "Looking…");
+    setText(this.note, done ? note : "Looking…");
     byId("topics-back").disabled = this.pages.length === 1;
     byId("topics-on").disabled = !this.next;
   }
@@ -101,7 +67,7 @@ class TopicsView {
       ["Subscribers", countText(topic.subscribers)], ["On loops", countText(topic.loops)], ["Messages", grouped.format(topic.messages)],
       ["Epoch", topic.epoch], ["Next offset", grouped.format(topic.next_offset)],
     ];
-      if (topic.history_messages > 0) rows.push(["History", `${manyText(topic.history_messages, "message")}, ${sizeText(topic.history_bytes)}`]);
+    if (topic.history_messages > 0) rows.push(["History", `${manyText(topic.history_messages, "message")}, ${sizeText(topic.history_bytes)}`]);
     const name = topic.topic;
     const after = () => this.load();
     const acts = make("div", "acts");

@@ -41,7 +41,7 @@ const NO_FIGURES: [&str; 15] = [
     "steps_bytes",
 ];
 /// Figures that are set and not measured: where they differ, ratios mean little.
-const SET: [&str; 10] = [
+const SET: [&str; 11] = [
     "wanted",
     "rate_per_second",
     "burst",
@@ -49,6 +49,7 @@ const SET: [&str; 10] = [
     "planned",
     "threads",
     "descriptors_per_table",
+    "processors_allowed",
     "source_addresses",
     "hold_seconds",
     "connections",

@@ -380,6 +380,7 @@ impl Run {
             intervals: self.series.intervals(),
             server_files: self.series.server_files(),
             kernel: self.series.kernel(),
+            quota: self.series.quota(),
             machine: machine::machine(),
             advice: advice(tls, &self.plan.details, counts),
             server_metrics: server_metrics::report(),

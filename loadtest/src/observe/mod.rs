@@ -7,6 +7,7 @@ pub(crate) mod launched;
 pub(crate) mod machine;
 pub(crate) mod memory_kinds;
 pub(crate) mod progress;
+pub(crate) mod quota;
 pub(crate) mod screen;
 pub(crate) mod series;
 pub(crate) mod server_metrics;

@@ -10,9 +10,10 @@ use fantail::sys::process;
 use hdrhistogram::Histogram;
 
 use crate::observe::kernel_counts::KernelCounts;
+use crate::observe::quota::Quota;
 use crate::observe::server_process::ServerProcess;
 use crate::result::histogram_columns::{HistogramColumns, Interval};
-use crate::result::report::{self, FilesReport, KernelReport};
+use crate::result::report::{self, FilesReport, KernelReport, QuotaReport};
 use crate::result::samples::{Columns, Sample};
 use crate::result::strain::Strain;
 use crate::result::tally::Tally;
@@ -38,6 +39,7 @@ pub(crate) struct Series {
     strain: Strain,
     files: Option<FilesReport>,
     kernel: KernelCounts,
+    quota: Quota,
     intervals: Vec<Interval>,
 }
 
@@ -57,6 +59,7 @@ impl Series {
             strain: Strain::default(),
             files: None,
             kernel: KernelCounts::now(),
+            quota: Quota::now(),
             intervals: Vec::new(),
         }
     }
@@ -144,6 +147,11 @@ impl Series {
     /// Open files of the server at most.
     pub(crate) fn server_files(&self) -> Option<FilesReport> {
         self.files
+    }
+
+    /// What processor time the generator is allowed, and how long it was held back since the run was made.
+    pub(crate) fn quota(&self) -> QuotaReport {
+        self.quota.report()
     }
 
     /// What the kernel has counted since the run was made.

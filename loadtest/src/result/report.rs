@@ -101,6 +101,16 @@ pub(crate) struct KernelReport {
     pub(crate) listen_overflows: Option<u64>,
 }
 
+/// The processor time that the generator is allowed; null where no control group limits it.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct QuotaReport {
+    /// Processors that its control group allows at once; null if it is not limited.
+    pub(crate) processors_allowed: Option<f64>,
+    /// How long its control group held its members back during the run because that was used up, on each processor by
+    /// itself; null if it is not limited.
+    pub(crate) held_back_seconds: Option<f64>,
+}
+
 /// What a report has to know of a run beside what it counted.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
@@ -132,6 +142,8 @@ pub(crate) struct Facts {
     pub(crate) server_files: Option<FilesReport>,
     /// What the kernel counted meanwhile.
     pub(crate) kernel: KernelReport,
+    /// The processor time that it is allowed.
+    pub(crate) quota: QuotaReport,
     /// How TLS was spoken; `None` without TLS.
     pub(crate) tls: Option<TlsFacts>,
 }
@@ -297,6 +309,9 @@ pub(crate) struct GeneratorReport {
     pub(crate) late_max_microseconds: Option<f64>,
     /// Processor time of the generator, over the whole run.
     pub(crate) cpu_seconds: Option<f64>,
+    /// The processor time that it is allowed.
+    #[serde(flatten)]
+    pub(crate) quota: QuotaReport,
     /// Whether it was the bottleneck.
     #[serde(flatten)]
     pub(crate) strain: StrainReport,
@@ -420,6 +435,7 @@ impl Common {
                 late_sends: sends.then_some(counts.late_sends),
                 late_max_microseconds: (sends && counts.sends > 0).then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
+                quota: facts.quota,
                 strain: tally.strain.judge(counts.sends, counts.late_own, counts.waited_sends),
             },
             series: facts.series,
@@ -479,6 +495,11 @@ impl Common {
             table.row("  late sends (> 1 ms)", format!("{late}, latest by {latest}"));
         }
         table.row("  processor time", number_text(generator.cpu_seconds, 2, " s"));
+        if let (Some(allowed), Some(held)) =
+            (generator.quota.processors_allowed, generator.quota.held_back_seconds)
+        {
+            table.row("    allowed", format!("{allowed:.2} processors, held back for {held:.2} s"));
+        }
         table.row("  was the bottleneck", generator.strain.text());
         if self.interrupted {
             table.row("interrupted", "yes, the figures are of the part that was run");

@@ -135,6 +135,8 @@ const RULES: &[(&str, Rule)] = &[
     ("fan_out_max_microseconds", Rule::Highest),
     ("busy_share", Rule::Highest),
     ("processor_wait_share", Rule::Highest),
+    ("processors_allowed", Rule::Lowest),
+    ("held_back_seconds", Rule::Highest),
     ("backlog_share", Rule::Highest),
     ("late_share", Rule::Highest),
     ("waited_share", Rule::Highest),

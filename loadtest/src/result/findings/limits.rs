@@ -8,6 +8,8 @@ use crate::result::html::grouped;
 
 /// Descriptors that a server needs beside connections: who is so near to its limit has reached it.
 const FILES_SPARE: f64 = 16.0;
+/// Seconds that a control group has to hold the generator back to be named.
+const HELD_BACK_LEAST: f64 = 0.1;
 
 /// Those of the generator and its machine.
 pub(super) fn generator(report: &Value) -> Vec<Finding> {
@@ -44,19 +46,41 @@ pub(super) fn generator(report: &Value) -> Vec<Finding> {
     let reasons: Vec<&str> = reasons.into_iter().flatten().filter_map(Value::as_str).collect();
     if !reasons.is_empty() {
         let saturated = reasons.iter().all(|reason| reason.starts_with("publisher saturated"));
+        let waited = reasons.iter().any(|reason| reason.contains("waited for a processor"));
         let limit = match saturated {
-            true => "The publisher's connections (--publishers)",
-            false => {
-                "The generator's own processor time: more --threads, another machine or a lower rate would say more of the server"
-            }
+            true => "The publisher's connections (--publishers)".to_owned(),
+            false => processor(run, waited),
         };
         let text = format!(
             "The generator was the bottleneck: {}. Latencies are at least partly its own.",
             reasons.join("; ")
         );
-        found.push(machine(Weight::Bottleneck, text, limit.to_owned()));
+        found.push(machine(Weight::Bottleneck, text, limit));
     }
     found
+}
+
+/// Which limit of processor time the generator has met; `waited` says whether it waited for a processor.
+pub(super) fn processor(run: &Value, waited: bool) -> String {
+    if let Some(held) = held_back(run) {
+        let allowed = number(run, "/generator/processors_allowed").unwrap_or_default();
+        return format!(
+            "The processor time that the generator's control group allows it: {allowed:.2} processors, used up for {held:.1} s of the run"
+        );
+    }
+    let processors = number(run, "/machine/processors");
+    match processors.filter(|_| waited) {
+        Some(1.0) => "The one processor that the generator may use, which others used as well".to_owned(),
+        Some(many) => {
+            format!("The {} processors that the generator may use, which others used as well", grouped(many))
+        }
+        None => "The generator's own processor time: more --threads, another machine or a lower rate would say more of the server".to_owned(),
+    }
+}
+
+/// For how many seconds the generator's control group held it back, if that is worth telling.
+pub(super) fn held_back(run: &Value) -> Option<f64> {
+    number(run, "/generator/held_back_seconds").filter(|held| *held >= HELD_BACK_LEAST)
 }
 
 /// Those of the server and what is between.
@@ -229,6 +253,31 @@ mod tests {
         assert_eq!(found.findings.len(), 2);
         let found = of(json!({}), json!({ "kernel": { "listen_overflows": 7 } }));
         assert!(found.fault == Fault::Server && found.limit.unwrap().contains("somaxconn"));
+    }
+
+    #[test]
+    fn a_generator_without_a_processor_says_who_had_it() {
+        let limit = |reason: &str, generator: Value, processors: u64| {
+            let mut generator = generator;
+            generator["bottleneck"] = json!([reason]);
+            let found =
+                find(&json!({ "ok": true, "generator": generator, "machine": { "processors": processors } }));
+            assert_eq!(found.fault, Fault::Generator);
+            found.limit.unwrap()
+        };
+        let waited = "its threads waited for a processor for 70 % of the load";
+        assert!(
+            limit(waited, json!({}), 1)
+                .contains("one processor that the generator may use, which others used")
+        );
+        assert!(limit(waited, json!({}), 4).contains("The 4 processors"));
+        assert!(limit("its threads had no time left", json!({}), 4).contains("--threads"));
+        let held = json!({ "processors_allowed": 0.2, "held_back_seconds": 2.34 });
+        let said = limit(waited, held, 2);
+        assert!(said.contains("control group allows it: 0.20 processors, used up for 2.3 s"), "{said}");
+        // What a moment of it explains is nothing.
+        let little = json!({ "processors_allowed": 0.2, "held_back_seconds": 0.01 });
+        assert!(!limit(waited, little, 2).contains("group"));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Stall {
     pub(crate) fault: Fault,
     /// Why that is known, or why not.
     pub(crate) evidence: String,
+    /// The limit that it met, if one is known.
+    pub(crate) limit: Option<String>,
 }
 
 /// One column of latencies by send time in which there were any.
@@ -77,7 +79,8 @@ pub(super) fn stalls(run: &Value) -> Vec<Stall> {
         }
     }
     for stall in &mut joined {
-        (stall.fault, stall.evidence) = suspects::blame(run, course, stall);
+        let blamed = suspects::blame(run, course, stall);
+        (stall.fault, stall.evidence, stall.limit) = (blamed.fault, blamed.evidence, blamed.limit);
     }
     joined.sort_by(|a, b| b.longest_microseconds.total_cmp(&a.longest_microseconds));
     joined
@@ -138,6 +141,7 @@ fn of_group(group: &[Slice]) -> Option<Stall> {
         grew: longest.highest_at > middle,
         fault: Fault::Unknown,
         evidence: String::new(),
+        limit: None,
     })
 }
 
@@ -177,7 +181,8 @@ impl Stall {
         }
         let weight =
             if self.longest_microseconds >= LONG_US { Weight::LongStall } else { Weight::ShortStall };
-        Finding { fault: self.fault, text: format!("{text}. {}.", self.evidence), limit: None, weight }
+        let (text, limit) = (format!("{text}. {}.", self.evidence), self.limit.clone());
+        Finding { fault: self.fault, text, limit, weight }
     }
 }
 

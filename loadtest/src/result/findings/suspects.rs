@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::stalls::Stall;
-use super::{Fault, beyond, column, is_local};
+use super::{Fault, beyond, column, is_local, limits};
 use crate::result::html::grouped;
 use crate::result::report::microseconds_text;
 
@@ -17,8 +17,19 @@ const IDLE_CORES: f64 = 0.05;
 /// Cores from which a process has at least one thread without time left.
 const BUSY_CORES: f64 = 0.9;
 
+/// Who it was.
+#[derive(Clone, Debug)]
+pub(super) struct Blamed {
+    pub(super) fault: Fault,
+    /// Why that is known.
+    pub(super) evidence: String,
+    /// The limit that was met, if one is known.
+    pub(super) limit: Option<String>,
+}
+
 /// Who it was, and why that is known.
-pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> (Fault, String) {
+pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> Blamed {
+    let mut starved = starved(run, stall);
     let sends = sends(course, stall);
     let late_enough = sends.latest_us >= stall.longest_microseconds / 2.0;
     if sends.planned > 0.0 && sends.late >= sends.planned * LATE_SHARE && late_enough {
@@ -28,21 +39,13 @@ pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> (Fault, Strin
             grouped(sends.late),
             grouped(sends.planned)
         );
-        return (Fault::Generator, text);
+        // That it had no processor is why.
+        let (why, limit) =
+            starved.take().map_or((String::new(), None), |(why, limit)| (format!(". {why}"), limit));
+        return Blamed { fault: Fault::Generator, evidence: text + &why, limit };
     }
-    let share = |name: &str| {
-        within(run, name, stall)
-            .into_iter()
-            .fold(None, |most: Option<f64>, share| Some(most.map_or(share, |most| most.max(share))))
-    };
-    for (name, what) in [
-        ("generator_processor_wait_share", "waited for a processor that others had"),
-        ("generator_busy_share", "had no time left"),
-    ] {
-        if let Some(share) = share(name).filter(|share| *share >= STARVED_SHARE) {
-            let text = format!("The generator's threads {what} for {:.0} % of that time", share * 100.0);
-            return (Fault::Generator, text);
-        }
+    if let Some((evidence, limit)) = starved {
+        return Blamed { fault: Fault::Generator, evidence, limit };
     }
     let mut text = match (sends.planned, sends.late) {
         (planned, 0.0) if planned > 0.0 => {
@@ -64,7 +67,24 @@ pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> (Fault, Strin
         false => ". So it was the server, or the network on the way to it. ",
     };
     text += &server(run, stall);
-    (beyond(run), text)
+    Blamed { fault: beyond(run), evidence: text, limit: None }
+}
+
+/// Whether the generator's threads had no time in a span, and which limit that was.
+fn starved(run: &Value, stall: &Stall) -> Option<(String, Option<String>)> {
+    let highest = |name: &str| within(run, name, stall).into_iter().reduce(f64::max);
+    let held_back = limits::held_back(run).is_some();
+    let waited = match held_back {
+        true => "got no processor, which their control group allows them no longer or others had,",
+        false => "waited for a processor that others had",
+    };
+    [("generator_processor_wait_share", waited, true), ("generator_busy_share", "had no time left", false)]
+        .into_iter()
+        .find_map(|(name, what, waited)| {
+            let share = highest(name).filter(|share| *share >= STARVED_SHARE)?;
+            let text = format!("The generator's threads {what} for {:.0} % of that time", share * 100.0);
+            Some((text, Some(limits::processor(run, waited))))
+        })
 }
 
 /// What became of the messages that were planned for a span.
@@ -151,6 +171,7 @@ mod tests {
         grew: false,
         fault: Fault::Unknown,
         evidence: String::new(),
+        limit: None,
     };
 
     /// Two seconds from 3 s on, of which the generator was late with so many by so much.
@@ -167,7 +188,7 @@ mod tests {
     fn who_sends_late_is_to_blame_and_who_is_asked_in_time_otherwise() {
         let none = json!({ "at_seconds": [] });
         let local = run("ws://127.0.0.1:9/", none.clone());
-        let (fault, text) = blame(&local, &course(400, 1.9e6), &STALL);
+        let Blamed { fault, evidence: text, .. } = blame(&local, &course(400, 1.9e6), &STALL);
         assert!(
             fault == Fault::Generator
                 && text.contains("800 of the 1,000 messages of that time late, by up to 1.90 s"),
@@ -175,13 +196,14 @@ mod tests {
         );
         // A few that were a little late explain nothing.
         for (late, latest) in [(400, 3_000.0), (3, 1.9e6)] {
-            let (fault, text) = blame(&local, &course(late, latest), &STALL);
+            let Blamed { fault, evidence: text, .. } = blame(&local, &course(late, latest), &STALL);
             assert!(
                 fault == Fault::Server && text.contains("no network between") && text.contains("--pid"),
                 "{text}"
             );
         }
-        let (fault, text) = blame(&run("wss://chat.example/", none), &course(0, 0.0), &STALL);
+        let remote = run("wss://chat.example/", none);
+        let Blamed { fault, evidence: text, .. } = blame(&remote, &course(0, 0.0), &STALL);
         assert!(fault == Fault::ServerOrNetwork && text.contains("or the network"), "{text}");
     }
 
@@ -191,7 +213,10 @@ mod tests {
             json!({ "at_seconds": [2.0, 3.1, 4.1, 5.1], "generator_processor_wait_share": [0.0, 0.0, wait, 0.0],
                 "generator_busy_share": [0.0, 0.0, 0.0, 0.0], "server_cpu_seconds": cpu })
         };
-        let said = |wait, cpu| blame(&run("ws://localhost/", series(wait, cpu)), &course(0, 0.0), &STALL);
+        let said = |wait, cpu| {
+            let blamed = blame(&run("ws://localhost/", series(wait, cpu)), &course(0, 0.0), &STALL);
+            (blamed.fault, blamed.evidence)
+        };
         let (fault, text) = said(0.8, [1.0, 1.0, 1.0, 1.0]);
         assert!(fault == Fault::Generator && text.contains("for 80 % of that time"), "{text}");
         let (fault, text) = said(0.1, [1.0, 1.1, 1.1, 2.0]);

@@ -26,6 +26,8 @@ pub(crate) enum Trouble {
     Answered(u16),
     /// The answer is no event stream.
     AnsweredNoEvents,
+    /// A message of the greeting said no.
+    AwaitRefused,
     /// Closed before the message of `--await` had come.
     AwaitClosed,
     /// The message of `--await` did not come within the connect timeout.
@@ -106,6 +108,7 @@ impl Trouble {
             Self::Unreachable => "unreachable",
             Self::ConnectClosed => "connect_closed",
             Self::ConnectReset => "connect_reset",
+            Self::AwaitRefused => "await_refused",
             Self::AwaitClosed => "await_closed",
             Self::AwaitTimeout => "await_timeout",
             Self::TlsUnknownIssuer => "tls_unknown_issuer",

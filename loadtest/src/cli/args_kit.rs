@@ -112,6 +112,10 @@ pub(crate) struct TalkFlags {
     #[arg(long = "await", value_name = "REGEX", value_parser = Placed::parse)]
     awaited: Vec<Placed>,
 
+    /// Whoever is told this while --await waits is refused, and waits no longer; may be repeated
+    #[arg(long, value_name = "REGEX")]
+    refusal: Vec<String>,
+
     /// Answer messages that match; may be repeated, and {1} is what the first group caught
     #[arg(long, value_name = "'REGEX=>TEXT'")]
     reply: Vec<String>,
@@ -204,9 +208,11 @@ impl TalkFlags {
         let script = &self.script;
         // Those that are given come first, and the first that matches answers.
         let reply = self.reply.iter().chain(&script.reply).cloned().collect();
+        let refusal = self.refusal.iter().chain(&script.refusal).cloned().collect();
         let own_protocol = script.subprotocol.filter(|_| self.subprotocol.is_empty()).map(str::to_owned);
         Talk {
             greeting: if greeting.is_empty() { script.greeting.clone() } else { greeting },
+            refusal,
             reply,
             every: if self.every.is_empty() { script.every.clone() } else { self.every.clone() },
             vars: self.vars.clone(),

@@ -39,6 +39,8 @@ pub(crate) struct Script {
     pub(crate) subprotocol: Option<&'static str>,
     /// What is said and awaited behind the upgrade.
     pub(crate) greeting: Vec<Greeting>,
+    /// What says no while something is awaited.
+    pub(crate) refusal: Vec<String>,
     /// `REGEX=>TEXT`
     pub(crate) reply: Vec<String>,
     /// `PERIOD=>TEXT`
@@ -147,6 +149,10 @@ fn awaits(pattern: &str) -> Greeting {
     Greeting::Await(pattern.to_owned())
 }
 
+fn refused(pattern: &str) -> Vec<String> {
+    vec![pattern.to_owned()]
+}
+
 /// <https://pusher.com/docs/channels/library_auth_reference/pusher-websockets-protocol/>
 fn pusher(given: &Given<'_>) -> Result<Script, String> {
     let missing = |name: &str| format!("--preset pusher needs --set {name}=…");
@@ -164,6 +170,7 @@ fn pusher(given: &Given<'_>) -> Result<Script, String> {
             hello(subscribe),
             awaits("pusher_internal:subscription_succeeded"),
         ],
+        refusal: refused(r#""event":\s*"pusher(_internal)?:(subscription_)?error""#),
         reply: vec![r#""event":"pusher:ping"=>{"event":"pusher:pong","data":{}}"#.into()],
         every: given.every(r#"{"event":"pusher:ping","data":{}}"#),
         message: format!(r#"{{"event":"client-load","channel":"{channel}","data":"{{marker}}"}}"#),
@@ -182,6 +189,7 @@ fn centrifugo(given: &Given<'_>) -> Script {
             hello(r#"{"id":2,"subscribe":{"channel":"{topic}"}}"#),
             awaits(r#""subscribe":\s*\{"#),
         ],
+        refusal: refused(r#""(error|disconnect)":\s*\{"#),
         // A server's ping is an empty object, and so is the answer.
         reply: vec![r"^\s*\{\}\s*$=>{}".into()],
         every: Vec::new(),
@@ -201,6 +209,8 @@ fn socketio(given: &Given<'_>) -> Script {
             awaits(r"^40"),
             hello(r#"42["join","{topic}"]"#),
         ],
+        // A connect error, and a disconnect.
+        refusal: refused("^4[41]"),
         reply: vec!["^2$=>3".into()],
         every: Vec::new(),
         message: r#"42["say","{topic}","{marker}"]"#.into(),
@@ -216,6 +226,7 @@ fn phoenix(given: &Given<'_>) -> Script {
             hello(r#"["1","1","room:{topic}","phx_join",{}]"#),
             awaits(r#""phx_reply",\s*\{.*"status":\s*"ok""#),
         ],
+        refusal: refused(r#""phx_reply",\s*\{.*"status":\s*"error"|"phx_(error|close)""#),
         reply: Vec::new(),
         every: given.every(r#"[null,"h","phoenix","heartbeat",{}]"#),
         message: r#"["1","m{seq}","room:{topic}","say",{"text":"{marker}"}]"#.into(),
@@ -237,6 +248,8 @@ fn graphql_ws(given: &Given<'_>) -> Script {
                 r#"{"id":"{topic}","type":"subscribe","payload":{"query":"subscription($t:String!)\{messages(topic:$t)}","variables":{"t":"{topic}"}}}"#,
             ),
         ],
+        // Who is not let in is sent away with a close frame.
+        refusal: Vec::new(),
         reply: vec![r#""type":\s*"ping"=>{"type":"pong"}"#.into()],
         every: given.every(r#"{"type":"ping"}"#),
         message: r#"{"id":"m{uuid}","type":"subscribe","payload":{"query":"mutation($t:String!,$d:String!)\{publish(topic:$t,data:$d)}","variables":{"t":"{topic}","d":"{marker}"}}}"#.into(),
@@ -263,6 +276,8 @@ fn mqtt(given: &Given<'_>) -> Script {
             hello("hex:82{varint(0001{u16({topic})}00)}"),
             awaits(r"(?s-u)^\x90"),
         ],
+        // CONNACK with another code than 0, and SUBACK with a failure.
+        refusal: refused(r"(?s-u)^(\x20\x02.[^\x00]|\x90\x03..\x80)"),
         reply: Vec::new(),
         every: given.every("hex:c000"),
         message: "hex:30{varint_with_marker({u16({topic})})}{marker}".into(),
@@ -287,6 +302,7 @@ fn nats(given: &Given<'_>) -> Script {
             hello("PING\r\n"),
             awaits(r"(^|\n)PONG\r\n"),
         ],
+        refusal: refused(r"(^|\n)-ERR"),
         reply: vec![r"(^|\n)PING\r\n=>PONG".to_owned() + "\r\n"],
         every: given.every("PING\r\n"),
         message: "PUB {topic} {size}\r\n{marker}\r\n".into(),
@@ -306,6 +322,7 @@ fn action_cable(given: &Given<'_>) -> Script {
             hello(format!(r#"{{"command":"subscribe","identifier":"{identifier}"}}"#)),
             awaits("confirm_subscription"),
         ],
+        refusal: refused(r#""type":\s*"(reject_subscription|disconnect)""#),
         reply: Vec::new(),
         every: Vec::new(),
         message: format!(
@@ -338,6 +355,7 @@ mod tests {
                 };
                 let talk = Talk {
                     greeting: script.greeting.clone(),
+                    refusal: script.refusal.clone(),
                     reply: script.reply.clone(),
                     every: script.every.clone(),
                     ..Talk::default()

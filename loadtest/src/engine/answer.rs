@@ -56,7 +56,10 @@ pub(super) fn detail(trouble: Trouble, bytes: &[u8]) -> Option<String> {
         (!line.is_empty()).then_some(line)
     };
     match trouble {
-        Trouble::NotHttp => text(bytes).map(|line| format!("it says {line:?}")),
+        Trouble::NotHttp | Trouble::AwaitRefused => text(bytes).map(|line| format!("it says {line:?}")),
+        Trouble::AwaitTimeout | Trouble::AwaitClosed => {
+            text(bytes).map(|line| format!("it said {line:?} instead"))
+        }
         Trouble::UpgradeRefused(300..400) => {
             field(bytes, "location").map(|location| format!("it leads to {location}"))
         }

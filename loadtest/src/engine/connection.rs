@@ -635,17 +635,13 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Result<(), Trouble> {
         if !deflated {
-            self.on_message(payload, binary, cx);
-            return Ok(());
+            return self.on_message(payload, binary, cx);
         }
         cx.tally.counts.deflated += 1;
         cx.tally.counts.deflated_bytes += payload.len() as u64;
         let Some(inflating) = cx.inflating.take() else { return Err(Trouble::LostProtocol) };
         let content = inflating.inflate(payload, INPUT_BYTES_MAX).map_err(|_| Trouble::LostProtocol);
-        if let Ok(content) = content {
-            self.on_message(content, binary, cx);
-        }
-        let outcome = content.map(|_| ());
+        let outcome = content.and_then(|content| self.on_message(content, binary, cx));
         cx.inflating = Some(inflating);
         outcome
     }

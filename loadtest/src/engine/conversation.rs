@@ -46,6 +46,8 @@ pub(crate) enum Client {
 pub(crate) struct Talk {
     /// What is said and awaited behind the upgrade, in this order.
     pub(crate) greeting: Vec<Greeting>,
+    /// Messages of the greeting that say no, as a regular expression each.
+    pub(crate) refusal: Vec<String>,
     /// Answers to messages that match: `REGEX=>TEXT`.
     pub(crate) reply: Vec<String>,
     /// What is said every so often: `25s=>TEXT`.
@@ -99,6 +101,7 @@ pub(crate) struct Conversation {
     protocols: Vec<String>,
     steps: Vec<Step>,
     caught: Vec<String>,
+    refusals: Vec<Regex>,
     replies: Vec<(Regex, Text)>,
     every: Vec<(Duration, Text)>,
     template: Option<Template>,
@@ -158,6 +161,11 @@ impl Conversation {
             steps.push(step);
         }
         let scope = Scope { caught: &caught, ..scope };
+        if steps.iter().all(|step| matches!(step, Step::Say(_))) && !talk.refusal.is_empty() {
+            return Err("--refusal: nothing is awaited that could be refused: see --await".into());
+        }
+        let refusals = talk.refusal.iter().map(|pattern| regex("--refusal", pattern));
+        let refusals = refusals.collect::<Result<_, _>>()?;
         let replies = talk.reply.iter().map(|rule| reply(rule, scope)).collect::<Result<_, _>>()?;
         let every = talk.every.iter().map(|rule| every(rule, scope)).collect::<Result<_, _>>()?;
         let protocols = talk.subprotocol.clone();
@@ -168,6 +176,7 @@ impl Conversation {
             headers,
             protocols,
             steps,
+            refusals,
             replies,
             every,
             template: None,
@@ -304,6 +313,11 @@ impl Conversation {
         &self.steps
     }
 
+    /// Whether a message of the greeting says no.
+    pub(crate) fn is_refused_by(&self, payload: &[u8]) -> bool {
+        self.refusals.iter().any(|pattern| pattern.is_match(payload))
+    }
+
     /// Whether what `--await` caught is needed when a connection is open.
     pub(crate) fn keeps_caught(&self) -> bool {
         !self.caught.is_empty()
@@ -343,6 +357,7 @@ fn positions(talk: &Talk) -> Result<Vec<Regex>, String> {
         ("--resume-url", talk.resume_url.is_some() && talk.client == Client::Ws),
         ("--position", !talk.position.is_empty() && talk.client != Client::Poll),
         ("--hello and --await", !talk.greeting.is_empty() && talk.client != Client::Ws),
+        ("--refusal", !talk.refusal.is_empty() && talk.client != Client::Ws),
         ("--reply", !talk.reply.is_empty() && talk.client != Client::Ws),
         ("--every", !talk.every.is_empty() && talk.client != Client::Ws),
         ("--subprotocol", !talk.subprotocol.is_empty() && talk.client != Client::Ws),

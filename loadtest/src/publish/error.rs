@@ -14,8 +14,8 @@ pub(crate) enum PublishError {
     Refused(u16, Option<String>),
     /// The server had closed the WebSocket, with this code and reason; the message was not sent.
     Closed(u16, String),
-    /// The WebSocket could not be opened, or broke; the message was not sent.
-    Lost(Trouble),
+    /// The WebSocket could not be opened, or broke, and what the server said then; the message was not sent.
+    Lost(Trouble, Option<String>),
     /// There was no connection on which to send the message in time.
     Unreached(io::Error),
     /// Nobody knows whether the server took the message.
@@ -29,7 +29,7 @@ impl PublishError {
             Self::Usage(_) => "usage".into(),
             Self::Refused(status, _) => format!("status_{status}"),
             Self::Closed(code, _) => format!("closed_{code}"),
-            Self::Lost(trouble) => trouble.name(),
+            Self::Lost(trouble, _) => trouble.name(),
             Self::Unreached(error) | Self::Unknown(error) => format!("{:?}", error.kind()).to_lowercase(),
         }
     }
@@ -55,7 +55,10 @@ impl fmt::Display for PublishError {
                     "the publisher's connection was closed by the server with code {code}, {reason:?}"
                 )
             }
-            Self::Lost(trouble) => write!(out, "the publisher's connection: {}", trouble.name()),
+            Self::Lost(trouble, detail) => {
+                write!(out, "the publisher's connection: {}", trouble.name())?;
+                detail.iter().try_for_each(|detail| write!(out, " ({detail})"))
+            }
             Self::Unreached(error) | Self::Unknown(error) => error.fmt(out),
         }
     }

@@ -170,7 +170,7 @@ impl Talks {
             }
         }
         if let Err(trouble) = outcome {
-            self.on_trouble(account, index, trouble);
+            self.on_trouble(plan, account, index, trouble);
         }
         let lane_opening = self.lanes.get(index).is_some_and(Lane::is_opening);
         if opening && !lane_opening {
@@ -190,7 +190,7 @@ impl Talks {
             if lane.is_opening() && now_ns >= lane.until_ns {
                 let trouble = lane.connection.timeout_trouble();
                 self.opening -= 1;
-                self.on_trouble(account, index, trouble);
+                self.on_trouble(plan, account, index, trouble);
                 continue;
             }
             if lane.connection.state() == State::Open {
@@ -220,7 +220,7 @@ impl Talks {
             *due_ns = now_ns + period_ns;
             let cx = context(plan, index, lane.topic, &mut self.tally);
             if let Err(trouble) = lane.connection.say_again(text, &cx) {
-                self.on_trouble(account, index, trouble);
+                self.on_trouble(plan, account, index, trouble);
             }
         }
     }
@@ -253,19 +253,23 @@ impl Talks {
                 lane.until_ns = now_ns + TIMEOUT.as_nanos() as u64;
                 self.opening += 1;
             }
-            Err(error) => self.on_trouble(account, index, Trouble::of_connect(&error)),
+            Err(error) => self.on_trouble(plan, account, index, Trouble::of_connect(&error)),
         }
     }
 
     /// A connection is over, and with it what was to be sent on it.
-    fn on_trouble(&mut self, account: &mut Account, index: usize, trouble: Trouble) {
+    fn on_trouble(&mut self, plan: &Plan, account: &mut Account, index: usize, trouble: Trouble) {
         let Some(lane) = self.lanes.get_mut(index) else { return };
         let close = lane.connection.close().cloned();
         let opened = lane.connection.state() == State::Open;
         lane.connection.end();
         lane.over = Some((trouble, close));
         if !opened {
-            self.failed.get_or_insert(lane.error());
+            let error = match lane.error() {
+                PublishError::Lost(trouble, _) => PublishError::Lost(trouble, plan.details.of(trouble)),
+                error => error,
+            };
+            self.failed.get_or_insert(error);
         }
         for job in std::mem::take(&mut lane.queue) {
             account.on_not_sent(&job, lane.error());
@@ -297,7 +301,7 @@ impl Talks {
                 Err(trouble) => {
                     // Of a frame that broke off nobody knows how much has arrived.
                     account.on_failed(&job, PublishError::Unknown(io::ErrorKind::BrokenPipe.into()));
-                    self.on_trouble(account, index, trouble);
+                    self.on_trouble(plan, account, index, trouble);
                 }
             }
         }
@@ -332,7 +336,7 @@ impl Lane {
         match &self.over {
             Some((_, Some((code, reason)))) => PublishError::Closed(*code, reason.clone()),
             Some((Trouble::UpgradeRefused(status), _)) => PublishError::Refused(*status, None),
-            Some((trouble, None)) => PublishError::Lost(*trouble),
+            Some((trouble, None)) => PublishError::Lost(*trouble, None),
             None => PublishError::Unreached(io::ErrorKind::NotConnected.into()),
         }
     }

@@ -70,16 +70,10 @@ pub(crate) fn hint(trouble: Trouble, secure: bool) -> Option<&'static str> {
         }
         Trouble::TlsTimeout => "no end of the TLS handshake within ten seconds: does that port speak TLS?",
         Trouble::ServerSpeaksTls => "what answers there speaks TLS: use wss:// or https://",
-        Trouble::ConnectReset if secure => {
+        Trouble::ConnectReset | Trouble::ConnectClosed if secure => {
             "the server ended the connection between the TLS handshake and its answer: it may ask for a client certificate"
         }
-        Trouble::ConnectReset => {
-            "the server ended the connection without an answer: if that port speaks TLS, use wss:// or https://"
-        }
-        Trouble::ConnectClosed if secure => {
-            "the server ended the connection between the TLS handshake and its answer: it may ask for a client certificate"
-        }
-        Trouble::ConnectClosed => {
+        Trouble::ConnectReset | Trouble::ConnectClosed => {
             "the server ended the connection without an answer: if that port speaks TLS, use wss:// or https://"
         }
         Trouble::NotHttp => "what answers there does not speak HTTP: is it the right port?",
@@ -112,6 +106,8 @@ pub(crate) fn hint(trouble: Trouble, secure: bool) -> Option<&'static str> {
         }
         Trouble::UpgradeRefused(_) => "the server refused the upgrade",
         Trouble::Answered(_) => "the server refused the request",
+        Trouble::AwaitRefused => "the server said no in the greeting",
+        Trouble::AwaitTimeout | Trouble::AwaitClosed => "the awaited message did not come: see --trace 1",
         Trouble::GeneratorPorts => "no free port at this end: name more addresses with --source",
         Trouble::LostTruncated => "the server ended the connection without a TLS close_notify",
         _ => return None,

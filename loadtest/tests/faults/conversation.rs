@@ -224,6 +224,45 @@ fn whoever_is_not_let_in_is_told_why_and_nothing_is_said_to_be_refused() {
     assert!(said.contains("the publisher's connection: await_closed"), "{said}");
 }
 
+/// Says no in the protocol to whoever asks, and waits.
+fn refusing_server() -> String {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let (mut socket, _) = accept(stream.unwrap());
+                while let Ok(Message::Text(_)) = socket.read() {
+                    send(&mut socket, r#"44{"message":"no such room"}"#);
+                }
+            });
+        }
+    });
+    format!("ws://{address}/")
+}
+
+#[test]
+fn a_refusal_in_the_protocol_is_told_at_once_and_in_the_servers_words() {
+    let url = refusing_server();
+    let idle = ["idle", "--url", &url, "--connections", "3", "--duration", "100ms"];
+    let talk = ["--hello", "join", "--await", "^40", "--refusal", "^44"];
+    let begun = Instant::now();
+    let (code, report, table) = run(&[&idle[..], &talk].concat());
+    assert!(begun.elapsed() < Duration::from_secs(8), "it waited for what will not come");
+    assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "await_refused": 3 })), "{table}");
+    assert!(table.contains("it says \"44{"), "{table}");
+    assert!(table.contains("no such room"), "{table}");
+    // A publisher is told the same.
+    let publisher = ["fanout", "--url", &url, "--publish", "ws", "--connections", "1", "--duration", "100ms"];
+    let said = error(1, &[&publisher[..], &talk].concat());
+    assert!(said.contains("the publisher's connection: await_refused (it says"), "{said}");
+    // Without it, what came instead is told when time is over.
+    let (_, report, table) = run(&[&idle[..], &talk[..4]].concat());
+    assert_eq!(report["connections"]["errors"], json!({ "await_timeout": 3 }), "{table}");
+    assert!(table.contains("it said \"44{"), "{table}");
+    let said = error(2, &[&idle[..], &["--refusal", "^44"]].concat());
+    assert!(said.contains("--refusal: nothing is awaited"), "{said}");
+}
+
 /// Sends everybody away after so many messages.
 fn strict_server(messages: usize) -> String {
     let (listener, address) = listen();

@@ -37,4 +37,10 @@ ActionCable.server.config.tap do |config|
   config.worker_pool_size = 1
 end
 
-run ActionCable.server
+map('/restart') do
+  run(lambda { |_|
+    ActionCable.server.restart
+    [200, {}, ['']]
+  })
+end
+map('/') { run ActionCable.server }

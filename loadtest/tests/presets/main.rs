@@ -3,17 +3,20 @@
 //! (`fakes`). `.ci/install-presets` brings what is needed, and what is not there is skipped by name.
 
 mod fakes;
+mod makers;
 #[path = "../scratch/mod.rs"]
 mod scratch;
 #[path = "../../../tests/skip/mod.rs"]
 mod skip;
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fakes::Fake;
 use scratch::Scratch;
 use serde_json::{Value, json};
 use skip::skipped;
@@ -71,6 +74,32 @@ impl Drop for Served {
     }
 }
 
+impl Served {
+    /// Ends it in order.
+    fn stop(&self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// A server that says where it listens on its standard output.
+    fn ready(command: &mut Command, before: &str) -> (Self, String) {
+        let mut served = Self(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+        let mut lines = BufReader::new(served.0.stdout.take().unwrap());
+        let mut said = String::new();
+        loop {
+            assert!(lines.read_line(&mut said).unwrap() > 0, "it ended: {said}");
+            if let Some((_, place)) = said.split_once(before)
+                && place.ends_with('\n')
+            {
+                let url = format!("ws://{}", place.trim());
+                // It goes on to write, and must not wait for somebody who reads.
+                thread::spawn(move || lines.read_to_string(&mut said));
+                return (served, url);
+            }
+        }
+    }
+}
+
 /// A port that nothing listens on at this moment.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -109,7 +138,7 @@ fn mqtt_with_mosquitto() {
             free_port()
         )
     };
-    let Some((_served, port, _file)) = start("mosquitto", configuration) else {
+    let Some((served, port, _file)) = start("mosquitto", configuration) else {
         return skipped("preset-servers");
     };
     let url = format!("ws://127.0.0.1:{port}");
@@ -124,6 +153,9 @@ fn mqtt_with_mosquitto() {
     ];
     let (code, report, said) = run(&args.concat());
     assert_eq!((code, &report["connections"]["lost"]), (1, &json!(2)), "{said}");
+    // It says nothing when it goes, and MQTT 3.1.1 has no word for it.
+    let closes = ended("mqtt", &url, &["period=1"], || served.stop());
+    assert_eq!(closes, json!({}));
 }
 
 #[test]
@@ -135,7 +167,7 @@ fn nats_with_nats_server() {
              websocket {{ host: \"127.0.0.1\", port: {port}, no_tls: true }}\n"
         )
     };
-    let Some((_served, port, _file)) = start("nats-server", configuration) else {
+    let Some((served, port, _file)) = start("nats-server", configuration) else {
         return skipped("preset-servers");
     };
     let url = format!("ws://127.0.0.1:{port}");
@@ -155,59 +187,115 @@ fn nats_with_nats_server() {
         "1s",
     ];
     let (code, report, said) = run(&args);
-    assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "await_closed": 1 })), "{said}");
+    assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "await_refused": 1 })), "{said}");
+    assert!(said.contains("-ERR 'Authorization Violation'"), "{said}");
+    let closes = ended("nats", &url, &set, || served.stop());
+    assert_eq!(closes, json!({ "1001 Server Shutdown": 5 }));
 }
 
-/// The servers of npm packages, started by the generator itself.
-fn assert_speaks_to_npm(preset: &str) {
+/// The servers of npm packages. `refused` is what becomes of who may not come in, `end` how everybody ends when the
+/// server is stopped.
+#[track_caller]
+fn assert_speaks_to_npm(preset: &str, refused: &Value, end: &Value) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/presets");
     if !folder.join("node_modules").exists() {
         return skipped("preset-servers");
     }
-    let server = format!("node '{}' {preset}", folder.join("servers.mjs").display());
-    assert_speaks(preset, &["--server", &server], &["token=sesame"], &[]);
-    // Whoever may not come in is not told to be in.
-    let args = ["idle", "--preset", preset, "--server", &server, "--connections", "2", "--duration", "100ms"];
+    let script = folder.join("servers.mjs");
+    let (served, url) = Served::ready(Command::new("node").arg(script).arg(preset), "listen=");
+    assert_speaks(preset, &["--url", &url], &["token=sesame"], &[]);
+    let args = ["idle", "--preset", preset, "--url", &url, "--connections", "2", "--duration", "100ms"];
     let (code, report, said) = run(&args);
-    let (opened, lost) = (&report["connections"]["opened"], &report["connections"]["lost"]);
-    assert!(code == 1 && (opened == 0 || lost == opened), "{said}");
+    let connections = &report["connections"];
+    assert_eq!((code, &connections["opened"], &connections["errors"]), (1, &json!(0), refused), "{said}");
+    assert_eq!(&ended(preset, &url, &["token=sesame"], || served.stop()), end);
 }
 
 #[test]
 fn socketio_with_socket_io() {
-    assert_speaks_to_npm("socketio");
+    assert_speaks_to_npm("socketio", &json!({ "await_refused": 2 }), &json!({ "1005": 5 }));
 }
 
 #[test]
 fn graphql_ws_with_graphql_ws() {
-    assert_speaks_to_npm("graphql-ws");
+    assert_speaks_to_npm("graphql-ws", &json!({ "await_closed": 2 }), &json!({ "1001 Going away": 5 }));
+}
+
+/// How connections ended that were sent away in the middle of a run, which is not ok then.
+#[track_caller]
+fn ended(preset: &str, url: &str, set: &[&str], send_away: impl FnOnce()) -> Value {
+    let file = Scratch::new("ended.json");
+    let set = set.iter().flat_map(|pair| ["--set", pair]);
+    let mut generator = Command::new(env!("CARGO_BIN_EXE_fantail-loadtest"));
+    generator.args(["idle", "--preset", preset, "--url", url, "--connections", "5", "--duration", "30s"]);
+    generator.args(set).args(["--json", file.path()]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Served(generator.spawn().unwrap());
+    let mut said = String::new();
+    let mut lines = BufReader::new(running.0.stderr.take().unwrap());
+    while !said.lines().any(|line| line.contains("open 5")) {
+        assert!(lines.read_line(&mut said).unwrap() > 0, "{preset}: {said}");
+    }
+    send_away();
+    lines.read_to_string(&mut said).unwrap();
+    assert_eq!(running.0.wait().unwrap().code(), Some(1), "{preset}: {said}");
+    let report = file.json();
+    assert_eq!(report["connections"]["lost"], 5, "{preset}: {said}");
+    report["connections"]["closes"].clone()
+}
+
+/// What a preset and the client of the protocol's makers have to do with a fake.
+#[track_caller]
+fn assert_speaks_with_a_fake(preset: &str, fake: &Fake, set: &[&str], heart: &[&str], refused: &str) {
+    let credentials: Vec<&str> = set.iter().filter_map(|pair| Some(pair.split_once('=')?.1)).collect();
+    assert_speaks(preset, &["--url", &fake.url], set, heart);
+    let preset_said = fake.take_said();
+    match makers::run(preset, fake, &credentials) {
+        None => skipped("preset-servers"),
+        Some((account, client_said)) => {
+            let right = json!({ "heard": 100, "inOrder": true, "stayed": true, "refused": refused });
+            assert_eq!(account, right, "{preset}");
+            makers::assert_alike(&preset_said, &client_said);
+        }
+    }
 }
 
 #[test]
 fn pusher_with_a_fake() {
-    let url = fakes::pusher("k1", "s3cret");
-    assert_speaks("pusher", &["--url", &url], &["key=k1", "secret=s3cret"], &["period=1"]);
-    // A signature by another secret is refused, and its code is read.
-    let set = ["--set", "key=k1", "--set", "secret=other"];
-    let args = [
-        &["idle", "--preset", "pusher", "--url", &url, "--connections", "2"][..],
-        &set,
-        &["--duration", "1s"],
-    ];
-    let (code, report, said) = run(&args.concat());
+    let fake = fakes::pusher("k1", "s3cret");
+    let set = ["key=k1", "secret=s3cret"];
+    assert_speaks_with_a_fake("pusher", &fake, &set, &["period=1"], "4009");
+    // A signature by another secret is refused, and what is said is read.
+    let args = ["idle", "--preset", "pusher", "--url", &fake.url, "--connections", "2", "--duration", "1s"];
+    let (code, report, said) = run(&[&args[..], &["--set", "key=k1", "--set", "secret=other"]].concat());
     assert_eq!((code, &report["connections"]["opened"]), (1, &json!(0)), "{said}");
-    assert_eq!(report["connections"]["closes"], json!({ "4009 Connection is unauthorized": 2 }), "{said}");
-    assert!(!report.to_string().contains("other"), "{report:#}");
+    assert_eq!(report["connections"]["errors"], json!({ "await_refused": 2 }), "{said}");
+    assert!(said.contains("4009") && !report.to_string().contains("other"), "{report:#}");
+    let closes = ended("pusher", &fake.url, &set, || fake.stop());
+    assert_eq!(closes, json!({ "4200 Server is restarting": 5 }));
 }
 
 #[test]
 fn centrifugo_with_a_fake() {
-    assert_speaks("centrifugo", &["--url", &fakes::centrifugo("sesame")], &["token=sesame"], &[]);
+    let fake = fakes::centrifugo("sesame");
+    assert_speaks_with_a_fake("centrifugo", &fake, &["token=sesame"], &[], "3500 invalid token");
+    let args =
+        ["idle", "--preset", "centrifugo", "--url", &fake.url, "--connections", "2", "--duration", "1s"];
+    let (code, report, said) = run(&args);
+    assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "await_closed": 2 })), "{said}");
+    assert_eq!(report["connections"]["closes"], json!({ "3500 invalid token": 2 }), "{said}");
+    let closes = ended("centrifugo", &fake.url, &["token=sesame"], || fake.stop());
+    assert_eq!(closes, json!({ "3001 shutdown": 5 }));
 }
 
 #[test]
 fn phoenix_with_a_fake() {
-    assert_speaks("phoenix", &["--url", &fakes::phoenix("sesame")], &["token=sesame"], &["period=1"]);
+    let fake = fakes::phoenix("sesame");
+    assert_speaks_with_a_fake("phoenix", &fake, &["token=sesame"], &["period=1"], "not let in");
+    let args = ["idle", "--preset", "phoenix", "--url", &fake.url, "--connections", "2", "--duration", "1s"];
+    let (code, report, said) = run(&args);
+    assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "upgrade_status_403": 2 })), "{said}");
+    let closes = ended("phoenix", &fake.url, &["token=sesame"], || fake.stop());
+    assert_eq!(closes, json!({ "1012": 5 }));
 }
 
 /// Action Cable from Debian's packages, without the rest of Rails.
@@ -220,10 +308,20 @@ fn action_cable_with_rails() {
         return skipped("preset-servers");
     }
     let application = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/presets/cable.ru");
-    let server = format!("/usr/bin/puma -t 1:4 -b tcp://127.0.0.1:0 '{}'", application.display());
-    let place = ["--server", &server, "--ready", r"Listening on http://(?<listen>\S+)"];
-    assert_speaks("action-cable", &place, &["token=sesame"], &[]);
-    let idle = ["idle", "--preset", "action-cable", "--connections", "2", "--duration", "100ms"];
-    let (code, report, said) = run(&[&idle[..], &place].concat());
-    assert_eq!((code, &report["connections"]["opened"]), (1, &json!(0)), "{said}");
+    let (_served, url) = Served::ready(
+        Command::new("/usr/bin/puma").args(["-t", "1:4", "-b", "tcp://127.0.0.1:0"]).arg(application),
+        "Listening on http://",
+    );
+    assert_speaks("action-cable", &["--url", &url], &["token=sesame"], &[]);
+    let idle =
+        ["idle", "--preset", "action-cable", "--url", &url, "--connections", "2", "--duration", "100ms"];
+    let (code, report, said) = run(&idle);
+    assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "await_refused": 2 })), "{said}");
+    assert!(said.contains("unauthorized"), "{said}");
+    let closes = ended("action-cable", &url, &["token=sesame"], || {
+        let mut stream = TcpStream::connect(url.trim_start_matches("ws://")).unwrap();
+        stream.write_all(b"POST /restart HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    assert_eq!(closes, json!({ "1000": 5 }));
 }

@@ -1,6 +1,6 @@
 // Servers that presets of the load generator are checked against: `node servers.mjs socketio` or `graphql-ws`. Each
-// listens on a free port, says so on its standard output, and lives until it is ended. Heartbeats are much quicker than
-// by default.
+// listens on a free port, says so on its standard output, and lives until SIGTERM, of which it tells its clients.
+// Heartbeats are much quicker than by default.
 
 import { createServer } from 'node:http';
 import { buildSchema } from 'graphql';
@@ -11,6 +11,7 @@ import { WebSocketServer } from 'ws';
 const PING_MS = 300;
 
 const http = createServer((_, answer) => answer.writeHead(404).end());
+let stop = () => {};
 
 // One queue for each subscription, so that nothing is lost between two turns of its iterator.
 function pubsub() {
@@ -43,6 +44,7 @@ function pubsub() {
 const kinds = {
   socketio() {
     const io = new Server(http, { pingInterval: PING_MS, pingTimeout: PING_MS });
+    stop = () => io.close();
     io.use((socket, next) => {
       // A token is asked for, as applications do.
       next(socket.handshake.auth.token === 'sesame' ? undefined : new Error('no token'));
@@ -71,7 +73,8 @@ const kinds = {
     };
     const server = new WebSocketServer({ server: http, path: '/graphql' });
     const onConnect = ({ connectionParams }) => connectionParams?.token === 'sesame';
-    useServer({ schema, roots, onConnect }, server, PING_MS);
+    const { dispose } = useServer({ schema, roots, onConnect }, server, PING_MS);
+    stop = dispose;
   },
 };
 
@@ -81,4 +84,8 @@ if (!kind) {
   process.exit(2);
 }
 kind();
+process.on('SIGTERM', async () => {
+  await stop();
+  process.exit(0);
+});
 http.listen(0, '127.0.0.1', () => console.log(`ready listen=127.0.0.1:${http.address().port}`));

@@ -3,6 +3,8 @@
 use fantail::wire::frame::Opcode;
 
 use super::{Connection, Context, State};
+use crate::base::trouble::Trouble;
+use crate::engine::answer;
 use crate::engine::conversation::Step;
 use crate::engine::text::{Filling, Text};
 
@@ -42,15 +44,25 @@ impl Connection {
         self.on_open(cx);
     }
 
-    /// A message came while another is awaited: goes on with the greeting if it is that one.
-    pub(super) fn on_greeted(&mut self, payload: &[u8], cx: &mut Context<'_>) {
-        let Some(extra) = &mut self.extra else { return };
-        let Some(handshake) = &mut extra.handshake else { return };
+    /// A message came while another is awaited: goes on with the greeting if it is that one, and gives up if it says no.
+    pub(super) fn on_greeted(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Trouble> {
+        let Some(extra) = &mut self.extra else { return Ok(()) };
+        let Some(handshake) = &mut extra.handshake else { return Ok(()) };
         let Some(Step::Await { pattern, .. }) = cx.conversation.steps().get(usize::from(handshake.step))
         else {
-            return;
+            return Ok(());
         };
-        let Some(groups) = pattern.captures(payload) else { return };
+        if cx.conversation.is_refused_by(payload) {
+            cx.details.note(Trouble::AwaitRefused, || answer::detail(Trouble::AwaitRefused, payload));
+            return Err(Trouble::AwaitRefused);
+        }
+        let Some(groups) = pattern.captures(payload) else {
+            // What came instead may be why it never does.
+            for trouble in [Trouble::AwaitTimeout, Trouble::AwaitClosed] {
+                cx.details.note(trouble, || answer::detail(trouble, payload));
+            }
+            return Ok(());
+        };
         for name in pattern.capture_names().flatten() {
             if let Some(found) = groups.name(name) {
                 let value = String::from_utf8_lossy(found.as_bytes()).into_owned();
@@ -63,6 +75,7 @@ impl Connection {
             handshake.step += 1;
             self.greet(cx);
         }
+        Ok(())
     }
 }
 

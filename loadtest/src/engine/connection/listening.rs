@@ -159,7 +159,7 @@ impl Connection {
                 if let Some(traced) = cx.traced {
                     traced.frame(Way::In, Opcode::Text, event.data);
                 }
-                self.on_message(event.data, false, cx);
+                outcome = outcome.and(self.on_message(event.data, false, cx));
             });
             if taken.is_err() {
                 outcome = Err(Trouble::LostProtocol);

@@ -3,6 +3,7 @@
 use fantail::wire::frame::Opcode;
 
 use super::{Connection, Context, Role, State, echo_stream};
+use crate::base::trouble::Trouble;
 use crate::engine::conversation::Client;
 use crate::engine::message::{self, Expected, Found, PROBE_SEQUENCE, Stamp, Streams};
 use crate::engine::template::Template;
@@ -11,13 +12,18 @@ use crate::result::tally::Arrival;
 
 impl Connection {
     /// Takes the content of a whole message.
-    pub(super) fn on_message(&mut self, payload: &[u8], binary: bool, cx: &mut Context<'_>) {
+    pub(super) fn on_message(
+        &mut self,
+        payload: &[u8],
+        binary: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Trouble> {
         let replied = cx.conversation.replies() && self.on_call(payload, binary, cx);
         if self.state == State::Greeting {
-            self.on_greeted(payload, cx);
-        } else {
-            self.on_test_message(payload, binary, replied, cx);
+            return self.on_greeted(payload, cx);
         }
+        self.on_test_message(payload, binary, replied, cx);
+        Ok(())
     }
 
     /// A pong came: the answer to a ping of this connection, or one that nobody asked for (RFC 6455 section 5.5.3).

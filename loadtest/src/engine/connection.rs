@@ -18,16 +18,14 @@ pub(crate) use listening::{Listening, Position};
 
 use super::answer;
 use crate::base::schedule::Schedule;
-use crate::base::trouble::{Details, Trouble};
-use crate::engine::conversation::Conversation;
+use crate::base::trouble::Trouble;
 use crate::engine::inflating::Inflating;
-use crate::engine::ledger::Ledger;
-use crate::engine::message::Shape;
+use crate::engine::recent::Recent;
 use crate::engine::sequence::Sequence;
 use crate::engine::text::Filling;
 use crate::engine::trace::{Traced, Way};
-use crate::engine::visits::{Bulletin, Visits};
-use crate::net::target::Target;
+use crate::engine::visits::Visits;
+use crate::engine::worker::Plan;
 use crate::result::tally::Tally;
 use crate::tls::{Moment, Session};
 
@@ -73,40 +71,29 @@ pub(crate) enum State {
     Ended,
 }
 
-/// What a connection needs from its worker to handle input.
+/// What a connection needs from its worker to handle input. Made for each read, so that only what differs from one to the
+/// next is in it.
 pub(crate) struct Context<'a> {
+    /// What is the same for all connections.
+    pub(crate) plan: &'a Plan,
     /// What arriving messages are for.
     pub(crate) role: Role,
-    /// Identifies the run.
-    pub(crate) run_id: u64,
     /// The connection's number among all of the run.
     pub(crate) number: u64,
     /// Set if what it says and hears is shown.
     pub(crate) traced: Option<Traced>,
     /// The only topic it is about, as a publisher's is; all of its own if there is none.
     pub(crate) topic: Option<u32>,
-    /// What every message looks like.
-    pub(crate) shape: Shape,
     /// Where it is in several topics, what has come of each.
     pub(crate) subscriptions: &'a mut [Sequence],
-    /// What is known of publishing, where messages may overtake each other.
-    pub(crate) ledger: Option<&'a Ledger>,
-    /// Whether a text that comes as a binary message, or the other way round, is a change.
-    pub(crate) keeps_kind: bool,
-    /// What is said besides test messages.
-    pub(crate) conversation: &'a Conversation,
-    /// Where it is connected to.
-    pub(crate) target: &'a Target,
     /// Where compression was offered, what inflates.
     pub(crate) inflating: Option<&'a mut Inflating>,
+    /// What the worker read last, where many connections get the same.
+    pub(crate) recent: Option<&'a mut Recent>,
     /// When the bytes at hand were read.
     pub(crate) now_ns: u64,
     /// The publisher's plan, if ticks are to be measured.
     pub(crate) schedule: Option<&'a Schedule>,
-    /// What is published so far, if connections that end come back.
-    pub(crate) bulletin: Option<&'a Bulletin>,
-    /// Where what a trouble was about is noted.
-    pub(crate) details: &'a Details,
     /// Where to count.
     pub(crate) tally: &'a mut Tally,
 }
@@ -114,7 +101,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// What names stand for, with what this connection has caught.
     fn filling<'c>(&'c self, caught: &'c [(String, String)]) -> Filling<'c> {
-        Filling { topic: self.topic, ..self.conversation.filling(self.number, caught) }
+        Filling { topic: self.topic, ..self.plan.conversation.filling(self.number, caught) }
     }
 }
 
@@ -478,7 +465,7 @@ impl Connection {
         if matches!(bytes, [21 | 22, 3, ..]) {
             return Err(Trouble::ServerSpeaksTls);
         }
-        let trouble = match answer::judge(bytes, &key, cx.conversation, cx.inflating.is_some()) {
+        let trouble = match answer::judge(bytes, &key, &cx.plan.conversation, cx.inflating.is_some()) {
             Ok(None) => return Ok(None),
             Ok(Some(head_len)) => {
                 if let Some(traced) = cx.traced {
@@ -492,19 +479,20 @@ impl Connection {
         if let Some(traced) = cx.traced {
             traced.head(Way::In, bytes);
         }
-        cx.details.note(trouble, || answer::detail(trouble, bytes));
+        cx.plan.details.note(trouble, || answer::detail(trouble, bytes));
         Err(trouble)
     }
 
     fn on_open(&mut self, cx: &mut Context<'_>) {
         self.state = State::Open;
         self.opened = true;
-        if let Some(bulletin) = cx.bulletin {
+        // Publishers are clients, too, and are owed nothing.
+        if let Some(bulletin) = cx.plan.bulletin_of(cx.number).filter(|_| cx.role == Role::Subscribe) {
             self.visits.get_or_insert_default().on_open(bulletin, &mut cx.tally.counts);
         }
         let Some(extra) = &mut self.extra else { return };
         let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };
-        if !cx.conversation.keeps_caught() {
+        if !cx.plan.conversation.keeps_caught() {
             extra.caught = Vec::new();
         }
         if let Some(secured) = extra.tls.as_ref().and_then(|tls| tls.secured()) {
@@ -521,7 +509,7 @@ impl Connection {
                 cx.tally.connect.saturating_record(took_ns);
                 cx.tally.counts.opened += 1;
                 cx.tally.counts.settled_ns = cx.now_ns;
-                cx.tally.counts.subscriptions += cx.conversation.topics().of(cx.number).count() as u64;
+                cx.tally.counts.subscriptions += cx.plan.conversation.topics().of(cx.number).count() as u64;
             }
         }
     }

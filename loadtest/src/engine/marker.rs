@@ -68,6 +68,12 @@ impl Streams {
         Self { first, count }
     }
 
+    /// Whether there is no other than the first.
+    #[inline]
+    pub(crate) fn are_one(self) -> bool {
+        self.count == 1
+    }
+
     #[inline]
     fn has(self, stream: u64) -> bool {
         stream.wrapping_sub(self.first) < self.count

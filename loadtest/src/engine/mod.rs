@@ -12,6 +12,7 @@ pub(crate) mod ledger;
 pub(crate) mod marker;
 pub(crate) mod message;
 pub(crate) mod pacing;
+mod recent;
 pub(crate) mod run;
 pub(crate) mod sequence;
 pub(crate) mod sizes;

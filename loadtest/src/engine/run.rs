@@ -22,7 +22,7 @@ use crate::base::trouble::{Details, Trouble};
 use crate::engine::connection::Role;
 use crate::engine::conversation::{Conversation, Talk};
 use crate::engine::ledger::Ledger;
-use crate::engine::message::{self, Shape};
+use crate::engine::message::{self, Shape, Streams};
 use crate::engine::visits::Bulletin;
 use crate::engine::worker::{BACKOFF_NS, CONNECT_TIMEOUT, Link, Order, Plan, Published, Slow, WAKER, Worker};
 use crate::net::target::{self, Scheme, Target};
@@ -140,6 +140,8 @@ impl Run {
         tell_addresses(&target);
         let clock = Clock::start();
         let topics = conversation.topics().count();
+        // Streams of several topics are neighbouring numbers, and only the low half may differ.
+        let run_id = message::random_u64() & !(1 << 31);
         let bulletin =
             |messages: u64| (0..topics).map(|_| Bulletin::new(messages.div_ceil(topics.into()))).collect();
         let bulletins: Option<Vec<Bulletin>> = special.bulletin_messages.map(bulletin);
@@ -150,8 +152,8 @@ impl Run {
             tls,
             sources,
             role,
-            // Streams of several topics are neighbouring numbers, and only the low half may differ.
-            run_id: message::random_u64() & !(1 << 31),
+            run_id,
+            streams: Streams::new(run_id, u64::from(topics)),
             shape,
             conversation,
             ledger,

@@ -15,7 +15,7 @@ pub(crate) enum Sizes {
     One(usize),
     /// Each from the first to the last is as likely.
     Uniform(usize, usize),
-    /// Each of these is as likely; made once in a process, of its command line.
+    /// Each of these is as likely, the smallest first; made once in a process, of its command line.
     Drawn(&'static [u32]),
 }
 
@@ -53,7 +53,9 @@ impl Sizes {
     }
 
     /// Kept until the process ends: there is one command line, and it is read once.
-    fn drawn(sizes: Vec<usize>) -> Self {
+    fn drawn(mut sizes: Vec<usize>) -> Self {
+        // The smallest is asked for with every message.
+        sizes.sort_unstable();
         Self::Drawn(Vec::leak(sizes.into_iter().map(|size| size as u32).collect()))
     }
 
@@ -77,7 +79,7 @@ impl Sizes {
     pub(crate) fn least(self) -> usize {
         match self {
             Self::One(size) | Self::Uniform(size, _) => size,
-            Self::Drawn(sizes) => sizes.iter().min().map_or(MESSAGE_BYTES_MIN, |size| *size as usize),
+            Self::Drawn(sizes) => sizes.first().map_or(MESSAGE_BYTES_MIN, |size| *size as usize),
         }
     }
 

@@ -27,7 +27,8 @@ use crate::engine::conversation::{Client, Conversation};
 use crate::engine::handshake;
 use crate::engine::inflating::Inflating;
 use crate::engine::ledger::Ledger;
-use crate::engine::message::Shape;
+use crate::engine::message::{Shape, Streams};
+use crate::engine::recent::Recent;
 use crate::engine::sequence::Sequence;
 use crate::engine::trace::{Traced, Way};
 use crate::engine::visits::Bulletin;
@@ -78,6 +79,8 @@ pub(crate) struct Plan {
     pub(crate) role: Role,
     /// Identifies the run.
     pub(crate) run_id: u64,
+    /// The streams of its topics, by which its messages are known.
+    pub(crate) streams: Streams,
     /// What messages look like.
     pub(crate) shape: Shape,
     /// What is said besides test messages.
@@ -136,40 +139,25 @@ impl Plan {
     }
 
     /// What is published so far to the topic of a connection that comes back and is not owed everything anyway.
-    fn bulletin_of(&self, number: u64) -> Option<&Bulletin> {
-        if self.resumes {
-            return None;
-        }
+    pub(crate) fn bulletin_of(&self, number: u64) -> Option<&Bulletin> {
+        let bulletins = self.bulletins.as_ref().filter(|_| !self.resumes)?;
         let topic = self.conversation.topics().of(number).next()?;
-        self.bulletins.as_ref()?.get(topic as usize)
+        bulletins.get(topic as usize)
     }
 
-    /// What connection `number` needs to handle input that was read just now and is counted in `tally`.
-    pub(crate) fn context<'a>(
-        &'a self,
-        number: u64,
-        schedule: Option<&'a Schedule>,
-        subscriptions: &'a mut [Sequence],
-        inflating: Option<&'a mut Inflating>,
-        tally: &'a mut Tally,
-    ) -> Context<'a> {
+    /// What connection `number` needs for what is said and heard beside test messages, from now on.
+    pub(crate) fn context<'a>(&'a self, number: u64, tally: &'a mut Tally) -> Context<'a> {
         Context {
+            plan: self,
             role: self.role,
-            run_id: self.run_id,
             number,
             traced: self.traced(number),
             topic: None,
-            subscriptions,
-            ledger: self.ledger.as_deref(),
-            keeps_kind: self.keeps_kind,
-            shape: self.shape,
-            conversation: &self.conversation,
-            target: &self.target,
-            inflating,
+            subscriptions: &mut [],
+            inflating: None,
+            recent: None,
             now_ns: self.clock.now_ns(),
-            schedule,
-            bulletin: self.bulletin_of(number),
-            details: &self.details,
+            schedule: None,
             tally,
         }
     }
@@ -294,6 +282,7 @@ pub(crate) struct Worker {
     frame: Vec<u8>,
     payload: Vec<u8>,
     inflating: Option<Inflating>,
+    recent: Recent,
     returning: Returning,
     asking: Asking,
     /// Whatever had come by then has been read.
@@ -323,6 +312,7 @@ impl Worker {
             link,
             plan,
             inflating,
+            recent: Recent::default(),
             // Growing by doubling would touch up to twice the memory.
             connections: Vec::with_capacity(capacity),
             subscriptions: Vec::with_capacity(capacity * topics_each),
@@ -380,6 +370,7 @@ impl Worker {
             self.send_due(&order, &mut tally);
             self.say_due(&mut tally);
             self.ask_due(&mut tally);
+            self.recent.forget();
             for index in std::mem::take(&mut self.ready) {
                 self.read_turn(index, true, &order, &mut tally);
             }
@@ -600,10 +591,14 @@ impl Worker {
                 Err(error) => Err(connection.trouble(&error)),
             };
             let outcome = outcome.and_then(|count| {
-                let inflating = self.inflating.as_mut();
                 let (from, each) = (index * self.topics_each, self.topics_each);
-                let own = self.subscriptions.get_mut(from..from + each).unwrap_or_default();
-                let mut cx = self.plan.context(number, order.schedule.as_ref(), own, inflating, &mut *tally);
+                let mut cx = Context {
+                    schedule: order.schedule.as_ref(),
+                    subscriptions: self.subscriptions.get_mut(from..from + each).unwrap_or_default(),
+                    inflating: self.inflating.as_mut(),
+                    recent: Some(&mut self.recent),
+                    ..self.plan.context(number, &mut *tally)
+                };
                 let bytes = self.scratch.get(..count).unwrap_or_default();
                 connection.on_bytes(bytes, &mut cx).map(|()| count)
             });

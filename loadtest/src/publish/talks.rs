@@ -350,8 +350,8 @@ fn filling<'a>(plan: &'a Plan, topic: Option<u32>) -> Filling<'a> {
 
 fn context<'a>(plan: &'a Plan, index: usize, topic: Option<u32>, tally: &'a mut Tally) -> Context<'a> {
     let number = plan.conversation.topics().first_member(topic.unwrap_or(0));
-    let cx = plan.context(number, None, &mut [], None, tally);
-    Context { role: Role::Idle, topic, bulletin: None, traced: traced(plan, index), ..cx }
+    let cx = plan.context(number, tally);
+    Context { role: Role::Idle, topic, traced: traced(plan, index), ..cx }
 }
 
 /// As many publishers are shown as connections are.

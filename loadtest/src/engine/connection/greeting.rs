@@ -12,7 +12,7 @@ impl Connection {
     /// Says what comes next in the greeting, up to what is awaited, or to its end.
     pub(super) fn greet(&mut self, cx: &mut Context<'_>) {
         let mut step = self.extra.as_ref().and_then(|extra| extra.handshake).map_or(0, |shake| shake.step);
-        while let Some(next) = cx.conversation.steps().get(usize::from(step)) {
+        while let Some(next) = cx.plan.conversation.steps().get(usize::from(step)) {
             match next {
                 Step::Say(text) => {
                     let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
@@ -30,7 +30,7 @@ impl Connection {
                     }
                 }
                 Step::Await { each, .. } => {
-                    let topics = cx.conversation.topics().of(cx.number).count();
+                    let topics = cx.plan.conversation.topics().of(cx.number).count();
                     let left = if *each && cx.topic.is_none() { topics } else { 1 };
                     if let Some(handshake) = self.extra.as_mut().and_then(|extra| extra.handshake.as_mut()) {
                         (handshake.step, handshake.left) = (step, u16::try_from(left).unwrap_or(u16::MAX));
@@ -48,18 +48,18 @@ impl Connection {
     pub(super) fn on_greeted(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Trouble> {
         let Some(extra) = &mut self.extra else { return Ok(()) };
         let Some(handshake) = &mut extra.handshake else { return Ok(()) };
-        let Some(Step::Await { pattern, .. }) = cx.conversation.steps().get(usize::from(handshake.step))
+        let Some(Step::Await { pattern, .. }) = cx.plan.conversation.steps().get(usize::from(handshake.step))
         else {
             return Ok(());
         };
-        if cx.conversation.is_refused_by(payload) {
-            cx.details.note(Trouble::AwaitRefused, || answer::detail(Trouble::AwaitRefused, payload));
+        if cx.plan.conversation.is_refused_by(payload) {
+            cx.plan.details.note(Trouble::AwaitRefused, || answer::detail(Trouble::AwaitRefused, payload));
             return Err(Trouble::AwaitRefused);
         }
         let Some(groups) = pattern.captures(payload) else {
             // What came instead may be why it never does.
             for trouble in [Trouble::AwaitTimeout, Trouble::AwaitClosed] {
-                cx.details.note(trouble, || answer::detail(trouble, payload));
+                cx.plan.details.note(trouble, || answer::detail(trouble, payload));
             }
             return Ok(());
         };

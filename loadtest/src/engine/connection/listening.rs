@@ -198,11 +198,11 @@ impl Connection {
         // 408 is what nchan says, and 304 what caches say, when nothing has come in time.
         if !matches!(head.status, 200..300 | 304 | 408) {
             let trouble = Trouble::Answered(head.status);
-            cx.details.note(trouble, || answer.first_line(head).map(|line| format!("it says {line:?}")));
+            cx.plan.details.note(trouble, || answer.first_line(head).map(|line| format!("it says {line:?}")));
             return Err(trouble);
         }
         let mut moved = false;
-        for (name, value) in cx.conversation.positions_in(lines, &body) {
+        for (name, value) in cx.plan.conversation.positions_in(lines, &body) {
             match poll.caught.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, known)) if *known == value => continue,
                 Some((_, known)) => *known = value,
@@ -226,8 +226,8 @@ impl Poll {
     fn ask(&mut self, output: &mut Vec<u8>, cx: &Context<'_>) {
         self.asked_ns = cx.now_ns;
         let from = output.len();
-        let filling = cx.conversation.filling(cx.number, &self.caught);
-        cx.conversation.write_get(cx.target, &filling, output);
+        let filling = cx.plan.conversation.filling(cx.number, &self.caught);
+        cx.plan.conversation.write_get(&cx.plan.target, &filling, output);
         if let Some(traced) = cx.traced {
             traced.head(Way::Out, output.get(from..).unwrap_or_default());
         }
@@ -252,7 +252,7 @@ fn stream_head(mut bytes: &[u8], cx: &Context<'_>) -> Result<Option<(Head, usize
             Ok(Some(head)) => break head,
             Ok(None) if b"HTTP/".starts_with(begun) => return Ok(None),
             Ok(None) | Err(_) => {
-                cx.details.note(Trouble::NotHttp, || answer::detail(Trouble::NotHttp, bytes));
+                cx.plan.details.note(Trouble::NotHttp, || answer::detail(Trouble::NotHttp, bytes));
                 return Err(Trouble::NotHttp);
             }
         }
@@ -260,7 +260,7 @@ fn stream_head(mut bytes: &[u8], cx: &Context<'_>) -> Result<Option<(Head, usize
     let field = |name| upgrade::answer_field(bytes, name);
     if head.status != 200 {
         let trouble = Trouble::Answered(head.status);
-        cx.details.note(trouble, || answer::detail(Trouble::UpgradeRefused(head.status), bytes));
+        cx.plan.details.note(trouble, || answer::detail(Trouble::UpgradeRefused(head.status), bytes));
         return Err(trouble);
     }
     // HTML standard section 9.2.2: an answer of another type fails the connection.
@@ -272,7 +272,7 @@ fn stream_head(mut bytes: &[u8], cx: &Context<'_>) -> Result<Option<(Head, usize
             Some(coding) => format!("its Content-Encoding is {coding}"),
             None => format!("its Content-Type is {kind:?}"),
         };
-        cx.details.note(Trouble::AnsweredNoEvents, || Some(what));
+        cx.plan.details.note(Trouble::AnsweredNoEvents, || Some(what));
         return Err(Trouble::AnsweredNoEvents);
     }
     Ok(Some((head, before + head.len())))

@@ -18,7 +18,7 @@ impl Connection {
         binary: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), Trouble> {
-        let replied = cx.conversation.replies() && self.on_call(payload, binary, cx);
+        let replied = cx.plan.conversation.replies() && self.on_call(payload, binary, cx);
         if self.state == State::Greeting {
             return self.on_greeted(payload, cx);
         }
@@ -28,8 +28,8 @@ impl Connection {
 
     /// A pong came: the answer to a ping of this connection, or one that nobody asked for (RFC 6455 section 5.5.3).
     pub(super) fn on_pong(&mut self, payload: &[u8], cx: &mut Context<'_>) {
-        let streams = Streams::one(echo_stream(cx.run_id, cx.number));
-        match message::read_unchanged(payload, cx.shape, streams, cx.now_ns) {
+        let streams = Streams::one(echo_stream(cx.plan.run_id, cx.number));
+        match message::read_unchanged(payload, cx.plan.shape, streams, cx.now_ns) {
             Some(stamp) => self.on_stamp(&stamp, false, cx),
             None => cx.tally.counts.foreign += 1,
         }
@@ -38,7 +38,7 @@ impl Connection {
     /// Answers a message that asks for it; false if it does not.
     fn on_call(&mut self, payload: &[u8], binary: bool, cx: &Context<'_>) -> bool {
         let caught = self.extra.as_ref().map_or(&[][..], |extra| &extra.caught);
-        let Some((reply, bytes)) = cx.conversation.reply_to(payload, &cx.filling(caught)) else {
+        let Some((reply, bytes)) = cx.plan.conversation.reply_to(payload, &cx.filling(caught)) else {
             return false;
         };
         self.say(if binary || bytes { Opcode::Binary } else { Opcode::Text }, &reply, cx.traced);
@@ -53,17 +53,22 @@ impl Connection {
         replied: bool,
         cx: &mut Context<'_>,
     ) {
+        let plan = cx.plan;
         let streams = match cx.role {
             // Pings are answered by pongs.
             Role::Idle | Role::Ping => return,
-            Role::Subscribe => Streams::new(cx.run_id, u64::from(cx.conversation.topics().count())),
-            Role::Echo => Streams::one(echo_stream(cx.run_id, cx.number)),
+            Role::Subscribe => plan.streams,
+            Role::Echo => Streams::one(echo_stream(plan.run_id, cx.number)),
         };
-        if cx.conversation.template().is_none()
-            && binary == cx.shape.is_binary()
-            && let Some(stamp) = message::read_unchanged(payload, cx.shape, streams, cx.now_ns)
-        {
-            return self.on_stamp(&stamp, false, cx);
+        if plan.conversation.template().is_none() && binary == plan.shape.is_binary() {
+            let known = cx.recent.as_deref().and_then(|recent| recent.stamp_of(payload));
+            let read = || message::read_unchanged(payload, plan.shape, streams, cx.now_ns);
+            if let Some(stamp) = known.or_else(read) {
+                if let Some(recent) = cx.recent.as_deref_mut().filter(|_| known.is_none()) {
+                    recent.keep(payload, stamp);
+                }
+                return self.on_stamp(&stamp, false, cx);
+            }
         }
         let any = self.on_other_payload(payload, binary, streams, cx);
         cx.tally.counts.foreign += u64::from(!any && !replied);
@@ -83,7 +88,8 @@ impl Connection {
             cx.tally.counts.corrupt += 1;
             return true;
         }
-        let (conversation, shape, number, run_id) = (cx.conversation, cx.shape, cx.number, cx.run_id);
+        let (plan, number) = (cx.plan, cx.number);
+        let (conversation, shape, run_id) = (&plan.conversation, plan.shape, plan.run_id);
         let echo = cx.role.sends();
         let around = |stamp: &Stamp| {
             let topic = stamp.stream.wrapping_sub(run_id) as u32;
@@ -97,7 +103,7 @@ impl Connection {
         let stable = conversation.template().is_none_or(Template::is_stable);
         let around = stable.then_some(&around as &dyn Fn(&Stamp) -> _);
         let expected = Expected { shape, streams, now_ns: cx.now_ns, around };
-        let other_kind = cx.keeps_kind && binary != shape.is_binary();
+        let other_kind = cx.plan.keeps_kind && binary != shape.is_binary();
         message::search(payload, &expected, |found| match found {
             // Nothing is around it, so the server delivers what it takes, but as another kind.
             Found::Unchanged(stamp) if other_kind && stamp.sequence != PROBE_SEQUENCE => {
@@ -133,28 +139,24 @@ impl Connection {
             return;
         }
         counts.wrapped += u64::from(wrapped);
+        let plan = cx.plan;
+        let topic = stamp.stream.wrapping_sub(plan.run_id) as u32;
+        let overlapped =
+            |late, later| plan.ledger.as_ref().is_some_and(|ledger| ledger.overlapped(topic, late, later));
         let first = match &mut self.visits {
-            Some(visits) => {
-                let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
-                let may_overtake =
-                    |late, later| cx.ledger.is_some_and(|ledger| ledger.overlapped(topic, late, later));
-                visits.on_message(number, may_overtake, counts)
-            }
+            Some(visits) => visits.on_message(number, overlapped, counts),
             None => {
                 let sequence = cx.subscriptions.get_mut(slot).unwrap_or(&mut self.sequence);
-                let topic = stamp.stream.wrapping_sub(cx.run_id) as u32;
-                match (sequence.on_arrival(number), cx.ledger) {
+                match sequence.on_arrival(number) {
                     // RFC 6455 section 5.5.3: of several pings only the last has to be answered.
-                    (Arrival::New { skipped }, _) if cx.role == Role::Ping => {
+                    Arrival::New { skipped } if cx.role == Role::Ping => {
                         counts.overtaken += u64::from(skipped);
                         counts.on_arrival(Arrival::New { skipped: 0 })
                     }
-                    (Arrival::Reordered, Some(ledger))
-                        if ledger.overlapped(topic, number, sequence.next().saturating_sub(1)) =>
-                    {
+                    Arrival::Reordered if overlapped(number, sequence.next().saturating_sub(1)) => {
                         counts.on_overtaken()
                     }
-                    (arrival, _) => counts.on_arrival(arrival),
+                    arrival => counts.on_arrival(arrival),
                 }
             }
         };
@@ -162,21 +164,26 @@ impl Connection {
             return;
         }
         cx.tally.on_latency(stamp.planned_ns, cx.now_ns);
-        let tick = cx.schedule.and_then(|schedule| schedule.tick_of(stamp.planned_ns));
-        if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
-            tick.last_ns = tick.last_ns.max(cx.now_ns);
-            tick.deliveries += 1;
+        if let Some(schedule) = cx.schedule.filter(|_| !cx.tally.ticks.is_empty()) {
+            let tick = match cx.recent.as_deref_mut() {
+                Some(recent) => recent.tick_of(stamp.planned_ns, schedule),
+                None => schedule.tick_of(stamp.planned_ns),
+            };
+            if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
+                tick.last_ns = tick.last_ns.max(cx.now_ns);
+                tick.deliveries += 1;
+            }
         }
     }
 
     /// The place of a message's topic among those of this connection; `None` if it is in none of that, which is counted.
     #[inline]
     fn slot_of(&self, stamp: &Stamp, cx: &mut Context<'_>) -> Option<usize> {
-        let topics = cx.conversation.topics();
-        if cx.role.sends() || topics.count() == 1 {
+        if cx.role.sends() || cx.plan.streams.are_one() {
             return Some(0);
         }
-        let slot = topics.slot(cx.number, stamp.stream.wrapping_sub(cx.run_id) as u32);
+        let topic = stamp.stream.wrapping_sub(cx.plan.run_id) as u32;
+        let slot = cx.plan.conversation.topics().slot(cx.number, topic);
         cx.tally.counts.stray += u64::from(slot.is_none());
         slot
     }

@@ -40,7 +40,7 @@ impl Worker {
         let number = self.number(index);
         let Some(connection) = self.connections.get_mut(index) else { return };
         let before = connection.state();
-        connection.open_if_asked(&mut self.plan.context(number, None, &mut [], None, tally));
+        connection.open_if_asked(&mut self.plan.context(number, tally));
         if before != State::Open && connection.state() == State::Open {
             self.in_flight -= 1;
             self.returning.forget_position(index);
@@ -57,7 +57,7 @@ impl Worker {
             if connection.pauses_until_ns() != Some(due_ns) {
                 continue;
             }
-            let cx = self.plan.context(number, None, &mut [], None, &mut *tally);
+            let cx = self.plan.context(number, &mut *tally);
             if let Err(trouble) = connection.ask_again(&cx) {
                 self.on_trouble(index, trouble, tally);
             }

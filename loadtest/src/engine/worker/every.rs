@@ -68,7 +68,7 @@ impl Worker {
             for index in sweep.take_due(now_ns, period_ns, self.connections.len()) {
                 let number = self.number(index);
                 let Some(connection) = self.connections.get_mut(index) else { continue };
-                let cx = plan.context(number, None, &mut [], None, &mut *tally);
+                let cx = plan.context(number, &mut *tally);
                 if let Err(trouble) = connection.say_again(text, &cx) {
                     self.on_trouble(index, trouble, tally);
                 }

@@ -10,7 +10,7 @@ use mio::event::Event;
 
 use super::{Order, READS_PER_TURN, SCRATCH_BYTES, Worker};
 use crate::base::trouble::Trouble;
-use crate::engine::connection::State;
+use crate::engine::connection::{Context, State};
 use crate::result::tally::Tally;
 
 /// How often a trickling connection reads.
@@ -136,9 +136,12 @@ impl Worker {
         let Some(apart) = tally.slow.as_deref_mut() else { return false };
         let outcome = outcome.and_then(|count| {
             let (from, each) = (index * self.topics_each, self.topics_each);
-            let own = self.subscriptions.get_mut(from..from + each).unwrap_or_default();
-            let mut cx =
-                self.plan.context(number, order.schedule.as_ref(), own, self.inflating.as_mut(), apart);
+            let mut cx = Context {
+                schedule: order.schedule.as_ref(),
+                subscriptions: self.subscriptions.get_mut(from..from + each).unwrap_or_default(),
+                inflating: self.inflating.as_mut(),
+                ..self.plan.context(number, apart)
+            };
             connection.on_bytes(self.scratch.get(..count).unwrap_or_default(), &mut cx)
         });
         if let Err(trouble) = outcome {

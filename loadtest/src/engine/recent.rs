@@ -1,0 +1,93 @@
+//! What was read last, so that a message which comes to many connections one after the other is read only once.
+//!
+//! A worker has one for its connections and forgets it with every turn. It compares whole payloads: what is the same, byte
+//! by byte, as one that was read and found unchanged, is unchanged. Pure.
+
+use crate::base::schedule::Schedule;
+use crate::engine::message::Stamp;
+
+/// Beyond it the copy would cost more than reading does: of a message only the marker is read, and the rest compared.
+const PAYLOAD_BYTES_MAX: usize = 2_048;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    payload: Vec<u8>,
+    stamp: Option<Stamp>,
+    /// A planned time, and the tick that it belongs to.
+    tick: Option<(u64, Option<u64>)>,
+}
+
+impl Recent {
+    /// Nothing of it is known any more.
+    pub(crate) fn forget(&mut self) {
+        (self.stamp, self.tick) = (None, None);
+    }
+
+    /// What the payload says, if it is the one that was kept.
+    #[inline]
+    pub(crate) fn stamp_of(&self, payload: &[u8]) -> Option<Stamp> {
+        self.stamp.filter(|_| self.payload == payload)
+    }
+
+    /// Keeps a payload that was read and is as it was sent.
+    #[inline]
+    pub(crate) fn keep(&mut self, payload: &[u8], stamp: Stamp) {
+        let fits = payload.len() <= PAYLOAD_BYTES_MAX;
+        self.stamp = fits.then_some(stamp);
+        if fits {
+            self.payload.clear();
+            self.payload.extend_from_slice(payload);
+        }
+    }
+
+    /// The tick of a planned time. Within a turn the plan stays as it is.
+    #[inline]
+    pub(crate) fn tick_of(&mut self, planned_ns: u64, schedule: &Schedule) -> Option<u64> {
+        match self.tick {
+            Some((known_ns, tick)) if known_ns == planned_ns => tick,
+            _ => {
+                let tick = schedule.tick_of(planned_ns);
+                self.tick = Some((planned_ns, tick));
+                tick
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const STAMP: Stamp = Stamp { stream: 1, sequence: 2, planned_ns: 3 };
+
+    #[test]
+    fn only_the_very_same_payload_is_known_and_only_until_the_turn_ends() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.stamp_of(b""), None);
+        recent.keep(b"as it was sent", STAMP);
+        assert_eq!(recent.stamp_of(b"as it was sent"), Some(STAMP));
+        for other in [&b"as it was senT"[..], b"as it was sent!", b"as it was sen", b""] {
+            assert_eq!(recent.stamp_of(other), None);
+        }
+        // One that is too large to keep does not leave the one before in its place.
+        let large = vec![b'x'; PAYLOAD_BYTES_MAX + 1];
+        recent.keep(&large, STAMP);
+        assert!(recent.stamp_of(&large).is_none() && recent.stamp_of(b"as it was sent").is_none());
+        recent.keep(b"", STAMP);
+        assert_eq!(recent.stamp_of(b""), Some(STAMP));
+        recent.forget();
+        assert_eq!(recent.stamp_of(b""), None);
+    }
+
+    #[test]
+    fn ticks_are_those_of_the_plan() {
+        let plan = Schedule::new(100, 1_000.0, 1, Duration::from_secs(1));
+        let mut recent = Recent::default();
+        for planned_ns in [0, 100, 100, 1_000_100, 100, 50, 50, u64::MAX] {
+            assert_eq!(recent.tick_of(planned_ns, &plan), plan.tick_of(planned_ns));
+        }
+    }
+}

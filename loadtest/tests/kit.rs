@@ -211,6 +211,29 @@ fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
     assert_eq!(schema::Schemas::load().errors("rolling", &report), Vec::<String>::new());
 }
 
+#[test]
+fn clients_in_several_topics_are_accounted_for_by_each() {
+    let server = Sharing::start("127.0.0.1:0");
+    let url = format!("ws://{}/ws?topic={{topics:&topic=}}", server.listen);
+    let publish = format!("http://{}/publish/{{topic}}", server.admin);
+    let generator = thread::spawn(move || {
+        let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--rate", "100"];
+        args.extend(["--duration", "3s", "--topics", "20", "--members", "15", "--connections", "100"]);
+        run("rolling-topics", &args)
+    });
+    wait_for("all clients", || server.upgrades() == 100);
+    wait_for("messages", || server.deliveries() > 1_000);
+    let closed = server.ask("POST /connections/close?all=1&code=1012");
+    assert!(closed.starts_with("HTTP/1.1 200"), "{closed}");
+    let (code, report, _) = generator.join().unwrap();
+    assert_eq!((code, &report["ok"]), (0, &Value::from(true)), "{report:#}");
+    assert_eq!((&report["left"], &report["returned"]), (&100.into(), &100.into()), "{report:#}");
+    assert_eq!((&report["topics_per_connection"], &report["subscribed"]), (&3.into(), &300.into()));
+    let number = |field: &str| report[field].as_u64().unwrap();
+    assert_eq!(number("deliveries") + number("away_missed"), 15 * number("published"), "{report:#}");
+    assert_eq!((&report["published"], &report["missing"]), (&300.into(), &0.into()), "{report:#}");
+}
+
 /// Takes probes, and is silent about everything else.
 fn silent_publish_server() -> SocketAddr {
     let (listener, address) = listen();

@@ -43,15 +43,19 @@ const MESSAGES_MAX: u64 = 10_000_000;
 struct RollingReport {
     #[serde(flatten)]
     common: Common,
-    /// The topic of this run; null if the URLs have no place for it.
+    /// The topic of this run; null if the URLs have no place for it, or if there are several.
     topic: Option<String>,
+    /// How many topics there were.
+    topics: u32,
+    /// The most topics that a connection was in.
+    topics_per_connection: u64,
     /// Messages per second.
     rate_per_second: f64,
     /// Bytes of a message.
     size_bytes: usize,
     /// The longest wait before a client's first attempt to come back.
     backoff_seconds: f64,
-    /// Connections that saw a message before the run began.
+    /// Subscriptions, one for each topic of a connection, that saw a message before the run began.
     subscribed: u64,
     /// Messages that came to their turn.
     planned: u64,
@@ -91,6 +95,8 @@ struct RollingReport {
     again: u64,
     /// Messages of this run that arrived changed.
     corrupt: u64,
+    /// Messages that came to connections of other topics.
+    stray: u64,
     /// Messages of somebody else.
     foreign: u64,
     /// From the planned send time to the arrival.
@@ -126,9 +132,6 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     };
     let mut run = Run::start_special(&args.common.options(), target, Role::Subscribe, shape, special)?;
     let topics = run.plan.conversation.topics();
-    if topics.per_connection() > 1 {
-        return Err(Failure::Usage("rolling: each client has one topic: lower --members".into()));
-    }
     let names_topic = std::iter::once(&args.url).chain(&args.publish_urls).any(|url| url.contains("{topic"));
     let topic = (topics.count() == 1 && names_topic).then(|| topics.name(0).into_owned());
     if let Some(topic) = &topic {
@@ -185,13 +188,13 @@ fn servers(args: &RollingArgs) -> Result<Vec<(String, publish::Wanted)>, Failure
     args.publish_urls.iter().map(server).collect()
 }
 
-/// Publishes probes until every open connection has seen one, and returns how many have.
+/// Publishes probes until every open connection has seen one of each of its topics, and returns how many have been.
 fn probe(run: &mut Run, publisher: &mut Several) -> Result<u64, Failure> {
     for _ in 0..PROBES {
         publisher.probe().map_err(Failure::Failed)?;
         let all_seen = run.wait(Duration::from_secs(1), |run| {
             let counts = run.counts();
-            counts.probed >= counts.opened
+            counts.probed >= counts.subscriptions
         })?;
         if all_seen || interrupt::requested() {
             break;
@@ -235,7 +238,7 @@ impl RollingReport {
             Ending::Broken(_) => *count,
         };
         common.expect_none(&[
-            (counts.opened.saturating_sub(subscribed), "connections saw no probe before the run"),
+            (counts.subscriptions.saturating_sub(subscribed), "subscriptions saw no probe before the run"),
             (published.attempted - published.count, "messages that no server took"),
             (counts.endings.iter().map(broken).sum(), "connections broke without a close frame"),
             (refused, "attempts to come back failed"),
@@ -243,6 +246,7 @@ impl RollingReport {
             (counts.missing + lost, "messages missing while connected"),
             (counts.duplicate, "deliveries duplicate"),
             (counts.corrupt, "deliveries corrupt"),
+            (counts.stray, "deliveries to connections that nobody owed them"),
         ]);
         if let Some(why) = common.generator.strain.saturated() {
             common.problems.push(why);
@@ -251,6 +255,8 @@ impl RollingReport {
         Self {
             common,
             topic,
+            topics: run.plan.conversation.topics().count(),
+            topics_per_connection: run.plan.conversation.topics().per_connection() as u64,
             rate_per_second: args.rate,
             size_bytes: args.size,
             backoff_seconds: args.backoff.as_secs_f64(),
@@ -276,6 +282,7 @@ impl RollingReport {
             duplicate: counts.duplicate,
             again: counts.again,
             corrupt: counts.corrupt,
+            stray: counts.stray,
             foreign: counts.foreign,
             latency: LatencyReport::new(&tally.latency),
             latency_by_send_time: tally
@@ -294,6 +301,10 @@ impl Report for RollingReport {
     fn table(&self) -> Table {
         let mut table = Table::default();
         self.common.rows(&mut table);
+        if self.topics > 1 {
+            table
+                .row("topics", format!("{}, up to {} a connection", self.topics, self.topics_per_connection));
+        }
         table.row("messages", format!("{} of {}, {}/s", self.published, self.planned, self.rate_per_second));
         for server in &self.servers {
             table.row("  published to", format!("{}: {}", server.url, server.accepted));
@@ -320,6 +331,9 @@ impl Report for RollingReport {
         table.row("  published while away", self.away_missed);
         table.row("  duplicate / again", format!("{} / {}", self.duplicate, self.again));
         table.row("  corrupt / foreign", format!("{} / {}", self.corrupt, self.foreign));
+        if self.stray > 0 {
+            table.row("  owed to nobody", self.stray);
+        }
         table.latency("delivery latency", self.latency.as_ref());
         self.common.closing_rows(&mut table);
         table

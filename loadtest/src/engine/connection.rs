@@ -24,7 +24,7 @@ use crate::engine::recent::Recent;
 use crate::engine::sequence::Sequence;
 use crate::engine::text::Filling;
 use crate::engine::trace::{Traced, Way};
-use crate::engine::visits::Visits;
+use crate::engine::visits::Account;
 use crate::engine::worker::Plan;
 use crate::result::tally::Tally;
 use crate::tls::{Moment, Session};
@@ -116,7 +116,7 @@ pub(crate) struct Connection {
     sequence: Sequence,
     extra: Option<Box<Extra>>,
     /// Set if it comes back whenever it ends.
-    visits: Option<Box<Visits>>,
+    account: Option<Box<Account>>,
 }
 
 /// What the answer to a request is judged by.
@@ -188,7 +188,7 @@ impl Connection {
             sent: 0,
             sequence: Sequence::default(),
             extra: Some(Box::new(extra)),
-            visits: None,
+            account: None,
         }
     }
 
@@ -201,19 +201,19 @@ impl Connection {
             sent: 0,
             sequence: Sequence::default(),
             extra: None,
-            visits: None,
+            account: None,
         }
     }
 
     /// Puts a further attempt of the same client in its place.
     pub(crate) fn replace(&mut self, next: Self) {
-        let (visits, sequence) = (self.visits.take(), std::mem::take(&mut self.sequence));
-        *self = Self { visits, sequence, opened: self.opened, ..next };
+        let (account, sequence) = (self.account.take(), std::mem::take(&mut self.sequence));
+        *self = Self { account, sequence, opened: self.opened, ..next };
     }
 
     /// What it should have got, if it comes back whenever it ends.
-    pub(crate) fn visits_mut(&mut self) -> Option<&mut Visits> {
-        self.visits.as_deref_mut()
+    pub(crate) fn account_mut(&mut self) -> Option<&mut Account> {
+        self.account.as_deref_mut()
     }
 
     /// The code of the close frame that has ended it, 1005 if that had none, and its reason.
@@ -487,8 +487,9 @@ impl Connection {
         self.state = State::Open;
         self.opened = true;
         // Publishers are clients, too, and are owed nothing.
-        if let Some(bulletin) = cx.plan.bulletin_of(cx.number).filter(|_| cx.role == Role::Subscribe) {
-            self.visits.get_or_insert_default().on_open(bulletin, &mut cx.tally.counts);
+        if cx.role == Role::Subscribe && cx.plan.keeps_accounts() {
+            let account = self.account.get_or_insert_default();
+            account.on_open(cx.plan.bulletins_of(cx.number), &mut cx.tally.counts);
         }
         let Some(extra) = &mut self.extra else { return };
         let Some(Handshake { started_ns, away, .. }) = extra.handshake.take() else { return };

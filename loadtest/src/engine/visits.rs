@@ -2,8 +2,8 @@
 //! was published while it was away.
 //!
 //! A visit lasts from a connection's 101 to its end. Of each visit it is owed, once and in order, every message
-//! whose publish began behind the 101 and was answered before the end. The [`Bulletin`] tells which those are:
-//! the publisher writes it, the workers read it. Never looks at payloads or sockets.
+//! whose publish began behind the 101 and was answered before the end, of each of its topics. The topic's [`Bulletin`]
+//! tells which those are: the publisher writes it, the workers read it. Never looks at payloads or sockets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,7 +61,40 @@ impl Bulletin {
     }
 }
 
-/// The visits of one client.
+/// The visits of one client, by its topics in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    topics: Vec<Visits>,
+}
+
+impl Account {
+    /// The 101 has come, for topics of which the bulletins tell.
+    pub(crate) fn on_open<'b>(&mut self, bulletins: impl Iterator<Item = &'b Bulletin>, counts: &mut Counts) {
+        for (slot, bulletin) in bulletins.enumerate() {
+            if slot == self.topics.len() {
+                self.topics.push(Visits::default());
+            }
+            if let Some(visits) = self.topics.get_mut(slot) {
+                visits.on_open(bulletin, counts);
+            }
+        }
+    }
+
+    /// Its visits to the topic at this place among its own.
+    pub(crate) fn of(&mut self, slot: usize) -> Option<&mut Visits> {
+        self.topics.get_mut(slot)
+    }
+
+    /// Each topic with its bulletin.
+    pub(crate) fn each<'b>(
+        &mut self,
+        bulletins: impl Iterator<Item = &'b Bulletin>,
+    ) -> impl Iterator<Item = (&mut Visits, &'b Bulletin)> {
+        self.topics.iter_mut().zip(bulletins)
+    }
+}
+
+/// The visits of one client to one topic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Visits {
     /// The number that comes next in this visit: the lowest that is owed until a message has come.

@@ -138,11 +138,18 @@ impl Plan {
         self.resumes || self.bulletins.is_some()
     }
 
-    /// What is published so far to the topic of a connection that comes back and is not owed everything anyway.
-    pub(crate) fn bulletin_of(&self, number: u64) -> Option<&Bulletin> {
-        let bulletins = self.bulletins.as_ref().filter(|_| !self.resumes)?;
-        let topic = self.conversation.topics().of(number).next()?;
-        bulletins.get(topic as usize)
+    /// Whether it is told what each client missed while it was connected.
+    pub(crate) fn keeps_accounts(&self) -> bool {
+        self.bulletins.is_some() && !self.resumes
+    }
+
+    /// What is published so far to each topic of a connection that comes back and is not owed everything anyway.
+    pub(crate) fn bulletins_of(&self, number: u64) -> impl Iterator<Item = &Bulletin> {
+        let topics = self.conversation.topics();
+        self.bulletins
+            .iter()
+            .filter(|_| self.keeps_accounts())
+            .flat_map(move |bulletins| topics.of(number).filter_map(|topic| bulletins.get(topic as usize)))
     }
 
     /// What connection `number` needs for what is said and heard beside test messages, from now on.
@@ -649,8 +656,8 @@ impl Worker {
             let number = self.number(index);
             let Some(connection) = self.connections.get_mut(index) else { continue };
             let open = connection.state() == State::Open;
-            if let Some(visits) = connection.visits_mut() {
-                if let Some(bulletin) = self.plan.bulletin_of(number) {
+            if let Some(account) = connection.account_mut() {
+                for (visits, bulletin) in account.each(self.plan.bulletins_of(number)) {
                     visits.on_finish(open, bulletin, &mut tally.counts);
                 }
                 connection.end();

@@ -5,10 +5,13 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
 use crate::accept::accept;
@@ -23,7 +26,8 @@ pub(crate) struct Posted {
     pub(crate) bodies: Vec<String>,
 }
 
-type Members = HashMap<String, Vec<Arc<Mutex<WebSocket<TcpStream>>>>>;
+type Member = Arc<Mutex<WebSocket<TcpStream>>>;
+type Members = HashMap<String, Vec<Member>>;
 
 /// See the module's head.
 #[derive(Clone)]
@@ -35,8 +39,14 @@ pub(crate) struct Rooms {
     members: Arc<Mutex<Members>>,
     posted: Arc<Mutex<Posted>>,
     delay: Duration,
-    /// Who is asked for by name gets everything twice, or what is another room's.
-    pub(crate) leaky: bool,
+    /// What is said in room 0 is delivered in room 1, too.
+    leaky: bool,
+    /// Whoever connects is forgotten in the last of several rooms.
+    forgets: Arc<AtomicBool>,
+    /// Test messages that were delivered, probes not among them.
+    delivered: Arc<AtomicU64>,
+    /// Connections that were sent away; their ends are the clients' to see.
+    away: Arc<Mutex<Vec<Member>>>,
 }
 
 impl Rooms {
@@ -48,7 +58,17 @@ impl Rooms {
     /// The same; `leaky` ones deliver what is said in room 0 in room 1, too.
     pub(crate) fn start_as(delay: Duration, leaky: bool) -> Self {
         let ((ws_listener, ws), (http_listener, http)) = (listen(), listen());
-        let rooms = Self { ws, http, members: Arc::default(), posted: Arc::default(), delay, leaky };
+        let rooms = Self {
+            ws,
+            http,
+            members: Arc::default(),
+            posted: Arc::default(),
+            delay,
+            leaky,
+            forgets: Arc::default(),
+            delivered: Arc::default(),
+            away: Arc::default(),
+        };
         let (clients, posts) = (rooms.clone(), rooms.clone());
         thread::spawn(move || {
             for stream in ws_listener.incoming() {
@@ -61,7 +81,11 @@ impl Rooms {
                     continue;
                 }
                 let socket = Arc::new(Mutex::new(socket));
-                for room in names(&path) {
+                let mut names = names(&path);
+                if clients.forgets.load(SeqCst) && names.len() > 1 {
+                    names.pop();
+                }
+                for room in names {
                     members.entry(room).or_default().push(socket.clone());
                 }
             }
@@ -80,6 +104,26 @@ impl Rooms {
         self.posted.lock().unwrap().clone()
     }
 
+    /// Test messages that were delivered so far, probes not among them.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.load(SeqCst)
+    }
+
+    /// Sends everybody away with 1012. With `forgets` those that come back are not in the last of their rooms.
+    pub(crate) fn send_away(&self, forgets: bool) {
+        let mut members = self.members.lock().unwrap();
+        self.forgets.store(forgets, SeqCst);
+        let mut away = self.away.lock().unwrap();
+        for member in members.drain().flat_map(|(_, members)| members) {
+            if away.iter().any(|one| Arc::ptr_eq(one, &member)) {
+                continue;
+            }
+            let frame = CloseFrame { code: CloseCode::Restart, reason: "".into() };
+            member.lock().unwrap().close(Some(frame)).unwrap();
+            away.push(member);
+        }
+    }
+
     fn listen_to(&self, mut socket: WebSocket<TcpStream>, room: &str) {
         while let Ok(message) = socket.read() {
             if let Message::Text(text) = message {
@@ -90,11 +134,14 @@ impl Rooms {
 
     fn deliver(&self, room: &str, text: &str) {
         let members = self.members.lock().unwrap();
+        // The number in a probe's marker is all ones.
+        let counts = u64::from(text.get(20..28) != Some("ffffffff"));
         let other = (self.leaky && room.ends_with('0')).then(|| format!("{}1", &room[..room.len() - 1]));
         for room in std::iter::once(room).chain(other.as_deref()) {
             for member in members.get(room).into_iter().flatten() {
                 // The generator may be gone when the last is sent.
                 let _ = member.lock().unwrap().send(Message::text(text.to_owned()));
+                self.delivered.fetch_add(counts, SeqCst);
             }
         }
     }

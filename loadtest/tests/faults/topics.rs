@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -131,23 +131,60 @@ fn clients_that_come_back_have_topics_too() {
     let storm = ["storm", "--url", &url, "--bystander", "none", "--duration", "50ms"];
     let (code, report, table) = run(&[&storm[..], &topics].concat());
     assert_eq!((code, &report["returned"]), (0, &json!(20)), "{table}");
-    let said = error(
-        2,
-        &[
-            "rolling",
-            "--url",
-            &url,
-            "--publish-url",
-            &publish,
-            "--topics",
-            "40",
-            "--members",
-            "5",
-            "--connections",
-            "20",
-        ],
-    );
-    assert!(said.contains("each client has one topic"), "{said}");
+}
+
+/// `rolling` with 20 clients in three topics each, of ten topics with six members, 300 messages in all. The server sends
+/// everybody away in between.
+fn rolling_in_several_topics(forgets: bool) -> (i32, Value, String, Rooms) {
+    let rooms = Rooms::start(Duration::ZERO);
+    let url = format!("ws://{}/ws?topic={{topics:&topic=}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let server = rooms.clone();
+    let restarts = thread::spawn(move || {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while server.delivered() < 300 {
+            assert!(Instant::now() < deadline, "no messages came");
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        server.send_away(forgets);
+    });
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--rate", "100"];
+    args.extend(["--duration", "3s", "--backoff", "20ms", "--threads", "2"]);
+    args.extend(["--topics", "10", "--members", "6", "--connections", "20"]);
+    let (code, report, table) = run(&args);
+    restarts.join().unwrap();
+    assert_eq!((&report["topics"], &report["topics_per_connection"]), (&json!(10), &json!(3)), "{table}");
+    assert_eq!((&report["subscribed"], &report["published"]), (&json!(60), &json!(300)), "{table}");
+    assert_eq!((&report["left"], &report["returned"]), (&json!(20), &json!(20)), "{table}");
+    let number = |field: &str| report[field].as_u64().unwrap();
+    // Each member has got, has missed, or was away for each message of each of its topics.
+    assert_eq!(number("deliveries") + number("missing") + number("away_missed"), 300 * 6, "{table}");
+    assert_eq!(number("deliveries") + number("again"), rooms.delivered(), "{table}");
+    (code, report, table, rooms)
+}
+
+#[test]
+fn what_a_client_misses_is_told_topic_by_topic() {
+    let (code, report, table, _) = rolling_in_several_topics(false);
+    assert_eq!((code, &report["missing"], &report["duplicate"]), (0, &json!(0), &json!(0)), "{table}");
+    // One topic of three is silent: all others go on, so that nothing but its messages is missing.
+    let (code, report, table, _) = rolling_in_several_topics(true);
+    let missing = report["missing"].as_u64().unwrap();
+    assert!(code == 1 && (20..20 * 30).contains(&missing), "{table}");
+    assert!(report["problems"].to_string().contains("missing while connected"), "{table}");
+    assert_eq!((&report["duplicate"], &report["stray"]), (&json!(0), &json!(0)), "{table}");
+}
+
+#[test]
+fn clients_of_rolling_get_nothing_of_other_topics() {
+    let rooms = Rooms::start_as(Duration::ZERO, true);
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--rate", "20"];
+    args.extend(["--duration", "1s", "--topics", "2", "--members", "3", "--connections", "6"]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["missing"], &report["deliveries"]), (1, &json!(0), &json!(60)), "{table}");
+    assert!(report["stray"].as_u64().unwrap() >= 30, "{table}");
 }
 
 #[test]

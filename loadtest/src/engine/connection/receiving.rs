@@ -143,7 +143,7 @@ impl Connection {
         let topic = stamp.stream.wrapping_sub(plan.run_id) as u32;
         let overlapped =
             |late, later| plan.ledger.as_ref().is_some_and(|ledger| ledger.overlapped(topic, late, later));
-        let first = match &mut self.visits {
+        let first = match self.account.as_deref_mut().and_then(|account| account.of(slot)) {
             Some(visits) => visits.on_message(number, overlapped, counts),
             None => {
                 let sequence = cx.subscriptions.get_mut(slot).unwrap_or(&mut self.sequence);

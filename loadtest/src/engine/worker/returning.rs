@@ -114,12 +114,14 @@ impl Worker {
         let ending = code.map_or(Ending::Broken(trouble), Ending::Close);
         tally.counts.left += 1;
         *tally.counts.endings.entry(ending).or_default() += 1;
-        if let Some((visits, bulletin)) = connection.visits_mut().zip(plan.bulletin_of(number)) {
+        if let Some(account) = connection.account_mut() {
             // A worker that is busy finds the end some time after it has come.
             let cut_off = tally.cut_off.get_or_insert_with(|| Box::new(new_histogram()));
-            visits.on_end(bulletin, self.read_until_ns, &mut tally.counts, |age_ns| {
-                cut_off.saturating_record(age_ns)
-            });
+            for (visits, bulletin) in account.each(plan.bulletins_of(number)) {
+                visits.on_end(bulletin, self.read_until_ns, &mut tally.counts, |age_ns| {
+                    cut_off.saturating_record(age_ns)
+                });
+            }
         }
         let position = connection.position();
         connection.end();

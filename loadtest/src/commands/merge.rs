@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::base::failure::Failure;
 use crate::cli::args::MergeArgs;
 use crate::cli::settings::command_line;
+use crate::result::course::Course;
 use crate::result::findings;
 use crate::result::histogram_columns;
 use crate::result::json_text;
@@ -136,7 +137,8 @@ fn part((file, report): &(String, Value)) -> Value {
 fn merge_runs(command: &str, runs: &[(String, Value)]) -> Result<Merged, String> {
     let reports: Vec<&Value> = runs.iter().map(|(_, report)| report).collect();
     let mut merged = Merged::default();
-    merged.fields = merge_fields(command, &reports, "", &mut merged)?;
+    let placed = series::on_one_clock(&reports);
+    merged.fields = merge_fields(command, &placed.iter().collect::<Vec<_>>(), "", &mut merged)?;
     for (file, report) in runs {
         merged.problems.extend(texts_of(&report["problems"]).map(|problem| format!("{file}: {problem}")));
     }
@@ -187,6 +189,7 @@ fn merge_fields(command: &str, objects: &[&Value], path: &str, merged: &mut Merg
                 merge_fields(command, &objects, &path, merged)?
             }
             Rule::Latency => latency(&values),
+            Rule::Course => course(&values),
             Rule::Only | Rule::Made | Rule::Nothing => Value::Null,
         };
         if known > 0 && value.is_null() {
@@ -245,6 +248,19 @@ fn latency(values: &[&Value]) -> Value {
         let _ = sum.add(&histogram);
     }
     json!(LatencyReport::new(&sum))
+}
+
+/// Null if one can't be read, or says of no moment when it was.
+fn course(values: &[&Value]) -> Value {
+    let known = values.iter().filter(|value| !value.is_null());
+    let courses: Option<Vec<Course>> =
+        known.map(|value| Course::read(&serde_json::from_value((*value).clone()).ok()?)).collect();
+    let merged = courses.map(|courses| {
+        let mut sum = Course::default();
+        courses.iter().for_each(|course| sum.merge(course));
+        sum
+    });
+    json!(merged.and_then(|merged| merged.report(0, None)))
 }
 
 fn settings(reports: &[&Value]) -> Value {

@@ -4,7 +4,7 @@
 //! a short run has columns of a millisecond, and a stall of a long one still shows where it was. Each worker has one of
 //! its own and records each message once, with two comparisons and an addition. Times are those of the run's clock.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::schedule::{LATE_NS, Schedule};
 
@@ -36,6 +36,8 @@ struct Column {
     cells: [u32; ROWS],
     /// The longest duration, and when it began.
     highest: Option<(u64, u64)>,
+    /// Messages planned for this span, where no schedule says it.
+    planned: u32,
     /// Messages that left in this span.
     left: u32,
     /// Messages planned for this span that the generator itself made late.
@@ -45,7 +47,7 @@ struct Column {
 }
 
 /// A course as result files have it; columns of time, all lists but those of `cells` of one length.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CourseReport {
     /// When the first column begins, in seconds since the first connect.
     begin_seconds: f64,
@@ -68,7 +70,7 @@ pub(crate) struct CourseReport {
 }
 
 /// Only those cells that hold something.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cells {
     /// Number of the column, from 0.
     column: Vec<u64>,
@@ -153,11 +155,13 @@ impl Course {
             return None;
         }
         let seconds = |at_ns: u64| (at_ns as f64 - begin_ns as f64) / 1e9;
-        let starts =
-            || (self.first..).take(self.columns.len()).map(|number| number.saturating_mul(self.width_ns));
-        let due_by = |at_ns: u64| {
-            schedule
-                .map_or(0, |schedule| at_ns.checked_sub(1).map_or(0, |at| schedule.clone().cut(at).count()))
+        let starts = || (self.first..).map(|number| number.saturating_mul(self.width_ns));
+        let due_by = |schedule: &Schedule, at_ns: u64| {
+            at_ns.checked_sub(1).map_or(0, |at| schedule.clone().cut(at).count())
+        };
+        let planned = |(at, column): (u64, &Column)| match schedule {
+            None => u64::from(column.planned),
+            Some(schedule) => due_by(schedule, at.saturating_add(self.width_ns)) - due_by(schedule, at),
         };
         let microseconds = |ns: u64| ns as f64 / 1e3;
         let mut cells = Cells::default();
@@ -172,9 +176,7 @@ impl Course {
         Some(CourseReport {
             begin_seconds: seconds(self.first.saturating_mul(self.width_ns)),
             column_seconds: self.width_ns as f64 / 1e9,
-            planned: starts()
-                .map(|at| due_by(at.saturating_add(self.width_ns)).saturating_sub(due_by(at)))
-                .collect(),
+            planned: starts().zip(&self.columns).map(planned).collect(),
             left: columns().map(|column| column.left).collect(),
             late: columns().map(|column| column.late).collect(),
             latest_microseconds: columns()
@@ -184,6 +186,50 @@ impl Course {
             highest_at_seconds: columns().map(|column| Some(seconds(column.highest?.1))).collect(),
             cells,
         })
+    }
+
+    /// What a result file has, as seen from the same moment as there; `None` if it is no course. Columns begin at multiples
+    /// of their width here, so each may be moved by half of it.
+    pub(crate) fn read(report: &CourseReport) -> Option<Self> {
+        let ns = |seconds: f64| (seconds * 1e9).round().max(0.0) as u64;
+        let width_ns = ns(report.column_seconds);
+        let doubled = width_ns.checked_div(WIDTH_NS)?;
+        let count = report.left.len();
+        let lengths = [
+            report.planned.len(),
+            report.late.len(),
+            report.latest_microseconds.len(),
+            report.highest_microseconds.len(),
+            report.highest_at_seconds.len(),
+        ];
+        if !doubled.is_power_of_two()
+            || doubled * WIDTH_NS != width_ns
+            || count > COLUMNS_MAX
+            || lengths.iter().any(|length| *length != count)
+        {
+            return None;
+        }
+        let nanoseconds = |microseconds: f64| ns(microseconds / 1e6);
+        let column = |index: usize| {
+            let highest =
+                (*report.highest_microseconds.get(index)?).zip(*report.highest_at_seconds.get(index)?);
+            Some(Column {
+                cells: [0; ROWS],
+                highest: highest.map(|(took, at)| (nanoseconds(took), ns(at))),
+                planned: u32::try_from(*report.planned.get(index)?).unwrap_or(u32::MAX),
+                left: *report.left.get(index)?,
+                late: *report.late.get(index)?,
+                latest_ns: report.latest_microseconds.get(index)?.map_or(0, nanoseconds),
+            })
+        };
+        let mut columns = (0..count).map(column).collect::<Option<Vec<_>>>()?;
+        let Cells { column, lowest_nanoseconds, count } = &report.cells;
+        for ((column, lowest_ns), count) in column.iter().zip(lowest_nanoseconds).zip(count) {
+            let column = columns.get_mut(usize::try_from(*column).ok()?)?;
+            *column.cells.get_mut(row(*lowest_ns))? += *count;
+        }
+        let first = (report.begin_seconds * 1e9 / width_ns as f64).round().max(0.0) as u64;
+        Some(Self { first, width_ns, columns, last: (0, NEVER_NS) })
     }
 
     /// The column of a time, made if there is none.
@@ -240,7 +286,7 @@ impl Course {
 
 impl Default for Column {
     fn default() -> Self {
-        Self { cells: [0; ROWS], highest: None, left: 0, late: 0, latest_ns: 0 }
+        Self { cells: [0; ROWS], highest: None, planned: 0, left: 0, late: 0, latest_ns: 0 }
     }
 }
 
@@ -251,6 +297,7 @@ impl Column {
         }
         // The longest one, whenever it began.
         self.highest = self.highest.max(other.highest);
+        self.planned = self.planned.saturating_add(other.planned);
         self.left = self.left.saturating_add(other.left);
         self.late = self.late.saturating_add(other.late);
         self.latest_ns = self.latest_ns.max(other.latest_ns);
@@ -354,6 +401,33 @@ mod tests {
         );
         assert_eq!(report.cells.count.iter().sum::<u32>(), 10);
         assert!(Course::default().report(0, None).is_none());
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let schedule = Schedule::new(1_000 * MS, 1_000.0, 1, Duration::from_secs(2));
+        let mut course = Course::default();
+        for index in 0..2_000 {
+            let late_ns = if index % 50 == 4 { 3 * MS } else { 0 };
+            course.on_turn(schedule.planned_ns(index), late_ns);
+            course.on_left(schedule.planned_ns(index), late_ns);
+            course.record(schedule.planned_ns(index), (index + 1) * 10_000);
+        }
+        let report = course.report(0, Some(&schedule)).unwrap();
+        let text = |report: &CourseReport| serde_json::to_value(report).unwrap();
+        assert_eq!(text(&Course::read(&report).unwrap().report(0, None).unwrap()), text(&report));
+        let broken: [fn(&mut CourseReport); 5] = [
+            |report| report.column_seconds = 0.003,
+            |report| report.column_seconds = 0.0,
+            |report| report.late.truncate(1),
+            |report| report.cells.column[0] = 9_999,
+            |report| report.column_seconds = f64::NAN,
+        ];
+        for break_it in broken {
+            let mut report = report.clone();
+            break_it(&mut report);
+            assert!(Course::read(&report).is_none());
+        }
     }
 
     #[test]

@@ -267,6 +267,26 @@ fn two_results_are_compared_and_merged() {
     assert_eq!(highest(&merged), highest(&files[0].json()).max(highest(&files[1].json())));
     assert!(table.contains("wall clocks") && table.contains("40 of 40"), "{table}");
     assert_balanced(&html.text());
+    // The heat map holds all messages of both, where they were on the wall clock.
+    let course = &merged["latency_by_send_time"];
+    let sum =
+        |list: &Value| list.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).sum::<u64>();
+    let sums = [&course["cells"]["count"], &course["planned"], &course["left"]].map(sum);
+    assert_eq!(sums, [1200; 3], "{course:#}");
+    let longest = |report: &Value| {
+        let all = report["latency_by_send_time"]["highest_microseconds"].as_array().unwrap().clone();
+        all.iter().filter_map(Value::as_f64).fold(0.0, f64::max)
+    };
+    assert_eq!(longest(&merged), longest(&files[0].json()).max(longest(&files[1].json())));
+    let begins = |report: &Value| {
+        let begin = report["latency_by_send_time"]["begin_seconds"].as_f64().unwrap();
+        report["started_unix_seconds"].as_f64().unwrap() + begin
+    };
+    let first = begins(&files[0].json()).min(begins(&files[1].json()));
+    let width = course["column_seconds"].as_f64().unwrap();
+    assert!((begins(&merged) - first).abs() <= width, "{first} {course:#}");
+    assert!(html.text().contains("by send time"));
+    assert!(!merged["merged_without"].to_string().contains("latency_by_send_time"), "{merged:#}");
 
     let (comparison, table) = result("compare", &["compare", a, b]);
     assert_eq!((&comparison["noise_known"], &comparison["compared"]), (&json!(false), &json!("echo")));
@@ -326,6 +346,9 @@ fn storms_slow_subscribers_steps_and_memory_are_merged() {
         (&json!(40), &json!(40), &json!(40))
     );
     assert_eq!((&storm["bystander"]["lost"], &storm["bystander"]["missing"]), (&json!(false), &json!(0)));
+    let returned = storm["away_by_return_time"]["cells"]["count"].as_array().unwrap();
+    assert_eq!(returned.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 40);
+    assert!(storm["bystander"]["latency_by_send_time"]["cells"]["count"].as_array().unwrap().len() > 1);
     assert!(storm["bystander"]["before"]["count"].as_u64().unwrap() > 20, "of both bystanders");
     assert!(
         storm["merged_meaning"]["served_again_seconds"].as_str().unwrap().contains("slowest"),

@@ -27,6 +27,8 @@ pub(super) enum Rule {
     Fields,
     /// A latency.
     Latency,
+    /// A course over time, on one clock by now.
+    Course,
     /// Nothing that can be said of all together.
     Nothing,
 }
@@ -40,6 +42,9 @@ impl Rule {
             Self::Highest => "highest of any run",
             Self::Lowest => "lowest of any run",
             Self::Latency => "all values of all runs, as one histogram",
+            Self::Course => {
+                "all values of all runs in one map, by the wall clocks of their machines, each column within half of its width"
+            }
             Self::Any => "whether it is so in any run",
             Self::All => "whether it is so in every run",
             Self::Same
@@ -71,8 +76,8 @@ const RULES: &[(&str, Rule)] = &[
     ("machine", Rule::Nothing),
     ("server_files", Rule::Nothing),
     ("kernel", Rule::Nothing),
-    ("latency_by_send_time", Rule::Nothing),
-    ("away_by_return_time", Rule::Nothing),
+    ("latency_by_send_time", Rule::Course),
+    ("away_by_return_time", Rule::Course),
     ("dropped_at_seconds", Rule::Nothing),
     ("latency_intervals", Rule::Nothing),
     ("topics", Rule::Same),
@@ -196,12 +201,10 @@ const MEANINGS: [(&str, &str); 10] = [
 ];
 
 /// Why a figure has no meaning for several runs together.
-const REASONS: [(&str, &str); 16] = [
+const REASONS: [(&str, &str); 14] = [
     ("latency_intervals", "each run has seconds of its own; its file has them"),
     ("server_files", "each run watched the server for itself; its file has it"),
     ("kernel", "each run's machine counted for itself, of all its programs"),
-    ("latency_by_send_time", "each run has columns of its own; its file has them"),
-    ("away_by_return_time", "each run has columns of its own; its file has them"),
     ("dropped_at_seconds", "each run counts from its own first connect"),
     ("machine", "there are several; each run's file has its own"),
     ("server_metrics", "each run has its own readings of the server's metrics"),

@@ -23,6 +23,34 @@ pub(super) fn seconds(report: &Value) -> Option<f64> {
     report.pointer("/series/at_seconds")?.as_array()?.last()?.as_f64()
 }
 
+/// The runs with the times of their courses counted from the first of their beginnings. Where one does not say when it
+/// began, nobody knows when its columns were: they are gone.
+pub(super) fn on_one_clock(reports: &[&Value]) -> Vec<Value> {
+    let start = |report: &Value| report.get("started_unix_seconds").and_then(Value::as_f64);
+    let first = reports.iter().filter_map(|report| start(report)).fold(f64::INFINITY, f64::min);
+    let place = |report: &&Value| {
+        let mut report = (*report).clone();
+        let by = start(&report).map(|start| start - first);
+        move_courses(&mut report, by);
+        report
+    };
+    reports.iter().map(place).collect()
+}
+
+fn move_courses(value: &mut Value, by: Option<f64>) {
+    let Value::Object(fields) = value else { return };
+    if !fields.contains_key("column_seconds") {
+        return fields.values_mut().for_each(|value| move_courses(value, by));
+    }
+    let moved = |time: &Value| json!(time.as_f64().zip(by).map(|(time, by)| time + by));
+    if let Some(begin) = fields.get_mut("begin_seconds") {
+        *begin = moved(begin);
+    }
+    if let Some(Value::Array(times)) = fields.get_mut("highest_at_seconds") {
+        times.iter_mut().for_each(|time| *time = moved(time));
+    }
+}
+
 /// What all had in a second together. Percentiles of single seconds can't be merged, so only the highest latency
 /// stays of them.
 pub(super) fn series(reports: &[&Value]) -> Value {

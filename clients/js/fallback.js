@@ -4,24 +4,89 @@
 // As many topics as one stream takes.
 const TOPICS_MAX = 16;
 const POLL_SECONDS = 20;
+// Streams have a comment each 15 s, polls are answered each 20 s.
+const QUIET_MAX_MS = 45_000;
+// A poll that brings nothing new sooner than this is no long poll.
+const EMPTY_MS = 1_000;
+// An event, or the answer to a poll; the largest message is smaller, however it is written.
+const SIZE_MAX = 64 << 20;
+// Browsers open six connections to a server over HTTP/1.1, and something is to be left of them.
+const REQUESTS_MAX = 5;
+
+// What is asked for, once or again and again, until it is not wanted any more or nothing has come for too long.
+class Exchange {
+  #abort = new AbortController();
+  #reader = null;
+  #timer;
+  #isOver = false;
+
+  constructor(options) {
+    this.options = options;
+  }
+
+  ask(path, headers) {
+    this.heard();
+    // Redirects are not followed, as they are not for a WebSocket: one try is one request.
+    return this.options.fetch(`${this.options.base}/${path}`, { headers, signal: this.#abort.signal, cache: "no-store", redirect: "error" });
+  }
+
+  heard() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#stop(), QUIET_MAX_MS);
+  }
+
+  // Gives the body of an answer to `take`, piece by piece.
+  async read(answer, take) {
+    const decoder = new TextDecoder();
+    const reader = this.#reader = answer.body.getReader();
+    try {
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        this.heard();
+        take(decoder.decode(value, { stream: true }));
+      }
+    } finally {
+      reader.cancel().catch(() => {});
+    }
+  }
+
+  // Its end is that of the connection, unless it was wished for.
+  run(work, on) {
+    const end = (retryMs) => {
+      clearTimeout(this.#timer);
+      if (!this.#isOver) on.down({ retryMs });
+    };
+    work.then(end, () => end());
+  }
+
+  abort() {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#stop();
+  }
+
+  // Both: Node 20 was seen to forget the signal of a request whose body is being read.
+  #stop() {
+    this.#abort.abort();
+    this.#reader?.cancel().catch(() => {});
+  }
+}
 
 /** Subscriptions as event streams, as few as can be. */
-export function eventStream(on) {
-  const streams = new Set();
-  let ended = false;
+export function eventStream(options, on) {
+  // Each with the topics that are still wanted of it.
+  const streams = new Map();
+  let waiting = [];
 
   function open(topics) {
-    const names = topics.map(({ topic }) => topic);
-    const [path, ...more] = names.map(encodeURIComponent);
+    const [path, ...more] = topics.map(({ topic }) => encodeURIComponent(topic));
     const query = more.map((name) => `topic=${name}`);
-    if (topics[0].since) query.push(`since=${topics.map(({ since }) => since).join()}`);
+    if (topics[0].since) query.push(`since=${topics.map(({ since }) => since)}`);
     else if (topics[0].history) query.push(`history=${topics[0].history}`);
-    const stream = new AbortController();
-    streams.add(stream);
-    read(on, `sse/${path}${query.length ? `?${query.join("&")}` : ""}`, stream, topics).then(
-      (retryMs) => { if (!ended) on.down(undefined, retryMs); },
-      () => { if (!ended) on.down(); },
-    );
+    const request = new Exchange(options);
+    streams.set(request, new Set(topics.map(({ topic }) => topic)));
+    request.run(read(on, request, `sse/${path}${query.length ? `?${query.join("&")}` : ""}`, topics), on);
   }
 
   function begin(topics) {
@@ -39,109 +104,132 @@ export function eventStream(on) {
 
   return {
     begin,
-    add: (one) => open([one]),
-    // What still comes is nobody's; the stream goes with the next connection.
-    remove() {},
-    // Nothing can be asked over a stream; a new one costs little.
-    probe: () => on.down(undefined, 0),
+    // What is asked for together shares a stream.
+    add(one) {
+      if (waiting.push(one) > 1) return;
+      setTimeout(() => {
+        const topics = waiting;
+        waiting = [];
+        const all = [...streams.values()].reduce((sum, { size }) => sum + size, topics.length);
+        // Many small streams become few large ones, when the connection comes back.
+        if (streams.size >= REQUESTS_MAX && all / TOPICS_MAX < streams.size) on.down();
+        else if (topics.length) begin(topics);
+      });
+    },
+    remove({ topic }) {
+      waiting = waiting.filter((one) => one.topic !== topic);
+      for (const [request, names] of streams) {
+        if (!names.delete(topic) || names.size) continue;
+        streams.delete(request);
+        request.abort();
+      }
+    },
     close() {
-      ended = true;
-      for (const stream of streams) stream.abort();
+      waiting = [];
+      for (const request of streams.keys()) request.abort();
     },
   };
 }
 
 // Reads one stream to its end and gives the time to come back after, if the server said one.
-async function read(on, path, { signal }, topics) {
-  const headers = { Accept: "text/event-stream" };
-  const answer = await on.options.fetch(`${on.options.base}/${path}`, { headers, signal, cache: "no-store" });
-  if (answer.status !== 200) throw new Error(`status ${answer.status}`);
+async function read(on, request, path, topics) {
+  const answer = await request.ask(path, { Accept: "text/event-stream" });
   // Where the stream begins, in the order of the URL.
   const places = answer.headers.get("fantail-position")?.split(",").map(place);
-  if (places?.length !== topics.length) throw new Error("no position");
+  if (answer.status !== 200 || places?.length !== topics.length) throw new Error("no stream");
   on.up();
   topics.forEach(({ topic, id }, at) => {
     const [epoch, offset] = places[at];
     on.said({ type: "subscribed", id, topic, epoch, offset });
   });
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let event = {};
   let rest = "";
+  let size = 0;
   let retryMs;
-  for (;;) {
-    const { value, done } = await reader.read();
-    const blocks = (rest + (value ?? "")).split("\n\n");
-    rest = done ? "" : blocks.pop();
-    for (const block of blocks) {
-      const event = fields(block);
-      if (event.retry) retryMs = Number(event.retry);
-      // What is cut off in the middle is no event.
-      if (!done) tell(on, event, topics);
-    }
-    if (done) return retryMs;
+  await request.read(answer, (text) => {
     on.heard();
-  }
+    size += text.length;
+    if (size > SIZE_MAX) throw new Error("too large");
+    rest += text;
+    if (!text.includes("\n")) return;
+    const lines = rest.split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line) field(event, line);
+      else {
+        if (/^\d+$/.test(event.retry)) retryMs = Number(event.retry);
+        tell(on, event, topics, request.options.raw);
+        event = {};
+        size = rest.length;
+      }
+    }
+  });
+  // What is cut off in the middle is no event.
+  return retryMs;
 }
 
-function tell(on, { event = "", data, id }, topics) {
+function tell(on, { event = "", data, id }, topics, raw) {
   if (data === undefined) return;
   if (event === "gap") {
-    const { topic, ...gap } = JSON.parse(data);
-    on.said({ type: "gap", topic, gap });
+    const gap = JSON.parse(data);
+    on.said({ type: "gap", topic: gap.topic, gap });
     return;
   }
-  const [, kind, name] = /^(?:(topic|binary):)?(.*)$/s.exec(event);
-  const topic = kind ? name : topics[0].topic;
+  const [, kind, name] = /^(topic|binary)?:?(.*)$/s.exec(event);
+  const topic = name || topics[0].topic;
   const at = topics.findIndex((one) => one.topic === topic);
-  const [epoch, offset] = place(id?.split(",")[at] ?? "");
-  if (!epoch) return;
-  const binary = kind === "binary" || event === "binary";
-  on.said({ type: "message", topic, epoch, offset, ...(binary ? { data_base64: data } : { data: documentOr(data) }) });
+  // Whatever other events there may be one day.
+  if (at < 0 || (event && !kind)) return;
+  const [epoch, offset] = place(id?.split(",")[at]);
+  const binary = kind === "binary";
+  on.said({ type: "message", topic, epoch, offset, ...(binary ? { data_base64: data } : { data: raw ? data : documentOr(data) }) }, data.length);
 }
 
-function fields(block) {
-  const event = {};
-  for (const line of block.split("\n")) {
-    const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line);
-    if (name === "data" && event.data !== undefined) event.data += `\n${value}`;
-    else if (name) event[name] = value;
-  }
-  return event;
+function field(event, line) {
+  const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
+  if (name === "data" && event.data !== undefined) event.data += `\n${value}`;
+  else if (name) event[name] = value;
 }
 
 /** Subscriptions as long polls, one for each. */
-export function longPoll(on) {
-  const all = new AbortController();
+export function longPoll(options, on) {
   const polls = new Map();
 
-  async function follow({ topic, id, since }, { signal }) {
+  async function follow({ topic, id, since }, request) {
     let at = since;
     for (;;) {
-      // The first one only asks where it begins.
-      const query = at === undefined ? "wait=0" : `since=${at}&wait=${POLL_SECONDS}`;
-      const url = `${on.options.base}/poll/${encodeURIComponent(topic)}?${query}`;
-      const answer = await on.options.fetch(url, { signal, cache: "no-store" });
-      if (answer.status !== 200 && answer.status !== 204) throw new Error(`status ${answer.status}`);
+      const asked = performance.now();
+      // The first one only asks where it begins. Where there are more than a browser asks at a time, they take turns.
+      const seconds = Math.ceil(POLL_SECONDS / Math.ceil(polls.size / REQUESTS_MAX));
+      const answer = await request.ask(`poll/${encodeURIComponent(topic)}?${at === undefined ? "wait=0" : `since=${at}&wait=${seconds}`}`);
+      if (answer.status !== 200 && answer.status !== 204) throw new Error("no poll");
       const next = answer.headers.get("fantail-position");
-      const body = answer.status === 200 ? await answer.json() : { messages: [] };
+      const [epoch, offset] = place(next);
+      let text = "";
+      if (answer.status === 200) {
+        await request.read(answer, (part) => {
+          text += part;
+          if (text.length > SIZE_MAX) throw new Error("too large");
+        });
+      }
+      const { messages, gap } = text ? JSON.parse(text) : { messages: [] };
       on.up();
       on.heard();
-      const [epoch, offset] = place(next);
       if (id !== undefined) {
-        const [first] = body.messages;
-        const begins = first ? first.offset - 1 : offset;
-        on.said({ type: "subscribed", id, topic, epoch, offset: begins, gap: body.gap });
+        on.said({ type: "subscribed", id, topic, epoch, offset: messages[0] ? messages[0].offset - 1 : offset, gap });
         id = undefined;
-      } else if (body.gap) on.said({ type: "gap", topic, gap: body.gap });
-      for (const message of body.messages) on.said({ type: "message", topic, epoch, ...message });
+      } else if (gap) on.said({ type: "gap", topic, gap });
+      for (const message of messages) on.said({ ...message, type: "message", topic, epoch }, text.length / messages.length);
+      if (next === at && performance.now() - asked < EMPTY_MS) throw new Error("no long poll");
       at = next;
     }
   }
 
   function add(one) {
-    const poll = new AbortController();
-    all.signal.addEventListener("abort", () => poll.abort());
-    polls.set(one.topic, poll);
-    follow(one, poll).catch(() => { if (!poll.signal.aborted) on.down(); });
+    const request = new Exchange(options);
+    polls.get(one.topic)?.abort();
+    polls.set(one.topic, request);
+    request.run(follow(one, request), on);
   }
 
   return {
@@ -150,15 +238,21 @@ export function longPoll(on) {
       topics.forEach(add);
     },
     add,
-    remove: ({ topic }) => polls.get(topic)?.abort(),
-    probe: () => on.down(undefined, 0),
-    close: () => all.abort(),
+    remove({ topic }) {
+      polls.get(topic)?.abort();
+      polls.delete(topic);
+    },
+    close() {
+      for (const request of polls.values()) request.abort();
+    },
   };
 }
 
-function place(text) {
-  const at = text.indexOf(":");
-  return [text.slice(0, at), Number(text.slice(at + 1))];
+/** Epoch and offset of a position; throws where it is none. */
+export function place(text) {
+  const [, epoch, offset] = /^(\w{1,64}):(\d{1,15})$/.exec(text) ?? [];
+  if (!epoch) throw new TypeError("no position");
+  return [epoch, Number(offset)];
 }
 
 // As the server does over a WebSocket: objects and lists are JSON, all other text is itself.

@@ -55,6 +55,14 @@ export interface Published {
 export type State = "connecting" | "open" | "waiting" | "closed";
 export type Transport = "websocket" | "sse" | "poll";
 
+/** Why a connection ended; without `code` it was not a WebSocket, or never heard of its end. */
+export interface End {
+  code?: number;
+  reason?: string;
+  /** Milliseconds until the next try, where the state is "waiting". */
+  retryMs?: number;
+}
+
 export interface Options {
   /** Which ways to use, the first first: `["websocket", "sse", "poll"]`. */
   transports?: Transport[];
@@ -64,7 +72,9 @@ export interface Options {
   heartbeat?: number;
   /** Milliseconds that a publish waits for its answer: 10,000. */
   timeout?: number;
-  onState?(state: State): void;
+  /** Objects and lists as the text that was published, not parsed; long polls write it anew. `false`. */
+  raw?: boolean;
+  onState?(state: State, end?: End): void;
   /** What belongs to no subscription and no publish: above all that the server has ended the conversation for good. */
   onError?(error: FantailError): void;
   /** A WebSocket for where there is none, such as that of npm's `ws` in Node 20. */

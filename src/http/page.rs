@@ -1,12 +1,15 @@
-//! The page behind `GET /`, put together from the files in `page/` when the program is built, and what the server
-//! tells it in headers: `Fantail-Publish` for the topic of `?topic=`, `Fantail-Admin` on the server's own machine.
+//! The page behind `GET /`, put together from the files in `page/` and the JavaScript client, and what the server tells
+//! it in headers: `Fantail-Publish` for the topic of `?topic=`, `Fantail-Admin` on the server's own machine.
 //!
 //! Driven by the client port's routing. Never tells a stranger more than trying would; decision 0050.
 
 pub(super) mod demo;
+mod parts;
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
+use self::parts::document;
 use crate::auth::admin_guard::AdminGuard;
 use crate::edition::Edition;
 use crate::topic::TopicName;
@@ -16,23 +19,22 @@ use crate::wire::http::params::Params;
 use crate::wire::http::response::{Response, ResponseBuffer};
 
 /// One document, so that the browser asks for nothing else.
-const PAGE: &str = concat!(
-    include_str!("page/head.html"),
-    "<style>\n",
-    include_str!("page/theme.css"),
-    include_str!("page/page.css"),
-    "</style>\n</head>\n",
-    include_str!("page/body.html"),
-    "\n<script>\n\"use strict\";\n",
-    include_str!("page/text.js"),
-    include_str!("page/fan.js"),
-    include_str!("page/seat.js"),
-    include_str!("page/viewer.js"),
-    include_str!("page/log.js"),
-    include_str!("page/card.js"),
-    include_str!("page/main.js"),
-    "</script>\n</body>\n</html>\n",
-);
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    document(
+        include_str!("page/head.html"),
+        &[include_str!("page/theme.css"), include_str!("page/page.css")],
+        include_str!("page/body.html"),
+        &[
+            include_str!("page/text.js"),
+            include_str!("page/fan.js"),
+            include_str!("page/seat.js"),
+            include_str!("page/viewer.js"),
+            include_str!("page/log.js"),
+            include_str!("page/card.js"),
+            include_str!("page/main.js"),
+        ],
+    )
+});
 
 /// Headers of every HTML answer: nothing is loaded from elsewhere, nobody frames it.
 const HEADERS: [(&str, &str); 5] = [

@@ -51,8 +51,8 @@ const steps = [
   }],
   ["it draws no more often than the viewer wants, and takes every message", async () => {
     await page.locator("#limit").selectOption("1");
-    const [before, messages] = await page.evaluate(() => [draws, link.messages]);
-    await page.waitForFunction((wanted) => link.messages >= wanted, messages + 100, POLL);
+    const [before, messages] = await page.evaluate(() => [draws, feed.messages]);
+    await page.waitForFunction((wanted) => feed.messages >= wanted, messages + 100, POLL);
     const drawn = await page.evaluate((start) => draws - start, before);
     const seconds = 100 / 38;
     assert.ok(drawn >= 1 && drawn <= 6 * seconds, `${drawn} times`);

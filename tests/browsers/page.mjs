@@ -3,7 +3,10 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { POLL, launch, openUntil, row, say, shows, state, switchTo } from "./page_kit.mjs";
 import { looks } from "./page_looks.mjs";
@@ -13,7 +16,10 @@ const HOSTILE = "<img src=x onerror=\"window.pwned=1\"><script>window.pwned=1</s
 // Neither is what the name of a topic makes one think.
 const RULES = { FANTAIL_PUBLISH_TOPICS: "lobby,open/*,café ☕" };
 
-let server = await startServer({ env: RULES });
+const CONFIG = join(mkdtempSync(join(tmpdir(), "fantail-page-")), "fantail.toml");
+writeFileSync(CONFIG, "[[topic]]\npattern = \"kept/*\"\nhistory_messages = 100\n\n[[topic]]\npattern = \"lobby\"\nmessage_bytes_max = 200000\n");
+
+let server = await startServer({ env: { ...RULES, FANTAIL_CONFIG: CONFIG } });
 const { listen } = server;
 const browser = await launch();
 const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
@@ -39,6 +45,13 @@ async function openPage(hash = "", host = listen) {
 async function source(host = listen) {
   const answer = await fetch(`http://${host}/`);
   return answer.text();
+}
+
+/** Ends connections through the admin port, and says how many. */
+async function kick(query) {
+  const answer = await fetch(`http://${server.admin}/connections/close?${query}`, { method: "POST" });
+  assert.equal(answer.status, 200, await answer.clone().text());
+  return (await answer.json()).closed;
 }
 
 const clipboard = (page) => page.evaluate(() => navigator.clipboard.readText());
@@ -154,7 +167,7 @@ const steps = [
   ["what is kept has a bound, beyond which the oldest messages lose their rest", async () => {
     const [kept, gone] = await one.evaluate(() => {
       const log = new Log(document.createElement("ol"), document.createElement("button"), () => {});
-      for (let i = 0; i < 70; i++) log.message("received", { id: i, lastRow: 0 }, "x".repeat(1 << 20) + i, "");
+      for (let i = 0; i < 70; i++) log.message("received", { id: i, lastRow: 0 }, { data: "x".repeat(1 << 20) + i }, "");
       log.flush();
       return [log.kept, log.rows.filter((each) => each.data === null).length];
     });
@@ -175,7 +188,7 @@ const steps = [
     await shows(one, "room", "state", "Disconnected");
     assert.equal(await one.locator("#room-state").getAttribute("data-tone"), "plain");
     // One row for all five, the one that was closed by itself before included.
-    await one.locator("#room-log li[data-kind=close][data-code='1000'][data-count='5']").waitFor();
+    await one.locator("#room-log li[data-kind=close][data-tone=plain][data-count='5'] .payload", { hasText: "Disconnected" }).waitFor();
     await untilSubscribed(server, "lobby", 1);
     await one.locator("#room-toggle[data-action=connect]").click();
     await shows(one, "room", "open", 4);
@@ -221,8 +234,7 @@ const steps = [
   ["what would end in the same way is not tried again", async () => {
     const three = await openPage("#only/listening");
     await shows(three, "room", "hint", "Clients only listen here. From a shell:");
-    // The page itself sends nothing there; whoever does is closed after a hundred.
-    await three.evaluate(() => { for (let i = 0; i < 200; i++) room.seats[0].socket.send("no"); });
+    assert.equal(await kick("topic=only/listening&code=1008"), 1);
     await state(three, "room", "closed");
     await shows(three, "room", "state", "Closed · 1008");
     assert.equal(await three.locator("#room-state").getAttribute("data-tone"), "error");
@@ -231,27 +243,66 @@ const steps = [
     await three.close();
     await one.bringToFront();
   }],
-  ["waits are full jitter below a bound that doubles, and begin over after a good connection", async () => {
-    const { bounds, away, again } = await one.evaluate(() => {
-      const seat = Object.assign(Object.create(Seat.prototype), { failures: 0, again() {} });
-      const { random } = Math;
-      const wait = (code, chance) => {
-        Math.random = () => chance;
-        const from = performance.now();
-        seat.wait(code);
-        clearTimeout(seat.timer);
-        return Math.round((seat.retryAt - from) / 10) * 10;
-      };
-      const bounds = Array.from({ length: 9 }, () => wait(1006, 0.5));
-      const none = wait(1006, 0);
-      seat.failures = 0;
-      const away = [wait(1001, 0.5), none];
-      Math.random = random;
-      return { bounds, away, again: [1000, 1001, 1002, 1006, 1008, 1009, 1012, 1013, 4000].map(comesBack) };
-    });
-    assert.deepEqual(bounds, [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000, 15_000]);
-    assert.deepEqual(away, [500, 0]);
-    assert.deepEqual(again, [false, true, false, true, false, false, true, true, false]);
+  ["a break is made good by position, and what can't be had is told", async () => {
+    const kept = await openPage("#kept/a");
+    await openUntil(kept, "room", 2);
+    await publish(server, "kept/a", "before");
+    await row(kept, "room", "received", "before");
+    // Nobody comes back before there is something to be missed.
+    await kept.evaluate(() => { window.random = Math.random; Math.random = () => 0.999; });
+    assert.equal(await kick("topic=kept/a&code=1012"), 2);
+    for (const text of ["missed 1", "missed 2"]) assert.equal((await publish(server, "kept/a", text)).subscribers, 0);
+    await kept.locator("#room-log li[data-kind=open][data-count='2'] .payload", { hasText: "Back in kept/a, nothing missed" }).waitFor();
+    await publish(server, "kept/a", "after");
+    for (const text of ["missed 1", "missed 2", "after"]) {
+      await kept.locator("#room-log li[data-dir=received][data-count='2'] .payload", { hasText: text }).waitFor();
+    }
+    assert.equal(await kept.locator("#room-log li[data-kind=gap]").count(), 0);
+    assert.equal(await kept.locator("#room-log li[data-dir=received]").count(), 4);
+    assert.match(await kept.locator("#room-log li[data-dir=received] .meta").last().getAttribute("title"), /^Offset 4 · /);
+    // Nothing is kept here.
+    await switchTo(kept, "lobby-gap");
+    await publish(server, "lobby-gap", "before");
+    await row(kept, "room", "received", "before");
+    assert.equal(await kick("topic=lobby-gap&code=1012"), 2);
+    await publish(server, "lobby-gap", "nobody sees this");
+    await kept.locator("#room-log li[data-kind=gap][data-tone=warn][data-count='2'] .payload", { hasText: "Messages are missing: not kept any more. The oldest to be had is 3" }).waitFor();
+    await kept.close();
+    await one.bringToFront();
+  }],
+  ["JSON is shown as it was published, not as it was read", async () => {
+    const text = '{ "n": 1.0, "big": 12345678901234567890,  "n": 2, "data": {"x":"\u00e9"} }';
+    await publish(server, "lobby", text);
+    await row(one, "room", "received", text);
+    await say(one, "room", text);
+    await row(one, "room", "sent", text);
+    await one.locator("#room-log li[data-dir=received] .payload").filter({ hasText: "12345678901234567890" }).nth(1).waitFor();
+  }],
+  ["what the server does not take is told with its reason", async () => {
+    await say(one, "room", "x".repeat(300_000));
+    await one.locator("#room-log li[data-kind=refused][data-tone=error] .payload", { hasText: "(too_large)" }).waitFor();
+    await state(one, "room", "open");
+  }],
+  ["blocked WebSockets: messages come over an event stream, or else by long polls, and the page says so", async () => {
+    for (const [blocked, transport, words] of [[["WebSocket"], "sse", "an event stream"], [["WebSocket", "/sse/"], "poll", "long polls"]]) {
+      const there = await context.newPage();
+      await there.addInitScript((what) => {
+        window.WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006 })); } close() {} };
+        const { fetch } = window;
+        window.fetch = (url, options) => (what.some((part) => String(url).includes(part)) ? Promise.reject(new TypeError("blocked")) : fetch(url, options));
+      }, blocked);
+      await there.goto(`http://${listen}/#open/${transport}`);
+      await state(there, "room", "open");
+      await shows(there, "room", "where", `/${transport}/open/${transport}`);
+      await shows(there, "room", "hint", `WebSockets are blocked here: messages come over ${words}, and nothing can be sent.`);
+      assert.equal(await there.locator("#room-input").isDisabled(), true);
+      for (const [body, shown, query] of [["text", "text"], ["{ \"a\": 1.0 }", transport === "sse" ? "{ \"a\": 1.0 }" : "{\"a\":1}"], [new Uint8Array([7, 255]), "07 ff", "?binary=1"]]) {
+        await publish(server, `open/${transport}`, body, query);
+        await row(there, "room", "received", shown);
+      }
+      await there.close();
+    }
+    await one.bringToFront();
   }],
   ...looks(server, openPage),
   ["nothing was blocked or thrown", async () => {
@@ -266,7 +317,7 @@ const steps = [
     // What waits can be hurried.
     await one.locator("#room-retry").click();
     await server.stop().catch(() => {});
-    server = await startServer({ listen, env: RULES });
+    server = await startServer({ listen, env: { ...RULES, FANTAIL_CONFIG: CONFIG } });
     // A server that was slow to start has made them wait for up to half a minute.
     await shows(one, "room", "open", 4, 45_000);
     await state(two, "room", "open", 45_000);
@@ -293,4 +344,5 @@ const steps = [
 await runSteps("page", steps, async () => {
   await browser.close();
   await server.stop();
+  rmSync(dirname(CONFIG), { recursive: true });
 });

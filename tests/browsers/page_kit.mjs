@@ -45,7 +45,7 @@ export function shows(page, card, name, value, timeout = 15_000) {
 /** Opens connections of a card until it has `count`. */
 export async function openUntil(page, card, count) {
   // Those that are still on their way count, too.
-  const open = await page.evaluate((name) => ({ room, echo })[name].live().length, card);
+  const open = await page.evaluate((name) => ({ room, echo })[name].seats.length, card);
   for (let i = open; i < count; i++) await page.locator(`#${card}-add`).click();
   await shows(page, card, "open", count);
 }

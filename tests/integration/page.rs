@@ -23,6 +23,8 @@ fn the_page_is_one_whole_document() {
         let opened = count(&format!("<{tag}>")) + count(&format!("<{tag} "));
         assert_eq!((opened, count(&format!("</{tag}>"))), (1, 1), "{tag}");
     }
+    // Every answer holds all of it until its reader has it.
+    assert!(page.len() <= 72 * 1024, "{} bytes", page.len());
     // It asks for no other file, and knows no port before it is told.
     for part in ["src=", "<link", "@import", "url(", "8081"] {
         assert!(!page.contains(part), "{part}");

@@ -26,7 +26,7 @@ test("minified and compressed it has at most 6 KB", () => {
 test("the package has the module, its types and nothing else", () => {
   const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--offline"], { cwd: ROOT, stdio: ["ignore", "pipe", "ignore"] }));
   const files = packed.files.map(({ path }) => path).sort();
-  assert.deepEqual(files, ["README.md", "fallback.js", "fantail.d.ts", "fantail.js", "package.json"]);
+  assert.deepEqual(files, ["LICENSE", "README.md", "fallback.js", "fantail.d.ts", "fantail.js", "link.js", "package.json"]);
   const about = JSON.parse(readFileSync(join(ROOT, "package.json")));
   assert.equal(about.dependencies, undefined);
   const { version } = /^\[workspace\.package\]\nversion = "(?<version>[^"]+)"$/m.exec(readFileSync(join(ROOT, "../../Cargo.toml"))).groups;

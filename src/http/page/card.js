@@ -1,6 +1,12 @@
 // One card: a topic or the echo, its connections, its log, and what can be typed.
 
 const CONNECTIONS_MAX = 100;
+const FALLBACKS = { __proto__: null, sse: "an event stream", poll: "long polls" };
+const GAPS = {
+  __proto__: null,
+  expired: "not kept any more", other_epoch: "the topic was made anew", ahead: "the topic has not come so far",
+  dropped: "this connection was too slow",
+};
 
 class Card {
   constructor(name, title, options) {
@@ -36,17 +42,16 @@ class Card {
     el.topic.addEventListener("input", () => this.paint());
     el.input.addEventListener("input", () => { delete el["input-field"].dataset.fault; this.paint(); });
     el.mode.addEventListener("change", () => { delete el["input-field"].dataset.fault; this.paint(); el.input.focus(); });
-    el.add.addEventListener("click", () => { this.open(1); this.wanted = this.live().length; });
-    el.drop.addEventListener("click", () => { this.leave(this.live().slice(-1)); this.wanted = Math.max(1, this.live().length); });
+    el.add.addEventListener("click", () => { this.open(1); this.wanted = this.seats.length; });
+    el.drop.addEventListener("click", () => { this.leave(this.seats.slice(-1)); this.wanted = Math.max(1, this.seats.length); });
     el.retry.addEventListener("click", () => { for (const seat of this.seats) seat.again(); });
     el.clear.addEventListener("click", () => { this.log.clear(); this.paint(); });
   }
 
-  live() { return this.seats.filter((seat) => seat.state !== "closing"); }
   ready() { return this.seats.filter((seat) => seat.isOpen); }
 
   // The topic of those who are connected or will be again, and the one in the field.
-  joined() { return this.live()[0]?.topic; }
+  joined() { return this.seats[0]?.topic; }
   typed() { return this.options.topics ? this.el.topic.value : null; }
 
   // The server's rules for topic names, plus what a URL can't carry as a last segment.
@@ -61,85 +66,92 @@ class Card {
     return "";
   }
 
-  moved() { return this.live().length > 0 && !this.topicFault() && this.joined() !== this.typed(); }
+  moved() { return this.seats.length > 0 && !this.topicFault() && this.joined() !== this.typed(); }
 
   // Connects all that there were, moves them to another topic, or disconnects them.
   toggle() {
-    const live = this.live();
+    const { length } = this.seats;
     const moved = this.moved();
-    if (live.length > 0) this.wanted = live.length;
-    this.leave(live);
-    if (live.length === 0 || moved) this.open(this.wanted);
+    if (length > 0) this.wanted = length;
+    this.leave(this.seats);
+    if (length === 0 || moved) this.open(this.wanted);
   }
 
   open(count) {
     if (this.topicFault()) { this.el.topic.focus(); return; }
     const topic = this.typed();
-    const url = new URL(topic === null ? "./echo" : "./ws/" + encodeURIComponent(topic), document.baseURI);
-    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    url.hash = "";
     if (topic !== null) history.replaceState(null, "", topic === "lobby" ? location.pathname + location.search : hashOf(topic));
-    for (let i = 0; i < count && this.live().length < CONNECTIONS_MAX; i++) {
-      const seat = new Seat(++this.serial, url, {
-        open: (seat) => this.onOpen(seat),
-        message: (seat, data) => this.onMessage(seat, data),
-        lost: (seat, close) => this.onLost(seat, close),
-        ended: (seat, close) => this.onEnded(seat, close),
-        changed: () => this.shape(),
-      });
-      seat.topic = topic;
-      this.seats.push(seat);
+    const on = {
+      open: (seat, info) => this.onOpen(seat, info),
+      message: (seat, message) => this.onMessage(seat, message),
+      gap: (seat, gap) => this.log.event("gap", "warn", gapText(gap), seat),
+      trouble: (seat, error) => this.onTrouble(seat, error),
+      lost: (seat, end) => this.onLost(seat, end),
+      ended: (seat, end) => this.onEnded(seat, end),
+      changed: () => this.shape(),
+    };
+    for (let i = 0; i < count && this.seats.length < CONNECTIONS_MAX; i++) {
+      this.serial += 1;
+      this.seats.push(topic === null ? new EchoSeat(this.serial, on) : new RoomSeat(this.serial, topic, on));
     }
     this.shape();
   }
 
-  leave(seats) { for (const seat of seats) seat.leave(); }
+  leave(seats) { for (const seat of [...seats]) seat.leave(); }
 
   send() {
     const text = this.el.input.value;
     const ready = this.ready();
-    if (text === "" || ready.length === 0 || this.listensOnly()) return;
+    if (text === "" || ready.length === 0 || this.mute()) return;
     let data = text;
     if (this.el.mode.value === "hex") {
       data = parseHex(text)?.buffer;
       if (!data) { this.el["input-field"].dataset.fault = "hex"; this.paint(); return; }
     }
     for (const seat of this.options.sendOnAll ? ready : ready.slice(0, 1)) {
-      if (this.options.timed) seat.sentAt.push(performance.now());
-      seat.socket.send(data);
       this.sent += 1;
-      this.log.message("sent", seat, data, "");
+      this.log.message("sent", seat, { data }, "");
+      seat.send(data).catch((error) => this.log.event("refused", "error", `Not sent: ${refusalText(error)}`, seat));
     }
     this.el.input.value = "";
     this.el.input.focus();
   }
 
-  onOpen(seat) {
-    this.log.event("open", "plain", `Connected to ${seat.topic ?? "/echo"}`, seat);
+  // Back where it was, it goes on by its position.
+  onOpen(seat, { recovered }) {
+    const place = seat.topic ?? "/echo";
+    const over = FALLBACKS[seat.transport] ? ` over ${FALLBACKS[seat.transport]}` : "";
+    this.log.event("open", "plain", recovered ? `Back in ${place}${over}, nothing missed` : `Connected to ${place}${over}`, seat);
     if (seat.topic !== null) this.ask(seat.topic);
   }
 
-  onMessage(seat, data) {
-    const sentAt = seat.sentAt.shift();
+  onMessage(seat, message) {
     this.received += 1;
-    this.log.message("received", seat, data, sentAt === undefined ? "" : (performance.now() - sentAt).toFixed(1) + " ms");
+    const { sentAt } = message;
+    this.log.message("received", seat, message, sentAt === undefined ? "" : (performance.now() - sentAt).toFixed(1) + " ms");
     flash(seat.feather);
   }
 
-  // Once for each outage; how often it was tried since is nobody's concern.
-  onLost(seat, close) {
-    if (close.wasOpen) this.log.event("close", closeTone(close.code), `${closeText(close)} · coming back`, seat, close);
-    else if (seat.failures === 1) this.log.event("close", "error", "Could not connect · trying again", seat, close);
+  // What passes the client tries again.
+  onTrouble(seat, { code, message }) {
+    this.log.event("refused", "error", `${message} (${code})`, seat);
+    if (code === "unsubscribed") seat.leave();
   }
 
-  onEnded(seat, close) {
+  // Once for each outage; how often it was tried since is nobody's concern.
+  onLost(seat, end) {
+    if (end.wasOpen) this.log.event("close", closeTone(end.code), `${closeText(end)} · coming back`, seat, end);
+    else if (seat.failures === 1) this.log.event("close", "error", "Could not connect · trying again", seat, end);
+  }
+
+  onEnded(seat, end) {
     this.seats.splice(this.seats.indexOf(seat), 1);
-    if (close === null || close.byPage) {
-      this.lastEnd = { code: close?.code ?? "", tone: "plain", text: "Disconnected" };
-      this.log.event("close", "plain", "Disconnected", seat, close ?? undefined);
+    if (end === null) {
+      this.lastEnd = { code: "", tone: "plain", text: "Disconnected" };
+      this.log.event("close", "plain", "Disconnected", seat);
     } else {
-      this.lastEnd = { code: close.code, tone: closeTone(close.code), text: `Closed · ${close.code}` };
-      this.log.event("close", this.lastEnd.tone, closeText(close), seat, close);
+      this.lastEnd = { code: end.code, tone: closeTone(end.code), text: `Closed · ${end.code}` };
+      this.log.event("close", this.lastEnd.tone, closeText(end), seat, end);
     }
   }
 
@@ -156,6 +168,11 @@ class Card {
     this.paint();
   }
 
+  // Over what the messages come where it is no WebSocket, by which nothing can be sent.
+  fallback() { return FALLBACKS[this.ready()[0]?.transport]; }
+
+  mute() { return this.listensOnly() || this.fallback() !== undefined; }
+
   listensOnly() { return this.facts.get(this.joined() ?? this.typed())?.publish === "nobody"; }
 
   shape() {
@@ -165,7 +182,7 @@ class Card {
 
   // State, its text, and its tone.
   aggregate() {
-    const live = this.live();
+    const live = this.seats;
     const ready = this.ready().length;
     if (ready > 0) return ["open", ready === live.length ? "Connected" : `${ready} of ${live.length} connected`, ""];
     if (live.some((seat) => seat.state === "connecting")) return ["connecting", "Connecting…", ""];
@@ -173,14 +190,13 @@ class Card {
       const left = Math.min(...live.map((seat) => seat.retryAt)) - performance.now();
       return ["waiting", `Retry in ${Math.max(1, Math.ceil(left / 1000))} s`, ""];
     }
-    if (this.seats.length > 0) return ["closing", "Closing…", ""];
     if (this.lastEnd) return ["closed", this.lastEnd.text, this.lastEnd.tone];
     return ["idle", "Not connected", ""];
   }
 
   paint() {
     const { el } = this;
-    const live = this.live().length;
+    const live = this.seats.length;
     const ready = this.ready().length;
     this.paintState();
     const action = this.moved() ? "switch" : live > 0 ? "disconnect" : "connect";
@@ -196,12 +212,13 @@ class Card {
       el[name].title = grouped.format(this[name]);
     }
     const topic = this.joined() ?? this.typed();
-    el.where.textContent = this.options.topics ? (this.topicFault() && live === 0 ? "" : `/ws/${topic}`) : "/echo";
-    el.where.title = this.live()[0]?.url.href ?? "";
-    const only = this.listensOnly();
-    el.input.disabled = el.mode.disabled = only;
-    el.send.disabled = ready === 0 || only;
-    el.input.placeholder = only ? "Listening only" : el.mode.value === "hex" ? "48 65 6c 6c 6f" : "Message";
+    const path = { sse: "/sse/", poll: "/poll/" }[this.ready()[0]?.transport] ?? "/ws/";
+    el.where.textContent = this.options.topics ? (this.topicFault() && live === 0 ? "" : path + topic) : "/echo";
+    el.where.title = el.where.textContent;
+    const mute = this.mute();
+    el.input.disabled = el.mode.disabled = mute;
+    el.send.disabled = ready === 0 || mute;
+    el.input.placeholder = mute ? "Listening only" : el.mode.value === "hex" ? "48 65 6c 6c 6f" : "Message";
     el.empty.hidden = !this.log.isEmpty;
     el.clear.hidden = this.log.isEmpty;
     document.getElementById(`tab-${this.name}-count`).textContent = ready > 0 ? ready : "";
@@ -238,6 +255,8 @@ class Card {
     if (!this.options.topics) return ["Every open connection sends the message. The time beside an answer is its round trip."];
     const topic = this.typed();
     if (this.moved()) return [`Switch leaves ${this.joined()} and joins ${topic}.`];
+    const fallback = this.fallback();
+    if (fallback) return [`WebSockets are blocked here: messages come over ${fallback}, and nothing can be sent.`];
     const { publish, admin } = this.facts.get(topic) ?? {};
     const listens = publish === "nobody";
     const who = listens ? "Clients only listen here." : publish ? "What you send goes to everybody here." : "";
@@ -247,8 +266,16 @@ class Card {
   }
 }
 
+function gapText({ kind, oldest }) {
+  return `Messages are missing: ${GAPS[kind] ?? kind}. The oldest to be had is ${grouped.format(oldest)}`;
+}
+
+function refusalText({ code, message }) {
+  return code === "not_allowed" ? "clients only listen here" : `${message} (${code})`;
+}
+
 function closeText(close) {
-  if (close.code === 1006) return "Connection lost";
+  if (close.code === undefined || close.code === 1006) return "Connection lost";
   return `Closed · ${close.code} ${closeName(close.code)}${close.reason ? `: ${close.reason}` : ""}`;
 }
 

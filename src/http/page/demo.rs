@@ -3,25 +3,23 @@
 //!
 //! Driven by the client port's routing. Knows nothing of the publisher (`server/demo.rs`) but the names of its topics.
 
+use std::sync::LazyLock;
+
 use super::HEADERS;
+use super::parts::document;
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
 use crate::wire::http::response::{Response, ResponseBuffer};
 
 /// One document, so that the browser asks for nothing else.
-const PAGE: &str = concat!(
-    include_str!("demo/head.html"),
-    "<style>\n",
-    include_str!("theme.css"),
-    include_str!("demo/page.css"),
-    "</style>\n</head>\n",
-    include_str!("demo/body.html"),
-    "\n<script>\n\"use strict\";\n",
-    include_str!("demo/chart.js"),
-    include_str!("demo/link.js"),
-    include_str!("demo/main.js"),
-    "</script>\n</body>\n</html>\n",
-);
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    document(
+        include_str!("demo/head.html"),
+        &[include_str!("theme.css"), include_str!("demo/page.css")],
+        include_str!("demo/body.html"),
+        &[include_str!("demo/chart.js"), include_str!("demo/feed.js"), include_str!("demo/main.js")],
+    )
+});
 
 /// Writes the page; the method is GET or HEAD.
 ///

@@ -35,16 +35,17 @@ class Log {
     this.put({ dir: "event", kind, tone, text, extra: "", data: text, size: 0, close }, seat);
   }
 
-  message(dir, seat, data, extra) {
+  // `message` has `data`, and its `position` and `offset` if it came from a topic.
+  message(dir, seat, { data, position, offset }, extra) {
     const { kind, text, clipped, size } = describe(data);
-    this.put({ dir, kind, text, clipped, size, data, extra }, seat);
+    this.put({ dir, kind, text, clipped, size, data, position, offset, extra }, seat);
   }
 
   // A connection never joins a row above its own last one, so each one's order stays true.
   put(row, seat) {
     const near = this.rows.slice(-64).concat(this.pending);
-    const isSame = (r) => r.serial > seat.lastRow && r.dir === row.dir && r.kind === row.kind && r.size === row.size &&
-      r.data !== null && sameData(r.data, row.data);
+    const isSame = (r) => r.serial > seat.lastRow && r.dir === row.dir && r.kind === row.kind && r.position === row.position &&
+      (row.position !== undefined || (r.size === row.size && r.data !== null && sameData(r.data, row.data)));
     const same = near.find(isSame);
     if (same) {
       same.ids.push(seat.id);
@@ -139,6 +140,7 @@ class Log {
       parts.push(look);
     }
     meta.replaceChildren(...parts);
-    meta.title = `Connection ${row.ids.map((id) => "#" + id).join(", ")}`;
+    const offset = row.offset === undefined ? "" : `Offset ${row.offset} · `;
+    meta.title = `${offset}Connection ${row.ids.map((id) => "#" + id).join(", ")}`;
   }
 }

@@ -1,77 +1,105 @@
-// A connection that comes back: one seat is one place at the server, over as many sockets as it takes. It waits as
-// docs/deploy.md asks of clients, and knows nothing of what is said over it.
-
-const RETRY_FIRST_MS = 500;
-const RETRY_CAP_MS = 30_000;
-// So long connected, and the next wait begins over.
-const STABLE_MS = 10_000;
+// A seat: one place at the server, over as many connections as it takes. In a room it is a client with one subscription
+// (clients/js), at the echo a link that sends bytes as they are. Both say the same things to their card: `open(seat, info)`,
+// `message(seat, message)`, `gap(seat, gap)`, `trouble(seat, error)`, `lost(seat, end)`, `ended(seat, end)` and `changed()`.
 
 class Seat {
-  // `on` has `open(seat)`, `message(seat, data)`, `lost(seat, close)`, `ended(seat, close)` and `changed()`.
-  constructor(id, url, on) {
-    Object.assign(this, { id, url, on, state: "connecting", failures: 0, retryAt: 0, timer: 0, leaving: false });
-    Object.assign(this, { lastRow: 0, sentAt: [], feather: null });
-    this.connect();
+  constructor(id, topic, on) {
+    Object.assign(this, { id, topic, on, state: "connecting", retryAt: 0, failures: 0, leaving: false });
+    Object.assign(this, { lastRow: 0, feather: null });
   }
 
   get isOpen() { return this.state === "open"; }
 
-  connect() {
-    clearTimeout(this.timer);
-    this.state = "connecting";
-    this.sentAt = [];
-    let openedAt = 0;
-    const socket = this.socket = new WebSocket(this.url);
-    socket.binaryType = "arraybuffer";
-    socket.onopen = () => {
-      openedAt = performance.now();
-      this.state = "open";
-      this.on.open(this);
-      this.on.changed();
-    };
-    socket.onmessage = (message) => this.on.message(this, message.data);
-    socket.onclose = (close) => {
-      const wasOpen = openedAt > 0;
-      const what = { code: close.code, reason: close.reason, wasOpen, byPage: this.leaving };
-      if (wasOpen && performance.now() - openedAt >= STABLE_MS) this.failures = 0;
-      if (this.leaving || !comesBack(close.code)) {
-        this.state = "closed";
-        this.on.ended(this, what);
-      } else {
-        this.wait(close.code);
-        this.on.lost(this, what);
-      }
-      this.on.changed();
-    };
+  onState(state, end) {
+    const wasOpen = this.isOpen;
+    this.state = state;
+    if (state === "waiting") {
+      this.failures = wasOpen ? 1 : this.failures + 1;
+      this.retryAt = performance.now() + end.retryMs;
+      this.on.lost(this, { ...end, wasOpen });
+    } else if (state === "closed") {
+      this.on.ended(this, this.leaving ? null : end);
+    }
+    this.on.changed();
   }
 
-  wait(code) {
-    // A server that goes has spread its clients already; everybody else is spread here, by full jitter.
-    const spread = code === 1001 && this.failures === 0 ? 1000 : Math.min(RETRY_CAP_MS, RETRY_FIRST_MS * 2 ** this.failures);
-    this.failures += 1;
-    const delay = Math.random() * spread;
-    this.state = "waiting";
-    this.retryAt = performance.now() + delay;
-    this.timer = setTimeout(() => this.again(), delay);
+  opened(info) {
+    this.state = "open";
+    this.on.open(this, info);
+    this.on.changed();
   }
 
   // The next attempt, now.
   again() {
     if (this.state !== "waiting") return;
-    this.connect();
-    this.on.changed();
+    this.retryAt = performance.now();
+    this.connection.wake();
   }
 
   leave() {
-    clearTimeout(this.timer);
     this.leaving = true;
-    if (this.state === "waiting") {
-      this.state = "closed";
-      this.on.ended(this, null);
-    } else {
-      this.state = "closing";
-      this.socket.close(1000, "closed by the page");
-    }
-    this.on.changed();
+    this.connection.close();
   }
+}
+
+class RoomSeat extends Seat {
+  constructor(id, topic, on) {
+    super(id, topic, on);
+    // It is open when the topic has begun, which is said by the subscription.
+    this.connection = connect(new URL(".", document.baseURI), {
+      raw: true, onState: (state, end) => this.onState(state === "open" ? "connecting" : state, end),
+    });
+    this.connection.subscribe(topic, {
+      onSubscribed: (info) => this.opened(info),
+      onMessage: (message) => on.message(this, message),
+      onGap: (gap) => on.gap(this, gap),
+      onError: (error) => on.trouble(this, error),
+    });
+  }
+
+  get transport() { return this.connection.transport; }
+
+  send(data) { return this.connection.publish(this.topic, data); }
+}
+
+class EchoSeat extends Seat {
+  constructor(id, on) {
+    super(id, null, on);
+    this.connection = new Link([["websocket", (link) => this.socket(link)]], 25_000, {
+      state: (state, end) => this.onState(state, end),
+      started() {}, lost() {}, ended() {},
+      opened: () => this.opened({}),
+      said: (message) => on.message(this, message),
+    });
+    this.connection.connect();
+  }
+
+  get transport() { return "websocket"; }
+
+  // What is sent comes back in its order, and so does what only asks whether the connection lives.
+  socket(link) {
+    const url = new URL("./echo", document.baseURI);
+    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url);
+    const onTheWay = [];
+    socket.binaryType = "arraybuffer";
+    socket.onopen = link.up;
+    socket.onclose = link.down;
+    socket.onmessage = ({ data }) => {
+      link.heard();
+      const sent = onTheWay.shift();
+      if (sent?.at) link.said({ data, sentAt: sent.at });
+    };
+    const send = (data, at) => {
+      onTheWay.push({ at });
+      socket.send(data);
+    };
+    return {
+      send: (data) => send(data, performance.now()),
+      probe: () => send("", 0),
+      close: (code) => socket.close(code),
+    };
+  }
+
+  async send(data) { this.connection.transport.send(data); }
 }

@@ -30,12 +30,6 @@ function closeTone(code) {
   return [1001, 1012, 1013].includes(code) ? "warn" : "error";
 }
 
-// Whether a client should come back by itself: not after 1000, nor after codes that say that the same connection
-// would end in the same way.
-function comesBack(code) {
-  return ![1000, 1002, 1003, 1007, 1008, 1009, 1010].includes(code) && code < 3000;
-}
-
 function sizeText(bytes) {
   if (bytes < 1024) return bytes + " B";
   if (bytes < 1024 * 1024) return (bytes / 1024).toFixed(1) + " KiB";

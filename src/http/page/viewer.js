@@ -31,7 +31,9 @@ function formsOf(data) {
 function view(row) {
   const { el, dialog } = viewer;
   const size = sizeText(row.size);
-  el.title.replaceChildren(SPOKEN[row.dir], make("small", "", [row.kind, size, row.at.toTimeString().slice(0, 8)].join(" · ")));
+  const facts = [row.kind, size, row.at.toTimeString().slice(0, 8)];
+  if (row.offset !== undefined) facts.push(`offset ${grouped.format(row.offset)}`);
+  el.title.replaceChildren(SPOKEN[row.dir], make("small", "", facts.join(" · ")));
   viewer.row = row;
   viewer.forms = row.data === null ? [] : formsOf(row.data);
   el.forms.replaceChildren(...viewer.forms.map((form) => {

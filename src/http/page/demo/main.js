@@ -13,7 +13,7 @@ const charts = new Map(THINGS.map(([kind, key, name, unit, digits]) => {
 }));
 
 const byId = (id) => document.getElementById(id);
-const link = new Link(charts, (tone, text) => {
+const feed = new Feed(charts, (tone, text) => {
   byId("state").dataset.tone = tone;
   byId("state").textContent = text;
 });
@@ -41,13 +41,13 @@ requestAnimationFrame(frame);
 
 let counted = 0;
 setInterval(() => {
-  byId("rate").textContent = link.messages - counted;
-  counted = link.messages;
-  byId("messages").textContent = new Intl.NumberFormat("en").format(link.messages);
+  byId("rate").textContent = feed.messages - counted;
+  counted = feed.messages;
+  byId("messages").textContent = new Intl.NumberFormat("en").format(feed.messages);
   let missed = 0;
   for (const chart of charts.values()) missed += chart.missed;
   byId("missed").textContent = missed;
   byId("missed").classList.toggle("some", missed > 0);
 }, 1_000);
 
-byId("unplug").addEventListener("click", () => link.unplug(3_000));
+byId("unplug").addEventListener("click", () => feed.unplug(3_000));

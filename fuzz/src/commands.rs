@@ -102,8 +102,10 @@ fn told(payload: &[u8], binary: bool) {
         Entry::Deliver { message, .. } => Some(message),
         _ => None,
     });
-    let mut out = Vec::new();
-    let carried = Form::Json.write(Stamped { topic: &topic, message: message.expect("delivered") }, &mut out);
+    let (mut start, mut out) = (Vec::new(), Vec::new());
+    Form::Json.start(&topic, &mut start);
+    let of = Stamped { topic: &topic, message: message.expect("delivered"), start: &start };
+    let carried = Form::Json.write(of, &mut out);
     assert_eq!(carried, Carried::Frame(Opcode::Text));
     let text = std::str::from_utf8(&out).expect("UTF-8");
     let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));

@@ -10,20 +10,16 @@ use super::Form;
 use super::effect::{Cx, Effect, Meaning, Outcome};
 use super::plain::Plain;
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
+use super::text::push_place;
 use crate::topic::{Carried, Gap, Position, Stamped};
 use crate::wire::frame::{Opcode, push_frame};
 
 pub(super) struct Envelope;
 
-/// The line in front of a payload, or alone.
+/// A line alone; that in front of a payload is written as a form.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
-    Message {
-        topic: &'a str,
-        offset: u64,
-        time: u64,
-    },
     Subscribed {
         topic: &'a str,
         position: String,
@@ -63,11 +59,11 @@ fn push_line(line: &Line<'_>, out: &mut Vec<u8>) {
 
 /// Appends the line and the payload.
 pub(super) fn write(of: Stamped<'_>, payload: &mut Vec<u8>) -> Carried {
-    let Stamped { topic, message } = of;
-    let (offset, time) = (message.offset(), message.time_ms());
-    push_line(&Line::Message { topic: topic.name(), offset, time }, payload);
-    payload.extend_from_slice(message.payload());
-    Carried::Frame(if message.is_binary() { Opcode::Binary } else { Opcode::Text })
+    payload.extend_from_slice(of.start);
+    push_place(of.message, payload);
+    payload.extend_from_slice(b"}\n");
+    payload.extend_from_slice(of.message.payload());
+    Carried::Frame(if of.message.is_binary() { Opcode::Binary } else { Opcode::Text })
 }
 
 impl Speak for Envelope {
@@ -114,14 +110,16 @@ impl Speak for Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::text::push_start;
     use crate::topic::{Message, Topic, TopicName};
 
     #[test]
     fn the_line_says_the_place_and_the_payload_stays_as_it_is() {
         let topic = Topic::new(3, 9, &TopicName::parse("a \"b\"\u{2028}é").unwrap(), 0);
         let message = Message::sample(3, 17, b"\x00\n\xff");
-        let mut payload = Vec::new();
-        let carried = write(Stamped { topic: &topic, message: &message }, &mut payload);
+        let (mut start, mut payload) = (Vec::new(), Vec::new());
+        push_start(&topic, &mut start);
+        let carried = write(Stamped { topic: &topic, message: &message, start: &start }, &mut payload);
         assert_eq!(carried, Carried::Frame(Opcode::Binary));
         let end = payload.iter().position(|byte| *byte == b'\n').unwrap();
         let line: serde_json::Value = serde_json::from_slice(&payload[..end]).unwrap();

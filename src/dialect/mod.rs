@@ -15,11 +15,12 @@ pub mod poll;
 mod request;
 mod speak;
 pub mod sse;
+mod text;
 mod tools;
 pub(crate) mod url;
 
 use crate::metrics::CloseReason;
-use crate::topic::{self, Carried, Stamped};
+use crate::topic::{self, Carried, Stamped, Topic};
 use crate::wire::frame::Opcode;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
@@ -97,6 +98,15 @@ closed_set! {
 
 impl topic::Form for Form {
     const RAW: Self = Self::Raw;
+
+    fn start(self, topic: &Topic, start: &mut Vec<u8>) {
+        match self {
+            Self::Raw => {}
+            Self::Envelope | Self::Json => text::push_start(topic, start),
+            Self::Sse | Self::SseUnchunked => sse::event::start(topic, start),
+            Self::SseTopic => sse::event::start_named(topic, start),
+        }
+    }
 
     fn write(self, of: Stamped<'_>, payload: &mut Vec<u8>) -> Carried {
         match self {

@@ -106,9 +106,7 @@ impl<S: Socket> Core<S> {
             && dialect == connection.dialect
             && !special
         {
-            let (local, batch) = (turn.local(), turn.batch());
-            let (frames, messages) = (batch.frames(choice), batch.messages_of(choice));
-            return self.deliver_frames(index, local, choice.encoding(), frames, messages);
+            return self.deliver_batch(index, turn, choice);
         }
         let mut tools =
             Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
@@ -119,11 +117,10 @@ impl<S: Socket> Core<S> {
             || connection.encoding(),
             |payload, out| tools.deflate_into(payload, out),
         );
-        let (local, batch) = (turn.local(), turn.batch());
         if connection.dialect.is_own() {
             return match form {
-                Form::SseTopic => self.deliver_placed(index, local, batch.messages_of(choice)),
-                _ => self.deliver_to_poll(index, local, batch.messages()),
+                Form::SseTopic => self.deliver_placed(index, turn, choice),
+                _ => self.deliver_to_poll(index, turn.local(), turn.batch().messages()),
             };
         }
         if !special {
@@ -139,8 +136,9 @@ impl<S: Socket> Core<S> {
                         && origin.generation == generation
                 })
             };
-            if batch.messages().iter().any(own) {
-                for message in batch.messages_of(choice).iter().filter(|message| !own(message)) {
+            if turn.batch().messages().iter().any(own) {
+                let local = turn.local();
+                for message in turn.messages_of(choice).iter().filter(|message| !own(message)) {
                     // The one before may have closed it as a slow consumer; nothing goes behind a close frame.
                     let Some(slot) = self.slots.at(index) else { return };
                     if is_behind(&slot.connection, local) {
@@ -152,13 +150,9 @@ impl<S: Socket> Core<S> {
                             Choice::Raw(_) => message.form(encoding),
                             Choice::Derived(_) => choice.encoding(),
                         };
-                        self.deliver_frames(
-                            index,
-                            local,
-                            encoding,
-                            message.frame_as(encoding),
-                            std::slice::from_ref(message),
-                        );
+                        if let Some(sent) = self.write_frames(index, message.frame_as(encoding), 1) {
+                            self.queue_messages(index, local, encoding, std::slice::from_ref(message), sent);
+                        }
                     } else {
                         self.counters.dropped(DropReason::Disconnect, 1);
                     }
@@ -166,37 +160,49 @@ impl<S: Socket> Core<S> {
                 return;
             }
         }
-        self.deliver_frames(index, local, choice.encoding(), batch.frames(choice), batch.messages_of(choice));
+        self.deliver_batch(index, turn, choice);
+    }
+
+    /// Delivers all messages of the turn.
+    #[inline(always)]
+    fn deliver_batch(&mut self, index: u32, turn: &mut Turn<Form>, choice: Choice) {
+        let batch = turn.batch();
+        if let Some(sent) = self.write_frames(index, batch.frames(choice), batch.messages().len()) {
+            let local = turn.local();
+            self.queue_messages(index, local, choice.encoding(), turn.messages_of(choice), sent);
+        }
     }
 
     // Inlined: a call with all that it takes costs as much as everything else before the send.
-    /// Delivers messages of the loop's topic `local` whose `frames`, in this encoding, stand in a row.
+    /// Writes the frames of so many messages, which stand in a row. How many bytes the kernel has taken if they are to be
+    /// queued.
     #[inline(always)]
-    fn deliver_frames(&mut self, index: u32, local: u32, of: Encoding, frames: &[u8], messages: &[Message]) {
-        let Some(slot) = self.slots.at(index) else { return };
+    fn write_frames(&mut self, index: u32, frames: &[u8], messages: usize) -> Option<usize> {
+        let slot = self.slots.at(index)?;
         let mut sent = 0;
         if !slot.connection.has_backlog() {
             match slot.stream.write(frames) {
                 Ok(count) if count == frames.len() => {
-                    self.counters.deliveries.add(messages.len() as u64);
+                    self.counters.deliveries.add(messages as u64);
                     self.counters.bytes_sent.add(count as u64);
                     if slot.stream.pending() {
                         let key = Key { slot: index, generation: slot.generation };
                         self.keep_pending(key);
                     }
-                    return;
+                    return None;
                 }
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => {
                     let key = Key { slot: index, generation: slot.generation };
-                    return self.abort(key, CloseReason::PeerReset);
+                    self.abort(key, CloseReason::PeerReset);
+                    return None;
                 }
             }
             self.counters.would_blocks.add(1);
             self.counters.bytes_sent.add(sent as u64);
         }
-        self.queue_messages(index, local, of, messages, sent);
+        Some(sent)
     }
 
     /// Queues what the kernel refused; the first `sent` bytes of the messages, in this encoding, are with it already.

@@ -9,10 +9,10 @@ use std::io::ErrorKind;
 use super::core::Core;
 use super::subscribe::joined_outcome;
 use crate::connection::session::Session;
-use crate::dialect::Outcome;
 use crate::dialect::sse::Places;
+use crate::dialect::{Form, Outcome};
 use crate::metrics::CloseReason;
-use crate::topic::{Encoding, Joined, Key, Message, Position, Topic};
+use crate::topic::{Choice, Encoding, Joined, Key, Message, Position, Topic, Turn};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
@@ -44,9 +44,10 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Delivers messages of the loop's topic `local`, each with the places that the connection has come to with it.
+    /// Delivers the messages of the turn, each with the places that the connection has come to with it.
     #[inline(never)]
-    pub(super) fn deliver_placed(&mut self, index: u32, local: u32, messages: &[Message]) {
+    pub(super) fn deliver_placed(&mut self, index: u32, turn: &Turn<Form>, choice: Choice) {
+        let (local, batch) = (turn.local(), turn.batch());
         let mut out = std::mem::take(&mut self.out);
         out.clear();
         let mut ends = std::mem::take(&mut self.placed_ends);
@@ -54,12 +55,12 @@ impl<S: Socket> Core<S> {
         if let Some(slot) = self.slots.at(index) {
             let dialect = slot.connection.dialect;
             if let Some(places) = self.places.get_mut(&index) {
-                for message in messages {
-                    dialect.push_placed(message.frame(), places.advance(local, message.offset()), &mut out);
+                for (message, bytes) in batch.pieces(choice) {
+                    dialect.push_placed(bytes, places.advance(local, message.offset()), &mut out);
                     ends.push(out.len());
                 }
             }
-            self.deliver_own(index, local, messages, &out, &ends);
+            self.deliver_own(index, local, batch.messages(), &out, &ends);
         }
         if out.capacity() > super::core::SCRATCH_BYTES {
             out = Vec::new();

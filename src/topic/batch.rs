@@ -26,9 +26,10 @@ const BUFFERS_KEPT: usize = 4;
 #[derive(Debug)]
 pub struct Batch<F> {
     messages: Vec<Message>,
-    /// The plain frames of all messages in a row; empty when there is one message only.
+    /// The plain frames of all messages in a row, made with the first connection in a pass that gets them; empty when
+    /// there is one message only.
     joined: Vec<u8>,
-    /// The same as connections with compression get it; made with the first of them in a pass.
+    /// The same as connections with compression get it.
     joined_deflated: Vec<u8>,
     /// The longest payload that has a deflated frame.
     longest_deflated: Option<usize>,
@@ -36,6 +37,8 @@ pub struct Batch<F> {
     derived: Vec<Derived<F>>,
     /// Which of that was made last, if it is plain: what nearly every connection of a topic wants.
     latest: Option<(F, u8)>,
+    /// Bytes of the plain frames.
+    plain_bytes: usize,
     /// Room that all of it takes in the mailbox.
     bytes: u64,
 }
@@ -45,9 +48,12 @@ pub struct Batch<F> {
 struct Derived<F> {
     form: F,
     deflated: bool,
-    /// One for each of the batch, with the same place in the topic.
+    /// Their frames in a row.
+    frames: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+    /// The same, each a message of its own at its place: only once one has to wait.
     messages: Vec<Message>,
-    joined: Vec<u8>,
     longest_deflated: Option<usize>,
 }
 
@@ -80,6 +86,7 @@ impl<F> Default for Batch<F> {
             longest_deflated: None,
             derived: Vec::new(),
             latest: None,
+            plain_bytes: 0,
             bytes: 0,
         }
     }
@@ -91,21 +98,43 @@ impl<F> Batch<F> {
         &self.messages
     }
 
-    /// The messages as the choice has them, one by one, for what has to be queued or filtered.
-    pub fn messages_of(&self, choice: Choice) -> &[Message] {
+    /// The messages as the choice has them, one by one, for what has to be queued or filtered. Those of another form than
+    /// the publishers' are made of its bytes when they are first asked for: most are only written.
+    pub fn messages_of(&mut self, choice: Choice) -> &[Message] {
+        if let Choice::Derived(at) = choice
+            && let Some(made) = self.derived.get_mut(usize::from(at))
+            && made.messages.is_empty()
+        {
+            let pieces = self.messages.iter().zip(made.pieces());
+            made.messages = pieces.map(|(raw, bytes)| raw.rewritten(bytes)).collect();
+        }
+        self.made_of(choice)
+    }
+
+    /// The same, if they were asked for before.
+    pub(super) fn made_of(&self, choice: Choice) -> &[Message] {
         match choice {
             Choice::Raw(_) => &self.messages,
             Choice::Derived(at) => self.derived.get(usize::from(at)).map_or(&[], |made| &made.messages),
         }
     }
 
-    /// All frames of the choice in one contiguous run. A single message is not copied.
+    /// The messages as they were published, and what the choice has made of each.
+    pub fn pieces(&self, choice: Choice) -> impl Iterator<Item = (&Message, &[u8])> {
+        let made = match choice {
+            Choice::Derived(at) => self.derived.get(usize::from(at)),
+            Choice::Raw(_) => None,
+        };
+        self.messages.iter().zip(made.into_iter().flat_map(Derived::pieces))
+    }
+
+    /// All frames of the choice, which was made, in one contiguous run. A single message is not copied.
     pub fn frames(&self, choice: Choice) -> &[u8] {
         match (choice, self.messages.as_slice()) {
+            (Choice::Derived(at), _) => self.derived.get(usize::from(at)).map_or(&[], |made| &made.frames),
             (Choice::Raw(encoding), [only]) => only.frame_as(encoding),
             (Choice::Raw(Encoding::Plain), _) => &self.joined,
             (Choice::Raw(_), _) => &self.joined_deflated,
-            (Choice::Derived(at), _) => self.derived.get(usize::from(at)).map_or(&[], Derived::frames),
         }
     }
 
@@ -127,31 +156,27 @@ impl<F> Batch<F> {
 
     /// What a connection of this encoding gets of the whole batch. One message that does not fit its window makes all
     /// of them plain, so that there are no more joined buffers than two a form.
-    pub(super) fn choose_raw(&mut self, encoding: Encoding) -> Choice {
-        if self.longest_deflated.is_none_or(|longest| longest > encoding.deflates_up_to()) {
-            return Choice::Raw(Encoding::Plain);
+    #[inline]
+    pub(super) fn choose_raw(&mut self, encoding: Encoding, buffers: &mut Vec<Vec<u8>>) -> Choice {
+        let fits = self.longest_deflated.is_some_and(|longest| longest <= encoding.deflates_up_to());
+        let (encoding, joined) = match fits {
+            true => (Encoding::Deflated, &mut self.joined_deflated),
+            false => (Encoding::Plain, &mut self.joined),
+        };
+        if joined.is_empty() && self.messages.len() > 1 {
+            *joined = join(&self.messages, encoding, self.plain_bytes, buffers);
         }
-        if self.messages.len() > 1 && self.joined_deflated.is_empty() {
-            let frames = self.messages.iter().map(|message| message.frame_as(Encoding::Deflated));
-            frames.for_each(|frame| self.joined_deflated.extend_from_slice(frame));
-        }
-        Choice::Raw(Encoding::Deflated)
+        Choice::Raw(encoding)
     }
 
     /// Takes the run of messages at the head of what waits, as far as it fits one write.
-    pub(super) fn fill(
-        &mut self,
-        pending: &mut VecDeque<Pending>,
-        bytes_max: usize,
-        buffers: &mut Vec<Vec<u8>>,
-    ) {
-        let mut plain_bytes = 0;
+    pub(super) fn fill(&mut self, pending: &mut VecDeque<Pending>, bytes_max: usize) {
         while let Some(Pending::Message(message)) = pending.front() {
             let bytes = message.frame().len();
-            if !self.messages.is_empty() && plain_bytes + bytes > bytes_max {
+            if !self.messages.is_empty() && self.plain_bytes + bytes > bytes_max {
                 break;
             }
-            plain_bytes += bytes;
+            self.plain_bytes += bytes;
             self.bytes += message.frame_len() as u64;
             if message.is_deflated() {
                 self.longest_deflated = self.longest_deflated.max(Some(message.payload().len()));
@@ -160,24 +185,19 @@ impl<F> Batch<F> {
                 self.messages.push(message);
             }
         }
-        if self.messages.len() > 1 {
-            self.joined = spare(buffers);
-            self.joined.reserve(plain_bytes);
-            self.messages.iter().for_each(|message| self.joined.extend_from_slice(message.frame()));
-        }
     }
 
     /// These messages, which nobody waits for in a mailbox.
-    pub(super) fn of(messages: Vec<Message>, buffers: &mut Vec<Vec<u8>>) -> Self {
+    pub(super) fn of(messages: Vec<Message>) -> Self {
         let mut pending = messages.into_iter().map(Pending::Message).collect();
         let mut batch = Self::default();
-        batch.fill(&mut pending, usize::MAX, buffers);
+        batch.fill(&mut pending, usize::MAX);
         batch
     }
 
     /// Bytes of all frames that it holds, joined ones besides.
     pub(super) fn footprint(&self) -> u64 {
-        let derived = self.derived.iter().map(|made| made.joined.capacity());
+        let derived = self.derived.iter().map(Derived::beside);
         let joined = self.joined.capacity() + self.joined_deflated.capacity() + derived.sum::<usize>();
         self.bytes + joined as u64
     }
@@ -185,7 +205,7 @@ impl<F> Batch<F> {
     pub(super) fn clear(&mut self, buffers: &mut Vec<Vec<u8>>) {
         self.messages.clear();
         self.messages.shrink_to(CAPACITY_KEPT);
-        let derived = mem::take(&mut self.derived).into_iter().map(|made| made.joined);
+        let derived = mem::take(&mut self.derived).into_iter().map(|made| made.frames);
         for mut buffer in
             [mem::take(&mut self.joined), mem::take(&mut self.joined_deflated)].into_iter().chain(derived)
         {
@@ -197,6 +217,7 @@ impl<F> Batch<F> {
         }
         self.longest_deflated = None;
         self.latest = None;
+        self.plain_bytes = 0;
         self.bytes = 0;
     }
 }
@@ -236,31 +257,20 @@ impl<F: Form> Batch<F> {
 
     /// Makes the messages of a form, each once.
     fn derive(&mut self, form: F, topic: &Topic, buffers: &mut Vec<Vec<u8>>) -> u8 {
-        let mut payload = spare(buffers);
-        let messages = self.messages.iter().map(|message| {
-            payload.clear();
-            let mut frame = [0; HEADER_BYTES_MAX];
-            let mut chunk = [0; CHUNK_HEAD_BYTES_MAX];
-            let head = match form.write(Stamped { topic, message }, &mut payload) {
-                Carried::Frame(opcode) => {
-                    let len = encode_header(&mut frame, true, opcode, payload.len(), None);
-                    frame.get(..len)
-                }
-                Carried::Chunk => {
-                    let len = encode_chunk_head(&mut chunk, payload.len());
-                    payload.extend_from_slice(b"\r\n");
-                    chunk.get(..len)
-                }
-                Carried::Stream => None,
-            };
-            message.derived(head.unwrap_or_default(), &payload)
-        });
-        let messages = messages.collect();
-        buffers.push(payload);
-        self.add(form, false, messages, None, buffers)
+        let mut made = Derived::new(form, false, self.messages.len(), buffers);
+        let mut start = spare(buffers);
+        form.start(topic, &mut start);
+        let mut usual = HEAD_BYTES;
+        for message in &self.messages {
+            let of = Stamped { topic, message, start: &start };
+            usual = push_carried(&mut made.frames, usual, |out| form.write(of, out));
+            made.ends.push(made.frames.len());
+        }
+        buffers.push(start);
+        self.add(made, buffers)
     }
 
-    /// Makes the same deflated where that saves anything, and shares the plain ones where it does not.
+    /// Makes the same deflated where that saves anything, and takes the plain bytes where it does not.
     fn deflate(
         &mut self,
         form: F,
@@ -269,51 +279,114 @@ impl<F: Form> Batch<F> {
         mut deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
         buffers: &mut Vec<Vec<u8>>,
     ) -> u8 {
-        let mut longest = None;
-        let mut deflated = spare(buffers);
-        let mut payload = spare(buffers);
-        let of_plain = self.derived.get(usize::from(plain)).map_or(&[][..], |made| &made.messages);
-        let messages = self.messages.iter().zip(of_plain).map(|(raw, plain)| {
+        let mut made = Derived::new(form, true, self.messages.len(), buffers);
+        let (mut start, mut payload, mut deflated) = (spare(buffers), spare(buffers), spare(buffers));
+        form.start(topic, &mut start);
+        let of_plain = self.derived.get(usize::from(plain)).into_iter().flat_map(Derived::pieces);
+        for (message, plain) in self.messages.iter().zip(of_plain) {
             payload.clear();
             deflated.clear();
-            let Carried::Frame(opcode) = form.write(Stamped { topic, message: raw }, &mut payload) else {
-                return plain.clone();
-            };
-            if payload.len() > DEFLATED_BYTES_MAX || !deflate(&payload, &mut deflated) {
-                return plain.clone();
+            let carried = form.write(Stamped { topic, message, start: &start }, &mut payload);
+            match carried {
+                Carried::Frame(opcode)
+                    if payload.len() <= DEFLATED_BYTES_MAX && deflate(&payload, &mut deflated) =>
+                {
+                    made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
+                    let mut head = [0; HEADER_BYTES_MAX];
+                    let head_len = encode_header(&mut head, true, opcode, deflated.len(), None);
+                    // RFC 7692, 6: the first bit reserved marks a compressed message.
+                    head[0] |= RSV1;
+                    made.frames.extend_from_slice(head.get(..head_len).unwrap_or_default());
+                    made.frames.extend_from_slice(&deflated);
+                }
+                _ => made.frames.extend_from_slice(plain),
             }
-            longest = longest.max(Some(payload.len()));
-            let mut head = [0; HEADER_BYTES_MAX];
-            let head_len = encode_header(&mut head, true, opcode, deflated.len(), None);
-            // RFC 7692, 6: the first bit reserved marks a compressed message.
-            head[0] |= RSV1;
-            raw.derived(head.get(..head_len).unwrap_or_default(), &deflated)
-        });
-        let messages = messages.collect();
-        buffers.extend([payload, deflated]);
-        self.add(form, true, messages, longest, buffers)
+            made.ends.push(made.frames.len());
+        }
+        if made.longest_deflated.is_none() {
+            // Whoever asks gets the plain ones.
+            buffers.push(mem::take(&mut made.frames));
+            made.ends = Vec::new();
+        }
+        buffers.extend([start, payload, deflated]);
+        self.add(made, buffers)
     }
 
-    fn add(
-        &mut self,
-        form: F,
-        deflated: bool,
-        messages: Vec<Message>,
-        longest_deflated: Option<usize>,
-        buffers: &mut Vec<Vec<u8>>,
-    ) -> u8 {
-        // Plain ones that are shared were counted when they were made.
-        let made = messages.iter().filter(|message| message.is_unshared());
-        self.bytes += made.map(|message| message.frame_len() as u64).sum::<u64>();
-        let mut joined = Vec::new();
-        if messages.len() > 1 {
-            joined = spare(buffers);
-            messages.iter().for_each(|message| joined.extend_from_slice(message.frame()));
-        }
+    fn add(&mut self, made: Derived<F>, buffers: &mut Vec<Vec<u8>>) -> u8 {
+        self.bytes += made.frames.len() as u64;
         buffers.truncate(BUFFERS_KEPT);
-        self.derived.push(Derived { form, deflated, messages, joined, longest_deflated });
+        self.derived.push(made);
         u8::try_from(self.derived.len() - 1).unwrap_or(u8::MAX)
     }
+}
+
+impl<F> Derived<F> {
+    fn new(form: F, deflated: bool, messages: usize, buffers: &mut Vec<Vec<u8>>) -> Self {
+        let (frames, ends) = (spare(buffers), Vec::with_capacity(messages));
+        Self { form, deflated, frames, ends, messages: Vec::new(), longest_deflated: None }
+    }
+
+    /// What was made of each message.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        self.ends
+            .iter()
+            .map(move |&end| self.frames.get(mem::replace(&mut from, end)..end).unwrap_or_default())
+    }
+
+    /// Bytes that it holds beside its frames.
+    fn beside(&self) -> usize {
+        let messages = if self.messages.is_empty() { 0 } else { self.frames.len() };
+        self.frames.capacity() - self.frames.len() + self.ends.capacity() * size_of::<usize>() + messages
+    }
+}
+
+/// Bytes in front of most of what is carried: those of a frame from 126 bytes on, of a chunk from 16 on.
+const HEAD_BYTES: usize = 4;
+
+/// The most bytes in front of anything.
+const HEAD_BYTES_MAX: usize =
+    if HEADER_BYTES_MAX > CHUNK_HEAD_BYTES_MAX { HEADER_BYTES_MAX } else { CHUNK_HEAD_BYTES_MAX };
+
+/// Appends what `write` does, in what it is carried in. Room for `usual` bytes is left for what is in front of it, whose
+/// length shows only then and is returned: mostly it is that, and nothing has to be moved.
+#[inline]
+fn push_carried(out: &mut Vec<u8>, usual: usize, write: impl FnOnce(&mut Vec<u8>) -> Carried) -> usize {
+    let from = out.len();
+    out.extend_from_slice([0; HEAD_BYTES_MAX].get(..usual).unwrap_or_default());
+    let carried = write(out);
+    let len = out.len() - from - usual;
+    let (mut frame, mut chunk) = ([0; HEADER_BYTES_MAX], [0; CHUNK_HEAD_BYTES_MAX]);
+    let head = match carried {
+        Carried::Frame(opcode) => {
+            let head_len = encode_header(&mut frame, true, opcode, len, None);
+            frame.get(..head_len)
+        }
+        Carried::Chunk => {
+            let head_len = encode_chunk_head(&mut chunk, len);
+            out.extend_from_slice(b"\r\n");
+            chunk.get(..head_len)
+        }
+        Carried::Stream => None,
+    };
+    let head = head.unwrap_or_default();
+    match out.get_mut(from..from + usual) {
+        Some(room) if head.len() == usual => room.copy_from_slice(head),
+        _ => drop(out.splice(from..from + usual, head.iter().copied())),
+    }
+    head.len()
+}
+
+/// The messages' frames in a row, which are no more than so many bytes.
+#[inline(never)]
+fn join(messages: &[Message], encoding: Encoding, bytes_max: usize, buffers: &mut Vec<Vec<u8>>) -> Vec<u8> {
+    let mut joined = spare(buffers);
+    joined.reserve(bytes_max);
+    match encoding {
+        Encoding::Plain => messages.iter().for_each(|message| joined.extend_from_slice(message.frame())),
+        _ => messages.iter().for_each(|message| joined.extend_from_slice(message.frame_as(encoding))),
+    }
+    joined
 }
 
 /// An empty buffer, with room if one is kept.
@@ -321,13 +394,4 @@ fn spare(buffers: &mut Vec<Vec<u8>>) -> Vec<u8> {
     let mut buffer = buffers.pop().unwrap_or_default();
     buffer.clear();
     buffer
-}
-
-impl<F> Derived<F> {
-    fn frames(&self) -> &[u8] {
-        match self.messages.as_slice() {
-            [only] => only.frame(),
-            _ => &self.joined,
-        }
-    }
 }

@@ -13,6 +13,9 @@ pub trait Form: Copy + PartialEq + fmt::Debug + Send + 'static {
     /// What publishers make: the payload in one WebSocket frame, and that deflated if anybody wants it.
     const RAW: Self;
 
+    /// Appends what is the same in all messages of a topic, once a batch: [`Stamped::start`].
+    fn start(self, _topic: &Topic, _start: &mut Vec<u8>) {}
+
     /// Appends what its frames carry of the message, and says in what they carry it.
     fn write(self, of: Stamped<'_>, payload: &mut Vec<u8>) -> Carried;
 }
@@ -24,6 +27,8 @@ pub struct Stamped<'a> {
     pub topic: &'a Topic,
     /// The message, which knows its offset.
     pub message: &'a Message,
+    /// What [`Form::start`] has made of the topic.
+    pub start: &'a [u8],
 }
 
 /// What a message's bytes are carried in.

@@ -77,18 +77,24 @@ fn a_form_is_made_once_for_all_who_want_it_and_keeps_the_place() {
         let choice = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
         let again = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
         assert_eq!((again, turn.batch().made()), (choice, 1));
-        let batch = turn.batch();
+        let raw = turn.batch().messages().to_vec();
         let mut frames = Vec::new();
-        for ((message, raw), payload) in batch.messages_of(choice).iter().zip(batch.messages()).zip(payloads)
-        {
+        for ((message, raw), payload) in turn.messages_of(choice).iter().zip(&raw).zip(payloads) {
             assert_eq!((message.topic_id(), message.offset()), (raw.topic_id(), raw.offset()));
             assert_eq!(message.origin(), raw.origin());
             let text = format!("t {} {}", raw.offset(), String::from_utf8_lossy(payload));
-            assert_eq!(message.payload(), text.as_bytes());
-            assert_eq!(message.frame()[..2], [0x81, text.len() as u8]);
+            assert_eq!(message.frame(), [&[0x81, text.len() as u8][..], text.as_bytes()].concat());
             frames.extend_from_slice(message.frame());
         }
-        assert_eq!(batch.messages_of(choice).len(), payloads.len());
+        let made = turn.messages_of(choice).as_ptr();
+        assert_eq!(
+            (turn.messages_of(choice).as_ptr(), turn.messages_of(choice).len()),
+            (made, payloads.len())
+        );
+        let batch = turn.batch();
+        let pieces = batch.pieces(choice).map(|(raw, bytes)| (raw.offset(), bytes));
+        let whole = turn.batch().made_of(choice).iter().map(|message| (message.offset(), message.frame()));
+        assert!(pieces.eq(whole));
         assert_eq!((batch.frames(choice), choice.encoding()), (&frames[..], Encoding::Plain));
         end(&mut subject, turn);
         assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0));
@@ -114,11 +120,11 @@ fn deflated_twins_are_made_with_the_first_who_wants_them() {
     let deflated = subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, shorten);
     assert_eq!(subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, none), deflated, "once");
     // The first bit reserved marks the compressed ones; the short one is the plain one itself.
-    let (twins, plains) = (turn.batch().messages_of(deflated), turn.batch().messages_of(plain));
+    let (plains, twins) = (turn.messages_of(plain).to_vec(), turn.messages_of(deflated));
     assert_eq!(twins[0].frame(), b"\xc1\x03104");
-    assert_eq!(twins[1].frame().as_ptr(), plains[1].frame().as_ptr());
+    assert_eq!(twins[1].frame(), plains[1].frame());
     assert_eq!(twins.iter().map(Message::offset).collect::<Vec<_>>(), [1, 2, 3]);
-    let all: Vec<u8> = twins.iter().flat_map(|twin| twin.frame().to_vec()).collect();
+    let all: Vec<u8> = turn.messages_of(deflated).iter().flat_map(|twin| twin.frame().to_vec()).collect();
     assert_eq!(turn.batch().frames(deflated), all);
     // A window that one of them does not fit: all plain.
     assert_eq!(subject.choose(&mut turn, Toy::Named, || Encoding::DeflatedWithin(6), none), plain);
@@ -126,6 +132,41 @@ fn deflated_twins_are_made_with_the_first_who_wants_them() {
     assert_eq!(turn.batch().made(), 2, "no more than two a form");
     end(&mut subject, turn);
     assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0));
+}
+
+#[test]
+fn what_nothing_is_deflated_of_is_the_plain_form() {
+    let (router, mut subject, mut turn) = waiting(&[b"one", b"two"]);
+    let plain = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
+    let before = router.mailbox(0).unwrap().reserved();
+    assert_eq!(subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, shorten), plain);
+    assert_eq!(subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, none), plain, "tried once");
+    assert_eq!(router.mailbox(0).unwrap().reserved(), before, "and takes no room");
+    end(&mut subject, turn);
+}
+
+#[test]
+fn what_stands_in_front_fits_whatever_the_messages_are_long() {
+    // Headers of 2, 4 and 10 bytes, in turn.
+    let lens = [3, 200, 70_000, 5, 65_600, 130, 100, 2];
+    for upto in 1..=lens.len() {
+        let mut batch = Batch::default();
+        let payloads = lens[..upto].iter().map(|&len| vec![b'x'; len]);
+        let messages = payloads.zip(1..).map(|(payload, offset)| Message::sample(1, offset, &payload));
+        let mut pending = messages.map(Pending::Message).collect();
+        batch.fill(&mut pending, usize::MAX);
+        let (topic, mut buffers) = (Topic::new(1, 2, &named("t"), 0), Vec::new());
+        let choice = batch.choose_derived(Toy::Named, Encoding::Plain, &topic, none, &mut buffers);
+        let mut rest = batch.frames(choice);
+        for (&len, offset) in lens[..upto].iter().zip(1..) {
+            let header = decode_header(rest, Sender::Server).unwrap().unwrap();
+            let (frame, behind) = rest.split_at(header.header_len + header.payload_len as usize);
+            let text = format!("t {offset} {}", "x".repeat(len));
+            assert_eq!(&frame[header.header_len..], text.as_bytes());
+            rest = behind;
+        }
+        assert!(rest.is_empty());
+    }
 }
 
 #[test]
@@ -166,7 +207,8 @@ fn what_is_made_counts_in_the_mailbox_until_the_pass_is_over() {
     subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
     assert_eq!(room(), (2, 204 + 212));
     // Of the twins, which are `0xc1 0x03` and three digits.
-    subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, shorten);
+    let deflated = subject.choose(&mut turn, Toy::Named, || Encoding::Deflated, shorten);
+    assert_eq!(turn.batch().frames(deflated), b"\xc1\x03104\xc1\x03104");
     assert_eq!(room(), (2, 204 + 212 + 10));
     let topic = router.topic(&named("t")).unwrap();
     assert!(router.publish(&topic, Draft::encode(None, true, &[0; 100]), Some(0)).is_err(), "it waits");

@@ -144,22 +144,16 @@ impl Draft {
 }
 
 impl Message {
-    /// The same message, at its place, in other bytes: `head` and `payload` are its only frame.
-    pub(super) fn derived(&self, head: &[u8], payload: &[u8]) -> Self {
+    /// The same message, at its place, in other bytes, which are its only frame.
+    #[must_use]
+    pub fn rewritten(&self, bytes: &[u8]) -> Self {
         let of = &self.0.header.header;
-        let len = head.len() + payload.len();
         let header = MessageHeader {
             topic_id: of.topic_id,
             offset: of.offset,
-            ..MessageHeader::new(of.time_ms, of.origin(), head.len(), of.binary, len)
+            ..MessageHeader::new(of.time_ms, of.origin(), 0, of.binary, bytes.len())
         };
-        Self(filled(header, len, [head, payload]))
-    }
-
-    /// The same message, at its place, as one connection alone gets it.
-    #[must_use]
-    pub fn rewritten(&self, bytes: &[u8]) -> Self {
-        self.derived(&[], bytes)
+        Self(filled(header, bytes.len(), [bytes]))
     }
 
     /// The whole plain frame, header and payload.
@@ -214,11 +208,6 @@ impl Message {
     /// The connection it came from, if it was one.
     pub fn origin(&self) -> Option<Origin> {
         self.0.header.header.origin()
-    }
-
-    /// Whether this is the only reference to it.
-    pub(super) fn is_unshared(&self) -> bool {
-        self.0.with_arc(Arc::is_unique)
     }
 
     /// How many outboxes hold it, counted for `budget`.
@@ -333,7 +322,7 @@ mod tests {
         let clone = message.clone();
         assert_eq!(message.frame().as_ptr(), clone.frame().as_ptr());
         assert_eq!((clone.topic_id(), clone.offset(), clone.is_binary()), (7, 9, true));
-        assert_eq!((clone.time_ms(), clone.derived(b"", b"other bytes").time_ms()), (1_764, 1_764));
+        assert_eq!((clone.time_ms(), clone.rewritten(b"other bytes").time_ms()), (1_764, 1_764));
         assert_eq!(clone.origin(), Some(Origin { loop_index: 1, slot: 2, generation: 3 }));
     }
 }

@@ -76,7 +76,7 @@ impl<F: Form> Replays<F> {
     pub(super) fn add(&mut self, topic: &Topic, messages: Vec<Message>) {
         let Some(first) = messages.first() else { return };
         let place = (topic.id(), first.offset());
-        let batch = Batch::of(messages, &mut self.buffers);
+        let batch = Batch::of(messages);
         let bytes = batch.footprint();
         self.remove(place);
         self.bytes += bytes;
@@ -99,10 +99,12 @@ impl<F: Form> Replays<F> {
         let run = self.runs.get_mut(&place)?;
         run.used = self.uses;
         let choice = if form == F::RAW {
-            run.batch.choose_raw(encoding)
+            run.batch.choose_raw(encoding, &mut self.buffers)
         } else {
             run.batch.choose_derived(form, encoding, topic, deflate, &mut self.buffers)
         };
+        // Whoever reads them counts what it was given message by message.
+        run.batch.messages_of(choice);
         let bytes = run.batch.footprint();
         self.bytes = self.bytes + bytes - run.bytes;
         run.bytes = bytes;
@@ -135,7 +137,7 @@ impl<F: Form> Replays<F> {
 
 fn piece_of<F: Form>(batch: &Batch<F>, choice: Choice, skip: usize) -> Piece<'_> {
     let encoding = choice.encoding();
-    let messages = batch.messages_of(choice);
+    let messages = batch.made_of(choice);
     let (before, messages) = messages.split_at_checked(skip).unwrap_or((messages, &[]));
     let skipped: usize = before.iter().map(|message| message.frame_as(encoding).len()).sum();
     Piece { encoding, messages, frames: batch.frames(choice).get(skipped..).unwrap_or_default() }
@@ -203,13 +205,20 @@ mod tests {
         let one = topic(1);
         let mut replays = Replays::<Toy>::default();
         replays.add(&one, run(1, 20..24));
+        let read = |replays: &mut Replays<Toy>, at| {
+            replays.piece(&one, at, Toy::Raw, Encoding::Plain, no).unwrap();
+        };
+        read(&mut replays, 20);
         let each = replays.bytes();
         assert!(replays.has(&one, 20), "the one in use stays, however large");
         replays.set_bytes_max(2 * each);
         replays.add(&one, run(1, 20..24));
+        read(&mut replays, 20);
         replays.add(&one, run(1, 30..34));
-        replays.piece(&one, 20, Toy::Raw, Encoding::Plain, no).unwrap();
+        read(&mut replays, 30);
+        read(&mut replays, 20);
         replays.add(&one, run(1, 40..44));
+        read(&mut replays, 40);
         assert!(replays.has(&one, 20) && !replays.has(&one, 30) && replays.has(&one, 40));
         // A form that is made counts, too.
         replays.piece(&one, 40, Toy::Offset, Encoding::Plain, no).unwrap();

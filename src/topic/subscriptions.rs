@@ -201,6 +201,11 @@ impl<F: Form> Turn<F> {
     pub fn batch(&self) -> &Batch<F> {
         &self.batch
     }
+
+    /// As [`Batch::messages_of`].
+    pub fn messages_of(&mut self, choice: Choice) -> &[Message] {
+        self.batch.messages_of(choice)
+    }
 }
 
 impl<M: Mail> LocalTopics<M> {
@@ -528,7 +533,8 @@ impl<M: Mail> LocalTopics<M> {
             return self.choose_derived(turn, form, encoding, deflate);
         }
         // Where nothing is deflated, nobody's encoding has to be known.
-        if turn.batch.is_plain() { Choice::Raw(Encoding::Plain) } else { turn.batch.choose_raw(encoding()) }
+        let encoding = if turn.batch.is_plain() { Encoding::Plain } else { encoding() };
+        turn.batch.choose_raw(encoding, &mut self.buffers)
     }
 
     #[inline(never)]
@@ -661,7 +667,7 @@ impl<M: Mail> LocalTopics<M> {
                 Some(Pending::Message(_)) | None if work.pass.is_some() => return Next::Pass,
                 None => return Next::Rest,
                 Some(Pending::Message(_)) if !entry.list.is_empty() => {
-                    work.batch.fill(&mut work.pending, self.batch_bytes_max, &mut self.buffers);
+                    work.batch.fill(&mut work.pending, self.batch_bytes_max);
                     work.pass_delivers = work.pending.is_empty().then_some(self.filed);
                     work.pass = Some(Pass { cursor: 0, end: entry.list.len() as u32 });
                     return Next::Pass;

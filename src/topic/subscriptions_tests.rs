@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::topic::{Carried, Draft, MailboxLimits, Operator, RouterLimits, Stamped, Wake};
-use crate::wire::frame::Opcode;
+use crate::wire::frame::{Opcode, Sender, decode_header};
 
 #[path = "form_tests.rs"]
 mod forms;
@@ -41,7 +41,7 @@ impl Form for Toy {
     const RAW: Self = Self::Raw;
 
     fn write(self, of: Stamped<'_>, payload: &mut Vec<u8>) -> Carried {
-        let Stamped { topic, message } = of;
+        let Stamped { topic, message, .. } = of;
         match self {
             Self::Raw => unreachable!("publishers make it"),
             Self::Named => {
@@ -298,16 +298,19 @@ impl Model {
         check(shadow.local == turn.local(), || format!("slot {slot} got another topic's message"))?;
         let topic = self.subject.topic(turn.local()).ok_or("a topic without an entry")?;
         let mut frames = Vec::new();
-        for message in turn.batch().messages_of(choice) {
+        for message in turn.messages_of(choice) {
             check(message.topic_id() == topic.id(), || "a message of another topic".into())?;
             check(message.offset() == shadow.next_offset, || {
                 format!("slot {slot} got {} instead of {}", message.offset(), shadow.next_offset)
             })?;
             let named = match form {
                 Toy::Raw => true,
-                Toy::Named => message
-                    .payload()
-                    .starts_with(format!("{} {} ", topic.name(), shadow.next_offset).as_bytes()),
+                Toy::Named => decode_header(message.frame(), Sender::Server).is_ok_and(|header| {
+                    let text = format!("{} {} ", topic.name(), shadow.next_offset);
+                    header.is_some_and(|header| {
+                        message.frame()[header.header_len..].starts_with(text.as_bytes())
+                    })
+                }),
                 Toy::Line => message.frame() == format!("{}\n", shadow.next_offset).as_bytes(),
             };
             check(named, || format!("slot {slot} got another form or place"))?;
@@ -316,9 +319,9 @@ impl Model {
         }
         self.deliveries += 1;
         check(!frames.is_empty() && turn.batch().frames(choice) == frames, || "frames differ".into())?;
-        let raw = turn.batch().frames(Choice::Raw(Encoding::Plain));
+        let raw: usize = turn.batch().messages().iter().map(|message| message.frame().len()).sum();
         let single = turn.batch().messages().len() == 1;
-        check(single || raw.len() <= BATCH_BYTES_MAX, || "the batch is too large".into())
+        check(single || raw <= BATCH_BYTES_MAX, || "the batch is too large".into())
     }
 
     /// Every slot knows where it is listed.
@@ -523,18 +526,14 @@ fn a_single_large_message_is_not_copied() {
     publish(&router, "t", 20);
     subject.drain_mailbox(|_| {});
     let mut budget = TurnBudget::new(TURN_DELIVERIES);
-    let turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
-    assert_eq!(
-        turn.batch().frames(Choice::Raw(Encoding::Plain)).as_ptr(),
-        turn.batch().messages()[0].frame().as_ptr()
-    );
+    let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
+    let choice = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, |_, _| false);
+    assert_eq!(turn.batch().frames(choice).as_ptr(), turn.batch().messages()[0].frame().as_ptr());
     assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
     subject.end_turn(turn, |_, _| {});
-    let turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
-    assert_eq!(
-        (turn.batch().messages().len(), turn.batch().frames(Choice::Raw(Encoding::Plain)).len()),
-        (2, 34)
-    );
+    let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
+    let choice = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, |_, _| false);
+    assert_eq!((turn.batch().messages().len(), turn.batch().frames(choice).len()), (2, 34));
     subject.end_turn(turn, |_, _| {});
 }
 

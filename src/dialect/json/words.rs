@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::document::is_document;
 use crate::dialect::effect::{Denial, Tag};
+use crate::dialect::text::{is_bare, push_place, push_string};
 use crate::topic::{Carried, Gap, Message, Page, Stamped, Topic};
 use crate::wire::frame::{Opcode, push_frame};
 
@@ -123,12 +124,8 @@ pub(super) fn push_history(tag: &Tag, topic: &Topic, page: &Page, out: &mut Vec<
 
 /// Appends a published message: an object or list as it is, other text as a string, bytes in base64.
 pub(in crate::dialect) fn write_message(of: Stamped<'_>, out: &mut Vec<u8>) -> Carried {
-    let Stamped { topic, message } = of;
-    out.reserve(topic.name().len() + message.payload().len() + 96);
-    out.extend_from_slice(b"{\"type\":\"message\",\"topic\":");
-    push_string(topic.name(), out);
-    out.push(b',');
-    push_placed_data(message, out);
+    out.extend_from_slice(of.start);
+    push_placed_data(of.message, out);
     Carried::Frame(Opcode::Text)
 }
 
@@ -139,7 +136,7 @@ pub fn push_page(topic: &Topic, page: &Page, offset: u64, out: &mut Vec<u8>) {
     // Writing into memory does not fail.
     let _ = write!(out, ",\"epoch\":\"{:016x}\",\"offset\":{offset},\"messages\":[", page.epoch);
     for (index, message) in page.messages.iter().enumerate() {
-        out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
+        out.extend_from_slice(if index == 0 { b"{\"offset\":" } else { b",{\"offset\":" });
         push_placed_data(message, out);
     }
     out.push(b']');
@@ -149,14 +146,21 @@ pub fn push_page(topic: &Topic, page: &Page, offset: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends offset, time and payload of a message, and the end of the object that they are members of.
+/// Appends offset, of which the name stands there, time and payload of a message, and the end of the object that they are
+/// members of.
 fn push_placed_data(message: &Message, out: &mut Vec<u8>) {
     let payload = message.payload();
-    // Writing into memory does not fail.
-    let _ = write!(out, "\"offset\":{},\"time\":{},\"data", message.offset(), message.time_ms());
+    push_place(message, out);
+    let begins_document = matches!(payload.trim_ascii_start().first(), Some(b'{' | b'['));
+    if !message.is_binary() && !begins_document && is_bare(payload) {
+        out.extend_from_slice(b",\"data\":\"");
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\"}");
+        return;
+    }
     match std::str::from_utf8(payload) {
         Ok(text) if !message.is_binary() => {
-            out.extend_from_slice(b"\":");
+            out.extend_from_slice(b",\"data\":");
             if is_document(text) {
                 out.extend_from_slice(payload.trim_ascii());
             } else {
@@ -165,18 +169,13 @@ fn push_placed_data(message: &Message, out: &mut Vec<u8>) {
             out.push(b'}');
         }
         _ => {
-            out.extend_from_slice(b"_base64\":\"");
+            out.extend_from_slice(b",\"data_base64\":\"");
             let from = out.len();
             out.resize(from + BASE64.encode_len(payload.len()), 0);
             BASE64.encode_mut(payload, out.get_mut(from..).unwrap_or_default());
             out.extend_from_slice(b"\"}");
         }
     }
-}
-
-fn push_string(text: &str, out: &mut Vec<u8>) {
-    // Writing a string into memory does not fail.
-    let _ = serde_json::to_writer(out, text);
 }
 
 #[cfg(test)]

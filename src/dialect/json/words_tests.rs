@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::dialect::text::push_start;
 use crate::topic::{Draft, GapKind, Message, TopicName};
 use crate::wire::frame::{Sender, decode_header};
 
@@ -10,11 +11,10 @@ fn written(topic: &str, binary: bool, payload: &[u8]) -> String {
     let name = TopicName::parse(topic.to_owned()).unwrap();
     let topic = Topic::new(7, 0xAB, &name, 0);
     let message = Message::placed(Draft::encode_at(1_764_000_000_123, None, binary, payload, None), 7, 17);
-    let mut out = Vec::new();
-    assert_eq!(
-        write_message(Stamped { topic: &topic, message: &message }, &mut out),
-        Carried::Frame(Opcode::Text)
-    );
+    let (mut start, mut out) = (Vec::new(), Vec::new());
+    push_start(&topic, &mut start);
+    let of = Stamped { topic: &topic, message: &message, start: &start };
+    assert_eq!(write_message(of, &mut out), Carried::Frame(Opcode::Text));
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -25,6 +25,8 @@ fn documents_stay_json_and_everything_else_becomes_a_string() {
         (false, &b"{\"a\":1}"[..], r#""data":{"a":1}}"#),
         (false, b" [1, 2]\n", r#""data":[1, 2]}"#),
         (false, b"hello", r#""data":"hello"}"#),
+        (false, b" []", r#""data":[]}"#),
+        (false, b"[]x", r#""data":"[]x"}"#),
         (false, b"", r#""data":""}"#),
         (false, b"5", r#""data":"5"}"#),
         (false, b"null", r#""data":"null"}"#),

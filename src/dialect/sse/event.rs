@@ -5,32 +5,41 @@ use std::io::Write;
 use data_encoding::BASE64;
 use memchr::memchr2;
 
-use super::places::{DIGITS_MAX, EPOCH_CHARS, decimal};
-use crate::topic::{Message, Stamped};
+use crate::dialect::text::push_decimal;
+use crate::topic::{Message, Stamped, Topic};
+
+/// Appends what the id of each event of a topic begins with.
+pub(in crate::dialect) fn start(topic: &Topic, out: &mut Vec<u8>) {
+    // Writing into memory does not fail.
+    let _ = write!(out, "id: {:016x}:", topic.epoch());
+}
 
 /// Appends the message as one event: `event: binary` in front of what is no text, the message's position as `id`, and
 /// its payload, an empty line behind it.
 pub(in crate::dialect) fn write(of: Stamped<'_>, out: &mut Vec<u8>) {
-    let Stamped { topic, message } = of;
-    if message.is_binary() {
+    if of.message.is_binary() {
         out.extend_from_slice(b"event: binary\n");
     }
-    out.extend_from_slice(b"id: ");
-    push_position(topic.epoch(), message.offset(), out);
+    out.extend_from_slice(of.start);
+    push_decimal(of.message.offset(), out);
     out.push(b'\n');
-    push_data(message, out);
+    push_data(of.message, out);
     out.push(b'\n');
 }
 
-/// Appends what the events of a message have in common on streams of several topics: without the places in them, and
-/// without the empty line, which come behind it for each. The name is in the kind of the event, behind a word and a colon,
-/// because some names are those of EventSource's own events.
-pub(in crate::dialect) fn write_named(of: Stamped<'_>, out: &mut Vec<u8>) {
-    let Stamped { topic, message } = of;
-    let kind = if message.is_binary() { "binary" } else { "topic" };
+/// Appends what the kinds of events of a topic end with, behind what kind it is: the name is in it, behind a colon, because
+/// some names are those of EventSource's own events.
+pub(in crate::dialect) fn start_named(topic: &Topic, out: &mut Vec<u8>) {
     // A name has no control characters.
-    let _ = writeln!(out, "event: {kind}:{}", topic.name());
-    push_data(message, out);
+    let _ = writeln!(out, ":{}", topic.name());
+}
+
+/// Appends what the events of a message have in common on streams of several topics: without the places in them, and
+/// without the empty line, which come behind it for each.
+pub(in crate::dialect) fn write_named(of: Stamped<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(if of.message.is_binary() { b"event: binary" } else { b"event: topic" });
+    out.extend_from_slice(of.start);
+    push_data(of.message, out);
 }
 
 fn push_data(message: &Message, out: &mut Vec<u8>) {
@@ -59,17 +68,6 @@ fn push_lines(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a position, as its `Display` writes it and in a tenth of the time: it is in every event.
-fn push_position(epoch: u64, offset: u64, out: &mut Vec<u8>) {
-    let mut digits = [b':'; EPOCH_CHARS];
-    for (place, digit) in digits.iter_mut().take(EPOCH_CHARS - 1).enumerate() {
-        let nibble = (epoch >> (60 - 4 * place)) as u8 & 15;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
-    }
-    out.extend_from_slice(&digits);
-    out.extend_from_slice(decimal(offset, &mut [0; DIGITS_MAX]));
-}
-
 fn push_base64(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
     let from = out.len();
@@ -83,7 +81,7 @@ fn push_base64(payload: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::Position;
+    use crate::topic::{Draft, Position, TopicName};
 
     fn lines(text: &str) -> String {
         let mut out = Vec::new();
@@ -108,12 +106,16 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_what_its_own_text_is() {
+    fn an_id_is_the_position_as_its_own_text_is() {
         for epoch in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
             for offset in [0, 9, 10, 99, 12_345_678_901, u64::MAX] {
-                let mut out = Vec::new();
-                push_position(epoch, offset, &mut out);
-                assert_eq!(out, Position { epoch, offset }.to_string().as_bytes());
+                let (mut begins, mut out) = (Vec::new(), Vec::new());
+                let topic = Topic::new(1, epoch, &TopicName::of("a"), 0);
+                start(&topic, &mut begins);
+                let message = Message::placed(Draft::encode(None, false, b"x"), 1, offset);
+                write(Stamped { topic: &topic, message: &message, start: &begins }, &mut out);
+                let event = format!("id: {}\ndata: x\n\n", Position { epoch, offset });
+                assert_eq!(String::from_utf8(out), Ok(event));
             }
         }
     }

@@ -3,13 +3,11 @@
 //! Kept by the loop in a table beside the slots, which only such streams pay for. The text is kept ready: an event changes
 //! the digits of one offset.
 
+use crate::dialect::text::{DIGITS_MAX, decimal};
 use crate::topic::Position;
 
 /// Characters of an epoch and the colon behind it.
 pub(super) const EPOCH_CHARS: usize = 17;
-
-/// Digits that an offset may have.
-pub(super) const DIGITS_MAX: usize = 20;
 
 /// The places of one stream.
 #[derive(Debug, Default)]
@@ -70,20 +68,6 @@ impl Places {
             + self.text.capacity()
             + self.ends.capacity() * size_of::<u16>()
     }
-}
-
-/// The decimal digits of a number.
-pub(super) fn decimal(mut number: u64, room: &mut [u8; DIGITS_MAX]) -> &[u8] {
-    let mut from = DIGITS_MAX;
-    for (place, digit) in room.iter_mut().enumerate().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        from = place;
-        if number == 0 {
-            break;
-        }
-    }
-    room.get(from..).unwrap_or_default()
 }
 
 #[cfg(test)]

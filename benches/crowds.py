@@ -37,7 +37,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import resource
 import select
 import signal
 import socket
@@ -51,19 +50,16 @@ sys.dont_write_bytecode = True
 import hostile  # noqa: E402
 import oldnew  # noqa: E402
 import pairs  # noqa: E402
+from common import gates  # noqa: E402
 
 ENV = {**oldnew.QUIET, **pairs.PATIENT}
 SMALL_MAILBOX = {"FANTAIL_MAILBOX_ENTRIES_MAX": "1024"}
-BEYOND = []
 
 
 def serve(args, binary=None, env=None):
     server = oldnew.Server(oldnew.SERVE.format(fantail=binary or args.fantail), {**ENV, **(env or {})})
     if args.realtime:
-        for task in os.listdir(f"/proc/{server.pid}/task"):
-            # A thread of the start may end in between.
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(2))
+        gates.in_realtime(server.pid)
     return server
 
 
@@ -77,36 +73,6 @@ def loops_ns(server):
         with open(f"/proc/{server.pid}/task/{task}/schedstat") as file:
             total += int(file.read().split()[0])
     return total
-
-
-def show(title, heads, seen, gates):
-    """A table of two sides, and what of it is beyond its gate: figure -> (most, least) of A/B."""
-    rows = []
-    for name in seen["A"][0]:
-        a, b = ([one[name] for one in seen[side]] for side in "AB")
-        row = [name, f"{statistics.median(a):,.1f}", f"{statistics.median(b):,.1f}"]
-        if min(b) > 0:
-            ratios = [one / other for one, other in zip(a, b)]
-            middle = statistics.median(ratios)
-            row.append(f"{middle:.3f} ({min(ratios):.3f} .. {max(ratios):.3f})")
-            if name in gates:
-                low, high = gates[name]
-                is_beyond = not low <= middle <= high
-                row.append(f"{low or ''} .. {high}" + (" BEYOND" if is_beyond else ""))
-                BEYOND.extend([f"{title}: {name}"] if is_beyond else [])
-        rows.append(row + [""] * (5 - len(row)))
-    print(f"\n### {title}\n")
-    pairs.print_markdown(["figure", *heads, "A/B (spread)", "gate"], rows)
-
-
-def in_turn(args, run):
-    """`run(side)` for both sides, --pairs times."""
-    seen = {"A": [], "B": []}
-    for pair in range(args.pairs):
-        for side in "AB" if pair % 2 == 0 else "BA":
-            seen[side].append(run(side))
-            print(f"  pair {pair + 1} of {args.pairs}, {side}: {pairs.one_line(seen[side][-1])}", file=sys.stderr)
-    return seen
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -140,9 +106,9 @@ def topics(args):
         deliveries = args.topics * args.rounds
         return {"loops, ns/delivery": spent[0] / deliveries, "process, ns/delivery": spent[1] / deliveries}
 
-    show(f"topics: {args.topics:,} with a subscriber each (A), one with {args.topics:,} (B)",
-         ["many", "one"], in_turn(args, run),
-         {"loops, ns/delivery": (0, 1.05), "process, ns/delivery": (0, 1.25)})
+    gates.show(f"topics: {args.topics:,} with a subscriber each (A), one with {args.topics:,} (B)",
+               ["many", "one"], gates.in_turn(args, run),
+               {"loops, ns/delivery": (0, 1.05), "process, ns/delivery": (0, 1.25)})
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -176,11 +142,11 @@ def flood(args):
     found = [run("A") for _ in range(args.pairs)]
     seen = {"A": [{"broadcast ms": one["flooded ms"]} for one in found],
             "B": [{"broadcast ms": one["quiet ms"]} for one in found]}
-    show(f"flood: a broadcast to {args.subscribers:,} under echoes (A), quiet (B)", ["flooded", "quiet"], seen,
-         {"broadcast ms": (0, 3.0)})
+    gates.show(f"flood: a broadcast to {args.subscribers:,} under echoes (A), quiet (B)", ["flooded", "quiet"], seen,
+               {"broadcast ms": (0, 3.0)})
     if args.old:
-        seen = in_turn(args, lambda side: run(side, args.fantail if side == "A" else args.old))
-        show("flood: new (A), old (B)", ["new", "old"], seen, {"echoes/s": (0.9, 1000)})
+        seen = gates.in_turn(args, lambda side: run(side, args.fantail if side == "A" else args.old))
+        gates.show("flood: new (A), old (B)", ["new", "old"], seen, {"echoes/s": (0.9, 1000)})
 
 
 def broadcast(admin, clients):
@@ -249,11 +215,11 @@ def publishers(args):
         refused = answers[0].count(b'"error"')
         return {"batch ms": 1e3 * took[0], "refused lines": refused, "tries that found no room": tries}
 
-    seen = in_turn(args, run)
-    show(f"publishers: a batch of {args.lines:,} while {args.publishers:,} wait for room (A), alone (B)",
-         ["with them", "alone"], seen, {"batch ms": (0, 1.2)})
+    seen = gates.in_turn(args, run)
+    gates.show(f"publishers: a batch of {args.lines:,} while {args.publishers:,} wait for room (A), alone (B)",
+               ["with them", "alone"], seen, {"batch ms": (0, 1.2)})
     if any(one["refused lines"] for one in seen["A"]):
-        BEYOND.append("publishers: refused lines")
+        gates.BEYOND.append("publishers: refused lines")
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -297,11 +263,11 @@ def reload(args):
                 prober.join()
         return {"worst echo ms": max(worst), "echoes": len(worst), "topics": topics}
 
-    seen = in_turn(args, run)
-    show(f"reload: {args.ruled:,} topics, {RULES:,} rules; with SIGHUP (A), without (B)", ["reload", "none"], seen, {})
+    seen = gates.in_turn(args, run)
+    gates.show(f"reload: {args.ruled:,} topics, {RULES:,} rules; with SIGHUP (A), without (B)", ["reload", "none"], seen, {})
     worst = statistics.median(one["worst echo ms"] for one in seen["A"])
     print(f"\nworst echo during a reload: {worst:.1f} ms (gate 50)")
-    BEYOND.extend(["reload"] if worst > 50 else [])
+    gates.BEYOND.extend(["reload"] if worst > 50 else [])
 
 
 def write_rules(path, word):
@@ -347,11 +313,11 @@ def topic_bytes(args):
             holders.open(all_ - few)
             return {"bytes/connection": (server.settled_bytes() - before) / (all_ - few)}
 
-    seen = in_turn(args, run)
-    show(f"topic-bytes: {args.held:,} connections, each on a topic of its own (A), all on one (B)", ["own", "one"], seen, {})
+    seen = gates.in_turn(args, run)
+    gates.show(f"topic-bytes: {args.held:,} connections, each on a topic of its own (A), all on one (B)", ["own", "one"], seen, {})
     own = statistics.median(a["bytes/connection"] - b["bytes/connection"] for a, b in zip(seen["A"], seen["B"]))
     print(f"\na topic of its own: {own:.0f} bytes (gate 200)")
-    BEYOND.extend(["topic-bytes"] if own > 200 else [])
+    gates.BEYOND.extend(["topic-bytes"] if own > 200 else [])
 
 
 MODES = {"topics": topics, "flood": flood, "publishers": publishers, "reload": reload, "topic-bytes": topic_bytes}
@@ -359,7 +325,6 @@ MODES = {"topics": topics, "flood": flood, "publishers": publishers, "reload": r
 
 def main():
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("modes", nargs="*", metavar="MODE", help=", ".join(MODES))
     top.add_argument("--pairs", type=int, default=3)
     top.add_argument("--rounds", type=int, default=10, help="messages of a run (default 10)")
     top.add_argument("--topics", type=int, default=8_000)
@@ -371,15 +336,7 @@ def main():
     top.add_argument("--fantail", default="target/release/fantail")
     top.add_argument("--old", help="another binary, for the flood's echoes")
     top.add_argument("--realtime", action="store_true")
-    args = top.parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for mode in args.modes or MODES:
-        if mode not in MODES:
-            top.error(f"no mode {mode}")
-        MODES[mode](args)
-    if BEYOND:
-        sys.exit(f"\nbeyond the gate: {'; '.join(BEYOND)}")
+    gates.run(top, MODES)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,21 @@
     cargo build --release --bins
     benches/dialects.py                                  # target/release/fantail
     benches/dialects.py --only sse --kinds instructions  # some of it
+    benches/dialects.py --subscribers 10000              # to so many
 
 Messages of 128 bytes go one at a time, and sixty at once, to 500 or 200 subscribers that all speak one dialect; in the
-other run of a pair as many bytes go to as many plain subscribers. Instructions in user space (callgrind), system calls
-(strace -c) and CPU time are those of the whole process, divided by the deliveries. The gate is 1.05, for streams of
-several topics 1.5 in CPU time: their list of places is written for each connection.
+other run of a pair as many bytes go to as many plain subscribers. Where messages are deflated they are a kilobyte of
+JSON, and what the other run sends is as long as they were seen to become. Instructions in user space (callgrind), system
+calls (strace -c) and CPU time are those of the whole process, divided by the deliveries. The gate is 1.05, for streams
+of several topics 1.5 in CPU time: their list of places is written for each connection.
 
 Needs valgrind and strace. Python 3.9, standard library only, Linux only.
 """
 
 import argparse
 import json
+import resource
 import select
-import socket
 import sys
 
 sys.dont_write_bytecode = True
@@ -55,13 +57,20 @@ def told(payload):
 
 STREAM = "GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n"
 JSON = pairs.HELLO.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: fantail.json.v1\r\n\r\n")
+DEFLATED_JSON = JSON.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
 
-# name -> (path, a message on the wire, how its connections begin: the request, the answer's first bytes, the last ones
-# of what they are told before any message)
+TEXT = b"m" * oldnew.SIZE
+# What dashboards are sent, and what deflating is for.
+DOCUMENT = json.dumps([{"sensor": f"hall-{at}/{at * 7919 % 1000}", "celsius": round(20 + at * 0.37 % 5, 2), "ok": at % 5 > 0}
+                       for at in range(18)]).encode()[:-1].ljust(1_023) + b"]"
+
+# name -> (path, payload, a message on the wire if it is known, how its connections begin: the request, the answer's first
+# bytes, the last ones of what they are told before any message)
 DIALECTS = {
-    "json": ("/ws/oldnew", told, (JSON, b"HTTP/1.1 101", b"}")),
-    "sse": ("/sse/oldnew", sse, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
-    "sse of two": ("/sse/oldnew?topic=other", many, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
+    "json": ("/ws/oldnew", TEXT, told, (JSON, b"HTTP/1.1 101", b"}")),
+    "deflated json": ("/ws/oldnew", DOCUMENT, None, (DEFLATED_JSON, b"HTTP/1.1 101", b"}")),
+    "sse": ("/sse/oldnew", TEXT, sse, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
+    "sse of two": ("/sse/oldnew?topic=other", TEXT, many, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
 }
 
 
@@ -71,49 +80,77 @@ class Told(oldnew.Clients):
     def __init__(self, server, path, count, begins):
         request, first, last = begins
         host, port = server.listen.rsplit(":", 1)
-        self.poll, self.sockets = select.epoll(), []
+        hello = request.format(path=path).encode()
+        self.poll = select.epoll()
+        # Answered below, because what they are told first comes right behind the answer.
+        self.sockets = pairs.hold_open(count, 0, host, int(port), hello, None, False, False)
         self.by_number = {}
-        for _ in range(count):
-            one = socket.create_connection((host, int(port)), 60)
-            one.sendall(request.format(path=path).encode())
+        for one in self.sockets:
+            one.settimeout(60)
             got = b""
             while not got.endswith(last):
                 got += one.recv(1 << 16)
                 if not got.startswith(first):
                     raise SystemExit(f"{path}: {got[:200]!r}")
-            self.sockets.append(one)
+            one.setblocking(False)
             self.poll.register(one.fileno(), select.EPOLLIN)
             self.by_number[one.fileno()] = one
 
+    def await_frames(self, each):
+        """Reads until every connection has got so many frames; the bytes of all."""
+        waits, rests, total = dict.fromkeys(self.by_number, each), dict.fromkeys(self.by_number, b""), 0
+        while waits:
+            for number, _ in self.poll.poll(10.0, 1024):
+                piece = rests[number] + self.by_number[number].recv(1 << 18)
+                while len(piece) >= 4 and len(piece) >= (end := frame_end(piece)):
+                    total, piece = total + end, piece[end:]
+                    waits[number] -= 1
+                rests[number] = piece
+                if not waits.get(number, 1):
+                    del waits[number]
+        return total
 
-def work(path, wire, begins, kind):
-    """Deliveries of one kind to subscribers on `path`, of as many bytes each as `wire` makes of a payload; plain ones
-    begin without being told anything."""
+
+def frame_end(frame):
+    """Where a frame of a server ends, of fewer than 64 KiB."""
+    short = frame[1] & 127
+    return 4 + int.from_bytes(frame[2:4], "big") if short == 126 else 2 + short
+
+
+def seen_bytes(fantail, path, payload, begins):
+    """Bytes of a message of the payload, as a client gets it."""
+    with oldnew.Server(oldnew.SERVE.format(fantail=fantail), oldnew.QUIET) as server:
+        clients = Told(server, path, 1, begins)
+        oldnew.Admin(server).post("/publish/oldnew", payload)
+        return clients.await_frames(1)
+
+
+def work(path, payload, wire, begins, kind, count):
+    """Deliveries of one kind to so many subscribers on `path`, of `wire` bytes each if that is known; plain ones begin
+    without being told anything."""
 
     class Work:
         def __init__(self, server):
-            payload = b"m" * oldnew.SIZE
             self.admin = oldnew.Admin(server)
             self.lines(b"x", FIRST_OFFSET - 1)
-            count = SUBSCRIBERS[kind]
             self.clients = Told(server, path, count, begins) if begins else oldnew.Clients(server, path, count)
-            self.wire = len(wire(payload))
-            # A plain frame of so many bytes has a header of four.
-            self.payload = payload if begins else b"m" * (self.wire - 4)
 
         def lines(self, payload, count):
             line = json.dumps({"topic": "oldnew", "payload": payload.decode()}).encode() + b"\n"
             self.admin.post("/publish", line * count)
 
         def go(self, times):
-            count = BURST if kind == "burst" else 1
+            messages = BURST if kind == "burst" else 1
             for _ in range(times):
                 if kind == "burst":
-                    self.lines(self.payload, count)
+                    self.lines(payload, messages)
                 else:
-                    self.admin.post("/publish/oldnew", self.payload)
-                self.clients.await_bytes(self.wire * count)
-            return times * count * len(self.clients.sockets)
+                    self.admin.post("/publish/oldnew", payload)
+                if wire:
+                    self.clients.await_bytes(wire * messages)
+                else:
+                    self.clients.await_frames(messages)
+            return times * messages * count
 
     return Work
 
@@ -123,23 +160,31 @@ def main():
     top.add_argument("--fantail", default="target/release/fantail")
     top.add_argument("--only", default=",".join(DIALECTS), help="(default %(default)s)")
     top.add_argument("--kinds", default=",".join(oldnew.KINDS), help="(default %(default)s)")
+    top.add_argument("--subscribers", type=int, help="(default 500, and 200 of bursts)")
     top.add_argument("--pairs", type=int, default=3, help="for instructions and calls (default 3)")
     top.add_argument("--cpu-pairs", type=int, default=7, help="for CPU time (default 7)")
     args = top.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows = []
     for name in args.only.split(","):
-        path, wire, begins = DIALECTS[name]
-        for kind in SUBSCRIBERS:
-            sides = {"old": work("/ws/oldnew", wire, None, kind), "new": work(path, wire, begins, kind)}
+        path, payload, form, begins = DIALECTS[name]
+        wire = len(form(payload)) if form else seen_bytes(args.fantail, path, payload, begins)
+        for kind, count in SUBSCRIBERS.items():
+            count = args.subscribers or count
+            # A plain frame of so many bytes has a header of four.
+            sides = {"old": work("/ws/oldnew", b"m" * (wire - 4), wire, None, kind, count),
+                     "new": work(path, payload, wire if form else None, begins, kind, count)}
             for counted in args.kinds.split(","):
                 _, _, warm, few, full = oldnew.WORK[kind]
                 times, wanted = (full, args.cpu_pairs) if counted == "cpu ns" else (few, args.pairs)
+                times = max(3, times * SUBSCRIBERS[kind] // count)
                 seen = {"old": [], "new": []}
                 for pair in range(wanted):
                     for side in ("old", "new") if pair % 2 == 0 else ("new", "old"):
                         seen[side].append(oldnew.KINDS[counted](args.fantail, sides[side], warm, times))
                 cells, _ = oldnew.judge(counted, seen)
-                rows.append([name, f"delivery, {kind}", counted, *cells])
+                rows.append([name, f"{kind} to {count:,}", counted, *cells])
                 print(f"  {name}, {kind}, {counted}: {cells}", file=sys.stderr)
     pairs.print_markdown(["dialect", "operation", "counted", "plain", "dialect", "dialect/plain"], rows)
 

@@ -5,7 +5,7 @@
     benches/history.py storm         # 10,000 clients come back at once, each 1,000 messages behind, beside live ones
     benches/history.py publish       # CPU of a publish to a topic that keeps messages, against one that does not
     benches/history.py topic-bytes   # memory of a topic with one subscriber and one kept message
-    benches/history.py topics        # CPU of a publish among 100,000 topics, against 1,562
+    benches/history.py topics        # CPU of a publish among 100,000 topics, against 1,000
     benches/history.py               # all of them
 
 HOW IT MEASURES
@@ -16,8 +16,8 @@ HOW IT MEASURES
     publish      One subscriber, a batch of --lines messages. CPU of the process, A keeps 1,000 messages: at most 1.3.
     topic-bytes  Slope of the server's user memory over topics, 64 a connection, each with one kept message of 16 bytes,
                  less that of as many connections on one topic: at most 500 bytes.
-    topics       A message to each of 1,000 topics, in turn, --rounds times, on as many connections that have 64 topics
-                 each (A), or one (B), of messages that are kept. CPU of the process: 0.95 to 1.05.
+    topics       A message that is kept to each of 1,000 topics, in turn, --rounds times five, each with a subscriber. There
+                 are --many topics, 64 to a connection (A), or no others (B). CPU of the process: 0.95 to 1.05.
 
     Both sides of a ratio are measured in turn, --pairs times, each on a server started for it; the storm compares
     with itself. --realtime (as root) gives the server, and in the storm who watches live messages, real-time priority:
@@ -27,11 +27,9 @@ The exit code is 1 if a median is beyond its gate. Python 3.9, standard library 
 """
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
-import resource
 import select
 import socket
 import statistics
@@ -40,9 +38,9 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-import crowds  # noqa: E402
 import oldnew  # noqa: E402
 import pairs  # noqa: E402
+from common import gates  # noqa: E402
 
 RULE = '[[topic]]\npattern = "kept*"\nhistory_messages = {messages}\nhistory_bytes = "64 MiB"\n'
 LIMITS = "[limits]\nsubscriptions_max = 64\n"
@@ -59,15 +57,8 @@ class Server(oldnew.Server):
         self.file.flush()
         command = f"{args.fantail} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops} --config {self.file.name}"
         super().__init__(command, {**oldnew.QUIET, **pairs.PATIENT})
-        self.realtime = args.realtime
-
-    def __enter__(self):
-        server = super().__enter__()
-        for task in os.listdir(f"/proc/{self.pid}/task") if self.realtime else []:
-            # A thread of the start may end in between.
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(2))
-        return server
+        if args.realtime:
+            gates.in_realtime(self.pid)
 
     def __exit__(self, *about):
         super().__exit__(*about)
@@ -187,14 +178,14 @@ def storm(args):
             found.append(one_storm(args, server))
         print(f"  {pairs.one_line(found[-1])}", file=sys.stderr)
     middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
-    gates = {"catch-up ms": 2 * middle["burst ms"], "live p99 ms in the storm": max(1.5 * middle["live p99 ms before"], 25)}
+    limits = {"catch-up ms": 2 * middle["burst ms"], "live p99 ms in the storm": max(1.5 * middle["live p99 ms before"], 25)}
     print(f"\n### storm: {args.returning:,} come back, {args.behind:,} messages behind, {args.live:,} live ones\n")
     rows = []
     for name, value in middle.items():
         spread = f"{min(one[name] for one in found):,.1f} .. {max(one[name] for one in found):,.1f}"
-        is_beyond = value > gates.get(name, value)
-        crowds.BEYOND.extend([f"storm: {name}"] if is_beyond else [])
-        gate = f"{gates[name]:,.1f}" + (" BEYOND" if is_beyond else "") if name in gates else ""
+        is_beyond = value > limits.get(name, value)
+        gates.BEYOND.extend([f"storm: {name}"] if is_beyond else [])
+        gate = f"{limits[name]:,.1f}" + (" BEYOND" if is_beyond else "") if name in limits else ""
         rows.append([name, f"{value:,.1f}", spread, gate])
     pairs.print_markdown(["figure", "median", "spread", "gate"], rows)
 
@@ -276,8 +267,8 @@ def publish(args):
             pairs.wait_until(lambda: server.metric("fantail_mailbox_entries") == 0, 20, "the deliveries")
             return {"process, ns/publish": (server.cpu_ns() - before) / (args.lines * args.rounds)}
 
-    crowds.show("publish: to a topic that keeps 1,000 (A), to one that keeps none (B)", ["keeps", "keeps none"],
-                crowds.in_turn(args, run), {"process, ns/publish": (0, 1.3)})
+    gates.show("publish: to a topic that keeps 1,000 (A), to one that keeps none (B)", ["keeps", "keeps none"],
+               gates.in_turn(args, run), {"process, ns/publish": (0, 1.3)})
 
 
 def many_topics(number):
@@ -325,24 +316,24 @@ def topic_bytes(args):
                 one.close()
             return {"bytes/64 topics": grown / (all_ - few)}
 
-    seen = crowds.in_turn(args, run)
-    crowds.show(f"topic-bytes: {args.many:,} topics with a kept message (A), as many connections on one (B)",
-                ["own", "one"], seen, {})
+    seen = gates.in_turn(args, run)
+    gates.show(f"topic-bytes: {args.many:,} topics with a kept message (A), as many connections on one (B)",
+               ["own", "one"], seen, {})
     sides = zip(seen["A"], seen["B"])
     own = statistics.median((a["bytes/64 topics"] - b["bytes/64 topics"]) / 64 for a, b in sides)
     print(f"\na topic with a subscriber and a kept message of 16 bytes: {own:.0f} bytes (gate 500)")
-    crowds.BEYOND.extend(["topic-bytes"] if own > 500 else [])
+    gates.BEYOND.extend(["topic-bytes"] if own > 500 else [])
 
 
 def topics(args):
     def run(side):
-        connections = args.many // 64
+        connections = -(-args.many // 64) if side == "A" else 1_000
         path_of = many_topics if side == "A" else (lambda number: f"/ws/kept-{number}-0")
         with Server(args, RULE.format(messages=10)) as server:
             sockets = subscribed(server, connections, path_of)
             admin = oldnew.Admin(server)
             # Each goes to another connection, on both sides.
-            names = [f"kept-{number}-0" for number in range(min(1_000, connections))]
+            names = [f"kept-{number}-0" for number in range(1_000)]
             body = batch(names, "m" * 16)
             admin.post("/publish", body)
             before = server.cpu_ns()
@@ -354,8 +345,8 @@ def topics(args):
                 one.close()
             return {"process, ns/publish": spent / (len(names) * args.rounds * 5)}
 
-    crowds.show(f"topics: a publish among {args.many:,} topics (A), among {args.many // 64:,} (B)", ["many", "few"],
-                crowds.in_turn(args, run), {"process, ns/publish": (0.95, 1.05)})
+    gates.show(f"topics: a publish among {args.many:,} topics (A), among 1,000 (B)", ["many", "few"],
+               gates.in_turn(args, run), {"process, ns/publish": (0.95, 1.05)})
 
 
 MODES = {"storm": storm, "publish": publish, "topic-bytes": topic_bytes, "topics": topics}
@@ -363,7 +354,6 @@ MODES = {"storm": storm, "publish": publish, "topic-bytes": topic_bytes, "topics
 
 def main():
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("modes", nargs="*", metavar="MODE", help=", ".join(MODES))
     top.add_argument("--pairs", type=int, default=3)
     top.add_argument("--rounds", type=int, default=10)
     top.add_argument("--loops", type=int, default=1, help="of the storm's server")
@@ -374,15 +364,7 @@ def main():
     top.add_argument("--many", type=int, default=100_000)
     top.add_argument("--fantail", default="target/release/fantail")
     top.add_argument("--realtime", action="store_true")
-    args = top.parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for mode in args.modes or MODES:
-        if mode not in MODES:
-            top.error(f"no mode {mode}")
-        MODES[mode](args)
-    if crowds.BEYOND:
-        sys.exit(f"\nbeyond the gate: {'; '.join(crowds.BEYOND)}")
+    gates.run(top, MODES)
 
 
 if __name__ == "__main__":

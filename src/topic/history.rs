@@ -75,6 +75,10 @@ impl History {
         let before = self.measure();
         let bytes_max = if full { self.bounds.bytes.min(self.bytes) } else { self.bounds.bytes };
         self.bytes += kept_bytes(&message);
+        if self.bounds.messages > 0 && self.ring.len() >= self.bounds.messages as usize {
+            // Before it comes, or a full ring would double for one place.
+            self.pop();
+        }
         if self.ring.capacity() == 0 {
             // Most topics of very many keep one; the usual first step has room for four.
             self.ring.reserve_exact(1);

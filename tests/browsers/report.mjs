@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -178,6 +178,68 @@ step("a generator that is stopped blames itself", async () => {
   assert.match(said["When did it stall?"], /^From /);
   await page.context().close();
   await looks("own", html);
+});
+
+/** What a stranger reads of a generator that had no processor for two seconds. */
+async function starved(name, run, limit) {
+  await run.flowing;
+  await sleep(1_500);
+  return async (from, until) => {
+    const { html, report } = await run.done;
+    const page = await open(html, 390, "dark");
+    const said = await answers(page);
+    const [, begin] = /^From ([\d.]+) s to/.exec(said["When did it stall?"]) ?? assert.fail(JSON.stringify(said));
+    const started = report.started_unix_seconds;
+    assert.ok(from - started - 0.5 < Number(begin) && Number(begin) < until - started, `${begin} for ${from - started}`);
+    assert.match(said["Whose fault was it?"], /^The generator's own\n/);
+    assert.match(said["Which limit was hit?"], limit);
+    // Green alone would say that the figures are the server's.
+    assert.match(await page.locator(".verdict.warn").innerText(), /generator itself was the bottleneck/);
+    await page.context().close();
+    await looks(name, html);
+  };
+}
+
+const now = () => Date.now() / 1e3;
+
+step("a generator whose processor others take says when, and that it was its own", async () => {
+  const processor = /Cpus_allowed_list:\s*(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))[1];
+  const alone = ["taskset", "--cpu-list", processor];
+  const run = start("taken", [...echo, "--threads", "1", "--duration", "6s"], [...alone, "nice", "-n", "19"]);
+  const read = await starved("taken", run, /^The one processor that the generator may use, which others used as well$/);
+  const from = now();
+  const hog = spawn("timeout", ["2.5", ...alone, "sh", "-c", "while :; do :; done"]);
+  await new Promise((resolve) => hog.once("close", resolve));
+  await read(from, now());
+});
+
+step("a generator that is held back by its control group names what that allows", async () => {
+  // Where the machine has the older layout, and this process may make a group.
+  const group = `/sys/fs/cgroup/cpu/fantail-report-${process.pid}`;
+  try {
+    mkdirSync(group);
+    writeFileSync(join(group, "cpu.cfs_period_us"), "100000");
+  } catch (error) {
+    console.log(`skipped: no control group for processor time (${error.code})`);
+    return;
+  }
+  const allow = (share) => writeFileSync(join(group, "cpu.cfs_quota_us"), String(share));
+  let run;
+  try {
+    allow(200_000);
+    const within = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', group];
+    run = start("held", [...echo, "--threads", "1", "--duration", "6s"], within);
+    const read = await starved("held", run, /^The processor time that the generator's control group allows it: \d\.\d\d processors, used up for \d\.\d s of the run$/);
+    const from = now();
+    allow(1_000);
+    await sleep(2_500);
+    allow(200_000);
+    await read(from, now());
+  } finally {
+    run?.child.kill();
+    await run?.done.catch(() => {});
+    rmdirSync(group);
+  }
 });
 
 step("a generator without descriptors names its limit", async () => {

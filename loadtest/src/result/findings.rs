@@ -105,6 +105,11 @@ pub(crate) fn find(report: &Value) -> Findings {
     Findings { fault, stalled, limit, findings, stalls }
 }
 
+/// Whether the generator was the bottleneck in the run that a result is judged by.
+pub(crate) fn is_bottleneck(report: &Value) -> bool {
+    !limits::bottlenecks(last_run(report)).is_empty()
+}
+
 /// Adds to a result that was made of others what is found in it.
 pub(crate) fn add(report: &mut Value) {
     let found = serde_json::to_value(find(report));

@@ -42,8 +42,7 @@ pub(super) fn generator(report: &Value) -> Vec<Finding> {
         ));
     }
     let run = last_run(report);
-    let reasons = run.pointer("/generator/bottleneck").and_then(Value::as_array);
-    let reasons: Vec<&str> = reasons.into_iter().flatten().filter_map(Value::as_str).collect();
+    let reasons = bottlenecks(run);
     if !reasons.is_empty() {
         let saturated = reasons.iter().all(|reason| reason.starts_with("publisher saturated"));
         let waited = reasons.iter().any(|reason| reason.contains("waited for a processor"));
@@ -58,6 +57,12 @@ pub(super) fn generator(report: &Value) -> Vec<Finding> {
         found.push(machine(Weight::Bottleneck, text, limit));
     }
     found
+}
+
+/// Why the generator was the bottleneck.
+pub(super) fn bottlenecks(run: &Value) -> Vec<&str> {
+    let reasons = run.pointer("/generator/bottleneck").and_then(Value::as_array);
+    reasons.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 /// Which limit of processor time the generator has met; `waited` says whether it waited for a processor.

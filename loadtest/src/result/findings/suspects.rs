@@ -44,7 +44,9 @@ pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> Blamed {
             starved.take().map_or((String::new(), None), |(why, limit)| (format!(". {why}"), limit));
         return Blamed { fault: Fault::Generator, evidence: text + &why, limit };
     }
-    if let Some((evidence, limit)) = starved {
+    // Who sends in time reads in time, where the same threads do both: they wait often then, and never for long.
+    let reads_as_it_sends = matches!(run.get("command").and_then(Value::as_str), Some("echo" | "ping"));
+    if let Some((evidence, limit)) = starved.filter(|_| !reads_as_it_sends || sends.planned == 0.0) {
         return Blamed { fault: Fault::Generator, evidence, limit };
     }
     let mut text = match (sends.planned, sends.late) {
@@ -72,19 +74,22 @@ pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> Blamed {
 
 /// Whether the generator's threads had no time in a span, and which limit that was.
 fn starved(run: &Value, stall: &Stall) -> Option<(String, Option<String>)> {
-    let highest = |name: &str| within(run, name, stall).into_iter().reduce(f64::max);
-    let held_back = limits::held_back(run).is_some();
-    let waited = match held_back {
-        true => "got no processor, which their control group allows them no longer or others had,",
-        false => "waited for a processor that others had",
+    let mean = |name: &str| {
+        let shares = within(run, name, stall);
+        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
     };
-    [("generator_processor_wait_share", waited, true), ("generator_busy_share", "had no time left", false)]
-        .into_iter()
-        .find_map(|(name, what, waited)| {
-            let share = highest(name).filter(|share| *share >= STARVED_SHARE)?;
-            let text = format!("The generator's threads {what} for {:.0} % of that time", share * 100.0);
-            Some((text, Some(limits::processor(run, waited))))
-        })
+    let why = match limits::held_back(run) {
+        Some(_) => ": their control group had used up what it is allowed, or others had it",
+        None => " that others had",
+    };
+    if let Some(share) = mean("generator_processor_wait_share").filter(|share| *share >= STARVED_SHARE) {
+        let percent = share * 100.0;
+        let text = format!("The generator's threads waited {percent:.0} % of that time for a processor{why}");
+        return Some((text, Some(limits::processor(run, true))));
+    }
+    let share = mean("generator_busy_share").filter(|share| *share >= STARVED_SHARE)?;
+    let text = format!("The generator's threads had no time left for {:.0} % of that time", share * 100.0);
+    Some((text, Some(limits::processor(run, false))))
 }
 
 /// What became of the messages that were planned for a span.
@@ -115,18 +120,18 @@ fn sends(course: &Value, stall: &Stall) -> Sends {
     sum
 }
 
-/// What samples say that were taken in the span; a sample speaks for the time since the one before.
+/// What samples say of the span; a sample speaks for the time since the one before. Of a short one that is the sample
+/// that it is part of.
 fn within(run: &Value, name: &str, stall: &Stall) -> Vec<f64> {
     let (at, values) = (column(run, "/series/at_seconds"), column(run, &format!("/series/{name}")));
-    let middles =
-        at.windows(2).map(|pair| Some(f64::midpoint(pair.first().copied()??, pair.last().copied()??)));
-    let of_spans = middles.zip(values.into_iter().skip(1));
-    of_spans
-        .filter(|(middle, _)| {
-            middle.is_some_and(|middle| (stall.from_seconds..=stall.until_seconds).contains(&middle))
-        })
-        .filter_map(|(_, value)| value)
-        .collect()
+    let middle_of_stall = f64::midpoint(stall.from_seconds, stall.until_seconds);
+    let speaks = at.windows(2).map(|pair| {
+        let (Some(Some(from)), Some(Some(until))) = (pair.first(), pair.last()) else { return false };
+        (stall.from_seconds..=stall.until_seconds).contains(&f64::midpoint(*from, *until))
+            || (*from..=*until).contains(&middle_of_stall)
+    });
+    let of_spans = speaks.zip(values.into_iter().skip(1));
+    of_spans.filter(|(speaks, _)| *speaks).filter_map(|(_, value)| value).collect()
 }
 
 /// What the server did meanwhile, as far as that is known.
@@ -210,7 +215,7 @@ mod tests {
     #[test]
     fn threads_without_time_and_a_process_that_stands_still_show() {
         let series = |wait: f64, cpu: [f64; 4]| {
-            json!({ "at_seconds": [2.0, 3.1, 4.1, 5.1], "generator_processor_wait_share": [0.0, 0.0, wait, 0.0],
+            json!({ "at_seconds": [2.0, 3.1, 4.1, 5.1], "generator_processor_wait_share": [0.0, 0.0, wait, wait],
                 "generator_busy_share": [0.0, 0.0, 0.0, 0.0], "server_cpu_seconds": cpu })
         };
         let said = |wait, cpu| {
@@ -218,7 +223,26 @@ mod tests {
             (blamed.fault, blamed.evidence)
         };
         let (fault, text) = said(0.8, [1.0, 1.0, 1.0, 1.0]);
-        assert!(fault == Fault::Generator && text.contains("for 80 % of that time"), "{text}");
+        assert!(
+            fault == Fault::Generator
+                && text.contains("waited 80 % of that time for a processor that others had"),
+            "{text}"
+        );
+        // An echo whose sends leave in time is read in time.
+        let mut echo = run("ws://localhost/", series(0.8, [1.0; 4]));
+        echo["command"] = json!("echo");
+        assert_eq!(blame(&echo, &course(0, 0.0), &STALL).fault, Fault::Server);
+        let late = blame(&echo, &course(400, 1.9e6), &STALL);
+        assert!(
+            late.fault == Fault::Generator && late.evidence.contains("for a processor that others had"),
+            "{late:?}"
+        );
+        // A stall that is shorter than a sample is part of one.
+        let short = Stall { from_seconds: 3.2, until_seconds: 3.4, ..STALL };
+        let starved = run("ws://localhost/", series(0.8, [1.0; 4]));
+        let blamed = blame(&starved, &course(0, 0.0), &short);
+        assert_eq!(blamed.fault, Fault::Generator, "{}", blamed.evidence);
+        assert!(blamed.limit.is_some_and(|limit| limit.contains("processor")));
         let (fault, text) = said(0.1, [1.0, 1.1, 1.1, 2.0]);
         assert!(
             fault == Fault::Server && text.contains("stood still: it used 0.00 s of processor time in 1.0 s"),

@@ -12,6 +12,7 @@ use crate::result::findings::{self, Fault, Finding};
 pub(super) fn top(report: &Value, out: &mut String) {
     verdict(report, out);
     unverified(report, out);
+    strained(report, out);
     if report.get("series").is_none() && report.get("steps").is_none() {
         return;
     }
@@ -103,6 +104,17 @@ fn verdict(report: &Value, out: &mut String) {
         let _ = write!(out, "<li>{}</li>", escape(problem.as_str().unwrap_or_default()));
     }
     out.push_str("</ul></div>\n");
+}
+
+/// Who reads that all was well should know whose latencies these are.
+fn strained(report: &Value, out: &mut String) {
+    if report.get("ok").is_none() || !findings::is_bottleneck(report) {
+        return;
+    }
+    out.push_str(
+        "<div class=\"verdict warn\">⚠ The generator itself was the bottleneck: latencies are at least partly its own, \
+         and say little of the server</div>\n",
+    );
 }
 
 /// Whoever reads about TLS should know when nobody looked at certificates.

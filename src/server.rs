@@ -28,6 +28,7 @@ use crate::preflight::Allowance;
 use crate::sys::claim::PortClaim;
 use crate::sys::signals;
 use crate::sys::tables::split_table;
+use crate::transport::tls::certificate::CertificateError;
 
 use reload::Readings;
 pub use reload::Reload;
@@ -42,6 +43,8 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 pub enum ServeError {
     /// The limits do not fit together.
     Limits(LimitsError),
+    /// A certificate or its key is of no use.
+    Tls(CertificateError),
     /// The kernel refused something.
     Io {
         /// What was attempted.
@@ -55,6 +58,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Limits(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Io { what, error } if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
@@ -72,7 +76,7 @@ impl ServeError {
     /// Whether the configuration is at fault and not the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Limits(_))
+        matches!(self, Self::Limits(_) | Self::Tls(_))
     }
 }
 
@@ -99,12 +103,14 @@ pub struct Server {
     /// A signal has asked for the end. A drain asked for through the admin port does not make the first one the second.
     signalled: bool,
     supervisor: Supervisor,
-    /// Held while nobody else may join the port.
-    claim: Option<PortClaim>,
+    /// Held while nobody else may join the ports.
+    claims: Vec<PortClaim>,
     /// How much memory the process may have.
     allowance: Option<Allowance>,
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where those do that speak TLS.
+    pub tls: Option<SocketAddr>,
     /// Where the operator does.
     pub admin: SocketAddr,
 }
@@ -128,8 +134,13 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
         }
     })?;
     tracing::info!("open http://{}/", server.listen);
-    let line =
-        format!("fantail ready listen={} admin={} pid={}\n", server.listen, server.admin, std::process::id());
+    let tls = server.tls.map(|tls| format!(" tls={tls}")).unwrap_or_default();
+    let line = format!(
+        "fantail ready listen={} admin={} pid={}{tls}\n",
+        server.listen,
+        server.admin,
+        std::process::id()
+    );
     // Whoever started it may not read, and a full pipe would hold up signals for ever: a thread waits instead, and ends
     // with the process.
     spawn("ready-line", move || {
@@ -200,7 +211,7 @@ impl Server {
             return self.stop();
         }
         // The listeners go at once, and whoever takes the port then claims it.
-        self.claim = None;
+        self.claims.clear();
         for index in 0..self.edition.loops() {
             self.control(index, Control::Drain);
         }
@@ -277,7 +288,8 @@ impl Server {
 
     fn tell_ready(&self) {
         let (listen, admin) = (self.listen, self.admin);
-        self.supervisor.ready(&format!("serving on {listen}, admin port on {admin}"));
+        let tls = self.tls.map(|tls| format!(", with TLS on {tls}")).unwrap_or_default();
+        self.supervisor.ready(&format!("serving on {listen}{tls}, admin port on {admin}"));
     }
 
     fn control(&self, index: usize, control: Control) {

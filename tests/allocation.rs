@@ -53,7 +53,9 @@ struct IdleSocket {
 }
 
 impl Socket for IdleSocket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), into: &mut [u8]) -> io::Result<Received> {
         match self.state {
             State::HeadSent => {
                 self.state = State::Idle;
@@ -66,11 +68,11 @@ impl Socket for IdleSocket {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, (): &mut (), bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self, (): &mut ()) -> io::Result<()> {
         Ok(())
     }
 }
@@ -89,7 +91,7 @@ impl Driver<IdleSocket> for Nothing {
 
     fn accept_turn(&mut self, _: &mut Core<IdleSocket>) {}
 
-    fn on_reload(&mut self) -> Arc<Edition> {
+    fn on_reload(&mut self, _: &mut Core<IdleSocket>) -> Arc<Edition> {
         unreachable!("nothing is reloaded")
     }
 

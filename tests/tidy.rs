@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("preflight", &["config"]),
     ("dialect", &["metrics", "topic", "wire"]),
     ("connection", &["config", "dialect", "metrics", "topic", "transport", "wire"]),
-    ("edition", &["auth", "config", "connection", "dialect", "metrics", "topic", "wire"]),
+    ("edition", &["auth", "config", "connection", "dialect", "metrics", "topic", "transport", "wire"]),
     ("http", &["auth", "config", "connection", "dialect", "edition", "metrics", "topic", "wire"]),
     (
         "event_loop",

@@ -58,6 +58,7 @@ pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
         if args.json {
             let key = match &error {
                 ServeError::Limits(error) => Some(error.key),
+                ServeError::Tls(error) => Some(error.key),
                 ServeError::Io { .. } => None,
             };
             let problem = error.to_string();

@@ -25,6 +25,15 @@ pub(super) struct ServeArgs {
     /// Address and port for publishing and operation, off loopback only with admin.keys [default: 127.0.0.1:8081; env: FANTAIL_SERVER_ADMIN]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// Address and port for clients that speak TLS [default: none; env: FANTAIL_TLS_LISTEN]
+    #[arg(long, value_name = "ADDR")]
+    tls_listen: Option<String>,
+    /// PEM file with the certificate and its chain, several with commas between them [env: FANTAIL_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// PEM file with the private key, if it is not with the certificate [env: FANTAIL_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// Number of event loops, 0 for automatic [default: 0; env: FANTAIL_SERVER_LOOPS]
     #[arg(long, value_name = "N")]
     loops: Option<String>,
@@ -87,6 +96,9 @@ impl ServeArgs {
         let flags = [
             ("--listen", "server", "listen", &self.listen),
             ("--admin", "server", "admin", &self.admin),
+            ("--tls-listen", "tls", "listen", &self.tls_listen),
+            ("--tls-certificate", "tls", "certificate", &self.tls_certificate),
+            ("--tls-key", "tls", "key", &self.tls_key),
             ("--loops", "server", "loops", &self.loops),
             ("--connections-max", "server", "connections_max", &self.connections_max),
             ("--share-port", "server", "share_port", &share_port),
@@ -114,6 +126,9 @@ mod tests {
             config: None,
             listen: text("127.0.0.1:1"),
             admin: text("127.0.0.1:2"),
+            tls_listen: text("127.0.0.1:5"),
+            tls_certificate: text("a.pem,b.pem"),
+            tls_key: text("c.pem,d.pem"),
             loops: text("3"),
             connections_max: text("4"),
             share_port: true,
@@ -125,6 +140,7 @@ mod tests {
         let settings =
             load(&args.sources(vec![("FANTAIL_SERVER_LOOPS".into(), "9".into())])).unwrap().settings;
         assert_eq!((settings.server.listen.port(), settings.server.admin.port()), (1, 2));
+        assert_eq!(settings.tls.files(), [("a.pem", "c.pem"), ("b.pem", "d.pem")]);
         assert_eq!((settings.server.loops, settings.server.connections_max), (Some(3), Some(4)));
         assert!(settings.server.share_port && settings.server.demo && settings.drain.length.is_zero());
         assert_eq!((settings.log.level, settings.log.format), (LogLevel::Debug, LogFormat::Json));

@@ -42,12 +42,16 @@ impl Server {
         self.admin.ip().to_canonical().is_loopback()
     }
 
-    fn check_values(&self, check: &mut Checker<'_>) {
-        let [listen, admin] = [self.listen, self.admin].map(|address| address.ip().to_canonical());
+    /// Whether two listeners would be in each other's way.
+    pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+        let [a, b] = [one, other].map(|address| address.ip().to_canonical());
         // A port on all addresses is also that on each of them; [::] has the addresses of IPv4, too.
         let holds = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
-        let overlap = listen == admin || holds(listen, admin) || holds(admin, listen);
-        if overlap && self.listen.port() == self.admin.port() && self.listen.port() != 0 {
+        (a == b || holds(a, b) || holds(b, a)) && one.port() == other.port() && one.port() != 0
+    }
+
+    fn check_values(&self, check: &mut Checker<'_>) {
+        if Self::overlap(self.listen, self.admin) {
             check.report(
                 "admin",
                 format!(

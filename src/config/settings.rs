@@ -5,7 +5,7 @@ use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
     Admin, Admission, Deflate, Drain, LimitsSection, Log, Mailbox, Measure, Origin, Outbox, Publish, Server,
-    Timeouts, TopicRule,
+    Timeouts, Tls, TopicRule,
 };
 
 /// The configuration in force.
@@ -15,6 +15,8 @@ use super::{
 pub struct Settings {
     /// Where the server listens and how many loops it has.
     pub server: Server,
+    /// Where TLS is spoken, and as whom.
+    pub tls: Tls,
     /// How much a peer may send.
     pub limits: LimitsSection,
     /// How long the server waits for a peer.
@@ -71,6 +73,7 @@ macro_rules! all_sections {
     ($settings:expr) => {{
         let Settings {
             server,
+            tls,
             limits,
             timeouts,
             outbox,
@@ -86,18 +89,18 @@ macro_rules! all_sections {
             topics: _,
         } = $settings;
         [
-            server, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log,
+            server, tls, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log,
             admission, measure,
         ]
     }};
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 13] {
+    pub(super) fn sections(&self) -> [&dyn Section; 14] {
         all_sections!(self)
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 13] {
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 14] {
         all_sections!(self)
     }
 
@@ -115,6 +118,17 @@ impl Settings {
                 self.server.admin
             );
             report("server", "admin", problem);
+        }
+        if let Some(listen) = self.tls.listen {
+            for (name, other) in [("server.listen", self.server.listen), ("server.admin", self.server.admin)]
+            {
+                if Server::overlap(listen, other) {
+                    let problem = format!(
+                        "expects another address or port than {name} = \"{other}\", got \"{listen}\""
+                    );
+                    report("tls", "listen", problem);
+                }
+            }
         }
         let (largest, source) = self.largest_topic_message();
         let one_fits = |least: &str, got: usize| {

@@ -13,6 +13,7 @@ use std::error::Error;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
@@ -22,6 +23,8 @@ use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::BATCH_BYTES_MAX;
 use crate::topic::OutboxBudget;
+use crate::transport::tls::certificate::CertificateError;
+use crate::transport::tls::config::{Files, Tickets, TlsConfig};
 use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
@@ -107,6 +110,8 @@ pub struct Edition {
     pub guard: AdminGuard,
     /// With which keys.
     pub keys: AdminKeys,
+    /// What TLS handshakes are answered with, if TLS is spoken.
+    pub tls: Option<Arc<TlsConfig>>,
     /// How much may wait over all connections.
     pub totals: Totals,
     shared: Arc<Shared>,
@@ -124,6 +129,8 @@ pub struct Shared {
     pub memory: Option<u64>,
     /// Who may connect, by address.
     pub admission: Admission,
+    /// What seals the tickets of TLS sessions.
+    tickets: OnceLock<Tickets>,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -181,6 +188,7 @@ impl Edition {
             outbox_budget: OutboxBudget::new(totals.outbox as u64),
             contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
+            tickets: OnceLock::new(),
             admission: Admission::new(admission_rules(&settings)?),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -219,6 +227,17 @@ impl Edition {
         Ok(next)
     }
 
+    /// Reads the files of the certificates, to see what is wrong with them.
+    ///
+    /// # Errors
+    /// What is.
+    pub fn check_tls(settings: &Settings) -> Result<(), CertificateError> {
+        match tls_config(settings, &OnceLock::new()) {
+            Err(error) => error.downcast().map_or(Ok(()), |error| Err(*error)),
+            Ok(_) => Ok(()),
+        }
+    }
+
     fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let mut guard = AdminGuard::compile(&settings.admin.hosts)?;
         let keys = settings.admin.compile_keys()?;
@@ -233,11 +252,32 @@ impl Edition {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             guard,
             keys,
+            tls: tls_config(&settings, &shared.tickets)?,
             totals: Totals::derive(&settings, shared.loops(), shared.memory),
             settings,
             shared,
         })
     }
+}
+
+/// Reads the files of the certificates, if TLS is spoken. Tickets are made with the first, for all editions.
+fn tls_config(
+    settings: &Settings,
+    tickets: &OnceLock<Tickets>,
+) -> Result<Option<Arc<TlsConfig>>, Box<dyn Error + Send + Sync>> {
+    let files = settings.tls.files();
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let files: Vec<Files> = files
+        .into_iter()
+        .map(|(certificate, key)| Files { certificate: certificate.to_owned(), key: key.to_owned() })
+        .collect();
+    if tickets.get().is_none() {
+        let _ = tickets.set(Tickets::new()?);
+    }
+    let Some(tickets) = tickets.get() else { return Ok(None) };
+    Ok(Some(Arc::new(TlsConfig::read(&files, tickets, SystemTime::now())?)))
 }
 
 impl Deref for Edition {

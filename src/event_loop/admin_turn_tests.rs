@@ -51,7 +51,9 @@ impl FakeSocket {
 }
 
 impl Socket for FakeSocket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), into: &mut [u8]) -> io::Result<Received> {
         let mut pipe = self.0.borrow_mut();
         let count = pipe.0.len().min(into.len());
         if count == 0 {
@@ -63,7 +65,7 @@ impl Socket for FakeSocket {
         Ok(Received::Bytes { count, more: count == into.len() })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, (): &mut (), bytes: &[u8]) -> io::Result<usize> {
         if self.1.get() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -71,7 +73,7 @@ impl Socket for FakeSocket {
         Ok(bytes.len())
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self, (): &mut ()) -> io::Result<()> {
         Ok(())
     }
 }

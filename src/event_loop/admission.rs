@@ -86,8 +86,13 @@ impl<S: Socket> Core<S> {
     /// Answers a refused stream unasked and closes it: four system calls and no slot, for when there are too
     /// many to refuse properly. A request that is still on its way meets a reset, but behind the answer.
     pub fn refuse_at_once(&mut self, mut stream: S, reason: RefuseReason) {
+        self.counters.refused_at_once.add(1);
+        if !stream.hears(&self.transport) {
+            // A handshake for nothing else than this would be the work that there is too much of.
+            return stream.forget(&mut self.transport);
+        }
         // A request that is left unread would make the close throw the answer away.
-        let read = match stream.read(&mut self.scratch) {
+        let read = match stream.read(&mut self.transport, &mut self.scratch) {
             Ok(Received::Bytes { count, .. }) => count,
             _ => 0,
         };
@@ -99,10 +104,10 @@ impl<S: Socket> Core<S> {
         let again_ms = self.again_later_ms(Key { slot: number, generation: 0 });
         http::write_not_now(reason, &asker, &self.edition, again_ms, &mut answer);
         // The send queue of a new connection is empty, so it takes all or the peer is gone.
-        let _ = stream.write(&answer);
+        let _ = stream.write(&mut self.transport, &answer);
+        stream.forget(&mut self.transport);
         self.out = answer.into_bytes();
         self.out.clear();
-        self.counters.refused_at_once.add(1);
     }
 
     /// The answer to whatever a refused connection says, of which `said` has arrived. `false`: it is not refused.

@@ -122,7 +122,7 @@ impl<S: Socket> Core<S> {
     fn catch_up(&mut self, key: Key) {
         let Some(slot) = self.slots.get(key) else { return };
         let waits = slot.connection.outbox.as_deref().is_some_and(|outbox| !outbox.is_empty());
-        if waits || slot.stream.pending() || slot.connection.flags.has(Flags::WRITE_SHUT) {
+        if waits || slot.stream.pending(&self.transport) || slot.connection.flags.has(Flags::WRITE_SHUT) {
             // The write turn lists it again when everything is with the kernel.
             return;
         }
@@ -181,7 +181,7 @@ impl<S: Socket> Core<S> {
             // It has come no further than before until the kernel has taken some of it.
             places.advance(local, next - 1);
         }
-        let count = match slot.stream.write(frames) {
+        let count = match slot.stream.write(&mut self.transport, frames) {
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.counters.would_blocks.add(1);
@@ -211,7 +211,7 @@ impl<S: Socket> Core<S> {
         self.counters.deliveries.add(taken.whole as u64);
         self.counters.replayed.add(taken.whole as u64);
         self.counters.bytes_sent.add(count as u64);
-        let pending = slot.stream.pending();
+        let pending = slot.stream.pending(&self.transport);
         self.move_to(key, local, next);
         if !fits {
             self.abort(key, CloseReason::OutboxFull);

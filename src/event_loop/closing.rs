@@ -113,7 +113,7 @@ impl<S: Socket> Core<S> {
         if slot.connection.flags.has(Flags::EOF_SEEN) {
             return self.abort(key, CloseReason::Normal);
         }
-        match slot.stream.end() {
+        match slot.stream.end(&mut self.transport) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return self.keep_pending(key),
             Err(_) => return self.abort(key, CloseReason::PeerReset),
@@ -132,7 +132,9 @@ impl<S: Socket> Core<S> {
             return;
         }
         self.unsubscribe_all(index);
-        let Some(slot) = self.slots.remove(index) else { return };
+        let Some(mut slot) = self.slots.remove(index) else { return };
+        slot.stream.forget(&mut self.transport);
+        self.settle_layer();
         if slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
             self.blocked.note_gone(|key| self.slots.has(key));
         }

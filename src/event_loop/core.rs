@@ -15,6 +15,7 @@ use super::catch_up_turn::CatchUpList;
 use super::drain::DrainState;
 use super::held::Held;
 use super::inquiry_turn::Answering;
+use super::layer::LayerBytes;
 use super::poll_turn::Polled;
 use super::slice::Slice;
 use super::slots::SlotTable;
@@ -28,7 +29,7 @@ use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::{monotonic_ns, wall_ns};
 use crate::topic::{Key, Letter, RouterError};
-use crate::transport::Socket;
+use crate::transport::{Beside, Socket};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
 
@@ -72,9 +73,13 @@ pub struct Readiness {
 }
 
 /// One loop's state. `S` is the stream type.
-pub struct Core<S> {
+pub struct Core<S: Socket> {
     /// Everybody connected to this loop.
     pub(super) slots: SlotTable<S>,
+    /// What their streams have beside the kernel.
+    pub(super) transport: S::Shared,
+    /// What of that was counted.
+    pub(super) layer: LayerBytes,
     /// Topics with a subscriber on this loop.
     pub(super) topics: LocalTopics,
     /// What all loops share.
@@ -180,6 +185,8 @@ impl<S: Socket> Core<S> {
         topics.set_replay_bytes_max(edition.totals.history_forms as u64);
         Ok(Self {
             slots: SlotTable::default(),
+            transport: S::Shared::default(),
+            layer: LayerBytes::default(),
             topics,
             counters,
             ready: VecDeque::new(),
@@ -230,6 +237,11 @@ impl<S: Socket> Core<S> {
                 .then(|| Box::new(AdminLoop::new(&edition.settings.admin, edition.totals.replies))),
             edition,
         })
+    }
+
+    /// What the streams of this loop have beside the kernel.
+    pub fn transport_mut(&mut self) -> &mut S::Shared {
+        &mut self.transport
     }
 
     /// Takes the time within a turn from somewhere else: a simulation has its own.
@@ -316,7 +328,7 @@ impl<S: Socket> Core<S> {
             // What came out of few bytes is as much work as what was read.
             inflated = self.inflater.turn_bytes() as u64;
         }
-        let moved = self.bytes_moved().wrapping_sub(before) + inflated;
+        let moved = self.bytes_moved().wrapping_sub(before) + inflated + self.transport.take_effort();
         self.slice.charge(moved, self.clock);
     }
 
@@ -355,7 +367,9 @@ impl<S: Socket> Core<S> {
         }
         // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
         self.read_turn(key, true);
-        let moved = self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64;
+        let moved = self.bytes_moved().wrapping_sub(before)
+            + self.inflater.turn_bytes() as u64
+            + self.transport.take_effort();
         slice.charge(moved, self.clock);
     }
 
@@ -381,7 +395,8 @@ impl<S: Socket> Core<S> {
     }
 
     /// Tells what is held now, once a turn.
-    pub fn note_gauges(&self) {
+    pub fn note_gauges(&mut self) {
+        self.settle_layer();
         self.counters.inbox_bytes.set((self.held.bytes() + self.body_bytes) as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);

@@ -98,7 +98,9 @@ impl Fake {
 }
 
 impl Socket for Fake {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), into: &mut [u8]) -> io::Result<Received> {
         NOW_NS.set(NOW_NS.get() + SEND_NS / 2);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.input.len().min(into.len());
@@ -111,7 +113,7 @@ impl Socket for Fake {
         Ok(Received::Bytes { count, more: count == into.len() })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, (): &mut (), bytes: &[u8]) -> io::Result<usize> {
         NOW_NS.set(NOW_NS.get() + SEND_NS);
         let mut pipe = self.0.borrow_mut();
         let count = pipe.room.map_or(bytes.len(), |room| room.min(bytes.len()));
@@ -123,7 +125,7 @@ impl Socket for Fake {
         Ok(count)
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self, (): &mut ()) -> io::Result<()> {
         Ok(())
     }
 }
@@ -145,7 +147,7 @@ impl Driver<Fake> for Poll {
 
     fn accept_turn(&mut self, _: &mut Core<Fake>) {}
 
-    fn on_reload(&mut self) -> Arc<Edition> {
+    fn on_reload(&mut self, _: &mut Core<Fake>) -> Arc<Edition> {
         unreachable!("no test reloads through it")
     }
 

@@ -181,11 +181,11 @@ impl<S: Socket> Core<S> {
         let slot = self.slots.at(index)?;
         let mut sent = 0;
         if !slot.connection.has_backlog() {
-            match slot.stream.write(frames) {
+            match slot.stream.write(&mut self.transport, frames) {
                 Ok(count) if count == frames.len() => {
                     self.counters.deliveries.add(messages as u64);
                     self.counters.bytes_sent.add(count as u64);
-                    if slot.stream.pending() {
+                    if slot.stream.pending(&self.transport) {
                         let key = Key { slot: index, generation: slot.generation };
                         self.keep_pending(key);
                     }
@@ -271,6 +271,7 @@ impl<S: Socket> Core<S> {
         self.counters.outbox_bytes.moved(before, outbox.bytes());
         self.counters.deliveries.add(delivered);
         self.counters.dropped(drop_reason(policy.slow), dropped);
+        self.settle_layer();
         if let Some(dropped) = cut {
             // In the middle of a frame there is no place for a close frame.
             self.counters.dropped(DropReason::Disconnect, dropped);

@@ -22,17 +22,19 @@ impl Wake for NoWake {
 struct Script(VecDeque<Vec<u8>>);
 
 impl Socket for Script {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), into: &mut [u8]) -> io::Result<Received> {
         let bytes = self.0.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         into[..bytes.len()].copy_from_slice(&bytes);
         Ok(Received::Bytes { count: bytes.len(), more: false })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, (): &mut (), bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self, (): &mut ()) -> io::Result<()> {
         Ok(())
     }
 }

@@ -61,6 +61,11 @@ pub trait Listen {
     /// Whether it is open.
     fn is_open(&self) -> bool;
 
+    /// Descriptors it holds.
+    fn descriptors(&self) -> usize {
+        usize::from(self.is_open())
+    }
+
     /// Opens it again, after [`Self::close`].
     ///
     /// # Errors
@@ -116,7 +121,7 @@ impl<L: Listen> Acceptor<L> {
     /// Descriptors it holds.
     #[must_use]
     pub fn descriptors(&self) -> usize {
-        usize::from(self.listener.is_open())
+        self.listener.descriptors()
     }
 
     /// Whether a turn would do something now.

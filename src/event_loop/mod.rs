@@ -36,6 +36,7 @@ mod frames_turn;
 mod held;
 mod http_turn;
 mod inquiry_turn;
+mod layer;
 pub mod listener;
 mod parked;
 mod placed;

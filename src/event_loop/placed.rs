@@ -75,7 +75,7 @@ impl<S: Socket> Core<S> {
         let key = Key { slot: index, generation: slot.generation };
         let mut sent = 0;
         if !slot.connection.has_backlog() {
-            match slot.stream.write(out) {
+            match slot.stream.write(&mut self.transport, out) {
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return self.abort(key, CloseReason::PeerReset),
@@ -83,7 +83,7 @@ impl<S: Socket> Core<S> {
             self.counters.bytes_sent.add(sent as u64);
             if sent == out.len() {
                 self.counters.deliveries.add(ends.len() as u64);
-                if slot.stream.pending() {
+                if slot.stream.pending(&self.transport) {
                     self.keep_pending(key);
                 }
                 return;

@@ -33,6 +33,7 @@ impl<S: Socket> Core<S> {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.read_with(key, &mut scratch, to_the_end);
         self.scratch = scratch;
+        self.after_layer_read(key);
         if self.slots.get(key).is_some() {
             self.rearm(key.slot);
         }
@@ -58,8 +59,9 @@ impl<S: Socket> Core<S> {
                 slot.connection.flags.set(Flags::READ_OWED);
                 return;
             }
-            match slot.stream.read(scratch.get_mut(..room).unwrap_or_default()) {
+            match slot.stream.read(&mut self.transport, scratch.get_mut(..room).unwrap_or_default()) {
                 Ok(Received::End) => return self.on_end_of_stream(key),
+                Ok(Received::Fault(fault)) => return self.on_fault(key, fault),
                 Ok(Received::Bytes { count, more }) => {
                     total += count;
                     self.counters.bytes_received.add(count as u64);

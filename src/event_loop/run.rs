@@ -4,7 +4,6 @@
 //! between two waits is in [`super::turn`].
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -54,13 +53,15 @@ const STANDARD_STREAMS: usize = 3;
 pub(super) const LISTENER: usize = usize::MAX - 1;
 const WAKER: usize = usize::MAX;
 
+pub use super::tcp_listening::Listening;
+
 /// What a loop tells the main thread.
 #[derive(Debug)]
 pub enum LoopEvent {
-    /// It listens on this address.
+    /// It listens.
     Listening {
-        /// The address, with the port the kernel chose if 0 was asked for.
-        address: SocketAddr,
+        /// Where, with the ports the kernel chose if 0 was asked for.
+        at: Listening,
         /// How its descriptor table was made.
         table: TableMode,
     },
@@ -127,7 +128,7 @@ pub struct LoopParts {
     /// Where it finds other settings after a reload.
     pub latest: Arc<Latest>,
     /// Where to listen.
-    pub address: SocketAddr,
+    pub at: Listening,
     /// How to listen.
     pub options: ListenOptions,
     /// Connections it may hold.
@@ -219,7 +220,7 @@ impl Shell {
     }
 
     fn listen(parts: LoopParts, events: &EventSender) -> io::Result<Self> {
-        let LoopParts { prepared, port, edition, latest, address, options, capacity, keep, trim, .. } = parts;
+        let LoopParts { prepared, port, edition, latest, at, options, capacity, keep, trim, .. } = parts;
         let Prepared { poll, index } = prepared;
         let (table, own_descriptors) = match keep {
             Some(mut keep) => {
@@ -228,10 +229,11 @@ impl Shell {
             }
             None => (TableMode::Shared, 0),
         };
-        let (listening, address) = TcpListening::new(address, options, poll.registry())?;
-        let core = Core::new(index, port, Arc::clone(&edition))
+        let (listening, at) = TcpListening::new(at, options, poll.registry())?;
+        let mut core: Core<Stream> = Core::new(index, port, Arc::clone(&edition))
             .map_err(|_| io::Error::other("the router serves no such loop"))?;
-        (events.0)(LoopEvent::Listening { address, table });
+        core.transport_mut().set_config(edition.tls.as_deref());
+        (events.0)(LoopEvent::Listening { at, table });
         let kernel = Kernel {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
@@ -356,8 +358,9 @@ impl Driver<Stream> for Kernel {
         self.acceptor.turn(core, self.poll.registry());
     }
 
-    fn on_reload(&mut self) -> Arc<Edition> {
+    fn on_reload(&mut self, core: &mut Core<Stream>) -> Arc<Edition> {
         self.edition = self.latest.current();
+        core.transport_mut().set_config(self.edition.tls.as_deref());
         self.acceptor.listener.set_user_timeout(self.edition.settings.timeouts.user_timeout_ms());
         Arc::clone(&self.edition)
     }

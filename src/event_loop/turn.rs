@@ -26,7 +26,7 @@ const READING_BESIDE_FANOUT_NS: u64 = 200_000;
 pub type Clock = fn() -> u64;
 
 /// What the loop core is driven by.
-pub trait Driver<S> {
+pub trait Driver<S: Socket> {
     /// Gives the events of the last poll to [`Core::on_event`] until none is left or [`Core::has_had_events`]; what
     /// is left comes first in the next turn.
     fn take_events(&mut self, core: &mut Core<S>);
@@ -35,7 +35,7 @@ pub trait Driver<S> {
     fn accept_turn(&mut self, core: &mut Core<S>);
 
     /// The newest settings: a reload was announced.
-    fn on_reload(&mut self) -> Arc<Edition>;
+    fn on_reload(&mut self, core: &mut Core<S>) -> Arc<Edition>;
 
     /// The server drains: nobody new is to come.
     fn leave(&mut self, core: &mut Core<S>);
@@ -142,7 +142,7 @@ impl<S: Socket> Core<S> {
             self.start_relocation();
         }
         if orders.reload {
-            let edition = driver.on_reload();
+            let edition = driver.on_reload(self);
             self.on_reload(edition);
             self.answer_reloads();
         }

@@ -37,7 +37,7 @@ impl<S: Socket> Core<S> {
         }
         let mut sent = 0;
         if !slot.connection.has_backlog() {
-            sent = match slot.stream.write(bytes) {
+            sent = match slot.stream.write(&mut self.transport, bytes) {
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
                 Err(_) => return self.abort(key, CloseReason::PeerReset),
@@ -45,7 +45,7 @@ impl<S: Socket> Core<S> {
         }
         self.counters.bytes_sent.add(sent as u64);
         let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) else {
-            if slot.stream.pending() {
+            if slot.stream.pending(&self.transport) {
                 self.keep_pending(key);
             }
             return;
@@ -86,6 +86,7 @@ impl<S: Socket> Core<S> {
         let mut joined = std::mem::take(&mut self.joined);
         let outcome = self.flush(key, &mut joined);
         self.joined = joined;
+        self.settle_layer();
         match outcome {
             Flushed::Broken => self.abort(key, CloseReason::PeerReset),
             Flushed::Blocked => self.after_flush(key),
@@ -96,6 +97,7 @@ impl<S: Socket> Core<S> {
     /// The stream has taken bytes that are not with the kernel: an outbox, empty as it is, stands for them until they
     /// are, so that the connection counts as one with something to send.
     pub(super) fn keep_pending(&mut self, key: Key) {
+        self.settle_layer();
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         let encoding = slot.connection.encoding();
@@ -108,19 +110,19 @@ impl<S: Socket> Core<S> {
         for _ in 0..WRITES_PER_TURN {
             let Some(slot) = self.slots.get(key) else { return Flushed::Blocked };
             let Some(outbox) = slot.connection.outbox.as_deref_mut() else { return Flushed::Empty };
-            if outbox.is_empty() && !slot.stream.pending() {
+            if outbox.is_empty() && !slot.stream.pending(&self.transport) {
                 // Only drops were counted in it while the kernel was full.
                 slot.connection.outbox = None;
                 return Flushed::Empty;
             }
             let bytes = outbox.next_bytes(joined, JOINED_BYTES);
-            match slot.stream.write(bytes) {
+            match slot.stream.write(&mut self.transport, bytes) {
                 Ok(count) => {
                     let delivered = outbox.advance(count, now, &self.edition.outbox_budget);
                     self.counters.deliveries.add(delivered);
                     self.counters.outbox_bytes.sub(count as u64);
                     self.counters.bytes_sent.add(count as u64);
-                    if outbox.is_empty() && !slot.stream.pending() {
+                    if outbox.is_empty() && !slot.stream.pending(&self.transport) {
                         slot.connection.outbox = None;
                         return Flushed::Empty;
                     }

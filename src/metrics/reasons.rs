@@ -86,6 +86,8 @@ reasons! {
         Displaced = "displaced", None, "";
         /// The request was refused.
         Refused = "refused", None, "";
+        /// A record of TLS was wrong, or the handshake failed.
+        Tls = "tls", None, "";
         /// The kernel failed us.
         Io = "io", None, "";
     }
@@ -96,6 +98,8 @@ reasons! {
     RefuseReason: u16 {
         /// Not HTTP as it should be.
         BadRequest = "bad_request", 400, "bad request";
+        /// HTTP without TLS on the port of TLS.
+        PlainHttp = "plain_http", 400, "this port speaks TLS; use https:// or wss://";
         /// A trusted proxy that does not begin with a PROXY header.
         ProxyHeader = "proxy_header", 400, "a PROXY header is expected from this network";
         /// No key, or none that is known, on the admin port.

@@ -9,18 +9,20 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::SystemTime;
 
 use super::supervisor::Supervisor;
 use super::{Event, ServeError, Server, capacity, demo, failed, history, maintenance, spawn, tables_here};
 use crate::config::{Limits, Settings, Tables, Totals};
 use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
-use crate::event_loop::run::{self as loops, LoopEvent, LoopParts, LoopWakers, Prepared};
+use crate::event_loop::run::{self as loops, Listening, LoopEvent, LoopParts, LoopWakers, Prepared};
 use crate::sys::claim::{PortClaim, is_claimed};
 use crate::sys::socket::{ListenOptions, Sharing, probe_port};
 use crate::sys::tables::{TableMode, open_in_table};
 use crate::sys::{limits, process};
 use crate::topic::{MailboxLimits, RouterLimits};
+use crate::transport::tls::certificate::CertificateError;
 
 /// Connections to the admin port at a time.
 const ADMIN_CONNECTIONS_MAX: usize = 256;
@@ -32,7 +34,9 @@ const ADMIN_CONNECTIONS_MAX: usize = 256;
 pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
     let nofile = limits::nofile().map_err(|error| failed("read the open files limit", error))?;
     // The start raises the soft limit to the hard one.
-    derive(settings, usize::try_from(nofile.hard).unwrap_or(usize::MAX), tables_here()?)
+    let limits = derive(settings, usize::try_from(nofile.hard).unwrap_or(usize::MAX), tables_here()?)?;
+    Edition::check_tls(settings).map_err(ServeError::Tls)?;
+    Ok(limits)
 }
 
 fn derive(settings: &Settings, nofile: usize, tables: Tables) -> Result<Limits, ServeError> {
@@ -64,7 +68,8 @@ impl Server {
         let facts = capacity::facts_here(nofile, tables);
         let allowance = facts.allowance();
         let (listen, admin) = (settings.server.listen, settings.server.admin);
-        let claim = claim_ports(&settings)?;
+        let tls = settings.tls.listen;
+        let claims = claim_ports(&settings)?;
         let (prepared, wakers, keep) =
             loops::prepare(derived.loops + 1).map_err(|error| failed("make the event loops", error))?;
         let (trim, trims) = mpsc::sync_channel(1);
@@ -84,20 +89,20 @@ impl Server {
             reloads_asked: 0,
             signalled: false,
             supervisor: Supervisor::absent(),
-            claim,
+            claims,
             allowance,
             listen,
+            tls,
             admin,
         };
         // Polls, wakers and perhaps the claim are there, listeners and connections are not: those each loop counts.
         let mut own_descriptors = open_in_table().unwrap_or(0);
-        let claimed = server.claim.is_some();
+        let claimed = server.claims.len();
         if let Err(error) = server.start_loops(loops).and_then(|()| server.check_claims()) {
             server.give_up();
             return Err(error);
         }
-        own_descriptors +=
-            server.claim.iter().filter(|_| !claimed).map(PortClaim::descriptors).sum::<usize>();
+        own_descriptors += server.claims.iter().skip(claimed).map(PortClaim::descriptors).sum::<usize>();
         note_start(
             &server.edition,
             nofile,
@@ -128,7 +133,7 @@ impl Server {
                 port: if is_admin { Port::Admin } else { Port::Client },
                 edition: Arc::clone(&self.edition),
                 latest: Arc::clone(&self.latest),
-                address: if is_admin { self.admin } else { self.listen },
+                at: self.at(is_admin),
                 options: ListenOptions { sharing: self.sharing(is_admin, is_first), ..options },
                 capacity: if is_admin { ADMIN_CONNECTIONS_MAX } else { derived.loop_connections_max },
                 keep: keep.clone(),
@@ -159,24 +164,59 @@ impl Server {
         ways.dedup();
         let table = ways.join(", ");
         tracing::info!(loops = self.edition.loops(), %table, "listening for clients on {}", self.listen);
+        if let Some(tls) = self.tls {
+            tracing::info!("listening for clients with TLS on {tls}");
+        }
         tracing::info!("listening for operators on {}", self.admin);
+        self.tell_certificates();
+    }
+
+    /// Says as whom it speaks, and until when.
+    pub(super) fn tell_certificates(&self) {
+        for certificate in self.edition.tls.iter().flat_map(|tls| &tls.certificates) {
+            let names = certificate.names.join(", ");
+            let days = certificate.days_left(SystemTime::now());
+            tracing::info!(
+                file = certificate.file,
+                subject = certificate.subject,
+                names,
+                days,
+                "certificate"
+            );
+            if let Some(warning) = &certificate.warning {
+                tracing::warn!("{warning}");
+            }
+        }
+    }
+
+    /// Where a loop listens.
+    fn at(&self, is_admin: bool) -> Listening {
+        if is_admin {
+            Listening { address: self.admin, tls: None }
+        } else {
+            Listening { address: self.listen, tls: self.tls }
+        }
     }
 
     /// Nobody may have come to the port who shares it with nobody, or who was not to share it.
     fn check_claims(&mut self) -> Result<(), ServeError> {
-        let listen = self.listen;
-        let in_use = |error| failed(&format!("listen on {listen}"), error);
-        if !self.edition.settings.server.share_port {
-            if self.claim.is_none() {
-                // The port was the kernel's choice, or another user has the name.
-                self.claim = PortClaim::take(listen).map_err(in_use)?;
+        for address in [Some(self.listen), self.tls].into_iter().flatten() {
+            let in_use = |error| failed(&format!("listen on {address}"), error);
+            if !self.edition.settings.server.share_port {
+                let is_of = |claim: &PortClaim| claim.address() == address;
+                if !self.claims.iter().any(is_of) {
+                    // The port was the kernel's choice, or another user has the name.
+                    self.claims.extend(PortClaim::take(address).map_err(in_use)?);
+                }
+                if !self.claims.iter().any(is_of) {
+                    tracing::warn!(
+                        "another user has claimed the port of {address}; a server with --share-port could join it"
+                    );
+                }
+            } else if is_claimed(address) {
+                // Its owner started at the same moment.
+                return Err(in_use(io::ErrorKind::AddrInUse.into()));
             }
-            if self.claim.is_none() {
-                tracing::warn!("another user has claimed the port; a server with --share-port could join it");
-            }
-        } else if is_claimed(listen) {
-            // Its owner started at the same moment.
-            return Err(in_use(io::ErrorKind::AddrInUse.into()));
         }
         Ok(())
     }
@@ -202,39 +242,41 @@ impl Server {
             event = self.events.recv();
         }
         match event {
-            Ok(Event::Loop(LoopEvent::Listening { address, table })) => {
+            Ok(Event::Loop(LoopEvent::Listening { at, table })) => {
                 if is_admin {
-                    self.admin = address;
+                    self.admin = at.address;
                 } else {
-                    self.listen = address;
+                    (self.listen, self.tls) = (at.address, at.tls);
                 }
                 Ok(table)
             }
             Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
-                let address = if is_admin { self.admin } else { self.listen };
-                Err(failed(&format!("listen on {address}"), error))
+                let Listening { address, tls } = self.at(is_admin);
+                let both = tls.map(|tls| format!(" and {tls}")).unwrap_or_default();
+                Err(failed(&format!("listen on {address}{both}"), error))
             }
             _ => Err(failed("start the event loops", io::Error::other("a loop ended before it listened"))),
         }
     }
 }
 
-/// Finds out that the ports are free, before anything is started, and claims the clients' unless it is to be shared.
+/// Finds out that the ports are free, before anything is started, and claims the clients' unless they are to be shared.
 /// What may be free now and taken when the loops listen, they are told by the kernel.
-fn claim_ports(settings: &Settings) -> Result<Option<PortClaim>, ServeError> {
-    let (server, mut claim) = (&settings.server, None);
-    for address in [server.listen, server.admin].into_iter().filter(|address| address.port() != 0) {
+fn claim_ports(settings: &Settings) -> Result<Vec<PortClaim>, ServeError> {
+    let (server, mut claims) = (&settings.server, Vec::new());
+    let addresses = [Some(server.listen), settings.tls.listen, Some(server.admin)];
+    for address in addresses.into_iter().flatten().filter(|address| address.port() != 0) {
         let in_use = |error| failed(&format!("listen on {address}"), error);
-        if address != server.listen {
+        if address == server.admin {
             probe_port(address).map_err(in_use)?;
         } else if !server.share_port {
             probe_port(address).map_err(in_use)?;
-            claim = PortClaim::take(address).map_err(in_use)?;
+            claims.extend(PortClaim::take(address).map_err(in_use)?);
         } else if is_claimed(address) {
             return Err(in_use(io::ErrorKind::AddrInUse.into()));
         }
     }
-    Ok(claim)
+    Ok(claims)
 }
 
 fn edition(
@@ -246,8 +288,12 @@ fn edition(
     let totals = Totals::derive(&settings, derived.loops, memory);
     let router = Router::new(derived.loops + 1, router_limits(&settings, &totals), Box::new(wakers))
         .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
-    Edition::with_memory(settings, Arc::new(router), derived.loops, derived.connections_max, memory)
-        .map_err(|error| failed("compile the policies", io::Error::other(error)))
+    Edition::with_memory(settings, Arc::new(router), derived.loops, derived.connections_max, memory).map_err(
+        |error| match error.downcast::<CertificateError>() {
+            Ok(error) => ServeError::Tls(*error),
+            Err(error) => failed("compile the policies", io::Error::other(error)),
+        },
+    )
 }
 
 fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {

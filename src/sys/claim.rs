@@ -21,6 +21,7 @@ const PER_PORT_MAX: usize = 32;
 /// What a server holds for as long as nobody may join its port.
 #[derive(Debug)]
 pub struct PortClaim {
+    address: SocketAddr,
     /// By its address: for whoever would share this very address or one within it.
     _of_address: UnixListener,
     /// By number: for whoever would share all addresses of the port, and can't try them one by one.
@@ -51,7 +52,12 @@ impl PortClaim {
                 }
             }
         }
-        Ok(Some(Self { _of_address, of_port }))
+        Ok(Some(Self { address, _of_address, of_port }))
+    }
+
+    /// What was claimed.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Descriptors it holds.

@@ -10,6 +10,7 @@ pub mod claim;
 pub mod clock;
 pub mod eventfd;
 pub mod limits;
+pub mod marked;
 pub mod memory;
 pub mod notify;
 pub mod process;

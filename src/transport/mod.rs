@@ -2,13 +2,17 @@
 //!
 //! Owns the seam between the event loop and whatever carries bytes: [`Stream`] is the closed set of
 //! transports, [`Socket`] is what the loop core asks of one, so that a simulation can stand in for the
-//! kernel. Driven by the event loop's turns. Never knows a protocol.
+//! kernel. What all streams of a loop have beside the kernel is theirs together ([`Socket::Shared`]), so that a stream
+//! is no larger for it. Driven by the event loop's turns. Never knows a protocol.
 
+mod fault;
 mod stream;
+pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;
 
+pub use fault::Fault;
 pub use stream::Stream;
 
 /// What one read brought.
@@ -24,16 +28,42 @@ pub enum Received {
     },
     /// The peer's end of stream.
     End,
+    /// A layer above the kernel met what it can't take. It has said so to the peer; what comes now is read to be thrown
+    /// away, and nothing more can be written.
+    Fault(Fault),
 }
+
+/// What the streams of one loop have beside the kernel.
+pub trait Beside: Default {
+    /// Bytes that have arrived in part, over all of them.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes that were taken to be sent and are not with the kernel, over all of them.
+    fn begun_bytes(&self) -> usize {
+        0
+    }
+
+    /// What was done since the last call beyond the moving of bytes, as so many bytes moved.
+    fn take_effort(&mut self) -> u64 {
+        0
+    }
+}
+
+impl Beside for () {}
 
 /// What the loop core asks of a non-blocking byte stream. Every call returns at once, and no caller asks what kind of
 /// stream it is.
 pub trait Socket {
+    /// What the streams of one loop have beside the kernel: one for each loop, made with it.
+    type Shared: Beside;
+
     /// Reads what has arrived.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there, `Interrupted` is retried inside, anything else ends the stream.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received>;
+    fn read(&mut self, shared: &mut Self::Shared, into: &mut [u8]) -> io::Result<Received>;
 
     /// Takes bytes and returns how many, at least one unless `bytes` is empty. Fewer than all only if the kernel has no
     /// more room, of which an event will tell. What it has taken and not handed to the kernel is [`Self::pending`], and
@@ -42,10 +72,10 @@ pub trait Socket {
     /// # Errors
     /// `WouldBlock` when no byte was taken, and while something is pending: the kernel will tell when there is room.
     /// Anything else ends the stream.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    fn write(&mut self, shared: &mut Self::Shared, bytes: &[u8]) -> io::Result<usize>;
 
     /// Whether it has taken bytes that are not with the kernel. Whoever drops it now throws them away.
-    fn pending(&self) -> bool {
+    fn pending(&self, _: &Self::Shared) -> bool {
         false
     }
 
@@ -53,7 +83,15 @@ pub trait Socket {
     ///
     /// # Errors
     /// `WouldBlock` when it is to be called again once there is room; any other means that the peer is gone already.
-    fn end(&mut self) -> io::Result<()>;
+    fn end(&mut self, shared: &mut Self::Shared) -> io::Result<()>;
+
+    /// Gives up what is shared for it. Called once, before it is dropped.
+    fn forget(&mut self, _: &mut Self::Shared) {}
+
+    /// Whether bytes written now could reach the peer: not before a handshake.
+    fn hears(&self, _: &Self::Shared) -> bool {
+        true
+    }
 
     /// The other end, if there is one and it has an address.
     fn peer(&self) -> Option<SocketAddr> {

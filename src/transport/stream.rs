@@ -1,64 +1,119 @@
-//! The closed set of transports. Owns one descriptor per connection and nothing else; TLS joins here as a
-//! second variant whose state lives in the connection's session, so that the slot does not grow.
+//! The closed set of transports: TCP, and TLS over it. Owns one descriptor per connection and a bit that says which; the
+//! state of TLS is its loop's ([`Tls`]), so that the slot does not grow.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 
+use super::tls::{Tls, drive};
 use super::{Received, Socket};
+use crate::sys::marked::MarkedSocket;
 use crate::sys::socket::peer_of;
 
-/// One accepted, non-blocking stream: four bytes, the descriptor.
+/// One accepted, non-blocking stream: four bytes, the descriptor and whether TLS is spoken over it.
 ///
 /// `std`'s `TcpStream` writes with `send(MSG_NOSIGNAL)` and reads with `recv`, one system call each. It is
 /// used instead of mio's type because that carries 12 more bytes in debug builds.
 #[derive(Debug)]
-pub enum Stream {
+pub struct Stream(MarkedSocket);
+
+impl Stream {
     /// Plain TCP.
-    Tcp(TcpStream),
+    #[must_use]
+    pub fn plain(tcp: TcpStream) -> Self {
+        Self(MarkedSocket::new(tcp, false))
+    }
+
+    /// TLS, whose handshake the peer begins.
+    #[must_use]
+    pub fn secure(tcp: TcpStream) -> Self {
+        Self(MarkedSocket::new(tcp, true))
+    }
+
+    /// Whether TLS is spoken over it.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.0.is_marked()
+    }
 }
 
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(tcp) => tcp.as_raw_fd(),
-        }
+        self.0.as_raw_fd()
     }
 }
 
 impl Socket for Stream {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
-        let Self::Tcp(tcp) = self;
-        loop {
-            return match tcp.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-                Ok(0) => Ok(Received::End),
-                // A short read is all there was.
-                Ok(count) => Ok(Received::Bytes { count, more: count == into.len() }),
-            };
+    type Shared = Tls;
+
+    fn read(&mut self, shared: &mut Tls, into: &mut [u8]) -> io::Result<Received> {
+        if self.0.is_marked() {
+            return drive::read(&mut self.0, shared, into);
+        }
+        match receive(&self.0, into)? {
+            0 => Ok(Received::End),
+            // A short read is all there was.
+            count => Ok(Received::Bytes { count, more: count == into.len() }),
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Self::Tcp(tcp) = self;
-        loop {
-            match tcp.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+    #[inline]
+    fn write(&mut self, shared: &mut Tls, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.is_marked() {
+            return drive::write(&self.0, shared, bytes);
+        }
+        send(&self.0, bytes)
+    }
+
+    #[inline]
+    fn pending(&self, shared: &Tls) -> bool {
+        self.0.is_marked() && shared.is_pending(self.0.as_raw_fd())
+    }
+
+    fn end(&mut self, shared: &mut Tls) -> io::Result<()> {
+        if self.0.is_marked() {
+            drive::say_close(&self.0, shared)?;
+        }
+        self.0.lend().shutdown(Shutdown::Write)
+    }
+
+    fn forget(&mut self, shared: &mut Tls) {
+        if self.0.is_marked() {
+            shared.forget(self.0.as_raw_fd());
         }
     }
 
-    fn end(&mut self) -> io::Result<()> {
-        let Self::Tcp(tcp) = self;
-        tcp.shutdown(Shutdown::Write)
+    fn hears(&self, shared: &Tls) -> bool {
+        !self.0.is_marked() || shared.has_agreed(self.0.as_raw_fd())
     }
 
     fn peer(&self) -> Option<SocketAddr> {
-        let Self::Tcp(tcp) = self;
         // The kernel knows it for as long as the connection lasts, so it is stored nowhere else.
-        peer_of(tcp).ok()
+        peer_of(&*self.0.lend()).ok()
+    }
+}
+
+/// `recv`, repeated for as long as a signal interrupts it.
+#[inline]
+pub(super) fn receive(socket: &MarkedSocket, into: &mut [u8]) -> io::Result<usize> {
+    let tcp = socket.lend();
+    loop {
+        match (&*tcp).read(into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// `send`, repeated for as long as a signal interrupts it.
+#[inline]
+pub(super) fn send(socket: &MarkedSocket, bytes: &[u8]) -> io::Result<usize> {
+    let tcp = socket.lend();
+    loop {
+        match (&*tcp).write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 

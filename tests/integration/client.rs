@@ -7,6 +7,7 @@ use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
 use flate2::read::DeflateDecoder;
 use flate2::{Compress, Compression, FlushCompress};
 
+use crate::secure::{self, Secure};
 use crate::server::{dial, dial_from};
 
 /// The key of RFC 6455, 1.3, and the accept value it calls for.
@@ -20,6 +21,8 @@ pub(crate) const ACCEPTED: &str = "permessage-deflate; client_no_context_takeove
 /// One TCP connection to a server.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
+    /// What lies over it, if it is TLS.
+    secure: Option<Box<Secure>>,
     host: SocketAddr,
     held: Vec<u8>,
 }
@@ -133,22 +136,47 @@ pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
 
 impl Peer {
     pub(crate) fn connect(to: SocketAddr) -> Self {
-        Self { stream: dial(to), host: to, held: Vec::new() }
+        match secure::instead_of(to) {
+            Some(there) => Self::over(dial(there), to),
+            None => Self { stream: dial(to), secure: None, host: to, held: Vec::new() },
+        }
+    }
+
+    /// Connects with TLS to where it is spoken.
+    pub(crate) fn connect_secure(to: SocketAddr) -> Self {
+        Self::over(dial(to), to)
+    }
+
+    /// A peer that speaks TLS over `stream`. A handshake that fails shows in what follows.
+    fn over(mut stream: TcpStream, host: SocketAddr) -> Self {
+        let (secure, _) = Secure::new(&secure::usual().client, "127.0.0.1", &mut stream);
+        Self { stream, secure: Some(Box::new(secure)), host, held: Vec::new() }
     }
 
     /// Connects from a source address.
     pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> Self {
-        Self { stream: dial_from(source, to), host: to, held: Vec::new() }
+        match secure::instead_of(to) {
+            Some(there) => Self::over(dial_from(source, there), to),
+            None => Self { stream: dial_from(source, to), secure: None, host: to, held: Vec::new() },
+        }
     }
 
     /// Sends all bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server reads");
+        self.write(bytes).expect("the server reads");
     }
 
     /// Sends what the peer may have stopped to take.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = self.write(bytes);
+    }
+
+    /// Sends all bytes, unless the server has gone or has stopped to take them.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.secure {
+            Some(secure) => secure.send(bytes, &mut self.stream),
+            None => self.stream.write_all(bytes),
+        }
     }
 
     pub(crate) fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) {
@@ -290,7 +318,11 @@ impl Peer {
         let mut some = vec![0; 64 * 1024];
         // A process that was stopped and goes on finds its timed read interrupted.
         let read = loop {
-            match self.stream.read(&mut some) {
+            let read = match &mut self.secure {
+                Some(secure) => secure.read(&mut some, &mut self.stream),
+                None => self.stream.read(&mut some),
+            };
+            match read {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 other => break other,
             }

@@ -1,7 +1,5 @@
 //! Runs the table `tests/conformance/frames.txt` against one server.
 
-use std::io::Write;
-
 use fantail::wire::frame::Opcode;
 
 use crate::client::{ACCEPTED, Frame, OFFER, Peer, assert_upgraded, frame, upgrade_request};
@@ -117,7 +115,7 @@ fn run_row(server: &Server, row: &Row, cut: Cut) {
 fn send_byte_by_byte(peer: &mut Peer, bytes: &[u8]) {
     for byte in bytes {
         // A server that has failed the connection need not read on.
-        if peer.stream.write_all(&[*byte]).is_err() {
+        if peer.write(&[*byte]).is_err() {
             return;
         }
     }

@@ -28,6 +28,7 @@ mod process;
 mod publish;
 mod reload;
 mod rolling;
+mod secure;
 mod server;
 mod sizes;
 #[path = "../skip/mod.rs"]
@@ -37,3 +38,4 @@ mod sse;
 mod stopped;
 mod supervised;
 mod sysctl;
+mod tls;

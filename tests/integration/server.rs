@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use fantail::sys::socket::{connect_from, peer_of};
 
 use crate::client::{Answer, Peer};
+use crate::secure;
 
 /// What anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,6 +20,8 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub(crate) tls: Option<SocketAddr>,
     log: Receiver<String>,
 }
 
@@ -39,6 +42,11 @@ pub(crate) fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Comma
 pub(crate) fn on_free_ports(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut all = vec!["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     all.extend_from_slice(arguments);
+    let flags;
+    if secure::everywhere() && !all.contains(&"--tls-listen") {
+        flags = secure::flags(&secure::usual().files);
+        all.extend(flags.iter().map(String::as_str));
+    }
     command(&all, environment)
 }
 
@@ -60,13 +68,16 @@ impl Server {
             let _ = child.wait();
             panic!("no ready line; log: {:?}", log.iter().collect::<Vec<_>>());
         };
-        let address = |name: &str| -> SocketAddr {
+        let try_address = |name: &str| -> Option<SocketAddr> {
             let field = ready.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-            field.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {name} in {ready:?}"))
+            field.and_then(|text| text.trim_end().parse().ok())
         };
+        let address = |name: &str| try_address(name).unwrap_or_else(|| panic!("no {name} in {ready:?}"));
         assert!(ready.starts_with("fantail ready "), "{ready:?}");
         let (listen, admin) = (address("listen"), address("admin"));
-        Self { child, listen, admin, log }
+        let tls = try_address("tls");
+        secure::note(listen, admin, tls);
+        Self { child, listen, admin, tls, log }
     }
 
     /// Starts one on free ports that writes its ready line to `out`, and learns from its log where it listens.
@@ -74,7 +85,7 @@ impl Server {
         let mut child = on_free_ports(arguments, &[]).stdout(out).spawn().expect("the binary starts");
         let log = lines(child.stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { child, listen: nowhere, admin: nowhere, log };
+        let mut server = Self { child, listen: nowhere, admin: nowhere, tls: None, log };
         let address = |who: &str| {
             let line = server.await_log(&format!("listening for {who} on "));
             let address = line.split(" on ").nth(1).and_then(|rest| rest.split(' ').next());
@@ -84,6 +95,7 @@ impl Server {
         };
         let (listen, admin) = (address("clients"), address("operators"));
         (server.listen, server.admin) = (listen, admin);
+        secure::note(listen, admin, None);
         server
     }
 

@@ -156,7 +156,7 @@ impl Driver<FakeSocket> for Kernel {
         self.acceptor.turn(core, &());
     }
 
-    fn on_reload(&mut self) -> Arc<Edition> {
+    fn on_reload(&mut self, _: &mut Core<FakeSocket>) -> Arc<Edition> {
         self.latest.current()
     }
 

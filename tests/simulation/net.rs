@@ -306,7 +306,9 @@ impl FakeSocket {
 }
 
 impl Socket for FakeSocket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), into: &mut [u8]) -> io::Result<Received> {
         if !self.layered {
             return Ok(match self.link.kernel_read(into)? {
                 0 => Received::End,
@@ -329,7 +331,7 @@ impl Socket for FakeSocket {
         Ok(Received::Bytes { count, more })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, (): &mut (), bytes: &[u8]) -> io::Result<usize> {
         self.link.note_upgrade(bytes);
         if !self.layered {
             if bytes.is_empty() {
@@ -350,11 +352,11 @@ impl Socket for FakeSocket {
         }
     }
 
-    fn pending(&self) -> bool {
+    fn pending(&self, (): &()) -> bool {
         !self.sealed.is_empty()
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self, (): &mut ()) -> io::Result<()> {
         self.flush()?;
         self.link.kernel_shutdown()
     }

@@ -48,7 +48,9 @@ impl Script {
 }
 
 impl Socket for Script {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), into: &mut [u8]) -> io::Result<Received> {
         let mut wire = self.0.lock().unwrap();
         match wire.input.pop_front() {
             Some(bytes) => {
@@ -60,12 +62,12 @@ impl Socket for Script {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, (): &mut (), bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().output.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self, (): &mut ()) -> io::Result<()> {
         Ok(())
     }
 }

@@ -1,0 +1,152 @@
+//! `[tls]`: where the server speaks TLS, and as whom.
+
+use std::net::SocketAddr;
+
+use super::section::{Checker, section};
+use super::value::{Address, Kind, RawValue, quoted};
+
+/// Pairs of files that a server takes.
+const CERTIFICATES_MAX: usize = 1_000;
+
+section! {
+    /// Where the server speaks TLS, beside server.listen, and as whom.
+    Tls ["tls"] {
+        /// Address and port for clients that speak TLS 1.2 or 1.3 (https, wss); empty for none, port 0 takes a free one.
+        "listen" => listen: Option<SocketAddr> as AddressOrNone = None,
+        /// PEM file with the certificate, behind it those of its issuers; or a list of such files, of which each client gets
+        /// the one with the name it asks for, and by default the first.
+        live "certificate" => certificate: Vec<String> as FileNames = Vec::new(),
+        /// PEM file with the private key, or a list in the order of the certificates; empty for keys that stand in the files
+        /// of the certificates.
+        live "key" => key: Vec<String> as FileNames = Vec::new(),
+    }
+}
+
+/// An IP address and port, or nothing.
+struct AddressOrNone;
+
+impl Kind for AddressOrNone {
+    type Out = Option<SocketAddr>;
+    const EXPECTS: &'static str =
+        "an IP address and port such as \"127.0.0.1:8443\" or \"[::]:8443\", or \"\" for none";
+
+    fn parse(raw: &RawValue) -> Option<Option<SocketAddr>> {
+        match raw {
+            RawValue::Text(text) | RawValue::String(text) if text.trim().is_empty() => Some(None),
+            _ => Address::parse(raw).map(Some),
+        }
+    }
+
+    fn show(value: &Option<SocketAddr>) -> String {
+        value.as_ref().map_or_else(|| "\"\"".to_owned(), Address::show)
+    }
+}
+
+/// The name of a file, or several.
+struct FileNames;
+
+impl Kind for FileNames {
+    type Out = Vec<String>;
+    const EXPECTS: &'static str =
+        "the name of a file or a list such as [\"a.pem\", \"b.pem\"], or a.pem,b.pem in the environment";
+
+    fn parse(raw: &RawValue) -> Option<Vec<String>> {
+        match raw {
+            RawValue::String(text) | RawValue::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            RawValue::String(text) => Some(vec![text.clone()]),
+            RawValue::Text(text) => Some(text.split(',').map(|name| name.trim().to_owned()).collect()),
+            RawValue::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    RawValue::String(text) => Some(text.clone()),
+                    _ => None,
+                })
+                .collect(),
+            _ => None,
+        }
+    }
+
+    fn show(value: &Vec<String>) -> String {
+        match value.as_slice() {
+            [] => "\"\"".to_owned(),
+            [one] => quoted(one),
+            several => {
+                format!("[{}]", several.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+impl Tls {
+    /// Each certificate's file with that of its key, if TLS is spoken.
+    #[must_use]
+    pub fn files(&self) -> Vec<(&str, &str)> {
+        if self.listen.is_none() {
+            return Vec::new();
+        }
+        let key = |place: usize| self.key.get(place).or(self.certificate.get(place)).map(String::as_str);
+        let pairs = self.certificate.iter().enumerate();
+        pairs.filter_map(|(place, certificate)| Some((certificate.as_str(), key(place)?))).collect()
+    }
+
+    fn check_values(&self, check: &mut Checker<'_>) {
+        if self.listen.is_some() && self.certificate.is_empty() {
+            check.report("certificate", "expects a file, because tls.listen is set".to_owned());
+        }
+        if !self.key.is_empty() && self.key.len() != self.certificate.len() {
+            let (keys, certificates) = (self.key.len(), self.certificate.len());
+            let problem = format!("expects a key for each certificate, got {keys} for {certificates}");
+            check.report("key", problem);
+        }
+        check.within("certificate", self.certificate.len(), 0..=CERTIFICATES_MAX);
+        for (key, files) in [("certificate", &self.certificate), ("key", &self.key)] {
+            if files.iter().any(String::is_empty) {
+                check.report(key, "expects names of files, got an empty one".to_owned());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::section::Unfit;
+
+    fn unfit(tls: &Tls) -> Vec<&'static str> {
+        let mut unfit: Vec<Unfit> = Vec::new();
+        tls.check_values(&mut Checker { section: "tls", unfit: &mut unfit });
+        unfit.into_iter().map(|unfit| unfit.key).collect()
+    }
+
+    #[test]
+    fn files_are_one_or_several_and_keys_may_stand_with_certificates() {
+        let text = |text: &str| RawValue::Text(text.to_owned());
+        let string = |text: &str| RawValue::String(text.to_owned());
+        assert_eq!(FileNames::parse(&string("a,b.pem")).unwrap(), ["a,b.pem"]);
+        assert_eq!(FileNames::parse(&text("a.pem, b.pem")).unwrap(), ["a.pem", "b.pem"]);
+        assert_eq!(FileNames::parse(&RawValue::List(vec![string("a"), string("b")])).unwrap(), ["a", "b"]);
+        assert_eq!(FileNames::parse(&string("")).unwrap(), Vec::<String>::new());
+        assert_eq!(FileNames::parse(&RawValue::Integer(1)), None);
+        let shown: Vec<String> = [vec![], vec!["a"], vec!["a", "b"]]
+            .map(|names| names.into_iter().map(str::to_owned).collect())
+            .iter()
+            .map(FileNames::show)
+            .collect();
+        assert_eq!(shown, ["\"\"", "\"a\"", "[\"a\", \"b\"]"]);
+        let listen = AddressOrNone::parse(&text("127.0.0.1:1")).unwrap();
+        let files = |certificate: &[&str], key: &[&str]| Tls {
+            listen,
+            certificate: certificate.iter().map(ToString::to_string).collect(),
+            key: key.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(files(&["c"], &["k"]).files(), [("c", "k")]);
+        assert_eq!(files(&["c", "d"], &[]).files(), [("c", "c"), ("d", "d")]);
+        assert_eq!(Tls { listen: None, ..files(&["c"], &["k"]) }.files(), []);
+        assert_eq!(unfit(&files(&["c"], &["k"])), Vec::<&str>::new());
+        assert_eq!(unfit(&files(&[], &[])), ["certificate"]);
+        assert_eq!(unfit(&files(&["c", "d"], &["k"])), ["key"]);
+        assert_eq!(unfit(&files(&["c", ""], &[])), ["certificate"]);
+        assert_eq!(AddressOrNone::parse(&text(" ")), Some(None));
+        assert_eq!(AddressOrNone::parse(&text("8443")), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! What lies between a connection and the kernel: its bytes count where all others of their kind do, and what it could
+//! not take ends the connection.
+//!
+//! Driven by the turns that read and write. Never knows what kind of layer it is, nor whether there is one.
+
+use super::closing::Words;
+use super::core::Core;
+use crate::metrics::{CloseReason, RefuseReason};
+use crate::topic::Key;
+use crate::transport::{Beside, Fault, Socket};
+
+/// What the layer held when it was asked last.
+#[derive(Debug, Default)]
+pub(super) struct LayerBytes {
+    held: usize,
+    begun: usize,
+}
+
+impl<S: Socket> Core<S> {
+    /// A layer could not take what the peer sent, and has told it so.
+    pub(super) fn on_fault(&mut self, key: Key, fault: Fault) {
+        tracing::debug!(slot = key.slot, generation = key.generation, fault = fault.label(), "not taken");
+        self.settle_layer();
+        if fault == Fault::PlainHttp {
+            let reason = RefuseReason::PlainHttp;
+            return self.refuse(key, reason, reason.text());
+        }
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.outbox.as_deref().is_some_and(|outbox| !outbox.is_empty()) {
+            // What waits can't be sealed any more, and behind the alert nothing may come.
+            return self.abort(key, CloseReason::Tls);
+        }
+        self.end(key, CloseReason::Tls, Words::Nothing);
+    }
+
+    /// Behind a read turn: what the layer keeps of a record counts as all that has arrived in part, and what it
+    /// has to say by itself waits for the kernel as all other bytes do.
+    pub(super) fn after_layer_read(&mut self, key: Key) {
+        let grown = self.settle_layer();
+        let Some(slot) = self.slots.get(key) else { return };
+        if !slot.connection.has_backlog() && slot.stream.pending(&self.transport) {
+            self.keep_pending(key);
+        }
+        if grown > 0 && self.is_inbox_full(grown) {
+            self.end(key, CloseReason::InboxFull, Words::Own);
+        }
+    }
+
+    /// Counts what the layer holds. Returns by how much what has arrived in part has grown.
+    #[inline]
+    pub(super) fn settle_layer(&mut self) -> usize {
+        let (held, begun) = (self.transport.held_bytes(), self.transport.begun_bytes());
+        if held == self.layer.held && begun == self.layer.begun {
+            return 0;
+        }
+        self.settle_changed(held, begun)
+    }
+
+    #[cold]
+    fn settle_changed(&mut self, held: usize, begun: usize) -> usize {
+        let before = std::mem::replace(&mut self.layer, LayerBytes { held, begun });
+        self.held.moved(self.edition.inbox_bytes_of(self.port), before.held, held);
+        let budget = &self.edition.outbox_budget;
+        budget.charge_own(begun.saturating_sub(before.begun));
+        budget.release_own(before.begun.saturating_sub(begun));
+        self.counters.outbox_bytes.moved(before.begun, begun);
+        held.saturating_sub(before.held)
+    }
+}

@@ -1,0 +1,105 @@
+//! A socket with one bit beside its descriptor, in four bytes. Never reads or writes; says what the bit means to nobody.
+
+use std::mem::ManuallyDrop;
+use std::net::TcpStream;
+use std::num::NonZeroU32;
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// The bit; a descriptor is below it, and so is its successor.
+const MARK: u32 = 1 << 31;
+
+/// A TCP socket, closed when this is dropped, and whether it is marked.
+#[derive(Debug)]
+pub struct MarkedSocket(NonZeroU32);
+
+/// A socket that is lent.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    socket: ManuallyDrop<TcpStream>,
+    _owner: &'a MarkedSocket,
+}
+
+impl MarkedSocket {
+    /// Takes a socket.
+    #[must_use]
+    pub fn new(socket: TcpStream, marked: bool) -> Self {
+        // A descriptor is not negative and below the largest i32. One more than it is never zero, which makes
+        // `Option` as small.
+        let successor = NonZeroU32::MIN.saturating_add(socket.into_raw_fd() as u32);
+        Self(if marked { successor | MARK } else { successor })
+    }
+
+    /// Whether it is.
+    #[inline]
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.0.get() & MARK != 0
+    }
+
+    /// Takes the mark away.
+    pub fn unmark(&mut self) {
+        self.0 = NonZeroU32::new(self.0.get() & !MARK).unwrap_or(self.0);
+    }
+
+    /// The socket.
+    #[inline]
+    #[must_use]
+    pub fn lend(&self) -> Lent<'_> {
+        // SAFETY: the descriptor is open for as long as `self` is borrowed, and never closed by what is lent.
+        let socket = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(self.as_raw_fd()) });
+        Lent { socket, _owner: self }
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = TcpStream;
+
+    #[inline]
+    fn deref(&self) -> &TcpStream {
+        &self.socket
+    }
+}
+
+impl AsRawFd for MarkedSocket {
+    #[inline]
+    fn as_raw_fd(&self) -> RawFd {
+        (self.0.get() & !MARK) as RawFd - 1
+    }
+}
+
+impl Drop for MarkedSocket {
+    fn drop(&mut self) {
+        // SAFETY: `new` took the descriptor from its owner, and nobody else has it.
+        drop(unsafe { OwnedFd::from_raw_fd(self.as_raw_fd()) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn it_is_four_bytes_and_closes_what_it_took() {
+        assert_eq!((size_of::<MarkedSocket>(), size_of::<Option<MarkedSocket>>()), (4, 4));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for marked in [false, true] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            let fd = socket.as_raw_fd();
+            let mut socket = MarkedSocket::new(socket, marked);
+            assert_eq!((socket.as_raw_fd(), socket.is_marked()), (fd, marked));
+            (&*socket.lend()).write_all(b"a").unwrap();
+            socket.unmark();
+            assert_eq!((socket.as_raw_fd(), socket.is_marked()), (fd, false));
+            (&*socket.lend()).write_all(b"b").unwrap();
+            drop(socket);
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).unwrap();
+            assert_eq!(heard, b"ab");
+        }
+    }
+}

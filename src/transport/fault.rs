@@ -1,0 +1,45 @@
+//! What a peer can do wrong below the bytes that a connection sees. Pure data.
+
+/// Why a layer above the kernel gave a connection up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// HTTP where TLS is spoken. The stream is a plain one from here on, so that it can be said in the peer's words.
+    PlainHttp,
+    /// The first bytes are no TLS.
+    NotTls,
+    /// Neither version, suites nor groups in common.
+    Incompatible,
+    /// The client insists on another protocol than HTTP/1.1 (RFC 7301, 3.2).
+    Protocol,
+    /// There is no certificate for what the client asks for.
+    NoCertificate,
+    /// The peer ended the handshake with this alert (RFC 8446, 6.2): mostly it does not trust the certificate.
+    Refused(u8),
+    /// A rule of the handshake was broken.
+    Handshake,
+    /// A record of an open connection was wrong, or came when it may not.
+    Record,
+    /// The peer ended an open connection with this alert.
+    Alert(u8),
+    /// The keys have sealed as much as they may.
+    Exhausted,
+}
+
+impl Fault {
+    /// The metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::PlainHttp => "plain_http",
+            Self::NotTls => "not_tls",
+            Self::Incompatible => "incompatible",
+            Self::Protocol => "protocol",
+            Self::NoCertificate => "no_certificate",
+            Self::Refused(_) => "refused",
+            Self::Handshake => "handshake",
+            Self::Record => "record",
+            Self::Alert(_) => "alert",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}

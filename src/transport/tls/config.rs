@@ -1,0 +1,157 @@
+//! What a server needs to answer a ClientHello: certificates by name, versions, suites, tickets.
+//!
+//! Made on the main thread or the one that reads a reload, and given to the loops as it is. Tickets are sealed by one
+//! [`Tickets`] for all loops and all editions of settings, so that a session is taken up by whichever loop the client
+//! meets. Never on a loop.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{Error, ServerConfig};
+
+use super::certificate::{self, CertificateError, Identity};
+
+/// What seals the tickets of a process: keys that are made at its start, and replaced every few hours.
+#[derive(Clone)]
+pub struct Tickets(Arc<dyn ProducesTickets>);
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tickets")
+    }
+}
+
+/// A pair of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The certificate and its chain.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// What handshakes are answered with.
+#[derive(Debug)]
+pub struct TlsConfig {
+    pub(super) server: Arc<ServerConfig>,
+    /// The certificates, in the order of the files.
+    pub certificates: Vec<CertificateFacts>,
+}
+
+/// What there is to say of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Its file.
+    pub file: String,
+    /// Whom it names.
+    pub subject: String,
+    /// Names that it is for.
+    pub names: Vec<String>,
+    /// When the first of its chain expires.
+    pub expires: SystemTime,
+    /// What clients may stumble over.
+    pub warning: Option<String>,
+}
+
+impl Tickets {
+    /// New keys.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn new() -> Result<Self, Error> {
+        ring::Ticketer::new().map(Self)
+    }
+}
+
+impl CertificateFacts {
+    /// Whole days until it expires; negative once it has.
+    #[must_use]
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        const DAY_SECONDS: u64 = 24 * 60 * 60;
+        let days = |time: Duration| i64::try_from(time.as_secs() / DAY_SECONDS).unwrap_or(i64::MAX);
+        match self.expires.duration_since(now) {
+            Ok(left) => days(left),
+            Err(over) => -1 - days(over.duration()),
+        }
+    }
+}
+
+impl TlsConfig {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// What is wrong with which of them.
+    pub fn read(files: &[Files], tickets: &Tickets, now: SystemTime) -> Result<Self, CertificateError> {
+        let identities: Result<Vec<Identity>, CertificateError> =
+            files.iter().map(|files| certificate::read(&files.certificate, &files.key, now)).collect();
+        let identities = identities?;
+        let facts = identities.iter().zip(files).map(|(identity, files)| CertificateFacts {
+            file: files.certificate.clone(),
+            subject: identity.subject.clone(),
+            names: identity.names.clone(),
+            expires: identity.expires,
+            warning: identity.warning.clone(),
+        });
+        let certificates = facts.collect();
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
+        let builder = builder.map_err(|error| CertificateError {
+            key: "tls.certificate",
+            file: String::new(),
+            problem: format!("is of no use: {error}"),
+        })?;
+        let mut server = builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName::of(identities)));
+        // A client that offers ALPN and not this gets no_application_protocol (RFC 7301, 3.2).
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        server.ticketer = Arc::clone(&tickets.0);
+        // Tickets need no store here; sessions without (RFC 5246, 7.4.1.2) would be one loop's, and 256 of them.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { server: Arc::new(server), certificates })
+    }
+}
+
+/// Chooses a certificate by the name that the client asks for (RFC 6066, 3), among those whose kind of key it knows.
+#[derive(Debug)]
+struct ByName {
+    certificates: Vec<Arc<CertifiedKey>>,
+    /// Which are for a name; `*.` in front stands for one label.
+    of_name: HashMap<String, Vec<usize>>,
+}
+
+impl ByName {
+    fn of(identities: Vec<Identity>) -> Self {
+        let (mut certificates, mut of_name) = (Vec::new(), HashMap::<String, Vec<usize>>::new());
+        for identity in identities {
+            for name in identity.names {
+                of_name.entry(name).or_default().push(certificates.len());
+            }
+            certificates.push(Arc::new(identity.key));
+        }
+        Self { certificates, of_name }
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &Arc<CertifiedKey>> {
+        let name = name.to_ascii_lowercase();
+        // RFC 6125, 6.4.3: the star stands for the leftmost label alone.
+        let wild = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let places = |name: &str| self.of_name.get(name).map(Vec::as_slice).unwrap_or_default();
+        let exact = places(&name);
+        let wild = wild.as_deref().map(places).unwrap_or_default();
+        exact.iter().chain(wild).filter_map(|&place| self.certificates.get(place))
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fits = |one: &&Arc<CertifiedKey>| one.key.choose_scheme(hello.signature_schemes()).is_some();
+        let named = hello.server_name().and_then(|name| self.named(name).find(fits));
+        // Who names nobody, or somebody unknown, gets the first: it can say better than we what it makes of that.
+        named.or_else(|| self.certificates.iter().find(fits)).cloned()
+    }
+}

@@ -1,0 +1,335 @@
+//! Between the kernel and a [`Session`](super::session::Session): receives ciphertext and hands on what was in it, seals
+//! what is to be sent and keeps what the kernel does not take.
+//!
+//! Driven by the calls of [`Socket`](super::super::Socket) on a secure stream. A record is opened only whole: what there
+//! is of one waits in the stream's flight. One record at a time is sealed, and sent before the next is, so that no more
+//! than one is ever begun for a peer that does not read. Never waits, never reads a clock.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+
+use super::super::stream::{receive, send};
+use super::super::{Fault, Received};
+use super::{
+    CIPHER_BYTES, EFFORT_PER_STEP, Flight, Form, HANDSHAKE_BYTES_MAX, Opened, RECORD_BYTES_MAX,
+    RECORD_PLAIN_BYTES, SLOW_RECORD_PLAIN_BYTES, Secure, Tally, Tls, copy, entry_of,
+};
+use crate::sys::marked::MarkedSocket;
+
+/// The content type of a handshake (RFC 8446, 5.1): the first byte of a ClientHello's record.
+const HANDSHAKE: u8 = 22;
+
+/// Reads what has arrived and is whole.
+///
+/// # Errors
+/// `WouldBlock` when there is nothing, the kernel's otherwise.
+pub(in super::super) fn read(
+    socket: &mut MarkedSocket,
+    tls: &mut Tls,
+    into: &mut [u8],
+) -> io::Result<Received> {
+    if tls.cipher.is_empty() {
+        tls.cipher = vec![0; CIPHER_BYTES];
+    }
+    let Tls { config, pages, cipher, plain, sealed, held, begun, effort, tally } = tls;
+    let secure = entry_of(pages, tally, config.as_ref(), socket.as_raw_fd());
+    let before = (secure.held_bytes(), secure.begun_bytes());
+    let mut reading = Reading { socket, secure, cipher, plain, sealed, effort, tally };
+    let received = reading.read(into);
+    let secure = reading.secure;
+    secure.settle();
+    *held = *held + secure.held_bytes() - before.0;
+    *begun = *begun + secure.begun_bytes() - before.1;
+    if received.as_ref().is_ok_and(|received| *received == Received::Fault(Fault::PlainHttp)) {
+        tls.forget(socket.as_raw_fd());
+        socket.unmark();
+    }
+    received
+}
+
+/// Seals and sends `bytes`, one record after the other, until the kernel has no more room.
+///
+/// # Errors
+/// `WouldBlock` when what was sealed before is not with the kernel; the kernel's; and `NotConnected` when
+/// the handshake is not done or the stream has failed.
+pub(in super::super) fn write(socket: &MarkedSocket, tls: &mut Tls, bytes: &[u8]) -> io::Result<usize> {
+    let Tls { config, pages, sealed, begun, tally, .. } = tls;
+    let secure = entry_of(pages, tally, config.as_ref(), socket.as_raw_fd());
+    let before = secure.begun_bytes();
+    let written = write_records(socket, secure, sealed, bytes);
+    secure.settle();
+    *begun = *begun + secure.begun_bytes() - before;
+    written
+}
+
+/// Tells the peer that nothing more will come (RFC 8446, 6.1), behind all that was sealed before.
+///
+/// # Errors
+/// `WouldBlock` when it is to be called again once there is room, any other when the peer is gone.
+pub(in super::super) fn say_close(socket: &MarkedSocket, tls: &mut Tls) -> io::Result<()> {
+    let Tls { config, pages, sealed, begun, tally, .. } = tls;
+    let secure = entry_of(pages, tally, config.as_ref(), socket.as_raw_fd());
+    let before = secure.begun_bytes();
+    let said = flush(socket, secure).and_then(|()| {
+        let Form::Rustls(session) = &mut secure.form else { return Ok(()) };
+        if secure.closed || secure.handshaking {
+            return Ok(());
+        }
+        secure.closed = true;
+        sealed.clear();
+        session.say_close(sealed);
+        send_sealed(socket, secure, sealed)?;
+        if secure.is_pending() { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    secure.settle();
+    *begun = *begun + secure.begun_bytes() - before;
+    said
+}
+
+/// One call of [`read`].
+struct Reading<'a> {
+    socket: &'a MarkedSocket,
+    secure: &'a mut Secure,
+    cipher: &'a mut [u8],
+    plain: &'a mut Vec<u8>,
+    sealed: &'a mut Vec<u8>,
+    effort: &'a mut u64,
+    tally: &'a mut Tally,
+}
+
+impl Reading<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+        loop {
+            if let Some(flight) = self.secure.flight.as_deref_mut() {
+                let count = flight.take_plain(into);
+                if count > 0 {
+                    // Behind it there may be more, in the kernel or here.
+                    return Ok(Received::Bytes { count, more: true });
+                }
+            }
+            if let Some(fault) = self.secure.fault.take() {
+                return Ok(Received::Fault(fault));
+            }
+            if self.secure.peer_closed {
+                return Ok(Received::End);
+            }
+            if matches!(self.secure.form, Form::Failed) {
+                return Ok(match receive(self.socket, into)? {
+                    0 => Received::End,
+                    count => Received::Bytes { count, more: count == into.len() },
+                });
+            }
+            let held = self.secure.flight.as_deref().map_or(0, |flight| flight.cipher.len());
+            // A reader with little room gets a record piece by piece; one with much has it opened in place.
+            let room = into.len().saturating_sub(held).max(RECORD_BYTES_MAX);
+            let behind = self.cipher.get_mut(held..).unwrap_or_default();
+            let room = room.min(behind.len());
+            let count = receive(self.socket, behind.get_mut(..room).unwrap_or_default())?;
+            if count == 0 {
+                // Whoever ends the stream without close_notify ends it all the same: browsers always do.
+                return Ok(Received::End);
+            }
+            if let Some(received) = self.take(held, count, count == room, into)? {
+                return Ok(received);
+            }
+        }
+    }
+
+    /// Takes `count` bytes that arrived behind `held` that were there. `None`: nothing came of it for the reader.
+    fn take(
+        &mut self,
+        held: usize,
+        count: usize,
+        more: bool,
+        into: &mut [u8],
+    ) -> io::Result<Option<Received>> {
+        let all = held + count;
+        if !self.secure.begun {
+            self.secure.begun = true;
+            let first = self.cipher.get(held).copied().unwrap_or(0);
+            if first != HANDSHAKE {
+                self.sealed.clear();
+                self.fail(not_tls(first))?;
+                return Ok(None);
+            }
+        }
+        if held > 0 {
+            let flight = self.secure.flight.get_or_insert_default();
+            if self.cipher.get(held..all).is_some_and(|fresh| !completes(&flight.cipher, fresh)) {
+                // Not yet a whole record: what there is of it is not moved around for each byte that comes.
+                flight.cipher.extend_from_slice(self.cipher.get(held..all).unwrap_or_default());
+                return Ok(None);
+            }
+            copy(&flight.cipher, self.cipher);
+            flight.cipher = Vec::new();
+        }
+        let cipher = self.cipher.get_mut(..all).unwrap_or_default();
+        let Form::Rustls(session) = &mut self.secure.form else { return Ok(None) };
+        self.sealed.clear();
+        let in_place = into.len() >= all;
+        let opened = if in_place {
+            session.open(cipher, into, self.sealed)
+        } else {
+            self.plain.resize(CIPHER_BYTES, 0);
+            session.open(cipher, self.plain, self.sealed)
+        };
+        self.note_progress(opened);
+        let left = self.cipher.get(opened.used..all).unwrap_or_default();
+        if let Some(fault) = opened.fault {
+            self.fail(fault)?;
+        } else if opened.closed {
+            self.secure.peer_closed = true;
+        } else if !left.is_empty() {
+            if self.secure.handshaking && left.len() > HANDSHAKE_BYTES_MAX {
+                self.fail(Fault::Handshake)?;
+                return Ok(None);
+            }
+            self.secure.flight.get_or_insert_default().cipher = left.to_vec();
+        }
+        self.say()?;
+        if opened.plain == 0 {
+            return Ok(None);
+        }
+        let mut count = opened.plain;
+        if !in_place {
+            let plain = self.plain.get(..opened.plain).unwrap_or_default();
+            count = copy(plain, into);
+            let rest = plain.get(count..).unwrap_or_default();
+            if !rest.is_empty() {
+                self.secure.flight.get_or_insert_default().plain = rest.to_vec();
+            }
+        }
+        let more = more || count < opened.plain || opened.closed || opened.fault.is_some();
+        Ok(Some(Received::Bytes { count, more }))
+    }
+
+    /// Notes what opening has cost, and whether it has ended the handshake.
+    fn note_progress(&mut self, opened: Opened) {
+        if !self.secure.handshaking {
+            return;
+        }
+        if opened.used > 0 {
+            *self.effort += EFFORT_PER_STEP;
+        }
+        let Form::Rustls(session) = &self.secure.form else { return };
+        let Some(agreed) = session.agreed() else { return };
+        self.secure.handshaking = false;
+        self.tally.under_way -= 1;
+        if let Some(completed) = self.tally.completed.get_mut(usize::from(agreed.is_tls13)) {
+            *completed += 1;
+        }
+        self.tally.resumed += u64::from(agreed.resumed);
+    }
+
+    /// Gives the stream up, after what is left to say of it. It is told when all that came before was handed on.
+    fn fail(&mut self, fault: Fault) -> io::Result<()> {
+        if self.secure.handshaking {
+            self.secure.handshaking = false;
+            self.tally.under_way -= 1;
+            *self.effort += EFFORT_PER_STEP;
+        }
+        self.secure.form = Form::Failed;
+        if let Some(flight) = self.secure.flight.as_deref_mut() {
+            (flight.cipher, flight.plain, flight.plain_at) = (Vec::new(), Vec::new(), 0);
+        }
+        self.secure.fault = Some(fault);
+        self.say()
+    }
+
+    /// Sends what the layer has to say.
+    fn say(&mut self) -> io::Result<()> {
+        if self.sealed.is_empty() {
+            return Ok(());
+        }
+        let said = send_behind(self.socket, self.secure, self.sealed);
+        self.sealed.clear();
+        said
+    }
+}
+
+/// Whether `fresh` brings the end of the record that `held` is the beginning of.
+fn completes(held: &[u8], fresh: &[u8]) -> bool {
+    let at = |index: usize| held.get(index).or_else(|| fresh.get(index.wrapping_sub(held.len())));
+    // RFC 8446, 5.1: a header of five bytes, whose last two are the length of what follows.
+    let (Some(&high), Some(&low)) = (at(3), at(4)) else { return false };
+    let whole = 5 + usize::from(u16::from_be_bytes([high, low]));
+    // What no record may have is refused as soon as it says so.
+    whole > RECORD_BYTES_MAX || held.len() + fresh.len() >= whole
+}
+
+/// What begins with this byte instead of a ClientHello.
+fn not_tls(first: u8) -> Fault {
+    // The method of a request (RFC 9110, 9.1).
+    if first.is_ascii_uppercase() { Fault::PlainHttp } else { Fault::NotTls }
+}
+
+fn write_records(
+    socket: &MarkedSocket,
+    secure: &mut Secure,
+    sealed: &mut Vec<u8>,
+    bytes: &[u8],
+) -> io::Result<usize> {
+    flush(socket, secure)?;
+    let mut taken = 0;
+    while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+        let Form::Rustls(session) = &mut secure.form else { return Err(ErrorKind::NotConnected.into()) };
+        if secure.closed || secure.handshaking {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        let most = if secure.slow { SLOW_RECORD_PLAIN_BYTES } else { RECORD_PLAIN_BYTES };
+        let record = rest.get(..most).unwrap_or(rest);
+        sealed.clear();
+        if session.seal(record, sealed).is_err() {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        taken += record.len();
+        send_sealed(socket, secure, sealed)?;
+        if secure.is_pending() {
+            secure.slow = true;
+            return Ok(taken);
+        }
+    }
+    if taken > 0 {
+        secure.slow = false;
+    }
+    Ok(taken)
+}
+
+/// Hands the kernel what was sealed before.
+fn flush(socket: &MarkedSocket, secure: &mut Secure) -> io::Result<()> {
+    let Some(flight) = secure.flight.as_deref_mut() else { return Ok(()) };
+    while let Some(rest) = flight.sealed.get(flight.sealed_at..).filter(|rest| !rest.is_empty()) {
+        flight.sealed_at += send(socket, rest)?;
+    }
+    (flight.sealed, flight.sealed_at) = (Vec::new(), 0);
+    Ok(())
+}
+
+/// Sends what was sealed just now, and keeps what the kernel does not take. Nothing else is pending.
+fn send_sealed(socket: &MarkedSocket, secure: &mut Secure, sealed: &[u8]) -> io::Result<()> {
+    let mut sent = 0;
+    while let Some(rest) = sealed.get(sent..).filter(|rest| !rest.is_empty()) {
+        match send(socket, rest) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let flight: &mut Flight = secure.flight.get_or_insert_default();
+                (flight.sealed, flight.sealed_at) = (rest.to_vec(), 0);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sends what the layer itself has to say, behind what is pending.
+fn send_behind(socket: &MarkedSocket, secure: &mut Secure, said: &[u8]) -> io::Result<()> {
+    match flush(socket, secure) {
+        Ok(()) => send_sealed(socket, secure, said),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            secure.flight.get_or_insert_default().sealed.extend_from_slice(said);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

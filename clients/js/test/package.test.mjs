@@ -2,8 +2,9 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -31,6 +32,35 @@ test("the package has the module, its types and nothing else", () => {
   assert.equal(about.dependencies, undefined);
   const { version } = /^\[workspace\.package\]\nversion = "(?<version>[^"]+)"$/m.exec(readFileSync(join(ROOT, "../../Cargo.toml"))).groups;
   assert.equal(about.version, version);
+});
+
+test("an empty project uses what is packed, by import and with its types", (t) => {
+  const project = mkdtempSync(join(tmpdir(), "fantail-package-"));
+  t.after(() => rmSync(project, { recursive: true }));
+  const run = (program, ...given) => execFileSync(program, given, { cwd: project, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  const [{ filename }] = JSON.parse(run("npm", "pack", ROOT, "--json", "--offline"));
+  writeFileSync(join(project, "package.json"), JSON.stringify({ name: "application", private: true, type: "module" }));
+  run("npm", "install", "--offline", "--no-audit", "--no-fund", `./${filename}`);
+  writeFileSync(join(project, "use.js"), `
+    import { Fantail, FantailError, connect } from "fantail";
+    class WebSocket { constructor(url, protocols) { console.log(url, protocols.join()); } close() {} }
+    const client = connect("https://edge.example.com/under/", { WebSocket });
+    console.log(client instanceof Fantail, client.state, new FantailError("busy", "later").code);
+    client.close();
+    console.log(client.state);
+  `);
+  assert.equal(run("node", "use.js"), "wss://edge.example.com/under/ws fantail.json.v1\ntrue connecting busy\nclosed\n");
+  // As a project for Node and as one for a bundler reads it.
+  copyFileSync(join(ROOT, "test/use.ts"), join(project, "use.ts"));
+  const tsc = join(dirname(require.resolve("typescript/package.json")), "bin/tsc");
+  for (const [module, resolution] of [["nodenext", "nodenext"], ["esnext", "bundler"]]) {
+    const options = ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--types", "", "--module", module, "--moduleResolution", resolution];
+    try {
+      run(process.execPath, tsc, ...options, "use.ts");
+    } catch ({ stdout, stderr }) {
+      assert.fail(`${module}: ${stdout}${stderr}`);
+    }
+  }
 });
 
 test("the types name what the module has", () => {

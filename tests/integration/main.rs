@@ -13,6 +13,7 @@ mod connect_hostile;
 mod deflate;
 mod delivery;
 mod demo;
+mod drain_behind;
 mod health;
 mod history;
 mod hostile;

@@ -5,9 +5,12 @@
 
 use std::collections::VecDeque;
 
+#[cfg(test)]
+use fantail_test_support::planted::{self, Planted};
+
 use super::Tools;
 use crate::metrics::CloseReason;
-use crate::topic::{Gap, Page, PageFrom, Since, Topic, TopicName};
+use crate::topic::{Gap, Joined, Page, PageFrom, Since, Topic, TopicName};
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,6 +192,20 @@ pub enum Outcome<'a> {
         /// Why.
         denial: Denial,
     },
+}
+
+impl<'a> Outcome<'a> {
+    /// A subscription that begins so.
+    #[must_use]
+    pub fn of_joined(topic: &'a Topic, joined: Joined) -> Self {
+        let Joined { next_offset, recovered, gap, .. } = joined;
+        #[cfg(test)]
+        let (recovered, gap) = match gap.is_some() && planted::strikes(Planted::FalseRecovery) {
+            true => (true, None),
+            false => (recovered, gap),
+        };
+        Self::Joined { topic, offset: next_offset - 1, recovered, gap }
+    }
 }
 
 /// Why an effect can't be had.

@@ -183,7 +183,12 @@ impl Dialect {
         speak!(self, push_head(head, out));
     }
 
-    /// Appends the rest of that head, and what follows it.
+    /// Appends the fields of that head that say where its topics begin.
+    pub fn push_places(self, begins: &[Outcome<'_>], out: &mut Vec<u8>) {
+        speak!(self, push_places(begins, out));
+    }
+
+    /// Appends the rest of that head, these fields among it, and what follows it.
     pub fn push_start(self, start: &Start<'_>, out: &mut Vec<u8>) {
         speak!(self, push_start(start, out));
     }

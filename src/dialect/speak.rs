@@ -156,7 +156,10 @@ pub(super) trait Speak {
     /// Nothing where they travel in frames.
     fn push_head(_: &Head<'_>, _: &mut ResponseBuffer) {}
 
-    /// Appends what else its answer's head says now that its topics are joined, and what follows the head. Nothing where
+    /// Appends the fields of its answer's head that say where its topics begin. Nothing where messages travel in frames.
+    fn push_places(_: &[Outcome<'_>], _: &mut Vec<u8>) {}
+
+    /// Appends these and the end of the head, now that its topics are joined, and what follows the head. Nothing where
     /// messages travel in frames.
     fn push_start(_: &Start<'_>, _: &mut Vec<u8>) {}
 

@@ -10,7 +10,6 @@ use super::blocked::BlockedQueues;
 use super::closing::Words;
 use super::core::{Core, READY_BYTES_PER_TURN};
 use super::frames_turn::remember;
-use super::subscribe::joined_outcome;
 use super::write_turn::Asked;
 use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
@@ -130,7 +129,7 @@ impl<S: Socket> Core<S> {
 
     /// Tells the dialect of a connection that has just opened what became of its subscriptions.
     pub(super) fn tell_opened(&mut self, key: Key, joined: &[(Topic, Joined)]) {
-        self.tell_unasked(key, joined.iter().map(|(topic, joined)| joined_outcome(topic, *joined)));
+        self.tell_unasked(key, joined.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined)));
     }
 
     /// Tells the dialect of a connection what no message of it has asked for.

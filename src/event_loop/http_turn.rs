@@ -8,12 +8,11 @@ use std::time::Duration;
 use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
-use super::subscribe::joined_outcome;
 use super::write_turn::Asked;
 use crate::config::{LimitsSection, Settings};
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase};
-use crate::dialect::{Carrier, Opening, Start, Tools};
+use crate::dialect::{Carrier, Opening, Outcome, Start, Tools};
 use crate::edition::Port;
 use crate::http::{self, Answer, Asker};
 use crate::metrics::{CloseReason, RefuseReason};
@@ -336,7 +335,8 @@ impl<S: Socket> Core<S> {
                 return Next::Leave;
             }
         };
-        let outcomes: Vec<_> = joined.iter().map(|(topic, joined)| joined_outcome(topic, *joined)).collect();
+        let outcomes: Vec<_> =
+            joined.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined)).collect();
         if opening.dialect.is_placed() {
             self.note_places(key, &joined);
         }

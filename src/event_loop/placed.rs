@@ -7,7 +7,6 @@
 use std::io::ErrorKind;
 
 use super::core::Core;
-use super::subscribe::joined_outcome;
 use crate::connection::session::Session;
 use crate::dialect::sse::Places;
 use crate::dialect::{Form, Outcome};
@@ -26,7 +25,7 @@ impl<S: Socket> Core<S> {
         };
         let locals = [connection.topic].into_iter().chain(more);
         let begins = joined.iter().map(|(topic, joined)| {
-            let offset = match joined_outcome(topic, *joined) {
+            let offset = match Outcome::of_joined(topic, *joined) {
                 Outcome::Joined { offset, .. } => offset,
                 _ => 0,
             };

@@ -46,12 +46,6 @@ fn wants_deflated(connection: &Connection) -> bool {
     connection.form() == Form::Raw && connection.encoding() != Encoding::Plain
 }
 
-/// What a dialect is told of a subscription.
-pub(super) fn joined_outcome(topic: &Topic, joined: Joined) -> Outcome<'_> {
-    let Joined { next_offset, recovered, gap, .. } = joined;
-    Outcome::Joined { topic, offset: next_offset - 1, recovered, gap }
-}
-
 /// Why a connection is refused whose topics can't be had.
 fn refusal(error: RouterError) -> RefuseReason {
     match error {
@@ -147,7 +141,7 @@ impl<S: Socket> Core<S> {
             self.join(from.key, name, since).map_err(denial)
         };
         match joined {
-            Ok((topic, joined)) => self.tell(from, joined_outcome(&topic, joined), sink),
+            Ok((topic, joined)) => self.tell(from, Outcome::of_joined(&topic, joined), sink),
             Err(denial) => self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink),
         }
         Then::Go

@@ -27,6 +27,8 @@ pub struct Asker<'a> {
     site: Option<&'a [u8]>,
     /// Whether Accept names event streams.
     wants_stream: bool,
+    /// Whether it asks for a head alone.
+    head_only: bool,
 }
 
 impl<'a> Asker<'a> {
@@ -38,6 +40,7 @@ impl<'a> Asker<'a> {
             host: head.host.as_bytes(),
             site: head.field("sec-fetch-site"),
             wants_stream: head.fields("accept").any(sse::is_accepted),
+            head_only: head.method == "HEAD",
         }
     }
 
@@ -45,7 +48,7 @@ impl<'a> Asker<'a> {
     /// it says.
     #[must_use]
     pub fn of_bytes(bytes: &'a [u8]) -> Self {
-        let mut asker = Self::default();
+        let mut asker = Self { head_only: bytes.starts_with(b"HEAD "), ..Self::default() };
         for line in bytes.split(|&byte| byte == b'\n').skip(1).map(<[u8]>::trim_ascii) {
             if line.is_empty() {
                 break;
@@ -68,6 +71,12 @@ impl<'a> Asker<'a> {
     #[must_use]
     pub fn wants_stream(&self) -> bool {
         self.wants_stream
+    }
+
+    /// Whether its method is HEAD, which has no content in an answer (RFC 9110, 9.3.2).
+    #[must_use]
+    pub fn head_only(&self) -> bool {
+        self.head_only
     }
 
     /// The fields that let it be read, if its origin is welcome.
@@ -148,7 +157,7 @@ pub(super) fn push_not_now(
         headers: &headers,
         body: &sse::not_now(text, again_ms),
         keep_alive: false,
-        head_only: false,
+        head_only: asker.head_only,
     }
     .write_into(out);
 }

@@ -9,9 +9,10 @@ mod page;
 
 use std::net::IpAddr;
 
-use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Tools};
+use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Outcome, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
+use crate::topic::{Since, TopicName};
 use crate::wire::deflate::negotiate;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer};
@@ -174,7 +175,18 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Respon
         return Answer::Open(opening);
     }
     if head.method == "HEAD" {
-        // RFC 9110, 9.3.2: what GET would be answered, without its content and what is only known with it.
+        // RFC 9110, 9.3.2: what GET would be answered, without its content and what is only known with it: GET makes a
+        // topic that does not exist, and HEAD must not (9.2.1).
+        let found = |(name, since): &(TopicName<'_>, Since)| {
+            let topic = edition.router.find(name)?;
+            let joined = topic.look(*since);
+            Some((topic, joined))
+        };
+        if let Some(found) = opening.topics.iter().map(found).collect::<Option<Vec<_>>>() {
+            let begins: Vec<_> =
+                found.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined)).collect();
+            opening.dialect.push_places(&begins, out);
+        }
         out.extend_from_slice(b"\r\n");
         return Answer::Done { keep_alive: false, refused: None };
     }
@@ -223,7 +235,7 @@ pub fn write_not_now(
     if asker.wants_stream() && reason.passes() {
         cors::push_not_now(asker, &edition.origin, reason.text(), again_ms, out);
     } else {
-        write_refusal(reason, reason.text(), false, false, out);
+        write_refusal(reason, reason.text(), false, asker.head_only(), out);
     }
 }
 

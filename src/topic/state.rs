@@ -332,6 +332,15 @@ impl Topic {
         Some(Joined { epoch: self.epoch(), next_offset: next, recovered, gap, behind })
     }
 
+    /// Where a subscription would begin now.
+    #[must_use]
+    pub fn look(&self, since: Since) -> Joined {
+        let state = lock(&self.shared().state);
+        let Start { next, recovered, gap } = state.start(self.epoch(), since);
+        let behind = next < state.next_offset;
+        Joined { epoch: self.epoch(), next_offset: next, recovered, gap, behind }
+    }
+
     /// One step of a subscriber that was told to read from `next` on: appends kept messages to `into`, so many and so
     /// many bytes of frames, but at least one. When there is none more, its `Join` is pushed under the same lock, so
     /// that what is published next is delivered to it and nothing is delivered twice.

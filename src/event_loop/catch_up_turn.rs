@@ -8,6 +8,9 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 
+#[cfg(test)]
+use fantail_test_support::planted::{self, Planted};
+
 use super::core::{Core, READY_BYTES_PER_TURN};
 use super::effects::Sink;
 use super::fanout_turn::moved;
@@ -233,6 +236,10 @@ impl<S: Socket> Core<S> {
 
     /// Tells a connection of messages of the loop's topic `local` that don't come.
     pub(super) fn tell_gap(&mut self, key: Key, local: u32, gap: Gap) {
+        #[cfg(test)]
+        if planted::strikes(Planted::UntoldGap) {
+            return;
+        }
         let Some(topic) = self.topics.topic(local).cloned() else { return };
         let Some(from) = self.speaker(key) else { return };
         let (mut out, mut effects) = (Vec::new(), Effects::default());

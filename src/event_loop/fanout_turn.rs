@@ -238,11 +238,9 @@ impl<S: Socket> Core<S> {
                 }
                 sent = 0;
             } else {
-                let row = outbox.drops_in_row(message.topic_id());
                 let admitted = outbox.admit(message, &policy, budget);
-                if row == 0
-                    && outbox.drops_in_row(message.topic_id()) > 0
-                    && let Some(oldest) = tells_of(policy.slow)
+                if let Some(oldest) = tells_of(policy.slow, admitted)
+                    && outbox.is_untold(message.topic_id(), oldest)
                     && let Some(topic) = self.topics.topic(local)
                 {
                     let tools = Tools {
@@ -287,13 +285,15 @@ impl<S: Socket> Core<S> {
     }
 }
 
-/// Whether a policy's drops are told, and if so whether those are the oldest that wait. Under `latest` they are what it
-/// promises, and the others have none.
-fn tells_of(policy: SlowPolicy) -> Option<bool> {
-    match policy {
-        SlowPolicy::DropNewest => Some(false),
-        SlowPolicy::DropOldest => Some(true),
-        SlowPolicy::Latest | SlowPolicy::Disconnect | SlowPolicy::CatchUp => None,
+/// Whether something was dropped that is told, and if so whether it was the oldest that waited. Under `latest` drops are
+/// what it promises, and the others have none.
+fn tells_of(policy: SlowPolicy, admitted: Admitted) -> Option<bool> {
+    match (policy, admitted) {
+        (SlowPolicy::DropNewest | SlowPolicy::DropOldest, Admitted::Dropped) => Some(false),
+        (SlowPolicy::DropNewest | SlowPolicy::DropOldest, Admitted::Admitted { displaced: 1.. }) => {
+            Some(true)
+        }
+        _ => None,
     }
 }
 

@@ -4,6 +4,9 @@
 //! and a parked request: a slot and a small box. An answer ends the subscription, so that nothing is kept between two
 //! polls; what is published meanwhile is in the topic's history, or a gap.
 
+#[cfg(test)]
+use fantail_test_support::planted::{self, Planted};
+
 use super::core::Core;
 use super::http_turn::Next;
 use super::write_turn::Asked;
@@ -99,6 +102,10 @@ impl<S: Socket> Core<S> {
         {
             polled.write(topic, (first.offset(), last.offset()), messages);
             reply.at.offset = last.offset();
+            #[cfg(test)]
+            if planted::strikes(Planted::PollAhead) {
+                reply.at.offset += 1;
+            }
             reply.page = &polled.page;
         }
         let answer = self.poll_answer(&reply);

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use fantail::metrics::{CloseReason, DropReason, LoopCounters};
 use fantail::topic::{SlowPolicy, TopicName};
 
+use super::json::{JsonTalk, check_json};
 use super::net::{Fault, Plan};
 use super::operator::check_operators;
 use super::peer::{Ending, Peer, Speaks};
+use super::polls::{Polls, check_polls};
 use super::talk::{Talk, check_talk};
 use super::world::{ADMIN, Checked, LOOPS, Truth, World};
 
@@ -32,8 +34,9 @@ pub(crate) struct Stats {
     pub(crate) drained: usize,
     /// Connections open when the server was stopped.
     pub(crate) stopped: usize,
-    /// Messages that came in another form, and to who subscribes and unsubscribes as it likes.
-    pub(crate) told: [usize; 2],
+    /// Messages that came as events, to who subscribes and unsubscribes as it likes in the dialect of tests and in JSON,
+    /// and in answers to polls.
+    pub(crate) told: [usize; 4],
     /// Requests of the admin port that were answered.
     pub(crate) answered: usize,
     /// Reloads.
@@ -110,6 +113,8 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Checked<Stats> {
         told: [
             world.peers.iter().map(|peer| peer.stream.places.len()).sum(),
             world.peers.iter().filter_map(|peer| peer.talk.as_ref()).map(Talk::messages).sum(),
+            world.peers.iter().filter_map(|peer| peer.json.as_ref()).map(JsonTalk::messages).sum(),
+            world.peers.iter().filter_map(|peer| peer.polls.as_ref()).map(Polls::messages).sum(),
         ],
         answered: world.operators.iter().map(|operator| operator.answered).sum(),
         reloads: world.reloads,
@@ -153,7 +158,7 @@ fn end(world: &mut World) -> Checked {
 fn check_drained(world: &World, staying: &[bool]) -> Checked {
     for (peer, _) in world.peers.iter().zip(staying).filter(|(_, staying)| **staying && !world.impatient) {
         let over = peer.link.pipe.borrow().shut || peer.link.pipe.borrow().closed;
-        let told = peer.close_code == Some(1001) || peer.speaks == Speaks::Events && over;
+        let told = peer.close_code == Some(1001) || peer.speaks.is_wordless() && over;
         let gone = matches!(peer.left, Some(Ending::HalfClose | Ending::Reset | Ending::Drop));
         // Its own close frame may have met the server's on the way, and is answered with its own code.
         let crossed = peer.left == Some(Ending::Close) && peer.close_code == Some(1000);
@@ -272,7 +277,7 @@ fn stays(world: &World, peer: &Peer) -> Checked<bool> {
 
 /// Whether a policy, or the total over all outboxes, may have ended this connection.
 fn ended_as_slow(world: &World, peer: &Peer) -> bool {
-    let wordless = peer.speaks == Speaks::Events && closed_as_slow(world) > 0;
+    let wordless = peer.speaks.is_wordless() && closed_as_slow(world) > 0;
     peer.close_code == Some(1013) || wordless || world.edition.outbox_budget.met_full() > 0
 }
 
@@ -289,6 +294,10 @@ fn check_subscribers(world: &World) -> Checked {
     for peer in &world.peers {
         told_slow += u64::from(peer.close_code == Some(1013));
         let stays = stays(world, peer)?;
+        if let Some(polls) = &peer.polls {
+            check_polls(world, peer, polls, &places, stays)?;
+            continue;
+        }
         let joined = peer.link.joined.borrow();
         let Some(joined) = joined.as_ref() else {
             if stays || !peer.messages.is_empty() {
@@ -305,6 +314,10 @@ fn check_subscribers(world: &World) -> Checked {
         }
         if peer.speaks == Speaks::Echo {
             check_echo(peer, stays)?;
+            continue;
+        }
+        if let Some(talk) = &peer.json {
+            check_json(world, peer, talk, (&places, stays), &mut missing)?;
             continue;
         }
         if let Some(talk) = &peer.talk {

@@ -7,10 +7,12 @@
 //! the dialect of tests, too, and can have faults planted.
 
 mod check;
+mod json;
 mod loops;
 mod net;
 mod operator;
 mod peer;
+mod polls;
 mod rng;
 mod stream;
 mod talk;

@@ -163,10 +163,13 @@ impl Operator {
 }
 
 /// The first answer, if it is there to its end: status, body, and how long it is.
-fn take_answer(heard: &[u8]) -> Option<(u16, String, usize)> {
+pub(crate) fn take_answer(heard: &[u8]) -> Option<(u16, String, usize)> {
     let end = 4 + heard.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&heard[..end]).to_lowercase();
     let status = head.get(9..12)?.parse().ok()?;
+    if status == 204 {
+        return Some((status, String::new(), end));
+    }
     if let Some(length) = head.split("content-length: ").nth(1) {
         let length: usize = length.split("\r\n").next()?.parse().ok()?;
         let body = heard.get(end..end + length)?;

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use fantail::topic::Position;
+use fantail::topic::{Position, Topic};
 use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
 
+use super::json::JsonTalk;
 use super::net::Link;
+use super::polls::{Polls, request};
 use super::rng::Rng;
 use super::stream::Stream;
 use super::talk::Talk;
@@ -35,6 +37,17 @@ pub(crate) enum Speaks {
     Lines,
     /// `/sse`: an event stream, which names the place of each message.
     Events,
+    /// `/ws` with `fantail.json.v1`: commands, answers and messages are JSON objects.
+    Json,
+    /// `/poll`: one answer after the other.
+    Polls,
+}
+
+impl Speaks {
+    /// Whether it only reads once it has asked.
+    pub(crate) fn is_wordless(self) -> bool {
+        matches!(self, Self::Events | Self::Polls)
+    }
 }
 
 /// One client.
@@ -45,6 +58,10 @@ pub(crate) struct Peer {
     pub(crate) speaks: Speaks,
     /// What it has said and heard, if it speaks in commands.
     pub(crate) talk: Option<Talk>,
+    /// The same in JSON.
+    pub(crate) json: Option<JsonTalk>,
+    /// What it has asked and was answered, if it polls.
+    pub(crate) polls: Option<Polls>,
     /// Topics by index; the first is the one it publishes to.
     pub(crate) topics: Vec<usize>,
     /// `?echo=0`.
@@ -93,6 +110,8 @@ impl Peer {
             Speaks::Plain => format!("/ws/{first}?echo={}", u8::from(!no_echo)),
             Speaks::Lines => "/lines".to_owned(),
             Speaks::Events => format!("/sse/{first}"),
+            Speaks::Json => "/ws".to_owned(),
+            Speaks::Polls => String::new(),
         };
         if let Some(since) = since {
             let joint = if speaks == Speaks::Events { '?' } else { '&' };
@@ -108,11 +127,20 @@ impl Peer {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             }
         };
-        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n");
+        let protocol = match speaks {
+            Speaks::Json => "Sec-WebSocket-Protocol: fantail.json.v1\r\n",
+            _ => "",
+        };
+        let head = match speaks {
+            Speaks::Polls => request(first, since),
+            _ => format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{protocol}\r\n").into_bytes(),
+        };
         Self {
             link,
             speaks,
             talk: (speaks == Speaks::Lines).then(Talk::default),
+            json: (speaks == Speaks::Json).then(JsonTalk::default),
+            polls: (speaks == Speaks::Polls).then(|| Polls::new(since)),
             topics,
             no_echo: no_echo && speaks == Speaks::Plain,
             speed,
@@ -128,21 +156,23 @@ impl Peer {
             broken: None,
             upgraded: false,
             closed: false,
-            outgoing: head.into_bytes().into(),
+            outgoing: head.into(),
             fin_wanted: false,
         }
     }
 
-    /// Writes one message for its first topic, or for its echo, or commands about `topics` topics; now and then in
-    /// fragments with pings between.
-    pub(crate) fn publish(&mut self, topics: usize, rng: &mut Rng) {
-        let payload = match (self.topics.first(), &mut self.talk) {
-            (Some(home), Some(talk)) => talk.message((self.link.id, *home, topics), &mut self.published, rng),
-            (Some(topic), None) => {
+    /// Writes one message for its first topic, or for its echo, or commands about `topics`; now and then in fragments
+    /// with pings between.
+    pub(crate) fn publish(&mut self, topics: &[Topic], rng: &mut Rng) {
+        let id = self.link.id;
+        let payload = match (self.topics.first(), &mut self.talk, &mut self.json) {
+            (Some(home), Some(talk), _) => talk.message((id, *home, topics.len()), &mut self.published, rng),
+            (Some(home), _, Some(talk)) => talk.command((id, *home), topics, &mut self.published, rng),
+            (Some(topic), None, None) => {
                 self.published += 1;
                 payload(*topic, Some(self.link.id), self.published - 1, rng)
             }
-            (None, _) => {
+            (None, ..) => {
                 let mut text = format!("echo {}:", self.echoes.len()).into_bytes();
                 // Once more than one turn may read or write, where the queue takes as much.
                 let large = self.link.pipe.borrow().capacity > 1 << 20
@@ -154,7 +184,8 @@ impl Peer {
                 text
             }
         };
-        let opcode = if rng.one_in(2) { Opcode::Text } else { Opcode::Binary };
+        let is_text = self.json.is_some() || rng.one_in(2);
+        let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
         if !rng.one_in(4) {
             return self.frame(opcode, true, &payload, rng);
         }
@@ -191,8 +222,8 @@ impl Peer {
         if self.left.is_some() {
             return;
         }
-        // Who reads an event stream has no words to leave with.
-        let wordless = self.speaks == Speaks::Events && ending == Ending::Close;
+        // Who only reads has no words to leave with.
+        let wordless = self.speaks.is_wordless() && ending == Ending::Close;
         let ending = if wordless { Ending::HalfClose } else { ending };
         self.left = Some(ending);
         match ending {
@@ -261,6 +292,14 @@ impl Peer {
     }
 
     fn parse(&mut self, rng: &mut Rng) -> Result<(), String> {
+        if let Some(polls) = &mut self.polls {
+            let topic = self.link.topics.first().map_or("", String::as_str);
+            let next = polls.hear(&mut self.partial, topic)?;
+            if self.left.is_none() {
+                self.outgoing.extend(next);
+            }
+            return Ok(());
+        }
         if !self.upgraded {
             let Some(end) = self.partial.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
                 return Ok(());
@@ -288,9 +327,10 @@ impl Peer {
                 return Err("a frame behind the close frame".to_owned());
             }
             match header.opcode {
-                Opcode::Text | Opcode::Binary if header.fin => match &mut self.talk {
-                    Some(talk) => talk.hear(payload.to_vec())?,
-                    None => self.messages.push(payload.to_vec()),
+                Opcode::Text | Opcode::Binary if header.fin => match (&mut self.talk, &mut self.json) {
+                    (Some(talk), _) => talk.hear(payload.to_vec())?,
+                    (None, Some(talk)) => talk.hear(payload)?,
+                    (None, None) => self.messages.push(payload.to_vec()),
                 },
                 Opcode::Pong => self.pongs += 1,
                 Opcode::Ping => self.frame(Opcode::Pong, true, payload, rng),

@@ -454,16 +454,18 @@ impl World {
         for at in (1..topics.len()).rev() {
             topics.swap(at, rng.below(at + 1));
         }
-        let speaks = match rng.below(6) {
+        let speaks = match rng.below(9) {
             0 => Speaks::Echo,
             1 => Speaks::Events,
-            2 if self.test_dialects => Speaks::Lines,
+            2 | 3 => Speaks::Json,
+            4 => Speaks::Polls,
+            5 if self.test_dialects => Speaks::Lines,
             _ => Speaks::Plain,
         };
         topics.truncate(match speaks {
             Speaks::Echo => 0,
             Speaks::Plain => 1 + rng.below(3),
-            Speaks::Lines | Speaks::Events => 1,
+            Speaks::Lines | Speaks::Events | Speaks::Json | Speaks::Polls => 1,
         });
         let names = topics.iter().map(|index| format!("t{index}")).collect();
         let capacity = rng.pick(&[64, 300, 2_000, 40_000, 4 << 20]);
@@ -472,7 +474,7 @@ impl World {
         // What expires before it is read is counted whoever has published it.
         let few = |rule: &TopicRule| rule.history_messages.is_some_and(|count| count < 100);
         let no_echo = rng.one_in(3) && !self.edition.settings.topics.iter().any(few);
-        let resumes = rng.one_in(2) && matches!(speaks, Speaks::Plain | Speaks::Events);
+        let resumes = rng.one_in(2) && matches!(speaks, Speaks::Plain | Speaks::Events | Speaks::Polls);
         let since = topics.first().filter(|_| resumes).map(|first| {
             let topic = &self.topics[*first];
             Position { epoch: topic.epoch(), offset: rng.below(topic.next_offset() as usize) as u64 }
@@ -484,16 +486,16 @@ impl World {
     }
 
     fn peer_writes(&mut self) {
-        let topics = self.topics.len();
+        let topics = self.topics.clone();
         self.with_peer(|peer, rng| {
-            if peer.left.is_some() || peer.speaks == Speaks::Events {
+            if peer.left.is_some() || peer.speaks.is_wordless() {
                 return;
             }
             for _ in 0..1 + if rng.one_in(6) { rng.below(12) } else { 0 } {
                 if rng.one_in(8) {
                     peer.ping(rng);
                 } else {
-                    peer.publish(topics, rng);
+                    peer.publish(&topics, rng);
                 }
             }
             let count = if rng.one_in(2) { usize::MAX } else { 1 + rng.below(200) };

@@ -525,3 +525,78 @@ fn a_note_of_what_was_dropped_stands_where_it_would_have_come() {
         assert_eq!(budget.used(), 0);
     }
 }
+
+/// What waits, in order.
+fn told(outbox: &Outbox) -> String {
+    let each = outbox.queue.iter().map(|entry| match entry {
+        Queued::Message(message) => message.offset().to_string(),
+        Queued::Own(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+    });
+    each.collect::<Vec<_>>().join(" ")
+}
+
+/// As the event loop does it: one more message, and a word on what is dropped for it.
+fn admit_and_tell(outbox: &mut Outbox, offset: u64, policy: &TopicPolicy, budget: &OutboxBudget) {
+    let oldest = match outbox.admit(&message(offset), policy, budget) {
+        Admitted::Admitted { displaced: 0 } => return,
+        Admitted::Admitted { .. } => true,
+        _ => false,
+    };
+    if outbox.is_untold(1, oldest) {
+        outbox.push_note(b"note", 1, oldest, budget);
+    }
+}
+
+#[test]
+fn a_row_of_drops_is_told_once_and_once_more_behind_each_message_that_leaves() {
+    let budget = OutboxBudget::new(TOTAL);
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    let policy = TopicPolicy { messages_max: 3, ..policy(SlowPolicy::DropOldest) };
+    for offset in 1..=3 {
+        admit_and_tell(&mut outbox, offset, &policy, &budget);
+    }
+    admit_and_tell(&mut outbox, 4, &policy, &budget);
+    admit_and_tell(&mut outbox, 5, &policy, &budget);
+    assert_eq!(told(&outbox), "note 3 4 5");
+    // The note and a piece of the third leave; what is dropped now is missing behind that.
+    outbox.advance(4 + 1, 1, &budget);
+    admit_and_tell(&mut outbox, 6, &policy, &budget);
+    admit_and_tell(&mut outbox, 7, &policy, &budget);
+    assert_eq!(told(&outbox), "3 note 6 7");
+    outbox.advance(FRAME - 1 + 4 + FRAME, 2, &budget);
+    assert_eq!(told(&outbox), "7");
+    for offset in 8..=10 {
+        admit_and_tell(&mut outbox, offset, &policy, &budget);
+    }
+    assert_eq!(told(&outbox), "note 8 9 10");
+    outbox.give_up(&budget);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn the_newest_that_is_dropped_is_told_behind_what_waits_whatever_the_policy() {
+    let budget = OutboxBudget::new(TOTAL);
+    let drops = TopicPolicy { messages_max: 2, ..policy(SlowPolicy::DropNewest) };
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    for offset in 1..=5 {
+        admit_and_tell(&mut outbox, offset, &drops, &budget);
+    }
+    assert_eq!(told(&outbox), "1 2 note");
+    outbox.advance(FRAME, 1, &budget);
+    admit_and_tell(&mut outbox, 6, &drops, &budget);
+    admit_and_tell(&mut outbox, 7, &drops, &budget);
+    assert_eq!(told(&outbox), "2 note 6 note");
+    outbox.give_up(&budget);
+    // However often what was told behind a message is displaced, notes stay few.
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    let keeps = TopicPolicy { messages_max: 1, ..policy(SlowPolicy::DropOldest) };
+    let one = TopicPolicy { messages_max: 1, ..drops };
+    assert!(outbox.push_rest(message(1), 1, &budget));
+    for offset in 1..1_000 {
+        admit_and_tell(&mut outbox, 2 * offset, &keeps, &budget);
+        admit_and_tell(&mut outbox, 2 * offset + 1, &one, &budget);
+    }
+    assert!(outbox.queue.len() <= usize::from(NOTES_MAX) + 4, "{}", outbox.queue.len());
+    outbox.give_up(&budget);
+    assert_eq!(budget.used(), 0);
+}

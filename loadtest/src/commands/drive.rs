@@ -271,8 +271,13 @@ impl Stepped {
             return Ok(());
         }
         // A default names a place of Fantail's.
-        if client == Client::Sse && ["ws://{listen}/ws", FANOUT_URL].contains(&self.url()) {
-            *self.url_mut() = "http://{listen}/sse/{topic}".into();
+        if ["ws://{listen}/ws", FANOUT_URL].contains(&self.url()) {
+            let dialect = if client == Client::Sse { "sse" } else { "poll" };
+            *self.url_mut() = format!("http://{{listen}}/{dialect}/{{topic}}");
+            if client == Client::Poll {
+                let next = || "http://{listen}/poll/{topic}?since={position}".to_owned();
+                self.common_mut().listen.resume_url.get_or_insert_with(next);
+            }
         }
         if self.common().talk.preset.is_some() {
             return Err("--preset: these protocols are spoken over WebSockets".into());

@@ -1,8 +1,7 @@
 //! The body of an HTTP/1.1 answer that has no end in sight, taken out of its framing as it comes (RFC 9112 section 6).
 //! No socket; nothing of the content is kept.
 
-/// The longest line that announces a chunk, and the longest trailer.
-const LINE_BYTES_MAX: usize = 8 * 1024;
+use fantail::wire::http::chunked::ChunkedDecoder;
 
 /// How a body is framed, and how far it has come.
 #[derive(Debug)]
@@ -10,24 +9,9 @@ pub(crate) enum Body {
     /// So many bytes more.
     Length(u64),
     /// In chunks.
-    Chunked(Chunk),
+    Chunked(ChunkedDecoder),
     /// Until the connection ends.
     UntilEof,
-}
-
-/// What comes next in a body of chunks (RFC 9112 section 7.1).
-#[derive(Debug)]
-pub(crate) enum Chunk {
-    /// The line that says how long the next one is, as far as it has come.
-    Size(Vec<u8>),
-    /// So many bytes of content.
-    Content(u64),
-    /// The end of the line behind the content, of which so many bytes have come.
-    Close(u8),
-    /// Lines behind the last chunk; so many bytes of the one under way, and whether it is empty so far.
-    Trailer(usize, bool),
-    /// Nothing.
-    Over,
 }
 
 /// The framing is broken.
@@ -37,7 +21,7 @@ pub(crate) struct Broken;
 impl Body {
     /// One in chunks that has not begun.
     pub(crate) fn chunked() -> Self {
-        Self::Chunked(Chunk::Size(Vec::new()))
+        Self::Chunked(ChunkedDecoder::default())
     }
 
     /// Takes what has come and tells its content, piece by piece; true once the body is over. What stands behind that
@@ -57,65 +41,19 @@ impl Body {
                 on_content(content);
                 Ok(*left == 0)
             }
-            Self::Chunked(chunk) => {
+            Self::Chunked(decoder) => {
                 let mut rest = bytes;
-                while !rest.is_empty() && !matches!(chunk, Chunk::Over) {
-                    rest = chunk.step(rest, &mut on_content)?;
-                }
-                Ok(matches!(chunk, Chunk::Over))
-            }
-        }
-    }
-}
-
-impl Chunk {
-    /// Takes one piece and returns what is behind it.
-    fn step<'a>(&mut self, bytes: &'a [u8], on_content: &mut impl FnMut(&[u8])) -> Result<&'a [u8], Broken> {
-        match self {
-            Self::Size(line) => {
-                let Some(end) = memchr::memchr(b'\n', bytes) else {
-                    line.extend_from_slice(bytes);
-                    return if line.len() > LINE_BYTES_MAX { Err(Broken) } else { Ok(&[]) };
-                };
-                let (last, behind) = bytes.split_at(end);
-                line.extend_from_slice(last);
-                let size = line.strip_suffix(b"\r").and_then(size).ok_or(Broken)?;
-                *self = if size == 0 { Self::Trailer(0, true) } else { Self::Content(size) };
-                Ok(behind.get(1..).unwrap_or_default())
-            }
-            Self::Content(left) => {
-                let (content, behind) = take(bytes, left);
-                on_content(content);
-                if *left == 0 {
-                    *self = Self::Close(0);
-                }
-                Ok(behind)
-            }
-            Self::Close(came) => {
-                let (first, behind) = bytes.split_first().ok_or(Broken)?;
-                *self = match (*came, *first) {
-                    (0, b'\r') => Self::Close(1),
-                    (1, b'\n') => Self::Size(Vec::new()),
-                    _ => return Err(Broken),
-                };
-                Ok(behind)
-            }
-            Self::Trailer(len, empty) => {
-                let (first, behind) = bytes.split_first().ok_or(Broken)?;
-                *len += 1;
-                match first {
-                    b'\n' if *empty => *self = Self::Over,
-                    b'\n' => (*len, *empty) = (0, true),
-                    b'\r' => {}
-                    _ => *empty = false,
-                }
-                if matches!(self, Self::Trailer(len, _) if *len > LINE_BYTES_MAX) {
-                    Err(Broken)
-                } else {
-                    Ok(behind)
+                loop {
+                    let step = decoder.step(rest).map_err(|_| Broken)?;
+                    if !step.data.is_empty() {
+                        on_content(step.data);
+                    }
+                    rest = rest.get(step.consumed..).unwrap_or_default();
+                    if step.done || rest.is_empty() {
+                        return Ok(step.done);
+                    }
                 }
             }
-            Self::Over => Ok(&[]),
         }
     }
 }
@@ -125,13 +63,6 @@ fn take<'a>(bytes: &'a [u8], left: &mut u64) -> (&'a [u8], &'a [u8]) {
     let count = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
     *left -= count as u64;
     bytes.split_at(count)
-}
-
-/// The number on a line in front of a chunk, behind which there may be extensions.
-fn size(line: &[u8]) -> Option<u64> {
-    let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
-    let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_hexdigit))?;
-    u64::from_str_radix(text, 16).ok()
 }
 
 #[cfg(test)]

@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
-use memchr::memmem;
+use fantail::wire::http::chunked::ChunkedDecoder;
 
 use super::body as framing;
 
 /// The longest head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The longest line that announces a chunk, and the longest trailer.
-const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// What the head of an answer says about the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,62 +154,31 @@ pub(crate) fn body<'a>(head: &Head, answer: &'a [u8]) -> Cow<'a, [u8]> {
 /// How far the chunks of a body were followed.
 #[derive(Debug, Default)]
 struct Chunks {
-    /// Where the next chunk or trailer begins.
     at: usize,
-    /// Whether the last chunk has come, so that only trailers follow.
-    last: bool,
+    decoder: ChunkedDecoder,
 }
 
 impl Chunks {
-    /// Goes on as far as `framed` reaches, which is longer each time, and tells the content of each whole chunk; true
-    /// once the end is there. RFC 9112 section 7.1: a chunk is its length in hexadecimal digits, perhaps extensions, a
-    /// line end, its bytes and a line end; behind one of no bytes come trailers and an empty line.
-    fn follow(&mut self, framed: &[u8], mut on_chunk: impl FnMut(&[u8])) -> io::Result<bool> {
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the answer's chunks are broken");
+    /// Goes on as far as `framed` reaches, which is longer each time, and tells the content; true once the end is there.
+    fn follow(&mut self, framed: &[u8], mut on_content: impl FnMut(&[u8])) -> io::Result<bool> {
         loop {
             let rest = framed.get(self.at..).unwrap_or_default();
-            let Some(line_end) = memmem::find(rest, b"\r\n") else {
-                return if rest.len() > LINE_BYTES_MAX { Err(wrong()) } else { Ok(false) };
-            };
-            let (line, behind) = rest.split_at(line_end);
-            if self.last {
-                self.at += line_end + 2;
-                if line.is_empty() {
-                    return Ok(true);
-                }
-                continue;
+            let step = self.decoder.step(rest).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("the answer's chunks are broken: {error}"))
+            })?;
+            on_content(step.data);
+            self.at += step.consumed;
+            if step.done || step.consumed == rest.len() {
+                return Ok(step.done);
             }
-            let len = chunk_len(line).ok_or_else(wrong)?;
-            if len == 0 {
-                (self.at, self.last) = (self.at + line_end + 2, true);
-                continue;
-            }
-            // The line's end stands before the content.
-            let end = len.checked_add(2).ok_or_else(wrong)?;
-            let Some((chunk, close)) =
-                behind.get(2..end).zip(behind.get(end..).and_then(|rest| rest.get(..2)))
-            else {
-                return Ok(false);
-            };
-            if close != b"\r\n" {
-                return Err(wrong());
-            }
-            on_chunk(chunk);
-            self.at += line_end + end + 2;
         }
     }
-}
-
-fn chunk_len(line: &[u8]) -> Option<usize> {
-    let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
-    let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_hexdigit))?;
-    usize::from_str_radix(text, 16).ok()
 }
 
 fn without_chunks(framed: &[u8]) -> Vec<u8> {
     let mut body = Vec::with_capacity(framed.len());
     // Whoever reads it has seen its end.
-    let _ = Chunks::default().follow(framed, |chunk| body.extend_from_slice(chunk));
+    let _ = Chunks::default().follow(framed, |content| body.extend_from_slice(content));
     body
 }
 
@@ -346,7 +313,7 @@ mod tests {
         let head = read(&mut Two(first, second), 1_000, &mut answer).unwrap();
         assert!(first.ends_with(b"\r\n0\r\n\r\n"));
         assert_eq!(body(&head, &answer).as_ref(), b"ab\r\n0\r\n\r\n");
-        let broken = without_chunks(b"2\r\non\r\nffffffffffffffff\r\nx");
+        let broken = without_chunks(b"2\r\non\r\nfffffffffffffffff\r\nx");
         assert_eq!(broken, b"on");
     }
 }

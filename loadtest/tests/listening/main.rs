@@ -173,17 +173,22 @@ fn over_tls_both_resume_too() {
 }
 
 #[test]
-fn fantail_loses_nothing_for_streams_that_come_back() {
+fn fantail_loses_nothing_for_streams_and_polls_that_come_back() {
     let file = Scratch::new("history.toml");
     std::fs::write(file.path(), "[[topic]]\npattern = \"load-*\"\nhistory_messages = 1000\n").unwrap();
     let fantail = real_server::fantail().display();
     let server =
         format!("'{fantail}' serve --config '{}' --listen 127.0.0.1:0 --admin 127.0.0.1:0", file.path());
-    let mut args = vec!["fanout", "--client", "sse", "--server", &server, "--connections", "10"];
-    args.extend(["--rate", "100", "--duration", "1s", "--resume", "--drop-rate", "50", "--backoff", "200ms"]);
-    let outcome = run(&args);
-    assert_exact(&outcome, 10);
-    assert!(outcome.1["resumed"]["dropped"].as_u64() >= Some(45), "{}", outcome.2);
+    // Where its clients go is known without a URL.
+    for client in ["sse", "poll"] {
+        let mut args = vec!["fanout", "--client", client, "--server", &server, "--connections", "10"];
+        args.extend(["--rate", "100", "--duration", "1s", "--resume", "--drop-rate", "50"]);
+        args.extend(["--backoff", "200ms"]);
+        let outcome = run(&args);
+        assert_exact(&outcome, 10);
+        assert!(outcome.1["resumed"]["dropped"].as_u64() >= Some(45), "{}", outcome.2);
+        assert!(outcome.1["url"].as_str().unwrap().contains(&format!("/{client}/")), "{}", outcome.2);
+    }
 }
 
 #[test]

@@ -6,4 +6,5 @@ pub(crate) mod note;
 pub(crate) mod pace;
 pub(crate) mod schedule;
 pub(crate) mod secrets;
+pub(crate) mod stages;
 pub(crate) mod trouble;

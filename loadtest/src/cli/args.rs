@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::base::schedule::parse_duration;
 use crate::cli::args_kit::{Kit, TalkFlags, TlsFlags, TopicFlags, number};
 use crate::cli::listen_flags::{ListenFlags, ResumeFlags};
-use crate::cli::pace_flags::PaceFlags;
+use crate::cli::pace_flags::{ConnectionStages, PaceFlags};
 use crate::cli::settings::{command_line, settings};
 use crate::cli::steps::Steps;
 use crate::engine::message::{Filler, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, Shape};
@@ -317,6 +317,13 @@ pub(crate) struct IdleArgs {
     /// Where to connect
     #[arg(long, default_value = "ws://{listen}/ws")]
     pub(crate) url: String,
+
+    /// Stages instead of --connections and --duration, as in 30s@..10k,1m@10k,20s@..2k: how long, and how many are open
+    /// or, as in 30s@1k..10k, from how many to how many; ..10k goes on from where the stage before has ended, and those
+    /// that were opened last are closed first
+    #[arg(long, value_name = "LIST", value_parser = ConnectionStages::parse,
+          conflicts_with_all = ["connections", "duration", "connect_rate"])]
+    pub(crate) connection_stages: Option<ConnectionStages>,
 
     /// Flags of every command.
     #[command(flatten)]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::base::pace::{Arrivals, Pace, Stage};
+use crate::base::pace::{Arrivals, Pace};
 use crate::base::schedule::parse_duration;
+use crate::base::stages::{self, Stage};
 
 /// When messages leave, beside their rate.
 #[derive(Clone, Debug, Args)]
@@ -15,8 +16,8 @@ pub(crate) struct PaceFlags {
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration, hide_default_value = true)]
     pub(crate) ramp: Duration,
 
-    /// Stages instead of --rate and --duration, as in 10s@100,30s@1000: how long, and the rate or, as in 30s@100..1000,
-    /// the rates from the one to the other of which it grows
+    /// Stages instead of --rate and --duration, as in 10s@100,30s@1000: how long, and the rate or, as in 30s@100..1k,
+    /// the rates from the one to the other of which it grows; ..1k goes on from where the stage before has ended
     #[arg(long, value_name = "LIST", value_parser = Stages::parse, conflicts_with_all = ["rate", "duration", "ramp"])]
     pub(crate) stages: Option<Stages>,
 
@@ -36,6 +37,22 @@ pub(crate) struct Stages(Vec<Stage>);
 impl Stages {
     fn parse(text: &str) -> Result<Self, String> {
         Pace::parse_stages(text).map(Self)
+    }
+}
+
+/// The value of `--connection-stages`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ConnectionStages(pub(crate) Vec<Stage>);
+
+impl ConnectionStages {
+    /// Reads stages that have at least one connection.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let stages = stages::parse(text, "a number of connections", 10_000_000.0)?;
+        if stages::peak(&stages) < 1.0 {
+            Err("these stages have no connection".into())
+        } else {
+            Ok(Self(stages))
+        }
     }
 }
 

@@ -123,6 +123,12 @@ fn set(command: &mut Stepped, variable: Variable, value: f64) -> Result<(), Fail
     if staged && variable == Variable::Rate {
         return Err(Failure::Usage("--step rate: --stages say the rate: use one of them".into()));
     }
+    if let (Variable::Connections, Stepped::Idle(args)) = (variable, &*command)
+        && args.connection_stages.is_some()
+    {
+        let what = "--step connections: --connection-stages say how many there are: use one of them";
+        return Err(Failure::Usage(what.into()));
+    }
     match (variable, command) {
         (Variable::Connections, command) => command.common_mut().connections = value as u32,
         (Variable::Rate, Stepped::Fanout(args)) => args.rate = value,

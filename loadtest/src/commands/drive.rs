@@ -28,7 +28,7 @@ const KEY_METRICS: [&str; 6] = ["p50", "p99", "missing", "served_again", "bystan
 pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
     let command = match command {
         Command::Capacity(args) => return commands::capacity::run(&args),
-        Command::Idle(args) => Stepped::Idle(args),
+        Command::Idle(args) => Stepped::Idle(commands::staged::with_stages(args)),
         Command::Fanout(args) => Stepped::Fanout(args),
         Command::Echo(args) => Stepped::Echo(args),
         Command::Ping(args) => Stepped::Ping(args),

@@ -13,6 +13,7 @@ use crate::engine::worker::Published;
 use crate::observe::server_process::{MemoryReport, ServerProcess, cpu_between, slope};
 use crate::result::report::{self, Common, Finished, Report, Table, count_text, number_text};
 
+use super::staged::{self, StageReport};
 use super::{clients_target, watched};
 
 /// Connections at the lower point of the slope, where the run is large enough for that.
@@ -27,6 +28,8 @@ struct IdleReport {
     hold_seconds: f64,
     /// Connections lost while they were held.
     lost_during_hold: u64,
+    /// What the stages of `--connection-stages` came to; empty without them.
+    stages: Vec<StageReport>,
     /// The server; null without `--pid` or `--server-metrics`.
     server: Option<IdleServerReport>,
 }
@@ -64,27 +67,39 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
     let shape = Shape { sizes: Sizes::One(MESSAGE_BYTES_MIN), filler: Filler::Letters, binary: false };
     let mut run = Run::start(&args.common.options(), target, Role::Idle, shape)?;
 
-    let lower = lower_point(connections);
-    let mut memory_lower = None;
-    if let (Some(server), Some(lower)) = (server, lower) {
-        run.open(lower as usize)?;
-        memory_lower = server.settled_memory(open_now(&run));
+    let (mut memory_lower, mut memory_full) = (None, None);
+    let stages = args.connection_stages.as_ref().map(|stages| stages.0.as_slice());
+    if stages.is_none() {
+        if let (Some(server), Some(lower)) = (server, lower_point(connections)) {
+            run.open(lower as usize)?;
+            memory_lower = server.settled_memory(run.counts().open());
+        }
+        run.open(connections as usize)?;
+        memory_full = server.and_then(|server| server.settled_memory(run.counts().open()));
     }
-    run.open(connections as usize)?;
-    let memory_full = server.and_then(|server| server.settled_memory(open_now(&run)));
 
     let lost_before = run.counts().lost;
     let cpu_open = server.and_then(ServerProcess::cpu_time);
     let switches_from = server.and_then(ServerProcess::context_switches);
     let hold_from_ns = run.plan.clock.now_ns();
-    run.wait(args.common.duration, |_| interrupt::requested())?;
+    let stages = match stages {
+        Some(stages) => staged::follow(&mut run, stages, server)?,
+        None => {
+            run.wait(args.common.duration, |_| interrupt::requested())?;
+            Vec::new()
+        }
+    };
     let hold_seconds = (run.plan.clock.now_ns() - hold_from_ns) as f64 / 1e9;
     let switches_to = server.and_then(ServerProcess::context_switches);
     let cpu_end = server.and_then(ServerProcess::cpu_time);
     let lost_during_hold = run.counts().lost - lost_before;
     let tally = run.stop(Published::Count(0))?;
 
-    let common = Common::new("idle", &args.url, connections, run.facts(&tally.counts), &tally, false);
+    // In stages one place may be taken several times.
+    let counts = &tally.counts;
+    let wanted = if stages.is_empty() { connections } else { (counts.opened + counts.failed) as u32 };
+    let mut common = Common::new("idle", &args.url, wanted, run.facts(counts), &tally, false);
+    staged::judge(&stages, &mut common);
     let per_connection = |kind: fn(&MemoryReport) -> Option<u64>| {
         memory_lower.zip(memory_full).and_then(|(low, high)| slope(&low, &high, kind))
     };
@@ -99,7 +114,10 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Finished, Failure> {
         cpu_hold_seconds: cpu_between(cpu_open, cpu_end).map(|time| time.as_secs_f64()),
         context_switches_hold: switches_to.zip(switches_from).and_then(|(to, from)| to.checked_sub(from)),
     });
-    report::finish(IdleReport { common, hold_seconds, lost_during_hold, server }, &args.common.judging())
+    report::finish(
+        IdleReport { common, hold_seconds, lost_during_hold, stages, server },
+        &args.common.judging(),
+    )
 }
 
 impl Report for IdleReport {
@@ -111,11 +129,15 @@ impl Report for IdleReport {
         let mut table = Table::default();
         self.common.rows(&mut table);
         table.row("held for", format!("{:.1} s, {} lost", self.hold_seconds, self.lost_during_hold));
+        staged::rows(&self.stages, &mut table);
         if let Some(server) = &self.server {
             if let Some(pid) = server.pid {
                 table.row("server", format!("pid {pid}"));
             }
-            for memory in [server.memory_before, server.memory_lower, server.memory_full] {
+            let staged = !self.stages.is_empty();
+            // In stages there is no moment at which all are open.
+            let memory = [server.memory_before, server.memory_lower, server.memory_full];
+            for memory in memory.into_iter().take(if staged { 1 } else { 3 }) {
                 let name = memory.map_or_else(
                     || "  memory".to_owned(),
                     |memory| format!("  memory at {}", memory.connections),
@@ -124,8 +146,10 @@ impl Report for IdleReport {
             }
             let user = number_text(server.user_bytes_per_connection, 1, " bytes");
             let resident = number_text(server.resident_bytes_per_connection, 1, " bytes");
-            table.row("  per connection", format!("{user} of user memory, {resident} resident"));
-            table.row("  processor, opening", number_text(server.cpu_open_seconds, 3, " s"));
+            if !staged {
+                table.row("  per connection", format!("{user} of user memory, {resident} resident"));
+                table.row("  processor, opening", number_text(server.cpu_open_seconds, 3, " s"));
+            }
             table.row("  processor, held", number_text(server.cpu_hold_seconds, 6, " s"));
             table.row("  context switches, held", count_text(server.context_switches_hold));
         }
@@ -138,11 +162,6 @@ impl Report for IdleReport {
 fn lower_point(connections: u32) -> Option<u32> {
     let point = if connections >= LOWER_POINT * 5 { LOWER_POINT } else { connections / 5 };
     (point > 0).then_some(point)
-}
-
-fn open_now(run: &Run) -> u64 {
-    let counts = run.counts();
-    counts.opened - counts.lost.min(counts.opened)
 }
 
 #[cfg(test)]

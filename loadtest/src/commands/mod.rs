@@ -13,6 +13,7 @@ pub(crate) mod planning;
 pub(crate) mod resuming;
 pub(crate) mod rolling;
 pub(crate) mod slow;
+pub(crate) mod staged;
 pub(crate) mod storm;
 
 use std::time::Duration;

@@ -231,6 +231,31 @@ impl Run {
         Ok(())
     }
 
+    /// Has so many connections open from now on: more are opened, or those that were opened last are closed. Does not wait
+    /// for it.
+    pub(crate) fn hold(&mut self, connections: usize) {
+        if self.started_ns == 0 {
+            self.started_ns = self.plan.clock.now_ns();
+            self.series.take(self.started_ns, &self.merged());
+        }
+        for (index, link) in self.links.iter().enumerate() {
+            let open_target = share(connections, index, self.links.len());
+            link.order(|order| (order.open_target, order.closes) = (open_target, true));
+        }
+    }
+
+    /// Waits until nothing is on its way to be opened any more, after [`Self::hold`].
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
+        // An order takes effect within a turn, and every connect ends by its own timeout.
+        self.wait(CONNECT_TIMEOUT, |run| {
+            let counts = run.counts();
+            counts.opened + counts.failed + counts.withdrawn >= counts.begun
+        })?;
+        let settled_ns = self.counts().settled_ns;
+        self.open_ns = settled_ns.saturating_sub(self.started_ns);
+        Ok(())
+    }
+
     /// Has `drops` connections dropped in all since the start; they come back by themselves.
     pub(crate) fn drop_up_to(&self, drops: usize) {
         for (index, link) in self.links.iter().enumerate() {

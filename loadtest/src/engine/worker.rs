@@ -6,6 +6,7 @@
 
 mod asking;
 mod every;
+mod parting;
 mod returning;
 mod sending;
 mod trickle;
@@ -175,6 +176,8 @@ impl Plan {
 pub(crate) struct Order {
     /// Connections to have begun.
     pub(crate) open_target: usize,
+    /// Whether those beyond it are closed.
+    pub(crate) closes: bool,
     /// Connections to have dropped on purpose; they come back by themselves.
     pub(crate) drops: u64,
     /// Slow connections read all there is from now on.
@@ -272,6 +275,8 @@ pub(crate) struct Worker {
     link: Arc<Link>,
     plan: Arc<Plan>,
     connections: Vec<Connection>,
+    /// How many of these stand; those behind them were closed on purpose.
+    standing: usize,
     /// Where a connection is in several topics: those of all connections, one after the other.
     subscriptions: Vec<Sequence>,
     /// Topics of a connection in that list; 0 where each has its own account.
@@ -322,6 +327,7 @@ impl Worker {
             recent: Recent::default(),
             // Growing by doubling would touch up to twice the memory.
             connections: Vec::with_capacity(capacity),
+            standing: 0,
             subscriptions: Vec::with_capacity(capacity * topics_each),
             topics_each,
             every: Every::default(),
@@ -398,6 +404,7 @@ impl Worker {
             }
             self.expire(&mut tally);
             self.drop_due(&order, &mut tally);
+            self.part_due(&order, &mut tally);
             self.connect_due(&order, &mut tally);
             let full = handled + 1 >= EVENTS_PER_TURN;
             if !full && self.ready.is_empty() {
@@ -413,7 +420,7 @@ impl Worker {
     }
 
     fn timeout(&self, order: &Order) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.parts(order) {
             return Some(Duration::ZERO);
         }
         let now_ns = self.plan.clock.now_ns();
@@ -429,7 +436,7 @@ impl Worker {
         let expiry_ns = self.connecting.front().map(Attempt::deadline_ns);
         let mut connect_ns = None;
         if self.in_flight < self.in_flight_max(order) {
-            let opens = self.connections.len() < order.open_target;
+            let opens = self.standing < order.open_target;
             let due_ns = if opens { Some(0) } else { self.returning.due_ns() };
             connect_ns = due_ns.map(|due_ns| due_ns.max(self.next_connect_ns));
         }
@@ -462,12 +469,13 @@ impl Worker {
             // Who comes back goes before who was never there.
             let (index, away) = match self.returning.take_due(now_ns) {
                 Some((index, away)) => (index, Some(away)),
-                None if self.connections.len() < order.open_target => (self.connections.len(), None),
+                None if self.standing < order.open_target => (self.standing, None),
                 None => return,
             };
             // What was missed during a pause is not caught up with in one go.
             let base_ns = self.next_connect_ns.max(now_ns.saturating_sub(CONNECT_CREDIT_NS));
             self.next_connect_ns = base_ns + interval_ns;
+            self.standing = self.standing.max(index + 1);
             self.connect_one(index, away, now_ns, tally);
         }
     }

@@ -128,7 +128,7 @@ impl Progress {
         Snapshot {
             url: self.url.clone(),
             wanted: self.wanted,
-            open: counts.opened.saturating_sub(counts.lost),
+            open: counts.open(),
             opened_per_second: per_second(counts.opened as f64, self.last_opened as f64),
             failed: counts.failed,
             lost: counts.lost,
@@ -150,7 +150,7 @@ impl Progress {
     fn line(&self, seconds: f64, tally: &Tally) -> String {
         let counts = &tally.counts;
         let per_second = |now: u64, last: u64| ((now - last.min(now)) as f64 / seconds).round();
-        let mut line = format!("open {}", counts.opened - counts.lost.min(counts.opened));
+        let mut line = format!("open {}", counts.open());
         if counts.opened != self.last_opened {
             line += &format!("  +{}/s", per_second(counts.opened, self.last_opened));
         }

@@ -94,7 +94,7 @@ impl Series {
         let server_memory = self.server.map(ServerProcess::user_and_resident_bytes).unwrap_or_default();
         self.samples.push(Sample {
             at_seconds: now_ns.saturating_sub(begin_ns) as f64 / 1e9,
-            open: counts.opened.saturating_sub(counts.lost),
+            open: counts.open(),
             opened: counts.opened,
             failed: counts.failed,
             lost: counts.lost,

@@ -67,6 +67,10 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
     /// Connections that were open and ended by themselves.
     pub(crate) lost: u64,
+    /// Open connections that were closed on purpose, as a stage wanted fewer.
+    pub(crate) closed: u64,
+    /// Connects under way that were given up for the same reason.
+    pub(crate) withdrawn: u64,
     /// Open connections that have seen a probe.
     pub(crate) probed: u64,
     /// Messages sent (echo).
@@ -284,6 +288,11 @@ impl Tally {
 }
 
 impl Counts {
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.lost + self.closed)
+    }
+
     /// Adds what another worker counted.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (mine, theirs) in [
@@ -291,6 +300,8 @@ impl Counts {
             (&mut self.opened, other.opened),
             (&mut self.failed, other.failed),
             (&mut self.lost, other.lost),
+            (&mut self.closed, other.closed),
+            (&mut self.withdrawn, other.withdrawn),
             (&mut self.probed, other.probed),
             (&mut self.sent, other.sent),
             (&mut self.unsent, other.unsent),

@@ -10,9 +10,12 @@ mod judging;
 mod pacing;
 mod places;
 mod publisher;
+#[path = "../real_server/mod.rs"]
+mod real_server;
 mod rooms;
 #[path = "../scratch/mod.rs"]
 mod scratch;
+mod staged;
 mod topics;
 
 use std::net::{SocketAddr, TcpListener};

@@ -79,6 +79,7 @@ const RULES: &[(&str, Rule)] = &[
     ("latency_by_send_time", Rule::Course),
     ("away_by_return_time", Rule::Course),
     ("dropped_at_seconds", Rule::Nothing),
+    ("stages", Rule::Nothing),
     ("latency_intervals", Rule::Nothing),
     ("topics", Rule::Same),
     ("topics_per_connection", Rule::Highest),
@@ -201,11 +202,12 @@ const MEANINGS: [(&str, &str); 10] = [
 ];
 
 /// Why a figure has no meaning for several runs together.
-const REASONS: [(&str, &str); 14] = [
+const REASONS: [(&str, &str); 15] = [
     ("latency_intervals", "each run has seconds of its own; its file has them"),
     ("server_files", "each run watched the server for itself; its file has it"),
     ("kernel", "each run's machine counted for itself, of all its programs"),
     ("dropped_at_seconds", "each run counts from its own first connect"),
+    ("stages", "each run has stages of its own; its file has them"),
     ("machine", "there are several; each run's file has its own"),
     ("server_metrics", "each run has its own readings of the server's metrics"),
     ("server_cpu_seconds", "a run's time with the server, in which it served the other runs, too"),

@@ -397,6 +397,7 @@ impl<S: Socket> Core<S> {
     /// Tells what is held now, once a turn.
     pub fn note_gauges(&mut self) {
         self.settle_layer();
+        self.note_handshakes();
         self.counters.inbox_bytes.set((self.held.bytes() + self.body_bytes) as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);

@@ -47,6 +47,9 @@ impl Next {
     }
 }
 
+/// What a ClientHello begins with (RFC 8446, 5.1), and no request does.
+const CLIENT_HELLO: u8 = 22;
+
 impl<S: Socket> Core<S> {
     /// Takes request bytes in the phases `Head` and `Body`.
     pub(super) fn on_request_bytes(&mut self, key: Key, bytes: &mut [u8]) {
@@ -56,6 +59,9 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.has(Flags::PROXY_DUE) {
             return self.on_proxy_bytes(key, bytes);
+        }
+        if bytes.first() == Some(&CLIENT_HELLO) && slot.connection.session.is_none() {
+            return self.on_client_hello(key);
         }
         if self.try_hold_more(key, bytes) {
             return;

@@ -5,9 +5,9 @@
 
 use super::closing::Words;
 use super::core::Core;
-use crate::metrics::{CloseReason, RefuseReason};
+use crate::metrics::{CloseReason, RefuseReason, TlsFailure};
 use crate::topic::Key;
-use crate::transport::{Beside, Fault, Socket};
+use crate::transport::{Beside, Fault, Socket, Tally};
 
 /// What the layer held when it was asked last.
 #[derive(Debug, Default)]
@@ -19,18 +19,47 @@ pub(super) struct LayerBytes {
 impl<S: Socket> Core<S> {
     /// A layer could not take what the peer sent, and has told it so.
     pub(super) fn on_fault(&mut self, key: Key, fault: Fault) {
-        tracing::debug!(slot = key.slot, generation = key.generation, fault = fault.label(), "not taken");
         self.settle_layer();
+        let failure = failure_of(fault);
+        self.counters.tls_failed(failure);
+        let Some(slot) = self.slots.get(key) else { return };
+        let peer = slot.stream.peer().map(|peer| peer.to_string());
+        tracing::debug!(slot = key.slot, generation = key.generation, ?fault, peer, "TLS failed");
         if fault == Fault::PlainHttp {
+            tracing::warn!(peer, "HTTP without TLS on the port of TLS; answered 400");
             let reason = RefuseReason::PlainHttp;
             return self.refuse(key, reason, reason.text());
         }
-        let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.outbox.as_deref().is_some_and(|outbox| !outbox.is_empty()) {
             // What waits can't be sealed any more, and behind the alert nothing may come.
             return self.abort(key, CloseReason::Tls);
         }
         self.end(key, CloseReason::Tls, Words::Nothing);
+    }
+
+    /// The first bytes are those of a TLS handshake, on a port where none is spoken.
+    pub(super) fn on_client_hello(&mut self, key: Key) {
+        let peer = self.slots.get(key).and_then(|slot| slot.stream.peer()).map(|peer| peer.to_string());
+        tracing::warn!(peer, "TLS on a port that speaks none; answered 400");
+        let reason = RefuseReason::TlsOnPlain;
+        self.refuse(key, reason, reason.text());
+    }
+
+    /// Tells what handshakes came to, once a turn.
+    pub(super) fn note_handshakes(&self) {
+        let Tally { full, resumed, left, under_way } = self.transport.tally();
+        let counters = &self.counters;
+        counters.tls_handshakes.set(under_way);
+        let counts = [
+            (&counters.tls12_full, full[0]),
+            (&counters.tls13_full, full[1]),
+            (&counters.tls12_resumed, resumed[0]),
+            (&counters.tls13_resumed, resumed[1]),
+        ];
+        for (counter, count) in counts {
+            counter.set(count);
+        }
+        counters.set_tls_failed(TlsFailure::Left, left);
     }
 
     /// Behind a read turn: what the layer keeps of a record counts as all that has arrived in part, and what it
@@ -65,5 +94,19 @@ impl<S: Socket> Core<S> {
         budget.release_own(before.begun.saturating_sub(begun));
         self.counters.outbox_bytes.moved(before.begun, begun);
         held.saturating_sub(before.held)
+    }
+}
+
+fn failure_of(fault: Fault) -> TlsFailure {
+    match fault {
+        Fault::PlainHttp => TlsFailure::PlainHttp,
+        Fault::NotTls => TlsFailure::NotTls,
+        Fault::Incompatible => TlsFailure::Incompatible,
+        Fault::Protocol => TlsFailure::Protocol,
+        Fault::NoCertificate => TlsFailure::NoCertificate,
+        Fault::Refused(_) => TlsFailure::Refused,
+        Fault::Handshake => TlsFailure::Handshake,
+        Fault::Record | Fault::Exhausted => TlsFailure::Record,
+        Fault::Alert(_) => TlsFailure::Alert,
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::TurnTimes;
-use super::reasons::{CloseReason, DropReason, RefuseReason};
+use super::reasons::{CloseReason, DropReason, RefuseReason, TlsFailure};
 
 /// One number that only its loop writes.
 #[derive(Debug, Default)]
@@ -54,6 +54,7 @@ macro_rules! counters {
             closes: [Counter; CloseReason::COUNT],
             refusals: [Counter; RefuseReason::COUNT],
             drops: [Counter; DropReason::COUNT],
+            tls_failures: [Counter; TlsFailure::COUNT],
         }
     };
 }
@@ -131,6 +132,16 @@ counters! {
     slot_bytes,
     /// Descriptors that the loop holds now.
     descriptors,
+    /// Handshakes of TLS under way.
+    tls_handshakes,
+    /// Handshakes of TLS 1.2 in full.
+    tls12_full,
+    /// Handshakes of TLS 1.2 that took up a session.
+    tls12_resumed,
+    /// Handshakes of TLS 1.3 in full.
+    tls13_full,
+    /// Handshakes of TLS 1.3 that took up a session.
+    tls13_resumed,
 }
 
 impl LoopCounters {
@@ -155,6 +166,22 @@ impl LoopCounters {
     /// A slow consumer missed `count` messages.
     pub fn dropped(&self, reason: DropReason, count: u64) {
         self.drops[reason as usize].add(count);
+    }
+
+    /// TLS came to nothing.
+    pub fn tls_failed(&self, reason: TlsFailure) {
+        self.tls_failures[reason as usize].add(1);
+    }
+
+    /// Replaces how often that was for this reason.
+    pub fn set_tls_failed(&self, reason: TlsFailure, count: u64) {
+        self.tls_failures[reason as usize].set(count);
+    }
+
+    /// How often it was.
+    #[must_use]
+    pub fn tls_failures(&self, reason: TlsFailure) -> u64 {
+        self.tls_failures[reason as usize].value()
     }
 
     /// Messages that slow consumers missed for `reason`.

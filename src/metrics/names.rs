@@ -49,6 +49,7 @@ metrics! {
     "fantail_connections_accepted_total", Counter, accepted, "Connections accepted.";
     "fantail_connections_closed_total", Counter, connections_closed, "Connections gone.";
     "fantail_handshakes", Gauge, handshakes, "Connections whose request has not arrived.";
+    "fantail_tls_handshakes", Gauge, tls_handshakes, "Handshakes of TLS under way.";
     "fantail_refused_at_once_total", Counter, refused_at_once, "Connections answered a refusal and closed as they were accepted.";
     "fantail_accept_errors_total", Counter, accept_errors, "Accepts that failed for want of descriptors or memory.";
     "fantail_upgrades_total", Counter, upgrades, "Connections upgraded to WebSocket.";
@@ -117,6 +118,8 @@ others! {
     HISTORY_EXPIRED = "fantail_history_expired_total", Counter, "Messages let go because they were too old.";
     HISTORY_TRIMMED = "fantail_history_trimmed_total", Counter, "Messages let go before their time, because topics together kept too much or by a reload.";
     REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
+    TLS_HANDSHAKES = "fantail_tls_handshakes_total", Counter, "Handshakes of TLS that were done, by version and whether a session was taken up.";
+    TLS_FAILURES = "fantail_tls_failures_total", Counter, "Handshakes of TLS, and connections over it, that came to nothing, by reason.";
     MAILBOX_BYTES = "fantail_mailbox_bytes", Gauge, "Bytes of messages that wait for a loop or that it is delivering.";
     MAILBOX_BYTES_MAX = "fantail_mailbox_bytes_max", Gauge, "Bytes that may wait for one loop.";
     MAILBOX_ENTRIES = "fantail_mailbox_entries", Gauge, "Messages that wait for a loop or that it is delivering.";

@@ -6,7 +6,7 @@ use super::facts::Facts;
 use super::histogram::TURN_BOUNDS;
 use super::names::{self, Kind, Metric};
 use super::process::{COMMIT, RUSTC, VERSION};
-use super::reasons::{CloseReason, DropReason, RefuseReason};
+use super::reasons::{CloseReason, DropReason, RefuseReason, TlsFailure};
 
 /// Writes every metric.
 pub fn render(facts: &Facts<'_>, out: &mut String) {
@@ -33,6 +33,25 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     for reason in RefuseReason::ALL {
         let sum = facts.sum(|counters| counters.refusals(*reason));
         line(out, names::REFUSALS.name, &[("reason", reason.label())], sum);
+    }
+    tls(facts, out);
+}
+
+fn tls(facts: &Facts<'_>, out: &mut String) {
+    metric(out, &names::TLS_HANDSHAKES);
+    let counts = [
+        ("1.2", "no", facts.sum(|counters| counters.tls12_full.value())),
+        ("1.2", "yes", facts.sum(|counters| counters.tls12_resumed.value())),
+        ("1.3", "no", facts.sum(|counters| counters.tls13_full.value())),
+        ("1.3", "yes", facts.sum(|counters| counters.tls13_resumed.value())),
+    ];
+    for (version, resumed, count) in counts {
+        line(out, names::TLS_HANDSHAKES.name, &[("version", version), ("resumed", resumed)], count);
+    }
+    metric(out, &names::TLS_FAILURES);
+    for reason in TlsFailure::ALL {
+        let sum = facts.sum(|counters| counters.tls_failures(reason));
+        line(out, names::TLS_FAILURES.name, &[("reason", reason.label())], sum);
     }
 }
 

@@ -98,6 +98,8 @@ reasons! {
     RefuseReason: u16 {
         /// Not HTTP as it should be.
         BadRequest = "bad_request", 400, "bad request";
+        /// TLS on a port that speaks none.
+        TlsOnPlain = "tls_on_plain", 400, "this port speaks no TLS; use http:// or ws://, or the port of TLS";
         /// HTTP without TLS on the port of TLS.
         PlainHttp = "plain_http", 400, "this port speaks TLS; use https:// or wss://";
         /// A trusted proxy that does not begin with a PROXY header.
@@ -154,6 +156,67 @@ reasons! {
         LoopStuck = "loop_stuck", 504, "a loop did not answer within 5 s";
         /// Not this version of HTTP.
         Version = "http_version", 505, "HTTP/1.1 is spoken here";
+    }
+}
+
+/// Why a handshake of TLS, or a connection over it, came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TlsFailure {
+    /// HTTP without TLS.
+    PlainHttp,
+    /// Neither TLS nor HTTP.
+    NotTls,
+    /// Neither version, suite nor group in common.
+    Incompatible,
+    /// The client insists on another protocol than HTTP/1.1.
+    Protocol,
+    /// No certificate of a kind that the client knows.
+    NoCertificate,
+    /// The client ended the handshake with an alert: mostly it does not trust the certificate.
+    Refused,
+    /// A rule of the handshake was broken.
+    Handshake,
+    /// The peer left, or its time was over, before the handshake was done.
+    Left,
+    /// A record of an open connection was wrong.
+    Record,
+    /// The peer ended an open connection with an alert.
+    Alert,
+}
+
+impl TlsFailure {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::PlainHttp,
+        Self::NotTls,
+        Self::Incompatible,
+        Self::Protocol,
+        Self::NoCertificate,
+        Self::Refused,
+        Self::Handshake,
+        Self::Left,
+        Self::Record,
+        Self::Alert,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = 10;
+
+    /// The metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::PlainHttp => "plain_http",
+            Self::NotTls => "not_tls",
+            Self::Incompatible => "incompatible",
+            Self::Protocol => "other_protocol",
+            Self::NoCertificate => "no_certificate",
+            Self::Refused => "refused_by_client",
+            Self::Handshake => "handshake",
+            Self::Left => "left",
+            Self::Record => "record",
+            Self::Alert => "alert",
+        }
     }
 }
 

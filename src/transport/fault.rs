@@ -24,22 +24,3 @@ pub enum Fault {
     /// The keys have sealed as much as they may.
     Exhausted,
 }
-
-impl Fault {
-    /// The metric label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::PlainHttp => "plain_http",
-            Self::NotTls => "not_tls",
-            Self::Incompatible => "incompatible",
-            Self::Protocol => "protocol",
-            Self::NoCertificate => "no_certificate",
-            Self::Refused(_) => "refused",
-            Self::Handshake => "handshake",
-            Self::Record => "record",
-            Self::Alert(_) => "alert",
-            Self::Exhausted => "exhausted",
-        }
-    }
-}

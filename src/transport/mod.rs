@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 pub use fault::Fault;
 pub use stream::Stream;
+pub use tls::Tally;
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,11 @@ pub trait Beside: Default {
     /// What was done since the last call beyond the moving of bytes, as so many bytes moved.
     fn take_effort(&mut self) -> u64 {
         0
+    }
+
+    /// Handshakes so far.
+    fn tally(&self) -> Tally {
+        Tally::default()
     }
 }
 

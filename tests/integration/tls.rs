@@ -128,6 +128,11 @@ fn sessions_are_resumed_on_whichever_loop_the_client_meets() {
     }
     assert_eq!(kinds.remove(0), Some(HandshakeKind::Full));
     assert!(kinds.iter().all(|kind| *kind == Some(HandshakeKind::Resumed)), "{kinds:?}");
+    let name = "fantail_tls_handshakes_total";
+    let counts = [("\"1.3\",resumed=\"no\"", 1), ("\"1.3\",resumed=\"yes\"", 11), ("\"1.2\"", 0)];
+    for (label, wanted) in counts {
+        server.await_metric(name, label, |count| count == wanted);
+    }
 }
 
 #[test]
@@ -144,6 +149,82 @@ fn http_on_the_port_of_tls_is_answered_in_its_own_words() {
     stream.write_all(b"\x00\x01\x02").expect("it reads");
     assert_eq!(stream.read(&mut [0; 16]).expect("the end"), 0);
     server.await_metric("fantail_closes_total", "\"tls\"", |count| count == 1);
+    server.await_log("HTTP without TLS on the port of TLS");
+    // And the other way round.
+    let mut stream = dial(server.listen);
+    let (_, done) = Secure::new(&usual().client, "localhost", &mut stream);
+    assert!(done.is_err());
+    server.await_log("TLS on a port that speaks none");
+    assert_eq!(server.metric("fantail_refusals_total", "tls_on_plain"), 1);
+    let failures = |reason: &str| server.metric("fantail_tls_failures_total", &format!("\"{reason}\""));
+    assert_eq!((failures("plain_http"), failures("not_tls")), (1, 1));
+    // Who does not trust the certificate says so by an alert.
+    let mut stream = dial(secure_of(&server));
+    assert!(Secure::new(&Authority::new("nobody's").client(), "localhost", &mut stream).1.is_err());
+    server.await_metric("fantail_tls_failures_total", "refused_by_client", |count| count == 1);
+}
+
+/// The first flight of a client.
+fn client_hello() -> Vec<u8> {
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let mut connection =
+        rustls::ClientConnection::new(Arc::clone(&usual().client), name).expect("a configuration");
+    let mut out = Vec::new();
+    connection.write_tls(&mut out).expect("memory");
+    out
+}
+
+/// What the page about TLS says that a handshake costs which is begun and not ended.
+const HALF_FINISHED_BYTES_MAX: u64 = 16 * 1024;
+
+#[test]
+fn handshakes_that_are_not_ended_have_a_bound_and_a_time() {
+    const HALF: u64 = 400;
+    let environment =
+        [("FANTAIL_ADMISSION_HANDSHAKES_MAX", "400"), ("FANTAIL_TIMEOUTS_HANDSHAKE_SECONDS", "8")];
+    let flags = flags(&usual().files);
+    let mut all: Vec<&str> = flags.iter().map(String::as_str).collect();
+    all.extend(["--loops", "1"]);
+    let server = Server::start(&all, &environment);
+    // What one handshake takes for good, such as buffers of the loop, is there before.
+    shake(&server, &usual().client, "localhost");
+    server.await_metric("fantail_connections", "", |count| count == 0);
+    let anon = || server.metric("fantail_memory_bytes", "anon");
+    let before = anon();
+    let hello = client_hello();
+    let half: Vec<TcpStream> = (0..HALF)
+        .map(|_| {
+            let mut stream = dial(secure_of(&server));
+            stream.write_all(&hello).expect("it reads");
+            stream
+        })
+        .collect();
+    server.await_metric("fantail_tls_handshakes", "", |count| count == HALF);
+    // All have had their answer.
+    for stream in &half {
+        let mut one = [0];
+        let mut stream = stream;
+        stream.read_exact(&mut one).expect("a server's flight");
+        assert_eq!(one, [22]);
+    }
+    let each = anon().saturating_sub(before) / HALF;
+    assert!(each <= HALF_FINISHED_BYTES_MAX, "{each} bytes each");
+    // One more finds no place, and is told nothing it could read without a handshake.
+    let mut stream = dial(secure_of(&server));
+    let (mut secure, done) = Secure::new(&usual().client, "localhost", &mut stream);
+    if done.is_ok() {
+        secure.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", &mut stream).expect("sent");
+        let mut answer = [0; 12];
+        assert_eq!(secure.read(&mut answer, &mut stream).expect("an answer"), 12);
+        assert_eq!(&answer, b"HTTP/1.1 503");
+    }
+    server.await_metric("fantail_refusals_total", "\"handshakes\"", |count| count == 1);
+    // Those who do not go on are let go when their time is over.
+    server.await_metric("fantail_tls_failures_total", "\"left\"", |count| count == HALF);
+    server.await_metric("fantail_connections", "", |count| count == 0);
+    let (mut stream, mut secure) = shake(&server, &usual().client, "localhost");
+    secure.send(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", &mut stream).expect("sent");
+    assert!(secure.read(&mut [0; 16], &mut stream).expect("an answer") > 0);
 }
 
 #[test]
@@ -271,7 +352,7 @@ fn what_is_held_of_records_counts_and_is_given_back() {
     assert!(held < 32_768, "{held}");
     drop(stream);
     server.await_metric("fantail_inbox_bytes", "", |bytes| bytes == 0);
-    server.await_metric("fantail_connections_open", "", |count| count == 0);
+    server.await_metric("fantail_connections", "", |count| count == 0);
 }
 
 #[test]

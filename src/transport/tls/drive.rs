@@ -215,10 +215,10 @@ impl Reading<'_> {
         let Some(agreed) = session.agreed() else { return };
         self.secure.handshaking = false;
         self.tally.under_way -= 1;
-        if let Some(completed) = self.tally.completed.get_mut(usize::from(agreed.is_tls13)) {
-            *completed += 1;
+        let counts = if agreed.resumed { &mut self.tally.resumed } else { &mut self.tally.full };
+        if let Some(count) = counts.get_mut(usize::from(agreed.is_tls13)) {
+            *count += 1;
         }
-        self.tally.resumed += u64::from(agreed.resumed);
     }
 
     /// Gives the stream up, after what is left to say of it. It is told when all that came before was handed on.

@@ -42,10 +42,10 @@ const PAGE_ENTRIES: usize = 1_024;
 /// What happened on one loop since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Handshakes of TLS 1.2 and 1.3.
-    pub completed: [u64; 2],
-    /// Those of them that resumed an earlier session.
-    pub resumed: u64,
+    /// Handshakes in full, of TLS 1.2 and 1.3.
+    pub full: [u64; 2],
+    /// Handshakes that took up an earlier session, of TLS 1.2 and 1.3.
+    pub resumed: [u64; 2],
     /// Peers that left before their handshake was done.
     pub left: u64,
     /// Handshakes under way.
@@ -133,12 +133,6 @@ impl Tls {
         self.config = config.map(|config| Arc::clone(&config.server));
     }
 
-    /// What has happened.
-    #[must_use]
-    pub fn tally(&self) -> Tally {
-        self.tally
-    }
-
     /// Whether something of this stream is sealed and not with the kernel.
     pub(super) fn is_pending(&self, fd: RawFd) -> bool {
         self.entry(fd).and_then(|secure| secure.flight.as_deref()).is_some_and(Flight::is_pending)
@@ -196,6 +190,10 @@ impl Beside for Tls {
 
     fn take_effort(&mut self) -> u64 {
         std::mem::take(&mut self.effort)
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
     }
 }
 

@@ -16,9 +16,11 @@ mod topic {
     pub mod form;
     pub mod history;
     pub mod keeper;
+    pub mod level_pattern;
     pub mod mailbox;
     pub mod name;
     pub mod pattern;
+    pub mod patterns;
     pub mod position;
     pub mod router;
     pub mod rules;
@@ -76,6 +78,7 @@ mod topic {
         use super::mailbox::{Mailbox, MailboxLimits};
         use super::message::Draft;
         use super::name::TopicName;
+        use super::patterns::Patterns;
         use super::position::Since;
         use super::router::{RouterLimits, Wake};
         use super::state::{FIRST_OFFSET, Joined, PublishRefused, Rank, Topic};
@@ -124,7 +127,11 @@ mod topic {
         }
 
         fn publish(topic: &Topic, mailboxes: &[Mailbox<Entry>]) -> u64 {
-            topic.publish(Draft(1), mailboxes, Rank::USUAL, false).expect("there is room").0.offset
+            topic
+                .publish(Draft(1), mailboxes, Rank::USUAL, false, &Patterns::new(0))
+                .expect("there is room")
+                .0
+                .offset
         }
 
         /// What a loop finds in its mailbox: the offsets before its join and those behind it.
@@ -138,11 +145,13 @@ mod topic {
                         assert_eq!(join, JOIN);
                         joined = true;
                     }
-                    Entry::Deliver { local, message } => {
+                    Entry::Deliver { local, message, .. } => {
                         assert_eq!(local, LOCAL);
                         if joined { behind.push(message.offset) } else { before.push(message.offset) }
                     }
-                    Entry::Control(_) | Entry::Reply(_) => unreachable!("no model sends one"),
+                    Entry::Found(_) | Entry::Control(_) | Entry::Reply(_) => {
+                        unreachable!("no model sends one")
+                    }
                 }
             }
             assert!(joined, "the join is lost");
@@ -355,6 +364,7 @@ mod topic {
                     mailboxes,
                     Rank::USUAL,
                     false,
+                    &Patterns::new(0),
                 ) {
                     Ok(_) => 1,
                     Err(PublishRefused::Full { draft: Draft(3), .. }) => 0,

@@ -31,7 +31,10 @@ section! {
         /// Bytes of kept messages that each loop holds ready in the forms of who reads them. 0 takes a thirty-second of
         /// the memory that the process may have, shared out over the loops, at most 16 MiB for each.
         live "history_forms_bytes_max" => history_forms_bytes_max: Option<usize> as BytesOrAutomatic = None,
-        /// Most topics one connection subscribes to.
+        /// Most different patterns that connections subscribe to at once; whoever comes with one more is answered 503, or
+        /// busy.
+        "patterns_max" => patterns_max: usize as Count = 65_536,
+        /// Most topics and patterns one connection subscribes to.
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Most requests of one loop that wait for something at a time, such as long polls; whoever comes then is answered
         /// 503.
@@ -65,6 +68,7 @@ impl LimitsSection {
         check.within("head_fields_max", self.head_fields_max, 16..=1_024);
         check.within("admin_body_bytes_max", self.admin_body_bytes_max, 1..=GIB);
         check.within("topics_max", self.topics_max, 1..=100_000_000);
+        check.within("patterns_max", self.patterns_max, 0..=100_000_000);
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
         check.within("parked_max", self.parked_max, 1..=100_000_000);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);

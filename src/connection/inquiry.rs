@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::MemoryParts;
-use crate::topic::{Key, Topic};
+use crate::topic::{Key, LevelPattern, Topic};
 use crate::wire::network::Network;
 
 /// Which connections are meant; what is `None` does not restrict.
@@ -69,6 +69,8 @@ pub struct ConnectionRow {
     pub dialect: &'static str,
     /// Subscribed to; the first one is that which it publishes to.
     pub topics: Vec<Topic>,
+    /// Patterns it is subscribed to.
+    pub patterns: Vec<LevelPattern>,
     /// It was accepted at this time or later …
     pub accepted_from_ms: u64,
     /// … and at this time or earlier.

@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
+use thin_vec::ThinVec;
+
 use super::Tick;
 use super::behind::Behind;
 use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
 use crate::dialect::{Tag, Wish};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Draft, Place, Position, Topic};
+use crate::topic::{Draft, Place, Position, Topic, Watch};
 use crate::wire::deflate::Kept;
 use crate::wire::http::chunked::ChunkedDecoder;
 
@@ -59,6 +61,7 @@ impl Session {
             }
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
+                    + open.watches.capacity() * size_of::<Watch>()
                     + open.context.as_deref().map_or(0, Kept::memory)
                     + open.behind.as_deref().map_or(0, Behind::memory)
                     + self.request_bytes()
@@ -197,6 +200,8 @@ pub enum BodyFraming {
 pub struct OpenState {
     /// Topics after the first.
     pub topics: Vec<Subscription>,
+    /// Subscriptions by pattern.
+    pub watches: ThinVec<Watch>,
     /// Messages that meant nothing: publishes that were ignored, or bad commands, of which a dialect knows one kind.
     pub faults: u32,
     /// A publish that no mailbox had room for, to be tried again before anything else is read.
@@ -216,6 +221,7 @@ impl OpenState {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
+            && self.watches.is_empty()
             && self.faults == 0
             && self.blocked.is_none()
             && self.context.is_none()

@@ -10,7 +10,7 @@ use fantail_test_support::planted::{self, Planted};
 
 use super::Tools;
 use crate::metrics::CloseReason;
-use crate::topic::{Gap, Joined, Page, PageFrom, Since, Topic, TopicName};
+use crate::topic::{Gap, Joined, LevelPattern, Page, PageFrom, Since, Topic, TopicName};
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,10 @@ pub enum Effect {
     },
     /// Leave a topic.
     Unsubscribe(TopicName<'static>),
+    /// Subscribe to whatever topics a pattern means.
+    Watch(LevelPattern),
+    /// End that.
+    Unwatch(LevelPattern),
     /// Read some of what a topic keeps.
     ReadHistory {
         /// The topic.
@@ -92,6 +96,7 @@ impl Effect {
             | Self::Subscribe { topic, .. }
             | Self::Unsubscribe(topic)
             | Self::ReadHistory { topic, .. } => topic.as_str().len(),
+            Self::Watch(pattern) | Self::Unwatch(pattern) => pattern.as_str().len(),
             Self::Ignore | Self::CountBad | Self::Close(_) => 0,
         };
         size_of::<Self>() + own
@@ -180,14 +185,19 @@ pub enum Outcome<'a> {
         /// What was read.
         page: &'a Page,
     },
+    /// Subscribed to whatever topics a pattern means, by an effect or as the connection was opened.
+    Watching {
+        /// The pattern.
+        pattern: &'a str,
+    },
     /// Not subscribed any more.
     Left {
-        /// The topic.
+        /// The topic or pattern.
         topic: &'a str,
     },
     /// It can't be had.
     Refused {
-        /// The topic.
+        /// The topic or pattern.
         topic: &'a str,
         /// Why.
         denial: Denial,
@@ -227,6 +237,8 @@ pub enum Denial {
     TopicRate,
     /// No room for another topic.
     Busy,
+    /// No room for another pattern.
+    PatternsFull,
 }
 
 /// The sink of one stretch of messages. Most messages ask for one thing, which allocates nothing.

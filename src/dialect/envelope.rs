@@ -28,6 +28,10 @@ enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         gap: Option<GapLine>,
     },
+    #[serde(rename = "subscribed")]
+    Watching {
+        pattern: &'a str,
+    },
     Gap {
         topic: &'a str,
         gap: GapLine,
@@ -97,6 +101,7 @@ impl Speak for Envelope {
             Outcome::Gap { topic, gap } => {
                 push_line(&Line::Gap { topic: topic.name(), gap: gap.into() }, &mut line);
             }
+            Outcome::Watching { pattern } => push_line(&Line::Watching { pattern }, &mut line),
             Outcome::Published { .. } | Outcome::History { .. } | Outcome::Left { .. } => return,
         }
         push_frame(cx.out, Opcode::Text, &line, None);

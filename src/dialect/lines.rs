@@ -1,13 +1,13 @@
 //! A dialect of tests, `/lines`: text commands in WebSocket messages, several to a message, and an answer for each.
 //!
-//! `sub TOPIC`, `sub TOPIC EPOCH:OFFSET`, `sub TOPIC COUNT`, `unsub TOPIC`, `pub TOPIC TEXT`, `quit`; whatever else is counted as ignored. It proves that a dialect is
+//! `sub TOPIC`, `sub PATTERN`, `sub TOPIC EPOCH:OFFSET`, `sub TOPIC COUNT`, `unsub TOPIC`, `pub TOPIC TEXT`, `quit`; whatever else is counted as ignored. It proves that a dialect is
 //! its file, its variant and its arm, and that effects are carried out in order.
 
 use super::Dialect;
 use super::effect::{Cx, Denial, Effect, Meaning, Outcome, Piece};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use crate::metrics::CloseReason;
-use crate::topic::{Position, Since, TopicName};
+use crate::topic::{LevelPattern, Position, Since, TopicName};
 use crate::wire::frame::{Opcode, push_frame};
 
 pub(super) struct Lines;
@@ -47,6 +47,7 @@ impl Speak for Lines {
                 format!("gap {} {} {}", topic.name(), gap.kind.word(), gap.oldest)
             }
             Outcome::History { topic, page } => format!("kept {} {}", topic.name(), page.messages.len()),
+            Outcome::Watching { pattern } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
         };
@@ -58,8 +59,10 @@ fn command(line: &str, at: usize) -> Option<Effect> {
     let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     let name = |name: &str| TopicName::parse(name.to_owned()).ok().map(TopicName::into_owned);
     Some(match verb {
-        "sub" => subscribe(rest)?,
+        "sub" if LevelPattern::is_meant(rest) => Effect::Watch(LevelPattern::parse(rest).ok()?),
+        "unsub" if LevelPattern::is_meant(rest) => Effect::Unwatch(LevelPattern::parse(rest).ok()?),
         "unsub" => Effect::Unsubscribe(name(rest)?),
+        "sub" => subscribe(rest)?,
         "pub" => {
             let (topic, text) = rest.split_once(' ')?;
             let end = at + line.len();
@@ -89,6 +92,6 @@ fn word(denial: Denial) -> &'static str {
         Denial::Already => "change",
         Denial::TooMany => "more",
         Denial::TopicShare | Denial::TopicRate => "share",
-        Denial::Busy => "room",
+        Denial::Busy | Denial::PatternsFull => "room",
     }
 }

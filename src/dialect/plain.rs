@@ -8,9 +8,8 @@ use std::borrow::Cow;
 use super::Dialect;
 use super::effect::{Cx, Effect, Meaning, Outcome};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
-use super::url::topic_name;
-use crate::topic::name::NameError;
-use crate::topic::{Position, PositionError, Since, TopicName};
+use super::url::{Wanted, wanted, wanted_by_path};
+use crate::topic::{LevelPattern, Position, PositionError, Since, TopicName};
 use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::query_pairs;
 
@@ -85,30 +84,28 @@ fn opening(
     usual: Option<TopicName<'static>>,
 ) -> Result<Opening, Cow<'static, str>> {
     let first = match path.strip_prefix("/ws/") {
-        Some(raw) => Some(topic_name(raw)?.into_owned()),
-        None => usual,
+        Some(raw) => Some(wanted_by_path(raw)?),
+        None => usual.map(Wanted::Topic),
     };
-    let mut topics: Vec<(TopicName<'static>, Option<Since>)> =
-        first.into_iter().map(|name| (name, None)).collect();
-    let mut at = 0;
+    let mut topics: Vec<(TopicName<'static>, Option<Since>)> = Vec::new();
+    let mut patterns: Vec<LevelPattern> = Vec::new();
+    // Of the topic that `since` and `history` are about; of a pattern there is none.
+    let mut at = first.map_or(usize::MAX, |first| add(first, &mut topics, &mut patterns));
     let (mut echo, mut envelope) = (None, None);
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         match name.as_ref() {
-            "topic" => {
-                let name = TopicName::parse(value).map_err(NameError::reason)?;
-                at = topics.iter().position(|(known, _)| *known == name).unwrap_or(topics.len());
-                if at == topics.len() {
-                    topics.push((name.into_owned(), None));
-                }
-            }
+            "topic" => at = add(wanted(&value)?, &mut topics, &mut patterns),
             "since" | "history" => {
                 let since = match name.as_ref() {
                     "since" => Since::After(Position::parse(&value).map_err(PositionError::reason)?),
                     _ => Since::Last(count(&value)?),
                 };
                 let Some((_, of)) = topics.get_mut(at) else {
-                    return Err("since and history come behind the topic that they are about".into());
+                    return Err(
+                        "since and history come behind the topic that they are about, which is no pattern"
+                            .into(),
+                    );
                 };
                 if of.replace(since).is_some() {
                     return Err("a topic begins at one place: since or history, once".into());
@@ -121,12 +118,32 @@ fn opening(
             name => return Err(unknown(name, &PARAMETERS).into()),
         }
     }
-    if topics.len() > topics_max {
+    if topics.len() + patterns.len() > topics_max {
         return Err("more topics than one connection may subscribe to".into());
     }
     let topics = topics.into_iter().map(|(name, since)| (name, since.unwrap_or_default())).collect();
     let dialect = if envelope == Some(true) { Dialect::Envelope } else { Dialect::Plain };
-    Ok(Opening { topics, no_echo: echo == Some(false), ..Opening::of(dialect) })
+    Ok(Opening { topics, patterns, no_echo: echo == Some(false), ..Opening::of(dialect) })
+}
+
+/// Adds what is not there yet; returns the place of a topic.
+fn add(
+    wanted: Wanted,
+    topics: &mut Vec<(TopicName<'static>, Option<Since>)>,
+    patterns: &mut Vec<LevelPattern>,
+) -> usize {
+    match wanted {
+        Wanted::Topic(name) => topics.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            topics.push((name, None));
+            topics.len() - 1
+        }),
+        Wanted::Pattern(pattern) => {
+            if !patterns.contains(&pattern) {
+                patterns.push(pattern);
+            }
+            usize::MAX
+        }
+    }
 }
 
 /// A number of messages.
@@ -200,8 +217,29 @@ mod tests {
     }
 
     #[test]
+    fn a_star_makes_a_pattern_however_it_is_written() {
+        let named = |path: &str, query: &str| -> (Vec<String>, Vec<String>) {
+            let opening = opened(path, query, 64).expect("valid");
+            let topics = opening.topics.iter().map(|(name, _)| name.as_str().to_owned()).collect();
+            (topics, opening.patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect())
+        };
+        let of = |topics: &[&str], patterns: &[&str]| {
+            let all = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            (all(topics), all(patterns))
+        };
+        assert_eq!(named("/ws", "topic=prices/*&topic=prices%2F%2A"), of(&["lobby"], &["prices/*"]));
+        assert_eq!(named("/ws/a/*/b", "topic=x&topic=**"), of(&["x"], &["a/*/b", "**"]));
+        assert_eq!(named("/ws/a%2F%2A%2A", ""), of(&[], &["a/**"]));
+        for query in ["topic=a*", "topic=**/a", "topic=a/*&history=1", "topic=*&since=00000000000000ab:7"] {
+            assert!(opened("/ws", query, 64).is_err(), "{query}");
+        }
+        assert!(opened("/ws/*", "history=1", 64).is_err());
+        assert!(opened("/ws/a", "topic=b/*", 1).is_err(), "patterns count as topics do");
+    }
+
+    #[test]
     fn bad_names_are_refused() {
-        for path in ["/ws/", "/ws/a%00", "/ws/*", "/ws/%FF", "/ws/%2"] {
+        for path in ["/ws/", "/ws/a%00", "/ws/a*", "/ws/%FF", "/ws/%2"] {
             assert!(opened(path, "", 64).is_err(), "{path}");
         }
         assert!(opened(&format!("/ws/{}", "x".repeat(201)), "", 64).is_err());

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::effect::{Cx, Meaning, Outcome};
 use super::{Dialect, Form};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Since, TopicName};
+use crate::topic::{LevelPattern, Since, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
@@ -75,6 +75,8 @@ pub struct Opening {
     pub dialect: Dialect,
     /// Topics it is subscribed to before the answer is sent, and where each subscription begins.
     pub topics: Vec<(TopicName<'static>, Since)>,
+    /// Patterns that it is subscribed to besides.
+    pub patterns: Vec<LevelPattern>,
     /// Whether its own messages are not delivered back.
     pub no_echo: bool,
     /// permessage-deflate was accepted, with a window of so many bits for what is sent.
@@ -87,7 +89,14 @@ impl Opening {
     /// A start without topics.
     #[must_use]
     pub fn of(dialect: Dialect) -> Self {
-        Self { dialect, topics: Vec::new(), no_echo: false, deflate: None, wait_seconds: 0 }
+        Self {
+            dialect,
+            topics: Vec::new(),
+            patterns: Vec::new(),
+            no_echo: false,
+            deflate: None,
+            wait_seconds: 0,
+        }
     }
 }
 

@@ -292,7 +292,7 @@ fn is_own(message: &Message, loop_index: usize, key: Key) -> bool {
 }
 
 /// What a connection remembers of its subscription to the loop's topic `local`.
-fn place_of(connection: &mut Connection, local: u32) -> Option<&mut Place> {
+pub(super) fn place_of(connection: &mut Connection, local: u32) -> Option<&mut Place> {
     if connection.topic == local {
         return Some(&mut connection.place);
     }

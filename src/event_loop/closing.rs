@@ -166,14 +166,19 @@ impl<S: Socket> Core<S> {
             topic: std::mem::replace(&mut connection.topic, crate::connection::NONE),
             place: std::mem::replace(&mut connection.place, Place::NONE),
         };
-        let more = match connection.session.as_deref_mut() {
-            Some(Session::Open(open)) => std::mem::take(&mut open.topics),
-            _ => Vec::new(),
+        let (more, watches) = match connection.session.as_deref_mut() {
+            Some(Session::Open(open)) => {
+                (std::mem::take(&mut open.topics), std::mem::take(&mut open.watches))
+            }
+            _ => Default::default(),
         };
         // The first may have been ended by the admin port while others go on.
         let first = (first.topic != crate::connection::NONE).then_some(first);
         for subscription in first.into_iter().chain(more) {
             self.leave(index, subscription);
+        }
+        for watch in watches {
+            self.topics.unwatch(watch, index);
         }
     }
 }

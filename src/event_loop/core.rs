@@ -401,6 +401,7 @@ impl<S: Socket> Core<S> {
         self.counters.inbox_bytes.set((self.held.bytes() + self.body_bytes) as u64);
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);
+        self.counters.watches.set(self.topics.watches() as u64);
         self.counters.behind.set(self.topics.behind() as u64);
         self.counters.replay_bytes.set(self.topics.replay_bytes());
     }

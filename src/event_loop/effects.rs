@@ -15,7 +15,7 @@ use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
-use crate::topic::{Busy, Draft, Joined, Key, Origin, PageFrom, Rank, Topic, TopicName};
+use crate::topic::{Busy, Draft, Joined, Key, LevelPattern, Origin, PageFrom, Rank, Topic, TopicName};
 use crate::transport::Socket;
 
 /// Frames of kept messages that one answer tells, in bytes, but for a longer one alone: whoever asks goes on behind them.
@@ -93,7 +93,9 @@ impl<S: Socket> Core<S> {
                     then
                 }
                 Effect::Subscribe { topic, since } => self.subscribe_one(from, &topic, since, sink),
-                Effect::Unsubscribe(name) => self.unsubscribe_one(from, &name, sink),
+                Effect::Unsubscribe(name) => self.unsubscribe_one(from, name.as_str(), sink),
+                Effect::Watch(pattern) => self.watch_one(from, &pattern, sink),
+                Effect::Unwatch(pattern) => self.unsubscribe_one(from, pattern.as_str(), sink),
                 Effect::ReadHistory { topic, from: place, limit } => {
                     self.read_history(from, &topic, place, limit, sink)
                 }
@@ -128,8 +130,10 @@ impl<S: Socket> Core<S> {
     }
 
     /// Tells the dialect of a connection that has just opened what became of its subscriptions.
-    pub(super) fn tell_opened(&mut self, key: Key, joined: &[(Topic, Joined)]) {
-        self.tell_unasked(key, joined.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined)));
+    pub(super) fn tell_opened(&mut self, key: Key, joined: &[(Topic, Joined)], patterns: &[LevelPattern]) {
+        let topics = joined.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined));
+        let patterns = patterns.iter().map(|pattern| Outcome::Watching { pattern: pattern.as_str() });
+        self.tell_unasked(key, topics.chain(patterns));
     }
 
     /// Tells the dialect of a connection what no message of it has asked for.

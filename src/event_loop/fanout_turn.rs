@@ -9,21 +9,22 @@ use std::io::ErrorKind;
 #[cfg(test)]
 use fantail_test_support::planted::{self, Planted};
 
-use super::catch_up_turn::is_behind;
+use super::catch_up_turn::{is_behind, place_of};
 use super::closing::Words;
 use super::core::Core;
+use super::inquiry_turn::watches;
 use super::slots::SlotTable;
 use super::turn::Clock;
-use crate::connection::Flags;
 use crate::connection::outbox::{Admitted, Outbox};
 use crate::connection::session::Session;
+use crate::connection::{Connection, Flags};
 use crate::dialect::{Cx, Dialect, Effects, Form, Outcome, Tag, Tools};
 use crate::metrics::{CloseReason, DropReason};
-use crate::topic::SlowPolicy;
 use crate::topic::subscriptions::TURN_DELIVERIES;
 use crate::topic::{
     Choice, Encoding, Gap, GapKind, Join, Key, Message, Moved, Place, Topic, Turn, TurnBudget,
 };
+use crate::topic::{SlowPolicy, TopicPolicy};
 use crate::transport::Socket;
 
 /// Nanoseconds after which a turn ends although deliveries are left.
@@ -93,7 +94,36 @@ impl<S: Socket> Core<S> {
                 return false;
             }
         }
+        !turn.is_watched() || self.watchers_turn(turn, budget, timer, &mut usual)
+    }
+
+    /// Delivers to those who have a pattern that means the topic.
+    #[inline(never)]
+    fn watchers_turn(
+        &mut self,
+        turn: &mut Turn<Form>,
+        budget: &mut TurnBudget,
+        timer: &mut Timer,
+        usual: &mut Usual,
+    ) -> bool {
+        while let Some(slot) = self.topics.next_watcher(turn, budget) {
+            if self.is_meant(slot, turn) {
+                self.deliver(self.index, slot, turn, usual);
+            }
+            if timer.is_over() && self.edition.chunked {
+                return false;
+            }
+        }
         true
+    }
+
+    /// Whether a connection gets these messages by a pattern, and not by a subscription to their topic.
+    fn is_meant(&mut self, index: u32, turn: &Turn<Form>) -> bool {
+        let Some(slot) = self.slots.at(index) else { return false };
+        let (connection, local) = (&mut slot.connection, turn.local());
+        let place = place_of(connection, local).copied();
+        !(place.is_some() && is_behind(connection, local))
+            && self.topics.means(turn, index, watches(connection), place)
     }
 
     /// Delivers to one subscriber. `usual` is what those of its dialect get who have asked for nothing special, once it
@@ -219,6 +249,7 @@ impl<S: Socket> Core<S> {
         let budget = &self.edition.outbox_budget;
         let Some(policy) = self.topics.policy(local) else { return };
         let Some(slot) = self.slots.at(index) else { return };
+        let policy = policy_for(&mut slot.connection, local, policy);
         let key = Key { slot: index, generation: slot.generation };
         // A frame that has begun goes on in the encoding that it began in, and so does all that comes behind it.
         let encoding = if of == Encoding::Plain { of } else { slot.connection.encoding() };
@@ -283,6 +314,15 @@ impl<S: Socket> Core<S> {
         let reason = CloseReason::SlowConsumer;
         self.end(key, reason, Words::Own);
     }
+}
+
+/// What holds for messages of the loop's topic `local` to this connection.
+fn policy_for(connection: &mut Connection, local: u32, policy: TopicPolicy) -> TopicPolicy {
+    if policy.slow == SlowPolicy::CatchUp && place_of(connection, local).is_none() {
+        // A subscriber by pattern has no place in the topic to read on from.
+        return TopicPolicy { slow: SlowPolicy::DropNewest, ..policy };
+    }
+    policy
 }
 
 /// Whether something was dropped that is told, and if so whether it was the oldest that waited. Under `latest` drops are

@@ -334,7 +334,7 @@ impl<S: Socket> Core<S> {
             }
         }
         // Joined before the answer is out: whoever has seen it is sure to get what is published next.
-        let joined = match self.subscribe(key, &opening.topics) {
+        let joined = match self.subscribe(key, &opening.topics, &opening.patterns) {
             Ok(joined) => joined,
             Err(reason) => {
                 self.refuse_for_now(key, reason, &Asker::of(head));
@@ -355,7 +355,7 @@ impl<S: Socket> Core<S> {
         }
         self.counters.upgrades.add(1);
         self.send_own(key, out, Asked::No);
-        self.tell_opened(key, &joined);
+        self.tell_opened(key, &joined, &opening.patterns);
         self.tell_upgraded(key);
         Next::Go
     }

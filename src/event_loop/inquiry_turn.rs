@@ -13,7 +13,7 @@ use crate::connection::{Connection, MemoryParts, NONE, Phase, TICK_MS, Tick};
 use crate::dialect::Outcome;
 use crate::dialect::sse::Places;
 use crate::metrics::CloseReason;
-use crate::topic::{Key, Reply};
+use crate::topic::{Key, Reply, Watch};
 use crate::transport::Socket;
 
 /// Slots looked at in one turn.
@@ -118,7 +118,9 @@ impl<S: Socket> Core<S> {
         if let Some(name) = &filter.topic {
             let topics = &self.topics;
             let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == &**name);
-            if !subscriptions(&slot.connection).any(named) {
+            let meant =
+                |watch: &Watch| topics.pattern(*watch).is_some_and(|pattern| pattern.as_str() == &**name);
+            if !subscriptions(&slot.connection).any(named) && !watches(&slot.connection).iter().any(meant) {
                 return COST_LOOK;
             }
         }
@@ -164,6 +166,10 @@ impl<S: Socket> Core<S> {
             phase: connection.phase().label(),
             dialect: connection.dialect.label(),
             topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),
+            patterns: watches(connection)
+                .iter()
+                .filter_map(|watch| topics.pattern(*watch).cloned())
+                .collect(),
             accepted_from_ms: ms(from),
             accepted_to_ms: ms(to),
             // Up to one heartbeat after the upgrade it lies ahead, so that heartbeats are spread.
@@ -199,4 +205,17 @@ pub(super) fn subscriptions(connection: &Connection) -> impl Iterator<Item = u32
     };
     let first = (connection.topic != NONE).then_some(connection.topic);
     first.into_iter().chain(more.iter().map(|more| more.topic))
+}
+
+/// A connection's subscriptions by pattern.
+pub(super) fn watches(connection: &Connection) -> &[Watch] {
+    match connection.session.as_deref() {
+        Some(Session::Open(open)) => &open.watches,
+        _ => &[],
+    }
+}
+
+/// How many topics and patterns a connection is subscribed to.
+pub(super) fn subscription_count(connection: &Connection) -> usize {
+    subscriptions(connection).count() + watches(connection).len()
 }

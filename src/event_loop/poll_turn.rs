@@ -43,7 +43,7 @@ impl<S: Socket> Core<S> {
         };
         slot.connection.dialect = opening.dialect;
         // It joins before it looks at what was missed: whatever comes behind that is delivered to it.
-        let joined = match self.subscribe(key, &[(name.clone(), Since::Now)]) {
+        let joined = match self.subscribe(key, &[(name.clone(), Since::Now)], &[]) {
             Ok(joined) => joined,
             Err(reason) => {
                 self.refuse_for_now(key, reason, &Asker::of(head));

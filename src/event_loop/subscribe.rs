@@ -7,13 +7,15 @@ use super::core::Core;
 use super::effects::{Sink, Speaker, Then};
 use super::fanout_turn::moved;
 use super::frames_turn::remember;
-use super::inquiry_turn::subscriptions;
+use super::inquiry_turn::{subscription_count, subscriptions, watches};
 use crate::auth::admission::Admission;
 use crate::connection::session::{Session, Subscription};
 use crate::connection::{Connection, NONE, Tick};
 use crate::dialect::{Denial, Form, Outcome};
 use crate::metrics::RefuseReason;
-use crate::topic::{Encoding, Joined, Key, Maker, Place, RouterError, Since, Topic, TopicName};
+use crate::topic::{
+    Encoding, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic, TopicName, Watch,
+};
 use crate::transport::Socket;
 
 /// Makes topics for a connection, counted by its address.
@@ -51,7 +53,10 @@ fn refusal(error: RouterError) -> RefuseReason {
     match error {
         RouterError::ShareFull => RefuseReason::TopicShare,
         RouterError::TooFast => RefuseReason::TopicRate,
-        RouterError::TopicsFull | RouterError::Contended | RouterError::LoopCount => RefuseReason::Busy,
+        RouterError::TopicsFull
+        | RouterError::PatternsFull
+        | RouterError::Contended
+        | RouterError::LoopCount => RefuseReason::Busy,
     }
 }
 
@@ -60,12 +65,13 @@ fn denial(error: RouterError) -> Denial {
     match error {
         RouterError::ShareFull => Denial::TopicShare,
         RouterError::TooFast => Denial::TopicRate,
+        RouterError::PatternsFull => Denial::PatternsFull,
         RouterError::TopicsFull | RouterError::Contended | RouterError::LoopCount => Denial::Busy,
     }
 }
 
 impl<S: Socket> Core<S> {
-    /// Subscribes a connection to all of `topics`, or to none. Its form must not change any more. What came of each is
+    /// Subscribes a connection to all of `topics` and `patterns`, or to none. Its form must not change any more. What came of each is
     /// returned in their order, to be told to the dialect behind its first words.
     ///
     /// # Errors
@@ -74,18 +80,17 @@ impl<S: Socket> Core<S> {
         &mut self,
         key: Key,
         topics: &[(TopicName<'_>, Since)],
+        patterns: &[LevelPattern],
     ) -> Result<Vec<(Topic, Joined)>, RefuseReason> {
-        let mut joined = Vec::with_capacity(topics.len());
-        for (name, since) in topics {
-            match self.join(key, name, *since) {
-                Ok(one) => joined.push(one),
-                Err(error) => {
-                    self.unsubscribe_all(key.slot);
-                    return Err(refusal(error));
-                }
-            }
-        }
-        Ok(joined)
+        let joined = topics.iter().map(|(name, since)| self.join(key, name, *since)).collect();
+        let watched = |joined| {
+            patterns.iter().try_for_each(|pattern| self.watch(key, pattern))?;
+            Ok(joined)
+        };
+        Result::and_then(joined, watched).map_err(|error| {
+            self.unsubscribe_all(key.slot);
+            refusal(error)
+        })
     }
 
     /// The topic of this name, made for the connection's address if there is none.
@@ -122,6 +127,37 @@ impl<S: Socket> Core<S> {
         Ok((topic, joined))
     }
 
+    /// Subscribes to a pattern.
+    fn watch(&mut self, key: Key, pattern: &LevelPattern) -> Result<(), RouterError> {
+        let Some(slot) = self.slots.get(key) else { return Err(RouterError::Contended) };
+        let connection = &mut slot.connection;
+        let admission = &self.edition.admission;
+        let client = Client { handle: connection.admission, admission, now: self.now };
+        let watch = self.topics.watch(pattern, key.slot, &client)?;
+        remember(&mut connection.session, |open| open.watches.push(watch));
+        Ok(())
+    }
+
+    /// Subscribes to a pattern that a dialect asks for, and tells it what came of it.
+    pub(super) fn watch_one(&mut self, from: Speaker, pattern: &LevelPattern, sink: &mut Sink<'_>) -> Then {
+        let Some(slot) = self.slots.get(from.key) else { return Then::Go };
+        let known =
+            watches(&slot.connection).iter().any(|watch| self.topics.pattern(*watch) == Some(pattern));
+        let watched = if known {
+            Err(Denial::Already)
+        } else if subscription_count(&slot.connection) >= self.edition.settings.limits.subscriptions_max {
+            Err(Denial::TooMany)
+        } else {
+            self.watch(from.key, pattern).map_err(denial)
+        };
+        let pattern = pattern.as_str();
+        match watched {
+            Ok(()) => self.tell(from, Outcome::Watching { pattern }, sink),
+            Err(denial) => self.tell(from, Outcome::Refused { topic: pattern, denial }, sink),
+        }
+        Then::Go
+    }
+
     /// Joins a topic that a dialect asks for, and tells it what came of it.
     pub(super) fn subscribe_one(
         &mut self,
@@ -135,7 +171,7 @@ impl<S: Socket> Core<S> {
         let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name.as_str());
         let joined = if subscriptions(&slot.connection).any(named) {
             Err(Denial::Already)
-        } else if subscriptions(&slot.connection).count() >= self.edition.settings.limits.subscriptions_max {
+        } else if subscription_count(&slot.connection) >= self.edition.settings.limits.subscriptions_max {
             Err(Denial::TooMany)
         } else {
             self.join(from.key, name, since).map_err(denial)
@@ -147,14 +183,8 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
-    /// Leaves a topic that a dialect does not want any more, and tells it.
-    pub(super) fn unsubscribe_one(
-        &mut self,
-        from: Speaker,
-        name: &TopicName<'_>,
-        sink: &mut Sink<'_>,
-    ) -> Then {
-        let name = name.as_str();
+    /// Leaves a topic or a pattern that a dialect does not want any more, and tells it.
+    pub(super) fn unsubscribe_one(&mut self, from: Speaker, name: &str, sink: &mut Sink<'_>) -> Then {
         let left = self.leave_topic(from.key, name);
         let outcome = if left {
             Outcome::Left { topic: name }
@@ -165,10 +195,29 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
-    /// Ends the subscription to the topic of this name; `false` if there is none. None of the
+    /// Ends the subscription to this pattern; `false` if there is none. What waits for the connection comes still.
+    fn leave_pattern(&mut self, key: Key, pattern: &str) -> bool {
+        let topics = &self.topics;
+        let Some(slot) = self.slots.get(key) else { return false };
+        let session = &mut slot.connection.session;
+        let Some(Session::Open(open)) = session.as_deref_mut() else { return false };
+        let named = |watch: &Watch| topics.pattern(*watch).is_some_and(|of| of.as_str() == pattern);
+        let Some(place) = open.watches.iter().position(named) else { return false };
+        let watch = open.watches.remove(place);
+        if open.is_empty() {
+            *session = None;
+        }
+        self.topics.unwatch(watch, key.slot);
+        true
+    }
+
+    /// Ends the subscription to the topic of this name, or to this pattern; `false` if there is none. None of the
     /// other topics takes the place of a first one: what goes to the connection's first topic goes nowhere until it joins
     /// one again.
     pub(super) fn leave_topic(&mut self, key: Key, name: &str) -> bool {
+        if LevelPattern::is_meant(name) {
+            return self.leave_pattern(key, name);
+        }
         let topics = &self.topics;
         let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == name);
         let Some(slot) = self.slots.get(key) else { return false };
@@ -187,7 +236,10 @@ impl<S: Socket> Core<S> {
             None
         };
         let Some(ended) = ended else { return false };
-        if let Some(outbox) = connection.outbox.as_deref_mut()
+        let fits = |watch: &Watch| topics.pattern(*watch).is_some_and(|pattern| pattern.fits(name));
+        // What waits of the topic is to come all the same where a pattern means it.
+        let wanted = watches(connection).iter().any(fits);
+        if let Some(outbox) = connection.outbox.as_deref_mut().filter(|_| !wanted)
             && let Some(topic) = topics.topic(ended.topic)
         {
             let before = outbox.bytes();

@@ -126,6 +126,8 @@ counters! {
     pongs_received,
     /// Subscriptions now, waiting joins included.
     subscriptions,
+    /// Subscriptions by pattern now.
+    watches,
     /// Bytes of half-received heads and messages now, and of request bodies.
     inbox_bytes,
     /// Bytes of slot pages now.

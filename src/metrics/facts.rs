@@ -20,6 +20,8 @@ pub struct Facts<'a> {
     pub connections_max: u64,
     /// Topics that exist, idle ones included.
     pub topics: u64,
+    /// Different patterns that connections are subscribed to.
+    pub patterns: u64,
     /// Bytes kept of clients' compressed messages.
     pub context_bytes: u64,
     /// How many there may be.

@@ -80,6 +80,7 @@ metrics! {
     "fantail_heartbeats_unanswered_total", Counter, heartbeats_unanswered, "Pings that nobody answered in time.";
     "fantail_pongs_received_total", Counter, pongs_received, "Pongs received.";
     "fantail_subscriptions", Gauge, subscriptions, "Subscriptions of connections, waiting joins included.";
+    "fantail_pattern_subscriptions", Gauge, watches, "Subscriptions of connections to patterns.";
     "fantail_inbox_bytes", Gauge, inbox_bytes, "Bytes of half-received heads and messages, and of request bodies on the admin port.";
     "fantail_slot_bytes", Gauge, slot_bytes, "Bytes of pages of connection slots.";
 }
@@ -101,6 +102,7 @@ others! {
     CONNECTIONS = "fantail_connections", Gauge, "Connections open now.";
     CONNECTIONS_MAX = "fantail_connections_max", Gauge, "Client connections the process may hold.";
     TOPICS = "fantail_topics", Gauge, "Topics, idle ones included.";
+    PATTERNS = "fantail_patterns", Gauge, "Different patterns that connections are subscribed to.";
     ADMISSION_ADDRESSES = "fantail_admission_addresses", Gauge, "Addresses that hold a connection now; 0 while no limit by address is on.";
     ADMISSION_BYTES = "fantail_admission_bytes", Gauge, "Bytes of the table of addresses, connect rates included.";
     DRAINING = "fantail_draining", Gauge, "1 while the server is on its way out.";

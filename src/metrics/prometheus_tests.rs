@@ -24,6 +24,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         descriptors_max: Some(1024),
         connections_max: 1920,
         topics: 5,
+        patterns: 2,
         context_bytes: 70_000,
         context_bytes_max: 1 << 26,
         deflate_declined: 2,

@@ -130,7 +130,7 @@ fn slots(connections: usize) -> usize {
 /// are several.
 fn topic(interested: usize) -> usize {
     const NAME_BYTES: usize = 16;
-    let locals = if interested < 2 { 0 } else { interested * size_of::<u32>() };
+    let locals = if interested < 2 { 0 } else { 2 * size_of::<usize>() + interested * size_of::<u32>() };
     heap(state::allocation(NAME_BYTES)) + heap(locals)
 }
 

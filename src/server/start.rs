@@ -303,6 +303,7 @@ fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {
             entries_max: settings.mailbox.entries_max as u64,
         },
         topics_max: settings.limits.topics_max,
+        patterns_max: settings.limits.patterns_max,
         history_bytes_max: totals.history as u64,
         joins_max: settings.mailbox.joins_max,
         ..RouterLimits::default()

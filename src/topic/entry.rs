@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::form::Form;
 use super::message::Message;
+use super::state::Topic;
 
 /// Names one connection of one loop for as long as it lives. A slot is reused, a generation is
 /// not, so a key that outlived its connection is recognised and ignored.
@@ -68,6 +69,15 @@ pub struct Join {
     pub ticket: Place,
 }
 
+/// A message of a topic that the loop has not met, or does not know by an index yet.
+#[derive(Debug)]
+pub struct Found {
+    /// The topic.
+    pub topic: Topic,
+    /// Its message.
+    pub message: Message,
+}
+
 /// The answer to a question, to a connection of the loop.
 #[derive(Debug)]
 pub struct Reply<R> {
@@ -86,9 +96,13 @@ pub enum Entry<M: Mail> {
     Deliver {
         /// Index of the topic in the loop's own table.
         local: u32,
+        /// Whether the loop has a subscriber of a pattern that fits the topic.
+        watched: bool,
         /// The encoded message; it knows its topic, so a stale `local` is recognised.
         message: Message,
     },
+    /// A message for subscribers of patterns that fit its topic. Boxed, so that no other entry is larger for it.
+    Found(Box<Found>),
     /// A connection of the loop has subscribed.
     Join(Join),
     /// An answer. Boxed, so that no other entry is larger for it.

@@ -13,11 +13,13 @@ pub mod entry;
 pub mod form;
 pub mod history;
 pub mod keeper;
+pub mod level_pattern;
 mod list;
 pub mod mailbox;
 pub mod message;
 pub mod name;
 pub mod pattern;
+pub mod patterns;
 pub mod position;
 mod replay;
 pub mod router;
@@ -25,13 +27,15 @@ pub mod rules;
 pub mod state;
 pub mod subscriptions;
 pub mod sync;
+mod watchers;
 
 pub use batch::{BATCH_BYTES_MAX, Batch, Choice};
 pub use budget::{Fill, OutboxBudget};
-pub use entry::{Entry, Join, Key, Letter, Mail, Place, Reply};
+pub use entry::{Entry, Found, Join, Key, Letter, Mail, Place, Reply};
 pub use form::{Carried, Encoding, Form, Stamped};
 pub use history::{HistoryBounds, KEPT_BESIDE_BYTES};
 pub use keeper::{Histories, Keeper};
+pub use level_pattern::{LevelPattern, PatternFault};
 pub use mailbox::{Mailbox, MailboxLimits, ReserveFull};
 pub use message::{Draft, Message, Origin};
 pub use name::TopicName;
@@ -42,6 +46,7 @@ pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake}
 pub use rules::{SlowPolicy, TopicPolicy, TopicRules};
 pub use state::{CaughtUp, Joined, LOOPS_MAX, Page, PageFrom, Published, Rank, Topic};
 pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
+pub use watchers::Watch;
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.
@@ -49,6 +54,8 @@ pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
 mod budget_tests;
 #[cfg(test)]
 mod mailbox_tests;
+#[cfg(test)]
+mod patterns_tests;
 #[cfg(test)]
 mod router_tests;
 #[cfg(test)]

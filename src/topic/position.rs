@@ -64,6 +64,12 @@ impl fmt::Display for PositionError {
 
 impl std::error::Error for PositionError {}
 
+/// The end of an offset, by which a loop remembers what it had last of a topic: fewer messages may wait for it than there
+/// are of these.
+pub(super) fn offset_end(offset: u64) -> u32 {
+    offset as u32 & (u32::MAX >> 1)
+}
+
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Since {

@@ -17,12 +17,14 @@ use std::ops::Bound;
 use super::entry::{Entry, Join, Mail, Reply};
 use super::history::Change;
 use super::keeper::Histories;
+use super::level_pattern::LevelPattern;
 use super::mailbox::{Mailbox, MailboxLimits, ReserveFull};
 use super::message::{Draft, Message};
 use super::name::TopicName;
+use super::patterns::{PATTERNS_MAX, Patterns, Unwatched};
 use super::position::Since;
 use super::rules::TopicRules;
-use super::state::{CaughtUp, Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic};
+use super::state::{CaughtUp, Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic, bit};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Topics that may exist at once where nobody says.
@@ -55,6 +57,8 @@ pub struct RouterLimits {
     pub idle_topics_max: usize,
     /// Joins of one loop that may wait before newcomers do.
     pub joins_max: usize,
+    /// Patterns that may be subscribed to at once.
+    pub patterns_max: usize,
     /// Bytes that all topics together may keep of their messages.
     pub history_bytes_max: u64,
     /// What may wait for one loop.
@@ -67,6 +71,7 @@ impl Default for RouterLimits {
             topics_max: TOPICS_MAX,
             idle_topics_max: IDLE_TOPICS_MAX,
             joins_max: JOINS_MAX,
+            patterns_max: PATTERNS_MAX,
             history_bytes_max: HISTORY_BYTES_MAX,
             mailbox: MailboxLimits::default(),
         }
@@ -80,9 +85,11 @@ pub enum RouterError {
     LoopCount,
     /// `topics_max` topics exist and none of them is idle.
     TopicsFull,
+    /// `patterns_max` patterns are subscribed to.
+    PatternsFull,
     /// As many topics exist as were made for this client's address and may be.
     ShareFull,
-    /// Its address makes topics too fast.
+    /// Its address makes topics or patterns too fast.
     TooFast,
     /// The topic retired again and again while it was looked up.
     Contended,
@@ -136,6 +143,7 @@ pub struct Router<M: Mail> {
     topics_max: usize,
     idle_topics_max: usize,
     joins_max: usize,
+    patterns: Patterns,
     histories: Histories,
     /// Called when the keeper has something to do.
     keeper: Mutex<Option<Box<dyn Fn() + Send>>>,
@@ -190,6 +198,7 @@ impl<M: Mail> Router<M> {
             // With none at all a topic would retire before its first join.
             idle_topics_max: limits.idle_topics_max.max(1),
             joins_max: limits.joins_max.max(1),
+            patterns: Patterns::new(limits.patterns_max),
             histories: Histories::new(limits.history_bytes_max),
             keeper: Mutex::new(None),
         })
@@ -330,7 +339,7 @@ impl<M: Mail> Router<M> {
         from_loop: Option<usize>,
         rank: Rank,
     ) -> Result<Published, Busy> {
-        match topic.publish(draft, &self.mailboxes, rank, self.histories.is_full()) {
+        match topic.publish(draft, &self.mailboxes, rank, self.histories.is_full(), &self.patterns) {
             Ok((published, owed, change)) => {
                 self.published(topic, owed, change, from_loop);
                 Ok(published)
@@ -351,7 +360,8 @@ impl<M: Mail> Router<M> {
     ) -> Result<Published, Busy> {
         for _ in 1..LOOKUPS_MAX {
             let Ok(found) = self.topic(&retired.topic_name()) else { break };
-            draft = match found.publish(draft, &self.mailboxes, rank, self.histories.is_full()) {
+            let full = self.histories.is_full();
+            draft = match found.publish(draft, &self.mailboxes, rank, full, &self.patterns) {
                 Ok((published, owed, change)) => {
                     self.published(&found, owed, change, from_loop);
                     return Ok(published);
@@ -410,6 +420,39 @@ impl<M: Mail> Router<M> {
         if topic.clear_interest(loop_index) {
             self.queue_idle(topic);
         }
+    }
+
+    /// The same, unless a message behind the one whose offset ends in `last` is on its way to the loop. `false`: one is.
+    pub(super) fn clear_interest_behind(&self, topic: &Topic, loop_index: usize, last: u32) -> bool {
+        let cleared = topic.clear_interest_behind(loop_index, last);
+        if cleared == Some(true) {
+            self.queue_idle(topic);
+        }
+        cleared.is_some()
+    }
+
+    /// The calling loop has a subscriber of the pattern: what is published from now on to any topic of it comes to its
+    /// mailbox, too. Returns the pattern's id. A pattern that nobody else has is made for `maker`.
+    pub(super) fn watch(
+        &self,
+        pattern: &LevelPattern,
+        loop_index: usize,
+        maker: &dyn Maker,
+    ) -> Result<u64, RouterError> {
+        self.patterns.watch(pattern, bit(loop_index), || maker.may_make()).map_err(|why| match why {
+            Unwatched::Full => RouterError::PatternsFull,
+            Unwatched::TooFast => RouterError::TooFast,
+        })
+    }
+
+    /// The calling loop has no subscriber of the pattern any more.
+    pub(super) fn unwatch(&self, pattern: &LevelPattern, loop_index: usize) {
+        self.patterns.unwatch(pattern, bit(loop_index));
+    }
+
+    /// How many patterns are subscribed to.
+    pub fn patterns(&self) -> usize {
+        self.patterns.count()
     }
 
     /// A loop's mailbox; only the loop itself drains it.

@@ -4,22 +4,27 @@
 //!
 //! Lock order: directory → topic → mailbox.
 
+use thin_vec::ThinVec;
 use triomphe::ThinArc;
 
-use super::entry::{Entry, Join, Mail};
+use super::entry::{Entry, Found, Join, Mail};
 use super::history::{Change, History, HistoryBounds};
 use super::mailbox::Mailbox;
 use super::message::{Draft, Message};
 use super::name::TopicName;
-use super::position::{Gap, GapKind, Since, Start};
+use super::patterns::{Matched, Patterns};
+use super::position::{Gap, GapKind, Since, Start, offset_end};
 use super::rules::{PolicyCell, TopicPolicy, TopicRules};
-use super::sync::{AtomicU32, Mutex, Ordering, lock};
+use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Most event loops one router serves: a topic keeps its interested loops in one word.
 pub const LOOPS_MAX: usize = 64;
 
 /// The offset of a topic's first message, so that 0 can stand for "nothing seen yet".
 pub const FIRST_OFFSET: u64 = 1;
+
+/// Stands for the index that a loop which is to find the topic by a message has not given it yet.
+const UNKNOWN: u32 = u32::MAX;
 
 /// A named stream of messages, shared by all loops: one allocation with the name in it. A clone is a reference.
 #[derive(Clone, Debug)]
@@ -52,15 +57,19 @@ struct TopicState {
     retired: bool,
     /// Waits in the router's queue of idle topics.
     queued_idle: bool,
+    /// The edition of the patterns that it was looked up in. Takes no room of its own.
+    patterns_edition: u32,
 }
 
-/// What a topic has that interests several loops, or keeps messages.
+/// What a topic has that interests several loops, keeps messages, or is meant by patterns.
 #[derive(Debug, Default)]
 struct More {
     /// The topic's index in each interested loop's own table, in the order of the interest bits; empty where at most
     /// one is interested.
-    locals: Box<[u32]>,
+    locals: ThinVec<u32>,
     history: Option<Box<History>>,
+    /// The patterns that mean it, as of the edition above.
+    matched: Option<Arc<Matched>>,
 }
 
 /// What a publisher is told.
@@ -102,6 +111,8 @@ pub struct Joined {
     pub gap: Option<Gap>,
     /// It has messages to read before it is listed: those that are kept from `next_offset` on.
     pub behind: bool,
+    /// The offset of the topic's newest message; 0 before the first.
+    pub newest: u64,
 }
 
 /// One step of a subscriber that reads what is kept.
@@ -176,6 +187,7 @@ impl Topic {
             more: None,
             retired: false,
             queued_idle: false,
+            patterns_edition: 0,
         };
         let shared = Shared {
             id,
@@ -269,11 +281,22 @@ impl Topic {
     /// The topic's index in the loop's own table, while that loop is interested.
     pub fn local_of(&self, loop_index: usize) -> Option<u32> {
         let state = lock(&self.shared().state);
-        state.is_interested(loop_index).then(|| state.locals().get(state.rank(loop_index)).copied())?
+        state.local_of(loop_index)
+    }
+
+    /// The loop has found the topic by a message that is no other subscriber's, and has this index for it.
+    pub(super) fn set_local(&self, loop_index: usize, local: u32) {
+        lock(&self.shared().state).open(loop_index, local);
+    }
+
+    /// The patterns that mean it, as of the last publish.
+    pub(super) fn matched(&self) -> Option<Arc<Matched>> {
+        lock(&self.shared().state).more.as_deref()?.matched.clone()
     }
 
     /// Gives the message an offset and a place in every interested mailbox, or changes nothing. Keeps it, if the topic
-    /// keeps messages; no more bytes than before where all histories are `full`.
+    /// keeps messages; no more bytes than before where all histories are `full`. Loops with subscribers of `patterns` that
+    /// mean it are interested until they have dealt with the message.
     /// Also returns the loops that are owed a wake-up, one bit each.
     pub(super) fn publish<M: Mail>(
         &self,
@@ -281,22 +304,37 @@ impl Topic {
         mailboxes: &[Mailbox<Entry<M>>],
         rank: Rank,
         full: bool,
+        patterns: &Patterns,
     ) -> Result<(Published, u64, Change), PublishRefused> {
         let bytes = draft.frame_len();
         let mut state = lock(&self.shared().state);
         if state.retired {
             return Err(PublishRefused::Retired(draft));
         }
+        let edition = patterns.edition();
+        if state.patterns_edition != edition {
+            state.set_matched(edition, patterns.matching(self.name()));
+        }
+        let watched = state.watched();
         // All or none: a refused message must not take an offset, or subscribers would see a gap.
-        if let Err(loop_index) = reserve_everywhere(state.interest, bytes, mailboxes, rank) {
+        if let Err(loop_index) = reserve_everywhere(state.interest | watched, bytes, mailboxes, rank) {
             return Err(PublishRefused::Full { loop_index, draft });
+        }
+        if watched & !state.interest != 0 {
+            state.open_watched(watched);
         }
         let offset = state.next_offset;
         state.next_offset += 1;
         let message = draft.stamp(self.id(), offset);
         let mut owed = 0;
         for ((loop_index, mailbox), &local) in interested(state.interest, mailboxes).zip(state.locals()) {
-            if mailbox.push(Entry::Deliver { local, message: message.clone() }) {
+            let message = message.clone();
+            let entry = if local == UNKNOWN {
+                Entry::Found(Box::new(Found { topic: self.clone(), message }))
+            } else {
+                Entry::Deliver { local, watched: watched & bit(loop_index) != 0, message }
+            };
+            if mailbox.push(entry) {
                 owed |= bit(loop_index);
             }
         }
@@ -319,26 +357,22 @@ impl Topic {
         if state.retired {
             return None;
         }
-        let Start { next, recovered, gap } = state.start(self.epoch(), since);
-        let behind = next < state.next_offset;
-        if !behind {
+        let joined = state.joined(self.epoch(), since);
+        if !joined.behind {
             // The loop that joins is the one that drains this mailbox: it is awake, nobody is to wake it.
             own.push_join(Entry::Join(join));
         }
-        if !state.is_interested(loop_index) {
+        if state.local_of(loop_index).is_none() {
             state.open(loop_index, join.local);
         }
         state.subscribers += 1;
-        Some(Joined { epoch: self.epoch(), next_offset: next, recovered, gap, behind })
+        Some(joined)
     }
 
     /// Where a subscription would begin now.
     #[must_use]
     pub fn look(&self, since: Since) -> Joined {
-        let state = lock(&self.shared().state);
-        let Start { next, recovered, gap } = state.start(self.epoch(), since);
-        let behind = next < state.next_offset;
-        Joined { epoch: self.epoch(), next_offset: next, recovered, gap, behind }
+        lock(&self.shared().state).joined(self.epoch(), since)
     }
 
     /// One step of a subscriber that was told to read from `next` on: appends kept messages to `into`, so many and so
@@ -467,6 +501,19 @@ impl Topic {
         state.mark_idle()
     }
 
+    /// The same, unless a message behind the one whose offset ends in `last` is on its way to the loop. `None`: one is, and
+    /// nothing has changed.
+    pub(super) fn clear_interest_behind(&self, loop_index: usize, last: u32) -> Option<bool> {
+        let mut state = lock(&self.shared().state);
+        if offset_end(state.next_offset - 1) != last {
+            return None;
+        }
+        if state.is_interested(loop_index) {
+            state.close(loop_index);
+        }
+        Some(state.mark_idle())
+    }
+
     /// True when nobody is interested and it was not queued as idle yet; it counts as queued now.
     pub(super) fn try_mark_idle(&self) -> bool {
         lock(&self.shared().state).mark_idle()
@@ -522,7 +569,8 @@ impl Topic {
             state.next_offset
         };
         own.push_join(Entry::Join(join));
-        Joined { epoch: self.epoch(), next_offset, recovered: false, gap: None, behind: false }
+        let newest = next_offset - 1;
+        Joined { epoch: self.epoch(), next_offset, recovered: false, gap: None, behind: false, newest }
     }
 }
 
@@ -558,6 +606,46 @@ impl TopicState {
         (self.interest & below(loop_index)).count_ones() as usize
     }
 
+    /// The loop's index of the topic, if it is interested and has told one.
+    fn local_of(&self, loop_index: usize) -> Option<u32> {
+        let known = self.is_interested(loop_index).then(|| self.locals().get(self.rank(loop_index)).copied());
+        known.flatten().filter(|local| *local != UNKNOWN)
+    }
+
+    /// Loops that have a subscriber of a pattern that means the topic, one bit each.
+    fn watched(&self) -> u64 {
+        self.more.as_deref().and_then(|more| more.matched.as_deref()).map_or(0, |matched| matched.loops)
+    }
+
+    #[cold]
+    fn set_matched(&mut self, edition: u32, matched: Option<Arc<Matched>>) {
+        self.patterns_edition = edition;
+        if let Some(more) = &mut self.more {
+            more.matched = matched;
+            self.drop_empty_more();
+        } else if matched.is_some() {
+            self.more.get_or_insert_default().matched = matched;
+        }
+    }
+
+    /// These loops are interested from now on, and find out by a message.
+    #[cold]
+    fn open_watched(&mut self, loops: u64) {
+        let mut unknown = loops & !self.interest;
+        while unknown != 0 {
+            self.open(unknown.trailing_zeros() as usize, UNKNOWN);
+            unknown &= unknown - 1;
+        }
+    }
+
+    fn drop_empty_more(&mut self) {
+        let nothing =
+            |more: &More| more.locals.is_empty() && more.history.is_none() && more.matched.is_none();
+        if self.more.as_deref().is_some_and(nothing) {
+            self.more = None;
+        }
+    }
+
     /// The indices in the interested loops.
     fn locals(&self) -> &[u32] {
         match &self.more {
@@ -578,9 +666,7 @@ impl TopicState {
     fn forget_history(&mut self) {
         let Some(more) = &mut self.more else { return };
         more.history = None;
-        if more.locals.is_empty() {
-            self.more = None;
-        }
+        self.drop_empty_more();
     }
 
     /// Whether messages are kept: then the topic stays although nobody is interested.
@@ -606,10 +692,21 @@ impl TopicState {
         Start { next: next - 1, recovered, gap: None }
     }
 
-    /// The loop, which is not interested, is so from now on.
+    /// What a subscriber is told that asks for this.
+    fn joined(&self, epoch: u64, since: Since) -> Joined {
+        let Start { next, recovered, gap } = self.start(epoch, since);
+        let behind = next < self.next_offset;
+        Joined { epoch, next_offset: next, recovered, gap, behind, newest: self.next_offset - 1 }
+    }
+
+    /// The loop is interested from now on, and has this index for the topic.
     fn open(&mut self, loop_index: usize, local: u32) {
         let mut locals = self.locals().to_vec();
-        locals.insert(self.rank(loop_index).min(locals.len()), local);
+        let rank = self.rank(loop_index).min(locals.len());
+        match locals.get_mut(rank).filter(|_| self.interest & bit(loop_index) != 0) {
+            Some(known) => *known = local,
+            None => locals.insert(rank, local),
+        }
         self.set_locals(locals);
         self.interest |= bit(loop_index);
     }
@@ -627,18 +724,18 @@ impl TopicState {
 
     fn set_locals(&mut self, locals: Vec<u32>) {
         let (local, locals) = match locals.as_slice() {
-            [] => (0, Vec::new()),
-            [only] => (*only, Vec::new()),
-            _ => (0, locals),
+            [] => (0, &[][..]),
+            [only] => (*only, &[][..]),
+            many => (0, many),
         };
         self.local = local;
+        let mut exact = ThinVec::with_capacity(locals.len());
+        exact.extend_from_slice(locals);
         if let Some(more) = &mut self.more {
-            more.locals = locals.into();
-            if more.locals.is_empty() && more.history.is_none() {
-                self.more = None;
-            }
-        } else if !locals.is_empty() {
-            self.more = Some(Box::new(More { locals: locals.into(), history: None }));
+            more.locals = exact;
+            self.drop_empty_more();
+        } else if !exact.is_empty() {
+            self.more.get_or_insert_default().locals = exact;
         }
     }
 
@@ -650,7 +747,7 @@ impl TopicState {
 }
 
 /// The interest bit of a loop; of a loop that cannot be, none.
-fn bit(loop_index: usize) -> u64 {
+pub(super) fn bit(loop_index: usize) -> u64 {
     u32::try_from(loop_index).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
 }
 

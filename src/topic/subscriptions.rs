@@ -10,10 +10,14 @@
 //!
 //! Messages and joins of a topic wait in the order of the mailbox: a connection is listed after the
 //! messages before its join were given to a pass and before those behind it are.
+//!
+//! Subscribers by pattern are on no topic's list; a pass meets them behind it. A topic that only they have is open for as
+//! long as a message of it is on its way.
 
 mod behind;
+mod watch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 
 #[cfg(test)]
@@ -27,12 +31,13 @@ use super::list::{List, TOMBSTONE};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::Message;
 use super::name::TopicName;
-use super::position::Since;
+use super::position::{Since, offset_end};
 use super::replay::Replays;
 use super::router::{LOOKUPS_MAX, Maker, Router, RouterError};
 use super::rules::{TopicPolicy, TopicRules};
 use super::state::{Joined, Topic};
 use super::sync::Arc;
+use super::watchers::{Watchers, Watching};
 
 /// Deliveries of one turn over all topics, unless the event loop has less time.
 pub const TURN_DELIVERIES: u32 = 128;
@@ -58,8 +63,8 @@ const WORKS_KEPT: usize = ACTIVE_FILED;
 const GIVEN_BACK_MESSAGES: u64 = 32;
 const GIVEN_BACK_BYTES: u64 = 64 << 10;
 
-/// Stands for the work area of a topic that has nothing to do.
-const AT_REST: u32 = u32::MAX;
+/// Marks that a topic has nothing to do, and instead of the index of its work area the end of an offset.
+const AT_REST: u32 = 1 << 31;
 
 /// A subscriber was moved within its topic's list: the slot must remember the new position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,7 @@ pub struct TurnBudget {
 pub struct Turn<F> {
     local: u32,
     batch: Batch<F>,
+    watched: bool,
 }
 
 /// The topics of one loop.
@@ -104,6 +110,10 @@ pub struct LocalTopics<M: Mail> {
     buffers: Vec<Vec<u8>>,
     /// Messages of passes that are over, and their bytes, whose room the mailbox has not got back.
     owed: (u64, u64),
+    /// Who subscribes by pattern.
+    watchers: Watchers,
+    /// Tickets of waiting joins whose subscribers have read all that is before them, where anybody subscribes by pattern.
+    read_up: BTreeSet<u32>,
     /// What those who catch up read.
     replays: Replays<M::Form>,
     /// Subscriptions that are behind.
@@ -117,6 +127,11 @@ pub struct LocalTopics<M: Mail> {
     batch_bytes_max: usize,
     #[cfg(test)]
     forget_tombstones: bool,
+    /// Planted faults of subscriptions by pattern.
+    #[cfg(test)]
+    forget_mail: bool,
+    #[cfg(test)]
+    forget_served: bool,
     /// Messages that arrived after the loop had lost its last subscriber.
     #[cfg(test)]
     stale_messages: u64,
@@ -130,7 +145,8 @@ struct LocalTopic {
     id: u32,
     /// And the joins in the mailbox or in `pending`, and subscriptions that are behind: the topic must stay for them.
     list: List,
-    /// Its work area, only while messages or joins wait or a pass is under way; [`AT_REST`] otherwise.
+    /// Its work area, only while messages or joins wait or a pass is under way. Otherwise [`AT_REST`] and the end of the
+    /// offset of the message that the loop had last of it.
     work: u32,
 }
 
@@ -144,6 +160,11 @@ struct Work<F> {
     batch: Batch<F>,
     /// Positions of tombstones.
     holes: Vec<u32>,
+    /// Whether patterns meant it when a message came, and the part of the pass under way that is theirs.
+    watched: bool,
+    watching: Option<Box<Watching>>,
+    /// The end of the offset of the message that was filed last.
+    last: u32,
     /// What was filed before this many entries has been delivered.
     delivered: u64,
     /// The same once the pass under way has ended, if it leaves nothing behind.
@@ -157,6 +178,9 @@ impl<F> Default for Work<F> {
             pass: None,
             batch: Batch::default(),
             holes: Vec::new(),
+            watched: false,
+            watching: None,
+            last: 0,
             delivered: 0,
             pass_delivers: None,
         }
@@ -205,6 +229,11 @@ impl<F: Form> Turn<F> {
     pub fn messages_of(&mut self, choice: Choice) -> &[Message] {
         self.batch.messages_of(choice)
     }
+
+    /// Whether the pass has a part for subscribers by pattern, behind the topic's own.
+    pub fn is_watched(&self) -> bool {
+        self.watched
+    }
 }
 
 impl<M: Mail> LocalTopics<M> {
@@ -224,6 +253,8 @@ impl<M: Mail> LocalTopics<M> {
             free_works: Vec::new(),
             buffers: Vec::new(),
             owed: (0, 0),
+            watchers: Watchers::default(),
+            read_up: BTreeSet::new(),
             replays: Replays::default(),
             behind: 0,
             joins_waiting: 0,
@@ -233,6 +264,10 @@ impl<M: Mail> LocalTopics<M> {
             batch_bytes_max: BATCH_BYTES_MAX,
             #[cfg(test)]
             forget_tombstones: false,
+            #[cfg(test)]
+            forget_mail: false,
+            #[cfg(test)]
+            forget_served: false,
             #[cfg(test)]
             stale_messages: 0,
         })
@@ -275,6 +310,9 @@ impl<M: Mail> LocalTopics<M> {
                 self.subscriptions += 1;
                 if let Some(entry) = self.topics.get_mut(local as usize) {
                     entry.list.joins_waiting += 1;
+                    if known.is_none() {
+                        entry.work = AT_REST | offset_end(joined.newest);
+                    }
                 }
                 return Ok((local, ticket, joined));
             }
@@ -318,6 +356,12 @@ impl<M: Mail> LocalTopics<M> {
         if let Some(work) =
             self.works.get_mut(entry.work as usize).filter(|work| work.pass.is_some() && !forget)
         {
+            let served = work.pass.is_some_and(|pass| place.0 < pass.cursor);
+            #[cfg(test)]
+            let served = served && !self.forget_served;
+            if let Some(watching) = work.watching.as_deref_mut().filter(|_| served) {
+                watching.served.extend(entry.list.get(position));
+            }
             entry.list.set(position, TOMBSTONE);
             work.holes.push(place.0);
             return None;
@@ -349,8 +393,11 @@ impl<M: Mail> LocalTopics<M> {
             count += 1;
             self.filed += 1;
             match entry {
-                Entry::Deliver { local, message } => self.file_message(local, message),
-                Entry::Join(join) => self.file(join.local, Pending::Join(join)),
+                Entry::Deliver { local, watched, message } => self.file_message(local, watched, message),
+                Entry::Found(found) => self.file_found(*found),
+                Entry::Join(join) => {
+                    self.file(join.local, Pending::Join(join));
+                }
                 Entry::Reply(reply) => on_letter(Letter::Reply(reply)),
                 Entry::Control(control) => on_letter(Letter::Control(control)),
             }
@@ -398,8 +445,9 @@ impl<M: Mail> LocalTopics<M> {
             match self.prepare(local, &mut budget.steps, &mut listed) {
                 Next::Pass => {
                     let entry = self.topics.get_mut(local as usize)?;
-                    let batch = mem::take(&mut self.works.get_mut(entry.work as usize)?.batch);
-                    return Some(Turn { local, batch });
+                    let work = self.works.get_mut(entry.work as usize)?;
+                    let watched = work.watching.is_some();
+                    return Some(Turn { local, batch: mem::take(&mut work.batch), watched });
                 }
                 Next::Rest => self.rest(local),
                 Next::OutOfSteps => {
@@ -484,10 +532,11 @@ impl<M: Mail> LocalTopics<M> {
         let Turn { local, mut batch, .. } = turn;
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
         let Some(work) = self.works.get_mut(entry.work as usize) else { return };
-        if work.pass.is_none_or(|pass| pass.cursor >= pass.end) {
+        let all_met = work.watching.as_deref().is_none_or(Watching::is_over);
+        if all_met && work.pass.is_none_or(|pass| pass.cursor >= pass.end) {
             let (messages, bytes) = (batch.messages().len() as u64, batch.bytes());
             batch.clear(&mut self.buffers);
-            work.pass = None;
+            (work.pass, work.watching) = (None, None);
             work.delivered = work.pass_delivers.take().unwrap_or(work.delivered);
             compact(&mut entry.list, &mut work.holes, |change| moved(local, change));
             self.owed = (self.owed.0 + messages, self.owed.1 + bytes);
@@ -536,20 +585,25 @@ impl<M: Mail> LocalTopics<M> {
         self.topics.is_empty()
     }
 
-    /// Subscriptions of this loop's connections, waiting joins included.
+    /// Subscriptions of this loop's connections to topics, waiting joins included.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions
     }
 
+    /// Opens a topic whose last message the loop is told of next.
     fn open(&mut self, topic: Topic) -> u32 {
         let id = topic.id() as u32;
         self.topics.insert(LocalTopic { topic, id, list: List::new(), work: AT_REST }) as u32
     }
 
-    fn file_message(&mut self, local: u32, message: Message) {
+    fn file_message(&mut self, local: u32, watched: bool, message: Message) {
         let entry = self.topics.get(local as usize);
         if entry.is_some_and(|entry| entry.id == message.topic_id() as u32) {
-            self.file(local, Pending::Message(message));
+            let last = offset_end(message.offset());
+            if let Some(work) = self.file(local, Pending::Message(message)) {
+                work.last = last;
+                work.watched |= watched;
+            }
         } else {
             // The loop has lost its last subscriber meanwhile.
             #[cfg(test)]
@@ -558,10 +612,11 @@ impl<M: Mail> LocalTopics<M> {
         }
     }
 
-    fn file(&mut self, local: u32, pending: Pending) {
-        let Some(entry) = self.topics.get_mut(local as usize) else { return };
-        if entry.work == AT_REST {
+    fn file(&mut self, local: u32, pending: Pending) -> Option<&mut Work<M::Form>> {
+        let entry = self.topics.get_mut(local as usize)?;
+        if entry.work & AT_REST != 0 {
             self.active.push_back(local);
+            let last = entry.work & !AT_REST;
             entry.work = self.free_works.pop().unwrap_or_else(|| {
                 self.works.push(Work::default());
                 (self.works.len() - 1) as u32
@@ -569,11 +624,12 @@ impl<M: Mail> LocalTopics<M> {
             if let Some(work) = self.works.get_mut(entry.work as usize) {
                 // The entry that is being filed is counted already.
                 (work.delivered, work.pass_delivers) = (self.filed.saturating_sub(1), None);
+                (work.last, work.watched) = (last, false);
             }
         }
-        if let Some(work) = self.works.get_mut(entry.work as usize) {
-            work.pending.push_back(pending);
-        }
+        let work = self.works.get_mut(entry.work as usize)?;
+        work.pending.push_back(pending);
+        Some(work)
     }
 
     /// Applies the joins at the head of what waits and, unless a pass is under way, starts one with
@@ -581,11 +637,14 @@ impl<M: Mail> LocalTopics<M> {
     fn prepare(&mut self, local: u32, steps: &mut u32, listed: &mut impl FnMut(Join, Place) -> bool) -> Next {
         let Some(entry) = self.topics.get_mut(local as usize) else { return Next::Rest };
         let Some(work) = self.works.get_mut(entry.work as usize) else { return Next::Rest };
+        if work.watched && work.pass.is_none() {
+            work.watching = entry.topic.matched().and_then(|matched| self.watchers.watching(matched));
+        }
         loop {
             match work.pending.front() {
                 Some(Pending::Message(_)) | None if work.pass.is_some() => return Next::Pass,
                 None => return Next::Rest,
-                Some(Pending::Message(_)) if !entry.list.is_empty() => {
+                Some(Pending::Message(_)) if !entry.list.is_empty() || work.watching.is_some() => {
                     work.batch.fill(&mut work.pending, self.batch_bytes_max);
                     work.pass_delivers = work.pending.is_empty().then_some(self.filed);
                     work.pass = Some(Pass { cursor: 0, end: entry.list.len() as u32 });
@@ -602,6 +661,14 @@ impl<M: Mail> LocalTopics<M> {
                 Some(Pending::Join(join)) => {
                     entry.list.joins_waiting -= 1;
                     self.joins_waiting -= 1;
+                    if !self.read_up.is_empty()
+                        && self.read_up.remove(&join.ticket.0)
+                        && work.pass.is_some()
+                        && let Some(watching) = &mut work.watching
+                    {
+                        // What the pass under way delivers was before its place.
+                        watching.served.push(join.slot);
+                    }
                     if listed(join, Place::listed(entry.list.len())) {
                         entry.list.push(join.slot);
                     }
@@ -622,7 +689,9 @@ impl<M: Mail> LocalTopics<M> {
         {
             work.pending.shrink_to(CAPACITY_KEPT);
             work.holes.shrink_to(CAPACITY_KEPT);
-            self.free_works.push(mem::replace(&mut entry.work, AT_REST));
+            work.watching = None;
+            let at_rest = AT_REST | work.last;
+            self.free_works.push(mem::replace(&mut entry.work, at_rest));
         }
         if self.works.len() > WORKS_KEPT && self.free_works.len() == self.works.len() {
             self.works.truncate(WORKS_KEPT);
@@ -638,15 +707,20 @@ impl<M: Mail> LocalTopics<M> {
     /// Gives a topic up that has no subscriber, no waiting join and nothing under way. Messages that
     /// are still in the mailbox will be recognised as stale.
     fn close_if_idle(&mut self, local: u32) {
-        let idle = |entry: &LocalTopic| {
-            entry.work == AT_REST && entry.list.joins_waiting == 0 && entry.list.is_empty()
+        let idle = |entry: &&LocalTopic| {
+            entry.work & AT_REST != 0 && entry.list.joins_waiting == 0 && entry.list.is_empty()
         };
-        if !self.topics.get(local as usize).is_some_and(idle) {
+        let Some(entry) = self.topics.get(local as usize).filter(idle) else { return };
+        let unguarded = self.watchers.is_empty();
+        #[cfg(test)]
+        let unguarded = unguarded || self.forget_mail;
+        if unguarded {
+            self.router.clear_interest(&entry.topic, self.loop_index);
+        } else if !self.router.clear_interest_behind(&entry.topic, self.loop_index, entry.work & !AT_REST) {
+            // A message on its way may be for subscribers by pattern, and brings this here again.
             return;
         }
-        if let Some(entry) = self.topics.try_remove(local as usize) {
-            self.router.clear_interest(&entry.topic, self.loop_index);
-        }
+        self.topics.try_remove(local as usize);
         // Looked at only at powers of two: it may have to visit every entry.
         let len = self.topics.len();
         let much_free = self.topics.capacity() > CAPACITY_KEPT && len < self.topics.capacity() / 4;

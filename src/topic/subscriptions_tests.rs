@@ -7,6 +7,8 @@ use crate::wire::frame::{Opcode, Sender, decode_header};
 
 #[path = "form_tests.rs"]
 mod forms;
+#[path = "watch_tests.rs"]
+mod watch;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SLOTS: usize = 24;

@@ -22,6 +22,7 @@ mod json;
 mod memory;
 mod observe;
 mod page;
+mod patterns;
 mod poll;
 mod preflight;
 mod pressure;

@@ -433,7 +433,7 @@ impl World {
         let mut entries = Vec::new();
         mailbox.drain(&mut entries);
         for entry in entries {
-            let Entry::Deliver { local, message } = entry else { continue };
+            let Entry::Deliver { local, message, .. } = entry else { continue };
             mailbox.release(1, message.frame_len() as u64);
             let truth = &mut self.truth[local as usize];
             let expected = truth.last().map_or(1, |last| last.offset + 1);

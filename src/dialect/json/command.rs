@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::document;
+use crate::dialect::url::{Wanted, wanted};
 use crate::topic::name::NameError;
 use crate::topic::{PageFrom, Position, PositionError, Since, TopicName};
 use crate::wire::http::params::whole;
@@ -60,8 +61,8 @@ pub(super) struct Command<'a> {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum What<'a> {
-    Subscribe { topics: Vec<TopicName<'static>>, since: Since },
-    Unsubscribe(Vec<TopicName<'static>>),
+    Subscribe { topics: Vec<Wanted>, since: Since },
+    Unsubscribe(Vec<Wanted>),
     Publish { topic: TopicName<'static>, payload: Payload<'a> },
     History { topic: TopicName<'static>, from: PageFrom, limit: u16 },
     Ping,
@@ -184,9 +185,12 @@ impl<'a> Members<'a> {
         name(&string(raw).ok_or("topic is a string")?)
     }
 
-    /// The topics of `topic` or `topics`.
-    fn topics(&self) -> Checked<Vec<TopicName<'static>>> {
-        let Some(raw) = self.at(TOPICS) else { return self.topic().map(|topic| vec![topic]) };
+    /// The topics and patterns of `topic` or `topics`.
+    fn topics(&self) -> Checked<Vec<Wanted>> {
+        let Some(raw) = self.at(TOPICS) else {
+            let raw = self.at(TOPIC).ok_or("topic is missing")?;
+            return Ok(vec![wanted(&string(raw).ok_or("topic is a string")?)?]);
+        };
         if self.at(TOPIC).is_some() {
             return Err("topic and topics are both there".into());
         }
@@ -209,6 +213,9 @@ impl<'a> Members<'a> {
             (Some(raw), None) => Since::After(place(raw)?),
             (None, Some(raw)) => Since::Last(whole(raw).ok_or("history is a whole number up to 4294967295")?),
         };
+        if since != Since::Now && topics.iter().any(|wanted| matches!(wanted, Wanted::Pattern(_))) {
+            return Err("a pattern has no place and keeps nothing: since and history are about topics".into());
+        }
         Ok(What::Subscribe { topics, since })
     }
 
@@ -318,7 +325,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 struct TopicsVisitor;
 
 impl<'de> Visitor<'de> for TopicsVisitor {
-    type Value = Checked<Vec<TopicName<'static>>>;
+    type Value = Checked<Vec<Wanted>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
@@ -328,13 +335,13 @@ impl<'de> Visitor<'de> for TopicsVisitor {
         let mut topics = Vec::new();
         let mut bad = None;
         while let Some(text) = seq.next_element_seed(Text)? {
-            match name(&text) {
+            match wanted(&text) {
                 _ if topics.len() == TOPICS_MAX => {
                     bad.get_or_insert(format!("topics names more than {TOPICS_MAX}").into());
                 }
                 Ok(topic) => topics.push(topic),
                 Err(text) => {
-                    bad.get_or_insert(text);
+                    bad.get_or_insert(text.into());
                 }
             }
         }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn named(names: &[&str]) -> Vec<TopicName<'static>> {
-    names.iter().map(|name| TopicName::parse((*name).to_owned()).unwrap()).collect()
+fn named(names: &[&str]) -> Vec<Wanted> {
+    names.iter().map(|name| wanted(name).unwrap()).collect()
 }
 
 fn good(message: &str) -> Command<'_> {
@@ -33,6 +33,12 @@ fn commands_are_read_whatever_the_order_of_their_members() {
         (r#"{"type":"subscribe","id":1,"topic":"a"}"#, subscribe(Some("1"), &["a"])),
         (r#" {"topic":"a/\u00e9","id":"x","type":"subscribe"} "#, subscribe(Some("\"x\""), &["a/é"])),
         (r#"{"topics":["a","b"],"\u0074ype":"subscribe"}"#, subscribe(None, &["a", "b"])),
+        (r#"{"type":"subscribe","topic":"a/*"}"#, subscribe(None, &["a/*"])),
+        (r#"{"type":"subscribe","topics":["a","**"]}"#, subscribe(None, &["a", "**"])),
+        (
+            r#"{"type":"unsubscribe","topic":"a/*/b"}"#,
+            Command { id: None, what: What::Unsubscribe(named(&["a/*/b"])) },
+        ),
         (r#"{"type":"subscribe","topic":"a","since":"00000000000000ab:7"}"#, begin(None, &["a"], after)),
         (
             r#"{"type":"subscribe","topics":["a","b"],"history":10}"#,
@@ -121,7 +127,17 @@ fn slips_are_told_with_their_nearest_and_their_id() {
         (r#"{"id":7,"type":"subscribe"}"#, "topic is missing"),
         (r#"{"id":7,"type":"subscribe","topic":1}"#, "topic is a string"),
         (r#"{"id":7,"type":"subscribe","topic":""}"#, "a topic name has 1 to 200 bytes"),
-        (r#"{"id":7,"type":"subscribe","topic":"a*"}"#, "a topic name has no control characters"),
+        (r#"{"id":7,"type":"subscribe","topic":"a*"}"#, "in a pattern * stands for one whole level"),
+        (r#"{"id":7,"type":"unsubscribe","topic":"**/a"}"#, "in a pattern * stands for one whole level"),
+        (r#"{"id":7,"type":"subscribe","topics":["a","*/b*"]}"#, "in a pattern * stands for one whole level"),
+        (r#"{"id":7,"type":"subscribe","topic":"a/*","history":1}"#, "a pattern has no place"),
+        (r#"{"id":7,"type":"subscribe","topics":["a","b/*"],"history":1}"#, "a pattern has no place"),
+        (
+            r#"{"id":7,"type":"subscribe","topic":"a/*","since":"00000000000000ab:7"}"#,
+            "a pattern has no place",
+        ),
+        (r#"{"id":7,"type":"publish","topic":"a/*","data":""}"#, "a topic name has no control characters"),
+        (r#"{"id":7,"type":"history","topic":"a/*"}"#, "a topic name has no control characters"),
         (r#"{"id":7,"type":"subscribe","topic":"a","topics":["b"]}"#, "topic and topics are both there"),
         (r#"{"id":7,"type":"subscribe","topics":[]}"#, "topics is empty"),
         (r#"{"id":7,"type":"subscribe","topics":"a"}"#, "topics is a list of strings"),

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use super::effect::{Cx, Effect, Meaning, Outcome, Piece, Tag, Wish};
 use super::plain;
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
+use super::url::Wanted;
 use super::{Dialect, Form};
 use command::{Bad, Command, Payload, What};
 use words::Told;
@@ -70,12 +71,13 @@ impl Speak for Json {
             Outcome::Joined { topic, offset, recovered, gap } => {
                 told("subscribed").place(topic, offset).recovered(recovered).gap(gap).push(cx.out);
             }
+            Outcome::Watching { pattern } => told("subscribed").about(pattern).push(cx.out),
             Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
             Outcome::History { topic, page } => words::push_history(cx.tag, topic, page, cx.out),
-            Outcome::Left { topic } => told("unsubscribed").topic(topic).push(cx.out),
+            Outcome::Left { topic } => told("unsubscribed").about(topic).push(cx.out),
             Outcome::Refused { topic, denial } => {
                 let (code, message) = words::denial(denial);
-                told("error").topic(topic).error(code, message).push(cx.out);
+                told("error").about(topic).error(code, message).push(cx.out);
             }
         }
     }
@@ -86,11 +88,17 @@ fn obey(cx: &mut Cx<'_>, command: Command<'_>, message: &[u8]) {
     let tag = || command.id.map_or_else(Tag::default, Tag::of);
     match command.what {
         What::Subscribe { topics, since } => {
-            let effects = topics.into_iter().map(|topic| Effect::Subscribe { topic, since });
+            let effects = topics.into_iter().map(|wanted| match wanted {
+                Wanted::Topic(topic) => Effect::Subscribe { topic, since },
+                Wanted::Pattern(pattern) => Effect::Watch(pattern),
+            });
             effects.for_each(|effect| cx.effects.push(Wish { effect, tag: tag() }));
         }
         What::Unsubscribe(topics) => {
-            let effects = topics.into_iter().map(Effect::Unsubscribe);
+            let effects = topics.into_iter().map(|wanted| match wanted {
+                Wanted::Topic(topic) => Effect::Unsubscribe(topic),
+                Wanted::Pattern(pattern) => Effect::Unwatch(pattern),
+            });
             effects.for_each(|effect| cx.effects.push(Wish { effect, tag: tag() }));
         }
         What::Publish { topic, payload } => {

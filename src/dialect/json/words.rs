@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::document::is_document;
 use crate::dialect::effect::{Denial, Tag};
 use crate::dialect::text::{is_bare, push_place, push_string};
-use crate::topic::{Carried, Gap, Message, Page, Stamped, Topic};
+use crate::topic::{Carried, Gap, LevelPattern, Message, Page, Stamped, Topic};
 use crate::wire::frame::{Opcode, push_frame};
 
 /// What is told to one connection. Members are written in this order, those that are not there left out.
@@ -24,6 +24,8 @@ pub(super) struct Told<'a> {
     id: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pattern: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +58,14 @@ impl<'a> Told<'a> {
     /// About a topic of this name.
     pub(super) fn topic(self, name: &'a str) -> Self {
         Self { topic: Some(name), ..self }
+    }
+
+    /// About a topic of this name, or a pattern.
+    pub(super) fn about(self, text: &'a str) -> Self {
+        match LevelPattern::is_meant(text) {
+            true => Self { pattern: Some(text), ..self },
+            false => self.topic(text),
+        }
     }
 
     /// About a place in a topic.
@@ -99,6 +109,7 @@ pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
         Denial::TopicShare => ("topic_share", "your address has made as many topics as it may"),
         Denial::TopicRate => ("topic_rate", "your address makes topics too fast; try again later"),
         Denial::Busy => ("busy", "no room for another topic; try again later"),
+        Denial::PatternsFull => ("busy", "no room for another pattern; try again later"),
     }
 }
 

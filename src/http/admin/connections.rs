@@ -7,9 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::connection::inquiry::{ConnectionRow, Filter, Part, Question};
-use crate::topic::Key;
-use crate::topic::TopicName;
 use crate::topic::name::NameError;
+use crate::topic::{Key, LevelPattern, PatternFault, TopicName};
 use crate::wire::http::params::{Params, whole};
 use crate::wire::network::Network;
 
@@ -120,7 +119,12 @@ fn targets(question: Question, first_loop: Option<usize>, loops: usize) -> Resul
 fn filter(params: &Params<'_>) -> Result<(Filter, Option<usize>), Unasked> {
     let mut filter = Filter::default();
     if let Some(topic) = params.text("topic") {
-        TopicName::parse(topic).map_err(NameError::reason)?;
+        if LevelPattern::is_meant(topic) {
+            // Connections that are subscribed to this very pattern.
+            LevelPattern::parse(topic).map_err(PatternFault::reason)?;
+        } else {
+            TopicName::parse(topic).map_err(NameError::reason)?;
+        }
         filter.topic = Some(topic.into());
     }
     if let Some(text) = params.text("ip") {
@@ -228,6 +232,7 @@ fn row_json(index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
         "phase": row.phase,
         "dialect": row.dialect,
         "topics": row.topics.iter().map(|topic| topic.name()).collect::<Vec<_>>(),
+        "patterns": row.patterns.iter().map(LevelPattern::as_str).collect::<Vec<_>>(),
         "since": seconds(clock.unix(row.accepted_from_ms)),
         "since_within_seconds": seconds(row.accepted_to_ms.saturating_sub(row.accepted_from_ms)),
         "idle_seconds": seconds(clock.ago(row.heard_ms)),

@@ -43,6 +43,9 @@ impl<M: Mail> LocalTopics<M> {
         let done = self.router.catch_up(&topic, next, self.loop_index, join, bounds, &mut messages)?;
         if done == CaughtUp::Joined {
             self.joins_waiting += 1;
+            if !self.watchers.is_empty() {
+                self.read_up.insert(ticket.0);
+            }
             self.end_behind();
         }
         self.replays.add(&topic, messages);

@@ -1,0 +1,175 @@
+//! Patterns that connections subscribe to: levels of a name between slashes, of which `*` stands for any one and a `**`
+//! at the end for all that follow. Pure; made of what peers say. Rules have patterns of their own kind, prefixes.
+
+use std::fmt;
+
+use super::name::TOPIC_BYTES_MAX;
+
+/// Levels that a pattern may have: a look for those that fit a name goes no deeper.
+pub const LEVELS_MAX: usize = 16;
+
+/// Levels of it that may be wild. Together with the bound above it bounds what a look costs, whatever patterns there are:
+/// at most so many ways lead through a name as there are choices of its wild levels.
+pub const WILD_MAX: usize = 4;
+
+/// A pattern of topic names by their levels, with at least one level that is wild.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LevelPattern(Box<str>);
+
+/// What is no pattern to subscribe to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatternFault {
+    /// Empty, or longer than a topic name.
+    Length,
+    /// A control character.
+    Characters,
+    /// A `*` that is a part of a level, or a `**` before the end.
+    Star,
+    /// More levels than [`LEVELS_MAX`], or more wild ones than [`WILD_MAX`].
+    Levels,
+}
+
+impl LevelPattern {
+    /// Whether a text can only be a pattern: no topic's name has a `*`.
+    #[must_use]
+    pub fn is_meant(text: &str) -> bool {
+        text.contains('*')
+    }
+
+    /// Checks a pattern.
+    ///
+    /// # Errors
+    /// It is none, or has more levels than one may have.
+    pub fn parse(text: &str) -> Result<Self, PatternFault> {
+        if text.is_empty() || text.len() > TOPIC_BYTES_MAX {
+            return Err(PatternFault::Length);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(PatternFault::Characters);
+        }
+        let (mut levels, mut wild, mut ended) = (0, 0, false);
+        for level in text.split('/') {
+            let is_wild = level == "*" || level == "**";
+            if ended || level.contains('*') && !is_wild {
+                return Err(PatternFault::Star);
+            }
+            ended = level == "**";
+            levels += 1;
+            wild += usize::from(is_wild);
+        }
+        if wild == 0 {
+            return Err(PatternFault::Star);
+        }
+        if levels > LEVELS_MAX || wild > WILD_MAX {
+            return Err(PatternFault::Levels);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The pattern as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it means the topic of this name.
+    #[must_use]
+    pub fn fits(&self, name: &str) -> bool {
+        let mut levels = name.split('/');
+        for wanted in self.0.split('/') {
+            let Some(level) = levels.next() else { return false };
+            match wanted {
+                "**" => return true,
+                "*" => {}
+                _ if wanted == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+}
+
+impl PatternFault {
+    /// One line for whoever gave the pattern.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Length => "a pattern has 1 to 200 bytes",
+            Self::Characters => "a pattern has no control characters",
+            Self::Star => {
+                "in a pattern * stands for one whole level between slashes and ** for the rest, at the end"
+            }
+            Self::Levels => "a pattern has at most 16 levels, 4 of them * or **",
+        }
+    }
+}
+
+impl fmt::Display for PatternFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for PatternFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_one_level_and_two_are_the_rest() {
+        let fits = |pattern: &str, name: &str| LevelPattern::parse(pattern).unwrap().fits(name);
+        for (pattern, name) in [
+            ("*", "a"),
+            ("**", "a"),
+            ("**", "a/b/c"),
+            ("prices/*", "prices/eur"),
+            ("prices/*", "prices/"),
+            ("prices/**", "prices/eur"),
+            ("prices/**", "prices/eur/spot"),
+            ("*/eur", "prices/eur"),
+            ("a/*/c", "a/b/c"),
+            ("a/*/c/**", "a//c/d/e"),
+            ("/*", "/a"),
+        ] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("*", "a/b"),
+            ("*", "/a"),
+            ("prices/*", "prices"),
+            ("prices/*", "prices/eur/spot"),
+            ("prices/**", "prices"),
+            ("prices/**", "pricesx/eur"),
+            ("a/*/c", "a/b/d"),
+            ("a/*/c", "a/b/c/d"),
+            ("a/*/c", "a/c"),
+        ] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_why() {
+        let deep = format!("{}*", "a/".repeat(LEVELS_MAX));
+        let long = format!("{}/*", "x".repeat(TOPIC_BYTES_MAX - 1));
+        for (text, fault) in [
+            ("", PatternFault::Length),
+            (long.as_str(), PatternFault::Length),
+            ("a/*\n", PatternFault::Characters),
+            ("a", PatternFault::Star),
+            ("a*", PatternFault::Star),
+            ("a/b*/c", PatternFault::Star),
+            ("***", PatternFault::Star),
+            ("**/a", PatternFault::Star),
+            ("a/**/*", PatternFault::Star),
+            (deep.as_str(), PatternFault::Levels),
+            ("*/*/*/*/**", PatternFault::Levels),
+        ] {
+            assert_eq!(LevelPattern::parse(text), Err(fault), "{text:?}");
+        }
+        for text in ["*", "**", "a/*/*/*/**", &format!("{}*", "a/".repeat(LEVELS_MAX - 1))] {
+            assert_eq!(LevelPattern::parse(text).unwrap().as_str(), text);
+        }
+    }
+}

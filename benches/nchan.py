@@ -133,7 +133,7 @@ class Publisher:
         host, port = server.publisher.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), 60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.head = f"POST {server.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: text/plain\r\nContent-Length: {SIZE}\r\n\r\n"
+        self.head = f"POST {server.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: {SIZE}\r\n\r\n"
 
     def post(self, mark):
         self.socket.sendall(self.head.encode() + mark.rjust(SIZE, b"m"))

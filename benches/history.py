@@ -222,12 +222,12 @@ def one_storm(args, server):
     latencies()
     time.sleep(3)
     before = latencies()
-    began = time.monotonic()
+    began, spent = time.monotonic(), server.cpu_ns()
     for pipe, _ in clients:
         pipe.send("go")
     for pipe, _ in clients:
         pipe.recv()
-    caught_up = time.monotonic() - began
+    caught_up, caught_up_cpu = time.monotonic() - began, server.cpu_ns() - spent
     time.sleep(0.2)
     during = latencies()
     peak = server.metric("fantail_memory_bytes", 'kind="anon"')
@@ -235,17 +235,18 @@ def one_storm(args, server):
     for pipe, _ in clients:
         pipe.send("next")
     body = batch(["kept"] * args.behind, "m" * SIZE)
-    began = time.monotonic()
+    began, spent = time.monotonic(), server.cpu_ns()
     admin.post("/publish", body)
     for pipe, _ in clients:
         pipe.recv()
-    burst = time.monotonic() - began
+    burst, burst_cpu = time.monotonic() - began, server.cpu_ns() - spent
     stop.set()
     ours.send("end")
     for process in [watcher, ticking, *(process for _, process in clients)]:
         process.join(5)
         process.kill()
-    return {"catch-up ms": 1e3 * caught_up, "burst ms": 1e3 * burst, "live p99 ms before": p99(before),
+    return {"catch-up ms": 1e3 * caught_up, "burst ms": 1e3 * burst, "catch-up, CPU ms": caught_up_cpu / 1e6,
+            "burst, CPU ms": burst_cpu / 1e6, "live p99 ms before": p99(before),
             "live p99 ms in the storm": p99(during), "live messages in the storm": len(during), "anon MiB": peak / 2**20}
 
 

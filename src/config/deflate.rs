@@ -1,13 +1,16 @@
-//! `[deflate]`: compression of WebSocket messages.
+//! `[deflate]`: compression of WebSocket messages and of event streams.
 
 use super::section::{Checker, section};
 use super::value::{Bytes, BytesOrAutomatic, Count, Switch};
 
 section! {
-    /// Compression of WebSocket messages (permessage-deflate, RFC 7692) for clients that offer it.
+    /// Compression of WebSocket messages (permessage-deflate, RFC 7692) for clients that offer it, and of event streams.
     Deflate ["deflate"] {
         /// Accept offers of permessage-deflate.
         live "enabled" => enabled: bool as Switch = true,
+        /// Send event streams of one topic in gzip to clients that accept it. Such a stream has no end that the format asks
+        /// for, because that would be each reader's own; browsers, curl and the usual libraries take it.
+        live "event_streams" => event_streams: bool as Switch = false,
         /// Smallest message that is compressed. Smaller ones, and those that would not shrink, go out as they are.
         live "min_bytes" => min_bytes: usize as Bytes = 256,
         /// How hard to compress, from 1 (fast) to 9. Each message is compressed once, however many get it.

@@ -72,6 +72,8 @@ closed_set! {
         SseMany,
         /// The same for a client of HTTP/1.0.
         SseManyUnchunked,
+        /// As `Sse`, in gzip.
+        SseGzip,
         /// `/lines`: text commands, in tests.
         #[cfg(test)]
         Lines,
@@ -91,6 +93,8 @@ closed_set! {
         Sse,
         /// An event, as it is.
         SseUnchunked,
+        /// An event, in a chunk of a body in gzip.
+        SseGzip,
         /// What events of several topics have in common; the rest is each connection's own.
         SseTopic,
     }
@@ -103,7 +107,7 @@ impl topic::Form for Form {
         match self {
             Self::Raw => {}
             Self::Envelope | Self::Json => text::push_start(topic, start),
-            Self::Sse | Self::SseUnchunked => sse::event::start(topic, start),
+            Self::Sse | Self::SseUnchunked | Self::SseGzip => sse::event::start(topic, start),
             Self::SseTopic => sse::event::start_named(topic, start),
         }
     }
@@ -123,6 +127,10 @@ impl topic::Form for Form {
             Self::SseUnchunked => {
                 sse::event::write(of, payload);
                 Carried::Stream
+            }
+            Self::SseGzip => {
+                sse::event::write(of, payload);
+                Carried::Coded
             }
             Self::SseTopic => {
                 sse::event::write_named(of, payload);
@@ -146,6 +154,7 @@ macro_rules! speak {
             Dialect::Poll => poll::Poll::$call($($argument),*),
             Dialect::SseMany => sse::ManyChunked::$call($($argument),*),
             Dialect::SseManyUnchunked => sse::ManyUnchunked::$call($($argument),*),
+            Dialect::SseGzip => sse::Coded::$call($($argument),*),
             #[cfg(test)]
             Dialect::Lines => lines::Lines::$call($($argument),*),
         }
@@ -268,7 +277,7 @@ mod tests {
     #[test]
     fn every_dialect_is_listed_once_and_has_a_name_of_its_own() {
         // The kinds of a stream are one dialect to whoever looks on.
-        let variants = [Dialect::SseUnchunked, Dialect::SseMany, Dialect::SseManyUnchunked];
+        let variants = [Dialect::SseUnchunked, Dialect::SseMany, Dialect::SseManyUnchunked, Dialect::SseGzip];
         let framed = Dialect::ALL.iter().filter(|dialect| !variants.contains(dialect));
         let mut labels: Vec<_> = framed.clone().map(|dialect| dialect.label()).collect();
         labels.sort_unstable();

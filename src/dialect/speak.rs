@@ -66,6 +66,8 @@ pub struct OpenRequest<'a> {
     pub subscriptions_max: usize,
     /// The first subprotocol it offers that is known here at all.
     pub subprotocol: Option<&'a str>,
+    /// Whether a stream may be sent in gzip: it takes that, and the configuration does.
+    pub gzip: bool,
 }
 
 /// How an opened connection starts.

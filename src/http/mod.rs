@@ -13,9 +13,9 @@ use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Outcome, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::topic::{Since, TopicName};
-use crate::wire::deflate::negotiate;
+use crate::wire::deflate::{coded, negotiate};
 use crate::wire::http::head::Head;
-use crate::wire::http::response::{Response, ResponseBuffer};
+use crate::wire::http::response::{Response, ResponseBuffer, push_field};
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 pub use cors::Asker;
@@ -113,6 +113,7 @@ fn client(
         head,
         subscriptions_max: edition.settings.limits.subscriptions_max,
         subprotocol: upgrade::protocols(head).find(is_known),
+        gzip: edition.settings.deflate.event_streams && head.fields("accept-encoding").any(coded::takes_gzip),
     };
     match Dialect::opening(&request) {
         None => {
@@ -170,6 +171,10 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Respon
     }
     opening.dialect.push_head(head, out);
     fields.push(out);
+    if edition.settings.deflate.event_streams && opening.dialect.carrier() == Carrier::Body {
+        // RFC 9110, 12.5.5: another client may be sent another coding.
+        push_field(out, "Vary", "Accept-Encoding");
+    }
     if opening.dialect.carrier() == Carrier::Answer {
         // They wait with the request; its status is not known yet.
         return Answer::Open(opening);

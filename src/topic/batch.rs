@@ -10,6 +10,7 @@ use super::mailbox::CAPACITY_KEPT;
 use super::message::Message;
 use super::state::Topic;
 use super::subscriptions::Pending;
+use crate::wire::deflate::coded;
 use crate::wire::frame::{HEADER_BYTES_MAX, RSV1, encode_header};
 use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, encode_chunk_head};
 
@@ -299,6 +300,10 @@ impl<F: Form> Batch<F> {
                     made.frames.extend_from_slice(head.get(..head_len).unwrap_or_default());
                     made.frames.extend_from_slice(&deflated);
                 }
+                Carried::Coded if payload.len() <= DEFLATED_BYTES_MAX && deflate(&payload, &mut deflated) => {
+                    made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
+                    coded::push_deflated_chunk(&mut made.frames, &deflated);
+                }
                 _ => made.frames.extend_from_slice(plain),
             }
             made.ends.push(made.frames.len());
@@ -366,6 +371,12 @@ fn push_carried(out: &mut Vec<u8>, usual: usize, write: impl FnOnce(&mut Vec<u8>
             let head_len = encode_chunk_head(&mut chunk, len);
             out.extend_from_slice(b"\r\n");
             chunk.get(..head_len)
+        }
+        Carried::Coded => {
+            let text = out.split_off(from + usual);
+            out.truncate(from);
+            coded::push_stored_chunk(out, &text);
+            return usual;
         }
         Carried::Stream => None,
     };

@@ -38,6 +38,8 @@ pub enum Carried {
     Frame(Opcode),
     /// One chunk of a body (RFC 9112, 7.1), plain.
     Chunk,
+    /// One chunk of a body in gzip (RFC 1952), deflated where that saves anything.
+    Coded,
     /// Nothing: they are a piece of a stream that ends with its connection.
     Stream,
 }

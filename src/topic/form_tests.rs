@@ -135,6 +135,22 @@ fn deflated_twins_are_made_with_the_first_who_wants_them() {
 }
 
 #[test]
+fn pieces_of_a_coded_body_are_deflated_or_stored() {
+    let (router, mut subject, mut turn) = waiting(&[SMALL, b"short"]);
+    let stored = subject.choose(&mut turn, Toy::Coded, || Encoding::Plain, none);
+    let deflated = subject.choose(&mut turn, Toy::Coded, || Encoding::Deflated, shorten);
+    let short = b"a\r\n\x00\x05\x00\xfa\xffshort\r\n";
+    let expected = [&b"69\r\n\x00\x64\x00\x9b\xff"[..], SMALL, b"\r\n", short].concat();
+    assert_eq!(turn.batch().frames(stored), expected);
+    assert_eq!(turn.batch().frames(deflated), [&b"7\r\n100\x00\x00\xff\xff\r\n"[..], short].concat());
+    let queued: Vec<u8> =
+        turn.messages_of(deflated).iter().flat_map(|message| message.frame().to_vec()).collect();
+    assert_eq!(turn.batch().frames(deflated), queued);
+    end(&mut subject, turn);
+    assert_eq!(router.mailbox(0).unwrap().reserved(), (0, 0));
+}
+
+#[test]
 fn what_nothing_is_deflated_of_is_the_plain_form() {
     let (router, mut subject, mut turn) = waiting(&[b"one", b"two"]);
     let plain = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);

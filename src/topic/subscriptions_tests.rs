@@ -37,6 +37,8 @@ enum Toy {
     Named,
     /// A line of a stream.
     Line,
+    /// The payload, in a body in gzip.
+    Coded,
 }
 
 impl Form for Toy {
@@ -54,6 +56,10 @@ impl Form for Toy {
             Self::Line => {
                 payload.extend_from_slice(format!("{}\n", message.offset()).as_bytes());
                 Carried::Stream
+            }
+            Self::Coded => {
+                payload.extend_from_slice(message.payload());
+                Carried::Coded
             }
         }
     }
@@ -306,7 +312,7 @@ impl Model {
                 format!("slot {slot} got {} instead of {}", message.offset(), shadow.next_offset)
             })?;
             let named = match form {
-                Toy::Raw => true,
+                Toy::Raw | Toy::Coded => true,
                 Toy::Named => decode_header(message.frame(), Sender::Server).is_ok_and(|header| {
                     let text = format!("{} {} ", topic.name(), shadow.next_offset);
                     header.is_some_and(|header| {

@@ -45,6 +45,7 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
   });
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);
+  exited.then(() => process.off("exit", kill));
   try {
     const [, listen, admin, pid] = await within(15_000, "the ready line", Promise.race([ready, failed]));
     const term = () => child.kill("SIGTERM");

@@ -18,7 +18,10 @@ const browser = await launch();
 const elsewhere = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end());
 await new Promise((resolve) => elsewhere.listen(0, "127.0.0.1", resolve));
 const ELSEWHERE = `http://127.0.0.1:${elsewhere.address().port}`;
-let server = await startServer({ env: QUICK });
+// In gzip for who accepts it, which both do.
+const CODED = { ...QUICK, FANTAIL_DEFLATE_EVENT_STREAMS: "true", FANTAIL_DEFLATE_MIN_BYTES: "1" };
+let env = QUICK;
+let server = await startServer({ env });
 
 /** Notes everything that a source says, in order; in a page as in Node. */
 function follow(source, kinds) {
@@ -74,7 +77,7 @@ class InNode {
 async function restart(end) {
   const { listen } = server;
   await end(server);
-  server = await startServer({ listen, env: QUICK });
+  server = await startServer({ listen, env });
 }
 
 const crash = async (old) => { old.kill(); await old.stop().catch(() => {}); };
@@ -103,6 +106,8 @@ function steps(name, Client) {
     [`${name}: after a crash it comes back and is told what is lost`, async () => {
       const client = await Client.open("/sse/crash", ["gap"]);
       await untilSubscribed(server, "crash", 1);
+      // Who has read nothing has no place to come back with.
+      await until("it has read", async () => (await client.look()).events.length > 0);
       await restart(crash);
       const { events, errors } = await until("its return", async () => {
         const seen = await client.look();
@@ -140,7 +145,7 @@ function steps(name, Client) {
       await client.close();
     }],
     [`${name}: a full server is asked again until there is room`, async () => {
-      const one = await startServer({ env: { ...QUICK, FANTAIL_SERVER_CONNECTIONS_MAX: "1" } });
+      const one = await startServer({ env: { ...env, FANTAIL_SERVER_CONNECTIONS_MAX: "1" } });
       try {
         const holder = await fetch(`http://${one.listen}/sse/full`, { signal: AbortSignal.timeout(60_000) });
         assert.equal(holder.status, 200);
@@ -166,6 +171,22 @@ function steps(name, Client) {
 await runSteps("event streams in Chromium and Node", [
   ...steps("Chromium", InBrowser),
   ...steps("eventsource", InNode),
+  ["from here on in gzip", async () => {
+    env = CODED;
+    await restart(drain);
+  }],
+  ...steps("Chromium, gzip", InBrowser),
+  ...steps("eventsource, gzip", InNode),
+  ["what both were sent was deflated", async () => {
+    const client = await InNode.open("/sse/seen");
+    await until("it is open", async () => (await client.look()).open === 1);
+    await publish(server, "seen", "x".repeat(400));
+    await until("it comes", async () => (await client.look()).events.length === 1);
+    const metrics = await (await fetch(`http://${server.admin}/metrics`)).text();
+    const bytes = [...metrics.matchAll(/^fantail_deflate_in_bytes_total\S* (\d+)/gm)].map(([, value]) => Number(value));
+    assert.ok(bytes.reduce((sum, value) => sum + value, 0) >= 400, "and by an event stream, for there is nobody else");
+    await client.close();
+  }],
   ["Chromium: several topics, each by its name", async () => {
     const client = await InBrowser.open("/sse/a?topic=error&topic=open", ["topic:a", "topic:error", "topic:open"]);
     await untilSubscribed(server, "open", 1);

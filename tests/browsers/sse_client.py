@@ -23,6 +23,9 @@ from ws_client import ROOT, WAIT
 
 PAYLOADS = json.loads((ROOT / "tests" / "fixtures" / "sse" / "payloads.json").read_text())
 STREAM = {"Accept": "text/event-stream"}
+# As it comes, and in gzip for who accepts it, which all of them do.
+SETTINGS = ({}, {"FANTAIL_DEFLATE_EVENT_STREAMS": "true", "FANTAIL_DEFLATE_MIN_BYTES": "1"})
+EACH = [(settings, reader) for settings in SETTINGS for reader in ("with_httpx", "with_requests")]
 
 
 class Server(ws_client.Server):
@@ -65,8 +68,9 @@ def with_requests(server, topic):
 
 class Readers(unittest.TestCase):
     def test_every_payload_is_the_data_of_its_event(self):
-        for reader in (with_httpx, with_requests):
-            with self.subTest(reader.__name__), Server() as server, reader(server, "t") as events:
+        for settings, name in EACH:
+            reader = globals()[name]
+            with self.subTest(name, **settings), Server(**settings) as server, reader(server, "t") as events:
                 server.publish_table("t")
                 got = []
                 for event in events:
@@ -80,6 +84,10 @@ class Readers(unittest.TestCase):
                 self.assertEqual([[event.event, event.data] for event in got], EXPECTED)
                 offsets = [int(event.id.split(":")[1]) for event in got]
                 self.assertEqual(offsets, list(range(1, len(got) + 1)))
+                metrics = requests.get(f"http://{server.admin}/metrics", timeout=WAIT).text
+                deflated = sum(float(line.split()[-1]) for line in metrics.splitlines()
+                               if line.startswith("fantail_deflate_in_bytes_total"))
+                self.assertEqual(deflated > 0, bool(settings))
 
     def test_a_comment_is_nothing_and_keeps_the_default_of_httpx_from_giving_up(self):
         with Server(FANTAIL_TIMEOUTS_SSE_HEARTBEAT_SECONDS="0.3") as server:
@@ -95,8 +103,9 @@ class Readers(unittest.TestCase):
                 later.join()
 
     def test_each_event_arrives_when_it_is_published(self):
-        for reader in (with_httpx, with_requests):
-            with self.subTest(reader.__name__), Server() as server, reader(server, "t") as events:
+        for settings, name in EACH:
+            reader = globals()[name]
+            with self.subTest(name, **settings), Server(**settings) as server, reader(server, "t") as events:
                 if reader is with_httpx:
                     next(events)
                 for payload in ("a", "b" * 300, "c"):
@@ -107,31 +116,36 @@ class Readers(unittest.TestCase):
                     self.assertLess(time.monotonic() - begin, 5)
 
     def test_a_drain_ends_a_stream_behind_a_whole_event(self):
-        for reader in (with_httpx, with_requests):
-            with self.subTest(reader.__name__), Server() as server, reader(server, "t") as events:
+        for settings, name in EACH:
+            reader = globals()[name]
+            with self.subTest(name, **settings), Server(**settings) as server, reader(server, "t") as events:
                 server.publish("t", b"last")
                 server.drain()
                 got = [event.data for event in events if event.data]
                 self.assertEqual(got, ["last"])
 
     def test_curl_sees_events_as_they_come_and_the_status_of_a_refusal(self):
-        with Server(FANTAIL_SERVER_CONNECTIONS_MAX="1") as server:
-            command = ["curl", "-sN", "--max-time", str(WAIT), f"{server.url}/sse/t"]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
-                self.assertRegex(curl.stdout.readline(), r"^retry: \d+$")
-                self.assertRegex(curl.stdout.readline(), r"^id: [0-9a-f]{16}:0$")
-                self.assertEqual(curl.stdout.readline(), "\n")
-                server.publish("t", b"one\ntwo")
-                lines = [curl.stdout.readline() for _ in range(4)]
-                self.assertEqual(lines[1:], ["data: one\n", "data: two\n", "\n"])
-                refused = subprocess.run(
-                    ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", f"{server.url}/sse/t"],
-                    capture_output=True, text=True, timeout=WAIT)
-                self.assertEqual(refused.stdout, "503")
-                server.drain()
-                self.assertRegex(curl.stdout.read(), r"^: server is going away\nretry: \d+\n$")
-                # The body came to its end.
-                self.assertEqual(curl.wait(WAIT), 0)
+        for settings in SETTINGS:
+            with self.subTest(**settings), Server(FANTAIL_SERVER_CONNECTIONS_MAX="1", **settings) as server:
+                self.curl(server)
+
+    def curl(self, server):
+        command = ["curl", "-sN", "--compressed", "--max-time", str(WAIT), f"{server.url}/sse/t"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
+            self.assertRegex(curl.stdout.readline(), r"^retry: \d+$")
+            self.assertRegex(curl.stdout.readline(), r"^id: [0-9a-f]{16}:0$")
+            self.assertEqual(curl.stdout.readline(), "\n")
+            server.publish("t", b"one\ntwo")
+            lines = [curl.stdout.readline() for _ in range(4)]
+            self.assertEqual(lines[1:], ["data: one\n", "data: two\n", "\n"])
+            refused = subprocess.run(
+                ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", f"{server.url}/sse/t"],
+                capture_output=True, text=True, timeout=WAIT)
+            self.assertEqual(refused.stdout, "503")
+            server.drain()
+            self.assertRegex(curl.stdout.read(), r"^: server is going away\nretry: \d+\n$")
+            # The body came to its end.
+            self.assertEqual(curl.wait(WAIT), 0)
 
     def test_a_stream_that_can_not_be_had_now_is_an_empty_one(self):
         with Server(FANTAIL_SERVER_CONNECTIONS_MAX="1") as server, with_requests(server, "t") as events:

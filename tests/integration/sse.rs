@@ -73,6 +73,31 @@ struct Stream {
     peer: Peer,
     answer: Answer,
     reader: Reader,
+    coded: Option<Coded>,
+    /// Bytes of chunks.
+    bytes: usize,
+}
+
+/// A body in gzip, which is read piece by piece.
+struct Coded {
+    inflater: flate2::Decompress,
+    began: bool,
+}
+
+impl Coded {
+    fn text(&mut self, piece: &[u8]) -> Vec<u8> {
+        let piece = if std::mem::replace(&mut self.began, true) {
+            piece
+        } else {
+            assert_eq!(piece[..4], [0x1f, 0x8b, 8, 0]);
+            &piece[10..]
+        };
+        let mut text = Vec::with_capacity(1 << 20);
+        let before = self.inflater.total_in();
+        self.inflater.decompress_vec(piece, &mut text, flate2::FlushDecompress::Sync).expect("blocks");
+        assert_eq!(self.inflater.total_in() - before, piece.len() as u64, "all of it is text at once");
+        text
+    }
 }
 
 impl Stream {
@@ -84,7 +109,11 @@ impl Stream {
         let mut peer = server.connect();
         peer.send(request(server, "GET", path, fields).as_bytes());
         let answer = peer.answer_to(true);
-        let mut stream = Self { peer, answer, reader: Reader::default() };
+        let coded = answer.field("content-encoding").map(|coding| {
+            assert_eq!(coding, "gzip");
+            Coded { inflater: flate2::Decompress::new(false), began: false }
+        });
+        let mut stream = Self { peer, answer, reader: Reader::default(), coded, bytes: 0 };
         if stream.answer.status == 200 {
             assert_eq!(stream.answer.field("content-type"), Some("text/event-stream"));
             assert_eq!(stream.answer.field("transfer-encoding"), Some("chunked"));
@@ -96,7 +125,11 @@ impl Stream {
 
     /// Reads one chunk, which holds whole lines and one event at most. `false`: the body has ended.
     fn chunk(&mut self) -> bool {
-        let Some(bytes) = self.peer.chunk() else { return false };
+        let Some(mut bytes) = self.peer.chunk() else { return false };
+        self.bytes += bytes.len();
+        if let Some(coded) = &mut self.coded {
+            bytes = coded.text(&bytes);
+        }
         let before = self.reader.events.len();
         self.reader.take(&bytes);
         assert!(self.reader.events.len() <= before + 1, "one chunk an event");
@@ -207,6 +240,89 @@ fn a_quiet_stream_has_comments_as_often_as_is_asked_for() {
     }
     server.publish("quiet", b"and then");
     assert_eq!(stream.event().data, "and then");
+}
+
+const GZIP: &str = "Accept-Encoding: deflate, gzip;q=0.5\r\n";
+
+/// About as long as events of dashboards are.
+fn long(number: usize) -> String {
+    format!(
+        "{{\"number\":{number},\"readings\":[{}]}}",
+        ["{\"sensor\":\"hall\",\"celsius\":20.5}"; 40].join(",")
+    )
+}
+
+#[test]
+fn who_accepts_gzip_reads_the_same_events_each_as_soon_as_the_others() {
+    let coded =
+        [("FANTAIL_DEFLATE_EVENT_STREAMS", "true"), ("FANTAIL_TIMEOUTS_SSE_HEARTBEAT_SECONDS", "0.2")];
+    let config = ConfigFile::new("[[topic]]\npattern = \"h*\"\nhistory_messages = 100\n");
+    let mut server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "3"], &coded));
+    let mut plain: Vec<Stream> = (0..4).map(|_| Stream::open(&server, "/sse/h")).collect();
+    let mut packed: Vec<Stream> = (0..4).map(|_| Stream::ask(&server, "/sse/h", GZIP)).collect();
+    assert!(
+        packed.iter().all(|stream| stream.coded.is_some())
+            && plain.iter().all(|stream| stream.coded.is_none())
+    );
+    for stream in plain.iter().chain(&packed) {
+        let vary: Vec<_> = stream.answer.fields("vary").collect();
+        assert_eq!(vary, ["Origin", "Accept-Encoding"]);
+    }
+    let payloads = [long(1), "short".into(), long(2).replace(',', ",\n"), String::new(), "x".repeat(100_000)];
+    for payload in &payloads {
+        server.publish("h", payload.as_bytes());
+        let events: Vec<Event> = plain.iter_mut().chain(&mut packed).map(Stream::event).collect();
+        assert!(events.iter().all(|event| event == &events[0] && event.data == *payload));
+    }
+    assert!(packed[0].bytes < plain[0].bytes / 20, "{} of {}", packed[0].bytes, plain[0].bytes);
+    // A burst, part of which is deflated.
+    let lines: String = (0..50)
+        .map(|number| {
+            let payload = if number % 3 == 0 { number.to_string() } else { long(number) };
+            serde_json::json!({ "topic": "h", "payload": payload }).to_string() + "\n"
+        })
+        .collect();
+    publish_lines(server.admin, &lines);
+    for number in 0..50 {
+        let expected = if number % 3 == 0 { number.to_string() } else { long(number) };
+        assert!(plain.iter_mut().chain(&mut packed).all(|stream| stream.event().data == expected));
+    }
+    // What is kept, and what is missing, is told in the same coding.
+    let nowhere = format!("{GZIP}Last-Event-ID: 00000000000000ab:9\r\n");
+    let mut late = Stream::ask(&server, "/sse/h", &nowhere);
+    assert!(late.coded.is_some());
+    assert_eq!(late.event().kind, "gap");
+    for payload in &payloads {
+        assert_eq!(late.event().data, *payload);
+    }
+    let mut again = Stream::ask(&server, "/sse/h?history=2", GZIP);
+    assert_eq!((again.event().data, again.event().data), (48.to_string(), long(49)));
+    // Comments, and the end.
+    while again.reader.comments == 0 {
+        assert!(again.chunk());
+    }
+    server.terminate();
+    while again.chunk() {}
+    assert!(again.reader.retry.is_some());
+    server.await_exit();
+}
+
+#[test]
+fn streams_are_coded_only_where_that_is_asked_for_and_can_be() {
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DEFLATE_EVENT_STREAMS", "true")]);
+    for (path, fields) in
+        [("/sse/t", ""), ("/sse/t", "Accept-Encoding: br, gzip;q=0\r\n"), ("/sse/t?topic=u", GZIP)]
+    {
+        let stream = Stream::ask(&server, path, fields);
+        assert!(stream.coded.is_none(), "{path} {fields}");
+        assert!(stream.answer.fields("vary").any(|vary| vary == "Accept-Encoding"));
+    }
+    let mut old = server.connect();
+    old.send(format!("GET /sse/t HTTP/1.0\r\n{GZIP}\r\n").as_bytes());
+    assert_eq!(old.answer_to(true).field("content-encoding"), None);
+    let server = Server::start(&["--loops", "1"], &[]);
+    let stream = Stream::ask(&server, "/sse/t", GZIP);
+    assert_eq!((stream.coded.is_none(), stream.answer.fields("vary").count()), (true, 1));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use super::{Dialect, Form};
 use crate::metrics::CloseReason;
 use crate::topic::name::NameError;
 use crate::topic::{Gap, Position, Since, Topic, TopicName};
+use crate::wire::deflate::{WINDOW_BITS_MAX, coded};
 use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, LAST_CHUNK, encode_chunk_head, push_chunk};
 use crate::wire::http::head::Head;
 use crate::wire::http::params::unknown;
@@ -40,16 +41,19 @@ const GAP_FIELD: &str = "Fantail-Gap";
 
 /// To a client of HTTP/1.1: each event is a chunk of its own, because some readers wait for a full buffer where nothing
 /// tells them how much there is.
-pub(super) type Chunked = Stream<true, false>;
+pub(super) type Chunked = Stream<true, false, false>;
 
 /// To a client of HTTP/1.0, which must not be sent chunks (RFC 9112, 7.1).
-pub(super) type Unchunked = Stream<false, false>;
+pub(super) type Unchunked = Stream<false, false, false>;
 
 /// Of several topics: an event names its topic, and its id the places in all of them.
-pub(super) type ManyChunked = Stream<true, true>;
+pub(super) type ManyChunked = Stream<true, true, false>;
 
 /// The same to a client of HTTP/1.0.
-pub(super) type ManyUnchunked = Stream<false, true>;
+pub(super) type ManyUnchunked = Stream<false, true, false>;
+
+/// As [`Chunked`], in gzip.
+pub(super) type Coded = Stream<true, false, true>;
 
 /// The most topics of one stream: the places in all of them have to fit the head of a browser that comes back.
 const TOPICS_MAX: usize = 16;
@@ -57,9 +61,9 @@ const TOPICS_MAX: usize = 16;
 /// The parameters of its URL.
 const PARAMETERS: [&str; 3] = ["topic", "since", "history"];
 
-pub(super) struct Stream<const CHUNKED: bool, const MANY: bool>;
+pub(super) struct Stream<const CHUNKED: bool, const MANY: bool, const CODED: bool>;
 
-impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
+impl<const CHUNKED: bool, const MANY: bool, const CODED: bool> Speak for Stream<CHUNKED, MANY, CODED> {
     fn label() -> &'static str {
         "sse"
     }
@@ -67,7 +71,7 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
         let head = request.head;
         let raw = head.path().strip_prefix("/sse/")?;
-        Some(opening(raw, head, request.subscriptions_max).map_err(Refusal::bad_request))
+        Some(opening(raw, head, request.subscriptions_max, request.gzip).map_err(Refusal::bad_request))
     }
 
     fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
@@ -77,7 +81,11 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
     fn push_head(_: &Head<'_>, out: &mut ResponseBuffer) {
         out.reserve(512);
         out.push_status_line(200);
-        let coding = if CHUNKED { "Transfer-Encoding: chunked\r\n" } else { "" };
+        let coding = match (CHUNKED, CODED) {
+            (_, true) => "Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n",
+            (true, false) => "Transfer-Encoding: chunked\r\n",
+            (false, false) => "",
+        };
         // Nothing on the way may keep, compress or gather it (RFC 9111, 5.2.2.5 and 5.2.2.6; nginx's own field). The
         // connection ends with the stream (RFC 9112, 9.6).
         let _ = write!(
@@ -90,7 +98,7 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         // How a subscription began was told with the head.
         if let Outcome::Gap { topic, gap } = outcome {
-            push_piece::<CHUNKED>(&gap_event(topic, gap, None), cx.out);
+            push_piece::<CHUNKED, CODED>(&gap_event(topic, gap, None), cx.out);
         }
     }
 
@@ -115,10 +123,13 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
         if !begins.iter().all(|begun| begun.recovered || begun.gap.is_some()) {
             let _ = write!(first, "id: {at}\n\n");
         }
-        push_piece::<CHUNKED>(&first, out);
+        match CODED {
+            true => coded::push_first_chunk(out, &first),
+            false => push_piece::<CHUNKED, CODED>(&first, out),
+        }
         for begun in &begins {
             if let Some(gap) = begun.gap {
-                push_piece::<CHUNKED>(&gap_event(begun.topic, gap, Some(&at)), out);
+                push_piece::<CHUNKED, CODED>(&gap_event(begun.topic, gap, Some(&at)), out);
             }
         }
     }
@@ -129,10 +140,11 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
 
     #[inline]
     fn form() -> Form {
-        match (MANY, CHUNKED) {
-            (true, _) => Form::SseTopic,
-            (false, true) => Form::Sse,
-            (false, false) => Form::SseUnchunked,
+        match (MANY, CHUNKED, CODED) {
+            (true, _, _) => Form::SseTopic,
+            (false, _, true) => Form::SseGzip,
+            (false, true, _) => Form::Sse,
+            (false, false, _) => Form::SseUnchunked,
         }
     }
 
@@ -156,7 +168,13 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
 
     /// A comment. Without an empty line behind it, which to some readers is another event.
     fn pulse() -> Pulse {
-        Pulse { bytes: if CHUNKED { b"2\r\n:\n\r\n" } else { b":\n" }, answered: false }
+        let bytes: &[u8] = match (CHUNKED, CODED) {
+            // In a block that is stored: not the last, two bytes, and the same inverted (RFC 1951, 3.2.4).
+            (_, true) => b"7\r\n\x00\x02\x00\xfd\xff:\n\r\n",
+            (true, false) => b"2\r\n:\n\r\n",
+            (false, false) => b":\n",
+        };
+        Pulse { bytes, answered: false }
     }
 
     fn close_code(_: CloseReason) -> Option<u16> {
@@ -164,7 +182,7 @@ impl<const CHUNKED: bool, const MANY: bool> Speak for Stream<CHUNKED, MANY> {
     }
 
     fn push_close(farewell: &Farewell<'_>, out: &mut Vec<u8>) {
-        push_piece::<CHUNKED>(&last_words(farewell.text, farewell.again_ms), out);
+        push_piece::<CHUNKED, CODED>(&last_words(farewell.text, farewell.again_ms), out);
         if CHUNKED {
             out.extend_from_slice(LAST_CHUNK);
         }
@@ -190,7 +208,7 @@ pub fn is_accepted(accept: &[u8]) -> bool {
 ///
 /// # Errors
 /// One line on what is wrong with it.
-fn opening(raw: &str, head: &Head<'_>, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
+fn opening(raw: &str, head: &Head<'_>, topics_max: usize, gzip: bool) -> Result<Opening, Cow<'static, str>> {
     let mut names = vec![topic_name(raw)?.into_owned()];
     let (mut since, mut history) = (None, None);
     for pair in query_pairs(head.query()) {
@@ -220,11 +238,14 @@ fn opening(raw: &str, head: &Head<'_>, topics_max: usize) -> Result<Opening, Cow
     let begins = last.map_or(begins, |id| seen(id, names.len()));
     let dialect = match (names.len(), head.version_minor) {
         (1, 0) => Dialect::SseUnchunked,
+        (1, _) if gzip => Dialect::SseGzip,
         (1, _) => Dialect::Sse,
         (_, 0) => Dialect::SseManyUnchunked,
         (_, _) => Dialect::SseMany,
     };
-    Ok(Opening { topics: names.into_iter().zip(begins).collect(), ..Opening::of(dialect) })
+    // What is deflated at all is deflated for everybody alike.
+    let deflate = (dialect == Dialect::SseGzip).then_some(WINDOW_BITS_MAX);
+    Ok(Opening { topics: names.into_iter().zip(begins).collect(), deflate, ..Opening::of(dialect) })
 }
 
 /// Where each of so many topics begins by the parameters: `since` has a place for each.
@@ -303,10 +324,11 @@ fn gap_event(topic: &Topic, gap: Gap, at: Option<&str>) -> Vec<u8> {
     event
 }
 
-fn push_piece<const CHUNKED: bool>(piece: &[u8], out: &mut Vec<u8>) {
-    match CHUNKED {
-        true => push_chunk(out, piece),
-        false => out.extend_from_slice(piece),
+fn push_piece<const CHUNKED: bool, const CODED: bool>(piece: &[u8], out: &mut Vec<u8>) {
+    match (CHUNKED, CODED) {
+        (_, true) => coded::push_stored_chunk(out, piece),
+        (true, false) => push_chunk(out, piece),
+        (false, false) => out.extend_from_slice(piece),
     }
 }
 
@@ -348,7 +370,7 @@ mod tests {
         let request = format!("GET /sse/x?{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let mut store = field_store();
         let (head, _) = parse_head(request.as_bytes(), &mut store, &HeadLimits::default()).unwrap().unwrap();
-        opening(raw, &head, 64)
+        opening(raw, &head, 64, head.has_token("accept-encoding", "gzip"))
     }
 
     fn asked(raw: &str, query: &str, fields: &str) -> Result<(String, Since), Cow<'static, str>> {
@@ -410,6 +432,19 @@ mod tests {
         assert_eq!(begins(many.trim_end_matches('&'), "").map(|begins| begins.len()), Ok(16));
         assert!(begins(&format!("{many}topic=one-more"), "").is_err());
         assert!(begins("since=0000000000000001:5&since=0000000000000001:5", "").is_err());
+    }
+
+    #[test]
+    fn a_stream_of_one_topic_may_be_coded_and_no_other() {
+        let dialect =
+            |query, fields| opened("a", query, fields).map(|opening| (opening.dialect, opening.deflate));
+        let gzip = "Accept-Encoding: gzip\r\n";
+        assert_eq!(dialect("", gzip), Ok((Dialect::SseGzip, Some(WINDOW_BITS_MAX))));
+        assert_eq!(dialect("", ""), Ok((Dialect::Sse, None)));
+        assert_eq!(dialect("topic=b", gzip), Ok((Dialect::SseMany, None)));
+        let (mut pulse, bytes) = (Vec::new(), Coded::pulse().bytes);
+        push_piece::<true, true>(b":\n", &mut pulse);
+        assert_eq!(bytes, pulse);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and an idle connection pays nothing; what is kept of clients that do not hold to it is a [`ClientContext`]. Driven by
 //! the upgrade, by publishers and by the inbox. Never decides who gets which encoding.
 
+pub mod coded;
 mod context;
 mod deflater;
 mod inflater;

@@ -1,6 +1,6 @@
 //! Presets against the servers they are for: mosquitto, nats-server and Rails' Action Cable of Debian, socket.io and
-//! graphql-ws of npm; where none can be brought in a minute, against one that speaks as the protocol's description says
-//! (`fakes`). `.ci/install-presets` brings what is needed, and what is not there is skipped by name.
+//! graphql-ws of npm, sockudo of crates.io; where no registry has one, against one that speaks as the protocol's
+//! description says (`fakes`). `.ci/install-presets` brings what is needed, and what is not there is skipped by name.
 
 mod fakes;
 mod makers;
@@ -11,7 +11,7 @@ mod skip;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,27 +105,36 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Starts a program that takes its port from a file, on another one if somebody was quicker.
-fn start(program: &str, configuration: impl Fn(u16) -> String) -> Option<(Served, u16, Scratch)> {
-    let there = |folder: &str| Path::new(folder).join(program);
-    let program =
-        ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(there).into_iter().find(|path| path.exists())?;
+/// Starts a program on a port, or on another one if somebody was quicker.
+fn start(command: impl Fn(u16) -> Command) -> (Served, u16) {
     for _ in 0..5 {
         let port = free_port();
-        let file = Scratch::new("server.conf");
-        std::fs::write(file.path(), configuration(port)).unwrap();
-        let mut command = Command::new(&program);
-        command.args(["-c", file.path()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut served = Served(command.spawn().unwrap());
+        let mut command = command(port);
+        let mut served = Served(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE && served.0.try_wait().unwrap().is_none() {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some((served, port, file));
+                return (served, port);
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
-    panic!("{} does not start", program.display());
+    panic!("{:?} does not start", command(0));
+}
+
+/// The same with a program of Debian that takes its port from a file; `None` if it is not installed.
+fn start_with_file(program: &str, configuration: impl Fn(u16) -> String) -> Option<(Served, u16, Scratch)> {
+    let there = |folder: &str| Path::new(folder).join(program);
+    let program =
+        ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(there).into_iter().find(|path| path.exists())?;
+    let file = Scratch::new("server.conf");
+    let (served, port) = start(|port| {
+        std::fs::write(file.path(), configuration(port)).unwrap();
+        let mut command = Command::new(&program);
+        command.args(["-c", file.path()]);
+        command
+    });
+    Some((served, port, file))
 }
 
 #[test]
@@ -138,7 +147,7 @@ fn mqtt_with_mosquitto() {
             free_port()
         )
     };
-    let Some((served, port, _file)) = start("mosquitto", configuration) else {
+    let Some((served, port, _file)) = start_with_file("mosquitto", configuration) else {
         return skipped("preset-servers");
     };
     let url = format!("ws://127.0.0.1:{port}");
@@ -167,7 +176,7 @@ fn nats_with_nats_server() {
              websocket {{ host: \"127.0.0.1\", port: {port}, no_tls: true }}\n"
         )
     };
-    let Some((served, port, _file)) = start("nats-server", configuration) else {
+    let Some((served, port, _file)) = start_with_file("nats-server", configuration) else {
         return skipped("preset-servers");
     };
     let url = format!("ws://127.0.0.1:{port}");
@@ -257,6 +266,50 @@ fn assert_speaks_with_a_fake(preset: &str, fake: &Fake, set: &[&str], heart: &[&
             makers::assert_alike(&preset_said, &client_said);
         }
     }
+}
+
+#[test]
+fn pusher_with_sockudo() {
+    let cache = std::env::var("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|_| std::env::var("HOME").map(|home| Path::new(&home).join(".cache")));
+    let Ok(program) = cache.map(|cache| cache.join("fantail/sockudo-5.2.0/bin/sockudo")) else {
+        return skipped("preset-servers");
+    };
+    if !program.exists() {
+        return skipped("preset-servers");
+    }
+    let (served, port) = start(|port| {
+        let mut command = Command::new(&program);
+        // It would read files of the folder that it is started in.
+        command.current_dir("/").env_clear().env("HOST", "127.0.0.1").env("PORT", port.to_string());
+        command.env("ACTIVITY_TIMEOUT", "2").env("SHUTDOWN_GRACE_PERIOD", "1");
+        for (name, value) in [
+            ("METRICS_ENABLED", "false"),
+            ("RATE_LIMITER_ENABLED", "false"),
+            ("SOCKUDO_DEFAULT_APP_ENABLED", "true"),
+            ("SOCKUDO_DEFAULT_APP_ID", "1"),
+            ("SOCKUDO_DEFAULT_APP_KEY", "k1"),
+            ("SOCKUDO_DEFAULT_APP_SECRET", "s3cret"),
+            ("SOCKUDO_ENABLE_CLIENT_MESSAGES", "true"),
+            ("SOCKUDO_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "true"),
+            ("SOCKUDO_DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SECOND", "100000"),
+        ] {
+            command.env(name, value);
+        }
+        command
+    });
+    let url = format!("ws://127.0.0.1:{port}");
+    let set = ["key=k1", "secret=s3cret"];
+    assert_speaks("pusher", &["--url", &url], &set, &["period=1"]);
+    let args = ["idle", "--preset", "pusher", "--url", &url, "--connections", "2", "--duration", "1s"];
+    let (code, report, said) = run(&[&args[..], &["--set", "key=k1", "--set", "secret=other"]].concat());
+    assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "await_refused": 2 })), "{said}");
+    assert!(said.contains("4009"), "{said}");
+    // A key that it does not know gets no close frame.
+    let (_, report, said) = run(&[&args[..], &["--set", "key=none", "--set", "secret=x"]].concat());
+    assert_eq!(report["connections"]["errors"], json!({ "await_closed": 2 }), "{said}");
+    let closes = ended("pusher", &url, &set, || served.stop());
+    assert_eq!(closes, json!({ "4200 Server shutting down": 5 }));
 }
 
 #[test]

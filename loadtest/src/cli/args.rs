@@ -460,6 +460,15 @@ pub(crate) struct StormArgs {
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     pub(crate) within: Duration,
 
+    /// Where to publish by POST, as in http://{admin}/publish/{topic}: a message to each topic before the storm, and one
+    /// when all are back, has to reach every connection that is in it [default: being open again is enough]
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish_url: Option<String>,
+
+    /// Send this header with each request that publishes; may be repeated, and {names} are as in --header
+    #[arg(long, value_name = "'NAME: VALUE'", requires = "publish_url")]
+    pub(crate) publish_header: Vec<String>,
+
     /// An echo server, where a bystander sends a message every 10 ms before and during the storm; `none`
     /// for no bystander
     #[arg(long, value_name = "URL", default_value = "ws://{listen}/echo")]

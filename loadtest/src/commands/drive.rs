@@ -318,7 +318,12 @@ impl Stepped {
             Self::Rolling(args) => {
                 return std::iter::once(&mut args.url).chain(&mut args.publish_urls).collect();
             }
-            Self::Storm(args) => return vec![&mut args.url, &mut args.bystander],
+            Self::Storm(args) => {
+                return [&mut args.url, &mut args.bystander]
+                    .into_iter()
+                    .chain(&mut args.publish_url)
+                    .collect();
+            }
             Self::Fanout(args) => args,
             Self::Slow(args) => &mut args.fanout,
         };

@@ -30,14 +30,10 @@ use super::{LINGER, clients_target, planned, soon_ns, watched};
 
 /// Slow subscribers have caught up when nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(500);
-/// When no further connection has seen a probe for so long, another is sent.
-const PROBE_QUIET: Duration = Duration::from_secs(1);
 /// A publisher that sends less than this share of what was asked is saturated.
 const ACHIEVED_MIN: f64 = 0.95;
 /// And if it was behind by more than this in the end; less is one pause of a busy machine.
 const BEHIND_NS_MAX: u64 = 250_000_000;
-/// Probes before the run begins without those that have seen none.
-const PROBES: usize = 10;
 
 /// The result file of `fanout`.
 #[derive(Debug, Serialize)]
@@ -527,22 +523,12 @@ fn wanted(args: &FanoutArgs, urls: &Urls) -> publish::Wanted {
     }
 }
 
-/// Publishes probes until every open connection has seen one of each of its topics, and returns how many have been seen.
-/// A 101 says that a connection is open; with most servers it is subscribed only a moment later.
+/// As [`super::probe`]; a server that lets no client publish is told.
 fn probe(run: &mut Run, publisher: &mut Publisher, args: &FanoutArgs, urls: &Urls) -> Result<u64, Failure> {
-    for _ in 0..PROBES {
-        publisher.probe().map_err(|error| urls.failure(args, run, &error))?;
-        let all_seen = run.wait_while_moving(PROBE_QUIET, |run| {
-            let counts = run.counts();
-            (counts.probed >= counts.subscriptions || counts.lost >= counts.opened, counts.probed)
-        })?;
-        if all_seen || interrupt::requested() {
-            break;
-        }
-    }
+    let probed = super::probe(run, |run| publisher.probe().map_err(|error| urls.failure(args, run, &error)))?;
     let counts = run.counts();
     if args.publishing.publish == PublishBy::Ws
-        && counts.probed == 0
+        && probed == 0
         && counts.opened > counts.lost
         && !interrupt::requested()
     {
@@ -552,7 +538,7 @@ fn probe(run: &mut Run, publisher: &mut Publisher, args: &FanoutArgs, urls: &Url
             urls.shown(&urls.publish_url, run)
         )));
     }
-    Ok(counts.probed)
+    Ok(probed)
 }
 
 struct FanOuts {

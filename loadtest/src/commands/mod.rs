@@ -19,6 +19,7 @@ pub(crate) mod storm;
 use std::time::Duration;
 
 use crate::base::failure::Failure;
+use crate::base::interrupt;
 use crate::base::pace::Pace;
 use crate::base::schedule::Schedule;
 use crate::cli::args::Common;
@@ -31,6 +32,27 @@ use crate::observe::server_process::ServerProcess;
 
 /// How long a run looks for duplicates after everything has arrived.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// When no further subscription has seen a probe for so long, another is sent.
+const PROBE_QUIET: Duration = Duration::from_secs(1);
+/// Probes before those that have seen none are given up.
+const PROBES: usize = 10;
+
+/// Has probes published until every open connection has seen one of each of its topics, and returns how many have been
+/// seen. A 101 says that a connection is open; with most servers it is subscribed only a moment later.
+fn probe(run: &mut Run, mut publish: impl FnMut(&Run) -> Result<(), Failure>) -> Result<u64, Failure> {
+    for _ in 0..PROBES {
+        publish(run)?;
+        let all_seen = run.wait_while_moving(PROBE_QUIET, |run| {
+            let counts = run.counts();
+            (counts.probed >= counts.subscriptions || counts.lost >= counts.opened, counts.probed)
+        })?;
+        if all_seen || interrupt::requested() {
+            break;
+        }
+    }
+    Ok(run.counts().probed)
+}
 
 /// A little ahead of now, so that every worker knows the plan before the first message is due.
 fn soon_ns(run: &Run) -> u64 {

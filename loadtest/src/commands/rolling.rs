@@ -33,8 +33,6 @@ use super::{clients_target, soon_ns};
 const QUIET: Duration = Duration::from_millis(500);
 /// A message whose publish was answered so shortly before a connection's end may have been on its way in any case.
 const CROSSING_NS: u64 = 100_000_000;
-/// Probes before the run begins without those that have seen none.
-const PROBES: usize = 10;
 /// More messages than this are not kept account of.
 const MESSAGES_MAX: u64 = 10_000_000;
 
@@ -140,7 +138,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     let url = topic.as_ref().map_or_else(|| args.url.clone(), |topic| args.url.replace("{topic}", topic));
     run.open(args.common.connections as usize)?;
     let mut publisher = Several::new(servers, &run.plan).map_err(Failure::Usage)?;
-    let subscribed = probe(&mut run, &mut publisher)?;
+    let subscribed = super::probe(&mut run, |_| publisher.probe().map_err(Failure::Failed))?;
     publisher.prepare(args.rate).map_err(Failure::Failed)?;
 
     let schedule = Schedule::new(soon_ns(&run), args.rate, 1, args.common.duration);
@@ -186,21 +184,6 @@ fn servers(args: &RollingArgs) -> Result<Vec<(String, publish::Wanted)>, Failure
         Ok((url.clone(), wanted))
     };
     args.publish_urls.iter().map(server).collect()
-}
-
-/// Publishes probes until every open connection has seen one of each of its topics, and returns how many have been.
-fn probe(run: &mut Run, publisher: &mut Several) -> Result<u64, Failure> {
-    for _ in 0..PROBES {
-        publisher.probe().map_err(Failure::Failed)?;
-        let all_seen = run.wait(Duration::from_secs(1), |run| {
-            let counts = run.counts();
-            counts.probed >= counts.subscriptions
-        })?;
-        if all_seen || interrupt::requested() {
-            break;
-        }
-    }
-    Ok(run.counts().probed)
 }
 
 /// Waits until everybody is back, and until nothing comes any more.

@@ -1,7 +1,8 @@
 //! `storm`: connections are dropped, all at once or so many a second, and come back.
 //!
 //! A dropped connection ends with a reset, as when a client's network goes away, and comes back at once; one
-//! that is refused tries again with backoff until it is served.
+//! that is refused tries again with backoff until it is served. Where messages can be published, whether all are in their
+//! topics again is asked by one to each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,14 +12,17 @@ use serde::Serialize;
 
 use crate::base::failure::Failure;
 use crate::base::interrupt;
+use crate::base::secrets;
 use crate::cli::args::StormArgs;
 use crate::commands::bystander::Bystander;
 use crate::engine::connection::Role;
-use crate::engine::message::{Filler, MESSAGE_BYTES_MIN, Shape};
+use crate::engine::message::{Filler, Shape};
 use crate::engine::run::{Run, Special};
 use crate::engine::sizes::Sizes;
 use crate::engine::worker::Published;
+use crate::net::target::Scheme;
 use crate::observe::server_process::{ServerProcess, cpu_between};
+use crate::publish::{self, PublishError, Publisher};
 use crate::result::course::CourseReport;
 use crate::result::report::{
     self, Common, Finished, LatencyReport, Report, Table, microseconds_text, number_text,
@@ -27,6 +31,8 @@ use crate::result::tally::Tally;
 
 use super::{clients_target, watched, ws_target};
 
+/// Bytes of a message that tells who is subscribed: enough to travel as text.
+const PROBE_BYTES: usize = 64;
 /// How long the bystander is listened to before the storm.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -53,6 +59,13 @@ struct StormReport {
     refused: u64,
     /// The same by kind.
     refusals: BTreeMap<String, u64>,
+    /// Topics of connections, each counted once a connection, of which a message came before the storm; null without
+    /// `--publish-url`.
+    subscribed: Option<u64>,
+    /// The same when all were back, of those that were dropped only what came since.
+    subscribed_again: Option<u64>,
+    /// Messages that came to connections of other topics.
+    stray: u64,
     /// From the start of the attempt that succeeded to the open connection.
     reconnect_latency: Option<LatencyReport>,
     /// From a client's drop to its return, waits between attempts included.
@@ -97,10 +110,22 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
         (args.bystander != "none").then(|| ws_target(&args.bystander, &args.common)).transpose()?;
     let server = watched(&args.common)?;
     let connections = args.common.connections;
-    let shape = Shape { sizes: Sizes::One(MESSAGE_BYTES_MIN), filler: Filler::Letters, binary: false };
+    let publishing = publishing(args)?;
+    let role = if publishing.is_some() { Role::Subscribe } else { Role::Idle };
+    let shape = Shape { sizes: Sizes::One(PROBE_BYTES), filler: Filler::Letters, binary: false };
     let special = Special { returning_max: connections as usize, ..Special::default() };
-    let mut run = Run::start_special(&args.common.options(), target, Role::Idle, shape, special)?;
+    let mut run = Run::start_special(&args.common.options(), target, role, shape, special)?;
     run.open(connections as usize)?;
+    let mut publisher = publishing
+        .map(|wanted| Publisher::start(run.plan.clone(), &wanted).map_err(|error| failure(args, &error)))
+        .transpose()?;
+    let mut subscribed = |run: &mut Run| match &mut publisher {
+        Some(publisher) => {
+            super::probe(run, |_| publisher.probe().map_err(|error| failure(args, &error))).map(Some)
+        }
+        None => Ok(None),
+    };
+    let subscribed_before = subscribed(&mut run)?;
 
     let bystander = bystander_target
         .map(|target| Bystander::start(&args.common, target, &args.bystander))
@@ -114,13 +139,48 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
     let before = bystander.as_ref().map(Bystander::latency);
     let times = if interrupt::requested() { None } else { Some(drop_and_wait(args, &mut run)?) };
     let cpu = cpu_between(cpu_from, server.and_then(ServerProcess::cpu_time));
+    let subscribed_again = subscribed(&mut run)?;
     let bystander =
         bystander.zip(before).map(|(bystander, before)| heard(args, &run, bystander, before)).transpose()?;
     if args.rate.is_none() {
         run.wait(args.common.duration, |_| interrupt::requested())?;
     }
     let tally = run.stop(Published::Count(0))?;
-    report::finish(StormReport::new(args, &run, &tally, times, bystander, cpu), &args.common.judging())
+    let mut report = StormReport::new(args, &run, &tally, times, bystander, cpu);
+    (report.subscribed, report.subscribed_again) = (subscribed_before, subscribed_again);
+    let all = tally.counts.subscriptions;
+    let unheard = |seen: Option<u64>| seen.map_or(0, |seen| all.saturating_sub(seen));
+    report.common.expect_none(&[
+        (unheard(subscribed_before), "subscriptions saw no message before the storm"),
+        (unheard(subscribed_again), "subscriptions saw no message after the storm"),
+        (tally.counts.stray, "deliveries to connections that nobody owed them"),
+    ]);
+    report::finish(report, &args.common.judging())
+}
+
+/// How messages are published that tell who is subscribed; `None` if nobody asked.
+fn publishing(args: &StormArgs) -> Result<Option<publish::Wanted>, Failure> {
+    let Some(url) = &args.publish_url else { return Ok(None) };
+    let target = super::target(url, &args.common)?;
+    if target.scheme != Scheme::Http {
+        return Err(Failure::Usage(format!("--publish-url {url}: needs http:// or https://")));
+    }
+    Ok(Some(publish::Wanted {
+        target,
+        publishers: None,
+        method: "POST".into(),
+        headers: args.publish_header.clone(),
+        body: None,
+        tls: args.common.tls.wanted(),
+    }))
+}
+
+fn failure(args: &StormArgs, error: &PublishError) -> Failure {
+    let url = args.publish_url.as_deref().unwrap_or_default();
+    match error {
+        PublishError::Usage(what) => Failure::Usage(what.clone()),
+        error => Failure::Failed(format!("{}: {error}", secrets::url(url))),
+    }
 }
 
 /// Drops, and waits until all are back.
@@ -221,6 +281,9 @@ impl StormReport {
             served_again_seconds: since(|times| times.last_drop).filter(|_| unserved == 0),
             returned_per_second: in_seconds.map(|seconds| counts.returned as f64 / seconds),
             refused: counts.refusals.values().sum(),
+            subscribed: None,
+            subscribed_again: None,
+            stray: counts.stray,
             refusals: counts.refusals.iter().map(|(trouble, count)| (trouble.name(), *count)).collect(),
             reconnect_latency: returns.and_then(|returns| LatencyReport::new(&returns.attempt)),
             away: returns.and_then(|returns| LatencyReport::new(&returns.away)),
@@ -256,6 +319,12 @@ impl Report for StormReport {
         table.row("  refused attempts", self.refused);
         for (name, count) in &self.refusals {
             table.row(&format!("    {name}"), count);
+        }
+        if let Some((before, again)) = self.subscribed.zip(self.subscribed_again) {
+            table.row("  subscribed", format!("{again} of {before} again"));
+        }
+        if self.stray > 0 {
+            table.row("  owed to nobody", self.stray);
         }
         table.latency("reconnect latency", self.reconnect_latency.as_ref());
         table.latency("away, waits included", self.away.as_ref());

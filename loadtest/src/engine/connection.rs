@@ -301,6 +301,11 @@ impl Connection {
         &self.sequence
     }
 
+    /// The same, to forget something of it.
+    pub(crate) fn sequence_mut(&mut self) -> &mut Sequence {
+        &mut self.sequence
+    }
+
     /// The socket became writable: finishes the connect, sends the request, drains waiting output.
     pub(crate) fn on_writable(&mut self) -> Result<(), Trouble> {
         let Some(stream) = &mut self.stream else { return Ok(()) };

@@ -39,6 +39,11 @@ impl Sequence {
         !std::mem::replace(&mut self.probed, true)
     }
 
+    /// No probe has come since now; true if one had.
+    pub(crate) fn forget_probe(&mut self) -> bool {
+        std::mem::take(&mut self.probed)
+    }
+
     /// How many of `published` messages are behind the last one that has come.
     pub(crate) fn behind(&self, published: u32) -> u64 {
         u64::from(published.saturating_sub(self.next))

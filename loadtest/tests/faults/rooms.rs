@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -41,8 +41,8 @@ pub(crate) struct Rooms {
     delay: Duration,
     /// What is said in room 0 is delivered in room 1, too.
     leaky: bool,
-    /// Whoever connects is forgotten in the last of several rooms.
-    forgets: Arc<AtomicBool>,
+    /// Connections behind so many are forgotten in the last of several rooms.
+    forgets_behind: Arc<AtomicU64>,
     /// Test messages that were delivered, probes not among them.
     delivered: Arc<AtomicU64>,
     /// Connections that were sent away; their ends are the clients' to see.
@@ -65,13 +65,13 @@ impl Rooms {
             posted: Arc::default(),
             delay,
             leaky,
-            forgets: Arc::default(),
+            forgets_behind: Arc::new(AtomicU64::new(u64::MAX)),
             delivered: Arc::default(),
             away: Arc::default(),
         };
         let (clients, posts) = (rooms.clone(), rooms.clone());
         thread::spawn(move || {
-            for stream in ws_listener.incoming() {
+            for (number, stream) in (0..).zip(ws_listener.incoming()) {
                 // Whoever knows that it is upgraded is in its rooms.
                 let mut members = clients.members.lock().unwrap();
                 let (socket, path) = accept(stream.unwrap());
@@ -82,7 +82,7 @@ impl Rooms {
                 }
                 let socket = Arc::new(Mutex::new(socket));
                 let mut names = names(&path);
-                if clients.forgets.load(SeqCst) && names.len() > 1 {
+                if number >= clients.forgets_behind.load(SeqCst) && names.len() > 1 {
                     names.pop();
                 }
                 for room in names {
@@ -109,10 +109,17 @@ impl Rooms {
         self.delivered.load(SeqCst)
     }
 
+    /// Those that connect behind so many others are not in the last of several rooms.
+    pub(crate) fn forget_behind(&self, connections: u64) {
+        self.forgets_behind.store(connections, SeqCst);
+    }
+
     /// Sends everybody away with 1012. With `forgets` those that come back are not in the last of their rooms.
     pub(crate) fn send_away(&self, forgets: bool) {
         let mut members = self.members.lock().unwrap();
-        self.forgets.store(forgets, SeqCst);
+        if forgets {
+            self.forget_behind(0);
+        }
         let mut away = self.away.lock().unwrap();
         for member in members.drain().flat_map(|(_, members)| members) {
             if away.iter().any(|one| Arc::ptr_eq(one, &member)) {

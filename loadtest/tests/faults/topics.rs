@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::accept::accept;
+use crate::real_server::fantail;
 use crate::rooms::Rooms;
 use crate::scratch::Scratch;
 use crate::{error, listen, run};
@@ -173,6 +174,39 @@ fn what_a_client_misses_is_told_topic_by_topic() {
     assert!(code == 1 && (20..20 * 30).contains(&missing), "{table}");
     assert!(report["problems"].to_string().contains("missing while connected"), "{table}");
     assert_eq!((&report["duplicate"], &report["stray"]), (&json!(0), &json!(0)), "{table}");
+}
+
+/// `storm` with 20 clients in three topics each, of ten topics with six members.
+fn storm_in_several_topics(url: &str, publish: &str, more: &[&str]) -> (i32, Value, String) {
+    let mut args = vec!["storm", "--url", url, "--publish-url", publish, "--bystander", "none"];
+    args.extend(["--topics", "10", "--members", "6", "--connections", "20", "--threads", "2"]);
+    args.extend(["--duration", "50ms"]);
+    args.extend(more);
+    let (code, report, table) = run(&args);
+    assert_eq!((&report["dropped"], &report["returned"]), (&json!(20), &json!(20)), "{table}");
+    assert_eq!((&report["subscribed"], &report["stray"]), (&json!(60), &json!(0)), "{table}");
+    (code, report, table)
+}
+
+#[test]
+fn after_a_storm_everybody_has_to_be_in_its_topics_again() {
+    let server = format!("'{}' serve --listen 127.0.0.1:0 --admin 127.0.0.1:0", fantail().display());
+    let (url, publish) = ("ws://{listen}/ws?topic={topics:&topic=}", "http://{admin}/publish/{topic}");
+    let (code, report, table) = storm_in_several_topics(url, publish, &["--server", &server]);
+    assert_eq!((code, &report["subscribed_again"]), (0, &json!(60)), "{table}");
+
+    // Open again, and in two of its three topics.
+    let rooms = Rooms::start(Duration::ZERO);
+    let (url, publish) = (
+        format!("ws://{}/ws?topic={{topics:&topic=}}", rooms.ws),
+        format!("http://{}/publish/{{topic}}", rooms.http),
+    );
+    rooms.forget_behind(20);
+    let (code, report, table) = storm_in_several_topics(&url, &publish, &[]);
+    let again = report["subscribed_again"].as_u64().unwrap();
+    assert_eq!((code, again), (1, 40), "{table}");
+    let says = "20 subscriptions saw no message after the storm";
+    assert!(report["problems"].to_string().contains(says), "{table}");
 }
 
 #[test]

@@ -96,6 +96,7 @@ const RULES: &[(&str, Rule)] = &[
     ("cpu_seconds", Rule::Sum),
     ("rate_per_second", Rule::Sum),
     ("subscribed", Rule::Sum),
+    ("subscribed_again", Rule::Sum),
     ("planned", Rule::Sum),
     ("published", Rule::Sum),
     ("published_unknown", Rule::Sum),

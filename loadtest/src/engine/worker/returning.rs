@@ -10,6 +10,7 @@ use super::{Order, Worker};
 use crate::base::trouble::Trouble;
 use crate::engine::connection::{Away, Position, State};
 use crate::engine::handshake;
+use crate::engine::sequence::Sequence;
 use crate::result::tally::{Ending, Tally, new_histogram};
 
 /// The longest wait before the second attempt; it doubles with each failure.
@@ -88,9 +89,15 @@ impl Worker {
                 continue;
             };
             let now_ns = self.plan.clock.now_ns();
+            let (from, each) = (index * self.topics_each, self.topics_each);
+            let own = self.subscriptions.get_mut(from..from + each).unwrap_or_default();
             if let Some(connection) = self.connections.get_mut(index) {
                 self.returning.keep_position(index, connection.position());
                 connection.vanish();
+                // Whether it is subscribed again is asked anew.
+                let all = own.iter_mut().chain([connection.sequence_mut()]);
+                let probed = all.map(Sequence::forget_probe).filter(|probed| *probed).count() as u64;
+                tally.counts.probed = tally.counts.probed.saturating_sub(probed);
             }
             tally.counts.dropped += 1;
             let away = Away { since_ns: now_ns, failures: 0 };

@@ -5,6 +5,7 @@
 //! Only the thread that calls into here spawns threads.
 
 pub mod capacity;
+mod certificates;
 mod demo;
 mod history;
 mod maintenance;
@@ -83,6 +84,8 @@ impl ServeError {
 enum Event {
     Loop(LoopEvent),
     Signal(signals::Signal),
+    /// The files of certificates are others than before.
+    CertificatesChanged,
     /// The configuration has been read.
     Read(reload::Reading),
 }
@@ -125,6 +128,9 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let supervisor = Supervisor::from_environment()?;
     let mut server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
     let readings = Readings::new(reload, events.clone());
+    if server.tls.is_some() {
+        certificates::start(&server.latest, events.clone())?;
+    }
     server.supervisor = supervisor;
     spawn("signals", move || {
         while let Ok(signal) = signals::wait() {
@@ -183,6 +189,10 @@ impl Server {
                 Ok(Event::Loop(LoopEvent::ReloadAsked)) => {
                     tracing::info!("reloading, asked through the admin port");
                     self.read_anew(&mut readings, 1);
+                }
+                Ok(Event::CertificatesChanged) => {
+                    tracing::info!("the files of certificates have changed");
+                    self.renew_certificates(&mut readings);
                 }
                 Ok(Event::Read(reading)) => self.on_read(&mut readings, reading),
                 Ok(Event::Loop(event)) => self.on_loop_event(event)?,
@@ -264,7 +274,8 @@ impl Server {
                     }
                     tracing::info!("draining already; a second signal stops at once");
                 }
-                Ok(Event::Signal(_) | Event::Read(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Signal(_) | Event::Read(_) | Event::CertificatesChanged)
+                | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }

@@ -1,9 +1,10 @@
 //! `[tls]`: where the server speaks TLS, and as whom.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::section::{Checker, section};
-use super::value::{Address, Kind, RawValue, quoted};
+use super::value::{Address, Kind, RawValue, Seconds, quoted};
 
 /// Pairs of files that a server takes.
 const CERTIFICATES_MAX: usize = 1_000;
@@ -19,6 +20,9 @@ section! {
         /// PEM file with the private key, or a list in the order of the certificates; empty for keys that stand in the files
         /// of the certificates.
         live "key" => key: Vec<String> as FileNames = Vec::new(),
+        /// How often the files are looked at; they are read anew when they are others than before. 0 for never: then a reload
+        /// reads them.
+        live "watch_seconds" => watch: Duration as Seconds = Duration::from_secs(10),
     }
 }
 
@@ -90,6 +94,7 @@ impl Tls {
     }
 
     fn check_values(&self, check: &mut Checker<'_>) {
+        check.time("watch_seconds", self.watch, Some("never"));
         if self.listen.is_some() && self.certificate.is_empty() {
             check.report("certificate", "expects a file, because tls.listen is set".to_owned());
         }
@@ -138,6 +143,7 @@ mod tests {
             listen,
             certificate: certificate.iter().map(ToString::to_string).collect(),
             key: key.iter().map(ToString::to_string).collect(),
+            watch: Duration::from_secs(10),
         };
         assert_eq!(files(&["c"], &["k"]).files(), [("c", "k")]);
         assert_eq!(files(&["c", "d"], &[]).files(), [("c", "c"), ("d", "d")]);

@@ -20,6 +20,11 @@ pub struct StartFacts {
     pub admin: SocketAddr,
 }
 
+/// A name as a label, which quotes and ends of lines would break.
+fn label_of(name: &str) -> String {
+    name.chars().map(|one| if one.is_control() || one == '"' || one == '\\' { '_' } else { one }).collect()
+}
+
 /// When the process started.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Started(SystemTime);
@@ -62,9 +67,16 @@ impl Edition {
             uptime: since(self.started.0),
             draining: self.is_draining(),
             reloads: self.reloads.reading(),
+            certificates: self.certificate_facts(),
             log_lines_dropped,
             log_lines_suppressed,
         }
+    }
+
+    fn certificate_facts(&self) -> Vec<(String, u64)> {
+        let all = self.tls.iter().flat_map(|tls| &tls.certificates);
+        let expires = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        all.map(|one| (label_of(&one.file), expires(one.expires).as_secs())).collect()
     }
 
     fn history_facts(&self) -> HistoryFacts {

@@ -58,6 +58,8 @@ pub struct Facts<'a> {
     pub draining: bool,
     /// How reloads of the configuration went.
     pub reloads: ReloadCounts,
+    /// Files of certificates, and when each expires, in seconds since 1970.
+    pub certificates: Vec<(String, u64)>,
     /// Log lines that were lost.
     pub log_lines_dropped: u64,
     /// Log lines that were counted instead of written.

@@ -38,6 +38,10 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
 }
 
 fn tls(facts: &Facts<'_>, out: &mut String) {
+    metric(out, &names::TLS_EXPIRY);
+    for (file, expires) in &facts.certificates {
+        line(out, names::TLS_EXPIRY.name, &[("file", file)], expires);
+    }
     metric(out, &names::TLS_HANDSHAKES);
     let counts = [
         ("1.2", "no", facts.sum(|counters| counters.tls12_full.value())),

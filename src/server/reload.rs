@@ -81,16 +81,41 @@ impl Server {
             readings.next = Some(readings.next.unwrap_or(0) + requests);
             return;
         }
-        self.supervisor.reloading();
         readings.requests = requests;
-        let (read, events) = (Arc::clone(&readings.read), readings.events.clone());
+        let read = Arc::clone(&readings.read);
+        self.prepare(readings, move |edition| {
+            // The closure keeps nothing between two calls that a panic could leave half done.
+            let loaded = (read.lock().unwrap_or_else(PoisonError::into_inner))();
+            prepared(edition, loaded)
+        });
+    }
+
+    /// Reads the files of certificates anew, and nothing else: what else was written into the configuration waits for
+    /// whoever asks for it. A reading that is under way may have read them before they changed.
+    pub(super) fn renew_certificates(&mut self, readings: &mut Readings) {
+        if readings.under_way {
+            readings.next = Some(readings.next.unwrap_or(0));
+            return;
+        }
+        self.prepare(readings, |edition| {
+            let next = edition.with_settings(edition.settings.clone());
+            let edition = next.map_err(|error| vec![error.to_string()])?;
+            Ok(Box::new(Next {
+                edition,
+                applied: Vec::new(),
+                needs_restart: Vec::new(),
+                warnings: Vec::new(),
+            }))
+        });
+    }
+
+    /// Has a thread read what the next edition is made of.
+    fn prepare(&mut self, readings: &mut Readings, read: impl FnOnce(&Edition) -> Reading + Send + 'static) {
+        self.supervisor.reloading();
+        let events = readings.events.clone();
         let edition = Arc::clone(&self.edition);
         let work = move || {
-            let reading = catch_unwind(AssertUnwindSafe(|| {
-                // The closure keeps nothing between two calls that a panic could leave half done.
-                let loaded = (read.lock().unwrap_or_else(PoisonError::into_inner))();
-                prepared(&edition, loaded)
-            }));
+            let reading = catch_unwind(AssertUnwindSafe(|| read(&edition)));
             let reading =
                 reading.unwrap_or_else(|_| Err(vec!["reading it failed; the log has why".to_owned()]));
             // The receiver is gone only when the server is.
@@ -134,6 +159,8 @@ impl Server {
         let Next { edition, applied, needs_restart, warnings } = next;
         // A file of keys may change under its name, which no key of the configuration tells.
         let keys_changed = edition.keys != self.edition.keys;
+        let certificates = |edition: &Edition| edition.tls.as_ref().map(|tls| tls.certificates.clone());
+        let certificates_changed = certificates(&edition) != certificates(&self.edition);
         if edition.totals != self.edition.totals {
             capacity::tell_totals(&edition.totals, self.allowance.as_ref());
         }
@@ -143,6 +170,9 @@ impl Server {
             self.control(index, Control::Reload);
         }
         set_log_level(self.edition.settings.log.level);
+        if certificates_changed {
+            self.tell_certificates();
+        }
         Outcome::Applied { applied, needs_restart, keys_changed, warnings }
     }
 

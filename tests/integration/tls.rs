@@ -408,6 +408,41 @@ fn a_reload_brings_the_new_certificate_and_drops_nobody() {
     }
 }
 
+#[test]
+fn files_that_change_are_taken_by_themselves() {
+    let (old, new) = (Authority::new("before"), Authority::new("after"));
+    let folder = file("watched-marker", "").with_file_name("watched");
+    let versions = ["one", "two"].map(|name| folder.join(name));
+    for (version, authority) in versions.iter().zip([&old, &new]) {
+        std::fs::create_dir_all(version).expect("a folder");
+        let (certificate, key) = authority.sign(&["localhost"]);
+        std::fs::write(version.join("tls.crt"), certificate).expect("a file");
+        std::fs::write(version.join("tls.key"), key).expect("a file");
+    }
+    // As Kubernetes mounts a secret: the files are links through a link, which is replaced by a rename.
+    let data = folder.join("..data");
+    let turn_to = |version: &Path| {
+        let next = folder.join("..next");
+        std::os::unix::fs::symlink(version, &next).expect("a link");
+        std::fs::rename(&next, &data).expect("a rename");
+    };
+    turn_to(&versions[0]);
+    let files = Files { certificate: data.join("tls.crt"), key: data.join("tls.key") };
+    let flags = flags(&files);
+    let all: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = Server::start(&all, &[("FANTAIL_TLS_WATCH_SECONDS", "0.1")]);
+    shake(&server, &old.client(), "localhost");
+    let mut open = Peer::connect(server.listen);
+    open.upgrade("/ws/lobby");
+    turn_to(&versions[1]);
+    server.await_log("the files of certificates have changed");
+    wait_for("the new certificate", || {
+        Secure::new(&new.client(), "localhost", &mut dial(secure_of(&server))).1.is_ok()
+    });
+    open.ping_pong();
+    assert!(server.metric("fantail_tls_certificate_expiry_timestamp_seconds", "tls.crt") > 1_700_000_000);
+}
+
 /// How a start with these files fails.
 fn refusal(certificate: &str, key: &str) -> String {
     let flags = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", certificate, "--tls-key", key];

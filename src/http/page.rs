@@ -4,23 +4,22 @@
 //! Driven by the client port's routing. Never tells a stranger more than trying would; decision 0050.
 
 pub(super) mod demo;
-mod parts;
+pub(super) mod parts;
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use self::parts::document;
+use self::parts::Document;
 use crate::auth::admin_guard::AdminGuard;
 use crate::edition::Edition;
 use crate::topic::TopicName;
 use crate::topic::name::NameError;
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
-use crate::wire::http::response::{Response, ResponseBuffer};
+use crate::wire::http::response::ResponseBuffer;
 
-/// One document, so that the browser asks for nothing else.
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    document(
+static PAGE: LazyLock<Document> = LazyLock::new(|| {
+    Document::new(
         include_str!("page/head.html"),
         &[include_str!("page/theme.css"), include_str!("page/page.css")],
         include_str!("page/body.html"),
@@ -36,19 +35,6 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Headers of every HTML answer: nothing is loaded from elsewhere, nobody frames it.
-const HEADERS: [(&str, &str); 5] = [
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-cache"),
-];
-
 /// What a proxy adds; whoever came through one is a stranger, whatever its name for this server.
 const PROXY_FIELDS: [&str; 6] =
     ["via", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
@@ -63,23 +49,15 @@ pub(super) fn write(
     peer: impl FnOnce() -> Option<IpAddr>,
     out: &mut ResponseBuffer,
 ) -> Result<(), String> {
-    let mut headers = HEADERS.to_vec();
+    let mut fields = Vec::new();
     if let Some(publish) = publish_rule(head, edition)? {
-        headers.push(("Fantail-Publish", publish));
+        fields.push(("Fantail-Publish", publish));
     }
     let admin = admin_for(head, edition, peer);
     if let Some(admin) = &admin {
-        headers.push(("Fantail-Admin", admin));
+        fields.push(("Fantail-Admin", admin));
     }
-    Response {
-        status: 200,
-        content_type: "text/html; charset=utf-8",
-        headers: &headers,
-        body: PAGE.as_bytes(),
-        keep_alive: head.keep_alive,
-        head_only: head.method == "HEAD",
-    }
-    .write_into(out);
+    PAGE.write(head, &fields, out);
     Ok(())
 }
 

@@ -252,7 +252,7 @@ const steps = [
     await kept.evaluate(() => { window.random = Math.random; Math.random = () => 0.999; });
     assert.equal(await kick("topic=kept/a&code=1012"), 2);
     for (const text of ["missed 1", "missed 2"]) assert.equal((await publish(server, "kept/a", text)).subscribers, 0);
-    await kept.locator("#room-log li[data-kind=open][data-count='2'] .payload", { hasText: "Back in kept/a, nothing missed" }).waitFor();
+    await kept.locator("#room-log li[data-kind=open][data-count='2'] .payload", { hasText: "Nothing missed, back in kept/a" }).waitFor();
     await publish(server, "kept/a", "after");
     for (const text of ["missed 1", "missed 2", "after"]) {
       await kept.locator("#room-log li[data-dir=received][data-count='2'] .payload", { hasText: text }).waitFor();

@@ -3,10 +3,8 @@
 //!
 //! Driven by the admin port's routing. Never tells anything of the server's state.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-
 use super::super::Answer;
+use super::super::page::parts::nonce;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer};
 
@@ -67,23 +65,9 @@ pub(super) fn respond(head: &Head<'_>, out: &mut ResponseBuffer) -> Answer {
     Answer::Done { keep_alive: head.keep_alive, refused: None }
 }
 
-/// What nobody can guess, another one each time.
-fn nonce() -> String {
-    // Each has keys of its own, which began as chance of the kernel's.
-    let word = |seed: u8| RandomState::new().hash_one(seed);
-    format!("{:016x}{:016x}", word(0), word(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nonces_differ() {
-        let nonces: std::collections::BTreeSet<_> = (0..100).map(|_| nonce()).collect();
-        assert_eq!(nonces.len(), 100);
-        assert!(nonces.iter().all(|nonce| nonce.len() == 32));
-    }
 
     #[test]
     fn the_document_is_whole_and_asks_for_nothing_else() {

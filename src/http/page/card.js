@@ -121,7 +121,8 @@ class Card {
   onOpen(seat, { recovered }) {
     const place = seat.topic ?? "/echo";
     const over = FALLBACKS[seat.transport] ? ` over ${FALLBACKS[seat.transport]}` : "";
-    this.log.event("open", "plain", recovered ? `Back in ${place}${over}, nothing missed` : `Connected to ${place}${over}`, seat);
+    // The name last: it may be written from right to left.
+    this.log.event("open", "plain", `${recovered ? "Nothing missed, back" : "Connected"}${over} ${recovered ? "in" : "to"} ${place}`, seat);
     if (seat.topic !== null) this.ask(seat.topic);
   }
 
@@ -254,7 +255,7 @@ class Card {
   advice() {
     if (!this.options.topics) return ["Every open connection sends the message. The time beside an answer is its round trip."];
     const topic = this.typed();
-    if (this.moved()) return [`Switch leaves ${this.joined()} and joins ${topic}.`];
+    if (this.moved()) return [`Switch leaves \u2068${this.joined()}\u2069 and joins \u2068${topic}\u2069.`];
     const fallback = this.fallback();
     if (fallback) return [`WebSockets are blocked here: messages come over ${fallback}, and nothing can be sent.`];
     const { publish, admin } = this.facts.get(topic) ?? {};

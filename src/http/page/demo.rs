@@ -5,15 +5,13 @@
 
 use std::sync::LazyLock;
 
-use super::HEADERS;
-use super::parts::document;
+use super::parts::Document;
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
-use crate::wire::http::response::{Response, ResponseBuffer};
+use crate::wire::http::response::ResponseBuffer;
 
-/// One document, so that the browser asks for nothing else.
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    document(
+static PAGE: LazyLock<Document> = LazyLock::new(|| {
+    Document::new(
         include_str!("demo/head.html"),
         &[include_str!("theme.css"), include_str!("demo/page.css")],
         include_str!("demo/body.html"),
@@ -27,14 +25,6 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
 /// One line on what is wrong with the query: there are no parameters.
 pub(in crate::http) fn write(head: &Head<'_>, out: &mut ResponseBuffer) -> Result<(), String> {
     Params::read(head.query(), b"", &[])?;
-    Response {
-        status: 200,
-        content_type: "text/html; charset=utf-8",
-        headers: &HEADERS,
-        body: PAGE.as_bytes(),
-        keep_alive: head.keep_alive,
-        head_only: head.method == "HEAD",
-    }
-    .write_into(out);
+    PAGE.write(head, &[], out);
     Ok(())
 }

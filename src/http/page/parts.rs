@@ -4,6 +4,12 @@
 //!
 //! Driven by the pages' own files. Knows only as much JavaScript as the client's modules use, which tests hold it to.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use crate::wire::http::head::Head;
+use crate::wire::http::response::{Response, ResponseBuffer};
+
 /// The modules of the client (`clients/js`), each behind those that it imports from.
 const CLIENT: [&str; 3] = [
     include_str!("../../../clients/js/fallback.js"),
@@ -11,21 +17,68 @@ const CLIENT: [&str; 3] = [
     include_str!("../../../clients/js/fantail.js"),
 ];
 
-/// A whole document: its head, styles, body and scripts, one element each; the client comes first of the scripts.
-pub(super) fn document(head: &str, styles: &[&str], body: &str, scripts: &[&str]) -> String {
-    let mut page = format!("{head}<style>\n");
-    for style in styles {
-        push_lean(style, &mut page);
+/// One document, so that the browser asks for nothing else: up to where the nonce of its style stands, from there to that
+/// of its script, and the rest.
+pub(super) struct Document([String; 3]);
+
+impl Document {
+    /// Of its head, styles, body and scripts; the client comes first of the scripts.
+    pub(super) fn new(head: &str, styles: &[&str], body: &str, scripts: &[&str]) -> Document {
+        let before = format!("{head}<style nonce=\"");
+        let mut middle = "\">\n".to_owned();
+        for style in styles {
+            push_lean(style, &mut middle);
+        }
+        middle.push_str("</style>\n</head>\n");
+        middle.push_str(body);
+        middle.push_str("\n<script nonce=\"");
+        let mut rest = "\">\n\"use strict\";\n".to_owned();
+        push_client(&mut rest);
+        for script in scripts {
+            push_lean(script, &mut rest);
+        }
+        rest.push_str("</script>\n</body>\n</html>\n");
+        Document([before, middle, rest])
     }
-    page.push_str("</style>\n</head>\n");
-    page.push_str(body);
-    page.push_str("\n<script>\n\"use strict\";\n");
-    push_client(&mut page);
-    for script in scripts {
-        push_lean(script, &mut page);
+
+    /// Answers with the document and these fields besides its own; the method is GET or HEAD.
+    pub(super) fn write(&self, head: &Head<'_>, fields: &[(&str, &str)], out: &mut ResponseBuffer) {
+        let nonce = nonce();
+        // What others publish is shown here. Should it ever become markup, it still runs nothing: a script needs the nonce
+        // of this answer, and no text becomes markup in the first place (Trusted Types). Some browsers' 'self' is not
+        // that of WebSockets.
+        let policy = format!(
+            "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self' ws: wss:; \
+             require-trusted-types-for 'script'; trusted-types 'none'; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'"
+        );
+        let mut headers = vec![
+            ("Content-Security-Policy", policy.as_str()),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cache-Control", "no-store"),
+        ];
+        headers.extend_from_slice(fields);
+        let [before, middle, rest] = &self.0;
+        let body = [before, &nonce, middle, &nonce, rest].map(String::as_str).concat();
+        Response {
+            status: 200,
+            content_type: "text/html; charset=utf-8",
+            headers: &headers,
+            body: body.as_bytes(),
+            keep_alive: head.keep_alive,
+            head_only: head.method == "HEAD",
+        }
+        .write_into(out);
     }
-    page.push_str("</script>\n</body>\n</html>\n");
-    page
+}
+
+/// What nobody can guess, another one each time.
+pub(in crate::http) fn nonce() -> String {
+    // Each has keys of its own, which began as chance of the kernel's.
+    let word = |seed: u8| RandomState::new().hash_one(seed);
+    format!("{:016x}{:016x}", word(0), word(1))
 }
 
 /// Appends the client as a script that declares `connect` and `Link` and nothing else: a function around each module,
@@ -92,6 +145,13 @@ mod tests {
             }
             known.extend(module.lines().filter_map(exported));
         }
+    }
+
+    #[test]
+    fn nonces_differ() {
+        let nonces: std::collections::BTreeSet<_> = (0..100).map(|_| nonce()).collect();
+        assert_eq!(nonces.len(), 100);
+        assert!(nonces.iter().all(|nonce| nonce.len() == 32));
     }
 
     #[test]

@@ -8,7 +8,7 @@ class ConnectionsView extends Paged {
     byId("connections-close").addEventListener("click", () => this.closeAll());
     byId("connections-unsubscribe").addEventListener("click", () => {
       const { topic } = this.filter;
-      askToUnsubscribe("Unsubscribe all of these?", `Ends the subscriptions to “${topic}” of ${this.meant()}.`, this.filter, () => this.load());
+      askToUnsubscribe("Unsubscribe all of these?", `Ends the subscriptions to ${quoted(topic)} of ${this.meant()}.`, this.filter, () => this.load());
     });
   }
 
@@ -30,7 +30,7 @@ class ConnectionsView extends Paged {
 
   meant() {
     const { topic, ip, slow } = this.state;
-    const words = [slow && "with unsent bytes", topic && `subscribed to “${topic}”`, ip && `from ${ip}`].filter(Boolean);
+    const words = [slow && "with unsent bytes", topic && `subscribed to ${quoted(topic)}`, ip && `from ${ip}`].filter(Boolean);
     return words.length === 0 ? "every connection of the server" : `all connections ${words.join(", ")}`;
   }
 
@@ -121,7 +121,7 @@ class ConnectionsView extends Paged {
       const leave = make("button", "small danger", "Unsubscribe…");
       leave.type = "button";
       leave.setAttribute("aria-label", `Unsubscribe from ${topic}`);
-      leave.addEventListener("click", () => askToUnsubscribe("Unsubscribe this connection?", `Ends its subscription to “${topic}”.`, { topic, id: each.id }, after));
+      leave.addEventListener("click", () => askToUnsubscribe("Unsubscribe this connection?", `Ends its subscription to ${quoted(topic)}.`, { topic, id: each.id }, after));
       list.append(make("li", "", make("span", "name", topic), leave));
     }
     const close = make("button", "small danger", "Close…");

@@ -11,7 +11,7 @@ const TYPED_MS = 250;
 
 class Paged {
   constructor(name, onView) {
-    Object.assign(this, { onView, table: byId(name), note: byId(`${name}-note`), pages: [""], next: null, run: null, timer: 0, typed: 0 });
+    Object.assign(this, { onView, table: byId(`${name}-table`), note: byId(`${name}-note`), pages: [""], next: null, run: null, timer: 0, typed: 0 });
     byId(`${name}-filter`).addEventListener("submit", (event) => { event.preventDefault(); this.anew(); });
     byId(`${name}-on`).addEventListener("click", () => this.turn(() => { if (this.next) this.pages.push(this.next); }));
     byId(`${name}-back`).addEventListener("click", () => this.turn(() => this.pages.pop()));

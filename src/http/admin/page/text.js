@@ -87,3 +87,6 @@ function opener(text, onClick) {
   button.addEventListener("click", onClick);
   return button;
 }
+
+// A name in a sentence: whatever way it is written, it turns nothing around it (Unicode's isolates).
+function quoted(name) { return `“\u2068${name}\u2069”`; }

@@ -79,8 +79,8 @@ class TopicsView extends Paged {
     };
     act("Show connections", () => { dialog.el.close(); location.hash = "#connections?" + new URLSearchParams({ topic: name }); });
     act("Publish…", () => askToPublish(name));
-    act("Unsubscribe all…", () => askToUnsubscribe("Unsubscribe everybody?", `Ends ${manyText(topic.subscribers, "subscription")} to “${name}”.`, { topic: name }, after), true);
-    act("Close all…", () => askToClose("Close its connections?", `Closes every connection that is subscribed to “${name}”: ${countText(topic.subscribers)} now.`, { topic: name }, after), true);
+    act("Unsubscribe all…", () => askToUnsubscribe("Unsubscribe everybody?", `Ends ${manyText(topic.subscribers, "subscription")} to ${quoted(name)}.`, { topic: name }, after), true);
+    act("Close all…", () => askToClose("Close its connections?", `Closes every connection that is subscribed to ${quoted(name)}: ${countText(topic.subscribers)} now.`, { topic: name }, after), true);
     ask({ title: name, fields: [facts(rows), acts] });
   }
 }

@@ -31,6 +31,8 @@ pub enum Session {
     Open(OpenState),
     /// [`super::Phase::Closing`]: why we started to close.
     Closing(CloseReason),
+    /// [`super::Phase::Lingering`], and the end of our side waits for the peer's answer to our last words.
+    Parting,
     /// [`super::Phase::Lingering`]: bytes discarded so far.
     Lingering(usize),
 }
@@ -66,7 +68,7 @@ impl Session {
                     + open.behind.as_deref().map_or(0, Behind::memory)
                     + self.request_bytes()
             }
-            Self::Refused(_) | Self::Closing(_) | Self::Lingering(_) => 0,
+            Self::Refused(_) | Self::Closing(_) | Self::Parting | Self::Lingering(_) => 0,
         };
         size_of::<Self>() + more
     }

@@ -26,6 +26,8 @@ pub(super) enum Words<'a> {
     Own,
     /// This code and text.
     Given(u16, &'a str),
+    /// The same, in answer to the peer's last words.
+    Answer(u16, &'a str),
 }
 
 impl<S: Socket> Core<S> {
@@ -61,7 +63,7 @@ impl<S: Socket> Core<S> {
         let (code, text) = match words {
             Words::Nothing => return,
             Words::Own => (dialect.close_code(reason).unwrap_or(1000), reason.text()),
-            Words::Given(code, text) => (code, text),
+            Words::Given(code, text) | Words::Answer(code, text) => (code, text),
         };
         let mut last = Vec::with_capacity(128);
         // Who is sent away with all others would come back with all others.
@@ -73,7 +75,13 @@ impl<S: Socket> Core<S> {
     /// Ends a connection without waiting for the peer's words (RFC 6455, 7.1.7): last words to one that is open, flush,
     /// end our side, linger until the peer ends its own.
     pub(super) fn end(&mut self, key: Key, reason: CloseReason, words: Words<'_>) {
-        if self.slots.get(key).is_some_and(|slot| slot.connection.phase() == Phase::Open) {
+        let mut parts = false;
+        if let Some(slot) = self.slots.get(key)
+            && slot.connection.phase() == Phase::Open
+        {
+            let is_answered = slot.connection.dialect.carrier() == Carrier::Frames
+                && !matches!(words, Words::Nothing | Words::Answer(..));
+            parts = is_answered && slot.stream.parts_in_turn();
             self.say(key, reason, words);
         }
         let Some(slot) = self.slots.get(key) else { return };
@@ -97,6 +105,9 @@ impl<S: Socket> Core<S> {
         self.parked -= usize::from(connection.phase() == Phase::Parked);
         self.body_bytes -= connection.linger(now).map_or(0, |session| session.body_bytes());
         self.lingering += 1;
+        if parts {
+            connection.session = Some(Box::new(Session::Parting));
+        }
         if full {
             return self.abort(key, reason);
         }
@@ -113,6 +124,11 @@ impl<S: Socket> Core<S> {
         if slot.connection.flags.has(Flags::EOF_SEEN) {
             return self.abort(key, CloseReason::Normal);
         }
+        if matches!(slot.connection.session.as_deref(), Some(Session::Parting)) {
+            // The peer has its answer to our last words first.
+            slot.connection.heard = now;
+            return self.rearm(key.slot);
+        }
         match slot.stream.end(&mut self.transport) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return self.keep_pending(key),
@@ -123,6 +139,24 @@ impl<S: Socket> Core<S> {
         self.rearm(key.slot);
         // Input may have been left in the queue by whatever ended the conversation.
         self.list_ready(key);
+    }
+
+    /// The lingering peer has had its time. If that was for its last words, what follows them comes without them.
+    pub(super) fn on_linger_due(&mut self, key: Key) {
+        if !self.end_parting(key) {
+            self.abort(key, CloseReason::Normal);
+        }
+    }
+
+    /// Ends our side if the peer's answer to our last words was awaited. `false`: it was not.
+    pub(super) fn end_parting(&mut self, key: Key) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        let place = &mut slot.connection.session;
+        let parted = place.take_if(|session| matches!(**session, Session::Parting)).is_some();
+        if parted && !slot.connection.has_backlog() {
+            self.end_writing(key);
+        }
+        parted
     }
 
     /// Closes at once: nothing can be said to the peer, or all is. Gives the slot back and closes the stream.

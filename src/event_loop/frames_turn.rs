@@ -250,7 +250,7 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.phase() == Phase::Open {
             match code {
-                Some(code) => return self.end(key, reason, Words::Given(code, text)),
+                Some(code) => return self.end(key, reason, Words::Answer(code, text)),
                 // RFC 6455, 7.1.5: no code received, none sent.
                 None => self.send_own(key, &[0x88, 0x00], Asked::No),
             }

@@ -159,7 +159,12 @@ impl<S: Socket> Core<S> {
                 // RFC 9112, 9.3.2: a further request may be there, but this answer has no end it could follow.
                 Carrier::Body | Carrier::Answer => {}
             },
-            Phase::Lingering => self.discard(key, bytes.len()),
+            Phase::Lingering => {
+                if ends_with_close(bytes) && self.end_parting(key) {
+                    return;
+                }
+                self.discard(key, bytes.len());
+            }
             Phase::Parked => self.hold_behind(key, bytes),
         }
     }
@@ -171,6 +176,8 @@ impl<S: Socket> Core<S> {
                 *total += count;
                 *total
             }
+            // What comes before its last words is little, and there is a time for them.
+            Some(Session::Parting) => count,
             _ => {
                 slot.connection.session = Some(Box::new(Session::Lingering(count)));
                 count
@@ -199,5 +206,31 @@ impl<S: Socket> Core<S> {
         } else {
             self.abort(key, reason);
         }
+    }
+}
+
+/// Whether the last of what a client has sent is its close frame. What came before is not looked at: it may end in the
+/// middle of a frame that was refused.
+fn ends_with_close(bytes: &[u8]) -> bool {
+    // RFC 6455, 5.2 and 5.5.1: final, opcode 8; masked, at most 125 bytes; the mask, the payload.
+    const HEADER_BYTES: usize = 6;
+    (0..=125).any(|length| {
+        let Some(at) = bytes.len().checked_sub(HEADER_BYTES + length) else { return false };
+        matches!(bytes.get(at..), Some([0x88, second, ..]) if usize::from(*second) == 0x80 | length)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ends_with_close;
+
+    #[test]
+    fn a_close_frame_is_found_at_the_end_of_what_came() {
+        assert!(ends_with_close(b"\x88\x80mask"));
+        assert!(ends_with_close(b"of a message\x88\x82mask\x03\xe8"));
+        assert!(!ends_with_close(b"\x88\x82mask\x03"));
+        assert!(!ends_with_close(b"\x88\x02\x03\xe8"), "not masked");
+        assert!(!ends_with_close(b"\x88\x80mask."));
+        assert!(!ends_with_close(b""));
     }
 }

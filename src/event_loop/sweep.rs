@@ -88,7 +88,7 @@ impl<S: Socket> Core<S> {
             }
             Due::Write => self.abort(key, CloseReason::WriteTimeout),
             Due::Close => self.end(key, CloseReason::CloseTimeout, Words::Nothing),
-            Due::Linger => self.abort(key, CloseReason::Normal),
+            Due::Linger => self.on_linger_due(key),
         }
     }
 

@@ -94,6 +94,12 @@ pub trait Socket {
     /// Gives up what is shared for it. Called once, before it is dropped.
     fn forget(&mut self, _: &mut Self::Shared) {}
 
+    /// Whether the end of our side must not come with last words that the peer has not answered: over TLS a client
+    /// takes the two together for a connection that was cut.
+    fn parts_in_turn(&self) -> bool {
+        false
+    }
+
     /// Whether bytes written now could reach the peer: not before a handshake.
     fn hears(&self, _: &Self::Shared) -> bool {
         true

@@ -83,6 +83,10 @@ impl Socket for Stream {
         }
     }
 
+    fn parts_in_turn(&self) -> bool {
+        self.0.is_marked()
+    }
+
     fn hears(&self, shared: &Tls) -> bool {
         !self.0.is_marked() || shared.has_agreed(self.0.as_raw_fd())
     }

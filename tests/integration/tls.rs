@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fantail::wire::frame::Opcode;
 use rcgen::{CertificateParams, KeyPair};
@@ -15,7 +16,7 @@ use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
 use crate::client::{Peer, frame, upgrade_request};
 use crate::secure::{Authority, Files, Secure, file, flags, usual};
-use crate::server::{Server, dial, on_free_ports, wait_for};
+use crate::server::{PATIENCE, Server, dial, on_free_ports, wait_for};
 
 fn start(files: &Files, more: &[&str]) -> Server {
     let flags = flags(files);
@@ -255,6 +256,55 @@ fn a_connection_ends_by_close_close_notify_and_end_in_this_order() {
     assert_eq!(stream.read(&mut some).expect("the end"), 0);
     drop(stream);
     server.await_metric("fantail_closes_total", "\"normal\"", |count| count == 1);
+}
+
+/// Reads until something other than plain bytes comes; what that was, and the bytes.
+fn until_silence(secure: &mut Secure, stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let (mut heard, mut some) = (Vec::new(), [0; 4096]);
+    loop {
+        match secure.0.reader().read(&mut some) {
+            Ok(0) => return ("close_notify".to_owned(), heard),
+            Ok(count) => heard.extend_from_slice(&some[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if let Err(error) = secure.0.read_tls(stream) {
+                    return (format!("{:?}", error.kind()), heard);
+                }
+                secure.0.process_new_packets().expect("records");
+            }
+            Err(error) => return (error.to_string(), heard),
+        }
+    }
+}
+
+#[test]
+fn a_close_of_our_own_waits_for_its_answer_before_close_notify() {
+    let environment = [("FANTAIL_TIMEOUTS_LINGER_SECONDS", "6"), ("FANTAIL_LIMITS_ECHO_BYTES_MAX", "1000")];
+    let flags = flags(&usual().files);
+    let all: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = Server::start(&all, &environment);
+    let too_big = frame(Opcode::Binary, &[b'x'; 2_000]);
+    let upgrade = upgrade_request(secure_of(&server), "/echo", "");
+    for answers in [true, false] {
+        let (mut stream, mut secure) = shake(&server, &usual().client, "localhost");
+        secure.send(upgrade.as_bytes(), &mut stream).expect("sent");
+        secure.send(&too_big, &mut stream).expect("sent");
+        stream.set_read_timeout(Some(Duration::from_millis(1_500))).expect("a timeout");
+        let (end, heard) = until_silence(&mut secure, &mut stream);
+        assert!(
+            heard.windows(4).any(|four| four[0] == 0x88 && four[2..] == 1009_u16.to_be_bytes()),
+            "{heard:?}"
+        );
+        assert_eq!(end, "WouldBlock", "nothing follows the close frame yet");
+        if answers {
+            secure.send(&frame(Opcode::Close, &1009_u16.to_be_bytes()), &mut stream).expect("sent");
+        }
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let began = Instant::now();
+        assert_eq!(until_silence(&mut secure, &mut stream).0, "close_notify");
+        assert!(answers || began.elapsed() > Duration::from_secs(2), "who does not answer has its time");
+        assert_eq!(stream.read(&mut [0; 16]).expect("the end"), 0);
+    }
+    server.await_metric("fantail_closes_total", "\"too_big\"", |count| count == 2);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use fantail::sys::signals;
 
@@ -16,6 +17,9 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 static CHILD: AtomicU32 = AtomicU32::new(0);
 
 static LAST: OnceLock<fn()> = OnceLock::new();
+
+/// How long what is under way may take to come to an end once the run is to end early.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_CODE: i32 = 130;

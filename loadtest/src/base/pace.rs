@@ -64,7 +64,8 @@ impl Pace {
 
     /// Messages in all, on average if they come by chance.
     pub(crate) fn messages(&self) -> f64 {
-        self.stages.iter().map(Stage::messages).sum()
+        // The sum of nothing is -0.
+        self.stages.iter().map(Stage::messages).sum::<f64>() + 0.0
     }
 
     /// The highest rate.

@@ -216,9 +216,9 @@ impl Run {
             counts.opened + counts.failed >= connections as u64 || interrupt::requested()
         })?;
         if interrupt::requested() {
-            // What is under way is still waited for; an order takes effect within a turn.
+            // What is under way has a moment to settle; an order takes effect within a turn.
             self.order(|order| order.open_target = 0);
-            self.wait(CONNECT_TIMEOUT, |run| {
+            self.wait(interrupt::GRACE, |run| {
                 let counts = run.counts();
                 counts.opened + counts.failed >= counts.begun
             })?;

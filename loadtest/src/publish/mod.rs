@@ -130,7 +130,7 @@ impl Publisher {
         let thread = std::thread::Builder::new().name("publisher-reader".into());
         let reader = thread.spawn(move || reading.read_all(poll))?;
         let publisher = Self { shared, waker, reader: Some(reader) };
-        publisher.wait(|state| state.lanes.opened())?;
+        publisher.wait_to_begin(|state| state.lanes.opened())?;
         Ok(publisher)
     }
 
@@ -146,7 +146,7 @@ impl Publisher {
                 let mut state = self.shared.lock();
                 state.submit(&self.shared.plan, Job::probe(topic, now_ns), now_ns);
             }
-            outcome = self.wait(|state| state.account.take_probes());
+            outcome = self.wait_to_begin(|state| state.account.take_probes());
             if outcome.is_err() || interrupt::requested() {
                 break;
             }
@@ -167,7 +167,7 @@ impl Publisher {
         // Those of the probes tell nothing of the run.
         state.account.published.answers.reset();
         drop(state);
-        self.wait(|state| {
+        self.wait_to_begin(|state| {
             match &state.lanes {
                 Lanes::Posts(posts) => posts.connecting() == 0,
                 Lanes::Talks(_) => true,
@@ -251,6 +251,21 @@ impl Publisher {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// The same before the first message, and no longer than [`interrupt::GRACE`] once the run is to end early: there is
+    /// nothing yet whose fate has to be known.
+    fn wait_to_begin(
+        &self,
+        mut outcome: impl FnMut(&mut State) -> Option<Result<(), PublishError>>,
+    ) -> Result<(), PublishError> {
+        let mut ending = None;
+        self.wait(|state| {
+            let over = interrupt::requested()
+                && ending.get_or_insert_with(Instant::now).elapsed() > interrupt::GRACE;
+            let given_up = || over.then(|| Err(PublishError::Unreached(io::ErrorKind::Interrupted.into())));
+            outcome(state).or_else(given_up)
+        })
     }
 }
 

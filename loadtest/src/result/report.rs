@@ -214,7 +214,21 @@ impl Files {
         let files =
             [("--json", &self.json), ("--html", &self.html), ("--hdr", &self.hdr), ("--junit", &self.junit)];
         let named = files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?)));
-        all_of(named.map(|(flag, path)| check_writable(flag, path)))
+        let named: Vec<(&str, &Path)> = named.collect();
+        all_of(named.iter().map(|(flag, path)| check_writable(flag, path)))?;
+        let mut earlier = named.iter().enumerate().flat_map(|(index, file)| {
+            let before = named.get(..index).unwrap_or_default();
+            before.iter().map(move |first| (first, file))
+        });
+        // The later one would take the place of the earlier; a device or a pipe takes both.
+        let twice =
+            earlier.find(|((_, first), (_, second))| first == second && (!first.exists() || first.is_file()));
+        match twice {
+            Some(((first, path), (second, _))) => {
+                Err(format!("{first} and {second} name the same file, {}", path.display()))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -700,9 +714,9 @@ pub(crate) fn count_text(count: Option<u64>) -> String {
     count.map_or_else(|| "n/a".to_owned(), |count| count.to_string())
 }
 
-/// A run that ended early is judged by what it began.
+/// A run that ended early is judged by what came of what it began: who was still on the way has not failed.
 fn asked_for(wanted: u32, interrupted: bool, counts: &Counts) -> u64 {
-    if interrupted { counts.begun } else { u64::from(wanted) }
+    if interrupted { counts.opened + counts.failed } else { u64::from(wanted) }
 }
 
 fn problems_of_connections(wanted: u64, counts: &Counts) -> Vec<String> {

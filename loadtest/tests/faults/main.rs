@@ -6,6 +6,7 @@
 mod accept;
 mod causes;
 mod conversation;
+mod ending;
 mod judging;
 mod pacing;
 mod places;

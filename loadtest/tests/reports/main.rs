@@ -558,3 +558,16 @@ fn wrong_usage_is_told_with_exit_code_2() {
         assert!(!output.stderr.is_empty());
     }
 }
+
+#[test]
+fn two_outputs_into_one_file_are_refused_before_the_run() {
+    let file = Scratch::new("twice");
+    let url = "ws://127.0.0.1:1/";
+    let (code, output) = run(&echo_args(url, "100ms", &["--json", file.path(), "--html", file.path()]));
+    let error = text(&output.stderr);
+    assert!(code == 1 && error.contains("--json and --html name the same file"), "{error}");
+    assert!(!std::fs::exists(file.path()).unwrap(), "it was made");
+    // A device takes all that it gets.
+    let (_, output) = run(&echo_args(url, "100ms", &["--json", "/dev/null", "--html", "/dev/null"]));
+    assert!(text(&output.stdout).contains("verdict"), "{}", text(&output.stderr));
+}

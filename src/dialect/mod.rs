@@ -74,6 +74,10 @@ closed_set! {
         SseManyUnchunked,
         /// As `Sse`, in gzip.
         SseGzip,
+        /// `/sse/PATTERN`: an event stream of whatever topics patterns mean.
+        SseWatching,
+        /// The same for a client of HTTP/1.0.
+        SseWatchingUnchunked,
         /// `/lines`: text commands, in tests.
         #[cfg(test)]
         Lines,
@@ -97,6 +101,10 @@ closed_set! {
         SseGzip,
         /// What events of several topics have in common; the rest is each connection's own.
         SseTopic,
+        /// An event that names its topic and has no place, in a chunk of its own.
+        SseNamed,
+        /// The same, as it is.
+        SseNamedUnchunked,
     }
 }
 
@@ -108,7 +116,9 @@ impl topic::Form for Form {
             Self::Raw => {}
             Self::Envelope | Self::Json => text::push_start(topic, start),
             Self::Sse | Self::SseUnchunked | Self::SseGzip => sse::event::start(topic, start),
-            Self::SseTopic => sse::event::start_named(topic, start),
+            Self::SseTopic | Self::SseNamed | Self::SseNamedUnchunked => {
+                sse::event::start_named(topic, start);
+            }
         }
     }
 
@@ -136,6 +146,11 @@ impl topic::Form for Form {
                 sse::event::write_named(of, payload);
                 Carried::Stream
             }
+            Self::SseNamed | Self::SseNamedUnchunked => {
+                sse::event::write_named(of, payload);
+                payload.push(b'\n');
+                if self == Self::SseNamed { Carried::Chunk } else { Carried::Stream }
+            }
         }
     }
 }
@@ -154,6 +169,8 @@ macro_rules! speak {
             Dialect::Poll => poll::Poll::$call($($argument),*),
             Dialect::SseMany => sse::ManyChunked::$call($($argument),*),
             Dialect::SseManyUnchunked => sse::ManyUnchunked::$call($($argument),*),
+            Dialect::SseWatching => sse::WatchingChunked::$call($($argument),*),
+            Dialect::SseWatchingUnchunked => sse::WatchingUnchunked::$call($($argument),*),
             Dialect::SseGzip => sse::Coded::$call($($argument),*),
             #[cfg(test)]
             Dialect::Lines => lines::Lines::$call($($argument),*),
@@ -277,7 +294,14 @@ mod tests {
     #[test]
     fn every_dialect_is_listed_once_and_has_a_name_of_its_own() {
         // The kinds of a stream are one dialect to whoever looks on.
-        let variants = [Dialect::SseUnchunked, Dialect::SseMany, Dialect::SseManyUnchunked, Dialect::SseGzip];
+        let variants = [
+            Dialect::SseUnchunked,
+            Dialect::SseMany,
+            Dialect::SseManyUnchunked,
+            Dialect::SseGzip,
+            Dialect::SseWatching,
+            Dialect::SseWatchingUnchunked,
+        ];
         let framed = Dialect::ALL.iter().filter(|dialect| !variants.contains(dialect));
         let mut labels: Vec<_> = framed.clone().map(|dialect| dialect.label()).collect();
         labels.sort_unstable();

@@ -9,7 +9,7 @@ use std::io::Write;
 use super::Dialect;
 use super::effect::{Cx, Meaning};
 use super::speak::{Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak};
-use super::url::{begin, topic_name};
+use super::url::{Wanted, begin, wanted_by_path};
 use crate::metrics::CloseReason;
 use crate::topic::Position;
 use crate::wire::http::head::Head;
@@ -54,7 +54,11 @@ impl Speak for Poll {
 }
 
 fn opening(raw: &str, head: &Head<'_>) -> Result<Opening, Cow<'static, str>> {
-    let topic = topic_name(raw)?.into_owned();
+    let Wanted::Topic(topic) = wanted_by_path(raw)? else {
+        return Err(
+            "a poll is about one topic, because it goes on from a place in it; patterns need a stream".into(),
+        );
+    };
     let params = Params::read(head.query(), b"", &["since", "wait"])?;
     let since = begin(params.text("since"), None)?;
     let wait = params.number("wait", WAIT_SECONDS)?;

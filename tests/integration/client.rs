@@ -316,6 +316,12 @@ impl Peer {
         assert!(self.held.is_empty(), "left over: {:?}", lossy(&self.held));
     }
 
+    /// What has come and was not looked at yet; at least a byte.
+    pub(crate) fn some(&mut self) -> Vec<u8> {
+        assert!(!self.held.is_empty() || self.read_more(), "the server ended the stream");
+        std::mem::take(&mut self.held)
+    }
+
     /// Reads what is there; `false` at the end of the stream, by reset too.
     fn read_more(&mut self) -> bool {
         let mut some = vec![0; 64 * 1024];

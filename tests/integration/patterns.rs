@@ -150,7 +150,8 @@ fn plain_has_patterns_in_its_url_and_tells_topics_apart_with_an_envelope() {
         ("/ws/a/*?history=1", "no pattern"),
         ("/ws?topic=a/*&since=00000000000000ab:1", "no pattern"),
         ("/ws?topic=*/*/*/*/*", "at most 16 levels"),
-        ("/poll/a/*", "no control characters and no"),
+        ("/poll/a/*", "a poll is about one topic"),
+        ("/sse/a/*?history=1", "no places"),
     ] {
         let answer = server.connect().ask_upgrade(path, "");
         assert!(
@@ -159,6 +160,42 @@ fn plain_has_patterns_in_its_url_and_tells_topics_apart_with_an_envelope() {
             answer.status,
             answer.text()
         );
+    }
+}
+
+#[test]
+fn a_stream_of_patterns_names_each_topic_and_has_no_ids() {
+    let server = Server::start(&["--loops", "2"], &[]);
+    for version in ["1.1", "1.0"] {
+        let mut peer = server.connect();
+        peer.send(
+            format!("GET /sse/prices/%2A?topic=a/**&topic=prices/eur HTTP/{version}\r\nHost: a\r\n\r\n")
+                .as_bytes(),
+        );
+        let mut heard = String::new();
+        let mut until = |end: &str| {
+            while !heard.contains(end) {
+                let more = peer.some();
+                heard.push_str(std::str::from_utf8(&more).expect("text"));
+            }
+            heard.clone()
+        };
+        let head = until("retry: ");
+        assert!(head.starts_with("HTTP/1.1 200") && !head.contains("Fantail-Position"), "{head}");
+        for (topic, data) in
+            [("prices/eur", "1.08"), ("other", "none"), ("a/b/c", "one\ntwo"), ("prices/usd", "0.93")]
+        {
+            publish(&server, topic, data);
+        }
+        let told = until("data: 0.93\n\n");
+        for event in [
+            "event: topic:prices/eur\ndata: 1.08\n\n",
+            "event: topic:a/b/c\ndata: one\ndata: two\n\n",
+            "event: topic:prices/usd\ndata: 0.93\n\n",
+        ] {
+            assert_eq!(told.matches(event).count(), 1, "{told}");
+        }
+        assert!(!told.contains("none") && !told.contains("id: "), "{told}");
     }
 }
 

@@ -18,11 +18,10 @@ use serde::Serialize;
 
 use super::effect::{Cx, Meaning, Outcome};
 use super::speak::{Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak, Start};
-use super::url::{begin, topic_name};
+use super::url::{Wanted, begin, wanted, wanted_by_path};
 use super::{Dialect, Form};
 use crate::metrics::CloseReason;
-use crate::topic::name::NameError;
-use crate::topic::{Gap, Position, Since, Topic, TopicName};
+use crate::topic::{Gap, Position, Since, Topic};
 use crate::wire::deflate::{WINDOW_BITS_MAX, coded};
 use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, LAST_CHUNK, encode_chunk_head, push_chunk};
 use crate::wire::http::head::Head;
@@ -41,19 +40,30 @@ const GAP_FIELD: &str = "Fantail-Gap";
 
 /// To a client of HTTP/1.1: each event is a chunk of its own, because some readers wait for a full buffer where nothing
 /// tells them how much there is.
-pub(super) type Chunked = Stream<true, false, false>;
+pub(super) type Chunked = Stream<true, ONE, false>;
 
 /// To a client of HTTP/1.0, which must not be sent chunks (RFC 9112, 7.1).
-pub(super) type Unchunked = Stream<false, false, false>;
+pub(super) type Unchunked = Stream<false, ONE, false>;
 
 /// Of several topics: an event names its topic, and its id the places in all of them.
-pub(super) type ManyChunked = Stream<true, true, false>;
+pub(super) type ManyChunked = Stream<true, MANY, false>;
 
 /// The same to a client of HTTP/1.0.
-pub(super) type ManyUnchunked = Stream<false, true, false>;
+pub(super) type ManyUnchunked = Stream<false, MANY, false>;
+
+/// Of patterns, and topics besides: an event names its topic, and has no id.
+pub(super) type WatchingChunked = Stream<true, WATCHING, false>;
+
+/// The same to a client of HTTP/1.0.
+pub(super) type WatchingUnchunked = Stream<false, WATCHING, false>;
+
+/// What a stream is of.
+const ONE: u8 = 1;
+const MANY: u8 = 2;
+const WATCHING: u8 = 3;
 
 /// As [`Chunked`], in gzip.
-pub(super) type Coded = Stream<true, false, true>;
+pub(super) type Coded = Stream<true, ONE, true>;
 
 /// The most topics of one stream: the places in all of them have to fit the head of a browser that comes back.
 const TOPICS_MAX: usize = 16;
@@ -61,9 +71,9 @@ const TOPICS_MAX: usize = 16;
 /// The parameters of its URL.
 const PARAMETERS: [&str; 3] = ["topic", "since", "history"];
 
-pub(super) struct Stream<const CHUNKED: bool, const MANY: bool, const CODED: bool>;
+pub(super) struct Stream<const CHUNKED: bool, const OF: u8, const CODED: bool>;
 
-impl<const CHUNKED: bool, const MANY: bool, const CODED: bool> Speak for Stream<CHUNKED, MANY, CODED> {
+impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUNKED, OF, CODED> {
     fn label() -> &'static str {
         "sse"
     }
@@ -103,6 +113,10 @@ impl<const CHUNKED: bool, const MANY: bool, const CODED: bool> Speak for Stream<
     }
 
     fn push_places(begins: &[Outcome<'_>], out: &mut Vec<u8>) {
+        if OF == WATCHING {
+            // It has none.
+            return;
+        }
         let begins: Vec<Begun<'_>> = begins.iter().filter_map(Begun::of).collect();
         let _ = write!(out, "{POSITION_FIELD}: {}\r\n", positions(&begins));
         if begins.iter().any(|begun| begun.gap.is_some()) {
@@ -113,6 +127,11 @@ impl<const CHUNKED: bool, const MANY: bool, const CODED: bool> Speak for Stream<
     /// Where the stream begins is told twice: in the head, for whoever can read one, and in the stream, for browsers. A
     /// proxy that waits for a first byte before it passes the head on has one.
     fn push_start(start: &Start<'_>, out: &mut Vec<u8>) {
+        if OF == WATCHING {
+            // What has no place begins where it begins.
+            out.extend_from_slice(b"\r\n");
+            return push_piece::<CHUNKED, CODED>(&retry(start.again_ms), out);
+        }
         let begins: Vec<Begun<'_>> = start.joined.iter().filter_map(Begun::of).collect();
         let at = positions(&begins);
         Self::push_places(start.joined, out);
@@ -140,11 +159,13 @@ impl<const CHUNKED: bool, const MANY: bool, const CODED: bool> Speak for Stream<
 
     #[inline]
     fn form() -> Form {
-        match (MANY, CHUNKED, CODED) {
-            (true, _, _) => Form::SseTopic,
-            (false, _, true) => Form::SseGzip,
-            (false, true, _) => Form::Sse,
-            (false, false, _) => Form::SseUnchunked,
+        match (OF, CHUNKED, CODED) {
+            (MANY, _, _) => Form::SseTopic,
+            (WATCHING, true, _) => Form::SseNamed,
+            (WATCHING, false, _) => Form::SseNamedUnchunked,
+            (_, _, true) => Form::SseGzip,
+            (_, true, _) => Form::Sse,
+            (_, false, _) => Form::SseUnchunked,
         }
     }
 
@@ -209,16 +230,19 @@ pub fn is_accepted(accept: &[u8]) -> bool {
 /// # Errors
 /// One line on what is wrong with it.
 fn opening(raw: &str, head: &Head<'_>, topics_max: usize, gzip: bool) -> Result<Opening, Cow<'static, str>> {
-    let mut names = vec![topic_name(raw)?.into_owned()];
+    let (mut names, mut patterns) = (Vec::new(), Vec::new());
+    let mut add = |wanted| match wanted {
+        Wanted::Topic(name) if !names.contains(&name) => names.push(name),
+        Wanted::Pattern(pattern) if !patterns.contains(&pattern) => patterns.push(pattern),
+        Wanted::Topic(_) | Wanted::Pattern(_) => {}
+    };
+    add(wanted_by_path(raw)?);
     let (mut since, mut history) = (None, None);
     for pair in query_pairs(head.query()) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         let slot = match name.as_ref() {
             "topic" => {
-                let name = TopicName::parse(value).map_err(NameError::reason)?;
-                if !names.contains(&name) {
-                    names.push(name.into_owned());
-                }
+                add(wanted(&value)?);
                 continue;
             }
             "since" => &mut since,
@@ -229,8 +253,17 @@ fn opening(raw: &str, head: &Head<'_>, topics_max: usize, gzip: bool) -> Result<
             return Err(format!("{name} is there twice").into());
         }
     }
-    if names.len() > topics_max.min(TOPICS_MAX) {
+    if names.len() + patterns.len() > topics_max.min(TOPICS_MAX) {
         return Err("more topics than one stream may have".into());
+    }
+    if !patterns.is_empty() {
+        if since.is_some() || history.is_some() {
+            return Err("a stream of patterns has no places: since and history are about topics".into());
+        }
+        let chunked = head.version_minor > 0;
+        let dialect = if chunked { Dialect::SseWatching } else { Dialect::SseWatchingUnchunked };
+        let topics = names.into_iter().map(|name| (name, Since::Now)).collect();
+        return Ok(Opening { topics, patterns, ..Opening::of(dialect) });
     }
     // What a browser has seen last counts: it comes back with the URL that it came with.
     let last = head.field("last-event-id").filter(|id| !id.is_empty());
@@ -402,7 +435,7 @@ mod tests {
         for query in ["sinse=1", "x=1", "since=", "since=7", "history=-1", "history=4294967296", &both] {
             assert!(asked("a", query, last).is_err(), "{query}");
         }
-        for raw in ["", "a%00", "*"] {
+        for raw in ["", "a%00", "a*"] {
             assert!(asked(raw, "", "").is_err(), "{raw}");
         }
     }
@@ -445,6 +478,21 @@ mod tests {
         let (mut pulse, bytes) = (Vec::new(), Coded::pulse().bytes);
         push_piece::<true, true>(b":\n", &mut pulse);
         assert_eq!(bytes, pulse);
+    }
+
+    #[test]
+    fn patterns_make_a_stream_without_places() {
+        let opening =
+            opened("prices/*", "topic=a&topic=b%2F%2A%2A&topic=prices/*", "Last-Event-ID: 7\r\n").unwrap();
+        let patterns: Vec<_> = opening.patterns.iter().map(|pattern| pattern.as_str()).collect();
+        assert_eq!((opening.dialect, patterns), (Dialect::SseWatching, vec!["prices/*", "b/**"]));
+        assert_eq!(opening.topics.iter().map(|topic| topic.1).collect::<Vec<_>>(), [Since::Now]);
+        for query in ["history=1", "since=00000000000000ab:7", "topic=b*"] {
+            assert!(opened("prices/*", query, "").is_err(), "{query}");
+        }
+        let many: String = (0..15).map(|number| format!("topic=t{number}/*&")).collect();
+        assert!(opened("*", many.trim_end_matches('&'), "").is_ok());
+        assert!(opened("*", &format!("{many}topic=one-more"), "").is_err());
     }
 
     #[test]

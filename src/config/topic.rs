@@ -24,6 +24,9 @@ pub enum Publishers {
 /// Most messages that a topic may be told to keep.
 const HISTORY_MESSAGES_MAX: usize = 1 << 24;
 
+/// The longest interval between two updates of a topic: while one waits, who leaves keeps a place in its list.
+const INTERVAL_MS_MAX: usize = 60_000;
+
 /// A hundred years, so that no sum of times overflows.
 const SECONDS_MAX: usize = 100 * 366 * 24 * 3_600;
 
@@ -58,6 +61,9 @@ section! {
         "history_bytes" => history_bytes: Option<usize> as OptionalBytes = None,
         /// Seconds after which a message is not kept any more; 0 for never. Unset, an hour.
         "history_seconds" => history_seconds: Option<usize> as OptionalCount = None,
+        /// Milliseconds of which each has at most one update for a topic's subscribers, the newest, counted in steps of 100;
+        /// 0 for every message. What is kept is kept whole. Unset, 0.
+        "interval_ms" => interval_ms: Option<usize> as OptionalCount = None,
     }
 }
 
@@ -78,6 +84,7 @@ impl TopicRule {
         within("history_messages", self.history_messages, 0..=HISTORY_MESSAGES_MAX);
         within("history_bytes", self.history_bytes, 1..=BYTES_MAX);
         within("history_seconds", self.history_seconds, 0..=SECONDS_MAX);
+        within("interval_ms", self.interval_ms, 0..=INTERVAL_MS_MAX);
         let keeps = self.history_messages.is_some_and(|messages| messages > 0);
         if self.policy == Some(SlowPolicy::CatchUp) && !keeps {
             check.report("policy", "catch-up needs history_messages in the same rule".to_owned());

@@ -24,6 +24,7 @@ impl Settings {
                 history_messages: rule.history_messages.map(narrow),
                 history_bytes: rule.history_bytes.map(|bytes| bytes as u64),
                 history_seconds: rule.history_seconds.map(narrow),
+                interval_ms: rule.interval_ms.map(narrow),
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
@@ -35,6 +36,7 @@ impl Settings {
             message_bytes_max: self.limits.message_bytes_max,
             disconnect_after_drops: narrow(self.outbox.disconnect_after_drops),
             history: TopicPolicy::default().history,
+            interval_ms: TopicPolicy::default().interval_ms,
         };
         Ok(TopicRules::new(rules.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?, base))
     }

@@ -253,6 +253,7 @@ impl<S: Socket> Core<S> {
     /// Tells the time; never goes back.
     pub fn set_now(&mut self, now: Tick) {
         self.now = self.now.max(now);
+        self.topics.set_now(self.now);
         self.wall_ms = (self.wall)() / 1_000_000;
     }
 
@@ -402,6 +403,7 @@ impl<S: Socket> Core<S> {
         self.counters.slot_bytes.set(self.slots.bytes() as u64);
         self.counters.subscriptions.set(self.topics.subscriptions() as u64);
         self.counters.watches.set(self.topics.watches() as u64);
+        self.counters.replaced.set(self.topics.replaced());
         self.counters.behind.set(self.topics.behind() as u64);
         self.counters.replay_bytes.set(self.topics.replay_bytes());
     }
@@ -434,7 +436,8 @@ impl<S: Socket> Core<S> {
         }
         let sweep = self.slots.next_due();
         let drain = self.draining.as_ref().map(|_| self.now + 1);
-        let next = [sweep, drain].into_iter().flatten().min()?;
+        let update = self.topics.next_due();
+        let next = [sweep, drain, update].into_iter().flatten().min()?;
         Some((u64::from(next) * TICK_MS).saturating_sub(now_ms))
     }
 

@@ -82,6 +82,8 @@ impl<S: Socket> Core<S> {
     /// Starts to drain; the close frames go out evenly over `spread` ticks.
     pub fn start_drain(&mut self, spread: Tick) {
         if self.draining.is_none() {
+            // What waits for its time has none left.
+            self.topics.flush();
             let total = self.slots.len();
             // Whoever is alone need not wait.
             let alone = self.edition.connections_open() <= 1;

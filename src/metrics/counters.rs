@@ -128,6 +128,8 @@ counters! {
     subscriptions,
     /// Subscriptions by pattern now.
     watches,
+    /// Messages that a newer one has replaced before they were delivered.
+    replaced,
     /// Bytes of half-received heads and messages now, and of request bodies.
     inbox_bytes,
     /// Bytes of slot pages now.

@@ -81,6 +81,7 @@ metrics! {
     "fantail_pongs_received_total", Counter, pongs_received, "Pongs received.";
     "fantail_subscriptions", Gauge, subscriptions, "Subscriptions of connections, waiting joins included.";
     "fantail_pattern_subscriptions", Gauge, watches, "Subscriptions of connections to patterns.";
+    "fantail_replaced_messages_total", Counter, replaced, "Messages that a newer one has replaced on a loop, as the interval of their topic's rule says.";
     "fantail_inbox_bytes", Gauge, inbox_bytes, "Bytes of half-received heads and messages, and of request bodies on the admin port.";
     "fantail_slot_bytes", Gauge, slot_bytes, "Bytes of pages of connection slots.";
 }

@@ -188,6 +188,23 @@ impl<F> Batch<F> {
         }
     }
 
+    /// Takes the newest of the run of messages at the head of what waits, in the place of what it has. Returns the messages
+    /// that it lets go, and their bytes.
+    pub(super) fn fill_newest(&mut self, pending: &mut VecDeque<Pending>) -> (u64, u64) {
+        let mut gone = (0, 0);
+        while let Some(Pending::Message(_)) = pending.front()
+            && let Some(Pending::Message(message)) = pending.pop_front()
+        {
+            gone = (gone.0 + self.messages.len() as u64, gone.1 + self.bytes);
+            self.bytes = message.frame_len() as u64;
+            self.plain_bytes = message.frame().len();
+            self.longest_deflated = message.is_deflated().then(|| message.payload().len());
+            self.messages.clear();
+            self.messages.push(message);
+        }
+        gone
+    }
+
     /// These messages, which nobody waits for in a mailbox.
     pub(super) fn of(messages: Vec<Message>) -> Self {
         let mut pending = messages.into_iter().map(Pending::Message).collect();

@@ -102,6 +102,26 @@ impl List {
         }
     }
 
+    /// Fills the holes with subscribers from the end, so that the work is bounded by the number of holes and not by the length
+    /// of the list. `moved` is told each slot that has another place now.
+    pub(super) fn compact(&mut self, holes: &mut Vec<u32>, mut moved: impl FnMut(u32, usize)) {
+        for &position in holes.iter() {
+            self.trim();
+            let hole = position as usize;
+            if hole < self.len() {
+                // The last entry is a live one behind the hole, which is a tombstone itself.
+                let Some(slot) = self.pop() else { break };
+                self.set(hole, slot);
+                moved(slot, hole);
+            }
+        }
+        if !holes.is_empty() {
+            self.trim();
+            holes.clear();
+            self.shrink();
+        }
+    }
+
     /// Gives memory back after a peak, with room to grow so that it is not asked for again at once.
     pub(super) fn shrink(&mut self) {
         let Some(slots) = &mut self.many else { return };

@@ -18,6 +18,7 @@ mod list;
 pub mod mailbox;
 pub mod message;
 pub mod name;
+mod pacer;
 pub mod pattern;
 pub mod patterns;
 pub mod position;

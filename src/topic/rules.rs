@@ -58,6 +58,8 @@ pub struct TopicPolicy {
     pub disconnect_after_drops: u32,
     /// What it keeps of its messages.
     pub history: HistoryBounds,
+    /// Each loop delivers at most one message in so many milliseconds, the newest; 0 for each of them.
+    pub interval_ms: u32,
 }
 
 impl Default for TopicPolicy {
@@ -71,6 +73,7 @@ impl Default for TopicPolicy {
             message_bytes_max: 1 << 20,
             disconnect_after_drops: 0,
             history: HistoryBounds { messages: 0, seconds: 3_600, bytes: 1 << 20, newest_only: false },
+            interval_ms: 0,
         }
     }
 }
@@ -98,6 +101,8 @@ pub struct Rule {
     pub history_bytes: Option<u64>,
     /// See [`HistoryBounds::seconds`].
     pub history_seconds: Option<u32>,
+    /// See [`TopicPolicy::interval_ms`].
+    pub interval_ms: Option<u32>,
 }
 
 impl Rule {
@@ -115,6 +120,7 @@ impl Rule {
             history_messages: None,
             history_bytes: None,
             history_seconds: None,
+            interval_ms: None,
         }
     }
 
@@ -135,6 +141,7 @@ impl Rule {
                 bytes: self.history_bytes.unwrap_or(base.history.bytes),
                 newest_only: slow == SlowPolicy::Latest,
             },
+            interval_ms: self.interval_ms.unwrap_or(base.interval_ms),
         }
     }
 }
@@ -150,6 +157,8 @@ pub struct TopicRules {
     open: Box<[TopicPattern]>,
     /// Two for each rule and two for none: without and with the right to publish.
     policies: Box<[TopicPolicy]>,
+    /// Whether any of them has an interval.
+    has_intervals: bool,
 }
 
 impl TopicRules {
@@ -158,9 +167,11 @@ impl TopicRules {
     pub fn new(rules: Vec<Rule>, open: Vec<TopicPattern>, base: TopicPolicy) -> Self {
         let policies = rules.iter().map(|rule| rule.policy(&base)).chain([base]);
         let both = |policy| [false, true].map(|client_publish| TopicPolicy { client_publish, ..policy });
+        let policies: Box<[TopicPolicy]> = policies.flat_map(both).collect();
         Self {
             edition: 0,
-            policies: policies.flat_map(both).collect(),
+            has_intervals: policies.iter().any(|policy| policy.interval_ms > 0),
+            policies,
             rules: rules.into_iter().map(|rule| (rule.pattern, rule.client_publish)).collect(),
             open: open.into(),
         }
@@ -181,6 +192,11 @@ impl TopicRules {
     /// Which replacement they are.
     pub(super) fn edition(&self) -> u32 {
         self.edition
+    }
+
+    /// Whether any topic may have an interval: where none has, no topic is asked.
+    pub(super) fn has_intervals(&self) -> bool {
+        self.has_intervals
     }
 
     fn place_of(&self, name: &str) -> u32 {

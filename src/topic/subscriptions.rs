@@ -13,8 +13,12 @@
 //!
 //! Subscribers by pattern are on no topic's list; a pass meets them behind it. A topic that only they have is open for as
 //! long as a message of it is on its way.
+//!
+//! Where a topic's rule has an interval, its pass waits until its time has come, fixed to those listed at its message, and
+//! a newer message takes the place of the one that waits.
 
 mod behind;
+mod pace;
 mod watch;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -31,6 +35,7 @@ use super::list::{List, TOMBSTONE};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::Message;
 use super::name::TopicName;
+use super::pacer::Pacer;
 use super::position::{Since, offset_end};
 use super::replay::Replays;
 use super::router::{LOOKUPS_MAX, Maker, Router, RouterError};
@@ -114,6 +119,8 @@ pub struct LocalTopics<M: Mail> {
     watchers: Watchers,
     /// Tickets of waiting joins whose subscribers have read all that is before them, where anybody subscribes by pattern.
     read_up: BTreeSet<u32>,
+    /// When topics may be delivered whose rules have an interval.
+    pacer: Pacer,
     /// What those who catch up read.
     replays: Replays<M::Form>,
     /// Subscriptions that are behind.
@@ -157,6 +164,10 @@ pub const LOCAL_TOPIC_BYTES: usize = size_of::<Result<LocalTopic, usize>>();
 struct Work<F> {
     pending: VecDeque<Pending>,
     pass: Option<Pass>,
+    /// The pass is to begin when its time has come: no one has been served.
+    held: bool,
+    /// The tick at which it is due, while it is not among the topics with work.
+    parked: Option<u32>,
     batch: Batch<F>,
     /// Positions of tombstones.
     holes: Vec<u32>,
@@ -176,6 +187,8 @@ impl<F> Default for Work<F> {
         Self {
             pending: VecDeque::new(),
             pass: None,
+            held: false,
+            parked: None,
             batch: Batch::default(),
             holes: Vec::new(),
             watched: false,
@@ -204,6 +217,8 @@ enum Next {
     Pass,
     Rest,
     OutOfSteps,
+    /// Its time comes, or another message.
+    Waits,
 }
 
 impl TurnBudget {
@@ -255,6 +270,7 @@ impl<M: Mail> LocalTopics<M> {
             owed: (0, 0),
             watchers: Watchers::default(),
             read_up: BTreeSet::new(),
+            pacer: Pacer::default(),
             replays: Replays::default(),
             behind: 0,
             joins_waiting: 0,
@@ -377,6 +393,7 @@ impl<M: Mail> LocalTopics<M> {
     pub fn drain_mailbox(&mut self, mut on_letter: impl FnMut(Letter<M>)) -> usize {
         if let Some(rules) = self.router.rules_if_new(&self.rules) {
             self.rules = rules;
+            self.release_waiting();
         }
         if self.drained.is_empty()
             && let Some(mailbox) = self.router.mailbox(self.loop_index)
@@ -450,6 +467,7 @@ impl<M: Mail> LocalTopics<M> {
                     return Some(Turn { local, batch: mem::take(&mut work.batch), watched });
                 }
                 Next::Rest => self.rest(local),
+                Next::Waits => {}
                 Next::OutOfSteps => {
                     self.active.push_back(local);
                     break;
@@ -538,7 +556,9 @@ impl<M: Mail> LocalTopics<M> {
             batch.clear(&mut self.buffers);
             (work.pass, work.watching) = (None, None);
             work.delivered = work.pass_delivers.take().unwrap_or(work.delivered);
-            compact(&mut entry.list, &mut work.holes, |change| moved(local, change));
+            entry.list.compact(&mut work.holes, |slot, at| {
+                moved(local, Moved { slot, place: Place::listed(at) });
+            });
             self.owed = (self.owed.0 + messages, self.owed.1 + bytes);
         }
         work.batch = batch;
@@ -628,6 +648,10 @@ impl<M: Mail> LocalTopics<M> {
             }
         }
         let work = self.works.get_mut(entry.work as usize)?;
+        if let Some(due) = work.parked.take() {
+            self.pacer.stop_waiting(due, local);
+            self.active.push_back(local);
+        }
         work.pending.push_back(pending);
         Some(work)
     }
@@ -642,8 +666,36 @@ impl<M: Mail> LocalTopics<M> {
         }
         loop {
             match work.pending.front() {
-                Some(Pending::Message(_)) | None if work.pass.is_some() => return Next::Pass,
+                Some(Pending::Message(_)) | None if work.pass.is_some() && !work.held => return Next::Pass,
+                None if work.held => {
+                    let due = self.pacer.due(entry.topic.id(), entry.topic.policy(&self.rules).interval_ms);
+                    work.held = due.is_some();
+                    let Some(due) = due else { return Next::Pass };
+                    work.parked = Some(due);
+                    self.pacer.wait(due, local);
+                    return Next::Waits;
+                }
                 None => return Next::Rest,
+                Some(Pending::Message(_))
+                    if work.held
+                        || self.rules.has_intervals()
+                            && (!entry.list.is_empty() || work.watching.is_some())
+                            && entry.topic.policy(&self.rules).interval_ms > 0 =>
+                {
+                    if work.watched {
+                        // As of this message, not of the one before.
+                        let matched = entry.topic.matched();
+                        work.watching = matched.and_then(|matched| self.watchers.watching(matched));
+                    }
+                    let gone = work.batch.fill_newest(&mut work.pending);
+                    self.owed = (self.owed.0 + gone.0, self.owed.1 + gone.1);
+                    self.pacer.replaced += gone.0;
+                    *steps = steps.saturating_sub(gone.0 as u32);
+                    work.pass_delivers = work.pending.is_empty().then_some(self.filed);
+                    work.pass = Some(Pass { cursor: 0, end: entry.list.len() as u32 });
+                    work.held = true;
+                    continue;
+                }
                 Some(Pending::Message(_)) if !entry.list.is_empty() || work.watching.is_some() => {
                     work.batch.fill(&mut work.pending, self.batch_bytes_max);
                     work.pass_delivers = work.pending.is_empty().then_some(self.filed);
@@ -654,7 +706,7 @@ impl<M: Mail> LocalTopics<M> {
             }
             if *steps == 0 {
                 // A pass under way goes on; its joins are only listed a turn later.
-                return if work.pass.is_some() { Next::Pass } else { Next::OutOfSteps };
+                return if work.pass.is_some() && !work.held { Next::Pass } else { Next::OutOfSteps };
             }
             *steps -= 1;
             match work.pending.pop_front() {
@@ -733,26 +785,6 @@ impl<M: Mail> LocalTopics<M> {
 fn release<M: Mail>(router: &Router<M>, loop_index: usize, entries: u64, bytes: u64) {
     if let Some(mailbox) = router.mailbox(loop_index) {
         mailbox.release(entries, bytes);
-    }
-}
-
-/// Fills the holes with subscribers from the end of the list, so that the work is bounded by the
-/// number of holes and not by the length of the list.
-fn compact(list: &mut List, holes: &mut Vec<u32>, mut moved: impl FnMut(Moved)) {
-    for &position in holes.iter() {
-        list.trim();
-        let hole = position as usize;
-        if hole < list.len() {
-            // The last entry is a live one behind the hole, which is a tombstone itself.
-            let Some(slot) = list.pop() else { break };
-            list.set(hole, slot);
-            moved(Moved { slot, place: Place::listed(hole) });
-        }
-    }
-    if !holes.is_empty() {
-        list.trim();
-        holes.clear();
-        list.shrink();
     }
 }
 

@@ -7,6 +7,8 @@ use crate::wire::frame::{Opcode, Sender, decode_header};
 
 #[path = "form_tests.rs"]
 mod forms;
+#[path = "pace_tests.rs"]
+mod pace;
 #[path = "watch_tests.rs"]
 mod watch;
 

@@ -18,6 +18,7 @@ mod health;
 mod history;
 mod hostile;
 mod http;
+mod intervals;
 mod json;
 mod memory;
 mod observe;

@@ -46,7 +46,14 @@ impl<S: Socket> Core<S> {
     }
 
     /// Tells what handshakes came to, once a turn.
+    #[inline]
     pub(super) fn note_handshakes(&self) {
+        if self.transport.is_used() {
+            self.note_tally();
+        }
+    }
+
+    fn note_tally(&self) {
         let Tally { full, resumed, left, under_way } = self.transport.tally();
         let counters = &self.counters;
         counters.tls_handshakes.set(under_way);
@@ -64,7 +71,14 @@ impl<S: Socket> Core<S> {
 
     /// Behind a read turn: what the layer keeps of a record counts as all that has arrived in part, and what it
     /// has to say by itself waits for the kernel as all other bytes do.
+    #[inline]
     pub(super) fn after_layer_read(&mut self, key: Key) {
+        if self.transport.is_used() {
+            self.settle_read(key);
+        }
+    }
+
+    fn settle_read(&mut self, key: Key) {
         let grown = self.settle_layer();
         let Some(slot) = self.slots.get(key) else { return };
         if !slot.connection.has_backlog() && slot.stream.pending(&self.transport) {
@@ -78,6 +92,9 @@ impl<S: Socket> Core<S> {
     /// Counts what the layer holds. Returns by how much what has arrived in part has grown.
     #[inline]
     pub(super) fn settle_layer(&mut self) -> usize {
+        if !self.transport.is_used() {
+            return 0;
+        }
         let (held, begun) = (self.transport.held_bytes(), self.transport.begun_bytes());
         if held == self.layer.held && begun == self.layer.begun {
             return 0;

@@ -133,9 +133,9 @@ impl Listen for TcpListening {
     }
 
     fn accept(&self) -> io::Result<(Stream, IpAddr)> {
-        let plain = || self.plain.accept().map(|(tcp, peer)| (Stream::plain(tcp), peer));
+        let plain = || self.plain.accept().and_then(|(tcp, peer)| Ok((Stream::plain(tcp)?, peer)));
         let Some(secure) = &self.secure else { return plain() };
-        let secure = || secure.accept().map(|(tcp, peer)| (Stream::secure(tcp), peer));
+        let secure = || secure.accept().and_then(|(tcp, peer)| Ok((Stream::secure(tcp)?, peer)));
         let nobody = |tried: &io::Result<_>| {
             tried.as_ref().is_err_and(|e: &io::Error| e.kind() == io::ErrorKind::WouldBlock)
         };

@@ -1,17 +1,15 @@
 //! A socket with one bit beside its descriptor, in four bytes. Never reads or writes; says what the bit means to nobody.
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::net::TcpStream;
-use std::num::NonZeroU32;
+use std::num::NonZeroI32;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
-/// The bit; a descriptor is below it, and so is its successor.
-const MARK: u32 = 1 << 31;
-
-/// A TCP socket, closed when this is dropped, and whether it is marked.
+/// A TCP socket, closed when this is dropped, and whether it is marked: its descriptor, which is negative if it is.
 #[derive(Debug)]
-pub struct MarkedSocket(NonZeroU32);
+pub struct MarkedSocket(NonZeroI32);
 
 /// A socket that is lent.
 #[derive(Debug)]
@@ -22,24 +20,26 @@ pub struct Lent<'a> {
 
 impl MarkedSocket {
     /// Takes a socket.
-    #[must_use]
-    pub fn new(socket: TcpStream, marked: bool) -> Self {
-        // A descriptor is not negative and below the largest i32. One more than it is never zero, which makes
-        // `Option` as small.
-        let successor = NonZeroU32::MIN.saturating_add(socket.into_raw_fd() as u32);
-        Self(if marked { successor | MARK } else { successor })
+    ///
+    /// # Errors
+    /// It has descriptor 0, which can't be told from its negative, and there is no other to be had.
+    pub fn new(socket: TcpStream, marked: bool) -> io::Result<Self> {
+        // That of standard input, which a process has closed that accepts a connection under it.
+        let socket = if socket.as_raw_fd() == 0 { socket.try_clone()? } else { socket };
+        let fd = NonZeroI32::new(socket.into_raw_fd()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self(if marked { -fd } else { fd }))
     }
 
     /// Whether it is.
     #[inline]
     #[must_use]
     pub fn is_marked(&self) -> bool {
-        self.0.get() & MARK != 0
+        self.0.get() < 0
     }
 
     /// Takes the mark away.
     pub fn unmark(&mut self) {
-        self.0 = NonZeroU32::new(self.0.get() & !MARK).unwrap_or(self.0);
+        self.0 = self.0.abs();
     }
 
     /// The socket.
@@ -64,7 +64,7 @@ impl Deref for Lent<'_> {
 impl AsRawFd for MarkedSocket {
     #[inline]
     fn as_raw_fd(&self) -> RawFd {
-        (self.0.get() & !MARK) as RawFd - 1
+        self.0.get().abs()
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (socket, _) = listener.accept().unwrap();
             let fd = socket.as_raw_fd();
-            let mut socket = MarkedSocket::new(socket, marked);
+            let mut socket = MarkedSocket::new(socket, marked).unwrap();
             assert_eq!((socket.as_raw_fd(), socket.is_marked()), (fd, marked));
             (&*socket.lend()).write_all(b"a").unwrap();
             socket.unmark();

@@ -36,6 +36,12 @@ pub enum Received {
 
 /// What the streams of one loop have beside the kernel.
 pub trait Beside: Default {
+    /// Whether there was any yet: where there was none, nothing else needs to be asked.
+    #[inline]
+    fn is_used(&self) -> bool {
+        false
+    }
+
     /// Bytes that have arrived in part, over all of them.
     fn held_bytes(&self) -> usize {
         0

@@ -19,15 +19,19 @@ pub struct Stream(MarkedSocket);
 
 impl Stream {
     /// Plain TCP.
-    #[must_use]
-    pub fn plain(tcp: TcpStream) -> Self {
-        Self(MarkedSocket::new(tcp, false))
+    ///
+    /// # Errors
+    /// There is no descriptor to be had but 0.
+    pub fn plain(tcp: TcpStream) -> io::Result<Self> {
+        MarkedSocket::new(tcp, false).map(Self)
     }
 
     /// TLS, whose handshake the peer begins.
-    #[must_use]
-    pub fn secure(tcp: TcpStream) -> Self {
-        Self(MarkedSocket::new(tcp, true))
+    ///
+    /// # Errors
+    /// There is no descriptor to be had but 0.
+    pub fn secure(tcp: TcpStream) -> io::Result<Self> {
+        MarkedSocket::new(tcp, true).map(Self)
     }
 
     /// Whether TLS is spoken over it.

@@ -180,6 +180,11 @@ impl Tls {
 }
 
 impl Beside for Tls {
+    #[inline]
+    fn is_used(&self) -> bool {
+        !self.pages.is_empty()
+    }
+
     fn held_bytes(&self) -> usize {
         self.held
     }

@@ -55,7 +55,13 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
     let outcome = run(&command);
     if let (Err(Failure::Failed(why)), Some(path)) = (&outcome, &command.common().outputs.junit) {
         // Whoever counts cases must not take a run without a result for one that was never asked for.
-        report::write("--junit", path, &junit::without_result(command.name(), why))?;
+        let written = report::write("--junit", path, &junit::without_result(command.name(), why));
+        // What else went wrong is no reason to forget why.
+        if let Err(also) = written
+            && !why.contains(&also)
+        {
+            return Err(Failure::Failed(format!("{why}; {also}")));
+        }
     }
     outcome.map(|finished| finished.ok)
 }

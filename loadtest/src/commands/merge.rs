@@ -74,9 +74,14 @@ struct Merged {
 
 /// Runs the command.
 pub(crate) fn run(args: &MergeArgs) -> Result<bool, Failure> {
-    let mut runs = Vec::new();
+    let mut runs: Vec<(String, Value)> = Vec::new();
     for path in &args.files {
         let report = result_file::load(path)?;
+        // A pattern of a shell and a name beside it, say: it would count twice.
+        if let Some((same, _)) = runs.iter().find(|(_, known)| *known == report) {
+            let path = path.display();
+            return Err(Failure::Usage(format!("{path}: is the same result as {same}")));
+        }
         runs.push((path.display().to_string(), report));
     }
     let mut merged = merge(&runs).map_err(Failure::Usage)?;

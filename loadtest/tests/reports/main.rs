@@ -472,6 +472,11 @@ fn a_disk_that_is_full_takes_one_file_and_not_the_result() {
             assert!(!file.text().is_empty(), "{flag} beside {full}");
         }
     }
+    // One that can't be written hides no other reason.
+    let (code, output) = run(&echo_args(&url, "100ms", &["--json", "/dev/full", "--junit", "/dev/full"]));
+    let error = text(&output.stderr);
+    assert!(code == 1 && error.contains("--json /dev/full: "), "{error}");
+    assert_eq!(error.matches("--junit /dev/full: ").count(), 1, "{error}");
     let json = Scratch::new("full-csv.json");
     let memory = ["memory", "--url", &url, "--connections", "10", "--duration", "0s", "--csv", "/dev/full"];
     let (code, output) = run(&[&memory[..], &["--json", json.path()]].concat());
@@ -556,6 +561,20 @@ fn wrong_usage_is_told_with_exit_code_2() {
         let (code, output) = run(wrong);
         assert_eq!((code, text(&output.stdout).as_str()), (2, ""), "{wrong:?}");
         assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_result_is_not_merged_with_itself() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let (file, copy) = (Scratch::new("itself.json"), Scratch::new("copy.json"));
+    let (code, _) = run(&echo_args(&url, "100ms", &["--json", file.path()]));
+    assert_eq!(code, 0);
+    std::fs::copy(file.path(), copy.path()).unwrap();
+    for second in [&file, &copy] {
+        let (code, output) = run(&["merge", file.path(), second.path()]);
+        let error = text(&output.stderr);
+        assert!(code == 2 && error.contains("is the same result as"), "{code}: {error}");
     }
 }
 

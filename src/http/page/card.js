@@ -130,7 +130,7 @@ class Card {
     this.received += 1;
     const { sentAt } = message;
     this.log.message("received", seat, message, sentAt === undefined ? "" : (performance.now() - sentAt).toFixed(1) + " ms");
-    flash(seat.feather);
+    seat.flash();
   }
 
   // What passes the client tries again.

@@ -3,12 +3,16 @@
 
 const ROWS_MAX = 500;
 const KEPT_BYTES_MAX = 64 * 1024 * 1024;
+// How far up a row may join another one that says the same.
+const NEAR_ROWS = 64;
+const FLUSH_MS = 16;
+const FLUSH_MAX_MS = 1_000;
 const ARROWS = { sent: "↑", received: "↓", event: "•" };
 const SPOKEN = { sent: "Sent", received: "Received", event: "Event" };
 
 class Log {
   constructor(list, latest, onFlush) {
-    Object.assign(this, { list, latest, onFlush, rows: [], pending: [], serial: 0, timer: 0, stick: true, kept: 0 });
+    Object.assign(this, { list, latest, onFlush, rows: [], pending: [], serial: 0, timer: 0, rest: FLUSH_MS, stick: true, kept: 0 });
     latest.addEventListener("click", () => { list.scrollTop = list.scrollHeight; list.focus(); });
     list.addEventListener("scroll", () => {
       this.stick = list.scrollHeight - list.scrollTop - list.clientHeight < 24;
@@ -43,7 +47,7 @@ class Log {
 
   // A connection never joins a row above its own last one, so each one's order stays true.
   put(row, seat) {
-    const near = this.rows.slice(-64).concat(this.pending);
+    const near = this.pending.length < NEAR_ROWS ? this.rows.slice(-NEAR_ROWS).concat(this.pending) : this.pending.slice(-NEAR_ROWS);
     const isSame = (r) => r.serial > seat.lastRow && r.dir === row.dir && r.kind === row.kind && r.position === row.position &&
       (row.position !== undefined || (r.size === row.size && r.data !== null && sameData(r.data, row.data)));
     const same = near.find(isSame);
@@ -68,7 +72,16 @@ class Log {
     this.schedule();
   }
 
-  schedule() { if (!this.timer) this.timer = setTimeout(() => { this.timer = 0; this.flush(); }, 16); }
+  // What takes long is done less often, so that a flood leaves most of the time to whoever clicks.
+  schedule() {
+    if (this.timer) return;
+    this.timer = setTimeout(() => {
+      const began = performance.now();
+      this.timer = 0;
+      this.flush();
+      this.rest = Math.min(FLUSH_MAX_MS, Math.max(FLUSH_MS, 4 * (performance.now() - began)));
+    }, this.rest);
+  }
 
   flush() {
     const fresh = this.pending;

@@ -2,10 +2,12 @@
 // (clients/js), at the echo a link that sends bytes as they are. Both say the same things to their card: `open(seat, info)`,
 // `message(seat, message)`, `gap(seat, gap)`, `trouble(seat, error)`, `lost(seat, end)`, `ended(seat, end)` and `changed()`.
 
+const FLASH_MS = 200;
+
 class Seat {
   constructor(id, topic, on) {
     Object.assign(this, { id, topic, on, state: "connecting", retryAt: 0, failures: 0, leaving: false });
-    Object.assign(this, { lastRow: 0, feather: null });
+    Object.assign(this, { lastRow: 0, feather: null, flashedAt: 0 });
   }
 
   get isOpen() { return this.state === "open"; }
@@ -27,6 +29,14 @@ class Seat {
     this.state = "open";
     this.on.open(this, info);
     this.on.changed();
+  }
+
+  // A feather that flashes already says all that it can.
+  flash() {
+    const now = performance.now();
+    if (now - this.flashedAt < FLASH_MS) return;
+    this.flashedAt = now;
+    flash(this.feather);
   }
 
   // The next attempt, now.

@@ -283,7 +283,10 @@ impl<S: Socket> Core<S> {
     }
 
     /// Takes in an accepted stream as [`Self::admit`] said. A refused one is answered so, whatever it asks.
-    pub fn on_accepted(&mut self, stream: S, arrival: Arrival) -> Key {
+    pub fn on_accepted(&mut self, mut stream: S, arrival: Arrival) -> Key {
+        if arrival.flags.has(Flags::PROXY_DUE) {
+            stream.delay_layer(&mut self.transport);
+        }
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         self.accepts.note(generation, self.now);

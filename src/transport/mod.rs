@@ -100,6 +100,16 @@ pub trait Socket {
     /// Gives up what is shared for it. Called once, before it is dropped.
     fn forget(&mut self, _: &mut Self::Shared) {}
 
+    /// What the peer says first lies below the layer: a header that a proxy puts in front. Until
+    /// [`Self::begin_layer`], bytes are read as they come.
+    fn delay_layer(&mut self, _: &mut Self::Shared) {}
+
+    /// That has come; the layer begins with `rest`, which came behind it. `false`: there is no layer, and `rest` is what the
+    /// connection has read.
+    fn begin_layer(&mut self, _: &mut Self::Shared, _rest: &[u8]) -> bool {
+        false
+    }
+
     /// Whether the end of our side must not come with last words that the peer has not answered: over TLS a client
     /// takes the two together for a connection that was cut.
     fn parts_in_turn(&self) -> bool {

@@ -87,6 +87,16 @@ impl Socket for Stream {
         }
     }
 
+    fn delay_layer(&mut self, shared: &mut Tls) {
+        if self.0.is_marked() {
+            shared.delay(self.0.as_raw_fd());
+        }
+    }
+
+    fn begin_layer(&mut self, shared: &mut Tls, rest: &[u8]) -> bool {
+        self.0.is_marked() && shared.begin_with(self.0.as_raw_fd(), rest)
+    }
+
     fn parts_in_turn(&self) -> bool {
         self.0.is_marked()
     }

@@ -113,11 +113,21 @@ impl Reading<'_> {
             if self.secure.peer_closed {
                 return Ok(Received::End);
             }
-            if matches!(self.secure.form, Form::Failed) {
+            if !matches!(self.secure.form, Form::Rustls(_)) {
                 return Ok(match receive(self.socket, into)? {
                     0 => Received::End,
                     count => Received::Bytes { count, more: count == into.len() },
                 });
+            }
+            if std::mem::take(&mut self.secure.unread) {
+                let bytes = self.secure.flight.get_or_insert_default();
+                let bytes = std::mem::take(&mut bytes.cipher);
+                let count = copy(&bytes, self.cipher);
+                // Behind it there may be more in the kernel.
+                if let Some(received) = self.take(0, count, true, into)? {
+                    return Ok(received);
+                }
+                continue;
             }
             let held = self.secure.flight.as_deref().map_or(0, |flight| flight.cipher.len());
             // A reader with little room gets a record piece by piece; one with much has it opened in place.

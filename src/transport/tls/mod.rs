@@ -80,6 +80,8 @@ struct Secure {
     handshaking: bool,
     /// Whether the peer has said anything.
     begun: bool,
+    /// Ciphertext is there that nobody has looked at.
+    unread: bool,
     /// What is to be told once all that came before it was handed on.
     fault: Option<Fault>,
 }
@@ -88,6 +90,8 @@ struct Secure {
 enum Form {
     /// By rustls.
     Rustls(Box<Session>),
+    /// Not yet: what comes first is plain.
+    Delayed,
     /// Not any more: what comes is thrown away, and nothing more is sealed.
     Failed,
 }
@@ -141,6 +145,27 @@ impl Tls {
     /// Whether the handshake of this stream is done.
     pub(super) fn has_agreed(&self, fd: RawFd) -> bool {
         self.entry(fd).is_some_and(|secure| !secure.handshaking && matches!(secure.form, Form::Rustls(_)))
+    }
+
+    /// What the peer says first on this stream is plain.
+    pub(super) fn delay(&mut self, fd: RawFd) {
+        entry_of(&mut self.pages, &mut self.tally, self.config.as_ref(), fd).form = Form::Delayed;
+    }
+
+    /// It has said that, and its handshake begins with `rest`. `false`: that was done before.
+    pub(super) fn begin_with(&mut self, fd: RawFd, rest: &[u8]) -> bool {
+        let secure = entry_of(&mut self.pages, &mut self.tally, self.config.as_ref(), fd);
+        if !matches!(secure.form, Form::Delayed) {
+            return false;
+        }
+        secure.form = Secure::new(self.config.as_ref()).form;
+        if !rest.is_empty() {
+            let before = secure.held_bytes();
+            secure.flight.get_or_insert_default().cipher = rest.to_vec();
+            secure.unread = true;
+            self.held = self.held + secure.held_bytes() - before;
+        }
+        true
     }
 
     /// Drops what there is of a stream.
@@ -211,7 +236,8 @@ impl Secure {
             None => Form::Failed,
         };
         let (peer_closed, closed, slow, begun) = (false, false, false, false);
-        Self { form, flight: None, peer_closed, closed, slow, handshaking: true, begun, fault: None }
+        let (unread, fault) = (false, None);
+        Self { form, flight: None, peer_closed, closed, slow, handshaking: true, begun, unread, fault }
     }
 
     fn is_pending(&self) -> bool {

@@ -277,7 +277,7 @@ fn tls_config(
         let _ = tickets.set(Tickets::new()?);
     }
     let Some(tickets) = tickets.get() else { return Ok(None) };
-    Ok(Some(Arc::new(TlsConfig::read(&files, tickets, SystemTime::now())?)))
+    Ok(Some(Arc::new(TlsConfig::read(&files, tickets, settings.tls.lean, SystemTime::now())?)))
 }
 
 impl Deref for Edition {

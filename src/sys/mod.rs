@@ -14,6 +14,7 @@ pub mod marked;
 pub mod memory;
 pub mod notify;
 pub mod process;
+pub mod secret_page;
 pub mod signals;
 pub mod socket;
 pub mod tables;

@@ -20,6 +20,7 @@ mod hostile;
 mod http;
 mod intervals;
 mod json;
+mod lean;
 mod memory;
 mod observe;
 mod page;

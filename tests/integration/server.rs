@@ -47,7 +47,11 @@ pub(crate) fn on_free_ports(arguments: &[&str], environment: &[(&str, &str)]) ->
         flags = secure::flags(&secure::usual().files);
         all.extend(flags.iter().map(String::as_str));
     }
-    command(&all, environment)
+    let mut command = command(&all, environment);
+    if secure::lean() {
+        command.env("FANTAIL_TLS_LEAN", "true");
+    }
+    command
 }
 
 impl Server {

@@ -16,6 +16,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
 use super::certificate::{self, CertificateError, Identity};
+use super::record::TrafficKeyLog;
 
 /// What seals the tickets of a process: keys that are made at its start, and replaced every few hours.
 #[derive(Clone)]
@@ -83,11 +84,16 @@ impl CertificateFacts {
 }
 
 impl TlsConfig {
-    /// Reads the files.
+    /// Reads the files. `lean`: connections of TLS 1.3 are kept as plain data behind their handshake.
     ///
     /// # Errors
     /// What is wrong with which of them.
-    pub fn read(files: &[Files], tickets: &Tickets, now: SystemTime) -> Result<Self, CertificateError> {
+    pub fn read(
+        files: &[Files],
+        tickets: &Tickets,
+        lean: bool,
+        now: SystemTime,
+    ) -> Result<Self, CertificateError> {
         let identities: Result<Vec<Identity>, CertificateError> =
             files.iter().map(|files| certificate::read(&files.certificate, &files.key, now)).collect();
         let identities = identities?;
@@ -112,6 +118,11 @@ impl TlsConfig {
         server.ticketer = Arc::clone(&tickets.0);
         // Tickets need no store here; sessions without (RFC 5246, 7.4.1.2) would be one loop's, and 256 of them.
         server.session_storage = Arc::new(NoServerSessionStorage {});
+        if lean {
+            // All that is needed to go on without rustls.
+            server.enable_secret_extraction = true;
+            server.key_log = Arc::new(TrafficKeyLog);
+        }
         Ok(Self { server: Arc::new(server), certificates })
     }
 }

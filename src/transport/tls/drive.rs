@@ -10,9 +10,10 @@ use std::os::fd::AsRawFd;
 
 use super::super::stream::{receive, send};
 use super::super::{Fault, Received};
+use super::record::LeanPages;
 use super::{
     CIPHER_BYTES, EFFORT_PER_STEP, Flight, Form, HANDSHAKE_BYTES_MAX, Opened, RECORD_BYTES_MAX,
-    RECORD_PLAIN_BYTES, SLOW_RECORD_PLAIN_BYTES, Secure, Tally, Tls, copy, entry_of,
+    RECORD_PLAIN_BYTES, SLOW_RECORD_PLAIN_BYTES, Secure, Tally, Tls, copy, entry_of, index_of, leave,
 };
 use crate::sys::marked::MarkedSocket;
 
@@ -31,15 +32,17 @@ pub(in super::super) fn read(
     if tls.cipher.is_empty() {
         tls.cipher = vec![0; CIPHER_BYTES];
     }
-    let Tls { config, pages, cipher, plain, sealed, held, begun, effort, tally } = tls;
-    let secure = entry_of(pages, tally, config.as_ref(), socket.as_raw_fd());
+    let Tls { config, pages, lean, cipher, plain, sealed, held, begun, effort, tally } = tls;
+    let (fd, mut passing) = (socket.as_raw_fd(), None);
+    let secure = entry_of(pages, lean, tally, config.as_ref(), fd, &mut passing);
     let before = (secure.held_bytes(), secure.begun_bytes());
-    let mut reading = Reading { socket, secure, cipher, plain, sealed, effort, tally };
+    let mut reading = Reading { socket, secure, lean, cipher, plain, sealed, effort, tally };
     let received = reading.read(into);
     let secure = reading.secure;
     secure.settle();
     *held = *held + secure.held_bytes() - before.0;
     *begun = *begun + secure.begun_bytes() - before.1;
+    leave(pages, fd, passing);
     if received.as_ref().is_ok_and(|received| *received == Received::Fault(Fault::PlainHttp)) {
         tls.forget(socket.as_raw_fd());
         socket.unmark();
@@ -53,12 +56,14 @@ pub(in super::super) fn read(
 /// `WouldBlock` when what was sealed before is not with the kernel; the kernel's; and `NotConnected` when
 /// the handshake is not done or the stream has failed.
 pub(in super::super) fn write(socket: &MarkedSocket, tls: &mut Tls, bytes: &[u8]) -> io::Result<usize> {
-    let Tls { config, pages, sealed, begun, tally, .. } = tls;
-    let secure = entry_of(pages, tally, config.as_ref(), socket.as_raw_fd());
+    let Tls { config, pages, lean, sealed, begun, tally, .. } = tls;
+    let (fd, mut passing) = (socket.as_raw_fd(), None);
+    let secure = entry_of(pages, lean, tally, config.as_ref(), fd, &mut passing);
     let before = secure.begun_bytes();
-    let written = write_records(socket, secure, sealed, bytes);
+    let written = write_records(socket, secure, lean, sealed, bytes);
     secure.settle();
     *begun = *begun + secure.begun_bytes() - before;
+    leave(pages, fd, passing);
     written
 }
 
@@ -67,22 +72,28 @@ pub(in super::super) fn write(socket: &MarkedSocket, tls: &mut Tls, bytes: &[u8]
 /// # Errors
 /// `WouldBlock` when it is to be called again once there is room, any other when the peer is gone.
 pub(in super::super) fn say_close(socket: &MarkedSocket, tls: &mut Tls) -> io::Result<()> {
-    let Tls { config, pages, sealed, begun, tally, .. } = tls;
-    let secure = entry_of(pages, tally, config.as_ref(), socket.as_raw_fd());
+    let Tls { config, pages, lean, sealed, begun, tally, .. } = tls;
+    let (fd, mut passing) = (socket.as_raw_fd(), None);
+    let secure = entry_of(pages, lean, tally, config.as_ref(), fd, &mut passing);
     let before = secure.begun_bytes();
     let said = flush(socket, secure).and_then(|()| {
-        let Form::Rustls(session) = &mut secure.form else { return Ok(()) };
         if secure.closed || secure.handshaking {
             return Ok(());
         }
-        secure.closed = true;
         sealed.clear();
-        session.say_close(sealed);
+        match &mut secure.form {
+            Form::Rustls(session) => session.say_close(sealed),
+            // What can't be sealed is not said: the end of the stream follows in any case.
+            Form::Lean => drop(lean.get(index_of(fd)).map(|lean| lean.close_notify(sealed))),
+            Form::Delayed | Form::Failed => return Ok(()),
+        }
+        secure.closed = true;
         send_sealed(socket, secure, sealed)?;
         if secure.is_pending() { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     secure.settle();
     *begun = *begun + secure.begun_bytes() - before;
+    leave(pages, fd, passing);
     said
 }
 
@@ -90,6 +101,7 @@ pub(in super::super) fn say_close(socket: &MarkedSocket, tls: &mut Tls) -> io::R
 struct Reading<'a> {
     socket: &'a MarkedSocket,
     secure: &'a mut Secure,
+    lean: &'a mut LeanPages,
     cipher: &'a mut [u8],
     plain: &'a mut Vec<u8>,
     sealed: &'a mut Vec<u8>,
@@ -113,7 +125,7 @@ impl Reading<'_> {
             if self.secure.peer_closed {
                 return Ok(Received::End);
             }
-            if !matches!(self.secure.form, Form::Rustls(_)) {
+            if matches!(self.secure.form, Form::Delayed | Form::Failed) {
                 return Ok(match receive(self.socket, into)? {
                     0 => Received::End,
                     count => Received::Bytes { count, more: count == into.len() },
@@ -173,17 +185,31 @@ impl Reading<'_> {
             copy(&flight.cipher, self.cipher);
             flight.cipher = Vec::new();
         }
-        let cipher = self.cipher.get_mut(..all).unwrap_or_default();
-        let Form::Rustls(session) = &mut self.secure.form else { return Ok(None) };
         self.sealed.clear();
         let in_place = into.len() >= all;
-        let opened = if in_place {
-            session.open(cipher, into, self.sealed)
-        } else {
+        if !in_place {
             self.plain.resize(CIPHER_BYTES, 0);
-            session.open(cipher, self.plain, self.sealed)
-        };
-        self.note_progress(opened);
+        }
+        let mut opened = Opened::default();
+        loop {
+            let cipher = self.cipher.get_mut(opened.used..all).unwrap_or_default();
+            let plain = if in_place { &mut *into } else { &mut self.plain[..] };
+            let plain = plain.get_mut(opened.plain..).unwrap_or_default();
+            let more = match &mut self.secure.form {
+                Form::Rustls(session) => session.open(cipher, plain, self.sealed),
+                Form::Lean => match self.lean.get(index_of(self.socket.as_raw_fd())) {
+                    Some(lean) => lean.open(cipher, plain, self.sealed).into(),
+                    None => Opened { fault: Some(Fault::Record), ..Opened::default() },
+                },
+                Form::Delayed | Form::Failed => return Ok(None),
+            };
+            opened = Opened { used: opened.used + more.used, plain: opened.plain + more.plain, ..more };
+            self.note_progress(opened);
+            // What rustls has not looked at behind the handshake is for whoever goes on.
+            if !self.take_over(&mut opened) {
+                break;
+            }
+        }
         let left = self.cipher.get(opened.used..all).unwrap_or_default();
         if let Some(fault) = opened.fault {
             self.fail(fault)?;
@@ -231,6 +257,28 @@ impl Reading<'_> {
         }
     }
 
+    /// Goes on with plain data once rustls has finished the handshake of a stream that is to be lean. Whether it does.
+    fn take_over(&mut self, opened: &mut Opened) -> bool {
+        if self.secure.handshaking || opened.fault.is_some() || opened.closed {
+            return false;
+        }
+        if !matches!(&self.secure.form, Form::Rustls(session) if session.leaves()) {
+            return false;
+        }
+        let Form::Rustls(session) = std::mem::replace(&mut self.secure.form, Form::Lean) else {
+            return false;
+        };
+        let index = index_of(self.socket.as_raw_fd());
+        let taken = session
+            .leave()
+            .is_some_and(|(secrets, traffic)| self.lean.take_over(index, &secrets, &traffic).is_ok());
+        if !taken {
+            // There is no memory for it, and no way back.
+            opened.fault = Some(Fault::Handshake);
+        }
+        taken
+    }
+
     /// Gives the stream up, after what is left to say of it. It is told when all that came before was handed on.
     fn fail(&mut self, fault: Fault) -> io::Result<()> {
         if self.secure.handshaking {
@@ -239,6 +287,7 @@ impl Reading<'_> {
             *self.effort += EFFORT_PER_STEP;
         }
         self.secure.form = Form::Failed;
+        self.lean.remove(index_of(self.socket.as_raw_fd()));
         if let Some(flight) = self.secure.flight.as_deref_mut() {
             (flight.cipher, flight.plain, flight.plain_at) = (Vec::new(), Vec::new(), 0);
         }
@@ -276,20 +325,27 @@ fn not_tls(first: u8) -> Fault {
 fn write_records(
     socket: &MarkedSocket,
     secure: &mut Secure,
+    lean: &mut LeanPages,
     sealed: &mut Vec<u8>,
     bytes: &[u8],
 ) -> io::Result<usize> {
     flush(socket, secure)?;
     let mut taken = 0;
     while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
-        let Form::Rustls(session) = &mut secure.form else { return Err(ErrorKind::NotConnected.into()) };
         if secure.closed || secure.handshaking {
             return Err(ErrorKind::NotConnected.into());
         }
         let most = if secure.slow { SLOW_RECORD_PLAIN_BYTES } else { RECORD_PLAIN_BYTES };
         let record = rest.get(..most).unwrap_or(rest);
         sealed.clear();
-        if session.seal(record, sealed).is_err() {
+        let done = match &mut secure.form {
+            Form::Rustls(session) => session.seal(record, sealed).is_ok(),
+            Form::Lean => lean
+                .get(index_of(socket.as_raw_fd()))
+                .is_some_and(|lean| lean.seal(record, RECORD_PLAIN_BYTES, sealed).is_ok()),
+            Form::Delayed | Form::Failed => false,
+        };
+        if !done {
             return Err(ErrorKind::NotConnected.into());
         }
         taken += record.len();

@@ -7,6 +7,7 @@
 pub mod certificate;
 pub mod config;
 pub(super) mod drive;
+pub mod record;
 mod session;
 
 use std::os::fd::RawFd;
@@ -16,6 +17,7 @@ use rustls::ServerConfig;
 
 use super::{Beside, Fault};
 use config::TlsConfig;
+use record::{LEAN_BYTES, LeanPages};
 use session::Session;
 
 /// Bytes of a record on the wire at most, its header included (RFC 8446, 5.2; RFC 5246, 6.2.3 allows more padding).
@@ -90,6 +92,8 @@ struct Secure {
 enum Form {
     /// By rustls.
     Rustls(Box<Session>),
+    /// By [`record`], out of what lies in the pages of lean streams.
+    Lean,
     /// Not yet: what comes first is plain.
     Delayed,
     /// Not any more: what comes is thrown away, and nothing more is sealed.
@@ -113,7 +117,10 @@ struct Flight {
 #[derive(Default)]
 pub struct Tls {
     config: Option<Arc<ServerConfig>>,
+    /// Streams of which there is more than their keys.
     pages: Vec<Option<Box<Page>>>,
+    /// The keys of lean streams. Such a stream has an entry in `pages` only while it has something on its way.
+    lean: LeanPages,
     /// What was read last, behind what was there in part.
     cipher: Vec<u8>,
     /// What was opened last, if its reader has less room.
@@ -144,32 +151,39 @@ impl Tls {
 
     /// Whether the handshake of this stream is done.
     pub(super) fn has_agreed(&self, fd: RawFd) -> bool {
-        self.entry(fd).is_some_and(|secure| !secure.handshaking && matches!(secure.form, Form::Rustls(_)))
+        match self.entry(fd) {
+            Some(secure) => !secure.handshaking && !matches!(secure.form, Form::Failed),
+            None => self.lean.has(index_of(fd)),
+        }
     }
 
     /// What the peer says first on this stream is plain.
     pub(super) fn delay(&mut self, fd: RawFd) {
-        entry_of(&mut self.pages, &mut self.tally, self.config.as_ref(), fd).form = Form::Delayed;
+        let Self { config, pages, lean, tally, .. } = self;
+        entry_of(pages, lean, tally, config.as_ref(), fd, &mut None).form = Form::Delayed;
     }
 
     /// It has said that, and its handshake begins with `rest`. `false`: that was done before.
     pub(super) fn begin_with(&mut self, fd: RawFd, rest: &[u8]) -> bool {
-        let secure = entry_of(&mut self.pages, &mut self.tally, self.config.as_ref(), fd);
+        let Self { config, pages, lean, held, tally, .. } = self;
+        let mut passing = None;
+        let secure = entry_of(pages, lean, tally, config.as_ref(), fd, &mut passing);
         if !matches!(secure.form, Form::Delayed) {
             return false;
         }
-        secure.form = Secure::new(self.config.as_ref()).form;
+        secure.form = Secure::new(config.as_ref()).form;
         if !rest.is_empty() {
             let before = secure.held_bytes();
             secure.flight.get_or_insert_default().cipher = rest.to_vec();
             secure.unread = true;
-            self.held = self.held + secure.held_bytes() - before;
+            *held = *held + secure.held_bytes() - before;
         }
         true
     }
 
     /// Drops what there is of a stream.
     pub(super) fn forget(&mut self, fd: RawFd) {
+        self.lean.remove(index_of(fd));
         let (page_index, index) = place_of(fd);
         let Some(place) = self.pages.get_mut(page_index) else { return };
         let Some(page) = place.as_deref_mut() else { return };
@@ -190,12 +204,14 @@ impl Tls {
     /// User memory of one stream that is not the kernel's nor rustls', in bytes.
     #[must_use]
     pub fn memory_of(&self, fd: RawFd) -> usize {
-        let flight = self.entry(fd).map(|secure| secure.flight.as_deref());
-        flight.map_or(0, |flight| {
-            let flight =
-                flight.map_or(0, |flight| size_of::<Flight>() + flight.held_bytes() + flight.begun_bytes());
-            size_of::<Secure>() + size_of::<Session>() + flight
-        })
+        let lean = if self.lean.has(index_of(fd)) { LEAN_BYTES } else { 0 };
+        let Some(secure) = self.entry(fd) else { return lean };
+        let session = if matches!(secure.form, Form::Rustls(_)) { size_of::<Session>() } else { 0 };
+        let flight = secure
+            .flight
+            .as_deref()
+            .map_or(0, |flight| size_of::<Flight>() + flight.held_bytes() + flight.begun_bytes());
+        lean + size_of::<Secure>() + session + flight
     }
 
     fn entry(&self, fd: RawFd) -> Option<&Secure> {
@@ -238,6 +254,30 @@ impl Secure {
         let (peer_closed, closed, slow, begun) = (false, false, false, false);
         let (unread, fault) = (false, None);
         Self { form, flight: None, peer_closed, closed, slow, handshaking: true, begun, unread, fault }
+    }
+
+    /// A lean stream that has nothing on its way.
+    fn at_rest() -> Self {
+        let (peer_closed, closed, slow, begun) = (false, false, false, true);
+        let form = Form::Lean;
+        Self {
+            form,
+            flight: None,
+            peer_closed,
+            closed,
+            slow,
+            handshaking: false,
+            begun,
+            unread: false,
+            fault: None,
+        }
+    }
+
+    /// Whether its keys are all that there is to know of it.
+    fn rests(&self) -> bool {
+        let Self { form, flight, peer_closed, closed, slow, handshaking, begun: _, unread, fault } = self;
+        let nothing = !(*unread || *peer_closed || *closed || *slow || *handshaking) && flight.is_none();
+        nothing && fault.is_none() && matches!(form, Form::Lean)
     }
 
     fn is_pending(&self) -> bool {
@@ -303,23 +343,87 @@ fn place_of(fd: RawFd) -> (usize, usize) {
     (fd / PAGE_ENTRIES, fd % PAGE_ENTRIES)
 }
 
-/// The entry of a stream, made if there is none.
+/// What lean streams are known by.
+fn index_of(fd: RawFd) -> u32 {
+    u32::try_from(fd).unwrap_or(0)
+}
+
+/// The entry of a stream, made if there is none; for the time of a call in `passing`, if all that there is of the stream
+/// are its keys. [`leave`] ends it.
 fn entry_of<'a>(
     pages: &'a mut Vec<Option<Box<Page>>>,
+    lean: &LeanPages,
     tally: &mut Tally,
     config: Option<&Arc<ServerConfig>>,
     fd: RawFd,
+    passing: &'a mut Option<Secure>,
 ) -> &'a mut Secure {
     let (page_index, index) = place_of(fd);
+    let page = pages.get(page_index).and_then(Option::as_deref);
+    let kept = page.and_then(|page| page.entries.get(index)).is_some_and(Option::is_some);
+    if !kept && lean.has(index_of(fd)) {
+        return passing.insert(Secure::at_rest());
+    }
+    let (entry, used) = place_at(pages, page_index, index);
+    entry.get_or_insert_with(|| {
+        *used += 1;
+        tally.under_way += 1;
+        Box::new(Secure::new(config))
+    })
+}
+
+/// The place of an entry and how many its page has.
+fn place_at(
+    pages: &mut Vec<Option<Box<Page>>>,
+    page_index: usize,
+    index: usize,
+) -> (&mut Option<Box<Secure>>, &mut usize) {
     if pages.len() <= page_index {
         pages.resize_with(page_index + 1, || None);
     }
     let page = pages[page_index]
         .get_or_insert_with(|| Box::new(Page { entries: [const { None }; PAGE_ENTRIES], used: 0 }));
     let Page { entries, used } = &mut **page;
-    entries[index].get_or_insert_with(|| {
-        *used += 1;
-        tally.under_way += 1;
-        Box::new(Secure::new(config))
-    })
+    (&mut entries[index], used)
+}
+
+/// Keeps of a stream what has to be kept behind a call, and no more.
+fn leave(pages: &mut Vec<Option<Box<Page>>>, fd: RawFd, passing: Option<Secure>) {
+    let (page_index, index) = place_of(fd);
+    match passing {
+        Some(secure) if secure.rests() => {}
+        Some(secure) => {
+            let (entry, used) = place_at(pages, page_index, index);
+            *used += 1;
+            *entry = Some(Box::new(secure));
+        }
+        None => {
+            let Some(Some(page)) = pages.get_mut(page_index) else { return };
+            let entry = page.entries.get_mut(index);
+            if let Some(entry) = entry.filter(|entry| entry.as_deref().is_some_and(Secure::rests)) {
+                *entry = None;
+                page.used -= 1;
+                if page.used == 0 {
+                    pages[page_index] = None;
+                }
+            }
+        }
+    }
+}
+
+impl From<record::Fault> for Fault {
+    fn from(fault: record::Fault) -> Self {
+        match fault {
+            record::Fault::Peer(alert) => Self::Alert(alert),
+            record::Fault::Exhausted => Self::Exhausted,
+            record::Fault::Refused(_) | record::Fault::TooMany(_) | record::Fault::Internal => Self::Record,
+        }
+    }
+}
+
+impl From<record::Opened> for Opened {
+    fn from(opened: record::Opened) -> Self {
+        let record::Opened { used, plain, closed, fault } = opened;
+        Self { used, plain, closed, fault: fault.map(Fault::from) }
+    }
 }

@@ -9,9 +9,10 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{Error, ExtractedSecrets, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::super::Fault;
+use super::record::{TrafficSecrets, take_last};
 use super::{Opened, copy};
 
 /// Beside its plaintext a record has a header, a type, a tag, and before TLS 1.3 a nonce; a KeyUpdate may go before it.
@@ -21,7 +22,13 @@ const RECORD_OVERHEAD: usize = 128;
 const ANSWERS_MAX: usize = 64;
 
 /// The TLS of one connection.
-pub(super) struct Session(UnbufferedServerConnection);
+pub(super) struct Session {
+    connection: UnbufferedServerConnection,
+    /// Whether it is to be left once the handshake is done.
+    lean: bool,
+    /// What the keys behind the handshake are made of: of TLS 1.3, and only if it is to be left.
+    traffic: Option<Box<TrafficSecrets>>,
+}
 
 /// What a handshake came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,26 +45,43 @@ impl Session {
     /// # Errors
     /// The configuration does not fit.
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        UnbufferedServerConnection::new(config).map(Self)
+        let lean = config.enable_secret_extraction;
+        Ok(Self { connection: UnbufferedServerConnection::new(config)?, lean, traffic: None })
     }
 
     /// What was agreed; `None` while the handshake is under way.
     pub(super) fn agreed(&self) -> Option<Agreed> {
-        if self.0.is_handshaking() {
+        if self.connection.is_handshaking() {
             return None;
         }
-        let is_tls13 = self.0.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        let resumed = self.0.handshake_kind() == Some(HandshakeKind::Resumed);
+        let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
         Some(Agreed { is_tls13, resumed })
+    }
+
+    /// Whether its handshake is done, and others are to go on with it.
+    pub(super) fn leaves(&self) -> bool {
+        self.traffic.is_some() && !self.connection.is_handshaking()
+    }
+
+    /// What others need to go on with it.
+    pub(super) fn leave(self) -> Option<(ExtractedSecrets, Box<TrafficSecrets>)> {
+        // What rustls would keep for KeyUpdates (900 bytes) is not needed: they follow from `traffic`.
+        let (secrets, _) = self.connection.dangerous_into_kernel_connection().ok()?;
+        Some((secrets, self.traffic?))
     }
 
     /// Opens every whole record of `cipher` into `plain`, which is at least as large; what is to be answered goes
     /// to `out`, the alert behind a fault, too.
     pub(super) fn open(&mut self, mut cipher: &mut [u8], plain: &mut [u8], out: &mut Vec<u8>) -> Opened {
         let mut opened = Opened::default();
-        let was_handshaking = self.0.is_handshaking();
+        let was_handshaking = self.connection.is_handshaking();
+        // Whoever goes on behind the handshake goes on right behind it: a KeyUpdate there would have changed the keys. So
+        // rustls is shown no more than a record at a time until then.
+        let mut shown = if self.lean && was_handshaking { next_end(cipher, 0) } else { cipher.len() };
         loop {
-            let UnbufferedStatus { mut discard, state } = self.0.process_tls_records(cipher);
+            let piece = cipher.get_mut(..shown).unwrap_or_default();
+            let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(piece);
             let mut ended = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -88,8 +112,16 @@ impl Session {
             }
             opened.used += discard;
             cipher = cipher.get_mut(discard..).unwrap_or_default();
+            shown = shown.saturating_sub(discard);
+            if self.lean {
+                self.traffic = take_last().or(self.traffic.take());
+            }
             if ended {
-                return opened;
+                if self.leaves() || opened.closed || shown >= cipher.len() {
+                    return opened;
+                }
+                let shakes = self.connection.is_handshaking();
+                shown = if shakes { next_end(cipher, shown) } else { cipher.len() };
             }
         }
     }
@@ -100,7 +132,7 @@ impl Session {
     /// It may not, or not any more.
     pub(super) fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
         for _ in 0..ANSWERS_MAX {
-            let UnbufferedStatus { state, .. } = self.0.process_tls_records(&mut []);
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     let begun = append(out, bytes.len() + RECORD_OVERHEAD, |into| {
@@ -122,7 +154,7 @@ impl Session {
     /// Says that nothing more will come from this side, at the end of `out`. Nothing while the handshake is under way.
     pub(super) fn say_close(&mut self, out: &mut Vec<u8>) {
         for _ in 0..ANSWERS_MAX {
-            let UnbufferedStatus { state, .. } = self.0.process_tls_records(&mut []);
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     append(out, RECORD_OVERHEAD, |into| {
@@ -143,7 +175,7 @@ impl Session {
     /// The alert that rustls has for what it met.
     fn say_last(&mut self, out: &mut Vec<u8>) {
         for _ in 0..ANSWERS_MAX {
-            let UnbufferedStatus { state, .. } = self.0.process_tls_records(&mut []);
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
             match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     append(out, 0, |into| data.encode(into).map_err(TooSmall::from));
@@ -153,6 +185,18 @@ impl Session {
             }
         }
     }
+}
+
+/// The end of the first record that ends behind `from`, or that of the bytes: what is half there changes nothing.
+fn next_end(cipher: &[u8], from: usize) -> usize {
+    let mut end = 0;
+    while end <= from {
+        // RFC 8446, 5.1: a header of five bytes, whose last two are the length of what follows.
+        let header = cipher.get(end..).and_then(|rest| rest.first_chunk::<5>());
+        let Some(&[_, _, _, high, low]) = header else { return cipher.len() };
+        end += 5 + usize::from(u16::from_be_bytes([high, low]));
+    }
+    end.min(cipher.len())
 }
 
 /// Why something was not written: for want of so many bytes, or at all.

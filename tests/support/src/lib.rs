@@ -4,6 +4,7 @@
 pub mod confine;
 pub mod counting_alloc;
 pub mod planted;
+pub mod tls;
 
 use std::io;
 

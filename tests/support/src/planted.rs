@@ -26,6 +26,10 @@ pub enum Planted {
     FalseRecovery,
     /// A poll is told a place one message ahead of what it was answered.
     PollAhead,
+    /// The number of a record is not counted on.
+    SequenceKept,
+    /// A record can't be sealed although its number was taken.
+    SealingFails,
 }
 
 thread_local! {

@@ -12,6 +12,7 @@ pub mod frames;
 pub mod head;
 pub mod messages;
 pub mod proxy;
+pub mod records;
 
 /// A check over arbitrary bytes; it panics when something does not hold.
 pub type Check = fn(&[u8]);
@@ -24,6 +25,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("head", head::check),
     ("messages", messages::check),
     ("proxy", proxy::check),
+    ("records", records::check),
 ];
 
 /// Takes the first byte off, as a choice; 0 when there is none.

@@ -119,7 +119,7 @@ others! {
     HISTORY_BYTES = "fantail_history_bytes", Gauge, "Bytes of them, and 80 for each message.";
     HISTORY_BYTES_MAX = "fantail_history_bytes_max", Gauge, "Bytes that all topics together may keep.";
     HISTORY_EXPIRED = "fantail_history_expired_total", Counter, "Messages let go because they were too old.";
-    HISTORY_TRIMMED = "fantail_history_trimmed_total", Counter, "Messages let go before their time, because topics together kept too much or by a reload.";
+    HISTORY_TRIMMED = "fantail_history_trimmed_total", Counter, "Messages let go before their time, because topics together kept too much, there were too many of them, or by a reload.";
     REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
     TLS_EXPIRY = "fantail_tls_certificate_expiry_timestamp_seconds", Gauge, "When a certificate or one of its chain expires, by file, in seconds since 1970.";
     TLS_HANDSHAKES = "fantail_tls_handshakes_total", Counter, "Handshakes of TLS that were done, by version and whether a session was taken up.";

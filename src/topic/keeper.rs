@@ -1,11 +1,12 @@
 //! What all histories together may hold, and the keeper, who lets go what is too old or too much. Driven by a thread of
-//! its own that may take its time: it locks one topic at a time, and never on the way of a message.
+//! its own that may take its time: it locks one topic at a time, and never on the way of a message. Where there is no room
+//! for another topic, it makes some.
 //!
 //! The bound holds between its visits, too: where everything is full, a topic that keeps one more message lets older
 //! ones of its own go.
 
 use std::cmp::Ordering as Order;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use super::entry::Mail;
 use super::history::{Change, HistoryBounds};
@@ -20,6 +21,12 @@ const TOPICS_PER_LOOK: usize = 256;
 /// Where all histories are over their bound, they are trimmed to so many sixteenths of it.
 const TRIMMED_TO: u64 = 15;
 
+/// Where there is no room for another topic, so many of those that are only there for what they keep stay, in sixteenths.
+const UNUSED_KEPT: usize = 15;
+
+/// Milliseconds between two searches for room: each looks at every topic that keeps something.
+const SEARCH_EACH_MS: u64 = 1_000;
+
 /// What all topics keep together.
 #[derive(Debug, Default)]
 pub struct Histories {
@@ -30,7 +37,12 @@ pub struct Histories {
     expired: AtomicU64,
     /// Topics that keep something and that the keeper does not know yet.
     newly: Mutex<Vec<Topic>>,
+    /// By whom no other topic could be made, and one more; [`ANYBODY`] if by nobody at all, 0 if they can.
+    crowded: AtomicU64,
 }
+
+/// More than any handle, and one more.
+const ANYBODY: u64 = u64::MAX;
 
 impl Histories {
     /// Nothing, and this bound.
@@ -71,6 +83,12 @@ impl Histories {
     /// Whether there is no room for another byte.
     pub(super) fn is_full(&self) -> bool {
         self.bytes() >= self.bytes_max()
+    }
+
+    /// There was no room for another topic, of this maker's or at all. The keeper is to be woken.
+    pub(super) fn crowd(&self, handle: Option<u32>) {
+        let who = handle.map_or(ANYBODY, |handle| 1 + u64::from(handle));
+        self.crowded.fetch_max(who, Ordering::Relaxed);
     }
 
     /// Counts what changed in a topic. Whether the keeper has something to do that it does not know of.
@@ -127,6 +145,8 @@ pub struct Keeper {
     topics: BinaryHeap<Due>,
     /// The edition of rules that every topic's bounds are of.
     rules_edition: u32,
+    /// When it may look for room again, in milliseconds since 1970.
+    search_at_ms: u64,
 }
 
 impl Keeper {
@@ -160,8 +180,37 @@ impl Keeper {
         if router.histories().is_full() {
             self.trim(router, now_ms);
         }
+        let crowded = router.histories().crowded.load(Ordering::Relaxed) > 0;
+        if crowded && now_ms >= self.search_at_ms {
+            self.search_at_ms = now_ms + SEARCH_EACH_MS;
+            self.make_room(router);
+        }
         self.topics.shrink_to(self.topics.len() * 2);
-        self.topics.peek().map(|due| due.at_ms).filter(|at| *at < u64::MAX)
+        let search =
+            Some(self.search_at_ms).filter(|_| router.histories().crowded.load(Ordering::Relaxed) > 0);
+        let due = self.topics.peek().map(|due| due.at_ms).filter(|at| *at < u64::MAX);
+        [search, due].into_iter().flatten().min()
+    }
+
+    /// Makes room for other topics: of those that are only there for what they keep, whose last message is the oldest
+    /// let it go, and are idle then as every topic that nobody wants.
+    fn make_room<M: Mail>(&mut self, router: &Router<M>) {
+        let who = router.histories().crowded.swap(0, Ordering::Relaxed);
+        let topics = self.topics.iter().map(|due| &due.topic);
+        let topics = topics.filter(|topic| who == ANYBODY || who == 1 + u64::from(topic.maker()));
+        let mut unused: Vec<_> =
+            topics.filter_map(|topic| Some((topic.unused_since()?, topic.clone()))).collect();
+        unused.sort_unstable_by_key(|(since, _)| *since);
+        let goes = unused.len() - unused.len() * UNUSED_KEPT / 16;
+        let mut gone = BTreeSet::new();
+        for (_, topic) in unused.into_iter().take(goes) {
+            let kept = topic.let_go();
+            settle(router, &topic, kept);
+            if kept.gone {
+                gone.insert(topic.id());
+            }
+        }
+        self.topics.retain(|due| !gone.contains(&due.topic.id()));
     }
 
     /// Brings all together below the bound: the largest are cut to one size, the smaller ones keep what they have.

@@ -83,7 +83,8 @@ impl Default for RouterLimits {
 pub enum RouterError {
     /// No loop, or more than `LOOPS_MAX`.
     LoopCount,
-    /// `topics_max` topics exist and none of them is idle.
+    /// `topics_max` topics exist and none of them is idle. If some are only there for what they keep, the keeper makes
+    /// room.
     TopicsFull,
     /// `patterns_max` patterns are subscribed to.
     PatternsFull,
@@ -251,10 +252,18 @@ impl<M: Mail> Router<M> {
         }
         let handle = maker.handle();
         while directory.made_for(handle) >= maker.topics_max() {
-            directory.retire_oldest_of(handle).then_some(()).ok_or(RouterError::ShareFull)?;
+            if !directory.retire_oldest_of(handle) {
+                self.histories.crowd(Some(handle));
+                self.wake_keeper();
+                return Err(RouterError::ShareFull);
+            }
         }
         while directory.topics.len() >= self.topics_max {
-            directory.retire_oldest().then_some(()).ok_or(RouterError::TopicsFull)?;
+            if !directory.retire_oldest() {
+                self.histories.crowd(None);
+                self.wake_keeper();
+                return Err(RouterError::TopicsFull);
+            }
         }
         if !maker.may_make() {
             return Err(RouterError::TooFast);
@@ -265,11 +274,12 @@ impl<M: Mail> Router<M> {
         let epoch = directory.epochs.hash_one(id);
         let topic = Topic::new(id, epoch, name, handle);
         let history = topic.policy(&lock(&self.rules)).history;
-        if history.messages > 0 {
-            topic.set_history(history);
-        }
+        // Whoever gives it a history marks it as idle, too.
+        let marked = history.messages > 0 && topic.set_history(history).1;
         directory.insert(&topic);
-        directory.queue_idle(&topic, self.idle_topics_max);
+        if marked || topic.try_mark_idle() {
+            directory.push_idle(topic.clone(), self.idle_topics_max);
+        }
         Ok(topic)
     }
 
@@ -528,13 +538,6 @@ impl Directory {
             if made.get().topics == 0 {
                 made.remove();
             }
-        }
-    }
-
-    /// Queues the topic as idle if it is and was not queued before.
-    fn queue_idle(&mut self, topic: &Topic, idle_max: usize) {
-        if topic.try_mark_idle() {
-            self.push_idle(topic.clone(), idle_max);
         }
     }
 

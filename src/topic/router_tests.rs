@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::router::*;
 use super::rules::Rule;
-use super::{Carried, Draft, Entry, Form, Join, LOOPS_MAX, Mail, MailboxLimits, Place, Stamped, Topic};
+use super::{
+    Carried, Draft, Entry, Form, Join, Keeper, LOOPS_MAX, Mail, MailboxLimits, Place, Stamped, Topic,
+};
 use super::{Since, SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 
 #[derive(Clone, Default)]
@@ -263,4 +265,88 @@ fn new_rules_are_in_force_without_a_look_at_any_topic() {
     assert!(took < std::time::Duration::from_millis(5), "{took:?}");
     let policy = router.find(&name("topic 7")).unwrap().policy(&router.rules());
     assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::CatchUp, true));
+}
+
+/// A router whose topics all keep messages for ever, of this many at most.
+fn keeping(topics_max: usize) -> Router<Numbers> {
+    let (router, _) = router(1, RouterLimits { topics_max, ..RouterLimits::default() });
+    let mut policy = TopicPolicy::default();
+    policy.history.messages = 10;
+    policy.history.seconds = 0;
+    router.set_rules(TopicRules::new(Vec::new(), Vec::new(), policy));
+    router
+}
+
+#[test]
+fn topics_that_kept_something_or_might_have_retire_as_others_do() {
+    let limits = RouterLimits { idle_topics_max: 4, ..RouterLimits::default() };
+    let (router, _) = router(1, limits);
+    let mut policy = TopicPolicy::default();
+    policy.history.messages = 10;
+    router.set_rules(TopicRules::new(Vec::new(), Vec::new(), policy));
+    for number in 0..20 {
+        router.topic(&name(&format!("looked at {number}"))).unwrap();
+        let used = router.topic(&name(&format!("used {number}"))).unwrap();
+        router.join(&used, 0, join(number), Since::Now).unwrap();
+        router.publish(&used, draft(3), None).unwrap();
+        router.leave(&used);
+        router.clear_interest(&used, 0);
+    }
+    assert!((20..=24).contains(&router.topics()), "{}", router.topics());
+    Keeper::new().turn(&router, u64::MAX);
+    assert_eq!((router.topics(), router.histories().messages()), (4, 0));
+}
+
+#[test]
+fn topics_that_are_only_there_for_what_they_keep_give_way() {
+    let router = keeping(64);
+    let mut keeper = Keeper::new();
+    for number in 0..64 {
+        let topic = router.topic(&name(&format!("t{number}"))).unwrap();
+        router.publish(&topic, draft(3), None).unwrap();
+        if number % 2 == 0 {
+            router.join(&topic, 0, join(number), Since::Now).unwrap();
+        }
+    }
+    assert_eq!(keeper.turn(&router, 1_000), None, "nothing of it is ever too old");
+    assert_eq!(router.histories().messages(), 64);
+    assert_eq!(router.topic(&name("one more")).err(), Some(RouterError::TopicsFull));
+    keeper.turn(&router, 2_000);
+    assert_eq!((router.histories().messages(), router.histories().trimmed()), (62, 2), "a sixteenth of 32");
+    let subscribed = |number: usize| router.find(&name(&format!("t{number}"))).unwrap();
+    assert!((0..64).step_by(2).all(|number| subscribed(number).summary().kept_messages == 1));
+    for number in 0..2 {
+        router.topic(&name(&format!("new {number}"))).unwrap();
+    }
+    // Whoever knocks again and again does not make it look again and again.
+    assert!(router.topic(&name("yet another")).is_ok(), "those that nobody wants make room for each other");
+    for number in 0..2 {
+        let topic = router.topic(&name(&format!("new {number}"))).unwrap();
+        router.publish(&topic, draft(3), None).unwrap();
+    }
+    assert_eq!(router.topic(&name("a third")).err(), Some(RouterError::TopicsFull));
+    assert_eq!(keeper.turn(&router, 2_500), Some(3_000));
+    assert_eq!(router.topic(&name("a third")).err(), Some(RouterError::TopicsFull));
+    assert_eq!(keeper.turn(&router, 3_000), None);
+    assert!(router.topic(&name("a third")).is_ok());
+}
+
+#[test]
+fn those_that_one_address_has_made_give_way_to_its_own() {
+    let router = keeping(64);
+    let mut keeper = Keeper::new();
+    let of = |handle| Client { handle, topics_max: 20, in_time: true };
+    for (handle, count) in [(1, 20), (2, 10)] {
+        for number in 0..count {
+            let topic = router.topic_for(&name(&format!("{handle} {number}")), &of(handle)).unwrap();
+            router.publish(&topic, draft(3), None).unwrap();
+        }
+    }
+    keeper.turn(&router, 1_000);
+    assert_eq!(router.topic_for(&name("one more"), &of(1)).err(), Some(RouterError::ShareFull));
+    keeper.turn(&router, 2_000);
+    assert_eq!(router.histories().trimmed(), 2);
+    assert!(router.topic_for(&name("one more"), &of(1)).is_ok());
+    let of_two = (0..10).map(|number| router.find(&name(&format!("2 {number}"))).unwrap());
+    assert!(of_two.map(|topic| topic.summary().kept_messages).all(|kept| kept == 1));
 }

@@ -392,3 +392,30 @@ fn what_is_kept_can_be_read_in_both_directions() {
     assert_eq!(listed["history_messages"], 5);
     assert!(listed["history_bytes"].as_u64() > Some(5 * 80));
 }
+
+/// With `history_seconds = 0` messages are kept for ever, and yet keep nobody out for ever.
+#[test]
+fn topics_that_are_only_kept_make_room_for_those_that_are_wanted() {
+    let config = ConfigFile::new(
+        "[limits]\ntopics_max = 200\n[[topic]]\npattern = \"h*\"\nhistory_messages = 10\nhistory_seconds = 0\n",
+    );
+    let server = start(&config, &[]);
+    let (_listener, _) = subscribe(&server, "h0", "");
+    for topic in 0..200 {
+        publish(&server, &format!("h{topic}"), numbers(1..=1));
+    }
+    assert_eq!(server.metric("fantail_topics", ""), 200);
+    assert_eq!(server.publish("h200", b"x").status, 503);
+    wait_for("room", || {
+        let mut peer = server.connect();
+        peer.ask_upgrade("/ws/new", "").status == 101
+    });
+    assert!(server.metric("fantail_topics", "") <= 200);
+    let kept = server.metric("fantail_history_messages", "");
+    assert!((180..200).contains(&kept), "a sixteenth went: {kept}");
+    // What somebody listens to has kept all, and so has what was published last.
+    for topic in ["h0", "h199"] {
+        let told = server.get(&format!("/history?topic={topic}")).json();
+        assert_eq!(told["messages"].as_array().map(Vec::len), Some(1), "{topic}");
+    }
+}

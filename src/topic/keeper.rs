@@ -12,7 +12,7 @@ use super::entry::Mail;
 use super::history::{Change, HistoryBounds};
 use super::router::Router;
 use super::rules::TopicRules;
-use super::state::{Kept, Topic};
+use super::state::{Kept, PageFrom, Topic};
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Topics looked up under one lock of the directory.
@@ -199,12 +199,12 @@ impl Keeper {
         let topics = self.topics.iter().map(|due| &due.topic);
         let topics = topics.filter(|topic| who == ANYBODY || who == 1 + u64::from(topic.maker()));
         let mut unused: Vec<_> =
-            topics.filter_map(|topic| Some((topic.unused_since()?, topic.clone()))).collect();
+            topics.filter_map(|topic| Some((unused_since(topic)?, topic.clone()))).collect();
         unused.sort_unstable_by_key(|(since, _)| *since);
         let goes = unused.len() - unused.len() * UNUSED_KEPT / 16;
         let mut gone = BTreeSet::new();
         for (_, topic) in unused.into_iter().take(goes) {
-            let kept = topic.let_go();
+            let kept = topic.keep(0, Some(0));
             settle(router, &topic, kept);
             if kept.gone {
                 gone.insert(topic.id());
@@ -227,6 +227,12 @@ impl Keeper {
             })
             .collect();
     }
+}
+
+/// When the last message was published, in milliseconds since 1970, if the topic is only there for what it keeps.
+fn unused_since(topic: &Topic) -> Option<u64> {
+    let newest = topic.page(PageFrom::Newest(None), 1, usize::MAX).messages.pop()?;
+    (topic.subscribers() == 0).then(|| newest.time_ms())
 }
 
 /// The size to which the largest have to be cut so that all together have at most `goal`.

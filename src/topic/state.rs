@@ -410,25 +410,6 @@ impl Topic {
         CaughtUp::Read { next }
     }
 
-    /// When the last message was published, in milliseconds since 1970, if the topic is only there for what it keeps.
-    pub(super) fn unused_since(&self) -> Option<u64> {
-        let state = lock(&self.shared().state);
-        let newest = state.history().filter(|_| state.subscribers == 0)?.from(0).next_back()?;
-        Some(newest.time_ms())
-    }
-
-    /// Lets go all that it keeps, unless somebody is subscribed.
-    pub(super) fn let_go(&self) -> Kept {
-        let mut state = lock(&self.shared().state);
-        if state.subscribers > 0 {
-            return Kept::default();
-        }
-        let Some(history) = state.history_mut() else { return Kept::default() };
-        let trimmed = history.trim(0);
-        let gone = history.unlist();
-        Kept { trimmed, gone, idle: gone && state.mark_idle(), ..Kept::default() }
-    }
-
     /// Up to `limit` kept messages with up to `bytes_max` bytes of frames, but at least one.
     pub fn page(&self, from: PageFrom, limit: usize, bytes_max: usize) -> Page {
         let state = lock(&self.shared().state);

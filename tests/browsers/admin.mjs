@@ -139,6 +139,24 @@ const login = [
     complaints.length = 0;
     await page.context().close();
   }],
+  ["where the browser lets pages store nothing the key is for this document", async () => {
+    const context = await browser.newContext();
+    context.setDefaultTimeout(15_000);
+    const there = await context.newPage();
+    const thrown = [];
+    there.on("pageerror", (error) => thrown.push(String(error)));
+    await there.addInitScript(() => {
+      Object.defineProperty(window, "sessionStorage", { get() { throw new DOMException("not here", "SecurityError"); } });
+    });
+    await there.goto(`http://${locked.admin}/`);
+    await there.locator("#login-key").fill(READ);
+    await there.locator("#login-send").click();
+    await shown(there, "overview");
+    await there.reload();
+    await there.locator("#login").waitFor({ state: "visible" });
+    assert.deepEqual(thrown, []);
+    await context.close();
+  }],
   ["no key was ever in a URL", async () => {
     for (const url of urls) for (const key of [ADMIN, READ, PUBLISH]) assert.equal(url.includes(key), false, url);
     assert.ok(urls.length > 5);

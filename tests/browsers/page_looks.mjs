@@ -66,6 +66,26 @@ function reds() {
   return all.map((element) => `${element.id} ${element.className} ${element.textContent.slice(0, 40)}`);
 }
 
+/** Colours that are too near to what they stand on, as lines; runs in the page. WCAG 2.2, 1.4.3 and 1.4.11. */
+function pale() {
+  const style = getComputedStyle(document.documentElement);
+  const light = (name) => {
+    const parts = style.getPropertyValue(`--${name}`).match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16) / 255);
+    const [red, green, blue] = parts.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const pairs = [
+    ...["ink", "soft", "teal", "blue", "amber", "red"].flatMap((words) => ["card", "well", "ground"].map((under) => [words, under, 4.5])),
+    ["faint", "card", 4.5], ["faint", "well", 4.5], ["ink", "line", 4.5], ["teal-ink", "teal", 4.5],
+    ["teal", "teal-wash", 4.5], ["amber", "amber-wash", 4.5], ["red", "red-wash", 4.5], ["edge", "card", 3], ["edge", "ground", 3],
+  ];
+  const ratios = pairs.map(([one, two, least]) => {
+    const [low, high] = [light(one), light(two)].sort((a, b) => a - b);
+    return [`${one} on ${two}`, (high + 0.05) / (low + 0.05), least];
+  });
+  return ratios.filter(([, ratio, least]) => ratio < least).map(([what, ratio, least]) => `${what}: ${ratio.toFixed(2)} of ${least}`);
+}
+
 /** Looks at every width, and shows what it was before. */
 async function look(page, name) {
   for (const width of WIDTHS) {
@@ -103,6 +123,12 @@ export function looks(server, open) {
       await page.evaluate(() => { room.received = 99_999; room.sent = 12_345; room.paint(); });
       await look(page, "connected");
       assert.deepEqual(await page.evaluate(reds), []);
+    }],
+    ["words stand out as WCAG AA asks, and so do the borders of controls", async () => {
+      for (const colorScheme of ["light", "dark"]) {
+        await page.emulateMedia({ colorScheme });
+        assert.deepEqual(await page.evaluate(pale), [], colorScheme);
+      }
     }],
     ["between the topic's label and its field there is no seam", async () => {
       const seam = await page.evaluate(() => {

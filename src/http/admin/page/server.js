@@ -1,6 +1,7 @@
 // Requests to the server: each with the key, none of it in a URL. The key lives in this tab's session.
 
 const KEY_NAME = "fantail-admin-key";
+const WHY_NAME = "fantail-admin-why";
 const ANSWER_MS = 8_000;
 // The characters that a key can have; a header could not carry others.
 const KEY_FORM = /^[A-Za-z0-9\-._~+/=]{1,128}$/;
@@ -12,12 +13,21 @@ class Refused extends Error {
   }
 }
 
+// The tab's session, or this document alone where the browser lets pages store nothing.
+const unstored = new Map();
+function recall(name) {
+  try { return sessionStorage.getItem(name); } catch { return unstored.get(name) ?? null; }
+}
+function remember(name, value) {
+  try {
+    if (value === null) sessionStorage.removeItem(name);
+    else sessionStorage.setItem(name, value);
+  } catch { unstored.set(name, value); }
+}
+
 const server = {
-  get key() { return sessionStorage.getItem(KEY_NAME); },
-  set key(key) {
-    if (key === null) sessionStorage.removeItem(KEY_NAME);
-    else sessionStorage.setItem(KEY_NAME, key);
-  },
+  get key() { return recall(KEY_NAME); },
+  set key(key) { remember(KEY_NAME, key); },
 
   // The answer's text. Throws `Refused` on another status than 2xx, with the server's words.
   async ask(path, { method = "GET", query = {}, form, body, headers = {}, signal } = {}) {
@@ -53,7 +63,7 @@ function faultText(error) {
 // Shows the login alone. Everything that was shown of the server goes with the document.
 function signOut(why) {
   server.key = null;
-  if (why) sessionStorage.setItem("fantail-admin-why", why);
+  if (why) remember(WHY_NAME, why);
   location.reload();
 }
 
@@ -79,8 +89,8 @@ function logIn() {
         const wrong = error instanceof Refused && [401, 403].includes(error.status);
         if (wrong) server.key = null;
         if (error instanceof Refused && error.status === 401) {
-          const why = sessionStorage.getItem("fantail-admin-why");
-          sessionStorage.removeItem("fantail-admin-why");
+          const why = recall(WHY_NAME);
+          remember(WHY_NAME, null);
           showLogin(key === null ? why ?? "" : "The server does not know this key.");
         } else if (wrong) {
           showLogin(/scope/.test(error.message) ? "This key may publish only. To look, a key needs the scope read or admin." : error.message);

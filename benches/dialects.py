@@ -27,6 +27,7 @@ import pairs  # noqa: E402
 
 # A comment is a part of no event.
 oldnew.QUIET["FANTAIL_TIMEOUTS_SSE_HEARTBEAT_SECONDS"] = "3600"
+oldnew.QUIET["FANTAIL_DEFLATE_EVENT_STREAMS"] = "true"
 # Offsets of so many digits throughout: the bytes of an event depend on it.
 FIRST_OFFSET = 1_000
 EPOCH = 16
@@ -59,6 +60,7 @@ def told(payload):
 
 STREAM = "GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n"
 JSON = pairs.HELLO.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: fantail.json.v1\r\n\r\n")
+CODED_STREAM = STREAM.replace("\r\n\r\n", "\r\nAccept-Encoding: gzip\r\n\r\n")
 DEFLATED_JSON = JSON.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
 
 TEXT = b"m" * oldnew.SIZE
@@ -72,6 +74,7 @@ DIALECTS = {
     "json": ("/ws/oldnew", TEXT, told, (JSON, b"HTTP/1.1 101", b"}")),
     "deflated json": ("/ws/oldnew", DOCUMENT, None, (DEFLATED_JSON, b"HTTP/1.1 101", b"}")),
     "sse": ("/sse/oldnew", TEXT, sse, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
+    "sse in gzip": ("/sse/oldnew", DOCUMENT, None, (CODED_STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
     "sse of two": ("/sse/oldnew?topic=other", TEXT, many, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
 }
 
@@ -99,12 +102,12 @@ class Told(oldnew.Clients):
             self.by_number[one.fileno()] = one
 
     def await_frames(self, each):
-        """Reads until every connection has got so many frames; the bytes of all."""
+        """Reads until every connection has got so many frames or chunks; the bytes of all."""
         waits, rests, total = dict.fromkeys(self.by_number, each), dict.fromkeys(self.by_number, b""), 0
         while waits:
             for number, _ in self.poll.poll(10.0, 1024):
                 piece = rests[number] + self.by_number[number].recv(1 << 18)
-                while len(piece) >= 4 and len(piece) >= (end := frame_end(piece)):
+                while len(piece) >= 4 and len(piece) >= (end := message_end(piece)):
                     total, piece = total + end, piece[end:]
                     waits[number] -= 1
                 rests[number] = piece
@@ -113,10 +116,13 @@ class Told(oldnew.Clients):
         return total
 
 
-def frame_end(frame):
-    """Where a frame of a server ends, of fewer than 64 KiB."""
-    short = frame[1] & 127
-    return 4 + int.from_bytes(frame[2:4], "big") if short == 126 else 2 + short
+def message_end(piece):
+    """Where a frame of a server ends, of fewer than 64 KiB, or else a chunk."""
+    if piece[0] & 0x80:
+        short = piece[1] & 127
+        return 4 + int.from_bytes(piece[2:4], "big") if short == 126 else 2 + short
+    size, ended, _ = piece.partition(b"\r\n")
+    return len(size) + 2 + int(size, 16) + 2 if ended else len(piece) + 1
 
 
 def seen_bytes(fantail, path, payload, begins):

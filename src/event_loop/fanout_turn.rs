@@ -89,7 +89,7 @@ impl<S: Socket> Core<S> {
         }
         let mut usual = None;
         while let Some(slot) = self.topics.next_subscriber(turn, budget) {
-            self.deliver(index, slot, turn, &mut usual);
+            self.deliver(slot, turn, &mut usual);
             if timer.is_over() && self.edition.chunked {
                 return false;
             }
@@ -108,7 +108,7 @@ impl<S: Socket> Core<S> {
     ) -> bool {
         while let Some(slot) = self.topics.next_watcher(turn, budget) {
             if self.is_meant(slot, turn) {
-                self.deliver(self.index, slot, turn, usual);
+                self.deliver(slot, turn, usual);
             }
             if timer.is_over() && self.edition.chunked {
                 return false;
@@ -126,18 +126,29 @@ impl<S: Socket> Core<S> {
             && self.topics.means(turn, index, watches(connection), place)
     }
 
+    // Inlined, with the write of those who are like the ones before them: who delivers has more than one way here, and a
+    // call with all that it takes costs as much as everything else before the send.
     /// Delivers to one subscriber. `usual` is what those of its dialect get who have asked for nothing special, once it
     /// is known.
-    fn deliver(&mut self, loop_index: usize, index: u32, turn: &mut Turn<Form>, usual: &mut Usual) {
+    #[inline(always)]
+    fn deliver(&mut self, index: u32, turn: &mut Turn<Form>, usual: &mut Usual) {
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
-        let special = connection.flags.has_any(&[Flags::NO_ECHO, Flags::DEFLATE]);
         if let Some((dialect, choice)) = *usual
             && dialect == connection.dialect
-            && !special
+            && !is_special(connection)
         {
             return self.deliver_batch(index, turn, choice);
         }
+        self.deliver_chosen(index, turn, usual);
+    }
+
+    /// Delivers to a subscriber what it has to be asked for.
+    #[inline(never)]
+    fn deliver_chosen(&mut self, index: u32, turn: &mut Turn<Form>, usual: &mut Usual) {
+        let loop_index = self.index;
+        let Some(slot) = self.slots.at(index) else { return };
+        let connection = &slot.connection;
         let mut tools =
             Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
         let form = connection.form();
@@ -153,7 +164,7 @@ impl<S: Socket> Core<S> {
                 _ => self.deliver_to_poll(index, turn.local(), turn.batch().messages()),
             };
         }
-        if !special {
+        if !is_special(connection) {
             *usual = Some((connection.dialect, choice));
         }
         if connection.flags.has(Flags::NO_ECHO) {
@@ -345,6 +356,12 @@ fn dropped_words(dialect: Dialect, topic: &Topic, tools: Tools<'_>) -> Vec<u8> {
     let mut cx = Cx { out: &mut out, effects: &mut effects, tools, deflates_up_to: 0, tag: &tag };
     dialect.on_outcome(&mut cx, Outcome::Gap { topic, gap });
     out
+}
+
+/// Whether a connection has asked for what others of its dialect have not.
+#[inline(always)]
+fn is_special(connection: &Connection) -> bool {
+    connection.flags.has_any(&[Flags::NO_ECHO, Flags::DEFLATE])
 }
 
 fn drop_reason(policy: SlowPolicy) -> DropReason {

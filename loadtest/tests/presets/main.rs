@@ -270,14 +270,13 @@ fn assert_speaks_with_a_fake(preset: &str, fake: &Fake, set: &[&str], heart: &[&
 
 #[test]
 fn pusher_with_sockudo() {
-    let cache = std::env::var("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|_| std::env::var("HOME").map(|home| Path::new(&home).join(".cache")));
-    let Ok(program) = cache.map(|cache| cache.join("fantail/sockudo-5.2.0/bin/sockudo")) else {
+    // Where .ci/install-presets leaves it.
+    let folder = |name: &str| std::env::var(name).ok().filter(|folder| !folder.is_empty());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home + "/.cache"));
+    let program = cache.map(|cache| PathBuf::from(cache + "/fantail/sockudo-5.2.0/bin/sockudo"));
+    let Some(program) = program.filter(|program| program.exists()) else {
         return skipped("preset-servers");
     };
-    if !program.exists() {
-        return skipped("preset-servers");
-    }
     let (served, port) = start(|port| {
         let mut command = Command::new(&program);
         // It would read files of the folder that it is started in.

@@ -168,6 +168,12 @@ pub(crate) fn check_json(
     if stays && !talk.asked.is_empty() {
         return Err(format!("peer {id} waits for answers to {:?}", talk.asked));
     }
+    // It may have been subscribed and have left before it read so.
+    for (_, wish) in &talk.asked {
+        if let Wish::Subscribe(topic, _) = *wish {
+            missing.add(world, peer, topic, (0, world.truth[topic].len() as u64), None)?;
+        }
+    }
     for (topic, span) in open {
         let (least, most) = check_topic(world, peer, topic, span.first, &span.got)?;
         let least = if stays { most } else { least };

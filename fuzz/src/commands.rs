@@ -1,7 +1,7 @@
 //! Commands of json clients, and payloads told as json: whatever the bytes are, the answer is whole, short and names the
 //! request; what is published is what was said; a message is one object whose members nobody forges.
 
-use fantail::dialect::{Cx, Dialect, Effect, Effects, Form, Incoming, Tag, Tools, Wish};
+use fantail::dialect::{Cx, Dialect, Effect, Effects, Form, Incoming, Tag, Tools, Wall, Wish};
 use fantail::edition::Router;
 use fantail::metrics::LoopCounters;
 use fantail::topic::{Carried, Draft, Entry, Form as _, Join, Place, RouterLimits, Since, Stamped};
@@ -37,7 +37,7 @@ pub fn check(data: &[u8]) {
 /// What a message leads to: answers as they were written, and what is asked for.
 fn said(payload: &[u8], text: bool) -> (Vec<String>, Vec<Wish>) {
     let (mut deflater, counters) = (Deflater::new(1, 256), LoopCounters::default());
-    let tools = Tools { deflater: &mut deflater, counters: &counters, wall_ms: 0 };
+    let tools = Tools { deflater: &mut deflater, counters: &counters, wall: &Wall::new(|| 0) };
     let (mut out, mut effects) = (Vec::new(), Effects::default());
     let mut cx = Cx { out: &mut out, effects: &mut effects, tools, deflates_up_to: 0, tag: &Tag::default() };
     Dialect::Json.on_message(&mut cx, Incoming { text, payload });

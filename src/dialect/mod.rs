@@ -28,7 +28,7 @@ use crate::wire::http::response::ResponseBuffer;
 pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, Tag, Wish};
 pub use json::push_page;
 pub use speak::{Bounds, Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Start};
-pub use tools::Tools;
+pub use tools::{Tools, Wall};
 
 use speak::Speak;
 

@@ -1,5 +1,7 @@
 //! What an endpoint or a dialect borrows from the loop it runs on, for as long as one call.
 
+use std::cell::Cell;
+
 use crate::metrics::LoopCounters;
 use crate::topic::{Draft, Origin, Topic};
 use crate::wire::deflate::Deflater;
@@ -10,15 +12,45 @@ pub struct Tools<'a> {
     pub deflater: &'a mut Deflater,
     /// The loop's counters.
     pub counters: &'a LoopCounters,
-    /// When the loop's turn began, in milliseconds since 1970: what messages are dated with.
-    pub wall_ms: u64,
+    /// What messages are dated with.
+    pub wall: &'a Wall,
+}
+
+/// The date of what happens in one turn of a loop: the clock is asked by whoever needs it first, and by nobody in a turn
+/// that dates nothing.
+#[derive(Debug)]
+pub struct Wall {
+    clock: fn() -> u64,
+    ms: Cell<u64>,
+}
+
+impl Wall {
+    /// A clock that tells nanoseconds since 1970.
+    #[must_use]
+    pub const fn new(clock: fn() -> u64) -> Self {
+        Self { clock, ms: Cell::new(0) }
+    }
+
+    /// Another turn begins.
+    pub fn forget(&self) {
+        self.ms.set(0);
+    }
+
+    /// Milliseconds since 1970, the same for the whole turn.
+    #[must_use]
+    pub fn ms(&self) -> u64 {
+        if self.ms.get() == 0 {
+            self.ms.set((self.clock)() / 1_000_000);
+        }
+        self.ms.get()
+    }
 }
 
 impl Tools<'_> {
     /// Encodes a message for `topic`, once for all who will get it: deflated too if somebody wants that and it
     /// saves anything.
     pub fn encode(&mut self, topic: &Topic, origin: Option<Origin>, binary: bool, payload: &[u8]) -> Draft {
-        let time_ms = self.wall_ms;
+        let time_ms = self.wall.ms();
         let deflated = if topic.has_deflate() { self.try_deflate(payload) } else { None };
         Draft::encode_at(time_ms, origin, binary, payload, deflated)
     }
@@ -36,5 +68,22 @@ impl Tools<'_> {
         self.counters.deflate_in_bytes.add(payload.len() as u64);
         self.counters.deflate_out_bytes.add(deflated.len() as u64);
         Some(deflated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_turn_has_one_date_and_asks_for_it_once() {
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let wall = Wall::new(|| (ASKED.fetch_add(1, Ordering::Relaxed) + 5) * 1_000_000);
+        assert_eq!((wall.ms(), wall.ms()), (5, 5));
+        wall.forget();
+        assert_eq!(ASKED.load(Ordering::Relaxed), 1, "nobody needed another");
+        assert_eq!((wall.ms(), wall.ms()), (6, 6));
     }
 }

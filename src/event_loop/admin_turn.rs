@@ -310,8 +310,7 @@ impl<S: Socket> Core<S> {
     }
 
     fn run_batch(&mut self, job: &mut BatchJob, lines: &mut Vec<u8>) -> Progress {
-        let mut tools =
-            Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let progress = job.batch.run(&self.edition, &mut tools, metrics::now_ms(), lines);
         job.wait = if progress == Progress::NoRoom { Wait::Room } else { Wait::Turn };
         // Whatever it waited for it has, or gives up; another that waits says so again in its own turn.

@@ -24,6 +24,7 @@ use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
+use crate::dialect::Wall;
 use crate::dialect::sse::Places;
 use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
@@ -93,9 +94,7 @@ pub struct Core<S: Socket> {
     /// Where the time within a turn comes from.
     pub(super) clock: Clock,
     /// Where the date of messages comes from.
-    wall: Clock,
-    /// That date, in milliseconds: read once a turn.
-    pub(super) wall_ms: u64,
+    pub(super) wall: Wall,
     /// Whose request waits until joins before it are listed.
     pub(super) newcomers: VecDeque<Key>,
     /// Who is behind and has room to be written to.
@@ -192,8 +191,7 @@ impl<S: Socket> Core<S> {
             ready: VecDeque::new(),
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
-            wall: wall_ns,
-            wall_ms: wall_ns() / 1_000_000,
+            wall: Wall::new(wall_ns),
             catching_up: CatchUpList::default(),
             blocked: BlockedQueues::default(),
             retrying: None,
@@ -247,14 +245,14 @@ impl<S: Socket> Core<S> {
     /// Takes the time within a turn from somewhere else: a simulation has its own.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
-        self.wall = clock;
+        self.wall = Wall::new(clock);
     }
 
     /// Tells the time; never goes back.
     pub fn set_now(&mut self, now: Tick) {
         self.now = self.now.max(now);
         self.topics.set_now(self.now);
-        self.wall_ms = (self.wall)() / 1_000_000;
+        self.wall.forget();
     }
 
     /// The Date of an answer sent now. The clock of the wall is read once a second at most, and only if there are

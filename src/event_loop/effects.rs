@@ -57,7 +57,7 @@ impl<S: Socket> Core<S> {
     /// Asks the dialect what a message means, and does it.
     #[inline(always)]
     pub(super) fn on_message(&mut self, from: Speaker, message: Incoming<'_>, sink: &mut Sink<'_>) -> Then {
-        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let Speaker { dialect, deflates_up_to, .. } = from;
         let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to, tag: &sink.tag };
         match dialect.on_message(&mut cx, message) {
@@ -123,7 +123,7 @@ impl<S: Socket> Core<S> {
     /// Tells the dialect what became of an effect.
     #[inline(always)]
     pub(super) fn tell(&mut self, from: Speaker, outcome: Outcome<'_>, sink: &mut Sink<'_>) {
-        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let Speaker { dialect, deflates_up_to, .. } = from;
         let mut cx = Cx { out: sink.out, effects: sink.effects, tools, deflates_up_to, tag: &sink.tag };
         dialect.on_outcome(&mut cx, outcome);
@@ -218,8 +218,7 @@ impl<S: Socket> Core<S> {
         }
         let Key { slot, generation } = from.key;
         let origin = Origin { loop_index: self.index as u32, slot, generation };
-        let mut tools =
-            Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let draft = tools.encode(&topic, Some(origin), binary, payload);
         self.publish_draft(from, topic, draft, sink)
     }

@@ -149,8 +149,7 @@ impl<S: Socket> Core<S> {
         let loop_index = self.index;
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
-        let mut tools =
-            Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let form = connection.form();
         let choice = self.topics.choose(
             turn,
@@ -285,11 +284,8 @@ impl<S: Socket> Core<S> {
                     && outbox.is_untold(message.topic_id(), oldest)
                     && let Some(topic) = self.topics.topic(local)
                 {
-                    let tools = Tools {
-                        deflater: &mut self.deflater,
-                        counters: &self.counters,
-                        wall_ms: self.wall_ms,
-                    };
+                    let tools =
+                        Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
                     let words = dropped_words(dialect, topic, tools);
                     outbox.push_note(&words, message.topic_id(), oldest, budget);
                 }

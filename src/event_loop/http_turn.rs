@@ -248,8 +248,7 @@ impl<S: Socket> Core<S> {
     fn on_request(&mut self, key: Key, head: &Head<'_>, body: Vec<u8>) -> Next {
         let mut out = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
         out.clear();
-        let mut tools =
-            Tools { deflater: &mut self.deflater, counters: &self.counters, wall_ms: self.wall_ms };
+        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let answer = match self.admin.as_deref_mut() {
             Some(admin) => {
                 http::respond_admin(head, body, &self.edition, &mut admin.replies, &mut tools, &mut out)

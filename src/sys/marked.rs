@@ -1,4 +1,5 @@
-//! A socket with one bit beside its descriptor, in four bytes. Never reads or writes; says what the bit means to nobody.
+//! A socket with one bit beside its descriptor, in four bytes. Moves bytes by
+//! one call each; says what the bit means to nobody.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -42,6 +43,39 @@ impl MarkedSocket {
         self.0 = self.0.abs();
     }
 
+    /// Sends what the kernel takes of it at once, in one call; a signal that interrupts it does not count.
+    ///
+    /// # Errors
+    /// Those of send(2); the peer's going is one of them and no signal.
+    #[inline]
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            // SAFETY: the descriptor is open for as long as `self` is borrowed, and the kernel only reads those bytes.
+            let sent = unsafe {
+                libc::send(self.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
+            };
+            if let Some(outcome) = outcome(sent) {
+                return outcome;
+            }
+        }
+    }
+
+    /// Receives what has come, in one call; 0 is the end of the stream. A signal that interrupts it does not count.
+    ///
+    /// # Errors
+    /// Those of recv(2).
+    #[inline]
+    pub fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // SAFETY: the descriptor is open for as long as `self` is borrowed, and the kernel only writes to those bytes,
+            // which nobody else has.
+            let came = unsafe { libc::recv(self.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+            if let Some(outcome) = outcome(came) {
+                return outcome;
+            }
+        }
+    }
+
     /// The socket.
     #[inline]
     #[must_use]
@@ -73,6 +107,16 @@ impl Drop for MarkedSocket {
         // SAFETY: `new` took the descriptor from its owner, and nobody else has it.
         drop(unsafe { OwnedFd::from_raw_fd(self.as_raw_fd()) });
     }
+}
+
+/// What a call that moves bytes has come to; `None` if a signal interrupted it.
+#[inline]
+fn outcome(count: libc::ssize_t) -> Option<io::Result<usize>> {
+    if let Ok(count) = usize::try_from(count) {
+        return Some(Ok(count));
+    }
+    let error = io::Error::last_os_error();
+    (error.kind() != io::ErrorKind::Interrupted).then_some(Err(error))
 }
 
 #[cfg(test)]

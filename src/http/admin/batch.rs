@@ -370,7 +370,11 @@ mod tests {
         let mut batch = Batch::new(body.to_vec(), None);
         let mut out = Vec::new();
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1), wall_ms: 0 };
+        let mut tools = Tools {
+            deflater: &mut deflater,
+            counters: edition.counters_of(1),
+            wall: &crate::dialect::Wall::new(|| 0),
+        };
         while batch.run(edition, &mut tools, 0, &mut out) != Progress::Done {}
         let text = String::from_utf8(out).unwrap();
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
@@ -473,7 +477,11 @@ mod tests {
         let mut batch = Batch::new(body.into_bytes(), None);
         let (mut runs, mut out) = (0, Vec::new());
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1), wall_ms: 0 };
+        let mut tools = Tools {
+            deflater: &mut deflater,
+            counters: edition.counters_of(1),
+            wall: &crate::dialect::Wall::new(|| 0),
+        };
         while batch.run(&edition, &mut tools, 0, &mut out) != Progress::Done {
             runs += 1;
         }
@@ -493,7 +501,11 @@ mod tests {
         let mut batch = Batch::new(body.into_bytes(), None);
         let mut out = Vec::new();
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1), wall_ms: 0 };
+        let mut tools = Tools {
+            deflater: &mut deflater,
+            counters: edition.counters_of(1),
+            wall: &crate::dialect::Wall::new(|| 0),
+        };
         let mut run = |now_ms| batch.run(&edition, &mut tools, now_ms, &mut out);
         assert_eq!(run(0), Progress::NoRoom);
         for now_ms in 0..=999 {
@@ -529,7 +541,11 @@ mod tests {
         let mut batch = Batch::new(body.to_vec(), None);
         let mut out = Vec::new();
         let mut deflater = Deflater::new(1, 256);
-        let mut tools = Tools { deflater: &mut deflater, counters: edition.counters_of(1), wall_ms: 0 };
+        let mut tools = Tools {
+            deflater: &mut deflater,
+            counters: edition.counters_of(1),
+            wall: &crate::dialect::Wall::new(|| 0),
+        };
         assert_eq!(batch.run(&edition, &mut tools, 0, &mut out), Progress::NoRoom);
         assert_eq!(batch.run(&edition, &mut tools, 999, &mut out), Progress::NoRoom);
         // Meanwhile its peer did not read: it has its whole time again.

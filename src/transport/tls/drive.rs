@@ -8,7 +8,6 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 
-use super::super::stream::{receive, send};
 use super::super::{Fault, Received};
 use super::record::LeanPages;
 use super::{
@@ -126,7 +125,7 @@ impl Reading<'_> {
                 return Ok(Received::End);
             }
             if matches!(self.secure.form, Form::Delayed | Form::Failed) {
-                return Ok(match receive(self.socket, into)? {
+                return Ok(match self.socket.receive(into)? {
                     0 => Received::End,
                     count => Received::Bytes { count, more: count == into.len() },
                 });
@@ -146,7 +145,7 @@ impl Reading<'_> {
             let room = into.len().saturating_sub(held).max(RECORD_BYTES_MAX);
             let behind = self.cipher.get_mut(held..).unwrap_or_default();
             let room = room.min(behind.len());
-            let count = receive(self.socket, behind.get_mut(..room).unwrap_or_default())?;
+            let count = self.socket.receive(behind.get_mut(..room).unwrap_or_default())?;
             if count == 0 {
                 // Whoever ends the stream without close_notify ends it all the same: browsers always do.
                 return Ok(Received::End);
@@ -365,7 +364,7 @@ fn write_records(
 fn flush(socket: &MarkedSocket, secure: &mut Secure) -> io::Result<()> {
     let Some(flight) = secure.flight.as_deref_mut() else { return Ok(()) };
     while let Some(rest) = flight.sealed.get(flight.sealed_at..).filter(|rest| !rest.is_empty()) {
-        flight.sealed_at += send(socket, rest)?;
+        flight.sealed_at += socket.send(rest)?;
     }
     (flight.sealed, flight.sealed_at) = (Vec::new(), 0);
     Ok(())
@@ -375,7 +374,7 @@ fn flush(socket: &MarkedSocket, secure: &mut Secure) -> io::Result<()> {
 fn send_sealed(socket: &MarkedSocket, secure: &mut Secure, sealed: &[u8]) -> io::Result<()> {
     let mut sent = 0;
     while let Some(rest) = sealed.get(sent..).filter(|rest| !rest.is_empty()) {
-        match send(socket, rest) {
+        match socket.send(rest) {
             Ok(count) => sent += count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let flight: &mut Flight = secure.flight.get_or_insert_default();

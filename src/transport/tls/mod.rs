@@ -1,7 +1,7 @@
 //! TLS under a connection: handshakes and records, for the streams of one loop.
 //!
 //! Owns what its streams have beside the kernel, by descriptor, in pages that come and go; and the buffers that they
-//! share. [`drive`] moves bytes between the kernel and a [`Session`]; [`config`] makes of files what a server
+//! share. `drive` moves bytes between the kernel and a `Session`; [`config`] makes of files what a server
 //! needs to answer a client, on the main thread. Never knows what the bytes mean, never waits, never reads a clock.
 
 pub mod certificate;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 use fantail_test_support::planted;
 
+use super::catch_up_turn::is_behind;
 use super::core::Core;
 use super::effects::{Sink, Speaker, Then};
 use super::fanout_turn::moved;
@@ -14,7 +15,8 @@ use crate::connection::{Connection, NONE, Tick};
 use crate::dialect::{Denial, Form, Outcome};
 use crate::metrics::RefuseReason;
 use crate::topic::{
-    Encoding, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic, TopicName, Watch,
+    Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic, TopicName,
+    Watch,
 };
 use crate::transport::Socket;
 
@@ -236,6 +238,7 @@ impl<S: Socket> Core<S> {
             None
         };
         let Some(ended) = ended else { return false };
+        let behind = is_behind(connection, ended.topic);
         let fits = |watch: &Watch| topics.pattern(*watch).is_some_and(|pattern| pattern.fits(name));
         // What waits of the topic is to come all the same where a pattern means it.
         let wanted = watches(connection).iter().any(fits);
@@ -245,6 +248,11 @@ impl<S: Socket> Core<S> {
             let before = outbox.bytes();
             outbox.forget_topic(topic.id(), &self.edition.outbox_budget);
             self.counters.outbox_bytes.moved(before, outbox.bytes());
+        }
+        if wanted && behind {
+            // What it has not read of the topic does not come by the pattern.
+            let oldest = self.topics.topic(ended.topic).map_or(0, Topic::oldest);
+            self.tell_gap(key, ended.topic, Gap { kind: GapKind::Dropped, oldest });
         }
         self.leave(key.slot, ended);
         true
@@ -260,7 +268,7 @@ impl<S: Socket> Core<S> {
         }
         let key = self.slots.at(slot).map(|at| Key { slot, generation: at.generation });
         if key.is_some_and(|key| self.end_catch_up(key, topic)) {
-            return self.topics.leave_behind(topic);
+            return self.topics.leave_behind(topic, slot, place);
         }
         if let Some(change) = self.topics.leave(topic, slot, place) {
             moved(&mut self.slots, topic, change);

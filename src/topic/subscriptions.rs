@@ -21,7 +21,7 @@ mod behind;
 mod pace;
 mod watch;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 
 #[cfg(test)]
@@ -119,6 +119,8 @@ pub struct LocalTopics<M: Mail> {
     watchers: Watchers,
     /// Tickets of waiting joins whose subscribers have read all that is before them, where anybody subscribes by pattern.
     read_up: BTreeSet<u32>,
+    /// The tickets of those among them whose subscriptions have ended, by the topic's index and the slot.
+    left: BTreeMap<(u32, u32), u32>,
     /// When topics may be delivered whose rules have an interval.
     pacer: Pacer,
     /// What those who catch up read.
@@ -270,6 +272,7 @@ impl<M: Mail> LocalTopics<M> {
             owed: (0, 0),
             watchers: Watchers::default(),
             read_up: BTreeSet::new(),
+            left: BTreeMap::new(),
             pacer: Pacer::default(),
             replays: Replays::default(),
             behind: 0,
@@ -355,6 +358,9 @@ impl<M: Mail> LocalTopics<M> {
             moved = self.unlist(local, place);
         }
         let entry = self.topics.get(local as usize)?;
+        if self.read_up.contains(&place.0) {
+            self.left.insert((local, slot), place.0);
+        }
         self.router.leave(&entry.topic);
         self.subscriptions -= 1;
         self.close_if_idle(local);
@@ -713,13 +719,14 @@ impl<M: Mail> LocalTopics<M> {
                 Some(Pending::Join(join)) => {
                     entry.list.joins_waiting -= 1;
                     self.joins_waiting -= 1;
-                    if !self.read_up.is_empty()
-                        && self.read_up.remove(&join.ticket.0)
-                        && work.pass.is_some()
-                        && let Some(watching) = &mut work.watching
-                    {
-                        // What the pass under way delivers was before its place.
-                        watching.served.push(join.slot);
+                    if !self.read_up.is_empty() && self.read_up.remove(&join.ticket.0) {
+                        if self.left.get(&(local, join.slot)) == Some(&join.ticket.0) {
+                            self.left.remove(&(local, join.slot));
+                        }
+                        if let Some(watching) = work.watching.as_mut().filter(|_| work.pass.is_some()) {
+                            // What the pass under way delivers was before its place.
+                            watching.served.push(join.slot);
+                        }
                     }
                     if listed(join, Place::listed(entry.list.len())) {
                         entry.list.push(join.slot);

@@ -1,5 +1,8 @@
 //! Subscriptions by pattern over real connections: who gets what, once, for how long, and what is refused.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
 use fantail::wire::frame::Opcode;
 use serde_json::{Value, json};
 
@@ -311,4 +314,72 @@ fn a_slow_subscriber_by_pattern_is_told_of_a_gap_where_others_would_catch_up() {
         }
     }
     assert!(gaps > 0);
+}
+
+#[test]
+fn who_catches_up_with_a_topic_that_its_pattern_means_gets_nothing_twice_at_the_seam() {
+    let config = ConfigFile::new("[[topic]]\npattern = \"k/*\"\nhistory_messages = 100000\n");
+    let server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]));
+    let mut peer = speaker(&server, "/ws/k/*");
+    assert_eq!(hear(&mut peer)["pattern"], "k/*");
+    let (seen, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let mut admin = server.connect_admin();
+    thread::scope(|scope| {
+        let (seen, stop) = (&seen, &stop);
+        let publisher = scope.spawn(move || {
+            let mut count = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                // Not so far ahead that anything is dropped.
+                if count >= seen.load(Ordering::Relaxed) + 40 {
+                    thread::yield_now();
+                    continue;
+                }
+                count += 1;
+                admin.send(b"POST /publish/k/1 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\nm");
+                assert_eq!(admin.answer().status, 200);
+            }
+        });
+        // The answer to a command, and the offset of the last message before it; each is the one behind the other.
+        let until = |peer: &mut Peer, kind: &str, last: &mut u64| loop {
+            let told = hear(peer);
+            match told["type"].as_str() {
+                Some("message") => {
+                    let offset = told["offset"].as_u64().expect("an offset");
+                    assert!(*last == 0 || offset == *last + 1, "{offset} behind {last}");
+                    *last = offset;
+                    seen.fetch_max(offset, Ordering::Relaxed);
+                    if kind == "message" {
+                        return told;
+                    }
+                }
+                // It left while it read what is kept: what it did not read is told.
+                Some("gap") => *last = 0,
+                _ => {
+                    assert_eq!(told["type"], kind, "{told}");
+                    return told;
+                }
+            }
+        };
+        let mut last = 0;
+        until(&mut peer, "message", &mut last);
+        let epoch =
+            server.get("/history?topic=k/1&limit=0").json()["epoch"].as_str().expect("an epoch").to_owned();
+        for round in 0..20 {
+            // By the pattern alone.
+            (0..50).for_each(|_| drop(until(&mut peer, "message", &mut last)));
+            let since = format!("{epoch}:{}", last.saturating_sub(30));
+            let command = json!({"type": "subscribe", "topic": "k/1", "since": since});
+            peer.send_frame(Opcode::Text, command.to_string().as_bytes());
+            let told = until(&mut peer, "subscribed", &mut last);
+            assert_eq!(told["recovered"], true, "{told}");
+            // What was asked for again, and then on and on.
+            last = told["offset"].as_u64().expect("an offset");
+            (0..round * 10).for_each(|_| drop(until(&mut peer, "message", &mut last)));
+            let command = json!({"type": "unsubscribe", "topic": "k/1"});
+            peer.send_frame(Opcode::Text, command.to_string().as_bytes());
+            until(&mut peer, "unsubscribed", &mut last);
+        }
+        stop.store(true, Ordering::Relaxed);
+        publisher.join().expect("the publisher");
+    });
 }

@@ -65,10 +65,19 @@ impl<M: Mail> LocalTopics<M> {
         self.replays.piece(topic, next, form, encoding, deflate)
     }
 
-    /// Ends a subscription that is behind.
-    pub fn leave_behind(&mut self, local: u32) {
+    /// Ends a subscription that is behind; `place` is what the subscriber remembers.
+    pub fn leave_behind(&mut self, local: u32, slot: u32, place: Place) {
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
-        entry.list.joins_waiting -= 1;
+        if self.watchers.is_empty() {
+            entry.list.joins_waiting -= 1;
+        } else {
+            // What it has read is not to come by a pattern once more. A join that nobody waits for says how far that is.
+            let join = Join { local, slot, ticket: place };
+            self.router.catch_up(&entry.topic, u64::MAX, self.loop_index, join, (0, 0), &mut Vec::new());
+            self.joins_waiting += 1;
+            self.read_up.insert(place.0);
+            self.left.insert((local, slot), place.0);
+        }
         self.router.leave(&entry.topic);
         self.subscriptions -= 1;
         self.end_behind();

@@ -60,7 +60,10 @@ impl<M: Mail> LocalTopics<M> {
             // Its join waits behind these messages: they are not its own, unless it has read them.
             false => self.read_up.contains(&place.0),
         };
-        watching.means(watches) && !watching.served.contains(&slot) && !place.is_some_and(by_place)
+        watching.means(watches)
+            && !watching.served.contains(&slot)
+            && !self.left.contains_key(&(turn.local, slot))
+            && !place.is_some_and(by_place)
     }
 
     /// Files a message of a topic that is not known by an index yet.

@@ -144,6 +144,15 @@ def fantail(bench, env):
     return "this one", lambda: pairs.Server(line, {**PATIENT, **env})
 
 
+def secure(bench, files, lean):
+    """The same on its port of TLS, with rustls behind the handshake or as plain data."""
+    def line(server):
+        return [bench.fantail, "serve", *LISTEN.split(), "--tls-listen", f"127.0.0.1:{server.port}",
+                "--tls-certificate", files[0], "--tls-key", files[1]]
+
+    return "this one", lambda: Launched(line, {**PATIENT, "FANTAIL_TLS_LEAN": "true" if lean else "false"})
+
+
 def floor(bench):
     program = TARGET / "release/examples/floor"
     if not program.exists():
@@ -191,9 +200,11 @@ PLAIN = [
     ("Python websockets", "in a set", lambda _: python("websockets", ()), {}),
     ("Python aiohttp", "in a set", lambda _: python("aiohttp", ()), {}),
 ]
-TLS_BASE = "Fantail behind nginx, both processes"
+TLS_BASE = "Fantail"
 TLS = [
-    (TLS_BASE, "1 topic", fronted, {}),
+    (TLS_BASE, "1 topic", lambda bench, files: secure(bench, files, lean=False), {}),
+    ("Fantail, `tls.lean`", "1 topic", lambda bench, files: secure(bench, files, lean=True), {}),
+    ("Fantail behind nginx, both processes", "1 topic", fronted, {}),
     ("nginx with nchan", "1 channel", lambda _, files: nchan(files), {}),
     ("Bun", "1 topic", lambda _, files: bun(files), {}),
     ("Rust tokio-tungstenite with rustls", "a broadcast channel", lambda _, files: tungstenite(files), {}),
@@ -213,7 +224,7 @@ def others(bench):
 
 
 def tls(bench):
-    """The same over TLS. Fantail itself has none."""
+    """The same over TLS."""
     files, steps = installs.certificate(), bench.steps(TLS_STEPS_MOST)
     known = [(name, who, install, {**clients, "tls": True}) for name, who, install, clients in TLS]
     return compared(bench, "tls", known, steps, TLS_BASE, TLS_DEAR_BYTES, lambda install: install(bench, files))

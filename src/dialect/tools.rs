@@ -39,10 +39,13 @@ impl Wall {
     /// Milliseconds since 1970, the same for the whole turn.
     #[must_use]
     pub fn ms(&self) -> u64 {
-        if self.ms.get() == 0 {
-            self.ms.set((self.clock)() / 1_000_000);
+        let known = self.ms.get();
+        if known != 0 {
+            return known;
         }
-        self.ms.get()
+        let ms = (self.clock)() / 1_000_000;
+        self.ms.set(ms);
+        ms
     }
 }
 

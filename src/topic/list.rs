@@ -52,8 +52,13 @@ impl List {
     }
 
     /// The slot, or tombstone, at a place.
+    #[inline]
     pub(super) fn get(&self, place: usize) -> Option<u32> {
-        self.as_slice().get(place).copied()
+        // Asked for each delivery: of a list of many nothing else is looked at.
+        match &self.many {
+            Some(slots) => slots.get(place).copied(),
+            None => (place == 0 && self.only != NOBODY).then_some(self.only),
+        }
     }
 
     /// Puts another slot, or a tombstone, there.

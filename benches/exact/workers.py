@@ -112,6 +112,19 @@ class Subscriber:
         self.turn += 1
         self.worker.plan(0.05 if self.worker.is_over else random.uniform(0, self.worker.away), self, "connect")
 
+    def has_peer(self):
+        """Whether the kernel still has the other end. Where it has not, the server gave this connection up, and its reset was
+        thrown away: behind a receive buffer that was too small for what came, it is beyond the window. Only who listens for
+        a sign of life notices that; these do not, and are told so."""
+        ours, theirs = (f"{socket.inet_aton(host)[::-1].hex()}:{port:04x}".upper()
+                        for host, port in (self.socket.getsockname(), self.socket.getpeername()))
+        with open("/proc/net/tcp") as table:
+            return any(line.split()[1:3] == [theirs, ours] for line in table)
+
+    def leave_unheard(self):
+        self.account.tally.counts["ended: by a reset that was never heard"] += 1
+        self.leave()
+
     def on_time(self, what):
         if what == "connect":
             try:
@@ -121,6 +134,8 @@ class Subscriber:
         elif what == "go on":
             self.worker.change(self, select.EPOLLIN)
             self.worker.plan_break(self)
+        elif what == "forgotten" and not self.has_peer():
+            self.leave_unheard()
         elif what == "forgotten":
             self.account.tally.problem("forgotten", f"{self.account.topic}: half-closed and not ended")
             self.leave()
@@ -191,6 +206,12 @@ class Worker:
     def delivered(self):
         return sum(tally.counts["delivered"] for tally in self.tallies.values())
 
+    def miss_resets(self, last):
+        """Those that still wait come back if there is nobody left whom they wait for."""
+        for one in self.subscribers:
+            if one.socket and one.is_asked and not one.account.is_at(last[one.account.topic]) and not one.has_peer():
+                one.leave_unheard()
+
     def has_all(self, last):
         return all(one.account.is_at(last[one.account.topic]) for one in self.subscribers)
 
@@ -215,11 +236,14 @@ def run(pipe, index, target, args, topics):
         worker.turn()
     last = pipe.recv()
     worker.end_breaks()
-    deadline, seen = time.monotonic() + args.settle, worker.delivered()
+    deadline, seen, looked = time.monotonic() + args.settle, worker.delivered(), False
     while time.monotonic() < deadline and not worker.has_all(last):
         worker.turn()
         if worker.delivered() > seen:
-            deadline, seen = time.monotonic() + args.settle, worker.delivered()
+            deadline, seen, looked = time.monotonic() + args.settle, worker.delivered(), False
+        if not looked and time.monotonic() > deadline - args.settle / 2:
+            looked = True
+            worker.miss_resets(last)
     # What comes twice may come now.
     deadline = time.monotonic() + args.quiet
     while time.monotonic() < deadline:

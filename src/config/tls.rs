@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::section::{Checker, section};
-use super::value::{Address, Kind, RawValue, Seconds, Switch, quoted};
+use super::value::{Address, Kind, Names, RawValue, Seconds, Switch, quoted};
 
 /// Pairs of files that a server takes.
 const CERTIFICATES_MAX: usize = 1_000;
@@ -59,17 +59,9 @@ impl Kind for FileNames {
 
     fn parse(raw: &RawValue) -> Option<Vec<String>> {
         match raw {
-            RawValue::String(text) | RawValue::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+            RawValue::String(text) if text.trim().is_empty() => Some(Vec::new()),
             RawValue::String(text) => Some(vec![text.clone()]),
-            RawValue::Text(text) => Some(text.split(',').map(|name| name.trim().to_owned()).collect()),
-            RawValue::List(items) => items
-                .iter()
-                .map(|item| match item {
-                    RawValue::String(text) => Some(text.clone()),
-                    _ => None,
-                })
-                .collect(),
-            _ => None,
+            other => Names::parse(other),
         }
     }
 

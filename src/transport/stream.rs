@@ -12,7 +12,7 @@ use crate::sys::socket::peer_of;
 
 /// One accepted, non-blocking stream: four bytes, the descriptor and whether TLS is spoken over it.
 ///
-/// Neither `std`'s type, whose calls stay calls and cost a delivery a tenth of its instructions in user space, nor mio's,
+/// Neither `std`'s type, whose calls stay calls and cost a delivery a twentieth of its instructions in user space, nor mio's,
 /// which carries 12 more bytes in debug builds.
 #[derive(Debug)]
 pub struct Stream(MarkedSocket);

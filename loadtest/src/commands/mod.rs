@@ -29,6 +29,7 @@ use crate::engine::run::Run;
 use crate::net::target::{Scheme, Target};
 use crate::net::ways::Ways;
 use crate::observe::server_process::ServerProcess;
+use crate::publish;
 
 /// How long a run looks for duplicates after everything has arrived.
 const LINGER: Duration = Duration::from_millis(200);
@@ -105,6 +106,22 @@ fn ws_target(url: &str, common: &Common) -> Result<Target, Failure> {
         Scheme::Ws => Ok(target),
         Scheme::Http => Err(Failure::Usage(format!("{url}: connections need ws:// or wss://"))),
     }
+}
+
+/// How messages are posted to a `--publish-url`, as they are.
+fn posting(url: &str, headers: &[String], common: &Common) -> Result<publish::Wanted, Failure> {
+    let target = target(url, common)?;
+    if target.scheme != Scheme::Http {
+        return Err(Failure::Usage(format!("--publish-url {url}: needs http:// or https://")));
+    }
+    Ok(publish::Wanted {
+        target,
+        publishers: None,
+        method: "POST".into(),
+        headers: headers.to_vec(),
+        body: None,
+        tls: common.tls.wanted(),
+    })
 }
 
 /// Where a URL leads, by the way that `--connect-to` says.

@@ -20,7 +20,6 @@ use crate::engine::message::{Filler, Shape};
 use crate::engine::run::{Run, Special};
 use crate::engine::sizes::Sizes;
 use crate::engine::worker;
-use crate::net::target::Scheme;
 use crate::publish;
 use crate::publish::several::{PublishedToAll, ServerReport, Several};
 use crate::result::course::CourseReport;
@@ -168,21 +167,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
 
 /// Where to publish, and what is told there.
 fn servers(args: &RollingArgs) -> Result<Vec<(String, publish::Wanted)>, Failure> {
-    let server = |url: &String| {
-        let target = super::target(url, &args.common)?;
-        if target.scheme != Scheme::Http {
-            return Err(Failure::Usage(format!("--publish-url {url}: needs http:// or https://")));
-        }
-        let wanted = publish::Wanted {
-            target,
-            publishers: None,
-            method: "POST".into(),
-            headers: args.publish_header.clone(),
-            body: None,
-            tls: args.common.tls.wanted(),
-        };
-        Ok((url.clone(), wanted))
-    };
+    let server = |url: &String| Ok((url.clone(), super::posting(url, &args.publish_header, &args.common)?));
     args.publish_urls.iter().map(server).collect()
 }
 

@@ -20,7 +20,6 @@ use crate::engine::message::{Filler, Shape};
 use crate::engine::run::{Run, Special};
 use crate::engine::sizes::Sizes;
 use crate::engine::worker::Published;
-use crate::net::target::Scheme;
 use crate::observe::server_process::{ServerProcess, cpu_between};
 use crate::publish::{self, PublishError, Publisher};
 use crate::result::course::CourseReport;
@@ -161,18 +160,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<Finished, Failure> {
 /// How messages are published that tell who is subscribed; `None` if nobody asked.
 fn publishing(args: &StormArgs) -> Result<Option<publish::Wanted>, Failure> {
     let Some(url) = &args.publish_url else { return Ok(None) };
-    let target = super::target(url, &args.common)?;
-    if target.scheme != Scheme::Http {
-        return Err(Failure::Usage(format!("--publish-url {url}: needs http:// or https://")));
-    }
-    Ok(Some(publish::Wanted {
-        target,
-        publishers: None,
-        method: "POST".into(),
-        headers: args.publish_header.clone(),
-        body: None,
-        tls: args.common.tls.wanted(),
-    }))
+    super::posting(url, &args.publish_header, &args.common).map(Some)
 }
 
 fn failure(args: &StormArgs, error: &PublishError) -> Failure {

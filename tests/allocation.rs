@@ -19,7 +19,7 @@ use fantail::transport::{Received, Socket};
 use fantail_test_support::counting_alloc::CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator::new();
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// User memory of one idle, subscribed connection, everything counted.
 const BYTES_PER_CONNECTION_MAX: usize = 96;
@@ -139,7 +139,7 @@ fn measure() -> (usize, usize) {
     (ALLOCATOR.live(), ALLOCATOR.bytes())
 }
 
-/// One test in this program, so that nothing else allocates meanwhile.
+/// What this thread alone allocates is counted.
 #[test]
 fn an_idle_connection_owns_no_allocation_and_gives_everything_back() {
     const _: () = assert!(SLOT_ENTRY_BYTES <= 64);

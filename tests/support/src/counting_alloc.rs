@@ -1,54 +1,46 @@
-//! An allocator that counts: how many allocations live and how many bytes they hold. Tests
-//! install it with `#[global_allocator]`. Never changes what the system's allocator does.
+//! An allocator that counts, for each thread, how many allocations live and how many bytes they hold. Tests install it
+//! with `#[global_allocator]` and measure what their own thread does: the thread that started a test goes on allocating
+//! while it runs. Never changes what the system's allocator does.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
-/// The system's allocator with two counters.
-#[derive(Debug)]
-pub struct CountingAllocator {
-    live: AtomicUsize,
-    bytes: AtomicUsize,
+thread_local! {
+    // Without an initializer to run and without a destructor, so that reading them never allocates.
+    static LIVE: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-impl CountingAllocator {
-    /// Counters at zero.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { live: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
-    }
+/// The system's allocator, and what each thread has of it. What another thread gives back is missing there and not here.
+#[derive(Debug)]
+pub struct CountingAllocator;
 
-    /// Allocations that were not given back yet.
+impl CountingAllocator {
+    /// Allocations of this thread that were not given back yet.
     #[must_use]
     pub fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        LIVE.get()
     }
 
     /// Bytes asked for by them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        BYTES.get()
     }
 
     fn came(&self, bytes: usize) {
-        self.live.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        LIVE.set(LIVE.get().wrapping_add(1));
+        BYTES.set(BYTES.get().wrapping_add(bytes));
     }
 
     fn went(&self, bytes: usize) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Default for CountingAllocator {
-    fn default() -> Self {
-        Self::new()
+        LIVE.set(LIVE.get().wrapping_sub(1));
+        BYTES.set(BYTES.get().wrapping_sub(bytes));
     }
 }
 
 // SAFETY: every call goes to the system's allocator with the caller's own arguments and its answer comes back
-// unchanged; the counters are plain atomics, which neither allocate nor unwind.
+// unchanged; the counters are plain cells of the thread, which neither allocate nor unwind.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise about the layout is passed on.
@@ -93,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_lives_is_counted_and_what_went_is_not() {
-        let counting = CountingAllocator::new();
+        let counting = CountingAllocator;
         let layout = |bytes| Layout::from_size_align(bytes, 8).unwrap();
         // SAFETY: both layouts have a size, and each block is given back once, with the layout that it then has.
         unsafe {
@@ -106,5 +98,20 @@ mod tests {
             counting.dealloc(second, layout(50));
         }
         assert_eq!((counting.live(), counting.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_other_threads_do_is_not_counted_here() {
+        let layout = Layout::from_size_align(64, 8).unwrap();
+        let elsewhere = std::thread::spawn(move || {
+            // SAFETY: the layout has a size, and the block is given back once, with the same one.
+            unsafe {
+                let block = CountingAllocator.alloc(layout);
+                let counted = CountingAllocator.bytes();
+                CountingAllocator.dealloc(block, layout);
+                counted
+            }
+        });
+        assert_eq!((elsewhere.join().unwrap(), CountingAllocator.bytes()), (64, 0));
     }
 }

@@ -128,7 +128,7 @@ mod topic {
 
         fn publish(topic: &Topic, mailboxes: &[Mailbox<Entry>]) -> u64 {
             topic
-                .publish(Draft(1), mailboxes, Rank::USUAL, false, &Patterns::new(0))
+                .publish(Draft(1), mailboxes, Rank::USUAL, || false, &Patterns::new(0))
                 .expect("there is room")
                 .0
                 .offset

@@ -284,7 +284,7 @@ pub(super) fn is_behind(connection: &Connection, local: u32) -> bool {
 /// Whether the connection has published the message itself.
 fn is_own(message: &Message, loop_index: usize, key: Key) -> bool {
     message.origin().is_some_and(|origin| {
-        origin.loop_index as usize == loop_index
+        usize::from(origin.loop_index) == loop_index
             && origin.slot == key.slot
             && origin.generation == key.generation
     })

@@ -217,7 +217,7 @@ impl<S: Socket> Core<S> {
             return Then::Go;
         }
         let Key { slot, generation } = from.key;
-        let origin = Origin { loop_index: self.index as u32, slot, generation };
+        let origin = Origin { loop_index: self.index as u8, slot, generation };
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let draft = tools.encode(&topic, Some(origin), binary, payload);
         self.publish_draft(from, topic, draft, sink)

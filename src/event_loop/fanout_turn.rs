@@ -171,7 +171,7 @@ impl<S: Socket> Core<S> {
             let generation = slot.generation;
             let own = |message: &Message| {
                 message.origin().is_some_and(|origin| {
-                    origin.loop_index as usize == loop_index
+                    usize::from(origin.loop_index) == loop_index
                         && origin.slot == index
                         && origin.generation == generation
                 })

@@ -12,8 +12,8 @@ use crate::wire::frame::{HEADER_BYTES_MAX, Opcode, RSV1, encode_header};
 /// The connection a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The loop of the connection.
-    pub loop_index: u32,
+    /// The loop of the connection; there are at most [`LOOPS_MAX`](super::state::LOOPS_MAX).
+    pub loop_index: u8,
     /// Its slot there.
     pub slot: u32,
     /// The slot's generation at the time of publishing.
@@ -47,15 +47,16 @@ const _: () = assert!(super::state::LOOPS_MAX < NO_LOOP as usize);
 
 impl MessageHeader {
     fn new(time_ms: u64, origin: Option<Origin>, payload_at: usize, binary: bool, plain_len: usize) -> Self {
-        let loop_index = origin.map_or(NO_LOOP, |origin| u8::try_from(origin.loop_index).unwrap_or(NO_LOOP));
+        let none = Origin { loop_index: NO_LOOP, slot: 0, generation: 0 };
+        let Origin { loop_index, slot, generation } = origin.unwrap_or(none);
         Self {
             topic_id: 0,
             offset: 0,
             time_ms,
             plain_len,
             waiting: AtomicU32::new(0),
-            slot: origin.map_or(0, |origin| origin.slot),
-            generation: origin.map_or(0, |origin| origin.generation),
+            slot,
+            generation,
             loop_index,
             payload_at: payload_at as u8,
             binary,
@@ -64,7 +65,7 @@ impl MessageHeader {
 
     fn origin(&self) -> Option<Origin> {
         let Self { slot, generation, loop_index, .. } = *self;
-        (loop_index != NO_LOOP).then_some(Origin { loop_index: u32::from(loop_index), slot, generation })
+        (loop_index != NO_LOOP).then_some(Origin { loop_index, slot, generation })
     }
 }
 

@@ -349,7 +349,7 @@ impl<M: Mail> Router<M> {
         from_loop: Option<usize>,
         rank: Rank,
     ) -> Result<Published, Busy> {
-        match topic.publish(draft, &self.mailboxes, rank, self.histories.is_full(), &self.patterns) {
+        match topic.publish(draft, &self.mailboxes, rank, || self.histories.is_full(), &self.patterns) {
             Ok((published, owed, change)) => {
                 self.published(topic, owed, change, from_loop);
                 Ok(published)
@@ -370,7 +370,7 @@ impl<M: Mail> Router<M> {
     ) -> Result<Published, Busy> {
         for _ in 1..LOOKUPS_MAX {
             let Ok(found) = self.topic(&retired.topic_name()) else { break };
-            let full = self.histories.is_full();
+            let full = || self.histories.is_full();
             draft = match found.publish(draft, &self.mailboxes, rank, full, &self.patterns) {
                 Ok((published, owed, change)) => {
                     self.published(&found, owed, change, from_loop);
@@ -387,8 +387,8 @@ impl<M: Mail> Router<M> {
 
     /// What is to be done behind a publish, when no lock is held.
     #[inline(always)]
-    fn published(&self, topic: &Topic, owed: u64, change: Change, from_loop: Option<usize>) {
-        if change != Change::default() && self.histories.count(topic, change) {
+    fn published(&self, topic: &Topic, owed: u64, change: Option<Change>, from_loop: Option<usize>) {
+        if change.is_some_and(|change| self.histories.count(topic, change)) {
             self.wake_keeper();
         }
         self.wake_owed(owed, from_loop);

@@ -15,6 +15,7 @@ mod topic {
     pub mod entry;
     pub mod form;
     pub mod history;
+    pub mod interest;
     pub mod keeper;
     pub mod level_pattern;
     pub mod mailbox;
@@ -363,7 +364,7 @@ mod topic {
                     Draft(3),
                     mailboxes,
                     Rank::USUAL,
-                    false,
+                    || false,
                     &Patterns::new(0),
                 ) {
                     Ok(_) => 1,

@@ -12,6 +12,7 @@ pub mod budget;
 pub mod entry;
 pub mod form;
 pub mod history;
+mod interest;
 pub mod keeper;
 pub mod level_pattern;
 mod list;

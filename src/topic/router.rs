@@ -16,6 +16,7 @@ use std::ops::Bound;
 
 use super::entry::{Entry, Join, Mail, Reply};
 use super::history::Change;
+use super::interest::bit;
 use super::keeper::Histories;
 use super::level_pattern::LevelPattern;
 use super::mailbox::{Mailbox, MailboxLimits, ReserveFull};
@@ -24,7 +25,7 @@ use super::name::TopicName;
 use super::patterns::{PATTERNS_MAX, Patterns, Unwatched};
 use super::position::Since;
 use super::rules::TopicRules;
-use super::state::{CaughtUp, Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic, bit};
+use super::state::{CaughtUp, Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Topics that may exist at once where nobody says.

@@ -4,16 +4,16 @@
 //!
 //! Lock order: directory → topic → mailbox.
 
-use thin_vec::ThinVec;
 use triomphe::ThinArc;
 
 use super::entry::{Entry, Found, Join, Mail};
 use super::history::{Change, History, HistoryBounds};
+use super::interest::{TopicState, UNKNOWN, reserve_everywhere};
 use super::mailbox::Mailbox;
 use super::message::{Draft, Message};
 use super::name::TopicName;
 use super::patterns::{Matched, Patterns};
-use super::position::{Gap, GapKind, Since, Start, offset_end};
+use super::position::{Gap, GapKind, Since, offset_end};
 use super::rules::{PolicyCell, TopicPolicy, TopicRules};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
@@ -22,9 +22,6 @@ pub const LOOPS_MAX: usize = 64;
 
 /// The offset of a topic's first message, so that 0 can stand for "nothing seen yet".
 pub const FIRST_OFFSET: u64 = 1;
-
-/// Stands for the index that a loop which is to find the topic by a message has not given it yet.
-const UNKNOWN: u32 = u32::MAX;
 
 /// A named stream of messages, shared by all loops: one allocation with the name in it. A clone is a reference.
 #[derive(Clone, Debug)]
@@ -40,36 +37,6 @@ struct Shared {
     /// By whom its maker is counted; 0 for nobody.
     maker: u32,
     state: Mutex<TopicState>,
-}
-
-#[derive(Debug)]
-struct TopicState {
-    next_offset: u64,
-    /// Bit n: loop n has a subscriber or is about to have one.
-    interest: u64,
-    /// The topic's index in the table of the only interested loop; 0 where there is none. Most topics of very many
-    /// interest one loop and keep nothing.
-    local: u32,
-    subscribers: u32,
-    /// What other topics have besides.
-    more: Option<Box<More>>,
-    /// Out of the directory for good: whoever still holds it looks the name up again.
-    retired: bool,
-    /// Waits in the router's queue of idle topics.
-    queued_idle: bool,
-    /// The edition of the patterns that it was looked up in. Takes no room of its own.
-    patterns_edition: u32,
-}
-
-/// What a topic has that interests several loops, keeps messages, or is meant by patterns.
-#[derive(Debug, Default)]
-struct More {
-    /// The topic's index in each interested loop's own table, in the order of the interest bits; empty where at most
-    /// one is interested.
-    locals: ThinVec<u32>,
-    history: Option<Box<History>>,
-    /// The patterns that mean it, as of the edition above.
-    matched: Option<Arc<Matched>>,
 }
 
 /// What a publisher is told.
@@ -179,23 +146,13 @@ pub(super) enum PublishRefused {
 impl Topic {
     /// A topic nobody listens to, made for whoever is counted as `maker`. The caller never reuses an id.
     pub fn new(id: u64, epoch: u64, name: &TopicName<'_>, maker: u32) -> Self {
-        let state = TopicState {
-            next_offset: FIRST_OFFSET,
-            interest: 0,
-            local: 0,
-            subscribers: 0,
-            more: None,
-            retired: false,
-            queued_idle: false,
-            patterns_edition: 0,
-        };
         let shared = Shared {
             id,
             epoch,
             policy: PolicyCell::new(),
             deflate_subscribers: AtomicU32::new(0),
             maker,
-            state: Mutex::new(state),
+            state: Mutex::new(TopicState::new()),
         };
         Self(ThinArc::from_header_and_slice(shared, name.as_str().as_bytes()))
     }
@@ -599,202 +556,4 @@ pub(super) struct Kept {
 pub fn allocation(name_bytes: usize) -> usize {
     // In front of a ThinArc's slice: the reference counter, the header and the slice's length.
     2 * size_of::<usize>() + size_of::<Shared>() + name_bytes
-}
-
-impl TopicState {
-    fn is_interested(&self, loop_index: usize) -> bool {
-        self.interest & bit(loop_index) != 0
-    }
-
-    /// How many interested loops come before this one: its place in `locals`.
-    fn rank(&self, loop_index: usize) -> usize {
-        (self.interest & below(loop_index)).count_ones() as usize
-    }
-
-    /// The loop's index of the topic, if it is interested and has told one.
-    fn local_of(&self, loop_index: usize) -> Option<u32> {
-        let known = self.is_interested(loop_index).then(|| self.locals().get(self.rank(loop_index)).copied());
-        known.flatten().filter(|local| *local != UNKNOWN)
-    }
-
-    /// Loops that have a subscriber of a pattern that means the topic, one bit each.
-    fn watched(&self) -> u64 {
-        self.more.as_deref().and_then(|more| more.matched.as_deref()).map_or(0, |matched| matched.loops)
-    }
-
-    #[cold]
-    fn set_matched(&mut self, edition: u32, matched: Option<Arc<Matched>>) {
-        self.patterns_edition = edition;
-        if let Some(more) = &mut self.more {
-            more.matched = matched;
-            self.drop_empty_more();
-        } else if matched.is_some() {
-            self.more.get_or_insert_default().matched = matched;
-        }
-    }
-
-    /// These loops are interested from now on, and find out by a message.
-    #[cold]
-    fn open_watched(&mut self, loops: u64) {
-        let mut unknown = loops & !self.interest;
-        while unknown != 0 {
-            self.open(unknown.trailing_zeros() as usize, UNKNOWN);
-            unknown &= unknown - 1;
-        }
-    }
-
-    fn drop_empty_more(&mut self) {
-        let nothing =
-            |more: &More| more.locals.is_empty() && more.history.is_none() && more.matched.is_none();
-        if self.more.as_deref().is_some_and(nothing) {
-            self.more = None;
-        }
-    }
-
-    /// The indices in the interested loops.
-    fn locals(&self) -> &[u32] {
-        match &self.more {
-            _ if self.interest == 0 => &[],
-            Some(more) if !more.locals.is_empty() => &more.locals,
-            _ => std::slice::from_ref(&self.local),
-        }
-    }
-
-    fn history(&self) -> Option<&History> {
-        self.more.as_deref()?.history.as_deref()
-    }
-
-    fn history_mut(&mut self) -> Option<&mut History> {
-        self.more.as_deref_mut()?.history.as_deref_mut()
-    }
-
-    fn forget_history(&mut self) {
-        let Some(more) = &mut self.more else { return };
-        more.history = None;
-        self.drop_empty_more();
-    }
-
-    /// Whether messages are kept: then the topic stays although nobody is interested.
-    fn keeps(&self) -> bool {
-        self.history().is_some_and(|history| !history.is_empty())
-    }
-
-    /// The offset of the oldest message that can be had; of the next one where none is kept.
-    fn oldest(&self) -> u64 {
-        self.next_offset - self.history().map_or(0, |history| history.len() as u64)
-    }
-
-    /// Where a subscription begins that asks for this.
-    fn start(&self, epoch: u64, since: Since) -> Start {
-        let (oldest, next) = (self.oldest(), self.next_offset);
-        let newest_only = self.history().is_some_and(|history| history.bounds().newest_only);
-        let start = since.start(epoch, oldest, next);
-        if !newest_only || start.next >= next {
-            return start;
-        }
-        // The newest message is all that matters of such a topic, so who has that has missed nothing.
-        let recovered = matches!(since, Since::After(_));
-        Start { next: next - 1, recovered, gap: None }
-    }
-
-    /// What a subscriber is told that asks for this.
-    fn joined(&self, epoch: u64, since: Since) -> Joined {
-        let Start { next, recovered, gap } = self.start(epoch, since);
-        let behind = next < self.next_offset;
-        Joined { epoch, next_offset: next, recovered, gap, behind, newest: self.next_offset - 1 }
-    }
-
-    /// The loop is interested from now on, and has this index for the topic.
-    fn open(&mut self, loop_index: usize, local: u32) {
-        let mut locals = self.locals().to_vec();
-        let rank = self.rank(loop_index).min(locals.len());
-        match locals.get_mut(rank).filter(|_| self.interest & bit(loop_index) != 0) {
-            Some(known) => *known = local,
-            None => locals.insert(rank, local),
-        }
-        self.set_locals(locals);
-        self.interest |= bit(loop_index);
-    }
-
-    /// The loop, which is interested, is not any more.
-    fn close(&mut self, loop_index: usize) {
-        let mut locals = self.locals().to_vec();
-        let rank = self.rank(loop_index);
-        if rank < locals.len() {
-            locals.remove(rank);
-        }
-        self.set_locals(locals);
-        self.interest &= !bit(loop_index);
-    }
-
-    fn set_locals(&mut self, locals: Vec<u32>) {
-        let (local, locals) = match locals.as_slice() {
-            [] => (0, &[][..]),
-            [only] => (*only, &[][..]),
-            many => (0, many),
-        };
-        self.local = local;
-        let mut exact = ThinVec::with_capacity(locals.len());
-        exact.extend_from_slice(locals);
-        if let Some(more) = &mut self.more {
-            more.locals = exact;
-            self.drop_empty_more();
-        } else if !exact.is_empty() {
-            self.more.get_or_insert_default().locals = exact;
-        }
-    }
-
-    fn mark_idle(&mut self) -> bool {
-        let newly = self.interest == 0 && !self.keeps() && !self.queued_idle && !self.retired;
-        self.queued_idle |= newly;
-        newly
-    }
-}
-
-/// The interest bit of a loop; of a loop that cannot be, none.
-pub(super) fn bit(loop_index: usize) -> u64 {
-    u32::try_from(loop_index).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
-}
-
-/// The interest bits of all loops before this one.
-fn below(loop_index: usize) -> u64 {
-    bit(loop_index).wrapping_sub(1)
-}
-
-/// Reserves in every interested mailbox; on the first refusal gives back what it took and names the loop.
-fn reserve_everywhere<E>(
-    interest: u64,
-    bytes: usize,
-    mailboxes: &[Mailbox<E>],
-    rank: Rank,
-) -> Result<(), usize> {
-    if let Rank::Behind(others) = rank
-        && interest & others != 0
-    {
-        return Err((interest & others).trailing_zeros() as usize);
-    }
-    for (loop_index, mailbox) in interested(interest, mailboxes) {
-        let taken = match rank {
-            Rank::First => mailbox.try_reserve_first(bytes),
-            Rank::Behind(_) => mailbox.try_reserve(bytes),
-        };
-        if !taken {
-            let taken = interest & below(loop_index);
-            interested(taken, mailboxes).for_each(|(_, mailbox)| mailbox.release(1, bytes as u64));
-            return Err(loop_index);
-        }
-    }
-    Ok(())
-}
-
-/// The interested loops' mailboxes, lowest loop first.
-fn interested<E>(interest: u64, mailboxes: &[Mailbox<E>]) -> impl Iterator<Item = (usize, &Mailbox<E>)> {
-    let mut rest = interest;
-    std::iter::from_fn(move || {
-        let loop_index = rest.trailing_zeros() as usize;
-        // A bit beyond the mailboxes cannot be: only loops of the router join.
-        let mailbox = mailboxes.get(loop_index)?;
-        rest &= rest - 1;
-        Some((loop_index, mailbox))
-    })
 }

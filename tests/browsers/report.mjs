@@ -208,7 +208,9 @@ step("a generator whose processor others take says when, and that it was its own
   const run = start("taken", [...echo, "--threads", "1", "--duration", "6s"], [...alone, "nice", "-n", "19"]);
   const read = await starved("taken", run, /^The one processor that the generator may use, which others used as well$/);
   const from = now();
-  const hog = spawn("timeout", ["2.5", ...alone, "sh", "-c", "while :; do :; done"]);
+  // So many that its turn is long in coming, whatever the scheduler's slices are.
+  const hogs = "for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done; wait";
+  const hog = spawn("timeout", ["2.5", ...alone, "sh", "-c", hogs]);
   await new Promise((resolve) => hog.once("close", resolve));
   await read(from, now());
 });

@@ -8,7 +8,8 @@
 
 Messages of 128 bytes go one at a time, and sixty at once, to 500 or 200 subscribers that all speak one dialect; in the
 other run of a pair as many bytes go to as many plain subscribers. Where messages are deflated they are a kilobyte of
-JSON, and what the other run sends is as long as they were seen to become. Instructions in user space (callgrind), system
+JSON each, with the same keys and other numbers, and what the other run sends is as long as they were seen to become, one
+at a time or sixty at once. Instructions in user space (callgrind), system
 calls (strace -c) and CPU time are those of the whole process, divided by the deliveries. The gate is 1.05, for streams
 of several topics 1.5 in CPU time: their list of places is written for each connection.
 
@@ -64,18 +65,26 @@ CODED_STREAM = STREAM.replace("\r\n\r\n", "\r\nAccept-Encoding: gzip\r\n\r\n")
 DEFLATED_JSON = JSON.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
 
 TEXT = b"m" * oldnew.SIZE
-# What dashboards are sent, and what deflating is for.
-DOCUMENT = json.dumps([{"sensor": f"hall-{at}/{at * 7919 % 1000}", "celsius": round(20 + at * 0.37 % 5, 2), "ok": at % 5 > 0}
-                       for at in range(18)]).encode()[:-1].ljust(1_023) + b"]"
 
-# name -> (path, payload, a message on the wire if it is known, how its connections begin: the request, the answer's first
+
+def document(number):
+    """What dashboards are sent, and what deflating is for: a kilobyte with other values each time."""
+    rows = [{"sensor": f"hall-{at}/{at * 7919 % 1000}", "celsius": round(20 + (at * 0.37 + number * at * 0.61) % 5, 2),
+             "ok": (at + number) % 5 > 0} for at in range(18)]
+    return json.dumps(rows).encode()[:-1].ljust(1_023) + b"]"
+
+
+DOCUMENTS = [document(number) for number in range(BURST)]
+TEXTS = [TEXT] * BURST
+
+# name -> (path, payloads, a message on the wire if it is known, how its connections begin: the request, the answer's first
 # bytes, the last ones of what they are told before any message)
 DIALECTS = {
-    "json": ("/ws/oldnew", TEXT, told, (JSON, b"HTTP/1.1 101", b"}")),
-    "deflated json": ("/ws/oldnew", DOCUMENT, None, (DEFLATED_JSON, b"HTTP/1.1 101", b"}")),
-    "sse": ("/sse/oldnew", TEXT, sse, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
-    "sse in gzip": ("/sse/oldnew", DOCUMENT, None, (CODED_STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
-    "sse of two": ("/sse/oldnew?topic=other", TEXT, many, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
+    "json": ("/ws/oldnew", TEXTS, told, (JSON, b"HTTP/1.1 101", b"}")),
+    "deflated json": ("/ws/oldnew", DOCUMENTS, None, (DEFLATED_JSON, b"HTTP/1.1 101", b"}")),
+    "sse": ("/sse/oldnew", TEXTS, sse, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
+    "sse in gzip": ("/sse/oldnew", DOCUMENTS, None, (CODED_STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
+    "sse of two": ("/sse/oldnew?topic=other", TEXTS, many, (STREAM, b"HTTP/1.1 200", b"\n\n\r\n")),
 }
 
 
@@ -125,35 +134,42 @@ def message_end(piece):
     return len(size) + 2 + int(size, 16) + 2 if ended else len(piece) + 1
 
 
-def seen_bytes(fantail, path, payload, begins):
-    """Bytes of a message of the payload, as a client gets it."""
+def lines(payloads):
+    return b"".join(json.dumps({"topic": "oldnew", "payload": payload.decode()}).encode() + b"\n" for payload in payloads)
+
+
+def seen_bytes(fantail, path, payloads, begins):
+    """Bytes of a message, as a client gets them that are published together."""
     with oldnew.Server(oldnew.SERVE.format(fantail=fantail), oldnew.QUIET) as server:
-        clients = Told(server, path, 1, begins)
-        oldnew.Admin(server).post("/publish/oldnew", payload)
-        return clients.await_frames(1)
+        clients, admin = Told(server, path, 1, begins), oldnew.Admin(server)
+        admin.post("/publish", lines([b"x"]) * (FIRST_OFFSET - 1))
+        clients.await_frames(FIRST_OFFSET - 1)
+        admin.post("/publish", lines(payloads))
+        return round(clients.await_frames(len(payloads)) / len(payloads))
 
 
-def work(path, payload, wire, begins, kind, count):
-    """Deliveries of one kind to so many subscribers on `path`, of `wire` bytes each if that is known; plain ones begin
-    without being told anything."""
+def plain(wire):
+    """The payload of a plain message of so many bytes on the wire."""
+    return b"m" * (wire - (2 if wire <= 127 else 4))
+
+
+def work(path, payloads, wire, begins, count):
+    """Deliveries of these messages at once to so many subscribers on `path`, of `wire` bytes each if that is known; plain
+    ones begin without being told anything."""
 
     class Work:
         def __init__(self, server):
             self.admin = oldnew.Admin(server)
-            self.lines(b"x", FIRST_OFFSET - 1)
+            self.admin.post("/publish", lines([b"x"]) * (FIRST_OFFSET - 1))
             self.clients = Told(server, path, count, begins) if begins else oldnew.Clients(server, path, count)
 
-        def lines(self, payload, count):
-            line = json.dumps({"topic": "oldnew", "payload": payload.decode()}).encode() + b"\n"
-            self.admin.post("/publish", line * count)
-
         def go(self, times):
-            messages = BURST if kind == "burst" else 1
+            messages, burst = len(payloads), lines(payloads)
             for _ in range(times):
-                if kind == "burst":
-                    self.lines(payload, messages)
+                if messages > 1:
+                    self.admin.post("/publish", burst)
                 else:
-                    self.admin.post("/publish/oldnew", payload)
+                    self.admin.post("/publish/oldnew", payloads[0])
                 if wire:
                     self.clients.await_bytes(wire * messages)
                 else:
@@ -176,13 +192,14 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows = []
     for name in args.only.split(","):
-        path, payload, form, begins = DIALECTS[name]
-        wire = len(form(payload)) if form else seen_bytes(args.fantail, path, payload, begins)
+        path, payloads, form, begins = DIALECTS[name]
         for kind, count in SUBSCRIBERS.items():
             count = args.subscribers or count
-            # A plain frame of so many bytes has a header of four.
-            sides = {"old": work("/ws/oldnew", b"m" * (wire - 4), wire, None, kind, count),
-                     "new": work(path, payload, wire if form else None, begins, kind, count)}
+            sent = payloads if kind == "burst" else payloads[:1]
+            wire = len(form(sent[0])) if form else seen_bytes(args.fantail, path, sent, begins)
+            sides = {"old": work("/ws/oldnew", [plain(wire)] * len(sent), wire, None, count),
+                     "new": work(path, sent, wire if form else None, begins, count)}
+            print(f"  {name}, {kind}: {wire} bytes a message", file=sys.stderr)
             for counted in args.kinds.split(","):
                 _, _, warm, few, full = oldnew.WORK[kind]
                 times, wanted = (full, args.cpu_pairs) if counted == "cpu ns" else (few, args.pairs)

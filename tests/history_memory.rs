@@ -70,7 +70,8 @@ fn settle(topics: &mut LocalTopics<NoMail>, form: Form) -> usize {
         let mut budget = TurnBudget::new(u32::MAX);
         while let Some(mut turn) = topics.begin_turn(&mut budget, |_, _| true) {
             while topics.next_subscriber(&turn, &mut budget).is_some() {
-                let choice = topics.choose(&mut turn, form, || Encoding::Plain, |_, _| false);
+                let choice =
+                    topics.choose(&mut turn, form, || Encoding::Plain, |_: &[u8], _: &mut Vec<u8>| false);
                 assert!(!turn.batch().frames(choice).is_empty());
                 deliveries += turn.batch().messages().len();
             }

@@ -13,7 +13,8 @@ section! {
         live "event_streams" => event_streams: bool as Switch = false,
         /// Smallest message that is compressed. Smaller ones, and those that would not shrink, go out as they are.
         live "min_bytes" => min_bytes: usize as Bytes = 256,
-        /// How hard to compress, from 1 (fast) to 9. Each message is compressed once, however many get it.
+        /// How hard to compress, from 1 (fast) to 9. Each message is compressed once, however many get it. Those of a topic
+        /// that leave together in a form made on the loop are compressed fast in any case: each may refer to those before.
         live "level" => level: usize as Count = 5,
         /// Bytes kept of clients' compressed messages over all connections, at most 32 KiB each, until a client shows that
         /// it begins each message anew, as it has agreed to. When they are used up, newcomers get no compression. 0 takes a

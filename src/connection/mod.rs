@@ -100,6 +100,9 @@ impl Flags {
     pub const WAITS_FOR_ROOM: Self = Self(1 << 13);
     /// A request on the admin port was let in, with a key or where none is needed: it is the operator's.
     pub const OPERATOR: Self = Self(1 << 14);
+    /// What is sent to it deflated may refer to what it was sent before. The admin port's bit above, for those who ask there
+    /// speak no dialect.
+    pub const RUNS: Self = Self(1 << 14);
     /// Its compressed messages do not refer to earlier ones: it was seen, and nothing is kept of them.
     pub const BEGINS_ANEW: Self = Self(1 << 15);
 
@@ -254,7 +257,7 @@ impl Connection {
         {
             return Encoding::DeflatedWithin(open.window_bits);
         }
-        Encoding::Deflated
+        if self.flags.has(Flags::RUNS) { Encoding::DeflatedInRuns } else { Encoding::Deflated }
     }
 
     /// Whether messages of topics may still be delivered.

@@ -83,6 +83,8 @@ pub struct Opening {
     pub no_echo: bool,
     /// permessage-deflate was accepted, with a window of so many bits for what is sent.
     pub deflate: Option<u8>,
+    /// What is sent deflated may refer to what was sent before.
+    pub runs: bool,
     /// How long one answer may wait for messages, in seconds.
     pub wait_seconds: u32,
 }
@@ -97,6 +99,7 @@ impl Opening {
             patterns: Vec::new(),
             no_echo: false,
             deflate: None,
+            runs: false,
             wait_seconds: 0,
         }
     }

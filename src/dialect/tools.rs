@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::metrics::LoopCounters;
-use crate::topic::{Draft, Origin, Topic};
+use crate::topic::{Deflate, Draft, Origin, Topic};
 use crate::wire::deflate::Deflater;
 
 /// Tools of one loop.
@@ -58,20 +58,36 @@ impl Tools<'_> {
         Draft::encode_at(time_ms, origin, binary, payload, deflated)
     }
 
-    /// Appends the payload deflated; `false` where that would not make it smaller.
-    pub fn deflate_into(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
+    /// The payload deflated, if it is long enough and becomes smaller.
+    pub fn try_deflate(&mut self, payload: &[u8]) -> Option<&[u8]> {
+        let deflated = self.deflater.try_deflate(payload)?;
+        count(self.counters, payload, deflated);
+        Some(deflated)
+    }
+}
+
+impl Deflate for Tools<'_> {
+    fn alone(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
         let deflated = self.try_deflate(payload);
         deflated.inspect(|bytes| out.extend_from_slice(bytes)).is_some()
     }
 
-    /// The payload deflated, if it is long enough and becomes smaller.
-    pub fn try_deflate(&mut self, payload: &[u8]) -> Option<&[u8]> {
-        let deflated = self.deflater.try_deflate(payload)?;
-        self.counters.deflated_messages.add(1);
-        self.counters.deflate_in_bytes.add(payload.len() as u64);
-        self.counters.deflate_out_bytes.add(deflated.len() as u64);
-        Some(deflated)
+    fn begin_run(&mut self, bytes: usize) -> bool {
+        self.deflater.begin_run(bytes)
     }
+
+    fn go_on(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(deflated) = self.deflater.deflate_in_run(payload) else { return false };
+        count(self.counters, payload, deflated);
+        out.extend_from_slice(deflated);
+        true
+    }
+}
+
+fn count(counters: &LoopCounters, payload: &[u8], deflated: &[u8]) {
+    counters.deflated_messages.add(1);
+    counters.deflate_in_bytes.add(payload.len() as u64);
+    counters.deflate_out_bytes.add(deflated.len() as u64);
 }
 
 #[cfg(test)]

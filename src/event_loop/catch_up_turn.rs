@@ -152,9 +152,8 @@ impl<S: Socket> Core<S> {
         let (index, now) = (self.index, self.now);
         let Some(slot) = self.slots.get(key) else { return false };
         let (form, encoding) = (slot.connection.form(), slot.connection.encoding());
-        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
-        let deflate = |payload: &[u8], out: &mut Vec<u8>| tools.deflate_into(payload, out);
-        let Some(piece) = self.topics.replay(local, next, form, encoding, deflate) else { return true };
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
+        let Some(piece) = self.topics.replay(local, next, form, encoding, tools) else { return true };
         let (mut messages, mut frames) = (piece.messages, piece.frames);
         if slot.connection.flags.has(Flags::NO_ECHO) {
             let own = |message: &&Message| is_own(message, index, key);

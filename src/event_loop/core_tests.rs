@@ -38,6 +38,8 @@ mod fairness;
 mod newcomers;
 #[path = "parked_tests.rs"]
 mod parked;
+#[path = "runs_tests.rs"]
+mod runs;
 #[path = "sse_tests.rs"]
 mod sse;
 #[path = "window_tests.rs"]

@@ -149,14 +149,11 @@ impl<S: Socket> Core<S> {
         let loop_index = self.index;
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
-        let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
-        let form = connection.form();
-        let choice = self.topics.choose(
-            turn,
-            form,
-            || connection.encoding(),
-            |payload, out| tools.deflate_into(payload, out),
-        );
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
+        let (form, filters) = (connection.form(), connection.flags.has(Flags::NO_ECHO));
+        // Who gets some of them only can't have them as a run.
+        let encoding = || if filters { connection.encoding().alone() } else { connection.encoding() };
+        let choice = self.topics.choose(turn, form, encoding, tools);
         if connection.dialect.is_own() {
             return match form {
                 Form::SseTopic => self.deliver_placed(index, turn, choice),
@@ -166,7 +163,7 @@ impl<S: Socket> Core<S> {
         if !is_special(connection) {
             *usual = Some((connection.dialect, choice));
         }
-        if connection.flags.has(Flags::NO_ECHO) {
+        if filters {
             let encoding = connection.encoding();
             let generation = slot.generation;
             let own = |message: &Message| {
@@ -208,9 +205,32 @@ impl<S: Socket> Core<S> {
     fn deliver_batch(&mut self, index: u32, turn: &mut Turn<Form>, choice: Choice) {
         let batch = turn.batch();
         if let Some(sent) = self.write_frames(index, batch.frames(choice), batch.messages().len()) {
+            if turn.batch().rest_of_run(choice, sent).is_some() {
+                return self.queue_rest_of_run(index, turn, choice, sent);
+            }
             let local = turn.local();
             self.queue_messages(index, local, choice.encoding(), turn.messages_of(choice), sent);
         }
+    }
+
+    /// Queues what the kernel refused of a run: the message that has begun, which refers to those before it, and the others
+    /// as they are by themselves, because some of them may be dropped.
+    #[inline(never)]
+    fn queue_rest_of_run(&mut self, index: u32, turn: &mut Turn<Form>, run: Choice, sent: usize) {
+        let Some(slot) = self.slots.at(index) else { return };
+        let (form, encoding) = (slot.connection.form(), slot.connection.encoding().alone());
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
+        let alone = self.topics.choose(turn, form, || encoding, tools);
+        let Some((whole, ..)) = turn.batch().rest_of_run(run, sent) else { return };
+        let mut rest = turn.messages_of(alone).get(whole..).unwrap_or_default().to_vec();
+        let Some((_, piece, begun)) = turn.batch().rest_of_run(run, sent) else { return };
+        if begun > 0
+            && let Some(first) = rest.first_mut()
+        {
+            *first = first.rewritten(piece);
+        }
+        self.counters.deliveries.add(whole as u64);
+        self.queue_messages(index, turn.local(), alone.encoding(), &rest, begun);
     }
 
     // Inlined: a call with all that it takes costs as much as everything else before the send.

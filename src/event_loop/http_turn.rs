@@ -328,6 +328,9 @@ impl<S: Socket> Core<S> {
         slot.connection.dialect = opening.dialect;
         if let Some(window_bits) = opening.deflate {
             slot.connection.flags.set(Flags::DEFLATE);
+            if opening.runs {
+                slot.connection.flags.set(Flags::RUNS);
+            }
             if window_bits < WINDOW_BITS_MAX {
                 remember(&mut slot.connection.session, |open| open.window_bits = window_bits);
             }

@@ -147,6 +147,7 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut R
         None => None,
     };
     opening.deflate = extension.map(|agreement| agreement.window_bits);
+    opening.runs = extension.is_some_and(|agreement| !agreement.server_resets);
     // RFC 6455, 4.2.2: one of the client's offers, here its first that is spoken here or welcome, or none. A client
     // that needs one ends the connection by itself then (4.1).
     let welcome = &edition.settings.server.subprotocols;

@@ -5,13 +5,13 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::form::{Carried, Encoding, Form, Stamped};
+use super::form::{Carried, Deflate, Encoding, Form, Stamped};
 use super::mailbox::CAPACITY_KEPT;
 use super::message::Message;
 use super::state::Topic;
 use super::subscriptions::Pending;
 use crate::wire::deflate::coded;
-use crate::wire::frame::{HEADER_BYTES_MAX, RSV1, encode_header};
+use crate::wire::frame::{HEADER_BYTES_MAX, encode_header, push_deflated_frame};
 use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, encode_chunk_head};
 
 /// Bytes of frames joined into one write, as the publishers made them.
@@ -34,7 +34,7 @@ pub struct Batch<F> {
     joined_deflated: Vec<u8>,
     /// The longest payload that has a deflated frame.
     longest_deflated: Option<usize>,
-    /// What was made for subscribers of other forms in this pass: at most two a form.
+    /// What was made for subscribers of other forms in this pass: each way of a form once.
     derived: Vec<Derived<F>>,
     /// Which of that was made last, if it is plain: what nearly every connection of a topic wants.
     latest: Option<(F, u8)>,
@@ -44,11 +44,21 @@ pub struct Batch<F> {
     bytes: u64,
 }
 
-/// The messages of a batch in one form, all plain, or deflated where that saved anything.
+/// How messages of a form were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Plain,
+    /// Deflated each by itself, where that saved anything.
+    Alone,
+    /// Deflated, so that each may refer to those before it: only for who gets all of them in one piece.
+    Run,
+}
+
+/// The messages of a batch in one form.
 #[derive(Debug)]
 struct Derived<F> {
     form: F,
-    deflated: bool,
+    way: Way,
     /// Their frames in a row.
     frames: Vec<u8>,
     /// Where each ends.
@@ -100,7 +110,8 @@ impl<F> Batch<F> {
     }
 
     /// The messages as the choice has them, one by one, for what has to be queued or filtered. Those of another form than
-    /// the publishers' are made of its bytes when they are first asked for: most are only written.
+    /// the publishers' are made of its bytes when they are first asked for: most are only written. Not those of a run,
+    /// which are nothing by themselves.
     pub fn messages_of(&mut self, choice: Choice) -> &[Message] {
         if let Choice::Derived(at) = choice
             && let Some(made) = self.derived.get_mut(usize::from(at))
@@ -137,6 +148,17 @@ impl<F> Batch<F> {
             (Choice::Raw(Encoding::Plain), _) => &self.joined,
             (Choice::Raw(_), _) => &self.joined_deflated,
         }
+    }
+
+    /// What is left of a run of which so many bytes are with the kernel: how many messages are there as a whole, and of the
+    /// one behind them its bytes, and how many of these are there. `None`: it is no run.
+    pub fn rest_of_run(&self, choice: Choice, sent: usize) -> Option<(usize, &[u8], usize)> {
+        let Choice::Derived(at) = choice else { return None };
+        let made = self.derived.get(usize::from(at)).filter(|made| made.way == Way::Run)?;
+        let whole = made.ends.partition_point(|&end| end <= sent);
+        let from = whole.checked_sub(1).and_then(|last| made.ends.get(last)).copied().unwrap_or(0);
+        let piece = made.ends.get(whole).and_then(|&end| made.frames.get(from..end)).unwrap_or_default();
+        Some((whole, piece, sent - from))
     }
 
     /// What was made beside the publishers' plain frames.
@@ -253,29 +275,43 @@ impl<F: Form> Batch<F> {
         form: F,
         encoding: Encoding,
         topic: &Topic,
-        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+        mut deflate: impl Deflate,
         buffers: &mut Vec<Vec<u8>>,
     ) -> Choice {
-        let plain = self.place_of(form, false).unwrap_or_else(|| self.derive(form, topic, buffers));
+        let plain = self.place_of(form, Way::Plain).unwrap_or_else(|| self.derive(form, topic, buffers));
         if encoding == Encoding::Plain {
             self.latest = Some((form, plain));
             return Choice::Derived(plain);
         }
-        let deflated =
-            self.place_of(form, true).unwrap_or_else(|| self.deflate(form, topic, plain, deflate, buffers));
-        let longest = self.derived.get(usize::from(deflated)).and_then(|made| made.longest_deflated);
+        if encoding == Encoding::DeflatedInRuns && self.messages.len() > 1 {
+            let run = self
+                .place_of(form, Way::Run)
+                .unwrap_or_else(|| self.deflate_run(form, topic, plain, &mut deflate, buffers));
+            if self.longest_of(run).is_some() {
+                return Choice::Derived(run);
+            }
+        }
+        let deflated = self
+            .place_of(form, Way::Alone)
+            .unwrap_or_else(|| self.deflate(form, topic, plain, &mut deflate, buffers));
+        let longest = self.longest_of(deflated);
         let fits = longest.is_some_and(|longest| longest <= encoding.deflates_up_to());
         Choice::Derived(if fits { deflated } else { plain })
     }
 
-    fn place_of(&self, form: F, deflated: bool) -> Option<u8> {
-        let place = self.derived.iter().position(|made| made.form == form && made.deflated == deflated)?;
+    fn place_of(&self, form: F, way: Way) -> Option<u8> {
+        let place = self.derived.iter().position(|made| made.form == form && made.way == way)?;
         u8::try_from(place).ok()
+    }
+
+    /// The longest payload that is deflated there.
+    fn longest_of(&self, made: u8) -> Option<usize> {
+        self.derived.get(usize::from(made)).and_then(|made| made.longest_deflated)
     }
 
     /// Makes the messages of a form, each once.
     fn derive(&mut self, form: F, topic: &Topic, buffers: &mut Vec<Vec<u8>>) -> u8 {
-        let mut made = Derived::new(form, false, self.messages.len(), buffers);
+        let mut made = Derived::new(form, Way::Plain, self.messages.len(), buffers);
         let mut start = spare(buffers);
         form.start(topic, &mut start);
         let mut usual = HEAD_BYTES;
@@ -294,10 +330,10 @@ impl<F: Form> Batch<F> {
         form: F,
         topic: &Topic,
         plain: u8,
-        mut deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+        deflate: &mut impl Deflate,
         buffers: &mut Vec<Vec<u8>>,
     ) -> u8 {
-        let mut made = Derived::new(form, true, self.messages.len(), buffers);
+        let mut made = Derived::new(form, Way::Alone, self.messages.len(), buffers);
         let (mut start, mut payload, mut deflated) = (spare(buffers), spare(buffers), spare(buffers));
         form.start(topic, &mut start);
         let of_plain = self.derived.get(usize::from(plain)).into_iter().flat_map(Derived::pieces);
@@ -305,23 +341,14 @@ impl<F: Form> Batch<F> {
             payload.clear();
             deflated.clear();
             let carried = form.write(Stamped { topic, message, start: &start }, &mut payload);
-            match carried {
-                Carried::Frame(opcode)
-                    if payload.len() <= DEFLATED_BYTES_MAX && deflate(&payload, &mut deflated) =>
-                {
-                    made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
-                    let mut head = [0; HEADER_BYTES_MAX];
-                    let head_len = encode_header(&mut head, true, opcode, deflated.len(), None);
-                    // RFC 7692, 6: the first bit reserved marks a compressed message.
-                    head[0] |= RSV1;
-                    made.frames.extend_from_slice(head.get(..head_len).unwrap_or_default());
-                    made.frames.extend_from_slice(&deflated);
-                }
-                Carried::Coded if payload.len() <= DEFLATED_BYTES_MAX && deflate(&payload, &mut deflated) => {
-                    made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
-                    coded::push_deflated_chunk(&mut made.frames, &deflated);
-                }
-                _ => made.frames.extend_from_slice(plain),
+            if carried.is_deflatable()
+                && payload.len() <= DEFLATED_BYTES_MAX
+                && deflate.alone(&payload, &mut deflated)
+            {
+                made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
+                push_deflated(&mut made.frames, carried, &deflated);
+            } else {
+                made.frames.extend_from_slice(plain);
             }
             made.ends.push(made.frames.len());
         }
@@ -329,6 +356,41 @@ impl<F: Form> Batch<F> {
             // Whoever asks gets the plain ones.
             buffers.push(mem::take(&mut made.frames));
             made.ends = Vec::new();
+        }
+        buffers.extend([start, payload, deflated]);
+        self.add(made, buffers)
+    }
+
+    /// Makes the same as one run, or notes that there is none: that would be no smaller than the plain bytes.
+    #[inline(never)]
+    fn deflate_run(
+        &mut self,
+        form: F,
+        topic: &Topic,
+        plain: u8,
+        deflate: &mut impl Deflate,
+        buffers: &mut Vec<Vec<u8>>,
+    ) -> u8 {
+        let mut made = Derived::new(form, Way::Run, self.messages.len(), buffers);
+        let (mut start, mut payload, mut deflated) = (spare(buffers), spare(buffers), spare(buffers));
+        form.start(topic, &mut start);
+        let plain_bytes = self.derived.get(usize::from(plain)).map_or(0, |made| made.frames.len());
+        let mut goes_on = plain_bytes <= DEFLATED_BYTES_MAX && deflate.begin_run(plain_bytes);
+        for message in &self.messages {
+            if !goes_on {
+                break;
+            }
+            payload.clear();
+            deflated.clear();
+            let carried = form.write(Stamped { topic, message, start: &start }, &mut payload);
+            goes_on = carried.is_deflatable() && deflate.go_on(&payload, &mut deflated);
+            made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
+            push_deflated(&mut made.frames, carried, &deflated);
+            made.ends.push(made.frames.len());
+        }
+        if !goes_on || made.frames.len() >= plain_bytes {
+            buffers.push(mem::take(&mut made.frames));
+            (made.ends, made.longest_deflated) = (Vec::new(), None);
         }
         buffers.extend([start, payload, deflated]);
         self.add(made, buffers)
@@ -343,9 +405,9 @@ impl<F: Form> Batch<F> {
 }
 
 impl<F> Derived<F> {
-    fn new(form: F, deflated: bool, messages: usize, buffers: &mut Vec<Vec<u8>>) -> Self {
+    fn new(form: F, way: Way, messages: usize, buffers: &mut Vec<Vec<u8>>) -> Self {
         let (frames, ends) = (spare(buffers), Vec::with_capacity(messages));
-        Self { form, deflated, frames, ends, messages: Vec::new(), longest_deflated: None }
+        Self { form, way, frames, ends, messages: Vec::new(), longest_deflated: None }
     }
 
     /// What was made of each message.
@@ -360,6 +422,15 @@ impl<F> Derived<F> {
     fn beside(&self) -> usize {
         let messages = if self.messages.is_empty() { 0 } else { self.frames.len() };
         self.frames.capacity() - self.frames.len() + self.ends.capacity() * size_of::<usize>() + messages
+    }
+}
+
+/// Appends what is carried of a payload, which was deflated.
+fn push_deflated(out: &mut Vec<u8>, carried: Carried, deflated: &[u8]) {
+    match carried {
+        Carried::Frame(opcode) => push_deflated_frame(out, opcode, deflated, None),
+        Carried::Coded => coded::push_deflated_chunk(out, deflated),
+        Carried::Chunk | Carried::Stream => {}
     }
 }
 

@@ -44,6 +44,14 @@ pub enum Carried {
     Stream,
 }
 
+impl Carried {
+    /// Whether that may be deflated.
+    #[must_use]
+    pub fn is_deflatable(self) -> bool {
+        matches!(self, Self::Frame(_) | Self::Coded)
+    }
+}
+
 /// How far a connection may be sent a form's frames deflated. Closed: what needs a subscriber's own input is no
 /// encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +61,10 @@ pub enum Encoding {
     Plain,
     /// permessage-deflate without context takeover (RFC 7692), where that made the frame smaller.
     Deflated,
-    /// The same for a connection whose window is 2 to the power of so many bytes (RFC 7692 section 7.1.2.1): a payload
+    /// The same, and of messages that are written in one piece each may refer to those before it (RFC 7692 section 7.1.1.1
+    /// does not forbid it for this connection).
+    DeflatedInRuns,
+    /// As `Deflated`, for a connection whose window is 2 to the power of so many bytes (RFC 7692 section 7.1.2.1): a payload
     /// of at most that many can't refer further back; what is longer goes out plain.
     DeflatedWithin(u8),
 }
@@ -64,8 +75,36 @@ impl Encoding {
     pub fn deflates_up_to(self) -> usize {
         match self {
             Self::Plain => 0,
-            Self::Deflated => usize::MAX,
+            Self::Deflated | Self::DeflatedInRuns => usize::MAX,
             Self::DeflatedWithin(window_bits) => 1 << window_bits.min(15),
         }
+    }
+
+    /// The same where no message may refer to another.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        if self == Self::DeflatedInRuns { Self::Deflated } else { self }
+    }
+}
+
+/// Deflates what is made of messages.
+pub trait Deflate {
+    /// Appends what a payload becomes by itself, without the tail of a flush; `false` where that saves nothing.
+    fn alone(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool;
+
+    /// Begins a run of payloads of so many bytes together; `false`: there is to be none.
+    fn begin_run(&mut self, _bytes: usize) -> bool {
+        false
+    }
+
+    /// Appends what the run's next payload becomes, which may refer to those before it; `false`: the run can't go on.
+    fn go_on(&mut self, _payload: &[u8], _out: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
+impl<F: FnMut(&[u8], &mut Vec<u8>) -> bool> Deflate for F {
+    fn alone(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        self(payload, out)
     }
 }

@@ -1,6 +1,7 @@
 //! What each form's connections get of a batch: made once, with its place, counted, and joined by itself.
 
 use super::*;
+use crate::topic::Deflate;
 
 /// A payload of this many bytes that the tests' deflater makes short.
 const SMALL: &[u8] = &[b'.'; 100];
@@ -33,6 +34,53 @@ fn waiting(payloads: &[&[u8]]) -> (Arc<Router>, LocalTopics, Turn<Toy>) {
 fn end(subject: &mut LocalTopics, turn: Turn<Toy>) {
     assert_eq!(subject.next_subscriber(&turn, &mut TurnBudget::new(9)), Some(0));
     subject.end_turn(turn, |_, _| {});
+}
+
+/// Stands for a deflater of runs: a message becomes its place in them, and the first also what is before it.
+#[derive(Default)]
+struct Runs {
+    begun: usize,
+    long: bool,
+}
+
+impl Deflate for &mut Runs {
+    fn alone(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        shorten(payload, out)
+    }
+
+    fn begin_run(&mut self, bytes: usize) -> bool {
+        self.begun += 1;
+        bytes > 20
+    }
+
+    fn go_on(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(if self.long { payload } else { b"r" });
+        payload != b"t 3 no"
+    }
+}
+
+#[test]
+fn a_run_is_made_once_of_several_messages_and_only_if_it_saves_anything() {
+    let ways = [
+        (&[SMALL, b"small"][..], false, &b"\xc1\x01r\xc1\x01r"[..], 1),
+        // By itself, too short, no smaller, and one of which there can be none.
+        (&[SMALL], false, b"\xc1\x03104", 0),
+        (&[b"1", b"2"], false, b"\x81\x05t 1 1\x81\x05t 2 2", 1),
+        (&[SMALL, b"small"], true, b"\xc1\x03104\x81\x09t 2 small", 1),
+        (&[SMALL, b"small", b"no"], false, b"\xc1\x03104\x81\x09t 2 small\x81\x06t 3 no", 1),
+    ];
+    for (payloads, long, frames, begun) in ways {
+        let (_router, mut subject, mut turn) = waiting(payloads);
+        let mut runs = Runs { long, ..Runs::default() };
+        let choice = subject.choose(&mut turn, Toy::Named, || Encoding::DeflatedInRuns, &mut runs);
+        let again = subject.choose(&mut turn, Toy::Named, || Encoding::DeflatedInRuns, &mut runs);
+        assert_eq!((again, turn.batch().frames(choice), runs.begun), (choice, frames, begun), "{payloads:?}");
+        let rest = turn.batch().rest_of_run(choice, 4);
+        assert_eq!(rest, (frames.len() == 6).then_some((1, &b"\xc1\x01r"[..], 1)), "{payloads:?}");
+        let plain = subject.choose(&mut turn, Toy::Named, || Encoding::Plain, none);
+        assert_eq!(turn.batch().rest_of_run(plain, 4), None);
+        end(&mut subject, turn);
+    }
 }
 
 #[test]
@@ -195,7 +243,7 @@ fn what_is_long_is_not_deflated_on_a_loop() {
             &mut turn,
             Toy::Named,
             || Encoding::Deflated,
-            |payload, out| {
+            |payload: &[u8], out: &mut Vec<u8>| {
                 assert!(worth, "{} bytes", payload.len());
                 shorten(payload, out)
             },

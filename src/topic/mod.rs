@@ -34,7 +34,7 @@ mod watchers;
 pub use batch::{BATCH_BYTES_MAX, Batch, Choice};
 pub use budget::{Fill, OutboxBudget};
 pub use entry::{Entry, Found, Join, Key, Letter, Mail, Place, Reply};
-pub use form::{Carried, Encoding, Form, Stamped};
+pub use form::{Carried, Deflate, Encoding, Form, Stamped};
 pub use history::{HistoryBounds, KEPT_BESIDE_BYTES};
 pub use keeper::{Histories, Keeper};
 pub use level_pattern::{LevelPattern, PatternFault};

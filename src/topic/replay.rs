@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::batch::{Batch, Choice};
-use super::form::{Encoding, Form};
+use super::form::{Deflate, Encoding, Form};
 use super::message::Message;
 use super::state::Topic;
 #[cfg(test)]
@@ -92,7 +92,7 @@ impl<F: Form> Replays<F> {
         offset: u64,
         form: F,
         encoding: Encoding,
-        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+        deflate: impl Deflate,
     ) -> Option<Piece<'_>> {
         let place = self.place_of(topic, offset)?;
         self.uses += 1;
@@ -101,7 +101,8 @@ impl<F: Form> Replays<F> {
         let choice = if form == F::RAW {
             run.batch.choose_raw(encoding, &mut self.buffers)
         } else {
-            run.batch.choose_derived(form, encoding, topic, deflate, &mut self.buffers)
+            // Others are somewhere else in these messages.
+            run.batch.choose_derived(form, encoding.alone(), topic, deflate, &mut self.buffers)
         };
         // Whoever reads them counts what it was given message by message.
         run.batch.messages_of(choice);

@@ -31,7 +31,7 @@ use slab::Slab;
 
 use super::batch::{BATCH_BYTES_MAX, Batch, Choice};
 use super::entry::{Entry, Join, Letter, Mail, Place};
-use super::form::{Encoding, Form};
+use super::form::{Deflate, Encoding, Form};
 use super::list::{List, TOMBSTONE};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::Message;
@@ -455,7 +455,7 @@ impl<M: Mail> LocalTopics<M> {
         turn: &mut Turn<M::Form>,
         form: M::Form,
         encoding: impl FnOnce() -> Encoding,
-        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+        deflate: impl Deflate,
     ) -> Choice {
         if form != M::Form::RAW {
             let encoding = encoding();
@@ -477,7 +477,7 @@ impl<M: Mail> LocalTopics<M> {
         turn: &mut Turn<M::Form>,
         form: M::Form,
         encoding: Encoding,
-        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+        deflate: impl Deflate,
     ) -> Choice {
         let Some(entry) = self.topics.get(turn.local as usize) else { return Choice::Raw(Encoding::Plain) };
         let before = turn.batch.bytes();

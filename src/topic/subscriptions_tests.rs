@@ -302,7 +302,7 @@ impl Model {
     fn deliver(&mut self, slot: u32, turn: &mut Turn<Toy>) -> Verdict {
         // A connection keeps its form.
         let form = [Toy::Raw, Toy::Named, Toy::Line][slot as usize % 3];
-        let choice = self.subject.choose(turn, form, || Encoding::Plain, |_, _| false);
+        let choice = self.subject.choose(turn, form, || Encoding::Plain, |_: &[u8], _: &mut Vec<u8>| false);
         let shadow = self.slots[slot as usize].as_mut();
         let shadow = shadow.ok_or_else(|| format!("slot {slot} got a message after it had left"))?;
         check(shadow.local == turn.local(), || format!("slot {slot} got another topic's message"))?;
@@ -537,12 +537,12 @@ fn a_single_large_message_is_not_copied() {
     subject.drain_mailbox(|_| {});
     let mut budget = TurnBudget::new(TURN_DELIVERIES);
     let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
-    let choice = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, |_, _| false);
+    let choice = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, |_: &[u8], _: &mut Vec<u8>| false);
     assert_eq!(turn.batch().frames(choice).as_ptr(), turn.batch().messages()[0].frame().as_ptr());
     assert_eq!(subject.next_subscriber(&turn, &mut budget), Some(0));
     subject.end_turn(turn, |_, _| {});
     let mut turn = subject.begin_turn(&mut budget, |_, _| true).unwrap();
-    let choice = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, |_, _| false);
+    let choice = subject.choose(&mut turn, Toy::Raw, || Encoding::Plain, |_: &[u8], _: &mut Vec<u8>| false);
     assert_eq!((turn.batch().messages().len(), turn.batch().frames(choice).len()), (2, 34));
     subject.end_turn(turn, |_, _| {});
 }

@@ -278,7 +278,8 @@ fn opening(raw: &str, head: &Head<'_>, topics_max: usize, gzip: bool) -> Result<
     };
     // What is deflated at all is deflated for everybody alike.
     let deflate = (dialect == Dialect::SseGzip).then_some(WINDOW_BITS_MAX);
-    Ok(Opening { topics: names.into_iter().zip(begins).collect(), deflate, ..Opening::of(dialect) })
+    let topics = names.into_iter().zip(begins).collect();
+    Ok(Opening { topics, deflate, runs: deflate.is_some(), ..Opening::of(dialect) })
 }
 
 /// Where each of so many topics begins by the parameters: `since` has a place for each.

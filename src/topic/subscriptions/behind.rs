@@ -6,7 +6,7 @@ use fantail_test_support::planted;
 use super::{LocalTopics, Moved};
 use crate::topic::batch::BATCH_BYTES_MAX;
 use crate::topic::entry::{Join, Mail, Place};
-use crate::topic::form::Encoding;
+use crate::topic::form::{Deflate, Encoding};
 use crate::topic::replay::Piece;
 use crate::topic::state::CaughtUp;
 
@@ -59,7 +59,7 @@ impl<M: Mail> LocalTopics<M> {
         next: u64,
         form: M::Form,
         encoding: Encoding,
-        deflate: impl FnMut(&[u8], &mut Vec<u8>) -> bool,
+        deflate: impl Deflate,
     ) -> Option<Piece<'_>> {
         let topic = &self.topics.get(local as usize)?.topic;
         self.replays.piece(topic, next, form, encoding, deflate)

@@ -20,6 +20,8 @@ pub struct Agreement {
     pub answer: &'static str,
     /// What is sent may refer 2 to the power of so many bytes back: 8 to 15.
     pub window_bits: u8,
+    /// The client may forget every message that it was sent (RFC 7692 section 7.1.1.1): none may refer to others.
+    pub server_resets: bool,
 }
 
 macro_rules! answers {
@@ -127,8 +129,8 @@ fn judge(list: &mut Cursor<'_>) -> Result<Option<Agreement>, MalformedOffers> {
         good &= fits && !doubled;
     }
     let [server_resets, ..] = seen;
-    let agreement =
-        Agreement { answer: answer(server_resets, window), window_bits: window.unwrap_or(WINDOW_BITS_MAX) };
+    let window_bits = window.unwrap_or(WINDOW_BITS_MAX);
+    let agreement = Agreement { answer: answer(server_resets, window), window_bits, server_resets };
     Ok(good.then_some(agreement))
 }
 

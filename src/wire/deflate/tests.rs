@@ -45,7 +45,7 @@ fn every_window_is_accepted_by_name() {
                 let offer = format!("permessage-deflate{resets}; server_max_window_bits{offer}");
                 let agreement = negotiate([offer.as_str()].into_iter()).unwrap().expect("accepted");
                 assert_eq!(agreement.answer, format!("{before}; server_max_window_bits={bits}"), "{offer}");
-                assert_eq!(agreement.window_bits, bits);
+                assert_eq!((agreement.window_bits, agreement.server_resets), (bits, !resets.is_empty()));
                 assert_eq!(is_answer(agreement.answer), !resets.is_empty(), "{offer}");
             }
         }
@@ -264,6 +264,32 @@ proptest! {
                 prop_assert!(deflated.len() < content.len());
                 prop_assert_eq!(&oracle_inflate(deflated, piece), &content);
                 prop_assert_eq!(inflater.inflate(deflated, content.len()), Ok(&content[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_read_message_by_message_behind_anything(
+        messages in proptest::collection::vec(content(), 1..8), before in content(), level in 1_u32..=9
+    ) {
+        let mut deflater = Deflater::new(level, 1);
+        let mut reader = Decompress::new(false);
+        let mut read = |deflated: &[u8]| {
+            let mut out = Vec::with_capacity(1 << 16);
+            let whole = [deflated, &TAIL].concat();
+            reader.decompress_vec(&whole, &mut out, FlushDecompress::Sync).map(|_| out)
+        };
+        // Whatever else the reader was sent is none of the run's business, nor is another run.
+        for _ in 0..2 {
+            if let Some(alone) = deflater.try_deflate(&before) {
+                let got = read(alone).ok();
+                prop_assert_eq!(got.as_ref(), Some(&before));
+            }
+            prop_assert!(deflater.begin_run(1));
+            for message in messages.iter().filter(|message| !message.is_empty()) {
+                let deflated = deflater.deflate_in_run(message);
+                let got = deflated.map(&mut read).and_then(Result::ok);
+                prop_assert_eq!(got.as_ref(), Some(message));
             }
         }
     }

@@ -78,6 +78,8 @@ export function eventStream(options, on) {
   // Each with the topics that are still wanted of it.
   const streams = new Map();
   let waiting = [];
+  // Whether there is one more stream than topics ask for.
+  let patterns = false;
 
   function open(topics) {
     const [path, ...more] = topics.map(({ topic }) => encodeURIComponent(topic));
@@ -93,8 +95,9 @@ export function eventStream(options, on) {
     if (!topics.length) setTimeout(on.up);
     // One list of positions is for all topics of a stream.
     const groups = new Map();
+    patterns ||= topics.some(isPattern);
     for (const one of topics) {
-      const key = one.since ? "since" : `history ${one.history}`;
+      const key = isPattern(one) ? "patterns" : one.since ? "since" : `history ${one.history}`;
       groups.set(key, [...(groups.get(key) ?? []), one]);
     }
     for (const group of groups.values()) {
@@ -112,7 +115,7 @@ export function eventStream(options, on) {
         waiting = [];
         const all = [...streams.values()].reduce((sum, { size }) => sum + size, topics.length);
         // Many small streams become few large ones, when the connection comes back.
-        if (streams.size >= REQUESTS_MAX && all / TOPICS_MAX < streams.size) on.down();
+        if (streams.size >= REQUESTS_MAX && all / TOPICS_MAX < streams.size - patterns) on.down();
         else if (topics.length) begin(topics);
       });
     },
@@ -134,12 +137,20 @@ export function eventStream(options, on) {
 // Reads one stream to its end and gives the time to come back after, if the server said one.
 async function read(on, request, path, topics) {
   const answer = await request.ask(path, { Accept: "text/event-stream" });
+  // Streams of patterns have no places, and their messages no ids.
+  const patterns = topics.filter(isPattern).map(({ topic }) => topic);
   // Where the stream begins, in the order of the URL.
   const places = answer.headers.get("fantail-position")?.split(",").map(place);
-  if (answer.status !== 200 || places?.length !== topics.length) throw new Error("no stream");
+  // A server that has no patterns is of use for topics.
+  if (patterns.length && answer.status === 400) {
+    on.up();
+    refuse(on, topics);
+    return request.abort();
+  }
+  if (answer.status !== 200 || !patterns.length && places?.length !== topics.length) throw new Error("no stream");
   on.up();
   topics.forEach(({ topic, id }, at) => {
-    const [epoch, offset] = places[at];
+    const [epoch, offset] = places?.[at] ?? [];
     on.said({ type: "subscribed", id, topic, epoch, offset });
   });
   let event = {};
@@ -158,7 +169,7 @@ async function read(on, request, path, topics) {
       if (line) field(event, line);
       else {
         if (/^\d+$/.test(event.retry)) retryMs = Number(event.retry);
-        tell(on, event, topics, request.options.raw);
+        tell(on, event, topics, patterns, request.options.raw);
         event = {};
         size = rest.length;
       }
@@ -168,27 +179,35 @@ async function read(on, request, path, topics) {
   return retryMs;
 }
 
-function tell(on, { event = "", data, id }, topics, raw) {
+function tell(on, { event = "", data, id }, topics, patterns, raw) {
   if (data === undefined) return;
   if (event === "gap") {
     const gap = JSON.parse(data);
-    on.said({ type: "gap", topic: gap.topic, gap });
+    on.said({ type: "gap", topic: gap.topic, gap, patterns });
     return;
   }
   const [, kind, name] = /^(topic|binary)?:?(.*)$/s.exec(event);
   const topic = name || topics[0].topic;
   const at = topics.findIndex((one) => one.topic === topic);
   // Whatever other events there may be one day.
-  if (at < 0 || (event && !kind)) return;
-  const [epoch, offset] = place(id?.split(",")[at]);
+  if ((patterns.length ? !name : at < 0) || (event && !kind)) return;
+  const [epoch, offset] = patterns.length ? [] : place(id?.split(",")[at]);
   const binary = kind === "binary";
-  on.said({ type: "message", topic, epoch, offset, ...(binary ? { data_base64: data } : { data: raw ? data : documentOr(data) }) }, data.length);
+  on.said({ type: "message", topic, epoch, offset, patterns, ...(binary ? { data_base64: data } : { data: raw ? data : documentOr(data) }) }, data.length);
 }
 
 function field(event, line) {
   const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
   if (name === "data" && event.data !== undefined) event.data += `\n${value}`;
   else if (name) event[name] = value;
+}
+
+function refuse(on, patterns) {
+  for (const { id } of patterns) on.said({ type: "error", id, code: "not_possible", message: "no patterns" });
+}
+
+function isPattern({ topic }) {
+  return topic.includes("*");
 }
 
 /** Subscriptions as long polls, one for each. */
@@ -226,6 +245,10 @@ export function longPoll(options, on) {
   }
 
   function add(one) {
+    if (isPattern(one)) {
+      setTimeout(() => refuse(on, [one]));
+      return;
+    }
     const request = new Exchange(options);
     polls.get(one.topic)?.abort();
     polls.set(one.topic, request);
@@ -234,7 +257,7 @@ export function longPoll(options, on) {
 
   return {
     begin(topics) {
-      if (!topics.length) setTimeout(on.up);
+      if (topics.every(isPattern)) setTimeout(on.up);
       topics.forEach(add);
     },
     add,

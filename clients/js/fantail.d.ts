@@ -24,7 +24,7 @@ export interface SubscribeOptions<T = any> {
   /** Messages are missing, and which. Where there is `getState`, it is asked again behind it. */
   onGap?(gap: Gap): void;
   /** The subscription has begun, or gone on after a reconnect: what follows are the messages behind `position`. */
-  onSubscribed?(info: { topic: string; position: string; recovered: boolean }): void;
+  onSubscribed?(info: { topic: string; position: string; recovered: boolean; again: boolean }): void;
   /** The subscription can't be had, or `getState` has failed. What passes by itself is tried again. */
   onError?(error: unknown): void;
   /**
@@ -37,6 +37,35 @@ export interface SubscribeOptions<T = any> {
   since?: string;
   /** Begin with so many of the newest messages that are kept; long polls begin with what comes. */
   history?: number;
+}
+
+/** A message that came by a pattern: its topic, and no position to go on from. */
+export interface PatternMessage<T = any> {
+  topic: string;
+  /** Event streams tell no offset of these. */
+  offset?: number;
+  time?: number;
+  data: T;
+}
+
+export interface PatternOptions<T = any> {
+  onMessage?(message: PatternMessage<T>): void;
+  /** Messages of one topic are missing: this client read too slowly. */
+  onGap?(gap: Gap): void;
+  /**
+   * The subscription has begun, or, where it does so `again`, begun anew after a reconnect: what was published meanwhile
+   * is missing.
+   */
+  onSubscribed?(info: { pattern: string; again: boolean }): void;
+  /** The subscription can't be had, or `getState` has failed. `not_possible`: not by long polls, and not of an older server. */
+  onError?(error: unknown): void;
+  /** Loads what the messages are changes of: once it has begun, each time that it has begun anew, and behind a gap. */
+  getState?(): void | Promise<void>;
+}
+
+export interface PatternSubscription {
+  readonly pattern: string;
+  close(): void;
 }
 
 export interface Subscription {
@@ -85,7 +114,7 @@ export interface Options {
 export class FantailError extends Error {
   /**
    * A code of the protocol (docs/protocol.md), or `closed`, `timeout` (never sent), `outcome_unknown` (sent, and nobody
-   * knows), `not_possible` (no WebSocket), `unsubscribed` (by the operator), `ended` (for good).
+   * knows), `not_possible` (no WebSocket, or no patterns), `unsubscribed` (by the operator), `ended` (for good).
    */
   code: string;
   topic?: string;
@@ -97,6 +126,8 @@ export class Fantail {
   readonly state: State;
   readonly transport: Transport | null;
   subscribe<T = any>(topic: string, options?: SubscribeOptions<T> | ((message: Message<T>) => void)): Subscription;
+  /** All topics that a pattern means, `prices/*` or `prices/**`, from now on. */
+  subscribePattern<T = any>(pattern: string, options?: PatternOptions<T> | ((message: PatternMessage<T>) => void)): PatternSubscription;
   publish(topic: string, data: Payload | ArrayBuffer): Promise<Published>;
   wake(): void;
   close(): void;

@@ -13,6 +13,8 @@ const QUEUE_SIZE_MAX = 16 << 20;
 // State is loaded again this much later than before at least, whoever asks for it.
 const LOAD_MS = 1_000;
 const PUBLISHES_MAX = 1_000;
+// Topics of which it is known how far they have come by a pattern.
+const NEWEST_MAX = 10_000;
 
 /** What went wrong: `code` is a word of docs/protocol.md, or one of this client's own. */
 export class FantailError extends Error {
@@ -26,6 +28,11 @@ export class Fantail {
   #options;
   #link;
   #subscriptions = new Map();
+  // Those of them that are to patterns.
+  #wild = new Set();
+  // What came last of a topic by pattern, and topics whose subscription ends while a pattern means them.
+  #newest = new Map();
+  #leaving = new Set();
   #publishes = new Map();
   #id = 0;
 
@@ -42,7 +49,7 @@ export class Fantail {
     };
     const can = { websocket: options.WebSocket, sse: options.fetch, poll: options.fetch };
     const transports = options.transports.filter((name) => can[name] && TRANSPORTS[name]);
-    if (!transports.length) throw new TypeError("no transport: pass options.WebSocket");
+    if (!transports.length) throw new TypeError("no transport");
     this.#link = new Link(transports.map((name) => [name, (on) => TRANSPORTS[name](options, on)]), options.heartbeat, {
       state: (state, why) => {
         if (state === "closed") this.#forget();
@@ -52,7 +59,7 @@ export class Fantail {
       opened: () => this.#opened(),
       said: (what, size) => this.#said(what, size),
       lost: () => this.#lost(),
-      ended: (code) => this.#call(options.onError, new FantailError("ended", `the server ended the conversation with ${code}`)),
+      ended: (code) => this.#call(options.onError, new FantailError("ended", `closed with ${code}`)),
     });
     this.#link.connect();
   }
@@ -64,23 +71,37 @@ export class Fantail {
   get transport() { return this.#link.up ? this.#link.name : null; }
 
   /** Begins a subscription; `on` has what it calls and where it begins. */
-  subscribe(topic, on = {}) {
-    if (this.state === "closed") throw new FantailError("closed", "the client is closed", topic);
-    if (this.#subscriptions.has(topic)) throw new FantailError("already_subscribed", "there is a subscription", topic);
+  subscribe(topic, on) { return this.#follow(topic, on, false); }
+
+  /** The same to all topics that a pattern means, `prices/*`: from now on, without a place to begin at. */
+  subscribePattern(pattern, on) { return this.#follow(pattern, on, true); }
+
+  #follow(topic, on = {}, wild) {
+    const code = topic.includes("*") !== wild ? "bad_command"
+      : this.state === "closed" ? "closed"
+      : this.#subscriptions.has(topic) && "already_subscribed";
+    if (code) throw new FantailError(code, code, topic);
     if (typeof on === "function") on = { onMessage: on };
-    const [epoch, offset] = on.since ? place(on.since) : [];
-    const one = { topic, on, epoch, offset, id: 0, live: false, fresh: true, queue: null, again: false, loadedAt: -LOAD_MS, failures: 0 };
+    const [epoch, offset] = on.since && !wild ? place(on.since) : [];
+    const name = { [wild ? "pattern" : "topic"]: topic };
+    const one = { name, topic, on, wild, epoch, offset, id: 0, live: false, fresh: true, queue: null, again: false, loadedAt: -LOAD_MS, failures: 0 };
     this.#subscriptions.set(topic, one);
+    if (wild) this.#wild.add(one);
     if (this.#link.up) this.#ask(one);
     const client = this;
     return {
-      topic,
+      ...name,
       get position() { return position(one); },
       close() {
         if (client.#subscriptions.get(topic) !== one) return;
         client.#subscriptions.delete(topic);
+        client.#wild.delete(one);
+        one.live = false;
         clearTimeout(one.timer);
-        if (client.#link.up) client.#link.transport.remove(one);
+        if (!client.#link.up) return;
+        // Until the server has heard of it, more may come of what is kept.
+        if (client.#link.transport.send) client.#leaving.add(topic);
+        client.#link.transport.remove(one);
       },
     };
   }
@@ -93,10 +114,10 @@ export class Fantail {
     return new Promise((resolve, reject) => {
       const fail = (code, text) => reject(new FantailError(code, text, topic));
       if (this.state === "closed") return fail("closed", "the client is closed");
-      if (this.#publishes.size >= PUBLISHES_MAX) return fail("busy", "too many publishes wait");
+      if (this.#publishes.size >= PUBLISHES_MAX) return fail("busy", "too many wait");
       const timer = setTimeout(() => {
         this.#publishes.delete(id);
-        fail(waiting.sent ? "outcome_unknown" : "timeout", "no answer in time");
+        fail(waiting.sent ? "outcome_unknown" : "timeout", "no answer");
       }, this.#options.timeout);
       const waiting = { command, resolve, fail, timer, sent: false };
       this.#publishes.set(id, waiting);
@@ -127,9 +148,10 @@ export class Fantail {
   }
 
   #lost() {
+    this.#leaving.clear();
     for (const one of this.#subscriptions.values()) one.live = false;
     for (const waiting of this.#publishes.values()) {
-      if (waiting.sent) this.#settle(waiting).fail("outcome_unknown", "the connection ended before the answer");
+      if (waiting.sent) this.#settle(waiting).fail("outcome_unknown", "the connection ended");
     }
   }
 
@@ -137,7 +159,8 @@ export class Fantail {
     this.#lost();
     for (const one of this.#subscriptions.values()) clearTimeout(one.timer);
     this.#subscriptions.clear();
-    for (const waiting of this.#publishes.values()) this.#settle(waiting).fail("closed", "the client was closed");
+    this.#wild.clear();
+    for (const waiting of this.#publishes.values()) this.#settle(waiting).fail("closed", "the client is closed");
   }
 
   #settle(waiting) {
@@ -150,7 +173,7 @@ export class Fantail {
     if (!this.#link.up) return;
     const { transport } = this.#link;
     if (!transport.send) {
-      this.#settle(waiting).fail("not_possible", "only a WebSocket can publish, and it is blocked");
+      this.#settle(waiting).fail("not_possible", "only a WebSocket can publish");
       return;
     }
     waiting.sent = true;
@@ -161,7 +184,7 @@ export class Fantail {
   #begin(one) {
     Object.assign(one, { id: ++this.#id, live: false, via: this.#link.transport });
     const since = position(one);
-    return { topic: one.topic, id: one.id, since, history: since ? undefined : one.on.history };
+    return { topic: one.topic, id: one.id, since, history: since || one.wild ? undefined : one.on.history };
   }
 
   #ask(one) {
@@ -169,13 +192,16 @@ export class Fantail {
   }
 
   #said(what, size) {
-    const one = this.#subscriptions.get(what.topic);
+    const name = what.pattern ?? what.topic;
+    const one = this.#subscriptions.get(name);
+    // The answer to an end.
+    if (what.id === 0) this.#leaving.delete(name);
     switch (what.type) {
-      case "message": return one?.live && this.#message(one, what, size);
-      case "gap": return one?.live && this.#gap(one, what.gap);
+      case "message": return this.#message(what, size);
+      case "gap": return this.#meant(what).forEach((each) => this.#gap(each, what.topic, what.gap));
       case "subscribed": return one && (what.id === one.id) && this.#subscribed(one, what);
       case "unsubscribed":
-        if (one?.live && what.id === undefined) this.#fail(one, "unsubscribed", "the operator ended it");
+        if (one?.live && what.id === undefined) this.#fail(one, "unsubscribed", "by the operator");
         return undefined;
       case "published": case "error": {
         const waiting = this.#publishes.get(what.id);
@@ -183,7 +209,11 @@ export class Fantail {
           this.#settle(waiting);
           if (what.type === "error") waiting.fail(what.code, what.message);
           else waiting.resolve({ topic: what.topic, epoch: what.epoch, offset: what.offset });
-        } else if (one && what.id === one.id) this.#fail(one, what.code, what.message);
+          return undefined;
+        }
+        // A server that knows no patterns names none.
+        const asked = what.id && [...this.#subscriptions.values()].find(({ id }) => id === what.id);
+        if (asked) this.#fail(asked, what.code, what.message);
         else if (what.id === undefined) this.#call(this.#options.onError, new FantailError(what.code, what.message));
         return undefined;
       }
@@ -192,29 +222,55 @@ export class Fantail {
   }
 
   #subscribed(one, { epoch, offset, recovered, gap }) {
-    [epoch, offset] = place(`${epoch}:${offset}`);
-    const { fresh } = one;
-    Object.assign(one, { live: true, fresh: false, failures: 0, epoch, offset });
-    this.#call(one.on.onSubscribed, { topic: one.topic, position: position(one), recovered: !!recovered });
-    if (gap) this.#gap(one, gap);
-    else if (fresh && one.on.getState) this.#load(one);
+    const { fresh, wild } = one;
+    if (!wild) [one.epoch, one.offset] = place(`${epoch}:${offset}`);
+    Object.assign(one, { live: true, fresh: false, failures: 0 });
+    this.#call(one.on.onSubscribed, { ...one.name, position: position(one), recovered: !!recovered, again: !fresh });
+    if (gap) this.#gap(one, one.topic, gap);
+    // By a pattern nothing of what was missed comes.
+    else if ((fresh || wild) && one.on.getState) this.#load(one);
   }
 
-  #message(one, { epoch = one.epoch, offset, time, data, data_base64 }, size) {
+  // For whom it is: a WebSocket says each thing once, other transports for which `patterns` they do.
+  #meant({ topic, patterns }) {
+    const own = this.#subscriptions.get(topic);
+    const wild = [...this.#wild].filter((one) => one.live && fits(one.topic, topic) && (!patterns || patterns.includes(one.topic)));
+    return own?.live && !patterns?.length ? [own, ...wild] : wild;
+  }
+
+  #message(what, size) {
+    const { topic, time, data, data_base64, patterns } = what;
+    const meant = this.#meant(what);
+    if (!meant.length) return;
     // Read as a whole before anything is kept of it: what is no message must not move the position.
-    [epoch, offset] = place(`${epoch}:${offset}`);
-    let payload = data_base64 === undefined ? data : bytesOf(data_base64);
-    if (this.#options.raw && typeof data === "object") payload = JSON.stringify(data);
-    if (epoch === one.epoch && offset <= one.offset) return;
-    Object.assign(one, { epoch, offset });
-    const message = { topic: one.topic, offset, time, data: payload, position: position(one) };
-    if (!one.queue) this.#call(one.on.onMessage, message);
-    else if (one.queue.length < QUEUE_MAX && (one.size += size) < QUEUE_SIZE_MAX) one.queue.push(message);
-    else one.again = true;
+    const [, offset] = patterns?.length ? [] : place(`${what.epoch ?? "of"}:${what.offset}`);
+    const payload = data_base64 !== undefined ? bytesOf(data_base64)
+      : this.#options.raw && typeof data === "object" ? JSON.stringify(data) : data;
+    const isOld = offset && meant.at(-1).wild && this.#isOld(what, !meant[0].wild);
+    for (const one of meant) {
+      const epoch = what.epoch ?? one.epoch;
+      if (one.wild ? isOld : epoch === one.epoch && offset <= one.offset) continue;
+      if (!one.wild) Object.assign(one, { epoch, offset });
+      const message = { topic, offset, time, data: payload, position: position(one) };
+      if (!one.live) continue;
+      if (!one.queue) this.#call(one.on.onMessage, message);
+      else if (one.queue.length < QUEUE_MAX && (one.size += size) < QUEUE_SIZE_MAX) one.queue.push(message);
+      else one.again = true;
+    }
   }
 
-  #gap(one, { kind, oldest }) {
-    this.#call(one.on.onGap, { topic: one.topic, kind, oldest });
+  // Whether a pattern has had this message, which comes again for who subscribes to the topic from further back. Without
+  // such a subscription offsets only say that the topic has begun another life.
+  #isOld({ topic, offset, time }, own) {
+    const seen = this.#newest.get(topic);
+    if ((own || this.#leaving.has(topic)) && offset <= seen?.offset && time <= seen.time) return true;
+    this.#newest.set(topic, { offset, time });
+    if (this.#newest.size > NEWEST_MAX) this.#newest.delete(this.#newest.keys().next().value);
+    return false;
+  }
+
+  #gap(one, topic, { kind, oldest }) {
+    this.#call(one.on.onGap, { topic, kind, oldest });
     if (one.on.getState) this.#load(one);
   }
 
@@ -235,7 +291,7 @@ export class Fantail {
       Object.assign(one, { again: false, queue: [], size: 0, loadedAt: performance.now() });
       try {
         from = await one.on.getState(position(one));
-        from = from && place(from);
+        from = !one.wild && from && place(from);
       } catch (error) {
         this.#call(one.on.onError, error);
         one.again = true;
@@ -247,15 +303,15 @@ export class Fantail {
     if (!isMine()) return;
     const [epoch, offset] = from || [];
     for (const message of queue) {
-      const [itsEpoch] = place(message.position);
-      if (itsEpoch !== epoch || message.offset > offset) this.#call(one.on.onMessage, message);
+      if (!epoch || place(message.position)[0] !== epoch || message.offset > offset) this.#call(one.on.onMessage, message);
     }
   }
 
   #fail(one, code, message) {
     one.live = false;
     this.#call(one.on.onError, new FantailError(code, message, one.topic));
-    if (!["busy", "topic_rate", "topic_share"].includes(code)) return;
+    // "topic_rate" and "topic_share" pass, and "busy".
+    if (!/^(busy|topic_)/.test(code)) return;
     const id = one.id;
     const ms = Math.random() * Math.min(RETRY_MAX_MS, 1_000 * 2 ** one.failures++);
     one.timer = setTimeout(() => this.#link.up && one.id === id && this.#ask(one), ms);
@@ -298,6 +354,14 @@ function webSocket({ WebSocket, base, protocols, raw }, on) {
     probe: () => send({ type: "ping" }),
     close: (code) => socket.close(code),
   };
+}
+
+// Whether a pattern means a topic: a * is any one level, and a ** at its end all that follow.
+function fits(pattern, topic) {
+  const levels = topic.split("/");
+  const wanted = pattern.split("/");
+  return wanted.every((level, at) => (level[0] === "*" ? at in levels : level === levels[at]))
+    && (pattern.endsWith("**") || wanted.length === levels.length);
 }
 
 function position({ epoch, offset }) {

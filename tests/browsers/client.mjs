@@ -92,6 +92,40 @@ const steps = [
     assert.deepEqual(await come(blocked, 1), [{ data: { by: "stream" }, offset: 1 }]);
     await blocked.context().close();
   }],
+  ["a pattern has each message once, over a WebSocket and over an event stream, and begins anew after a break", async () => {
+    const blocked = await page(() => {
+      window.WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006 })); } close() {} };
+    });
+    for (const from of [one, blocked]) {
+      await from.evaluate(() => {
+        window.client.subscribePattern("open/p/*", {
+          onMessage: ({ topic, data }) => window.come.push([topic, data]),
+          onSubscribed: ({ again }) => window.come.push(again),
+        });
+      });
+      assert.deepEqual(await come(from, 1), [false]);
+      await from.evaluate(() => { window.follow("open/p/a", { onMessage: ({ data }) => window.come.push(["own", data]) }); });
+      assert.deepEqual(await come(from, 1), [{ subscribed: false }]);
+    }
+    await fetch(`http://${server.admin}/connections/close?topic=open/p/a&code=1012`, { method: "POST" });
+    // The pattern, the topic and, over the one connection of a WebSocket, the topic of before.
+    const isBack = ({ length }) => window.come.length >= length && window.come.includes(true);
+    for (const [from, length] of [[one, 3], [blocked, 2]]) {
+      await from.waitForFunction(isBack, { length }, POLL);
+      await from.evaluate(() => { window.come.length = 0; });
+    }
+    await publish(server, "open/p/a", "both");
+    await publish(server, "open/p/b", "{\"by\":\"pattern\"}");
+    await publish(server, "open/p/b/c", "nobody's");
+    await publish(server, "open/p/a", "last");
+    for (const from of [one, blocked]) {
+      const all = (await come(from, 5)).map((each) => JSON.stringify(each)).sort();
+      assert.deepEqual(all, [
+        "[\"open/p/a\",\"both\"]", "[\"open/p/a\",\"last\"]", "[\"open/p/b\",{\"by\":\"pattern\"}]", "[\"own\",\"both\"]", "[\"own\",\"last\"]",
+      ]);
+    }
+    await blocked.context().close();
+  }],
   ["a client that is closed leaves nothing", async () => {
     await one.evaluate(() => window.client.close());
     const rows = await (await fetch(`http://${server.admin}/connections?topic=open/a`)).json();

@@ -1,6 +1,6 @@
 // What an application in TypeScript writes; compiled by package.test.mjs, never run.
 import { Fantail, FantailError, connect } from "fantail";
-import type { End, Gap, Message, Options, Published, State, Subscription, Transport } from "fantail";
+import type { End, Gap, Message, Options, PatternMessage, PatternSubscription, Published, State, Subscription, Transport } from "fantail";
 
 interface Price { bid: number }
 
@@ -20,6 +20,15 @@ const first: Subscription = client.subscribe<Price>("prices/eur", {
   onError: (error) => console.log(error instanceof FantailError && error.code),
   getState: async (position) => position,
 });
+const all: PatternSubscription = client.subscribePattern<Price>("prices/*", {
+  onMessage: ({ data, offset, topic }: PatternMessage<Price>) => console.log(data.bid.toFixed(), offset?.toFixed(), topic.trim()),
+  onGap: ({ topic, kind }: Gap) => console.log(topic.trim(), kind === "dropped"),
+  onSubscribed: ({ pattern, again }) => console.log(pattern.trim(), !again),
+  onError: (error) => console.log(error),
+  getState: async () => {},
+});
+client.subscribePattern("prices/**", ({ topic }) => console.log(topic.trim(), all.pattern.trim()));
+all.close();
 client.subscribe("short", ({ data }) => console.log(data));
 const published: Published = await client.publish("chat", { text: "hello" });
 for (const data of ["text", [1], new Uint8Array(1), new ArrayBuffer(1)]) await client.publish("chat", data);
@@ -35,3 +44,5 @@ await client.publish("chat", 5);
 connect("https://edge.example.com", { transports: ["pigeon"] });
 // @ts-expect-error Nor such an option.
 connect("https://edge.example.com", { transport: "sse" });
+// @ts-expect-error A pattern has no place to begin at.
+client.subscribePattern("prices/*", { since: "00000000000000aa:7" });

@@ -31,8 +31,8 @@ pub(super) struct Blamed {
 pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> Blamed {
     let mut starved = starved(run, stall);
     let sends = sends(course, stall);
-    let late_enough = sends.latest_us >= stall.longest_microseconds / 2.0;
-    if sends.planned > 0.0 && sends.late >= sends.planned * LATE_SHARE && late_enough {
+    let late_often = sends.planned > 0.0 && sends.late >= sends.planned * LATE_SHARE;
+    if late_often && sends.latest_us >= stall.longest_microseconds / 2.0 {
         let latest = microseconds_text(Some(sends.latest_us));
         let text = format!(
             "The generator itself sent {} of the {} messages of that time late, by up to {latest}",
@@ -46,7 +46,8 @@ pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> Blamed {
     }
     // Who sends in time reads in time, where the same threads do both: they wait often then, and never for long.
     let reads_as_it_sends = matches!(run.get("command").and_then(Value::as_str), Some("echo" | "ping"));
-    if let Some((evidence, limit)) = starved.filter(|_| !reads_as_it_sends || sends.planned == 0.0) {
+    let reads_in_time = reads_as_it_sends && sends.planned > 0.0 && !late_often;
+    if let Some((evidence, limit)) = starved.filter(|_| !reads_in_time) {
         return Blamed { fault: Fault::Generator, evidence, limit };
     }
     let mut text = match (sends.planned, sends.late) {
@@ -237,6 +238,9 @@ mod tests {
             late.fault == Fault::Generator && late.evidence.contains("for a processor that others had"),
             "{late:?}"
         );
+        // One that had its processor for a moment in the middle: what it sent then, it read when it had it again.
+        let twice = blame(&echo, &course(490, 0.9e6), &STALL);
+        assert_eq!(twice.fault, Fault::Generator, "{}", twice.evidence);
         // A stall that is shorter than a sample is part of one.
         let short = Stall { from_seconds: 3.2, until_seconds: 3.4, ..STALL };
         let starved = run("ws://localhost/", series(0.8, [1.0; 4]));

@@ -17,6 +17,7 @@ use crate::client::session::{self, Options};
 use crate::client::url::Url;
 
 use super::terminal::shown;
+use super::tls_flags::TlsFlags;
 use super::{FAILED, MISUSED, fail};
 
 pub(super) const EXAMPLES: &str = "\
@@ -38,6 +39,8 @@ Examples:
       Write down every message of a topic, across restarts of the server.
   echo hello | fantail connect --count 1 --timeout 5 ws://127.0.0.1:8080/echo
       A health check: one echo within five seconds.
+  fantail connect --ca fantail-dev-cert/ca.pem wss://localhost:8443/ws
+      Talk over TLS with a server whose certificate is of `fantail dev-cert`.
   fantail connect -s fantail.json.v1 ws://127.0.0.1:8080/ws
       Speak json: {\"type\":\"subscribe\",\"topic\":\"prices\"}; docs/protocol.md has every command.
   fantail connect -H 'Authorization: Bearer abc' --origin https://app.example ws://127.0.0.1:8080/ws
@@ -46,7 +49,7 @@ Examples:
 /// Flags of `connect`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub(super) struct ConnectArgs {
-    /// Where to connect, such as ws://127.0.0.1:8080/ws/TOPIC; TLS (wss) is not built in
+    /// Where to connect, such as ws://127.0.0.1:8080/ws/TOPIC or wss://localhost:8443/ws/TOPIC
     #[arg(value_name = "URL")]
     url: String,
     /// Further request field; may be repeated. Other users of the machine see a command line: see --header-file
@@ -79,6 +82,8 @@ pub(super) struct ConnectArgs {
     /// Close after this many seconds; exit code 1 if --count messages have not come by then
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    tls: TlsFlags,
 }
 
 /// Connects, and stays until there is nothing left to do.
@@ -124,12 +129,15 @@ impl ConnectArgs {
         if self.origin.as_deref().is_some_and(|origin| !is_value(origin)) {
             return Err("--origin: expects visible ASCII".to_owned());
         }
+        let url = Url::parse_ws(&self.url)?;
+        let tls = self.tls.of(&url)?;
         Ok(Options {
-            url: Url::parse_ws(&self.url)?,
+            url,
             request: Request {
                 origin: self.origin.clone(),
                 subprotocols: self.subprotocols.clone(),
                 headers,
+                tls,
             },
             reconnect: self.reconnect.then(BackoffLimits::default),
             attempts_max: self.attempts,
@@ -249,7 +257,7 @@ mod tests {
             args("s3cret@h"),
             args("ws://h:x/?token=s3cret"),
             args("ws://h/?token=s3cret\n"),
-            args("wss://h/?token=s3cret"),
+            args("wss:/h/?token=s3cret"),
         ];
         for args in wrong {
             let problem = args.options().expect_err("wrong usage");
@@ -261,7 +269,10 @@ mod tests {
     fn usage_is_checked_before_anything_is_connected() {
         let args = |url: &str| ConnectArgs { url: url.to_owned(), ..ConnectArgs::default() };
         assert!(args("ws://h/").options().is_ok());
-        assert!(args("wss://h/").options().unwrap_err().contains("TLS"));
+        let tls = TlsFlags { insecure: true, ..TlsFlags::default() };
+        assert!(ConnectArgs { tls: tls.clone(), ..args("wss://h/") }.options().is_ok());
+        let pointless = ConnectArgs { tls, ..args("ws://h/") };
+        assert!(pointless.options().unwrap_err().contains("--insecure: is for TLS"));
         let bad = ConnectArgs { subprotocols: vec!["a b".into()], ..args("ws://h/") };
         assert!(bad.options().is_err());
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));

@@ -11,6 +11,7 @@ use crate::client::url::Url;
 
 use super::admin_at::AdminAt;
 use super::terminal::shown;
+use super::tls_flags::TlsFlags;
 use super::{FAILED, MISUSED, fail, print};
 
 /// Bytes shown of an answer.
@@ -43,6 +44,8 @@ pub(super) struct HealthArgs {
     /// Seconds to wait for the answer
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    #[command(flatten)]
+    tls: TlsFlags,
 }
 
 /// Asks, prints the answer and gives it as exit code.
@@ -55,7 +58,11 @@ pub(super) fn run(args: &HealthArgs) -> ExitCode {
         Ok(url) => url,
         Err(problem) => return fail(MISUSED, &format!("--admin {problem}")),
     };
-    match get(&url, Duration::from_secs(args.timeout)) {
+    let tls = match args.tls.of(&url) {
+        Ok(tls) => tls,
+        Err(problem) => return fail(MISUSED, &problem),
+    };
+    match get(&url, tls.as_ref(), Duration::from_secs(args.timeout)) {
         Ok(answer) if answer.status == 200 => print(&format!("{}\n", said(&answer))),
         Ok(answer) => {
             fail(FAILED, &format!("{} answered {}: {}", url.authority, answer.status, said(&answer)))

@@ -11,6 +11,7 @@ mod publish;
 mod serve;
 mod sizes;
 mod terminal;
+mod tls_flags;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};

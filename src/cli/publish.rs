@@ -12,6 +12,7 @@ use crate::client::url::{Url, percent_encode};
 
 use super::admin_at::AdminAt;
 use super::terminal::shown;
+use super::tls_flags::TlsFlags;
 use super::{FAILED, MISUSED, fail, print};
 
 /// The variable that holds a key for the admin port.
@@ -59,6 +60,8 @@ pub(super) struct PublishArgs {
     /// File whose first line is the key [env: FANTAIL_ADMIN_KEY holds the key itself]
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFlags,
 }
 
 /// Publishes and prints the server's answer.
@@ -74,6 +77,10 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
         Ok(_) => return fail(MISUSED, "TOPIC: expects 1 to 200 bytes"),
         Err(problem) => return fail(MISUSED, &format!("--admin {problem}")),
     };
+    let tls = match args.tls.of(&url) {
+        Ok(tls) => tls,
+        Err(problem) => return fail(MISUSED, &problem),
+    };
     let authorization = match args.key() {
         Ok(key) => key.map(|key| format!("Bearer {key}")),
         Err(problem) => return fail(MISUSED, &problem),
@@ -87,7 +94,7 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
         return fail(FAILED, "the message is not UTF-8; publish it with --binary");
     }
     let headers: Vec<_> = authorization.iter().map(|value| ("Authorization", value.as_str())).collect();
-    match post(&url, &headers, &message, TIMEOUT) {
+    match post(&url, tls.as_ref(), &headers, &message, TIMEOUT) {
         Ok(answer) if answer.status == 200 => {
             let said = String::from_utf8_lossy(&answer.body);
             print(&if stdout().is_terminal() { shown(&said, true) } else { said.as_ref().into() })

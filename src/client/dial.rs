@@ -1,11 +1,13 @@
-//! One connection made: resolve, connect, upgrade. Blocking, each step with a bound in time and bytes.
+//! One connection made: resolve, connect, shake hands, upgrade. Blocking, each step with a bound in time and bytes.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::http::whole;
+use super::stream::Stream;
+use super::tls::Tls;
 use super::url::Url;
 use crate::wire::upgrade::{AnswerError, ClientRequest, answer_field, check_answer};
 
@@ -30,6 +32,8 @@ pub struct Request {
     pub subprotocols: Vec<String>,
     /// Further fields.
     pub headers: Vec<(String, String)>,
+    /// TLS, if the URL asks for it.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl fmt::Debug for Request {
@@ -46,7 +50,7 @@ impl fmt::Debug for Request {
 #[derive(Debug)]
 pub struct Dialled {
     /// The stream.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Bytes behind the answer: frames already.
     pub rest: Vec<u8>,
     /// The subprotocol the server chose.
@@ -66,30 +70,14 @@ pub struct DialError {
 
 impl DialError {
     fn io(what: &str, error: &io::Error) -> Self {
-        Self { problem: format!("{what}: {error}"), try_again: true, retry_after: None }
+        // What is wrong with a certificate will be wrong the next time.
+        let try_again = error.kind() != io::ErrorKind::InvalidData;
+        Self { problem: format!("{what}: {error}"), try_again, retry_after: None }
     }
 
     fn answer(problem: String) -> Self {
         Self { problem, try_again: false, retry_after: None }
     }
-}
-
-/// A TCP connection to the URL's host: the first of its addresses that answers, each within `timeout`.
-///
-/// # Errors
-/// The kernel's or the resolver's.
-pub fn connect(url: &Url, timeout: Duration) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// Connects and upgrades; either may take `timeout`.
@@ -98,8 +86,8 @@ pub fn connect(url: &Url, timeout: Duration) -> io::Result<TcpStream> {
 /// No connection, or an answer that is no upgrade.
 pub fn dial(url: &Url, request: &Request, timeout: Duration) -> Result<Dialled, DialError> {
     let at = format!("{}:{}", url.host, url.port);
-    let mut stream =
-        connect(url, timeout).map_err(|error| DialError::io(&format!("cannot connect to {at}"), &error))?;
+    let stream = Stream::connect(url, request.tls.as_ref(), timeout)
+        .map_err(|error| DialError::io(&format!("cannot connect to {at}"), &error))?;
     let key = random_bytes().map_err(|error| DialError::io("cannot get random bytes", &error))?;
     let protocols: Vec<&str> = request.subprotocols.iter().map(String::as_str).collect();
     let headers: Vec<_> =
@@ -116,16 +104,23 @@ pub fn dial(url: &Url, request: &Request, timeout: Duration) -> Result<Dialled, 
     .write_into(&mut bytes);
     let deadline = Instant::now() + timeout;
     let failed = |error: io::Error| DialError::io(&format!("no answer from {at}"), &error);
-    write_by(&mut stream, &bytes, timeout, Some(deadline)).map_err(failed)?;
+    stream.write_by(&bytes, timeout, Some(deadline)).map_err(failed)?;
     let mut held = Vec::new();
     let head = loop {
         match check_answer(&held, &key) {
             Ok(Some(head)) => break head,
-            Ok(None) => read_some(&mut stream, &mut held, deadline).map_err(failed)?,
-            Err(error) => return Err(refused(error, &mut stream, held, deadline)),
+            Ok(None) => match read_some(&stream, &mut held, deadline) {
+                Ok(true) => {}
+                Ok(false) => return Err(failed(ended())),
+                Err(error) => return Err(failed(error)),
+            },
+            Err(_) if request.tls.is_none() && is_tls(&held) => {
+                return Err(DialError::answer(SPEAKS_TLS.to_owned()));
+            }
+            Err(error) => return Err(refused(error, &stream, held, deadline)),
         }
     };
-    stream.set_read_timeout(None).map_err(failed)?;
+    stream.wait_forever().map_err(failed)?;
     let rest = held.split_off(head);
     let subprotocol = chosen(&held, &request.subprotocols)?;
     Ok(Dialled { stream, rest, subprotocol })
@@ -141,34 +136,35 @@ pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Reads once, not beyond the deadline.
-pub(super) fn read_some(stream: &mut TcpStream, held: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    stream.set_read_timeout(Some(left))?;
+/// Reads once, not beyond the deadline; false at an end in order.
+pub(super) fn read_some(stream: &Stream, held: &mut Vec<u8>, deadline: Instant) -> io::Result<bool> {
     let mut some = [0; 16 * 1024];
-    match stream.read(&mut some) {
-        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the stream")),
-        Ok(count) => {
-            held.extend_from_slice(some.get(..count).unwrap_or_default());
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-        Err(error) => Err(error),
-    }
+    let count = stream.read_by(&mut some, Some(deadline))?;
+    held.extend_from_slice(some.get(..count).unwrap_or_default());
+    Ok(count > 0)
+}
+
+/// An end in order, where more was to come.
+pub(super) fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the stream")
+}
+
+/// What a server says about itself that answers a plain request by a record of TLS.
+pub(super) const SPEAKS_TLS: &str = "what answers there speaks TLS: use wss:// or https://";
+
+/// Whether an answer begins as an alert or a handshake of TLS does (RFC 8446, 5.1).
+pub(super) fn is_tls(held: &[u8]) -> bool {
+    matches!(held, [21 | 22, 3, ..])
 }
 
 /// An answer that is no upgrade, with what it says about itself: the status alone is seldom the reason.
-fn refused(error: AnswerError, stream: &mut TcpStream, mut held: Vec<u8>, deadline: Instant) -> DialError {
+fn refused(error: AnswerError, stream: &Stream, mut held: Vec<u8>, deadline: Instant) -> DialError {
     let AnswerError::Refused(status) = error else { return DialError::answer(error.to_string()) };
     let deadline = deadline.min(Instant::now() + REASON_TIMEOUT);
     // What does not come, or is too long, is not waited for: the status is known.
     while held.len() < REASON_ANSWER_BYTES_MAX
         && let Ok(None) = whole(&held, false)
-        && read_some(stream, &mut held, deadline).is_ok()
+        && read_some(stream, &mut held, deadline).unwrap_or(false)
     {}
     let said = match whole(&held, true) {
         Ok(Some(answer)) => reason(answer_field(&held, "content-type"), &answer.body),
@@ -210,33 +206,6 @@ fn chosen(head: &[u8], offered: &[String]) -> Result<Option<String>, DialError> 
         Some(name) if offered.contains(&name) => Ok(Some(name)),
         Some(name) => Err(DialError::answer(format!("the server chose {name:?}, which was not offered"))),
     }
-}
-
-/// Writes everything: never `stall` without progress, and not beyond the deadline however slowly the peer reads.
-pub(super) fn write_by(
-    stream: &mut TcpStream,
-    mut bytes: &[u8],
-    stall: Duration,
-    deadline: Option<Instant>,
-) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left = left.map_or(stall, |left| left.min(stall));
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_write_timeout(Some(left))?;
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

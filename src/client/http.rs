@@ -1,9 +1,12 @@
 //! One HTTP/1.1 request and its answer, for the admin port. Blocking, bounded in time and bytes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dial::{connect, read_some, write_by};
+use super::dial::{SPEAKS_TLS, ended, is_tls, read_some};
+use super::stream::Stream;
+use super::tls::Tls;
 use super::url::Url;
 use crate::wire::http::chunked::ChunkedDecoder;
 use crate::wire::upgrade::answer_field;
@@ -27,22 +30,28 @@ pub struct Answer {
 ///
 /// # Errors
 /// No connection, no answer, or one that is not HTTP.
-pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> io::Result<Answer> {
+pub fn post(
+    url: &Url,
+    tls: Option<&Arc<Tls>>,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> io::Result<Answer> {
     let mut head = head_of("POST", url);
     head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    exchange(url, &head, body, timeout)
+    exchange(url, tls, &head, body, timeout)
 }
 
 /// Gets what the URL names; everything together may take `timeout`.
 ///
 /// # Errors
 /// No connection, no answer, or one that is not HTTP.
-pub fn get(url: &Url, timeout: Duration) -> io::Result<Answer> {
-    exchange(url, &(head_of("GET", url) + "\r\n"), b"", timeout)
+pub fn get(url: &Url, tls: Option<&Arc<Tls>>, timeout: Duration) -> io::Result<Answer> {
+    exchange(url, tls, &(head_of("GET", url) + "\r\n"), b"", timeout)
 }
 
 /// The request line and the fields of every request.
@@ -50,25 +59,37 @@ fn head_of(method: &str, url: &Url) -> String {
     format!("{method} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", url.target, url.authority)
 }
 
-fn exchange(url: &Url, head: &str, body: &[u8], timeout: Duration) -> io::Result<Answer> {
+fn exchange(
+    url: &Url,
+    tls: Option<&Arc<Tls>>,
+    head: &str,
+    body: &[u8],
+    timeout: Duration,
+) -> io::Result<Answer> {
     let deadline = Instant::now() + timeout;
-    let mut stream = connect(url, timeout)?;
+    let stream = Stream::connect(url, tls, timeout)?;
     // A refusal may come before everything is sent; it is read even if the rest can't be written.
     let written = [head.as_bytes(), body]
         .into_iter()
-        .try_for_each(|part| write_by(&mut stream, part, timeout, Some(deadline)));
+        .try_for_each(|part| stream.write_by(part, timeout, Some(deadline)));
     let mut held = Vec::new();
     loop {
+        if tls.is_none() && is_tls(&held) {
+            return Err(malformed(SPEAKS_TLS));
+        }
         match whole(&held, false)? {
-            Some(answer) => return Ok(answer),
+            Some(answer) => {
+                stream.end();
+                return Ok(answer);
+            }
             None if held.len() > 2 * ANSWER_BYTES_MAX => return Err(malformed("the answer is too long")),
             None => {}
         }
-        match read_some(&mut stream, &mut held, deadline) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        match read_some(&stream, &mut held, deadline) {
+            Ok(true) => {}
+            Ok(false) => {
                 written?;
-                return whole(&held, true)?.ok_or(error);
+                return whole(&held, true)?.ok_or_else(ended);
             }
             Err(error) => return Err(written.err().unwrap_or(error)),
         }

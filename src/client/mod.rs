@@ -2,7 +2,7 @@
 //! out of frames, and when to try again.
 //!
 //! Blocking and on threads of its own; no part of it runs in the server. [`backoff`], [`url`] and
-//! [`messages`] are pure; [`dial`], [`http`] and [`session`] touch sockets.
+//! [`messages`] are pure; [`dial`], [`http`], [`session`] and [`stream`] touch sockets.
 
 pub mod backoff;
 pub mod dial;
@@ -10,4 +10,6 @@ pub mod http;
 mod input;
 pub mod messages;
 pub mod session;
+pub mod stream;
+pub mod tls;
 pub mod url;

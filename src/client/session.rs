@@ -5,17 +5,17 @@
 //! server that stops reading until its echoes are read is no deadlock.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, BufRead};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, BackoffLimits};
-use super::dial::{DIAL_TIMEOUT, Dialled, Request, dial, random_bytes, write_by};
+use super::dial::{DIAL_TIMEOUT, Dialled, Request, dial, random_bytes};
 use super::input::{Credits, read_line};
 use super::messages::{Event, Messages};
+use super::stream::Stream;
 use super::url::Url;
 use crate::wire::close::close_payload;
 use crate::wire::frame::{CONTROL_BYTES_MAX, Opcode, push_frame};
@@ -243,14 +243,14 @@ impl Session {
             }
         };
         // Ends the reading thread, wherever it is.
-        let _ = writer.stream.shutdown(Shutdown::Both);
+        writer.stream.end();
         end
     }
 
-    fn start_reader(&self, stream: &TcpStream, rest: Vec<u8>) -> io::Result<Writer> {
+    fn start_reader(&self, stream: &Stream, rest: Vec<u8>) -> io::Result<Writer> {
         let pong = Arc::new(Mutex::new(None));
         let reader = Reader {
-            stream: stream.try_clone()?,
+            stream: stream.clone(),
             sender: self.sender.clone(),
             connection: self.connection,
             pong: Arc::clone(&pong),
@@ -259,7 +259,7 @@ impl Session {
         };
         thread::Builder::new().name("reader".to_owned()).spawn(move || reader.run(&rest))?;
         let deadline = self.deadline;
-        Ok(Writer { stream: stream.try_clone()?, pong, deadline, close_until: None, result: None })
+        Ok(Writer { stream: stream.clone(), pong, deadline, close_until: None, result: None })
     }
 
     /// Sends what was read, and the close frame behind the last line.
@@ -372,7 +372,7 @@ impl Session {
 
 /// The writing side of one connection.
 struct Writer {
-    stream: TcpStream,
+    stream: Stream,
     /// The latest ping; an answer to it answers all before it (RFC 6455, 5.5.3).
     pong: Arc<Mutex<Option<Vec<u8>>>>,
     /// When the session is over: a write ends with it, however slowly the server reads.
@@ -388,11 +388,11 @@ impl Writer {
         let mut frame = Vec::new();
         let written = random_bytes().and_then(|mask| {
             push_frame(&mut frame, opcode, payload, Some(mask));
-            write_by(&mut self.stream, &frame, WRITE_TIMEOUT, self.deadline)
+            self.stream.write_by(&frame, WRITE_TIMEOUT, self.deadline)
         });
         if written.is_err() {
             // What the server said before is still to be read; its end is the reader's to report.
-            let _ = self.stream.shutdown(Shutdown::Write);
+            self.stream.end_writing();
             self.close_until = Some(Instant::now() + CLOSE_TIMEOUT);
         }
     }
@@ -419,7 +419,7 @@ impl Writer {
 
 /// The reading side of one connection, on its own thread.
 struct Reader {
-    stream: TcpStream,
+    stream: Stream,
     sender: Sender<Note>,
     connection: u64,
     pong: Arc<Mutex<Option<Vec<u8>>>>,
@@ -428,7 +428,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self, rest: &[u8]) {
+    fn run(self, rest: &[u8]) {
         let mut messages = Messages::default();
         messages.push(rest);
         let mut some = vec![0; 64 * 1024];
@@ -447,12 +447,11 @@ impl Reader {
                 }
                 Ok(None) => {}
             }
-            match self.stream.read(&mut some) {
+            match self.stream.read_by(&mut some, None) {
                 Ok(0) => {
                     return self.note(Incoming::Ended("the server ended the stream without a close".into()));
                 }
                 Ok(count) => messages.push(some.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.note(Incoming::Ended(format!("the connection broke: {error}"))),
             }
         }

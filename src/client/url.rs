@@ -1,11 +1,13 @@
-//! `ws://` and `http://` URLs as a client needs them. Pure; resolves nothing.
+//! `ws://`, `wss://`, `http://` and `https://` URLs as a client needs them. Pure; resolves nothing.
 
-/// A parsed URL without its scheme.
+/// A parsed URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
+    /// Whether it is one of TLS.
+    pub secure: bool,
     /// Host name or address; an IPv6 address without its brackets.
     pub host: String,
-    /// The port, 80 when none was given.
+    /// The port; when none was given 80, and 443 with TLS.
     pub port: u16,
     /// The Host field: as it was written.
     pub authority: String,
@@ -14,34 +16,37 @@ pub struct Url {
 }
 
 impl Url {
-    /// Parses `ws://HOST[:PORT][/PATH][?QUERY]`.
+    /// Parses `ws://HOST[:PORT][/PATH][?QUERY]`, or `wss://`.
     ///
     /// # Errors
     /// One line on what is wrong.
     pub fn parse_ws(text: &str) -> Result<Self, String> {
-        match text.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest)) {
-            Some((scheme, rest)) if scheme == "ws" => Self::parse_rest(text, rest),
-            Some((scheme, _)) if scheme == "wss" => Err(format!(
-                "{}: TLS is not built in; use ws://, or a proxy that speaks TLS for you",
+        match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => Self::parse_rest(text, rest, false),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("wss") => Self::parse_rest(text, rest, true),
+            _ => Err(format!(
+                "{}: expects a URL such as ws://127.0.0.1:8080/ws or wss://localhost:8443/ws",
                 quoted(text)
             )),
-            _ => Err(format!("{}: expects a URL such as ws://127.0.0.1:8080/ws", quoted(text))),
         }
     }
 
-    /// Parses `HOST:PORT` or `http://HOST:PORT`, for requests to `target`.
+    /// Parses `HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`, for requests to `target`.
     ///
     /// # Errors
     /// One line on what is wrong.
     pub fn parse_http(text: &str, target: &str) -> Result<Self, String> {
-        let rest = match text.split_once("://") {
-            None => text,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) => {
-                return Err(format!("{}: {scheme} is not built in; use http://", quoted(text)));
+        let (rest, secure) = match text.split_once("://") {
+            None => (text, false),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (rest, false),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (rest, true),
+            Some(_) => {
+                let problem =
+                    "expects an address such as 127.0.0.1:8081, http:// or https:// in front of it or not";
+                return Err(format!("{}: {problem}", quoted(text)));
             }
         };
-        let mut url = Self::parse_rest(text, rest)?;
+        let mut url = Self::parse_rest(text, rest, secure)?;
         if url.target != "/" {
             return Err(format!("{}: expects an address and port without a path", quoted(text)));
         }
@@ -49,7 +54,7 @@ impl Url {
         Ok(url)
     }
 
-    fn parse_rest(text: &str, rest: &str) -> Result<Self, String> {
+    fn parse_rest(text: &str, rest: &str, secure: bool) -> Result<Self, String> {
         // A request line is made of these bytes; a space or a line break would end it early.
         if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
             return Err(format!("{:?}: {bad:?} must be percent-encoded", quoted(text)));
@@ -63,8 +68,9 @@ impl Url {
         let (host, port) = split_port(authority).ok_or_else(wrong)?;
         let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Self {
+            secure,
             host: host.to_owned(),
-            port: port.unwrap_or(80),
+            port: port.unwrap_or(if secure { 443 } else { 80 }),
             authority: authority.to_owned(),
             target: format!("{slash}{target}"),
         })
@@ -131,6 +137,10 @@ mod tests {
         assert_eq!(ws("WS://h:81?a=b"), ("h".into(), 81, "/?a=b".into()));
         assert_eq!(ws("ws://[::1]:8080/ws/a%20b?x#frag"), ("::1".into(), 8080, "/ws/a%20b?x".into()));
         assert_eq!(Url::parse_ws("ws://[::1]:8080/").unwrap().authority, "[::1]:8080");
+        assert_eq!(ws("WSS://h/a"), ("h".into(), 443, "/a".into()));
+        for (text, secure) in [("h:1", false), ("http://h:1", false), ("HTTPS://h:1", true)] {
+            assert_eq!(Url::parse_http(text, "/").unwrap().secure, secure, "{text}");
+        }
         let admin = Url::parse_http("127.0.0.1:8081", "/publish/a").unwrap();
         assert_eq!(
             (admin.host.as_str(), admin.port, admin.target.as_str()),
@@ -161,8 +171,7 @@ mod tests {
         ] {
             assert!(Url::parse_ws(bad).is_err(), "{bad:?}");
         }
-        assert!(Url::parse_ws("wss://h/").unwrap_err().contains("TLS is not built in"));
-        assert!(Url::parse_http("https://h:1", "/").unwrap_err().contains("https is not built in"));
+        assert!(Url::parse_http("ftp://h:1", "/").unwrap_err().contains("https://"));
         assert!(Url::parse_http("h:1/metrics", "/").is_err());
     }
 

@@ -13,6 +13,7 @@ use fantail::wire::http::head::{HeadLimits, field_store, parse_head};
 use fantail::wire::http::response::ResponseBuffer;
 use fantail::wire::upgrade::{check, write_accept};
 
+use crate::secure;
 use crate::server::{PATIENCE, Server, command, lines, wait_for};
 
 /// A running `fantail connect`.
@@ -25,10 +26,19 @@ pub(crate) struct Connect {
 
 impl Connect {
     pub(crate) fn to(address: SocketAddr, path: &str, flags: &[&str]) -> Self {
-        let url = format!("ws://{address}{path}");
-        let mut arguments = vec!["connect"];
+        let Some(at) = secure::instead_of(address) else { return Self::plainly_to(address, path, flags) };
+        let url = format!("wss://{at}{path}");
+        let mut arguments = vec!["connect", &url];
         arguments.extend_from_slice(flags);
-        arguments.push(&url);
+        let ca = secure::usual().ca();
+        arguments.extend(["--ca", &ca]);
+        Self::spawn(command(&arguments, &[]))
+    }
+
+    /// Without TLS even where all peers speak it.
+    fn plainly_to(address: SocketAddr, path: &str, flags: &[&str]) -> Self {
+        let url = format!("ws://{address}{path}");
+        let arguments = [&["connect"], flags, &[&url]].concat();
         Self::spawn(command(&arguments, &[]))
     }
 
@@ -40,7 +50,11 @@ impl Connect {
         Self { child, input, out, said }
     }
 
-    fn send(&mut self, text: &str) {
+    pub(crate) fn take_input(&mut self) -> ChildStdin {
+        self.input.take().expect("open")
+    }
+
+    pub(crate) fn send(&mut self, text: &str) {
         self.input.as_mut().expect("still open").write_all(text.as_bytes()).expect("it reads");
     }
 
@@ -48,7 +62,7 @@ impl Connect {
         self.input = None;
     }
 
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.out.recv_timeout(PATIENCE).expect("a line")
     }
 
@@ -98,7 +112,7 @@ fn lines_go_out_and_come_back() {
 fn a_flood_of_echoes_is_no_deadlock() {
     let server = Server::start(&[], &[]);
     let mut client = Connect::to(server.listen, "/echo", &["--count", "20000"]);
-    let mut input = client.input.take().expect("open");
+    let mut input = client.take_input();
     let writer = thread::spawn(move || {
         for number in 0..20_000 {
             input.write_all(format!("{number:01000}\n").as_bytes()).expect("it reads");
@@ -139,7 +153,7 @@ fn messages_are_printed_and_counted() {
 fn wrong_usage_is_2_and_no_connection_is_1() {
     for arguments in [
         &["connect"][..],
-        &["connect", "wss://127.0.0.1:1/"],
+        &["connect", "wss:/127.0.0.1:1/"],
         &["connect", "http://127.0.0.1:1/"],
         &["connect", "-H", "no colon", "ws://127.0.0.1:1/"],
         &["connect", "--attempts", "3", "ws://127.0.0.1:1/"],
@@ -180,14 +194,26 @@ fn accept_with(listener: &TcpListener, protocol: Option<&str>, more: &str) -> (S
         assert_eq!(stream.read(&mut byte).expect("a request"), 1);
         held.push(byte[0]);
     }
-    let mut store = field_store();
-    let (head, _) = parse_head(&held, &mut store, &HeadLimits::default()).expect("legal").expect("whole");
-    let mut answer = ResponseBuffer::new(Vec::new(), Date::at(SystemTime::now()));
-    write_accept(&mut answer, &check(&head).expect("an upgrade"), protocol, None);
+    let text = String::from_utf8(held).expect("text");
+    let mut answer = answer_upgrade_with(&text, protocol);
     let end = answer.len() - 2;
     answer.splice(end..end, more.bytes());
     stream.write_all(&answer).expect("it reads");
-    (String::from_utf8(held).expect("text"), stream)
+    (text, stream)
+}
+
+/// The answer to a request that asks for an upgrade.
+pub(crate) fn answer_upgrade(head: &str) -> Vec<u8> {
+    answer_upgrade_with(head, None)
+}
+
+fn answer_upgrade_with(head: &str, protocol: Option<&str>) -> Vec<u8> {
+    let mut store = field_store();
+    let (head, _) =
+        parse_head(head.as_bytes(), &mut store, &HeadLimits::default()).expect("legal").expect("whole");
+    let mut answer = ResponseBuffer::new(Vec::new(), Date::at(SystemTime::now()));
+    write_accept(&mut answer, &check(&head).expect("an upgrade"), protocol, None);
+    answer.to_vec()
 }
 
 /// What bounds an answer is its bytes, not how many fields they make.
@@ -261,7 +287,7 @@ fn a_server_that_breaks_the_protocol_is_told_and_left() {
 fn it_comes_back_after_a_restart() {
     let mut server = Server::start(&[], &[("FANTAIL_DRAIN_SECONDS", "0")]);
     let (listen, path) = (server.listen.to_string(), "/ws/t");
-    let client = Connect::to(server.listen, path, &["--listen", "--reconnect", "--count", "2"]);
+    let client = Connect::plainly_to(server.listen, path, &["--listen", "--reconnect", "--count", "2"]);
     client.await_remark("connected");
     server.publish("t", b"before");
     assert_eq!(client.line(), "before");

@@ -134,7 +134,7 @@ fn what_a_stranger_answers_cannot_write_on_the_terminal() {
 
 #[test]
 fn misuse_is_told_from_failure() {
-    for flags in [&["--admin", "https://h:1"][..], &["--admin", "h:1/healthz"], &["--timeout", "0"]] {
+    for flags in [&["--admin", "ftp://h:1"][..], &["--admin", "h:1/healthz"], &["--timeout", "0"]] {
         let (code, said) = fails(command(&[&["health"], flags].concat(), &[]));
         assert_eq!(code, Some(2), "{said}");
     }

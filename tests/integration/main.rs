@@ -10,6 +10,7 @@ mod client;
 mod conformance;
 mod connect;
 mod connect_hostile;
+mod connect_secure;
 mod deflate;
 mod delivery;
 mod demo;

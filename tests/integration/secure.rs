@@ -52,6 +52,11 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
+    /// Its own certificate in a file.
+    pub(crate) fn file(&self, name: &str) -> String {
+        file(name, &self.issuer.pem()).to_str().expect("UTF-8").to_owned()
+    }
+
     pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a root");
@@ -84,6 +89,14 @@ pub(crate) struct Usual {
     pub(crate) authority: Authority,
     pub(crate) files: Files,
     pub(crate) client: Arc<ClientConfig>,
+}
+
+impl Usual {
+    /// The file of what signed its certificate.
+    pub(crate) fn ca(&self) -> String {
+        static FILE: OnceLock<String> = OnceLock::new();
+        FILE.get_or_init(|| self.authority.file("usual-ca.pem")).clone()
+    }
 }
 
 pub(crate) fn usual() -> &'static Usual {

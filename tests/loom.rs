@@ -129,7 +129,7 @@ mod topic {
 
         fn publish(topic: &Topic, mailboxes: &[Mailbox<Entry>]) -> u64 {
             topic
-                .publish(Draft(1), mailboxes, Rank::USUAL, || false, &Patterns::new(0))
+                .publish(Draft(1), mailboxes, Rank::USUAL, |_| true, &Patterns::new(0))
                 .expect("there is room")
                 .0
                 .offset
@@ -364,7 +364,7 @@ mod topic {
                     Draft(3),
                     mailboxes,
                     Rank::USUAL,
-                    || false,
+                    |_| true,
                     &Patterns::new(0),
                 ) {
                     Ok(_) => 1,

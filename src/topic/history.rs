@@ -69,12 +69,15 @@ impl History {
         self.bytes
     }
 
-    /// Keeps one more, and no more than the bounds allow; where all histories together are `full`, no more bytes than
-    /// before.
-    pub(super) fn push(&mut self, message: Message, full: bool) -> Change {
+    /// Keeps one more, and no more than the bounds allow. `take` takes room for so many bytes of what all histories may have
+    /// together; where there is none, it keeps no more bytes than before. The change that is returned leaves out what was
+    /// taken.
+    pub(super) fn push(&mut self, message: Message, take: impl FnOnce(u64) -> bool) -> Change {
         let before = self.measure();
-        let bytes_max = if full { self.bounds.bytes.min(self.bytes) } else { self.bounds.bytes };
-        self.bytes += kept_bytes(&message);
+        let comes = kept_bytes(&message);
+        let taken = take(comes);
+        let bytes_max = if taken { self.bounds.bytes } else { self.bounds.bytes.min(self.bytes) };
+        self.bytes += comes;
         if self.bounds.messages > 0 && self.ring.len() >= self.bounds.messages as usize {
             // Before it comes, or a full ring would double for one place.
             self.pop();
@@ -88,7 +91,9 @@ impl History {
             self.pop();
         }
         let unlisted = !self.ring.is_empty() && !std::mem::replace(&mut self.listed, true);
-        Change { unlisted, ..self.since(before) }
+        let change = self.since(before);
+        let taken = if taken { comes as i64 } else { 0 };
+        Change { unlisted, bytes: change.bytes - taken, ..change }
     }
 
     /// Lets go what is older than the bound says at `now_ms`.

@@ -2,8 +2,8 @@
 //! its own that may take its time: it locks one topic at a time, and never on the way of a message. Where there is no room
 //! for another topic, it makes some.
 //!
-//! The bound holds between its visits, too: where everything is full, a topic that keeps one more message lets older
-//! ones of its own go.
+//! The bound holds at any time: where there is no room for one more message, its topic lets older ones of its own go, or
+//! keeps none of it.
 
 use std::cmp::Ordering as Order;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -13,7 +13,7 @@ use super::history::{Change, HistoryBounds};
 use super::router::Router;
 use super::rules::TopicRules;
 use super::state::{Kept, PageFrom, Topic};
-use super::sync::{AtomicU64, Mutex, Ordering, lock};
+use super::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
 /// Topics looked up under one lock of the directory.
 const TOPICS_PER_LOOK: usize = 256;
@@ -35,11 +35,17 @@ pub struct Histories {
     bytes_max: AtomicU64,
     trimmed: AtomicU64,
     expired: AtomicU64,
+    /// Whether there was no room for a message since the keeper made some: [`NOBODY`], or somebody, [`UNHEARD`] or [`HEARD`].
+    wanted: AtomicU32,
     /// Topics that keep something and that the keeper does not know yet.
     newly: Mutex<Vec<Topic>>,
     /// By whom no other topic could be made, and one more; [`ANYBODY`] if by nobody at all, 0 if they can.
     crowded: AtomicU64,
 }
+
+const NOBODY: u32 = 0;
+const UNHEARD: u32 = 1;
+const HEARD: u32 = 2;
 
 /// More than any handle, and one more.
 const ANYBODY: u64 = u64::MAX;
@@ -80,9 +86,15 @@ impl Histories {
         self.expired.load(Ordering::Relaxed)
     }
 
-    /// Whether there is no room for another byte.
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes() >= self.bytes_max()
+    /// Takes room for so many bytes. `false`: there is none, and the keeper is to make some.
+    pub(super) fn take(&self, bytes: u64) -> bool {
+        let max = self.bytes_max();
+        let more = |kept: u64| kept.checked_add(bytes).filter(|sum| *sum <= max);
+        let fits = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if !fits && self.wanted.load(Ordering::Relaxed) == NOBODY {
+            self.wanted.store(UNHEARD, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// There was no room for another topic, of this maker's or at all. The keeper is to be woken.
@@ -100,12 +112,12 @@ impl Histories {
         if unlisted {
             lock(&self.newly).push(topic.clone());
         }
-        if bytes == 0 {
-            return unlisted;
+        if bytes != 0 {
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let max = self.bytes_max();
-        unlisted || (before < max && before.wrapping_add(bytes as u64) >= max)
+        unlisted
+            || (self.wanted.load(Ordering::Relaxed) == UNHEARD
+                && self.wanted.swap(HEARD, Ordering::Relaxed) == UNHEARD)
     }
 }
 
@@ -177,7 +189,9 @@ impl Keeper {
                 self.topics.push(Due { at_ms: kept.due.unwrap_or(u64::MAX), topic });
             }
         }
-        if router.histories().is_full() {
+        let histories = router.histories();
+        let wanted = histories.wanted.swap(NOBODY, Ordering::Relaxed) != NOBODY;
+        if wanted || histories.bytes() >= histories.bytes_max() {
             self.trim(router, now_ms);
         }
         let crowded = router.histories().crowded.load(Ordering::Relaxed) > 0;

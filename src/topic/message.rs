@@ -3,6 +3,8 @@
 //! outside every lock as a [`Draft`], given its place in the topic under the topic's lock, then shared.
 //! Never copies the payload again.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use triomphe::{Arc, ThinArc};
 
 use super::form::Encoding;
@@ -37,7 +39,13 @@ struct MessageHeader {
     loop_index: u8,
     payload_at: u8,
     binary: bool,
+    /// Whether the payload is a document, once somebody has looked: [`UNKNOWN`], [`NO`] or [`YES`].
+    document: AtomicU8,
 }
+
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
 
 /// No loop's index.
 const NO_LOOP: u8 = u8::MAX;
@@ -60,6 +68,7 @@ impl MessageHeader {
             loop_index,
             payload_at: payload_at as u8,
             binary,
+            document: AtomicU8::new(UNKNOWN),
         }
     }
 
@@ -216,6 +225,21 @@ impl Message {
         &self.0.header.header.waiting
     }
 
+    /// Whether the payload is what `look` looks for. Whoever asks first looks, for all loops and forms: it takes as long as
+    /// all else that is made of a message. Always asked of the same.
+    pub fn is_document(&self, look: impl FnOnce(&[u8]) -> bool) -> bool {
+        // Two who look at once find the same.
+        let known = &self.0.header.header.document;
+        match known.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                let is = look(self.payload());
+                known.store(if is { YES } else { NO }, Ordering::Relaxed);
+                is
+            }
+            known => known == YES,
+        }
+    }
+
     /// True for a binary message, false for text.
     pub fn is_binary(&self) -> bool {
         self.0.header.header.binary
@@ -313,6 +337,16 @@ mod tests {
         let long = Draft::encode_both(None, true, &[0; 70_000], Some(&[1; 300])).stamp(1, 1);
         assert_eq!(&long.frame_as(Encoding::Deflated)[..5], [0xc2, 126, 1, 44, 1]);
         assert_eq!(long.payload(), [0; 70_000]);
+    }
+
+    #[test]
+    fn only_the_first_who_asks_looks_at_the_payload() {
+        for is in [true, false] {
+            let message = sample(false, 3);
+            let other = message.clone();
+            assert_eq!(message.is_document(|payload| payload == b"xxx" && is), is);
+            assert_eq!(other.is_document(|_| panic!("it is known")), is);
+        }
     }
 
     #[test]

@@ -350,7 +350,8 @@ impl<M: Mail> Router<M> {
         from_loop: Option<usize>,
         rank: Rank,
     ) -> Result<Published, Busy> {
-        match topic.publish(draft, &self.mailboxes, rank, || self.histories.is_full(), &self.patterns) {
+        match topic.publish(draft, &self.mailboxes, rank, |bytes| self.histories.take(bytes), &self.patterns)
+        {
             Ok((published, owed, change)) => {
                 self.published(topic, owed, change, from_loop);
                 Ok(published)
@@ -371,8 +372,8 @@ impl<M: Mail> Router<M> {
     ) -> Result<Published, Busy> {
         for _ in 1..LOOKUPS_MAX {
             let Ok(found) = self.topic(&retired.topic_name()) else { break };
-            let full = || self.histories.is_full();
-            draft = match found.publish(draft, &self.mailboxes, rank, full, &self.patterns) {
+            let room = |bytes| self.histories.take(bytes);
+            draft = match found.publish(draft, &self.mailboxes, rank, room, &self.patterns) {
                 Ok((published, owed, change)) => {
                     self.published(&found, owed, change, from_loop);
                     return Ok(published);

@@ -278,6 +278,48 @@ fn keeping(topics_max: usize) -> Router<Numbers> {
 }
 
 #[test]
+fn what_all_keep_together_is_never_more_than_the_bound() {
+    const BYTES_MAX: u64 = 2_000;
+    let router = keeping(64);
+    router.histories().set_bytes_max(BYTES_MAX);
+    let mut keeper = Keeper::new();
+    keeper.turn(&router, 1_000);
+    std::thread::scope(|scope| {
+        for publisher in 0..4 {
+            let router = &router;
+            scope.spawn(move || {
+                for number in 0..500 {
+                    let topic = router.topic(&name(&format!("{publisher} {}", number % 5))).unwrap();
+                    // Lengths that fill no bound to the byte.
+                    router.publish(&topic, draft(number * 7 % 61), None).unwrap();
+                    let bytes = router.histories().bytes();
+                    assert!(bytes <= BYTES_MAX, "{bytes}");
+                }
+            });
+        }
+    });
+    let kept = |router: &Router<Numbers>| -> u64 {
+        let topics = router.topics_from("", None, 100);
+        topics.iter().map(|topic| topic.summary().kept_bytes).sum()
+    };
+    assert_eq!(kept(&router), router.histories().bytes());
+    assert!(kept(&router) > BYTES_MAX / 2, "{}", kept(&router));
+    // Nobody has room for more until the keeper has made some.
+    keeper.turn(&router, 2_000);
+    assert!(kept(&router) <= BYTES_MAX / 16 * 15);
+    assert_eq!(kept(&router), router.histories().bytes());
+    let newcomer = router.topic(&name("new")).unwrap();
+    router.publish(&newcomer, draft(3), None).unwrap();
+    assert_eq!(newcomer.summary().kept_messages, 1);
+    // What is larger than all of them may be goes to nobody's cost.
+    let before = kept(&router);
+    router.publish(&newcomer, draft(5_000), None).unwrap();
+    assert_eq!(newcomer.summary().kept_messages, 0);
+    assert!(kept(&router) < before);
+    assert_eq!(kept(&router), router.histories().bytes());
+}
+
+#[test]
 fn topics_that_kept_something_or_might_have_retire_as_others_do() {
     let limits = RouterLimits { idle_topics_max: 4, ..RouterLimits::default() };
     let (router, _) = router(1, limits);

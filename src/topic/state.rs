@@ -252,7 +252,7 @@ impl Topic {
     }
 
     /// Gives the message an offset and a place in every interested mailbox, or changes nothing. Keeps it, if the topic
-    /// keeps messages; no more bytes than before where all histories are `full`. Loops with subscribers of `patterns` that
+    /// keeps messages; no more bytes than before where all histories have no `room`. Loops with subscribers of `patterns` that
     /// mean it are interested until they have dealt with the message.
     /// Also returns the loops that are owed a wake-up, one bit each, and what became of its history, if it has one.
     #[inline(always)]
@@ -261,7 +261,7 @@ impl Topic {
         draft: Draft,
         mailboxes: &[Mailbox<Entry<M>>],
         rank: Rank,
-        full: impl FnOnce() -> bool,
+        room: impl FnOnce(u64) -> bool,
         patterns: &Patterns,
     ) -> Result<(Published, u64, Option<Change>), PublishRefused> {
         let bytes = draft.frame_len();
@@ -300,7 +300,7 @@ impl Topic {
                 owed |= this;
             }
         }
-        let change = state.history_mut().map(|history| history.push(message, full()));
+        let change = state.history_mut().map(|history| history.push(message, room));
         let published = Published { epoch: self.epoch(), offset, subscribers: state.subscribers.into() };
         Ok((published, owed, change))
     }

@@ -172,7 +172,7 @@ fn push_placed_data(message: &Message, out: &mut Vec<u8>) {
     match std::str::from_utf8(payload) {
         Ok(text) if !message.is_binary() => {
             out.extend_from_slice(b",\"data\":");
-            if is_document(text) {
+            if message.is_document(|_| is_document(text)) {
                 out.extend_from_slice(payload.trim_ascii());
             } else {
                 push_string(text, out);

@@ -86,7 +86,7 @@ PATIENT = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "0", "FANTAIL_TIMEOUTS_WRITE_TI
 QUEUED_METRIC = "fantail_outbox_bytes"
 LOOP_THREAD = re.compile(r"loop-\d+")
 
-READY = re.compile(r"fantail ready listen=(\S+) admin=(\S+) pid=(\d+)")
+READY = re.compile(r"fantail ready listen=(\S+) admin=(\S+) pid=(\d+)(?: tls=(\S+))?")
 
 # figure -> (path in the JSON, factor into the unit of the figure's name)
 FANOUT_FIELDS = {
@@ -148,6 +148,9 @@ def figures(result, fields):
 class Server:
     """One server process, from its ready line to its end. Use it as a context."""
 
+    # How its clients are to speak, at `listen`.
+    scheme = "ws"
+
     def __init__(self, command, env):
         self.process = subprocess.Popen(
             shlex.split(command), stdout=subprocess.PIPE, text=True, env={**os.environ, **env},
@@ -165,6 +168,7 @@ class Server:
                 break
             found = READY.search(line)
             if found:
+                self.tls = found.group(4)
                 return found.group(1), found.group(2)
         self.stop()
         raise SystemExit(f"no ready line from: {command}")
@@ -264,8 +268,8 @@ class start_loadtest:
 
     def __init__(self, args, command, server, path="/ws/{topic}", topic=None, **flags):
         topic = topic or random_topic()
-        url = f"ws://{server.listen}{path.format(topic=topic)}"
-        flags = {"pid": server.pid, **flags}
+        url = f"{server.scheme}://{server.listen}{path.format(topic=topic)}"
+        flags = {"pid": server.pid, "insecure": server.scheme == "wss" or None, **flags}
         if flags.get("publish") == "http":
             # Test messages too short for a text are binary, and nothing is added to a URL that was given.
             binary = "?binary=1" if int(flags.get("size", 128)) < TEXT_BYTES_MIN else ""

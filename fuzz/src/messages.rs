@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
         }
     }
     if let Ok(field) = std::str::from_utf8(bytes)
-        && let Ok(Some(Agreement { answer, window_bits })) = negotiate([field].into_iter())
+        && let Ok(Some(Agreement { answer, window_bits, .. })) = negotiate([field].into_iter())
     {
         assert!(field.contains("permessage-deflate") && answer.starts_with("permessage-deflate"));
         // Some clients take nothing in an answer that they have not offered.

@@ -12,29 +12,29 @@ use fantail::wire::frame::{Opcode, push_frame};
 use crate::client::{Peer, frame, upgrade_request};
 use crate::server::{Server, dial, wait_for};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Somebody who was there before and goes on.
-struct Bystander(Peer);
+pub(crate) struct Bystander(Peer);
 
 impl Bystander {
-    fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Server) -> Self {
         Self(server.websocket("/echo"))
     }
 
     /// One message there and back, within the patience of a test.
-    fn echoes(&mut self) {
+    pub(crate) fn echoes(&mut self) {
         self.0.send_frame(Opcode::Text, b"still here");
         assert_eq!(self.0.text(), "still here");
     }
 }
 
-fn resident(server: &Server) -> u64 {
+pub(crate) fn resident(server: &Server) -> u64 {
     server.metric("process_resident_memory_bytes", "")
 }
 
 /// Runs a flood while the bystander echoes on a thread of its own until the flood is over.
-fn meanwhile(bystander: &mut Bystander, flood: impl FnOnce()) {
+pub(crate) fn meanwhile(bystander: &mut Bystander, flood: impl FnOnce()) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {

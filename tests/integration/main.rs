@@ -18,6 +18,7 @@ mod drain_behind;
 mod health;
 mod history;
 mod hostile;
+mod hostile_readers;
 mod http;
 mod intervals;
 mod json;

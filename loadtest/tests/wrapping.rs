@@ -395,6 +395,13 @@ fn echoes_in_a_protocol_of_the_servers_own() {
     let (code, report, _) = echo("echo-room", &room_server(), r#"{"say":"{marker}"}"#);
     assert_eq!((code, &report["returned"]), (0, &json!(20)), "{report:#}");
     assert_eq!((&report["foreign"], &report["corrupt"]), (&json!(3 * 20), &json!(0)), "{report:#}");
+    // So it is where nothing is around them, and the same worker has just read them for those who said them.
+    let (url, mut args) =
+        (room_server(), vec!["echo", "--connections", "4", "--threads", "1", "--size", "100"]);
+    args.extend(["--url", &url, "--rate", "1000", "--duration", "200ms"]);
+    let (code, report, _) = run("echo-plain-room", &args);
+    assert_eq!((code, &report["returned"]), (0, &json!(200)), "{report:#}");
+    assert_eq!((&report["foreign"], &report["duplicate"]), (&json!(3 * 200), &json!(0)), "{report:#}");
 }
 
 /// Takes JSON by POST and delivers it to the subscribers of a fan-out server; is gone after so many posts.

@@ -306,6 +306,12 @@ impl Connection {
         &mut self.sequence
     }
 
+    /// Whether it is connected and nothing waits to be sent: every event says that there is room.
+    #[inline]
+    pub(crate) fn has_nothing_to_say(&self) -> bool {
+        self.state != State::Connecting && self.extra.is_none()
+    }
+
     /// The socket became writable: finishes the connect, sends the request, drains waiting output.
     pub(crate) fn on_writable(&mut self) -> Result<(), Trouble> {
         let Some(stream) = &mut self.stream else { return Ok(()) };

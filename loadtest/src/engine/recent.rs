@@ -1,7 +1,7 @@
 //! What was read last, so that a message which comes to many connections one after the other is read only once.
 //!
-//! A worker has one for its connections and forgets it with every turn. It compares whole payloads: what is the same, byte
-//! by byte, as one that was read and found unchanged, is unchanged. Pure.
+//! A worker has one for its connections. It compares whole payloads: what is the same, byte by byte, as one that was read and
+//! found unchanged, is unchanged, for everybody who may be sent it. Pure.
 
 use crate::base::schedule::Schedule;
 use crate::engine::message::Stamp;
@@ -19,9 +19,9 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Nothing of it is known any more.
-    pub(crate) fn forget(&mut self) {
-        (self.stamp, self.tick) = (None, None);
+    /// The plan may be another from now on.
+    pub(crate) fn forget_tick(&mut self) {
+        self.tick = None;
     }
 
     /// What the payload says, if it is the one that was kept.
@@ -64,7 +64,7 @@ mod tests {
     const STAMP: Stamp = Stamp { stream: 1, sequence: 2, planned_ns: 3 };
 
     #[test]
-    fn only_the_very_same_payload_is_known_and_only_until_the_turn_ends() {
+    fn only_the_very_same_payload_is_known() {
         let mut recent = Recent::default();
         assert_eq!(recent.stamp_of(b""), None);
         recent.keep(b"as it was sent", STAMP);
@@ -78,8 +78,6 @@ mod tests {
         assert!(recent.stamp_of(&large).is_none() && recent.stamp_of(b"as it was sent").is_none());
         recent.keep(b"", STAMP);
         assert_eq!(recent.stamp_of(b""), Some(STAMP));
-        recent.forget();
-        assert_eq!(recent.stamp_of(b""), None);
     }
 
     #[test]
@@ -89,5 +87,9 @@ mod tests {
         for planned_ns in [0, 100, 100, 1_000_100, 100, 50, 50, u64::MAX] {
             assert_eq!(recent.tick_of(planned_ns, &plan), plan.tick_of(planned_ns));
         }
+        let slower = Schedule::new(100, 500.0, 1, Duration::from_secs(1));
+        recent.tick_of(1_000_100, &plan);
+        recent.forget_tick();
+        assert_eq!(recent.tick_of(1_000_100, &slower), slower.tick_of(1_000_100));
     }
 }

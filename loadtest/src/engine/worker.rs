@@ -383,7 +383,7 @@ impl Worker {
             self.send_due(&order, &mut tally);
             self.say_due(&mut tally);
             self.ask_due(&mut tally);
-            self.recent.forget();
+            self.recent.forget_tick();
             for index in std::mem::take(&mut self.ready) {
                 self.read_turn(index, true, &order, &mut tally);
             }
@@ -579,6 +579,9 @@ impl Worker {
 
     fn write_turn(&mut self, index: usize, tally: &mut Tally) {
         let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.has_nothing_to_say() {
+            return;
+        }
         match connection.on_writable() {
             Ok(()) => self.open_asked(index, tally),
             Err(trouble) => self.on_trouble(index, trouble, tally),

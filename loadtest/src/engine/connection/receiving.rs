@@ -61,10 +61,12 @@ impl Connection {
             Role::Echo => Streams::one(echo_stream(plan.run_id, cx.number)),
         };
         if plan.conversation.template().is_none() && binary == plan.shape.is_binary() {
-            let known = cx.recent.as_deref().and_then(|recent| recent.stamp_of(payload));
+            // What an echo brings is meant for one connection, whatever was read for another.
+            let mut recent = cx.recent.as_deref_mut().filter(|_| cx.role == Role::Subscribe);
+            let known = recent.as_deref().and_then(|recent| recent.stamp_of(payload));
             let read = || message::read_unchanged(payload, plan.shape, streams, cx.now_ns);
             if let Some(stamp) = known.or_else(read) {
-                if let Some(recent) = cx.recent.as_deref_mut().filter(|_| known.is_none()) {
+                if let Some(recent) = recent.filter(|_| known.is_none()) {
                     recent.keep(payload, stamp);
                 }
                 return self.on_stamp(&stamp, false, cx);

@@ -62,7 +62,7 @@ impl Connection {
         };
         if plan.conversation.template().is_none() && binary == plan.shape.is_binary() {
             // What an echo brings is meant for one connection, whatever was read for another.
-            let mut recent = cx.recent.as_deref_mut().filter(|_| cx.role == Role::Subscribe);
+            let recent = cx.recent.as_deref_mut().filter(|_| cx.role == Role::Subscribe);
             let known = recent.as_deref().and_then(|recent| recent.stamp_of(payload));
             let read = || message::read_unchanged(payload, plan.shape, streams, cx.now_ns);
             if let Some(stamp) = known.or_else(read) {

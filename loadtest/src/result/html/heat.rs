@@ -309,7 +309,10 @@ fn times(begin: f64, span: f64, out: &mut String) {
     // Not -0 for what begins a little before.
     let mut at = (begin / step).ceil() * step + 0.0;
     while at <= begin + span * 0.97 {
-        let _ = write!(out, "<span style=\"left:{:.2}%\">{at:.digits$}</span>", (at - begin) / span * 100.0);
+        let place = (at - begin) / span * 100.0;
+        // A wide one in the middle of its place would run off the map, as the first one would.
+        let end = if place > 90.0 { " class=\"end\"" } else { "" };
+        let _ = write!(out, "<span{end} style=\"left:{place:.2}%\">{at:.digits$}</span>");
         at += step;
     }
     out.push_str("</div>");
@@ -370,5 +373,14 @@ mod tests {
         for (lowest, end) in [(8.192, 12.288), (12.288, 16.384), (16.384, 24.576)] {
             assert!((next(lowest) - end).abs() < 1e-6, "{lowest}");
         }
+    }
+
+    #[test]
+    fn the_last_time_ends_before_the_map_does() {
+        let mut out = String::new();
+        times(1.168, 0.039, &mut out);
+        let last = out.rsplit("<span").next().unwrap_or_default();
+        assert!(last.starts_with(" class=\"end\" style=\"left:9") && last.contains(">1.205<"), "{out}");
+        assert_eq!(out.matches("class=\"end\"").count(), 1, "{out}");
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::result::tally::new_histogram;
+use crate::result::whole_file;
 
 /// A histogram as a result file holds it. Only buckets that were hit are in it.
 #[derive(Clone, Debug, Serialize)]
@@ -126,7 +127,7 @@ pub(crate) fn write_log(path: &Path, report: &Value) -> Result<(), String> {
         }
     }
     drop(log);
-    std::fs::write(path, bytes).map_err(|error| wrong(error.to_string()))
+    whole_file::put(path, &bytes).map_err(|error| wrong(error.to_string()))
 }
 
 /// The latencies of messages second by second, with when each begins and how long it is.

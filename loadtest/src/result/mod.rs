@@ -18,3 +18,4 @@ pub(crate) mod samples;
 pub(crate) mod strain;
 pub(crate) mod tally;
 pub(crate) mod threshold;
+pub(crate) mod whole_file;

@@ -23,6 +23,7 @@ use crate::result::samples::Columns;
 use crate::result::strain::StrainReport;
 use crate::result::tally::{Counts, Tally};
 use crate::result::threshold::Threshold;
+use crate::result::whole_file;
 
 /// Version of the result file's layout; it changes when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
@@ -646,7 +647,7 @@ pub(crate) fn print_line(line: &str) {
 
 /// Writes the file that `flag` names.
 pub(crate) fn write(flag: &str, path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("{flag} {}: {error}", path.display()))
+    whole_file::put(path, text.as_bytes()).map_err(|error| format!("{flag} {}: {error}", path.display()))
 }
 
 /// Whether a file can be written, so that this is not found out when the run is over.

@@ -495,6 +495,32 @@ fn a_disk_that_is_full_takes_one_file_and_not_the_result() {
 }
 
 #[test]
+fn a_result_that_does_not_fit_leaves_the_one_before() {
+    let url = format!("ws://{}/echo", echo_and_fan_out());
+    let files =
+        ["--json", "--html", "--hdr", "--junit"].map(|flag| (flag, Scratch::new(&format!("before{flag}"))));
+    for (flag, file) in &files {
+        std::fs::write(file.path(), format!("before {flag}")).unwrap();
+    }
+    let flags: Vec<&str> = files.iter().flat_map(|(flag, file)| [*flag, file.path()]).collect();
+    // No file may be longer than nothing, and whoever writes more is told so instead of being ended.
+    let full = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", full, env!("CARGO_BIN_EXE_fantail-loadtest")]);
+    let output = command.args(echo_args(&url, "100ms", &flags)).output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for (flag, file) in &files {
+        let folder = std::path::Path::new(file.path()).parent().unwrap();
+        let name = std::path::Path::new(file.path()).file_name().unwrap().to_string_lossy().into_owned();
+        let named = std::fs::read_dir(folder).unwrap().flatten();
+        let of_it = named.filter(|entry| entry.file_name().to_string_lossy().starts_with(&name)).count();
+        assert!(error.contains(&format!("{flag} {}: File too large", file.path())), "{error}");
+        assert_eq!((file.text(), of_it), (format!("before {flag}"), 1));
+    }
+}
+
+#[test]
 fn what_is_repeated_fits_its_schema_and_its_log_has_every_run() {
     let address = echo_and_fan_out();
     let (url, closed) = (format!("ws://{address}/echo"), format!("ws://{address}/ws/{{topic}}"));

@@ -45,3 +45,4 @@ mod stopped;
 mod supervised;
 mod sysctl;
 mod tls;
+mod tls_parts;

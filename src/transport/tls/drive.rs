@@ -81,7 +81,7 @@ pub(in super::super) fn say_close(socket: &MarkedSocket, tls: &mut Tls) -> io::R
         }
         sealed.clear();
         match &mut secure.form {
-            Form::Rustls(session) => session.say_close(sealed),
+            Form::Rustls(session) => session.say_close(held_of(&mut secure.flight), sealed),
             // What can't be sealed is not said: the end of the stream follows in any case.
             Form::Lean => drop(lean.get(index_of(fd)).map(|lean| lean.close_notify(sealed))),
             Form::Delayed | Form::Failed => return Ok(()),
@@ -305,6 +305,11 @@ impl Reading<'_> {
     }
 }
 
+/// What there is of the next record, or of several with a part of a message each.
+fn held_of(flight: &mut Option<Box<Flight>>) -> &mut [u8] {
+    flight.as_deref_mut().map(|flight| flight.cipher.as_mut_slice()).unwrap_or_default()
+}
+
 /// Whether `fresh` brings the end of the record that `held` is the beginning of.
 fn completes(held: &[u8], fresh: &[u8]) -> bool {
     let at = |index: usize| held.get(index).or_else(|| fresh.get(index.wrapping_sub(held.len())));
@@ -338,7 +343,7 @@ fn write_records(
         let record = rest.get(..most).unwrap_or(rest);
         sealed.clear();
         let done = match &mut secure.form {
-            Form::Rustls(session) => session.seal(record, sealed).is_ok(),
+            Form::Rustls(session) => session.seal(held_of(&mut secure.flight), record, sealed).is_ok(),
             Form::Lean => lean
                 .get(index_of(socket.as_raw_fd()))
                 .is_some_and(|lean| lean.seal(record, RECORD_PLAIN_BYTES, sealed).is_ok()),

@@ -126,13 +126,14 @@ impl Session {
         }
     }
 
-    /// Seals `bytes`, which fit one record, to the end of `out`.
+    /// Seals `bytes`, which fit one record, to the end of `out`. `held` is what [`Self::open`] has left of the ciphertext, which
+    /// rustls wants to see again each time: it remembers how far it has looked, and panics behind the end of less.
     ///
     /// # Errors
     /// It may not, or not any more.
-    pub(super) fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(super) fn seal(&mut self, held: &mut [u8], bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
         for _ in 0..ANSWERS_MAX {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(held);
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     let begun = append(out, bytes.len() + RECORD_OVERHEAD, |into| {
@@ -152,9 +153,10 @@ impl Session {
     }
 
     /// Says that nothing more will come from this side, at the end of `out`. Nothing while the handshake is under way.
-    pub(super) fn say_close(&mut self, out: &mut Vec<u8>) {
+    /// `held` is as for [`Self::seal`].
+    pub(super) fn say_close(&mut self, held: &mut [u8], out: &mut Vec<u8>) {
         for _ in 0..ANSWERS_MAX {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(held);
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     append(out, RECORD_OVERHEAD, |into| {
@@ -172,15 +174,18 @@ impl Session {
         }
     }
 
-    /// The alert that rustls has for what it met.
+    /// The alert that rustls has for what it met, if it has one. It is asked for nothing else: messages may be left that it has
+    /// found and not looked at.
     fn say_last(&mut self, out: &mut Vec<u8>) {
         for _ in 0..ANSWERS_MAX {
+            if !self.connection.wants_write() {
+                return;
+            }
             let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
             match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     append(out, 0, |into| data.encode(into).map_err(TooSmall::from));
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 _ => return,
             }
         }

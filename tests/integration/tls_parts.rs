@@ -1,0 +1,87 @@
+//! Messages of a handshake that share a record, or of which a record has only a part: what rustls has found and not yet looked
+//! at, or remembers for later, while the server goes on.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use fantail_test_support::tls::{Listener, Rogue};
+use rustls::ClientConfig;
+
+use crate::client::upgrade_request;
+use crate::secure::{Secure, flags, usual};
+use crate::server::{Server, dial};
+
+/// Any content type of TLS 1.3 that is not data.
+const HANDSHAKE: u8 = 22;
+
+fn start(lean: &str) -> Server {
+    let flags = flags(&usual().files);
+    let all: Vec<&str> = flags.iter().map(String::as_str).collect();
+    Server::start(&all, &[("FANTAIL_TLS_LEAN", lean)])
+}
+
+#[test]
+fn what_lies_behind_a_message_that_is_refused_is_not_looked_at() {
+    let server = start("false");
+    let mut config: ClientConfig = usual().client.as_ref().clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("memory");
+    // A Finished behind it, in the same record; and by itself, before anything.
+    let finished = [20, 0, 0, 1, 0];
+    hello.extend_from_slice(&finished);
+    let length = u16::try_from(hello.len() - 5).expect("a record").to_be_bytes();
+    hello[3..5].copy_from_slice(&length);
+    let mut twice = vec![HANDSHAKE, 3, 1, 0, 10];
+    twice.extend_from_slice(&[finished, finished].concat());
+    for bytes in [&hello, &twice] {
+        let mut stream = dial(server.tls.expect("tls= in the ready line"));
+        stream.write_all(bytes).expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        // RFC 8446, 6.2: unexpected_message, and nothing else.
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 10]);
+    }
+    let mut plain = server.websocket("/ws/lobby");
+    plain.ping_pong();
+}
+
+#[test]
+fn a_message_may_come_in_parts_while_others_are_sent() {
+    for lean in ["false", "true"] {
+        let server = start(lean);
+        let listener = Listener::new(Arc::new(rustls::KeyLogFile::new()));
+        let mut config: ClientConfig = usual().client.as_ref().clone();
+        config.enable_secret_extraction = true;
+        config.key_log = listener.clone();
+        let secure = server.tls.expect("tls= in the ready line");
+        let mut stream = dial(secure);
+        let (mut client, done) = Secure::new(&Arc::new(config), "localhost", &mut stream);
+        done.expect("a handshake");
+        client.send(upgrade_request(secure, "/ws/lobby", "").as_bytes(), &mut stream).expect("sent");
+        assert!(client.read(&mut [0; 4096], &mut stream).expect("an answer") > 0);
+        server.await_metric("fantail_subscriptions", "", |count| count == 1);
+        let secrets = client.0.dangerous_extract_secrets().expect("secrets");
+        let mut rogue = Rogue::new(&secrets.tx, listener.client());
+        // A KeyUpdate (RFC 8446, 4.6.3) in two records; between them the server has something to say.
+        for part in [&[24, 0, 0][..], &[1, 0]] {
+            let mut inner = part.to_vec();
+            inner.push(HANDSHAKE);
+            stream.write_all(&rogue.seal(&inner)).expect("it reads");
+            for _ in 0..3 {
+                assert_eq!(server.publish("lobby", b"between").status, 200);
+                assert!(stream.read(&mut [0; 4096]).expect("a record") > 0);
+            }
+        }
+        rogue.update();
+        // A ping under the new key is answered: nothing was lost between.
+        let mut inner = crate::client::frame(fantail::wire::frame::Opcode::Ping, b"");
+        inner.push(23);
+        stream.write_all(&rogue.seal(&inner)).expect("it reads");
+        assert!(stream.read(&mut [0; 4096]).expect("a pong") > 0);
+        assert_eq!(server.metric("fantail_tls_failures_total", ""), 0);
+        assert_eq!(server.metric("fantail_connections", ""), 1);
+    }
+}

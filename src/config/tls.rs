@@ -20,6 +20,13 @@ section! {
         /// PEM file with the private key, or a list in the order of the certificates; empty for keys that stand in the files
         /// of the certificates.
         live "key" => key: Vec<String> as FileNames = Vec::new(),
+        /// PEM file with the authorities that sign certificates of clients, or a list of such files; empty: clients are asked for
+        /// none.
+        live "client_ca" => client_ca: Vec<String> as FileNames = Vec::new(),
+        /// Whether a client without a certificate is not served; one with a certificate that is not right never is.
+        live "client_required" => client_required: bool as Switch = true,
+        /// PEM file with lists of revoked certificates of clients, or a list of such files.
+        live "client_crl" => client_crl: Vec<String> as FileNames = Vec::new(),
         /// How often the files are looked at; they are read anew when they are others than before. 0 for never: then a reload
         /// reads them.
         live "watch_seconds" => watch: Duration as Seconds = Duration::from_secs(10),
@@ -88,6 +95,17 @@ impl Tls {
         pairs.filter_map(|(place, certificate)| Some((certificate.as_str(), key(place)?))).collect()
     }
 
+    /// All files that are read, each once for each time that it is named.
+    #[must_use]
+    pub fn watched(&self) -> Vec<&str> {
+        let pairs = self.files();
+        if pairs.is_empty() {
+            return Vec::new();
+        }
+        let own = pairs.into_iter().flat_map(|(certificate, key)| [certificate, key]);
+        own.chain(self.client_ca.iter().chain(&self.client_crl).map(String::as_str)).collect()
+    }
+
     fn check_values(&self, check: &mut Checker<'_>) {
         check.time("watch_seconds", self.watch, Some("never"));
         if self.listen.is_some() && self.certificate.is_empty() {
@@ -99,7 +117,16 @@ impl Tls {
             check.report("key", problem);
         }
         check.within("certificate", self.certificate.len(), 0..=CERTIFICATES_MAX);
-        for (key, files) in [("certificate", &self.certificate), ("key", &self.key)] {
+        if !self.client_crl.is_empty() && self.client_ca.is_empty() {
+            check.report("client_crl", "expects tls.client_ca, without which no client is asked".to_owned());
+        }
+        let lists = [
+            ("certificate", &self.certificate),
+            ("key", &self.key),
+            ("client_ca", &self.client_ca),
+            ("client_crl", &self.client_crl),
+        ];
+        for (key, files) in lists {
             if files.iter().any(String::is_empty) {
                 check.report(key, "expects names of files, got an empty one".to_owned());
             }
@@ -139,8 +166,10 @@ mod tests {
             certificate: certificate.iter().map(ToString::to_string).collect(),
             key: key.iter().map(ToString::to_string).collect(),
             watch: Duration::from_secs(10),
-            lean: false,
+            ..Tls::default()
         };
+        let revoked = vec!["r".to_owned()];
+        assert_eq!(unfit(&Tls { client_crl: revoked, ..files(&["c"], &[]) }), ["client_crl"]);
         assert_eq!(files(&["c"], &["k"]).files(), [("c", "k")]);
         assert_eq!(files(&["c", "d"], &[]).files(), [("c", "c"), ("d", "d")]);
         assert_eq!(Tls { listen: None, ..files(&["c"], &["k"]) }.files(), []);

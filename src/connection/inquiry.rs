@@ -63,6 +63,8 @@ pub struct ConnectionRow {
     pub key: Key,
     /// The other end, as the kernel says; `None` when it is gone already.
     pub peer: Option<SocketAddr>,
+    /// Whom the certificate names that it has shown.
+    pub subject: Option<Box<str>>,
     /// Where in its life.
     pub phase: &'static str,
     /// What it speaks.

@@ -24,7 +24,8 @@ use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::BATCH_BYTES_MAX;
 use crate::topic::OutboxBudget;
 use crate::transport::tls::certificate::CertificateError;
-use crate::transport::tls::config::{Files, Tickets, TlsConfig};
+use crate::transport::tls::clients::ClientFiles;
+use crate::transport::tls::config::{Files, Sources, Tickets, TlsConfig};
 use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
@@ -130,7 +131,7 @@ pub struct Shared {
     /// Who may connect, by address.
     pub admission: Admission,
     /// What seals the tickets of TLS sessions.
-    tickets: OnceLock<Tickets>,
+    tickets: Tickets,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -188,7 +189,7 @@ impl Edition {
             outbox_budget: OutboxBudget::new(totals.outbox as u64),
             contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
-            tickets: OnceLock::new(),
+            tickets: Tickets::default(),
             admission: Admission::new(admission_rules(&settings)?),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -232,7 +233,7 @@ impl Edition {
     /// # Errors
     /// What is.
     pub fn check_tls(settings: &Settings) -> Result<(), CertificateError> {
-        match tls_config(settings, &OnceLock::new()) {
+        match tls_config(settings, &Tickets::default()) {
             Err(error) => error.downcast().map_or(Ok(()), |error| Err(*error)),
             Ok(_) => Ok(()),
         }
@@ -260,24 +261,25 @@ impl Edition {
     }
 }
 
-/// Reads the files of the certificates, if TLS is spoken. Tickets are made with the first, for all editions.
+/// Reads the files of the certificates, if TLS is spoken. Keys of tickets outlive an edition.
 fn tls_config(
     settings: &Settings,
-    tickets: &OnceLock<Tickets>,
+    tickets: &Tickets,
 ) -> Result<Option<Arc<TlsConfig>>, Box<dyn Error + Send + Sync>> {
     let files = settings.tls.files();
     if files.is_empty() {
         return Ok(None);
     }
-    let files: Vec<Files> = files
-        .into_iter()
-        .map(|(certificate, key)| Files { certificate: certificate.to_owned(), key: key.to_owned() })
-        .collect();
-    if tickets.get().is_none() {
-        let _ = tickets.set(Tickets::new()?);
-    }
-    let Some(tickets) = tickets.get() else { return Ok(None) };
-    Ok(Some(Arc::new(TlsConfig::read(&files, tickets, settings.tls.lean, SystemTime::now())?)))
+    let tls = &settings.tls;
+    let pair =
+        |(certificate, key): (&str, &str)| Files { certificate: certificate.to_owned(), key: key.to_owned() };
+    let clients = ClientFiles {
+        authorities: tls.client_ca.clone(),
+        revoked: tls.client_crl.clone(),
+        required: tls.client_required,
+    };
+    let sources = Sources { certificates: files.into_iter().map(pair).collect(), clients };
+    Ok(Some(Arc::new(TlsConfig::read(&sources, tickets, tls.lean, SystemTime::now())?)))
 }
 
 impl Deref for Edition {

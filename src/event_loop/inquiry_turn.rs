@@ -163,6 +163,7 @@ impl<S: Socket> Core<S> {
         Some(ConnectionRow {
             key,
             peer: slot.stream.peer(),
+            subject: slot.stream.subject(&self.transport),
             phase: connection.phase().label(),
             dialect: connection.dialect.label(),
             topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),

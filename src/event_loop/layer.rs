@@ -7,7 +7,7 @@ use super::closing::Words;
 use super::core::Core;
 use crate::metrics::{CloseReason, RefuseReason, TlsFailure};
 use crate::topic::Key;
-use crate::transport::{Beside, Fault, Socket, Tally};
+use crate::transport::{Beside, Fault, Socket, Tally, Unaccepted};
 
 /// What the layer held when it was asked last.
 #[derive(Debug, Default)]
@@ -122,6 +122,11 @@ fn failure_of(fault: Fault) -> TlsFailure {
         Fault::Protocol => TlsFailure::Protocol,
         Fault::NoCertificate => TlsFailure::NoCertificate,
         Fault::Refused(_) => TlsFailure::Refused,
+        Fault::Client(Unaccepted::Missing) => TlsFailure::ClientMissing,
+        Fault::Client(Unaccepted::Untrusted) => TlsFailure::ClientUntrusted,
+        Fault::Client(Unaccepted::Expired) => TlsFailure::ClientExpired,
+        Fault::Client(Unaccepted::Revoked) => TlsFailure::ClientRevoked,
+        Fault::Client(Unaccepted::Invalid) => TlsFailure::ClientInvalid,
         Fault::Handshake => TlsFailure::Handshake,
         Fault::Record | Fault::Exhausted => TlsFailure::Record,
         Fault::Alert(_) => TlsFailure::Alert,

@@ -175,6 +175,16 @@ pub enum TlsFailure {
     NoCertificate,
     /// The client ended the handshake with an alert: mostly it does not trust the certificate.
     Refused,
+    /// The client has shown no certificate, and has to.
+    ClientMissing,
+    /// No authority that is trusted has signed the client's certificate.
+    ClientUntrusted,
+    /// The client's certificate has expired, or is not valid yet.
+    ClientExpired,
+    /// The client's certificate was revoked.
+    ClientRevoked,
+    /// Anything else is wrong with the client's certificate.
+    ClientInvalid,
     /// A rule of the handshake was broken.
     Handshake,
     /// The peer left, or its time was over, before the handshake was done.
@@ -194,13 +204,18 @@ impl TlsFailure {
         Self::Protocol,
         Self::NoCertificate,
         Self::Refused,
+        Self::ClientMissing,
+        Self::ClientUntrusted,
+        Self::ClientExpired,
+        Self::ClientRevoked,
+        Self::ClientInvalid,
         Self::Handshake,
         Self::Left,
         Self::Record,
         Self::Alert,
     ];
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 15;
 
     /// The metric label.
     #[must_use]
@@ -212,6 +227,11 @@ impl TlsFailure {
             Self::Protocol => "other_protocol",
             Self::NoCertificate => "no_certificate",
             Self::Refused => "refused_by_client",
+            Self::ClientMissing => "client_certificate_missing",
+            Self::ClientUntrusted => "client_certificate_untrusted",
+            Self::ClientExpired => "client_certificate_expired",
+            Self::ClientRevoked => "client_certificate_revoked",
+            Self::ClientInvalid => "client_certificate_invalid",
             Self::Handshake => "handshake",
             Self::Left => "left",
             Self::Record => "record",

@@ -69,12 +69,11 @@ pub(super) fn start(latest: &Arc<Latest>, events: Sender<Event>) -> Result<(), S
 }
 
 fn marks_of(settings: &Settings) -> Vec<Mark> {
-    let files = settings.tls.files().into_iter().flat_map(|(certificate, key)| [certificate, key]);
     let mark = |file: &str| {
         let of = fs::metadata(file).ok()?;
         Some((of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec()))
     };
-    files.map(mark).collect()
+    settings.tls.watched().into_iter().map(mark).collect()
 }
 
 #[cfg(test)]

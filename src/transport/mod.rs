@@ -12,7 +12,7 @@ pub mod tls;
 use std::io;
 use std::net::SocketAddr;
 
-pub use fault::Fault;
+pub use fault::{Fault, Unaccepted};
 pub use stream::Stream;
 pub use tls::Tally;
 
@@ -119,6 +119,11 @@ pub trait Socket {
     /// Whether bytes written now could reach the peer: not before a handshake.
     fn hears(&self, _: &Self::Shared) -> bool {
         true
+    }
+
+    /// Whom the certificate names that the peer has shown.
+    fn subject(&self, _: &Self::Shared) -> Option<Box<str>> {
+        None
     }
 
     /// The other end, if there is one and it has an address.

@@ -105,6 +105,10 @@ impl Socket for Stream {
         !self.0.is_marked() || shared.has_agreed(self.0.as_raw_fd())
     }
 
+    fn subject(&self, shared: &Tls) -> Option<Box<str>> {
+        if self.0.is_marked() { shared.subject(self.0.as_raw_fd()).map(Box::from) } else { None }
+    }
+
     fn peer(&self) -> Option<SocketAddr> {
         // The kernel knows it for as long as the connection lasts, so it is stored nowhere else.
         peer_of(&*self.0.lend()).ok()

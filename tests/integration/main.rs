@@ -7,6 +7,7 @@ mod answers;
 mod batch;
 mod bodies;
 mod client;
+mod client_certificates;
 mod conformance;
 mod connect;
 mod connect_hostile;

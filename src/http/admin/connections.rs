@@ -226,7 +226,7 @@ impl Clock {
 fn row_json(index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
     let Key { slot, generation } = row.key;
     let memory = &row.memory;
-    json!({
+    let mut json = json!({
         "id": format!("{index}:{slot}:{generation}"),
         "peer": row.peer.map(|peer| peer.to_string()),
         "phase": row.phase,
@@ -246,7 +246,11 @@ fn row_json(index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
             "lists": memory.lists,
             "total": memory.total(),
         },
-    })
+    });
+    if let Some(subject) = &row.subject {
+        json["subject"] = Value::from(&**subject);
+    }
+    json
 }
 
 /// One value and a line end.

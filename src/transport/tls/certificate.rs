@@ -126,11 +126,11 @@ impl Asked for Certificate {
     }
 }
 
-fn fail(key: &'static str, file: &str, problem: String) -> CertificateError {
+pub(super) fn fail(key: &'static str, file: &str, problem: String) -> CertificateError {
     CertificateError { key, file: file.to_owned(), problem }
 }
 
-fn read_file(key: &'static str, file: &str) -> Result<Vec<u8>, CertificateError> {
+pub(super) fn read_file(key: &'static str, file: &str) -> Result<Vec<u8>, CertificateError> {
     let mut text = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
     match read {
@@ -142,7 +142,7 @@ fn read_file(key: &'static str, file: &str) -> Result<Vec<u8>, CertificateError>
     }
 }
 
-fn chain_of(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn chain_of(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
     let chain = chain.map_err(|error| format!("is broken PEM: {error}"))?;
     if chain.is_empty() { Err(no_certificate(text)) } else { Ok(chain) }

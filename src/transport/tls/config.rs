@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::ring;
@@ -16,16 +16,33 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
 use super::certificate::{self, CertificateError, Identity};
+use super::clients::{ClientFiles, Clients};
 use super::record::TrafficKeyLog;
 
-/// What seals the tickets of a process: keys that are made at its start, and replaced every few hours.
-#[derive(Clone)]
-pub struct Tickets(Arc<dyn ProducesTickets>);
+/// What seals the tickets of a process: keys that are made at its start, and replaced every few hours; and at once when the
+/// rules for certificates of clients are others, because who takes up a session is not asked for one again.
+#[derive(Default)]
+pub struct Tickets(Mutex<Option<Sealer>>);
+
+/// Keys, and the mark of the rules that they are for.
+struct Sealer {
+    mark: Vec<u8>,
+    keys: Arc<dyn ProducesTickets>,
+}
 
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tickets")
     }
+}
+
+/// The files of a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The server's own, at least one.
+    pub certificates: Vec<Files>,
+    /// Those for clients.
+    pub clients: ClientFiles,
 }
 
 /// A pair of files.
@@ -61,12 +78,15 @@ pub struct CertificateFacts {
 }
 
 impl Tickets {
-    /// New keys.
-    ///
-    /// # Errors
-    /// There is no randomness.
-    pub fn new() -> Result<Self, Error> {
-        ring::Ticketer::new().map(Self)
+    /// The keys for rules with this mark: those that there are, or new ones.
+    fn keys(&self, mark: &[u8]) -> Result<Arc<dyn ProducesTickets>, Error> {
+        let mut sealer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sealer) = sealer.as_ref().filter(|sealer| sealer.mark == mark) {
+            return Ok(Arc::clone(&sealer.keys));
+        }
+        let keys = ring::Ticketer::new()?;
+        *sealer = Some(Sealer { mark: mark.to_vec(), keys: Arc::clone(&keys) });
+        Ok(keys)
     }
 }
 
@@ -89,15 +109,18 @@ impl TlsConfig {
     /// # Errors
     /// What is wrong with which of them.
     pub fn read(
-        files: &[Files],
+        sources: &Sources,
         tickets: &Tickets,
         lean: bool,
         now: SystemTime,
     ) -> Result<Self, CertificateError> {
-        let identities: Result<Vec<Identity>, CertificateError> =
-            files.iter().map(|files| certificate::read(&files.certificate, &files.key, now)).collect();
+        let identities: Result<Vec<Identity>, CertificateError> = sources
+            .certificates
+            .iter()
+            .map(|files| certificate::read(&files.certificate, &files.key, now))
+            .collect();
         let identities = identities?;
-        let facts = identities.iter().zip(files).map(|(identity, files)| CertificateFacts {
+        let facts = identities.iter().zip(&sources.certificates).map(|(identity, files)| CertificateFacts {
             file: files.certificate.clone(),
             subject: identity.subject.clone(),
             names: identity.names.clone(),
@@ -105,17 +128,19 @@ impl TlsConfig {
             warning: identity.warning.clone(),
         });
         let certificates = facts.collect();
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
-        let builder = builder.map_err(|error| CertificateError {
+        let clients = Clients::read(&sources.clients)?;
+        let useless = |error: Error| CertificateError {
             key: "tls.certificate",
             file: String::new(),
             problem: format!("is of no use: {error}"),
-        })?;
-        let mut server = builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName::of(identities)));
+        };
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
+        let builder = builder.map_err(useless)?.with_client_cert_verifier(clients.verifier);
+        let mut server = builder.with_cert_resolver(Arc::new(ByName::of(identities)));
         // A client that offers ALPN and not this gets no_application_protocol (RFC 7301, 3.2).
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        server.ticketer = Arc::clone(&tickets.0);
+        server.ticketer = tickets.keys(&clients.mark).map_err(useless)?;
         // Tickets need no store here; sessions without (RFC 5246, 7.4.1.2) would be one loop's, and 256 of them.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         if lean {

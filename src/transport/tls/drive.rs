@@ -5,8 +5,9 @@
 //! is of one waits in the stream's flight. One record at a time is sealed, and sent before the next is, so that no more
 //! than one is ever begun for a peer that does not read. Never waits, never reads a clock.
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use super::super::{Fault, Received};
 use super::record::LeanPages;
@@ -31,11 +32,11 @@ pub(in super::super) fn read(
     if tls.cipher.is_empty() {
         tls.cipher = vec![0; CIPHER_BYTES];
     }
-    let Tls { config, pages, lean, cipher, plain, sealed, held, begun, effort, tally } = tls;
+    let Tls { config, pages, lean, subjects, cipher, plain, sealed, held, begun, effort, tally } = tls;
     let (fd, mut passing) = (socket.as_raw_fd(), None);
     let secure = entry_of(pages, lean, tally, config.as_ref(), fd, &mut passing);
     let before = (secure.held_bytes(), secure.begun_bytes());
-    let mut reading = Reading { socket, secure, lean, cipher, plain, sealed, effort, tally };
+    let mut reading = Reading { socket, secure, lean, subjects, cipher, plain, sealed, effort, tally };
     let received = reading.read(into);
     let secure = reading.secure;
     secure.settle();
@@ -101,6 +102,7 @@ struct Reading<'a> {
     socket: &'a MarkedSocket,
     secure: &'a mut Secure,
     lean: &'a mut LeanPages,
+    subjects: &'a mut HashMap<RawFd, Box<str>>,
     cipher: &'a mut [u8],
     plain: &'a mut Vec<u8>,
     sealed: &'a mut Vec<u8>,
@@ -250,6 +252,9 @@ impl Reading<'_> {
         let Some(agreed) = session.agreed() else { return };
         self.secure.handshaking = false;
         self.tally.under_way -= 1;
+        if let Some(subject) = session.subject() {
+            self.subjects.insert(self.socket.as_raw_fd(), subject);
+        }
         let counts = if agreed.resumed { &mut self.tally.resumed } else { &mut self.tally.full };
         if let Some(count) = counts.get_mut(usize::from(agreed.is_tls13)) {
             *count += 1;

@@ -5,11 +5,13 @@
 //! needs to answer a client, on the main thread. Never knows what the bytes mean, never waits, never reads a clock.
 
 pub mod certificate;
+pub mod clients;
 pub mod config;
 pub(super) mod drive;
 pub mod record;
 mod session;
 
+use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -121,6 +123,8 @@ pub struct Tls {
     pages: Vec<Option<Box<Page>>>,
     /// The keys of lean streams. Such a stream has an entry in `pages` only while it has something on its way.
     lean: LeanPages,
+    /// Whom the certificates of those clients name that have shown one.
+    subjects: HashMap<RawFd, Box<str>>,
     /// What was read last, behind what was there in part.
     cipher: Vec<u8>,
     /// What was opened last, if its reader has less room.
@@ -147,6 +151,11 @@ impl Tls {
     /// Whether something of this stream is sealed and not with the kernel.
     pub(super) fn is_pending(&self, fd: RawFd) -> bool {
         self.entry(fd).and_then(|secure| secure.flight.as_deref()).is_some_and(Flight::is_pending)
+    }
+
+    /// Whom the certificate names that the peer has shown.
+    pub(super) fn subject(&self, fd: RawFd) -> Option<&str> {
+        self.subjects.get(&fd).map(AsRef::as_ref)
     }
 
     /// Whether the handshake of this stream is done.
@@ -184,6 +193,9 @@ impl Tls {
     /// Drops what there is of a stream.
     pub(super) fn forget(&mut self, fd: RawFd) {
         self.lean.remove(index_of(fd));
+        if !self.subjects.is_empty() {
+            self.subjects.remove(&fd);
+        }
         let (page_index, index) = place_of(fd);
         let Some(place) = self.pages.get_mut(page_index) else { return };
         let Some(page) = place.as_deref_mut() else { return };
@@ -205,6 +217,7 @@ impl Tls {
     #[must_use]
     pub fn memory_of(&self, fd: RawFd) -> usize {
         let lean = if self.lean.has(index_of(fd)) { LEAN_BYTES } else { 0 };
+        let lean = lean + self.subject(fd).map_or(0, str::len);
         let Some(secure) = self.entry(fd) else { return lean };
         let session = if matches!(secure.form, Form::Rustls(_)) { size_of::<Session>() } else { 0 };
         let flight = secure

@@ -9,9 +9,11 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{Error, ExtractedSecrets, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{CertificateError, Error, ExtractedSecrets, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::super::Fault;
+use super::super::fault::Unaccepted;
+use super::clients::subject_of;
 use super::record::{TrafficSecrets, take_last};
 use super::{Opened, copy};
 
@@ -57,6 +59,11 @@ impl Session {
         let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
         Some(Agreed { is_tls13, resumed })
+    }
+
+    /// Whom the certificate names that the peer has shown, once the handshake is done.
+    pub(super) fn subject(&self) -> Option<Box<str>> {
+        subject_of(self.connection.peer_certificates()?.first()?)
     }
 
     /// Whether its handshake is done, and others are to go on with it.
@@ -258,9 +265,23 @@ fn fault_of(error: &Error, handshaking: bool) -> Fault {
         Error::AlertReceived(alert) => Fault::Alert(u8::from(*alert)),
         Error::PeerIncompatible(_) => Fault::Incompatible,
         Error::NoApplicationProtocol => Fault::Protocol,
+        Error::NoCertificatesPresented if handshaking => Fault::Client(Unaccepted::Missing),
+        Error::InvalidCertificate(problem) if handshaking => Fault::Client(unaccepted(problem)),
         // rustls has no word of its own for it.
         Error::General(_) if handshaking => Fault::NoCertificate,
         _ if handshaking => Fault::Handshake,
         _ => Fault::Record,
+    }
+}
+
+fn unaccepted(problem: &CertificateError) -> Unaccepted {
+    match problem {
+        CertificateError::UnknownIssuer => Unaccepted::Untrusted,
+        CertificateError::Revoked => Unaccepted::Revoked,
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => Unaccepted::Expired,
+        _ => Unaccepted::Invalid,
     }
 }

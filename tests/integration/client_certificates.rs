@@ -84,7 +84,8 @@ fn a_client_is_known_by_its_certificate_however_its_records_are_kept() {
     });
     let ca = file("devices.pem", &authority.issuer.pem());
     for lean in ["false", "true"] {
-        let server = start(text(&ca), &[("FANTAIL_TLS_LEAN", lean)]);
+        let environment = [("FANTAIL_TLS_LEAN", lean), ("FANTAIL_TLS_CLIENT_REQUIRED", "false")];
+        let server = start(text(&ca), &environment);
         for (shown, version, subject) in [
             (&known, TLS13, "\"CN=device-7\""),
             (&known, TLS12, "\"CN=device-7\""),
@@ -97,9 +98,9 @@ fn a_client_is_known_by_its_certificate_however_its_records_are_kept() {
             server.await_metric("fantail_connections", "", |count| count == 0);
         }
         // Nobody is taken for who had the descriptor before.
-        let plain = server.websocket("/ws/devices");
+        let nobody = server.websocket("/ws/devices");
         assert!(!server.get("/connections").text().contains("subject"));
-        drop(plain);
+        drop(nobody);
     }
 }
 

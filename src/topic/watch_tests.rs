@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::topic::level_pattern::LevelPattern;
+use crate::topic::state::CaughtUp;
 use crate::topic::watchers::Watch;
+use crate::topic::{Position, TopicPolicy, TopicRules};
 
 const NAMES: [&str; 4] = ["x/a", "x/b", "y/b", "y"];
 const PATTERNS: [&str; 5] = ["x/*", "*/b", "**", "z/*", "*"];
@@ -300,15 +302,18 @@ fn the_model_catches_who_was_served_and_is_forgotten() {
     assert!(caught, "the model accepts messages that come twice");
 }
 
-/// What a loop delivers of all that waits: slot, topic and offset.
+/// What a loop delivers by pattern of all that waits: slot, topic and offset.
 fn deliver_all(router: &Router, subject: &mut LocalTopics, watches: &[Watch]) -> Vec<(u32, String, u64)> {
     let mut met = Vec::new();
     while !router.mailbox(0).unwrap().is_empty() || subject.has_work() {
         subject.drain_mailbox(|_| {});
         let mut budget = TurnBudget::new(3);
-        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| true) {
+        // Who has left by then declines to be listed.
+        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| false) {
             while let Some(slot) = subject.next_watcher(&turn, &mut budget) {
-                assert!(subject.means(&turn, slot, watches, None));
+                if !subject.means(&turn, slot, watches, None) {
+                    continue;
+                }
                 let name = subject.topic(turn.local()).unwrap().name().to_owned();
                 met.extend(
                     turn.batch().messages().iter().map(|message| (slot, name.clone(), message.offset())),
@@ -318,6 +323,40 @@ fn deliver_all(router: &Router, subject: &mut LocalTopics, watches: &[Watch]) ->
         }
     }
     met
+}
+
+/// Three messages that were read, or are told as missing, of a topic's own subscription wait for delivery as it ends: they
+/// are not to come by the pattern, and what is published behind the end is.
+#[test]
+fn who_leaves_a_topic_gets_nothing_by_its_pattern_that_the_topic_has_told() {
+    for read_up in [false, true] {
+        let (router, mut subject) = loop_with(8);
+        let mut policy = TopicPolicy::default();
+        policy.history.messages = 100;
+        router.set_rules(TopicRules::new(Vec::new(), Vec::new(), policy));
+        let watch = subject.watch(&pattern("x/*"), 7, &Operator).unwrap();
+        let epoch = router.topic(&named("x/a")).unwrap().epoch();
+        (0..3).for_each(|_| publish(&router, "x/a", 1));
+        let since = Since::After(Position { epoch, offset: 0 });
+        let (local, ticket, joined) = subject.join(&named("x/a"), 7, since, &Operator).unwrap();
+        assert!(joined.behind);
+        if read_up {
+            let mut next = 1;
+            while let Some(CaughtUp::Read { next: behind }) = subject.catch_up(local, 7, ticket, next) {
+                assert!(next < 4, "there is no more");
+                next = behind.max(4);
+            }
+            subject.leave(local, 7, ticket);
+        } else {
+            subject.leave_behind(local, 7, ticket);
+        }
+        publish(&router, "x/a", 1);
+        let met = deliver_all(&router, &mut subject, &[watch]);
+        assert_eq!(met, [(7, "x/a".to_owned(), 4)], "read up: {read_up}");
+        assert!(subject.is_empty(), "nothing is remembered of who has left");
+        publish(&router, "x/a", 1);
+        assert_eq!(deliver_all(&router, &mut subject, &[watch]).len(), 1);
+    }
 }
 
 #[test]

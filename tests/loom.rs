@@ -76,6 +76,7 @@ mod topic {
     mod models {
         use super::entry::{Join, Mail, Place};
         use super::form::{Carried, Form, Stamped};
+        use super::level_pattern::LevelPattern;
         use super::mailbox::{Mailbox, MailboxLimits};
         use super::message::Draft;
         use super::name::TopicName;
@@ -387,6 +388,87 @@ mod topic {
                 assert_eq!(mailboxes[0].reserved(), (accepted, 3 * accepted));
                 let held = accepted - done as u64;
                 assert_eq!(mailboxes[1].reserved(), (held, 3 * held));
+            });
+        }
+
+        /// The offsets that a loop gets of a topic by pattern.
+        fn found(mailbox: &Mailbox<Entry>) -> Vec<u64> {
+            let mut entries = Vec::new();
+            mailbox.drain(&mut entries);
+            let offset = |entry| match entry {
+                Entry::Found(found) => found.message.offset,
+                other => unreachable!("no model of patterns sends {other:?}"),
+            };
+            entries.into_iter().map(offset).collect()
+        }
+
+        fn publish_watched(topic: &Topic, mailboxes: &[Mailbox<Entry>], patterns: &Patterns) -> u64 {
+            let published = topic.publish(Draft(1), mailboxes, Rank::USUAL, |_| true, patterns);
+            published.expect("there is room").0.offset
+        }
+
+        /// Two loops subscribe to patterns of a topic while somebody publishes to it: what is published behind a
+        /// subscription is its loop's, and nothing comes twice or out of order.
+        fn watch_model(watch: fn(&Patterns, &LevelPattern, u64)) {
+            let topic = Topic::new(1, 2, &NAME, 0);
+            let mailboxes = mailboxes(2, ROOMY);
+            let patterns = Arc::new(Patterns::new(8));
+            let pattern = |text| LevelPattern::parse(text).expect("a pattern");
+            let publisher = {
+                let (topic, mailboxes, patterns) = (topic.clone(), mailboxes.clone(), patterns.clone());
+                thread::spawn(move || publish_watched(&topic, &mailboxes, &patterns))
+            };
+            let other = {
+                let patterns = patterns.clone();
+                thread::spawn(move || watch(&patterns, &LevelPattern::parse("**").expect("a pattern"), 0b10))
+            };
+            watch(&patterns, &pattern("*"), 0b01);
+            let own = publish_watched(&topic, &mailboxes, &patterns);
+            other.join().expect("other loop");
+            let last = publish_watched(&topic, &mailboxes, &patterns);
+            publisher.join().expect("publisher");
+            for (mailbox, due) in mailboxes.iter().zip([vec![own, last], vec![last]]) {
+                let got = found(mailbox);
+                assert!(got.is_sorted_by(|one, two| one < two), "{got:?} is out of order");
+                assert!(due.iter().all(|offset| got.contains(offset)), "a pattern's interest is lost");
+            }
+        }
+
+        #[test]
+        fn what_is_published_behind_a_subscription_by_pattern_comes() {
+            explore(|| {
+                watch_model(|patterns, pattern, loops| {
+                    patterns.watch(pattern, loops, || true).expect("there is room");
+                });
+            });
+        }
+
+        #[test]
+        #[should_panic(expected = "a pattern's interest is lost")]
+        fn a_change_of_patterns_that_is_told_before_it_is_made_is_caught() {
+            explore(|| watch_model(Patterns::watch_telling_early));
+        }
+
+        /// The last subscriber of a pattern goes and a new one comes while a message is published: the new one gets what
+        /// is published behind its coming.
+        #[test]
+        fn a_pattern_that_goes_and_comes_again_loses_nothing() {
+            explore(|| {
+                let topic = Topic::new(1, 2, &NAME, 0);
+                let mailboxes = mailboxes(1, ROOMY);
+                let patterns = Arc::new(Patterns::new(8));
+                let pattern = LevelPattern::parse("*").expect("a pattern");
+                let first = patterns.watch(&pattern, 1, || true).expect("there is room");
+                let publisher = {
+                    let (topic, mailboxes, patterns) = (topic.clone(), mailboxes.clone(), patterns.clone());
+                    thread::spawn(move || publish_watched(&topic, &mailboxes, &patterns))
+                };
+                patterns.unwatch(&pattern, 1);
+                let second = patterns.watch(&pattern, 1, || true).expect("there is room");
+                assert_ne!(first, second, "an id is used again");
+                let last = publish_watched(&topic, &mailboxes, &patterns);
+                publisher.join().expect("publisher");
+                assert!(found(&mailboxes[0]).contains(&last), "a pattern's interest is lost");
             });
         }
 

@@ -99,19 +99,8 @@ impl Patterns {
                 return Err(Unwatched::TooFast);
             }
         }
-        let Index { root, patterns, next_id, .. } = &mut *index;
-        let mut node = root;
-        for level in pattern.as_str().split('/') {
-            node = node.below.entry(level.into()).or_default();
-        }
-        let own = node.own.get_or_insert_with(|| {
-            *patterns += 1;
-            *next_id += 1;
-            Pattern { id: *next_id - 1, loops: 0 }
-        });
-        let id = own.id;
-        if own.loops & loops != loops {
-            own.loops |= loops;
+        let (id, is_new) = index.add(pattern, loops);
+        if is_new {
             self.changed(&mut index);
         }
         Ok(id)
@@ -156,9 +145,34 @@ impl Patterns {
 #[cfg(test)]
 #[allow(dead_code, reason = "tests/loom.rs compiles this file, too")]
 impl Patterns {
+    /// A planted fault: the change is told before it is made.
+    pub(super) fn watch_telling_early(&self, pattern: &LevelPattern, loops: u64) {
+        self.changed(&mut lock(&self.index));
+        lock(&self.index).add(pattern, loops);
+    }
+
     /// Whether nothing stays of patterns that are gone.
     pub(super) fn is_bare(&self) -> bool {
         lock(&self.index).root.below.is_empty()
+    }
+}
+
+impl Index {
+    /// The pattern's id, and whether one of the loops had no subscriber of it before.
+    fn add(&mut self, pattern: &LevelPattern, loops: u64) -> (u64, bool) {
+        let mut node = &mut self.root;
+        for level in pattern.as_str().split('/') {
+            node = node.below.entry(level.into()).or_default();
+        }
+        let (patterns, next_id) = (&mut self.patterns, &mut self.next_id);
+        let own = node.own.get_or_insert_with(|| {
+            *patterns += 1;
+            *next_id += 1;
+            Pattern { id: *next_id - 1, loops: 0 }
+        });
+        let is_new = own.loops & loops != loops;
+        own.loops |= loops;
+        (own.id, is_new)
     }
 }
 

@@ -26,6 +26,7 @@ class Card {
     this.root.setAttribute("aria-labelledby", `${name}-title`);
     this.el.title.textContent = title;
     this.el.log.setAttribute("aria-label", `${title} messages`);
+    this.el.stepper.setAttribute("aria-label", `${title} connections of this page`);
     this.el.input.setAttribute("aria-describedby", `${name}-hint`);
     this.el.empty.textContent = options.empty;
     if (!options.topics) this.el["topic-field"].remove();

@@ -12,6 +12,7 @@ class Chart {
     this.root = make("section", "card");
     const heading = make("h3", "", name);
     this.root.dataset.topic = topic;
+    this.root.setAttribute("aria-label", name);
     this.root.append(heading, this.el.value, this.el.move, this.el.missed, this.el.canvas);
     document.getElementById(into).append(this.root);
   }

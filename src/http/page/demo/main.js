@@ -26,6 +26,9 @@ function readColors() {
 readColors();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", readColors);
 
+// Who wants nothing to move is not shown ten steps a second unasked.
+if (matchMedia("(prefers-reduced-motion: reduce)").matches) byId("limit").value = "1";
+
 let drawnAt = 0;
 let draws = 0;
 function frame(now) {

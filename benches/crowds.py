@@ -7,6 +7,8 @@
     benches/crowds.py publishers               # a batch while 8,000 publishers wait for room, against alone
     benches/crowds.py reload                   # a bystander while many topics get other rules
     benches/crowds.py topic-bytes              # memory of a topic of one's own
+    benches/crowds.py pattern-bytes            # memory of a subscription to a pattern
+    benches/crowds.py listing                  # a bystander while the admin port is asked for somebody who is not there
     benches/crowds.py                          # all of them
 
 HOW IT MEASURES
@@ -24,6 +26,13 @@ HOW IT MEASURES
                 a bystander meanwhile: at most 50 ms. Beside it the worst under the same messages without a reload.
     topic-bytes Slope of the server's user memory over connections, each on a topic of its own, less the same with all
                 on one topic: at most 200 bytes.
+
+    pattern-bytes
+                The same slope, with each connection on a pattern of its own and with all on one, less that of all on one
+                topic. No gate.
+    listing     --listed connections, which need a hard RLIMIT_NOFILE to match. GET /connections?ip= for one that nobody has, one after the other, as the
+                operator's page does: the 99th percentile and the worst of a bystander's echoes meanwhile, and of the same
+                without. The 99th percentile is to be at most 50 ms.
 
     Both sides of a ratio are measured in turn, --pairs times, each on a server started for it. The table has the
     medians of the sides and the median, least and greatest ratio of a pair.
@@ -45,6 +54,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 sys.dont_write_bytecode = True
 import hostile  # noqa: E402
@@ -320,7 +330,78 @@ def topic_bytes(args):
     gates.BEYOND.extend(["topic-bytes"] if own > 200 else [])
 
 
-MODES = {"topics": topics, "flood": flood, "publishers": publishers, "reload": reload, "topic-bytes": topic_bytes}
+PATTERNS = {"own pattern": "/ws/crowd-{number}%2F*", "one pattern": "/ws/crowd%2F*", "one topic": "/ws/crowd"}
+
+
+def pattern_bytes(args):
+    env = {"FANTAIL_LIMITS_PATTERNS_MAX": str(args.held)}
+    few, all_ = args.held // 5, args.held
+    seen = {name: [] for name in PATTERNS}
+    for _ in range(args.pairs):
+        for name, path in PATTERNS.items():
+            with serve(args, env=env) as server, pairs.Holders(server, path) as holders:
+                holders.open(few)
+                before = server.settled_bytes()
+                holders.open(all_ - few)
+                seen[name].append((server.settled_bytes() - before) / (all_ - few))
+    print(f"\npattern-bytes: {args.held:,} connections, each on")
+    topic = statistics.median(seen["one topic"])
+    pairs.print_markdown(["", "bytes/connection", "more than on one topic"],
+                         [[name, f"{statistics.median(bytes_):.0f}", f"{statistics.median(bytes_) - topic:.0f}"]
+                          for name, bytes_ in seen.items()])
+
+
+# ---------------------------------------------------------------------------------------------------
+
+
+NOBODY = "203.0.113.77"
+ECHO_P99_MS = 50
+
+
+def listing(args):
+    def run(side):
+        with serve(args) as server, pairs.Holders(server, "/ws/crowd") as holders:
+            holders.open(args.listed)
+            host, port = server.listen.rsplit(":", 1)
+            stop, took = threading.Event(), []
+            prober = threading.Thread(target=probe, args=((host, int(port)), stop, took))
+            prober.start()
+            asked, until = 0, time.monotonic() + 5
+            while time.monotonic() < until:
+                if side == "A":
+                    found = search(server)
+                    if found:
+                        raise SystemExit(f"somebody has {NOBODY}: {found[:1]}")
+                    asked += 1
+                else:
+                    time.sleep(0.1)
+            stop.set()
+            prober.join()
+        took.sort()
+        return {"echo p99 ms": took[len(took) * 99 // 100], "worst ms": took[-1], "echoes": len(took), "searches": asked}
+
+    seen = gates.in_turn(args, run)
+    gates.show(f"listing: {args.listed:,} connections; while one is searched for that is not there (A), quiet (B)",
+               ["searched", "quiet"], seen, {})
+    p99 = statistics.median(one["echo p99 ms"] for one in seen["A"])
+    print(f"\nechoes during searches: p99 {p99:.1f} ms (gate {ECHO_P99_MS})")
+    gates.BEYOND.extend(["listing"] if p99 > ECHO_P99_MS else [])
+
+
+def search(server):
+    """All pages of a search for nobody."""
+    found, cursor = [], ""
+    while True:
+        with urllib.request.urlopen(f"http://{server.admin}/connections?ip={NOBODY}&limit=100{cursor}") as answer:
+            page = json.load(answer)
+        found += page["connections"]
+        if not page.get("next"):
+            return found
+        cursor = f"&cursor={page['next']}"
+
+
+MODES = {"topics": topics, "flood": flood, "publishers": publishers, "reload": reload, "topic-bytes": topic_bytes,
+         "pattern-bytes": pattern_bytes, "listing": listing}
 
 
 def main():
@@ -332,7 +413,8 @@ def main():
     top.add_argument("--publishers", type=int, default=8_000)
     top.add_argument("--lines", type=int, default=8_000, help="of the batch that publishers meet")
     top.add_argument("--ruled", type=int, default=445_000, help="topics of reload (default %(default)s)")
-    top.add_argument("--held", type=int, default=15_000, help="connections of topic-bytes")
+    top.add_argument("--held", type=int, default=15_000, help="connections of topic-bytes and pattern-bytes")
+    top.add_argument("--listed", type=int, default=50_000, help="connections of listing (default %(default)s)")
     top.add_argument("--fantail", default="target/release/fantail")
     top.add_argument("--old", help="another binary, for the flood's echoes")
     top.add_argument("--realtime", action="store_true")

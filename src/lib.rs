@@ -25,6 +25,9 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod connection;
 #[cfg(feature = "server")]
+#[allow(unreachable_pub)]
+mod dev_cert;
+#[cfg(feature = "server")]
 pub mod dialect;
 #[cfg(feature = "server")]
 pub mod edition;

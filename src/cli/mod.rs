@@ -5,6 +5,7 @@
 mod admin_at;
 mod check_config;
 mod connect;
+mod dev_cert;
 mod health;
 mod preflight;
 mod publish;
@@ -72,6 +73,9 @@ enum Command {
     /// Ask a running server whether it is well; for the health checks of containers.
     #[command(after_help = health::EXAMPLES)]
     Health(health::HealthArgs),
+    /// Make a certificate for trying TLS out on this machine.
+    #[command(after_help = dev_cert::EXAMPLES)]
+    DevCert(dev_cert::DevCertArgs),
     /// Tell whether this machine holds a number of connections, and what to change if not.
     #[command(after_help = preflight::EXAMPLES)]
     Preflight(preflight::PreflightArgs),
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Some(Command::Connect(args)) => connect::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
         Some(Command::Health(args)) => health::run(&args),
+        Some(Command::DevCert(args)) => dev_cert::run(&args),
         Some(Command::Preflight(args)) => preflight::run(&args),
         Some(Command::Sizes(args)) => sizes::run(&args),
         None => serve::run(&cli.serve),

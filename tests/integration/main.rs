@@ -15,6 +15,7 @@ mod connect_secure;
 mod deflate;
 mod delivery;
 mod demo;
+mod dev_cert;
 mod drain_behind;
 mod health;
 mod history;

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection};
 
 use shown::Shown;
 pub(super) use trouble::is_passing;
-use trust::Trust;
+pub use trust::{Trust, verdict};
 
 /// How TLS is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

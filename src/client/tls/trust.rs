@@ -2,12 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{Error, RootCertStore};
+
+use super::trouble;
 
 /// Authorities, and how to call them.
 #[derive(Debug, Clone)]
@@ -57,4 +61,24 @@ impl Trust {
             .build()
             .map_err(|error| format!("{}: {error}", self.name))
     }
+}
+
+/// What a client that trusts `trust` says of a chain, its server's own certificate first, when it asks for `name`:
+/// nothing, or why it refuses it and what to do.
+///
+/// # Errors
+/// Its refusal, in one line.
+pub fn verdict(
+    chain: &[CertificateDer<'static>],
+    name: &str,
+    trust: &Trust,
+    now: SystemTime,
+) -> Result<(), String> {
+    let Some((own, issuers)) = chain.split_first() else { return Err("there is no certificate".to_owned()) };
+    let wants = ServerName::try_from(name.to_owned())
+        .map_err(|_| format!("{name}: is not a name that a certificate can be for"))?;
+    let verifier = trust.verifier(&Arc::new(ring::default_provider()))?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let verified = verifier.verify_server_cert(own, issuers, &wants, &[], now);
+    verified.map(drop).map_err(|error: Error| trouble::explain(&error, name, chain, false))
 }

@@ -580,6 +580,7 @@ fn usage_errors_exit_with_2() {
         &["idle", "--url", "wss://127.0.0.1:0/"][..],
         &["idle", "--url", "http://127.0.0.1/", "--client", "ws"],
         &["idle", "--pid", "4294967295"],
+        &["idle", "--pid", "1", "--server", "true"],
         &["idle", "--source", "nowhere"],
         &["fanout", "--publish-url", "ws://127.0.0.1/"],
         &["fanout", "--publish", "ws", "--publish-url", "http://127.0.0.1/"],

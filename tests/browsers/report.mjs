@@ -220,7 +220,8 @@ step("a generator that is held back by its control group names what that allows"
   const group = `/sys/fs/cgroup/cpu/fantail-report-${process.pid}`;
   try {
     mkdirSync(group);
-    writeFileSync(join(group, "cpu.cfs_period_us"), "100000");
+    // So long that one without its share is a stall by itself.
+    writeFileSync(join(group, "cpu.cfs_period_us"), "1000000");
   } catch (error) {
     console.log(`skipped: no control group for processor time (${error.code})`);
     return;
@@ -228,14 +229,14 @@ step("a generator that is held back by its control group names what that allows"
   const allow = (share) => writeFileSync(join(group, "cpu.cfs_quota_us"), String(share));
   let run;
   try {
-    allow(200_000);
+    allow(2_000_000);
     const within = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', group];
     run = start("held", [...echo, "--threads", "1", "--duration", "6s"], within);
     const read = await starved("held", run, /^The processor time that the generator's control group allows it: \d\.\d\d processors, used up for \d\.\d s of the run$/);
     const from = now();
     allow(1_000);
     await sleep(2_500);
-    allow(200_000);
+    allow(2_000_000);
     await read(from, now());
   } finally {
     run?.child.kill();

@@ -159,7 +159,7 @@ pub(crate) struct Common {
     pub(crate) trace: u32,
 
     /// Process id of the server, on the same machine: also report its memory and processor time
-    #[arg(long)]
+    #[arg(long, conflicts_with = "server")]
     pub(crate) pid: Option<u32>,
 
     /// Where a server on another machine tells its metrics in Prometheus text, as in

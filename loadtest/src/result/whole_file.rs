@@ -2,7 +2,7 @@
 //! all of it is on the disk. Devices and pipes are written to as they are. Never leaves a part of a result behind.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Makes `bytes` the content of the file. What was there stays if that fails, as on a disk that is full.
@@ -14,9 +14,12 @@ pub(crate) fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
         return fs::write(&path, bytes);
     }
     let beside = beside(&path);
-    let Ok(mut file) = File::options().write(true).create_new(true).open(&beside) else {
+    let mut file = match File::options().write(true).create_new(true).open(&beside) {
         // A file that may be written in a folder that may not.
-        return fs::write(&path, bytes);
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            return fs::write(&path, bytes);
+        }
+        opened => opened?,
     };
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     let kept = written.and_then(|()| there.map_or(Ok(()), |there| file.set_permissions(there.permissions())));
@@ -49,6 +52,10 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"second");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        // Where there is no room beside it, what is there is not touched.
+        fs::create_dir(beside(&file)).unwrap();
+        assert!(put(&file, b"third").is_err());
+        assert_eq!(fs::read(&file).unwrap(), b"second");
         fs::remove_dir_all(&folder).unwrap();
         assert!(put(&file, b"third").is_err() && put(Path::new("/dev/full"), b"third").is_err());
     }

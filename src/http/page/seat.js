@@ -7,7 +7,7 @@ const FLASH_MS = 200;
 class Seat {
   constructor(id, topic, on) {
     Object.assign(this, { id, topic, on, state: "connecting", retryAt: 0, failures: 0, leaving: false });
-    Object.assign(this, { lastRow: 0, feather: null, flashedAt: 0 });
+    Object.assign(this, { lastRow: 0, feather: null, flashedAt: -Infinity });
   }
 
   get isOpen() { return this.state === "open"; }

@@ -255,6 +255,7 @@ impl Topic {
     /// keeps messages; no more bytes than before where all histories have no `room`. Loops with subscribers of `patterns` that
     /// mean it are interested until they have dealt with the message.
     /// Also returns the loops that are owed a wake-up, one bit each, and what became of its history, if it has one.
+    // A call with all that it takes and gives back is a part of a small publish that shows.
     #[inline(always)]
     pub(super) fn publish<M: Mail>(
         &self,

@@ -2,21 +2,11 @@
 // and where WebSockets are blocked event streams take over.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { POLL, launch } from "./page_kit.mjs";
+import { POLL, launch, startSite } from "./page_kit.mjs";
 import { publish, runSteps, startServer } from "./server.mjs";
 
-const CLIENT = new URL("../../clients/js/", import.meta.url);
 const server = await startServer({ env: { FANTAIL_PUBLISH_TOPICS: "open*", FANTAIL_ORIGIN_ALLOWED: "http://127.0.0.1:*" } });
-// A site of its own, as applications have: a page that a test only makes up is no local one to Chromium, which then
-// blocks what it opens here.
-const site = createServer(async ({ url }, answer) => {
-  const isPage = url === "/";
-  answer.setHeader("Content-Type", isPage ? "text/html" : "text/javascript");
-  answer.end(isPage ? "<!doctype html><title>client</title><link rel=icon href=data:,>" : await readFile(new URL(`.${url}`, CLIENT)));
-});
-await new Promise((resolve) => { site.listen(0, "127.0.0.1", resolve); });
+const site = await startSite();
 const browser = await launch();
 const complaints = [];
 

@@ -1,7 +1,11 @@
 // What the scripts about the page share: a browser, and waiting for what a card shows. Owns nothing that lives on
 // without `close`.
 
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { chromium } from "playwright-core";
+
+const CLIENT = new URL("../../clients/js/", import.meta.url);
 
 // By time, because a tab in the background has no frames to wait for.
 export const POLL = { polling: 50 };
@@ -17,6 +21,18 @@ export function launch() {
     ],
     timeout: 30_000,
   });
+}
+
+/** A site of its own with the JavaScript client, as applications have: a page that a test only makes up is no local one to
+ * Chromium, which then blocks what it opens here. To be closed. */
+export async function startSite() {
+  const site = createServer(async ({ url }, answer) => {
+    const isPage = url === "/";
+    answer.setHeader("Content-Type", isPage ? "text/html" : "text/javascript");
+    answer.end(isPage ? "<!doctype html><title>client</title><link rel=icon href=data:,>" : await readFile(new URL(`.${url}`, CLIENT)));
+  });
+  await new Promise((resolve) => { site.listen(0, "127.0.0.1", resolve); });
+  return site;
 }
 
 export function state(page, card, value, timeout = 15_000) {

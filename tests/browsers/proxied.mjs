@@ -3,27 +3,19 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFile } from "node:fs/promises";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { connect, createServer as createPlainServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { POLL, launch } from "./page_kit.mjs";
+import { POLL, launch, startSite } from "./page_kit.mjs";
 import { publish, runSteps, startServer, within } from "./server.mjs";
 
-const CLIENT = new URL("../../clients/js/", import.meta.url);
 const NGINX = process.env.NGINX_BIN ?? "/usr/sbin/nginx";
 const folder = mkdtempSync(join(tmpdir(), "fantail-proxied-"));
 const CONFIG = join(folder, "fantail.toml");
 writeFileSync(CONFIG, "[[topic]]\npattern = \"kept/*\"\nhistory_messages = 100\n");
 const server = await startServer({ env: { FANTAIL_ORIGIN_ALLOWED: "http://127.0.0.1:*" }, more: ["--config", CONFIG] });
-const site = createServer(async ({ url }, answer) => {
-  const isPage = url === "/";
-  answer.setHeader("Content-Type", isPage ? "text/html" : "text/javascript");
-  answer.end(isPage ? "<!doctype html><title>client</title><link rel=icon href=data:,>" : await readFile(new URL(`.${url}`, CLIENT)));
-});
-await new Promise((resolve) => { site.listen(0, "127.0.0.1", resolve); });
+const site = await startSite();
 const browser = await launch();
 const proxies = [];
 

@@ -4,11 +4,11 @@
 use std::net::Shutdown;
 
 use fantail::sys::socket::set_buffers;
-use fantail::wire::frame::Opcode;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::client::{Peer, assert_upgraded, upgrade_request};
+use crate::client::{Peer, upgrade_request};
 use crate::hostile::{Bystander, MIB, meanwhile, resident};
+use crate::json::{hear, say, speaker};
 use crate::reload::ConfigFile;
 use crate::server::{Server, on_free_ports};
 
@@ -51,21 +51,6 @@ fn narrow(server: &Server) -> Peer {
     let peer = server.connect();
     set_buffers(&peer.stream, None, Some(64 * 1024)).expect("an option");
     peer
-}
-
-fn json_speaker(server: &Server) -> Peer {
-    let mut peer = server.connect();
-    assert_upgraded(&peer.ask_upgrade("/ws", "Sec-WebSocket-Protocol: fantail.json.v1\r\n"));
-    peer
-}
-
-fn say(peer: &mut Peer, command: &Value) {
-    peer.send_frame(Opcode::Text, command.to_string().as_bytes());
-}
-
-fn hear(peer: &mut Peer) -> Value {
-    let text = peer.text();
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 #[test]
@@ -204,7 +189,7 @@ fn floods_of_forged_places_are_told_gaps_and_hold_nothing() {
     let before = resident(&server);
     meanwhile(&mut bystander, || {
         // One that asks without reading, then reads what it was told.
-        let mut peer = json_speaker(&server);
+        let mut peer = speaker(&server, "/ws");
         for number in 0..FLOOD {
             let (since, _) = forged(&epoch, number);
             say(&mut peer, &json!({"type": "subscribe", "id": number, "topic": "h", "since": since}));
@@ -246,7 +231,7 @@ fn after_each_restart_in_a_flood_who_comes_back_is_told() {
                 peer.send(&get(&server, &format!("/sse/h?since={number:016x}:{number}"), ""));
             }
         });
-        let mut peer = json_speaker(&server);
+        let mut peer = speaker(&server, "/ws");
         let since = position.as_ref().map(|(epoch, offset)| format!("{epoch}:{offset}"));
         let mut command = json!({"type": "subscribe", "topic": "h"});
         if let Some(since) = &since {

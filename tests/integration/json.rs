@@ -9,7 +9,7 @@ use crate::server::Server;
 const FIELD: &str = "Sec-WebSocket-Protocol: fantail.json.v1\r\n";
 
 /// A connection that speaks json.
-fn speaker(server: &Server, path: &str) -> Peer {
+pub(crate) fn speaker(server: &Server, path: &str) -> Peer {
     let mut peer = server.connect();
     let answer = peer.ask_upgrade(path, FIELD);
     assert_upgraded(&answer);
@@ -17,11 +17,13 @@ fn speaker(server: &Server, path: &str) -> Peer {
     peer
 }
 
-fn say(peer: &mut Peer, command: &Value) {
+/// Sends a command.
+pub(crate) fn say(peer: &mut Peer, command: &Value) {
     peer.send_frame(Opcode::Text, command.to_string().as_bytes());
 }
 
-fn hear(peer: &mut Peer) -> Value {
+/// The next object that comes.
+pub(crate) fn hear(peer: &mut Peer) -> Value {
     let text = peer.text();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }

@@ -6,6 +6,8 @@ or wrong; anything else but OK, non-strict included, is a failure.
 
 import asyncio
 import collections
+import contextlib
+import ssl
 import sys
 
 import kosoku
@@ -30,18 +32,43 @@ def hand_bytes_over():
         case.onMessage = on_message
 
 
-async def results(url, cases):
+async def passed_on(reader, writer):
+    """Passes on what comes and its end."""
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def speak_tls(target):
+    """Where to connect without TLS so that it is spoken with `target`: the runner knows only ws://."""
+    context, (host, port) = ssl.create_default_context(), target.split(":")
+
+    async def on_connection(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection(host, int(port), ssl=context)
+        await asyncio.gather(passed_on(reader, far_writer), passed_on(far_reader, writer))
+
+    relay = await asyncio.start_server(on_connection, "127.0.0.1", 0)
+    return relay, "127.0.0.1:%d" % relay.sockets[0].getsockname()[1]
+
+
+async def results(server, cases):
+    relay, listen = await speak_tls(server.listen) if ws_client.TLS else (None, server.listen)
     try:
-        return await kosoku.run_fuzzingclient(url, cases=cases, concurrency=2)
+        return await kosoku.run_fuzzingclient(f"ws://{listen}/echo", cases=cases, concurrency=2)
     except kosoku.FailureError as failure:
         return failure.results
+    finally:
+        if relay:
+            relay.close()
 
 
 def main():
     hand_bytes_over()
     server = ws_client.Server()
     try:
-        told = asyncio.run(results(f"ws://{server.listen}/echo", None if "--all" in sys.argv[1:] else QUICK))
+        told = asyncio.run(results(server, None if "--all" in sys.argv[1:] else QUICK))
     finally:
         server.kill()
     wrong = [case for case in told if case.behavior.value not in NOT_WRONG or case.behavior_close.value not in NOT_WRONG]

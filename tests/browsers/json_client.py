@@ -108,7 +108,7 @@ class JsonTests(unittest.IsolatedAsyncioTestCase):
 
     @contextlib.asynccontextmanager
     async def speaker(self, path="/ws"):
-        async with connect(f"ws://{self.server.listen}{path}", subprotocols=["fantail.json.v1"], proxy=None) as socket:
+        async with connect(f"{self.server.url}{path}", subprotocols=["fantail.json.v1"], proxy=None) as socket:
             self.assertEqual(socket.subprotocol, "fantail.json.v1")
             yield Speaker(socket)
 

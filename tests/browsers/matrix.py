@@ -115,7 +115,7 @@ class Matrix(unittest.TestCase):
             self.assertFalse(os.environ.get("CI"), f"{command[0]} is missing")
             self.skipTest(f"no {command[0]}")
         before = self.compressed()
-        client = Conversation(command, library, f"ws://{self.server.listen}")
+        client = Conversation(command, library, self.server.url)
         try:
             client.says("echoed 1000")
             client.says("subscribed")

@@ -9,6 +9,12 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 
+// With FANTAIL_TEST_TLS=1 clients that ask for `url` speak TLS, with `lean` servers have `tls.lean`, too. Whoever sets it tells
+// Node whom to trust by NODE_EXTRA_CA_CERTS, which is read as a process starts.
+const TLS = process.env.FANTAIL_TEST_TLS;
+const CERTIFICATES = join(ROOT, "loadtest/tests/tls/certificates");
+const SECURE = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", join(CERTIFICATES, "server.pem"), "--tls-key", join(CERTIFICATES, "server.key")];
+
 /** Rejects when `promise` has not settled after `ms`; every wait of these scripts goes through it. */
 export function within(ms, what, promise) {
   let timer;
@@ -27,7 +33,8 @@ function binary() {
 
 /** A running server: its two addresses and its process id, `term()` for the start of a drain, `kill()` and `stop()` for the end. */
 export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, more = [] } = {}) {
-  const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0", ...more];
+  const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0", ...(TLS ? SECURE : []), ...more];
+  if (TLS) env = { FANTAIL_TLS_LEAN: String(TLS === "lean"), ...env };
   const child = spawn(binary(), args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   let log = "";
   child.stderr.on("data", (bytes) => { log = (log + bytes).slice(-20_000); });
@@ -39,7 +46,7 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
   failed.catch(() => {});
   const ready = new Promise((resolve) => {
     createInterface({ input: child.stdout }).on("line", (line) => {
-      const match = /^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)$/.exec(line);
+      const match = /^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)(?: tls=(\S+))?$/.exec(line);
       if (match) resolve(match);
     });
   });
@@ -47,13 +54,14 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
   process.once("exit", kill);
   exited.then(() => process.off("exit", kill));
   try {
-    const [, listen, admin, pid] = await within(15_000, "the ready line", Promise.race([ready, failed]));
+    const [, plain, admin, pid, tls] = await within(15_000, "the ready line", Promise.race([ready, failed]));
     const term = () => child.kill("SIGTERM");
     const stop = async (deadline = 30_000) => {
       if (child.exitCode === null && child.signalCode === null) term();
       return within(deadline, "the server's exit", exited).finally(kill);
     };
-    return { listen, admin, pid: Number(pid), term, kill, stop, log: () => log };
+    const listen = TLS ? tls : plain;
+    return { listen, url: `${TLS ? "wss" : "ws"}://${listen}`, admin, pid: Number(pid), term, kill, stop, log: () => log };
   } catch (error) {
     kill();
     throw error;

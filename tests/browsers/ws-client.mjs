@@ -13,7 +13,7 @@ const server = await startServer();
 /** One connection that keeps what it received, so that no wait can miss a message. */
 class Client {
   constructor(path, options) {
-    this.socket = new WebSocket(`ws://${server.listen}${path}`, { maxPayload: 64 * MIB, handshakeTimeout: WAIT, ...options });
+    this.socket = new WebSocket(`${server.url}${path}`, { maxPayload: 64 * MIB, handshakeTimeout: WAIT, ...options });
     this.received = [];
     this.errors = [];
     this.wake = () => {};
@@ -64,7 +64,7 @@ async function echoes(client, data, binary) {
 
 /** The HTTP status that answers an upgrade to `path`. */
 async function statusOf(path) {
-  const socket = new WebSocket(`ws://${server.listen}${path}`);
+  const socket = new WebSocket(`${server.url}${path}`);
   socket.on("error", () => {});
   const answer = new Promise((resolve) => {
     socket.once("unexpected-response", (_, response) => { resolve(response.statusCode); response.destroy(); });
@@ -116,7 +116,7 @@ const steps = [
   }],
   ["compression: accepted without context takeover, with the window that is asked for", async () => {
     const answerTo = async (perMessageDeflate) => {
-      const socket = new WebSocket(`ws://${server.listen}/echo`, { perMessageDeflate });
+      const socket = new WebSocket(`${server.url}/echo`, { perMessageDeflate });
       const answer = new Promise((resolve) => socket.once("upgrade", (response) => resolve(response.headers["sec-websocket-extensions"])));
       const opened = new Promise((resolve) => socket.once("open", resolve));
       const value = await within(WAIT, "the answer", answer);

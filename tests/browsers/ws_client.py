@@ -27,6 +27,14 @@ MIB = 1024 * 1024
 WAIT = 15
 MANY = 500
 
+# With FANTAIL_TEST_TLS=1 every client speaks TLS, with `lean` the servers have `tls.lean`, too. Whatever asks OpenSSL or Node
+# whom to trust is told of the authority, child processes included.
+TLS = os.environ.get("FANTAIL_TEST_TLS")
+CERTIFICATES = ROOT / "loadtest/tests/tls/certificates"
+if TLS:
+    for name in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "MOJO_CA_FILE", "WEBSOCKET_CLIENT_CA_BUNDLE"):
+        os.environ[name] = str(CERTIFICATES / "ca.pem")
+
 
 def binary():
     """The server to test."""
@@ -41,10 +49,14 @@ def binary():
 class Server:
     """A running server, its two addresses and its log."""
 
-    READY = re.compile(r"^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)$")
+    READY = re.compile(r"^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)(?: tls=(\S+))?$")
 
     def __init__(self, **settings):
         command = [binary(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        if TLS:
+            command += ["--tls-listen", "127.0.0.1:0", "--tls-certificate", f"{CERTIFICATES}/server.pem",
+                        "--tls-key", f"{CERTIFICATES}/server.key"]
+            settings = {"FANTAIL_TLS_LEAN": "true" if TLS == "lean" else "false", **settings}
         self.log = []
         self.process = subprocess.Popen(
             command,
@@ -69,7 +81,8 @@ class Server:
     def _read_stdout(self):
         for line in self.process.stdout:
             if match := self.READY.match(line.rstrip("\n")):
-                self.listen, self.admin = match[1], match[2]
+                self.listen, self.admin = match[4] or match[1], match[2]
+                self.url = f"{'wss' if TLS else 'ws'}://{self.listen}"
                 self.ready.set()
         self.ready.set()
 
@@ -111,7 +124,7 @@ class WebSockets(unittest.IsolatedAsyncioTestCase):
 
     def client(self, path, **options):
         options = {"max_size": 64 * MIB, "open_timeout": WAIT, "close_timeout": WAIT, "proxy": None, **options}
-        return connect(f"ws://{self.server.listen}{path}", **options)
+        return connect(f"{self.server.url}{path}", **options)
 
     async def publish(self, topic, body):
         return await asyncio.to_thread(self.server.publish, topic, body)
@@ -184,7 +197,7 @@ class WebSockets(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_client_that_keeps_its_context_is_understood(self):
         # Tornado agrees to begin each message anew and refers to the ones before all the same.
-        socket = await tornado_connect(f"ws://{self.server.listen}/echo", compression_options={})
+        socket = await tornado_connect(f"{self.server.url}/echo", compression_options={})
         async with asyncio.timeout(WAIT):
             for i in range(50):
                 message = json.dumps([{"id": n, "name": f"row {n} of {i}"} for n in range(20)])

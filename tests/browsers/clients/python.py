@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 import socket
+import ssl
 import sys
 from urllib.parse import urlsplit
 
@@ -168,6 +169,8 @@ class Wsproto:
         from wsproto.extensions import PerMessageDeflate
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout=30)
+        if parts.scheme == "wss":
+            self.socket = ssl.create_default_context().wrap_socket(self.socket, server_hostname=parts.hostname)
         self.connection = WSConnection(ConnectionType.CLIENT)
         request = Request(host=parts.netloc, target=parts.path or "/", extensions=[PerMessageDeflate()])
         self.socket.sendall(self.connection.send(request))

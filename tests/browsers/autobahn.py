@@ -41,27 +41,40 @@ async def passed_on(reader, writer):
     writer.close()
 
 
-async def speak_tls(target):
+@contextlib.asynccontextmanager
+async def tls_spoken_with(target):
     """Where to connect without TLS so that it is spoken with `target`: the runner knows only ws://."""
-    context, (host, port) = ssl.create_default_context(), target.split(":")
+    context, (host, port), relayed = ssl.create_default_context(), target.split(":"), set()
 
     async def on_connection(reader, writer):
+        task = asyncio.current_task()
+        relayed.add(task)
+        task.add_done_callback(relayed.discard)
         far_reader, far_writer = await asyncio.open_connection(host, int(port), ssl=context)
         await asyncio.gather(passed_on(reader, far_writer), passed_on(far_reader, writer))
 
     relay = await asyncio.start_server(on_connection, "127.0.0.1", 0)
-    return relay, "127.0.0.1:%d" % relay.sockets[0].getsockname()[1]
+    try:
+        yield "127.0.0.1:%d" % relay.sockets[0].getsockname()[1]
+    finally:
+        relay.close()
+        # Those whose runner has what it wants and waits for no end.
+        for task in (left := list(relayed)):
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def as_it_is(target):
+    yield target
 
 
 async def results(server, cases):
-    relay, listen = await speak_tls(server.listen) if ws_client.TLS else (None, server.listen)
-    try:
-        return await kosoku.run_fuzzingclient(f"ws://{listen}/echo", cases=cases, concurrency=2)
-    except kosoku.FailureError as failure:
-        return failure.results
-    finally:
-        if relay:
-            relay.close()
+    async with (tls_spoken_with if ws_client.TLS else as_it_is)(server.listen) as listen:
+        try:
+            return await kosoku.run_fuzzingclient(f"ws://{listen}/echo", cases=cases, concurrency=2)
+        except kosoku.FailureError as failure:
+            return failure.results
 
 
 def main():

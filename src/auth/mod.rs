@@ -1,4 +1,4 @@
-//! Who may do what: origin policy, admin guard, publish policy, admission by address. Never blocks a loop.
+//! Who may do what: origin policy, admin guard, publish policy, admission by address, tokens. Never blocks a loop.
 //!
 //! Policies are compiled from the settings and then only read; each check is a pure function of a few
 //! header fields, allocates nothing, and answers with a reason instead of a string. Only [`admission`]
@@ -11,6 +11,7 @@ mod authority;
 pub mod forwarded;
 pub mod network;
 pub mod origin;
+pub mod token;
 
 use std::fmt;
 

@@ -13,6 +13,7 @@ mod serve;
 mod sizes;
 mod terminal;
 mod tls_flags;
+mod token;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -76,6 +77,9 @@ enum Command {
     /// Make a certificate for trying TLS out on this machine.
     #[command(after_help = dev_cert::EXAMPLES)]
     DevCert(dev_cert::DevCertArgs),
+    /// Make a token (JWT) with a secret, or explain one with --check.
+    #[command(after_help = token::EXAMPLES)]
+    Token(token::TokenArgs),
     /// Tell whether this machine holds a number of connections, and what to change if not.
     #[command(after_help = preflight::EXAMPLES)]
     Preflight(preflight::PreflightArgs),
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
         Some(Command::Publish(args)) => publish::run(&args),
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::DevCert(args)) => dev_cert::run(&args),
+        Some(Command::Token(args)) => token::run(&args),
         Some(Command::Preflight(args)) => preflight::run(&args),
         Some(Command::Sizes(args)) => sizes::run(&args),
         None => serve::run(&cli.serve),

@@ -48,3 +48,4 @@ mod supervised;
 mod sysctl;
 mod tls;
 mod tls_parts;
+mod token;

@@ -1,0 +1,165 @@
+//! Issuers with their keys, and the check of a token against them. Made once, then only read.
+
+use std::str::FromStr;
+
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::claims::{Claim, Claims, RawClaims};
+use super::keys::{Key, KeySource, KeysError, load};
+use super::{Parts, Refusal, crypto, decoded};
+
+/// Keys that one token is tried with. A secret and the one before it need two; a set has `kid`s.
+const KEYS_TRIED_MAX: usize = 4;
+
+/// An issuer as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerPlan {
+    /// What `iss` has to be. Without it any does, and then there can be no other issuer.
+    pub issuer: Option<String>,
+    /// Of these one has to be in `aud`; if there are none, a token must not have it.
+    pub audience: Vec<String>,
+    /// Seconds by which clocks may differ.
+    pub leeway_seconds: u64,
+    /// Where its keys are.
+    pub keys: Vec<KeySource>,
+}
+
+struct Issuer {
+    name: Option<String>,
+    audience: Vec<String>,
+    leeway: u64,
+    keys: Vec<Key>,
+}
+
+/// Who may issue tokens. Keys of one are never tried for another.
+pub struct Issuers {
+    issuers: Vec<Issuer>,
+}
+
+/// Issuers whose keys were read, and what is probably a mistake.
+pub struct Loaded {
+    /// The issuers.
+    pub issuers: Issuers,
+    /// For the log.
+    pub warnings: Vec<String>,
+}
+
+/// The fields of a header that mean something. What else is there is not looked at, keys and addresses of keys above all.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: Option<String>,
+    /// Whatever it is: that it is there is enough.
+    #[serde(default)]
+    crit: Claim<IgnoredAny>,
+    /// As above: it changes what is signed (RFC 7797).
+    #[serde(default)]
+    b64: Claim<IgnoredAny>,
+}
+
+impl Issuers {
+    /// Reads the keys of every issuer.
+    ///
+    /// # Errors
+    /// The cryptography does not work, or a file does not fit.
+    pub fn load(plans: &[IssuerPlan]) -> Result<Loaded, KeysError> {
+        let files = |plan: &IssuerPlan| plan.keys.first().map(KeySource::file).unwrap_or_default();
+        let fail =
+            |plan: &IssuerPlan, problem: &str| KeysError { file: files(plan), problem: problem.to_owned() };
+        let mut warnings = Vec::new();
+        let mut issuers: Vec<Issuer> = Vec::new();
+        for plan in plans {
+            crypto::install().map_err(|problem| fail(plan, problem))?;
+            if plans.len() > 1 && plan.issuer.is_none() {
+                return Err(fail(plan, "is of an issuer without a name, and there are others"));
+            }
+            if issuers.iter().any(|earlier| earlier.name == plan.issuer) {
+                return Err(fail(plan, "is of an issuer whose name another one has"));
+            }
+            let mut keys = Vec::new();
+            for source in &plan.keys {
+                keys.append(&mut load(source, &mut warnings)?);
+            }
+            issuers.push(Issuer {
+                name: plan.issuer.clone(),
+                audience: plan.audience.clone(),
+                leeway: plan.leeway_seconds,
+                keys,
+            });
+        }
+        Ok(Loaded { issuers: Self { issuers }, warnings })
+    }
+
+    /// Checks a token; `now` in seconds since 1970. What it costs is bounded by the length of tokens and by
+    /// four signatures.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn check(&self, token: &str, now: u64) -> Result<Claims, Refusal> {
+        let parts = Parts::of(token)?;
+        let header = Header::parse(&decoded(parts.header)?)?;
+        let algorithm = Algorithm::from_str(&header.alg).map_err(|_| Refusal::Algorithm)?;
+        let claims = RawClaims::parse(&decoded(parts.claims)?)?;
+        let issuer = self.of(claims.issuer()?)?;
+        issuer.check_signature(&parts, algorithm, header.kid.as_deref())?;
+        claims.check(&issuer.audience, issuer.leeway, now)
+    }
+
+    /// The issuer that a token names, before anything shows that it is right to.
+    fn of(&self, name: Option<&str>) -> Result<&Issuer, Refusal> {
+        let fits = |issuer: &&Issuer| match &issuer.name {
+            None => true,
+            Some(own) => name == Some(own.as_str()),
+        };
+        let refusal = if name.is_none() { Refusal::Missing("iss") } else { Refusal::Issuer };
+        self.issuers.iter().find(fits).ok_or(refusal)
+    }
+}
+
+impl Header {
+    fn parse(json: &[u8]) -> Result<Self, Refusal> {
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Refusal::Form);
+        }
+        let header: Self = serde_json::from_slice(json).map_err(|_| Refusal::Form)?;
+        match (&header.crit, &header.b64) {
+            (Claim::Absent, Claim::Absent) => Ok(header),
+            _ => Err(Refusal::Critical),
+        }
+    }
+}
+
+impl Issuer {
+    fn check_signature(
+        &self,
+        parts: &Parts<'_>,
+        algorithm: Algorithm,
+        kid: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let takes = |key: &&Key| key.algorithms.contains(&algorithm);
+        if !self.keys.iter().any(|key| takes(&key)) {
+            return Err(Refusal::Algorithm);
+        }
+        // A key without a name is tried for every token, a token without one with every key.
+        let named = |key: &&Key| match (key.kid.as_deref(), kid) {
+            (Some(own), Some(asked)) => own == asked,
+            _ => true,
+        };
+        let keys: Vec<&Key> = self.keys.iter().filter(takes).filter(named).collect();
+        if keys.is_empty() || keys.len() > KEYS_TRIED_MAX {
+            return Err(Refusal::Key);
+        }
+        for key in keys {
+            match jsonwebtoken::crypto::verify(parts.signature, parts.message.as_bytes(), &key.key, algorithm)
+            {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(_) => return Err(Refusal::Form),
+            }
+        }
+        Err(Refusal::Signature)
+    }
+}

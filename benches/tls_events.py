@@ -5,6 +5,7 @@ that Python does not wait for itself.
 """
 
 import bisect
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -92,7 +93,9 @@ class Workers:
 
 def realtime(pid, priority):
     for task in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(priority))
+        # A thread of the start may end in between.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(priority))
 
 
 def report(title, rows, failures):

@@ -32,7 +32,8 @@ use super::{LINGER, clients_target, planned, soon_ns, watched};
 const QUIET: Duration = Duration::from_millis(500);
 /// A publisher that sends less than this share of what was asked is saturated.
 const ACHIEVED_MIN: f64 = 0.95;
-/// And if it was behind by more than this in the end; less is one pause of a busy machine.
+/// And if it was behind by more than this in the end, and had been for as long; less is one pause of a busy machine, behind
+/// which all that was due leaves at once.
 const BEHIND_NS_MAX: u64 = 250_000_000;
 
 /// The result file of `fanout`.
@@ -249,10 +250,10 @@ impl Outcome {
         ]
     }
 
-    /// How much longer it took than was planned.
+    /// How much longer it took than was planned, or for how long it was late if that is less.
     fn behind_ns(&self) -> u64 {
         let took_ns = self.published.last_ns.saturating_sub(self.schedule.planned_ns(0));
-        took_ns.saturating_sub(self.schedule.planned_span_ns())
+        took_ns.saturating_sub(self.schedule.planned_span_ns()).min(self.published.late_lasting_ns)
     }
 
     /// Messages a second that left, over the time that was planned for them or, if that was longer, that they took.

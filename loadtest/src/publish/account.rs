@@ -33,6 +33,10 @@ pub(crate) struct Published {
     pub(crate) late_own: u64,
     /// Sends that waited for more than 1 ms until a connection had nothing else to do.
     pub(crate) waited: u64,
+    /// For how long at least one such message waited, in all.
+    pub(crate) waiting_ns: u64,
+    /// For how long every send up to the last one had left late.
+    pub(crate) late_lasting_ns: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
     /// When the last message left.
@@ -73,6 +77,10 @@ pub(super) struct Account {
     pub(super) published: Published,
     /// Messages that have been submitted and whose outcome is not known.
     pub(super) under_way: u64,
+    /// When the first of the sends left that have been late since; `None` if the last one was not.
+    late_since_ns: Option<u64>,
+    /// Until when it is known for how long messages waited.
+    waited_until_ns: u64,
     probe_failed: Option<PublishError>,
     ledger: Option<Arc<Ledger>>,
     board: Option<Arc<Board>>,
@@ -118,6 +126,8 @@ impl Account {
             late_sends: 0,
             late_own: 0,
             waited: 0,
+            waiting_ns: 0,
+            late_lasting_ns: 0,
             late_max_ns: 0,
             last_ns: 0,
             by_send: Course::default(),
@@ -126,7 +136,15 @@ impl Account {
             errors: BTreeMap::new(),
             topics: vec![OfTopic::default(); topics as usize],
         };
-        Self { published, under_way: 0, probe_failed: None, ledger, board: None }
+        Self {
+            published,
+            under_way: 0,
+            late_since_ns: None,
+            waited_until_ns: 0,
+            probe_failed: None,
+            ledger,
+            board: None,
+        }
     }
 
     /// Of one of several servers: messages have their numbers from the board, which is told what becomes of them.
@@ -158,8 +176,16 @@ impl Account {
         let late_ns = now_ns.saturating_sub(job.planned_ns);
         self.published.late_max_ns = self.published.late_max_ns.max(late_ns);
         self.published.late_sends += u64::from(late_ns > LATE_NS);
-        self.published.waited += u64::from(waited_ns > LATE_NS);
         self.published.last_ns = now_ns;
+        let late_since_ns = (late_ns > LATE_NS).then(|| self.late_since_ns.unwrap_or(now_ns));
+        self.late_since_ns = late_since_ns;
+        self.published.late_lasting_ns = now_ns.saturating_sub(late_since_ns.unwrap_or(now_ns));
+        if waited_ns > LATE_NS {
+            self.published.waited += 1;
+            let from_ns = job.submitted_ns.max(self.waited_until_ns);
+            self.published.waiting_ns += now_ns.saturating_sub(from_ns);
+            self.waited_until_ns = now_ns;
+        }
         self.published.by_send.on_left(job.planned_ns, late_ns);
         if let Some(topic) = self.published.topics.get_mut(job.topic as usize) {
             job.number = topic.numbers;
@@ -278,6 +304,22 @@ mod tests {
         account.on_failed(&two, PublishError::Refused(500, None));
         let published = account.close();
         assert_eq!((published.topics[0].numbers, published.topics[0].refused.len()), (0, 0));
+    }
+
+    #[test]
+    fn how_long_messages_waited_and_left_late_is_known() {
+        let mut account = Account::new(1, None);
+        let ms = 1_000_000;
+        // Two that waited together, one on time, and two that were late without having waited.
+        for (planned_ms, submitted_ms, left_ms) in
+            [(10, 10, 40), (20, 20, 40), (50, 50, 50), (60, 90, 90), (70, 120, 120)]
+        {
+            let mut job = Job { submitted_ns: submitted_ms * ms, ..Job::new(0, planned_ms * ms) };
+            account.on_send(&mut job, left_ms * ms);
+        }
+        let published = account.close();
+        assert_eq!((published.waited, published.waiting_ns), (2, 30 * ms));
+        assert_eq!((published.late_sends, published.late_lasting_ns), (4, 30 * ms));
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(crate) struct PublishedToAll {
     pub(crate) by_send: Course,
     /// Requests that waited for a connection for more than 1 ms.
     pub(crate) waited: u64,
+    /// For how long at least one such request to a server waited, of the server where it was longest.
+    pub(crate) waiting_ns: u64,
     /// How late the latest left.
     pub(crate) late_max_ns: u64,
     /// Messages by topic.
@@ -184,6 +186,7 @@ impl Several {
             published.late_sends += one.late_sends;
             published.late_own += one.late_own;
             published.waited += one.waited;
+            published.waiting_ns = published.waiting_ns.max(one.waiting_ns);
             published.late_max_ns = published.late_max_ns.max(one.late_max_ns);
             let accepted = one.count.saturating_sub(one.unknown);
             published.servers.push(ServerReport { url, accepted, errors: one.errors });

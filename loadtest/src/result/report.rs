@@ -451,7 +451,11 @@ impl Common {
                 late_max_microseconds: (sends && counts.sends > 0).then(|| counts.late_max_ns as f64 / 1e3),
                 cpu_seconds: fantail::sys::process::cpu_time(None).ok().map(|time| time.as_secs_f64()),
                 quota: facts.quota,
-                strain: tally.strain.judge(counts.sends, counts.late_own, counts.waited_sends),
+                strain: tally.strain.judge(
+                    counts.sends,
+                    counts.late_own,
+                    (counts.waited_sends, counts.waiting_ns),
+                ),
             },
             series: facts.series,
             latency_intervals: facts.intervals,

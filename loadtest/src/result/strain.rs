@@ -9,6 +9,8 @@ const LATE_SHARE_MAX: f64 = 0.01;
 const WAITED_SHARE_MAX: f64 = 0.01;
 const BACKLOG_SHARE_MAX: f64 = 0.1;
 const WAIT_SHARE_MAX: f64 = 0.1;
+/// Messages that waited for less time than this in all did so for one pause of a busy machine.
+const WAITING_NS_MIN: u64 = 250_000_000;
 /// Turns with a backlog that may happen to anybody.
 const BACKLOG_TURNS_MIN: u64 = 3;
 
@@ -50,6 +52,9 @@ pub(crate) struct StrainReport {
     /// Share of sends that waited for more than 1 ms until a connection of the publisher was free; null if nothing was
     /// sent.
     pub(crate) waited_share: Option<f64>,
+    /// For how long any did.
+    #[serde(skip)]
+    waiting_ns: u64,
 }
 
 impl Strain {
@@ -87,8 +92,9 @@ impl Strain {
         share(self.waited_ns, self.waited_of_ns)
     }
 
-    /// Judges it. `sent`, `late` and `waited` are messages of the generator, 0 where it sends none.
-    pub(crate) fn judge(&self, sent: u64, late: u64, waited: u64) -> StrainReport {
+    /// Judges it. `sent`, `late` and `waited` are messages of the generator, 0 where it sends none; the second of
+    /// `waited` is for how long at least one of them waited.
+    pub(crate) fn judge(&self, sent: u64, late: u64, (waited, waiting_ns): (u64, u64)) -> StrainReport {
         let mut report = StrainReport {
             bottleneck: Vec::new(),
             busy_share: self.busy_share(),
@@ -97,6 +103,7 @@ impl Strain {
             turn_max_microseconds: (self.turns > 0).then(|| self.turn_max_ns as f64 / 1e3),
             late_share: share(late, sent),
             waited_share: share(waited, sent),
+            waiting_ns,
         };
         let percent = |share: f64| share * 100.0;
         if let Some(busy) = report.busy_share.filter(|share| *share > BUSY_SHARE_MAX) {
@@ -129,6 +136,9 @@ impl StrainReport {
     /// Set if the publisher had too few connections for the rate, so that figures are those of its waiting.
     pub(crate) fn saturated(&self) -> Option<String> {
         let share = self.waited_share.filter(|share| *share > WAITED_SHARE_MAX)?;
+        if self.waiting_ns < WAITING_NS_MIN {
+            return None;
+        }
         let percent = share * 100.0;
         Some(format!(
             "publisher saturated: {percent:.1} % of its messages waited until one of its connections was free"

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fantail::wire::deflate::{Deflater, is_answer, negotiate};
 use fantail::wire::frame::{Opcode, push_deflated_frame, push_frame};
@@ -396,7 +397,8 @@ fn fanout_tells(size: &[&str]) {
             scope.spawn(move || {
                 let pid = std::process::id().to_string();
                 let with_pid = ["--pid", &pid];
-                let mut extra = size.to_vec();
+                // On one connection: where several messages are published at once, nobody owes an order.
+                let mut extra = [size, &["--publishers", "1"]].concat();
                 if fault == Fault::Swap {
                     extra.extend(with_pid);
                 }
@@ -413,7 +415,7 @@ fn fanout_tells(size: &[&str]) {
 
 #[test]
 fn a_connection_closed_by_the_server_is_lost_and_its_messages_missing() {
-    let (code, report, _, _) = run_fanout("fanout-close", Fault::Close, "http", &[]);
+    let (code, report, _, _) = run_fanout("fanout-close", Fault::Close, "http", &["--publishers", "1"]);
     assert_eq!((code, report["connections"]["lost"].as_u64()), (1, Some(1)), "{report:#}");
     assert_eq!(report["connections"]["errors"]["lost_close_frame"], 1);
     assert_eq!(report["missing"], 37);
@@ -440,14 +442,14 @@ fn idle_holds_and_watches_the_server() {
             "--pid",
             &pid,
             "--connect-rate",
-            "200",
+            "50",
             "--source",
             "127.0.0.1-127.0.0.4",
         ],
     );
     assert_eq!((code, report["connections"]["opened"].as_u64()), (0, Some(CONNECTIONS)), "{report:#}");
     assert_eq!(report["connections"]["source_addresses"], 4);
-    // 19 intervals of 5 ms, less the little that connecting may catch up after its pause.
+    // 19 intervals of 20 ms, less what connecting may catch up after a pause of the machine.
     assert!(report["connections"]["open_seconds"].as_f64().unwrap() >= 0.05, "{report:#}");
     let server = &report["server"];
     assert_eq!(server["memory_lower"]["connections"], 4);
@@ -458,7 +460,12 @@ fn idle_holds_and_watches_the_server() {
     assert!(server["context_switches_hold"].is_number());
     drop(watched.stdin.take());
     watched.wait().unwrap();
-    assert_eq!(served.pongs.load(Ordering::SeqCst), CONNECTIONS);
+    // The server may read the last of them later than the generator is gone.
+    let until = Instant::now() + Duration::from_secs(60);
+    while served.pongs.load(Ordering::SeqCst) < CONNECTIONS {
+        assert!(Instant::now() < until, "{} pongs", served.pongs.load(Ordering::SeqCst));
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// An echo server that accepts compression and compresses every answer; each second one of `broken` bytes less.

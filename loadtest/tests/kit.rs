@@ -57,6 +57,36 @@ fn run(name: &str, args: &[&str]) -> (i32, Value, String) {
     (output.status.code().unwrap(), report, String::from_utf8(output.stdout).unwrap())
 }
 
+/// A run that goes on until what it is there for has happened, however long that takes.
+struct Running {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Running {
+    /// `command` takes a duration.
+    fn start(name: &str, command: &[&str]) -> Self {
+        let file = result_file(name);
+        let mut generator = generator(command);
+        generator.args(["--duration", "5m", "--json", file.to_str().unwrap()]);
+        let child = generator.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self { child, file }
+    }
+
+    /// Ends it as Ctrl-C does; its exit code and its result.
+    fn end(mut self) -> (i32, Value) {
+        let mut errors = self.child.stderr.take().unwrap();
+        let rest = thread::spawn(move || {
+            let mut rest = Vec::new();
+            errors.read_to_end(&mut rest).map(|_| rest)
+        });
+        signals::send(self.child.id(), Signal::Interrupt).unwrap();
+        let Output { status, stdout, .. } = wait(self.child);
+        let output = Output { status, stdout, stderr: rest.join().unwrap().unwrap() };
+        (status.code().unwrap(), take_result(&self.file, &output))
+    }
+}
+
 fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -178,11 +208,9 @@ fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
     let mut second = Sharing::start(&first.listen);
     let url = format!("ws://{}/ws/{{topic}}", first.listen);
     let [one, two] = [&first, &second].map(|server| format!("http://{}/publish/{{topic}}", server.admin));
-    let generator = thread::spawn(move || {
-        let mut args = vec!["rolling", "--url", &url, "--publish-url", &one, "--publish-url", &two];
-        args.extend(["--connections", "200", "--rate", "40", "--duration", "6s"]);
-        run("rolling", &args)
-    });
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &one, "--publish-url", &two];
+    args.extend(["--connections", "200", "--rate", "40"]);
+    let generator = Running::start("rolling", &args);
     wait_for("all clients", || first.upgrades() + second.upgrades() == 200);
     // Once messages flow; before that an end would be a connection lost.
     wait_for("messages", || first.deliveries() + second.deliveries() > 2_000);
@@ -193,8 +221,11 @@ fn clients_that_are_sent_away_come_back_and_are_accounted_for() {
     let with_second = second.open();
     signals::send(second.child.id(), Signal::Terminate).unwrap();
     assert_eq!(second.child.wait().unwrap().code(), Some(0));
+    wait_for("all with the first", || first.open() == 200);
+    let before = first.deliveries();
+    wait_for("messages to all of them", || first.deliveries() >= before + 400);
 
-    let (code, report, _) = generator.join().unwrap();
+    let (code, report) = generator.end();
     assert_eq!((code, &report["ok"]), (0, &Value::from(true)), "{report:#}");
     let endings = &report["endings"];
     assert!(endings["close_1012"].as_u64() > Some(0), "{report:#}");
@@ -216,22 +247,23 @@ fn clients_in_several_topics_are_accounted_for_by_each() {
     let server = Sharing::start("127.0.0.1:0");
     let url = format!("ws://{}/ws?topic={{topics:&topic=}}", server.listen);
     let publish = format!("http://{}/publish/{{topic}}", server.admin);
-    let generator = thread::spawn(move || {
-        let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--rate", "100"];
-        args.extend(["--duration", "3s", "--topics", "20", "--members", "15", "--connections", "100"]);
-        run("rolling-topics", &args)
-    });
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--rate", "100"];
+    args.extend(["--topics", "20", "--members", "15", "--connections", "100"]);
+    let generator = Running::start("rolling-topics", &args);
     wait_for("all clients", || server.upgrades() == 100);
     wait_for("messages", || server.deliveries() > 1_000);
     let closed = server.ask("POST /connections/close?all=1&code=1012");
     assert!(closed.starts_with("HTTP/1.1 200"), "{closed}");
-    let (code, report, _) = generator.join().unwrap();
+    wait_for("them to be back", || server.upgrades() == 200);
+    let before = server.deliveries();
+    wait_for("messages in each topic", || server.deliveries() >= before + 1_000);
+    let (code, report) = generator.end();
     assert_eq!((code, &report["ok"]), (0, &Value::from(true)), "{report:#}");
     assert_eq!((&report["left"], &report["returned"]), (&100.into(), &100.into()), "{report:#}");
     assert_eq!((&report["topics_per_connection"], &report["subscribed"]), (&3.into(), &300.into()));
     let number = |field: &str| report[field].as_u64().unwrap();
     assert_eq!(number("deliveries") + number("away_missed"), 15 * number("published"), "{report:#}");
-    assert_eq!((&report["published"], &report["missing"]), (&300.into(), &0.into()), "{report:#}");
+    assert_eq!(report["missing"], 0, "{report:#}");
 }
 
 /// Takes probes, and is silent about everything else.
@@ -286,15 +318,14 @@ fn without_a_backoff_clients_come_back_at_once() {
     let server = Sharing::start("127.0.0.1:0");
     let url = format!("ws://{}/ws/{{topic}}", server.listen);
     let publish = format!("http://{}/publish/{{topic}}", server.admin);
-    let generator = thread::spawn(move || {
-        let args =
-            ["rolling", "--url", &url, "--publish-url", &publish, "--connections", "10", "--rate", "20"];
-        run("no-backoff", &[&args[..], &["--duration", "3s", "--backoff", "0s"]].concat())
-    });
-    wait_for("all clients", || server.open() == 10);
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--connections", "10"];
+    args.extend(["--rate", "20", "--backoff", "0s"]);
+    let generator = Running::start("no-backoff", &args);
+    wait_for("all clients", || server.upgrades() == 10);
     wait_for("messages", || server.deliveries() > 50);
     server.ask("POST /connections/close?all=1&code=1012");
-    let (code, report, _) = generator.join().unwrap();
+    wait_for("them to be back", || server.upgrades() == 20);
+    let (code, report) = generator.end();
     assert_eq!((code, &report["left"], &report["returned"]), (0, &10.into(), &10.into()), "{report:#}");
 }
 
@@ -481,8 +512,9 @@ fn workers_leave_no_descriptor_behind() {
     }
     assert!(child.wait().unwrap().success());
     // The main thread's table, in which each run makes the polls of its workers. A listing takes time, so it may
-    // hold those of two runs, of twelve.
-    assert!(polls.iter().max().is_some_and(|most| (4..=8).contains(most)), "{polls:?}");
+    // hold those of two runs, of twelve, and of more where the machine stands still; most listings do not.
+    polls.sort_unstable();
+    assert!(polls.last() >= Some(&4) && polls[polls.len() / 2] <= 8, "{polls:?}");
 }
 
 #[test]

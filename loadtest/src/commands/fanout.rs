@@ -29,7 +29,7 @@ use super::resuming::{self, Drops, Resumed};
 use super::{LINGER, clients_target, planned, soon_ns, watched};
 
 /// Slow subscribers have caught up when nothing has come for so long.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_secs(1);
 /// A publisher that sends less than this share of what was asked is saturated.
 const ACHIEVED_MIN: f64 = 0.95;
 /// And if it was behind by more than this in the end, and had been for as long; less is one pause of a busy machine, behind

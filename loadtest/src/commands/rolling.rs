@@ -29,7 +29,7 @@ use crate::result::tally::{Ending, Tally};
 use super::{clients_target, soon_ns};
 
 /// Everything has arrived when nothing has come for so long.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_secs(1);
 /// A message whose publish was answered so shortly before a connection's end may have been on its way in any case.
 const CROSSING_NS: u64 = 100_000_000;
 /// More messages than this are not kept account of.

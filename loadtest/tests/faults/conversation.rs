@@ -245,9 +245,8 @@ fn a_refusal_in_the_protocol_is_told_at_once_and_in_the_servers_words() {
     let url = refusing_server();
     let idle = ["idle", "--url", &url, "--connections", "3", "--duration", "100ms"];
     let talk = ["--hello", "join", "--await", "^40", "--refusal", "^44"];
-    let begun = Instant::now();
+    // Whoever waited for what will not come would call it a timeout.
     let (code, report, table) = run(&[&idle[..], &talk].concat());
-    assert!(begun.elapsed() < Duration::from_secs(8), "it waited for what will not come");
     assert_eq!((code, &report["connections"]["errors"]), (1, &json!({ "await_refused": 3 })), "{table}");
     assert!(table.contains("it says \"44{"), "{table}");
     assert!(table.contains("no such room"), "{table}");
@@ -387,7 +386,7 @@ fn a_server_that_lets_no_client_publish_is_told_from_one_that_loses() {
 fn frames_of_the_first_connections_can_be_looked_at() {
     let url = format!("ws://{}/", server(Protocol::Pinging));
     let mut args = vec!["fanout", "--url", &url, "--publish", "ws", "--connections", "3", "--rate", "20"];
-    args.extend(["--duration", "500ms", "--hello", "join", "--await", "^joined$", "--reply", r"^\{\}$=>{}"]);
+    args.extend(["--duration", "2s", "--hello", "join", "--await", "^joined$", "--reply", r"^\{\}$=>{}"]);
     args.extend(["--trace", "1"]);
     let output = crate::output(&args);
     let said = String::from_utf8_lossy(&output.stderr);

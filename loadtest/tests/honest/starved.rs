@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use fantail::sys::signals::{self, Signal};
 use serde_json::Value;
 
 use crate::favour::favour_witness;
@@ -21,6 +22,8 @@ const LATE: Duration = Duration::from_millis(1);
 /// Half of what makes the generator say that it was the bottleneck.
 const LATE_SHARE: f64 = 0.005;
 const WAIT_SHARE: f64 = 0.05;
+/// How long it may take until a generator has been without a processor for long enough.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A thread that has to be somewhere every few milliseconds and does nothing else: what it has not got of the
 /// machine, the generator need not have got either.
@@ -53,6 +56,16 @@ impl Witness {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
+}
+
+/// How long the thread of a process that waited most has waited for a processor.
+fn waited_by(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let waited = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some(Duration::from_nanos(text.split_whitespace().nth(1)?.parse().ok()?))
+    });
+    waited.max().unwrap_or_default()
 }
 
 /// How long the calling thread has waited for a processor in all.
@@ -138,12 +151,22 @@ fn starved(command: &str, extra: &[&str]) -> Value {
         env!("CARGO_BIN_EXE_fantail-loadtest"),
         command,
     ]);
-    run.args(["--threads", "1", "--duration", "3s", "--json", file.to_str().unwrap()]).args(extra);
+    run.args(["--threads", "1", "--duration", "5m", "--json", file.to_str().unwrap()]).args(extra);
+    let began = Instant::now();
     let mut run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     await_load(&mut run);
-    let hog = Hog::start();
-    thread::sleep(Duration::from_secs(3));
-    drop(hog);
+    // Several: where all are as little preferred as the generator, it gets the less.
+    let hogs = [(); 4].map(|()| Hog::start());
+    // Whatever the machine lets it have: until it has been without a processor for long enough to say so.
+    let enough = || {
+        let waited = waited_by(run.id());
+        waited > Duration::from_secs(1) && waited > began.elapsed() / 4
+    };
+    while began.elapsed() < PATIENCE && !enough() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(hogs);
+    signals::send(run.id(), Signal::Interrupt).unwrap();
     take_result(&file, &run.wait_with_output().unwrap())
 }
 

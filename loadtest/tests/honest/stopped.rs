@@ -110,7 +110,7 @@ fn with_a_stop(command: &str, extra: &[&str]) {
     // to wake the server up and to catch up with what waits.
     for said in [p999, max] {
         assert!(
-            (at_least_us - 1e5..at_most_us + 1e6).contains(&said),
+            (at_least_us - 1e5..at_most_us + 5e6).contains(&said),
             "{said}, stopped {at_least_us} to {at_most_us}: {report:#}"
         );
     }

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What no program writes.
+const END: &str = "\x01\x02\x03";
 
 /// See the module's head.
 pub(crate) struct Pty {
@@ -104,9 +106,10 @@ impl Pty {
         assert_eq!(after.local_modes, self.before.local_modes, "{:?}", self.said());
         let codes = |of: &Termios| format!("{:?}", of.special_codes);
         assert_eq!(codes(&after), codes(&self.before));
-        // What it wrote last may still be on its way.
-        thread::sleep(Duration::from_millis(100));
-        (code, self.said())
+        // What it wrote last may still be on its way; nothing is behind this.
+        self.slave.write_all(END.as_bytes()).unwrap();
+        self.wait("what it wrote last", |pty| pty.said().ends_with(END));
+        (code, self.said().trim_end_matches(END).to_owned())
     }
 }
 

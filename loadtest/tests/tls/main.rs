@@ -252,7 +252,8 @@ fn merged_results_say_what_all_of_them_verified() {
     let program = || Command::new(env!("CARGO_BIN_EXE_fantail-loadtest"));
     std::thread::scope(|scope| {
         for (file, trust) in files.iter().zip([&["--ca", &ca][..], &["--insecure"]]) {
-            let args = ["echo", "--url", &url, "--duration", "1500ms", "--connections", "4", "--rate", "40"];
+            // So long that both are there at once, also where a busy machine begins late with one.
+            let args = ["echo", "--url", &url, "--duration", "4s", "--connections", "4", "--rate", "40"];
             let mut command = program();
             command.args(args).args(trust).args(["--json", file.path()]);
             scope.spawn(move || assert!(command.output().unwrap().status.success()));

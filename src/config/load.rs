@@ -308,7 +308,7 @@ fn home_of(settings: &Settings, key: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Publishers, TopicRule};
+    use crate::config::{Clients, TopicRule};
     use crate::topic::SlowPolicy;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -436,7 +436,7 @@ mod tests {
         assert_eq!(settings.outbox.policy, SlowPolicy::DropOldest);
         let [first, second] = settings.topics.as_slice() else { panic!("{:?}", settings.topics) };
         assert_eq!((first.pattern.as_str(), first.policy), ("prices/*", Some(SlowPolicy::Latest)));
-        assert_eq!((first.publish, first.messages_max), (Some(Publishers::Nobody), Some(3)));
+        assert_eq!((first.publish, first.messages_max), (Some(Clients::Nobody), Some(3)));
         assert_eq!((first.bytes_max, first.message_bytes_max), (Some(8 << 10), Some(2 << 20)));
         assert_eq!(first.disconnect_after_drops, Some(100));
         assert_eq!(second, &TopicRule { pattern: "a".to_owned(), ..TopicRule::default() });

@@ -56,6 +56,6 @@ pub use server::Server;
 pub use settings::{Settings, reference};
 pub use timeouts::Timeouts;
 pub use tls::Tls;
-pub use topic::{Publishers, TopicRule};
+pub use topic::{Clients, TopicRule};
 pub use totals::Totals;
 pub use value::UNSET;

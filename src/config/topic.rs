@@ -9,16 +9,26 @@ use super::load::Assignment;
 use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy};
 use super::section::{Checker, Section, section};
 use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue};
-use crate::topic::{SlowPolicy, TopicPattern};
+use crate::topic::{Access, SlowPolicy, TopicPattern};
 use crate::wire::nearest::nearest;
 
-/// Who may publish to a topic, besides the admin port.
+/// Who may publish or subscribe to a topic over their connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publishers {
+pub enum Clients {
     /// No client.
     Nobody,
-    /// Every subscriber.
+    /// Every client.
     Anyone,
+}
+
+impl Clients {
+    /// The same as topics have it.
+    pub(super) fn access(self) -> Access {
+        match self {
+            Self::Nobody => Access::Nobody,
+            Self::Anyone => Access::Anyone,
+        }
+    }
 }
 
 /// Most messages that a topic may be told to keep.
@@ -33,7 +43,7 @@ const SECONDS_MAX: usize = 100 * 366 * 24 * 3_600;
 type OptionalBytes = Optional<Bytes>;
 type OptionalCount = Optional<Count>;
 type OptionalPolicy = Optional<Policy>;
-type OptionalPublishers = Optional<PublishersKind>;
+type OptionalClients = Optional<ClientsKind>;
 
 section! {
     /// Rules for topics by pattern, only in the file. The first rule whose pattern fits a topic's name holds
@@ -42,7 +52,10 @@ section! {
         /// Topic name, exact or with a trailing "*"; every rule needs one.
         "pattern" => pattern: String as Pattern = String::new(),
         /// Whether clients may publish over their connection: nobody or anyone. Unset, publish.topics says.
-        "publish" => publish: Option<Publishers> as OptionalPublishers = None,
+        "publish" => publish: Option<Clients> as OptionalClients = None,
+        /// Whether clients may subscribe and read what is kept: nobody or anyone. Unset, anyone. It holds for subscriptions
+        /// from then on; those that there are stay.
+        "subscribe" => subscribe: Option<Clients> as OptionalClients = None,
         /// As outbox.policy; or catch-up, which is the default where messages are kept: who falls behind reads on from
         /// those, and loses none.
         "policy" => policy: Option<SlowPolicy> as OptionalPolicy = None,
@@ -169,24 +182,24 @@ fn unknown_key(rule: &TopicRule, key: &str) -> String {
     }
 }
 
-struct PublishersKind;
+struct ClientsKind;
 
-impl Kind for PublishersKind {
-    type Out = Publishers;
+impl Kind for ClientsKind {
+    type Out = Clients;
     const EXPECTS: &'static str = "nobody or anyone";
 
-    fn parse(raw: &RawValue) -> Option<Publishers> {
+    fn parse(raw: &RawValue) -> Option<Clients> {
         match raw.word()?.as_str() {
-            "nobody" => Some(Publishers::Nobody),
-            "anyone" => Some(Publishers::Anyone),
+            "nobody" => Some(Clients::Nobody),
+            "anyone" => Some(Clients::Anyone),
             _ => None,
         }
     }
 
-    fn show(value: &Publishers) -> String {
+    fn show(value: &Clients) -> String {
         match value {
-            Publishers::Nobody => "\"nobody\"".to_owned(),
-            Publishers::Anyone => "\"anyone\"".to_owned(),
+            Clients::Nobody => "\"nobody\"".to_owned(),
+            Clients::Anyone => "\"anyone\"".to_owned(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The rules of topics as the topics take them, made of checked settings.
 
 use super::settings::Settings;
-use super::topic::Publishers;
+use super::topic::Clients;
 use crate::topic::TopicPattern;
 use crate::topic::pattern::PatternError;
 use crate::topic::rules::{Rule, TopicPolicy, TopicRules};
@@ -15,7 +15,8 @@ impl Settings {
         let rules = self.topics.iter().map(|rule| {
             Ok(Rule {
                 pattern: TopicPattern::compile(&rule.pattern)?,
-                client_publish: rule.publish.map(|publishers| publishers == Publishers::Anyone),
+                client_publish: rule.publish.map(|clients| clients == Clients::Anyone),
+                subscribe: rule.subscribe.map(Clients::access),
                 slow: rule.policy,
                 messages_max: rule.messages_max.map(narrow),
                 bytes_max: rule.bytes_max,
@@ -30,6 +31,7 @@ impl Settings {
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
         let base = TopicPolicy {
             client_publish: false,
+            subscribe: TopicPolicy::default().subscribe,
             slow: self.outbox.policy,
             messages_max: narrow(self.outbox.messages_max),
             bytes_max: self.outbox.bytes_max,
@@ -60,7 +62,7 @@ mod tests {
         settings.outbox.messages_max = 7;
         let rule = |pattern: &str| TopicRule { pattern: pattern.to_owned(), ..TopicRule::default() };
         settings.topics = vec![
-            TopicRule { publish: Some(Publishers::Anyone), ..rule("prices/open") },
+            TopicRule { publish: Some(Clients::Anyone), ..rule("prices/open") },
             TopicRule { policy: Some(SlowPolicy::Latest), bytes_max: Some(1000), ..rule("prices/*") },
         ];
         let rules = settings.topic_rules().unwrap();

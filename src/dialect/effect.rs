@@ -223,6 +223,8 @@ impl<'a> Outcome<'a> {
 pub enum Denial {
     /// Clients may not publish to the topic.
     NotOpen,
+    /// Clients may not subscribe to it, or to all that the pattern means.
+    NotForYou,
     /// The payload is larger than a message of the topic may be.
     TooLong,
     /// The connection is not subscribed to the topic.

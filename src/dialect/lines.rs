@@ -86,7 +86,7 @@ fn subscribe(rest: &str) -> Option<Effect> {
 
 fn word(denial: Denial) -> &'static str {
     match denial {
-        Denial::NotOpen => "right",
+        Denial::NotOpen | Denial::NotForYou => "right",
         Denial::TooLong => "length",
         Denial::NoTopic => "topic",
         Denial::Already => "change",

@@ -190,6 +190,11 @@ impl<S: Socket> Core<S> {
         limit: u16,
         sink: &mut Sink<'_>,
     ) -> Then {
+        if !self.may_subscribe(name) {
+            let outcome = Outcome::Refused { topic: name.as_str(), denial: Denial::NotForYou };
+            self.tell(from, outcome, sink);
+            return Then::Go;
+        }
         match self.topic_for(from.key, name) {
             Ok(topic) => {
                 let page = topic.page(place, usize::from(limit), HISTORY_BYTES);

@@ -279,6 +279,11 @@ impl<S: Socket> Core<S> {
                     "upgrading"
                 );
                 match self.admit_forwarded(key, head) {
+                    Ok(()) if !self.may_open(&opening) => {
+                        let reason = RefuseReason::SubscribeDenied;
+                        self.refuse(key, reason, reason.text());
+                        Next::Leave
+                    }
                     Ok(()) if opening.dialect.carrier() == Carrier::Answer => {
                         self.start_poll(key, head, &opening, &out)
                     }

@@ -12,11 +12,11 @@ use super::inquiry_turn::{subscription_count, subscriptions, watches};
 use crate::auth::admission::Admission;
 use crate::connection::session::{Session, Subscription};
 use crate::connection::{Connection, NONE, Tick};
-use crate::dialect::{Denial, Form, Outcome};
+use crate::dialect::{Denial, Form, Opening, Outcome};
 use crate::metrics::RefuseReason;
 use crate::topic::{
-    Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic, TopicName,
-    Watch,
+    Access, Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic,
+    TopicName, Watch,
 };
 use crate::transport::Socket;
 
@@ -95,6 +95,21 @@ impl<S: Socket> Core<S> {
         })
     }
 
+    /// Whether a client may be subscribed to all that an opening names.
+    pub(super) fn may_open(&self, opening: &Opening) -> bool {
+        opening.topics.iter().all(|(name, _)| self.may_subscribe(name))
+            && opening.patterns.iter().all(|pattern| self.may_watch(pattern))
+    }
+
+    /// Whether a client may subscribe to the topic of this name, and read what it keeps.
+    pub(super) fn may_subscribe(&self, name: &TopicName<'_>) -> bool {
+        self.topics.rules().subscribers_of(name.as_str()) == Access::Anyone
+    }
+
+    fn may_watch(&self, pattern: &LevelPattern) -> bool {
+        self.topics.rules().watchers_of(pattern) == Access::Anyone
+    }
+
     /// The topic of this name, made for the connection's address if there is none.
     pub(super) fn topic_for(&mut self, key: Key, name: &TopicName<'_>) -> Result<Topic, Denial> {
         let handle = self.slots.get(key).map_or(0, |slot| slot.connection.admission);
@@ -149,6 +164,8 @@ impl<S: Socket> Core<S> {
             Err(Denial::Already)
         } else if subscription_count(&slot.connection) >= self.edition.settings.limits.subscriptions_max {
             Err(Denial::TooMany)
+        } else if !self.may_watch(pattern) {
+            Err(Denial::NotForYou)
         } else {
             self.watch(from.key, pattern).map_err(denial)
         };
@@ -175,6 +192,8 @@ impl<S: Socket> Core<S> {
             Err(Denial::Already)
         } else if subscription_count(&slot.connection) >= self.edition.settings.limits.subscriptions_max {
             Err(Denial::TooMany)
+        } else if !self.may_subscribe(name) {
+            Err(Denial::NotForYou)
         } else {
             self.join(from.key, name, since).map_err(denial)
         };

@@ -108,6 +108,8 @@ reasons! {
         KeyMissing = "key_missing", 401, "the admin port needs a key: Authorization: Bearer KEY";
         /// A key without the scope that the request needs.
         KeyScope = "key_scope", 403, "this key does not have the scope that the request needs";
+        /// A topic that clients may not subscribe to.
+        SubscribeDenied = "subscribe_denied", 403, "you may not subscribe to this topic, or to all that the pattern means";
         /// A page from elsewhere.
         ForeignOrigin = "foreign_origin", 403, "origin not allowed; see origin.allowed";
         /// A page from elsewhere, on the admin port.

@@ -72,6 +72,12 @@ impl LevelPattern {
         &self.0
     }
 
+    /// What all names begin with that it means: itself, up to its first wild level.
+    #[must_use]
+    pub fn begins_with(&self) -> &str {
+        self.0.split_once('*').map_or(&*self.0, |(before, _)| before)
+    }
+
     /// Whether it means the topic of this name.
     #[must_use]
     pub fn fits(&self, name: &str) -> bool {

@@ -45,7 +45,7 @@ pub use pattern::TopicPattern;
 pub use position::{Gap, GapKind, Position, PositionError, Since};
 pub use replay::Piece;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
-pub use rules::{SlowPolicy, TopicPolicy, TopicRules};
+pub use rules::{Access, SlowPolicy, TopicPolicy, TopicRules};
 pub use state::{CaughtUp, Joined, LOOPS_MAX, Page, PageFrom, Published, Rank, Topic};
 pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
 pub use watchers::Watch;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::level_pattern::LevelPattern;
 use super::name::TOPIC_BYTES_MAX;
 
 /// A pattern that could never be a topic's name.
@@ -57,6 +58,22 @@ impl TopicPattern {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         if self.is_prefix { other.name.starts_with(&self.name) } else { self == other }
+    }
+
+    /// Whether it fits every topic that a pattern of subscriptions means.
+    #[must_use]
+    pub fn covers_pattern(&self, pattern: &LevelPattern) -> bool {
+        self.is_prefix && pattern.begins_with().starts_with(&self.name)
+    }
+
+    /// Whether it may fit a topic that a pattern of subscriptions means: never wrong where it says no.
+    #[must_use]
+    pub fn may_meet(&self, pattern: &LevelPattern) -> bool {
+        let begins_with = pattern.begins_with();
+        match self.is_prefix {
+            true => self.name.starts_with(begins_with) || begins_with.starts_with(&self.name),
+            false => pattern.fits(&self.name),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! A topic does not hold its policy but the place of it in the newest rules it was used under; see `PolicyCell`.
 
 use super::history::HistoryBounds;
+use super::level_pattern::LevelPattern;
 use super::pattern::TopicPattern;
 use super::sync::{AtomicU64, Ordering};
 
@@ -41,11 +42,22 @@ impl SlowPolicy {
     }
 }
 
+/// Who may do something with a topic over their connection, strictest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// No client.
+    Nobody,
+    /// Every client.
+    Anyone,
+}
+
 /// What holds for one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicPolicy {
     /// Whether clients may publish to it.
     pub client_publish: bool,
+    /// Which clients may subscribe to it, and read what it keeps.
+    pub subscribe: Access,
     /// What happens to a message for a slow consumer.
     pub slow: SlowPolicy,
     /// Its messages that may wait for one connection.
@@ -67,6 +79,7 @@ impl Default for TopicPolicy {
     fn default() -> Self {
         Self {
             client_publish: false,
+            subscribe: Access::Anyone,
             slow: SlowPolicy::DropNewest,
             messages_max: 64,
             bytes_max: 256 << 10,
@@ -85,6 +98,8 @@ pub struct Rule {
     pub pattern: TopicPattern,
     /// See [`TopicPolicy::client_publish`]; left out, the list of topics open to clients says.
     pub client_publish: Option<bool>,
+    /// See [`TopicPolicy::subscribe`].
+    pub subscribe: Option<Access>,
     /// See [`TopicPolicy::slow`].
     pub slow: Option<SlowPolicy>,
     /// See [`TopicPolicy::messages_max`].
@@ -112,6 +127,7 @@ impl Rule {
         Self {
             pattern,
             client_publish: None,
+            subscribe: None,
             slow: None,
             messages_max: None,
             bytes_max: None,
@@ -130,6 +146,7 @@ impl Rule {
         let slow = self.slow.unwrap_or(if messages > 0 { SlowPolicy::CatchUp } else { base.slow });
         TopicPolicy {
             client_publish: false,
+            subscribe: self.subscribe.unwrap_or(base.subscribe),
             slow,
             messages_max: self.messages_max.unwrap_or(base.messages_max),
             bytes_max: self.bytes_max.unwrap_or(base.bytes_max),
@@ -159,6 +176,8 @@ pub struct TopicRules {
     policies: Box<[TopicPolicy]>,
     /// Whether any of them has an interval.
     has_intervals: bool,
+    /// Whether there is a topic that not everybody may subscribe to.
+    limits_subscribers: bool,
 }
 
 impl TopicRules {
@@ -171,6 +190,7 @@ impl TopicRules {
         Self {
             edition: 0,
             has_intervals: policies.iter().any(|policy| policy.interval_ms > 0),
+            limits_subscribers: policies.iter().any(|policy| policy.subscribe != Access::Anyone),
             policies,
             rules: rules.into_iter().map(|rule| (rule.pattern, rule.client_publish)).collect(),
             open: open.into(),
@@ -181,6 +201,32 @@ impl TopicRules {
     #[must_use]
     pub fn policy_of(&self, name: &str) -> TopicPolicy {
         self.policy_at(self.place_of(name))
+    }
+
+    /// Which clients may subscribe to the topic of this name.
+    #[must_use]
+    pub fn subscribers_of(&self, name: &str) -> Access {
+        // Where everybody may, no name is looked at.
+        if self.limits_subscribers { self.policy_of(name).subscribe } else { Access::Anyone }
+    }
+
+    /// Which clients may subscribe to a pattern: those who may to each topic that it can mean, and some that it can't may
+    /// count with them.
+    #[must_use]
+    pub fn watchers_of(&self, pattern: &LevelPattern) -> Access {
+        if !self.limits_subscribers {
+            return Access::Anyone;
+        }
+        let mut strictest = Access::Anyone;
+        for (place, (rule, _)) in self.rules.iter().enumerate() {
+            if rule.may_meet(pattern) {
+                strictest = strictest.min(self.policy_at(place as u32 * 2).subscribe);
+            }
+            if rule.covers_pattern(pattern) {
+                return strictest;
+            }
+        }
+        strictest.min(self.policy_at(self.rules.len() as u32 * 2).subscribe)
     }
 
     /// The router's next rules.

@@ -1,5 +1,6 @@
 //! Which policy a topic has, by its name and the rules it is used under.
 
+use super::level_pattern::LevelPattern;
 use super::pattern::TopicPattern;
 use super::rules::*;
 
@@ -46,4 +47,52 @@ fn a_topic_follows_the_rules_it_is_used_under() {
     assert_eq!(cell.policy(|| "a", &third), TopicPolicy::default());
     // Rules that are nobody's are looked at each time.
     assert_eq!(cell.policy(|| "a", &TopicRules::default()), TopicPolicy::default());
+}
+
+#[test]
+fn a_pattern_is_for_whom_all_it_can_mean_is_for() {
+    let none = |pattern: &str| Rule { subscribe: Some(Access::Nobody), ..rule(pattern) };
+    let all = |pattern: &str| Rule { subscribe: Some(Access::Anyone), ..rule(pattern) };
+    let of = |rules: Vec<Rule>, pattern: &str| {
+        let rules = TopicRules::new(rules, Vec::new(), TopicPolicy::default());
+        rules.watchers_of(&LevelPattern::parse(pattern).unwrap()) == Access::Anyone
+    };
+    for (pattern, may) in [
+        ("**", false),
+        ("*", false),
+        ("a/*", false),
+        ("a/b/*", true),
+        ("a/b/c/**", true),
+        ("b/*", true),
+        ("*/b", false),
+        ("*/c", false),
+        ("x/*", false),
+        ("x/y/**", false),
+        ("xx/**", false),
+    ] {
+        assert_eq!(of(vec![none("a/b"), none("x*")], pattern), may, "{pattern}");
+    }
+    // What an earlier rule has whole, a later one does not get.
+    let open_first = || vec![all("public/*"), none("*")];
+    assert!(of(open_first(), "public/**") && of(open_first(), "public/a/*"));
+    assert!(!of(open_first(), "*/x") && !of(open_first(), "other/*"));
+    assert!(!of(vec![none("public/secret*"), all("public/*")], "public/*"));
+    assert!(of(vec![none("public/secret*"), all("public/*")], "public/open/*"));
+    // The simple twin: a pattern that somebody may have means no topic that they may not.
+    let rules = || vec![none("a/b*"), all("a*"), none("b"), none("c/*"), all("d/x"), none("d/*")];
+    let by_rules = TopicRules::new(rules(), Vec::new(), TopicPolicy::default());
+    let levels = ["a", "b", "c", "d", "x", ""];
+    let names: Vec<String> = levels
+        .iter()
+        .flat_map(|one| levels.iter().map(move |two| format!("{one}/{two}")))
+        .chain(levels.iter().filter(|name| !name.is_empty()).map(ToString::to_string))
+        .collect();
+    for pattern in ["*", "**", "a/*", "a/**", "b/*", "c/*", "*/a", "*/b", "*/x", "d/*", "x/*", "*/*"] {
+        let parsed = LevelPattern::parse(pattern).unwrap();
+        let meant = names.iter().filter(|name| parsed.fits(name));
+        let closed: Vec<_> =
+            meant.filter(|name| by_rules.subscribers_of(name.as_str()) == Access::Nobody).collect();
+        let may = by_rules.watchers_of(&parsed) == Access::Anyone;
+        assert!(!may || closed.is_empty(), "{pattern} means {closed:?}");
+    }
 }

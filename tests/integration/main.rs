@@ -44,6 +44,7 @@ mod skip;
 mod slow;
 mod sse;
 mod stopped;
+mod subscribe_rules;
 mod supervised;
 mod sysctl;
 mod tls;

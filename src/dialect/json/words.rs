@@ -102,6 +102,9 @@ impl<'a> Told<'a> {
 pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
     match denial {
         Denial::NotOpen => ("not_allowed", "clients may not publish to this topic"),
+        Denial::NotForYou => {
+            ("not_allowed", "you may not subscribe to this topic, or to all that the pattern means")
+        }
         Denial::TooLong => ("too_large", "the payload is larger than a message of this topic may be"),
         Denial::NoTopic => ("not_subscribed", "this connection is not subscribed to the topic"),
         Denial::Already => ("already_subscribed", "this connection is subscribed to the topic already"),

@@ -3,7 +3,7 @@
 `clients/` has a small program for each language. It echoes what is small, similar, 65 KB and 150 KB, as text and binary,
 closes by itself, subscribes, and is closed by the server. Libraries that compress are held to have been sent something
 compressed. FANTAIL_BIN is the server, NODE and PERL name other programs; what a machine has not is an error under CI and
-left out elsewhere.
+left out elsewhere. With --more come those that `.ci/install-browsers --more` brings.
 """
 
 import hashlib
@@ -24,6 +24,10 @@ CLIENTS = pathlib.Path(__file__).parent / "clients"
 PYTHON = [sys.executable, str(CLIENTS / "python.py")]
 NODE = [os.environ.get("NODE", "node"), str(CLIENTS / "node.mjs")]
 PERL = [os.environ.get("PERL", "perl"), str(CLIENTS / "mojolicious.pl")]
+JAVA = ["java", str(CLIENTS / "Java.java")]
+# With the sources of Debian's packages.
+GO = ["go", "run", str(CLIENTS / "gorilla.go")]
+os.environ |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "-buildvcs=false"}
 WAIT = 30
 
 # The library, its program, and whether it compresses.
@@ -39,6 +43,10 @@ MATRIX = [
     ("faye-websocket", NODE, True),
     ("websocket", NODE, False),
     ("mojolicious", PERL, True),
+]
+MORE = [
+    ("java.net.http", JAVA, False),
+    ("gorilla", GO, True),
 ]
 
 ROWS = [{"id": n, "name": f"row {n}", "open": n % 3 == 0} for n in range(100)]
@@ -133,11 +141,14 @@ class Matrix(unittest.TestCase):
             client.end()
 
 
-for _library, _command, _compresses in MATRIX:
+_more = "--more" in sys.argv
+if _more:
+    sys.argv.remove("--more")
+for _library, _command, _compresses in MATRIX + MORE * _more:
     def _test(self, row=(_library, _command, _compresses)):
         self.converse(*row)
 
-    setattr(Matrix, f"test_{_library.replace('-', '_')}", _test)
+    setattr(Matrix, f"test_{_library.replace('-', '_').replace('.', '_')}", _test)
 
 
 if __name__ == "__main__":

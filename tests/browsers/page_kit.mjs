@@ -11,13 +11,13 @@ const CLIENT = new URL("../../clients/js/", import.meta.url);
 export const POLL = { polling: 50 };
 
 /** A browser with a new, empty user data directory, where `fantail.test` is this machine under a name of its own. */
-export function launch() {
+export function launch(more = []) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium",
     args: [
       "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
       "--disable-background-networking", "--disable-component-update", "--disable-sync",
-      "--host-resolver-rules=MAP fantail.test 127.0.0.1",
+      "--host-resolver-rules=MAP fantail.test 127.0.0.1", ...more,
     ],
     timeout: 30_000,
   });

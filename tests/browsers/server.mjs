@@ -9,10 +9,10 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 
-// With FANTAIL_TEST_TLS=1 clients that ask for `url` speak TLS, with `lean` servers have `tls.lean`, too. Whoever sets it tells
-// Node whom to trust by NODE_EXTRA_CA_CERTS, which is read as a process starts.
+// With FANTAIL_TEST_TLS=1, or where a script asks for `tls`, clients that go to `url` speak TLS, with `lean` servers have `tls.lean`,
+// too. Whoever sets it tells Node whom to trust by NODE_EXTRA_CA_CERTS, which is read as a process starts.
 const TLS = process.env.FANTAIL_TEST_TLS;
-const CERTIFICATES = join(ROOT, "loadtest/tests/tls/certificates");
+export const CERTIFICATES = join(ROOT, "loadtest/tests/tls/certificates");
 const SECURE = ["--tls-listen", "127.0.0.1:0", "--tls-certificate", join(CERTIFICATES, "server.pem"), "--tls-key", join(CERTIFICATES, "server.key")];
 
 /** Rejects when `promise` has not settled after `ms`; every wait of these scripts goes through it. */
@@ -32,9 +32,9 @@ function binary() {
 }
 
 /** A running server: its two addresses and its process id, `term()` for the start of a drain, `kill()` and `stop()` for the end. */
-export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, more = [] } = {}) {
-  const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0", ...(TLS ? SECURE : []), ...more];
-  if (TLS) env = { FANTAIL_TLS_LEAN: String(TLS === "lean"), ...env };
+export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, more = [], tls: secure = TLS } = {}) {
+  const args = ["serve", "--listen", asked, "--admin", "127.0.0.1:0", ...(secure ? SECURE : []), ...more];
+  if (secure) env = { FANTAIL_TLS_LEAN: String(secure === "lean"), ...env };
   const child = spawn(binary(), args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   let log = "";
   child.stderr.on("data", (bytes) => { log = (log + bytes).slice(-20_000); });
@@ -60,8 +60,8 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
       if (child.exitCode === null && child.signalCode === null) term();
       return within(deadline, "the server's exit", exited).finally(kill);
     };
-    const listen = TLS ? tls : plain;
-    return { listen, url: `${TLS ? "wss" : "ws"}://${listen}`, admin, pid: Number(pid), term, kill, stop, log: () => log };
+    const listen = secure ? tls : plain;
+    return { listen, url: `${secure ? "wss" : "ws"}://${listen}`, admin, pid: Number(pid), term, kill, stop, log: () => log };
   } catch (error) {
     kill();
     throw error;

@@ -33,7 +33,7 @@ class Server(ws_client.Server):
 
     def __init__(self, **settings):
         super().__init__(FANTAIL_DRAIN_SECONDS="0", **settings)
-        self.url = f"http://{self.listen}"
+        self.url = f"{'https' if ws_client.TLS else 'http'}://{self.listen}"
 
     def __enter__(self):
         return self

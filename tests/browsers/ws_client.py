@@ -32,7 +32,8 @@ MANY = 500
 TLS = os.environ.get("FANTAIL_TEST_TLS")
 CERTIFICATES = ROOT / "loadtest/tests/tls/certificates"
 if TLS:
-    for name in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "MOJO_CA_FILE", "WEBSOCKET_CLIENT_CA_BUNDLE"):
+    for name in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "MOJO_CA_FILE", "WEBSOCKET_CLIENT_CA_BUNDLE",
+                 "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         os.environ[name] = str(CERTIFICATES / "ca.pem")
 
 

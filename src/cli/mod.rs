@@ -8,6 +8,7 @@ mod connect;
 mod dev_cert;
 mod health;
 mod preflight;
+mod preflight_tls;
 mod publish;
 mod serve;
 mod sizes;
@@ -80,7 +81,7 @@ enum Command {
     /// Make a token (JWT) with a secret, or explain one with --check.
     #[command(after_help = token::EXAMPLES)]
     Token(token::TokenArgs),
-    /// Tell whether this machine holds a number of connections, and what to change if not.
+    /// Tell whether this machine holds a number of connections, or clients take a certificate, and what to change if not.
     #[command(after_help = preflight::EXAMPLES)]
     Preflight(preflight::PreflightArgs),
     /// Predict the memory a load needs, part by part.

@@ -1,5 +1,5 @@
-//! `fantail preflight`: whether this machine holds a number of connections, and what to type if not. Changes
-//! nothing.
+//! `fantail preflight`: whether this machine holds a number of connections, and what to type if not; with `--tls`, what
+//! clients say of certificates ([`super::preflight_tls`]). Changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::config::{Flag, Sources, Tables, load};
+use crate::config::{Flag, Settings, Sources, Tables, load};
 use crate::preflight::list::{Effect, embedded};
 use crate::preflight::{Finding, Level, Plan, Report, assess};
 use crate::server::capacity::{facts_of, memory_bytes};
 
+use super::preflight_tls::{self, TlsArgs};
 use super::{FAILED, MISUSED, config_file, fail, print};
 
 pub(super) const EXAMPLES: &str = "\
@@ -19,22 +20,33 @@ Looks at the open files of each event loop's table, the memory of the machine an
 settings of sysctl/fantail.conf, and what a load generator on this machine could open. Memory is for idle \
 connections. Exit code: 0 the number is held, 1 it is not, 2 wrong usage.
 
+With --tls it explains a chain of certificates and says what is wrong with it for whoever trusts the authorities of the \
+system, or those of --ca: of files, of the configuration, or of a server that runs. Exit code: 0 such clients take it, 1 they \
+don't or there is no server, 2 wrong usage or no such file.
+
 Examples:
   fantail preflight --connections 100000
       What is in the way of 100,000 connections here?
   fantail preflight --connections 1000000 --loops 4
       The same with four event loops.
   fantail preflight --connections 50000 --config fantail.toml --json
-      With the loops and limits of a configuration, as one JSON object.";
+      With the loops and limits of a configuration, as one JSON object.
+  fantail preflight --tls --certificate fullchain.pem --key privkey.pem --host app.example
+      Will clients that ask for app.example take these files?
+  fantail preflight --tls --config /etc/fantail/fantail.toml
+      Will they take those of tls.certificate and tls.key?
+  fantail preflight --tls --connect app.example:8443 --json
+      What does a server show, and what does it agree on? As one JSON object.";
 
 /// Flags of `preflight`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct PreflightArgs {
     /// Connections that shall be held
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    connections: u64,
+    #[arg(required_unless_present = "tls", conflicts_with = "tls")]
+    connections: Option<u64>,
     /// Event loops, 0 for automatic [default: 0; env: FANTAIL_SERVER_LOOPS]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "tls")]
     loops: Option<String>,
     /// TOML file with the configuration of the server [env: FANTAIL_CONFIG]
     #[arg(long, value_name = "FILE")]
@@ -42,10 +54,15 @@ pub(super) struct PreflightArgs {
     /// Answer as one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Asks and prints.
 pub(super) fn run(args: &PreflightArgs) -> ExitCode {
+    if let Some(flag) = args.tls.pointless() {
+        return fail(MISUSED, &format!("{flag}: is for --tls"));
+    }
     let flag = |value: String| Flag { flag: "--loops", section: "server", key: "loops", value };
     let environment: Vec<_> = std::env::vars_os().collect();
     let sources = Sources {
@@ -55,13 +72,18 @@ pub(super) fn run(args: &PreflightArgs) -> ExitCode {
     };
     let settings = match load(&sources) {
         Ok(loaded) => loaded.settings,
+        // Files and servers are looked at whatever a variable says.
+        Err(_) if args.tls.has_its_own() => Settings::default(),
         Err(errors) => return fail(MISUSED, &errors.to_string()),
+    };
+    let Some(connections) = args.connections else {
+        return preflight_tls::run(&args.tls, &settings.tls.files(), args.json);
     };
     let facts = match facts_of(Path::new("/")) {
         Ok(facts) => facts,
         Err(error) => return fail(FAILED, &error.to_string()),
     };
-    let plan = Plan { connections: args.connections, settings: &settings, memory_bytes };
+    let plan = Plan { connections, settings: &settings, memory_bytes };
     let report = assess(&plan, &facts, &embedded());
     print(&if args.json { as_json(&report) } else { as_text(&report) });
     if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
 
+use super::tls::look::Agreed;
 use super::tls::{Tls, is_passing};
 use super::url::Url;
 
@@ -144,6 +145,12 @@ impl Stream {
             self.write_sealed(&mut whole, &ready, stall, deadline)?;
         }
         Ok(())
+    }
+
+    /// What the handshake has agreed on, with TLS.
+    #[must_use]
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.sealed.as_ref().map(|sealed| Agreed::of(&lock(&sealed.state).connection))
     }
 
     /// Lets reads without a deadline wait as long as it takes.

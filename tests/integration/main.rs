@@ -31,6 +31,7 @@ mod page;
 mod patterns;
 mod poll;
 mod preflight;
+mod preflight_tls;
 mod pressure;
 mod process;
 mod publish;

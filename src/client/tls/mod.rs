@@ -3,7 +3,9 @@
 //! A [`Tls`] is made once for a command and used by each of its connections ([`super::stream`]). Never owns a socket,
 //! never retries.
 
+pub mod chain;
 mod identity;
+pub mod look;
 mod shown;
 mod trouble;
 mod trust;

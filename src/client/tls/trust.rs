@@ -10,6 +10,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{Error, RootCertStore};
+use x509_cert::der::Encode;
+use x509_cert::name::Name;
 
 use super::trouble;
 
@@ -53,6 +55,18 @@ impl Trust {
         Ok(Self { roots: Arc::new(roots), name })
     }
 
+    /// How to call them.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether one of them is called so.
+    pub(super) fn knows(&self, name: &Name) -> bool {
+        let Ok(name) = name.to_der() else { return false };
+        // They are kept without the tag and the length in front.
+        self.roots.roots.iter().any(|root| name.get(head_bytes(&name)..) == Some(root.subject.as_ref()))
+    }
+
     pub(super) fn verifier(
         &self,
         provider: &Arc<CryptoProvider>,
@@ -60,6 +74,14 @@ impl Trust {
         WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(provider))
             .build()
             .map_err(|error| format!("{}: {error}", self.name))
+    }
+}
+
+/// Bytes of tag and length (X.690, 8.1.3).
+fn head_bytes(der: &[u8]) -> usize {
+    match der.get(1) {
+        Some(&length) if length >= 0x80 => 2 + usize::from(length & 0x7f),
+        _ => 2,
     }
 }
 

@@ -1,0 +1,211 @@
+//! `fantail preflight --tls`: what clients say of the certificates of files, of a configuration or of a running server.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::client::tls::Trust;
+use crate::client::tls::chain::{Explained, Seen, explain};
+use crate::client::tls::look::{Agreed, files, look};
+use crate::client::url::Url;
+
+use super::terminal::shown;
+use super::{FAILED, MISUSED, fail, print};
+
+/// Flags of `preflight` about TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "TLS (--tls)")]
+pub(super) struct TlsArgs {
+    /// Explain a chain of certificates, of --certificate, --connect or the configuration
+    #[arg(long)]
+    tls: bool,
+    /// PEM file with a certificate and those of its issuers behind it
+    #[arg(long, value_name = "FILE", requires = "tls", conflicts_with_all = ["connect", "config"])]
+    certificate: Option<PathBuf>,
+    /// PEM file with its key, unless that stands in the same file
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Server to shake hands with
+    #[arg(long, value_name = "HOST:PORT", requires = "tls", conflicts_with = "config")]
+    connect: Option<String>,
+    /// Name that clients ask for; may be repeated [default: the server's, or the first of the certificate]
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    host: Vec<String>,
+    /// Clients trust the authorities in this PEM file, and not those of the system
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    ca: Option<PathBuf>,
+    /// Seconds that connecting may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(requires = "connect")]
+    timeout: u64,
+}
+
+impl TlsArgs {
+    /// A flag that is of use with `--tls` only, without it. (Where others conflict with `--tls`, clap lets it pass.)
+    pub(super) fn pointless(&self) -> Option<&'static str> {
+        let given = [
+            ("--certificate", self.certificate.is_some()),
+            ("--connect", self.connect.is_some()),
+            ("--host", !self.host.is_empty()),
+            ("--ca", self.ca.is_some()),
+        ];
+        given.into_iter().find_map(|(flag, given)| (given && !self.tls).then_some(flag))
+    }
+
+    /// Whether it does not need a configuration.
+    pub(super) fn has_its_own(&self) -> bool {
+        self.certificate.is_some() || self.connect.is_some()
+    }
+}
+
+/// One chain, and where it is from.
+struct Report {
+    source: String,
+    agreed: Option<Agreed>,
+    explained: Explained,
+}
+
+/// Explains what the flags name, or else `configured`: each certificate's file with that of its key.
+pub(super) fn run(args: &TlsArgs, configured: &[(&str, &str)], json: bool) -> ExitCode {
+    let trust = match Trust::of(args.ca.as_deref()) {
+        Ok(trust) => trust,
+        Err(problem) => return fail(MISUSED, &problem),
+    };
+    let reports = match &args.connect {
+        Some(server) => match url_of(server) {
+            Err(problem) => return fail(MISUSED, &format!("--connect {problem}")),
+            Ok(url) => match of_server(args, &url, &trust) {
+                Ok(report) => vec![report],
+                Err(problem) => {
+                    return fail(FAILED, &format!("{}: {}", url.authority, shown(&problem, false)));
+                }
+            },
+        },
+        None => match of_files(args, configured, &trust) {
+            Ok(reports) => reports,
+            Err(problem) => return fail(MISUSED, &problem),
+        },
+    };
+    print(&if json { as_json(&reports) } else { reports.iter().map(as_text).collect() });
+    let holds = reports.iter().all(|report| report.explained.holds());
+    if holds { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
+
+/// `HOST:PORT`, or a URL of TLS.
+fn url_of(text: &str) -> Result<Url, String> {
+    let url = match text.split_once("://") {
+        None => Url::parse_http(&format!("https://{text}"), "/"),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("wss") => Url::parse_ws(text),
+        Some(_) => Url::parse_http(text, "/"),
+    }?;
+    if url.secure { Ok(url) } else { Err(format!("{text}: is no URL of TLS, as https:// and wss:// are")) }
+}
+
+fn of_server(args: &TlsArgs, url: &Url, trust: &Trust) -> Result<Report, String> {
+    let hosts = if args.host.is_empty() { vec![url.host.clone()] } else { args.host.clone() };
+    let name = hosts.first().map_or(url.host.as_str(), String::as_str);
+    let look = look(url, name, Duration::from_secs(args.timeout))?;
+    let explained = explain(&look.chain, None, &hosts, trust, SystemTime::now());
+    Ok(Report { source: url.authority.clone(), agreed: Some(look.agreed), explained })
+}
+
+fn of_files(args: &TlsArgs, configured: &[(&str, &str)], trust: &Trust) -> Result<Vec<Report>, String> {
+    let report = |certificate: (&str, &Path), key: Option<(&str, &Path)>| {
+        let (chain, key) = files(certificate, key)?;
+        let explained = explain(&chain, key.as_ref(), &args.host, trust, SystemTime::now());
+        Ok(Report { source: certificate.1.display().to_string(), agreed: None, explained })
+    };
+    if let Some(certificate) = &args.certificate {
+        let key = args.key.as_ref().map(|path| ("--key", path.as_path()));
+        return Ok(vec![report(("--certificate", certificate), key)?]);
+    }
+    if configured.is_empty() {
+        return Err("--tls: no certificate is configured (tls.listen, tls.certificate); name one with --certificate FILE, or \
+                    a server with --connect HOST:PORT"
+            .to_owned());
+    }
+    let each = configured.iter().map(|(certificate, key)| {
+        report(("tls.certificate", Path::new(certificate)), Some(("tls.key", Path::new(key))))
+    });
+    each.collect()
+}
+
+fn as_text(report: &Report) -> String {
+    let mut text = format!("{}\n", report.source);
+    if let Some(agreed) = &report.agreed {
+        let none = || "none".to_owned();
+        text.push_str(&format!(
+            "  {}, {}, key exchange {}, ALPN {}\n",
+            agreed.version,
+            agreed.suite,
+            agreed.group.clone().unwrap_or_else(none),
+            shown(&agreed.alpn.clone().unwrap_or_else(none), false)
+        ));
+    }
+    for (place, seen) in report.explained.certificates.iter().enumerate() {
+        text.push_str(&lines_of(place, seen));
+    }
+    text.push('\n');
+    for finding in &report.explained.findings {
+        let (level, said) = (finding.level.label(), shown(&finding.said, false));
+        text.push_str(&format!("{level:<7} {}: {said}\n", finding.name));
+    }
+    let verdict = if report.explained.holds() { "Clients take it." } else { "Clients refuse it." };
+    text.push_str(&format!("\n{verdict}\n"));
+    text
+}
+
+/// A certificate's lines; what it says of itself was chosen by whoever made it.
+fn lines_of(place: usize, seen: &Seen) -> String {
+    let mut text = format!("  {}  {}\n", place + 1, shown(&seen.subject, false));
+    let mut line = |what: &str| text.push_str(&format!("     {}\n", shown(what, false)));
+    if !seen.names.is_empty() {
+        line(&format!("for {}", seen.names.join(", ")));
+    }
+    line(&format!("issued by {}", if seen.issuer == seen.subject { "itself" } else { &seen.issuer }));
+    let kind = if seen.authority { "an authority's" } else { "a server's or client's" };
+    line(&format!("{kind}, {}, {} to {}", seen.key, seen.time.0, seen.time.1));
+    text
+}
+
+fn as_json(reports: &[Report]) -> String {
+    let ok = reports.iter().all(|report| report.explained.holds());
+    let reports: Vec<Value> = reports.iter().map(report_json).collect();
+    format!("{}\n", json!({ "holds": ok, "chains": reports }))
+}
+
+fn report_json(report: &Report) -> Value {
+    let certificate = |seen: &Seen| {
+        json!({
+            "subject": seen.subject,
+            "issuer": seen.issuer,
+            "names": seen.names,
+            "key": seen.key,
+            "not_before": seen.time.0,
+            "not_after": seen.time.1,
+            "authority": seen.authority,
+            "issuer_at": seen.issuer_at,
+        })
+    };
+    let agreed = report.agreed.as_ref().map(|agreed| {
+        json!({
+            "version": agreed.version,
+            "suite": agreed.suite,
+            "group": agreed.group,
+            "alpn": agreed.alpn,
+        })
+    });
+    let findings =
+        report.explained.findings.iter().map(
+            |finding| json!({ "name": finding.name, "level": finding.level.label(), "said": finding.said }),
+        );
+    json!({
+        "source": report.source,
+        "agreed": agreed,
+        "certificates": report.explained.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "findings": findings.collect::<Vec<_>>(),
+    })
+}

@@ -14,7 +14,7 @@ use fantail::wire::http::response::ResponseBuffer;
 use fantail::wire::upgrade::{check, write_accept};
 
 use crate::secure;
-use crate::server::{PATIENCE, Server, command, lines, wait_for};
+use crate::server::{PATIENCE, Server, command, lines, nobody, wait_for};
 
 /// A running `fantail connect`.
 pub(crate) struct Connect {
@@ -76,7 +76,7 @@ impl Connect {
     }
 
     /// Waits for its end: the code and what was still to read.
-    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>, String) {
+    pub(crate) fn end(mut self) -> Ended {
         let mut status = None;
         wait_for("connect to end", || {
             status = self.child.try_wait().expect("a child");
@@ -92,6 +92,15 @@ impl Drop for Connect {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How a run ended.
+pub(crate) type Ended = (Option<i32>, Vec<String>, String);
+
+/// Runs with a longer and longer `--timeout`, until it was long enough to connect within: it counts from the start.
+pub(crate) fn in_time_to_connect(run: impl Fn(&str) -> Ended) -> Ended {
+    let connected = |ended: &Ended| ended.2.contains("connected to");
+    ["0.3", "1", "4", "16"].into_iter().map(run).find(connected).expect("it connects in time")
 }
 
 #[test]
@@ -141,10 +150,15 @@ fn messages_are_printed_and_counted() {
     assert_eq!(client.end().1, ["raw", "bytes"]);
 
     // A time without enough messages is a failure, and without a count it is not.
-    let flags = ["--listen", "--timeout", "0.2"];
-    assert_eq!(Connect::to(server.listen, "/ws/t", &flags).end().0, Some(0));
-    let (code, _, said) =
-        Connect::to(server.listen, "/ws/t", &[&flags[..], &["--count", "1"]].concat()).end();
+    let listen = |more: &[&str]| {
+        let run = |time: &str| {
+            let flags = [&["--listen", "--timeout", time], more].concat();
+            Connect::to(server.listen, "/ws/t", &flags).end()
+        };
+        in_time_to_connect(run)
+    };
+    assert_eq!(listen(&[]).0, Some(0));
+    let (code, _, said) = listen(&["--count", "1"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("1 messages have not come"), "{said}");
 }
@@ -162,8 +176,7 @@ fn wrong_usage_is_2_and_no_connection_is_1() {
         let (code, _, said) = Connect::spawn(command(arguments, &[])).end();
         assert_eq!(code, Some(2), "{arguments:?}: {said}");
     }
-    // Bound and dropped: nobody listens there.
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let (_held, nobody) = nobody();
     let (code, _, said) = Connect::to(nobody, "/", &[]).end();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("cannot connect to"), "{said}");
@@ -285,7 +298,9 @@ fn a_server_that_breaks_the_protocol_is_told_and_left() {
 
 #[test]
 fn it_comes_back_after_a_restart() {
-    let mut server = Server::start(&[], &[("FANTAIL_DRAIN_SECONDS", "0")]);
+    // At an address where nobody else takes a port while it is away.
+    let start = ["--listen", "127.0.43.6:0", "--admin", "127.0.0.1:0"];
+    let mut server = Server::spawn(command(&start, &[("FANTAIL_DRAIN_SECONDS", "0")]));
     let (listen, path) = (server.listen.to_string(), "/ws/t");
     let client = Connect::plainly_to(server.listen, path, &["--listen", "--reconnect", "--count", "2"]);
     client.await_remark("connected");

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 
-use crate::server::{Server, command, fails, wait_for};
+use crate::server::{Server, command, fails, nobody, wait_for};
 
 fn asked(admin: SocketAddr, flags: &[&str]) -> Command {
     let admin = admin.to_string();
@@ -19,7 +19,7 @@ fn says(mut command: Command) -> (Option<i32>, String) {
 
 #[test]
 fn a_server_that_is_well_says_so_and_one_that_drains_is_not_ready() {
-    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "600")]);
     assert_eq!(says(asked(server.admin, &[])), (Some(0), "ok\n".to_owned()));
     assert_eq!(says(asked(server.admin, &["--ready"])), (Some(0), "ready\n".to_owned()));
     server.terminate();
@@ -100,7 +100,7 @@ fn the_file_of_the_server_has_the_address_to_ask() {
 
 #[test]
 fn nobody_there_is_a_failure() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let (_held, free) = nobody();
     let (code, said) = fails(asked(free, &[]));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&format!("no answer from {free}")), "{said}");

@@ -10,6 +10,7 @@ use fantail::sys::socket::reset_on_close;
 use fantail::wire::frame::{Opcode, push_frame};
 
 use crate::client::{Peer, frame, upgrade_request};
+use crate::reload::ConfigFile;
 use crate::server::{Server, dial, wait_for};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -48,8 +49,8 @@ pub(crate) fn meanwhile(bystander: &mut Bystander, flood: impl FnOnce()) {
     bystander.echoes();
 }
 
-/// Ends the bystander's loop, also when the flood's assertions fail.
-struct SetOnDrop<'a>(&'a AtomicBool);
+/// Ends the loop of another thread, also when assertions fail: nobody waits for it for ever.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
@@ -76,7 +77,10 @@ fn half_open_handshakes_stop_at_their_bound() {
 
 #[test]
 fn slow_heads_hold_no_more_than_a_head_each() {
-    let server = Server::start(&["--loops", "1"], &[("FANTAIL_TIMEOUTS_HANDSHAKE_SECONDS", "1.5")]);
+    let timeout =
+        |seconds: &str| format!("[timeouts]\nhandshake_seconds = {seconds}\nlinger_seconds = 600\n");
+    let file = ConfigFile::new(&timeout("600"));
+    let server = Server::start(&["--loops", "1", "--config", file.path()], &[]);
     let mut bystander = Bystander::of(&server);
     let before = resident(&server);
     let mut slow: Vec<Peer> = (0..200).map(|_| server.connect()).collect();
@@ -88,8 +92,12 @@ fn slow_heads_hold_no_more_than_a_head_each() {
             slow.iter_mut().for_each(|peer| peer.try_send(piece));
         }
     });
-    server.await_metric("fantail_refusals_total", "\"timeout\"", |timeouts| timeouts == 200);
+    server.await_metric("fantail_inbox_bytes", "", |bytes| bytes >= 200 * 4_000);
     assert!(resident(&server) < before + 8 * MIB, "{before} -> {}", resident(&server));
+    // Their time is over when all of it has come.
+    file.write(&timeout("0.5"));
+    server.signal("HUP");
+    server.await_metric("fantail_refusals_total", "\"timeout\"", |timeouts| timeouts == 200);
     assert!(slow.iter_mut().all(|peer| peer.answer().status == 408));
     bystander.echoes();
 }

@@ -130,18 +130,18 @@ fn a_reload_and_a_drain_let_go_what_waits() {
     config.write(&rules(60_000));
     server.signal("HUP");
     server.await_metric("fantail_config_reloads_total", "outcome=\"applied\"", |count| count >= 2);
-    // One goes at once, and the other would wait for a minute.
+    // One goes at once, and the other would wait for a minute, which is the longest that may be.
     let began = Instant::now();
     while server.metric("fantail_replaced_messages_total", "") < 2 {
         publish(&server, "fast", 4);
-        assert!(began.elapsed() < Duration::from_secs(20), "the rule is not in force");
+        assert!(began.elapsed() < Duration::from_secs(50), "the rule is not in force");
     }
     publish(&server, "fast", 5);
     let last = server.get("/history?topic=fast&limit=0").json()["offset"].as_u64().expect("an offset");
     server.terminate();
     let seen = offsets(|| hear(&mut peer)["offset"].as_u64().expect("a message"), last);
     assert_eq!(seen.last(), Some(&last));
-    assert!(began.elapsed() < Duration::from_secs(50), "a minute is over");
+    assert!(began.elapsed() < Duration::from_secs(58), "a minute is over");
     assert_eq!(peer.frame().opcode, Opcode::Close);
     drop(peer);
     server.await_exit();

@@ -7,6 +7,7 @@ use fantail::wire::frame::Opcode;
 use serde_json::{Value, json};
 
 use crate::client::{Peer, assert_upgraded};
+use crate::hostile::SetOnDrop;
 use crate::reload::ConfigFile;
 use crate::server::{Server, on_free_ports, wait_for};
 
@@ -326,6 +327,7 @@ fn who_catches_up_with_a_topic_that_its_pattern_means_gets_nothing_twice_at_the_
     let mut admin = server.connect_admin();
     thread::scope(|scope| {
         let (seen, stop) = (&seen, &stop);
+        let end = SetOnDrop(stop);
         let publisher = scope.spawn(move || {
             let mut count = 0_u64;
             while !stop.load(Ordering::Relaxed) {
@@ -379,7 +381,7 @@ fn who_catches_up_with_a_topic_that_its_pattern_means_gets_nothing_twice_at_the_
             peer.send_frame(Opcode::Text, command.to_string().as_bytes());
             until(&mut peer, "unsubscribed", &mut last);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         publisher.join().expect("the publisher");
     });
 }

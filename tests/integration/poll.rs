@@ -64,7 +64,7 @@ fn nothing_in_time_is_204_with_the_position() {
     server.publish("t", b"before");
     let begin = Instant::now();
     let none = get(&server, &mut peer, "/poll/t?wait=1");
-    assert!((Duration::from_millis(800)..Duration::from_secs(8)).contains(&begin.elapsed()));
+    assert!((Duration::from_millis(800)..Duration::from_secs(20)).contains(&begin.elapsed()));
     assert_eq!((none.status, none.body.len()), (204, 0));
     let at = position(&none);
     assert!(at.ends_with(":1"), "{at}");

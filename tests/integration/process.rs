@@ -16,7 +16,8 @@ use crate::server::{PATIENCE, Server, command, fails, on_free_ports, wait_for};
 
 #[test]
 fn a_drain_tells_everybody_and_ends_well() {
-    let mut server = Server::start(&["--loops", "2"], &[("FANTAIL_DRAIN_SECONDS", "0.5")]);
+    let slow = [("FANTAIL_DRAIN_SECONDS", "0.5"), ("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "600")];
+    let mut server = Server::start(&["--loops", "2"], &slow);
     let mut peers: Vec<Peer> = (0..10).map(|_| server.websocket("/ws")).collect();
     server.terminate();
     for peer in &mut peers {
@@ -35,7 +36,7 @@ fn a_drain_tells_everybody_and_ends_well() {
 
 #[test]
 fn loops_that_are_drained_first_hold_nothing_up() {
-    let server = Server::start(&["--loops", "4"], &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "60")]);
+    let server = Server::start(&["--loops", "4"], &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "600")]);
     let mut peer = server.websocket("/ws");
     server.terminate();
     assert_eq!(peer.frame().close_code(), Some(1001));
@@ -48,7 +49,7 @@ fn loops_that_are_drained_first_hold_nothing_up() {
 
 #[test]
 fn before_the_drain_it_is_not_ready_but_serves() {
-    let mut server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
+    let mut server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "600")]);
     let mut early = server.websocket("/echo");
     server.terminate();
     wait_for("not ready", || server.get("/readyz").status == 503);
@@ -117,13 +118,17 @@ fn a_second_server_on_the_port_is_told_so() {
     assert!(said.contains("address in use") && said.contains(&admin), "{said}");
 }
 
+/// A server of two loops at an address of its own, where no other test looks for a port.
+fn apart(listen: &str, environment: &[(&str, &str)]) -> Command {
+    command(&["--loops", "2", "--listen", listen, "--admin", "127.0.0.1:0"], environment)
+}
+
 #[test]
 fn of_two_that_start_at_once_on_a_port_one_starts() {
     for attempt in 0..25 {
-        // An address of its own, where no other test looks for a port.
         let port =
             TcpListener::bind("127.0.43.1:0").expect("a port").local_addr().expect("bound").to_string();
-        let start = || command(&["--loops", "2", "--listen", &port, "--admin", "127.0.0.1:0"], &[]).spawn();
+        let start = || apart(&port, &[]).spawn();
         let children = [start().expect("the binary starts"), start().expect("the binary starts")];
         let outputs = children.map(|mut child| {
             let mut ready = String::new();
@@ -147,7 +152,7 @@ fn of_two_that_start_at_once_on_a_port_one_starts() {
 
 #[test]
 fn a_port_is_not_joined_whose_owner_does_not_share_it() {
-    let owner = Server::start(&["--loops", "2"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
+    let owner = Server::spawn(apart("127.0.43.3:0", &[("FANTAIL_DRAIN_DELAY_SECONDS", "600")]));
     let port = owner.listen.port();
     let join = |ip: &str| {
         let listen = format!("{ip}:{port}");
@@ -156,23 +161,23 @@ fn a_port_is_not_joined_whose_owner_does_not_share_it() {
         assert_eq!(code, Some(1), "{ip}: {said}");
         assert!(said.contains("address in use") && said.contains(&listen), "{ip}: {said}");
     };
-    join("127.0.0.1");
+    join("127.0.43.3");
     join("0.0.0.0");
     // On its way out it still listens.
     owner.terminate();
     wait_for("not ready", || owner.get("/readyz").status == 503);
-    join("127.0.0.1");
+    join("127.0.43.3");
     // Neither another address of the port is its own, nor the port once it has gone.
     let other = format!("127.0.43.2:{port}");
     Server::spawn(command(&["--share-port", "--listen", &other, "--admin", "127.0.0.1:0"], &[]));
     drop(owner);
-    let listen = format!("127.0.0.1:{port}");
+    let listen = format!("127.0.43.3:{port}");
     Server::spawn(command(&["--share-port", "--listen", &listen, "--admin", "127.0.0.1:0"], &[]));
 }
 
 #[test]
 fn a_port_is_taken_while_its_last_owner_drains() {
-    let mut owner = Server::start(&["--loops", "2"], &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "60")]);
+    let mut owner = Server::spawn(apart("127.0.43.4:0", &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "600")]));
     let mut peer = owner.websocket("/ws");
     owner.terminate();
     assert_eq!(peer.frame().close_code(), Some(1001));
@@ -292,7 +297,7 @@ fn the_log_says_how_tables_were_made() {
 }
 
 fn table_mode(refused: &[Refused], mode: &str) {
-    let mut command = on_free_ports(&["--loops", "2"], &[]);
+    let mut command = apart("127.0.43.5:0", &[]);
     if !refused.is_empty() {
         refuse_in_child(&mut command, refused);
     }

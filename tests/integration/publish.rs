@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use fantail::wire::frame::Opcode;
 
 use crate::reload::ConfigFile;
-use crate::server::{PATIENCE, Server, command};
+use crate::server::{PATIENCE, Server, command, nobody};
 
 /// Runs `fantail publish` with this standard input.
 fn publish(arguments: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Output {
@@ -72,8 +72,8 @@ fn refusals_are_1_and_wrong_usage_is_2() {
     {
         assert_eq!(publish(wrong, &[], b"").status.code(), Some(2), "{wrong:?}");
     }
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
-    let output = publish(&["--admin", &nobody, "t", "m"], &[], b"");
+    let (_held, nobody) = nobody();
+    let output = publish(&["--admin", &nobody.to_string(), "t", "m"], &[], b"");
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("cannot publish through"), "{output:?}");
 }

@@ -289,7 +289,7 @@ fn a_request_reloads_and_is_told_what_changed() {
 
 #[test]
 fn a_server_on_its_way_out_reads_nothing_more() {
-    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "60")]);
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_DRAIN_DELAY_SECONDS", "600")]);
     server.terminate();
     crate::server::wait_for("the drain", || server.get("/readyz").status == 503);
     assert_eq!(server.post("/reload", "", b"").status, 503);

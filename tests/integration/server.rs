@@ -12,8 +12,23 @@ use fantail::sys::socket::{connect_from, peer_of};
 use crate::client::{Answer, Peer};
 use crate::secure;
 
-/// What anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// What anything may take before a test gives up on it: nothing that works takes as long on a machine that is slow and
+/// has others to serve.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a test says nothing of must not happen in it, however slow the machine is: the server's own times for its peers
+/// are longer than a test's patience.
+const PATIENT: [(&str, &str); 6] = [
+    ("FANTAIL_TIMEOUTS_HANDSHAKE_SECONDS", "600"),
+    ("FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS", "600"),
+    ("FANTAIL_TIMEOUTS_KEEP_ALIVE_SECONDS", "600"),
+    ("FANTAIL_TIMEOUTS_PONG_SECONDS", "600"),
+    ("FANTAIL_TIMEOUTS_SSE_HEARTBEAT_SECONDS", "600"),
+    ("FANTAIL_TIMEOUTS_WRITE_TIMEOUT_SECONDS", "600"),
+];
+
+/// How often a test tries anew that only holds while the machine does not stand still.
+const ATTEMPTS: usize = 20;
 
 /// A server process.
 pub(crate) struct Server {
@@ -54,6 +69,19 @@ pub(crate) fn on_free_ports(arguments: &[&str], environment: &[(&str, &str)]) ->
     command
 }
 
+/// Sets the times that neither the test's variables nor its file speak of. A file that speaks of any stands for itself,
+/// since a variable would win over what it says later, too.
+fn be_patient(command: &mut Command) {
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    let file = arguments.iter().position(|argument| argument == "--config").map(|at| at + 1);
+    let file = file.and_then(|at| std::fs::read_to_string(arguments.get(at)?.as_ref()).ok());
+    if file.is_some_and(|text| text.contains("[timeouts]")) {
+        return;
+    }
+    let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_os_string()).collect();
+    command.envs(PATIENT.iter().filter(|(name, _)| !given.iter().any(|other| other == name)).copied());
+}
+
 impl Server {
     /// Starts one with flags and variables.
     pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
@@ -62,6 +90,7 @@ impl Server {
 
     /// Starts a prepared command and waits for its ready line.
     pub(crate) fn spawn(mut command: Command) -> Self {
+        be_patient(&mut command);
         let mut child = command.spawn().expect("the binary starts");
         // A test may have given it somewhere else to write.
         let log = child.stderr.take().map_or_else(|| mpsc::channel().1, lines);
@@ -86,7 +115,9 @@ impl Server {
 
     /// Starts one on free ports that writes its ready line to `out`, and learns from its log where it listens.
     pub(crate) fn spawn_unheard(arguments: &[&str], out: Stdio) -> Self {
-        let mut child = on_free_ports(arguments, &[]).stdout(out).spawn().expect("the binary starts");
+        let mut command = on_free_ports(arguments, &[]);
+        be_patient(&mut command);
+        let mut child = command.stdout(out).spawn().expect("the binary starts");
         let log = lines(child.stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut server = Self { child, listen: nowhere, admin: nowhere, tls: None, log };
@@ -257,6 +288,19 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// Tries until an attempt was not disturbed: one in which the test itself came too late is `None`, and shows nothing.
+pub(crate) fn undisturbed<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    (0..ATTEMPTS).find_map(|_| attempt()).unwrap_or_else(|| panic!("too busy a machine for {what}"))
+}
+
+/// An address where nobody listens, and nobody can as long as the socket is held.
+pub(crate) fn nobody() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let address = socket.local_addr().expect("bound").as_socket().expect("of the internet");
+    (socket, address)
 }
 
 /// Connects or says why not, within the patience of a test.

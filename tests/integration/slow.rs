@@ -1,7 +1,6 @@
 //! Slow consumers: what each policy leaves them, with every missing message counted, and rules by topic.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +9,8 @@ use fantail::sys::socket::set_buffers;
 use fantail::wire::frame::Opcode;
 
 use crate::client::{Peer, frame};
+use crate::hostile::SetOnDrop;
+use crate::reload::ConfigFile;
 use crate::server::{PATIENCE, Server, wait_for};
 
 /// The last message of a test, which everybody who reads again must get.
@@ -42,26 +43,9 @@ fn drops(server: &Server, policy: &str) -> u64 {
     server.metric("fantail_drops_total", policy)
 }
 
-/// A configuration file that is removed again.
-struct ConfigFile(PathBuf);
-
-impl ConfigFile {
-    fn new(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("fantail-{}-{name}.toml", std::process::id()));
-        std::fs::write(&path, text).expect("a file");
-        Self(path)
-    }
-
-    fn start(&self, more: &[&str]) -> Server {
-        let path = self.0.to_str().expect("text");
-        Server::start(&[&["--config", path], more].concat(), &[])
-    }
-}
-
-impl Drop for ConfigFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// A server with this configuration file.
+fn start(file: &ConfigFile, more: &[&str]) -> Server {
+    Server::start(&[&["--config", file.path()], more].concat(), &[])
 }
 
 /// Waits until each of `sent` messages to one subscriber has left, waits for it, or was dropped.
@@ -222,12 +206,11 @@ fn whoever_reads_nothing_at_all_is_closed_under_every_policy() {
 #[test]
 fn rules_by_topic_decide_who_publishes_and_how_much() {
     let file = ConfigFile::new(
-        "rules",
         "[publish]\ntopics = [\"lobby\", \"tiny\"]\n\n[[topic]]\npattern = \"lobby\"\npublish = \"nobody\"\n\n\
          [[topic]]\npattern = \"open/*\"\npublish = \"anyone\"\n\n[[topic]]\npattern = \"tiny\"\n\
          message_bytes_max = 100\n\n[[topic]]\npattern = \"large\"\nmessage_bytes_max = \"2 MiB\"\n",
     );
-    let server = file.start(&["--loops", "1"]);
+    let server = start(&file, &["--loops", "1"]);
     let mut lobby = server.websocket("/ws/lobby");
     lobby.send_frame(Opcode::Text, b"ignored");
     lobby.ping_pong();
@@ -250,10 +233,9 @@ fn rules_by_topic_decide_who_publishes_and_how_much() {
 #[test]
 fn rules_by_topic_decide_what_a_slow_consumer_misses() {
     let file = ConfigFile::new(
-        "slow",
         "[outbox]\npolicy = \"disconnect\"\n[[topic]]\npattern = \"big\"\npolicy = \"drop-oldest\"\nmessages_max = 2\n",
     );
-    let server = file.start(&["--loops", "1"]);
+    let server = start(&file, &["--loops", "1"]);
     let stall = stall(&server, "drop-oldest");
     assert!((1..=2).contains(&behind_the_gaps(&stall)), "{}: {:?}", stall.sent, stall.got);
 }
@@ -261,12 +243,11 @@ fn rules_by_topic_decide_what_a_slow_consumer_misses() {
 /// A total of 1 MiB, which four who do not read would pass by far.
 fn with_small_total() -> (ConfigFile, Server) {
     let file = ConfigFile::new(
-        "total",
         "[limits]\nmessage_bytes_max = \"128 KiB\"\necho_bytes_max = \"128 KiB\"\n[timeouts]\n\
-         write_timeout_seconds = 60\n[outbox]\nmessages_max = 65535\nbytes_max = \"1 GiB\"\n\
+         write_timeout_seconds = 600\n[outbox]\nmessages_max = 65535\nbytes_max = \"1 GiB\"\n\
          bytes_total = \"1 MiB\"\n",
     );
-    let server = file.start(&["--loops", "2"]);
+    let server = start(&file, &["--loops", "2"]);
     (file, server)
 }
 
@@ -340,6 +321,7 @@ fn answers_to_a_slow_reader(policy: &str) {
         // About 2 MB a second, for as long as the slow one lives.
         let mut admin = server.connect_admin();
         let stop = &stop;
+        let _end = SetOnDrop(stop);
         scope.spawn(move || {
             let head =
                 format!("POST /publish/big HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SIZE}\r\n\r\n");
@@ -382,7 +364,6 @@ fn answers_to_a_slow_reader(policy: &str) {
                 _ => code = frame.close_code(),
             }
         }
-        stop.store(true, Ordering::Relaxed);
         assert_eq!((pongs, code), (ASKED, Some(1000)));
         assert!(texts <= ASKED);
     });

@@ -9,6 +9,7 @@ use fantail_test_support::confine::lower_nofile_in_child;
 
 use crate::client::{Peer, frame};
 use crate::preflight::MemoryGroup;
+use crate::reload::ConfigFile;
 use crate::server::{Server, dial, on_free_ports, wait_for};
 
 /// Narrow enough that a few answers fill the way to the peer.
@@ -32,7 +33,7 @@ fn requests_behind_a_backlog_are_all_answered() {
 
 #[test]
 fn a_drain_reads_on_behind_what_was_put_aside() {
-    let mut server = Server::start(&["--loops", "1"], &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "60")]);
+    let mut server = Server::start(&["--loops", "1"], &[("FANTAIL_TIMEOUTS_CLOSE_SECONDS", "600")]);
     let mut peer = server.websocket("/echo");
     narrow(&peer);
     let message = vec![b'x'; 8 << 20];
@@ -50,37 +51,43 @@ fn a_drain_reads_on_behind_what_was_put_aside() {
     assert_eq!(close.close_code(), Some(1001));
     peer.send_frame(Opcode::Close, &1001_u16.to_be_bytes());
     peer.expect_end();
-    // Long before the minute that an unseen close frame would have been waited for.
+    // Long before the minutes that an unseen close frame would have been waited for.
     assert!(server.await_exit().success());
 }
 
 #[test]
 fn a_peer_behind_its_backlog_is_not_taken_for_dead() {
-    let heartbeat = [("FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS", "0.3"), ("FANTAIL_TIMEOUTS_PONG_SECONDS", "1")];
-    let server = Server::start(&["--loops", "1"], &heartbeat);
+    let timeouts = |heartbeat: &str| {
+        format!(
+            "[timeouts]\nheartbeat_seconds = {heartbeat}\npong_seconds = 1\nwrite_timeout_seconds = 600\n"
+        )
+    };
+    let file = ConfigFile::new(&timeouts("0"));
+    let server = Server::spawn(on_free_ports(&["--loops", "1", "--config", file.path()], &[]));
     let mut slow = server.websocket("/echo");
     narrow(&slow);
     let message = vec![b'x'; 12 << 20];
     slow.send(&frame(Opcode::Binary, &message));
     server.await_metric("fantail_outbox_bytes", "", |bytes| bytes > 0);
-    // Another peer's heartbeats measure the time: several periods pass while the slow one reads nothing.
-    let mut clock = server.websocket("/echo");
-    for _ in 0..8 {
-        let ping = clock.frame();
-        assert_eq!(ping.opcode, Opcode::Ping);
-        clock.send_frame(Opcode::Pong, &ping.payload);
-    }
-    // Nobody answers its pings any more.
-    drop(clock);
-    // A ping may have gone out before the message came.
-    let echo = loop {
-        let frame = slow.frame();
-        if frame.opcode != Opcode::Ping {
-            break frame;
+    file.write(&timeouts("0.3"));
+    server.signal("HUP");
+    server.await_metric("fantail_config_reloads_total", "applied", |count| count == 1);
+    // Others measure the time: they read, don't answer, and are taken for dead while the slow one reads nothing.
+    for _ in 0..2 {
+        let mut clock = server.websocket("/echo");
+        while let Some(frame) = clock.next_frame() {
+            assert_eq!(frame.opcode, Opcode::Ping);
         }
-    };
-    assert_eq!(echo.payload.len(), message.len());
-    assert_eq!(server.metric("fantail_closes_total", "heartbeat_timeout"), 0);
+    }
+    let timed_out = || server.metric("fantail_closes_total", "heartbeat_timeout");
+    assert_eq!(timed_out(), 2);
+    // Once it reads, silence is no backlog any more.
+    file.write(&timeouts("0"));
+    server.signal("HUP");
+    server.await_metric("fantail_config_reloads_total", "applied", |count| count == 2);
+    assert_eq!(slow.frame().payload.len(), message.len());
+    slow.ping_pong();
+    assert_eq!(timed_out(), 2);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use rustls::crypto::ring;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
 use crate::client::{Peer, frame, upgrade_request};
+use crate::reload::ConfigFile;
 use crate::secure::{Authority, Files, Secure, file, flags, usual};
 use crate::server::{PATIENCE, Server, dial, on_free_ports, wait_for};
 
@@ -180,13 +181,13 @@ const HALF_FINISHED_BYTES_MAX: u64 = 16 * 1024;
 
 #[test]
 fn handshakes_that_are_not_ended_have_a_bound_and_a_time() {
-    const HALF: u64 = 400;
-    let environment =
-        [("FANTAIL_ADMISSION_HANDSHAKES_MAX", "400"), ("FANTAIL_TIMEOUTS_HANDSHAKE_SECONDS", "8")];
+    const HALF: u64 = 200;
+    let timeout = |seconds: &str| format!("[timeouts]\nhandshake_seconds = {seconds}\n");
+    let file = ConfigFile::new(&timeout("600"));
     let flags = flags(&usual().files);
     let mut all: Vec<&str> = flags.iter().map(String::as_str).collect();
-    all.extend(["--loops", "1"]);
-    let server = Server::start(&all, &environment);
+    all.extend(["--loops", "1", "--config", file.path()]);
+    let server = Server::start(&all, &[("FANTAIL_ADMISSION_HANDSHAKES_MAX", &HALF.to_string())]);
     // What one handshake takes for good, such as buffers of the loop, is there before.
     shake(&server, &usual().client, "localhost");
     server.await_metric("fantail_connections", "", |count| count == 0);
@@ -221,10 +222,15 @@ fn handshakes_that_are_not_ended_have_a_bound_and_a_time() {
     }
     server.await_metric("fantail_refusals_total", "\"handshakes\"", |count| count == 1);
     // Those who do not go on are let go when their time is over.
+    file.write(&timeout("0.5"));
+    server.signal("HUP");
     server.await_metric("fantail_tls_handshakes", "", |count| count == 0);
     // Among them may be one of those before that went away in haste.
     server.await_metric("fantail_tls_failures_total", "\"left\"", |count| count >= HALF);
     server.await_metric("fantail_connections", "", |count| count == 0);
+    file.write(&timeout("600"));
+    server.signal("HUP");
+    server.await_metric("fantail_config_reloads_total", "applied", |count| count == 2);
     let (mut stream, mut secure) = shake(&server, &usual().client, "localhost");
     secure.send(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", &mut stream).expect("sent");
     assert!(secure.read(&mut [0; 16], &mut stream).expect("an answer") > 0);
@@ -278,35 +284,45 @@ fn until_silence(secure: &mut Secure, stream: &mut TcpStream) -> (String, Vec<u8
     }
 }
 
-#[test]
-fn a_close_of_our_own_waits_for_its_answer_before_close_notify() {
-    let environment = [("FANTAIL_TIMEOUTS_LINGER_SECONDS", "6"), ("FANTAIL_LIMITS_ECHO_BYTES_MAX", "1000")];
+/// A connection that the server has closed with 1009 for a message too big, and when that was sent.
+fn closed_by_the_server(linger: &str) -> (Server, TcpStream, Secure, Instant) {
+    let environment =
+        [("FANTAIL_TIMEOUTS_LINGER_SECONDS", linger), ("FANTAIL_LIMITS_ECHO_BYTES_MAX", "1000")];
     let flags = flags(&usual().files);
     let all: Vec<&str> = flags.iter().map(String::as_str).collect();
     let server = Server::start(&all, &environment);
-    let too_big = frame(Opcode::Binary, &[b'x'; 2_000]);
+    let (mut stream, mut secure) = shake(&server, &usual().client, "localhost");
     let upgrade = upgrade_request(secure_of(&server), "/echo", "");
-    for answers in [true, false] {
-        let (mut stream, mut secure) = shake(&server, &usual().client, "localhost");
-        secure.send(upgrade.as_bytes(), &mut stream).expect("sent");
-        secure.send(&too_big, &mut stream).expect("sent");
-        stream.set_read_timeout(Some(Duration::from_millis(1_500))).expect("a timeout");
-        let (end, heard) = until_silence(&mut secure, &mut stream);
-        assert!(
-            heard.windows(4).any(|four| four[0] == 0x88 && four[2..] == 1009_u16.to_be_bytes()),
-            "{heard:?}"
-        );
-        assert_eq!(end, "WouldBlock", "nothing follows the close frame yet");
-        if answers {
-            secure.send(&frame(Opcode::Close, &1009_u16.to_be_bytes()), &mut stream).expect("sent");
-        }
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let began = Instant::now();
-        assert_eq!(until_silence(&mut secure, &mut stream).0, "close_notify");
-        assert!(answers || began.elapsed() > Duration::from_secs(2), "who does not answer has its time");
-        assert_eq!(stream.read(&mut [0; 16]).expect("the end"), 0);
+    secure.send(upgrade.as_bytes(), &mut stream).expect("sent");
+    let sent = Instant::now();
+    secure.send(&frame(Opcode::Binary, &[b'x'; 2_000]), &mut stream).expect("sent");
+    let mut heard = Vec::new();
+    while !heard.windows(4).any(|four| four[0] == 0x88 && four[2..] == 1009_u16.to_be_bytes()) {
+        let mut some = [0; 4096];
+        let count = secure.read(&mut some, &mut stream).expect("a close frame");
+        assert!(count > 0, "{heard:?}");
+        heard.extend_from_slice(&some[..count]);
     }
-    server.await_metric("fantail_closes_total", "\"too_big\"", |count| count == 2);
+    (server, stream, secure, sent)
+}
+
+#[test]
+fn a_close_of_our_own_waits_for_its_answer_before_close_notify() {
+    let (server, mut stream, mut secure, _) = closed_by_the_server("600");
+    stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    let (end, _) = until_silence(&mut secure, &mut stream);
+    assert_eq!(end, "WouldBlock", "nothing follows the close frame yet");
+    secure.send(&frame(Opcode::Close, &1009_u16.to_be_bytes()), &mut stream).expect("sent");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert_eq!(until_silence(&mut secure, &mut stream).0, "close_notify");
+    assert_eq!(stream.read(&mut [0; 16]).expect("the end"), 0);
+    server.await_metric("fantail_closes_total", "\"too_big\"", |count| count == 1);
+    // Who does not answer has its time.
+    let (server, mut stream, mut secure, sent) = closed_by_the_server("1.5");
+    assert_eq!(until_silence(&mut secure, &mut stream).0, "close_notify");
+    assert!(sent.elapsed() > Duration::from_secs(1), "{:?}", sent.elapsed());
+    assert_eq!(stream.read(&mut [0; 16]).expect("the end"), 0);
+    server.await_metric("fantail_closes_total", "\"too_big\"", |count| count == 1);
 }
 
 #[test]

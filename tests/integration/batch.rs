@@ -61,8 +61,8 @@ fn a_large_batch_comes_back_in_chunks_and_nothing_is_lost() {
 
 #[test]
 fn a_batch_goes_on_without_its_sender() {
-    const COUNT: usize = 200_000;
-    let server = Server::start(&["--loops", "1"], &[]);
+    const COUNT: usize = 80_000;
+    let server = Server::start(&["--loops", "1"], &[("FANTAIL_ADMIN_IDEMPOTENCY_BYTES_MAX", "1 MiB")]);
     let body = lines(COUNT, "a");
     let mut admin = server.connect_admin();
     let head = format!(

@@ -20,6 +20,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -35,6 +36,8 @@ MANIFEST = ROOT / "packaging" / "kubernetes" / "fantail.yaml"
 LIBRARIES = re.compile(r"/(libc\.so\.6|libm\.so\.6|libgcc_s\.so\.1|ld-linux-[\w-]+\.so\.\d)$")
 # After drain.delay_seconds and drain.seconds: close frames, linger, and the end of the loops.
 AFTER_DRAIN_SECONDS = 12
+CERTIFICATES = ROOT / "loadtest" / "tests" / "tls" / "certificates"
+TLS_FILES = {"FANTAIL_TLS_CERTIFICATE": "server.pem", "FANTAIL_TLS_KEY": "server.key"}
 SECRET = "admin:0123456789abcdef0123456789abcdef"
 WAIT = 20
 # The limit on open files inside.
@@ -151,15 +154,8 @@ def build(stage, final):
 
 def check(arguments):
     # From the environment that `.ci/install-deploy` makes.
-    import compose_spec
-    import yaml
-
     tools = pathlib.Path(sys.executable).parent
     subprocess.run([tools / "hadolint", "--failure-threshold", "ignore", DOCKERFILE], check=True)
-    manifest_check = [tools / "kubernetes-validate", "--strict", "--quiet", MANIFEST]
-    subprocess.run(manifest_check, check=True)
-    parsed = compose_spec.PyCompose.from_yaml(COMPOSE.read_text())
-    parsed.validate()
 
     build_stage, final = instructions()
     need(environment(final).get("FANTAIL_SERVER_LISTEN", "").startswith("0.0.0.0:"), "nobody could connect")
@@ -173,7 +169,27 @@ def check(arguments):
     suite = {stage[0].rsplit("-", 1)[-1].split(":")[0].replace("debian12", "bookworm") for stage in (build_stage, final)}
     need(suite == {"bookworm"}, f"the stages have different versions of glibc: {suite}")
 
-    service = yaml.safe_load(COMPOSE.read_text())["services"]["fantail"]
+    for tls in (False, True):
+        examples(arguments, final, tls)
+    print("the Dockerfile, compose.yaml and fantail.yaml are well")
+
+
+def examples(arguments, final, tls):
+    """compose.yaml and fantail.yaml, as they are or with what is there for TLS."""
+    import compose_spec
+    import yaml
+
+    compose, manifest = (path.read_text() for path in (COMPOSE, MANIFEST))
+    if tls:
+        compose, manifest = (text.replace("#tls ", "") for text in (compose, manifest))
+    compose_spec.PyCompose.from_yaml(compose).validate()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(manifest)
+        file.flush()
+        check = [pathlib.Path(sys.executable).parent / "kubernetes-validate", "--strict", "--quiet", file.name]
+        subprocess.run(check, check=True)
+
+    service = yaml.safe_load(compose)["services"]["fantail"]
     known = understood("compose.yaml", service["environment"], arguments.binary)
     drains("compose.yaml", known, seconds(service["stop_grace_period"]))
     need(service["healthcheck"]["test"] == ["CMD", *healthcheck(final)[1]], "compose.yaml checks another health")
@@ -181,7 +197,7 @@ def check(arguments):
     for key, value in service["sysctls"].items():
         need(settings.get(key) == str(value), f"compose.yaml sets {key} = {value}; sysctl/fantail.conf does not")
 
-    deployment = next(one for one in yaml.safe_load_all(MANIFEST.read_text()) if one["kind"] == "Deployment")
+    deployment = next(one for one in yaml.safe_load_all(manifest) if one["kind"] == "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     container = pod["containers"][0]
     given = {one["name"]: one["value"] for one in container["env"]}
@@ -189,7 +205,10 @@ def check(arguments):
     drains("fantail.yaml", known, pod["terminationGracePeriodSeconds"])
     need(f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == single(final, "USER"),
          "the manifest runs it as another user than the image")
-    print("the Dockerfile, compose.yaml and fantail.yaml are well")
+    need((known["tls.listen"] != '""') == tls, "TLS is asked for, and there is none, or the other way round")
+    ports = {one["containerPort"] for one in container["ports"]}
+    need(({8443} <= ports) == tls, f"the manifest has the ports {ports}")
+    need(("8443:8443" in service["ports"]) == tls, f"compose.yaml has the ports {service['ports']}")
 
 
 def seconds(text):
@@ -204,6 +223,7 @@ def settled(given, binary):
         env = {name: str(value) for name, value in given.items()}
         if "FANTAIL_ADMIN_KEYS_FILE" in env:
             env["FANTAIL_ADMIN_KEYS_FILE"] = keys.name
+        env |= {name: str(CERTIFICATES / file) for name, file in TLS_FILES.items() if name in env}
         ran = subprocess.run([binary, "check-config", "--print"], env=env, capture_output=True, text=True)
     need(ran.returncode == 0 and "warn" not in ran.stderr, ran.stderr)
     section, found = "", {}
@@ -222,7 +242,7 @@ def understood(name, given, binary):
         section, _, key = variable.removeprefix("FANTAIL_").lower().partition("_")
         key = f"{section}.{key}"
         need(variable.startswith("FANTAIL_") and key in known, f"{name}: {variable} is no key")
-        need(key.endswith("keys_file") or known[key].strip('"') == str(value), f"{name}: {variable} came to {known[key]}")
+        need(key.endswith("keys_file") or variable in TLS_FILES or known[key].strip('"') == str(value), f"{name}: {variable} came to {known[key]}")
     return known
 
 
@@ -343,8 +363,10 @@ def loopback_up():
         fcntl.ioctl(any_socket, 0x8914, request)
 
 
-def websocket(port, path):
+def websocket(port, path, tls=None):
     one = socket.create_connection(("127.0.0.1", port), WAIT)
+    if tls:
+        one = tls.wrap_socket(one, server_hostname="localhost")
     key = "dGhlIHNhbXBsZSBub25jZQ=="
     one.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
@@ -359,9 +381,17 @@ def websocket(port, path):
 
 def frame(one):
     """The next short frame: opcode and payload."""
-    head = one.recv(2, socket.MSG_WAITALL)
-    need(len(head) == 2, "the connection ended without a close frame")
-    return head[0] & 15, one.recv(head[1], socket.MSG_WAITALL)
+    head = exactly(one, 2)
+    return head[0] & 15, exactly(one, head[1])
+
+
+def exactly(one, count):
+    got = b""
+    while len(got) < count:
+        piece = one.recv(count - len(got))
+        need(piece, "the connection ended without a close frame")
+        got += piece
+    return got
 
 
 def ask(port, method, path, body=None, key=None):
@@ -432,7 +462,31 @@ def with_keys(binary, final, command, health, stop):
         print(f"with keys: ready, well, refuses without one, drained in {took:.1f} s")
 
 
-CASES = {"as it is": as_it_is, "with keys": with_keys}
+def with_tls(binary, final, command, health, stop):
+    """As docs/deploy.md has it: no port without TLS but on the container's own loopback."""
+    inside = {name: f"/run/secrets/{file}" for name, file in TLS_FILES.items()}
+    extra = {"FANTAIL_SERVER_LISTEN": "127.0.0.1:8080", "FANTAIL_TLS_LISTEN": "0.0.0.0:8443", **inside}
+    authority = "/run/secrets/ca.pem"
+    files = {path: (CERTIFICATES / TLS_FILES[name]).read_text() for name, path in inside.items()}
+    files[authority] = (CERTIFICATES / "ca.pem").read_text()
+    with Container(binary, final, extra, files) as container:
+        container.serve(command)
+        code, out, err = container.execute(health)
+        need((code, out) == (0, "ok\n"), f"HEALTHCHECK: {code} {out} {err}")
+        look = [health[0], "preflight", "--tls", "--ca", authority]
+        code, out, err = container.execute([*look, "--connect", "127.0.0.1:8443"])
+        need(code == 0 and "TLS 1.3" in out, f"preflight of the port: {out} {err}")
+        code, out, err = container.execute([*look, "--host", "localhost"])
+        need(code == 0 and "fine    key" in out, f"preflight of the files: {out} {err}")
+        context = ssl.create_default_context(cafile=CERTIFICATES / "ca.pem")
+        with websocket(8443, "/ws/news", context) as connected:
+            need(ask(8081, "POST", "/publish/news", b"hello") == 200, "no publish")
+            need(frame(connected) == (1, b"hello"), "no message")
+            took, _ = drained(container, stop, connected)
+        print(f"with TLS: ready, well, believed, drained in {took:.1f} s")
+
+
+CASES = {"as it is": as_it_is, "with keys": with_keys, "with TLS": with_tls}
 
 
 def main():

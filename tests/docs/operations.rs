@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use fantail::metrics::names::{self, Kind};
-use fantail::metrics::{CloseReason, RefuseReason};
+use fantail::metrics::{CloseReason, RefuseReason, TlsFailure};
 use serde_json::Value;
 
 use super::{anchors, page};
@@ -104,10 +104,13 @@ fn reasons_that_are_selected_exist() {
         .iter()
         .map(|reason| reason.label())
         .chain(RefuseReason::ALL.iter().map(|reason| reason.label()))
+        .chain(TlsFailure::ALL.iter().map(|reason| reason.label()))
         .collect();
     let text = page("alerts.yml") + &page("grafana.json").replace("\\\"", "\"");
-    let selected: Vec<_> =
-        text.split("reason=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let text = text.replace("reason=~\"", "reason=\"");
+    let selections = text.split("reason=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    // One, or several of which any.
+    let selected: Vec<_> = selections.flat_map(|selection| selection.split('|')).collect();
     assert!(!selected.is_empty());
     for reason in selected {
         assert!(known.contains(reason), "no reason {reason}");

@@ -154,15 +154,20 @@ fn systemd_understands_the_units() {
     understands("fantail@.service", "fantail@1.service");
 }
 
-/// What hands the keys over is understood together with the unit, and names the key that the server has.
+/// What hands keys over is understood together with the unit, and names the keys that the server has.
 #[test]
-fn the_drop_in_hands_the_keys_over() {
+fn the_drop_ins_hand_the_keys_over() {
     let drop_in = unit("admin-keys.conf");
     assert!(drop_in.contains("\nLoadCredential=keys:/etc/fantail/keys\n"), "{drop_in}");
     assert!(drop_in.contains("\nEnvironment=FANTAIL_ADMIN_KEYS_FILE=%d/keys\n"), "{drop_in}");
+    let drop_in = unit("tls.conf");
+    for (file, variable) in [("tls.crt", "CERTIFICATE"), ("tls.key", "KEY")] {
+        assert!(drop_in.contains(&format!("\nLoadCredential={file}:/etc/fantail/{file}\n")), "{drop_in}");
+        assert!(drop_in.contains(&format!("\nEnvironment=FANTAIL_TLS_{variable}=%d/{file}\n")), "{drop_in}");
+    }
 }
 
-/// Only where systemd's own tools are installed. The unit as it is, and with the file that hands keys over.
+/// Only where systemd's own tools are installed. The unit as it is, and with the files that hand keys over.
 fn understands(name: &str, instance: &str) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let drop_ins = folder.join(format!("{instance}.d"));
@@ -185,7 +190,9 @@ fn understands(name: &str, instance: &str) {
             let unknown = said.contains("unrecognized option");
             assert!(unknown || secured.status.success(), "{}", String::from_utf8_lossy(&secured.stdout));
         }
-        std::fs::write(drop_ins.join("admin-keys.conf"), unit("admin-keys.conf")).expect("a file");
+        for drop_in in ["admin-keys.conf", "tls.conf"] {
+            std::fs::write(drop_ins.join(drop_in), unit(drop_in)).expect("a file");
+        }
         verify();
     } else {
         skipped("systemd-analyze");

@@ -34,7 +34,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const ACHIEVED_MIN: f64 = 0.95;
 /// And if it was behind by more than this in the end, and had been for as long; less is one pause of a busy machine, behind
 /// which all that was due leaves at once.
-const BEHIND_NS_MAX: u64 = 250_000_000;
+const BEHIND_NS_MAX: u64 = 1_000_000_000;
 
 /// The result file of `fanout`.
 #[derive(Debug, Serialize)]

@@ -68,7 +68,8 @@ impl Ledger {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(topic) = topics.get_mut(topic as usize) else { return false };
         let (late, later) = (topic.get_mut(late).copied(), topic.get_mut(later).copied());
-        late.zip(later).is_some_and(|(late, later)| later.begun_ns <= late.done_ns)
+        // What waits for a connection leaves in the moment in which the answer on it is taken.
+        late.zip(later).is_some_and(|(late, later)| later.begun_ns < late.done_ns)
     }
 }
 
@@ -92,6 +93,9 @@ mod tests {
         assert!(ledger.overlapped(1, 0, 1), "1 left before 0 was answered");
         ledger.on_begin(1, 2, 40);
         assert!(!ledger.overlapped(1, 0, 2) && ledger.overlapped(1, 1, 2));
+        ledger.on_done(1, 2, 50);
+        ledger.on_begin(1, 3, 50);
+        assert!(!ledger.overlapped(1, 2, 3), "3 waited for the answer to 2");
         assert!(!ledger.overlapped(0, 0, 1) && !ledger.overlapped(9, 0, 1), "another topic");
     }
 

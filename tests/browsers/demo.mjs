@@ -51,12 +51,11 @@ const steps = [
   }],
   ["it draws no more often than the viewer wants, and takes every message", async () => {
     await page.locator("#limit").selectOption("1");
-    const [before, messages] = await page.evaluate(() => [draws, feed.messages]);
+    const [before, messages, begun] = await page.evaluate(() => [draws, feed.messages, performance.now()]);
     await page.waitForFunction((wanted) => feed.messages >= wanted, messages + 100, POLL);
-    const drawn = await page.evaluate((start) => draws - start, before);
-    const seconds = 100 / 38;
-    assert.ok(drawn >= 1 && drawn <= 6 * seconds, `${drawn} times`);
-    assert.ok(drawn < 20, `${drawn} times for 100 messages`);
+    const [drawn, seconds] = await page.evaluate(([start, from]) => [draws - start, (performance.now() - from) / 1e3], [before, begun]);
+    // Each of six cards once a second, however long a busy machine takes for the messages.
+    assert.ok(drawn >= 1 && drawn <= 6 * (seconds + 1), `${drawn} times in ${seconds} s`);
     await page.locator("#limit").selectOption("10");
     assert.equal(await missed(), 0);
   }],

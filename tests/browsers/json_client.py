@@ -18,7 +18,7 @@ from ws_client import Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "docs/protocol.schema.json").read_text())
-WAIT = 15
+WAIT = 60
 
 
 def validator(side):

@@ -28,7 +28,7 @@ JAVA = ["java", str(CLIENTS / "Java.java")]
 # With the sources of Debian's packages.
 GO = ["go", "run", str(CLIENTS / "gorilla.go")]
 os.environ |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "-buildvcs=false"}
-WAIT = 30
+WAIT = 60
 
 # The library, its program, and whether it compresses.
 MATRIX = [

@@ -19,7 +19,7 @@ export function launch(more = []) {
       "--disable-background-networking", "--disable-component-update", "--disable-sync",
       "--host-resolver-rules=MAP fantail.test 127.0.0.1", ...more,
     ],
-    timeout: 30_000,
+    timeout: 60_000,
   });
 }
 
@@ -35,7 +35,7 @@ export async function startSite() {
   return site;
 }
 
-export function state(page, card, value, timeout = 15_000) {
+export function state(page, card, value, timeout = 60_000) {
   return page.locator(`#${card}-state[data-state=${value}]`).waitFor({ state: "attached", timeout });
 }
 
@@ -53,7 +53,7 @@ export async function say(page, card, text) {
 }
 
 /** Waits until an element of a card has exactly this text. */
-export function shows(page, card, name, value, timeout = 15_000) {
+export function shows(page, card, name, value, timeout = 60_000) {
   const wanted = [`${card}-${name}`, String(value)];
   return page.waitForFunction(([id, text]) => document.getElementById(id).textContent === text, wanted, { ...POLL, timeout });
 }

@@ -57,7 +57,7 @@ async function proxy(name, locations) {
   proxies.push(end);
   const start = performance.now();
   while (!existsSync(listen)) {
-    assert.ok(child.exitCode === null && performance.now() - start < 15_000, `nginx is not there: ${existsSync(join(home, "error.log")) ? readFileSync(join(home, "error.log"), "utf8") : ""}`);
+    assert.ok(child.exitCode === null && performance.now() - start < 60_000, `nginx is not there: ${existsSync(join(home, "error.log")) ? readFileSync(join(home, "error.log"), "utf8") : ""}`);
     await new Promise((resolve) => { setTimeout(resolve, 20); });
   }
   return `http://127.0.0.1:${front.address().port}`;

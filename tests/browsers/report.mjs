@@ -4,7 +4,7 @@
 // `pngquant 64`, is docs/loadtest-page.png.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -114,7 +114,20 @@ const steps = [];
 const step = (name, body) => steps.push([name, body]);
 let stalled;
 
-step("a server that is stopped for two seconds: when, and whose fault", async () => {
+/** The same in a few tries: where the machine stops everybody once more for as long, a page rightly tells of that. */
+async function again(name, body) {
+  for (let left = 3; ; left -= 1) {
+    try {
+      return await body();
+    } catch (error) {
+      if (left === 0) throw error;
+      console.log(`        once more: ${name}: ${error.message}`);
+    }
+  }
+}
+const stalling = (name, body) => step(name, () => again(name, body));
+
+stalling("a server that is stopped for two seconds: when, and whose fault", async () => {
   const run = start("stall", [...echo, "--duration", "7s", "--pid", String(server.pid), "--label", "before the upgrade"]);
   await run.flowing;
   await sleep(1_500);
@@ -124,6 +137,7 @@ step("a server that is stopped for two seconds: when, and whose fault", async ()
   process.kill(server.pid, "SIGCONT");
   const until = Date.now() / 1e3;
   stalled = await run.done;
+  assert.ok(until - from < 2.9, `stopped for ${until - from} s`);
   const page = await open(stalled.html, 390, "light");
   const said = await answers(page);
   const [, begin, end] = /^From ([\d.]+) s to ([\d.]+) s after the first connect/.exec(said["When did it stall?"]);
@@ -155,7 +169,7 @@ step("the button copies the command line, by keyboard, out of a file", async () 
   const page = await open(stalled.html, 390, "dark");
   await page.locator(".command button").focus();
   await page.keyboard.press("Enter");
-  await page.locator("[role=status]", { hasText: "Copied." }).waitFor({ timeout: 5_000 });
+  await page.locator("[role=status]", { hasText: "Copied." }).waitFor({ timeout: 30_000 });
   await page.evaluate(() => document.body.prepend(Object.assign(document.createElement("textarea"), { id: "paste" })));
   await page.locator("#paste").focus();
   await page.keyboard.press("Control+V");
@@ -164,7 +178,7 @@ step("the button copies the command line, by keyboard, out of a file", async () 
   await page.context().close();
 });
 
-step("a generator that is stopped blames itself", async () => {
+stalling("a generator that is stopped blames itself", async () => {
   const run = start("own", [...echo, "--duration", "6s"]);
   await run.flowing;
   await sleep(1_000);
@@ -202,20 +216,21 @@ async function starved(name, run, limit) {
 
 const now = () => Date.now() / 1e3;
 
-step("a generator whose processor others take says when, and that it was its own", async () => {
+stalling("a generator whose processor others take says when, and that it was its own", async () => {
   const processor = /Cpus_allowed_list:\s*(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))[1];
   const alone = ["taskset", "--cpu-list", processor];
   const run = start("taken", [...echo, "--threads", "1", "--duration", "6s"], [...alone, "nice", "-n", "19"]);
   const read = await starved("taken", run, /^The one processor that the generator may use, which others used as well$/);
   const from = now();
-  // So many that its turn is long in coming, whatever the scheduler's slices are.
-  const hogs = "for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done; wait";
-  const hog = spawn("timeout", ["2.5", ...alone, "sh", "-c", hogs]);
+  // Somebody whom the scheduler puts first, or so many that its turn is long in coming, whatever the slices are.
+  const first = spawnSync("chrt", ["-f", "1", "true"]).status === 0 ? ["chrt", "-f", "1"] : [];
+  const hogs = "for i in $(seq 32); do while :; do :; done & done; wait";
+  const hog = spawn("timeout", ["2.5", ...alone, ...first, "sh", "-c", first.length ? "while :; do :; done" : hogs]);
   await new Promise((resolve) => hog.once("close", resolve));
   await read(from, now());
 });
 
-step("a generator that is held back by its control group names what that allows", async () => {
+stalling("a generator that is held back by its control group names what that allows", async () => {
   // Where the machine has the older layout, and this process may make a group.
   const group = `/sys/fs/cgroup/cpu/fantail-report-${process.pid}`;
   try {

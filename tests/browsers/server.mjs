@@ -54,7 +54,7 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
   process.once("exit", kill);
   exited.then(() => process.off("exit", kill));
   try {
-    const [, plain, admin, pid, tls] = await within(15_000, "the ready line", Promise.race([ready, failed]));
+    const [, plain, admin, pid, tls] = await within(60_000, "the ready line", Promise.race([ready, failed]));
     const term = () => child.kill("SIGTERM");
     const stop = async (deadline = 30_000) => {
       if (child.exitCode === null && child.signalCode === null) term();
@@ -82,7 +82,7 @@ export async function untilSubscribed(server, topic, count) {
   for (;;) {
     const { subscribers } = await publish(server, topic, "warm-up");
     if (subscribers === count) return;
-    if (Date.now() - start > 15_000) throw new Error(`${subscribers} of ${count} subscribers on ${topic}`);
+    if (Date.now() - start > 60_000) throw new Error(`${subscribers} of ${count} subscribers on ${topic}`);
   }
 }
 
@@ -94,7 +94,7 @@ export async function runSteps(title, steps, cleanUp) {
     const start = performance.now();
     const spent = () => `${((performance.now() - start) / 1000).toFixed(2)} s`;
     try {
-      await within(90_000, name, step());
+      await within(180_000, name, step());
       passed += 1;
       console.log(`ok      ${name} (${spent()})`);
     } catch (error) {

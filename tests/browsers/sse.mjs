@@ -8,7 +8,7 @@ import { EventSource } from "eventsource";
 import { launch } from "./page_kit.mjs";
 import { publish, runSteps, startServer, untilSubscribed } from "./server.mjs";
 
-const WAIT = 15_000;
+const WAIT = 60_000;
 const PAYLOADS = JSON.parse(readFileSync(new URL("../fixtures/sse/payloads.json", import.meta.url)));
 // Whoever comes back does so within half a second, and a drain takes no time.
 const QUICK = { FANTAIL_TIMEOUTS_SSE_RETRY_SECONDS: "0.2", FANTAIL_DRAIN_SECONDS: "0" };

@@ -96,7 +96,7 @@ async function startPython(how = []) {
   const child = spawn(PYTHON, [join(ROOT, "tests/browsers/tls_server.py"), file("server.pem"), file("server.key"), ...how], { stdio: ["pipe", "pipe", "ignore"] });
   ends.push(() => child.stdin.end());
   const port = new Promise((resolve) => createInterface({ input: child.stdout }).once("line", resolve));
-  return within(15_000, "the Python server", port);
+  return within(60_000, "the Python server", port);
 }
 
 const node = await startNode();

@@ -7,7 +7,7 @@ import { WebSocket } from "ws";
 import { publish, runSteps, startServer, untilSubscribed, within } from "./server.mjs";
 
 const MIB = 1024 * 1024;
-const WAIT = 15_000;
+const WAIT = 60_000;
 const server = await startServer();
 
 /** One connection that keeps what it received, so that no wait can miss a message. */

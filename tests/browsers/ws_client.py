@@ -24,7 +24,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
-WAIT = 15
+WAIT = 60
 MANY = 500
 
 # With FANTAIL_TEST_TLS=1 every client speaks TLS, with `lean` the servers have `tls.lean`, too. Whatever asks OpenSSL or Node

@@ -39,7 +39,7 @@ AFTER_DRAIN_SECONDS = 12
 CERTIFICATES = ROOT / "loadtest" / "tests" / "tls" / "certificates"
 TLS_FILES = {"FANTAIL_TLS_CERTIFICATE": "server.pem", "FANTAIL_TLS_KEY": "server.key"}
 SECRET = "admin:0123456789abcdef0123456789abcdef"
-WAIT = 20
+WAIT = 60
 # The limit on open files inside.
 NOFILE = 4096
 # The variable that tells a child which of CASES it is to run.

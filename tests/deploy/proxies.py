@@ -32,7 +32,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "packaging" / "proxies"
 READY = re.compile(r"^fantail ready listen=(\S+) admin=(\S+) pid=\d+$")
-WAIT = 20
+WAIT = 60
 # What a minute becomes, and the server's heartbeat that has to fit in.
 TIMEOUT_SECONDS = 3
 HEARTBEAT = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "1", "FANTAIL_TIMEOUTS_PONG_SECONDS": "1",

@@ -7,7 +7,7 @@ import { within } from "../../../tests/browsers/server.mjs";
 
 const require = createRequire(new URL("../../../tests/browsers/package.json", import.meta.url));
 export const { WebSocket, WebSocketServer } = require("ws");
-export const WAIT = 15_000;
+export const WAIT = 60_000;
 
 /** Things as they come; each wait has an end. */
 export function queue() {

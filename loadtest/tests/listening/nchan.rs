@@ -12,7 +12,7 @@ use crate::scratch::Scratch;
 use crate::skip::skipped;
 use crate::{assert_exact, run};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
 /// nginx without workers of its own, which ends with the test.

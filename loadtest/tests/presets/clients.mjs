@@ -19,7 +19,7 @@ const texts = Array.from({ length: MESSAGES }, (_, index) => `m${index}`);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 async function until(condition) {
   for (let waited = 0; !condition(); waited += 10) {
-    if (waited > 20_000) throw new Error('waited for too long');
+    if (waited > 60_000) throw new Error('waited for too long');
     await sleep(10);
   }
 }

@@ -21,7 +21,7 @@ use scratch::Scratch;
 use serde_json::{Value, json};
 use skip::skipped;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the generator and returns the exit code, the result and the table with what it said beside.
 #[track_caller]

@@ -16,7 +16,7 @@ pub(crate) fn run(kind: &str, fake: &Fake, credentials: &[&str]) -> Option<(Valu
         return None;
     }
     let mut node = Command::new("timeout");
-    node.args(["60", "node"]).arg(folder.join("clients.mjs")).args([kind, &fake.url]).args(credentials);
+    node.args(["120", "node"]).arg(folder.join("clients.mjs")).args([kind, &fake.url]).args(credentials);
     let output = node.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let account = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{kind}: {said}"));

@@ -25,7 +25,8 @@ PYTHON = [sys.executable, str(CLIENTS / "python.py")]
 NODE = [os.environ.get("NODE", "node"), str(CLIENTS / "node.mjs")]
 PERL = [os.environ.get("PERL", "perl"), str(CLIENTS / "mojolicious.pl")]
 JAVA = ["java", str(CLIENTS / "Java.java")]
-# With the sources of Debian's packages.
+# With the libraries of Debian's packages, and their sources.
+OKHTTP = ["java", "-cp", "/usr/share/java/okhttp.jar:/usr/share/java/okio.jar", str(CLIENTS / "OkHttp.java")]
 GO = ["go", "run", str(CLIENTS / "gorilla.go")]
 os.environ |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "-buildvcs=false"}
 WAIT = 60
@@ -46,6 +47,7 @@ MATRIX = [
 ]
 MORE = [
     ("java.net.http", JAVA, False),
+    ("okhttp", OKHTTP, False),
     ("gorilla", GO, True),
 ]
 

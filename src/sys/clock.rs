@@ -32,6 +32,17 @@ pub fn system_monotonic_us() -> io::Result<u64> {
     Ok(u64::try_from(read(libc::CLOCK_MONOTONIC)?.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Nanoseconds on the same clock; 0 if the kernel has none, which no Linux is without.
+#[inline]
+pub fn system_monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a live, writable timespec for the whole call; the call keeps no pointer to it. Where it fails the
+    // time stays as it is.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    // It counts from the start of the machine, so neither is below zero.
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}
+
 /// Lets sleeps and timed waits of the calling thread end when they are due. The kernel may otherwise end them up to
 /// 50 us later, to save wake-ups.
 pub fn sleep_precisely() -> io::Result<()> {
@@ -89,6 +100,14 @@ mod tests {
             assert!(Instant::now() < deadline, "the clock stands still");
         }
         assert!(monotonic_ms() > start);
+    }
+
+    #[test]
+    fn the_kernels_clock_is_one_in_both_units() {
+        let before_us = system_monotonic_us().unwrap();
+        let now_ns = system_monotonic_ns();
+        let after_us = system_monotonic_us().unwrap();
+        assert!((before_us..=after_us).contains(&(now_ns / 1_000)), "{before_us} {now_ns} {after_us}");
     }
 
     #[test]

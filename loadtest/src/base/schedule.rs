@@ -4,7 +4,9 @@
 //! every message that should have left meanwhile. Pure arithmetic; the clock is [`Clock`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use fantail::sys::clock;
 
 use crate::base::pace::Pace;
 
@@ -17,18 +19,19 @@ const STOP_LATENCY: Duration = Duration::from_millis(50);
 /// Nanoseconds since the start of the process, the same in every thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    base: Instant,
+    base_ns: u64,
 }
 
 impl Clock {
     /// Starts counting now.
     pub(crate) fn start() -> Self {
-        Self { base: Instant::now() }
+        Self { base_ns: clock::system_monotonic_ns() }
     }
 
     /// Nanoseconds since the start.
+    #[inline]
     pub(crate) fn now_ns(&self) -> u64 {
-        u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        clock::system_monotonic_ns().saturating_sub(self.base_ns)
     }
 
     /// Sleeps until the planned time; returns at once if it has passed. False if `stop` became true before.

@@ -312,6 +312,14 @@ impl Connection {
         self.state != State::Connecting && self.extra.is_none()
     }
 
+    /// What has come of its only topic, if it is open, has begun nothing that is not finished, and keeps no account: what a read
+    /// brings is then where a frame begins.
+    #[inline]
+    pub(crate) fn plain_sequence_mut(&mut self) -> Option<&mut Sequence> {
+        let plain = self.state == State::Open && self.extra.is_none() && self.account.is_none();
+        plain.then_some(&mut self.sequence)
+    }
+
     /// The socket became writable: finishes the connect, sends the request, drains waiting output.
     pub(crate) fn on_writable(&mut self) -> Result<(), Trouble> {
         let Some(stream) = &mut self.stream else { return Ok(()) };

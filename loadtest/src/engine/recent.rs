@@ -1,7 +1,9 @@
 //! What was read last, so that a message which comes to many connections one after the other is read only once.
 //!
-//! A worker has one for its connections. It compares whole payloads: what is the same, byte by byte, as one that was read and
-//! found unchanged, is unchanged, for everybody who may be sent it. Pure.
+//! A worker has one for its connections. It compares whole payloads, or what a read has brought: what is the same, byte by
+//! byte, as one that was read and found unchanged, is unchanged, for everybody who may be sent it. Pure.
+
+use fantail::wire::frame::{self, Opcode};
 
 use crate::base::schedule::Schedule;
 use crate::engine::message::Stamp;
@@ -12,7 +14,9 @@ const PAYLOAD_BYTES_MAX: usize = 2_048;
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    payload: Vec<u8>,
+    /// The payload, in the frame in which a server sends it that has nothing to add.
+    frame: Vec<u8>,
+    header_bytes: usize,
     stamp: Option<Stamp>,
     /// A planned time, and the tick that it belongs to.
     tick: Option<(u64, Option<u64>)>,
@@ -27,17 +31,25 @@ impl Recent {
     /// What the payload says, if it is the one that was kept.
     #[inline]
     pub(crate) fn stamp_of(&self, payload: &[u8]) -> Option<Stamp> {
-        self.stamp.filter(|_| self.payload == payload)
+        self.stamp.filter(|_| self.frame.get(self.header_bytes..) == Some(payload))
     }
 
-    /// Keeps a payload that was read and is as it was sent.
+    /// What a read says that has brought that payload in a frame of its own, and nothing else.
     #[inline]
-    pub(crate) fn keep(&mut self, payload: &[u8], stamp: Stamp) {
+    pub(crate) fn stamp_of_read(&self, bytes: &[u8]) -> Option<Stamp> {
+        self.stamp.filter(|_| self.frame == bytes)
+    }
+
+    /// Keeps a payload that was read and is as it was sent, a binary message or a text.
+    #[inline]
+    pub(crate) fn keep(&mut self, payload: &[u8], binary: bool, stamp: Stamp) {
         let fits = payload.len() <= PAYLOAD_BYTES_MAX;
         self.stamp = fits.then_some(stamp);
         if fits {
-            self.payload.clear();
-            self.payload.extend_from_slice(payload);
+            self.frame.clear();
+            let opcode = if binary { Opcode::Binary } else { Opcode::Text };
+            frame::push_frame(&mut self.frame, opcode, payload, None);
+            self.header_bytes = self.frame.len() - payload.len();
         }
     }
 
@@ -67,17 +79,41 @@ mod tests {
     fn only_the_very_same_payload_is_known() {
         let mut recent = Recent::default();
         assert_eq!(recent.stamp_of(b""), None);
-        recent.keep(b"as it was sent", STAMP);
+        recent.keep(b"as it was sent", false, STAMP);
         assert_eq!(recent.stamp_of(b"as it was sent"), Some(STAMP));
         for other in [&b"as it was senT"[..], b"as it was sent!", b"as it was sen", b""] {
             assert_eq!(recent.stamp_of(other), None);
         }
         // One that is too large to keep does not leave the one before in its place.
         let large = vec![b'x'; PAYLOAD_BYTES_MAX + 1];
-        recent.keep(&large, STAMP);
+        recent.keep(&large, false, STAMP);
         assert!(recent.stamp_of(&large).is_none() && recent.stamp_of(b"as it was sent").is_none());
-        recent.keep(b"", STAMP);
+        recent.keep(b"", false, STAMP);
         assert_eq!(recent.stamp_of(b""), Some(STAMP));
+    }
+
+    #[test]
+    fn only_a_read_of_that_frame_alone_is_known() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.stamp_of_read(b""), None);
+        for binary in [false, true] {
+            recent.keep(b"sent", binary, STAMP);
+            // FIN and the opcode, and no mask: RFC 6455 section 5.2.
+            let first = if binary { 0x82 } else { 0x81 };
+            let known = [&[first, 4][..], b"sent"].concat();
+            assert_eq!(recent.stamp_of_read(&known), Some(STAMP));
+            for (place, xor) in [(0, 0x80), (0, 0x40), (0, 0x03), (1, 0x80), (1, 0x01), (5, 0x20)] {
+                let mut other = known.clone();
+                other[place] ^= xor;
+                assert_eq!(recent.stamp_of_read(&other), None, "{other:?}");
+            }
+            assert_eq!(recent.stamp_of_read(&[&known[..], &known[..]].concat()), None);
+            assert_eq!((recent.stamp_of_read(&known[..5]), recent.stamp_of_read(b"sent")), (None, None));
+        }
+        let long = vec![b'x'; 1_024];
+        recent.keep(&long, false, STAMP);
+        let known = [&[0x81, 126, 4, 0][..], &long].concat();
+        assert_eq!((recent.stamp_of_read(&known), recent.stamp_of(&long)), (Some(STAMP), Some(STAMP)));
     }
 
     #[test]

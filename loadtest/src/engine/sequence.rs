@@ -60,6 +60,14 @@ impl Sequence {
         numbers.iter().filter(|number| is_hole(**number)).count() as u64
     }
 
+    /// Takes a number that is simply the next one; false, and nothing is remembered, if it is any other.
+    #[inline]
+    pub(crate) fn try_next(&mut self, number: u32) -> bool {
+        let next = number == self.next && number < u32::MAX;
+        self.next += u32::from(next);
+        next
+    }
+
     /// Classifies an arrival and remembers it.
     pub(crate) fn on_arrival(&mut self, number: u32) -> Arrival {
         if number >= self.next {
@@ -128,6 +136,17 @@ mod tests {
         assert!(arrivals.iter().all(|arrival| *arrival == IN_ORDER));
         assert_eq!(sequence.next(), 4);
         assert!(sequence.gaps.is_none());
+    }
+
+    #[test]
+    fn only_the_next_number_is_taken_as_such() {
+        let (mut sequence, _) = feed(&[0, 3]);
+        for (number, taken) in [(3, false), (5, false), (4, true), (4, false), (2, false), (5, true)] {
+            assert_eq!(sequence.try_next(number), taken, "{number}");
+        }
+        assert_eq!((sequence.next(), sequence.on_arrival(2)), (6, Arrival::Reordered));
+        let (mut last, _) = feed(&[u32::MAX - 1]);
+        assert!(!last.try_next(u32::MAX));
     }
 
     #[test]

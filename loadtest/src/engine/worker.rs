@@ -7,6 +7,7 @@
 mod asking;
 mod every;
 mod parting;
+mod reading;
 mod returning;
 mod sending;
 mod trickle;
@@ -295,6 +296,8 @@ pub(crate) struct Worker {
     payload: Vec<u8>,
     inflating: Option<Inflating>,
     recent: Recent,
+    /// Whether what was read last may be what is read next, and then says all there is to say of it.
+    repeats: bool,
     returning: Returning,
     asking: Asking,
     /// Whatever had come by then has been read.
@@ -318,6 +321,8 @@ impl Worker {
             several @ 2.. if plan.role == Role::Subscribe => several,
             _ => 0,
         };
+        // Answers differ from connection to connection, and what is shown is shown of each.
+        let repeats = plan.trace == 0 && !plan.conversation.replies();
         Self {
             index,
             poll,
@@ -325,6 +330,7 @@ impl Worker {
             plan,
             inflating,
             recent: Recent::default(),
+            repeats,
             // Growing by doubling would touch up to twice the memory.
             connections: Vec::with_capacity(capacity),
             standing: 0,
@@ -365,15 +371,16 @@ impl Worker {
         self.watch = Watch::start();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let link = self.link.clone();
+        let mut order = Order::default();
         loop {
-            let order = lock(&link.order).clone();
+            // Whoever has changed the order since has woken the poll behind it.
             let timeout = self.timeout(&order);
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 return Err(error);
             }
-            let order = lock(&link.order).clone();
+            order.clone_from(&lock(&link.order));
             let mut tally = link.tally();
             let loaded = order.schedule.is_some() || order.drops > 0;
             let woken_ns = self.plan.clock.now_ns();
@@ -586,57 +593,6 @@ impl Worker {
             Ok(()) => self.open_asked(index, tally),
             Err(trouble) => self.on_trouble(index, trouble, tally),
         }
-    }
-
-    fn read_turn(&mut self, index: usize, read_closed: bool, order: &Order, tally: &mut Tally) {
-        let number = self.number(index);
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        for _ in 0..READS_PER_TURN {
-            let before = connection.state();
-            if before == State::Connecting {
-                return;
-            }
-            let outcome = match connection.read(&mut self.scratch, SCRATCH_BYTES) {
-                Ok(0) if before == State::Open => Err(Trouble::LostEof),
-                Ok(0) if before == State::Greeting => Err(Trouble::AwaitClosed),
-                Ok(0) => Err(Trouble::ConnectClosed),
-                Ok(count) => Ok(count),
-                // Of TLS, the handshake may have come to its end without a byte for the client.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.open_asked(index, tally);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(connection.trouble(&error)),
-            };
-            let outcome = outcome.and_then(|count| {
-                let (from, each) = (index * self.topics_each, self.topics_each);
-                let mut cx = Context {
-                    schedule: order.schedule.as_ref(),
-                    subscriptions: self.subscriptions.get_mut(from..from + each).unwrap_or_default(),
-                    inflating: self.inflating.as_mut(),
-                    recent: Some(&mut self.recent),
-                    ..self.plan.context(number, &mut *tally)
-                };
-                let bytes = self.scratch.get(..count).unwrap_or_default();
-                connection.on_bytes(bytes, &mut cx).map(|()| count)
-            });
-            if before != State::Open && connection.state() == State::Open {
-                self.in_flight -= 1;
-                self.returning.forget_position(index);
-            }
-            if let Some(until_ns) = connection.pauses_until_ns() {
-                self.asking.pause(index, until_ns);
-            }
-            match outcome {
-                // A short read has drained the socket, unless the end is behind it.
-                Ok(count) if count < SCRATCH_BYTES && !read_closed && connection.short_reads_drain() => {
-                    return;
-                }
-                Ok(_) => {}
-                Err(trouble) => return self.on_trouble(index, trouble, tally),
-            }
-        }
-        self.ready.push(index);
     }
 
     fn on_trouble(&mut self, index: usize, trouble: Trouble, tally: &mut Tally) {

@@ -225,6 +225,15 @@ impl Tally {
         self.by_send.record(planned_ns, latency_ns);
     }
 
+    /// Counts a message that came for the first time as one of its tick.
+    #[inline]
+    pub(crate) fn on_tick(&mut self, tick: Option<u64>, now_ns: u64) {
+        if let Some(tick) = tick.and_then(|tick| self.ticks.get_mut(tick as usize)) {
+            tick.last_ns = tick.last_ns.max(now_ns);
+            tick.deliveries += 1;
+        }
+    }
+
     /// Counts a send that left `late_ns` after its planned time; it had not to wait for the server.
     pub(crate) fn on_send(&mut self, planned_ns: u64, late_ns: u64) {
         self.counts.on_send(late_ns);

@@ -67,7 +67,7 @@ impl Connection {
             let read = || message::read_unchanged(payload, plan.shape, streams, cx.now_ns);
             if let Some(stamp) = known.or_else(read) {
                 if let Some(recent) = recent.filter(|_| known.is_none()) {
-                    recent.keep(payload, stamp);
+                    recent.keep(payload, binary, stamp);
                 }
                 return self.on_stamp(&stamp, false, cx);
             }
@@ -171,10 +171,7 @@ impl Connection {
                 Some(recent) => recent.tick_of(stamp.planned_ns, schedule),
                 None => schedule.tick_of(stamp.planned_ns),
             };
-            if let Some(tick) = tick.and_then(|tick| cx.tally.ticks.get_mut(tick as usize)) {
-                tick.last_ns = tick.last_ns.max(cx.now_ns);
-                tick.deliveries += 1;
-            }
+            cx.tally.on_tick(tick, cx.now_ns);
         }
     }
 

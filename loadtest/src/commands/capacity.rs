@@ -67,7 +67,7 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
         )));
     }
     let outputs = outputs(args)?;
-    outputs.check()?;
+    outputs.check(None)?;
     let mut steps = Vec::new();
     for value in &args.step.values {
         let mut command = args.command.clone();

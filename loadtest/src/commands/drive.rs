@@ -6,6 +6,7 @@ use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::note::note;
 use crate::cli::args::{Command, Common, FANOUT_URL, Outputs, PublishBy, Stepped};
+use crate::cli::pace_flags::PaceFlags;
 use crate::commands;
 use crate::commands::planning;
 use crate::engine::conversation::Client;
@@ -68,9 +69,14 @@ pub(crate) fn run_command(command: Command) -> Result<bool, Failure> {
 
 /// Refuses flags that do not fit the command, and files that can't be written.
 pub(crate) fn check(command: &Stepped) -> Result<(), Failure> {
-    command.common().outputs.files().check()?;
-    if let Stepped::Memory(args) = command {
-        args.csv.as_deref().map_or(Ok(()), |path| report::check_writable("--csv", path))?;
+    let csv = match command {
+        Stepped::Memory(args) => args.csv.as_deref(),
+        _ => None,
+    };
+    command.common().outputs.files().check(csv)?;
+    if command.sends_for_no_time() {
+        let what = "--duration 0s: there is no message in no time; idle opens connections and sends nothing";
+        return Err(Failure::Usage(what.into()));
     }
     let thresholds = &command.common().kit.fail_if;
     thresholds
@@ -160,6 +166,21 @@ fn run_once(command: &Stepped) -> Result<Finished, Failure> {
 }
 
 impl Stepped {
+    /// Whether it is to send messages, or to drop connections one by one, and has no time to do it.
+    fn sends_for_no_time(&self) -> bool {
+        let none = self.common().duration.is_zero();
+        let paced = |pace: &PaceFlags| none && pace.stages.is_none() && pace.ramp.is_zero();
+        match self {
+            Self::Fanout(args) => paced(&args.load.pace),
+            Self::Slow(args) => paced(&args.fanout.load.pace),
+            Self::Echo(args) => paced(&args.load.pace),
+            Self::Ping(args) => paced(&args.pace),
+            Self::Rolling(_) => none,
+            Self::Storm(args) => none && args.rate.is_some(),
+            Self::Idle(_) | Self::Memory(_) => false,
+        }
+    }
+
     /// The command's name.
     pub(crate) fn name(&self) -> &'static str {
         match self {

@@ -128,7 +128,11 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<Finished, Failure> {
         }
     }
     let tally = run.stop(Published::Count(0))?;
-    let common = Common::new("memory", &args.url, last, run.facts(&tally.counts), &tally, false);
+    let mut common = Common::new("memory", &args.url, last, run.facts(&tally.counts), &tally, false);
+    if common.interrupted {
+        let steps = steps.len();
+        common.problems.push(format!("interrupted: the readings of {steps} steps are not all there"));
+    }
     let csv = args.csv.as_deref().map_or(Ok(()), |path| study.write_csv(path));
     match report::finish(study.report(common, server_here, args.common.duration), &args.common.judging()) {
         Ok(finished) => csv.map(|()| finished).map_err(Failure::Failed),

@@ -100,6 +100,8 @@ struct BystanderReport {
 struct Times {
     first_drop: u64,
     last_drop: u64,
+    /// Whether it was ended early, before all were back.
+    cut_short: bool,
 }
 
 /// Runs the command.
@@ -206,7 +208,7 @@ fn drop_and_wait(args: &StormArgs, run: &mut Run) -> Result<Times, Failure> {
         counts.dropped + counts.not_dropped >= ordered && counts.returned >= counts.dropped
             || interrupt::requested()
     })?;
-    Ok(Times { first_drop, last_drop })
+    Ok(Times { first_drop, last_drop, cut_short: interrupt::requested() })
 }
 
 /// What the bystander heard since `before`.
@@ -245,10 +247,15 @@ impl StormReport {
         let mut common =
             Common::new("storm", &args.url, args.common.connections, run.facts(&tally.counts), tally, false);
         let unserved = counts.dropped.saturating_sub(counts.returned);
+        // Whoever is away then had not all the time there was.
+        let cut_short = times.is_none_or(|times| times.cut_short);
+        if cut_short {
+            common.problems.push("interrupted: the storm was not seen to its end".into());
+        }
         let deaf = bystander.as_ref().map_or(0, |bystander| bystander.missing);
         let lost = bystander.as_ref().is_some_and(|bystander| bystander.lost);
         common.expect_none(&[
-            (unserved, "clients did not come back in time"),
+            (if cut_short { 0 } else { unserved }, "clients did not come back in time"),
             (counts.not_dropped, "drops were due when no connection was open"),
             (deaf, "echoes of the bystander missing"),
             (u64::from(lost), "bystander lost its connection"),

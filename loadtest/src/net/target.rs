@@ -65,6 +65,9 @@ impl Target {
         if authority.contains('@') {
             return Err(format!("{url}: user names are not supported"));
         }
+        if !authority.is_ascii() {
+            return Err(format!("{url}: write the host as it is resolved, in ASCII (xn--…)"));
+        }
         let (host, port) = split_port(authority).ok_or_else(|| format!("{url}: wrong host or port"))?;
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for (host, port) in ways.of(host, port.unwrap_or(if secure { 443 } else { 80 })) {
@@ -110,7 +113,20 @@ fn split_path(rest: &str) -> (&str, String) {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
     };
-    (authority, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    (authority, format!("{slash}{}", ascii(path)))
+}
+
+/// A part of a URL with what is not ASCII percent-encoded, as RFC 3987 section 3.1 says; the rest is as it was written.
+fn ascii(part: &str) -> String {
+    let mut out = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        match byte {
+            0x80.. => out.push_str(&format!("%{byte:02X}")),
+            _ => out.push(char::from(byte)),
+        }
+    }
+    out
 }
 
 /// The source addresses for `connections`: those given, or enough of 127.0.0.0/8 for a loopback
@@ -183,6 +199,14 @@ pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_ascii_is_percent_encoded() {
+        let target = Target::parse("ws://127.0.0.1:1/ws/zür%69ch?q=€&r=%E2#ü").unwrap();
+        assert_eq!(target.path, "/ws/z%C3%BCr%69ch?q=%E2%82%AC&r=%E2");
+        assert_eq!(path_of("ws://h/ü/{topic}?a={x|url}"), "/%C3%BC/{topic}?a={x|url}");
+        assert!(Target::parse("ws://zürich.example/").unwrap_err().contains("xn--"));
+    }
 
     #[test]
     fn urls_parse() {

@@ -210,12 +210,12 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Whether all can be written.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Whether all can be written, and `csv` beside them.
+    pub(crate) fn check(&self, csv: Option<&Path>) -> Result<(), String> {
         let files =
             [("--json", &self.json), ("--html", &self.html), ("--hdr", &self.hdr), ("--junit", &self.junit)];
         let named = files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?)));
-        let named: Vec<(&str, &Path)> = named.collect();
+        let named: Vec<(&str, &Path)> = named.chain(csv.map(|path| ("--csv", path))).collect();
         all_of(named.iter().map(|(flag, path)| check_writable(flag, path)))?;
         let mut earlier = named.iter().enumerate().flat_map(|(index, file)| {
             let before = named.get(..index).unwrap_or_default();

@@ -621,6 +621,10 @@ fn two_outputs_into_one_file_are_refused_before_the_run() {
     let error = text(&output.stderr);
     assert!(code == 1 && error.contains("--json and --html name the same file"), "{error}");
     assert!(!std::fs::exists(file.path()).unwrap(), "it was made");
+    let memory = ["memory", "--url", url, "--csv", file.path(), "--json", file.path()];
+    let (code, output) = run(&memory);
+    let error = text(&output.stderr);
+    assert!(code == 1 && error.contains("--json and --csv name the same file"), "{error}");
     // A device takes all that it gets.
     let (_, output) = run(&echo_args(url, "100ms", &["--json", "/dev/null", "--html", "/dev/null"]));
     assert!(text(&output.stdout).contains("verdict"), "{}", text(&output.stderr));

@@ -113,6 +113,13 @@ class Judging(unittest.TestCase):
         self.assertIn("too unsure to tell", compared.text())
         self.assertIn("0 of 2", compared.text())
 
+    def test_how_unsure_the_kernels_figures_are_is_no_failure(self):
+        old, new = run(60, 1), run(60, 1)
+        new["tables"]["kernel"]["`TCP`"]["server_objects"] = figure(1.0, 0.45)
+        compared = self.compared(old, new)
+        self.assertFalse(compared.failed)
+        self.assertIn("1 of 2 figures agree", compared.text())
+
     def test_another_kernel_may_have_other_figures(self):
         old, new = run(60, 1), run(60, 1, kernel="6.2")
         new["tables"]["kernel"]["`TCP`"]["server_objects"] = figure(2.0, 0.0)

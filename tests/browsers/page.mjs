@@ -248,8 +248,8 @@ const steps = [
     await openUntil(kept, "room", 2);
     await publish(server, "kept/a", "before");
     await row(kept, "room", "received", "before");
-    // Nobody comes back before there is something to be missed.
-    await kept.evaluate(() => { window.random = Math.random; Math.random = () => 0.999; });
+    // Nobody comes back before there is something to be missed: chance as it never is makes half a second three.
+    await kept.evaluate(() => { window.random = Math.random; Math.random = () => 6; });
     assert.equal(await kick("topic=kept/a&code=1012"), 2);
     for (const text of ["missed 1", "missed 2"]) assert.equal((await publish(server, "kept/a", text)).subscribers, 0);
     await kept.locator("#room-log li[data-kind=open][data-count='2'] .payload", { hasText: "Nothing missed, back in kept/a" }).waitFor();
@@ -294,7 +294,7 @@ const steps = [
     await flooded.evaluate(() => document.getElementById("room-clear").click());
     const waited = performance.now() - asked;
     console.log(`        answered after ${Math.round(waited)} ms`);
-    assert.ok(waited < 3_000, `${waited} ms`);
+    assert.ok(waited < 6_000, `${waited} ms`);
     await publish(server, "kept/flood", "the last one");
     await flooded.locator("#room-log li[data-dir=received][data-count='4'] .payload", { hasText: "the last one" }).waitFor();
     await flooded.close();

@@ -206,14 +206,12 @@ fn rolling_clients_go_on_where_they_were() {
     }
     assert!(report["left"].as_u64() >= Some(50), "{said}");
     // Nor does a stream's last ID count for nothing without it: it is what a client of streams says.
-    // A server whose threads wait for a processor for longer than any message took has not sent them all by then.
-    let said: Vec<String> = (0..5)
-        .map_while(|_| {
-            let (_, report, said) = run(&args);
-            (report["missing"] != 0).then_some(said)
-        })
-        .collect();
-    assert!(said.len() < 5, "{said:#?}");
+    // A server whose threads wait for a processor for longer than any message took has not sent all by the end of a stream.
+    let (_, report, said) = run(&args);
+    let starved = report["latency"]["p50_microseconds"].as_f64() > Some(10_000.0);
+    assert!(report["missing"] == 0 || starved, "{said}");
+    let number = |field: &str| report[field].as_u64().unwrap();
+    assert_eq!(number("deliveries") + number("away_missed") + number("missing"), 1000, "{said}");
 }
 
 #[test]

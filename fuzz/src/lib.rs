@@ -13,6 +13,7 @@ pub mod head;
 pub mod messages;
 pub mod proxy;
 pub mod records;
+pub mod tokens;
 
 /// A check over arbitrary bytes; it panics when something does not hold.
 pub type Check = fn(&[u8]);
@@ -26,6 +27,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("messages", messages::check),
     ("proxy", proxy::check),
     ("records", records::check),
+    ("tokens", tokens::check),
 ];
 
 /// Takes the first byte off, as a choice; 0 when there is none.

@@ -145,6 +145,12 @@ fn what_is_no_token_is_refused_at_once() {
     }
     let deep = said(&format!(r#","x":{}{}"#, "[".repeat(1000), "]".repeat(1000)));
     assert!(issuers.check(&hs256(&deep), NOW).is_ok(), "what means nothing here is not looked into");
+    let mut bytes = said(r#","x":"?""#).into_bytes();
+    let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
+    bytes[at] = 0xff;
+    let base64 = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
+    let no_text = format!("{header}.{}.{signature}", base64(&bytes));
+    assert_eq!(issuers.check(&no_text, NOW), Err(Refusal::Form), "no UTF-8 where nobody looks");
     // Each bit of a token counts, those of its last character, too.
     for place in 0..good.len() {
         let mut other = good.clone().into_bytes();

@@ -19,6 +19,17 @@ const SECONDS_MAX: u64 = 253_402_300_799;
 /// Audiences that a token may name.
 const AUDIENCES_MAX: usize = 64;
 
+/// Reads an object. What its reader has no name for is not looked into.
+pub(super) fn object<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, Refusal> {
+    // Also of what is skipped (RFC 8259, 8.1).
+    let text = std::str::from_utf8(json).map_err(|_| Refusal::Form)?;
+    // From a sequence, serde would take the fields in their order.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Refusal::Form);
+    }
+    serde_json::from_str(text).map_err(|_| Refusal::Form)
+}
+
 /// Who bears a token and what they may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
@@ -111,11 +122,7 @@ pub(super) struct RawClaims {
 
 impl RawClaims {
     pub(super) fn parse(json: &[u8]) -> Result<Self, Refusal> {
-        // From a sequence, serde would take the fields in their order.
-        if json.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Refusal::Form);
-        }
-        serde_json::from_slice(json).map_err(|_| Refusal::Form)
+        object(json)
     }
 
     /// Who issued it, as it says.

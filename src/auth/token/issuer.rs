@@ -6,7 +6,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::claims::{Claim, Claims, RawClaims};
+use super::claims::{Claim, Claims, RawClaims, object};
 use super::keys::{Key, KeySource, KeysError, load};
 use super::{Parts, Refusal, crypto, decoded};
 
@@ -121,10 +121,7 @@ impl Issuers {
 
 impl Header {
     fn parse(json: &[u8]) -> Result<Self, Refusal> {
-        if json.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Refusal::Form);
-        }
-        let header: Self = serde_json::from_slice(json).map_err(|_| Refusal::Form)?;
+        let header: Self = object(json)?;
         match (&header.crit, &header.b64) {
             (Claim::Absent, Claim::Absent) => Ok(header),
             _ => Err(Refusal::Critical),

@@ -260,8 +260,8 @@ fn new_rules_are_in_force_without_a_look_at_any_topic() {
         router.set_rules(rules);
         started.elapsed()
     };
-    // The quickest of a few: whoever else runs on this machine may take the processor away.
-    let took = SlowPolicy::ALL.map(replaced).into_iter().min().unwrap();
+    // The quickest of some: whoever else runs on this machine may take the processor away.
+    let took = (0..5).flat_map(|_| SlowPolicy::ALL).map(replaced).min().unwrap();
     assert!(took < std::time::Duration::from_millis(5), "{took:?}");
     let policy = router.find(&name("topic 7")).unwrap().policy(&router.rules());
     assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::CatchUp, true));

@@ -11,7 +11,7 @@ use simulation::{Fault, Plan, caught, run_all};
 #[test]
 fn everybody_gets_what_is_theirs_in_every_dialect() {
     let Some(total) = run_all(true) else { return };
-    assert!(total.told.iter().all(|count| *count > 1_000), "{total:?}");
+    assert!(total.told.iter().all(|count| *count > 250), "{total:?}");
     assert!(
         total.drained > 0 && total.stopped > 0 && total.dropped.iter().all(|count| *count > 0),
         "{total:?}"

@@ -14,10 +14,10 @@ fn everybody_gets_exactly_what_is_theirs() {
     assert!(total.delivered > total.published && total.busy > 0, "{total:?}");
     assert!(total.closed > 0 && total.dropped.iter().all(|count| *count > 0), "{total:?}");
     assert!(total.echoes > total.large_echoes && total.large_echoes > 0, "{total:?}");
-    assert!(total.told[0] > 1_000, "{total:?}");
+    assert!(total.told[0] > 250, "{total:?}");
     assert!(total.drained > 0 && total.stopped > 0, "{total:?}");
-    assert!(total.history.iter().all(|count| *count > 100), "{total:?}");
-    assert!(total.answered > 1_000 && total.reloads > 100, "{total:?}");
+    assert!(total.history.iter().all(|count| *count > 25), "{total:?}");
+    assert!(total.answered > 250 && total.reloads > 25, "{total:?}");
 }
 
 /// Of the runs in which the fault struck, how many were found out.

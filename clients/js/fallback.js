@@ -12,6 +12,8 @@ const EMPTY_MS = 1_000;
 const SIZE_MAX = 64 << 20;
 // Browsers open six connections to a server over HTTP/1.1, and something is to be left of them.
 const REQUESTS_MAX = 5;
+// Whatever the reason, the connection is down; it is told nobody.
+const FAILED = new Error();
 
 // What is asked for, once or again and again, until it is not wanted any more or nothing has come for too long.
 class Exchange {
@@ -147,7 +149,7 @@ async function read(on, request, path, topics) {
     refuse(on, topics);
     return request.abort();
   }
-  if (answer.status !== 200 || !patterns.length && places?.length !== topics.length) throw new Error("no stream");
+  if (answer.status !== 200 || !patterns.length && places?.length !== topics.length) throw FAILED;
   on.up();
   topics.forEach(({ topic, id }, at) => {
     const [epoch, offset] = places?.[at] ?? [];
@@ -160,7 +162,7 @@ async function read(on, request, path, topics) {
   await request.read(answer, (text) => {
     on.heard();
     size += text.length;
-    if (size > SIZE_MAX) throw new Error("too large");
+    if (size > SIZE_MAX) throw FAILED;
     rest += text;
     if (!text.includes("\n")) return;
     const lines = rest.split("\n");
@@ -221,14 +223,14 @@ export function longPoll(options, on) {
       // The first one only asks where it begins. Where there are more than a browser asks at a time, they take turns.
       const seconds = Math.ceil(POLL_SECONDS / Math.ceil(polls.size / REQUESTS_MAX));
       const answer = await request.ask(`poll/${encodeURIComponent(topic)}?${at === undefined ? "wait=0" : `since=${at}&wait=${seconds}`}`);
-      if (answer.status !== 200 && answer.status !== 204) throw new Error("no poll");
+      if (answer.status !== 200 && answer.status !== 204) throw FAILED;
       const next = answer.headers.get("fantail-position");
       const [epoch, offset] = place(next);
       let text = "";
       if (answer.status === 200) {
         await request.read(answer, (part) => {
           text += part;
-          if (text.length > SIZE_MAX) throw new Error("too large");
+          if (text.length > SIZE_MAX) throw FAILED;
         });
       }
       const { messages, gap } = text ? JSON.parse(text) : { messages: [] };
@@ -239,7 +241,7 @@ export function longPoll(options, on) {
         id = undefined;
       } else if (gap) on.said({ type: "gap", topic, gap });
       for (const message of messages) on.said({ ...message, type: "message", topic, epoch }, text.length / messages.length);
-      if (next === at && performance.now() - asked < EMPTY_MS) throw new Error("no long poll");
+      if (next === at && performance.now() - asked < EMPTY_MS) throw FAILED;
       at = next;
     }
   }

@@ -3,7 +3,7 @@
 // wait for their answer; link.js decides when to come back. Knows no dialect but the protocol's objects.
 
 import { longPoll, eventStream, place } from "./fallback.js";
-import { Link, RETRY_MAX_MS } from "./link.js";
+import { Link, jitter } from "./link.js";
 
 const PROTOCOL = "fantail.json.v1";
 const TRANSPORTS = { websocket: webSocket, sse: eventStream, poll: longPoll };
@@ -39,13 +39,11 @@ export class Fantail {
   /** `url` is where the server is, `https://edge.example.com`; a path in it is a prefix of the server's own. */
   constructor(url, options = {}) {
     const base = new URL(url, globalThis.location?.href);
-    base.protocol = base.protocol.replace(/^ws/, "http");
-    base.pathname = base.pathname.replace(/\/+$/, "");
     base.search = base.hash = "";
     options = this.#options = {
       transports: ["websocket", "sse", "poll"], heartbeat: 25_000, timeout: 10_000, protocols: [],
       WebSocket: globalThis.WebSocket, fetch: globalThis.fetch?.bind(globalThis), ...options,
-      base: base.href.replace(/\/+$/, ""),
+      base: base.href.replace(/^ws/, "http").replace(/\/+$/, ""),
     };
     const can = { websocket: options.WebSocket, sse: options.fetch, poll: options.fetch };
     const transports = options.transports.filter((name) => can[name] && TRANSPORTS[name]);
@@ -112,9 +110,9 @@ export class Fantail {
     const bytes = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
     const command = { type: "publish", id, topic, ...(bytes ? { data_base64: base64(data) } : { data }) };
     return new Promise((resolve, reject) => {
-      const fail = (code, text) => reject(new FantailError(code, text, topic));
-      if (this.state === "closed") return fail("closed", "the client is closed");
-      if (this.#publishes.size >= PUBLISHES_MAX) return fail("busy", "too many wait");
+      const fail = (code, text = code) => reject(new FantailError(code, text, topic));
+      if (this.state === "closed") return fail("closed");
+      if (this.#publishes.size >= PUBLISHES_MAX) return fail("busy");
       const timer = setTimeout(() => {
         this.#publishes.delete(id);
         fail(waiting.sent ? "outcome_unknown" : "timeout", "no answer");
@@ -160,7 +158,7 @@ export class Fantail {
     for (const one of this.#subscriptions.values()) clearTimeout(one.timer);
     this.#subscriptions.clear();
     this.#wild.clear();
-    for (const waiting of this.#publishes.values()) this.#settle(waiting).fail("closed", "the client is closed");
+    for (const waiting of this.#publishes.values()) this.#settle(waiting).fail("closed");
   }
 
   #settle(waiting) {
@@ -283,7 +281,7 @@ export class Fantail {
     let failures = 0;
     while (one.again && isMine()) {
       one.queue = [];
-      const backOff = failures ? Math.random() * Math.min(RETRY_MAX_MS, LOAD_MS * 2 ** failures) : 0;
+      const backOff = failures && jitter(LOAD_MS, failures);
       const wait = Math.max(backOff, one.loadedAt + LOAD_MS - performance.now());
       if (wait > 0) await new Promise((resolve) => { setTimeout(resolve, wait); });
       if (!isMine()) return;
@@ -313,8 +311,7 @@ export class Fantail {
     // "topic_rate" and "topic_share" pass, and "busy".
     if (!/^(busy|topic_)/.test(code)) return;
     const id = one.id;
-    const ms = Math.random() * Math.min(RETRY_MAX_MS, 1_000 * 2 ** one.failures++);
-    one.timer = setTimeout(() => this.#link.up && one.id === id && this.#ask(one), ms);
+    one.timer = setTimeout(() => this.#link.up && one.id === id && this.#ask(one), jitter(1_000, one.failures++));
   }
 }
 
@@ -369,7 +366,8 @@ function position({ epoch, offset }) {
 }
 
 function base64(data) {
-  const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  // A view of a buffer, or a buffer.
+  const bytes = new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength);
   let text = "";
   for (let at = 0; at < bytes.length; at += 32_768) text += String.fromCharCode(...bytes.subarray(at, at + 32_768));
   return btoa(text);

@@ -3,7 +3,7 @@
 // knows nothing of what is said.
 
 const RETRY_FIRST_MS = 500;
-export const RETRY_MAX_MS = 30_000;
+const RETRY_MAX_MS = 30_000;
 // A server that is going away may spread its clients over minutes.
 const RETRY_HINT_MAX_MS = 300_000;
 // Whatever ends connections early, there are two tries in this time and no more.
@@ -162,10 +162,8 @@ export class Link {
       }
     }
     // A server that goes has spread its clients already; everybody else is spread here, by full jitter.
-    const spread = code === 1001 && this.#failures === 0
-      ? 1_000 : Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** this.#failures);
-    this.#failures += 1;
-    this.#wait(Math.max(Math.min(retryMs, RETRY_HINT_MAX_MS), Math.random() * spread), { code, reason });
+    const first = code === 1001 && !this.#failures ? 1_000 : RETRY_FIRST_MS;
+    this.#wait(Math.max(Math.min(retryMs, RETRY_HINT_MAX_MS), jitter(first, this.#failures++)), { code, reason });
   }
 
   #wait(ms, why) {
@@ -234,6 +232,11 @@ export class Link {
       if (this.transport === transport && this.#heardAt === before) this.#lost();
     }, PROBE_MS);
   }
+}
+
+// Full jitter: anything up to twice as long after each failure.
+export function jitter(ms, failures) {
+  return Math.random() * Math.min(RETRY_MAX_MS, ms * 2 ** failures);
 }
 
 // Who comes back after these is sent away again; 1009 is about one publish, which is not repeated.

@@ -28,6 +28,7 @@ Needs valgrind and strace. Python 3.9, standard library only, Linux only.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -179,6 +180,27 @@ class Echo:
         return times * len(self.clients.sockets)
 
 
+@contextlib.contextmanager
+def stopped(pid):
+    """The server stands still meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    while not states(pid) <= {"T", "t"}:
+        time.sleep(0.001)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def states(pid):
+    """What its threads do, by the letter after the name in their stat files."""
+    seen = set()
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat") as file:
+            seen.add(file.read().rpartition(")")[2].split()[0])
+    return seen
+
+
 class Echoes(Echo):
     """Echoes of a hundred connections that share a turn: the server stands still until each has sent."""
 
@@ -188,21 +210,10 @@ class Echoes(Echo):
 
     def go(self, times):
         for _ in range(times):
-            os.kill(self.pid, signal.SIGSTOP)
-            while not self.states() <= {"T", "t"}:
-                time.sleep(0.001)
-            self.clients.send(TEXT_FRAME)
-            os.kill(self.pid, signal.SIGCONT)
+            with stopped(self.pid):
+                self.clients.send(TEXT_FRAME)
             self.clients.await_bytes(DELIVERED)
         return times * len(self.clients.sockets)
-
-    def states(self):
-        """What its threads do, by the letter after the name in their stat files."""
-        seen = set()
-        for task in os.listdir(f"/proc/{self.pid}/task"):
-            with open(f"/proc/{self.pid}/task/{task}/stat") as file:
-                seen.add(file.read().rpartition(")")[2].split()[0])
-        return seen
 
 
 class Pipeline(Echo):

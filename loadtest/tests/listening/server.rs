@@ -195,28 +195,32 @@ fn stream_events(
     let framing = if ways.chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
     let kind = "Content-Type: text/event-stream; charset=utf-8\r\n";
     stream.say(format!("HTTP/1.1 200 OK\r\n{kind}{framing}\r\n").as_bytes())?;
-    let mut say = |text: &str| {
+    // The end is one with the last event: however long this thread waits behind it, nothing is owed any more.
+    let mut say = |text: &str, end: &[u8]| {
         let text = text.replace('\n', ways.line_end);
         // In two pieces, so that no reader may rely on whole ones.
         let (first, second) = text.as_bytes().split_at(text.len() / 2);
-        for piece in [first, second].into_iter().filter(|piece| !piece.is_empty()) {
+        let pieces = [(first, &b""[..]), (second, end)].into_iter();
+        for (piece, end) in pieces.filter(|(piece, _)| !piece.is_empty()) {
             match ways.chunked {
                 true => {
-                    stream.say(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())?
+                    let len = format!("{:x}\r\n", piece.len());
+                    stream.say(&[len.as_bytes(), piece, b"\r\n", end].concat())?;
                 }
                 false => stream.say(piece)?,
             }
         }
         Ok::<(), std::io::Error>(())
     };
-    say(ways.preamble)?;
+    say(ways.preamble, b"")?;
     let mut next = match since {
         Some(since) => usize::try_from(since as i64 + ways.skips).unwrap_or(0),
         None => topics.messages.lock().unwrap().get(topic).map_or(0, Vec::len),
     };
     // Where it is, before anything has come.
-    say(&format!("id: {next}\n\n"))?;
-    for _ in 0..ways.ends_behind.unwrap_or(usize::MAX) {
+    say(&format!("id: {next}\n\n"), b"")?;
+    let last = ways.ends_behind.unwrap_or(usize::MAX);
+    for number in 1..=last {
         let mut messages = topics.messages.lock().unwrap();
         let message = loop {
             match messages.get(topic).and_then(|all| all.get(next)) {
@@ -226,10 +230,8 @@ fn stream_events(
         };
         drop(messages);
         next += 1;
-        say(&format!(": {next}\nid: {next}\nevent: message\ndata: {message}\n\n"))?;
-    }
-    if ways.chunked {
-        stream.say(b"0\r\n\r\n")?;
+        let end = if number == last { &b"0\r\n\r\n"[..] } else { b"" };
+        say(&format!(": {next}\nid: {next}\nevent: message\ndata: {message}\n\n"), end)?;
     }
     Ok(())
 }

@@ -48,6 +48,62 @@ fn what_lies_behind_a_message_that_is_refused_is_not_looked_at() {
     plain.ping_pong();
 }
 
+/// RFC 8446, 5.1: a message may be in as many records as its sender likes, and these may come one by one.
+#[test]
+fn a_client_hello_may_be_in_many_records() {
+    for (lean, piece) in [("true", 40), ("true", 1), ("false", 40)] {
+        let server = start(lean);
+        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+        let config = Arc::clone(&usual().client);
+        let mut connection = rustls::ClientConnection::new(config, name).expect("a configuration");
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).expect("memory");
+        let mut stream = dial(server.tls.expect("tls= in the ready line"));
+        stream.set_nodelay(true).expect("TCP");
+        for part in hello[5..].chunks(piece) {
+            stream.write_all(&[&[HANDSHAKE, 3, 1, 0, part.len() as u8], part].concat()).expect("it reads");
+        }
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).expect("a handshake");
+        }
+        let mut secure = rustls::Stream::new(&mut connection, &mut stream);
+        secure.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("sent");
+        assert!(secure.read(&mut [0; 16]).expect("an answer") > 0);
+        assert_eq!(server.metric("fantail_tls_failures_total", ""), 0);
+    }
+}
+
+/// RFC 8446, 6.2: rustls ends such a connection without a word.
+#[test]
+fn a_first_flight_is_refused_with_an_alert_whatever_is_wrong_with_it() {
+    let server = start("false");
+    let record = |kind: u8, body: &[u8]| {
+        let [high, low] = u16::try_from(body.len()).expect("a record").to_be_bytes();
+        [&[kind, 3, 1, high, low], body].concat()
+    };
+    let longest = [&[1, 0, 0xa0, 0][..], &[0; 16_000]].concat();
+    let cases = [
+        // A ClientHello of 327,680 bytes.
+        (record(HANDSHAKE, &[1, 5, 0, 0]), 50),
+        // Data between the parts of one (5.1).
+        ([record(HANDSHAKE, &[1, 0, 1]), record(23, b"data")].concat(), 10),
+        // More than a client may have said before it is known.
+        (
+            [record(HANDSHAKE, &longest), record(HANDSHAKE, &[0; 16_000]), record(HANDSHAKE, &[0; 800])]
+                .concat(),
+            50,
+        ),
+    ];
+    for (bytes, description) in cases {
+        let mut stream = dial(server.tls.expect("tls= in the ready line"));
+        stream.write_all(&bytes).expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, description]);
+    }
+    server.await_metric("fantail_closes_total", "\"tls\"", |count| count == 3);
+}
+
 #[test]
 fn a_message_may_come_in_parts_while_others_are_sent() {
     for lean in ["false", "true"] {

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::super::{Fault, Received};
 use super::record::LeanPages;
+use super::session::DECODE_ERROR;
 use super::{
     CIPHER_BYTES, EFFORT_PER_STEP, Flight, Form, HANDSHAKE_BYTES_MAX, Opened, RECORD_BYTES_MAX,
     RECORD_PLAIN_BYTES, SLOW_RECORD_PLAIN_BYTES, Secure, Tally, Tls, copy, entry_of, index_of, leave,
@@ -212,15 +213,12 @@ impl Reading<'_> {
             }
         }
         let left = self.cipher.get(opened.used..all).unwrap_or_default();
+        refuse_too_long(self.secure, left.len(), &mut opened, self.sealed);
         if let Some(fault) = opened.fault {
             self.fail(fault)?;
         } else if opened.closed {
             self.secure.peer_closed = true;
         } else if !left.is_empty() {
-            if self.secure.handshaking && left.len() > HANDSHAKE_BYTES_MAX {
-                self.fail(Fault::Handshake)?;
-                return Ok(None);
-            }
             self.secure.flight.get_or_insert_default().cipher = left.to_vec();
         }
         self.say()?;
@@ -323,6 +321,18 @@ fn completes(held: &[u8], fresh: &[u8]) -> bool {
     let whole = 5 + usize::from(u16::from_be_bytes([high, low]));
     // What no record may have is refused as soon as it says so.
     whole > RECORD_BYTES_MAX || held.len() + fresh.len() >= whole
+}
+
+/// Refuses what is left in parts and longer than any flight: behind a handshake, too, its messages may come in parts, and no
+/// record of data is as long.
+fn refuse_too_long(secure: &mut Secure, left: usize, opened: &mut Opened, out: &mut Vec<u8>) {
+    if left <= HANDSHAKE_BYTES_MAX || opened.fault.is_some() || opened.closed {
+        return;
+    }
+    if let Form::Rustls(session) = &mut secure.form {
+        session.refuse_first(DECODE_ERROR, out);
+    }
+    opened.fault = Some(if secure.handshaking { Fault::Handshake } else { Fault::Record });
 }
 
 /// What begins with this byte instead of a ClientHello.

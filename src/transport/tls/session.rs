@@ -23,6 +23,10 @@ const RECORD_OVERHEAD: usize = 128;
 /// Answers to one piece of ciphertext: more are made of no input.
 const ANSWERS_MAX: usize = 64;
 
+/// Alerts (RFC 8446, 6.2) for what rustls has none for.
+const UNEXPECTED_MESSAGE: u8 = 10;
+pub(super) const DECODE_ERROR: u8 = 50;
+
 /// The TLS of one connection.
 pub(super) struct Session {
     connection: UnbufferedServerConnection,
@@ -30,6 +34,11 @@ pub(super) struct Session {
     lean: bool,
     /// What the keys behind the handshake are made of: of TLS 1.3, and only if it is to be left.
     traffic: Option<Box<TrafficSecrets>>,
+    /// Where the last record ends that rustls was shown, of what it has not let go: as long as it shakes hands and is to be
+    /// left. Bytes in front may be messages that it has moved together, headers overwritten.
+    looked: usize,
+    /// Something was answered, and what follows may have to be sealed.
+    answered: bool,
 }
 
 /// What a handshake came to.
@@ -48,7 +57,13 @@ impl Session {
     /// The configuration does not fit.
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let lean = config.enable_secret_extraction;
-        Ok(Self { connection: UnbufferedServerConnection::new(config)?, lean, traffic: None })
+        Ok(Self {
+            connection: UnbufferedServerConnection::new(config)?,
+            lean,
+            traffic: None,
+            looked: 0,
+            answered: false,
+        })
     }
 
     /// What was agreed; `None` while the handshake is under way.
@@ -84,8 +99,9 @@ impl Session {
         let mut opened = Opened::default();
         let was_handshaking = self.connection.is_handshaking();
         // Whoever goes on behind the handshake goes on right behind it: a KeyUpdate there would have changed the keys. So
-        // rustls is shown no more than a record at a time until then.
-        let mut shown = if self.lean && was_handshaking { next_end(cipher, 0) } else { cipher.len() };
+        // rustls is shown no more than a record at a time until then, and never less than before.
+        let mut next = if self.lean && was_handshaking { next_end(cipher, self.looked) } else { None };
+        let mut shown = next.unwrap_or(cipher.len());
         loop {
             let piece = cipher.get_mut(..shown).unwrap_or_default();
             let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(piece);
@@ -102,7 +118,7 @@ impl Session {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(out, 0, |into| data.encode(into).map_err(TooSmall::from));
+                    self.answered |= append(out, 0, |into| data.encode(into).map_err(TooSmall::from));
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
@@ -114,22 +130,42 @@ impl Session {
                 Ok(_) => return Opened { fault: Some(Fault::Handshake), ..opened },
                 Err(error) => {
                     self.say_last(out);
+                    match &error {
+                        // RFC 8446, 6.2: an alert is not answered.
+                        Error::AlertReceived(_) => {}
+                        // RFC 8446, 4.1.2 and 5.1: nothing may stand between the parts of a message, or behind a last one.
+                        Error::PeerMisbehaved(_) => self.refuse_first(UNEXPECTED_MESSAGE, out),
+                        _ => self.refuse_first(DECODE_ERROR, out),
+                    }
                     return Opened { fault: Some(fault_of(&error, was_handshaking)), ..opened };
                 }
             }
             opened.used += discard;
             cipher = cipher.get_mut(discard..).unwrap_or_default();
             shown = shown.saturating_sub(discard);
+            self.looked = self.looked.saturating_sub(discard);
             if self.lean {
                 self.traffic = take_last().or(self.traffic.take());
             }
             if ended {
+                if next.is_some() {
+                    self.looked = shown;
+                }
                 if self.leaves() || opened.closed || shown >= cipher.len() {
                     return opened;
                 }
                 let shakes = self.connection.is_handshaking();
-                shown = if shakes { next_end(cipher, shown) } else { cipher.len() };
+                next = if shakes { next_end(cipher, self.looked) } else { None };
+                shown = next.unwrap_or(cipher.len());
             }
+        }
+    }
+
+    /// An alert of this description, if nothing was answered yet: then it is not sealed, and rustls has none for some of
+    /// what may be wrong with a first flight (RFC 8446, 6.2: the peer should be told).
+    pub(super) fn refuse_first(&mut self, description: u8, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.answered, true) {
+            out.extend_from_slice(&[21, 3, 3, 0, 2, 2, description]);
         }
     }
 
@@ -191,7 +227,7 @@ impl Session {
             let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
             match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(out, 0, |into| data.encode(into).map_err(TooSmall::from));
+                    self.answered |= append(out, 0, |into| data.encode(into).map_err(TooSmall::from));
                 }
                 _ => return,
             }
@@ -199,16 +235,12 @@ impl Session {
     }
 }
 
-/// The end of the first record that ends behind `from`, or that of the bytes: what is half there changes nothing.
-fn next_end(cipher: &[u8], from: usize) -> usize {
-    let mut end = 0;
-    while end <= from {
-        // RFC 8446, 5.1: a header of five bytes, whose last two are the length of what follows.
-        let header = cipher.get(end..).and_then(|rest| rest.first_chunk::<5>());
-        let Some(&[_, _, _, high, low]) = header else { return cipher.len() };
-        end += 5 + usize::from(u16::from_be_bytes([high, low]));
-    }
-    end.min(cipher.len())
+/// The end of the record that begins at `from`; `None` if it is not whole: what is half there changes nothing.
+fn next_end(cipher: &[u8], from: usize) -> Option<usize> {
+    // RFC 8446, 5.1: a header of five bytes, whose last two are the length of what follows.
+    let &[_, _, _, high, low] = cipher.get(from..)?.first_chunk::<5>()?;
+    let end = from + 5 + usize::from(u16::from_be_bytes([high, low]));
+    (end <= cipher.len()).then_some(end)
 }
 
 /// Why something was not written: for want of so many bytes, or at all.

@@ -81,6 +81,21 @@ PROXIES = {
     "network": b"10.0.0.0/8",
     "network-6": b"2001:db8::/32",
 }
+# The shape (2 bits for the server, 3 for the client, 32 delayed, 128 once more), then steps of two bytes each.
+FINISHED = bytes([20, 0, 0, 1, 0])
+SCRIPTS = {
+    "lean": bytes([1, 0, 0, 0, 0, 3, 5, 4, 9, 0, 0, 7, 1, 3, 50, 0, 0, 7, 0, 0, 0]),
+    "in-pieces": bytes([4, 1, 3, 2, 2, 0, 0, 0, 0, 3, 70, 4, 80, 7, 1, 0, 0, 3, 9, 10, 0]),
+    "rogue": bytes([8, 0, 0, 0, 0, 8, 0, 4, 1, 7, 18, 0, 0, 3, 7, 7, 26, 9, 2, 1, 0, 0, 0]),
+    "tls12": bytes([12, 1, 5, 0, 0, 0, 0, 0, 0, 52, 255, 51, 255, 0, 0, 6, 0, 3, 1, 0, 0]),
+    "slow": bytes([1, 0, 0, 0, 0, 5, 1, 52, 255, 52, 255, 52, 90, 3, 1, 0, 0, 5, 0, 0, 0]),
+    "certificate": bytes([128 + 2 + 16, 0, 1, 0, 1, 3, 5, 0, 0]),
+    "retried": bytes([32 + 20, 1, 4, 0, 0, 0, 0, 3, 5, 0, 0]),
+    "joined": bytes([0, 14, 5]) + FINISHED + bytes([0, 0]),
+    "twice": bytes([0, 41, 10]) + FINISHED * 2 + bytes([12, 0, 0, 0]),
+    "split": bytes([12, 13, 3, 0, 0, 0, 0, 13, 1, 12, 1, 0, 0, 0, 0]),
+    "flipped": bytes([24, 11, 60, 4, 0, 0]),
+}
 
 
 def main():
@@ -88,6 +103,7 @@ def main():
     for folder, seeds in (
         ("head", HEADS),
         ("config", {k: v.encode() for k, v in CONFIGS.items()}),
+        ("tls", SCRIPTS),
         ("commands", {k: v.encode() for k, v in COMMANDS.items()}),
     ):
         write(folder, seeds)

@@ -3,7 +3,7 @@
 //! Every `check` takes arbitrary bytes and panics when the code under test breaks its word: it must not panic
 //! itself, must not hold more than has arrived, and must say the same however the bytes are cut. Driven by
 //! libFuzzer (`fuzz/run`) and by `tests/seeds.rs`, which mutates the seeds with a fixed generator. Never opens
-//! a socket.
+//! a socket but for the pair between the two ends of `tls`.
 #![deny(missing_docs)]
 
 pub mod commands;
@@ -13,6 +13,7 @@ pub mod head;
 pub mod messages;
 pub mod proxy;
 pub mod records;
+pub mod tls;
 pub mod tokens;
 
 /// A check over arbitrary bytes; it panics when something does not hold.
@@ -27,6 +28,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("messages", messages::check),
     ("proxy", proxy::check),
     ("records", records::check),
+    ("tls", tls::check),
     ("tokens", tokens::check),
 ];
 

@@ -1,13 +1,15 @@
 //! Runs every check over its seeds, over every crash that was ever found, over mutations of both made by a fixed
 //! generator, and over the corpus that fuzzing left: what it found stays found, on any machine and in seconds.
-//! `FANTAIL_FUZZ_SECONDS=60` goes on for a minute with mutations of seeds and corpus that are new each time.
+//! `FANTAIL_FUZZ_SECONDS=60` goes on for a minute with mutations of seeds and corpus that are new each time;
+//! `FANTAIL_FUZZ_TARGET=tls` does all that with one check alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Mutations of each seed.
+/// Mutations of each seed, and of one whose check makes handshakes.
 const MUTATIONS: usize = 400;
+const MUTATED_HANDSHAKES: usize = 40;
 
 /// A small generator with a fixed seed (xorshift64*), so that a failure comes back.
 struct Random(u64);
@@ -23,6 +25,15 @@ impl Random {
     fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
+}
+
+/// All checks, or the one that is asked for.
+fn checks() -> Vec<&'static (&'static str, fantail_fuzz::Check)> {
+    let wanted = std::env::var("FANTAIL_FUZZ_TARGET").ok();
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+    let checks: Vec<_> = fantail_fuzz::CHECKS.iter().filter(|(name, _)| is_wanted(name)).collect();
+    assert!(!checks.is_empty(), "no such target: {wanted:?}");
+    checks
 }
 
 fn inputs(name: &str, kinds: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
@@ -65,13 +76,14 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
 
 #[test]
 fn every_check_holds_for_its_seeds_and_their_mutations() {
-    for (name, check) in fantail_fuzz::CHECKS {
+    for (name, check) in checks() {
         let seeds = inputs(name, &["seeds", "crashes"]);
         assert!(seeds.len() >= 3, "{name} has {} seeds", seeds.len());
         let mut random = Random(0x9E37_79B9_7F4A_7C15);
         for (path, seed) in &seeds {
             check(seed);
-            for round in 0..MUTATIONS {
+            let rounds = if *name == "tls" { MUTATED_HANDSHAKES } else { MUTATIONS };
+            for round in 0..rounds {
                 let mut bytes = seed.clone();
                 let other = &seeds[random.below(seeds.len())].1;
                 mutate(&mut bytes, other, &mut random);
@@ -84,7 +96,7 @@ fn every_check_holds_for_its_seeds_and_their_mutations() {
 
 #[test]
 fn every_check_holds_for_its_corpus() {
-    for (name, check) in fantail_fuzz::CHECKS {
+    for (name, check) in checks() {
         let corpus = inputs(name, &["corpus"]);
         assert!(corpus.len() >= 3, "{name} has {} inputs", corpus.len());
         for (path, input) in &corpus {
@@ -98,10 +110,10 @@ fn every_check_holds_for_its_corpus() {
 #[test]
 fn every_check_holds_for_new_mutations_while_there_is_time() {
     let Ok(seconds) = std::env::var("FANTAIL_FUZZ_SECONDS") else { return };
-    let share = Duration::from_secs(seconds.parse().expect("seconds")) / fantail_fuzz::CHECKS.len() as u32;
+    let share = Duration::from_secs(seconds.parse().expect("seconds")) / checks().len() as u32;
     let seed =
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-    for (name, check) in fantail_fuzz::CHECKS {
+    for (name, check) in checks() {
         let inputs = inputs(name, &["seeds", "crashes", "corpus"]);
         let mut random = Random(seed | 1);
         let (end, mut tried) = (Instant::now() + share, 0);

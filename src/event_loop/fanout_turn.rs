@@ -52,8 +52,13 @@ impl Timer {
     }
 }
 
-/// What a connection gets of a batch that is not different for each, and by what it speaks.
-type Usual = Option<(Dialect, Choice)>;
+/// What connections get of a batch that is not different for each, by what they speak.
+#[derive(Default)]
+struct Usual {
+    plain: Option<(Dialect, Choice)>,
+    /// Of those that are sent it deflated, by how far.
+    deflated: Option<(Dialect, Encoding, Choice)>,
+}
 
 impl<S: Socket> Core<S> {
     /// Delivers what topics have to deliver, one after the other, until the turn's budget is used up.
@@ -87,7 +92,7 @@ impl<S: Socket> Core<S> {
             let messages = turn.batch().messages().len();
             tracing::trace!(loop_index = index, topic = topic.name(), messages, "delivering");
         }
-        let mut usual = None;
+        let mut usual = Usual::default();
         while let Some(slot) = self.topics.next_subscriber(turn, budget) {
             self.deliver(slot, turn, &mut usual);
             if timer.is_over() && self.edition.chunked {
@@ -134,7 +139,7 @@ impl<S: Socket> Core<S> {
     fn deliver(&mut self, index: u32, turn: &mut Turn<Form>, usual: &mut Usual) {
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
-        if let Some((dialect, choice)) = *usual
+        if let Some((dialect, choice)) = usual.plain
             && dialect == connection.dialect
             && !is_special(connection)
         {
@@ -149,19 +154,27 @@ impl<S: Socket> Core<S> {
         let loop_index = self.index;
         let Some(slot) = self.slots.at(index) else { return };
         let connection = &slot.connection;
-        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
-        let (form, filters) = (connection.form(), connection.flags.has(Flags::NO_ECHO));
+        let (dialect, filters) = (connection.dialect, connection.flags.has(Flags::NO_ECHO));
         // Who gets some of them only can't have them as a run.
-        let encoding = || if filters { connection.encoding().alone() } else { connection.encoding() };
-        let choice = self.topics.choose(turn, form, encoding, tools);
-        if connection.dialect.is_own() {
+        let encoding = if filters { connection.encoding().alone() } else { connection.encoding() };
+        if let Some((usual, of, choice)) = usual.deflated
+            && (usual, of, filters) == (dialect, encoding, false)
+        {
+            return self.deliver_batch(index, turn, choice);
+        }
+        let form = connection.form();
+        let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
+        let choice = self.topics.choose(turn, form, || encoding, tools);
+        if dialect.is_own() {
             return match form {
                 Form::SseTopic => self.deliver_placed(index, turn, choice),
                 _ => self.deliver_to_poll(index, turn.local(), turn.batch().messages()),
             };
         }
         if !is_special(connection) {
-            *usual = Some((connection.dialect, choice));
+            usual.plain = Some((dialect, choice));
+        } else if !filters {
+            usual.deflated = Some((dialect, encoding, choice));
         }
         if filters {
             let encoding = connection.encoding();

@@ -11,7 +11,9 @@ use super::message::Message;
 use super::state::Topic;
 use super::subscriptions::Pending;
 use crate::wire::deflate::coded;
-use crate::wire::frame::{HEADER_BYTES_MAX, encode_header, push_deflated_frame};
+use crate::wire::frame::{
+    HEADER_BYTES_MAX, Opcode, Sender, decode_header, encode_header, push_deflated_frame,
+};
 use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, encode_chunk_head};
 
 /// Bytes of frames joined into one write, as the publishers made them.
@@ -59,6 +61,8 @@ enum Way {
 struct Derived<F> {
     form: F,
     way: Way,
+    /// Whether each is one WebSocket frame.
+    framed: bool,
     /// Their frames in a row.
     frames: Vec<u8>,
     /// Where each ends.
@@ -286,14 +290,14 @@ impl<F: Form> Batch<F> {
         if encoding == Encoding::DeflatedInRuns && self.messages.len() > 1 {
             let run = self
                 .place_of(form, Way::Run)
-                .unwrap_or_else(|| self.deflate_run(form, topic, plain, &mut deflate, buffers));
+                .unwrap_or_else(|| self.deflate((form, Way::Run), topic, plain, &mut deflate, buffers));
             if self.longest_of(run).is_some() {
                 return Choice::Derived(run);
             }
         }
         let deflated = self
             .place_of(form, Way::Alone)
-            .unwrap_or_else(|| self.deflate(form, topic, plain, &mut deflate, buffers));
+            .unwrap_or_else(|| self.deflate((form, Way::Alone), topic, plain, &mut deflate, buffers));
         let longest = self.longest_of(deflated);
         let fits = longest.is_some_and(|longest| longest <= encoding.deflates_up_to());
         Choice::Derived(if fits { deflated } else { plain })
@@ -317,82 +321,71 @@ impl<F: Form> Batch<F> {
         let mut usual = HEAD_BYTES;
         for message in &self.messages {
             let of = Stamped { topic, message, start: &start };
-            usual = push_carried(&mut made.frames, usual, |out| form.write(of, out));
+            usual = push_carried(&mut made.frames, usual, |out| {
+                let carried = form.write(of, out);
+                made.framed &= matches!(carried, Carried::Frame(_));
+                carried
+            });
             made.ends.push(made.frames.len());
         }
         buffers.push(start);
         self.add(made, buffers)
     }
 
-    /// Makes the same deflated where that saves anything, and takes the plain bytes where it does not.
+    /// Makes the same deflated: each by itself where that saves anything, and else the plain bytes; or all of them as one run,
+    /// if that is smaller than the plain bytes. Where nothing becomes smaller it is only noted.
+    #[inline(never)]
     fn deflate(
         &mut self,
-        form: F,
+        (form, way): (F, Way),
         topic: &Topic,
         plain: u8,
         deflate: &mut impl Deflate,
         buffers: &mut Vec<Vec<u8>>,
     ) -> u8 {
-        let mut made = Derived::new(form, Way::Alone, self.messages.len(), buffers);
-        let (mut start, mut payload, mut deflated) = (spare(buffers), spare(buffers), spare(buffers));
+        let mut made = Derived::new(form, way, self.messages.len(), buffers);
+        let (mut start, mut text, mut deflated) = (spare(buffers), spare(buffers), spare(buffers));
         form.start(topic, &mut start);
-        let of_plain = self.derived.get(usize::from(plain)).into_iter().flat_map(Derived::pieces);
-        for (message, plain) in self.messages.iter().zip(of_plain) {
-            payload.clear();
+        let of_plain = self.derived.get(usize::from(plain));
+        let plain_bytes = of_plain.map_or(0, |made| made.frames.len());
+        let framed = of_plain.is_some_and(|made| made.framed);
+        let in_run = way == Way::Run;
+        let mut goes_on = !in_run || plain_bytes <= DEFLATED_BYTES_MAX && deflate.begin_run(plain_bytes);
+        for (message, plain) in self.messages.iter().zip(of_plain.into_iter().flat_map(Derived::pieces)) {
+            if !goes_on {
+                break;
+            }
             deflated.clear();
-            let carried = form.write(Stamped { topic, message, start: &start }, &mut payload);
-            if carried.is_deflatable()
-                && payload.len() <= DEFLATED_BYTES_MAX
-                && deflate.alone(&payload, &mut deflated)
-            {
+            // A form may have to read the whole payload to write it, which it has done once.
+            let (carried, payload) = match framed.then(|| unframed(plain)).flatten() {
+                Some((opcode, payload)) => (Carried::Frame(opcode), payload),
+                None => {
+                    text.clear();
+                    (form.write(Stamped { topic, message, start: &start }, &mut text), text.as_slice())
+                }
+            };
+            let may = carried.is_deflatable() && payload.len() <= DEFLATED_BYTES_MAX;
+            let done = may
+                && match in_run {
+                    true => deflate.go_on(payload, &mut deflated),
+                    false => deflate.alone(payload, &mut deflated),
+                };
+            if done {
                 made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
                 push_deflated(&mut made.frames, carried, &deflated);
+            } else if in_run {
+                goes_on = false;
             } else {
                 made.frames.extend_from_slice(plain);
             }
             made.ends.push(made.frames.len());
         }
-        if made.longest_deflated.is_none() {
-            // Whoever asks gets the plain ones.
-            buffers.push(mem::take(&mut made.frames));
-            made.ends = Vec::new();
-        }
-        buffers.extend([start, payload, deflated]);
-        self.add(made, buffers)
-    }
-
-    /// Makes the same as one run, or notes that there is none: that would be no smaller than the plain bytes.
-    #[inline(never)]
-    fn deflate_run(
-        &mut self,
-        form: F,
-        topic: &Topic,
-        plain: u8,
-        deflate: &mut impl Deflate,
-        buffers: &mut Vec<Vec<u8>>,
-    ) -> u8 {
-        let mut made = Derived::new(form, Way::Run, self.messages.len(), buffers);
-        let (mut start, mut payload, mut deflated) = (spare(buffers), spare(buffers), spare(buffers));
-        form.start(topic, &mut start);
-        let plain_bytes = self.derived.get(usize::from(plain)).map_or(0, |made| made.frames.len());
-        let mut goes_on = plain_bytes <= DEFLATED_BYTES_MAX && deflate.begin_run(plain_bytes);
-        for message in &self.messages {
-            if !goes_on {
-                break;
-            }
-            payload.clear();
-            deflated.clear();
-            let carried = form.write(Stamped { topic, message, start: &start }, &mut payload);
-            goes_on = carried.is_deflatable() && deflate.go_on(&payload, &mut deflated);
-            made.longest_deflated = made.longest_deflated.max(Some(payload.len()));
-            push_deflated(&mut made.frames, carried, &deflated);
-            made.ends.push(made.frames.len());
-        }
-        if !goes_on || made.frames.len() >= plain_bytes {
+        if !goes_on || made.longest_deflated.is_none() || in_run && made.frames.len() >= plain_bytes {
+            // Whoever asks gets the others.
             buffers.push(mem::take(&mut made.frames));
             (made.ends, made.longest_deflated) = (Vec::new(), None);
         }
-        buffers.extend([start, payload, deflated]);
+        buffers.extend([start, text, deflated]);
         self.add(made, buffers)
     }
 
@@ -407,7 +400,7 @@ impl<F: Form> Batch<F> {
 impl<F> Derived<F> {
     fn new(form: F, way: Way, messages: usize, buffers: &mut Vec<Vec<u8>>) -> Self {
         let (frames, ends) = (spare(buffers), Vec::with_capacity(messages));
-        Self { form, way, frames, ends, messages: Vec::new(), longest_deflated: None }
+        Self { form, way, framed: true, frames, ends, messages: Vec::new(), longest_deflated: None }
     }
 
     /// What was made of each message.
@@ -423,6 +416,12 @@ impl<F> Derived<F> {
         let messages = if self.messages.is_empty() { 0 } else { self.frames.len() };
         self.frames.capacity() - self.frames.len() + self.ends.capacity() * size_of::<usize>() + messages
     }
+}
+
+/// What one frame of a server carries.
+fn unframed(frame: &[u8]) -> Option<(Opcode, &[u8])> {
+    let header = decode_header(frame, Sender::Server).ok().flatten()?;
+    Some((header.opcode, frame.get(header.header_len..)?))
 }
 
 /// Appends what is carried of a payload, which was deflated.

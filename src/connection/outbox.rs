@@ -55,6 +55,8 @@ struct Tally {
     drops_in_row: u32,
     /// Notes pushed behind a message since one of the topic has begun to leave.
     notes: u16,
+    /// Of those that wait, the ones that came by a pattern, before the connection joined the topic.
+    before_join: u32,
     /// Whether a note is the last thing of the topic that waits.
     told_behind: bool,
     /// Whether a note comes before the first message of the topic that waits.
@@ -100,7 +102,17 @@ impl Tally {
     /// Nothing waits, and nothing was dropped.
     fn of(topic_id: u64) -> Self {
         let (told_behind, told_before) = (false, false);
-        Self { topic_id, messages: 0, bytes: 0, drops_in_row: 0, notes: 0, told_behind, told_before }
+        let (messages, before_join) = (0, 0);
+        Self {
+            topic_id,
+            messages,
+            bytes: 0,
+            drops_in_row: 0,
+            notes: 0,
+            before_join,
+            told_behind,
+            told_before,
+        }
     }
 }
 
@@ -125,7 +137,7 @@ impl Outbox {
 
     /// What it counts by topic.
     pub const TALLY_LAYOUT: Layout = layout!(Tally, "in an outbox, for each topic that waits or drops", {
-        topic_id, messages, bytes, drops_in_row, notes, told_behind, told_before
+        topic_id, messages, bytes, drops_in_row, notes, before_join, told_behind, told_before
     });
 
     /// Bytes of a place in its queue.
@@ -366,6 +378,15 @@ impl Outbox {
         }
     }
 
+    /// The connection has joined a topic of which something waited, or was dropped, that came by a pattern: what it misses from
+    /// now on is told anew, because what it was told is before the answer.
+    pub fn tell_anew(&mut self, topic_id: u64) {
+        if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.topic_id == topic_id) {
+            (tally.told_behind, tally.before_join) = (false, tally.messages);
+            tally.told_before &= tally.messages > 0;
+        }
+    }
+
     /// Gives back what everything in it counts; the connection is gone.
     pub fn give_up(mut self, budget: &OutboxBudget) {
         while let Some(gone) = self.queue.pop_front() {
@@ -539,6 +560,9 @@ impl Outbox {
                 if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.topic_id == topic_id) {
                     tally.messages -= 1;
                     tally.bytes -= gone.bytes(self.encoding).len();
+                    // Oldest first. What goes behind the answer is not told by a note before it.
+                    tally.told_before &= tally.before_join != 1;
+                    tally.before_join = tally.before_join.saturating_sub(1);
                 }
                 budget.release(message);
             }

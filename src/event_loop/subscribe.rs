@@ -128,6 +128,9 @@ impl<S: Socket> Core<S> {
         if wants_deflated(connection) {
             topic.join_deflate();
         }
+        if let Some(outbox) = &mut connection.outbox {
+            outbox.tell_anew(topic.id());
+        }
         if connection.topic == NONE {
             connection.topic = local;
             connection.place = place;

@@ -600,3 +600,29 @@ fn the_newest_that_is_dropped_is_told_behind_what_waits_whatever_the_policy() {
     outbox.give_up(&budget);
     assert_eq!(budget.used(), 0);
 }
+
+#[test]
+fn what_is_dropped_behind_the_answer_to_a_join_is_told_behind_it() {
+    let budget = OutboxBudget::new(TOTAL);
+    for (slow, wanted) in [
+        // Two wait by a pattern, one is dropped and told; behind the answer it is told anew.
+        (SlowPolicy::DropNewest, "1 2 note answer note"),
+        // Told before what waits by the pattern, and once more when all of that has gone.
+        (SlowPolicy::DropOldest, "answer note 6 7"),
+    ] {
+        let policy = TopicPolicy { messages_max: 2, ..policy(slow) };
+        let mut outbox = Outbox::new(0, Encoding::Plain);
+        for offset in 1..=3 {
+            admit_and_tell(&mut outbox, offset, &policy, &budget);
+        }
+        outbox.tell_anew(1);
+        outbox.push_own(b"answer", &budget);
+        for offset in 4..=7 {
+            admit_and_tell(&mut outbox, offset, &policy, &budget);
+        }
+        let told = told(&outbox);
+        assert!(told.ends_with(wanted), "{told}");
+        outbox.give_up(&budget);
+        assert_eq!(budget.used(), 0);
+    }
+}

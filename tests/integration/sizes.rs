@@ -12,8 +12,9 @@ use crate::server::{Server, command, wait_for};
 const TOLERANCE: Range<f64> = 0.8..1.25;
 
 /// The same with a backlog: outboxes that grow in step leave the blocks they grew out of between each other's,
-/// where the allocator can't use all of them again. Alone on a machine it is 1.36.
-const TOLERANCE_BACKLOG: Range<f64> = 0.8..1.7;
+/// where the allocator can't use all of them again. Alone on a machine it is 1.36, on a busy one more than 1.7; a
+/// connection that had its messages for itself would cost a hundred times as much.
+const TOLERANCE_BACKLOG: Range<f64> = 0.8..4.0;
 
 /// What `fantail sizes` says that this load costs in user space.
 fn predicted(flags: &[&str]) -> f64 {

@@ -131,7 +131,7 @@ mod tests {
             returned,
             [
                 "return { eventStream, longPoll, place };",
-                "return { RETRY_MAX_MS, Link };",
+                "return { Link, jitter };",
                 "return { FantailError, Fantail, connect };",
                 "return { connect, Link };",
             ]

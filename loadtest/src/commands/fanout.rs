@@ -204,6 +204,7 @@ pub(super) fn measure(
     tally.counts.late_own = published.late_own;
     tally.counts.late_max_ns = published.late_max_ns;
     tally.counts.waited_sends = published.waited;
+    tally.counts.waiting_ns = published.waiting_ns;
     tally.by_send.merge(&published.by_send);
     let readers =
         tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));

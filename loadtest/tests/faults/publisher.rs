@@ -108,12 +108,44 @@ fn a_publisher_with_too_few_connections_says_so_and_fails() {
         (1, &json!(false), &json!(1)),
         "{table}"
     );
-    let problems = report["problems"].to_string();
-    assert!(problems.contains("publisher saturated"), "{problems}");
+    assert_waited(&report, &table);
     assert!(report["generator"]["bottleneck"].to_string().contains("publisher saturated"), "{table}");
     assert!(report["generator"]["waited_share"].as_f64().unwrap() > 0.5, "{table}");
     assert!(report["published_per_second"].as_f64().unwrap() < 60.0, "{table}");
     assert_eq!((&report["missing"], &report["published"]), (&json!(0), &json!(100)), "late, but not lost");
+}
+
+/// It is not ok, because messages waited.
+#[track_caller]
+fn assert_waited(report: &Value, table: &str) {
+    let problems = report["problems"].to_string();
+    assert!(
+        problems.contains("publisher saturated: ") && problems.contains("waited until one of"),
+        "{table}"
+    );
+    assert_eq!(report["ok"], false, "{table}");
+}
+
+#[test]
+fn a_publisher_that_is_hardly_too_slow_is_never_both_ok_and_late() {
+    // One connection carries less than fifty a second, so that the last of sixty leaves a fifth of a second late or more:
+    // nearly as many as were asked, and each of them late.
+    let (code, report, table) = fanout(&Rooms::start(DELAY), "60", &["--publishers", "1"]);
+    assert_eq!((code, &report["missing"], &report["published"]), (1, &json!(0), &json!(60)), "{table}");
+    assert_waited(&report, &table);
+}
+
+#[test]
+fn a_publisher_of_rolling_that_waits_is_saturated_too() {
+    // More at once than there are connections for, before the first is answered.
+    let rooms = Rooms::start(Duration::from_millis(700));
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let mut args = vec!["rolling", "--url", &url, "--publish-url", &publish, "--connections", "1"];
+    args.extend(["--rate", "1000", "--duration", "400ms"]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["published"], &report["missing"]), (1, &json!(400), &json!(0)), "{table}");
+    assert_waited(&report, &table);
 }
 
 #[test]

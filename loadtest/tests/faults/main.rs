@@ -4,6 +4,7 @@
 
 #[path = "../accept/mod.rs"]
 mod accept;
+mod alike;
 mod causes;
 mod conversation;
 mod ending;

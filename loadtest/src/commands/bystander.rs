@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use crate::base::failure::Failure;
 use crate::base::interrupt;
 use crate::base::schedule::Schedule;
+use crate::base::secrets;
 use crate::cli::args::Common;
 use crate::engine::connection::Role;
 use crate::engine::conversation::Talk;
@@ -68,7 +69,8 @@ impl Bystander {
                 })
                 .collect();
             return Err(Failure::Failed(format!(
-                "--bystander {url}: {}; `--bystander none` does without",
+                "--bystander {}: {}; `--bystander none` does without",
+                secrets::url(url),
                 why.join(", ")
             )));
         }

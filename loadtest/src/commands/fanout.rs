@@ -314,7 +314,7 @@ impl FanoutReport {
             topics: topics.count(),
             topics_per_connection: topics.per_connection() as u64,
             publish: if args.publishing.publish == PublishBy::Ws { "ws" } else { "http" },
-            publish_url: secrets::url(&urls.shown(&urls.publish_url, run)),
+            publish_url: urls.shown(&urls.publish_url, run),
             messages,
             subscribed,
             published: published.count,
@@ -460,10 +460,14 @@ impl Urls {
         Ok(Self { url, publish_url, names_topic, target, publish_target })
     }
 
-    /// A URL as it is reported: with the topic, if there is only one.
+    /// A URL as it is reported: with the topic, if there is only one, and without secrets.
     pub(super) fn shown(&self, url: &str, run: &Run) -> String {
         let topics = run.plan.conversation.topics();
-        if topics.count() == 1 { url.replace("{topic}", &topics.name(0)) } else { url.to_owned() }
+        secrets::url(&if topics.count() == 1 {
+            url.replace("{topic}", &topics.name(0))
+        } else {
+            url.to_owned()
+        })
     }
 
     /// Why publishing can't be begun.

@@ -17,6 +17,7 @@ mod real_server;
 mod rooms;
 #[path = "../scratch/mod.rs"]
 mod scratch;
+mod secrets;
 mod staged;
 mod topics;
 

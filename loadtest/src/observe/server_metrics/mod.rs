@@ -57,7 +57,8 @@ impl Remote {
             return Ok(remote);
         }
         let mut reader = Reader::new(url, headers, tls)?;
-        let wrong = |error: &dyn std::fmt::Display| format!("--server-metrics {url}: {error}");
+        let wrong =
+            |error: &dyn std::fmt::Display| format!("--server-metrics {}: {error}", secrets::url(url));
         let offered = reader.read().map_err(|error| wrong(&error))?;
         let names = offered.names();
         if names.is_empty() {

@@ -279,7 +279,7 @@ impl<S: Socket> Core<S> {
                     "upgrading"
                 );
                 match self.admit_forwarded(key, head) {
-                    Ok(()) if !self.may_open(&opening) => {
+                    Ok(()) if !opening.is_for_clients(self.topics.rules()) => {
                         let reason = RefuseReason::SubscribeDenied;
                         self.refuse(key, reason, reason.text());
                         Next::Leave

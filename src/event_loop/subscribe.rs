@@ -12,7 +12,7 @@ use super::inquiry_turn::{subscription_count, subscriptions, watches};
 use crate::auth::admission::Admission;
 use crate::connection::session::{Session, Subscription};
 use crate::connection::{Connection, NONE, Tick};
-use crate::dialect::{Denial, Form, Opening, Outcome};
+use crate::dialect::{Denial, Form, Outcome};
 use crate::metrics::RefuseReason;
 use crate::topic::{
     Access, Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic,
@@ -93,12 +93,6 @@ impl<S: Socket> Core<S> {
             self.unsubscribe_all(key.slot);
             refusal(error)
         })
-    }
-
-    /// Whether a client may be subscribed to all that an opening names.
-    pub(super) fn may_open(&self, opening: &Opening) -> bool {
-        opening.topics.iter().all(|(name, _)| self.may_subscribe(name))
-            && opening.patterns.iter().all(|pattern| self.may_watch(pattern))
     }
 
     /// Whether a client may subscribe to the topic of this name, and read what it keeps.

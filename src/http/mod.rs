@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Outcome, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
-use crate::topic::{Access, Since, TopicName};
+use crate::topic::{Since, TopicName};
 use crate::wire::deflate::{coded, negotiate};
 use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer, push_field};
@@ -172,8 +172,7 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Respon
     }
     if head.method == "HEAD" {
         // What the loop sees to where something is opened.
-        let rules = edition.router.rules();
-        if opening.topics.iter().any(|(name, _)| rules.subscribers_of(name.as_str()) != Access::Anyone) {
+        if !opening.is_for_clients(&edition.router.rules()) {
             let reason = RefuseReason::SubscribeDenied;
             return refusal(head, reason, reason.text(), out);
         }

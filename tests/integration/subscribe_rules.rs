@@ -61,12 +61,15 @@ fn a_closed_topic_is_refused_on_every_way_to_it() {
         "HEAD /sse/staff/rota",
         "GET /sse/open?topic=staff/rota",
         "GET /sse/**",
+        "HEAD /sse/**",
+        "HEAD /sse/staff/*",
+        "HEAD /sse/open?topic=staff/*",
         "GET /poll/staff/rota?wait=0",
         "HEAD /poll/staff/rota",
     ] {
         assert_eq!(status(&server, request), 403, "{request}");
     }
-    assert_eq!(server.metric("fantail_refusals_total", "subscribe_denied"), 15);
+    assert_eq!(server.metric("fantail_refusals_total", "subscribe_denied"), 18);
     // Those that the rule does not mean, and what merely looks like one of its.
     for path in ["/ws/staff/open", "/ws/Staff/rota", "/ws/staff", "/ws/other/*"] {
         let mut peer = server.connect();

@@ -1,15 +1,17 @@
 //! `fantail preflight --tls`: what clients say of the certificates of files, of a configuration or of a running server.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 use crate::client::tls::Trust;
-use crate::client::tls::chain::{Explained, Seen, explain};
-use crate::client::tls::look::{Agreed, files, look};
+use crate::client::tls::chain::{Explained, Seen, explain, is_for};
+use crate::client::tls::look::{Agreed, Look, files, look};
 use crate::client::url::Url;
 
 use super::terminal::shown;
@@ -61,6 +63,9 @@ impl TlsArgs {
     }
 }
 
+/// A chain, and its key if that is known.
+type Pair = (Vec<CertificateDer<'static>>, Option<PrivateKeyDer<'static>>);
+
 /// One chain, and where it is from.
 struct Report {
     source: String,
@@ -78,7 +83,7 @@ pub(super) fn run(args: &TlsArgs, configured: &[(&str, &str)], json: bool) -> Ex
         Some(server) => match url_of(server) {
             Err(problem) => return fail(MISUSED, &format!("--connect {problem}")),
             Ok(url) => match of_server(args, &url, &trust) {
-                Ok(report) => vec![report],
+                Ok(reports) => reports,
                 Err(problem) => {
                     return fail(FAILED, &format!("{}: {}", url.authority, shown(&problem, false)));
                 }
@@ -104,33 +109,57 @@ fn url_of(text: &str) -> Result<Url, String> {
     if url.secure { Ok(url) } else { Err(format!("{text}: is no URL of TLS, as https:// and wss:// are")) }
 }
 
-fn of_server(args: &TlsArgs, url: &Url, trust: &Trust) -> Result<Report, String> {
-    let hosts = if args.host.is_empty() { vec![url.host.clone()] } else { args.host.clone() };
-    let name = hosts.first().map_or(url.host.as_str(), String::as_str);
-    let look = look(url, name, Duration::from_secs(args.timeout))?;
-    let explained = explain(&look.chain, None, &hosts, trust, SystemTime::now());
-    Ok(Report { source: url.authority.clone(), agreed: Some(look.agreed), explained })
+/// Each chain that the server shows to those who ask for the hosts.
+fn of_server(args: &TlsArgs, url: &Url, trust: &Trust) -> Result<Vec<Report>, String> {
+    let hosts = if args.host.is_empty() { std::slice::from_ref(&url.host) } else { &args.host };
+    let mut looks: Vec<(Look, Vec<String>)> = Vec::new();
+    for host in hosts {
+        let seen = look(url, host, Duration::from_secs(args.timeout))?;
+        match looks.iter_mut().find(|(earlier, _)| earlier.chain == seen.chain) {
+            Some((_, asked)) => asked.push(host.clone()),
+            None => looks.push((seen, vec![host.clone()])),
+        }
+    }
+    let report = |(look, asked): (Look, Vec<String>)| {
+        let explained = explain(&look.chain, None, &asked, trust, SystemTime::now());
+        Report { source: url.authority.clone(), agreed: Some(look.agreed), explained }
+    };
+    Ok(looks.into_iter().map(report).collect())
 }
 
 fn of_files(args: &TlsArgs, configured: &[(&str, &str)], trust: &Trust) -> Result<Vec<Report>, String> {
-    let report = |certificate: (&str, &Path), key: Option<(&str, &Path)>| {
-        let (chain, key) = files(certificate, key)?;
-        let explained = explain(&chain, key.as_ref(), &args.host, trust, SystemTime::now());
-        Ok(Report { source: certificate.1.display().to_string(), agreed: None, explained })
+    let report = |path: &Path, (chain, key): &Pair, hosts: &[String]| {
+        let explained = explain(chain, key.as_ref(), hosts, trust, SystemTime::now());
+        Report { source: path.display().to_string(), agreed: None, explained }
     };
     if let Some(certificate) = &args.certificate {
         let key = args.key.as_ref().map(|path| ("--key", path.as_path()));
-        return Ok(vec![report(("--certificate", certificate), key)?]);
+        return Ok(vec![report(certificate, &files(("--certificate", certificate), key)?, &args.host)]);
     }
     if configured.is_empty() {
         return Err("--tls: no certificate is configured (tls.listen, tls.certificate); name one with --certificate FILE, or \
                     a server with --connect HOST:PORT"
             .to_owned());
     }
-    let each = configured.iter().map(|(certificate, key)| {
-        report(("tls.certificate", Path::new(certificate)), Some(("tls.key", Path::new(key))))
+    let read = |(certificate, key): &(&str, &str)| {
+        files(("tls.certificate", Path::new(certificate)), Some(("tls.key", Path::new(key))))
+    };
+    let pairs = configured.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let reports = pairs.iter().zip(configured).enumerate().map(|(place, (pair, (certificate, _)))| {
+        let asked = args.host.iter().filter(|host| is_shown(&pairs, place, host));
+        report(Path::new(certificate), pair, &asked.cloned().collect::<Vec<_>>())
     });
-    each.collect()
+    Ok(reports.collect())
+}
+
+/// Whether a server that has all of these shows this one to clients that ask for `host`: those that are for the name, by kind of
+/// key, and the first if none is. Addresses are not asked for (RFC 6066, 3).
+fn is_shown(pairs: &[Pair], place: usize, host: &str) -> bool {
+    let is_for = |(chain, _): &Pair| host.parse::<IpAddr>().is_err() && is_for(chain, host);
+    match pairs.iter().any(is_for) {
+        true => pairs.get(place).is_some_and(is_for),
+        false => place == 0,
+    }
 }
 
 fn as_text(report: &Report) -> String {

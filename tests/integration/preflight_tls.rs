@@ -126,6 +126,64 @@ fn a_chain_lacks_one_between_or_has_them_in_another_order() {
 }
 
 #[test]
+fn what_stands_behind_whom_clients_trust_is_looked_at_by_nobody() {
+    let (root_key, root) = (KeyPair::generate().expect("a key"), {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "the new root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    });
+    let trusted = file("new-root.pem", &root.self_signed(&root_key).expect("a root").pem());
+    // The same name and key, signed by a root that is trusted no more, and expired.
+    let mut crossed = root.clone();
+    crossed.not_before = date_time_ymd(2020, 1, 1);
+    crossed.not_after = date_time_ymd(2021, 1, 1);
+    let old = Authority::new("the old root");
+    let crossed = crossed.signed_by(&root_key, &old.issuer).expect("a certificate").pem();
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["app.test".to_owned()]).expect("names");
+    let own = params.signed_by(&key, &Issuer::new(root, root_key)).expect("a certificate").pem();
+    let chain = file("crossed.pem", &format!("{own}{crossed}"));
+    let (code, report) = ask(&["--ca", text(&trusted), "--certificate", text(&chain)]);
+    assert_eq!((code, &report["holds"]), (Some(0), &true.into()), "{report}");
+    expect(&report, "issuers", "fine", "the new root");
+    expect(&report, "expiry", "fine", "days are left");
+    // Who trusts the old one alone needs it.
+    let (code, report) = ask(&["--ca", &old.file("old-root.pem"), "--certificate", text(&chain)]);
+    assert_eq!(code, Some(1), "{report}");
+    expect(&report, "expiry", "wrong", "has expired at 2021-01-01T00:00:00Z");
+}
+
+#[test]
+fn each_host_is_asked_for_where_several_certificates_are() {
+    let ca = usual().ca();
+    let (other, other_key) = usual().authority.sign(&["*.app.test", "192.0.2.1"]);
+    let (other, other_key) = (file("other.pem", &other), file("other.key", &other_key));
+    let files = &usual().files;
+    let config = format!(
+        "[tls]\nlisten = \"127.0.0.1:0\"\ncertificate = [{:?}, {other:?}]\nkey = [{:?}, {other_key:?}]\n",
+        files.certificate, files.key
+    );
+    let config = file("several.toml", &config);
+    let server = Server::start(&["--config", text(&config), "--tls-listen", "127.0.0.1:0"], &[]);
+    let at = format!("localhost:{}", server.tls.expect("a port of TLS").port());
+    for named in [["--connect", at.as_str()], ["--config", text(&config)]] {
+        let named = [&["--ca", &ca][..], &named].concat();
+        let hosts = ["--host", "localhost", "--host", "a.app.test", "--host", "127.0.0.1"];
+        let (code, report) = ask(&[&named[..], &hosts].concat());
+        assert_eq!((code, report["chains"].as_array().map(Vec::len)), (Some(0), Some(2)), "{report}");
+        assert_eq!(found(&report, "client").len(), 2, "{report}");
+        assert_eq!(report["chains"][1]["certificates"][0]["names"][0], "*.app.test", "{report}");
+        // Nobody asks for an address: who does gets the first, which is not for it.
+        for host in ["192.0.2.1", "elsewhere.test"] {
+            let (code, report) = ask(&[&named[..], &["--host", host]].concat());
+            assert_eq!(code, Some(1), "{report}");
+            expect(&report, "client", "wrong", host);
+        }
+    }
+}
+
+#[test]
 fn a_server_shows_what_it_agrees_on_and_what_it_has() {
     let (ca, flags) = (usual().ca(), flags(&usual().files));
     for (lean, started) in [("true", &["--tls-lean"][..]), ("false", &[])] {

@@ -5,8 +5,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use rustls::client::verify_server_name;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -127,10 +129,18 @@ pub fn explain(
         findings.push(Finding { name: "order", level: Level::Wrong, said });
         return explained;
     };
-    findings.push(expiry(seen, now));
+    // A client that knows who has signed one looks at none behind it: at an older root's certificate of the same issuer, say.
+    let end = parsed.iter().position(|one| trust.knows(&one.tbs_certificate.issuer));
+    findings.push(expiry(end.and_then(|end| seen.get(..=end)).unwrap_or(seen), now));
     findings.extend(key.map(|key| of_key(key, chain, own)));
     findings.push(order(&parsed, seen));
-    findings.extend(issuers(&parsed, seen, trust));
+    findings.extend(match end.and_then(|end| seen.get(end)) {
+        Some(last) => {
+            let said = format!("they lead to {}, of {}", last.issuer, trust.name());
+            Some(Finding { name: "issuers", level: Level::Fine, said })
+        }
+        None => issuers(&parsed, seen, trust),
+    });
     let own_name: Vec<String> =
         own.names.first().map(|name| name.replacen('*', "any", 1)).into_iter().collect();
     let asked = if hosts.is_empty() { &own_name } else { hosts };
@@ -148,6 +158,13 @@ pub fn explain(
         }
     }));
     explained
+}
+
+/// Whether the first certificate of a chain is for this name.
+#[must_use]
+pub fn is_for(chain: &[CertificateDer<'static>], host: &str) -> bool {
+    let Some(own) = chain.first().and_then(|own| ParsedCertificate::try_from(own).ok()) else { return false };
+    ServerName::try_from(host).is_ok_and(|name| verify_server_name(&own, &name).is_ok())
 }
 
 fn seen(certificate: &Certificate) -> Seen {
@@ -287,13 +304,10 @@ fn order(parsed: &[Certificate], seen: &[Seen]) -> Finding {
     Finding { name: "order", level: Level::Wrong, said }
 }
 
-/// Whether the end of the chain leads to whom clients trust.
+/// Why the end of the chain does not lead to whom clients trust.
 fn issuers(parsed: &[Certificate], seen: &[Seen], trust: &Trust) -> Option<Finding> {
     let (last, told) = (&parsed.last()?.tbs_certificate, seen.last()?);
     let finding = |level, said| Some(Finding { name: "issuers", level, said });
-    if trust.knows(&last.issuer) {
-        return finding(Level::Fine, format!("they lead to {}, of {}", told.issuer, trust.name()));
-    }
     if last.subject == last.issuer {
         let said = format!(
             "they end with {}, which is not one of {}: whoever is to believe it has to be told so, and --ca says it here",

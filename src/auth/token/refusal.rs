@@ -46,7 +46,7 @@ impl fmt::Display for Refusal {
             Self::Algorithm => "its algorithm is not one of the keys of its issuer",
             Self::Critical => "its header demands what is not known here (crit)",
             Self::Issuer => "its issuer (iss) is not known",
-            Self::Key => "its issuer has no such key (kid)",
+            Self::Key => "its issuer has no such key (kid), or it names none and more than four could be its",
             Self::Signature => "its signature is not that of a key of its issuer",
             Self::Missing(claim) => return write!(f, "it has no {claim}"),
             Self::Mistyped(claim @ ("exp" | "nbf")) => {

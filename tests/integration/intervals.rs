@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fantail::wire::frame::Opcode;
 use serde_json::{Value, json};
 
-use crate::client::{Peer, assert_upgraded};
+use crate::client::{Answer, Peer, assert_upgraded, publish_lines};
 use crate::reload::ConfigFile;
 use crate::server::{Server, on_free_ports};
 
@@ -145,4 +145,134 @@ fn a_reload_and_a_drain_let_go_what_waits() {
     assert_eq!(peer.frame().opcode, Opcode::Close);
     drop(peer);
     server.await_exit();
+}
+
+/// Asks for a poll; the answer comes later.
+fn ask_poll(server: &Server, peer: &mut Peer, query: &str) {
+    ask_poll_of(server, peer, "fast", query);
+}
+
+fn ask_poll_of(server: &Server, peer: &mut Peer, topic: &str, query: &str) {
+    peer.send(format!("GET /poll/{topic}?{query} HTTP/1.1\r\nHost: {}\r\n\r\n", server.listen).as_bytes());
+}
+
+/// The offsets that a poll was answered, and the position to go on from.
+fn polled(answer: &Answer) -> (Vec<u64>, String) {
+    let position = answer.field("fantail-position").expect("a position").to_owned();
+    if answer.status == 204 {
+        return (Vec::new(), position);
+    }
+    let told = answer.json();
+    assert_eq!((answer.status, told.get("gap")), (200, None), "a jump is no gap: {told}");
+    let offsets: Vec<u64> = told["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .map(|message| {
+            assert_eq!(message["data"], message["offset"].to_string(), "{told}");
+            message["offset"].as_u64().expect("an offset")
+        })
+        .collect();
+    assert_eq!(told["offset"].as_u64(), offsets.last().copied());
+    assert!(position.ends_with(&format!(":{}", told["offset"])), "{position}");
+    (offsets, position)
+}
+
+#[test]
+fn a_poll_that_waits_gets_the_newest_and_one_behind_what_is_kept() {
+    let config = ConfigFile::new(&rules(60_000));
+    // One loop: what it has replaced says what it holds.
+    let server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "1"], &[]));
+    let waiting = |count| server.await_metric("fantail_subscriptions", "", |now| now == count);
+    let mut peers = [server.connect(), server.connect(), server.connect()];
+    let [first, second, late] = &mut peers;
+    ask_poll(&server, first, "wait=60");
+    ask_poll(&server, second, "wait=60");
+    waiting(2);
+    publish(&server, "fast", 1);
+    let (offsets, at) = polled(&first.answer());
+    assert_eq!((&offsets, polled(&second.answer()).0), (&vec![1], vec![1]), "the first goes at once");
+    // Who asks is told apart from who was answered.
+    waiting(0);
+    ask_poll(&server, first, &format!("since={at}&wait=60"));
+    ask_poll(&server, second, "wait=60");
+    waiting(2);
+    (2..=20).for_each(|number| publish(&server, "fast", number));
+    server.await_metric("fantail_replaced_messages_total", "", |replaced| replaced == 18);
+    // The one that is held is for those who waited; who comes with a position reads it from what is kept.
+    ask_poll(&server, late, &format!("since={at}&wait=60"));
+    let (missed, now) = polled(&late.answer());
+    assert_eq!(missed, (2..=20).collect::<Vec<_>>(), "an interval is for what is live");
+    ask_poll(&server, late, &format!("since={now}&wait=0"));
+    assert_eq!(polled(&late.answer()), (vec![], now.clone()), "and none of them twice");
+    config.write(&rules(0));
+    server.signal("HUP");
+    for peer in [first, second] {
+        assert_eq!(polled(&peer.answer()), (vec![20], now.clone()), "the newest wins");
+    }
+    waiting(0);
+}
+
+#[test]
+fn polls_one_behind_the_other_get_the_last_and_nothing_twice() {
+    let config = ConfigFile::new(&rules(200));
+    let server = start(&config);
+    let mut peers = [server.connect(), server.connect()];
+    let query =
+        |at: &Option<String>| at.as_ref().map_or("wait=60".into(), |at| format!("since={at}&wait=60"));
+    let mut at = [None, None];
+    peers.iter_mut().for_each(|peer| ask_poll(&server, peer, &query(&None)));
+    server.await_metric("fantail_subscriptions", "", |now| now == 2);
+    let publisher = server.admin;
+    let mut seen = [Vec::new(), Vec::new()];
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 1..=MESSAGES {
+                let line = json!({ "topic": "fast", "payload": number.to_string() }).to_string() + "\n";
+                publish_lines(publisher, &line);
+            }
+        });
+        while seen.iter().any(|seen| seen.last() != Some(&MESSAGES)) {
+            for ((peer, at), seen) in peers.iter_mut().zip(&mut at).zip(&mut seen) {
+                if seen.last() == Some(&MESSAGES) {
+                    continue;
+                }
+                let (offsets, position) = polled(&peer.answer());
+                seen.extend(offsets);
+                *at = Some(position);
+                if seen.last() != Some(&MESSAGES) {
+                    ask_poll(&server, peer, &query(at));
+                }
+            }
+        }
+    });
+    for seen in seen {
+        assert!(seen.is_sorted_by(|one, other| one < other), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_poll_behind_where_nothing_is_kept_is_told_what_it_lost() {
+    let config = ConfigFile::new("[[topic]]\npattern = \"bare\"\ninterval_ms = 60000\n");
+    let server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "1"], &[]));
+    let mut peers = [server.connect(), server.connect()];
+    let [waits, late] = &mut peers;
+    let waiting = |count| server.await_metric("fantail_subscriptions", "", |now| now == count);
+    ask_poll_of(&server, waits, "bare", "wait=60");
+    waiting(1);
+    publish(&server, "bare", 1);
+    let (offsets, at) = polled(&waits.answer());
+    assert_eq!(offsets, [1]);
+    waiting(0);
+    ask_poll_of(&server, waits, "bare", &format!("since={at}&wait=60"));
+    waiting(1);
+    (2..=4).for_each(|number| publish(&server, "bare", number));
+    // The one that is held is not for who comes behind it.
+    ask_poll_of(&server, late, "bare", &format!("since={at}&wait=60"));
+    let told = late.answer().json();
+    assert_eq!((&told["gap"], &told["offset"]), (&json!({ "kind": "expired", "oldest": 5 }), &json!(4)));
+    assert_eq!(told["messages"], json!([]));
+    config.write("");
+    server.signal("HUP");
+    assert_eq!(polled(&waits.answer()).0, [4], "who waited gets the newest, and no gap");
 }

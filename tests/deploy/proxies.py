@@ -199,6 +199,19 @@ class Nginx(Proxy):
         return line + (["-t"] if what == "check" else [])
 
 
+class KeepingNginx(Nginx):
+    """Gathers what a server answers in its buffers, and says so, unless the answer forbids it."""
+    STREAMS = "proxy_buffering on;"
+
+    def replacements(self, server):
+        return super().replacements(server) + [(r"location /sse/ \{", f"location /sse/ {{ {self.STREAMS}")]
+
+
+class DeafNginx(KeepingNginx):
+    """Does not listen to the answer."""
+    STREAMS = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"
+
+
 class HAProxy(Proxy):
     CONFIG = "haproxy.cfg"
     SETTINGS = {"FANTAIL_ADMISSION_PROXY_PROTOCOL": "true"}
@@ -222,11 +235,11 @@ class Behind:
     PROXY = None
 
     @contextlib.asynccontextmanager
-    async def running(self, files=None, **environment):
+    async def running(self, files=None, proxy=None, **environment):
         environment = {**HEARTBEAT, **TRUST, **self.PROXY.SETTINGS, **environment}
         server = await asyncio.to_thread(lambda: Fantail(**environment))
-        with server, await asyncio.to_thread(self.PROXY, server, files) as proxy:
-            yield server, proxy
+        with server, await asyncio.to_thread(proxy or self.PROXY, server, files) as front:
+            yield server, front
 
     def client(self, proxy, path, source="127.0.0.1", **options):
         options = {"open_timeout": WAIT, "close_timeout": WAIT, "ping_interval": None, "max_size": None, **options}
@@ -390,6 +403,40 @@ class BehindNginx(Behind, unittest.IsolatedAsyncioTestCase):
             with self.assertRaises(InvalidStatus) as refused:
                 await self.client(proxy, "/ws/a")
             self.assertEqual(refused.exception.response.status_code, 502)
+
+
+    @contextlib.asynccontextmanager
+    async def raw_stream(self, proxy):
+        """A stream that the server has begun, as the records of TLS that come: the server, and a function for the next one."""
+        async with asyncio.timeout(60), self.running(proxy=proxy) as (server, front):
+            with TLS.wrap_socket(socket.create_connection(("127.0.0.1", front.port), WAIT)) as client:
+                client.sendall(b"GET /sse/events HTTP/1.1\r\nHost: ws.example\r\nAccept: text/event-stream\r\n\r\n")
+                await self.until("the stream", lambda: server.metric("fantail_subscriptions") == 1)
+                yield server, lambda: client.recv(1 << 16)
+
+    async def test_events_flow_through_buffering_because_the_stream_forbids_it(self):
+        def read(server, record):
+            for number in range(8):
+                self.assertEqual(server.ask("POST", "/publish/events", f"event {number}")[0], 200)
+                came = b""
+                # Before the next one is published: nothing has pushed it.
+                while f"data: event {number}\n".encode() not in came:
+                    came += (more := record())
+                    self.assertTrue(more, f"it ended behind {came}")
+        async with self.raw_stream(KeepingNginx) as (server, record):
+            await asyncio.to_thread(read, server, record)
+
+    async def test_events_are_gathered_where_nginx_does_not_listen(self):
+        def publish(server):
+            for number in range(8):
+                self.assertEqual(server.ask("POST", "/publish/events", f"event {number}")[0], 200)
+        async with self.raw_stream(DeafNginx) as (server, record):
+            await asyncio.to_thread(publish, server)
+            await self.until("deliveries", lambda: server.metric("fantail_deliveries_total") == 8)
+            server.drain()
+            first = await asyncio.to_thread(record)
+            # Not even the head came before the end.
+            self.assertEqual((first[:15], first.count(b"data: event ")), (b"HTTP/1.1 200 OK", 8))
 
 
 class BehindHAProxy(Behind, unittest.IsolatedAsyncioTestCase):

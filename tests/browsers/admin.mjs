@@ -85,6 +85,17 @@ function faults() {
   return found;
 }
 
+/** What a long message covers that nobody can scroll out from under it, as lines; runs in the page. */
+function covered() {
+  say("Words that fill more than a line. ".repeat(8));
+  scrollTo(0, document.documentElement.scrollHeight);
+  const { top } = document.getElementById("said").getBoundingClientRect();
+  const found = [...document.querySelectorAll("#view-connections :is(tr, .pager)")].filter((each) => each.getBoundingClientRect().bottom > top);
+  say("");
+  scrollTo(0, 0);
+  return found.map((each) => each.textContent);
+}
+
 let page;
 let viewer;
 
@@ -343,6 +354,7 @@ const looks = [
           assert.deepEqual(await page.evaluate(faults), [], `${view} at ${width} px`);
           if ([390, 1280].includes(width)) await page.screenshot({ path: `${OUT}admin-${view}-${width}-${colorScheme}.png` });
         }
+        assert.deepEqual(await page.evaluate(covered), [], `under the message at ${width} px`);
         await page.getByRole("button", { name: /^Close 127/ }).first().click();
         assert.deepEqual(await page.evaluate(faults), [], `the question at ${width} px`);
         await page.keyboard.press("Escape");

@@ -20,6 +20,9 @@ section! {
         /// PEM file with the private key, or a list in the order of the certificates; empty for keys that stand in the files
         /// of the certificates.
         live "key" => key: Vec<String> as FileNames = Vec::new(),
+        /// DER file with a response of OCSP, sent with the certificate while it holds; or a list in the order of the
+        /// certificates, "" for those that have none.
+        live "ocsp" => ocsp: Vec<String> as FileNames = Vec::new(),
         /// PEM file with the authorities that sign certificates of clients, or a list of such files; empty: clients are asked for
         /// none.
         live "client_ca" => client_ca: Vec<String> as FileNames = Vec::new(),
@@ -95,6 +98,12 @@ impl Tls {
         pairs.filter_map(|(place, certificate)| Some((certificate.as_str(), key(place)?))).collect()
     }
 
+    /// The file with the response of OCSP for the certificate at this place of the list, if it has one.
+    #[must_use]
+    pub fn ocsp_of(&self, place: usize) -> Option<&str> {
+        self.ocsp.get(place).map(String::as_str).filter(|file| !file.is_empty())
+    }
+
     /// All files that are read, each once for each time that it is named.
     #[must_use]
     pub fn watched(&self) -> Vec<&str> {
@@ -103,7 +112,8 @@ impl Tls {
             return Vec::new();
         }
         let own = pairs.into_iter().flat_map(|(certificate, key)| [certificate, key]);
-        own.chain(self.client_ca.iter().chain(&self.client_crl).map(String::as_str)).collect()
+        let ocsp = (0..self.ocsp.len()).filter_map(|place| self.ocsp_of(place));
+        own.chain(ocsp).chain(self.client_ca.iter().chain(&self.client_crl).map(String::as_str)).collect()
     }
 
     fn check_values(&self, check: &mut Checker<'_>) {
@@ -115,6 +125,13 @@ impl Tls {
             let (keys, certificates) = (self.key.len(), self.certificate.len());
             let problem = format!("expects a key for each certificate, got {keys} for {certificates}");
             check.report("key", problem);
+        }
+        if !self.ocsp.is_empty() && self.ocsp.len() != self.certificate.len() {
+            let (responses, certificates) = (self.ocsp.len(), self.certificate.len());
+            let problem = format!(
+                "expects a response for each certificate or \"\", got {responses} for {certificates}"
+            );
+            check.report("ocsp", problem);
         }
         check.within("certificate", self.certificate.len(), 0..=CERTIFICATES_MAX);
         if !self.client_crl.is_empty() && self.client_ca.is_empty() {
@@ -177,6 +194,14 @@ mod tests {
         assert_eq!(unfit(&files(&[], &[])), ["certificate"]);
         assert_eq!(unfit(&files(&["c", "d"], &["k"])), ["key"]);
         assert_eq!(unfit(&files(&["c", ""], &[])), ["certificate"]);
+        let stapled = |ocsp: &[&str]| Tls {
+            ocsp: ocsp.iter().map(ToString::to_string).collect(),
+            ..files(&["c", "d"], &["k", "l"])
+        };
+        assert_eq!(unfit(&stapled(&["o"])), ["ocsp"]);
+        assert_eq!(unfit(&stapled(&["", "o"])), Vec::<&str>::new());
+        assert_eq!((stapled(&["", "o"]).ocsp_of(0), stapled(&["", "o"]).ocsp_of(1)), (None, Some("o")));
+        assert_eq!(stapled(&["", "o"]).watched(), ["c", "k", "d", "l", "o"]);
         assert_eq!(AddressOrNone::parse(&text(" ")), Some(None));
         assert_eq!(AddressOrNone::parse(&text("8443")), None);
     }

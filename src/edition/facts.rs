@@ -25,6 +25,11 @@ fn label_of(name: &str) -> String {
     name.chars().map(|one| if one.is_control() || one == '"' || one == '\\' { '_' } else { one }).collect()
 }
 
+/// Seconds since 1970.
+fn seconds_of(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// When the process started.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Started(SystemTime);
@@ -68,6 +73,7 @@ impl Edition {
             draining: self.is_draining(),
             reloads: self.reloads.reading(),
             certificates: self.certificate_facts(),
+            ocsp: self.ocsp_facts(),
             log_lines_dropped,
             log_lines_suppressed,
         }
@@ -75,8 +81,19 @@ impl Edition {
 
     fn certificate_facts(&self) -> Vec<(String, u64)> {
         let all = self.tls.iter().flat_map(|tls| &tls.certificates);
-        let expires = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        all.map(|one| (label_of(&one.file), expires(one.expires).as_secs())).collect()
+        all.map(|one| (label_of(&one.file), seconds_of(one.expires))).collect()
+    }
+
+    /// Of those that expire.
+    fn ocsp_facts(&self) -> Vec<(String, u64)> {
+        let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
+        let all = certificates.filter_map(|certificate| certificate.ocsp.as_ref());
+        let expiring = all.filter_map(|one| Some((label_of(&one.file), seconds_of(one.expires?))));
+        let mut expiring: Vec<_> = expiring.collect();
+        // One file may be about several certificates: then the first of its times counts.
+        expiring.sort_unstable();
+        expiring.dedup_by(|one, before| one.0 == before.0);
+        expiring
     }
 
     fn history_facts(&self) -> HistoryFacts {

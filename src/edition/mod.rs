@@ -271,14 +271,17 @@ fn tls_config(
         return Ok(None);
     }
     let tls = &settings.tls;
-    let pair =
-        |(certificate, key): (&str, &str)| Files { certificate: certificate.to_owned(), key: key.to_owned() };
+    let pair = |(place, (certificate, key)): (usize, (&str, &str))| Files {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        ocsp: tls.ocsp_of(place).map(str::to_owned),
+    };
     let clients = ClientFiles {
         authorities: tls.client_ca.clone(),
         revoked: tls.client_crl.clone(),
         required: tls.client_required,
     };
-    let sources = Sources { certificates: files.into_iter().map(pair).collect(), clients };
+    let sources = Sources { certificates: files.into_iter().enumerate().map(pair).collect(), clients };
     Ok(Some(Arc::new(TlsConfig::read(&sources, tickets, tls.lean, SystemTime::now())?)))
 }
 

@@ -43,6 +43,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         uptime: Duration::from_secs(60),
         draining: false,
         certificates: vec![("a.pem".to_owned(), 4_000_000_000)],
+        ocsp: vec![("a.ocsp".to_owned(), 3_000_000_000)],
         reloads: ReloadCounts { applied: 2, refused: 1, last_success_seconds: 1_700_000_000 },
         log_lines_dropped: 1,
         log_lines_suppressed: 12,

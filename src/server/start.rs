@@ -183,7 +183,8 @@ impl Server {
                 days,
                 "certificate"
             );
-            if let Some(warning) = &certificate.warning {
+            let of_response = certificate.ocsp.as_ref().and_then(|ocsp| ocsp.warning.as_ref());
+            for warning in certificate.warning.iter().chain(of_response) {
                 tracing::warn!("{warning}");
             }
         }

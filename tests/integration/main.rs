@@ -27,6 +27,7 @@ mod json;
 mod lean;
 mod memory;
 mod observe;
+mod ocsp;
 mod page;
 mod patterns;
 mod poll;

@@ -17,7 +17,9 @@ use rustls::{Error, ServerConfig};
 
 use super::certificate::{self, CertificateError, Identity};
 use super::clients::{ClientFiles, Clients};
+use super::ocsp::{self, Response};
 use super::record::TrafficKeyLog;
+use super::sent::Sent;
 
 /// What seals the tickets of a process: keys that are made at its start, and replaced every few hours; and at once when the
 /// rules for certificates of clients are others, because who takes up a session is not asked for one again.
@@ -45,13 +47,15 @@ pub struct Sources {
     pub clients: ClientFiles,
 }
 
-/// A pair of files.
+/// A pair of files, and what may go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// The certificate and its chain.
     pub certificate: String,
     /// Its key.
     pub key: String,
+    /// A response of OCSP that is sent with it.
+    pub ocsp: Option<String>,
 }
 
 /// What handshakes are answered with.
@@ -75,6 +79,19 @@ pub struct CertificateFacts {
     pub expires: SystemTime,
     /// What clients may stumble over.
     pub warning: Option<String>,
+    /// The response of OCSP that is sent with it.
+    pub ocsp: Option<OcspFacts>,
+}
+
+/// What there is to say of a response of OCSP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OcspFacts {
+    /// Its file.
+    pub file: String,
+    /// When it expires, if it does.
+    pub expires: Option<SystemTime>,
+    /// Why it was not sent when it was read.
+    pub warning: Option<String>,
 }
 
 impl Tickets {
@@ -91,6 +108,22 @@ impl Tickets {
 }
 
 impl CertificateFacts {
+    fn of(files: &Files, identity: &Identity, response: Option<&Response>) -> Self {
+        let ocsp = files.ocsp.clone().zip(response).map(|(file, response)| OcspFacts {
+            file,
+            expires: response.time.until,
+            warning: response.warning.clone(),
+        });
+        Self {
+            file: files.certificate.clone(),
+            subject: identity.subject.clone(),
+            names: identity.names.clone(),
+            expires: identity.expires,
+            warning: identity.warning.clone(),
+            ocsp,
+        }
+    }
+
     /// Whole days until it expires; negative once it has.
     #[must_use]
     pub fn days_left(&self, now: SystemTime) -> i64 {
@@ -114,20 +147,15 @@ impl TlsConfig {
         lean: bool,
         now: SystemTime,
     ) -> Result<Self, CertificateError> {
-        let identities: Result<Vec<Identity>, CertificateError> = sources
-            .certificates
-            .iter()
-            .map(|files| certificate::read(&files.certificate, &files.key, now))
-            .collect();
-        let identities = identities?;
-        let facts = identities.iter().zip(&sources.certificates).map(|(identity, files)| CertificateFacts {
-            file: files.certificate.clone(),
-            subject: identity.subject.clone(),
-            names: identity.names.clone(),
-            expires: identity.expires,
-            warning: identity.warning.clone(),
-        });
-        let certificates = facts.collect();
+        let mut by_name = ByName::default();
+        let mut certificates = Vec::with_capacity(sources.certificates.len());
+        for files in &sources.certificates {
+            let identity = certificate::read(&files.certificate, &files.key, now)?;
+            let read = |file: &String| ocsp::read(file, &identity.key.cert, now);
+            let response = files.ocsp.as_ref().map(read).transpose()?;
+            certificates.push(CertificateFacts::of(files, &identity, response.as_ref()));
+            by_name.add(identity, files.ocsp.clone().zip(response));
+        }
         let clients = Clients::read(&sources.clients)?;
         let useless = |error: Error| CertificateError {
             key: "tls.certificate",
@@ -137,7 +165,7 @@ impl TlsConfig {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
         let builder = builder.map_err(useless)?.with_client_cert_verifier(clients.verifier);
-        let mut server = builder.with_cert_resolver(Arc::new(ByName::of(identities)));
+        let mut server = builder.with_cert_resolver(Arc::new(by_name));
         // A client that offers ALPN and not this gets no_application_protocol (RFC 7301, 3.2).
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         server.ticketer = tickets.keys(&clients.mark).map_err(useless)?;
@@ -153,26 +181,22 @@ impl TlsConfig {
 }
 
 /// Chooses a certificate by the name that the client asks for (RFC 6066, 3), among those whose kind of key it knows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ByName {
-    certificates: Vec<Arc<CertifiedKey>>,
+    certificates: Vec<Sent>,
     /// Which are for a name; `*.` in front stands for one label.
     of_name: HashMap<String, Vec<usize>>,
 }
 
 impl ByName {
-    fn of(identities: Vec<Identity>) -> Self {
-        let (mut certificates, mut of_name) = (Vec::new(), HashMap::<String, Vec<usize>>::new());
-        for identity in identities {
-            for name in identity.names {
-                of_name.entry(name).or_default().push(certificates.len());
-            }
-            certificates.push(Arc::new(identity.key));
+    fn add(&mut self, identity: Identity, response: Option<(String, Response)>) {
+        for name in identity.names {
+            self.of_name.entry(name).or_default().push(self.certificates.len());
         }
-        Self { certificates, of_name }
+        self.certificates.push(Sent::new(identity.key, response));
     }
 
-    fn named(&self, name: &str) -> impl Iterator<Item = &Arc<CertifiedKey>> {
+    fn named(&self, name: &str) -> impl Iterator<Item = &Sent> {
         let name = name.to_ascii_lowercase();
         // RFC 6125, 6.4.3: the star stands for the leftmost label alone.
         let wild = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
@@ -185,9 +209,9 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fits = |one: &&Arc<CertifiedKey>| one.key.choose_scheme(hello.signature_schemes()).is_some();
+        let fits = |one: &&Sent| one.key().choose_scheme(hello.signature_schemes()).is_some();
         let named = hello.server_name().and_then(|name| self.named(name).find(fits));
         // Who names nobody, or somebody unknown, gets the first: it can say better than we what it makes of that.
-        named.or_else(|| self.certificates.iter().find(fits)).cloned()
+        named.or_else(|| self.certificates.iter().find(fits)).map(|one| one.at(SystemTime::now()))
     }
 }

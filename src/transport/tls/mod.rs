@@ -2,13 +2,16 @@
 //!
 //! Owns what its streams have beside the kernel, by descriptor, in pages that come and go; and the buffers that they
 //! share. `drive` moves bytes between the kernel and a `Session`; [`config`] makes of files what a server
-//! needs to answer a client, on the main thread. Never knows what the bytes mean, never waits, never reads a clock.
+//! needs to answer a client, on the main thread. Never knows what the bytes mean, never waits, and reads a clock only to see
+//! whether a response of OCSP still holds.
 
 pub mod certificate;
 pub mod clients;
 pub mod config;
 pub(super) mod drive;
+mod ocsp;
 pub mod record;
+mod sent;
 mod session;
 
 use std::collections::HashMap;

@@ -459,10 +459,13 @@ impl Outbox {
         displaced
     }
 
-    /// Puts `message` where the first waiting one of its topic is. There are more than one only if the policy
-    /// was another when they came; they go, too.
+    /// Puts `message` where the first waiting one of its topic is, or behind everything if that came before the answer to a
+    /// join. There are more than one only if the policy was another when they came; they go, too.
     fn replace(&mut self, message: &Message, budget: &OutboxBudget, at: usize) -> u64 {
         let topic_id = message.topic_id();
+        // What waits of those before the join, but for one that has begun.
+        let begun = self.begun() > 0 && self.queue.front().is_some_and(|first| first.is_of(topic_id));
+        let joined = self.tallies.get(at).is_some_and(|tally| tally.before_join > u32::from(begun));
         let mut place = None;
         let mut displaced = 0;
         let mut index = self.begun();
@@ -476,7 +479,8 @@ impl Outbox {
             place = place.or(Some(index));
         }
         let len = message.frame_as(self.encoding).len();
-        self.queue.insert(place.unwrap_or(self.queue.len()), Queued::Message(message.clone()));
+        let place = place.filter(|_| !joined).unwrap_or(self.queue.len());
+        self.queue.insert(place, Queued::Message(message.clone()));
         self.count(len, at);
         self.bytes += len;
         displaced

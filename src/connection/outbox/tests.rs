@@ -609,6 +609,8 @@ fn what_is_dropped_behind_the_answer_to_a_join_is_told_behind_it() {
         (SlowPolicy::DropNewest, "1 2 note answer note"),
         // Told before what waits by the pattern, and once more when all of that has gone.
         (SlowPolicy::DropOldest, "answer note 6 7"),
+        // The newest takes no place ahead of the answer, and later ones take its.
+        (SlowPolicy::Latest, "answer note 7"),
     ] {
         let policy = TopicPolicy { messages_max: 2, ..policy(slow) };
         let mut outbox = Outbox::new(0, Encoding::Plain);
@@ -625,4 +627,19 @@ fn what_is_dropped_behind_the_answer_to_a_join_is_told_behind_it() {
         outbox.give_up(&budget);
         assert_eq!(budget.used(), 0);
     }
+}
+
+#[test]
+fn what_has_begun_before_a_join_keeps_nobody_from_the_place_of_the_newest() {
+    let (budget, policy) = (OutboxBudget::new(TOTAL), policy(SlowPolicy::Latest));
+    let mut outbox = Outbox::new(0, Encoding::Plain);
+    assert!(outbox.push_rest(message(1), 1, &budget));
+    outbox.tell_anew(1);
+    outbox.push_own(b"answer", &budget);
+    admit_and_tell(&mut outbox, 2, &policy, &budget);
+    outbox.push_own(b"other", &budget);
+    admit_and_tell(&mut outbox, 3, &policy, &budget);
+    assert_eq!(told(&outbox), "1 answer note 3 other");
+    outbox.give_up(&budget);
+    assert_eq!(budget.used(), 0);
 }

@@ -36,6 +36,8 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// Where keys are.
@@ -185,7 +187,11 @@ fn public_key(pem: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
             let (n, e) = rsa_parts(bits).map_err(|error| format!("is no RSA key: {error}"))?;
             rsa(n, e)
         }
-        EC => ec(bits),
+        // RFC 5480, 2.1.1: a curve that is named. Points of others may be as long.
+        EC => match info.algorithm.parameters_oid() {
+            Ok(P256 | P384) => ec(bits),
+            _ => Err(format!("has a key of another curve; {KINDS}")),
+        },
         ED25519 => ed25519(bits),
         other => Err(format!("has a key of a kind that is not known ({other}); {KINDS}")),
     }
@@ -353,6 +359,12 @@ mod tests {
             ("-----BEGIN RSA PUBLIC KEY-----\nMAAw\n-----END RSA PUBLIC KEY-----\n", "openssl rsa"),
             ("-----BEGIN PUBLIC KEY-----\nMAAw\n-----END PUBLIC KEY-----\n", "is no public key"),
             (SECRET, "-----BEGIN PUBLIC KEY-----"),
+            // Of secp256k1, whose points are as long as those of P-256.
+            (
+                "-----BEGIN PUBLIC KEY-----\nMFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAENLpiBBM3I3DBrwTvvNu/dwTwPpXZZTzf\n\
+                 De8dKu9QGEinTSFi27xpT97nMnXFxDq4jKIq7Yb1yTRS+vJiYWrvxQ==\n-----END PUBLIC KEY-----\n",
+                "another curve",
+            ),
         ] {
             let file = TempFile::new(content);
             assert!(problem(&file.pem()).contains(part), "{}", problem(&file.pem()));

@@ -233,7 +233,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Tells a connection of messages of the loop's topic `local` that don't come.
-    pub(super) fn tell_gap(&mut self, key: Key, local: u32, gap: Gap) {
+    fn tell_gap(&mut self, key: Key, local: u32, gap: Gap) {
         #[cfg(test)]
         if planted::strikes(Planted::UntoldGap) {
             return;

@@ -1,6 +1,7 @@
 //! Effects are carried out in order, once each, and what waits keeps its place: by a dialect of text commands.
 
 use super::*;
+use crate::config::TopicRule;
 use crate::topic::{Join, Place, Since};
 use crate::wire::frame::{Sender, decode_header};
 
@@ -48,6 +49,7 @@ impl World {
             self.core.run_blocked();
             self.core.drain_mailbox(|_| {});
             self.core.fanout_turn();
+            self.core.catch_up_turn();
             if !self.core.has_work() {
                 return texts(&self.fake.take());
             }
@@ -226,4 +228,48 @@ fn bad_commands_are_answered_and_too_many_end_the_conversation() {
     assert_eq!(last[1..], ["close 1008"]);
     assert_eq!(world.core.counters.bad_commands.value(), 3);
     assert_eq!(world.core.counters.ignored_publishes.value(), 0);
+}
+
+/// What is missing of a topic that is left while a pattern means it is told where it was left, behind the answers to what was
+/// said in one piece with it.
+#[test]
+fn a_gap_of_a_topic_that_is_left_comes_behind_the_answers_before_it() {
+    let mut world = World::json(RouterLimits::default(), |settings| {
+        open(settings);
+        let topics =
+            TopicRule { pattern: "t".to_owned(), history_messages: Some(10), ..TopicRule::default() };
+        settings.topics = vec![topics];
+    });
+    let topic = world.edition.router.topic(&TopicName::of("t")).unwrap();
+    let publish = || world.edition.router.publish(&topic, Draft::encode(None, true, b"m"), None).unwrap();
+    for _ in 0..3 {
+        publish();
+    }
+    let since = crate::topic::Position { epoch: topic.epoch(), offset: 1 };
+    let commands = [
+        format!(r#"{{"type":"subscribe","topic":"t","since":"{since}","id":1}}"#),
+        r#"{"type":"subscribe","topic":"*","id":2}"#.to_owned(),
+        r#"{"type":"unsubscribe","topic":"t","id":3}"#.to_owned(),
+        r#"{"type":"unsubscribe","topic":"*","id":4}"#.to_owned(),
+    ];
+    let mut frames = Vec::new();
+    for command in &commands {
+        push_frame(&mut frames, Opcode::Text, command.as_bytes(), Some(MASK));
+    }
+    world.fake.say(&frames);
+    world.core.on_event(world.key, READABLE);
+    let told: Vec<(String, String)> = world
+        .settle()
+        .iter()
+        .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap())
+        .map(|told| (told["type"].as_str().unwrap().to_owned(), told["id"].to_string()))
+        .collect();
+    let expected = [
+        ("subscribed", "1"),
+        ("subscribed", "2"),
+        ("gap", "null"),
+        ("unsubscribed", "3"),
+        ("unsubscribed", "4"),
+    ];
+    assert_eq!(told, expected.map(|(of, id)| (of.to_owned(), id.to_owned())));
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::closing::Words;
 use super::core::Core;
+use super::subscribe::Left;
 use crate::connection::inquiry::{Asker, ConnectionRow, Inquiry, Part, Question};
 use crate::connection::session::Session;
 use crate::connection::{Connection, MemoryParts, NONE, Phase, TICK_MS, Tick};
@@ -141,11 +142,10 @@ impl<S: Socket> Core<S> {
                 cost + COST_CLOSE
             }
             Question::Unsubscribe { topic, .. } => {
-                if !self.leave_topic(key, topic) {
-                    return cost + COST_LOOK;
-                }
+                let Some(Left { missing }) = self.leave_topic(key, topic) else { return cost + COST_LOOK };
                 part.done += 1;
-                self.tell_unasked(key, [Outcome::Left { topic }]);
+                let gap = missing.as_ref().map(|(topic, gap)| Outcome::Gap { topic, gap: *gap });
+                self.tell_unasked(key, gap.into_iter().chain([Outcome::Left { topic }]));
                 cost + COST_CLOSE
             }
         }

@@ -120,7 +120,7 @@ pub struct LocalTopics<M: Mail> {
     owed: (u64, u64),
     /// Who subscribes by pattern.
     watchers: Watchers,
-    /// Tickets of waiting joins whose subscribers have read all that is before them, where anybody subscribes by pattern.
+    /// Tickets of waiting joins whose subscribers have read all that is before them: it does not come by a pattern, too.
     read_up: BTreeSet<u32>,
     /// The tickets of those among them whose subscriptions have ended, by the topic's index and the slot.
     left: BTreeMap<(u32, u32), u32>,

@@ -302,27 +302,45 @@ fn the_model_catches_who_was_served_and_is_forgotten() {
     assert!(caught, "the model accepts messages that come twice");
 }
 
-/// What a loop delivers by pattern of all that waits: slot, topic and offset.
-fn deliver_all(router: &Router, subject: &mut LocalTopics, watches: &[Watch]) -> Vec<(u32, String, u64)> {
+/// What a loop delivers of all that waits: slot, topic and offset. Who has the subscription `own` to a topic itself waits to be
+/// listed for it; others have left, and decline.
+fn deliver_all(
+    router: &Router,
+    subject: &mut LocalTopics,
+    watches: &[Watch],
+    own: Option<(u32, Place)>,
+) -> Vec<(u32, String, u64)> {
     let mut met = Vec::new();
+    let mut own = own;
     while !router.mailbox(0).unwrap().is_empty() || subject.has_work() {
         subject.drain_mailbox(|_| {});
         let mut budget = TurnBudget::new(3);
-        // Who has left by then declines to be listed.
-        while let Some(turn) = subject.begin_turn(&mut budget, |_, _| false) {
+        loop {
+            let listed = |join: Join, place| {
+                let is_own = own == Some((join.slot, join.ticket));
+                own = if is_own { Some((join.slot, place)) } else { own };
+                is_own
+            };
+            let Some(turn) = subject.begin_turn(&mut budget, listed) else { break };
+            while let Some(slot) = subject.next_subscriber(&turn, &mut budget) {
+                met.extend(told(subject, &turn, slot));
+            }
             while let Some(slot) = subject.next_watcher(&turn, &mut budget) {
-                if !subject.means(&turn, slot, watches, None) {
-                    continue;
+                let place = own.filter(|own| own.0 == slot).map(|own| own.1);
+                if subject.means(&turn, slot, watches, place) {
+                    met.extend(told(subject, &turn, slot));
                 }
-                let name = subject.topic(turn.local()).unwrap().name().to_owned();
-                met.extend(
-                    turn.batch().messages().iter().map(|message| (slot, name.clone(), message.offset())),
-                );
             }
             subject.end_turn(turn, |_, _| {});
         }
     }
     met
+}
+
+/// Slot, topic and offset of each message of a turn.
+fn told(subject: &LocalTopics, turn: &Turn<Toy>, slot: u32) -> Vec<(u32, String, u64)> {
+    let name = subject.topic(turn.local()).unwrap().name();
+    turn.batch().messages().iter().map(|message| (slot, name.to_owned(), message.offset())).collect()
 }
 
 /// Three messages that were read, or are told as missing, of a topic's own subscription wait for delivery as it ends: they
@@ -351,11 +369,47 @@ fn who_leaves_a_topic_gets_nothing_by_its_pattern_that_the_topic_has_told() {
             subject.leave_behind(local, 7, ticket);
         }
         publish(&router, "x/a", 1);
-        let met = deliver_all(&router, &mut subject, &[watch]);
+        let met = deliver_all(&router, &mut subject, &[watch], None);
         assert_eq!(met, [(7, "x/a".to_owned(), 4)], "read up: {read_up}");
         assert!(subject.is_empty(), "nothing is remembered of who has left");
         publish(&router, "x/a", 1);
-        assert_eq!(deliver_all(&router, &mut subject, &[watch]).len(), 1);
+        assert_eq!(deliver_all(&router, &mut subject, &[watch], None).len(), 1);
+    }
+}
+
+/// A message that a subscription of a topic's own has read waits for delivery when the first pattern comes: it is not to
+/// come once more by the pattern, whether the subscription goes on or ends before.
+#[test]
+fn what_was_read_before_the_first_pattern_does_not_come_by_it_once_more() {
+    for (read_up, stays) in [(true, true), (true, false), (false, false)] {
+        let (router, mut subject) = loop_with(8);
+        let mut policy = TopicPolicy::default();
+        policy.history.messages = 100;
+        router.set_rules(TopicRules::new(Vec::new(), Vec::new(), policy));
+        publish(&router, "x/a", 1);
+        let epoch = router.topic(&named("x/a")).unwrap().epoch();
+        let since = Since::After(Position { epoch, offset: 0 });
+        let (local, ticket, joined) = subject.join(&named("x/a"), 7, since, &Operator).unwrap();
+        assert!(joined.behind);
+        publish(&router, "x/a", 1);
+        if read_up {
+            let mut next = 1;
+            while let Some(CaughtUp::Read { next: behind }) = subject.catch_up(local, 7, ticket, next) {
+                assert!(next < 3, "there is no more");
+                next = behind.max(3);
+            }
+        }
+        match (read_up, stays) {
+            (_, true) => {}
+            (true, false) => drop(subject.leave(local, 7, ticket)),
+            (false, false) => subject.leave_behind(local, 7, ticket),
+        }
+        let watch = subject.watch(&pattern("x/*"), 7, &Operator).unwrap();
+        publish(&router, "x/a", 1);
+        let met = deliver_all(&router, &mut subject, &[watch], stays.then_some((7, ticket)));
+        assert_eq!(met, [(7, "x/a".to_owned(), 3)], "read up: {read_up}, stays: {stays}");
+        assert!(subject.read_up.is_empty() && subject.left.is_empty(), "nothing is remembered of it");
+        assert_eq!(subject.is_empty(), !stays);
     }
 }
 
@@ -367,14 +421,14 @@ fn a_loop_with_nothing_but_patterns_gets_what_they_mean_and_keeps_no_topic() {
     for name in ["prices/eur", "prices/usd", "other", "prices/eur/spot", "prices/eur"] {
         publish(&router, name, 1);
     }
-    let met = deliver_all(&router, &mut subject, &[watch]);
+    let met = deliver_all(&router, &mut subject, &[watch], None);
     let of = |name: &str, offset| (7, name.to_owned(), offset);
     assert_eq!(met, [of("prices/eur", 2), of("prices/eur", 3), of("prices/usd", 1)]);
     assert!(subject.is_empty(), "nothing is kept of topics that are at rest");
     // As without any subscriber: the oldest of too many idle topics go.
     for number in 0..3_000 {
         publish(&router, &format!("prices/{number}"), 1);
-        assert_eq!(deliver_all(&router, &mut subject, &[watch]).len(), 1);
+        assert_eq!(deliver_all(&router, &mut subject, &[watch], None).len(), 1);
     }
     assert_eq!(router.topics(), crate::topic::router::IDLE_TOPICS_MAX);
     subject.unwatch(watch, 7);
@@ -393,5 +447,5 @@ fn a_pattern_is_subscribed_to_without_a_look_at_the_topics_that_exist() {
     for topic in &topics {
         router.publish(topic, draft(), Some(0)).unwrap();
     }
-    assert_eq!(deliver_all(&router, &mut subject, &[watch]).len(), 1_000);
+    assert_eq!(deliver_all(&router, &mut subject, &[watch], None).len(), 1_000);
 }

@@ -43,9 +43,9 @@ impl<M: Mail> LocalTopics<M> {
         let done = self.router.catch_up(&topic, next, self.loop_index, join, bounds, &mut messages)?;
         if done == CaughtUp::Joined {
             self.joins_waiting += 1;
-            if !self.watchers.is_empty() {
-                self.read_up.insert(ticket.0);
-            }
+            // Though nobody has a pattern yet: who has one by the time that these messages are delivered does not get
+            // them once more.
+            self.read_up.insert(ticket.0);
             self.end_behind();
         }
         self.replays.add(&topic, messages);
@@ -68,16 +68,13 @@ impl<M: Mail> LocalTopics<M> {
     /// Ends a subscription that is behind; `place` is what the subscriber remembers.
     pub fn leave_behind(&mut self, local: u32, slot: u32, place: Place) {
         let Some(entry) = self.topics.get_mut(local as usize) else { return };
-        if self.watchers.is_empty() {
-            entry.list.joins_waiting -= 1;
-        } else {
-            // What it has read is not to come by a pattern once more. A join that nobody waits for says how far that is.
-            let join = Join { local, slot, ticket: place };
-            self.router.catch_up(&entry.topic, u64::MAX, self.loop_index, join, (0, 0), &mut Vec::new());
-            self.joins_waiting += 1;
-            self.read_up.insert(place.0);
-            self.left.insert((local, slot), place.0);
-        }
+        // What it has read is not to come once more by a pattern, which it may have only later. A join that nobody waits for
+        // says how far that is.
+        let join = Join { local, slot, ticket: place };
+        self.router.catch_up(&entry.topic, u64::MAX, self.loop_index, join, (0, 0), &mut Vec::new());
+        self.joins_waiting += 1;
+        self.read_up.insert(place.0);
+        self.left.insert((local, slot), place.0);
         self.router.leave(&entry.topic);
         self.subscriptions -= 1;
         self.end_behind();

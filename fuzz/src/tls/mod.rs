@@ -60,7 +60,7 @@ impl Configs {
             |name: &str| format!("{}/../loadtest/tests/tls/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
         let tickets = Tickets::default();
         let server = |index: usize| {
-            let files = Files { certificate: file("server.pem"), key: file("server.key") };
+            let files = Files { certificate: file("server.pem"), key: file("server.key"), ocsp: None };
             let mut clients = ClientFiles::default();
             if index & 2 != 0 {
                 clients.authorities.push(file("ca.pem"));

@@ -197,7 +197,10 @@ fn a_request_has_the_headers_and_the_body_that_were_asked_for_and_nothing_else()
     assert_eq!((&body["n"], &body["to"], &body["size"]), (&json!(9), &json!(topic), &json!(64)), "{body}");
     assert_eq!(body["data"].as_str().unwrap().len(), 64);
     // Nobody who gets the result learns the secret.
-    assert!(!report.to_string().contains("Bearer T") && !report.to_string().contains("s-not-told"), "{report:#}");
+    assert!(
+        !report.to_string().contains("Bearer T") && !report.to_string().contains("s-not-told"),
+        "{report:#}"
+    );
 }
 
 #[test]

@@ -48,6 +48,8 @@ mod preflight;
 #[allow(unreachable_pub)]
 mod server;
 #[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
 pub mod topic;
 #[cfg(feature = "server")]
 pub mod transport;

@@ -1,0 +1,328 @@
+//! Calls to one address over HTTP/1.1, with or without TLS. Blocking, bounded in time and bytes.
+//!
+//! Driven by threads of services. Follows no redirect, heeds no variable of proxies, sends nothing of its own but what
+//! HTTP needs, and says nothing in an error of what was sent or answered. One deadline is over the whole call: name,
+//! connection, TLS, request and the last byte of the answer.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use ureq::Agent;
+use ureq::http::{Uri, header};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
+
+use super::names::Names;
+
+/// Bytes of an answer's body.
+pub const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of its head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest time that a call may have.
+pub(super) const DEADLINE_MAX: Duration = Duration::from_secs(60);
+
+/// The longest pause that an answer may ask for (`Retry-After`): beyond, it is a mistake or malice.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// How long a connection without a call is kept. Servers close theirs, and the shorter the less often in our face.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// What is called, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The address.
+    pub url: String,
+    /// Trust the authorities in this PEM file, and not those of the system.
+    pub ca: Option<PathBuf>,
+    /// How long a call may take.
+    pub deadline: Duration,
+    /// Connections kept for the next calls.
+    pub idle_max: usize,
+}
+
+/// One call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Fields, in order.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// What is posted; without, it is a GET.
+    pub body: Option<Vec<u8>>,
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// How long to leave the server alone, if it asks for that.
+    pub retry_after: Option<Duration>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// Time has run out.
+    Deadline,
+    /// The name has no address.
+    Name,
+    /// No connection, or it broke off.
+    Connection(ErrorKind),
+    /// The certificate is not to be trusted, or TLS failed otherwise.
+    Tls(String),
+    /// It points elsewhere.
+    Redirect(u16),
+    /// Longer than [`ANSWER_BYTES_MAX`], or its head than 16 KiB.
+    TooLong,
+    /// It is not HTTP.
+    NotHttp,
+}
+
+impl CallError {
+    /// In a word, for metrics and logs.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Name => "name",
+            Self::Connection(_) => "connection",
+            Self::Tls(_) => "tls",
+            Self::Redirect(_) => "redirect",
+            Self::TooLong => "too_long",
+            Self::NotHttp => "not_http",
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline => f.write_str("no whole answer in time"),
+            Self::Name => f.write_str("its name has no address"),
+            Self::Connection(kind) => write!(f, "no connection, or it broke off ({kind})"),
+            Self::Tls(problem) => write!(f, "TLS: {problem}"),
+            Self::Redirect(status) => write!(f, "it answers {status}; redirects are not followed"),
+            Self::TooLong => f.write_str("its answer is longer than 1 MiB, or the head of it than 16 KiB"),
+            Self::NotHttp => f.write_str("its answer is not HTTP"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// Makes calls to one address; for any number of threads.
+#[derive(Debug)]
+pub struct Caller {
+    agent: Agent,
+    url: String,
+    shown: String,
+    deadline: Duration,
+}
+
+/// Whether calls can be made to `url`.
+///
+/// # Errors
+/// What it expects, for a sentence behind the key.
+pub fn check_url(url: &str) -> Result<(), &'static str> {
+    parse(url).map(drop)
+}
+
+fn parse(url: &str) -> Result<Uri, &'static str> {
+    const EXPECTS: &str = "expects a URL such as \"https://app.example/fantail\"";
+    let uri: Uri = url.parse().map_err(|_| EXPECTS)?;
+    let known = matches!(uri.scheme_str(), Some("http" | "https"));
+    let authority = uri.authority().filter(|_| known).ok_or(EXPECTS)?;
+    if authority.as_str().contains('@') {
+        return Err("expects a URL without a name and password in it");
+    }
+    if authority.host().is_empty() || authority.as_str().ends_with(':') {
+        return Err(EXPECTS);
+    }
+    Ok(uri)
+}
+
+impl Caller {
+    /// Reads the authorities, if the address is one of https.
+    ///
+    /// # Errors
+    /// The address or the authorities are of no use: one line that says why.
+    pub fn new(plan: &Plan) -> Result<Self, String> {
+        let uri = parse(&plan.url)?;
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+            .root_certs(roots(&uri, plan.ca.as_deref())?)
+            .build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .tls_config(tls)
+            .timeout_global(Some(plan.deadline.min(DEADLINE_MAX)))
+            .timeout_await_100(Some(Duration::ZERO))
+            .max_response_header_size(HEAD_BYTES_MAX)
+            .max_idle_connections(plan.idle_max)
+            .max_idle_connections_per_host(plan.idle_max)
+            .max_idle_age(IDLE)
+            // A head that fills it is told as the end of the stream.
+            .input_buffer_size(2 * HEAD_BYTES_MAX)
+            .output_buffer_size(HEAD_BYTES_MAX)
+            .user_agent("fantail")
+            .accept("application/json")
+            .accept_encoding("")
+            .build();
+        let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
+        Ok(Self {
+            agent: Agent::with_parts(config, connector, Names::default()),
+            url: plan.url.clone(),
+            // A query may be a secret.
+            shown: plan.url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            deadline: plan.deadline.min(DEADLINE_MAX),
+        })
+    }
+
+    /// The address without what may be secret in it.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Makes a call. One that finds its connection closed by the other side is made a second time, within the same
+    /// time: so it asks, and must not do.
+    ///
+    /// # Errors
+    /// Why there is no whole answer.
+    pub fn ask(&self, request: &Request) -> Result<Answer, CallError> {
+        let deadline = Instant::now() + self.deadline;
+        let first = self.exchange(request, deadline);
+        // A server closes connections as it likes, and the news may be on its way when the next call begins.
+        let (Err(Broken { error: CallError::Connection(kind), answered: false }), true) =
+            (&first, Instant::now() < deadline)
+        else {
+            return first.map_err(|broken| broken.error);
+        };
+        match kind {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+                self.exchange(request, deadline).map_err(|broken| broken.error)
+            }
+            _ => first.map_err(|broken| broken.error),
+        }
+    }
+
+    fn exchange(&self, request: &Request, deadline: Instant) -> Result<Answer, Broken> {
+        let silent = |error| Broken { error, answered: false };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let sent = match &request.body {
+            None => {
+                let mut call = self.agent.get(&self.url);
+                for (name, value) in &request.fields {
+                    call = call.header(name, value.as_slice());
+                }
+                call.config().timeout_global(Some(left)).build().call()
+            }
+            Some(body) => {
+                let mut call = self.agent.post(&self.url);
+                for (name, value) in &request.fields {
+                    call = call.header(name, value.as_slice());
+                }
+                call.config().timeout_global(Some(left)).build().send(body.as_slice())
+            }
+        };
+        let answer = sent.map_err(|error| silent(error_of(error)))?;
+        let broken = |error| Broken { error, answered: true };
+        let status = answer.status();
+        if status.is_redirection() {
+            return Err(broken(CallError::Redirect(status.as_u16())));
+        }
+        let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|value| pause_of(value, SystemTime::now()));
+        let body = answer.into_body().into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let body = body.map_err(|error| broken(error_of(error)))?;
+        Ok(Answer { status: status.as_u16(), retry_after, body })
+    }
+}
+
+/// A call without an answer.
+struct Broken {
+    error: CallError,
+    /// Whether the beginning of one was there.
+    answered: bool,
+}
+
+/// The authorities that are trusted: none for an address without TLS.
+fn roots(uri: &Uri, ca: Option<&Path>) -> Result<RootCerts, String> {
+    let mut found = Vec::new();
+    if uri.scheme_str() == Some("https") {
+        match ca {
+            Some(path) => {
+                let wrong = |problem: &dyn fmt::Display| format!("{}: {problem}", path.display());
+                let text = std::fs::read(path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+                for certificate in CertificateDer::pem_slice_iter(&text) {
+                    let certificate =
+                        certificate.map_err(|error| wrong(&format!("is broken PEM: {error}")))?;
+                    let mut store = rustls::RootCertStore::empty();
+                    store.add(certificate.clone()).map_err(|error| wrong(&error))?;
+                    found.push(certificate);
+                }
+                if found.is_empty() {
+                    return Err(wrong(&"has no certificate; expects PEM (-----BEGIN CERTIFICATE-----)"));
+                }
+            }
+            None => found = rustls_native_certs::load_native_certs().certs,
+        }
+        if found.is_empty() {
+            return Err("this system has no certificates of authorities: install ca-certificates, set SSL_CERT_FILE, \
+                        or name a file with them"
+                .to_owned());
+        }
+    }
+    let found: Vec<_> =
+        found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
+    Ok(RootCerts::Specific(Arc::new(found)))
+}
+
+/// How long `Retry-After` wants to be left alone (RFC 9110, 10.2.3): seconds, or until a date.
+fn pause_of(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    let pause = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(pause.min(RETRY_AFTER_MAX))
+}
+
+/// What went wrong, without any text that a server has sent.
+fn error_of(error: ureq::Error) -> CallError {
+    match error {
+        ureq::Error::Timeout(_) => CallError::Deadline,
+        ureq::Error::HostNotFound => CallError::Name,
+        ureq::Error::BodyExceedsLimit(_) | ureq::Error::LargeResponseHeader(..) => CallError::TooLong,
+        ureq::Error::Rustls(error) => CallError::Tls(error.to_string()),
+        ureq::Error::Tls(problem) => CallError::Tls(problem.to_owned()),
+        ureq::Error::ConnectionFailed => CallError::Connection(ErrorKind::NotConnected),
+        ureq::Error::Io(error) => of_io(error),
+        _ => CallError::NotHttp,
+    }
+}
+
+/// TLS tells its errors through the streams of the standard library.
+fn of_io(error: std::io::Error) -> CallError {
+    let kind = error.kind();
+    match error.into_inner().map(|inner| inner.downcast::<rustls::Error>()) {
+        Some(Ok(error)) => CallError::Tls(error.to_string()),
+        _ if matches!(kind, ErrorKind::TimedOut | ErrorKind::WouldBlock) => CallError::Deadline,
+        _ => CallError::Connection(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     let supervisor = Supervisor::from_environment()?;
     let mut server = Server::start_with(settings, tables_here()?, events.clone(), received)?;
     let readings = Readings::new(reload, events.clone());
-    if server.tls.is_some() {
+    if server.edition.all_tls().next().is_some() {
         certificates::start(&server.latest, events.clone())?;
     }
     server.supervisor = supervisor;
@@ -141,8 +141,9 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), ServeError> {
     })?;
     tracing::info!("open http://{}/", server.listen);
     let tls = server.tls.map(|tls| format!(" tls={tls}")).unwrap_or_default();
+    let scheme = if server.edition.admin_tls.is_some() { " admin_scheme=https" } else { "" };
     let line = format!(
-        "fantail ready listen={} admin={} pid={}{tls}\n",
+        "fantail ready listen={} admin={} pid={}{tls}{scheme}\n",
         server.listen,
         server.admin,
         std::process::id()

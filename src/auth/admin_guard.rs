@@ -24,6 +24,7 @@ pub enum AdminRefusal {
 pub struct AdminGuard {
     hosts: Vec<String>,
     any_host: bool,
+    tls: bool,
 }
 
 impl AdminGuard {
@@ -39,7 +40,7 @@ impl AdminGuard {
                 return Err(PatternError::new(host, problem));
             }
         }
-        Ok(Self { hosts: hosts.to_vec(), any_host: false })
+        Ok(Self { hosts: hosts.to_vec(), any_host: false, tls: false })
     }
 
     /// For a port that is bound off loopback: it has no names of its own, and it has keys, which a page that
@@ -47,6 +48,13 @@ impl AdminGuard {
     #[must_use]
     pub fn with_any_host(self) -> Self {
         Self { any_host: true, ..self }
+    }
+
+    /// For a port that speaks TLS: a page of the same host and port that came without it is somebody else's. Without TLS
+    /// nothing is said of the scheme, since a proxy may end TLS in front.
+    #[must_use]
+    pub fn with_tls(self) -> Self {
+        Self { tls: true, ..self }
     }
 
     /// Decides about a request; `host` is the authority it asks for, `field` gives a header field by its lower-case
@@ -64,7 +72,8 @@ impl AdminGuard {
             return Err(AdminRefusal::Host);
         }
         if let Some(origin) = field("origin")
-            && !ParsedOrigin::parse(origin).is_some_and(|origin| origin.is_same(&host))
+            && !ParsedOrigin::parse(origin)
+                .is_some_and(|origin| origin.is_same(&host) && (!self.tls || origin.is_https()))
         {
             return Err(AdminRefusal::Origin);
         }
@@ -163,6 +172,23 @@ mod tests {
         ] {
             assert_eq!(check(&[], &[host, ("origin", origin)]), Err(AdminRefusal::Origin), "{origin}");
         }
+    }
+
+    #[test]
+    fn over_tls_a_page_that_came_without_it_is_no_own_one() {
+        let (plain, secure) = (AdminGuard::default(), AdminGuard::default().with_tls());
+        let of = |origin| [("host", "localhost:8081"), ("origin", origin)];
+        for (origin, at_plain, at_secure) in [
+            ("https://localhost:8081", Ok(()), Ok(())),
+            ("HTTPS://localhost:8081", Ok(()), Ok(())),
+            ("http://localhost:8081", Ok(()), Err(AdminRefusal::Origin)),
+            ("https://localhost", Err(AdminRefusal::Origin), Err(AdminRefusal::Origin)),
+        ] {
+            let said = (check_with(&plain, &of(origin)), check_with(&secure, &of(origin)));
+            assert_eq!(said, (at_plain, at_secure), "{origin}");
+        }
+        // The default port of https is left out of both.
+        assert_eq!(check_with(&secure, &[("host", "localhost"), ("origin", "https://localhost")]), Ok(()));
     }
 
     #[test]

@@ -118,6 +118,13 @@ impl<'a> ParsedOrigin<'a> {
     }
 }
 
+impl ParsedOrigin<'_> {
+    /// Whether its page came over TLS.
+    pub(super) fn is_https(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case(b"https")
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pattern {
     /// Lower case; `None` for http and https.

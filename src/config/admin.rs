@@ -9,6 +9,7 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 
 use super::section::{Checker, section};
+use super::tls::{FileNames, check_names, check_pairs, pairs_of};
 use super::value::{BytesOrAutomatic, Count, Kind, Names, RawValue, Seconds, quoted};
 
 /// Bytes read of a file with keys.
@@ -23,6 +24,15 @@ section! {
         live "keys" => keys: Secrets as SecretList = Secrets::default(),
         /// A file with further keys, one a line; empty for none.
         live "keys_file" => keys_file: String as FileName = String::new(),
+        /// PEM file with a certificate, behind it those of its issuers, with which the port speaks TLS (https) and nothing else;
+        /// or a list of such files, as tls.certificate; empty: it speaks none.
+        live "tls_certificate" => tls_certificate: Vec<String> as FileNames = Vec::new(),
+        /// PEM file with the private key, or a list in the order of the certificates; empty for keys that stand in the files
+        /// of the certificates.
+        live "tls_key" => tls_key: Vec<String> as FileNames = Vec::new(),
+        /// PEM file with the authorities that sign certificates of operators, or a list of such files: who shows none of them is
+        /// not served, health checks included; empty: nobody is asked for one.
+        live "tls_client_ca" => tls_client_ca: Vec<String> as FileNames = Vec::new(),
         /// How long the answer to a request with an Idempotency-Key is kept.
         "idempotency_seconds" => idempotency: Duration as Seconds = Duration::from_secs(600),
         /// Most answers kept; beyond, the oldest goes.
@@ -136,9 +146,45 @@ impl Admin {
         Ok(keys)
     }
 
+    /// Whether the port speaks TLS.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        !self.tls_certificate.is_empty()
+    }
+
+    /// Takes over what `other` has of TLS.
+    pub(super) fn keep_tls_of(&mut self, other: &Self) {
+        self.tls_certificate.clone_from(&other.tls_certificate);
+        self.tls_key.clone_from(&other.tls_key);
+        self.tls_client_ca.clone_from(&other.tls_client_ca);
+    }
+
+    /// Each certificate's file with that of its key.
+    #[must_use]
+    pub fn tls_files(&self) -> Vec<(&str, &str)> {
+        pairs_of(&self.tls_certificate, &self.tls_key)
+    }
+
+    /// All files of TLS that are read, each once for each time that it is named.
+    #[must_use]
+    pub fn tls_watched(&self) -> Vec<&str> {
+        let own = self.tls_files().into_iter().flat_map(|(certificate, key)| [certificate, key]);
+        let clients = self.tls_client_ca.iter().filter(|_| self.speaks_tls());
+        own.chain(clients.map(String::as_str)).collect()
+    }
+
     /// Whether any key is named, here or in a file.
     pub(super) fn has_keys(&self) -> bool {
         self.compile_keys().is_ok_and(|keys| !keys.is_empty())
+    }
+
+    fn check_tls(&self, check: &mut Checker<'_>) {
+        check_pairs(check, ("tls_certificate", &self.tls_certificate), ("tls_key", &self.tls_key));
+        check_names(check, "tls_client_ca", &self.tls_client_ca);
+        if !self.tls_client_ca.is_empty() && !self.speaks_tls() {
+            let problem = "expects admin.tls_certificate, without which nobody is asked";
+            check.report("tls_client_ca", problem.to_owned());
+        }
     }
 
     fn check_values(&self, check: &mut Checker<'_>) {
@@ -148,6 +194,7 @@ impl Admin {
         if let Err(error) = self.compile_keys() {
             check.report(error.key, error.problem);
         }
+        self.check_tls(check);
         check.time("idempotency_seconds", self.idempotency, None);
         check.within("idempotency_keys_max", self.idempotency_keys_max, 1..=1 << 20);
         if let Some(bytes) = self.idempotency_bytes_max {
@@ -183,6 +230,31 @@ mod tests {
                 .compile_keys()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn files_of_tls_come_in_pairs_and_clients_are_asked_over_tls_only() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let admin = |certificate: &[&str], key: &[&str], client_ca: &[&str]| Admin {
+            tls_certificate: names(certificate),
+            tls_key: names(key),
+            tls_client_ca: names(client_ca),
+            ..Admin::default()
+        };
+        let unfit = |admin: &Admin| {
+            let mut unfit = Vec::new();
+            admin.check_values(&mut Checker { section: "admin", unfit: &mut unfit });
+            unfit.into_iter().map(|unfit| unfit.key).collect::<Vec<_>>()
+        };
+        let whole = admin(&["c", "d"], &["k", "l"], &["a"]);
+        assert_eq!(unfit(&whole), [""; 0]);
+        assert_eq!(whole.tls_watched(), ["c", "k", "d", "l", "a"]);
+        assert_eq!(admin(&["c"], &[], &[]).tls_files(), [("c", "c")]);
+        assert_eq!(unfit(&admin(&["c"], &["k", "l"], &[])), ["tls_key"]);
+        assert_eq!(unfit(&admin(&[], &["k"], &[])), ["tls_key"]);
+        assert_eq!(unfit(&admin(&[""], &[], &[])), ["tls_certificate"]);
+        let nobody = admin(&[], &[], &["a"]);
+        assert_eq!((unfit(&nobody), nobody.tls_watched()), (vec!["tls_client_ca"], vec![]));
     }
 
     #[test]

@@ -210,16 +210,16 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     }
 }
 
-/// Where the server of a configuration file has its admin port, whatever else in the file is wrong: for those who ask a
-/// server that runs.
+/// Where the server of a configuration file has its admin port, and whether it speaks TLS there, whatever else in the file is
+/// wrong: for those who ask a server that runs.
 #[must_use]
-pub fn admin_in_file(text: &str) -> SocketAddr {
+pub fn admin_in_file(text: &str) -> (SocketAddr, bool) {
     let mut settings = Settings::default();
     for assignment in file::content("", text, &mut Vec::new()).assignments {
         // Whoever starts the server is told of mistakes.
         let _ = apply(&mut settings, &assignment);
     }
-    settings.server.admin
+    (settings.server.admin, settings.admin.speaks_tls())
 }
 
 fn read_file(path: &PathBuf, errors: &mut Vec<ConfigError>) -> FileContent {

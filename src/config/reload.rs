@@ -51,6 +51,14 @@ impl Settings {
                 }
             }
         }
+        // A port that is bound goes on with TLS, or without it.
+        if settings.admin.speaks_tls() != self.admin.speaks_tls() {
+            settings.admin.keep_tls_of(&self.admin);
+            let (of_tls, others) =
+                applied.into_iter().partition(|change| change.key.starts_with("admin.tls_"));
+            applied = others;
+            needs_restart.extend::<Vec<_>>(of_tls);
+        }
         if self.topics != configured.topics {
             applied.append(&mut rule_differences(&self.topics, &configured.topics));
             settings.topics.clone_from(&configured.topics);

@@ -60,7 +60,7 @@ impl Kind for AddressOrNone {
 }
 
 /// The name of a file, or several.
-struct FileNames;
+pub(super) struct FileNames;
 
 impl Kind for FileNames {
     type Out = Vec<String>;
@@ -86,6 +86,35 @@ impl Kind for FileNames {
     }
 }
 
+/// Each certificate's file with that of its key, which may be the same.
+pub(super) fn pairs_of<'a>(certificates: &'a [String], keys: &'a [String]) -> Vec<(&'a str, &'a str)> {
+    let key = |place: usize| keys.get(place).or(certificates.get(place)).map(String::as_str);
+    let pairs = certificates.iter().enumerate();
+    pairs.filter_map(|(place, certificate)| Some((certificate.as_str(), key(place)?))).collect()
+}
+
+/// Reports certificates and keys, each with the name of its key of the configuration, that are no pairs of names.
+pub(super) fn check_pairs(
+    check: &mut Checker<'_>,
+    (certificate, certificates): (&'static str, &[String]),
+    (key, keys): (&'static str, &[String]),
+) {
+    if !keys.is_empty() && keys.len() != certificates.len() {
+        let (keys, certificates) = (keys.len(), certificates.len());
+        check.report(key, format!("expects a key for each certificate, got {keys} for {certificates}"));
+    }
+    check.within(certificate, certificates.len(), 0..=CERTIFICATES_MAX);
+    check_names(check, certificate, certificates);
+    check_names(check, key, keys);
+}
+
+/// Reports a list of names of files in which one is empty.
+pub(super) fn check_names(check: &mut Checker<'_>, key: &'static str, files: &[String]) {
+    if files.iter().any(String::is_empty) {
+        check.report(key, "expects names of files, got an empty one".to_owned());
+    }
+}
+
 impl Tls {
     /// Each certificate's file with that of its key, if TLS is spoken.
     #[must_use]
@@ -93,9 +122,7 @@ impl Tls {
         if self.listen.is_none() {
             return Vec::new();
         }
-        let key = |place: usize| self.key.get(place).or(self.certificate.get(place)).map(String::as_str);
-        let pairs = self.certificate.iter().enumerate();
-        pairs.filter_map(|(place, certificate)| Some((certificate.as_str(), key(place)?))).collect()
+        pairs_of(&self.certificate, &self.key)
     }
 
     /// The file with the response of OCSP for the certificate at this place of the list, if it has one.
@@ -121,11 +148,7 @@ impl Tls {
         if self.listen.is_some() && self.certificate.is_empty() {
             check.report("certificate", "expects a file, because tls.listen is set".to_owned());
         }
-        if !self.key.is_empty() && self.key.len() != self.certificate.len() {
-            let (keys, certificates) = (self.key.len(), self.certificate.len());
-            let problem = format!("expects a key for each certificate, got {keys} for {certificates}");
-            check.report("key", problem);
-        }
+        check_pairs(check, ("certificate", &self.certificate), ("key", &self.key));
         if !self.ocsp.is_empty() && self.ocsp.len() != self.certificate.len() {
             let (responses, certificates) = (self.ocsp.len(), self.certificate.len());
             let problem = format!(
@@ -133,21 +156,11 @@ impl Tls {
             );
             check.report("ocsp", problem);
         }
-        check.within("certificate", self.certificate.len(), 0..=CERTIFICATES_MAX);
         if !self.client_crl.is_empty() && self.client_ca.is_empty() {
             check.report("client_crl", "expects tls.client_ca, without which no client is asked".to_owned());
         }
-        let lists = [
-            ("certificate", &self.certificate),
-            ("key", &self.key),
-            ("client_ca", &self.client_ca),
-            ("client_crl", &self.client_crl),
-        ];
-        for (key, files) in lists {
-            if files.iter().any(String::is_empty) {
-                check.report(key, "expects names of files, got an empty one".to_owned());
-            }
-        }
+        check_names(check, "client_ca", &self.client_ca);
+        check_names(check, "client_crl", &self.client_crl);
     }
 }
 

@@ -25,6 +25,13 @@ fn label_of(name: &str) -> String {
     name.chars().map(|one| if one.is_control() || one == '"' || one == '\\' { '_' } else { one }).collect()
 }
 
+/// Of each file the first of its times: it may be about several certificates, or be that of both ports.
+fn first_of_each(mut files: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    files.sort_unstable();
+    files.dedup_by(|one, before| one.0 == before.0);
+    files
+}
+
 /// Seconds since 1970.
 fn seconds_of(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -73,27 +80,30 @@ impl Edition {
             draining: self.is_draining(),
             reloads: self.reloads.reading(),
             certificates: self.certificate_facts(),
+            authorities: self.authority_facts(),
             ocsp: self.ocsp_facts(),
+            admin_tls: self.admin_tls.is_some(),
             log_lines_dropped,
             log_lines_suppressed,
         }
     }
 
     fn certificate_facts(&self) -> Vec<(String, u64)> {
-        let all = self.tls.iter().flat_map(|tls| &tls.certificates);
-        all.map(|one| (label_of(&one.file), seconds_of(one.expires))).collect()
+        let all = self.all_tls().flat_map(|tls| &tls.certificates);
+        first_of_each(all.map(|one| (label_of(&one.file), seconds_of(one.expires))).collect())
+    }
+
+    fn authority_facts(&self) -> Vec<(String, u64)> {
+        let all = self.all_tls().flat_map(|tls| &tls.authorities);
+        first_of_each(all.map(|one| (label_of(&one.file), seconds_of(one.expires))).collect())
     }
 
     /// Of those that expire.
     fn ocsp_facts(&self) -> Vec<(String, u64)> {
-        let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
+        let certificates = self.all_tls().flat_map(|tls| &tls.certificates);
         let all = certificates.filter_map(|certificate| certificate.ocsp.as_ref());
         let expiring = all.filter_map(|one| Some((label_of(&one.file), seconds_of(one.expires?))));
-        let mut expiring: Vec<_> = expiring.collect();
-        // One file may be about several certificates: then the first of its times counts.
-        expiring.sort_unstable();
-        expiring.dedup_by(|one, before| one.0 == before.0);
-        expiring
+        first_of_each(expiring.collect())
     }
 
     fn history_facts(&self) -> HistoryFacts {

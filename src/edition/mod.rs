@@ -8,12 +8,12 @@ mod facts;
 mod mail;
 mod readiness;
 mod reload_answers;
+mod tls;
 
 use std::error::Error;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::SystemTime;
 
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
@@ -24,8 +24,7 @@ use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::BATCH_BYTES_MAX;
 use crate::topic::OutboxBudget;
 use crate::transport::tls::certificate::CertificateError;
-use crate::transport::tls::clients::ClientFiles;
-use crate::transport::tls::config::{Files, Sources, Tickets, TlsConfig};
+use crate::transport::tls::config::{Tickets, TlsConfig};
 use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
@@ -111,8 +110,10 @@ pub struct Edition {
     pub guard: AdminGuard,
     /// With which keys.
     pub keys: AdminKeys,
-    /// What TLS handshakes are answered with, if TLS is spoken.
+    /// What TLS handshakes of clients are answered with, if TLS is spoken.
     pub tls: Option<Arc<TlsConfig>>,
+    /// The same for the admin port.
+    pub admin_tls: Option<Arc<TlsConfig>>,
     /// How much may wait over all connections.
     pub totals: Totals,
     shared: Arc<Shared>,
@@ -130,8 +131,8 @@ pub struct Shared {
     pub memory: Option<u64>,
     /// Who may connect, by address.
     pub admission: Admission,
-    /// What seals the tickets of TLS sessions.
-    tickets: Tickets,
+    /// What seals the tickets of TLS sessions, of each port by itself: a session of a client is none of an operator.
+    tickets: [Tickets; 2],
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -189,7 +190,7 @@ impl Edition {
             outbox_budget: OutboxBudget::new(totals.outbox as u64),
             contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
-            tickets: Tickets::default(),
+            tickets: Default::default(),
             admission: Admission::new(admission_rules(&settings)?),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -233,10 +234,10 @@ impl Edition {
     /// # Errors
     /// What is.
     pub fn check_tls(settings: &Settings) -> Result<(), CertificateError> {
-        match tls_config(settings, &Tickets::default()) {
-            Err(error) => error.downcast().map_or(Ok(()), |error| Err(*error)),
-            Ok(_) => Ok(()),
+        for port in [Port::Client, Port::Admin] {
+            tls::config(settings, port, &Tickets::default())?;
         }
+        Ok(())
     }
 
     fn of(settings: Settings, shared: Arc<Shared>) -> Result<Self, Box<dyn Error + Send + Sync>> {
@@ -249,11 +250,15 @@ impl Edition {
             }
             guard = guard.with_any_host();
         }
+        if settings.admin.speaks_tls() {
+            guard = guard.with_tls();
+        }
         Ok(Self {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             guard,
             keys,
-            tls: tls_config(&settings, &shared.tickets)?,
+            tls: tls::config(&settings, Port::Client, shared.tickets_of(Port::Client))?,
+            admin_tls: tls::config(&settings, Port::Admin, shared.tickets_of(Port::Admin))?,
             totals: Totals::derive(&settings, shared.loops(), shared.memory),
             settings,
             shared,
@@ -261,28 +266,20 @@ impl Edition {
     }
 }
 
-/// Reads the files of the certificates, if TLS is spoken. Keys of tickets outlive an edition.
-fn tls_config(
-    settings: &Settings,
-    tickets: &Tickets,
-) -> Result<Option<Arc<TlsConfig>>, Box<dyn Error + Send + Sync>> {
-    let files = settings.tls.files();
-    if files.is_empty() {
-        return Ok(None);
+impl Edition {
+    /// What TLS handshakes with a port are answered with, if TLS is spoken there.
+    #[must_use]
+    pub fn tls_of(&self, port: Port) -> Option<&TlsConfig> {
+        match port {
+            Port::Client => self.tls.as_deref(),
+            Port::Admin => self.admin_tls.as_deref(),
+        }
     }
-    let tls = &settings.tls;
-    let pair = |(place, (certificate, key)): (usize, (&str, &str))| Files {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-        ocsp: tls.ocsp_of(place).map(str::to_owned),
-    };
-    let clients = ClientFiles {
-        authorities: tls.client_ca.clone(),
-        revoked: tls.client_crl.clone(),
-        required: tls.client_required,
-    };
-    let sources = Sources { certificates: files.into_iter().enumerate().map(pair).collect(), clients };
-    Ok(Some(Arc::new(TlsConfig::read(&sources, tickets, tls.lean, SystemTime::now())?)))
+
+    /// Both, of those ports that speak it.
+    pub fn all_tls(&self) -> impl Iterator<Item = &TlsConfig> {
+        [Port::Client, Port::Admin].into_iter().filter_map(|port| self.tls_of(port))
+    }
 }
 
 impl Deref for Edition {
@@ -352,6 +349,14 @@ impl Shared {
     #[must_use]
     pub fn inbox_bytes_of(&self, port: Port) -> &AtomicUsize {
         let [clients, operator] = &self.inbox_bytes;
+        match port {
+            Port::Client => clients,
+            Port::Admin => operator,
+        }
+    }
+
+    fn tickets_of(&self, port: Port) -> &Tickets {
+        let [clients, operator] = &self.tickets;
         match port {
             Port::Client => clients,
             Port::Admin => operator,

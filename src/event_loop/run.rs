@@ -232,7 +232,7 @@ impl Shell {
         let (listening, at) = TcpListening::new(at, options, poll.registry())?;
         let mut core: Core<Stream> = Core::new(index, port, Arc::clone(&edition))
             .map_err(|_| io::Error::other("the router serves no such loop"))?;
-        core.transport_mut().set_config(edition.tls.as_deref());
+        core.transport_mut().set_config(edition.tls_of(port));
         (events.0)(LoopEvent::Listening { at, table });
         let kernel = Kernel {
             poll,
@@ -360,7 +360,8 @@ impl Driver<Stream> for Kernel {
 
     fn on_reload(&mut self, core: &mut Core<Stream>) -> Arc<Edition> {
         self.edition = self.latest.current();
-        core.transport_mut().set_config(self.edition.tls.as_deref());
+        let port = core.port;
+        core.transport_mut().set_config(self.edition.tls_of(port));
         self.acceptor.listener.set_user_timeout(self.edition.settings.timeouts.user_timeout_ms());
         Arc::clone(&self.edition)
     }

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
 use mio::unix::SourceFd;
@@ -18,28 +18,32 @@ use crate::sys::socket::{
 use crate::topic::Key;
 use crate::transport::Stream;
 
-/// The listening sockets of one loop, which are closed and opened again together: one for plain connections, and perhaps
-/// one for those that speak TLS.
+/// The listening sockets of one loop, which are closed and opened again together: one, and perhaps one beside it for
+/// connections that speak TLS.
 pub(super) struct TcpListening {
-    plain: One,
-    secure: Option<One>,
+    first: One,
+    beside: Option<One>,
     options: ListenOptions,
     /// Who is asked first next time: neither can keep the other's queue from being emptied.
-    secure_first: Cell<bool>,
+    beside_first: Cell<bool>,
 }
 
 /// One of them.
 struct One {
     listener: Option<TcpListener>,
     address: SocketAddr,
+    /// Whether TLS is spoken there.
+    is_secure: bool,
 }
 
 /// Where they listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listening {
-    /// For plain connections.
+    /// For plain connections, or for those that speak TLS if no others are taken.
     pub address: SocketAddr,
-    /// For those that speak TLS.
+    /// Whether TLS is spoken there.
+    pub is_secure: bool,
+    /// For those that speak TLS, beside plain ones.
     pub tls: Option<SocketAddr>,
 }
 
@@ -53,18 +57,19 @@ impl TcpListening {
         mut options: ListenOptions,
         registry: &Registry,
     ) -> io::Result<(Self, Listening)> {
-        let plain = One::listen(at.address, &options, registry)?;
-        let secure = at.tls.map(|address| One::listen(address, &options, registry)).transpose()?;
+        let first = One::listen(at.address, at.is_secure, &options, registry)?;
+        let beside = at.tls.map(|address| One::listen(address, true, &options, registry)).transpose()?;
         if options.sharing == Sharing::Later {
             // It was the first. Taken back, it joins those that have come since: it gives up only where others listen.
             options.sharing = Sharing::Always;
         }
-        let at = Listening { address: plain.address, tls: secure.as_ref().map(|one| one.address) };
-        Ok((Self { plain, secure, options, secure_first: Cell::new(false) }, at))
+        let tls = beside.as_ref().map(|one| one.address);
+        let at = Listening { address: first.address, tls, ..at };
+        Ok((Self { first, beside, options, beside_first: Cell::new(false) }, at))
     }
 
     fn all(&self) -> impl Iterator<Item = &One> {
-        [Some(&self.plain), self.secure.as_ref()].into_iter().flatten()
+        [Some(&self.first), self.beside.as_ref()].into_iter().flatten()
     }
 
     fn open_ones(&self) -> impl Iterator<Item = &TcpListener> {
@@ -87,17 +92,29 @@ impl TcpListening {
 }
 
 impl One {
-    fn listen(address: SocketAddr, options: &ListenOptions, registry: &Registry) -> io::Result<Self> {
+    fn listen(
+        address: SocketAddr,
+        is_secure: bool,
+        options: &ListenOptions,
+        registry: &Registry,
+    ) -> io::Result<Self> {
         let listener = listen(address, options)?;
         let address = local_of(&listener)?;
         register(registry, &listener)?;
-        Ok(Self { listener: Some(listener), address })
+        Ok(Self { listener: Some(listener), address, is_secure })
+    }
+
+    /// The same anew, on the port that it had.
+    fn again(&self, options: &ListenOptions, registry: &Registry) -> io::Result<Self> {
+        Self::listen(self.address, self.is_secure, options, registry)
     }
 
     /// The next one in the queue, and where it comes from.
-    fn accept(&self) -> io::Result<(TcpStream, IpAddr)> {
+    fn accept(&self) -> io::Result<(Stream, IpAddr)> {
         let listener = self.listener.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-        accept(listener).map(|(tcp, peer)| (tcp, peer.ip()))
+        let (tcp, peer) = accept(listener)?;
+        let stream = if self.is_secure { Stream::secure(tcp) } else { Stream::plain(tcp) };
+        Ok((stream?, peer.ip()))
     }
 }
 
@@ -106,7 +123,7 @@ impl Listen for TcpListening {
     type Registry = Registry;
 
     fn is_open(&self) -> bool {
-        self.plain.listener.is_some()
+        self.first.listener.is_some()
     }
 
     fn descriptors(&self) -> usize {
@@ -115,15 +132,14 @@ impl Listen for TcpListening {
 
     fn open(&mut self, registry: &Registry) -> io::Result<()> {
         // Both or none.
-        let secure =
-            self.secure.as_ref().map(|one| One::listen(one.address, &self.options, registry)).transpose()?;
-        self.plain = One::listen(self.plain.address, &self.options, registry)?;
-        self.secure = secure;
+        let beside = self.beside.as_ref().map(|one| one.again(&self.options, registry)).transpose()?;
+        self.first = self.first.again(&self.options, registry)?;
+        self.beside = beside;
         Ok(())
     }
 
     fn close(&mut self) {
-        for one in [Some(&mut self.plain), self.secure.as_mut()].into_iter().flatten() {
+        for one in [Some(&mut self.first), self.beside.as_mut()].into_iter().flatten() {
             one.listener = None;
         }
     }
@@ -133,19 +149,14 @@ impl Listen for TcpListening {
     }
 
     fn accept(&self) -> io::Result<(Stream, IpAddr)> {
-        let plain = || self.plain.accept().and_then(|(tcp, peer)| Ok((Stream::plain(tcp)?, peer)));
-        let Some(secure) = &self.secure else { return plain() };
-        let secure = || secure.accept().and_then(|(tcp, peer)| Ok((Stream::secure(tcp)?, peer)));
+        let Some(beside) = &self.beside else { return self.first.accept() };
         let nobody = |tried: &io::Result<_>| {
             tried.as_ref().is_err_and(|e: &io::Error| e.kind() == io::ErrorKind::WouldBlock)
         };
-        let secure_first = self.secure_first.replace(!self.secure_first.get());
-        let first = if secure_first { secure() } else { plain() };
-        match nobody(&first) {
-            true if secure_first => plain(),
-            true => secure(),
-            false => first,
-        }
+        let beside_first = self.beside_first.replace(!self.beside_first.get());
+        let (one, other) = if beside_first { (beside, &self.first) } else { (&self.first, beside) };
+        let accepted = one.accept();
+        if nobody(&accepted) { other.accept() } else { accepted }
     }
 
     fn register(&self, key: Key, stream: &Stream, registry: &Registry) -> io::Result<()> {
@@ -173,7 +184,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let first = ListenOptions { sharing: Sharing::Later, ..ListenOptions::default() };
         let local = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-        let local = Listening { address: local, tls: Some(local) };
+        let local = Listening { address: local, is_secure: false, tls: Some(local) };
         let (mut first, address) = TcpListening::new(local, first, poll.registry()).unwrap();
         let other = ListenOptions { sharing: Sharing::Always, ..ListenOptions::default() };
         let (_other, _) = TcpListening::new(address, other, poll.registry()).unwrap();
@@ -187,11 +198,11 @@ mod tests {
         let poll = Poll::new().unwrap();
         let options = ListenOptions { user_timeout_ms: 1_000, ..ListenOptions::default() };
         let local = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-        let local = Listening { address: local, tls: Some(local) };
+        let local = Listening { address: local, is_secure: false, tls: Some(local) };
         let (mut listening, _) = TcpListening::new(local, options, poll.registry()).unwrap();
         listening.set_user_timeout(2_000);
         let of = |listening: &TcpListening| {
-            SockRef::from(listening.plain.listener.as_ref().unwrap()).tcp_user_timeout().unwrap()
+            SockRef::from(listening.first.listener.as_ref().unwrap()).tcp_user_timeout().unwrap()
         };
         assert_eq!(of(&listening), Some(Duration::from_secs(2)));
         listening.close();

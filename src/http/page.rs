@@ -81,7 +81,8 @@ fn admin_for(head: &Head<'_>, edition: &Edition, peer: impl FnOnce() -> Option<I
         return None;
     }
     AdminGuard::default().check(head.host.as_bytes(), |name| head.field(name)).ok()?;
-    peer().is_some_and(|peer| peer.to_canonical().is_loopback()).then(|| admin.to_string())
+    let scheme = if edition.admin_tls.is_some() { "https://" } else { "" };
+    peer().is_some_and(|peer| peer.to_canonical().is_loopback()).then(|| format!("{scheme}{admin}"))
 }
 
 #[cfg(test)]

@@ -60,8 +60,12 @@ pub struct Facts<'a> {
     pub reloads: ReloadCounts,
     /// Files of certificates, and when each expires, in seconds since 1970.
     pub certificates: Vec<(String, u64)>,
+    /// Files of authorities of clients, and when the first in each expires, in seconds since 1970.
+    pub authorities: Vec<(String, u64)>,
     /// Files of responses of OCSP that expire, and when each does, in seconds since 1970.
     pub ocsp: Vec<(String, u64)>,
+    /// Whether the admin port speaks TLS.
+    pub admin_tls: bool,
     /// Log lines that were lost.
     pub log_lines_dropped: u64,
     /// Log lines that were counted instead of written.

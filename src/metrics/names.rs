@@ -122,6 +122,7 @@ others! {
     HISTORY_TRIMMED = "fantail_history_trimmed_total", Counter, "Messages let go before their time, because topics together kept too much, there were too many of them, or by a reload.";
     REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
     TLS_EXPIRY = "fantail_tls_certificate_expiry_timestamp_seconds", Gauge, "When a certificate or one of its chain expires, by file, in seconds since 1970.";
+    TLS_AUTHORITY_EXPIRY = "fantail_tls_client_ca_expiry_timestamp_seconds", Gauge, "When the first authority of clients in a file expires, by file, in seconds since 1970.";
     TLS_OCSP_EXPIRY = "fantail_tls_ocsp_expiry_timestamp_seconds", Gauge, "When a response of OCSP for a certificate expires, by file, in seconds since 1970.";
     TLS_HANDSHAKES = "fantail_tls_handshakes_total", Counter, "Handshakes of TLS that were done, by version and whether a session was taken up.";
     TLS_FAILURES = "fantail_tls_failures_total", Counter, "Handshakes of TLS, and connections over it, that came to nothing, by reason.";

@@ -42,6 +42,10 @@ fn tls(facts: &Facts<'_>, out: &mut String) {
     for (file, expires) in &facts.certificates {
         line(out, names::TLS_EXPIRY.name, &[("file", file)], expires);
     }
+    metric(out, &names::TLS_AUTHORITY_EXPIRY);
+    for (file, expires) in &facts.authorities {
+        line(out, names::TLS_AUTHORITY_EXPIRY.name, &[("file", file)], expires);
+    }
     metric(out, &names::TLS_OCSP_EXPIRY);
     for (file, expires) in &facts.ocsp {
         line(out, names::TLS_OCSP_EXPIRY.name, &[("file", file)], expires);

@@ -73,7 +73,7 @@ fn marks_of(settings: &Settings) -> Vec<Mark> {
         let of = fs::metadata(file).ok()?;
         Some((of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec()))
     };
-    settings.tls.watched().into_iter().map(mark).collect()
+    settings.tls.watched().into_iter().chain(settings.admin.tls_watched()).map(mark).collect()
 }
 
 #[cfg(test)]

@@ -159,7 +159,8 @@ impl Server {
         let Next { edition, applied, needs_restart, warnings } = next;
         // A file of keys may change under its name, which no key of the configuration tells.
         let keys_changed = edition.keys != self.edition.keys;
-        let certificates = |edition: &Edition| edition.tls.as_ref().map(|tls| tls.certificates.clone());
+        let certificates =
+            |edition: &Edition| edition.all_tls().map(|tls| tls.certificates.clone()).collect::<Vec<_>>();
         let certificates_changed = certificates(&edition) != certificates(&self.edition);
         if edition.totals != self.edition.totals {
             capacity::tell_totals(&edition.totals, self.allowance.as_ref());

@@ -167,13 +167,23 @@ impl Server {
         if let Some(tls) = self.tls {
             tracing::info!("listening for clients with TLS on {tls}");
         }
-        tracing::info!("listening for operators on {}", self.admin);
+        let admin = self.admin;
+        if self.edition.admin_tls.is_some() {
+            tracing::info!("listening for operators on {admin} with TLS");
+        } else {
+            tracing::info!("listening for operators on {admin}");
+            if !self.edition.settings.server.admin_is_local() {
+                tracing::info!(
+                    "the admin port speaks no TLS: keys reach it as they are; admin.tls_certificate would change that"
+                );
+            }
+        }
         self.tell_certificates();
     }
 
     /// Says as whom it speaks, and until when.
     pub(super) fn tell_certificates(&self) {
-        for certificate in self.edition.tls.iter().flat_map(|tls| &tls.certificates) {
+        for certificate in self.edition.all_tls().flat_map(|tls| &tls.certificates) {
             let names = certificate.names.join(", ");
             let days = certificate.days_left(SystemTime::now());
             tracing::info!(
@@ -193,9 +203,10 @@ impl Server {
     /// Where a loop listens.
     fn at(&self, is_admin: bool) -> Listening {
         if is_admin {
-            Listening { address: self.admin, tls: None }
+            let is_secure = self.edition.admin_tls.is_some();
+            Listening { address: self.admin, is_secure, tls: None }
         } else {
-            Listening { address: self.listen, tls: self.tls }
+            Listening { address: self.listen, is_secure: false, tls: self.tls }
         }
     }
 
@@ -252,7 +263,7 @@ impl Server {
                 Ok(table)
             }
             Ok(Event::Loop(LoopEvent::Ended { result: Err(error), .. })) => {
-                let Listening { address, tls } = self.at(is_admin);
+                let Listening { address, tls, .. } = self.at(is_admin);
                 let both = tls.map(|tls| format!(" and {tls}")).unwrap_or_default();
                 Err(failed(&format!("listen on {address}{both}"), error))
             }

@@ -46,7 +46,7 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
   failed.catch(() => {});
   const ready = new Promise((resolve) => {
     createInterface({ input: child.stdout }).on("line", (line) => {
-      const match = /^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)(?: tls=(\S+))?$/.exec(line);
+      const match = /^fantail ready listen=(\S+) admin=(\S+) pid=(\d+)(?: tls=(\S+))?(?: admin_scheme=https)?$/.exec(line);
       if (match) resolve(match);
     });
   });

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::client::Resumption;
 use rustls::crypto::ring;
@@ -160,6 +161,26 @@ fn certificates_that_are_not_right_are_counted_by_what_is_wrong() {
         let open = try_open(&server, &client(shown.as_ref(), TLS13));
         assert_eq!(open.is_some(), shown.is_none(), "{reason}");
     }
+}
+
+#[test]
+fn what_an_authority_has_signed_is_taken_behind_its_end_which_is_told() {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "an old authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+    let key = KeyPair::generate().expect("a key");
+    let old = Authority { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") };
+    let young = Authority::new("a young authority");
+    // Of several in a file the first to expire counts.
+    let both = file("old-and-young.pem", &(young.issuer.pem() + &old.issuer.pem()));
+    let server = start(text(&both), &[]);
+    for authority in [&old, &young] {
+        let right = device(authority, "device-7", |_| {});
+        assert!(try_open(&server, &client(Some(&right), TLS13)).is_some());
+    }
+    let name = "fantail_tls_client_ca_expiry_timestamp_seconds";
+    assert_eq!(server.metric(name, "old-and-young.pem"), 1_009_843_200);
 }
 
 #[test]

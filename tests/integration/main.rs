@@ -2,6 +2,7 @@
 
 mod admin;
 mod admin_keys;
+mod admin_tls;
 mod admission;
 mod answers;
 mod batch;

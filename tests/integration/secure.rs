@@ -129,22 +129,25 @@ pub(crate) fn lean() -> bool {
 
 static SECURE_OF: Mutex<Option<HashMap<SocketAddr, SocketAddr>>> = Mutex::new(None);
 
-/// Remembers where the server that listens on `plain` speaks TLS, and that it does not on its admin port, which may have
+/// Remembers where the server that listens on `plain` speaks TLS, and whether it does on its admin port, which may have
 /// been another server's before.
-pub(crate) fn note(plain: SocketAddr, admin: SocketAddr, secure: Option<SocketAddr>) {
+pub(crate) fn note(plain: SocketAddr, admin: (SocketAddr, bool), secure: Option<SocketAddr>) {
     let mut all = SECURE_OF.lock().unwrap_or_else(PoisonError::into_inner);
     let all = all.get_or_insert_default();
-    all.remove(&admin);
+    match admin {
+        (admin, true) => all.insert(admin, admin),
+        (admin, false) => all.remove(&admin),
+    };
     match secure {
         Some(secure) => all.insert(plain, secure),
         None => all.remove(&plain),
     };
 }
 
-/// Where to connect instead, and with TLS, if all peers speak it.
+/// Where to connect instead, and with TLS, if all peers speak it or nothing else is spoken there.
 pub(crate) fn instead_of(plain: SocketAddr) -> Option<SocketAddr> {
     let all = SECURE_OF.lock().unwrap_or_else(PoisonError::into_inner);
-    if everywhere() { all.as_ref()?.get(&plain).copied() } else { None }
+    all.as_ref()?.get(&plain).copied().filter(|secure| everywhere() || *secure == plain)
 }
 
 /// A client's end of TLS. The socket is the peer's.

@@ -109,7 +109,8 @@ impl Server {
         assert!(ready.starts_with("fantail ready "), "{ready:?}");
         let (listen, admin) = (address("listen"), address("admin"));
         let tls = try_address("tls");
-        secure::note(listen, admin, tls);
+        let https = ready.split_whitespace().any(|word| word == "admin_scheme=https");
+        secure::note(listen, (admin, https), tls);
         Self { child, listen, admin, tls, log }
     }
 
@@ -130,7 +131,7 @@ impl Server {
         };
         let (listen, admin) = (address("clients"), address("operators"));
         (server.listen, server.admin) = (listen, admin);
-        secure::note(listen, admin, None);
+        secure::note(listen, (admin, false), None);
         server
     }
 

@@ -552,7 +552,7 @@ fn files_that_change_are_taken_by_themselves() {
     let all: Vec<&str> = flags.iter().map(String::as_str).collect();
     let server = Server::start(&all, &[("FANTAIL_TLS_WATCH_SECONDS", "0.1")]);
     shake(&server, &old.client(), "localhost");
-    let mut open = Peer::connect(server.listen);
+    let mut open = Peer::connect_plain(server.listen);
     open.upgrade("/ws/lobby");
     turn_to(&versions[1]);
     server.await_log("the files of certificates have changed");

@@ -65,7 +65,7 @@ impl Configs {
             if index & 2 != 0 {
                 clients.authorities.push(file("ca.pem"));
             }
-            let sources = Sources { certificates: vec![files], clients };
+            let sources = Sources { certificates: vec![files], clients, ..Sources::default() };
             TlsConfig::read(&sources, &tickets, index & 1 != 0, SystemTime::now()).expect("good files")
         };
         Self { servers: [server(0), server(1), server(2), server(3)], clients: Kinds::new() }

@@ -39,6 +39,32 @@ impl fmt::Display for CertificateError {
 
 impl std::error::Error for CertificateError {}
 
+/// What the keys of the configuration are called that name the files of one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyNames {
+    /// The one of certificates.
+    pub certificate: &'static str,
+    /// The one of their keys.
+    pub key: &'static str,
+    /// The one of authorities of clients.
+    pub client_ca: &'static str,
+}
+
+impl KeyNames {
+    /// Those of the clients' port.
+    pub const CLIENTS: Self =
+        Self { certificate: "tls.certificate", key: "tls.key", client_ca: "tls.client_ca" };
+    /// Those of the operators'.
+    pub const ADMIN: Self =
+        Self { certificate: "admin.tls_certificate", key: "admin.tls_key", client_ca: "admin.tls_client_ca" };
+}
+
+impl Default for KeyNames {
+    fn default() -> Self {
+        Self::CLIENTS
+    }
+}
+
 /// A certificate with its chain and its key.
 #[derive(Debug)]
 pub struct Identity {
@@ -56,23 +82,29 @@ pub struct Identity {
     pub warning: Option<String>,
 }
 
-/// Reads a certificate with its chain from one file, and its key from another or the same.
+/// Reads a certificate with its chain from one file, and its key from another or the same. Errors call them by `names`.
 ///
 /// # Errors
 /// What is wrong with which of them.
-pub fn read(certificate: &str, key: &str, now: SystemTime) -> Result<Identity, CertificateError> {
-    let text = read_file("tls.certificate", certificate)?;
-    let of_certificate = |problem: String| fail("tls.certificate", certificate, problem);
+pub fn read(
+    certificate: &str,
+    key: &str,
+    names: &KeyNames,
+    now: SystemTime,
+) -> Result<Identity, CertificateError> {
+    let text = read_file(names.certificate, certificate)?;
+    let of_certificate = |problem: String| fail(names.certificate, certificate, problem);
+    let of_key = |problem: String| fail(names.key, key, problem);
     let chain = chain_of(&text).map_err(of_certificate)?;
     let parsed: Result<Vec<Certificate>, String> = chain.iter().enumerate().map(parsed).collect();
     let parsed = parsed.map_err(of_certificate)?;
     let Some(own) = parsed.first() else { return Err(of_certificate(no_certificate(&text))) };
-    let key_text = read_file("tls.key", key)?;
-    let private = key_of(&key_text).map_err(|problem| fail("tls.key", key, problem))?;
+    let key_text = read_file(names.key, key)?;
+    let private = key_of(&key_text).map_err(of_key)?;
     let signing = any_supported_type(&private).map_err(|_| {
         let problem =
             "has a key of a kind that is not supported: expects ECDSA (P-256, P-384), RSA or Ed25519";
-        fail("tls.key", key, problem.to_owned())
+        of_key(problem.to_owned())
     })?;
     let (names, subject, issuer) = (names_of(own), own.subject(), own.issuer());
     let pair = CertifiedKey::new(chain.clone(), signing);
@@ -82,11 +114,7 @@ pub fn read(certificate: &str, key: &str, now: SystemTime) -> Result<Identity, C
                 "is in the wrong order: the key {key:?} is that of certificate {}, which has to be the first",
                 place + 1
             )),
-            None => fail(
-                "tls.key",
-                key,
-                format!("is not the key of the certificate in {certificate:?} ({subject})"),
-            ),
+            None => of_key(format!("is not the key of the certificate in {certificate:?} ({subject})")),
         });
     }
     in_order(&parsed).map_err(of_certificate)?;
@@ -101,7 +129,7 @@ pub fn read(certificate: &str, key: &str, now: SystemTime) -> Result<Identity, C
 }
 
 /// What is asked of a parsed certificate.
-trait Asked {
+pub(super) trait Asked {
     fn subject(&self) -> String;
     fn issuer(&self) -> String;
     fn begins(&self) -> SystemTime;
@@ -152,7 +180,7 @@ pub(super) fn chain_of(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Stri
 fn no_certificate(text: &[u8]) -> String {
     let has = |what: &str| text.windows(what.len()).any(|window| window == what.as_bytes());
     if has("PRIVATE KEY-----") {
-        "has a private key and no certificate: are tls.certificate and tls.key swapped?".to_owned()
+        "has a private key and no certificate: are the two files swapped?".to_owned()
     } else if has("-----BEGIN CERTIFICATE REQUEST-----") {
         "has a certificate request, and not the certificate that was made of it".to_owned()
     } else {
@@ -183,7 +211,7 @@ fn key_of(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     match PrivateKeyDer::from_pem_slice(text) {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) if has("-----BEGIN CERTIFICATE-----") => {
-            Err("has a certificate and no private key: are tls.certificate and tls.key swapped?".to_owned())
+            Err("has a certificate and no private key: are the two files swapped?".to_owned())
         }
         Err(pem::Error::NoItemsFound) if has("PRIVATE KEY-----") => {
             Err("has a private key of a kind that is not supported: expects PKCS #8, PKCS #1 or SEC1"

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ::ring::digest::{Context, SHA256};
 use rustls::RootCertStore;
@@ -18,7 +19,7 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use super::certificate::{CertificateError, chain_of, fail, read_file};
+use super::certificate::{Asked, CertificateError, KeyNames, chain_of, fail, read_file};
 
 /// Bytes of a client's name that are kept.
 const SUBJECT_BYTES_MAX: usize = 512;
@@ -39,6 +40,20 @@ pub(super) struct Clients {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     /// Other rules have another mark.
     pub(super) mark: Vec<u8>,
+    /// The files of the authorities, in their order.
+    pub(super) authorities: Vec<AuthorityFacts>,
+}
+
+/// What there is to say of a file with authorities of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityFacts {
+    /// The file.
+    pub file: String,
+    /// Whom those in it name.
+    pub subjects: Vec<String>,
+    /// When the first of them expires. What they have signed is taken afterwards, too: only the times of the clients' own
+    /// certificates are looked at, and those of what stands between.
+    pub expires: SystemTime,
 }
 
 impl fmt::Debug for Clients {
@@ -52,21 +67,25 @@ impl Clients {
     ///
     /// # Errors
     /// What is wrong with which of them.
-    pub(super) fn read(files: &ClientFiles) -> Result<Self, CertificateError> {
-        const CA: &str = "tls.client_ca";
+    pub(super) fn read(files: &ClientFiles, names: &KeyNames) -> Result<Self, CertificateError> {
         const CRL: &str = "tls.client_crl";
+        let ca = names.client_ca;
         let Some(first) = files.authorities.first() else {
-            return Ok(Self { verifier: WebPkiClientVerifier::no_client_auth(), mark: Vec::new() });
+            let verifier = WebPkiClientVerifier::no_client_auth();
+            return Ok(Self { verifier, mark: Vec::new(), authorities: Vec::new() });
         };
         let mut mark = Context::new(&SHA256);
         mark.update(&[u8::from(files.required)]);
         let mut roots = RootCertStore::empty();
+        let mut authorities = Vec::with_capacity(files.authorities.len());
         for file in &files.authorities {
-            for der in chain_of(&read_file(CA, file)?).map_err(|problem| fail(CA, file, problem))? {
+            let chain = chain_of(&read_file(ca, file)?).map_err(|problem| fail(ca, file, problem))?;
+            authorities.extend(facts_of(file, &chain));
+            for der in chain {
                 mark.update(&der);
                 let added = roots.add(der);
                 added.map_err(|error| {
-                    fail(CA, file, format!("has an authority that is of no use: {error}"))
+                    fail(ca, file, format!("has an authority that is of no use: {error}"))
                 })?;
             }
         }
@@ -92,9 +111,20 @@ impl Clients {
         if !files.required {
             builder = builder.allow_unauthenticated();
         }
-        let verifier = builder.build().map_err(|error| fail(CA, first, format!("is of no use: {error}")))?;
-        Ok(Self { verifier, mark: mark.finish().as_ref().to_vec() })
+        let verifier = builder.build().map_err(|error| fail(ca, first, format!("is of no use: {error}")))?;
+        Ok(Self { verifier, mark: mark.finish().as_ref().to_vec(), authorities })
     }
+}
+
+/// What there is to say of a file's authorities, of those that can be read.
+fn facts_of(file: &str, chain: &[CertificateDer<'_>]) -> Option<AuthorityFacts> {
+    let parsed: Vec<Certificate> = chain.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+    let expires = parsed.iter().map(Asked::ends).min()?;
+    Some(AuthorityFacts {
+        file: file.to_owned(),
+        subjects: parsed.iter().map(Asked::subject).collect(),
+        expires,
+    })
 }
 
 /// Whom a certificate names: its subject, or if that is empty the first of its other names (RFC 5280, 4.1.2.6).

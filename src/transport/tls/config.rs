@@ -15,8 +15,8 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
-use super::certificate::{self, CertificateError, Identity};
-use super::clients::{ClientFiles, Clients};
+use super::certificate::{self, CertificateError, Identity, KeyNames};
+use super::clients::{AuthorityFacts, ClientFiles, Clients};
 use super::ocsp::{self, Response};
 use super::record::TrafficKeyLog;
 use super::sent::Sent;
@@ -45,6 +45,8 @@ pub struct Sources {
     pub certificates: Vec<Files>,
     /// Those for clients.
     pub clients: ClientFiles,
+    /// What errors call their keys.
+    pub names: KeyNames,
 }
 
 /// A pair of files, and what may go with it.
@@ -64,6 +66,8 @@ pub struct TlsConfig {
     pub(super) server: Arc<ServerConfig>,
     /// The certificates, in the order of the files.
     pub certificates: Vec<CertificateFacts>,
+    /// The files of the authorities of clients.
+    pub authorities: Vec<AuthorityFacts>,
 }
 
 /// What there is to say of a certificate.
@@ -150,15 +154,15 @@ impl TlsConfig {
         let mut by_name = ByName::default();
         let mut certificates = Vec::with_capacity(sources.certificates.len());
         for files in &sources.certificates {
-            let identity = certificate::read(&files.certificate, &files.key, now)?;
+            let identity = certificate::read(&files.certificate, &files.key, &sources.names, now)?;
             let read = |file: &String| ocsp::read(file, &identity.key.cert, now);
             let response = files.ocsp.as_ref().map(read).transpose()?;
             certificates.push(CertificateFacts::of(files, &identity, response.as_ref()));
             by_name.add(identity, files.ocsp.clone().zip(response));
         }
-        let clients = Clients::read(&sources.clients)?;
+        let clients = Clients::read(&sources.clients, &sources.names)?;
         let useless = |error: Error| CertificateError {
-            key: "tls.certificate",
+            key: sources.names.certificate,
             file: String::new(),
             problem: format!("is of no use: {error}"),
         };
@@ -176,7 +180,7 @@ impl TlsConfig {
             server.enable_secret_extraction = true;
             server.key_log = Arc::new(TrafficKeyLog);
         }
-        Ok(Self { server: Arc::new(server), certificates })
+        Ok(Self { server: Arc::new(server), certificates, authorities: clients.authorities })
     }
 }
 

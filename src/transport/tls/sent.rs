@@ -65,6 +65,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::transport::tls::certificate::KeyNames;
     use crate::transport::tls::{certificate, ocsp};
 
     #[test]
@@ -74,7 +75,7 @@ mod tests {
         let now = SystemTime::now();
         let sent = |file: &str, now: SystemTime| {
             let identity =
-                certificate::read(&path("server.pem"), &path("server.pem"), SystemTime::now()).unwrap();
+                certificate::read(&path("server.pem"), &path("server.pem"), &KeyNames::CLIENTS, now).unwrap();
             let response = ocsp::read(&path(file), &identity.key.cert, now).unwrap();
             let time = response.time;
             (Sent::new(identity.key, Some((path(file), response))), time)

@@ -1,0 +1,67 @@
+//! What TLS handshakes are answered with, made of the settings: for each port its own certificates and its own rules for
+//! those of its peers.
+//!
+//! Runs where an edition is made, which may block on files. Never on a loop.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Port;
+use crate::config::Settings;
+use crate::transport::tls::certificate::{CertificateError, KeyNames};
+use crate::transport::tls::clients::ClientFiles;
+use crate::transport::tls::config::{Files, Sources, Tickets, TlsConfig};
+
+/// Reads the files of a port's certificates, if it speaks TLS. Keys of tickets outlive an edition.
+pub(super) fn config(
+    settings: &Settings,
+    port: Port,
+    tickets: &Tickets,
+) -> Result<Option<Arc<TlsConfig>>, CertificateError> {
+    let sources = sources(settings, port);
+    if sources.certificates.is_empty() {
+        return Ok(None);
+    }
+    // The few connections of the admin port are not worth it.
+    let lean = settings.tls.lean && port == Port::Client;
+    TlsConfig::read(&sources, tickets, lean, SystemTime::now()).map(|config| Some(Arc::new(config)))
+}
+
+/// The files of a port; none if it speaks no TLS.
+pub(super) fn sources(settings: &Settings, port: Port) -> Sources {
+    let (tls, admin) = (&settings.tls, &settings.admin);
+    match port {
+        Port::Client => {
+            let pair = |(place, (certificate, key)): (usize, (&str, &str))| Files {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+                ocsp: tls.ocsp_of(place).map(str::to_owned),
+            };
+            Sources {
+                certificates: tls.files().into_iter().enumerate().map(pair).collect(),
+                clients: ClientFiles {
+                    authorities: tls.client_ca.clone(),
+                    revoked: tls.client_crl.clone(),
+                    required: tls.client_required,
+                },
+                names: KeyNames::CLIENTS,
+            }
+        }
+        Port::Admin => {
+            let pair = |(certificate, key): (&str, &str)| Files {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+                ocsp: None,
+            };
+            Sources {
+                certificates: admin.tls_files().into_iter().map(pair).collect(),
+                clients: ClientFiles {
+                    authorities: admin.tls_client_ca.clone(),
+                    revoked: Vec::new(),
+                    required: true,
+                },
+                names: KeyNames::ADMIN,
+            }
+        }
+    }
+}

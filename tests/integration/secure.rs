@@ -150,6 +150,16 @@ pub(crate) fn instead_of(plain: SocketAddr) -> Option<SocketAddr> {
     all.as_ref()?.get(&plain).copied().filter(|secure| everywhere() || *secure == plain)
 }
 
+/// Takes what the socket has. A process that was stopped and goes on finds its timed read interrupted.
+pub(crate) fn read_tls(connection: &mut ClientConnection, stream: &mut TcpStream) -> io::Result<usize> {
+    loop {
+        match connection.read_tls(stream) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// A client's end of TLS. The socket is the peer's.
 pub(crate) struct Secure(pub(crate) ClientConnection);
 
@@ -197,7 +207,7 @@ impl Secure {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
-            self.0.read_tls(stream)?;
+            read_tls(&mut self.0, stream)?;
             let taken = self.0.process_new_packets().map(drop).map_err(io::Error::other);
             self.flush(stream)?;
             taken?;

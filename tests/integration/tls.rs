@@ -16,7 +16,7 @@ use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
 use crate::client::{Peer, frame, upgrade_request};
 use crate::reload::ConfigFile;
-use crate::secure::{Authority, Files, Secure, file, flags, usual};
+use crate::secure::{Authority, Files, Secure, file, flags, read_tls, usual};
 use crate::server::{PATIENCE, Server, dial, on_free_ports, wait_for};
 
 fn start(files: &Files, more: &[&str]) -> Server {
@@ -252,7 +252,7 @@ fn a_connection_ends_by_close_close_notify_and_end_in_this_order() {
             Ok(0) => break "close_notify",
             Ok(count) => heard.extend_from_slice(&some[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                secure.0.read_tls(&mut stream).expect("bytes");
+                read_tls(&mut secure.0, &mut stream).expect("bytes");
                 secure.0.process_new_packets().expect("records");
             }
             Err(error) => panic!("no close_notify: {error}"),
@@ -274,7 +274,7 @@ fn until_silence(secure: &mut Secure, stream: &mut TcpStream) -> (String, Vec<u8
             Ok(0) => return ("close_notify".to_owned(), heard),
             Ok(count) => heard.extend_from_slice(&some[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if let Err(error) = secure.0.read_tls(stream) {
+                if let Err(error) = read_tls(&mut secure.0, stream) {
                     return (format!("{:?}", error.kind()), heard);
                 }
                 secure.0.process_new_packets().expect("records");
@@ -345,7 +345,7 @@ fn a_handshake_split_anywhere_is_one_handshake() {
     while connection.is_handshaking() {
         bytewise(&mut connection, &mut stream);
         if connection.is_handshaking() {
-            connection.read_tls(&mut stream).expect("bytes");
+            read_tls(&mut connection, &mut stream).expect("bytes");
             connection.process_new_packets().expect("records");
         }
     }
@@ -356,7 +356,7 @@ fn a_handshake_split_anywhere_is_one_handshake() {
     let mut heard = Vec::new();
     while !heard.ends_with(b"\x81\x05split") {
         assert!(
-            connection.read_tls(&mut stream).expect("bytes") > 0,
+            read_tls(&mut connection, &mut stream).expect("bytes") > 0,
             "{:?}",
             String::from_utf8_lossy(&heard)
         );
@@ -427,7 +427,7 @@ fn after_handshake(server: &Server, bytes: &[u8]) -> String {
     let _ = stream.shutdown(Shutdown::Write);
     let mut some = [0; 4096];
     loop {
-        match secure.0.read_tls(&mut stream) {
+        match read_tls(&mut secure.0, &mut stream) {
             Ok(0) | Err(_) => return "the end".to_owned(),
             Ok(_) => {}
         }

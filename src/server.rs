@@ -33,7 +33,7 @@ use crate::transport::tls::certificate::CertificateError;
 
 use reload::Readings;
 pub use reload::Reload;
-pub use start::check;
+pub use start::{check, look_at_tls};
 use supervisor::Supervisor;
 
 /// How long a stopped loop may take to end.

@@ -21,8 +21,9 @@ settings of sysctl/fantail.conf, and what a load generator on this machine could
 connections. Exit code: 0 the number is held, 1 it is not, 2 wrong usage.
 
 With --tls it explains a chain of certificates and says what is wrong with it for whoever trusts the authorities of the \
-system, or those of --ca: of files, of the configuration, or of a server that runs. Exit code: 0 such clients take it, 1 they \
-don't or there is no server, 2 wrong usage or no such file.
+system, or those of --ca: of files, of the configuration, or of a server that runs. Of a configuration it looks at those of the admin port, too, and at \
+authorities of clients, lists of revoked ones and responses of OCSP; whatever is wrong, it looks at the others. Exit code: 0 \
+such clients take all, 1 they don't, a file is of no use or there is no server, 2 wrong usage or no such file as a flag names.
 
 Examples:
   fantail preflight --connections 100000
@@ -34,7 +35,7 @@ Examples:
   fantail preflight --tls --certificate fullchain.pem --key privkey.pem --host app.example
       Will clients that ask for app.example take these files?
   fantail preflight --tls --config /etc/fantail/fantail.toml
-      Will they take those of tls.certificate and tls.key?
+      Will they take those of tls.certificate and admin.tls_certificate, and are the files beside them of use?
   fantail preflight --tls --connect app.example:8443 --json
       What does a server show, and what does it agree on? As one JSON object.";
 
@@ -77,7 +78,7 @@ pub(super) fn run(args: &PreflightArgs) -> ExitCode {
         Err(errors) => return fail(MISUSED, &errors.to_string()),
     };
     let Some(connections) = args.connections else {
-        return preflight_tls::run(&args.tls, &settings.tls.files(), args.json);
+        return preflight_tls::run(&args.tls, &settings, args.json);
     };
     let facts = match facts_of(Path::new("/")) {
         Ok(facts) => facts,

@@ -10,9 +10,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 use crate::client::tls::Trust;
-use crate::client::tls::chain::{Explained, Seen, explain, is_for};
+use crate::client::tls::chain::{Explained, Level, Seen, explain, is_for};
 use crate::client::tls::look::{Agreed, Look, files, look};
 use crate::client::url::Url;
+use crate::config::Settings;
+use crate::server::look_at_tls;
 
 use super::terminal::shown;
 use super::{FAILED, MISUSED, fail, print};
@@ -73,8 +75,34 @@ struct Report {
     explained: Explained,
 }
 
-/// Explains what the flags name, or else `configured`: each certificate's file with that of its key.
-pub(super) fn run(args: &TlsArgs, configured: &[(&str, &str)], json: bool) -> ExitCode {
+/// One file that has no chain, or none that can be read.
+struct FileReport {
+    /// The key of the configuration that names it.
+    key: &'static str,
+    file: String,
+    level: Level,
+    said: String,
+}
+
+/// All that was looked at.
+#[derive(Default)]
+struct Reports {
+    chains: Vec<Report>,
+    files: Vec<FileReport>,
+    /// What came of those names that a server did not shake hands for.
+    unanswered: Vec<(String, String)>,
+}
+
+impl Reports {
+    fn hold(&self) -> bool {
+        self.chains.iter().all(|report| report.explained.holds())
+            && self.files.iter().all(|report| report.level != Level::Wrong)
+            && self.unanswered.is_empty()
+    }
+}
+
+/// Explains what the flags name, or else what is configured.
+pub(super) fn run(args: &TlsArgs, configured: &Settings, json: bool) -> ExitCode {
     let trust = match Trust::of(args.ca.as_deref()) {
         Ok(trust) => trust,
         Err(problem) => return fail(MISUSED, &problem),
@@ -82,21 +110,21 @@ pub(super) fn run(args: &TlsArgs, configured: &[(&str, &str)], json: bool) -> Ex
     let reports = match &args.connect {
         Some(server) => match url_of(server) {
             Err(problem) => return fail(MISUSED, &format!("--connect {problem}")),
-            Ok(url) => match of_server(args, &url, &trust) {
-                Ok(reports) => reports,
-                Err(problem) => {
-                    return fail(FAILED, &format!("{}: {}", url.authority, shown(&problem, false)));
-                }
-            },
+            Ok(url) => of_server(args, &url, &trust),
         },
         None => match of_files(args, configured, &trust) {
             Ok(reports) => reports,
             Err(problem) => return fail(MISUSED, &problem),
         },
     };
-    print(&if json { as_json(&reports) } else { reports.iter().map(as_text).collect() });
-    let holds = reports.iter().all(|report| report.explained.holds());
-    if holds { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+    for (host, problem) in &reports.unanswered {
+        // Standard output is for what there is to read.
+        fail(FAILED, &format!("{host}: {}", shown(problem, false)));
+    }
+    if !reports.chains.is_empty() || !reports.files.is_empty() {
+        print(&if json { as_json(&reports) } else { as_text(&reports) });
+    }
+    if reports.hold() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
 /// `HOST:PORT`, or a URL of TLS.
@@ -110,11 +138,23 @@ fn url_of(text: &str) -> Result<Url, String> {
 }
 
 /// Each chain that the server shows to those who ask for the hosts.
-fn of_server(args: &TlsArgs, url: &Url, trust: &Trust) -> Result<Vec<Report>, String> {
+fn of_server(args: &TlsArgs, url: &Url, trust: &Trust) -> Reports {
     let hosts = if args.host.is_empty() { std::slice::from_ref(&url.host) } else { &args.host };
     let mut looks: Vec<(Look, Vec<String>)> = Vec::new();
+    let mut unanswered = Vec::new();
     for host in hosts {
-        let seen = look(url, host, Duration::from_secs(args.timeout))?;
+        let seen = match look(url, host, Duration::from_secs(args.timeout)) {
+            Ok(seen) => seen,
+            Err(problem) => {
+                let asked = if *host == url.host {
+                    String::new()
+                } else {
+                    format!(", asked for {}", shown(host, false))
+                };
+                unanswered.push((format!("{}{asked}", url.authority), problem));
+                continue;
+            }
+        };
         match looks.iter_mut().find(|(earlier, _)| earlier.chain == seen.chain) {
             Some((_, asked)) => asked.push(host.clone()),
             None => looks.push((seen, vec![host.clone()])),
@@ -124,45 +164,90 @@ fn of_server(args: &TlsArgs, url: &Url, trust: &Trust) -> Result<Vec<Report>, St
         let explained = explain(&look.chain, None, &asked, trust, SystemTime::now());
         Report { source: url.authority.clone(), agreed: Some(look.agreed), explained }
     };
-    Ok(looks.into_iter().map(report).collect())
+    Reports { chains: looks.into_iter().map(report).collect(), files: Vec::new(), unanswered }
 }
 
-fn of_files(args: &TlsArgs, configured: &[(&str, &str)], trust: &Trust) -> Result<Vec<Report>, String> {
-    let report = |path: &Path, (chain, key): &Pair, hosts: &[String]| {
-        let explained = explain(chain, key.as_ref(), hosts, trust, SystemTime::now());
-        Report { source: path.display().to_string(), agreed: None, explained }
-    };
+fn report_of(path: &Path, (chain, key): &Pair, hosts: &[String], trust: &Trust) -> Report {
+    let explained = explain(chain, key.as_ref(), hosts, trust, SystemTime::now());
+    Report { source: path.display().to_string(), agreed: None, explained }
+}
+
+fn of_files(args: &TlsArgs, configured: &Settings, trust: &Trust) -> Result<Reports, String> {
+    let mut reports = Reports::default();
     if let Some(certificate) = &args.certificate {
         let key = args.key.as_ref().map(|path| ("--key", path.as_path()));
-        return Ok(vec![report(certificate, &files(("--certificate", certificate), key)?, &args.host)]);
+        let pair = files(("--certificate", certificate), key)?;
+        reports.chains.push(report_of(certificate, &pair, &args.host, trust));
+        return Ok(reports);
     }
-    if configured.is_empty() {
+    let (clients, operators) = (configured.tls.files(), configured.admin.tls_files());
+    if clients.is_empty() && operators.is_empty() {
         return Err("--tls: no certificate is configured (tls.listen, tls.certificate); name one with --certificate FILE, or \
                     a server with --connect HOST:PORT"
             .to_owned());
     }
-    let read = |(certificate, key): &(&str, &str)| {
-        files(("tls.certificate", Path::new(certificate)), Some(("tls.key", Path::new(key))))
-    };
-    let pairs = configured.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let reports = pairs.iter().zip(configured).enumerate().map(|(place, (pair, (certificate, _)))| {
+    let pairs = reports.read(["tls.certificate", "tls.key"], &clients);
+    for (place, (file, pair)) in pairs.iter().enumerate() {
         let asked = args.host.iter().filter(|host| is_shown(&pairs, place, host));
-        report(Path::new(certificate), pair, &asked.cloned().collect::<Vec<_>>())
-    });
-    Ok(reports.collect())
+        reports.chains.push(report_of(file, pair, &asked.cloned().collect::<Vec<_>>(), trust));
+    }
+    for (file, pair) in reports.read(["admin.tls_certificate", "admin.tls_key"], &operators) {
+        // Clients' names are none of this port's, unless its certificate is for them.
+        let asked: Vec<String> = args.host.iter().filter(|host| is_for(&pair.0, host)).cloned().collect();
+        reports.chains.push(report_of(file, &pair, &asked, trust));
+    }
+    reports.files.extend(look_at_tls(configured).into_iter().map(|look| {
+        let (level, said) = match look.said {
+            Ok(said) if said.warning => (Level::Warning, said.text),
+            Ok(said) => (Level::Fine, said.text),
+            Err(problem) => (Level::Wrong, problem),
+        };
+        FileReport { key: look.key, file: look.file, level, said }
+    }));
+    Ok(reports)
+}
+
+impl Reports {
+    /// Reads pairs; what can't be is told by the names of the two keys of the configuration.
+    fn read<'a>(&mut self, keys: [&'static str; 2], pairs: &[(&'a str, &'a str)]) -> Vec<(&'a Path, Pair)> {
+        let mut read = Vec::new();
+        for (certificate, key) in pairs {
+            match files((keys[0], Path::new(certificate)), Some((keys[1], Path::new(key)))) {
+                Ok(pair) => read.push((Path::new(*certificate), pair)),
+                Err(problem) => {
+                    let of_key = problem.starts_with(keys[1]);
+                    let (name, file) = if of_key { (keys[1], *key) } else { (keys[0], *certificate) };
+                    let said =
+                        problem.strip_prefix(&format!("{name} {file}: ")).unwrap_or(&problem).to_owned();
+                    let file = file.to_owned();
+                    self.files.push(FileReport { key: name, file, level: Level::Wrong, said });
+                }
+            }
+        }
+        read
+    }
 }
 
 /// Whether a server that has all of these shows this one to clients that ask for `host`: those that are for the name, by kind of
 /// key, and the first if none is. Addresses are not asked for (RFC 6066, 3).
-fn is_shown(pairs: &[Pair], place: usize, host: &str) -> bool {
-    let is_for = |(chain, _): &Pair| host.parse::<IpAddr>().is_err() && is_for(chain, host);
+fn is_shown(pairs: &[(&Path, Pair)], place: usize, host: &str) -> bool {
+    let is_for = |(_, (chain, _)): &(&Path, Pair)| host.parse::<IpAddr>().is_err() && is_for(chain, host);
     match pairs.iter().any(is_for) {
         true => pairs.get(place).is_some_and(is_for),
         false => place == 0,
     }
 }
 
-fn as_text(report: &Report) -> String {
+fn as_text(reports: &Reports) -> String {
+    let mut text: String = reports.chains.iter().map(chain_text).collect();
+    for report in &reports.files {
+        let (level, said) = (report.level.label(), shown(&report.said, false));
+        text.push_str(&format!("\n{}\n{level:<7} {}: {said}\n", report.file, report.key));
+    }
+    text
+}
+
+fn chain_text(report: &Report) -> String {
     let mut text = format!("{}\n", report.source);
     if let Some(agreed) = &report.agreed {
         let none = || "none".to_owned();
@@ -200,10 +285,14 @@ fn lines_of(place: usize, seen: &Seen) -> String {
     text
 }
 
-fn as_json(reports: &[Report]) -> String {
-    let ok = reports.iter().all(|report| report.explained.holds());
-    let reports: Vec<Value> = reports.iter().map(report_json).collect();
-    format!("{}\n", json!({ "holds": ok, "chains": reports }))
+fn as_json(reports: &Reports) -> String {
+    let chains: Vec<Value> = reports.chains.iter().map(report_json).collect();
+    let file = |report: &FileReport| json!({ "source": report.file, "key": report.key, "level": report.level.label(), "said": report.said });
+    let files: Vec<Value> = reports.files.iter().map(file).collect();
+    let unanswered: Vec<Value> =
+        reports.unanswered.iter().map(|(asked, said)| json!({ "asked": asked, "said": said })).collect();
+    let all = json!({ "holds": reports.hold(), "chains": chains, "files": files, "unanswered": unanswered });
+    format!("{all}\n")
 }
 
 fn report_json(report: &Report) -> Value {

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Port;
+use super::{Edition, Port};
 use crate::config::Settings;
 use crate::transport::tls::certificate::{CertificateError, KeyNames};
 use crate::transport::tls::clients::ClientFiles;
 use crate::transport::tls::config::{Files, Sources, Tickets, TlsConfig};
+use crate::transport::tls::files::{FileLook, look};
 
 /// Reads the files of a port's certificates, if it speaks TLS. Keys of tickets outlive an edition.
 pub(super) fn config(
@@ -27,8 +28,19 @@ pub(super) fn config(
     TlsConfig::read(&sources, tickets, lean, SystemTime::now()).map(|config| Some(Arc::new(config)))
 }
 
+impl Edition {
+    /// What there is to say of the files that go with certificates, of both ports.
+    #[must_use]
+    pub fn look_at_tls(settings: &Settings) -> Vec<FileLook> {
+        let of = |port| sources(settings, port);
+        let sources = [of(Port::Client), of(Port::Admin)];
+        let spoken = sources.iter().filter(|sources| !sources.certificates.is_empty());
+        spoken.flat_map(|sources| look(sources, SystemTime::now())).collect()
+    }
+}
+
 /// The files of a port; none if it speaks no TLS.
-pub(super) fn sources(settings: &Settings, port: Port) -> Sources {
+fn sources(settings: &Settings, port: Port) -> Sources {
     let (tls, admin) = (&settings.tls, &settings.admin);
     match port {
         Port::Client => {

@@ -23,6 +23,7 @@ use crate::sys::tables::{TableMode, open_in_table};
 use crate::sys::{limits, process};
 use crate::topic::{MailboxLimits, RouterLimits};
 use crate::transport::tls::certificate::CertificateError;
+use crate::transport::tls::files::FileLook;
 
 /// Connections to the admin port at a time.
 const ADMIN_CONNECTIONS_MAX: usize = 256;
@@ -37,6 +38,12 @@ pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
     let limits = derive(settings, usize::try_from(nofile.hard).unwrap_or(usize::MAX), tables_here()?)?;
     Edition::check_tls(settings).map_err(ServeError::Tls)?;
     Ok(limits)
+}
+
+/// What there is to say of the files that go with certificates: authorities of clients, lists of revoked ones, responses of OCSP.
+#[must_use]
+pub fn look_at_tls(settings: &Settings) -> Vec<FileLook> {
+    Edition::look_at_tls(settings)
 }
 
 fn derive(settings: &Settings, nofile: usize, tables: Tables) -> Result<Limits, ServeError> {

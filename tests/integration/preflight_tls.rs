@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, SerialNumber, date_time_ymd,
+};
 use serde_json::Value;
 
 use crate::secure::{Authority, file, flags, usual};
-use crate::server::{Server, command, fails};
+use crate::server::{Server, command, fails, nobody};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
@@ -213,6 +216,88 @@ fn a_server_shows_what_it_agrees_on_and_what_it_has() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("does not speak TLS"), "{said}");
     }
+}
+
+#[test]
+fn everything_that_is_configured_is_looked_at_whatever_is_wrong() {
+    let (ca, files) = (usual().ca(), &usual().files);
+    let fixture = |name: &str| format!("{}/tests/fixtures/ocsp/{name}", env!("CARGO_MANIFEST_DIR"));
+    let authority = Authority::new("devices of preflight");
+    let devices = authority.file("preflight-devices.pem");
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(2024, 2, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let late =
+        file("preflight-late.crl", &list.signed_by(&authority.issuer).expect("a list").pem().expect("PEM"));
+    let empty = file("preflight-empty.crl", "");
+    let (other, other_key) = usual().authority.sign(&["operators.test"]);
+    let (other, other_key) = (file("preflight-admin.pem", &other), file("preflight-admin.key", &other_key));
+    let server = fixture("server.pem");
+    let config = format!(
+        "[tls]\nlisten = \"127.0.0.1:0\"\n\
+         certificate = [\"/nowhere/a.pem\", {:?}, {server:?}, {server:?}]\nkey = [\"/nowhere/a.key\", {:?}, {server:?}, {server:?}]\n\
+         ocsp = [\"\", {:?}, {:?}, {:?}]\nclient_ca = [\"/nowhere/ca.pem\", {devices:?}]\nclient_crl = [{late:?}, {empty:?}]\n\
+         [admin]\ntls_certificate = {other:?}\ntls_key = {other_key:?}\ntls_client_ca = {devices:?}\n",
+        files.certificate,
+        files.key,
+        fixture("other.der"),
+        fixture("good.der"),
+        fixture("expired.der"),
+    );
+    let config = file("everything.toml", &config);
+    let (code, report) = ask(&["--ca", &ca, "--host", "localhost", "--config", text(&config)]);
+    assert_eq!((code, &report["holds"]), (Some(1), &false.into()), "{report}");
+    let chains = report["chains"].as_array().expect("chains");
+    assert_eq!(chains.len(), 4, "{report}");
+    // The operators' certificate is not asked for the name of the clients'.
+    assert_eq!(chains[3]["source"], text(&other), "{report}");
+    let said = chains[3]["findings"].as_array().expect("findings");
+    assert!(said.iter().all(|finding| finding["level"] == "fine"), "{report}");
+    let rows: Vec<(&str, &str, &str)> = report["files"]
+        .as_array()
+        .expect("files")
+        .iter()
+        .map(|one| {
+            let part = |name: &str| one[name].as_str().expect("text");
+            (part("key"), part("level"), part("said"))
+        })
+        .collect();
+    let wanted = [
+        ("tls.certificate", "wrong", "cannot be read"),
+        ("tls.ocsp", "wrong", "is about other certificates"),
+        ("tls.ocsp", "fine", "it is sent for another"),
+        ("tls.ocsp", "warning", "has expired at"),
+        ("tls.client_ca", "wrong", "cannot be read"),
+        ("tls.client_ca", "fine", "devices of preflight: expires in"),
+        ("tls.client_crl", "warning", "0 revoked by CN=devices of preflight, the next was due"),
+        ("tls.client_crl", "wrong", "has no list of revoked certificates"),
+        ("admin.tls_client_ca", "fine", "devices of preflight: expires in"),
+    ];
+    assert_eq!(rows.len(), wanted.len(), "{rows:?}");
+    for (row, (key, level, part)) in rows.iter().zip(wanted) {
+        assert!(row.0 == key && row.1 == level && row.2.contains(part), "{part}: {row:?}");
+    }
+    let output = command(&["preflight", "--tls", "--ca", &ca, "--config", text(&config)], &[]).output();
+    let said = String::from_utf8(output.expect("the binary runs").stdout).expect("UTF-8");
+    assert!(
+        said.contains("\nwarning tls.client_crl: ") && said.contains("\nwrong   tls.certificate: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn each_name_that_is_not_answered_is_told() {
+    let (_held, free) = nobody();
+    let asked =
+        ["preflight", "--tls", "--connect", &free.to_string(), "--host", "a.test", "--host", "b.test"];
+    let (code, said) = fails(command(&asked, &[]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("asked for a.test: ") && said.contains("asked for b.test: "), "{said}");
 }
 
 #[test]

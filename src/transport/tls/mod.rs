@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod clients;
 pub mod config;
 pub(super) mod drive;
+pub mod files;
 mod ocsp;
 pub mod record;
 mod sent;

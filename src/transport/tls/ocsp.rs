@@ -20,7 +20,7 @@ use x509_ocsp::{
 use super::certificate::{CertificateError, fail, read_file};
 
 /// The key of the configuration.
-const KEY: &str = "tls.ocsp";
+pub(super) const KEY: &str = "tls.ocsp";
 /// Bytes of a response: each handshake that is under way may have a copy. They have 500 to 2,000.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 

@@ -9,6 +9,7 @@ mod certificates;
 mod demo;
 mod history;
 mod maintenance;
+mod presence;
 mod reload;
 pub mod sizes;
 mod start;

@@ -34,6 +34,11 @@ section! {
         /// Most different patterns that connections subscribe to at once; whoever comes with one more is answered 503, or
         /// busy.
         "patterns_max" => patterns_max: usize as Count = 65_536,
+        /// Most members of one topic that are listed where its rule has presence; whoever comes then is served as ever, but
+        /// neither listed nor counted there.
+        live "presence_members_max" => presence_members_max: usize as Count = 100_000,
+        /// Bytes that the members of all topics take, 128 for each and its id; over it, as above.
+        live "presence_bytes_max" => presence_bytes_max: usize as Bytes = 64 << 20,
         /// Most topics and patterns one connection subscribes to.
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,
         /// Most requests of one loop that wait for something at a time, such as long polls; whoever comes then is answered
@@ -69,6 +74,8 @@ impl LimitsSection {
         check.within("admin_body_bytes_max", self.admin_body_bytes_max, 1..=GIB);
         check.within("topics_max", self.topics_max, 1..=100_000_000);
         check.within("patterns_max", self.patterns_max, 0..=100_000_000);
+        check.within("presence_members_max", self.presence_members_max, 0..=100_000_000);
+        check.within("presence_bytes_max", self.presence_bytes_max, 0..=1 << 40);
         check.within("subscriptions_max", self.subscriptions_max, 1..=65_535);
         check.within("parked_max", self.parked_max, 1..=100_000_000);
         check.within("ignored_publishes_max", self.ignored_publishes_max, 0..=u32::MAX as usize);

@@ -9,7 +9,7 @@ use super::load::Assignment;
 use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy};
 use super::section::{Checker, Section, section};
 use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue};
-use crate::topic::{Access, SlowPolicy, TopicPattern};
+use crate::topic::{Access, PresenceMode, SlowPolicy, TopicPattern};
 use crate::wire::nearest::nearest;
 
 /// Who may publish or subscribe to a topic over their connection.
@@ -37,6 +37,12 @@ const HISTORY_MESSAGES_MAX: usize = 1 << 24;
 /// The longest interval between two updates of a topic: while one waits, who leaves keeps a place in its list.
 const INTERVAL_MS_MAX: usize = 60_000;
 
+/// The most often that changes of who is there are told: each is a message to all who want them.
+const PRESENCE_INTERVAL_MS_MIN: usize = 100;
+
+/// The longest that somebody counts as there who is gone.
+const PRESENCE_GRACE_SECONDS_MAX: usize = 3_600;
+
 /// A hundred years, so that no sum of times overflows.
 const SECONDS_MAX: usize = 100 * 366 * 24 * 3_600;
 
@@ -44,6 +50,7 @@ type OptionalBytes = Optional<Bytes>;
 type OptionalCount = Optional<Count>;
 type OptionalPolicy = Optional<Policy>;
 type OptionalClients = Optional<ClientsKind>;
+type OptionalPresence = Optional<PresenceKind>;
 
 section! {
     /// Rules for topics by pattern, only in the file. The first rule whose pattern fits a topic's name holds
@@ -77,6 +84,14 @@ section! {
         /// Milliseconds of which each has at most one update for a topic's subscribers, the newest, counted in steps of 100;
         /// 0 for every message. What is kept is kept whole. Unset, 0.
         "interval_ms" => interval_ms: Option<usize> as OptionalCount = None,
+        /// Who is on a topic: full lists its members and tells who comes and goes, counts tells how many there are, off
+        /// nothing. It holds for subscriptions from then on. Unset, off.
+        "presence" => presence: Option<PresenceMode> as OptionalPresence = None,
+        /// Seconds for which a member stays whose last connection has gone, up to 3,600, so that a page that is loaded again
+        /// makes no noise. Unset, 5.
+        "presence_grace_seconds" => presence_grace_seconds: Option<usize> as OptionalCount = None,
+        /// Milliseconds of which each has at most one event of who came and went, 100 to 60,000. Unset, 500.
+        "presence_interval_ms" => presence_interval_ms: Option<usize> as OptionalCount = None,
     }
 }
 
@@ -98,6 +113,8 @@ impl TopicRule {
         within("history_bytes", self.history_bytes, 1..=BYTES_MAX);
         within("history_seconds", self.history_seconds, 0..=SECONDS_MAX);
         within("interval_ms", self.interval_ms, 0..=INTERVAL_MS_MAX);
+        within("presence_grace_seconds", self.presence_grace_seconds, 0..=PRESENCE_GRACE_SECONDS_MAX);
+        within("presence_interval_ms", self.presence_interval_ms, PRESENCE_INTERVAL_MS_MIN..=INTERVAL_MS_MAX);
         let keeps = self.history_messages.is_some_and(|messages| messages > 0);
         if self.policy == Some(SlowPolicy::CatchUp) && !keeps {
             check.report("policy", "catch-up needs history_messages in the same rule".to_owned());
@@ -179,6 +196,30 @@ fn unknown_key(rule: &TopicRule, key: &str) -> String {
     match nearest(key, rule.keys().iter().copied()) {
         Some(meant) => format!("unknown key; did you mean {meant}?"),
         None => format!("unknown key; [[topic]] expects one of {}", rule.keys().join(", ")),
+    }
+}
+
+struct PresenceKind;
+
+impl Kind for PresenceKind {
+    type Out = PresenceMode;
+    const EXPECTS: &'static str = "off, counts or full";
+
+    fn parse(raw: &RawValue) -> Option<PresenceMode> {
+        match raw.word()?.as_str() {
+            "off" => Some(PresenceMode::Off),
+            "counts" => Some(PresenceMode::Counts),
+            "full" => Some(PresenceMode::Full),
+            _ => None,
+        }
+    }
+
+    fn show(value: &PresenceMode) -> String {
+        match value {
+            PresenceMode::Off => "\"off\"".to_owned(),
+            PresenceMode::Counts => "\"counts\"".to_owned(),
+            PresenceMode::Full => "\"full\"".to_owned(),
+        }
     }
 }
 

@@ -26,6 +26,11 @@ impl Settings {
                 history_bytes: rule.history_bytes.map(|bytes| bytes as u64),
                 history_seconds: rule.history_seconds.map(narrow),
                 interval_ms: rule.interval_ms.map(narrow),
+                presence: rule.presence,
+                presence_grace_ms: rule
+                    .presence_grace_seconds
+                    .map(|seconds| narrow(seconds.saturating_mul(1_000))),
+                presence_interval_ms: rule.presence_interval_ms.map(narrow),
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
@@ -39,6 +44,7 @@ impl Settings {
             disconnect_after_drops: narrow(self.outbox.disconnect_after_drops),
             history: TopicPolicy::default().history,
             interval_ms: TopicPolicy::default().interval_ms,
+            presence: TopicPolicy::default().presence,
         };
         Ok(TopicRules::new(rules.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?, base))
     }

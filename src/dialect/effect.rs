@@ -10,7 +10,7 @@ use fantail_test_support::planted::{self, Planted};
 
 use super::Tools;
 use crate::metrics::CloseReason;
-use crate::topic::{Gap, Joined, LevelPattern, Page, PageFrom, Since, Topic, TopicName};
+use crate::topic::{Gap, Joined, LevelPattern, Page, PageFrom, PresencePage, Since, Topic, TopicName};
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub enum Effect {
         /// Messages at most; 0 asks for the place alone.
         limit: u16,
     },
+    /// Tell who is on a topic.
+    Presence(Box<PresenceQuestion>),
     /// Count a message that meant nothing here; too many of them end the connection.
     Ignore,
     /// Count a message that was no command, and was answered so; too many of them end the connection.
@@ -97,10 +99,27 @@ impl Effect {
             | Self::Unsubscribe(topic)
             | Self::ReadHistory { topic, .. } => topic.as_str().len(),
             Self::Watch(pattern) | Self::Unwatch(pattern) => pattern.as_str().len(),
+            Self::Presence(asked) => {
+                let after = asked.after.as_deref().map_or(0, str::len);
+                size_of::<PresenceQuestion>() + asked.topic.as_str().len() + after
+            }
             Self::Ignore | Self::CountBad | Self::Close(_) => 0,
         };
         size_of::<Self>() + own
     }
+}
+
+/// What is asked of who is on a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceQuestion {
+    /// The topic.
+    pub topic: TopicName<'static>,
+    /// Behind whose id the answer goes on.
+    pub after: Option<Box<str>>,
+    /// Members at most; 0 asks for their number alone.
+    pub limit: u16,
+    /// Whether every change is to be told from then on, or none any more.
+    pub events: Option<bool>,
 }
 
 /// Which request of its peer a dialect asks something for. It gets it back with the outcome; nobody else looks at it.
@@ -185,6 +204,11 @@ pub enum Outcome<'a> {
         /// What was read.
         page: &'a Page,
     },
+    /// Some of who is on a topic.
+    Presence {
+        /// What was read.
+        page: &'a PresencePage,
+    },
     /// Subscribed to whatever topics a pattern means, by an effect or as the connection was opened.
     Watching {
         /// The pattern.
@@ -241,6 +265,8 @@ pub enum Denial {
     Busy,
     /// No room for another pattern.
     PatternsFull,
+    /// Nobody is listed on the topic.
+    NoPresence,
 }
 
 /// The sink of one stretch of messages. Most messages ask for one thing, which allocates nothing.

@@ -102,7 +102,10 @@ impl Speak for Envelope {
                 push_line(&Line::Gap { topic: topic.name(), gap: gap.into() }, &mut line);
             }
             Outcome::Watching { pattern } => push_line(&Line::Watching { pattern }, &mut line),
-            Outcome::Published { .. } | Outcome::History { .. } | Outcome::Left { .. } => return,
+            Outcome::Published { .. }
+            | Outcome::History { .. }
+            | Outcome::Presence { .. }
+            | Outcome::Left { .. } => return,
         }
         push_frame(cx.out, Opcode::Text, &line, None);
     }

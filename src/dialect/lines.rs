@@ -47,6 +47,7 @@ impl Speak for Lines {
                 format!("gap {} {} {}", topic.name(), gap.kind.word(), gap.oldest)
             }
             Outcome::History { topic, page } => format!("kept {} {}", topic.name(), page.messages.len()),
+            Outcome::Presence { page } => format!("{} on {}", page.count, page.topic),
             Outcome::Watching { pattern } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
@@ -91,6 +92,7 @@ fn word(denial: Denial) -> &'static str {
         Denial::NoTopic => "topic",
         Denial::Already => "change",
         Denial::TooMany => "more",
+        Denial::NoPresence => "presence",
         Denial::TopicShare | Denial::TopicRate => "share",
         Denial::Busy | Denial::PatternsFull => "room",
     }

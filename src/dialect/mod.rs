@@ -25,8 +25,8 @@ use crate::wire::frame::Opcode;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
-pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, Tag, Wish};
-pub use json::push_page;
+pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, PresenceQuestion, Tag, Wish};
+pub use json::{push_page, push_presence};
 pub use speak::{Bounds, Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Start};
 pub use tools::{Tools, Wall};
 
@@ -114,6 +114,7 @@ impl topic::Form for Form {
     fn start(self, topic: &Topic, start: &mut Vec<u8>) {
         match self {
             Self::Raw => {}
+            Self::Json if topic.is_of_presence() => json::push_presence_start(topic, start),
             Self::Envelope | Self::Json => text::push_start(topic, start),
             Self::Sse | Self::SseUnchunked | Self::SseGzip => sse::event::start(topic, start),
             Self::SseTopic | Self::SseNamed | Self::SseNamedUnchunked => {

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::Edition;
-use crate::metrics::facts::{Facts, HistoryFacts, LoopFacts, TableFacts};
+use crate::metrics::facts::{Facts, HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
 use crate::metrics::{self, logs};
+use crate::topic::PresenceCounts;
 
 /// What only the start of the process knows, told once when it is known.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,7 @@ impl Edition {
             outbox_held_bytes_max: self.outbox_budget.total(),
             outbox_full: self.outbox_budget.met_full(),
             history: self.history_facts(),
+            presence: self.presence_facts(),
             mailbox_bytes_max: self.totals.mailbox as u64,
             mailbox_entries_max: self.settings.mailbox.entries_max as u64,
             memory: metrics::memory(),
@@ -115,6 +117,11 @@ impl Edition {
             expired: histories.expired(),
             trimmed: histories.trimmed(),
         }
+    }
+
+    fn presence_facts(&self) -> PresenceFacts {
+        let PresenceCounts { members, bytes, events, unlisted } = self.presences.counts();
+        PresenceFacts { members, bytes, events, unlisted }
     }
 
     fn loop_facts(&self) -> Vec<LoopFacts<'_>> {

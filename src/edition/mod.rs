@@ -21,8 +21,7 @@ use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
-use crate::topic::BATCH_BYTES_MAX;
-use crate::topic::OutboxBudget;
+use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
 use crate::transport::tls::certificate::CertificateError;
 use crate::transport::tls::config::{Tickets, TlsConfig};
 use crate::wire::deflate::Contexts;
@@ -123,6 +122,8 @@ pub struct Edition {
 pub struct Shared {
     /// Topics.
     pub router: Arc<Router>,
+    /// Who is on which topic.
+    pub presences: Arc<Presences>,
     /// What waits for slow consumers over all loops.
     pub outbox_budget: OutboxBudget,
     /// What compressed messages of clients may refer back to, over all loops.
@@ -187,6 +188,7 @@ impl Edition {
         router.set_rules(settings.topic_rules()?);
         let totals = Totals::derive(&settings, loops, memory);
         let shared = Shared {
+            presences: Arc::new(Presences::new(presence_limits(&settings))),
             outbox_budget: OutboxBudget::new(totals.outbox as u64),
             contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
@@ -225,6 +227,7 @@ impl Edition {
         self.router.histories().set_bytes_max(next.totals.history as u64);
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.totals.outbox as u64);
+        self.presences.set_limits(presence_limits(&next.settings));
         self.contexts.set_bytes_max(next.totals.contexts);
         Ok(next)
     }
@@ -384,6 +387,13 @@ impl Shared {
     #[must_use]
     pub fn stuck_loop(&self, now_ms: u64) -> Option<usize> {
         self.health.iter().position(|health| health.is_stuck(now_ms))
+    }
+}
+
+fn presence_limits(settings: &Settings) -> PresenceLimits {
+    PresenceLimits {
+        members_max: settings.limits.presence_members_max as u64,
+        bytes_max: settings.limits.presence_bytes_max as u64,
     }
 }
 

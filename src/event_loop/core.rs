@@ -3,7 +3,7 @@
 //! Driven by the shell in `run` (or by a simulation), which reports accepted streams, readiness, mailbox
 //! entries and the time. Every entry point does a bounded amount of work and never blocks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -29,7 +29,7 @@ use crate::dialect::sse::Places;
 use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::{monotonic_ns, wall_ns};
-use crate::topic::{Key, Letter, RouterError};
+use crate::topic::{Key, Letter, RouterError, Seat};
 use crate::transport::{Beside, Socket};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
@@ -115,6 +115,8 @@ pub struct Core<S: Socket> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
+    /// Who of the connections is on the list of a topic, by slot and the topic's index.
+    pub(super) seats: BTreeMap<(u32, u32), Seat>,
     /// The places of those whose messages name them, by slot.
     pub(super) places: HashMap<u32, Places>,
     /// The answer that polls were given last, for the next of the same pass.
@@ -202,6 +204,7 @@ impl<S: Socket> Core<S> {
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
+            seats: BTreeMap::new(),
             places: HashMap::new(),
             polled: Polled::default(),
             placed_ends: Vec::new(),

@@ -99,6 +99,7 @@ impl<S: Socket> Core<S> {
                 Effect::ReadHistory { topic, from: place, limit } => {
                     self.read_history(from, &topic, place, limit, sink)
                 }
+                Effect::Presence(asked) => self.presence_one(from, &asked, sink),
                 Effect::Ignore => self.ignore(from.key),
                 Effect::CountBad => self.count_bad(from.key),
                 Effect::Close(reason) => Then::End(reason),

@@ -41,6 +41,7 @@ pub mod listener;
 mod parked;
 mod placed;
 mod poll_turn;
+mod presence;
 mod read_turn;
 mod reload;
 mod reload_requests;

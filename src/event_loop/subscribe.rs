@@ -71,7 +71,7 @@ fn refusal(error: RouterError) -> RefuseReason {
 }
 
 /// What a dialect is told of a topic that can't be had.
-fn denial(error: RouterError) -> Denial {
+pub(super) fn denial(error: RouterError) -> Denial {
     match error {
         RouterError::ShareFull => Denial::TopicShare,
         RouterError::TooFast => Denial::TopicRate,
@@ -120,7 +120,12 @@ impl<S: Socket> Core<S> {
     }
 
     /// Joins one topic.
-    fn join(&mut self, key: Key, name: &TopicName<'_>, since: Since) -> Result<(Topic, Joined), RouterError> {
+    pub(super) fn join(
+        &mut self,
+        key: Key,
+        name: &TopicName<'_>,
+        since: Since,
+    ) -> Result<(Topic, Joined), RouterError> {
         let Some(slot) = self.slots.get(key) else { return Err(RouterError::Contended) };
         let connection = &mut slot.connection;
         let admission = &self.edition.admission;
@@ -146,6 +151,7 @@ impl<S: Socket> Core<S> {
             let next = next + u64::from(planted::strikes(planted::Planted::LateStart));
             self.start_catch_up(key, local, next);
         }
+        self.list_member(key, local, &topic);
         Ok((topic, joined))
     }
 
@@ -245,7 +251,7 @@ impl<S: Socket> Core<S> {
     /// other topics takes the place of a first one: what goes to the connection's first topic goes nowhere until it joins
     /// one again.
     pub(super) fn leave_topic(&mut self, key: Key, name: &str) -> Option<Left> {
-        if LevelPattern::is_meant(name) {
+        if LevelPattern::is_meant(name) && TopicName::presence_of(name).is_none() {
             return self.leave_pattern(key, name).then_some(Left { missing: None });
         }
         let topics = &self.topics;
@@ -290,6 +296,7 @@ impl<S: Socket> Core<S> {
     /// Ends one subscription of a slot.
     pub(super) fn leave(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, place } = subscription;
+        self.unlist_member(slot, topic);
         if self.slots.at(slot).is_some_and(|slot| wants_deflated(&slot.connection))
             && let Some(topic) = self.topics.topic(topic)
         {

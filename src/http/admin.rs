@@ -9,6 +9,7 @@ mod batch;
 mod connections;
 mod history;
 mod page;
+mod presence;
 mod replies;
 mod topics;
 
@@ -40,6 +41,10 @@ const JSON: &str = "application/json";
 /// Bytes of a form: a handful of parameters.
 const FORM_BYTES_MAX: usize = 64 << 10;
 
+/// What is only to be looked at.
+const READ_ONLY: [&str; 9] =
+    ["/", "/healthz", "/readyz", "/metrics", "/stats", "/topics", "/history", "/presence", "/connections"];
+
 /// Whether this request may reach the admin port at all.
 pub(super) fn guard(head: &Head<'_>, edition: &Edition) -> Result<(), RefuseReason> {
     edition.guard.check(head.host.as_bytes(), |name| head.field(name)).map_err(|refusal| match refusal {
@@ -70,6 +75,7 @@ pub(super) fn has(path: &str) -> bool {
         "/stats",
         "/topics",
         "/history",
+        "/presence",
         "/connections",
     ];
     whole.contains(&path) || path.starts_with("/publish/") || path.starts_with("/connections/")
@@ -136,11 +142,7 @@ pub(super) fn respond(
             answer(head, 202, JSON, b"{\"draining\":true}\n", out);
             Answer::Drain { keep_alive: head.keep_alive }
         }
-        "/" | "/healthz" | "/readyz" | "/metrics" | "/stats" | "/topics" | "/history" | "/connections"
-            if !read =>
-        {
-            method_refusal(head, "GET, HEAD", out)
-        }
+        path if !read && READ_ONLY.contains(&path) => method_refusal(head, "GET, HEAD", out),
         "/" => page::respond(head, out),
         "/topics" => match topics::list(head.query(), edition) {
             Ok(topics::Found::Body(body)) => answer(head, 200, JSON, &body, out),
@@ -157,6 +159,7 @@ pub(super) fn respond(
             Ok(history::Found::Nothing) => refusal(head, RefuseReason::NotFound, "no such topic", out),
             Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
         },
+        "/presence" => presence::respond(head, edition, out),
         "/connections" => ask(head, connections::list(head.query(), edition.loops()), out),
         "/healthz" => match edition.stuck_loop(metrics::now_ms()) {
             Some(index) => text(head, 503, &format!("loop {index} has not turned for 5 s\n"), out),

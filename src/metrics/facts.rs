@@ -40,6 +40,8 @@ pub struct Facts<'a> {
     pub outbox_full: u64,
     /// What topics keep of their messages.
     pub history: HistoryFacts,
+    /// Who is on topics.
+    pub presence: PresenceFacts,
     /// Bytes that may wait in one mailbox.
     pub mailbox_bytes_max: u64,
     /// Messages that may wait in one mailbox.
@@ -85,6 +87,19 @@ pub struct HistoryFacts {
     pub expired: u64,
     /// Messages let go before their time.
     pub trimmed: u64,
+}
+
+/// Who is on topics whose rules have presence.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PresenceFacts {
+    /// Members of all topics.
+    pub members: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
+    /// Events that were published.
+    pub events: u64,
+    /// Subscribers that were not listed.
+    pub unlisted: u64,
 }
 
 /// One loop.

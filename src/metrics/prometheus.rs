@@ -124,6 +124,10 @@ fn totals(facts: &Facts<'_>, out: &mut String) {
     single(out, &names::HISTORY_BYTES_MAX, facts.history.bytes_max);
     single(out, &names::HISTORY_EXPIRED, facts.history.expired);
     single(out, &names::HISTORY_TRIMMED, facts.history.trimmed);
+    single(out, &names::PRESENCE_MEMBERS, facts.presence.members);
+    single(out, &names::PRESENCE_BYTES, facts.presence.bytes);
+    single(out, &names::PRESENCE_EVENTS, facts.presence.events);
+    single(out, &names::PRESENCE_UNLISTED, facts.presence.unlisted);
     single(out, &names::MAILBOX_BYTES_MAX, facts.mailbox_bytes_max);
     single(out, &names::MAILBOX_ENTRIES_MAX, facts.mailbox_entries_max);
 }

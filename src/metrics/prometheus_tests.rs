@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::metrics::facts::{HistoryFacts, LoopFacts, TableFacts};
+use crate::metrics::facts::{HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
 use crate::metrics::{LoopCounters, ReloadCounts};
 use crate::sys::process::MemoryUse;
 
@@ -34,6 +34,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         outbox_held_bytes_max: 1 << 28,
         outbox_full: 3,
         history: HistoryFacts { messages: 4, bytes: 500, bytes_max: 1 << 28, expired: 7, trimmed: 6 },
+        presence: PresenceFacts { members: 3, bytes: 444, events: 9, unlisted: 2 },
         mailbox_bytes_max: 1 << 26,
         mailbox_entries_max: 65_536,
         memory: Some(MemoryUse { rss_anon: 4_000, rss_file: 50, rss_shmem: 600, hugetlb: 0, swap: 7 }),

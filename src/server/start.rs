@@ -12,7 +12,9 @@ use std::thread;
 use std::time::SystemTime;
 
 use super::supervisor::Supervisor;
-use super::{Event, ServeError, Server, capacity, demo, failed, history, maintenance, spawn, tables_here};
+use super::{
+    Event, ServeError, Server, capacity, demo, failed, history, maintenance, presence, spawn, tables_here,
+};
 use crate::config::{Limits, Settings, Tables, Totals};
 use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
@@ -118,6 +120,7 @@ impl Server {
         );
         let edition = Arc::clone(&server.edition);
         history::start(&server.edition.router)?;
+        presence::start(&server.edition)?;
         if server.edition.settings.server.demo {
             demo::start(&server.edition.router)?;
             tracing::info!("publishing simulated prices and sensors; open http://{}/demo", server.listen);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::name::TOPIC_BYTES_MAX;
+use super::name::{TOPIC_BYTES_MAX, TopicName};
 
 /// Levels that a pattern may have: a look for those that fit a name goes no deeper.
 pub const LEVELS_MAX: usize = 16;
@@ -81,6 +81,9 @@ impl LevelPattern {
     /// Whether it means the topic of this name.
     #[must_use]
     pub fn fits(&self, name: &str) -> bool {
+        if TopicName::presence_of(name).is_some() {
+            return false;
+        }
         let mut levels = name.split('/');
         for wanted in self.0.split('/') {
             let Some(level) = levels.next() else { return false };

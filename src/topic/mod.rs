@@ -4,7 +4,7 @@
 //! under its topic's lock and puts one reference into each interested loop's [`Mailbox`] → the loop
 //! drains its mailbox into [`LocalTopics`], which hand it one subscriber after the other.
 //!
-//! Lock order: directory → topic → mailbox. What uses locks or atomics reaches them through
+//! Lock order: presence → directory → topic → mailbox. What uses locks or atomics reaches them through
 //! [`sync`] alone, so that the model checker can put its own in their place.
 
 mod batch;
@@ -23,6 +23,7 @@ mod pacer;
 pub mod pattern;
 pub mod patterns;
 pub mod position;
+pub mod presence;
 mod replay;
 pub mod router;
 pub mod rules;
@@ -43,9 +44,10 @@ pub use message::{Draft, Message, Origin};
 pub use name::TopicName;
 pub use pattern::TopicPattern;
 pub use position::{Gap, GapKind, Position, PositionError, Since};
+pub use presence::{MEMBER_BYTES, MemberId, PresenceCounts, PresenceLimits, PresencePage, Presences, Seat};
 pub use replay::Piece;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
-pub use rules::{Access, SlowPolicy, TopicPolicy, TopicRules};
+pub use rules::{Access, PresenceMode, PresencePolicy, SlowPolicy, TopicPolicy, TopicRules};
 pub use state::{CaughtUp, Joined, LOOPS_MAX, Page, PageFrom, Published, Rank, Topic};
 pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
 pub use watchers::Watch;

@@ -7,6 +7,10 @@ use std::fmt;
 /// Bytes a topic name may have.
 pub const TOPIC_BYTES_MAX: usize = 200;
 
+/// What the names of those topics begin with whose messages tell who is on another. No name from outside has it, because
+/// of the `*`.
+const PRESENCE: &str = "*presence:";
+
 /// A name that a topic can have: 1 to [`TOPIC_BYTES_MAX`] bytes, no control characters, no `*`, which patterns
 /// are made with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +44,25 @@ impl<'a> TopicName<'a> {
     /// The name of a topic that exists.
     pub(super) fn checked(name: &'a str) -> Self {
         Self(Cow::Borrowed(name))
+    }
+
+    /// The name of the topic whose messages tell who is on the topic of this name.
+    #[must_use]
+    pub fn of_presence(topic: &str) -> TopicName<'static> {
+        TopicName(Cow::Owned([PRESENCE, topic].concat()))
+    }
+
+    /// Of which topic the messages of the topic of this name tell who is on it, if they do.
+    #[must_use]
+    #[inline]
+    pub fn presence_of(name: &str) -> Option<&str> {
+        name.strip_prefix(PRESENCE)
+    }
+
+    /// Whether there is such a topic, by the bytes of the name.
+    #[inline]
+    pub(super) fn is_of_presence(name: &[u8]) -> bool {
+        name.starts_with(PRESENCE.as_bytes())
     }
 
     /// The name as text.
@@ -112,5 +135,9 @@ mod tests {
             assert_eq!(TopicName::parse(bad), Err(error), "{bad:?}");
         }
         assert_eq!(TopicName::of("lobby"), TopicName::parse("lobby".to_owned()).unwrap());
+        let presence = TopicName::of_presence("a/b");
+        assert_eq!(TopicName::presence_of(presence.as_str()), Some("a/b"));
+        assert_eq!(TopicName::presence_of("a/b"), None);
+        assert_eq!(TopicName::parse(presence.as_str()), Err(NameError::Characters), "nobody can ask for it");
     }
 }

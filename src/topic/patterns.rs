@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::level_pattern::LevelPattern;
+use super::name::TopicName;
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
 
 /// Patterns that may be subscribed to at once where nobody says.
@@ -122,6 +123,9 @@ impl Patterns {
 
     /// The patterns that mean the topic of this name; `None` if none does.
     pub(super) fn matching(&self, name: &str) -> Option<Arc<Matched>> {
+        if TopicName::presence_of(name).is_some() {
+            return None;
+        }
         let mut index = lock(&self.index);
         let (mut loops, mut ids) = (0, Vec::new());
         index.root.matching(Some(name), &mut |pattern| {

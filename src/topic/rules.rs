@@ -5,6 +5,7 @@
 
 use super::history::HistoryBounds;
 use super::level_pattern::LevelPattern;
+use super::name::TopicName;
 use super::pattern::TopicPattern;
 use super::sync::{AtomicU64, Ordering};
 
@@ -51,6 +52,28 @@ pub enum Access {
     Anyone,
 }
 
+/// What is told of who is on a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresenceMode {
+    /// Nothing, and nobody is listed.
+    Off,
+    /// How many they are.
+    Counts,
+    /// Who they are.
+    Full,
+}
+
+/// Presence of one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresencePolicy {
+    /// What is told.
+    pub mode: PresenceMode,
+    /// For how long whose last connection has gone stays, in milliseconds.
+    pub grace_ms: u32,
+    /// How often changes are told at most, in milliseconds.
+    pub interval_ms: u32,
+}
+
 /// What holds for one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicPolicy {
@@ -72,6 +95,8 @@ pub struct TopicPolicy {
     pub history: HistoryBounds,
     /// Each loop delivers at most one message in so many milliseconds, the newest; 0 for each of them.
     pub interval_ms: u32,
+    /// Whether and how it is told who is there.
+    pub presence: PresencePolicy,
 }
 
 impl Default for TopicPolicy {
@@ -87,6 +112,7 @@ impl Default for TopicPolicy {
             disconnect_after_drops: 0,
             history: HistoryBounds { messages: 0, seconds: 3_600, bytes: 1 << 20, newest_only: false },
             interval_ms: 0,
+            presence: PresencePolicy { mode: PresenceMode::Off, grace_ms: 5_000, interval_ms: 500 },
         }
     }
 }
@@ -118,6 +144,12 @@ pub struct Rule {
     pub history_seconds: Option<u32>,
     /// See [`TopicPolicy::interval_ms`].
     pub interval_ms: Option<u32>,
+    /// See [`PresencePolicy::mode`].
+    pub presence: Option<PresenceMode>,
+    /// See [`PresencePolicy::grace_ms`].
+    pub presence_grace_ms: Option<u32>,
+    /// See [`PresencePolicy::interval_ms`].
+    pub presence_interval_ms: Option<u32>,
 }
 
 impl Rule {
@@ -137,6 +169,9 @@ impl Rule {
             history_bytes: None,
             history_seconds: None,
             interval_ms: None,
+            presence: None,
+            presence_grace_ms: None,
+            presence_interval_ms: None,
         }
     }
 
@@ -159,7 +194,29 @@ impl Rule {
                 newest_only: slow == SlowPolicy::Latest,
             },
             interval_ms: self.interval_ms.unwrap_or(base.interval_ms),
+            presence: PresencePolicy {
+                mode: self.presence.unwrap_or(base.presence.mode),
+                grace_ms: self.presence_grace_ms.unwrap_or(base.presence.grace_ms),
+                interval_ms: self.presence_interval_ms.unwrap_or(base.presence.interval_ms),
+            },
         }
+    }
+}
+
+/// Events of presence that are kept for who falls behind; and for how long, in seconds, and in how many bytes.
+const EVENTS_KEPT: HistoryBounds =
+    HistoryBounds { messages: 64, seconds: 60, bytes: 256 << 10, newest_only: false };
+
+/// What holds for the topics that tell who is on another.
+fn policy_of_events(base: &TopicPolicy) -> TopicPolicy {
+    TopicPolicy {
+        client_publish: false,
+        slow: SlowPolicy::CatchUp,
+        disconnect_after_drops: 0,
+        history: EVENTS_KEPT,
+        interval_ms: 0,
+        presence: PresencePolicy { mode: PresenceMode::Off, ..base.presence },
+        ..*base
     }
 }
 
@@ -172,12 +229,15 @@ pub struct TopicRules {
     rules: Box<[(TopicPattern, Option<bool>)]>,
     /// Topics that clients may publish to where no rule says.
     open: Box<[TopicPattern]>,
-    /// Two for each rule and two for none: without and with the right to publish.
+    /// Two for each rule and two for none: without and with the right to publish. The last is that of topics which tell
+    /// who is on another.
     policies: Box<[TopicPolicy]>,
     /// Whether any of them has an interval.
     has_intervals: bool,
     /// Whether there is a topic that not everybody may subscribe to.
     limits_subscribers: bool,
+    /// Whether any topic has presence.
+    has_presence: bool,
 }
 
 impl TopicRules {
@@ -186,11 +246,12 @@ impl TopicRules {
     pub fn new(rules: Vec<Rule>, open: Vec<TopicPattern>, base: TopicPolicy) -> Self {
         let policies = rules.iter().map(|rule| rule.policy(&base)).chain([base]);
         let both = |policy| [false, true].map(|client_publish| TopicPolicy { client_publish, ..policy });
-        let policies: Box<[TopicPolicy]> = policies.flat_map(both).collect();
+        let policies: Box<[TopicPolicy]> = policies.flat_map(both).chain([policy_of_events(&base)]).collect();
         Self {
             edition: 0,
             has_intervals: policies.iter().any(|policy| policy.interval_ms > 0),
             limits_subscribers: policies.iter().any(|policy| policy.subscribe != Access::Anyone),
+            has_presence: policies.iter().any(|policy| policy.presence.mode != PresenceMode::Off),
             policies,
             rules: rules.into_iter().map(|rule| (rule.pattern, rule.client_publish)).collect(),
             open: open.into(),
@@ -206,7 +267,8 @@ impl TopicRules {
     /// Which clients may subscribe to the topic of this name.
     #[must_use]
     pub fn subscribers_of(&self, name: &str) -> Access {
-        // Where everybody may, no name is looked at.
+        // Who may subscribe may see who is there. Where everybody may, no name is looked at.
+        let name = TopicName::presence_of(name).unwrap_or(name);
         if self.limits_subscribers { self.policy_of(name).subscribe } else { Access::Anyone }
     }
 
@@ -245,7 +307,16 @@ impl TopicRules {
         self.has_intervals
     }
 
+    /// Whether any topic may have presence: where none has, no topic is asked.
+    #[must_use]
+    pub fn has_presence(&self) -> bool {
+        self.has_presence
+    }
+
     fn place_of(&self, name: &str) -> u32 {
+        if TopicName::presence_of(name).is_some() {
+            return self.policies.len().saturating_sub(1) as u32;
+        }
         let rule = self.rules.iter().position(|(pattern, _)| pattern.fits(name));
         let publish = rule.and_then(|at| self.rules.get(at)?.1);
         let publish = publish.unwrap_or_else(|| self.open.iter().any(|pattern| pattern.fits(name)));

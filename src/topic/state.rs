@@ -178,6 +178,12 @@ impl Topic {
         self.name_bytes() == name.as_bytes()
     }
 
+    /// Whether its messages tell who is on another topic.
+    #[inline]
+    pub fn is_of_presence(&self) -> bool {
+        TopicName::is_of_presence(self.name_bytes())
+    }
+
     pub(super) fn name_bytes(&self) -> &[u8] {
         &self.0.slice
     }

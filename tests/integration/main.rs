@@ -34,6 +34,7 @@ mod patterns;
 mod poll;
 mod preflight;
 mod preflight_tls;
+mod presence;
 mod pressure;
 mod process;
 mod publish;

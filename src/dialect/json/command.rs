@@ -25,6 +25,9 @@ pub(super) const TOPICS_MAX: usize = 256;
 const LIMIT_MAX: u16 = 1_000;
 const LIMIT_USUAL: u16 = 100;
 
+/// Bytes of the id of a member.
+const MEMBER_BYTES_MAX: usize = 1_024;
+
 /// Bytes of a request id as it is written, quotes included.
 pub(super) const ID_BYTES_MAX: usize = 66;
 
@@ -32,11 +35,23 @@ pub(super) const ID_BYTES_MAX: usize = 66;
 const WORD_CHARS_MAX: usize = 60;
 
 /// The types of commands.
-const TYPES: [&str; 5] = ["subscribe", "unsubscribe", "publish", "history", "ping"];
+const TYPES: [&str; 6] = ["subscribe", "unsubscribe", "publish", "history", "presence", "ping"];
 
 /// Every member that a command may have; which of them depends on its type.
-const MEMBERS: [&str; 10] =
-    ["type", "id", "topic", "topics", "data", "data_base64", "since", "history", "limit", "reverse"];
+const MEMBERS: [&str; 12] = [
+    "type",
+    "id",
+    "topic",
+    "topics",
+    "data",
+    "data_base64",
+    "since",
+    "history",
+    "limit",
+    "reverse",
+    "after",
+    "events",
+];
 
 const TYPE: usize = 0;
 const ID: usize = 1;
@@ -48,6 +63,8 @@ const SINCE: usize = 6;
 const HISTORY: usize = 7;
 const LIMIT: usize = 8;
 const REVERSE: usize = 9;
+const AFTER: usize = 10;
+const EVENTS: usize = 11;
 
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,6 +82,7 @@ pub(super) enum What<'a> {
     Unsubscribe(Vec<Wanted>),
     Publish { topic: TopicName<'static>, payload: Payload<'a> },
     History { topic: TopicName<'static>, from: PageFrom, limit: u16 },
+    Presence { topic: TopicName<'static>, after: Option<Box<str>>, limit: u16, events: Option<bool> },
     Ping,
 }
 
@@ -159,6 +177,10 @@ impl<'a> Members<'a> {
                 self.check(&["type", "id", "topic", "since", "limit", "reverse"])?;
                 self.history()
             }
+            "presence" => {
+                self.check(&["type", "id", "topic", "after", "limit", "events"])?;
+                self.presence()
+            }
             "ping" => {
                 self.check(&["type", "id"])?;
                 Ok(What::Ping)
@@ -233,9 +255,30 @@ impl<'a> Members<'a> {
             // All that is kept.
             None => PageFrom::Since(Since::Last(u32::MAX)),
         };
+        Ok(What::History { topic, from, limit: self.limit()? })
+    }
+
+    fn limit(&self) -> Checked<u16> {
         let limit = self.at(LIMIT).map_or(Some(LIMIT_USUAL), whole).filter(|limit| *limit <= LIMIT_MAX);
-        let limit = limit.ok_or_else(|| format!("limit is a whole number up to {LIMIT_MAX}"))?;
-        Ok(What::History { topic, from, limit })
+        Ok(limit.ok_or_else(|| format!("limit is a whole number up to {LIMIT_MAX}"))?)
+    }
+
+    fn presence(&self) -> Checked<What<'a>> {
+        let topic = self.topic()?;
+        let after = match self.at(AFTER) {
+            None => None,
+            Some(raw) => {
+                let after = string(raw).filter(|after| after.len() <= MEMBER_BYTES_MAX);
+                Some(after.ok_or("after is the id of a member")?.into())
+            }
+        };
+        let events = match self.at(EVENTS) {
+            None => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err("events is true or false".into()),
+        };
+        Ok(What::Presence { topic, after, limit: self.limit()?, events })
     }
 
     fn publish(&self) -> Checked<What<'a>> {

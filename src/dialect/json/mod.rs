@@ -6,11 +6,12 @@
 
 mod command;
 mod document;
+mod presence;
 mod words;
 
 use std::borrow::Cow;
 
-use super::effect::{Cx, Effect, Meaning, Outcome, Piece, Tag, Wish};
+use super::effect::{Cx, Effect, Meaning, Outcome, Piece, PresenceQuestion, Tag, Wish};
 use super::plain;
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::url::Wanted;
@@ -18,6 +19,10 @@ use super::{Dialect, Form};
 use command::{Bad, Command, Payload, What};
 use words::Told;
 
+use crate::topic::TopicName;
+
+pub use presence::push_presence;
+pub(in crate::dialect) use presence::push_presence_start;
 pub use words::push_page;
 pub(in crate::dialect) use words::write_message;
 
@@ -72,6 +77,11 @@ impl Speak for Json {
                 told("subscribed").place(topic, offset).recovered(recovered).gap(gap).push(cx.out);
             }
             Outcome::Watching { pattern } => told("subscribed").about(pattern).push(cx.out),
+            Outcome::Gap { topic, gap } if TopicName::presence_of(topic.name()).is_some() => {
+                let of = TopicName::presence_of(topic.name()).unwrap_or_default();
+                told("presence").topic(of).gap(Some(gap)).push(cx.out);
+            }
+            Outcome::Presence { page } => presence::push_answer(cx.tag, page, cx.out),
             Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
             Outcome::History { topic, page } => words::push_history(cx.tag, topic, page, cx.out),
             Outcome::Left { topic } => told("unsubscribed").about(topic).push(cx.out),
@@ -111,6 +121,10 @@ fn obey(cx: &mut Cx<'_>, command: Command<'_>, message: &[u8]) {
         }
         What::History { topic, from, limit } => {
             cx.effects.push(Wish { effect: Effect::ReadHistory { topic, from, limit }, tag: tag() });
+        }
+        What::Presence { topic, after, limit, events } => {
+            let asked = PresenceQuestion { topic, after, limit, events };
+            cx.effects.push(Wish { effect: Effect::Presence(Box::new(asked)), tag: tag() });
         }
         What::Ping => Told::of("pong", &tag()).push(cx.out),
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::document::is_document;
+use super::presence;
 use crate::dialect::effect::{Denial, Tag};
 use crate::dialect::text::{is_bare, push_place, push_string};
 use crate::topic::{Carried, Gap, LevelPattern, Message, Page, Stamped, Topic};
@@ -112,6 +113,7 @@ pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
         Denial::TopicShare => ("topic_share", "your address has made as many topics as it may"),
         Denial::TopicRate => ("topic_rate", "your address makes topics too fast; try again later"),
         Denial::Busy => ("busy", "no room for another topic; try again later"),
+        Denial::NoPresence => ("no_presence", "this topic does not tell who is on it"),
         Denial::PatternsFull => ("busy", "no room for another pattern; try again later"),
     }
 }
@@ -138,6 +140,9 @@ pub(super) fn push_history(tag: &Tag, topic: &Topic, page: &Page, out: &mut Vec<
 
 /// Appends a published message: an object or list as it is, other text as a string, bytes in base64.
 pub(in crate::dialect) fn write_message(of: Stamped<'_>, out: &mut Vec<u8>) -> Carried {
+    if of.topic.is_of_presence() {
+        return presence::write_event(of, out);
+    }
     out.extend_from_slice(of.start);
     push_placed_data(of.message, out);
     Carried::Frame(Opcode::Text)

@@ -1,0 +1,68 @@
+//! What is said of who is on a topic: pages of the list, and the events that tell of changes. Pure.
+//!
+//! Both name the version of the list that they lead to. An event is the message of a topic whose name nobody sees: its
+//! payload is an object that topic and version are put in front of.
+
+use std::io::Write as _;
+
+use crate::dialect::effect::Tag;
+use crate::dialect::text::{push_decimal, push_string};
+use crate::topic::{Carried, PresencePage, Stamped, Topic, TopicName};
+use crate::wire::frame::{Opcode, push_frame};
+
+/// Appends a page as a frame, in answer to a request.
+pub(super) fn push_answer(tag: &Tag, page: &PresencePage, out: &mut Vec<u8>) {
+    let mut payload = b"{\"type\":\"presence\"".to_vec();
+    if let Some(id) = tag.words() {
+        payload.extend_from_slice(b",\"id\":");
+        payload.extend_from_slice(id.as_bytes());
+    }
+    let at = payload.len();
+    push_presence(page, &mut payload);
+    // One object: what opened the page goes on with its members.
+    if let Some(opening) = payload.get_mut(at) {
+        *opening = b',';
+    }
+    push_frame(out, Opcode::Text, &payload, None);
+}
+
+/// Appends a page as one object.
+pub fn push_presence(page: &PresencePage, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"topic\":");
+    push_string(&page.topic, out);
+    // Writing into memory does not fail.
+    let _ = write!(out, ",\"version\":\"{}\",\"count\":{}", page.version, page.count);
+    if let Some(members) = &page.members {
+        out.extend_from_slice(b",\"members\":[");
+        for (index, member) in members.iter().enumerate() {
+            out.extend_from_slice(if index == 0 { b"{\"id\":" } else { b",{\"id\":" });
+            push_string(member.as_str(), out);
+            out.push(b'}');
+        }
+        out.push(b']');
+        if let Some(last) = members.last().filter(|_| page.more) {
+            out.extend_from_slice(b",\"next\":");
+            push_string(last.as_str(), out);
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends what all events of a topic begin with, up to the offset in the version.
+pub(in crate::dialect) fn push_presence_start(topic: &Topic, out: &mut Vec<u8>) {
+    let of = TopicName::presence_of(topic.name()).unwrap_or_default();
+    out.extend_from_slice(b"{\"type\":\"presence\",\"topic\":");
+    push_string(of, out);
+    let _ = write!(out, ",\"version\":\"{:016x}:", topic.epoch());
+}
+
+/// Appends an event.
+#[cold]
+pub(super) fn write_event(of: Stamped<'_>, out: &mut Vec<u8>) -> Carried {
+    out.extend_from_slice(of.start);
+    push_decimal(of.message.offset(), out);
+    out.extend_from_slice(b"\",");
+    // What opens the object stands in front of it already.
+    out.extend_from_slice(of.message.payload().get(1..).unwrap_or_default());
+    Carried::Frame(Opcode::Text)
+}

@@ -1,0 +1,104 @@
+//! Who is on a topic, as far as a loop has to do with it: its connections enter the list of a topic and leave it, and ask
+//! what is on it.
+//!
+//! Driven by joins and leaves, which have one place each: a connection that ends, however it ends, leaves all of its topics,
+//! and with each the list. A topic without presence, and a connection that does not ask, has nothing here.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::effects::{Sink, Speaker, Then};
+use super::inquiry_turn::{subscription_count, subscriptions};
+use super::subscribe::denial;
+use crate::connection::TICK_MS;
+use crate::dialect::{Denial, Outcome, PresenceQuestion};
+use crate::topic::{Key, PresenceMode, PresencePage, PresencePolicy, Since, Topic, TopicName};
+use crate::transport::Socket;
+
+impl<S: Socket> Core<S> {
+    /// A connection has subscribed to a topic of this index.
+    pub(super) fn list_member(&mut self, key: Key, local: u32, topic: &Topic) {
+        // Where no rule has presence, no topic is asked.
+        if !self.topics.rules().has_presence() {
+            return;
+        }
+        let policy = topic.policy(self.topics.rules()).presence;
+        if policy.mode == PresenceMode::Off {
+            return;
+        }
+        let presences = &self.edition.presences;
+        let member = presences.anonymous(self.index, key);
+        if let Some(seat) = presences.join(topic.name(), policy, &member, self.now_ms()) {
+            self.seats.insert((key.slot, local), seat);
+        }
+    }
+
+    /// The connection in this slot leaves the topic of this index.
+    pub(super) fn unlist_member(&mut self, slot: u32, local: u32) {
+        if !self.seats.is_empty()
+            && let Some(seat) = self.seats.remove(&(slot, local))
+        {
+            self.edition.presences.leave(seat, self.now_ms());
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::from(self.now) * TICK_MS
+    }
+
+    /// Tells a dialect who is on a topic, and begins or ends to tell it who comes and goes.
+    pub(super) fn presence_one(
+        &mut self,
+        from: Speaker,
+        asked: &PresenceQuestion,
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        match self.ask_presence(from.key, asked) {
+            Ok(page) => self.tell(from, Outcome::Presence { page: &page }, sink),
+            Err(denial) => {
+                self.tell(from, Outcome::Refused { topic: asked.topic.as_str(), denial }, sink);
+            }
+        }
+        Then::Go
+    }
+
+    fn ask_presence(&mut self, key: Key, asked: &PresenceQuestion) -> Result<PresencePage, Denial> {
+        let policy = self.topics.rules().policy_of(asked.topic.as_str()).presence;
+        if !self.may_subscribe(&asked.topic) {
+            return Err(Denial::NotForYou);
+        }
+        if policy.mode == PresenceMode::Off {
+            return Err(Denial::NoPresence);
+        }
+        let events = TopicName::of_presence(asked.topic.as_str());
+        let topics = &self.topics;
+        let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == events.as_str());
+        let slot = self.slots.get(key).ok_or(Denial::Busy)?;
+        let has_events = subscriptions(&slot.connection).any(named);
+        let wants_more = asked.events == Some(true) && !has_events;
+        let most = self.edition.settings.limits.subscriptions_max;
+        if wants_more && subscription_count(&slot.connection) >= most {
+            return Err(Denial::TooMany);
+        }
+        if asked.events == Some(false) && has_events {
+            self.leave_topic(key, events.as_str());
+        }
+        self.presence_page(key, asked, policy, wants_more)
+    }
+
+    /// The page; with `joins` the events begin behind it, because nothing is told while it is read.
+    fn presence_page(
+        &mut self,
+        key: Key,
+        asked: &PresenceQuestion,
+        policy: PresencePolicy,
+        joins: bool,
+    ) -> Result<PresencePage, Denial> {
+        let edition = Arc::clone(&self.edition);
+        let wanted = (asked.after.as_deref(), usize::from(asked.limit));
+        edition.presences.page(asked.topic.as_str(), policy, wanted, |events| match joins {
+            true => self.join(key, events, Since::Now).map(|(topic, _)| topic).map_err(denial),
+            false => self.topic_for(key, events),
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! Whoever applies what is told knows what a list of everybody would show, however people come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const GRACE: u64 = 50;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join(u8),
+    Leave(u8),
+    Wait(u8),
+    Tell,
+    Walk(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12_u8).prop_map(Step::Join),
+        4 => (0..12_u8).prop_map(Step::Leave),
+        3 => (1..80_u8).prop_map(Step::Wait),
+        3 => Just(Step::Tell),
+        1 => (1..5_u8).prop_map(Step::Walk),
+    ]
+}
+
+/// Connections and the end of the grace of everybody who was ever there.
+#[derive(Default)]
+struct Naive(BTreeMap<String, (u32, u64)>);
+
+impl Naive {
+    fn here(&self, now: u64) -> BTreeSet<String> {
+        let here = |(_, (connections, until)): &(&String, &(u32, u64))| *connections > 0 || *until > now;
+        self.0.iter().filter(here).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+/// What somebody knows who has read the list once and every event since.
+#[derive(Default)]
+struct Observer(BTreeSet<String>);
+
+impl Observer {
+    fn apply(&mut self, fold: &Fold) {
+        for id in &fold.joined {
+            assert!(self.0.insert(id.as_str().to_owned()), "{id:?} joined twice");
+        }
+        for id in &fold.left {
+            assert!(self.0.remove(id.as_str()), "{id:?} left and was not there");
+        }
+        assert_eq!(fold.count, self.0.len());
+    }
+}
+
+fn name(number: u8) -> String {
+    format!("m{number}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn events_lead_to_what_is_true(steps in prop::collection::vec(step(), 1..120)) {
+        let (mut members, mut naive, mut observer) =
+            (Members::default(), Naive::default(), Observer::default());
+        let mut now = 1;
+        for step in steps {
+            match step {
+                Step::Join(number) => {
+                    members.join(&MemberId::of(&name(number)));
+                    naive.0.entry(name(number)).or_default().0 += 1;
+                }
+                Step::Leave(number) => {
+                    // Whoever leaves has been there.
+                    if let Some(entry) = naive.0.get_mut(&name(number)).filter(|entry| entry.0 > 0) {
+                        entry.0 -= 1;
+                        entry.1 = now + GRACE;
+                        members.leave(&MemberId::of(&name(number)), now + GRACE);
+                    }
+                }
+                Step::Wait(time) => {
+                    now += u64::from(time);
+                    members.expire(now);
+                }
+                Step::Tell => {
+                    members.expire(now);
+                    let fold = members.fold();
+                    observer.apply(&fold);
+                    members.tell(&fold);
+                    prop_assert!(!members.has_untold());
+                    prop_assert_eq!(&observer.0, &naive.here(now));
+                    prop_assert_eq!(members.len(), observer.0.len(), "nobody else is listed");
+                }
+                Step::Walk(limit) => {
+                    let (mut walked, mut after, mut more) = (Vec::new(), None, true);
+                    while more {
+                        let (page, goes_on) = members.page(after.as_deref(), limit.into());
+                        prop_assert!(page.len() <= usize::from(limit));
+                        walked.extend(page.iter().map(|id| id.as_str().to_owned()));
+                        (after, more) = (walked.last().cloned(), goes_on);
+                    }
+                    prop_assert!(walked.iter().eq(observer.0.iter()), "{walked:?} {:?}", observer.0);
+                }
+            }
+            prop_assert!(members.leaving.len() <= 12 && members.untold.len() <= 12, "one entry each");
+        }
+    }
+
+    #[test]
+    fn pages_of_several_versions_and_what_is_told_between_lead_to_the_list(
+        churn in prop::collection::vec((0..30_u8, any::<bool>()), 0..120),
+        limit in 1..6_usize,
+    ) {
+        let mut members = Members::default();
+        let mut there = BTreeMap::new();
+        let (mut known, mut after, mut more) = (BTreeSet::new(), None::<String>, true);
+        let mut events: Vec<Fold> = Vec::new();
+        for (number, comes) in churn {
+            let id = MemberId::of(&name(number));
+            let connections: &mut u32 = there.entry(number).or_default();
+            if comes || *connections == 0 {
+                members.join(&id);
+                *connections += 1;
+            } else {
+                members.leave(&id, 0);
+                members.expire(1);
+                *connections -= 1;
+            }
+            if number % 3 == 0 && more {
+                let (page, goes_on) = members.page(after.as_deref(), limit);
+                known.extend(page.iter().map(|id| id.as_str().to_owned()));
+                (after, more) = (page.last().map(|id| id.as_str().to_owned()).or(after), goes_on);
+            }
+            let fold = members.fold();
+            members.tell(&fold);
+            // Behind the first page each change is told.
+            if after.is_some() || !more {
+                events.push(fold);
+            }
+        }
+        while more {
+            let (page, goes_on) = members.page(after.as_deref(), limit);
+            known.extend(page.iter().map(|id| id.as_str().to_owned()));
+            (after, more) = (page.last().map(|id| id.as_str().to_owned()).or(after), goes_on);
+        }
+        for fold in &events {
+            known.extend(fold.joined.iter().map(|id| id.as_str().to_owned()));
+            known.retain(|known: &String| !fold.left.iter().any(|id| id.as_str() == known));
+        }
+        let (all, _) = members.page(None, usize::MAX);
+        prop_assert!(known.iter().map(String::as_str).eq(all.iter().map(MemberId::as_str)));
+    }
+}
+
+#[test]
+fn a_fold_is_bounded_and_the_rest_comes_with_the_next() {
+    let mut members = Members::default();
+    let people = CHANGES_MAX * 2 + 1;
+    (0..people).for_each(|number| members.join(&MemberId::of(&format!("{number:06}"))));
+    let mut told = Vec::new();
+    while members.has_untold() {
+        let fold = members.fold();
+        members.tell(&fold);
+        told.push((fold.joined.len(), fold.count));
+    }
+    assert_eq!(told, [(CHANGES_MAX, CHANGES_MAX), (CHANGES_MAX, 2 * CHANGES_MAX), (1, people)]);
+    let long = "x".repeat(1_000);
+    (0..100).for_each(|number| members.join(&MemberId::of(&format!("{number}{long}"))));
+    assert!(members.fold().joined.len() < 70, "{}", members.fold().joined.len());
+    let (page, more) = members.page(None, 10);
+    assert_eq!((page.len(), page[9].as_str(), more), (10, "000009", true));
+}
+
+#[test]
+fn whoever_has_come_back_in_time_was_never_gone() {
+    let mut members = Members::default();
+    let id = MemberId::of("alice");
+    members.join(&id);
+    members.tell(&members.fold());
+    members.leave(&id, 100);
+    members.expire(99);
+    members.join(&id);
+    members.expire(100);
+    members.leave(&id, 150);
+    members.expire(149);
+    assert!(!members.has_untold(), "a reload makes no noise");
+    members.expire(150);
+    let fold = members.fold();
+    assert_eq!((fold.left.len(), fold.count), (1, 0));
+    // Back before it was told: there is nothing to tell.
+    members.join(&id);
+    let fold = members.fold();
+    assert_eq!((fold.joined.len(), fold.left.len(), fold.count), (0, 0, 1));
+    assert_eq!(members.tell(&fold), (0, 0));
+    members.leave(&id, 150);
+    members.expire(150);
+    assert_eq!(members.tell(&members.fold()), (5, 1), "and then no memory is left");
+    assert!(members.is_empty());
+}

@@ -1,0 +1,223 @@
+//! Lists beside a router: versions, events and what they are bounded by.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::topic::rules::{Rule, TopicPolicy, TopicRules};
+use crate::topic::{
+    Carried, Form, Join, LocalTopics, PageFrom, Place, RouterLimits, Since, Stamped, TopicPattern, Wake,
+};
+use crate::wire::frame::Opcode;
+
+const GRACE: u64 = 1_000;
+const INTERVAL: u64 = 500;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Raw;
+
+impl Form for Raw {
+    const RAW: Self = Self;
+
+    fn write(self, _: Stamped<'_>, _: &mut Vec<u8>) -> Carried {
+        Carried::Frame(Opcode::Text)
+    }
+}
+
+#[derive(Debug)]
+struct Mails;
+
+impl Mail for Mails {
+    type Form = Raw;
+    type Control = ();
+    type Reply = ();
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self, _: usize) {}
+}
+
+const POLICY: PresencePolicy =
+    PresencePolicy { mode: PresenceMode::Full, grace_ms: GRACE as u32, interval_ms: INTERVAL as u32 };
+
+fn pair(limits: PresenceLimits) -> (Presences, Router<Mails>) {
+    let router = Router::new(1, RouterLimits::default(), Box::new(Nobody)).unwrap();
+    let mut rule = Rule::of(TopicPattern::compile("*").unwrap());
+    rule.presence = Some(PresenceMode::Full);
+    router.set_rules(TopicRules::new(vec![rule], Vec::new(), TopicPolicy::default()));
+    (Presences::new(limits), router)
+}
+
+fn presences() -> (Presences, Router<Mails>) {
+    pair(PresenceLimits { members_max: 1_000, bytes_max: 1 << 20 })
+}
+
+fn page(presences: &Presences, router: &Router<Mails>, after: Option<&str>, limit: usize) -> PresencePage {
+    presences.page("t", POLICY, (after, limit), |events| router.topic(events)).unwrap()
+}
+
+fn ids(page: &PresencePage) -> Vec<&str> {
+    page.members.iter().flatten().map(MemberId::as_str).collect()
+}
+
+/// What is kept of the events of "t".
+fn events(router: &Router<Mails>) -> Vec<Value> {
+    let Some(topic) = router.find(&TopicName::of_presence("t")) else { return Vec::new() };
+    let page = topic.page(PageFrom::Since(Since::Last(u32::MAX)), 1_000, 1 << 20);
+    page.messages.iter().map(|message| serde_json::from_slice(message.payload()).unwrap()).collect()
+}
+
+#[test]
+fn versions_are_the_places_of_events() {
+    let (presences, router) = presences();
+    let alice = presences.join("t", POLICY, "alice", 0).unwrap();
+    assert_eq!(presences.turn(&router, 0, 0), None, "the first change is told at once");
+    assert_eq!(events(&router), Vec::<Value>::new(), "and to nobody, as nobody asks");
+    let first = page(&presences, &router, None, 10);
+    assert_eq!((ids(&first), first.count, first.version.offset), (vec!["alice"], 1, 0));
+    let bob = presences.join("t", POLICY, "bob \"b\"", 10).unwrap();
+    let tab = presences.join("t", POLICY, "alice", 20).unwrap();
+    assert_eq!(presences.turn(&router, 20, 0), Some(INTERVAL), "the next ones when they may be");
+    assert_eq!(ids(&page(&presences, &router, None, 10)), ["alice"], "a page has what was told");
+    assert_eq!(presences.turn(&router, INTERVAL, 0), None);
+    assert_eq!(events(&router), [json!({"count": 2, "joined": ["bob \"b\""]})]);
+    let second = page(&presences, &router, None, 1);
+    assert_eq!((ids(&second), second.more, second.count), (vec!["alice"], true, 2));
+    assert_eq!((second.version.epoch, second.version.offset), (first.version.epoch, 1));
+    assert_eq!(ids(&page(&presences, &router, Some("alice"), 1)), ["bob \"b\""]);
+    presences.leave(alice, 1_000);
+    presences.leave(bob, 1_000);
+    assert_eq!(presences.turn(&router, 1_999, 0), Some(2_000), "a leave is held for the grace");
+    assert_eq!(presences.turn(&router, 2_000, 0), None);
+    assert_eq!(events(&router)[1..], [json!({"count": 1, "left": ["bob \"b\""]})]);
+    presences.leave(tab, 3_000);
+    assert_eq!(presences.turn(&router, 4_000, 0), None);
+    assert_eq!(events(&router)[2..], [json!({"count": 0, "left": ["alice"]})]);
+    assert_eq!((lock(&presences.lists).len(), lock(&presences.schedule).len()), (0, 0));
+    assert_eq!(presences.counts(), PresenceCounts { events: 3, ..PresenceCounts::default() });
+    let last = page(&presences, &router, None, 10);
+    assert_eq!((ids(&last), last.version.offset), (vec![], 3), "the version outlives the list");
+    assert_eq!(lock(&presences.lists).len(), 0, "to look leaves nothing behind");
+}
+
+#[test]
+fn counts_name_nobody() {
+    let (presences, router) = presences();
+    let policy = PresencePolicy { mode: PresenceMode::Counts, ..POLICY };
+    let look = || presences.page("t", policy, (None, 10), |events| router.topic(events)).unwrap();
+    assert_eq!((look().count, look().members), (0, None));
+    let _alice = presences.join("t", policy, "alice", 0).unwrap();
+    presences.turn(&router, 0, 0);
+    assert_eq!((look().count, look().members), (1, None));
+    assert_eq!(events(&router), [json!({"count": 1})]);
+}
+
+#[test]
+fn who_finds_no_room_is_counted_and_takes_none() {
+    let bytes_max = MEMBER_BYTES * 3 + 6;
+    let (presences, router) = pair(PresenceLimits { members_max: 2, bytes_max });
+    let one = presences.join("t", POLICY, "a", 0).unwrap();
+    let two = presences.join("t", POLICY, "b", 0).unwrap();
+    assert!(presences.join("t", POLICY, "c", 0).is_none(), "members of the topic");
+    let again = presences.join("t", POLICY, "a", 0).unwrap();
+    assert!(presences.join("u", POLICY, "long id", 0).is_none(), "bytes");
+    let third = presences.join("u", POLICY, "d", 0).unwrap();
+    let counts = presences.counts();
+    assert_eq!((counts.members, counts.bytes, counts.unlisted), (3, MEMBER_BYTES * 3 + 3, 2));
+    [one, two, again, third].into_iter().for_each(|seat| presences.leave(seat, 0));
+    presences.turn(&router, GRACE + INTERVAL, 0);
+    let counts = presences.counts();
+    assert_eq!((counts.members, counts.bytes, lock(&presences.lists).len()), (0, 0, 0));
+    presences.set_limits(PresenceLimits { members_max: 1, bytes_max });
+    let _one = presences.join("t", POLICY, "a", 0).unwrap();
+    assert!(presences.join("t", POLICY, "b", 0).is_none());
+}
+
+#[test]
+fn where_an_event_finds_no_room_it_is_told_later_and_nothing_is_lost() {
+    let mut limits = RouterLimits::default();
+    limits.mailbox.entries_max = 1;
+    let router = std::sync::Arc::new(Router::<Mails>::new(1, limits, Box::new(Nobody)).unwrap());
+    let (presences, _) = presences();
+    let topics = LocalTopics::new(router.clone(), 0).unwrap();
+    // A reader of the events whose loop does not come to its mailbox.
+    let joined = presences.page("t", POLICY, (None, 0), |events| {
+        let topic = router.topic(events)?;
+        let join = Join { local: 0, slot: 0, ticket: Place::NONE };
+        router.join(&topic, 0, join, Since::Now).expect("a loop of the router");
+        Ok::<_, crate::topic::RouterError>(topic)
+    });
+    assert_eq!(joined.unwrap().version.offset, 0);
+    let _alice = presences.join("t", POLICY, "alice", 0).unwrap();
+    assert_eq!(presences.turn(&router, 0, 0), None);
+    let _bob = presences.join("t", POLICY, "bob", 1).unwrap();
+    assert_eq!(presences.turn(&router, INTERVAL, 0), Some(2 * INTERVAL), "again when the next one may be");
+    assert_eq!(ids(&page(&presences, &router, None, 9)), ["alice"], "a page never runs ahead of its version");
+    router.mailbox(0).unwrap().drain(&mut Vec::new());
+    let (entries, bytes) = router.mailbox(0).unwrap().reserved();
+    router.mailbox(0).unwrap().release(entries, bytes);
+    assert_eq!(presences.turn(&router, 2 * INTERVAL, 0), None);
+    let last = page(&presences, &router, None, 9);
+    assert_eq!((ids(&last), last.version.offset), (vec!["alice", "bob"], 2));
+    drop(topics);
+}
+
+#[test]
+fn a_join_wakes_the_thread_only_where_it_is_due_earlier() {
+    let (presences, router) = presences();
+    let woken = std::sync::Arc::new(AtomicU64::new(0));
+    let counter = woken.clone();
+    presences.set_waker(Box::new(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }));
+    let seats: Vec<_> =
+        (0..100).map(|number| presences.join("t", POLICY, &number.to_string(), 0).unwrap()).collect();
+    assert_eq!(woken.load(Ordering::Relaxed), 1);
+    assert_eq!(presences.turn(&router, 0, 0), None);
+    seats.into_iter().for_each(|seat| presences.leave(seat, 5));
+    assert_eq!(woken.load(Ordering::Relaxed), 2, "once for all who leave");
+    let _one = presences.join("t", POLICY, "new", 6).unwrap();
+    assert_eq!(woken.load(Ordering::Relaxed), 3, "it is told before they leave");
+}
+
+#[test]
+fn nobody_else_has_an_anonymous_id() {
+    let (one, _) = presences();
+    let (other, _) = presences();
+    let mut seen = std::collections::BTreeSet::new();
+    for (slot, generation, loop_index) in (0..3_000).map(|at| (at % 10, at / 10, at as usize % 3)) {
+        let id = one.anonymous(loop_index, Key { slot, generation });
+        assert!(id.starts_with('~') && id.len() == 21, "{id}");
+        assert_eq!(id, one.anonymous(loop_index, Key { slot, generation }));
+        assert_ne!(id, other.anonymous(loop_index, Key { slot, generation }), "another process");
+        assert!(seen.insert(id));
+    }
+}
+
+#[test]
+fn members_may_come_and_go_on_all_loops_at_once() {
+    let (presences, router) = presences();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let presences = &presences;
+            scope.spawn(move || {
+                for at in 0..300_u64 {
+                    let id = format!("{}", (at + thread) % 7);
+                    let seat = presences.join("t", POLICY, &id, at).unwrap();
+                    presences.leave(seat, at);
+                }
+            });
+        }
+        let (presences, router) = (&presences, &router);
+        scope.spawn(move || {
+            for at in 0..300 {
+                presences.turn(router, at * 10, 0);
+            }
+        });
+    });
+    presences.turn(&router, 1_000_000, 0);
+    presences.turn(&router, 2_000_000, 0);
+    let counts = presences.counts();
+    assert_eq!((counts.members, counts.bytes, lock(&presences.lists).len()), (0, 0, 0));
+}

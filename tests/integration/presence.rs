@@ -1,0 +1,286 @@
+//! `presence` of a topic rule over real connections: a list and its events agree, however members come and go.
+
+use std::collections::BTreeSet;
+
+use fantail::wire::frame::Opcode;
+use serde_json::{Value, json};
+
+use crate::client::Peer;
+use crate::json::{hear, say, speaker};
+use crate::reload::ConfigFile;
+use crate::server::{Server, on_free_ports, wait_for};
+
+const RULES: &str = "[[topic]]\npattern = \"people\"\npresence = \"full\"\npresence_grace_seconds = 0\n\
+                     presence_interval_ms = 100\n\
+                     [[topic]]\npattern = \"crowd\"\npresence = \"counts\"\npresence_grace_seconds = 0\n\
+                     [[topic]]\npattern = \"held\"\npresence = \"full\"\npresence_grace_seconds = 3600\n";
+
+fn start(config: &ConfigFile) -> Server {
+    Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]))
+}
+
+fn ask(peer: &mut Peer, command: &Value) -> Value {
+    say(peer, command);
+    hear(peer)
+}
+
+/// What somebody knows of a topic who has asked for its list and its events.
+struct Observer {
+    peer: Peer,
+    epoch: String,
+    version: u64,
+    members: BTreeSet<String>,
+}
+
+impl Observer {
+    fn new(server: &Server, topic: &str) -> Self {
+        let mut peer = speaker(server, "/ws");
+        let answer = ask(&mut peer, &json!({"type": "presence", "id": 1, "topic": topic, "events": true}));
+        assert_eq!(
+            (&answer["type"], &answer["id"], &answer["topic"]),
+            (&json!("presence"), &json!(1), &json!(topic))
+        );
+        let (epoch, version) = place(&answer);
+        let members: BTreeSet<String> = ids(&answer).into_iter().collect();
+        assert_eq!(answer["count"], members.len());
+        Self { peer, epoch, version, members }
+    }
+
+    /// Reads events until the list is as is wanted.
+    fn until(&mut self, wanted: impl Fn(&BTreeSet<String>) -> bool) {
+        while !wanted(&self.members) {
+            let event = hear(&mut self.peer);
+            assert_eq!((&event["type"], event.get("id")), (&json!("presence"), None), "{event}");
+            assert_eq!(place(&event), (self.epoch.clone(), self.version + 1), "no hole");
+            self.version += 1;
+            let named =
+                |member: &str| event[member].as_array().into_iter().flatten().filter_map(Value::as_str);
+            for joined in named("joined") {
+                assert!(self.members.insert(joined.to_owned()), "{event}");
+            }
+            for left in named("left") {
+                assert!(self.members.remove(left), "{event}");
+            }
+            assert_eq!(event["count"], self.members.len(), "{event}");
+        }
+    }
+
+    fn until_count(&mut self, count: usize) {
+        self.until(|members| members.len() == count);
+    }
+}
+
+fn place(told: &Value) -> (String, u64) {
+    let version = told["version"].as_str().expect("a version");
+    let (epoch, offset) = version.split_once(':').expect("EPOCH:OFFSET");
+    (epoch.to_owned(), offset.parse().expect("an offset"))
+}
+
+fn ids(told: &Value) -> Vec<String> {
+    let members = told["members"].as_array().expect("a list");
+    members.iter().map(|member| member["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+fn listed(server: &Server, query: &str) -> Value {
+    let answer = server.get(&format!("/presence?{query}"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+fn stream(server: &Server, path: &str) -> Peer {
+    let mut peer = server.connect();
+    peer.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", server.listen).as_bytes());
+    peer.some();
+    peer
+}
+
+#[test]
+fn whoever_reads_the_list_and_every_event_knows_who_is_there() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let mut observer = Observer::new(&server, "people");
+    assert!(observer.members.is_empty());
+    // Patterns are no way to events, nor onto the list.
+    let mut pattern = speaker(&server, "/ws/**");
+    hear(&mut pattern);
+    let mut plain = server.websocket("/ws/people");
+    observer.until_count(1);
+    let mut json = speaker(&server, "/ws/other");
+    hear(&mut json);
+    assert_eq!(ask(&mut json, &json!({"type": "subscribe", "topic": "people"}))["type"], "subscribed");
+    let streaming = stream(&server, "/sse/people");
+    let many = stream(&server, "/sse/other?topic=people");
+    let gone = server.websocket("/ws/people");
+    observer.until_count(5);
+    // A second reader, who comes later and reads the list in pages.
+    let mut late = Observer::new(&server, "people");
+    assert_eq!((&late.members, late.version), (&observer.members, observer.version));
+    let page = |query: &str| ids(&listed(&server, &format!("topic=people{query}")));
+    let all: Vec<String> = observer.members.iter().cloned().collect();
+    assert_eq!(page(""), all);
+    assert_eq!(page("&limit=2"), all[..2]);
+    assert_eq!(listed(&server, "topic=people&limit=2")["next"], all[1]);
+    assert_eq!(page(&format!("&after={}", all[1].replace('~', "%7E"))), all[2..]);
+    assert_eq!(listed(&server, "topic=people&limit=0")["count"], 5);
+    assert_eq!(server.metric("fantail_presence_members", ""), 5);
+    // Connections end in all ways that there are.
+    plain.send_frame(Opcode::Close, &[3, 232]);
+    assert_eq!(plain.frame().close_code(), Some(1000));
+    observer.until_count(4);
+    drop(gone);
+    observer.until_count(3);
+    drop(streaming);
+    observer.until_count(2);
+    drop(many);
+    observer.until_count(1);
+    assert_eq!(ask(&mut json, &json!({"type": "unsubscribe", "topic": "people"}))["type"], "unsubscribed");
+    observer.until_count(0);
+    late.until_count(0);
+    assert_eq!(late.version, observer.version);
+    server.await_metric("fantail_presence_members", "", |members| members == 0);
+    server.await_metric("fantail_presence_bytes", "", |bytes| bytes == 0);
+    assert_eq!(server.publish("other", b"the only message").status, 200);
+    assert_eq!(hear(&mut pattern)["topic"], "other", "patterns mean no events");
+}
+
+#[test]
+fn whom_the_operator_closes_leaves() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let mut observer = Observer::new(&server, "people");
+    let _plain = server.websocket("/ws/people");
+    let _other = server.websocket("/ws/people");
+    observer.until_count(2);
+    assert_eq!(server.post("/connections/close?topic=people", "", b"").status, 200);
+    observer.until_count(0);
+}
+
+#[test]
+fn events_come_on_demand_and_end_on_demand() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let mut peer = speaker(&server, "/ws/people");
+    hear(&mut peer);
+    wait_for("the list", || listed(&server, "topic=people")["count"] == 1);
+    let quiet = ask(&mut peer, &json!({"type": "presence", "topic": "people"}));
+    assert_eq!((quiet.get("id"), &quiet["count"]), (None, &json!(1)));
+    let begun = ask(&mut peer, &json!({"type": "presence", "topic": "people", "events": true, "limit": 0}));
+    assert_eq!((ids(&begun).len(), &begun["count"]), (0, &json!(1)));
+    let other = server.websocket("/ws/people");
+    let event = hear(&mut peer);
+    assert_eq!((event["joined"].as_array().map(Vec::len), &event["count"]), (Some(1), &json!(2)));
+    // Asked again, it goes on as it was.
+    let again = ask(&mut peer, &json!({"type": "presence", "id": "x", "topic": "people", "events": true}));
+    assert_eq!(
+        (&again["id"], &again["count"], &again["version"]),
+        (&json!("x"), &json!(2), &event["version"])
+    );
+    let ended = ask(&mut peer, &json!({"type": "presence", "id": 3, "topic": "people", "events": false}));
+    assert_eq!((&ended["id"], &ended["count"]), (&json!(3), &json!(2)));
+    drop(other);
+    wait_for("the list", || listed(&server, "topic=people")["count"] == 1);
+    assert_eq!(ask(&mut peer, &json!({"type": "ping"}))["type"], "pong", "nothing of that was told");
+}
+
+#[test]
+fn numbers_alone_name_nobody() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let mut peer = speaker(&server, "/ws/crowd");
+    hear(&mut peer);
+    wait_for("the list", || listed(&server, "topic=crowd")["count"] == 1);
+    let answer = ask(&mut peer, &json!({"type": "presence", "id": 1, "topic": "crowd", "events": true}));
+    let (epoch, version) = place(&answer);
+    let place = |offset: u64| format!("{epoch}:{offset}");
+    assert_eq!(
+        answer,
+        json!({"type": "presence", "id": 1, "topic": "crowd", "version": place(version), "count": 1})
+    );
+    let _other = server.websocket("/ws/crowd");
+    let event = hear(&mut peer);
+    assert_eq!(
+        event,
+        json!({"type": "presence", "topic": "crowd", "version": place(version + 1), "count": 2})
+    );
+}
+
+#[test]
+fn who_has_left_stays_for_the_grace() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let mut observer = Observer::new(&server, "held");
+    let first = server.websocket("/ws/held");
+    observer.until_count(1);
+    drop(first);
+    server.await_metric("fantail_subscriptions", "", |subscriptions| subscriptions == 1);
+    let _second = server.websocket("/ws/held");
+    observer.until_count(2);
+    assert_eq!(listed(&server, "topic=held")["count"], 2);
+}
+
+#[test]
+fn what_is_not_to_be_seen_is_refused() {
+    let closed = "[[topic]]\npattern = \"closed\"\npresence = \"full\"\nsubscribe = \"nobody\"\n";
+    let config = ConfigFile::new(&format!(
+        "{RULES}{closed}[limits]\nsubscriptions_max = 1\npresence_members_max = 1\n"
+    ));
+    let server = start(&config);
+    let mut peer = speaker(&server, "/ws/people");
+    hear(&mut peer);
+    for (topic, events, code) in [
+        ("closed", false, "not_allowed"),
+        ("lobby", false, "no_presence"),
+        ("people", true, "too_many_topics"),
+    ] {
+        let told = ask(&mut peer, &json!({"type": "presence", "id": 1, "topic": topic, "events": events}));
+        assert_eq!(
+            (&told["type"], &told["code"], &told["topic"]),
+            (&json!("error"), &json!(code), &json!(topic))
+        );
+    }
+    for bad in [
+        json!({"type": "presence"}),
+        json!({"type": "presence", "topic": "*presence:people"}),
+        json!({"type": "presence", "topic": "people", "events": 1}),
+        json!({"type": "presence", "topic": "people", "limit": 1001}),
+        json!({"type": "presence", "topic": "people", "after": 1}),
+        json!({"type": "subscribe", "topic": "*presence:people"}),
+        json!({"type": "history", "topic": "*presence:people"}),
+    ] {
+        assert_eq!(ask(&mut peer, &bad)["code"], "bad_command", "{bad}");
+    }
+    for (query, status) in [
+        ("topic=lobby", 404),
+        ("", 400),
+        ("topic=*presence:people", 400),
+        ("topic=people&limit=1001", 400),
+        ("topic=people&x=1", 400),
+    ] {
+        assert_eq!(server.get(&format!("/presence?{query}")).status, status, "{query}");
+    }
+    // Who finds no room on the list is served all the same.
+    let mut unlisted = server.websocket("/ws/people");
+    server.await_metric("fantail_presence_unlisted_total", "", |unlisted| unlisted == 1);
+    wait_for("the list", || listed(&server, "topic=people")["count"] == 1);
+    assert_eq!(server.publish("people", b"for all").status, 200);
+    assert_eq!(unlisted.text(), "for all");
+    drop(unlisted);
+    assert_eq!(hear(&mut peer)["data"], "for all");
+    assert_eq!(listed(&server, "topic=people")["count"], 1);
+}
+
+#[test]
+fn what_changes_in_a_moment_is_one_event() {
+    let rule = "[[topic]]\npattern = \"people\"\npresence = \"full\"\npresence_grace_seconds = 0\n\
+                presence_interval_ms = 60000\n";
+    let config = ConfigFile::new(rule);
+    let server = start(&config);
+    let mut observer = Observer::new(&server, "people");
+    let _first = server.websocket("/ws/people");
+    observer.until_count(1);
+    let _more: Vec<Peer> = (0..20).map(|_| server.websocket("/ws/people")).collect();
+    // They are subscribed, and told of in a minute.
+    assert_eq!(server.metric("fantail_presence_members", ""), 21);
+    server.await_metric("fantail_presence_events_total", "", |events| events == 1);
+    assert_eq!(listed(&server, "topic=people")["count"], 1, "a page has what was told");
+}

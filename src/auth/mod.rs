@@ -9,9 +9,12 @@ pub mod admin_keys;
 pub mod admission;
 mod authority;
 pub mod forwarded;
+pub mod identity;
 pub mod network;
 pub mod origin;
 pub mod token;
+
+pub use identity::Identity;
 
 use std::fmt;
 

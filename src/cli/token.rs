@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::auth::token::{
-    Claims, IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS, Order, TOKEN_BYTES_MAX, inspect, make,
+    Claims, Grants, IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS, Order, TOKEN_BYTES_MAX, inspect, make,
 };
 
 use super::terminal::shown;
@@ -19,8 +19,7 @@ pub(super) const EXAMPLES: &str = "\
 A token is a JSON Web Token (RFC 7519) that says who bears it (sub), what they may subscribe to and publish to (subscribe \
 and publish: lists of topics and patterns, {sub} standing for the bearer) and when it ends (exp). Made ones are signed by \
 HS256 with the first secret; those that are checked may be signed by HS, RS, PS and ES with 256 or 384 bits, HS, RS and PS \
-with 512, and EdDSA with Ed25519. `fantail serve` asks for no tokens; whoever has a backend of their own that does may make \
-and check theirs with this.
+with 512, and EdDSA with Ed25519. `fantail serve` takes them where its configuration has an [[auth.issuer]]; docs/tokens.md says more.
 
 Secrets and tokens are taken from files and standard input, never from the command line, which every user of the machine \
 can read.
@@ -217,9 +216,10 @@ fn as_text((header, claims): &Said, verdict: &Result<Claims, String>, now: u64) 
     }
     text.push_str(&match verdict {
         Ok(claims) => {
-            let list = |of: &crate::auth::token::Grants| {
-                let texts: Vec<&str> = of.texts().collect();
-                if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") }
+            let list = |of: &Option<Grants>| match of {
+                None => "whatever those with a token may".to_owned(),
+                Some(of) if of.is_empty() => "nothing".to_owned(),
+                Some(of) => of.texts(&claims.sub).collect::<Vec<_>>().join(", "),
             };
             let (sub, subscribe, publish) = (&claims.sub, list(&claims.subscribe), list(&claims.publish));
             let line = format!("good: {sub} may subscribe to {subscribe}, and publish to {publish}");

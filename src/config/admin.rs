@@ -72,7 +72,7 @@ impl Kind for SecretList {
 }
 
 /// The name of a file.
-struct FileName;
+pub(super) struct FileName;
 
 impl Kind for FileName {
     type Out = String;

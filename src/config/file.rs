@@ -8,12 +8,17 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place};
 use super::load::Assignment;
-use super::topic::TopicTable;
+use super::table::Table;
 use super::value::RawValue;
 use crate::wire::nearest::nearest;
 
-/// The one name that is written with double brackets.
+/// The names that are written with double brackets.
 pub(super) const TOPIC: &str = "topic";
+pub(super) const ISSUER: &str = "auth.issuer";
+
+/// The section that has a list inside, and the list's name there.
+const AUTH: &str = "auth";
+const AUTH_LIST: &str = "issuer";
 
 /// What the file says.
 #[derive(Debug, Default)]
@@ -21,7 +26,9 @@ pub(super) struct FileContent {
     /// Every `[section] key = value`, with its line.
     pub(super) assignments: Vec<Assignment>,
     /// Every `[[topic]]`, in the order of the file.
-    pub(super) topics: Vec<TopicTable>,
+    pub(super) topics: Vec<Table>,
+    /// Every `[[auth.issuer]]`, likewise.
+    pub(super) issuers: Vec<Table>,
 }
 
 /// Reads `text`; what is no TOML or sits outside a section is an error.
@@ -48,10 +55,7 @@ pub(super) fn content(path: &str, text: &str, errors: &mut Vec<ConfigError>) -> 
         let at = place(name.span().start);
         match value.get_ref() {
             DeValue::Array(tables) if section == TOPIC && tables.iter().all(is_table) => {
-                found.topics.extend(tables.iter().map(|table| TopicTable {
-                    place: place(table.span().start),
-                    keys: keys(&section, table, &place),
-                }));
+                found.topics.extend(list(TOPIC, tables, &place));
             }
             _ if section == TOPIC => errors.push(ConfigError {
                 place: at,
@@ -66,7 +70,27 @@ pub(super) fn content(path: &str, text: &str, errors: &mut Vec<ConfigError>) -> 
             DeValue::Table(table) if table.is_empty() => {
                 found.assignments.push(Assignment { section, key: None, value: None, place: at });
             }
-            DeValue::Table(_) => found.assignments.extend(keys(&section, value, &place)),
+            DeValue::Table(table) => {
+                let mut own = keys(&section, value, &place);
+                if section == AUTH
+                    && let Some((name, issuers)) = table.get_key_value(AUTH_LIST)
+                {
+                    own.retain(|assignment| assignment.key.as_deref() != Some(AUTH_LIST));
+                    match issuers.get_ref() {
+                        DeValue::Array(tables) if tables.iter().all(is_table) => {
+                            found.issuers.extend(list(ISSUER, tables, &place));
+                        }
+                        _ => errors.push(ConfigError {
+                            place: place(name.span().start),
+                            key: Some(ISSUER.to_owned()),
+                            problem: format!(
+                                "issuers are tables of a list: write [[{ISSUER}]] on a line of its own for each"
+                            ),
+                        }),
+                    }
+                }
+                found.assignments.extend(own);
+            }
             _ => found.assignments.push(Assignment {
                 section: String::new(),
                 key: Some(section),
@@ -76,6 +100,13 @@ pub(super) fn content(path: &str, text: &str, errors: &mut Vec<ConfigError>) -> 
         }
     }
     found
+}
+
+/// The tables of a list.
+fn list(name: &str, tables: &[Spanned<DeValue<'_>>], place: &impl Fn(usize) -> Place) -> Vec<Table> {
+    let table =
+        |table: &Spanned<_>| Table { place: place(table.span().start), keys: keys(name, table, place) };
+    tables.iter().map(table).collect()
 }
 
 /// The keys of a table with their values and places.
@@ -95,9 +126,9 @@ fn is_table(value: &Spanned<DeValue<'_>>) -> bool {
 }
 
 fn no_list(name: &str) -> String {
-    match nearest(name, [TOPIC]) {
+    match nearest(name, [TOPIC, ISSUER]) {
         Some(meant) => format!("unknown list [[{name}]]; did you mean [[{meant}]]?"),
-        None => format!("[[{name}]] is no list of tables; only [[{TOPIC}]] is"),
+        None => format!("[[{name}]] is no list of tables; only [[{TOPIC}]] and [[{ISSUER}]] are"),
     }
 }
 

@@ -14,8 +14,9 @@ use super::error::{ConfigError, ConfigErrors, Place};
 use super::file::FileContent;
 use super::section::{HIDDEN, Section};
 use super::settings::Settings;
+use super::table::Table;
 use super::value::RawValue;
-use super::{environment, exposed, file, topic};
+use super::{TopicRule, environment, exposed, file, issuer, topic};
 use crate::wire::nearest::nearest;
 
 /// Bytes read of the file.
@@ -81,6 +82,8 @@ pub struct Loaded {
     places: BTreeMap<(String, String), Place>,
     /// The same for each topic rule, by key.
     rule_places: Vec<BTreeMap<String, Place>>,
+    /// The same for each issuer.
+    issuer_places: Vec<BTreeMap<String, Place>>,
 }
 
 /// One key of a loaded configuration.
@@ -88,7 +91,7 @@ pub struct Loaded {
 pub struct KeyValue {
     /// The name between the brackets.
     pub section: &'static str,
-    /// Which topic rule, from 0; `None` for a key of a section.
+    /// Which table of a list, from 0; `None` for a key of a section.
     pub rule: Option<usize>,
     /// The key inside its section.
     pub key: &'static str,
@@ -119,15 +122,13 @@ impl Loaded {
                 });
             }
         }
-        for (index, rule) in self.settings.topics.iter().enumerate() {
-            for key in rule.reference() {
-                // What a rule leaves out has no value of its own.
-                let place = self.rule_places.get(index).and_then(|places| places.get(key.key));
-                let Some(place) = place.cloned() else { continue };
-                let secret = rule.is_secret(key.key);
-                let (section, rule) = (rule.name(), Some(index));
-                values.push(KeyValue { section, rule, key: key.key, value: key.value, secret, place });
-            }
+        let issuers = self.settings.issuers.iter().map(|rule| rule as &dyn Section);
+        let topics = self.settings.topics.iter().map(|rule| rule as &dyn Section);
+        for (index, (rule, places)) in issuers.zip(&self.issuer_places).enumerate() {
+            push_table(index, rule, places, &mut values);
+        }
+        for (index, (rule, places)) in topics.zip(&self.rule_places).enumerate() {
+            push_table(index, rule, places, &mut values);
         }
         values
     }
@@ -135,6 +136,39 @@ impl Loaded {
     fn place(&self, section: &str, key: &str) -> Place {
         self.places.get(&(section.to_owned(), key.to_owned())).cloned().unwrap_or(Place::Default)
     }
+}
+
+/// Appends the keys of one table of a list. What it leaves out has no value of its own.
+fn push_table(
+    index: usize,
+    rule: &dyn Section,
+    places: &BTreeMap<String, Place>,
+    values: &mut Vec<KeyValue>,
+) {
+    for key in rule.reference() {
+        let Some(place) = places.get(key.key).cloned() else { continue };
+        let secret = rule.is_secret(key.key);
+        let (section, rule) = (rule.name(), Some(index));
+        values.push(KeyValue { section, rule, key: key.key, value: key.value, secret, place });
+    }
+}
+
+/// Rules that are about tokens, where nobody issues any: nobody could do what they say.
+fn nobody_has_tokens(rules: &[TopicRule], tables: &[Table]) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    for (rule, table) in rules.iter().zip(tables) {
+        for (key, clients) in [("publish", rule.publish), ("subscribe", rule.subscribe)] {
+            let Some(clients) = clients.filter(|clients| clients.needs_tokens()) else { continue };
+            let word = clients.word();
+            let problem = format!("{word} is about tokens, and no [[{}]] issues any", file::ISSUER);
+            errors.push(ConfigError {
+                place: table.place_of(key),
+                key: Some(format!("topic.{key}")),
+                problem,
+            });
+        }
+    }
+    errors
 }
 
 /// Reads, joins and checks the configuration. Every mistake is reported, not only the first.
@@ -152,10 +186,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         None => FileContent::default(),
     };
     settings.topics = topic::read(&content.topics, &mut errors, &mut warnings);
-    let key_places = |table: &topic::TopicTable| {
-        table.keys.iter().filter_map(|set| Some((set.key.clone()?, set.place.clone()))).collect()
-    };
+    settings.issuers = issuer::read(&content.issuers, &mut errors, &mut warnings);
+    if content.issuers.is_empty() && errors.is_empty() {
+        errors.extend(nobody_has_tokens(&settings.topics, &content.topics));
+    }
+    let key_places =
+        |table: &Table| table.places().map(|(key, place)| (key.to_owned(), place.clone())).collect();
     let rule_places = content.topics.iter().map(key_places).collect();
+    let issuer_places = content.issuers.iter().map(key_places).collect();
     let mut assignments = content.assignments;
     assignments.extend(environment::assignments(&sources.environment, &names, &mut errors, &mut warnings));
     assignments.extend(sources.flags.iter().map(|flag| Assignment {
@@ -198,7 +236,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         }));
     }
     if errors.is_empty() {
-        let mut loaded = Loaded { settings, warnings, places, rule_places };
+        let mut loaded = Loaded { settings, warnings, places, rule_places, issuer_places };
         loaded
             .warnings
             .extend(exposed::warnings(&loaded.settings, |section, key| loaded.place(section, key)));
@@ -292,6 +330,10 @@ fn unknown_section(settings: &Settings, section: &str) -> String {
 }
 
 fn unknown_key(settings: &Settings, section: &str, key: &str) -> String {
+    if section == "auth" && key.starts_with("issuer") {
+        // There is no number of them that a variable could name.
+        return format!("issuers are only in the file: write [[{}]] there for each", file::ISSUER);
+    }
     let keys = settings.sections().iter().find(|s| s.name() == section).map_or(&[][..], |s| s.keys());
     match (nearest(key, keys.iter().copied()), home_of(settings, key)) {
         (Some(meant), _) => format!("unknown key; did you mean {meant}?"),
@@ -467,7 +509,7 @@ mod tests {
             ),
             (
                 "[[topic]]\npattern = \"a\"\npublish = true\n",
-                "f.toml:3: topic.publish: expects nobody or anyone, got true",
+                "f.toml:3: topic.publish: expects nobody, claim, identified or anyone, got true",
             ),
             (
                 "[topic]\npattern = \"a\"\n",
@@ -479,7 +521,7 @@ mod tests {
             ),
             (
                 "[[server]]\nloops = 1\n",
-                "f.toml:1: server: [[server]] is no list of tables; only [[topic]] is",
+                "f.toml:1: server: [[server]] is no list of tables; only [[topic]] and [[auth.issuer]] are",
             ),
             (
                 "[[topic]]\npattern = \"a\"\nmessage_bytes_max = \"128 MiB\"\n[mailbox]\nbytes_max = \"64 MiB\"\n",

@@ -8,12 +8,14 @@
 
 mod admin;
 mod admission;
+mod auth;
 mod deflate;
 mod drain;
 mod environment;
 mod error;
 mod exposed;
 mod file;
+mod issuer;
 mod limits;
 mod limits_section;
 mod load;
@@ -28,6 +30,7 @@ mod reload;
 mod section;
 mod server;
 mod settings;
+mod table;
 mod timeouts;
 mod tls;
 mod topic;
@@ -37,9 +40,11 @@ mod value;
 
 pub use admin::Admin;
 pub use admission::Admission;
+pub use auth::Auth;
 pub use deflate::Deflate;
 pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use issuer::IssuerRule;
 pub use limits::{Limits, LimitsError, Tables};
 pub use limits_section::LimitsSection;
 pub use load::{Flag, KeyValue, Loaded, Sources, admin_in_file, load};

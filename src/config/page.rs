@@ -1,20 +1,20 @@
 //! The tables of docs/configuration.md, written from the sections themselves, so that page and program
 //! cannot disagree. Pure text; `tests/docs.rs` puts it between the page's markers.
 
-use super::TopicRule;
 use super::section::Section;
-use super::settings::Settings;
+use super::settings::{Settings, lists};
 
 /// Every section as Markdown: heading, doc, and a table of its keys with the values in `settings`; then the
-/// keys of a topic rule.
+/// keys of each list.
 pub fn markdown_tables(settings: &Settings) -> String {
     let mut text = String::new();
     for section in settings.sections() {
         push_table(&mut text, &format!("[{}]", section.name()), section, |key| section.is_live(key));
     }
-    // Rules apply as a whole, with all their keys.
-    let rule = TopicRule::default();
-    push_table(&mut text, &format!("[[{}]]", rule.name()), &rule, |_| true);
+    // Lists apply as a whole, with all their keys.
+    for rule in lists() {
+        push_table(&mut text, &format!("[[{}]]", rule.name()), &*rule, |_| true);
+    }
     text
 }
 
@@ -50,7 +50,8 @@ mod tests {
         assert!(text.contains("\n| `server.loops` | `0` | restart | Number of event loops"), "{text}");
         let rows = text.lines().filter(|line| line.starts_with("| `")).count();
         let keys: usize = Settings::default().sections().iter().map(|section| section.keys().len()).sum();
-        assert_eq!(rows, keys + TopicRule::default().keys().len());
+        let of_lists: usize = lists().iter().map(|list| list.keys().len()).sum();
+        assert_eq!(rows, keys + of_lists);
         for row in text.lines().filter(|line| line.starts_with('|')) {
             assert_eq!(row.replace("\\|", "").matches('|').count(), 5, "{row}");
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::section::{Section, Unfit};
 use super::settings::Settings;
-use super::{Mailbox, TopicRule};
+use super::{IssuerRule, Mailbox, TopicRule};
 
 /// Changes of topic rules that are told one by one.
 const RULE_CHANGES_TOLD: usize = 20;
@@ -62,6 +62,17 @@ impl Settings {
         if self.topics != configured.topics {
             applied.append(&mut rule_differences(&self.topics, &configured.topics));
             settings.topics.clone_from(&configured.topics);
+        }
+        if self.issuers != configured.issuers {
+            let told = |issuers: &[IssuerRule]| match issuers {
+                [] => "none".to_owned(),
+                some => {
+                    some.iter().map(|issuer| format!("{:?}", issuer.issuer)).collect::<Vec<_>>().join(", ")
+                }
+            };
+            let (from, to) = (told(&self.issuers), told(&configured.issuers));
+            applied.push(Change { key: "auth.issuer".to_owned(), from, to });
+            settings.issuers.clone_from(&configured.issuers);
         }
         // An automatic number of bytes was chosen at the start, for the messages of then.
         let running = Self {

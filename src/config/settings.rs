@@ -4,8 +4,8 @@
 use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
-    Admin, Admission, Deflate, Drain, LimitsSection, Log, Mailbox, Measure, Origin, Outbox, Publish, Server,
-    Timeouts, Tls, TopicRule,
+    Admin, Admission, Auth, Deflate, Drain, IssuerRule, LimitsSection, Log, Mailbox, Measure, Origin, Outbox,
+    Publish, Server, Timeouts, Tls, TopicRule,
 };
 
 /// The configuration in force.
@@ -31,6 +31,8 @@ pub struct Settings {
     pub drain: Drain,
     /// Which web pages may connect.
     pub origin: Origin,
+    /// How clients show who they are.
+    pub auth: Auth,
     /// By which names the admin port is reached.
     pub admin: Admin,
     /// What clients may publish to.
@@ -43,12 +45,13 @@ pub struct Settings {
     pub measure: Measure,
     /// Rules for topics by pattern, in the order of the file.
     pub topics: Vec<TopicRule>,
+    /// Who issues tokens, in the order of the file.
+    pub issuers: Vec<IssuerRule>,
 }
 
 /// Every section with its keys, environment names, present values and docs, as text for `--help`.
 pub fn reference(settings: &Settings) -> String {
     let mut text = String::new();
-    let rule = TopicRule::default();
     for section in settings.sections() {
         text.push_str(&format!("[{}]  {}\n", section.name(), section.doc()));
         for key in section.reference() {
@@ -61,11 +64,19 @@ pub fn reference(settings: &Settings) -> String {
             text.push_str(&format!("      {}\n", key.doc));
         }
     }
-    text.push_str(&format!("[[{}]]  {}\n", rule.name(), rule.doc()));
-    for key in rule.reference() {
-        text.push_str(&format!("  {} = {}  (only in the file)\n      {}\n", key.key, key.value, key.doc));
+    for rule in lists() {
+        text.push_str(&format!("[[{}]]  {}\n", rule.name(), rule.doc()));
+        for key in rule.reference() {
+            let line = format!("  {} = {}  (only in the file)\n      {}\n", key.key, key.value, key.doc);
+            text.push_str(&line);
+        }
     }
     text
+}
+
+/// One table of each list that the file may have, with its defaults.
+pub(super) fn lists() -> [Box<dyn Section>; 2] {
+    [Box::new(IssuerRule::default()), Box::new(TopicRule::default())]
 }
 
 /// Every section of `$settings`, in the order of the page; with each field named, so that none is forgotten.
@@ -81,26 +92,28 @@ macro_rules! all_sections {
             deflate,
             drain,
             origin,
+            auth,
             admin,
             publish,
             log,
             admission,
             measure,
             topics: _,
+            issuers: _,
         } = $settings;
         [
-            server, tls, limits, timeouts, outbox, mailbox, deflate, drain, origin, admin, publish, log,
-            admission, measure,
+            server, tls, limits, timeouts, outbox, mailbox, deflate, drain, origin, auth, admin, publish,
+            log, admission, measure,
         ]
     }};
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 14] {
+    pub(super) fn sections(&self) -> [&dyn Section; 15] {
         all_sections!(self)
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 14] {
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 15] {
         all_sections!(self)
     }
 

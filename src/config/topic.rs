@@ -2,30 +2,49 @@
 //!
 //! Driven by `load`. Only the file can give rules: an order of rules has no place in the environment.
 
-use std::collections::BTreeMap;
-
-use super::error::{ConfigError, Place};
-use super::load::Assignment;
+use super::error::ConfigError;
 use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy};
-use super::section::{Checker, Section, section};
+use super::section::{Checker, section};
+use super::table::Table;
 use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue};
 use crate::topic::{Access, PresenceMode, SlowPolicy, TopicPattern};
-use crate::wire::nearest::nearest;
 
 /// Who may publish or subscribe to a topic over their connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clients {
     /// No client.
     Nobody,
+    /// Clients whose token names the topic.
+    Claim,
+    /// Clients that have shown a token.
+    Identified,
     /// Every client.
     Anyone,
 }
 
 impl Clients {
+    /// The word of the configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Claim => "claim",
+            Self::Identified => "identified",
+            Self::Anyone => "anyone",
+        }
+    }
+
+    /// Whether it is about tokens.
+    pub(super) fn needs_tokens(self) -> bool {
+        matches!(self, Self::Claim | Self::Identified)
+    }
+
     /// The same as topics have it.
     pub(super) fn access(self) -> Access {
         match self {
             Self::Nobody => Access::Nobody,
+            Self::Claim => Access::Claim,
+            Self::Identified => Access::Identified,
             Self::Anyone => Access::Anyone,
         }
     }
@@ -58,10 +77,12 @@ section! {
     TopicRule ["topic"] {
         /// Topic name, exact or with a trailing "*"; every rule needs one.
         "pattern" => pattern: String as Pattern = String::new(),
-        /// Whether clients may publish over their connection: nobody or anyone. Unset, publish.topics says.
+        /// Which clients may publish over their connection: nobody, claim (those whose token names the topic), identified
+        /// (those with a token, unless it names topics and not this one) or anyone. Unset, publish.topics says; with an
+        /// [[auth.issuer]] those it lists are for identified, the others for claim.
         "publish" => publish: Option<Clients> as OptionalClients = None,
-        /// Whether clients may subscribe and read what is kept: nobody or anyone. Unset, anyone. It holds for subscriptions
-        /// from then on; those that there are stay.
+        /// Which clients may subscribe and read what is kept: nobody, claim, identified or anyone, as for publish. Unset,
+        /// anyone; with an [[auth.issuer]], identified. It holds for subscriptions from then on; those that there are stay.
         "subscribe" => subscribe: Option<Clients> as OptionalClients = None,
         /// As outbox.policy; or catch-up, which is the default where messages are kept: who falls behind reads on from
         /// those, and loses none.
@@ -127,27 +148,17 @@ impl TopicRule {
     }
 }
 
-/// One `[[topic]]` table as the file has it.
-#[derive(Debug)]
-pub(super) struct TopicTable {
-    /// Where it begins.
-    pub(super) place: Place,
-    /// Its keys, with their places.
-    pub(super) keys: Vec<Assignment>,
-}
-
 /// Checks every table by itself; a rule that an earlier one hides is only warned about.
 pub(super) fn read(
-    tables: &[TopicTable],
+    tables: &[Table],
     errors: &mut Vec<ConfigError>,
     warnings: &mut Vec<String>,
 ) -> Vec<TopicRule> {
     let mut rules = Vec::new();
     let mut patterns: Vec<TopicPattern> = Vec::new();
     for table in tables {
-        let before = errors.len();
-        let rule = read_one(table, errors);
-        if errors.len() > before {
+        let mut rule = TopicRule::default();
+        if !table.fill(&mut rule, errors) {
             continue;
         }
         if let Ok(pattern) = TopicPattern::compile(&rule.pattern) {
@@ -161,42 +172,6 @@ pub(super) fn read(
         rules.push(rule);
     }
     rules
-}
-
-fn read_one(table: &TopicTable, errors: &mut Vec<ConfigError>) -> TopicRule {
-    let mut rule = TopicRule::default();
-    let mut places: BTreeMap<&str, &Place> = BTreeMap::new();
-    let before = errors.len();
-    for Assignment { key, value, place, .. } in &table.keys {
-        let Some((key, value)) = key.as_deref().zip(value.as_ref()) else { continue };
-        places.insert(key, place);
-        let problem = if !rule.keys().contains(&key) {
-            unknown_key(&rule, key)
-        } else if let Err(expects) = rule.set(key, value) {
-            format!("expects {expects}, got {}", value.quoted())
-        } else {
-            continue;
-        };
-        errors.push(ConfigError { place: place.clone(), key: Some(format!("topic.{key}")), problem });
-    }
-    if errors.len() > before {
-        return rule;
-    }
-    let mut unfit = Vec::new();
-    rule.check(&mut unfit);
-    errors.extend(unfit.into_iter().map(|unfit| ConfigError {
-        place: places.get(unfit.key).map_or_else(|| table.place.clone(), |place| (*place).clone()),
-        key: Some(format!("topic.{}", unfit.key)),
-        problem: unfit.problem,
-    }));
-    rule
-}
-
-fn unknown_key(rule: &TopicRule, key: &str) -> String {
-    match nearest(key, rule.keys().iter().copied()) {
-        Some(meant) => format!("unknown key; did you mean {meant}?"),
-        None => format!("unknown key; [[topic]] expects one of {}", rule.keys().join(", ")),
-    }
 }
 
 struct PresenceKind;
@@ -227,20 +202,19 @@ struct ClientsKind;
 
 impl Kind for ClientsKind {
     type Out = Clients;
-    const EXPECTS: &'static str = "nobody or anyone";
+    const EXPECTS: &'static str = "nobody, claim, identified or anyone";
 
     fn parse(raw: &RawValue) -> Option<Clients> {
         match raw.word()?.as_str() {
             "nobody" => Some(Clients::Nobody),
+            "claim" => Some(Clients::Claim),
+            "identified" => Some(Clients::Identified),
             "anyone" => Some(Clients::Anyone),
             _ => None,
         }
     }
 
     fn show(value: &Clients) -> String {
-        match value {
-            Clients::Nobody => "\"nobody\"".to_owned(),
-            Clients::Anyone => "\"anyone\"".to_owned(),
-        }
+        format!("\"{}\"", value.word())
     }
 }

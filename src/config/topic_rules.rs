@@ -2,9 +2,9 @@
 
 use super::settings::Settings;
 use super::topic::Clients;
-use crate::topic::TopicPattern;
 use crate::topic::pattern::PatternError;
 use crate::topic::rules::{Rule, TopicPolicy, TopicRules};
+use crate::topic::{Access, TopicPattern};
 
 impl Settings {
     /// Compiles the rules of checked settings.
@@ -15,7 +15,7 @@ impl Settings {
         let rules = self.topics.iter().map(|rule| {
             Ok(Rule {
                 pattern: TopicPattern::compile(&rule.pattern)?,
-                client_publish: rule.publish.map(|clients| clients == Clients::Anyone),
+                publish: rule.publish.map(Clients::access),
                 subscribe: rule.subscribe.map(Clients::access),
                 slow: rule.policy,
                 messages_max: rule.messages_max.map(narrow),
@@ -34,9 +34,14 @@ impl Settings {
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
+        // Where somebody issues tokens, they are what a client needs.
+        let (unlisted, listed) = match self.issuers.is_empty() {
+            true => (Access::Nobody, Access::Anyone),
+            false => (Access::Claim, Access::Identified),
+        };
         let base = TopicPolicy {
-            client_publish: false,
-            subscribe: TopicPolicy::default().subscribe,
+            publish: unlisted,
+            subscribe: listed,
             slow: self.outbox.policy,
             messages_max: narrow(self.outbox.messages_max),
             bytes_max: self.outbox.bytes_max,
@@ -46,7 +51,8 @@ impl Settings {
             interval_ms: TopicPolicy::default().interval_ms,
             presence: TopicPolicy::default().presence,
         };
-        Ok(TopicRules::new(rules.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?, base))
+        let (rules, open) = (rules.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?);
+        Ok(TopicRules::open_to(rules, open, listed, base))
     }
 }
 
@@ -74,7 +80,7 @@ mod tests {
         let rules = settings.topic_rules().unwrap();
         let of = |name: &str| {
             let policy = rules.policy_of(name);
-            (policy.slow, policy.client_publish, policy.messages_max, policy.bytes_max)
+            (policy.slow, policy.publish == Access::Anyone, policy.messages_max, policy.bytes_max)
         };
         assert_eq!(of("prices/open"), (SlowPolicy::DropNewest, true, 7, 256 << 10));
         assert_eq!(of("prices/eur"), (SlowPolicy::Latest, true, 7, 1000));
@@ -87,7 +93,7 @@ mod tests {
         settings.limits.message_bytes_max = 5;
         settings.outbox.disconnect_after_drops = 3;
         let policy = settings.topic_rules().unwrap().policy_of("lobby");
-        assert!(policy.client_publish);
+        assert_eq!(policy.publish, Access::Anyone);
         assert_eq!((policy.message_bytes_max, policy.disconnect_after_drops), (5, 3));
     }
 

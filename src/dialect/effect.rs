@@ -249,6 +249,10 @@ pub enum Denial {
     NotOpen,
     /// Clients may not subscribe to it, or to all that the pattern means.
     NotForYou,
+    /// Only who has shown a token may do so.
+    NoToken,
+    /// The token does not name the topic, or all that the pattern means.
+    NotByToken,
     /// The payload is larger than a message of the topic may be.
     TooLong,
     /// The connection is not subscribed to the topic.

@@ -87,7 +87,7 @@ fn subscribe(rest: &str) -> Option<Effect> {
 
 fn word(denial: Denial) -> &'static str {
     match denial {
-        Denial::NotOpen | Denial::NotForYou => "right",
+        Denial::NotOpen | Denial::NotForYou | Denial::NoToken | Denial::NotByToken => "right",
         Denial::TooLong => "length",
         Denial::NoTopic => "topic",
         Denial::Already => "change",

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::effect::{Cx, Meaning, Outcome};
 use super::{Dialect, Form};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Access, LevelPattern, Since, TopicName, TopicRules};
+use crate::topic::{LevelPattern, Since, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
@@ -102,13 +102,6 @@ impl Opening {
             runs: false,
             wait_seconds: 0,
         }
-    }
-
-    /// Whether clients may be subscribed to all that it names.
-    #[must_use]
-    pub fn is_for_clients(&self, rules: &TopicRules) -> bool {
-        self.topics.iter().all(|(name, _)| rules.subscribers_of(name.as_str()) == Access::Anyone)
-            && self.patterns.iter().all(|pattern| rules.watchers_of(pattern) == Access::Anyone)
     }
 }
 

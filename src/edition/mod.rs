@@ -19,6 +19,7 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
+use crate::auth::token::{Issuers, KeysError};
 use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
@@ -109,6 +110,8 @@ pub struct Edition {
     pub guard: AdminGuard,
     /// With which keys.
     pub keys: AdminKeys,
+    /// Who issues tokens, with their keys; nobody, where clients need none.
+    pub issuers: Option<Arc<Issuers>>,
     /// What TLS handshakes of clients are answered with, if TLS is spoken.
     pub tls: Option<Arc<TlsConfig>>,
     /// The same for the admin port.
@@ -260,6 +263,7 @@ impl Edition {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             guard,
             keys,
+            issuers: issuers(&settings)?,
             tls: tls::config(&settings, Port::Client, shared.tickets_of(Port::Client))?,
             admin_tls: tls::config(&settings, Port::Admin, shared.tickets_of(Port::Admin))?,
             totals: Totals::derive(&settings, shared.loops(), shared.memory),
@@ -283,6 +287,15 @@ impl Edition {
     pub fn all_tls(&self) -> impl Iterator<Item = &TlsConfig> {
         [Port::Client, Port::Admin].into_iter().filter_map(|port| self.tls_of(port))
     }
+}
+
+/// Reads the keys of those who issue tokens. Their warnings were told with the configuration.
+fn issuers(settings: &Settings) -> Result<Option<Arc<Issuers>>, KeysError> {
+    let plans = settings.issuer_plans();
+    if plans.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Issuers::load(&plans)?.issuers)))
 }
 
 impl Deref for Edition {

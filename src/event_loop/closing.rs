@@ -185,6 +185,7 @@ impl<S: Socket> Core<S> {
         if slot.connection.dialect.is_placed() {
             self.forget_places(index);
         }
+        self.bearers.forget(index);
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
             outbox.give_up(&self.edition.outbox_budget);

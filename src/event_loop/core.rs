@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
+use super::bearers::Bearers;
 use super::blocked::BlockedQueues;
 use super::catch_up_turn::CatchUpList;
 use super::drain::DrainState;
@@ -119,6 +120,10 @@ pub struct Core<S: Socket> {
     pub(super) seats: BTreeMap<(u32, u32), Seat>,
     /// The places of those whose messages name them, by slot.
     pub(super) places: HashMap<u32, Places>,
+    /// Whom connections belong to that have shown a token.
+    pub(super) bearers: Bearers,
+    /// What checks of signatures were worth since a slice was charged, in bytes.
+    pub(super) signed_bytes: u64,
     /// The answer that polls were given last, for the next of the same pass.
     pub(super) polled: Polled,
     /// Where messages end that are written for one connection alone.
@@ -206,6 +211,8 @@ impl<S: Socket> Core<S> {
             out: Vec::new(),
             seats: BTreeMap::new(),
             places: HashMap::new(),
+            bearers: Bearers::default(),
+            signed_bytes: 0,
             polled: Polled::default(),
             placed_ends: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
@@ -333,8 +340,13 @@ impl<S: Socket> Core<S> {
             // What came out of few bytes is as much work as what was read.
             inflated = self.inflater.turn_bytes() as u64;
         }
-        let moved = self.bytes_moved().wrapping_sub(before) + inflated + self.transport.take_effort();
+        let moved = self.bytes_moved().wrapping_sub(before) + inflated + self.take_effort();
         self.slice.charge(moved, self.clock);
+    }
+
+    /// What handshakes of TLS and signatures of tokens have cost since the last call, in bytes that take as long.
+    fn take_effort(&mut self) -> u64 {
+        std::mem::take(&mut self.signed_bytes) + self.transport.take_effort()
     }
 
     pub(super) fn bytes_moved(&self) -> u64 {
@@ -372,9 +384,8 @@ impl<S: Socket> Core<S> {
         }
         // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
         self.read_turn(key, true);
-        let moved = self.bytes_moved().wrapping_sub(before)
-            + self.inflater.turn_bytes() as u64
-            + self.transport.take_effort();
+        let moved =
+            self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64 + self.take_effort();
         slice.charge(moved, self.clock);
     }
 

@@ -11,11 +11,14 @@ use super::closing::Words;
 use super::core::{Core, READY_BYTES_PER_TURN};
 use super::frames_turn::remember;
 use super::write_turn::Asked;
+use crate::auth::identity::{Denied, Right};
 use crate::connection::Flags;
 use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
-use crate::topic::{Busy, Draft, Joined, Key, LevelPattern, Origin, PageFrom, Rank, Topic, TopicName};
+use crate::topic::{
+    Access, Busy, Draft, Joined, Key, LevelPattern, Origin, PageFrom, Rank, Topic, TopicName,
+};
 use crate::transport::Socket;
 
 /// Frames of kept messages that one answer tells, in bytes, but for a longer one alone: whoever asks goes on behind them.
@@ -41,6 +44,15 @@ pub(super) struct Speaker {
     pub(super) dialect: Dialect,
     /// The longest message that may be compressed for it, in bytes; 0 if it has not negotiated that.
     pub(super) deflates_up_to: usize,
+}
+
+/// What a dialect is told of a publish that is not allowed.
+fn publish_denial(denied: Denied) -> Denial {
+    match denied {
+        Denied::Nobody => Denial::NotOpen,
+        Denied::Anonymous => Denial::NoToken,
+        Denied::Scope => Denial::NotByToken,
+    }
 }
 
 /// Where answers and further effects of one message go.
@@ -167,8 +179,9 @@ impl<S: Socket> Core<S> {
         sink: &mut Sink<'_>,
     ) -> Then {
         let policy = self.topics.rules().policy_of(name.as_str());
-        let denial = if !policy.client_publish {
-            Denial::NotOpen
+        let allowed = self.bearers.permit(from.key, policy.publish, Right::Publish(name.as_str()));
+        let denial = if let Err(denied) = allowed {
+            publish_denial(denied)
         } else if payload.len() > policy.message_bytes_max {
             Denial::TooLong
         } else {
@@ -191,9 +204,8 @@ impl<S: Socket> Core<S> {
         limit: u16,
         sink: &mut Sink<'_>,
     ) -> Then {
-        if !self.may_subscribe(name) {
-            let outcome = Outcome::Refused { topic: name.as_str(), denial: Denial::NotForYou };
-            self.tell(from, outcome, sink);
+        if let Err(denial) = self.may_subscribe(from.key, name) {
+            self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink);
             return Then::Go;
         }
         match self.topic_for(from.key, name) {
@@ -217,8 +229,12 @@ impl<S: Socket> Core<S> {
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Then {
-        if !topic.policy(self.topics.rules()).client_publish {
-            let outcome = Outcome::Refused { topic: topic.name(), denial: Denial::NotOpen };
+        let access = topic.policy(self.topics.rules()).publish;
+        // Who may is looked at where it is not everybody.
+        if access != Access::Anyone
+            && let Err(denied) = self.bearers.permit(from.key, access, Right::Publish(topic.name()))
+        {
+            let outcome = Outcome::Refused { topic: topic.name(), denial: publish_denial(denied) };
             self.tell(from, outcome, sink);
             return Then::Go;
         }

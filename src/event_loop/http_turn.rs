@@ -3,18 +3,20 @@
 //! Driven by the read turn. What is partial is kept in the session; heads that arrive whole are parsed where
 //! they were read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use super::write_turn::Asked;
+use crate::auth::token::Issuers;
 use crate::config::{LimitsSection, Settings};
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase};
 use crate::dialect::{Carrier, Opening, Outcome, Start, Tools};
 use crate::edition::Port;
-use crate::http::{self, Answer, Asker};
+use crate::http::{self, Answer, Asker, Unauthorized};
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
@@ -25,6 +27,9 @@ use crate::wire::http::response::ResponseBuffer;
 
 /// Heads answered in one turn: of the shortest, a read has room for thousands, each with a page for an answer.
 const HEADS_PER_TURN: usize = 64;
+
+/// What the check of a signature with a public key is worth, in bytes: so many that the clock is looked at behind each.
+const SIGNATURE_BYTES: u64 = 64 * 1024;
 
 /// How many times as long as others those wait for whom there was no room.
 const LATER: u32 = 4;
@@ -107,6 +112,10 @@ impl<S: Socket> Core<S> {
                 }
             };
             let Some(taken) = taken else { return };
+            if self.signed_bytes > 0 {
+                // Whoever sends many requests with a token each has one signature checked in a turn.
+                heads = HEADS_PER_TURN;
+            }
             bytes = bytes.get_mut(taken..).unwrap_or_default();
         }
     }
@@ -256,7 +265,7 @@ impl<S: Socket> Core<S> {
             None => {
                 // A system call, so it is asked for by those answers only that depend on it.
                 let peer = || Some(self.slots.get(key)?.stream.peer()?.ip());
-                http::respond(head, &self.edition, peer, &mut out)
+                http::respond(head, &self.edition, &self.wall, peer, &mut out)
             }
         };
         let next = match answer {
@@ -278,21 +287,7 @@ impl<S: Socket> Core<S> {
                     path = head.path(),
                     "upgrading"
                 );
-                match self.admit_forwarded(key, head) {
-                    Ok(()) if !opening.is_for_clients(self.topics.rules()) => {
-                        let reason = RefuseReason::SubscribeDenied;
-                        self.refuse(key, reason, reason.text());
-                        Next::Leave
-                    }
-                    Ok(()) if opening.dialect.carrier() == Carrier::Answer => {
-                        self.start_poll(key, head, &opening, &out)
-                    }
-                    Ok(()) => self.open(key, head, &opening, &mut out),
-                    Err(reason) => {
-                        self.refuse_for_now(key, reason, &Asker::of(head));
-                        Next::Leave
-                    }
-                }
+                self.open_if_allowed(key, head, &opening, &mut out)
             }
             Answer::Ask(ask) => self.ask(key, head, ask),
             Answer::Batch(batch) => self.start_batch(key, head, batch),
@@ -309,6 +304,35 @@ impl<S: Socket> Core<S> {
         }
         self.out = out.into_bytes();
         next
+    }
+
+    /// Opens what was asked for, if the address and the token of who asks are good for that.
+    fn open_if_allowed(&mut self, key: Key, head: &Head<'_>, opening: &Opening, out: &mut Vec<u8>) -> Next {
+        if let Err(reason) = self.admit_forwarded(key, head) {
+            self.refuse_for_now(key, reason, &Asker::of(head));
+            return Next::Leave;
+        }
+        let now = self.wall.ms() / 1_000;
+        if self.edition.issuers.as_deref().is_some_and(Issuers::have_public_keys) {
+            self.signed_bytes += SIGNATURE_BYTES;
+        }
+        let allowed = http::claims_of(head, &self.edition, now).and_then(|claims| {
+            if let Some(claims) = claims {
+                self.bearers.note(key.slot, claims);
+            }
+            let who = self.bearers.identity(key.slot).map(Arc::as_ref);
+            http::may_open(opening, self.topics.rules(), who).map_err(Unauthorized::from)
+        });
+        match allowed {
+            Ok(()) if opening.dialect.carrier() == Carrier::Answer => {
+                self.start_poll(key, head, opening, out)
+            }
+            Ok(()) => self.open(key, head, opening, out),
+            Err(Unauthorized { reason, text }) => {
+                self.refuse(key, reason, &text);
+                Next::Leave
+            }
+        }
     }
 
     pub(super) fn after_answer(&mut self, key: Key, keep_alive: bool) -> Next {

@@ -159,7 +159,7 @@ impl<S: Socket> Core<S> {
         let topics = &self.topics;
         let ms = |tick: Tick| u64::from(tick) * TICK_MS;
         let memory = connection.memory();
-        let places = self.places.get(&key.slot).map_or(0, Places::memory);
+        let beside = self.places.get(&key.slot).map_or(0, Places::memory) + self.bearers.memory(key.slot);
         Some(ConnectionRow {
             key,
             peer: slot.stream.peer(),
@@ -177,7 +177,7 @@ impl<S: Socket> Core<S> {
             heard_ms: ms(connection.heard.min(now)),
             outbox_bytes: unsent(connection),
             drops: connection.outbox.as_deref().map_or(0, |outbox| outbox.drops()),
-            memory: MemoryParts { session: memory.session + places, ..memory },
+            memory: MemoryParts { session: memory.session + beside, ..memory },
         })
     }
 

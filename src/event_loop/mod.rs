@@ -25,6 +25,7 @@
 mod accept_log;
 mod admin_turn;
 mod admission;
+mod bearers;
 mod blocked;
 mod catch_up_turn;
 mod closing;

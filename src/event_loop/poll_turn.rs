@@ -111,6 +111,8 @@ impl<S: Socket> Core<S> {
         let answer = self.poll_answer(&reply);
         self.polled = polled;
         self.unsubscribe_all(key.slot);
+        // The next request shows a token of its own.
+        self.bearers.forget(key.slot);
         if let Some(slot) = self.slots.get(key) {
             slot.connection.dialect = Dialect::Http;
         }
@@ -128,6 +130,8 @@ impl<S: Socket> Core<S> {
     fn end_poll(&mut self, key: Key, reply: &Reply<'_>) -> Next {
         let answer = self.poll_answer(reply);
         self.unsubscribe_all(key.slot);
+        // The next request shows a token of its own.
+        self.bearers.forget(key.slot);
         if let Some(slot) = self.slots.get(key) {
             slot.connection.dialect = Dialect::Http;
         }

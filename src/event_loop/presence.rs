@@ -64,9 +64,7 @@ impl<S: Socket> Core<S> {
 
     fn ask_presence(&mut self, key: Key, asked: &PresenceQuestion) -> Result<PresencePage, Denial> {
         let policy = self.topics.rules().policy_of(asked.topic.as_str()).presence;
-        if !self.may_subscribe(&asked.topic) {
-            return Err(Denial::NotForYou);
-        }
+        self.may_subscribe(key, &asked.topic)?;
         if policy.mode == PresenceMode::Off {
             return Err(Denial::NoPresence);
         }

@@ -10,13 +10,14 @@ use super::fanout_turn::moved;
 use super::frames_turn::remember;
 use super::inquiry_turn::{subscription_count, subscriptions, watches};
 use crate::auth::admission::Admission;
+use crate::auth::identity::{Denied, Right};
 use crate::connection::session::{Session, Subscription};
 use crate::connection::{Connection, NONE, Tick};
 use crate::dialect::{Denial, Form, Outcome};
 use crate::metrics::RefuseReason;
 use crate::topic::{
-    Access, Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic,
-    TopicName, Watch,
+    Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic, TopicName,
+    Watch,
 };
 use crate::transport::Socket;
 
@@ -80,6 +81,15 @@ pub(super) fn denial(error: RouterError) -> Denial {
     }
 }
 
+/// What a dialect is told of a subscription that is not allowed.
+fn subscribe_denial(denied: Denied) -> Denial {
+    match denied {
+        Denied::Nobody => Denial::NotForYou,
+        Denied::Anonymous => Denial::NoToken,
+        Denied::Scope => Denial::NotByToken,
+    }
+}
+
 impl<S: Socket> Core<S> {
     /// Subscribes a connection to all of `topics` and `patterns`, or to none. Its form must not change any more. What came of each is
     /// returned in their order, to be told to the dialect behind its first words.
@@ -104,12 +114,14 @@ impl<S: Socket> Core<S> {
     }
 
     /// Whether a client may subscribe to the topic of this name, and read what it keeps.
-    pub(super) fn may_subscribe(&self, name: &TopicName<'_>) -> bool {
-        self.topics.rules().subscribers_of(name.as_str()) == Access::Anyone
+    pub(super) fn may_subscribe(&self, key: Key, name: &TopicName<'_>) -> Result<(), Denial> {
+        let access = self.topics.rules().subscribers_of(name.as_str());
+        self.bearers.permit(key, access, Right::Subscribe(name.as_str())).map_err(subscribe_denial)
     }
 
-    fn may_watch(&self, pattern: &LevelPattern) -> bool {
-        self.topics.rules().watchers_of(pattern) == Access::Anyone
+    fn may_watch(&self, key: Key, pattern: &LevelPattern) -> Result<(), Denial> {
+        let access = self.topics.rules().watchers_of(pattern);
+        self.bearers.permit(key, access, Right::Watch(pattern)).map_err(subscribe_denial)
     }
 
     /// The topic of this name, made for the connection's address if there is none.
@@ -175,10 +187,9 @@ impl<S: Socket> Core<S> {
             Err(Denial::Already)
         } else if subscription_count(&slot.connection) >= self.edition.settings.limits.subscriptions_max {
             Err(Denial::TooMany)
-        } else if !self.may_watch(pattern) {
-            Err(Denial::NotForYou)
         } else {
-            self.watch(from.key, pattern).map_err(denial)
+            let allowed = self.may_watch(from.key, pattern);
+            allowed.and_then(|()| self.watch(from.key, pattern).map_err(denial))
         };
         let pattern = pattern.as_str();
         match watched {
@@ -203,10 +214,9 @@ impl<S: Socket> Core<S> {
             Err(Denial::Already)
         } else if subscription_count(&slot.connection) >= self.edition.settings.limits.subscriptions_max {
             Err(Denial::TooMany)
-        } else if !self.may_subscribe(name) {
-            Err(Denial::NotForYou)
         } else {
-            self.join(from.key, name, since).map_err(denial)
+            let allowed = self.may_subscribe(from.key, name);
+            allowed.and_then(|()| self.join(from.key, name, since).map_err(denial))
         };
         match joined {
             Ok((topic, joined)) => self.tell(from, Outcome::of_joined(&topic, joined), sink),

@@ -6,10 +6,13 @@
 pub mod admin;
 mod cors;
 mod page;
+mod token;
 
 use std::net::IpAddr;
 
-use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Outcome, Tools};
+use crate::auth::Identity;
+use crate::auth::identity::SharedRights;
+use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Outcome, Tools, Wall};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::topic::{Since, TopicName};
@@ -19,6 +22,7 @@ use crate::wire::http::response::{Response, ResponseBuffer, push_field};
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 pub use cors::Asker;
+pub use token::{Unauthorized, claims_of, may_open};
 
 /// Headers of every answer that is no page: never run, never framed.
 const PLAIN_HEADERS: [(&str, &str); 3] = [
@@ -62,10 +66,16 @@ pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
 pub fn respond(
     head: &Head<'_>,
     edition: &Edition,
+    wall: &Wall,
     peer: impl FnOnce() -> Option<IpAddr>,
     out: &mut ResponseBuffer,
 ) -> Answer {
-    client(head, edition, peer, out)
+    // Only where a token may stand in a URL, since the others are not asked for one there.
+    let asks = edition.issuers.is_some() && edition.settings.auth.query_token;
+    match if asks { token::without_token(head) } else { None } {
+        Some(target) => client(head, &head.with_target(&target), edition, wall, peer, out),
+        None => client(head, head, edition, wall, peer, out),
+    }
 }
 
 /// Answers one request of the admin port.
@@ -80,9 +90,12 @@ pub fn respond_admin(
     admin::respond(head, body, edition, replies, tools, out)
 }
 
+/// The same; `seen` is the request as dialects see it.
 fn client(
     head: &Head<'_>,
+    seen: &Head<'_>,
     edition: &Edition,
+    wall: &Wall,
     peer: impl FnOnce() -> Option<IpAddr>,
     out: &mut ResponseBuffer,
 ) -> Answer {
@@ -110,7 +123,7 @@ fn client(
         };
     }
     let request = OpenRequest {
-        head,
+        head: seen,
         subscriptions_max: edition.settings.limits.subscriptions_max,
         subprotocol: upgrade::protocols(head).find(is_known),
         gzip: edition.settings.deflate.event_streams && head.fields("accept-encoding").any(coded::takes_gzip),
@@ -124,7 +137,7 @@ fn client(
         Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
         Some(Ok(opening)) => match opening.dialect.carrier() {
             Carrier::Frames => upgrade(head, opening, edition, out),
-            Carrier::Body | Carrier::Answer => stream(head, opening, edition, out),
+            Carrier::Body | Carrier::Answer => stream(head, opening, edition, wall, out),
         },
     }
 }
@@ -159,7 +172,13 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut R
 }
 
 /// Opens a dialect whose messages are the body of an answer.
-fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
+fn stream(
+    head: &Head<'_>,
+    opening: Opening,
+    edition: &Edition,
+    wall: &Wall,
+    out: &mut ResponseBuffer,
+) -> Answer {
     if !matches!(head.method, "GET" | "HEAD" | "OPTIONS") {
         return method_refusal(head, "GET, HEAD, OPTIONS", out);
     }
@@ -172,9 +191,12 @@ fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut Respon
     }
     if head.method == "HEAD" {
         // What the loop sees to where something is opened.
-        if !opening.is_for_clients(&edition.router.rules()) {
-            let reason = RefuseReason::SubscribeDenied;
-            return refusal(head, reason, reason.text(), out);
+        let allowed = claims_of(head, edition, wall.ms() / 1_000).and_then(|claims| {
+            let who = claims.map(|claims| Identity::new(claims, &mut SharedRights::default()));
+            may_open(&opening, &edition.router.rules(), who.as_deref()).map_err(Unauthorized::from)
+        });
+        if let Err(Unauthorized { reason, text }) = allowed {
+            return refusal(head, reason, &text, out);
         }
     }
     opening.dialect.push_head(head, out);
@@ -267,12 +289,13 @@ pub fn write_refusal(
         // RFC 9110, 15.5.22.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
         429 | 503 => &[("Retry-After", "1")],
-        // RFC 9110, 15.5.2: a 401 names what would help.
-        401 => &[("WWW-Authenticate", "Bearer realm=\"fantail\"")],
         _ => &[],
     };
     let mut headers = PLAIN_HEADERS.to_vec();
     headers.extend_from_slice(more);
+    // RFC 9110, 15.5.2: a 401 names what would help.
+    let challenge = token::challenge(reason, text);
+    headers.extend(challenge.iter().map(|challenge| ("WWW-Authenticate", challenge.as_str())));
     Response {
         status: reason.status(),
         content_type: "text/plain; charset=utf-8",

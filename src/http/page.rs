@@ -12,8 +12,8 @@ use std::sync::LazyLock;
 use self::parts::Document;
 use crate::auth::admin_guard::AdminGuard;
 use crate::edition::Edition;
-use crate::topic::TopicName;
 use crate::topic::name::NameError;
+use crate::topic::{Access, TopicName};
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
 use crate::wire::http::response::ResponseBuffer;
@@ -67,7 +67,12 @@ fn publish_rule(head: &Head<'_>, edition: &Edition) -> Result<Option<&'static st
     let Some(topic) = params.text("topic") else { return Ok(None) };
     let topic = TopicName::parse(topic).map_err(NameError::reason)?;
     let policy = edition.router.rules().policy_of(topic.as_str());
-    Ok(Some(if policy.client_publish { "anyone" } else { "nobody" }))
+    Ok(Some(match policy.publish {
+        Access::Nobody => "nobody",
+        Access::Claim => "claim",
+        Access::Identified => "identified",
+        Access::Anyone => "anyone",
+    }))
 }
 
 /// Where to publish with `curl`, for somebody who sits at this machine: the admin port is on loopback and wants no

@@ -42,6 +42,16 @@ impl Counter {
     }
 }
 
+/// A counter for each reason, however many there are.
+#[derive(Debug)]
+struct PerReason<const N: usize>([Counter; N]);
+
+impl<const N: usize> Default for PerReason<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// One loop's counters, on cache lines of their own.
@@ -51,10 +61,10 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)*
             /// How long turns took.
             pub turn_times: TurnTimes,
-            closes: [Counter; CloseReason::COUNT],
-            refusals: [Counter; RefuseReason::COUNT],
-            drops: [Counter; DropReason::COUNT],
-            tls_failures: [Counter; TlsFailure::COUNT],
+            closes: PerReason<{ CloseReason::COUNT }>,
+            refusals: PerReason<{ RefuseReason::COUNT }>,
+            drops: PerReason<{ DropReason::COUNT }>,
+            tls_failures: PerReason<{ TlsFailure::COUNT }>,
         }
     };
 }
@@ -159,50 +169,50 @@ impl LoopCounters {
 
     /// A connection ended for `reason`.
     pub fn closed(&self, reason: CloseReason) {
-        self.closes[reason as usize].add(1);
+        self.closes.0[reason as usize].add(1);
     }
 
     /// A request was refused for `reason`.
     pub fn refused(&self, reason: RefuseReason) {
-        self.refusals[reason as usize].add(1);
+        self.refusals.0[reason as usize].add(1);
     }
 
     /// A slow consumer missed `count` messages.
     pub fn dropped(&self, reason: DropReason, count: u64) {
-        self.drops[reason as usize].add(count);
+        self.drops.0[reason as usize].add(count);
     }
 
     /// TLS came to nothing.
     pub fn tls_failed(&self, reason: TlsFailure) {
-        self.tls_failures[reason as usize].add(1);
+        self.tls_failures.0[reason as usize].add(1);
     }
 
     /// Replaces how often that was for this reason.
     pub fn set_tls_failed(&self, reason: TlsFailure, count: u64) {
-        self.tls_failures[reason as usize].set(count);
+        self.tls_failures.0[reason as usize].set(count);
     }
 
     /// How often it was.
     #[must_use]
     pub fn tls_failures(&self, reason: TlsFailure) -> u64 {
-        self.tls_failures[reason as usize].value()
+        self.tls_failures.0[reason as usize].value()
     }
 
     /// Messages that slow consumers missed for `reason`.
     #[must_use]
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize].value()
+        self.drops.0[reason as usize].value()
     }
 
     /// Connections that ended for `reason`.
     #[must_use]
     pub fn closes(&self, reason: CloseReason) -> u64 {
-        self.closes[reason as usize].value()
+        self.closes.0[reason as usize].value()
     }
 
     /// Requests refused for `reason`.
     #[must_use]
     pub fn refusals(&self, reason: RefuseReason) -> u64 {
-        self.refusals[reason as usize].value()
+        self.refusals.0[reason as usize].value()
     }
 }

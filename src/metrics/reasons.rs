@@ -106,6 +106,16 @@ reasons! {
         ProxyHeader = "proxy_header", 400, "a PROXY header is expected from this network";
         /// No key, or none that is known, on the admin port.
         KeyMissing = "key_missing", 401, "the admin port needs a key: Authorization: Bearer KEY";
+        /// A topic that needs a token, and none was shown.
+        TokenMissing = "token_missing", 401, "this needs a token; see docs/tokens.md";
+        /// A token that is not taken.
+        TokenInvalid = "token_invalid", 401, "the token is not taken";
+        /// A token whose time is over.
+        TokenExpired = "token_expired", 401, "the token has expired";
+        /// More than one token.
+        TokenTwice = "token_twice", 400, "more than one token; show it in one way";
+        /// A topic that the token does not name.
+        TokenScope = "token_scope", 403, "the token is not for this topic, or not for all that the pattern means";
         /// A key without the scope that the request needs.
         KeyScope = "key_scope", 403, "this key does not have the scope that the request needs";
         /// A topic that clients may not subscribe to.

@@ -78,6 +78,23 @@ impl LevelPattern {
         self.0.split_once('*').map_or(&*self.0, |(before, _)| before)
     }
 
+    /// Whether it means every topic that `other` means.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut levels = other.0.split('/');
+        for own in self.0.split('/') {
+            let Some(level) = levels.next() else { return false };
+            match own {
+                "**" => return true,
+                "*" if level == "**" => return false,
+                "*" => {}
+                _ if own == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+
     /// Whether it means the topic of this name.
     #[must_use]
     pub fn fits(&self, name: &str) -> bool {
@@ -179,6 +196,33 @@ mod tests {
         }
         for text in ["*", "**", "a/*/*/*/**", &format!("{}*", "a/".repeat(LEVELS_MAX - 1))] {
             assert_eq!(LevelPattern::parse(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_covered_fits_whatever_it_fits() {
+        let parts = ["a", "b", "*"];
+        let mut texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+        for first in parts {
+            texts.extend(parts.iter().chain(&["**"]).map(|second| format!("{first}/{second}")));
+            texts.extend(parts.iter().map(|second| format!("{first}/{second}/**")));
+        }
+        texts.push("**".to_owned());
+        let patterns: Vec<_> = texts.iter().filter_map(|text| LevelPattern::parse(text).ok()).collect();
+        let mut names: Vec<String> = Vec::new();
+        for first in ["a", "b", "c"] {
+            names.push(first.to_owned());
+            for second in ["a", "b", "c"] {
+                names.push(format!("{first}/{second}"));
+                names.extend(["a", "c", "c/d"].map(|rest| format!("{first}/{second}/{rest}")));
+            }
+        }
+        assert!(patterns.len() > 15, "{texts:?}");
+        for one in &patterns {
+            for other in &patterns {
+                let within = names.iter().all(|name| !other.fits(name) || one.fits(name));
+                assert_eq!(one.covers(other), within, "{one:?} {other:?}");
+            }
         }
     }
 }

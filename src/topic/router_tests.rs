@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::router::*;
 use super::rules::Rule;
+use super::{Access, Since, SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 use super::{
     Carried, Draft, Entry, Form, Join, Keeper, LOOPS_MAX, Mail, MailboxLimits, Place, Stamped, Topic,
 };
-use super::{Since, SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 
 #[derive(Clone, Default)]
 struct Wakes(Arc<Mutex<Vec<usize>>>);
@@ -216,9 +216,9 @@ fn the_number_of_loops_is_bounded() {
     assert_eq!(topic.local_of(64), None);
 }
 
-fn rule(pattern: &str, slow: SlowPolicy, client_publish: bool) -> Rule {
+fn rule(pattern: &str, slow: SlowPolicy, open: bool) -> Rule {
     Rule {
-        client_publish: Some(client_publish),
+        publish: Some(if open { Access::Anyone } else { Access::Nobody }),
         slow: Some(slow),
         ..Rule::of(TopicPattern::compile(pattern).unwrap())
     }
@@ -236,7 +236,7 @@ fn new_rules_hold_for_topics_old_and_new() {
     let second = router.rules_if_new(&first).expect("they are others");
     for topic in [old.clone(), router.topic(&name("prices/usd")).unwrap()] {
         let policy = topic.policy(&second);
-        assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::Latest, true));
+        assert_eq!((policy.slow, policy.publish), (SlowPolicy::Latest, Access::Anyone));
     }
     assert_eq!(router.topic(&name("news")).unwrap().policy(&second).slow, SlowPolicy::DropNewest);
     router.set_rules(TopicRules::default());
@@ -264,7 +264,7 @@ fn new_rules_are_in_force_without_a_look_at_any_topic() {
     let took = (0..5).flat_map(|_| SlowPolicy::ALL).map(replaced).min().unwrap();
     assert!(took < std::time::Duration::from_millis(5), "{took:?}");
     let policy = router.find(&name("topic 7")).unwrap().policy(&router.rules());
-    assert_eq!((policy.slow, policy.client_publish), (SlowPolicy::CatchUp, true));
+    assert_eq!((policy.slow, policy.publish), (SlowPolicy::CatchUp, Access::Anyone));
 }
 
 /// A router whose topics all keep messages for ever, of this many at most.

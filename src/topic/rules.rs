@@ -48,6 +48,10 @@ impl SlowPolicy {
 pub enum Access {
     /// No client.
     Nobody,
+    /// Clients whose token names the topic.
+    Claim,
+    /// Clients that have shown a token, unless it names topics and not this one.
+    Identified,
     /// Every client.
     Anyone,
 }
@@ -77,8 +81,8 @@ pub struct PresencePolicy {
 /// What holds for one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicPolicy {
-    /// Whether clients may publish to it.
-    pub client_publish: bool,
+    /// Which clients may publish to it.
+    pub publish: Access,
     /// Which clients may subscribe to it, and read what it keeps.
     pub subscribe: Access,
     /// What happens to a message for a slow consumer.
@@ -103,7 +107,7 @@ impl Default for TopicPolicy {
     /// The defaults of the configuration, but no client may publish.
     fn default() -> Self {
         Self {
-            client_publish: false,
+            publish: Access::Nobody,
             subscribe: Access::Anyone,
             slow: SlowPolicy::DropNewest,
             messages_max: 64,
@@ -122,8 +126,8 @@ impl Default for TopicPolicy {
 pub struct Rule {
     /// The topics it is for.
     pub pattern: TopicPattern,
-    /// See [`TopicPolicy::client_publish`]; left out, the list of topics open to clients says.
-    pub client_publish: Option<bool>,
+    /// See [`TopicPolicy::publish`]; left out, the list of topics open to clients says.
+    pub publish: Option<Access>,
     /// See [`TopicPolicy::subscribe`].
     pub subscribe: Option<Access>,
     /// See [`TopicPolicy::slow`].
@@ -158,7 +162,7 @@ impl Rule {
     pub fn of(pattern: TopicPattern) -> Self {
         Self {
             pattern,
-            client_publish: None,
+            publish: None,
             subscribe: None,
             slow: None,
             messages_max: None,
@@ -180,7 +184,7 @@ impl Rule {
         // Where something is kept nobody has to lose anything, unless the rule says so.
         let slow = self.slow.unwrap_or(if messages > 0 { SlowPolicy::CatchUp } else { base.slow });
         TopicPolicy {
-            client_publish: false,
+            publish: self.publish.unwrap_or(base.publish),
             subscribe: self.subscribe.unwrap_or(base.subscribe),
             slow,
             messages_max: self.messages_max.unwrap_or(base.messages_max),
@@ -210,7 +214,7 @@ const EVENTS_KEPT: HistoryBounds =
 /// What holds for the topics that tell who is on another.
 fn policy_of_events(base: &TopicPolicy) -> TopicPolicy {
     TopicPolicy {
-        client_publish: false,
+        publish: Access::Nobody,
         slow: SlowPolicy::CatchUp,
         disconnect_after_drops: 0,
         history: EVENTS_KEPT,
@@ -225,12 +229,12 @@ fn policy_of_events(base: &TopicPolicy) -> TopicPolicy {
 pub struct TopicRules {
     /// Which replacement of the router's rules these are; 0 before they are the router's.
     edition: u32,
-    /// Patterns, and whether clients may publish if the rule says so.
-    rules: Box<[(TopicPattern, Option<bool>)]>,
+    /// Patterns, and whether the rule says who may publish.
+    rules: Box<[(TopicPattern, bool)]>,
     /// Topics that clients may publish to where no rule says.
     open: Box<[TopicPattern]>,
-    /// Two for each rule and two for none: without and with the right to publish. The last is that of topics which tell
-    /// who is on another.
+    /// Two for each rule and two for none: where the list of topics open to clients has not the topic, and where it has.
+    /// The last is that of topics which tell who is on another.
     policies: Box<[TopicPolicy]>,
     /// Whether any of them has an interval.
     has_intervals: bool,
@@ -241,19 +245,26 @@ pub struct TopicRules {
 }
 
 impl TopicRules {
-    /// Puts them together; `open` names the topics that clients may publish to where no rule says.
+    /// Puts them together; `open` names the topics that every client may publish to where no rule says.
     #[must_use]
     pub fn new(rules: Vec<Rule>, open: Vec<TopicPattern>, base: TopicPolicy) -> Self {
-        let policies = rules.iter().map(|rule| rule.policy(&base)).chain([base]);
-        let both = |policy| [false, true].map(|client_publish| TopicPolicy { client_publish, ..policy });
-        let policies: Box<[TopicPolicy]> = policies.flat_map(both).chain([policy_of_events(&base)]).collect();
+        Self::open_to(rules, open, Access::Anyone, base)
+    }
+
+    /// The same where it is those clients who may publish to what `open` names.
+    #[must_use]
+    pub fn open_to(rules: Vec<Rule>, open: Vec<TopicPattern>, clients: Access, base: TopicPolicy) -> Self {
+        let listed = TopicPolicy { publish: clients, ..base };
+        let both = |rule: &Rule| [rule.policy(&base), rule.policy(&listed)];
+        let policies: Box<[TopicPolicy]> =
+            rules.iter().flat_map(both).chain([base, listed, policy_of_events(&base)]).collect();
         Self {
             edition: 0,
             has_intervals: policies.iter().any(|policy| policy.interval_ms > 0),
             limits_subscribers: policies.iter().any(|policy| policy.subscribe != Access::Anyone),
             has_presence: policies.iter().any(|policy| policy.presence.mode != PresenceMode::Off),
             policies,
-            rules: rules.into_iter().map(|rule| (rule.pattern, rule.client_publish)).collect(),
+            rules: rules.into_iter().map(|rule| (rule.pattern, rule.publish.is_some())).collect(),
             open: open.into(),
         }
     }
@@ -318,9 +329,9 @@ impl TopicRules {
             return self.policies.len().saturating_sub(1) as u32;
         }
         let rule = self.rules.iter().position(|(pattern, _)| pattern.fits(name));
-        let publish = rule.and_then(|at| self.rules.get(at)?.1);
-        let publish = publish.unwrap_or_else(|| self.open.iter().any(|pattern| pattern.fits(name)));
-        (rule.unwrap_or(self.rules.len()) * 2 + usize::from(publish)) as u32
+        let says = rule.and_then(|at| self.rules.get(at)).is_some_and(|rule| rule.1);
+        let listed = !says && self.open.iter().any(|pattern| pattern.fits(name));
+        (rule.unwrap_or(self.rules.len()) * 2 + usize::from(listed)) as u32
     }
 
     fn policy_at(&self, place: u32) -> TopicPolicy {

@@ -15,15 +15,15 @@ fn edition(before: &TopicRules, rules: Vec<Rule>) -> TopicRules {
 #[test]
 fn the_first_rule_that_fits_holds_and_leaves_the_rest_to_the_base() {
     let rules = vec![
-        Rule { client_publish: Some(true), ..rule("prices/open") },
+        Rule { publish: Some(Access::Anyone), ..rule("prices/open") },
         Rule { slow: Some(SlowPolicy::Latest), bytes_max: Some(1000), ..rule("prices/*") },
-        Rule { slow: Some(SlowPolicy::Disconnect), client_publish: Some(false), ..rule("*") },
+        Rule { slow: Some(SlowPolicy::Disconnect), publish: Some(Access::Nobody), ..rule("*") },
     ];
     let open = vec![TopicPattern::compile("prices/eur").unwrap(), TopicPattern::compile("lobby").unwrap()];
     let rules = TopicRules::new(rules, open, TopicPolicy { messages_max: 7, ..TopicPolicy::default() });
     let of = |name: &str| {
         let policy = rules.policy_of(name);
-        (policy.slow, policy.client_publish, policy.messages_max, policy.bytes_max)
+        (policy.slow, policy.publish == Access::Anyone, policy.messages_max, policy.bytes_max)
     };
     assert_eq!(of("prices/open"), (SlowPolicy::DropNewest, true, 7, 256 << 10));
     assert_eq!(of("prices/eur"), (SlowPolicy::Latest, true, 7, 1000));
@@ -95,4 +95,20 @@ fn a_pattern_is_for_whom_all_it_can_mean_is_for() {
         let may = by_rules.watchers_of(&parsed) == Access::Anyone;
         assert!(!may || closed.is_empty(), "{pattern} means {closed:?}");
     }
+}
+
+#[test]
+fn what_is_listed_is_open_to_those_who_are_named_and_the_rest_to_whom_the_base_says() {
+    let pattern = |text| TopicPattern::compile(text).unwrap();
+    let rules = vec![Rule { publish: Some(Access::Anyone), ..rule("public/*") }, rule("lob*")];
+    let base =
+        TopicPolicy { publish: Access::Claim, subscribe: Access::Identified, ..TopicPolicy::default() };
+    let rules =
+        TopicRules::open_to(rules, vec![pattern("lobby"), pattern("public/*")], Access::Identified, base);
+    let of = |name: &str| (rules.policy_of(name).publish, rules.subscribers_of(name));
+    assert_eq!(of("public/a"), (Access::Anyone, Access::Identified));
+    assert_eq!(of("lobby"), (Access::Identified, Access::Identified));
+    assert_eq!(of("lobbies"), (Access::Claim, Access::Identified));
+    assert_eq!(of("x"), (Access::Claim, Access::Identified));
+    assert_eq!(rules.watchers_of(&LevelPattern::parse("x/*").unwrap()), Access::Identified);
 }

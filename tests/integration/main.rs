@@ -6,6 +6,7 @@ mod admin_tls;
 mod admission;
 mod answers;
 mod batch;
+mod bearers;
 mod bodies;
 mod client;
 mod client_certificates;

@@ -70,7 +70,7 @@ fn what_is_made_is_good_and_explained() {
         "alg        \"HS256\"",
         "sub        \"alice\"",
         "subscribe  [\"users/{sub}/**\"]",
-        "good: alice may subscribe to users/alice/**, and publish to nothing",
+        "good: alice may subscribe to users/alice/**, and publish to whatever those with a token may",
     ] {
         assert!(explained.contains(part), "{part}: {explained}");
     }

@@ -1,7 +1,7 @@
 //! Tokens that somebody made up, and those that are right: a row each.
 
 use super::kit::{NOW, SECRET, TOKENS, TempFile, fixture, hs256, issuers, plan, signed};
-use super::{Issuers, KeySource, Order, Refusal, TOKEN_BYTES_MAX, make};
+use super::{Grants, Issuers, KeySource, Order, Refusal, TOKEN_BYTES_MAX, make};
 
 const HEADER: &str = r#"{"alg":"HS256"}"#;
 
@@ -20,10 +20,17 @@ fn a_good_token_says_who_and_what() {
         said(r#","subscribe":["chat/**","users/{sub}/*"],"publish":["chat/a"],"jti":"7","other":{"a":1}"#);
     let of = one_secret().check(&hs256(&claims), NOW).unwrap();
     assert_eq!((&*of.sub, of.expires, of.jti.as_deref()), ("alice", NOW + 60, Some("7")));
-    assert!(
-        of.subscribe.has("chat/b/c") && of.subscribe.has("users/alice/x") && !of.subscribe.has("users/bob/x")
+    let (subscribe, publish) = (of.subscribe.unwrap(), of.publish.unwrap());
+    for (topic, may) in [("chat/b/c", true), ("users/alice/x", true), ("users/bob/x", false)] {
+        assert_eq!(subscribe.has(topic, &of.sub), may, "{topic}");
+    }
+    assert!(publish.has("chat/a", &of.sub) && !publish.has("chat/b", &of.sub));
+    let silent = one_secret().check(&hs256(&said(r#","publish":[]"#)), NOW).unwrap();
+    assert_eq!(
+        (silent.subscribe, silent.publish),
+        (None, Some(Grants::default())),
+        "none and nothing differ"
     );
-    assert!(of.publish.has("chat/a") && !of.publish.has("chat/b"));
     for algorithm in ["HS256", "HS384", "HS512"] {
         let header = format!(r#"{{"alg":"{algorithm}"}}"#);
         let token = signed(algorithm, SECRET.as_bytes(), &header, &said(""));
@@ -326,7 +333,7 @@ fn what_is_made_is_taken_and_what_would_not_be_is_not_made() {
     let issuers = issuers(&[plan(Some("us"), &["app"], vec![secret.hmac()])]);
     let of = issuers.check(&token, NOW).unwrap();
     assert_eq!(
-        (of.expires, of.jti.as_deref(), of.subscribe.texts().next()),
+        (of.expires, of.jti.as_deref(), of.subscribe.unwrap().texts("alice").next().as_deref()),
         (NOW + 60, Some("7"), Some("users/alice/**"))
     );
     let (header, _) = super::inspect(&token).unwrap();

@@ -35,10 +35,10 @@ pub(super) fn object<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, Ref
 pub struct Claims {
     /// Who it is, in the words of the issuer: 1 to 200 bytes without control characters.
     pub sub: Box<str>,
-    /// What they may subscribe to.
-    pub subscribe: Grants,
-    /// What they may publish to.
-    pub publish: Grants,
+    /// What they may subscribe to; `None` if the token does not say.
+    pub subscribe: Option<Grants>,
+    /// What they may publish to; `None` if the token does not say.
+    pub publish: Option<Grants>,
     /// When the token ends, in seconds since 1970; the leeway is not in it.
     pub expires: u64,
     /// The token's own name, if it has one.
@@ -149,8 +149,8 @@ impl RawClaims {
         let sub = text(self.sub.required("sub")?, "sub")?;
         let jti = self.jti.optional("jti")?.map(|jti| text(jti, "jti")).transpose()?;
         let grants = |claim: Claim<Vec<String>>, name| {
-            let texts = claim.optional(name)?.unwrap_or_default();
-            Grants::parse(&texts, &sub).map_err(|fault| match fault {
+            let Some(texts) = claim.optional(name)? else { return Ok(None) };
+            Grants::parse(&texts, &sub).map(Some).map_err(|fault| match fault {
                 GrantFault::Pattern => Refusal::Pattern(name),
                 GrantFault::Substitution => Refusal::Substitution,
             })

@@ -1,4 +1,9 @@
 //! Which topics a token is for: names and patterns, compared with a topic's name. Pure.
+//!
+//! Where a pattern says `{sub}`, it is kept so and filled in when it is looked at: then the lists of all whose tokens say
+//! the same are equal, whoever they are, and one of them serves for all.
+
+use std::borrow::Cow;
 
 use crate::topic::{LevelPattern, TopicName};
 
@@ -12,15 +17,17 @@ const SUB: &str = "{sub}";
 enum Grant {
     Topic(TopicName<'static>),
     Pattern(LevelPattern),
+    /// A topic or a pattern once `{sub}` is filled in.
+    Template(Box<str>),
 }
 
-/// The topics that a claim lists.
+/// The topics that a claim lists, for a bearer who is told with each question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants(Box<[Grant]>);
 
 /// What is wrong with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GrantFault {
+pub(in crate::auth) enum GrantFault {
     /// One is neither a topic nor a pattern, or there are too many.
     Pattern,
     /// A `sub` that has no place in a pattern.
@@ -28,8 +35,8 @@ pub(super) enum GrantFault {
 }
 
 impl Grants {
-    /// Reads a list, with `sub` wherever it says `{sub}`.
-    pub(super) fn parse(texts: &[String], sub: &str) -> Result<Self, GrantFault> {
+    /// Reads a list; `sub` has to fit wherever it says `{sub}`.
+    pub(in crate::auth) fn parse(texts: &[String], sub: &str) -> Result<Self, GrantFault> {
         if texts.len() > GRANTS_MAX {
             return Err(GrantFault::Pattern);
         }
@@ -38,10 +45,28 @@ impl Grants {
 
     /// Whether the topic of this name is among them.
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str, sub: &str) -> bool {
         self.0.iter().any(|grant| match grant {
             Grant::Topic(topic) => topic.as_str() == name,
             Grant::Pattern(pattern) => pattern.fits(name),
+            Grant::Template(text) => match filled(text, sub) {
+                Filled::Topic(topic) => topic == name,
+                Filled::Pattern(pattern) => pattern.fits(name),
+                Filled::Nothing => false,
+            },
+        })
+    }
+
+    /// Whether one of them means every topic that `wanted` means.
+    #[must_use]
+    pub fn covers(&self, wanted: &LevelPattern, sub: &str) -> bool {
+        self.0.iter().any(|grant| match grant {
+            Grant::Topic(_) => false,
+            Grant::Pattern(pattern) => pattern.covers(wanted),
+            Grant::Template(text) => match filled(text, sub) {
+                Filled::Pattern(pattern) => pattern.covers(wanted),
+                Filled::Topic(_) | Filled::Nothing => false,
+            },
         })
     }
 
@@ -52,27 +77,45 @@ impl Grants {
     }
 
     /// Each as text, with `{sub}` filled in.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|grant| match grant {
-            Grant::Topic(topic) => topic.as_str(),
-            Grant::Pattern(pattern) => pattern.as_str(),
+    pub fn texts<'a>(&'a self, sub: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+        self.0.iter().map(move |grant| match grant {
+            Grant::Topic(topic) => Cow::Borrowed(topic.as_str()),
+            Grant::Pattern(pattern) => Cow::Borrowed(pattern.as_str()),
+            Grant::Template(text) => Cow::Owned(text.replace(SUB, sub)),
         })
     }
 }
 
+/// A template with its bearer.
+enum Filled {
+    Topic(String),
+    Pattern(LevelPattern),
+    /// The bearer has no place in it; who was read with the list has.
+    Nothing,
+}
+
+fn filled(template: &str, sub: &str) -> Filled {
+    // Of the sub "bob/x" users/{sub}/** would be topics of bob, and of "*" those of everybody.
+    if sub.contains(['/', '*']) {
+        return Filled::Nothing;
+    }
+    let text = template.replace(SUB, sub);
+    if !LevelPattern::is_meant(&text) {
+        let is_topic = TopicName::parse(text.as_str()).is_ok();
+        return if is_topic { Filled::Topic(text) } else { Filled::Nothing };
+    }
+    LevelPattern::parse(&text).map_or(Filled::Nothing, Filled::Pattern)
+}
+
 impl Grant {
     fn parse(text: &str, sub: &str) -> Result<Self, GrantFault> {
-        let filled;
-        let text = if text.contains(SUB) {
-            // Of the sub "bob/x" users/{sub}/** would be topics of bob, and of "*" those of everybody.
-            if sub.contains(['/', '*']) {
-                return Err(GrantFault::Substitution);
-            }
-            filled = text.replace(SUB, sub);
-            filled.as_str()
-        } else {
-            text
-        };
+        if text.contains(SUB) {
+            return match filled(text, sub) {
+                Filled::Nothing if sub.contains(['/', '*']) => Err(GrantFault::Substitution),
+                Filled::Nothing => Err(GrantFault::Pattern),
+                Filled::Topic(_) | Filled::Pattern(_) => Ok(Self::Template(text.into())),
+            };
+        }
         if LevelPattern::is_meant(text) {
             LevelPattern::parse(text).map(Self::Pattern).map_err(|_| GrantFault::Pattern)
         } else {
@@ -95,7 +138,7 @@ mod tests {
     fn a_topic_is_itself_and_a_pattern_its_levels() {
         let of = grants(&["lobby", "chat/*", "users/{sub}/**", "{sub}"], "alice").unwrap();
         for name in ["lobby", "chat/a", "chat/", "users/alice/inbox", "users/alice/a/b", "alice"] {
-            assert!(of.has(name), "{name}");
+            assert!(of.has(name, "alice"), "{name}");
         }
         // Neither what begins like a topic, nor another spelling of one, nor what a template stands for.
         for name in [
@@ -114,9 +157,12 @@ mod tests {
             "users/alic\u{435}/inbox",
             "",
         ] {
-            assert!(!of.has(name), "{name}");
+            assert!(!of.has(name, "alice"), "{name}");
         }
-        assert_eq!(of.texts().nth(2), Some("users/alice/**"));
+        assert_eq!(of.texts("alice").nth(2).as_deref(), Some("users/alice/**"));
+        // The same list is somebody else's, too.
+        assert!(of == grants(&["lobby", "chat/*", "users/{sub}/**", "{sub}"], "bob").unwrap());
+        assert!(of.has("users/bob/inbox", "bob") && !of.has("users/alice/inbox", "bob"));
         assert!(grants(&[], "alice").unwrap().is_empty());
     }
 
@@ -128,10 +174,10 @@ mod tests {
         }
         // What looks like a template in the sub stays text: it is filled in once.
         let of = grants(&["users/{sub}/a"], "{sub}").unwrap();
-        assert!(of.has("users/{sub}/a") && !of.has("users/bob/a"));
+        assert!(of.has("users/{sub}/a", "{sub}") && !of.has("users/bob/a", "{sub}"));
         // Dots mean nothing in names of topics.
         let dots = grants(&["users/{sub}/**"], "..").unwrap();
-        assert!(dots.has("users/../a") && !dots.has("a") && !dots.has("users/bob/a"));
+        assert!(dots.has("users/../a", "..") && !dots.has("a", "..") && !dots.has("users/bob/a", ".."));
     }
 
     #[test]
@@ -147,5 +193,26 @@ mod tests {
         );
         assert!(grants(&["a"; GRANTS_MAX], "alice").is_ok());
         assert_eq!(grants(&["a"; GRANTS_MAX + 1], "alice"), Err(GrantFault::Pattern));
+    }
+
+    #[test]
+    fn a_pattern_is_covered_by_one_that_means_all_of_it() {
+        let of = grants(&["lobby", "chat/**", "users/{sub}/*", "*/eur"], "alice").unwrap();
+        for (pattern, covered) in [
+            ("chat/**", true),
+            ("chat/*", true),
+            ("chat/*/x", true),
+            ("users/alice/*", true),
+            ("users/alice/**", false),
+            ("users/bob/*", false),
+            ("users/*/*", false),
+            ("*/eur", true),
+            ("*/*", false),
+            ("*", false),
+            ("**", false),
+            ("chatx/*", false),
+        ] {
+            assert_eq!(of.covers(&LevelPattern::parse(pattern).unwrap(), "alice"), covered, "{pattern}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -91,6 +91,14 @@ impl Issuers {
             });
         }
         Ok(Loaded { issuers: Self { issuers }, warnings })
+    }
+
+    /// Whether any token is checked with a public key, which costs much more than a secret does.
+    #[must_use]
+    pub fn have_public_keys(&self) -> bool {
+        let is_public =
+            |key: &Key| key.algorithms.iter().any(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
+        self.issuers.iter().any(|issuer| issuer.keys.iter().any(is_public))
     }
 
     /// Checks a token; `now` in seconds since 1970. What it costs is bounded by the length of tokens and by

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::topic::Access;
 
 /// Frames of the table: a header of two bytes and this much.
 const PAYLOAD: usize = 98;
@@ -12,7 +13,7 @@ const TOTAL: u64 = 1 << 30;
 
 fn policy(slow: SlowPolicy) -> TopicPolicy {
     TopicPolicy {
-        client_publish: false,
+        publish: Access::Nobody,
         slow,
         messages_max: 3,
         bytes_max: 10 * FRAME,

@@ -106,6 +106,10 @@ pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
         Denial::NotForYou => {
             ("not_allowed", "you may not subscribe to this topic, or to all that the pattern means")
         }
+        Denial::NoToken => ("unauthorized", "this needs a token"),
+        Denial::NotByToken => {
+            ("not_allowed", "the token is not for this topic, or not for all that the pattern means")
+        }
         Denial::TooLong => ("too_large", "the payload is larger than a message of this topic may be"),
         Denial::NoTopic => ("not_subscribed", "this connection is not subscribed to the topic"),
         Denial::Already => ("already_subscribed", "this connection is subscribed to the topic already"),

@@ -173,6 +173,15 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// The same request with another target.
+    #[must_use]
+    pub fn with_target<'b>(&self, target: &'b str) -> Head<'b>
+    where
+        'a: 'b,
+    {
+        Head { target, path_len: target.find('?').unwrap_or(target.len()), ..self.clone() }
+    }
+
     /// What follows the first `?` of the target, empty if there is none; not decoded.
     pub fn query(&self) -> &'a str {
         self.target.get(self.path_len + 1..).unwrap_or_default()

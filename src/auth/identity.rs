@@ -1,0 +1,212 @@
+//! Who a connection belongs to: what is kept of the claims of its token, and what they allow.
+//!
+//! Made by whoever has checked a token, or was told by a backend; held by the loop for as long as the connection has it.
+//! Plain data behind one `Arc`: lists of topics are shared by all whose tokens say the same.
+
+use std::sync::Arc;
+
+use super::token::{Claims, Grants};
+use crate::topic::{Access, LevelPattern};
+
+/// Different lists that are kept to be shared. Most applications say the same of most of their users.
+const SHARED_MAX: usize = 32;
+
+/// What a bearer may do, by their token alone. Equal for many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// What they may subscribe to; `None` if the token does not say.
+    pub subscribe: Option<Grants>,
+    /// What they may publish to; `None` if the token does not say.
+    pub publish: Option<Grants>,
+}
+
+/// Who bears a token.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `sub`, and behind it `jti` if there is one.
+    names: Box<str>,
+    sub_bytes: u8,
+    expires: u64,
+    rights: Arc<Rights>,
+}
+
+/// Why somebody may not do something with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// No client may.
+    Nobody,
+    /// Only who has shown a token may.
+    Anonymous,
+    /// The token does not say so.
+    Scope,
+}
+
+impl Identity {
+    /// Who a token's claims speak of. `shared` has the lists of others.
+    #[must_use]
+    pub fn new(claims: Claims, shared: &mut SharedRights) -> Arc<Self> {
+        let Claims { sub, subscribe, publish, expires, jti } = claims;
+        // Checked with the claims: it has at most 200 bytes.
+        let sub_bytes = u8::try_from(sub.len()).unwrap_or(u8::MAX);
+        let mut names = String::from(sub);
+        names.push_str(jti.as_deref().unwrap_or_default());
+        let rights = shared.share(Rights { subscribe, publish });
+        Arc::new(Self { names: names.into(), sub_bytes, expires, rights })
+    }
+
+    /// Who it is, in the words of the issuer: 1 to 200 bytes without control characters.
+    #[must_use]
+    pub fn sub(&self) -> &str {
+        self.names.get(..usize::from(self.sub_bytes)).unwrap_or_default()
+    }
+
+    /// The name of the token, if it has one.
+    #[must_use]
+    pub fn jti(&self) -> Option<&str> {
+        self.names.get(usize::from(self.sub_bytes)..).filter(|jti| !jti.is_empty())
+    }
+
+    /// When the token ends, in seconds since 1970; no leeway is in it.
+    #[must_use]
+    pub fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// What the token allows.
+    #[must_use]
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// Bytes of memory that are its own.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + 2 * size_of::<usize>() + self.names.len()
+    }
+}
+
+/// Something that a client wants of topics.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// To subscribe to the topic of this name, or read what it keeps.
+    Subscribe(&'a str),
+    /// To subscribe to all that a pattern means.
+    Watch(&'a LevelPattern),
+    /// To publish to the topic of this name.
+    Publish(&'a str),
+}
+
+/// Whether somebody has a right; `access` is what the topic's rule says of it, or the strictest of the rules that a
+/// pattern can meet. The rule is the ceiling, and under it the token's list, where it has one, is the limit.
+///
+/// # Errors
+/// Why not.
+pub fn permit(access: Access, who: Option<&Identity>, right: Right<'_>) -> Result<(), Denied> {
+    let who = match (access, who) {
+        (Access::Nobody, _) => return Err(Denied::Nobody),
+        (Access::Anyone, _) => return Ok(()),
+        (Access::Identified | Access::Claim, None) => return Err(Denied::Anonymous),
+        (Access::Identified | Access::Claim, Some(who)) => who,
+    };
+    let Rights { subscribe, publish } = who.rights();
+    let grants = match right {
+        Right::Subscribe(_) | Right::Watch(_) => subscribe,
+        Right::Publish(_) => publish,
+    };
+    let listed = match (grants, right) {
+        (None, _) => access == Access::Identified,
+        (Some(grants), Right::Subscribe(name) | Right::Publish(name)) => grants.has(name, who.sub()),
+        (Some(grants), Right::Watch(pattern)) => grants.covers(pattern, who.sub()),
+    };
+    if listed { Ok(()) } else { Err(Denied::Scope) }
+}
+
+/// Lists of topics that were seen lately, so that equal ones are kept once. Each loop has its own.
+#[derive(Debug, Default)]
+pub struct SharedRights {
+    kept: Vec<Arc<Rights>>,
+    next: usize,
+}
+
+impl SharedRights {
+    /// The same rights, once for all who have them.
+    fn share(&mut self, rights: Rights) -> Arc<Rights> {
+        if let Some(known) = self.kept.iter().find(|known| ***known == rights) {
+            return Arc::clone(known);
+        }
+        let rights = Arc::new(rights);
+        match self.kept.get_mut(self.next) {
+            Some(oldest) => *oldest = Arc::clone(&rights),
+            None => self.kept.push(Arc::clone(&rights)),
+        }
+        self.next = (self.next + 1) % SHARED_MAX;
+        rights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(
+        shared: &mut SharedRights,
+        sub: &str,
+        jti: Option<&str>,
+        subscribe: Option<&[&str]>,
+    ) -> Arc<Identity> {
+        let list = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+            Grants::parse(&texts, sub).unwrap()
+        };
+        let subscribe = subscribe.map(list);
+        let claims =
+            Claims { sub: sub.into(), subscribe, publish: None, expires: 7, jti: jti.map(Into::into) };
+        Identity::new(claims, shared)
+    }
+
+    #[test]
+    fn names_come_apart_again_and_equal_lists_are_kept_once() {
+        let mut shared = SharedRights::default();
+        let alice = identity(&mut shared, "älice", Some("t1"), Some(&["users/{sub}/**"]));
+        let bob = identity(&mut shared, &"b".repeat(150), None, Some(&["users/{sub}/**"]));
+        assert_eq!((alice.sub(), alice.jti(), alice.expires()), ("älice", Some("t1"), 7));
+        assert_eq!((bob.sub().len(), bob.jti()), (150, None));
+        assert!(Arc::ptr_eq(&alice.rights, &bob.rights));
+        for number in 0..2 * SHARED_MAX {
+            identity(&mut shared, "x", None, Some(&[&format!("room/{number}")]));
+        }
+        assert_eq!(shared.kept.len(), SHARED_MAX, "bounded, whatever tokens say");
+        let again = identity(&mut shared, "älice", None, Some(&["users/{sub}/**"]));
+        assert!(!Arc::ptr_eq(&alice.rights, &again.rights) && alice.rights == again.rights);
+    }
+
+    #[test]
+    fn the_rule_is_the_ceiling_and_the_list_the_limit_under_it() {
+        let mut shared = SharedRights::default();
+        let listed = identity(&mut shared, "alice", None, Some(&["users/{sub}/**"]));
+        let silent = identity(&mut shared, "alice", None, None);
+        let none = identity(&mut shared, "alice", None, Some(&[]));
+        let (nobody, anonymous, scope) = (Err(Denied::Nobody), Err(Denied::Anonymous), Err(Denied::Scope));
+        // By the rule: without a token, with a list that has the topic, with one that has not, with none.
+        for (access, expected) in [
+            (Access::Nobody, [nobody, nobody, nobody, nobody]),
+            (Access::Claim, [anonymous, Ok(()), scope, scope]),
+            (Access::Identified, [anonymous, Ok(()), scope, Ok(())]),
+            (Access::Anyone, [Ok(()), Ok(()), Ok(()), Ok(())]),
+        ] {
+            let right = Right::Subscribe("users/alice/a");
+            let got =
+                [None, Some(&*listed), Some(&*none), Some(&*silent)].map(|who| permit(access, who, right));
+            assert_eq!(got, expected, "{access:?}");
+        }
+        fn identified(who: &Identity, right: Right<'_>) -> Result<(), Denied> {
+            permit(Access::Identified, Some(who), right)
+        }
+        assert_eq!(identified(&listed, Right::Subscribe("users/bob/a")), scope);
+        assert_eq!(identified(&listed, Right::Publish("users/bob/a")), Ok(()), "of that it says nothing");
+        let pattern = |text| LevelPattern::parse(text).unwrap();
+        assert_eq!(identified(&listed, Right::Watch(&pattern("users/alice/*"))), Ok(()));
+        assert_eq!(identified(&listed, Right::Watch(&pattern("users/*/a"))), scope);
+        assert_eq!(identified(&silent, Right::Watch(&pattern("**"))), Ok(()));
+    }
+}

@@ -1,0 +1,425 @@
+//! Tokens at the server's door: every way to show one, what is wrong with it, and what it allows.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use data_encoding::BASE64URL_NOPAD;
+use fantail::wire::frame::Opcode;
+use ring::hmac;
+use serde_json::{Value, json};
+
+use crate::client::{Answer, Peer, assert_upgraded};
+use crate::reload::ConfigFile;
+use crate::server::{Server, fails, on_free_ports, wait_for};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "fedcba9876543210fedcba9876543210";
+const JSON: &str = "Sec-WebSocket-Protocol: fantail.json.v1\r\n";
+
+/// A file with a secret that goes with its test.
+struct Secret(PathBuf);
+
+impl Secret {
+    fn new(text: &str) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bearer-secret-{}-{number}", std::process::id());
+        let secret = Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+        fs::write(&secret.0, text).expect("a file");
+        fs::set_permissions(&secret.0, fs::Permissions::from_mode(0o600)).expect("a mode");
+        secret
+    }
+
+    fn issuer(&self, more: &str) -> String {
+        format!("[[auth.issuer]]\nhmac_file = {:?}\n{more}\n", self.0)
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+fn signed(secret: &str, header: &str, claims: &str) -> String {
+    let base64 = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
+    let message = format!("{}.{}", base64(header), base64(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let signature = BASE64URL_NOPAD.encode(hmac::sign(&key, message.as_bytes()).as_ref());
+    format!("{message}.{signature}")
+}
+
+fn good(claims: &str) -> String {
+    signed(SECRET, r#"{"alg":"HS256"}"#, claims)
+}
+
+/// A token of `sub` that is good for four minutes, with `more` claims.
+fn token(sub: &str, more: &str) -> String {
+    good(&format!(r#"{{"sub":"{sub}","exp":{}{more}}}"#, now() + 240))
+}
+
+fn start(config: &ConfigFile) -> Server {
+    Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2", "--log-level", "debug"], &[]))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Field,
+    Subprotocol,
+    Cookie,
+    Query,
+}
+
+const WAYS: [Way; 4] = [Way::Field, Way::Subprotocol, Way::Cookie, Way::Query];
+
+/// Asks for a path and shows a token in one of the ways.
+fn show(server: &Server, path: &str, way: Way, token: &str) -> Answer {
+    let (path, fields) = match way {
+        Way::Field => (path.to_owned(), format!("Authorization: Bearer {token}\r\n")),
+        Way::Subprotocol => {
+            (path.to_owned(), format!("Sec-WebSocket-Protocol: fantail.plain.v1, fantail.token.{token}\r\n"))
+        }
+        Way::Cookie => (
+            path.to_owned(),
+            format!("Origin: http://{}\r\nCookie: fantail_token={token}\r\n", server.listen),
+        ),
+        Way::Query => {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            (format!("{path}{sign}token={token}"), String::new())
+        }
+    };
+    ask(server, &path, &fields)
+}
+
+fn ask(server: &Server, path: &str, fields: &str) -> Answer {
+    let mut peer = server.connect();
+    if path.starts_with("/ws") {
+        return peer.ask_upgrade(path, fields);
+    }
+    peer.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", server.listen).as_bytes());
+    if path.starts_with("/sse") {
+        // Its body does not end.
+        let head = String::from_utf8(peer.some()).expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        return Answer { status, head, body: Vec::new() };
+    }
+    peer.answer()
+}
+
+#[test]
+fn a_token_is_the_same_in_every_way_and_dialect() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&format!(
+        "[auth]\nquery_token = true\n{}",
+        secret.issuer("issuer = \"us\"\naudience = [\"app\"]")
+    ));
+    let server = start(&config);
+    let claims = |more: &str| format!(r#"{{"iss":"us","aud":"app","sub":"alice"{more}}}"#);
+    let exp = |seconds: i64| format!(r#","exp":{}"#, now().saturating_add_signed(seconds));
+    let right = claims(&exp(240));
+    let of_public_key = include_str!("../fixtures/tokens/tokens.txt").lines().next().expect("a token");
+    let (_, of_public_key) = of_public_key.split_once(' ').expect("a name and a token");
+    let mut attacks = vec![
+        ("empty", String::new()),
+        ("nonsense", "nonsense".to_owned()),
+        ("dots", "..".to_owned()),
+        ("another secret", signed(OTHER, r#"{"alg":"HS256"}"#, &right)),
+        ("unsigned", signed(SECRET, r#"{"alg":"none"}"#, &right)),
+        ("no signature", format!("{}.", good(&right).rsplit_once('.').expect("a signature").0)),
+        ("another algorithm", signed(SECRET, r#"{"alg":"RS256"}"#, &right)),
+        ("of a public key", of_public_key.to_owned()),
+        ("critical", signed(SECRET, r#"{"alg":"HS256","crit":["exp"]}"#, &right)),
+        ("padded", format!("{}=", good(&right))),
+        ("too long", good(&claims(&format!(r#"{},"x":"{}""#, exp(240), "x".repeat(3_000))))),
+        ("no exp", good(&claims(""))),
+        ("exp in quotation marks", good(&claims(&format!(r#","exp":"{}""#, now() + 240)))),
+        ("nbf in quotation marks", good(&claims(&format!(r#"{},"nbf":"1""#, exp(240))))),
+        ("not yet", good(&claims(&format!(r#"{},"nbf":{}"#, exp(240), now() + 200)))),
+        ("another audience", good(&right.replace("app", "apple"))),
+        ("another issuer", good(&right.replace("\"us\"", "\"them\""))),
+        ("no issuer", good(&right.replace("\"iss\"", "\"is\""))),
+        ("claims twice", good(&claims(&format!("{}{}", exp(240), exp(240))))),
+        (
+            "a path for a sub",
+            good(&right.replace("alice", "a/b").replace('}', r#","subscribe":["{sub}/**"]}"#)),
+        ),
+        ("a star for a sub", good(&right.replace("alice", "*").replace('}', r#","publish":["{sub}"]}"#))),
+    ];
+    let invalid = attacks.len();
+    attacks.push(("expired", good(&claims(&exp(-60)))));
+    for way in WAYS {
+        for (index, (attack, token)) in attacks.iter().enumerate() {
+            let path = ["/ws/a", "/sse/a", "/poll/a?wait=0"][index % 3];
+            let answer = show(&server, path, way, token);
+            assert_eq!(answer.status, 401, "{attack} {way:?}: {}", answer.head);
+            let challenge = answer.field("www-authenticate").expect("a challenge");
+            assert!(challenge.contains("error=\"invalid_token\""), "{attack} {way:?}: {challenge}");
+            assert!(token.len() < 10 || !answer.head.contains(token.as_str()), "{attack} {way:?}");
+        }
+        for (path, status) in [("/ws/a", 101), ("/sse/a", 200), ("/poll/a?wait=0", 204), ("/echo", 426)] {
+            let answer = show(&server, path, way, &good(&right));
+            assert_eq!(answer.status, status, "{path} {way:?}: {}", answer.head);
+            let chosen = (way == Way::Subprotocol && status == 101).then_some("fantail.plain.v1");
+            assert_eq!(answer.field("sec-websocket-protocol"), chosen, "never the token");
+        }
+    }
+    let ways = WAYS.len() as u64;
+    assert_eq!(server.metric("fantail_refusals_total", "token_invalid"), invalid as u64 * ways);
+    assert_eq!(server.metric("fantail_refusals_total", "token_expired"), ways);
+    // In a URL it may be read by others, so that it must not be good for long.
+    let long = good(&claims(&exp(3_600)));
+    assert_eq!(show(&server, "/ws/a", Way::Query, &long).status, 401);
+    assert_eq!(show(&server, "/ws/a", Way::Field, &long).status, 101);
+    server.terminate();
+    let log = server.rest_of_log();
+    for token in attacks.iter().map(|(_, token)| token).filter(|token| token.len() > 10).chain([&long]) {
+        assert!(!log.contains(token.as_str()), "{log}");
+    }
+}
+
+#[test]
+fn without_a_token_and_with_two() {
+    let secret = Secret::new(SECRET);
+    let open = "[[topic]]\npattern = \"open\"\nsubscribe = \"anyone\"\n";
+    let config = ConfigFile::new(&format!("{}{open}", secret.issuer("")));
+    let server = start(&config);
+    for path in ["/ws/a", "/sse/a", "/poll/a", "/ws/open?topic=a", "/ws/*"] {
+        let answer = ask(&server, path, "");
+        assert_eq!(answer.status, 401, "{path}");
+        // RFC 6750, 3.1: no error for who has shown nothing.
+        assert_eq!(answer.field("www-authenticate"), Some("Bearer realm=\"fantail\""), "{path}");
+    }
+    assert_eq!(server.metric("fantail_refusals_total", "token_missing"), 5);
+    for (path, status) in [("/ws/open", 101), ("/sse/open", 200), ("/poll/open?wait=0", 204)] {
+        assert_eq!(ask(&server, path, "").status, status, "{path}");
+        // Who shows one that is not good is told so, whether it needs one or not.
+        assert_eq!(show(&server, path, Way::Field, "a.b.c").status, 401, "{path}");
+    }
+    let good = token("alice", "");
+    let twice = format!("Authorization: Bearer {good}\r\nSec-WebSocket-Protocol: fantail.token.{good}\r\n");
+    let answer = ask(&server, "/ws/a", &twice);
+    assert_eq!(answer.status, 400);
+    assert!(answer.field("www-authenticate").expect("a challenge").contains("error=\"invalid_request\""));
+    // In the URL only where that is allowed; a cookie only of a page that is trusted by name.
+    assert_eq!(show(&server, "/ws/a", Way::Query, &good).status, 400);
+    assert_eq!(ask(&server, "/ws/a", &format!("Cookie: fantail_token={good}\r\n")).status, 401);
+    let foreign = format!("Origin: https://page.example\r\nCookie: fantail_token={good}\r\n");
+    assert_eq!(ask(&server, "/poll/a", &foreign).status, 403);
+}
+
+#[test]
+fn cookies_of_pages_that_only_a_star_lets_in_do_not_count() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&format!(
+        "[origin]\nallowed = [\"*\", \"https://named.example\"]\n{}",
+        secret.issuer("")
+    ));
+    let server = start(&config);
+    let cookie =
+        |origin: &str| format!("Origin: {origin}\r\nCookie: fantail_token={}\r\n", token("alice", ""));
+    for (path, status) in [("/ws/a", 101), ("/sse/a", 200), ("/poll/a?wait=0", 204)] {
+        assert_eq!(ask(&server, path, &cookie("https://named.example")).status, status, "{path}");
+        assert_eq!(ask(&server, path, &cookie("https://page.example")).status, 401, "{path}");
+        assert_eq!(ask(&server, path, &cookie("null")).status, 401, "{path}");
+    }
+}
+
+#[test]
+fn rules_are_the_ceiling_and_claims_the_limit_under_it() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&format!(
+        "[[topic]]\npattern = \"staff/*\"\nsubscribe = \"nobody\"\n\
+         [[topic]]\npattern = \"listed/*\"\nsubscribe = \"claim\"\n\
+         [[topic]]\npattern = \"open/*\"\nsubscribe = \"anyone\"\n{}",
+        secret.issuer("")
+    ));
+    let server = start(&config);
+    let listed =
+        token("alice", r#","subscribe":["users/{sub}/**","chat/*","staff/**","listed/a","jos\u00e9"]"#);
+    let (silent, none) = (token("alice", ""), token("alice", r#","subscribe":[]"#));
+    for (path, of_listed, of_silent, of_none) in [
+        ("users/alice/a", 101, 101, 403),
+        ("users%2Falice%2Fa%2Fb", 101, 101, 403),
+        // Dots mean nothing in names.
+        ("users/alice/../bob/a", 101, 101, 403),
+        ("users/bob/a", 403, 101, 403),
+        ("users/alice", 403, 101, 403),
+        ("users/alicex/a", 403, 101, 403),
+        ("Users/alice/a", 403, 101, 403),
+        ("users/alic%D0%B5/a", 403, 101, 403),
+        ("users/%7Bsub%7D/a", 403, 101, 403),
+        ("users/%2561lice/a", 403, 101, 403),
+        ("jos%C3%A9", 101, 101, 403),
+        ("jose%CC%81", 403, 101, 403),
+        ("chat/a", 101, 101, 403),
+        ("chat/a/b", 403, 101, 403),
+        ("chat", 403, 101, 403),
+        ("chat/*", 101, 101, 403),
+        // Where a token lists nothing, a pattern that no rule closes is open.
+        ("users/alice/**", 101, 101, 403),
+        ("chat/**", 403, 101, 403),
+        ("users/*/a", 403, 101, 403),
+        ("**", 403, 403, 403),
+        ("open/**", 101, 101, 101),
+        ("listed/a", 101, 403, 403),
+        ("listed/b", 403, 403, 403),
+        ("listed/*", 403, 403, 403),
+        ("staff/rota", 403, 403, 403),
+        ("chat/a?topic=staff/rota", 403, 403, 403),
+        ("chat/a?topic=users/bob/a", 403, 101, 403),
+    ] {
+        for (of, token, status) in
+            [("listed", &listed, of_listed), ("silent", &silent, of_silent), ("none", &none, of_none)]
+        {
+            let answer = show(&server, &format!("/ws/{path}"), Way::Field, token);
+            assert_eq!(answer.status, status, "{path} {of}: {}", answer.text());
+            let scope =
+                answer.field("www-authenticate").is_some_and(|told| told.contains("insufficient_scope"));
+            // By the rule alone nobody may, whatever the token says.
+            let by_rule =
+                path == "**" || path.contains("staff") && !(of == "none" && path.starts_with("chat"));
+            assert_eq!(scope, status == 403 && !by_rule, "{path} {of}: {}", answer.head);
+        }
+    }
+}
+
+fn speaker(server: &Server, fields: &str) -> Peer {
+    let mut peer = server.connect();
+    assert_upgraded(&peer.ask_upgrade("/ws", &format!("{JSON}{fields}")));
+    peer
+}
+
+#[test]
+fn json_is_told_what_its_token_does_not_allow_and_goes_on() {
+    let secret = Secret::new(SECRET);
+    let open = "[[topic]]\npattern = \"open\"\nsubscribe = \"anyone\"\npublish = \"anyone\"\n";
+    let config = ConfigFile::new(&format!("{}{open}", secret.issuer("")));
+    let server = start(&config);
+    let claims = r#","subscribe":["chat/*"],"publish":["chat/a"]"#;
+    let mut alice = speaker(&server, &format!("Authorization: Bearer {}\r\n", token("alice", claims)));
+    let mut stranger = speaker(&server, "");
+    for (wish, of_alice, of_stranger) in [
+        (json!({"type": "subscribe", "topic": "open"}), "subscribed", "subscribed"),
+        (json!({"type": "publish", "id": 1, "topic": "open", "data": "x"}), "published", "published"),
+        (json!({"type": "subscribe", "topic": "chat/a"}), "subscribed", "unauthorized"),
+        (json!({"type": "subscribe", "topic": "chat/*"}), "subscribed", "unauthorized"),
+        (json!({"type": "subscribe", "topic": "chat/a/b"}), "not_allowed", "unauthorized"),
+        (json!({"type": "subscribe", "topic": "**"}), "not_allowed", "unauthorized"),
+        (json!({"type": "history", "topic": "chat/a"}), "history", "unauthorized"),
+        (json!({"type": "history", "topic": "users/bob"}), "not_allowed", "unauthorized"),
+        (json!({"type": "publish", "topic": "chat/b", "data": "x"}), "not_allowed", "unauthorized"),
+        (json!({"type": "publish", "topic": "lobby", "data": "x"}), "not_allowed", "unauthorized"),
+        (json!({"type": "ping"}), "pong", "pong"),
+    ] {
+        for (peer, expected) in [(&mut alice, of_alice), (&mut stranger, of_stranger)] {
+            peer.send_frame(Opcode::Text, wish.to_string().as_bytes());
+            // What is published in between comes, too.
+            let told = loop {
+                let told: Value = serde_json::from_str(&peer.text()).expect("JSON");
+                if told["type"] != "message" {
+                    break told;
+                }
+            };
+            let told = if told["type"] == "error" { &told["code"] } else { &told["type"] };
+            assert_eq!(told, expected, "{wish}");
+        }
+    }
+    let mut plain = server.connect();
+    let only_read = token("bob", r#","publish":[]"#);
+    assert_upgraded(&plain.ask_upgrade("/ws/lobby", &format!("Authorization: Bearer {only_read}\r\n")));
+    plain.send_frame(Opcode::Text, b"not heard");
+    plain.ping_pong();
+    assert_eq!(server.metric("fantail_publishes_ignored_total", ""), 1);
+    let mut plain = server.connect();
+    assert_upgraded(
+        &plain.ask_upgrade("/ws/lobby", &format!("Authorization: Bearer {}\r\n", token("eve", ""))),
+    );
+    plain.send_frame(Opcode::Text, b"heard");
+    assert_eq!(plain.text(), "heard");
+}
+
+#[test]
+fn issuers_that_do_not_fit_are_named_with_their_line() {
+    let secret = Secret::new(SECRET);
+    let short = Secret::new("0123456789");
+    let file = |secret: &Secret| format!("hmac_file = {:?}\n", secret.0);
+    for (text, expected) in [
+        ("[[auth.issuer]]\n".to_owned(), ":1: auth.issuer.hmac_file: expects keys"),
+        ("[auth.issuer]\nissuer = \"a\"\n".to_owned(), ":1: auth.issuer: issuers are tables of a list"),
+        (
+            "[[auth.issuer]]\nhmac_file = \"/nonexistent/x\"\n".to_owned(),
+            ":2: auth.issuer.hmac_file: /nonexistent/x: cannot",
+        ),
+        (format!("[[auth.issuer]]\nissuer = \"a\"\n{}", file(&short)), ":3: auth.issuer.hmac_file: "),
+        (
+            format!("[[auth.issuer]]\n{}jwks_flie = \"x\"\n", file(&secret)),
+            ":3: auth.issuer.jwks_flie: unknown key; did you mean jwks_file?",
+        ),
+        (
+            format!("[[auth.issuer]]\n{0}[[auth.issuer]]\n{0}", file(&secret)),
+            "auth.issuer.issuer: expects a name, because there are other",
+        ),
+        (
+            format!(
+                "[[auth.issuer]]\nissuer = \"a\"\n{0}[[auth.issuer]]\nissuer = \"a\"\n{0}",
+                file(&secret)
+            ),
+            ":5: auth.issuer.issuer: expects a name of its own",
+        ),
+        (
+            format!("[[auth.issuer]]\nkid = \"a\"\n{}pem_file = \"x\"\n", file(&secret)),
+            ":2: auth.issuer.kid: expects either",
+        ),
+        (
+            format!("[[auth.issuer]]\nleeway_seconds = 301\n{}", file(&secret)),
+            ":2: auth.issuer.leeway_seconds: expects 0 to 300",
+        ),
+        (
+            "[[topic]]\npattern = \"a\"\nsubscribe = \"claim\"\n".to_owned(),
+            ":3: topic.subscribe: claim is about tokens",
+        ),
+        ("[[auth.isuser]]\n".to_owned(), "auth.isuser: unknown key"),
+    ] {
+        let config = ConfigFile::new(&text);
+        let (code, said) = fails(on_free_ports(&["--config", config.path()], &[]));
+        assert!(code == Some(2) && said.contains(expected), "{expected}: {said}");
+        assert!(!said.contains("0123456789"), "{said}");
+    }
+    let (code, said) = fails(on_free_ports(&[], &[("FANTAIL_AUTH_ISSUER", "a")]));
+    assert!(code == Some(2) && said.contains("issuers are only in the file"), "{said}");
+}
+
+#[test]
+fn a_reload_takes_a_new_secret_with_the_one_before_and_then_without() {
+    let (secret, next) = (Secret::new(SECRET), Secret::new(OTHER));
+    let config = ConfigFile::new(&secret.issuer(""));
+    let server = start(&config);
+    let of = |secret: &str| {
+        signed(secret, r#"{"alg":"HS256"}"#, &format!(r#"{{"sub":"a","exp":{}}}"#, now() + 60))
+    };
+    let statuses = || [SECRET, OTHER].map(|secret| show(&server, "/ws/a", Way::Field, &of(secret)).status);
+    assert_eq!(statuses(), [101, 401]);
+    let reload = |text: &str| {
+        config.write(text);
+        server.signal("HUP");
+    };
+    reload(&next.issuer(&format!("hmac_file_previous = {:?}", secret.0)));
+    wait_for("the new secret", || statuses() == [101, 101]);
+    reload(&next.issuer(""));
+    wait_for("the old one to be forgotten", || statuses() == [401, 101]);
+    // A file that does not fit changes nothing.
+    config.write("[[auth.issuer]]\nhmac_file = \"/nonexistent/x\"\n");
+    server.signal("HUP");
+    server.await_log("/nonexistent/x");
+    assert_eq!(statuses(), [401, 101]);
+    // Without issuers nobody needs a token, and what looks like one is nobody's business.
+    reload("");
+    wait_for("no issuers", || statuses() == [101, 101]);
+}

@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crate::config::{LimitsError, Settings, Tables};
+use crate::config::{LimitsError, RulesError, Settings, Tables};
 use crate::edition::{Control, Edition, Latest};
 use crate::event_loop::run::{self as loops, LoopEvent};
 use crate::preflight::Allowance;
@@ -47,6 +47,8 @@ pub enum ServeError {
     Limits(LimitsError),
     /// A certificate or its key is of no use.
     Tls(CertificateError),
+    /// A schema of a topic rule is of no use.
+    Rules(RulesError),
     /// The kernel refused something.
     Io {
         /// What was attempted.
@@ -61,6 +63,7 @@ impl fmt::Display for ServeError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
+            Self::Rules(error) => error.fmt(f),
             Self::Io { what, error } if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
@@ -78,7 +81,7 @@ impl ServeError {
     /// Whether the configuration is at fault and not the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Limits(_) | Self::Tls(_))
+        matches!(self, Self::Limits(_) | Self::Tls(_) | Self::Rules(_))
     }
 }
 

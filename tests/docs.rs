@@ -18,7 +18,7 @@ use std::path::Path;
 use fantail::config::{Settings, markdown_tables, reference};
 use fantail::dialect::Dialect;
 use fantail::metrics::names;
-use fantail::metrics::{CloseReason, DropReason, RefuseReason, TlsFailure};
+use fantail::metrics::{CloseReason, DropReason, InvalidReason, RefuseReason, TlsFailure};
 
 fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).expect("the page")
@@ -105,11 +105,13 @@ fn every_metric_and_reason_is_in_the_metrics_page() {
     let refusals = RefuseReason::ALL.iter().map(|reason| reason.label());
     let policies = DropReason::ALL.map(DropReason::label);
     let failures = TlsFailure::ALL.map(TlsFailure::label);
+    let invalid = InvalidReason::ALL.map(InvalidReason::label);
     let missing: Vec<_> = metrics
         .chain(reasons)
         .chain(refusals)
         .chain(policies)
         .chain(failures)
+        .chain(invalid)
         .filter(|name| !page.contains(&format!("| `{name}` |")))
         .collect();
     assert!(missing.is_empty(), "no row for {missing:?}");

@@ -512,6 +512,14 @@ mod tests {
                 "f.toml:3: topic.publish: expects nobody, claim, identified or anyone, got true",
             ),
             (
+                "[[topic]]\npattern = \"a\"\nvalidate = \"jsn\"\n",
+                "f.toml:3: topic.validate: expects text, json, or the name of a file with a JSON Schema, such as \"order.json\", got \"jsn\"",
+            ),
+            (
+                "[[topic]]\npattern = \"a\"\nvalidate = \"a.json\"\nmessage_bytes_max = 65537\n",
+                "f.toml:4: topic.message_bytes_max: expects at most 65536 beside this rule's validate, got 65537",
+            ),
+            (
                 "[topic]\npattern = \"a\"\n",
                 "f.toml:1: topic: rules are tables of a list: write [[topic]] on a line of its own for each",
             ),

@@ -61,6 +61,7 @@ pub use server::Server;
 pub use settings::{Settings, reference};
 pub use timeouts::Timeouts;
 pub use tls::Tls;
-pub use topic::{Clients, TopicRule};
+pub use topic::{Clients, TopicRule, Validate};
+pub use topic_rules::RulesError;
 pub use totals::Totals;
 pub use value::UNSET;

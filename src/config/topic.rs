@@ -6,7 +6,8 @@ use super::error::ConfigError;
 use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy};
 use super::section::{Checker, section};
 use super::table::Table;
-use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue};
+use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue, quoted};
+use crate::topic::check::JSON_BYTES_MAX;
 use crate::topic::{Access, PresenceMode, SlowPolicy, TopicPattern};
 
 /// Who may publish or subscribe to a topic over their connection.
@@ -50,6 +51,27 @@ impl Clients {
     }
 }
 
+/// What a topic's messages have to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Validate {
+    /// Text.
+    Text,
+    /// JSON.
+    Json,
+    /// JSON that fits the schema in this file.
+    Schema(String),
+}
+
+impl Validate {
+    /// Bytes that a message may have so that it can be looked at on the way.
+    fn bytes_max(&self) -> usize {
+        match self {
+            Self::Text => usize::MAX,
+            Self::Json | Self::Schema(_) => JSON_BYTES_MAX,
+        }
+    }
+}
+
 /// Most messages that a topic may be told to keep.
 const HISTORY_MESSAGES_MAX: usize = 1 << 24;
 
@@ -70,6 +92,7 @@ type OptionalCount = Optional<Count>;
 type OptionalPolicy = Optional<Policy>;
 type OptionalClients = Optional<ClientsKind>;
 type OptionalPresence = Optional<PresenceKind>;
+type OptionalValidate = Optional<ValidateKind>;
 
 section! {
     /// Rules for topics by pattern, only in the file. The first rule whose pattern fits a topic's name holds
@@ -113,6 +136,9 @@ section! {
         "presence_grace_seconds" => presence_grace_seconds: Option<usize> as OptionalCount = None,
         /// Milliseconds of which each has at most one event of who came and went, 100 to 60,000. Unset, 500.
         "presence_interval_ms" => presence_interval_ms: Option<usize> as OptionalCount = None,
+        /// What messages have to be, whoever publishes them: text, json, or the name of a file with a JSON Schema, which ends in
+        /// .json. JSON may have 64 KiB. Unset, anything.
+        "validate" => validate: Option<Validate> as OptionalValidate = None,
     }
 }
 
@@ -136,6 +162,13 @@ impl TopicRule {
         within("interval_ms", self.interval_ms, 0..=INTERVAL_MS_MAX);
         within("presence_grace_seconds", self.presence_grace_seconds, 0..=PRESENCE_GRACE_SECONDS_MAX);
         within("presence_interval_ms", self.presence_interval_ms, PRESENCE_INTERVAL_MS_MIN..=INTERVAL_MS_MAX);
+        if let Some((most, given)) =
+            self.validate.as_ref().map(Validate::bytes_max).zip(self.message_bytes_max)
+            && given > most
+        {
+            let problem = format!("expects at most {most} beside this rule's validate, got {given}");
+            check.report("message_bytes_max", problem);
+        }
         let keeps = self.history_messages.is_some_and(|messages| messages > 0);
         if self.policy == Some(SlowPolicy::CatchUp) && !keeps {
             check.report("policy", "catch-up needs history_messages in the same rule".to_owned());
@@ -194,6 +227,31 @@ impl Kind for PresenceKind {
             PresenceMode::Off => "\"off\"".to_owned(),
             PresenceMode::Counts => "\"counts\"".to_owned(),
             PresenceMode::Full => "\"full\"".to_owned(),
+        }
+    }
+}
+
+struct ValidateKind;
+
+impl Kind for ValidateKind {
+    type Out = Validate;
+    const EXPECTS: &'static str =
+        "text, json, or the name of a file with a JSON Schema, such as \"order.json\"";
+
+    fn parse(raw: &RawValue) -> Option<Validate> {
+        match raw {
+            RawValue::String(text) if text == "text" => Some(Validate::Text),
+            RawValue::String(text) if text == "json" => Some(Validate::Json),
+            RawValue::String(text) if text.ends_with(".json") => Some(Validate::Schema(text.clone())),
+            _ => None,
+        }
+    }
+
+    fn show(value: &Validate) -> String {
+        match value {
+            Validate::Text => "\"text\"".to_owned(),
+            Validate::Json => "\"json\"".to_owned(),
+            Validate::Schema(file) => quoted(file),
         }
     }
 }

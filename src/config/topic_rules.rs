@@ -1,17 +1,26 @@
 //! The rules of topics as the topics take them, made of checked settings.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+
 use super::settings::Settings;
-use super::topic::Clients;
+use super::topic::{Clients, Validate};
+use crate::topic::check::Check;
 use crate::topic::pattern::PatternError;
 use crate::topic::rules::{Rule, TopicPolicy, TopicRules};
-use crate::topic::{Access, TopicPattern};
+use crate::topic::schema::FILE_BYTES_MAX;
+use crate::topic::sync::Arc;
+use crate::topic::{Access, Schema, TopicPattern};
 
 impl Settings {
-    /// Compiles the rules of checked settings.
+    /// Compiles the rules of checked settings, and reads the schemas that they name.
     ///
     /// # Errors
-    /// A pattern does not compile; checked settings have none such.
-    pub fn topic_rules(&self) -> Result<TopicRules, PatternError> {
+    /// A schema can't be read or used. Or a pattern does not compile; checked settings have none such.
+    pub fn topic_rules(&self) -> Result<TopicRules, RulesError> {
+        let mut schemas = Schemas::default();
         let rules = self.topics.iter().map(|rule| {
             Ok(Rule {
                 pattern: TopicPattern::compile(&rule.pattern)?,
@@ -31,6 +40,12 @@ impl Settings {
                     .presence_grace_seconds
                     .map(|seconds| narrow(seconds.saturating_mul(1_000))),
                 presence_interval_ms: rule.presence_interval_ms.map(narrow),
+                check: match &rule.validate {
+                    None => None,
+                    Some(Validate::Text) => Some(Check::Text),
+                    Some(Validate::Json) => Some(Check::Json),
+                    Some(Validate::Schema(file)) => Some(Check::Schema(schemas.place_of(file)?)),
+                },
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
@@ -50,10 +65,63 @@ impl Settings {
             history: TopicPolicy::default().history,
             interval_ms: TopicPolicy::default().interval_ms,
             presence: TopicPolicy::default().presence,
+            check: Check::Nothing,
         };
-        let (rules, open) = (rules.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?);
-        Ok(TopicRules::open_to(rules, open, listed, base))
+        let (rules, open) = (rules.collect::<Result<_, RulesError>>()?, open.collect::<Result<_, _>>()?);
+        Ok(TopicRules::open_to(rules, open, listed, base).with_schemas(schemas.read))
     }
+}
+
+/// Why rules can't be made of settings.
+#[derive(Debug)]
+pub struct RulesError {
+    /// The key of the configuration that is at fault.
+    pub key: &'static str,
+    /// What is wrong, and what to do.
+    pub problem: String,
+}
+
+impl fmt::Display for RulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.problem)
+    }
+}
+
+impl std::error::Error for RulesError {}
+
+impl From<PatternError> for RulesError {
+    fn from(error: PatternError) -> Self {
+        Self { key: "topic.pattern", problem: error.to_string() }
+    }
+}
+
+/// Schemas by file, each read and compiled once.
+#[derive(Default)]
+struct Schemas<'a> {
+    places: BTreeMap<&'a str, u32>,
+    read: Vec<Arc<Schema>>,
+}
+
+impl<'a> Schemas<'a> {
+    fn place_of(&mut self, file: &'a str) -> Result<u32, RulesError> {
+        if let Some(place) = self.places.get(file) {
+            return Ok(*place);
+        }
+        let wrong = |problem| RulesError { key: "topic.validate", problem: format!("{file:?} {problem}") };
+        let bytes = read_schema(file).map_err(|error| wrong(format!("can't be read: {error}")))?;
+        let schema = Schema::compile(&bytes).map_err(wrong)?;
+        let place = narrow(self.read.len());
+        self.read.push(Arc::new(schema));
+        self.places.insert(file, place);
+        Ok(place)
+    }
+}
+
+/// One byte more than a schema may have tells that it has more. A device may go on for ever.
+fn read_schema(file: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Checked values fit; what was not checked is cut instead of wrapped.
@@ -85,6 +153,25 @@ mod tests {
         assert_eq!(of("prices/open"), (SlowPolicy::DropNewest, true, 7, 256 << 10));
         assert_eq!(of("prices/eur"), (SlowPolicy::Latest, true, 7, 1000));
         assert_eq!(of("lobby"), (SlowPolicy::DropNewest, false, 7, 256 << 10));
+    }
+
+    #[test]
+    fn what_is_read_on_the_way_is_no_longer_than_it_may_be() {
+        let mut settings = Settings::default();
+        let rule = |pattern: &str, validate| TopicRule {
+            pattern: pattern.to_owned(),
+            validate: Some(validate),
+            ..TopicRule::default()
+        };
+        settings.topics = vec![rule("json", Validate::Json), rule("text", Validate::Text)];
+        let of =
+            |settings: &Settings, name| settings.topic_rules().unwrap().policy_of(name).message_bytes_max;
+        assert_eq!((of(&settings, "json"), of(&settings, "text")), (64 << 10, 1 << 20));
+        settings.limits.message_bytes_max = 5;
+        assert_eq!(of(&settings, "json"), 5);
+        settings.topics.push(rule("missing", Validate::Schema("/nowhere/a.json".to_owned())));
+        let error = settings.topic_rules().unwrap_err().to_string();
+        assert!(error.starts_with("topic.validate: \"/nowhere/a.json\" can't be read: "), "{error}");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use fantail_test_support::planted::{self, Planted};
 
 use super::Tools;
 use crate::metrics::CloseReason;
-use crate::topic::{Gap, Joined, LevelPattern, Page, PageFrom, PresencePage, Since, Topic, TopicName};
+use crate::topic::{
+    Gap, Invalid, Joined, LevelPattern, Page, PageFrom, PresencePage, Since, Topic, TopicName,
+};
 
 /// Bytes that an effect is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,6 +227,13 @@ pub enum Outcome<'a> {
         topic: &'a str,
         /// Why.
         denial: Denial,
+    },
+    /// A message is not what its topic takes.
+    Invalid {
+        /// The topic.
+        topic: &'a str,
+        /// Why, and where.
+        invalid: &'a Invalid,
     },
 }
 

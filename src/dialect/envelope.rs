@@ -92,7 +92,7 @@ impl Speak for Envelope {
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let mut line = Vec::new();
         match outcome {
-            Outcome::Refused { .. } => return cx.effects.push(Effect::Ignore),
+            Outcome::Refused { .. } | Outcome::Invalid { .. } => return cx.effects.push(Effect::Ignore),
             Outcome::Joined { topic, offset, recovered, gap } => {
                 let position = Position { epoch: topic.epoch(), offset }.to_string();
                 let gap = gap.map(GapLine::from);

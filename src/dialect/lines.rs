@@ -51,6 +51,7 @@ impl Speak for Lines {
             Outcome::Watching { pattern } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
+            Outcome::Invalid { invalid, .. } => format!("no {}", invalid.reason.label()),
         };
         push_frame(cx.out, Opcode::Text, answer.as_bytes(), None);
     }

@@ -41,7 +41,7 @@ impl Speak for Plain {
 
     #[inline]
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
-        if let Outcome::Refused { .. } = outcome {
+        if let Outcome::Refused { .. } | Outcome::Invalid { .. } = outcome {
             cx.effects.push(Effect::Ignore);
         }
     }

@@ -17,7 +17,7 @@ use crate::connection::session::{Blocked, Session};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
 use crate::topic::{
-    Access, Busy, Draft, Joined, Key, LevelPattern, Origin, PageFrom, Rank, Topic, TopicName,
+    Access, Busy, Draft, Invalid, Joined, Key, LevelPattern, Origin, PageFrom, Rank, Topic, TopicName,
 };
 use crate::transport::Socket;
 
@@ -229,20 +229,36 @@ impl<S: Socket> Core<S> {
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Then {
-        let access = topic.policy(self.topics.rules()).publish;
+        let policy = topic.policy(self.topics.rules());
         // Who may is looked at where it is not everybody.
-        if access != Access::Anyone
-            && let Err(denied) = self.bearers.permit(from.key, access, Right::Publish(topic.name()))
+        if policy.publish != Access::Anyone
+            && let Err(denied) = self.bearers.permit(from.key, policy.publish, Right::Publish(topic.name()))
         {
             let outcome = Outcome::Refused { topic: topic.name(), denial: publish_denial(denied) };
             self.tell(from, outcome, sink);
             return Then::Go;
+        }
+        if let Err(invalid) = self.topics.rules().check(&policy, binary, payload) {
+            return self.refuse_invalid(from, &topic, &invalid, sink);
         }
         let Key { slot, generation } = from.key;
         let origin = Origin { loop_index: self.index as u8, slot, generation };
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let draft = tools.encode(&topic, Some(origin), binary, payload);
         self.publish_draft(from, topic, draft, sink)
+    }
+
+    #[cold]
+    fn refuse_invalid(
+        &mut self,
+        from: Speaker,
+        topic: &Topic,
+        invalid: &Invalid,
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        self.counters.found_invalid(invalid.reason);
+        self.tell(from, Outcome::Invalid { topic: topic.name(), invalid }, sink);
+        Then::Go
     }
 
     /// Gives a message to the router, or keeps it until there is room.

@@ -396,10 +396,16 @@ fn publish_one(
         return Err((RefuseReason::BadRequest, "the message is not UTF-8; add ?binary=1".into()));
     }
     let topic = edition.router.topic(&name).map_err(|_| (RefuseReason::Busy, "too many topics".into()))?;
-    if body.len() > topic.policy(&edition.router.rules()).message_bytes_max {
+    let rules = edition.router.rules();
+    let policy = topic.policy(&rules);
+    if body.len() > policy.message_bytes_max {
         return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
     }
     let counters = edition.counters_of(edition.loops());
+    if let Err(invalid) = rules.check(&policy, binary, body) {
+        counters.found_invalid(invalid.reason);
+        return Err((RefuseReason::InvalidMessage, invalid.to_string().into()));
+    }
     match edition.router.publish(&topic, tools.encode(&topic, None, binary, body), None) {
         Ok(published) => {
             counters.publishes.add(1);

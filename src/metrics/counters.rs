@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::TurnTimes;
-use super::reasons::{CloseReason, DropReason, RefuseReason, TlsFailure};
+use super::reasons::{CloseReason, DropReason, InvalidReason, RefuseReason, TlsFailure};
 
 /// One number that only its loop writes.
 #[derive(Debug, Default)]
@@ -65,6 +65,7 @@ macro_rules! counters {
             refusals: PerReason<{ RefuseReason::COUNT }>,
             drops: PerReason<{ DropReason::COUNT }>,
             tls_failures: PerReason<{ TlsFailure::COUNT }>,
+            invalid: PerReason<{ InvalidReason::COUNT }>,
         }
     };
 }
@@ -180,6 +181,17 @@ impl LoopCounters {
     /// A slow consumer missed `count` messages.
     pub fn dropped(&self, reason: DropReason, count: u64) {
         self.drops.0[reason as usize].add(count);
+    }
+
+    /// A message was not what its topic takes.
+    pub fn found_invalid(&self, reason: InvalidReason) {
+        self.invalid.0[reason as usize].add(1);
+    }
+
+    /// Messages that were not, for `reason`.
+    #[must_use]
+    pub fn invalid(&self, reason: InvalidReason) -> u64 {
+        self.invalid.0[reason as usize].value()
     }
 
     /// TLS came to nothing.

@@ -14,5 +14,5 @@ pub mod stats;
 
 pub use counters::{Counter, LoopCounters};
 pub use process::{COMMIT, RUSTC, VERSION, cpu_time, memory, now_ms};
-pub use reasons::{CloseReason, DropReason, RefuseReason, TlsFailure};
+pub use reasons::{CloseReason, DropReason, InvalidReason, RefuseReason, TlsFailure};
 pub use reloads::{ReloadCounts, Reloads};

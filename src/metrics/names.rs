@@ -58,7 +58,7 @@ metrics! {
     "fantail_messages_received_total", Counter, messages_received, "WebSocket messages read.";
     "fantail_publishes_total", Counter, publishes, "Messages published.";
     "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
-    "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes to topics not open to clients.";
+    "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes of clients that were not allowed and not answered.";
     "fantail_bad_commands_total", Counter, bad_commands, "Messages that were no command of their dialect.";
     "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
     "fantail_history_replayed_total", Counter, replayed, "Deliveries that were read out of history.";
@@ -109,6 +109,7 @@ others! {
     DRAINING = "fantail_draining", Gauge, "1 while the server is on its way out.";
     CLOSES = "fantail_closes_total", Counter, "Connections ended, by reason.";
     DROPS = "fantail_drops_total", Counter, "Messages that slow consumers missed, by policy.";
+    INVALID = "fantail_messages_invalid_total", Counter, "Messages that were not what their topic takes, by reason.";
     OUTBOX_HELD = "fantail_outbox_held_bytes", Gauge, "Bytes that wait over all connections, a shared message once and 16 bytes for each reference.";
     OUTBOX_HELD_MAX = "fantail_outbox_held_bytes_max", Gauge, "Bytes that may wait over all connections.";
     OUTBOX_FULL = "fantail_outbox_full_total", Counter, "Messages and answers that found no room in what may wait over all connections.";

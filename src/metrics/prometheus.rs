@@ -6,7 +6,7 @@ use super::facts::Facts;
 use super::histogram::TURN_BOUNDS;
 use super::names::{self, Kind, Metric};
 use super::process::{COMMIT, RUSTC, VERSION};
-use super::reasons::{CloseReason, DropReason, RefuseReason, TlsFailure};
+use super::reasons::{CloseReason, DropReason, InvalidReason, RefuseReason, TlsFailure};
 
 /// Writes every metric.
 pub fn render(facts: &Facts<'_>, out: &mut String) {
@@ -28,6 +28,11 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     for reason in DropReason::ALL {
         let sum = facts.sum(|counters| counters.drops(reason));
         line(out, names::DROPS.name, &[("policy", reason.label())], sum);
+    }
+    metric(out, &names::INVALID);
+    for reason in InvalidReason::ALL {
+        let sum = facts.sum(|counters| counters.invalid(reason));
+        line(out, names::INVALID.name, &[("reason", reason.label())], sum);
     }
     metric(out, &names::REFUSALS);
     for reason in RefuseReason::ALL {

@@ -52,8 +52,8 @@ reasons! {
         BadDeflate = "bad_deflate", Some(1007), "compressed message is corrupt";
         /// A compressed message refers to what there was no room to keep.
         DeflateFull = "deflate_full", Some(1013), "no room to keep what compressed messages refer to";
-        /// Too many publishes to topics not open to clients.
-        IgnoredPublishes = "ignored_publishes", Some(1008), "clients may not publish to this topic";
+        /// Too many messages that may not be published to their topics.
+        IgnoredPublishes = "ignored_publishes", Some(1008), "you may not publish such messages to this topic";
         /// Too many messages that were no command.
         BadCommands = "bad_commands", Some(1008), "too many messages that are no command; see docs/protocol.md";
         /// More messages than the connection may send.
@@ -136,6 +136,8 @@ reasons! {
         KeyInUse = "key_in_use", 409, "a request with this Idempotency-Key is under way, or its answer was not kept";
         /// The body is too large.
         TooLarge = "too_large", 413, "the request body is too large";
+        /// The message is not what its topic takes.
+        InvalidMessage = "invalid_message", 422, "the message is not what this topic takes";
         /// Another request had the same Idempotency-Key.
         KeyReused = "key_reused", 422, "this Idempotency-Key was used for another request";
         /// A WebSocket upgrade is needed here.
@@ -284,6 +286,38 @@ impl DropReason {
             Self::Latest => "latest",
             Self::Disconnect => "disconnect",
             Self::Expired => "expired",
+        }
+    }
+}
+
+/// Why a message was not what its topic takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum InvalidReason {
+    /// It is binary.
+    NotText,
+    /// It is no JSON, or such that readers differ in what it says.
+    NotJson,
+    /// It does not fit the schema.
+    Schema,
+    /// It is too deep, or has too many values, to be held against the schema.
+    TooComplex,
+}
+
+impl InvalidReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::NotText, Self::NotJson, Self::Schema, Self::TooComplex];
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// The metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NotText => "not_text",
+            Self::NotJson => "not_json",
+            Self::Schema => "schema",
+            Self::TooComplex => "too_complex",
         }
     }
 }

@@ -5,7 +5,7 @@ use super::facts::{Facts, LoopFacts};
 use super::json::Object;
 use super::names;
 use super::process::{COMMIT, RUSTC, VERSION};
-use super::reasons::{CloseReason, DropReason, RefuseReason};
+use super::reasons::{CloseReason, DropReason, InvalidReason, RefuseReason};
 
 /// Writes one JSON object and a line end.
 pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
@@ -54,6 +54,11 @@ pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
     object.object("drops", |drops| {
         for reason in DropReason::ALL {
             drops.number(reason.label(), facts.sum(|counters| counters.drops(reason)));
+        }
+    });
+    object.object("invalid", |invalid| {
+        for reason in InvalidReason::ALL {
+            invalid.number(reason.label(), facts.sum(|counters| counters.invalid(reason)));
         }
     });
     object.object("refusals", |refusals| {

@@ -15,7 +15,7 @@ use super::supervisor::Supervisor;
 use super::{
     Event, ServeError, Server, capacity, demo, failed, history, maintenance, presence, spawn, tables_here,
 };
-use crate::config::{Limits, Settings, Tables, Totals};
+use crate::config::{Limits, RulesError, Settings, Tables, Totals};
 use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, Listening, LoopEvent, LoopParts, LoopWakers, Prepared};
@@ -39,6 +39,7 @@ pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
     // The start raises the soft limit to the hard one.
     let limits = derive(settings, usize::try_from(nofile.hard).unwrap_or(usize::MAX), tables_here()?)?;
     Edition::check_tls(settings).map_err(ServeError::Tls)?;
+    settings.topic_rules().map_err(ServeError::Rules)?;
     Ok(limits)
 }
 
@@ -311,9 +312,10 @@ fn edition(
     let router = Router::new(derived.loops + 1, router_limits(&settings, &totals), Box::new(wakers))
         .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
     Edition::with_memory(settings, Arc::new(router), derived.loops, derived.connections_max, memory).map_err(
-        |error| match error.downcast::<CertificateError>() {
+        |error| match error.downcast::<CertificateError>().map_err(|error| error.downcast::<RulesError>()) {
             Ok(error) => ServeError::Tls(*error),
-            Err(error) => failed("compile the policies", io::Error::other(error)),
+            Err(Ok(error)) => ServeError::Rules(*error),
+            Err(Err(error)) => failed("compile the policies", io::Error::other(error)),
         },
     )
 }

@@ -9,6 +9,7 @@
 
 mod batch;
 pub mod budget;
+pub mod check;
 pub mod entry;
 pub mod form;
 pub mod history;
@@ -27,13 +28,17 @@ pub mod presence;
 mod replay;
 pub mod router;
 pub mod rules;
+pub mod schema;
+mod schema_parts;
 pub mod state;
+mod strict;
 pub mod subscriptions;
 pub mod sync;
 mod watchers;
 
 pub use batch::{BATCH_BYTES_MAX, Batch, Choice};
 pub use budget::{Fill, OutboxBudget};
+pub use check::{Check, Invalid};
 pub use entry::{Entry, Found, Join, Key, Letter, Mail, Place, Reply};
 pub use form::{Carried, Deflate, Encoding, Form, Stamped};
 pub use history::{HistoryBounds, KEPT_BESIDE_BYTES};
@@ -48,6 +53,7 @@ pub use presence::{MEMBER_BYTES, MemberId, PresenceCounts, PresenceLimits, Prese
 pub use replay::Piece;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
 pub use rules::{Access, PresenceMode, PresencePolicy, SlowPolicy, TopicPolicy, TopicRules};
+pub use schema::Schema;
 pub use state::{CaughtUp, Joined, LOOPS_MAX, Page, PageFrom, Published, Rank, Topic};
 pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
 pub use watchers::Watch;
@@ -57,6 +63,8 @@ pub use watchers::Watch;
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
+mod check_tests;
+#[cfg(test)]
 mod mailbox_tests;
 #[cfg(test)]
 mod patterns_tests;
@@ -64,3 +72,5 @@ mod patterns_tests;
 mod router_tests;
 #[cfg(test)]
 mod rules_tests;
+#[cfg(test)]
+mod schema_tests;

@@ -3,11 +3,13 @@
 //!
 //! A topic does not hold its policy but the place of it in the newest rules it was used under; see `PolicyCell`.
 
+use super::check::{self, Check, Invalid};
 use super::history::HistoryBounds;
 use super::level_pattern::LevelPattern;
 use super::name::TopicName;
 use super::pattern::TopicPattern;
-use super::sync::{AtomicU64, Ordering};
+use super::schema::Schema;
+use super::sync::{Arc, AtomicU64, Ordering};
 
 /// What happens to a message for a peer whose outbox has no room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct TopicPolicy {
     pub interval_ms: u32,
     /// Whether and how it is told who is there.
     pub presence: PresencePolicy,
+    /// What its messages are.
+    pub check: Check,
 }
 
 impl Default for TopicPolicy {
@@ -117,6 +121,7 @@ impl Default for TopicPolicy {
             history: HistoryBounds { messages: 0, seconds: 3_600, bytes: 1 << 20, newest_only: false },
             interval_ms: 0,
             presence: PresencePolicy { mode: PresenceMode::Off, grace_ms: 5_000, interval_ms: 500 },
+            check: Check::Nothing,
         }
     }
 }
@@ -154,6 +159,8 @@ pub struct Rule {
     pub presence_grace_ms: Option<u32>,
     /// See [`PresencePolicy::interval_ms`].
     pub presence_interval_ms: Option<u32>,
+    /// See [`TopicPolicy::check`].
+    pub check: Option<Check>,
 }
 
 impl Rule {
@@ -176,6 +183,7 @@ impl Rule {
             presence: None,
             presence_grace_ms: None,
             presence_interval_ms: None,
+            check: None,
         }
     }
 
@@ -183,13 +191,17 @@ impl Rule {
         let messages = self.history_messages.unwrap_or(base.history.messages);
         // Where something is kept nobody has to lose anything, unless the rule says so.
         let slow = self.slow.unwrap_or(if messages > 0 { SlowPolicy::CatchUp } else { base.slow });
+        let check = self.check.unwrap_or(base.check);
         TopicPolicy {
             publish: self.publish.unwrap_or(base.publish),
             subscribe: self.subscribe.unwrap_or(base.subscribe),
             slow,
             messages_max: self.messages_max.unwrap_or(base.messages_max),
             bytes_max: self.bytes_max.unwrap_or(base.bytes_max),
-            message_bytes_max: self.message_bytes_max.unwrap_or(base.message_bytes_max),
+            message_bytes_max: self
+                .message_bytes_max
+                .unwrap_or(base.message_bytes_max)
+                .min(check.bytes_max()),
             disconnect_after_drops: self.disconnect_after_drops.unwrap_or(base.disconnect_after_drops),
             history: HistoryBounds {
                 messages,
@@ -203,6 +215,7 @@ impl Rule {
                 grace_ms: self.presence_grace_ms.unwrap_or(base.presence.grace_ms),
                 interval_ms: self.presence_interval_ms.unwrap_or(base.presence.interval_ms),
             },
+            check,
         }
     }
 }
@@ -236,6 +249,8 @@ pub struct TopicRules {
     /// Two for each rule and two for none: where the list of topics open to clients has not the topic, and where it has.
     /// The last is that of topics which tell who is on another.
     policies: Box<[TopicPolicy]>,
+    /// Those that policies name.
+    schemas: Box<[Arc<Schema>]>,
     /// Whether any of them has an interval.
     has_intervals: bool,
     /// Whether there is a topic that not everybody may subscribe to.
@@ -264,8 +279,28 @@ impl TopicRules {
             limits_subscribers: policies.iter().any(|policy| policy.subscribe != Access::Anyone),
             has_presence: policies.iter().any(|policy| policy.presence.mode != PresenceMode::Off),
             policies,
+            schemas: Box::default(),
             rules: rules.into_iter().map(|rule| (rule.pattern, rule.publish.is_some())).collect(),
             open: open.into(),
+        }
+    }
+
+    /// The same with the schemas that its rules name by their places.
+    #[must_use]
+    pub fn with_schemas(self, schemas: Vec<Arc<Schema>>) -> Self {
+        Self { schemas: schemas.into(), ..self }
+    }
+
+    /// Whether a message is what a topic of this policy takes. It is of at most
+    /// [`message_bytes_max`](TopicPolicy::message_bytes_max).
+    ///
+    /// # Errors
+    /// It is not.
+    #[inline]
+    pub fn check(&self, policy: &TopicPolicy, binary: bool, payload: &[u8]) -> Result<(), Box<Invalid>> {
+        match policy.check {
+            Check::Nothing => Ok(()),
+            what => check::check(what, &self.schemas, binary, payload),
         }
     }
 

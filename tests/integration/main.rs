@@ -55,3 +55,4 @@ mod sysctl;
 mod tls;
 mod tls_parts;
 mod token;
+mod validate;

@@ -22,6 +22,13 @@ impl ConfigFile {
         file
     }
 
+    /// At a path of the caller's choice.
+    pub(crate) fn named(path: &str, text: &str) -> Self {
+        let file = Self(path.into());
+        file.write(text);
+        file
+    }
+
     pub(crate) fn write(&self, text: &str) {
         // In one step, as an editor does it: a server may be reading.
         let whole = self.0.with_extension("new");

@@ -89,6 +89,10 @@ impl Speak for Json {
                 let (code, message) = words::denial(denial);
                 told("error").about(topic).error(code, message).push(cx.out);
             }
+            Outcome::Invalid { topic, invalid } => {
+                let text = invalid.to_string();
+                told("error").topic(topic).error("invalid_message", &text).misfit(invalid).push(cx.out);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use super::document::is_document;
 use super::presence;
 use crate::dialect::effect::{Denial, Tag};
 use crate::dialect::text::{is_bare, push_place, push_string};
-use crate::topic::{Carried, Gap, LevelPattern, Message, Page, Stamped, Topic};
+use crate::topic::{Carried, Gap, Invalid, LevelPattern, Message, Page, Stamped, Topic};
 use crate::wire::frame::{Opcode, push_frame};
 
 /// What is told to one connection. Members are written in this order, those that are not there left out.
@@ -39,6 +39,10 @@ pub(super) struct Told<'a> {
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyword: Option<&'a str>,
 }
 
 /// Messages that don't come.
@@ -88,6 +92,14 @@ impl<'a> Told<'a> {
     /// With a code for programs and a line for people.
     pub(super) fn error(self, code: &'static str, message: &'a str) -> Self {
         Self { code: Some(code), message: Some(message), ..self }
+    }
+
+    /// Where a message does not fit, if that is known.
+    pub(super) fn misfit(self, invalid: &'a Invalid) -> Self {
+        let misfit = invalid.misfit.as_ref();
+        let (pointer, keyword) =
+            (misfit.map(|misfit| &*misfit.pointer), misfit.map(|misfit| &*misfit.keyword));
+        Self { pointer, keyword, ..self }
     }
 
     /// Appends it as a frame.

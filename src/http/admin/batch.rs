@@ -269,7 +269,8 @@ impl Batch {
         let fields: Fields<'_> = read.map_err(|error| Unready::bad(error.to_string()))?;
         self.find_topic(&fields.topic.0, edition)?;
         let Some((topic, _)) = &self.topic else { return Err(Unready::bad("the topic is missing")) };
-        let message_bytes_max = topic.policy(&self.rules).message_bytes_max;
+        let policy = topic.policy(&self.rules);
+        let message_bytes_max = policy.message_bytes_max;
         let too_large = || {
             let text = "the message is larger than message_bytes_max".into();
             Unready::Bad(LineError { reason: RefuseReason::TooLarge, text })
@@ -300,6 +301,11 @@ impl Batch {
         };
         if payload.len() > message_bytes_max {
             return Err(too_large());
+        }
+        if let Err(invalid) = self.rules.check(&policy, binary, payload) {
+            tools.counters.found_invalid(invalid.reason);
+            let text = invalid.to_string().into();
+            return Err(Unready::Bad(LineError { reason: RefuseReason::InvalidMessage, text }));
         }
         Ok(tools.encode(topic, None, binary, payload))
     }

@@ -8,6 +8,7 @@ pub mod capacity;
 mod certificates;
 mod demo;
 mod history;
+mod key_log;
 mod maintenance;
 mod presence;
 mod reload;

@@ -37,6 +37,10 @@ pub(super) struct ServeArgs {
     /// Keep connections of TLS 1.3 as plain data, in 208 bytes instead of 3,500 [env: FANTAIL_TLS_LEAN]
     #[arg(long)]
     tls_lean: bool,
+    /// INSECURE, for debugging with Wireshark: write the secrets of all connections over TLS to a file, with which whoever
+    /// has it reads them [env: FANTAIL_TLS_INSECURE_KEY_LOG_FILE]
+    #[arg(long, value_name = "FILE")]
+    tls_insecure_key_log: Option<String>,
     /// Number of event loops, 0 for automatic [default: 0; env: FANTAIL_SERVER_LOOPS]
     #[arg(long, value_name = "N")]
     loops: Option<String>,
@@ -104,6 +108,7 @@ impl ServeArgs {
             ("--tls-certificate", "tls", "certificate", &self.tls_certificate),
             ("--tls-key", "tls", "key", &self.tls_key),
             ("--tls-lean", "tls", "lean", &lean),
+            ("--tls-insecure-key-log", "tls", "insecure_key_log_file", &self.tls_insecure_key_log),
             ("--loops", "server", "loops", &self.loops),
             ("--connections-max", "server", "connections_max", &self.connections_max),
             ("--share-port", "server", "share_port", &share_port),
@@ -135,6 +140,7 @@ mod tests {
             tls_certificate: text("a.pem,b.pem"),
             tls_key: text("c.pem,d.pem"),
             tls_lean: true,
+            tls_insecure_key_log: text("secrets"),
             loops: text("3"),
             connections_max: text("4"),
             share_port: true,
@@ -147,7 +153,7 @@ mod tests {
             load(&args.sources(vec![("FANTAIL_SERVER_LOOPS".into(), "9".into())])).unwrap().settings;
         assert_eq!((settings.server.listen.port(), settings.server.admin.port()), (1, 2));
         assert_eq!(settings.tls.files(), [("a.pem", "c.pem"), ("b.pem", "d.pem")]);
-        assert!(settings.tls.lean);
+        assert!(settings.tls.lean && settings.tls.insecure_key_log_file == "secrets");
         assert_eq!((settings.server.loops, settings.server.connections_max), (Some(3), Some(4)));
         assert!(settings.server.share_port && settings.server.demo && settings.drain.length.is_zero());
         assert_eq!((settings.log.level, settings.log.format), (LogLevel::Debug, LogFormat::Json));

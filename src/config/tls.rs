@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::admin::FileName;
 use super::section::{Checker, section};
 use super::value::{Address, Kind, Names, RawValue, Seconds, Switch, quoted};
 
@@ -33,6 +34,9 @@ section! {
         /// How often the files are looked at; they are read anew when they are others than before. 0 for never: then a reload
         /// reads them.
         live "watch_seconds" => watch: Duration as Seconds = Duration::from_secs(10),
+        /// INSECURE, for debugging with Wireshark: a file to which the secrets of all connections of clients over TLS are written.
+        /// Whoever reads it can read and change what they say. Empty for none; the variable SSLKEYLOGFILE does nothing.
+        "insecure_key_log_file" => insecure_key_log_file: String as FileName = String::new(),
         /// Whether new connections of TLS 1.3 are kept as plain data behind their handshake: in 208 bytes, where rustls has
         /// 3,500. Those of TLS 1.2 are rustls' in any case.
         live "lean" => lean: bool as Switch = false,
@@ -145,6 +149,10 @@ impl Tls {
 
     fn check_values(&self, check: &mut Checker<'_>) {
         check.time("watch_seconds", self.watch, Some("never"));
+        if self.listen.is_none() && !self.insecure_key_log_file.is_empty() {
+            let problem = "expects tls.listen, without which there are no secrets to be written";
+            check.report("insecure_key_log_file", problem.to_owned());
+        }
         if self.listen.is_some() && self.certificate.is_empty() {
             check.report("certificate", "expects a file, because tls.listen is set".to_owned());
         }

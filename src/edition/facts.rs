@@ -85,6 +85,7 @@ impl Edition {
             authorities: self.authority_facts(),
             ocsp: self.ocsp_facts(),
             admin_tls: self.admin_tls.is_some(),
+            tls_key_log: self.writes_secrets(),
             log_lines_dropped,
             log_lines_suppressed,
         }

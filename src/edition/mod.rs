@@ -25,6 +25,7 @@ use crate::metrics::{LoopCounters, Reloads};
 use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
 use crate::transport::tls::certificate::CertificateError;
 use crate::transport::tls::config::{Tickets, TlsConfig};
+use crate::transport::tls::key_log::SecretsOut;
 use crate::wire::deflate::Contexts;
 use facts::Started;
 use readiness::FoundFull;
@@ -137,6 +138,8 @@ pub struct Shared {
     pub admission: Admission,
     /// What seals the tickets of TLS sessions, of each port by itself: a session of a client is none of an operator.
     tickets: [Tickets; 2],
+    /// Where secrets of clients' connections are written down, if they are.
+    key_log: Option<Arc<SecretsOut>>,
     /// Client loops first, the admin loop last.
     pub counters: Vec<Arc<LoopCounters>>,
     /// In the order of `counters`.
@@ -174,10 +177,10 @@ impl Edition {
         loops: usize,
         connections_max: usize,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        Self::with_memory(settings, router, loops, connections_max, None)
+        Self::with_memory(settings, router, loops, connections_max, None, None)
     }
 
-    /// The same for a process that may have so many bytes of memory.
+    /// The same for a process that may have so many bytes of memory; `key_log` gets the secrets of clients' connections.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -187,6 +190,7 @@ impl Edition {
         loops: usize,
         connections_max: usize,
         memory: Option<u64>,
+        key_log: Option<Arc<SecretsOut>>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         router.set_rules(settings.topic_rules()?);
         let totals = Totals::derive(&settings, loops, memory);
@@ -196,6 +200,7 @@ impl Edition {
             contexts: Arc::new(Contexts::new(totals.contexts)),
             memory,
             tickets: Default::default(),
+            key_log,
             admission: Admission::new(admission_rules(&settings)?),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
@@ -241,7 +246,7 @@ impl Edition {
     /// What is.
     pub fn check_tls(settings: &Settings) -> Result<(), CertificateError> {
         for port in [Port::Client, Port::Admin] {
-            tls::config(settings, port, &Tickets::default())?;
+            tls::config(settings, port, &Tickets::default(), None)?;
         }
         Ok(())
     }
@@ -264,8 +269,8 @@ impl Edition {
             guard,
             keys,
             issuers: issuers(&settings)?,
-            tls: tls::config(&settings, Port::Client, shared.tickets_of(Port::Client))?,
-            admin_tls: tls::config(&settings, Port::Admin, shared.tickets_of(Port::Admin))?,
+            tls: shared.tls_config(&settings, Port::Client)?,
+            admin_tls: shared.tls_config(&settings, Port::Admin)?,
             totals: Totals::derive(&settings, shared.loops(), shared.memory),
             settings,
             shared,
@@ -371,12 +376,23 @@ impl Shared {
         }
     }
 
-    fn tickets_of(&self, port: Port) -> &Tickets {
+    fn tls_config(
+        &self,
+        settings: &Settings,
+        port: Port,
+    ) -> Result<Option<Arc<TlsConfig>>, CertificateError> {
         let [clients, operator] = &self.tickets;
-        match port {
+        let tickets = match port {
             Port::Client => clients,
             Port::Admin => operator,
-        }
+        };
+        tls::config(settings, port, tickets, self.key_log.as_ref())
+    }
+
+    /// Whether secrets of clients' connections are written down.
+    #[must_use]
+    pub fn writes_secrets(&self) -> bool {
+        self.key_log.is_some()
     }
 
     /// Client connections open now.

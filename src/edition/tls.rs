@@ -12,12 +12,14 @@ use crate::transport::tls::certificate::{CertificateError, KeyNames};
 use crate::transport::tls::clients::ClientFiles;
 use crate::transport::tls::config::{Files, Sources, Tickets, TlsConfig};
 use crate::transport::tls::files::{FileLook, look};
+use crate::transport::tls::key_log::SecretsOut;
 
 /// Reads the files of a port's certificates, if it speaks TLS. Keys of tickets outlive an edition.
 pub(super) fn config(
     settings: &Settings,
     port: Port,
     tickets: &Tickets,
+    key_log: Option<&Arc<SecretsOut>>,
 ) -> Result<Option<Arc<TlsConfig>>, CertificateError> {
     let sources = sources(settings, port);
     if sources.certificates.is_empty() {
@@ -25,7 +27,13 @@ pub(super) fn config(
     }
     // The few connections of the admin port are not worth it.
     let lean = settings.tls.lean && port == Port::Client;
-    TlsConfig::read(&sources, tickets, lean, SystemTime::now()).map(|config| Some(Arc::new(config)))
+    let config = TlsConfig::read(&sources, tickets, lean, SystemTime::now())?;
+    // What operators say holds keys of theirs, which nobody has to debug.
+    let config = match key_log.filter(|_| port == Port::Client) {
+        Some(to) => config.with_secrets_to(to),
+        None => config,
+    };
+    Ok(Some(Arc::new(config)))
 }
 
 impl Edition {

@@ -68,6 +68,8 @@ pub struct Facts<'a> {
     pub ocsp: Vec<(String, u64)>,
     /// Whether the admin port speaks TLS.
     pub admin_tls: bool,
+    /// Whether secrets of connections over TLS are written to a file.
+    pub tls_key_log: bool,
     /// Log lines that were lost.
     pub log_lines_dropped: u64,
     /// Log lines that were counted instead of written.

@@ -47,6 +47,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         authorities: vec![("ca.pem".to_owned(), 3_500_000_000)],
         ocsp: vec![("a.ocsp".to_owned(), 3_000_000_000)],
         admin_tls: false,
+        tls_key_log: false,
         reloads: ReloadCounts { applied: 2, refused: 1, last_success_seconds: 1_700_000_000 },
         log_lines_dropped: 1,
         log_lines_suppressed: 12,

@@ -19,6 +19,7 @@ pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
     object.decimal("cpu_seconds", facts.cpu_time.map(|time| time.as_secs_f64()));
     object.number("draining", facts.draining);
     object.number("admin_tls", facts.admin_tls);
+    object.number("tls_key_log", facts.tls_key_log);
     object.number("connections", facts.connections());
     object.number("connections_max", facts.connections_max);
     object.number("topics", facts.topics);

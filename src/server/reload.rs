@@ -12,7 +12,7 @@ use std::thread;
 
 use serde_json::json;
 
-use super::{Event, Server, capacity};
+use super::{Event, Server, capacity, key_log};
 use crate::config::{Change, ConfigErrors, Loaded, LogLevel, Reloaded};
 use crate::edition::{Control, Edition, ReloadAnswer};
 
@@ -182,6 +182,7 @@ impl Server {
         match outcome {
             Outcome::Applied { applied, needs_restart, keys_changed, warnings } => {
                 self.edition.reloads.on_applied();
+                key_log::warn(&self.edition.settings);
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }

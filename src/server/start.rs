@@ -13,7 +13,8 @@ use std::time::SystemTime;
 
 use super::supervisor::Supervisor;
 use super::{
-    Event, ServeError, Server, capacity, demo, failed, history, maintenance, presence, spawn, tables_here,
+    Event, ServeError, Server, capacity, demo, failed, history, key_log, maintenance, presence, spawn,
+    tables_here,
 };
 use crate::config::{Limits, RulesError, Settings, Tables, Totals};
 use crate::edition::{Control, Router};
@@ -26,6 +27,7 @@ use crate::sys::{limits, process};
 use crate::topic::{MailboxLimits, RouterLimits};
 use crate::transport::tls::certificate::CertificateError;
 use crate::transport::tls::files::FileLook;
+use crate::transport::tls::key_log::SecretsOut;
 
 /// Connections to the admin port at a time.
 const ADMIN_CONNECTIONS_MAX: usize = 256;
@@ -87,7 +89,8 @@ impl Server {
         let options = listen_options(&settings);
         let loops = Loops { prepared, keep, options, derived, events, trim };
         let memory = allowance.as_ref().map(|allowance| allowance.bytes);
-        let edition = Arc::new(edition(settings, &derived, memory, wakers)?);
+        let secrets = key_log::start(&settings)?;
+        let edition = Arc::new(edition(settings, &derived, memory, wakers, secrets)?);
         let mut server = Self {
             latest: Arc::new(Latest::new(Arc::clone(&edition))),
             edition,
@@ -190,6 +193,7 @@ impl Server {
             }
         }
         self.tell_certificates();
+        key_log::warn(&self.edition.settings);
     }
 
     /// Says as whom it speaks, and until when.
@@ -307,17 +311,20 @@ fn edition(
     derived: &Limits,
     memory: Option<u64>,
     wakers: LoopWakers,
+    secrets: Option<Arc<SecretsOut>>,
 ) -> Result<Edition, ServeError> {
     let totals = Totals::derive(&settings, derived.loops, memory);
     let router = Router::new(derived.loops + 1, router_limits(&settings, &totals), Box::new(wakers))
         .map_err(|_| failed("make the event loops", io::Error::other("server.loops is at most 63")))?;
-    Edition::with_memory(settings, Arc::new(router), derived.loops, derived.connections_max, memory).map_err(
-        |error| match error.downcast::<CertificateError>().map_err(|error| error.downcast::<RulesError>()) {
+    let (loops, most) = (derived.loops, derived.connections_max);
+    let edition = Edition::with_memory(settings, Arc::new(router), loops, most, memory, secrets);
+    edition.map_err(|error| {
+        match error.downcast::<CertificateError>().map_err(|error| error.downcast::<RulesError>()) {
             Ok(error) => ServeError::Tls(*error),
             Err(Ok(error)) => ServeError::Rules(*error),
             Err(Err(error)) => failed("compile the policies", io::Error::other(error)),
-        },
-    )
+        }
+    })
 }
 
 fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {

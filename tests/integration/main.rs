@@ -26,6 +26,7 @@ mod hostile_readers;
 mod http;
 mod intervals;
 mod json;
+mod key_log;
 mod lean;
 mod memory;
 mod observe;

@@ -17,6 +17,7 @@ use rustls::{Error, ServerConfig};
 
 use super::certificate::{self, CertificateError, Identity, KeyNames};
 use super::clients::{AuthorityFacts, ClientFiles, Clients};
+use super::key_log::{SecretsOut, Written};
 use super::ocsp::{self, Response};
 use super::record::TrafficKeyLog;
 use super::sent::Sent;
@@ -181,6 +182,17 @@ impl TlsConfig {
             server.key_log = Arc::new(TrafficKeyLog);
         }
         Ok(Self { server: Arc::new(server), certificates, authorities: clients.authorities })
+    }
+}
+
+impl TlsConfig {
+    /// Has the secrets of its connections written down.
+    #[must_use]
+    pub fn with_secrets_to(self, to: &Arc<SecretsOut>) -> Self {
+        let mut server = self.server.as_ref().clone();
+        let also = Arc::clone(&server.key_log);
+        server.key_log = Arc::new(Written { to: Arc::clone(to), also });
+        Self { server: Arc::new(server), ..self }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod clients;
 pub mod config;
 pub(super) mod drive;
 pub mod files;
+pub mod key_log;
 mod ocsp;
 pub mod record;
 mod sent;

@@ -1,0 +1,103 @@
+//! Secrets of connections, written down for whoever debugs them: in the form of SSLKEYLOGFILE (draft-ietf-tls-keylogfile), which
+//! Wireshark reads.
+//!
+//! Called by rustls in handshakes, on a loop: a line goes into a queue, and is lost if that is full. A thread of the server's
+//! writes them. There is none of this unless the operator has asked for it by a name that says what it is.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use rustls::KeyLog;
+
+/// Lines that wait for the thread: those of 800 handshakes, which a debugger's server does not make at once.
+const LINES_MAX: usize = 4_096;
+
+/// Takes secrets.
+#[derive(Debug)]
+pub struct SecretsOut {
+    lines: SyncSender<String>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Gives them to a writer.
+#[derive(Debug)]
+pub struct SecretsIn {
+    lines: Receiver<String>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Both ends.
+#[must_use]
+pub fn secrets() -> (SecretsOut, SecretsIn) {
+    let (out, lines) = sync_channel(LINES_MAX);
+    let lost = Arc::new(AtomicU64::new(0));
+    (SecretsOut { lines: out, lost: Arc::clone(&lost) }, SecretsIn { lines, lost })
+}
+
+impl SecretsIn {
+    /// Writes until the other end is gone. Each line at once: somebody looks on. `trouble` is told what was not written.
+    pub fn write_to(self, mut out: impl Write, mut trouble: impl FnMut(String)) {
+        while let Ok(line) = self.lines.recv() {
+            if let Err(error) = out.write_all(line.as_bytes()) {
+                trouble(format!("a secret was not written: {error}"));
+            }
+            let lost = self.lost.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                trouble(format!("{lost} secrets were not written: they came faster than that"));
+            }
+        }
+    }
+}
+
+/// The key log of a configuration whose secrets are written down, in front of the one that it has.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) to: Arc<SecretsOut>,
+    pub(super) also: Arc<dyn KeyLog>,
+}
+
+impl KeyLog for Written {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        if self.also.will_log(label) {
+            self.also.log(label, client_random, secret);
+        }
+        let mut line = format!("{label} ");
+        push_hex(&mut line, client_random);
+        line.push(' ');
+        push_hex(&mut line, secret);
+        line.push('\n');
+        if let Err(TrySendError::Full(_)) = self.to.lines.try_send(line) {
+            self.to.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn push_hex(line: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(line, "{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_lost_and_told_and_nobody_waits() {
+        let (out, waiting) = secrets();
+        let log = Written { to: Arc::new(out), also: Arc::new(rustls::NoKeyLog {}) };
+        for _ in 0..LINES_MAX + 3 {
+            log.log("CLIENT_RANDOM", &[1, 0xab], &[2]);
+        }
+        drop(log);
+        let (mut written, mut troubles) = (Vec::new(), Vec::new());
+        waiting.write_to(&mut written, |trouble| troubles.push(trouble));
+        assert_eq!(String::from_utf8(written).unwrap(), "CLIENT_RANDOM 01ab 02\n".repeat(LINES_MAX));
+        assert_eq!(troubles.len(), 1, "{troubles:?}");
+        assert!(troubles[0].starts_with("3 secrets"), "{troubles:?}");
+    }
+}

@@ -10,9 +10,10 @@ use super::{Edition, Port};
 use crate::config::Settings;
 use crate::transport::tls::certificate::{CertificateError, KeyNames};
 use crate::transport::tls::clients::ClientFiles;
-use crate::transport::tls::config::{Files, Sources, Tickets, TlsConfig};
+use crate::transport::tls::config::{Files, Sources, TlsConfig};
 use crate::transport::tls::files::{FileLook, look};
 use crate::transport::tls::key_log::SecretsOut;
+use crate::transport::tls::tickets::Tickets;
 
 /// Reads the files of a port's certificates, if it speaks TLS. Keys of tickets outlive an edition.
 pub(super) fn config(

@@ -90,6 +90,8 @@ pub struct Core<S: Socket> {
     pub(super) counters: Arc<LoopCounters>,
     /// Whose turn ran out of budget.
     pub(super) ready: VecDeque<Key>,
+    /// Whose handshake has to go on, and whether the end of the stream may be there.
+    pub(super) handshakes: VecDeque<(Key, bool)>,
     /// What the events of this turn may still take.
     pub(super) slice: Slice,
     /// Where the time within a turn comes from.
@@ -196,6 +198,7 @@ impl<S: Socket> Core<S> {
             topics,
             counters,
             ready: VecDeque::new(),
+            handshakes: VecDeque::new(),
             slice: Slice::new(0, u64::MAX, EVENT_BYTES_PER_TURN),
             clock: monotonic_ns,
             wall: Wall::new(wall_ns),
@@ -323,6 +326,12 @@ impl<S: Socket> Core<S> {
         }
         let write = readiness.writable && connection.has_backlog();
         let read = readiness.readable || readiness.read_closed || readiness.error;
+        if read && connection.phase() == Phase::Head && self.transport.is_used() {
+            // Over TLS nobody is heard before the handshake is done.
+            if !slot.stream.hears(&self.transport) {
+                return self.put_aside(key, readiness.read_closed || readiness.error);
+            }
+        }
         if !write && (!read || connection.flags.has(Flags::LISTED)) {
             return;
         }
@@ -374,16 +383,21 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// One more turn for a connection that was put aside.
+    /// One more turn for a connection of the ready list.
     fn ready_turn(&mut self, key: Key, slice: &mut Slice) {
+        // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
+        self.listed_turn(key, true, slice);
+    }
+
+    /// The turn of a connection that was put on a list.
+    pub(super) fn listed_turn(&mut self, key: Key, to_the_end: bool, slice: &mut Slice) {
         let before = self.bytes_moved();
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.flags.clear(Flags::LISTED);
         if slot.connection.has_backlog() {
             self.write_turn(key);
         }
-        // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
-        self.read_turn(key, true);
+        self.read_turn(key, to_the_end);
         let moved =
             self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64 + self.take_effort();
         slice.charge(moved, self.clock);
@@ -427,6 +441,7 @@ impl<S: Socket> Core<S> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+            || !self.handshakes.is_empty()
             || self.blocked_left
             || !self.newcomers.is_empty()
             || !self.catching_up.is_empty()

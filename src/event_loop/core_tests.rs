@@ -34,6 +34,8 @@ mod drain;
 mod effects;
 #[path = "fairness_tests.rs"]
 mod fairness;
+#[path = "handshakes_tests.rs"]
+mod handshakes;
 #[path = "newcomer_tests.rs"]
 mod newcomers;
 #[path = "parked_tests.rs"]

@@ -3,6 +3,8 @@
 //!
 //! Driven by the turns that read and write. Never knows what kind of layer it is, nor whether there is one.
 
+use std::io::ErrorKind;
+
 use super::closing::Words;
 use super::core::Core;
 use crate::metrics::{CloseReason, RefuseReason, TlsFailure};
@@ -79,13 +81,23 @@ impl<S: Socket> Core<S> {
     }
 
     fn settle_read(&mut self, key: Key) {
+        self.say_put_off(key);
         let grown = self.settle_layer();
-        let Some(slot) = self.slots.get(key) else { return };
-        if !slot.connection.has_backlog() && slot.stream.pending(&self.transport) {
-            self.keep_pending(key);
-        }
         if grown > 0 && self.is_inbox_full(grown) {
             self.end(key, CloseReason::InboxFull, Words::Own);
+        }
+    }
+
+    /// What the layer has to say goes with what the connection answers. Where there was no answer it goes now.
+    fn say_put_off(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.connection.has_backlog() || !slot.stream.pending(&self.transport) {
+            return;
+        }
+        match slot.stream.write(&mut self.transport, &[]) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => self.abort(key, CloseReason::PeerReset),
+            _ if slot.stream.pending(&self.transport) => self.keep_pending(key),
+            _ => {}
         }
     }
 

@@ -72,6 +72,9 @@ pub trait Listen {
     /// The kernel's.
     fn open(&mut self, registry: &Self::Registry) -> io::Result<()>;
 
+    /// An event told that somebody is there.
+    fn on_event(&self) {}
+
     /// Closes it: who waits in its queue is reset.
     fn close(&mut self);
 
@@ -116,6 +119,7 @@ impl<L: Listen> Acceptor<L> {
     /// The listener's event came.
     pub fn on_event(&mut self) {
         self.owed = true;
+        self.listener.on_event();
     }
 
     /// Descriptors it holds.
@@ -226,7 +230,7 @@ impl<L: Listen> Acceptor<L> {
 
     /// Takes whoever is in the queue, since closing a listener resets them, then closes it.
     fn give_up(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
-        self.owed = true;
+        self.on_event();
         self.not_before = 0;
         for _ in 0..LAST_TURNS {
             if !self.owed || self.not_before > core.now {

@@ -11,7 +11,7 @@
 //! 2. Clear the wake flag before draining the mailbox.
 //! 3. Every turn has a budget in time and bytes; whoever exceeds it goes to the ready list, and events that were
 //!    polled and not taken come before the next poll. Events and the ready list leave a fan-out its share, and
-//!    it leaves them theirs.
+//!    it leaves them theirs. Handshakes of TLS have a budget of their own, behind all who are served.
 //! 4. Keys carry slot and generation; a stale key is counted and ignored. Nothing is freed while its event
 //!    is in hand.
 //! 5. A peer that does not read what it asked for (echoes, pongs, answers) is not read from until its own answers
@@ -34,6 +34,7 @@ mod drain;
 mod effects;
 mod fanout_turn;
 mod frames_turn;
+mod handshakes;
 mod held;
 mod http_turn;
 mod inquiry_turn;

@@ -62,6 +62,8 @@ impl<S: Socket> Core<S> {
             match slot.stream.read(&mut self.transport, scratch.get_mut(..room).unwrap_or_default()) {
                 Ok(Received::End) => return self.on_end_of_stream(key),
                 Ok(Received::Fault(fault)) => return self.on_fault(key, fault),
+                Ok(Received::Nothing) if to_the_end => {}
+                Ok(Received::Nothing) => return,
                 Ok(Received::Bytes { count, more }) => {
                     total += count;
                     self.counters.bytes_received.add(count as u64);

@@ -26,6 +26,9 @@ pub(super) struct TcpListening {
     options: ListenOptions,
     /// Who is asked first next time: neither can keep the other's queue from being emptied.
     beside_first: Cell<bool>,
+    /// Nobody was there when the other of the two was asked last: not before the next event is it asked again. Whether it
+    /// is the one beside.
+    only: Cell<Option<bool>>,
 }
 
 /// One of them.
@@ -65,7 +68,7 @@ impl TcpListening {
         }
         let tls = beside.as_ref().map(|one| one.address);
         let at = Listening { address: first.address, tls, ..at };
-        Ok((Self { first, beside, options, beside_first: Cell::new(false) }, at))
+        Ok((Self { first, beside, options, beside_first: Cell::new(false), only: Cell::new(None) }, at))
     }
 
     fn all(&self) -> impl Iterator<Item = &One> {
@@ -153,10 +156,20 @@ impl Listen for TcpListening {
         let nobody = |tried: &io::Result<_>| {
             tried.as_ref().is_err_and(|e: &io::Error| e.kind() == io::ErrorKind::WouldBlock)
         };
-        let beside_first = self.beside_first.replace(!self.beside_first.get());
-        let (one, other) = if beside_first { (beside, &self.first) } else { (&self.first, beside) };
-        let accepted = one.accept();
-        if nobody(&accepted) { other.accept() } else { accepted }
+        let accept = |is_beside: bool| if is_beside { beside.accept() } else { self.first.accept() };
+        let turn = || self.beside_first.replace(!self.beside_first.get());
+        let beside_first = self.only.get().unwrap_or_else(turn);
+        let accepted = accept(beside_first);
+        if !nobody(&accepted) || self.only.take().is_some() {
+            return accepted;
+        }
+        let accepted = accept(!beside_first);
+        self.only.set((!nobody(&accepted)).then_some(!beside_first));
+        accepted
+    }
+
+    fn on_event(&self) {
+        self.only.set(None);
     }
 
     fn register(&self, key: Key, stream: &Stream, registry: &Registry) -> io::Result<()> {
@@ -172,7 +185,8 @@ fn register(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
 
     use mio::Poll;
     use socket2::SockRef;
@@ -191,6 +205,52 @@ mod tests {
         first.close();
         first.open(poll.registry()).unwrap();
         assert!(first.is_open());
+    }
+
+    /// Waits until so many wait to be accepted: for a listener proc(5) has them in the place of bytes to be read.
+    fn await_queue(listener: SocketAddr, waiting: u32) {
+        let until = Instant::now() + Duration::from_secs(20);
+        let port = format!(":{:04X}", listener.port());
+        let queue = || {
+            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let line = lines.find(|words| words[1].ends_with(&port) && words[3] == "0A").unwrap();
+            u32::from_str_radix(line[4].split_once(':').unwrap().1, 16).unwrap()
+        };
+        while queue() < waiting {
+            assert!(Instant::now() < until, "a connect is on its way");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_queue_that_was_empty_is_asked_again_after_an_event_and_behind_the_other() {
+        let poll = Poll::new().unwrap();
+        let local = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+        let local = Listening { address: local, is_secure: false, tls: Some(local) };
+        let (listening, at) = TcpListening::new(local, ListenOptions::default(), poll.registry()).unwrap();
+        let secure = at.tls.unwrap();
+        let mut clients = Vec::new();
+        let mut connect = |to: SocketAddr, waiting: u32| {
+            clients.push(TcpStream::connect(to).unwrap());
+            await_queue(to, waiting);
+        };
+        let took = |listening: &TcpListening| match listening.accept() {
+            Ok((stream, _)) => Some(stream.is_secure()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => panic!("{error}"),
+        };
+        (1..=4).for_each(|waiting| connect(secure, waiting));
+        assert_eq!(took(&listening), Some(true));
+        connect(at.address, 1);
+        assert_eq!(took(&listening), Some(true), "the plain one was empty, and no event has come");
+        listening.on_event();
+        let two = [took(&listening), took(&listening)];
+        assert!(two.contains(&Some(false)), "{two:?}");
+        connect(at.address, 1);
+        let rest = [took(&listening), took(&listening), took(&listening), took(&listening)];
+        assert!(rest.contains(&Some(false)), "what nobody has told of is found behind the end: {rest:?}");
+        assert_eq!(rest.iter().flatten().count(), 2);
     }
 
     #[test]

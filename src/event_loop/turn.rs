@@ -73,6 +73,7 @@ impl<S: Socket> Core<S> {
         driver.take_events(self);
         driver.accept_turn(self);
         self.run_ready();
+        self.handshake_turn();
         self.run_blocked();
         if self.has_mail() {
             self.take_mail(driver);

@@ -27,6 +27,9 @@ pub enum Received {
         /// did not fill the buffer has left nothing, and a layer above it may hold what it has opened.
         more: bool,
     },
+    /// Nothing for the reader: what came was for a layer above the kernel, or a part of something. There is no more but,
+    /// perhaps, the end of the stream.
+    Nothing,
     /// The peer's end of stream.
     End,
     /// A layer above the kernel met what it can't take. It has said so to the peer; what comes now is read to be thrown

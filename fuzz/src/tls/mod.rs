@@ -14,7 +14,8 @@ use std::time::SystemTime;
 
 use fantail::transport::tls::Tls;
 use fantail::transport::tls::clients::ClientFiles;
-use fantail::transport::tls::config::{Files, Sources, Tickets, TlsConfig};
+use fantail::transport::tls::config::{Files, Sources, TlsConfig};
+use fantail::transport::tls::tickets::Tickets;
 use fantail::transport::{Beside, Fault, Received, Socket, Stream};
 use fantail_test_support::tls::Rogue;
 use rustls::ClientConnection;
@@ -443,6 +444,7 @@ impl<'a> Play<'a> {
                         break;
                     }
                 }
+                Ok(Received::Nothing) => {}
                 Ok(Received::End) => self.server = Ended::Stream,
                 Ok(Received::Fault(fault)) => self.server = Ended::Fault(fault),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

@@ -153,8 +153,13 @@ impl Reading<'_> {
                 // Whoever ends the stream without close_notify ends it all the same: browsers always do.
                 return Ok(Received::End);
             }
-            if let Some(received) = self.take(held, count, count == room, into)? {
+            let more = count == room;
+            if let Some(received) = self.take(held, count, more, into)? {
                 return Ok(received);
+            }
+            if !more && self.secure.fault.is_none() && !self.secure.peer_closed {
+                // A short read has left nothing: asking again would be one more system call for each flight.
+                return Ok(Received::Nothing);
             }
         }
     }
@@ -221,10 +226,12 @@ impl Reading<'_> {
         } else if !left.is_empty() {
             self.secure.flight.get_or_insert_default().cipher = left.to_vec();
         }
-        self.say()?;
         if opened.plain == 0 {
+            self.say()?;
             return Ok(None);
         }
+        // The reader most likely has an answer: with it, both are one call, and one segment.
+        put_off(self.secure, self.sealed);
         let mut count = opened.plain;
         if !in_place {
             let plain = self.plain.get(..opened.plain).unwrap_or_default();
@@ -348,7 +355,14 @@ fn write_records(
     sealed: &mut Vec<u8>,
     bytes: &[u8],
 ) -> io::Result<usize> {
-    flush(socket, secure)?;
+    let mut lead = Vec::new();
+    match secure.flight.as_deref_mut() {
+        Some(flight) if flight.put_off && !bytes.is_empty() => {
+            flight.put_off = false;
+            lead = std::mem::take(&mut flight.sealed);
+        }
+        _ => flush(socket, secure)?,
+    }
     let mut taken = 0;
     while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
         if secure.closed || secure.handshaking {
@@ -357,6 +371,7 @@ fn write_records(
         let most = if secure.slow { SLOW_RECORD_PLAIN_BYTES } else { RECORD_PLAIN_BYTES };
         let record = rest.get(..most).unwrap_or(rest);
         sealed.clear();
+        sealed.append(&mut lead);
         let done = match &mut secure.form {
             Form::Rustls(session) => session.seal(held_of(&mut secure.flight), record, sealed).is_ok(),
             Form::Lean => lean
@@ -383,6 +398,7 @@ fn write_records(
 /// Hands the kernel what was sealed before.
 fn flush(socket: &MarkedSocket, secure: &mut Secure) -> io::Result<()> {
     let Some(flight) = secure.flight.as_deref_mut() else { return Ok(()) };
+    flight.put_off = false;
     while let Some(rest) = flight.sealed.get(flight.sealed_at..).filter(|rest| !rest.is_empty()) {
         flight.sealed_at += socket.send(rest)?;
     }
@@ -405,6 +421,18 @@ fn send_sealed(socket: &MarkedSocket, secure: &mut Secure, sealed: &[u8]) -> io:
         }
     }
     Ok(())
+}
+
+/// Leaves what the layer itself has to say for the next write or, if none comes, for who asks what is pending.
+fn put_off(secure: &mut Secure, said: &mut Vec<u8>) {
+    if said.is_empty() {
+        return;
+    }
+    let flight = secure.flight.get_or_insert_default();
+    // Behind what the kernel had no room for, it is no more in a hurry than that.
+    flight.put_off |= flight.sealed.is_empty();
+    flight.sealed.extend_from_slice(said);
+    said.clear();
 }
 
 /// Sends what the layer itself has to say, behind what is pending.

@@ -15,6 +15,7 @@ mod ocsp;
 pub mod record;
 mod sent;
 mod session;
+pub mod tickets;
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -118,6 +119,8 @@ struct Flight {
     /// Sealed, and not with the kernel, from `sealed_at` on.
     sealed: Vec<u8>,
     sealed_at: usize,
+    /// The kernel was not asked to take that, because more may follow at once.
+    put_off: bool,
 }
 
 /// What the TLS streams of one loop have beside the kernel.

@@ -1,7 +1,6 @@
 //! The floor of a handshake over TLS: one listener, one edge-triggered epoll, and per connection rustls' own buffered
 //! `ServerConnection` as its examples drive it, the accept key, one 101. The socket is kept until its peer leaves. No
-//! timeout, no limit, nothing behind the 101. Arguments: certificate and key. The backend is a feature of the build;
-//! tickets are on, as rustls' documentation shows.
+//! timeout, no limit, nothing behind the 101. Arguments: certificate and key. The backend is a feature of the build.
 
 use std::env;
 use std::error::Error;
@@ -13,7 +12,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{CipherSuite, ServerConfig, ServerConnection};
 use tungstenite::handshake::derive_accept_key;
 
 #[cfg(feature = "aws-lc-rs")]
@@ -28,10 +27,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [certificate, key] = &words[..] else { return Err("certificate and key".into()) };
     let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(key)?;
-    let builder = ServerConfig::builder_with_provider(Arc::new(backend::default_provider()));
+    // What a server is spared by its configuration is no merit of its code: suite and tickets are Fantail's.
+    let mut provider = backend::default_provider();
+    let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider));
     let builder = builder.with_safe_default_protocol_versions()?;
     let mut config = builder.with_no_client_auth().with_single_cert(chain, key)?;
+    config.ignore_client_order = true;
     config.ticketer = backend::Ticketer::new()?;
+    config.send_tls13_tickets = 1;
     let config = Arc::new(config);
 
     let mut poll = Poll::new()?;

@@ -1,0 +1,230 @@
+//! What handshakes over TLS leave to those who are served: counted in steps, by a clock that each look moves on.
+
+use std::io::{ErrorKind, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Instant, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use super::*;
+use crate::transport::Stream;
+use crate::transport::tls::config::{Files, Sources, TlsConfig};
+use crate::transport::tls::tickets::Tickets;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn files(name: &str) -> String {
+    format!("{}/loadtest/tests/tls/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A loop that answers ClientHellos, its clock, and where streams of it come from.
+struct Loop {
+    core: Core<Stream>,
+    listener: TcpListener,
+    client: Arc<ClientConfig>,
+    /// The server's end of the newest connection.
+    newest: Option<TcpStream>,
+}
+
+impl Loop {
+    fn new(clock: fn() -> u64) -> Self {
+        let edition = edition(1, 1_000, RouterLimits::default(), |_| {});
+        let mut core: Core<Stream> = Core::new(0, Port::Client, edition).unwrap();
+        core.set_clock(clock);
+        let own = Files { certificate: files("server.pem"), key: files("server.key"), ocsp: None };
+        let sources = Sources { certificates: vec![own], ..Sources::default() };
+        let config = TlsConfig::read(&sources, &Tickets::default(), true, SystemTime::now()).unwrap();
+        core.transport_mut().set_config(Some(&config));
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(files("ca.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = Arc::new(client.unwrap().with_root_certificates(roots).with_no_client_auth());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut turning = Self { core, listener, client, newest: None };
+        // Before the first a loop does not know that there are any, and has nobody to keep waiting.
+        let (key, _) = turning.client_hello();
+        turning.core.on_event(key, READABLE);
+        turning.core.abort(key, CloseReason::Admin);
+        turning
+    }
+
+    /// A connection on which `said` has arrived.
+    fn arrives(&mut self, said: &[u8], secure: bool) -> (Key, TcpStream) {
+        let mut client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        client.write_all(said).unwrap();
+        let (server, peer) = self.listener.accept().unwrap();
+        // Until it is there.
+        server.peek(&mut [0]).unwrap();
+        server.set_nonblocking(true).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.newest = Some(server.try_clone().unwrap());
+        let stream = if secure { Stream::secure(server) } else { Stream::plain(server) };
+        let arrival = self.core.admit(peer.ip(), false);
+        (self.core.on_accepted(stream.unwrap(), arrival), client)
+    }
+
+    fn client_hello(&mut self) -> (Key, TcpStream) {
+        let (key, stream, _) = self.client_of_its_own();
+        (key, stream)
+    }
+
+    fn client_of_its_own(&mut self) -> (Key, TcpStream, ClientConnection) {
+        let mut hello = Vec::new();
+        let name = "localhost".try_into().unwrap();
+        let mut client = ClientConnection::new(Arc::clone(&self.client), name).unwrap();
+        client.write_tls(&mut hello).unwrap();
+        let (key, stream) = self.arrives(&hello, true);
+        (key, stream, client)
+    }
+
+    /// What the stream of a connection has read.
+    fn read(&mut self, key: Key, room: &mut [u8]) -> io::Result<Received> {
+        self.core.slots.get(key).unwrap().stream.read(&mut self.core.transport, room)
+    }
+
+    /// A client that has sent its Finished and `said` in one piece, which is there, and has read nothing since.
+    fn finishes(&mut self, said: &[u8]) -> (Key, TcpStream, ClientConnection) {
+        let (key, mut stream, mut client) = self.client_of_its_own();
+        assert_eq!(self.read(key, &mut [0; 1_024]).unwrap(), Received::Nothing, "one call for a flight");
+        while client.is_handshaking() {
+            client.read_tls(&mut stream).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        client.writer().write_all(said).unwrap();
+        let mut wire = Vec::new();
+        while client.write_tls(&mut wire).unwrap() > 0 {}
+        stream.write_all(&wire).unwrap();
+        self.await_bytes(wire.len());
+        (key, stream, client)
+    }
+
+    /// Waits until so many bytes have come to the newest connection.
+    fn await_bytes(&self, count: usize) {
+        let until = Instant::now() + PATIENCE;
+        let mut room = vec![0; count];
+        while self.newest.as_ref().unwrap().peek(&mut room).ok() != Some(count) {
+            assert!(Instant::now() < until, "it is on its way");
+            std::thread::yield_now();
+        }
+    }
+
+    /// ClientHellos that were looked at.
+    fn begun(&self) -> u64 {
+        self.core.transport.tally().under_way
+    }
+}
+
+fn moved_on_by(ns: u64) -> u64 {
+    NOW_NS.set(NOW_NS.get() + ns);
+    NOW_NS.get()
+}
+
+#[test]
+fn a_handshake_that_takes_longer_than_a_turn_may_is_alone_in_its_turn() {
+    // What RSA of 4,096 bits takes.
+    let mut turning = Loop::new(|| moved_on_by(3_000_000));
+    let peers: Vec<_> = (0..6).map(|_| turning.client_hello()).collect();
+    peers.iter().for_each(|(key, _)| turning.core.on_event(*key, READABLE));
+    assert_eq!(turning.begun(), 0, "events only list them");
+    for turn in 1..=peers.len() {
+        assert!(turning.core.has_work(), "the loop does not sleep on them");
+        turning.core.handshake_turn();
+        assert_eq!(turning.begun(), turn as u64);
+    }
+    assert!(!turning.core.has_work());
+}
+
+#[test]
+fn handshakes_have_their_time_of_a_turn_and_no_more() {
+    // What ECDSA takes: of one millisecond there are ten, and the clock is asked at the beginning, too.
+    let mut turning = Loop::new(|| moved_on_by(100_000));
+    let peers: Vec<_> = (0..40).map(|_| turning.client_hello()).collect();
+    peers.iter().for_each(|(key, _)| turning.core.on_event(*key, READABLE));
+    for turn in 1..=4 {
+        turning.core.handshake_turn();
+        assert_eq!(turning.begun(), 10 * turn);
+    }
+    assert!(!turning.core.has_work());
+}
+
+#[test]
+fn who_is_served_waits_behind_no_handshake() {
+    let mut turning = Loop::new(|| moved_on_by(100_000));
+    let (served, _client) = turning.arrives(&upgrade("/echo", ""), false);
+    let secure: Vec<_> = (0..40).map(|_| turning.client_hello()).collect();
+    secure.iter().for_each(|(key, _)| turning.core.on_event(*key, READABLE));
+    turning.core.on_event(served, READABLE);
+    assert!(
+        turning.core.slots.get(served).unwrap().connection.is_open(),
+        "the last of the poll, and at once"
+    );
+    assert_eq!(turning.begun(), 0);
+}
+
+#[test]
+fn an_end_that_comes_while_a_handshake_waits_is_not_missed() {
+    let mut turning = Loop::new(|| moved_on_by(100_000));
+    let (key, client) = turning.client_hello();
+    let (gone, _) = turning.client_hello();
+    turning.core.on_event(key, READABLE);
+    turning.core.on_event(gone, READABLE);
+    turning.core.abort(gone, CloseReason::Admin);
+    drop(client);
+    let until = Instant::now() + PATIENCE;
+    while turning.core.connections() > 0 {
+        assert!(Instant::now() < until, "the end was not seen");
+        turning.core.on_event(key, ENDED);
+        turning.core.handshake_turn();
+        turning.core.run_ready();
+    }
+    assert!(!turning.core.has_work());
+}
+
+#[test]
+fn tickets_go_with_the_answer() {
+    let mut turning = Loop::new(|| moved_on_by(0));
+    let (key, stream, mut client) = turning.finishes(b"a question");
+    let mut room = [0; 1_024];
+    let Received::Bytes { count, .. } = turning.read(key, &mut room).unwrap() else { panic!("bytes") };
+    assert_eq!(&room[..count], b"a question");
+    stream.set_nonblocking(true).unwrap();
+    let nothing = stream.peek(&mut room).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock, "nothing has left");
+    let Core { slots, transport, .. } = &mut turning.core;
+    let own = &mut slots.get(key).unwrap().stream;
+    assert!(own.pending(transport));
+    assert_eq!(own.write(transport, b"an answer").unwrap(), 9);
+    assert!(!own.pending(transport));
+    stream.set_nonblocking(false).unwrap();
+    heard(&mut client, stream, b"an answer");
+}
+
+#[test]
+fn tickets_go_without_an_answer_too() {
+    let mut turning = Loop::new(|| moved_on_by(0));
+    // The beginning of a request is no question yet.
+    let (key, mut stream, mut client) = turning.finishes(b"GET /");
+    turning.core.on_event(key, READABLE);
+    turning.core.handshake_turn();
+    assert!(turning.core.slots.get(key).is_some_and(|slot| !slot.connection.has_backlog()));
+    assert!(client.read_tls(&mut stream).unwrap() > 0, "a client waits for them, perhaps");
+    client.process_new_packets().unwrap();
+    assert_eq!(client.tls13_tickets_received(), 1);
+}
+
+/// Reads until all of this has come, and a ticket.
+fn heard(client: &mut ClientConnection, mut stream: TcpStream, wanted: &[u8]) {
+    let mut heard = Vec::new();
+    while heard.len() < wanted.len() {
+        assert!(client.read_tls(&mut stream).unwrap() > 0);
+        client.process_new_packets().unwrap();
+        let mut some = [0; 64];
+        while let Ok(count @ 1..) = io::Read::read(&mut client.reader(), &mut some) {
+            heard.extend_from_slice(&some[..count]);
+        }
+    }
+    assert_eq!((&heard[..], client.tls13_tickets_received()), (wanted, 1));
+}

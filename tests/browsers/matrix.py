@@ -29,6 +29,8 @@ JAVA = ["java", str(CLIENTS / "Java.java")]
 OKHTTP = ["java", "-cp", "/usr/share/java/okhttp.jar:/usr/share/java/okio.jar", str(CLIENTS / "OkHttp.java")]
 GO = ["go", "run", str(CLIENTS / "gorilla.go")]
 os.environ |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "-buildvcs=false"}
+# Its own client, which `--more` of .ci/install-browsers brings.
+BUN = [str(CLIENTS.parents[2] / "target/browsers-bun/node_modules/.bin/bun"), str(CLIENTS / "node.mjs")]
 WAIT = 60
 
 # The library, its program, and whether it compresses.
@@ -49,6 +51,7 @@ MORE = [
     ("java.net.http", JAVA, False),
     ("okhttp", OKHTTP, False),
     ("gorilla", GO, True),
+    ("bun", BUN, True),
 ]
 
 ROWS = [{"id": n, "name": f"row {n}", "open": n % 3 == 0} for n in range(100)]

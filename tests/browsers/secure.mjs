@@ -1,5 +1,5 @@
 // Browsers over https and wss, with `tls.lean` and without: a page, a WebSocket, an event stream and a poll, and the end of the
-// server. Chromium believes the certificate by its key; with `--firefox` Firefox too, which is told to believe any and is driven
+// server; and the operator's page. Chromium believes the certificate by its key; with `--firefox` Firefox too, which is told to believe any and is driven
 // by WebDriver BiDi, since Debian's is none of Playwright's.
 
 import assert from "node:assert/strict";
@@ -130,7 +130,41 @@ async function come(last) {
 const MESSAGES = ["first", "größer 🪭", "z".repeat(50_000), "last"];
 const news = (all) => all.filter((each) => each !== "warm-up" && each !== "");
 
+/** In the page of the admin port: signs in, and publishes as a page of this origin may. */
+async function signIn(key) {
+  const start = Date.now();
+  const until = async (there) => { while (!there() && Date.now() - start < 15_000) await new Promise((resolve) => { setTimeout(resolve, 20); }); };
+  const isShown = (id) => document.getElementById(id)?.getClientRects().length > 0;
+  await until(() => isShown("login"));
+  document.getElementById("login-key").value = key;
+  document.getElementById("login-send").click();
+  await until(() => isShown("view-overview"));
+  const published = await fetch("/publish/lobby", { method: "POST", body: "x", headers: { Authorization: `Bearer ${key}` } });
+  return { overview: isShown("view-overview"), published: published.status };
+}
+
+const KEY = "admin-0123456789abcdef";
+
+function operatorStep(browser) {
+  return [`${browser.version}: the operator's page over https`, async () => {
+    const [FANTAIL_ADMIN_TLS_CERTIFICATE, FANTAIL_ADMIN_TLS_KEY] = ["server.pem", "server.key"].map((name) => join(CERTIFICATES, name));
+    const env = { FANTAIL_ADMIN_TLS_CERTIFICATE, FANTAIL_ADMIN_TLS_KEY, FANTAIL_ADMIN_KEYS: `admin:${KEY}` };
+    const server = await startServer({ tls: false, env });
+    try {
+      const page = await browser.open(`https://${server.admin}/`);
+      assert.deepEqual(await page.run(signIn, KEY), { overview: true, published: 200 });
+      await page.close();
+    } finally {
+      server.kill();
+    }
+  }];
+}
+
 function steps(browser) {
+  return [...clientSteps(browser), operatorStep(browser)];
+}
+
+function clientSteps(browser) {
   return Object.entries(FORMS).map(([form, tls]) => [`${browser.version}, ${form}: echoes, messages both ways, a poll, a drain`, async () => {
     const server = await startServer({ tls, env: { FANTAIL_DRAIN_SECONDS: "0" } });
     try {

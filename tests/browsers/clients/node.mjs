@@ -1,4 +1,4 @@
-// A conversation with a running server, by an npm library that the first argument names. `matrix.py` runs it.
+// A conversation with a running server, by an npm library that the first argument names, or by Bun itself. `matrix.py` runs it.
 // Echoes are checked here; what comes by subscription is printed as `got LENGTH SHA1`, the end as `closed CODE`.
 
 import assert from "node:assert/strict";
@@ -57,6 +57,8 @@ const libraries = {
   undici: () => standard(require("undici").WebSocket),
   "faye-websocket": () => standard(require("faye-websocket").Client, [], { extensions: [require("permessage-deflate")] }),
   websocket: () => websocketNode,
+  // Run by Bun: its WebSocket is its own.
+  bun: () => standard(WebSocket),
 };
 
 const open = libraries[library]();

@@ -210,6 +210,8 @@ pub enum Outcome<'a> {
     Presence {
         /// What was read.
         page: &'a PresencePage,
+        /// As whom the connection itself is listed there, if it is.
+        own: Option<&'a str>,
     },
     /// Subscribed to whatever topics a pattern means, by an effect or as the connection was opened.
     Watching {

@@ -47,7 +47,7 @@ impl Speak for Lines {
                 format!("gap {} {} {}", topic.name(), gap.kind.word(), gap.oldest)
             }
             Outcome::History { topic, page } => format!("kept {} {}", topic.name(), page.messages.len()),
-            Outcome::Presence { page } => format!("{} on {}", page.count, page.topic),
+            Outcome::Presence { page, .. } => format!("{} on {}", page.count, page.topic),
             Outcome::Watching { pattern } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),

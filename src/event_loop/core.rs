@@ -3,7 +3,7 @@
 //! Driven by the shell in `run` (or by a simulation), which reports accepted streams, readiness, mailbox
 //! entries and the time. Every entry point does a bounded amount of work and never blocks.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -30,7 +30,7 @@ use crate::dialect::sse::Places;
 use crate::edition::{Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::{monotonic_ns, wall_ns};
-use crate::topic::{Key, Letter, RouterError, Seat};
+use crate::topic::{Key, Letter, RouterError, Seats};
 use crate::transport::{Beside, Socket};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
@@ -118,8 +118,8 @@ pub struct Core<S: Socket> {
     pub(super) joined: Vec<u8>,
     /// What a read turn answers.
     pub(super) out: Vec<u8>,
-    /// Who of the connections is on the list of a topic, by slot and the topic's index.
-    pub(super) seats: BTreeMap<(u32, u32), Seat>,
+    /// Who of the connections is on the list of a topic.
+    pub(super) seats: Seats,
     /// The places of those whose messages name them, by slot.
     pub(super) places: HashMap<u32, Places>,
     /// Whom connections belong to that have shown a token.
@@ -212,7 +212,7 @@ impl<S: Socket> Core<S> {
             scratch: vec![0; SCRATCH_BYTES],
             joined: Vec::new(),
             out: Vec::new(),
-            seats: BTreeMap::new(),
+            seats: Seats::default(),
             places: HashMap::new(),
             bearers: Bearers::default(),
             signed_bytes: 0,

@@ -12,7 +12,7 @@ use super::inquiry_turn::{subscription_count, subscriptions};
 use super::subscribe::denial;
 use crate::connection::TICK_MS;
 use crate::dialect::{Denial, Outcome, PresenceQuestion};
-use crate::topic::{Key, PresenceMode, PresencePage, PresencePolicy, Since, Topic, TopicName};
+use crate::topic::{Key, MemberId, PresenceMode, PresencePage, PresencePolicy, Since, Topic, TopicName};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
@@ -29,15 +29,13 @@ impl<S: Socket> Core<S> {
         let presences = &self.edition.presences;
         let member = presences.anonymous(self.index, key);
         if let Some(seat) = presences.join(topic.name(), policy, &member, self.now_ms()) {
-            self.seats.insert((key.slot, local), seat);
+            self.seats.keep(local, key.slot, seat);
         }
     }
 
     /// The connection in this slot leaves the topic of this index.
     pub(super) fn unlist_member(&mut self, slot: u32, local: u32) {
-        if !self.seats.is_empty()
-            && let Some(seat) = self.seats.remove(&(slot, local))
-        {
+        if let Some(seat) = self.seats.take(local, slot) {
             self.edition.presences.leave(seat, self.now_ms());
         }
     }
@@ -54,12 +52,24 @@ impl<S: Socket> Core<S> {
         sink: &mut Sink<'_>,
     ) -> Then {
         match self.ask_presence(from.key, asked) {
-            Ok(page) => self.tell(from, Outcome::Presence { page: &page }, sink),
+            Ok(page) => {
+                let own = self.own_member(from.key, asked.topic.as_str());
+                let own = own.as_ref().map(MemberId::as_str);
+                self.tell(from, Outcome::Presence { page: &page, own }, sink);
+            }
             Err(denial) => {
                 self.tell(from, Outcome::Refused { topic: asked.topic.as_str(), denial }, sink);
             }
         }
         Then::Go
+    }
+
+    /// As whom the connection is on the topic of this name.
+    fn own_member(&mut self, key: Key, topic: &str) -> Option<MemberId> {
+        let topics = &self.topics;
+        let named = |local: &u32| topics.topic(*local).is_some_and(|of| of.name() == topic);
+        let local = subscriptions(&self.slots.get(key)?.connection).find(named)?;
+        self.seats.member(local, key.slot).cloned()
     }
 
     fn ask_presence(&mut self, key: Key, asked: &PresenceQuestion) -> Result<PresencePage, Denial> {

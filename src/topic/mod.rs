@@ -49,7 +49,9 @@ pub use message::{Draft, Message, Origin};
 pub use name::TopicName;
 pub use pattern::TopicPattern;
 pub use position::{Gap, GapKind, Position, PositionError, Since};
-pub use presence::{MEMBER_BYTES, MemberId, PresenceCounts, PresenceLimits, PresencePage, Presences, Seat};
+pub use presence::{
+    MEMBER_BYTES, MemberId, PresenceCounts, PresenceLimits, PresencePage, Presences, Seat, Seats,
+};
 pub use replay::Piece;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
 pub use rules::{Access, PresenceMode, PresencePolicy, SlowPolicy, TopicPolicy, TopicRules};

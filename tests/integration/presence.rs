@@ -164,6 +164,7 @@ fn events_come_on_demand_and_end_on_demand() {
     wait_for("the list", || listed(&server, "topic=people")["count"] == 1);
     let quiet = ask(&mut peer, &json!({"type": "presence", "topic": "people"}));
     assert_eq!((quiet.get("id"), &quiet["count"]), (None, &json!(1)));
+    assert_eq!(ids(&quiet), [quiet["self"].as_str().expect("its own id")]);
     let begun = ask(&mut peer, &json!({"type": "presence", "topic": "people", "events": true, "limit": 0}));
     assert_eq!((ids(&begun).len(), &begun["count"]), (0, &json!(1)));
     let other = server.websocket("/ws/people");
@@ -194,7 +195,7 @@ fn numbers_alone_name_nobody() {
     let place = |offset: u64| format!("{epoch}:{offset}");
     assert_eq!(
         answer,
-        json!({"type": "presence", "id": 1, "topic": "crowd", "version": place(version), "count": 1})
+        json!({"type": "presence", "id": 1, "topic": "crowd", "version": place(version), "count": 1, "self": answer["self"]})
     );
     let _other = server.websocket("/ws/crowd");
     let event = hear(&mut peer);

@@ -81,7 +81,7 @@ impl Speak for Json {
                 let of = TopicName::presence_of(topic.name()).unwrap_or_default();
                 told("presence").topic(of).gap(Some(gap)).push(cx.out);
             }
-            Outcome::Presence { page } => presence::push_answer(cx.tag, page, cx.out),
+            Outcome::Presence { page, own } => presence::push_answer(cx.tag, page, own, cx.out),
             Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
             Outcome::History { topic, page } => words::push_history(cx.tag, topic, page, cx.out),
             Outcome::Left { topic } => told("unsubscribed").about(topic).push(cx.out),

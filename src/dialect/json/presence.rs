@@ -11,7 +11,7 @@ use crate::topic::{Carried, PresencePage, Stamped, Topic, TopicName};
 use crate::wire::frame::{Opcode, push_frame};
 
 /// Appends a page as a frame, in answer to a request.
-pub(super) fn push_answer(tag: &Tag, page: &PresencePage, out: &mut Vec<u8>) {
+pub(super) fn push_answer(tag: &Tag, page: &PresencePage, own: Option<&str>, out: &mut Vec<u8>) {
     let mut payload = b"{\"type\":\"presence\"".to_vec();
     if let Some(id) = tag.words() {
         payload.extend_from_slice(b",\"id\":");
@@ -22,6 +22,13 @@ pub(super) fn push_answer(tag: &Tag, page: &PresencePage, out: &mut Vec<u8>) {
     // One object: what opened the page goes on with its members.
     if let Some(opening) = payload.get_mut(at) {
         *opening = b',';
+    }
+    if let Some(own) = own
+        && payload.pop().is_some()
+    {
+        payload.extend_from_slice(b",\"self\":");
+        push_string(own, &mut payload);
+        payload.push(b'}');
     }
     push_frame(out, Opcode::Text, &payload, None);
 }

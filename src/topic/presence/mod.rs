@@ -10,6 +10,7 @@
 
 mod member;
 mod members;
+mod seats;
 mod words;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use super::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 pub use member::MemberId;
 pub use members::MEMBER_BYTES;
 use members::Members;
+pub use seats::Seats;
 
 /// How often a join looks again for a list that was given up under its hands.
 const LOOKUPS_MAX: usize = 16;
@@ -163,7 +165,7 @@ impl Presences {
     #[must_use]
     pub fn anonymous(&self, loop_index: usize, key: Key) -> String {
         let [high, low] = self.anonymous.each_ref().map(|random| random.hash_one((loop_index, key)));
-        let mut bytes = [0; 15];
+        let mut bytes = [0; 12];
         bytes
             .iter_mut()
             .zip(high.to_le_bytes().into_iter().chain(low.to_le_bytes()))

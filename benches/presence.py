@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Who is there, with thousands of members: what it costs, and whether the list is true.
+
+    cargo build --release --bins
+    benches/presence.py                        # 10,000 members, 100 joins and 100 leaves a second
+    benches/presence.py --members 15000 --seconds 30
+
+HOW IT MEASURES
+    One topic with presence = "full", a grace of --grace seconds and the usual interval, two loops. --members json
+    connections in processes of up to 7,000 each subscribe to it and ask for its events. While 500 more come and go, 100
+    a second each way, it counts for --seconds what the members get and what CPU the server takes. Then those who came
+    and went are gone, and the list of GET /presence has to be that of the members' own ids, 2 s after the grace at the
+    latest. Then a process with 3,000 of them is killed (kill -9), and the same is asked again.
+
+    Gates: 2 events for each member and second, half a core, both lists right in time. Python 3.9, standard library
+    only, Linux only.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+
+sys.dont_write_bytecode = True
+import oldnew  # noqa: E402
+import pairs  # noqa: E402
+
+UPGRADE = ("GET /ws/crowd HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+           "Sec-WebSocket-Protocol: fantail.json.v1\r\n\r\n").encode()
+ASK = pairs.client_frame(1, b'{"type":"presence","id":1,"topic":"crowd","events":true,"limit":0}')
+HOLDER_MAX = 7_000
+KILLED = 3_000
+EVENT = b'"type":"presence","topic"'
+SELF = re.compile(rb'"self":"([^"]*)"')
+
+
+def connect(target, number):
+    """One subscribed connection; addresses of loopback in turn, because one has 28,000 ports."""
+    one = socket.socket()
+    one.bind((f"127.0.0.{2 + number // 20_000}", 0))
+    one.connect(target)
+    one.sendall(UPGRADE)
+    head = b""
+    while b'"subscribed"' not in head:
+        got = one.recv(4096)
+        if not got or b" 101 " not in head + got:
+            raise SystemExit(f"refused: {head + got!r}")
+        head += got
+    return one
+
+
+def hold(target, first, count, pipe):
+    """Members that ask for events and count them, until the process is killed."""
+    poll = select.epoll()
+    by_fd, ids = {}, {}
+    for number in range(first, first + count):
+        one = connect(target, number)
+        one.sendall(ASK)
+        one.setblocking(False)
+        by_fd[one.fileno()] = one
+        poll.register(one.fileno(), select.EPOLLIN)
+    pipe.send("open")
+    events = 0
+    told = 0
+    while True:
+        for fd, _ in poll.poll(0.2):
+            data = by_fd[fd].recv(1 << 16)
+            if not data:
+                raise SystemExit("a member was closed")
+            events += data.count(EVENT)
+            if fd not in ids and (own := SELF.search(data)):
+                ids[fd] = own.group(1).decode()
+        if pipe.poll():
+            pipe.recv()
+            pipe.send((events - told, list(ids.values())))
+            told = events
+
+
+def churn(target, first, each_second, stop):
+    """One comes and one goes, each in its time."""
+    held = [connect(target, first + number) for number in range(500)]
+    began, done = time.monotonic(), 0
+    while not stop.is_set():
+        due = int((time.monotonic() - began) * each_second)
+        for _ in range(due - done):
+            held.append(connect(target, first))
+            held.pop(0).close()
+        done = due
+        time.sleep(0.005)
+
+
+def listed(server):
+    """All ids of the list, page by page."""
+    ids, after = [], ""
+    while True:
+        path = f"http://{server.admin}/presence?topic=crowd&limit=1000{after}"
+        with urllib.request.urlopen(path, timeout=10) as answer:
+            page = json.load(answer)
+        ids += [member["id"] for member in page["members"]]
+        if "next" not in page:
+            return ids
+        after = "&after=" + urllib.parse.quote(page["next"])
+
+
+def until_true(server, truth, seconds):
+    """Seconds until the list is the truth, at most so many."""
+    began = time.monotonic()
+    while True:
+        right = sorted(listed(server)) == sorted(truth)
+        took = time.monotonic() - began
+        if right or took > seconds:
+            return took if right else None
+        time.sleep(0.05)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fantail", default="target/release/fantail")
+    parser.add_argument("--members", type=int, default=10_000)
+    parser.add_argument("--rate", type=int, default=100, help="joins a second, and as many leaves")
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--grace", type=int, default=2)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "fantail.toml")
+        with open(path, "w") as file:
+            file.write(f'[[topic]]\npattern = "crowd"\npresence = "full"\npresence_grace_seconds = {args.grace}\n')
+        env = {**oldnew.QUIET, "FANTAIL_CONFIG": path, "FANTAIL_SERVER_LOOPS": "2"}
+        serve = oldnew.SERVE.format(fantail=args.fantail).replace(" --loops 1", "")
+        with oldnew.Server(serve, env) as server:
+            return measure(args, server)
+
+
+def measure(args, server):
+    host, port = server.listen.rsplit(":", 1)
+    target = (host, int(port))
+    shares = [KILLED] + [0] * -(-(args.members - KILLED) // HOLDER_MAX)
+    for at in range(1, len(shares)):
+        shares[at] = min(HOLDER_MAX, args.members - sum(shares))
+    holders = []
+    for at, share in enumerate(shares):
+        own, other = multiprocessing.Pipe()
+        one = multiprocessing.Process(target=hold, args=(target, sum(shares[:at]), share, other), daemon=True)
+        one.start()
+        holders.append((one, own))
+        if own.recv() != "open":
+            raise SystemExit("a holder did not open")
+
+    def ask(holders):
+        for _, pipe in holders:
+            pipe.send("tell")
+        told = [pipe.recv() for _, pipe in holders]
+        return sum(events for events, _ in told), [one for _, ids in told for one in ids]
+
+    stop = multiprocessing.Event()
+    churning = multiprocessing.Process(target=churn, args=(target, args.members, args.rate, stop), daemon=True)
+    churning.start()
+    time.sleep(args.grace + 2)
+    ask(holders)
+    joins, cpu, began = server.metric("fantail_connections_accepted_total"), server.cpu_ns(), time.monotonic()
+    time.sleep(args.seconds)
+    spent, took = server.cpu_ns() - cpu, time.monotonic() - began
+    joins = server.metric("fantail_connections_accepted_total") - joins
+    events, truth = ask(holders)
+    stop.set()
+    churning.join()
+    first = until_true(server, truth, args.grace + 2)
+    os.kill(holders[0][0].pid, signal.SIGKILL)
+    _, truth = ask(holders[1:])
+    second = until_true(server, truth, args.grace + 2)
+    each, cores = events / args.members / took, spent / 1e9 / took
+    print(f"{args.members:,} members, {joins / took:.0f} joins and leaves a second, {took:.1f} s")
+    print(f"events for each member and second   {each:.2f}   (gate 2)")
+    print(f"cores of the server                 {cores:.2f}   (gate 0.5)")
+    for what, seconds in [("the list right after they had gone", first), ("and after kill -9 of 3,000", second)]:
+        shown = "never" if seconds is None else f"{seconds:.2f} s"
+        print(f"{what:<36}{shown}   (gate {args.grace + 2} s, the grace in it)")
+    return 1 if each > 2.05 or cores > 0.5 or first is None or second is None else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,7 +27,11 @@ impl<S: Socket> Core<S> {
             return;
         }
         let presences = &self.edition.presences;
-        let member = presences.anonymous(self.index, key);
+        // As whom it has come: a later token changes nothing of that before it subscribes again.
+        let member = match self.bearers.identity(key.slot) {
+            Some(identity) => MemberId::text_of(identity.sub()),
+            None => presences.anonymous(self.index, key).into(),
+        };
         if let Some(seat) = presences.join(topic.name(), policy, &member, self.now_ms()) {
             self.seats.keep(local, key.slot, seat);
         }

@@ -15,15 +15,15 @@ use crate::client::{Answer, Peer, assert_upgraded};
 use crate::reload::ConfigFile;
 use crate::server::{Server, fails, on_free_ports, wait_for};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 const JSON: &str = "Sec-WebSocket-Protocol: fantail.json.v1\r\n";
 
 /// A file with a secret that goes with its test.
-struct Secret(PathBuf);
+pub(crate) struct Secret(PathBuf);
 
 impl Secret {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("bearer-secret-{}-{number}", std::process::id());
@@ -33,7 +33,7 @@ impl Secret {
         secret
     }
 
-    fn issuer(&self, more: &str) -> String {
+    pub(crate) fn issuer(&self, more: &str) -> String {
         format!("[[auth.issuer]]\nhmac_file = {:?}\n{more}\n", self.0)
     }
 }
@@ -61,7 +61,7 @@ fn good(claims: &str) -> String {
 }
 
 /// A token of `sub` that is good for four minutes, with `more` claims.
-fn token(sub: &str, more: &str) -> String {
+pub(crate) fn token(sub: &str, more: &str) -> String {
     good(&format!(r#"{{"sub":"{sub}","exp":{}{more}}}"#, now() + 240))
 }
 

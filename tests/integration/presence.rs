@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use fantail::wire::frame::Opcode;
 use serde_json::{Value, json};
 
-use crate::client::Peer;
+use crate::bearers::{SECRET, Secret, token};
+use crate::client::{Peer, assert_upgraded};
 use crate::json::{hear, say, speaker};
 use crate::reload::ConfigFile;
 use crate::server::{Server, on_free_ports, wait_for};
@@ -34,7 +35,10 @@ struct Observer {
 
 impl Observer {
     fn new(server: &Server, topic: &str) -> Self {
-        let mut peer = speaker(server, "/ws");
+        Self::of(speaker(server, "/ws"), topic)
+    }
+
+    fn of(mut peer: Peer, topic: &str) -> Self {
         let answer = ask(&mut peer, &json!({"type": "presence", "id": 1, "topic": topic, "events": true}));
         assert_eq!(
             (&answer["type"], &answer["id"], &answer["topic"]),
@@ -181,6 +185,45 @@ fn events_come_on_demand_and_end_on_demand() {
     drop(other);
     wait_for("the list", || listed(&server, "topic=people")["count"] == 1);
     assert_eq!(ask(&mut peer, &json!({"type": "ping"}))["type"], "pong", "nothing of that was told");
+}
+
+#[test]
+fn connections_of_one_bearer_are_one_member() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&format!("{RULES}{}", secret.issuer("")));
+    let server = start(&config);
+    let come = |sub: &str, path: &str| {
+        let mut peer = server.connect();
+        let field = format!(
+            "Authorization: Bearer {}\r\nSec-WebSocket-Protocol: fantail.json.v1\r\n",
+            token(sub, "")
+        );
+        assert_upgraded(&peer.ask_upgrade(path, &field));
+        peer
+    };
+    let mut observer = Observer::of(come("observer", "/ws"), "people");
+    let first = come("alice", "/ws/people");
+    let mut second = come("alice", "/ws");
+    assert_eq!(ask(&mut second, &json!({"type": "subscribe", "topic": "people"}))["type"], "subscribed");
+    let _bob = come("~bob", "/ws/people");
+    let both = ["alice", "~~bob"].map(str::to_owned);
+    observer.until_count(2);
+    assert!(observer.members.iter().eq(&both), "{:?}", observer.members);
+    // One of two goes, and then somebody else comes: that is all that is told.
+    drop(first);
+    server.await_metric("fantail_subscriptions", "", |subscriptions| subscriptions == 3);
+    let carol = come("carol", "/ws/people");
+    observer.until_count(3);
+    assert!(observer.members.contains("alice") && observer.members.contains("carol"));
+    let page = ask(&mut second, &json!({"type": "presence", "topic": "people"}));
+    assert_eq!((&page["self"], page["count"].as_u64()), (&json!("alice"), Some(3)));
+    assert_eq!(ask(&mut second, &json!({"type": "unsubscribe", "topic": "people"}))["type"], "unsubscribed");
+    observer.until_count(2);
+    assert!(!observer.members.contains("alice"));
+    let gone = ask(&mut second, &json!({"type": "presence", "topic": "people"}));
+    assert_eq!((gone.get("self"), gone["count"].as_u64()), (None, Some(2)));
+    drop(carol);
+    observer.until_count(1);
 }
 
 #[test]

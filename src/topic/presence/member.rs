@@ -1,6 +1,6 @@
 //! Who is on a topic: the id of a member, shared by the topic's list and by each of the member's connections. Pure.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 
 use triomphe::ThinArc;
@@ -14,6 +14,13 @@ impl MemberId {
     #[must_use]
     pub fn of(text: &str) -> Self {
         Self(ThinArc::from_header_and_slice((), text.as_bytes()))
+    }
+
+    /// The text of the id of somebody who is known by this name: ids that begin with one `~` are of connections of which
+    /// nobody says who it is.
+    #[must_use]
+    pub fn text_of(name: &str) -> Cow<'_, str> {
+        if name.starts_with('~') { format!("~{name}").into() } else { name.into() }
     }
 
     /// The id as text.

@@ -24,10 +24,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crate::config::{LimitsError, RulesError, Settings, Tables};
+use crate::config::{KeyError, LimitsError, Settings, Tables};
 use crate::edition::{Control, Edition, Latest};
 use crate::event_loop::run::{self as loops, LoopEvent};
 use crate::preflight::Allowance;
+use crate::service::webhook::Webhook;
 use crate::sys::claim::PortClaim;
 use crate::sys::signals;
 use crate::sys::tables::split_table;
@@ -37,6 +38,9 @@ use reload::Readings;
 pub use reload::Reload;
 pub use start::{check, look_at_tls};
 use supervisor::Supervisor;
+
+/// How long the end waits for what a webhook has not been told yet.
+const WEBHOOK_TIME: Duration = Duration::from_secs(3);
 
 /// How long a stopped loop may take to end.
 const STOP_TIME: Duration = Duration::from_secs(5);
@@ -48,8 +52,8 @@ pub enum ServeError {
     Limits(LimitsError),
     /// A certificate or its key is of no use.
     Tls(CertificateError),
-    /// A schema of a topic rule is of no use.
-    Rules(RulesError),
+    /// What a key names is of no use.
+    Key(KeyError),
     /// The kernel refused something.
     Io {
         /// What was attempted.
@@ -64,7 +68,7 @@ impl fmt::Display for ServeError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
-            Self::Rules(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
             Self::Io { what, error } if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
@@ -82,7 +86,7 @@ impl ServeError {
     /// Whether the configuration is at fault and not the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Limits(_) | Self::Tls(_) | Self::Rules(_))
+        matches!(self, Self::Limits(_) | Self::Tls(_) | Self::Key(_))
     }
 }
 
@@ -112,6 +116,8 @@ pub struct Server {
     signalled: bool,
     supervisor: Supervisor,
     /// Held while nobody else may join the ports.
+    /// Tells what happens to topics, if somebody is told.
+    webhook: Option<Webhook>,
     claims: Vec<PortClaim>,
     /// How much memory the process may have.
     allowance: Option<Allowance>,
@@ -259,6 +265,9 @@ impl Server {
         for thread in self.threads.drain(..) {
             // A loop that panicked has aborted the process.
             let _ = thread.join();
+        }
+        if let Some(webhook) = &self.webhook {
+            webhook.finish(WEBHOOK_TIME);
         }
         tracing::info!("stopped");
         Ok(())

@@ -35,6 +35,7 @@ mod topic {
     mod schema_parts;
     pub mod state;
     mod strict;
+    pub mod tap;
 
     /// Loom's versions of what the protocols are built from.
     pub mod sync {
@@ -273,7 +274,7 @@ mod topic {
         }
 
         fn join(topic: &Topic, loop_index: usize, mailboxes: &[Mailbox<Entry>]) {
-            topic.join(loop_index, JOIN, Since::Now, &mailboxes[loop_index]).expect("there is room");
+            topic.join(loop_index, JOIN, Since::Now, &mailboxes[loop_index], None).expect("there is room");
         }
 
         /// A publisher runs against a join; one more message comes after the join has returned.
@@ -298,7 +299,9 @@ mod topic {
 
         #[test]
         fn a_joiner_gets_everything_from_the_promised_offset_on() {
-            explore(|| join_model(|topic, own| topic.join(0, JOIN, Since::Now, own).expect("there is room")));
+            explore(|| {
+                join_model(|topic, own| topic.join(0, JOIN, Since::Now, own, None).expect("there is room"))
+            });
         }
 
         #[test]
@@ -350,9 +353,9 @@ mod topic {
                     let (topic, mailboxes) = (topic.clone(), mailboxes.clone());
                     thread::spawn(move || publish(&topic, &mailboxes))
                 };
-                topic.leave();
+                topic.leave(None);
                 assert!(topic.clear_interest(0), "nobody else is interested");
-                let joined = topic.join(0, JOIN, Since::Now, &mailboxes[0]).expect("there is room");
+                let joined = topic.join(0, JOIN, Since::Now, &mailboxes[0], None).expect("there is room");
                 publish(&topic, &mailboxes);
                 publisher.join().expect("publisher");
                 let (before, behind) = split_at_join(&mailboxes[0]);
@@ -506,7 +509,7 @@ mod topic {
                     thread::spawn(move || drop(router.topic(&TopicName::of("u")).expect("a topic")))
                 };
                 let mut topic = held.clone();
-                while topic.join(0, JOIN, Since::Now, router.mailbox(0).expect("a mailbox")).is_none() {
+                while topic.join(0, JOIN, Since::Now, router.mailbox(0).expect("a mailbox"), None).is_none() {
                     topic = router.topic(&NAME).expect("a topic");
                 }
                 let published = router.publish(&held, Draft(1), None).expect("there is room");

@@ -48,6 +48,7 @@ const EDGES: [(&str, &[&str]); 23] = [
             "logging",
             "metrics",
             "preflight",
+            "service",
             "sys",
             "topic",
             "transport",

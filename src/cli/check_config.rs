@@ -59,7 +59,7 @@ pub(super) fn run(args: &CheckConfigArgs) -> ExitCode {
             let key = match &error {
                 ServeError::Limits(error) => Some(error.key),
                 ServeError::Tls(error) => Some(error.key),
-                ServeError::Rules(error) => Some(error.key),
+                ServeError::Key(error) => Some(error.key),
                 ServeError::Io { .. } => None,
             };
             let problem = error.to_string();

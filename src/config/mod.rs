@@ -37,6 +37,7 @@ mod topic;
 mod topic_rules;
 mod totals;
 mod value;
+mod webhook;
 
 pub use admin::Admin;
 pub use admission::Admission;
@@ -62,6 +63,7 @@ pub use settings::{Settings, reference};
 pub use timeouts::Timeouts;
 pub use tls::Tls;
 pub use topic::{Clients, TopicRule, Validate};
-pub use topic_rules::RulesError;
+pub use topic_rules::KeyError;
 pub use totals::Totals;
 pub use value::UNSET;
+pub use webhook::Webhook;

@@ -5,7 +5,7 @@ use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
     Admin, Admission, Auth, Deflate, Drain, IssuerRule, LimitsSection, Log, Mailbox, Measure, Origin, Outbox,
-    Publish, Server, Timeouts, Tls, TopicRule,
+    Publish, Server, Timeouts, Tls, TopicRule, Webhook,
 };
 
 /// The configuration in force.
@@ -41,6 +41,8 @@ pub struct Settings {
     pub log: Log,
     /// Who may connect and how fast.
     pub admission: Admission,
+    /// Who is told what happens to topics.
+    pub webhook: Webhook,
     /// What is switched off to be measured.
     pub measure: Measure,
     /// Rules for topics by pattern, in the order of the file.
@@ -97,23 +99,24 @@ macro_rules! all_sections {
             publish,
             log,
             admission,
+            webhook,
             measure,
             topics: _,
             issuers: _,
         } = $settings;
         [
             server, tls, limits, timeouts, outbox, mailbox, deflate, drain, origin, auth, admin, publish,
-            log, admission, measure,
+            log, admission, webhook, measure,
         ]
     }};
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 15] {
+    pub(super) fn sections(&self) -> [&dyn Section; 16] {
         all_sections!(self)
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 15] {
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 16] {
         all_sections!(self)
     }
 

@@ -19,7 +19,7 @@ impl Settings {
     ///
     /// # Errors
     /// A schema can't be read or used. Or a pattern does not compile; checked settings have none such.
-    pub fn topic_rules(&self) -> Result<TopicRules, RulesError> {
+    pub fn topic_rules(&self) -> Result<TopicRules, KeyError> {
         let mut schemas = Schemas::default();
         let rules = self.topics.iter().map(|rule| {
             Ok(Rule {
@@ -67,29 +67,29 @@ impl Settings {
             presence: TopicPolicy::default().presence,
             check: Check::Nothing,
         };
-        let (rules, open) = (rules.collect::<Result<_, RulesError>>()?, open.collect::<Result<_, _>>()?);
+        let (rules, open) = (rules.collect::<Result<_, KeyError>>()?, open.collect::<Result<_, _>>()?);
         Ok(TopicRules::open_to(rules, open, listed, base).with_schemas(schemas.read))
     }
 }
 
-/// Why rules can't be made of settings.
+/// What a key of the configuration names is of no use.
 #[derive(Debug)]
-pub struct RulesError {
+pub struct KeyError {
     /// The key of the configuration that is at fault.
     pub key: &'static str,
     /// What is wrong, and what to do.
     pub problem: String,
 }
 
-impl fmt::Display for RulesError {
+impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.problem)
     }
 }
 
-impl std::error::Error for RulesError {}
+impl std::error::Error for KeyError {}
 
-impl From<PatternError> for RulesError {
+impl From<PatternError> for KeyError {
     fn from(error: PatternError) -> Self {
         Self { key: "topic.pattern", problem: error.to_string() }
     }
@@ -103,11 +103,11 @@ struct Schemas<'a> {
 }
 
 impl<'a> Schemas<'a> {
-    fn place_of(&mut self, file: &'a str) -> Result<u32, RulesError> {
+    fn place_of(&mut self, file: &'a str) -> Result<u32, KeyError> {
         if let Some(place) = self.places.get(file) {
             return Ok(*place);
         }
-        let wrong = |problem| RulesError { key: "topic.validate", problem: format!("{file:?} {problem}") };
+        let wrong = |problem| KeyError { key: "topic.validate", problem: format!("{file:?} {problem}") };
         let bytes = read_schema(file).map_err(|error| wrong(format!("can't be read: {error}")))?;
         let schema = Schema::compile(&bytes).map_err(wrong)?;
         let place = narrow(self.read.len());

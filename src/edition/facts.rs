@@ -81,6 +81,7 @@ impl Edition {
             uptime: since(self.started.0),
             draining: self.is_draining(),
             reloads: self.reloads.reading(),
+            webhook: self.webhook.reading(),
             certificates: self.certificate_facts(),
             authorities: self.authority_facts(),
             ocsp: self.ocsp_facts(),

@@ -21,7 +21,7 @@ use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::auth::token::{Issuers, KeysError};
 use crate::config::{Settings, Totals};
-use crate::metrics::{LoopCounters, Reloads};
+use crate::metrics::{LoopCounters, Reloads, WebhookCounts};
 use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
 use crate::transport::tls::certificate::CertificateError;
 use crate::transport::tls::config::TlsConfig;
@@ -155,6 +155,8 @@ pub struct Shared {
     pub join_bytes_max: usize,
     /// How reloads went.
     pub reloads: Reloads,
+    /// What became of the events of webhooks.
+    pub webhook: Arc<WebhookCounts>,
     /// What is said to those who asked for one.
     pub reload_answers: ReloadAnswers,
     /// Told by the server once all loops listen.
@@ -211,6 +213,7 @@ impl Edition {
             chunked: settings.measure.fanout_chunked,
             join_bytes_max: if settings.measure.fanout_joined { BATCH_BYTES_MAX } else { 0 },
             reloads: Reloads::default(),
+            webhook: Arc::default(),
             reload_answers: ReloadAnswers::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::counters::LoopCounters;
 use super::reloads::ReloadCounts;
+use super::webhook::WebhookReading;
 use crate::sys::process::MemoryUse;
 
 /// One reading of the whole server.
@@ -60,6 +61,8 @@ pub struct Facts<'a> {
     pub draining: bool,
     /// How reloads of the configuration went.
     pub reloads: ReloadCounts,
+    /// What became of the events of webhooks.
+    pub webhook: WebhookReading,
     /// Files of certificates, and when each expires, in seconds since 1970.
     pub certificates: Vec<(String, u64)>,
     /// Files of authorities of clients, and when the first in each expires, in seconds since 1970.

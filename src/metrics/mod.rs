@@ -11,8 +11,10 @@ pub mod prometheus;
 pub mod reasons;
 mod reloads;
 pub mod stats;
+mod webhook;
 
 pub use counters::{Counter, LoopCounters};
 pub use process::{COMMIT, RUSTC, VERSION, cpu_time, memory, now_ms};
 pub use reasons::{CloseReason, DropReason, InvalidReason, RefuseReason, TlsFailure};
 pub use reloads::{ReloadCounts, Reloads};
+pub use webhook::{WebhookCounts, WebhookReading};

@@ -142,6 +142,9 @@ others! {
     RESIDENT = "process_resident_memory_bytes", Gauge, "Resident memory size in bytes.";
     CPU = "process_cpu_seconds_total", Counter, "Total user and system CPU time spent in seconds.";
     STARTED = "process_start_time_seconds", Gauge, "Start time of the process since unix epoch in seconds.";
+    WEBHOOK_EVENTS = "fantail_webhook_events_total", Counter, "Events of webhooks, by what became of them.";
+    WEBHOOK_FAILED = "fantail_webhook_failed_calls_total", Counter, "Calls of webhooks that were not answered with success.";
+    WEBHOOK_BYTES = "fantail_webhook_queue_bytes", Gauge, "Bytes of events that wait to be told.";
     CONFIG_RELOADS = "fantail_config_reloads_total", Counter, "Reloads of the configuration, by outcome.";
     CONFIG_LAST_SUCCESS = "fantail_config_last_reload_success_timestamp_seconds", Gauge, "When a configuration was last taken, in seconds since 1970.";
     LOG_DROPPED = "fantail_log_lines_dropped_total", Counter, "Log lines lost because standard error did not take them.";

@@ -101,6 +101,12 @@ fn process(facts: &Facts<'_>, out: &mut String) {
     for table in &facts.tables {
         line(out, names::DESCRIPTORS.name, &[("table", &table.label)], table.used);
     }
+    metric(out, &names::WEBHOOK_EVENTS);
+    for (outcome, count) in facts.webhook.events {
+        line(out, names::WEBHOOK_EVENTS.name, &[("outcome", outcome)], count);
+    }
+    single(out, &names::WEBHOOK_FAILED, facts.webhook.failed_calls);
+    single(out, &names::WEBHOOK_BYTES, facts.webhook.queue_bytes);
     metric(out, &names::CONFIG_RELOADS);
     let outcomes = [("applied", facts.reloads.applied), ("refused", facts.reloads.refused)];
     for (outcome, count) in outcomes {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::metrics::facts::{HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
-use crate::metrics::{LoopCounters, ReloadCounts};
+use crate::metrics::{LoopCounters, ReloadCounts, WebhookCounts};
 use crate::sys::process::MemoryUse;
 
 /// A server with two client loops and something counted.
@@ -49,6 +49,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         admin_tls: false,
         tls_key_log: false,
         reloads: ReloadCounts { applied: 2, refused: 1, last_success_seconds: 1_700_000_000 },
+        webhook: WebhookCounts::default().reading(),
         log_lines_dropped: 1,
         log_lines_suppressed: 12,
     }

@@ -3,6 +3,7 @@
 //!
 //! Runs on the thread that calls into `server`.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -16,10 +17,11 @@ use super::{
     Event, ServeError, Server, capacity, demo, failed, history, key_log, maintenance, presence, spawn,
     tables_here,
 };
-use crate::config::{Limits, RulesError, Settings, Tables, Totals};
+use crate::config::{KeyError, Limits, Settings, Tables, Totals};
 use crate::edition::{Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, Listening, LoopEvent, LoopParts, LoopWakers, Prepared};
+use crate::service::webhook::{Target, Webhook};
 use crate::sys::claim::{PortClaim, is_claimed};
 use crate::sys::socket::{ListenOptions, Sharing, probe_port};
 use crate::sys::tables::{TableMode, open_in_table};
@@ -41,7 +43,8 @@ pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
     // The start raises the soft limit to the hard one.
     let limits = derive(settings, usize::try_from(nofile.hard).unwrap_or(usize::MAX), tables_here()?)?;
     Edition::check_tls(settings).map_err(ServeError::Tls)?;
-    settings.topic_rules().map_err(ServeError::Rules)?;
+    settings.topic_rules().map_err(ServeError::Key)?;
+    webhook_target(settings)?;
     Ok(limits)
 }
 
@@ -102,12 +105,14 @@ impl Server {
             reloads_asked: 0,
             signalled: false,
             supervisor: Supervisor::absent(),
+            webhook: None,
             claims,
             allowance,
             listen,
             tls,
             admin,
         };
+        server.webhook = start_webhook(&server.edition)?;
         // Polls, wakers and perhaps the claim are there, listeners and connections are not: those each loop counts.
         let mut own_descriptors = open_in_table().unwrap_or(0);
         let claimed = server.claims.len();
@@ -319,12 +324,31 @@ fn edition(
     let (loops, most) = (derived.loops, derived.connections_max);
     let edition = Edition::with_memory(settings, Arc::new(router), loops, most, memory, secrets);
     edition.map_err(|error| {
-        match error.downcast::<CertificateError>().map_err(|error| error.downcast::<RulesError>()) {
+        match error.downcast::<CertificateError>().map_err(|error| error.downcast::<KeyError>()) {
             Ok(error) => ServeError::Tls(*error),
-            Err(Ok(error)) => ServeError::Rules(*error),
+            Err(Ok(error)) => ServeError::Key(*error),
             Err(Err(error)) => failed("compile the policies", io::Error::other(error)),
         }
     })
+}
+
+/// Who is told what happens to topics, if somebody is.
+fn webhook_target(settings: &Settings) -> Result<Option<Target>, ServeError> {
+    let Some((url, secret_file)) = settings.webhook.target() else { return Ok(None) };
+    let target = Target::new(url, secret_file, settings.webhook.ca_file.as_deref());
+    target.map(Some).map_err(|(key, problem)| ServeError::Key(KeyError { key, problem }))
+}
+
+fn start_webhook(edition: &Edition) -> Result<Option<Webhook>, ServeError> {
+    let Some(target) = webhook_target(&edition.settings)? else { return Ok(None) };
+    // The hash is keyed at random: no two starts have the same names for their batches.
+    let process = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+    let bytes_max = edition.settings.webhook.queue_bytes_max;
+    let webhook = Webhook::start(target, process, bytes_max, Arc::clone(&edition.webhook))
+        .map_err(|error| failed("start a thread", error))?;
+    // A router that has just been made has none.
+    let _ = edition.router.set_tap(Box::new(webhook.ear()));
+    Ok(Some(webhook))
 }
 
 fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {

@@ -8,6 +8,7 @@ mod caller;
 #[cfg(test)]
 mod kit;
 mod names;
+pub mod webhook;
 
 pub use breaker::{Breaker, State};
 pub use caller::{ANSWER_BYTES_MAX, Answer, CallError, Caller, Plan, Request, check_url};

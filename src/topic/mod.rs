@@ -34,6 +34,7 @@ pub mod state;
 mod strict;
 pub mod subscriptions;
 pub mod sync;
+pub mod tap;
 mod watchers;
 
 pub use batch::{BATCH_BYTES_MAX, Batch, Choice};
@@ -58,6 +59,7 @@ pub use rules::{Access, PresenceMode, PresencePolicy, SlowPolicy, TopicPolicy, T
 pub use schema::Schema;
 pub use state::{CaughtUp, Joined, LOOPS_MAX, Page, PageFrom, Published, Rank, Topic};
 pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
+pub use tap::Tap;
 pub use watchers::Watch;
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's

@@ -13,6 +13,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
+use std::sync::OnceLock;
 
 use super::entry::{Entry, Join, Mail, Reply};
 use super::history::Change;
@@ -27,6 +28,7 @@ use super::position::Since;
 use super::rules::TopicRules;
 use super::state::{CaughtUp, Joined, LOOPS_MAX, PublishRefused, Published, Rank, Topic};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
+use super::tap::Tap;
 
 /// Topics that may exist at once where nobody says.
 const TOPICS_MAX: usize = 1_000_000;
@@ -149,6 +151,8 @@ pub struct Router<M: Mail> {
     histories: Histories,
     /// Called when the keeper has something to do.
     keeper: Mutex<Option<Box<dyn Fn() + Send>>>,
+    /// Hears what happens to topics, if somebody does.
+    tap: OnceLock<Box<dyn Tap>>,
 }
 
 struct Directory {
@@ -203,6 +207,7 @@ impl<M: Mail> Router<M> {
             patterns: Patterns::new(limits.patterns_max),
             histories: Histories::new(limits.history_bytes_max),
             keeper: Mutex::new(None),
+            tap: OnceLock::new(),
         })
     }
 
@@ -214,6 +219,16 @@ impl<M: Mail> Router<M> {
     /// `wake` is called from now on when a [`Keeper`](super::keeper::Keeper) is to have a turn before the time it said.
     pub fn set_keeper(&self, wake: Box<dyn Fn() + Send>) {
         *lock(&self.keeper) = Some(wake);
+    }
+
+    /// `tap` hears from now on what happens to topics. There is one at most: a second one is not taken.
+    pub fn set_tap(&self, tap: Box<dyn Tap>) -> Result<(), Box<dyn Tap>> {
+        self.tap.set(tap)
+    }
+
+    /// Who hears what happens to this topic. One that tells who is on another is nobody's business.
+    fn tap_of(&self, topic: &Topic) -> Option<&dyn Tap> {
+        self.tap.get().filter(|_| !topic.is_of_presence()).map(|tap| &**tap)
     }
 
     /// Wakes whoever keeps what topics keep.
@@ -418,12 +433,12 @@ impl<M: Mail> Router<M> {
     /// Subscribes a connection of the calling loop, which lists it when it drains the join. `None`: the topic is
     /// retired, or the loop is none of the router's.
     pub fn join(&self, topic: &Topic, loop_index: usize, join: Join, since: Since) -> Option<Joined> {
-        topic.join(loop_index, join, since, self.mailboxes.get(loop_index)?)
+        topic.join(loop_index, join, since, self.mailboxes.get(loop_index)?, self.tap_of(topic))
     }
 
     /// Counts a subscriber out, listed or still waiting to be.
     pub fn leave(&self, topic: &Topic) {
-        topic.leave();
+        topic.leave(self.tap_of(topic));
     }
 
     /// The calling loop has no subscriber and no waiting join on this topic any more. When no other

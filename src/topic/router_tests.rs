@@ -7,7 +7,7 @@ use super::router::*;
 use super::rules::Rule;
 use super::{Access, Since, SlowPolicy, TopicName, TopicPattern, TopicPolicy, TopicRules};
 use super::{
-    Carried, Draft, Entry, Form, Join, Keeper, LOOPS_MAX, Mail, MailboxLimits, Place, Stamped, Topic,
+    Carried, Draft, Entry, Form, Join, Keeper, LOOPS_MAX, Mail, MailboxLimits, Place, Stamped, Tap, Topic,
 };
 
 #[derive(Clone, Default)]
@@ -52,6 +52,43 @@ impl Mail for Numbers {
 fn router(loops: usize, limits: RouterLimits) -> (Router<Numbers>, Wakes) {
     let wakes = Wakes::default();
     (Router::new(loops, limits, Box::new(wakes.clone())).unwrap(), wakes)
+}
+
+/// Writes down what it hears.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Tap for Heard {
+    fn on_occupied(&self, topic: &Topic) {
+        self.0.lock().unwrap().push(format!("+{}", topic.name()));
+    }
+
+    fn on_vacated(&self, topic: &Topic) {
+        self.0.lock().unwrap().push(format!("-{}", topic.name()));
+    }
+}
+
+#[test]
+fn a_tap_hears_of_first_and_last_subscribers_and_not_of_topics_that_tell_who_is_there() {
+    let (router, _) = router(2, RouterLimits::default());
+    let heard = Heard::default();
+    let topic = router.topic(&name("a")).unwrap();
+    let come = |topic: &Topic, loop_index| router.join(topic, loop_index, join(0), Since::Now).unwrap();
+    come(&topic, 0);
+    assert!(router.set_tap(Box::new(heard.clone())).is_ok());
+    come(&topic, 1);
+    router.leave(&topic);
+    router.leave(&topic);
+    assert_eq!(*heard.0.lock().unwrap(), ["-a"]);
+    come(&topic, 1);
+    come(&topic, 1);
+    let events = router.topic(&TopicName::of_presence("a")).unwrap();
+    come(&events, 0);
+    router.leave(&events);
+    router.leave(&topic);
+    router.leave(&topic);
+    assert_eq!(*heard.0.lock().unwrap(), ["-a", "+a", "-a"]);
+    assert!(router.set_tap(Box::new(Heard::default())).is_err(), "there is one");
 }
 
 fn draft(size: usize) -> Draft {

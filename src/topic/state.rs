@@ -16,6 +16,7 @@ use super::patterns::{Matched, Patterns};
 use super::position::{Gap, GapKind, Since, offset_end};
 use super::rules::{PolicyCell, TopicPolicy, TopicRules};
 use super::sync::{Arc, AtomicU32, Mutex, Ordering, lock};
+use super::tap::Tap;
 
 /// Most event loops one router serves: a topic keeps its interested loops in one word.
 pub const LOOPS_MAX: usize = 64;
@@ -321,6 +322,7 @@ impl Topic {
         join: Join,
         since: Since,
         own: &Mailbox<Entry<M>>,
+        tap: Option<&dyn Tap>,
     ) -> Option<Joined> {
         let mut state = lock(&self.shared().state);
         if state.retired {
@@ -335,6 +337,9 @@ impl Topic {
             state.open(loop_index, join.local);
         }
         state.subscribers += 1;
+        if let Some(tap) = tap.filter(|_| state.subscribers == 1) {
+            tap.on_occupied(self);
+        }
         Some(joined)
     }
 
@@ -455,8 +460,11 @@ impl Topic {
     }
 
     /// One subscriber less.
-    pub(super) fn leave(&self) {
+    pub(super) fn leave(&self, tap: Option<&dyn Tap>) {
         let mut state = lock(&self.shared().state);
+        if let Some(tap) = tap.filter(|_| state.subscribers == 1) {
+            tap.on_vacated(self);
+        }
         state.subscribers = state.subscribers.saturating_sub(1);
     }
 

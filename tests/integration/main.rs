@@ -57,3 +57,4 @@ mod tls;
 mod tls_parts;
 mod token;
 mod validate;
+mod webhook;

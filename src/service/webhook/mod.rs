@@ -1,0 +1,252 @@
+//! Webhooks: tells a URL what happens to topics, in signed batches, one after the other.
+//!
+//! Events come from whoever holds a topic's lock ([`Tap`]), into a queue that is bounded in bytes: one that finds no room is
+//! counted and lost, and nobody ever waits for the URL. One thread posts them, tries a batch again for five minutes, and never
+//! has two under way, so that their order is that of the events.
+
+mod outgoing;
+mod post;
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::caller::{Caller, Plan};
+use crate::metrics::WebhookCounts;
+use crate::topic::{Tap, Topic};
+use outgoing::{Event, Kind, Outgoing};
+use post::{Batch, Secret, pause};
+
+/// Events in one batch: with the longest names some 300 KiB.
+const BATCH_EVENTS_MAX: usize = 1_000;
+
+/// How long one try may take.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Bytes of a file with a secret.
+const SECRET_FILE_BYTES_MAX: u64 = 4_096;
+
+/// What is called, and what signs.
+pub struct Target {
+    caller: Caller,
+    secret: Secret,
+}
+
+impl Target {
+    /// Reads the secret and the authorities.
+    ///
+    /// # Errors
+    /// The key of the configuration at fault, and what is wrong.
+    pub fn new(url: &str, secret_file: &str, ca: Option<&str>) -> Result<Self, (&'static str, String)> {
+        let secret = read_secret(secret_file).map_err(|problem| ("webhook.secret_file", problem))?;
+        let plan = Plan { url: url.to_owned(), ca: ca.map(Into::into), deadline: DEADLINE, idle_max: 1 };
+        let caller = Caller::new(&plan).map_err(|problem| ("webhook.url", problem))?;
+        Ok(Self { caller, secret })
+    }
+}
+
+fn read_secret(file: &str) -> Result<Secret, String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|opened| opened.take(SECRET_FILE_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| format!("{file:?} can't be read: {error}"))?;
+    Secret::parse(&text).map_err(|problem| format!("{file:?} {problem}"))
+}
+
+/// The sending end of webhooks.
+pub struct Webhook {
+    shared: Arc<Shared>,
+    /// Disconnected when the thread is at its end.
+    ended: Receiver<()>,
+}
+
+/// The receiving end: what topics tell goes into the queue.
+pub struct Ear(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// There is something new, or it is to end.
+    news: Condvar,
+    counts: Arc<WebhookCounts>,
+}
+
+struct State {
+    outgoing: Outgoing,
+    ends: bool,
+}
+
+impl Webhook {
+    /// Starts the thread. `process` tells this one's batches from those of another start.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(
+        target: Target,
+        process: String,
+        bytes_max: usize,
+        counts: Arc<WebhookCounts>,
+    ) -> std::io::Result<Self> {
+        let state = Mutex::new(State { outgoing: Outgoing::new(bytes_max), ends: false });
+        let shared = Arc::new(Shared { state, news: Condvar::new(), counts });
+        let (end, ended) = mpsc::channel();
+        let poster = Poster { target, shared: Arc::clone(&shared), process, number: 0 };
+        thread::Builder::new().name("webhook".to_owned()).stack_size(1 << 20).spawn(move || {
+            poster.run();
+            drop::<mpsc::Sender<()>>(end);
+        })?;
+        Ok(Self { shared, ended })
+    }
+
+    /// What topics are to tell.
+    #[must_use]
+    pub fn ear(&self) -> Ear {
+        Ear(Arc::clone(&self.shared))
+    }
+
+    /// Tells what is left, held back or not, each batch with one more try, and waits for that as long as it may.
+    pub fn finish(&self, most: Duration) {
+        self.shared.lock().ends = true;
+        self.shared.news.notify_all();
+        let _ = self.ended.recv_timeout(most);
+    }
+}
+
+impl Tap for Ear {
+    fn on_occupied(&self, topic: &Topic) {
+        self.0.take(Kind::Occupied, topic.name());
+    }
+
+    fn on_vacated(&self, topic: &Topic) {
+        self.0.take(Kind::Vacated, topic.name());
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is made whole or not at all.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, kind: Kind, topic: &str) {
+        let mut state = self.lock();
+        let idle = !state.outgoing.has_ready();
+        let taken = state.outgoing.take(kind, topic, wall_ms());
+        self.counts.queue_bytes.store(state.outgoing.bytes() as u64, Ordering::Relaxed);
+        drop(state);
+        if !taken {
+            self.counts.overflowed.fetch_add(1, Ordering::Relaxed);
+        } else if idle {
+            self.news.notify_one();
+        }
+    }
+
+    /// Waits for events and moves them out, with how many were missed before them. `None`: it is to end, and all is told.
+    fn next(&self, events: &mut Vec<Event>) -> Option<u64> {
+        let mut state = self.lock();
+        loop {
+            let now = wall_ms();
+            let due = if state.ends {
+                state.outgoing.ripen_all();
+                None
+            } else {
+                state.outgoing.ripen(now)
+            };
+            if state.outgoing.has_ready() {
+                let missed = state.outgoing.batch(BATCH_EVENTS_MAX, events);
+                self.counts.queue_bytes.store(state.outgoing.bytes() as u64, Ordering::Relaxed);
+                return Some(missed);
+            }
+            if state.ends {
+                return None;
+            }
+            let wait =
+                due.map_or(Duration::from_secs(3_600), |due| Duration::from_millis(due.saturating_sub(now)));
+            let waited = self.news.wait_timeout(state, wait);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits so long, or until it is to end. `true`: it is.
+    fn rest(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut state = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if state.ends || left.is_zero() {
+                return state.ends;
+            }
+            state = self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// What the thread has.
+struct Poster {
+    target: Target,
+    shared: Arc<Shared>,
+    process: String,
+    number: u64,
+}
+
+impl Poster {
+    fn run(mut self) {
+        let mut events = Vec::new();
+        while let Some(missed) = self.shared.next(&mut events) {
+            self.number += 1;
+            let batch = Batch::new(&self.process, self.number, missed, &events);
+            let counts = &self.shared.counts;
+            let count = if self.deliver(&batch) { &counts.delivered } else { &counts.undelivered };
+            count.fetch_add(events.len() as u64, Ordering::Relaxed);
+            events.clear();
+        }
+    }
+
+    /// Tries until it is taken, or no more.
+    fn deliver(&self, batch: &Batch) -> bool {
+        let (started, mut failures) = (Instant::now(), 0);
+        loop {
+            let asked = match self.target.caller.ask(&batch.request(&self.target.secret, wall_ms() / 1_000)) {
+                Ok(answer) if (200..300).contains(&answer.status) => {
+                    if failures > 0 {
+                        tracing::info!(failures, "the webhook is taken again");
+                    }
+                    return true;
+                }
+                Ok(answer) => {
+                    self.failed(failures, &format!("it answers {}", answer.status));
+                    answer.retry_after
+                }
+                Err(error) => {
+                    self.failed(failures, &error.to_string());
+                    None
+                }
+            };
+            failures += 1;
+            // In the end each batch has one try more.
+            let ends = self.shared.lock().ends;
+            let Some(pause) = pause(failures, asked, started.elapsed()).filter(|_| !ends) else {
+                tracing::error!(failures, "the webhook was not taken; its events are lost");
+                return false;
+            };
+            self.shared.rest(pause);
+        }
+    }
+
+    fn failed(&self, before: u32, why: &str) {
+        self.shared.counts.failed_calls.fetch_add(1, Ordering::Relaxed);
+        if before == 0 {
+            let url = self.target.caller.shown();
+            tracing::warn!(url, "the webhook was not taken, and is tried again: {why}");
+        }
+    }
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests;

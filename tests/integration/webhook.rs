@@ -1,0 +1,131 @@
+//! Webhooks of the real binary: what a receiver gets of topics that people come to and leave.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use ring::hmac;
+use serde_json::Value;
+
+use crate::reload::ConfigFile;
+use crate::server::{PATIENCE, Server, command, fails, on_free_ports};
+
+const SECRET: &str = "a secret of some length, at least";
+
+/// What was posted: the head in lower case, and the body.
+type Posted = (String, Vec<u8>);
+
+/// A receiver that answers its first request with 503 and the others with 204. Its thread ends with the test's process.
+fn receiver() -> (String, Receiver<Posted>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/hook?key=hidden", listener.local_addr().expect("an address"));
+    let (sender, posted) = mpsc::channel();
+    thread::spawn(move || {
+        let mut first = true;
+        for mut stream in listener.incoming().flatten() {
+            while let Some(request) = read_request(&mut stream) {
+                let answer = match std::mem::take(&mut first) {
+                    true => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+                    false => "HTTP/1.1 204 No Content\r\n\r\n",
+                };
+                if stream.write_all(answer.as_bytes()).is_err() || sender.send(request).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (url, posted)
+}
+
+fn read_request(stream: &mut impl Read) -> Option<Posted> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+    let mut body = vec![0; field(&head, "content-length").parse().expect("a length")];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
+
+fn field<'a>(head: &'a str, name: &str) -> &'a str {
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    fields
+        .filter(|(known, _)| *known == name)
+        .map(|(_, value)| value)
+        .next()
+        .unwrap_or_else(|| panic!("{name}: {head}"))
+}
+
+fn next(posted: &Receiver<Posted>) -> (String, Value) {
+    let (head, body) = posted.recv_timeout(PATIENCE).expect("a batch");
+    let id = field(&head, "webhook-id").to_owned();
+    let signed = [id.as_bytes(), b".", field(&head, "webhook-timestamp").as_bytes(), b".", &body].concat();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let expected = data_encoding::BASE64.encode(hmac::sign(&key, &signed).as_ref());
+    // The head was brought to lower case.
+    assert_eq!(field(&head, "webhook-signature"), format!("v1,{expected}").to_ascii_lowercase());
+    (id, serde_json::from_slice(&body).expect("JSON"))
+}
+
+fn told(body: &Value) -> Vec<(&str, &str)> {
+    let events = body["events"].as_array().expect("events");
+    events.iter().filter_map(|event| Some((event["type"].as_str()?, event["topic"].as_str()?))).collect()
+}
+
+#[test]
+fn who_comes_and_leaves_is_told_once_signed_and_at_the_latest_in_the_end() {
+    let (url, posted) = receiver();
+    let secret = ConfigFile::new(&format!("{SECRET}\n"));
+    let config = ConfigFile::new(&format!("[webhook]\nurl = {url:?}\nsecret_file = {:?}\n", secret.path()));
+    let mut server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]));
+    let first = server.websocket("/ws/a%22b");
+    let (id, body) = next(&posted);
+    assert_eq!(told(&body), [("occupied", "a\"b")], "{body}");
+    assert!(body["events"][0]["time"].as_u64().is_some_and(|time| time > 1_700_000_000_000), "{body}");
+    let (again, same) = next(&posted);
+    assert_eq!((again, same), (id.clone(), body), "the first was answered 503");
+    // Others who come and leave change nothing, nor does who comes back at once.
+    let second = server.websocket("/ws/a%22b");
+    drop(second);
+    let other = server.websocket("/ws/other");
+    let (next_id, body) = next(&posted);
+    assert_ne!(next_id, id);
+    assert_eq!(told(&body), [("occupied", "other")], "{body}");
+    drop((first, other));
+    crate::server::wait_for("everybody to have left", || {
+        let topics = server.get("/topics").json();
+        topics["topics"].as_array().is_some_and(|topics| topics.iter().all(|topic| topic["subscribers"] == 0))
+    });
+    server.await_metric("fantail_webhook_events_total", "delivered", |count| count >= 2);
+    assert_eq!(server.metric("fantail_webhook_failed_calls_total", ""), 1);
+    server.terminate();
+    let mut gone = Vec::new();
+    while gone.len() < 2 {
+        let (_, body) = next(&posted);
+        gone.extend(told(&body).into_iter().map(|(kind, topic)| format!("{kind} {topic}")));
+    }
+    gone.sort_unstable();
+    assert_eq!(gone, ["vacated a\"b", "vacated other"]);
+    server.await_exit();
+    assert!(!server.rest_of_log().contains("hidden"), "a query may be a secret");
+}
+
+#[test]
+fn a_webhook_that_can_not_work_is_refused_before_anything_listens() {
+    let secret = ConfigFile::new("too short");
+    let good = ConfigFile::new(SECRET);
+    for (url, file, said) in [
+        ("ftp://example.com/", good.path(), "webhook.url: expects a URL"),
+        ("http://127.0.0.1:1/", secret.path(), "expects a secret of 24 to 1024 bytes"),
+        ("http://127.0.0.1:1/", "/nowhere/secret", "webhook.secret_file: \"/nowhere/secret\" can't be read"),
+    ] {
+        let config = ConfigFile::new(&format!("[webhook]\nurl = {url:?}\nsecret_file = {file:?}\n"));
+        let (code, text) = fails(command(&["check-config", "--config", config.path()], &[]));
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(said), "{text}");
+        assert!(!text.contains("too short"), "{text}");
+    }
+}

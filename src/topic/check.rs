@@ -22,7 +22,7 @@ pub enum Check {
     Nothing,
     /// Text messages.
     Text,
-    /// Text that is JSON as [`strict::read`] takes it.
+    /// Text that is JSON, and such that all readers take it for the same (RFC 7493).
     Json,
     /// JSON that fits the schema at this place of the rules.
     Schema(u32),

@@ -40,6 +40,7 @@ UPGRADE = ("GET /ws/crowd HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n
 ASK = pairs.client_frame(1, b'{"type":"presence","id":1,"topic":"crowd","events":true,"limit":0}')
 HOLDER_MAX = 7_000
 KILLED = 3_000
+CHURNERS = 4
 EVENT = b'"type":"presence","topic"'
 SELF = re.compile(rb'"self":"([^"]*)"')
 
@@ -76,7 +77,7 @@ def hold(target, first, count, pipe):
         for fd, _ in poll.poll(0.2):
             data = by_fd[fd].recv(1 << 16)
             if not data:
-                raise SystemExit("a member was closed")
+                raise SystemExit  # The server has ended.
             events += data.count(EVENT)
             if fd not in ids and (own := SELF.search(data)):
                 ids[fd] = own.group(1).decode()
@@ -88,7 +89,7 @@ def hold(target, first, count, pipe):
 
 def churn(target, first, each_second, stop):
     """One comes and one goes, each in its time."""
-    held = [connect(target, first + number) for number in range(500)]
+    held = [connect(target, first + number) for number in range(500 // CHURNERS)]
     began, done = time.monotonic(), 0
     while not stop.is_set():
         due = int((time.monotonic() - began) * each_second)
@@ -163,8 +164,12 @@ def measure(args, server):
         return sum(events for events, _ in told), [one for _, ids in told for one in ids]
 
     stop = multiprocessing.Event()
-    churning = multiprocessing.Process(target=churn, args=(target, args.members, args.rate, stop), daemon=True)
-    churning.start()
+    churning = [
+        multiprocessing.Process(target=churn, args=(target, args.members, args.rate / CHURNERS, stop), daemon=True)
+        for _ in range(CHURNERS)
+    ]
+    for one in churning:
+        one.start()
     time.sleep(args.grace + 2)
     ask(holders)
     joins, cpu, began = server.metric("fantail_connections_accepted_total"), server.cpu_ns(), time.monotonic()
@@ -173,7 +178,8 @@ def measure(args, server):
     joins = server.metric("fantail_connections_accepted_total") - joins
     events, truth = ask(holders)
     stop.set()
-    churning.join()
+    for one in churning:
+        one.join()
     first = until_true(server, truth, args.grace + 2)
     os.kill(holders[0][0].pid, signal.SIGKILL)
     _, truth = ask(holders[1:])
@@ -185,7 +191,8 @@ def measure(args, server):
     for what, seconds in [("the list right after they had gone", first), ("and after kill -9 of 3,000", second)]:
         shown = "never" if seconds is None else f"{seconds:.2f} s"
         print(f"{what:<36}{shown}   (gate {args.grace + 2} s, the grace in it)")
-    return 1 if each > 2.05 or cores > 0.5 or first is None or second is None else 0
+    # A run that begins before an event and ends behind one has one more.
+    return 1 if each > 2 + 1 / took or cores > 0.5 or first is None or second is None else 0
 
 
 if __name__ == "__main__":

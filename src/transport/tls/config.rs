@@ -171,7 +171,7 @@ impl TlsConfig {
 }
 
 /// Whether a suite goes before what the client would rather have: TLS_AES_128_GCM_SHA256, which every client must know
-/// (RFC 8446, 9.1). A handshake with SHA-384 costs a quarter more, and most clients ask for that first (decision 0200).
+/// (RFC 8446, 9.1). Of a handshake with SHA-384 that is a quarter, and most clients ask for it first (decision 0200).
 fn is_first(suite: SupportedCipherSuite) -> bool {
     suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256
 }

@@ -17,6 +17,7 @@ use crate::connection::session::Asking;
 use crate::dialect::Tools;
 use crate::edition::Control;
 use crate::edition::LoopHealth;
+use crate::http;
 use crate::http::admin::{self, Ask, Batch, Progress, Replies};
 use crate::metrics::{self, CloseReason, RefuseReason};
 use crate::topic::Key;
@@ -92,7 +93,7 @@ impl<S: Socket> Core<S> {
 
     /// Lets a request wait for something that makes progress as long as it is well.
     pub(super) fn wait(&mut self, key: Key, head: &Head<'_>) -> bool {
-        self.park(key, ANSWER_TICKS, head.keep_alive, head.method == "HEAD")
+        self.park(key, ANSWER_TICKS, head.keep_alive, &http::Asker::of(head))
     }
 
     fn send_inquiry(&mut self, key: Key, ask: Ask) {

@@ -139,7 +139,7 @@ impl<S: Socket> Core<S> {
                 None
             }
             Err(error) => {
-                self.refuse_head(key, &error);
+                self.refuse_head(key, &error, bytes);
                 None
             }
             Ok(Some((head, consumed))) => {
@@ -329,7 +329,7 @@ impl<S: Socket> Core<S> {
             }
             Ok(()) => self.open(key, head, opening, out),
             Err(Unauthorized { reason, text }) => {
-                self.refuse(key, reason, &text);
+                self.refuse_asker(key, reason, &text, &Asker::of(head));
                 Next::Leave
             }
         }
@@ -391,19 +391,29 @@ impl<S: Socket> Core<S> {
         Next::Go
     }
 
-    fn refuse_head(&mut self, key: Key, error: &HeadError) {
-        self.refuse(key, RefuseReason::of_head_status(error.status()), error.reason());
+    fn refuse_head(&mut self, key: Key, error: &HeadError, bytes: &[u8]) {
+        let reason = RefuseReason::of_head_status(error.status());
+        self.refuse_asker(key, reason, error.reason(), &Asker::of_bytes(bytes));
     }
 
-    /// Answers a refusal and ends the connection behind it.
+    /// Answers a refusal and ends the connection behind it. For who is no page, or where it is not known who asks.
     pub(super) fn refuse(&mut self, key: Key, reason: RefuseReason, text: &str) {
         self.counters.refused(reason);
-        self.answer_refusal(key, reason, text);
+        self.answer_refusal(key, reason, text, None);
     }
 
-    fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str) {
+    /// The same to a request of the client port, so that a page that may read its answer may read this.
+    pub(super) fn refuse_asker(&mut self, key: Key, reason: RefuseReason, text: &str, asker: &Asker<'_>) {
+        self.counters.refused(reason);
+        let asker = Some(asker).filter(|_| self.port == Port::Client);
+        self.answer_refusal(key, reason, text, asker);
+    }
+
+    fn answer_refusal(&mut self, key: Key, reason: RefuseReason, text: &str, asker: Option<&Asker<'_>>) {
         let mut answer = ResponseBuffer::new(Vec::with_capacity(288), self.date());
-        http::write_refusal(reason, text, false, false, &mut answer);
+        let readers = asker.map(|asker| asker.fields_of_refusal(&self.edition.origin));
+        let head_only = asker.is_some_and(Asker::head_only);
+        http::write_refusal(reason, text, readers.as_ref(), (false, head_only), &mut answer);
         tracing::debug!(slot = key.slot, reason = reason.label(), "refused: {text}");
         self.send_own(key, &answer, Asked::Yes);
         self.end(key, CloseReason::Refused, Words::Nothing);

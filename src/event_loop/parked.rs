@@ -12,20 +12,21 @@ use super::write_turn::Asked;
 use crate::config::LimitsSection;
 use crate::connection::session::Parked;
 use crate::connection::{Connection, Flags, Tick};
+use crate::http::Asker;
 use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::Key;
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
     /// Lets a request wait for at most `ticks` without progress. `false`: too many do, and it was refused.
-    pub(super) fn park(&mut self, key: Key, ticks: Tick, keep_alive: bool, head_only: bool) -> bool {
+    pub(super) fn park(&mut self, key: Key, ticks: Tick, keep_alive: bool, asker: &Asker<'_>) -> bool {
         if self.parked >= self.edition.settings.limits.parked_max {
-            self.refuse(key, RefuseReason::Busy, "too many requests wait; try again");
+            self.refuse_asker(key, RefuseReason::Busy, "too many requests wait; try again", asker);
             return false;
         }
         let due = self.now.saturating_add(ticks);
         let Some(slot) = self.slots.get(key) else { return false };
-        slot.connection.park(Parked::new(due, keep_alive, head_only), self.now);
+        slot.connection.park(Parked::new(due, keep_alive, asker.head_only()), self.now);
         self.parked += 1;
         self.rearm(key.slot);
         true

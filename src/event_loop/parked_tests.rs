@@ -1,12 +1,13 @@
 //! Requests that wait, on either port: how they end, and what of their peers is read meanwhile.
 
 use super::*;
+use crate::http;
 
 /// A kept connection of the client port whose next request waits for at most `ticks`.
 fn parked(core: &mut Core<Fake>, ticks: Tick) -> (Key, Fake) {
     let fake = Fake::default();
     let key = arrive(core, &fake);
-    assert!(core.park(key, ticks, true, false));
+    assert!(core.park(key, ticks, true, &http::Asker::default()));
     (key, fake)
 }
 
@@ -23,11 +24,11 @@ fn so_many_wait_and_no_more() {
     let waiting = [parked(&mut core, 1_000), parked(&mut core, 1_000)];
     let late = Fake::default();
     let key = arrive(&mut core, &late);
-    assert!(!core.park(key, 1_000, true, false));
+    assert!(!core.park(key, 1_000, true, &http::Asker::default()));
     assert_eq!(count(&late.take(), b"HTTP/1.1 503 "), 1);
     // One that is answered makes room.
     core.complete(waiting[0].0, true, b"HTTP/1.1 200 OK\r\n\r\n");
-    assert!(core.park(waiting[0].0, 1_000, true, false));
+    assert!(core.park(waiting[0].0, 1_000, true, &http::Asker::default()));
     assert_eq!(core.parked, 2);
 }
 

@@ -68,7 +68,7 @@ impl<S: Socket> Core<S> {
             return self.end_poll(key, &reply);
         }
         let ticks = u64::from(opening.wait_seconds) * 1_000 / TICK_MS;
-        if self.park(key, ticks as u32, head.keep_alive, head_only)
+        if self.park(key, ticks as u32, head.keep_alive, &Asker::of(head))
             && let Some(parked) = self.parked(key)
         {
             parked.poll = Some(Box::new(Poll { at: newest, fields: fields.into() }));

@@ -204,7 +204,7 @@ pub fn write_answered(
                 Question::Unsubscribe { .. } => "no such connection, or it is not subscribed to the topic",
                 _ => "no such connection",
             };
-            write_refusal(RefuseReason::NotFound, text, keep_alive, head_only, out);
+            write_refusal(RefuseReason::NotFound, text, None, (keep_alive, head_only), out);
             Some(RefuseReason::NotFound)
         }
     }

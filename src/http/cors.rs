@@ -11,7 +11,7 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer, push_field};
 
 /// Fields of answers that a page may read besides the usual ones.
-const EXPOSED: &str = "Fantail-Position, Fantail-Gap";
+const EXPOSED: &str = "Fantail-Position, Fantail-Gap, Retry-After";
 
 /// How long a browser may remember what a preflight was answered, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
@@ -79,6 +79,12 @@ impl<'a> Asker<'a> {
         self.head_only
     }
 
+    /// The fields of a refusal: a page that is welcome may read why, another one learns nothing (Fetch, 3.2.3).
+    #[must_use]
+    pub fn fields_of_refusal(&self, policy: &OriginPolicy) -> Fields<'a> {
+        self.fields(policy).unwrap_or_default()
+    }
+
     /// The fields that let it be read, if its origin is welcome.
     pub(super) fn fields(&self, policy: &OriginPolicy) -> Result<Fields<'a>, OriginRefusal> {
         let grant = match policy.check(self.origin, Some(self.host)) {
@@ -97,9 +103,9 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// Fields of an answer.
-#[derive(Debug)]
-pub(super) struct Fields<'a> {
+/// Fields of an answer that say which pages may read it; by default none that names its origin.
+#[derive(Debug, Default)]
+pub struct Fields<'a> {
     allow: Option<Cow<'a, str>>,
     credentials: bool,
 }
@@ -124,7 +130,7 @@ impl Fields<'_> {
         let mut headers: Vec<_> = self.each().collect();
         headers.extend([
             ("Access-Control-Allow-Methods", "GET"),
-            ("Access-Control-Allow-Headers", "Last-Event-ID, Cache-Control"),
+            ("Access-Control-Allow-Headers", "Last-Event-ID, Cache-Control, Authorization"),
             ("Access-Control-Max-Age", PREFLIGHT_SECONDS),
         ]);
         Response {
@@ -147,10 +153,9 @@ pub(super) fn push_not_now(
     again_ms: u32,
     out: &mut ResponseBuffer,
 ) {
-    // Whoever may not read it learns nothing: it would be refused for good in any case.
-    let fields = asker.fields(policy).ok();
+    let fields = asker.fields_of_refusal(policy);
     let mut headers = vec![("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
-    headers.extend(fields.iter().flat_map(Fields::each));
+    headers.extend(fields.each());
     Response {
         status: 200,
         content_type: sse::MEDIA_TYPE,
@@ -180,7 +185,7 @@ mod tests {
     #[test]
     fn a_page_may_read_what_the_policy_lets_it_open() {
         let vary = "Vary: Origin\n";
-        let exposed = "Access-Control-Expose-Headers: Fantail-Position, Fantail-Gap\n";
+        let exposed = "Access-Control-Expose-Headers: Fantail-Position, Fantail-Gap, Retry-After\n";
         let named = |origin| {
             let allow = format!("Access-Control-Allow-Origin: {origin}\n");
             Some(format!("{vary}{allow}Access-Control-Allow-Credentials: true\n{exposed}"))

@@ -21,7 +21,7 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::{Response, ResponseBuffer, push_field};
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
-pub use cors::Asker;
+pub use cors::{Asker, Fields};
 pub use token::{Unauthorized, claims_of, may_open};
 
 /// Headers of every answer that is no page: never run, never framed.
@@ -99,13 +99,18 @@ fn client(
     peer: impl FnOnce() -> Option<IpAddr>,
     out: &mut ResponseBuffer,
 ) -> Answer {
+    if head.method == "OPTIONS" && head.field("access-control-request-method").is_some() {
+        // Whatever is wrong with its path and parameters: the request behind it is told what, and a page can read that
+        // only if the preflight succeeds (Fetch, 4.8).
+        return preflight(head, edition, out);
+    }
     if head.path() == "/" {
         if !matches!(head.method, "GET" | "HEAD") {
-            return method_refusal(head, "GET, HEAD", out);
+            return client_method_refusal(head, edition, "GET, HEAD", out);
         }
         return match page::write(head, edition, peer, out) {
             Ok(()) => Answer::Done { keep_alive: head.keep_alive, refused: None },
-            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+            Err(text) => client_refusal(head, edition, RefuseReason::BadRequest, &text, out),
         };
     }
     let welcome = &edition.settings.server.subprotocols;
@@ -115,11 +120,11 @@ fn client(
     };
     if head.path() == "/demo" && edition.settings.server.demo {
         if !matches!(head.method, "GET" | "HEAD") {
-            return method_refusal(head, "GET, HEAD", out);
+            return client_method_refusal(head, edition, "GET, HEAD", out);
         }
         return match page::demo::write(head, out) {
             Ok(()) => Answer::Done { keep_alive: head.keep_alive, refused: None },
-            Err(text) => refusal(head, RefuseReason::BadRequest, &text, out),
+            Err(text) => client_refusal(head, edition, RefuseReason::BadRequest, &text, out),
         };
     }
     let request = OpenRequest {
@@ -132,9 +137,9 @@ fn client(
         None => {
             let elsewhere = "not here: this is the client port, not the admin port";
             let text = if admin::has(head.path()) { elsewhere } else { RefuseReason::NotFound.text() };
-            refusal(head, RefuseReason::NotFound, text, out)
+            client_refusal(head, edition, RefuseReason::NotFound, text, out)
         }
-        Some(Err(refused)) => refusal(head, refused.reason, &refused.text, out),
+        Some(Err(refused)) => client_refusal(head, edition, refused.reason, &refused.text, out),
         Some(Ok(opening)) => match opening.dialect.carrier() {
             Carrier::Frames => upgrade(head, opening, edition, out),
             Carrier::Body | Carrier::Answer => stream(head, opening, edition, wall, out),
@@ -146,17 +151,19 @@ fn client(
 fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     let upgrade = match upgrade::check(head) {
         Ok(upgrade) => upgrade,
-        Err(error) => return upgrade_refusal(head, &error, out),
+        Err(error) => return upgrade_refusal(head, &error, edition, out),
     };
     if edition.origin.check(head.field("origin"), Some(head.host.as_bytes())).is_err() {
-        return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
+        return foreign(head, edition, out);
     }
     let extension = match edition.settings.deflate.enabled.then(|| negotiate(upgrade.extensions())) {
         // Whoever might need some of what is kept must not be invited while there is no room.
         Some(Ok(Some(_))) if !edition.contexts.admits() => None,
         Some(Ok(answer)) => answer,
         // RFC 6455, 9.1.
-        Some(Err(error)) => return refusal(head, RefuseReason::BadRequest, &error.to_string(), out),
+        Some(Err(error)) => {
+            return client_refusal(head, edition, RefuseReason::BadRequest, &error.to_string(), out);
+        }
         None => None,
     };
     opening.deflate = extension.map(|agreement| agreement.window_bits);
@@ -180,15 +187,14 @@ fn stream(
     out: &mut ResponseBuffer,
 ) -> Answer {
     if !matches!(head.method, "GET" | "HEAD" | "OPTIONS") {
-        return method_refusal(head, "GET, HEAD, OPTIONS", out);
+        return client_method_refusal(head, edition, "GET, HEAD, OPTIONS", out);
+    }
+    if head.method == "OPTIONS" {
+        return preflight(head, edition, out);
     }
     let Ok(fields) = Asker::of(head).fields(&edition.origin) else {
-        return refusal(head, RefuseReason::ForeignOrigin, RefuseReason::ForeignOrigin.text(), out);
+        return foreign(head, edition, out);
     };
-    if head.method == "OPTIONS" {
-        fields.push_preflight(head.keep_alive, out);
-        return Answer::Done { keep_alive: head.keep_alive, refused: None };
-    }
     if head.method == "HEAD" {
         // What the loop sees to where something is opened.
         let allowed = claims_of(head, edition, wall.ms() / 1_000).and_then(|claims| {
@@ -196,7 +202,7 @@ fn stream(
             may_open(&opening, &edition.router.rules(), who.as_deref()).map_err(Unauthorized::from)
         });
         if let Err(Unauthorized { reason, text }) = allowed {
-            return refusal(head, reason, &text, out);
+            return client_refusal(head, edition, reason, &text, out);
         }
     }
     opening.dialect.push_head(head, out);
@@ -228,18 +234,57 @@ fn stream(
     Answer::Open(opening)
 }
 
-fn upgrade_refusal(head: &Head<'_>, error: &UpgradeRefusal, out: &mut ResponseBuffer) -> Answer {
+/// Answers the question whether a page may send a request.
+fn preflight(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
+    let Ok(fields) = Asker::of(head).fields(&edition.origin) else {
+        return foreign(head, edition, out);
+    };
+    fields.push_preflight(head.keep_alive, out);
+    Answer::Done { keep_alive: head.keep_alive, refused: None }
+}
+
+fn foreign(head: &Head<'_>, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
+    let reason = RefuseReason::ForeignOrigin;
+    client_refusal(head, edition, reason, reason.text(), out)
+}
+
+fn upgrade_refusal(
+    head: &Head<'_>,
+    error: &UpgradeRefusal,
+    edition: &Edition,
+    out: &mut ResponseBuffer,
+) -> Answer {
     if error.status() == RefuseReason::MethodNotAllowed.status() {
-        return method_refusal(head, "GET", out);
+        return client_method_refusal(head, edition, "GET", out);
     }
     let reason = RefuseReason::of_head_status(error.status());
-    refusal(head, reason, error.reason(), out)
+    client_refusal(head, edition, reason, error.reason(), out)
+}
+
+/// As [`method_refusal`], on the client port.
+fn client_method_refusal(
+    head: &Head<'_>,
+    edition: &Edition,
+    allow: &str,
+    out: &mut ResponseBuffer,
+) -> Answer {
+    write_method_refusal(head, allow, Some(&Asker::of(head).fields_of_refusal(&edition.origin)), out)
 }
 
 /// Answers 405 with the methods this path does answer (RFC 9110, 15.5.6).
 fn method_refusal(head: &Head<'_>, allow: &str, out: &mut ResponseBuffer) -> Answer {
+    write_method_refusal(head, allow, None, out)
+}
+
+fn write_method_refusal(
+    head: &Head<'_>,
+    allow: &str,
+    readers: Option<&Fields<'_>>,
+    out: &mut ResponseBuffer,
+) -> Answer {
     let mut headers = PLAIN_HEADERS.to_vec();
     headers.push(("Allow", allow));
+    headers.extend(readers.into_iter().flat_map(Fields::each));
     Response {
         status: RefuseReason::MethodNotAllowed.status(),
         content_type: "text/plain; charset=utf-8",
@@ -252,9 +297,22 @@ fn method_refusal(head: &Head<'_>, allow: &str, out: &mut ResponseBuffer) -> Ans
     Answer::Done { keep_alive: head.keep_alive, refused: Some(RefuseReason::MethodNotAllowed) }
 }
 
+/// As [`refusal`], on the client port: a page that may read the answer may read the refusal, too.
+fn client_refusal(
+    head: &Head<'_>,
+    edition: &Edition,
+    reason: RefuseReason,
+    text: &str,
+    out: &mut ResponseBuffer,
+) -> Answer {
+    let readers = Asker::of(head).fields_of_refusal(&edition.origin);
+    write_refusal(reason, text, Some(&readers), (head.keep_alive, head.method == "HEAD"), out);
+    Answer::Done { keep_alive: head.keep_alive, refused: Some(reason) }
+}
+
 /// Answers a refusal that leaves the connection as it is.
 fn refusal(head: &Head<'_>, reason: RefuseReason, text: &str, out: &mut ResponseBuffer) -> Answer {
-    write_refusal(reason, text, head.keep_alive, head.method == "HEAD", out);
+    write_refusal(reason, text, None, (head.keep_alive, head.method == "HEAD"), out);
     Answer::Done { keep_alive: head.keep_alive, refused: Some(reason) }
 }
 
@@ -270,16 +328,18 @@ pub fn write_not_now(
     if asker.wants_stream() && reason.passes() {
         cors::push_not_now(asker, &edition.origin, reason.text(), again_ms, out);
     } else {
-        write_refusal(reason, reason.text(), false, asker.head_only(), out);
+        let readers = asker.fields_of_refusal(&edition.origin);
+        write_refusal(reason, reason.text(), Some(&readers), (false, asker.head_only()), out);
     }
 }
 
-/// Writes the answer of a refusal: its status, one plain line, and the headers the status calls for.
+/// Writes the answer of a refusal: its status, one plain line, the headers the status calls for, and those that say which
+/// pages may read it.
 pub fn write_refusal(
     reason: RefuseReason,
     text: &str,
-    keep_alive: bool,
-    head_only: bool,
+    readers: Option<&Fields<'_>>,
+    (keep_alive, head_only): (bool, bool),
     out: &mut ResponseBuffer,
 ) {
     let more: &[(&str, &str)] = match reason.status() {
@@ -296,6 +356,7 @@ pub fn write_refusal(
     // RFC 9110, 15.5.2: a 401 names what would help.
     let challenge = token::challenge(reason, text);
     headers.extend(challenge.iter().map(|challenge| ("WWW-Authenticate", challenge.as_str())));
+    headers.extend(readers.into_iter().flat_map(Fields::each));
     Response {
         status: reason.status(),
         content_type: "text/plain; charset=utf-8",

@@ -14,6 +14,7 @@ mod conformance;
 mod connect;
 mod connect_hostile;
 mod connect_secure;
+mod cors;
 mod deflate;
 mod delivery;
 mod demo;

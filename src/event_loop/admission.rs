@@ -144,10 +144,17 @@ impl<S: Socket> Core<S> {
                 // A proxy behind the proxy: its own word comes in X-Forwarded-For.
                 slot.connection.admission = handle;
             } else if let Err(reason) = self.enter(key, handle) {
-                return self.refuse(key, reason, reason.text());
+                // Answered as at the accept, when its request is there: what it may be told depends on that.
+                self.counters.refused(reason);
+                if let Some(slot) = self.slots.get(key) {
+                    slot.connection.session = Some(Box::new(Session::Refused(reason)));
+                }
             }
         }
         let rest = bytes.get_mut(header.len..).unwrap_or_default();
+        if rest.is_empty() {
+            return;
+        }
         let Some(slot) = self.slots.get(key) else { return };
         if slot.stream.begin_layer(&mut self.transport, rest) {
             // What came behind the header is read once more, by the layer.

@@ -156,6 +156,41 @@ fn a_proxy_header_tells_whose_connection_it_is() {
     wait_for("the client's place", || ask(&version_2([192, 0, 2, 1])).0.status == 101);
 }
 
+/// A browser's EventSource gives up for good on any status but 200, behind a proxy, too: whether its request comes with the
+/// PROXY header or behind it.
+#[test]
+fn a_stream_whose_address_has_enough_is_told_when_to_come_back_behind_a_proxy_too() {
+    let server = start(&PROXY);
+    let line = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n";
+    let request = |path: &str, accept: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", server.listen).into_bytes()
+    };
+    let mut inside = server.connect();
+    inside.send(&[&line[..], upgrade_request(server.listen, "/echo", "").as_bytes()].concat());
+    assert_upgraded(&inside.answer());
+    let told = |refused: u64, path: &str, accept: &str, together: bool| {
+        let mut peer = server.connect();
+        if together {
+            peer.send(&[&line[..], &request(path, accept)].concat());
+        } else {
+            peer.send(line);
+            server.await_metric("fantail_refusals_total", "too_many_from_address", |count| count == refused);
+            peer.send(&request(path, accept));
+        }
+        (peer.answer(), peer)
+    };
+    for (count, together) in [(1, true), (2, false)] {
+        let (answer, mut peer) = told(count, "/sse/a", "text/event-stream", together);
+        assert_eq!((answer.status, answer.field("content-type")), (200, Some("text/event-stream")));
+        assert!(String::from_utf8_lossy(&answer.body).contains("retry: "), "{answer:?}");
+        peer.expect_end();
+    }
+    for (count, together) in [(3, true), (4, false)] {
+        assert_refused(&told(count, "/poll/a", "*/*", together).0, 429);
+    }
+    server.await_metric("fantail_connections", "", |open| open == 1);
+}
+
 #[test]
 fn a_trusted_proxy_without_its_header_is_refused() {
     let server = start(&PROXY);

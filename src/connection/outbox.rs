@@ -55,7 +55,8 @@ struct Tally {
     drops_in_row: u32,
     /// Notes pushed behind a message since one of the topic has begun to leave.
     notes: u16,
-    /// Of those that wait, the ones that came by a pattern, before the connection joined the topic.
+    /// Of those that wait, the ones that came before the connection joined the topic last: by a pattern, or by a subscription
+    /// that has ended while a pattern meant it.
     before_join: u32,
     /// Whether a note is the last thing of the topic that waits.
     told_behind: bool,
@@ -429,8 +430,12 @@ impl Outbox {
 
     /// Whether a message of the topic waits whose first byte has not left.
     fn waits(&self, topic_id: u64, at: usize) -> bool {
-        let begun = self.begun() > 0 && self.queue.front().is_some_and(|first| first.is_of(topic_id));
-        self.tallies.get(at).is_some_and(|tally| tally.messages > u32::from(begun))
+        self.tallies.get(at).is_some_and(|tally| tally.messages > self.begun_of(topic_id))
+    }
+
+    /// Messages of the topic whose first byte has left.
+    fn begun_of(&self, topic_id: u64) -> u32 {
+        u32::from(self.begun() > 0 && self.queue.front().is_some_and(|first| first.is_of(topic_id)))
     }
 
     /// Entries at the front whose first byte has left.
@@ -464,8 +469,8 @@ impl Outbox {
     fn replace(&mut self, message: &Message, budget: &OutboxBudget, at: usize) -> u64 {
         let topic_id = message.topic_id();
         // What waits of those before the join, but for one that has begun.
-        let begun = self.begun() > 0 && self.queue.front().is_some_and(|first| first.is_of(topic_id));
-        let joined = self.tallies.get(at).is_some_and(|tally| tally.before_join > u32::from(begun));
+        let begun = self.begun_of(topic_id);
+        let joined = self.tallies.get(at).is_some_and(|tally| tally.before_join > begun);
         let mut place = None;
         let mut displaced = 0;
         let mut index = self.begun();
@@ -553,8 +558,22 @@ impl Outbox {
         debug_assert!(index >= self.begun(), "a frame under way is never taken back");
         if let Some(gone) = self.queue.remove(index) {
             self.bytes -= gone.bytes(self.encoding).len();
+            if let Queued::Message(message) = &gone {
+                self.tell_behind_answers(index, message.topic_id());
+            }
             self.forget(&gone, budget);
         }
+    }
+
+    /// A waiting message of the topic, the oldest, is taken back, and `index` is where it was. What is dropped behind the answer
+    /// to a join is not told by a note before it. There may be several joins before the last; that some other answer counts as
+    /// theirs costs a note, and no more of them than there are messages from before the last join.
+    fn tell_behind_answers(&mut self, index: usize, topic_id: u64) {
+        let begun = self.begun_of(topic_id);
+        let Some(at) = self.tallies.iter().position(|tally| tally.topic_id == topic_id) else { return };
+        let Some(tally) = self.tallies.get_mut(at).filter(|tally| tally.before_join > begun) else { return };
+        let mut until_next = self.queue.iter().skip(index).take_while(|entry| !entry.is_of(topic_id));
+        tally.told_before &= !until_next.any(|entry| matches!(entry, Queued::Own(_)));
     }
 
     fn forget(&mut self, gone: &Queued, budget: &OutboxBudget) {
@@ -564,8 +583,7 @@ impl Outbox {
                 if let Some(tally) = self.tallies.iter_mut().find(|tally| tally.topic_id == topic_id) {
                     tally.messages -= 1;
                     tally.bytes -= gone.bytes(self.encoding).len();
-                    // Oldest first. What goes behind the answer is not told by a note before it.
-                    tally.told_before &= tally.before_join != 1;
+                    // Oldest first.
                     tally.before_join = tally.before_join.saturating_sub(1);
                 }
                 budget.release(message);

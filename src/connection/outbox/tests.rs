@@ -631,6 +631,38 @@ fn what_is_dropped_behind_the_answer_to_a_join_is_told_behind_it() {
 }
 
 #[test]
+fn what_is_dropped_between_two_joins_is_told_between_their_answers() {
+    let (budget, policy) = (OutboxBudget::new(TOTAL), policy(SlowPolicy::DropOldest));
+    let policy = TopicPolicy { messages_max: 4, ..policy };
+    // Some of it has begun to leave, or nothing has.
+    for (begun, wanted) in
+        [(false, "note answer note other! note 5 6 7 8"), (true, "0 note answer note other! note 6 7 8")]
+    {
+        let mut outbox = Outbox::new(0, Encoding::Plain);
+        if begun {
+            assert!(outbox.push_rest(message(0), 1, &budget));
+        }
+        for (offsets, answer) in [(1..=2, b"answer"), (3..=4, b"other!")] {
+            for offset in offsets {
+                admit_and_tell(&mut outbox, offset, &policy, &budget);
+            }
+            outbox.tell_anew(1);
+            outbox.push_own(answer, &budget);
+        }
+        for offset in 5..=8 {
+            admit_and_tell(&mut outbox, offset, &policy, &budget);
+        }
+        assert_eq!(told(&outbox), wanted);
+        while !outbox.is_empty() {
+            let count = outbox.next_bytes(&mut Vec::new(), 0).len();
+            outbox.advance(count, 1, &budget);
+        }
+        assert!(outbox.tallies.iter().all(|tally| tally.before_join == 0));
+        assert_eq!(budget.used(), 0);
+    }
+}
+
+#[test]
 fn what_has_begun_before_a_join_keeps_nobody_from_the_place_of_the_newest() {
     let (budget, policy) = (OutboxBudget::new(TOTAL), policy(SlowPolicy::Latest));
     let mut outbox = Outbox::new(0, Encoding::Plain);

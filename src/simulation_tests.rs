@@ -102,6 +102,12 @@ fn a_recovery_that_is_none_is_found() {
 }
 
 #[test]
+fn a_message_that_comes_by_topic_and_pattern_is_found() {
+    let (found, missed) = found(Planted::PatternTwice, 60);
+    assert!(found >= ENOUGH && missed <= found, "found in {found} runs, missed in {missed}");
+}
+
+#[test]
 fn a_poll_that_is_told_a_place_too_far_is_found() {
     let (found, missed) = found(Planted::PollAhead, 60);
     assert!(found >= ENOUGH && missed <= found, "found in {found} runs, missed in {missed}");

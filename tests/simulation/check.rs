@@ -8,6 +8,7 @@ use fantail::topic::{SlowPolicy, TopicName};
 use super::json::{JsonTalk, check_json};
 use super::net::{Fault, Plan};
 use super::operator::check_operators;
+use super::patterns::slow;
 use super::peer::{Ending, Peer, Speaks};
 use super::polls::{Polls, check_polls};
 use super::talk::{Talk, check_talk};
@@ -233,7 +234,7 @@ fn all_given_back(world: &World) -> Checked {
             return Err(format!("empty loop {index} has {backlog} bytes queued and sleeps for {sleep:?}"));
         }
     }
-    for at in 0..world.truth.len() {
+    for at in 0..world.lasting {
         let subscribers = world
             .edition
             .router
@@ -242,6 +243,11 @@ fn all_given_back(world: &World) -> Checked {
         // The tap stays.
         if subscribers != Some(1) {
             return Err(format!("{subscribers:?} subscribers of t{at} at the end"));
+        }
+    }
+    for topic in &world.topics[world.lasting..] {
+        if topic.subscribers() != 0 || world.edition.router.patterns() != 0 {
+            return Err(format!("{} is subscribed to at the end", topic.name()));
         }
     }
     let admission = &world.edition.admission;
@@ -367,7 +373,7 @@ impl Missing {
         (least, most): (u64, u64),
         newest: Option<u64>,
     ) -> Checked {
-        let slow = world.topics[topic].policy(&world.edition.router.rules()).slow;
+        let slow = slow(world, topic);
         self.least[slow as usize] += least;
         self.most[slow as usize] += most;
         if least != most {
@@ -390,6 +396,25 @@ impl Missing {
                 Err(format!("peer {id} has not got the newest message of t{topic}, only {newest:?}"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What a peer has not got of a topic by patterns. Where the topic's policy is `catch-up`, what there was no room for is
+    /// dropped, as the newest; but a subscription to the topic itself reads it.
+    pub(crate) fn add_by_pattern(
+        &mut self,
+        world: &World,
+        topic: usize,
+        (least, most): (u64, u64),
+        own: bool,
+    ) {
+        let slow = slow(world, topic);
+        let least = if own { 0 } else { least };
+        let dropped = if slow == SlowPolicy::CatchUp { SlowPolicy::DropNewest } else { slow };
+        self.least[dropped as usize] += least;
+        self.most[dropped as usize] += most;
+        if own && dropped != slow {
+            self.most[slow as usize] += most;
         }
     }
 

@@ -8,6 +8,7 @@ use fantail::topic::{Position, SlowPolicy, Topic};
 use serde_json::{Value, json};
 
 use super::check::{Missing, Places, check_topic, place_of};
+use super::patterns::{Moments, PATTERNS, Watches, slow};
 use super::peer::{Peer, payload};
 use super::rng::Rng;
 use super::world::{Checked, World};
@@ -20,6 +21,9 @@ const ALL: u32 = 60_000;
 enum Wish {
     Subscribe(usize, Option<u64>),
     Unsubscribe(usize),
+    /// To a pattern.
+    Watch(usize),
+    Unwatch(usize),
     /// Its message of this number.
     Publish(usize),
     History(usize, Option<u64>),
@@ -29,7 +33,7 @@ enum Wish {
 /// What it was sent, in order.
 #[derive(Debug)]
 enum Heard {
-    Answer(Wish, Value),
+    Answer(Wish, Value, Moments),
     Message(Value),
     /// Of the topic of this name.
     Gap(String),
@@ -38,16 +42,20 @@ enum Heard {
 /// One peer's side of the conversation.
 #[derive(Debug, Default)]
 pub(crate) struct JsonTalk {
-    asked: VecDeque<(usize, Wish)>,
+    /// Each with its id, and how much was published when everything was delivered last before.
+    asked: VecDeque<(usize, Wish, u64)>,
     commands: usize,
+    /// Whether it subscribes to patterns, too.
+    pub(crate) watches: bool,
     heard: Vec<Heard>,
 }
 
 impl JsonTalk {
-    /// Makes a command. Publishes go to topic `home` and are numbered from `published` on; `topics` are all there are.
+    /// Makes a command. Publishes go to topic `home` and are numbered from `published` on; `topics` are all there are. `rested`
+    /// is how much was published when everything was delivered last.
     pub(crate) fn command(
         &mut self,
-        (id, home): (usize, usize),
+        (id, home, rested): (usize, usize, u64),
         topics: &[Topic],
         published: &mut usize,
         rng: &mut Rng,
@@ -58,7 +66,8 @@ impl JsonTalk {
         let since = rng.one_in(2).then(|| rng.below(topic.next_offset() as usize) as u64);
         let place = since.map(|offset| Position { epoch: topic.epoch(), offset }.to_string());
         self.commands += 1;
-        let (wish, mut command) = match rng.below(12) {
+        let pattern = rng.below(PATTERNS.len());
+        let (wish, mut command) = match rng.below(if self.watches { 16 } else { 12 }) {
             0 | 1 => {
                 let body = payload(home, Some(id), *published, rng);
                 *published += 1;
@@ -72,29 +81,31 @@ impl JsonTalk {
             2..7 => (Wish::Subscribe(about, since), json!({"type": "subscribe", "topic": name})),
             7..9 => (Wish::Unsubscribe(about), json!({"type": "unsubscribe", "topic": name})),
             9 | 10 => (Wish::History(about, since), json!({"type": "history", "topic": name, "limit": 20})),
-            _ => (Wish::Ping, json!({"type": "ping"})),
+            11 => (Wish::Ping, json!({"type": "ping"})),
+            12..15 => (Wish::Watch(pattern), json!({"type": "subscribe", "topic": PATTERNS[pattern]})),
+            _ => (Wish::Unwatch(pattern), json!({"type": "unsubscribe", "topic": PATTERNS[pattern]})),
         };
         if let (Wish::Subscribe(..) | Wish::History(..), Some(place)) = (wish, place) {
             command["since"] = place.into();
         }
         command["id"] = self.commands.into();
-        self.asked.push_back((self.commands, wish));
+        self.asked.push_back((self.commands, wish, rested));
         command.to_string().into_bytes()
     }
 
-    /// Takes a message of the server.
-    pub(crate) fn hear(&mut self, text: &[u8]) -> Result<(), String> {
+    /// Takes a message of the server, when so much was published.
+    pub(crate) fn hear(&mut self, text: &[u8], now: u64) -> Result<(), String> {
         let told: Value = serde_json::from_slice(text).map_err(|error| format!("no JSON: {error}"))?;
         let heard = match told["type"].as_str() {
             Some("message") => Heard::Message(told),
             Some("gap") => Heard::Gap(told["topic"].as_str().unwrap_or_default().to_owned()),
             _ => {
-                let (id, wish) =
+                let (id, wish, rested) =
                     self.asked.pop_front().ok_or_else(|| format!("an answer to nothing: {told}"))?;
                 if told["id"] != id {
                     return Err(format!("{told} where the answer to {id} is due"));
                 }
-                Heard::Answer(wish, told)
+                Heard::Answer(wish, told, Moments { rested, answered: now })
             }
         };
         self.heard.push(heard);
@@ -115,6 +126,13 @@ struct Span {
     gap: bool,
 }
 
+impl Span {
+    /// The offset that comes next if nothing is missing.
+    fn due(&self) -> u64 {
+        self.got.last().map_or(self.first, |last| last + 1)
+    }
+}
+
 /// Topic and offset of what was told: the published payload to its last byte, at the offset that it has.
 pub(crate) fn told_place(told: &Value, places: &Places<'_>) -> Option<(usize, u64)> {
     let payload = match told["data"].as_str() {
@@ -130,6 +148,12 @@ pub(crate) fn keeps_all(world: &World, topic: usize) -> bool {
     policy.history.messages >= ALL
 }
 
+/// What a peer is subscribed to, as its conversation is gone through.
+struct Subscribed<'a> {
+    topics: HashMap<usize, Span>,
+    patterns: Watches<'a>,
+}
+
 /// Each command was answered as it had to be, each subscription got what was published while there was one or was told
 /// that it did not, and began where it asked to.
 pub(crate) fn check_json(
@@ -140,27 +164,39 @@ pub(crate) fn check_json(
     missing: &mut Missing,
 ) -> Checked {
     let id = peer.link.id;
-    let mut open: HashMap<usize, Span> = HashMap::new();
+    let mut open = Subscribed { topics: HashMap::new(), patterns: Watches::new(world, id) };
     for heard in &talk.heard {
         match heard {
             Heard::Gap(name) => {
-                let topic = name.trim_start_matches('t').parse().ok();
-                let span = topic.and_then(|topic: usize| open.get_mut(&topic));
-                span.ok_or_else(|| format!("peer {id} was told a gap of {name} without asking for it"))?
-                    .gap = true;
+                let by_pattern = open.patterns.on_gap(name);
+                let topic = name.strip_prefix('t').and_then(|number| number.parse().ok());
+                match topic.and_then(|topic: usize| open.topics.get_mut(&topic)) {
+                    Some(span) => span.gap = true,
+                    None if by_pattern => {}
+                    None => return Err(format!("peer {id} was told a gap of {name} without asking for it")),
+                }
             }
             Heard::Message(told) => {
                 let place = told_place(told, places);
                 let (topic, offset) =
                     place.ok_or_else(|| format!("peer {id} got what nobody published: {told}"))?;
-                let span = open.get_mut(&topic).filter(|_| told["topic"] == format!("t{topic}"));
-                let span = span.ok_or_else(|| format!("peer {id} got t{topic} without asking for it"))?;
-                check_gap(world, topic, span, offset).map_err(|problem| format!("peer {id}: {problem}"))?;
+                if told["topic"] != world.topics[topic].name() {
+                    return Err(format!("peer {id} got {told}, which is of t{topic}"));
+                }
+                let Some(span) = open.topics.get_mut(&topic).filter(|span| offset >= span.due()) else {
+                    open.patterns.on_message(topic, offset)?;
+                    continue;
+                };
+                let lenient = open.patterns.may_miss(topic);
+                check_gap(world, topic, (span, lenient), offset)
+                    .map_err(|problem| format!("peer {id}: {problem}"))?;
                 span.got.push(offset);
+                open.patterns.on_own(topic, offset);
             }
-            Heard::Answer(wish, told) => {
-                if !is_answer(world, peer, (*wish, told), (places, &mut open), missing)? {
-                    return Err(format!("peer {id} was answered {told} to {wish:?}, subscribed: {open:?}"));
+            Heard::Answer(wish, told, moments) => {
+                if !is_answer(world, peer, (*wish, told, *moments), (places, &mut open), missing)? {
+                    let topics = open.topics;
+                    return Err(format!("peer {id} was answered {told} to {wish:?}, subscribed: {topics:?}"));
                 }
             }
         }
@@ -169,29 +205,35 @@ pub(crate) fn check_json(
         return Err(format!("peer {id} waits for answers to {:?}", talk.asked));
     }
     // It may have been subscribed and have left before it read so.
-    for (_, wish) in &talk.asked {
-        if let Wish::Subscribe(topic, _) = *wish {
-            missing.add(world, peer, topic, (0, world.truth[topic].len() as u64), None)?;
+    let mut unanswered = Vec::new();
+    for (_, wish, _) in &talk.asked {
+        match *wish {
+            Wish::Subscribe(topic, _) => {
+                missing.add(world, peer, topic, (0, world.truth[topic].len() as u64), None)?;
+            }
+            Wish::Watch(pattern) => unanswered.push(pattern),
+            _ => {}
         }
     }
-    for (topic, span) in open {
+    for (topic, span) in open.topics {
         let (least, most) = check_topic(world, peer, topic, span.first, &span.got)?;
         let least = if stays { most } else { least };
         missing.add(world, peer, topic, (least, most), span.got.last().copied())?;
     }
+    open.patterns.finish(stays, &unanswered, missing);
     Ok(())
 }
 
 /// What is missing before a message was told, and nothing else was. Under `latest` a newer one takes an older one's place
-/// without a word.
-fn check_gap(world: &World, topic: usize, span: &mut Span, offset: u64) -> Checked {
-    let due = span.got.last().map_or(span.first, |last| last + 1);
+/// without a word. Where it is `lenient`, what is missing may be what is due to a pattern.
+fn check_gap(world: &World, topic: usize, (span, lenient): (&mut Span, bool), offset: u64) -> Checked {
+    let due = span.due();
     let told = std::mem::take(&mut span.gap);
-    let silent = world.topics[topic].policy(&world.edition.router.rules()).slow == SlowPolicy::Latest;
+    let silent = slow(world, topic) == SlowPolicy::Latest;
     if offset > due && !told && !silent {
         return Err(format!("t{topic}: {due} to {} are missing without a word", offset - 1));
     }
-    if told && offset <= due {
+    if told && offset <= due && !lenient {
         return Err(format!("t{topic}: told of a gap before {offset}, where none is"));
     }
     Ok(())
@@ -201,8 +243,8 @@ fn check_gap(world: &World, topic: usize, span: &mut Span, offset: u64) -> Check
 fn is_answer(
     world: &World,
     peer: &Peer,
-    (wish, told): (Wish, &Value),
-    (places, open): (&Places<'_>, &mut HashMap<usize, Span>),
+    (wish, told, moments): (Wish, &Value, Moments),
+    (places, open): (&Places<'_>, &mut Subscribed<'_>),
     missing: &mut Missing,
 ) -> Checked<bool> {
     let code = told["code"].as_str();
@@ -211,26 +253,41 @@ fn is_answer(
     Ok(match wish {
         Wish::Ping => told["type"] == "pong",
         Wish::Subscribe(topic, _) if code == Some("already_subscribed") => {
-            about(topic) && open.contains_key(&topic)
+            about(topic) && open.topics.contains_key(&topic)
         }
         Wish::Subscribe(topic, since) => {
             let first = offset.unwrap_or(u64::MAX - 1) + 1;
-            let span = Span { first, ..Span::default() };
-            let fresh = open.insert(topic, span).is_none();
+            open.patterns.on_joined(topic, first, since.is_some(), moments);
+            let fresh = open.topics.insert(topic, Span { first, ..Span::default() }).is_none();
             fresh && told["type"] == "subscribed" && about(topic) && begins_right(world, topic, since, told)
         }
         Wish::Unsubscribe(topic) if code == Some("not_subscribed") => {
-            about(topic) && !open.contains_key(&topic)
+            about(topic) && !open.topics.contains_key(&topic)
         }
-        Wish::Unsubscribe(topic) => match open.remove(&topic) {
+        Wish::Unsubscribe(topic) => match open.topics.remove(&topic) {
             Some(span) => {
                 // What was published and not delivered yet is nobody's.
                 let (least, most) = check_topic(world, peer, topic, span.first, &span.got)?;
                 missing.add(world, peer, topic, (least, most), span.got.last().copied())?;
+                open.patterns.on_left(topic, moments);
                 told["type"] == "unsubscribed" && about(topic)
             }
             None => false,
         },
+        Wish::Watch(pattern) => {
+            let known = open.patterns.has(pattern);
+            if !known {
+                open.patterns.on_subscribed(pattern, moments);
+            }
+            let right = if known { code == Some("already_subscribed") } else { told["type"] == "subscribed" };
+            right && told["pattern"] == PATTERNS[pattern]
+        }
+        Wish::Unwatch(pattern) => {
+            let known = open.patterns.has(pattern);
+            open.patterns.on_unsubscribed(pattern);
+            let right = if known { told["type"] == "unsubscribed" } else { code == Some("not_subscribed") };
+            right && told["pattern"] == PATTERNS[pattern]
+        }
         Wish::Publish(own) => {
             let place = offset.and_then(|offset| (offset as usize).checked_sub(1));
             let message = place.and_then(|at| world.truth[peer.topics[0]].get(at));

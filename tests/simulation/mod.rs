@@ -11,6 +11,7 @@ mod json;
 mod loops;
 mod net;
 mod operator;
+mod patterns;
 mod peer;
 mod polls;
 mod rng;

@@ -102,6 +102,10 @@ pub(crate) struct Hub {
     pub(crate) fault: Fault,
     /// How often it struck.
     pub(crate) struck: Cell<usize>,
+    /// How much was published so far.
+    published: Cell<u64>,
+    /// The same when everything was delivered last.
+    rested: Cell<u64>,
     /// Asked for offsets when a 101 goes out.
     pub(crate) router: Arc<Router>,
 }
@@ -114,8 +118,21 @@ impl Hub {
             ready: RefCell::new(vec![VecDeque::new(); loops]),
             fault,
             struck: Cell::new(0),
+            published: Cell::new(0),
+            rested: Cell::new(0),
             router,
         })
+    }
+
+    /// Counts a message that was published: how many that makes.
+    pub(crate) fn count(&self) -> u64 {
+        self.published.set(self.published.get() + 1);
+        self.published.get()
+    }
+
+    /// Everything is delivered.
+    pub(crate) fn rest(&self) {
+        self.rested.set(self.published.get());
     }
 
     /// Links of a loop that have an edge to report.
@@ -249,6 +266,16 @@ impl Link {
                 self.edge();
             }
         }
+    }
+
+    /// How much was published so far.
+    pub(crate) fn published(&self) -> u64 {
+        self.hub.published.get()
+    }
+
+    /// How much of it was delivered for certain.
+    pub(crate) fn rested(&self) -> u64 {
+        self.hub.rested.get()
     }
 
     fn note_upgrade(&self, bytes: &[u8]) {

@@ -167,7 +167,9 @@ impl Peer {
         let id = self.link.id;
         let payload = match (self.topics.first(), &mut self.talk, &mut self.json) {
             (Some(home), Some(talk), _) => talk.message((id, *home, topics.len()), &mut self.published, rng),
-            (Some(home), _, Some(talk)) => talk.command((id, *home), topics, &mut self.published, rng),
+            (Some(home), _, Some(talk)) => {
+                talk.command((id, *home, self.link.rested()), topics, &mut self.published, rng)
+            }
             (Some(topic), None, None) => {
                 self.published += 1;
                 payload(*topic, Some(self.link.id), self.published - 1, rng)
@@ -329,7 +331,7 @@ impl Peer {
             match header.opcode {
                 Opcode::Text | Opcode::Binary if header.fin => match (&mut self.talk, &mut self.json) {
                     (Some(talk), _) => talk.hear(payload.to_vec())?,
-                    (None, Some(talk)) => talk.hear(payload)?,
+                    (None, Some(talk)) => talk.hear(payload, self.link.published())?,
                     (None, None) => self.messages.push(payload.to_vec()),
                 },
                 Opcode::Pong => self.pongs += 1,

@@ -20,6 +20,7 @@ use fantail::topic::{
 use super::loops::{Asked, LoopSim, seed_clock};
 use super::net::{Hub, Link, Plan, Waker, Wakes};
 use super::operator::Operator;
+use super::patterns::PASSING;
 use super::peer::{Ending, Peer, Speaks, payload};
 use super::rng::Rng;
 
@@ -44,6 +45,8 @@ pub(crate) struct Truth {
     pub(crate) offset: u64,
     /// Its payload.
     pub(crate) payload: Vec<u8>,
+    /// How much was published before it and with it, of all topics.
+    pub(crate) at: u64,
 }
 
 /// Everything.
@@ -76,8 +79,14 @@ pub(crate) struct World {
     pub(crate) draining: bool,
     /// Connections open when the server was stopped.
     pub(crate) stopped: usize,
-    /// By index.
+    /// By index: those that stay, and behind them those that came, and perhaps went.
     pub(crate) topics: Vec<Topic>,
+    /// How many stay.
+    pub(crate) lasting: usize,
+    /// Of each name of those that come and go, the one that was published to last.
+    passing: [Option<Topic>; PASSING.len()],
+    /// Whether peers subscribe to patterns.
+    watches: bool,
     links: Vec<Rc<Link>>,
     now_ms: u64,
     outside: usize,
@@ -102,7 +111,9 @@ impl World {
             bytes_max: rng.pick(&[600, 30_000, 64 << 20]),
             entries_max: rng.pick(&[1, 2, 7, 65_536]),
         };
-        let limits = RouterLimits { mailbox, ..RouterLimits::default() };
+        let watches = rng.one_in(2);
+        let idle_topics_max = if watches { rng.pick(&[1, 2, 1_024]) } else { 1_024 };
+        let limits = RouterLimits { mailbox, idle_topics_max, ..RouterLimits::default() };
         let router = Router::new(TAP + 1, limits, Box::new(Waker(Arc::clone(&wakes))));
         let router = Arc::new(router.map_err(|error| format!("router: {error:?}"))?);
         let hub = Hub::new(seed, LOOPS + 1, fault, Arc::clone(&router));
@@ -127,6 +138,9 @@ impl World {
         let peers_max = if rng.one_in(12) { 400 } else { 2 + rng.below(36) };
         Ok(Self {
             truth: topics.iter().map(|_| Vec::new()).collect(),
+            lasting: topics.len(),
+            passing: Default::default(),
+            watches,
             rng,
             hub,
             edition,
@@ -163,6 +177,7 @@ impl World {
                 let count = 1 + rng.below(peer.speed);
                 peer.read(count, rng);
             }),
+            18 if self.watches && self.rng.one_in(2) => self.publish_passing()?,
             18 => self.publish_outside()?,
             19 => self.lie()?,
             20 => {
@@ -218,6 +233,7 @@ impl World {
             let soon = |state: &LoopSim| state.sleeps_until.is_some_and(|until| until <= self.now_ms + 1);
             if !busy {
                 if !self.loops.iter().any(soon) {
+                    self.hub.rest();
                     return Ok(());
                 }
                 self.now_ms += 1;
@@ -310,7 +326,11 @@ impl World {
 
     /// Publishes to every topic from outside, one after the other has been delivered.
     pub(crate) fn probe(&mut self) -> Checked {
-        for topic in 0..self.topics.len() {
+        for _ in 0..if self.watches { PASSING.len() } else { 0 } {
+            self.publish_passing()?;
+            self.settle()?;
+        }
+        for topic in 0..self.lasting {
             let payload = payload(topic, None, self.outside, &mut self.rng);
             self.outside += 1;
             if self
@@ -372,7 +392,7 @@ impl World {
     /// Somebody asks something of the admin port.
     fn operate(&mut self) {
         let at = self.operator();
-        let (topics, outside) = (self.topics.len(), self.outside);
+        let (topics, outside) = (self.lasting, self.outside);
         self.outside += self.operators[at].ask(topics, outside, &mut self.rng);
         self.operators[at].send_and_read(&mut self.rng);
     }
@@ -440,7 +460,7 @@ impl World {
             if message.offset() != expected {
                 return Err(format!("offset {} of t{local}, not {expected}", message.offset()));
             }
-            truth.push(Truth { offset: expected, payload: message.payload().to_vec() });
+            truth.push(Truth { offset: expected, payload: message.payload().to_vec(), at: self.hub.count() });
         }
         Ok(())
     }
@@ -450,7 +470,7 @@ impl World {
             return;
         }
         let rng = &mut self.rng;
-        let mut topics: Vec<usize> = (0..self.topics.len()).collect();
+        let mut topics: Vec<usize> = (0..self.lasting).collect();
         for at in (1..topics.len()).rev() {
             topics.swap(at, rng.below(at + 1));
         }
@@ -482,11 +502,15 @@ impl World {
         let link = self.link(loop_index, names, (capacity, per_write));
         link.since.set(since.map(|since| since.offset));
         self.resumed += usize::from(since.is_some());
-        self.peers.push(Peer::new(link, speaks, topics, no_echo, speed, since));
+        let mut peer = Peer::new(link, speaks, topics, no_echo, speed, since);
+        if let Some(talk) = &mut peer.json {
+            talk.watches = self.watches;
+        }
+        self.peers.push(peer);
     }
 
     fn peer_writes(&mut self) {
-        let topics = self.topics.clone();
+        let topics = self.topics[..self.lasting].to_vec();
         self.with_peer(|peer, rng| {
             if peer.left.is_some() || peer.speaks.is_wordless() {
                 return;
@@ -504,7 +528,7 @@ impl World {
     }
 
     fn publish_outside(&mut self) -> Checked {
-        let topic = self.rng.below(self.topics.len());
+        let topic = self.rng.below(self.lasting);
         let payload = payload(topic, None, self.outside, &mut self.rng);
         self.outside += 1;
         let draft = Draft::encode(None, true, &payload);
@@ -520,6 +544,35 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Publishes to a topic that comes with it, or is there still; to one that was looked up before, which may have gone.
+    fn publish_passing(&mut self) -> Checked {
+        let at = self.rng.below(PASSING.len());
+        let name = TopicName::parse(PASSING[at]).unwrap();
+        let router = &self.edition.router;
+        let held = self.passing[at].take().filter(|_| !self.rng.one_in(3));
+        let topic = match held {
+            Some(topic) => topic,
+            None => router.topic(&name).map_err(|error| format!("topic: {error:?}"))?,
+        };
+        let payload = payload(self.lasting + at, None, self.outside, &mut self.rng);
+        self.outside += 1;
+        let published = router.publish(&topic, Draft::encode(None, true, &payload), None);
+        self.passing[at] = Some(topic);
+        let Ok(published) = published else { return Ok(()) };
+        let topic = router.find(&name).ok_or("a topic went with its message")?;
+        let of = self.topics.iter().position(|known| known.id() == topic.id()).unwrap_or_else(|| {
+            self.topics.push(topic.clone());
+            self.truth.push(Vec::new());
+            self.topics.len() - 1
+        });
+        let expected = self.truth[of].len() as u64 + 1;
+        if (published.epoch, published.offset) != (topic.epoch(), expected) {
+            return Err(format!("{published:?} of {}, not {expected}", topic.name()));
+        }
+        self.truth[of].push(Truth { offset: expected, payload, at: self.hub.count() });
+        Ok(())
     }
 
     /// An event with nothing behind it, perhaps for a connection that is gone.

@@ -26,6 +26,8 @@ pub enum Planted {
     FalseRecovery,
     /// A poll is told a place one message ahead of what it was answered.
     PollAhead,
+    /// Who subscribes to a topic and to a pattern that means it gets its messages by both.
+    PatternTwice,
     /// The number of a record is not counted on.
     SequenceKept,
     /// A record can't be sealed although its number was taken.

@@ -45,7 +45,7 @@ impl Identity {
     /// Who a token's claims speak of. `shared` has the lists of others.
     #[must_use]
     pub fn new(claims: Claims, shared: &mut SharedRights) -> Arc<Self> {
-        let Claims { sub, subscribe, publish, expires, jti } = claims;
+        let Claims { sub, subscribe, publish, expires, jti, .. } = claims;
         // Checked with the claims: it has at most 200 bytes.
         let sub_bytes = u8::try_from(sub.len()).unwrap_or(u8::MAX);
         let mut names = String::from(sub);
@@ -159,8 +159,14 @@ mod tests {
             Grants::parse(&texts, sub).unwrap()
         };
         let subscribe = subscribe.map(list);
-        let claims =
-            Claims { sub: sub.into(), subscribe, publish: None, expires: 7, jti: jti.map(Into::into) };
+        let claims = Claims {
+            sub: sub.into(),
+            subscribe,
+            publish: None,
+            expires: 7,
+            good_until: 7,
+            jti: jti.map(Into::into),
+        };
         Identity::new(claims, shared)
     }
 

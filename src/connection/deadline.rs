@@ -29,6 +29,8 @@ pub enum Due {
     Pong,
     /// The rates' buckets are full again: there is nothing to remember of them.
     Debts,
+    /// The bearer's token ends, or soon does.
+    Token,
     /// The outbox made no progress.
     Write,
     /// The peer's close frame did not come.
@@ -56,6 +58,10 @@ pub struct TimeoutTicks {
     pub close: Tick,
     /// For the peer's end of stream.
     pub linger: Tick,
+    /// Before the end of a token, when its bearer is told.
+    pub token_notice: Tick,
+    /// Behind the end of a token.
+    pub token_grace: Tick,
 }
 
 impl TimeoutTicks {
@@ -69,9 +75,10 @@ impl TimeoutTicks {
     }
 }
 
-/// The nearest timeout of `connection` and its reason.
+/// The nearest timeout of `connection` and its reason; `token` is when something is due for its bearer's token, which only
+/// an open connection outlives.
 #[must_use]
-pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
+pub fn next(connection: &Connection, ticks: &TimeoutTicks, token: Tick) -> (Tick, Due) {
     let at = |base: Tick, span: Tick, due: Due| {
         if span == 0 { (Tick::MAX, Due::Nothing) } else { (base.saturating_add(span), due) }
     };
@@ -106,6 +113,10 @@ pub fn next(connection: &Connection, ticks: &TimeoutTicks) -> (Tick, Due) {
         },
         _ => phase,
     };
+    let phase = match connection.phase {
+        Phase::Open if token < phase.0 => (token, Due::Token),
+        _ => phase,
+    };
     match &connection.outbox {
         Some(outbox) => {
             let write = at(outbox.progress, ticks.write, Due::Write);
@@ -129,34 +140,36 @@ mod tests {
         write: 80,
         close: 50,
         linger: 20,
+        token_notice: 600,
+        token_grace: 100,
     };
 
     #[test]
     fn the_nearest_timeout_wins() {
         let mut connection = Connection::new(1_000);
-        assert_eq!(next(&connection, &TICKS), (1_100, Due::Handshake));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_100, Due::Handshake));
         connection.phase = Phase::Open;
-        assert_eq!(next(&connection, &TICKS), (1_150, Due::Ping), "of what has no frames");
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_150, Due::Ping), "of what has no frames");
         connection.dialect = Dialect::Plain;
-        assert_eq!(next(&connection, &TICKS), (1_250, Due::Ping));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_250, Due::Ping));
         connection.outbox = Some(Box::new(Outbox::new(1_100, connection.encoding())));
-        assert_eq!(next(&connection, &TICKS), (1_180, Due::Write));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_180, Due::Write));
         connection.flags.set(Flags::PINGED);
-        assert_eq!(next(&connection, &TICKS), (1_090, Due::Pong));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_090, Due::Pong));
     }
 
     #[test]
     fn a_peer_that_is_not_read_from_is_the_write_timeouts() {
         let mut connection = Connection::new(1_000);
         connection.flags.set(Flags::KEPT_ALIVE);
-        assert_eq!(next(&connection, &TICKS), (1_150, Due::KeepAlive));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_150, Due::KeepAlive));
         connection.flags.set(Flags::PAUSED);
         connection.outbox = Some(Box::new(Outbox::new(1_300, connection.encoding())));
-        assert_eq!(next(&connection, &TICKS), (1_380, Due::Write));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_380, Due::Write));
         connection.session = Some(Box::new(Session::Head(b"GET / HT".to_vec())));
-        assert_eq!(next(&connection, &TICKS), (1_380, Due::Write));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_380, Due::Write));
         connection.phase = Phase::Body;
-        assert_eq!(next(&connection, &TICKS), (1_380, Due::Write));
+        assert_eq!(next(&connection, &TICKS, Tick::MAX), (1_380, Due::Write));
     }
 
     #[test]
@@ -165,6 +178,18 @@ mod tests {
         connection.phase = Phase::Open;
         connection.dialect = Dialect::Plain;
         let off = TimeoutTicks { heartbeat: 0, ..TICKS };
-        assert_eq!(next(&connection, &off), (Tick::MAX, Due::Nothing));
+        assert_eq!(next(&connection, &off, Tick::MAX), (Tick::MAX, Due::Nothing));
+    }
+
+    #[test]
+    fn a_token_ends_an_open_connection_however_lively_it_is() {
+        let mut connection = Connection::new(1_000);
+        assert_eq!(next(&connection, &TICKS, 1_010), (1_100, Due::Handshake), "a request is not open");
+        connection.phase = Phase::Open;
+        connection.dialect = Dialect::Plain;
+        assert_eq!(next(&connection, &TICKS, 1_010), (1_010, Due::Token));
+        assert_eq!(next(&connection, &TICKS, 1_400), (1_250, Due::Ping));
+        connection.outbox = Some(Box::new(Outbox::new(900, connection.encoding())));
+        assert_eq!(next(&connection, &TICKS, 1_010), (980, Due::Write));
     }
 }

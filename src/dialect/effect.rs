@@ -4,6 +4,7 @@
 //! effect names topics by name and bytes by their place, never a slot or a lock.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 #[cfg(test)]
 use fantail_test_support::planted::{self, Planted};
@@ -82,6 +83,13 @@ pub enum Effect {
     },
     /// Tell who is on a topic.
     Presence(Box<PresenceQuestion>),
+    /// Take a token as that of the connection's bearer.
+    Identify {
+        /// The token.
+        token: Token,
+        /// Whether it is another one of the same bearer.
+        again: bool,
+    },
     /// Count a message that meant nothing here; too many of them end the connection.
     Ignore,
     /// Count a message that was no command, and was answered so; too many of them end the connection.
@@ -100,6 +108,7 @@ impl Effect {
             | Self::Subscribe { topic, .. }
             | Self::Unsubscribe(topic)
             | Self::ReadHistory { topic, .. } => topic.as_str().len(),
+            Self::Identify { token, .. } => token.as_str().len(),
             Self::Watch(pattern) | Self::Unwatch(pattern) => pattern.as_str().len(),
             Self::Presence(asked) => {
                 let after = asked.after.as_deref().map_or(0, str::len);
@@ -108,6 +117,30 @@ impl Effect {
             Self::Ignore | Self::CountBad | Self::Close(_) => 0,
         };
         size_of::<Self>() + own
+    }
+}
+
+/// A token as a peer has shown it. Never told by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// These words.
+    #[must_use]
+    pub fn new(words: &str) -> Self {
+        Self(words.into())
+    }
+
+    /// The words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(a token)")
     }
 }
 
@@ -218,6 +251,27 @@ pub enum Outcome<'a> {
         /// The pattern.
         pattern: &'a str,
     },
+    /// The connection belongs to somebody from now on.
+    Identified {
+        /// To whom.
+        sub: &'a str,
+        /// When their token ends, in seconds since 1970.
+        expires: u64,
+        /// Whether it belonged to them before.
+        again: bool,
+    },
+    /// A token was not taken.
+    Unidentified {
+        /// Why, for programs.
+        denial: TokenDenial,
+        /// Why, for people.
+        text: &'a str,
+    },
+    /// The connection's token ends soon; behind that, and some grace, the connection does.
+    Expires {
+        /// When the token ends, in seconds since 1970.
+        at: u64,
+    },
     /// Not subscribed any more.
     Left {
         /// The topic or pattern.
@@ -282,6 +336,19 @@ pub enum Denial {
     PatternsFull,
     /// Nobody is listed on the topic.
     NoPresence,
+}
+
+/// Why a token is not taken as a connection's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenDenial {
+    /// Its time is over.
+    Expired,
+    /// It is not good.
+    Invalid,
+    /// It is another bearer's, or there is one already, or none to be replaced, or nobody issues any.
+    NotNow,
+    /// The loop has checked as many as it does in one turn.
+    Busy,
 }
 
 /// The sink of one stretch of messages. Most messages ask for one thing, which allocates nothing.

@@ -105,6 +105,9 @@ impl Speak for Envelope {
             Outcome::Published { .. }
             | Outcome::History { .. }
             | Outcome::Presence { .. }
+            | Outcome::Identified { .. }
+            | Outcome::Unidentified { .. }
+            | Outcome::Expires { .. }
             | Outcome::Left { .. } => return,
         }
         push_frame(cx.out, Opcode::Text, &line, None);

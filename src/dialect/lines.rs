@@ -48,6 +48,9 @@ impl Speak for Lines {
             }
             Outcome::History { topic, page } => format!("kept {} {}", topic.name(), page.messages.len()),
             Outcome::Presence { page, .. } => format!("{} on {}", page.count, page.topic),
+            Outcome::Identified { sub, .. } => format!("is {sub}"),
+            Outcome::Unidentified { text, .. } => format!("is nobody {text}"),
+            Outcome::Expires { at } => format!("ends {at}"),
             Outcome::Watching { pattern } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),

@@ -25,7 +25,9 @@ use crate::wire::frame::Opcode;
 use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
-pub use effect::{Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, PresenceQuestion, Tag, Wish};
+pub use effect::{
+    Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, PresenceQuestion, Tag, Token, TokenDenial, Wish,
+};
 pub use json::{push_page, push_presence};
 pub use speak::{Bounds, Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Start};
 pub use tools::{Tools, Wall};

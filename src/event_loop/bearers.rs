@@ -2,23 +2,43 @@
 //! others pay nothing for it.
 //!
 //! Filled by the request turn and by effects, emptied as slots are given back. Asked by whoever is about to do something in
-//! a connection's name.
+//! a connection's name, and by the one deadline of each connection, which ends it with its token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::closing::Words;
+use super::core::Core;
+use super::effects::{Sink, Speaker, Then};
 use crate::auth::Identity;
 use crate::auth::identity::{Denied, Right, SharedRights, permit};
-use crate::auth::token::Claims;
+use crate::auth::token::{Claims, Refusal};
+use crate::connection::deadline::TimeoutTicks;
+use crate::connection::{TICK_MS, Tick};
+use crate::dialect::{Outcome, Token, TokenDenial};
+use crate::metrics::CloseReason;
 use crate::topic::{Access, Key};
+use crate::transport::Socket;
 
 /// Room that the table keeps when almost everybody has left.
 const KEPT: usize = 64;
+
+/// Tokens in messages that are checked in one turn: of the slowest keys, about as long as events may take beside each other.
+pub(super) const CHECKS_PER_TURN: u32 = 8;
+
+/// Ticks of one second.
+const TICKS_PER_SECOND: u64 = 1_000 / TICK_MS;
 
 /// Who bears the token of one connection.
 #[derive(Debug)]
 struct Bearer {
     identity: Arc<Identity>,
+    /// When the token ends.
+    expires: Tick,
+    /// When it is not taken any more.
+    ends: Tick,
+    /// Whether that was told before.
+    told: bool,
 }
 
 /// Everybody on one loop who has shown a token, by slot.
@@ -39,10 +59,12 @@ impl Bearers {
         self.by_slot.get(&slot).map(|bearer| &bearer.identity)
     }
 
-    /// The connection in this slot belongs to whom these claims speak of, from now on.
-    pub(super) fn note(&mut self, slot: u32, claims: Claims) {
+    /// The connection in this slot belongs to whom these claims speak of, from now on: `now` in ticks, and in seconds since
+    /// 1970.
+    pub(super) fn note(&mut self, slot: u32, claims: Claims, now: (Tick, u64)) {
+        let (expires, ends) = (tick_of(claims.expires, now), tick_of(claims.good_until, now));
         let identity = Identity::new(claims, &mut self.shared);
-        self.by_slot.insert(slot, Bearer { identity });
+        self.by_slot.insert(slot, Bearer { identity, expires, ends, told: false });
     }
 
     /// The connection belongs to nobody any more.
@@ -57,10 +79,125 @@ impl Bearers {
         permit(access, self.identity(key.slot).map(Arc::as_ref), right)
     }
 
+    /// When something is due for the token of the connection in this slot; `Tick::MAX` without one.
+    #[must_use]
+    pub(super) fn due(&self, slot: u32, timeouts: &TimeoutTicks) -> Tick {
+        if self.by_slot.is_empty() {
+            return Tick::MAX;
+        }
+        let Some(bearer) = self.by_slot.get(&slot) else { return Tick::MAX };
+        let ends = bearer.ends.saturating_add(timeouts.token_grace);
+        if bearer.told || timeouts.token_notice == 0 {
+            return ends;
+        }
+        bearer.expires.saturating_sub(timeouts.token_notice).min(ends)
+    }
+
+    /// When the token of the connection in this slot, and the grace behind it, is over; `Tick::MAX` without one.
+    #[must_use]
+    pub(super) fn ends(&self, slot: u32, timeouts: &TimeoutTicks) -> Tick {
+        let ends = self.by_slot.get(&slot).map_or(Tick::MAX, |bearer| bearer.ends);
+        ends.saturating_add(timeouts.token_grace)
+    }
+
     /// Bytes that the identity in this slot takes, its place in the table included.
     #[must_use]
     pub(super) fn memory(&self, slot: u32) -> usize {
         let entry = size_of::<(u32, Bearer)>() + 1;
         self.identity(slot).map_or(0, |identity| identity.memory() + entry)
+    }
+}
+
+/// The tick of a time in seconds since 1970, by what both are now. One that is over is now.
+fn tick_of(seconds: u64, (now, now_seconds): (Tick, u64)) -> Tick {
+    let ticks = seconds.saturating_sub(now_seconds).saturating_mul(TICKS_PER_SECOND);
+    now.saturating_add(Tick::try_from(ticks).unwrap_or(Tick::MAX))
+}
+
+impl<S: Socket> Core<S> {
+    /// The connection belongs to whom these claims speak of.
+    pub(super) fn note_bearer(&mut self, key: Key, claims: Claims) {
+        let now = (self.now, self.wall.ms() / 1_000);
+        self.bearers.note(key.slot, claims, now);
+    }
+
+    /// Tells a connection that its token ends soon, or ends it.
+    pub(super) fn on_token_due(&mut self, key: Key) {
+        let Some(bearer) = self.bearers.by_slot.get_mut(&key.slot) else { return };
+        if self.now < bearer.ends.saturating_add(self.timeouts.token_grace) {
+            bearer.told = true;
+            let at = bearer.identity.expires();
+            self.tell_unasked(key, [Outcome::Expires { at }]);
+            return self.rearm(key.slot);
+        }
+        self.close(key, CloseReason::TokenExpired, Words::Own);
+    }
+
+    /// Takes a token that came in a message, and tells the dialect what came of it.
+    pub(super) fn identify_one(
+        &mut self,
+        from: Speaker,
+        token: &Token,
+        again: bool,
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        match self.identify(from.key, token, again) {
+            Ok(claims) => {
+                self.note_bearer(from.key, claims);
+                self.rearm(from.key.slot);
+                let Some(identity) = self.bearers.identity(from.key.slot).map(Arc::clone) else {
+                    return Then::Go;
+                };
+                let (sub, expires) = (identity.sub(), identity.expires());
+                self.tell(from, Outcome::Identified { sub, expires, again }, sink);
+            }
+            Err((denial, text)) => self.tell(from, Outcome::Unidentified { denial, text: &text }, sink),
+        }
+        Then::Go
+    }
+
+    fn identify(&mut self, key: Key, token: &Token, again: bool) -> Result<Claims, (TokenDenial, String)> {
+        let not_now = |text: &str| Err((TokenDenial::NotNow, text.to_owned()));
+        let Some(issuers) = self.edition.issuers.as_deref() else {
+            return not_now("this server asks for no tokens");
+        };
+        let known = self.bearers.identity(key.slot);
+        match (known, again) {
+            (None, true) => return not_now("there is no token yet; authenticate first"),
+            (Some(_), false) => {
+                return not_now("the connection belongs to somebody already; refresh instead");
+            }
+            _ => {}
+        }
+        if self.checks_left == 0 {
+            return Err((TokenDenial::Busy, "too many tokens at once; try again".to_owned()));
+        }
+        self.checks_left -= 1;
+        let checked = issuers.check(token.as_str(), self.wall.ms() / 1_000);
+        match checked {
+            Ok(claims) if known.is_some_and(|known| known.sub() != &*claims.sub) => {
+                not_now("the token is somebody else's")
+            }
+            Ok(claims) => Ok(claims),
+            Err(refusal) => {
+                let denial = match refusal {
+                    Refusal::Expired => TokenDenial::Expired,
+                    _ => TokenDenial::Invalid,
+                };
+                Err((denial, format!("the token is not taken: {refusal}")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_by_both_clocks() {
+        assert_eq!(tick_of(1_060, (50, 1_000)), 650);
+        assert_eq!(tick_of(900, (50, 1_000)), 50, "what is over is now");
+        assert_eq!(tick_of(u64::MAX, (50, 1_000)), Tick::MAX);
     }
 }

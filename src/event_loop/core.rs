@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
-use super::bearers::Bearers;
+use super::bearers::{Bearers, CHECKS_PER_TURN};
 use super::blocked::BlockedQueues;
 use super::catch_up_turn::CatchUpList;
 use super::drain::DrainState;
@@ -124,6 +124,8 @@ pub struct Core<S: Socket> {
     pub(super) places: HashMap<u32, Places>,
     /// Whom connections belong to that have shown a token.
     pub(super) bearers: Bearers,
+    /// Tokens in messages that may still be checked in this turn.
+    pub(super) checks_left: u32,
     /// What checks of signatures were worth since a slice was charged, in bytes.
     pub(super) signed_bytes: u64,
     /// The answer that polls were given last, for the next of the same pass.
@@ -216,6 +218,7 @@ impl<S: Socket> Core<S> {
             places: HashMap::new(),
             bearers: Bearers::default(),
             signed_bytes: 0,
+            checks_left: CHECKS_PER_TURN,
             polled: Polled::default(),
             placed_ends: Vec::new(),
             deflater: Deflater::new(deflate.level as u32, deflate.min_bytes),
@@ -266,6 +269,7 @@ impl<S: Socket> Core<S> {
         self.now = self.now.max(now);
         self.topics.set_now(self.now);
         self.wall.forget();
+        self.checks_left = CHECKS_PER_TURN;
     }
 
     /// The Date of an answer sent now. The clock of the wall is read once a second at most, and only if there are
@@ -545,7 +549,8 @@ impl<S: Socket> Core<S> {
     /// Recomputes the one deadline of a slot.
     pub(super) fn rearm(&mut self, slot: u32) {
         let Some(entry) = self.slots.at(slot) else { return };
-        let (deadline, _) = deadline::next(&entry.connection, &self.timeouts);
+        let (deadline, _) =
+            deadline::next(&entry.connection, &self.timeouts, self.bearers.due(slot, &self.timeouts));
         let current = entry.connection.deadline;
         // A later deadline is found when the earlier one strikes: an active connection need not touch its
         // page's schedule on every message. One that has none any more must not wake the loop for nothing.
@@ -586,6 +591,8 @@ pub(super) fn timeout_ticks(edition: &Edition) -> TimeoutTicks {
         write: ticks(timeouts.write),
         close: ticks(timeouts.close),
         linger: ticks(timeouts.linger),
+        token_notice: ticks(edition.settings.auth.notice),
+        token_grace: ticks(edition.settings.auth.grace),
     }
 }
 

@@ -318,7 +318,7 @@ impl<S: Socket> Core<S> {
         }
         let allowed = http::claims_of(head, &self.edition, now).and_then(|claims| {
             if let Some(claims) = claims {
-                self.bearers.note(key.slot, claims);
+                self.note_bearer(key, claims);
             }
             let who = self.bearers.identity(key.slot).map(Arc::as_ref);
             http::may_open(opening, self.topics.rules(), who).map_err(Unauthorized::from)

@@ -68,7 +68,9 @@ impl<S: Socket> Core<S> {
             return self.end_poll(key, &reply);
         }
         let ticks = u64::from(opening.wait_seconds) * 1_000 / TICK_MS;
-        if self.park(key, ticks as u32, head.keep_alive, &Asker::of(head))
+        // With its token, a poll is over.
+        let left = self.bearers.ends(key.slot, &self.timeouts).saturating_sub(self.now).max(1);
+        if self.park(key, (ticks as u32).min(left), head.keep_alive, &Asker::of(head))
             && let Some(parked) = self.parked(key)
         {
             parked.poll = Some(Box::new(Poll { at: newest, fields: fields.into() }));

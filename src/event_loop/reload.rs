@@ -35,14 +35,19 @@ impl<S: Socket> Core<S> {
         self.rearming = self.slots.keys_from(from, REARMED_PER_TURN, &mut keys);
         for key in keys {
             let Some(slot) = self.slots.get(key) else { continue };
-            let (mut at, due) = deadline::next(&slot.connection, &self.timeouts);
+            let (mut at, due) =
+                deadline::next(&slot.connection, &self.timeouts, self.bearers.due(key.slot, &self.timeouts));
             if due == Due::Ping && at <= self.now {
                 let heartbeat = self.timeouts.heartbeat_of(slot.connection.dialect);
                 // Everybody who is overdue by a shorter heartbeat would be pinged at once, and again at once
                 // whenever it is over.
                 let due_at = self.now.saturating_add(spread_within(key, heartbeat));
                 slot.connection.heard = due_at.saturating_sub(heartbeat);
-                (at, _) = deadline::next(&slot.connection, &self.timeouts);
+                (at, _) = deadline::next(
+                    &slot.connection,
+                    &self.timeouts,
+                    self.bearers.due(key.slot, &self.timeouts),
+                );
             }
             if at != slot.connection.deadline {
                 self.slots.set_deadline(key.slot, at);

@@ -50,7 +50,8 @@ impl<S: Socket> Core<S> {
     /// Does what is due for one connection. Whether there was anything to do.
     fn on_due(&mut self, key: Key) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
-        let (at, mut due) = deadline::next(&slot.connection, &self.timeouts);
+        let (at, mut due) =
+            deadline::next(&slot.connection, &self.timeouts, self.bearers.due(key.slot, &self.timeouts));
         if at > self.now {
             // Something happened since the deadline was noted.
             self.slots.set_deadline(key.slot, at);
@@ -59,7 +60,8 @@ impl<S: Socket> Core<S> {
         for _ in 0..LOOKS_PER_DEADLINE {
             self.look_again(key, due);
             let Some(slot) = self.slots.get(key) else { return true };
-            let (at, next) = deadline::next(&slot.connection, &self.timeouts);
+            let (at, next) =
+                deadline::next(&slot.connection, &self.timeouts, self.bearers.due(key.slot, &self.timeouts));
             if at > self.now {
                 self.slots.set_deadline(key.slot, at);
                 return true;
@@ -86,6 +88,7 @@ impl<S: Socket> Core<S> {
                 self.counters.heartbeats_unanswered.add(1);
                 self.abort(key, CloseReason::HeartbeatTimeout);
             }
+            Due::Token => self.on_token_due(key),
             Due::Write => self.abort(key, CloseReason::WriteTimeout),
             Due::Close => self.end(key, CloseReason::CloseTimeout, Words::Nothing),
             Due::Linger => self.on_linger_due(key),
@@ -96,7 +99,7 @@ impl<S: Socket> Core<S> {
     /// have more time then, or be ended by what was found.
     fn look_again(&mut self, key: Key, due: Due) {
         match due {
-            Due::Nothing | Due::Debts | Due::Ping => return,
+            Due::Nothing | Due::Debts | Due::Ping | Due::Token => return,
             // What answers it has come through the mailbox, which was emptied before.
             Due::Answer => {}
             Due::Write => self.write_turn(key),
@@ -160,7 +163,8 @@ impl<S: Socket> Core<S> {
             self.send_own(key, pulse.bytes, Asked::No);
         }
         if let Some(slot) = self.slots.get(key) {
-            let (at, _) = deadline::next(&slot.connection, &self.timeouts);
+            let (at, _) =
+                deadline::next(&slot.connection, &self.timeouts, self.bearers.due(key.slot, &self.timeouts));
             self.slots.set_deadline(key.slot, at);
         }
     }

@@ -62,6 +62,8 @@ reasons! {
         ByteRate = "byte_rate", Some(1008), "too many bytes; see admission.bytes_per_second";
         /// A message of more fragments than one may have.
         TooManyFragments = "too_many_fragments", Some(1008), "too many fragments";
+        /// The bearer's token has ended.
+        TokenExpired = "token_expired", Some(3005), "the token has expired; come back with another";
         /// Closed through the admin port, whose request gives the code.
         Admin = "admin", Some(1000), "";
         /// A message over the limit.

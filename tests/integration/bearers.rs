@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Peer, assert_upgraded};
 use crate::reload::ConfigFile;
-use crate::server::{Server, fails, on_free_ports, wait_for};
+use crate::server::{Server, fails, on_free_ports, undisturbed, wait_for};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
@@ -422,4 +422,131 @@ fn a_reload_takes_a_new_secret_with_the_one_before_and_then_without() {
     // Without issuers nobody needs a token, and what looks like one is nobody's business.
     reload("");
     wait_for("no issuers", || statuses() == [101, 101]);
+}
+
+/// A server on which tokens end to the second.
+fn start_strict(secret: &Secret, config: &ConfigFile) -> Server {
+    let auth = "[auth]\ngrace_seconds = 0\n";
+    config.write(&format!("{auth}{}", secret.issuer("leeway_seconds = 0")));
+    start(config)
+}
+
+#[test]
+fn a_connection_ends_with_its_token_and_a_refreshed_one_does_not() {
+    let (secret, config) = (Secret::new(SECRET), ConfigFile::new(""));
+    let server = start_strict(&secret, &config);
+    // Who comes too late with a token that ends so soon begins anew with another.
+    let (ends, mut refreshed, mut peers) = undisturbed("a token of two seconds", || {
+        let ends = now() + 2;
+        let short = good(&format!(r#"{{"sub":"alice","exp":{ends}}}"#));
+        let field = format!("Authorization: Bearer {short}\r\n");
+        let json = format!("{JSON}{field}");
+        let mut peers = Vec::new();
+        for (path, fields) in [
+            ("/ws", &json),
+            ("/ws", &json),
+            ("/ws/a", &field),
+            ("/sse/a", &field),
+            ("/poll/a?wait=60", &field),
+        ] {
+            let mut peer = server.connect();
+            if path.starts_with("/ws") {
+                if peer.ask_upgrade(path, fields).status != 101 {
+                    return None;
+                }
+            } else {
+                peer.send(
+                    format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", server.listen).as_bytes(),
+                );
+            }
+            peers.push(peer);
+        }
+        let mut refreshed = peers.remove(0);
+        assert_eq!(refreshed.text(), json!({"type": "expires", "expires": ends}).to_string());
+        let longer = json!({"type": "refresh", "id": 1, "token": token("alice", "")});
+        refreshed.send_frame(Opcode::Text, longer.to_string().as_bytes());
+        let told: Value = match refreshed.next_frame()? {
+            frame if frame.opcode == Opcode::Text => serde_json::from_slice(&frame.payload).expect("JSON"),
+            _ => return None,
+        };
+        assert_eq!(
+            (&told["type"], &told["sub"], &told["id"]),
+            (&json!("refreshed"), &json!("alice"), &json!(1))
+        );
+        assert!(told["expires"].as_u64().expect("a time") > ends + 100, "{told}");
+        Some((ends, refreshed, peers))
+    });
+    let mut poll = peers.pop().expect("a poll");
+    let mut stream = peers.pop().expect("a stream");
+    assert_eq!(poll.answer().status, 204);
+    let stream = String::from_utf8(stream.rest()).expect("text");
+    assert!(stream.starts_with("HTTP/1.1 200") && stream.contains(": the token has expired"), "{stream}");
+    assert_eq!(peers[0].text(), json!({"type": "expires", "expires": ends}).to_string());
+    for mut peer in peers {
+        assert_eq!(peer.frame().close_code(), Some(3005));
+    }
+    assert!(now() >= ends, "not before its end");
+    let again = good(&format!(r#"{{"sub":"alice","exp":{ends}}}"#));
+    for path in ["/ws/a", "/sse/a", "/poll/a"] {
+        assert_eq!(show(&server, path, Way::Field, &again).status, 401, "the same token is told once");
+    }
+    refreshed.ping_pong();
+    // Of each attempt those that were in time.
+    assert!(server.metric("fantail_closes_total", "token_expired") >= 3);
+}
+
+#[test]
+fn a_json_connection_shows_its_token_in_a_message() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&secret.issuer(""));
+    let server = start(&config);
+    let mut peer = speaker(&server, "");
+    let mut ask = |command: Value| {
+        peer.send_frame(Opcode::Text, command.to_string().as_bytes());
+        let told: Value = serde_json::from_str(&peer.text()).expect("JSON");
+        (
+            told["type"].as_str().unwrap_or_default().to_owned(),
+            told["code"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let show = |kind: &str, token: String| json!({"type": kind, "id": "t", "token": token});
+    let error = |code: &str| ("error".to_owned(), code.to_owned());
+    let told = |kind: &str| (kind.to_owned(), String::new());
+    let subscribe = json!({"type": "subscribe", "topic": "chat/a"});
+    let only_chat = token("alice", r#","subscribe":["chat/*"]"#);
+    let expired = good(&format!(r#"{{"sub":"alice","exp":{}}}"#, now() - 60));
+    assert_eq!(ask(subscribe.clone()), error("unauthorized"));
+    assert_eq!(ask(show("refresh", only_chat.clone())), error("not_allowed"), "there is none");
+    assert_eq!(ask(show("authenticate", "a.b.c".to_owned())), error("token_invalid"));
+    assert_eq!(ask(show("authenticate", expired.clone())), error("token_expired"));
+    assert_eq!(ask(json!({"type": "authenticate", "token": 5})), error("bad_command"));
+    assert_eq!(ask(subscribe.clone()), error("unauthorized"), "what was refused left nothing behind");
+    assert_eq!(ask(show("authenticate", only_chat)), told("authenticated"));
+    assert_eq!(ask(subscribe), told("subscribed"));
+    assert_eq!(ask(json!({"type": "subscribe", "topic": "users/alice"})), error("not_allowed"));
+    assert_eq!(ask(show("authenticate", token("bob", ""))), error("not_allowed"), "it is alice's");
+    assert_eq!(ask(show("refresh", token("bob", ""))), error("not_allowed"));
+    assert_eq!(ask(show("refresh", expired)), error("token_expired"));
+    assert_eq!(ask(show("refresh", token("alice", ""))), told("refreshed"));
+    assert_eq!(ask(json!({"type": "subscribe", "topic": "users/alice"})), told("subscribed"));
+    // Many at once are told to wait, or that they are not good, and nobody is held up.
+    let flood = json!({"type": "refresh", "token": "a.b.c"}).to_string();
+    for _ in 0..40 {
+        peer.send_frame(Opcode::Text, flood.as_bytes());
+    }
+    for _ in 0..40 {
+        let told: Value = serde_json::from_str(&peer.text()).expect("JSON");
+        assert!(told["code"] == "busy" || told["code"] == "token_invalid", "{told}");
+    }
+    peer.ping_pong();
+}
+
+#[test]
+fn a_server_without_issuers_takes_no_tokens() {
+    let server = Server::start(&[], &[]);
+    let mut peer = speaker(&server, &format!("Authorization: Bearer {}\r\n", token("alice", "")));
+    peer.send_frame(Opcode::Text, br#"{"type":"authenticate","token":"a.b.c"}"#);
+    let told: Value = serde_json::from_str(&peer.text()).expect("JSON");
+    assert_eq!(told["code"], "not_allowed");
+    peer.ping_pong();
 }

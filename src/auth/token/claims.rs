@@ -41,6 +41,8 @@ pub struct Claims {
     pub publish: Option<Grants>,
     /// When the token ends, in seconds since 1970; the leeway is not in it.
     pub expires: u64,
+    /// When it is not taken any more, in seconds since 1970: its end and the leeway.
+    pub good_until: u64,
     /// The token's own name, if it has one.
     pub jti: Option<Box<str>>,
 }
@@ -157,7 +159,8 @@ impl RawClaims {
         };
         let subscribe = grants(self.subscribe, "subscribe")?;
         let publish = grants(self.publish, "publish")?;
-        Ok(Claims { sub, subscribe, publish, expires, jti })
+        let good_until = expires.saturating_add(leeway);
+        Ok(Claims { sub, subscribe, publish, expires, good_until, jti })
     }
 }
 

@@ -35,10 +35,11 @@ pub(super) const ID_BYTES_MAX: usize = 66;
 const WORD_CHARS_MAX: usize = 60;
 
 /// The types of commands.
-const TYPES: [&str; 6] = ["subscribe", "unsubscribe", "publish", "history", "presence", "ping"];
+const TYPES: [&str; 8] =
+    ["subscribe", "unsubscribe", "publish", "history", "presence", "authenticate", "refresh", "ping"];
 
 /// Every member that a command may have; which of them depends on its type.
-const MEMBERS: [&str; 12] = [
+const MEMBERS: [&str; 13] = [
     "type",
     "id",
     "topic",
@@ -51,6 +52,7 @@ const MEMBERS: [&str; 12] = [
     "reverse",
     "after",
     "events",
+    "token",
 ];
 
 const TYPE: usize = 0;
@@ -65,6 +67,7 @@ const LIMIT: usize = 8;
 const REVERSE: usize = 9;
 const AFTER: usize = 10;
 const EVENTS: usize = 11;
+const TOKEN: usize = 12;
 
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,11 +81,31 @@ pub(super) struct Command<'a> {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum What<'a> {
-    Subscribe { topics: Vec<Wanted>, since: Since },
+    Subscribe {
+        topics: Vec<Wanted>,
+        since: Since,
+    },
     Unsubscribe(Vec<Wanted>),
-    Publish { topic: TopicName<'static>, payload: Payload<'a> },
-    History { topic: TopicName<'static>, from: PageFrom, limit: u16 },
-    Presence { topic: TopicName<'static>, after: Option<Box<str>>, limit: u16, events: Option<bool> },
+    Publish {
+        topic: TopicName<'static>,
+        payload: Payload<'a>,
+    },
+    History {
+        topic: TopicName<'static>,
+        from: PageFrom,
+        limit: u16,
+    },
+    Presence {
+        topic: TopicName<'static>,
+        after: Option<Box<str>>,
+        limit: u16,
+        events: Option<bool>,
+    },
+    /// To show a token: the first one, or another of the same bearer.
+    Identify {
+        token: Cow<'a, str>,
+        again: bool,
+    },
     Ping,
 }
 
@@ -180,6 +203,12 @@ impl<'a> Members<'a> {
             "presence" => {
                 self.check(&["type", "id", "topic", "after", "limit", "events"])?;
                 self.presence()
+            }
+            kind @ ("authenticate" | "refresh") => {
+                self.check(&["type", "id", "token"])?;
+                let raw = self.at(TOKEN).ok_or("token is missing")?;
+                let token = string(raw).ok_or("token is a string")?;
+                Ok(What::Identify { token, again: kind == "refresh" })
             }
             "ping" => {
                 self.check(&["type", "id"])?;

@@ -11,7 +11,7 @@ mod words;
 
 use std::borrow::Cow;
 
-use super::effect::{Cx, Effect, Meaning, Outcome, Piece, PresenceQuestion, Tag, Wish};
+use super::effect::{Cx, Effect, Meaning, Outcome, Piece, PresenceQuestion, Tag, Token, Wish};
 use super::plain;
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::url::Wanted;
@@ -84,6 +84,14 @@ impl Speak for Json {
             Outcome::Presence { page, own } => presence::push_answer(cx.tag, page, own, cx.out),
             Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
             Outcome::History { topic, page } => words::push_history(cx.tag, topic, page, cx.out),
+            Outcome::Identified { sub, expires, again } => {
+                let kind = if again { "refreshed" } else { "authenticated" };
+                told(kind).bearer(Some(sub), expires).push(cx.out);
+            }
+            Outcome::Unidentified { denial, text } => {
+                told("error").error(words::token_denial(denial), text).push(cx.out);
+            }
+            Outcome::Expires { at } => told("expires").bearer(None, at).push(cx.out),
             Outcome::Left { topic } => told("unsubscribed").about(topic).push(cx.out),
             Outcome::Refused { topic, denial } => {
                 let (code, message) = words::denial(denial);
@@ -129,6 +137,10 @@ fn obey(cx: &mut Cx<'_>, command: Command<'_>, message: &[u8]) {
         What::Presence { topic, after, limit, events } => {
             let asked = PresenceQuestion { topic, after, limit, events };
             cx.effects.push(Wish { effect: Effect::Presence(Box::new(asked)), tag: tag() });
+        }
+        What::Identify { token, again } => {
+            let effect = Effect::Identify { token: Token::new(&token), again };
+            cx.effects.push(Wish { effect, tag: tag() });
         }
         What::Ping => Told::of("pong", &tag()).push(cx.out),
     }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::document::is_document;
 use super::presence;
-use crate::dialect::effect::{Denial, Tag};
+use crate::dialect::effect::{Denial, Tag, TokenDenial};
 use crate::dialect::text::{is_bare, push_place, push_string};
 use crate::topic::{Carried, Gap, Invalid, LevelPattern, Message, Page, Stamped, Topic};
 use crate::wire::frame::{Opcode, push_frame};
@@ -35,6 +35,10 @@ pub(super) struct Told<'a> {
     recovered: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gap: Option<Hole>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +93,11 @@ impl<'a> Told<'a> {
         Self { gap: gap.map(|gap| Hole { kind: gap.kind.word(), oldest: gap.oldest }), ..self }
     }
 
+    /// Of whose token, and when it ends in seconds since 1970.
+    pub(super) fn bearer(self, sub: Option<&'a str>, expires: u64) -> Self {
+        Self { sub, expires: Some(expires), ..self }
+    }
+
     /// With a code for programs and a line for people.
     pub(super) fn error(self, code: &'static str, message: &'a str) -> Self {
         Self { code: Some(code), message: Some(message), ..self }
@@ -131,6 +140,16 @@ pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
         Denial::Busy => ("busy", "no room for another topic; try again later"),
         Denial::NoPresence => ("no_presence", "this topic does not tell who is on it"),
         Denial::PatternsFull => ("busy", "no room for another pattern; try again later"),
+    }
+}
+
+/// The code of a token that is not taken.
+pub(super) fn token_denial(denial: TokenDenial) -> &'static str {
+    match denial {
+        TokenDenial::Expired => "token_expired",
+        TokenDenial::Invalid => "token_invalid",
+        TokenDenial::NotNow => "not_allowed",
+        TokenDenial::Busy => "busy",
     }
 }
 

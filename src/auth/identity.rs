@@ -165,6 +165,7 @@ mod tests {
             publish: None,
             expires: 7,
             good_until: 7,
+            issued: None,
             jti: jti.map(Into::into),
         };
         Identity::new(claims, shared)

@@ -12,6 +12,7 @@ pub mod forwarded;
 pub mod identity;
 pub mod network;
 pub mod origin;
+pub mod revoked;
 pub mod token;
 
 pub use identity::Identity;

@@ -58,6 +58,9 @@ pub(super) struct ConnectArgs {
     /// File with further request fields, one a line
     #[arg(long, value_name = "FILE")]
     header_file: Option<std::path::PathBuf>,
+    /// File with a token, to be sent as Authorization: Bearer; every user of the machine can read a command line
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<std::path::PathBuf>,
     /// Origin to send, as a web page would
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<String>,
@@ -121,6 +124,15 @@ impl ConnectArgs {
                 let wrong = || format!("{}: expects lines such as \"Name: value\"", path.display());
                 headers.push(header(line).ok_or_else(wrong)?);
             }
+        }
+        if let Some(path) = &self.token_file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+            let token = text.trim();
+            if token.is_empty() || !is_token(token) {
+                return Err(format!("{}: expects one token", path.display()));
+            }
+            headers.push(("Authorization".to_owned(), format!("Bearer {token}")));
         }
         if !self.subprotocols.iter().all(|name| is_token(name)) {
             // Not quoted either: some servers take tokens here.

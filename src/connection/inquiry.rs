@@ -24,6 +24,17 @@ pub struct Filter {
     pub key: Option<Key>,
     /// It has at least so many unsent bytes.
     pub outbox_bytes_min: Option<usize>,
+    /// It has shown such a token.
+    pub bearer: Option<Box<BearerFilter>>,
+}
+
+/// Which tokens are meant; what is `None` does not restrict.
+#[derive(Clone, Debug, Default)]
+pub struct BearerFilter {
+    /// Of this bearer (`sub`).
+    pub identity: Option<Box<str>>,
+    /// Of this name (`jti`).
+    pub token: Option<Box<str>>,
 }
 
 /// What a loop is to do with the connections that the filter means.
@@ -65,6 +76,8 @@ pub struct ConnectionRow {
     pub peer: Option<SocketAddr>,
     /// Whom the certificate names that it has shown.
     pub subject: Option<Box<str>>,
+    /// To whom it belongs (`sub` of its token).
+    pub identity: Option<Box<str>>,
     /// Where in its life.
     pub phase: &'static str,
     /// What it speaks.

@@ -19,6 +19,7 @@ use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
+use crate::auth::revoked::Revocations;
 use crate::auth::token::{Issuers, KeysError};
 use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads, WebhookCounts};
@@ -137,6 +138,8 @@ pub struct Shared {
     pub memory: Option<u64>,
     /// Who may connect, by address.
     pub admission: Admission,
+    /// Tokens that are not taken any more.
+    pub revocations: Revocations,
     /// What seals the tickets of TLS sessions, of each port by itself: a session of a client is none of an operator.
     tickets: [Tickets; 2],
     /// Where secrets of clients' connections are written down, if they are.
@@ -205,6 +208,7 @@ impl Edition {
             tickets: Default::default(),
             key_log,
             admission: Admission::new(admission_rules(&settings)?),
+            revocations: Revocations::default(),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),

@@ -33,12 +33,10 @@ const TICKS_PER_SECOND: u64 = 1_000 / TICK_MS;
 #[derive(Debug)]
 struct Bearer {
     identity: Arc<Identity>,
-    /// When the token ends.
+    /// When the token ends; `Tick::MAX` once its bearer was told that it does soon.
     expires: Tick,
     /// When it is not taken any more.
     ends: Tick,
-    /// Whether that was told before.
-    told: bool,
 }
 
 /// Everybody on one loop who has shown a token, by slot.
@@ -64,7 +62,7 @@ impl Bearers {
     pub(super) fn note(&mut self, slot: u32, claims: Claims, now: (Tick, u64)) {
         let (expires, ends) = (tick_of(claims.expires, now), tick_of(claims.good_until, now));
         let identity = Identity::new(claims, &mut self.shared);
-        self.by_slot.insert(slot, Bearer { identity, expires, ends, told: false });
+        self.by_slot.insert(slot, Bearer { identity, expires, ends });
     }
 
     /// The connection belongs to nobody any more.
@@ -87,7 +85,7 @@ impl Bearers {
         }
         let Some(bearer) = self.by_slot.get(&slot) else { return Tick::MAX };
         let ends = bearer.ends.saturating_add(timeouts.token_grace);
-        if bearer.told || timeouts.token_notice == 0 {
+        if bearer.expires == Tick::MAX || timeouts.token_notice == 0 {
             return ends;
         }
         bearer.expires.saturating_sub(timeouts.token_notice).min(ends)
@@ -125,7 +123,7 @@ impl<S: Socket> Core<S> {
     pub(super) fn on_token_due(&mut self, key: Key) {
         let Some(bearer) = self.bearers.by_slot.get_mut(&key.slot) else { return };
         if self.now < bearer.ends.saturating_add(self.timeouts.token_grace) {
-            bearer.told = true;
+            bearer.expires = Tick::MAX;
             let at = bearer.identity.expires();
             self.tell_unasked(key, [Outcome::Expires { at }]);
             return self.rearm(key.slot);
@@ -174,7 +172,11 @@ impl<S: Socket> Core<S> {
         }
         self.checks_left -= 1;
         let checked = issuers.check(token.as_str(), self.wall.ms() / 1_000);
+        let now = self.wall.ms() / 1_000;
         match checked {
+            Ok(claims) if self.edition.revocations.has(&claims, now) => {
+                Err((TokenDenial::Invalid, "the token was revoked".to_owned()))
+            }
             Ok(claims) if known.is_some_and(|known| known.sub() != &*claims.sub) => {
                 not_now("the token is somebody else's")
             }
@@ -193,6 +195,28 @@ impl<S: Socket> Core<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_has_shown_a_token_costs_less_than_two_hundred_bytes() {
+        let mut bearers = Bearers::default();
+        let claims = Claims {
+            sub: "user-0123456789".into(),
+            subscribe: None,
+            publish: None,
+            expires: 2_000,
+            good_until: 2_030,
+            issued: None,
+            jti: Some("f81d4fae-7dec-11d0-a765-00a0c91e6bf6".into()),
+        };
+        bearers.note(7, claims, (0, 1_000));
+        // A table that has just grown is seven sixteenths full; an allocation has sixteen bytes of its own at most.
+        let entry = size_of::<(u32, Bearer)>() + 1;
+        let worst = bearers.memory(7) + (entry * 16).div_ceil(7) - entry + 2 * 16;
+        assert!(worst <= 200, "{worst}");
+        assert_eq!((bearers.memory(8), bearers.identity(8)), (0, None));
+        bearers.forget(7);
+        assert_eq!(bearers.identity(7), None);
+    }
 
     #[test]
     fn times_are_told_by_both_clocks() {

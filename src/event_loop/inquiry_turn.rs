@@ -116,6 +116,14 @@ impl<S: Socket> Core<S> {
         if filter.outbox_bytes_min.is_some_and(|min| unsent(&slot.connection) < min) {
             return COST_LOOK;
         }
+        if let Some(bearer) = &filter.bearer {
+            let Some(who) = self.bearers.identity(key.slot) else { return COST_LOOK };
+            let is =
+                |wanted: &Option<Box<str>>, name: Option<&str>| wanted.is_none() || wanted.as_deref() == name;
+            if !is(&bearer.identity, Some(who.sub())) || !is(&bearer.token, who.jti()) {
+                return COST_LOOK;
+            }
+        }
         if let Some(name) = &filter.topic {
             let topics = &self.topics;
             let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == &**name);
@@ -164,6 +172,7 @@ impl<S: Socket> Core<S> {
             key,
             peer: slot.stream.peer(),
             subject: slot.stream.subject(&self.transport),
+            identity: self.bearers.identity(key.slot).map(|who| who.sub().into()),
             phase: connection.phase().label(),
             dialect: connection.dialect.label(),
             topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),
@@ -187,7 +196,9 @@ impl<S: Socket> Core<S> {
         match slot.connection.phase() {
             Phase::Open => self.close(key, CloseReason::Admin, Words::Given(code, text)),
             Phase::Head | Phase::Body => self.end(key, CloseReason::Admin, Words::Nothing),
-            Phase::Parked | Phase::Closing | Phase::Lingering => return false,
+            // A poll is told that nothing has come; the next one shows its token.
+            Phase::Parked => return self.answer_poll(key, &[]),
+            Phase::Closing | Phase::Lingering => return false,
         }
         true
     }

@@ -19,6 +19,7 @@ use std::fmt::Write;
 use super::{Answer, Edition, PLAIN_HEADERS, Tools, method_refusal, refusal, write_refusal};
 use crate::auth::admin_guard::AdminRefusal;
 use crate::auth::admin_keys::{KeyRefusal, Scope};
+use crate::auth::revoked::REVOKED_MAX;
 use crate::connection::inquiry::{Part, Question};
 use crate::dialect::url::topic_name;
 use crate::edition::{Readiness, ReloadAnswer};
@@ -69,6 +70,7 @@ pub(super) fn has(path: &str) -> bool {
         "/publish",
         "/drain",
         "/reload",
+        "/revoke",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -132,8 +134,11 @@ pub(super) fn respond(
         return refusal(head, RefuseReason::BadRequest, &text, out);
     }
     match head.path() {
-        "/publish" | "/drain" | "/reload" if head.method != "POST" => method_refusal(head, "POST", out),
+        "/publish" | "/drain" | "/reload" | "/revoke" if head.method != "POST" => {
+            method_refusal(head, "POST", out)
+        }
         "/publish" => publish_batch(head, body, edition, replies, out),
+        "/revoke" => revoke(head, &body, edition, tools, out),
         "/reload" if edition.is_draining() => {
             refusal(head, RefuseReason::Draining, "the server is on its way out and reads nothing more", out)
         }
@@ -287,6 +292,27 @@ fn connection(
             (Err(_), _) => refusal(head, RefuseReason::BadRequest, "the id is not percent-encoded", out),
         },
     }
+}
+
+fn revoke(
+    head: &Head<'_>,
+    body: &[u8],
+    edition: &Edition,
+    tools: &Tools<'_>,
+    out: &mut ResponseBuffer,
+) -> Answer {
+    let asked =
+        connections::revoke(head.query(), body, edition.loops()).and_then(|(revoked, seconds, ask)| {
+            let now = tools.wall.ms() / 1_000;
+            // Before those are closed who have shown it, so that nobody comes back in between.
+            match edition.revocations.add(revoked, now, now + seconds) {
+                true => Ok(ask),
+                false => Err(Unasked::Bad(format!(
+                    "as many as {REVOKED_MAX} are revoked; wait until some are over"
+                ))),
+            }
+        });
+    ask(head, asked, out)
 }
 
 fn ask(head: &Head<'_>, asked: Result<Ask, Unasked>, out: &mut ResponseBuffer) -> Answer {

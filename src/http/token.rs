@@ -72,7 +72,11 @@ pub fn claims_of(head: &Head<'_>, edition: &Edition, now: u64) -> Result<Option<
     let Some(given) = given(head, &edition.origin, edition.settings.auth.query_token)? else {
         return Ok(None);
     };
-    given.check(issuers, now).map(Some)
+    let claims = given.check(issuers, now)?;
+    if edition.revocations.has(&claims, now) {
+        return Err(Unauthorized::new(RefuseReason::TokenRevoked));
+    }
+    Ok(Some(claims))
 }
 
 /// Whether who asks may open this: all of its topics and patterns.
@@ -180,7 +184,9 @@ pub(super) fn challenge(reason: RefuseReason, text: &str) -> Option<String> {
         // RFC 6750, 3.1: who has shown nothing is told no error.
         RefuseReason::TokenMissing | RefuseReason::KeyMissing => return Some(REALM.to_owned()),
         RefuseReason::TokenTwice => "invalid_request",
-        RefuseReason::TokenInvalid | RefuseReason::TokenExpired => "invalid_token",
+        RefuseReason::TokenInvalid | RefuseReason::TokenExpired | RefuseReason::TokenRevoked => {
+            "invalid_token"
+        }
         RefuseReason::TokenScope => "insufficient_scope",
         _ => return None,
     };

@@ -114,6 +114,8 @@ reasons! {
         TokenInvalid = "token_invalid", 401, "the token is not taken";
         /// A token whose time is over.
         TokenExpired = "token_expired", 401, "the token has expired";
+        /// A token that was revoked.
+        TokenRevoked = "token_revoked", 401, "the token was revoked";
         /// More than one token.
         TokenTwice = "token_twice", 400, "more than one token; show it in one way";
         /// A topic that the token does not name.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Peer, assert_upgraded};
 use crate::reload::ConfigFile;
-use crate::server::{Server, fails, on_free_ports, undisturbed, wait_for};
+use crate::server::{Server, command, fails, on_free_ports, undisturbed, wait_for};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
@@ -431,59 +431,53 @@ fn start_strict(secret: &Secret, config: &ConfigFile) -> Server {
     start(config)
 }
 
+/// One connection of each kind with a token that ends at `ends`, the first of them with a longer one since; `None` if all that
+/// took longer than the token is good.
+fn open_until(server: &Server, ends: u64) -> Option<[Peer; 5]> {
+    let field = format!("Authorization: Bearer {}\r\n", good(&format!(r#"{{"sub":"alice","exp":{ends}}}"#)));
+    let json = format!("{JSON}{field}");
+    let in_time = |good: bool, what: &str| {
+        assert!(good || now() >= ends, "{what}");
+        good.then_some(())
+    };
+    let mut peers: [Peer; 5] = std::array::from_fn(|_| server.connect());
+    for (peer, (path, fields)) in peers.iter_mut().zip([("/ws", &json), ("/ws", &json), ("/ws/a", &field)]) {
+        in_time(peer.ask_upgrade(path, fields).status == 101, path)?;
+    }
+    for (peer, path) in peers.iter_mut().skip(3).zip(["/sse/a", "/poll/a?wait=60"]) {
+        peer.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{field}\r\n", server.listen).as_bytes());
+    }
+    while server.metric("fantail_subscriptions", "") < 3 {
+        in_time(now() < ends, "a stream and a poll")?;
+    }
+    let told = peers[0].frame();
+    let notice = json!({"type": "expires", "expires": ends}).to_string();
+    in_time(told.opcode == Opcode::Text && told.payload == notice.as_bytes(), "a notice")?;
+    let longer = json!({"type": "refresh", "id": 1, "token": token("alice", "")});
+    peers[0].send_frame(Opcode::Text, longer.to_string().as_bytes());
+    let told = peers[0].frame();
+    in_time(told.opcode == Opcode::Text, "an answer")?;
+    let told: Value = serde_json::from_slice(&told.payload).expect("JSON");
+    assert_eq!((&told["type"], &told["sub"], &told["id"]), (&json!("refreshed"), &json!("alice"), &json!(1)));
+    assert!(told["expires"].as_u64().expect("a time") > ends + 100, "{told}");
+    Some(peers)
+}
+
 #[test]
 fn a_connection_ends_with_its_token_and_a_refreshed_one_does_not() {
     let (secret, config) = (Secret::new(SECRET), ConfigFile::new(""));
     let server = start_strict(&secret, &config);
-    // Who comes too late with a token that ends so soon begins anew with another.
-    let (ends, mut refreshed, mut peers) = undisturbed("a token of two seconds", || {
-        let ends = now() + 2;
-        let short = good(&format!(r#"{{"sub":"alice","exp":{ends}}}"#));
-        let field = format!("Authorization: Bearer {short}\r\n");
-        let json = format!("{JSON}{field}");
-        let mut peers = Vec::new();
-        for (path, fields) in [
-            ("/ws", &json),
-            ("/ws", &json),
-            ("/ws/a", &field),
-            ("/sse/a", &field),
-            ("/poll/a?wait=60", &field),
-        ] {
-            let mut peer = server.connect();
-            if path.starts_with("/ws") {
-                if peer.ask_upgrade(path, fields).status != 101 {
-                    return None;
-                }
-            } else {
-                peer.send(
-                    format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", server.listen).as_bytes(),
-                );
-            }
-            peers.push(peer);
-        }
-        let mut refreshed = peers.remove(0);
-        assert_eq!(refreshed.text(), json!({"type": "expires", "expires": ends}).to_string());
-        let longer = json!({"type": "refresh", "id": 1, "token": token("alice", "")});
-        refreshed.send_frame(Opcode::Text, longer.to_string().as_bytes());
-        let told: Value = match refreshed.next_frame()? {
-            frame if frame.opcode == Opcode::Text => serde_json::from_slice(&frame.payload).expect("JSON"),
-            _ => return None,
-        };
-        assert_eq!(
-            (&told["type"], &told["sub"], &told["id"]),
-            (&json!("refreshed"), &json!("alice"), &json!(1))
-        );
-        assert!(told["expires"].as_u64().expect("a time") > ends + 100, "{told}");
-        Some((ends, refreshed, peers))
-    });
-    let mut poll = peers.pop().expect("a poll");
-    let mut stream = peers.pop().expect("a stream");
+    let (ends, [mut refreshed, json, plain, mut stream, mut poll]) =
+        undisturbed("a token of two seconds", || {
+            let ends = now() + 2;
+            Some((ends, open_until(&server, ends)?))
+        });
     assert_eq!(poll.answer().status, 204);
     let stream = String::from_utf8(stream.rest()).expect("text");
     assert!(stream.starts_with("HTTP/1.1 200") && stream.contains(": the token has expired"), "{stream}");
-    assert_eq!(peers[0].text(), json!({"type": "expires", "expires": ends}).to_string());
-    for mut peer in peers {
-        assert_eq!(peer.frame().close_code(), Some(3005));
+    for mut peer in [json, plain] {
+        let last = std::iter::from_fn(|| peer.next_frame()).find(|frame| frame.opcode != Opcode::Text);
+        assert_eq!(last.and_then(|frame| frame.close_code()), Some(3005));
     }
     assert!(now() >= ends, "not before its end");
     let again = good(&format!(r#"{{"sub":"alice","exp":{ends}}}"#));
@@ -491,8 +485,7 @@ fn a_connection_ends_with_its_token_and_a_refreshed_one_does_not() {
         assert_eq!(show(&server, path, Way::Field, &again).status, 401, "the same token is told once");
     }
     refreshed.ping_pong();
-    // Of each attempt those that were in time.
-    assert!(server.metric("fantail_closes_total", "token_expired") >= 3);
+    server.await_metric("fantail_closes_total", "token_expired", |ended| ended >= 1);
 }
 
 #[test]
@@ -549,4 +542,74 @@ fn a_server_without_issuers_takes_no_tokens() {
     let told: Value = serde_json::from_str(&peer.text()).expect("JSON");
     assert_eq!(told["code"], "not_allowed");
     peer.ping_pong();
+}
+
+#[test]
+fn connect_shows_the_token_of_a_file() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&secret.issuer(""));
+    let server = start(&config);
+    let url = format!("ws://{}/ws/a", server.listen);
+    let file = Secret::new(&format!("{}\n", token("alice", "")));
+    let name = file.0.to_str().expect("UTF-8");
+    // The first message says that it is subscribed.
+    let arguments = ["connect", "--listen", "--count", "1", "-s", "fantail.json.v1", &url];
+    let with = command(&[&arguments[..], &["--token-file", name]].concat(), &[]).output().expect("it runs");
+    assert!(with.status.success(), "{}", String::from_utf8_lossy(&with.stderr));
+    let (code, said) = fails(command(&arguments, &[]));
+    assert!(code == Some(1) && said.contains("401"), "{said}");
+    let two = Secret::new("a b");
+    let name = two.0.to_str().expect("UTF-8");
+    let (code, said) = fails(command(&[&arguments[..], &["--token-file", name]].concat(), &[]));
+    assert!(code == Some(2) && said.contains("expects one token") && !said.contains("a b"), "{said}");
+}
+
+#[test]
+fn a_revoked_token_ends_its_connections_and_is_not_taken_again() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&secret.issuer(""));
+    let server = start(&config);
+    let issued = |sub: &str, jti: &str, at: u64| token(sub, &format!(r#","jti":"{jti}","iat":{at}"#));
+    let before = now() - 10;
+    let tokens = [issued("alice", "1", before), issued("alice", "2", before), issued("bob", "3", before)];
+    let mut peers: Vec<Peer> = Vec::new();
+    for token in &tokens {
+        let mut peer = server.connect();
+        assert_upgraded(&peer.ask_upgrade("/ws/a", &format!("Authorization: Bearer {token}\r\n")));
+        peers.push(peer);
+    }
+    let mut poll = server.connect();
+    poll.send(
+        format!(
+            "GET /poll/a HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\r\n",
+            server.listen, tokens[1]
+        )
+        .as_bytes(),
+    );
+    server.await_metric("fantail_subscriptions", "", |count| count == 4);
+    let listed = server.get("/connections?identity=alice").json();
+    let rows = listed["connections"].as_array().expect("a list");
+    assert!(rows.iter().all(|row| row["identity"] == "alice"), "{listed}");
+    let statuses = || tokens.each_ref().map(|token| show(&server, "/ws/a", Way::Field, token).status);
+    let revoke = |what: &str| server.post(&format!("/revoke?{what}"), "", b"");
+    assert_eq!(revoke("jti=1").json(), json!({"closed": 1}));
+    assert_eq!(peers[0].frame().close_code(), Some(3003));
+    assert_eq!(show(&server, "/ws/a", Way::Field, &tokens[0]).status, 401);
+    assert_eq!(server.metric("fantail_refusals_total", "token_revoked"), 1);
+    assert_eq!(revoke("identity=alice&seconds=60").json(), json!({"closed": 2}));
+    assert_eq!(peers[1].frame().close_code(), Some(3003));
+    assert_eq!(poll.answer().status, 204);
+    assert_eq!(statuses(), [401, 401, 101]);
+    // Another token that was issued since is good, and so is everybody else's.
+    let since = issued("alice", "4", now() + 5);
+    assert_eq!(show(&server, "/ws/a", Way::Field, &since).status, 101);
+    peers[2].ping_pong();
+    let mut speaker = speaker(&server, "");
+    let shown = json!({"type": "authenticate", "token": tokens[1]});
+    speaker.send_frame(Opcode::Text, shown.to_string().as_bytes());
+    let told: Value = serde_json::from_str(&speaker.text()).expect("JSON");
+    assert_eq!(told["code"], "token_invalid");
+    for wrong in ["", "identity=", "identity=a&jti=1", "jti=1&seconds=0", "sub=alice"] {
+        assert_eq!(revoke(wrong).status, 400, "{wrong}");
+    }
 }

@@ -43,6 +43,8 @@ pub struct Claims {
     pub expires: u64,
     /// When it is not taken any more, in seconds since 1970: its end and the leeway.
     pub good_until: u64,
+    /// When it was issued, in seconds since 1970, if it says so.
+    pub issued: Option<u64>,
     /// The token's own name, if it has one.
     pub jti: Option<Box<str>>,
 }
@@ -115,6 +117,8 @@ pub(super) struct RawClaims {
     #[serde(default)]
     nbf: Claim<Time>,
     #[serde(default)]
+    iat: Claim<Time>,
+    #[serde(default)]
     jti: Claim<String>,
     #[serde(default)]
     subscribe: Claim<Vec<String>>,
@@ -149,6 +153,7 @@ impl RawClaims {
         }
         check_audience(self.aud.optional("aud")?, audience)?;
         let sub = text(self.sub.required("sub")?, "sub")?;
+        let issued = self.iat.optional("iat")?.map(|Time(seconds)| seconds);
         let jti = self.jti.optional("jti")?.map(|jti| text(jti, "jti")).transpose()?;
         let grants = |claim: Claim<Vec<String>>, name| {
             let Some(texts) = claim.optional(name)? else { return Ok(None) };
@@ -160,7 +165,7 @@ impl RawClaims {
         let subscribe = grants(self.subscribe, "subscribe")?;
         let publish = grants(self.publish, "publish")?;
         let good_until = expires.saturating_add(leeway);
-        Ok(Claims { sub, subscribe, publish, expires, good_until, jti })
+        Ok(Claims { sub, subscribe, publish, expires, good_until, issued, jti })
     }
 }
 

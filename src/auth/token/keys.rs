@@ -10,10 +10,14 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use ring::hmac;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::der::{Decode, Reader, SliceReader};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
@@ -94,7 +98,10 @@ impl std::error::Error for KeysError {}
 pub(super) struct Key {
     pub(super) kid: Option<String>,
     pub(super) algorithms: Vec<Algorithm>,
+    /// Of a public key.
     pub(super) key: DecodingKey,
+    /// Of a secret: made ready for each of its algorithms, which is half of what a check would cost.
+    pub(super) hmac: Vec<(Algorithm, hmac::Key)>,
 }
 
 /// The keys of a source; `warnings` gets what is probably a mistake.
@@ -106,14 +113,20 @@ pub(super) fn load(source: &KeySource, warnings: &mut Vec<String>) -> Result<Vec
             let secret = secret(file, warnings)?;
             let key = DecodingKey::from_secret(&secret).map_err(|_| fail("is empty".to_owned()))?;
             // A secret is at least as long as what is computed of it (RFC 7518, 3.2).
-            let long_enough = [(32, Algorithm::HS256), (48, Algorithm::HS384), (64, Algorithm::HS512)];
-            let long_enough = long_enough.into_iter().filter(|(bytes, _)| secret.len() >= *bytes);
-            let algorithms = long_enough.map(|(_, algorithm)| algorithm).collect();
-            Ok(vec![Key { kid: kid.clone(), algorithms, key }])
+            let long_enough = [
+                (32, Algorithm::HS256, hmac::HMAC_SHA256),
+                (48, Algorithm::HS384, hmac::HMAC_SHA384),
+                (64, Algorithm::HS512, hmac::HMAC_SHA512),
+            ];
+            let long_enough = long_enough.into_iter().filter(|(bytes, ..)| secret.len() >= *bytes);
+            let hmac: Vec<_> =
+                long_enough.map(|(_, algorithm, hash)| (algorithm, hmac::Key::new(hash, &secret))).collect();
+            let algorithms = hmac.iter().map(|(algorithm, _)| *algorithm).collect();
+            Ok(vec![Key { kid: kid.clone(), algorithms, key, hmac }])
         }
         KeySource::Pem { kid, .. } => {
             let (algorithms, key) = public_key(&read(file)?).map_err(fail)?;
-            Ok(vec![Key { kid: kid.clone(), algorithms, key }])
+            Ok(vec![Key { kid: kid.clone(), algorithms, key, hmac: Vec::new() }])
         }
         KeySource::Jwks { .. } => {
             set(&read(file)?, |skipped| warnings.push(format!("{}: {skipped}", file.display()))).map_err(fail)
@@ -121,11 +134,12 @@ pub(super) fn load(source: &KeySource, warnings: &mut Vec<String>) -> Result<Vec
     }
 }
 
-/// The secret in a file, without the end of line that editors add.
+/// The secret in a file, without the end of line that editors add to text. Of bytes that are no text every one counts.
 pub(super) fn secret(file: &Path, warnings: &mut Vec<String>) -> Result<Zeroizing<Vec<u8>>, KeysError> {
     let fail = |problem: &str| KeysError { file: file.to_owned(), problem: problem.to_owned() };
     let mut secret = read(file)?;
-    if secret.ends_with(b"\n") {
+    let is_text = secret.trim_ascii_end().iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+    if is_text && secret.ends_with(b"\n") {
         secret.pop();
         if secret.ends_with(b"\r") {
             secret.pop();
@@ -217,8 +231,14 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
     if !RSA_BITS.contains(&bits) {
         return Err(format!("has an RSA key of {bits} bits; expects 2048 to 8192"));
     }
-    if e.is_empty() || e.len() > 4 {
-        return Err("has an RSA key with an exponent of more than 32 bits".to_owned());
+    let e = e.iter().position(|byte| *byte != 0).and_then(|first| e.get(first..)).unwrap_or_default();
+    let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
+    // What ring would refuse with each token (RFC 8017, 3.1: both are odd, and the exponent is 3 or more).
+    if e.len() > 4 || !odd(e) || e == [1] {
+        return Err("has an RSA key whose exponent is not odd, from 3 on, and of 32 bits at most".to_owned());
+    }
+    if !odd(n) {
+        return Err("has an RSA key whose modulus is even".to_owned());
     }
     Ok((AlgorithmFamily::Rsa.algorithms().to_vec(), DecodingKey::from_rsa_raw_components(n, e)))
 }
@@ -242,7 +262,7 @@ fn ed25519(bytes: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
 
 /// A set of keys. What cannot be used is skipped (RFC 7517, 5), with a word to `skipped`.
 fn set(json: &[u8], mut skipped: impl FnMut(String)) -> Result<Vec<Key>, String> {
-    let set: JwkSet = serde_json::from_slice(json).map_err(|error| {
+    let set: RawSet<'_> = serde_json::from_slice(json).map_err(|error| {
         // Its text may quote the file.
         format!("is no set of keys ({{\"keys\":[…]}}): see line {}, column {}", error.line(), error.column())
     })?;
@@ -251,8 +271,21 @@ fn set(json: &[u8], mut skipped: impl FnMut(String)) -> Result<Vec<Key>, String>
     }
     let mut keys = Vec::new();
     let mut kids = BTreeSet::new();
-    for (place, jwk) in set.keys.iter().enumerate() {
-        match of_set(jwk) {
+    for (place, raw) in set.keys.iter().enumerate() {
+        let known: Known = serde_json::from_str(raw.get()).unwrap_or_default();
+        let key = match serde_json::from_str::<Jwk>(raw.get()) {
+            _ if known.kty.as_deref() == Some("oct") => Err(Unusable::Secret),
+            Ok(jwk) => of_set(&jwk),
+            Err(_) => Err(Unusable::Other(format!("is none, or has a member of another type; {KINDS}"))),
+        };
+        if known.d.is_some() && key.is_ok() {
+            skipped(format!(
+                "key {} has its private part (d), which only who issues tokens should have; make another pair, and \
+                 give the public part alone",
+                place + 1
+            ));
+        }
+        match key {
             Ok(key) if key.kid.as_ref().is_some_and(|kid| !kids.insert(kid.clone())) => {
                 return Err(format!("has two keys with the kid of key {}", place + 1));
             }
@@ -267,6 +300,20 @@ fn set(json: &[u8], mut skipped: impl FnMut(String)) -> Result<Vec<Key>, String>
         }
     }
     if keys.is_empty() { Err(format!("has no key that signs tokens; {KINDS}")) } else { Ok(keys) }
+}
+
+/// A set whose keys are looked at one by one: what one of them is must not keep the others out.
+#[derive(Deserialize)]
+struct RawSet<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+/// What matters of a key whatever else it is.
+#[derive(Default, Deserialize)]
+struct Known {
+    kty: Option<String>,
+    d: Option<IgnoredAny>,
 }
 
 enum Unusable {
@@ -316,7 +363,7 @@ fn of_set(jwk: &Jwk) -> Result<Key, Unusable> {
             return Err(other("names an algorithm that is not for keys of its kind"));
         }
     }
-    Ok(Key { kid: common.key_id.clone(), algorithms, key })
+    Ok(Key { kid: common.key_id.clone(), algorithms, key, hmac: Vec::new() })
 }
 
 #[cfg(test)]
@@ -395,9 +442,19 @@ mod tests {
     }
 
     #[test]
+    fn of_bytes_that_are_no_text_every_one_counts() {
+        let bytes: Vec<u8> = (0..32).map(|byte| byte ^ 0x95).chain(*b"\n").collect();
+        let file = TempFile::new(&bytes);
+        assert_eq!(secret(&file.0, &mut Vec::new()).unwrap().as_slice(), bytes);
+        // Thirty-one and an end of line are no thirty-two.
+        let short = TempFile::new("x".repeat(31) + "\n");
+        assert!(secret(&short.0, &mut Vec::new()).is_err());
+    }
+
+    #[test]
     fn a_set_has_public_keys_for_signatures_only() {
         const RSA: &str = r#""kty":"RSA","e":"AQAB","n""#;
-        let n = "v".repeat(342) + "w";
+        let n = "v".repeat(342) + "0";
         let point = "A".repeat(43);
         let ok = format!(r#"{{{RSA}:"{n}","kid":"a"}}"#);
         let of = |keys: &str| {
@@ -421,16 +478,29 @@ mod tests {
             r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
             r#"{"kty":"OKP","crv":"X25519","x":"AAAA"}"#.to_owned(),
             r#"{"kty":"new"}"#.to_owned(),
+            // One that is mistyped does not keep the others out, and exponents that ring does not take are told.
+            r#"{"kty":5}"#.to_owned(),
+            format!(r#"{{{RSA}:"{n}","kid":7}}"#),
+            format!(r#"{{{RSA}:5}}"#),
+            format!("\"{SECRET}\""),
+            format!(r#"{{"kty":"RSA","e":"AQ","n":"{n}"}}"#),
+            format!(r#"{{"kty":"RSA","e":"BA","n":"{n}"}}"#),
+            format!(r#"{{"kty":"RSA","e":"AAAAAA","n":"{n}"}}"#),
+            format!(r#"{{"kty":"RSA","e":"AQAAAAE","n":"{n}"}}"#),
+            format!(r#"{{{RSA}:"{}"}}"#, "v".repeat(342) + "w"),
         ] {
             assert_eq!(of(&format!("{other},{ok}")), (Ok(1), 1), "{other}");
             assert!(of(&other).0.unwrap_err().contains("no key that signs tokens"), "{other}");
         }
-        let secret = r#"{"kty":"oct","k":"AAAA"}"#;
-        assert!(of(&format!("{ok},{secret}")).0.unwrap_err().contains("hmac_file"));
+        for secret in [r#"{"kty":"oct","k":"AAAA"}"#, r#"{"kty":"oct","k":5}"#] {
+            assert!(of(&format!("{ok},{secret}")).0.unwrap_err().contains("hmac_file"));
+        }
+        // It is a good key, and one that somebody has given away.
+        assert_eq!(of(&ok.replace("\"kid\"", "\"d\":\"AQ\",\"kid\"")), (Ok(1), 1));
         assert!(of(&format!("{ok},{ok}")).0.unwrap_err().contains("two keys"));
         let many = vec![ok.replace("\"kid\":\"a\"", "\"x\":1"); SET_KEYS_MAX + 1].join(",");
         assert!(of(&many).0.unwrap_err().contains("65 keys"));
-        let none = TempFile::new(format!("{{\n\"keys\": [\"{SECRET}\"]}}"));
+        let none = TempFile::new(format!("{{\n\"keys\": \"{SECRET}\"}}"));
         assert!(problem(&none.jwks()).contains("see line 2"), "{}", problem(&none.jwks()));
     }
 }

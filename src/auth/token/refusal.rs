@@ -49,7 +49,7 @@ impl fmt::Display for Refusal {
             Self::Key => "its issuer has no such key (kid), or it names none and more than four could be its",
             Self::Signature => "its signature is not that of a key of its issuer",
             Self::Missing(claim) => return write!(f, "it has no {claim}"),
-            Self::Mistyped(claim @ ("exp" | "nbf")) => {
+            Self::Mistyped(claim @ ("exp" | "nbf" | "iat")) => {
                 return write!(f, "its {claim} is no time in seconds since 1970");
             }
             Self::Mistyped(claim @ ("subscribe" | "publish")) => {

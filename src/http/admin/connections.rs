@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::connection::inquiry::{ConnectionRow, Filter, Part, Question};
+use crate::auth::revoked::Revoked;
+use crate::connection::inquiry::{BearerFilter, ConnectionRow, Filter, Part, Question};
 use crate::topic::name::NameError;
 use crate::topic::{Key, LevelPattern, PatternFault, TopicName};
 use crate::wire::http::params::{Params, whole};
@@ -17,6 +18,13 @@ const LIMIT_MAX: usize = 1_000;
 
 /// Bytes of the text in a close frame (RFC 6455, 5.5: 125 with the code).
 const REASON_BYTES_MAX: usize = 123;
+
+/// Seconds for which a revocation is kept, and the most.
+const REVOKED_SECONDS: usize = 86_400;
+const REVOKED_SECONDS_MAX: u64 = 366 * 86_400;
+
+/// The close code of connections whose token is revoked.
+const REVOKED_CODE: u16 = 3003;
 
 /// A question and the loops it is for.
 #[derive(Debug)]
@@ -46,7 +54,8 @@ impl<T: Into<String>> From<T> for Unasked {
 
 /// `GET /connections`.
 pub(super) fn list(query: &str, loops: usize) -> Result<Ask, Unasked> {
-    let params = Params::read(query, b"", &["topic", "ip", "outbox_bytes_min", "cursor", "limit"])?;
+    let params =
+        Params::read(query, b"", &["topic", "ip", "identity", "outbox_bytes_min", "cursor", "limit"])?;
     let (filter, _) = filter(&params)?;
     let limit = params.number("limit", LIMIT_MAX)?;
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -74,15 +83,19 @@ pub(super) fn one(id: &str, loops: usize) -> Result<Ask, Unasked> {
 
 /// `POST /connections/close`.
 pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unasked> {
-    let params =
-        Params::read(query, body, &["topic", "ip", "id", "outbox_bytes_min", "all", "code", "reason"])?;
+    let params = Params::read(
+        query,
+        body,
+        &["topic", "ip", "identity", "id", "outbox_bytes_min", "all", "code", "reason"],
+    )?;
     let (filter, first_loop) = filter(&params)?;
     let restricted = filter.topic.is_some()
         || filter.network.is_some()
         || filter.key.is_some()
+        || filter.bearer.is_some()
         || filter.outbox_bytes_min.is_some();
     if restricted == params.is_set("all")? {
-        return Err("expects topic, ip, id or outbox_bytes_min, or all=1 to close everybody".into());
+        return Err("expects topic, ip, identity, id or outbox_bytes_min, or all=1 to close everybody".into());
     }
     let code = params.number("code", 1000)?;
     // RFC 6455, 7.4: the others are the protocol's own or must not be sent.
@@ -97,9 +110,28 @@ pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unask
     targets(question, first_loop, loops)
 }
 
+/// `POST /revoke`: what is revoked for how many seconds, and the question that closes those who have it.
+pub(super) fn revoke(query: &str, body: &[u8], loops: usize) -> Result<(Revoked, u64, Ask), Unasked> {
+    let params = Params::read(query, body, &["identity", "jti", "seconds"])?;
+    let seconds = params.number("seconds", REVOKED_SECONDS)? as u64;
+    if !(1..=REVOKED_SECONDS_MAX).contains(&seconds) {
+        return Err(format!("seconds expects 1 to {REVOKED_SECONDS_MAX}").into());
+    }
+    let (identity, token) = (params.text("identity"), params.text("jti"));
+    let revoked = match (identity, token) {
+        (Some(sub), None) if !sub.is_empty() => Revoked::Bearer(sub.into()),
+        (None, Some(jti)) if !jti.is_empty() => Revoked::Token(jti.into()),
+        _ => return Err("expects identity or jti: whose tokens, or which one".into()),
+    };
+    let bearer = BearerFilter { identity: identity.map(Into::into), token: token.map(Into::into) };
+    let filter = Filter { bearer: Some(Box::new(bearer)), ..Filter::default() };
+    let question = Question::Close { filter, code: REVOKED_CODE, reason: "the token was revoked".into() };
+    Ok((revoked, seconds, Ask { question, first_loop: 0, loops }))
+}
+
 /// `POST /connections/unsubscribe`.
 pub(super) fn unsubscribe(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unasked> {
-    let params = Params::read(query, body, &["topic", "ip", "id", "outbox_bytes_min"])?;
+    let params = Params::read(query, body, &["topic", "ip", "identity", "id", "outbox_bytes_min"])?;
     let topic = params.text("topic").ok_or("expects the topic to end subscriptions to")?;
     let topic: Box<str> = topic.into();
     // Being subscribed to it is a filter too, and the cheapest one.
@@ -141,6 +173,8 @@ fn filter(params: &Params<'_>) -> Result<(Filter, Option<usize>), Unasked> {
         }
         filter.outbox_bytes_min = Some(bytes);
     }
+    filter.bearer =
+        params.text("identity").map(|sub| Box::new(BearerFilter { identity: Some(sub.into()), token: None }));
     let Some(id) = params.text("id") else { return Ok((filter, None)) };
     let (index, key) = connection_id(id).ok_or("id expects LOOP:SLOT:GENERATION")?;
     filter.key = Some(key);
@@ -249,6 +283,9 @@ fn row_json(index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
     });
     if let Some(subject) = &row.subject {
         json["subject"] = Value::from(&**subject);
+    }
+    if let Some(identity) = &row.identity {
+        json["identity"] = Value::from(&**identity);
     }
     json
 }

@@ -1,0 +1,119 @@
+//! Tokens that are not taken any more though their time has not come: by their own name, or all that somebody had been issued
+//! until now.
+//!
+//! Written by the admin port, asked by loops with each token that is good otherwise. In memory alone: a restart forgets it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::token::Claims;
+
+/// Revocations that are kept: at 200 bytes a name, 16 MiB.
+pub const REVOKED_MAX: usize = 65_536;
+
+/// What is revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Revoked {
+    /// The token of this name (`jti`).
+    Token(Box<str>),
+    /// Every token of this bearer (`sub`) that was issued before.
+    Bearer(Box<str>),
+}
+
+/// When it was revoked, and until when that is kept, in seconds since 1970.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    at: u64,
+    until: u64,
+}
+
+/// Everything that is revoked now.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    /// How many there are, so that nobody waits for the lock where there are none.
+    count: AtomicUsize,
+    all: Mutex<HashMap<Revoked, Span>>,
+}
+
+impl Revocations {
+    /// Revokes from `now` on, and keeps that until `until`, in seconds since 1970. `false`: there is no room.
+    #[must_use]
+    pub fn add(&self, revoked: Revoked, now: u64, until: u64) -> bool {
+        // A map that an insert panicked in has that entry or has not.
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= REVOKED_MAX {
+            all.retain(|_, span| span.until > now);
+        }
+        let known = all.get(&revoked).map_or(0, |span| span.until);
+        let fits = all.len() < REVOKED_MAX || known > 0;
+        if fits {
+            all.insert(revoked, Span { at: now, until: until.max(known) });
+        }
+        self.count.store(all.len(), Ordering::Release);
+        fits
+    }
+
+    /// Whether a token that says this is revoked.
+    #[must_use]
+    pub fn has(&self, claims: &Claims, now: u64) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = |revoked: &Revoked| all.get(revoked).filter(|span| span.until > now);
+        let by_name = claims.jti.as_ref().and_then(|jti| kept(&Revoked::Token(jti.clone())));
+        // Who was issued another one since may come back with it. One that does not say when it was issued may be older.
+        let issued = claims.issued.unwrap_or(0);
+        let by_bearer = kept(&Revoked::Bearer(claims.sub.clone())).filter(|span| issued <= span.at);
+        by_name.or(by_bearer).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(sub: &str, jti: Option<&str>, issued: Option<u64>) -> Claims {
+        Claims {
+            sub: sub.into(),
+            subscribe: None,
+            publish: None,
+            expires: 9_000,
+            good_until: 9_000,
+            issued,
+            jti: jti.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn by_name_one_token_is_meant_and_by_bearer_those_issued_before() {
+        let revocations = Revocations::default();
+        assert!(!revocations.has(&claims("alice", Some("1"), None), 1_000));
+        assert!(revocations.add(Revoked::Token("1".into()), 1_000, 2_000));
+        assert!(revocations.add(Revoked::Bearer("bob".into()), 1_000, 2_000));
+        for (of, revoked) in [
+            (claims("alice", Some("1"), Some(1_500)), true),
+            (claims("alice", Some("2"), None), false),
+            (claims("1", None, None), false),
+            (claims("bob", None, None), true),
+            (claims("bob", Some("2"), Some(1_000)), true),
+            (claims("bob", Some("2"), Some(1_001)), false),
+        ] {
+            assert_eq!(revocations.has(&of, 1_500), revoked, "{of:?}");
+            assert!(!revocations.has(&of, 2_000), "it is not kept for ever");
+        }
+    }
+
+    #[test]
+    fn a_full_list_says_so_and_has_room_again_when_some_are_over() {
+        let revocations = Revocations::default();
+        let name = |number: usize| Revoked::Token(number.to_string().into());
+        for number in 0..REVOKED_MAX {
+            assert!(revocations.add(name(number), 1, if number == 0 { 10 } else { 100 }));
+        }
+        assert!(!revocations.add(name(REVOKED_MAX), 5, 100));
+        assert!(revocations.add(name(7), 5, 200), "it is there already");
+        assert!(revocations.add(name(REVOKED_MAX), 10, 100), "the first is over");
+    }
+}

@@ -1,5 +1,6 @@
 //! Counters per loop, the reasons things end for, and both texts made of them. Never a lock on a hot path.
 
+pub mod backend;
 mod counters;
 pub mod facts;
 pub mod histogram;

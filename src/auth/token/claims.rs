@@ -14,7 +14,7 @@ use super::grant::{GrantFault, Grants};
 const TEXT_BYTES_MAX: usize = 200;
 
 /// The end of the year 9999. Later times are milliseconds, taken for seconds by mistake.
-const SECONDS_MAX: u64 = 253_402_300_799;
+pub(super) const SECONDS_MAX: u64 = 253_402_300_799;
 
 /// Audiences that a token may name.
 const AUDIENCES_MAX: usize = 64;
@@ -67,7 +67,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Claim<T> {
 }
 
 impl<T> Claim<T> {
-    fn optional(self, name: &'static str) -> Result<Option<T>, Refusal> {
+    pub(super) fn optional(self, name: &'static str) -> Result<Option<T>, Refusal> {
         match self {
             Self::Absent => Ok(None),
             Self::Is(value) => Ok(Some(value)),
@@ -75,13 +75,13 @@ impl<T> Claim<T> {
         }
     }
 
-    fn required(self, name: &'static str) -> Result<T, Refusal> {
+    pub(super) fn required(self, name: &'static str) -> Result<T, Refusal> {
         self.optional(name)?.ok_or(Refusal::Missing(name))
     }
 }
 
 /// A time: whole or with a fraction, which is cut off (RFC 7519, 2: NumericDate).
-pub(super) struct Time(u64);
+pub(super) struct Time(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -155,18 +155,24 @@ impl RawClaims {
         let sub = text(self.sub.required("sub")?, "sub")?;
         let issued = self.iat.optional("iat")?.map(|Time(seconds)| seconds);
         let jti = self.jti.optional("jti")?.map(|jti| text(jti, "jti")).transpose()?;
-        let grants = |claim: Claim<Vec<String>>, name| {
-            let Some(texts) = claim.optional(name)? else { return Ok(None) };
-            Grants::parse(&texts, &sub).map(Some).map_err(|fault| match fault {
-                GrantFault::Pattern => Refusal::Pattern(name),
-                GrantFault::Substitution => Refusal::Substitution,
-            })
-        };
-        let subscribe = grants(self.subscribe, "subscribe")?;
-        let publish = grants(self.publish, "publish")?;
+        let subscribe = grants(self.subscribe, "subscribe", &sub)?;
+        let publish = grants(self.publish, "publish", &sub)?;
         let good_until = expires.saturating_add(leeway);
         Ok(Claims { sub, subscribe, publish, expires, good_until, issued, jti })
     }
+}
+
+/// What a list of topics and patterns grants to `sub`; `None` if there is no list.
+pub(super) fn grants(
+    claim: Claim<Vec<String>>,
+    name: &'static str,
+    sub: &str,
+) -> Result<Option<Grants>, Refusal> {
+    let Some(texts) = claim.optional(name)? else { return Ok(None) };
+    Grants::parse(&texts, sub).map(Some).map_err(|fault| match fault {
+        GrantFault::Pattern => Refusal::Pattern(name),
+        GrantFault::Substitution => Refusal::Substitution,
+    })
 }
 
 /// A token for an audience is refused where it is not configured, and one for none where one is (RFC 7519, 4.1.3).
@@ -184,7 +190,7 @@ fn check_audience(of_token: Option<Audience>, expected: &[String]) -> Result<(),
     }
 }
 
-fn text(text: String, name: &'static str) -> Result<Box<str>, Refusal> {
+pub(super) fn text(text: String, name: &'static str) -> Result<Box<str>, Refusal> {
     if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
         return Err(Refusal::Mistyped(name));
     }

@@ -11,6 +11,7 @@ mod issuer;
 mod keys;
 mod make;
 mod refusal;
+mod told;
 
 pub use claims::Claims;
 pub use grant::{GRANTS_MAX, Grants};
@@ -18,6 +19,7 @@ pub use issuer::{IssuerPlan, Issuers, Loaded};
 pub use keys::{KeySource, KeysError};
 pub use make::{Order, make};
 pub use refusal::Refusal;
+pub use told::Told;
 
 /// Bytes of a token. A request's head has room for 8 KiB, and a token is only one of its fields.
 pub const TOKEN_BYTES_MAX: usize = 4096;

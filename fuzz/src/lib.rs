@@ -6,6 +6,7 @@
 //! a socket but for the pair between the two ends of `tls`.
 #![deny(missing_docs)]
 
+pub mod answers;
 pub mod commands;
 pub mod config;
 pub mod frames;
@@ -21,6 +22,7 @@ pub type Check = fn(&[u8]);
 
 /// Every check by name: the name is that of the folder with its seeds.
 pub const CHECKS: &[(&str, Check)] = &[
+    ("answers", answers::check),
     ("commands", commands::check),
     ("config", config::check),
     ("frames", frames::check),

@@ -1,12 +1,14 @@
-//! `[auth]`: how clients may show who they are. Who issues tokens is in `[[auth.issuer]]`.
+//! `[auth]`: how clients may show who they are, and whom to ask about them. Who issues tokens is in `[[auth.issuer]]`.
 
 use std::time::Duration;
 
+use super::backend::{BackendDown, Down, Text, own_fields};
 use super::section::{Checker, section};
-use super::value::{Seconds, Switch};
+use super::value::{Count, Names, Seconds, Switch};
 
 section! {
-    /// How clients show who they are, where an [[auth.issuer]] is configured. See docs/tokens.md.
+    /// How clients show who they are, where an [[auth.issuer]] is configured, and whom to ask about them. See docs/tokens.md and
+    /// docs/integrate.md.
     Auth ["auth"] {
         /// Whether a token may stand in the URL (?token=), where others may read it in their logs. It may then be good for
         /// five minutes at most.
@@ -15,6 +17,24 @@ section! {
         live "notice_seconds" => notice: Duration as Seconds = Duration::from_secs(60),
         /// How long a connection goes on when its token is not taken any more.
         live "grace_seconds" => grace: Duration as Seconds = Duration::from_secs(10),
+        /// Whom to ask about each handshake: the URL of the application, http:// or https://; empty for nobody.
+        "backend_url" => backend_url: String as Text = String::new(),
+        /// A PEM file with authorities that are trusted for it, instead of those of the system; empty for those.
+        "backend_ca" => backend_ca: String as Text = String::new(),
+        /// Fields of the handshake that are passed on to it.
+        live "backend_headers" => backend_headers: Vec<String> as Names = own_fields(),
+        /// How long a call to it may take, name, connection and answer together.
+        "backend_timeout_seconds" => backend_timeout: Duration as Seconds = Duration::from_secs(5),
+        /// Calls to it at a time. Each has a thread.
+        "backend_calls_max" => backend_calls_max: usize as Count = 64,
+        /// Handshakes that may wait for it, on each loop and in all.
+        "backend_waiting_max" => backend_waiting_max: usize as Count = 32_768,
+        /// How long a handshake may wait for it, from its request to the answer.
+        live "backend_wait_seconds" => backend_wait: Duration as Seconds = Duration::from_secs(30),
+        /// How long an answer holds for questions that are equal to the last byte; 0 for none.
+        "backend_cache_seconds" => backend_cache: Duration as Seconds = Duration::from_secs(5),
+        /// What becomes of handshakes while it can't be asked: deny, or allow, which lets them in as nobody in particular.
+        live "backend_down" => backend_down: BackendDown as Down = BackendDown::Deny,
     }
 }
 
@@ -22,5 +42,6 @@ impl Auth {
     fn check_values(&self, check: &mut Checker<'_>) {
         check.time("notice_seconds", self.notice, Some("never"));
         check.time("grace_seconds", self.grace, Some("none"));
+        self.check_backend(check);
     }
 }

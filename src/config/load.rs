@@ -160,7 +160,10 @@ fn nobody_has_tokens(rules: &[TopicRule], tables: &[Table]) -> Vec<ConfigError> 
         for (key, clients) in [("publish", rule.publish), ("subscribe", rule.subscribe)] {
             let Some(clients) = clients.filter(|clients| clients.needs_tokens()) else { continue };
             let word = clients.word();
-            let problem = format!("{word} is about tokens, and no [[{}]] issues any", file::ISSUER);
+            let problem = format!(
+                "{word} is about who clients are: no [[{}]] issues tokens, and no auth.backend_url is asked",
+                file::ISSUER
+            );
             errors.push(ConfigError {
                 place: table.place_of(key),
                 key: Some(format!("topic.{key}")),
@@ -187,9 +190,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     };
     settings.topics = topic::read(&content.topics, &mut errors, &mut warnings);
     settings.issuers = issuer::read(&content.issuers, &mut errors, &mut warnings);
-    if content.issuers.is_empty() && errors.is_empty() {
-        errors.extend(nobody_has_tokens(&settings.topics, &content.topics));
-    }
+    let lists_fit = errors.is_empty();
     let key_places =
         |table: &Table| table.places().map(|(key, place)| (key.to_owned(), place.clone())).collect();
     let rule_places = content.topics.iter().map(key_places).collect();
@@ -212,6 +213,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
             Ok(None) => {}
             Err(error) => errors.push(error),
         }
+    }
+    if lists_fit && content.issuers.is_empty() && !settings.auth.has_backend() {
+        errors.extend(nobody_has_tokens(&settings.topics, &content.topics));
     }
     let shown_key =
         |(name, value): &(OsString, OsString)| name == environment::ADMIN_KEY && !value.is_empty();

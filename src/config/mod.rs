@@ -9,6 +9,7 @@
 mod admin;
 mod admission;
 mod auth;
+mod backend;
 mod deflate;
 mod drain;
 mod environment;
@@ -42,6 +43,7 @@ mod webhook;
 pub use admin::Admin;
 pub use admission::Admission;
 pub use auth::Auth;
+pub use backend::BackendDown;
 pub use deflate::Deflate;
 pub use drain::Drain;
 pub use error::{ConfigError, ConfigErrors, Place};

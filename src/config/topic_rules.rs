@@ -49,8 +49,8 @@ impl Settings {
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
-        // Where somebody issues tokens, they are what a client needs.
-        let (unlisted, listed) = match self.issuers.is_empty() {
+        // Where somebody says who clients are, that is what a client needs.
+        let (unlisted, listed) = match self.issuers.is_empty() && !self.auth.has_backend() {
             true => (Access::Nobody, Access::Anyone),
             false => (Access::Claim, Access::Identified),
         };

@@ -45,7 +45,10 @@ impl Session {
         match self {
             Self::Head(held) => held.capacity(),
             Self::Body(body) => size_of::<BodyState>() + body.head.capacity(),
-            Self::Parked(parked) => parked.held.capacity(),
+            Self::Parked(parked) => {
+                let head = parked.handshake.as_deref().map_or(0, |handshake| handshake.head.capacity());
+                parked.held.capacity() + head
+            }
             Self::Open(open) => open.blocked.as_deref().map_or(0, Blocked::bytes),
             _ => 0,
         }
@@ -59,7 +62,8 @@ impl Session {
             Self::Body(body) => self.request_bytes() + body.body.capacity(),
             Self::Parked(parked) => {
                 let poll = parked.poll.as_deref().map_or(0, |poll| size_of::<Poll>() + poll.fields.len());
-                size_of::<Parked>() + poll + self.request_bytes()
+                let handshake = parked.handshake.as_deref().map_or(0, size_of_val);
+                size_of::<Parked>() + poll + handshake + self.request_bytes()
             }
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
@@ -101,6 +105,19 @@ pub struct Parked {
     pub asking: Option<Box<Asking>>,
     /// The next messages are awaited.
     pub poll: Option<Box<Poll>>,
+    /// What the application says of this handshake is awaited.
+    pub handshake: Option<Box<Handshake>>,
+}
+
+/// A handshake that the application was asked about. It is read once more when the answer is there.
+#[derive(Debug)]
+pub struct Handshake {
+    /// Its head.
+    pub head: Vec<u8>,
+    /// Tells the question from every other.
+    pub digest: [u8; 32],
+    /// Tells this one from those that the slot has asked before.
+    pub ticket: u32,
 }
 
 /// A poll that waits for messages.
@@ -125,7 +142,16 @@ impl Parked {
     /// Waits until `due`.
     #[must_use]
     pub fn new(due: Tick, keep_alive: bool, head_only: bool) -> Self {
-        Self { due, keep_alive, head_only, started: false, held: Vec::new(), asking: None, poll: None }
+        Self {
+            due,
+            keep_alive,
+            head_only,
+            started: false,
+            held: Vec::new(),
+            asking: None,
+            poll: None,
+            handshake: None,
+        }
     }
 }
 

@@ -207,6 +207,11 @@ impl From<Effect> for Wish {
 /// What became of an effect.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
+    /// The application has something to say to who has just connected. Told before everything else.
+    Welcome {
+        /// JSON.
+        data: &'a str,
+    },
     /// Published, at once or after it has waited.
     Published {
         /// The topic; its name is read by whoever needs it.

@@ -102,7 +102,8 @@ impl Speak for Envelope {
                 push_line(&Line::Gap { topic: topic.name(), gap: gap.into() }, &mut line);
             }
             Outcome::Watching { pattern } => push_line(&Line::Watching { pattern }, &mut line),
-            Outcome::Published { .. }
+            Outcome::Welcome { .. }
+            | Outcome::Published { .. }
             | Outcome::History { .. }
             | Outcome::Presence { .. }
             | Outcome::Identified { .. }

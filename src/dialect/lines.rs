@@ -37,6 +37,7 @@ impl Speak for Lines {
 
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let answer = match outcome {
+            Outcome::Welcome { data } => format!("welcome {data}"),
             Outcome::Published { topic, offset } => format!("published {} {offset}", topic.name()),
             Outcome::Joined { topic, offset, recovered, gap } => {
                 let recovered = if recovered { " recovered" } else { "" };

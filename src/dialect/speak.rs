@@ -87,6 +87,8 @@ pub struct Opening {
     pub runs: bool,
     /// How long one answer may wait for messages, in seconds.
     pub wait_seconds: u32,
+    /// What the application has to say to who has connected, as JSON.
+    pub welcome: Option<Box<str>>,
 }
 
 impl Opening {
@@ -101,6 +103,7 @@ impl Opening {
             deflate: None,
             runs: false,
             wait_seconds: 0,
+            welcome: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::Edition;
 use crate::metrics::facts::{Facts, HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
 use crate::metrics::{self, logs};
+use crate::service::Backend;
 use crate::topic::PresenceCounts;
 
 /// What only the start of the process knows, told once when it is known.
@@ -87,6 +88,7 @@ impl Edition {
             ocsp: self.ocsp_facts(),
             admin_tls: self.admin_tls.is_some(),
             tls_key_log: self.writes_secrets(),
+            backend: self.backend().map(Backend::facts),
             log_lines_dropped,
             log_lines_suppressed,
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::connection::inquiry::Inquiry;
 use crate::dialect::Form;
+use crate::service::Verdict;
 use crate::topic;
 
 /// An order to a loop that concerns no topic.
@@ -21,6 +22,15 @@ pub enum Control {
     Inquire(Arc<Inquiry>),
 }
 
+/// What a connection is answered that has asked something.
+#[derive(Clone, Debug)]
+pub enum Answered {
+    /// An inquiry that every loop has answered.
+    Inquiry(Arc<Inquiry>),
+    /// What the application says of a handshake.
+    Verdict(Arc<Verdict>),
+}
+
 /// The mail of Fantail's loops.
 #[derive(Debug)]
 pub struct LoopMail;
@@ -28,8 +38,7 @@ pub struct LoopMail;
 impl topic::Mail for LoopMail {
     type Form = Form;
     type Control = Control;
-    /// An inquiry that every loop has answered.
-    type Reply = Arc<Inquiry>;
+    type Reply = Answered;
 }
 
 /// The router of all loops.

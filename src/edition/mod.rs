@@ -23,6 +23,7 @@ use crate::auth::revoked::Revocations;
 use crate::auth::token::{Issuers, KeysError};
 use crate::config::{Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads, WebhookCounts};
+use crate::service::Backend;
 use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
 use crate::transport::tls::certificate::CertificateError;
 use crate::transport::tls::config::TlsConfig;
@@ -33,7 +34,7 @@ use facts::Started;
 use readiness::FoundFull;
 
 pub use facts::StartFacts;
-pub use mail::{Control, LocalTopics, LoopMail, Router};
+pub use mail::{Answered, Control, LocalTopics, LoopMail, Router};
 pub use readiness::Readiness;
 pub use reload_answers::{ReloadAnswer, ReloadAnswers};
 
@@ -165,6 +166,8 @@ pub struct Shared {
     /// Told by the server once all loops listen.
     pub start_facts: OnceLock<StartFacts>,
     started: Started,
+    /// Who is asked about handshakes.
+    backend: OnceLock<Backend>,
     /// What clients have sent in part, and what the operator has.
     inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
@@ -221,6 +224,7 @@ impl Edition {
             reload_answers: ReloadAnswers::default(),
             start_facts: OnceLock::new(),
             started: Started::default(),
+            backend: OnceLock::new(),
             inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -344,6 +348,18 @@ impl Latest {
 }
 
 impl Shared {
+    /// Who is asked about handshakes, if anybody is.
+    #[must_use]
+    pub fn backend(&self) -> Option<&Backend> {
+        self.backend.get()
+    }
+
+    /// From now on the application is asked, for as long as the process lives.
+    pub fn set_backend(&self, backend: Backend) {
+        // The first one stays, which is the only one.
+        let _ = self.backend.set(backend);
+    }
+
     /// The counters of loop `index`.
     ///
     /// # Panics

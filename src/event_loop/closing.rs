@@ -102,7 +102,10 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let connection = &mut slot.connection;
         self.held.moved(self.edition.inbox_bytes_of(self.port), connection.held_bytes(), 0);
-        self.parked -= usize::from(connection.phase() == Phase::Parked);
+        match connection.parked().and_then(|parked| parked.handshake.take()) {
+            Some(handshake) => self.questions.forget(&self.edition, self.index, key, &handshake),
+            None => self.parked -= usize::from(connection.phase() == Phase::Parked),
+        }
         self.body_bytes -= connection.linger(now).map_or(0, |session| session.body_bytes());
         self.lingering += 1;
         if parts {
@@ -172,14 +175,17 @@ impl<S: Socket> Core<S> {
         if slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
             self.blocked.note_gone(|key| self.slots.has(key));
         }
-        self.parked -= usize::from(slot.connection.phase() == Phase::Parked);
+        self.held.moved(self.edition.inbox_bytes_of(self.port), slot.connection.held_bytes(), 0);
+        match slot.connection.parked().and_then(|parked| parked.handshake.take()) {
+            Some(handshake) => self.questions.forget(&self.edition, self.index, key, &handshake),
+            None => self.parked -= usize::from(slot.connection.phase() == Phase::Parked),
+        }
         if slot.connection.phase() == Phase::Lingering {
             self.lingering -= 1;
         } else {
             self.counters.closed(reason);
             tracing::debug!(slot = index, generation = slot.generation, reason = reason.label(), "closed");
         }
-        self.held.moved(self.edition.inbox_bytes_of(self.port), slot.connection.held_bytes(), 0);
         self.body_bytes -= slot.connection.session.as_deref().map_or(0, Session::body_bytes);
         self.release(&slot.connection);
         if slot.connection.dialect.is_placed() {

@@ -18,6 +18,7 @@ use super::held::Held;
 use super::inquiry_turn::Answering;
 use super::layer::LayerBytes;
 use super::poll_turn::Polled;
+use super::question_turn::Questions;
 use super::slice::Slice;
 use super::slots::SlotTable;
 use super::turn::Clock;
@@ -27,7 +28,7 @@ use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot, TICK_MS, Tick};
 use crate::dialect::Wall;
 use crate::dialect::sse::Places;
-use crate::edition::{Control, Edition, LocalTopics, Port};
+use crate::edition::{Answered, Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::{monotonic_ns, wall_ns};
 use crate::topic::{Key, Letter, RouterError, Seats};
@@ -162,6 +163,8 @@ pub struct Core<S: Socket> {
     pub(super) lingering: usize,
     /// Requests that wait for something.
     pub(super) parked: usize,
+    /// What the application is asked about handshakes.
+    pub(super) questions: Questions,
     /// Slots of refused connections.
     pub(super) refusing: usize,
     /// How fast one connection may speak.
@@ -239,6 +242,7 @@ impl<S: Socket> Core<S> {
             generation: 0,
             lingering: 0,
             parked: 0,
+            questions: Questions::default(),
             refusing: 0,
             rates: rate_limits(&edition, port),
             held: Held::default(),
@@ -418,7 +422,10 @@ impl<S: Socket> Core<S> {
             Letter::Reply(reply) => answered.push(reply),
         });
         for reply in answered {
-            self.on_answered(reply.key, reply.ticket, &reply.answer);
+            match reply.answer {
+                Answered::Inquiry(inquiry) => self.on_answered(reply.key, reply.ticket, &inquiry),
+                Answered::Verdict(verdict) => self.on_verdict(reply.key, reply.ticket, verdict),
+            }
         }
         count
     }
@@ -456,6 +463,7 @@ impl<S: Socket> Core<S> {
             || self.draining.as_ref().is_some_and(|drain| drain.behind)
             || !self.inquiries.is_empty()
             || self.has_batch_work()
+            || self.questions.has_work()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`

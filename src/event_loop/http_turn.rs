@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
+use super::question_turn::Word;
 use super::write_turn::Asked;
 use crate::auth::token::Issuers;
 use crate::config::{LimitsSection, Settings};
@@ -82,7 +83,7 @@ impl<S: Socket> Core<S> {
 
     /// Heads and bodies in turns, and never one inside the other: how many a peer sends at once must not be
     /// how deep the stack gets.
-    fn on_requests(&mut self, key: Key, mut bytes: &mut [u8]) {
+    pub(super) fn on_requests(&mut self, key: Key, mut bytes: &mut [u8]) {
         let mut heads = 0;
         while !bytes.is_empty() {
             let joins_later = self.joins_later(key);
@@ -176,8 +177,8 @@ impl<S: Socket> Core<S> {
             // request (RFC 9112, 9.3).
             let bodiless = matches!(head.body, Body::None | Body::Length(0));
             let next = match bodiless {
-                true => self.on_request(key, head, Vec::new()),
-                false => self.on_request(key, &head.as_last(), Vec::new()),
+                true => self.on_request(key, head, whole, Vec::new()),
+                false => self.on_request(key, &head.as_last(), whole, Vec::new()),
             };
             return next.taken(0);
         }
@@ -190,14 +191,14 @@ impl<S: Socket> Core<S> {
         };
         self.note_operator(key, head);
         let framing = match head.body {
-            Body::None | Body::Length(0) => return self.on_request(key, head, Vec::new()).taken(0),
+            Body::None | Body::Length(0) => return self.on_request(key, head, whole, Vec::new()).taken(0),
             Body::Length(length) if length > body_max as u64 => {
                 self.refuse(key, RefuseReason::TooLarge, RefuseReason::TooLarge.text());
                 return None;
             }
             Body::Length(length) if length <= behind.len() as u64 => {
                 let (body, _) = behind.split_at_checked(length as usize)?;
-                return self.on_request(key, head, body.to_vec()).taken(body.len());
+                return self.on_request(key, head, whole, body.to_vec()).taken(body.len());
             }
             Body::Length(length) => BodyFraming::Remaining(length),
             Body::Chunked => BodyFraming::Chunked { decoder: ChunkedDecoder::default(), done: false },
@@ -244,7 +245,7 @@ impl<S: Socket> Core<S> {
         let limits = HeadLimits { bytes_max: state.head.len(), fields_max: FIELDS_MAX };
         let mut store = field_store();
         let next = match parse_head(&state.head, &mut store, &limits) {
-            Ok(Some((head, _))) => self.on_request(key, &head, std::mem::take(&mut state.body)),
+            Ok(Some((head, _))) => self.on_request(key, &head, &[], std::mem::take(&mut state.body)),
             _ => {
                 let reason = RefuseReason::BadRequest;
                 self.refuse(key, reason, reason.text());
@@ -254,7 +255,8 @@ impl<S: Socket> Core<S> {
         next.taken(taken)
     }
 
-    fn on_request(&mut self, key: Key, head: &Head<'_>, body: Vec<u8>) -> Next {
+    /// Answers one request, `whole` being its head as it came.
+    fn on_request(&mut self, key: Key, head: &Head<'_>, whole: &[u8], body: Vec<u8>) -> Next {
         let mut out = ResponseBuffer::new(std::mem::take(&mut self.out), self.date());
         out.clear();
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
@@ -287,7 +289,7 @@ impl<S: Socket> Core<S> {
                     path = head.path(),
                     "upgrading"
                 );
-                self.open_if_allowed(key, head, &opening, &mut out)
+                self.open_if_allowed(key, head, whole, opening, &mut out)
             }
             Answer::Ask(ask) => self.ask(key, head, ask),
             Answer::Batch(batch) => self.start_batch(key, head, batch),
@@ -306,8 +308,16 @@ impl<S: Socket> Core<S> {
         next
     }
 
-    /// Opens what was asked for, if the address and the token of who asks are good for that.
-    fn open_if_allowed(&mut self, key: Key, head: &Head<'_>, opening: &Opening, out: &mut Vec<u8>) -> Next {
+    /// Opens what was asked for, if the address and the token of who asks are good for that, or what the application says
+    /// of them.
+    fn open_if_allowed(
+        &mut self,
+        key: Key,
+        head: &Head<'_>,
+        whole: &[u8],
+        mut opening: Opening,
+        out: &mut Vec<u8>,
+    ) -> Next {
         if let Err(reason) = self.admit_forwarded(key, head) {
             self.refuse_for_now(key, reason, &Asker::of(head));
             return Next::Leave;
@@ -316,18 +326,36 @@ impl<S: Socket> Core<S> {
         if self.edition.issuers.as_deref().is_some_and(Issuers::have_public_keys) {
             self.signed_bytes += SIGNATURE_BYTES;
         }
-        let allowed = http::claims_of(head, &self.edition, now).and_then(|claims| {
+        let mut claims = http::claims_of(head, &self.edition, now);
+        let mut told = None;
+        if matches!(claims, Ok(None)) && self.edition.backend().is_some() {
+            let Word::Said(verdict) = self.ask_backend(key, head, whole, &opening) else { return Next::Go };
+            match self.read_verdict(&verdict, now) {
+                Ok(said) => told = said.cloned(),
+                Err(reason) => {
+                    self.refuse_for_now(key, reason, &Asker::of(head));
+                    return Next::Leave;
+                }
+            }
+            claims = Ok(told.as_ref().map(|told| told.claims.clone()));
+        }
+        let allowed = claims.and_then(|claims| {
             if let Some(claims) = claims {
                 self.note_bearer(key, claims);
             }
             let who = self.bearers.identity(key.slot).map(Arc::as_ref);
-            http::may_open(opening, self.topics.rules(), who).map_err(Unauthorized::from)
+            http::may_open(&opening, self.topics.rules(), who).map_err(Unauthorized::from)
         });
         match allowed {
             Ok(()) if opening.dialect.carrier() == Carrier::Answer => {
-                self.start_poll(key, head, opening, out)
+                self.start_poll(key, head, &opening, out)
             }
-            Ok(()) => self.open(key, head, opening, out),
+            Ok(()) => {
+                if let Some(told) = told {
+                    self.add_told(&mut opening, told);
+                }
+                self.open(key, head, &opening, out)
+            }
             Err(Unauthorized { reason, text }) => {
                 self.refuse_asker(key, reason, &text, &Asker::of(head));
                 Next::Leave
@@ -386,6 +414,9 @@ impl<S: Socket> Core<S> {
         }
         self.counters.upgrades.add(1);
         self.send_own(key, out, Asked::No);
+        if let Some(data) = &opening.welcome {
+            self.tell_unasked(key, [Outcome::Welcome { data }]);
+        }
         self.tell_opened(key, &joined, &opening.patterns);
         self.tell_upgraded(key);
         Next::Go

@@ -13,6 +13,7 @@ use crate::connection::session::Session;
 use crate::connection::{Connection, MemoryParts, NONE, Phase, TICK_MS, Tick};
 use crate::dialect::Outcome;
 use crate::dialect::sse::Places;
+use crate::edition::Answered;
 use crate::metrics::CloseReason;
 use crate::topic::{Key, Reply, Watch};
 use crate::transport::Socket;
@@ -62,7 +63,7 @@ impl<S: Socket> Core<S> {
         let inquiry = &answering.inquiry;
         if inquiry.answer(self.index, std::mem::take(&mut answering.part)) {
             let Asker { loop_index, key, ticket } = inquiry.from;
-            let reply = Reply { key, ticket, answer: Arc::clone(inquiry) };
+            let reply = Reply { key, ticket, answer: Answered::Inquiry(Arc::clone(inquiry)) };
             // Its room was taken when the question was asked.
             self.edition.router.send_reply(loop_index, reply, Some(self.index));
         }

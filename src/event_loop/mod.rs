@@ -44,6 +44,7 @@ mod parked;
 mod placed;
 mod poll_turn;
 mod presence;
+mod question_turn;
 mod read_turn;
 mod reload;
 mod reload_requests;

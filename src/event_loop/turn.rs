@@ -86,6 +86,7 @@ impl<S: Socket> Core<S> {
         self.drain_turn();
         self.inquiry_turn();
         self.batch_turn();
+        self.question_turn();
         if self.take_drain_asked() {
             driver.on_drain_asked();
         }

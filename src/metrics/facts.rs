@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::backend::BackendFacts;
 use super::counters::LoopCounters;
 use super::reloads::ReloadCounts;
 use super::webhook::WebhookReading;
@@ -73,6 +74,8 @@ pub struct Facts<'a> {
     pub admin_tls: bool,
     /// Whether secrets of connections over TLS are written to a file.
     pub tls_key_log: bool,
+    /// How the application answers what it is asked, if it is.
+    pub backend: Option<BackendFacts>,
     /// Log lines that were lost.
     pub log_lines_dropped: u64,
     /// Log lines that were counted instead of written.

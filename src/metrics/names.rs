@@ -131,6 +131,12 @@ others! {
     TLS_OCSP_EXPIRY = "fantail_tls_ocsp_expiry_timestamp_seconds", Gauge, "When a response of OCSP for a certificate expires, by file, in seconds since 1970.";
     TLS_HANDSHAKES = "fantail_tls_handshakes_total", Counter, "Handshakes of TLS that were done, by version and whether a session was taken up.";
     TLS_FAILURES = "fantail_tls_failures_total", Counter, "Handshakes of TLS, and connections over it, that came to nothing, by reason.";
+    BACKEND_CALLS = "fantail_backend_calls_total", Counter, "Questions about handshakes that the application was called for, by outcome.";
+    BACKEND_CALL_SECONDS = "fantail_backend_call_seconds_total", Counter, "Seconds that these calls took together.";
+    BACKEND_QUESTIONS = "fantail_backend_questions_total", Counter, "Questions about handshakes, by the way they were dealt with.";
+    BACKEND_CALLING = "fantail_backend_calling", Gauge, "Calls under way to the application.";
+    BACKEND_WAITING = "fantail_backend_waiting", Gauge, "Handshakes that wait for the application.";
+    BACKEND_LEFT_ALONE = "fantail_backend_left_alone", Gauge, "1 while the application is not called because it has failed or asked for that.";
     MAILBOX_BYTES = "fantail_mailbox_bytes", Gauge, "Bytes of messages that wait for a loop or that it is delivering.";
     MAILBOX_BYTES_MAX = "fantail_mailbox_bytes_max", Gauge, "Bytes that may wait for one loop.";
     MAILBOX_ENTRIES = "fantail_mailbox_entries", Gauge, "Messages that wait for a loop or that it is delivering.";

@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write};
 
+use super::backend::{CALL_OUTCOMES, QUESTION_WAYS};
 use super::facts::Facts;
 use super::histogram::TURN_BOUNDS;
 use super::names::{self, Kind, Metric};
@@ -40,6 +41,7 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
         line(out, names::REFUSALS.name, &[("reason", reason.label())], sum);
     }
     tls(facts, out);
+    backend(facts, out);
 }
 
 fn tls(facts: &Facts<'_>, out: &mut String) {
@@ -69,6 +71,34 @@ fn tls(facts: &Facts<'_>, out: &mut String) {
     for reason in TlsFailure::ALL {
         let sum = facts.sum(|counters| counters.tls_failures(reason));
         line(out, names::TLS_FAILURES.name, &[("reason", reason.label())], sum);
+    }
+}
+
+/// Without a backend there are no samples.
+fn backend(facts: &Facts<'_>, out: &mut String) {
+    let all = [
+        &names::BACKEND_CALL_SECONDS,
+        &names::BACKEND_CALLING,
+        &names::BACKEND_WAITING,
+        &names::BACKEND_LEFT_ALONE,
+    ];
+    let values = facts.backend.map(|backend| {
+        let seconds = backend.call_ms as f64 / 1_000.0;
+        [seconds, backend.calling as f64, backend.waiting as f64, f64::from(u8::from(backend.left_alone))]
+    });
+    for (place, named) in all.into_iter().enumerate() {
+        metric(out, named);
+        if let Some(value) = values.and_then(|values| values.get(place).copied()) {
+            line(out, named.name, &[], value);
+        }
+    }
+    metric(out, &names::BACKEND_CALLS);
+    for (outcome, count) in facts.backend.iter().flat_map(|of| CALL_OUTCOMES.iter().zip(of.calls)) {
+        line(out, names::BACKEND_CALLS.name, &[("outcome", outcome)], count);
+    }
+    metric(out, &names::BACKEND_QUESTIONS);
+    for (way, count) in facts.backend.iter().flat_map(|of| QUESTION_WAYS.iter().zip(of.questions)) {
+        line(out, names::BACKEND_QUESTIONS.name, &[("way", way)], count);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::metrics::backend::BackendFacts;
 use crate::metrics::facts::{HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
 use crate::metrics::{LoopCounters, ReloadCounts, WebhookCounts};
 use crate::sys::process::MemoryUse;
@@ -45,6 +46,12 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         draining: false,
         certificates: vec![("a.pem".to_owned(), 4_000_000_000)],
         authorities: vec![("ca.pem".to_owned(), 3_500_000_000)],
+        backend: Some(BackendFacts {
+            calls: [3; 12],
+            call_ms: 1_500,
+            left_alone: true,
+            ..BackendFacts::default()
+        }),
         ocsp: vec![("a.ocsp".to_owned(), 3_000_000_000)],
         admin_tls: false,
         tls_key_log: false,

@@ -124,6 +124,10 @@ reasons! {
         KeyScope = "key_scope", 403, "this key does not have the scope that the request needs";
         /// A topic that clients may not subscribe to.
         SubscribeDenied = "subscribe_denied", 403, "you may not subscribe to this topic, or to all that the pattern means";
+        /// The application does not know who asks.
+        BackendUnidentified = "backend_unidentified", 401, "the application does not know who you are";
+        /// The application does not let them in.
+        BackendDenied = "backend_denied", 403, "the application does not let you in";
         /// A page from elsewhere.
         ForeignOrigin = "foreign_origin", 403, "origin not allowed; see origin.allowed";
         /// A page from elsewhere, on the admin port.
@@ -170,6 +174,10 @@ reasons! {
         BodiesFull = "bodies_full", 503, "all request bodies together are too large; try again";
         /// A mailbox or the topic table is full.
         Busy = "busy", 503, "busy; try again";
+        /// The application could not be asked, or has not answered in time.
+        BackendDown = "backend_down", 503, "the application that is asked who you are does not answer; try again later";
+        /// Too many handshakes wait for the application.
+        BackendBusy = "backend_busy", 503, "too many connections wait for the application; try again later";
         /// A loop did not answer the admin loop.
         LoopStuck = "loop_stuck", 504, "a loop did not answer within 5 s";
         /// Not this version of HTTP.

@@ -18,15 +18,16 @@ use super::{
     tables_here,
 };
 use crate::config::{KeyError, Limits, Settings, Tables, Totals};
-use crate::edition::{Control, Router};
+use crate::edition::{Answered, Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, Listening, LoopEvent, LoopParts, LoopWakers, Prepared};
 use crate::service::webhook::{Target, Webhook};
+use crate::service::{Asker, Backend};
 use crate::sys::claim::{PortClaim, is_claimed};
 use crate::sys::socket::{ListenOptions, Sharing, probe_port};
 use crate::sys::tables::{TableMode, open_in_table};
 use crate::sys::{limits, process};
-use crate::topic::{MailboxLimits, RouterLimits};
+use crate::topic::{MailboxLimits, Reply, RouterLimits};
 use crate::transport::tls::certificate::CertificateError;
 use crate::transport::tls::files::FileLook;
 use crate::transport::tls::key_log::SecretsOut;
@@ -45,6 +46,7 @@ pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
     Edition::check_tls(settings).map_err(ServeError::Tls)?;
     settings.topic_rules().map_err(ServeError::Key)?;
     webhook_target(settings)?;
+    backend(settings)?;
     Ok(limits)
 }
 
@@ -93,7 +95,10 @@ impl Server {
         let loops = Loops { prepared, keep, options, derived, events, trim };
         let memory = allowance.as_ref().map(|allowance| allowance.bytes);
         let secrets = key_log::start(&settings)?;
+        let backend = backend(&settings)?;
         let edition = Arc::new(edition(settings, &derived, memory, wakers, secrets)?);
+        // Before a loop could ask.
+        backend.into_iter().for_each(|backend| edition.set_backend(backend));
         let mut server = Self {
             latest: Arc::new(Latest::new(Arc::clone(&edition))),
             edition,
@@ -130,6 +135,7 @@ impl Server {
         let edition = Arc::clone(&server.edition);
         history::start(&server.edition.router)?;
         presence::start(&server.edition)?;
+        server.start_backend()?;
         if server.edition.settings.server.demo {
             demo::start(&server.edition.router)?;
             tracing::info!("publishing simulated prices and sensors; open http://{}/demo", server.listen);
@@ -138,6 +144,17 @@ impl Server {
         capacity::tell(&server.edition.settings, &derived, &facts);
         capacity::tell_totals(&server.edition.totals, server.allowance.as_ref());
         Ok(server)
+    }
+
+    /// Begins to ask the application about handshakes, if that is configured. Nobody was let in before.
+    fn start_backend(&self) -> Result<(), ServeError> {
+        let Some(backend) = self.edition.backend() else { return Ok(()) };
+        let router = Arc::clone(&self.edition.router);
+        let tell = move |asker: Asker, verdict| {
+            let Asker { loop_index, key, ticket } = asker;
+            router.send_answer(loop_index, Reply { key, ticket, answer: Answered::Verdict(verdict) });
+        };
+        backend.start(tell).map_err(|error| failed("start a thread", error))
     }
 
     fn start_loops(&mut self, loops: Loops) -> Result<(), ServeError> {
@@ -309,6 +326,13 @@ fn claim_ports(settings: &Settings) -> Result<Vec<PortClaim>, ServeError> {
         }
     }
     Ok(claims)
+}
+
+/// Whom to ask about handshakes.
+fn backend(settings: &Settings) -> Result<Option<Backend>, ServeError> {
+    let plan = settings.auth.backend_plan();
+    let unfit = |problem| ServeError::Key(KeyError { key: "auth.backend_ca", problem });
+    plan.map(|plan| Backend::new(&plan).map_err(unfit)).transpose()
 }
 
 fn edition(

@@ -271,13 +271,6 @@ fn read(answer: Result<Answer, CallError>, wall: u64) -> Read {
     }
 }
 
-/// Whether an answer can be read, whatever it is: for fuzzing.
-#[must_use]
-pub fn understands(status: u16, body: &[u8], wall: u64) -> bool {
-    let answer = Answer { status, retry_after: None, body: body.to_vec() };
-    matches!(read(Ok(answer), wall).outcome, Outcome::Verdict(..))
-}
-
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body).map(drop)
 }

@@ -11,10 +11,10 @@ mod desk;
 #[cfg(test)]
 mod kit;
 mod names;
-pub mod webhook;
 mod question;
+pub mod webhook;
 
-pub use backend::{Backend, BackendPlan, understands};
+pub use backend::{Backend, BackendPlan};
 pub use breaker::{Breaker, State};
 pub use caller::{ANSWER_BYTES_MAX, Answer, CallError, Caller, Plan, Request, check_url};
 pub use desk::{Asked, Asker, Digest, Verdict};

@@ -5,8 +5,8 @@
 //! first and then push without failing. The room of a message comes back when the loop has finished
 //! with it (`release`), not when it is drained: what waits behind a long fan-out stays within the
 //! same bound. Replies and control entries have a reserve each and take none of that room: a question takes the
-//! room of its reply before it is asked, so that no reply is ever without. Joins are the owning loop's own, and
-//! it bounds them itself.
+//! room of its reply before it is asked, so that no reply is ever without. Joins are the owning loop's own, as are
+//! its questions to services: it bounds them itself.
 //!
 //! The operator comes first: while it waits for room, publishers of the loops leave it what comes free. There are
 //! thousands of them, who would otherwise always be there before.
@@ -161,6 +161,12 @@ impl<E> Mailbox<E> {
 
     /// Appends a join of the owning loop, which bounds them. True when the caller owes a wake-up.
     pub fn push_join(&self, entry: E) -> bool {
+        self.push(entry)
+    }
+
+    /// Appends the answer of a service; the owning loop has asked, and bounds what it asks. True when the caller owes a
+    /// wake-up.
+    pub fn push_answer(&self, entry: E) -> bool {
         self.push(entry)
     }
 

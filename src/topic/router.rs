@@ -525,6 +525,14 @@ impl<M: Mail> Router<M> {
         }
     }
 
+    /// Sends the answer of a service to a loop that has asked, and wakes it. As many may wait as the loop asks.
+    pub fn send_answer(&self, loop_index: usize, answer: Reply<M::Reply>) {
+        let Some(mailbox) = self.mailboxes.get(loop_index) else { return };
+        if mailbox.push_answer(Entry::Reply(Box::new(answer))) {
+            self.wake_owed(1 << loop_index, None);
+        }
+    }
+
     fn wake_owed(&self, mut owed: u64, from_loop: Option<usize>) {
         if let Some(own) = from_loop.filter(|own| *own < LOOPS_MAX) {
             owed &= !(1 << own);

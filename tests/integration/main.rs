@@ -5,6 +5,7 @@ mod admin_keys;
 mod admin_tls;
 mod admission;
 mod answers;
+mod backend;
 mod batch;
 mod bearers;
 mod bodies;
@@ -28,6 +29,9 @@ mod http;
 mod intervals;
 mod json;
 mod key_log;
+#[path = "../../src/service/kit.rs"]
+#[allow(dead_code, reason = "unit tests use what is left")]
+mod kit;
 mod lean;
 mod memory;
 mod observe;

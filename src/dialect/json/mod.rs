@@ -70,6 +70,7 @@ impl Speak for Json {
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let told = |kind| Told::of(kind, cx.tag);
         match outcome {
+            Outcome::Welcome { data } => told("welcome").data(data).push(cx.out),
             // Who gave no id does not ask.
             Outcome::Published { .. } if cx.tag.words().is_none() => {}
             Outcome::Published { topic, offset } => told("published").place(topic, offset).push(cx.out),

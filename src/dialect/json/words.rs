@@ -47,6 +47,8 @@ pub(super) struct Told<'a> {
     pointer: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keyword: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
 }
 
 /// Messages that don't come.
@@ -109,6 +111,11 @@ impl<'a> Told<'a> {
         let (pointer, keyword) =
             (misfit.map(|misfit| &*misfit.pointer), misfit.map(|misfit| &*misfit.keyword));
         Self { pointer, keyword, ..self }
+    }
+
+    /// With JSON that was checked where it came from.
+    pub(super) fn data(self, json: &'a str) -> Self {
+        Self { data: serde_json::from_str(json).ok(), ..self }
     }
 
     /// Appends it as a frame.

@@ -161,7 +161,7 @@ fn nobody_has_tokens(rules: &[TopicRule], tables: &[Table]) -> Vec<ConfigError> 
             let Some(clients) = clients.filter(|clients| clients.needs_tokens()) else { continue };
             let word = clients.word();
             let problem = format!(
-                "{word} is about who clients are: no [[{}]] issues tokens, and no auth.backend_url is asked",
+                "{word} is about tokens, and no [[{}]] issues any, nor is an auth.backend_url asked",
                 file::ISSUER
             );
             errors.push(ConfigError {

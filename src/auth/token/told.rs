@@ -73,7 +73,19 @@ impl Told {
         if data.as_ref().is_some_and(|data| data.len() > DATA_BYTES_MAX) {
             return Err("has data of more than 64 KiB");
         }
-        Ok(Some(Self { claims: Claims { sub, subscribe, publish, expires, good_until: expires, issued: Some(now), jti: None }, topics, data }))
+        Ok(Some(Self {
+            claims: Claims {
+                sub,
+                subscribe,
+                publish,
+                expires,
+                good_until: expires,
+                issued: Some(now),
+                jti: None,
+            },
+            topics,
+            data,
+        }))
     }
 }
 

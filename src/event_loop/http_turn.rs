@@ -267,7 +267,7 @@ impl<S: Socket> Core<S> {
             None => {
                 // A system call, so it is asked for by those answers only that depend on it.
                 let peer = || Some(self.slots.get(key)?.stream.peer()?.ip());
-                http::respond(head, &self.edition, &self.wall, peer, &mut out)
+                http::respond(head, &self.edition, peer, &mut out)
             }
         };
         let next = match answer {
@@ -305,6 +305,7 @@ impl<S: Socket> Core<S> {
             out.shrink_to(super::core::SCRATCH_BYTES);
         }
         self.out = out.into_bytes();
+        self.questions.put_down();
         next
     }
 
@@ -349,6 +350,11 @@ impl<S: Socket> Core<S> {
         match allowed {
             Ok(()) if opening.dialect.carrier() == Carrier::Answer => {
                 self.start_poll(key, head, &opening, out)
+            }
+            Ok(()) if head.method == "HEAD" => {
+                http::end_head(&opening, &self.edition, out);
+                self.send_own(key, out, Asked::Yes);
+                self.after_answer(key, false)
             }
             Ok(()) => {
                 if let Some(told) = told {

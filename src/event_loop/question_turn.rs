@@ -16,7 +16,7 @@ use crate::connection::TICK_MS;
 use crate::connection::session::{Handshake, Parked};
 use crate::dialect::{Carrier, Opening};
 use crate::edition::Edition;
-use crate::http::Asker as Peer;
+use crate::http::{self, Asker as Peer};
 use crate::metrics::RefuseReason;
 use crate::service::{self, Asked, Asker, Verdict};
 use crate::topic::{Access, Key, Since};
@@ -51,6 +51,12 @@ impl Questions {
     /// The answer about the handshake in hand.
     fn take(&mut self, key: Key) -> Option<Arc<Verdict>> {
         self.in_hand.take_if(|(of, _)| *of == key).map(|(_, verdict)| verdict)
+    }
+
+    /// The first head of what is read once more is done with, also if nobody had to be asked about it any more: what the
+    /// next one shows is its own.
+    pub(super) fn put_down(&mut self) {
+        self.in_hand = None;
     }
 
     /// A handshake does not wait any more, for whatever reason but its answer.
@@ -91,6 +97,8 @@ impl<S: Socket> Core<S> {
             address: self.address_of(key, head),
         };
         let names = auth.backend_headers.iter();
+        let with_cookies = http::sends_own_cookies(head, &edition.origin);
+        let names = names.filter(|name| with_cookies || !name.eq_ignore_ascii_case("cookie"));
         let fields = names.flat_map(|name| head.fields(name).map(move |value| (name.as_str(), value)));
         let question = asked.question(fields);
         self.questions.ticket = self.questions.ticket.wrapping_add(1);
@@ -221,11 +229,15 @@ impl<S: Socket> Core<S> {
         match verdict {
             // It has waited meanwhile.
             Verdict::Allow(told) if told.claims.expires <= now => Err(RefuseReason::BackendUnidentified),
+            // It was asked before that, or its answer is one that was kept.
+            Verdict::Allow(told) if self.edition.revocations.has(&told.claims, now) => {
+                Err(RefuseReason::TokenRevoked)
+            }
             Verdict::Allow(told) => Ok(Some(told)),
             Verdict::Deny => Err(RefuseReason::BackendDenied),
             Verdict::Unidentified => Err(RefuseReason::BackendUnidentified),
             Verdict::Down if self.edition.settings.auth.backend_down == BackendDown::Allow => Ok(None),
-            Verdict::Down => Err(RefuseReason::BackendDown),
+            Verdict::Down | Verdict::Useless => Err(RefuseReason::BackendDown),
         }
     }
 }

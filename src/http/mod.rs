@@ -10,9 +10,7 @@ mod token;
 
 use std::net::IpAddr;
 
-use crate::auth::Identity;
-use crate::auth::identity::SharedRights;
-use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Outcome, Tools, Wall};
+use crate::dialect::{Carrier, Dialect, OpenRequest, Opening, Outcome, Tools};
 use crate::edition::{Edition, Port};
 use crate::metrics::RefuseReason;
 use crate::topic::{Since, TopicName};
@@ -22,7 +20,7 @@ use crate::wire::http::response::{Response, ResponseBuffer, push_field};
 use crate::wire::upgrade::{self, UpgradeRefusal};
 
 pub use cors::{Asker, Fields};
-pub use token::{Unauthorized, claims_of, may_open};
+pub use token::{Unauthorized, claims_of, may_open, sends_own_cookies};
 
 /// Headers of every answer that is no page: never run, never framed.
 const PLAIN_HEADERS: [(&str, &str); 3] = [
@@ -66,15 +64,14 @@ pub fn is_for_operator(port: Port, head: &Head<'_>) -> bool {
 pub fn respond(
     head: &Head<'_>,
     edition: &Edition,
-    wall: &Wall,
     peer: impl FnOnce() -> Option<IpAddr>,
     out: &mut ResponseBuffer,
 ) -> Answer {
     // Only where a token may stand in a URL, since the others are not asked for one there.
     let asks = edition.issuers.is_some() && edition.settings.auth.query_token;
     match if asks { token::without_token(head) } else { None } {
-        Some(target) => client(head, &head.with_target(&target), edition, wall, peer, out),
-        None => client(head, head, edition, wall, peer, out),
+        Some(target) => client(head, &head.with_target(&target), edition, peer, out),
+        None => client(head, head, edition, peer, out),
     }
 }
 
@@ -95,7 +92,6 @@ fn client(
     head: &Head<'_>,
     seen: &Head<'_>,
     edition: &Edition,
-    wall: &Wall,
     peer: impl FnOnce() -> Option<IpAddr>,
     out: &mut ResponseBuffer,
 ) -> Answer {
@@ -142,7 +138,7 @@ fn client(
         Some(Err(refused)) => client_refusal(head, edition, refused.reason, &refused.text, out),
         Some(Ok(opening)) => match opening.dialect.carrier() {
             Carrier::Frames => upgrade(head, opening, edition, out),
-            Carrier::Body | Carrier::Answer => stream(head, opening, edition, wall, out),
+            Carrier::Body | Carrier::Answer => stream(head, opening, edition, out),
         },
     }
 }
@@ -179,13 +175,7 @@ fn upgrade(head: &Head<'_>, mut opening: Opening, edition: &Edition, out: &mut R
 }
 
 /// Opens a dialect whose messages are the body of an answer.
-fn stream(
-    head: &Head<'_>,
-    opening: Opening,
-    edition: &Edition,
-    wall: &Wall,
-    out: &mut ResponseBuffer,
-) -> Answer {
+fn stream(head: &Head<'_>, opening: Opening, edition: &Edition, out: &mut ResponseBuffer) -> Answer {
     if !matches!(head.method, "GET" | "HEAD" | "OPTIONS") {
         return client_method_refusal(head, edition, "GET, HEAD, OPTIONS", out);
     }
@@ -195,43 +185,28 @@ fn stream(
     let Ok(fields) = Asker::of(head).fields(&edition.origin) else {
         return foreign(head, edition, out);
     };
-    if head.method == "HEAD" {
-        // What the loop sees to where something is opened.
-        let allowed = claims_of(head, edition, wall.ms() / 1_000).and_then(|claims| {
-            let who = claims.map(|claims| Identity::new(claims, &mut SharedRights::default()));
-            may_open(&opening, &edition.router.rules(), who.as_deref()).map_err(Unauthorized::from)
-        });
-        if let Err(Unauthorized { reason, text }) = allowed {
-            return client_refusal(head, edition, reason, &text, out);
-        }
-    }
     opening.dialect.push_head(head, out);
     fields.push(out);
     if edition.settings.deflate.event_streams && opening.dialect.carrier() == Carrier::Body {
         // RFC 9110, 12.5.5: another client may be sent another coding.
         push_field(out, "Vary", "Accept-Encoding");
     }
-    if opening.dialect.carrier() == Carrier::Answer {
-        // They wait with the request; its status is not known yet.
-        return Answer::Open(opening);
-    }
-    if head.method == "HEAD" {
-        // RFC 9110, 9.3.2: what GET would be answered, without its content and what is only known with it: GET makes a
-        // topic that does not exist, and HEAD must not (9.2.1).
-        let found = |(name, since): &(TopicName<'_>, Since)| {
-            let topic = edition.router.find(name)?;
-            let joined = topic.look(*since);
-            Some((topic, joined))
-        };
-        if let Some(found) = opening.topics.iter().map(found).collect::<Option<Vec<_>>>() {
-            let begins: Vec<_> =
-                found.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined)).collect();
-            opening.dialect.push_places(&begins, out);
-        }
-        out.extend_from_slice(b"\r\n");
-        return Answer::Done { keep_alive: false, refused: None };
-    }
     Answer::Open(opening)
+}
+
+/// Ends the head of a stream's answer that only its head is asked of (RFC 9110, 9.3.2): what GET would be answered, without
+/// its content and what is only known with it: GET makes a topic that does not exist, and HEAD must not (9.2.1).
+pub fn end_head(opening: &Opening, edition: &Edition, out: &mut Vec<u8>) {
+    let found = |(name, since): &(TopicName<'_>, Since)| {
+        let topic = edition.router.find(name)?;
+        let joined = topic.look(*since);
+        Some((topic, joined))
+    };
+    if let Some(found) = opening.topics.iter().map(found).collect::<Option<Vec<_>>>() {
+        let begins: Vec<_> = found.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined)).collect();
+        opening.dialect.push_places(&begins, out);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Answers the question whether a page may send a request.

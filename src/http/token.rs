@@ -177,12 +177,22 @@ fn is_of_trusted_page(head: &Head<'_>, origin: &OriginPolicy) -> bool {
     }
 }
 
+/// Whether the cookies of a request may say of its page who asks, to an application that is asked about it: not where the
+/// page is somebody else's that only a `*` lets in. Who is no page names none.
+#[must_use]
+pub fn sends_own_cookies(head: &Head<'_>, origin: &OriginPolicy) -> bool {
+    let named = head.field("origin");
+    named.is_none() || origin.check(named, Some(head.host.as_bytes())) == Ok(Grant::Named)
+}
+
 /// The challenge that goes with a refusal for a token's sake (RFC 6750, 3); `None` with any other.
 pub(super) fn challenge(reason: RefuseReason, text: &str) -> Option<String> {
     const REALM: &str = "Bearer realm=\"fantail\"";
     let error = match reason {
         // RFC 6750, 3.1: who has shown nothing is told no error.
-        RefuseReason::TokenMissing | RefuseReason::KeyMissing => return Some(REALM.to_owned()),
+        RefuseReason::TokenMissing | RefuseReason::KeyMissing | RefuseReason::BackendUnidentified => {
+            return Some(REALM.to_owned());
+        }
         RefuseReason::TokenTwice => "invalid_request",
         RefuseReason::TokenInvalid | RefuseReason::TokenExpired | RefuseReason::TokenRevoked => {
             "invalid_token"
@@ -282,7 +292,9 @@ mod tests {
     #[test]
     fn challenges_are_those_of_rfc_6750() {
         let of = |reason: RefuseReason| challenge(reason, "why");
-        assert_eq!(of(RefuseReason::TokenMissing).as_deref(), Some("Bearer realm=\"fantail\""));
+        for nothing in [RefuseReason::TokenMissing, RefuseReason::BackendUnidentified] {
+            assert_eq!(of(nothing).as_deref(), Some("Bearer realm=\"fantail\""));
+        }
         let invalid = "Bearer realm=\"fantail\", error=\"invalid_token\", error_description=\"why\"";
         assert_eq!(of(RefuseReason::TokenExpired).as_deref(), Some(invalid));
         assert_eq!(of(RefuseReason::SubscribeDenied), None);

@@ -217,14 +217,15 @@ impl Shared {
 
     fn call(&self, digest: Digest, request: &Request) {
         let began = Instant::now();
+        // What it says is not newer than the question: who is revoked meanwhile is so by an answer that comes later, too.
+        let asked = wall();
         // A fault in there must not leave those without an answer who wait.
         let answer =
             catch_unwind(AssertUnwindSafe(|| self.caller.ask(request))).unwrap_or(Err(CallError::NotHttp));
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let Read { outcome, label, problem } = read(answer, wall);
+        let Read { outcome, label, problem } = read(answer, asked);
         self.counts.called(label, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         let mut work = self.lock();
-        let Called { askers, verdict, opened } = work.desk.called(self.now_ms(), digest, outcome, wall);
+        let Called { askers, verdict, opened } = work.desk.called(self.now_ms(), digest, outcome, wall());
         work.calling -= 1;
         drop(work);
         let url = self.caller.shown();
@@ -247,28 +248,41 @@ struct Read {
     problem: Option<String>,
 }
 
+/// Reads an answer to what was asked at `wall`, in seconds since 1970: a server that is there and says nothing useful of
+/// one handshake has not failed.
 fn read(answer: Result<Answer, CallError>, wall: u64) -> Read {
-    let failed = |pause, label, problem: String| Read {
-        outcome: Outcome::Failed(pause),
-        label,
-        problem: Some(problem),
-    };
+    let without = |outcome, label, problem: String| Read { outcome, label, problem: Some(problem) };
     let said =
         |verdict, bytes, label| Read { outcome: Outcome::Verdict(verdict, bytes), label, problem: None };
     let answer = match answer {
         Ok(answer) => answer,
-        Err(error) => return failed(None, error.label(), error.to_string()),
+        Err(error) => {
+            let outcome = match error {
+                CallError::Redirect(_) | CallError::TooLong => Outcome::Useless,
+                _ => Outcome::Failed(None),
+            };
+            return without(outcome, error.label(), error.to_string());
+        }
     };
     match answer.status {
         200 => match Told::read(&answer.body, wall) {
             Ok(Some(told)) => said(Verdict::Allow(Box::new(told)), answer.body.len(), "allow"),
             Ok(None) => said(Verdict::Deny, 0, "deny"),
-            Err(problem) => failed(None, "nonsense", format!("its answer {problem}")),
+            Err(problem) => without(Outcome::Useless, "nonsense", format!("its answer {problem}")),
         },
         401 => said(Verdict::Unidentified, 0, "unidentified"),
         403 => said(Verdict::Deny, 0, "deny"),
-        status => failed(answer.retry_after, "status", format!("it answers {status}")),
+        // RFC 6585, 4: too many requests are ours, all of them.
+        status @ (429 | 500..) => {
+            without(Outcome::Failed(answer.retry_after), "status", format!("it answers {status}"))
+        }
+        status => without(Outcome::Useless, "status", format!("it answers {status}")),
     }
+}
+
+/// Now, in seconds since 1970.
+fn wall() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

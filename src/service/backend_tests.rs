@@ -102,12 +102,16 @@ fn what_it_says_is_believed_only_as_it_is_meant() {
         (answered("401 No", "who?"), Verdict::Unidentified, "unidentified"),
         (answered("403 No", "no"), Verdict::Deny, "deny"),
         (ok(r#"{"allow":false}"#), Verdict::Deny, "deny"),
-        (ok("<html>welcome</html>"), Verdict::Down, "nonsense"),
-        (ok(r#"{"allow":"yes","sub":"root"}"#), Verdict::Down, "nonsense"),
-        (answered("204 None", ""), Verdict::Down, "status"),
+        (ok("<html>welcome</html>"), Verdict::Useless, "nonsense"),
+        (ok(r#"{"allow":"yes","sub":"root"}"#), Verdict::Useless, "nonsense"),
+        (ok(r#"{"allow":true,"sub":"a/b","subscribe":["users/{sub}/**"]}"#), Verdict::Useless, "nonsense"),
+        (answered("204 None", ""), Verdict::Useless, "status"),
+        (answered("400 Bad\r\nRetry-After: 300", ""), Verdict::Useless, "status"),
+        (answered("431 Large", ""), Verdict::Useless, "status"),
+        (answered("429 Many", ""), Verdict::Down, "status"),
         (answered("500 Oh", r#"{"allow":true,"sub":"root"}"#), Verdict::Down, "status"),
-        (answered("302 Found\r\nLocation: /ok", ""), Verdict::Down, "redirect"),
-        (ok(&long), Verdict::Down, "too_long"),
+        (answered("302 Found\r\nLocation: /ok", ""), Verdict::Useless, "redirect"),
+        (ok(&long), Verdict::Useless, "too_long"),
     ] {
         let server = Server::saying(answer);
         let (backend, told) = started(&plan(&server.url()));
@@ -116,6 +120,7 @@ fn what_it_says_is_believed_only_as_it_is_meant() {
         let facts = backend.facts();
         let place = crate::metrics::backend::CALL_OUTCOMES.iter().position(|other| *other == label).unwrap();
         assert_eq!((facts.calls[place], facts.calls.iter().sum::<u64>()), (1, 1), "{label}: {facts:?}");
+        assert!(!facts.left_alone, "{label}: it says nothing of others");
     }
 }
 

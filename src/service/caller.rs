@@ -26,6 +26,10 @@ pub const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of its head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// Room for one line of a request: as many bytes as the longest head of a handshake may have (`limits.head_bytes_max`), whose
+/// fields are passed on, and more. One that does not fit would fail here.
+const LINE_BYTES_MAX: usize = 65 * 1024;
+
 /// The longest time that a call may have.
 pub(super) const DEADLINE_MAX: Duration = Duration::from_secs(60);
 
@@ -55,6 +59,16 @@ pub struct Request {
     pub fields: Vec<(String, Vec<u8>)>,
     /// What is posted; without, it is a GET.
     pub body: Option<Vec<u8>>,
+}
+
+impl Request {
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let field =
+            |(name, value): &(String, Vec<u8>)| size_of::<(String, Vec<u8>)>() + name.len() + value.len();
+        self.fields.iter().map(field).sum::<usize>() + self.body.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// What was answered.
@@ -175,7 +189,7 @@ impl Caller {
             .max_idle_age(IDLE)
             // A head that fills it is told as the end of the stream.
             .input_buffer_size(2 * HEAD_BYTES_MAX)
-            .output_buffer_size(HEAD_BYTES_MAX)
+            .output_buffer_size(LINE_BYTES_MAX)
             .user_agent("fantail")
             .accept("application/json")
             .accept_encoding("")

@@ -19,6 +19,9 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 /// What an answer costs beside what its server has said.
 const KEPT_BYTES: usize = 512;
 
+/// Bytes of questions that wait to be sent: they are copies of what clients have sent, which is theirs to choose.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
 /// Places of questions that were forgotten, before the queue is gone through for them.
 const QUEUE_SLACK: usize = 1_024;
 
@@ -47,6 +50,9 @@ pub enum Verdict {
     Unidentified,
     /// The application could not be asked.
     Down,
+    /// It has answered something that says nothing. That may be for the sake of what they have sent, so that they come in
+    /// by no other way either.
+    Useless,
 }
 
 /// What became of a question at once.
@@ -66,12 +72,22 @@ pub(super) enum Outcome {
     Verdict(Verdict, usize),
     /// It has failed, and the server wants to be left alone for so long, if it says so.
     Failed(Option<Duration>),
+    /// The server is there, and its answer to this question is of no use. Of others that says nothing: whoever can have
+    /// such an answer made for themselves must not have everybody else refused by it.
+    Useless,
 }
 
 struct Pending {
     /// What is to be sent; taken by whoever calls.
     request: Option<Request>,
     askers: Vec<Asker>,
+}
+
+impl Pending {
+    /// Bytes of what is to be sent still.
+    fn bytes(&self) -> usize {
+        self.request.as_ref().map_or(0, Request::bytes)
+    }
 }
 
 struct Kept {
@@ -100,6 +116,7 @@ pub(super) struct Desk {
     kept_order: VecDeque<(Digest, u64)>,
     kept_bytes: usize,
     waiting: usize,
+    waiting_bytes: usize,
     breaker: Breaker,
 }
 
@@ -113,6 +130,7 @@ impl Desk {
             kept_order: VecDeque::new(),
             kept_bytes: 0,
             waiting: 0,
+            waiting_bytes: 0,
             breaker: Breaker::default(),
         }
     }
@@ -155,6 +173,11 @@ impl Desk {
         if let State::Open(_) = self.breaker.state(now_ms) {
             return Asked::Answered(Arc::new(Verdict::Down));
         }
+        let bytes = request.bytes();
+        if self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+            return Asked::Full;
+        }
+        self.waiting_bytes += bytes;
         self.pending.insert(digest, Pending { request: Some(request), askers: vec![asker] });
         self.queue.push_back(digest);
         self.waiting += 1;
@@ -168,6 +191,7 @@ impl Desk {
         pending.askers.swap_remove(place);
         self.waiting -= 1;
         if pending.askers.is_empty() && pending.request.is_some() {
+            self.waiting_bytes -= pending.bytes();
             // Its place in the queue is skipped; but who come and go must not make it ever longer.
             self.pending.remove(digest);
             if self.queue.len() > 2 * self.pending.len() + QUEUE_SLACK {
@@ -190,11 +214,13 @@ impl Desk {
             if let State::Open(_) = self.breaker.try_call(now_ms) {
                 self.queue.pop_front();
                 let askers = std::mem::take(&mut pending.askers);
+                self.waiting_bytes -= pending.bytes();
                 self.pending.remove(&digest);
                 self.waiting -= askers.len();
                 return Next::Down(askers);
             }
             self.queue.pop_front();
+            self.waiting_bytes -= pending.bytes();
             if let Some(request) = pending.request.take() {
                 return Next::Call(digest, request);
             }
@@ -220,6 +246,10 @@ impl Desk {
                     opened = true;
                 }
                 Called { askers, verdict: Arc::new(Verdict::Down), opened }
+            }
+            Outcome::Useless => {
+                self.breaker.succeeded();
+                Called { askers, verdict: Arc::new(Verdict::Useless), opened: false }
             }
         }
     }

@@ -143,6 +143,58 @@ fn one_that_fails_is_left_alone_and_those_who_wait_are_told() {
 }
 
 #[test]
+fn an_answer_that_says_nothing_is_about_one_question_and_nobody_else_is_refused_by_it() {
+    let mut desk = desk(100, 1_000);
+    for slot in 0..20 {
+        let text = format!("{slot}");
+        assert_eq!(ask(&mut desk, 0, &text, slot), Asked::Waits);
+        assert_eq!(desk.next(0), call(&text));
+        let (told, verdict) = end(&mut desk, 0, &text, Outcome::Useless);
+        assert_eq!((told, &*verdict), (vec![slot], &Verdict::Useless));
+        assert_eq!(ask(&mut desk, 0, &text, slot), Asked::Waits, "and it is not kept");
+        assert!(desk.forget(&request(&text).0, &asker(slot)));
+        assert!(desk.is_open(0));
+    }
+    // A server that is back shows it by any answer.
+    for slot in 0..5 {
+        ask(&mut desk, 0, &format!("f{slot}"), slot);
+        desk.next(0);
+        end(&mut desk, 0, &format!("f{slot}"), Outcome::Failed(None));
+    }
+    assert!(!desk.is_open(0));
+    assert_eq!((ask(&mut desk, 1_000, "x", 1), desk.next(1_000)), (Asked::Waits, call("x")));
+    end(&mut desk, 1_000, "x", Outcome::Useless);
+    assert_eq!((ask(&mut desk, 1_000, "y", 2), desk.next(1_000)), (Asked::Waits, call("y")));
+}
+
+#[test]
+fn questions_that_wait_are_bounded_by_bytes() {
+    let mut desk = desk(10_000, 0);
+    let large = |text: &str| {
+        let (digest, _) = request(text);
+        (digest, Request { fields: Vec::new(), body: Some(vec![0; 1 << 20]) })
+    };
+    for number in 0..64 {
+        let (digest, request) = large(&number.to_string());
+        assert_eq!(desk.ask(0, digest, request, asker(number)), Asked::Waits, "{number}");
+    }
+    assert_eq!(ask(&mut desk, 0, "one more", 64), Asked::Full);
+    assert_eq!(ask(&mut desk, 0, "7", 64), Asked::Waits, "one that waits already takes none");
+    // Room comes of those who leave, of those who are called for, and of those who are told that nobody is.
+    assert!(desk.forget(&request("0").0, &asker(0)));
+    assert!(matches!(desk.next(0), Next::Call(..)));
+    assert_eq!(desk.waiting_bytes, 62 << 20);
+    for _ in 0..5 {
+        assert!(matches!(desk.next(0), Next::Call(..)));
+    }
+    for number in 1..6 {
+        end(&mut desk, 0, &number.to_string(), Outcome::Failed(None));
+    }
+    while let Next::Down(_) = desk.next(0) {}
+    assert_eq!((desk.waiting_bytes, desk.pending.len()), (0, 1), "the sixth is under way");
+}
+
+#[test]
 fn what_is_kept_is_bounded_by_bytes() {
     let mut desk = desk(10, 60_000);
     let large = 1 << 20;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use fantail::wire::frame::Opcode;
 use serde_json::{Value, json};
 
+use crate::bearers::{SECRET, Secret, token};
 use crate::client::{Answer, Peer, assert_upgraded, frame, upgrade_request};
 use crate::kit::{Server as Application, ok};
 use crate::reload::ConfigFile;
@@ -300,4 +301,122 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn who_is_revoked_does_not_come_back_by_an_answer_to_an_earlier_question() {
+    let gate = Gate::default();
+    let application = gated(&gate);
+    let (server, _config) = asking(&application, "backend_cache_seconds = 3600", "");
+    gate.open(1);
+    let (mut inside, answer) = ask(&server, "/ws/lobby", "Cookie: one\r\n");
+    assert_upgraded(&answer);
+    let mut waiting = server.connect();
+    waiting.send(upgrade_request(server.listen, "/ws/lobby", "Cookie: two\r\n").as_bytes());
+    wait_for("both questions", || application.asked() == 2);
+    let revoked = server.post("/revoke?identity=alice", "", b"");
+    assert_eq!((revoked.status, revoked.json()), (200, json!({ "closed": 1 })));
+    assert_eq!(inside.frame().close_code(), Some(3003));
+    gate.open(1);
+    let answers = [waiting.answer(), ask(&server, "/ws/lobby", "Cookie: one\r\n").1];
+    for answer in &answers {
+        assert_eq!(answer.status, 401, "{}", answer.head);
+        assert!(answer.field("www-authenticate").is_some_and(|field| field.contains("invalid_token")));
+    }
+    assert_eq!(server.metric("fantail_refusals_total", "token_revoked"), 2);
+    assert_eq!(application.asked(), 2, "the answers were kept");
+}
+
+#[test]
+fn cookies_of_a_page_that_only_a_star_lets_in_are_not_passed_on() {
+    let application = by_cookie();
+    let (server, _config) = asking(&application, "", "[origin]\nallowed = [\"*\"]");
+    let own = format!("Origin: http://{}\r\n", server.listen);
+    for (origin, expected) in [
+        ("Origin: https://elsewhere.example\r\n", [401, 401]),
+        ("Origin: null\r\n", [401, 401]),
+        (&own, [101, 204]),
+        // No browser: it names no page, and brings what it was given.
+        ("", [101, 204]),
+    ] {
+        let fields = format!("{origin}Cookie: alice\r\n");
+        let upgraded = ask(&server, "/ws/lobby", &fields).1;
+        let polled = get(&server, "GET", "/poll/lobby?wait=0", &fields);
+        assert_eq!([upgraded.status, polled.status], expected, "{origin}");
+    }
+}
+
+fn get(server: &Server, method: &str, path: &str, fields: &str) -> Answer {
+    let mut peer = server.connect();
+    peer.send(format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", server.listen).as_bytes());
+    peer.answer_to(method == "HEAD")
+}
+
+#[test]
+fn what_is_asked_of_a_head_is_asked_about_as_well() {
+    let application = by_cookie();
+    let open = "[[topic]]\npattern = \"open\"\nsubscribe = \"anyone\"";
+    let (server, _config) = asking(&application, "", open);
+    for (path, fields, status) in [
+        ("/sse/lobby", "Cookie: alice\r\n", 200),
+        ("/poll/lobby", "Cookie: alice\r\n", 204),
+        ("/sse/lobby", "", 401),
+        ("/poll/lobby", "", 401),
+        ("/sse/users/bob/a", "Cookie: alice\r\n", 403),
+        ("/sse/open", "Cookie: mallory\r\n", 403),
+        ("/poll/open", "Cookie: mallory\r\n", 403),
+    ] {
+        let answer = get(&server, "HEAD", path, fields);
+        assert_eq!((answer.status, answer.body.len()), (status, 0), "{path} {fields}");
+        assert!(status != 401 || answer.field("www-authenticate").is_some(), "RFC 9110, 15.5.2");
+    }
+    assert_eq!(server.metric("fantail_refusals_total", "backend_denied"), 2);
+}
+
+#[test]
+fn an_answer_is_about_one_request_and_not_about_the_next_behind_it() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let application = Application::start(move |request, stream| {
+        held.pass();
+        let is_bob = request.contains("cookie: bob");
+        let answer = if is_bob { r#"{"allow":false}"# } else { r#"{"allow":true,"sub":"alice"}"# };
+        stream.write_all(&ok(answer)).is_ok()
+    });
+    let (server, config) = asking(&application, "", "");
+    let mut peer = server.connect();
+    let poll = |fields: &str| format!("GET /poll/a?wait=0 HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n");
+    let (alice, bob) = (format!("Authorization: Bearer {}", token("alice", "")), "Cookie: bob");
+    peer.send((poll(&alice) + &poll(bob)).as_bytes());
+    wait_for("a question", || application.asked() == 1);
+    // From now on the first shows by itself who it is, and its answer is not needed any more.
+    let secret = Secret::new(SECRET);
+    config.write(&format!("[auth]\nbackend_url = {:?}\n{}", application.url(), secret.issuer("")));
+    assert_eq!(server.post("/reload", "", b"").status, 200);
+    gate.open(2);
+    assert_eq!(peer.answer().status, 204);
+    assert_eq!(peer.answer().status, 403, "as whom it shows");
+    assert_eq!(application.asked(), 2);
+}
+
+#[test]
+fn answers_of_no_use_to_one_refuse_nobody_else() {
+    let application = Application::start(|request, stream| {
+        // Whoever chose such a name for themselves.
+        let is_odd = request.contains("cookie: odd");
+        let sub = if is_odd { "a/b" } else { "alice" };
+        let answer = json!({ "allow": true, "sub": sub, "subscribe": ["users/{sub}/**", "lobby"] });
+        stream.write_all(&ok(&answer.to_string())).is_ok()
+    });
+    let open = "[[topic]]\npattern = \"open\"\nsubscribe = \"anyone\"";
+    let (server, _config) = asking(&application, "backend_down = \"allow\"\nbackend_cache_seconds = 0", open);
+    for _ in 0..8 {
+        assert_eq!(
+            ask(&server, "/ws/open", "Cookie: odd\r\n").1.status,
+            503,
+            "it was asked, and has not let them in"
+        );
+    }
+    assert_eq!(ask(&server, "/ws/lobby", "Cookie: even\r\n").1.status, 101);
+    assert_eq!((application.asked(), server.metric("fantail_backend_left_alone", "")), (9, 0));
 }

@@ -47,6 +47,19 @@ fn calls_say_what_they_were_given_over_one_connection() {
 }
 
 #[test]
+fn fields_as_long_as_the_longest_head_are_sent() {
+    let server = Server::saying(ok("{}"));
+    let long = |name: &str, bytes| (name.to_owned(), vec![b'x'; bytes]);
+    let fields = vec![long("cookie", 64 << 10), long("cookie", 64 << 10), long("x-a", 20_000)];
+    let answer = caller(&server.url()).ask(&Request { fields, body: Some(b"{}".to_vec()) });
+    assert_eq!(answer.map(|answer| answer.status), Ok(200));
+    let many = (0..400).map(|_| ("cookie".to_owned(), b"a=b".to_vec())).collect();
+    let answer = caller(&server.url()).ask(&Request { fields: many, body: Some(b"{}".to_vec()) });
+    assert_eq!(answer.map(|answer| answer.status), Ok(200));
+    assert_eq!(server.requests.lock().unwrap()[1].matches("cookie: a=b\r\n").count(), 400);
+}
+
+#[test]
 fn answers_of_any_status_are_answers_but_redirects() {
     for (status, expected) in [("401 No", 401), ("503 Busy\r\nRetry-After: 7", 503)] {
         let server = Server::saying(answered(status, "x"));

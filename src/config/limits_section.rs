@@ -46,7 +46,8 @@ section! {
         live "parked_max" => parked_max: usize as Count = 16_384,
         /// Messages from a client that may not publish are ignored up to this number, then it is closed.
         live "ignored_publishes_max" => ignored_publishes_max: usize as Count = 100,
-        /// Messages of a json client that are no command are answered up to this number, then it is closed.
+        /// Messages of a json client that are no command, or show a token that is not taken, are answered up to this number,
+        /// then it is closed.
         live "bad_commands_max" => bad_commands_max: usize as Count = 100,
         /// Bytes of half-received heads and messages over all connections of a port, and of what waits until a
         /// peer has read its answers or a mailbox has room. Over it, the connection that sends more is closed with

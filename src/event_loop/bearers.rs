@@ -139,6 +139,7 @@ impl<S: Socket> Core<S> {
         again: bool,
         sink: &mut Sink<'_>,
     ) -> Then {
+        let checks_left = self.checks_left;
         match self.identify(from.key, token, again) {
             Ok(claims) => {
                 self.note_bearer(from.key, claims);
@@ -149,7 +150,13 @@ impl<S: Socket> Core<S> {
                 let (sub, expires) = (identity.sub(), identity.expires());
                 self.tell(from, Outcome::Identified { sub, expires, again }, sink);
             }
-            Err((denial, text)) => self.tell(from, Outcome::Unidentified { denial, text: &text }, sink),
+            Err((denial, text)) => {
+                self.tell(from, Outcome::Unidentified { denial, text: &text }, sink);
+                if self.checks_left < checks_left {
+                    // Checks are few and everybody's: who has them made for nothing, again and again, is sent away.
+                    return self.count_bad(from.key);
+                }
+            }
         }
         Then::Go
     }

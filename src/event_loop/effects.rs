@@ -317,8 +317,8 @@ impl<S: Socket> Core<S> {
         self.fault(key, most, CloseReason::IgnoredPublishes)
     }
 
-    /// Counts a message that was no command.
-    fn count_bad(&mut self, key: Key) -> Then {
+    /// Counts a message that was no command, or showed a token that is not taken.
+    pub(super) fn count_bad(&mut self, key: Key) -> Then {
         self.counters.bad_commands.add(1);
         self.fault(key, self.edition.settings.limits.bad_commands_max, CloseReason::BadCommands)
     }

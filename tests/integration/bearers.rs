@@ -535,6 +535,34 @@ fn a_json_connection_shows_its_token_in_a_message() {
 }
 
 #[test]
+fn who_shows_tokens_that_are_not_taken_again_and_again_is_sent_away() {
+    const MOST: usize = 3;
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&format!("[limits]\nbad_commands_max = {MOST}\n{}", secret.issuer("")));
+    let server = start(&config);
+    for (attack, code) in [
+        ("a.b.c".to_owned(), "token_invalid"),
+        (good(&format!(r#"{{"sub":"alice","exp":{}}}"#, now() - 60)), "token_expired"),
+        (token("bob", ""), "not_allowed"),
+    ] {
+        let mut peer = speaker(&server, &format!("Authorization: Bearer {}\r\n", token("alice", "")));
+        for _ in 0..MOST {
+            peer.send_frame(Opcode::Text, json!({"type": "refresh", "token": attack}).to_string().as_bytes());
+            assert_eq!(serde_json::from_str::<Value>(&peer.text()).expect("JSON")["code"], code);
+        }
+        // What needs no check costs nobody one.
+        peer.send_frame(
+            Opcode::Text,
+            json!({"type": "authenticate", "token": attack}).to_string().as_bytes(),
+        );
+        assert_eq!(serde_json::from_str::<Value>(&peer.text()).expect("JSON")["code"], "not_allowed");
+        peer.send_frame(Opcode::Text, json!({"type": "refresh", "token": attack}).to_string().as_bytes());
+        peer.text();
+        assert_eq!(peer.frame().close_code(), Some(1008), "{code}");
+    }
+}
+
+#[test]
 fn a_server_without_issuers_takes_no_tokens() {
     let server = Server::start(&[], &[]);
     let mut peer = speaker(&server, &format!("Authorization: Bearer {}\r\n", token("alice", "")));

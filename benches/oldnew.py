@@ -327,20 +327,35 @@ def count_calls(binary, work, warm, times):
     with Server(SERVE.format(fantail=binary), QUIET) as server, tempfile.NamedTemporaryFile("r") as out:
         doing = work(server)
         doing.go(warm)
-        threads = len(os.listdir(f"/proc/{server.pid}/task"))
         trace = subprocess.Popen(["strace", "-f", "-c", "-o", out.name, "-p", str(server.pid)],
                                  stderr=subprocess.PIPE, text=True)
-        # It says so in one line with their number, or in one for each.
-        said = trace.stderr.readline()
-        while "attached" in said and said.count("attached") < threads and f"with {threads} threads" not in said:
-            said += trace.stderr.readline()
-        if "attached" not in said:
-            raise SystemExit(f"strace could not attach: {said}")
+        await_tracer(server.pid, trace)
         done = doing.go(times)
         trace.send_signal(signal.SIGINT)
         trace.communicate(timeout=30)
         found = re.search(r"^100\.00 +\S+ +\S+ +(\d+)", out.read(), re.M)
     return int(found.group(1)) / done
+
+
+def await_tracer(pid, trace):
+    """Waits until strace is attached to every thread; what it says of them differs with when they came."""
+    deadline = time.monotonic() + 30
+    while tracers(pid) != {trace.pid}:
+        if trace.poll() is not None:
+            raise SystemExit(f"strace could not attach: {trace.stderr.read()}")
+        if time.monotonic() > deadline:
+            trace.kill()
+            raise SystemExit("strace has not attached within 30 s")
+        time.sleep(0.01)
+
+
+def tracers(pid):
+    """Who traces its threads, 0 for nobody."""
+    seen = set()
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{task}/status") as file:
+            seen.add(int(re.search(r"^TracerPid:\s*(\d+)", file.read(), re.M)[1]))
+    return seen
 
 
 def count_cpu(binary, work, warm, times):

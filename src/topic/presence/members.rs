@@ -4,7 +4,7 @@
 //! A member is there while it has a connection, and for the grace behind its last one. What was *told* is what a reader of
 //! the list and of all changes since knows: it moves by folds only, each of which becomes one event.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::ops::Bound;
 
@@ -26,15 +26,15 @@ pub(super) struct Members {
     by_id: BTreeMap<MemberId, Member>,
     /// Whose presence may be another than what was told, each once, oldest first.
     untold: VecDeque<MemberId>,
-    /// Whose last connection has gone, each once, by when to look again.
-    leaving: VecDeque<(u64, MemberId)>,
+    /// Whose last connection has gone, by when they leave.
+    leaving: BTreeSet<(u64, MemberId)>,
     /// Members that were told to be there.
     told: usize,
 }
 
 #[derive(Debug, Default)]
 struct Member {
-    /// When it leaves unless it comes back, in milliseconds; means something while it has no connection.
+    /// When it leaves unless it comes back, in milliseconds; means something while it is in `leaving`.
     leaves_at: u64,
     connections: u32,
     here: bool,
@@ -79,7 +79,7 @@ impl Members {
 
     /// When somebody may leave next, in milliseconds.
     pub(super) fn next_leave(&self) -> Option<u64> {
-        self.leaving.front().map(|(at, _)| *at)
+        self.leaving.first().map(|(at, _)| *at)
     }
 
     /// The id as it is listed, if it is.
@@ -94,6 +94,9 @@ impl Members {
             None => self.by_id.entry(id.clone()).or_default(),
         };
         member.connections += 1;
+        if mem::take(&mut member.leaving) {
+            self.leaving.remove(&(member.leaves_at, id.clone()));
+        }
         if !mem::replace(&mut member.here, true) && !mem::replace(&mut member.queued, true) {
             self.untold.push_back(id.clone());
         }
@@ -103,35 +106,21 @@ impl Members {
     pub(super) fn leave(&mut self, id: &MemberId, leaves_at: u64) {
         let Some(member) = self.by_id.get_mut(id) else { return };
         member.connections = member.connections.saturating_sub(1);
-        member.leaves_at = leaves_at;
-        // One entry each, however often a member comes and goes.
         if member.connections == 0 && !mem::replace(&mut member.leaving, true) {
-            self.leaving.push_back((leaves_at, id.clone()));
+            member.leaves_at = leaves_at;
+            self.leaving.insert((leaves_at, id.clone()));
         }
     }
 
     /// Those leave whose time has come at `now`.
     pub(super) fn expire(&mut self, now: u64) {
         while self.next_leave().is_some_and(|at| at <= now) {
-            let Some((_, id)) = self.leaving.pop_front() else { break };
+            let Some((_, id)) = self.leaving.pop_first() else { break };
             let Some(member) = self.by_id.get_mut(&id) else { continue };
-            member.leaving = false;
-            if member.connections > 0 {
-                continue;
-            }
-            if member.leaves_at > now {
-                // It was there again since.
-                member.leaving = true;
-                self.leaving.push_back((member.leaves_at, id));
-                continue;
-            }
-            member.here = false;
+            (member.leaving, member.here) = (false, false);
             if !mem::replace(&mut member.queued, true) {
                 self.untold.push_back(id);
             }
-        }
-        if self.leaving.is_empty() {
-            self.leaving = VecDeque::new();
         }
     }
 

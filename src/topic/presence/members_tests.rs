@@ -199,3 +199,30 @@ fn whoever_has_come_back_in_time_was_never_gone() {
     assert_eq!(members.tell(&members.fold()), (5, 1), "and then no memory is left");
     assert!(members.is_empty());
 }
+
+#[test]
+fn nobody_stays_longer_because_of_another_or_of_an_earlier_grace() {
+    let mut members = Members::default();
+    let [early, late, long] = ["early", "late", "long"].map(MemberId::of);
+    for id in [&early, &late, &long] {
+        members.join(id);
+    }
+    members.tell(&members.fold());
+    // It was as long as this before a reload.
+    members.leave(&long, 3_600_000);
+    members.leave(&early, 100);
+    members.join(&early);
+    members.leave(&early, 150);
+    members.leave(&late, 180);
+    members.expire(100);
+    assert!(!members.has_untold());
+    members.expire(150);
+    let fold = members.fold();
+    assert_eq!(fold.left, [early]);
+    members.tell(&fold);
+    members.join(&long);
+    members.leave(&long, 170);
+    members.expire(180);
+    assert_eq!(members.fold().left, [long, late]);
+    assert_eq!(members.next_leave(), None);
+}

@@ -288,7 +288,9 @@ impl Presences {
         let changes = !fold.joined.is_empty() || !fold.left.is_empty();
         // Nobody has asked for events or for a version since the topic of events was there last.
         if changes && let Some(events) = router.find(&TopicName::of_presence(&list.topic)) {
-            let event = words::event(&fold, state.policy.mode);
+            // As the rule is now: whoever may only be counted is named to nobody any more, though it came before.
+            let mode = router.rules().policy_of(&list.topic).presence.mode;
+            let event = words::event(&fold, mode);
             let draft = Draft::encode_at(wall_ms, None, false, &event, None);
             if router.publish(&events, draft, None).is_err() {
                 return;

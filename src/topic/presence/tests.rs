@@ -43,10 +43,14 @@ const POLICY: PresencePolicy =
 
 fn pair(limits: PresenceLimits) -> (Presences, Router<Mails>) {
     let router = Router::new(1, RouterLimits::default(), Box::new(Nobody)).unwrap();
-    let mut rule = Rule::of(TopicPattern::compile("*").unwrap());
-    rule.presence = Some(PresenceMode::Full);
-    router.set_rules(TopicRules::new(vec![rule], Vec::new(), TopicPolicy::default()));
+    rule(&router, PresenceMode::Full);
     (Presences::new(limits), router)
+}
+
+fn rule(router: &Router<Mails>, mode: PresenceMode) {
+    let mut rule = Rule::of(TopicPattern::compile("*").unwrap());
+    rule.presence = Some(mode);
+    router.set_rules(TopicRules::new(vec![rule], Vec::new(), TopicPolicy::default()));
 }
 
 fn presences() -> (Presences, Router<Mails>) {
@@ -104,6 +108,7 @@ fn versions_are_the_places_of_events() {
 #[test]
 fn counts_name_nobody() {
     let (presences, router) = presences();
+    rule(&router, PresenceMode::Counts);
     let policy = PresencePolicy { mode: PresenceMode::Counts, ..POLICY };
     let look = || presences.page("t", policy, (None, 10), |events| router.topic(events)).unwrap();
     assert_eq!((look().count, look().members), (0, None));
@@ -111,6 +116,24 @@ fn counts_name_nobody() {
     presences.turn(&router, 0, 0);
     assert_eq!((look().count, look().members), (1, None));
     assert_eq!(events(&router), [json!({"count": 1})]);
+}
+
+#[test]
+fn a_rule_that_names_nobody_any_more_holds_for_who_is_there() {
+    let (presences, router) = presences();
+    let seat = presences.join("t", POLICY, "alice", 0).unwrap();
+    presences.turn(&router, 0, 0);
+    page(&presences, &router, None, 10);
+    for (at, mode) in [(10_000, PresenceMode::Counts), (20_000, PresenceMode::Off)] {
+        let bob = presences.join("t", POLICY, "bob", at).unwrap();
+        rule(&router, mode);
+        presences.turn(&router, at, 0);
+        presences.leave(bob, at);
+        presences.turn(&router, at + GRACE, 0);
+    }
+    let counted = [2, 1, 2, 1].map(|count| json!({ "count": count }));
+    assert_eq!(events(&router), counted);
+    presences.leave(seat, 30_000);
 }
 
 #[test]

@@ -267,7 +267,10 @@ impl Server {
             let _ = thread.join();
         }
         if let Some(webhook) = &self.webhook {
-            webhook.finish(WEBHOOK_TIME);
+            let events = webhook.finish(WEBHOOK_TIME);
+            if events > 0 {
+                tracing::error!(events, "the webhook was not taken before the end; its events are lost");
+            }
         }
         tracing::info!("stopped");
         Ok(())

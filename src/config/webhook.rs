@@ -28,7 +28,8 @@ impl Webhook {
         check.within("queue_bytes_max", self.queue_bytes_max, 4_096..=1 << 30);
         match (&self.url, &self.secret_file) {
             (Some(_), None) => {
-                check.report("secret_file", "expects a file, because webhook.url is set".to_owned());
+                // That key is what somebody has written: its file and line are told.
+                check.report("url", "expects webhook.secret_file, too".to_owned());
             }
             (None, Some(_)) => check.report("secret_file", "expects webhook.url, too".to_owned()),
             _ => {}
@@ -81,7 +82,7 @@ mod tests {
             unfit.into_iter().map(|unfit| unfit.key).collect::<Vec<_>>()
         };
         assert!(unfit(None, None, None).is_empty() && unfit(Some("u"), Some("s"), Some("c")).is_empty());
-        assert_eq!(unfit(Some("u"), None, None), ["secret_file"]);
+        assert_eq!(unfit(Some("u"), None, None), ["url"]);
         assert_eq!(unfit(None, Some("s"), Some("c")), ["secret_file", "ca_file"]);
         let text = |text: &str| TextOrNone::parse(&RawValue::String(text.to_owned())).unwrap();
         assert_eq!((text(" "), text(" a ")), (None, Some("a".to_owned())));

@@ -8,7 +8,7 @@ mod outgoing;
 mod post;
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -68,6 +68,8 @@ pub struct Ear(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// Since when times are counted that no clock's setting changes.
+    started: Instant,
     /// There is something new, or it is to end.
     news: Condvar,
     counts: Arc<WebhookCounts>,
@@ -75,6 +77,8 @@ struct Shared {
 
 struct State {
     outgoing: Outgoing,
+    /// Events that were moved out last, and are posted.
+    under_way: usize,
     ends: bool,
 }
 
@@ -89,8 +93,8 @@ impl Webhook {
         bytes_max: usize,
         counts: Arc<WebhookCounts>,
     ) -> std::io::Result<Self> {
-        let state = Mutex::new(State { outgoing: Outgoing::new(bytes_max), ends: false });
-        let shared = Arc::new(Shared { state, news: Condvar::new(), counts });
+        let state = Mutex::new(State { outgoing: Outgoing::new(bytes_max), under_way: 0, ends: false });
+        let shared = Arc::new(Shared { state, started: Instant::now(), news: Condvar::new(), counts });
         let (end, ended) = mpsc::channel();
         let poster = Poster { target, shared: Arc::clone(&shared), process, number: 0 };
         thread::Builder::new().name("webhook".to_owned()).stack_size(1 << 20).spawn(move || {
@@ -106,11 +110,18 @@ impl Webhook {
         Ear(Arc::clone(&self.shared))
     }
 
-    /// Tells what is left, held back or not, each batch with one more try, and waits for that as long as it may.
-    pub fn finish(&self, most: Duration) {
+    /// Tells what is left, held back or not, each batch with one more try, and waits for that as long as it may. How many
+    /// events are left nevertheless.
+    pub fn finish(&self, most: Duration) -> usize {
         self.shared.lock().ends = true;
         self.shared.news.notify_all();
-        let _ = self.ended.recv_timeout(most);
+        match self.ended.recv_timeout(most) {
+            Err(RecvTimeoutError::Timeout) => {
+                let state = self.shared.lock();
+                state.outgoing.len() + state.under_way
+            }
+            Err(RecvTimeoutError::Disconnected) | Ok(()) => 0,
+        }
     }
 }
 
@@ -130,10 +141,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     fn take(&self, kind: Kind, topic: &str) {
         let mut state = self.lock();
         let idle = !state.outgoing.has_ready();
-        let taken = state.outgoing.take(kind, topic, wall_ms());
+        let taken = state.outgoing.take(kind, topic, wall_ms(), self.now_ms());
         self.counts.queue_bytes.store(state.outgoing.bytes() as u64, Ordering::Relaxed);
         drop(state);
         if !taken {
@@ -146,8 +161,9 @@ impl Shared {
     /// Waits for events and moves them out, with how many were missed before them. `None`: it is to end, and all is told.
     fn next(&self, events: &mut Vec<Event>) -> Option<u64> {
         let mut state = self.lock();
+        state.under_way = 0;
         loop {
-            let now = wall_ms();
+            let now = self.now_ms();
             let due = if state.ends {
                 state.outgoing.ripen_all();
                 None
@@ -156,6 +172,7 @@ impl Shared {
             };
             if state.outgoing.has_ready() {
                 let missed = state.outgoing.batch(BATCH_EVENTS_MAX, events);
+                state.under_way = events.len();
                 self.counts.queue_bytes.store(state.outgoing.bytes() as u64, Ordering::Relaxed);
                 return Some(missed);
             }
@@ -198,14 +215,20 @@ impl Poster {
             self.number += 1;
             let batch = Batch::new(&self.process, self.number, missed, &events);
             let counts = &self.shared.counts;
-            let count = if self.deliver(&batch) { &counts.delivered } else { &counts.undelivered };
-            count.fetch_add(events.len() as u64, Ordering::Relaxed);
+            let of_it = events.len() as u64;
+            if self.deliver(&batch, of_it) {
+                counts.delivered.fetch_add(of_it, Ordering::Relaxed);
+            } else {
+                counts.undelivered.fetch_add(of_it, Ordering::Relaxed);
+                // What it had to say of those before it is as lost as they are.
+                self.shared.lock().outgoing.lose(missed.saturating_add(of_it));
+            }
             events.clear();
         }
     }
 
     /// Tries until it is taken, or no more.
-    fn deliver(&self, batch: &Batch) -> bool {
+    fn deliver(&self, batch: &Batch, events: u64) -> bool {
         let (started, mut failures) = (Instant::now(), 0);
         loop {
             let asked = match self.target.caller.ask(&batch.request(&self.target.secret, wall_ms() / 1_000)) {
@@ -228,7 +251,7 @@ impl Poster {
             // In the end each batch has one try more.
             let ends = self.shared.lock().ends;
             let Some(pause) = pause(failures, asked, started.elapsed()).filter(|_| !ends) else {
-                tracing::error!(failures, "the webhook was not taken; its events are lost");
+                tracing::error!(events, failures, "the webhook was not taken; its events are lost");
                 return false;
             };
             self.shared.rest(pause);

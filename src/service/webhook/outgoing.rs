@@ -1,8 +1,10 @@
 //! Events that wait to be told: in order, held back where they may take each other back, and bounded in bytes.
 //!
-//! Driven by [`Webhook`](super::Webhook) under its lock, with the time given. Pure; makes no calls.
+//! Driven by [`Webhook`](super::Webhook) under its lock, with the times given: a date for what is told, and for how long
+//! something is held a clock that nobody sets. Pure; makes no calls.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -32,72 +34,93 @@ pub(super) struct Event {
     pub(super) time: u64,
 }
 
-impl Event {
-    /// Bytes that it is counted by.
-    fn bytes(&self) -> usize {
-        self.topic.len() + BESIDE_BYTES
-    }
+/// Bytes that an event of this topic is counted by.
+fn bytes_of(topic: &str) -> usize {
+    topic.len() + BESIDE_BYTES
+}
+
+/// A topic that was vacated, while that is held back.
+#[derive(Debug)]
+struct Held {
+    topic: Arc<str>,
+    /// When that was, for whoever is told.
+    time: u64,
+    /// The same by the clock that it is held by.
+    since_ms: u64,
 }
 
 /// What waits.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     ready: VecDeque<Event>,
-    /// Topics that were vacated, and when.
-    held: BTreeMap<Box<str>, u64>,
-    /// The same in the order of time. One whose topic is not held since then is over.
-    by_time: VecDeque<(u64, Box<str>)>,
+    /// By their numbers, which are in the order of time. Only what is held still: a topic that comes and goes all the time
+    /// takes no more room than another.
+    held: BTreeMap<u64, Held>,
+    /// The number of each topic that is held.
+    numbers: BTreeMap<Arc<str>, u64>,
+    next_number: u64,
     bytes: usize,
     bytes_max: usize,
-    /// Events that found no room since a batch last said so.
+    /// Events that are lost, and of which no batch has said so.
     missed: u64,
 }
 
 impl Outgoing {
     /// Nothing, with room for so many bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
-        let (ready, held, by_time) = (VecDeque::new(), BTreeMap::new(), VecDeque::new());
-        Self { ready, held, by_time, bytes: 0, bytes_max, missed: 0 }
+        Self {
+            ready: VecDeque::new(),
+            held: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next_number: 0,
+            bytes: 0,
+            bytes_max,
+            missed: 0,
+        }
     }
 
-    /// Takes what has happened at `now_ms`. `false`: there was no room, and it is lost.
-    pub(super) fn take(&mut self, kind: Kind, topic: &str, now_ms: u64) -> bool {
+    /// Takes what has happened at the date `time`, which is `now_ms`. `false`: there was no room, and it is lost.
+    pub(super) fn take(&mut self, kind: Kind, topic: &str, time: u64, now_ms: u64) -> bool {
         // Back before anybody was told that it was gone: nobody is told either.
-        if kind == Kind::Occupied && self.held.remove(topic).is_some() {
+        if kind == Kind::Occupied && self.release(topic) {
             return true;
         }
-        let event = Event { kind, topic: topic.into(), time: now_ms };
-        if self.bytes + event.bytes() > self.bytes_max {
+        let bytes = bytes_of(topic);
+        if self.bytes + bytes > self.bytes_max {
             self.missed += 1;
             return false;
         }
-        self.bytes += event.bytes();
+        self.bytes += bytes;
         match kind {
-            Kind::Occupied => self.ready.push_back(event),
+            Kind::Occupied => self.ready.push_back(Event { kind, topic: topic.into(), time }),
             Kind::Vacated => {
-                self.by_time.push_back((now_ms, event.topic.clone()));
-                self.held.insert(event.topic, now_ms);
+                let topic: Arc<str> = topic.into();
+                self.numbers.insert(Arc::clone(&topic), self.next_number);
+                self.held.insert(self.next_number, Held { topic, time, since_ms: now_ms });
+                self.next_number += 1;
             }
         }
         true
     }
 
+    /// Forgets that a topic is held. `false`: it is not.
+    fn release(&mut self, topic: &str) -> bool {
+        let Some(number) = self.numbers.remove(topic) else { return false };
+        self.held.remove(&number);
+        self.bytes -= bytes_of(topic);
+        true
+    }
+
     /// What has been held for long enough is ready. Returns when the next one will be.
     pub(super) fn ripen(&mut self, now_ms: u64) -> Option<u64> {
-        while let Some((since, topic)) = self.by_time.front() {
-            let (since, due) = (*since, since.saturating_add(HELD_MS));
-            let is_held = self.held.get(topic) == Some(&since);
-            if is_held && due > now_ms {
+        while let Some(first) = self.held.first_entry() {
+            let due = first.get().since_ms.saturating_add(HELD_MS);
+            if due > now_ms {
                 return Some(due);
             }
-            let Some((_, topic)) = self.by_time.pop_front() else { break };
-            let event = Event { kind: Kind::Vacated, topic, time: since };
-            if is_held {
-                self.held.remove(&event.topic);
-                self.ready.push_back(event);
-            } else {
-                self.bytes -= event.bytes();
-            }
+            let Held { topic, time, .. } = first.remove();
+            self.numbers.remove(&topic);
+            self.ready.push_back(Event { kind: Kind::Vacated, topic: (&*topic).into(), time });
         }
         None
     }
@@ -107,14 +130,24 @@ impl Outgoing {
         self.ripen(u64::MAX);
     }
 
+    /// So many that were moved out are lost, too.
+    pub(super) fn lose(&mut self, events: u64) {
+        self.missed += events;
+    }
+
     /// Moves up to so many events out, and how many were missed before them.
     pub(super) fn batch(&mut self, events_max: usize, into: &mut Vec<Event>) -> u64 {
         let count = self.ready.len().min(events_max);
         for event in self.ready.drain(..count) {
-            self.bytes -= event.bytes();
+            self.bytes -= bytes_of(&event.topic);
             into.push(event);
         }
         if count == 0 { 0 } else { std::mem::take(&mut self.missed) }
+    }
+
+    /// How many events wait.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len() + self.held.len()
     }
 
     /// Bytes of what waits.
@@ -133,6 +166,11 @@ mod tests {
     use super::*;
     use Kind::{Occupied, Vacated};
 
+    /// By a date that is the clock's time.
+    fn take(outgoing: &mut Outgoing, kind: Kind, topic: &str, now: u64) -> bool {
+        outgoing.take(kind, topic, now, now)
+    }
+
     fn told(outgoing: &mut Outgoing) -> Vec<(Kind, String, u64)> {
         let mut events = Vec::new();
         outgoing.batch(100, &mut events);
@@ -142,20 +180,20 @@ mod tests {
     #[test]
     fn a_topic_that_is_back_within_three_seconds_was_never_gone() {
         let mut outgoing = Outgoing::new(1 << 20);
-        assert!(outgoing.take(Occupied, "a", 1_000));
+        assert!(take(&mut outgoing, Occupied, "a", 1_000));
         assert_eq!(told(&mut outgoing), [(Occupied, "a".to_owned(), 1_000)]);
         // A page is loaded anew, several times.
         for now in [2_000, 4_000, 6_000] {
-            assert!(outgoing.take(Vacated, "a", now));
+            assert!(take(&mut outgoing, Vacated, "a", now));
             assert_eq!(outgoing.ripen(now + HELD_MS - 1), Some(now + HELD_MS));
-            assert!(outgoing.take(Occupied, "a", now + HELD_MS - 1));
+            assert!(take(&mut outgoing, Occupied, "a", now + HELD_MS - 1));
             assert_eq!(outgoing.ripen(now + HELD_MS), None, "what is over is forgotten");
         }
         assert_eq!((told(&mut outgoing), outgoing.bytes()), (vec![], 0));
-        assert!(outgoing.take(Vacated, "a", 10_000));
-        assert!(outgoing.take(Vacated, "b", 10_500));
+        assert!(take(&mut outgoing, Vacated, "a", 10_000));
+        assert!(take(&mut outgoing, Vacated, "b", 10_500));
         assert_eq!(outgoing.ripen(10_000 + HELD_MS), Some(10_500 + HELD_MS));
-        assert!(outgoing.take(Occupied, "a", 13_001));
+        assert!(take(&mut outgoing, Occupied, "a", 13_001));
         let expected = [(Vacated, "a".to_owned(), 10_000), (Occupied, "a".to_owned(), 13_001)];
         assert_eq!(told(&mut outgoing), expected, "its time is when it happened, its place when it was told");
         outgoing.ripen_all();
@@ -167,7 +205,7 @@ mod tests {
     fn what_finds_no_room_is_missed_and_said_so_once() {
         let mut outgoing = Outgoing::new(3 * (1 + BESIDE_BYTES));
         for (topic, fits) in [("a", true), ("b", true), ("c", true), ("d", false), ("e", false)] {
-            assert_eq!(outgoing.take(Occupied, topic, 5), fits, "{topic}");
+            assert_eq!(take(&mut outgoing, Occupied, topic, 5), fits, "{topic}");
         }
         // Who is back takes no room.
         let mut events = Vec::new();
@@ -176,14 +214,42 @@ mod tests {
         assert_eq!(outgoing.batch(2, &mut events), 0, "it was said");
         assert_eq!((outgoing.bytes(), outgoing.has_ready()), (0, false));
         assert!(
-            outgoing.take(Vacated, "a", 6)
-                && outgoing.take(Vacated, "b", 6)
-                && outgoing.take(Vacated, "c", 6)
+            take(&mut outgoing, Vacated, "a", 6)
+                && take(&mut outgoing, Vacated, "b", 6)
+                && take(&mut outgoing, Vacated, "c", 6)
         );
-        assert!(!outgoing.take(Vacated, "d", 6));
-        assert!(outgoing.take(Occupied, "b", 7));
+        assert!(!take(&mut outgoing, Vacated, "d", 6));
+        assert!(take(&mut outgoing, Occupied, "b", 7));
         outgoing.ripen_all();
         assert_eq!(outgoing.batch(9, &mut events), 1);
+        assert_eq!(outgoing.bytes(), 0);
+    }
+
+    #[test]
+    fn a_date_that_is_set_back_holds_nothing_back_for_longer() {
+        let mut outgoing = Outgoing::new(1 << 20);
+        assert!(outgoing.take(Vacated, "a", 9_000_000, 100));
+        assert!(outgoing.take(Vacated, "b", 5_000, 200));
+        assert_eq!(outgoing.ripen(100 + HELD_MS), Some(200 + HELD_MS));
+        assert_eq!(outgoing.ripen(200 + HELD_MS), None);
+        assert_eq!(
+            told(&mut outgoing),
+            [(Vacated, "a".to_owned(), 9_000_000), (Vacated, "b".to_owned(), 5_000)]
+        );
+    }
+
+    #[test]
+    fn a_topic_that_comes_and_goes_takes_no_room_from_others() {
+        let mut outgoing = Outgoing::new(2 * (1 + BESIDE_BYTES));
+        assert!(take(&mut outgoing, Vacated, "a", 1));
+        for now in 2..1_000 {
+            assert!(take(&mut outgoing, Vacated, "b", now), "{now}");
+            assert_eq!(outgoing.bytes(), 2 * (1 + BESIDE_BYTES));
+            assert!(take(&mut outgoing, Occupied, "b", now));
+        }
+        assert_eq!((outgoing.bytes(), outgoing.held.len()), (1 + BESIDE_BYTES, 1));
+        outgoing.ripen_all();
+        assert_eq!(told(&mut outgoing), [(Vacated, "a".to_owned(), 1)]);
         assert_eq!(outgoing.bytes(), 0);
     }
 }

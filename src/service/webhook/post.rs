@@ -98,11 +98,13 @@ impl Batch {
     }
 }
 
-/// How long to wait behind so many failures, of which the server may have asked for a pause of its own. `None`: no more tries.
+/// How long to wait behind so many failures, of which the server may have asked for a pause of its own; the last try is made when
+/// the time for it is over. `None`: no more tries.
 pub(super) fn pause(failures: u32, asked: Option<Duration>, tried_for: Duration) -> Option<Duration> {
+    let left = TRIED_FOR.checked_sub(tried_for).filter(|left| !left.is_zero())?;
     let usual = PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(PAUSE_MAX);
     let pause = asked.map_or(usual, |asked| asked.max(usual));
-    (tried_for + pause <= TRIED_FOR).then_some(pause)
+    Some(pause.min(left))
 }
 
 #[cfg(test)]
@@ -144,6 +146,10 @@ mod tests {
         assert!((12..20).contains(&failures) && waited <= TRIED_FOR, "{failures}, {waited:?}");
         let asked = Some(Duration::from_secs(60));
         assert_eq!(pause(1, asked, Duration::ZERO), asked);
-        assert_eq!(pause(1, asked, Duration::from_secs(250)), None);
+        // A batch is not given up early, because the server asks to be left alone.
+        for asked in [asked, Some(Duration::from_secs(300))] {
+            assert_eq!(pause(1, asked, Duration::from_secs(250)), Some(Duration::from_secs(50)));
+        }
+        assert_eq!(pause(9, asked, TRIED_FOR), None);
     }
 }

@@ -115,6 +115,48 @@ fn a_receiver_that_is_slow_holds_nobody_up_and_is_told_what_it_missed() {
 }
 
 #[test]
+fn what_is_left_where_the_time_for_the_end_is_over_is_counted() {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let held = Arc::clone(&gate);
+    let server = Server::start(move |_, stream| {
+        let open = held.0.lock().unwrap();
+        drop(held.1.wait_timeout_while(open, Duration::from_secs(60), |open| !*open).unwrap());
+        stream.write_all(&ok("")).is_ok()
+    });
+    let webhook = start(&server.url(), 4_096);
+    webhook.shared.take(Kind::Occupied, "first");
+    wait_for("the first to be under way", || server.asked() == 1);
+    webhook.shared.take(Kind::Occupied, "second");
+    webhook.shared.take(Kind::Vacated, "third");
+    assert_eq!(webhook.finish(Duration::ZERO), 3, "under way, waiting, held back");
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    assert_eq!(webhook.finish(Duration::from_secs(60)), 0);
+}
+
+#[test]
+fn a_batch_that_is_given_up_is_missed_in_the_next() {
+    let server = Server::start(|request, stream| match request.contains("first") {
+        true => stream.write_all(&answered("500 Internal Server Error", "")).is_ok(),
+        false => stream.write_all(&ok("")).is_ok(),
+    });
+    let webhook = start(&server.url(), 4_096);
+    webhook.shared.take(Kind::Occupied, "first");
+    wait_for("it to be refused", || webhook.shared.counts.reading().failed_calls > 0);
+    webhook.shared.take(Kind::Vacated, "second");
+    // In the end it is given up.
+    assert_eq!(webhook.finish(Duration::from_secs(60)), 0);
+    let requests = server.requests.lock().unwrap().clone();
+    let (last, before) = requests.split_last().unwrap();
+    assert_eq!((topics(last), &body(last)["missed"]), (vec!["second".to_owned()], &1.into()));
+    assert!(before.iter().all(|request| topics(request) == ["first"]), "{before:?}");
+    assert_eq!(
+        webhook.shared.counts.reading().events,
+        [("delivered", 1), ("overflowed", 0), ("undelivered", 1)]
+    );
+}
+
+#[test]
 fn in_the_end_what_is_held_back_is_told_and_what_can_not_be_is_counted() {
     let server = Server::saying(ok(""));
     let webhook = start(&server.url(), 4_096);

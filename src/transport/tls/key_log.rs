@@ -38,11 +38,27 @@ pub fn secrets() -> (SecretsOut, SecretsIn) {
 }
 
 impl SecretsIn {
-    /// Writes until the other end is gone. Each line at once: somebody looks on. `trouble` is told what was not written.
+    /// Writes until the other end is gone. Each line at once: somebody looks on. `trouble` is told what was not written: a disk
+    /// that is full once, and when it takes lines again how many it has not.
     pub fn write_to(self, mut out: impl Write, mut trouble: impl FnMut(String)) {
+        let mut failed: u64 = 0;
         while let Ok(line) = self.lines.recv() {
-            if let Err(error) = out.write_all(line.as_bytes()) {
-                trouble(format!("a secret was not written: {error}"));
+            // Half a line may have been written; the empty one is no line to whoever reads the file.
+            let ended = if failed > 0 { out.write_all(b"\n") } else { Ok(()) };
+            match ended.and_then(|()| out.write_all(line.as_bytes())) {
+                Ok(()) if failed > 0 => {
+                    trouble(format!("secrets are written again; {failed} were not"));
+                    failed = 0;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    if failed == 0 {
+                        trouble(format!(
+                            "a secret was not written, and those that follow may not be: {error}"
+                        ));
+                    }
+                    failed += 1;
+                }
             }
             let lost = self.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
@@ -99,5 +115,51 @@ mod tests {
         assert_eq!(String::from_utf8(written).unwrap(), "CLIENT_RANDOM 01ab 02\n".repeat(LINES_MAX));
         assert_eq!(troubles.len(), 1, "{troubles:?}");
         assert!(troubles[0].starts_with("3 secrets"), "{troubles:?}");
+    }
+
+    /// A disk with room for so many bytes, until there is more.
+    struct Disk<'a> {
+        written: &'a mut Vec<u8>,
+        room: usize,
+        refusals: usize,
+    }
+
+    impl Write for Disk<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                self.refusals += 1;
+                // Somebody has made room in the meantime.
+                self.room = if self.refusals == 100 { usize::MAX } else { 0 };
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.room -= count;
+            self.written.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once_and_spoils_no_line_behind_it() {
+        let (out, waiting) = secrets();
+        let log = Written { to: Arc::new(out), also: Arc::new(rustls::NoKeyLog {}) };
+        for _ in 0..200 {
+            log.log("CLIENT_RANDOM", &[1, 0xab], &[2]);
+        }
+        drop(log);
+        let (mut written, mut troubles) = (Vec::new(), Vec::new());
+        let line = "CLIENT_RANDOM 01ab 02\n";
+        let disk = Disk { written: &mut written, room: line.len() + 5, refusals: 0 };
+        waiting.write_to(disk, |trouble| troubles.push(trouble));
+        let text = String::from_utf8(written).unwrap();
+        let whole = text.lines().filter(|written| *written == line.trim_end()).count();
+        assert_eq!(whole, 100, "one before, and all since there is room: {text}");
+        assert_eq!(text.lines().filter(|written| !written.is_empty()).count(), 101, "half of one: {text}");
+        assert_eq!(troubles.len(), 2, "{troubles:?}");
+        assert!(troubles[1].contains("100 were not"), "{troubles:?}");
     }
 }

@@ -121,6 +121,11 @@ impl Schema {
         if !within(self.costs.shared_work) && !within(self.work_at(document.depth)) {
             return Err(Refused::TooMuch);
         }
+        // Lists that are made of the same things have the same hash in the crate, however they are nested: whoever wants
+        // to makes it compare each with each.
+        if self.costs.compares_items && document.pairs > WORK_MAX {
+            return Err(Refused::TooMuch);
+        }
         // It keeps what it finds out about what `$ref` names, and so takes no longer than the schema by the message.
         if self.validator.is_valid(&document.value) {
             return Ok(());

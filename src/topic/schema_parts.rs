@@ -32,6 +32,8 @@ const INSIDE: [&str; 7] = [
 ];
 /// Keywords that make the others be looked at twice.
 const TWICE: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
+/// Keywords whose value has lists of names by name, each looked for in every object.
+const NAMED_LISTS: [&str; 2] = ["dependentRequired", "dependencies"];
 /// What would lead out of what is looked at here.
 const REFUSED: [(&str, &str); 3] = [
     ("$dynamicRef", "write $ref"),
@@ -48,6 +50,8 @@ pub(super) struct Costs {
     pub(super) work: Vec<u64>,
     /// The same where the result of what `$ref` names is kept.
     pub(super) shared_work: u64,
+    /// Whether items of lists are compared with one another.
+    pub(super) compares_items: bool,
 }
 
 /// One part: a schema in the schema.
@@ -63,6 +67,8 @@ struct Part<'a> {
     /// Applied to any of the values inside.
     any: Vec<usize>,
     twice: bool,
+    /// Steps that it takes itself.
+    own: u64,
 }
 
 /// Everything that can be reached from the top.
@@ -93,11 +99,15 @@ pub(super) fn costs(root: &Value, depth_max: u32) -> Result<Costs, String> {
     let shared_work = all.shared_work();
     if shared_work > SHARED_WORK_MAX {
         return Err(
-            "takes too much work: unevaluatedProperties or unevaluatedItems inside one another".into()
+            "takes too much work: unevaluatedProperties or unevaluatedItems inside one another, or an enum with \
+             tens of thousands of numbers"
+                .into()
         );
     }
     let (levels, work) = all.by_depth(&order, depth_max);
-    Ok(Costs { levels, work, shared_work })
+    let compares = |part: &Part<'_>| part.value.get("uniqueItems") == Some(&Value::Bool(true));
+    let compares_items = all.parts.iter().any(compares);
+    Ok(Costs { levels, work, shared_work, compares_items })
 }
 
 impl<'a> Parts<'a> {
@@ -106,7 +116,7 @@ impl<'a> Parts<'a> {
         let next = self.parts.len();
         *self.known.entry(std::ptr::from_ref(value)).or_insert_with(|| {
             let (same, one, any) = (Vec::new(), Vec::new(), Vec::new());
-            self.parts.push(Part { value, path, same, reference: None, one, any, twice: false });
+            self.parts.push(Part { value, path, same, reference: None, one, any, twice: false, own: 1 });
             next
         })
     }
@@ -149,6 +159,7 @@ impl<'a> Parts<'a> {
         let twice = TWICE.iter().any(|word| members.contains_key(*word));
         if let Some(part) = self.parts.get_mut(place) {
             (part.same, part.reference, part.one, part.any, part.twice) = (same, reference, one, any, twice);
+            part.own = own_steps(members);
         }
         Ok(())
     }
@@ -212,12 +223,12 @@ impl<'a> Parts<'a> {
         // What lies inside a part has a longer path.
         let mut order: Vec<usize> = (0..self.parts.len()).collect();
         order.sort_by_key(|place| std::cmp::Reverse(self.parts[*place].path.split('/').count()));
-        let mut work = vec![1_u64; self.parts.len()];
+        let mut work = vec![0_u64; self.parts.len()];
         for place in order {
             let part = &self.parts[place];
             let inside = part.same.iter().chain(&part.one).chain(&part.any);
             let sum = inside.fold(0_u64, |sum, inner| sum.saturating_add(work[*inner]));
-            work[place] = sum.saturating_mul(part.times()).saturating_add(1);
+            work[place] = sum.saturating_mul(part.times()).saturating_add(part.own);
         }
         let named = self.parts.iter().filter_map(|part| part.reference);
         let mut tops: Vec<usize> = named.chain([0]).collect();
@@ -241,7 +252,8 @@ impl<'a> Parts<'a> {
                 let same = part.to_same().fold(0_u64, |sum, inner| sum.saturating_add(now.1[inner]));
                 let one = part.one.iter().map(|inner| before.1[*inner]).max().unwrap_or(0);
                 let any = part.any.iter().fold(one, |sum, inner| sum.saturating_add(before.1[*inner]));
-                now.1[*place] = same.saturating_add(any).saturating_mul(part.times()).saturating_add(1);
+                now.1[*place] =
+                    same.saturating_add(any).saturating_mul(part.times()).saturating_add(part.own);
             }
             levels.push(now.0[0]);
             work.push(now.1[0]);
@@ -260,6 +272,16 @@ impl Part<'_> {
     fn times(&self) -> u64 {
         if self.twice { 2 } else { 1 }
     }
+}
+
+/// Steps of a part by itself. What an enum has is compared one after the other, unless all of it is text: a number of another
+/// form (`1.0`) is not looked up by the crate. Four comparisons are a step.
+fn own_steps(members: &Map<String, Value>) -> u64 {
+    let alike = |value: &Value| value.is_string() || value.is_null();
+    let items = members.get("enum").and_then(Value::as_array).filter(|items| !items.iter().all(alike));
+    let lists = NAMED_LISTS.iter().filter_map(|word| members.get(*word)?.as_object().map(Map::len));
+    let compared = items.map_or(0, Vec::len) + lists.sum::<usize>();
+    (compared / 4) as u64 + 1
 }
 
 /// How a place is told: a JSON pointer (RFC 6901), whose empty one is the whole.
@@ -298,6 +320,17 @@ mod tests {
         assert_eq!(twice.work[..4], [3, 11, 27, 59], "doubles with each level");
         let unevaluated = of(&json!({ "items": { "$ref": "#" }, "unevaluatedItems": false }));
         assert!(unevaluated.work[8] > 256, "{:?}", unevaluated.work);
+    }
+
+    #[test]
+    fn what_is_compared_one_after_the_other_costs_by_how_much_there_is() {
+        let numbers: Vec<u32> = (0..400).collect();
+        let texts: Vec<String> = numbers.iter().map(u32::to_string).collect();
+        let costs = |schema| of(&schema).work[0];
+        assert_eq!(costs(json!({ "enum": numbers })), 101);
+        assert_eq!(costs(json!({ "enum": texts })), 1, "these are looked up");
+        let named: Map<String, Value> = texts.iter().map(|name| (name.clone(), json!(["a"]))).collect();
+        assert_eq!(costs(json!({ "dependentRequired": named })), 101);
     }
 
     #[test]

@@ -140,3 +140,28 @@ fn a_message_of_too_many_values_for_a_large_schema_is_refused_unseen() {
         Err("the message does not fit the topic's schema: type".to_owned())
     });
 }
+
+/// Each of these is compared with each number of the list: on 16,000 of them for seconds.
+#[test]
+fn a_message_of_many_values_for_a_long_list_of_numbers_is_refused_unseen() {
+    let numbers: Vec<String> = (0..30_000).map(|number| number.to_string()).collect();
+    let schema = compile(&format!("{{\"items\":{{\"enum\":[{}]}}}}", numbers.join(",")));
+    let list = |count: usize| format!("[{}1]", "29999e0,".repeat(count));
+    assert_eq!(check(&schema, &list(100)), Ok(()));
+    assert_eq!(check(&schema, &list(8_000)), Err(Refused::TooMuch));
+}
+
+/// `[]`, `[[]]`, `[[],[]]` and so on have one hash in the crate, so that each of them is compared with all others.
+#[test]
+fn a_list_whose_items_would_be_compared_each_with_each_is_refused_unseen() {
+    let unique = compile(r#"{"uniqueItems":true}"#);
+    let list = |count: usize| {
+        let items: Vec<String> = (1..=count).map(|number| format!("[{number}]")).collect();
+        format!("[{}]", items.join(","))
+    };
+    assert_eq!(check(&unique, &list(1_000)), Ok(()));
+    assert_eq!(check(&unique, &list(2_000)), Err(Refused::TooMuch));
+    assert_eq!(check(&compile("{}"), &list(2_000)), Ok(()));
+    let numbers: Vec<String> = (0..8_000).map(|number| number.to_string()).collect();
+    assert_eq!(check(&unique, &format!("[{}]", numbers.join(","))), Ok(()), "these are told apart at once");
+}

@@ -22,6 +22,9 @@ pub(super) struct Document {
     pub depth: u32,
     /// Values and names in it.
     pub values: u64,
+    /// Pairs of lists and objects in the same list: two that are made of the same things, but otherwise, can't be told apart
+    /// without a look at both.
+    pub pairs: u64,
 }
 
 /// Reads one JSON text to its end.
@@ -31,11 +34,12 @@ pub(super) struct Document {
 /// surrogate pairs, and without a name twice in an object (RFC 7493, 2.1 to 2.3: readers differ in what they make of
 /// those), nested no deeper than [`DEPTH_MAX`].
 pub(super) fn read(text: &str) -> Result<Document, serde_json::Error> {
-    let (deepest, values) = (Cell::new(0), Cell::new(0));
+    let (deepest, values, pairs) = (Cell::new(0), Cell::new(0), Cell::new(0));
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = reader.deserialize_any(Reader { depth: 0, deepest: &deepest, values: &values })?;
+    let value =
+        reader.deserialize_any(Reader { depth: 0, deepest: &deepest, values: &values, pairs: &pairs })?;
     reader.end()?;
-    Ok(Document { value, depth: deepest.get(), values: values.get() })
+    Ok(Document { value, depth: deepest.get(), values: values.get(), pairs: pairs.get() })
 }
 
 /// Reads a value at this depth.
@@ -44,6 +48,7 @@ struct Reader<'a> {
     depth: u32,
     deepest: &'a Cell<u32>,
     values: &'a Cell<u64>,
+    pairs: &'a Cell<u64>,
 }
 
 impl Reader<'_> {
@@ -108,8 +113,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let inside = self.inside()?;
-        let mut items = Vec::new();
+        let (mut items, mut large) = (Vec::new(), 0);
         while let Some(item) = seq.next_element_seed(inside)? {
+            if matches!(item, Value::Array(_) | Value::Object(_)) {
+                self.pairs.set(self.pairs.get() + large);
+                large += 1;
+            }
             items.push(item);
         }
         Ok(self.one(Value::Array(items)))
@@ -152,8 +161,9 @@ mod tests {
             let expected: Value = serde_json::from_str(text).unwrap();
             assert_eq!(read(text).unwrap().value, expected, "{text}");
         }
-        let Document { depth, values, .. } = read("{\"a\":[1,{\"b\":2}],\"c\":{}}").unwrap();
-        assert_eq!((depth, values), (3, 9), "six values and three names");
+        let Document { depth, values, pairs, .. } = read("{\"a\":[1,{\"b\":2}],\"c\":{}}").unwrap();
+        assert_eq!((depth, values, pairs), (3, 9, 0), "six values and three names");
+        assert_eq!(read("[1,[],{},2,[[],[]],3]").unwrap().pairs, 3 + 1);
         assert_eq!(read("\"x\"").unwrap().depth, 0);
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::closing::Words;
 use super::core::Core;
-use super::subscribe::Left;
 use crate::connection::inquiry::{Asker, ConnectionRow, Inquiry, Part, Question};
 use crate::connection::session::Session;
 use crate::connection::{Connection, MemoryParts, NONE, Phase, TICK_MS, Tick};
@@ -15,7 +14,7 @@ use crate::dialect::Outcome;
 use crate::dialect::sse::Places;
 use crate::edition::Answered;
 use crate::metrics::CloseReason;
-use crate::topic::{Key, Reply, Watch};
+use crate::topic::{Key, Reply, TopicName, Watch};
 use crate::transport::Socket;
 
 /// Slots looked at in one turn.
@@ -127,7 +126,10 @@ impl<S: Socket> Core<S> {
         }
         if let Some(name) = &filter.topic {
             let topics = &self.topics;
-            let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == &**name);
+            // Who is taken from a topic hears no more of who is there either.
+            let events = matches!(question, Question::Unsubscribe { .. });
+            let is = |of: &str| of == &**name || (events && TopicName::presence_of(of) == Some(&**name));
+            let named = |local: u32| topics.topic(local).is_some_and(|topic| is(topic.name()));
             let meant =
                 |watch: &Watch| topics.pattern(*watch).is_some_and(|pattern| pattern.as_str() == &**name);
             if !subscriptions(&slot.connection).any(named) && !watches(&slot.connection).iter().any(meant) {
@@ -151,8 +153,13 @@ impl<S: Socket> Core<S> {
                 cost + COST_CLOSE
             }
             Question::Unsubscribe { topic, .. } => {
-                let Some(Left { missing }) = self.leave_topic(key, topic) else { return cost + COST_LOOK };
+                let left = self.leave_topic(key, topic);
+                let events = self.leave_topic(key, TopicName::of_presence(topic).as_str());
+                if left.is_none() && events.is_none() {
+                    return cost + COST_LOOK;
+                }
                 part.done += 1;
+                let missing = left.and_then(|left| left.missing);
                 let gap = missing.as_ref().map(|(topic, gap)| Outcome::Gap { topic, gap: *gap });
                 self.tell_unasked(key, gap.into_iter().chain([Outcome::Left { topic }]));
                 cost + COST_CLOSE

@@ -77,12 +77,16 @@ impl<S: Socket> Core<S> {
     }
 
     fn ask_presence(&mut self, key: Key, asked: &PresenceQuestion) -> Result<PresencePage, Denial> {
+        let events = TopicName::of_presence(asked.topic.as_str());
+        if asked.events == Some(false) {
+            // Before anything is refused: a token or a rule that is another now is no reason to go on with them.
+            self.leave_topic(key, events.as_str());
+        }
         let policy = self.topics.rules().policy_of(asked.topic.as_str()).presence;
         self.may_subscribe(key, &asked.topic)?;
         if policy.mode == PresenceMode::Off {
             return Err(Denial::NoPresence);
         }
-        let events = TopicName::of_presence(asked.topic.as_str());
         let topics = &self.topics;
         let named = |local: u32| topics.topic(local).is_some_and(|topic| topic.name() == events.as_str());
         let slot = self.slots.get(key).ok_or(Denial::Busy)?;
@@ -91,9 +95,6 @@ impl<S: Socket> Core<S> {
         let most = self.edition.settings.limits.subscriptions_max;
         if wants_more && subscription_count(&slot.connection) >= most {
             return Err(Denial::TooMany);
-        }
-        if asked.events == Some(false) && has_events {
-            self.leave_topic(key, events.as_str());
         }
         self.presence_page(key, asked, policy, wants_more)
     }

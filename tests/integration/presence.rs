@@ -188,6 +188,34 @@ fn events_come_on_demand_and_end_on_demand() {
 }
 
 #[test]
+fn events_end_with_a_subscription_that_is_ended_and_where_nobody_may_ask_for_them_any_more() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let mut peer = speaker(&server, "/ws/people");
+    hear(&mut peer);
+    let begin = json!({"type": "presence", "id": 1, "topic": "people", "events": true, "limit": 0});
+    wait_for("the list", || listed(&server, "topic=people")["count"] == 1);
+    assert_eq!(ask(&mut peer, &begin)["id"], 1);
+    let unsubscribe = || server.post("/connections/unsubscribe?topic=people", "", b"").json();
+    let subscriptions_end = || server.await_metric("fantail_subscriptions", "", |left| left == 0);
+    assert_eq!(unsubscribe(), json!({"unsubscribed": 1}));
+    assert_eq!(hear(&mut peer)["type"], "unsubscribed");
+    subscriptions_end();
+    // Who has nothing but the events is meant, too.
+    server.await_metric("fantail_presence_members", "", |members| members == 0);
+    assert_eq!(ask(&mut peer, &begin)["id"], 1);
+    assert_eq!(unsubscribe(), json!({"unsubscribed": 1}));
+    assert_eq!(hear(&mut peer)["type"], "unsubscribed");
+    subscriptions_end();
+    assert_eq!(ask(&mut peer, &begin)["id"], 1);
+    config.write("");
+    assert_eq!(server.post("/reload", "", b"").status, 200);
+    let end = json!({"type": "presence", "id": 2, "topic": "people", "events": false});
+    assert_eq!(ask(&mut peer, &end)["code"], "no_presence");
+    subscriptions_end();
+}
+
+#[test]
 fn connections_of_one_bearer_are_one_member() {
     let secret = Secret::new(SECRET);
     let config = ConfigFile::new(&format!("{RULES}{}", secret.issuer("")));

@@ -15,64 +15,62 @@ const REQUESTS_MAX = 5;
 // Whatever the reason, the connection is down; it is told nobody.
 const FAILED = new Error();
 
-// What is asked for, once or again and again, until it is not wanted any more or nothing has come for too long.
-class Exchange {
-  #abort = new AbortController();
-  #reader = null;
-  #timer;
-  #isOver = false;
+// What is asked for, once or again and again, until it is not wanted any more or nothing has come for too long. Its end is
+// that of the connection, unless it was wished for.
+function exchange({ fetch, base, token }, on) {
+  const over = new AbortController();
+  let reader;
+  let timer;
+  let isWished = false;
+  // Both: Node 20 was seen to forget the signal of a request whose body is being read.
+  const stop = () => {
+    over.abort();
+    reader?.cancel().catch(() => {});
+  };
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(stop, QUIET_MAX_MS);
+  };
+  const end = (why) => {
+    clearTimeout(timer);
+    if (!isWished) on.down(why);
+  };
+  return {
+    async ask(path, headers) {
+      heard();
+      if (token) headers = { ...headers, Authorization: `Bearer ${token}` };
+      // Redirects are not followed, as they are not for a WebSocket: one try is one request.
+      const answer = await fetch(`${base}/${path}`, { headers, signal: over.signal, cache: "no-store", redirect: "error" });
+      const { status } = answer;
+      const retryMs = parseInt(answer.headers.get("retry-after")) * 1_000 || 0;
+      // The server's own word, rather than that of what is in between; 429 and 503 say when.
+      if (retryMs || status === 401 || status === 403) {
+        end({ code: status, retryMs });
+        throw FAILED;
+      }
+      return answer;
+    },
 
-  constructor(options) {
-    this.options = options;
-  }
-
-  ask(path, headers) {
-    this.heard();
-    // Redirects are not followed, as they are not for a WebSocket: one try is one request.
-    return this.options.fetch(`${this.options.base}/${path}`, { headers, signal: this.#abort.signal, cache: "no-store", redirect: "error" });
-  }
-
-  heard() {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#stop(), QUIET_MAX_MS);
-  }
-
-  // Gives the body of an answer to `take`, piece by piece.
-  async read(answer, take) {
-    const decoder = new TextDecoder();
-    const reader = this.#reader = answer.body.getReader();
-    try {
+    // Gives the body of an answer to `take`, piece by piece.
+    async read(answer, take) {
+      const decoder = new TextDecoder();
+      reader = answer.body.getReader();
       for (;;) {
         const { value, done } = await reader.read();
         if (done) return;
-        this.heard();
+        heard();
         take(decoder.decode(value, { stream: true }));
       }
-    } finally {
-      reader.cancel().catch(() => {});
-    }
-  }
+    },
 
-  // Its end is that of the connection, unless it was wished for.
-  run(work, on) {
-    const end = (retryMs) => {
-      clearTimeout(this.#timer);
-      if (!this.#isOver) on.down({ retryMs });
-    };
-    work.then(end, () => end());
-  }
+    run(work) { work.then((retryMs) => end({ retryMs }), () => end()); },
 
-  abort() {
-    this.#isOver = true;
-    clearTimeout(this.#timer);
-    this.#stop();
-  }
-
-  // Both: Node 20 was seen to forget the signal of a request whose body is being read.
-  #stop() {
-    this.#abort.abort();
-    this.#reader?.cancel().catch(() => {});
-  }
+    abort() {
+      isWished = true;
+      end();
+      stop();
+    },
+  };
 }
 
 /** Subscriptions as event streams, as few as can be. */
@@ -84,25 +82,24 @@ export function eventStream(options, on) {
   let patterns = false;
 
   function open(topics) {
-    const [path, ...more] = topics.map(({ topic }) => encodeURIComponent(topic));
-    const query = more.map((name) => `topic=${name}`);
-    if (topics[0].since) query.push(`since=${topics.map(({ since }) => since)}`);
-    else if (topics[0].history) query.push(`history=${topics[0].history}`);
-    const request = new Exchange(options);
+    const [{ since, history }] = topics;
+    const more = since ? `&since=${topics.map((one) => one.since)}` : history ? `&history=${history}` : "";
+    const path = `sse/${topics.map(({ topic }) => encodeURIComponent(topic)).join("&topic=")}${more}`.replace("&", "?");
+    const request = exchange(options, on);
     streams.set(request, new Set(topics.map(({ topic }) => topic)));
-    request.run(read(on, request, `sse/${path}${query.length ? `?${query.join("&")}` : ""}`, topics), on);
+    request.run(read(on, request, path, topics, options.raw));
   }
 
   function begin(topics) {
     if (!topics.length) setTimeout(on.up);
     // One list of positions is for all topics of a stream.
-    const groups = new Map();
+    const groups = {};
     patterns ||= topics.some(isPattern);
     for (const one of topics) {
-      const key = isPattern(one) ? "patterns" : one.since ? "since" : `history ${one.history}`;
-      groups.set(key, [...(groups.get(key) ?? []), one]);
+      const key = isPattern(one) ? "*" : one.since ? ":" : one.history;
+      (groups[key] ??= []).push(one);
     }
-    for (const group of groups.values()) {
+    for (const group of Object.values(groups)) {
       for (let at = 0; at < group.length; at += TOPICS_MAX) open(group.slice(at, at + TOPICS_MAX));
     }
   }
@@ -137,7 +134,7 @@ export function eventStream(options, on) {
 }
 
 // Reads one stream to its end and gives the time to come back after, if the server said one.
-async function read(on, request, path, topics) {
+async function read(on, request, path, topics, raw) {
   const answer = await request.ask(path, { Accept: "text/event-stream" });
   // Streams of patterns have no places, and their messages no ids.
   const patterns = topics.filter(isPattern).map(({ topic }) => topic);
@@ -160,7 +157,7 @@ async function read(on, request, path, topics) {
   let size = 0;
   let retryMs;
   await request.read(answer, (text) => {
-    on.heard();
+    on.up();
     size += text.length;
     if (size > SIZE_MAX) throw FAILED;
     rest += text;
@@ -170,8 +167,8 @@ async function read(on, request, path, topics) {
     for (const line of lines) {
       if (line) field(event, line);
       else {
-        if (/^\d+$/.test(event.retry)) retryMs = Number(event.retry);
-        tell(on, event, topics, patterns, request.options.raw);
+        retryMs = parseInt(event.retry) || retryMs;
+        tell(on, event, topics, patterns, raw);
         event = {};
         size = rest.length;
       }
@@ -205,7 +202,7 @@ function field(event, line) {
 }
 
 function refuse(on, patterns) {
-  for (const { id } of patterns) on.said({ type: "error", id, code: "not_possible", message: "no patterns" });
+  for (const { id } of patterns) on.said({ type: "error", id, code: "not_possible" });
 }
 
 function isPattern({ topic }) {
@@ -223,7 +220,6 @@ export function longPoll(options, on) {
       // The first one only asks where it begins. Where there are more than a browser asks at a time, they take turns.
       const seconds = Math.ceil(POLL_SECONDS / Math.ceil(polls.size / REQUESTS_MAX));
       const answer = await request.ask(`poll/${encodeURIComponent(topic)}?${at === undefined ? "wait=0" : `since=${at}&wait=${seconds}`}`);
-      if (answer.status !== 200 && answer.status !== 204) throw FAILED;
       const next = answer.headers.get("fantail-position");
       const [epoch, offset] = place(next);
       let text = "";
@@ -235,7 +231,6 @@ export function longPoll(options, on) {
       }
       const { messages, gap } = text ? JSON.parse(text) : { messages: [] };
       on.up();
-      on.heard();
       if (id !== undefined) {
         on.said({ type: "subscribed", id, topic, epoch, offset: messages[0] ? messages[0].offset - 1 : offset, gap });
         id = undefined;
@@ -251,10 +246,15 @@ export function longPoll(options, on) {
       setTimeout(() => refuse(on, [one]));
       return;
     }
-    const request = new Exchange(options);
-    polls.get(one.topic)?.abort();
+    const request = exchange(options, on);
+    remove(one);
     polls.set(one.topic, request);
-    request.run(follow(one, request), on);
+    request.run(follow(one, request));
+  }
+
+  function remove({ topic }) {
+    polls.get(topic)?.abort();
+    polls.delete(topic);
   }
 
   return {
@@ -263,10 +263,7 @@ export function longPoll(options, on) {
       topics.forEach(add);
     },
     add,
-    remove({ topic }) {
-      polls.get(topic)?.abort();
-      polls.delete(topic);
-    },
+    remove,
     close() {
       for (const request of polls.values()) request.abort();
     },

@@ -84,7 +84,10 @@ export interface Published {
 export type State = "connecting" | "open" | "waiting" | "closed";
 export type Transport = "websocket" | "sse" | "poll";
 
-/** Why a connection ended; without `code` it was not a WebSocket, or never heard of its end. */
+/**
+ * Why a connection ended. `code` is that of a WebSocket's close, or the status of an answer that was a refusal: 401 and 403 that
+ * there is no good token, 429 and 503 that it has to wait.
+ */
 export interface End {
   code?: number;
   reason?: string;
@@ -92,11 +95,19 @@ export interface End {
   retryMs?: number;
 }
 
+export type Token = string | null | undefined | void;
+
 export interface Options {
   /** Which ways to use, the first first: `["websocket", "sse", "poll"]`. */
   transports?: Transport[];
   /** Further subprotocols to offer. */
   protocols?: string[];
+  /**
+   * A token (docs/tokens.md), or a promise of one; nothing, and none is shown. It is asked for each try to connect, and when the
+   * one that there is ends soon; `anew` where one that was kept won't do, above all because it was not taken. What it throws
+   * ends the try.
+   */
+  getToken?(anew: boolean): Token | Promise<Token>;
   /** Milliseconds of silence after which a WebSocket is asked whether it lives: 25,000. */
   heartbeat?: number;
   /** Milliseconds that a publish waits for its answer: 10,000. */
@@ -104,6 +115,8 @@ export interface Options {
   /** Objects and lists as the text that was published, not parsed; long polls write it anew. `false`. */
   raw?: boolean;
   onState?(state: State, end?: End): void;
+  /** What the application's backend has to say (docs/integrate.md), before all else on each WebSocket. */
+  onWelcome?(data: any): void;
   /** What belongs to no subscription and no publish: above all that the server has ended the conversation for good. */
   onError?(error: FantailError): void;
   /** A WebSocket for where there is none, such as that of npm's `ws` in Node 20. */

@@ -2,8 +2,8 @@
 // of event streams and long polls where WebSockets are blocked. Owns subscriptions and their positions, and publishes that
 // wait for their answer; link.js decides when to come back. Knows no dialect but the protocol's objects.
 
-import { longPoll, eventStream, place } from "./fallback.js";
 import { Link, jitter } from "./link.js";
+import { eventStream, longPoll, place } from "./fallback.js";
 
 const PROTOCOL = "fantail.json.v1";
 const TRANSPORTS = { websocket: webSocket, sse: eventStream, poll: longPoll };
@@ -13,12 +13,14 @@ const QUEUE_SIZE_MAX = 16 << 20;
 // State is loaded again this much later than before at least, whoever asks for it.
 const LOAD_MS = 1_000;
 const PUBLISHES_MAX = 1_000;
+// Another token is asked for this much later than before at least: one that lives no longer ends soon from the beginning.
+const RENEW_MS = 10_000;
 // Topics of which it is known how far they have come by a pattern.
 const NEWEST_MAX = 10_000;
 
 /** What went wrong: `code` is a word of docs/protocol.md, or one of this client's own. */
 export class FantailError extends Error {
-  constructor(code, message, topic) {
+  constructor(code, message = code, topic) {
     super(message);
     Object.assign(this, { name: "FantailError", code, topic });
   }
@@ -34,30 +36,35 @@ export class Fantail {
   #newest = new Map();
   #leaving = new Set();
   #publishes = new Map();
+  #renewAt = 0;
   #id = 0;
 
   /** `url` is where the server is, `https://edge.example.com`; a path in it is a prefix of the server's own. */
   constructor(url, options = {}) {
-    const base = new URL(url, globalThis.location?.href);
+    const { WebSocket, fetch, location } = globalThis;
+    const base = new URL(url, location?.href);
     base.search = base.hash = "";
     options = this.#options = {
-      transports: ["websocket", "sse", "poll"], heartbeat: 25_000, timeout: 10_000, protocols: [],
-      WebSocket: globalThis.WebSocket, fetch: globalThis.fetch?.bind(globalThis), ...options,
+      transports: Object.keys(TRANSPORTS), heartbeat: 25_000, timeout: 10_000, protocols: [],
+      WebSocket, fetch, ...options,
       base: base.href.replace(/^ws/, "http").replace(/\/+$/, ""),
     };
-    const can = { websocket: options.WebSocket, sse: options.fetch, poll: options.fetch };
-    const transports = options.transports.filter((name) => can[name] && TRANSPORTS[name]);
+    const transports = options.transports.filter((name) => options[name === "websocket" ? "WebSocket" : "fetch"]);
     if (!transports.length) throw new TypeError("no transport");
-    this.#link = new Link(transports.map((name) => [name, (on) => TRANSPORTS[name](options, on)]), options.heartbeat, {
+    this.#link = new Link(transports.map((name) => [name, (on, token) => TRANSPORTS[name]({ ...options, token }, on)]), options.heartbeat, {
       state: (state, why) => {
-        if (state === "closed") this.#forget();
-        this.#call(options.onState, state, why);
+        if (state === "closed") {
+          this.#forget();
+          if (why) this.#trouble("ended", `code ${why.code}`);
+        }
+        call(options.onState, state, why);
       },
       started: () => this.#link.transport.begin?.([...this.#subscriptions.values()].map((one) => this.#begin(one))),
       opened: () => this.#opened(),
       said: (what, size) => this.#said(what, size),
       lost: () => this.#lost(),
-      ended: (code) => this.#call(options.onError, new FantailError("ended", `closed with ${code}`)),
+      // Whatever it throws, the connection has failed, and comes back.
+      token: options.getToken && (async (anew) => options.getToken(anew)),
     });
     this.#link.connect();
   }
@@ -80,26 +87,25 @@ export class Fantail {
       : this.#subscriptions.has(topic) && "already_subscribed";
     if (code) throw new FantailError(code, code, topic);
     if (typeof on === "function") on = { onMessage: on };
-    const [epoch, offset] = on.since && !wild ? place(on.since) : [];
+    const [epoch, offset] = on.since ? place(on.since) : [];
     const name = { [wild ? "pattern" : "topic"]: topic };
-    const one = { name, topic, on, wild, epoch, offset, id: 0, live: false, fresh: true, queue: null, again: false, loadedAt: -LOAD_MS, failures: 0 };
+    const one = { name, topic, on, wild, epoch, offset, id: 0, fresh: true, loadedAt: -LOAD_MS, failures: 0 };
     this.#subscriptions.set(topic, one);
     if (wild) this.#wild.add(one);
     if (this.#link.up) this.#ask(one);
-    const client = this;
     return {
       ...name,
       get position() { return position(one); },
-      close() {
-        if (client.#subscriptions.get(topic) !== one) return;
-        client.#subscriptions.delete(topic);
-        client.#wild.delete(one);
+      close: () => {
+        if (this.#subscriptions.get(topic) !== one) return;
+        this.#subscriptions.delete(topic);
+        this.#wild.delete(one);
         one.live = false;
         clearTimeout(one.timer);
-        if (!client.#link.up) return;
+        if (!this.#link.up) return;
         // Until the server has heard of it, more may come of what is kept.
-        if (client.#link.transport.send) client.#leaving.add(topic);
-        client.#link.transport.remove(one);
+        if (this.#link.transport.send) this.#leaving.add(topic);
+        this.#link.transport.remove(one);
       },
     };
   }
@@ -110,12 +116,11 @@ export class Fantail {
     const bytes = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
     const command = { type: "publish", id, topic, ...(bytes ? { data_base64: base64(data) } : { data }) };
     return new Promise((resolve, reject) => {
-      const fail = (code, text = code) => reject(new FantailError(code, text, topic));
+      const fail = (code, text) => reject(new FantailError(code, text, topic));
       if (this.state === "closed") return fail("closed");
       if (this.#publishes.size >= PUBLISHES_MAX) return fail("busy");
       const timer = setTimeout(() => {
-        this.#publishes.delete(id);
-        fail(waiting.sent ? "outcome_unknown" : "timeout", "no answer");
+        this.#settle(waiting).fail(waiting.sent ? "outcome_unknown" : "timeout");
       }, this.#options.timeout);
       const waiting = { command, resolve, fail, timer, sent: false };
       this.#publishes.set(id, waiting);
@@ -129,14 +134,15 @@ export class Fantail {
   /** Ends everything, for good. */
   close() { this.#link.close(); }
 
-  // What the application throws is its own: it must not keep others from their messages.
-  #call(what, ...arguments_) {
-    try {
-      return what?.(...arguments_);
-    } catch (error) {
-      console.error(error);
-      return undefined;
-    }
+  #trouble(code, message) { call(this.#options.onError, new FantailError(code, message)); }
+
+  // Another token for the connection that there is. If none is taken, it ends, and comes back with another.
+  async #renew({ send }) {
+    const now = performance.now();
+    if (now < this.#renewAt) return;
+    this.#renewAt = now + RENEW_MS;
+    const token = await this.#options.getToken?.(true);
+    if (token) send({ type: "refresh", id: 0, token });
   }
 
   #opened() {
@@ -146,10 +152,11 @@ export class Fantail {
   }
 
   #lost() {
+    this.#renewAt = 0;
     this.#leaving.clear();
     for (const one of this.#subscriptions.values()) one.live = false;
     for (const waiting of this.#publishes.values()) {
-      if (waiting.sent) this.#settle(waiting).fail("outcome_unknown", "the connection ended");
+      if (waiting.sent) this.#settle(waiting).fail("outcome_unknown");
     }
   }
 
@@ -168,21 +175,19 @@ export class Fantail {
   }
 
   #send(waiting) {
-    if (!this.#link.up) return;
-    const { transport } = this.#link;
-    if (!transport.send) {
-      this.#settle(waiting).fail("not_possible", "only a WebSocket can publish");
-      return;
-    }
-    waiting.sent = true;
-    transport.send(waiting.command);
+    const { up, transport } = this.#link;
+    if (!up) return;
+    waiting.sent = !!transport.send;
+    if (waiting.sent) transport.send(waiting.command);
+    // Only a WebSocket can publish.
+    else this.#settle(waiting).fail("not_possible");
   }
 
   // A subscription as it begins on this transport.
   #begin(one) {
     Object.assign(one, { id: ++this.#id, live: false, via: this.#link.transport });
     const since = position(one);
-    return { topic: one.topic, id: one.id, since, history: since || one.wild ? undefined : one.on.history };
+    return { topic: one.topic, id: one.id, since, history: since ? undefined : one.on.history };
   }
 
   #ask(one) {
@@ -190,32 +195,29 @@ export class Fantail {
   }
 
   #said(what, size) {
+    const { type, id, code, message } = what;
     const name = what.pattern ?? what.topic;
     const one = this.#subscriptions.get(name);
     // The answer to an end.
-    if (what.id === 0) this.#leaving.delete(name);
-    switch (what.type) {
-      case "message": return this.#message(what, size);
-      case "gap": return this.#meant(what).forEach((each) => this.#gap(each, what.topic, what.gap));
-      case "subscribed": return one && (what.id === one.id) && this.#subscribed(one, what);
-      case "unsubscribed":
-        if (one?.live && what.id === undefined) this.#fail(one, "unsubscribed", "by the operator");
-        return undefined;
+    if (id === 0) this.#leaving.delete(name);
+    switch (type) {
+      case "message": this.#message(what, size); break;
+      case "gap": this.#meant(what).forEach((each) => this.#gap(each, name, what.gap)); break;
+      case "welcome": call(this.#options.onWelcome, what.data); break;
+      case "expires": this.#renew(this.#link.transport).catch(() => {}); break;
+      case "subscribed": if (one && id === one.id) this.#subscribed(one, what); break;
+      case "unsubscribed": if (one?.live && id === undefined) this.#fail(one, type); break;
       case "published": case "error": {
-        const waiting = this.#publishes.get(what.id);
-        if (waiting) {
-          this.#settle(waiting);
-          if (what.type === "error") waiting.fail(what.code, what.message);
-          else waiting.resolve({ topic: what.topic, epoch: what.epoch, offset: what.offset });
-          return undefined;
-        }
+        const waiting = this.#publishes.get(id);
         // A server that knows no patterns names none.
-        const asked = what.id && [...this.#subscriptions.values()].find(({ id }) => id === what.id);
-        if (asked) this.#fail(asked, what.code, what.message);
-        else if (what.id === undefined) this.#call(this.#options.onError, new FantailError(what.code, what.message));
-        return undefined;
+        const asked = !waiting && id && [...this.#subscriptions.values()].find((each) => each.id === id);
+        if (asked) this.#fail(asked, code, message);
+        else if (waiting) {
+          this.#settle(waiting);
+          if (type === "error") waiting.fail(code, message);
+          else waiting.resolve({ topic: what.topic, epoch: what.epoch, offset: what.offset });
+        } else if (id === undefined) this.#trouble(code, message);
       }
-      default: return undefined;
     }
   }
 
@@ -223,7 +225,7 @@ export class Fantail {
     const { fresh, wild } = one;
     if (!wild) [one.epoch, one.offset] = place(`${epoch}:${offset}`);
     Object.assign(one, { live: true, fresh: false, failures: 0 });
-    this.#call(one.on.onSubscribed, { ...one.name, position: position(one), recovered: !!recovered, again: !fresh });
+    call(one.on.onSubscribed, { ...one.name, position: position(one), recovered: !!recovered, again: !fresh });
     if (gap) this.#gap(one, one.topic, gap);
     // By a pattern nothing of what was missed comes.
     else if ((fresh || wild) && one.on.getState) this.#load(one);
@@ -251,7 +253,7 @@ export class Fantail {
       if (!one.wild) Object.assign(one, { epoch, offset });
       const message = { topic, offset, time, data: payload, position: position(one) };
       if (!one.live) continue;
-      if (!one.queue) this.#call(one.on.onMessage, message);
+      if (!one.queue) call(one.on.onMessage, message);
       else if (one.queue.length < QUEUE_MAX && (one.size += size) < QUEUE_SIZE_MAX) one.queue.push(message);
       else one.again = true;
     }
@@ -263,12 +265,12 @@ export class Fantail {
     const seen = this.#newest.get(topic);
     if ((own || this.#leaving.has(topic)) && offset <= seen?.offset && time <= seen.time) return true;
     this.#newest.set(topic, { offset, time });
-    if (this.#newest.size > NEWEST_MAX) this.#newest.delete(this.#newest.keys().next().value);
+    if (this.#newest.size > NEWEST_MAX) this.#newest.clear();
     return false;
   }
 
   #gap(one, topic, { kind, oldest }) {
-    this.#call(one.on.onGap, { topic, kind, oldest });
+    call(one.on.onGap, { topic, kind, oldest });
     if (one.on.getState) this.#load(one);
   }
 
@@ -282,8 +284,7 @@ export class Fantail {
     while (one.again && isMine()) {
       one.queue = [];
       const backOff = failures && jitter(LOAD_MS, failures);
-      const wait = Math.max(backOff, one.loadedAt + LOAD_MS - performance.now());
-      if (wait > 0) await new Promise((resolve) => { setTimeout(resolve, wait); });
+      await new Promise((resolve) => { setTimeout(resolve, Math.max(backOff, one.loadedAt + LOAD_MS - performance.now())); });
       if (!isMine()) return;
       // What has come until now is part of the state.
       Object.assign(one, { again: false, queue: [], size: 0, loadedAt: performance.now() });
@@ -291,7 +292,7 @@ export class Fantail {
         from = await one.on.getState(position(one));
         from = !one.wild && from && place(from);
       } catch (error) {
-        this.#call(one.on.onError, error);
+        call(one.on.onError, error);
         one.again = true;
         failures += 1;
       }
@@ -301,17 +302,27 @@ export class Fantail {
     if (!isMine()) return;
     const [epoch, offset] = from || [];
     for (const message of queue) {
-      if (!epoch || place(message.position)[0] !== epoch || message.offset > offset) this.#call(one.on.onMessage, message);
+      if (!epoch || place(message.position)[0] !== epoch || message.offset > offset) call(one.on.onMessage, message);
     }
   }
 
   #fail(one, code, message) {
     one.live = false;
-    this.#call(one.on.onError, new FantailError(code, message, one.topic));
+    call(one.on.onError, new FantailError(code, message, one.topic));
     // "topic_rate" and "topic_share" pass, and "busy".
     if (!/^(busy|topic_)/.test(code)) return;
     const id = one.id;
     one.timer = setTimeout(() => this.#link.up && one.id === id && this.#ask(one), jitter(1_000, one.failures++));
+  }
+}
+
+// What the application throws is its own: it must not keep others from their messages.
+function call(what, ...given) {
+  try {
+    return what?.(...given);
+  } catch (error) {
+    console.error(error);
+    return undefined;
   }
 }
 
@@ -320,16 +331,16 @@ export function connect(url, options) {
   return new Fantail(url, options);
 }
 
-function webSocket({ WebSocket, base, protocols, raw }, on) {
+function webSocket({ WebSocket, base, protocols, raw, token }, on) {
   let socket;
   try {
-    socket = new WebSocket(`${base.replace(/^http/, "ws")}/ws`, [PROTOCOL, ...protocols]);
+    socket = new WebSocket(`${base.replace(/^http/, "ws")}/ws`, [PROTOCOL].concat(protocols, token ? `fantail.token.${token}` : []));
   } catch {
     // A policy of the page may forbid it.
     setTimeout(() => on.down());
     return { close() {} };
   }
-  const send = (what) => socket.readyState === 1 && socket.send(JSON.stringify(what));
+  const send = (what) => socket.send(JSON.stringify(what));
   socket.onopen = () => (socket.protocol === PROTOCOL ? on.up() : socket.close());
   socket.onerror = () => {};
   socket.onclose = on.down;
@@ -362,20 +373,15 @@ function fits(pattern, topic) {
 }
 
 function position({ epoch, offset }) {
-  return epoch === undefined ? undefined : `${epoch}:${offset}`;
+  return epoch && `${epoch}:${offset}`;
 }
 
 function base64(data) {
   // A view of a buffer, or a buffer.
   const bytes = new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength);
-  let text = "";
-  for (let at = 0; at < bytes.length; at += 32_768) text += String.fromCharCode(...bytes.subarray(at, at + 32_768));
-  return btoa(text);
+  return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ""));
 }
 
 function bytesOf(text) {
-  const letters = atob(text);
-  const bytes = new Uint8Array(letters.length);
-  for (let at = 0; at < bytes.length; at += 1) bytes[at] = letters.charCodeAt(at);
-  return bytes;
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }

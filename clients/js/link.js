@@ -1,6 +1,6 @@
 // When to connect, and over what: one link is one connection at a time, over the transports that it is given, in their
-// order of preference. Owns the wait between two tries, whether a connection lives, and the way back to a better transport;
-// knows nothing of what is said.
+// order of preference. Owns the wait between two tries, whether a connection lives, the way back to a better transport, and
+// when another token is asked for; knows nothing of what is said.
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 30_000;
@@ -11,6 +11,7 @@ const TWO_TRIES_MS = 550;
 // So long connected, and the next wait begins over.
 const STABLE_MS = 10_000;
 const OPEN_MS = 10_000;
+const MISSES_MAX = 6;
 const WATCH_MS = 2_000;
 // A timer this late means that the machine slept.
 const SLEPT_MS = 8_000;
@@ -19,217 +20,238 @@ const PROBE_MS = 4_000;
 const FRESH_MS = 25_000;
 // How often a WebSocket is tried beside another transport that works.
 const UPGRADE_MS = 60_000;
+// What says that a token is not taken: statuses, and codes of a WebSocket's close.
+const DENIED = [401, 403, 3003, 3005];
+// Who comes back after these is sent away again; 1009 is about one publish, which is not repeated.
+const FINAL = /^(40[13]|100[02378]|1010|[34]\d{3})$/;
 
-export class Link {
-  #transports;
-  #heartbeat;
-  #on;
-  #state = "connecting";
-  #openedAt = 0;
-  #heardAt = 0;
-  #probed = 0;
-  #tries = [-TWO_TRIES_MS, -TWO_TRIES_MS];
-  #failures = 0;
+// `transports` are pairs of a name and a function that opens one, with a token if `on` has `token(anew)`, which promises one.
+// `on` has `state(state, why)`, `started()` with a new transport, `opened()`, `said(what, size)` and `lost()`.
+export function Link(transports, heartbeat, on) {
+  let state = "connecting";
+  let openedAt;
+  let heardAt;
+  let probed;
+  let tries = [-TWO_TRIES_MS, -TWO_TRIES_MS];
+  let failures = 0;
   // Which transport is next, and how often it has not been of use in a row.
-  #at = 0;
-  #misses = 0;
-  #works = false;
-  #spoke = false;
-  #upgradeAt = 0;
-  #upgrade = null;
-  #retry = 0;
-  #opening = 0;
-  #watch;
-  #lookedAt = Date.now();
-  #online = () => this.wake();
-  #shown = () => document.visibilityState === "visible" && this.#rouse();
-  transport = null;
-  up = false;
+  let next = 0;
+  let misses = 0;
+  let works;
+  let spoke;
+  // Whether a token was not taken, and none has been since.
+  let denied = false;
+  let upgradeAt;
+  let upgrade;
+  let retry;
+  let opening;
+  let lookedAt = Date.now();
+  // It has the member that options of a listener have for this: `signal`.
+  const gone = new AbortController();
 
-  // `transports` are pairs of a name and a function that opens one. `on` has `state(state, why)`, `started()` with a new
-  // transport, `opened()`, `said(what, size)`, `lost()` and `ended(code)`.
-  constructor(transports, heartbeat, on) {
-    this.#transports = transports;
-    this.#heartbeat = heartbeat;
-    this.#on = on;
-    this.#watch = setInterval(() => this.#look(), WATCH_MS);
-    globalThis.addEventListener?.("online", this.#online);
-    globalThis.document?.addEventListener("visibilitychange", this.#shown);
-  }
+  const link = {
+    transport: null,
+    up: false,
+    get state() { return state; },
+    get name() { return transports[next][0]; },
+    connect,
+    // Looks at once whether the connection lives, or tries to come back: on a new network, or when the application knows.
+    wake: () => rouse(true),
+    close,
+  };
+  const watch = setInterval(look, WATCH_MS);
+  globalThis.addEventListener?.("online", link.wake, gone);
+  globalThis.document?.addEventListener("visibilitychange", () => document.hidden || rouse(), gone);
+  return link;
 
-  get state() { return this.#state; }
-
-  get name() { return this.#transports[this.#at][0]; }
-
-  connect() {
-    this.#set("connecting");
-    if (this.#state !== "connecting") return;
-    this.#tries = [this.#tries[1], performance.now()];
+  function connect() {
+    if (!set("connecting")) return;
     let own = true;
-    const transport = this.#transports[this.#at][1]({
-      up: () => own && this.#opened(),
-      heard: () => { if (own) this.#heardAt = Date.now(); },
-      said: (what, size) => {
-        if (!own) return;
-        this.#heardAt = Date.now();
-        this.#spoke = true;
-        if (this.name === "websocket") this.#works = true;
-        this.#on.said(what, size);
-      },
-      down: (why) => {
-        if (!own) return;
-        own = false;
-        this.#lost(why);
-      },
-    });
-    this.transport = { ...transport, close: (code) => { own = false; transport.close(code); } };
-    this.#opening = setTimeout(() => {
+    // Silence is more of a block than an answer; a token that does not come is none.
+    let blame = -1;
+    const down = (why) => {
       if (!own) return;
       own = false;
-      // Silence is more of a block than an answer.
-      this.#misses += 1;
-      this.#lost();
-    }, OPEN_MS);
-    this.#on.started();
+      lost(why);
+    };
+    const failed = () => {
+      if (own) misses += blame;
+      down();
+    };
+    opening = setTimeout(failed, OPEN_MS);
+    link.transport = { close() { own = false; } };
+    ask((token) => {
+      if (!own) return;
+      blame = 1;
+      // The application may have taken its time.
+      tries = [tries[1], performance.now()];
+      const transport = transports[next][1]({
+        up: () => own && opened(),
+        said: (what, size) => {
+          if (!own) return;
+          heardAt = Date.now();
+          spoke = true;
+          if (link.name === "websocket") works = true;
+          on.said(what, size);
+        },
+        down,
+      }, token);
+      link.transport = { ...transport, close: (code) => { own = false; transport.close(code); } };
+      on.started();
+    }, failed);
   }
 
-  // Looks at once whether the connection lives, or tries to come back: on a new network, or when the application knows.
-  wake() {
-    if (this.#state === "waiting") this.#wait(0);
-    else if (this.up) this.#probe(true);
+  // Opens at once, or with what the application gives.
+  function ask(open, failed) {
+    const asked = on.token?.(denied);
+    if (asked) asked.then(open, failed);
+    else open();
   }
 
-  close(why) {
-    if (this.#state === "closed") return;
-    this.#end(1000);
-    clearInterval(this.#watch);
-    globalThis.removeEventListener?.("online", this.#online);
-    globalThis.document?.removeEventListener("visibilitychange", this.#shown);
-    this.#set("closed", why);
+  function close(why) {
+    if (state === "closed") return;
+    end(1000);
+    clearInterval(watch);
+    gone.abort();
+    set("closed", why);
   }
 
-  #set(state, why) {
-    if (state === this.#state) return;
-    this.#state = state;
-    this.#on.state(state, why);
+  // Gives whether it is so: who hears of it may close.
+  function set(now, why) {
+    if (now !== state) {
+      state = now;
+      on.state(state, why);
+    }
+    return now === state;
   }
 
-  #opened() {
-    if (this.up) return;
-    clearTimeout(this.#opening);
-    this.up = true;
-    this.#openedAt = performance.now();
-    this.#heardAt = this.#upgradeAt = Date.now();
-    this.#spoke = false;
-    this.#set("open");
-    if (this.up) this.#on.opened();
+  function opened() {
+    heardAt = Date.now();
+    if (link.up) return;
+    clearTimeout(opening);
+    link.up = true;
+    openedAt = performance.now();
+    upgradeAt = heardAt;
+    spoke = false;
+    if (set("open")) on.opened();
   }
 
-  #end(code) {
-    clearTimeout(this.#opening);
-    clearTimeout(this.#retry);
-    clearTimeout(this.#probed);
-    this.#upgrade?.();
-    this.up = false;
-    this.#probed = 0;
-    this.transport?.close(code);
-    this.transport = null;
+  function end(code) {
+    clearTimeout(opening);
+    clearTimeout(retry);
+    clearTimeout(probed);
+    upgrade?.();
+    link.up = false;
+    probed = 0;
+    link.transport?.close(code);
+    link.transport = null;
   }
 
-  // `code` and `reason` are those of a WebSocket's close; `retryMs` is what the server asked for.
-  #lost({ code, reason, retryMs = 0 } = {}) {
-    const was = this.up;
-    const lasted = performance.now() - this.#openedAt;
+  // `code` is that of a WebSocket's close, or the status of an answer that says no; `retryMs` is what the server asked for.
+  function lost({ code, reason, retryMs = 0 } = {}) {
+    const was = link.up;
+    const lasted = performance.now() - openedAt;
     // What opens and breaks off without a word is of as little use as what does not open.
-    const useless = !was || (!this.#spoke && lasted < STABLE_MS && (code === undefined || code === 1006));
-    this.#end();
-    this.#on.lost();
-    if (this.#state === "closed") return;
-    if (was && isFinal(code)) {
-      this.#on.ended(code);
-      this.close({ code, reason });
+    const isUseless = !was || (!spoke && lasted < STABLE_MS && (code ?? 1006) === 1006);
+    const isStatus = code < 1000;
+    const isDenied = DENIED.includes(code);
+    end();
+    on.lost();
+    if (state === "closed") return;
+    if (was && lasted >= STABLE_MS) {
+      failures = 0;
+      denied = false;
+    }
+    // For another token it is worth another try.
+    if ((was || isStatus) && FINAL.test(code) && !(isDenied && on.token && !denied)) {
+      close({ code, reason });
       return;
     }
-    if (was && lasted >= STABLE_MS) this.#failures = 0;
-    if (!useless) this.#misses = 0;
-    else {
-      // What has worked is rather down than blocked.
-      const patience = this.name !== "websocket" ? 1 : this.#works ? 6 : 2;
-      this.#misses += 1;
-      if (this.#misses >= patience) {
-        this.#at = (this.#at + 1) % this.#transports.length;
-        this.#misses = 0;
-      }
+    denied ||= isDenied;
+    if (isStatus || isDenied) {
+      // What a WebSocket is refused for nobody can tell but the other transports. It has one try.
+      next = 0;
+      misses = MISSES_MAX;
+    } else if (!isUseless) misses = 0;
+    // What has worked is rather down than blocked.
+    else if (++misses >= (link.name !== "websocket" ? 1 : works ? MISSES_MAX : 2)) {
+      next = (next + 1) % transports.length;
+      misses = 0;
     }
     // A server that goes has spread its clients already; everybody else is spread here, by full jitter.
-    const first = code === 1001 && !this.#failures ? 1_000 : RETRY_FIRST_MS;
-    this.#wait(Math.max(Math.min(retryMs, RETRY_HINT_MAX_MS), jitter(first, this.#failures++)), { code, reason });
+    const first = code === 1001 && !failures ? 1_000 : RETRY_FIRST_MS;
+    wait(Math.max(Math.min(retryMs, RETRY_HINT_MAX_MS), jitter(first, failures++)), { code, reason });
   }
 
-  #wait(ms, why) {
-    clearTimeout(this.#retry);
-    const wait = Math.max(ms, this.#tries[0] + TWO_TRIES_MS - performance.now());
-    this.#set("waiting", { ...why, retryMs: wait });
-    if (this.#state === "waiting") this.#retry = setTimeout(() => this.connect(), wait);
+  function wait(ms, why) {
+    clearTimeout(retry);
+    const retryMs = Math.max(ms, tries[0] + TWO_TRIES_MS - performance.now());
+    if (set("waiting", { ...why, retryMs })) retry = setTimeout(connect, retryMs);
   }
 
   // Each two seconds: has the machine slept, does the connection live, would a WebSocket work by now?
-  #look() {
+  function look() {
     const now = Date.now();
-    const late = now - this.#lookedAt;
-    this.#lookedAt = now;
+    const late = now - lookedAt;
+    lookedAt = now;
     // A clock that was set back.
-    if (late < 0) this.#heardAt = now;
-    if (late > SLEPT_MS) return this.#rouse();
-    if (!this.up) return;
-    if (this.transport.probe && now - this.#heardAt > this.#heartbeat) this.#probe();
-    if (this.name !== "websocket" && Math.abs(now - this.#upgradeAt) > UPGRADE_MS) this.#better(now);
+    if (late < 0) heardAt = now;
+    if (late > SLEPT_MS) return rouse();
+    if (!link.up) return;
+    if (link.transport.probe && now - heardAt > heartbeat) probe();
+    if (link.name !== "websocket" && Math.abs(now - upgradeAt) > UPGRADE_MS) better(now);
   }
 
-  #better(now) {
-    const first = this.#transports.findIndex(([name]) => name === "websocket");
+  function better(now) {
+    const first = transports.findIndex(([name]) => name === "websocket");
     if (first < 0) return;
-    this.#upgradeAt = now;
-    const transport = this.#transports[first][1]({
-      heard() {}, said() {}, down: () => this.#upgrade?.(),
-      up: () => {
-        this.#at = first;
-        this.#again();
-      },
-    });
-    const timer = setTimeout(() => this.#upgrade?.(), OPEN_MS);
-    this.#upgrade = () => {
-      this.#upgrade = null;
+    upgradeAt = now;
+    let transport;
+    const over = () => {
+      upgrade = null;
       clearTimeout(timer);
-      transport.close();
+      transport?.close();
     };
+    const down = () => upgrade?.();
+    const timer = setTimeout(down, OPEN_MS);
+    upgrade = over;
+    ask((token) => {
+      if (upgrade !== over) return;
+      transport = transports[first][1]({
+        said() {}, down,
+        up: () => {
+          next = first;
+          again();
+        },
+      }, token);
+    }, down);
   }
 
   // At once, without its being a failure.
-  #again() {
-    this.#end();
-    this.#on.lost();
-    this.#wait(0);
+  function again() {
+    end();
+    on.lost();
+    wait(0);
   }
 
   // After a sleep, or when the page is shown again: a hidden page's timers are as late.
-  #rouse() {
-    if (this.#state === "waiting") this.#wait(0);
-    else if (this.up) this.#probe();
+  function rouse(surely) {
+    if (state === "waiting") wait(0);
+    else if (link.up) probe(surely);
   }
 
-  #probe(surely) {
-    const { transport } = this;
+  function probe(surely) {
+    const { transport } = link;
     if (!transport.probe) {
-      if (surely || Math.abs(Date.now() - this.#heardAt) > FRESH_MS) this.#again();
+      if (surely || Math.abs(Date.now() - heardAt) > FRESH_MS) again();
       return;
     }
-    if (this.#probed) return;
-    const before = this.#heardAt;
+    if (probed) return;
+    const before = heardAt;
     transport.probe();
-    this.#probed = setTimeout(() => {
-      this.#probed = 0;
-      if (this.transport === transport && this.#heardAt === before) this.#lost();
+    probed = setTimeout(() => {
+      probed = 0;
+      if (link.transport === transport && heardAt === before) lost();
     }, PROBE_MS);
   }
 }
@@ -237,9 +259,4 @@ export class Link {
 // Full jitter: anything up to twice as long after each failure.
 export function jitter(ms, failures) {
   return Math.random() * Math.min(RETRY_MAX_MS, ms * 2 ** failures);
-}
-
-// Who comes back after these is sent away again; 1009 is about one publish, which is not repeated.
-function isFinal(code) {
-  return [1000, 1002, 1003, 1007, 1008, 1010].includes(code) || code >= 3000;
 }

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { POLL, launch, startSite } from "./page_kit.mjs";
-import { publish, runSteps, startServer } from "./server.mjs";
+import { publish, runSteps, startGuarded, startServer } from "./server.mjs";
 
 const server = await startServer({ env: { FANTAIL_PUBLISH_TOPICS: "open*", FANTAIL_ORIGIN_ALLOWED: "http://127.0.0.1:*" } });
 const site = await startSite();
@@ -115,6 +115,36 @@ const steps = [
       ]);
     }
     await blocked.context().close();
+  }],
+  ["a token goes by a WebSocket and by a stream to a server elsewhere, and two that are not taken are the end", async () => {
+    const guarded = await startGuarded("", { FANTAIL_ORIGIN_ALLOWED: "http://127.0.0.1:*", FANTAIL_TIMEOUTS_SSE_RETRY_SECONDS: "1" });
+    try {
+      for (const transports of [["websocket", "sse"], ["sse"]]) {
+        const [over] = transports;
+        // Waits are as short as they can be.
+        const made = await page(() => { Math.random = () => 0; });
+        await made.evaluate(async ([at, ways, good]) => {
+          const { connect } = await import("/fantail.js");
+          Object.assign(window, { token: good, ends: [], wanted: [] });
+          window.guarded = connect(at, {
+            transports: ways,
+            getToken: async (anew) => { window.wanted.push(anew); return window.token; },
+            onState: (state, end) => { if (state === "closed") window.ends.push(end.code); },
+            onError: ({ code }) => window.ends.push(code),
+          });
+          window.guarded.subscribe("mine", { onSubscribed: () => window.come.push(window.guarded.transport) });
+        }, [`http://${guarded.listen}`, transports, guarded.token(over)]);
+        assert.deepEqual(await come(made, 1), [over]);
+        await made.evaluate(() => { window.token = "none"; });
+        assert.deepEqual(await guarded.revoke(over), { closed: 1 });
+        await made.waitForFunction(() => window.ends.length >= 2, null, POLL);
+        const { ends, wanted } = await made.evaluate(() => ({ ends: window.ends, wanted: window.wanted }));
+        assert.deepEqual([ends, wanted.includes(true)], [["ended", 401], true]);
+        await made.context().close();
+      }
+    } finally {
+      await guarded.stop();
+    }
   }],
   ["a client that is closed leaves nothing", async () => {
     await one.evaluate(() => window.client.close());

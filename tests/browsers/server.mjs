@@ -2,7 +2,9 @@
 // ready line; knows nothing about what the script asks of the server.
 
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { createHmac, randomBytes } from "node:crypto";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -66,6 +68,33 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
     kill();
     throw error;
   }
+}
+
+/** A running server that asks for tokens: `token(jti, claims)` makes one of alice's for fifty minutes, `revoke(jti)` ends it. `auth` is
+ * more of that section. */
+export async function startGuarded(auth = "", env = {}) {
+  const folder = mkdtempSync(join(tmpdir(), "fantail-guarded-"));
+  const [config, file] = ["fantail.toml", "secret"].map((name) => join(folder, name));
+  const secret = randomBytes(32).toString("hex");
+  writeFileSync(file, secret, { mode: 0o600 });
+  writeFileSync(config, `[auth]\n${auth}\n[[auth.issuer]]\nhmac_file = ${JSON.stringify(file)}\n`);
+  const remove = () => rmSync(folder, { recursive: true });
+  const server = await startServer({ env: { FANTAIL_CONFIG: config, ...env } }).catch((error) => { remove(); throw error; });
+  const part = (what) => Buffer.from(JSON.stringify(what)).toString("base64url");
+  return {
+    ...server,
+    stop: () => server.stop().finally(remove),
+    token(jti, claims) {
+      const exp = Math.floor(Date.now() / 1_000) + 3_000;
+      const text = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: "alice", exp, jti, ...claims })}`;
+      return `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`;
+    },
+    async revoke(jti) {
+      const answer = await fetch(`http://${server.admin}/revoke?jti=${jti}`, { method: "POST", signal: AbortSignal.timeout(10_000) });
+      if (answer.status !== 200) throw new Error(`${answer.status} ${await answer.text()}`);
+      return answer.json();
+    },
+  };
 }
 
 /** Publishes through the admin port and returns its JSON answer. */

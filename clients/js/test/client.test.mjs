@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
+import { createServer as createPlainServer } from "node:net";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -153,6 +154,50 @@ for (const [name, end] of [["refused", (socket) => socket.destroy()], ["dropped 
     for (let i = 2; i < tries.length; i++) assert.ok(tries[i] - tries[i - 2] >= 480, `${tries.map(Math.round)}`);
   });
 }
+
+test("two tries in half a second and no more, over whichever transport and whatever the server answers", async (t) => {
+  t.mock.method(Math, "random", () => 0);
+  // What the client took for the time of a try: it may be begun as much later as a busy machine likes.
+  let begun;
+  const now = performance.now.bind(performance);
+  t.mock.method(performance, "now", () => (begun = now()));
+  const answers = {
+    broken: (socket) => socket.resetAndDestroy(),
+    "not let in": (socket) => socket.end("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+    full: (socket) => socket.end("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+    "soon over": (socket) => socket.end("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nFantail-Position: 00000000000000aa:7\r\nConnection: close\r\n\r\nretry: 0\n\n"),
+  };
+  const all = await Promise.all(Object.entries(answers).map(async ([name, answer]) => {
+    const bad = createPlainServer((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => answer(socket));
+    });
+    await new Promise((resolve) => { bad.listen(0, "127.0.0.1", resolve); });
+    t.after(() => bad.close());
+    const tries = [];
+    const timed = (...given) => {
+      tries.push(begun);
+      return fetch(...given);
+    };
+    class Timed extends WebSocket {
+      constructor(...given) {
+        tries.push(begun);
+        super(...given);
+      }
+    }
+    const one = client(t, `127.0.0.1:${bad.address().port}`, { WebSocket: Timed, fetch: timed, getToken: () => "token" });
+    one.subscribe("t");
+    const waking = setInterval(() => one.wake(), 20);
+    t.after(() => clearInterval(waking));
+    return { name, tries, one };
+  }));
+  // Who is not let in is sent away for good: by two WebSockets and a stream, and with another token by one of each.
+  await until("some tries", () => all.every(({ name, tries, one }) => (name === "not let in" ? one.state === "closed" : tries.length >= 5)));
+  for (const { name, tries } of all) {
+    if (name === "not let in") assert.equal(tries.length, 5);
+    for (let i = 2; i < tries.length; i += 1) assert.ok(tries[i] - tries[i - 2] >= 499, `${name}: ${tries.map(Math.round)}`);
+  }
+});
 
 test("a machine that slept comes back at once", async (t) => {
   t.mock.method(Math, "random", () => 0.999);

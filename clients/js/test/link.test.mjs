@@ -13,7 +13,7 @@ function made(t, names) {
     return { close() {} };
   }];
   const link = new Link(names.map(transport), 25_000, {
-    state: (state, why) => states.push({ state, ...why }), started() {}, opened() {}, said() {}, lost() {}, ended() {},
+    state: (state, why) => states.push({ state, ...why }), started() {}, opened() {}, said() {}, lost() {},
   });
   t.after(() => link.close());
   const next = () => {

@@ -5,6 +5,8 @@ import type { End, Gap, Message, Options, PatternMessage, PatternSubscription, P
 interface Price { bid: number }
 
 const options: Options = {
+  getToken: (anew) => (anew ? fetch("/token").then((answer) => answer.text()) : sessionStorage.getItem("token")),
+  onWelcome: ({ name }) => console.log(name),
   transports: ["websocket", "sse", "poll"], protocols: ["x"], heartbeat: 5_000, timeout: 1_000, raw: false,
   onState: (state: State, end?: End) => console.log(state, end?.code?.toFixed(), end?.reason?.trim(), end?.retryMs),
   onError: ({ code, topic }) => console.log(code.trim(), topic?.trim()),
@@ -38,6 +40,10 @@ client.wake();
 first.close();
 client.close();
 
+connect("https://edge.example.com", { getToken: () => undefined });
+
+// @ts-expect-error A number is no token.
+connect("https://edge.example.com", { getToken: () => 5 });
 // @ts-expect-error A number is no payload.
 await client.publish("chat", 5);
 // @ts-expect-error There is no such transport.

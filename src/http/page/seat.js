@@ -77,7 +77,7 @@ class EchoSeat extends Seat {
     super(id, null, on);
     this.connection = new Link([["websocket", (link) => this.socket(link)]], 25_000, {
       state: (state, end) => this.onState(state, end),
-      started() {}, lost() {}, ended() {},
+      started() {}, lost() {},
       opened: () => this.opened({}),
       said: (message) => on.message(this, message),
     });
@@ -96,7 +96,7 @@ class EchoSeat extends Seat {
     socket.onopen = link.up;
     socket.onclose = link.down;
     socket.onmessage = ({ data }) => {
-      link.heard();
+      link.up();
       const sent = onTheWay.shift();
       if (sent?.at) link.said({ data, sentAt: sent.at });
     };

@@ -49,7 +49,7 @@ export class Fantail {
       WebSocket, fetch, ...options,
       base: base.href.replace(/^ws/, "http").replace(/\/+$/, ""),
     };
-    const transports = options.transports.filter((name) => options[name === "websocket" ? "WebSocket" : "fetch"]);
+    const transports = options.transports.filter((name) => name !== "websocket" || options.WebSocket);
     if (!transports.length) throw new TypeError("no transport");
     this.#link = new Link(transports.map((name) => [name, (on, token) => TRANSPORTS[name]({ ...options, token }, on)]), options.heartbeat, {
       state: (state, why) => {
@@ -337,7 +337,7 @@ function webSocket({ WebSocket, base, protocols, raw, token }, on) {
     socket = new WebSocket(`${base.replace(/^http/, "ws")}/ws`, [PROTOCOL].concat(protocols, token ? `fantail.token.${token}` : []));
   } catch {
     // A policy of the page may forbid it.
-    setTimeout(() => on.down());
+    setTimeout(on.down);
     return { close() {} };
   }
   const send = (what) => socket.send(JSON.stringify(what));
@@ -383,5 +383,5 @@ function base64(data) {
 }
 
 function bytesOf(text) {
-  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt());
 }

@@ -39,8 +39,8 @@ export function Link(transports, heartbeat, on) {
   let misses = 0;
   let works;
   let spoke;
-  // Whether a token was not taken, and none has been since.
-  let denied = false;
+  // Whether a token was not taken and none has been since, or there is none.
+  let denied = !on.token;
   let upgradeAt;
   let upgrade;
   let retry;
@@ -160,10 +160,10 @@ export function Link(transports, heartbeat, on) {
     if (state === "closed") return;
     if (was && lasted >= STABLE_MS) {
       failures = 0;
-      denied = false;
+      denied = !on.token;
     }
     // For another token it is worth another try.
-    if ((was || isStatus) && FINAL.test(code) && !(isDenied && on.token && !denied)) {
+    if ((was || isStatus) && FINAL.test(code) && (denied || !isDenied)) {
       close({ code, reason });
       return;
     }

@@ -3,12 +3,15 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { test } from "node:test";
+import { before, mock, test } from "node:test";
 import { Link } from "../link.js";
 import { startGuarded } from "../../../tests/browsers/server.mjs";
 import { WebSocketServer, client, listening, queue, subscribed, until } from "./kit.mjs";
 
 const EPOCH = "00000000000000aa";
+
+// Waits are as short as they can be.
+before(() => mock.method(Math, "random", () => 0));
 
 /** A server of WebSockets: what each was opened with, what was said there, and `on` with each command and its socket. */
 async function speaking(t, on, opened = () => {}) {
@@ -69,7 +72,6 @@ test("whoever has no token shows none, and whose token does not come is not take
   assert.equal(shown[0].protocols, "fantail.json.v1");
   let asked = 0;
   const { told, ...options } = watched({ getToken: () => { asked += 1; if (asked < 6) throw new Error("no t1 to be had"); return "t6"; } });
-  t.mock.method(Math, "random", () => 0);
   const one = client(t, at, options);
   await until("a connection", () => one.state === "open");
   assert.deepEqual([one.transport, asked, shown[1].protocols], ["websocket", 6, "fantail.json.v1,fantail.token.t6"]);
@@ -159,8 +161,7 @@ for (const [transport, path] of [["sse", "/sse/t"], ["poll", "/poll/t?wait=0"]])
 
   for (const status of [429, 503]) {
     test(`${status} instead of ${transport} says when to come back`, async (t) => {
-      t.mock.method(Math, "random", () => 0);
-      const { at, asked } = await answering(t, (_, response) => response.writeHead(status, { "Retry-After": "7" }).end("later"));
+          const { at, asked } = await answering(t, (_, response) => response.writeHead(status, { "Retry-After": "7" }).end("later"));
       const { told, ...options } = watched({ transports: [transport] });
       const one = client(t, at, options);
       one.subscribe("t");
@@ -204,7 +205,7 @@ test("what the backend says at the handshake comes before all else", async (t) =
 
 test("against the real server: shown, refreshed, revoked, and refused", async (t) => {
   // The notice is longer than the tokens live, so that it comes at once.
-  const server = await startGuarded("notice_seconds = 3600");
+  const server = await startGuarded("notice_seconds = 3600", { FANTAIL_TIMEOUTS_SSE_RETRY_SECONDS: "1" });
   t.after(() => server.stop());
   for (const [name, transports] of [["websocket", ["websocket", "sse"]], ["sse", ["sse"]]]) {
     const wanted = [];

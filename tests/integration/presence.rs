@@ -210,6 +210,9 @@ fn events_end_with_a_subscription_that_is_ended_and_where_nobody_may_ask_for_the
     assert_eq!(ask(&mut peer, &begin)["id"], 1);
     config.write("");
     assert_eq!(server.post("/reload", "", b"").status, 200);
+    // A loop takes new rules in its next turn.
+    let look = json!({"type": "presence", "topic": "people", "limit": 0});
+    wait_for("the rule", || ask(&mut peer, &look)["code"] == "no_presence");
     let end = json!({"type": "presence", "id": 2, "topic": "people", "events": false});
     assert_eq!(ask(&mut peer, &end)["code"], "no_presence");
     subscriptions_end();

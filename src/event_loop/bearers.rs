@@ -33,7 +33,7 @@ const TICKS_PER_SECOND: u64 = 1_000 / TICK_MS;
 #[derive(Debug)]
 struct Bearer {
     identity: Arc<Identity>,
-    /// When the token ends; `Tick::MAX` once its bearer was told that it does soon.
+    /// When the token ends, or later where its bearer is to be told later; `Tick::MAX` once they were told that it does soon.
     expires: Tick,
     /// When it is not taken any more.
     ends: Tick,
@@ -63,6 +63,16 @@ impl Bearers {
         let (expires, ends) = (tick_of(claims.expires, now), tick_of(claims.good_until, now));
         let identity = Identity::new(claims, &mut self.shared);
         self.by_slot.insert(slot, Bearer { identity, expires, ends });
+    }
+
+    /// Puts off telling who has just brought another token: one that lives no longer than the notice would be told to end at
+    /// once, and who answers that with the next would never stop. Halfway is soon enough.
+    fn tell_halfway(&mut self, slot: u32, now: Tick, timeouts: &TimeoutTicks) {
+        if let Some(bearer) = self.by_slot.get_mut(&slot) {
+            let half = (bearer.expires.saturating_sub(now) / 2).max(TICKS_PER_SECOND as Tick);
+            let earliest = now.saturating_add(half).saturating_add(timeouts.token_notice);
+            bearer.expires = bearer.expires.max(earliest);
+        }
     }
 
     /// The connection belongs to nobody any more.
@@ -143,6 +153,9 @@ impl<S: Socket> Core<S> {
         match self.identify(from.key, token, again) {
             Ok(claims) => {
                 self.note_bearer(from.key, claims);
+                if again {
+                    self.bearers.tell_halfway(from.key.slot, self.now, &self.timeouts);
+                }
                 self.rearm(from.key.slot);
                 let Some(identity) = self.bearers.identity(from.key.slot).map(Arc::clone) else {
                     return Then::Go;
@@ -203,18 +216,22 @@ impl<S: Socket> Core<S> {
 mod tests {
     use super::*;
 
+    fn claims(sub: &str, jti: Option<&str>, expires: u64) -> Claims {
+        Claims {
+            sub: sub.into(),
+            subscribe: None,
+            publish: None,
+            expires,
+            good_until: expires + 30,
+            issued: None,
+            jti: jti.map(Into::into),
+        }
+    }
+
     #[test]
     fn whoever_has_shown_a_token_costs_less_than_two_hundred_bytes() {
         let mut bearers = Bearers::default();
-        let claims = Claims {
-            sub: "user-0123456789".into(),
-            subscribe: None,
-            publish: None,
-            expires: 2_000,
-            good_until: 2_030,
-            issued: None,
-            jti: Some("f81d4fae-7dec-11d0-a765-00a0c91e6bf6".into()),
-        };
+        let claims = claims("user-0123456789", Some("f81d4fae-7dec-11d0-a765-00a0c91e6bf6"), 2_000);
         bearers.note(7, claims, (0, 1_000));
         // A table that has just grown is seven sixteenths full; an allocation has sixteen bytes of its own at most.
         let entry = size_of::<(u32, Bearer)>() + 1;
@@ -223,6 +240,31 @@ mod tests {
         assert_eq!((bearers.memory(8), bearers.identity(8)), (0, None));
         bearers.forget(7);
         assert_eq!(bearers.identity(7), None);
+    }
+
+    #[test]
+    fn a_refreshed_token_that_is_short_is_told_halfway() {
+        let timeouts = TimeoutTicks {
+            handshake: 0,
+            keep_alive: 0,
+            heartbeat: 0,
+            sse_heartbeat: 0,
+            pong: 0,
+            write: 0,
+            close: 0,
+            linger: 0,
+            token_notice: 600,
+            token_grace: 0,
+        };
+        for (expires, at_once, put_off) in
+            [(1_030, 0, 150), (1_300, 2_400, 2_400), (1_100, 400, 500), (990, 0, 10)]
+        {
+            let mut bearers = Bearers::default();
+            bearers.note(7, claims("alice", None, expires), (0, 1_000));
+            assert_eq!(bearers.due(7, &timeouts), at_once, "{expires}");
+            bearers.tell_halfway(7, 0, &timeouts);
+            assert_eq!(bearers.due(7, &timeouts), put_off, "{expires}");
+        }
     }
 
     #[test]

@@ -563,6 +563,25 @@ fn who_shows_tokens_that_are_not_taken_again_and_again_is_sent_away() {
 }
 
 #[test]
+fn who_refreshes_with_a_short_token_is_not_told_at_once_to_do_so_again() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&format!("[auth]\nnotice_seconds = 3600\n{}", secret.issuer("")));
+    let server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "1"], &[]));
+    let field = format!("Authorization: Bearer {}\r\n", token("alice", ""));
+    let mut peer = speaker(&server, &field);
+    let kind = |peer: &mut Peer| serde_json::from_str::<Value>(&peer.text()).expect("JSON")["type"].clone();
+    assert_eq!(kind(&mut peer), "expires", "it comes with less than the notice");
+    let refresh = json!({"type": "refresh", "token": token("alice", "")}).to_string();
+    peer.send_frame(Opcode::Text, refresh.as_bytes());
+    assert_eq!(kind(&mut peer), "refreshed");
+    // By the time that somebody is told who has come since, it would have been told again.
+    let mut other = speaker(&server, &field);
+    assert_eq!(kind(&mut other), "expires");
+    peer.send_frame(Opcode::Text, br#"{"type":"ping"}"#);
+    assert_eq!(kind(&mut peer), "pong");
+}
+
+#[test]
 fn a_server_without_issuers_takes_no_tokens() {
     let server = Server::start(&[], &[]);
     let mut peer = speaker(&server, &format!("Authorization: Bearer {}\r\n", token("alice", "")));

@@ -153,11 +153,13 @@ class JsonTests(unittest.IsolatedAsyncioTestCase):
 
     def test_page_and_schema_name_the_same(self):
         page = (ROOT / "docs/protocol.md").read_text()
-        listed = {*re.findall(r"^\| `(\w+)`", page, re.MULTILINE), *re.findall(r"`(kind|oldest)`", page)}
+        rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*)", page, re.MULTILINE)
+        listed = {*re.findall(r"\w+", " ".join(rows)), *re.findall(r"`(kind|oldest)`", page)}
         named = set()
         for side in ("client", "server"):
             for form in SCHEMA["$defs"][side]["oneOf"]:
-                named.add(form["properties"]["type"]["const"])
+                kind = form["properties"]["type"]
+                named.update([kind["const"]] if "const" in kind else kind["enum"])
                 named.update(set(form["properties"]) - {"type"})
                 named.update(form["properties"].get("code", {}).get("enum", []))
         named.update(SCHEMA["$defs"]["gap"]["properties"])

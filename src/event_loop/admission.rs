@@ -152,15 +152,14 @@ impl<S: Socket> Core<S> {
             }
         }
         let rest = bytes.get_mut(header.len..).unwrap_or_default();
-        if rest.is_empty() {
-            return;
-        }
         let Some(slot) = self.slots.get(key) else { return };
         if slot.stream.begin_layer(&mut self.transport, rest) {
             // What came behind the header is read once more, by the layer.
             return self.list_ready(key);
         }
-        self.on_request_bytes(key, rest);
+        if !rest.is_empty() {
+            self.on_request_bytes(key, rest);
+        }
     }
 
     /// Counts a connection that a trusted proxy made, as its client's, when it upgrades. Without a usable

@@ -125,7 +125,7 @@ impl<S: Socket> Core<S> {
         let now = self.now;
         let Some(slot) = self.slots.get(key) else { return };
         if slot.connection.flags.has(Flags::EOF_SEEN) {
-            return self.abort(key, CloseReason::Normal);
+            return self.end_behind(key, CloseReason::Normal);
         }
         if matches!(slot.connection.session.as_deref(), Some(Session::Parting)) {
             // The peer has its answer to our last words first.
@@ -142,6 +142,17 @@ impl<S: Socket> Core<S> {
         self.rearm(key.slot);
         // Input may have been left in the queue by whatever ended the conversation.
         self.list_ready(key);
+    }
+
+    /// Closes behind the peer's end: all is said but what a layer has to say of ours (RFC 8446, 6.1: each side closes with a
+    /// close_notify). That goes if the kernel takes it; nobody may be left to read it.
+    pub(super) fn end_behind(&mut self, key: Key, reason: CloseReason) {
+        if let Some(slot) = self.slots.get(key)
+            && slot.stream.parts_in_turn()
+        {
+            let _ = slot.stream.end(&mut self.transport);
+        }
+        self.abort(key, reason);
     }
 
     /// The lingering peer has had its time. If that was for its last words, what follows them comes without them.

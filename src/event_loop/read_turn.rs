@@ -206,7 +206,7 @@ impl<S: Socket> Core<S> {
         if slot.connection.has_backlog() {
             self.end(key, reason, Words::Nothing);
         } else {
-            self.abort(key, reason);
+            self.end_behind(key, reason);
         }
     }
 }

@@ -51,6 +51,15 @@ enum Leaving {
     Gone,
 }
 
+/// Of the two sockets that may listen together, the one of which something is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The first, which there always is.
+    First,
+    /// The one beside it.
+    Beside,
+}
+
 /// What listens: the kernel's socket, or a simulated one.
 pub trait Listen {
     /// What it gives.
@@ -73,7 +82,7 @@ pub trait Listen {
     fn open(&mut self, registry: &Self::Registry) -> io::Result<()>;
 
     /// An event told that somebody is there.
-    fn on_event(&self) {}
+    fn on_event(&self, _: Which) {}
 
     /// Closes it: who waits in its queue is reset.
     fn close(&mut self);
@@ -117,9 +126,9 @@ impl<L: Listen> Acceptor<L> {
     }
 
     /// The listener's event came.
-    pub fn on_event(&mut self) {
+    pub fn on_event(&mut self, which: Which) {
         self.owed = true;
-        self.listener.on_event();
+        self.listener.on_event(which);
     }
 
     /// Descriptors it holds.
@@ -230,7 +239,7 @@ impl<L: Listen> Acceptor<L> {
 
     /// Takes whoever is in the queue, since closing a listener resets them, then closes it.
     fn give_up(&mut self, core: &mut Core<L::Stream>, registry: &L::Registry) {
-        self.on_event();
+        [Which::First, Which::Beside].into_iter().for_each(|which| self.on_event(which));
         self.not_before = 0;
         for _ in 0..LAST_TURNS {
             if !self.owed || self.not_before > core.now {

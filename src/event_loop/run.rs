@@ -13,7 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::core::{Core, Readiness};
-use super::listener::Acceptor;
+use super::listener::{Acceptor, Which};
 use super::tcp_listening::TcpListening;
 use super::turn::Driver;
 use crate::connection::{TICK_MS, Tick};
@@ -51,6 +51,7 @@ const CROWDED_TURNS: u8 = u8::MAX;
 const STANDARD_STREAMS: usize = 3;
 
 pub(super) const LISTENER: usize = usize::MAX - 1;
+pub(super) const LISTENER_BESIDE: usize = usize::MAX - 2;
 const WAKER: usize = usize::MAX;
 
 pub use super::tcp_listening::Listening;
@@ -335,7 +336,8 @@ impl Driver<Stream> for Kernel {
             taken += 1;
             match event.token() {
                 Token(WAKER) => core.counters.wakeups.add(1),
-                Token(LISTENER) => self.acceptor.on_event(),
+                Token(LISTENER) => self.acceptor.on_event(Which::First),
+                Token(LISTENER_BESIDE) => self.acceptor.on_event(Which::Beside),
                 token => core.on_event(
                     key_of(token),
                     Readiness {

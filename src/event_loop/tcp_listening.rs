@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::listener::Listen;
-use super::run::{LISTENER, token_of};
+use super::listener::{Listen, Which};
+use super::run::{LISTENER, LISTENER_BESIDE, token_of};
 use crate::sys::socket::{
     ListenOptions, Sharing, accept, ignore_connects, listen, local_of, set_user_timeout,
 };
@@ -25,10 +25,7 @@ pub(super) struct TcpListening {
     beside: Option<One>,
     options: ListenOptions,
     /// Who is asked first next time: neither can keep the other's queue from being emptied.
-    beside_first: Cell<bool>,
-    /// Nobody was there when the other of the two was asked last: not before the next event is it asked again. Whether it
-    /// is the one beside.
-    only: Cell<Option<bool>>,
+    next: Cell<Which>,
 }
 
 /// One of them.
@@ -37,6 +34,9 @@ struct One {
     address: SocketAddr,
     /// Whether TLS is spoken there.
     is_secure: bool,
+    /// Somebody may be there: it was told of, and nobody has asked in vain since. The kernel tells of each who comes behind
+    /// that (epoll(7), edge-triggered), so that it is asked for nothing else.
+    owed: Cell<bool>,
 }
 
 /// Where they listen.
@@ -60,15 +60,16 @@ impl TcpListening {
         mut options: ListenOptions,
         registry: &Registry,
     ) -> io::Result<(Self, Listening)> {
-        let first = One::listen(at.address, at.is_secure, &options, registry)?;
-        let beside = at.tls.map(|address| One::listen(address, true, &options, registry)).transpose()?;
+        let first = One::listen(at.address, at.is_secure, &options, registry, LISTENER)?;
+        let beside = |address| One::listen(address, true, &options, registry, LISTENER_BESIDE);
+        let beside = at.tls.map(beside).transpose()?;
         if options.sharing == Sharing::Later {
             // It was the first. Taken back, it joins those that have come since: it gives up only where others listen.
             options.sharing = Sharing::Always;
         }
         let tls = beside.as_ref().map(|one| one.address);
         let at = Listening { address: first.address, tls, ..at };
-        Ok((Self { first, beside, options, beside_first: Cell::new(false), only: Cell::new(None) }, at))
+        Ok((Self { first, beside, options, next: Cell::new(Which::First) }, at))
     }
 
     fn all(&self) -> impl Iterator<Item = &One> {
@@ -100,16 +101,17 @@ impl One {
         is_secure: bool,
         options: &ListenOptions,
         registry: &Registry,
+        token: usize,
     ) -> io::Result<Self> {
         let listener = listen(address, options)?;
         let address = local_of(&listener)?;
-        register(registry, &listener)?;
-        Ok(Self { listener: Some(listener), address, is_secure })
+        registry.register(&mut SourceFd(&listener.as_raw_fd()), Token(token), Interest::READABLE)?;
+        Ok(Self { listener: Some(listener), address, is_secure, owed: Cell::new(true) })
     }
 
     /// The same anew, on the port that it had.
-    fn again(&self, options: &ListenOptions, registry: &Registry) -> io::Result<Self> {
-        Self::listen(self.address, self.is_secure, options, registry)
+    fn again(&self, options: &ListenOptions, registry: &Registry, token: usize) -> io::Result<Self> {
+        Self::listen(self.address, self.is_secure, options, registry, token)
     }
 
     /// The next one in the queue, and where it comes from.
@@ -119,6 +121,20 @@ impl One {
         let stream = if self.is_secure { Stream::secure(tcp) } else { Stream::plain(tcp) };
         Ok((stream?, peer.ip()))
     }
+
+    /// The same, if somebody may be there.
+    fn accept_owed(&self) -> io::Result<(Stream, IpAddr)> {
+        if !self.owed.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let accepted = self.accept();
+        self.owed.set(!is_nobody(&accepted));
+        accepted
+    }
+}
+
+fn is_nobody<T>(accepted: &io::Result<T>) -> bool {
+    accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Listen for TcpListening {
@@ -135,8 +151,9 @@ impl Listen for TcpListening {
 
     fn open(&mut self, registry: &Registry) -> io::Result<()> {
         // Both or none.
-        let beside = self.beside.as_ref().map(|one| one.again(&self.options, registry)).transpose()?;
-        self.first = self.first.again(&self.options, registry)?;
+        let again = |one: &One| one.again(&self.options, registry, LISTENER_BESIDE);
+        let beside = self.beside.as_ref().map(again).transpose()?;
+        self.first = self.first.again(&self.options, registry, LISTENER)?;
         self.beside = beside;
         Ok(())
     }
@@ -153,23 +170,21 @@ impl Listen for TcpListening {
 
     fn accept(&self) -> io::Result<(Stream, IpAddr)> {
         let Some(beside) = &self.beside else { return self.first.accept() };
-        let nobody = |tried: &io::Result<_>| {
-            tried.as_ref().is_err_and(|e: &io::Error| e.kind() == io::ErrorKind::WouldBlock)
+        let (one, other) = match self.next.get() {
+            Which::First => (&self.first, beside),
+            Which::Beside => (beside, &self.first),
         };
-        let accept = |is_beside: bool| if is_beside { beside.accept() } else { self.first.accept() };
-        let turn = || self.beside_first.replace(!self.beside_first.get());
-        let beside_first = self.only.get().unwrap_or_else(turn);
-        let accepted = accept(beside_first);
-        if !nobody(&accepted) || self.only.take().is_some() {
-            return accepted;
-        }
-        let accepted = accept(!beside_first);
-        self.only.set((!nobody(&accepted)).then_some(!beside_first));
-        accepted
+        self.next.set(if self.next.get() == Which::First { Which::Beside } else { Which::First });
+        let accepted = one.accept_owed();
+        if is_nobody(&accepted) { other.accept_owed() } else { accepted }
     }
 
-    fn on_event(&self) {
-        self.only.set(None);
+    fn on_event(&self, which: Which) {
+        match (which, &self.beside) {
+            (Which::First, _) => self.first.owed.set(true),
+            (Which::Beside, Some(beside)) => beside.owed.set(true),
+            (Which::Beside, None) => {}
+        }
     }
 
     fn register(&self, key: Key, stream: &Stream, registry: &Registry) -> io::Result<()> {
@@ -177,10 +192,6 @@ impl Listen for TcpListening {
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut SourceFd(&stream.as_raw_fd()), token_of(key), interest)
     }
-}
-
-fn register(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
-    registry.register(&mut SourceFd(&listener.as_raw_fd()), Token(LISTENER), Interest::READABLE)
 }
 
 #[cfg(test)]
@@ -224,8 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_was_empty_is_asked_again_after_an_event_and_behind_the_other() {
-        let poll = Poll::new().unwrap();
+    fn only_who_was_told_of_is_asked_until_nobody_is_there() {
+        let mut poll = Poll::new().unwrap();
         let local = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
         let local = Listening { address: local, is_secure: false, tls: Some(local) };
         let (listening, at) = TcpListening::new(local, ListenOptions::default(), poll.registry()).unwrap();
@@ -240,17 +251,38 @@ mod tests {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => panic!("{error}"),
         };
-        (1..=4).for_each(|waiting| connect(secure, waiting));
-        assert_eq!(took(&listening), Some(true));
+        let mut told = |count: usize| {
+            let (mut events, mut tokens) = (mio::Events::with_capacity(8), Vec::new());
+            let until = Instant::now() + Duration::from_secs(20);
+            while tokens.len() < count {
+                assert!(Instant::now() < until, "{tokens:?}");
+                poll.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
+                tokens.extend(events.iter().map(|event| event.token().0));
+            }
+            tokens
+        };
+        // A new one is asked without that.
+        connect(secure, 1);
+        assert_eq!(told(1), [LISTENER_BESIDE]);
+        assert_eq!([took(&listening), took(&listening)], [Some(true), None]);
+        (1..=3).for_each(|waiting| connect(secure, waiting));
         connect(at.address, 1);
-        assert_eq!(took(&listening), Some(true), "the plain one was empty, and no event has come");
-        listening.on_event();
+        assert_eq!(took(&listening), None, "nobody is asked without an event");
+        assert_eq!(told(2).len(), 2, "each has one of its own");
+        listening.on_event(Which::Beside);
+        let four = [took(&listening), took(&listening), took(&listening), took(&listening)];
+        assert_eq!(four, [Some(true), Some(true), Some(true), None], "the other is not asked");
+        listening.on_event(Which::First);
+        assert_eq!([took(&listening), took(&listening)], [Some(false), None]);
+        // Where both have somebody they take turns, until both have nobody.
+        (1..=2).for_each(|waiting| connect(secure, waiting));
+        (1..=2).for_each(|waiting| connect(at.address, waiting));
+        [Which::First, Which::Beside].into_iter().for_each(|which| listening.on_event(which));
         let two = [took(&listening), took(&listening)];
-        assert!(two.contains(&Some(false)), "{two:?}");
-        connect(at.address, 1);
-        let rest = [took(&listening), took(&listening), took(&listening), took(&listening)];
-        assert!(rest.contains(&Some(false)), "what nobody has told of is found behind the end: {rest:?}");
-        assert_eq!(rest.iter().flatten().count(), 2);
+        assert!(two.contains(&Some(false)) && two.contains(&Some(true)), "{two:?}");
+        let rest = [took(&listening), took(&listening), took(&listening)];
+        assert!(rest[..2].contains(&Some(false)) && rest[..2].contains(&Some(true)), "{rest:?}");
+        assert_eq!(rest[2], None);
     }
 
     #[test]

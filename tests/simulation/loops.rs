@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fantail::connection::{TICK_MS, Tick};
 use fantail::edition::{Edition, Latest, Port};
 use fantail::event_loop::core::{Core, Readiness};
-use fantail::event_loop::listener::Acceptor;
+use fantail::event_loop::listener::{Acceptor, Which};
 use fantail::event_loop::run::{STOOD_STILL_MS, TrimRequest};
 use fantail::event_loop::turn::Driver;
 use fantail::topic::Key;
@@ -111,7 +111,7 @@ impl LoopSim {
                 self.kernel.events.extend(link.key.get().map(|key| (key, link.readiness())));
             }
             if !self.queue.is_empty() {
-                self.kernel.acceptor.on_event();
+                self.kernel.acceptor.on_event(Which::First);
             }
         }
         if self.sleeps_until.is_some_and(|due| now_ms >= due + STOOD_STILL_MS) {

@@ -30,15 +30,21 @@ struct Loop {
 
 impl Loop {
     fn new(clock: fn() -> u64) -> Self {
+        Self::with("server", "ca", clock)
+    }
+
+    /// With this certificate, which clients believe because of `root`.
+    fn with(name: &str, root: &str, clock: fn() -> u64) -> Self {
         let edition = edition(1, 1_000, RouterLimits::default(), |_| {});
         let mut core: Core<Stream> = Core::new(0, Port::Client, edition).unwrap();
         core.set_clock(clock);
-        let own = Files { certificate: files("server.pem"), key: files("server.key"), ocsp: None };
+        let [certificate, key] = ["pem", "key"].map(|kind| files(&format!("{name}.{kind}")));
+        let own = Files { certificate, key, ocsp: None };
         let sources = Sources { certificates: vec![own], ..Sources::default() };
         let config = TlsConfig::read(&sources, &Tickets::default(), true, SystemTime::now()).unwrap();
         core.transport_mut().set_config(Some(&config));
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(files("ca.pem")).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_file(files(&format!("{root}.pem"))).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let client = Arc::new(client.unwrap().with_root_certificates(roots).with_no_client_auth());
@@ -135,6 +141,27 @@ fn a_handshake_that_takes_longer_than_a_turn_may_is_alone_in_its_turn() {
         assert_eq!(turning.begun(), turn as u64);
     }
     assert!(!turning.core.has_work());
+}
+
+#[test]
+fn with_a_key_of_4096_bits_a_signature_is_alone_in_its_turn() {
+    let mut turning = Loop::with("rsa4096", "rsa4096", || moved_on_by(3_000_000));
+    let mut peers: Vec<_> = (0..6).map(|_| turning.client_of_its_own()).collect();
+    peers.iter().for_each(|(key, ..)| turning.core.on_event(*key, READABLE));
+    assert_eq!(turning.begun(), 0, "events only list them");
+    for turn in 1..=peers.len() {
+        turning.core.handshake_turn();
+        assert_eq!(turning.begun(), turn as u64, "one signature a turn");
+    }
+    assert!(!turning.core.has_work());
+    // Each has got the signature, and believes it.
+    for (_, stream, client) in &mut peers {
+        while client.is_handshaking() {
+            assert!(client.read_tls(stream).unwrap() > 0);
+            client.process_new_packets().unwrap();
+        }
+        assert_eq!(client.peer_certificates().unwrap().len(), 1);
+    }
 }
 
 #[test]

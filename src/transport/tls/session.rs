@@ -15,7 +15,7 @@ use super::super::Fault;
 use super::super::fault::Unaccepted;
 use super::clients::subject_of;
 use super::record::{TrafficSecrets, take_last};
-use super::{Opened, copy};
+use super::{HANDSHAKE_BYTES_MAX, Opened, copy};
 
 /// Beside its plaintext a record has a header, a type, a tag, and before TLS 1.3 a nonce; a KeyUpdate may go before it.
 const RECORD_OVERHEAD: usize = 128;
@@ -100,8 +100,7 @@ impl Session {
         let was_handshaking = self.connection.is_handshaking();
         // Whoever goes on behind the handshake goes on right behind it: a KeyUpdate there would have changed the keys. So
         // rustls is shown no more than a record at a time until then, and never less than before.
-        let mut next = if self.lean && was_handshaking { next_end(cipher, self.looked) } else { None };
-        let mut shown = next.unwrap_or(cipher.len());
+        let (mut next, mut shown) = self.next_piece(cipher);
         loop {
             let piece = cipher.get_mut(..shown).unwrap_or_default();
             let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(piece);
@@ -151,14 +150,25 @@ impl Session {
                 if next.is_some() {
                     self.looked = shown;
                 }
-                if self.leaves() || opened.closed || shown >= cipher.len() {
+                let before = shown;
+                (next, shown) = self.next_piece(cipher);
+                // Nothing is left, or nothing that it may be shown.
+                if self.leaves() || opened.closed || shown <= before {
                     return opened;
                 }
-                let shakes = self.connection.is_handshaking();
-                next = if shakes { next_end(cipher, self.looked) } else { None };
-                shown = next.unwrap_or(cipher.len());
             }
         }
+    }
+
+    /// How much of `cipher` rustls is shown next, and whether that ends with a record: at most a flight while it shakes hands,
+    /// because with certificates of clients it keeps all that was said until then. What is left is too long.
+    fn next_piece(&self, cipher: &[u8]) -> (Option<usize>, usize) {
+        if !self.connection.is_handshaking() {
+            return (None, cipher.len());
+        }
+        let next = if self.lean { next_end(cipher, self.looked) } else { None };
+        let next = next.filter(|end| *end <= HANDSHAKE_BYTES_MAX);
+        (next, next.unwrap_or(cipher.len()).min(HANDSHAKE_BYTES_MAX))
     }
 
     /// An alert of this description, if nothing was answered yet: then it is not sealed, and rustls has none for some of

@@ -71,6 +71,8 @@ impl Serving {
     fn connect(&self) -> Peer {
         let client = TcpStream::connect(self.listener.local_addr().expect("a port")).expect("it listens");
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // Or a second piece waits until the first is acknowledged.
+        client.set_nodelay(true).expect("an option");
         let (server, _) = self.listener.accept().expect("it has connected");
         server.set_nonblocking(true).expect("a socket");
         let kernels = server.try_clone().expect("a descriptor");

@@ -4,20 +4,25 @@
 //! Driven by `load`. Reads the files of keys once, to say what is wrong with them; what the server checks tokens with is
 //! read again when its policies are made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use super::admin::FileName;
+use super::backend::Text;
 use super::error::ConfigError;
 use super::section::{Checker, section};
 use super::settings::Settings;
 use super::table::Table;
 use super::value::{Kind, Names, RawValue, Seconds, quoted};
 use crate::auth::token::{IssuerPlan, Issuers, KeySource};
+use crate::service::{KeySets, check_jwks_url};
 
 /// Issuers of one server.
 const ISSUERS_MAX: usize = 64;
+
+/// Different addresses that their keys are fetched from. Each has a thread.
+const JWKS_URLS_MAX: usize = 16;
 
 /// The most by which clocks may be said to differ.
 const LEEWAY_MAX: Duration = Duration::from_secs(300);
@@ -42,6 +47,11 @@ section! {
         "kid" => kid: String as Words = String::new(),
         /// A file with a set of public keys (JWKS).
         "jwks_file" => jwks_file: String as FileName = String::new(),
+        /// The URL of a set of public keys (JWKS), https://, or http:// of this machine. It is fetched again and again, and there are
+        /// no other keys beside it.
+        "jwks_url" => jwks_url: String as Text = String::new(),
+        /// A PEM file with authorities that are trusted for it, instead of those of the system; empty for those.
+        "jwks_ca_file" => jwks_ca_file: String as FileName = String::new(),
     }
 }
 
@@ -66,8 +76,18 @@ impl Kind for Words {
 
 impl IssuerRule {
     fn check_values(&self, check: &mut Checker<'_>) {
-        if self.hmac_file.is_empty() && self.pem_file.is_empty() && self.jwks_file.is_empty() {
-            check.report("hmac_file", "expects keys: hmac_file, pem_file or jwks_file".to_owned());
+        let has_file = !(self.hmac_file.is_empty() && self.pem_file.is_empty() && self.jwks_file.is_empty());
+        if !has_file && self.jwks_url.is_empty() {
+            check.report("hmac_file", "expects keys: hmac_file, pem_file, jwks_file or jwks_url".to_owned());
+        }
+        if !self.jwks_url.is_empty() {
+            if let Err(problem) = check_jwks_url(&self.jwks_url) {
+                check.report("jwks_url", problem.to_owned());
+            } else if has_file {
+                check.report("jwks_url", "expects no files of keys beside it".to_owned());
+            }
+        } else if !self.jwks_ca_file.is_empty() {
+            check.report("jwks_ca_file", "expects jwks_url, too".to_owned());
         }
         if !self.hmac_file_previous.is_empty() && self.hmac_file.is_empty() {
             check.report("hmac_file_previous", "expects hmac_file, which came after it".to_owned());
@@ -91,6 +111,7 @@ impl IssuerRule {
             file(&self.hmac_file_previous).map(|file| KeySource::Hmac { file, kid: None }),
             file(&self.pem_file).map(|file| KeySource::Pem { file, kid: kid.clone() }),
             file(&self.jwks_file).map(|file| KeySource::Jwks { file }),
+            named(&self.jwks_url).map(|url| KeySource::Url { url, ca: file(&self.jwks_ca_file) }),
         ];
         IssuerPlan {
             issuer: named(&self.issuer),
@@ -98,6 +119,12 @@ impl IssuerRule {
             leeway_seconds: self.leeway.as_secs(),
             keys: keys.into_iter().flatten().collect(),
         }
+    }
+
+    /// What is wrong with the file of authorities. Those of the system are another machine's matter, perhaps.
+    fn unfit_authorities(&self) -> Option<String> {
+        let ca = (!self.jwks_ca_file.is_empty()).then(|| Path::new(&self.jwks_ca_file))?;
+        KeySets::check(&self.jwks_url, Some(ca)).err()
     }
 
     /// The key whose value is the name of this file.
@@ -127,6 +154,7 @@ pub(super) fn read(
     warnings: &mut Vec<String>,
 ) -> Vec<IssuerRule> {
     let mut rules: Vec<IssuerRule> = Vec::new();
+    let mut urls = BTreeSet::new();
     for (index, table) in tables.iter().enumerate() {
         let mut rule = IssuerRule::default();
         if !table.fill(&mut rule, errors) {
@@ -145,6 +173,17 @@ pub(super) fn read(
             report("issuer", "expects a name, because there are other issuers".to_owned());
         } else if rules.iter().any(|other| other.issuer == rule.issuer) {
             report("issuer", format!("expects a name of its own, got {:?} again", rule.issuer));
+        }
+        urls.extend((!rule.jwks_url.is_empty()).then(|| (rule.jwks_url.clone(), rule.jwks_ca_file.clone())));
+        if urls.len() > JWKS_URLS_MAX {
+            report(
+                "jwks_url",
+                format!("is one more than the {JWKS_URLS_MAX} different ones that there may be"),
+            );
+            break;
+        }
+        if let Some(problem) = rule.unfit_authorities() {
+            report("jwks_ca_file", problem);
         }
         match Issuers::load(&[rule.plan()]) {
             Ok(loaded) => {

@@ -352,7 +352,7 @@ pub enum TokenDenial {
     Invalid,
     /// It is another bearer's, or there is one already, or none to be replaced, or nobody issues any.
     NotNow,
-    /// The loop has checked as many as it does in one turn.
+    /// The loop has checked as many as it does in one turn, or its key is being fetched.
     Busy,
 }
 

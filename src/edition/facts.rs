@@ -89,6 +89,7 @@ impl Edition {
             admin_tls: self.admin_tls.is_some(),
             tls_key_log: self.writes_secrets(),
             backend: self.backend().map(Backend::facts),
+            jwks: self.key_sets.facts(),
             log_lines_dropped,
             log_lines_suppressed,
         }

@@ -20,10 +20,10 @@ use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revoked::Revocations;
-use crate::auth::token::{Issuers, KeysError};
-use crate::config::{Settings, Totals};
+use crate::auth::token::Issuers;
+use crate::config::{KeyError, Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads, WebhookCounts};
-use crate::service::Backend;
+use crate::service::{Backend, KeySets};
 use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
 use crate::transport::tls::certificate::CertificateError;
 use crate::transport::tls::config::TlsConfig;
@@ -31,7 +31,7 @@ use crate::transport::tls::key_log::SecretsOut;
 use crate::transport::tls::tickets::Tickets;
 use crate::wire::deflate::Contexts;
 use facts::Started;
-use readiness::FoundFull;
+use readiness::{FoundFull, FoundKeys};
 
 pub use facts::StartFacts;
 pub use mail::{Answered, Control, LocalTopics, LoopMail, Router};
@@ -141,6 +141,8 @@ pub struct Shared {
     pub admission: Admission,
     /// Tokens that are not taken any more.
     pub revocations: Revocations,
+    /// Keys of issuers that are fetched.
+    pub key_sets: KeySets,
     /// What seals the tickets of TLS sessions, of each port by itself: a session of a client is none of an operator.
     tickets: [Tickets; 2],
     /// Where secrets of clients' connections are written down, if they are.
@@ -173,6 +175,7 @@ pub struct Shared {
     open: AtomicUsize,
     draining: AtomicBool,
     found_full: FoundFull,
+    found_keys: FoundKeys,
 }
 
 impl Edition {
@@ -212,6 +215,7 @@ impl Edition {
             key_log,
             admission: Admission::new(admission_rules(&settings)?),
             revocations: Revocations::default(),
+            key_sets: KeySets::default(),
             router,
             counters: (0..=loops).map(|_| Arc::default()).collect(),
             health: (0..=loops).map(|_| LoopHealth::default()).collect(),
@@ -229,6 +233,7 @@ impl Edition {
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             found_full: FoundFull::default(),
+            found_keys: FoundKeys::default(),
         };
         Self::of(settings, Arc::new(shared))
     }
@@ -280,9 +285,10 @@ impl Edition {
             origin: OriginPolicy::compile(&settings.origin.allowed, settings.origin.required)?,
             guard,
             keys,
-            issuers: issuers(&settings)?,
             tls: shared.tls_config(&settings, Port::Client)?,
             admin_tls: shared.tls_config(&settings, Port::Admin)?,
+            // Last: what is fetched for it is begun.
+            issuers: issuers(&settings, &shared.key_sets)?,
             totals: Totals::derive(&settings, shared.loops(), shared.memory),
             settings,
             shared,
@@ -300,19 +306,26 @@ impl Edition {
         }
     }
 
+    /// Lets sets of keys go that were fetched for editions before this one, which is in use now.
+    pub fn keep_key_sets(&self) {
+        self.key_sets.keep(self.issuers.iter().flat_map(|issuers| issuers.fetched()));
+    }
+
     /// Both, of those ports that speak it.
     pub fn all_tls(&self) -> impl Iterator<Item = &TlsConfig> {
         [Port::Client, Port::Admin].into_iter().filter_map(|port| self.tls_of(port))
     }
 }
 
-/// Reads the keys of those who issue tokens. Their warnings were told with the configuration.
-fn issuers(settings: &Settings) -> Result<Option<Arc<Issuers>>, KeysError> {
+/// Reads the keys of those who issue tokens, or has them fetched. Their warnings were told with the configuration.
+fn issuers(settings: &Settings, key_sets: &KeySets) -> Result<Option<Arc<Issuers>>, KeyError> {
     let plans = settings.issuer_plans();
     if plans.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Arc::new(Issuers::load(&plans)?.issuers)))
+    let loaded = Issuers::load_with(&plans, |url, ca| key_sets.of(url, ca));
+    let loaded = loaded.map_err(|error| KeyError { key: "auth.issuer", problem: error.to_string() })?;
+    Ok(Some(Arc::new(loaded.issuers)))
 }
 
 impl Deref for Edition {

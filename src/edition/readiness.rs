@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Edition;
+use crate::auth::token::Issuers;
 
 /// Once full, it is ready again below this part of `connections_max`, in hundredths. Loops that gave their listeners up
 /// take them back at the same one. Without it every client that leaves a full server would make it ready for one
@@ -17,6 +18,8 @@ pub enum Readiness {
     Ready,
     /// Not every loop listens yet.
     Starting,
+    /// An issuer's keys were not fetched yet since the start.
+    WithoutKeys,
     /// The server is on its way out.
     Draining,
     /// There is no place: newcomers would be answered 503 or wait in the kernel's queue.
@@ -30,6 +33,7 @@ impl Readiness {
         match self {
             Self::Ready => "ready",
             Self::Starting => "starting",
+            Self::WithoutKeys => "without keys",
             Self::Draining => "draining",
             Self::Full => "full",
         }
@@ -40,6 +44,22 @@ impl Readiness {
 #[derive(Debug, Default)]
 pub(super) struct FoundFull(AtomicBool);
 
+/// Whether every issuer has had keys once, or there was none whose keys are fetched. Keys of issuers that come by a reload keep
+/// nobody away: a server that is in use would be taken out by a mistyped address.
+#[derive(Debug, Default)]
+pub(super) struct FoundKeys(AtomicBool);
+
+impl FoundKeys {
+    fn awaits(&self, issuers: Option<&Issuers>) -> bool {
+        if self.0.load(Ordering::Relaxed) {
+            return false;
+        }
+        let awaits = issuers.is_some_and(|issuers| issuers.fetched().any(|keys| keys.count() == 0));
+        self.0.store(!awaits, Ordering::Relaxed);
+        awaits
+    }
+}
+
 impl Edition {
     /// Whether newcomers are welcome now.
     #[must_use]
@@ -48,6 +68,8 @@ impl Edition {
             Readiness::Draining
         } else if self.start_facts.get().is_none() {
             Readiness::Starting
+        } else if self.found_keys.awaits(self.issuers.as_deref()) {
+            Readiness::WithoutKeys
         } else if !self.settings.server.ready_when_full && self.is_full() {
             Readiness::Full
         } else {
@@ -73,6 +95,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::auth::token::{FetchedKeys, IssuerPlan, KeySource};
     use crate::config::Settings;
     use crate::edition::Router;
     use crate::edition::{Port, StartFacts};
@@ -122,6 +145,28 @@ mod tests {
         assert_eq!(edition.readiness(), Readiness::Ready);
         edition.set_draining();
         assert_eq!(edition.readiness(), Readiness::Draining);
+    }
+
+    #[test]
+    fn it_is_ready_when_each_issuer_has_had_keys() {
+        let (awaited, keys) = (FoundKeys::default(), Arc::new(FetchedKeys::default()));
+        let plan = IssuerPlan {
+            issuer: None,
+            audience: Vec::new(),
+            leeway_seconds: 30,
+            keys: vec![KeySource::Url { url: "https://a.example/".to_owned(), ca: None }],
+        };
+        let issuers = |keys: &Arc<FetchedKeys>| {
+            let keys = Arc::clone(keys);
+            Issuers::load_with(std::slice::from_ref(&plan), |_, _| Ok(Arc::clone(&keys))).unwrap().issuers
+        };
+        let first = issuers(&keys);
+        assert!(awaited.awaits(Some(&first)) && awaited.awaits(Some(&first)));
+        keys.replace(include_bytes!("../../tests/fixtures/tokens/keys.json"), &mut Vec::new()).unwrap();
+        assert!(!awaited.awaits(Some(&first)));
+        // One that comes later does not take it out of service.
+        assert!(!awaited.awaits(Some(&issuers(&Arc::default()))));
+        assert!(!FoundKeys::default().awaits(None));
     }
 
     #[test]

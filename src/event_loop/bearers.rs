@@ -204,6 +204,7 @@ impl<S: Socket> Core<S> {
             Err(refusal) => {
                 let denial = match refusal {
                     Refusal::Expired => TokenDenial::Expired,
+                    Refusal::Awaited => TokenDenial::Busy,
                     _ => TokenDenial::Invalid,
                 };
                 Err((denial, format!("the token is not taken: {refusal}")))

@@ -362,6 +362,10 @@ impl<S: Socket> Core<S> {
                 }
                 self.open(key, head, &opening, out)
             }
+            Err(Unauthorized { reason: reason @ RefuseReason::TokenKeyAwaited, .. }) => {
+                self.refuse_for_now(key, reason, &Asker::of(head));
+                Next::Leave
+            }
             Err(Unauthorized { reason, text }) => {
                 self.refuse_asker(key, reason, &text, &Asker::of(head));
                 Next::Leave

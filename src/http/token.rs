@@ -47,6 +47,7 @@ impl Unauthorized {
     fn invalid(refusal: Refusal) -> Self {
         let reason = match refusal {
             Refusal::Expired => RefuseReason::TokenExpired,
+            Refusal::Awaited => RefuseReason::TokenKeyAwaited,
             _ => RefuseReason::TokenInvalid,
         };
         Self { reason, text: format!("the token is not taken: {refusal}").into() }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::backend::BackendFacts;
 use super::counters::LoopCounters;
+use super::jwks::JwksFacts;
 use super::reloads::ReloadCounts;
 use super::webhook::WebhookReading;
 use crate::sys::process::MemoryUse;
@@ -76,6 +77,8 @@ pub struct Facts<'a> {
     pub tls_key_log: bool,
     /// How the application answers what it is asked, if it is.
     pub backend: Option<BackendFacts>,
+    /// Sets of keys that are fetched.
+    pub jwks: JwksFacts,
     /// Log lines that were lost.
     pub log_lines_dropped: u64,
     /// Log lines that were counted instead of written.

@@ -5,6 +5,7 @@ mod counters;
 pub mod facts;
 pub mod histogram;
 mod json;
+pub mod jwks;
 pub mod logs;
 pub mod names;
 mod process;

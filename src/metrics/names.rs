@@ -137,6 +137,9 @@ others! {
     BACKEND_CALLING = "fantail_backend_calling", Gauge, "Calls under way to the application.";
     BACKEND_WAITING = "fantail_backend_waiting", Gauge, "Handshakes that wait for the application.";
     BACKEND_LEFT_ALONE = "fantail_backend_left_alone", Gauge, "1 while the application is not called because it has failed or asked for that.";
+    JWKS_AGE = "fantail_jwks_age_seconds", Gauge, "Seconds since a set of keys was fetched, by address; if it never was, since that was first to be.";
+    JWKS_KEYS = "fantail_jwks_keys", Gauge, "Keys in a set that is fetched, by address.";
+    JWKS_FETCHES = "fantail_jwks_fetches_total", Counter, "Fetches of sets of keys, by outcome.";
     MAILBOX_BYTES = "fantail_mailbox_bytes", Gauge, "Bytes of messages that wait for a loop or that it is delivering.";
     MAILBOX_BYTES_MAX = "fantail_mailbox_bytes_max", Gauge, "Bytes that may wait for one loop.";
     MAILBOX_ENTRIES = "fantail_mailbox_entries", Gauge, "Messages that wait for a loop or that it is delivering.";

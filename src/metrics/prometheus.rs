@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 use super::backend::{CALL_OUTCOMES, QUESTION_WAYS};
 use super::facts::Facts;
 use super::histogram::TURN_BOUNDS;
+use super::jwks::FETCH_OUTCOMES;
 use super::names::{self, Kind, Metric};
 use super::process::{COMMIT, RUSTC, VERSION};
 use super::reasons::{CloseReason, DropReason, InvalidReason, RefuseReason, TlsFailure};
@@ -42,6 +43,7 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     }
     tls(facts, out);
     backend(facts, out);
+    jwks(facts, out);
 }
 
 fn tls(facts: &Facts<'_>, out: &mut String) {
@@ -99,6 +101,24 @@ fn backend(facts: &Facts<'_>, out: &mut String) {
     metric(out, &names::BACKEND_QUESTIONS);
     for (way, count) in facts.backend.iter().flat_map(|of| QUESTION_WAYS.iter().zip(of.questions)) {
         line(out, names::BACKEND_QUESTIONS.name, &[("way", way)], count);
+    }
+}
+
+/// Where no keys are fetched there are no samples.
+fn jwks(facts: &Facts<'_>, out: &mut String) {
+    metric(out, &names::JWKS_AGE);
+    for set in &facts.jwks.sets {
+        line(out, names::JWKS_AGE.name, &[("url", &set.url)], set.age_seconds);
+    }
+    metric(out, &names::JWKS_KEYS);
+    for set in &facts.jwks.sets {
+        line(out, names::JWKS_KEYS.name, &[("url", &set.url)], set.keys);
+    }
+    metric(out, &names::JWKS_FETCHES);
+    if !facts.jwks.sets.is_empty() {
+        for (outcome, count) in FETCH_OUTCOMES.iter().zip(facts.jwks.fetches) {
+            line(out, names::JWKS_FETCHES.name, &[("outcome", outcome)], count);
+        }
     }
 }
 

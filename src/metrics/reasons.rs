@@ -176,6 +176,8 @@ reasons! {
         Busy = "busy", 503, "busy; try again";
         /// The application could not be asked, or has not answered in time.
         BackendDown = "backend_down", 503, "the application that is asked who you are does not answer; try again later";
+        /// A token whose key is not among those of its issuer yet, which are being fetched.
+        TokenKeyAwaited = "token_key_awaited", 503, "the keys of the token's issuer are being fetched; try again later";
         /// Too many handshakes wait for the application.
         BackendBusy = "backend_busy", 503, "too many connections wait for the application; try again later";
         /// A loop did not answer the admin loop.

@@ -167,6 +167,7 @@ impl Server {
         }
         self.edition = Arc::new(edition);
         self.latest.set(Arc::clone(&self.edition));
+        self.edition.keep_key_sets();
         for index in 0..=self.edition.loops() {
             self.control(index, Control::Reload);
         }

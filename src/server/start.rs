@@ -17,12 +17,13 @@ use super::{
     Event, ServeError, Server, capacity, demo, failed, history, key_log, maintenance, presence, spawn,
     tables_here,
 };
+use crate::auth::token::KeySource;
 use crate::config::{KeyError, Limits, Settings, Tables, Totals};
 use crate::edition::{Answered, Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, Listening, LoopEvent, LoopParts, LoopWakers, Prepared};
 use crate::service::webhook::{Target, Webhook};
-use crate::service::{Asker, Backend};
+use crate::service::{Asker, Backend, KeySets};
 use crate::sys::claim::{PortClaim, is_claimed};
 use crate::sys::socket::{ListenOptions, Sharing, probe_port};
 use crate::sys::tables::{TableMode, open_in_table};
@@ -47,6 +48,7 @@ pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
     settings.topic_rules().map_err(ServeError::Key)?;
     webhook_target(settings)?;
     backend(settings)?;
+    check_key_sets(settings)?;
     Ok(limits)
 }
 
@@ -333,6 +335,17 @@ fn backend(settings: &Settings) -> Result<Option<Backend>, ServeError> {
     let plan = settings.auth.backend_plan();
     let unfit = |problem| ServeError::Key(KeyError { key: "auth.backend_ca", problem });
     plan.map(|plan| Backend::new(&plan).map_err(unfit)).transpose()
+}
+
+/// Looks at where keys of issuers are to be fetched.
+fn check_key_sets(settings: &Settings) -> Result<(), ServeError> {
+    for source in settings.issuer_plans().iter().flat_map(|plan| &plan.keys) {
+        if let KeySource::Url { url, ca } = source {
+            let unfit = |problem| ServeError::Key(KeyError { key: "auth.issuer.jwks_ca_file", problem });
+            KeySets::check(url, ca.as_deref()).map_err(unfit)?;
+        }
+    }
+    Ok(())
 }
 
 fn edition(

@@ -14,7 +14,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::Agent;
-use ureq::http::{Uri, header};
+use ureq::http::{HeaderMap, Uri, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 
@@ -78,6 +78,8 @@ pub struct Answer {
     pub status: u16,
     /// How long to leave the server alone, if it asks for that.
     pub retry_after: Option<Duration>,
+    /// How long it may be believed, if the server says so.
+    pub fresh: Option<Duration>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -150,7 +152,7 @@ pub fn check_url(url: &str) -> Result<(), &'static str> {
     parse(url).map(drop)
 }
 
-fn parse(url: &str) -> Result<Uri, &'static str> {
+pub(super) fn parse(url: &str) -> Result<Uri, &'static str> {
     const EXPECTS: &str = "expects a URL such as \"https://app.example/fantail\"";
     let uri: Uri = url.parse().map_err(|_| EXPECTS)?;
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -259,9 +261,10 @@ impl Caller {
         }
         let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| pause_of(value, SystemTime::now()));
+        let fresh = fresh_of(answer.headers());
         let body = answer.into_body().into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         let body = body.map_err(|error| broken(error_of(error)))?;
-        Ok(Answer { status: status.as_u16(), retry_after, body })
+        Ok(Answer { status: status.as_u16(), retry_after, fresh, body })
     }
 }
 
@@ -312,6 +315,36 @@ fn pause_of(value: &str, now: SystemTime) -> Option<Duration> {
         Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
     };
     Some(pause.min(RETRY_AFTER_MAX))
+}
+
+/// How long caches may believe an answer (RFC 9111, 5.2.2): `max-age` without its `Age`, and no time at all where they are told
+/// to ask each time. What else there is says nothing.
+fn fresh_of(fields: &HeaderMap) -> Option<Duration> {
+    let directives =
+        fields.get_all(header::CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+    let mut fresh = None;
+    for directive in directives.flat_map(|value| value.split(',')) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        let name = name.trim();
+        if name.eq_ignore_ascii_case("no-cache") || name.eq_ignore_ascii_case("no-store") {
+            return Some(Duration::ZERO);
+        }
+        if name.eq_ignore_ascii_case("max-age") {
+            let value = value.trim().trim_matches('"');
+            // One that is out of range is as large as they come (RFC 9111, 1.2.2), one that can't be read is none (4.2.1).
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let seconds = if is_number { value.parse().unwrap_or(u64::MAX) } else { 0 };
+            // Of several the most restrictive (4.2.1).
+            fresh = Some(fresh.map_or(seconds, |other: u64| other.min(seconds)));
+        }
+    }
+    let age = fields.get(header::AGE).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    fresh.map(|seconds| Duration::from_secs(seconds.saturating_sub(age.unwrap_or(0))))
+}
+
+/// Milliseconds of a span.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What went wrong, without any text that a server has sent.

@@ -2,12 +2,13 @@
 //!
 //! Runs on threads of its own, which live in the descriptor table of the main thread; loops ask and are answered by mail.
 //! A [`Caller`] makes calls to one address; a [`Breaker`] says when not to make any; [`Backend`] asks the application about
-//! handshakes. Never knows a connection or a loop.
+//! handshakes; [`KeySets`] fetches keys of issuers. Never knows a connection or a loop.
 
 mod backend;
 mod breaker;
 mod caller;
 mod desk;
+mod jwks;
 #[cfg(test)]
 mod kit;
 mod names;
@@ -18,4 +19,5 @@ pub use backend::{Backend, BackendPlan};
 pub use breaker::{Breaker, State};
 pub use caller::{ANSWER_BYTES_MAX, Answer, CallError, Caller, Plan, Request, check_url};
 pub use desk::{Asked, Asker, Digest, Verdict};
+pub use jwks::{KeySets, check_jwks_url};
 pub use question::{Handshake, may_pass};

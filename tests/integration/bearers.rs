@@ -385,6 +385,23 @@ fn issuers_that_do_not_fit_are_named_with_their_line() {
             "[[topic]]\npattern = \"a\"\nsubscribe = \"claim\"\n".to_owned(),
             ":3: topic.subscribe: claim is about tokens",
         ),
+        (
+            "[[auth.issuer]]\njwks_url = \"http://login.example/keys\"\n".to_owned(),
+            ":2: auth.issuer.jwks_url: expects https://, or http:// of this machine",
+        ),
+        (
+            format!("[[auth.issuer]]\njwks_url = \"https://login.example/keys\"\n{}", file(&secret)),
+            ":2: auth.issuer.jwks_url: expects no files of keys beside it",
+        ),
+        (
+            format!("[[auth.issuer]]\n{}jwks_ca_file = \"x\"\n", file(&secret)),
+            ":3: auth.issuer.jwks_ca_file: expects jwks_url",
+        ),
+        (
+            "[[auth.issuer]]\njwks_url = \"https://a.example/\"\njwks_ca_file = \"/nonexistent/ca\"\n"
+                .to_owned(),
+            ":3: auth.issuer.jwks_ca_file: /nonexistent/ca: cannot be read",
+        ),
         ("[[auth.isuser]]\n".to_owned(), "auth.isuser: unknown key"),
     ] {
         let config = ConfigFile::new(&text);

@@ -28,6 +28,7 @@ mod hostile_readers;
 mod http;
 mod intervals;
 mod json;
+mod jwks;
 mod key_log;
 #[path = "../../src/service/kit.rs"]
 #[allow(dead_code, reason = "unit tests use what is left")]

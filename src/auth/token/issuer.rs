@@ -1,6 +1,9 @@
-//! Issuers with their keys, and the check of a token against them. Made once, then only read.
+//! Issuers with their keys, and the check of a token against them. Made once, then only read; keys that are fetched change
+//! in their own place.
 
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use ring::hmac;
@@ -8,6 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::claims::{Claim, Claims, RawClaims, object};
+use super::fetched::FetchedKeys;
 use super::keys::{Key, KeySource, KeysError, load};
 use super::{Parts, Refusal, crypto, decoded};
 
@@ -31,7 +35,14 @@ struct Issuer {
     name: Option<String>,
     audience: Vec<String>,
     leeway: u64,
-    keys: Vec<Key>,
+    keys: Keys,
+}
+
+enum Keys {
+    /// Of files.
+    Read(Vec<Key>),
+    /// Of an address.
+    Fetched(Arc<FetchedKeys>),
 }
 
 /// Who may issue tokens. Keys of one are never tried for another.
@@ -62,11 +73,22 @@ struct Header {
 }
 
 impl Issuers {
-    /// Reads the keys of every issuer.
+    /// Reads the keys of every issuer. Of those that are fetched there will be none.
     ///
     /// # Errors
     /// The cryptography does not work, or a file does not fit.
     pub fn load(plans: &[IssuerPlan]) -> Result<Loaded, KeysError> {
+        Self::load_with(plans, |_, _| Ok(Arc::default()))
+    }
+
+    /// The same; `fetched` is asked for the keys of an address, with the file of authorities that are trusted for it.
+    ///
+    /// # Errors
+    /// As [`Self::load`], or the address is of no use.
+    pub fn load_with<F>(plans: &[IssuerPlan], mut fetched: F) -> Result<Loaded, KeysError>
+    where
+        F: FnMut(&str, Option<&Path>) -> Result<Arc<FetchedKeys>, String>,
+    {
         let files = |plan: &IssuerPlan| plan.keys.first().map(KeySource::file).unwrap_or_default();
         let fail =
             |plan: &IssuerPlan, problem: &str| KeysError { file: files(plan), problem: problem.to_owned() };
@@ -80,10 +102,18 @@ impl Issuers {
             if issuers.iter().any(|earlier| earlier.name == plan.issuer) {
                 return Err(fail(plan, "is of an issuer whose name another one has"));
             }
-            let mut keys = Vec::new();
-            for source in &plan.keys {
-                keys.append(&mut load(source, &mut warnings)?);
-            }
+            let keys = match plan.keys.as_slice() {
+                [KeySource::Url { url, ca }] => {
+                    Keys::Fetched(fetched(url, ca.as_deref()).map_err(|problem| fail(plan, &problem))?)
+                }
+                sources => {
+                    let mut keys = Vec::new();
+                    for source in sources {
+                        keys.append(&mut load(source, &mut warnings)?);
+                    }
+                    Keys::Read(keys)
+                }
+            };
             issuers.push(Issuer {
                 name: plan.issuer.clone(),
                 audience: plan.audience.clone(),
@@ -99,7 +129,18 @@ impl Issuers {
     pub fn have_public_keys(&self) -> bool {
         let is_public =
             |key: &Key| key.algorithms.iter().any(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
-        self.issuers.iter().any(|issuer| issuer.keys.iter().any(is_public))
+        self.issuers.iter().any(|issuer| match &issuer.keys {
+            Keys::Read(keys) => keys.iter().any(is_public),
+            Keys::Fetched(_) => true,
+        })
+    }
+
+    /// The sets of keys that are fetched.
+    pub fn fetched(&self) -> impl Iterator<Item = &FetchedKeys> {
+        self.issuers.iter().filter_map(|issuer| match &issuer.keys {
+            Keys::Read(_) => None,
+            Keys::Fetched(keys) => Some(&**keys),
+        })
     }
 
     /// Checks a token; `now` in seconds since 1970. What it costs is bounded by the length of tokens and by
@@ -145,34 +186,54 @@ impl Issuer {
         algorithm: Algorithm,
         kid: Option<&str>,
     ) -> Result<(), Refusal> {
-        let takes = |key: &&Key| key.algorithms.contains(&algorithm);
-        if !self.keys.iter().any(|key| takes(&key)) {
-            return Err(Refusal::Algorithm);
-        }
-        // A key without a name is tried for every token, a token without one with every key.
-        let named = |key: &&Key| match (key.kid.as_deref(), kid) {
-            (Some(own), Some(asked)) => own == asked,
-            _ => true,
+        let fetched = match &self.keys {
+            Keys::Read(keys) => return check_signature(keys, parts, algorithm, kid),
+            Keys::Fetched(fetched) => fetched,
         };
-        let keys: Vec<&Key> = self.keys.iter().filter(takes).filter(named).collect();
-        if keys.is_empty() || keys.len() > KEYS_TRIED_MAX {
-            return Err(Refusal::Key);
-        }
-        for key in keys {
-            if let Some((_, hmac)) = key.hmac.iter().find(|(of, _)| *of == algorithm) {
-                // In constant time.
-                match hmac::verify(hmac, parts.message.as_bytes(), &decoded(parts.signature)?) {
-                    Ok(()) => return Ok(()),
-                    Err(_) => continue,
-                }
-            }
-            match jsonwebtoken::crypto::verify(parts.signature, parts.message.as_bytes(), &key.key, algorithm)
-            {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(_) => return Err(Refusal::Form),
-            }
-        }
-        Err(Refusal::Signature)
+        let keys = fetched.keys();
+        let checked = check_signature(&keys, parts, algorithm, kid);
+        let is_there = |kid| keys.iter().any(|key| key.kid.as_deref() == Some(kid));
+        let may_come = algorithm.family() != AlgorithmFamily::Hmac
+            && (keys.is_empty() || kid.is_some_and(|kid| !is_there(kid)));
+        checked.map_err(|refusal| match refusal {
+            Refusal::Key | Refusal::Algorithm | Refusal::Signature if may_come => fetched.missed(refusal),
+            _ => refusal,
+        })
     }
+}
+
+fn check_signature(
+    all: &[Key],
+    parts: &Parts<'_>,
+    algorithm: Algorithm,
+    kid: Option<&str>,
+) -> Result<(), Refusal> {
+    let takes = |key: &&Key| key.algorithms.contains(&algorithm);
+    if !all.iter().any(|key| takes(&key)) {
+        return Err(Refusal::Algorithm);
+    }
+    // A key without a name is tried for every token, a token without one with every key.
+    let named = |key: &&Key| match (key.kid.as_deref(), kid) {
+        (Some(own), Some(asked)) => own == asked,
+        _ => true,
+    };
+    let keys: Vec<&Key> = all.iter().filter(takes).filter(named).collect();
+    if keys.is_empty() || keys.len() > KEYS_TRIED_MAX {
+        return Err(Refusal::Key);
+    }
+    for key in keys {
+        if let Some((_, hmac)) = key.hmac.iter().find(|(of, _)| *of == algorithm) {
+            // In constant time.
+            match hmac::verify(hmac, parts.message.as_bytes(), &decoded(parts.signature)?) {
+                Ok(()) => return Ok(()),
+                Err(_) => continue,
+            }
+        }
+        match jsonwebtoken::crypto::verify(parts.signature, parts.message.as_bytes(), &key.key, algorithm) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(_) => return Err(Refusal::Form),
+        }
+    }
+    Err(Refusal::Signature)
 }

@@ -1,6 +1,6 @@
 //! Keys that tokens are checked with, read from files: secrets, public keys in PEM, sets of public keys (JWKS).
 //!
-//! Driven at the start and by whoever makes tokens, never by a loop: it reads files. A key takes only the algorithms of its
+//! Driven at the start, by whoever makes tokens and by who fetches sets, never by a loop: it reads files. A key takes only the algorithms of its
 //! kind, so a token cannot choose.
 
 use std::collections::BTreeSet;
@@ -66,14 +66,23 @@ pub enum KeySource {
         /// The file.
         file: PathBuf,
     },
+    /// Such a set that is fetched over HTTP, by who is asked for it.
+    Url {
+        /// The address.
+        url: String,
+        /// A PEM file with the authorities that are trusted for it, instead of those of the system.
+        ca: Option<PathBuf>,
+    },
 }
 
 impl KeySource {
-    /// The file.
+    /// The file, or the address in its place.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        let (Self::Hmac { file, .. } | Self::Pem { file, .. } | Self::Jwks { file }) = self;
-        file.clone()
+        match self {
+            Self::Hmac { file, .. } | Self::Pem { file, .. } | Self::Jwks { file } => file.clone(),
+            Self::Url { url, .. } => url.into(),
+        }
     }
 }
 
@@ -131,6 +140,7 @@ pub(super) fn load(source: &KeySource, warnings: &mut Vec<String>) -> Result<Vec
         KeySource::Jwks { .. } => {
             set(&read(file)?, |skipped| warnings.push(format!("{}: {skipped}", file.display()))).map_err(fail)
         }
+        KeySource::Url { .. } => Err(fail("is fetched, and stands alone".to_owned())),
     }
 }
 
@@ -261,7 +271,7 @@ fn ed25519(bytes: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
 }
 
 /// A set of keys. What cannot be used is skipped (RFC 7517, 5), with a word to `skipped`.
-fn set(json: &[u8], mut skipped: impl FnMut(String)) -> Result<Vec<Key>, String> {
+pub(super) fn set(json: &[u8], mut skipped: impl FnMut(String)) -> Result<Vec<Key>, String> {
     let set: RawSet<'_> = serde_json::from_slice(json).map_err(|error| {
         // Its text may quote the file.
         format!("is no set of keys ({{\"keys\":[…]}}): see line {}, column {}", error.line(), error.column())

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::hmac;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::{IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS};
 
@@ -12,7 +13,7 @@ use super::{IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS};
 pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// The time at which tests happen.
-pub(super) const NOW: u64 = 1_700_000_000;
+pub(crate) const NOW: u64 = 1_700_000_000;
 
 /// Public keys and tokens that OpenSSL made, good until 2100.
 pub(super) const TOKENS: &str = include_str!("../../../tests/fixtures/tokens/tokens.txt");
@@ -54,7 +55,7 @@ pub(super) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokens")).join(name)
 }
 
-pub(super) fn plan(issuer: Option<&str>, audience: &[&str], keys: Vec<KeySource>) -> IssuerPlan {
+pub(crate) fn plan(issuer: Option<&str>, audience: &[&str], keys: Vec<KeySource>) -> IssuerPlan {
     IssuerPlan {
         issuer: issuer.map(str::to_owned),
         audience: audience.iter().map(ToString::to_string).collect(),
@@ -85,4 +86,27 @@ pub(super) fn signed(algorithm: &str, secret: &[u8], header: &str, claims: &str)
 /// The same with an ordinary header and [`SECRET`].
 pub(super) fn hs256(claims: &str) -> String {
     signed("HS256", SECRET.as_bytes(), r#"{"alg":"HS256","typ":"JWT"}"#, claims)
+}
+
+fn pair(seed: u8) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+}
+
+/// A set of public keys by their names and seeds.
+pub(crate) fn ed25519_set(keys: &[(&str, u8)]) -> String {
+    let keys = keys.iter().map(|(kid, seed)| {
+        let x = BASE64URL_NOPAD.encode(pair(*seed).public_key().as_ref());
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}"#)
+    });
+    format!(r#"{{"keys":[{}]}}"#, keys.collect::<Vec<_>>().join(","))
+}
+
+/// A good token of the key of this seed; `header` is what else its header says.
+pub(crate) fn ed25519_token(seed: u8, header: &str) -> String {
+    let base64 = |text: String| BASE64URL_NOPAD.encode(text.as_bytes());
+    let header = base64(format!(r#"{{"alg":"EdDSA"{header}}}"#));
+    let claims = base64(format!(r#"{{"sub":"a","exp":{}}}"#, NOW + 60));
+    let message = format!("{header}.{claims}");
+    let signature = BASE64URL_NOPAD.encode(pair(seed).sign(message.as_bytes()).as_ref());
+    format!("{message}.{signature}")
 }

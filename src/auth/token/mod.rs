@@ -1,11 +1,12 @@
 //! Tokens (JSON Web Tokens, RFC 7519): who issues them, with which keys, and what one says of its bearer.
 //!
-//! [`Issuers`] are made once of their keys' files and then only read; to check a token blocks nothing, but costs what its
-//! signature costs. [`make()`] signs one. The crate `jsonwebtoken` knows algorithms, keys and sets of keys, `crypto` has ring
+//! [`Issuers`] are made once of their keys' files and then only read, but for sets of keys that a service fetches
+//! ([`FetchedKeys`]); to check a token blocks nothing, but costs what its signature costs. [`make()`] signs one. The crate `jsonwebtoken` knows algorithms, keys and sets of keys, `crypto` has ring
 //! check signatures, and header and claims are read here, since the crate takes some claims that it cannot read for none.
 
 mod claims;
 mod crypto;
+mod fetched;
 mod grant;
 mod issuer;
 mod keys;
@@ -14,6 +15,7 @@ mod refusal;
 mod told;
 
 pub use claims::Claims;
+pub use fetched::FetchedKeys;
 pub use grant::{GRANTS_MAX, Grants};
 pub use issuer::{IssuerPlan, Issuers, Loaded};
 pub use keys::{KeySource, KeysError};
@@ -69,4 +71,4 @@ fn decoded(part: &str) -> Result<Vec<u8>, Refusal> {
 #[cfg(test)]
 mod attack_tests;
 #[cfg(test)]
-mod kit;
+pub(crate) mod kit;

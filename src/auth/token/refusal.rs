@@ -17,6 +17,8 @@ pub enum Refusal {
     Issuer,
     /// The issuer has no key with this `kid`, or too many keys without one to try them all.
     Key,
+    /// The issuer has no such key yet: its keys are fetched, and it may be among them the next time.
+    Awaited,
     /// The signature is not that of any key.
     Signature,
     /// A claim that has to be there is not.
@@ -47,6 +49,7 @@ impl fmt::Display for Refusal {
             Self::Critical => "its header demands what is not known here (crit)",
             Self::Issuer => "its issuer (iss) is not known",
             Self::Key => "its issuer has no such key (kid), or it names none and more than four could be its",
+            Self::Awaited => "its key (kid) is not there yet; the keys of its issuer are being fetched",
             Self::Signature => "its signature is not that of a key of its issuer",
             Self::Missing(claim) => return write!(f, "it has no {claim}"),
             Self::Mistyped(claim @ ("exp" | "nbf" | "iat")) => {

@@ -27,7 +27,7 @@ fn calls_say_what_they_were_given_over_one_connection() {
     let caller = caller(&server.url());
     for body in ["one", "two"] {
         let answer = caller.ask(&posted(body)).unwrap();
-        assert_eq!(answer, Answer { status: 200, retry_after: None, body: b"{}".to_vec() });
+        assert_eq!(answer, Answer { status: 200, retry_after: None, fresh: None, body: b"{}".to_vec() });
     }
     caller.ask(&Request::default()).unwrap();
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
@@ -184,4 +184,29 @@ fn addresses_are_urls_without_secrets_in_them() {
     let plan =
         Plan { url: "https://a/".to_owned(), ca: Some("/nowhere".into()), deadline: IDLE, idle_max: 1 };
     assert!(Caller::new(&plan).unwrap_err().contains("/nowhere: cannot be read"));
+}
+
+#[test]
+fn how_long_an_answer_may_be_believed_is_what_caches_are_told() {
+    let of = |fields: &[(header::HeaderName, &'static str)]| {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+        fresh_of(&fields.collect()).map(|fresh| fresh.as_secs())
+    };
+    let said = |value| of(&[(header::CACHE_CONTROL, value)]);
+    for (value, seconds) in [
+        ("max-age=3600", Some(3_600)),
+        ("public, Max-Age=\"60\" , must-revalidate", Some(60)),
+        ("max-age=60, max-age=30", Some(30)),
+        ("max-age=60, no-cache", Some(0)),
+        ("no-store", Some(0)),
+        ("max-age=99999999999999999999999", Some(u64::MAX)),
+        ("max-age=-1", Some(0)),
+        ("max-age", Some(0)),
+        ("s-maxage=5, private", None),
+        ("", None),
+    ] {
+        assert_eq!(said(value), seconds, "{value}");
+    }
+    let aged = |age| of(&[(header::CACHE_CONTROL, "max-age=60"), (header::AGE, age)]);
+    assert_eq!((aged("45"), aged("90"), aged("old"), of(&[])), (Some(15), Some(0), Some(60), None));
 }

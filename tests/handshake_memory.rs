@@ -36,13 +36,6 @@ const SAID_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a flight of the peer's.
 const FLIGHT_BYTES_MAX: usize = 32 * 1024;
 
-/// What the allocator itself needs for an allocation: its size in front, and steps of 16.
-const ALLOCATION_BYTES: usize = 16;
-
-fn used() -> usize {
-    ALLOCATOR.bytes() + ALLOCATOR.live() * ALLOCATION_BYTES
-}
-
 fn file(name: &str) -> String {
     format!("{}/loadtest/tests/tls/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
 }
@@ -95,10 +88,10 @@ impl Serving {
         // What one takes for good, such as buffers of the loop, is there before.
         let mut before = vec![self.stops_behind(said, answered)];
         before.reserve(HANDSHAKES);
-        let (start, held) = (used(), self.tls.held_bytes());
+        let (start, held) = (ALLOCATOR.used(), self.tls.held_bytes());
         before.extend((0..HANDSHAKES).map(|_| self.stops_behind(said, answered)));
         assert_eq!(self.tls.tally().under_way, HANDSHAKES as u64 + 1);
-        let all = (used() - start).div_ceil(HANDSHAKES);
+        let all = (ALLOCATOR.used() - start).div_ceil(HANDSHAKES);
         let held = (self.tls.held_bytes() - held).div_ceil(HANDSHAKES);
         for peer in &mut before {
             peer.server.forget(&mut self.tls);

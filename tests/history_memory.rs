@@ -29,9 +29,6 @@ const TOPICS: u32 = 65_536;
 const TOPIC_BYTES_MAX: usize = 500;
 const SMALL: usize = 16;
 
-/// What the allocator itself needs for an allocation: its size in front, and steps of 16.
-const ALLOCATION_BYTES: usize = 16;
-
 #[derive(Debug)]
 struct NoMail;
 
@@ -45,10 +42,6 @@ struct NoWake;
 
 impl Wake for NoWake {
     fn wake(&self, _: usize) {}
-}
-
-fn used() -> usize {
-    ALLOCATOR.bytes() + ALLOCATOR.live() * ALLOCATION_BYTES
 }
 
 /// Loops whose topics keep so many messages.
@@ -100,25 +93,25 @@ fn a_kept_payload_is_held_once_for_all_loops(payload: usize) {
     };
     // With the first ones the loops get what they work with.
     publish(&mut loops, FIRST);
-    let start = used();
+    let start = ALLOCATOR.used();
     publish(&mut loops, MESSAGES - FIRST);
     assert_eq!(router.histories().messages(), u64::from(MESSAGES));
-    let each = (used() - start).div_ceil((MESSAGES - FIRST) as usize);
+    let each = (ALLOCATOR.used() - start).div_ceil((MESSAGES - FIRST) as usize);
     println!("{} bytes beside a payload of {payload}", each - payload);
     assert!(each <= payload + BESIDE_BYTES_MAX, "{each} bytes for a message of {payload}");
     // What is counted for them is about what they take.
     let counted = router.histories().bytes() / u64::from(MESSAGES);
     assert!((each as u64).abs_diff(counted) <= 32, "{counted} counted");
     // As many again take the places of the first.
-    let full = used();
+    let full = ALLOCATOR.used();
     publish(&mut loops, MESSAGES);
-    assert!(used().abs_diff(full) <= 4_096, "{} bytes more", used() - full);
+    assert!(ALLOCATOR.used().abs_diff(full) <= 4_096, "{} bytes more", ALLOCATOR.used() - full);
 }
 
 fn a_topic_with_one_kept_message_is_small() {
     let (router, mut loops) = serving(1, 1);
     let topics = &mut loops[0];
-    let start = used();
+    let start = ALLOCATOR.used();
     for slot in 0..TOPICS {
         // As long as a name may well be, and in no order.
         let name =
@@ -130,7 +123,7 @@ fn a_topic_with_one_kept_message_is_small() {
             settle(topics, Form::Raw);
         }
     }
-    let each = (used() - start).div_ceil(TOPICS as usize);
+    let each = (ALLOCATOR.used() - start).div_ceil(TOPICS as usize);
     println!("{each} bytes a topic");
     assert_eq!(router.histories().messages(), u64::from(TOPICS));
     assert!(each <= TOPIC_BYTES_MAX, "{each} bytes a topic");

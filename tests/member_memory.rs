@@ -14,9 +14,6 @@ const MEMBERS: u32 = 10_000;
 /// With the seat that its loop keeps for it.
 const BYTES_PER_MEMBER_MAX: usize = 150;
 
-/// What the allocator itself needs for an allocation: its size in front, and steps of 16.
-const ALLOCATION_BYTES: usize = 16;
-
 #[derive(Debug)]
 struct NoMail;
 
@@ -32,17 +29,13 @@ impl Wake for NoWake {
     fn wake(&self, _: usize) {}
 }
 
-fn used() -> usize {
-    ALLOCATOR.bytes() + ALLOCATOR.live() * ALLOCATION_BYTES
-}
-
 #[test]
 fn a_member_is_small_and_is_given_back() {
     let router = Router::<NoMail>::new(1, RouterLimits::default(), Box::new(NoWake)).expect("a loop");
     let presences = Presences::new(PresenceLimits { members_max: MEMBERS.into(), bytes_max: 1 << 30 });
     let policy = PresencePolicy { mode: PresenceMode::Full, grace_ms: 0, interval_ms: 500 };
     let mut seats = Seats::default();
-    let start = used();
+    let start = ALLOCATOR.used();
     for slot in 0..MEMBERS {
         let member = presences.anonymous(0, Key { slot, generation: slot });
         seats.keep(0, slot, presences.join("crowd", policy, &member, 0).expect("room"));
@@ -51,7 +44,7 @@ fn a_member_is_small_and_is_given_back() {
     while let Some(due) = presences.turn(&router, now, 0) {
         now = due;
     }
-    let each = used().saturating_sub(start).div_ceil(MEMBERS as usize);
+    let each = ALLOCATOR.used().saturating_sub(start).div_ceil(MEMBERS as usize);
     println!("{each} bytes a member");
     assert!((64..=BYTES_PER_MEMBER_MAX).contains(&each), "{each} bytes a member");
     for slot in 0..MEMBERS {
@@ -60,6 +53,6 @@ fn a_member_is_small_and_is_given_back() {
     while let Some(due) = presences.turn(&router, now, 0) {
         now = due.max(now);
     }
-    let kept = used().saturating_sub(start);
+    let kept = ALLOCATOR.used().saturating_sub(start);
     assert!(kept <= 4_096, "{kept} bytes kept");
 }

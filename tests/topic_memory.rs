@@ -16,9 +16,6 @@ const TOPICS: usize = 65_536;
 /// Beside its one subscription.
 const BYTES_PER_TOPIC_MAX: usize = 200;
 
-/// What the allocator itself needs for an allocation: its size in front, and steps of 16.
-const ALLOCATION_BYTES: usize = 16;
-
 #[derive(Debug)]
 struct NoMail;
 
@@ -34,17 +31,13 @@ impl Wake for NoWake {
     fn wake(&self, _: usize) {}
 }
 
-fn used() -> usize {
-    ALLOCATOR.bytes() + ALLOCATOR.live() * ALLOCATION_BYTES
-}
-
 #[test]
 fn a_topic_of_its_own_is_small_and_is_given_back() {
     let router = Router::<NoMail>::new(2, RouterLimits::default(), Box::new(NoWake)).expect("two loops");
     let router = Arc::new(router);
     let mut topics = LocalTopics::new(Arc::clone(&router), 0).expect("loop 0 exists");
     let mut joined = Vec::with_capacity(TOPICS);
-    let start = used();
+    let start = ALLOCATOR.used();
     for slot in 0..TOPICS as u32 {
         // As long as a name may well be, and in no order.
         let name =
@@ -55,7 +48,7 @@ fn a_topic_of_its_own_is_small_and_is_given_back() {
             list(&mut topics, &mut joined);
         }
     }
-    let each = (used() - start).div_ceil(TOPICS);
+    let each = (ALLOCATOR.used() - start).div_ceil(TOPICS);
     println!("{each} bytes a topic");
     assert!(each <= BYTES_PER_TOPIC_MAX, "{each} bytes a topic");
 
@@ -64,7 +57,7 @@ fn a_topic_of_its_own_is_small_and_is_given_back() {
         assert_eq!(topics.leave(*local, slot as u32, *place), None);
     }
     assert!(topics.is_empty() && router.topics() <= 1_024);
-    let kept = used().saturating_sub(start);
+    let kept = ALLOCATOR.used().saturating_sub(start);
     assert!(kept <= 1 << 20, "{kept} bytes kept");
 }
 

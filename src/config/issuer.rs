@@ -14,7 +14,7 @@ use super::error::ConfigError;
 use super::section::{Checker, section};
 use super::settings::Settings;
 use super::table::Table;
-use super::value::{Kind, Names, RawValue, Seconds, quoted};
+use super::value::{Kind, Names, RawValue, Seconds};
 use crate::auth::token::{IssuerPlan, Issuers, KeySource};
 use crate::service::{KeySets, check_jwks_url};
 
@@ -55,7 +55,7 @@ section! {
     }
 }
 
-/// Text.
+/// Text, read as a file's name is and called otherwise.
 struct Words;
 
 impl Kind for Words {
@@ -63,14 +63,11 @@ impl Kind for Words {
     const EXPECTS: &'static str = "text";
 
     fn parse(raw: &RawValue) -> Option<String> {
-        match raw {
-            RawValue::Text(text) | RawValue::String(text) => Some(text.clone()),
-            _ => None,
-        }
+        FileName::parse(raw)
     }
 
     fn show(value: &String) -> String {
-        quoted(value)
+        FileName::show(value)
     }
 }
 

@@ -14,13 +14,15 @@ fn start(config: &ConfigFile) -> Server {
     Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]))
 }
 
-fn speaker(server: &Server) -> Peer {
+/// A connection that speaks json.
+pub(crate) fn speaker(server: &Server) -> Peer {
     let mut peer = server.connect();
     assert_upgraded(&peer.ask_upgrade("/ws", "Sec-WebSocket-Protocol: fantail.json.v1\r\n"));
     peer
 }
 
-fn ask(peer: &mut Peer, command: &Value) -> Value {
+/// The answer to a command.
+pub(crate) fn ask(peer: &mut Peer, command: &Value) -> Value {
     peer.send_frame(Opcode::Text, command.to_string().as_bytes());
     serde_json::from_str(&peer.text()).expect("JSON")
 }

@@ -3,9 +3,9 @@
 use fantail::wire::frame::Opcode;
 use serde_json::{Value, json};
 
-use crate::client::{Peer, assert_upgraded};
 use crate::reload::ConfigFile;
 use crate::server::{Server, command, fails, on_free_ports};
+use crate::subscribe_rules::{ask, speaker};
 
 const SCHEMA: &str =
     r#"{"type":"object","required":["id"],"properties":{"id":{"type":"integer","minimum":1}}}"#;
@@ -34,17 +34,6 @@ impl Files {
     fn serve(&self) -> Server {
         Server::spawn(on_free_ports(&["--config", self.config.path(), "--loops", "1"], &[]))
     }
-}
-
-fn speaker(server: &Server) -> Peer {
-    let mut peer = server.connect();
-    assert_upgraded(&peer.ask_upgrade("/ws", "Sec-WebSocket-Protocol: fantail.json.v1\r\n"));
-    peer
-}
-
-fn ask(peer: &mut Peer, command: &Value) -> Value {
-    peer.send_frame(Opcode::Text, command.to_string().as_bytes());
-    serde_json::from_str(&peer.text()).expect("JSON")
 }
 
 #[test]

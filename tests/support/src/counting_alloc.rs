@@ -11,6 +11,9 @@ thread_local! {
     static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
+/// What an allocator itself needs for an allocation: its size in front, and steps of 16.
+const ALLOCATION_BYTES: usize = 16;
+
 /// The system's allocator, and what each thread has of it. What another thread gives back is missing there and not here.
 #[derive(Debug)]
 pub struct CountingAllocator;
@@ -26,6 +29,12 @@ impl CountingAllocator {
     #[must_use]
     pub fn bytes(&self) -> usize {
         BYTES.get()
+    }
+
+    /// Bytes that they take, with what the allocator itself needs for each.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.bytes() + self.live() * ALLOCATION_BYTES
     }
 
     fn came(&self, bytes: usize) {

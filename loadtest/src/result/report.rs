@@ -1,29 +1,34 @@
-//! What every command reports alike: the JSON parts, the table on standard output, the verdict.
+//! What every command reports alike: the JSON parts, the verdict, and how a result is finished.
 //!
 //! Field names of the JSON are stable and carry their unit; what is unknown is `null` there and `n/a` in
-//! the table, never 0. Pure but for the two functions that print and write.
+//! the table, never 0. Pure but for [`finish`] and [`publish`], which print and write by `files`.
+
+mod files;
+mod latency;
+mod table;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::base::failure::Failure;
 use crate::base::secrets;
-use crate::result::findings::{self, Fault, Findings};
-use crate::result::histogram_columns::{self, HistogramColumns, Interval};
-use crate::result::html;
+use crate::result::findings::{self, Findings};
+use crate::result::histogram_columns::Interval;
 use crate::result::json_text;
-use crate::result::junit;
 use crate::result::metrics_report::MetricsReport;
 use crate::result::samples::Columns;
 use crate::result::strain::StrainReport;
 use crate::result::tally::{Counts, Tally};
 use crate::result::threshold::Threshold;
-use crate::result::whole_file;
+
+pub(crate) use files::{Files, all_of, print_line, publish_value, write};
+pub(crate) use latency::{LatencyReport, carried};
+pub(crate) use table::{Table, count_text, microseconds_text, number_text};
+pub(crate) use tls::{TlsFacts, TlsReport};
 
 /// Version of the result file's layout; it changes when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
@@ -164,21 +169,6 @@ pub(crate) struct Machine {
     pub(crate) files_hard: Option<u64>,
 }
 
-/// How TLS was spoken, but for what was counted.
-#[derive(Debug, Default)]
-pub(crate) struct TlsFacts {
-    /// The name the certificate has to have.
-    pub(crate) server_name: String,
-    /// Whether certificates were verified.
-    pub(crate) verified: bool,
-    /// What they were verified by.
-    pub(crate) trust: String,
-    /// Version and cipher suite of the first handshake.
-    pub(crate) agreed: Option<String>,
-    /// Whether sessions were resumed where the server allowed it.
-    pub(crate) resumes: bool,
-}
-
 /// How a result is judged, and where it goes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Judging {
@@ -194,64 +184,6 @@ pub(crate) struct Judging {
     pub(crate) settings: BTreeMap<String, String>,
     /// The same as it was typed.
     pub(crate) command_line: String,
-}
-
-/// Files that a result is written to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Files {
-    /// The result.
-    pub(crate) json: Option<PathBuf>,
-    /// A page with charts.
-    pub(crate) html: Option<PathBuf>,
-    /// Latencies as an HdrHistogram log.
-    pub(crate) hdr: Option<PathBuf>,
-    /// The verdict as JUnit XML.
-    pub(crate) junit: Option<PathBuf>,
-}
-
-impl Files {
-    /// Whether all can be written, and `csv` beside them.
-    pub(crate) fn check(&self, csv: Option<&Path>) -> Result<(), String> {
-        let files =
-            [("--json", &self.json), ("--html", &self.html), ("--hdr", &self.hdr), ("--junit", &self.junit)];
-        let named = files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?)));
-        let named: Vec<(&str, &Path)> = named.chain(csv.map(|path| ("--csv", path))).collect();
-        all_of(named.iter().map(|(flag, path)| check_writable(flag, path)))?;
-        let mut earlier = named.iter().enumerate().flat_map(|(index, file)| {
-            let before = named.get(..index).unwrap_or_default();
-            before.iter().map(move |first| (first, file))
-        });
-        // The later one would take the place of the earlier; a device or a pipe takes both.
-        let twice =
-            earlier.find(|((_, first), (_, second))| first == second && (!first.exists() || first.is_file()));
-        match twice {
-            Some(((first, path), (second, _))) => {
-                Err(format!("{first} and {second} name the same file, {}", path.display()))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// How TLS was spoken with the server.
-#[derive(Debug, Serialize)]
-pub(crate) struct TlsReport {
-    /// The name its certificate has to have.
-    pub(crate) server_name: String,
-    /// Whether certificates were verified; false with `--insecure`.
-    pub(crate) verified: bool,
-    /// What they were verified by.
-    pub(crate) trust: String,
-    /// Version and cipher suite of the first handshake; null if none was finished.
-    pub(crate) agreed: Option<String>,
-    /// Whether sessions were resumed where the server allowed it.
-    pub(crate) resumes: bool,
-    /// Handshakes of connections that were opened.
-    pub(crate) handshakes: u64,
-    /// Of these, those that resumed a session.
-    pub(crate) resumed: u64,
-    /// From the TCP connection to the end of the handshake; part of the connect latency.
-    pub(crate) handshake_latency: Option<LatencyReport>,
 }
 
 /// Opening and losing connections.
@@ -279,34 +211,6 @@ pub(crate) struct ConnectionsReport {
     pub(crate) advice: Vec<String>,
     /// Source addresses used in turn; null if the kernel chose.
     pub(crate) source_addresses: Option<usize>,
-}
-
-/// A percentile of fewer values than this has none beyond it, and is only their highest: it is left out, as null.
-const P90_LEAST: u64 = 10;
-const P99_LEAST: u64 = 100;
-const P999_LEAST: u64 = 1_000;
-
-/// Percentiles of a latency.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct LatencyReport {
-    /// Values recorded.
-    pub(crate) count: u64,
-    /// Lowest.
-    pub(crate) min_microseconds: f64,
-    /// Mean.
-    pub(crate) mean_microseconds: f64,
-    /// Median.
-    pub(crate) p50_microseconds: f64,
-    /// 90th percentile; null of fewer than 10 values.
-    pub(crate) p90_microseconds: Option<f64>,
-    /// 99th percentile; null of fewer than 100 values.
-    pub(crate) p99_microseconds: Option<f64>,
-    /// 99.9th percentile; null of fewer than 1,000 values.
-    pub(crate) p999_microseconds: Option<f64>,
-    /// Highest.
-    pub(crate) max_microseconds: f64,
-    /// All values.
-    pub(crate) histogram: HistogramColumns,
 }
 
 /// The generator itself: whether it was able to produce the load it claims.
@@ -366,35 +270,6 @@ pub(crate) fn finish(mut report: impl Report, judging: &Judging) -> Result<Finis
     let (value, text) = whole.written()?;
     publish_value(&value, &text, &table, &judging.files)?;
     Ok(Finished { ok, value })
-}
-
-/// A percentile in microseconds, if so many values carry it.
-pub(crate) fn carried(histogram: &Histogram<u64>, quantile: f64) -> Option<f64> {
-    let least = match quantile {
-        high if high > 0.99 => P999_LEAST,
-        high if high > 0.9 => P99_LEAST,
-        high if high > 0.5 => P90_LEAST,
-        _ => 1,
-    };
-    (histogram.len() >= least).then(|| histogram.value_at_quantile(quantile) as f64 / 1e3)
-}
-
-impl LatencyReport {
-    /// `None` if nothing was recorded. Values are nanoseconds.
-    pub(crate) fn new(histogram: &Histogram<u64>) -> Option<Self> {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        (!histogram.is_empty()).then(|| Self {
-            count: histogram.len(),
-            min_microseconds: histogram.min() as f64 / 1e3,
-            mean_microseconds: histogram.mean() / 1e3,
-            p50_microseconds: at(0.5),
-            p90_microseconds: carried(histogram, 0.9),
-            p99_microseconds: carried(histogram, 0.99),
-            p999_microseconds: carried(histogram, 0.999),
-            max_microseconds: histogram.max() as f64 / 1e3,
-            histogram: HistogramColumns::new(histogram),
-        })
-    }
 }
 
 impl Common {
@@ -527,149 +402,10 @@ impl Common {
     }
 }
 
-impl TlsReport {
-    fn new(facts: TlsFacts, tally: &Tally) -> Self {
-        let TlsFacts { server_name, verified, trust, agreed, resumes } = facts;
-        let handshakes = tally.handshakes.as_deref();
-        Self {
-            server_name,
-            verified,
-            trust,
-            agreed,
-            resumes,
-            handshakes: handshakes.map_or(0, |handshakes| handshakes.latency.len()),
-            resumed: handshakes.map_or(0, |handshakes| handshakes.resumed),
-            handshake_latency: handshakes.and_then(|handshakes| LatencyReport::new(&handshakes.latency)),
-        }
-    }
-
-    fn rows(&self, table: &mut Table) {
-        let agreed = self.agreed.as_deref().unwrap_or("n/a");
-        let resumed = if self.resumes { self.resumed.to_string() } else { "none".to_owned() };
-        table.row("TLS", format!("{agreed}, {} handshakes, {resumed} resumed", self.handshakes));
-        match self.verified {
-            true => {
-                table.row("  certificates", format!("verified for {} by {}", self.server_name, self.trust))
-            }
-            false => table.row("  certificates", "NOT VERIFIED (--insecure): anybody could be the server"),
-        }
-        table.latency("  handshake latency", self.handshake_latency.as_ref());
-    }
-}
-
-/// Two columns on standard output.
-#[derive(Debug, Default)]
-pub(crate) struct Table {
-    rows: Vec<(String, String)>,
-}
-
-impl Table {
-    /// Adds a row.
-    pub(crate) fn row(&mut self, name: &str, value: impl ToString) {
-        self.rows.push((name.to_owned(), value.to_string()));
-    }
-
-    /// Adds what was found in front of the verdict, if anything was.
-    pub(crate) fn findings(&mut self, findings: &Findings) {
-        let verdict = self.rows.pop();
-        if findings.fault != Fault::Nobody {
-            self.row("whose fault", findings.fault.text());
-            if let Some(stalled) = findings.stalled.as_ref().filter(|_| !findings.stalls.is_empty()) {
-                self.row("  when it stalled", stalled);
-            }
-            if let Some(limit) = &findings.limit {
-                self.row("  which limit", limit);
-            }
-        }
-        self.rows.extend(verdict);
-    }
-
-    /// Adds a row of percentiles.
-    pub(crate) fn latency(&mut self, name: &str, latency: Option<&LatencyReport>) {
-        let value = latency.map_or_else(
-            || "n/a".to_owned(),
-            |latency| {
-                let at = |microseconds| microseconds_text(Some(microseconds));
-                let tails = [
-                    ("p90", latency.p90_microseconds),
-                    ("p99", latency.p99_microseconds),
-                    ("p99.9", latency.p999_microseconds),
-                ];
-                let carried = tails.iter().filter_map(|(name, value)| Some((name, (*value)?)));
-                let tails: String = carried.map(|(name, value)| format!("{name} {}, ", at(value))).collect();
-                let (p50, max) = (at(latency.p50_microseconds), at(latency.max_microseconds));
-                let few =
-                    if latency.count < P999_LEAST { format!(", n {}", latency.count) } else { String::new() };
-                format!("p50 {p50}, {tails}max {max}{few}")
-            },
-        );
-        self.row(name, value);
-    }
-
-    /// The same of a latency in a result file.
-    pub(crate) fn latency_of(&mut self, name: &str, latency: Option<&Value>) {
-        let read = latency.and_then(histogram_columns::read);
-        self.latency(name, read.as_ref().and_then(LatencyReport::new).as_ref());
-    }
-
-    /// The table as text.
-    pub(crate) fn text(&self) -> String {
-        let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        self.rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
-    }
-}
-
 /// Prints the table and writes the files that are wanted.
 pub(crate) fn publish(report: &impl Serialize, table: &Table, judging: &Judging) -> Result<(), String> {
     let (value, text) = WithSettings::new(report, judging)?.written()?;
     publish_value(&value, &text, table, &judging.files)
-}
-
-/// The same of a result that is JSON already; `text` is how `--json` writes it.
-pub(crate) fn publish_value(report: &Value, text: &str, table: &Table, files: &Files) -> Result<(), String> {
-    use std::io::Write;
-    // A run of several prints nothing itself, and standard output may still hold what nobody takes.
-    let text_of_table = table.text();
-    let printed = match text_of_table.is_empty() {
-        true => Ok(()),
-        false => std::io::stdout().write_all(text_of_table.as_bytes()),
-    };
-    all_of([
-        printed.map_err(|error| format!("standard output: {error}")),
-        files.json.as_deref().map_or(Ok(()), |path| write("--json", path, text)),
-        files.html.as_deref().map_or(Ok(()), |path| write("--html", path, &html::page(report, &table.rows))),
-        files.hdr.as_deref().map_or(Ok(()), |path| histogram_columns::write_log(path, report)),
-        files.junit.as_deref().map_or(Ok(()), |path| write("--junit", path, &junit::text(report))),
-    ])
-}
-
-/// Prints a line of what is still under way. Whether anybody reads it shows when the result is printed.
-pub(crate) fn print_line(line: &str) {
-    use std::io::Write;
-    drop(writeln!(std::io::stdout(), "{line}"));
-}
-
-/// Writes the file that `flag` names.
-pub(crate) fn write(flag: &str, path: &Path, text: &str) -> Result<(), String> {
-    whole_file::put(path, text.as_bytes()).map_err(|error| format!("{flag} {}: {error}", path.display()))
-}
-
-/// Whether a file can be written, so that this is not found out when the run is over.
-pub(crate) fn check_writable(flag: &str, path: &Path) -> Result<(), String> {
-    let there = path.exists();
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    opened.map_err(|error| format!("{flag} {}: {error}", path.display()))?;
-    if !there {
-        // Only the attempt was wanted.
-        let _ = std::fs::remove_file(path);
-    }
-    Ok(())
-}
-
-/// What of several things went wrong. All are tried before: a disk that is full must not take the rest of a result along.
-pub(crate) fn all_of(outcomes: impl IntoIterator<Item = Result<(), String>>) -> Result<(), String> {
-    let wrong: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
 /// A result with the flags it was made with and what is found in it.
@@ -699,26 +435,6 @@ impl<'a, R: Serialize> WithSettings<'a, R> {
     }
 }
 
-/// A time with a readable unit, or `n/a`.
-pub(crate) fn microseconds_text(microseconds: Option<f64>) -> String {
-    match microseconds {
-        None => "n/a".into(),
-        Some(us) if us < 1_000.0 => format!("{us:.0} us"),
-        Some(us) if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
-        Some(us) => format!("{:.2} s", us / 1e6),
-    }
-}
-
-/// A number with its unit, or `n/a`.
-pub(crate) fn number_text(number: Option<f64>, digits: usize, unit: &str) -> String {
-    number.map_or_else(|| "n/a".to_owned(), |number| format!("{number:.digits$}{unit}"))
-}
-
-/// A count, or `n/a`.
-pub(crate) fn count_text(count: Option<u64>) -> String {
-    count.map_or_else(|| "n/a".to_owned(), |count| count.to_string())
-}
-
 /// A run that ended early is judged by what came of what it began: who was still on the way has not failed.
 fn asked_for(wanted: u32, interrupted: bool, counts: &Counts) -> u64 {
     if interrupted { counts.opened + counts.failed } else { u64::from(wanted) }
@@ -738,49 +454,6 @@ fn problems_of_connections(wanted: u64, counts: &Counts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn unknown_is_not_zero() {
-        assert_eq!(microseconds_text(None), "n/a");
-        assert_eq!(number_text(None, 1, " B"), "n/a");
-        assert!(LatencyReport::new(&Tally::new().latency).is_none());
-        let mut table = Table::default();
-        table.latency("latency", None);
-        assert_eq!(table.text(), "latency  n/a\n");
-    }
-
-    #[test]
-    fn percentiles_that_the_values_can_not_carry_are_left_out_everywhere() {
-        let of = |count: u64| {
-            let mut histogram = Tally::new().latency;
-            histogram.saturating_record_n(5_000_000, count);
-            let report = LatencyReport::new(&histogram).unwrap();
-            let mut table = Table::default();
-            table.latency("latency", Some(&report));
-            let json = serde_json::to_value(&report).unwrap();
-            let nulls = json.as_object().unwrap().values().filter(|value| value.is_null()).count();
-            (nulls, table.text())
-        };
-        for (count, nulls, left) in [
-            (9, 3, "p50 5.00 ms, max"),
-            (10, 2, "p90 5.00 ms, max"),
-            (99, 2, "p90 5.00 ms, max"),
-            (100, 1, "p99 5.00 ms, max"),
-        ] {
-            let (unknown, text) = of(count);
-            assert_eq!(unknown, nulls, "of {count}");
-            assert!(text.contains(left) && text.contains(&format!(", n {count}")), "{text}");
-        }
-        let (unknown, text) = of(1_000);
-        assert!(unknown == 0 && text.contains("p99.9") && !text.contains(", n "), "{text}");
-    }
-
-    #[test]
-    fn times_get_a_readable_unit() {
-        assert_eq!(microseconds_text(Some(12.3)), "12 us");
-        assert_eq!(microseconds_text(Some(1234.0)), "1.23 ms");
-        assert_eq!(microseconds_text(Some(2_500_000.0)), "2.50 s");
-    }
 
     #[test]
     fn too_few_and_lost_connections_are_problems() {

@@ -33,8 +33,10 @@ const QUIET: Duration = Duration::from_secs(1);
 /// A publisher that sends less than this share of what was asked is saturated.
 const ACHIEVED_MIN: f64 = 0.95;
 /// And if it was behind by more than this in the end, and had been for as long; less is one pause of a busy machine, behind
-/// which all that was due leaves at once.
+/// which all that was due leaves at once. Of a run that is shorter than twice that, half of it.
 const BEHIND_NS_MAX: u64 = 1_000_000_000;
+/// However short a run is.
+const BEHIND_NS_LEAST: u64 = 100_000_000;
 
 /// The result file of `fanout`.
 #[derive(Debug, Serialize)]
@@ -205,6 +207,7 @@ pub(super) fn measure(
     tally.counts.late_max_ns = published.late_max_ns;
     tally.counts.waited_sends = published.waited;
     tally.counts.waiting_ns = published.waiting_ns;
+    tally.counts.sending_ns = schedule.planned_span_ns();
     tally.by_send.merge(&published.by_send);
     let readers =
         tally.counts.opened.saturating_sub(tally.slow.as_ref().map_or(0, |slow| slow.counts.opened));
@@ -251,10 +254,12 @@ impl Outcome {
         ]
     }
 
-    /// How much longer it took than was planned, or for how long it was late if that is less.
-    fn behind_ns(&self) -> u64 {
+    /// Whether it took much longer than was planned, and was late for as long.
+    fn is_behind(&self) -> bool {
         let took_ns = self.published.last_ns.saturating_sub(self.schedule.planned_ns(0));
-        took_ns.saturating_sub(self.schedule.planned_span_ns()).min(self.published.late_lasting_ns)
+        let span_ns = self.schedule.planned_span_ns();
+        let behind_ns = took_ns.saturating_sub(span_ns).min(self.published.late_lasting_ns);
+        behind_ns > (span_ns / 2).clamp(BEHIND_NS_LEAST, BEHIND_NS_MAX)
     }
 
     /// Messages a second that left, over the time that was planned for them or, if that was longer, that they took.
@@ -293,7 +298,7 @@ impl FanoutReport {
         let unserved = resumed.as_ref().map_or(0, |resumed| resumed.unserved);
         common.expect_none(&[(unserved, "clients did not come back in time")]);
         let achieved = outcome.achieved();
-        judge_publisher(&mut common, rate, achieved, outcome.behind_ns());
+        judge_publisher(&mut common, rate, achieved, outcome.is_behind());
         let Outcome { tally, readers, published, schedule, subscribed, cpu, .. } = outcome;
         let counts = &tally.counts;
         let topics = run.plan.conversation.topics();
@@ -390,10 +395,10 @@ impl FanoutReport {
 }
 
 /// Whether the publisher held its rate, or has measured its own waiting.
-fn judge_publisher(common: &mut Common, rate: f64, achieved: Option<f64>, behind_ns: u64) {
+fn judge_publisher(common: &mut Common, rate: f64, achieved: Option<f64>, is_behind: bool) {
     if let Some(why) = common.generator.strain.saturated() {
         common.problems.push(why);
-    } else if behind_ns > BEHIND_NS_MAX && achieved.is_some_and(|achieved| achieved < rate * ACHIEVED_MIN) {
+    } else if is_behind && achieved.is_some_and(|achieved| achieved < rate * ACHIEVED_MIN) {
         let achieved = number_text(achieved, 1, "/s");
         let why = format!("publisher saturated: {achieved} of {rate}/s left");
         common.generator.strain.bottleneck.push(why.clone());

@@ -159,6 +159,7 @@ pub(crate) fn run(args: &RollingArgs) -> Result<Finished, Failure> {
     tally.counts.late_max_ns = published.late_max_ns;
     tally.counts.waited_sends = published.waited;
     tally.counts.waiting_ns = published.waiting_ns;
+    tally.counts.sending_ns = schedule.planned_span_ns();
     tally.by_send.merge(&published.by_send);
     report::finish(
         RollingReport::new(args, &run, &tally, (url, topic), (published, schedule), subscribed),

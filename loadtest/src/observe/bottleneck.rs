@@ -96,6 +96,7 @@ fn waited_ns(schedule: &File) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::result::strain::Waits;
 
     const MS: u64 = 1_000_000;
 
@@ -114,14 +115,14 @@ mod tests {
     fn a_generator_with_time_left_is_none() {
         let strain = worked(5, false);
         assert!(strain.windows >= 18 && strain.busy_windows == 0, "{strain:?}");
-        let report = strain.judge(1_000, 10, (0, 0));
+        let report = strain.judge(1_000, 10, Waits::default());
         assert!(report.bottleneck.is_empty(), "{report:?}");
         assert_eq!((report.text().as_str(), report.turn_max_microseconds), ("no", Some(5_000.0)));
     }
 
     #[test]
     fn a_starved_one_says_why() {
-        let report = worked(10, true).judge(1_000, 11, (0, 0));
+        let report = worked(10, true).judge(1_000, 11, Waits::default());
         assert_eq!(report.bottleneck.len(), 3, "{report:?}");
         assert!(report.text().starts_with("YES: "), "{}", report.text());
         assert_eq!(report.busy_share, Some(1.0));
@@ -144,22 +145,28 @@ mod tests {
     #[test]
     fn waiting_for_a_processor_is_told_and_unknown_is_not_zero() {
         let strain = Strain { waited_ns: 11 * MS, waited_of_ns: 100 * MS, ..worked(5, false) };
-        let report = strain.judge(0, 0, (0, 0));
+        let report = strain.judge(0, 0, Waits::default());
         assert_eq!(report.processor_wait_share, Some(0.11));
         assert!(report.text().contains("waited for a processor for 11 % of the load"), "{}", report.text());
         let little = Strain { waited_ns: 9 * MS, ..strain };
-        assert!(little.judge(0, 0, (0, 0)).bottleneck.is_empty());
-        assert_eq!(worked(5, false).judge(0, 0, (0, 0)).processor_wait_share, None);
+        assert!(little.judge(0, 0, Waits::default()).bottleneck.is_empty());
+        assert_eq!(worked(5, false).judge(0, 0, Waits::default()).processor_wait_share, None);
     }
 
     #[test]
     fn a_publisher_that_waited_through_one_pause_is_not_saturated() {
-        let judged =
-            |waited, waiting_ms| worked(5, false).judge(40, 0, (waited, waiting_ms * MS)).saturated();
-        assert_eq!(judged(1, 20), None);
-        assert_eq!(judged(16, 200), None, "all that came in one pause");
-        assert!(judged(16, 300).is_some_and(|why| why.contains("40.0 % of its messages waited")));
-        assert_eq!(judged(0, 0), None);
+        let judged = |messages, waiting_ms, of_ms| {
+            let waits = Waits { messages, ns: waiting_ms * MS, of_ns: of_ms * MS };
+            worked(5, false).judge(40, 0, waits).saturated()
+        };
+        assert_eq!(judged(1, 20, 5_000), None);
+        assert_eq!(judged(16, 200, 5_000), None, "all that came in one pause");
+        assert!(judged(16, 300, 5_000).is_some_and(|why| why.contains("40.0 % of its messages waited")));
+        assert_eq!(judged(0, 0, 5_000), None);
+        // A short run has no time for more; half of it is no pause.
+        assert_eq!(judged(16, 90, 200), None);
+        assert!(judged(16, 110, 200).is_some());
+        assert_eq!(judged(1, 40, 20), None, "not even of one message");
     }
 
     #[test]
@@ -181,7 +188,7 @@ mod tests {
         watch.on_wake(5_000 * MS, true, &mut strain);
         watch.on_turn_end(5_001 * MS, 1, false, true, &mut strain);
         assert_eq!(strain.busy_windows, 0, "{strain:?}");
-        let none = Strain::default().judge(0, 0, (0, 0));
+        let none = Strain::default().judge(0, 0, Waits::default());
         assert_eq!((none.busy_share, none.late_share, none.text().as_str()), (None, None, "n/a, no load"));
     }
 }

@@ -185,6 +185,7 @@ impl Account {
             let from_ns = job.submitted_ns.max(self.waited_until_ns);
             self.published.waiting_ns += now_ns.saturating_sub(from_ns);
             self.waited_until_ns = now_ns;
+            self.published.by_send.on_waited(job.planned_ns, waited_ns);
         }
         self.published.by_send.on_left(job.planned_ns, late_ns);
         if let Some(topic) = self.published.topics.get_mut(job.topic as usize) {
@@ -193,6 +194,13 @@ impl Account {
         }
         if let Some(ledger) = &self.ledger {
             ledger.on_begin(job.topic, job.number, now_ns);
+        }
+    }
+
+    /// The server has answered it, or never will.
+    pub(super) fn on_answer(&mut self, job: &Job, now_ns: u64) {
+        if !job.is_probe {
+            self.published.by_send.on_answered(job.planned_ns, now_ns.saturating_sub(job.sent_ns));
         }
     }
 

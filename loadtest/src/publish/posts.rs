@@ -266,6 +266,7 @@ impl Posts {
                 self.passed_over_until_ns = 0;
                 lane.kept = true;
                 if let Some(job) = lane.job.take() {
+                    account.on_answer(&job, now_ns);
                     match head.status {
                         200..300 => account.on_taken(&job, now_ns, true),
                         status => {
@@ -287,6 +288,9 @@ impl Posts {
                 let silent = error.kind() == io::ErrorKind::TimedOut;
                 if self.keyed && silent {
                     self.passed_over_until_ns = now_ns + TIMEOUT.as_nanos() as u64;
+                }
+                if let Some(job) = &job {
+                    account.on_answer(job, now_ns);
                 }
                 match job {
                     // Another process may have taken the place of the one that it was to.

@@ -183,6 +183,7 @@ impl Several {
         for (url, mut publisher) in self.servers {
             let one = publisher.finish();
             published.sends += one.attempted;
+            published.by_send.merge_waits(&one.by_send);
             published.late_sends += one.late_sends;
             published.late_own += one.late_own;
             published.waited += one.waited;

@@ -44,6 +44,10 @@ struct Column {
     late: u32,
     /// How late the latest of them left.
     latest_ns: u64,
+    /// The longest that one of those planned for this span waited for a connection of the publisher; 0 if none did.
+    waited_ns: u64,
+    /// The longest that the server took to answer one of them, or did not; 0 if none was asked for an answer.
+    answered_ns: u64,
 }
 
 /// A course as result files have it; columns of time, all lists but those of `cells` of one length.
@@ -65,6 +69,12 @@ pub(crate) struct CourseReport {
     highest_microseconds: Vec<Option<f64>>,
     /// When that began, in seconds since the first connect.
     highest_at_seconds: Vec<Option<f64>>,
+    /// The longest wait of a message planned for it until a connection of the publisher was free; null if none waited.
+    #[serde(default)]
+    waited_microseconds: Vec<Option<f64>>,
+    /// The longest time that the server took to answer the publisher one of these; null if none was answered.
+    #[serde(default)]
+    answered_microseconds: Vec<Option<f64>>,
     /// How many durations there were, by column and length.
     cells: Cells,
 }
@@ -116,6 +126,30 @@ impl Course {
         column.latest_ns = column.latest_ns.max(late_ns);
     }
 
+    /// Counts a message that was planned for `planned_ns` and waited so long for a connection of the publisher.
+    pub(crate) fn on_waited(&mut self, planned_ns: u64, waited_ns: u64) {
+        if let Some(column) = self.column(planned_ns) {
+            column.waited_ns = column.waited_ns.max(waited_ns);
+        }
+    }
+
+    /// The server took so long to answer a message that was planned for `planned_ns`.
+    pub(crate) fn on_answered(&mut self, planned_ns: u64, answered_ns: u64) {
+        if let Some(column) = self.column(planned_ns) {
+            column.answered_ns = column.answered_ns.max(answered_ns);
+        }
+    }
+
+    /// Of another course of the same clock, adds how long messages waited and were answered, and nothing else.
+    pub(crate) fn merge_waits(&mut self, other: &Self) {
+        let mut waits = other.clone();
+        for column in &mut waits.columns {
+            let Column { waited_ns, answered_ns, .. } = *column;
+            *column = Column { waited_ns, answered_ns, ..Column::default() };
+        }
+        self.merge(&waits);
+    }
+
     /// Adds another course of the same clock.
     pub(crate) fn merge(&mut self, other: &Self) {
         if other.columns.is_empty() {
@@ -164,6 +198,7 @@ impl Course {
             Some(schedule) => due_by(schedule, at.saturating_add(self.width_ns)) - due_by(schedule, at),
         };
         let microseconds = |ns: u64| ns as f64 / 1e3;
+        let any = |ns: u64| (ns > 0).then(|| microseconds(ns));
         let mut cells = Cells::default();
         for (number, column) in (0..).zip(&self.columns) {
             for (row, count) in column.cells.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -184,6 +219,8 @@ impl Course {
                 .collect(),
             highest_microseconds: columns().map(|column| Some(microseconds(column.highest?.0))).collect(),
             highest_at_seconds: columns().map(|column| Some(seconds(column.highest?.1))).collect(),
+            waited_microseconds: columns().map(|column| any(column.waited_ns)).collect(),
+            answered_microseconds: columns().map(|column| any(column.answered_ns)).collect(),
             cells,
         })
     }
@@ -202,14 +239,18 @@ impl Course {
             report.highest_microseconds.len(),
             report.highest_at_seconds.len(),
         ];
+        // Results of earlier versions have none of these.
+        let waits = [report.waited_microseconds.len(), report.answered_microseconds.len()];
         if !doubled.is_power_of_two()
             || doubled * WIDTH_NS != width_ns
             || count > COLUMNS_MAX
             || lengths.iter().any(|length| *length != count)
+            || waits.iter().any(|length| *length != count && *length != 0)
         {
             return None;
         }
         let nanoseconds = |microseconds: f64| ns(microseconds / 1e6);
+        let known = |list: &[Option<f64>], index: usize| list.get(index).copied().flatten();
         let column = |index: usize| {
             let highest =
                 (*report.highest_microseconds.get(index)?).zip(*report.highest_at_seconds.get(index)?);
@@ -220,6 +261,8 @@ impl Course {
                 left: *report.left.get(index)?,
                 late: *report.late.get(index)?,
                 latest_ns: report.latest_microseconds.get(index)?.map_or(0, nanoseconds),
+                waited_ns: known(&report.waited_microseconds, index).map_or(0, nanoseconds),
+                answered_ns: known(&report.answered_microseconds, index).map_or(0, nanoseconds),
             })
         };
         let mut columns = (0..count).map(column).collect::<Option<Vec<_>>>()?;
@@ -286,7 +329,16 @@ impl Course {
 
 impl Default for Column {
     fn default() -> Self {
-        Self { cells: [0; ROWS], highest: None, planned: 0, left: 0, late: 0, latest_ns: 0 }
+        Self {
+            cells: [0; ROWS],
+            highest: None,
+            planned: 0,
+            left: 0,
+            late: 0,
+            latest_ns: 0,
+            waited_ns: 0,
+            answered_ns: 0,
+        }
     }
 }
 
@@ -301,6 +353,8 @@ impl Column {
         self.left = self.left.saturating_add(other.left);
         self.late = self.late.saturating_add(other.late);
         self.latest_ns = self.latest_ns.max(other.latest_ns);
+        self.waited_ns = self.waited_ns.max(other.waited_ns);
+        self.answered_ns = self.answered_ns.max(other.answered_ns);
     }
 }
 
@@ -412,11 +466,21 @@ mod tests {
             course.on_turn(schedule.planned_ns(index), late_ns);
             course.on_left(schedule.planned_ns(index), late_ns);
             course.record(schedule.planned_ns(index), (index + 1) * 10_000);
+            course.on_waited(schedule.planned_ns(index), late_ns);
+            course.on_answered(schedule.planned_ns(index), (index + 1) * 5_000);
         }
         let report = course.report(0, Some(&schedule)).unwrap();
         let text = |report: &CourseReport| serde_json::to_value(report).unwrap();
         assert_eq!(text(&Course::read(&report).unwrap().report(0, None).unwrap()), text(&report));
-        let broken: [fn(&mut CourseReport); 5] = [
+        // One of a version that did not know how long messages waited.
+        let mut old = text(&report);
+        old.as_object_mut()
+            .unwrap()
+            .retain(|name, _| !name.starts_with("waited") && !name.starts_with("answered"));
+        let old = Course::read(&serde_json::from_value(old).unwrap()).unwrap().report(0, None).unwrap();
+        assert!(old.left == report.left && old.waited_microseconds.iter().all(Option::is_none));
+        let broken: [fn(&mut CourseReport); 6] = [
+            |report| report.waited_microseconds.truncate(1),
             |report| report.column_seconds = 0.003,
             |report| report.column_seconds = 0.0,
             |report| report.late.truncate(1),

@@ -21,7 +21,7 @@ use crate::result::histogram_columns::Interval;
 use crate::result::json_text;
 use crate::result::metrics_report::MetricsReport;
 use crate::result::samples::Columns;
-use crate::result::strain::StrainReport;
+use crate::result::strain::{StrainReport, Waits};
 use crate::result::tally::{Counts, Tally};
 use crate::result::threshold::Threshold;
 
@@ -329,7 +329,7 @@ impl Common {
                 strain: tally.strain.judge(
                     counts.sends,
                     counts.late_own,
-                    (counts.waited_sends, counts.waiting_ns),
+                    Waits { messages: counts.waited_sends, ns: counts.waiting_ns, of_ns: counts.sending_ns },
                 ),
             },
             series: facts.series,

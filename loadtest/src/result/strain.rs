@@ -9,8 +9,11 @@ const LATE_SHARE_MAX: f64 = 0.01;
 const WAITED_SHARE_MAX: f64 = 0.01;
 const BACKLOG_SHARE_MAX: f64 = 0.1;
 const WAIT_SHARE_MAX: f64 = 0.1;
-/// Messages that waited for less time than this in all did so for one pause of a busy machine.
+/// Messages that waited for less time than this in all did so for one pause of a busy machine. In a run that is shorter than
+/// twice that half of it is no pause.
 const WAITING_NS_MIN: u64 = 250_000_000;
+/// However short a run is.
+const WAITING_NS_LEAST: u64 = 50_000_000;
 /// Turns with a backlog that may happen to anybody.
 const BACKLOG_TURNS_MIN: u64 = 3;
 
@@ -33,6 +36,17 @@ pub(crate) struct Strain {
     pub(crate) turn_max_ns: u64,
 }
 
+/// Messages of the generator that waited until a connection of the publisher was free.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    /// How many.
+    pub(crate) messages: u64,
+    /// For how long at least one of them did.
+    pub(crate) ns: u64,
+    /// How long sending was planned to take.
+    pub(crate) of_ns: u64,
+}
+
 /// What the report says about the generator's own load.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StrainReport {
@@ -52,9 +66,9 @@ pub(crate) struct StrainReport {
     /// Share of sends that waited for more than 1 ms until a connection of the publisher was free; null if nothing was
     /// sent.
     pub(crate) waited_share: Option<f64>,
-    /// For how long any did.
+    /// All about these.
     #[serde(skip)]
-    waiting_ns: u64,
+    waits: Waits,
 }
 
 impl Strain {
@@ -92,9 +106,8 @@ impl Strain {
         share(self.waited_ns, self.waited_of_ns)
     }
 
-    /// Judges it. `sent`, `late` and `waited` are messages of the generator, 0 where it sends none; the second of
-    /// `waited` is for how long at least one of them waited.
-    pub(crate) fn judge(&self, sent: u64, late: u64, (waited, waiting_ns): (u64, u64)) -> StrainReport {
+    /// Judges it. `sent` and `late` are messages of the generator, 0 where it sends none.
+    pub(crate) fn judge(&self, sent: u64, late: u64, waits: Waits) -> StrainReport {
         let mut report = StrainReport {
             bottleneck: Vec::new(),
             busy_share: self.busy_share(),
@@ -102,8 +115,8 @@ impl Strain {
             backlog_share: share(self.backlog_turns, self.turns),
             turn_max_microseconds: (self.turns > 0).then(|| self.turn_max_ns as f64 / 1e3),
             late_share: share(late, sent),
-            waited_share: share(waited, sent),
-            waiting_ns,
+            waited_share: share(waits.messages, sent),
+            waits,
         };
         let percent = |share: f64| share * 100.0;
         if let Some(busy) = report.busy_share.filter(|share| *share > BUSY_SHARE_MAX) {
@@ -136,7 +149,7 @@ impl StrainReport {
     /// Set if the publisher had too few connections for the rate, so that figures are those of its waiting.
     pub(crate) fn saturated(&self) -> Option<String> {
         let share = self.waited_share.filter(|share| *share > WAITED_SHARE_MAX)?;
-        if self.waiting_ns < WAITING_NS_MIN {
+        if self.waits.ns < (self.waits.of_ns / 2).clamp(WAITING_NS_LEAST, WAITING_NS_MIN) {
             return None;
         }
         let percent = share * 100.0;

@@ -118,6 +118,8 @@ pub(crate) struct Counts {
     pub(crate) waited_sends: u64,
     /// For how long at least one of these waited.
     pub(crate) waiting_ns: u64,
+    /// How long sending was planned to take.
+    pub(crate) sending_ns: u64,
     /// How late the latest send left.
     pub(crate) late_max_ns: u64,
     /// Close frames that ended connections which should have stayed, by code and reason.
@@ -346,6 +348,7 @@ impl Counts {
         }
         self.late_max_ns = self.late_max_ns.max(other.late_max_ns);
         self.waiting_ns = self.waiting_ns.max(other.waiting_ns);
+        self.sending_ns = self.sending_ns.max(other.sending_ns);
         self.settled_ns = self.settled_ns.max(other.settled_ns);
         for ((code, reason), count) in &other.closes {
             self.on_closes(*code, reason, *count);

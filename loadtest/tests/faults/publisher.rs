@@ -110,9 +110,27 @@ fn a_publisher_with_too_few_connections_says_so_and_fails() {
     );
     assert_waited(&report, &table);
     assert!(report["generator"]["bottleneck"].to_string().contains("publisher saturated"), "{table}");
+    // Nobody else is blamed for it, and the wait is told from where it began to grow.
+    let found = &report["findings"];
+    assert_eq!(found["fault"], "generator", "{found:#}");
+    assert!(found["findings"].to_string().contains("(--publishers says how many"), "{found:#}");
+    assert!(found["stalls"][0]["waited"].as_u64().unwrap() > 10, "{found:#}");
     assert!(report["generator"]["waited_share"].as_f64().unwrap() > 0.5, "{table}");
     assert!(report["published_per_second"].as_f64().unwrap() < 60.0, "{table}");
     assert_eq!((&report["missing"], &report["published"]), (&json!(0), &json!(100)), "late, but not lost");
+}
+
+#[test]
+fn a_short_run_whose_messages_wait_is_saturated_too() {
+    // Twelve messages in a fifth of a second, on a connection that carries ten at most: the last leaves 40 ms late.
+    let rooms = Rooms::start(DELAY);
+    let url = format!("ws://{}/ws/{{topic}}", rooms.ws);
+    let publish = format!("http://{}/publish/{{topic}}", rooms.http);
+    let mut args = vec!["fanout", "--url", &url, "--publish-url", &publish, "--connections", "1"];
+    args.extend(["--rate", "60", "--duration", "200ms", "--publishers", "1"]);
+    let (code, report, table) = run(&args);
+    assert_eq!((code, &report["missing"], &report["published"]), (1, &json!(0), &json!(12)), "{table}");
+    assert_waited(&report, &table);
 }
 
 /// It is not ok, because messages waited.

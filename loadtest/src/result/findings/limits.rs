@@ -44,10 +44,13 @@ pub(super) fn generator(report: &Value) -> Vec<Finding> {
     let run = last_run(report);
     let reasons = bottlenecks(run);
     if !reasons.is_empty() {
-        let saturated = reasons.iter().all(|reason| reason.starts_with("publisher saturated"));
+        // Whose connections are busy sends late as well; whose threads have no time has connections that wait for them.
+        let connections =
+            reasons.iter().any(|reason| reason.contains("until one of its connections was free"));
+        let threads = reasons.iter().any(|reason| reason.contains("its threads"));
         let waited = reasons.iter().any(|reason| reason.contains("waited for a processor"));
-        let limit = match saturated {
-            true => "The publisher's connections (--publishers)".to_owned(),
+        let limit = match connections && !threads {
+            true => publisher(),
             false => processor(run, waited),
         };
         let text = format!(
@@ -57,6 +60,11 @@ pub(super) fn generator(report: &Value) -> Vec<Finding> {
         found.push(machine(Weight::Bottleneck, text, limit));
     }
     found
+}
+
+/// The limit of a publisher whose connections were all busy.
+pub(super) fn publisher() -> String {
+    "The publisher's connections (--publishers says how many there may be)".to_owned()
 }
 
 /// Why the generator was the bottleneck.
@@ -297,7 +305,11 @@ mod tests {
         let unknown = find(&json!({ "ok": false, "problems": ["p99>1ms: it is 2.00 ms"] }));
         assert_eq!(unknown.fault, Fault::Unknown);
         // What broke is in the last step.
-        let step = json!({ "result": { "generator": { "bottleneck": ["publisher saturated: 5 %"] } } });
+        let reasons = [
+            "11.0 % of its sends left more than 1 ms late",
+            "publisher saturated: 5 % of its messages waited until one of its connections was free",
+        ];
+        let step = json!({ "result": { "generator": { "bottleneck": reasons } } });
         let found = find(&json!({ "command": "capacity", "ok": true, "steps": [{}, step] }));
         assert!(found.limit.unwrap().contains("--publishers"));
     }

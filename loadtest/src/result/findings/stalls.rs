@@ -13,8 +13,10 @@ const SLOW_LEAST_US: f64 = 100_000.0;
 const LONG_US: f64 = 1e6;
 /// How many times as long as usual.
 const SLOW_TIMES: f64 = 10.0;
-/// Share of the columns that are at least as fast as what is usual.
-const USUAL_SHARE: f64 = 0.1;
+/// How many times as long as usual messages wait already at the beginning of a wait that grows.
+const GROWING_TIMES: f64 = 2.0;
+/// Share of the columns that are at least as fast as what is usual: few, since a queue may grow from the first message on.
+const USUAL_SHARE: f64 = 0.02;
 
 /// A time in which messages waited.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -60,15 +62,23 @@ pub(super) fn has_course(run: &Value) -> bool {
 /// All of a run, the longest first.
 pub(super) fn stalls(run: &Value) -> Vec<Stall> {
     let Some((_, course)) = course(run) else { return Vec::new() };
-    let slow_us = slow_us(&slices(course, f64::INFINITY));
+    let usual_us = usual_us(&slices(course, f64::INFINITY));
+    let slow_us = (usual_us * SLOW_TIMES).max(SLOW_LEAST_US);
+    let growing_us = (usual_us * GROWING_TIMES).max(SLOW_LEAST_US);
+    let (slow, growing) = (slices(course, slow_us), slices(course, growing_us));
     let mut stalls: Vec<Stall> = Vec::new();
-    let mut group: Vec<Slice> = Vec::new();
-    let slices = slices(course, slow_us);
-    for slice in slices.iter().map(Some).chain([None]) {
-        match slice {
-            Some(slice) if slice.highest_us >= slow_us => group.push(*slice),
-            _ => stalls.extend(of_group(&std::mem::take(&mut group))),
+    let mut from = 0;
+    for group in slow.chunk_by(|a, b| (a.highest_us >= slow_us) == (b.highest_us >= slow_us)) {
+        let until = from + group.len();
+        let mut stall = of_group(group).filter(|stall| stall.longest_microseconds >= slow_us);
+        if stall.as_ref().is_some_and(|stall| stall.grew) {
+            // It began before it was so long: with the first of those that led to it.
+            let before = growing.get(..from).unwrap_or_default().iter().rev();
+            let led = before.take_while(|slice| slice.highest_us >= growing_us).count();
+            stall = growing.get(from - led..until).and_then(of_group);
         }
+        stalls.extend(stall);
+        from = until;
     }
     let mut joined: Vec<Stall> = Vec::new();
     for stall in stalls {
@@ -86,12 +96,11 @@ pub(super) fn stalls(run: &Value) -> Vec<Stall> {
     joined
 }
 
-/// What is much longer than usual.
-fn slow_us(slices: &[Slice]) -> f64 {
+/// What messages took when nothing made them wait, as far as a run shows it.
+fn usual_us(slices: &[Slice]) -> f64 {
     let mut medians: Vec<f64> = slices.iter().map(|slice| slice.median_us).collect();
     medians.sort_by(f64::total_cmp);
-    let usual = medians.get((medians.len() as f64 * USUAL_SHARE) as usize).copied().unwrap_or(0.0);
-    (usual * SLOW_TIMES).max(SLOW_LEAST_US)
+    medians.get((medians.len() as f64 * USUAL_SHARE) as usize).copied().unwrap_or(0.0)
 }
 
 fn slices(course: &Value, slow_us: f64) -> Vec<Slice> {
@@ -162,8 +171,8 @@ impl Stall {
         let longest = microseconds_text(Some(self.longest_microseconds));
         let waited = grouped(self.waited as f64);
         let what = match (self.grew, self.waited) {
-            (true, _) => format!("{waited} messages waited longer and longer, up to {longest}"),
-            (false, 1) => format!("a message waited for {longest}"),
+            (true, 2..) => format!("{waited} messages waited longer and longer, up to {longest}"),
+            (_, ..=1) => format!("a message waited for {longest}"),
             (false, _) => format!("{waited} messages waited, up to {longest}"),
         };
         let (from, until) = (self.from_seconds, self.until_seconds);
@@ -265,6 +274,11 @@ mod tests {
             "{}",
             sentence(&found, &run)
         );
+        // From the first message on, so that hardly any shows what is usual.
+        let run = run_of(|at| at - 490);
+        let found = stalls(&run);
+        assert!(found.len() == 1 && found[0].grew && found[0].waited > 2_500, "{found:?}");
+        assert!(found[0].from_seconds < 1.0 && found[0].until_seconds > 11.9, "{found:?}");
         for even in [2, 90, 3_000] {
             let run = run_of(|at| even + at % 3);
             assert!(stalls(&run).is_empty(), "{even} ms all the time");

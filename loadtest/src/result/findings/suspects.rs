@@ -1,5 +1,5 @@
-//! Who made messages wait in a span of time: the generator, if it sent late or had no time to read, else the server, of
-//! which its processor time says more. Pure.
+//! Who made messages wait in a span of time: the generator, if its publisher had too few connections, if it sent late or had
+//! no time to read, else the server, of which its processor time says more. Pure.
 
 use serde_json::Value;
 
@@ -29,6 +29,9 @@ pub(super) struct Blamed {
 
 /// Who it was, and why that is known.
 pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> Blamed {
+    if let Some(blamed) = publisher(course, stall) {
+        return blamed;
+    }
     let mut starved = starved(run, stall);
     let sends = sends(course, stall);
     let late_often = sends.planned > 0.0 && sends.late >= sends.planned * LATE_SHARE;
@@ -73,6 +76,31 @@ pub(super) fn blame(run: &Value, course: &Value, stall: &Stall) -> Blamed {
     Blamed { fault: beyond(run), evidence: text, limit: None }
 }
 
+/// Whether messages waited for a connection of the publisher, although the server answered what it was asked: then there
+/// were too few of them. Where the server leaves them all without an answer, that is what messages waited for.
+fn publisher(course: &Value, stall: &Stall) -> Option<Blamed> {
+    let longest = |name: &str| {
+        let of = column(course, name);
+        overlapping(course, stall, of.len())
+            .filter_map(|index| of.get(index).copied().flatten())
+            .max_by(f64::total_cmp)
+    };
+    let (waited, answered) = (longest("/waited_microseconds")?, longest("/answered_microseconds")?);
+    let half = stall.longest_microseconds / 2.0;
+    (waited >= half && answered < half).then(|| {
+        let at = |microseconds| microseconds_text(Some(microseconds));
+        Blamed {
+            fault: Fault::Generator,
+            evidence: format!(
+                "The publisher let messages of that time wait for up to {} until one of its connections was free, while the server took {} at most to answer one",
+                at(waited),
+                at(answered)
+            ),
+            limit: Some(limits::publisher()),
+        }
+    })
+}
+
 /// Whether the generator's threads had no time in a span, and which limit that was.
 fn starved(run: &Value, stall: &Stall) -> Option<(String, Option<String>)> {
     let mean = |name: &str| {
@@ -102,23 +130,28 @@ struct Sends {
 }
 
 fn sends(course: &Value, stall: &Stall) -> Sends {
-    let at = |name: &str| course.get(name).and_then(Value::as_f64).unwrap_or(0.0);
-    let (begin, width) = (at("begin_seconds"), at("column_seconds"));
     let (planned, left) = (column(course, "/planned"), column(course, "/left"));
     let (late, latest) = (column(course, "/late"), column(course, "/latest_microseconds"));
     let mut sum = Sends::default();
-    for (index, of) in late.iter().enumerate() {
-        let from = begin + index as f64 * width;
-        if from + width <= stall.from_seconds || from >= stall.until_seconds {
-            continue;
-        }
+    for index in overlapping(course, stall, late.len()) {
         let known = |list: &[Option<f64>]| list.get(index).copied().flatten().unwrap_or(0.0);
         // Whose plan is not known, as that of a bystander, has sent what it has.
         sum.planned += if known(&planned) > 0.0 { known(&planned) } else { known(&left) };
-        sum.late += of.unwrap_or(0.0);
+        sum.late += known(&late);
         sum.latest_us = sum.latest_us.max(known(&latest));
     }
     sum
+}
+
+/// Which of so many columns have a part in a span.
+fn overlapping(course: &Value, stall: &Stall, columns: usize) -> impl Iterator<Item = usize> {
+    let at = |name: &str| course.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+    let (begin, width) = (at("begin_seconds"), at("column_seconds"));
+    let (from_seconds, until_seconds) = (stall.from_seconds, stall.until_seconds);
+    (0..columns).filter(move |index| {
+        let from = begin + *index as f64 * width;
+        from + width > from_seconds && from < until_seconds
+    })
 }
 
 /// What samples say of the span; a sample speaks for the time since the one before. Of a short one that is the sample
@@ -188,6 +221,28 @@ mod tests {
 
     fn run(url: &str, series: Value) -> Value {
         json!({ "url": url, "series": series })
+    }
+
+    #[test]
+    fn messages_that_waited_for_the_publisher_are_the_servers_only_if_it_did_not_answer() {
+        let local = run("ws://127.0.0.1:9/", json!({ "at_seconds": [] }));
+        let blamed = |waited_us: Value, answered_us: Value| {
+            let mut course = course(0, 1.0);
+            course["waited_microseconds"] = json!([null, waited_us, waited_us, null]);
+            course["answered_microseconds"] = json!([21e3, answered_us, answered_us, 9e6]);
+            blame(&local, &course, &STALL)
+        };
+        let few = blamed(json!(1.9e6), json!(22e3));
+        assert_eq!(few.fault, Fault::Generator, "{few:?}");
+        assert!(few.evidence.contains("for up to 1.90 s") && few.evidence.contains("took 22.00 ms at most"));
+        assert!(few.limit.is_some_and(|limit| limit.contains("--publishers")));
+        // It stood still, and so did all the connections that had asked it something.
+        assert_eq!(blamed(json!(1.9e6), json!(2e6)).fault, Fault::Server);
+        // What waited explains nothing of it.
+        assert_eq!(blamed(json!(30e3), json!(22e3)).fault, Fault::Server);
+        assert_eq!(blamed(json!(null), json!(22e3)).fault, Fault::Server);
+        // A WebSocket's messages are not answered: they wait for a server that reads no more.
+        assert_eq!(blamed(json!(1.9e6), json!(null)).fault, Fault::Server);
     }
 
     #[test]

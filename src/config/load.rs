@@ -174,6 +174,17 @@ fn nobody_has_tokens(rules: &[TopicRule], tables: &[Table]) -> Vec<ConfigError> 
     errors
 }
 
+/// Rules that are about webhooks, where there is nobody to be told.
+fn nobody_is_told(rules: &[TopicRule], tables: &[Table]) -> Vec<ConfigError> {
+    let told = rules.iter().zip(tables).filter(|(rule, _)| rule.webhook.is_some());
+    let error = |(_, table): (_, &Table)| ConfigError {
+        place: table.place_of("webhook"),
+        key: Some("topic.webhook".to_owned()),
+        problem: "expects webhook.url, too".to_owned(),
+    };
+    told.map(error).collect()
+}
+
 /// Reads, joins and checks the configuration. Every mistake is reported, not only the first.
 ///
 /// # Errors
@@ -216,6 +227,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     }
     if lists_fit && content.issuers.is_empty() && !settings.auth.has_backend() {
         errors.extend(nobody_has_tokens(&settings.topics, &content.topics));
+    }
+    if lists_fit && settings.webhook.url.is_none() {
+        errors.extend(nobody_is_told(&settings.topics, &content.topics));
     }
     let shown_key =
         |(name, value): &(OsString, OsString)| name == environment::ADMIN_KEY && !value.is_empty();

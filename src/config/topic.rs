@@ -6,8 +6,9 @@ use super::error::ConfigError;
 use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy};
 use super::section::{Checker, section};
 use super::table::Table;
-use super::value::{Bytes, Count, Kind, Optional, Pattern, RawValue, quoted};
+use super::value::{Bytes, Count, Kind, Names, Optional, Pattern, RawValue, quoted};
 use crate::topic::check::JSON_BYTES_MAX;
+use crate::topic::rules::Tapped;
 use crate::topic::{Access, PresenceMode, SlowPolicy, TopicPattern};
 
 /// Who may publish or subscribe to a topic over their connection.
@@ -93,6 +94,7 @@ type OptionalPolicy = Optional<Policy>;
 type OptionalClients = Optional<ClientsKind>;
 type OptionalPresence = Optional<PresenceKind>;
 type OptionalValidate = Optional<ValidateKind>;
+type OptionalTapped = Optional<TappedKind>;
 
 section! {
     /// Rules for topics by pattern, only in the file. The first rule whose pattern fits a topic's name holds
@@ -139,6 +141,8 @@ section! {
         /// What messages have to be, whoever publishes them: text, json, or the name of a file with a JSON Schema, which ends in
         /// .json. JSON may have 64 KiB. Unset, anything.
         "validate" => validate: Option<Validate> as OptionalValidate = None,
+        /// What of these topics webhook.url is told, too: a list of subscribed and unsubscribed, or one of them. Unset, neither.
+        "webhook" => webhook: Option<Tapped> as OptionalTapped = None,
     }
 }
 
@@ -253,6 +257,31 @@ impl Kind for ValidateKind {
             Validate::Json => "\"json\"".to_owned(),
             Validate::Schema(file) => quoted(file),
         }
+    }
+}
+
+struct TappedKind;
+
+impl Kind for TappedKind {
+    type Out = Tapped;
+    const EXPECTS: &'static str = "a list of subscribed and unsubscribed, or of one of them";
+
+    fn parse(raw: &RawValue) -> Option<Tapped> {
+        let mut tapped = Tapped::default();
+        for word in Names::parse(raw)? {
+            match word.as_str() {
+                "subscribed" => tapped.subscribed = true,
+                "unsubscribed" => tapped.unsubscribed = true,
+                _ => return None,
+            }
+        }
+        Some(tapped)
+    }
+
+    fn show(value: &Tapped) -> String {
+        let Tapped { subscribed, unsubscribed } = *value;
+        let words = [("subscribed", subscribed), ("unsubscribed", unsubscribed)];
+        Names::show(&words.iter().filter(|(_, is)| *is).map(|(word, _)| (*word).to_owned()).collect())
     }
 }
 

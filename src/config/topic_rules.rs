@@ -46,6 +46,7 @@ impl Settings {
                     Some(Validate::Json) => Some(Check::Json),
                     Some(Validate::Schema(file)) => Some(Check::Schema(schemas.place_of(file)?)),
                 },
+                tapped: rule.webhook,
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
@@ -66,6 +67,7 @@ impl Settings {
             interval_ms: TopicPolicy::default().interval_ms,
             presence: TopicPolicy::default().presence,
             check: Check::Nothing,
+            tapped: TopicPolicy::default().tapped,
         };
         let (rules, open) = (rules.collect::<Result<_, KeyError>>()?, open.collect::<Result<_, _>>()?);
         Ok(TopicRules::open_to(rules, open, listed, base).with_schemas(schemas.read))

@@ -1,18 +1,22 @@
-//! `[webhook]`: who is told what happens to topics.
+//! `[webhook]`: who is told what happens to topics and connections.
 
 use super::section::{Checker, section};
-use super::value::{Bytes, Kind, RawValue, quoted};
+use super::value::{Bytes, Kind, Names, RawValue, quoted};
+use crate::service::webhook::Wanted;
 
 section! {
-    /// Who is told what happens to topics. See docs/webhooks.md.
+    /// Who is told what happens to topics and connections. See docs/webhooks.md.
     Webhook ["webhook"] {
         /// URL that batches of events are posted to, http or https; empty for none.
         "url" => url: Option<String> as TextOrNone = None,
         /// File with the secret that signs them: whsec_ and base64, or the characters themselves, 24 bytes at least.
         "secret_file" => secret_file: Option<String> as TextOrNone = None,
+        /// What is told of all topics and connections: of occupied, vacated, connected and disconnected those that are in the list.
+        /// What else there is, rules of topics ask for.
+        "events" => events: Wanted as Events = Wanted::default(),
         /// PEM file with the authorities that the URL's certificate is signed by; empty for those of the system.
         "ca_file" => ca_file: Option<String> as TextOrNone = None,
-        /// Bytes of events that may wait, 128 and its topic's name for each; what comes then is counted and lost.
+        /// Bytes of events that may wait, 128 and the names in it for each; what comes then is counted and lost.
         "queue_bytes_max" => queue_bytes_max: usize as Bytes = 16 << 20,
     }
 }
@@ -37,6 +41,24 @@ impl Webhook {
         if self.url.is_none() && self.ca_file.is_some() {
             check.report("ca_file", "expects webhook.url, too".to_owned());
         }
+    }
+}
+
+/// What is told.
+struct Events;
+
+impl Kind for Events {
+    type Out = Wanted;
+    const EXPECTS: &'static str = "a list of occupied, vacated, connected and disconnected, or of some of them";
+
+    fn parse(raw: &RawValue) -> Option<Wanted> {
+        Wanted::of(&Names::parse(raw)?)
+    }
+
+    fn show(value: &Wanted) -> String {
+        let Wanted { occupied, vacated, connected, disconnected } = *value;
+        let wanted = Wanted::WORDS.into_iter().zip([occupied, vacated, connected, disconnected]);
+        Names::show(&wanted.filter(|(_, is)| *is).map(|(word, _)| word.to_owned()).collect())
     }
 }
 
@@ -84,6 +106,10 @@ mod tests {
         assert!(unfit(None, None, None).is_empty() && unfit(Some("u"), Some("s"), Some("c")).is_empty());
         assert_eq!(unfit(Some("u"), None, None), ["url"]);
         assert_eq!(unfit(None, Some("s"), Some("c")), ["secret_file", "ca_file"]);
+        let events = |text: &str| Events::parse(&RawValue::Text(text.to_owned()));
+        assert_eq!(events("vacated,occupied"), Some(Wanted::default()));
+        assert_eq!(Events::show(&events("disconnected, occupied").unwrap()), r#"["occupied", "disconnected"]"#);
+        assert_eq!(events("occupied,subscribed"), None);
         let text = |text: &str| TextOrNone::parse(&RawValue::String(text.to_owned())).unwrap();
         assert_eq!((text(" "), text(" a ")), (None, Some("a".to_owned())));
     }

@@ -23,6 +23,7 @@ use crate::auth::revoked::Revocations;
 use crate::auth::token::Issuers;
 use crate::config::{KeyError, Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads, WebhookCounts};
+use crate::service::webhook::Ear;
 use crate::service::{Backend, KeySets};
 use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
 use crate::transport::tls::certificate::CertificateError;
@@ -170,6 +171,8 @@ pub struct Shared {
     started: Started,
     /// Who is asked about handshakes.
     backend: OnceLock<Backend>,
+    /// Who is told what happens to connections.
+    ear: OnceLock<Ear>,
     /// What clients have sent in part, and what the operator has.
     inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
@@ -229,6 +232,7 @@ impl Edition {
             start_facts: OnceLock::new(),
             started: Started::default(),
             backend: OnceLock::new(),
+            ear: OnceLock::new(),
             inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -371,6 +375,18 @@ impl Shared {
     pub fn set_backend(&self, backend: Backend) {
         // The first one stays, which is the only one.
         let _ = self.backend.set(backend);
+    }
+
+    /// Who is told what happens to connections, if anybody is.
+    #[must_use]
+    pub fn ear(&self) -> Option<&Ear> {
+        self.ear.get()
+    }
+
+    /// From now on that is told, for as long as the process lives.
+    pub fn set_ear(&self, ear: Ear) {
+        // As with the application: there is one at most.
+        let _ = self.ear.set(ear);
     }
 
     /// The counters of loop `index`.

@@ -96,6 +96,7 @@ impl<S: Socket> Core<S> {
         self.unsubscribe_all(key.slot);
         self.end_handshake(key);
         self.counters.closed(reason);
+        self.hear_of_end(key, reason);
         tracing::debug!(slot = key.slot, generation = key.generation, reason = reason.label(), "closing");
         let full = self.lingering >= LINGERING_MAX;
         let now = self.now;
@@ -180,6 +181,7 @@ impl<S: Socket> Core<S> {
             return;
         }
         self.unsubscribe_all(index);
+        self.hear_of_end(key, reason);
         let Some(mut slot) = self.slots.remove(index) else { return };
         slot.stream.forget(&mut self.transport);
         self.settle_layer();

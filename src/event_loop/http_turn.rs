@@ -423,6 +423,7 @@ impl<S: Socket> Core<S> {
             connection.flags.set(Flags::NO_ECHO);
         }
         self.counters.upgrades.add(1);
+        self.hear_of_opening(key, head, &joined);
         self.send_own(key, out, Asked::No);
         if let Some(data) = &opening.welcome {
             self.tell_unasked(key, [Outcome::Welcome { data }]);

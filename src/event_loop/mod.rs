@@ -36,6 +36,7 @@ mod fanout_turn;
 mod frames_turn;
 mod handshakes;
 mod held;
+mod hooks;
 mod http_turn;
 mod inquiry_turn;
 mod layer;

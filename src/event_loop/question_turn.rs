@@ -120,7 +120,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Who connects, as admission has it; `None` if only its handle is known.
-    fn address_of(&mut self, key: Key, head: &Head<'_>) -> Option<IpAddr> {
+    pub(super) fn address_of(&mut self, key: Key, head: &Head<'_>) -> Option<IpAddr> {
         let peer = self.slots.get(key)?.stream.peer()?.ip();
         let rules = self.edition.admission.rules();
         if !self.edition.admission.trusts(peer) {

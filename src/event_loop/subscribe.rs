@@ -219,7 +219,10 @@ impl<S: Socket> Core<S> {
             allowed.and_then(|()| self.join(from.key, name, since).map_err(denial))
         };
         match joined {
-            Ok((topic, joined)) => self.tell(from, Outcome::of_joined(&topic, joined), sink),
+            Ok((topic, joined)) => {
+                self.hear_of_join(from.key, &topic);
+                self.tell(from, Outcome::of_joined(&topic, joined), sink);
+            }
             Err(denial) => self.tell(from, Outcome::Refused { topic: name.as_str(), denial }, sink),
         }
         Then::Go
@@ -306,6 +309,7 @@ impl<S: Socket> Core<S> {
     /// Ends one subscription of a slot.
     pub(super) fn leave(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, place } = subscription;
+        self.hear_of_leave(slot, topic);
         self.unlist_member(slot, topic);
         if self.slots.at(slot).is_some_and(|slot| wants_deflated(&slot.connection))
             && let Some(topic) = self.topics.topic(topic)

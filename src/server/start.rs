@@ -369,7 +369,7 @@ fn edition(
     })
 }
 
-/// Who is told what happens to topics, if somebody is.
+/// Who is told what happens to topics and connections, if somebody is.
 fn webhook_target(settings: &Settings) -> Result<Option<Target>, ServeError> {
     let Some((url, secret_file)) = settings.webhook.target() else { return Ok(None) };
     let target = Target::new(url, secret_file, settings.webhook.ca_file.as_deref());
@@ -380,11 +380,13 @@ fn start_webhook(edition: &Edition) -> Result<Option<Webhook>, ServeError> {
     let Some(target) = webhook_target(&edition.settings)? else { return Ok(None) };
     // The hash is keyed at random: no two starts have the same names for their batches.
     let process = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-    let bytes_max = edition.settings.webhook.queue_bytes_max;
-    let webhook = Webhook::start(target, process, bytes_max, Arc::clone(&edition.webhook))
+    let settings = &edition.settings.webhook;
+    let (bytes_max, wanted) = (settings.queue_bytes_max, settings.events);
+    let webhook = Webhook::start(target, process, bytes_max, wanted, Arc::clone(&edition.webhook))
         .map_err(|error| failed("start a thread", error))?;
     // A router that has just been made has none.
     let _ = edition.router.set_tap(Box::new(webhook.ear()));
+    edition.set_ear(webhook.ear());
     Ok(Some(webhook))
 }
 

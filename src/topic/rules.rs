@@ -80,6 +80,15 @@ pub struct PresencePolicy {
     pub interval_ms: u32,
 }
 
+/// What of a topic somebody is told who is no connection, beside whether it has subscribers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tapped {
+    /// Who subscribes to it.
+    pub subscribed: bool,
+    /// Who leaves it.
+    pub unsubscribed: bool,
+}
+
 /// What holds for one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicPolicy {
@@ -105,6 +114,8 @@ pub struct TopicPolicy {
     pub presence: PresencePolicy,
     /// What its messages are.
     pub check: Check,
+    /// What of it webhooks are told.
+    pub tapped: Tapped,
 }
 
 impl Default for TopicPolicy {
@@ -122,6 +133,7 @@ impl Default for TopicPolicy {
             interval_ms: 0,
             presence: PresencePolicy { mode: PresenceMode::Off, grace_ms: 5_000, interval_ms: 500 },
             check: Check::Nothing,
+            tapped: Tapped::default(),
         }
     }
 }
@@ -161,6 +173,8 @@ pub struct Rule {
     pub presence_interval_ms: Option<u32>,
     /// See [`TopicPolicy::check`].
     pub check: Option<Check>,
+    /// See [`TopicPolicy::tapped`].
+    pub tapped: Option<Tapped>,
 }
 
 impl Rule {
@@ -184,6 +198,7 @@ impl Rule {
             presence_grace_ms: None,
             presence_interval_ms: None,
             check: None,
+            tapped: None,
         }
     }
 
@@ -216,6 +231,7 @@ impl Rule {
                 interval_ms: self.presence_interval_ms.unwrap_or(base.presence.interval_ms),
             },
             check,
+            tapped: self.tapped.unwrap_or(base.tapped),
         }
     }
 }

@@ -1,12 +1,14 @@
-//! Webhooks: tells a URL what happens to topics, in signed batches, one after the other.
+//! Webhooks: tells a URL what happens to topics and connections, in signed batches, one after the other.
 //!
-//! Events come from whoever holds a topic's lock ([`Tap`]), into a queue that is bounded in bytes: one that finds no room is
+//! Events come from whoever holds a topic's lock ([`Tap`]) and from loops, into a queue that is bounded in bytes: one that finds no room is
 //! counted and lost, and nobody ever waits for the URL. One thread posts them, tries a batch again for five minutes, and never
 //! has two under way, so that their order is that of the events.
 
+mod event;
 mod outgoing;
 mod post;
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,10 +16,13 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::caller::{Caller, Plan};
-use crate::metrics::WebhookCounts;
+use crate::metrics::{CloseReason, WebhookCounts};
 use crate::topic::{Tap, Topic};
-use outgoing::{Event, Kind, Outgoing};
+use event::{Event, What};
+use outgoing::Outgoing;
 use post::{Batch, Secret, pause};
+
+pub use event::{Wanted, Who};
 
 /// Events in one batch: with the longest names some 300 KiB.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -59,12 +64,17 @@ fn read_secret(file: &str) -> Result<Secret, String> {
 /// The sending end of webhooks.
 pub struct Webhook {
     shared: Arc<Shared>,
+    wanted: Wanted,
     /// Disconnected when the thread is at its end.
     ended: Receiver<()>,
 }
 
-/// The receiving end: what topics tell goes into the queue.
-pub struct Ear(Arc<Shared>);
+/// The receiving end: what topics and loops tell goes into the queue.
+#[derive(Clone)]
+pub struct Ear {
+    shared: Arc<Shared>,
+    wanted: Wanted,
+}
 
 struct Shared {
     state: Mutex<State>,
@@ -91,9 +101,11 @@ impl Webhook {
         target: Target,
         process: String,
         bytes_max: usize,
+        wanted: Wanted,
         counts: Arc<WebhookCounts>,
     ) -> std::io::Result<Self> {
-        let state = Mutex::new(State { outgoing: Outgoing::new(bytes_max), under_way: 0, ends: false });
+        let outgoing = Outgoing::new(bytes_max, wanted);
+        let state = Mutex::new(State { outgoing, under_way: 0, ends: false });
         let shared = Arc::new(Shared { state, started: Instant::now(), news: Condvar::new(), counts });
         let (end, ended) = mpsc::channel();
         let poster = Poster { target, shared: Arc::clone(&shared), process, number: 0 };
@@ -101,13 +113,13 @@ impl Webhook {
             poster.run();
             drop::<mpsc::Sender<()>>(end);
         })?;
-        Ok(Self { shared, ended })
+        Ok(Self { shared, wanted, ended })
     }
 
-    /// What topics are to tell.
+    /// What topics and loops are to tell.
     #[must_use]
     pub fn ear(&self) -> Ear {
-        Ear(Arc::clone(&self.shared))
+        Ear { shared: Arc::clone(&self.shared), wanted: self.wanted }
     }
 
     /// Tells what is left, held back or not, each batch with one more try, and waits for that as long as it may. How many
@@ -127,11 +139,43 @@ impl Webhook {
 
 impl Tap for Ear {
     fn on_occupied(&self, topic: &Topic) {
-        self.0.take(Kind::Occupied, topic.name());
+        if self.wanted.occupied || self.wanted.vacated {
+            self.shared.take(What::occupied(topic.name()));
+        }
     }
 
     fn on_vacated(&self, topic: &Topic) {
-        self.0.take(Kind::Vacated, topic.name());
+        if self.wanted.occupied || self.wanted.vacated {
+            self.shared.take(What::vacated(topic.name()));
+        }
+    }
+}
+
+impl Ear {
+    /// What is told without a rule of a topic that asks for it.
+    #[must_use]
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// A connection was let in; `address` is its client's, as far as that is known.
+    pub fn on_connected(&self, who: Who, address: Option<IpAddr>, dialect: &'static str) {
+        self.shared.take(What::Connected { who, address, dialect });
+    }
+
+    /// A connection that was let in has ended.
+    pub fn on_disconnected(&self, who: Who, dialect: &'static str, reason: CloseReason) {
+        self.shared.take(What::Disconnected { who, dialect, reason: reason.label() });
+    }
+
+    /// A connection has subscribed to a topic whose rule asks for that.
+    pub fn on_subscribed(&self, who: Who, topic: &str) {
+        self.shared.take(What::Subscribed { who, topic: topic.into() });
+    }
+
+    /// A connection has left a topic whose rule asks for that.
+    pub fn on_unsubscribed(&self, who: Who, topic: &str) {
+        self.shared.take(What::Unsubscribed { who, topic: topic.into() });
     }
 }
 
@@ -145,10 +189,10 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
-    fn take(&self, kind: Kind, topic: &str) {
+    fn take(&self, what: What) {
         let mut state = self.lock();
         let idle = !state.outgoing.has_ready();
-        let taken = state.outgoing.take(kind, topic, wall_ms(), self.now_ms());
+        let taken = state.outgoing.take(what, wall_ms(), self.now_ms());
         self.counts.queue_bytes.store(state.outgoing.bytes() as u64, Ordering::Relaxed);
         drop(state);
         if !taken {

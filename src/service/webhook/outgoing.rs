@@ -6,38 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use serde::Serialize;
+use super::event::{Event, Wanted, What, bytes_of_topic};
 
 /// How long a topic has to stay vacated until that is told: whoever loads a page anew is back by then.
 pub(super) const HELD_MS: u64 = 3_000;
-
-/// What an event takes beside its topic's name.
-const BESIDE_BYTES: usize = 128;
-
-/// What has happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
-    /// A topic has its first subscriber.
-    Occupied,
-    /// A topic has lost its last one.
-    Vacated,
-}
-
-/// One event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Event {
-    #[serde(rename = "type")]
-    pub(super) kind: Kind,
-    pub(super) topic: Box<str>,
-    /// When it happened, in milliseconds since 1970.
-    pub(super) time: u64,
-}
-
-/// Bytes that an event of this topic is counted by.
-fn bytes_of(topic: &str) -> usize {
-    topic.len() + BESIDE_BYTES
-}
 
 /// A topic that was vacated, while that is held back.
 #[derive(Debug)]
@@ -63,11 +35,12 @@ pub(super) struct Outgoing {
     bytes_max: usize,
     /// Events that are lost, and of which no batch has said so.
     missed: u64,
+    wanted: Wanted,
 }
 
 impl Outgoing {
-    /// Nothing, with room for so many bytes.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    /// Nothing, with room for so many bytes of what is wanted.
+    pub(super) fn new(bytes_max: usize, wanted: Wanted) -> Self {
         Self {
             ready: VecDeque::new(),
             held: BTreeMap::new(),
@@ -76,29 +49,32 @@ impl Outgoing {
             bytes: 0,
             bytes_max,
             missed: 0,
+            wanted,
         }
     }
 
     /// Takes what has happened at the date `time`, which is `now_ms`. `false`: there was no room, and it is lost.
-    pub(super) fn take(&mut self, kind: Kind, topic: &str, time: u64, now_ms: u64) -> bool {
-        // Back before anybody was told that it was gone: nobody is told either.
-        if kind == Kind::Occupied && self.release(topic) {
-            return true;
+    pub(super) fn take(&mut self, what: What, time: u64, now_ms: u64) -> bool {
+        if let What::Occupied { topic } = &what {
+            // Back before anybody was told that it was gone: nobody is told either.
+            if self.release(topic) || !self.wanted.occupied {
+                return true;
+            }
         }
-        let bytes = bytes_of(topic);
+        let bytes = what.bytes();
         if self.bytes + bytes > self.bytes_max {
             self.missed += 1;
             return false;
         }
         self.bytes += bytes;
-        match kind {
-            Kind::Occupied => self.ready.push_back(Event { kind, topic: topic.into(), time }),
-            Kind::Vacated => {
+        match what {
+            What::Vacated { topic } => {
                 let topic: Arc<str> = topic.into();
                 self.numbers.insert(Arc::clone(&topic), self.next_number);
                 self.held.insert(self.next_number, Held { topic, time, since_ms: now_ms });
                 self.next_number += 1;
             }
+            what => self.ready.push_back(Event { what, time }),
         }
         true
     }
@@ -107,7 +83,7 @@ impl Outgoing {
     fn release(&mut self, topic: &str) -> bool {
         let Some(number) = self.numbers.remove(topic) else { return false };
         self.held.remove(&number);
-        self.bytes -= bytes_of(topic);
+        self.bytes -= bytes_of_topic(topic);
         true
     }
 
@@ -120,7 +96,11 @@ impl Outgoing {
             }
             let Held { topic, time, .. } = first.remove();
             self.numbers.remove(&topic);
-            self.ready.push_back(Event { kind: Kind::Vacated, topic: (&*topic).into(), time });
+            if self.wanted.vacated {
+                self.ready.push_back(Event { what: What::vacated(&topic), time });
+            } else {
+                self.bytes -= bytes_of_topic(&topic);
+            }
         }
         None
     }
@@ -139,7 +119,7 @@ impl Outgoing {
     pub(super) fn batch(&mut self, events_max: usize, into: &mut Vec<Event>) -> u64 {
         let count = self.ready.len().min(events_max);
         for event in self.ready.drain(..count) {
-            self.bytes -= bytes_of(&event.topic);
+            self.bytes -= event.what.bytes();
             into.push(event);
         }
         if count == 0 { 0 } else { std::mem::take(&mut self.missed) }
@@ -166,20 +146,42 @@ mod tests {
     use super::*;
     use Kind::{Occupied, Vacated};
 
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Kind {
+        Occupied,
+        Vacated,
+    }
+
+    fn what(kind: Kind, topic: &str) -> What {
+        match kind {
+            Occupied => What::occupied(topic),
+            Vacated => What::vacated(topic),
+        }
+    }
+
+    fn outgoing(bytes_max: usize) -> Outgoing {
+        Outgoing::new(bytes_max, Wanted::default())
+    }
+
     /// By a date that is the clock's time.
     fn take(outgoing: &mut Outgoing, kind: Kind, topic: &str, now: u64) -> bool {
-        outgoing.take(kind, topic, now, now)
+        outgoing.take(what(kind, topic), now, now)
     }
 
     fn told(outgoing: &mut Outgoing) -> Vec<(Kind, String, u64)> {
         let mut events = Vec::new();
         outgoing.batch(100, &mut events);
-        events.into_iter().map(|event| (event.kind, event.topic.into_string(), event.time)).collect()
+        let of_event = |Event { what, time }| match what {
+            What::Occupied { topic } => (Occupied, topic.into_string(), time),
+            What::Vacated { topic } => (Vacated, topic.into_string(), time),
+            other => panic!("{other:?}"),
+        };
+        events.into_iter().map(of_event).collect()
     }
 
     #[test]
     fn a_topic_that_is_back_within_three_seconds_was_never_gone() {
-        let mut outgoing = Outgoing::new(1 << 20);
+        let mut outgoing = outgoing(1 << 20);
         assert!(take(&mut outgoing, Occupied, "a", 1_000));
         assert_eq!(told(&mut outgoing), [(Occupied, "a".to_owned(), 1_000)]);
         // A page is loaded anew, several times.
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_missed_and_said_so_once() {
-        let mut outgoing = Outgoing::new(3 * (1 + BESIDE_BYTES));
+        let mut outgoing = outgoing(3 * bytes_of_topic("x"));
         for (topic, fits) in [("a", true), ("b", true), ("c", true), ("d", false), ("e", false)] {
             assert_eq!(take(&mut outgoing, Occupied, topic, 5), fits, "{topic}");
         }
@@ -227,9 +229,9 @@ mod tests {
 
     #[test]
     fn a_date_that_is_set_back_holds_nothing_back_for_longer() {
-        let mut outgoing = Outgoing::new(1 << 20);
-        assert!(outgoing.take(Vacated, "a", 9_000_000, 100));
-        assert!(outgoing.take(Vacated, "b", 5_000, 200));
+        let mut outgoing = outgoing(1 << 20);
+        assert!(outgoing.take(what(Vacated, "a"), 9_000_000, 100));
+        assert!(outgoing.take(what(Vacated, "b"), 5_000, 200));
         assert_eq!(outgoing.ripen(100 + HELD_MS), Some(200 + HELD_MS));
         assert_eq!(outgoing.ripen(200 + HELD_MS), None);
         assert_eq!(
@@ -240,16 +242,36 @@ mod tests {
 
     #[test]
     fn a_topic_that_comes_and_goes_takes_no_room_from_others() {
-        let mut outgoing = Outgoing::new(2 * (1 + BESIDE_BYTES));
+        let mut outgoing = outgoing(2 * bytes_of_topic("x"));
         assert!(take(&mut outgoing, Vacated, "a", 1));
         for now in 2..1_000 {
             assert!(take(&mut outgoing, Vacated, "b", now), "{now}");
-            assert_eq!(outgoing.bytes(), 2 * (1 + BESIDE_BYTES));
+            assert_eq!(outgoing.bytes(), 2 * bytes_of_topic("x"));
             assert!(take(&mut outgoing, Occupied, "b", now));
         }
-        assert_eq!((outgoing.bytes(), outgoing.held.len()), (1 + BESIDE_BYTES, 1));
+        assert_eq!((outgoing.bytes(), outgoing.held.len()), (bytes_of_topic("x"), 1));
         outgoing.ripen_all();
         assert_eq!(told(&mut outgoing), [(Vacated, "a".to_owned(), 1)]);
         assert_eq!(outgoing.bytes(), 0);
+    }
+
+    #[test]
+    fn who_wants_one_of_both_gets_that_one_and_reloads_are_silent_all_the_same() {
+        let only = |occupied| Wanted { occupied, vacated: !occupied, ..Wanted::default() };
+        for (wanted, expected) in [
+            (only(true), [(Occupied, "a".to_owned(), 1), (Occupied, "a".to_owned(), 9_000)]),
+            (only(false), [(Vacated, "a".to_owned(), 3), (Vacated, "a".to_owned(), 9_001)]),
+        ] {
+            let mut outgoing = Outgoing::new(1 << 20, wanted);
+            for (kind, now) in [(Occupied, 1), (Vacated, 1), (Occupied, 2), (Vacated, 3)] {
+                assert!(take(&mut outgoing, kind, "a", now));
+            }
+            outgoing.ripen(8_000);
+            for (kind, now) in [(Occupied, 9_000), (Vacated, 9_001)] {
+                assert!(take(&mut outgoing, kind, "a", now));
+            }
+            outgoing.ripen_all();
+            assert_eq!((told(&mut outgoing), outgoing.bytes()), (expected.to_vec(), 0));
+        }
     }
 }

@@ -8,7 +8,7 @@ use data_encoding::BASE64;
 use ring::hmac;
 use serde::Serialize;
 
-use super::outgoing::Event;
+use super::event::Event;
 use crate::service::caller::Request;
 
 /// The shortest secret, in bytes: what Standard Webhooks asks for.
@@ -110,7 +110,7 @@ pub(super) fn pause(failures: u32, asked: Option<Duration>, tried_for: Duration)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::webhook::outgoing::Kind;
+    use crate::service::webhook::event::What;
 
     /// The example of the specification of Standard Webhooks.
     #[test]
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_batch_keeps_its_name_and_body_and_is_signed_anew() {
-        let event = Event { kind: Kind::Occupied, topic: "a\"b".into(), time: 5 };
+        let event = Event { what: What::occupied("a\"b"), time: 5 };
         let batch = Batch::new("0f", 7, 2, &[event]);
         let secret = Secret::parse(&"x".repeat(24)).unwrap();
         let [first, second] = [1, 2].map(|now| batch.request(&secret, now));

@@ -12,7 +12,7 @@ fn start(url: &str, bytes_max: usize) -> Webhook {
     let plan = Plan { url: url.to_owned(), ca: None, deadline: Duration::from_secs(60), idle_max: 1 };
     let secret = Secret::parse("a secret of some length, at least").unwrap();
     let target = Target { caller: Caller::new(&plan).unwrap(), secret };
-    Webhook::start(target, "00ff".to_owned(), bytes_max, Arc::default()).unwrap()
+    Webhook::start(target, "00ff".to_owned(), bytes_max, Wanted::default(), Arc::default()).unwrap()
 }
 
 fn field<'a>(request: &'a str, name: &str) -> &'a str {
@@ -56,7 +56,7 @@ fn a_receiver_that_fails_gets_the_same_batch_again_and_nothing_is_lost_or_overta
     let webhook = start(&server.url(), 1 << 20);
     let sent: Vec<String> = (0..2_500).map(|number| format!("topic {number}")).collect();
     for topic in &sent {
-        webhook.shared.take(Kind::Occupied, topic);
+        webhook.shared.take(What::occupied(topic));
     }
     let counts = Arc::clone(&webhook.shared.counts);
     wait_for("everything to be taken", || counts.reading().events[0].1 == 2_500);
@@ -93,10 +93,10 @@ fn a_receiver_that_is_slow_holds_nobody_up_and_is_told_what_it_missed() {
         stream.write_all(&ok("")).is_ok()
     });
     let webhook = start(&server.url(), 4_096);
-    webhook.shared.take(Kind::Occupied, "first");
+    webhook.shared.take(What::occupied("first"));
     wait_for("the first to be under way", || server.asked() == 1);
     for number in 0..1_000 {
-        webhook.shared.take(Kind::Occupied, &format!("topic {number}"));
+        webhook.shared.take(What::occupied(&format!("topic {number}")));
     }
     let counts = Arc::clone(&webhook.shared.counts);
     let lost = counts.reading().events[1].1;
@@ -124,10 +124,10 @@ fn what_is_left_where_the_time_for_the_end_is_over_is_counted() {
         stream.write_all(&ok("")).is_ok()
     });
     let webhook = start(&server.url(), 4_096);
-    webhook.shared.take(Kind::Occupied, "first");
+    webhook.shared.take(What::occupied("first"));
     wait_for("the first to be under way", || server.asked() == 1);
-    webhook.shared.take(Kind::Occupied, "second");
-    webhook.shared.take(Kind::Vacated, "third");
+    webhook.shared.take(What::occupied("second"));
+    webhook.shared.take(What::vacated("third"));
     assert_eq!(webhook.finish(Duration::ZERO), 3, "under way, waiting, held back");
     *gate.0.lock().unwrap() = true;
     gate.1.notify_all();
@@ -141,9 +141,9 @@ fn a_batch_that_is_given_up_is_missed_in_the_next() {
         false => stream.write_all(&ok("")).is_ok(),
     });
     let webhook = start(&server.url(), 4_096);
-    webhook.shared.take(Kind::Occupied, "first");
+    webhook.shared.take(What::occupied("first"));
     wait_for("it to be refused", || webhook.shared.counts.reading().failed_calls > 0);
-    webhook.shared.take(Kind::Vacated, "second");
+    webhook.shared.take(What::vacated("second"));
     // In the end it is given up.
     assert_eq!(webhook.finish(Duration::from_secs(60)), 0);
     let requests = server.requests.lock().unwrap().clone();
@@ -160,7 +160,7 @@ fn a_batch_that_is_given_up_is_missed_in_the_next() {
 fn in_the_end_what_is_held_back_is_told_and_what_can_not_be_is_counted() {
     let server = Server::saying(ok(""));
     let webhook = start(&server.url(), 4_096);
-    webhook.shared.take(Kind::Vacated, "a");
+    webhook.shared.take(What::vacated("a"));
     webhook.finish(Duration::from_secs(60));
     let requests = server.requests.lock().unwrap().clone();
     assert_eq!(body(&requests[0])["events"][0]["type"], "vacated");
@@ -171,7 +171,7 @@ fn in_the_end_what_is_held_back_is_told_and_what_can_not_be_is_counted() {
     let address = nobody.local_addr().unwrap().as_socket().unwrap();
     let webhook = start(&format!("http://{address}/"), 4_096);
     let counts = Arc::clone(&webhook.shared.counts);
-    webhook.shared.take(Kind::Occupied, "a");
+    webhook.shared.take(What::occupied("a"));
     wait_for("a try to fail", || counts.reading().failed_calls > 0);
     webhook.finish(Duration::from_secs(60));
     assert_eq!(counts.reading().events, [("delivered", 0), ("overflowed", 0), ("undelivered", 1)]);

@@ -1,0 +1,192 @@
+//! Events: what is told, as its receiver reads it and as the queue counts it, and which kinds are wanted. Plain data.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use crate::auth::Identity;
+use crate::topic::Origin;
+
+/// What an event takes beside its names.
+const BESIDE_BYTES: usize = 128;
+
+/// What is told of topics and connections, where no rule of a topic has to ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// That topics have a first subscriber.
+    pub occupied: bool,
+    /// That topics have lost their last one.
+    pub vacated: bool,
+    /// That connections are there.
+    pub connected: bool,
+    /// That they are not any more.
+    pub disconnected: bool,
+}
+
+impl Wanted {
+    /// The words of these four, in their order.
+    pub const WORDS: [&'static str; 4] = ["occupied", "vacated", "connected", "disconnected"];
+
+    /// What a list of words means; `None` if one of them means nothing here.
+    #[must_use]
+    pub fn of(words: &[String]) -> Option<Self> {
+        let known = words.iter().all(|word| Self::WORDS.contains(&word.as_str()));
+        let [occupied, vacated, connected, disconnected] =
+            Self::WORDS.map(|known| words.iter().any(|word| word == known));
+        known.then_some(Self { occupied, vacated, connected, disconnected })
+    }
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { occupied: true, vacated: true, connected: false, disconnected: false }
+    }
+}
+
+/// Which connection it is, and whose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Who {
+    /// The connection.
+    #[serde(serialize_with = "connection_id")]
+    pub connection: Origin,
+    /// To whom it belongs, if it has shown a token by then.
+    #[serde(serialize_with = "sub", skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// As the admin port names it.
+fn connection_id<S: Serializer>(connection: &Origin, to: S) -> Result<S::Ok, S::Error> {
+    let Origin { loop_index, slot, generation } = connection;
+    to.collect_str(&format_args!("{loop_index}:{slot}:{generation}"))
+}
+
+fn sub<S: Serializer>(identity: &Option<Arc<Identity>>, to: S) -> Result<S::Ok, S::Error> {
+    identity.as_deref().map(Identity::sub).serialize(to)
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(super) enum What {
+    /// A topic has its first subscriber.
+    Occupied { topic: Box<str> },
+    /// A topic has lost its last one.
+    Vacated { topic: Box<str> },
+    /// A connection was let in.
+    Connected {
+        #[serde(flatten)]
+        who: Who,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
+        dialect: &'static str,
+    },
+    /// It has ended.
+    Disconnected {
+        #[serde(flatten)]
+        who: Who,
+        dialect: &'static str,
+        reason: &'static str,
+    },
+    /// It has subscribed to a topic.
+    Subscribed {
+        #[serde(flatten)]
+        who: Who,
+        topic: Box<str>,
+    },
+    /// It has left a topic.
+    Unsubscribed {
+        #[serde(flatten)]
+        who: Who,
+        topic: Box<str>,
+    },
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Event {
+    #[serde(flatten)]
+    pub(super) what: What,
+    /// When it happened, in milliseconds since 1970.
+    pub(super) time: u64,
+}
+
+/// Bytes that an event of this topic alone is counted by.
+pub(super) fn bytes_of_topic(topic: &str) -> usize {
+    BESIDE_BYTES + topic.len()
+}
+
+impl What {
+    /// A topic of this name has its first subscriber.
+    pub(super) fn occupied(topic: &str) -> Self {
+        Self::Occupied { topic: topic.into() }
+    }
+
+    /// It has lost its last one.
+    pub(super) fn vacated(topic: &str) -> Self {
+        Self::Vacated { topic: topic.into() }
+    }
+
+    /// Bytes that it is counted by.
+    pub(super) fn bytes(&self) -> usize {
+        let of_who = |who: &Who| who.identity.as_deref().map_or(0, Identity::memory);
+        match self {
+            Self::Occupied { topic } | Self::Vacated { topic } => bytes_of_topic(topic),
+            Self::Connected { who, .. } | Self::Disconnected { who, .. } => BESIDE_BYTES + of_who(who),
+            Self::Subscribed { who, topic } | Self::Unsubscribed { who, topic } => {
+                of_who(who) + bytes_of_topic(topic)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::identity::SharedRights;
+    use crate::auth::token::Claims;
+
+    #[test]
+    fn what_is_told_of_a_connection_says_which_and_whose_it_is() {
+        let claims = Claims {
+            sub: "al\"ice".into(),
+            subscribe: None,
+            publish: None,
+            expires: 7,
+            good_until: 7,
+            issued: None,
+            jti: Some("secret".into()),
+        };
+        let identity = Some(Identity::new(claims, &mut SharedRights::default()));
+        let who = Who { connection: Origin { loop_index: 1, slot: 20, generation: 300 }, identity };
+        let nobody = Who { identity: None, ..who.clone() };
+        let address = "192.0.2.7".parse().ok();
+        for (what, expected) in [
+            (
+                What::Connected { who: who.clone(), address, dialect: "json" },
+                r#"{"type":"connected","connection":"1:20:300","identity":"al\"ice","address":"192.0.2.7","dialect":"json","time":5}"#,
+            ),
+            (
+                What::Disconnected { who: nobody, dialect: "sse", reason: "drain" },
+                r#"{"type":"disconnected","connection":"1:20:300","dialect":"sse","reason":"drain","time":5}"#,
+            ),
+            (
+                What::Unsubscribed { who, topic: "a".into() },
+                r#"{"type":"unsubscribed","connection":"1:20:300","identity":"al\"ice","topic":"a","time":5}"#,
+            ),
+        ] {
+            let bytes = what.bytes();
+            assert_eq!(serde_json::to_string(&Event { what, time: 5 }).unwrap(), expected);
+            assert!(size_of::<Event>() + 32 <= bytes, "a counted event is no smaller than a real one");
+        }
+    }
+
+    #[test]
+    fn words_are_those_that_are_known_and_no_others() {
+        let of = |words: &[&str]| Wanted::of(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(of(&["vacated", "occupied"]), Some(Wanted::default()));
+        let none = Wanted { occupied: false, vacated: false, connected: false, disconnected: false };
+        assert_eq!((of(&[]), of(&["subscribed"]), of(&["Occupied"])), (Some(none), None, None));
+        assert_eq!(of(&["disconnected"]), Some(Wanted { disconnected: true, ..none }));
+    }
+}

@@ -5,9 +5,11 @@ use std::net::TcpListener;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use fantail::wire::frame::Opcode;
 use ring::hmac;
 use serde_json::Value;
 
+use crate::bearers::{self, Secret, token};
 use crate::reload::ConfigFile;
 use crate::server::{PATIENCE, Server, command, fails, on_free_ports};
 
@@ -128,4 +130,70 @@ fn a_webhook_that_can_not_work_is_refused_before_anything_listens() {
         assert!(text.contains(said), "{text}");
         assert!(!text.contains("too short"), "{text}");
     }
+}
+
+/// Events until there are so many, each batch once.
+fn events(posted: &Receiver<Posted>, most: usize) -> Vec<Value> {
+    let (mut batches, mut events) = (Vec::new(), Vec::new());
+    while events.len() < most {
+        let (id, body) = next(posted);
+        if !batches.contains(&id) {
+            batches.push(id);
+            assert!(body.get("missed").is_none(), "{body}");
+            events.extend(body["events"].as_array().expect("events").clone());
+        }
+    }
+    events
+}
+
+#[test]
+fn connections_are_told_from_their_beginning_to_their_end_and_in_order() {
+    let (url, posted) = receiver();
+    let (secret, key) = (ConfigFile::new(SECRET), Secret::new(bearers::SECRET));
+    let config = ConfigFile::new(&format!(
+        "[webhook]\nurl = {url:?}\nsecret_file = {:?}\nevents = [\"connected\", \"disconnected\"]\n\
+         [[topic]]\npattern = \"told/*\"\nsubscribe = \"anyone\"\nwebhook = [\"subscribed\", \"unsubscribed\"]\n\
+         [[topic]]\npattern = \"*\"\nsubscribe = \"anyone\"\n{}",
+        secret.path(),
+        key.issuer("")
+    ));
+    let mut server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]));
+    // Neither an answer nor a poll is a connection, and what no rule names is nobody's business.
+    assert_eq!(server.get("/topics").status, 200);
+    assert_eq!(server.connect().ask_upgrade("/ws?topic=a&since=x", "").status, 400);
+    drop(server.websocket("/ws/other"));
+    let mut peer = server.connect();
+    let shown = format!("Authorization: Bearer {}\r\n", token("alice", ""));
+    assert_eq!(peer.ask_upgrade("/ws/told/a?topic=other", &shown).status, 101);
+    let found = server.get("/connections?identity=alice").json();
+    let id = found["connections"][0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(server.post("/connections/close", "", format!("id={id}&code=4000").as_bytes()).status, 200);
+    let close = peer.frame();
+    assert_eq!(close.opcode, Opcode::Close);
+    peer.send_frame(Opcode::Close, &close.payload);
+    peer.expect_end();
+    let all = events(&posted, 6);
+    let stranger = &all[0]["connection"];
+    assert_ne!(*stranger, id.as_str());
+    let of = |connection: &Value| {
+        let of_it = all.iter().filter(|event| event["connection"] == *connection);
+        let said = |event: &Value, key: &str| event[key].as_str().unwrap_or("-").to_owned();
+        of_it.map(|event| ["type", "identity", "dialect", "topic", "reason"].map(|key| said(event, key))).collect::<Vec<_>>()
+    };
+    assert_eq!(of(stranger).len() + of(&id.clone().into()).len(), 6, "{all:?}");
+    let words = |events: &[[&str; 5]]| events.iter().map(|event| event.map(str::to_owned)).collect::<Vec<_>>();
+    assert_eq!(
+        of(&id.into()),
+        words(&[
+            ["connected", "alice", "plain", "-", "-"],
+            ["subscribed", "alice", "-", "told/a", "-"],
+            ["unsubscribed", "alice", "-", "told/a", "-"],
+            ["disconnected", "alice", "plain", "-", "admin"],
+        ])
+    );
+    let of_stranger = of(stranger);
+    assert_eq!((&*of_stranger[0][0], &*of_stranger[1][0]), ("connected", "disconnected"));
+    assert!(all.iter().all(|event| event["type"] != "connected" || event["address"] == "127.0.0.1"), "{all:?}");
+    server.terminate();
+    server.await_exit();
 }

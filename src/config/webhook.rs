@@ -49,7 +49,8 @@ struct Events;
 
 impl Kind for Events {
     type Out = Wanted;
-    const EXPECTS: &'static str = "a list of occupied, vacated, connected and disconnected, or of some of them";
+    const EXPECTS: &'static str =
+        "a list of occupied, vacated, connected and disconnected, or of some of them";
 
     fn parse(raw: &RawValue) -> Option<Wanted> {
         Wanted::of(&Names::parse(raw)?)
@@ -108,7 +109,10 @@ mod tests {
         assert_eq!(unfit(None, Some("s"), Some("c")), ["secret_file", "ca_file"]);
         let events = |text: &str| Events::parse(&RawValue::Text(text.to_owned()));
         assert_eq!(events("vacated,occupied"), Some(Wanted::default()));
-        assert_eq!(Events::show(&events("disconnected, occupied").unwrap()), r#"["occupied", "disconnected"]"#);
+        assert_eq!(
+            Events::show(&events("disconnected, occupied").unwrap()),
+            r#"["occupied", "disconnected"]"#
+        );
         assert_eq!(events("occupied,subscribed"), None);
         let text = |text: &str| TextOrNone::parse(&RawValue::String(text.to_owned())).unwrap();
         assert_eq!((text(" "), text(" a ")), (None, Some("a".to_owned())));

@@ -178,10 +178,13 @@ fn connections_are_told_from_their_beginning_to_their_end_and_in_order() {
     let of = |connection: &Value| {
         let of_it = all.iter().filter(|event| event["connection"] == *connection);
         let said = |event: &Value, key: &str| event[key].as_str().unwrap_or("-").to_owned();
-        of_it.map(|event| ["type", "identity", "dialect", "topic", "reason"].map(|key| said(event, key))).collect::<Vec<_>>()
+        of_it
+            .map(|event| ["type", "identity", "dialect", "topic", "reason"].map(|key| said(event, key)))
+            .collect::<Vec<_>>()
     };
     assert_eq!(of(stranger).len() + of(&id.clone().into()).len(), 6, "{all:?}");
-    let words = |events: &[[&str; 5]]| events.iter().map(|event| event.map(str::to_owned)).collect::<Vec<_>>();
+    let words =
+        |events: &[[&str; 5]]| events.iter().map(|event| event.map(str::to_owned)).collect::<Vec<_>>();
     assert_eq!(
         of(&id.into()),
         words(&[
@@ -193,7 +196,10 @@ fn connections_are_told_from_their_beginning_to_their_end_and_in_order() {
     );
     let of_stranger = of(stranger);
     assert_eq!((&*of_stranger[0][0], &*of_stranger[1][0]), ("connected", "disconnected"));
-    assert!(all.iter().all(|event| event["type"] != "connected" || event["address"] == "127.0.0.1"), "{all:?}");
+    assert!(
+        all.iter().all(|event| event["type"] != "connected" || event["address"] == "127.0.0.1"),
+        "{all:?}"
+    );
     server.terminate();
     server.await_exit();
 }

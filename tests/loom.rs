@@ -140,7 +140,7 @@ mod topic {
 
         fn publish(topic: &Topic, mailboxes: &[Mailbox<Entry>]) -> u64 {
             topic
-                .publish(Draft(1), mailboxes, Rank::USUAL, |_| true, &Patterns::new(0))
+                .publish(Draft(1), mailboxes, Rank::USUAL, |_| true, &Patterns::new(0), |_, _| {})
                 .expect("there is room")
                 .0
                 .offset

@@ -141,7 +141,8 @@ section! {
         /// What messages have to be, whoever publishes them: text, json, or the name of a file with a JSON Schema, which ends in
         /// .json. JSON may have 64 KiB. Unset, anything.
         "validate" => validate: Option<Validate> as OptionalValidate = None,
-        /// What of these topics webhook.url is told, too: a list of subscribed and unsubscribed, or one of them. Unset, neither.
+        /// What of these topics webhook.url is told, too: a list of subscribed, unsubscribed and published (what clients publish), or
+        /// of some of them. Unset, nothing.
         "webhook" => webhook: Option<Tapped> as OptionalTapped = None,
     }
 }
@@ -264,7 +265,7 @@ struct TappedKind;
 
 impl Kind for TappedKind {
     type Out = Tapped;
-    const EXPECTS: &'static str = "a list of subscribed and unsubscribed, or of one of them";
+    const EXPECTS: &'static str = "a list of subscribed, unsubscribed and published, or of some of them";
 
     fn parse(raw: &RawValue) -> Option<Tapped> {
         let mut tapped = Tapped::default();
@@ -272,6 +273,7 @@ impl Kind for TappedKind {
             match word.as_str() {
                 "subscribed" => tapped.subscribed = true,
                 "unsubscribed" => tapped.unsubscribed = true,
+                "published" => tapped.published = true,
                 _ => return None,
             }
         }
@@ -279,8 +281,8 @@ impl Kind for TappedKind {
     }
 
     fn show(value: &Tapped) -> String {
-        let Tapped { subscribed, unsubscribed } = *value;
-        let words = [("subscribed", subscribed), ("unsubscribed", unsubscribed)];
+        let Tapped { subscribed, unsubscribed, published } = *value;
+        let words = [("subscribed", subscribed), ("unsubscribed", unsubscribed), ("published", published)];
         Names::show(&words.iter().filter(|(_, is)| *is).map(|(word, _)| (*word).to_owned()).collect())
     }
 }

@@ -16,7 +16,9 @@ section! {
         "events" => events: Wanted as Events = Wanted::default(),
         /// PEM file with the authorities that the URL's certificate is signed by; empty for those of the system.
         "ca_file" => ca_file: Option<String> as TextOrNone = None,
-        /// Bytes of events that may wait, 128 and the names in it for each; what comes then is counted and lost.
+        /// Bytes of a client's message that are told in full; of a longer one only how long it is.
+        "message_bytes_max" => message_bytes_max: usize as Bytes = 16 << 10,
+        /// Bytes of events that may wait, 128, the names in it and twice its message for each; what comes then is counted and lost.
         "queue_bytes_max" => queue_bytes_max: usize as Bytes = 16 << 20,
     }
 }
@@ -29,6 +31,7 @@ impl Webhook {
     }
 
     fn check_values(&self, check: &mut Checker<'_>) {
+        check.within("message_bytes_max", self.message_bytes_max, 0..=1 << 20);
         check.within("queue_bytes_max", self.queue_bytes_max, 4_096..=1 << 30);
         match (&self.url, &self.secret_file) {
             (Some(_), None) => {

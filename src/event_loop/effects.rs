@@ -268,7 +268,12 @@ impl<S: Socket> Core<S> {
         let retried = self.retrying.take();
         // Who comes now is behind those who wait, and who is tried again has waited longest.
         let others = if retried.is_some() { 0 } else { self.blocked.loops() };
-        match self.edition.router.publish_as(&topic, draft, Some(self.index), Rank::Behind(others)) {
+        let rank = Rank::Behind(others);
+        let published = match self.topics.rules().tells_published() {
+            false => self.edition.router.publish_as(&topic, draft, Some(self.index), rank),
+            true => self.publish_and_tell(from.key, &topic, draft, rank),
+        };
+        match published {
             Ok(published) => {
                 self.counters.publishes.add(1);
                 tracing::trace!(topic = topic.name(), offset = published.offset, "published by a client");

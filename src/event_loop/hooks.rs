@@ -1,5 +1,5 @@
-//! What webhooks hear of connections: that they are there and gone, and who comes to topics and leaves them where the rules
-//! of those ask for it.
+//! What webhooks hear of connections: that they are there and gone, and who comes to topics, leaves them and publishes to them
+//! where the rules of those ask for it.
 //!
 //! Driven by the one place in which each of these happens. Where nobody is told, each is a look at one pointer; nothing is kept
 //! for a connection. Never waits: what the queue has no room for is counted there.
@@ -9,7 +9,7 @@ use crate::connection::Phase;
 use crate::metrics::CloseReason;
 use crate::service::webhook::{Ear, Who};
 use crate::topic::rules::Tapped;
-use crate::topic::{Joined, Key, Origin, Topic};
+use crate::topic::{Busy, Draft, Joined, Key, Message, Origin, Published, Rank, Topic};
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
 
@@ -58,6 +58,25 @@ impl<S: Socket> Core<S> {
         {
             ear.on_unsubscribed(self.who(key), topic.name());
         }
+    }
+
+    /// Publishes for a connection, and tells of it if the topic's rule asks for that.
+    #[inline(never)]
+    pub(super) fn publish_and_tell(
+        &mut self,
+        key: Key,
+        topic: &Topic,
+        draft: Draft,
+        rank: Rank,
+    ) -> Result<Published, Busy> {
+        let ear = self.edition.ear().filter(|_| self.tapped(topic).published).cloned();
+        let who = self.who(key);
+        let told = |topic: &Topic, message: &Message| {
+            if let Some(ear) = &ear {
+                ear.on_published(who.clone(), topic, message);
+            }
+        };
+        self.edition.router.publish_and(topic, draft, Some(self.index), rank, told)
     }
 
     fn tapped(&self, topic: &Topic) -> Tapped {

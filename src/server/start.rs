@@ -22,7 +22,7 @@ use crate::config::{KeyError, Limits, Settings, Tables, Totals};
 use crate::edition::{Answered, Control, Router};
 use crate::edition::{Edition, Latest, Port, StartFacts};
 use crate::event_loop::run::{self as loops, Listening, LoopEvent, LoopParts, LoopWakers, Prepared};
-use crate::service::webhook::{Target, Webhook};
+use crate::service::webhook::{Bounds, Target, Webhook};
 use crate::service::{Asker, Backend, KeySets};
 use crate::sys::claim::{PortClaim, is_claimed};
 use crate::sys::socket::{ListenOptions, Sharing, probe_port};
@@ -381,8 +381,8 @@ fn start_webhook(edition: &Edition) -> Result<Option<Webhook>, ServeError> {
     // The hash is keyed at random: no two starts have the same names for their batches.
     let process = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
     let settings = &edition.settings.webhook;
-    let (bytes_max, wanted) = (settings.queue_bytes_max, settings.events);
-    let webhook = Webhook::start(target, process, bytes_max, wanted, Arc::clone(&edition.webhook))
+    let bounds = Bounds { queue_bytes: settings.queue_bytes_max, message_bytes: settings.message_bytes_max };
+    let webhook = Webhook::start(target, process, bounds, settings.events, Arc::clone(&edition.webhook))
         .map_err(|error| failed("start a thread", error))?;
     // A router that has just been made has none.
     let _ = edition.router.set_tap(Box::new(webhook.ear()));

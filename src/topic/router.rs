@@ -365,14 +365,28 @@ impl<M: Mail> Router<M> {
         from_loop: Option<usize>,
         rank: Rank,
     ) -> Result<Published, Busy> {
-        match topic.publish(draft, &self.mailboxes, rank, |bytes| self.histories.take(bytes), &self.patterns)
-        {
+        self.publish_and(topic, draft, from_loop, rank, |_, _| {})
+    }
+
+    /// The same, and `told` hears of it under the topic's lock, with the message as it has its place there: what it hears of one
+    /// topic comes in the order of the offsets. It must not block or lock a topic.
+    #[inline(always)]
+    pub fn publish_and(
+        &self,
+        topic: &Topic,
+        draft: Draft,
+        from_loop: Option<usize>,
+        rank: Rank,
+        told: impl Fn(&Topic, &Message),
+    ) -> Result<Published, Busy> {
+        let room = |bytes| self.histories.take(bytes);
+        match topic.publish(draft, &self.mailboxes, rank, room, &self.patterns, &told) {
             Ok((published, owed, change)) => {
                 self.published(topic, owed, change, from_loop);
                 Ok(published)
             }
             Err(PublishRefused::Full { loop_index, draft }) => Err(Busy { full: Some(loop_index), draft }),
-            Err(PublishRefused::Retired(draft)) => self.publish_anew(topic, draft, from_loop, rank),
+            Err(PublishRefused::Retired(draft)) => self.publish_anew(topic, draft, from_loop, rank, &told),
         }
     }
 
@@ -384,11 +398,12 @@ impl<M: Mail> Router<M> {
         mut draft: Draft,
         from_loop: Option<usize>,
         rank: Rank,
+        told: &dyn Fn(&Topic, &Message),
     ) -> Result<Published, Busy> {
         for _ in 1..LOOKUPS_MAX {
             let Ok(found) = self.topic(&retired.topic_name()) else { break };
             let room = |bytes| self.histories.take(bytes);
-            draft = match found.publish(draft, &self.mailboxes, rank, room, &self.patterns) {
+            draft = match found.publish(draft, &self.mailboxes, rank, room, &self.patterns, told) {
                 Ok((published, owed, change)) => {
                     self.published(&found, owed, change, from_loop);
                     return Ok(published);

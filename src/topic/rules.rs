@@ -87,6 +87,8 @@ pub struct Tapped {
     pub subscribed: bool,
     /// Who leaves it.
     pub unsubscribed: bool,
+    /// What clients publish to it.
+    pub published: bool,
 }
 
 /// What holds for one topic.
@@ -273,6 +275,8 @@ pub struct TopicRules {
     limits_subscribers: bool,
     /// Whether any topic has presence.
     has_presence: bool,
+    /// Whether webhooks are told what clients publish to any topic.
+    tells_published: bool,
 }
 
 impl TopicRules {
@@ -294,6 +298,7 @@ impl TopicRules {
             has_intervals: policies.iter().any(|policy| policy.interval_ms > 0),
             limits_subscribers: policies.iter().any(|policy| policy.subscribe != Access::Anyone),
             has_presence: policies.iter().any(|policy| policy.presence.mode != PresenceMode::Off),
+            tells_published: policies.iter().any(|policy| policy.tapped.published),
             policies,
             schemas: Box::default(),
             rules: rules.into_iter().map(|rule| (rule.pattern, rule.publish.is_some())).collect(),
@@ -367,6 +372,12 @@ impl TopicRules {
     /// Whether any topic may have an interval: where none has, no topic is asked.
     pub(super) fn has_intervals(&self) -> bool {
         self.has_intervals
+    }
+
+    /// Whether webhooks are told what clients publish to any topic: where they are not, no topic is asked.
+    #[must_use]
+    pub fn tells_published(&self) -> bool {
+        self.tells_published
     }
 
     /// Whether any topic may have presence: where none has, no topic is asked.

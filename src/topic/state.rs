@@ -271,6 +271,7 @@ impl Topic {
         rank: Rank,
         room: impl FnOnce(u64) -> bool,
         patterns: &Patterns,
+        told: impl FnOnce(&Self, &Message),
     ) -> Result<(Published, u64, Option<Change>), PublishRefused> {
         let bytes = draft.frame_len();
         let mut state = lock(&self.shared().state);
@@ -308,6 +309,7 @@ impl Topic {
                 owed |= this;
             }
         }
+        told(self, &message);
         let change = state.history_mut().map(|history| history.push(message, room));
         let published = Published { epoch: self.epoch(), offset, subscribers: state.subscribers.into() };
         Ok((published, owed, change))

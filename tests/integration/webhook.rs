@@ -10,6 +10,7 @@ use ring::hmac;
 use serde_json::Value;
 
 use crate::bearers::{self, Secret, token};
+use crate::client::Peer;
 use crate::reload::ConfigFile;
 use crate::server::{PATIENCE, Server, command, fails, on_free_ports};
 
@@ -202,4 +203,44 @@ fn connections_are_told_from_their_beginning_to_their_end_and_in_order() {
     );
     server.terminate();
     server.await_exit();
+}
+
+#[test]
+fn what_clients_publish_is_told_in_the_order_of_the_topic() {
+    const EACH: usize = 40;
+    let (url, posted) = receiver();
+    let secret = ConfigFile::new(SECRET);
+    let config = ConfigFile::new(&format!(
+        "[webhook]\nurl = {url:?}\nsecret_file = {:?}\nevents = []\nmessage_bytes_max = 100\n\
+         [[topic]]\npattern = \"told\"\nwebhook = [\"published\"]\n[publish]\ntopics = [\"*\"]\n",
+        secret.path()
+    ));
+    let server = Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]));
+    let mut peers = [server.websocket("/ws/told?echo=0"), server.websocket("/ws/told?echo=0")];
+    server.websocket("/ws/silent").send_frame(Opcode::Text, b"silent");
+    for number in 0..EACH {
+        for (name, peer) in ["a", "b"].iter().zip(&mut peers) {
+            peer.send_frame(Opcode::Text, format!("{name}{number}").as_bytes());
+        }
+    }
+    peers.iter_mut().for_each(Peer::ping_pong);
+    // What the operator publishes takes an offset, and is told of by who has published it.
+    assert_eq!(server.post("/publish/told", "", b"operator").status, 200);
+    peers[0].send_frame(Opcode::Binary, &[0xff; 100]);
+    peers[0].send_frame(Opcode::Text, &[b'x'; 101]);
+    let all = events(&posted, 2 * EACH + 2);
+    let offsets: Vec<u64> = all.iter().filter_map(|event| event["offset"].as_u64()).collect();
+    let most = 2 * EACH as u64;
+    assert_eq!(offsets, (1..=most).chain(most + 2..=most + 3).collect::<Vec<_>>());
+    for name in ["a", "b"] {
+        let of_it: Vec<&str> = all
+            .iter()
+            .filter_map(|event| event["data"].as_str())
+            .filter(|data| data.starts_with(name))
+            .collect();
+        assert_eq!(of_it, (0..EACH).map(|number| format!("{name}{number}")).collect::<Vec<_>>());
+    }
+    let [binary, long] = &all[2 * EACH..] else { panic!("{all:?}") };
+    assert_eq!(binary["data_base64"], data_encoding::BASE64.encode(&[0xff; 100]).as_str());
+    assert_eq!((&long["bytes"], long.get("data"), &long["topic"]), (&101.into(), None, &"told".into()));
 }

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use data_encoding::BASE64;
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::auth::Identity;
-use crate::topic::Origin;
+use crate::topic::{Message, Origin};
 
 /// What an event takes beside its names.
 const BESIDE_BYTES: usize = 128;
@@ -100,6 +102,48 @@ pub(super) enum What {
         who: Who,
         topic: Box<str>,
     },
+    /// It has published a message.
+    Published {
+        #[serde(flatten)]
+        who: Who,
+        topic: Box<str>,
+        #[serde(serialize_with = "epoch")]
+        epoch: u64,
+        offset: u64,
+        /// Of the message.
+        bytes: usize,
+        #[serde(flatten)]
+        data: Option<Data>,
+    },
+}
+
+/// As clients are told it.
+fn epoch<S: Serializer>(epoch: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{epoch:016x}"))
+}
+
+/// What was published, shared with all whom it is delivered to.
+#[derive(Clone, Debug)]
+pub(super) struct Data(pub(super) Message);
+
+impl PartialEq for Data {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.payload() == other.0.payload()
+    }
+}
+
+impl Eq for Data {}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(1))?;
+        let payload = self.0.payload();
+        match std::str::from_utf8(payload) {
+            Ok(text) if !self.0.is_binary() => map.serialize_entry("data", text)?,
+            _ => map.serialize_entry("data_base64", &BASE64.encode(payload))?,
+        }
+        map.end()
+    }
 }
 
 /// One event.
@@ -136,6 +180,11 @@ impl What {
             Self::Subscribed { who, topic } | Self::Unsubscribed { who, topic } => {
                 of_who(who) + bytes_of_topic(topic)
             }
+            // A frame of it may be there, deflated, too.
+            Self::Published { who, topic, data, .. } => {
+                let of_data = data.as_ref().map_or(0, |data| 2 * data.0.frame_len());
+                of_who(who) + bytes_of_topic(topic) + of_data
+            }
         }
     }
 }
@@ -145,6 +194,7 @@ mod tests {
     use super::*;
     use crate::auth::identity::SharedRights;
     use crate::auth::token::Claims;
+    use crate::topic::Draft;
 
     #[test]
     fn what_is_told_of_a_connection_says_which_and_whose_it_is() {
@@ -161,14 +211,33 @@ mod tests {
         let who = Who { connection: Origin { loop_index: 1, slot: 20, generation: 300 }, identity };
         let nobody = Who { identity: None, ..who.clone() };
         let address = "192.0.2.7".parse().ok();
+        let said = |binary, payload: &[u8]| {
+            let data = Some(Data(Message::placed(Draft::encode(None, binary, payload), 1, 7)));
+            What::Published {
+                who: nobody.clone(),
+                topic: "a".into(),
+                epoch: 10,
+                offset: 7,
+                bytes: payload.len(),
+                data,
+            }
+        };
         for (what, expected) in [
             (
                 What::Connected { who: who.clone(), address, dialect: "json" },
                 r#"{"type":"connected","connection":"1:20:300","identity":"al\"ice","address":"192.0.2.7","dialect":"json","time":5}"#,
             ),
             (
-                What::Disconnected { who: nobody, dialect: "sse", reason: "drain" },
+                What::Disconnected { who: nobody.clone(), dialect: "sse", reason: "drain" },
                 r#"{"type":"disconnected","connection":"1:20:300","dialect":"sse","reason":"drain","time":5}"#,
+            ),
+            (
+                said(false, b"{\"\n"),
+                r#"{"type":"published","connection":"1:20:300","topic":"a","epoch":"000000000000000a","offset":7,"bytes":3,"data":"{\"\n","time":5}"#,
+            ),
+            (
+                said(true, b"{}"),
+                r#"{"type":"published","connection":"1:20:300","topic":"a","epoch":"000000000000000a","offset":7,"bytes":2,"data_base64":"e30=","time":5}"#,
             ),
             (
                 What::Unsubscribed { who, topic: "a".into() },

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::caller::{Caller, Plan};
 use crate::metrics::{CloseReason, WebhookCounts};
-use crate::topic::{Tap, Topic};
-use event::{Event, What};
+use crate::topic::{Message, Tap, Topic};
+use event::{Data, Event, What};
 use outgoing::Outgoing;
 use post::{Batch, Secret, pause};
 
@@ -61,10 +61,20 @@ fn read_secret(file: &str) -> Result<Secret, String> {
     Secret::parse(&text).map_err(|problem| format!("{file:?} {problem}"))
 }
 
+/// What may wait, and be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of events that wait.
+    pub queue_bytes: usize,
+    /// Bytes of a client's message that is told in full.
+    pub message_bytes: usize,
+}
+
 /// The sending end of webhooks.
 pub struct Webhook {
     shared: Arc<Shared>,
     wanted: Wanted,
+    message_bytes_max: usize,
     /// Disconnected when the thread is at its end.
     ended: Receiver<()>,
 }
@@ -74,6 +84,7 @@ pub struct Webhook {
 pub struct Ear {
     shared: Arc<Shared>,
     wanted: Wanted,
+    message_bytes_max: usize,
 }
 
 struct Shared {
@@ -100,11 +111,11 @@ impl Webhook {
     pub fn start(
         target: Target,
         process: String,
-        bytes_max: usize,
+        bounds: Bounds,
         wanted: Wanted,
         counts: Arc<WebhookCounts>,
     ) -> std::io::Result<Self> {
-        let outgoing = Outgoing::new(bytes_max, wanted);
+        let outgoing = Outgoing::new(bounds.queue_bytes, wanted);
         let state = Mutex::new(State { outgoing, under_way: 0, ends: false });
         let shared = Arc::new(Shared { state, started: Instant::now(), news: Condvar::new(), counts });
         let (end, ended) = mpsc::channel();
@@ -113,13 +124,14 @@ impl Webhook {
             poster.run();
             drop::<mpsc::Sender<()>>(end);
         })?;
-        Ok(Self { shared, wanted, ended })
+        Ok(Self { shared, wanted, message_bytes_max: bounds.message_bytes, ended })
     }
 
     /// What topics and loops are to tell.
     #[must_use]
     pub fn ear(&self) -> Ear {
-        Ear { shared: Arc::clone(&self.shared), wanted: self.wanted }
+        let Self { wanted, message_bytes_max, .. } = *self;
+        Ear { shared: Arc::clone(&self.shared), wanted, message_bytes_max }
     }
 
     /// Tells what is left, held back or not, each batch with one more try, and waits for that as long as it may. How many
@@ -176,6 +188,14 @@ impl Ear {
     /// A connection has left a topic whose rule asks for that.
     pub fn on_unsubscribed(&self, who: Who, topic: &str) {
         self.shared.take(What::Unsubscribed { who, topic: topic.into() });
+    }
+
+    /// A client has published to a topic whose rule asks for that. Called under the topic's lock, as a [`Tap`] is.
+    pub fn on_published(&self, who: Who, topic: &Topic, message: &Message) {
+        let bytes = message.payload().len();
+        let data = (bytes <= self.message_bytes_max).then(|| Data(message.clone()));
+        let (epoch, offset) = (topic.epoch(), message.offset());
+        self.shared.take(What::Published { who, topic: topic.name().into(), epoch, offset, bytes, data });
     }
 }
 

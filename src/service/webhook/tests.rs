@@ -12,7 +12,8 @@ fn start(url: &str, bytes_max: usize) -> Webhook {
     let plan = Plan { url: url.to_owned(), ca: None, deadline: Duration::from_secs(60), idle_max: 1 };
     let secret = Secret::parse("a secret of some length, at least").unwrap();
     let target = Target { caller: Caller::new(&plan).unwrap(), secret };
-    Webhook::start(target, "00ff".to_owned(), bytes_max, Wanted::default(), Arc::default()).unwrap()
+    let bounds = Bounds { queue_bytes: bytes_max, message_bytes: 100 };
+    Webhook::start(target, "00ff".to_owned(), bounds, Wanted::default(), Arc::default()).unwrap()
 }
 
 fn field<'a>(request: &'a str, name: &str) -> &'a str {

@@ -5,6 +5,7 @@
 //! blocks longer than one shard's lock, which is held for a look-up.
 
 mod counts;
+pub mod holders;
 mod rates;
 
 use std::hash::{BuildHasher, RandomState};

@@ -11,9 +11,11 @@ use crate::topic::{Access, LevelPattern};
 /// Different lists that are kept to be shared. Most applications say the same of most of their users.
 const SHARED_MAX: usize = 32;
 
-/// What a bearer may do, by their token alone. Equal for many.
+/// What a bearer may do, by their token alone, and who says so. Equal for many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
+    /// See [`Claims::issuer`].
+    pub issuer: Option<Arc<str>>,
     /// What they may subscribe to; `None` if the token does not say.
     pub subscribe: Option<Grants>,
     /// What they may publish to; `None` if the token does not say.
@@ -45,12 +47,12 @@ impl Identity {
     /// Who a token's claims speak of. `shared` has the lists of others.
     #[must_use]
     pub fn new(claims: Claims, shared: &mut SharedRights) -> Arc<Self> {
-        let Claims { sub, subscribe, publish, expires, jti, .. } = claims;
+        let Claims { sub, subscribe, publish, expires, jti, issuer, .. } = claims;
         // Checked with the claims: it has at most 200 bytes.
         let sub_bytes = u8::try_from(sub.len()).unwrap_or(u8::MAX);
         let mut names = String::from(sub);
         names.push_str(jti.as_deref().unwrap_or_default());
-        let rights = shared.share(Rights { subscribe, publish });
+        let rights = shared.share(Rights { issuer, subscribe, publish });
         Arc::new(Self { names: names.into(), sub_bytes, expires, rights })
     }
 
@@ -58,6 +60,18 @@ impl Identity {
     #[must_use]
     pub fn sub(&self) -> &str {
         self.names.get(..usize::from(self.sub_bytes)).unwrap_or_default()
+    }
+
+    /// Who says so, if that issuer has a name: two who name the same `sub` mean two bearers.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.rights.issuer.as_deref()
+    }
+
+    /// Whether these claims speak of the same bearer.
+    #[must_use]
+    pub fn is_meant_by(&self, claims: &Claims) -> bool {
+        self.sub() == &*claims.sub && self.issuer() == claims.issuer.as_deref()
     }
 
     /// The name of the token, if it has one.
@@ -108,7 +122,7 @@ pub fn permit(access: Access, who: Option<&Identity>, right: Right<'_>) -> Resul
         (Access::Identified | Access::Claim, None) => return Err(Denied::Anonymous),
         (Access::Identified | Access::Claim, Some(who)) => who,
     };
-    let Rights { subscribe, publish } = who.rights();
+    let Rights { subscribe, publish, .. } = who.rights();
     let grants = match right {
         Right::Subscribe(_) | Right::Watch(_) => subscribe,
         Right::Publish(_) => publish,
@@ -167,6 +181,7 @@ mod tests {
             good_until: 7,
             issued: None,
             jti: jti.map(Into::into),
+            issuer: None,
         };
         Identity::new(claims, shared)
     }

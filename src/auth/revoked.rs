@@ -17,8 +17,13 @@ pub const REVOKED_MAX: usize = 65_536;
 pub enum Revoked {
     /// The token of this name (`jti`).
     Token(Box<str>),
-    /// Every token of this bearer (`sub`) that was issued before.
-    Bearer(Box<str>),
+    /// Every token of this bearer that was issued before.
+    Bearer {
+        /// In the words of this issuer; `None`: whoever has issued it.
+        issuer: Option<Box<str>>,
+        /// Its `sub`.
+        sub: Box<str>,
+    },
 }
 
 /// When it was revoked, and until when that is kept, in seconds since 1970.
@@ -65,8 +70,12 @@ impl Revocations {
         let by_name = claims.jti.as_ref().and_then(|jti| kept(&Revoked::Token(jti.clone())));
         // Who was issued another one since may come back with it. One that does not say when it was issued may be older.
         let issued = claims.issued.unwrap_or(0);
-        let by_bearer = kept(&Revoked::Bearer(claims.sub.clone())).filter(|span| issued <= span.at);
-        by_name.or(by_bearer).is_some()
+        let by_bearer = |issuer: Option<&str>| {
+            let bearer = Revoked::Bearer { issuer: issuer.map(Into::into), sub: claims.sub.clone() };
+            kept(&bearer).filter(|span| issued <= span.at)
+        };
+        let by_issuer = || claims.issuer.as_deref().and_then(|issuer| by_bearer(Some(issuer)));
+        by_name.or_else(|| by_bearer(None)).or_else(by_issuer).is_some()
     }
 }
 
@@ -83,6 +92,7 @@ mod tests {
             good_until: 9_000,
             issued,
             jti: jti.map(Into::into),
+            issuer: None,
         }
     }
 
@@ -91,7 +101,7 @@ mod tests {
         let revocations = Revocations::default();
         assert!(!revocations.has(&claims("alice", Some("1"), None), 1_000));
         assert!(revocations.add(Revoked::Token("1".into()), 1_000, 2_000));
-        assert!(revocations.add(Revoked::Bearer("bob".into()), 1_000, 2_000));
+        assert!(revocations.add(Revoked::Bearer { issuer: None, sub: "bob".into() }, 1_000, 2_000));
         for (of, revoked) in [
             (claims("alice", Some("1"), Some(1_500)), true),
             (claims("alice", Some("2"), None), false),
@@ -103,6 +113,20 @@ mod tests {
             assert_eq!(revocations.has(&of, 1_500), revoked, "{of:?}");
             assert!(!revocations.has(&of, 2_000), "it is not kept for ever");
         }
+    }
+
+    #[test]
+    fn of_two_issuers_who_name_the_same_one_can_be_meant() {
+        let revocations = Revocations::default();
+        let of =
+            |issuer: Option<&str>| Claims { issuer: issuer.map(Into::into), ..claims("bob", None, None) };
+        let found = || [None, Some("us"), Some("them")].map(|issuer| revocations.has(&of(issuer), 1_500));
+        let bearer =
+            |issuer: Option<&str>| Revoked::Bearer { issuer: issuer.map(Into::into), sub: "bob".into() };
+        assert!(revocations.add(bearer(Some("us")), 1_000, 2_000));
+        assert_eq!(found(), [false, true, false]);
+        assert!(revocations.add(bearer(None), 1_000, 2_000));
+        assert_eq!(found(), [true, true, true]);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use super::section::{Checker, section};
 use super::tls::{FileNames, check_names, check_pairs, pairs_of};
 use super::value::{BytesOrAutomatic, Count, Kind, Names, RawValue, Seconds, quoted};
 
+/// Fields of connections that are about people.
+const CONNECTION_FIELDS: [&str; 4] = ["peer", "subject", "identity", "topics"];
+
 /// Bytes read of a file with keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -33,6 +36,10 @@ section! {
         /// PEM file with the authorities that sign certificates of operators, or a list of such files: who shows none of them is
         /// not served, health checks included; empty: nobody is asked for one.
         live "tls_client_ca" => tls_client_ca: Vec<String> as FileNames = Vec::new(),
+        /// What of those whose connections GET /connections lists is told: of peer (else its network, /24 or /48), subject, identity (with
+        /// its issuer) and topics (with patterns; else how many) those that are in the list.
+        live "connection_fields" => connection_fields: Vec<String> as Names =
+            CONNECTION_FIELDS.map(str::to_owned).to_vec(),
         /// How long the answer to a request with an Idempotency-Key is kept.
         "idempotency_seconds" => idempotency: Duration as Seconds = Duration::from_secs(600),
         /// Most answers kept; beyond, the oldest goes.

@@ -17,6 +17,9 @@ section! {
         live "notice_seconds" => notice: Duration as Seconds = Duration::from_secs(60),
         /// How long a connection goes on when its token is not taken any more.
         live "grace_seconds" => grace: Duration as Seconds = Duration::from_secs(10),
+        /// Connections that one bearer (sub, of one issuer) may have over all loops, polls that wait among them; one more is refused
+        /// with 429. 0 for as many as they like.
+        "connections_per_identity_max" => connections_per_identity_max: usize as Count = 0,
         /// Whom to ask about each handshake: the URL of the application, http:// or https://; empty for nobody.
         "backend_url" => backend_url: String as Text = String::new(),
         /// A PEM file with authorities that are trusted for it, instead of those of the system; empty for those.

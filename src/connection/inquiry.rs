@@ -33,6 +33,8 @@ pub struct Filter {
 pub struct BearerFilter {
     /// Of this bearer (`sub`).
     pub identity: Option<Box<str>>,
+    /// Of this issuer.
+    pub issuer: Option<Box<str>>,
     /// Of this name (`jti`).
     pub token: Option<Box<str>>,
 }
@@ -78,6 +80,8 @@ pub struct ConnectionRow {
     pub subject: Option<Box<str>>,
     /// To whom it belongs (`sub` of its token).
     pub identity: Option<Box<str>>,
+    /// Who says so, if that issuer has a name.
+    pub issuer: Option<Box<str>>,
     /// Where in its life.
     pub phase: &'static str,
     /// What it speaks.

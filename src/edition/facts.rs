@@ -67,6 +67,7 @@ impl Edition {
             context_bytes_max: self.contexts.bytes_max() as u64,
             deflate_declined: self.contexts.declined(),
             admission_addresses: self.admission.addresses() as u64,
+            identities: self.holders.len() as u64,
             admission_bytes: self.admission.bytes() as u64,
             outbox_held_bytes: self.outbox_budget.used(),
             outbox_held_bytes_max: self.outbox_budget.total(),

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
+use crate::auth::admission::holders::Holders;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revoked::Revocations;
@@ -140,6 +141,8 @@ pub struct Shared {
     pub memory: Option<u64>,
     /// Who may connect, by address.
     pub admission: Admission,
+    /// How many connections each bearer has.
+    pub holders: Holders,
     /// Tokens that are not taken any more.
     pub revocations: Revocations,
     /// Keys of issuers that are fetched.
@@ -217,6 +220,7 @@ impl Edition {
             tickets: Default::default(),
             key_log,
             admission: Admission::new(admission_rules(&settings)?),
+            holders: Holders::new(settings.auth.connections_per_identity_max),
             revocations: Revocations::default(),
             key_sets: KeySets::default(),
             router,

@@ -11,12 +11,13 @@ use super::closing::Words;
 use super::core::Core;
 use super::effects::{Sink, Speaker, Then};
 use crate::auth::Identity;
+use crate::auth::admission::holders::Holders;
 use crate::auth::identity::{Denied, Right, SharedRights, permit};
 use crate::auth::token::{Claims, Refusal};
 use crate::connection::deadline::TimeoutTicks;
 use crate::connection::{TICK_MS, Tick};
 use crate::dialect::{Outcome, Token, TokenDenial};
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, RefuseReason};
 use crate::topic::{Access, Key};
 use crate::transport::Socket;
 
@@ -58,11 +59,21 @@ impl Bearers {
     }
 
     /// The connection in this slot belongs to whom these claims speak of, from now on: `now` in ticks, and in seconds since
-    /// 1970.
-    pub(super) fn note(&mut self, slot: u32, claims: Claims, now: (Tick, u64)) {
+    /// 1970. `false`: that one has as many connections as may be, and it stays nobody's.
+    #[must_use]
+    fn note(&mut self, slot: u32, claims: Claims, now: (Tick, u64), holders: &Holders) -> bool {
         let (expires, ends) = (tick_of(claims.expires, now), tick_of(claims.good_until, now));
+        // Who brings another token is counted already.
+        let is_known = self.by_slot.get(&slot).is_some_and(|known| known.identity.is_meant_by(&claims));
         let identity = Identity::new(claims, &mut self.shared);
+        if !is_known {
+            self.forget(slot, holders);
+            if !holders.try_enter(&identity) {
+                return false;
+            }
+        }
         self.by_slot.insert(slot, Bearer { identity, expires, ends });
+        true
     }
 
     /// Puts off telling who has just brought another token: one that lives no longer than the notice would be told to end at
@@ -76,8 +87,10 @@ impl Bearers {
     }
 
     /// The connection belongs to nobody any more.
-    pub(super) fn forget(&mut self, slot: u32) {
-        if self.by_slot.remove(&slot).is_some() && self.by_slot.len() < self.by_slot.capacity() / 4 {
+    fn forget(&mut self, slot: u32, holders: &Holders) {
+        let Some(bearer) = self.by_slot.remove(&slot) else { return };
+        holders.leave(&bearer.identity);
+        if self.by_slot.len() < self.by_slot.capacity() / 4 {
             self.by_slot.shrink_to((self.by_slot.len() * 2).max(KEPT));
         }
     }
@@ -124,9 +137,18 @@ fn tick_of(seconds: u64, (now, now_seconds): (Tick, u64)) -> Tick {
 
 impl<S: Socket> Core<S> {
     /// The connection belongs to whom these claims speak of.
-    pub(super) fn note_bearer(&mut self, key: Key, claims: Claims) {
+    ///
+    /// # Errors
+    /// That one has as many connections as may be, and it stays nobody's.
+    pub(super) fn note_bearer(&mut self, key: Key, claims: Claims) -> Result<(), RefuseReason> {
         let now = (self.now, self.wall.ms() / 1_000);
-        self.bearers.note(key.slot, claims, now);
+        let noted = self.bearers.note(key.slot, claims, now, &self.edition.holders);
+        if noted { Ok(()) } else { Err(RefuseReason::TooManyOfIdentity) }
+    }
+
+    /// The connection in this slot belongs to nobody any more.
+    pub(super) fn forget_bearer(&mut self, slot: u32) {
+        self.bearers.forget(slot, &self.edition.holders);
     }
 
     /// Tells a connection that its token ends soon, or ends it.
@@ -150,9 +172,12 @@ impl<S: Socket> Core<S> {
         sink: &mut Sink<'_>,
     ) -> Then {
         let checks_left = self.checks_left;
-        match self.identify(from.key, token, again) {
-            Ok(claims) => {
-                self.note_bearer(from.key, claims);
+        let identified = self.identify(from.key, token, again).and_then(|claims| {
+            let too_many = |reason: RefuseReason| (TokenDenial::Busy, reason.text().to_owned());
+            self.note_bearer(from.key, claims).map_err(too_many)
+        });
+        match identified {
+            Ok(()) => {
                 if again {
                     self.bearers.tell_halfway(from.key.slot, self.now, &self.timeouts);
                 }
@@ -197,7 +222,7 @@ impl<S: Socket> Core<S> {
             Ok(claims) if self.edition.revocations.has(&claims, now) => {
                 Err((TokenDenial::Invalid, "the token was revoked".to_owned()))
             }
-            Ok(claims) if known.is_some_and(|known| known.sub() != &*claims.sub) => {
+            Ok(claims) if known.is_some_and(|known| !known.is_meant_by(&claims)) => {
                 not_now("the token is somebody else's")
             }
             Ok(claims) => Ok(claims),
@@ -226,6 +251,7 @@ mod tests {
             good_until: expires + 30,
             issued: None,
             jti: jti.map(Into::into),
+            issuer: None,
         }
     }
 
@@ -233,13 +259,14 @@ mod tests {
     fn whoever_has_shown_a_token_costs_less_than_two_hundred_bytes() {
         let mut bearers = Bearers::default();
         let claims = claims("user-0123456789", Some("f81d4fae-7dec-11d0-a765-00a0c91e6bf6"), 2_000);
-        bearers.note(7, claims, (0, 1_000));
+        let holders = Holders::new(0);
+        assert!(bearers.note(7, claims, (0, 1_000), &holders));
         // A table that has just grown is seven sixteenths full; an allocation has sixteen bytes of its own at most.
         let entry = size_of::<(u32, Bearer)>() + 1;
         let worst = bearers.memory(7) + (entry * 16).div_ceil(7) - entry + 2 * 16;
         assert!(worst <= 200, "{worst}");
         assert_eq!((bearers.memory(8), bearers.identity(8)), (0, None));
-        bearers.forget(7);
+        bearers.forget(7, &holders);
         assert_eq!(bearers.identity(7), None);
     }
 
@@ -261,11 +288,27 @@ mod tests {
             [(1_030, 0, 150), (1_300, 2_400, 2_400), (1_100, 400, 500), (990, 0, 10)]
         {
             let mut bearers = Bearers::default();
-            bearers.note(7, claims("alice", None, expires), (0, 1_000));
+            assert!(bearers.note(7, claims("alice", None, expires), (0, 1_000), &Holders::new(0)));
             assert_eq!(bearers.due(7, &timeouts), at_once, "{expires}");
             bearers.tell_halfway(7, 0, &timeouts);
             assert_eq!(bearers.due(7, &timeouts), put_off, "{expires}");
         }
+    }
+
+    #[test]
+    fn a_refresh_is_no_further_connection_and_an_end_makes_room() {
+        let holders = Holders::new(1);
+        let mut bearers = Bearers::default();
+        let mut note = |slot, sub| bearers.note(slot, claims(sub, None, 1_100), (0, 1_000), &holders);
+        assert_eq!(
+            [note(7, "alice"), note(7, "alice"), note(8, "alice"), note(8, "bob")],
+            [true, true, false, true]
+        );
+        assert!(note(8, "carol"), "a slot that is somebody else's now is not the one's before");
+        assert!(note(9, "bob"));
+        bearers.forget(7, &holders);
+        assert_eq!(bearers.identity(7), None);
+        assert!(bearers.note(9, claims("alice", None, 1_100), (0, 1_000), &holders));
     }
 
     #[test]

@@ -97,6 +97,8 @@ impl<S: Socket> Core<S> {
         self.end_handshake(key);
         self.counters.closed(reason);
         self.hear_of_end(key, reason);
+        // Who comes back meets a peer that lingers no more as one of theirs.
+        self.forget_bearer(key.slot);
         tracing::debug!(slot = key.slot, generation = key.generation, reason = reason.label(), "closing");
         let full = self.lingering >= LINGERING_MAX;
         let now = self.now;
@@ -204,7 +206,7 @@ impl<S: Socket> Core<S> {
         if slot.connection.dialect.is_placed() {
             self.forget_places(index);
         }
-        self.bearers.forget(index);
+        self.forget_bearer(index);
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
             outbox.give_up(&self.edition.outbox_budget);

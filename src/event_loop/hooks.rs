@@ -7,7 +7,7 @@
 use super::core::Core;
 use crate::connection::Phase;
 use crate::metrics::CloseReason;
-use crate::service::webhook::{Ear, Who};
+use crate::service::webhook::{Bearer, Ear, Who};
 use crate::topic::rules::Tapped;
 use crate::topic::{Busy, Draft, Joined, Key, Message, Origin, Published, Rank, Topic};
 use crate::transport::Socket;
@@ -86,6 +86,6 @@ impl<S: Socket> Core<S> {
     fn who(&self, key: Key) -> Who {
         let Key { slot, generation } = key;
         let connection = Origin { loop_index: self.index as u8, slot, generation };
-        Who { connection, identity: self.bearers.identity(slot).cloned() }
+        Who { connection, bearer: self.bearers.identity(slot).cloned().map(Bearer) }
     }
 }

@@ -342,7 +342,7 @@ impl<S: Socket> Core<S> {
         }
         let allowed = claims.and_then(|claims| {
             if let Some(claims) = claims {
-                self.note_bearer(key, claims);
+                self.note_bearer(key, claims)?;
             }
             let who = self.bearers.identity(key.slot).map(Arc::as_ref);
             http::may_open(&opening, self.topics.rules(), who).map_err(Unauthorized::from)
@@ -362,7 +362,10 @@ impl<S: Socket> Core<S> {
                 }
                 self.open(key, head, &opening, out)
             }
-            Err(Unauthorized { reason: reason @ RefuseReason::TokenKeyAwaited, .. }) => {
+            Err(Unauthorized {
+                reason: reason @ (RefuseReason::TokenKeyAwaited | RefuseReason::TooManyOfIdentity),
+                ..
+            }) => {
                 self.refuse_for_now(key, reason, &Asker::of(head));
                 Next::Leave
             }

@@ -120,7 +120,8 @@ impl<S: Socket> Core<S> {
             let Some(who) = self.bearers.identity(key.slot) else { return COST_LOOK };
             let is =
                 |wanted: &Option<Box<str>>, name: Option<&str>| wanted.is_none() || wanted.as_deref() == name;
-            if !is(&bearer.identity, Some(who.sub())) || !is(&bearer.token, who.jti()) {
+            let named = is(&bearer.identity, Some(who.sub())) && is(&bearer.issuer, who.issuer());
+            if !named || !is(&bearer.token, who.jti()) {
                 return COST_LOOK;
             }
         }
@@ -181,6 +182,7 @@ impl<S: Socket> Core<S> {
             peer: slot.stream.peer(),
             subject: slot.stream.subject(&self.transport),
             identity: self.bearers.identity(key.slot).map(|who| who.sub().into()),
+            issuer: self.bearers.identity(key.slot).and_then(|who| who.issuer()).map(Into::into),
             phase: connection.phase().label(),
             dialect: connection.dialect.label(),
             topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),

@@ -114,7 +114,7 @@ impl<S: Socket> Core<S> {
         self.polled = polled;
         self.unsubscribe_all(key.slot);
         // The next request shows a token of its own.
-        self.bearers.forget(key.slot);
+        self.forget_bearer(key.slot);
         if let Some(slot) = self.slots.get(key) {
             slot.connection.dialect = Dialect::Http;
         }
@@ -133,7 +133,7 @@ impl<S: Socket> Core<S> {
         let answer = self.poll_answer(reply);
         self.unsubscribe_all(key.slot);
         // The next request shows a token of its own.
-        self.bearers.forget(key.slot);
+        self.forget_bearer(key.slot);
         if let Some(slot) = self.slots.get(key) {
             slot.connection.dialect = Dialect::Http;
         }

@@ -31,7 +31,7 @@ use crate::wire::http::uri::percent_decode;
 
 pub use batch::{Batch, Progress};
 pub use connections::Ask;
-use connections::Unasked;
+use connections::{Shown, Unasked};
 use replies::Known;
 pub use replies::Replies;
 
@@ -199,7 +199,8 @@ pub fn write_answered(
     head_only: bool,
     out: &mut ResponseBuffer,
 ) -> Option<RefuseReason> {
-    match connections::render(question, parts, edition.loops(), metrics::now_ms()) {
+    let fields = Shown::of(&edition.settings.admin.connection_fields);
+    match connections::render(question, parts, edition.loops(), fields, metrics::now_ms()) {
         Some(body) => {
             write(200, JSON, &[], &body, keep_alive, head_only, out);
             None

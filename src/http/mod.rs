@@ -319,7 +319,9 @@ pub fn write_refusal(
 ) {
     let more: &[(&str, &str)] = match reason.status() {
         // Others of its own have to go first; that takes longer than a bucket needs for one token.
-        _ if reason == RefuseReason::TooManyFromAddress => &[("Retry-After", "10")],
+        _ if matches!(reason, RefuseReason::TooManyFromAddress | RefuseReason::TooManyOfIdentity) => {
+            &[("Retry-After", "10")]
+        }
         // RFC 6455, 4.4: the refusal names the version that is understood.
         // RFC 9110, 15.5.22.
         426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],

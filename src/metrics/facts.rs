@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub deflate_declined: u64,
     /// Addresses in the table of admission.
     pub admission_addresses: u64,
+    /// Bearers of tokens that hold a connection.
+    pub identities: u64,
     /// Bytes of that table.
     pub admission_bytes: u64,
     /// Bytes that wait in outboxes, a shared message once.

@@ -105,6 +105,7 @@ others! {
     TOPICS = "fantail_topics", Gauge, "Topics, idle ones included.";
     PATTERNS = "fantail_patterns", Gauge, "Different patterns that connections are subscribed to.";
     ADMISSION_ADDRESSES = "fantail_admission_addresses", Gauge, "Addresses that hold a connection now; 0 while no limit by address is on.";
+    IDENTITIES = "fantail_identities", Gauge, "Bearers of tokens that hold a connection now; 0 while their connections are not limited.";
     ADMISSION_BYTES = "fantail_admission_bytes", Gauge, "Bytes of the table of addresses, connect rates included.";
     DRAINING = "fantail_draining", Gauge, "1 while the server is on its way out.";
     CLOSES = "fantail_closes_total", Counter, "Connections ended, by reason.";

@@ -172,6 +172,7 @@ fn totals(facts: &Facts<'_>, out: &mut String) {
     single(out, &names::TOPICS, facts.topics);
     single(out, &names::PATTERNS, facts.patterns);
     single(out, &names::ADMISSION_ADDRESSES, facts.admission_addresses);
+    single(out, &names::IDENTITIES, facts.identities);
     single(out, &names::ADMISSION_BYTES, facts.admission_bytes);
     single(out, &names::DRAINING, u8::from(facts.draining));
     single(out, &names::OUTBOX_HELD, facts.outbox_held_bytes);

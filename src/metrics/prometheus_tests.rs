@@ -31,6 +31,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         context_bytes_max: 1 << 26,
         deflate_declined: 2,
         admission_addresses: 3,
+        identities: 0,
         admission_bytes: 4_096,
         outbox_held_bytes: 70,
         outbox_held_bytes_max: 1 << 28,

@@ -152,6 +152,8 @@ reasons! {
         UpgradeRequired = "upgrade_required", 426, "this path speaks WebSocket version 13";
         /// The address holds too many connections, on the admin port too many that have shown no key.
         TooManyFromAddress = "too_many_from_address", 429, "too many connections from your address";
+        /// The bearer of the token has as many connections as may be.
+        TooManyOfIdentity = "too_many_of_identity", 429, "you have as many connections open as you may";
         /// The address opens connections too fast.
         ConnectRate = "connect_rate", 429, "your address connects too fast";
         /// As many topics exist as were made for the address and may be.

@@ -26,6 +26,7 @@ mod history;
 mod hostile;
 mod hostile_readers;
 mod http;
+mod identities;
 mod intervals;
 mod json;
 mod jwks;

@@ -3,6 +3,8 @@
 //! A claim of the wrong type is refused, never taken for one that is not there: `nbf` in quotation marks would otherwise
 //! be no limit at all.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -47,6 +49,9 @@ pub struct Claims {
     pub issued: Option<u64>,
     /// The token's own name, if it has one.
     pub jti: Option<Box<str>>,
+    /// The issuer, by the name in the configuration that its token bears; `None` of one without a name, and of whom the
+    /// application vouches for.
+    pub issuer: Option<Arc<str>>,
 }
 
 /// One claim as it came.
@@ -158,7 +163,7 @@ impl RawClaims {
         let subscribe = grants(self.subscribe, "subscribe", &sub)?;
         let publish = grants(self.publish, "publish", &sub)?;
         let good_until = expires.saturating_add(leeway);
-        Ok(Claims { sub, subscribe, publish, expires, good_until, issued, jti })
+        Ok(Claims { sub, subscribe, publish, expires, good_until, issued, jti, issuer: None })
     }
 }
 

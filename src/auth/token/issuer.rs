@@ -32,7 +32,7 @@ pub struct IssuerPlan {
 }
 
 struct Issuer {
-    name: Option<String>,
+    name: Option<Arc<str>>,
     audience: Vec<String>,
     leeway: u64,
     keys: Keys,
@@ -99,7 +99,7 @@ impl Issuers {
             if plans.len() > 1 && plan.issuer.is_none() {
                 return Err(fail(plan, "is of an issuer without a name, and there are others"));
             }
-            if issuers.iter().any(|earlier| earlier.name == plan.issuer) {
+            if issuers.iter().any(|earlier| earlier.name.as_deref() == plan.issuer.as_deref()) {
                 return Err(fail(plan, "is of an issuer whose name another one has"));
             }
             let keys = match plan.keys.as_slice() {
@@ -115,7 +115,7 @@ impl Issuers {
                 }
             };
             issuers.push(Issuer {
-                name: plan.issuer.clone(),
+                name: plan.issuer.as_deref().map(Arc::from),
                 audience: plan.audience.clone(),
                 leeway: plan.leeway_seconds,
                 keys,
@@ -133,6 +133,12 @@ impl Issuers {
             Keys::Read(keys) => keys.iter().any(is_public),
             Keys::Fetched(_) => true,
         })
+    }
+
+    /// How many of them have a name.
+    #[must_use]
+    pub fn named(&self) -> usize {
+        self.issuers.iter().filter(|issuer| issuer.name.is_some()).count()
     }
 
     /// The sets of keys that are fetched.
@@ -155,14 +161,15 @@ impl Issuers {
         let claims = RawClaims::parse(&decoded(parts.claims)?)?;
         let issuer = self.of(claims.issuer()?)?;
         issuer.check_signature(&parts, algorithm, header.kid.as_deref())?;
-        claims.check(&issuer.audience, issuer.leeway, now)
+        let claims = claims.check(&issuer.audience, issuer.leeway, now)?;
+        Ok(Claims { issuer: issuer.name.clone(), ..claims })
     }
 
     /// The issuer that a token names, before anything shows that it is right to.
     fn of(&self, name: Option<&str>) -> Result<&Issuer, Refusal> {
         let fits = |issuer: &&Issuer| match &issuer.name {
             None => true,
-            Some(own) => name == Some(own.as_str()),
+            Some(own) => name == Some(&**own),
         };
         let refusal = if name.is_none() { Refusal::Missing("iss") } else { Refusal::Issuer };
         self.issuers.iter().find(fits).ok_or(refusal)

@@ -82,6 +82,7 @@ impl Told {
                 good_until: expires,
                 issued: Some(now),
                 jti: None,
+                issuer: None,
             },
             topics,
             data,

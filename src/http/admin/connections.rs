@@ -2,6 +2,7 @@
 //!
 //! Pure: the admin loop carries the question to the loops and their parts back.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -54,8 +55,11 @@ impl<T: Into<String>> From<T> for Unasked {
 
 /// `GET /connections`.
 pub(super) fn list(query: &str, loops: usize) -> Result<Ask, Unasked> {
-    let params =
-        Params::read(query, b"", &["topic", "ip", "identity", "outbox_bytes_min", "cursor", "limit"])?;
+    let params = Params::read(
+        query,
+        b"",
+        &["topic", "ip", "identity", "issuer", "outbox_bytes_min", "cursor", "limit"],
+    )?;
     let (filter, _) = filter(&params)?;
     let limit = params.number("limit", LIMIT_MAX)?;
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -86,7 +90,7 @@ pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unask
     let params = Params::read(
         query,
         body,
-        &["topic", "ip", "identity", "id", "outbox_bytes_min", "all", "code", "reason"],
+        &["topic", "ip", "identity", "issuer", "id", "outbox_bytes_min", "all", "code", "reason"],
     )?;
     let (filter, first_loop) = filter(&params)?;
     let restricted = filter.topic.is_some()
@@ -95,7 +99,9 @@ pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unask
         || filter.bearer.is_some()
         || filter.outbox_bytes_min.is_some();
     if restricted == params.is_set("all")? {
-        return Err("expects topic, ip, identity, id or outbox_bytes_min, or all=1 to close everybody".into());
+        return Err(
+            "expects topic, ip, identity, issuer, id or outbox_bytes_min, or all=1 to close everybody".into(),
+        );
     }
     let code = params.number("code", 1000)?;
     // RFC 6455, 7.4: the others are the protocol's own or must not be sent.
@@ -112,18 +118,29 @@ pub(super) fn close(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unask
 
 /// `POST /revoke`: what is revoked for how many seconds, and the question that closes those who have it.
 pub(super) fn revoke(query: &str, body: &[u8], loops: usize) -> Result<(Revoked, u64, Ask), Unasked> {
-    let params = Params::read(query, body, &["identity", "jti", "seconds"])?;
+    let params = Params::read(query, body, &["identity", "issuer", "jti", "seconds"])?;
     let seconds = params.number("seconds", REVOKED_SECONDS)? as u64;
     if !(1..=REVOKED_SECONDS_MAX).contains(&seconds) {
         return Err(format!("seconds expects 1 to {REVOKED_SECONDS_MAX}").into());
     }
     let (identity, token) = (params.text("identity"), params.text("jti"));
+    let issuer = params.text("issuer").filter(|issuer| !issuer.is_empty());
     let revoked = match (identity, token) {
-        (Some(sub), None) if !sub.is_empty() => Revoked::Bearer(sub.into()),
-        (None, Some(jti)) if !jti.is_empty() => Revoked::Token(jti.into()),
-        _ => return Err("expects identity or jti: whose tokens, or which one".into()),
+        (Some(sub), None) if !sub.is_empty() => {
+            Revoked::Bearer { issuer: issuer.map(Into::into), sub: sub.into() }
+        }
+        (None, Some(jti)) if !jti.is_empty() && issuer.is_none() => Revoked::Token(jti.into()),
+        _ => {
+            return Err(
+                "expects identity or jti: whose tokens, or which one; and issuer beside identity only".into(),
+            );
+        }
     };
-    let bearer = BearerFilter { identity: identity.map(Into::into), token: token.map(Into::into) };
+    let bearer = BearerFilter {
+        identity: identity.map(Into::into),
+        issuer: issuer.map(Into::into),
+        token: token.map(Into::into),
+    };
     let filter = Filter { bearer: Some(Box::new(bearer)), ..Filter::default() };
     let question = Question::Close { filter, code: REVOKED_CODE, reason: "the token was revoked".into() };
     Ok((revoked, seconds, Ask { question, first_loop: 0, loops }))
@@ -131,7 +148,7 @@ pub(super) fn revoke(query: &str, body: &[u8], loops: usize) -> Result<(Revoked,
 
 /// `POST /connections/unsubscribe`.
 pub(super) fn unsubscribe(query: &str, body: &[u8], loops: usize) -> Result<Ask, Unasked> {
-    let params = Params::read(query, body, &["topic", "ip", "identity", "id", "outbox_bytes_min"])?;
+    let params = Params::read(query, body, &["topic", "ip", "identity", "issuer", "id", "outbox_bytes_min"])?;
     let topic = params.text("topic").ok_or("expects the topic to end subscriptions to")?;
     let topic: Box<str> = topic.into();
     // Being subscribed to it is a filter too, and the cheapest one.
@@ -173,8 +190,11 @@ fn filter(params: &Params<'_>) -> Result<(Filter, Option<usize>), Unasked> {
         }
         filter.outbox_bytes_min = Some(bytes);
     }
-    filter.bearer =
-        params.text("identity").map(|sub| Box::new(BearerFilter { identity: Some(sub.into()), token: None }));
+    let (identity, issuer) = (params.text("identity"), params.text("issuer"));
+    if identity.is_some() || issuer.is_some() {
+        let (identity, issuer) = (identity.map(Into::into), issuer.map(Into::into));
+        filter.bearer = Some(Box::new(BearerFilter { identity, issuer, token: None }));
+    }
     let Some(id) = params.text("id") else { return Ok((filter, None)) };
     let (index, key) = connection_id(id).ok_or("id expects LOOP:SLOT:GENERATION")?;
     filter.key = Some(key);
@@ -202,6 +222,7 @@ pub(super) fn render(
     question: &Question,
     parts: &[(usize, Part)],
     loops: usize,
+    shown: Shown,
     now_ms: u64,
 ) -> Option<Vec<u8>> {
     let mut out = Vec::new();
@@ -218,14 +239,14 @@ pub(super) fn render(
         Question::Unsubscribe { .. } => push(&mut out, &json!({ "unsubscribed": done })),
         Question::List { filter, .. } if filter.key.is_some() => {
             let (index, row) = rows().next()?;
-            push(&mut out, &row_json(index, row, &clock));
+            push(&mut out, &shown.row(index, row, &clock));
         }
         Question::List { .. } => {
             out.extend_from_slice(b"{\"connections\":[");
             for (place, (index, row)) in rows().enumerate() {
                 out.extend_from_slice(if place == 0 { b"\n" } else { b",\n" });
                 // Writing to a Vec cannot fail.
-                let _ = serde_json::to_writer(&mut out, &row_json(index, row, &clock));
+                let _ = serde_json::to_writer(&mut out, &shown.row(index, row, &clock));
             }
             out.extend_from_slice(b"],\"next\":");
             let next = parts.last().and_then(|(index, part)| goes_on(*index, part, loops));
@@ -254,6 +275,52 @@ impl Clock {
 
     fn unix(&self, at_ms: u64) -> u64 {
         self.unix_ms.saturating_sub(self.ago(at_ms))
+    }
+}
+
+/// What is told of those who have connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    peer: bool,
+    subject: bool,
+    identity: bool,
+    topics: bool,
+}
+
+impl Shown {
+    /// What a list of the configuration means.
+    pub(super) fn of(fields: &[String]) -> Self {
+        let has = |name: &str| fields.iter().any(|field| field == name);
+        Self { peer: has("peer"), subject: has("subject"), identity: has("identity"), topics: has("topics") }
+    }
+
+    fn row(self, index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
+        let mut json = row_json(index, row, clock);
+        if !self.peer {
+            json["peer"] = row.peer.map(|peer| network_of(peer.ip())).into();
+        }
+        if !self.topics {
+            json["subscriptions"] = (row.topics.len() + row.patterns.len()).into();
+            json["topics"] = json!([]);
+            json["patterns"] = json!([]);
+        }
+        if let Some(fields) = json.as_object_mut() {
+            let hidden = |name: &str| match name {
+                "subject" => !self.subject,
+                "identity" | "issuer" => !self.identity,
+                _ => false,
+            };
+            fields.retain(|name, _| !hidden(name));
+        }
+        json
+    }
+}
+
+/// Who an address belongs to, roughly.
+fn network_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => format!("{}/24", Ipv4Addr::from(u32::from(v4) & !0xff)),
+        IpAddr::V6(v6) => format!("{}/48", Ipv6Addr::from(u128::from(v6) & !(u128::MAX >> 48))),
     }
 }
 
@@ -286,6 +353,9 @@ fn row_json(index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
     }
     if let Some(identity) = &row.identity {
         json["identity"] = Value::from(&**identity);
+    }
+    if let Some(issuer) = &row.issuer {
+        json["issuer"] = Value::from(&**issuer);
     }
     json
 }
@@ -331,6 +401,17 @@ mod tests {
             assert!(matches!(listed(bad), Err(Unasked::Bad(_))), "{bad}");
         }
         assert!(matches!(one("9:1:1", 3), Err(Unasked::Nothing)));
+    }
+
+    #[test]
+    fn an_address_is_masked_to_its_network() {
+        for (address, network) in [
+            ("192.0.2.77", "192.0.2.0/24"),
+            ("::ffff:192.0.2.77", "192.0.2.0/24"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ] {
+            assert_eq!(network_of(address.parse().unwrap()), network);
+        }
     }
 
     #[test]

@@ -53,18 +53,29 @@ pub struct Who {
     #[serde(serialize_with = "connection_id")]
     pub connection: Origin,
     /// To whom it belongs, if it has shown a token by then.
-    #[serde(serialize_with = "sub", skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Arc<Identity>>,
+    #[serde(flatten)]
+    pub bearer: Option<Bearer>,
+}
+
+/// Whose it is, by both names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer(pub Arc<Identity>);
+
+impl Serialize for Bearer {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("identity", self.0.sub())?;
+        if let Some(issuer) = self.0.issuer() {
+            map.serialize_entry("issuer", issuer)?;
+        }
+        map.end()
+    }
 }
 
 /// As the admin port names it.
 fn connection_id<S: Serializer>(connection: &Origin, to: S) -> Result<S::Ok, S::Error> {
     let Origin { loop_index, slot, generation } = connection;
     to.collect_str(&format_args!("{loop_index}:{slot}:{generation}"))
-}
-
-fn sub<S: Serializer>(identity: &Option<Arc<Identity>>, to: S) -> Result<S::Ok, S::Error> {
-    identity.as_deref().map(Identity::sub).serialize(to)
 }
 
 /// What has happened.
@@ -173,7 +184,7 @@ impl What {
 
     /// Bytes that it is counted by.
     pub(super) fn bytes(&self) -> usize {
-        let of_who = |who: &Who| who.identity.as_deref().map_or(0, Identity::memory);
+        let of_who = |who: &Who| who.bearer.as_ref().map_or(0, |bearer| bearer.0.memory());
         match self {
             Self::Occupied { topic } | Self::Vacated { topic } => bytes_of_topic(topic),
             Self::Connected { who, .. } | Self::Disconnected { who, .. } => BESIDE_BYTES + of_who(who),
@@ -206,10 +217,11 @@ mod tests {
             good_until: 7,
             issued: None,
             jti: Some("secret".into()),
+            issuer: Some("us".into()),
         };
-        let identity = Some(Identity::new(claims, &mut SharedRights::default()));
-        let who = Who { connection: Origin { loop_index: 1, slot: 20, generation: 300 }, identity };
-        let nobody = Who { identity: None, ..who.clone() };
+        let bearer = Some(Bearer(Identity::new(claims, &mut SharedRights::default())));
+        let who = Who { connection: Origin { loop_index: 1, slot: 20, generation: 300 }, bearer };
+        let nobody = Who { bearer: None, ..who.clone() };
         let address = "192.0.2.7".parse().ok();
         let said = |binary, payload: &[u8]| {
             let data = Some(Data(Message::placed(Draft::encode(None, binary, payload), 1, 7)));
@@ -225,7 +237,7 @@ mod tests {
         for (what, expected) in [
             (
                 What::Connected { who: who.clone(), address, dialect: "json" },
-                r#"{"type":"connected","connection":"1:20:300","identity":"al\"ice","address":"192.0.2.7","dialect":"json","time":5}"#,
+                r#"{"type":"connected","connection":"1:20:300","identity":"al\"ice","issuer":"us","address":"192.0.2.7","dialect":"json","time":5}"#,
             ),
             (
                 What::Disconnected { who: nobody.clone(), dialect: "sse", reason: "drain" },
@@ -241,7 +253,7 @@ mod tests {
             ),
             (
                 What::Unsubscribed { who, topic: "a".into() },
-                r#"{"type":"unsubscribed","connection":"1:20:300","identity":"al\"ice","topic":"a","time":5}"#,
+                r#"{"type":"unsubscribed","connection":"1:20:300","identity":"al\"ice","issuer":"us","topic":"a","time":5}"#,
             ),
         ] {
             let bytes = what.bytes();

@@ -22,7 +22,7 @@ use event::{Data, Event, What};
 use outgoing::Outgoing;
 use post::{Batch, Secret, pause};
 
-pub use event::{Wanted, Who};
+pub use event::{Bearer, Wanted, Who};
 
 /// Events in one batch: with the longest names some 300 KiB.
 const BATCH_EVENTS_MAX: usize = 1_000;

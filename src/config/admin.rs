@@ -202,6 +202,12 @@ impl Admin {
             check.report(error.key, error.problem);
         }
         self.check_tls(check);
+        if let Some(field) =
+            self.connection_fields.iter().find(|field| !CONNECTION_FIELDS.contains(&field.as_str()))
+        {
+            let problem = format!("expects some of {}, got {field:?}", CONNECTION_FIELDS.join(", "));
+            check.report("connection_fields", problem);
+        }
         check.time("idempotency_seconds", self.idempotency, None);
         check.within("idempotency_keys_max", self.idempotency_keys_max, 1..=1 << 20);
         if let Some(bytes) = self.idempotency_bytes_max {

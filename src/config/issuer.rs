@@ -24,6 +24,9 @@ const ISSUERS_MAX: usize = 64;
 /// Different addresses that their keys are fetched from. Each has a thread.
 const JWKS_URLS_MAX: usize = 16;
 
+/// Bytes of an issuer's name, which stands in ids of members of presence.
+const ISSUER_BYTES_MAX: usize = 512;
+
 /// The most by which clocks may be said to differ.
 const LEEWAY_MAX: Duration = Duration::from_secs(300);
 
@@ -91,6 +94,12 @@ impl IssuerRule {
         }
         if !self.kid.is_empty() && self.hmac_file.is_empty() == self.pem_file.is_empty() {
             check.report("kid", "expects either hmac_file or pem_file, whose key it names".to_owned());
+        }
+        if self.issuer.contains('|') {
+            check.report("issuer", "expects no '|', which stands between it and a bearer's name".to_owned());
+        }
+        if self.issuer.len() > ISSUER_BYTES_MAX {
+            check.report("issuer", format!("expects at most {ISSUER_BYTES_MAX} bytes"));
         }
         if self.leeway > LEEWAY_MAX {
             let got = self.leeway.as_secs_f64();

@@ -314,6 +314,13 @@ impl Edition {
         }
     }
 
+    /// Whether more than one says who clients are, so that one name may be of two.
+    #[must_use]
+    pub fn has_several_issuers(&self) -> bool {
+        let named = self.issuers.as_deref().map_or(0, Issuers::named);
+        named + usize::from(named > 0 && self.backend().is_some()) > 1
+    }
+
     /// Lets sets of keys go that were fetched for editions before this one, which is in use now.
     pub fn keep_key_sets(&self) {
         self.key_sets.keep(self.issuers.iter().flat_map(|issuers| issuers.fetched()));

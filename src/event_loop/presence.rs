@@ -29,6 +29,11 @@ impl<S: Socket> Core<S> {
         let presences = &self.edition.presences;
         // As whom it has come: a later token changes nothing of that before it subscribes again.
         let member = match self.bearers.identity(key.slot) {
+            Some(identity) if self.edition.has_several_issuers() => {
+                // No issuer's name has that sign.
+                let name = format!("{}|{}", identity.issuer().unwrap_or_default(), identity.sub());
+                MemberId::text_of(&name).into_owned().into()
+            }
             Some(identity) => MemberId::text_of(identity.sub()),
             None => presences.anonymous(self.index, key).into(),
         };

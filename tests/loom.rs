@@ -379,6 +379,7 @@ mod topic {
                     Rank::USUAL,
                     |_| true,
                     &Patterns::new(0),
+                    |_, _| {},
                 ) {
                     Ok(_) => 1,
                     Err(PublishRefused::Full { draft: Draft(3), .. }) => 0,
@@ -415,7 +416,7 @@ mod topic {
         }
 
         fn publish_watched(topic: &Topic, mailboxes: &[Mailbox<Entry>], patterns: &Patterns) -> u64 {
-            let published = topic.publish(Draft(1), mailboxes, Rank::USUAL, |_| true, patterns);
+            let published = topic.publish(Draft(1), mailboxes, Rank::USUAL, |_| true, patterns, |_, _| {});
             published.expect("there is room").0.offset
         }
 

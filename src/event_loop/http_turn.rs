@@ -342,7 +342,7 @@ impl<S: Socket> Core<S> {
         }
         let allowed = claims.and_then(|claims| {
             if let Some(claims) = claims {
-                self.note_bearer(key, claims)?;
+                self.note_bearer(key, claims).map_err(Unauthorized::new)?;
             }
             let who = self.bearers.identity(key.slot).map(Arc::as_ref);
             http::may_open(&opening, self.topics.rules(), who).map_err(Unauthorized::from)

@@ -40,7 +40,9 @@ pub struct Unauthorized {
 }
 
 impl Unauthorized {
-    fn new(reason: RefuseReason) -> Self {
+    /// Kept out for this reason, in its own words.
+    #[must_use]
+    pub fn new(reason: RefuseReason) -> Self {
         Self { reason, text: reason.text().into() }
     }
 

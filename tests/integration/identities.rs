@@ -66,7 +66,7 @@ fn a_bearer_has_as_many_connections_as_may_be_over_all_loops() {
     // One of the two makes room, and a refresh takes none.
     kept.remove(0);
     wait_for("room", || ask(shown.clone())["type"] == "authenticated");
-    assert_eq!(ask(json!({"type": "refresh", "id": 2, "token": of("us", "alice")}))["type"], "authenticated");
+    assert_eq!(ask(json!({"type": "refresh", "id": 2, "token": of("us", "alice")}))["type"], "refreshed");
     assert_eq!(show(&server, "us", "alice", "").1, 429);
 }
 

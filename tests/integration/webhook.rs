@@ -10,9 +10,8 @@ use ring::hmac;
 use serde_json::Value;
 
 use crate::bearers::{self, Secret, token};
-use crate::client::Peer;
 use crate::reload::ConfigFile;
-use crate::server::{PATIENCE, Server, command, fails, on_free_ports};
+use crate::server::{PATIENCE, Server, command, fails, on_free_ports, wait_for};
 
 const SECRET: &str = "a secret of some length, at least";
 
@@ -98,7 +97,7 @@ fn who_comes_and_leaves_is_told_once_signed_and_at_the_latest_in_the_end() {
     assert_ne!(next_id, id);
     assert_eq!(told(&body), [("occupied", "other")], "{body}");
     drop((first, other));
-    crate::server::wait_for("everybody to have left", || {
+    wait_for("everybody to have left", || {
         let topics = server.get("/topics").json();
         topics["topics"].as_array().is_some_and(|topics| topics.iter().all(|topic| topic["subscribers"] == 0))
     });
@@ -223,7 +222,7 @@ fn what_clients_publish_is_told_in_the_order_of_the_topic() {
             peer.send_frame(Opcode::Text, format!("{name}{number}").as_bytes());
         }
     }
-    peers.iter_mut().for_each(Peer::ping_pong);
+    wait_for("all of them", || server.get("/topics?topic=told").json()["messages"] == 2 * EACH);
     // What the operator publishes takes an offset, and is told of by who has published it.
     assert_eq!(server.post("/publish/told", "", b"operator").status, 200);
     peers[0].send_frame(Opcode::Binary, &[0xff; 100]);

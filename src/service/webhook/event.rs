@@ -118,7 +118,7 @@ pub(super) enum What {
         #[serde(flatten)]
         who: Who,
         topic: Box<str>,
-        #[serde(serialize_with = "epoch")]
+        #[serde(serialize_with = "in_hex")]
         epoch: u64,
         offset: u64,
         /// Of the message.
@@ -129,7 +129,7 @@ pub(super) enum What {
 }
 
 /// As clients are told it.
-fn epoch<S: Serializer>(epoch: &u64, to: S) -> Result<S::Ok, S::Error> {
+fn in_hex<S: Serializer>(epoch: &u64, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&format_args!("{epoch:016x}"))
 }
 

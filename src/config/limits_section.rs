@@ -37,7 +37,8 @@ section! {
         /// Most members of one topic that are listed where its rule has presence; whoever comes then is served as ever, but
         /// neither listed nor counted there.
         live "presence_members_max" => presence_members_max: usize as Count = 100_000,
-        /// Bytes that the members of all topics take, 128 for each and its id; over it, as above.
+        /// Bytes that the members of all topics take, 128 for each and its id, and for each state 224 and its text; over it, as
+        /// above, and a state is refused.
         live "presence_bytes_max" => presence_bytes_max: usize as Bytes = 64 << 20,
         /// Most topics and patterns one connection subscribes to.
         live "subscriptions_max" => subscriptions_max: usize as Count = 64,

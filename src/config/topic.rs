@@ -85,6 +85,9 @@ const PRESENCE_INTERVAL_MS_MIN: usize = 100;
 /// The longest that somebody counts as there who is gone.
 const PRESENCE_GRACE_SECONDS_MAX: usize = 3_600;
 
+/// The longest that a member's state holds.
+const PRESENCE_STATE_SECONDS_MAX: usize = 3_600;
+
 /// A hundred years, so that no sum of times overflows.
 const SECONDS_MAX: usize = 100 * 366 * 24 * 3_600;
 
@@ -138,6 +141,9 @@ section! {
         "presence_grace_seconds" => presence_grace_seconds: Option<usize> as OptionalCount = None,
         /// Milliseconds of which each has at most one event of who came and went, 100 to 60,000. Unset, 500.
         "presence_interval_ms" => presence_interval_ms: Option<usize> as OptionalCount = None,
+        /// Seconds after which a member's state ends that is not set anew, up to 3,600; 0 where members have none. Members of
+        /// a topic with presence = "full" may tell all others what they like in it. Unset, 0.
+        "presence_state_seconds" => presence_state_seconds: Option<usize> as OptionalCount = None,
         /// What messages have to be, whoever publishes them: text, json, or the name of a file with a JSON Schema, which ends in
         /// .json. JSON may have 64 KiB. Unset, anything.
         "validate" => validate: Option<Validate> as OptionalValidate = None,
@@ -167,6 +173,7 @@ impl TopicRule {
         within("interval_ms", self.interval_ms, 0..=INTERVAL_MS_MAX);
         within("presence_grace_seconds", self.presence_grace_seconds, 0..=PRESENCE_GRACE_SECONDS_MAX);
         within("presence_interval_ms", self.presence_interval_ms, PRESENCE_INTERVAL_MS_MIN..=INTERVAL_MS_MAX);
+        within("presence_state_seconds", self.presence_state_seconds, 0..=PRESENCE_STATE_SECONDS_MAX);
         if let Some((most, given)) =
             self.validate.as_ref().map(Validate::bytes_max).zip(self.message_bytes_max)
             && given > most

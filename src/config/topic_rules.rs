@@ -40,6 +40,9 @@ impl Settings {
                     .presence_grace_seconds
                     .map(|seconds| narrow(seconds.saturating_mul(1_000))),
                 presence_interval_ms: rule.presence_interval_ms.map(narrow),
+                presence_state_ms: rule
+                    .presence_state_seconds
+                    .map(|seconds| narrow(seconds.saturating_mul(1_000))),
                 check: match &rule.validate {
                     None => None,
                     Some(Validate::Text) => Some(Check::Text),

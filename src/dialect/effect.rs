@@ -83,6 +83,8 @@ pub enum Effect {
     },
     /// Tell who is on a topic.
     Presence(Box<PresenceQuestion>),
+    /// Say something of the connection's member on a topic.
+    State(Box<StateWish>),
     /// Take a token as that of the connection's bearer.
     Identify {
         /// The token.
@@ -113,6 +115,10 @@ impl Effect {
             Self::Presence(asked) => {
                 let after = asked.after.as_deref().map_or(0, str::len);
                 size_of::<PresenceQuestion>() + asked.topic.as_str().len() + after
+            }
+            Self::State(wish) => {
+                let state = wish.state.as_deref().map_or(0, str::len);
+                size_of::<StateWish>() + wish.topic.as_str().len() + state
             }
             Self::Ignore | Self::CountBad | Self::Close(_) => 0,
         };
@@ -155,6 +161,17 @@ pub struct PresenceQuestion {
     pub limit: u16,
     /// Whether every change is to be told from then on, or none any more.
     pub events: Option<bool>,
+}
+
+/// What a connection says of its member on a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateWish {
+    /// The topic.
+    pub topic: TopicName<'static>,
+    /// JSON on one line; `None` for nothing any more.
+    pub state: Option<Box<str>>,
+    /// After how many seconds it ends by itself, if that is sooner than the topic's rule says.
+    pub seconds: Option<u16>,
 }
 
 /// Which request of its peer a dialect asks something for. It gets it back with the outcome; nobody else looks at it.
@@ -251,6 +268,11 @@ pub enum Outcome<'a> {
         /// As whom the connection itself is listed there, if it is.
         own: Option<&'a str>,
     },
+    /// What it says of its member holds.
+    Stated {
+        /// The topic.
+        topic: &'a str,
+    },
     /// Subscribed to whatever topics a pattern means, by an effect or as the connection was opened.
     Watching {
         /// The pattern.
@@ -341,6 +363,14 @@ pub enum Denial {
     PatternsFull,
     /// Nobody is listed on the topic.
     NoPresence,
+    /// Members of the topic say nothing of themselves.
+    NoStates,
+    /// The connection is not on the topic's list.
+    NotListed,
+    /// It says too much of its member in one second.
+    StateRate,
+    /// No room for what it says.
+    StatesFull,
 }
 
 /// Why a token is not taken as a connection's.

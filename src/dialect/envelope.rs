@@ -106,6 +106,7 @@ impl Speak for Envelope {
             | Outcome::Published { .. }
             | Outcome::History { .. }
             | Outcome::Presence { .. }
+            | Outcome::Stated { .. }
             | Outcome::Identified { .. }
             | Outcome::Unidentified { .. }
             | Outcome::Expires { .. }

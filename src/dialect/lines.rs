@@ -49,6 +49,7 @@ impl Speak for Lines {
             }
             Outcome::History { topic, page } => format!("kept {} {}", topic.name(), page.messages.len()),
             Outcome::Presence { page, .. } => format!("{} on {}", page.count, page.topic),
+            Outcome::Stated { topic } => format!("stated {topic}"),
             Outcome::Identified { sub, .. } => format!("is {sub}"),
             Outcome::Unidentified { text, .. } => format!("is nobody {text}"),
             Outcome::Expires { at } => format!("ends {at}"),
@@ -97,8 +98,8 @@ fn word(denial: Denial) -> &'static str {
         Denial::NoTopic => "topic",
         Denial::Already => "change",
         Denial::TooMany => "more",
-        Denial::NoPresence => "presence",
-        Denial::TopicShare | Denial::TopicRate => "share",
-        Denial::Busy | Denial::PatternsFull => "room",
+        Denial::NoPresence | Denial::NoStates | Denial::NotListed => "presence",
+        Denial::TopicShare | Denial::TopicRate | Denial::StateRate => "share",
+        Denial::Busy | Denial::PatternsFull | Denial::StatesFull => "room",
     }
 }

@@ -26,7 +26,8 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
 pub use effect::{
-    Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, PresenceQuestion, Tag, Token, TokenDenial, Wish,
+    Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, PresenceQuestion, StateWish, Tag, Token,
+    TokenDenial, Wish,
 };
 pub use json::{push_page, push_presence};
 pub use speak::{Bounds, Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Start};

@@ -126,8 +126,9 @@ impl Edition {
     }
 
     fn presence_facts(&self) -> PresenceFacts {
-        let PresenceCounts { members, bytes, events, unlisted } = self.presences.counts();
-        PresenceFacts { members, bytes, events, unlisted }
+        let PresenceCounts { members, bytes, events, unlisted, states, states_refused } =
+            self.presences.counts();
+        PresenceFacts { members, bytes, events, unlisted, states, states_refused }
     }
 
     fn loop_facts(&self) -> Vec<LoopFacts<'_>> {

@@ -112,6 +112,7 @@ impl<S: Socket> Core<S> {
                     self.read_history(from, &topic, place, limit, sink)
                 }
                 Effect::Presence(asked) => self.presence_one(from, &asked, sink),
+                Effect::State(wish) => self.state_one(from, &wish, sink),
                 Effect::Identify { token, again } => self.identify_one(from, &token, again, sink),
                 Effect::Ignore => self.ignore(from.key),
                 Effect::CountBad => self.count_bad(from.key),

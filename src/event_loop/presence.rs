@@ -11,8 +11,10 @@ use super::effects::{Sink, Speaker, Then};
 use super::inquiry_turn::{subscription_count, subscriptions};
 use super::subscribe::denial;
 use crate::connection::TICK_MS;
-use crate::dialect::{Denial, Outcome, PresenceQuestion};
-use crate::topic::{Key, MemberId, PresenceMode, PresencePage, PresencePolicy, Since, Topic, TopicName};
+use crate::dialect::{Denial, Outcome, PresenceQuestion, StateWish};
+use crate::topic::{
+    Key, MemberId, PresenceMode, PresencePage, PresencePolicy, Saying, Since, StateDenial, Topic, TopicName,
+};
 use crate::transport::Socket;
 
 impl<S: Socket> Core<S> {
@@ -75,10 +77,42 @@ impl<S: Socket> Core<S> {
 
     /// As whom the connection is on the topic of this name.
     fn own_member(&mut self, key: Key, topic: &str) -> Option<MemberId> {
+        let local = self.local_of(key, topic)?;
+        self.seats.member(local, key.slot).cloned()
+    }
+
+    /// The index of a topic of this name that the connection is subscribed to.
+    fn local_of(&mut self, key: Key, topic: &str) -> Option<u32> {
         let topics = &self.topics;
         let named = |local: &u32| topics.topic(*local).is_some_and(|of| of.name() == topic);
-        let local = subscriptions(&self.slots.get(key)?.connection).find(named)?;
-        self.seats.member(local, key.slot).cloned()
+        subscriptions(&self.slots.get(key)?.connection).find(named)
+    }
+
+    /// A connection says something of its member on a topic.
+    pub(super) fn state_one(&mut self, from: Speaker, wish: &StateWish, sink: &mut Sink<'_>) -> Then {
+        let topic = wish.topic.as_str();
+        let outcome = match self.set_state(from.key, wish) {
+            Ok(()) => Outcome::Stated { topic },
+            Err(denial) => Outcome::Refused { topic, denial },
+        };
+        self.tell(from, outcome, sink);
+        Then::Go
+    }
+
+    fn set_state(&mut self, key: Key, wish: &StateWish) -> Result<(), Denial> {
+        self.may_subscribe(key, &wish.topic)?;
+        let topic = wish.topic.as_str();
+        let policy = self.topics.rules().policy_of(topic).presence;
+        let local = self.local_of(key, topic).ok_or(Denial::NotListed)?;
+        let said = Saying { state: wish.state.as_deref(), seconds: wish.seconds };
+        let now_ms = self.now_ms();
+        let taken = self.seats.say(&self.edition.presences, (local, key.slot), policy, said, now_ms);
+        taken.map_err(|denied| match denied {
+            StateDenial::NotListed => Denial::NotListed,
+            StateDenial::NoStates => Denial::NoStates,
+            StateDenial::TooFast => Denial::StateRate,
+            StateDenial::NoRoom => Denial::StatesFull,
+        })
     }
 
     fn ask_presence(&mut self, key: Key, asked: &PresenceQuestion) -> Result<PresencePage, Denial> {

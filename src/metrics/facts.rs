@@ -113,6 +113,10 @@ pub struct PresenceFacts {
     pub events: u64,
     /// Subscribers that were not listed.
     pub unlisted: u64,
+    /// Members that have a state.
+    pub states: u64,
+    /// States that were refused.
+    pub states_refused: u64,
 }
 
 /// One loop.

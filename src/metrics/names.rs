@@ -123,9 +123,11 @@ others! {
     HISTORY_EXPIRED = "fantail_history_expired_total", Counter, "Messages let go because they were too old.";
     HISTORY_TRIMMED = "fantail_history_trimmed_total", Counter, "Messages let go before their time, because topics together kept too much, there were too many of them, or by a reload.";
     PRESENCE_MEMBERS = "fantail_presence_members", Gauge, "Members of topics whose rules have presence.";
-    PRESENCE_BYTES = "fantail_presence_bytes", Gauge, "Bytes that they take: 128 for each, and its id.";
+    PRESENCE_BYTES = "fantail_presence_bytes", Gauge, "Bytes that they take: 128 for each, and its id; for each state 224 and its text.";
     PRESENCE_EVENTS = "fantail_presence_events_total", Counter, "Events that told who came and went.";
     PRESENCE_UNLISTED = "fantail_presence_unlisted_total", Counter, "Subscribers that found no room in the list of their topic.";
+    PRESENCE_STATES = "fantail_presence_states", Gauge, "Members that have a state.";
+    PRESENCE_STATES_REFUSED = "fantail_presence_states_refused_total", Counter, "States that found no room, or came too fast.";
     REFUSALS = "fantail_refusals_total", Counter, "Requests refused, by reason.";
     TLS_EXPIRY = "fantail_tls_certificate_expiry_timestamp_seconds", Gauge, "When a certificate or one of its chain expires, by file, in seconds since 1970.";
     TLS_AUTHORITY_EXPIRY = "fantail_tls_client_ca_expiry_timestamp_seconds", Gauge, "When the first authority of clients in a file expires, by file, in seconds since 1970.";

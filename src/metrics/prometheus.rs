@@ -190,6 +190,8 @@ fn totals(facts: &Facts<'_>, out: &mut String) {
     single(out, &names::PRESENCE_BYTES, facts.presence.bytes);
     single(out, &names::PRESENCE_EVENTS, facts.presence.events);
     single(out, &names::PRESENCE_UNLISTED, facts.presence.unlisted);
+    single(out, &names::PRESENCE_STATES, facts.presence.states);
+    single(out, &names::PRESENCE_STATES_REFUSED, facts.presence.states_refused);
     single(out, &names::MAILBOX_BYTES_MAX, facts.mailbox_bytes_max);
     single(out, &names::MAILBOX_ENTRIES_MAX, facts.mailbox_entries_max);
 }

@@ -78,6 +78,8 @@ pub struct PresencePolicy {
     pub grace_ms: u32,
     /// How often changes are told at most, in milliseconds.
     pub interval_ms: u32,
+    /// For how long what a member says of itself holds, in milliseconds; 0 where none says anything.
+    pub state_ms: u32,
 }
 
 /// What of a topic somebody is told who is no connection, beside whether it has subscribers.
@@ -133,7 +135,12 @@ impl Default for TopicPolicy {
             disconnect_after_drops: 0,
             history: HistoryBounds { messages: 0, seconds: 3_600, bytes: 1 << 20, newest_only: false },
             interval_ms: 0,
-            presence: PresencePolicy { mode: PresenceMode::Off, grace_ms: 5_000, interval_ms: 500 },
+            presence: PresencePolicy {
+                mode: PresenceMode::Off,
+                grace_ms: 5_000,
+                interval_ms: 500,
+                state_ms: 0,
+            },
             check: Check::Nothing,
             tapped: Tapped::default(),
         }
@@ -173,6 +180,8 @@ pub struct Rule {
     pub presence_grace_ms: Option<u32>,
     /// See [`PresencePolicy::interval_ms`].
     pub presence_interval_ms: Option<u32>,
+    /// See [`PresencePolicy::state_ms`].
+    pub presence_state_ms: Option<u32>,
     /// See [`TopicPolicy::check`].
     pub check: Option<Check>,
     /// See [`TopicPolicy::tapped`].
@@ -199,6 +208,7 @@ impl Rule {
             presence: None,
             presence_grace_ms: None,
             presence_interval_ms: None,
+            presence_state_ms: None,
             check: None,
             tapped: None,
         }
@@ -231,6 +241,7 @@ impl Rule {
                 mode: self.presence.unwrap_or(base.presence.mode),
                 grace_ms: self.presence_grace_ms.unwrap_or(base.presence.grace_ms),
                 interval_ms: self.presence_interval_ms.unwrap_or(base.presence.interval_ms),
+                state_ms: self.presence_state_ms.unwrap_or(base.presence.state_ms),
             },
             check,
             tapped: self.tapped.unwrap_or(base.tapped),

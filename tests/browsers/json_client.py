@@ -42,6 +42,8 @@ GOOD = [
     {"type": "publish", "id": 5, "topic": "open", "data": "text"},
     {"type": "publish", "id": 6, "topic": "open", "data_base64": "AP8="},
     {"type": "publish", "id": 7, "topic": "shut", "data": []},
+    {"type": "state", "id": 10, "topic": "a", "state": {"typing": True}, "seconds": 5},
+    {"type": "state", "id": 11, "topic": "a", "state": None},
 ]
 BAD = [
     {},
@@ -76,6 +78,9 @@ BAD = [
     {"type": "publish", "topic": "a", "data": "x", "data_base64": "eA=="},
     {"type": "publish", "topic": "a", "data_base64": "eA"},
     {"type": "publish", "topic": "a", "data": "x", "more": 1},
+    {"type": "state", "topic": "a"},
+    {"type": "state", "topic": "a", "state": 1, "seconds": 0},
+    {"type": "state", "topic": "a", "state": None, "seconds": 1},
 ]
 
 

@@ -14,6 +14,8 @@ use crate::server::{Server, on_free_ports, wait_for};
 const RULES: &str = "[[topic]]\npattern = \"people\"\npresence = \"full\"\npresence_grace_seconds = 0\n\
                      presence_interval_ms = 100\n\
                      [[topic]]\npattern = \"crowd\"\npresence = \"counts\"\npresence_grace_seconds = 0\n\
+                     [[topic]]\npattern = \"desk\"\npresence = \"full\"\npresence_grace_seconds = 0\n\
+                     presence_interval_ms = 100\npresence_state_seconds = 3600\n\
                      [[topic]]\npattern = \"held\"\npresence = \"full\"\npresence_grace_seconds = 3600\n";
 
 fn start(config: &ConfigFile) -> Server {
@@ -255,6 +257,97 @@ fn connections_of_one_bearer_are_one_member() {
     assert_eq!((gone.get("self"), gone["count"].as_u64()), (None, Some(2)));
     drop(carol);
     observer.until_count(1);
+}
+
+#[test]
+fn what_a_member_says_of_itself_is_told_to_all_until_it_ends() {
+    let secret = Secret::new(SECRET);
+    let config = ConfigFile::new(&format!("{RULES}{}", secret.issuer("")));
+    let server = start(&config);
+    let come = |sub: &str, path: &str| {
+        let mut peer = server.connect();
+        let field = format!(
+            "Authorization: Bearer {}\r\nSec-WebSocket-Protocol: fantail.json.v1\r\n",
+            token(sub, "")
+        );
+        assert_upgraded(&peer.ask_upgrade(path, &field));
+        if path != "/ws" {
+            hear(&mut peer);
+        }
+        peer
+    };
+    let mut first = come("alice", "/ws/desk");
+    let mut second = come("alice", "/ws/desk");
+    wait_for("the list", || listed(&server, "topic=desk")["count"] == 1);
+    let mut reader = come("observer", "/ws");
+    let begun = ask(&mut reader, &json!({"type": "presence", "id": 1, "topic": "desk", "events": true}));
+    assert_eq!(begun["members"], json!([{"id": "alice"}]));
+    let says = |state: Value| json!({"type": "state", "topic": "desk", "state": state});
+    let told = |reader: &mut Peer, state: Value| {
+        let event = hear(reader);
+        assert_eq!(
+            (&event["states"], &event["count"]),
+            (&json!([{"id": "alice", "state": state}]), &json!(1))
+        );
+    };
+    // With an id it is answered, without one it is not.
+    let named = json!({"type": "state", "id": 2, "topic": "desk", "state": {"typing": [true, " \r\n"]}});
+    assert_eq!(ask(&mut first, &named), json!({"type": "state", "id": 2, "topic": "desk"}));
+    told(&mut reader, named["state"].clone());
+    say(&mut second, &says(json!("away")));
+    told(&mut reader, json!("away"));
+    assert_eq!(listed(&server, "topic=desk")["members"], json!([{"id": "alice", "state": "away"}]));
+    let page = ask(&mut second, &json!({"type": "presence", "topic": "desk"}));
+    assert_eq!(page["members"], json!([{"id": "alice", "state": "away"}]));
+    assert_eq!(server.metric("fantail_presence_states", ""), 1);
+    // It is the member's: who said it may go.
+    drop(second);
+    server.await_metric("fantail_subscriptions", "", |left| left == 2);
+    say(&mut first, &says(Value::Null));
+    told(&mut reader, Value::Null);
+    // It ends by itself.
+    say(&mut first, &json!({"type": "state", "topic": "desk", "state": 1, "seconds": 1}));
+    told(&mut reader, json!(1));
+    told(&mut reader, Value::Null);
+    // And with the member.
+    say(&mut first, &says(json!(2)));
+    told(&mut reader, json!(2));
+    drop(first);
+    let gone = hear(&mut reader);
+    assert_eq!((&gone["left"], gone.get("states")), (&json!(["alice"]), None));
+    server.await_metric("fantail_presence_states", "", |states| states == 0);
+    server.await_metric("fantail_presence_bytes", "", |bytes| bytes == 0);
+}
+
+#[test]
+fn a_state_is_refused_to_who_may_not_have_one() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let mut peer = speaker(&server, "/ws/desk?topic=people&topic=crowd");
+    (0..3).for_each(|_| drop(hear(&mut peer)));
+    for (topic, code) in [("people", "no_state"), ("crowd", "no_state"), ("other", "not_listed")] {
+        let told = ask(&mut peer, &json!({"type": "state", "id": 1, "topic": topic, "state": 1}));
+        assert_eq!(
+            (&told["type"], &told["code"], &told["topic"]),
+            (&json!("error"), &json!(code), &json!(topic))
+        );
+    }
+    for bad in [
+        json!({"type": "state", "topic": "desk"}),
+        json!({"type": "state", "topic": "desk", "state": "x".repeat(1_023)}),
+        json!({"type": "state", "topic": "*presence:desk", "state": 1}),
+        json!({"type": "state", "topic": "desk", "state": 1, "seconds": 3_601}),
+    ] {
+        assert_eq!(ask(&mut peer, &bad)["code"], "bad_command", "{bad}");
+    }
+    let largest = json!({"type": "state", "id": 2, "topic": "desk", "state": "x".repeat(1_022)});
+    assert_eq!(ask(&mut peer, &largest)["type"], "state");
+    // However slow the machine is, of so many some come within one second of the one before.
+    let burst = vec![largest; 300];
+    burst.iter().for_each(|command| say(&mut peer, command));
+    let refused = (0..burst.len()).filter(|_| hear(&mut peer)["code"] == "state_rate").count();
+    assert!(refused > 0);
+    assert_eq!(server.metric("fantail_presence_states_refused_total", ""), refused as u64);
 }
 
 #[test]

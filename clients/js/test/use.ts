@@ -1,6 +1,8 @@
 // What an application in TypeScript writes; compiled by package.test.mjs, never run.
 import { Fantail, FantailError, connect } from "fantail";
 import type { End, Gap, Message, Options, PatternMessage, PatternSubscription, Published, State, Subscription, Transport } from "fantail";
+import { Presence } from "fantail/presence";
+import type { Changes, PresenceList } from "fantail/presence";
 
 interface Price { bid: number }
 
@@ -36,6 +38,15 @@ const published: Published = await client.publish("chat", { text: "hello" });
 for (const data of ["text", [1], new Uint8Array(1), new ArrayBuffer(1)]) await client.publish("chat", data);
 const over: Transport | null = client.transport;
 console.log(first.position?.trim(), published.epoch.trim(), published.offset.toFixed(), over, client.state);
+const presence = new Presence();
+connect("https://edge.example.com", presence.options(options));
+const people: PresenceList<{ typing: boolean }> = presence.follow("room", {
+  onChange: ({ joined, left, states }: Changes) => console.log(joined[0]?.trim(), left.length, states.length),
+  onError: ({ code }) => console.log(code.trim()),
+});
+await people.setState({ typing: true }, 5);
+console.log(people.members.get("alice")?.typing, people.count.toFixed(), people.self?.trim(), people.live, people.topic);
+people.close();
 client.wake();
 first.close();
 client.close();

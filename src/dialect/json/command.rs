@@ -28,6 +28,10 @@ const LIMIT_USUAL: u16 = 100;
 /// Bytes of the id of a member.
 const MEMBER_BYTES_MAX: usize = 1_024;
 
+/// Bytes of what a member says of itself, as it is written; and for how many seconds it may hold.
+const STATE_BYTES_MAX: usize = 1_024;
+const STATE_SECONDS_MAX: u16 = 3_600;
+
 /// Bytes of a request id as it is written, quotes included.
 pub(super) const ID_BYTES_MAX: usize = 66;
 
@@ -35,11 +39,20 @@ pub(super) const ID_BYTES_MAX: usize = 66;
 const WORD_CHARS_MAX: usize = 60;
 
 /// The types of commands.
-const TYPES: [&str; 8] =
-    ["subscribe", "unsubscribe", "publish", "history", "presence", "authenticate", "refresh", "ping"];
+const TYPES: [&str; 9] = [
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "history",
+    "presence",
+    "state",
+    "authenticate",
+    "refresh",
+    "ping",
+];
 
 /// Every member that a command may have; which of them depends on its type.
-const MEMBERS: [&str; 13] = [
+const MEMBERS: [&str; 15] = [
     "type",
     "id",
     "topic",
@@ -53,6 +66,8 @@ const MEMBERS: [&str; 13] = [
     "after",
     "events",
     "token",
+    "state",
+    "seconds",
 ];
 
 const TYPE: usize = 0;
@@ -68,6 +83,8 @@ const REVERSE: usize = 9;
 const AFTER: usize = 10;
 const EVENTS: usize = 11;
 const TOKEN: usize = 12;
+const STATE: usize = 13;
+const SECONDS: usize = 14;
 
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,6 +117,12 @@ pub(super) enum What<'a> {
         after: Option<Box<str>>,
         limit: u16,
         events: Option<bool>,
+    },
+    /// To say something of oneself where one is a member, or nothing any more.
+    State {
+        topic: TopicName<'static>,
+        state: Option<Box<str>>,
+        seconds: Option<u16>,
     },
     /// To show a token: the first one, or another of the same bearer.
     Identify {
@@ -203,6 +226,10 @@ impl<'a> Members<'a> {
             "presence" => {
                 self.check(&["type", "id", "topic", "after", "limit", "events"])?;
                 self.presence()
+            }
+            "state" => {
+                self.check(&["type", "id", "topic", "state", "seconds"])?;
+                self.state()
             }
             kind @ ("authenticate" | "refresh") => {
                 self.check(&["type", "id", "token"])?;
@@ -308,6 +335,36 @@ impl<'a> Members<'a> {
             Some(_) => return Err("events is true or false".into()),
         };
         Ok(What::Presence { topic, after, limit: self.limit()?, events })
+    }
+
+    fn state(&self) -> Checked<What<'a>> {
+        let topic = self.topic()?;
+        let raw = self.at(STATE).ok_or("state is missing; null ends it")?;
+        if raw.len() > STATE_BYTES_MAX {
+            return Err(format!("state has more than {STATE_BYTES_MAX} bytes").into());
+        }
+        if !document::is_value(raw) {
+            return Err(format!(
+                "state is nested deeper than {}, or has a number or a string that not every reader takes",
+                document::DEPTH_MAX
+            )
+            .into());
+        }
+        let seconds = match self.at(SECONDS) {
+            None => None,
+            Some(raw) => {
+                let seconds = whole(raw).filter(|seconds| (1..=STATE_SECONDS_MAX).contains(seconds));
+                Some(
+                    seconds
+                        .ok_or_else(|| format!("seconds is a whole number from 1 to {STATE_SECONDS_MAX}"))?,
+                )
+            }
+        };
+        let state = (raw != "null").then(|| document::on_one_line(raw));
+        if state.is_none() && seconds.is_some() {
+            return Err("a state that ends has no seconds".into());
+        }
+        Ok(What::State { topic, state, seconds })
     }
 
     fn publish(&self) -> Checked<What<'a>> {

@@ -29,6 +29,10 @@ fn commands_are_read_whatever_the_order_of_their_members() {
         let what = What::History { topic: TopicName::of("a"), from, limit };
         Command { id: None, what }
     };
+    let says = |state: Option<&str>, seconds| {
+        let what = What::State { topic: TopicName::of("a"), state: state.map(Box::from), seconds };
+        Command { id: None, what }
+    };
     for (message, command) in [
         (r#"{"type":"subscribe","id":1,"topic":"a"}"#, subscribe(Some("1"), &["a"])),
         (r#" {"topic":"a/\u00e9","id":"x","type":"subscribe"} "#, subscribe(Some("\"x\""), &["a/é"])),
@@ -57,6 +61,13 @@ fn commands_are_read_whatever_the_order_of_their_members() {
             r#"{"type":"history","topic":"a","reverse":true,"limit":1000}"#,
             read_from(PageFrom::Newest(None), 1_000),
         ),
+        (
+            r#"{"type":"state","topic":"a","state":{ "a b" : "c \" \\" , "d":[1,
+                null]},"seconds":5}"#,
+            says(Some(r#"{"a b":"c \" \\","d":[1,null]}"#), Some(5)),
+        ),
+        (r#"{"type":"state","topic":"a","state":"typing"}"#, says(Some("\"typing\""), None)),
+        (r#"{"type":"state","topic":"a","state":null}"#, says(None, None)),
         (r#"{"type":"ping","id":-7}"#, Command { id: Some("-7"), what: What::Ping }),
     ] {
         assert_eq!(good(message), command, "{message}");
@@ -180,6 +191,23 @@ fn slips_are_told_with_their_nearest_and_their_id() {
         ),
         (r#"{"id":7,"type":"publish","topic":"a","data_base64":"AP8"}"#, "data_base64 is not base64"),
         (r#"{"id":7,"type":"publish","topic":"a","data_base64":1}"#, "data_base64 is a string"),
+        (r#"{"id":7,"type":"state","topic":"a"}"#, "state is missing; null ends it"),
+        (r#"{"id":7,"type":"state","state":1}"#, "topic is missing"),
+        (r#"{"id":7,"type":"state","topic":"a/*","state":1}"#, "a topic name has no control characters"),
+        (r#"{"id":7,"type":"state","topic":"a","state":1e999}"#, "state is nested deeper than 64, or"),
+        (r#"{"id":7,"type":"state","topic":"a","state":"\ud800"}"#, "state is nested deeper than 64, or"),
+        (
+            r#"{"id":7,"type":"state","topic":"a","state":1,"seconds":0}"#,
+            "seconds is a whole number from 1 to 3600",
+        ),
+        (
+            r#"{"id":7,"type":"state","topic":"a","state":1,"seconds":3601}"#,
+            "seconds is a whole number from 1",
+        ),
+        (
+            r#"{"id":7,"type":"state","topic":"a","state":null,"seconds":1}"#,
+            "a state that ends has no seconds",
+        ),
     ] {
         let (id, text) = bad(message);
         assert_eq!(id, Some("7"), "{message}");
@@ -200,6 +228,7 @@ fn what_is_no_object_is_told_briefly_however_long_or_deep() {
         "[".repeat(200_000),
         "]".repeat(200_000)
     );
+    let said = format!("{{\"type\":\"state\",\"topic\":\"a\",\"state\":\"{}\"}}", "x".repeat(1_023));
     let many = format!("{{\"type\":\"subscribe\",\"topics\":[{}\"a\"]}}", "\"a\",".repeat(100_000));
     for (message, says) in [
         ("", "not JSON at line 1, column 0"),
@@ -216,6 +245,7 @@ fn what_is_no_object_is_told_briefly_however_long_or_deep() {
         (&nested, "unknown member \"other\""),
         (&data, "data is nested deeper than 64"),
         (&many, "topics names more than 256"),
+        (&said, "state has more than 1024 bytes"),
     ] {
         let (_, text) = bad(message);
         let shown = message.get(..60).unwrap_or(message);

@@ -18,8 +18,28 @@ pub(super) fn is_document(text: &str) -> bool {
     if !text.trim_ascii_start().starts_with(['{', '[']) {
         return false;
     }
+    is_value(text)
+}
+
+/// The same of any value.
+pub(super) fn is_value(text: &str) -> bool {
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.deserialize_any(Value { depth: DEPTH_MAX }).is_ok() && reader.end().is_ok()
+}
+
+/// A well-formed value without the white space between its parts, which may have ends of lines.
+pub(super) fn on_one_line(json: &str) -> Box<str> {
+    let (mut in_string, mut escaped) = (false, false);
+    let kept = json.chars().filter(|&char| {
+        if in_string {
+            in_string = escaped || char != '"';
+            escaped = !escaped && char == '\\';
+            return true;
+        }
+        in_string = char == '"';
+        !matches!(char, ' ' | '\t' | '\n' | '\r')
+    });
+    kept.collect::<String>().into_boxed_str()
 }
 
 /// Reads a value and keeps nothing of it.

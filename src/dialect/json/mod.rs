@@ -11,7 +11,7 @@ mod words;
 
 use std::borrow::Cow;
 
-use super::effect::{Cx, Effect, Meaning, Outcome, Piece, PresenceQuestion, Tag, Token, Wish};
+use super::effect::{Cx, Effect, Meaning, Outcome, Piece, PresenceQuestion, StateWish, Tag, Token, Wish};
 use super::plain;
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::url::Wanted;
@@ -82,6 +82,11 @@ impl Speak for Json {
                 let of = TopicName::presence_of(topic.name()).unwrap_or_default();
                 told("presence").topic(of).gap(Some(gap)).push(cx.out);
             }
+            Outcome::Stated { topic } => {
+                if cx.tag.words().is_some() {
+                    told("state").topic(topic).push(cx.out);
+                }
+            }
             Outcome::Presence { page, own } => presence::push_answer(cx.tag, page, own, cx.out),
             Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
             Outcome::History { topic, page } => words::push_history(cx.tag, topic, page, cx.out),
@@ -138,6 +143,10 @@ fn obey(cx: &mut Cx<'_>, command: Command<'_>, message: &[u8]) {
         What::Presence { topic, after, limit, events } => {
             let asked = PresenceQuestion { topic, after, limit, events };
             cx.effects.push(Wish { effect: Effect::Presence(Box::new(asked)), tag: tag() });
+        }
+        What::State { topic, state, seconds } => {
+            let wish = StateWish { topic, state, seconds };
+            cx.effects.push(Wish { effect: Effect::State(Box::new(wish)), tag: tag() });
         }
         What::Identify { token, again } => {
             let effect = Effect::Identify { token: Token::new(&token), again };

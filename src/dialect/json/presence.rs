@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use crate::dialect::effect::Tag;
 use crate::dialect::text::{push_decimal, push_string};
-use crate::topic::{Carried, PresencePage, Stamped, Topic, TopicName};
+use crate::topic::{Carried, PresenceMember, PresencePage, Stamped, Topic, TopicName};
 use crate::wire::frame::{Opcode, push_frame};
 
 /// Appends a page as a frame, in answer to a request.
@@ -41,15 +41,19 @@ pub fn push_presence(page: &PresencePage, out: &mut Vec<u8>) {
     let _ = write!(out, ",\"version\":\"{}\",\"count\":{}", page.version, page.count);
     if let Some(members) = &page.members {
         out.extend_from_slice(b",\"members\":[");
-        for (index, member) in members.iter().enumerate() {
+        for (index, PresenceMember { id, state }) in members.iter().enumerate() {
             out.extend_from_slice(if index == 0 { b"{\"id\":" } else { b",{\"id\":" });
-            push_string(member.as_str(), out);
+            push_string(id.as_str(), out);
+            if let Some(state) = state {
+                // It was checked as JSON before it was kept.
+                let _ = write!(out, ",\"state\":{}", state.as_str());
+            }
             out.push(b'}');
         }
         out.push(b']');
         if let Some(last) = members.last().filter(|_| page.more) {
             out.extend_from_slice(b",\"next\":");
-            push_string(last.as_str(), out);
+            push_string(last.id.as_str(), out);
         }
     }
     out.push(b'}');

@@ -146,6 +146,10 @@ pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
         Denial::TopicRate => ("topic_rate", "your address makes topics too fast; try again later"),
         Denial::Busy => ("busy", "no room for another topic; try again later"),
         Denial::NoPresence => ("no_presence", "this topic does not tell who is on it"),
+        Denial::NoStates => ("no_state", "members of this topic have no state"),
+        Denial::NotListed => ("not_listed", "this connection is not on the topic's list"),
+        Denial::StateRate => ("state_rate", "states come too fast; the last one that was taken holds"),
+        Denial::StatesFull => ("busy", "no room for another state; try again later"),
         Denial::PatternsFull => ("busy", "no room for another pattern; try again later"),
     }
 }

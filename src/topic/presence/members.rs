@@ -9,12 +9,13 @@ use std::mem;
 use std::ops::Bound;
 
 use super::member::MemberId;
+use super::states::{Known, Said, StateText, States};
 
 /// Changes that one fold has at most, and bytes of ids in them: what is more waits for the next one.
 pub(super) const CHANGES_MAX: usize = 2_000;
 const CHANGES_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of ids in one page.
+/// Bytes of ids and states in one page.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes that a member takes beside its id, with a connection of it: entries of two maps and an allocation.
@@ -30,6 +31,17 @@ pub(super) struct Members {
     leaving: BTreeSet<(u64, MemberId)>,
     /// Members that were told to be there.
     told: usize,
+    /// What they say of themselves.
+    states: States,
+}
+
+/// One of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceMember {
+    /// Who it is.
+    pub id: MemberId,
+    /// What it says of itself, if anything.
+    pub state: Option<StateText>,
 }
 
 #[derive(Debug, Default)]
@@ -50,10 +62,14 @@ struct Member {
 pub(super) struct Fold {
     pub(super) joined: Vec<MemberId>,
     pub(super) left: Vec<MemberId>,
+    /// Who says something else of itself, or nothing any more.
+    pub(super) states: Vec<Said>,
     /// Members that are told to be there, with it.
     pub(super) count: usize,
     /// How many of those that were untold it has dealt with.
     taken: usize,
+    /// The number of the first state that it has not.
+    states_before: u64,
 }
 
 impl Members {
@@ -74,12 +90,28 @@ impl Members {
 
     /// Whether there may be something to tell.
     pub(super) fn has_untold(&self) -> bool {
-        !self.untold.is_empty()
+        !self.untold.is_empty() || self.states.has_untold()
     }
 
-    /// When somebody may leave next, in milliseconds.
-    pub(super) fn next_leave(&self) -> Option<u64> {
+    /// When somebody may leave next, or a state end, in milliseconds.
+    pub(super) fn next_end(&self) -> Option<u64> {
+        self.next_leave().into_iter().chain(self.states.next_end()).min()
+    }
+
+    fn next_leave(&self) -> Option<u64> {
         self.leaving.first().map(|(at, _)| *at)
+    }
+
+    /// What they say of themselves.
+    pub(super) fn states(&self) -> &States {
+        &self.states
+    }
+
+    /// One who is listed says this of itself until `ends_at`, or nothing any more.
+    pub(super) fn say(&mut self, id: &MemberId, state: Option<StateText>, ends_at: u64) {
+        if self.by_id.contains_key(id) {
+            self.states.set(id, state, ends_at);
+        }
     }
 
     /// The id as it is listed, if it is.
@@ -112,8 +144,9 @@ impl Members {
         }
     }
 
-    /// Those leave whose time has come at `now`.
+    /// Those leave, and those states end, whose time has come at `now`.
     pub(super) fn expire(&mut self, now: u64) {
+        self.states.expire(now);
         while self.next_leave().is_some_and(|at| at <= now) {
             let Some((_, id)) = self.leaving.pop_first() else { break };
             let Some(member) = self.by_id.get_mut(&id) else { continue };
@@ -141,6 +174,12 @@ impl Members {
             }
         }
         fold.count = (fold.count + fold.joined.len()).saturating_sub(fold.left.len());
+        let all = fold.taken == self.untold.len();
+        (fold.states, fold.states_before) = self.states.fold(|id| match self.by_id.get(id) {
+            Some(member) if all && member.here || !all && member.told => Known::Yes,
+            Some(_) if !all => Known::Later,
+            _ => Known::Gone,
+        });
         fold
     }
 
@@ -153,11 +192,13 @@ impl Members {
             member.told = member.here;
             if !member.here {
                 self.by_id.remove(&id);
+                self.states.remove(&id);
                 bytes += id.len();
                 gone += 1;
             }
         }
         self.told = fold.count;
+        self.states.tell(fold.states_before);
         if self.untold.is_empty() {
             self.untold = VecDeque::new();
         }
@@ -166,17 +207,18 @@ impl Members {
 
     /// Up to `limit` members that were told to be there, in the order of their ids, behind `after`; and whether there are
     /// more.
-    pub(super) fn page(&self, after: Option<&str>, limit: usize) -> (Vec<MemberId>, bool) {
+    pub(super) fn page(&self, after: Option<&str>, limit: usize) -> (Vec<PresenceMember>, bool) {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         let mut page = Vec::new();
         let mut bytes = 0;
         let behind = self.by_id.range::<[u8], _>((from, Bound::Unbounded));
         for (id, _) in behind.filter(|(_, member)| member.told) {
-            bytes += id.len();
+            let state = self.states.told(id).cloned();
+            bytes += id.len() + state.as_ref().map_or(0, |state| state.as_str().len());
             if page.len() >= limit || (bytes > PAGE_BYTES_MAX && !page.is_empty()) {
                 return (page, true);
             }
-            page.push(id.clone());
+            page.push(PresenceMember { id: id.clone(), state });
         }
         (page, false)
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::topic::presence::STATE_BYTES;
 
 const GRACE: u64 = 50;
 
@@ -15,6 +16,8 @@ enum Step {
     Wait(u8),
     Tell,
     Walk(u8),
+    Say(u8, u8),
+    SayNothing(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -24,6 +27,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..80_u8).prop_map(Step::Wait),
         3 => Just(Step::Tell),
         1 => (1..5_u8).prop_map(Step::Walk),
+        3 => (0..12_u8, 0..3_u8).prop_map(|(who, what)| Step::Say(who, what)),
+        1 => (0..12_u8).prop_map(Step::SayNothing),
     ]
 }
 
@@ -40,7 +45,7 @@ impl Naive {
 
 /// What somebody knows who has read the list once and every event since.
 #[derive(Default)]
-struct Observer(BTreeSet<String>);
+struct Observer(BTreeSet<String>, BTreeMap<String, String>);
 
 impl Observer {
     fn apply(&mut self, fold: &Fold) {
@@ -49,6 +54,15 @@ impl Observer {
         }
         for id in &fold.left {
             assert!(self.0.remove(id.as_str()), "{id:?} left and was not there");
+            self.1.remove(id.as_str());
+        }
+        for (id, state) in &fold.states {
+            assert!(self.0.contains(id.as_str()), "{id:?} says something and is not there");
+            let before = match state {
+                Some(state) => self.1.insert(id.as_str().to_owned(), state.as_str().to_owned()),
+                None => self.1.remove(id.as_str()),
+            };
+            assert_ne!(before.as_deref(), state.as_ref().map(StateText::as_str), "nothing is told twice");
         }
         assert_eq!(fold.count, self.0.len());
     }
@@ -66,6 +80,8 @@ proptest! {
         let (mut members, mut naive, mut observer) =
             (Members::default(), Naive::default(), Observer::default());
         let mut now = 1;
+        // What everybody says, and until when.
+        let mut said = BTreeMap::<String, (String, u64)>::new();
         for step in steps {
             match step {
                 Step::Join(number) => {
@@ -92,18 +108,43 @@ proptest! {
                     prop_assert!(!members.has_untold());
                     prop_assert_eq!(&observer.0, &naive.here(now));
                     prop_assert_eq!(members.len(), observer.0.len(), "nobody else is listed");
+                    let holds = |(id, (text, _)): (&String, &(String, u64))| (id.clone(), text.clone());
+                    let true_now: BTreeMap<_, _> = said.iter().map(holds).collect();
+                    prop_assert_eq!(&observer.1, &true_now);
+                    prop_assert_eq!(members.states.len(), observer.1.len());
+                    let bytes: u64 = observer.1.values().map(|text| STATE_BYTES + text.len() as u64).sum();
+                    prop_assert_eq!(members.states.bytes(), bytes);
                 }
                 Step::Walk(limit) => {
                     let (mut walked, mut after, mut more) = (Vec::new(), None, true);
                     while more {
                         let (page, goes_on) = members.page(after.as_deref(), limit.into());
                         prop_assert!(page.len() <= usize::from(limit));
-                        walked.extend(page.iter().map(|id| id.as_str().to_owned()));
+                        for PresenceMember { id, state } in &page {
+                            let told = observer.1.get(id.as_str()).map(String::as_str);
+                            prop_assert_eq!(told, state.as_ref().map(StateText::as_str));
+                        }
+                        walked.extend(page.iter().map(|member| member.id.as_str().to_owned()));
                         (after, more) = (walked.last().cloned(), goes_on);
                     }
                     prop_assert!(walked.iter().eq(observer.0.iter()), "{walked:?} {:?}", observer.0);
                 }
+                Step::Say(number, what) => {
+                    // Who says something has a connection.
+                    if naive.0.get(&name(number)).is_some_and(|entry| entry.0 > 0) {
+                        let text = format!("{what}{}", "x".repeat(what.into()));
+                        members.say(&MemberId::of(&name(number)), Some(StateText::of(&text)), now + 60);
+                        said.insert(name(number), (text, now + 60));
+                    }
+                }
+                Step::SayNothing(number) => {
+                    members.say(&MemberId::of(&name(number)), None, 0);
+                    said.remove(&name(number));
+                }
             }
+            let here = naive.here(now);
+            said.retain(|id, (_, until)| *until > now && here.contains(id));
+            prop_assert!(members.states.entries() <= 3 * 12, "one entry each");
             prop_assert!(members.leaving.len() <= 12 && members.untold.len() <= 12, "one entry each");
         }
     }
@@ -130,8 +171,8 @@ proptest! {
             }
             if number % 3 == 0 && more {
                 let (page, goes_on) = members.page(after.as_deref(), limit);
-                known.extend(page.iter().map(|id| id.as_str().to_owned()));
-                (after, more) = (page.last().map(|id| id.as_str().to_owned()).or(after), goes_on);
+                known.extend(page.iter().map(|member| member.id.as_str().to_owned()));
+                (after, more) = (page.last().map(|member| member.id.as_str().to_owned()).or(after), goes_on);
             }
             let fold = members.fold();
             members.tell(&fold);
@@ -142,15 +183,15 @@ proptest! {
         }
         while more {
             let (page, goes_on) = members.page(after.as_deref(), limit);
-            known.extend(page.iter().map(|id| id.as_str().to_owned()));
-            (after, more) = (page.last().map(|id| id.as_str().to_owned()).or(after), goes_on);
+            known.extend(page.iter().map(|member| member.id.as_str().to_owned()));
+            (after, more) = (page.last().map(|member| member.id.as_str().to_owned()).or(after), goes_on);
         }
         for fold in &events {
             known.extend(fold.joined.iter().map(|id| id.as_str().to_owned()));
             known.retain(|known: &String| !fold.left.iter().any(|id| id.as_str() == known));
         }
         let (all, _) = members.page(None, usize::MAX);
-        prop_assert!(known.iter().map(String::as_str).eq(all.iter().map(MemberId::as_str)));
+        prop_assert!(known.iter().map(String::as_str).eq(all.iter().map(|member| member.id.as_str())));
     }
 }
 
@@ -170,7 +211,7 @@ fn a_fold_is_bounded_and_the_rest_comes_with_the_next() {
     (0..100).for_each(|number| members.join(&MemberId::of(&format!("{number}{long}"))));
     assert!(members.fold().joined.len() < 70, "{}", members.fold().joined.len());
     let (page, more) = members.page(None, 10);
-    assert_eq!((page.len(), page[9].as_str(), more), (10, "000009", true));
+    assert_eq!((page.len(), page[9].id.as_str(), more), (10, "000009", true));
 }
 
 #[test]
@@ -224,5 +265,43 @@ fn nobody_stays_longer_because_of_another_or_of_an_earlier_grace() {
     members.leave(&long, 170);
     members.expire(180);
     assert_eq!(members.fold().left, [long, late]);
-    assert_eq!(members.next_leave(), None);
+    assert_eq!(members.next_end(), None);
+}
+
+#[test]
+fn a_fold_of_states_is_bounded_and_waits_for_who_is_not_told_yet() {
+    let mut members = Members::default();
+    let say = |members: &mut Members, number: usize, text: &str| {
+        members.say(&MemberId::of(&format!("{number:06}")), Some(StateText::of(text)), 1);
+    };
+    let people = CHANGES_MAX + 2;
+    (0..people).for_each(|number| members.join(&MemberId::of(&format!("{number:06}"))));
+    // The last of all speaks first, and is told in the second fold only.
+    say(&mut members, people - 1, "1");
+    say(&mut members, 0, "2");
+    let mut told = Vec::new();
+    while members.has_untold() {
+        let fold = members.fold();
+        members.tell(&fold);
+        told.push((fold.joined.len(), fold.states.len()));
+    }
+    assert_eq!(told, [(CHANGES_MAX, 0), (2, 2)]);
+    let long = "3".repeat(1_024);
+    (0..200).for_each(|number| say(&mut members, number, &long));
+    let mut told = 0;
+    while members.has_untold() {
+        let fold = members.fold();
+        assert!((1..64).contains(&fold.states.len()), "{}", fold.states.len());
+        told += fold.states.len();
+        members.tell(&fold);
+    }
+    assert_eq!(told, 200);
+    let (page, more) = members.page(None, 1_000);
+    assert!(page.len() < 64 && more, "{}", page.len());
+    members.expire(1);
+    assert_eq!(members.next_end(), None);
+    while members.has_untold() {
+        members.tell(&members.fold());
+    }
+    assert_eq!((members.states.len(), members.states.bytes()), (0, 0));
 }

@@ -11,6 +11,7 @@
 mod member;
 mod members;
 mod seats;
+mod states;
 mod words;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,9 @@ use super::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 pub use member::MemberId;
 pub use members::MEMBER_BYTES;
 use members::Members;
-pub use seats::Seats;
+pub use members::PresenceMember;
+pub use seats::{Saying, Seats};
+pub use states::{STATE_BYTES, StateText};
 
 /// How often a join looks again for a list that was given up under its hands.
 const LOOKUPS_MAX: usize = 16;
@@ -58,6 +61,8 @@ pub struct Presences {
     members: AtomicU64,
     events: AtomicU64,
     unlisted: AtomicU64,
+    states: AtomicU64,
+    states_refused: AtomicU64,
     next_id: AtomicU64,
     anonymous: [RandomState; 2],
 }
@@ -100,7 +105,7 @@ pub struct PresencePage {
     /// Members in all.
     pub count: usize,
     /// These members, in the order of their ids; `None` where only their number is told.
-    pub members: Option<Vec<MemberId>>,
+    pub members: Option<Vec<PresenceMember>>,
     /// Whether there are more behind the last of them.
     pub more: bool,
 }
@@ -116,6 +121,23 @@ pub struct PresenceCounts {
     pub events: u64,
     /// Subscribers that found no room in a list.
     pub unlisted: u64,
+    /// Members that have a state, or had one of which it is not told yet that it has ended.
+    pub states: u64,
+    /// States that were refused for lack of room, or because they came too fast.
+    pub states_refused: u64,
+}
+
+/// Why a member's state is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateDenial {
+    /// The connection is not on the topic's list.
+    NotListed,
+    /// Members of the topic have none.
+    NoStates,
+    /// They come too fast.
+    TooFast,
+    /// There is no room for it.
+    NoRoom,
 }
 
 impl Presences {
@@ -132,6 +154,8 @@ impl Presences {
             members: AtomicU64::new(0),
             events: AtomicU64::new(0),
             unlisted: AtomicU64::new(0),
+            states: AtomicU64::new(0),
+            states_refused: AtomicU64::new(0),
             next_id: AtomicU64::new(0),
             anonymous: [RandomState::new(), RandomState::new()],
         }
@@ -157,6 +181,8 @@ impl Presences {
             bytes: of(&self.bytes),
             events: of(&self.events),
             unlisted: of(&self.unlisted),
+            states: of(&self.states),
+            states_refused: of(&self.states_refused),
         }
     }
 
@@ -217,6 +243,48 @@ impl Presences {
         self.wake_if(earlier);
     }
 
+    /// The connection with this seat says this of its member, as JSON on one line, or nothing any more; it ends by itself
+    /// after `seconds`, or sooner by the rule.
+    ///
+    /// # Errors
+    /// It is not taken, and the member's state is what it was.
+    fn say(
+        &self,
+        (list, member): (&Arc<List>, &MemberId),
+        policy: PresencePolicy,
+        Saying { state, seconds }: Saying<'_>,
+        now_ms: u64,
+    ) -> Result<(), StateDenial> {
+        if policy.mode != PresenceMode::Full || policy.state_ms == 0 {
+            return Err(StateDenial::NoStates);
+        }
+        let lasts =
+            seconds.map_or(policy.state_ms, |seconds| policy.state_ms.min(u32::from(seconds) * 1_000));
+        let state = state.map(StateText::of);
+        let mut of = lock(&list.state);
+        let (had, bytes) = (of.members.states().len(), of.members.states().bytes());
+        let grows = state.as_ref().map_or(0, |state| of.members.states().grows(member, state));
+        if grows > 0 && !self.take_bytes(grows) {
+            drop(of);
+            self.states_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(StateDenial::NoRoom);
+        }
+        of.members.say(member, state, now_ms.saturating_add(lasts.into()));
+        self.states_gave_back(had, bytes + grows, &of.members);
+        let earlier = self.schedule(list, &mut of, now_ms);
+        drop(of);
+        self.wake_if(earlier);
+        Ok(())
+    }
+
+    /// Counts states anew where there were so many, in so many bytes.
+    fn states_gave_back(&self, had: usize, bytes: u64, members: &Members) {
+        let states = members.states();
+        self.states.fetch_add(states.len() as u64, Ordering::Relaxed);
+        self.states.fetch_sub(had as u64, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes.saturating_sub(states.bytes()), Ordering::Relaxed);
+    }
+
     /// Some of a topic's list: up to `limit` members behind `after`. `events` has or makes the topic of its events, and
     /// may subscribe to it: behind the page follows every change.
     ///
@@ -267,11 +335,13 @@ impl Presences {
             drop(schedule);
             let mut state = lock(&list.state);
             state.due = u64::MAX;
+            let (had, bytes) = (state.members.states().len(), state.members.states().bytes());
             state.members.expire(now_ms);
             if state.members.has_untold() && state.quiet_until <= now_ms {
                 self.tell(&list, &mut state, router, wall_ms);
                 state.quiet_until = now_ms.saturating_add(state.policy.interval_ms.into());
             }
+            self.states_gave_back(had, bytes, &state.members);
             if state.close_if_empty() {
                 drop(state);
                 self.forget(&list);
@@ -285,17 +355,18 @@ impl Presences {
     /// Tells what has changed, in one event if anybody may hear it. Where there is no room for that, all stays as it is.
     fn tell<M: Mail>(&self, list: &List, state: &mut ListState, router: &Router<M>, wall_ms: u64) {
         let fold = state.members.fold();
-        let changes = !fold.joined.is_empty() || !fold.left.is_empty();
+        let changes = !fold.joined.is_empty() || !fold.left.is_empty() || !fold.states.is_empty();
         // Nobody has asked for events or for a version since the topic of events was there last.
         if changes && let Some(events) = router.find(&TopicName::of_presence(&list.topic)) {
             // As the rule is now: whoever may only be counted is named to nobody any more, though it came before.
             let mode = router.rules().policy_of(&list.topic).presence.mode;
-            let event = words::event(&fold, mode);
-            let draft = Draft::encode_at(wall_ms, None, false, &event, None);
-            if router.publish(&events, draft, None).is_err() {
-                return;
+            if let Some(event) = words::event(&fold, mode) {
+                let draft = Draft::encode_at(wall_ms, None, false, &event, None);
+                if router.publish(&events, draft, None).is_err() {
+                    return;
+                }
+                self.events.fetch_add(1, Ordering::Relaxed);
             }
-            self.events.fetch_add(1, Ordering::Relaxed);
         }
         let (bytes, gone) = state.members.tell(&fold);
         self.members.fetch_sub(gone as u64, Ordering::Relaxed);
@@ -329,19 +400,24 @@ impl Presences {
         if members.len() as u64 >= self.members_max.load(Ordering::Relaxed) {
             return false;
         }
-        let max = self.bytes_max.load(Ordering::Relaxed);
-        let more = |bytes: u64| Some(bytes + MEMBER_BYTES + member.len() as u64).filter(|sum| *sum <= max);
-        let fits = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        let fits = self.take_bytes(MEMBER_BYTES + member.len() as u64);
         if fits {
             self.members.fetch_add(1, Ordering::Relaxed);
         }
         fits
     }
 
+    /// Takes so many bytes of what all may have.
+    fn take_bytes(&self, bytes: u64) -> bool {
+        let max = self.bytes_max.load(Ordering::Relaxed);
+        let more = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= max);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     /// Has the list looked at when it is due. Whether that is before all others.
     fn schedule(&self, list: &Arc<List>, state: &mut ListState, now_ms: u64) -> bool {
         let tell = state.members.has_untold().then(|| state.quiet_until.max(now_ms));
-        let due = [tell, state.members.next_leave()].into_iter().flatten().min();
+        let due = [tell, state.members.next_end()].into_iter().flatten().min();
         let Some(due) = due.filter(|due| *due < state.due) else { return false };
         let mut schedule = lock(&self.schedule);
         if state.due != u64::MAX {

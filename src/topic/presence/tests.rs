@@ -38,8 +38,12 @@ impl Wake for Nobody {
     fn wake(&self, _: usize) {}
 }
 
-const POLICY: PresencePolicy =
-    PresencePolicy { mode: PresenceMode::Full, grace_ms: GRACE as u32, interval_ms: INTERVAL as u32 };
+const POLICY: PresencePolicy = PresencePolicy {
+    mode: PresenceMode::Full,
+    grace_ms: GRACE as u32,
+    interval_ms: INTERVAL as u32,
+    state_ms: 10_000,
+};
 
 fn pair(limits: PresenceLimits) -> (Presences, Router<Mails>) {
     let router = Router::new(1, RouterLimits::default(), Box::new(Nobody)).unwrap();
@@ -62,7 +66,7 @@ fn page(presences: &Presences, router: &Router<Mails>, after: Option<&str>, limi
 }
 
 fn ids(page: &PresencePage) -> Vec<&str> {
-    page.members.iter().flatten().map(MemberId::as_str).collect()
+    page.members.iter().flatten().map(|member| member.id.as_str()).collect()
 }
 
 /// What is kept of the events of "t".
@@ -134,6 +138,105 @@ fn a_rule_that_names_nobody_any_more_holds_for_who_is_there() {
     let counted = [2, 1, 2, 1].map(|count| json!({ "count": count }));
     assert_eq!(events(&router), counted);
     presences.leave(seat, 30_000);
+}
+
+/// The seat of a connection on "t", kept by a loop.
+fn seated(presences: &Presences, seats: &mut Seats, slot: u32, id: &str, now_ms: u64) {
+    seats.keep(0, slot, presences.join("t", POLICY, id, now_ms).unwrap());
+}
+
+fn says<'a>(state: impl Into<Option<&'a str>>) -> Saying<'a> {
+    Saying { state: state.into(), seconds: None }
+}
+
+#[test]
+fn the_last_state_of_a_member_is_told_and_ends() {
+    let (presences, router) = presences();
+    let mut seats = Seats::default();
+    seated(&presences, &mut seats, 1, "alice", 0);
+    seated(&presences, &mut seats, 2, "alice", 0);
+    presences.turn(&router, 0, 0);
+    page(&presences, &router, None, 10);
+    let mut say = |slot, said, now_ms| seats.say(&presences, (0, slot), POLICY, said, now_ms);
+    say(1, says("\"reads\""), 1_000).unwrap();
+    say(2, says("{\"types\":true}"), 1_001).unwrap();
+    assert_eq!(presences.turn(&router, 1_001, 0), Some(11_001), "and then when it ends");
+    assert_eq!(events(&router), [json!({"count": 1, "states": [{"id": "alice", "state": {"types": true}}]})]);
+    let listed = page(&presences, &router, None, 10).members.unwrap();
+    assert_eq!(listed[0].state.as_ref().map(StateText::as_str), Some("{\"types\":true}"));
+    // The same again lasts longer and tells nothing; another that ends before it is told is none.
+    say(1, says("{\"types\":true}"), 2_000).unwrap();
+    say(1, says("1"), 2_100).unwrap();
+    say(2, Saying { state: Some("{\"types\":true}"), seconds: Some(3) }, 2_200).unwrap();
+    assert_eq!(presences.turn(&router, 2_200, 0), Some(5_200));
+    assert_eq!(presences.turn(&router, 5_200, 0), None, "sooner than the rule says");
+    let ended = json!({"count": 1, "states": [{"id": "alice", "state": null}]});
+    assert_eq!(events(&router)[1..], *std::slice::from_ref(&ended));
+    assert_eq!(presences.counts().bytes, MEMBER_BYTES + 5);
+    // Cleared, and gone with the member.
+    say(1, says("2"), 6_000).unwrap();
+    presences.turn(&router, 6_000, 0);
+    say(1, says(None), 6_100).unwrap();
+    say(1, says(None), 6_200).unwrap();
+    presences.turn(&router, 6_500, 0);
+    assert_eq!(events(&router)[3..], [ended]);
+    say(1, says("3"), 7_000).unwrap();
+    presences.turn(&router, 7_000, 0);
+    assert_eq!(
+        (presences.counts().states, presences.counts().bytes),
+        (1, MEMBER_BYTES + 5 + STATE_BYTES + 1)
+    );
+    presences.leave(seats.take(0, 1).unwrap(), 7_100);
+    presences.leave(seats.take(0, 2).unwrap(), 7_100);
+    presences.turn(&router, 7_100 + GRACE, 0);
+    assert_eq!(events(&router)[5..], [json!({"count": 0, "left": ["alice"]})]);
+    assert_eq!(presences.counts(), PresenceCounts { events: 6, ..PresenceCounts::default() });
+}
+
+#[test]
+fn a_state_is_refused_where_there_is_none_no_room_or_no_end() {
+    let bytes_max = MEMBER_BYTES + 1 + STATE_BYTES + 4;
+    let (presences, router) = pair(PresenceLimits { members_max: 9, bytes_max });
+    let mut seats = Seats::default();
+    seated(&presences, &mut seats, 1, "a", 0);
+    presences.turn(&router, 0, 0);
+    let mut say = |slot, policy, text, now_ms| seats.say(&presences, (0, slot), policy, says(text), now_ms);
+    let counts = PresencePolicy { mode: PresenceMode::Counts, ..POLICY };
+    let none = PresencePolicy { state_ms: 0, ..POLICY };
+    assert_eq!(say(2, POLICY, "1", 0), Err(StateDenial::NotListed));
+    assert_eq!(say(1, counts, "1", 0), Err(StateDenial::NoStates));
+    assert_eq!(say(1, none, "1", 0), Err(StateDenial::NoStates));
+    assert_eq!(say(1, POLICY, "12345", 0), Err(StateDenial::NoRoom));
+    assert_eq!(say(1, POLICY, "12", 0), Ok(()));
+    presences.turn(&router, INTERVAL, 0);
+    // What was told counts until something else is.
+    assert_eq!(say(1, POLICY, "345", INTERVAL), Err(StateDenial::NoRoom));
+    assert_eq!(say(1, POLICY, "34", INTERVAL), Ok(()));
+    let told = (0..10).map(|_| say(1, POLICY, "34", 1_000)).collect::<Vec<_>>();
+    assert_eq!(told, [Ok(()); 10]);
+    assert_eq!(say(1, POLICY, "34", 1_999), Err(StateDenial::TooFast));
+    assert_eq!(say(1, POLICY, "34", 2_000), Ok(()));
+    assert_eq!((presences.counts().bytes, presences.counts().states_refused), (bytes_max, 3));
+    presences.turn(&router, 3_000, 0);
+    presences.turn(&router, 20_000, 0);
+    assert_eq!((presences.counts().bytes, presences.counts().states), (MEMBER_BYTES + 1, 0));
+}
+
+#[test]
+fn a_rule_that_names_nobody_any_more_tells_no_states() {
+    let (presences, router) = presences();
+    let mut seats = Seats::default();
+    seated(&presences, &mut seats, 1, "alice", 0);
+    presences.turn(&router, 0, 0);
+    page(&presences, &router, None, 10);
+    seats.say(&presences, (0, 1), POLICY, says("1"), 1_000).unwrap();
+    rule(&router, PresenceMode::Counts);
+    presences.turn(&router, 1_000, 0);
+    assert_eq!(events(&router), Vec::<Value>::new());
+    let bob = presences.join("t", POLICY, "bob", 2_000).unwrap();
+    presences.turn(&router, 2_000, 0);
+    assert_eq!(events(&router), [json!({"count": 2})]);
+    presences.leave(bob, 2_000);
 }
 
 #[test]

@@ -119,12 +119,12 @@ fn leave(core: &mut Core<Asking>, keys: &[Key]) {
 fn an_identity_is_small_and_is_given_back() {
     let secret = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("identity-{}", std::process::id()));
     std::fs::write(&secret, SECRET).expect("a file");
-    let mut settings = Settings::default();
-    settings.issuers = vec![IssuerRule {
+    let issuers = vec![IssuerRule {
         issuer: "https://login.example".to_owned(),
         hmac_file: secret.to_str().expect("a name").to_owned(),
         ..IssuerRule::default()
     }];
+    let mut settings = Settings { issuers, ..Settings::default() };
     settings.auth.connections_per_identity_max = 1;
     settings.topics = vec![TopicRule {
         pattern: "news".to_owned(),

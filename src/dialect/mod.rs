@@ -233,6 +233,7 @@ impl Dialect {
     }
 
     /// What its messages travel in.
+    #[inline(always)]
     #[must_use]
     pub fn carrier(self) -> Carrier {
         speak!(self, carrier())
@@ -255,14 +256,14 @@ impl Dialect {
     #[inline(always)]
     #[must_use]
     pub fn is_own(self) -> bool {
-        matches!(self, Self::Poll | Self::SseMany | Self::SseManyUnchunked)
+        self.is_placed() || self.carrier() == Carrier::Answer
     }
 
     /// Whether its messages name the connection's own places, which are written into each of them for itself.
     #[inline(always)]
     #[must_use]
     pub fn is_placed(self) -> bool {
-        self.form() == Form::SseTopic
+        speak!(self, is_placed())
     }
 
     /// Appends a message of its form with the connection's places, for those that name them.

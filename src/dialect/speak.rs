@@ -198,6 +198,11 @@ pub(super) trait Speak {
         Form::Raw
     }
 
+    /// Whether its messages name the connection's own places, which are written into each of them for itself.
+    fn is_placed() -> bool {
+        false
+    }
+
     /// Appends a message of its form with the connection's places in its topics, where its messages name them.
     fn push_placed(_: &[u8], _: &[u8], _: &mut Vec<u8>) {}
 

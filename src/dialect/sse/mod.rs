@@ -179,6 +179,11 @@ impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUN
         }
     }
 
+    #[inline]
+    fn is_placed() -> bool {
+        OF == MANY
+    }
+
     fn push_placed(event: &[u8], places: &[u8], out: &mut Vec<u8>) {
         const BEFORE: &[u8] = b"id: ";
         const BEHIND: &[u8] = b"\n\n";

@@ -166,6 +166,7 @@ fn violations(path: &str, text: &str) -> BTreeSet<(usize, String)> {
         edges(path, &code, &mut found);
         loadtest_edges(path, &code, &mut found);
         function_lengths(&code, &mut found);
+        dialects_named(path, &code, &mut found);
     }
     found
 }
@@ -376,6 +377,22 @@ fn reserved_words(path: &str, tokens: &[Token<'_>], found: &mut BTreeSet<(usize,
             if token.text == word && (word == "unsafe" || (is_path() && !inside_path())) {
                 found.insert((token.line, format!("`{word}` outside {}", rooms.join(" and "))));
             }
+        }
+    }
+}
+
+/// Outside its own room no dialect is told from another: one that was not thought of there would be forgotten without a
+/// word of the compiler. What speaks HTTP still is none yet.
+fn dialects_named(path: &str, code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
+    if !path.starts_with("src/") || path.starts_with("src/dialect/") {
+        return;
+    }
+    for (at, token) in code.iter().enumerate() {
+        let behind = |by: usize| code.get(at + by).map_or("", |token| token.text);
+        let named = behind(3);
+        let variant = named.starts_with(char::is_uppercase) && !matches!(named, "ALL" | "Http");
+        if token.text == "Dialect" && (behind(1), behind(2)) == (":", ":") && variant {
+            found.insert((token.line, format!("`Dialect::{named}` is told apart outside src/dialect/")));
         }
     }
 }
@@ -622,6 +639,23 @@ fn planted_words_are_caught_in_tests_too() {
         ("benches/floor.rs", "use mio::Poll;"),
         ("src/sys/tables.rs", "fn f() { unsafe { libc::close(0) }; }"),
         ("src/wire/frame.rs", "const UNSAFE: &str = \"unsafe libc::close mio::Poll\"; // unsafe"),
+    ] {
+        assert_eq!(planted(path, body), [""; 0], "{body}");
+    }
+}
+
+#[test]
+fn planted_dialects_are_caught() {
+    let asks = "fn f(dialect: Dialect) -> bool { dialect == Dialect::Poll }";
+    assert_eq!(
+        planted("src/event_loop/fanout_turn.rs", asks),
+        ["2: `Dialect::Poll` is told apart outside src/dialect/"]
+    );
+    for (path, body) in [
+        ("src/dialect/mod.rs", asks),
+        ("src/event_loop/poll_turn.rs", "fn f(slot: &mut Slot) { slot.dialect = Dialect::Http; }"),
+        ("src/http/mod.rs", "fn f() { Dialect::opening(Dialect::ALL) }"),
+        ("src/connection/deadline.rs", "#[cfg(test)]\nmod tests { const A: Dialect = Dialect::Plain; }"),
     ] {
         assert_eq!(planted(path, body), [""; 0], "{body}");
     }

@@ -154,6 +154,12 @@ section! {
 }
 
 impl TopicRule {
+    /// Whether anything is kept by it: messages, or the events of who comes and goes, for who comes back or falls behind.
+    pub(super) fn keeps(&self) -> bool {
+        self.history_messages.is_some_and(|count| count > 0)
+            || self.presence.is_some_and(|mode| mode != PresenceMode::Off)
+    }
+
     fn check_values(&self, check: &mut Checker<'_>) {
         if let Err(error) = TopicPattern::compile(&self.pattern) {
             check.report("pattern", error.to_string());

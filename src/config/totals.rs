@@ -2,6 +2,7 @@
 //! `server` passes the memory in.
 
 use super::settings::Settings;
+use super::topic::TopicRule;
 
 /// What is left out of the settings is a share of the memory that the process may have. Together with what may be in
 /// both ports' inboxes it is little more than half of it: the rest is for connections, the kernel's part of their
@@ -63,7 +64,7 @@ impl Totals {
             (MAILBOXES.of(memory) / loops).min(MAILBOX_MOST).max(settings.largest_topic_message().0);
         let outbox = OUTBOX.of(memory).max(settings.outbox_total_min());
         // Where no topic keeps anything, no part of the memory is set aside for it.
-        let keeps = settings.topics.iter().any(|rule| rule.history_messages.is_some_and(|count| count > 0));
+        let keeps = settings.topics.iter().any(TopicRule::keeps);
         let forms = settings.limits.history_forms_bytes_max;
         let forms = forms.unwrap_or((HISTORY_FORMS.of(memory) / loops).min(HISTORY_FORMS_MOST));
         Self {
@@ -104,6 +105,7 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::PresenceMode;
 
     fn derive(settings: &Settings, loops: usize, mebibytes: u64) -> Totals {
         Totals::derive(settings, loops, Some(mebibytes << 20))
@@ -130,6 +132,21 @@ mod tests {
         assert!(totals.outbox / 8 * 7 >= 16 << 20, "an echo's: {totals:?}");
         assert_eq!(totals.mailbox, 1 << 20);
         assert!(totals.all() > 16 << 20, "that is more than there is, which whoever asks is told");
+    }
+
+    #[test]
+    fn what_is_kept_has_a_share_where_anything_is() {
+        let of = |set: fn(&mut TopicRule)| {
+            let mut rule = TopicRule::default();
+            set(&mut rule);
+            let totals = derive(&Settings { topics: vec![rule], ..Settings::default() }, 1, 1_024);
+            (totals.history > 0, totals.history_forms > 0)
+        };
+        assert_eq!(of(|_| {}), (false, false));
+        assert_eq!(of(|rule| rule.presence = Some(PresenceMode::Off)), (false, false));
+        assert_eq!(of(|rule| rule.history_messages = Some(1)), (true, true));
+        // Events of who comes and goes are kept for who comes back.
+        assert_eq!(of(|rule| rule.presence = Some(PresenceMode::Counts)), (true, true));
     }
 
     #[test]

@@ -120,6 +120,10 @@ impl topic::Form for Form {
             Self::Json if topic.is_of_presence() => json::push_presence_start(topic, start),
             Self::Envelope | Self::Json => text::push_start(topic, start),
             Self::Sse | Self::SseUnchunked | Self::SseGzip => sse::event::start(topic, start),
+            Self::SseTopic if topic.is_of_presence() => {
+                start.extend_from_slice(sse::PRESENCE_BEGINS);
+                json::push_presence_start(topic, start);
+            }
             Self::SseTopic | Self::SseNamed | Self::SseNamedUnchunked => {
                 sse::event::start_named(topic, start);
             }
@@ -145,6 +149,11 @@ impl topic::Form for Form {
             Self::SseGzip => {
                 sse::event::write(of, payload);
                 Carried::Coded
+            }
+            Self::SseTopic if of.topic.is_of_presence() => {
+                json::push_presence_event(of, payload);
+                payload.push(b'\n');
+                Carried::Stream
             }
             Self::SseTopic => {
                 sse::event::write_named(of, payload);
@@ -224,6 +233,7 @@ impl Dialect {
     }
 
     /// What its messages travel in.
+    #[inline(always)]
     #[must_use]
     pub fn carrier(self) -> Carrier {
         speak!(self, carrier())
@@ -246,14 +256,14 @@ impl Dialect {
     #[inline(always)]
     #[must_use]
     pub fn is_own(self) -> bool {
-        matches!(self, Self::Poll | Self::SseMany | Self::SseManyUnchunked)
+        self.is_placed() || self.carrier() == Carrier::Answer
     }
 
     /// Whether its messages name the connection's own places, which are written into each of them for itself.
     #[inline(always)]
     #[must_use]
     pub fn is_placed(self) -> bool {
-        self.form() == Form::SseTopic
+        speak!(self, is_placed())
     }
 
     /// Appends a message of its form with the connection's places, for those that name them.

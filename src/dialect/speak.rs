@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::effect::{Cx, Meaning, Outcome};
 use super::{Dialect, Form};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{LevelPattern, Since, TopicName};
+use crate::topic::{LevelPattern, MemberId, PresencePage, Since, TopicName};
 use crate::wire::close::close_payload;
 use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::head::Head;
@@ -42,6 +42,9 @@ pub struct Pulse {
 pub struct Start<'a> {
     /// What became of its subscriptions, in the order of the opening's topics.
     pub joined: &'a [Outcome<'a>],
+    /// Who is on topics of which it asked for that, and as whom its client is there; of those whose events go on where it was,
+    /// nothing.
+    pub lists: &'a [(PresencePage, Option<MemberId>)],
     /// When its client is to come back if the connection breaks off, in milliseconds.
     pub again_ms: u32,
 }
@@ -193,6 +196,11 @@ pub(super) trait Speak {
     /// How its connections want published messages.
     fn form() -> Form {
         Form::Raw
+    }
+
+    /// Whether its messages name the connection's own places, which are written into each of them for itself.
+    fn is_placed() -> bool {
+        false
     }
 
     /// Appends a message of its form with the connection's places in its topics, where its messages name them.

@@ -166,9 +166,10 @@ impl<S: Socket> Core<S> {
         let tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
         let choice = self.topics.choose(turn, form, || encoding, tools);
         if dialect.is_own() {
-            return match form {
-                Form::SseTopic => self.deliver_placed(index, turn, choice),
-                _ => self.deliver_to_poll(index, turn.local(), turn.batch().messages()),
+            return if dialect.is_placed() {
+                self.deliver_placed(index, turn, choice);
+            } else {
+                self.deliver_to_poll(index, turn.local(), turn.batch().messages());
             };
         }
         if !is_special(connection) {

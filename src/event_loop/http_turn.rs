@@ -10,6 +10,7 @@ use super::closing::Words;
 use super::core::Core;
 use super::frames_turn::remember;
 use super::question_turn::Word;
+use super::subscribe::Subscribed;
 use super::write_turn::Asked;
 use crate::auth::token::Issuers;
 use crate::config::{LimitsSection, Settings};
@@ -348,6 +349,11 @@ impl<S: Socket> Core<S> {
             http::may_open(&opening, self.topics.rules(), who).map_err(Unauthorized::from)
         });
         match allowed {
+            Ok(()) if self.lacks_presence(&opening) => {
+                let reason = RefuseReason::NotFound;
+                self.refuse_asker(key, reason, "the rule of a topic has no presence", &Asker::of(head));
+                Next::Leave
+            }
             Ok(()) if opening.dialect.carrier() == Carrier::Answer => {
                 self.start_poll(key, head, &opening, out)
             }
@@ -406,8 +412,8 @@ impl<S: Socket> Core<S> {
             }
         }
         // Joined before the answer is out: whoever has seen it is sure to get what is published next.
-        let joined = match self.subscribe(key, &opening.topics, &opening.patterns) {
-            Ok(joined) => joined,
+        let Subscribed { joined, lists } = match self.subscribe(key, &opening.topics, &opening.patterns) {
+            Ok(subscribed) => subscribed,
             Err(reason) => {
                 self.refuse_for_now(key, reason, &Asker::of(head));
                 return Next::Leave;
@@ -418,7 +424,8 @@ impl<S: Socket> Core<S> {
         if opening.dialect.is_placed() {
             self.note_places(key, &joined);
         }
-        opening.dialect.push_start(&Start { joined: &outcomes, again_ms: self.again_ms(key) }, out);
+        let again_ms = self.again_ms(key);
+        opening.dialect.push_start(&Start { joined: &outcomes, lists: &lists, again_ms }, out);
         let Some(slot) = self.slots.get(key) else { return Next::Leave };
         let connection = &mut slot.connection;
         connection.open(now.saturating_add(spread));

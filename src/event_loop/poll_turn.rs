@@ -43,14 +43,14 @@ impl<S: Socket> Core<S> {
         };
         slot.connection.dialect = opening.dialect;
         // It joins before it looks at what was missed: whatever comes behind that is delivered to it.
-        let joined = match self.subscribe(key, &[(name.clone(), Since::Now)], &[]) {
-            Ok(joined) => joined,
+        let subscribed = match self.subscribe(key, &[(name.clone(), Since::Now)], &[]) {
+            Ok(subscribed) => subscribed,
             Err(reason) => {
                 self.refuse_for_now(key, reason, &Asker::of(head));
                 return Next::Leave;
             }
         };
-        let Some((topic, joined)) = joined.into_iter().next() else { return Next::Leave };
+        let Some((topic, joined)) = subscribed.joined.into_iter().next() else { return Next::Leave };
         let newest = Position { epoch: topic.epoch(), offset: joined.next_offset - 1 };
         let keep_alive = head.keep_alive && self.draining.is_none();
         let reply = Reply { at: newest, page: &[], fields, keep_alive, head_only };

@@ -11,11 +11,15 @@ use super::effects::{Sink, Speaker, Then};
 use super::inquiry_turn::{subscription_count, subscriptions};
 use super::subscribe::denial;
 use crate::connection::TICK_MS;
-use crate::dialect::{Denial, Outcome, PresenceQuestion, StateWish};
+use crate::dialect::{Denial, Opening, Outcome, PresenceQuestion, StateWish};
 use crate::topic::{
-    Key, MemberId, PresenceMode, PresencePage, PresencePolicy, Saying, Since, StateDenial, Topic, TopicName,
+    Joined, Key, MemberId, PresenceMode, PresencePage, PresencePolicy, RouterError, Saying, Since,
+    StateDenial, Topic, TopicName,
 };
 use crate::transport::Socket;
+
+/// Members that a stream is told of as it begins.
+const STREAM_MEMBERS_MAX: usize = 1_000;
 
 impl<S: Socket> Core<S> {
     /// A connection has subscribed to a topic of this index.
@@ -113,6 +117,38 @@ impl<S: Socket> Core<S> {
             StateDenial::TooFast => Denial::StateRate,
             StateDenial::NoRoom => Denial::StatesFull,
         })
+    }
+
+    /// Whether it asks who is on a topic where nobody is told.
+    pub(super) fn lacks_presence(&self, opening: &Opening) -> bool {
+        let of = opening.topics.iter().filter_map(|(name, _)| TopicName::presence_of(name.as_str()));
+        of.map(|of| self.topics.rules().policy_of(of).presence.mode).any(|mode| mode == PresenceMode::Off)
+    }
+
+    /// Joins the events of a topic where their reader was, or from now on, behind the list as it is.
+    pub(super) fn join_events(
+        &mut self,
+        key: Key,
+        of: &str,
+        since: Since,
+        lists: &mut Vec<(PresencePage, Option<MemberId>)>,
+    ) -> Result<(Topic, Joined), RouterError> {
+        let policy = self.topics.rules().policy_of(of).presence;
+        let edition = Arc::clone(&self.edition);
+        let mut done = None;
+        let page = edition.presences.page(of, policy, (None, STREAM_MEMBERS_MAX), |events| {
+            // Where events are missing between, the list tells more than what is left of them.
+            let known = edition.router.find(events).is_some_and(|topic| topic.look(since).recovered);
+            let (topic, joined) = self.join(key, events, if known { since } else { Since::Now })?;
+            done = Some((topic.clone(), joined));
+            Ok(topic)
+        })?;
+        let done = done.ok_or(RouterError::Contended)?;
+        if !done.1.recovered {
+            let own = self.own_member(key, of);
+            lists.push((page, own));
+        }
+        Ok(done)
     }
 
     fn ask_presence(&mut self, key: Key, asked: &PresenceQuestion) -> Result<PresencePage, Denial> {

@@ -19,7 +19,7 @@ use crate::edition::Edition;
 use crate::http::{self, Asker as Peer};
 use crate::metrics::RefuseReason;
 use crate::service::{self, Asked, Asker, Verdict};
-use crate::topic::{Access, Key, Since};
+use crate::topic::{Access, Key, Since, TopicName};
 use crate::transport::Socket;
 use crate::wire::http::head::Head;
 
@@ -92,7 +92,12 @@ impl<S: Socket> Core<S> {
         let asked = service::Handshake {
             path: head.path(),
             dialect: opening.dialect.label(),
-            topics: opening.topics.iter().map(|(name, _)| name.as_str()).collect(),
+            topics: opening
+                .topics
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .filter(|name| TopicName::presence_of(name).is_none())
+                .collect(),
             patterns: opening.patterns.iter().map(|pattern| pattern.as_str()).collect(),
             address: self.address_of(key, head),
         };

@@ -16,8 +16,8 @@ use crate::connection::{Connection, NONE, Tick};
 use crate::dialect::{Denial, Form, Outcome};
 use crate::metrics::RefuseReason;
 use crate::topic::{
-    Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, Place, RouterError, Since, Topic, TopicName,
-    Watch,
+    Encoding, Gap, GapKind, Joined, Key, LevelPattern, Maker, MemberId, Place, PresencePage, RouterError,
+    Since, Topic, TopicName, Watch,
 };
 use crate::transport::Socket;
 
@@ -27,6 +27,14 @@ pub(super) struct Left {
     /// Messages of the topic that it has not read and does not get by a pattern either, to be told before it is told that it
     /// has left.
     pub(super) missing: Option<(Topic, Gap)>,
+}
+
+/// What became of a connection's subscriptions as it opened, in the order of its topics.
+#[derive(Debug, Default)]
+pub(super) struct Subscribed {
+    pub(super) joined: Vec<(Topic, Joined)>,
+    /// Who is on topics whose events it has joined from now on.
+    pub(super) lists: Vec<(PresencePage, Option<MemberId>)>,
 }
 
 /// Makes topics for a connection, counted by its address.
@@ -101,16 +109,29 @@ impl<S: Socket> Core<S> {
         key: Key,
         topics: &[(TopicName<'_>, Since)],
         patterns: &[LevelPattern],
-    ) -> Result<Vec<(Topic, Joined)>, RefuseReason> {
-        let joined = topics.iter().map(|(name, since)| self.join(key, name, *since)).collect();
-        let watched = |joined| {
-            patterns.iter().try_for_each(|pattern| self.watch(key, pattern))?;
-            Ok(joined)
-        };
-        Result::and_then(joined, watched).map_err(|error| {
+    ) -> Result<Subscribed, RefuseReason> {
+        self.try_subscribe(key, topics, patterns).map_err(|error| {
             self.unsubscribe_all(key.slot);
             refusal(error)
         })
+    }
+
+    fn try_subscribe(
+        &mut self,
+        key: Key,
+        topics: &[(TopicName<'_>, Since)],
+        patterns: &[LevelPattern],
+    ) -> Result<Subscribed, RouterError> {
+        let mut subscribed = Subscribed::default();
+        for (name, since) in topics {
+            let joined = match TopicName::presence_of(name.as_str()) {
+                Some(of) => self.join_events(key, of, *since, &mut subscribed.lists)?,
+                None => self.join(key, name, *since)?,
+            };
+            subscribed.joined.push(joined);
+        }
+        patterns.iter().try_for_each(|pattern| self.watch(key, pattern))?;
+        Ok(subscribed)
     }
 
     /// Whether a client may subscribe to the topic of this name, and read what it keeps.

@@ -12,7 +12,7 @@ use crate::auth::token::{Claims, Issuers, Refusal};
 use crate::dialect::Opening;
 use crate::edition::Edition;
 use crate::metrics::RefuseReason;
-use crate::topic::TopicRules;
+use crate::topic::{TopicName, TopicRules};
 use crate::wire::http::head::Head;
 use crate::wire::http::uri::query_pairs;
 use crate::wire::upgrade;
@@ -88,7 +88,8 @@ pub fn claims_of(head: &Head<'_>, edition: &Edition, now: u64) -> Result<Option<
 /// Something among them is not for them.
 pub fn may_open(opening: &Opening, rules: &TopicRules, who: Option<&Identity>) -> Result<(), Denied> {
     for (name, _) in &opening.topics {
-        let name = name.as_str();
+        // Who may subscribe to a topic may see who is there.
+        let name = TopicName::presence_of(name.as_str()).unwrap_or(name.as_str());
         permit(rules.subscribers_of(name), who, Right::Subscribe(name))?;
     }
     for pattern in &opening.patterns {

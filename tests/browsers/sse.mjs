@@ -2,8 +2,10 @@
 // a crash, a drain and a refusal, from where, and which pages may read.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { EventSource } from "eventsource";
 import { launch } from "./page_kit.mjs";
 import { publish, runSteps, startServer, untilSubscribed } from "./server.mjs";
@@ -207,6 +209,44 @@ await runSteps("event streams in Chromium and Node", [
       [["topic:a", "of a"], ["topic:error", "of error"], ["topic:open", "of open"]]);
     assert.deepEqual([errors, open], [[], 1], "no topic is an event of EventSource itself");
     await client.close();
+  }],
+  ["Chromium and Node: who is there is told behind the list, and goes on after a break", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "fantail-sse-"));
+    const config = join(folder, "fantail.toml");
+    writeFileSync(config, "[[topic]]\npattern = \"people\"\npresence = \"full\"\npresence_grace_seconds = 0\npresence_interval_ms = 100\n");
+    const one = await startServer({ env: { ...QUICK, FANTAIL_CONFIG: config } });
+    try {
+      const at = `http://${one.listen}`;
+      const clients = [await InBrowser.open(`${at}/sse/people?presence=1`, ["presence"], { from: at }), await InNode.open(`${at}/sse/people?presence=1`, ["presence"])];
+      const listed = async () => (await (await fetch(`http://${one.admin}/presence?topic=people`)).json());
+      const told = async (client) => (await client.look()).events.map(([, data]) => JSON.parse(data));
+      const known = (events) => events.reduce((ids, { members = [], joined = [], left = [] }) => {
+        [...members.map(({ id }) => id), ...joined].forEach((id) => ids.add(id));
+        left.forEach((id) => ids.delete(id));
+        return ids;
+      }, new Set());
+      const agreed = () => until("all know who is there", async () => {
+        const { count, version, members } = await listed();
+        const each = await Promise.all(clients.map(told));
+        return count === clients.length && each.every((events) => events.at(-1)?.version === version
+          && members.every(({ id }) => known(events).has(id)) && known(events).size === count);
+      });
+      await agreed();
+      const answer = await fetch(`http://${one.admin}/connections/close?topic=people`, { method: "POST" });
+      assert.equal((await answer.json()).closed, 2);
+      await until("their return", async () => (await Promise.all(clients.map((client) => client.look()))).every(({ open }) => open === 2));
+      await agreed();
+      for (const client of clients) {
+        const events = await told(client);
+        assert.deepEqual(events.map(({ members }) => !!members), events.map((_, at) => at === 0), "one list");
+        const versions = events.map(({ version }) => Number(version.split(":")[1]));
+        assert.deepEqual(versions, versions.map((_, at) => versions[0] + at), "no hole");
+        await client.close();
+      }
+    } finally {
+      await one.stop();
+      rmSync(folder, { recursive: true });
+    }
   }],
   ["Chromium: a page of an allowed origin reads, with credentials, and comes back when there is room", async () => {
     const env = { ...QUICK, FANTAIL_ORIGIN_ALLOWED: ELSEWHERE, FANTAIL_SERVER_CONNECTIONS_MAX: "1" };

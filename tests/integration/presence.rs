@@ -10,6 +10,7 @@ use crate::client::{Peer, assert_upgraded};
 use crate::json::{hear, say, speaker};
 use crate::reload::ConfigFile;
 use crate::server::{Server, on_free_ports, wait_for};
+use crate::sse::{Event, Stream};
 
 const RULES: &str = "[[topic]]\npattern = \"people\"\npresence = \"full\"\npresence_grace_seconds = 0\n\
                      presence_interval_ms = 100\n\
@@ -348,6 +349,127 @@ fn a_state_is_refused_to_who_may_not_have_one() {
     let refused = (0..burst.len()).filter(|_| hear(&mut peer)["code"] == "state_rate").count();
     assert!(refused > 0);
     assert_eq!(server.metric("fantail_presence_states_refused_total", ""), refused as u64);
+}
+
+/// What somebody knows who reads an event stream of "people".
+struct Reader {
+    stream: Stream,
+    version: String,
+    members: BTreeSet<String>,
+    last_id: String,
+}
+
+impl Reader {
+    fn of(mut stream: Stream) -> Self {
+        assert_eq!(stream.answer.status, 200);
+        let Event { kind, data, id } = stream.event();
+        let list: Value = serde_json::from_str(&data).expect("JSON");
+        assert_eq!(
+            (kind.as_str(), &list["type"], &list["topic"]),
+            ("presence", &json!("presence"), &json!("people"))
+        );
+        assert!(list["self"].as_str().is_some_and(|own| own.starts_with('~')), "{data}");
+        let members: BTreeSet<String> = ids(&list).into_iter().collect();
+        assert_eq!(list["count"], members.len());
+        let version = list["version"].as_str().expect("a version").to_owned();
+        assert!(id.ends_with(&format!(",{version}")), "{id}");
+        Self { stream, version, members, last_id: id }
+    }
+
+    /// Comes back with what it has seen last.
+    fn come_back(&mut self, server: &Server) {
+        let field = format!("Last-Event-ID: {}\r\n", self.last_id);
+        self.stream = Stream::ask(server, "/sse/people?presence=1", &field);
+    }
+
+    /// The next event, which is of who comes and goes.
+    fn step(&mut self) {
+        let Event { kind, data, id } = self.stream.event();
+        let event: Value = serde_json::from_str(&data).expect("JSON");
+        let ((epoch, before), told) = (place(&json!({ "version": self.version })), place(&event));
+        assert_eq!((kind.as_str(), told), ("presence", (epoch, before + 1)), "no hole: {data}");
+        let named = |member: &str| event[member].as_array().cloned().unwrap_or_default();
+        for joined in named("joined") {
+            assert!(self.members.insert(joined.as_str().expect("an id").to_owned()), "{data}");
+        }
+        for left in named("left") {
+            assert!(self.members.remove(left.as_str().expect("an id")), "{data}");
+        }
+        assert_eq!((&event["count"], &event["type"]), (&json!(self.members.len()), &json!("presence")));
+        self.version = event["version"].as_str().expect("a version").to_owned();
+        assert!(id.ends_with(&format!(",{}", self.version)), "{id}");
+        self.last_id = id;
+    }
+
+    /// Reads until it knows so many.
+    fn until_count(&mut self, count: usize) {
+        while self.members.len() != count {
+            self.step();
+        }
+    }
+}
+
+#[test]
+fn a_stream_tells_who_is_there_and_goes_on_where_its_reader_was() {
+    let config = ConfigFile::new(RULES);
+    let server = start(&config);
+    let first = server.websocket("/ws/people");
+    wait_for("the list", || listed(&server, "topic=people")["count"] == 1);
+    let mut reader = Reader::of(Stream::open(&server, "/sse/people?presence=1"));
+    // Itself among them.
+    reader.until_count(2);
+    assert_eq!(server.publish("people", b"a message").status, 200);
+    let message = reader.stream.event();
+    assert_eq!((message.kind.as_str(), message.data.as_str()), ("topic:people", "a message"));
+    assert!(message.id.ends_with(&format!(":1,{}", reader.version)), "{}", message.id);
+    reader.last_id = message.id;
+    let _second = server.websocket("/ws/people");
+    reader.until_count(3);
+    // While it is away somebody comes and somebody goes, and it is somebody else when it is back: all that is told to it, as
+    // if it had never been away.
+    let before = reader.members.clone();
+    let _third = server.websocket("/ws/people");
+    drop((first, std::mem::replace(&mut reader.stream, Stream::open(&server, "/sse/other"))));
+    wait_for("who is left", || {
+        let now = ids(&listed(&server, "topic=people"));
+        now.len() == 2 && now.iter().any(|id| !before.contains(id))
+    });
+    reader.come_back(&server);
+    wait_for("its return", || listed(&server, "topic=people")["count"] == 3);
+    let all: BTreeSet<String> = ids(&listed(&server, "topic=people")).into_iter().collect();
+    while reader.members != all {
+        reader.step();
+    }
+    // Of another life nothing is known any more, and the list is told anew.
+    let stale = format!(
+        "Last-Event-ID: {},00000000000000ab:7\r\n",
+        reader.last_id.split(',').next().unwrap_or_default()
+    );
+    let mut again = Reader::of(Stream::ask(&server, "/sse/people?presence=1", &stale));
+    again.until_count(4);
+}
+
+#[test]
+fn a_stream_is_refused_who_is_there_where_nobody_is_told() {
+    let secret = Secret::new(SECRET);
+    let closed = "[[topic]]\npattern = \"closed\"\npresence = \"full\"\nsubscribe = \"nobody\"\n\
+                  [[topic]]\npattern = \"named\"\npresence = \"full\"\nsubscribe = \"claim\"\n";
+    let config = ConfigFile::new(&format!("{RULES}{closed}{}", secret.issuer("")));
+    let server = start(&config);
+    let named = token("alice", ",\"subscribe\":[\"named\"]");
+    let field = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    for (path, token, status) in [
+        ("/sse/named?presence=1", named.as_str(), 200),
+        ("/sse/named?topic=people&presence=1", &named, 403),
+        ("/sse/people?presence=1", &token("bob", ""), 200),
+        ("/sse/closed?presence=1", &token("bob", ""), 403),
+        ("/sse/lobby?presence=1", &token("bob", ""), 404),
+        ("/sse/people?topic=lobby&presence=1", &token("bob", ""), 404),
+        ("/sse/people?presence=2", &token("bob", ""), 400),
+        ("/sse/people?topic=a/*&presence=1", &token("bob", ""), 400),
+    ] {
+        assert_eq!(Stream::ask(&server, path, &field(token)).answer.status, status, "{path}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::client::{Peer, frame};
 use crate::preflight::MemoryGroup;
 use crate::reload::ConfigFile;
 use crate::server::{Server, dial, on_free_ports, wait_for};
+use crate::skip::skipped;
 
 /// Narrow enough that a few answers fill the way to the peer.
 fn narrow(peer: &Peer) {
@@ -117,7 +118,7 @@ fn a_listener_given_up_is_taken_back_when_the_sweep_makes_room() {
 #[test]
 fn slow_consumers_do_not_fill_a_small_memory_group() {
     const SLOW: usize = 300;
-    let Some(group) = MemoryGroup::new(48 << 20) else { return };
+    let Some(group) = MemoryGroup::new(48 << 20) else { return skipped("memory-group") };
     let flags = ["--loops", "2", "--connections-max", "1000"];
     let server = Server::spawn(group.enter(&on_free_ports(&flags, &[])));
     let line = server.await_log("what may wait");
@@ -148,7 +149,7 @@ fn slow_consumers_do_not_fill_a_small_memory_group() {
 
 #[test]
 fn bounds_that_are_more_than_the_memory_are_warned_of() {
-    let Some(group) = MemoryGroup::new(200 << 20) else { return };
+    let Some(group) = MemoryGroup::new(200 << 20) else { return skipped("memory-group") };
     let server = Server::spawn(
         group.enter(&on_free_ports(&["--loops", "1"], &[("FANTAIL_OUTBOX_BYTES_TOTAL", "256 MiB")])),
     );

@@ -10,10 +10,10 @@ use crate::server::{Server, on_free_ports, wait_for};
 
 /// One event as a page gets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Event {
-    kind: String,
-    data: String,
-    id: String,
+pub(crate) struct Event {
+    pub(crate) kind: String,
+    pub(crate) data: String,
+    pub(crate) id: String,
 }
 
 /// What a reader makes of a stream, by the letter of the standard (HTML, 9.2.6): from bytes, line by line.
@@ -69,9 +69,9 @@ impl Reader {
 }
 
 /// A stream that a test reads.
-struct Stream {
+pub(crate) struct Stream {
     peer: Peer,
-    answer: Answer,
+    pub(crate) answer: Answer,
     reader: Reader,
     coded: Option<Coded>,
     /// Bytes of chunks.
@@ -101,11 +101,11 @@ impl Coded {
 }
 
 impl Stream {
-    fn open(server: &Server, path: &str) -> Self {
+    pub(crate) fn open(server: &Server, path: &str) -> Self {
         Self::ask(server, path, "")
     }
 
-    fn ask(server: &Server, path: &str, fields: &str) -> Self {
+    pub(crate) fn ask(server: &Server, path: &str, fields: &str) -> Self {
         let mut peer = server.connect();
         peer.send(request(server, "GET", path, fields).as_bytes());
         let answer = peer.answer_to(true);
@@ -138,7 +138,7 @@ impl Stream {
     }
 
     /// The next event.
-    fn event(&mut self) -> Event {
+    pub(crate) fn event(&mut self) -> Event {
         while self.reader.events.is_empty() {
             assert!(self.chunk(), "the stream ended before an event");
         }

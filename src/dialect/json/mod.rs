@@ -22,7 +22,7 @@ use words::Told;
 use crate::topic::TopicName;
 
 pub use presence::push_presence;
-pub(in crate::dialect) use presence::push_presence_start;
+pub(in crate::dialect) use presence::{presence_gap, push_list, push_presence_event, push_presence_start};
 pub use words::push_page;
 pub(in crate::dialect) use words::write_message;
 

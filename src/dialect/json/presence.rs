@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use crate::dialect::effect::Tag;
 use crate::dialect::text::{push_decimal, push_string};
-use crate::topic::{Carried, PresenceMember, PresencePage, Stamped, Topic, TopicName};
+use crate::topic::{Gap, PresenceMember, PresencePage, Stamped, Topic, TopicName};
 use crate::wire::frame::{Opcode, push_frame};
 
 /// Appends a page as a frame, in answer to a request.
@@ -17,20 +17,31 @@ pub(super) fn push_answer(tag: &Tag, page: &PresencePage, own: Option<&str>, out
         payload.extend_from_slice(b",\"id\":");
         payload.extend_from_slice(id.as_bytes());
     }
-    let at = payload.len();
-    push_presence(page, &mut payload);
+    push_rest(page, own, &mut payload);
+    push_frame(out, Opcode::Text, &payload, None);
+}
+
+/// Appends a page as the object that answers nobody's request.
+pub(in crate::dialect) fn push_list(page: &PresencePage, own: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"presence\"");
+    push_rest(page, own, out);
+}
+
+/// Appends the rest of an object that has begun: the page, and as whom its reader is on the list.
+fn push_rest(page: &PresencePage, own: Option<&str>, out: &mut Vec<u8>) {
+    let at = out.len();
+    push_presence(page, out);
     // One object: what opened the page goes on with its members.
-    if let Some(opening) = payload.get_mut(at) {
+    if let Some(opening) = out.get_mut(at) {
         *opening = b',';
     }
     if let Some(own) = own
-        && payload.pop().is_some()
+        && out.pop().is_some()
     {
-        payload.extend_from_slice(b",\"self\":");
-        push_string(own, &mut payload);
-        payload.push(b'}');
+        out.extend_from_slice(b",\"self\":");
+        push_string(own, out);
+        out.push(b'}');
     }
-    push_frame(out, Opcode::Text, &payload, None);
 }
 
 /// Appends a page as one object.
@@ -67,13 +78,20 @@ pub(in crate::dialect) fn push_presence_start(topic: &Topic, out: &mut Vec<u8>) 
     let _ = write!(out, ",\"version\":\"{:016x}:", topic.epoch());
 }
 
-/// Appends an event.
+/// Appends an event behind what all begin with.
 #[cold]
-pub(super) fn write_event(of: Stamped<'_>, out: &mut Vec<u8>) -> Carried {
+pub(in crate::dialect) fn push_presence_event(of: Stamped<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(of.start);
     push_decimal(of.message.offset(), out);
     out.extend_from_slice(b"\",");
     // What opens the object stands in front of it already.
     out.extend_from_slice(of.message.payload().get(1..).unwrap_or_default());
-    Carried::Frame(Opcode::Text)
+}
+
+/// The object that says that events are missing.
+pub(in crate::dialect) fn presence_gap(of: &str, gap: Gap) -> Vec<u8> {
+    let mut out = b"{\"type\":\"presence\",\"topic\":".to_vec();
+    push_string(of, &mut out);
+    let _ = write!(out, ",\"gap\":{{\"kind\":\"{}\",\"oldest\":{}}}}}", gap.kind.word(), gap.oldest);
+    out
 }

@@ -187,7 +187,8 @@ pub(super) fn push_history(tag: &Tag, topic: &Topic, page: &Page, out: &mut Vec<
 /// Appends a published message: an object or list as it is, other text as a string, bytes in base64.
 pub(in crate::dialect) fn write_message(of: Stamped<'_>, out: &mut Vec<u8>) -> Carried {
     if of.topic.is_of_presence() {
-        return presence::write_event(of, out);
+        presence::push_presence_event(of, out);
+        return Carried::Frame(Opcode::Text);
     }
     out.extend_from_slice(of.start);
     push_placed_data(of.message, out);

@@ -19,9 +19,9 @@ use serde::Serialize;
 use super::effect::{Cx, Meaning, Outcome};
 use super::speak::{Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak, Start};
 use super::url::{Wanted, begin, wanted, wanted_by_path};
-use super::{Dialect, Form};
+use super::{Dialect, Form, json};
 use crate::metrics::CloseReason;
-use crate::topic::{Gap, Position, Since, Topic};
+use crate::topic::{Gap, MemberId, Position, PresencePage, Since, Topic, TopicName};
 use crate::wire::deflate::{WINDOW_BITS_MAX, coded};
 use crate::wire::http::chunked::{CHUNK_HEAD_BYTES_MAX, LAST_CHUNK, encode_chunk_head, push_chunk};
 use crate::wire::http::head::Head;
@@ -69,7 +69,10 @@ pub(super) type Coded = Stream<true, ONE, true>;
 const TOPICS_MAX: usize = 16;
 
 /// The parameters of its URL.
-const PARAMETERS: [&str; 3] = ["topic", "since", "history"];
+const PARAMETERS: [&str; 4] = ["topic", "since", "history", "presence"];
+
+/// What events begin with that tell who is on a topic. Their data is as over WebSockets that speak json.
+pub(super) const PRESENCE_BEGINS: &[u8] = b"event: presence\ndata: ";
 
 pub(super) struct Stream<const CHUNKED: bool, const OF: u8, const CODED: bool>;
 
@@ -139,7 +142,8 @@ impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUN
         let mut first = retry(start.again_ms);
         // An event of nothing but its id is none, and yet it is where a browser goes on from that is cut off before the
         // first message. Whoever came with a position has one.
-        if !begins.iter().all(|begun| begun.recovered || begun.gap.is_some()) {
+        let has_lists = !start.lists.is_empty();
+        if !has_lists && !begins.iter().all(|begun| begun.recovered || begun.gap.is_some()) {
             let _ = write!(first, "id: {at}\n\n");
         }
         match CODED {
@@ -148,8 +152,14 @@ impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUN
         }
         for begun in &begins {
             if let Some(gap) = begun.gap {
-                push_piece::<CHUNKED, CODED>(&gap_event(begun.topic, gap, Some(&at)), out);
+                let at = (!has_lists).then_some(at.as_str());
+                push_piece::<CHUNKED, CODED>(&gap_event(begun.topic, gap, at), out);
             }
+        }
+        for (index, (page, own)) in start.lists.iter().enumerate() {
+            // Who is cut off before the last of them has seen no list, and must come back as who has none.
+            let at = (index + 1 == start.lists.len()).then_some(at.as_str());
+            push_piece::<CHUNKED, CODED>(&list_event(page, own.as_ref(), at), out);
         }
     }
 
@@ -167,6 +177,11 @@ impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUN
             (_, true, _) => Form::Sse,
             (_, false, _) => Form::SseUnchunked,
         }
+    }
+
+    #[inline]
+    fn is_placed() -> bool {
+        OF == MANY
     }
 
     fn push_placed(event: &[u8], places: &[u8], out: &mut Vec<u8>) {
@@ -237,7 +252,7 @@ fn opening(raw: &str, head: &Head<'_>, topics_max: usize, gzip: bool) -> Result<
         Wanted::Topic(_) | Wanted::Pattern(_) => {}
     };
     add(wanted_by_path(raw)?);
-    let (mut since, mut history) = (None, None);
+    let (mut since, mut history, mut presence) = (None, None, None);
     for pair in query_pairs(head.query()) {
         let (name, value) = pair.map_err(|_| "the query is not percent-encoded UTF-8")?;
         let slot = match name.as_ref() {
@@ -247,13 +262,22 @@ fn opening(raw: &str, head: &Head<'_>, topics_max: usize, gzip: bool) -> Result<
             }
             "since" => &mut since,
             "history" => &mut history,
+            "presence" => &mut presence,
             name => return Err(unknown(name, &PARAMETERS).into()),
         };
         if slot.replace(value).is_some() {
             return Err(format!("{name} is there twice").into());
         }
     }
-    if names.len() + patterns.len() > topics_max.min(TOPICS_MAX) {
+    let events: Vec<TopicName<'static>> = match presence.as_deref() {
+        None | Some("0") => Vec::new(),
+        Some("1") if !patterns.is_empty() => {
+            return Err("presence is about topics; a pattern has no list".into());
+        }
+        Some("1") => names.iter().map(|name| TopicName::of_presence(name.as_str())).collect(),
+        Some(_) => return Err("presence expects 0 or 1".into()),
+    };
+    if names.len() + events.len() + patterns.len() > topics_max.min(TOPICS_MAX) {
         return Err("more topics than one stream may have".into());
     }
     if !patterns.is_empty() {
@@ -267,8 +291,11 @@ fn opening(raw: &str, head: &Head<'_>, topics_max: usize, gzip: bool) -> Result<
     }
     // What a browser has seen last counts: it comes back with the URL that it came with.
     let last = head.field("last-event-id").filter(|id| !id.is_empty());
-    let begins = begins(since.as_deref(), history.as_deref(), names.len())?;
-    let begins = last.map_or(begins, |id| seen(id, names.len()));
+    let mut begins = begins(since.as_deref(), history.as_deref(), names.len())?;
+    // Who comes for the first time is told the list, and what changes from then on.
+    begins.resize(names.len() + events.len(), Since::Now);
+    let begins = last.map_or(begins, |id| seen(id, names.len() + events.len()));
+    names.extend(events);
     let dialect = match (names.len(), head.version_minor) {
         (1, 0) => Dialect::SseUnchunked,
         (1, _) if gzip => Dialect::SseGzip,
@@ -346,15 +373,32 @@ struct GapData<'a> {
 
 /// The event that tells of a gap, and where the stream goes on behind it if that is no place of a message.
 fn gap_event(topic: &Topic, gap: Gap, at: Option<&str>) -> Vec<u8> {
-    let mut event = b"event: gap\n".to_vec();
-    if let Some(at) = at {
-        let _ = writeln!(event, "id: {at}");
+    if let Some(of) = TopicName::presence_of(topic.name()) {
+        let mut event = PRESENCE_BEGINS.to_vec();
+        event.extend_from_slice(&json::presence_gap(of, gap));
+        return ended(event, at);
     }
-    event.extend_from_slice(b"data: ");
+    let mut event = b"event: gap\ndata: ".to_vec();
     let data = GapData { topic: topic.name(), kind: gap.kind.word(), oldest: gap.oldest };
     // Text and numbers; JSON on one line, because it escapes control characters.
     let _ = serde_json::to_writer(&mut event, &data);
-    event.extend_from_slice(b"\n\n");
+    ended(event, at)
+}
+
+/// The event that tells who is on a topic.
+fn list_event(page: &PresencePage, own: Option<&MemberId>, at: Option<&str>) -> Vec<u8> {
+    let mut event = PRESENCE_BEGINS.to_vec();
+    json::push_list(page, own.map(MemberId::as_str), &mut event);
+    ended(event, at)
+}
+
+/// An event whose one line of data is there, and where the stream goes on behind it.
+fn ended(mut event: Vec<u8>, at: Option<&str>) -> Vec<u8> {
+    event.push(b'\n');
+    if let Some(at) = at {
+        let _ = writeln!(event, "id: {at}");
+    }
+    event.push(b'\n');
     event
 }
 
@@ -388,6 +432,7 @@ fn last_words(text: &str, again_ms: Option<u32>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::GapKind;
     use crate::wire::http::head::{HeadLimits, field_store, parse_head};
 
     #[test]
@@ -469,6 +514,38 @@ mod tests {
     }
 
     #[test]
+    fn who_is_there_is_a_topic_more_for_each() {
+        let after = |epoch, offset| Since::After(Position { epoch, offset });
+        let gzip = "Accept-Encoding: gzip\r\n";
+        let opening = opened("a", "presence=1", gzip).unwrap();
+        let names: Vec<_> = opening.topics.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((opening.dialect, names), (Dialect::SseMany, vec!["a", "*presence:a"]));
+        let begins = |query: &str, fields: &str| {
+            opened("a", query, fields)
+                .map(|opening| opening.topics.iter().map(|topic| topic.1).collect::<Vec<_>>())
+        };
+        let two = "topic=b&presence=1";
+        let places = "0000000000000001:5,0000000000000002:6";
+        assert_eq!(
+            begins(&format!("{two}&since={places}"), ""),
+            Ok(vec![after(1, 5), after(2, 6), Since::Now, Since::Now])
+        );
+        let last = format!("Last-Event-ID: {places},{places}\r\n");
+        assert_eq!(begins(two, &last), Ok(vec![after(1, 5), after(2, 6), after(1, 5), after(2, 6)]));
+        // Of before it asked who is there.
+        let last = format!("Last-Event-ID: {places}\r\n");
+        assert_eq!(begins(two, &last), Ok(vec![after(0, 0); 4]));
+        assert_eq!(begins("history=2&presence=1", ""), Ok(vec![Since::Last(2), Since::Now]));
+        assert_eq!(begins("presence=0", ""), Ok(vec![Since::Now]));
+        let seven: String = (0..7).map(|number| format!("topic=t{number}&")).collect();
+        assert_eq!(begins(&format!("{seven}presence=1"), "").map(|begins| begins.len()), Ok(16));
+        assert!(begins(&format!("{seven}topic=t7&presence=1"), "").is_err());
+        for query in ["presence=", "presence=2", "presence=1&presence=1", "topic=b/*&presence=1"] {
+            assert!(begins(query, "").is_err(), "{query}");
+        }
+    }
+
+    #[test]
     fn a_stream_of_one_topic_may_be_coded_and_no_other() {
         let dialect =
             |query, fields| opened("a", query, fields).map(|opening| (opening.dialect, opening.deflate));
@@ -494,6 +571,22 @@ mod tests {
         let many: String = (0..15).map(|number| format!("topic=t{number}/*&")).collect();
         assert!(opened("*", many.trim_end_matches('&'), "").is_ok());
         assert!(opened("*", &format!("{many}topic=one-more"), "").is_err());
+    }
+
+    #[test]
+    fn a_gap_names_the_topic_that_who_is_there_was_told_of() {
+        let gap = Gap { kind: GapKind::Dropped, oldest: 7 };
+        let topic = |name: &TopicName<'_>| Topic::new(1, 0xab, name, 0);
+        let event = |topic, at| String::from_utf8(gap_event(&topic, gap, at)).unwrap();
+        assert_eq!(
+            event(topic(&TopicName::of("a")), Some("x")),
+            "event: gap\ndata: {\"topic\":\"a\",\"kind\":\"dropped\",\"oldest\":7}\nid: x\n\n"
+        );
+        assert_eq!(
+            event(topic(&TopicName::of_presence("a\"b")), None),
+            "event: presence\ndata: {\"type\":\"presence\",\"topic\":\"a\\\"b\",\"gap\":{\"kind\":\"dropped\",\
+             \"oldest\":7}}\n\n"
+        );
     }
 
     #[test]

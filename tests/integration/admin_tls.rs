@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind};
@@ -164,7 +164,7 @@ fn its_certificate_is_renewed_and_whether_it_speaks_tls_stays() {
 
 /// A client of the usual authority that shows a certificate of this one, if any, and takes up sessions.
 fn operator(of: Option<&Authority>) -> Arc<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("versions");
     let builder = builder.with_root_certificates(usual().authority.roots());
     let mut config = match of {

@@ -11,7 +11,7 @@ use rcgen::{
     date_time_ymd,
 };
 use rustls::client::Resumption;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
@@ -49,7 +49,7 @@ fn device(
 
 /// A client of the server's authority that shows this certificate, if any.
 fn client(shown: Option<&(String, String)>, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_protocol_versions(&[version]).expect("a version");
     let builder = builder.with_root_certificates(usual().authority.roots());
     let mut config = match shown {

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::time::{Duration, SystemTime};
 use std::{fmt, str};
 
-use rustls::crypto::ring::sign::any_supported_type;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;

@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ::ring::digest::{Context, SHA256};
+use ::aws_lc_rs::digest::{Context, SHA256};
 use rustls::RootCertStore;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
@@ -91,7 +91,7 @@ impl Clients {
                 })?;
             }
         }
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         for file in &files.revoked {
             let text = read_file(CRL_KEY, file)?;

@@ -5,9 +5,9 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
-use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use ring::hkdf;
-use rustls::crypto::{CryptoProvider, ring as backend};
+use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf;
+use rustls::crypto::{CryptoProvider, aws_lc_rs as backend};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{

@@ -33,6 +33,9 @@ section! {
         /// PEM file with the authorities that sign certificates of operators, or a list of such files: who shows none of them is
         /// not served, health checks included; empty: nobody is asked for one.
         live "tls_client_ca" => tls_client_ca: Vec<String> as FileNames = Vec::new(),
+        /// PEM file with lists of revoked certificates of operators (CRL), or a list of such files, each list by an authority of
+        /// admin.tls_client_ca.
+        live "tls_client_crl" => tls_client_crl: Vec<String> as FileNames = Vec::new(),
         /// How long the answer to a request with an Idempotency-Key is kept.
         "idempotency_seconds" => idempotency: Duration as Seconds = Duration::from_secs(600),
         /// Most answers kept; beyond, the oldest goes.
@@ -157,6 +160,7 @@ impl Admin {
         self.tls_certificate.clone_from(&other.tls_certificate);
         self.tls_key.clone_from(&other.tls_key);
         self.tls_client_ca.clone_from(&other.tls_client_ca);
+        self.tls_client_crl.clone_from(&other.tls_client_crl);
     }
 
     /// Each certificate's file with that of its key.
@@ -169,7 +173,7 @@ impl Admin {
     #[must_use]
     pub fn tls_watched(&self) -> Vec<&str> {
         let own = self.tls_files().into_iter().flat_map(|(certificate, key)| [certificate, key]);
-        let clients = self.tls_client_ca.iter().filter(|_| self.speaks_tls());
+        let clients = self.tls_client_ca.iter().chain(&self.tls_client_crl).filter(|_| self.speaks_tls());
         own.chain(clients.map(String::as_str)).collect()
     }
 
@@ -181,6 +185,11 @@ impl Admin {
     fn check_tls(&self, check: &mut Checker<'_>) {
         check_pairs(check, ("tls_certificate", &self.tls_certificate), ("tls_key", &self.tls_key));
         check_names(check, "tls_client_ca", &self.tls_client_ca);
+        check_names(check, "tls_client_crl", &self.tls_client_crl);
+        if !self.tls_client_crl.is_empty() && self.tls_client_ca.is_empty() {
+            let problem = "expects admin.tls_client_ca, without which no operator is asked";
+            check.report("tls_client_crl", problem.to_owned());
+        }
         if !self.tls_client_ca.is_empty() && !self.speaks_tls() {
             let problem = "expects admin.tls_certificate, without which nobody is asked";
             check.report("tls_client_ca", problem.to_owned());
@@ -253,6 +262,10 @@ mod tests {
         assert_eq!(unfit(&admin(&["c"], &["k", "l"], &[])), ["tls_key"]);
         assert_eq!(unfit(&admin(&[], &["k"], &[])), ["tls_key"]);
         assert_eq!(unfit(&admin(&[""], &[], &[])), ["tls_certificate"]);
+        let lists = names(&["r"]);
+        let revoking = Admin { tls_client_crl: lists.clone(), ..whole };
+        assert_eq!((unfit(&revoking), revoking.tls_watched().last()), (vec![], Some(&"r")));
+        assert_eq!(unfit(&Admin { tls_client_crl: lists, ..admin(&["c"], &[], &[]) }), ["tls_client_crl"]);
         let nobody = admin(&[], &[], &["a"]);
         assert_eq!((unfit(&nobody), nobody.tls_watched()), (vec!["tls_client_ca"], vec![]));
     }

@@ -1,4 +1,4 @@
-//! What signatures are made and checked with: ring, which TLS brings anyway, behind the interface of `jsonwebtoken`.
+//! What signatures are made and checked with: aws-lc-rs, which TLS brings anyway, behind the interface of `jsonwebtoken`.
 //!
 //! Chosen once for the process and tried on tokens of the RFCs before the first key is taken. Pure computation.
 
@@ -70,7 +70,7 @@ const KNOWN: [Known; 3] = [
     },
 ];
 
-/// Chooses ring for the process, and tries it: without a choice the crate panics at the first token.
+/// Chooses aws-lc-rs for the process, and tries it: without a choice the crate panics at the first token.
 ///
 /// # Errors
 /// It does not compute what the RFCs say, or something else in the process was faster to choose.

@@ -185,7 +185,7 @@ impl Rogue {
     /// A record whose protected part is `inner` to the last byte: content, type, padding.
     ///
     /// # Panics
-    /// Never, with an `inner` that ring takes.
+    /// Never, with an `inner` that the AEAD takes.
     pub fn seal(&mut self, inner: &[u8]) -> Vec<u8> {
         let [high, low] = ((inner.len() + 16) as u16).to_be_bytes();
         self.seal_under([23, 3, 3, high, low], inner)
@@ -194,7 +194,7 @@ impl Rogue {
     /// The same under a header of the caller's, which is authenticated as it is.
     ///
     /// # Panics
-    /// Never, with an `inner` that ring takes.
+    /// Never, with an `inner` that the AEAD takes.
     pub fn seal_under(&mut self, header: [u8; 5], inner: &[u8]) -> Vec<u8> {
         let mut nonce: [u8; 12] = self.iv[..].try_into().unwrap();
         nonce.iter_mut().skip(4).zip(self.sequence.to_be_bytes()).for_each(|(byte, of)| *byte ^= of);

@@ -214,6 +214,7 @@ fn who_is_refused_behind_its_proxy_takes_nobodys_place_and_says_nothing_for_a_li
         script.end();
         core.on_event(key, Readiness { read_closed: true, ..READABLE });
     }
+    core.run_ready();
     assert_eq!((core.refusing, core.connections(), edition.connections_open()), (0, 1, 1));
     assert_eq!(edition.admission.addresses(), 1);
 }

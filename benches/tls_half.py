@@ -29,14 +29,15 @@ def hello(context):
     raise SystemExit("a handshake without a server")
 
 
-def client(pipe, target, number):
-    """Begins so many, tells when all are answered, and holds them until told to end."""
+def client(pipe, place, target, number):
+    """Begins so many, tells when all are answered, and holds them until told to end.
+    Each process has an address of its own, and with it ports enough."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     held = []
     try:
         for _ in range(number):
-            one = socket.create_connection(target, 60)
+            one = socket.create_connection(target, 60, (f"127.0.1.{place + 1}", 0))
             held.append(one)
             one.sendall(hello(context))
         for one in held:
@@ -64,9 +65,10 @@ def cmd_half(args):
     with Secure(serve(args, True), env) as server:
         host, port = server.listen.rsplit(":", 1)
         empty = server.settled_bytes(5)
-        for _ in range(args.clients):
+        for place in range(args.clients):
             ours, theirs = multiprocessing.Pipe()
-            one = multiprocessing.Process(target=client, args=(theirs, (host, int(port)), args.handshakes // args.clients), daemon=True)
+            one = multiprocessing.Process(target=client, daemon=True,
+                                          args=(theirs, place, (host, int(port)), args.handshakes // args.clients))
             one.start()
             theirs.close()
             clients.append((ours, one))

@@ -366,7 +366,7 @@ fn rustls_takes_no_more_than_is_said() {
 #[test]
 fn what_came_before_a_fault_is_read() {
     let mut both = beside(SUITES[0]);
-    let wire = with(record(&mut both.rogue, b"good", DATA, 0), altered(&mut both.rogue, 9, 0x5A));
+    let wire = with(record(&mut both.rogue, b"good", DATA, 0), flipped(&mut both.rogue, 9));
     both.end.feed(&wire);
     assert_eq!((&both.end.plain[..], both.end.fault), (&b"good"[..], Some(Fault::Refused(BadRecordMac))));
 }

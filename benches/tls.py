@@ -10,15 +10,16 @@
     benches/tls.py resume                      # clients that are dropped and come back, in full and with tickets
     benches/tls.py memory                      # bytes of an idle connection: lean, rustls, Bun, in one run
     benches/tls.py storm                       # full handshakes beside 5,000 clients that are served
+    benches/tls.py half                        # memory of 20,000 handshakes that are begun and not ended
     benches/tls.py swap                        # certificates replaced under 5,000 connections and 200 handshakes/s
 
 HOW IT MEASURES
     One round runs every side once, each on a server started for it, in an order that turns from round to round. The
     table has the medians, and the median, least and greatest of the ratios to the first side within a round. Everything is
-    TLS 1.3 with a certificate on P-256; the clients are the load generator's (rustls with ring), which do not resume unless
+    TLS 1.3 with a certificate on P-256; the clients are the load generator's (rustls with aws-lc-rs), which do not resume unless
     told to. A CPU figure is the server process's clock, user and system, all threads, as in pairs.py.
 
-    `storm` and `swap` are no comparison: they say what happened, and fail if it is not as it should be. A storm comes with
+    `storm`, `half` and `swap` are no comparison: they say what happened, and fail if it is not as it should be. A storm comes with
     256 handshakes under way for each of the generator's threads, and what is measured are the echoes of those served
     while it lasts. Those who shake hands while certificates are replaced are OpenSSL's clients; each has to get
     the one that was in force.
@@ -194,6 +195,7 @@ def cmd_memory(args):
 
 def parser():
     from tls_events import cmd_storm, cmd_swap
+    from tls_half import cmd_half
 
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
@@ -223,6 +225,7 @@ def parser():
     add("memory", cmd_memory, "lean,rustls,bun", turns=3, steps="3k,6k,9k,12k,15k")
     add("storm", cmd_storm, "lean", loops=3, served=5_000, handshakes=20_000, threads=2, rate=1_000.0, seconds=3,
         realtime=False)
+    add("half", cmd_half, "lean", loops=3, handshakes=20_000, clients=4)
     add("swap", cmd_swap, "lean", served=5_000, swaps=100, workers=2, rate=200.0)
     return top
 

@@ -124,7 +124,7 @@ struct Peer {
 
 /// A client's first flight: one record.
 fn client_hello(version: &'static SupportedProtocolVersion) -> Vec<u8> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
     let config = config.expect("a version").with_root_certificates(RootCertStore::empty());
     let name = "localhost".try_into().expect("a name");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
 use fantail::config::{Clients, IssuerRule, Settings, TopicRule};
 use fantail::edition::{Edition, Port, Router};
@@ -15,7 +16,6 @@ use fantail::event_loop::core::{Core, Readiness};
 use fantail::topic::{Key, RouterLimits, Wake};
 use fantail::transport::{Received, Socket};
 use fantail_test_support::counting_alloc::CountingAllocator;
-use ring::hmac;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;

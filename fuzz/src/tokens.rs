@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use aws_lc_rs::hmac;
 use fantail::auth::token::{Claims, GRANTS_MAX, IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS, inspect};
 use fantail::topic::{LevelPattern, TopicName};
-use ring::hmac;
 use serde_json::Value;
 
 use crate::choice;

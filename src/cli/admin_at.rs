@@ -24,6 +24,11 @@ pub(super) struct AdminAt {
 }
 
 impl AdminAt {
+    /// Whether somebody has written for this command whether TLS is spoken, and not for the server.
+    pub(super) fn names_scheme(&self) -> bool {
+        self.admin.as_deref().is_some_and(|admin| admin.contains("://"))
+    }
+
     /// The address, as it was written, with https:// in front if it has no scheme and the server's variables or file say that
     /// it speaks TLS there. A file that has a mistake may be that of a server that runs well, so only a file that was named
     /// here has to be there.

@@ -36,6 +36,9 @@ section! {
         /// PEM file with the authorities that sign certificates of operators, or a list of such files: who shows none of them is
         /// not served, health checks included; empty: nobody is asked for one.
         live "tls_client_ca" => tls_client_ca: Vec<String> as FileNames = Vec::new(),
+        /// PEM file with lists of revoked certificates of operators (CRL), or a list of such files, each list by an authority of
+        /// admin.tls_client_ca.
+        live "tls_client_crl" => tls_client_crl: Vec<String> as FileNames = Vec::new(),
         /// What of those whose connections GET /connections lists is told: of peer (else its network, /24 or /48), subject, identity (with
         /// its issuer) and topics (with patterns; else how many) those that are in the list.
         live "connection_fields" => connection_fields: Vec<String> as Names =
@@ -164,6 +167,7 @@ impl Admin {
         self.tls_certificate.clone_from(&other.tls_certificate);
         self.tls_key.clone_from(&other.tls_key);
         self.tls_client_ca.clone_from(&other.tls_client_ca);
+        self.tls_client_crl.clone_from(&other.tls_client_crl);
     }
 
     /// Each certificate's file with that of its key.
@@ -176,7 +180,7 @@ impl Admin {
     #[must_use]
     pub fn tls_watched(&self) -> Vec<&str> {
         let own = self.tls_files().into_iter().flat_map(|(certificate, key)| [certificate, key]);
-        let clients = self.tls_client_ca.iter().filter(|_| self.speaks_tls());
+        let clients = self.tls_client_ca.iter().chain(&self.tls_client_crl).filter(|_| self.speaks_tls());
         own.chain(clients.map(String::as_str)).collect()
     }
 
@@ -188,6 +192,11 @@ impl Admin {
     fn check_tls(&self, check: &mut Checker<'_>) {
         check_pairs(check, ("tls_certificate", &self.tls_certificate), ("tls_key", &self.tls_key));
         check_names(check, "tls_client_ca", &self.tls_client_ca);
+        check_names(check, "tls_client_crl", &self.tls_client_crl);
+        if !self.tls_client_crl.is_empty() && self.tls_client_ca.is_empty() {
+            let problem = "expects admin.tls_client_ca, without which no operator is asked";
+            check.report("tls_client_crl", problem.to_owned());
+        }
         if !self.tls_client_ca.is_empty() && !self.speaks_tls() {
             let problem = "expects admin.tls_certificate, without which nobody is asked";
             check.report("tls_client_ca", problem.to_owned());
@@ -266,6 +275,10 @@ mod tests {
         assert_eq!(unfit(&admin(&["c"], &["k", "l"], &[])), ["tls_key"]);
         assert_eq!(unfit(&admin(&[], &["k"], &[])), ["tls_key"]);
         assert_eq!(unfit(&admin(&[""], &[], &[])), ["tls_certificate"]);
+        let lists = names(&["r"]);
+        let revoking = Admin { tls_client_crl: lists.clone(), ..whole };
+        assert_eq!((unfit(&revoking), revoking.tls_watched().last()), (vec![], Some(&"r")));
+        assert_eq!(unfit(&Admin { tls_client_crl: lists, ..admin(&["c"], &[], &[]) }), ["tls_client_crl"]);
         let nobody = admin(&[], &[], &["a"]);
         assert_eq!((unfit(&nobody), nobody.tls_watched()), (vec!["tls_client_ca"], vec![]));
     }

@@ -78,7 +78,7 @@ fn sources(settings: &Settings, port: Port) -> Sources {
                 certificates: admin.tls_files().into_iter().map(pair).collect(),
                 clients: ClientFiles {
                     authorities: admin.tls_client_ca.clone(),
-                    revoked: Vec::new(),
+                    revoked: admin.tls_client_crl.clone(),
                     required: true,
                 },
                 names: KeyNames::ADMIN,

@@ -138,20 +138,20 @@ impl<S: Socket> Core<S> {
         };
         slot.connection.flags.clear(Flags::PROXY_DUE);
         let admission = &self.edition.admission;
+        let mut refused = None;
         if let Some(source) = header.source {
             let handle = admission.handle_of(source);
             if admission.trusts(source) {
                 // A proxy behind the proxy: its own word comes in X-Forwarded-For.
                 slot.connection.admission = handle;
-            } else if let Err(reason) = self.enter(key, handle) {
-                // Answered as at the accept, when its request is there: what it may be told depends on that.
-                self.counters.refused(reason);
-                if let Some(slot) = self.slots.get(key) {
-                    slot.connection.session = Some(Box::new(Session::Refused(reason)));
-                }
+            } else {
+                refused = self.enter(key, handle).err();
             }
         }
         let rest = bytes.get_mut(header.len..).unwrap_or_default();
+        if refused.is_some_and(|reason| !self.refuse_behind_proxy(key, reason, rest)) {
+            return;
+        }
         let Some(slot) = self.slots.get(key) else { return };
         if slot.stream.begin_layer(&mut self.transport, rest) {
             // What came behind the header is read once more, by the layer.
@@ -160,6 +160,32 @@ impl<S: Socket> Core<S> {
         if !rest.is_empty() {
             self.on_request_bytes(key, rest);
         }
+    }
+
+    /// Makes of a connection whose client is known now one that was refused at the accept: it takes nobody's place, has the linger
+    /// time for its request, because what it may be told depends on that, and there are only so many at a time. `false`: it was
+    /// one too many, and is gone.
+    fn refuse_behind_proxy(&mut self, key: Key, reason: RefuseReason, rest: &[u8]) -> bool {
+        let may_wait = self.may_refuse_properly();
+        self.counters.refused(reason);
+        self.end_handshake(key);
+        let Some(slot) = self.slots.get(key) else { return false };
+        slot.connection.flags.set(Flags::REFUSED);
+        slot.connection.session = Some(Box::new(Session::Refused(reason)));
+        let hears = slot.stream.hears(&self.transport);
+        self.refusing += 1;
+        self.edition.connection_closed(self.port);
+        self.rearm(key.slot);
+        if may_wait {
+            return true;
+        }
+        self.counters.refused_at_once.add(1);
+        // As in `refuse_at_once`: no handshake for nothing else than this.
+        if hears {
+            self.answer_not_now(key, reason, &Asker::of_bytes(rest));
+        }
+        self.abort(key, CloseReason::Refused);
+        false
     }
 
     /// Counts a connection that a trusted proxy made, as its client's, when it upgrades. Without a usable

@@ -45,7 +45,7 @@ impl Loop {
         core.transport_mut().set_config(Some(&config));
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(files(&format!("{root}.pem"))).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let client = Arc::new(client.unwrap().with_root_certificates(roots).with_no_client_auth());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

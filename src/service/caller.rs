@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::Agent;
@@ -174,7 +174,7 @@ impl Caller {
     pub fn new(plan: &Plan) -> Result<Self, String> {
         let uri = parse(&plan.url)?;
         let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+            .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
             .root_certs(roots(&uri, plan.ca.as_deref())?)
             .build();
         let config = Agent::config_builder()

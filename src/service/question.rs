@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ring::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::Serialize;
 
 use super::caller::Request;

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use rcgen::SerialNumber;
 use rustls::client::Resumption;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind};
@@ -20,6 +21,7 @@ use crate::server::{Server, command, dial, fails, on_free_ports, wait_for};
 const CERTIFICATE: &str = "FANTAIL_ADMIN_TLS_CERTIFICATE";
 const KEY: &str = "FANTAIL_ADMIN_TLS_KEY";
 const CLIENT_CA: &str = "FANTAIL_ADMIN_TLS_CLIENT_CA";
+const CLIENT_CRL: &str = "FANTAIL_ADMIN_TLS_CLIENT_CRL";
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
@@ -113,6 +115,13 @@ fn commands_ask_by_https_where_the_server_speaks_it() {
     // The server's own variables and file say it, too.
     let variables = [("FANTAIL_SERVER_ADMIN", admin.as_str()), (CERTIFICATE, "some.pem")];
     assert_eq!(succeeds(&["health", "--ca", &ca], &variables), "ok\n");
+    // As a container's check does, which has no flags: any certificate is taken of what the server itself has on this machine.
+    let nobody = Authority::new("whom the system knows").file("systems-ca.pem");
+    let of_server = [&variables[..], &[("SSL_CERT_FILE", &nobody)]].concat();
+    assert_eq!(succeeds(&["health"], &of_server), "ok\n");
+    let (code, said) = fails(command(&["health", "--admin", &https], &of_server));
+    assert!(code == Some(1) && said.contains("issue"), "{said}");
+    assert_eq!(fails(command(&["publish", "lobby", "x"], &of_server)).0, Some(1));
     let config = format!("[server]\nadmin = \"{admin}\"\n[admin]\ntls_certificate = \"some.pem\"\n");
     let config = ConfigFile::new(&config);
     assert_eq!(succeeds(&["health", "--config", config.path(), "--ca", &ca], &[]), "ok\n");
@@ -164,13 +173,17 @@ fn its_certificate_is_renewed_and_whether_it_speaks_tls_stays() {
 
 /// A client of the usual authority that shows a certificate of this one, if any, and takes up sessions.
 fn operator(of: Option<&Authority>) -> Arc<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    operator_with(of.map(|authority| authority.sign(&["operator.example"])))
+}
+
+/// The same with this certificate and key.
+fn operator_with(identity: Option<(String, String)>) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("versions");
     let builder = builder.with_root_certificates(usual().authority.roots());
-    let mut config = match of {
+    let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(authority) => {
-            let (certificate, key) = authority.sign(&["operator.example"]);
+        Some((certificate, key)) => {
             let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
             builder.with_client_auth_cert(chain.expect("a chain"), key).expect("a certificate")
@@ -214,6 +227,29 @@ fn with_authorities_of_operators_only_theirs_are_served() {
 }
 
 #[test]
+fn an_operator_whose_certificate_was_revoked_is_not_served_even_with_a_ticket() {
+    let authority = Authority::new("operators with a list");
+    let serial = |number: u64| {
+        operator_with(Some(authority.sign_with(&["operator.example"], |params| {
+            params.serial_number = Some(SerialNumber::from(number));
+        })))
+    };
+    let (stays, leaves) = (serial(7), serial(8));
+    let list = file("operators.crl.pem", &authority.revoke(&[9]));
+    let ca = authority.file("operators-with-a-list.pem");
+    let server = start(&[], &[(CLIENT_CA, &ca), (CLIENT_CRL, text(&list))]);
+    for known in [&stays, &leaves] {
+        assert_eq!(ask(server.admin, known), Some(HandshakeKind::Full));
+        assert_eq!(ask(server.admin, known), Some(HandshakeKind::Resumed));
+    }
+    file("operators.crl.pem", &authority.revoke(&[8, 9]));
+    server.signal("HUP");
+    server.await_log("configuration reloaded");
+    assert_eq!(ask(server.admin, &leaves), None);
+    assert_eq!(ask(server.admin, &stays), Some(HandshakeKind::Full));
+}
+
+#[test]
 fn files_that_are_of_no_use_are_refused_by_name_and_cause() {
     let files = &usual().files;
     let (good, good_key) = (text(&files.certificate), text(&files.key));
@@ -226,6 +262,11 @@ fn files_that_are_of_no_use_are_refused_by_name_and_cause() {
         (&[(CERTIFICATE, good), (KEY, good_key), (CLIENT_CA, good_key)], "admin.tls_client_ca: "),
         (&[(KEY, good_key)], "expects a key for each certificate, got 1 for 0"),
         (&[(CLIENT_CA, good)], "expects admin.tls_certificate, without which nobody is asked"),
+        (&[(CLIENT_CRL, good)], "expects admin.tls_client_ca, without which no operator is asked"),
+        (
+            &[(CERTIFICATE, good), (KEY, good_key), (CLIENT_CA, good), (CLIENT_CRL, good)],
+            "admin.tls_client_crl: ",
+        ),
     ] {
         let output = on_free_ports(&[], environment).output().expect("the binary starts");
         assert_eq!(output.status.code(), Some(2), "{output:?}");

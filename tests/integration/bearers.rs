@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
 use fantail::wire::frame::Opcode;
-use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Peer, assert_upgraded};

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, SerialNumber, date_time_ymd,
 };
 use rustls::client::Resumption;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
@@ -49,7 +48,7 @@ fn device(
 
 /// A client of the server's authority that shows this certificate, if any.
 fn client(shown: Option<&(String, String)>, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_protocol_versions(&[version]).expect("a version");
     let builder = builder.with_root_certificates(usual().authority.roots());
     let mut config = match shown {
@@ -122,20 +121,7 @@ fn certificates_that_are_not_right_are_counted_by_what_is_wrong() {
     let server_only = device(&authority, "a server", |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     });
-    let crl = CertificateRevocationListParams {
-        this_update: date_time_ymd(2024, 1, 1),
-        next_update: date_time_ymd(2124, 1, 1),
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: vec![RevokedCertParams {
-            serial_number: SerialNumber::from(4_711),
-            revocation_time: date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    let crl = crl.signed_by(&authority.issuer).expect("a list").pem().expect("PEM");
+    let crl = authority.revoke(&[4_711]);
     let (ca, crl) = (file("may.pem", &authority.issuer.pem()), file("revoked.crl.pem", &crl));
     let server = start(text(&ca), &[("FANTAIL_TLS_CLIENT_CRL", text(&crl))]);
     let rows = [

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fantail::wire::frame::Opcode;
 use rcgen::{CertificateParams, KeyPair};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -26,7 +26,7 @@ type Secured = StreamOwned<ServerConnection, TcpStream>;
 fn config_of((certificate, key): &(String, String)) -> ServerConfig {
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
@@ -255,7 +255,7 @@ fn the_name_is_asked_for_and_an_address_is_not() {
     let (certificate, key) = usual().authority.sign(&["127.0.0.1", "localhost", "other.example"]);
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-    let certified = CertifiedKey::from_der(chain.expect("PEM"), key, &ring::default_provider());
+    let certified = CertifiedKey::from_der(chain.expect("PEM"), key, &aws_lc_rs::default_provider());
     let certified = Arc::new(certified.expect("a certificate"));
     for (host, more, asked) in [
         ("localhost", &[][..], Some("localhost")),
@@ -288,7 +288,7 @@ fn a_server_may_want_to_know_the_client() {
     let strange = path("mallory.pem", &(strange.0 + &strange.1));
     let ca = usual().ca();
     let ask = |more: &[&str]| {
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let roots = Arc::new(clients.roots());
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
         let (own, own_key) = usual().authority.sign(&["127.0.0.1"]);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, KeyLog, SupportedProtocolVersion};
 
 use crate::secure::{Secure, file, flags, usual};
@@ -25,7 +25,7 @@ impl KeyLog for Own {
 
 /// Shakes hands, and says what the client's own log has.
 fn shake(server: &Server, version: &'static SupportedProtocolVersion) -> Vec<String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_protocol_versions(&[version]).expect("a version");
     let mut config = builder.with_root_certificates(usual().authority.roots()).with_no_client_auth();
     let own = Arc::new(Own::default());

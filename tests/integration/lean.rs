@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use fantail::wire::frame::{Opcode, Sender, decode_header};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::{AlertDescription, ClientConfig, ClientConnection, Error, SupportedProtocolVersion};
 
 use crate::client::{Frame, frame, upgrade_request};
@@ -35,7 +35,7 @@ impl Client {
     }
 
     fn with(server: &Server, versions: &[&'static SupportedProtocolVersion], suite: usize) -> Self {
-        let mut provider = ring::default_provider();
+        let mut provider = aws_lc_rs::default_provider();
         if suite < 3 {
             provider.cipher_suites = vec![provider.cipher_suites[suite]];
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
@@ -73,7 +73,7 @@ fn stapled(
     version: &'static SupportedProtocolVersion,
     name: &str,
 ) -> Vec<u8> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let judge = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
     let judge = judge.build().expect("a verifier");
     let listening = Arc::new(Listening { judge, heard: Mutex::new(None) });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fantail::wire::frame::Opcode;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::Resumption;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
 use crate::client::{Peer, frame, upgrade_request};
@@ -61,7 +61,7 @@ fn both_versions_are_spoken_and_http_1_1_is_agreed_on() {
         (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
         (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
     ] {
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_protocol_versions(&[version]).expect("a version");
         let mut config = builder.with_root_certificates(usual().authority.roots()).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

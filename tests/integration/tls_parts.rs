@@ -5,7 +5,11 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use fantail_test_support::tls::{Listener, Rogue};
-use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
 use crate::client::upgrade_request;
 use crate::secure::{Secure, flags, usual};
@@ -25,8 +29,8 @@ fn what_lies_behind_a_message_that_is_refused_is_not_looked_at() {
     let server = start("false");
     let mut config: ClientConfig = usual().client.as_ref().clone();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a configuration");
     let mut hello = Vec::new();
     connection.write_tls(&mut hello).expect("memory");
     // A Finished behind it, in the same record; and by itself, before anything.
@@ -53,9 +57,9 @@ fn what_lies_behind_a_message_that_is_refused_is_not_looked_at() {
 fn a_client_hello_may_be_in_many_records() {
     for (lean, piece) in [("true", 40), ("true", 1), ("false", 40)] {
         let server = start(lean);
-        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+        let name = ServerName::try_from("localhost").expect("a name");
         let config = Arc::clone(&usual().client);
-        let mut connection = rustls::ClientConnection::new(config, name).expect("a configuration");
+        let mut connection = ClientConnection::new(config, name).expect("a configuration");
         let mut hello = Vec::new();
         connection.write_tls(&mut hello).expect("memory");
         let mut stream = dial(server.tls.expect("tls= in the ready line"));
@@ -139,5 +143,74 @@ fn a_message_may_come_in_parts_while_others_are_sent() {
         assert!(stream.read(&mut [0; 4096]).expect("a pong") > 0);
         assert_eq!(server.metric("fantail_tls_failures_total", ""), 0);
         assert_eq!(server.metric("fantail_connections", ""), 1);
+    }
+}
+
+/// A client that thinks that this server takes early data, because another one of the same name has said so.
+fn with_early_data() -> Arc<ClientConfig> {
+    let (certificate, key) = usual().authority.sign(&["localhost"]);
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+    let mut config = builder.with_single_cert(chain.expect("a chain"), key).expect("a certificate");
+    config.max_early_data_size = 8_192;
+    let mut client: ClientConfig = usual().client.as_ref().clone();
+    client.resumption = Resumption::in_memory_sessions(4);
+    client.enable_early_data = true;
+    let client = Arc::new(client);
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut ours = ClientConnection::new(Arc::clone(&client), name).expect("a configuration");
+    let mut other = ServerConnection::new(Arc::new(config)).expect("a configuration");
+    while ours.wants_write() || other.wants_write() {
+        let mut wire = Vec::new();
+        while ours.wants_write() {
+            ours.write_tls(&mut wire).expect("memory");
+        }
+        other.read_tls(&mut wire.as_slice()).expect("memory");
+        other.process_new_packets().expect("a client");
+        wire.clear();
+        while other.wants_write() {
+            other.write_tls(&mut wire).expect("memory");
+        }
+        ours.read_tls(&mut wire.as_slice()).expect("memory");
+        ours.process_new_packets().expect("a server");
+    }
+    client
+}
+
+/// RFC 8446, 4.2.10: a server that takes no early data skips it, and the handshake goes on. It could be sent again by anybody.
+#[test]
+fn early_data_is_not_heard() {
+    for lean in ["true", "false"] {
+        let server = start(lean);
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut connection = ClientConnection::new(with_early_data(), name).expect("a configuration");
+        let early = b"GET /early HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        // In two records, so that the server meets one when it awaits the next.
+        for half in early.chunks(early.len() / 2 + 1) {
+            let mut writer = connection.early_data().expect("a ticket that allows it");
+            writer.write_all(half).expect("less than it allows");
+            writer.flush().expect("nothing to do");
+        }
+        let mut stream = dial(server.tls.expect("tls= in the ready line"));
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).expect("a handshake");
+        }
+        assert!(!connection.is_early_data_accepted());
+        assert_eq!(connection.handshake_kind(), Some(HandshakeKind::Full));
+        let mut secure = Secure(connection);
+        secure.send(b"GET /behind HTTP/1.0\r\nHost: localhost\r\n\r\n", &mut stream).expect("it reads");
+        let mut answers = Vec::new();
+        let mut room = [0; 4096];
+        loop {
+            match secure.read(&mut room, &mut stream).expect("an answer") {
+                0 => break,
+                count => answers.extend_from_slice(&room[..count]),
+            }
+        }
+        let answers = String::from_utf8_lossy(&answers);
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "lean {lean}: {answers}");
+        assert!(answers.starts_with("HTTP/1.1 404 "), "lean {lean}: {answers}");
     }
 }

@@ -5,8 +5,8 @@ use std::net::TcpListener;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use aws_lc_rs::hmac;
 use fantail::wire::frame::Opcode;
-use ring::hmac;
 use serde_json::Value;
 
 use crate::bearers::{self, Secret, token};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fantail_test_support::tls::Listener;
 use rustls::client::Resumption;
-use rustls::crypto::{ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup, ring};
+use rustls::crypto::{ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
@@ -44,7 +44,7 @@ pub(super) struct Client {
 
 impl Kinds {
     pub(super) fn new() -> Self {
-        let usual = ring::default_provider();
+        let usual = aws_lc_rs::default_provider();
         let mut clients = Vec::new();
         for suite in usual.cipher_suites.iter().filter(|suite| suite.version().version == TLS13.version) {
             let provider = CryptoProvider { cipher_suites: vec![*suite], ..usual.clone() };

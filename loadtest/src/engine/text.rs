@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use regex::bytes::Captures;
-use ring::hmac;
 
 use super::message::random_u64;
 use super::topics::Topics;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
@@ -44,7 +44,7 @@ impl Tls {
         let chain = CertificateDer::pem_file_iter(certificate(&format!("{}.pem", self.certificate)));
         let chain = chain.unwrap().map(|one| one.unwrap()).collect();
         let key = PrivateKeyDer::from_pem_file(certificate(&format!("{}.key", self.certificate))).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(self.versions)
             .unwrap()
             .with_no_client_auth()

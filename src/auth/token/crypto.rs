@@ -1,18 +1,18 @@
-//! What signatures are made and checked with: ring, which TLS brings anyway, behind the interface of `jsonwebtoken`.
+//! What signatures are made and checked with: aws-lc-rs, which TLS brings anyway, behind the interface of `jsonwebtoken`.
 //!
 //! Chosen once for the process and tried on tokens of the RFCs before the first key is taken. Pure computation.
 
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{ErrorKind, Result};
-use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey};
-use ring::hmac;
-use ring::signature::{
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
     RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
     UnparsedPublicKey, VerificationAlgorithm,
 };
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{ErrorKind, Result};
+use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey};
 
 static PROVIDER: CryptoProvider = CryptoProvider { signer_factory, verifier_factory, key_utils: KEY_UTILS };
 
@@ -70,7 +70,7 @@ const KNOWN: [Known; 3] = [
     },
 ];
 
-/// Chooses ring for the process, and tries it: without a choice the crate panics at the first token.
+/// Chooses aws-lc-rs for the process, and tries it: without a choice the crate panics at the first token.
 ///
 /// # Errors
 /// It does not compute what the RFCs say, or something else in the process was faster to choose.

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
-use ring::hmac;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 

@@ -10,9 +10,9 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::hmac;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use ring::hmac;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
@@ -243,7 +243,7 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
     }
     let e = e.iter().position(|byte| *byte != 0).and_then(|first| e.get(first..)).unwrap_or_default();
     let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
-    // What ring would refuse with each token (RFC 8017, 3.1: both are odd, and the exponent is 3 or more).
+    // What aws-lc-rs would refuse with each token (RFC 8017, 3.1: both are odd, and the exponent is 3 or more).
     if e.len() > 4 || !odd(e) || e == [1] {
         return Err("has an RSA key whose exponent is not odd, from 3 on, and of 32 bits at most".to_owned());
     }
@@ -488,7 +488,7 @@ mod tests {
             r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
             r#"{"kty":"OKP","crv":"X25519","x":"AAAA"}"#.to_owned(),
             r#"{"kty":"new"}"#.to_owned(),
-            // One that is mistyped does not keep the others out, and exponents that ring does not take are told.
+            // One that is mistyped does not keep the others out, and exponents that are not taken are told.
             r#"{"kty":5}"#.to_owned(),
             format!(r#"{{{RSA}:"{n}","kid":7}}"#),
             format!(r#"{{{RSA}:5}}"#),

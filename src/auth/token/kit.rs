@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use data_encoding::BASE64URL_NOPAD;
-use ring::hmac;
-use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::{IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS};
 

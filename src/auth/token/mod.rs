@@ -1,7 +1,7 @@
 //! Tokens (JSON Web Tokens, RFC 7519): who issues them, with which keys, and what one says of its bearer.
 //!
 //! [`Issuers`] are made once of their keys' files and then only read, but for sets of keys that a service fetches
-//! ([`FetchedKeys`]); to check a token blocks nothing, but costs what its signature costs. [`make()`] signs one. The crate `jsonwebtoken` knows algorithms, keys and sets of keys, `crypto` has ring
+//! ([`FetchedKeys`]); to check a token blocks nothing, but costs what its signature costs. [`make()`] signs one. The crate `jsonwebtoken` knows algorithms, keys and sets of keys, `crypto` has aws-lc-rs
 //! check signatures, and header and claims are read here, since the crate takes some claims that it cannot read for none.
 
 mod claims;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
@@ -71,7 +71,7 @@ impl Tls {
         let wants = wanted.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(wants.to_owned())
             .map_err(|_| format!("{wants}: is not a name that a certificate can be for"))?;
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let trust = if wanted.insecure { None } else { Some(Trust::of(wanted.ca.as_deref())?) };
         let shown = Arc::new(Shown::new(&provider, trust.as_ref())?);
         let builder = ClientConfig::builder_with_provider(provider)

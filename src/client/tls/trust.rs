@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{Error, RootCertStore};
@@ -99,7 +99,7 @@ pub fn verdict(
     let Some((own, issuers)) = chain.split_first() else { return Err("there is no certificate".to_owned()) };
     let wants = ServerName::try_from(name.to_owned())
         .map_err(|_| format!("{name}: is not a name that a certificate can be for"))?;
-    let verifier = trust.verifier(&Arc::new(ring::default_provider()))?;
+    let verifier = trust.verifier(&Arc::new(aws_lc_rs::default_provider()))?;
     let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
     let verified = verifier.verify_server_cert(own, issuers, &wants, &[], now);
     verified.map(drop).map_err(|error: Error| trouble::explain(&error, name, chain, false))

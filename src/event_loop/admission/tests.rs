@@ -185,6 +185,40 @@ fn a_refused_stream_without_a_slot_is_answered_and_counted_out() {
     assert_eq!(core.counters.closes(CloseReason::Refused), REFUSALS_AT_A_TIME as u64);
 }
 
+#[test]
+fn who_is_refused_behind_its_proxy_takes_nobodys_place_and_says_nothing_for_a_linger_time_only() {
+    let (mut core, edition) = core(|settings| {
+        settings.admission.proxy_protocol = true;
+        settings.admission.trusted_proxies = vec!["127.0.0.0/8".into()];
+        settings.admission.per_address_max = 1;
+    });
+    let line = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n";
+    arrive(&mut core, &Script::says(&[&line[..], REQUEST].concat()));
+    let silent: Vec<Script> = (0..REFUSALS_AT_A_TIME + 8).map(|_| Script::says(line)).collect();
+    let keys: Vec<Key> = silent.iter().map(|script| arrive(&mut core, script)).collect();
+    assert_eq!((core.refusing, core.connections()), (REFUSALS_AT_A_TIME, REFUSALS_AT_A_TIME + 1));
+    assert_eq!((edition.connections_open(), edition.admission.handshakes()), (1, 0));
+    assert_eq!(core.counters.handshakes.value(), 0);
+    assert_eq!(core.counters.refusals(RefuseReason::TooManyFromAddress), keys.len() as u64);
+    // Those who are too many have their answer at once, the others if they ask or the linger time is over.
+    let told =
+        |scripts: &[Script]| scripts.iter().filter(|one| one.heard().starts_with("HTTP/1.1 429 ")).count();
+    assert_eq!((told(&silent), core.counters.refused_at_once.value()), (8, 8));
+    silent[0].say(REQUEST);
+    core.on_event(keys[0], READABLE);
+    assert_eq!(told(&silent), 9);
+    core.set_now(21 + crate::event_loop::SWEEP_PERIOD);
+    core.sweep();
+    assert_eq!(told(&silent), keys.len());
+    for (script, key) in silent.iter().zip(keys) {
+        script.end();
+        core.on_event(key, Readiness { read_closed: true, ..READABLE });
+    }
+    core.run_ready();
+    assert_eq!((core.refusing, core.connections(), edition.connections_open()), (0, 1, 1));
+    assert_eq!(edition.admission.addresses(), 1);
+}
+
 /// The admin loop with room for some, as its listener accepts.
 struct AdminPort {
     core: Core<Script>,

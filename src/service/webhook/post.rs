@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use data_encoding::BASE64;
-use ring::hmac;
 use serde::Serialize;
 
 use super::event::Event;

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::time::{Duration, SystemTime};
 use std::{fmt, str};
 
-use rustls::crypto::ring::sign::any_supported_type;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -48,15 +48,25 @@ pub struct KeyNames {
     pub key: &'static str,
     /// The one of authorities of clients.
     pub client_ca: &'static str,
+    /// The one of lists of those that these have revoked.
+    pub client_crl: &'static str,
 }
 
 impl KeyNames {
     /// Those of the clients' port.
-    pub const CLIENTS: Self =
-        Self { certificate: "tls.certificate", key: "tls.key", client_ca: "tls.client_ca" };
+    pub const CLIENTS: Self = Self {
+        certificate: "tls.certificate",
+        key: "tls.key",
+        client_ca: "tls.client_ca",
+        client_crl: "tls.client_crl",
+    };
     /// Those of the operators'.
-    pub const ADMIN: Self =
-        Self { certificate: "admin.tls_certificate", key: "admin.tls_key", client_ca: "admin.tls_client_ca" };
+    pub const ADMIN: Self = Self {
+        certificate: "admin.tls_certificate",
+        key: "admin.tls_key",
+        client_ca: "admin.tls_client_ca",
+        client_crl: "admin.tls_client_crl",
+    };
 }
 
 impl Default for KeyNames {

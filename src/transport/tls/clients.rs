@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ::ring::digest::{Context, SHA256};
+use ::aws_lc_rs::digest::{Context, SHA256};
 use rustls::RootCertStore;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
@@ -20,9 +20,6 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::certificate::{Asked, CertificateError, KeyNames, chain_of, fail, read_file};
-
-/// The key of lists of revoked certificates.
-pub(super) const CRL_KEY: &str = "tls.client_crl";
 
 /// Bytes of a client's name that are kept.
 const SUBJECT_BYTES_MAX: usize = 512;
@@ -71,7 +68,7 @@ impl Clients {
     /// # Errors
     /// What is wrong with which of them.
     pub(super) fn read(files: &ClientFiles, names: &KeyNames) -> Result<Self, CertificateError> {
-        let ca = names.client_ca;
+        let (ca, crl) = (names.client_ca, names.client_crl);
         let Some(first) = files.authorities.first() else {
             let verifier = WebPkiClientVerifier::no_client_auth();
             return Ok(Self { verifier, mark: Vec::new(), authorities: Vec::new() });
@@ -91,24 +88,21 @@ impl Clients {
                 })?;
             }
         }
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         for file in &files.revoked {
-            let text = read_file(CRL_KEY, file)?;
+            let text = read_file(crl, file)?;
             let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-            let lists = lists.map_err(|error| fail(CRL_KEY, file, format!("is broken PEM: {error}")))?;
+            let lists = lists.map_err(|error| fail(crl, file, format!("is broken PEM: {error}")))?;
             if lists.is_empty() {
                 let problem = "has no list of revoked certificates: expects -----BEGIN X509 CRL-----";
-                return Err(fail(CRL_KEY, file, problem.to_owned()));
+                return Err(fail(crl, file, problem.to_owned()));
             }
             // Each by itself, so that the file is named.
             for list in lists {
                 mark.update(&list);
                 builder = builder.with_crls([list]);
-                builder
-                    .clone()
-                    .build()
-                    .map_err(|error| fail(CRL_KEY, file, format!("is of no use: {error}")))?;
+                builder.clone().build().map_err(|error| fail(crl, file, format!("is of no use: {error}")))?;
             }
         }
         // An authority without a list revokes nothing.

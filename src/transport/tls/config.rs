@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -135,7 +135,7 @@ impl TlsConfig {
             file: String::new(),
             problem: format!("is of no use: {error}"),
         };
-        let mut provider = ring::default_provider();
+        let mut provider = aws_lc_rs::default_provider();
         // Stable: the others stay in the order of their makers.
         provider.cipher_suites.sort_by_key(|suite| !is_first(*suite));
         let builder =

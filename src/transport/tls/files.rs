@@ -11,7 +11,7 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 
 use super::certificate::{self, CertificateError, read_file};
-use super::clients::{AuthorityFacts, CRL_KEY, ClientFiles, Clients};
+use super::clients::{AuthorityFacts, ClientFiles, Clients};
 use super::config::Sources;
 use super::ocsp;
 
@@ -72,12 +72,13 @@ pub fn look(sources: &Sources, now: SystemTime) -> Vec<FileLook> {
         });
         looks.push(FileLook { key: sources.names.client_ca, file: file.clone(), said });
     }
+    let key = sources.names.client_crl;
     for file in &sources.clients.revoked {
         // With no authority to be had the lists are looked at by themselves.
         let taken =
             if good.is_empty() { Ok(()) } else { of(sources, &good, std::slice::from_ref(file)).map(drop) };
-        let said = taken.and_then(|()| of_lists(file, now));
-        looks.push(FileLook { key: CRL_KEY, file: file.clone(), said });
+        let said = taken.and_then(|()| of_lists(key, file, now));
+        looks.push(FileLook { key, file: file.clone(), said });
     }
     looks
 }
@@ -113,8 +114,8 @@ fn of_authorities(facts: &AuthorityFacts, now: SystemTime) -> Said {
     }
 }
 
-fn of_lists(file: &str, now: SystemTime) -> Result<Said, String> {
-    let text = read_file(CRL_KEY, file).map_err(|error: CertificateError| error.problem)?;
+fn of_lists(key: &'static str, file: &str, now: SystemTime) -> Result<Said, String> {
+    let text = read_file(key, file).map_err(|error: CertificateError| error.problem)?;
     let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
     let lists = lists.map_err(|error| format!("is broken PEM: {error}"))?;
     if lists.is_empty() {

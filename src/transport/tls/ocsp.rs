@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use ::ring::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use ::aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use x509_cert::Certificate;
 use x509_cert::der::oid::AssociatedOid;

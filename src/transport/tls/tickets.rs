@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::Error;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::server::ProducesTickets;
 
 use crate::sys::clock::monotonic_ns;
@@ -77,7 +77,7 @@ impl Tickets {
 
 impl Keys {
     fn new(clock: Clock) -> Result<Self, Error> {
-        let state = State { current: ring::Ticketer::new()?, previous: None, since: clock() };
+        let state = State { current: aws_lc_rs::Ticketer::new()?, previous: None, since: clock() };
         Ok(Self { clock, state: RwLock::new(state) })
     }
 
@@ -107,7 +107,7 @@ impl State {
     /// keys are replaced when somebody comes, and that may be days later. `None`: there is no randomness to be had, and
     /// without a ticket handshakes are made in full.
     fn replace(&mut self, now: u64) -> Option<()> {
-        let before = std::mem::replace(&mut self.current, ring::Ticketer::new().ok()?);
+        let before = std::mem::replace(&mut self.current, aws_lc_rs::Ticketer::new().ok()?);
         let periods = now.saturating_sub(self.since) / KEY_SECONDS;
         self.previous = (periods == 1).then_some(before);
         self.since += periods * KEY_SECONDS;
@@ -178,7 +178,7 @@ mod tests {
     fn client(version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(files("ca.pem")).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_protocol_versions(&[version]).unwrap();
         Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
     }

@@ -5,9 +5,9 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
-use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use ring::hkdf;
-use rustls::crypto::{CryptoProvider, ring as backend};
+use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf;
+use rustls::crypto::{CryptoProvider, aws_lc_rs as backend};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{
@@ -185,7 +185,7 @@ impl Rogue {
     /// A record whose protected part is `inner` to the last byte: content, type, padding.
     ///
     /// # Panics
-    /// Never, with an `inner` that ring takes.
+    /// Never, with an `inner` that the AEAD takes.
     pub fn seal(&mut self, inner: &[u8]) -> Vec<u8> {
         let [high, low] = ((inner.len() + 16) as u16).to_be_bytes();
         self.seal_under([23, 3, 3, high, low], inner)
@@ -194,7 +194,7 @@ impl Rogue {
     /// The same under a header of the caller's, which is authenticated as it is.
     ///
     /// # Panics
-    /// Never, with an `inner` that ring takes.
+    /// Never, with an `inner` that the AEAD takes.
     pub fn seal_under(&mut self, header: [u8; 5], inner: &[u8]) -> Vec<u8> {
         let mut nonce: [u8; 12] = self.iv[..].try_into().unwrap();
         nonce.iter_mut().skip(4).zip(self.sequence.to_be_bytes()).for_each(|(byte, of)| *byte ^= of);

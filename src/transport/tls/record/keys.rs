@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use ring::aead::{self, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hkdf::{self, KeyType, Prk};
+use aws_lc_rs::aead::{self, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{self, KeyType, Prk};
 use rustls::ConnectionTrafficSecrets;
 use zeroize::{Zeroize as _, Zeroizing};
 

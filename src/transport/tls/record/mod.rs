@@ -3,7 +3,7 @@
 //! Owns keys, sequence numbers and the two traffic secrets, and all that RFC 8446 says of records, alerts and KeyUpdates
 //! behind a handshake (sections 4.6.3, 5, 6, 7.2, 7.3). Driven by the connection's stream, with buffers that belong to the
 //! loop. Has no socket, no clock and no buffer of its own, and makes no handshake: that is rustls', whose keys it goes on
-//! with. The AEAD is ring's, as it is rustls' here.
+//! with. The AEAD is that of aws-lc-rs, as it is rustls' here.
 
 mod fault;
 mod keylog;

@@ -4,7 +4,7 @@
 //! (RFC 8446, 5 and 6; of handshake messages a server is sent KeyUpdates alone, 4.6). Driven by the connection's stream
 //! with what it has read. Keeps no byte: a half record stays with whoever read it.
 
-use ring::aead::{Aad, LessSafeKey};
+use aws_lc_rs::aead::{Aad, LessSafeKey};
 
 use super::fault::{Alert, Fault};
 use super::keys::{Keys, Suite, TAG_BYTES};

@@ -4,7 +4,7 @@
 //! anything, so that no sequence number is used twice with one key, whatever fails: the number is gone before anything can.
 //! What it has made is ciphertext, and is sent as it is or not at all.
 
-use ring::aead::{Aad, LessSafeKey};
+use aws_lc_rs::aead::{Aad, LessSafeKey};
 
 #[cfg(test)]
 use fantail_test_support::planted::{self, Planted};
@@ -112,7 +112,7 @@ impl Sealer {
         let sealed = key.seal_in_place_separate_tag(self.keys.nonce(sequence), Aad::from(header), inner);
         #[cfg(test)]
         let sealed = sealed.and_then(|tag| {
-            if planted::strikes(Planted::SealingFails) { Err(ring::error::Unspecified) } else { Ok(tag) }
+            if planted::strikes(Planted::SealingFails) { Err(aws_lc_rs::error::Unspecified) } else { Ok(tag) }
         });
         match sealed {
             Ok(tag) => {

@@ -233,7 +233,6 @@ impl Dialect {
     }
 
     /// What its messages travel in.
-    #[inline(always)]
     #[must_use]
     pub fn carrier(self) -> Carrier {
         speak!(self, carrier())

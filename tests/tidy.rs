@@ -113,8 +113,17 @@ const ITEM_WORDS: [&str; 16] = [
 
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 80;
-const ROOTS: [&str; 7] =
-    ["src", "loadtest/src", "benches", "loadtest/benches", "loadtest/tests", "fuzz/src", "tests"];
+const ROOTS: [&str; 9] = [
+    "src",
+    "loadtest/src",
+    "chat/src",
+    "benches",
+    "loadtest/benches",
+    "loadtest/tests",
+    "chat/tests",
+    "fuzz/src",
+    "tests",
+];
 
 #[test]
 fn the_sources_keep_the_rules() {

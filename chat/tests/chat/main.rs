@@ -1,0 +1,7 @@
+//! The chat as its users have it: the real program with its edge and its database, over real sockets.
+
+mod accounts;
+mod delivery;
+mod kit;
+mod outages;
+mod rooms;

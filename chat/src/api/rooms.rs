@@ -90,7 +90,10 @@ pub(super) async fn appoint(
         role => match Role::read(role).filter(|role| *role != Role::Invited) {
             Some(role) => Some(role),
             None => {
-                return Err(Failure::invalid("role", "a role is owner, moderator, member, banned or removed"));
+                return Err(Failure::invalid(
+                    "role",
+                    "a role is owner, moderator, member, banned or removed",
+                ));
             }
         },
     };

@@ -4,4 +4,7 @@ mod accounts;
 mod delivery;
 mod kit;
 mod outages;
+mod postgres;
 mod rooms;
+#[path = "../../../tests/skip/mod.rs"]
+mod skip;

@@ -8,6 +8,8 @@ export function enter(entered) {
   $("chat").hidden = true;
   $("entrance").hidden = false;
   document.title = "Chat";
+  // Whoever comes next is not told who was here.
+  $("entrance-form").reset();
   $("entrance-name").focus();
   $("entrance-form").onsubmit = async (event) => {
     event.preventDefault();

@@ -337,6 +337,7 @@ $("invite").addEventListener("submit", async (event) => {
     said.textContent = error.message;
   }
 });
+window.addEventListener("online", () => { for (const room of rooms.values()) room.retry(); });
 document.addEventListener("visibilitychange", () => { current?.saw(); });
 window.addEventListener("hashchange", () => { if (rooms.has(wanted()) && wanted() !== current?.id) open(rooms.get(wanted())); });
 setInterval(() => { if (me && !document.hidden) tellPeople(); }, PRESENT_MS);

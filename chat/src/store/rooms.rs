@@ -289,16 +289,24 @@ impl Store {
         if !role_of(&mut writing, room, person).await?.is_some_and(Role::is_in) {
             return Ok(Err(Refusal::NotMember));
         }
-        let query = "SELECT p.id, p.name, m.role FROM members m JOIN people p ON p.id = m.person
-            WHERE m.room = $1 AND m.role IN ('member', 'moderator', 'owner') AND m.person = $2";
-        let mut found = Vec::new();
-        for id in ids.iter().take(usize::try_from(LISTED_MAX).unwrap_or_default()) {
-            let row = sqlx::query(query).bind(room).bind(id).fetch_optional(&mut *writing).await?;
-            if let Some(row) = row {
-                let (id, name): (String, String) = (row.try_get("id")?, row.try_get("name")?);
-                found.push(json!({"id": id, "name": name}));
-            }
+        let ids = &ids[..ids.len().min(usize::try_from(LISTED_MAX).unwrap_or_default())];
+        if ids.is_empty() {
+            return Ok(Ok(Vec::new()));
         }
+        // Only places of values are put together here: one question, however many are there.
+        let places: Vec<_> = (2..2 + ids.len()).map(|number| format!("${number}")).collect();
+        let query = format!(
+            "SELECT p.id, p.name FROM members m JOIN people p ON p.id = m.person
+            WHERE m.room = $1 AND m.role IN ('member', 'moderator', 'owner') AND m.person IN ({})",
+            places.join(", ")
+        );
+        let query = ids.iter().fold(sqlx::query(&query).bind(room), |query, id| query.bind(id));
+        let rows = query.fetch_all(&mut *writing).await?;
+        let one = |row: &sqlx::any::AnyRow| -> Result<Value> {
+            let (id, name): (String, String) = (row.try_get("id")?, row.try_get("name")?);
+            Ok(json!({"id": id, "name": name}))
+        };
+        let found = rows.iter().map(one).collect::<Result<_>>()?;
         Ok(Ok(found))
     }
 }

@@ -33,7 +33,7 @@ impl Postgres {
         let passwd = fs::read_to_string("/etc/passwd").expect("users");
         let ids = passwd.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            (fields[0] == "postgres").then(|| (fields[2].parse().ok().zip(fields[3].parse().ok())))?
+            (fields[0] == "postgres").then(|| fields[2].parse().ok().zip(fields[3].parse().ok()))?
         });
         let user = is_root.then(|| ids.expect("the package has made its user"));
         if let Some((uid, gid)) = user {

@@ -1,7 +1,7 @@
 //! Random bytes as text, and hashes of what must be found again without being kept.
 
+use aws_lc_rs::digest;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use ring::digest;
 
 /// `N` random bytes. The system gives them or the process can't go on: a session key that can be guessed is worse.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {

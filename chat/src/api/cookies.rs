@@ -1,9 +1,9 @@
 //! Cookies: the session, and the device, which says that somebody has logged in to an account here before. Scripts read
 //! neither, and no other site's request carries them but a link that is followed.
 
+use aws_lc_rs::hmac;
 use axum::http::{HeaderMap, HeaderValue, header};
 use data_encoding::BASE64URL_NOPAD;
-use ring::hmac;
 
 use crate::random;
 use crate::store::people::SESSION_SECONDS;

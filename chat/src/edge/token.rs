@@ -1,7 +1,7 @@
 //! Tokens (RFC 7519) that say who somebody is and which topics are for them: HS256 with the secret that the edge has.
 
+use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
-use ring::hmac;
 use serde_json::json;
 
 /// How long one is good. What somebody may do no longer they may do for as long at most, if the edge forgets that their

@@ -208,7 +208,7 @@ async function starved(name, run, limit) {
     assert.match(said["Whose fault was it?"], /^The generator's own\n/);
     assert.match(said["Which limit was hit?"], limit);
     // Green alone would say that the figures are the server's.
-    assert.match(await page.locator(".verdict.warn").innerText(), /generator itself was the bottleneck/);
+    assert.match(await page.locator(".verdict.warn", { hasText: "bottleneck" }).innerText(), /generator itself was the bottleneck/);
     await page.context().close();
     await looks(name, html);
   };

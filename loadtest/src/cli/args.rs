@@ -548,6 +548,10 @@ pub(crate) struct CapacityArgs {
     #[command(flatten)]
     pub(crate) outputs: Outputs,
 
+    /// What to call the run in its result
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+
     /// The command that is run at each step, with its own flags; --fail-if and --server among them.
     #[command(subcommand)]
     pub(crate) command: Stepped,

@@ -1,8 +1,6 @@
 //! `capacity`: raises the rate or the connections of another command, step by step, until its result is not
 //! ok, and says which step was the highest that held.
 
-use std::path::PathBuf;
-
 use serde::Serialize;
 
 use crate::base::failure::Failure;
@@ -21,6 +19,8 @@ struct CapacityReport {
     generator_version: &'static str,
     generator_commit: Option<&'static str>,
     command: &'static str,
+    /// What `--label` calls the run; null without it.
+    label: Option<String>,
     /// Whether any step held.
     ok: bool,
     /// Why not, one sentence each.
@@ -68,6 +68,7 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
     }
     let outputs = outputs(args)?;
     outputs.check(None)?;
+    let label = one("--label", args.label.clone(), args.command.common().kit.label.clone())?;
     let mut steps = Vec::new();
     for value in &args.step.values {
         let mut command = args.command.clone();
@@ -88,22 +89,26 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<bool, Failure> {
             break;
         }
     }
-    let report = CapacityReport::new(args.command.name(), variable, steps);
+    let report = CapacityReport { label, ..CapacityReport::new(args.command.name(), variable, steps) };
     let judging =
         Judging { files: outputs, settings: settings(), command_line: command_line(), ..Judging::default() };
     report::publish(&report, &report.table(), &judging)?;
     Ok(report.ok)
 }
 
+/// What may be said in front of the inner command or behind it.
+fn one<T>(flag: &str, own: Option<T>, inner: Option<T>) -> Result<Option<T>, Failure> {
+    match (own, inner) {
+        (Some(_), Some(_)) => {
+            Err(Failure::Usage(format!("{flag} is given twice: there is one of all steps")))
+        }
+        (own, inner) => Ok(own.or(inner)),
+    }
+}
+
 /// The files to write, which may be named behind the inner command as well.
 fn outputs(args: &CapacityArgs) -> Result<Files, Failure> {
     let (own, inner) = (args.outputs.files(), args.command.common().outputs.files());
-    let one = |flag: &str, own: Option<PathBuf>, inner: Option<PathBuf>| match (own, inner) {
-        (Some(_), Some(_)) => {
-            Err(Failure::Usage(format!("{flag} is given twice: there is one file of all steps")))
-        }
-        (own, inner) => Ok(own.or(inner)),
-    };
     Ok(Files {
         json: one("--json", own.json, inner.json)?,
         html: one("--html", own.html, inner.html)?,
@@ -196,6 +201,7 @@ impl CapacityReport {
             generator_version: env!("CARGO_PKG_VERSION"),
             generator_commit: report::commit(),
             command: "capacity",
+            label: None,
             ok: highest_held.is_some(),
             problems,
             interrupted: interrupt::requested(),
@@ -210,6 +216,9 @@ impl CapacityReport {
 
     fn table(&self) -> Table {
         let mut table = Table::default();
+        if let Some(label) = &self.label {
+            table.row("label", label);
+        }
         let value = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
         table.row("raised", format!("{} of {}", self.variable, self.of));
         table.row("highest step that held", value(self.highest_held));

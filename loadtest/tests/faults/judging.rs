@@ -173,11 +173,19 @@ fn files_of_capacity_may_be_named_behind_the_inner_command() {
     let file = Scratch::new("capacity.json");
     let step = ["capacity", "--step", "rate=20,40"];
     let inner = ["echo", "--url", &url, "--connections", "2", "--duration", "300ms", "--repeat", "2"];
-    let said = generator(&step).args(inner).args(["--json", file.path()]).output().unwrap();
+    let junit = Scratch::new("capacity.xml");
+    let named = ["--json", file.path(), "--junit", junit.path(), "--label", "nightly"];
+    let said = generator(&step).args(inner).args(named).output().unwrap();
     assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
     let report = file.json();
     assert_eq!((&report["command"], &report["highest_held"]), (&json!("capacity"), &json!(40.0)));
     assert_eq!(report["steps"][0]["result"]["repeats"].as_array().unwrap().len(), 2);
+    assert_eq!(report["label"], "nightly");
+    assert!(
+        junit.text().contains("<testsuite name=\"fantail-loadtest capacity: nightly\""),
+        "{}",
+        junit.text()
+    );
     let other = Scratch::new("other.json");
     let said = generator(&step)
         .args(["--json", other.path()])

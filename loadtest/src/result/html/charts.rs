@@ -102,6 +102,7 @@ fn percentiles(path: &str, command: &str, histogram: &hdrhistogram::Histogram<u6
         "bystander.before" => ("Bystander's echo".to_owned(), "before"),
         "bystander.during" => ("Bystander's echo".to_owned(), "while the others came back"),
         "slow.latency" => ("Latency of slow subscribers".to_owned(), "latency"),
+        "publish_latency" => ("Answers to the publisher".to_owned(), "latency"),
         "tls.handshake_latency" => ("TLS handshake".to_owned(), "latency"),
         "latency" => (latency_name(command).to_owned(), "latency"),
         other => (other.replace(['.', '_'], " "), "latency"),

@@ -52,8 +52,9 @@ pub(super) fn tiles(report: &Value, out: &mut String) {
     tile("bystander's echo, p99", time("/bystander/during/p99_microseconds"), "while they came back");
     tile("deliveries per second", count("/deliveries_per_second"), "");
     tile("messages missing", count("/missing"), "");
-    let latest = time("/generator/late_max_microseconds")
-        .map(|latest| format!("the generator's own, by up to {latest}"));
+    let waited = number("/generator/waited_share") > number("/generator/late_share");
+    let why = if waited { "for want of a connection" } else { "the generator's own" };
+    let latest = time("/generator/late_max_microseconds").map(|latest| format!("{why}, by up to {latest}"));
     tile("late sends", count("/generator/late_sends"), &latest.unwrap_or_default());
     let bytes = |value: f64| text(Unit::Bytes, value);
     let idle = number("/server/user_bytes_per_connection").map(bytes);

@@ -311,7 +311,7 @@ fn json_is_told_what_its_token_does_not_allow_and_goes_on() {
         (json!({"type": "subscribe", "topic": "chat/a"}), "subscribed", "unauthorized"),
         (json!({"type": "subscribe", "topic": "chat/*"}), "subscribed", "unauthorized"),
         (json!({"type": "subscribe", "topic": "chat/a/b"}), "not_allowed", "unauthorized"),
-        (json!({"type": "subscribe", "topic": "**"}), "not_allowed", "unauthorized"),
+        (json!({"type": "subscribe", "topic": "users/*"}), "not_allowed", "unauthorized"),
         (json!({"type": "history", "topic": "chat/a"}), "history", "unauthorized"),
         (json!({"type": "history", "topic": "users/bob"}), "not_allowed", "unauthorized"),
         (json!({"type": "publish", "topic": "chat/b", "data": "x"}), "not_allowed", "unauthorized"),

@@ -34,6 +34,7 @@ mod key_log;
 #[allow(dead_code, reason = "unit tests use what is left")]
 mod kit;
 mod lean;
+mod limited;
 mod memory;
 mod observe;
 mod ocsp;

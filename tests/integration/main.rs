@@ -50,6 +50,7 @@ mod publish;
 mod reload;
 mod rolling;
 mod secure;
+mod secure_calls;
 mod server;
 mod sizes;
 #[path = "../skip/mod.rs"]

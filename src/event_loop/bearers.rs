@@ -152,6 +152,7 @@ impl<S: Socket> Core<S> {
         let checks_left = self.checks_left;
         match self.identify(from.key, token, again) {
             Ok(claims) => {
+                let before = self.bearers.identity(from.key.slot).map(Arc::clone);
                 self.note_bearer(from.key, claims);
                 if again {
                     self.bearers.tell_halfway(from.key.slot, self.now, &self.timeouts);
@@ -162,6 +163,7 @@ impl<S: Socket> Core<S> {
                 };
                 let (sub, expires) = (identity.sub(), identity.expires());
                 self.tell(from, Outcome::Identified { sub, expires, again }, sink);
+                self.end_what_is_lost(from, before.as_deref(), sink);
             }
             Err((denial, text)) => {
                 self.tell(from, Outcome::Unidentified { denial, text: &text }, sink);

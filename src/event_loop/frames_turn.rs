@@ -130,9 +130,6 @@ impl<S: Socket> Core<S> {
         // Most connections have not negotiated any, and moving it costs.
         let mut inflater = (encoding != Encoding::Plain).then(|| std::mem::take(&mut self.inflater));
         let mut effects = Effects::default();
-        // Once, and not for each message: with small ones it shows.
-        let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
-        let joins = dialect.joins();
         let compression = match &mut inflater {
             None => Compression::Refused,
             Some(_) if closing => Compression::PassedOver,
@@ -154,8 +151,10 @@ impl<S: Socket> Core<S> {
                 let (slot, generation, bytes) = (key.slot, key.generation, payload.len());
                 tracing::trace!(slot, generation, bytes, text, "message received");
                 let mut sink = Sink { out, effects: &mut effects, tag: Tag::default() };
+                let from = Speaker { key, dialect, deflates_up_to: encoding.deflates_up_to() };
                 let then = self.on_message(from, Incoming { text, payload }, &mut sink);
-                let full = out.len() >= ANSWER_BYTES || (joins && !self.topics.has_room_for_joins());
+                let full =
+                    out.len() >= ANSWER_BYTES || (dialect.joins() && !self.topics.has_room_for_joins());
                 match then {
                     Then::Go if !full => return Flow::Continue,
                     Then::Go => {}

@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod frames;
 pub mod head;
+pub mod jwks;
 pub mod messages;
 pub mod proxy;
 pub mod records;
@@ -27,6 +28,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("config", config::check),
     ("frames", frames::check),
     ("head", head::check),
+    ("jwks", jwks::check),
     ("messages", messages::check),
     ("proxy", proxy::check),
     ("records", records::check),

@@ -159,10 +159,10 @@ impl SharedRights {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn identity(
+    pub(in crate::auth) fn identity(
         shared: &mut SharedRights,
         sub: &str,
         jti: Option<&str>,

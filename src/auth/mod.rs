@@ -13,6 +13,7 @@ pub mod identity;
 pub mod network;
 pub mod origin;
 pub mod revoked;
+pub mod share;
 pub mod token;
 
 pub use identity::Identity;

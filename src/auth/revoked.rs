@@ -59,6 +59,12 @@ impl Revocations {
         fits
     }
 
+    /// How many are kept, those whose time is over among them until their room is needed.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
     /// Whether a token that says this is revoked.
     #[must_use]
     pub fn has(&self, claims: &Claims, now: u64) -> bool {

@@ -91,10 +91,16 @@ enum Command {
 
 /// Runs the command line of this process to its end.
 pub fn main() -> ExitCode {
+    main_of(std::env::args_os())
+}
+
+/// Runs a command line to its end, the program's name in front: for a program that has the server inside, as a process
+/// of its own. Has to be called before the process has other threads that take signals.
+pub fn main_of(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match <Cli as clap::CommandFactory>::command()
         .after_help(EXAMPLES)
         .after_long_help(long_help())
-        .try_get_matches()
+        .try_get_matches_from(words)
         .and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches))
     {
         Ok(cli) => cli,

@@ -1,12 +1,12 @@
 //! `[admin]`: by which names and with which keys the admin port is used.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
+use crate::sys;
 
 use super::section::{Checker, section};
 use super::tls::{FileNames, check_names, check_pairs, pairs_of};
@@ -135,7 +135,7 @@ impl Admin {
         }
         let fail = |problem| KeysError { key: "keys_file", problem };
         let mut text = String::new();
-        File::open(&self.keys_file)
+        sys::file::open(&self.keys_file)
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
             .map_err(|error| fail(format!("{:?} cannot be read: {error}", self.keys_file)))?;
         // Cut off, the last line would be a shorter key.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 
 use super::settings::Settings;
 use super::topic::{Clients, Validate};
+use crate::sys;
 use crate::topic::check::Check;
 use crate::topic::pattern::PatternError;
 use crate::topic::rules::{Rule, TopicPolicy, TopicRules};
@@ -122,10 +122,10 @@ impl<'a> Schemas<'a> {
     }
 }
 
-/// One byte more than a schema may have tells that it has more. A device may go on for ever.
+/// One byte more than a schema may have tells that it has more.
 fn read_schema(file: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    sys::file::open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -277,6 +277,8 @@ pub enum Outcome<'a> {
     Watching {
         /// The pattern.
         pattern: &'a str,
+        /// Rules or the token allow less than all of it, and what they do not allow does not come.
+        limited: bool,
     },
     /// The connection belongs to somebody from now on.
     Identified {
@@ -301,6 +303,11 @@ pub enum Outcome<'a> {
     },
     /// Not subscribed any more.
     Left {
+        /// The topic or pattern.
+        topic: &'a str,
+    },
+    /// Not subscribed any more, because the connection's next token does not allow it.
+    Lost {
         /// The topic or pattern.
         topic: &'a str,
     },

@@ -101,7 +101,7 @@ impl Speak for Envelope {
             Outcome::Gap { topic, gap } => {
                 push_line(&Line::Gap { topic: topic.name(), gap: gap.into() }, &mut line);
             }
-            Outcome::Watching { pattern } => push_line(&Line::Watching { pattern }, &mut line),
+            Outcome::Watching { pattern, .. } => push_line(&Line::Watching { pattern }, &mut line),
             Outcome::Welcome { .. }
             | Outcome::Published { .. }
             | Outcome::History { .. }
@@ -110,7 +110,8 @@ impl Speak for Envelope {
             | Outcome::Identified { .. }
             | Outcome::Unidentified { .. }
             | Outcome::Expires { .. }
-            | Outcome::Left { .. } => return,
+            | Outcome::Left { .. }
+            | Outcome::Lost { .. } => return,
         }
         push_frame(cx.out, Opcode::Text, &line, None);
     }

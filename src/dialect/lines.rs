@@ -53,8 +53,9 @@ impl Speak for Lines {
             Outcome::Identified { sub, .. } => format!("is {sub}"),
             Outcome::Unidentified { text, .. } => format!("is nobody {text}"),
             Outcome::Expires { at } => format!("ends {at}"),
-            Outcome::Watching { pattern } => format!("watching {pattern}"),
+            Outcome::Watching { pattern, .. } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
+            Outcome::Lost { topic } => format!("lost {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
             Outcome::Invalid { invalid, .. } => format!("no {}", invalid.reason.label()),
         };

@@ -217,6 +217,12 @@ impl Dialect {
         speak!(self, joins())
     }
 
+    /// Whether it tells that less than all of a pattern comes.
+    #[must_use]
+    pub fn tells_limits(self) -> bool {
+        speak!(self, tells_limits())
+    }
+
     /// Appends status and fields of the answer that its messages are the body of, without the empty line that ends them.
     pub fn push_head(self, head: &Head<'_>, out: &mut ResponseBuffer) {
         speak!(self, push_head(head, out));

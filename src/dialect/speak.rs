@@ -166,6 +166,11 @@ pub(super) trait Speak {
         false
     }
 
+    /// Whether it tells that less than all of a pattern comes. Who could not know does not get some of one.
+    fn tells_limits() -> bool {
+        false
+    }
+
     /// A whole message of the peer.
     fn on_message(cx: &mut Cx<'_>, message: Incoming<'_>) -> Meaning;
 

@@ -63,6 +63,7 @@ impl Edition {
             connections_max: self.connections_max as u64,
             topics: self.router.topics() as u64,
             patterns: self.router.patterns() as u64,
+            revocations: self.revocations.count() as u64,
             context_bytes: self.contexts.bytes() as u64,
             context_bytes_max: self.contexts.bytes_max() as u64,
             deflate_declined: self.contexts.declined(),

@@ -172,6 +172,7 @@ impl<S: Socket> Core<S> {
         sink: &mut Sink<'_>,
     ) -> Then {
         let checks_left = self.checks_left;
+        let before = self.bearers.identity(from.key.slot).map(Arc::clone);
         let identified = self.identify(from.key, token, again).and_then(|claims| {
             let too_many = |reason: RefuseReason| (TokenDenial::Busy, reason.text().to_owned());
             self.note_bearer(from.key, claims).map_err(too_many)
@@ -187,6 +188,7 @@ impl<S: Socket> Core<S> {
                 };
                 let (sub, expires) = (identity.sub(), identity.expires());
                 self.tell(from, Outcome::Identified { sub, expires, again }, sink);
+                self.end_what_is_lost(from, before.as_deref(), sink);
             }
             Err((denial, text)) => {
                 self.tell(from, Outcome::Unidentified { denial, text: &text }, sink);

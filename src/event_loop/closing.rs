@@ -234,7 +234,7 @@ impl<S: Socket> Core<S> {
             self.leave(index, subscription);
         }
         for watch in watches {
-            self.topics.unwatch(watch, index);
+            self.topics.unwatch(watch, index, false);
         }
     }
 }

@@ -147,7 +147,9 @@ impl<S: Socket> Core<S> {
     /// Tells the dialect of a connection that has just opened what became of its subscriptions.
     pub(super) fn tell_opened(&mut self, key: Key, joined: &[(Topic, Joined)], patterns: &[LevelPattern]) {
         let topics = joined.iter().map(|(topic, joined)| Outcome::of_joined(topic, *joined));
-        let patterns = patterns.iter().map(|pattern| Outcome::Watching { pattern: pattern.as_str() });
+        let limited: Vec<_> = patterns.iter().map(|pattern| self.share_of(key, pattern).is_limited).collect();
+        let patterns = patterns.iter().map(LevelPattern::as_str).zip(limited);
+        let patterns = patterns.map(|(pattern, limited)| Outcome::Watching { pattern, limited });
         self.tell_unasked(key, topics.chain(patterns));
     }
 

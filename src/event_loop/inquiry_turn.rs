@@ -133,7 +133,7 @@ impl<S: Socket> Core<S> {
             let named = |local: u32| topics.topic(local).is_some_and(|topic| is(topic.name()));
             let meant =
                 |watch: &Watch| topics.pattern(*watch).is_some_and(|pattern| pattern.as_str() == &**name);
-            if !subscriptions(&slot.connection).any(named) && !watches(&slot.connection).iter().any(meant) {
+            if !subscriptions(&slot.connection).any(named) && !patterns(&slot.connection).any(meant) {
                 return COST_LOOK;
             }
         }
@@ -186,10 +186,7 @@ impl<S: Socket> Core<S> {
             phase: connection.phase().label(),
             dialect: connection.dialect.label(),
             topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),
-            patterns: watches(connection)
-                .iter()
-                .filter_map(|watch| topics.pattern(*watch).cloned())
-                .collect(),
+            patterns: patterns(connection).filter_map(|watch| topics.pattern(*watch).cloned()).collect(),
             accepted_from_ms: ms(from),
             accepted_to_ms: ms(to),
             // Up to one heartbeat after the upgrade it lies ahead, so that heartbeats are spread.
@@ -229,7 +226,7 @@ pub(super) fn subscriptions(connection: &Connection) -> impl Iterator<Item = u32
     first.into_iter().chain(more.iter().map(|more| more.topic))
 }
 
-/// A connection's subscriptions by pattern.
+/// A connection's subscriptions by pattern, the parts of each behind it.
 pub(super) fn watches(connection: &Connection) -> &[Watch] {
     match connection.session.as_deref() {
         Some(Session::Open(open)) => &open.watches,
@@ -237,7 +234,12 @@ pub(super) fn watches(connection: &Connection) -> &[Watch] {
     }
 }
 
+/// Those that it has asked for.
+pub(super) fn patterns(connection: &Connection) -> impl Iterator<Item = &Watch> {
+    watches(connection).iter().filter(|watch| !watch.reach().is_part)
+}
+
 /// How many topics and patterns a connection is subscribed to.
 pub(super) fn subscription_count(connection: &Connection) -> usize {
-    subscriptions(connection).count() + watches(connection).len()
+    subscriptions(connection).count() + patterns(connection).count()
 }

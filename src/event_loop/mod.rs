@@ -58,6 +58,7 @@ mod subscribe;
 mod sweep;
 mod tcp_listening;
 pub mod turn;
+mod watching;
 mod write_turn;
 
 pub use admission::Arrival;

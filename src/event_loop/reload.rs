@@ -24,6 +24,7 @@ impl<S: Socket> Core<S> {
         self.deflater = Deflater::new(deflate.level as u32, deflate.min_bytes);
         self.topics.set_replay_bytes_max(edition.totals.history_forms as u64);
         self.edition = edition;
+        self.topics.take_rules();
         self.rearming = Some(0);
     }
 
@@ -34,6 +35,7 @@ impl<S: Socket> Core<S> {
         let mut keys = Vec::new();
         self.rearming = self.slots.keys_from(from, REARMED_PER_TURN, &mut keys);
         for key in keys {
+            self.reach_further(key);
             let Some(slot) = self.slots.get(key) else { continue };
             let (mut at, due) =
                 deadline::next(&slot.connection, &self.timeouts, self.bearers.due(key.slot, &self.timeouts));

@@ -38,10 +38,10 @@ pub(super) struct Subscribed {
 }
 
 /// Makes topics for a connection, counted by its address.
-struct Client<'a> {
-    handle: u32,
-    admission: &'a Admission,
-    now: Tick,
+pub(super) struct Client<'a> {
+    pub(super) handle: u32,
+    pub(super) admission: &'a Admission,
+    pub(super) now: Tick,
 }
 
 impl Maker for Client<'_> {
@@ -90,7 +90,7 @@ pub(super) fn denial(error: RouterError) -> Denial {
 }
 
 /// What a dialect is told of a subscription that is not allowed.
-fn subscribe_denial(denied: Denied) -> Denial {
+pub(super) fn subscribe_denial(denied: Denied) -> Denial {
     match denied {
         Denied::Nobody => Denial::NotForYou,
         Denied::Anonymous => Denial::NoToken,
@@ -130,7 +130,7 @@ impl<S: Socket> Core<S> {
             };
             subscribed.joined.push(joined);
         }
-        patterns.iter().try_for_each(|pattern| self.watch(key, pattern))?;
+        patterns.iter().try_for_each(|pattern| self.watch(key, pattern).map(drop))?;
         Ok(subscribed)
     }
 
@@ -138,11 +138,6 @@ impl<S: Socket> Core<S> {
     pub(super) fn may_subscribe(&self, key: Key, name: &TopicName<'_>) -> Result<(), Denial> {
         let access = self.topics.rules().subscribers_of(name.as_str());
         self.bearers.permit(key, access, Right::Subscribe(name.as_str())).map_err(subscribe_denial)
-    }
-
-    fn may_watch(&self, key: Key, pattern: &LevelPattern) -> Result<(), Denial> {
-        let access = self.topics.rules().watchers_of(pattern);
-        self.bearers.permit(key, access, Right::Watch(pattern)).map_err(subscribe_denial)
     }
 
     /// The topic of this name, made for the connection's address if there is none.
@@ -186,38 +181,6 @@ impl<S: Socket> Core<S> {
         }
         self.list_member(key, local, &topic);
         Ok((topic, joined))
-    }
-
-    /// Subscribes to a pattern.
-    fn watch(&mut self, key: Key, pattern: &LevelPattern) -> Result<(), RouterError> {
-        let Some(slot) = self.slots.get(key) else { return Err(RouterError::Contended) };
-        let connection = &mut slot.connection;
-        let admission = &self.edition.admission;
-        let client = Client { handle: connection.admission, admission, now: self.now };
-        let watch = self.topics.watch(pattern, key.slot, &client)?;
-        remember(&mut connection.session, |open| open.watches.push(watch));
-        Ok(())
-    }
-
-    /// Subscribes to a pattern that a dialect asks for, and tells it what came of it.
-    pub(super) fn watch_one(&mut self, from: Speaker, pattern: &LevelPattern, sink: &mut Sink<'_>) -> Then {
-        let Some(slot) = self.slots.get(from.key) else { return Then::Go };
-        let known =
-            watches(&slot.connection).iter().any(|watch| self.topics.pattern(*watch) == Some(pattern));
-        let watched = if known {
-            Err(Denial::Already)
-        } else if subscription_count(&slot.connection) >= self.edition.settings.limits.subscriptions_max {
-            Err(Denial::TooMany)
-        } else {
-            let allowed = self.may_watch(from.key, pattern);
-            allowed.and_then(|()| self.watch(from.key, pattern).map_err(denial))
-        };
-        let pattern = pattern.as_str();
-        match watched {
-            Ok(()) => self.tell(from, Outcome::Watching { pattern }, sink),
-            Err(denial) => self.tell(from, Outcome::Refused { topic: pattern, denial }, sink),
-        }
-        Then::Go
     }
 
     /// Joins a topic that a dialect asks for, and tells it what came of it.
@@ -265,22 +228,6 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
-    /// Ends the subscription to this pattern; `false` if there is none. What waits for the connection comes still.
-    fn leave_pattern(&mut self, key: Key, pattern: &str) -> bool {
-        let topics = &self.topics;
-        let Some(slot) = self.slots.get(key) else { return false };
-        let session = &mut slot.connection.session;
-        let Some(Session::Open(open)) = session.as_deref_mut() else { return false };
-        let named = |watch: &Watch| topics.pattern(*watch).is_some_and(|of| of.as_str() == pattern);
-        let Some(place) = open.watches.iter().position(named) else { return false };
-        let watch = open.watches.remove(place);
-        if open.is_empty() {
-            *session = None;
-        }
-        self.topics.unwatch(watch, key.slot);
-        true
-    }
-
     /// Ends the subscription to the topic of this name, or to this pattern; `None` if there is none. None of the
     /// other topics takes the place of a first one: what goes to the connection's first topic goes nowhere until it joins
     /// one again.
@@ -307,9 +254,9 @@ impl<S: Socket> Core<S> {
         };
         let ended = ended?;
         let behind = is_behind(connection, ended.topic);
-        let fits = |watch: &Watch| topics.pattern(*watch).is_some_and(|pattern| pattern.fits(name));
+        let brings = |watch: &Watch| topics.brings(*watch, name);
         // What waits of the topic is to come all the same where a pattern means it.
-        let wanted = watches(connection).iter().any(fits);
+        let wanted = watches(connection).iter().any(brings);
         if let Some(outbox) = connection.outbox.as_deref_mut().filter(|_| !wanted)
             && let Some(topic) = topics.topic(ended.topic)
         {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use crate::auth::Identity;
 use crate::auth::identity::{Denied, Right, permit};
 use crate::auth::origin::{Grant, OriginPolicy};
+use crate::auth::share::may_watch;
 use crate::auth::token::{Claims, Issuers, Refusal};
 use crate::dialect::Opening;
 use crate::edition::Edition;
@@ -93,7 +94,7 @@ pub fn may_open(opening: &Opening, rules: &TopicRules, who: Option<&Identity>) -
         permit(rules.subscribers_of(name), who, Right::Subscribe(name))?;
     }
     for pattern in &opening.patterns {
-        permit(rules.watchers_of(pattern), who, Right::Watch(pattern))?;
+        may_watch(pattern, who, rules, opening.dialect.tells_limits())?;
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ pub struct Facts<'a> {
     pub topics: u64,
     /// Different patterns that connections are subscribed to.
     pub patterns: u64,
+    /// Revocations of tokens that are kept.
+    pub revocations: u64,
     /// Bytes kept of clients' compressed messages.
     pub context_bytes: u64,
     /// How many there may be.

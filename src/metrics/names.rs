@@ -104,6 +104,7 @@ others! {
     CONNECTIONS_MAX = "fantail_connections_max", Gauge, "Client connections the process may hold.";
     TOPICS = "fantail_topics", Gauge, "Topics, idle ones included.";
     PATTERNS = "fantail_patterns", Gauge, "Different patterns that connections are subscribed to.";
+    REVOCATIONS = "fantail_revocations", Gauge, "Revocations of tokens that are kept.";
     ADMISSION_ADDRESSES = "fantail_admission_addresses", Gauge, "Addresses that hold a connection now; 0 while no limit by address is on.";
     IDENTITIES = "fantail_identities", Gauge, "Bearers of tokens that hold a connection now; 0 while their connections are not limited.";
     ADMISSION_BYTES = "fantail_admission_bytes", Gauge, "Bytes of the table of addresses, connect rates included.";

@@ -171,6 +171,7 @@ fn totals(facts: &Facts<'_>, out: &mut String) {
     single(out, &names::CONNECTIONS_MAX, facts.connections_max);
     single(out, &names::TOPICS, facts.topics);
     single(out, &names::PATTERNS, facts.patterns);
+    single(out, &names::REVOCATIONS, facts.revocations);
     single(out, &names::ADMISSION_ADDRESSES, facts.admission_addresses);
     single(out, &names::IDENTITIES, facts.identities);
     single(out, &names::ADMISSION_BYTES, facts.admission_bytes);

@@ -27,6 +27,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         connections_max: 1920,
         topics: 5,
         patterns: 2,
+        revocations: 3,
         context_bytes: 70_000,
         context_bytes_max: 1 << 26,
         deflate_declined: 2,

@@ -5,7 +5,7 @@
 //! connection, TLS, request and the last byte of the answer.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +19,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 
 use super::names::Names;
+use crate::sys;
 
 /// Bytes of an answer's body.
 pub const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -282,7 +283,10 @@ fn roots(uri: &Uri, ca: Option<&Path>) -> Result<RootCerts, String> {
         match ca {
             Some(path) => {
                 let wrong = |problem: &dyn fmt::Display| format!("{}: {problem}", path.display());
-                let text = std::fs::read(path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+                let mut text = Vec::new();
+                sys::file::open(path)
+                    .and_then(|mut file| file.read_to_end(&mut text))
+                    .map_err(|error| wrong(&format!("cannot be read: {error}")))?;
                 for certificate in CertificateDer::pem_slice_iter(&text) {
                     let certificate =
                         certificate.map_err(|error| wrong(&format!("is broken PEM: {error}")))?;

@@ -9,6 +9,7 @@ compile_error!("Fantail needs Linux: epoll, close_range and procfs have no count
 pub mod claim;
 pub mod clock;
 pub mod eventfd;
+pub mod file;
 pub mod limits;
 pub mod marked;
 pub mod memory;

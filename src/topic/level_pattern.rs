@@ -12,7 +12,8 @@ pub const LEVELS_MAX: usize = 16;
 /// at most so many ways lead through a name as there are choices of its wild levels.
 pub const WILD_MAX: usize = 4;
 
-/// A pattern of topic names by their levels, with at least one level that is wild.
+/// A pattern of topic names by their levels. What peers give has at least one level that is wild; a
+/// [part](LevelPattern::meet) of one may be a single topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LevelPattern(Box<str>);
 
@@ -64,6 +65,50 @@ impl LevelPattern {
             return Err(PatternFault::Levels);
         }
         Ok(Self(text.into()))
+    }
+
+    /// The topic of this name, as the part of a pattern that it is.
+    #[must_use]
+    pub fn of_topic(name: &TopicName<'_>) -> Self {
+        Self(name.as_str().into())
+    }
+
+    /// Whether it is one topic, and no pattern.
+    #[must_use]
+    pub fn is_topic(&self) -> bool {
+        !Self::is_meant(&self.0)
+    }
+
+    /// What both mean, which one pattern or one topic always is; `None` if no topic is meant by both.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Option<Self> {
+        let (mut own, mut others) = (self.0.split('/'), other.0.split('/'));
+        let mut levels = Vec::with_capacity(LEVELS_MAX);
+        loop {
+            match (own.next(), others.next()) {
+                (None, None) => break,
+                (Some("**"), Some(level)) => {
+                    levels.push(level);
+                    levels.extend(others);
+                    break;
+                }
+                (Some(level), Some("**")) => {
+                    levels.push(level);
+                    levels.extend(own);
+                    break;
+                }
+                (Some(level), Some(any)) | (Some(any), Some(level)) if any == "*" || any == level => {
+                    levels.push(level);
+                }
+                _ => return None,
+            }
+        }
+        let text = levels.join("/");
+        // Each level is one of theirs, and a wild one is wild in the longer of both: what does not parse is longer than names are.
+        if Self::is_meant(&text) {
+            return Self::parse(&text).ok();
+        }
+        TopicName::parse(text).ok().map(|name| Self::of_topic(&name))
     }
 
     /// The pattern as text.
@@ -199,8 +244,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_covered_fits_whatever_it_fits() {
+    /// Many patterns, and names of topics that they mean or not.
+    fn patterns_and_names() -> (Vec<LevelPattern>, Vec<String>) {
         let parts = ["a", "b", "*"];
         let mut texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
         for first in parts {
@@ -218,6 +263,38 @@ mod tests {
             }
         }
         assert!(patterns.len() > 15, "{texts:?}");
+        (patterns, names)
+    }
+
+    #[test]
+    fn two_patterns_meet_in_what_both_mean() {
+        let (patterns, names) = patterns_and_names();
+        for one in &patterns {
+            for other in &patterns {
+                let met = one.meet(other);
+                let fits = |name: &str| met.as_ref().is_some_and(|met| met.fits(name));
+                for name in &names {
+                    assert_eq!(fits(name), one.fits(name) && other.fits(name), "{one:?} {other:?} {name}");
+                }
+                assert_eq!(met, other.meet(one));
+            }
+        }
+        let meet = |one: &str, other: &str| {
+            let met = LevelPattern::parse(one).unwrap().meet(&LevelPattern::parse(other).unwrap());
+            met.map(|met| met.as_str().to_owned())
+        };
+        assert_eq!(meet("a/**", "*/b/*/d/**").as_deref(), Some("a/b/*/d/**"));
+        assert_eq!(meet("a/*", "*/b").as_deref(), Some("a/b"));
+        assert_eq!(meet("/*", "**").as_deref(), Some("/*"));
+        assert_eq!(meet("a/*", "a/*/**"), None);
+        // As long as both are, no topic has such a name.
+        let (one, other) = (format!("{}/*", "x".repeat(150)), format!("*/{}", "y".repeat(150)));
+        assert_eq!(meet(&one, &other), None);
+    }
+
+    #[test]
+    fn what_is_covered_fits_whatever_it_fits() {
+        let (patterns, names) = patterns_and_names();
         for one in &patterns {
             for other in &patterns {
                 let within = names.iter().all(|name| !other.fits(name) || one.fits(name));

@@ -61,7 +61,7 @@ pub use schema::Schema;
 pub use state::{CaughtUp, Joined, LOOPS_MAX, Page, PageFrom, Published, Rank, Topic};
 pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};
 pub use tap::Tap;
-pub use watchers::Watch;
+pub use watchers::{Reach, Watch};
 
 // Not inside the files they test: `tests/loom.rs` compiles those too, and outside a model loom's
 // locks do not work.

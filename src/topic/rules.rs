@@ -9,6 +9,7 @@ use super::level_pattern::LevelPattern;
 use super::name::TopicName;
 use super::pattern::TopicPattern;
 use super::schema::Schema;
+use super::state::Topic;
 use super::sync::{Arc, AtomicU64, Ordering};
 
 /// What happens to a message for a peer whose outbox has no room for it.
@@ -367,6 +368,29 @@ impl TopicRules {
             }
         }
         strictest.min(self.policy_at(self.rules.len() as u32 * 2).subscribe)
+    }
+
+    /// The least strict of the rules that a pattern, or a part of one, can meet; of some that it can't meet, too.
+    #[must_use]
+    pub fn loosest_of(&self, pattern: &LevelPattern) -> Access {
+        if !self.limits_subscribers || pattern.is_topic() {
+            return self.subscribers_of(pattern.as_str());
+        }
+        let mut loosest = Access::Nobody;
+        for (place, (rule, _)) in self.rules.iter().enumerate() {
+            if rule.may_meet(pattern) {
+                loosest = loosest.max(self.policy_at(place as u32 * 2).subscribe);
+            }
+            if rule.covers_pattern(pattern) {
+                return loosest;
+            }
+        }
+        loosest.max(self.policy_at(self.rules.len() as u32 * 2).subscribe)
+    }
+
+    /// Which clients may subscribe to a topic; its name is looked at once, and where everybody may, never.
+    pub(super) fn subscribers_to(&self, topic: &Topic) -> Access {
+        if self.limits_subscribers { topic.policy(self).subscribe } else { Access::Anyone }
     }
 
     /// The router's next rules.

@@ -78,6 +78,13 @@ fn a_pattern_is_for_whom_all_it_can_mean_is_for() {
     assert!(!of(open_first(), "*/x") && !of(open_first(), "other/*"));
     assert!(!of(vec![none("public/secret*"), all("public/*")], "public/*"));
     assert!(of(vec![none("public/secret*"), all("public/*")], "public/open/*"));
+    let loosest = |rules: Vec<Rule>, pattern: &str| {
+        let rules = TopicRules::new(rules, Vec::new(), TopicPolicy::default());
+        rules.loosest_of(&LevelPattern::parse(pattern).unwrap())
+    };
+    assert_eq!(loosest(vec![none("a/*")], "a/**"), Access::Nobody, "nothing of it is for anybody");
+    assert_eq!(loosest(vec![none("a/*")], "*/b"), Access::Anyone);
+    assert_eq!(loosest(vec![all("a/b"), none("a/*")], "a/*"), Access::Anyone);
     // The simple twin: a pattern that somebody may have means no topic that they may not.
     let rules = || vec![none("a/b*"), all("a*"), none("b"), none("c/*"), all("d/x"), none("d/*")];
     let by_rules = TopicRules::new(rules(), Vec::new(), TopicPolicy::default());
@@ -94,6 +101,8 @@ fn a_pattern_is_for_whom_all_it_can_mean_is_for() {
             meant.filter(|name| by_rules.subscribers_of(name.as_str()) == Access::Nobody).collect();
         let may = by_rules.watchers_of(&parsed) == Access::Anyone;
         assert!(!may || closed.is_empty(), "{pattern} means {closed:?}");
+        let most = names.iter().filter(|name| parsed.fits(name)).map(|name| by_rules.subscribers_of(name));
+        assert!(by_rules.loosest_of(&parsed) >= most.max().unwrap(), "{pattern}");
     }
 }
 
@@ -111,4 +120,5 @@ fn what_is_listed_is_open_to_those_who_are_named_and_the_rest_to_whom_the_base_s
     assert_eq!(of("lobbies"), (Access::Claim, Access::Identified));
     assert_eq!(of("x"), (Access::Claim, Access::Identified));
     assert_eq!(rules.watchers_of(&LevelPattern::parse("x/*").unwrap()), Access::Identified);
+    assert_eq!(rules.loosest_of(&LevelPattern::parse("x/*").unwrap()), Access::Identified);
 }

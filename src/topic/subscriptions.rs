@@ -340,10 +340,7 @@ impl<M: Mail> LocalTopics<M> {
     /// Takes new rules if there are any, files up to [`ENTRIES_PER_TURN`] entries of the loop's mailbox and hands the letters
     /// among them to `on_letter`. Returns the number of entries; what is left is [work](Self::has_work).
     pub fn drain_mailbox(&mut self, mut on_letter: impl FnMut(Letter<M>)) -> usize {
-        if let Some(rules) = self.router.rules_if_new(&self.rules) {
-            self.rules = rules;
-            self.release_waiting();
-        }
+        self.take_rules();
         if self.drained.is_empty()
             && let Some(mailbox) = self.router.mailbox(self.loop_index)
         {
@@ -534,7 +531,15 @@ impl<M: Mail> LocalTopics<M> {
         self.topics.get(local as usize).map(|entry| &entry.topic)
     }
 
-    /// The rules as of the last look into the mailbox.
+    /// Takes the rules in force over.
+    pub fn take_rules(&mut self) {
+        if let Some(rules) = self.router.rules_if_new(&self.rules) {
+            self.rules = rules;
+            self.release_waiting();
+        }
+    }
+
+    /// The rules as of the last look into the mailbox, or of the last reload.
     pub fn rules(&self) -> &TopicRules {
         &self.rules
     }

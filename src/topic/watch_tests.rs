@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::topic::level_pattern::LevelPattern;
 use crate::topic::state::CaughtUp;
-use crate::topic::watchers::Watch;
+use crate::topic::watchers::{Reach, Watch};
 use crate::topic::{Position, TopicPolicy, TopicRules};
 
 const NAMES: [&str; 4] = ["x/a", "x/b", "y/b", "y"];
@@ -117,11 +117,12 @@ impl Model {
         }
         match self.slots[slot].watches.remove(&at) {
             Some((watch, _)) => {
-                self.subject.unwatch(watch, slot as u32);
+                self.subject.unwatch(watch, slot as u32, false);
                 self.slots[slot].forget();
             }
             None => {
-                let watch = self.subject.watch(&pattern(PATTERNS[at]), slot as u32, &Operator).unwrap();
+                let watch =
+                    self.subject.watch(&pattern(PATTERNS[at]), Reach::WHOLE, slot as u32, &Operator).unwrap();
                 self.slots[slot].watches.insert(at, (watch, self.published));
             }
         }
@@ -154,7 +155,7 @@ impl Model {
     fn leave_all(&mut self, slot: usize) {
         self.leave(slot);
         for (watch, _) in std::mem::take(&mut self.slots[slot].watches).into_values() {
-            self.subject.unwatch(watch, slot as u32);
+            self.subject.unwatch(watch, slot as u32, false);
         }
     }
 
@@ -352,7 +353,7 @@ fn who_leaves_a_topic_gets_nothing_by_its_pattern_that_the_topic_has_told() {
         let mut policy = TopicPolicy::default();
         policy.history.messages = 100;
         router.set_rules(TopicRules::new(Vec::new(), Vec::new(), policy));
-        let watch = subject.watch(&pattern("x/*"), 7, &Operator).unwrap();
+        let watch = subject.watch(&pattern("x/*"), Reach::WHOLE, 7, &Operator).unwrap();
         let epoch = router.topic(&named("x/a")).unwrap().epoch();
         (0..3).for_each(|_| publish(&router, "x/a", 1));
         let since = Since::After(Position { epoch, offset: 0 });
@@ -404,7 +405,7 @@ fn what_was_read_before_the_first_pattern_does_not_come_by_it_once_more() {
             (true, false) => drop(subject.leave(local, 7, ticket)),
             (false, false) => subject.leave_behind(local, 7, ticket),
         }
-        let watch = subject.watch(&pattern("x/*"), 7, &Operator).unwrap();
+        let watch = subject.watch(&pattern("x/*"), Reach::WHOLE, 7, &Operator).unwrap();
         publish(&router, "x/a", 1);
         let met = deliver_all(&router, &mut subject, &[watch], stays.then_some((7, ticket)));
         assert_eq!(met, [(7, "x/a".to_owned(), 3)], "read up: {read_up}, stays: {stays}");
@@ -417,7 +418,7 @@ fn what_was_read_before_the_first_pattern_does_not_come_by_it_once_more() {
 fn a_loop_with_nothing_but_patterns_gets_what_they_mean_and_keeps_no_topic() {
     let (router, mut subject) = loop_with(100_000);
     publish(&router, "prices/eur", 1);
-    let watch = subject.watch(&pattern("prices/*"), 7, &Operator).unwrap();
+    let watch = subject.watch(&pattern("prices/*"), Reach::WHOLE, 7, &Operator).unwrap();
     for name in ["prices/eur", "prices/usd", "other", "prices/eur/spot", "prices/eur"] {
         publish(&router, name, 1);
     }
@@ -431,7 +432,7 @@ fn a_loop_with_nothing_but_patterns_gets_what_they_mean_and_keeps_no_topic() {
         assert_eq!(deliver_all(&router, &mut subject, &[watch], None).len(), 1);
     }
     assert_eq!(router.topics(), crate::topic::router::IDLE_TOPICS_MAX);
-    subject.unwatch(watch, 7);
+    subject.unwatch(watch, 7, false);
     publish(&router, "prices/eur", 1);
     assert!(router.mailbox(0).unwrap().is_empty(), "who is gone is sent nothing");
 }
@@ -441,7 +442,7 @@ fn a_pattern_is_subscribed_to_without_a_look_at_the_topics_that_exist() {
     let (router, mut subject) = loop_with(200_000);
     let topics: Vec<Topic> =
         (0..1_000).map(|number| router.topic(&named(&format!("t/{number}"))).unwrap()).collect();
-    let watch = subject.watch(&pattern("**"), 3, &Operator).unwrap();
+    let watch = subject.watch(&pattern("**"), Reach::WHOLE, 3, &Operator).unwrap();
     assert!(subject.is_empty() && !subject.has_work() && router.mailbox(0).unwrap().is_empty());
     let draft = || Draft::encode(None, true, b"m");
     for topic in &topics {

@@ -10,10 +10,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::level_pattern::LevelPattern;
 use super::patterns::Matched;
+use super::rules::Access;
 use super::sync::Arc;
 
 /// Slots that are looked up at a time.
 const CHUNK: usize = 128;
+
+/// Numbers from this one on are of patterns that the index of all loops does not have.
+const ASIDE: u64 = 1 << 63;
 
 /// A connection's subscription by pattern, as it remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +26,57 @@ pub struct Watch {
     pub(super) pattern: u64,
     /// Tells it from any other, and the older of two by the lower number.
     pub(super) ticket: u64,
+    reach: Reach,
+}
+
+/// Which of the topics that a pattern means come to a subscriber of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Those whose rule is this strict or less.
+    pub upto: Access,
+    /// It was not asked for, but is what a token allows of the pattern in front of it.
+    pub is_part: bool,
+}
+
+impl Reach {
+    /// Whatever no rule closes to all clients.
+    pub const WHOLE: Self = Self { upto: Access::Claim, is_part: false };
+}
+
+impl Watch {
+    /// Which of the pattern's topics come.
+    #[must_use]
+    pub fn reach(self) -> Reach {
+        self.reach
+    }
+
+    /// Whether topics of the pattern can come at all: it is in the index of all loops.
+    #[must_use]
+    pub fn is_indexed(self) -> bool {
+        self.pattern < ASIDE
+    }
+
+    /// The same subscription where less strict rules, or stricter ones, let topics come.
+    #[must_use]
+    pub fn reaching(self, upto: Access) -> Self {
+        Self { reach: Reach { upto, ..self.reach }, ..self }
+    }
+
+    /// Whether both are of one pattern.
+    #[must_use]
+    pub fn is_like(self, other: Self) -> bool {
+        self.pattern == other.pattern
+    }
 }
 
 /// The patterns that connections of a loop subscribe to.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     patterns: BTreeMap<u64, Watched>,
-    /// Subscriptions by pattern.
+    /// Subscriptions by pattern, without parts.
     pub(super) subscriptions: usize,
     next_ticket: u64,
+    next_aside: u64,
 }
 
 #[derive(Debug)]
@@ -43,6 +89,8 @@ struct Watched {
 #[derive(Debug)]
 pub(super) struct Watching {
     matched: Arc<Matched>,
+    /// Who may subscribe to the topic.
+    access: Access,
     /// The first ticket that came behind the beginning of the pass.
     tickets_end: u64,
     /// Slots from this one on have not been looked up.
@@ -55,40 +103,51 @@ pub(super) struct Watching {
 
 impl Watchers {
     pub(super) fn is_empty(&self) -> bool {
-        self.subscriptions == 0
+        self.patterns.is_empty()
     }
 
-    /// A slot subscribes to a pattern that it does not have.
-    pub(super) fn add(&mut self, id: u64, pattern: &LevelPattern, slot: u32) -> Watch {
+    /// A slot subscribes to a pattern.
+    pub(super) fn add(&mut self, id: u64, pattern: &LevelPattern, slot: u32, reach: Reach) -> Watch {
         let watched = self
             .patterns
             .entry(id)
             .or_insert_with(|| Watched { pattern: pattern.clone(), slots: BTreeSet::new() });
-        self.subscriptions += usize::from(watched.slots.insert(slot));
+        watched.slots.insert(slot);
+        self.subscriptions += usize::from(!reach.is_part);
         self.next_ticket += 1;
-        Watch { pattern: id, ticket: self.next_ticket - 1 }
+        Watch { pattern: id, ticket: self.next_ticket - 1, reach }
     }
 
-    /// A slot leaves a pattern. Returns the pattern if it was the last one.
-    pub(super) fn remove(&mut self, watch: Watch, slot: u32) -> Option<LevelPattern> {
+    /// A slot subscribes to a pattern of which nothing comes but what its parts bring.
+    pub(super) fn add_aside(&mut self, pattern: &LevelPattern, slot: u32, reach: Reach) -> Watch {
+        self.next_aside += 1;
+        self.add(ASIDE + self.next_aside, pattern, slot, reach)
+    }
+
+    /// A slot leaves a pattern, which it has `still` by another subscription. Returns the pattern if it was the last one, and
+    /// all loops know of it.
+    pub(super) fn remove(&mut self, watch: Watch, slot: u32, still: bool) -> Option<LevelPattern> {
+        self.subscriptions -= usize::from(!watch.reach.is_part);
         let watched = self.patterns.get_mut(&watch.pattern)?;
-        self.subscriptions -= usize::from(watched.slots.remove(&slot));
-        if !watched.slots.is_empty() {
+        if still || !watched.slots.remove(&slot) || !watched.slots.is_empty() {
             return None;
         }
-        self.patterns.remove(&watch.pattern).map(|watched| watched.pattern)
+        let gone = self.patterns.remove(&watch.pattern)?;
+        watch.is_indexed().then_some(gone.pattern)
     }
 
     pub(super) fn pattern(&self, watch: Watch) -> Option<&LevelPattern> {
         self.patterns.get(&watch.pattern).map(|watched| &watched.pattern)
     }
 
-    /// The part of a pass for a topic of these patterns; `None` if nobody here has one of them.
-    pub(super) fn watching(&self, matched: Arc<Matched>) -> Option<Box<Watching>> {
-        let known = matched.ids.iter().any(|id| self.patterns.contains_key(id));
+    /// The part of a pass for a topic of these patterns, to which clients of this kind may subscribe; `None` if nobody here
+    /// has one of them, or no client may.
+    pub(super) fn watching(&self, matched: Arc<Matched>, access: Access) -> Option<Box<Watching>> {
+        let known = access != Access::Nobody && matched.ids.iter().any(|id| self.patterns.contains_key(id));
         known.then(|| {
             let (chunk, served) = (Vec::new(), Vec::new());
-            Box::new(Watching { matched, tickets_end: self.next_ticket, from: Some(0), chunk, served })
+            let tickets_end = self.next_ticket;
+            Box::new(Watching { matched, access, tickets_end, from: Some(0), chunk, served })
         })
     }
 
@@ -139,10 +198,13 @@ impl Watching {
         self.chunk.is_empty() && self.from.is_none()
     }
 
-    /// Whether a connection with these subscriptions had one of the patterns when the pass began, and has it still.
+    /// Whether a connection with these subscriptions had one of the patterns when the pass began, has it still, and may have
+    /// the topic by it.
     pub(super) fn means(&self, watches: &[Watch]) -> bool {
         watches.iter().any(|watch| {
-            watch.ticket < self.tickets_end && self.matched.ids.binary_search(&watch.pattern).is_ok()
+            watch.ticket < self.tickets_end
+                && self.access >= watch.reach.upto
+                && self.matched.ids.binary_search(&watch.pattern).is_ok()
         })
     }
 }
@@ -157,7 +219,7 @@ mod tests {
 
     fn all(watchers: &Watchers, ids: &[u64]) -> Vec<u32> {
         let matched = Arc::new(Matched { loops: 1, ids: ids.into() });
-        let Some(mut watching) = watchers.watching(matched) else { return Vec::new() };
+        let Some(mut watching) = watchers.watching(matched, Access::Anyone) else { return Vec::new() };
         let mut met = Vec::new();
         while !watching.is_over() {
             // Turns of every length.
@@ -177,10 +239,10 @@ mod tests {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let (id, slot) = ((random >> 8) as usize % 4, (random >> 12) % 700);
             if twins[id].insert(slot) {
-                watchers.add(id as u64, &pattern("*"), slot);
+                watchers.add(id as u64, &pattern("*"), slot, Reach::WHOLE);
             } else if random >> 30 == 0 {
                 twins[id].remove(&slot);
-                watchers.remove(Watch { pattern: id as u64, ticket: 0 }, slot);
+                watchers.remove(Watch { pattern: id as u64, ticket: 0, reach: Reach::WHOLE }, slot, false);
             }
         }
         assert_eq!(watchers.subscriptions, twins.iter().map(BTreeSet::len).sum::<usize>());
@@ -194,26 +256,64 @@ mod tests {
     #[test]
     fn who_comes_behind_the_beginning_of_a_pass_is_not_meant_by_it() {
         let mut watchers = Watchers::default();
-        let before = watchers.add(1, &pattern("a/*"), 5);
+        let before = watchers.add(1, &pattern("a/*"), 5, Reach::WHOLE);
         let matched = Arc::new(Matched { loops: 1, ids: [1, 2].into() });
-        let watching = watchers.watching(matched.clone()).unwrap();
-        let (again, other) = (watchers.add(2, &pattern("**"), 5), watchers.add(3, &pattern("*"), 5));
+        let watching = watchers.watching(matched.clone(), Access::Anyone).unwrap();
+        let (again, other) = (
+            watchers.add(2, &pattern("**"), 5, Reach::WHOLE),
+            watchers.add(3, &pattern("*"), 5, Reach::WHOLE),
+        );
         assert!(watching.means(&[before]) && watching.means(&[other, again, before]));
         assert!(!watching.means(&[again]) && !watching.means(&[other]) && !watching.means(&[]));
         assert_eq!(watchers.pattern(before).map(LevelPattern::as_str), Some("a/*"));
-        assert_eq!(watchers.remove(before, 5), Some(pattern("a/*")));
-        assert_eq!(watchers.remove(again, 5), Some(pattern("**")));
-        assert!(watchers.watching(matched).is_none() && !watchers.is_empty());
+        assert_eq!(watchers.remove(before, 5, false), Some(pattern("a/*")));
+        assert_eq!(watchers.remove(again, 5, false), Some(pattern("**")));
+        assert!(watchers.watching(matched, Access::Anyone).is_none() && !watchers.is_empty());
+    }
+
+    #[test]
+    fn a_topic_comes_by_a_pattern_that_reaches_its_rule() {
+        let mut watchers = Watchers::default();
+        let of = |upto, is_part| Reach { upto, is_part };
+        let aside = watchers.add_aside(&pattern("chat/**"), 5, of(Access::Anyone, false));
+        let part = watchers.add(1, &pattern("chat/a/*"), 5, of(Access::Claim, true));
+        let open = watchers.add(2, &pattern("**"), 5, of(Access::Anyone, false));
+        assert_eq!(watchers.subscriptions, 2, "a part is none of its own");
+        assert!(!aside.is_indexed() && part.is_indexed());
+        let means = |watchers: &Watchers, access, watches: &[Watch]| {
+            let matched = Arc::new(Matched { loops: 1, ids: [1, 2].into() });
+            watchers.watching(matched, access).is_some_and(|watching| watching.means(watches))
+        };
+        for (access, by_part, by_open) in [
+            (Access::Nobody, false, false),
+            (Access::Claim, true, false),
+            (Access::Identified, true, false),
+            (Access::Anyone, true, true),
+        ] {
+            assert!(!means(&watchers, access, &[aside]), "{access:?}");
+            assert_eq!(means(&watchers, access, &[part]), by_part, "{access:?}");
+            assert_eq!(means(&watchers, access, &[open]), by_open, "{access:?}");
+        }
+        assert!(means(&watchers, Access::Identified, &[open.reaching(Access::Identified)]));
+        // Who has a pattern twice keeps it until the second goes.
+        let asked = watchers.add(1, &pattern("chat/a/*"), 5, Reach::WHOLE);
+        assert!(asked.is_like(part) && !asked.is_like(open));
+        assert_eq!(watchers.remove(part, 5, true), None);
+        assert!(means(&watchers, Access::Claim, &[asked]));
+        assert_eq!(watchers.remove(asked, 5, false), Some(pattern("chat/a/*")));
+        assert_eq!(watchers.remove(aside, 5, false), None, "no other loop knows of it");
+        assert_eq!(watchers.remove(open, 5, false), Some(pattern("**")));
+        assert!(watchers.is_empty() && watchers.subscriptions == 0);
     }
 
     #[test]
     fn the_last_slot_number_is_no_end_without_end() {
         let mut watchers = Watchers::default();
         for slot in (u32::MAX - 127)..=u32::MAX {
-            watchers.add(1, &pattern("*"), slot);
+            watchers.add(1, &pattern("*"), slot, Reach::WHOLE);
         }
         let matched = Arc::new(Matched { loops: 1, ids: [1].into() });
-        let mut watching = watchers.watching(matched).unwrap();
+        let mut watching = watchers.watching(matched, Access::Anyone).unwrap();
         let mut deliveries = 128;
         while watchers.next(&mut watching, &mut deliveries).is_some() {}
         assert!(deliveries == 0 && watching.is_over());

@@ -23,7 +23,7 @@ use crate::server::{PATIENCE, Server, command, fails};
 type Secured = StreamOwned<ServerConnection, TcpStream>;
 
 /// What a server answers with that has this certificate.
-fn config_of((certificate, key): &(String, String)) -> ServerConfig {
+pub(crate) fn config_of((certificate, key): &(String, String)) -> ServerConfig {
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
     ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

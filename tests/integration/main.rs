@@ -35,6 +35,7 @@ mod key_log;
 #[allow(dead_code, reason = "unit tests use what is left")]
 mod kit;
 mod lean;
+mod limited;
 mod memory;
 mod observe;
 mod ocsp;
@@ -50,6 +51,7 @@ mod publish;
 mod reload;
 mod rolling;
 mod secure;
+mod secure_calls;
 mod server;
 mod sizes;
 #[path = "../skip/mod.rs"]

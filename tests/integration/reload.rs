@@ -126,11 +126,15 @@ fn topic_rules_change_for_topics_that_exist() {
     let line = server.await_log("configuration changed");
     assert!(line.contains("publish.topics") || line.contains("topic"), "{line}");
     server.await_metric(RELOADS, "applied", |count| count == 1);
-    client.send_frame(Opcode::Text, b"mine");
-    server.await_metric("fantail_publishes_ignored_total", "", |ignored| ignored == 1);
+    // The loop takes the rules over by itself, and what comes before that is published.
+    crate::server::wait_for("the loop to have the rules", || {
+        client.send_frame(Opcode::Text, b"mine");
+        server.metric("fantail_publishes_ignored_total", "") > 0
+    });
     assert_eq!(server.publish("prices", b"12345").status, 413);
     assert_eq!(server.publish("prices", b"1234").status, 200);
-    assert_eq!(client.text(), "1234");
+    let told = std::iter::repeat_with(|| client.text()).find(|text| text != "mine");
+    assert_eq!(told.as_deref(), Some("1234"));
 }
 
 #[test]

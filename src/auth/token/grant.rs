@@ -70,6 +70,28 @@ impl Grants {
         })
     }
 
+    /// What of `wanted` they mean, a part for each that means some of it.
+    #[must_use]
+    pub fn parts_of(&self, wanted: &LevelPattern, sub: &str) -> Vec<LevelPattern> {
+        let topic = |name: &str| {
+            let name = TopicName::parse(name.to_owned()).ok().filter(|name| wanted.fits(name.as_str()));
+            name.map(|name| LevelPattern::of_topic(&name))
+        };
+        let part = |grant: &Grant| match grant {
+            Grant::Topic(name) => topic(name.as_str()),
+            Grant::Pattern(pattern) => wanted.meet(pattern),
+            Grant::Template(text) => match filled(text, sub) {
+                Filled::Topic(name) => topic(&name),
+                Filled::Pattern(pattern) => wanted.meet(&pattern),
+                Filled::Nothing => None,
+            },
+        };
+        let mut parts: Vec<_> = self.0.iter().filter_map(part).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        parts
+    }
+
     /// Whether it lists nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -193,6 +215,38 @@ mod tests {
         );
         assert!(grants(&["a"; GRANTS_MAX], "alice").is_ok());
         assert_eq!(grants(&["a"; GRANTS_MAX + 1], "alice"), Err(GrantFault::Pattern));
+    }
+
+    #[test]
+    fn the_parts_of_a_pattern_mean_what_the_list_and_the_pattern_mean() {
+        let of =
+            grants(&["lobby", "chat/b", "chat/a/*", "users/{sub}/**", "{sub}", "*/x", "chat/b"], "alice")
+                .unwrap();
+        for (pattern, expected) in [
+            ("chat/**", &["chat/a/*", "chat/b", "chat/x"][..]),
+            ("chat/*", &["chat/b", "chat/x"]),
+            ("*/*", &["*/x", "chat/b"]),
+            ("users/*/inbox", &["users/alice/inbox"]),
+            ("users/bob/**", &[]),
+            ("users/alice/**", &["users/alice/**"]),
+            ("*", &["alice", "lobby"]),
+            ("**", &["*/x", "alice", "chat/a/*", "chat/b", "lobby", "users/alice/**"]),
+            ("chatx/a/*", &[]),
+        ] {
+            let wanted = LevelPattern::parse(pattern).unwrap();
+            let parts = of.parts_of(&wanted, "alice");
+            let texts: Vec<_> = parts.iter().map(LevelPattern::as_str).collect();
+            assert_eq!(texts, expected, "{pattern}");
+            for name in
+                ["lobby", "chat/b", "chat/a/1", "chat/a", "users/alice/inbox", "users/bob/inbox", "q/x"]
+            {
+                let by_parts = parts.iter().any(|part| part.fits(name));
+                assert_eq!(by_parts, wanted.fits(name) && of.has(name, "alice"), "{pattern} {name}");
+            }
+        }
+        // A template is nobody's there; the others are everybody's.
+        let parts = of.parts_of(&LevelPattern::parse("users/**").unwrap(), "a/b");
+        assert_eq!(parts.iter().map(LevelPattern::as_str).collect::<Vec<_>>(), ["users/x"]);
     }
 
     #[test]

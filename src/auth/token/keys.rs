@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,8 @@ use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::der::{Decode, Reader, SliceReader};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 use zeroize::Zeroizing;
+
+use crate::sys;
 
 /// Bytes read of a file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -179,7 +180,7 @@ fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, KeysError> {
     let fail = |problem| KeysError { file: file.to_owned(), problem };
     // So large from the start: growing would leave copies of a secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * SECRET_BYTES_MAX));
-    File::open(file)
+    sys::file::open(file)
         .and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| fail(format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {

@@ -11,7 +11,9 @@ mod words;
 
 use std::borrow::Cow;
 
-use super::effect::{Cx, Effect, Meaning, Outcome, Piece, PresenceQuestion, StateWish, Tag, Token, Wish};
+use super::effect::{
+    Cx, Denial, Effect, Meaning, Outcome, Piece, PresenceQuestion, StateWish, Tag, Token, Wish,
+};
 use super::plain;
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::url::Wanted;
@@ -53,6 +55,10 @@ impl Speak for Json {
         true
     }
 
+    fn tells_limits() -> bool {
+        true
+    }
+
     fn message_bytes_max(bounds: &Bounds) -> usize {
         bounds.any_topic
     }
@@ -77,7 +83,9 @@ impl Speak for Json {
             Outcome::Joined { topic, offset, recovered, gap } => {
                 told("subscribed").place(topic, offset).recovered(recovered).gap(gap).push(cx.out);
             }
-            Outcome::Watching { pattern } => told("subscribed").about(pattern).push(cx.out),
+            Outcome::Watching { pattern, limited } => {
+                told("subscribed").about(pattern).limited(limited).push(cx.out);
+            }
             Outcome::Gap { topic, gap } if TopicName::presence_of(topic.name()).is_some() => {
                 let of = TopicName::presence_of(topic.name()).unwrap_or_default();
                 told("presence").topic(of).gap(Some(gap)).push(cx.out);
@@ -99,6 +107,10 @@ impl Speak for Json {
             }
             Outcome::Expires { at } => told("expires").bearer(None, at).push(cx.out),
             Outcome::Left { topic } => told("unsubscribed").about(topic).push(cx.out),
+            Outcome::Lost { topic } => {
+                let (code, message) = words::denial(Denial::NotByToken);
+                told("unsubscribed").about(topic).error(code, message).push(cx.out);
+            }
             Outcome::Refused { topic, denial } => {
                 let (code, message) = words::denial(denial);
                 told("error").about(topic).error(code, message).push(cx.out);

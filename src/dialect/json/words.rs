@@ -28,6 +28,8 @@ pub(super) struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pattern: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    limited: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
@@ -77,6 +79,11 @@ impl<'a> Told<'a> {
             true => Self { pattern: Some(text), ..self },
             false => self.topic(text),
         }
+    }
+
+    /// Whether less than all of a pattern comes, where it does.
+    pub(super) fn limited(self, limited: bool) -> Self {
+        Self { limited: limited.then_some(true), ..self }
     }
 
     /// About a place in a topic.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::caller::{Caller, Plan};
 use crate::metrics::{CloseReason, WebhookCounts};
+use crate::sys;
 use crate::topic::{Message, Tap, Topic};
 use event::{Data, Event, What};
 use outgoing::Outgoing;
@@ -55,7 +56,7 @@ impl Target {
 fn read_secret(file: &str) -> Result<Secret, String> {
     use std::io::Read;
     let mut text = String::new();
-    std::fs::File::open(file)
+    sys::file::open(file)
         .and_then(|opened| opened.take(SECRET_FILE_BYTES_MAX).read_to_string(&mut text))
         .map_err(|error| format!("{file:?} can't be read: {error}"))?;
     Secret::parse(&text).map_err(|problem| format!("{file:?} {problem}"))

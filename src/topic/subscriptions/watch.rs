@@ -8,24 +8,30 @@ use crate::topic::entry::{Found, Mail, Place};
 use crate::topic::level_pattern::LevelPattern;
 use crate::topic::position::offset_end;
 use crate::topic::router::{Maker, RouterError};
-use crate::topic::watchers::Watch;
+use crate::topic::watchers::{Reach, Watch};
 
 impl<M: Mail> LocalTopics<M> {
-    /// Subscribes a connection of this loop, which does not have it, to a pattern; one that nobody has is made for `maker`.
-    /// What is published from now on to a topic of it comes to the connection. What it is to remember.
+    /// Subscribes a connection of this loop to a pattern; one that nobody has is made for `maker`.
+    /// What is published from now on to a topic of it comes to the connection, as far as that reaches. What it is to remember.
     pub fn watch(
         &mut self,
         pattern: &LevelPattern,
+        reach: Reach,
         slot: u32,
         maker: &dyn Maker,
     ) -> Result<Watch, RouterError> {
         let id = self.router.watch(pattern, self.loop_index, maker)?;
-        Ok(self.watchers.add(id, pattern, slot))
+        Ok(self.watchers.add(id, pattern, slot, reach))
     }
 
-    /// Ends a subscription by pattern.
-    pub fn unwatch(&mut self, watch: Watch, slot: u32) {
-        if let Some(pattern) = self.watchers.remove(watch, slot) {
+    /// Remembers a pattern that a connection of this loop has subscribed to, and of which nothing comes by itself.
+    pub fn watch_aside(&mut self, pattern: &LevelPattern, reach: Reach, slot: u32) -> Watch {
+        self.watchers.add_aside(pattern, slot, reach)
+    }
+
+    /// Ends a subscription by pattern; `still`: the connection has another one of the same pattern.
+    pub fn unwatch(&mut self, watch: Watch, slot: u32, still: bool) {
+        if let Some(pattern) = self.watchers.remove(watch, slot, still) {
             self.router.unwatch(&pattern, self.loop_index);
         }
     }
@@ -35,7 +41,13 @@ impl<M: Mail> LocalTopics<M> {
         self.watchers.pattern(watch)
     }
 
-    /// Subscriptions by pattern.
+    /// Whether messages of the topic of this name come by a subscription by pattern.
+    pub fn brings(&self, watch: Watch, name: &str) -> bool {
+        self.pattern(watch).is_some_and(|pattern| pattern.fits(name))
+            && self.rules.subscribers_of(name) >= watch.reach().upto
+    }
+
+    /// Subscriptions by pattern, without parts.
     pub fn watches(&self) -> usize {
         self.watchers.subscriptions
     }

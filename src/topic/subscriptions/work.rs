@@ -10,7 +10,9 @@ use crate::topic::entry::{Join, Mail, Place};
 use crate::topic::mailbox::CAPACITY_KEPT;
 use crate::topic::message::Message;
 use crate::topic::position::offset_end;
-use crate::topic::watchers::Watching;
+use crate::topic::rules::TopicRules;
+use crate::topic::state::Topic;
+use crate::topic::watchers::{Watchers, Watching};
 
 /// A topic's work area.
 pub(super) struct Work<F> {
@@ -125,7 +127,7 @@ impl<M: Mail> LocalTopics<M> {
         let Some(entry) = self.topics.get_mut(local as usize) else { return Next::Rest };
         let Some(work) = self.works.get_mut(entry.work as usize) else { return Next::Rest };
         if work.watched && work.pass.is_none() {
-            work.watching = entry.topic.matched().and_then(|matched| self.watchers.watching(matched));
+            work.watching = watching_of(&entry.topic, &self.rules, &self.watchers);
         }
         loop {
             match work.pending.front() {
@@ -147,8 +149,7 @@ impl<M: Mail> LocalTopics<M> {
                 {
                     if work.watched {
                         // As of this message, not of the one before.
-                        let matched = entry.topic.matched();
-                        work.watching = matched.and_then(|matched| self.watchers.watching(matched));
+                        work.watching = watching_of(&entry.topic, &self.rules, &self.watchers);
                     }
                     let gone = work.batch.fill_newest(&mut work.pending);
                     self.owed = (self.owed.0 + gone.0, self.owed.1 + gone.1);
@@ -242,4 +243,9 @@ impl<M: Mail> LocalTopics<M> {
             self.topics.shrink_to_fit();
         }
     }
+}
+
+/// The part of a pass over a topic's subscribers that is of those by pattern.
+fn watching_of(topic: &Topic, rules: &TopicRules, watchers: &Watchers) -> Option<Box<Watching>> {
+    watchers.watching(topic.matched()?, rules.subscribers_to(topic))
 }

@@ -3,7 +3,6 @@
 //! Used by [`super::config`] at the start and at reloads, and by `fantail check-config`. A file that a client would refuse is
 //! refused here, where somebody reads why. Never on a loop: files may block.
 
-use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 use std::{fmt, str};
@@ -16,6 +15,8 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+
+use crate::sys;
 
 /// Bytes read of one file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -170,7 +171,8 @@ pub(super) fn fail(key: &'static str, file: &str, problem: String) -> Certificat
 
 pub(super) fn read_file(key: &'static str, file: &str) -> Result<Vec<u8>, CertificateError> {
     let mut text = Vec::new();
-    let read = File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
+    let read =
+        sys::file::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
     match read {
         Err(error) => Err(fail(key, file, format!("cannot be read: {error}"))),
         Ok(_) if text.len() as u64 > FILE_BYTES_MAX => {

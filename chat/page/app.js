@@ -1,0 +1,354 @@
+// The chat's page: who is here, which rooms, and the one connection to the edge that all of them share.
+
+import { connect } from "./fantail/fantail.js";
+import { $, dialog, el, form } from "./dom.js";
+import { get, post, whenLoggedOut } from "./api.js";
+import { account, enter } from "./account.js";
+import { Room } from "./room.js";
+
+const PRESENT_MS = 10_000;
+// Behind a notice, and behind a connection: the edge folds who comes and goes into one event of half a second.
+const SOON_MS = 1_500;
+// How long after the end of a connection for good another is made.
+const AGAIN_MS = 2_000;
+const STATES = { connecting: "connecting…", open: "online", waiting: "offline, connecting again…", closed: "offline, connecting again…" };
+
+let me = null;
+let rooms = new Map();
+let invited = [];
+let current = null;
+let client = null;
+let edgeUrl = "";
+let again = 0;
+let soon = 0;
+let refreshing = null;
+// Which rooms the connection's token names.
+let named = "";
+
+const isIn = (room) => !["invited", "banned"].includes(room.role);
+
+function show(state) {
+  $("state").textContent = STATES[state];
+  $("state").className = state === "waiting" || state === "closed" ? "trouble" : "";
+}
+
+// --- The edge
+
+async function connectEdge() {
+  disconnect();
+  const mine = me;
+  show("connecting");
+  let first;
+  try {
+    first = await get("/edge");
+  } catch (error) {
+    if (me === mine && error.code !== "logged_out") later();
+    return;
+  }
+  if (me !== mine || client) return;
+  edgeUrl = first.url;
+  named = namesOf();
+  let token = first.token;
+  const made = client = connect(edgeUrl, {
+    getToken: async () => {
+      const told = token ? { url: edgeUrl, token } : await get("/edge");
+      token = null;
+      // The application was started anew, and its edge is elsewhere, where this page may not connect to. What is typed and
+      // what is on its way is kept.
+      if (told.url !== edgeUrl) location.reload();
+      return told.token;
+    },
+    onState: (state, why) => {
+      if (client !== made) return;
+      show(state);
+      if (state === "open") for (const room of rooms.values()) room.retry();
+      if (state === "open") refresh();
+      if (state === "open") tellSoon();
+      if (state === "closed" && why) later();
+    },
+  });
+  for (const room of rooms.values()) follow(made, room);
+  made.subscribe(`people/${me.id}`, { onMessage: refresh, onError: () => {} });
+}
+
+function follow(made, room) {
+  made.subscribe(`rooms/${room.id}`, {
+    onMessage: ({ data }) => room.hear(data),
+    getState: () => room.sync(),
+    // Not in it any more, or not for this token.
+    onError: (error) => { if (error?.code === "not_allowed") refresh(); },
+  });
+}
+
+function disconnect() {
+  clearTimeout(again);
+  const old = client;
+  client = null;
+  old?.close();
+}
+
+function later(wait = AGAIN_MS) {
+  clearTimeout(again);
+  disconnect();
+  show("waiting");
+  again = setTimeout(async () => { if (me) await connectEdge(); }, wait);
+}
+
+const namesOf = () => [...rooms.keys()].sort().join();
+
+// --- Rooms
+
+/** Asks who one is and which rooms one is in; if others than before, the token is another, too. */
+function refresh() {
+  refreshing ??= get("/me").then(take).catch(() => {}).finally(() => { refreshing = null; });
+  return refreshing;
+}
+
+function take(told) {
+  if (me?.id !== told.id) return;
+  const before = rooms;
+  rooms = new Map();
+  for (const one of told.rooms.filter(isIn)) {
+    const room = before.get(one.id) ?? new Room(one, me, changed);
+    const role = room.role;
+    const { unread, seen } = room;
+    room.update(one);
+    // What this page has seen meanwhile it knows better.
+    if (room.change !== null && seen > one.seen) Object.assign(room, { unread, seen });
+    if (room.isShown && role !== room.role) room.show();
+    rooms.set(one.id, room);
+  }
+  invited = told.rooms.filter((one) => one.role === "invited");
+  if (!rooms.has(current?.id)) open(rooms.get(wanted()) ?? rooms.values().next().value ?? null);
+  listRooms();
+  if (client && named !== namesOf()) connectEdge();
+  tellPeople();
+}
+
+const wanted = () => decodeURIComponent(location.hash.slice(1));
+
+function open(room) {
+  current?.hide();
+  current = room;
+  $("message-list").replaceChildren();
+  $("more").textContent = room ? "" : "You are in no room: find one or make one.";
+  $("composer").hidden = $("leave").hidden = !room;
+  $("title").textContent = room?.name ?? "Chat";
+  $("draft").value = room?.draft ?? "";
+  $("draft-error").textContent = $("invite-said").textContent = "";
+  grow();
+  narrow(null);
+  if (room) {
+    history.replaceState(null, "", `#${encodeURIComponent(room.id)}`);
+    room.show();
+  }
+  listRooms();
+  $("people-list").replaceChildren();
+  $("present").textContent = "";
+  tellPeople();
+}
+
+function listRooms() {
+  const one = (room) => el("li", {}, el("button", { type: "button", onclick: () => { open(room); $("draft").focus(); }, ...(room === current ? { "aria-current": "true" } : {}) },
+    room.name,
+    room.unread ? el("span", { className: "count" }, room.unread > 99 ? "99+" : String(room.unread), el("span", { className: "unseen" }, " unread")) : null));
+  const invitation = (room) => el("li", {}, el("button", { type: "button", onclick: () => invitedTo(room) }, room.name, el("span", { className: "count" }, "invited")));
+  const had = document.activeElement?.closest?.("#room-list li");
+  const at = had ? [...had.parentElement.children].indexOf(had) : -1;
+  $("room-list").replaceChildren(...[...rooms.values()].map(one), ...invited.map(invitation));
+  if (at >= 0) $("room-list").children[at]?.firstChild.focus();
+  const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+  document.title = `${unread ? `(${unread}) ` : ""}${current?.name ?? "Chat"}`;
+}
+
+function invitedTo(room) {
+  const act = (path) => async () => {
+    await post(`/rooms/${room.id}/${path}`);
+    $("dialog").close();
+    await refresh();
+    if (rooms.has(room.id)) open(rooms.get(room.id));
+  };
+  dialog(`You are invited to ${room.name}`, form([], "Join", act("join")), form([], "Decline", act("leave")));
+}
+
+// Told by a room what has come.
+function changed(room, message) {
+  listRooms();
+  if (room === current && message && message.kind !== "text") {
+    tellPeople();
+    tellSoon();
+  }
+}
+
+async function findRooms() {
+  const list = el("ul");
+  const enterRoom = async (id) => {
+    await refresh();
+    $("dialog").close();
+    if (rooms.has(id)) open(rooms.get(id));
+  };
+  const look = async (values) => {
+    const { rooms: found } = await get(`/rooms?name=${encodeURIComponent(values?.name ?? "")}`);
+    const one = (room) => el("li", { className: "row" },
+      el("span", {}, `${room.name} · ${room.members} ${room.members === 1 ? "member" : "members"} `),
+      el("button", { type: "button", className: "small", "aria-label": `${rooms.has(room.id) ? "Open" : "Join"} ${room.name}`, onclick: async () => {
+        try {
+          if (!rooms.has(room.id)) await post(`/rooms/${room.id}/join`);
+          await enterRoom(room.id);
+        } catch (error) { failed(error); }
+      } }, rooms.has(room.id) ? "Open" : "Join"));
+    list.replaceChildren(...(found.length ? found.map(one) : [el("li", {}, "There is no open room of this name.")]));
+  };
+  const make = (isOpen) => async (values) => {
+    const { id } = await post("/rooms", { name: values.name, open: isOpen });
+    await enterRoom(id);
+  };
+  const failed = dialog("Rooms",
+    form([["name", "Find an open room", { type: "search" }]], "Find", look),
+    list,
+    form([["name", "New room for everybody", { autocomplete: "off" }]], "Make open room", make(true)),
+    form([["name", "New room by invitation", { autocomplete: "off" }]], "Make room by invitation", make(false)));
+  look().catch(failed);
+}
+
+// --- People
+
+function tellSoon() {
+  clearTimeout(soon);
+  soon = setTimeout(() => { if (me) tellPeople(); }, SOON_MS);
+}
+
+async function tellPeople() {
+  const room = current;
+  $("invite").hidden = !room?.leads;
+  if (!room) return;
+  const [members, online] = await Promise.allSettled([get(`${room.path}/members`), get(`${room.path}/online`)]);
+  if (room !== current || members.status !== "fulfilled") return;
+  const here = new Set(online.value?.people.map(({ id }) => id));
+  $("present").textContent = online.value ? `${online.value.count} online` : "Who is online can't be had at the moment.";
+  const listed = members.value.members.sort((a, b) => here.has(b.id) - here.has(a.id));
+  const one = (person) => el("li", {},
+    el("span", { className: here.has(person.id) ? "online" : "" }, person.name, person.id === me.id ? " (you)" : "", person.role === "member" ? "" : ` · ${person.role}`, here.has(person.id) ? el("span", { className: "unseen" }, " online") : null),
+    room.leads && person.id !== me.id ? el("button", { type: "button", className: "small", "aria-label": `Manage ${person.name}`, onclick: () => manage(room, person) }, "Manage") : null);
+  const had = document.activeElement?.getAttribute?.("aria-label");
+  $("people-list").replaceChildren(...listed.map(one));
+  if (had?.startsWith("Manage ")) [...$("people-list").querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === had)?.focus();
+}
+
+function manage(room, person) {
+  const as = (role) => async () => {
+    await post(`${room.path}/members/${person.id}`, { role });
+    $("dialog").close();
+    await refresh();
+  };
+  const isOut = person.role === "banned" || person.role === "invited";
+  const choices = [
+    [room.role === "owner" && person.role === "member", "Make moderator", "moderator"],
+    [room.role === "owner" && person.role === "moderator", "Make member", "member"],
+    [room.role === "owner" && !isOut, "Hand the room over", "owner"],
+    [!isOut, "Remove from room", "removed"],
+    [person.role !== "banned", "Ban from room", "banned"],
+    [person.role === "banned", "Let come back", "removed"],
+    [person.role === "invited", "Take invitation back", "removed"],
+  ];
+  dialog(`${person.name} in ${room.name}`, ...choices.filter(([may]) => may).map(([, text, role]) => form([], text, as(role))));
+}
+
+// --- The page
+
+function narrow(which) {
+  for (const name of ["rooms", "people"]) {
+    const isOn = which === name && !$("chat").classList.contains(name);
+    $("chat").classList.toggle(name, isOn);
+    $(`show-${name}`).setAttribute("aria-expanded", String(isOn));
+  }
+}
+
+function grow() {
+  const draft = $("draft");
+  draft.rows = Math.min(8, draft.value.split("\n").length);
+}
+
+function send() {
+  const text = $("draft").value;
+  $("draft-error").textContent = "";
+  if (!current || !text.trim()) return;
+  if ([...text].length > me.message_characters_max) {
+    $("draft-error").textContent = `A message has at most ${me.message_characters_max} characters: send it in parts.`;
+    return;
+  }
+  current.send(text.trimEnd());
+  $("draft").value = current.draft = "";
+  grow();
+}
+
+function begin(told) {
+  me = told;
+  rooms = new Map();
+  current = null;
+  $("entrance").hidden = true;
+  $("chat").hidden = false;
+  take(told);
+  connectEdge();
+  $("draft").focus();
+}
+
+function end() {
+  disconnect();
+  clearTimeout(again);
+  me = null;
+  $("state").textContent = "";
+  $("dialog").close();
+  enter(begin);
+}
+
+$("composer").addEventListener("submit", (event) => { event.preventDefault(); send(); });
+$("draft").addEventListener("input", () => { if (current) current.draft = $("draft").value; grow(); });
+$("draft").addEventListener("keydown", (event) => {
+  // Where there is a keyboard; on a phone Enter begins a line, and the button sends.
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && matchMedia("(pointer: fine)").matches) {
+    event.preventDefault();
+    send();
+  }
+});
+$("messages").addEventListener("scroll", () => {
+  if ($("messages").scrollTop < 200) current?.older();
+  current?.saw();
+});
+$("to-newest").addEventListener("click", () => { $("messages").scrollTop = $("messages").scrollHeight; $("draft").focus(); });
+$("find-room").addEventListener("click", findRooms);
+$("show-account").addEventListener("click", () => account(me, end));
+$("show-rooms").addEventListener("click", () => narrow("rooms"));
+$("show-people").addEventListener("click", () => narrow("people"));
+$("leave").addEventListener("click", async () => {
+  if (!current || !confirm(`Leave ${current.name}?`)) return;
+  await post(`${current.path}/leave`).catch((error) => { $("draft-error").textContent = error.message; });
+  await refresh();
+});
+$("invite").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const said = $("invite-said");
+  try {
+    const person = await post(`${current.path}/invite`, { name: $("invite-name").value });
+    said.textContent = `${person.name} is invited.`;
+    $("invite-name").value = "";
+    tellPeople();
+  } catch (error) {
+    said.textContent = error.message;
+  }
+});
+window.addEventListener("online", () => { for (const room of rooms.values()) room.retry(); });
+document.addEventListener("visibilitychange", () => { current?.saw(); });
+window.addEventListener("hashchange", () => { if (rooms.has(wanted()) && wanted() !== current?.id) open(rooms.get(wanted())); });
+setInterval(() => { if (me && !document.hidden) tellPeople(); }, PRESENT_MS);
+whenLoggedOut(() => { if (me) end(); });
+
+async function load() {
+  try {
+    begin(await get("/me"));
+  } catch (error) {
+    if (error.code === "logged_out") enter(begin);
+    else setTimeout(load, AGAIN_MS);
+  }
+}
+load();

@@ -1,0 +1,123 @@
+//! Rooms: found, made, joined, left, and who is in them.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::failure::done;
+use super::{App, Body, Failure, Session, Shared};
+use crate::limits::ROOMS;
+use crate::names;
+use crate::store::messages::topic;
+use crate::store::rooms::{Named, Role};
+
+type Told = Result<Json<Value>, Failure>;
+
+#[derive(Deserialize)]
+pub(super) struct Search {
+    #[serde(default)]
+    name: String,
+}
+
+pub(super) async fn open(State(app): Shared, _: Session, Query(search): Query<Search>) -> Told {
+    Ok(Json(json!({"rooms": app.store.open_rooms(&search.name).await?})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewRoom {
+    name: String,
+    open: bool,
+}
+
+pub(super) async fn add(State(app): Shared, session: Session, Body(asked): Body<NewRoom>) -> Told {
+    let name = names::room(&asked.name).map_err(|why| Failure::invalid("name", &why))?;
+    app.take(ROOMS, &session.person.id)?;
+    let id = done(app.store.add_room(&session.person.id, &name, &names::key(&name), asked.open)).await?;
+    Ok(written(&app, json!({"id": id, "name": name})))
+}
+
+pub(super) async fn join(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
+    app.take(ROOMS, &session.person.id)?;
+    done(app.store.join(&room, &session.person.id)).await?;
+    Ok(written(&app, json!({})))
+}
+
+pub(super) async fn leave(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
+    app.take(ROOMS, &session.person.id)?;
+    done(app.store.leave(&room, &session.person.id)).await?;
+    Ok(written(&app, json!({})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Invitation {
+    name: String,
+}
+
+pub(super) async fn invite(
+    State(app): Shared,
+    session: Session,
+    Path(room): Path<String>,
+    Body(asked): Body<Invitation>,
+) -> Told {
+    app.take(ROOMS, &session.person.id)?;
+    let person = app.store.person_by_key(&names::key(asked.name.trim())).await?;
+    let nobody = || Failure::invalid("name", "there is nobody of this name: check how it is written");
+    let person = person.ok_or_else(nobody)?;
+    done(app.store.invite(&room, &session.person.id, &person.id)).await?;
+    Ok(written(&app, json!({"id": person.id, "name": person.name})))
+}
+
+pub(super) async fn members(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
+    Ok(Json(json!({"members": done(app.store.members(&room, &session.person.id)).await?})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Appointment {
+    /// `owner`, `moderator`, `member`, `banned` or `removed`.
+    role: String,
+}
+
+pub(super) async fn appoint(
+    State(app): Shared,
+    session: Session,
+    Path((room, person)): Path<(String, String)>,
+    Body(asked): Body<Appointment>,
+) -> Told {
+    app.take(ROOMS, &session.person.id)?;
+    let role = match &*asked.role {
+        "removed" => None,
+        role => match Role::read(role).filter(|role| *role != Role::Invited) {
+            Some(role) => Some(role),
+            None => {
+                return Err(Failure::invalid(
+                    "role",
+                    "a role is owner, moderator, member, banned or removed",
+                ));
+            }
+        },
+    };
+    let actor = Named { id: &session.person.id, name: &session.person.name };
+    done(app.store.appoint(&room, &actor, &person, role)).await?;
+    Ok(written(&app, json!({})))
+}
+
+/// Who has this room open somewhere, as the edge knows it.
+pub(super) async fn online(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
+    // First, since the edge tells this program everything.
+    done(app.store.names(&room, &session.person.id, &[])).await?;
+    let present = app.edge.admin.present(&topic(&room)).await;
+    let away = |failure: crate::edge::Failure| {
+        tracing::warn!("who is online can't be had: {}", failure.0);
+        Failure::away("edge_away", "who is online can't be had at the moment")
+    };
+    let (count, ids) = present.map_err(away)?;
+    let people = done(app.store.names(&room, &session.person.id, &ids)).await?;
+    Ok(Json(json!({"count": count, "people": people})))
+}
+
+/// Something was written that the edge is to be told.
+pub(super) fn written(app: &App, answer: Value) -> Json<Value> {
+    app.written.notify_one();
+    Json(answer)
+}

@@ -1,0 +1,10 @@
+//! The chat as its users have it: the real program with its edge and its database, over real sockets.
+
+mod accounts;
+mod delivery;
+mod kit;
+mod outages;
+mod postgres;
+mod rooms;
+#[path = "../../../tests/skip/mod.rs"]
+mod skip;

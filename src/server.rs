@@ -7,6 +7,7 @@
 pub mod capacity;
 mod certificates;
 mod demo;
+mod forward;
 mod history;
 mod key_log;
 mod maintenance;
@@ -41,6 +42,9 @@ use supervisor::Supervisor;
 
 /// How long the end waits for what a webhook has not been told yet.
 const WEBHOOK_TIME: Duration = Duration::from_secs(3);
+
+/// How long the end waits for messages that the application has not been told yet.
+const FORWARD_TIME: Duration = Duration::from_secs(3);
 
 /// How long a stopped loop may take to end.
 const STOP_TIME: Duration = Duration::from_secs(5);
@@ -270,6 +274,15 @@ impl Server {
             let events = webhook.finish(WEBHOOK_TIME);
             if events > 0 {
                 tracing::error!(events, "the webhook was not taken before the end; its events are lost");
+            }
+        }
+        if let Some(forward) = self.edition.forward() {
+            let messages = forward.finish(FORWARD_TIME);
+            if messages > 0 {
+                tracing::error!(
+                    messages,
+                    "the application was not told before the end; these messages are lost"
+                );
             }
         }
         tracing::info!("stopped");

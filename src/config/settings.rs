@@ -4,8 +4,8 @@
 use super::environment::variable;
 use super::section::{Section, Unfit};
 use super::{
-    Admin, Admission, Auth, Deflate, Drain, IssuerRule, LimitsSection, Log, Mailbox, Measure, Origin, Outbox,
-    Publish, Server, Timeouts, Tls, TopicRule, Webhook,
+    Admin, Admission, Auth, Deflate, Drain, Forward, IssuerRule, LimitsSection, Log, Mailbox, Measure,
+    Origin, Outbox, Publish, Server, Timeouts, Tls, TopicRule, Webhook,
 };
 
 /// The configuration in force.
@@ -43,6 +43,8 @@ pub struct Settings {
     pub admission: Admission,
     /// Who is told what happens to topics.
     pub webhook: Webhook,
+    /// How messages of clients go to the application.
+    pub forward: Forward,
     /// What is switched off to be measured.
     pub measure: Measure,
     /// Rules for topics by pattern, in the order of the file.
@@ -100,23 +102,24 @@ macro_rules! all_sections {
             log,
             admission,
             webhook,
+            forward,
             measure,
             topics: _,
             issuers: _,
         } = $settings;
         [
             server, tls, limits, timeouts, outbox, mailbox, deflate, drain, origin, auth, admin, publish,
-            log, admission, webhook, measure,
+            log, admission, webhook, forward, measure,
         ]
     }};
 }
 
 impl Settings {
-    pub(super) fn sections(&self) -> [&dyn Section; 16] {
+    pub(super) fn sections(&self) -> [&dyn Section; 17] {
         all_sections!(self)
     }
 
-    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 16] {
+    pub(super) fn sections_mut(&mut self) -> [&mut dyn Section; 17] {
         all_sections!(self)
     }
 
@@ -126,6 +129,7 @@ impl Settings {
         for section in self.sections() {
             section.check(&mut unfit);
         }
+        self.check_forward(&mut unfit);
         let mut report = |section, key, problem| unfit.push(Unfit { section, key, problem });
         if !self.server.admin_is_local() && !self.admin.has_keys() {
             let problem = format!(

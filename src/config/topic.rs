@@ -2,7 +2,9 @@
 //!
 //! Driven by `load`. Only the file can give rules: an order of rules has no place in the environment.
 
+use super::backend::Text;
 use super::error::ConfigError;
+use super::forward::unfit_url;
 use super::outbox::{BYTES_MAX, DROPS_MAX, MESSAGES_MAX, Policy};
 use super::section::{Checker, section};
 use super::table::Table;
@@ -98,6 +100,7 @@ type OptionalClients = Optional<ClientsKind>;
 type OptionalPresence = Optional<PresenceKind>;
 type OptionalValidate = Optional<ValidateKind>;
 type OptionalTapped = Optional<TappedKind>;
+type OptionalText = Optional<Text>;
 
 section! {
     /// Rules for topics by pattern, only in the file. The first rule whose pattern fits a topic's name holds
@@ -149,6 +152,9 @@ section! {
         "validate" => validate: Option<Validate> as OptionalValidate = None,
         /// What of these topics webhook.url is told, too: a list of subscribed and unsubscribed, or one of them. Unset, neither.
         "webhook" => webhook: Option<Tapped> as OptionalTapped = None,
+        /// URL, http or https, that what clients publish goes to instead of into the topic. What the admin port publishes goes
+        /// into the topic. Unset, none.
+        "forward" => forward: Option<String> as OptionalText = None,
     }
 }
 
@@ -185,6 +191,9 @@ impl TopicRule {
         {
             let problem = format!("expects at most {most} beside this rule's validate, got {given}");
             check.report("message_bytes_max", problem);
+        }
+        if let Some(problem) = self.forward.as_deref().and_then(unfit_url) {
+            check.report("forward", problem);
         }
         let keeps = self.history_messages.is_some_and(|messages| messages > 0);
         if self.policy == Some(SlowPolicy::CatchUp) && !keeps {

@@ -1,6 +1,6 @@
 //! The rules of topics as the topics take them, made of checked settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read};
 
@@ -21,6 +21,7 @@ impl Settings {
     /// A schema can't be read or used. Or a pattern does not compile; checked settings have none such.
     pub fn topic_rules(&self) -> Result<TopicRules, KeyError> {
         let mut schemas = Schemas::default();
+        let urls: BTreeSet<&str> = self.forward_urls().collect();
         let rules = self.topics.iter().map(|rule| {
             Ok(Rule {
                 pattern: TopicPattern::compile(&rule.pattern)?,
@@ -50,6 +51,10 @@ impl Settings {
                     Some(Validate::Schema(file)) => Some(Check::Schema(schemas.place_of(file)?)),
                 },
                 tapped: rule.webhook,
+                forward: rule
+                    .forward
+                    .as_deref()
+                    .and_then(|url| urls.iter().position(|known| *known == url).map(narrow)),
             })
         });
         let open = self.publish.topics.iter().map(|topic| TopicPattern::compile(topic));
@@ -71,9 +76,12 @@ impl Settings {
             presence: TopicPolicy::default().presence,
             check: Check::Nothing,
             tapped: TopicPolicy::default().tapped,
+            forward: None,
         };
         let (rules, open) = (rules.collect::<Result<_, KeyError>>()?, open.collect::<Result<_, _>>()?);
-        Ok(TopicRules::open_to(rules, open, listed, base).with_schemas(schemas.read))
+        Ok(TopicRules::open_to(rules, open, listed, base)
+            .with_schemas(schemas.read)
+            .forwarding_to(urls.iter().copied().map(Into::into).collect()))
     }
 }
 

@@ -102,7 +102,7 @@ pub fn layouts() -> Vec<Layout> {
             size_of::<Session>(),
         ),
         layout!(OpenState, "in the session of an open connection that has one", {
-            topics, watches, faults, blocked, context, window_bits, behind, debts
+            topics, watches, faults, blocked, context, window_bits, unanswered, behind, debts
         }),
         layout!(Subscription, "for each topic after the first", { topic, place }),
     ]

@@ -12,7 +12,7 @@ use super::inquiry::{Inquiry, Part};
 use super::rates::Debts;
 use crate::dialect::{Tag, Wish};
 use crate::metrics::{CloseReason, RefuseReason};
-use crate::topic::{Draft, Place, Position, Topic, Watch};
+use crate::topic::{Draft, Place, Position, Topic, TopicName, Watch};
 use crate::wire::deflate::Kept;
 use crate::wire::http::chunked::ChunkedDecoder;
 
@@ -232,12 +232,15 @@ pub struct OpenState {
     pub watches: ThinVec<Watch>,
     /// Messages that meant nothing: publishes that were ignored, or bad commands, of which a dialect knows one kind.
     pub faults: u32,
-    /// A publish that no mailbox had room for, to be tried again before anything else is read.
+    /// A publish that no mailbox had room for, or that the application is not ready for, to be tried again before anything
+    /// else is read.
     pub blocked: Option<Box<Blocked>>,
     /// What its compressed messages may refer back to, if it was not seen to begin each anew.
     pub context: Option<Box<Kept>>,
     /// The window of what is sent deflated, in bits, if it is smaller than deflate's own; 0 otherwise.
     pub window_bits: u8,
+    /// Messages that went to the application, and that it has not answered.
+    pub unanswered: u16,
     /// What it has to read of topics that keep messages.
     pub behind: Option<Box<Behind>>,
     /// What it owes of its rates; nothing when it has been quiet.
@@ -255,21 +258,41 @@ impl OpenState {
             && self.context.is_none()
             && self.behind.is_none()
             && self.window_bits == 0
+            && self.unanswered == 0
             && self.debts.is_none()
     }
 }
 
-/// A publish that waits for room.
+/// A publish that waits.
 #[derive(Debug)]
 pub struct Blocked {
-    /// Where it goes.
-    pub topic: Topic,
-    /// The message, encoded once however often it is tried.
-    pub draft: Draft,
+    /// What for, and what is published.
+    pub what: Waiting,
     /// For which request of its sender.
     pub tag: Tag,
     /// What its sender asked for behind it in the same message.
     pub rest: Vec<Wish>,
+}
+
+/// What a publish waits for.
+#[derive(Debug)]
+pub enum Waiting {
+    /// Room in the mailbox of a loop.
+    Room {
+        /// Where it goes.
+        topic: Topic,
+        /// The message, encoded once however often it is tried.
+        draft: Draft,
+    },
+    /// The application's answers to those before it.
+    Answers {
+        /// Where it goes.
+        topic: TopicName<'static>,
+        /// Whether the payload is binary.
+        binary: bool,
+        /// The payload.
+        payload: Box<[u8]>,
+    },
 }
 
 impl Blocked {
@@ -277,7 +300,11 @@ impl Blocked {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let rest = self.rest.iter().map(Wish::bytes);
-        size_of::<Self>() + self.draft.frame_len() + self.tag.bytes() + rest.sum::<usize>()
+        let own = match &self.what {
+            Waiting::Room { draft, .. } => draft.frame_len(),
+            Waiting::Answers { topic, payload, .. } => topic.as_str().len() + payload.len(),
+        };
+        size_of::<Self>() + own + self.tag.bytes() + rest.sum::<usize>()
     }
 }
 

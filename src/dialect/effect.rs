@@ -318,6 +318,22 @@ pub enum Outcome<'a> {
         /// Why.
         denial: Denial,
     },
+    /// The application has taken a message.
+    Forwarded {
+        /// To which topic it was sent.
+        topic: &'a str,
+        /// What the application says to its sender.
+        reply: Option<Reply<'a>>,
+    },
+    /// The application refuses a message.
+    Rejected {
+        /// To which topic it was sent.
+        topic: &'a str,
+        /// A word for programs.
+        code: &'a str,
+        /// What is wrong, for people.
+        text: &'a str,
+    },
     /// A message is not what its topic takes.
     Invalid {
         /// The topic.
@@ -339,6 +355,17 @@ impl<'a> Outcome<'a> {
         };
         Self::Joined { topic, offset: next_offset - 1, recovered, gap }
     }
+}
+
+/// What the application says to who has sent it a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// A JSON value that is no string.
+    Json(&'a str),
+    /// Text.
+    Text(&'a str),
+    /// Bytes.
+    Binary(&'a [u8]),
 }
 
 /// Why an effect can't be had.
@@ -378,6 +405,10 @@ pub enum Denial {
     StateRate,
     /// No room for what it says.
     StatesFull,
+    /// The application could not be told, or nobody knows whether it was.
+    ForwardFailed,
+    /// Too many messages wait for the application.
+    ForwardFull,
 }
 
 /// Why a token is not taken as a connection's.

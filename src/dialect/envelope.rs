@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::Form;
-use super::effect::{Cx, Effect, Meaning, Outcome};
+use super::effect::{Cx, Effect, Meaning, Outcome, Reply};
 use super::plain::Plain;
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::text::push_place;
@@ -36,6 +36,9 @@ enum Line<'a> {
         topic: &'a str,
         gap: GapLine,
     },
+    Forwarded {
+        topic: &'a str,
+    },
 }
 
 #[derive(Serialize)]
@@ -59,6 +62,23 @@ fn push_line(line: &Line<'_>, out: &mut Vec<u8>) {
     // Writing to a vector doesn't fail, and neither does any of these fields.
     let _ = serde_json::to_writer(&mut *out, line);
     out.push(b'\n');
+}
+
+/// Appends what the application says behind a line that says to which topic the message went.
+fn push_reply(topic: &str, reply: Reply<'_>, out: &mut Vec<u8>) {
+    let mut payload = Vec::new();
+    push_line(&Line::Forwarded { topic }, &mut payload);
+    let opcode = match reply {
+        Reply::Json(text) | Reply::Text(text) => {
+            payload.extend_from_slice(text.as_bytes());
+            Opcode::Text
+        }
+        Reply::Binary(bytes) => {
+            payload.extend_from_slice(bytes);
+            Opcode::Binary
+        }
+    };
+    push_frame(out, opcode, &payload, None);
 }
 
 /// Appends the line and the payload.
@@ -92,7 +112,10 @@ impl Speak for Envelope {
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let mut line = Vec::new();
         match outcome {
-            Outcome::Refused { .. } | Outcome::Invalid { .. } => return cx.effects.push(Effect::Ignore),
+            Outcome::Refused { .. } | Outcome::Invalid { .. } | Outcome::Rejected { .. } => {
+                return cx.effects.push(Effect::Ignore);
+            }
+            Outcome::Forwarded { topic, reply: Some(reply) } => return push_reply(topic, reply, cx.out),
             Outcome::Joined { topic, offset, recovered, gap } => {
                 let position = Position { epoch: topic.epoch(), offset }.to_string();
                 let gap = gap.map(GapLine::from);
@@ -110,6 +133,7 @@ impl Speak for Envelope {
             | Outcome::Identified { .. }
             | Outcome::Unidentified { .. }
             | Outcome::Expires { .. }
+            | Outcome::Forwarded { reply: None, .. }
             | Outcome::Left { .. }
             | Outcome::Lost { .. } => return,
         }

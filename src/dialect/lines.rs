@@ -57,6 +57,8 @@ impl Speak for Lines {
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Lost { topic } => format!("lost {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
+            Outcome::Forwarded { topic, .. } => format!("forwarded {topic}"),
+            Outcome::Rejected { code, .. } => format!("no {code}"),
             Outcome::Invalid { invalid, .. } => format!("no {}", invalid.reason.label()),
         };
         push_frame(cx.out, Opcode::Text, answer.as_bytes(), None);
@@ -101,6 +103,7 @@ fn word(denial: Denial) -> &'static str {
         Denial::TooMany => "more",
         Denial::NoPresence | Denial::NoStates | Denial::NotListed => "presence",
         Denial::TopicShare | Denial::TopicRate | Denial::StateRate => "share",
-        Denial::Busy | Denial::PatternsFull | Denial::StatesFull => "room",
+        Denial::Busy | Denial::PatternsFull | Denial::StatesFull | Denial::ForwardFull => "room",
+        Denial::ForwardFailed => "answer",
     }
 }

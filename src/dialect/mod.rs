@@ -26,10 +26,10 @@ use crate::wire::http::head::Head;
 use crate::wire::http::response::ResponseBuffer;
 
 pub use effect::{
-    Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, PresenceQuestion, StateWish, Tag, Token,
+    Cx, Denial, Effect, Effects, Meaning, Outcome, Piece, PresenceQuestion, Reply, StateWish, Tag, Token,
     TokenDenial, Wish,
 };
-pub use json::{push_page, push_presence};
+pub use json::{is_document, push_page, push_presence};
 pub use speak::{Bounds, Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Start};
 pub use tools::{Tools, Wall};
 

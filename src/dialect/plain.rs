@@ -6,10 +6,11 @@
 use std::borrow::Cow;
 
 use super::Dialect;
-use super::effect::{Cx, Effect, Meaning, Outcome};
+use super::effect::{Cx, Effect, Meaning, Outcome, Reply};
 use super::speak::{Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::url::{Wanted, wanted, wanted_by_path};
 use crate::topic::{LevelPattern, Position, PositionError, Since, TopicName};
+use crate::wire::frame::{Opcode, push_frame};
 use crate::wire::http::params::{switch, unknown};
 use crate::wire::http::uri::query_pairs;
 
@@ -41,9 +42,21 @@ impl Speak for Plain {
 
     #[inline]
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
-        if let Outcome::Refused { .. } | Outcome::Invalid { .. } = outcome {
-            cx.effects.push(Effect::Ignore);
+        match outcome {
+            Outcome::Refused { .. } | Outcome::Invalid { .. } | Outcome::Rejected { .. } => {
+                cx.effects.push(Effect::Ignore);
+            }
+            Outcome::Forwarded { reply: Some(reply), .. } => push_reply(reply, cx.out),
+            _ => {}
         }
+    }
+}
+
+/// Appends what the application says as a message, which has no topic.
+fn push_reply(reply: Reply<'_>, out: &mut Vec<u8>) {
+    match reply {
+        Reply::Json(text) | Reply::Text(text) => push_frame(out, Opcode::Text, text.as_bytes(), None),
+        Reply::Binary(bytes) => push_frame(out, Opcode::Binary, bytes, None),
     }
 }
 

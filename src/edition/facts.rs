@@ -7,6 +7,7 @@ use super::Edition;
 use crate::metrics::facts::{Facts, HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
 use crate::metrics::{self, logs};
 use crate::service::Backend;
+use crate::service::forward::Forward;
 use crate::topic::PresenceCounts;
 
 /// What only the start of the process knows, told once when it is known.
@@ -90,6 +91,7 @@ impl Edition {
             admin_tls: self.admin_tls.is_some(),
             tls_key_log: self.writes_secrets(),
             backend: self.backend().map(Backend::facts),
+            forward: self.forward().map(Forward::facts),
             jwks: self.key_sets.facts(),
             log_lines_dropped,
             log_lines_suppressed,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::connection::inquiry::Inquiry;
 use crate::dialect::Form;
 use crate::service::Verdict;
+use crate::service::forward::Told;
 use crate::topic;
 
 /// An order to a loop that concerns no topic.
@@ -29,6 +30,8 @@ pub enum Answered {
     Inquiry(Arc<Inquiry>),
     /// What the application says of a handshake.
     Verdict(Arc<Verdict>),
+    /// What became of messages that went to the application.
+    Forwarded(Vec<Told>),
 }
 
 /// The mail of Fantail's loops.

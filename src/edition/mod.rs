@@ -23,6 +23,7 @@ use crate::auth::revoked::Revocations;
 use crate::auth::token::Issuers;
 use crate::config::{KeyError, Settings, Totals};
 use crate::metrics::{LoopCounters, Reloads, WebhookCounts};
+use crate::service::forward::{Forward, Named};
 use crate::service::webhook::Ear;
 use crate::service::{Backend, KeySets};
 use crate::topic::{BATCH_BYTES_MAX, OutboxBudget, PresenceLimits, Presences};
@@ -123,6 +124,8 @@ pub struct Edition {
     pub admin_tls: Option<Arc<TlsConfig>>,
     /// How much may wait over all connections.
     pub totals: Totals,
+    /// Where messages may go by these settings: their loops may still send there while others have newer ones.
+    applications: OnceLock<Vec<Arc<Named>>>,
     shared: Arc<Shared>,
 }
 
@@ -173,6 +176,8 @@ pub struct Shared {
     backend: OnceLock<Backend>,
     /// Who is told what happens to connections.
     ear: OnceLock<Ear>,
+    /// Where messages go that are the application's.
+    forward: OnceLock<Forward>,
     /// What clients have sent in part, and what the operator has.
     inbox_bytes: [AtomicUsize; 2],
     open: AtomicUsize,
@@ -233,6 +238,7 @@ impl Edition {
             started: Started::default(),
             backend: OnceLock::new(),
             ear: OnceLock::new(),
+            forward: OnceLock::new(),
             inbox_bytes: [AtomicUsize::new(0), AtomicUsize::new(0)],
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -250,6 +256,11 @@ impl Edition {
     pub fn with_settings(&self, settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let rules = settings.topic_rules()?;
         let mut next = Self::of(settings, Arc::clone(&self.shared))?;
+        // Before the rules, so that there is somebody to send to.
+        if let Some(forward) = self.forward() {
+            let named = forward.prepare(next.settings.forward_urls());
+            next.name_applications(named.map_err(|(key, problem)| KeyError { key, problem })?);
+        }
         // The mailboxes stay as they were made.
         next.totals.mailbox = self.totals.mailbox;
         // Before the rules, so that what they allow to be kept finds room.
@@ -294,6 +305,7 @@ impl Edition {
             // Last: what is fetched for it is begun.
             issuers: issuers(&settings, &shared.key_sets)?,
             totals: Totals::derive(&settings, shared.loops(), shared.memory),
+            applications: OnceLock::new(),
             settings,
             shared,
         })
@@ -301,6 +313,18 @@ impl Edition {
 }
 
 impl Edition {
+    /// From now on messages may go to the application, for as long as the process lives; `named` are those of this edition.
+    pub fn set_forward(&self, forward: Forward, named: Vec<Arc<Named>>) {
+        // The first one stays, which is the only one.
+        let _ = self.shared.forward.set(forward);
+        self.name_applications(named);
+    }
+
+    fn name_applications(&self, named: Vec<Arc<Named>>) {
+        // An edition is told once.
+        let _ = self.applications.set(named);
+    }
+
     /// What TLS handshakes with a port are answered with, if TLS is spoken there.
     #[must_use]
     pub fn tls_of(&self, port: Port) -> Option<&TlsConfig> {
@@ -387,6 +411,12 @@ impl Shared {
     pub fn set_ear(&self, ear: Ear) {
         // As with the application: there is one at most.
         let _ = self.ear.set(ear);
+    }
+
+    /// Where messages go that are the application's, if any may.
+    #[must_use]
+    pub fn forward(&self) -> Option<&Forward> {
+        self.forward.get()
     }
 
     /// The counters of loop `index`.

@@ -14,6 +14,7 @@ use super::bearers::{Bearers, CHECKS_PER_TURN};
 use super::blocked::BlockedQueues;
 use super::catch_up_turn::CatchUpList;
 use super::drain::DrainState;
+use super::forward_turn::Forwarded;
 use super::held::Held;
 use super::inquiry_turn::Answering;
 use super::layer::LayerBytes;
@@ -165,6 +166,8 @@ pub struct Core<S: Socket> {
     pub(super) parked: usize,
     /// What the application is asked about handshakes.
     pub(super) questions: Questions,
+    /// What the application has said of messages, to be told.
+    pub(super) forwarded: Forwarded,
     /// Slots of refused connections.
     pub(super) refusing: usize,
     /// How fast one connection may speak.
@@ -243,6 +246,7 @@ impl<S: Socket> Core<S> {
             lingering: 0,
             parked: 0,
             questions: Questions::default(),
+            forwarded: Forwarded::default(),
             refusing: 0,
             rates: rate_limits(&edition, port),
             held: Held::default(),
@@ -425,6 +429,7 @@ impl<S: Socket> Core<S> {
             match reply.answer {
                 Answered::Inquiry(inquiry) => self.on_answered(reply.key, reply.ticket, &inquiry),
                 Answered::Verdict(verdict) => self.on_verdict(reply.key, reply.ticket, verdict),
+                Answered::Forwarded(told) => self.forwarded.push(reply.key, told),
             }
         }
         count
@@ -464,6 +469,7 @@ impl<S: Socket> Core<S> {
             || !self.inquiries.is_empty()
             || self.has_batch_work()
             || self.questions.has_work()
+            || self.forwarded.has_work()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`

@@ -13,7 +13,7 @@ use super::frames_turn::remember;
 use super::write_turn::Asked;
 use crate::auth::identity::{Denied, Right};
 use crate::connection::Flags;
-use crate::connection::session::{Blocked, Session};
+use crate::connection::session::{Blocked, Session, Waiting};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
 use crate::topic::{
@@ -92,7 +92,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// Does what was asked for, in order. What an outcome asks for comes behind what was asked for before.
-    fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
+    pub(super) fn execute(&mut self, from: Speaker, message: &[u8], sink: &mut Sink<'_>) -> Then {
         while let Some(Wish { effect, tag }) = sink.effects.pop() {
             sink.tag = tag;
             let then = match effect {
@@ -188,6 +188,12 @@ impl<S: Socket> Core<S> {
             publish_denial(denied)
         } else if payload.len() > policy.message_bytes_max {
             Denial::TooLong
+        } else if let Some(place) = policy.forward {
+            if let Err(invalid) = self.topics.rules().check(&policy, binary, payload) {
+                return self.refuse_invalid(from, name.as_str(), &invalid, sink);
+            }
+            // What is the application's needs no topic.
+            return self.forward(from, name.as_str(), place, binary, payload, sink);
         } else {
             match self.topic_for(from.key, name) {
                 Ok(topic) => return self.publish(from, topic, binary, payload, sink),
@@ -243,7 +249,10 @@ impl<S: Socket> Core<S> {
             return Then::Go;
         }
         if let Err(invalid) = self.topics.rules().check(&policy, binary, payload) {
-            return self.refuse_invalid(from, &topic, &invalid, sink);
+            return self.refuse_invalid(from, topic.name(), &invalid, sink);
+        }
+        if let Some(place) = policy.forward {
+            return self.forward(from, topic.name(), place, binary, payload, sink);
         }
         let Key { slot, generation } = from.key;
         let origin = Origin { loop_index: self.index as u8, slot, generation };
@@ -253,15 +262,9 @@ impl<S: Socket> Core<S> {
     }
 
     #[cold]
-    fn refuse_invalid(
-        &mut self,
-        from: Speaker,
-        topic: &Topic,
-        invalid: &Invalid,
-        sink: &mut Sink<'_>,
-    ) -> Then {
+    fn refuse_invalid(&mut self, from: Speaker, topic: &str, invalid: &Invalid, sink: &mut Sink<'_>) -> Then {
         self.counters.found_invalid(invalid.reason);
-        self.tell(from, Outcome::Invalid { topic: topic.name(), invalid }, sink);
+        self.tell(from, Outcome::Invalid { topic, invalid }, sink);
         Then::Go
     }
 
@@ -297,11 +300,9 @@ impl<S: Socket> Core<S> {
     ) -> Then {
         self.counters.publishes_busy.add(1);
         tracing::trace!(slot = key.slot, topic = topic.name(), "publish waits for room in a mailbox");
-        let blocked = Blocked { topic, draft: busy.draft, tag, rest: Vec::new() };
-        let all = self.edition.inbox_bytes_of(self.port);
+        let what = Waiting::Room { topic, draft: busy.draft };
+        self.keep_blocked(key, Blocked { what, tag, rest: Vec::new() });
         let Some(slot) = self.slots.get(key) else { return Then::Go };
-        self.held.moved(all, 0, blocked.bytes());
-        remember(&mut slot.connection.session, |open| open.blocked = Some(Box::new(blocked)));
         // A flag and not a look at what waits: a publish that another turn got through may have been followed by one
         // that waits again, while the list still has the connection.
         if !slot.connection.flags.has(Flags::WAITS_FOR_ROOM) {
@@ -311,6 +312,14 @@ impl<S: Socket> Core<S> {
             self.blocked.push(busy.full, key, is_first);
         }
         Then::Wait
+    }
+
+    /// Keeps a publish that waits; nothing more is read from its connection.
+    pub(super) fn keep_blocked(&mut self, key: Key, blocked: Blocked) {
+        let all = self.edition.inbox_bytes_of(self.port);
+        let Some(slot) = self.slots.get(key) else { return };
+        self.held.moved(all, 0, blocked.bytes());
+        remember(&mut slot.connection.session, |open| open.blocked = Some(Box::new(blocked)));
     }
 
     /// Counts a message that meant nothing here.
@@ -336,23 +345,34 @@ impl<S: Socket> Core<S> {
         if faults as usize > most { Then::End(reason) } else { Then::Go }
     }
 
-    /// Tries a publish again that no mailbox had room for, and goes on with what waited behind it. `false`: still
+    /// Tries a publish again that had to wait, and goes on with what waited behind it. `false`: still
     /// none, or the connection has ended.
     pub(super) fn retry_blocked(&mut self, key: Key) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         let Some(Session::Open(open)) = slot.connection.session.as_deref_mut() else { return true };
+        let waits_for_answers = |blocked: &Blocked| matches!(blocked.what, Waiting::Answers { .. });
+        let most = self.edition.settings.forward.connection_messages_max;
+        if open.blocked.as_deref().is_some_and(waits_for_answers) && usize::from(open.unanswered) >= most {
+            return false;
+        }
         let Some(blocked) = open.blocked.take() else { return true };
         self.held.moved(self.edition.inbox_bytes_of(self.port), blocked.bytes(), 0);
         if open.is_empty() {
             slot.connection.session = None;
         }
         let Some(from) = self.speaker(key) else { return false };
-        let Blocked { topic, draft, tag, rest } = *blocked;
+        let Blocked { what, tag, rest } = *blocked;
         let mut effects = Effects::default();
         let mut out = Vec::new();
         effects.restore(rest);
         let mut sink = Sink { out: &mut out, effects: &mut effects, tag };
-        let mut then = self.publish_draft(from, topic, draft, &mut sink);
+        let mut then = match what {
+            Waiting::Room { topic, draft } => self.publish_draft(from, topic, draft, &mut sink),
+            // By the rules of now.
+            Waiting::Answers { topic, binary, payload } => {
+                self.publish_to(from, &topic, binary, &payload, &mut sink)
+            }
+        };
         if then == Then::Go {
             then = self.execute(from, &[], &mut sink);
         } else {

@@ -33,6 +33,7 @@ pub mod core;
 mod drain;
 mod effects;
 mod fanout_turn;
+mod forward_turn;
 mod frames_turn;
 mod handshakes;
 mod held;

@@ -131,7 +131,8 @@ impl<S: Socket> Core<S> {
         let policy = self.topics.rules().policy_of(of).presence;
         let edition = Arc::clone(&self.edition);
         let mut done = None;
-        let page = edition.presences.page(of, policy, (None, STREAM_MEMBERS_MAX), |events| {
+        let (wanted, now_ms) = ((None, STREAM_MEMBERS_MAX), Some(self.now_ms()));
+        let page = edition.presences.page(of, policy, wanted, now_ms, |events| {
             // Where events are missing between, the list tells more than what is left of them.
             let known = edition.router.find(events).is_some_and(|topic| topic.look(since).recovered);
             let (topic, joined) = self.join(key, events, if known { since } else { Since::Now })?;
@@ -179,7 +180,8 @@ impl<S: Socket> Core<S> {
     ) -> Result<PresencePage, Denial> {
         let edition = Arc::clone(&self.edition);
         let wanted = (asked.after.as_deref(), usize::from(asked.limit));
-        edition.presences.page(asked.topic.as_str(), policy, wanted, |events| match joins {
+        let now_ms = Some(self.now_ms());
+        edition.presences.page(asked.topic.as_str(), policy, wanted, now_ms, |events| match joins {
             true => self.join(key, events, Since::Now).map(|(topic, _)| topic).map_err(denial),
             false => self.topic_for(key, events),
         })

@@ -87,6 +87,7 @@ impl<S: Socket> Core<S> {
         self.inquiry_turn();
         self.batch_turn();
         self.question_turn();
+        self.forward_turn();
         if self.take_drain_asked() {
             driver.on_drain_asked();
         }

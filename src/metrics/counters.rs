@@ -95,6 +95,8 @@ counters! {
     publishes_busy,
     /// Publishes to topics that clients may not publish to.
     ignored_publishes,
+    /// Messages that had to wait until the application has answered those before them.
+    forwards_blocked,
     /// Messages that were no command of their dialect.
     bad_commands,
     /// Messages that the kernel took for a subscriber, to the last byte.

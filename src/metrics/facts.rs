@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::backend::BackendFacts;
 use super::counters::LoopCounters;
+use super::forward::ForwardFacts;
 use super::jwks::JwksFacts;
 use super::reloads::ReloadCounts;
 use super::webhook::WebhookReading;
@@ -79,6 +80,8 @@ pub struct Facts<'a> {
     pub tls_key_log: bool,
     /// How the application answers what it is asked, if it is.
     pub backend: Option<BackendFacts>,
+    /// What becomes of messages that go to the application, if any may.
+    pub forward: Option<ForwardFacts>,
     /// Sets of keys that are fetched.
     pub jwks: JwksFacts,
     /// Log lines that were lost.

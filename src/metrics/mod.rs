@@ -3,6 +3,7 @@
 pub mod backend;
 mod counters;
 pub mod facts;
+pub mod forward;
 pub mod histogram;
 mod json;
 pub mod jwks;

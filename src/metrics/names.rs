@@ -58,6 +58,7 @@ metrics! {
     "fantail_messages_received_total", Counter, messages_received, "WebSocket messages read.";
     "fantail_publishes_total", Counter, publishes, "Messages published.";
     "fantail_publishes_busy_total", Counter, publishes_busy, "Publishes put off or refused because a mailbox was full.";
+    "fantail_forwards_blocked_total", Counter, forwards_blocked, "Messages that had to wait until the application had answered those before them.";
     "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes of clients that were not allowed and not answered.";
     "fantail_bad_commands_total", Counter, bad_commands, "Messages that were no command of their dialect.";
     "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
@@ -157,6 +158,13 @@ others! {
     WEBHOOK_EVENTS = "fantail_webhook_events_total", Counter, "Events of webhooks, by what became of them.";
     WEBHOOK_FAILED = "fantail_webhook_failed_calls_total", Counter, "Calls of webhooks that were not answered with success.";
     WEBHOOK_BYTES = "fantail_webhook_queue_bytes", Gauge, "Bytes of events that wait to be told.";
+    FORWARD_MESSAGES = "fantail_forward_messages_total", Counter, "Messages that went to the application, by what became of them.";
+    FORWARD_CALLS = "fantail_forward_calls_total", Counter, "Calls that took messages to the application, by outcome.";
+    FORWARD_PUBLISHED = "fantail_forward_publishes_total", Counter, "Messages that the application wanted published, by outcome.";
+    FORWARD_WAITING = "fantail_forward_waiting_messages", Gauge, "Messages that the application has not answered.";
+    FORWARD_BYTES = "fantail_forward_waiting_bytes", Gauge, "Bytes of messages that the application has not answered.";
+    FORWARD_CALLING = "fantail_forward_calling", Gauge, "Calls under way that take messages to the application.";
+    FORWARD_LEFT_ALONE = "fantail_forward_left_alone", Gauge, "URLs that are not called because they have failed or asked for that.";
     CONFIG_RELOADS = "fantail_config_reloads_total", Counter, "Reloads of the configuration, by outcome.";
     CONFIG_LAST_SUCCESS = "fantail_config_last_reload_success_timestamp_seconds", Gauge, "When a configuration was last taken, in seconds since 1970.";
     LOG_DROPPED = "fantail_log_lines_dropped_total", Counter, "Log lines lost because standard error did not take them.";

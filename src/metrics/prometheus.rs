@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::backend::{CALL_OUTCOMES, QUESTION_WAYS};
 use super::facts::Facts;
+use super::forward::{FORWARD_CALL_OUTCOMES, MESSAGE_OUTCOMES};
 use super::histogram::TURN_BOUNDS;
 use super::jwks::FETCH_OUTCOMES;
 use super::names::{self, Kind, Metric};
@@ -43,6 +44,7 @@ pub fn render(facts: &Facts<'_>, out: &mut String) {
     }
     tls(facts, out);
     backend(facts, out);
+    forward(facts, out);
     jwks(facts, out);
 }
 
@@ -101,6 +103,37 @@ fn backend(facts: &Facts<'_>, out: &mut String) {
     metric(out, &names::BACKEND_QUESTIONS);
     for (way, count) in facts.backend.iter().flat_map(|of| QUESTION_WAYS.iter().zip(of.questions)) {
         line(out, names::BACKEND_QUESTIONS.name, &[("way", way)], count);
+    }
+}
+
+/// Where nothing may be forwarded there are no samples.
+fn forward(facts: &Facts<'_>, out: &mut String) {
+    let of = facts.forward.as_ref();
+    metric(out, &names::FORWARD_MESSAGES);
+    for (outcome, count) in of.iter().flat_map(|of| MESSAGE_OUTCOMES.iter().zip(of.messages)) {
+        line(out, names::FORWARD_MESSAGES.name, &[("outcome", outcome)], count);
+    }
+    metric(out, &names::FORWARD_CALLS);
+    for (outcome, count) in of.iter().flat_map(|of| FORWARD_CALL_OUTCOMES.iter().zip(of.calls)) {
+        line(out, names::FORWARD_CALLS.name, &[("outcome", outcome)], count);
+    }
+    metric(out, &names::FORWARD_PUBLISHED);
+    for (outcome, count) in
+        of.iter().flat_map(|of| [("published", of.published), ("unpublished", of.unpublished)])
+    {
+        line(out, names::FORWARD_PUBLISHED.name, &[("outcome", outcome)], count);
+    }
+    let gauges = [
+        (&names::FORWARD_WAITING, of.map(|of| of.waiting)),
+        (&names::FORWARD_BYTES, of.map(|of| of.waiting_bytes)),
+        (&names::FORWARD_CALLING, of.map(|of| of.calling)),
+        (&names::FORWARD_LEFT_ALONE, of.map(|of| of.left_alone)),
+    ];
+    for (named, value) in gauges {
+        metric(out, named);
+        if let Some(value) = value {
+            line(out, named.name, &[], value);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::metrics::backend::BackendFacts;
 use crate::metrics::facts::{HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
+use crate::metrics::forward::ForwardFacts;
 use crate::metrics::jwks::{JwksFacts, JwksSet};
 use crate::metrics::{LoopCounters, ReloadCounts, WebhookCounts};
 use crate::sys::process::MemoryUse;
@@ -61,6 +62,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
             left_alone: true,
             ..BackendFacts::default()
         }),
+        forward: Some(ForwardFacts { messages: [7; 4], waiting: 3, ..ForwardFacts::default() }),
         jwks: JwksFacts {
             fetches: [5; 11],
             sets: vec![JwksSet { url: "https://a.example/keys?p=1".to_owned(), keys: 2, age_seconds: 30 }],

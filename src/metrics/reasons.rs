@@ -66,6 +66,8 @@ reasons! {
         TokenExpired = "token_expired", Some(3005), "the token has expired; come back with another";
         /// Closed through the admin port, whose request gives the code.
         Admin = "admin", Some(1000), "";
+        /// Closed by the application, whose answer gives the code.
+        Application = "application", Some(1000), "";
         /// A message over the limit.
         TooBig = "too_big", Some(1009), "message too big";
         /// No answer to a ping.

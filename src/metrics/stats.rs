@@ -2,6 +2,7 @@
 //! resets one.
 
 use super::facts::{Facts, LoopFacts};
+use super::forward::MESSAGE_OUTCOMES;
 use super::json::Object;
 use super::names;
 use super::process::{COMMIT, RUSTC, VERSION};
@@ -38,6 +39,16 @@ pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
         config.number("reloads_refused", facts.reloads.refused);
         config.number("last_success_seconds", facts.reloads.last_success_seconds);
     });
+    if let Some(of) = &facts.forward {
+        object.object("forward", |object| {
+            for (outcome, count) in MESSAGE_OUTCOMES.iter().zip(of.messages) {
+                object.number(outcome, count);
+            }
+            object.number("waiting_messages", of.waiting);
+            object.number("waiting_bytes", of.waiting_bytes);
+            object.number("left_alone", of.left_alone);
+        });
+    }
     object.object("log", |log| {
         log.number("lines_dropped", facts.log_lines_dropped);
         log.number("lines_suppressed", facts.log_lines_suppressed);

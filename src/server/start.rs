@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use super::supervisor::Supervisor;
 use super::{
-    Event, ServeError, Server, capacity, demo, failed, history, key_log, maintenance, presence, spawn,
-    tables_here,
+    Event, ServeError, Server, capacity, demo, failed, forward, history, key_log, maintenance, presence,
+    spawn, tables_here,
 };
 use crate::auth::token::KeySource;
 use crate::config::{KeyError, Limits, Settings, Tables, Totals};
@@ -49,6 +49,7 @@ pub fn check(settings: &Settings) -> Result<Limits, ServeError> {
     webhook_target(settings)?;
     backend(settings)?;
     check_key_sets(settings)?;
+    forward::check(settings)?;
     Ok(limits)
 }
 
@@ -97,7 +98,7 @@ impl Server {
         let loops = Loops { prepared, keep, options, derived, events, trim };
         let memory = allowance.as_ref().map(|allowance| allowance.bytes);
         let secrets = key_log::start(&settings)?;
-        let backend = backend(&settings)?;
+        let (backend, forwards) = (backend(&settings)?, forward::of(&settings)?);
         let edition = Arc::new(edition(settings, &derived, memory, wakers, secrets)?);
         // Before a loop could ask.
         backend.into_iter().for_each(|backend| edition.set_backend(backend));
@@ -120,6 +121,9 @@ impl Server {
             admin,
         };
         server.webhook = start_webhook(&server.edition)?;
+        if let Some(forward) = forwards {
+            forward::start(&server.edition, forward)?;
+        }
         // Polls, wakers and perhaps the claim are there, listeners and connections are not: those each loop counts.
         let mut own_descriptors = open_in_table().unwrap_or(0);
         let claimed = server.claims.len();
@@ -378,8 +382,7 @@ fn webhook_target(settings: &Settings) -> Result<Option<Target>, ServeError> {
 
 fn start_webhook(edition: &Edition) -> Result<Option<Webhook>, ServeError> {
     let Some(target) = webhook_target(&edition.settings)? else { return Ok(None) };
-    // The hash is keyed at random: no two starts have the same names for their batches.
-    let process = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+    let process = process_name();
     let settings = &edition.settings.webhook;
     let (bytes_max, wanted) = (settings.queue_bytes_max, settings.events);
     let webhook = Webhook::start(target, process, bytes_max, wanted, Arc::clone(&edition.webhook))
@@ -388,6 +391,12 @@ fn start_webhook(edition: &Edition) -> Result<Option<Webhook>, ServeError> {
     let _ = edition.router.set_tap(Box::new(webhook.ear()));
     edition.set_ear(webhook.ear());
     Ok(Some(webhook))
+}
+
+/// Tells what this process sends to others from what another one does.
+pub(super) fn process_name() -> String {
+    // The hash is keyed at random: no two starts have the same name.
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 fn router_limits(settings: &Settings, totals: &Totals) -> RouterLimits {

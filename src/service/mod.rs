@@ -2,12 +2,13 @@
 //!
 //! Runs on threads of its own, which live in the descriptor table of the main thread; loops ask and are answered by mail.
 //! A [`Caller`] makes calls to one address; a [`Breaker`] says when not to make any; [`Backend`] asks the application about
-//! handshakes; [`KeySets`] fetches keys of issuers. Never knows a connection or a loop.
+//! handshakes; [`KeySets`] fetches keys of issuers; [`Forward`](forward::Forward) gives it what clients send. Never knows a connection or a loop.
 
 mod backend;
 mod breaker;
 mod caller;
 mod desk;
+pub mod forward;
 mod jwks;
 #[cfg(test)]
 mod kit;

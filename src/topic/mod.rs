@@ -51,8 +51,8 @@ pub use name::TopicName;
 pub use pattern::TopicPattern;
 pub use position::{Gap, GapKind, Position, PositionError, Since};
 pub use presence::{
-    MEMBER_BYTES, MemberId, PresenceCounts, PresenceLimits, PresenceMember, PresencePage, Presences,
-    STATE_BYTES, Saying, Seat, Seats, StateDenial, StateText,
+    MEMBER_BYTES, MemberId, PresenceCounts, PresenceLimits, PresenceMember, PresenceMembers, PresencePage,
+    Presences, STATE_BYTES, Saying, Seat, Seats, StateDenial, StateText,
 };
 pub use replay::Piece;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};

@@ -119,6 +119,8 @@ pub struct TopicPolicy {
     pub check: Check,
     /// What of it webhooks are told.
     pub tapped: Tapped,
+    /// The application that what clients publish goes to, instead of into the topic: its place in the rules.
+    pub forward: Option<u32>,
 }
 
 impl Default for TopicPolicy {
@@ -142,6 +144,7 @@ impl Default for TopicPolicy {
             },
             check: Check::Nothing,
             tapped: Tapped::default(),
+            forward: None,
         }
     }
 }
@@ -185,6 +188,8 @@ pub struct Rule {
     pub check: Option<Check>,
     /// See [`TopicPolicy::tapped`].
     pub tapped: Option<Tapped>,
+    /// See [`TopicPolicy::forward`].
+    pub forward: Option<u32>,
 }
 
 impl Rule {
@@ -210,6 +215,7 @@ impl Rule {
             presence_state_ms: None,
             check: None,
             tapped: None,
+            forward: None,
         }
     }
 
@@ -244,6 +250,7 @@ impl Rule {
             },
             check,
             tapped: self.tapped.unwrap_or(base.tapped),
+            forward: self.forward.or(base.forward),
         }
     }
 }
@@ -279,6 +286,8 @@ pub struct TopicRules {
     policies: Box<[TopicPolicy]>,
     /// Those that policies name.
     schemas: Box<[Arc<Schema>]>,
+    /// Of applications, in the order of their places.
+    urls: Box<[Box<str>]>,
     /// Whether any of them has an interval.
     has_intervals: bool,
     /// Whether there is a topic that not everybody may subscribe to.
@@ -308,6 +317,7 @@ impl TopicRules {
             has_presence: policies.iter().any(|policy| policy.presence.mode != PresenceMode::Off),
             policies,
             schemas: Box::default(),
+            urls: Box::default(),
             rules: rules.into_iter().map(|rule| (rule.pattern, rule.publish.is_some())).collect(),
             open: open.into(),
         }
@@ -317,6 +327,18 @@ impl TopicRules {
     #[must_use]
     pub fn with_schemas(self, schemas: Vec<Arc<Schema>>) -> Self {
         Self { schemas: schemas.into(), ..self }
+    }
+
+    /// The same with the URLs of applications that its rules name by their places.
+    #[must_use]
+    pub fn forwarding_to(self, urls: Vec<Box<str>>) -> Self {
+        Self { urls: urls.into(), ..self }
+    }
+
+    /// The URL of the application at this place.
+    #[must_use]
+    pub fn url(&self, place: u32) -> Option<&str> {
+        self.urls.get(place as usize).map(|url| &**url)
     }
 
     /// Whether a message is what a topic of this policy takes. It is of at most

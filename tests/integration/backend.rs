@@ -51,16 +51,16 @@ fn by_cookie() -> Application {
 
 /// Holds answers until it is told to let so many go.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<usize>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<usize>, Condvar)>);
 
 impl Gate {
-    fn open(&self, count: usize) {
+    pub(crate) fn open(&self, count: usize) {
         *self.0.0.lock().expect("a lock") += count;
         self.0.1.notify_all();
     }
 
     /// Waits for it; no longer than a test could.
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let (left, changed) = &*self.0;
         let left = left.lock().expect("a lock");
         let waited = changed.wait_timeout_while(left, crate::server::PATIENCE, |left| *left == 0);

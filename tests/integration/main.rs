@@ -21,6 +21,7 @@ mod delivery;
 mod demo;
 mod dev_cert;
 mod drain_behind;
+mod forward;
 mod health;
 mod history;
 mod hostile;

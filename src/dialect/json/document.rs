@@ -12,8 +12,9 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 pub(super) const DEPTH_MAX: u32 = 64;
 
 /// Whether `text` is an object or a list, well-formed to its end (RFC 8259), without half surrogate pairs, without
-/// numbers beyond a double's range, and not nested deeper than [`DEPTH_MAX`].
-pub(super) fn is_document(text: &str) -> bool {
+/// numbers beyond a double's range, and not nested deeper than 64 levels.
+#[must_use]
+pub fn is_document(text: &str) -> bool {
     // Most texts are told apart by their first letter.
     if !text.trim_ascii_start().starts_with(['{', '[']) {
         return false;

@@ -23,6 +23,7 @@ use words::Told;
 
 use crate::topic::TopicName;
 
+pub use document::is_document;
 pub use presence::push_presence;
 pub(in crate::dialect) use presence::{presence_gap, push_list, push_presence_event, push_presence_start};
 pub use words::push_page;
@@ -114,6 +115,12 @@ impl Speak for Json {
             Outcome::Refused { topic, denial } => {
                 let (code, message) = words::denial(denial);
                 told("error").about(topic).error(code, message).push(cx.out);
+            }
+            // Who gave no id does not ask.
+            Outcome::Forwarded { reply: None, .. } if cx.tag.words().is_none() => {}
+            Outcome::Forwarded { topic, reply } => told("forwarded").topic(topic).reply(reply).push(cx.out),
+            Outcome::Rejected { topic, code, text } => {
+                told("error").topic(topic).error("refused", text).reason(code).push(cx.out);
             }
             Outcome::Invalid { topic, invalid } => {
                 let text = invalid.to_string();

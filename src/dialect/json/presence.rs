@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use crate::dialect::effect::Tag;
 use crate::dialect::text::{push_decimal, push_string};
-use crate::topic::{Gap, PresenceMember, PresencePage, Stamped, Topic, TopicName};
+use crate::topic::{Gap, PresenceMember, PresenceMembers, PresencePage, Stamped, Topic, TopicName};
 use crate::wire::frame::{Opcode, push_frame};
 
 /// Appends a page as a frame, in answer to a request.
@@ -51,23 +51,29 @@ pub fn push_presence(page: &PresencePage, out: &mut Vec<u8>) {
     // Writing into memory does not fail.
     let _ = write!(out, ",\"version\":\"{}\",\"count\":{}", page.version, page.count);
     if let Some(members) = &page.members {
-        out.extend_from_slice(b",\"members\":[");
-        for (index, PresenceMember { id, state }) in members.iter().enumerate() {
-            out.extend_from_slice(if index == 0 { b"{\"id\":" } else { b",{\"id\":" });
-            push_string(id.as_str(), out);
-            if let Some(state) = state {
-                // It was checked as JSON before it was kept.
-                let _ = write!(out, ",\"state\":{}", state.as_str());
-            }
-            out.push(b'}');
-        }
-        out.push(b']');
-        if let Some(last) = members.last().filter(|_| page.more) {
-            out.extend_from_slice(b",\"next\":");
-            push_string(last.id.as_str(), out);
-        }
+        out.extend_from_slice(members.written(written));
     }
     out.push(b'}');
+}
+
+/// Some members, and behind whom there are more, as what an object has of them.
+fn written(of: &PresenceMembers) -> Vec<u8> {
+    let mut out = b",\"members\":[".to_vec();
+    for (index, PresenceMember { id, state }) in of.as_slice().iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"{\"id\":" } else { b",{\"id\":" });
+        push_string(id.as_str(), &mut out);
+        if let Some(state) = state {
+            // It was checked as JSON before it was kept. Writing into memory does not fail.
+            let _ = write!(out, ",\"state\":{}", state.as_str());
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+    if let Some(last) = of.as_slice().last().filter(|_| of.has_more()) {
+        out.extend_from_slice(b",\"next\":");
+        push_string(last.id.as_str(), &mut out);
+    }
+    out
 }
 
 /// Appends what all events of a topic begin with, up to the offset in the version.

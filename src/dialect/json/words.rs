@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::document::is_document;
 use super::presence;
-use crate::dialect::effect::{Denial, Tag, TokenDenial};
+use crate::dialect::effect::{Denial, Reply, Tag, TokenDenial};
 use crate::dialect::text::{is_bare, push_place, push_string};
 use crate::topic::{Carried, Gap, Invalid, LevelPattern, Message, Page, Stamped, Topic};
 use crate::wire::frame::{Opcode, push_frame};
@@ -44,13 +44,25 @@ pub(super) struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pointer: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keyword: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a RawValue>,
+    data: Option<Data<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
+}
+
+/// A payload that is no base64.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
 }
 
 /// Messages that don't come.
@@ -112,6 +124,11 @@ impl<'a> Told<'a> {
         Self { code: Some(code), message: Some(message), ..self }
     }
 
+    /// With the application's own word for it.
+    pub(super) fn reason(self, word: &'a str) -> Self {
+        Self { reason: Some(word), ..self }
+    }
+
     /// Where a message does not fit, if that is known.
     pub(super) fn misfit(self, invalid: &'a Invalid) -> Self {
         let misfit = invalid.misfit.as_ref();
@@ -122,7 +139,19 @@ impl<'a> Told<'a> {
 
     /// With JSON that was checked where it came from.
     pub(super) fn data(self, json: &'a str) -> Self {
-        Self { data: serde_json::from_str(json).ok(), ..self }
+        Self { data: serde_json::from_str(json).ok().map(Data::Json), ..self }
+    }
+
+    /// With what the application says.
+    pub(super) fn reply(self, reply: Option<Reply<'a>>) -> Self {
+        match reply {
+            None => self,
+            Some(Reply::Text(text)) => Self { data: Some(Data::Text(text)), ..self },
+            Some(Reply::Json(json)) if is_document(json) => self.data(json),
+            // As of messages: a number, or what not every reader takes.
+            Some(Reply::Json(json)) => Self { data: Some(Data::Text(json)), ..self },
+            Some(Reply::Binary(bytes)) => Self { data_base64: Some(BASE64.encode(bytes)), ..self },
+        }
     }
 
     /// Appends it as a frame.
@@ -157,6 +186,10 @@ pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
         Denial::NotListed => ("not_listed", "this connection is not on the topic's list"),
         Denial::StateRate => ("state_rate", "states come too fast; the last one that was taken holds"),
         Denial::StatesFull => ("busy", "no room for another state; try again later"),
+        Denial::ForwardFailed => {
+            ("forward_failed", "the application could not be told, or nobody knows whether it was")
+        }
+        Denial::ForwardFull => ("busy", "too many messages wait for the application; try again later"),
         Denial::PatternsFull => ("busy", "no room for another pattern; try again later"),
     }
 }

@@ -40,7 +40,8 @@ fn page(query: &str, edition: &Edition) -> Result<Vec<u8>, (RefuseReason, Cow<'s
         return Err((RefuseReason::NotFound, "the rule of this topic has no presence".into()));
     }
     let wanted = (params.text("after"), limit);
-    let page = edition.presences.page(name.as_str(), policy, wanted, |events| edition.router.topic(events));
+    let presences = &edition.presences;
+    let page = presences.page(name.as_str(), policy, wanted, None, |events| edition.router.topic(events));
     let page = page.map_err(|_| (RefuseReason::Busy, "no room for another topic; try again later".into()))?;
     let mut body = Vec::new();
     push_presence(&page, &mut body);

@@ -21,7 +21,8 @@ use crate::sys;
 use crate::topic::{Tap, Topic};
 use event::{Event, What};
 use outgoing::Outgoing;
-use post::{Batch, Secret, pause};
+use post::{Batch, pause};
+pub(in crate::service) use post::{Secret, signed_request};
 
 pub use event::{Wanted, Who};
 
@@ -53,7 +54,8 @@ impl Target {
     }
 }
 
-fn read_secret(file: &str) -> Result<Secret, String> {
+/// The secret in a file.
+pub(in crate::service) fn read_secret(file: &str) -> Result<Secret, String> {
     use std::io::Read;
     let mut text = String::new();
     sys::file::open(file)

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What signs batches.
-pub(super) struct Secret(hmac::Key);
+pub(in crate::service) struct Secret(hmac::Key);
 
 impl Secret {
     /// The key in a file's text: `whsec_` and base64, as Standard Webhooks has it, or the characters themselves.
@@ -86,16 +86,21 @@ impl Batch {
 
     /// What is posted at `now_s`, seconds since 1970: each try has a signature of its own, because receivers refuse old ones.
     pub(super) fn request(&self, secret: &Secret, now_s: u64) -> Request {
-        let timestamp = now_s.to_string();
-        let signature = secret.sign(&self.id, &timestamp, &self.body);
-        let fields = vec![
-            ("content-type".to_owned(), b"application/json".to_vec()),
-            ("webhook-id".to_owned(), self.id.clone().into_bytes()),
-            ("webhook-timestamp".to_owned(), timestamp.into_bytes()),
-            ("webhook-signature".to_owned(), signature.into_bytes()),
-        ];
-        Request { fields, body: Some(self.body.clone()) }
+        signed_request(secret, &self.id, self.body.clone(), now_s)
     }
+}
+
+/// What is posted at `now_s`, seconds since 1970, under the name `id`: fields and signature of Standard Webhooks.
+pub(in crate::service) fn signed_request(secret: &Secret, id: &str, body: Vec<u8>, now_s: u64) -> Request {
+    let timestamp = now_s.to_string();
+    let signature = secret.sign(id, &timestamp, &body);
+    let fields = vec![
+        ("content-type".to_owned(), b"application/json".to_vec()),
+        ("webhook-id".to_owned(), id.as_bytes().to_vec()),
+        ("webhook-timestamp".to_owned(), timestamp.into_bytes()),
+        ("webhook-signature".to_owned(), signature.into_bytes()),
+    ];
+    Request { fields, body: Some(body) }
 }
 
 /// How long to wait behind so many failures, of which the server may have asked for a pause of its own; the last try is made when

@@ -9,6 +9,7 @@ use std::mem;
 use std::ops::Bound;
 
 use super::member::MemberId;
+use super::pages::PresenceMember;
 use super::states::{Known, Said, StateText, States};
 
 /// Changes that one fold has at most, and bytes of ids in them: what is more waits for the next one.
@@ -33,15 +34,6 @@ pub(super) struct Members {
     told: usize,
     /// What they say of themselves.
     states: States,
-}
-
-/// One of a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PresenceMember {
-    /// Who it is.
-    pub id: MemberId,
-    /// What it says of itself, if anything.
-    pub state: Option<StateText>,
 }
 
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@
 
 mod member;
 mod members;
+mod pages;
 mod seats;
 mod states;
 mod words;
@@ -30,7 +31,8 @@ use super::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 pub use member::MemberId;
 pub use members::MEMBER_BYTES;
 use members::Members;
-pub use members::PresenceMember;
+use pages::Pages;
+pub use pages::{PresenceMember, PresenceMembers};
 pub use seats::{Saying, Seats};
 pub use states::{STATE_BYTES, StateText};
 
@@ -78,6 +80,7 @@ struct List {
 #[derive(Debug)]
 struct ListState {
     members: Members,
+    pages: Pages,
     policy: PresencePolicy,
     /// Before when nothing is told.
     quiet_until: u64,
@@ -104,10 +107,8 @@ pub struct PresencePage {
     pub version: Position,
     /// Members in all.
     pub count: usize,
-    /// These members, in the order of their ids; `None` where only their number is told.
-    pub members: Option<Vec<PresenceMember>>,
-    /// Whether there are more behind the last of them.
-    pub more: bool,
+    /// Some of them; `None` where only their number is told.
+    pub members: Option<Arc<PresenceMembers>>,
 }
 
 /// What is counted.
@@ -285,7 +286,8 @@ impl Presences {
         self.bytes.fetch_sub(bytes.saturating_sub(states.bytes()), Ordering::Relaxed);
     }
 
-    /// Some of a topic's list: up to `limit` members behind `after`. `events` has or makes the topic of its events, and
+    /// Some of a topic's list: those that are `wanted`, behind an id and at most so many. With a
+    /// time what was read is kept for whoever asks next. `events` has or makes the topic of its events, and
     /// may subscribe to it: behind the page follows every change.
     ///
     /// # Errors
@@ -294,7 +296,8 @@ impl Presences {
         &self,
         topic: &str,
         policy: PresencePolicy,
-        (after, limit): (Option<&str>, usize),
+        wanted: (Option<&str>, usize),
+        now_ms: Option<u64>,
         events: impl FnOnce(&TopicName<'static>) -> Result<Topic, E>,
     ) -> Result<PresencePage, E> {
         let mut list = self.list(topic, policy);
@@ -306,19 +309,21 @@ impl Presences {
             state = lock(&list.state);
         }
         let page = events(&TopicName::of_presence(topic)).map(|events| {
-            let (members, more) = match policy.mode {
-                PresenceMode::Full => {
-                    let (members, more) = state.members.page(after, limit);
-                    (Some(members), more)
-                }
-                PresenceMode::Counts | PresenceMode::Off => (None, false),
-            };
+            let ListState { members, pages, .. } = &mut *state;
+            let (listed, told) = (members.len(), members.told());
+            let read = || members.page(wanted.0, wanted.1);
+            let members =
+                (policy.mode == PresenceMode::Full).then(|| pages.get(wanted, (listed, now_ms), read));
             let version = Position { epoch: events.epoch(), offset: events.next_offset() - 1 };
-            PresencePage { topic: topic.into(), version, count: state.members.told(), members, more }
+            PresencePage { topic: topic.into(), version, count: told, members }
         });
         if state.close_if_empty() {
             drop(state);
             self.forget(&list);
+        } else if let Some(now_ms) = now_ms {
+            let earlier = self.schedule(&list, &mut state, now_ms);
+            drop(state);
+            self.wake_if(earlier);
         }
         page
     }
@@ -337,6 +342,9 @@ impl Presences {
             state.due = u64::MAX;
             let (had, bytes) = (state.members.states().len(), state.members.states().bytes());
             state.members.expire(now_ms);
+            if state.pages.due().is_some_and(|due| due <= now_ms) {
+                state.pages.clear();
+            }
             if state.members.has_untold() && state.quiet_until <= now_ms {
                 self.tell(&list, &mut state, router, wall_ms);
                 state.quiet_until = now_ms.saturating_add(state.policy.interval_ms.into());
@@ -368,6 +376,7 @@ impl Presences {
                 self.events.fetch_add(1, Ordering::Relaxed);
             }
         }
+        state.pages.clear();
         let (bytes, gone) = state.members.tell(&fold);
         self.members.fetch_sub(gone as u64, Ordering::Relaxed);
         self.bytes.fetch_sub(gone as u64 * MEMBER_BYTES + bytes as u64, Ordering::Relaxed);
@@ -379,8 +388,14 @@ impl Presences {
         if let Some(list) = lists.get(topic) {
             return list.clone();
         }
-        let state =
-            ListState { members: Members::default(), policy, quiet_until: 0, due: u64::MAX, closed: false };
+        let state = ListState {
+            members: Members::default(),
+            pages: Pages::default(),
+            policy,
+            quiet_until: 0,
+            due: u64::MAX,
+            closed: false,
+        };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let list = Arc::new(List { id, topic: topic.into(), state: Mutex::new(state) });
         lists.insert(topic.into(), list.clone());
@@ -417,7 +432,7 @@ impl Presences {
     /// Has the list looked at when it is due. Whether that is before all others.
     fn schedule(&self, list: &Arc<List>, state: &mut ListState, now_ms: u64) -> bool {
         let tell = state.members.has_untold().then(|| state.quiet_until.max(now_ms));
-        let due = [tell, state.members.next_end()].into_iter().flatten().min();
+        let due = [tell, state.members.next_end(), state.pages.due()].into_iter().flatten().min();
         let Some(due) = due.filter(|due| *due < state.due) else { return false };
         let mut schedule = lock(&self.schedule);
         if state.due != u64::MAX {

@@ -62,11 +62,19 @@ fn presences() -> (Presences, Router<Mails>) {
 }
 
 fn page(presences: &Presences, router: &Router<Mails>, after: Option<&str>, limit: usize) -> PresencePage {
-    presences.page("t", POLICY, (after, limit), |events| router.topic(events)).unwrap()
+    presences.page("t", POLICY, (after, limit), None, |events| router.topic(events)).unwrap()
+}
+
+fn members(page: &PresencePage) -> &[PresenceMember] {
+    page.members.as_deref().map_or(&[], PresenceMembers::as_slice)
+}
+
+fn has_more(page: &PresencePage) -> bool {
+    page.members.as_ref().is_some_and(|members| members.has_more())
 }
 
 fn ids(page: &PresencePage) -> Vec<&str> {
-    page.members.iter().flatten().map(|member| member.id.as_str()).collect()
+    members(page).iter().map(|member| member.id.as_str()).collect()
 }
 
 /// What is kept of the events of "t".
@@ -91,7 +99,7 @@ fn versions_are_the_places_of_events() {
     assert_eq!(presences.turn(&router, INTERVAL, 0), None);
     assert_eq!(events(&router), [json!({"count": 2, "joined": ["bob \"b\""]})]);
     let second = page(&presences, &router, None, 1);
-    assert_eq!((ids(&second), second.more, second.count), (vec!["alice"], true, 2));
+    assert_eq!((ids(&second), has_more(&second), second.count), (vec!["alice"], true, 2));
     assert_eq!((second.version.epoch, second.version.offset), (first.version.epoch, 1));
     assert_eq!(ids(&page(&presences, &router, Some("alice"), 1)), ["bob \"b\""]);
     presences.leave(alice, 1_000);
@@ -114,11 +122,11 @@ fn counts_name_nobody() {
     let (presences, router) = presences();
     rule(&router, PresenceMode::Counts);
     let policy = PresencePolicy { mode: PresenceMode::Counts, ..POLICY };
-    let look = || presences.page("t", policy, (None, 10), |events| router.topic(events)).unwrap();
-    assert_eq!((look().count, look().members), (0, None));
+    let look = || presences.page("t", policy, (None, 10), None, |events| router.topic(events)).unwrap();
+    assert_eq!((look().count, look().members.is_none()), (0, true));
     let _alice = presences.join("t", policy, "alice", 0).unwrap();
     presences.turn(&router, 0, 0);
-    assert_eq!((look().count, look().members), (1, None));
+    assert_eq!((look().count, look().members.is_none()), (1, true));
     assert_eq!(events(&router), [json!({"count": 1})]);
 }
 
@@ -162,8 +170,8 @@ fn the_last_state_of_a_member_is_told_and_ends() {
     say(2, says("{\"types\":true}"), 1_001).unwrap();
     assert_eq!(presences.turn(&router, 1_001, 0), Some(11_001), "and then when it ends");
     assert_eq!(events(&router), [json!({"count": 1, "states": [{"id": "alice", "state": {"types": true}}]})]);
-    let listed = page(&presences, &router, None, 10).members.unwrap();
-    assert_eq!(listed[0].state.as_ref().map(StateText::as_str), Some("{\"types\":true}"));
+    let listed = page(&presences, &router, None, 10);
+    assert_eq!(members(&listed)[0].state.as_ref().map(StateText::as_str), Some("{\"types\":true}"));
     // The same again lasts longer and tells nothing; another that ends before it is told is none.
     say(1, says("{\"types\":true}"), 2_000).unwrap();
     say(1, says("1"), 2_100).unwrap();
@@ -261,6 +269,47 @@ fn who_finds_no_room_is_counted_and_takes_none() {
 }
 
 #[test]
+fn a_page_is_read_and_written_once_for_all_who_ask_until_the_list_is_another() {
+    let (presences, router) = presences();
+    let seats: Vec<_> =
+        (100..200).map(|number| presences.join("t", POLICY, &number.to_string(), 0).unwrap()).collect();
+    presences.turn(&router, 0, 0);
+    let ask = |after, now_ms| {
+        let page =
+            presences.page("t", POLICY, (after, 40), Some(now_ms), |events| router.topic(events)).unwrap();
+        page.members.unwrap()
+    };
+    let (first, second) = (ask(None, 10), ask(Some("139"), 10));
+    let written = |of: &PresenceMembers| of.as_slice().len().to_string().into_bytes();
+    assert_eq!(first.written(written), b"40");
+    for at in 0..1_000 {
+        assert!(
+            Arc::ptr_eq(&first, &ask(None, 10 + at % 900)) && Arc::ptr_eq(&second, &ask(Some("139"), 10))
+        );
+        assert_eq!(ask(None, 10).written(|_| unreachable!("it is written")), b"40");
+    }
+    // Who asks without a time finds it and leaves nothing.
+    let operator = presences.page("t", POLICY, (None, 40), None, |events| router.topic(events)).unwrap();
+    assert!(Arc::ptr_eq(&first, operator.members.as_ref().unwrap()));
+    // It is another list.
+    let late = presences.join("t", POLICY, "000", 600).unwrap();
+    presences.turn(&router, 600, 0);
+    let third = ask(None, 700);
+    assert_eq!((third.as_slice()[0].id.as_str(), first.as_slice()[0].id.as_str()), ("000", "100"));
+    // And nobody asks for a while: nothing of it stays.
+    assert_eq!(presences.turn(&router, 1_699, 0), Some(1_700));
+    assert_eq!((Arc::strong_count(&third), presences.turn(&router, 1_700, 0)), (2, None));
+    assert_eq!(Arc::strong_count(&third), 1);
+    // However many different ones are asked for, few are kept.
+    let ids: Vec<String> = (100..190).map(|number| number.to_string()).collect();
+    let pages: Vec<_> = ids.iter().map(|id| ask(Some(id), 2_000)).collect();
+    assert_eq!(pages.iter().filter(|page| Arc::strong_count(page) > 1).count(), 8);
+    seats.into_iter().chain([late]).for_each(|seat| presences.leave(seat, 2_000));
+    presences.turn(&router, 2_000 + GRACE, 0);
+    assert!(pages.iter().all(|page| Arc::strong_count(page) == 1) && lock(&presences.lists).is_empty());
+}
+
+#[test]
 fn where_an_event_finds_no_room_it_is_told_later_and_nothing_is_lost() {
     let mut limits = RouterLimits::default();
     limits.mailbox.entries_max = 1;
@@ -268,7 +317,7 @@ fn where_an_event_finds_no_room_it_is_told_later_and_nothing_is_lost() {
     let (presences, _) = presences();
     let topics = LocalTopics::new(router.clone(), 0).unwrap();
     // A reader of the events whose loop does not come to its mailbox.
-    let joined = presences.page("t", POLICY, (None, 0), |events| {
+    let joined = presences.page("t", POLICY, (None, 0), None, |events| {
         let topic = router.topic(events)?;
         let join = Join { local: 0, slot: 0, ticket: Place::NONE };
         router.join(&topic, 0, join, Since::Now).expect("a loop of the router");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::process::ARGUMENT;
+use super::process::{ARGUMENT, FOLDER};
 use super::{Admin, Edge, Public, Signer};
 use crate::random;
 
@@ -81,7 +81,7 @@ type Started = (Child, Pipes, SocketAddr, SocketAddr);
 async fn spawn(folder: &Folder, listen: SocketAddr, admin: SocketAddr) -> Result<Started, String> {
     let program = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
     let mut command = Command::new(program);
-    command.args([ARGUMENT, "serve", "--config"]).arg(folder.0.join("fantail.toml"));
+    command.arg(ARGUMENT).arg(&folder.0).args(["serve", "--config"]).arg(folder.0.join("fantail.toml"));
     command.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
     // Variables win over files: those of somebody's own server are not meant for this one.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FANTAIL_")) {
@@ -115,7 +115,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(secret: &str, key: &str) -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("fantail-chat-{}", random::id()));
+        let path = std::env::temp_dir().join(format!("{FOLDER}{}", random::id()));
         DirBuilder::new().mode(0o700).create(&path)?;
         let folder = Self(path);
         folder.write("token.secret", secret)?;

@@ -77,6 +77,8 @@ export interface Subscription {
 
 export interface Published {
   topic: string;
+  /** What the application says, of a topic whose messages go to it. Then there is neither `epoch` nor `offset`. */
+  data?: unknown;
   epoch: string;
   offset: number;
 }

@@ -207,7 +207,7 @@ export class Fantail {
       case "expires": this.#renew(this.#link.transport).catch(() => {}); break;
       case "subscribed": if (one && id === one.id) this.#subscribed(one, what); break;
       case "unsubscribed": if (one?.live && id === undefined) this.#fail(one, type); break;
-      case "published": case "error": {
+      case "published": case "forwarded": case "error": {
         const waiting = this.#publishes.get(id);
         // A server that knows no patterns names none.
         const asked = !waiting && id && [...this.#subscriptions.values()].find((each) => each.id === id);
@@ -215,7 +215,7 @@ export class Fantail {
         else if (waiting) {
           this.#settle(waiting);
           if (type === "error") waiting.fail(code, message);
-          else waiting.resolve({ topic: what.topic, epoch: what.epoch, offset: what.offset });
+          else waiting.resolve(what);
         } else if (id === undefined) this.#trouble(code, message);
       }
     }

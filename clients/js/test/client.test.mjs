@@ -44,6 +44,28 @@ test("what can't be published says why", async (t) => {
   assert.throws(() => one.subscribe("other"), { code: "closed" });
 });
 
+test("the application answers what is published to a topic of its own", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "fantail-forward-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const application = await listening(t, createServer(async (request, response) => {
+    let body = "";
+    for await (const part of request) body += part;
+    const messages = JSON.parse(body).messages.map(({ id, data }) => (
+      data.rude ? { id, refuse: { code: "rude", text: "say please" } } : { id, reply: { data: { got: data } } }));
+    response.end(JSON.stringify({ messages }));
+  }));
+  const [secret, config] = [join(folder, "secret"), join(folder, "fantail.toml")];
+  writeFileSync(secret, "a secret of some length, at least", { mode: 0o600 });
+  const rule = `[[topic]]\npattern = "app/*"\npublish = "anyone"\nforward = "http://${application}/"\n`;
+  writeFileSync(config, `[forward]\nsecret_file = "${secret}"\n${rule}`);
+  const forwarding = await startServer({ env: { FANTAIL_CONFIG: config } });
+  t.after(() => forwarding.stop());
+  const one = client(t, forwarding.listen);
+  const { topic, offset, data } = await one.publish("app/a", { x: 1 });
+  assert.deepEqual([topic, offset, data], ["app/a", undefined, { got: { x: 1 } }]);
+  await assert.rejects(one.publish("app/a", { rude: true }), { code: "refused", message: /say please/ });
+});
+
 test("after a break it goes on by position, and tells what it missed", async (t) => {
   const states = queue();
   const one = client(t, server.listen, { onState: (state) => states.push(state) });

@@ -546,6 +546,11 @@ fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
         settings.admission.handshakes_max = CONNECTIONS;
     });
     let mut core = core(&edition, Port::Client);
+    // A machine so busy that each part of a turn is over as soon as it looks at the clock.
+    core.set_clock(|| {
+        NOW_NS.set(NOW_NS.get() + 10_000_000);
+        NOW_NS.get()
+    });
     let fakes: Vec<_> = (0..CONNECTIONS).map(|_| Fake::says(b"GET /")).collect();
     let keys: Vec<_> = fakes.iter().map(|fake| arrive(&mut core, fake)).collect();
     assert!(core.sleep_ms(0).is_some_and(|ms| ms > 0), "nothing is due yet");
@@ -570,11 +575,14 @@ fn deadlines_that_strike_at_once_are_acted_on_over_several_turns() {
         fake.end();
     }
     core.set_now(2_000);
-    while core.connections() > 0 {
+    let mut turns = 0;
+    // Who is ended by the sweep may be on the ready list still.
+    while core.connections() > 0 || core.has_work() {
         core.run_ready();
         core.sweep();
+        turns += 1;
+        assert!(turns < CONNECTIONS, "work that does not end");
     }
-    assert!(!core.has_work());
     core.set_now(3_000);
     core.sweep();
     assert_eq!(core.sleep_ms(300_000), None, "nothing is due, so there is no timeout");

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::message::{Fate, Message, Payload};
+use crate::auth::Identity;
 use crate::topic::TopicName;
 
 /// Topics and payloads that the answer to one message may publish.
@@ -35,6 +36,8 @@ struct Row<'a> {
     dialect: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
     address: Option<String>,
     time: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +88,9 @@ fn row<'a>(process: &str, message: &'a Message) -> Row<'a> {
         topic: &message.topic,
         connection: format!("{loop_index}:{}:{}", key.slot, key.generation),
         dialect: message.dialect,
-        sub: message.identity.as_deref().map(crate::auth::Identity::sub),
+        sub: message.identity.as_deref().map(Identity::sub),
+        // Without it the alice of one issuer would be that of another.
+        issuer: message.identity.as_deref().and_then(Identity::issuer),
         address: message.address.map(|address| address.to_canonical().to_string()),
         time: message.time_ms,
         request: message.request.as_deref().and_then(|request| serde_json::from_str(request).ok()),

@@ -1,6 +1,9 @@
 //! What is posted, and answers of every kind.
 
 use super::*;
+use crate::auth::Identity;
+use crate::auth::identity::SharedRights;
+use crate::auth::token::Claims;
 use crate::service::forward::Sender;
 use crate::topic::Key;
 
@@ -27,6 +30,28 @@ fn three() -> Vec<Message> {
         message(8, false, false, b"{\"a\": 1"),
         message(9, true, false, b"\xff"),
     ]
+}
+
+#[test]
+fn a_sender_is_told_by_both_names() {
+    let of = |issuer: Option<&str>| {
+        let claims = Claims {
+            sub: "alice".into(),
+            subscribe: None,
+            publish: None,
+            expires: 7,
+            good_until: 7,
+            issued: None,
+            jti: Some("secret".into()),
+            issuer: issuer.map(Into::into),
+        };
+        let identity = Some(Identity::new(claims, &mut SharedRights::default()));
+        let message = Message { identity, ..message(7, false, false, b"x") };
+        let value: serde_json::Value = serde_json::from_slice(&body("0f", &[message])).unwrap();
+        ["sub", "issuer", "jti"].map(|name| value["messages"][0].get(name).cloned())
+    };
+    assert_eq!(of(Some("us")), [Some("alice".into()), Some("us".into()), None]);
+    assert_eq!(of(None), [Some("alice".into()), None, None]);
 }
 
 #[test]

@@ -182,6 +182,11 @@ impl What {
         Self::Vacated { topic: topic.into() }
     }
 
+    /// Whether it is of a topic, whoever comes to it.
+    pub(super) fn is_of_topic(&self) -> bool {
+        matches!(self, Self::Occupied { .. } | Self::Vacated { .. })
+    }
+
     /// Bytes that it is counted by.
     pub(super) fn bytes(&self) -> usize {
         let of_who = |who: &Who| who.bearer.as_ref().map_or(0, |bearer| bearer.0.memory());

@@ -26,8 +26,10 @@ pub(in crate::service) use post::{Secret, signed_request};
 
 pub use event::{Bearer, Wanted, Who};
 
-/// Events in one batch: with the longest names some 300 KiB.
+/// Events in one batch, and bytes that they are counted by but for one alone: even where each byte of a text is six in JSON that
+/// stays below 1 MiB, which is what most receivers take.
 const BATCH_EVENTS_MAX: usize = 1_000;
+const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// How long one try may take.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -238,7 +240,7 @@ impl Shared {
                 state.outgoing.ripen(now)
             };
             if state.outgoing.has_ready() {
-                let missed = state.outgoing.batch(BATCH_EVENTS_MAX, events);
+                let missed = state.outgoing.batch((BATCH_EVENTS_MAX, BATCH_BYTES_MAX), events);
                 state.under_way = events.len();
                 self.counts.queue_bytes.store(state.outgoing.bytes() as u64, Ordering::Relaxed);
                 return Some(missed);

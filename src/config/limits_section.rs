@@ -31,8 +31,8 @@ section! {
         /// Bytes of kept messages that each loop holds ready in the forms of who reads them. 0 takes a thirty-second of
         /// the memory that the process may have, shared out over the loops, at most 16 MiB for each.
         live "history_forms_bytes_max" => history_forms_bytes_max: Option<usize> as BytesOrAutomatic = None,
-        /// Most different patterns that connections subscribe to at once; whoever comes with one more is answered 503, or
-        /// busy.
+        /// Most different patterns that connections subscribe to at once, and on one loop most of which only parts come;
+        /// whoever comes with one more is answered 503, or busy.
         "patterns_max" => patterns_max: usize as Count = 65_536,
         /// Most members of one topic that are listed where its rule has presence; whoever comes then is served as ever, but
         /// neither listed nor counted there.

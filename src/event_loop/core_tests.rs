@@ -16,7 +16,10 @@ use crate::event_loop::run::TrimRequest;
 use crate::event_loop::turn::Driver;
 use crate::metrics::RefuseReason;
 use crate::topic::subscriptions::ENTRIES_PER_TURN;
-use crate::topic::{Draft, Entry, Join, MailboxLimits, Place, RouterLimits, Since, TopicName, Wake};
+use crate::topic::{
+    Access, Draft, Entry, Join, LevelPattern, MailboxLimits, Place, RouterError, RouterLimits, Since,
+    TopicName, TopicPolicy, TopicRules, Wake,
+};
 use crate::transport::Received;
 use crate::wire::deflate::Deflater;
 use crate::wire::frame::{Opcode, push_deflated_frame, push_frame};
@@ -537,6 +540,23 @@ fn the_client_port_awaits_no_body() {
         assert!(answer.starts_with(b"HTTP/1.1 200 "), "{framing}");
         assert_eq!(count(&answer, b"\r\nConnection: close\r\n"), 1, "{framing}");
     }
+}
+
+#[test]
+fn patterns_of_which_only_parts_come_are_bounded_too() {
+    let edition = edition(1, 10, RouterLimits::default(), |settings| settings.limits.patterns_max = 2);
+    let mut core = core(&edition, Port::Client);
+    let key = arrive(&mut core, &Fake::says(&upgrade("/ws", "")));
+    // To who has shown no token nothing comes by such rules.
+    let policy = TopicPolicy { subscribe: Access::Identified, ..TopicPolicy::default() };
+    edition.router.set_rules(TopicRules::new(Vec::new(), Vec::new(), policy));
+    core.topics.take_rules();
+    let mut watch = |text| core.watch(key, &LevelPattern::parse(text).unwrap()).map(drop);
+    assert_eq!(["a/*", "*/b"].map(&mut watch), [Ok(()), Ok(())]);
+    assert_eq!(watch("*/*"), Err(RouterError::PatternsFull));
+    core.unsubscribe_all(key.slot);
+    assert_eq!(core.topics.asides(), 0);
+    assert!(core.watch(key, &LevelPattern::parse("*/*").unwrap()).is_ok());
 }
 
 #[test]

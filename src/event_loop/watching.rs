@@ -70,6 +70,9 @@ impl<S: Socket> Core<S> {
         indexed: bool,
     ) -> Result<Watch, RouterError> {
         if !indexed {
+            if self.topics.asides() >= self.edition.settings.limits.patterns_max {
+                return Err(RouterError::PatternsFull);
+            }
             return Ok(self.topics.watch_aside(pattern, reach, key.slot));
         }
         let Some(slot) = self.slots.get(key) else { return Err(RouterError::Contended) };

@@ -75,6 +75,8 @@ pub(super) struct Watchers {
     patterns: BTreeMap<u64, Watched>,
     /// Subscriptions by pattern, without parts.
     pub(super) subscriptions: usize,
+    /// Those that the index of all loops does not have.
+    pub(super) asides: usize,
     next_ticket: u64,
     next_aside: u64,
 }
@@ -121,6 +123,7 @@ impl Watchers {
     /// A slot subscribes to a pattern of which nothing comes but what its parts bring.
     pub(super) fn add_aside(&mut self, pattern: &LevelPattern, slot: u32, reach: Reach) -> Watch {
         self.next_aside += 1;
+        self.asides += 1;
         self.add(ASIDE + self.next_aside, pattern, slot, reach)
     }
 
@@ -133,6 +136,7 @@ impl Watchers {
             return None;
         }
         let gone = self.patterns.remove(&watch.pattern)?;
+        self.asides -= usize::from(!watch.is_indexed());
         watch.is_indexed().then_some(gone.pattern)
     }
 
@@ -279,7 +283,7 @@ mod tests {
         let part = watchers.add(1, &pattern("chat/a/*"), 5, of(Access::Claim, true));
         let open = watchers.add(2, &pattern("**"), 5, of(Access::Anyone, false));
         assert_eq!(watchers.subscriptions, 2, "a part is none of its own");
-        assert!(!aside.is_indexed() && part.is_indexed());
+        assert!(!aside.is_indexed() && part.is_indexed() && watchers.asides == 1);
         let means = |watchers: &Watchers, access, watches: &[Watch]| {
             let matched = Arc::new(Matched { loops: 1, ids: [1, 2].into() });
             watchers.watching(matched, access).is_some_and(|watching| watching.means(watches))
@@ -303,7 +307,7 @@ mod tests {
         assert_eq!(watchers.remove(asked, 5, false), Some(pattern("chat/a/*")));
         assert_eq!(watchers.remove(aside, 5, false), None, "no other loop knows of it");
         assert_eq!(watchers.remove(open, 5, false), Some(pattern("**")));
-        assert!(watchers.is_empty() && watchers.subscriptions == 0);
+        assert!(watchers.is_empty() && watchers.subscriptions == 0 && watchers.asides == 0);
     }
 
     #[test]

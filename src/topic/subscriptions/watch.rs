@@ -47,6 +47,11 @@ impl<M: Mail> LocalTopics<M> {
             && self.rules.subscribers_of(name) >= watch.reach().upto
     }
 
+    /// Subscriptions of which nothing comes by themselves: the bound of all loops' patterns does not count them.
+    pub fn asides(&self) -> usize {
+        self.watchers.asides
+    }
+
     /// Subscriptions by pattern, without parts.
     pub fn watches(&self) -> usize {
         self.watchers.subscriptions

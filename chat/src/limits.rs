@@ -1,39 +1,44 @@
-//! How often something may be done: buckets that fill with time, in a table of fixed size. Whoever falls into the same
-//! bucket as another shares it; which one that is depends on a random key, so nobody can choose to. A restart forgets.
+//! How often something may be done: buckets that fill with time, in a table of fixed size for each kind of thing: what
+//! somebody may do often must not use up what is rare. Whoever falls into the same bucket as another shares it; which
+//! one that is depends on a random key, so nobody can choose to. A restart forgets.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Of one kind, 24 bytes each.
 const BUCKETS: usize = 1 << 16;
 
 /// A kind of thing that is limited.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
-    name: &'static str,
+    /// Which of the tables is its own.
+    table: usize,
     /// How many at once.
     burst: f64,
     /// Seconds until there is one more.
     seconds: f64,
 }
 
-const fn limit(name: &'static str, burst: f64, seconds: f64) -> Limit {
-    Limit { name, burst, seconds }
+const fn limit(table: usize, burst: f64, seconds: f64) -> Limit {
+    Limit { table, burst, seconds }
 }
 
 /// Passwords tried from one address.
-pub(crate) const LOGIN_ADDRESS: Limit = limit("login of an address", 30.0, 6.0);
+pub(crate) const LOGIN_ADDRESS: Limit = limit(0, 30.0, 6.0);
 /// Wrong passwords of one account from devices that have never been logged in to it.
-pub(crate) const LOGIN_ACCOUNT: Limit = limit("login of an account", 10.0, 60.0);
+pub(crate) const LOGIN_ACCOUNT: Limit = limit(1, 10.0, 60.0);
 /// Wrong passwords of one account from one device that has: an attack on the account does not touch it.
-pub(crate) const LOGIN_DEVICE: Limit = limit("login of a device", 10.0, 60.0);
+pub(crate) const LOGIN_DEVICE: Limit = limit(2, 10.0, 60.0);
 /// Accounts made from one address.
-pub(crate) const REGISTER_ADDRESS: Limit = limit("accounts of an address", 20.0, 60.0);
+pub(crate) const REGISTER_ADDRESS: Limit = limit(3, 20.0, 60.0);
 /// Messages, edits and deletions of one person.
-pub(crate) const MESSAGES: Limit = limit("messages", 30.0, 0.5);
+pub(crate) const MESSAGES: Limit = limit(4, 30.0, 0.5);
 /// Rooms made, invitations, joins and leaves of one person.
-pub(crate) const ROOMS: Limit = limit("rooms", 60.0, 5.0);
+pub(crate) const ROOMS: Limit = limit(5, 60.0, 5.0);
+
+const TABLES: usize = 6;
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -41,7 +46,7 @@ struct Bucket {
     at: Instant,
 }
 
-/// The table.
+/// The tables.
 pub(crate) struct Limits {
     hasher: RandomState,
     buckets: Mutex<Vec<Bucket>>,
@@ -50,7 +55,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new() -> Self {
         let empty = Bucket { used: 0.0, at: Instant::now() };
-        Self { hasher: RandomState::new(), buckets: Mutex::new(vec![empty; BUCKETS]) }
+        Self { hasher: RandomState::new(), buckets: Mutex::new(vec![empty; TABLES * BUCKETS]) }
     }
 
     /// Takes one, or says how long to wait.
@@ -81,8 +86,8 @@ impl Limits {
     }
 
     fn slot(&self, limit: Limit, who: &str) -> usize {
-        let hash = self.hasher.hash_one((limit.name, who));
-        usize::try_from(hash % BUCKETS as u64).unwrap_or_default()
+        let hash = self.hasher.hash_one((limit.table, who));
+        limit.table * BUCKETS + usize::try_from(hash % BUCKETS as u64).unwrap_or_default()
     }
 }
 
@@ -126,6 +131,22 @@ mod tests {
             (0..10_000).filter(|&at| limits.take_at(LOGIN_ACCOUNT, "a", start + hour * at / 10_000).is_ok());
         let let_in = tries.count();
         assert!((60..=70).contains(&let_in), "{let_in}");
+    }
+
+    #[test]
+    fn who_writes_much_keeps_nobody_from_logging_in() {
+        let limits = Limits::new();
+        let start = Instant::now();
+        for person in 0..10_000 {
+            for _ in 0..30 {
+                let _ = limits.take_at(MESSAGES, &format!("person {person}"), start);
+            }
+            let _ = limits.take_at(LOGIN_ACCOUNT, &format!("person {person}"), start);
+        }
+        for owner in 0..1_000 {
+            limits.take_at(LOGIN_DEVICE, &format!("device {owner}"), start).unwrap();
+            limits.take_at(LOGIN_ADDRESS, &format!("address {owner}"), start).unwrap();
+        }
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub(crate) fn person(text: &str) -> Result<String, String> {
     if !NAME_CHARS.contains(&count) {
         return Err(format!("a name has 2 to 24 characters, this one has {count}"));
     }
-    if let Some(wrong) = name.chars().find(|&one| !(one.is_alphanumeric() || "_-.".contains(one))) {
+    if let Some(wrong) =
+        name.chars().find(|&one| is_invisible(one) || !(one.is_alphanumeric() || "_-.".contains(one)))
+    {
         return Err(format!("a name has letters, digits, and _ - . between them: leave out {wrong:?}"));
     }
     if !name.starts_with(char::is_alphanumeric) || !name.ends_with(char::is_alphanumeric) {
@@ -55,6 +57,20 @@ pub(crate) fn key(name: &str) -> String {
     folded(&alike).chars().map(|one| if one == 'i' || one == 'ı' { 'l' } else { one }).collect()
 }
 
+/// The key of a name that somebody is asked for by. No name is longer than what is looked at, and none has control
+/// characters, which PostgreSQL's text can't even ask for.
+pub(crate) fn asked(name: &str) -> String {
+    let most = NAME_CHARS.end() * 4;
+    key(&name.trim().chars().filter(|one| !one.is_control()).take(most).collect::<String>())
+}
+
+/// The key of a part of a room's name.
+pub(crate) fn part(name: &str) -> String {
+    let words: Vec<&str> = name.split_whitespace().take(*ROOM_CHARS.end()).collect();
+    let shown = words.join(" ");
+    key(&shown.chars().filter(|one| !one.is_control()).take(*ROOM_CHARS.end()).collect::<String>())
+}
+
 /// What is wrong with a password that somebody wants to have.
 pub(crate) fn check_password(password: &str, name: &str) -> Result<(), String> {
     let count = password.chars().count();
@@ -74,7 +90,7 @@ pub(crate) fn check_password(password: &str, name: &str) -> Result<(), String> {
 pub(crate) fn message(text: &str) -> Result<String, String> {
     let text = text.replace("\r\n", "\n");
     let text = text.trim_end();
-    if text.trim_start().is_empty() {
+    if text.chars().all(|one| one.is_whitespace() || is_invisible(one)) {
         return Err("there is nothing in this message: write something".to_owned());
     }
     let count = text.chars().count();
@@ -89,9 +105,14 @@ pub(crate) fn message(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Characters that take no room or turn the direction of those around them, so that a name looks like another.
+/// Characters that take no room, are blank, or turn the direction of those around them, so that a name looks like
+/// another: Unicode's Default_Ignorable_Code_Point but for the selectors that emoji have, and the blank of braille.
 fn is_invisible(one: char) -> bool {
-    matches!(one, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(one,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{2800}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e001f}')
 }
 
 #[cfg(test)]
@@ -128,21 +149,38 @@ mod tests {
             ("a b", "leave out ' '"),
             ("a\u{202e}b", "leave out"),
             ("<b>", "leave out '<'"),
+            // Letters, as Unicode has it, that nobody sees.
+            ("\u{3164}\u{3164}", "leave out"),
+            ("al\u{115f}ice", "leave out"),
+            ("alice\u{ffa0}", "leave out"),
             ("-ab", "begins and ends"),
             ("ab.", "begins and ends"),
         ] {
             assert!(person(name).unwrap_err().contains(said), "{name}");
         }
         assert_eq!(room("  the  red   room "), Ok("the red room".to_owned()));
-        for name in ["x", "a\u{200b}b", "a\u{202e}b", "!!!", &"a".repeat(41)] {
+        for name in
+            ["x", "a\u{2800}", "a\u{34f}b", "\u{3164}a", "a\u{200b}b", "a\u{202e}b", "!!!", &"a".repeat(41)]
+        {
             assert!(room(name).is_err(), "{name:?}");
         }
     }
 
     #[test]
+    fn what_is_asked_for_is_bounded_and_can_be_asked() {
+        assert_eq!(asked(" ALICE\u{0} "), key("alice"));
+        assert!(asked(&"\u{fdfa}".repeat(20_000)).chars().count() < 4_000);
+        assert_eq!(part("  the  RED "), key("The Red"));
+        assert!(part(&"a b".repeat(20_000)).chars().count() <= 40);
+        let name = &"m".repeat(24);
+        assert_eq!(asked(name), key(name));
+    }
+
+    #[test]
     fn messages_keep_their_lines_and_have_no_control_characters() {
         assert_eq!(message("a\r\n\tb \n"), Ok("a\n\tb".to_owned()));
-        for text in ["", " \n ", "a\u{0}", "a\u{1b}[31m", &"a".repeat(4_001)] {
+        for text in ["", " \n ", "\u{200b} \u{2060}", "\u{3164}", "a\u{0}", "a\u{1b}[31m", &"a".repeat(4_001)]
+        {
             assert!(message(text).is_err(), "{text:?}");
         }
         assert!(message(&"ä".repeat(4_000)).is_ok());

@@ -21,7 +21,7 @@ pub(super) struct Search {
 }
 
 pub(super) async fn open(State(app): Shared, _: Session, Query(search): Query<Search>) -> Told {
-    Ok(Json(json!({"rooms": app.store.open_rooms(&search.name).await?})))
+    Ok(Json(json!({"rooms": app.store.open_rooms(&names::part(&search.name)).await?})))
 }
 
 #[derive(Deserialize)]
@@ -61,7 +61,7 @@ pub(super) async fn invite(
     Body(asked): Body<Invitation>,
 ) -> Told {
     app.take(ROOMS, &session.person.id)?;
-    let person = app.store.person_by_key(&names::key(asked.name.trim())).await?;
+    let person = app.store.person_by_key(&names::asked(&asked.name)).await?;
     let nobody = || Failure::invalid("name", "there is nobody of this name: check how it is written");
     let person = person.ok_or_else(nobody)?;
     done(app.store.invite(&room, &session.person.id, &person.id)).await?;

@@ -225,7 +225,9 @@ impl Store {
             set_role(&mut writing, room, actor.id, Role::Moderator).await?;
             tell_person(&mut writing, actor.id).await?;
         }
-        if puts_out {
+        // Who was not in it had no token for it; without this anybody could end anybody's connections, by an invitation
+        // that is taken back.
+        if puts_out && theirs.is_in() {
             revoke(&mut writing, person).await?;
         }
         tell_person(&mut writing, person).await?;
@@ -251,12 +253,12 @@ impl Store {
         rows.iter().map(one).collect()
     }
 
-    /// Open rooms whose names contain `part`, those with most members first.
+    /// Open rooms whose names' keys contain that of `part`, those with most members first.
     pub(crate) async fn open_rooms(&self, part: &str) -> Result<Vec<Value>> {
-        let escaped = part.to_lowercase().replace(['\\', '%', '_'], "");
+        let escaped = part.replace(['\\', '%', '_'], "");
         let query = "SELECT r.id, r.name, (SELECT COUNT(*) FROM members m WHERE m.room = r.id
               AND m.role IN ('member', 'moderator', 'owner')) AS members
-            FROM rooms r WHERE r.is_open = 1 AND LOWER(r.name) LIKE $1 ORDER BY members DESC, r.name LIMIT 100";
+            FROM rooms r WHERE r.is_open = 1 AND r.key LIKE $1 ORDER BY members DESC, r.name LIMIT 100";
         let rows = sqlx::query(query).bind(format!("%{escaped}%")).fetch_all(&self.pool).await?;
         let one = |row: &sqlx::any::AnyRow| -> Result<Value> {
             let (id, name): (String, String) = (row.try_get("id")?, row.try_get("name")?);

@@ -6,7 +6,7 @@ use super::Result;
 
 /// Only what SQLite and PostgreSQL both understand. Names of people and rooms are random, so there are no counters that
 /// the two would make in different ways; truth is 0 or 1, times are milliseconds since 1970.
-const STEPS: [&str; 1] = [
+const STEPS: [&str; 2] = [
     "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
      CREATE TABLE people (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE, password TEXT NOT NULL,
@@ -35,6 +35,9 @@ const STEPS: [&str; 1] = [
         id TEXT PRIMARY KEY, person TEXT NOT NULL, made BIGINT NOT NULL, done BIGINT NOT NULL);
      CREATE INDEX revocations_of_person ON revocations(person);
      INSERT INTO rooms VALUES ('lobby', 'Lobby', 'llobby', 1, 0, 0, 0)",
+    // As names::key makes it, so that no other room is called like the lobby. One that is already keeps its name.
+    "UPDATE rooms SET key = id WHERE key = 'lobby' AND id <> 'lobby';
+     UPDATE rooms SET key = 'lobby' WHERE id = 'lobby'",
 ];
 
 /// A number for PostgreSQL's advisory lock: two that start at once take the steps one after the other.

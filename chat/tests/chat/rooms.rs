@@ -134,3 +134,41 @@ fn who_is_there_is_told_by_name() {
     carol.good("POST", "/rooms/lobby/leave", &json!({}));
     assert_eq!(carol.bad("GET", "/rooms/lobby/online", &json!({})).0, 403);
 }
+
+#[test]
+fn whoever_is_in_no_room_of_somebody_cannot_end_their_connections() {
+    let database = Database::new();
+    let chat = Chat::start(database.path(), &[]);
+    let (mut alice, mut mallory) = (chat.register("alice"), chat.register("mallory"));
+    let mut live = alice.live();
+    live.subscribe("lobby");
+    let made = mallory.good("POST", "/rooms", &json!({"name": "a trap", "open": false}));
+    let trap = made["id"].as_str().unwrap().to_owned();
+    let invite = format!("/rooms/{trap}/invite");
+    for role in ["removed", "banned", "removed"] {
+        mallory.good("POST", &invite, &json!({"name": "alice"}));
+        assert_eq!(appoint(&mut mallory, &trap, &alice, role).0, 200, "{role}");
+    }
+    // Tokens are taken back before what was written later is published.
+    mallory.say("lobby", "1", "still there?");
+    live.hear("still there?");
+}
+
+#[test]
+fn a_room_is_found_however_its_name_is_written_and_no_other_is_the_lobby() {
+    let database = Database::new();
+    let chat = Chat::start(database.path(), &[]);
+    let mut alice = chat.register("alice");
+    let mut make = |name: &str| alice.call("POST", "/rooms", &json!({"name": name, "open": true})).0;
+    assert_eq!(make("\u{c9}cole d'Hiver"), 200);
+    for name in ["Lobby", "LOBBY", "l\u{43e}bby"] {
+        assert_eq!(make(name), 409, "{name}");
+    }
+    let mut found = |part: &str| alice.get(&format!("/rooms?name={part}"))["rooms"].as_array().unwrap().len();
+    for part in ["%C3%89cole", "%C3%A9COLE", "hiver", "Lobby", "lob"] {
+        assert_eq!(found(part), 1, "{part}");
+    }
+    // Neither what a pattern may not be nor what a text may not have.
+    assert_eq!(found(&"a".repeat(60_000)), 0);
+    assert_eq!(found("hi%00ver"), 1);
+}

@@ -50,24 +50,24 @@ pub(super) async fn login(
     headers: HeaderMap,
     Body(asked): Body<Credentials>,
 ) -> Result<Response, Failure> {
-    let key = names::key(asked.name.trim());
-    check(&app, &address, &headers, &key, &asked.password).await?;
-    let person = app.store.person_by_key(&key).await?.ok_or_else(Failure::logged_out)?;
+    let key = names::asked(&asked.name);
+    let person = check(&app, &address, &headers, &key, &asked.password).await?;
     if let Some(before) = cookies::session(&headers, app.is_secure) {
         app.store.end_session(&before).await?;
     }
     logged_in(&app, &person, StatusCode::OK).await
 }
 
-/// Whether a password is the account's. A device that has been logged in to it has tries of its own, so that who is
-/// attacked is not locked out; right ones are no tries.
+/// Whose password it is, if it is the account's. A device that has been logged in to it has tries of its own, so that who is
+/// attacked is not locked out; right ones are no tries, and neither is what was not looked at, for want of a turn or of the
+/// database: else whoever keeps all turns taken would lock everybody out.
 async fn check(
     app: &App,
     address: &str,
     headers: &HeaderMap,
     key: &str,
     password: &str,
-) -> Result<(), Failure> {
+) -> Result<Person, Failure> {
     let device = cookies::device(headers, app.is_secure, &app.device_key, key);
     app.take(LOGIN_ADDRESS, address)?;
     let (limit, who) = match &device {
@@ -75,19 +75,31 @@ async fn check(
         None => (LOGIN_ACCOUNT, key),
     };
     app.take(limit, who)?;
+    match look(app, key, password).await {
+        Ok(None) => Err(Failure::wrong_password("there is no such name with this password: check both")),
+        Ok(Some(person)) => {
+            app.limits.give_back(limit, who);
+            app.limits.give_back(LOGIN_ADDRESS, address);
+            Ok(person)
+        }
+        Err(failure) => {
+            app.limits.give_back(limit, who);
+            Err(failure)
+        }
+    }
+}
+
+/// Whose password it is, if it is right.
+async fn look(app: &App, key: &str, password: &str) -> Result<Option<Person>, Failure> {
     let person = app.store.person_by_key(key).await?;
     let stored = person.as_ref().map(|person| &*person.password);
-    if !app.passwords.is_right(password, stored).await? {
-        return Err(Failure::wrong_password("there is no such name with this password: check both"));
-    }
-    app.limits.give_back(limit, who);
-    app.limits.give_back(LOGIN_ADDRESS, address);
-    Ok(())
+    let is_right = app.passwords.is_right(password, stored).await?;
+    Ok(person.filter(|_| is_right))
 }
 
 /// A new session, whatever was shown before: nobody can give somebody else one of theirs.
 async fn logged_in(app: &App, person: &Person, status: StatusCode) -> Result<Response, Failure> {
-    let session = app.store.add_session(&person.id).await?;
+    let session = app.store.add_session(person).await?.ok_or_else(Failure::logged_out)?;
     let cookies = AppendHeaders([
         (header::SET_COOKIE, cookies::set_session(Some(&session), app.is_secure)),
         (header::SET_COOKIE, cookies::set_device(&app.device_key, &names::key(&person.name), app.is_secure)),
@@ -124,7 +136,7 @@ pub(super) async fn password(
     headers: HeaderMap,
     Body(asked): Body<NewPassword>,
 ) -> Result<Response, Failure> {
-    let person = session.person;
+    let mut person = session.person;
     names::check_password(&asked.new, &person.name).map_err(|why| Failure::invalid("new", &why))?;
     is_own(&app, &address, &headers, &person, &asked.old).await?;
     let stored = app.passwords.stored(&asked.new).await?;
@@ -132,6 +144,7 @@ pub(super) async fn password(
         return Err(Failure::logged_out());
     }
     app.written.notify_one();
+    person.password = stored;
     logged_in(&app, &person, StatusCode::OK).await
 }
 
@@ -142,7 +155,7 @@ async fn is_own(
     person: &Person,
     password: &str,
 ) -> Result<(), Failure> {
-    check(app, address, headers, &names::key(&person.name), password).await
+    check(app, address, headers, &names::key(&person.name), password).await.map(drop)
 }
 
 #[derive(Deserialize)]

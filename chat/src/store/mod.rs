@@ -44,15 +44,22 @@ impl From<sqlx::Error> for Error {
                 Self::Away(text)
             }
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Self::Away(text),
-            // Classes of SQLSTATE: no connection, no resources, stopped by the operator; SQLite's busy, locked, full.
-            sqlx::Error::Database(ref told) => match told.code().as_deref() {
-                Some("5" | "6" | "10" | "13") => Self::Away(text),
-                Some(code) if code.len() == 5 && ["08", "53", "57"].contains(&&code[..2]) => Self::Away(text),
-                _ => Self::Broken(text),
-            },
+            sqlx::Error::Database(ref told) if told.code().is_some_and(|code| passes(&code)) => {
+                Self::Away(text)
+            }
             _ => Self::Broken(text),
         }
     }
+}
+
+/// Whether what a database's code says may be over a little later.
+fn passes(code: &str) -> bool {
+    // SQLSTATE: no connection, one of two that waited for each other, no resources, stopped by the operator.
+    if code.len() == 5 {
+        return ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class));
+    }
+    // SQLite's busy, locked, I/O error and full. What went wrong exactly stands above the lowest eight bits.
+    code.parse().is_ok_and(|code: u32| matches!(code & 0xff, 5 | 6 | 10 | 13))
 }
 
 /// The database.
@@ -142,4 +149,37 @@ pub(crate) fn now_ms() -> i64 {
 /// Seconds since 1970 (UTC).
 pub(crate) fn now() -> i64 {
     now_ms() / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_is_no_mistake_of_ours() {
+        // Busy, a snapshot that is too old, a write and a sync that failed, full; of PostgreSQL a deadlock.
+        for code in ["5", "517", "778", "1034", "13", "40P01", "57P01", "08006"] {
+            assert!(passes(code), "{code}");
+        }
+        for code in ["1", "19", "1555", "2067", "23505", "42P01", ""] {
+            assert!(!passes(code), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_password_lets_nobody_in_who_has_shown_the_old_one() {
+        let path = std::env::temp_dir().join(format!("fantail-chat-store-{}.db", random::id()));
+        let store = Store::open(path.to_str().unwrap()).await.unwrap();
+        let mut person = store.add_person("alice", "allce", "old").await.unwrap().unwrap();
+        assert!(store.add_session(&person).await.unwrap().is_some());
+        // In between the password that was shown was found right.
+        assert!(store.set_password(&person.id, "old", "new").await.unwrap());
+        assert!(store.add_session(&person).await.unwrap().is_none());
+        person.password = "new".to_owned();
+        assert!(store.add_session(&person).await.unwrap().is_some());
+        store.pool.close().await;
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
+    }
 }

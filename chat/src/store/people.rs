@@ -45,10 +45,18 @@ impl Store {
         query.fetch_optional(&self.pool).await?.map(|row| person(&row)).transpose()
     }
 
-    /// Begins a session and gives what identifies it.
-    pub(crate) async fn add_session(&self, person: &str) -> Result<String> {
+    /// Begins a session and gives what identifies it. `None` if the password that opened it is not the account's any
+    /// more: who has just ended every session by another one means this, too.
+    pub(crate) async fn add_session(&self, person: &Person) -> Result<Option<String>> {
         let session = random::key();
         let mut writing = self.begin().await?;
+        // Takes the lock that a change of the password takes: one of the two waits for the other.
+        let lock = "UPDATE people SET password = password WHERE id = $1 AND password = $2";
+        let query = sqlx::query(lock).bind(&person.id).bind(&person.password);
+        if query.execute(&mut *writing).await?.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let person = &*person.id;
         sqlx::query("DELETE FROM sessions WHERE expires <= $1").bind(now()).execute(&mut *writing).await?;
         let too_many = "DELETE FROM sessions WHERE hash IN
             (SELECT hash FROM sessions WHERE person = $1 ORDER BY expires DESC, hash LIMIT 1000 OFFSET $2)";
@@ -60,7 +68,7 @@ impl Store {
             .execute(&mut *writing)
             .await?;
         writing.commit().await?;
-        Ok(session)
+        Ok(Some(session))
     }
 
     pub(crate) async fn end_session(&self, session: &str) -> Result<()> {

@@ -192,7 +192,8 @@ mod tests {
         let mut settings = Settings::default();
         settings.limits.message_bytes_max = 5;
         settings.outbox.disconnect_after_drops = 3;
-        let policy = settings.topic_rules().unwrap().policy_of("lobby");
+        let rules = settings.topic_rules().unwrap();
+        let policy = rules.policy_of("lobby");
         assert_eq!(policy.publish, Access::Anyone);
         assert_eq!((policy.message_bytes_max, policy.disconnect_after_drops), (5, 3));
     }

@@ -17,7 +17,8 @@ use crate::connection::session::{Blocked, Session, Waiting};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
 use crate::topic::{
-    Access, Busy, Draft, Invalid, Joined, Key, LevelPattern, Origin, PageFrom, Rank, Topic, TopicName,
+    Access, Busy, Draft, Invalid, Joined, Key, LevelPattern, Origin, PageFrom, Published, Rank, Topic,
+    TopicName,
 };
 use crate::transport::Socket;
 
@@ -189,7 +190,7 @@ impl<S: Socket> Core<S> {
         } else if payload.len() > policy.message_bytes_max {
             Denial::TooLong
         } else if let Some(place) = policy.forward {
-            if let Err(invalid) = self.topics.rules().check(&policy, binary, payload) {
+            if let Err(invalid) = self.topics.rules().check(policy, binary, payload) {
                 return self.refuse_invalid(from, name.as_str(), &invalid, sink);
             }
             // What is the application's needs no topic.
@@ -239,6 +240,26 @@ impl<S: Socket> Core<S> {
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Then {
+        // One look for all that rules may ask, since most ask nothing.
+        if !topic.is_free(self.topics.rules()) {
+            return self.publish_by_rule(from, topic, binary, payload, sink);
+        }
+        let draft = self.draft(from, &topic, binary, payload);
+        let (retried, rank) = self.rank();
+        let published = self.edition.router.publish_as(&topic, draft, Some(self.index), rank);
+        self.after_publish(from, topic, published, retried, sink)
+    }
+
+    /// Publishes as the topic's rule says that a client may.
+    #[inline(never)]
+    fn publish_by_rule(
+        &mut self,
+        from: Speaker,
+        topic: Topic,
+        binary: bool,
+        payload: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Then {
         let policy = topic.policy(self.topics.rules());
         // Who may is looked at where it is not everybody.
         if policy.publish != Access::Anyone
@@ -248,17 +269,31 @@ impl<S: Socket> Core<S> {
             self.tell(from, outcome, sink);
             return Then::Go;
         }
-        if let Err(invalid) = self.topics.rules().check(&policy, binary, payload) {
+        if let Err(invalid) = self.topics.rules().check(policy, binary, payload) {
             return self.refuse_invalid(from, topic.name(), &invalid, sink);
         }
         if let Some(place) = policy.forward {
             return self.forward(from, topic.name(), place, binary, payload, sink);
         }
+        let draft = self.draft(from, &topic, binary, payload);
+        self.publish_draft(from, topic, draft, sink)
+    }
+
+    #[inline(always)]
+    fn draft(&mut self, from: Speaker, topic: &Topic, binary: bool, payload: &[u8]) -> Draft {
         let Key { slot, generation } = from.key;
         let origin = Origin { loop_index: self.index as u8, slot, generation };
         let mut tools = Tools { deflater: &mut self.deflater, counters: &self.counters, wall: &self.wall };
-        let draft = tools.encode(&topic, Some(origin), binary, payload);
-        self.publish_draft(from, topic, draft, sink)
+        tools.encode(topic, Some(origin), binary, payload)
+    }
+
+    /// Whether this is a message that is tried again, of which queue, and behind whom it is.
+    #[inline(always)]
+    fn rank(&mut self) -> (Option<usize>, Rank) {
+        let retried = self.retrying.take();
+        // Who comes now is behind those who wait, and who is tried again has waited longest.
+        let others = if retried.is_some() { 0 } else { self.blocked.loops() };
+        (retried, Rank::Behind(others))
     }
 
     #[cold]
@@ -268,17 +303,26 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
-    /// Gives a message to the router, or keeps it until there is room.
-    #[inline(always)]
+    /// Gives a message to the router and tells webhooks of it where they are to be told, or keeps it until there is room.
     fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
-        let retried = self.retrying.take();
-        // Who comes now is behind those who wait, and who is tried again has waited longest.
-        let others = if retried.is_some() { 0 } else { self.blocked.loops() };
-        let rank = Rank::Behind(others);
+        let (retried, rank) = self.rank();
         let published = match self.topics.rules().tells_published() {
             false => self.edition.router.publish_as(&topic, draft, Some(self.index), rank),
             true => self.publish_and_tell(from.key, &topic, draft, rank),
         };
+        self.after_publish(from, topic, published, retried, sink)
+    }
+
+    /// Tells the dialect of a publish, or keeps what there is no room for.
+    #[inline(always)]
+    fn after_publish(
+        &mut self,
+        from: Speaker,
+        topic: Topic,
+        published: Result<Published, Busy>,
+        retried: Option<usize>,
+        sink: &mut Sink<'_>,
+    ) -> Then {
         match published {
             Ok(published) => {
                 self.counters.publishes.add(1);

@@ -291,7 +291,7 @@ impl<S: Socket> Core<S> {
     ) {
         let now = self.now;
         let budget = &self.edition.outbox_budget;
-        let Some(policy) = self.topics.policy(local) else { return };
+        let Some(policy) = self.topics.policy(local).copied() else { return };
         let Some(slot) = self.slots.at(index) else { return };
         let policy = policy_for(&mut slot.connection, local, policy);
         let key = Key { slot: index, generation: slot.generation };

@@ -66,8 +66,7 @@ fn publish_rule(head: &Head<'_>, edition: &Edition) -> Result<Option<&'static st
     let params = Params::read(head.query(), b"", &["topic"])?;
     let Some(topic) = params.text("topic") else { return Ok(None) };
     let topic = TopicName::parse(topic).map_err(NameError::reason)?;
-    let policy = edition.router.rules().policy_of(topic.as_str());
-    Ok(Some(match policy.publish {
+    Ok(Some(match edition.router.rules().policy_of(topic.as_str()).publish {
         Access::Nobody => "nobody",
         Access::Claim => "claim",
         Access::Identified => "identified",

@@ -125,6 +125,16 @@ pub struct TopicPolicy {
     pub forward: Option<u32>,
 }
 
+impl TopicPolicy {
+    /// Whether whatever a client publishes goes into the topic, and nobody but its subscribers is told.
+    fn is_free(&self) -> bool {
+        self.publish == Access::Anyone
+            && self.check == Check::Nothing
+            && self.forward.is_none()
+            && !self.tapped.published
+    }
+}
+
 impl Default for TopicPolicy {
     /// The defaults of the configuration, but no client may publish.
     fn default() -> Self {
@@ -286,6 +296,10 @@ pub struct TopicRules {
     /// Two for each rule and two for none: where the list of topics open to clients has not the topic, and where it has.
     /// The last is that of topics which tell who is on another.
     policies: Box<[TopicPolicy]>,
+    /// For each of them whether it asks nothing of what clients publish.
+    free: Box<[bool]>,
+    /// For a place that is none of them.
+    fallback: TopicPolicy,
     /// Those that policies name.
     schemas: Box<[Arc<Schema>]>,
     /// Of applications, in the order of their places.
@@ -320,7 +334,9 @@ impl TopicRules {
             limits_subscribers: policies.iter().any(|policy| policy.subscribe != Access::Anyone),
             has_presence: policies.iter().any(|policy| policy.presence.mode != PresenceMode::Off),
             tells_published: policies.iter().any(|policy| policy.tapped.published),
+            free: policies.iter().map(TopicPolicy::is_free).collect(),
             policies,
+            fallback: TopicPolicy::default(),
             schemas: Box::default(),
             urls: Box::default(),
             rules: rules.into_iter().map(|rule| (rule.pattern, rule.publish.is_some())).collect(),
@@ -361,7 +377,7 @@ impl TopicRules {
 
     /// What holds for the topic of this name: the first rule that fits, and for what it leaves open the base.
     #[must_use]
-    pub fn policy_of(&self, name: &str) -> TopicPolicy {
+    pub fn policy_of(&self, name: &str) -> &TopicPolicy {
         self.policy_at(self.place_of(name))
     }
 
@@ -453,8 +469,9 @@ impl TopicRules {
         (rule.unwrap_or(self.rules.len()) * 2 + usize::from(listed)) as u32
     }
 
-    fn policy_at(&self, place: u32) -> TopicPolicy {
-        self.policies.get(place as usize).copied().unwrap_or_default()
+    // Borrowed, since a publish looks at a few words of it only.
+    fn policy_at(&self, place: u32) -> &TopicPolicy {
+        self.policies.get(place as usize).unwrap_or(&self.fallback)
     }
 }
 
@@ -479,14 +496,28 @@ impl PolicyCell {
 
     /// The policy that `rules` have for the topic of this name, always the same one. No lock; under rules
     /// that were seen before, no look at the name either.
-    pub(super) fn policy<'n>(&self, name: impl FnOnce() -> &'n str, rules: &TopicRules) -> TopicPolicy {
+    pub(super) fn policy<'n, 'r>(
+        &self,
+        name: impl FnOnce() -> &'n str,
+        rules: &'r TopicRules,
+    ) -> &'r TopicPolicy {
+        rules.policy_at(self.place(name, rules))
+    }
+
+    /// Whether that policy asks nothing of what clients publish.
+    pub(super) fn is_free<'n>(&self, name: impl FnOnce() -> &'n str, rules: &TopicRules) -> bool {
+        rules.free.get(self.place(name, rules) as usize).is_some_and(|free| *free)
+    }
+
+    #[inline]
+    fn place<'n>(&self, name: impl FnOnce() -> &'n str, rules: &TopicRules) -> u32 {
         let seen = self.0.load(Ordering::Relaxed);
         if (seen >> 32) as u32 == rules.edition && rules.edition != 0 {
-            return rules.policy_at(seen as u32);
+            return seen as u32;
         }
         let place = rules.place_of(name());
         // Whoever still has older rules gets their policy and leaves the place of the newer.
         self.0.fetch_max(u64::from(rules.edition) << 32 | u64::from(place), Ordering::Relaxed);
-        rules.policy_at(place)
+        place
     }
 }

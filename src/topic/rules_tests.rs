@@ -44,9 +44,9 @@ fn a_topic_follows_the_rules_it_is_used_under() {
     // Looked up once: under another name the place that was found still holds.
     assert_eq!(cell.policy(|| "not looked at", &second).slow, SlowPolicy::Latest);
     let third = edition(&second, Vec::new());
-    assert_eq!(cell.policy(|| "a", &third), TopicPolicy::default());
+    assert_eq!(cell.policy(|| "a", &third), &TopicPolicy::default());
     // Rules that are nobody's are looked at each time.
-    assert_eq!(cell.policy(|| "a", &TopicRules::default()), TopicPolicy::default());
+    assert_eq!(cell.policy(|| "a", &TopicRules::default()), &TopicPolicy::default());
 }
 
 #[test]

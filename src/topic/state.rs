@@ -199,8 +199,13 @@ impl Topic {
         self.shared().maker
     }
 
+    /// Whether `rules` ask nothing of what clients publish to it; no lock.
+    pub fn is_free(&self, rules: &TopicRules) -> bool {
+        self.shared().policy.is_free(|| self.name(), rules)
+    }
+
     /// What `rules` say of it; no lock.
-    pub fn policy(&self, rules: &TopicRules) -> TopicPolicy {
+    pub fn policy<'r>(&self, rules: &'r TopicRules) -> &'r TopicPolicy {
         self.shared().policy.policy(|| self.name(), rules)
     }
 

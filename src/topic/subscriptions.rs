@@ -545,7 +545,7 @@ impl<M: Mail> LocalTopics<M> {
     }
 
     /// What holds for the topic at this index.
-    pub fn policy(&self, local: u32) -> Option<TopicPolicy> {
+    pub fn policy(&self, local: u32) -> Option<&TopicPolicy> {
         Some(self.topic(local)?.policy(&self.rules))
     }
 

@@ -144,8 +144,7 @@ pub(crate) fn told_place(told: &Value, places: &Places<'_>) -> Option<(usize, u6
 
 /// Whether a topic keeps every message there ever was.
 pub(crate) fn keeps_all(world: &World, topic: usize) -> bool {
-    let policy = world.topics[topic].policy(&world.edition.router.rules());
-    policy.history.messages >= ALL
+    world.topics[topic].policy(&world.edition.router.rules()).history.messages >= ALL
 }
 
 /// What a peer is subscribed to, as its conversation is gone through.

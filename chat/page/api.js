@@ -2,6 +2,7 @@
 
 const TIMEOUT_MS = 15_000;
 let csrf = "";
+let who = null;
 let onLoggedOut = () => {};
 
 export class ApiError extends Error {
@@ -13,6 +14,9 @@ export class ApiError extends Error {
   /** Whether the same may work a little later. */
   get passes() { return this.code === "offline" || this.status >= 500 || this.status === 429; }
 }
+
+/** Whom this page speaks for, by id, or null: nobody yet. */
+export function speakFor(id) { who = id; }
 
 /** What is called when the session has ended. */
 export function whenLoggedOut(act) { onLoggedOut = act; }
@@ -28,9 +32,11 @@ export async function call(method, path, body) {
   } catch {
     throw new ApiError({ code: "offline", message: "The server can't be reached: this is tried again when it is back." }, 0);
   }
-  if (told.csrf) csrf = told.csrf;
+  // The session may be another person's by now, from another tab: this page does not speak for them.
+  if (told.csrf && (!who || told.id === who)) csrf = told.csrf;
   if (response.ok) return told;
   const error = new ApiError(told.error ?? { code: "broken", message: `The server answered ${response.status}.` }, response.status);
+  if (error.code === "csrf" && who) location.reload();
   if (error.code === "logged_out") onLoggedOut();
   throw error;
 }

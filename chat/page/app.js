@@ -2,7 +2,7 @@
 
 import { connect } from "./fantail/fantail.js";
 import { $, dialog, el, form } from "./dom.js";
-import { get, post, whenLoggedOut } from "./api.js";
+import { get, post, speakFor, whenLoggedOut } from "./api.js";
 import { account, enter } from "./account.js";
 import { Room } from "./room.js";
 
@@ -105,7 +105,9 @@ function refresh() {
 }
 
 function take(told) {
-  if (me?.id !== told.id) return;
+  if (!me) return;
+  // Somebody else has logged in with this browser: nothing of the one is shown to, or sent by, the other.
+  if (me.id !== told.id) return location.reload();
   const before = rooms;
   rooms = new Map();
   for (const one of told.rooms.filter(isIn)) {
@@ -125,7 +127,14 @@ function take(told) {
   tellPeople();
 }
 
-const wanted = () => decodeURIComponent(location.hash.slice(1));
+/** The room that the address names; a name that is no text is of none. */
+function wanted() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+}
 
 function open(room) {
   current?.hide();
@@ -284,6 +293,7 @@ function send() {
 
 function begin(told) {
   me = told;
+  speakFor(me.id);
   rooms = new Map();
   current = null;
   $("entrance").hidden = true;
@@ -297,6 +307,7 @@ function end() {
   disconnect();
   clearTimeout(again);
   me = null;
+  speakFor(null);
   $("state").textContent = "";
   $("dialog").close();
   enter(begin);

@@ -11,7 +11,6 @@ use super::{App, Body, Failure, From, Session, Shared, cookies, csrf};
 use crate::limits::{LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_DEVICE, REGISTER_ADDRESS};
 use crate::names;
 use crate::store::messages::topic;
-use crate::store::now;
 use crate::store::people::Person;
 use crate::store::rooms::{LOBBY, Role};
 
@@ -200,8 +199,7 @@ pub(super) async fn edge(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Failure> {
     let person = &session.person.id;
-    // Behind what was taken back last, whose second counts as a whole; one more, since two clocks are never one.
-    let issued = now().max(app.last_revoked(person).await? + 2);
+    let issued = app.issuable(person).await?;
     let rooms = app.store.rooms(person).await?;
     let is_in = |room: &&Value| room["role"].as_str().and_then(Role::read).is_some_and(Role::is_in);
     let mut topics: Vec<_> =

@@ -26,8 +26,8 @@ use crate::limits::{Limit, Limits, network};
 use crate::page;
 use crate::passwords::Passwords;
 use crate::random;
-use crate::store::Store;
 use crate::store::people::Person;
+use crate::store::{Store, now};
 
 pub(crate) use failure::Failure;
 
@@ -174,14 +174,19 @@ impl App {
         self.limits.take(limit, who).map_err(Failure::too_often)
     }
 
-    /// A place in the edge's memory of revoked tokens, once it has everything: see [`account::edge`].
-    async fn last_revoked(&self, person: &str) -> Result<i64, Failure> {
+    /// From when on a token of somebody can be, in seconds since 1970: now, which is behind what was taken back last, once the
+    /// edge has taken it back. It is waited for and not counted ahead, or a token would outlive what is taken back next.
+    async fn issuable(&self, person: &str) -> Result<i64, Failure> {
         // What was just written is told within a round; an edge that is away can't be connected to anyway.
-        for _ in 0..40 {
-            if let Some(when) = self.store.last_revoked(person).await? {
-                return Ok(when);
+        for _ in 0..80 {
+            let last = self.store.last_revoked(person).await?;
+            let now = now();
+            match last {
+                // Its second counts as a whole; one more, since two clocks are never one.
+                Some(when) if now >= when + 2 => return Ok(now),
+                Some(_) => {}
+                None => self.written.notify_one(),
             }
-            self.written.notify_one();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err(Failure::away("edge_away", "the edge can't be reached: this is tried again by itself"))

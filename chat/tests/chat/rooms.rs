@@ -76,6 +76,22 @@ fn who_is_put_out_hears_nothing_more() {
 }
 
 #[test]
+fn a_token_that_was_made_just_after_others_were_taken_back_is_taken_back_by_the_next_ban() {
+    let database = Database::new();
+    let chat = Chat::start(database.path(), &[]);
+    let (mut alice, mut bob) = (chat.register("alice"), chat.register("bob"));
+    let made = alice.good("POST", "/rooms", &json!({"name": "a room", "open": true}));
+    let room = made["id"].as_str().unwrap().to_owned();
+    bob.good("POST", &format!("/rooms/{room}/join"), &json!({}));
+    bob.good("POST", &format!("/rooms/{room}/leave"), &json!({}));
+    let made = bob.get("/edge");
+    assert_eq!(appoint(&mut alice, "lobby", &bob, "banned").0, 200);
+    // Once it is taken back, the next one can be had, which says so.
+    bob.get("/edge");
+    assert!(Live::try_connect(made["url"].as_str().unwrap(), made["token"].as_str().unwrap()).is_none());
+}
+
+#[test]
 fn roles_allow_what_they_say() {
     let database = Database::new();
     let chat = Chat::start(database.path(), &[]);

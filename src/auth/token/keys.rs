@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::der::{Decode, Reader, SliceReader};
@@ -285,11 +285,11 @@ pub(super) fn set(json: &[u8], mut skipped: impl FnMut(String)) -> Result<Vec<Ke
     for (place, raw) in set.keys.iter().enumerate() {
         let known: Known = serde_json::from_str(raw.get()).unwrap_or_default();
         let key = match serde_json::from_str::<Jwk>(raw.get()) {
-            _ if known.kty.as_deref() == Some("oct") => Err(Unusable::Secret),
+            _ if known.is_secret => Err(Unusable::Secret),
             Ok(jwk) => of_set(&jwk),
             Err(_) => Err(Unusable::Other(format!("is none, or has a member of another type; {KINDS}"))),
         };
-        if known.d.is_some() && key.is_ok() {
+        if known.has_private && key.is_ok() {
             skipped(format!(
                 "key {} has its private part (d), which only who issues tokens should have; make another pair, and \
                  give the public part alone",
@@ -321,10 +321,41 @@ struct RawSet<'a> {
 }
 
 /// What matters of a key whatever else it is.
-#[derive(Default, Deserialize)]
+/// It may say something twice: then it is no key, and a secret all the same if it once says so.
+#[derive(Default)]
 struct Known {
-    kty: Option<String>,
-    d: Option<IgnoredAny>,
+    is_secret: bool,
+    has_private: bool,
+}
+
+impl<'de> Deserialize<'de> for Known {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Known;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a key")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Known, A::Error> {
+                let mut known = Known::default();
+                while let Some(name) = members.next_key::<String>()? {
+                    let value: &RawValue = members.next_value()?;
+                    match name.as_str() {
+                        "kty" => {
+                            known.is_secret |=
+                                serde_json::from_str::<String>(value.get()).is_ok_and(|kind| kind == "oct");
+                        }
+                        "d" => known.has_private |= value.get() != "null",
+                        _ => {}
+                    }
+                }
+                Ok(known)
+            }
+        }
+        from.deserialize_map(Members)
+    }
 }
 
 enum Unusable {
@@ -503,7 +534,12 @@ mod tests {
             assert_eq!(of(&format!("{other},{ok}")), (Ok(1), 1), "{other}");
             assert!(of(&other).0.unwrap_err().contains("no key that signs tokens"), "{other}");
         }
-        for secret in [r#"{"kty":"oct","k":"AAAA"}"#, r#"{"kty":"oct","k":5}"#] {
+        for secret in [
+            r#"{"kty":"oct","k":"AAAA"}"#,
+            r#"{"kty":"oct","kty":"RSA"}"#,
+            r#"{"kty":"RSA","kty":"oct"}"#,
+            r#"{"kty":"oct","k":5}"#,
+        ] {
             assert!(of(&format!("{ok},{secret}")).0.unwrap_err().contains("hmac_file"));
         }
         // It is a good key, and one that somebody has given away.

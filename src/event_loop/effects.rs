@@ -306,7 +306,7 @@ impl<S: Socket> Core<S> {
     /// Gives a message to the router and tells webhooks of it where they are to be told, or keeps it until there is room.
     fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
         let (retried, rank) = self.rank();
-        let published = match self.topics.rules().tells_published() {
+        let published = match self.tapped(&topic).published {
             false => self.edition.router.publish_as(&topic, draft, Some(self.index), rank),
             true => self.publish_and_tell(from.key, &topic, draft, rank),
         };

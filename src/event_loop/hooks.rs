@@ -60,7 +60,7 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Publishes for a connection, and tells of it if the topic's rule asks for that.
+    /// Publishes for a connection, and tells of it.
     #[inline(never)]
     pub(super) fn publish_and_tell(
         &mut self,
@@ -69,7 +69,7 @@ impl<S: Socket> Core<S> {
         draft: Draft,
         rank: Rank,
     ) -> Result<Published, Busy> {
-        let ear = self.edition.ear().filter(|_| self.tapped(topic).published).cloned();
+        let ear = self.edition.ear().cloned();
         let who = self.who(key);
         let told = |topic: &Topic, message: &Message| {
             if let Some(ear) = &ear {
@@ -79,7 +79,8 @@ impl<S: Socket> Core<S> {
         self.edition.router.publish_and(topic, draft, Some(self.index), rank, told)
     }
 
-    fn tapped(&self, topic: &Topic) -> Tapped {
+    /// What webhooks are told of a topic.
+    pub(super) fn tapped(&self, topic: &Topic) -> Tapped {
         topic.policy(self.topics.rules()).tapped
     }
 

@@ -310,8 +310,6 @@ pub struct TopicRules {
     limits_subscribers: bool,
     /// Whether any topic has presence.
     has_presence: bool,
-    /// Whether webhooks are told what clients publish to any topic.
-    tells_published: bool,
 }
 
 impl TopicRules {
@@ -333,7 +331,6 @@ impl TopicRules {
             has_intervals: policies.iter().any(|policy| policy.interval_ms > 0),
             limits_subscribers: policies.iter().any(|policy| policy.subscribe != Access::Anyone),
             has_presence: policies.iter().any(|policy| policy.presence.mode != PresenceMode::Off),
-            tells_published: policies.iter().any(|policy| policy.tapped.published),
             free: policies.iter().map(TopicPolicy::is_free).collect(),
             policies,
             fallback: TopicPolicy::default(),
@@ -445,12 +442,6 @@ impl TopicRules {
     /// Whether any topic may have an interval: where none has, no topic is asked.
     pub(super) fn has_intervals(&self) -> bool {
         self.has_intervals
-    }
-
-    /// Whether webhooks are told what clients publish to any topic: where they are not, no topic is asked.
-    #[must_use]
-    pub fn tells_published(&self) -> bool {
-        self.tells_published
     }
 
     /// Whether any topic may have presence: where none has, no topic is asked.

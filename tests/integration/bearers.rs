@@ -20,6 +20,22 @@ pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 const JSON: &str = "Sec-WebSocket-Protocol: fantail.json.v1\r\n";
 
+/// Topics that nobody may subscribe to, those whose tokens list them, and everybody.
+pub(crate) const RULES: &str = r#"
+[[topic]]
+pattern = "staff/*"
+subscribe = "nobody"
+
+[[topic]]
+pattern = "listed/*"
+subscribe = "claim"
+
+[[topic]]
+pattern = "open/*"
+subscribe = "anyone"
+
+"#;
+
 /// A file with a secret that goes with its test.
 pub(crate) struct Secret(PathBuf);
 
@@ -235,12 +251,7 @@ fn cookies_of_pages_that_only_a_star_lets_in_do_not_count() {
 #[test]
 fn rules_are_the_ceiling_and_claims_the_limit_under_it() {
     let secret = Secret::new(SECRET);
-    let config = ConfigFile::new(&format!(
-        "[[topic]]\npattern = \"staff/*\"\nsubscribe = \"nobody\"\n\
-         [[topic]]\npattern = \"listed/*\"\nsubscribe = \"claim\"\n\
-         [[topic]]\npattern = \"open/*\"\nsubscribe = \"anyone\"\n{}",
-        secret.issuer("")
-    ));
+    let config = ConfigFile::new(&format!("{RULES}{}", secret.issuer("")));
     let server = start(&config);
     let listed =
         token("alice", r#","subscribe":["users/{sub}/**","chat/*","staff/**","listed/a","jos\u00e9"]"#);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use fantail::wire::frame::Opcode;
 use serde_json::{Value, json};
 
-use crate::bearers::{SECRET, Secret, token};
+use crate::bearers::{RULES, SECRET, Secret, token};
 use crate::client::{Peer, assert_upgraded};
 use crate::reload::ConfigFile;
 use crate::server::{Server, on_free_ports, wait_for};
@@ -60,12 +60,7 @@ fn publish(server: &Server, topic: &str) {
 #[test]
 fn of_a_pattern_those_topics_come_that_claim_and_rule_allow() {
     let secret = Secret::new(SECRET);
-    let config = ConfigFile::new(&format!(
-        "[[topic]]\npattern = \"staff/*\"\nsubscribe = \"nobody\"\n\
-         [[topic]]\npattern = \"listed/*\"\nsubscribe = \"claim\"\n\
-         [[topic]]\npattern = \"open/*\"\nsubscribe = \"anyone\"\n{}",
-        secret.issuer("")
-    ));
+    let config = ConfigFile::new(&format!("{RULES}{}", secret.issuer("")));
     let server = start(&config, "2");
     let claims = r#","subscribe":["chat/a/*","chat/b","users/{sub}/**","staff/**","listed/x"]"#;
     let (listed, silent) = (token("alice", claims), token("bob", ""));

@@ -11,6 +11,8 @@ const PRESENT_MS = 10_000;
 const SOON_MS = 1_500;
 // How long after the end of a connection for good another is made.
 const AGAIN_MS = 2_000;
+// How often what could not be sent is tried again.
+const RETRY_MS = 5_000;
 const STATES = { connecting: "connecting…", open: "online", waiting: "offline, connecting again…", closed: "offline, connecting again…" };
 
 let me = null;
@@ -196,8 +198,8 @@ async function findRooms() {
     $("dialog").close();
     if (rooms.has(id)) open(rooms.get(id));
   };
-  const look = async (values) => {
-    const { rooms: found } = await get(`/rooms?name=${encodeURIComponent(values?.name ?? "")}`);
+  const look = async (values, after = "") => {
+    const { rooms: found, next } = await get(`/rooms?name=${encodeURIComponent(values?.name ?? "")}&after=${encodeURIComponent(after)}`);
     const one = (room) => el("li", { className: "row" },
       el("span", {}, `${room.name} · ${room.members} ${room.members === 1 ? "member" : "members"} `),
       el("button", { type: "button", className: "small", "aria-label": `${rooms.has(room.id) ? "Open" : "Join"} ${room.name}`, onclick: async () => {
@@ -206,7 +208,8 @@ async function findRooms() {
           await enterRoom(room.id);
         } catch (error) { failed(error); }
       } }, rooms.has(room.id) ? "Open" : "Join"));
-    list.replaceChildren(...(found.length ? found.map(one) : [el("li", {}, "There is no open room of this name.")]));
+    const more = el("li", {}, el("button", { type: "button", onclick: () => look(values, next).catch(failed) }, "More rooms"));
+    list.replaceChildren(...(found.length ? found.map(one) : [el("li", {}, "There is no open room of this name.")]), ...(next ? [more] : []));
   };
   const make = (isOpen) => async (values) => {
     const { id } = await post("/rooms", { name: values.name, open: isOpen });
@@ -349,6 +352,8 @@ $("invite").addEventListener("submit", async (event) => {
   }
 });
 window.addEventListener("online", () => { for (const room of rooms.values()) room.retry(); });
+// What failed since the database was away, or since there was too much of it: nothing here is told when that is over.
+setInterval(() => { if (me) for (const room of rooms.values()) room.retry(); }, RETRY_MS);
 document.addEventListener("visibilitychange", () => { current?.saw(); });
 window.addEventListener("hashchange", () => { if (rooms.has(wanted()) && wanted() !== current?.id) open(rooms.get(wanted())); });
 setInterval(() => { if (me && !document.hidden) tellPeople(); }, PRESENT_MS);

@@ -42,12 +42,21 @@ pub(crate) struct Arguments {
     /// Proxies in front, each of which adds to X-Forwarded-For
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) proxies: usize,
+    /// Connections at most
+    #[arg(long, value_name = "N", default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Connections of one address at most, of an IPv6 network's /64 together; without a bound behind proxies
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections_per_address: u32,
     /// Messages that who opens a room gets at first, 1 to 200
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=200))]
     pub(crate) history: u8,
     /// Port of the edge that is started, 0 for a free one
     #[arg(long, value_name = "PORT", default_value_t = 0, conflicts_with = "edge")]
     pub(crate) edge_port: u16,
+    /// Where pages find the edge that is started, if a proxy stands in front of it: needed where theirs is https://
+    #[arg(long, value_name = "URL", conflicts_with = "edge")]
+    pub(crate) edge_public_url: Option<String>,
     /// An edge that runs already, as pages find it; none is started then
     #[arg(long, value_name = "URL", requires_all = ["edge_admin", "edge_token_secret"])]
     pub(crate) edge: Option<String>,
@@ -104,5 +113,6 @@ mod tests {
         assert!(parse(&whole).is_ok());
         assert!(parse(&[&whole[..], &["--edge-port", "1"]].concat()).is_err());
         assert!(parse(&["--history", "0"]).is_err());
+        assert!(parse(&[&whole[..], &["--edge-public-url", "https://e"]].concat()).is_err());
     }
 }

@@ -25,7 +25,7 @@ const fn limit(table: usize, burst: f64, seconds: f64) -> Limit {
     Limit { table, burst, seconds }
 }
 
-/// Passwords tried from one address.
+/// Passwords tried from one address, right ones too: each costs a hash.
 pub(crate) const LOGIN_ADDRESS: Limit = limit(0, 30.0, 6.0);
 /// Wrong passwords of one account from devices that have never been logged in to it.
 pub(crate) const LOGIN_ACCOUNT: Limit = limit(1, 10.0, 60.0);
@@ -38,7 +38,12 @@ pub(crate) const MESSAGES: Limit = limit(4, 30.0, 0.5);
 /// Rooms made, invitations, joins and leaves of one person.
 pub(crate) const ROOMS: Limit = limit(5, 60.0, 5.0);
 
-const TABLES: usize = 6;
+/// Lists of rooms and people, which cost the database most.
+pub(crate) const LISTS: Limit = limit(6, 120.0, 0.5);
+/// Anything else that one person reads.
+pub(crate) const READS: Limit = limit(7, 600.0, 0.05);
+
+const TABLES: usize = 8;
 
 #[derive(Clone, Copy)]
 struct Bucket {

@@ -6,18 +6,23 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use fantail::sys::limits;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::api::{self, App};
 use crate::cli::Arguments;
-use crate::edge::embedded::Embedded;
+use crate::connections::{self, Bounds};
+use crate::edge::embedded::{Embedded, Wanted};
 use crate::edge::{Admin, Edge, Public, Signer};
 use crate::limits::Limits;
 use crate::outbox::Teller;
 use crate::passwords::Passwords;
 use crate::store::Store;
+
+/// Descriptors for anything but connections of the port: the database, the edge, standard streams.
+const DESCRIPTORS_OF_OUR_OWN: usize = 256;
 
 /// Serves. Ends well when it is told to stop.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), String> {
@@ -26,6 +31,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), String> {
     let [Ok(terminate), Ok(interrupt)] = &mut stops else {
         return Err("signals cannot be taken".to_owned());
     };
+    check_urls(&arguments)?;
     let store = Store::open(&arguments.database).await?;
     let device_key = store.secret("device").await.map_err(|error| format!("the database: {error:?}"))?;
     let listener = TcpListener::bind(arguments.listen).await;
@@ -37,32 +43,77 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), String> {
     let edge = Arc::new(edge);
     let teller = Teller { store: store.clone(), edge: Arc::clone(&edge), written: Arc::clone(&written) };
     tokio::spawn(teller.run());
+    let bounds = bounds(&arguments)?;
     let app = App {
-        store,
+        store: store.clone(),
         edge,
         written,
         passwords: Passwords::new(),
         limits: Limits::new(),
         device_key,
-        is_secure: arguments.public_url.as_ref().is_some_and(|url| url.starts_with("https://")),
+        is_secure: is_https(arguments.public_url.as_deref()),
         proxies: arguments.proxies,
         history: i64::from(arguments.history),
     };
     let told = arguments.public_url.unwrap_or_else(|| format!("http://{listen}/"));
     println!("fantail-chat ready {told} pid={}", std::process::id());
-    let service = api::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
+    let router = api::router(Arc::new(app));
+    let moved = async |port| {
+        if let Err(error) = remember_port(&store, listen.ip(), port).await {
+            tracing::warn!("where the edge is now is not remembered: {error}");
+        }
+    };
     let kept = async {
         match &mut embedded {
-            Some(embedded) => embedded.keep().await,
+            Some(embedded) => embedded.keep(moved).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
-        served = axum::serve(listener, service) => served.map_err(|error| error.to_string()),
-        () = kept => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = connections::serve(listener, router, bounds) => {}
+        () = kept => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    Ok(())
+}
+
+fn is_https(url: Option<&str>) -> bool {
+    url.is_some_and(|url| url.starts_with("https://"))
+}
+
+/// A page that came over https:// may connect to nothing else.
+fn check_urls(arguments: &Arguments) -> Result<(), String> {
+    let (public, edge) = (arguments.public_url.as_deref(), arguments.edge_public_url.as_deref());
+    for (option, url) in [("--public-url", public), ("--edge-public-url", edge)] {
+        if url.is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
+            return Err(format!("{option} begins with http:// or https://"));
+        }
+    }
+    if !is_https(public) || is_https(edge) || is_https(arguments.edge.as_deref()) {
+        return Ok(());
+    }
+    if arguments.edge.is_some() {
+        return Err("--public-url is https://, so --edge has to be, too: browsers let such a page connect to nothing else".to_owned());
+    }
+    Err("--public-url is https://, and the edge that is started speaks no TLS: put the proxy in front of it, too, with \
+         --edge-port for where it listens and --edge-public-url https://… for where pages find it, or use --edge"
+        .to_owned())
+}
+
+/// How many connections there may be: as many as are asked for, if descriptors suffice.
+fn bounds(arguments: &Arguments) -> Result<Bounds, String> {
+    let limit = limits::raise_nofile().map_err(|error| format!("the limit on descriptors: {error}"))?.soft;
+    let have = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_OF_OUR_OWN).max(1);
+    let asked = usize::try_from(arguments.connections).unwrap_or(usize::MAX);
+    if have < asked {
+        tracing::warn!(
+            "{have} connections at most instead of {asked}: the limit on descriptors is {limit} (ulimit -n)"
+        );
+    }
+    let of_address =
+        usize::try_from(arguments.connections_per_address).ok().filter(|_| arguments.proxies == 0);
+    Ok(Bounds { all: asked.min(have), of_address })
 }
 
 async fn edge(
@@ -73,7 +124,7 @@ async fn edge(
     let (Some(public), Some(admin), Some(secret)) =
         (&arguments.edge, &arguments.edge_admin, &arguments.edge_token_secret)
     else {
-        let (embedded, edge) = own_edge(arguments.edge_port, listen.ip(), store).await?;
+        let (embedded, edge) = own_edge(arguments, listen.ip(), store).await?;
         return Ok((Some(embedded), edge));
     };
     if !["http://", "https://"].iter().any(|scheme| public.starts_with(scheme)) {
@@ -93,27 +144,34 @@ async fn edge(
 }
 
 /// An edge of this program's own: where it was the last time, if nobody else is there now, so that open pages find it again.
-async fn own_edge(port: u16, ip: IpAddr, store: &Store) -> Result<(Embedded, Edge), String> {
-    if port != 0 {
-        return Embedded::start(ip, port).await;
+async fn own_edge(arguments: &Arguments, ip: IpAddr, store: &Store) -> Result<(Embedded, Edge), String> {
+    let public = arguments.edge_public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+    let wanted = Wanted { ip, port: arguments.edge_port, is_fixed: arguments.edge_port != 0, public };
+    if wanted.is_fixed {
+        return Embedded::start(wanted).await;
     }
     let told = |error| format!("the database: {error:?}");
-    let name = format!("edge port of {ip}");
-    let before = store.recall(&name).await.map_err(told)?.and_then(|text| text.parse().ok());
-    // Bound for a moment only: whoever takes it in between is found out by the edge.
-    let is_free = |port: &u16| std::net::TcpListener::bind((ip, *port)).is_ok();
-    let again = match before.filter(is_free) {
-        Some(port) => Embedded::start(ip, port).await,
+    let before = store.recall(&port_name(ip)).await.map_err(told)?.and_then(|text| text.parse().ok());
+    let again = match before {
+        Some(port) => Embedded::start(Wanted { port, ..wanted.clone() }).await,
         None => Err(String::new()),
     };
     let (embedded, edge) = match again {
         Ok(started) => started,
-        Err(_) => Embedded::start(ip, 0).await?,
+        Err(_) => Embedded::start(wanted).await?,
     };
-    if let Public::Port(port) = edge.public {
-        store.remember(&name, &port.to_string()).await.map_err(told)?;
-    }
+    remember_port(store, ip, embedded.port()).await?;
     Ok((embedded, edge))
+}
+
+async fn remember_port(store: &Store, ip: IpAddr, port: u16) -> Result<(), String> {
+    let remembered = store.remember(&port_name(ip), &port.to_string()).await;
+    remembered.map_err(|error| format!("the database: {error:?}"))
+}
+
+/// Under which name the port is remembered.
+fn port_name(ip: IpAddr) -> String {
+    format!("edge port of {ip}")
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -58,8 +58,9 @@ pub(super) async fn login(
 }
 
 /// Whose password it is, if it is the account's. A device that has been logged in to it has tries of its own, so that who is
-/// attacked is not locked out; right ones are no tries, and neither is what was not looked at, for want of a turn or of the
-/// database: else whoever keeps all turns taken would lock everybody out.
+/// attacked is not locked out; right ones are no tries of the account, and neither is what was not looked at, for want of a
+/// turn or of the database: else whoever keeps all turns taken would lock everybody out. Of the address all are: nobody
+/// makes hashes without end with an account of their own.
 async fn check(
     app: &App,
     address: &str,
@@ -78,7 +79,6 @@ async fn check(
         Ok(None) => Err(Failure::wrong_password("there is no such name with this password: check both")),
         Ok(Some(person)) => {
             app.limits.give_back(limit, who);
-            app.limits.give_back(LOGIN_ADDRESS, address);
             Ok(person)
         }
         Err(failure) => {
@@ -171,11 +171,9 @@ pub(super) async fn delete(
 ) -> Result<Response, Failure> {
     let person = session.person;
     is_own(&app, &address, &headers, &person, &asked.password).await?;
-    for room in app.store.rooms(&person.id).await? {
-        // Who was removed meanwhile has left all the same.
-        let _left = app.store.leave(room["id"].as_str().unwrap_or_default(), &person.id).await?;
+    if !app.store.delete_person(&person).await? {
+        return Err(Failure::logged_out());
     }
-    app.store.delete_person(&person.id).await?;
     app.written.notify_one();
     Ok(logged_out(&app))
 }

@@ -56,6 +56,22 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    pub(crate) fn wrong_method(message: &str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
+    }
+
+    pub(crate) fn too_slow(message: &str) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message)
+    }
+
+    pub(crate) fn too_large(message: &str) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    pub(crate) fn too_long(message: &str) -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, "too_long", message)
+    }
+
     pub(crate) fn too_often(wait: Duration) -> Self {
         let seconds = wait.as_secs().max(1);
         let message = format!("that was too often: try again in {seconds} s");
@@ -113,6 +129,11 @@ impl From<Refusal> for Failure {
             Refusal::TooManyRooms => {
                 Self::new(StatusCode::CONFLICT, "too_many_rooms", "you are in 50 rooms: leave one first")
             }
+            Refusal::InvitationsFull => Self::new(
+                StatusCode::CONFLICT,
+                "too_many_invitations",
+                "too many invitations of this room or to this person wait for an answer: try again when some have one",
+            ),
             Refusal::RoomFull => Self::new(StatusCode::CONFLICT, "room_full", "this room is full"),
         }
     }

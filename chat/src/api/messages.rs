@@ -1,14 +1,14 @@
 //! Messages: sent, read, changed.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::done;
 use super::rooms::written;
-use super::{Body, Failure, Session, Shared};
+use super::{Asked, At, Body, Failure, Session, Shared};
 use crate::limits::MESSAGES;
 use crate::names;
 
@@ -25,8 +25,8 @@ pub(super) struct Range {
 pub(super) async fn list(
     State(app): Shared,
     session: Session,
-    Path(room): Path<String>,
-    Query(range): Query<Range>,
+    At(room): At<String>,
+    Asked(range): Asked<Range>,
 ) -> Told {
     let person = &session.person.id;
     let page = match range.after_change {
@@ -46,7 +46,7 @@ pub(super) struct NewMessage {
 pub(super) async fn post(
     State(app): Shared,
     session: Session,
-    Path(room): Path<String>,
+    At(room): At<String>,
     Body(asked): Body<NewMessage>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
     let is_plain = |id: &str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
@@ -69,7 +69,7 @@ pub(super) struct OtherWords {
 pub(super) async fn edit(
     State(app): Shared,
     session: Session,
-    Path((room, seq)): Path<(String, i64)>,
+    At((room, seq)): At<(String, i64)>,
     Body(asked): Body<OtherWords>,
 ) -> Told {
     let text = names::message(&asked.text).map_err(|why| Failure::invalid("text", &why))?;
@@ -78,11 +78,7 @@ pub(super) async fn edit(
     Ok(written(&app, message))
 }
 
-pub(super) async fn delete(
-    State(app): Shared,
-    session: Session,
-    Path((room, seq)): Path<(String, i64)>,
-) -> Told {
+pub(super) async fn delete(State(app): Shared, session: Session, At((room, seq)): At<(String, i64)>) -> Told {
     app.take(MESSAGES, &session.person.id)?;
     let message = done(app.store.change(&room, seq, &session.person.id, None)).await?;
     Ok(written(&app, message))
@@ -96,7 +92,7 @@ pub(super) struct Seen {
 pub(super) async fn seen(
     State(app): Shared,
     session: Session,
-    Path(room): Path<String>,
+    At(room): At<String>,
     Body(asked): Body<Seen>,
 ) -> Told {
     app.store.seen(&room, &session.person.id, asked.seq).await?;

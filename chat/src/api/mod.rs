@@ -5,6 +5,7 @@ mod account;
 mod cookies;
 mod failure;
 mod messages;
+mod read;
 mod rooms;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,17 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Json, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, patch, post};
-use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use crate::edge::Edge;
-use crate::limits::{Limit, Limits, network};
+use crate::limits::{Limit, Limits, READS, network};
 use crate::page;
 use crate::passwords::Passwords;
 use crate::random;
@@ -30,9 +30,8 @@ use crate::store::people::Person;
 use crate::store::{Store, now};
 
 pub(crate) use failure::Failure;
+use read::{Asked, At, Body};
 
-/// The longest body: a message of 4,000 characters, each escaped.
-const BODY_BYTES_MAX: usize = 64 << 10;
 /// The field in which a page shows that it has read an answer of ours.
 const CSRF: &str = "x-csrf-token";
 
@@ -74,10 +73,23 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/rooms/{room}/messages", get(messages::list).post(messages::post))
         .route("/rooms/{room}/messages/{seq}", patch(messages::edit).delete(messages::delete))
         .route("/rooms/{room}/seen", post(messages::seen))
-        .fallback(|| async { Failure::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing_here)
         .layer(middleware::from_fn(guard))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    page::routes(Router::new().nest("/api", api)).with_state(app)
+        .layer(DefaultBodyLimit::max(read::BODY_BYTES_MAX));
+    page::routes(Router::new().nest("/api", api))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing_here)
+        .layer(middleware::from_fn(read::head))
+        .with_state(app)
+}
+
+async fn nothing_here() -> Failure {
+    Failure::not_found("there is nothing at this path: check how it is written")
+}
+
+async fn wrong_method() -> Failure {
+    Failure::wrong_method("this path is not for this method: the field Allow says for which it is")
 }
 
 /// What changes something comes from a page of this very origin, and says that it is JSON, which no form can.
@@ -129,6 +141,9 @@ impl FromRequestParts<Arc<App>> for Session {
         if !is_read && shown != Some(csrf(&id).as_bytes()) {
             return Err(Failure::forbidden("csrf", "this page is not of this session: load it again"));
         }
+        if is_read {
+            app.take(READS, &person.id)?;
+        }
         Ok(Self { person, id })
     }
 }
@@ -151,20 +166,6 @@ impl FromRequestParts<Arc<App>> for From {
         let told = hops.len().checked_sub(app.proxies).filter(|_| app.proxies > 0).map(|at| hops[at]);
         let address: Option<IpAddr> = told.and_then(|told| told.parse().ok()).or(peer);
         Ok(Self(address.map(network).unwrap_or_default()))
-    }
-}
-
-/// A body of JSON.
-pub(crate) struct Body<T>(pub(crate) T);
-
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
-        match Json::from_request(request, app).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(error) => Err(Failure::bad_request(&error.body_text())),
-        }
     }
 }
 

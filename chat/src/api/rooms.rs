@@ -1,13 +1,13 @@
 //! Rooms: found, made, joined, left, and who is in them.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::done;
-use super::{App, Body, Failure, Session, Shared};
-use crate::limits::ROOMS;
+use super::{App, Asked, At, Body, Failure, Session, Shared};
+use crate::limits::{LISTS, ROOMS};
 use crate::names;
 use crate::store::messages::topic;
 use crate::store::rooms::{Named, Role};
@@ -18,10 +18,21 @@ type Told = Result<Json<Value>, Failure>;
 pub(super) struct Search {
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    after: String,
 }
 
-pub(super) async fn open(State(app): Shared, _: Session, Query(search): Query<Search>) -> Told {
-    Ok(Json(json!({"rooms": app.store.open_rooms(&names::part(&search.name)).await?})))
+/// Open rooms, some at a time: `next` is the `after` of those behind them.
+pub(super) async fn open(State(app): Shared, session: Session, Asked(search): Asked<Search>) -> Told {
+    app.take(LISTS, &session.person.id)?;
+    let (rooms, next) = app.store.open_rooms(&names::part(&search.name), &search.after).await?;
+    Ok(Json(json!({"rooms": rooms, "next": next})))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Further {
+    #[serde(default)]
+    after: String,
 }
 
 #[derive(Deserialize)]
@@ -37,13 +48,13 @@ pub(super) async fn add(State(app): Shared, session: Session, Body(asked): Body<
     Ok(written(&app, json!({"id": id, "name": name})))
 }
 
-pub(super) async fn join(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
+pub(super) async fn join(State(app): Shared, session: Session, At(room): At<String>) -> Told {
     app.take(ROOMS, &session.person.id)?;
     done(app.store.join(&room, &session.person.id)).await?;
     Ok(written(&app, json!({})))
 }
 
-pub(super) async fn leave(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
+pub(super) async fn leave(State(app): Shared, session: Session, At(room): At<String>) -> Told {
     app.take(ROOMS, &session.person.id)?;
     done(app.store.leave(&room, &session.person.id)).await?;
     Ok(written(&app, json!({})))
@@ -57,7 +68,7 @@ pub(super) struct Invitation {
 pub(super) async fn invite(
     State(app): Shared,
     session: Session,
-    Path(room): Path<String>,
+    At(room): At<String>,
     Body(asked): Body<Invitation>,
 ) -> Told {
     app.take(ROOMS, &session.person.id)?;
@@ -68,8 +79,16 @@ pub(super) async fn invite(
     Ok(written(&app, json!({"id": person.id, "name": person.name})))
 }
 
-pub(super) async fn members(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
-    Ok(Json(json!({"members": done(app.store.members(&room, &session.person.id)).await?})))
+/// Members, some at a time, by name.
+pub(super) async fn members(
+    State(app): Shared,
+    session: Session,
+    At(room): At<String>,
+    Asked(further): Asked<Further>,
+) -> Told {
+    app.take(LISTS, &session.person.id)?;
+    let (members, next) = done(app.store.members(&room, &session.person.id, &further.after)).await?;
+    Ok(Json(json!({"members": members, "next": next})))
 }
 
 #[derive(Deserialize)]
@@ -81,7 +100,7 @@ pub(super) struct Appointment {
 pub(super) async fn appoint(
     State(app): Shared,
     session: Session,
-    Path((room, person)): Path<(String, String)>,
+    At((room, person)): At<(String, String)>,
     Body(asked): Body<Appointment>,
 ) -> Told {
     app.take(ROOMS, &session.person.id)?;
@@ -102,18 +121,27 @@ pub(super) async fn appoint(
     Ok(written(&app, json!({})))
 }
 
-/// Who has this room open somewhere, as the edge knows it.
-pub(super) async fn online(State(app): Shared, session: Session, Path(room): Path<String>) -> Told {
+/// Who has this room open somewhere, as the edge knows it, some at a time.
+pub(super) async fn online(
+    State(app): Shared,
+    session: Session,
+    At(room): At<String>,
+    Asked(further): Asked<Further>,
+) -> Told {
+    app.take(LISTS, &session.person.id)?;
     // First, since the edge tells this program everything.
     done(app.store.names(&room, &session.person.id, &[])).await?;
-    let present = app.edge.admin.present(&topic(&room)).await;
+    if !further.after.bytes().all(|byte| byte.is_ascii_alphanumeric()) || further.after.len() > 64 {
+        return Err(Failure::bad_request("after is the next of the answer before"));
+    }
+    let present = app.edge.admin.present(&topic(&room), &further.after).await;
     let away = |failure: crate::edge::Failure| {
         tracing::warn!("who is online can't be had: {}", failure.0);
         Failure::away("edge_away", "who is online can't be had at the moment")
     };
-    let (count, ids) = present.map_err(away)?;
-    let people = done(app.store.names(&room, &session.person.id, &ids)).await?;
-    Ok(Json(json!({"count": count, "people": people})))
+    let present = present.map_err(away)?;
+    let people = done(app.store.names(&room, &session.person.id, &present.ids)).await?;
+    Ok(Json(json!({"count": present.count, "people": people, "next": present.next})))
 }
 
 /// Something was written that the edge is to be told.

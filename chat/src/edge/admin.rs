@@ -1,6 +1,7 @@
 //! Calls of the edge's admin port: publish, revoke, who is there, since when it runs. They may wait, so each is made on a
 //! thread for such.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,8 +12,8 @@ use ureq::Agent;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
-/// Members that are told at most.
-const MEMBERS_MAX: usize = 1_000;
+/// Members that are told at a time.
+const MEMBERS_MAX: usize = 200;
 
 /// A call that brought no answer of use.
 #[derive(Debug)]
@@ -28,11 +29,22 @@ pub(crate) enum Outcome {
     Refused(String),
 }
 
+/// Who is on a topic.
+#[derive(Debug, Default)]
+pub(crate) struct Present {
+    pub(crate) count: u64,
+    /// Some of them.
+    pub(crate) ids: Vec<String>,
+    /// Behind whom there are more.
+    pub(crate) next: Option<String>,
+}
+
 /// The admin port.
 #[derive(Clone)]
 pub(crate) struct Admin {
     agent: Agent,
-    url: String,
+    /// `None` while there is none, so that nobody who takes its port is shown the key.
+    url: Arc<Mutex<Option<String>>>,
     key: Option<String>,
 }
 
@@ -41,7 +53,12 @@ impl Admin {
     pub(crate) fn new(url: &str, key: Option<String>) -> Self {
         let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None);
         let agent = config.http_status_as_error(false).max_redirects(0).build().into();
-        Self { agent, url: url.trim_end_matches('/').to_owned(), key }
+        Self { agent, url: Arc::new(Mutex::new(Some(url.trim_end_matches('/').to_owned()))), key }
+    }
+
+    /// It is elsewhere now, or nowhere.
+    pub(super) fn moved(&self, url: Option<String>) {
+        *self.url.lock().unwrap_or_else(PoisonError::into_inner) = url;
     }
 
     /// Publishes text messages, each with its topic; tells what became of each.
@@ -65,27 +82,30 @@ impl Admin {
         self.post(&format!("/revoke?identity={sub}&seconds={seconds}"), String::new()).await.map(drop)
     }
 
-    /// How many are on a topic, and the first of them by their names.
-    pub(crate) async fn present(&self, topic: &str) -> Result<(u64, Vec<String>), Failure> {
+    /// How many are on a topic, and some of them in the order of their ids, from behind one on.
+    pub(crate) async fn present(&self, topic: &str, after: &str) -> Result<Present, Failure> {
         #[derive(Deserialize)]
         struct Member {
             id: String,
         }
         #[derive(Deserialize)]
-        struct Present {
+        struct Told {
             count: u64,
             #[serde(default)]
             members: Vec<Member>,
+            next: Option<String>,
         }
-        let path = format!("/presence?topic={topic}&limit={MEMBERS_MAX}");
-        let (status, answer) = self.call(path, None).await?;
+        let after = if after.is_empty() { String::new() } else { format!("&after={after}") };
+        let (status, answer) =
+            self.call(format!("/presence?topic={topic}&limit={MEMBERS_MAX}{after}"), None).await?;
         // A topic that nobody is on does not exist.
         if status == 404 {
-            return Ok((0, Vec::new()));
+            return Ok(Present::default());
         }
         let answer = good(status, answer)?;
-        let present: Present = serde_json::from_str(&answer).map_err(|error| Failure(error.to_string()))?;
-        Ok((present.count, present.members.into_iter().map(|member| member.id).collect()))
+        let told: Told = serde_json::from_str(&answer).map_err(|error| Failure(error.to_string()))?;
+        let ids = told.members.into_iter().map(|member| member.id).collect();
+        Ok(Present { count: told.count, ids, next: told.next })
     }
 
     /// Which process it is: when it was started, as it says.
@@ -102,16 +122,17 @@ impl Admin {
     }
 
     async fn call(&self, path: String, body: Option<String>) -> Result<(u16, String), Failure> {
+        let url = self.url.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let url = url.ok_or_else(|| Failure("it is being started again".to_owned()))? + &path;
         let this = self.clone();
-        let work = move || this.call_here(&path, body);
+        let work = move || this.call_here(&url, body);
         match tokio::task::spawn_blocking(work).await {
             Ok(answer) => answer.map_err(|error| Failure(error.to_string())),
             Err(error) => Err(Failure(error.to_string())),
         }
     }
 
-    fn call_here(&self, path: &str, body: Option<String>) -> Result<(u16, String), ureq::Error> {
-        let url = format!("{}{path}", self.url);
+    fn call_here(&self, url: &str, body: Option<String>) -> Result<(u16, String), ureq::Error> {
         let bearer = self.key.as_ref().map(|key| format!("Bearer {key}"));
         let mut answer = match body {
             Some(body) => {

@@ -1,12 +1,14 @@
 //! An edge of the chat's own, in a process of its own: its configuration and secrets in a folder that only this user may
-//! read, started again with the same ports if it ends, gone when the chat is.
+//! read, started again where it was if it ends, gone when the chat is.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -20,6 +22,21 @@ use crate::random;
 const START: Duration = Duration::from_secs(60);
 /// How long after its end it is started again: at first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often it looks whether a port is free, and after how long again.
+const SOON: u32 = 40;
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Where it is to be found.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) ip: IpAddr,
+    /// 0 for a free one.
+    pub(crate) port: u16,
+    /// Whether it may be at no other.
+    pub(crate) is_fixed: bool,
+    /// Where pages find it, if not at that port of the host that they are from.
+    pub(crate) public: Option<String>,
+}
 
 /// A running edge.
 pub(crate) struct Embedded {
@@ -27,37 +44,72 @@ pub(crate) struct Embedded {
     child: Child,
     _pipes: Pipes,
     listen: SocketAddr,
-    admin: SocketAddr,
+    is_fixed: bool,
+    /// Told to pages.
+    port: Arc<AtomicU16>,
+    admin: Admin,
 }
 
+/// Its admin port is only this program's, and another one each time.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 impl Embedded {
-    /// Starts one at a port of `ip`, 0 for a free one.
-    pub(crate) async fn start(ip: IpAddr, port: u16) -> Result<(Self, Edge), String> {
+    /// Starts one. At a port that it is to have and that is taken it waits a little: it may be that of an edge that is
+    /// just ending, since its chat has.
+    pub(crate) async fn start(wanted: Wanted) -> Result<(Self, Edge), String> {
         let (secret, key) = (random::key(), random::id());
         let folder =
             Folder::new(&secret, &key).map_err(|error| format!("no folder for the edge: {error}"))?;
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let started = spawn(&folder, SocketAddr::new(ip, port), any).await?;
-        let (child, pipes, listen, admin) = started;
-        let edge = Edge {
-            public: Public::Port(listen.port()),
-            signer: Signer::new(&secret)?,
-            admin: Admin::new(&format!("http://{admin}"), Some(key)),
-        };
-        Ok((Self { folder, child, _pipes: pipes, listen, admin }, edge))
+        let listen = SocketAddr::new(wanted.ip, wanted.port);
+        if wanted.port != 0 && !is_soon_free(listen).await {
+            return Err(format!(
+                "{listen} is taken, where the edge is to listen: choose another --edge-port"
+            ));
+        }
+        let (child, pipes, listen, admin) = spawn(&folder, listen).await?;
+        let port = Arc::new(AtomicU16::new(listen.port()));
+        let admin = Admin::new(&format!("http://{admin}"), Some(key));
+        let public = wanted.public.map_or_else(|| Public::Port(Arc::clone(&port)), Public::Url);
+        let edge = Edge { public, signer: Signer::new(&secret)?, admin: admin.clone() };
+        Ok((Self { folder, child, _pipes: pipes, listen, is_fixed: wanted.is_fixed, port, admin }, edge))
     }
 
-    /// Starts it again whenever it ends. Never returns.
-    pub(crate) async fn keep(&mut self) {
+    /// Where clients find it.
+    pub(crate) fn port(&self) -> u16 {
+        self.listen.port()
+    }
+
+    /// Starts it again whenever it ends: where it was, since open pages look there; elsewhere if that has been taken and
+    /// it may be. `moved` is told the port then. Never returns.
+    pub(crate) async fn keep(&mut self, moved: impl AsyncFn(u16)) {
         loop {
             let ended = self.child.wait().await;
+            self.admin.moved(None);
             tracing::warn!("the edge has ended ({}) and is started again", told(ended));
             let mut wait = AGAIN.0;
             loop {
                 tokio::time::sleep(wait).await;
-                match spawn(&self.folder, self.listen, self.admin).await {
-                    Ok((child, pipes, ..)) => {
+                let mut listen = self.listen;
+                if !is_soon_free(listen).await {
+                    if self.is_fixed {
+                        tracing::error!(
+                            "{listen} is taken, where the edge is to listen (--edge-port): free it"
+                        );
+                        wait = (wait * 2).min(AGAIN.1);
+                        continue;
+                    }
+                    listen.set_port(0);
+                }
+                match spawn(&self.folder, listen).await {
+                    Ok((child, pipes, listen, admin)) => {
                         (self.child, self._pipes) = (child, pipes);
+                        self.admin.moved(Some(format!("http://{admin}")));
+                        if listen != self.listen {
+                            tracing::warn!("{} was taken: the edge is at {listen} now", self.listen);
+                            self.listen = listen;
+                            self.port.store(listen.port(), Ordering::Relaxed);
+                            moved(listen.port()).await;
+                        }
                         tracing::info!("the edge runs again");
                         break;
                     }
@@ -69,6 +121,18 @@ impl Embedded {
     }
 }
 
+/// Whether an address can be listened on, now or within a moment. Whoever takes it right behind this is found out by the
+/// edge.
+async fn is_soon_free(address: SocketAddr) -> bool {
+    for _ in 0..SOON {
+        if std::net::TcpListener::bind(address).is_ok() {
+            return true;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    false
+}
+
 fn told(ended: std::io::Result<std::process::ExitStatus>) -> String {
     ended.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
@@ -78,11 +142,11 @@ type Pipes = (ChildStdin, Lines<BufReader<ChildStdout>>);
 
 type Started = (Child, Pipes, SocketAddr, SocketAddr);
 
-async fn spawn(folder: &Folder, listen: SocketAddr, admin: SocketAddr) -> Result<Started, String> {
+async fn spawn(folder: &Folder, listen: SocketAddr) -> Result<Started, String> {
     let program = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
     let mut command = Command::new(program);
     command.arg(ARGUMENT).arg(&folder.0).args(["serve", "--config"]).arg(folder.0.join("fantail.toml"));
-    command.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    command.args(["--listen", &listen.to_string(), "--admin", &ANY.to_string()]);
     // Variables win over files: those of somebody's own server are not meant for this one.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FANTAIL_")) {
         command.env_remove(name);
@@ -172,7 +236,6 @@ pattern = "rooms/*"
 subscribe = "claim"
 publish = "nobody"
 message_bytes_max = "64 KiB"
-history_messages = 200
 presence = "full"
 
 [[topic]]

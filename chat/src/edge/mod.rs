@@ -5,14 +5,17 @@ pub(crate) mod embedded;
 pub(crate) mod process;
 mod token;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
 pub(crate) use admin::{Admin, Failure, Outcome};
 pub(crate) use token::{LIVES_SECONDS, Signer};
 
 /// Where pages find the edge.
 #[derive(Debug, Clone)]
 pub(crate) enum Public {
-    /// At this port of the host that the page itself is from.
-    Port(u16),
+    /// At this port of the host that the page itself is from, which may become another one.
+    Port(Arc<AtomicU16>),
     /// At this URL.
     Url(String),
 }
@@ -29,7 +32,9 @@ impl Public {
     pub(crate) fn url(&self, host: &str) -> String {
         match self {
             Self::Url(url) => url.clone(),
-            Self::Port(port) => format!("http://{}:{port}", without_port(host)),
+            Self::Port(port) => {
+                format!("http://{}:{}", without_port(host), port.load(Ordering::Relaxed))
+            }
         }
     }
 }
@@ -55,7 +60,7 @@ mod tests {
             ("a;script-src *", "http://localhost:9000"),
             ("", "http://localhost:9000"),
         ] {
-            assert_eq!(Public::Port(9000).url(host), url);
+            assert_eq!(Public::Port(Arc::new(AtomicU16::new(9000))).url(host), url);
         }
         assert_eq!(Public::Url("https://edge.example".to_owned()).url("a"), "https://edge.example");
     }

@@ -106,12 +106,11 @@ impl Store {
         let query = sqlx::query(update).bind(text.unwrap_or_default()).bind(now_ms());
         let query = query.bind(i64::from(text.is_none())).bind(place.change).bind(room).bind(seq);
         query.execute(&mut *writing).await?;
-        if text.is_none() {
-            // What was written and is still to be told is not told any more; pages see that numbers are missing.
-            let query =
-                sqlx::query("DELETE FROM outbox WHERE topic = $1 AND seq = $2").bind(topic(room)).bind(seq);
-            query.execute(&mut *writing).await?;
-        }
+        // Words that are still to be told and are not the message's any more are not told; pages see that numbers are
+        // missing.
+        let query =
+            sqlx::query("DELETE FROM outbox WHERE topic = $1 AND seq = $2").bind(topic(room)).bind(seq);
+        query.execute(&mut *writing).await?;
         let message = tell_of(&mut writing, room, &place, seq).await?;
         writing.commit().await?;
         Ok(Ok(message))

@@ -11,8 +11,9 @@ pub(crate) mod people;
 pub(crate) mod rooms;
 mod schema;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyPoolOptions, install_default_drivers};
@@ -66,6 +67,8 @@ fn passes(code: &str) -> bool {
 #[derive(Clone)]
 pub(crate) struct Store {
     pool: AnyPool,
+    /// The lock on a file of SQLite, as long as this lives.
+    _only: Option<Arc<File>>,
 }
 
 /// A transaction: what is written in it is there as a whole once it is committed, and not at all otherwise.
@@ -77,10 +80,11 @@ impl Store {
         install_default_drivers();
         let is_server = database.starts_with("postgres://") || database.starts_with("postgresql://");
         let mut options = AnyPoolOptions::new().acquire_timeout(PATIENCE).max_connections(CONNECTIONS);
+        let mut only = None;
         let url = if is_server {
             database.to_owned()
         } else {
-            make_private(database).map_err(|error| format!("{database} cannot be opened: {error}"))?;
+            only = Some(Arc::new(only_here(database)?));
             // One connection: SQLite has one writer, and who waits for it here waits in order.
             options = options.max_connections(1).after_connect(|connection, _| {
                 Box::pin(async move {
@@ -98,7 +102,7 @@ impl Store {
         schema::migrate(&pool)
             .await
             .map_err(|error| format!("the database's tables cannot be made: {error:?}"))?;
-        Ok(Self { pool })
+        Ok(Self { pool, _only: only })
     }
 
     pub(crate) async fn begin(&self) -> Result<Writing> {
@@ -127,9 +131,20 @@ impl Store {
     }
 }
 
-/// Makes the file of a database with a mode that only its user can read; those that SQLite puts beside it get the same.
-fn make_private(path: &str) -> std::io::Result<()> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+/// Makes the file of a database with a mode that only its user can read (those that SQLite puts beside it get the same),
+/// and locks it for this process until it ends: each has an edge of its own, and what one writes the other's never tells.
+/// The lock is flock's and not of the kind that SQLite takes, so programs that read the file still can.
+fn only_here(path: &str) -> std::result::Result<File, String> {
+    let told = |error: std::io::Error| format!("{path} cannot be opened: {error}");
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(told)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "{path} is in use by another fantail-chat: end that one, or name another file; several processes share a \
+             PostgreSQL (docs/chat.md)"
+        )),
+        Err(TryLockError::Error(error)) => Err(told(error)),
+    }
 }
 
 /// A path as it stands in a URL.
@@ -177,6 +192,38 @@ mod tests {
         assert!(store.add_session(&person).await.unwrap().is_none());
         person.password = "new".to_owned();
         assert!(store.add_session(&person).await.unwrap().is_some());
+        gone(&store, &path).await;
+    }
+
+    #[tokio::test]
+    async fn an_account_goes_as_a_whole_or_not_at_all() {
+        let path = std::env::temp_dir().join(format!("fantail-chat-store-{}.db", random::id()));
+        let store = Store::open(path.to_str().unwrap()).await.unwrap();
+        let alice = store.add_person("alice", "allce", "old").await.unwrap().unwrap();
+        let bob = store.add_person("bob", "bob", "bob").await.unwrap().unwrap();
+        let room = store.add_room(&alice.id, "a room", "a room", true).await.unwrap().unwrap();
+        for person in [&alice, &bob] {
+            store.join(&room, &person.id).await.unwrap().unwrap();
+            store.join(rooms::LOBBY, &person.id).await.unwrap().unwrap();
+        }
+        assert!(store.set_password(&alice.id, "old", "new").await.unwrap());
+        // Its password has been changed since it was shown: nothing has been done.
+        assert!(!store.delete_person(&alice).await.unwrap());
+        assert_eq!(store.rooms(&alice.id).await.unwrap().len(), 2);
+        let page = store.changes(&room, &bob.id, 0).await.unwrap().unwrap();
+        assert_eq!(page.messages.len(), 2, "made and joined");
+        let alice = people::Person { password: "new".to_owned(), ..alice };
+        assert!(store.delete_person(&alice).await.unwrap());
+        assert!(store.rooms(&alice.id).await.unwrap().is_empty());
+        let told = store.rooms(&bob.id).await.unwrap();
+        assert!(told.iter().all(|room| room["role"] == "owner"), "{told:?}");
+        let page = store.changes(&room, &bob.id, page.change).await.unwrap().unwrap();
+        let kinds: Vec<_> = page.messages.iter().map(|message| message["kind"].clone()).collect();
+        assert_eq!(kinds, ["left", "owner"]);
+        gone(&store, &path).await;
+    }
+
+    async fn gone(store: &Store, path: &std::path::Path) {
         store.pool.close().await;
         for end in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{end}", path.display()));

@@ -2,8 +2,9 @@
 //! for the lobby.
 
 use serde_json::{Value, json};
+use sqlx::any::AnyRow;
 
-use super::messages::{Answer, notice, take_place};
+use super::messages::{Answer, Place, notice, take_place};
 use super::outbox::tell_person;
 use super::people::revoke;
 use super::{Result, Row, Store, Writing, now_ms};
@@ -15,8 +16,12 @@ pub(crate) const LOBBY: &str = "lobby";
 const ROOMS_MAX: i64 = 50;
 /// Members of a room, invited and banned ones counted.
 const MEMBERS_MAX: i64 = 20_000;
-/// Members that a list has at most.
-const LISTED_MAX: i64 = 500;
+/// People that a list has at a time.
+const LISTED_MAX: i64 = 200;
+/// Rooms that a list has at a time; the members of each are counted for it.
+const FOUND_MAX: i64 = 50;
+/// Invitations to a room, and to one person, that wait for an answer.
+const INVITED_MAX: (i64, i64) = (500, 50);
 
 /// Why something is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,7 @@ pub(crate) enum Refusal {
     /// The name of a message was used for another one.
     Repeated,
     TooManyRooms,
+    InvitationsFull,
     RoomFull,
 }
 
@@ -145,9 +151,7 @@ impl Store {
         match role_of(&mut writing, room, person).await? {
             Some(Role::Invited) => delete_member(&mut writing, room, person).await?,
             Some(role) if role.is_in() => {
-                notice(&mut writing, room, &place, "left", person, "").await?;
-                delete_member(&mut writing, room, person).await?;
-                close_behind(&mut writing, room).await?;
+                go(&mut writing, room, &place, person).await?;
                 revoke(&mut writing, person).await?;
             }
             _ => return Ok(Err(Refusal::NotMember)),
@@ -167,6 +171,18 @@ impl Store {
         let there = role_of(&mut writing, room, person).await?;
         if there.is_some_and(|role| role >= Role::Invited) {
             return Ok(Ok(()));
+        }
+        let query = "SELECT (SELECT COUNT(*) FROM members WHERE room = $1 AND role = 'invited') AS here,
+            (SELECT COUNT(*) FROM members WHERE room = $1) AS members,
+            (SELECT COUNT(*) FROM members WHERE person = $2 AND role = 'invited') AS theirs";
+        let row = sqlx::query(query).bind(room).bind(person).fetch_one(&mut *writing).await?;
+        let (here, members, theirs): (i64, i64, i64) =
+            (row.try_get("here")?, row.try_get("members")?, row.try_get("theirs")?);
+        if here >= INVITED_MAX.0 || theirs >= INVITED_MAX.1 {
+            return Ok(Err(Refusal::InvitationsFull));
+        }
+        if members >= MEMBERS_MAX && there.is_none() {
+            return Ok(Err(Refusal::RoomFull));
         }
         set_role(&mut writing, room, person, Role::Invited).await?;
         tell_person(&mut writing, person).await?;
@@ -242,7 +258,7 @@ impl Store {
                AND COALESCE(x.author, '') <> m.person LIMIT 100) AS counted) AS unread
             FROM members m JOIN rooms r ON r.id = m.room WHERE m.person = $1 AND m.role <> 'banned' ORDER BY r.name, r.id";
         let rows = sqlx::query(query).bind(person).fetch_all(&self.pool).await?;
-        let one = |row: &sqlx::any::AnyRow| -> Result<Value> {
+        let one = |row: &AnyRow| -> Result<Value> {
             let text = |name: &str| -> Result<String> { Ok(row.try_get(name)?) };
             let number = |name: &str| -> Result<i64> { Ok(row.try_get(name)?) };
             Ok(
@@ -253,36 +269,42 @@ impl Store {
         rows.iter().map(one).collect()
     }
 
-    /// Open rooms whose names' keys contain that of `part`, those with most members first.
-    pub(crate) async fn open_rooms(&self, part: &str) -> Result<Vec<Value>> {
+    /// Open rooms whose names' keys contain that of `part`, in the order of keys behind `after`; and what the next ones are
+    /// behind, if there are more.
+    pub(crate) async fn open_rooms(&self, part: &str, after: &str) -> Result<(Vec<Value>, Option<String>)> {
         let escaped = part.replace(['\\', '%', '_'], "");
-        let query = "SELECT r.id, r.name, (SELECT COUNT(*) FROM members m WHERE m.room = r.id
+        let query = "SELECT r.id, r.name, r.key, (SELECT COUNT(*) FROM members m WHERE m.room = r.id
               AND m.role IN ('member', 'moderator', 'owner')) AS members
-            FROM rooms r WHERE r.is_open = 1 AND r.key LIKE $1 ORDER BY members DESC, r.name LIMIT 100";
-        let rows = sqlx::query(query).bind(format!("%{escaped}%")).fetch_all(&self.pool).await?;
-        let one = |row: &sqlx::any::AnyRow| -> Result<Value> {
+            FROM rooms r WHERE r.is_open = 1 AND r.key LIKE $1 AND r.key > $2 ORDER BY r.key LIMIT $3";
+        let query = sqlx::query(query).bind(format!("%{escaped}%")).bind(after).bind(FOUND_MAX + 1);
+        let mut rows = query.fetch_all(&self.pool).await?;
+        let next = cut(&mut rows, FOUND_MAX, "key")?;
+        let one = |row: &AnyRow| -> Result<Value> {
             let (id, name): (String, String) = (row.try_get("id")?, row.try_get("name")?);
             Ok(json!({"id": id, "name": name, "members": row.try_get::<i64, _>("members")?}))
         };
-        rows.iter().map(one).collect()
+        Ok((rows.iter().map(one).collect::<Result<_>>()?, next))
     }
 
-    /// Who is in a room, for one of them; who is invited or banned is for those who lead it.
-    pub(crate) async fn members(&self, room: &str, person: &str) -> Answer<Vec<Value>> {
+    /// Who is in a room, for one of them, by name behind `after`; who is invited or banned is for those who lead it. Also
+    /// what the next ones are behind, if there are more.
+    pub(crate) async fn members(
+        &self,
+        room: &str,
+        person: &str,
+        after: &str,
+    ) -> Answer<(Vec<Value>, Option<String>)> {
         let mut writing = self.begin().await?;
         let Some(mine) = role_of(&mut writing, room, person).await?.filter(|role| role.is_in()) else {
             return Ok(Err(Refusal::NotMember));
         };
         let query =
             "SELECT p.id, p.name, m.role FROM members m JOIN people p ON p.id = m.person WHERE m.room = $1
-            AND (m.role IN ('member', 'moderator', 'owner') OR $2 = 1) ORDER BY p.name LIMIT $3";
-        let query = sqlx::query(query).bind(room).bind(i64::from(mine.leads())).bind(LISTED_MAX);
-        let rows = query.fetch_all(&mut *writing).await?;
-        let one = |row: &sqlx::any::AnyRow| -> Result<Value> {
-            let text = |name: &str| -> Result<String> { Ok(row.try_get(name)?) };
-            Ok(json!({"id": text("id")?, "name": text("name")?, "role": text("role")?}))
-        };
-        Ok(Ok(rows.iter().map(one).collect::<Result<_>>()?))
+            AND (m.role IN ('member', 'moderator', 'owner') OR $2 = 1) AND p.name > $3 ORDER BY p.name LIMIT $4";
+        let query = sqlx::query(query).bind(room).bind(i64::from(mine.leads()));
+        let mut rows = query.bind(after).bind(LISTED_MAX + 1).fetch_all(&mut *writing).await?;
+        let next = cut(&mut rows, LISTED_MAX, "name")?;
+        Ok(Ok((rows.iter().map(member).collect::<Result<_>>()?, next)))
     }
 
     /// Which of these people are in a room, for one of them.
@@ -298,19 +320,28 @@ impl Store {
         // Only places of values are put together here: one question, however many are there.
         let places: Vec<_> = (2..2 + ids.len()).map(|number| format!("${number}")).collect();
         let query = format!(
-            "SELECT p.id, p.name FROM members m JOIN people p ON p.id = m.person
+            "SELECT p.id, p.name, m.role FROM members m JOIN people p ON p.id = m.person
             WHERE m.room = $1 AND m.role IN ('member', 'moderator', 'owner') AND m.person IN ({})",
             places.join(", ")
         );
         let query = ids.iter().fold(sqlx::query(&query).bind(room), |query, id| query.bind(id));
         let rows = query.fetch_all(&mut *writing).await?;
-        let one = |row: &sqlx::any::AnyRow| -> Result<Value> {
-            let (id, name): (String, String) = (row.try_get("id")?, row.try_get("name")?);
-            Ok(json!({"id": id, "name": name}))
-        };
-        let found = rows.iter().map(one).collect::<Result<_>>()?;
-        Ok(Ok(found))
+        Ok(Ok(rows.iter().map(member).collect::<Result<_>>()?))
     }
+}
+
+/// Somebody in a room, as pages get them.
+fn member(row: &AnyRow) -> Result<Value> {
+    let text = |name: &str| -> Result<String> { Ok(row.try_get(name)?) };
+    Ok(json!({"id": text("id")?, "name": text("name")?, "role": text("role")?}))
+}
+
+/// Of rows that are one more than `most` what the next ones are behind: `by` of the last that stays.
+fn cut(rows: &mut Vec<AnyRow>, most: i64, by: &str) -> Result<Option<String>> {
+    let most = usize::try_from(most).unwrap_or_default();
+    let more = rows.len() > most;
+    rows.truncate(most);
+    Ok(rows.last().filter(|_| more).map(|row| row.try_get(by)).transpose()?)
 }
 
 /// Somebody, and the name that a notice says.
@@ -354,6 +385,33 @@ async fn set_role(writing: &mut Writing, room: &str, person: &str, role: Role) -
 async fn delete_member(writing: &mut Writing, room: &str, person: &str) -> Result<()> {
     let query = sqlx::query("DELETE FROM members WHERE room = $1 AND person = $2").bind(room).bind(person);
     query.execute(&mut **writing).await?;
+    Ok(())
+}
+
+/// Somebody leaves a room that they are in, at a place that was taken for it.
+async fn go(writing: &mut Writing, room: &str, place: &Place, person: &str) -> Result<()> {
+    notice(writing, room, place, "left", person, "").await?;
+    delete_member(writing, room, person).await?;
+    close_behind(writing, room).await
+}
+
+/// Somebody leaves every room that they are in; rooms are locked in one order, so that two who do so don't wait for each
+/// other.
+pub(super) async fn leave_all(writing: &mut Writing, person: &str) -> Result<()> {
+    let query = "SELECT room FROM members WHERE person = $1 AND role IN ('member', 'moderator', 'owner') ORDER BY room";
+    for row in sqlx::query(query).bind(person).fetch_all(&mut **writing).await? {
+        let room: String = row.try_get("room")?;
+        sqlx::query("UPDATE rooms SET change = change WHERE id = $1")
+            .bind(&room)
+            .execute(&mut **writing)
+            .await?;
+        // Who was removed meanwhile has left all the same: only what the lock shows counts.
+        if role_of(writing, &room, person).await?.is_some_and(Role::is_in)
+            && let Some(place) = take_place(writing, &room, true).await?
+        {
+            go(writing, &room, &place, person).await?;
+        }
+    }
     Ok(())
 }
 

@@ -64,6 +64,41 @@ fn everybody_has_each_message_once_as_it_is_now() {
 }
 
 #[test]
+fn words_that_were_taken_back_are_nowhere_to_be_had() {
+    let database = Database::new();
+    let chat = Chat::start(database.path(), &[]);
+    let (mut alice, mut bob) = (chat.register("alice"), chat.register("bob"));
+    let mut live = bob.live();
+    let at = live.subscribe("lobby");
+    let since = format!("{}:{}", at["epoch"].as_str().unwrap(), at["offset"]);
+    let deleted = alice.say("lobby", "1", "taken back");
+    let edited = alice.say("lobby", "2", "taken back, too");
+    live.hear("taken back, too");
+    alice.good("DELETE", &format!("/rooms/lobby/messages/{}", deleted["seq"]), &json!({}));
+    alice.good("PATCH", &format!("/rooms/lobby/messages/{}", edited["seq"]), &json!({"text": "said better"}));
+    live.hear("said better");
+    // Neither who comes anew nor who comes back from before, nor who asks for what was, hears them again.
+    let topic = "rooms/lobby";
+    for ask in [
+        json!({"type": "subscribe", "id": 1, "topic": topic, "history": 100}),
+        json!({"type": "subscribe", "id": 1, "topic": topic, "since": since}),
+        json!({"type": "history", "id": 1, "topic": topic, "limit": 100}),
+    ] {
+        let mut other = bob.live();
+        let mut told = vec![other.ask(&ask)];
+        if ask["type"] == "history" {
+            other.subscribe("lobby");
+        }
+        let fresh = format!("fresh {ask}");
+        alice.say("lobby", &format!("fresh-{}", ask.to_string().len()), &fresh);
+        while told.last().is_some_and(|last| last["data"]["text"] != *fresh) {
+            told.push(other.next().unwrap());
+        }
+        assert!(told.iter().all(|one| !one.to_string().contains("taken back")), "{told:?}");
+    }
+}
+
+#[test]
 fn history_comes_in_pages() {
     let database = Database::new();
     let chat = Chat::start(database.path(), &["--history", "10"]);

@@ -93,7 +93,11 @@ impl Chat {
     }
 
     pub(crate) fn register(&self, name: &str) -> Person {
-        let mut person = Person::new(&self.url);
+        self.enter(Person::new(&self.url), name)
+    }
+
+    /// Makes an account for somebody's browser.
+    pub(crate) fn enter(&self, mut person: Person, name: &str) -> Person {
         let (status, told) = person.call("POST", "/register", &json!({"name": name, "password": PASSWORD}));
         assert_eq!(status, 201, "{told}");
         person
@@ -141,6 +145,13 @@ impl Person {
         Self { url, cookies, fields, csrf: String::new(), id: String::new(), set: Vec::new(), agent }
     }
 
+    /// Whose requests come from this address, as a proxy says.
+    pub(crate) fn at(url: &str, address: &str) -> Self {
+        let mut person = Self::new(url);
+        person.fields = vec![("X-Forwarded-For".to_owned(), address.to_owned())];
+        person
+    }
+
     /// Calls the application; status and answer.
     pub(crate) fn call(&mut self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let body = if method == "GET" { String::new() } else { body.to_string() };
@@ -149,6 +160,10 @@ impl Person {
     }
 
     pub(crate) fn send(&mut self, method: &str, path: &str, kind: &str, body: String) -> (u16, String) {
+        self.send_bytes(method, path, kind, body.as_bytes())
+    }
+
+    pub(crate) fn send_bytes(&mut self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String) {
         let request = ureq::http::Request::builder().method(method).uri(format!("{}/api{path}", self.url));
         let mut request = request.header("Content-Type", kind).header("X-CSRF-Token", &self.csrf);
         let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();

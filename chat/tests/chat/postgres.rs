@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use crate::kit::{Chat, wait_for};
 use crate::skip::skipped;
 
 /// A server on a socket in a folder of its own.
-struct Postgres {
+pub(crate) struct Postgres {
     programs: PathBuf,
     folder: PathBuf,
     /// Whose process it is: it refuses to be root's.
@@ -23,11 +24,13 @@ struct Postgres {
 
 impl Postgres {
     /// `None` if it is not installed.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
         let programs = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
         let programs = programs.filter(|programs| programs.join("initdb").exists()).max()?;
-        let folder = PathBuf::from(format!("/tmp/fantail-chat-postgres-{}", std::process::id()));
+        let folder = PathBuf::from(format!("/tmp/fantail-chat-postgres-{}-{number}", std::process::id()));
         fs::create_dir(&folder).expect("a folder");
         let is_root = fs::metadata("/proc/self").expect("this process").uid() == 0;
         let passwd = fs::read_to_string("/etc/passwd").expect("users");
@@ -60,7 +63,7 @@ impl Postgres {
         command
     }
 
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let mut command = self.command("postgres");
         command.args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "logging_collector=off", "-k"]);
         command.arg(&self.folder).arg("-D").arg(self.data()).stderr(Stdio::null());
@@ -80,7 +83,7 @@ impl Postgres {
         self.child.take().expect("it runs").wait().expect("reaped");
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("postgres://chat@localhost/postgres?host={}", self.folder.display())
     }
 }

@@ -138,9 +138,10 @@ fn who_is_there_is_told_by_name() {
     two.subscribe("lobby");
     let mut three = bob.live();
     three.subscribe("lobby");
+    // Who asks too often is told so, and asks again.
     let told = wait_for("both are there", || {
-        let told = bob.get("/rooms/lobby/online");
-        (told["count"] == 2).then_some(told)
+        let (status, told) = bob.call("GET", "/rooms/lobby/online", &json!({}));
+        (status == 200 && told["count"] == 2).then_some(told)
     });
     let mut names: Vec<_> =
         told["people"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
@@ -184,7 +185,6 @@ fn a_room_is_found_however_its_name_is_written_and_no_other_is_the_lobby() {
     for part in ["%C3%89cole", "%C3%A9COLE", "hiver", "Lobby", "lob"] {
         assert_eq!(found(part), 1, "{part}");
     }
-    // Neither what a pattern may not be nor what a text may not have.
-    assert_eq!(found(&"a".repeat(60_000)), 0);
-    assert_eq!(found("hi%00ver"), 1);
+    assert_eq!(found(&"a".repeat(4_000)), 0);
+    assert_eq!(found("%25"), 0, "it would be everything");
 }

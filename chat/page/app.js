@@ -5,6 +5,7 @@ import { $, dialog, el, form } from "./dom.js";
 import { get, post, speakFor, whenLoggedOut } from "./api.js";
 import { account, enter } from "./account.js";
 import { Room } from "./room.js";
+import { Privates } from "./private.js";
 
 const PRESENT_MS = 10_000;
 // Behind a notice, and behind a connection: the edge folds who comes and goes into one event of half a second.
@@ -26,6 +27,8 @@ let soon = 0;
 let refreshing = null;
 // Which rooms the connection's token names.
 let named = "";
+
+const privates = new Privates({ open, changed, current: () => current, listed: listRooms });
 
 const isIn = (room) => !["invited", "banned"].includes(room.role);
 
@@ -65,12 +68,17 @@ async function connectEdge() {
       show(state);
       if (state === "open") for (const room of rooms.values()) room.retry();
       if (state === "open") refresh();
+      if (state === "open") privates.retry();
       if (state === "open") tellSoon();
       if (state === "closed" && why) later();
     },
   });
   for (const room of rooms.values()) follow(made, room);
-  made.subscribe(`people/${me.id}`, { onMessage: refresh, onError: () => {} });
+  made.subscribe(`people/${me.id}`, {
+    onMessage: ({ data }) => { if (!privates.hear(data)) refresh(); },
+    getState: () => privates.sync().catch(() => {}),
+    onError: () => {},
+  });
 }
 
 function follow(made, room) {
@@ -123,7 +131,7 @@ function take(told) {
     rooms.set(one.id, room);
   }
   invited = told.rooms.filter((one) => one.role === "invited");
-  if (!rooms.has(current?.id)) open(rooms.get(wanted()) ?? rooms.values().next().value ?? null);
+  if (!current?.isPrivate && !rooms.has(current?.id)) open(rooms.get(wanted()) ?? rooms.values().next().value ?? null);
   listRooms();
   if (client && named !== namesOf()) connectEdge();
   tellPeople();
@@ -144,6 +152,8 @@ function open(room) {
   $("message-list").replaceChildren();
   $("more").textContent = room ? "" : "You are in no room: find one or make one.";
   $("composer").hidden = $("leave").hidden = !room;
+  $("chat").classList.toggle("private", Boolean(room?.isPrivate));
+  $("private-bar").hidden = !room?.isPrivate;
   $("title").textContent = room?.name ?? "Chat";
   $("draft").value = room?.draft ?? "";
   $("draft-error").textContent = $("invite-said").textContent = "";
@@ -153,7 +163,9 @@ function open(room) {
     history.replaceState(null, "", `#${encodeURIComponent(room.id)}`);
     room.show();
   }
+  if (room?.isPrivate) privates.shown(room);
   listRooms();
+  privates.list();
   $("people-list").replaceChildren();
   $("present").textContent = "";
   tellPeople();
@@ -168,7 +180,7 @@ function listRooms() {
   const at = had ? [...had.parentElement.children].indexOf(had) : -1;
   $("room-list").replaceChildren(...[...rooms.values()].map(one), ...invited.map(invitation));
   if (at >= 0) $("room-list").children[at]?.firstChild.focus();
-  const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+  const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, privates.unread);
   document.title = `${unread ? `(${unread}) ` : ""}${current?.name ?? "Chat"}`;
 }
 
@@ -233,7 +245,7 @@ function tellSoon() {
 async function tellPeople() {
   const room = current;
   $("invite").hidden = !room?.leads;
-  if (!room) return;
+  if (!room || room.isPrivate) return;
   const [members, online] = await Promise.allSettled([get(`${room.path}/members`), get(`${room.path}/online`)]);
   if (room !== current || members.status !== "fulfilled") return;
   const here = new Set(online.value?.people.map(({ id }) => id));
@@ -301,7 +313,9 @@ function begin(told) {
   current = null;
   $("entrance").hidden = true;
   $("chat").hidden = false;
+  const asked = wanted();
   take(told);
+  privates.begin(me, asked);
   connectEdge();
   $("draft").focus();
 }
@@ -310,6 +324,8 @@ function end() {
   disconnect();
   clearTimeout(again);
   me = null;
+  current = null;
+  privates.end();
   speakFor(null);
   $("state").textContent = "";
   $("dialog").close();
@@ -351,13 +367,21 @@ $("invite").addEventListener("submit", async (event) => {
     said.textContent = error.message;
   }
 });
-window.addEventListener("online", () => { for (const room of rooms.values()) room.retry(); });
+window.addEventListener("online", () => { for (const room of rooms.values()) room.retry(); privates.retry(); });
 // What failed since the database was away, or since there was too much of it: nothing here is told when that is over.
-setInterval(() => { if (me) for (const room of rooms.values()) room.retry(); }, RETRY_MS);
+setInterval(() => {
+  if (!me) return;
+  for (const room of rooms.values()) room.retry();
+  privates.retry();
+}, RETRY_MS);
 document.addEventListener("visibilitychange", () => { current?.saw(); });
-window.addEventListener("hashchange", () => { if (rooms.has(wanted()) && wanted() !== current?.id) open(rooms.get(wanted())); });
+window.addEventListener("hashchange", () => {
+  const room = rooms.get(wanted()) ?? privates.all.get(wanted());
+  if (room && room !== current) open(room);
+});
 setInterval(() => { if (me && !document.hidden) tellPeople(); }, PRESENT_MS);
 whenLoggedOut(() => { if (me) end(); });
+privates.bind();
 
 async function load() {
   try {

@@ -33,6 +33,8 @@ export class Room {
   change = null;
   more = false;
   isShown = false;
+  canEdit = true;
+  beginning = "This is where the room begins.";
   #queue = Promise.resolve();
   #older = null;
   #syncing = null;
@@ -68,15 +70,16 @@ export class Room {
   async #sync() {
     if (this.change === null) {
       const page = await get(`${this.path}/messages`);
+      const messages = await this.read(page.messages);
       this.more = page.more;
-      for (const message of page.messages) this.#keep(message);
+      for (const message of messages) this.#keep(message);
       this.change = page.change;
       if (this.isShown) this.show();
       return;
     }
     for (let more = true; more;) {
       const page = await get(`${this.path}/messages?after_change=${this.change}`);
-      for (const message of page.messages) this.#apply(message);
+      for (const message of await this.read(page.messages)) this.#apply(message);
       this.change = Math.max(this.change, page.change);
       more = page.more;
     }
@@ -138,17 +141,28 @@ export class Room {
     this.#queue = this.#queue.then(async () => {
       try {
         // Only known: the numbers before it may not have been heard yet.
-        const message = await post(`${this.path}/messages`, { client_id: one.client_id, text: one.text });
+        const message = await this.deliver(one);
         this.sending.delete(one.client_id);
         this.#save();
         if (this.change !== null && message.change === this.change + 1) this.hear(message);
         else this.#apply(message);
       } catch (error) {
         if (!this.sending.has(one.client_id)) return;
-        Object.assign(one, { state: "failed", error: error.message, passes: error instanceof ApiError && error.passes });
+        Object.assign(one, { state: "failed", code: error.code, error: error.message, passes: error instanceof ApiError && error.passes });
       }
       if (this.isShown && this.sending.has(one.client_id)) this.#putSending(one);
     });
+  }
+
+  /** Sends a message, and gives what became of it. */
+  deliver(one) { return post(`${this.path}/messages`, { client_id: one.client_id, text: one.text }); }
+
+  /** Makes what is shown of what the server gives. */
+  async read(messages) { return messages; }
+
+  /** Puts a message that says something else now on the page again, if it is there. */
+  redraw(message) {
+    if (this.isShown && this.elements.has(message.seq)) this.#make(message, this.elements.get(message.seq));
   }
 
   /** Puts the room on the page. */
@@ -195,16 +209,17 @@ export class Room {
   async #loadOlder() {
     const box = $("messages");
     const page = await get(`${this.path}/messages?before=${Math.min(...this.messages.keys())}`);
+    const messages = await this.read(page.messages);
     const height = box.scrollHeight;
     this.more = page.more;
-    const made = page.messages.filter((message) => this.#keep(message)).map((message) => this.#make(message));
+    const made = messages.filter((message) => this.#keep(message)).map((message) => this.#make(message));
     if (!this.isShown) return;
     $("message-list").prepend(...made);
     this.#tellMore();
     box.scrollTop += box.scrollHeight - height;
   }
 
-  #tellMore() { $("more").textContent = this.more ? "Scroll up for older messages." : "This is where the room begins."; }
+  #tellMore() { $("more").textContent = this.more ? "Scroll up for older messages." : this.beginning; }
 
   #put(message, isHeard) {
     const stays = isNear();
@@ -232,15 +247,16 @@ export class Room {
     const time = el("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
     const tools = [];
     if (!message.deleted) {
-      if (isOwn) tools.push(el("button", { type: "button", className: "small", "aria-label": `Edit: ${message.text.slice(0, 40)}`, onclick: () => this.#edit(message) }, "Edit"));
+      if (isOwn && this.canEdit) tools.push(el("button", { type: "button", className: "small", "aria-label": `Edit: ${message.text.slice(0, 40)}`, onclick: () => this.#edit(message) }, "Edit"));
       if (isOwn || this.leads) tools.push(el("button", { type: "button", className: "small", "aria-label": `Delete: ${message.text.slice(0, 40)}`, onclick: () => this.#delete(message) }, "Delete"));
     }
-    const marks = el("span", {}, isOwn ? "sent" : "", message.edited && !message.deleted ? " · edited" : "");
+    const marks = el("span", {}, [isOwn && "sent", message.edited && !message.deleted && "edited", ...(message.notes ?? [])].filter(Boolean).join(" · "));
+    const gone = message.deleted ? "This message was deleted." : message.problem;
     element.className = isOwn ? "own" : "";
     element.dataset.seq = message.seq;
     element.replaceChildren(
       el("div", { className: "meta" }, el("span", { className: "who" }, isOwn ? "You" : name(message)), time, marks, ...tools),
-      el("p", { className: message.deleted ? "text gone" : "text" }, message.deleted ? "This message was deleted." : message.text),
+      el("p", { className: gone ? "text gone" : "text" }, gone ?? message.text),
     );
     return element;
   }
@@ -274,7 +290,7 @@ export class Room {
     made.onsubmit = async (event) => {
       event.preventDefault();
       try {
-        this.#apply(await call("PATCH", `${this.path}/messages/${message.seq}`, { text: field.value }));
+        this.#apply(...await this.read([await call("PATCH", `${this.path}/messages/${message.seq}`, { text: field.value })]));
         back();
       } catch (failed) {
         error.textContent = failed.message;
@@ -287,7 +303,7 @@ export class Room {
   async #delete(message) {
     if (!confirm("Delete this message?")) return;
     try {
-      this.#apply(await call("DELETE", `${this.path}/messages/${message.seq}`));
+      this.#apply(...await this.read([await call("DELETE", `${this.path}/messages/${message.seq}`)]));
     } catch (error) {
       $("draft-error").textContent = error.message;
     }
@@ -297,5 +313,5 @@ export class Room {
 
 function said(message) {
   if (message.kind !== "text") return NOTICES[message.kind]?.(name(message), message.text) ?? "";
-  return message.deleted ? `${name(message)} deleted a message` : `${name(message)}: ${message.text}`;
+  return message.deleted ? `${name(message)} deleted a message` : `${name(message)}: ${message.problem ?? message.text}`;
 }

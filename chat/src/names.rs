@@ -47,6 +47,15 @@ pub(crate) fn room(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
+/// The name of a device, of whatever a page calls it: what can be seen of that, 40 characters at most.
+pub(crate) fn device(text: &str) -> String {
+    let shown =
+        text.chars().take(200).filter(|&one| one.is_whitespace() || !(one.is_control() || is_invisible(one)));
+    let words: Vec<String> = shown.collect::<String>().split_whitespace().map(str::to_owned).collect();
+    let name: String = words.join(" ").nfc().take(*ROOM_CHARS.end()).collect();
+    if name.is_empty() { "a browser".to_owned() } else { name }
+}
+
 /// What names that look alike or differ in case only have in common.
 ///
 /// UTS 39's skeleton makes a capital I an l, and an i of itself: since case may not make two names of one either, i and
@@ -163,6 +172,18 @@ mod tests {
             ["x", "a\u{2800}", "a\u{34f}b", "\u{3164}a", "a\u{200b}b", "a\u{202e}b", "!!!", &"a".repeat(41)]
         {
             assert!(room(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_has_a_name_that_can_be_seen() {
+        for (text, name) in [
+            (" Chromium  on\tLinux ", "Chromium on Linux"),
+            ("a\u{202e}b\u{7}", "ab"),
+            ("\u{3164}", "a browser"),
+            (&"x".repeat(300), &*"x".repeat(40)),
+        ] {
+            assert_eq!(device(text), name);
         }
     }
 

@@ -13,10 +13,14 @@ use crate::api::App;
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, kind, text. The last three are the JavaScript client as it is.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("/style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
     ("/app.js", SCRIPT, include_str!("../page/app.js")),
     ("/room.js", SCRIPT, include_str!("../page/room.js")),
+    ("/private.js", SCRIPT, include_str!("../page/private.js")),
+    ("/keys.js", SCRIPT, include_str!("../page/keys.js")),
+    ("/seal.js", SCRIPT, include_str!("../page/seal.js")),
+    ("/trust.js", SCRIPT, include_str!("../page/trust.js")),
     ("/api.js", SCRIPT, include_str!("../page/api.js")),
     ("/account.js", SCRIPT, include_str!("../page/account.js")),
     ("/dom.js", SCRIPT, include_str!("../page/dom.js")),

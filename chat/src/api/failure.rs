@@ -83,6 +83,37 @@ impl Failure {
         let failure = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         Self { retry_after: Some(2), ..failure }
     }
+
+    /// What may be wrong with private messages and devices.
+    fn of_private(refusal: Refusal) -> Self {
+        let (status, code, message) = match refusal {
+            Refusal::TooManyConversations => (
+                StatusCode::CONFLICT,
+                "too_many_conversations",
+                "you have begun 200 conversations: others can write to you",
+            ),
+            Refusal::Oneself => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "oneself", "that is you: write to somebody else")
+            }
+            Refusal::HasLeft => (StatusCode::GONE, "has_left", "who you write to has no account any more"),
+            Refusal::Blocking => (StatusCode::FORBIDDEN, "blocking", "you block them: stop that first"),
+            Refusal::Blocked => (StatusCode::FORBIDDEN, "blocked", "they take no messages from you"),
+            Refusal::OtherDevices => (
+                StatusCode::CONFLICT,
+                "other_devices",
+                "the devices of one of you are others by now: seal it for those",
+            ),
+            Refusal::NoDevice => (StatusCode::NOT_FOUND, "not_found", "there is no such device of yours"),
+            Refusal::DeviceTaken => {
+                (StatusCode::CONFLICT, "device_taken", "this device is somebody else's: make another key")
+            }
+            Refusal::TooManyDevices => {
+                (StatusCode::CONFLICT, "too_many_devices", "you have 8 devices: remove one first")
+            }
+            _ => (StatusCode::NOT_FOUND, "not_found", "there is no such conversation of yours"),
+        };
+        Self::new(status, code, message)
+    }
 }
 
 impl From<Error> for Failure {
@@ -135,6 +166,16 @@ impl From<Refusal> for Failure {
                 "too many invitations of this room or to this person wait for an answer: try again when some have one",
             ),
             Refusal::RoomFull => Self::new(StatusCode::CONFLICT, "room_full", "this room is full"),
+            Refusal::NoConversation
+            | Refusal::TooManyConversations
+            | Refusal::Oneself
+            | Refusal::HasLeft
+            | Refusal::Blocking
+            | Refusal::Blocked
+            | Refusal::OtherDevices
+            | Refusal::NoDevice
+            | Refusal::DeviceTaken
+            | Refusal::TooManyDevices => Self::of_private(refusal),
         }
     }
 }

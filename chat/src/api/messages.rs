@@ -17,9 +17,9 @@ type Told = Result<Json<Value>, Failure>;
 #[derive(Deserialize)]
 pub(super) struct Range {
     /// Messages before this one.
-    before: Option<i64>,
+    pub(super) before: Option<i64>,
     /// Messages that are new or were changed behind this change.
-    after_change: Option<i64>,
+    pub(super) after_change: Option<i64>,
 }
 
 pub(super) async fn list(
@@ -49,16 +49,18 @@ pub(super) async fn post(
     At(room): At<String>,
     Body(asked): Body<NewMessage>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
-    let is_plain = |id: &str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    if !is_plain(&asked.client_id) {
-        return Err(Failure::bad_request(
-            "client_id names a message: 8 to 64 visible characters, another each time",
-        ));
-    }
+    check_client_id(&asked.client_id)?;
     let text = names::message(&asked.text).map_err(|why| Failure::invalid("text", &why))?;
     app.take(MESSAGES, &session.person.id)?;
     let message = done(app.store.post(&room, &session.person.id, &asked.client_id, &text)).await?;
     Ok((StatusCode::CREATED, written(&app, message)))
+}
+
+pub(super) fn check_client_id(id: &str) -> Result<(), Failure> {
+    if (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Failure::bad_request("client_id names a message: 8 to 64 visible characters, another each time"))
 }
 
 #[derive(Deserialize)]
@@ -86,7 +88,7 @@ pub(super) async fn delete(State(app): Shared, session: Session, At((room, seq))
 
 #[derive(Deserialize)]
 pub(super) struct Seen {
-    seq: i64,
+    pub(super) seq: i64,
 }
 
 pub(super) async fn seen(

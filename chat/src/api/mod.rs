@@ -3,8 +3,10 @@
 
 mod account;
 mod cookies;
+mod envelope;
 mod failure;
 mod messages;
+mod private;
 mod read;
 mod rooms;
 
@@ -73,6 +75,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/rooms/{room}/messages", get(messages::list).post(messages::post))
         .route("/rooms/{room}/messages/{seq}", patch(messages::edit).delete(messages::delete))
         .route("/rooms/{room}/seen", post(messages::seen))
+        .merge(private::routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing_here)
         .layer(middleware::from_fn(guard))

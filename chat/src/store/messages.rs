@@ -212,7 +212,7 @@ pub(crate) fn topic(room: &str) -> String {
     format!("rooms/{room}")
 }
 
-fn cut(rows: &mut Vec<AnyRow>, most: i64) -> bool {
+pub(super) fn cut(rows: &mut Vec<AnyRow>, most: i64) -> bool {
     let most = usize::try_from(most).unwrap_or_default();
     let more = rows.len() > most;
     rows.truncate(most);

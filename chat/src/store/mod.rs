@@ -5,9 +5,11 @@
 //! transaction that writes it, by an update of the room's row, whose lock it holds until it commits. So numbers become
 //! visible in their order, none is ever skipped, and whoever has read up to one has everything before it.
 
+pub(crate) mod devices;
 pub(crate) mod messages;
 pub(crate) mod outbox;
 pub(crate) mod people;
+pub(crate) mod private;
 pub(crate) mod rooms;
 mod schema;
 

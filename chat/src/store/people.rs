@@ -1,5 +1,6 @@
 //! People and their sessions. What identifies a session is kept as a hash: who reads the database can't be somebody.
 
+use super::private::leave_conversations;
 use super::rooms::leave_all;
 use super::{Result, Row, Store, Writing, now};
 use crate::random;
@@ -99,11 +100,13 @@ impl Store {
         Ok(true)
     }
 
-    /// Deletes an account with its sessions, out of all its rooms, as a whole or not at all; messages stay, nobody's.
+    /// Deletes an account with its sessions, out of all its rooms, as a whole or not at all; messages stay, nobody's,
+    /// and private ones with whom they were written to.
     /// `false` if its password has been changed since `person` was read.
     pub(crate) async fn delete_person(&self, person: &Person) -> Result<bool> {
         let mut writing = self.begin().await?;
         leave_all(&mut writing, &person.id).await?;
+        leave_conversations(&mut writing, &person.id).await?;
         revoke(&mut writing, &person.id).await?;
         let query = sqlx::query("DELETE FROM people WHERE id = $1 AND password = $2");
         let done = query.bind(&person.id).bind(&person.password).execute(&mut *writing).await?;

@@ -39,6 +39,22 @@ pub(crate) enum Refusal {
     TooManyRooms,
     InvitationsFull,
     RoomFull,
+    NoConversation,
+    TooManyConversations,
+    /// Somebody wants to write to themselves.
+    Oneself,
+    /// Who is written to has no account any more.
+    HasLeft,
+    /// Who writes blocks whom they write to.
+    Blocking,
+    /// Whom they write to blocks them.
+    Blocked,
+    /// A message is not sealed for exactly the devices that there are, by one of its author's.
+    OtherDevices,
+    NoDevice,
+    /// A device is somebody else's.
+    DeviceTaken,
+    TooManyDevices,
 }
 
 /// What somebody is in a room.

@@ -6,7 +6,7 @@ use super::Result;
 
 /// Only what SQLite and PostgreSQL both understand. Names of people and rooms are random, so there are no counters that
 /// the two would make in different ways; truth is 0 or 1, times are milliseconds since 1970.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
      CREATE TABLE people (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE, password TEXT NOT NULL,
@@ -38,6 +38,26 @@ const STEPS: [&str; 2] = [
     // As names::key makes it, so that no other room is called like the lobby. One that is already keeps its name.
     "UPDATE rooms SET key = id WHERE key = 'lobby' AND id <> 'lobby';
      UPDATE rooms SET key = 'lobby' WHERE id = 'lobby'",
+    // Of a conversation stays which two have had it; names and devices go with accounts.
+    "CREATE TABLE devices (
+        id TEXT PRIMARY KEY, person TEXT NOT NULL REFERENCES people(id) ON DELETE CASCADE, key TEXT NOT NULL,
+        name TEXT NOT NULL, made BIGINT NOT NULL);
+     CREATE INDEX devices_of_person ON devices(person);
+     CREATE TABLE conversations (
+        id TEXT PRIMARY KEY, pair TEXT NOT NULL UNIQUE, change BIGINT NOT NULL, newest BIGINT NOT NULL,
+        moved BIGINT NOT NULL);
+     CREATE TABLE partners (
+        conversation TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+        person TEXT NOT NULL REFERENCES people(id) ON DELETE CASCADE, other TEXT NOT NULL,
+        begun BIGINT NOT NULL, seen BIGINT NOT NULL, PRIMARY KEY (conversation, person), UNIQUE (person, other));
+     CREATE TABLE private_messages (
+        conversation TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE, seq BIGINT NOT NULL,
+        change BIGINT NOT NULL, author TEXT NOT NULL, envelope TEXT NOT NULL, client_id TEXT NOT NULL,
+        sent BIGINT NOT NULL, deleted BIGINT NOT NULL, PRIMARY KEY (conversation, seq), UNIQUE (author, client_id));
+     CREATE INDEX private_messages_by_change ON private_messages(conversation, change);
+     CREATE TABLE blocks (
+        person TEXT NOT NULL REFERENCES people(id) ON DELETE CASCADE,
+        blocked TEXT NOT NULL REFERENCES people(id) ON DELETE CASCADE, PRIMARY KEY (person, blocked))",
 ];
 
 /// A number for PostgreSQL's advisory lock: two that start at once take the steps one after the other.

@@ -7,6 +7,7 @@ mod delivery;
 mod kit;
 mod outages;
 mod postgres;
+mod private;
 mod rooms;
 #[path = "../../../tests/skip/mod.rs"]
 mod skip;

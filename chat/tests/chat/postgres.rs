@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::delivery::converse;
 use crate::kit::{Chat, wait_for};
+use crate::private::whisper;
 use crate::skip::skipped;
 
 /// A server on a socket in a folder of its own.
@@ -103,6 +104,7 @@ fn postgres_does_the_same_and_comes_back_by_itself() {
     postgres.start();
     let chat = Chat::start(&postgres.url(), &[]);
     converse(&chat);
+    whisper(&chat);
     let mut carol = chat.register("carol");
     let mut live = carol.live();
     live.subscribe("lobby");

@@ -33,9 +33,9 @@ section! {
         "batch_bytes_max" => batch_bytes_max: usize as Bytes = 256 << 10,
         /// Messages of one connection that the application has not answered; behind so many nothing more is read from it.
         live "connection_messages_max" => connection_messages_max: usize as Count = 64,
-        /// Messages that one URL has not answered; what comes then is refused.
+        /// Messages that one URL has not answered; what comes then is refused. One address has at most as many of them as are left.
         "messages_max" => messages_max: usize as Count = 65_536,
-        /// Bytes of them, counted as those of a call; what comes then is refused.
+        /// Bytes of them, counted as those of a call; what comes then is refused. They are shared as the messages are.
         "bytes_max" => bytes_max: usize as Bytes = 64 << 20,
     }
 }

@@ -411,6 +411,62 @@ pub enum Denial {
     ForwardFull,
 }
 
+impl Denial {
+    /// Whether it is for want of something here or at the application, and so no fault of whoever asked.
+    #[must_use]
+    pub fn is_for_now(self) -> bool {
+        match self {
+            Self::Busy | Self::PatternsFull | Self::StatesFull | Self::ForwardFailed | Self::ForwardFull => true,
+            Self::NotOpen
+            | Self::NotForYou
+            | Self::NoToken
+            | Self::NotByToken
+            | Self::TooLong
+            | Self::NoTopic
+            | Self::Already
+            | Self::TooMany
+            | Self::TopicShare
+            | Self::TopicRate
+            | Self::NoPresence
+            | Self::NoStates
+            | Self::NotListed
+            | Self::StateRate => false,
+        }
+    }
+
+    /// Its code and its words, where a dialect has some for it.
+    #[must_use]
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NotOpen => ("not_allowed", "clients may not publish to this topic"),
+            Self::NotForYou => {
+                ("not_allowed", "you may not subscribe to this topic, or to all that the pattern means")
+            }
+            Self::NoToken => ("unauthorized", "this needs a token"),
+            Self::NotByToken => {
+                ("not_allowed", "the token is not for this topic, or not for all that the pattern means")
+            }
+            Self::TooLong => ("too_large", "the payload is larger than a message of this topic may be"),
+            Self::NoTopic => ("not_subscribed", "this connection is not subscribed to the topic"),
+            Self::Already => ("already_subscribed", "this connection is subscribed to the topic already"),
+            Self::TooMany => ("too_many_topics", "this connection has as many topics as one may have"),
+            Self::TopicShare => ("topic_share", "your address has made as many topics as it may"),
+            Self::TopicRate => ("topic_rate", "your address makes topics too fast; try again later"),
+            Self::Busy => ("busy", "no room for another topic; try again later"),
+            Self::NoPresence => ("no_presence", "this topic does not tell who is on it"),
+            Self::NoStates => ("no_state", "members of this topic have no state"),
+            Self::NotListed => ("not_listed", "this connection is not on the topic's list"),
+            Self::StateRate => ("state_rate", "states come too fast; the last one that was taken holds"),
+            Self::StatesFull => ("busy", "no room for another state; try again later"),
+            Self::ForwardFailed => {
+                ("forward_failed", "the application could not be told, or nobody knows whether it was")
+            }
+            Self::ForwardFull => ("busy", "too many messages wait for the application; try again later"),
+            Self::PatternsFull => ("busy", "no room for another pattern; try again later"),
+        }
+    }
+}
+
 /// Why a token is not taken as a connection's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenDenial {

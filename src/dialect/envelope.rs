@@ -39,6 +39,13 @@ enum Line<'a> {
     Forwarded {
         topic: &'a str,
     },
+    Error {
+        topic: &'a str,
+        code: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+        message: &'a str,
+    },
 }
 
 #[derive(Serialize)]
@@ -112,8 +119,23 @@ impl Speak for Envelope {
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         let mut line = Vec::new();
         match outcome {
-            Outcome::Refused { .. } | Outcome::Invalid { .. } | Outcome::Rejected { .. } => {
-                return cx.effects.push(Effect::Ignore);
+            Outcome::Refused { topic, denial } => {
+                let (code, message) = denial.words();
+                push_line(&Line::Error { topic, code, reason: None, message }, &mut line);
+                if !denial.is_for_now() {
+                    cx.effects.push(Effect::Ignore);
+                }
+            }
+            Outcome::Rejected { topic, code, text } => {
+                let reason = Some(code);
+                push_line(&Line::Error { topic, code: "refused", reason, message: text }, &mut line);
+                cx.effects.push(Effect::Ignore);
+            }
+            Outcome::Invalid { topic, invalid } => {
+                let message = &invalid.to_string();
+                let line_of = Line::Error { topic, code: "invalid_message", reason: None, message };
+                push_line(&line_of, &mut line);
+                cx.effects.push(Effect::Ignore);
             }
             Outcome::Forwarded { topic, reply: Some(reply) } => return push_reply(topic, reply, cx.out),
             Outcome::Joined { topic, offset, recovered, gap } => {

@@ -43,6 +43,8 @@ impl Speak for Plain {
     #[inline]
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         match outcome {
+            // An application that is away ends none of its clients.
+            Outcome::Refused { denial, .. } if denial.is_for_now() => {}
             Outcome::Refused { .. } | Outcome::Invalid { .. } | Outcome::Rejected { .. } => {
                 cx.effects.push(Effect::Ignore);
             }

@@ -137,6 +137,10 @@ impl<S: Socket> Core<S> {
             Ok(Some(header)) => header,
         };
         slot.connection.flags.clear(Flags::PROXY_DUE);
+        if let Some(source) = header.source {
+            self.note_source(key, source);
+        }
+        let Some(slot) = self.slots.get(key) else { return };
         let admission = &self.edition.admission;
         let mut refused = None;
         if let Some(source) = header.source {

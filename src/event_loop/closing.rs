@@ -207,6 +207,7 @@ impl<S: Socket> Core<S> {
             self.forget_places(index);
         }
         self.forget_bearer(index);
+        self.addresses.forget(index);
         if let Some(outbox) = slot.connection.outbox {
             self.counters.outbox_bytes.sub(outbox.bytes() as u64);
             outbox.give_up(&self.edition.outbox_budget);

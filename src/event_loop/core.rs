@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::accept_log::AcceptLog;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
+use super::addresses::Addresses;
 use super::bearers::{Bearers, CHECKS_PER_TURN};
 use super::blocked::BlockedQueues;
 use super::catch_up_turn::CatchUpList;
@@ -126,6 +127,8 @@ pub struct Core<S: Socket> {
     pub(super) places: HashMap<u32, Places>,
     /// Whom connections belong to that have shown a token.
     pub(super) bearers: Bearers,
+    /// Addresses that proxies have said.
+    pub(super) addresses: Addresses,
     /// Tokens in messages that may still be checked in this turn.
     pub(super) checks_left: u32,
     /// What checks of signatures were worth since a slice was charged, in bytes.
@@ -223,6 +226,7 @@ impl<S: Socket> Core<S> {
             seats: Seats::default(),
             places: HashMap::new(),
             bearers: Bearers::default(),
+            addresses: Addresses::default(),
             signed_bytes: 0,
             checks_left: CHECKS_PER_TURN,
             polled: Polled::default(),

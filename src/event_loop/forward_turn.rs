@@ -6,7 +6,6 @@
 //! is told nothing; what they sent goes on all the same.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 use super::closing::Words;
 use super::core::Core;
@@ -56,7 +55,7 @@ impl<S: Socket> Core<S> {
     ) -> Then {
         let most = self.edition.settings.forward.connection_messages_max;
         let Some(slot) = self.slots.get(from.key) else { return Then::Go };
-        let address = slot.stream.peer().map(|peer| peer.ip());
+        let admission = slot.connection.admission;
         let unanswered = match slot.connection.session.as_deref() {
             Some(Session::Open(open)) => usize::from(open.unanswered),
             _ => 0,
@@ -71,7 +70,8 @@ impl<S: Socket> Core<S> {
             document: !binary && std::str::from_utf8(payload).is_ok_and(is_document),
             payload: payload.into(),
             identity: self.bearers.identity(from.key.slot).cloned(),
-            address: address.filter(|address| self.is_clients(*address)),
+            admission,
+            address: self.kept_address(from.key),
             dialect: from.dialect.label(),
             request: sink.tag.words().map(Into::into),
             number: 0,
@@ -90,11 +90,6 @@ impl<S: Socket> Core<S> {
             });
         }
         Then::Go
-    }
-
-    /// Whether an address is a client's own, and not that of a proxy in front of it.
-    fn is_clients(&self, address: IpAddr) -> bool {
-        !self.edition.admission.trusts(address)
     }
 
     fn wait_for_answers(

@@ -434,6 +434,7 @@ impl<S: Socket> Core<S> {
         }
         self.counters.upgrades.add(1);
         self.hear_of_opening(key, head, &joined);
+        self.keep_address(key, head, opening.dialect.carrier() == Carrier::Frames);
         self.send_own(key, out, Asked::No);
         if let Some(data) = &opening.welcome {
             self.tell_unasked(key, [Outcome::Welcome { data }]);

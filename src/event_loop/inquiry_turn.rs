@@ -176,7 +176,8 @@ impl<S: Socket> Core<S> {
         let topics = &self.topics;
         let ms = |tick: Tick| u64::from(tick) * TICK_MS;
         let memory = connection.memory();
-        let beside = self.places.get(&key.slot).map_or(0, Places::memory) + self.bearers.memory(key.slot);
+        let beside = self.places.get(&key.slot).map_or(0, Places::memory) + self.bearers.memory(key.slot)
+            + self.addresses.memory(key.slot);
         Some(ConnectionRow {
             key,
             peer: slot.stream.peer(),

@@ -23,6 +23,7 @@
 //!    than has really arrived.
 
 mod accept_log;
+mod addresses;
 mod admin_turn;
 mod admission;
 mod bearers;

@@ -124,19 +124,6 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Who connects, as admission has it; `None` if only its handle is known.
-    pub(super) fn address_of(&mut self, key: Key, head: &Head<'_>) -> Option<IpAddr> {
-        let peer = self.slots.get(key)?.stream.peer()?.ip();
-        let rules = self.edition.admission.rules();
-        if !self.edition.admission.trusts(peer) {
-            return Some(peer);
-        }
-        if rules.proxy_protocol {
-            return None;
-        }
-        client_of(head.fields("x-forwarded-for"), &rules.trusted_proxies).or(Some(peer))
-    }
-
     fn park_handshake(&mut self, key: Key, ticks: u32, handshake: Handshake) {
         let Some(slot) = self.slots.get(key) else { return };
         let due = self.now.saturating_add(ticks);

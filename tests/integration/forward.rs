@@ -18,10 +18,10 @@ use crate::subscribe_rules::{ask, speaker};
 
 /// A test that waits for the end of a server waits for no drain.
 const QUICK: [(&str, &str); 1] = [("FANTAIL_DRAIN_SECONDS", "0.1")];
-const KEY: &str = "a secret of some length, at least";
+pub(crate) const KEY: &str = "a secret of some length, at least";
 
 /// The configuration of a server whose topics `app/…` are the application's at `url`.
-fn config(url: &str, secret: &ConfigFile, keys: &str, rules: &str) -> String {
+pub(crate) fn config(url: &str, secret: &ConfigFile, keys: &str, rules: &str) -> String {
     format!(
         "[forward]\nsecret_file = {:?}\n{keys}\n{rules}\n[[topic]]\npattern = \"app/*\"\npublish = \"anyone\"\nforward = {url:?}\n\
          [[topic]]\npattern = \"open\"\npublish = \"anyone\"\n",
@@ -29,26 +29,26 @@ fn config(url: &str, secret: &ConfigFile, keys: &str, rules: &str) -> String {
     )
 }
 
-fn forwarding(application: &Application, keys: &str, rules: &str) -> (Server, [ConfigFile; 2]) {
+pub(crate) fn forwarding(application: &Application, keys: &str, rules: &str) -> (Server, [ConfigFile; 2]) {
     let secret = ConfigFile::new(KEY);
     let file = ConfigFile::new(&config(&application.url(), &secret, keys, rules));
     let server = Server::start(&["--config", file.path(), "--loops", "2", "--log-level", "debug"], &QUICK);
     (server, [secret, file])
 }
 
-fn taking() -> Application {
+pub(crate) fn taking() -> Application {
     Application::saying(answered("204 Taken", ""))
 }
 
 /// The messages of a request.
-fn rows(request: &str) -> Vec<Value> {
+pub(crate) fn rows(request: &str) -> Vec<Value> {
     let (_, body) = request.split_once("\r\n\r\n").expect("a head");
     let body: Value = serde_json::from_str(body).expect("JSON");
     body["messages"].as_array().expect("messages").clone()
 }
 
 /// The messages of all requests so far.
-fn all_rows(application: &Application) -> Vec<Value> {
+pub(crate) fn all_rows(application: &Application) -> Vec<Value> {
     let requests = application.requests.lock().expect("a lock").clone();
     requests.iter().flat_map(|request| rows(request)).collect()
 }
@@ -60,11 +60,11 @@ fn field<'a>(request: &'a str, name: &str) -> &'a str {
     values.next().unwrap_or_else(|| panic!("{name}: {request}"))
 }
 
-fn say(peer: &mut Peer, command: &Value) {
+pub(crate) fn say(peer: &mut Peer, command: &Value) {
     peer.send_frame(Opcode::Text, command.to_string().as_bytes());
 }
 
-fn publish(id: u32, data: &Value) -> Value {
+pub(crate) fn publish(id: u32, data: &Value) -> Value {
     json!({ "type": "publish", "id": id, "topic": "app/a", "data": data })
 }
 
@@ -182,12 +182,15 @@ fn the_application_replies_publishes_refuses_and_closes() {
     let _subscribed = enveloped.text();
     enveloped.send_frame(Opcode::Text, b"word");
     assert_eq!(enveloped.text(), "{\"type\":\"forwarded\",\"topic\":\"app/a\"}\na \"word\"");
-    assert_eq!(server.metric("fantail_publishes_ignored_total", ""), 1);
+    enveloped.send_frame(Opcode::Text, b"refuse");
+    let told: Value = serde_json::from_str(&enveloped.text()).expect("one line");
+    assert_eq!(told, of("error", json!({ "code": "refused", "reason": "too_rude", "message": "say please" })));
+    assert_eq!(server.metric("fantail_publishes_ignored_total", ""), 2);
     for one in [&mut peer, &mut plain] {
         one.send_frame(Opcode::Close, &4_001_u16.to_be_bytes());
     }
     server.await_metric("fantail_closes_total", "\"application", |ended| ended == 2);
-    assert_eq!(server.metric("fantail_forward_messages_total", "refused"), 2);
+    assert_eq!(server.metric("fantail_forward_messages_total", "refused"), 3);
     assert_eq!(server.metric("fantail_forward_publishes_total", "\"published"), 2);
 }
 
@@ -324,8 +327,9 @@ fn a_sender_is_told_what_can_not_be_forwarded() {
     );
     let mut plain = server.websocket("/ws/app/a");
     plain.send_frame(Opcode::Text, b"x");
-    server.await_metric("fantail_publishes_ignored_total", "", |ignored| ignored == 1);
-    assert_eq!(server.metric("fantail_forward_messages_total", "failed"), 2);
+    server.await_metric("fantail_forward_messages_total", "failed", |failed| failed == 2);
+    plain.ping_pong();
+    assert_eq!(server.metric("fantail_publishes_ignored_total", ""), 0, "it is none of its faults");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod demo;
 mod dev_cert;
 mod drain_behind;
 mod forward;
+mod forward_faults;
 mod health;
 mod history;
 mod hostile;

@@ -109,11 +109,11 @@ impl Speak for Json {
             Outcome::Expires { at } => told("expires").bearer(None, at).push(cx.out),
             Outcome::Left { topic } => told("unsubscribed").about(topic).push(cx.out),
             Outcome::Lost { topic } => {
-                let (code, message) = words::denial(Denial::NotByToken);
+                let (code, message) = Denial::NotByToken.words();
                 told("unsubscribed").about(topic).error(code, message).push(cx.out);
             }
             Outcome::Refused { topic, denial } => {
-                let (code, message) = words::denial(denial);
+                let (code, message) = denial.words();
                 told("error").about(topic).error(code, message).push(cx.out);
             }
             // Who gave no id does not ask.

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::document::is_document;
 use super::presence;
-use crate::dialect::effect::{Denial, Reply, Tag, TokenDenial};
+use crate::dialect::effect::{Reply, Tag, TokenDenial};
 use crate::dialect::text::{is_bare, push_place, push_string};
 use crate::topic::{Carried, Gap, Invalid, LevelPattern, Message, Page, Stamped, Topic};
 use crate::wire::frame::{Opcode, push_frame};
@@ -160,37 +160,6 @@ impl<'a> Told<'a> {
         // Writing into memory what has no maps with strange keys does not fail.
         let _ = serde_json::to_writer(&mut payload, self);
         push_frame(out, Opcode::Text, &payload, None);
-    }
-}
-
-/// The code and the words of a denial.
-pub(super) fn denial(denial: Denial) -> (&'static str, &'static str) {
-    match denial {
-        Denial::NotOpen => ("not_allowed", "clients may not publish to this topic"),
-        Denial::NotForYou => {
-            ("not_allowed", "you may not subscribe to this topic, or to all that the pattern means")
-        }
-        Denial::NoToken => ("unauthorized", "this needs a token"),
-        Denial::NotByToken => {
-            ("not_allowed", "the token is not for this topic, or not for all that the pattern means")
-        }
-        Denial::TooLong => ("too_large", "the payload is larger than a message of this topic may be"),
-        Denial::NoTopic => ("not_subscribed", "this connection is not subscribed to the topic"),
-        Denial::Already => ("already_subscribed", "this connection is subscribed to the topic already"),
-        Denial::TooMany => ("too_many_topics", "this connection has as many topics as one may have"),
-        Denial::TopicShare => ("topic_share", "your address has made as many topics as it may"),
-        Denial::TopicRate => ("topic_rate", "your address makes topics too fast; try again later"),
-        Denial::Busy => ("busy", "no room for another topic; try again later"),
-        Denial::NoPresence => ("no_presence", "this topic does not tell who is on it"),
-        Denial::NoStates => ("no_state", "members of this topic have no state"),
-        Denial::NotListed => ("not_listed", "this connection is not on the topic's list"),
-        Denial::StateRate => ("state_rate", "states come too fast; the last one that was taken holds"),
-        Denial::StatesFull => ("busy", "no room for another state; try again later"),
-        Denial::ForwardFailed => {
-            ("forward_failed", "the application could not be told, or nobody knows whether it was")
-        }
-        Denial::ForwardFull => ("busy", "too many messages wait for the application; try again later"),
-        Denial::PatternsFull => ("busy", "no room for another pattern; try again later"),
     }
 }
 

@@ -1,17 +1,22 @@
 //! Messages that wait for one application: a lane for each connection, of which one batch at a time takes a part.
 //!
 //! Driven by [`Upstream`](super::Upstream) under its lock, with the time given. Pure; makes no calls. That no two batches
-//! have messages of one lane is what keeps the order of each connection, however often a batch is tried.
+//! have messages of one lane is what keeps the order of each connection, however often a batch is tried. No step looks at
+//! more than the messages that it moves, however many wait.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::message::{Message, Sender};
+use super::shares::{Holder, Shares};
 
 /// What a message takes beside its own bytes.
 const BESIDE_BYTES: usize = 256;
 
 /// Lanes for which room is kept when almost nobody has one.
 const KEPT: usize = 64;
+
+/// Messages that are taken out at a time because their time is over: about as long as a batch is looked at.
+pub(super) const EXPIRED_AT_A_TIME: usize = 1_024;
 
 /// Bounds of what waits, and of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +38,16 @@ pub(super) struct Batch {
     pub(super) number: u64,
     /// In the order of each connection.
     pub(super) messages: Vec<Message>,
+    /// When the oldest of them came.
+    pub(super) since_ms: u64,
     /// How often it was tried.
     pub(super) tries: u32,
 }
 
 impl Batch {
-    /// When the oldest of them came.
-    pub(super) fn since_ms(&self) -> u64 {
-        self.messages.iter().map(|message| message.taken_ms).min().unwrap_or(0)
+    fn new(number: u64, messages: Vec<Message>) -> Self {
+        let since_ms = messages.iter().map(|message| message.taken_ms).min().unwrap_or(0);
+        Self { number, messages, since_ms, tries: 0 }
     }
 }
 
@@ -59,12 +66,15 @@ struct Lane {
 pub(super) struct Lanes {
     bounds: Bounds,
     by_sender: HashMap<Sender, Lane>,
-    /// Those with something that waits, and nothing under way. Each is in here once.
-    ready: VecDeque<Sender>,
+    /// Those with something that waits, and nothing under way, by the number of the first that does: the oldest is first.
+    ready: BTreeMap<u64, Sender>,
     /// Batches that are tried again, by when and by number.
     again: BTreeMap<(u64, u64), Batch>,
-    messages: usize,
-    bytes: usize,
+    /// The same by their age: since when, and their place.
+    aging: BTreeSet<(u64, (u64, u64))>,
+    /// Those that are tried again are due, whenever that was to be.
+    hurries: bool,
+    shares: Shares,
     next_number: u64,
 }
 
@@ -79,35 +89,32 @@ impl Lanes {
         Self {
             bounds,
             by_sender: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: BTreeMap::new(),
             again: BTreeMap::new(),
-            messages: 0,
-            bytes: 0,
+            aging: BTreeSet::new(),
+            hurries: false,
+            shares: Shares::new(bounds.messages_max, bounds.bytes_max),
             next_number: 0,
         }
     }
 
-    /// Takes a message behind those of its connection. `false`: too many wait. One alone always fits.
+    /// Takes a message behind those of its connection. `false`: too many wait, or too many of its address.
     pub(super) fn push(&mut self, message: Message) -> bool {
-        let bytes = bytes_of(&message);
-        let full = self.messages >= self.bounds.messages_max || self.bytes + bytes > self.bounds.bytes_max;
-        if full && self.messages > 0 {
+        if !self.shares.try_take(Holder::of(&message), bytes_of(&message)) {
             return false;
         }
-        self.messages += 1;
-        self.bytes += bytes;
-        let sender = message.sender;
+        let (sender, number) = (message.sender, message.number);
         let lane = self.by_sender.entry(sender).or_default();
         lane.waiting.push_back(message);
         if !lane.under_way && lane.waiting.len() == 1 {
-            self.ready.push_back(sender);
+            self.ready.insert(number, sender);
         }
         true
     }
 
     /// Messages that are not answered yet, and their bytes.
     pub(super) fn held(&self) -> (usize, usize) {
-        (self.messages, self.bytes)
+        self.shares.held()
     }
 
     /// Whether something could be told now.
@@ -117,25 +124,27 @@ impl Lanes {
 
     /// When the first batch is tried again.
     pub(super) fn next_due(&self) -> Option<u64> {
-        self.again.first_key_value().map(|((due, _), _)| *due)
+        let ((due, _), _) = self.again.first_key_value()?;
+        Some(if self.hurries { 0 } else { *due })
     }
 
     /// Everything that is to be tried again is due.
     pub(super) fn hurry(&mut self) {
-        let waiting = std::mem::take(&mut self.again);
-        self.again = waiting.into_iter().map(|((_, number), batch)| ((0, number), batch)).collect();
+        self.hurries = true;
     }
 
-    /// What is to be told next: a batch that is due again, or what has come since.
+    /// What is to be told next: a batch that is due again, or what has come since, the oldest first.
     pub(super) fn take(&mut self, now_ms: u64) -> Option<Batch> {
         if self.next_due().is_some_and(|due| due <= now_ms) {
-            return self.again.pop_first().map(|(_, batch)| batch);
+            let (place, batch) = self.again.pop_first()?;
+            self.aging.remove(&(batch.since_ms, place));
+            return Some(batch);
         }
         let mut messages: Vec<Message> = Vec::new();
         let mut bytes = 0;
-        while let Some(sender) = self.ready.front().copied() {
-            let Some(lane) = self.by_sender.get_mut(&sender) else {
-                self.ready.pop_front();
+        while let Some(entry) = self.ready.first_entry() {
+            let Some(lane) = self.by_sender.get_mut(entry.get()) else {
+                entry.remove();
                 continue;
             };
             if lane.alone && !messages.is_empty() {
@@ -158,7 +167,7 @@ impl Lanes {
                 break;
             }
             lane.under_way = true;
-            self.ready.pop_front();
+            entry.remove();
             if lane.alone || !lane.waiting.is_empty() {
                 break;
             }
@@ -167,14 +176,13 @@ impl Lanes {
             return None;
         }
         self.next_number += 1;
-        Some(Batch { number: self.next_number, messages, tries: 0 })
+        Some(Batch::new(self.next_number, messages))
     }
 
     /// A batch is done with, taken or not: what its connections have sent since is next.
     pub(super) fn settle(&mut self, batch: &Batch) {
         for run in batch.messages.chunk_by(|one, next| one.sender == next.sender) {
-            self.messages -= run.len();
-            self.bytes -= run.iter().map(bytes_of).sum::<usize>();
+            run.iter().for_each(|message| self.shares.give_back(Holder::of(message), bytes_of(message)));
             let Some(sender) = run.first().map(|message| message.sender) else { continue };
             self.free(sender);
         }
@@ -184,8 +192,8 @@ impl Lanes {
     fn free(&mut self, sender: Sender) {
         let Some(lane) = self.by_sender.get_mut(&sender) else { return };
         (lane.under_way, lane.alone) = (false, false);
-        if !lane.waiting.is_empty() {
-            self.ready.push_back(sender);
+        if let Some(first) = lane.waiting.front() {
+            self.ready.insert(first.number, sender);
             return;
         }
         self.by_sender.remove(&sender);
@@ -196,50 +204,54 @@ impl Lanes {
 
     /// A batch is tried again, as it is, when its time comes.
     pub(super) fn again(&mut self, due_ms: u64, batch: Batch) {
-        self.again.insert((due_ms, batch.number), batch);
+        let place = (due_ms, batch.number);
+        self.aging.insert((batch.since_ms, place));
+        self.again.insert(place, batch);
     }
 
     /// A batch comes apart: each of its messages goes by itself, so that one that can't be taken holds up no other.
     pub(super) fn split(&mut self, batch: Batch) {
-        let mut senders: Vec<Sender> = Vec::new();
         for message in batch.messages.into_iter().rev() {
-            let sender = message.sender;
+            let (sender, number) = (message.sender, message.number);
             let lane = self.by_sender.entry(sender).or_default();
+            if let Some(first) = lane.waiting.front() {
+                self.ready.remove(&first.number);
+            }
             lane.waiting.push_front(message);
-            if senders.last() != Some(&sender) {
-                senders.push(sender);
-            }
-        }
-        for sender in senders {
-            if let Some(lane) = self.by_sender.get_mut(&sender) {
-                (lane.under_way, lane.alone) = (false, true);
-                self.ready.push_front(sender);
-            }
+            (lane.under_way, lane.alone) = (false, true);
+            self.ready.insert(number, sender);
         }
     }
 
-    /// Takes what came before `before_ms` and is not under way: nobody can be asked whether it may be told.
+    /// Takes some of what came before `before_ms` and is not under way, the oldest first: nobody can be asked whether it may
+    /// be told. Nothing: there is no more of it.
     pub(super) fn expired(&mut self, before_ms: u64) -> Vec<Batch> {
         let mut over: Vec<Batch> = Vec::new();
-        let kept = std::mem::take(&mut self.again);
-        for (place, batch) in kept {
-            if batch.since_ms() < before_ms {
-                over.push(batch);
-            } else {
-                self.again.insert(place, batch);
-            }
+        let mut count = 0;
+        while count < EXPIRED_AT_A_TIME
+            && let Some((since_ms, place)) = self.aging.first().copied().filter(|(since, _)| *since < before_ms)
+        {
+            self.aging.remove(&(since_ms, place));
+            let Some(batch) = self.again.remove(&place) else { continue };
+            count += batch.messages.len();
+            over.push(batch);
         }
-        let ready = std::mem::take(&mut self.ready);
-        for sender in ready {
-            let Some(lane) = self.by_sender.get_mut(&sender) else { continue };
-            let count = lane.waiting.iter().take_while(|message| message.taken_ms < before_ms).count();
-            if count == 0 {
-                self.ready.push_back(sender);
+        while count < EXPIRED_AT_A_TIME
+            && let Some(entry) = self.ready.first_entry()
+        {
+            let Some(lane) = self.by_sender.get_mut(entry.get()) else {
+                entry.remove();
                 continue;
+            };
+            let is_over = |message: &&Message| message.taken_ms < before_ms;
+            let own = lane.waiting.iter().take(EXPIRED_AT_A_TIME - count).take_while(is_over).count();
+            if own == 0 {
+                break;
             }
+            entry.remove();
+            count += own;
             lane.under_way = true;
-            let messages = lane.waiting.drain(..count).collect();
-            over.push(Batch { number: 0, messages, tries: 0 });
+            over.push(Batch::new(0, lane.waiting.drain(..own).collect()));
         }
         over
     }

@@ -19,6 +19,7 @@ fn message(slot: u32, number: u64) -> Message {
         document: false,
         payload: number.to_string().into_bytes().into(),
         identity: None,
+        admission: 0,
         address: None,
         dialect: "plain",
         request: None,
@@ -105,6 +106,34 @@ fn what_has_waited_for_too_long_comes_out_and_the_rest_keeps_its_order() {
     let mut left = numbers(&lanes.take(0).unwrap());
     left.sort_unstable();
     assert_eq!((left, lanes.held().0), (vec![3, 8, 9], 3));
+}
+
+#[test]
+fn what_is_over_comes_out_a_little_at_a_time_and_the_rest_is_not_looked_at() {
+    let mut lanes = Lanes::new(Bounds { messages_max: 100_000, bytes_max: usize::MAX >> 1, ..BOUNDS });
+    let count = 3 * EXPIRED_AT_A_TIME as u64;
+    // Half of them have been tried before, each alone.
+    for number in 0..count {
+        lanes.push(message(number as u32, number));
+        if number % 2 == 0 {
+            let batch = lanes.take(0).unwrap();
+            lanes.again(u64::MAX - number, batch);
+        }
+    }
+    let mut over = Vec::new();
+    loop {
+        let some = lanes.expired(count / 2);
+        let messages: usize = some.iter().map(|batch| batch.messages.len()).sum();
+        assert!(messages <= EXPIRED_AT_A_TIME + BOUNDS.batch_messages_max, "{messages}");
+        if some.is_empty() {
+            break;
+        }
+        some.iter().for_each(|batch| lanes.settle(batch));
+        over.extend(some.iter().flat_map(numbers));
+    }
+    over.sort_unstable();
+    assert_eq!(over, (0..count / 2).collect::<Vec<_>>());
+    assert_eq!((lanes.again.len(), lanes.aging.len(), lanes.held().0), (768, 768, 1_536));
 }
 
 proptest! {

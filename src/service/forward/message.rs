@@ -32,6 +32,8 @@ pub struct Message {
     pub payload: Box<[u8]>,
     /// To whom the connection belongs.
     pub identity: Option<Arc<Identity>>,
+    /// By what admission knows the client's address; 0 if no limit asks for it.
+    pub admission: u32,
     /// The client's address, if it is known.
     pub address: Option<IpAddr>,
     /// What the connection speaks.

@@ -7,6 +7,7 @@
 
 mod lanes;
 mod message;
+mod shares;
 mod upstream;
 mod words;
 

@@ -63,6 +63,7 @@ impl Kit {
             document: false,
             payload: text.as_bytes().into(),
             identity: None,
+            admission: 0,
             address: None,
             dialect: "plain",
             request: None,
@@ -190,16 +191,17 @@ fn bounds_refuse_and_the_end_gives_each_one_more_try() {
         drop(held.1.wait_timeout_while(open, Duration::from_secs(60), |open| !*open).unwrap());
         stream.write_all(&answered("204 Taken", "")).is_ok()
     });
-    let kit = Kit::new(server.url(), |plan| plan.bounds.messages_max = 10);
+    let kit = Kit::new(server.url(), |plan| plan.bounds.messages_max = 20);
     let sent = (0..15).filter(|number| kit.send(1, &number.to_string())).count();
-    assert_eq!((sent, kit.counted()[3]), (10, 5));
-    assert_eq!(kit.forward.facts().waiting, 10);
-    assert_eq!(kit.forward.finish(Duration::ZERO), 10);
+    assert_eq!((sent, kit.counted()[3]), (10, 5), "half is left for others");
+    assert!(kit.send(2, "of another"));
+    assert_eq!(kit.forward.facts().waiting, 11);
+    assert_eq!(kit.forward.finish(Duration::ZERO), 11);
     assert!(!kit.send(1, "late"));
     *gate.0.lock().unwrap() = true;
     gate.1.notify_all();
     assert_eq!(kit.forward.finish(Duration::from_secs(60)), 0);
-    assert_eq!(kit.counted()[0], 10);
+    assert_eq!(kit.counted()[0], 11);
 }
 
 #[test]

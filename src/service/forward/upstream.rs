@@ -249,9 +249,12 @@ impl Upstream {
             if now.saturating_sub(state.looked_ms) < LOOK_MS {
                 return wait;
             }
-            state.looked_ms = now;
             let over = state.lanes.expired(now.saturating_sub(self.tried_for_ms()));
-            return if over.is_empty() { wait } else { Next::GiveUp(over) };
+            if over.is_empty() {
+                state.looked_ms = now;
+                return wait;
+            }
+            return Next::GiveUp(over);
         }
         match state.lanes.take(now) {
             Some(batch) => {
@@ -372,7 +375,7 @@ impl Upstream {
 
     /// When a batch that has failed is tried again: twice as late each time, and for the last time when its time is over.
     fn again_at(&self, batch: &Batch, now: u64) -> Option<u64> {
-        let over = batch.since_ms().saturating_add(self.tried_for_ms());
+        let over = batch.since_ms.saturating_add(self.tried_for_ms());
         let pause = PAUSE_MS.saturating_mul(1 << batch.tries.min(10)).min(PAUSE_MS_MAX);
         (now < over).then(|| now.saturating_add(pause).min(over))
     }

@@ -15,6 +15,7 @@ fn message(number: u64, binary: bool, document: bool, payload: &[u8]) -> Message
         document,
         payload: payload.into(),
         identity: None,
+        admission: 0,
         address: Some("::ffff:192.0.2.7".parse().unwrap()),
         dialect: "json",
         request: Some("\"x\"".into()),

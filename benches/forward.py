@@ -4,6 +4,7 @@
     cargo build --release --bins
     benches/forward.py                                    # 10,000 messages a second for 10 s, the application away for 2 s of them
     benches/forward.py --rate 2000 --seconds 3 --connections 20
+    benches/forward.py --fanout --rounds 9                # what forwarding does to the CPU of a fan-out beside it
 
 HOW IT MEASURES
     An application of its own (a process) takes batches and answers 204. In the middle it closes its port and all connections, whatever
@@ -15,13 +16,25 @@ HOW IT MEASURES
     (of a message that came again, its first time counts), and as many a second as --rate over the time from the first message to the
     last, the time away left out of it.
 
+    --fanout has --subscribers connections on another topic, which --publishes messages a second are published to over the admin port.
+    Each round measures the same server three times, in an order that turns: with the fan-out alone, with the forwarding alone (the
+    application is never away), and with both. What counts is the CPU of the threads that deliver, `loop-N`: forwarding's own threads
+    do its own work. The loops' time with both, by deliveries and by what a delivery costs alone, is the most that forwarding can have
+    added, since reading those messages is in it; with the loops' time of the forwarding alone taken off it is the least, since the two
+    share wake-ups. The median of the first has to be within 1.05; the spread stands beside it. Every delivery has to arrive, every
+    message to be told.
+
 Python 3.9, standard library only, Linux only.
 """
 
 import argparse
 import asyncio
+import contextlib
+import http.client
 import json
 import os
+import select
+import statistics
 import sys
 import tempfile
 import time
@@ -32,7 +45,12 @@ import hostile  # noqa: E402
 import pairs  # noqa: E402
 
 SERVE = "{fantail} serve --config {config} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --loops {loops}"
+# Subscribers that only read answer no ping.
+QUIET = {"FANTAIL_TIMEOUTS_HEARTBEAT_SECONDS": "3600"}
 RATE_SHARE_MIN = 0.98
+CPU_TIMES_MAX = 1.05
+# Of a delivered message, with the two bytes of its frame's head.
+DELIVERY_BYTES = 102
 TICK = 0.01
 
 
@@ -120,6 +138,41 @@ def senders(target, names, rate, seconds, pipe):
     asyncio.run(all_of_them())
 
 
+def subscribers(target, count, pipe):
+    """Reads all that comes on so many connections to a topic; tells how many bytes, whenever asked."""
+    watched, seen = select.epoll(), 0
+    ones = {}
+    for number in range(count):
+        one = hostile.upgraded(target, number, "/ws/news")
+        one.setblocking(False)
+        ones[one.fileno()] = one
+        watched.register(one, select.EPOLLIN)
+    watched.register(pipe, select.EPOLLIN)
+    pipe.send("ready")
+    room = bytearray(1 << 16)
+    while True:
+        for descriptor, _ in watched.poll():
+            if descriptor != pipe.fileno():
+                seen += ones[descriptor].recv_into(room)
+            elif pipe.recv() is None:
+                return
+            else:
+                pipe.send(seen)
+
+
+def loops_cpu_ns(server):
+    """CPU of the threads that deliver."""
+    spent, tasks = 0, f"/proc/{server.pid}/task"
+    for task in os.listdir(tasks):
+        try:
+            with open(f"{tasks}/{task}/comm") as comm, open(f"{tasks}/{task}/schedstat") as times:
+                if comm.read().startswith("loop-"):
+                    spent += int(times.read().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # It has ended meanwhile.
+    return spent
+
+
 def metric(server, name):
     text = urllib.request.urlopen(f"http://{server.admin}/metrics", timeout=10).read().decode()
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
@@ -139,45 +192,131 @@ def judge(got, sent):
     return sum(sent.values()) - len(seen), wrong, doubled
 
 
-def measure(args):
-    answering, says = hostile.start(application, args.seconds / 2, args.away)
-    port = says.recv()
+@contextlib.contextmanager
+def forwarding(args, url):
+    """A server whose topics app/... are the application's at this URL."""
     with tempfile.TemporaryDirectory() as folder:
         secret, config = os.path.join(folder, "secret"), os.path.join(folder, "fantail.toml")
         with open(os.open(secret, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
             file.write("a secret of thirty-two characters")
         with open(config, "w") as file:
             file.write(f"[forward]\nsecret_file = {json.dumps(secret)}\n[[topic]]\npattern = \"app/*\"\n"
-                       f"publish = \"anyone\"\nforward = \"http://127.0.0.1:{port}/\"\n")
-        with pairs.Server(SERVE.format(fantail=args.fantail, config=config, loops=args.loops), {}) as server:
-            host, client_port = server.listen.rsplit(":", 1)
-            names = [f"c{number}" for number in range(args.connections)]
-            crews = [hostile.start(senders, (host, int(client_port)), names[index::2], args.rate / 2, args.seconds)
-                     for index in range(2)]
-            for _, comes in crews:
-                comes.recv()
-            cpu = server.cpu_ns()
-            for _, comes in crews:
-                comes.send(None)
-            says.send(None)
-            sent = {}
-            for _, comes in crews:
-                sent.update(comes.recv())
-            total = sum(sent.values())
-            pairs.wait_until(lambda: metric(server, "fantail_forward_messages_total") >= total, 120, "all messages to be dealt with")
-            cpu = server.cpu_ns() - cpu
-            says.send(None)
-            got, batches, back = says.recv()
-            for _, comes in crews:
-                comes.send(None)
-            for process in (answering, *(process for process, _ in crews)):
-                process.join(20)
+                       f"publish = \"anyone\"\nforward = \"{url}\"\n")
+        with pairs.Server(SERVE.format(fantail=args.fantail, config=config, loops=args.loops), QUIET) as server:
+            yield server
+
+
+def target_of(server):
+    host, port = server.listen.rsplit(":", 1)
+    return host, int(port)
+
+
+def crews_of(args, server, seconds):
+    """Two processes that send for so long when they are told to."""
+    names = [f"c{number}" for number in range(args.connections)]
+    crews = [hostile.start(senders, target_of(server), names[index::2], args.rate / 2, seconds) for index in range(2)]
+    for _, comes in crews:
+        comes.recv()
+    return crews
+
+
+def end_crews(crews):
+    for process, comes in crews:
+        comes.send(None)
+        process.join(20)
+
+
+def await_told(server, total):
+    pairs.wait_until(lambda: metric(server, "fantail_forward_messages_total") >= total, 120, "all messages to be dealt with")
+
+
+def measure(args):
+    answering, says = hostile.start(application, args.seconds / 2, args.away)
+    with forwarding(args, f"http://127.0.0.1:{says.recv()}/") as server:
+        crews = crews_of(args, server, args.seconds)
+        cpu = server.cpu_ns()
+        for _, comes in crews:
+            comes.send(None)
+        says.send(None)
+        sent = {}
+        for _, comes in crews:
+            sent.update(comes.recv())
+        total = sum(sent.values())
+        await_told(server, total)
+        cpu = server.cpu_ns() - cpu
+        says.send(None)
+        got, batches, back = says.recv()
+        end_crews(crews)
+        answering.join(20)
     lost, wrong, doubled = judge(got, sent)
     took = got[-1][2] - got[0][2] - back
     return {
         "sent": total, "lost": lost, "out_of_order": wrong, "doubled": doubled, "batches": batches, "away_seconds": back,
         "per_second": total / took, "server_cpu_us_per_message": cpu / total / 1e3,
     }
+
+
+def one_part(args, server, readers, kind):
+    """CPU of the loops for some seconds with fan-out ("fanout"), forwarding ("forward") or both, and how many deliveries there were."""
+    crews = crews_of(args, server, args.seconds) if kind != "fanout" else []
+    told = metric(server, "fantail_forward_messages_total")
+    readers.send("count")
+    before, cpu, started = readers.recv(), loops_cpu_ns(server), time.monotonic()
+    for _, comes in crews:
+        comes.send(None)
+    count = int(args.publishes * args.seconds) if kind != "forward" else 0
+    payload = b"x" * (DELIVERY_BYTES - 2)
+    admin = http.client.HTTPConnection(*server.admin.rsplit(":", 1))
+    for number in range(count):
+        time.sleep(max(0, started + number / args.publishes - time.monotonic()))
+        admin.request("POST", "/publish/news", payload)
+        answer = admin.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"publish: {answer.status}")
+    admin.close()
+    total = sum(sum(comes.recv().values()) for _, comes in crews)
+    await_told(server, told + total)
+
+    def arrived():
+        readers.send("count")
+        return readers.recv() - before
+    deliveries = count * args.subscribers
+    pairs.wait_until(lambda: arrived() >= deliveries * DELIVERY_BYTES, 30, "all deliveries")
+    cpu, took = loops_cpu_ns(server) - cpu, time.monotonic() - started
+    end_crews(crews)
+    return {"cpu_ns": cpu, "deliveries": deliveries, "forwarded": total, "seconds": took}
+
+
+def fanout(args):
+    args.away = 0
+    answering, says = hostile.start(application, 1e9, 0)
+    ratios, bare, raw, rates = [], [], [], []
+    with forwarding(args, f"http://127.0.0.1:{says.recv()}/") as server:
+        reading, readers = hostile.start(subscribers, target_of(server), args.subscribers)
+        readers.recv()
+        kinds = ["fanout", "forward", "both"]
+        for kind in kinds:
+            one_part(args, server, readers, kind)
+        for number in range(args.rounds):
+            parts = {kind: one_part(args, server, readers, kind) for kind in kinds[number % 3:] + kinds[:number % 3]}
+            alone = parts["fanout"]["cpu_ns"] / parts["fanout"]["deliveries"]
+            both = (parts["both"]["cpu_ns"] - parts["forward"]["cpu_ns"]) / parts["both"]["deliveries"]
+            bare.append(alone)
+            ratios.append(both / alone)
+            raw.append(parts["both"]["cpu_ns"] / parts["both"]["deliveries"] / alone)
+            rates.append(parts["both"]["forwarded"] / parts["both"]["seconds"])
+        failed = server.metric("fantail_forward_messages_total", "failed") + server.metric("fantail_forward_messages_total", "full")
+        readers.send(None)
+    for process in (answering, reading):
+        process.kill()
+    spread = [f"{statistics.median(of):.2f} ({min(of):.2f} .. {max(of):.2f})" for of in (raw, ratios)]
+    good = statistics.median(raw) <= CPU_TIMES_MAX and not failed
+    pairs.print_markdown(
+        ["rounds", "deliveries/s", "forwarded/s", "loops' ns/delivery alone", "with forwarding / alone", "less reading it", "not taken", "good"],
+        [[str(args.rounds), f"{args.publishes * args.subscribers:,.0f}", f"{statistics.median(rates):,.0f}",
+          f"{statistics.median(bare):,.0f}", *spread, f"{failed:.0f}", "yes" if good else "NO"]])
+    return good, {"ratios": ratios, "alone_ns": bare, "raw_ratios": raw, "forwarded_per_second": rates}
 
 
 def main():
@@ -189,7 +328,14 @@ def main():
     top.add_argument("--loops", type=int, default=2)
     top.add_argument("--fantail", default="target/release/fantail")
     top.add_argument("--json", help="write the figures to this file")
+    top.add_argument("--fanout", action="store_true", help="measure what it does to a fan-out")
+    top.add_argument("--rounds", type=int, default=9)
+    top.add_argument("--subscribers", type=int, default=1_000)
+    top.add_argument("--publishes", type=float, default=20, help="messages a second that are published to all of them")
     args = top.parse_args()
+    if args.fanout:
+        good, result = fanout(args)
+        return leave(args, result, good)
     result = measure(args)
     fast = result["per_second"] >= args.rate * RATE_SHARE_MIN
     good = fast and result["lost"] == result["out_of_order"] == 0
@@ -198,11 +344,14 @@ def main():
         [[f"{result['sent']:,}", str(result["lost"]), str(result["out_of_order"]), str(result["doubled"]), f"{result['batches']:,}",
           f"{result['away_seconds']:.1f}", f"{result['per_second']:,.0f}", f"{result['server_cpu_us_per_message']:.1f}",
           "yes" if good else "NO"]])
+    leave(args, result, good)
+
+
+def leave(args, result, good):
     if args.json:
         with open(args.json, "w") as file:
             json.dump(result, file, indent=1)
-    if not good:
-        sys.exit(1)
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

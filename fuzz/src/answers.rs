@@ -9,7 +9,7 @@ const NOW: u64 = 1_700_000_000;
 
 /// Takes the bytes as an answer, and compares what it comes to with a simpler reading.
 pub fn check(data: &[u8]) {
-    let Ok(told) = Told::read(data, NOW) else { return };
+    let Ok(told) = Told::read(data, NOW, &["tenant".to_owned()]) else { return };
     // Of what means nothing here the form is enough: no reader of all of it takes half of a surrogate pair, or 1e999.
     let Ok(whole) = serde_json::from_slice::<Value>(data) else { return };
     assert_eq!(whole["allow"].as_bool(), Some(told.is_some()), "let in or not as it was not said: {whole}");
@@ -30,6 +30,9 @@ pub fn check(data: &[u8]) {
         );
         assert!(listed.unwrap_or_default() <= GRANTS_MAX);
     }
+    let carried =
+        claims.carried.as_deref().map(|carried| serde_json::from_str::<Value>(carried).expect("JSON"));
+    assert_eq!(carried.as_ref().map(|carried| &carried["tenant"]), whole.get("tenant"), "{whole}");
     let topics: Vec<&str> = told.topics.iter().map(|topic| topic.as_str()).collect();
     let listed = whole.get("topics").map(|list| list.as_array().expect("a list"));
     let listed: Vec<&str> =

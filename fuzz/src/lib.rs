@@ -9,6 +9,7 @@
 pub mod answers;
 pub mod commands;
 pub mod config;
+pub mod forwarded;
 pub mod frames;
 pub mod head;
 pub mod jwks;
@@ -26,6 +27,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("answers", answers::check),
     ("commands", commands::check),
     ("config", config::check),
+    ("forwarded", forwarded::check),
     ("frames", frames::check),
     ("head", head::check),
     ("jwks", jwks::check),

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::token::{Claims, Grants};
 use crate::topic::{Access, LevelPattern};
 
-/// Different lists that are kept to be shared. Most applications say the same of most of their users.
+/// Different lists, and different claims, that are kept to be shared. Most applications say the same of most of their users.
 const SHARED_MAX: usize = 32;
 
 /// What a bearer may do, by their token alone, and who says so. Equal for many.
@@ -22,6 +24,14 @@ pub struct Rights {
     pub publish: Option<Grants>,
 }
 
+/// All that a token says but the names of its bearer and its end. Equal for many, too, unless it says something of each.
+#[derive(Debug, PartialEq, Eq)]
+struct Terms {
+    rights: Arc<Rights>,
+    /// See [`Claims::carried`].
+    carried: Option<Box<str>>,
+}
+
 /// Who bears a token.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -29,7 +39,7 @@ pub struct Identity {
     names: Box<str>,
     sub_bytes: u8,
     expires: u64,
-    rights: Arc<Rights>,
+    terms: Arc<Terms>,
 }
 
 /// Why somebody may not do something with a topic.
@@ -47,13 +57,13 @@ impl Identity {
     /// Who a token's claims speak of. `shared` has the lists of others.
     #[must_use]
     pub fn new(claims: Claims, shared: &mut SharedRights) -> Arc<Self> {
-        let Claims { sub, subscribe, publish, expires, jti, issuer, .. } = claims;
+        let Claims { sub, subscribe, publish, expires, jti, issuer, carried, .. } = claims;
         // Checked with the claims: it has at most 200 bytes.
         let sub_bytes = u8::try_from(sub.len()).unwrap_or(u8::MAX);
         let mut names = String::from(sub);
         names.push_str(jti.as_deref().unwrap_or_default());
-        let rights = shared.share(Rights { issuer, subscribe, publish });
-        Arc::new(Self { names: names.into(), sub_bytes, expires, rights })
+        let terms = shared.share(Rights { issuer, subscribe, publish }, carried);
+        Arc::new(Self { names: names.into(), sub_bytes, expires, terms })
     }
 
     /// Who it is, in the words of the issuer: 1 to 200 bytes without control characters.
@@ -65,7 +75,7 @@ impl Identity {
     /// Who says so, if that issuer has a name: two who name the same `sub` mean two bearers.
     #[must_use]
     pub fn issuer(&self) -> Option<&str> {
-        self.rights.issuer.as_deref()
+        self.rights().issuer.as_deref()
     }
 
     /// Whether these claims speak of the same bearer.
@@ -89,13 +99,21 @@ impl Identity {
     /// What the token allows.
     #[must_use]
     pub fn rights(&self) -> &Rights {
-        &self.rights
+        &self.terms.rights
     }
 
-    /// Bytes of memory that are its own.
+    /// What the application is told beside that, as a JSON object.
+    #[must_use]
+    pub fn carried(&self) -> Option<&RawValue> {
+        serde_json::from_str(self.terms.carried.as_deref()?).ok()
+    }
+
+    /// Bytes of memory that are its own, or that it shares.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + 2 * size_of::<usize>() + self.names.len()
+        let own = |carried: &str| size_of::<Terms>() + 2 * size_of::<usize>() + carried.len();
+        let carried = self.terms.carried.as_deref().map_or(0, own);
+        size_of::<Self>() + 2 * size_of::<usize>() + self.names.len() + carried
     }
 }
 
@@ -135,26 +153,47 @@ pub fn permit(access: Access, who: Option<&Identity>, right: Right<'_>) -> Resul
     if listed { Ok(()) } else { Err(Denied::Scope) }
 }
 
-/// Lists of topics that were seen lately, so that equal ones are kept once. Each loop has its own.
+/// Lists of topics and claims that were seen lately, so that equal ones are kept once. Each loop has its own.
 #[derive(Debug, Default)]
 pub struct SharedRights {
-    kept: Vec<Arc<Rights>>,
+    rights: Lately<Rights>,
+    terms: Lately<Terms>,
+}
+
+/// The last different ones of something.
+#[derive(Debug)]
+struct Lately<T> {
+    kept: Vec<Arc<T>>,
     next: usize,
 }
 
+impl<T> Default for Lately<T> {
+    fn default() -> Self {
+        Self { kept: Vec::new(), next: 0 }
+    }
+}
+
 impl SharedRights {
-    /// The same rights, once for all who have them.
-    fn share(&mut self, rights: Rights) -> Arc<Rights> {
-        if let Some(known) = self.kept.iter().find(|known| ***known == rights) {
+    /// The same, once for all who have it.
+    fn share(&mut self, rights: Rights, carried: Option<Box<str>>) -> Arc<Terms> {
+        // Who has claims of their own has the rights of others nevertheless.
+        let rights = self.rights.share(rights);
+        self.terms.share(Terms { rights, carried })
+    }
+}
+
+impl<T: PartialEq> Lately<T> {
+    fn share(&mut self, one: T) -> Arc<T> {
+        if let Some(known) = self.kept.iter().find(|known| ***known == one) {
             return Arc::clone(known);
         }
-        let rights = Arc::new(rights);
+        let one = Arc::new(one);
         match self.kept.get_mut(self.next) {
-            Some(oldest) => *oldest = Arc::clone(&rights),
-            None => self.kept.push(Arc::clone(&rights)),
+            Some(oldest) => *oldest = Arc::clone(&one),
+            None => self.kept.push(Arc::clone(&one)),
         }
         self.next = (self.next + 1) % SHARED_MAX;
-        rights
+        one
     }
 }
 
@@ -182,6 +221,7 @@ pub(super) mod tests {
             issued: None,
             jti: jti.map(Into::into),
             issuer: None,
+            carried: None,
         };
         Identity::new(claims, shared)
     }
@@ -193,13 +233,41 @@ pub(super) mod tests {
         let bob = identity(&mut shared, &"b".repeat(150), None, Some(&["users/{sub}/**"]));
         assert_eq!((alice.sub(), alice.jti(), alice.expires()), ("älice", Some("t1"), 7));
         assert_eq!((bob.sub().len(), bob.jti()), (150, None));
-        assert!(Arc::ptr_eq(&alice.rights, &bob.rights));
+        assert!(Arc::ptr_eq(&alice.terms, &bob.terms));
         for number in 0..2 * SHARED_MAX {
             identity(&mut shared, "x", None, Some(&[&format!("room/{number}")]));
         }
-        assert_eq!(shared.kept.len(), SHARED_MAX, "bounded, whatever tokens say");
+        assert_eq!(shared.rights.kept.len(), SHARED_MAX, "bounded, whatever tokens say");
         let again = identity(&mut shared, "älice", None, Some(&["users/{sub}/**"]));
-        assert!(!Arc::ptr_eq(&alice.rights, &again.rights) && alice.rights == again.rights);
+        assert!(!Arc::ptr_eq(&alice.terms, &again.terms) && alice.terms == again.terms);
+    }
+
+    #[test]
+    fn what_is_carried_is_shared_where_it_is_equal() {
+        let mut shared = SharedRights::default();
+        let mut bearer = |carried: &str| {
+            let claims = Claims {
+                sub: "alice".into(),
+                subscribe: None,
+                publish: None,
+                expires: 7,
+                good_until: 7,
+                issued: None,
+                jti: None,
+                issuer: None,
+                carried: Some(carried.into()),
+            };
+            Identity::new(claims, &mut shared)
+        };
+        let (one, other) = (bearer(r#"{"tenant":"x"}"#), bearer(r#"{"tenant":"x"}"#));
+        assert!(Arc::ptr_eq(&one.terms, &other.terms));
+        assert_eq!(one.carried().unwrap().get(), r#"{"tenant":"x"}"#);
+        for number in 0..2 * SHARED_MAX {
+            let own = bearer(&number.to_string());
+            assert_eq!(own.carried().unwrap().get(), number.to_string());
+            assert!(Arc::ptr_eq(&own.terms.rights, &one.terms.rights), "what is equal of it is shared");
+        }
+        assert_eq!((shared.terms.kept.len(), shared.rights.kept.len()), (SHARED_MAX, 1));
     }
 
     #[test]

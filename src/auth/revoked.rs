@@ -99,6 +99,7 @@ mod tests {
             issued,
             jti: jti.map(Into::into),
             issuer: None,
+            carried: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::backend::{BackendDown, Down, Text, own_fields};
 use super::section::{Checker, section};
 use super::value::{Count, Names, Seconds, Switch};
+use crate::auth::token::{CARRIED_NAMES_MAX, may_carry};
 
 section! {
     /// How clients show who they are, where an [[auth.issuer]] is configured, and whom to ask about them. See docs/tokens.md and
@@ -20,6 +21,9 @@ section! {
         /// Connections that one bearer (sub, of one issuer) may have over all loops, polls that wait among them; one more is refused
         /// with 429. 0 for as many as they like.
         "connections_per_identity_max" => connections_per_identity_max: usize as Count = 0,
+        /// Claims of tokens, and members of the application's answers, that it is told beside sub: with what clients send (forward) and
+        /// by webhooks; shown in /connections, too. At most 16, and 1,024 bytes of JSON together.
+        "claims" => claims: Vec<String> as Names = Vec::new(),
         /// Whom to ask about each handshake: the URL of the application, http:// or https://; empty for nobody.
         "backend_url" => backend_url: String as Text = String::new(),
         /// A PEM file with authorities that are trusted for it, instead of those of the system; empty for those.
@@ -45,6 +49,19 @@ impl Auth {
     fn check_values(&self, check: &mut Checker<'_>) {
         check.time("notice_seconds", self.notice, Some("never"));
         check.time("grace_seconds", self.grace, Some("none"));
+        if self.claims.len() > CARRIED_NAMES_MAX {
+            check.report(
+                "claims",
+                format!("expects at most {CARRIED_NAMES_MAX} names, got {}", self.claims.len()),
+            );
+        }
+        for (place, name) in self.claims.iter().enumerate() {
+            if !may_carry(name) {
+                check.report("claims", format!("{name:?} is no claim that could be told beside sub"));
+            } else if self.claims.iter().take(place).any(|earlier| earlier == name) {
+                check.report("claims", format!("{name:?} is there twice"));
+            }
+        }
         self.check_backend(check);
     }
 }

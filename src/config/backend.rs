@@ -84,6 +84,7 @@ impl Auth {
             calls_max: self.backend_calls_max,
             waiting_max: self.backend_waiting_max,
             keep: self.backend_cache,
+            claims: self.claims.clone(),
         })
     }
 

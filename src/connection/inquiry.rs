@@ -82,6 +82,8 @@ pub struct ConnectionRow {
     pub identity: Option<Box<str>>,
     /// Who says so, if that issuer has a name.
     pub issuer: Option<Box<str>>,
+    /// What the application is told of it beside that, as a JSON object.
+    pub claims: Option<Box<str>>,
     /// Where in its life.
     pub phase: &'static str,
     /// What it speaks.

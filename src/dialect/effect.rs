@@ -416,7 +416,9 @@ impl Denial {
     #[must_use]
     pub fn is_for_now(self) -> bool {
         match self {
-            Self::Busy | Self::PatternsFull | Self::StatesFull | Self::ForwardFailed | Self::ForwardFull => true,
+            Self::Busy | Self::PatternsFull | Self::StatesFull | Self::ForwardFailed | Self::ForwardFull => {
+                true
+            }
             Self::NotOpen
             | Self::NotForYou
             | Self::NoToken

@@ -364,7 +364,7 @@ fn issuers(settings: &Settings, key_sets: &KeySets) -> Result<Option<Arc<Issuers
     }
     let loaded = Issuers::load_with(&plans, |url, ca| key_sets.of(url, ca));
     let loaded = loaded.map_err(|error| KeyError { key: "auth.issuer", problem: error.to_string() })?;
-    Ok(Some(Arc::new(loaded.issuers)))
+    Ok(Some(Arc::new(loaded.issuers.carrying(&settings.auth.claims))))
 }
 
 impl Deref for Edition {

@@ -73,7 +73,8 @@ impl<S: Socket> Core<S> {
         let source = self.addresses.of(key.slot);
         // Who is no proxy speaks for nobody but itself.
         let says = source.is_none_or(|source| admission.trusts(source));
-        let client = says.then(|| client_of(head.fields("x-forwarded-for"), &admission.rules().trusted_proxies));
+        let client =
+            says.then(|| client_of(head.fields("x-forwarded-for"), &admission.rules().trusted_proxies));
         client.flatten().or(source).or(Some(peer))
     }
 

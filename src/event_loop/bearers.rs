@@ -254,6 +254,7 @@ mod tests {
             issued: None,
             jti: jti.map(Into::into),
             issuer: None,
+            carried: None,
         }
     }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::accept_log::AcceptLog;
+use super::addresses::Addresses;
 use super::admin_turn::AdminLoop;
 use super::admission::Arrival;
-use super::addresses::Addresses;
 use super::bearers::{Bearers, CHECKS_PER_TURN};
 use super::blocked::BlockedQueues;
 use super::catch_up_turn::CatchUpList;

@@ -176,7 +176,8 @@ impl<S: Socket> Core<S> {
         let topics = &self.topics;
         let ms = |tick: Tick| u64::from(tick) * TICK_MS;
         let memory = connection.memory();
-        let beside = self.places.get(&key.slot).map_or(0, Places::memory) + self.bearers.memory(key.slot)
+        let beside = self.places.get(&key.slot).map_or(0, Places::memory)
+            + self.bearers.memory(key.slot)
             + self.addresses.memory(key.slot);
         Some(ConnectionRow {
             key,
@@ -184,6 +185,11 @@ impl<S: Socket> Core<S> {
             subject: slot.stream.subject(&self.transport),
             identity: self.bearers.identity(key.slot).map(|who| who.sub().into()),
             issuer: self.bearers.identity(key.slot).and_then(|who| who.issuer()).map(Into::into),
+            claims: self
+                .bearers
+                .identity(key.slot)
+                .and_then(|who| who.carried())
+                .map(|claims| claims.get().into()),
             phase: connection.phase().label(),
             dialect: connection.dialect.label(),
             topics: subscriptions(connection).filter_map(|local| topics.topic(local).cloned()).collect(),

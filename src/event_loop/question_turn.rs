@@ -5,11 +5,9 @@
 //! a peer's stream frees it at once, and nobody is called for it any more.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::core::Core;
-use crate::auth::forwarded::client_of;
 use crate::auth::token::Told;
 use crate::config::BackendDown;
 use crate::connection::TICK_MS;

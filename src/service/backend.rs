@@ -33,6 +33,8 @@ pub struct BackendPlan {
     pub waiting_max: usize,
     /// How long an answer holds for equal questions.
     pub keep: Duration,
+    /// Members of an answer that are kept as claims.
+    pub claims: Vec<String>,
 }
 
 type Tell = dyn Fn(Asker, Arc<Verdict>) + Send + Sync;
@@ -45,6 +47,7 @@ pub struct Backend {
 struct Shared {
     caller: Caller,
     calls_max: usize,
+    claims: Vec<String>,
     counts: BackendCounts,
     began: Instant,
     tell: OnceLock<Box<Tell>>,
@@ -75,6 +78,7 @@ impl Backend {
         let shared = Shared {
             caller: Caller::new(&plan.call)?,
             calls_max: plan.calls_max.max(1),
+            claims: plan.claims.clone(),
             counts: BackendCounts::default(),
             began: Instant::now(),
             tell: OnceLock::new(),
@@ -222,7 +226,7 @@ impl Shared {
         // A fault in there must not leave those without an answer who wait.
         let answer =
             catch_unwind(AssertUnwindSafe(|| self.caller.ask(request))).unwrap_or(Err(CallError::NotHttp));
-        let Read { outcome, label, problem } = read(answer, asked);
+        let Read { outcome, label, problem } = read(answer, asked, &self.claims);
         self.counts.called(label, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         let mut work = self.lock();
         let Called { askers, verdict, opened } = work.desk.called(self.now_ms(), digest, outcome, wall());
@@ -250,7 +254,7 @@ struct Read {
 
 /// Reads an answer to what was asked at `wall`, in seconds since 1970: a server that is there and says nothing useful of
 /// one handshake has not failed.
-fn read(answer: Result<Answer, CallError>, wall: u64) -> Read {
+fn read(answer: Result<Answer, CallError>, wall: u64, claims: &[String]) -> Read {
     let without = |outcome, label, problem: String| Read { outcome, label, problem: Some(problem) };
     let said =
         |verdict, bytes, label| Read { outcome: Outcome::Verdict(verdict, bytes), label, problem: None };
@@ -265,7 +269,7 @@ fn read(answer: Result<Answer, CallError>, wall: u64) -> Read {
         }
     };
     match answer.status {
-        200 => match Told::read(&answer.body, wall) {
+        200 => match Told::read(&answer.body, wall, claims) {
             Ok(Some(told)) => said(Verdict::Allow(Box::new(told)), answer.body.len(), "allow"),
             Ok(None) => said(Verdict::Deny, 0, "deny"),
             Err(problem) => without(Outcome::Useless, "nonsense", format!("its answer {problem}")),

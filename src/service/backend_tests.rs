@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 fn plan(url: &str) -> BackendPlan {
     let call = caller::Plan { url: url.to_owned(), ca: None, deadline: SOON, idle_max: 8 };
-    BackendPlan { call, calls_max: 8, waiting_max: 1_000, keep: SOON }
+    BackendPlan { call, calls_max: 8, waiting_max: 1_000, keep: SOON, claims: Vec::new() }
 }
 
 fn started(plan: &BackendPlan) -> (Backend, Receiver<(Asker, Arc<Verdict>)>) {

@@ -40,7 +40,7 @@ fn deny() -> Outcome {
 
 fn allow(expires: u64) -> Outcome {
     let json = format!(r#"{{"allow":true,"sub":"alice","exp":{expires}}}"#);
-    match Told::read(json.as_bytes(), WALL).unwrap() {
+    match Told::read(json.as_bytes(), WALL, &[]).unwrap() {
         Some(told) => Outcome::Verdict(Verdict::Allow(Box::new(told)), json.len()),
         None => panic!("{json}"),
     }

@@ -115,6 +115,68 @@ fn what_clients_publish_goes_to_the_application_signed_and_says_from_whom() {
 }
 
 #[test]
+fn listed_claims_go_with_what_their_bearer_sends() {
+    let application = Application::start(|request, stream| {
+        let (_, body) = request.split_once("\r\n\r\n").expect("a head");
+        let answer = json!({ "allow": true, "sub": "bob", "publish": ["**"], "tenant": { "id": 7 }, "role": null, "other": 1 });
+        match body.contains("\"messages\"") {
+            true => stream.write_all(&answered("204 Taken", "")).is_ok(),
+            false => stream.write_all(&ok(&answer.to_string())).is_ok(),
+        }
+    });
+    let (heard, secret) = (taking(), ConfigFile::new(KEY));
+    let bearers = Secret::new(SECRET);
+    let rules = format!(
+        "[auth]\nclaims = [\"role\", \"tenant\"]\nbackend_url = {:?}\n{}\n[webhook]\nurl = {:?}\nsecret_file = {:?}\n\
+         events = [\"connected\"]\n",
+        application.url(),
+        bearers.issuer(""),
+        heard.url(),
+        secret.path()
+    );
+    let (server, _files) = forwarding(&application, "", &rules);
+    let by_token = |more: &str| {
+        let fields = format!(
+            "Sec-WebSocket-Protocol: fantail.json.v1\r\nAuthorization: Bearer {}\r\n",
+            token("alice", more)
+        );
+        let mut peer = server.connect();
+        let status = peer.ask_upgrade("/ws", &fields).status;
+        (peer, status)
+    };
+    let (mut alice, status) = by_token(r#","publish":["**"],"tenant":"a \"b\"","scope":"all""#);
+    assert_eq!(status, 101);
+    let mut bob = speaker(&server);
+    for (peer, sub, claims) in [
+        (&mut alice, "alice", json!({ "tenant": "a \"b\"" })),
+        (&mut bob, "bob", json!({ "tenant": { "id": 7 }, "role": null })),
+    ] {
+        assert_eq!(ask(peer, &publish(1, &json!("x")))["type"], "forwarded");
+        let requests = application.requests.lock().expect("a lock").clone();
+        let told = rows(requests.last().expect("one"));
+        assert_eq!((&told[0]["sub"], &told[0]["claims"]), (&json!(sub), &claims));
+        let listed = server.get(&format!("/connections?identity={sub}")).json();
+        assert_eq!(listed["connections"][0]["claims"], claims);
+        let connected = || {
+            let requests = heard.requests.lock().expect("a lock").clone();
+            let bodies = requests.iter().filter_map(|request| request.split_once("\r\n\r\n"));
+            let events =
+                bodies.map(|(_, body)| serde_json::from_str::<Value>(body).expect("JSON")["events"].clone());
+            let events: Vec<Value> =
+                events.flat_map(|events| events.as_array().expect("events").clone()).collect();
+            events.into_iter().find(|event| event["identity"] == sub)
+        };
+        wait_for("the webhook", || connected().is_some());
+        assert_eq!(connected().expect("one")["claims"], claims);
+    }
+    // An application that decides by a claim does not find half of it.
+    let long = format!(r#","publish":["**"],"tenant":"{}""#, "x".repeat(1_024));
+    for bad in [&long, r#","tenant":1,"tenant":2"#, r#","role":"\ud800""#] {
+        assert_eq!(by_token(bad).1, 401, "{bad:.30}");
+    }
+}
+
+#[test]
 fn the_application_replies_publishes_refuses_and_closes() {
     let application = Application::start(|request, stream| {
         let said: Vec<Value> = rows(request)
@@ -184,7 +246,10 @@ fn the_application_replies_publishes_refuses_and_closes() {
     assert_eq!(enveloped.text(), "{\"type\":\"forwarded\",\"topic\":\"app/a\"}\na \"word\"");
     enveloped.send_frame(Opcode::Text, b"refuse");
     let told: Value = serde_json::from_str(&enveloped.text()).expect("one line");
-    assert_eq!(told, of("error", json!({ "code": "refused", "reason": "too_rude", "message": "say please" })));
+    assert_eq!(
+        told,
+        of("error", json!({ "code": "refused", "reason": "too_rude", "message": "say please" }))
+    );
     assert_eq!(server.metric("fantail_publishes_ignored_total", ""), 2);
     for one in [&mut peer, &mut plain] {
         one.send_frame(Opcode::Close, &4_001_u16.to_be_bytes());

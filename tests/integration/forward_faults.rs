@@ -45,7 +45,10 @@ fn bystanders(server: &Server) -> impl FnOnce() -> (usize, Duration) {
     move || {
         over.store(true, Ordering::SeqCst);
         let each = echoes.map(|echo| echo.join().expect("echoes"));
-        (each.iter().map(|(count, _)| count).sum(), each.iter().map(|(_, longest)| *longest).max().unwrap_or_default())
+        (
+            each.iter().map(|(count, _)| count).sum(),
+            each.iter().map(|(_, longest)| *longest).max().unwrap_or_default(),
+        )
     }
 }
 
@@ -102,7 +105,8 @@ fn an_application_that_hangs_or_drips_slows_its_senders_alone() {
 #[test]
 fn an_application_that_lies_is_not_asked_again_about_it() {
     let long = vec![b' '; 10 << 20];
-    let long = [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", long.len()).into_bytes(), long].concat();
+    let long =
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", long.len()).into_bytes(), long].concat();
     let elsewhere = taking();
     let location = format!("307 Elsewhere\r\nLocation: {}", elsewhere.url());
     for answer in [
@@ -233,7 +237,9 @@ fn behind_a_proxy_a_message_has_the_address_that_admission_counts() {
 fn a_proxy_header_tells_whose_message_it_is_and_whose_handshake() {
     let application = Application::start(|request, stream| match request.starts_with("POST /ask") {
         // Both go there: the question about the handshake has no messages.
-        true if !request.contains("\"messages\"") => stream.write_all(&ok(r#"{"allow":true,"sub":"a"}"#)).is_ok(),
+        true if !request.contains("\"messages\"") => {
+            stream.write_all(&ok(r#"{"allow":true,"sub":"a"}"#)).is_ok()
+        }
         _ => stream.write_all(&answered("204 Taken", "")).is_ok(),
     });
     let webhook = ConfigFile::new(KEY);
@@ -262,7 +268,8 @@ fn a_proxy_header_tells_whose_message_it_is_and_whose_handshake() {
         wait_for("the webhook", || heard.asked() > connected);
         let said = |of: &Application, from: usize| -> Vec<Value> {
             let requests = of.requests.lock().expect("a lock").clone();
-            let bodies = requests.iter().skip(from).map(|request| request.split_once("\r\n\r\n").expect("a head").1);
+            let bodies =
+                requests.iter().skip(from).map(|request| request.split_once("\r\n\r\n").expect("a head").1);
             bodies.map(|body| serde_json::from_str(body).expect("JSON")).collect()
         };
         let asked = said(&application, asked);

@@ -69,3 +69,4 @@ mod tls_parts;
 mod token;
 mod validate;
 mod webhook;
+mod webhook_faults;

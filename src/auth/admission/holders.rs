@@ -91,6 +91,7 @@ mod tests {
             issued: None,
             jti: None,
             issuer: issuer.map(Into::into),
+            carried: None,
         };
         Identity::new(claims, &mut SharedRights::default())
     }

@@ -52,6 +52,8 @@ pub struct Claims {
     /// The issuer, by the name in the configuration that its token bears; `None` of one without a name, and of whom the
     /// application vouches for.
     pub issuer: Option<Arc<str>>,
+    /// What the application is told beside that: a JSON object of the claims that a list names, if there are any.
+    pub carried: Option<Box<str>>,
 }
 
 /// One claim as it came.
@@ -163,7 +165,7 @@ impl RawClaims {
         let subscribe = grants(self.subscribe, "subscribe", &sub)?;
         let publish = grants(self.publish, "publish", &sub)?;
         let good_until = expires.saturating_add(leeway);
-        Ok(Claims { sub, subscribe, publish, expires, good_until, issued, jti, issuer: None })
+        Ok(Claims { sub, subscribe, publish, expires, good_until, issued, jti, issuer: None, carried: None })
     }
 }
 

@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::carried::carried;
 use super::claims::{Claim, Claims, RawClaims, object};
 use super::fetched::FetchedKeys;
 use super::keys::{Key, KeySource, KeysError, load};
@@ -48,6 +49,8 @@ enum Keys {
 /// Who may issue tokens. Keys of one are never tried for another.
 pub struct Issuers {
     issuers: Vec<Issuer>,
+    /// Claims that are kept for the application.
+    carried: Vec<String>,
 }
 
 /// Issuers whose keys were read, and what is probably a mistake.
@@ -121,7 +124,13 @@ impl Issuers {
                 keys,
             });
         }
-        Ok(Loaded { issuers: Self { issuers }, warnings })
+        Ok(Loaded { issuers: Self { issuers, carried: Vec::new() }, warnings })
+    }
+
+    /// The same, and of each token these claims are kept, too.
+    #[must_use]
+    pub fn carrying(self, names: &[String]) -> Self {
+        Self { carried: names.to_vec(), ..self }
     }
 
     /// Whether any token is checked with a public key, which costs much more than a secret does.
@@ -158,11 +167,13 @@ impl Issuers {
         let parts = Parts::of(token)?;
         let header = Header::parse(&decoded(parts.header)?)?;
         let algorithm = Algorithm::from_str(&header.alg).map_err(|_| Refusal::Algorithm)?;
-        let claims = RawClaims::parse(&decoded(parts.claims)?)?;
+        let json = decoded(parts.claims)?;
+        let claims = RawClaims::parse(&json)?;
         let issuer = self.of(claims.issuer()?)?;
         issuer.check_signature(&parts, algorithm, header.kid.as_deref())?;
         let claims = claims.check(&issuer.audience, issuer.leeway, now)?;
-        Ok(Claims { issuer: issuer.name.clone(), ..claims })
+        let carried = carried(&json, &self.carried).map_err(|()| Refusal::Carried)?;
+        Ok(Claims { issuer: issuer.name.clone(), carried, ..claims })
     }
 
     /// The issuer that a token names, before anything shows that it is right to.

@@ -4,6 +4,7 @@
 //! ([`FetchedKeys`]); to check a token blocks nothing, but costs what its signature costs. [`make()`] signs one. The crate `jsonwebtoken` knows algorithms, keys and sets of keys, `crypto` has aws-lc-rs
 //! check signatures, and header and claims are read here, since the crate takes some claims that it cannot read for none.
 
+mod carried;
 mod claims;
 mod crypto;
 mod fetched;
@@ -14,6 +15,7 @@ mod make;
 mod refusal;
 mod told;
 
+pub use carried::{CARRIED_BYTES_MAX, CARRIED_NAMES_MAX, may_carry};
 pub use claims::Claims;
 pub use fetched::FetchedKeys;
 pub use grant::{GRANTS_MAX, Grants};

@@ -33,6 +33,8 @@ pub enum Refusal {
     Audience,
     /// A pattern in `subscribe` or `publish` is none, or too many.
     Pattern(&'static str),
+    /// A claim that the application is to be told is there twice or no JSON that every reader takes, or they are too long.
+    Carried,
     /// `{sub}` in a pattern, and a `sub` that would be several levels or a pattern there.
     Substitution,
 }
@@ -66,6 +68,9 @@ impl fmt::Display for Refusal {
             Self::Audience => "it is for another audience (aud)",
             Self::Pattern(claim) => {
                 return write!(f, "a topic or pattern in its {claim} is none, or there are more than 64");
+            }
+            Self::Carried => {
+                "a claim that auth.claims lists comes twice or is no proper JSON, or those together are longer than 1024 bytes"
             }
             Self::Substitution => {
                 "a pattern has {sub}, and its sub has a / or a *, which would be more than one level there"

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::carried::carried;
 use super::claims::{Claim, Claims, SECONDS_MAX, Time, grants, object, text};
 use crate::topic::TopicName;
 
@@ -43,11 +44,11 @@ struct RawTold {
 }
 
 impl Told {
-    /// Reads an answer; `now` in seconds since 1970. `None`: they may not come in.
+    /// Reads an answer; `now` in seconds since 1970, `names` of claims that are kept. `None`: they may not come in.
     ///
     /// # Errors
     /// It says nothing that can be believed, and why.
-    pub fn read(json: &[u8], now: u64) -> Result<Option<Self>, &'static str> {
+    pub fn read(json: &[u8], now: u64, names: &[String]) -> Result<Option<Self>, &'static str> {
         let raw: RawTold = object(json).map_err(|_| "is no JSON object, or has a name twice")?;
         if !raw.allow.required("allow").map_err(|_| "does not say \"allow\": true or false")? {
             return Ok(None);
@@ -73,6 +74,9 @@ impl Told {
         if data.as_ref().is_some_and(|data| data.len() > DATA_BYTES_MAX) {
             return Err("has data of more than 64 KiB");
         }
+        let carried = carried(json, names).map_err(
+            |()| "has a claim of auth.claims twice, or no proper JSON in it, or more than 1024 bytes of them",
+        )?;
         Ok(Some(Self {
             claims: Claims {
                 sub,
@@ -83,6 +87,7 @@ impl Told {
                 issued: Some(now),
                 jti: None,
                 issuer: None,
+                carried,
             },
             topics,
             data,
@@ -104,12 +109,17 @@ mod tests {
         let json =
             br#"{"allow":true,"sub":"alice","exp":1800000060,"subscribe":["users/{sub}/**"],"publish":[],
             "topics":["lobby"],"data":{"name": "Alice"},"more":1}"#;
-        let told = Told::read(json, NOW).unwrap().unwrap();
+        let told = Told::read(json, NOW, &[]).unwrap().unwrap();
         assert_eq!((&*told.claims.sub, told.claims.expires), ("alice", NOW + 60));
         assert_eq!((told.topics[0].as_str(), told.data.as_deref()), ("lobby", Some(r#"{"name": "Alice"}"#)));
-        let told = Told::read(br#"{"allow":true,"sub":"bob"}"#, NOW).unwrap().unwrap();
+        let told = Told::read(br#"{"allow":true,"sub":"bob"}"#, NOW, &[]).unwrap().unwrap();
         assert_eq!((told.claims.expires, told.topics.len(), told.data), (SECONDS_MAX, 0, None));
-        assert_eq!(Told::read(br#"{"allow":false,"sub":7}"#, NOW), Ok(None));
+        assert_eq!(Told::read(br#"{"allow":false,"sub":7}"#, NOW, &[]), Ok(None));
+        let carried = |json: &str| {
+            Told::read(json.as_bytes(), NOW, &["tenant".to_owned()]).map(|told| told.unwrap().claims.carried)
+        };
+        assert_eq!(carried(r#"{"allow":true,"sub":"a","tenant":"x"}"#), Ok(Some(r#"{"tenant":"x"}"#.into())));
+        assert!(carried(r#"{"allow":true,"sub":"a","tenant":1,"tenant":1}"#).is_err());
     }
 
     #[test]
@@ -138,7 +148,7 @@ mod tests {
             &long,
             &topics,
         ] {
-            assert!(Told::read(bad.as_bytes(), NOW).is_err(), "{bad:.80}");
+            assert!(Told::read(bad.as_bytes(), NOW, &[]).is_err(), "{bad:.80}");
         }
     }
 }

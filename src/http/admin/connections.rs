@@ -307,7 +307,7 @@ impl Shown {
         if let Some(fields) = json.as_object_mut() {
             let hidden = |name: &str| match name {
                 "subject" => !self.subject,
-                "identity" | "issuer" => !self.identity,
+                "identity" | "issuer" | "claims" => !self.identity,
                 _ => false,
             };
             fields.retain(|name, _| !hidden(name));
@@ -356,6 +356,9 @@ fn row_json(index: usize, row: &ConnectionRow, clock: &Clock) -> Value {
     }
     if let Some(issuer) = &row.issuer {
         json["issuer"] = Value::from(&**issuer);
+    }
+    if let Some(claims) = row.claims.as_deref().and_then(|claims| serde_json::from_str(claims).ok()) {
+        json["claims"] = claims;
     }
     json
 }

@@ -188,6 +188,12 @@ impl Lanes {
         }
     }
 
+    /// A fault: the connections of a batch go on although it is not done with.
+    #[cfg(test)]
+    pub(super) fn free_all(&mut self, batch: &Batch) {
+        batch.messages.iter().for_each(|message| self.free(message.sender));
+    }
+
     /// The batch in hand of this connection is gone.
     fn free(&mut self, sender: Sender) {
         let Some(lane) = self.by_sender.get_mut(&sender) else { return };
@@ -229,7 +235,8 @@ impl Lanes {
         let mut over: Vec<Batch> = Vec::new();
         let mut count = 0;
         while count < EXPIRED_AT_A_TIME
-            && let Some((since_ms, place)) = self.aging.first().copied().filter(|(since, _)| *since < before_ms)
+            && let Some((since_ms, place)) =
+                self.aging.first().copied().filter(|(since, _)| *since < before_ms)
         {
             self.aging.remove(&(since_ms, place));
             let Some(batch) = self.again.remove(&place) else { continue };

@@ -5,6 +5,7 @@
 //! live in the descriptor table of whoever makes the list of URLs: main, or the thread of a reload. Under the lock of a queue
 //! nobody calls or waits.
 
+mod desk;
 mod lanes;
 mod message;
 mod shares;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 pub use lanes::Bounds;
 pub use message::{Fate, Message, Payload, Sender, Told};
 use upstream::{Common, Upstream};
+pub use words::{Said, read as read_answer};
 
 use super::webhook::{Secret, read_secret};
 use crate::metrics::forward::{ForwardCounts, ForwardFacts};
@@ -88,7 +90,6 @@ impl Forward {
         let common = Common {
             secret,
             process,
-            tried_for: plan.tried_for,
             counts: ForwardCounts::default(),
             began: Instant::now(),
             tell: OnceLock::new(),

@@ -1,39 +1,29 @@
-//! One application that messages go to: its queue, its breaker, and the threads that call it.
+//! One application that messages go to: its queue, and the threads that call it.
 //!
-//! Driven by its own threads, and by whoever has a message for it. A batch is tried until it is taken, its time is over, or it
-//! shows that it never will be; then each of its connections is told, and what they have sent since is next.
+//! Driven by its own threads, and by whoever has a message for it. What is to be done next the desk says, under the lock; calls are made
+//! and connections are told without it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::lanes::{Batch, Lanes};
+use super::desk::{Called, Desk, Next, Verdict};
+use super::lanes::Batch;
 use super::message::{Fate, Message, Told};
 use super::words::{self, Said};
 use super::{ForwardPlan, Publish, Tell};
 use crate::metrics::forward::{ForwardCounts, ForwardFacts};
-use crate::service::breaker::{Breaker, State as Gate};
 use crate::service::caller::{Answer, CallError, Caller, Plan};
 use crate::service::webhook::{Secret, signed_request};
 
 /// A call goes down a few frames of ureq and rustls.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// The pause behind a batch's first failure; each further one is twice as long.
-const PAUSE_MS: u64 = 100;
-
-/// The longest.
-const PAUSE_MS_MAX: u64 = 5_000;
-
-/// How often it is looked whether messages have waited for too long while the application is left alone.
-const LOOK_MS: u64 = 250;
-
 /// What all upstreams have.
 pub(super) struct Common {
     pub(super) secret: Secret,
     pub(super) process: String,
-    pub(super) tried_for: Duration,
     pub(super) counts: ForwardCounts,
     pub(super) began: Instant,
     pub(super) tell: OnceLock<Box<Tell>>,
@@ -58,38 +48,9 @@ pub(super) struct Upstream {
 }
 
 struct State {
-    lanes: Lanes,
-    breaker: Breaker,
-    /// Calls under way.
-    calling: usize,
-    /// When it was last looked for what has waited for too long.
-    looked_ms: u64,
+    desk: Desk,
     /// Threads that wait for something to do.
     idle: usize,
-    /// Whatever is left is tried once more.
-    ends: bool,
-    /// Nothing comes any more; threads end when nothing is left.
-    retired: bool,
-}
-
-/// What a thread does next.
-enum Next {
-    Call(Batch),
-    GiveUp(Vec<Batch>),
-    Wait(Option<u64>),
-    End,
-}
-
-/// What a call has shown of its batch.
-enum Verdict {
-    /// It is taken, and this is said of its messages.
-    Said(Vec<Said>),
-    /// It may be taken another time; not before that, if the application says so.
-    Later(Option<Duration>),
-    /// The application can't take all of it; perhaps the parts.
-    Apart,
-    /// It will not be told what has become of it.
-    Never,
 }
 
 impl Upstream {
@@ -103,15 +64,7 @@ impl Upstream {
         common: &Arc<Common>,
     ) -> Result<Arc<Self>, (&'static str, String)> {
         let caller = caller(url, plan)?;
-        let state = State {
-            lanes: Lanes::new(plan.bounds),
-            breaker: Breaker::default(),
-            calling: 0,
-            looked_ms: 0,
-            idle: 0,
-            ends: false,
-            retired: false,
-        };
+        let state = State { desk: Desk::new(plan.bounds, plan.tried_for), idle: 0 };
         let upstream = Arc::new(Self {
             common: Arc::clone(common),
             caller,
@@ -133,7 +86,7 @@ impl Upstream {
     /// Takes a message. `false`: too many wait, or it is let go of.
     pub(super) fn push(&self, message: Message) -> bool {
         let mut state = self.lock();
-        let taken = !state.retired && !state.ends && state.lanes.push(message);
+        let taken = state.desk.push(message);
         let wake = taken && state.idle > 0;
         drop(state);
         if wake {
@@ -144,16 +97,13 @@ impl Upstream {
 
     /// Nothing comes any more.
     pub(super) fn retire(&self) {
-        self.lock().retired = true;
+        self.lock().desk.retire();
         self.news.notify_all();
     }
 
     /// What is left is tried once more, all of it now.
     pub(super) fn end(&self) {
-        let mut state = self.lock();
-        (state.ends, state.retired) = (true, true);
-        state.lanes.hurry();
-        drop(state);
+        self.lock().desk.end();
         self.news.notify_all();
     }
 
@@ -162,7 +112,7 @@ impl Upstream {
         let mut state = self.lock();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let (messages, _) = state.lanes.held();
+            let (messages, _) = state.desk.held();
             if messages == 0 || left.is_zero() {
                 return messages;
             }
@@ -172,11 +122,11 @@ impl Upstream {
 
     pub(super) fn add_to(&self, facts: &mut ForwardFacts) {
         let state = self.lock();
-        let (messages, bytes) = state.lanes.held();
+        let (messages, bytes) = state.desk.held();
         facts.waiting += messages as u64;
         facts.waiting_bytes += bytes as u64;
-        facts.calling += state.calling as u64;
-        facts.left_alone += u64::from(matches!(state.breaker.state(self.common.now_ms()), Gate::Open(1..)));
+        facts.calling += state.desk.calling() as u64;
+        facts.left_alone += u64::from(state.desk.is_left_alone(self.common.now_ms()));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -187,15 +137,13 @@ impl Upstream {
     fn run(&self) {
         let mut state = self.lock();
         loop {
-            match self.next(&mut state) {
+            match state.desk.next(self.common.now_ms()) {
                 Next::Call(batch) => {
-                    state.calling += 1;
                     self.wake_next(&state);
                     drop(state);
                     let verdict = self.call(&batch);
                     state = self.settle(batch, verdict);
-                    state.calling -= 1;
-                    if state.retired {
+                    if state.desk.is_retired() {
                         // They may be at their end.
                         self.news.notify_all();
                     }
@@ -205,7 +153,7 @@ impl Upstream {
                     batches.iter().for_each(|batch| self.give_up(&batch.messages));
                     state = self.lock();
                     // Only now: what its connections have sent since is told about behind it.
-                    batches.iter().for_each(|batch| state.lanes.settle(batch));
+                    state.desk.gave_up(&batches);
                     self.emptied.notify_all();
                 }
                 Next::Wait(due) => {
@@ -222,50 +170,8 @@ impl Upstream {
 
     /// Wakes a thread for what one does not take with it. Whoever waits for the outcome of a trial looks by itself.
     fn wake_next(&self, state: &State) {
-        if state.idle > 0 && state.lanes.has_due(self.common.now_ms()) {
+        if state.idle > 0 && state.desk.has_due(self.common.now_ms()) {
             self.news.notify_one();
-        }
-    }
-
-    fn next(&self, state: &mut State) -> Next {
-        let now = self.common.now_ms();
-        if state.ends {
-            return match state.lanes.take(now) {
-                Some(batch) => Next::Call(batch),
-                // Whoever calls has perhaps more to do behind that.
-                None if state.calling > 0 => Next::Wait(None),
-                None => Next::End,
-            };
-        }
-        if state.retired && state.lanes.held().0 == 0 {
-            return Next::End;
-        }
-        if !state.lanes.has_due(now) && state.lanes.next_due().is_none() {
-            return Next::Wait(None);
-        }
-        if let Gate::Open(left) = state.breaker.state(now) {
-            // 0: the outcome of a trial is awaited.
-            let wait = Next::Wait(Some(if left == 0 { LOOK_MS } else { left.min(LOOK_MS) }));
-            if now.saturating_sub(state.looked_ms) < LOOK_MS {
-                return wait;
-            }
-            let over = state.lanes.expired(now.saturating_sub(self.tried_for_ms()));
-            if over.is_empty() {
-                state.looked_ms = now;
-                return wait;
-            }
-            return Next::GiveUp(over);
-        }
-        match state.lanes.take(now) {
-            Some(batch) => {
-                // Not open: it makes a call, which may be the one that shows whether others may follow.
-                state.breaker.try_call(now);
-                Next::Call(batch)
-            }
-            None => {
-                let due = state.lanes.next_due();
-                Next::Wait(due.map(|due| due.saturating_sub(now).max(1)))
-            }
         }
     }
 
@@ -323,61 +229,31 @@ impl Upstream {
 
     /// Does what a verdict asks for; the lock is taken for it.
     fn settle(&self, batch: Batch, verdict: Verdict) -> MutexGuard<'_, State> {
-        let mut state = match verdict {
-            Verdict::Said(said) => {
+        let mut state = self.lock();
+        let (called, opened) = state.desk.called(self.common.now_ms(), batch, verdict);
+        if matches!(called, Called::Kept) && !opened {
+            return state;
+        }
+        drop(state);
+        if opened {
+            tracing::warn!(url = self.caller.shown(), "the application is left alone for a while");
+        }
+        let batch = match called {
+            Called::Kept => return self.lock(),
+            Called::Told(batch, said) => {
                 self.tell(&batch.messages, said);
-                let mut state = self.lock();
-                state.breaker.succeeded();
-                state
+                batch
             }
-            Verdict::Later(asked) => {
-                let mut state = self.lock();
-                let now = self.common.now_ms();
-                let opened = state.breaker.failed(now);
-                if let Some(asked) = asked {
-                    state.breaker.leave_alone(now, asked);
-                }
-                if opened {
-                    tracing::warn!(url = self.caller.shown(), "the application is left alone for a while");
-                }
-                if let Some(due) = self.again_at(&batch, now).filter(|_| !state.ends) {
-                    state.lanes.again(due, Batch { tries: batch.tries + 1, ..batch });
-                    return state;
-                }
-                drop(state);
+            Called::Failed(batch) => {
                 self.give_up(&batch.messages);
-                self.lock()
-            }
-            Verdict::Apart if batch.messages.len() > 1 => {
-                let mut state = self.lock();
-                // It answers: what is wrong is in what it was told, or all of it fails one by one.
-                state.breaker.succeeded();
-                state.lanes.split(batch);
-                return state;
-            }
-            Verdict::Apart | Verdict::Never => {
-                self.give_up(&batch.messages);
-                let mut state = self.lock();
-                state.breaker.succeeded();
-                state
+                batch
             }
         };
-        state.lanes.settle(&batch);
-        if state.lanes.held().0 == 0 {
+        let mut state = self.lock();
+        if state.desk.settle(&batch) {
             self.emptied.notify_all();
         }
         state
-    }
-
-    fn tried_for_ms(&self) -> u64 {
-        u64::try_from(self.common.tried_for.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// When a batch that has failed is tried again: twice as late each time, and for the last time when its time is over.
-    fn again_at(&self, batch: &Batch, now: u64) -> Option<u64> {
-        let over = batch.since_ms.saturating_add(self.tried_for_ms());
-        let pause = PAUSE_MS.saturating_mul(1 << batch.tries.min(10)).min(PAUSE_MS_MAX);
-        (now < over).then(|| now.saturating_add(pause).min(over))
     }
 
     /// Publishes what the application wants, and tells its senders what it says.

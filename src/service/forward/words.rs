@@ -3,11 +3,14 @@
 //! Pure. Whatever an answer has that is not as docs/integrate.md says makes all of it useless: nothing of it is done.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::Write as _;
+use std::marker::PhantomData;
 
 use data_encoding::BASE64;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::message::{Fate, Message, Payload};
@@ -38,6 +41,8 @@ struct Row<'a> {
     sub: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claims: Option<&'a RawValue>,
     address: Option<String>,
     time: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +96,7 @@ fn row<'a>(process: &str, message: &'a Message) -> Row<'a> {
         sub: message.identity.as_deref().map(Identity::sub),
         // Without it the alice of one issuer would be that of another.
         issuer: message.identity.as_deref().and_then(Identity::issuer),
+        claims: message.identity.as_deref().and_then(Identity::carried),
         address: message.address.map(|address| address.to_canonical().to_string()),
         time: message.time_ms,
         request: message.request.as_deref().and_then(|request| serde_json::from_str(request).ok()),
@@ -101,13 +107,13 @@ fn row<'a>(process: &str, message: &'a Message) -> Row<'a> {
 
 /// What the application says of one message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub struct Said {
     /// What becomes of it.
-    pub(super) fate: Fate,
+    pub fate: Fate,
     /// What is published.
-    pub(super) publish: Vec<(TopicName<'static>, Payload)>,
-    /// The connection is to end.
-    pub(super) close: Option<(u16, Box<str>)>,
+    pub publish: Vec<(TopicName<'static>, Payload)>,
+    /// The connection is to end with this code and text.
+    pub close: Option<(u16, Box<str>)>,
 }
 
 impl Default for Said {
@@ -116,21 +122,44 @@ impl Default for Said {
     }
 }
 
+/// From an object: serde would take a list, too, as the fields in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 #[derive(Deserialize)]
 struct Answer<'a> {
     #[serde(borrow)]
-    messages: Vec<AnswerRow<'a>>,
+    messages: Vec<Object<AnswerRow<'a>>>,
 }
 
 #[derive(Deserialize)]
 struct AnswerRow<'a> {
     id: String,
     #[serde(borrow)]
-    reply: Option<Carried<'a>>,
+    reply: Option<Object<Carried<'a>>>,
     #[serde(borrow, default)]
-    publish: Vec<Published<'a>>,
-    close: Option<Close>,
-    refuse: Option<Refusal>,
+    publish: Vec<Object<Published<'a>>>,
+    close: Option<Object<Close>>,
+    refuse: Option<Object<Refusal>>,
 }
 
 #[derive(Deserialize)]
@@ -162,20 +191,21 @@ struct Refusal {
     text: String,
 }
 
-/// What the body of an answer says of each of these messages, in their order; one that it does not name is taken.
+/// What the body of an answer says of each of these messages, in their order; one that it does not name is taken. `process` is
+/// what their names have of this process.
 ///
 /// # Errors
 /// It is no such answer: what is wrong, without a word of it.
-pub(super) fn read(process: &str, messages: &[Message], body: &[u8]) -> Result<Vec<Said>, &'static str> {
+pub fn read(process: &str, messages: &[Message], body: &[u8]) -> Result<Vec<Said>, &'static str> {
     let mut said: Vec<Said> = messages.iter().map(|_| Said::default()).collect();
     if body.trim_ascii().is_empty() {
         return Ok(said);
     }
-    let answer: Answer<'_> = serde_json::from_slice(body)
+    let Object(answer): Object<Answer<'_>> = serde_json::from_slice(body)
         .map_err(|_| "is not JSON with a list of messages as docs/integrate.md has it")?;
     let mut places: HashMap<String, usize> =
         messages.iter().enumerate().map(|(place, message)| (id_of(process, message.number), place)).collect();
-    for row in answer.messages {
+    for Object(row) in answer.messages {
         let place = places.remove(&row.id).ok_or("names a message that was not asked about, or one twice")?;
         if let Some(slot) = said.get_mut(place) {
             *slot = said_of(row)?;
@@ -188,12 +218,12 @@ fn said_of(row: AnswerRow<'_>) -> Result<Said, &'static str> {
     if row.publish.len() > PUBLISHES_MAX {
         return Err("publishes more than 64 messages for one");
     }
-    let publish = row.publish.into_iter().map(|one| {
+    let publish = row.publish.into_iter().map(|Object(one)| {
         let name = TopicName::parse(one.topic).map_err(|_| "publishes to what is no topic")?;
         Ok((name, payload(one.data, one.data_base64)?))
     });
     let publish = publish.collect::<Result<_, &'static str>>()?;
-    let close = row.close.map(|Close { code, reason }| {
+    let close = row.close.map(|Object(Close { code, reason })| {
         // RFC 6455, 7.4: the others are the protocol's own or must not be sent.
         let may = matches!(code, 1000 | 1001 | 1008 | 1011..=1013 | 3000..=4999);
         let fits = may && reason.len() <= REASON_BYTES_MAX;
@@ -203,7 +233,7 @@ fn said_of(row: AnswerRow<'_>) -> Result<Said, &'static str> {
     let close = close.transpose()?;
     let fate = match (row.refuse, row.reply) {
         (Some(_), Some(_)) => return Err("refuses a message and replies to it"),
-        (Some(Refusal { code, text }), None) => {
+        (Some(Object(Refusal { code, text })), None) => {
             let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
             if code.is_empty() || code.len() > CODE_BYTES_MAX || !code.bytes().all(word) {
                 return Err("refuses with a code that is not 1 to 64 of a to z, 0 to 9 and _");
@@ -214,7 +244,7 @@ fn said_of(row: AnswerRow<'_>) -> Result<Said, &'static str> {
             let text = if text.is_empty() { NO_TEXT.into() } else { text.into() };
             Fate::Refused { code: code.into(), text }
         }
-        (None, Some(Carried { data, data_base64 })) => Fate::Taken(Some(payload(data, data_base64)?)),
+        (None, Some(Object(Carried { data, data_base64 }))) => Fate::Taken(Some(payload(data, data_base64)?)),
         (None, None) => Fate::Taken(None),
     };
     Ok(Said { fate, publish, close })

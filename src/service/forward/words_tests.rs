@@ -45,14 +45,18 @@ fn a_sender_is_told_by_both_names() {
             issued: None,
             jti: Some("secret".into()),
             issuer: issuer.map(Into::into),
+            carried: issuer.map(|_| r#"{"tenant":[1]}"#.into()),
         };
         let identity = Some(Identity::new(claims, &mut SharedRights::default()));
         let message = Message { identity, ..message(7, false, false, b"x") };
         let value: serde_json::Value = serde_json::from_slice(&body("0f", &[message])).unwrap();
-        ["sub", "issuer", "jti"].map(|name| value["messages"][0].get(name).cloned())
+        ["sub", "issuer", "jti", "claims"].map(|name| value["messages"][0].get(name).cloned())
     };
-    assert_eq!(of(Some("us")), [Some("alice".into()), Some("us".into()), None]);
-    assert_eq!(of(None), [Some("alice".into()), None, None]);
+    assert_eq!(
+        of(Some("us")),
+        [Some("alice".into()), Some("us".into()), None, Some(serde_json::json!({ "tenant": [1] }))]
+    );
+    assert_eq!(of(None), [Some("alice".into()), None, None, None]);
 }
 
 #[test]
@@ -98,6 +102,12 @@ fn what_is_not_meant_as_an_answer_is_useless_as_a_whole() {
         "[]".to_owned(),
         "{}".to_owned(),
         "null".to_owned(),
+        "[[]]".to_owned(),
+        r#"{"messages":[["msg_0f_7"]]}"#.to_owned(),
+        row(r#""reply":["a"]"#),
+        row(r#""close":[4000,"bye"]"#),
+        row(r#""refuse":["a","b"]"#),
+        row(r#""publish":[["a","b"]]"#),
         "\u{feff}{\"messages\":[]}".to_owned(),
         r#"{"messages":[{"id":"msg_0f_1"}]}"#.to_owned(),
         r#"{"messages":[{"id":"msg_0f_7"},{"id":"msg_0f_7"}]}"#.to_owned(),

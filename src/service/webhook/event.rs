@@ -68,6 +68,9 @@ impl Serialize for Bearer {
         if let Some(issuer) = self.0.issuer() {
             map.serialize_entry("issuer", issuer)?;
         }
+        if let Some(claims) = self.0.carried() {
+            map.serialize_entry("claims", claims)?;
+        }
         map.end()
     }
 }
@@ -223,6 +226,7 @@ mod tests {
             issued: None,
             jti: Some("secret".into()),
             issuer: Some("us".into()),
+            carried: Some(r#"{"tenant":"x"}"#.into()),
         };
         let bearer = Some(Bearer(Identity::new(claims, &mut SharedRights::default())));
         let who = Who { connection: Origin { loop_index: 1, slot: 20, generation: 300 }, bearer };
@@ -242,7 +246,7 @@ mod tests {
         for (what, expected) in [
             (
                 What::Connected { who: who.clone(), address, dialect: "json" },
-                r#"{"type":"connected","connection":"1:20:300","identity":"al\"ice","issuer":"us","address":"192.0.2.7","dialect":"json","time":5}"#,
+                r#"{"type":"connected","connection":"1:20:300","identity":"al\"ice","issuer":"us","claims":{"tenant":"x"},"address":"192.0.2.7","dialect":"json","time":5}"#,
             ),
             (
                 What::Disconnected { who: nobody.clone(), dialect: "sse", reason: "drain" },
@@ -258,7 +262,7 @@ mod tests {
             ),
             (
                 What::Unsubscribed { who, topic: "a".into() },
-                r#"{"type":"unsubscribed","connection":"1:20:300","identity":"al\"ice","issuer":"us","topic":"a","time":5}"#,
+                r#"{"type":"unsubscribed","connection":"1:20:300","identity":"al\"ice","issuer":"us","claims":{"tenant":"x"},"topic":"a","time":5}"#,
             ),
         ] {
             let bytes = what.bytes();

@@ -28,6 +28,8 @@ pub enum Planted {
     PollAhead,
     /// Who subscribes to a topic and to a pattern that means it gets its messages by both.
     PatternTwice,
+    /// What the connections of a batch have sent since goes on although the batch is tried again.
+    LanesFreed,
     /// The number of a record is not counted on.
     SequenceKept,
     /// A record can't be sealed although its number was taken.

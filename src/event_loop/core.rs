@@ -370,7 +370,7 @@ impl<S: Socket> Core<S> {
     }
 
     /// What handshakes of TLS and signatures of tokens have cost since the last call, in bytes that take as long.
-    fn take_effort(&mut self) -> u64 {
+    pub(super) fn take_effort(&mut self) -> u64 {
         std::mem::take(&mut self.signed_bytes) + self.transport.take_effort()
     }
 

@@ -192,6 +192,33 @@ fn who_is_served_waits_behind_no_handshake() {
 }
 
 #[test]
+fn a_first_flight_is_not_answered_once_its_time_is_over() {
+    let mut turning = Loop::with("rsa4096", "rsa4096", || moved_on_by(3_000_000));
+    let peers: Vec<_> = (0..6).map(|_| turning.client_hello()).collect();
+    peers.iter().for_each(|(key, _)| turning.core.on_event(*key, READABLE));
+    turning.core.set_now(1_000);
+    turning.core.sweep();
+    assert_eq!((turning.core.connections(), turning.core.transport.tally().left), (0, 1), "it cost nothing");
+    turning.core.handshake_turn();
+    assert!(!turning.core.has_work());
+}
+
+#[test]
+fn last_flights_that_come_with_their_deadline_have_the_time_of_handshakes_and_are_served() {
+    let mut turning = Loop::new(|| moved_on_by(3_000_000));
+    let peers: Vec<_> = (0..6).map(|_| turning.finishes(&upgrade("/echo", ""))).collect();
+    turning.core.set_now(1_000);
+    for turn in 1..=peers.len() {
+        turning.core.sweep();
+        let open = peers
+            .iter()
+            .filter(|(key, ..)| turning.core.slots.get(*key).is_some_and(|slot| slot.connection.is_open()));
+        assert_eq!(open.count(), turn, "one a turn");
+        assert_eq!(turning.core.has_work(), turn < peers.len());
+    }
+}
+
+#[test]
 fn an_end_that_comes_while_a_handshake_waits_is_not_missed() {
     let mut turning = Loop::new(|| moved_on_by(100_000));
     let (key, client) = turning.client_hello();

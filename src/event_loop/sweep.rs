@@ -3,12 +3,14 @@
 //! Driven once a turn. Who was found and not yet served is kept for the next turn: a peer that was heard meanwhile is
 //! looked at again before anything is done. Nobody is ended for what has arrived and was not read: whose deadline
 //! seems to have struck is read from, or written to, once more, and what the peer could do while the process
-//! stood still is not asked of it. Never waits.
+//! stood still is not asked of it. Steps of handshakes that this takes have no more time than in the turn's own part of
+//! them, and a first flight is not looked at any more: to answer it is what costs, and does not serve the peer yet. Never waits.
 
 use std::collections::VecDeque;
 
 use super::closing::Words;
 use super::core::Core;
+use super::slice::Slice;
 use super::write_turn::Asked;
 use crate::connection::deadline::{self, Due};
 use crate::connection::{Flags, Phase, Tick};
@@ -35,12 +37,18 @@ impl<S: Socket> Core<S> {
             self.slots.take_due(self.now, &mut self.due);
         }
         let mut acts = 0;
+        let mut slice = None;
         for _ in 0..LOOKS_PER_TURN {
-            if acts == ACTS_PER_TURN {
+            if acts == ACTS_PER_TURN || slice.as_ref().is_some_and(Slice::is_over) {
                 break;
             }
             let Some(key) = self.due.pop_front() else { break };
+            let slice = slice.get_or_insert_with(|| self.reading_slice((self.clock)(), u64::MAX));
             acts += usize::from(self.on_due(key));
+            let effort = self.take_effort();
+            if effort > 0 {
+                slice.charge(effort, self.clock);
+            }
         }
         if self.due.is_empty() && self.due.capacity() > 4 * super::PAGE_SLOTS {
             self.due = VecDeque::new();
@@ -102,6 +110,7 @@ impl<S: Socket> Core<S> {
             Due::Nothing | Due::Debts | Due::Ping | Due::Token => return,
             // What answers it has come through the mailbox, which was emptied before.
             Due::Answer => {}
+            Due::Handshake if !self.is_answered(key) => {}
             Due::Write => self.write_turn(key),
             Due::Handshake | Due::KeepAlive | Due::Pong | Due::Close | Due::Linger => {
                 self.read_turn(key, true)
@@ -123,6 +132,10 @@ impl<S: Socket> Core<S> {
         }
     }
 
+    fn is_answered(&mut self, key: Key) -> bool {
+        self.slots.get(key).is_none_or(|slot| slot.stream.is_answered(&self.transport))
+    }
+
     /// The process, or the machine, stood still until now. What peers have done meanwhile may be on its way yet, so
     /// that each of their timeouts begins anew, but none of them twice in a row.
     pub fn on_resumed(&mut self, now: Tick) {
@@ -141,7 +154,10 @@ impl<S: Socket> Core<S> {
         }
         let Some(slot) = self.slots.get(key) else { return };
         let empty = slot.connection.session.is_none() && slot.connection.phase() == Phase::Head;
-        if empty {
+        if empty && !slot.stream.is_answered(&self.transport) {
+            // It hears nothing, and whoever lingers would read its first flight after all.
+            self.abort(key, CloseReason::HandshakeTimeout);
+        } else if empty {
             self.end(key, CloseReason::HandshakeTimeout, Words::Nothing);
         } else {
             self.refuse(key, RefuseReason::Timeout, RefuseReason::Timeout.text());

@@ -124,6 +124,11 @@ pub trait Socket {
         true
     }
 
+    /// Whether the peer's next flight could end the handshake: not before its first was answered.
+    fn is_answered(&self, _: &Self::Shared) -> bool {
+        true
+    }
+
     /// Whom the certificate names that the peer has shown.
     fn subject(&self, _: &Self::Shared) -> Option<Box<str>> {
         None

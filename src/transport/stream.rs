@@ -105,6 +105,10 @@ impl Socket for Stream {
         !self.0.is_marked() || shared.has_agreed(self.0.as_raw_fd())
     }
 
+    fn is_answered(&self, shared: &Tls) -> bool {
+        !self.0.is_marked() || shared.is_answered(self.0.as_raw_fd())
+    }
+
     fn subject(&self, shared: &Tls) -> Option<Box<str>> {
         if self.0.is_marked() { shared.subject(self.0.as_raw_fd()).map(Box::from) } else { None }
     }

@@ -174,6 +174,16 @@ impl Tls {
         }
     }
 
+    /// Whether the peer's first flight on this stream was answered.
+    pub(super) fn is_answered(&self, fd: RawFd) -> bool {
+        match self.entry(fd).map(|secure| &secure.form) {
+            Some(Form::Rustls(session)) => session.is_answered(),
+            Some(Form::Delayed) => false,
+            Some(Form::Lean | Form::Failed) => true,
+            None => self.lean.has(index_of(fd)),
+        }
+    }
+
     /// What the peer says first on this stream is plain.
     pub(super) fn delay(&mut self, fd: RawFd) {
         let Self { config, pages, lean, tally, .. } = self;

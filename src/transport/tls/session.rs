@@ -76,6 +76,11 @@ impl Session {
         Some(Agreed { is_tls13, resumed })
     }
 
+    /// Whether a ClientHello was answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.connection.protocol_version().is_some()
+    }
+
     /// Whom the certificate names that the peer has shown, once the handshake is done.
     pub(super) fn subject(&self) -> Option<Box<str>> {
         subject_of(self.connection.peer_certificates()?.first()?)

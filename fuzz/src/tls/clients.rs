@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use fantail_test_support::tls::Listener;
-use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, ClientConnection, NamedGroup, NoKeyLog, RootCertStore, ServerConfig, ServerConnection,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, NoKeyLog,
+    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
 };
 
 const AUTHORITY: &[u8] = include_bytes!("../../../loadtest/tests/tls/certificates/ca.pem");
@@ -62,12 +64,11 @@ impl Kinds {
         nameless.enable_sni = false;
         nameless.alpn_protocols.clear();
         clients.push((nameless, Kind::Usual));
-        let chain = CertificateDer::pem_slice_iter(CERTIFICATE).collect::<Result<Vec<_>, _>>();
         let mut server = ServerConfig::builder_with_provider(Arc::new(usual))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .expect("versions")
             .with_no_client_auth()
-            .with_single_cert(chain.expect("a chain"), PrivateKeyDer::from_pem_slice(KEY).expect("a key"))
+            .with_single_cert(chain(), PrivateKeyDer::from_pem_slice(KEY).expect("a key"))
             .expect("a pair");
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self { clients, server: Arc::new(server) }
@@ -123,22 +124,83 @@ fn config(
     versions: &[&'static rustls::SupportedProtocolVersion],
     shows: bool,
 ) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(AUTHORITY) {
-        roots.add(authority.expect("PEM")).expect("an authority");
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions);
-    let builder = builder.expect("versions").with_root_certificates(roots);
+    let provider = Arc::new(provider);
+    let known = Arc::new(Known::new(&provider));
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+    let builder = builder.expect("versions").dangerous().with_custom_certificate_verifier(known);
     let mut config = if shows {
-        let chain = CertificateDer::pem_slice_iter(CERTIFICATE).collect::<Result<Vec<_>, _>>();
         let key = PrivateKeyDer::from_pem_slice(KEY).expect("a key");
-        builder.with_client_auth_cert(chain.expect("a chain"), key).expect("a pair")
+        builder.with_client_auth_cert(chain(), key).expect("a pair")
     } else {
         builder.with_no_client_auth()
     };
     config.enable_secret_extraction = true;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
+}
+
+fn chain() -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(CERTIFICATE).collect::<Result<_, _>>().expect("a chain")
+}
+
+/// Looks at a chain once, and then takes no other: to look at it again takes half of a client's time. What is
+/// signed with its key is verified each time.
+#[derive(Debug)]
+struct Known {
+    chain: Vec<CertificateDer<'static>>,
+    by: Arc<WebPkiServerVerifier>,
+}
+
+impl Known {
+    fn new(provider: &Arc<CryptoProvider>) -> Self {
+        let mut roots = RootCertStore::empty();
+        for authority in CertificateDer::pem_slice_iter(AUTHORITY) {
+            roots.add(authority.expect("PEM")).expect("an authority");
+        }
+        let by = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+        let (chain, by) = (chain(), by.expect("an authority"));
+        let (first, others) = chain.split_first().expect("a certificate");
+        let name = "localhost".try_into().expect("a name");
+        by.verify_server_cert(first, others, &name, &[], UnixTime::now()).expect("good for localhost");
+        Self { chain, by }
+    }
+}
+
+impl ServerCertVerifier for Known {
+    fn verify_server_cert(
+        &self,
+        first: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let shown = [std::slice::from_ref(first), others].concat();
+        let other = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        if shown == self.chain { Ok(ServerCertVerified::assertion()) } else { Err(other) }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by.supported_verify_schemes()
+    }
 }
 
 /// A group that nobody else has.

@@ -15,6 +15,8 @@ use rustls::{
     RootCertStore, ServerConfig, ServerConnection, SupportedCipherSuite,
 };
 
+pub mod quick;
+
 const AUTHORITY: &[u8] = include_bytes!("../../../loadtest/tests/tls/certificates/ca.pem");
 const CERTIFICATE: &[u8] = include_bytes!("../../../loadtest/tests/tls/certificates/server.pem");
 const KEY: &[u8] = include_bytes!("../../../loadtest/tests/tls/certificates/server.key");
@@ -41,20 +43,16 @@ pub struct Pair {
 /// rustls does not agree with itself.
 #[must_use]
 pub fn pair(suite: CipherSuite, log: Arc<dyn KeyLog>) -> Pair {
-    let only = |all: Vec<SupportedCipherSuite>| all.into_iter().filter(|one| one.suite() == suite).collect();
-    let provider = backend::default_provider();
-    let provider =
-        Arc::new(CryptoProvider { cipher_suites: only(provider.cipher_suites.clone()), ..provider });
+    let provider = Arc::new(only(suite));
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(AUTHORITY) {
         roots.add(authority.unwrap()).unwrap();
     }
-    let chain = CertificateDer::pem_slice_iter(CERTIFICATE).collect::<Result<Vec<_>, _>>().unwrap();
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(KEY).unwrap())
+        .with_single_cert(chain(), PrivateKeyDer::from_pem_slice(KEY).unwrap())
         .unwrap();
     server.enable_secret_extraction = true;
     server.key_log = log;
@@ -64,6 +62,21 @@ pub fn pair(suite: CipherSuite, log: Arc<dyn KeyLog>) -> Pair {
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.enable_secret_extraction = true;
+    shake_hands(client, server)
+}
+
+/// The backend with this suite alone.
+fn only(suite: CipherSuite) -> CryptoProvider {
+    let provider = backend::default_provider();
+    let only = |all: Vec<SupportedCipherSuite>| all.into_iter().filter(|one| one.suite() == suite).collect();
+    CryptoProvider { cipher_suites: only(provider.cipher_suites.clone()), ..provider }
+}
+
+fn chain() -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(CERTIFICATE).collect::<Result<_, _>>().unwrap()
+}
+
+fn shake_hands(client: ClientConfig, server: ServerConfig) -> Pair {
     let mut pair = Pair {
         client: ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap(),
         server: ServerConnection::new(Arc::new(server)).unwrap(),

@@ -143,6 +143,8 @@ impl Members {
             let Some((_, id)) = self.leaving.pop_first() else { break };
             let Some(member) = self.by_id.get_mut(&id) else { continue };
             (member.leaving, member.here) = (false, false);
+            // It ends with the member, who may be there again before anybody is told.
+            self.states.set(&id, None, 0);
             if !mem::replace(&mut member.queued, true) {
                 self.untold.push_back(id);
             }

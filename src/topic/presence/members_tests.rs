@@ -242,6 +242,32 @@ fn whoever_has_come_back_in_time_was_never_gone() {
 }
 
 #[test]
+fn a_state_ends_with_its_member_who_is_back_before_anybody_is_told() {
+    let mut members = Members::default();
+    let alice = MemberId::of("alice");
+    for told in [false, true] {
+        members.join(&alice);
+        members.say(&alice, Some(StateText::of("\"typing\"")), 1_000);
+        if told {
+            let fold = members.fold();
+            members.tell(&fold);
+        }
+        members.leave(&alice, 10);
+        members.expire(10);
+        members.join(&alice);
+        let fold = members.fold();
+        let states: Vec<_> = fold.states.iter().map(|(_, state)| state.clone()).collect();
+        assert_eq!(states, if told { vec![None] } else { Vec::new() });
+        members.tell(&fold);
+        assert_eq!((members.states().len(), members.states().bytes()), (0, 0));
+        members.leave(&alice, 20);
+        members.expire(20);
+        let fold = members.fold();
+        members.tell(&fold);
+    }
+}
+
+#[test]
 fn nobody_stays_longer_because_of_another_or_of_an_earlier_grace() {
     let mut members = Members::default();
     let [early, late, long] = ["early", "late", "long"].map(MemberId::of);

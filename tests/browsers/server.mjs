@@ -71,13 +71,13 @@ export async function startServer({ listen: asked = "127.0.0.1:0", env = {}, mor
 }
 
 /** A running server that asks for tokens: `token(jti, claims)` makes one of alice's for fifty minutes, `revoke(jti)` ends it. `auth` is
- * more of that section. */
-export async function startGuarded(auth = "", env = {}) {
+ * more of that section, `rules` more of the file. */
+export async function startGuarded(auth = "", env = {}, rules = "") {
   const folder = mkdtempSync(join(tmpdir(), "fantail-guarded-"));
   const [config, file] = ["fantail.toml", "secret"].map((name) => join(folder, name));
   const secret = randomBytes(32).toString("hex");
   writeFileSync(file, secret, { mode: 0o600 });
-  writeFileSync(config, `[auth]\n${auth}\n[[auth.issuer]]\nhmac_file = ${JSON.stringify(file)}\n`);
+  writeFileSync(config, `[auth]\n${auth}\n[[auth.issuer]]\nhmac_file = ${JSON.stringify(file)}\n${rules}`);
   const remove = () => rmSync(folder, { recursive: true });
   const server = await startServer({ env: { FANTAIL_CONFIG: config, ...env } }).catch((error) => { remove(); throw error; });
   const part = (what) => Buffer.from(JSON.stringify(what)).toString("base64url");

@@ -112,3 +112,11 @@ fn a_poll_that_is_told_a_place_too_far_is_found() {
     let (found, missed) = found(Planted::PollAhead, 60);
     assert!(found >= ENOUGH && missed <= found, "found in {found} runs, missed in {missed}");
 }
+
+#[test]
+fn members_that_are_left_behind_or_not_told_are_found() {
+    for (fault, seeds) in [(Planted::SeatKept, 60), (Planted::UntoldMember, 60)] {
+        let (found, missed) = found(fault, seeds);
+        assert!(found >= enough_of(fault) && missed <= found, "{fault:?}: {found} runs, missed in {missed}");
+    }
+}

@@ -17,6 +17,7 @@ fn everybody_gets_exactly_what_is_theirs() {
     assert!(total.told[0] > 250, "{total:?}");
     assert!(total.drained > 0 && total.stopped > 0, "{total:?}");
     assert!(total.history.iter().all(|count| *count > 25), "{total:?}");
+    assert!(total.presence > 500, "{total:?}");
     assert!(total.answered > 250 && total.reloads > 25, "{total:?}");
 }
 

@@ -218,10 +218,8 @@ impl Connection {
     /// What it costs in user memory, by part, in bytes.
     #[must_use]
     pub fn memory(&self) -> MemoryParts {
-        let more = match self.session.as_deref() {
-            Some(Session::Open(open)) => open.topics.iter().filter(|more| more.place.is_listed()).count(),
-            _ => 0,
-        };
+        let more = self.session.as_deref().map(Session::more_topics).unwrap_or_default();
+        let more = more.iter().filter(|more| more.place.is_listed()).count();
         let listed = more + usize::from(self.place.is_listed());
         MemoryParts {
             slot: SLOT_ENTRY_BYTES,

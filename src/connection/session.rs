@@ -63,7 +63,8 @@ impl Session {
             Self::Parked(parked) => {
                 let poll = parked.poll.as_deref().map_or(0, |poll| size_of::<Poll>() + poll.fields.len());
                 let handshake = parked.handshake.as_deref().map_or(0, size_of_val);
-                size_of::<Parked>() + poll + handshake + self.request_bytes()
+                let topics = parked.topics.capacity() * size_of::<Subscription>();
+                size_of::<Parked>() + poll + handshake + topics + self.request_bytes()
             }
             Self::Open(open) => {
                 open.topics.capacity() * size_of::<Subscription>()
@@ -75,6 +76,25 @@ impl Session {
             Self::Refused(_) | Self::Closing(_) | Self::Parting | Self::Lingering(_) => 0,
         };
         size_of::<Self>() + more
+    }
+
+    /// Topics after the first.
+    #[must_use]
+    pub fn more_topics(&self) -> &[Subscription] {
+        match self {
+            Self::Open(open) => &open.topics,
+            Self::Parked(parked) => &parked.topics,
+            _ => &[],
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn more_topics_mut(&mut self) -> &mut [Subscription] {
+        match self {
+            Self::Open(open) => &mut open.topics,
+            Self::Parked(parked) => &mut parked.topics,
+            _ => &mut [],
+        }
     }
 
     /// Bytes of a request's body that have arrived.
@@ -105,6 +125,8 @@ pub struct Parked {
     pub asking: Option<Box<Asking>>,
     /// The next messages are awaited.
     pub poll: Option<Box<Poll>>,
+    /// Topics after the first that they are awaited of.
+    pub topics: Vec<Subscription>,
     /// What the application says of this handshake is awaited.
     pub handshake: Option<Box<Handshake>>,
 }
@@ -125,6 +147,8 @@ pub struct Handshake {
 pub struct Poll {
     /// Behind which place.
     pub at: Position,
+    /// Behind which version of the list, if it waits for its changes, too.
+    pub version: Option<Position>,
     /// Fields of its answer that say which pages may read it.
     pub fields: Box<[u8]>,
 }
@@ -150,6 +174,7 @@ impl Parked {
             held: Vec::new(),
             asking: None,
             poll: None,
+            topics: Vec::new(),
             handshake: None,
         }
     }

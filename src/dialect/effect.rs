@@ -268,6 +268,17 @@ pub enum Outcome<'a> {
         /// As whom the connection itself is listed there, if it is.
         own: Option<&'a str>,
     },
+    /// The list of who is on a topic whose changes it is told goes on.
+    Listed {
+        /// What was read.
+        page: &'a PresencePage,
+        /// As whom the connection itself is listed there, if it is; told at the beginning of a list.
+        own: Option<&'a str>,
+        /// Behind whom it goes on; `None` for a list that begins anew.
+        after: Option<&'a str>,
+        /// The places that the connection has come to with it, as its messages name them.
+        at: &'a [u8],
+    },
     /// What it says of its member holds.
     Stated {
         /// The topic.

@@ -151,6 +151,7 @@ impl Speak for Envelope {
             | Outcome::Published { .. }
             | Outcome::History { .. }
             | Outcome::Presence { .. }
+            | Outcome::Listed { .. }
             | Outcome::Stated { .. }
             | Outcome::Identified { .. }
             | Outcome::Unidentified { .. }

@@ -48,7 +48,9 @@ impl Speak for Lines {
                 format!("gap {} {} {}", topic.name(), gap.kind.word(), gap.oldest)
             }
             Outcome::History { topic, page } => format!("kept {} {}", topic.name(), page.messages.len()),
-            Outcome::Presence { page, .. } => format!("{} on {}", page.count, page.topic),
+            Outcome::Presence { page, .. } | Outcome::Listed { page, .. } => {
+                format!("{} on {}", page.count, page.topic)
+            }
             Outcome::Stated { topic } => format!("stated {topic}"),
             Outcome::Identified { sub, .. } => format!("is {sub}"),
             Outcome::Unidentified { text, .. } => format!("is nobody {text}"),

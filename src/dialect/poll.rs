@@ -6,12 +6,12 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use super::Dialect;
 use super::effect::{Cx, Meaning};
 use super::speak::{Carrier, Farewell, Incoming, OpenRequest, Opening, Pulse, Refusal, Speak};
 use super::url::{Wanted, begin, wanted_by_path};
+use super::{Dialect, json};
 use crate::metrics::CloseReason;
-use crate::topic::Position;
+use crate::topic::{Message, Position, PresencePage, Since, Stamped, Topic, TopicName};
 use crate::wire::http::head::Head;
 use crate::wire::http::params::Params;
 use crate::wire::http::response::ResponseBuffer;
@@ -31,7 +31,7 @@ impl Speak for Poll {
 
     fn open(request: &OpenRequest<'_>) -> Option<Result<Opening, Refusal>> {
         let raw = request.head.path().strip_prefix("/poll/")?;
-        Some(opening(raw, request.head).map_err(Refusal::bad_request))
+        Some(opening(raw, request.head, request.subscriptions_max).map_err(Refusal::bad_request))
     }
 
     fn on_message(_: &mut Cx<'_>, _: Incoming<'_>) -> Meaning {
@@ -53,19 +53,67 @@ impl Speak for Poll {
     fn push_close(_: &Farewell<'_>, _: &mut Vec<u8>) {}
 }
 
-fn opening(raw: &str, head: &Head<'_>) -> Result<Opening, Cow<'static, str>> {
+fn opening(raw: &str, head: &Head<'_>, topics_max: usize) -> Result<Opening, Cow<'static, str>> {
     let Wanted::Topic(topic) = wanted_by_path(raw)? else {
         return Err(
             "a poll is about one topic, because it goes on from a place in it; patterns need a stream".into(),
         );
     };
-    let params = Params::read(head.query(), b"", &["since", "wait"])?;
-    let since = begin(params.text("since"), None)?;
+    let params = Params::read(head.query(), b"", &["since", "wait", "presence", "after"])?;
+    let presence = match params.text("presence") {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(_) => return Err("presence expects 0 or 1".into()),
+    };
+    let mut places = params.text("since").map(|since| since.split(','));
+    let mut next = || begin(places.as_mut().and_then(Iterator::next), None);
+    let events = presence.then(|| TopicName::of_presence(topic.as_str()));
+    let mut topics = vec![(topic, next()?)];
+    if let Some(events) = events {
+        topics.push((events, next()?));
+    }
+    if places.is_some_and(|mut places| places.next().is_some()) {
+        return Err("since has a position, and with presence=1 a version of the list behind it".into());
+    }
+    if topics.len() > topics_max {
+        return Err("more topics than one connection may have".into());
+    }
+    let after = params.text("after").map(Box::from);
+    if after.is_some() && !topics.get(1).is_some_and(|(_, since)| matches!(since, Since::After(_))) {
+        return Err("after goes on in a list: it needs presence=1 and the version in since".into());
+    }
     let wait = params.number("wait", WAIT_SECONDS)?;
     if wait > WAIT_SECONDS_MAX {
         return Err("wait expects at most 60 seconds".into());
     }
-    Ok(Opening { topics: vec![(topic, since)], wait_seconds: wait as u32, ..Opening::of(Dialect::Poll) })
+    Ok(Opening { topics, wait_seconds: wait as u32, after, ..Opening::of(Dialect::Poll) })
+}
+
+/// Appends what is told of who is on a topic to an answer's object: events of it, oldest first, and some of the list.
+pub fn push_polled(
+    events: Option<&Topic>,
+    messages: &[Message],
+    list: Option<(&PresencePage, Option<&str>, Option<&str>)>,
+    out: &mut Vec<u8>,
+) {
+    if out.pop().is_none() {
+        return;
+    }
+    out.extend_from_slice(b",\"presence\":[");
+    let mut start = Vec::new();
+    if let Some(events) = events {
+        json::push_presence_start(events, &mut start);
+        for message in messages {
+            json::push_presence_event(Stamped { topic: events, message, start: &start }, out);
+            out.push(b',');
+        }
+    }
+    match list {
+        Some((page, own, after)) => json::push_list(page, own, after, out),
+        None if messages.is_empty() => {}
+        None => drop(out.pop()),
+    }
+    out.extend_from_slice(b"]}");
 }
 
 /// What a poll is answered.
@@ -73,6 +121,8 @@ fn opening(raw: &str, head: &Head<'_>) -> Result<Opening, Cow<'static, str>> {
 pub struct Reply<'a> {
     /// Where the next poll goes on.
     pub at: Position,
+    /// And which version of the list it knows, if it wants to.
+    pub version: Option<Position>,
     /// What there is to tell, as `push_page` writes it; empty for nothing.
     pub page: &'a [u8],
     /// Fields that say which pages may read it.
@@ -92,9 +142,13 @@ impl Reply<'_> {
         let _ = write!(
             **out,
             "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: {connection}\r\n\
-             Fantail-Position: {}\r\n",
+             Fantail-Position: {}",
             self.at
         );
+        if let Some(version) = self.version {
+            let _ = write!(**out, ",{version}");
+        }
+        out.extend_from_slice(b"\r\n");
         if !empty {
             let _ = write!(
                 **out,
@@ -124,7 +178,7 @@ mod tests {
             let mut store = field_store();
             let (head, _) =
                 parse_head(request.as_bytes(), &mut store, &HeadLimits::default()).unwrap().unwrap();
-            opening(raw, &head).map(|opening| (opening.topics[0].1, opening.wait_seconds))
+            opening(raw, &head, 2).map(|opening| (opening.topics[0].1, opening.wait_seconds))
         };
         assert_eq!(asked("a", ""), Ok((Since::Now, 25)));
         let after = Since::After(Position { epoch: 1, offset: 5 });

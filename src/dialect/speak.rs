@@ -90,6 +90,8 @@ pub struct Opening {
     pub runs: bool,
     /// How long one answer may wait for messages, in seconds.
     pub wait_seconds: u32,
+    /// Behind which member the list is to go on that the answer has some of.
+    pub after: Option<Box<str>>,
     /// What the application has to say to who has connected, as JSON.
     pub welcome: Option<Box<str>>,
 }
@@ -106,6 +108,7 @@ impl Opening {
             deflate: None,
             runs: false,
             wait_seconds: 0,
+            after: None,
             welcome: None,
         }
     }

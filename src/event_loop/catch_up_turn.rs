@@ -22,7 +22,7 @@ use crate::connection::session::Session;
 use crate::connection::{Connection, Flags};
 use crate::dialect::{Effects, Outcome, Tag, Tools};
 use crate::metrics::{CloseReason, DropReason};
-use crate::topic::{CaughtUp, Encoding, Gap, Key, Message, Place};
+use crate::topic::{CaughtUp, Encoding, Gap, Key, Message, Place, Topic};
 use crate::transport::Socket;
 
 /// Connections for which the list keeps room after a storm.
@@ -129,6 +129,10 @@ impl<S: Socket> Core<S> {
             // The write turn lists it again when everything is with the kernel.
             return;
         }
+        if let Some(listing) = self.behind(key).and_then(Behind::next_listing) {
+            self.list_on(key, listing);
+            return self.list_catch_up(key);
+        }
         let Some(CatchUp { topic: local, next }) = self.behind(key).and_then(|behind| behind.next_turn())
         else {
             return;
@@ -230,6 +234,11 @@ impl<S: Socket> Core<S> {
         self.counters.dropped(DropReason::Expired, gap.oldest.saturating_sub(next));
         self.move_to(key, local, gap.oldest);
         self.tell_gap(key, local, gap);
+        let is_placed = self.slots.get(key).is_some_and(|slot| slot.connection.dialect.is_placed());
+        if is_placed && self.topics.topic(local).is_some_and(Topic::is_of_presence) {
+            // It has no words to ask for the list.
+            self.start_listing(key, local, None);
+        }
     }
 
     /// Tells a connection of messages of the loop's topic `local` that don't come.
@@ -262,13 +271,32 @@ impl<S: Socket> Core<S> {
         let session = &mut slot.connection.session;
         let Some(Session::Open(open)) = session.as_deref_mut() else { return false };
         let was = open.behind.as_deref_mut().is_some_and(|behind| behind.remove(local));
+        tidy(session);
+        was
+    }
+
+    /// The list of which the loop's topic `events` tells the changes is at its end.
+    pub(super) fn end_listing(&mut self, key: Key, events: u32) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let session = &mut slot.connection.session;
+        if let Some(Session::Open(open)) = session.as_deref_mut()
+            && let Some(behind) = open.behind.as_deref_mut()
+        {
+            behind.end_listing(events);
+            tidy(session);
+        }
+    }
+}
+
+/// What nothing is left of does not stay.
+fn tidy(session: &mut Option<Box<Session>>) {
+    if let Some(Session::Open(open)) = session.as_deref_mut() {
         if open.behind.as_deref().is_some_and(|behind| behind.is_empty()) {
             open.behind = None;
         }
         if open.is_empty() {
             *session = None;
         }
-        was
     }
 }
 
@@ -294,10 +322,6 @@ pub(super) fn place_of(connection: &mut Connection, local: u32) -> Option<&mut P
     if connection.topic == local {
         return Some(&mut connection.place);
     }
-    match connection.session.as_deref_mut() {
-        Some(Session::Open(open)) => {
-            open.topics.iter_mut().find(|more| more.topic == local).map(|more| &mut more.place)
-        }
-        _ => None,
-    }
+    let more = connection.session.as_deref_mut().map(Session::more_topics_mut).unwrap_or_default();
+    more.iter_mut().find(|more| more.topic == local).map(|more| &mut more.place)
 }

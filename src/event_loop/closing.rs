@@ -227,6 +227,7 @@ impl<S: Socket> Core<S> {
             Some(Session::Open(open)) => {
                 (std::mem::take(&mut open.topics), std::mem::take(&mut open.watches))
             }
+            Some(Session::Parked(parked)) => (std::mem::take(&mut parked.topics), Default::default()),
             _ => Default::default(),
         };
         // The first may have been ended by the admin port while others go on.

@@ -43,6 +43,8 @@ mod handshakes;
 mod newcomers;
 #[path = "parked_tests.rs"]
 mod parked;
+#[path = "presence_tests.rs"]
+mod presence;
 #[path = "runs_tests.rs"]
 mod runs;
 #[path = "sse_tests.rs"]

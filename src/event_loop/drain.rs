@@ -199,7 +199,7 @@ impl<S: Socket> Core<S> {
                     _ => self.end(key, CloseReason::Drain, Words::Nothing),
                 }
             }
-            Phase::Parked if self.answer_poll(key, &[]) => {}
+            Phase::Parked if self.answer_poll(key) => {}
             // A request on its way is answered when its head is complete, or times out.
             Phase::Head | Phase::Body | Phase::Parked | Phase::Closing | Phase::Lingering => {}
         }

@@ -431,8 +431,8 @@ fn set_place<S>(
     let at = if connection.topic == local {
         &mut connection.place
     } else {
-        let Some(Session::Open(open)) = connection.session.as_deref_mut() else { return false };
-        match open.topics.iter_mut().find(|subscription| subscription.topic == local) {
+        let more = connection.session.as_deref_mut().map(Session::more_topics_mut).unwrap_or_default();
+        match more.iter_mut().find(|subscription| subscription.topic == local) {
             Some(subscription) => &mut subscription.place,
             None => return false,
         }

@@ -436,6 +436,7 @@ impl<S: Socket> Core<S> {
         self.hear_of_opening(key, head, &joined);
         self.keep_address(key, head, opening.dialect.carrier() == Carrier::Frames);
         self.send_own(key, out, Asked::No);
+        self.start_listings(key, &lists);
         if let Some(data) = &opening.welcome {
             self.tell_unasked(key, [Outcome::Welcome { data }]);
         }

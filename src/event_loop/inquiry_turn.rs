@@ -211,7 +211,7 @@ impl<S: Socket> Core<S> {
             Phase::Open => self.close(key, CloseReason::Admin, Words::Given(code, text)),
             Phase::Head | Phase::Body => self.end(key, CloseReason::Admin, Words::Nothing),
             // A poll is told that nothing has come; the next one shows its token.
-            Phase::Parked => return self.answer_poll(key, &[]),
+            Phase::Parked => return self.answer_poll(key),
             Phase::Closing | Phase::Lingering => return false,
         }
         true
@@ -225,10 +225,7 @@ fn unsent(connection: &Connection) -> usize {
 
 /// The loop's indices of a connection's topics, the first one first.
 pub(super) fn subscriptions(connection: &Connection) -> impl Iterator<Item = u32> + '_ {
-    let more = match connection.session.as_deref() {
-        Some(Session::Open(open)) => open.topics.as_slice(),
-        _ => &[],
-    };
+    let more = connection.session.as_deref().map(Session::more_topics).unwrap_or_default();
     let first = (connection.topic != NONE).then_some(connection.topic);
     first.into_iter().chain(more.iter().map(|more| more.topic))
 }

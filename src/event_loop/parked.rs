@@ -80,7 +80,7 @@ impl<S: Socket> Core<S> {
         if self.admin.is_some() {
             return self.on_answer_due(key);
         }
-        if self.answer_poll(key, &[]) || self.on_question_due(key) {
+        if self.answer_poll(key) || self.on_question_due(key) {
             return;
         }
         self.refuse(key, RefuseReason::Busy, "what this request waits for did not come in time; try again");

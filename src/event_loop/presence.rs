@@ -4,22 +4,46 @@
 //! Driven by joins and leaves, which have one place each: a connection that ends, however it ends, leaves all of its topics,
 //! and with each the list. A topic without presence, and a connection that does not ask, has nothing here.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+
+#[cfg(test)]
+use fantail_test_support::planted::{self, Planted};
 
 use super::core::Core;
 use super::effects::{Sink, Speaker, Then};
+use super::frames_turn::remember;
 use super::inquiry_turn::{subscription_count, subscriptions};
 use super::subscribe::denial;
+use super::write_turn::Asked;
 use crate::connection::TICK_MS;
-use crate::dialect::{Denial, Opening, Outcome, PresenceQuestion, StateWish};
+use crate::connection::behind::Listing;
+use crate::dialect::{Denial, Effects, Opening, Outcome, PresenceQuestion, StateWish, Tag};
 use crate::topic::{
-    Joined, Key, MemberId, PresenceMode, PresencePage, PresencePolicy, RouterError, Saying, Since,
-    StateDenial, Topic, TopicName,
+    Joined, Key, MemberId, Message, PageFrom, Position, PresenceMode, PresencePage, PresencePolicy,
+    RouterError, Saying, Since, StateDenial, Topic, TopicName,
 };
 use crate::transport::Socket;
 
-/// Members that a stream is told of as it begins.
-const STREAM_MEMBERS_MAX: usize = 1_000;
+/// Members that a stream, or a poll, is told of in one piece.
+const PIECE_MEMBERS_MAX: usize = 1_000;
+
+/// Events of one answer to a poll, and bytes of them, unless a single one is larger.
+const EVENTS_MAX: usize = 64;
+const EVENTS_BYTES_MAX: usize = 256 * 1024;
+
+/// What a poll is told at once of who is on its topic.
+#[derive(Debug)]
+pub(super) struct PolledEvents<'a> {
+    /// The version that it has come to with it.
+    pub(super) at: Position,
+    /// What has changed since it asked last.
+    pub(super) events: Vec<Message>,
+    /// Some of the list, and as whom its client is on it, if it has asked for more of it or does not know it.
+    pub(super) list: Option<(PresencePage, Option<MemberId>)>,
+    /// Behind whom the list goes on; `None` where it begins.
+    pub(super) after: Option<&'a str>,
+}
 
 impl<S: Socket> Core<S> {
     /// A connection has subscribed to a topic of this index.
@@ -50,6 +74,10 @@ impl<S: Socket> Core<S> {
 
     /// The connection in this slot leaves the topic of this index.
     pub(super) fn unlist_member(&mut self, slot: u32, local: u32) {
+        #[cfg(test)]
+        if self.seats.member(local, slot).is_some() && planted::strikes(Planted::SeatKept) {
+            return;
+        }
         if let Some(seat) = self.seats.take(local, slot) {
             self.edition.presences.leave(seat, self.now_ms());
         }
@@ -136,10 +164,10 @@ impl<S: Socket> Core<S> {
         let policy = self.topics.rules().policy_of(of).presence;
         let edition = Arc::clone(&self.edition);
         let mut done = None;
-        let (wanted, now_ms) = ((None, STREAM_MEMBERS_MAX), Some(self.now_ms()));
+        let (wanted, now_ms) = ((None, PIECE_MEMBERS_MAX), Some(self.now_ms()));
         let page = edition.presences.page(of, policy, wanted, now_ms, |events| {
             // Where events are missing between, the list tells more than what is left of them.
-            let known = edition.router.find(events).is_some_and(|topic| topic.look(since).recovered);
+            let known = self.knows(events, since);
             let (topic, joined) = self.join(key, events, if known { since } else { Since::Now })?;
             done = Some((topic.clone(), joined));
             Ok(topic)
@@ -150,6 +178,100 @@ impl<S: Socket> Core<S> {
             lists.push((page, own));
         }
         Ok(done)
+    }
+
+    /// Whether all events behind this place are kept.
+    fn knows(&self, events: &TopicName<'_>, since: Since) -> bool {
+        self.edition.router.find(events).is_some_and(|topic| topic.look(since).recovered)
+    }
+
+    /// Joins the events of a topic from now on, for a poll that knows the list as of `since`, and reads what there is to tell
+    /// it at once.
+    pub(super) fn poll_events<'a>(
+        &mut self,
+        key: Key,
+        of: &str,
+        since: Since,
+        after: Option<&'a str>,
+    ) -> Result<PolledEvents<'a>, RouterError> {
+        let policy = self.topics.rules().policy_of(of).presence;
+        let edition = Arc::clone(&self.edition);
+        // Before anything of the list is read: what changes from then on is behind it, or in both.
+        let (topic, joined) = self.join(key, &TopicName::of_presence(of), Since::Now)?;
+        let missed = topic.page(PageFrom::Since(since), EVENTS_MAX, EVENTS_BYTES_MAX);
+        let known = matches!(since, Since::After(_)) && missed.gap.is_none();
+        let events = if known { missed.messages } else { Vec::new() };
+        // Who knows nothing begins with the beginning.
+        let after = after.filter(|_| known);
+        let mut list = None;
+        if after.is_some() || !known {
+            let (wanted, now_ms) = ((after, PIECE_MEMBERS_MAX), Some(self.now_ms()));
+            let page = edition
+                .presences
+                .page(of, policy, wanted, now_ms, |_| Ok::<_, RouterError>(topic.clone()))?;
+            let own = if after.is_none() { self.own_member(key, of) } else { None };
+            list = Some((page, own));
+        }
+        let newest = events.last().map_or(joined.next_offset - 1, Message::offset);
+        let at = Position { epoch: topic.epoch(), offset: newest };
+        Ok(PolledEvents { at, events, list, after })
+    }
+
+    /// The list goes on, for a connection that is told its changes by the loop's topic `events`, as soon as it has nothing
+    /// else to send.
+    pub(super) fn start_listing(&mut self, key: Key, events: u32, after: Option<MemberId>) {
+        let Some(slot) = self.slots.get(key).filter(|slot| slot.connection.is_open()) else { return };
+        remember(&mut slot.connection.session, |open| {
+            open.behind.get_or_insert_default().list(Listing { events, after });
+        });
+        if let Some(places) = self.places.get_mut(&key.slot) {
+            places.set_epoch(events, 0);
+        }
+        self.list_catch_up(key);
+    }
+
+    /// The rest of the lists of who is there, for a stream that has just opened.
+    pub(super) fn start_listings(&mut self, key: Key, lists: &[(PresencePage, Option<MemberId>)]) {
+        for (page, _) in lists {
+            if let Some(after) = page.next()
+                && let Some(events) = self.local_of(key, TopicName::of_presence(&page.topic).as_str())
+            {
+                self.start_listing(key, events, Some(after.clone()));
+            }
+        }
+    }
+
+    /// Tells the next piece of a list, to who has nothing else to send.
+    pub(super) fn list_on(&mut self, key: Key, Listing { events, after }: Listing) {
+        let Some(topic) = self.topics.topic(events).cloned() else { return };
+        let of = TopicName::presence_of(topic.name()).unwrap_or_default();
+        let policy = self.topics.rules().policy_of(of).presence;
+        if policy.mode == PresenceMode::Off {
+            // It ends without an end, and who comes back is told why.
+            return self.end_listing(key, events);
+        }
+        let edition = Arc::clone(&self.edition);
+        let after = after.as_ref().map(MemberId::as_str);
+        let (wanted, now_ms) = ((after, PIECE_MEMBERS_MAX), Some(self.now_ms()));
+        let page = edition.presences.page(of, policy, wanted, now_ms, |_| Ok::<_, Infallible>(topic.clone()));
+        let Ok(page) = page;
+        match page.next() {
+            Some(next) => self.start_listing(key, events, Some(next.clone())),
+            None => {
+                self.end_listing(key, events);
+                if let Some(places) = self.places.get_mut(&key.slot) {
+                    places.set_epoch(events, topic.epoch());
+                }
+            }
+        }
+        let own = if after.is_none() { self.own_member(key, of) } else { None };
+        let own = own.as_ref().map(MemberId::as_str);
+        let Some(from) = self.speaker(key) else { return };
+        let at = self.places.get(&key.slot).map(|places| places.text().to_vec()).unwrap_or_default();
+        let (mut out, mut effects) = (Vec::new(), Effects::default());
+        let mut sink = Sink { out: &mut out, effects: &mut effects, tag: Tag::default() };
+        self.tell(from, Outcome::Listed { page: &page, own, after, at: &at }, &mut sink);
+        self.send_own(key, &out, Asked::Once);
     }
 
     fn ask_presence(&mut self, key: Key, asked: &PresenceQuestion) -> Result<PresencePage, Denial> {

@@ -110,10 +110,13 @@ impl<S: Socket> Core<S> {
         topics: &[(TopicName<'_>, Since)],
         patterns: &[LevelPattern],
     ) -> Result<Subscribed, RefuseReason> {
-        self.try_subscribe(key, topics, patterns).map_err(|error| {
-            self.unsubscribe_all(key.slot);
-            refusal(error)
-        })
+        self.try_subscribe(key, topics, patterns).map_err(|error| self.refused_topics(key, error))
+    }
+
+    /// A connection can't have one of its topics, and gets none.
+    pub(super) fn refused_topics(&mut self, key: Key, error: RouterError) -> RefuseReason {
+        self.unsubscribe_all(key.slot);
+        refusal(error)
     }
 
     fn try_subscribe(
@@ -285,6 +288,9 @@ impl<S: Socket> Core<S> {
             topic.leave_deflate();
         }
         let key = self.slots.at(slot).map(|at| Key { slot, generation: at.generation });
+        if let Some(key) = key {
+            self.end_listing(key, topic);
+        }
         if key.is_some_and(|key| self.end_catch_up(key, topic)) {
             return self.topics.leave_behind(topic, slot, place);
         }

@@ -24,6 +24,8 @@ const SMALL_ANSWER_BYTES: usize = 1024;
 pub(super) enum Asked {
     /// An echo, a pong, an answer.
     Yes,
+    /// The same, but there is one at a time and no more before it is read, so that the peer is read from meanwhile.
+    Once,
     /// A ping or a close of our own.
     No,
 }

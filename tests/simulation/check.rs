@@ -11,6 +11,7 @@ use super::operator::check_operators;
 use super::patterns::slow;
 use super::peer::{Ending, Peer, Speaks};
 use super::polls::{Polls, check_polls};
+use super::presence::{ENDLESS_SECONDS, check_presence};
 use super::talk::{Talk, check_talk};
 use super::world::{ADMIN, Checked, LOOPS, Truth, World};
 
@@ -44,6 +45,8 @@ pub(crate) struct Stats {
     pub(crate) reloads: usize,
     /// Peers that resumed, messages that were read out of history, and subscribers that fell behind.
     pub(crate) history: [u64; 3],
+    /// Lists and changes of who is there that peers were told.
+    pub(crate) presence: usize,
     /// How often the planted fault struck.
     pub(crate) struck: usize,
 }
@@ -70,6 +73,7 @@ impl Stats {
         for (total, count) in self.history.iter_mut().zip(other.history) {
             *total += count;
         }
+        self.presence += other.presence;
         self.struck += other.struck;
     }
 }
@@ -124,6 +128,7 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Checked<Stats> {
             counted(&world, |counters| counters.replayed.value()),
             counted(&world, |counters| counters.fell_behind.value()),
         ],
+        presence: world.peers.iter().filter_map(Peer::known).map(|known| known.objects).sum(),
         struck: world.hub.struck.get(),
     })
 }
@@ -149,7 +154,9 @@ fn end(world: &mut World) -> Checked {
                 world.peers[at].leave(ending, &mut world.rng);
             }
             world.operators.iter_mut().for_each(|operator| operator.leave());
+            world.members_leave();
             world.settle_until_empty()?;
+            check_no_members(world)?;
         }
     }
     all_given_back(world)
@@ -221,6 +228,17 @@ fn check_mailbox(world: &World, index: usize) -> Checked {
         Ok(())
     } else {
         Err(format!("room of loop {index} not given back: {reserved:?}"))
+    }
+}
+
+/// Nobody is left on a list that was outlived by its grace.
+fn check_no_members(world: &World) -> Checked {
+    let outlived = world.presence.as_ref().is_some_and(|presence| presence.grace_seconds != ENDLESS_SECONDS);
+    match world.edition.presences.counts() {
+        counts if outlived && (counts.members, counts.bytes) != (0, 0) => {
+            Err(format!("lists hold {counts:?} at the end"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -297,9 +315,11 @@ fn check_subscribers(world: &World) -> Checked {
     }
     let mut missing = Missing::default();
     let mut told_slow = 0;
-    for peer in &world.peers {
+    let staying: Vec<bool> = world.peers.iter().map(|peer| stays(world, peer)).collect::<Checked<_>>()?;
+    check_presence(world, &staying)?;
+    for (peer, stays) in world.peers.iter().zip(staying) {
         told_slow += u64::from(peer.close_code == Some(1013));
-        let stays = stays(world, peer)?;
+        missing.add_events(world, peer);
         if let Some(polls) = &peer.polls {
             check_polls(world, peer, polls, &places, stays)?;
             continue;
@@ -396,6 +416,16 @@ impl Missing {
                 Err(format!("peer {id} has not got the newest message of t{topic}, only {newest:?}"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What a reader has not got of who comes and goes, and was told the list for.
+    fn add_events(&mut self, world: &World, peer: &Peer) {
+        if peer.known().is_some()
+            && let Some(topic) = peer.topics.first()
+            && let Some(events) = world.edition.router.find(&TopicName::of_presence(&format!("t{topic}")))
+        {
+            self.most[SlowPolicy::CatchUp as usize] += events.next_offset();
         }
     }
 

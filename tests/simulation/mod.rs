@@ -14,6 +14,7 @@ mod operator;
 mod patterns;
 mod peer;
 mod polls;
+mod presence;
 mod rng;
 mod stream;
 mod talk;

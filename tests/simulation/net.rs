@@ -188,6 +188,8 @@ pub(crate) struct Link {
     pub(crate) topics: Vec<String>,
     /// The first offset of each topic that is the subscriber's; set when the head of the answer goes out.
     pub(crate) joined: RefCell<Option<Vec<u64>>>,
+    /// Its peer wants to know who is on its topic.
+    pub(crate) watches_presence: Cell<bool>,
     /// The place in its first topic that it goes on from.
     pub(crate) since: Cell<Option<u64>>,
     /// The server's name for it.
@@ -227,6 +229,7 @@ impl Link {
             address,
             topics,
             joined: RefCell::new(None),
+            watches_presence: Cell::new(false),
             since: Cell::new(None),
             key: Cell::new(None),
             pipe: RefCell::new(pipe),

@@ -9,6 +9,7 @@ use fantail::wire::frame::{Opcode, Sender, decode_header, push_frame};
 use super::json::JsonTalk;
 use super::net::Link;
 use super::polls::{Polls, request};
+use super::presence::Known;
 use super::rng::Rng;
 use super::stream::Stream;
 use super::talk::Talk;
@@ -105,6 +106,7 @@ impl Peer {
         since: Option<Position>,
     ) -> Self {
         let first = link.topics.first().map_or("", String::as_str);
+        let watches = link.watches_presence.get();
         let mut target = match speaks {
             Speaks::Echo => "/echo".to_owned(),
             Speaks::Plain => format!("/ws/{first}?echo={}", u8::from(!no_echo)),
@@ -116,6 +118,9 @@ impl Peer {
         if let Some(since) = since {
             let joint = if speaks == Speaks::Events { '?' } else { '&' };
             target.push_str(&format!("{joint}since={since}"));
+        }
+        if watches && speaks == Speaks::Events {
+            target.push_str(if since.is_some() { "&presence=1" } else { "?presence=1" });
         }
         for name in link.topics.iter().skip(1) {
             target.push_str(&format!("&topic={name}"));
@@ -132,7 +137,7 @@ impl Peer {
             _ => "",
         };
         let head = match speaks {
-            Speaks::Polls => request(first, since),
+            Speaks::Polls => request(first, since.map(|since| since.to_string()), watches.then_some(None)),
             _ => format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{protocol}\r\n").into_bytes(),
         };
         Self {
@@ -140,7 +145,7 @@ impl Peer {
             speaks,
             talk: (speaks == Speaks::Lines).then(Talk::default),
             json: (speaks == Speaks::Json).then(JsonTalk::default),
-            polls: (speaks == Speaks::Polls).then(|| Polls::new(since)),
+            polls: (speaks == Speaks::Polls).then(|| Polls::new(since, watches)),
             topics,
             no_echo: no_echo && speaks == Speaks::Plain,
             speed,
@@ -149,7 +154,7 @@ impl Peer {
             pings: 0,
             left: None,
             messages: Vec::new(),
-            stream: Stream::default(),
+            stream: Stream::new(watches),
             pongs: 0,
             partial: Vec::new(),
             close_code: None,
@@ -158,6 +163,15 @@ impl Peer {
             closed: false,
             outgoing: head.into(),
             fin_wanted: false,
+        }
+    }
+
+    /// What it knows of who is on its topic, if it has asked for that.
+    pub(crate) fn known(&self) -> Option<&Known> {
+        match self.speaks {
+            Speaks::Events => self.stream.known.as_ref(),
+            Speaks::Polls => self.polls.as_ref()?.known.as_ref(),
+            _ => None,
         }
     }
 

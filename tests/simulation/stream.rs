@@ -2,6 +2,8 @@
 
 use data_encoding::BASE64;
 
+use super::presence::Known;
+
 /// What is there of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
@@ -12,11 +14,20 @@ pub(crate) struct Stream {
     binary: bool,
     /// The event tells of messages that don't come.
     gap: bool,
+    /// The event tells who is there.
+    presence: bool,
+    /// What it knows of who is, if it has asked for that.
+    pub(crate) known: Option<Known>,
     id: Option<u64>,
     data: Option<Vec<u8>>,
 }
 
 impl Stream {
+    /// Of who asks who is there, too, or not.
+    pub(crate) fn new(watches: bool) -> Self {
+        Self { known: watches.then(Known::default), ..Self::default() }
+    }
+
     /// Takes the chunks that are there to their ends, and the payloads of events in them.
     pub(crate) fn take(&mut self, bytes: &mut Vec<u8>, payloads: &mut Vec<Vec<u8>>) -> Result<(), String> {
         while let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") {
@@ -50,6 +61,10 @@ impl Stream {
                 let (binary, id) = (std::mem::take(&mut self.binary), self.id.take());
                 // An event of nothing but its id is none.
                 let Some(data) = self.data.take() else { return Ok(()) };
+                if std::mem::take(&mut self.presence) {
+                    let told = serde_json::from_slice(&data).map_err(|error| error.to_string())?;
+                    return self.known.as_mut().ok_or("nobody has asked who is there")?.take(&told);
+                }
                 if std::mem::take(&mut self.gap) {
                     return Ok(());
                 }
@@ -60,7 +75,12 @@ impl Stream {
             }
             Some(("event", "binary")) => self.binary = true,
             Some(("event", "gap")) => self.gap = true,
-            Some(("id", id)) => self.id = id.split_once(':').and_then(|(_, offset)| offset.parse().ok()),
+            Some(("event", "presence")) => self.presence = true,
+            Some(("event", named)) if self.known.is_some() => self.binary = named.starts_with("binary:"),
+            Some(("id", id)) => {
+                let first = id.split(',').next().and_then(|first| first.split_once(':'));
+                self.id = first.and_then(|(_, offset)| offset.parse().ok());
+            }
             // No payload here has a line end.
             Some(("data", data)) => self.data = Some(data.as_bytes().to_vec()),
             Some(("retry" | "", _)) => {}

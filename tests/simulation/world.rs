@@ -14,7 +14,8 @@ use fantail::edition::{Control, Edition, Latest, Port, ReloadAnswer, Router};
 use fantail::event_loop::core::Readiness;
 use fantail::topic::entry::Entry;
 use fantail::topic::{
-    Draft, Join, MailboxLimits, Place, Position, RouterLimits, Since, SlowPolicy, Topic, TopicName,
+    Draft, Join, MailboxLimits, Place, Position, PresenceMode, RouterLimits, Since, SlowPolicy, Topic,
+    TopicName,
 };
 
 use super::loops::{Asked, LoopSim, seed_clock};
@@ -22,6 +23,7 @@ use super::net::{Hub, Link, Plan, Waker, Wakes};
 use super::operator::Operator;
 use super::patterns::PASSING;
 use super::peer::{Ending, Peer, Speaks, payload};
+use super::presence::{ENDLESS_SECONDS, PresenceSim};
 use super::rng::Rng;
 
 /// Loops with clients.
@@ -87,6 +89,8 @@ pub(crate) struct World {
     passing: [Option<Topic>; PASSING.len()],
     /// Whether peers subscribe to patterns.
     watches: bool,
+    /// Who is there, where topics tell it.
+    pub(crate) presence: Option<PresenceSim>,
     links: Vec<Rc<Link>>,
     now_ms: u64,
     outside: usize,
@@ -104,7 +108,11 @@ impl World {
         let impatient = !patient && rng.one_in(5);
         let harsh = !patient && rng.one_in(3);
         let keeps = rng.one_in(2);
-        let settings = settings(&mut rng, impatient, harsh, keeps);
+        let mut settings = settings(&mut rng, impatient, harsh, keeps);
+        let grace = (!impatient && rng.one_in(2)).then(|| rng.pick(&[0, 1, ENDLESS_SECONDS]));
+        if let Some(seconds) = grace {
+            tell_presence(&mut settings, seconds);
+        }
         seed_clock(seed);
         let wakes = Wakes::new(TAP + 1);
         let mailbox = MailboxLimits {
@@ -135,12 +143,14 @@ impl World {
             let port = if index == ADMIN { Port::Admin } else { Port::Client };
             loops.push(LoopSim::new(index, port, &edition, &latest, &asked, (&hub, 5_000), seed)?);
         }
+        let presence = grace.map(|seconds| PresenceSim::new(&edition, topics.len(), seconds, &mut rng));
         let peers_max = if rng.one_in(12) { 400 } else { 2 + rng.below(36) };
         Ok(Self {
             truth: topics.iter().map(|_| Vec::new()).collect(),
             lasting: topics.len(),
             passing: Default::default(),
             watches,
+            presence,
             rng,
             hub,
             edition,
@@ -201,6 +211,7 @@ impl World {
             }
             24 if self.rng.one_in(4) => self.break_off()?,
             24 => self.operate(),
+            26 if self.presence.is_some() => self.members_step()?,
             25 => self.with_operator(|operator, rng| operator.send_and_read(rng)),
             _ => {
                 let index = self.rng.below(LOOPS + 1);
@@ -230,6 +241,13 @@ impl World {
                     busy = true;
                 }
             }
+            if let Some(presence) = &mut self.presence {
+                busy |= presence.turn(&self.edition, self.now_ms);
+                if !busy && presence.is_soon(self.now_ms) {
+                    self.now_ms += 20;
+                    continue;
+                }
+            }
             let soon = |state: &LoopSim| state.sleeps_until.is_some_and(|until| until <= self.now_ms + 1);
             if !busy {
                 if !self.loops.iter().any(soon) {
@@ -257,6 +275,23 @@ impl World {
         }
         let left: Vec<_> = self.loops.iter().map(|state| state.core.connections()).collect();
         Err(format!("{left:?} slots are not given back"))
+    }
+
+    /// Members come and go from outside, or the thread that tells of them has a turn.
+    fn members_step(&mut self) -> Checked {
+        let Some(presence) = &mut self.presence else { return Ok(()) };
+        if self.rng.one_in(3) {
+            return presence.step(&self.edition, self.now_ms, &mut self.rng);
+        }
+        presence.turn(&self.edition, self.now_ms);
+        Ok(())
+    }
+
+    /// Whoever came from outside leaves.
+    pub(crate) fn members_leave(&mut self) {
+        if let Some(presence) = &mut self.presence {
+            presence.leave_all(&self.edition, self.now_ms);
+        }
     }
 
     /// Tells every loop something, as the main thread does.
@@ -499,7 +534,15 @@ impl World {
             let topic = &self.topics[*first];
             Position { epoch: topic.epoch(), offset: rng.below(topic.next_offset() as usize) as u64 }
         });
+        let grace = self.presence.as_ref().map(|presence| presence.grace_seconds);
+        let watches = match speaks {
+            Speaks::Events => grace.is_some(),
+            // Without a grace each of them goes and comes with every answer, for ever.
+            Speaks::Polls => grace.is_some_and(|seconds| seconds > 0),
+            _ => false,
+        } && self.rng.one_in(2);
         let link = self.link(loop_index, names, (capacity, per_write));
+        link.watches_presence.set(watches);
         link.since.set(since.map(|since| since.offset));
         self.resumed += usize::from(since.is_some());
         let mut peer = Peer::new(link, speaks, topics, no_echo, speed, since);
@@ -601,6 +644,16 @@ impl World {
             let at = self.rng.below(self.peers.len());
             act(&mut self.peers[at], &mut self.rng);
         }
+    }
+}
+
+/// All topics tell who is on them; what else their rules say stays.
+fn tell_presence(settings: &mut Settings, grace_seconds: u32) {
+    settings.topics.push(TopicRule { pattern: "t*".to_owned(), ..TopicRule::default() });
+    for rule in &mut settings.topics {
+        rule.presence = Some(PresenceMode::Full);
+        rule.presence_grace_seconds = Some(grace_seconds as usize);
+        rule.presence_interval_ms = Some(100);
     }
 }
 

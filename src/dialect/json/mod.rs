@@ -97,6 +97,8 @@ impl Speak for Json {
                 }
             }
             Outcome::Presence { page, own } => presence::push_answer(cx.tag, page, own, cx.out),
+            // It asks for one page after the other.
+            Outcome::Listed { .. } => {}
             Outcome::Gap { topic, gap } => told("gap").topic(topic.name()).gap(Some(gap)).push(cx.out),
             Outcome::History { topic, page } => words::push_history(cx.tag, topic, page, cx.out),
             Outcome::Identified { sub, expires, again } => {

@@ -21,10 +21,16 @@ pub(super) fn push_answer(tag: &Tag, page: &PresencePage, own: Option<&str>, out
     push_frame(out, Opcode::Text, &payload, None);
 }
 
-/// Appends a page as the object that answers nobody's request.
-pub(in crate::dialect) fn push_list(page: &PresencePage, own: Option<&str>, out: &mut Vec<u8>) {
+/// Appends a page as the object that answers nobody's request; `after` is behind whom a list goes on that has begun.
+pub(in crate::dialect) fn push_list(
+    page: &PresencePage,
+    own: Option<&str>,
+    after: Option<&str>,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"{\"type\":\"presence\"");
     push_rest(page, own, out);
+    push_member("after", after, out);
 }
 
 /// Appends the rest of an object that has begun: the page, and as whom its reader is on the list.
@@ -35,11 +41,17 @@ fn push_rest(page: &PresencePage, own: Option<&str>, out: &mut Vec<u8>) {
     if let Some(opening) = out.get_mut(at) {
         *opening = b',';
     }
-    if let Some(own) = own
+    push_member("self", own, out);
+}
+
+/// Appends one more member, if there is any, to an object that is whole.
+fn push_member(name: &str, value: Option<&str>, out: &mut Vec<u8>) {
+    if let Some(value) = value
         && out.pop().is_some()
     {
-        out.extend_from_slice(b",\"self\":");
-        push_string(own, out);
+        // Writing into memory does not fail.
+        let _ = write!(out, ",\"{name}\":");
+        push_string(value, out);
         out.push(b'}');
     }
 }

@@ -110,8 +110,14 @@ impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUN
 
     fn on_outcome(cx: &mut Cx<'_>, outcome: Outcome<'_>) {
         // How a subscription began was told with the head.
-        if let Outcome::Gap { topic, gap } = outcome {
-            push_piece::<CHUNKED, CODED>(&gap_event(topic, gap, None), cx.out);
+        match outcome {
+            Outcome::Gap { topic, gap } => {
+                push_piece::<CHUNKED, CODED>(&gap_event(topic, gap, None), cx.out);
+            }
+            Outcome::Listed { page, own, after, at } => {
+                push_piece::<CHUNKED, CODED>(&list_event(page, own, after, at), cx.out);
+            }
+            _ => {}
         }
     }
 
@@ -135,15 +141,14 @@ impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUN
             out.extend_from_slice(b"\r\n");
             return push_piece::<CHUNKED, CODED>(&retry(start.again_ms), out);
         }
-        let begins: Vec<Begun<'_>> = start.joined.iter().filter_map(Begun::of).collect();
+        let mut begins: Vec<Begun<'_>> = start.joined.iter().filter_map(Begun::of).collect();
         let at = positions(&begins);
         Self::push_places(start.joined, out);
         out.extend_from_slice(b"\r\n");
         let mut first = retry(start.again_ms);
         // An event of nothing but its id is none, and yet it is where a browser goes on from that is cut off before the
         // first message. Whoever came with a position has one.
-        let has_lists = !start.lists.is_empty();
-        if !has_lists && !begins.iter().all(|begun| begun.recovered || begun.gap.is_some()) {
+        if !begins.iter().all(|begun| begun.recovered || begun.gap.is_some()) {
             let _ = write!(first, "id: {at}\n\n");
         }
         match CODED {
@@ -152,14 +157,18 @@ impl<const CHUNKED: bool, const OF: u8, const CODED: bool> Speak for Stream<CHUN
         }
         for begun in &begins {
             if let Some(gap) = begun.gap {
-                let at = (!has_lists).then_some(at.as_str());
-                push_piece::<CHUNKED, CODED>(&gap_event(begun.topic, gap, at), out);
+                push_piece::<CHUNKED, CODED>(&gap_event(begun.topic, gap, Some(&at)), out);
             }
         }
-        for (index, (page, own)) in start.lists.iter().enumerate() {
-            // Who is cut off before the last of them has seen no list, and must come back as who has none.
-            let at = (index + 1 == start.lists.len()).then_some(at.as_str());
-            push_piece::<CHUNKED, CODED>(&list_event(page, own.as_ref(), at), out);
+        for (page, own) in start.lists {
+            // Who is cut off before the end of a list must come back as who has none.
+            let of =
+                |begun: &&mut Begun<'_>| TopicName::presence_of(begun.topic.name()) == Some(&*page.topic);
+            if let Some(begun) = begins.iter_mut().find(of) {
+                begun.listed = page.next().is_none();
+            }
+            let own = own.as_ref().map(MemberId::as_str);
+            push_piece::<CHUNKED, CODED>(&list_event(page, own, None, positions(&begins).as_bytes()), out);
         }
     }
 
@@ -338,18 +347,23 @@ struct Begun<'a> {
     at: Position,
     recovered: bool,
     gap: Option<Gap>,
+    /// Its reader knows what there was before: of a topic that tells who is on another, the list.
+    listed: bool,
 }
 
 impl<'a> Begun<'a> {
     fn of(outcome: &Outcome<'a>) -> Option<Self> {
         let Outcome::Joined { topic, offset, recovered, gap } = *outcome else { return None };
-        Some(Self { topic, at: Position { epoch: topic.epoch(), offset }, recovered, gap })
+        let listed = recovered || !topic.is_of_presence();
+        Some(Self { topic, at: Position { epoch: topic.epoch(), offset }, recovered, gap, listed })
     }
 }
 
-/// The places behind which messages follow.
+/// The places behind which messages follow. Where a list has not been told it is a place that nobody knows.
 fn positions(begins: &[Begun<'_>]) -> String {
-    let each: Vec<_> = begins.iter().map(|begun| begun.at.to_string()).collect();
+    let place =
+        |begun: &Begun<'_>| Position { epoch: if begun.listed { begun.at.epoch } else { 0 }, ..begun.at };
+    let each: Vec<_> = begins.iter().map(|begun| place(begun).to_string()).collect();
     each.join(",")
 }
 
@@ -385,11 +399,11 @@ fn gap_event(topic: &Topic, gap: Gap, at: Option<&str>) -> Vec<u8> {
     ended(event, at)
 }
 
-/// The event that tells who is on a topic.
-fn list_event(page: &PresencePage, own: Option<&MemberId>, at: Option<&str>) -> Vec<u8> {
+/// The event that tells who is on a topic, and where the stream has come to with it.
+fn list_event(page: &PresencePage, own: Option<&str>, after: Option<&str>, at: &[u8]) -> Vec<u8> {
     let mut event = PRESENCE_BEGINS.to_vec();
-    json::push_list(page, own.map(MemberId::as_str), &mut event);
-    ended(event, at)
+    json::push_list(page, own, after, &mut event);
+    ended(event, std::str::from_utf8(at).ok())
 }
 
 /// An event whose one line of data is there, and where the stream goes on behind it.

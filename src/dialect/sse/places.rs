@@ -37,11 +37,32 @@ impl Places {
         places
     }
 
+    /// The places as they are.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// What it has come to of a topic counts as of this epoch from now on. That of a topic which tells who is on another is
+    /// nobody's while its reader has not had all of the list: whoever comes back with it is told the list anew.
+    pub fn set_epoch(&mut self, topic: u32, epoch: u64) {
+        let Some(which) = self.topics.iter().position(|&of| of == topic) else { return };
+        let from = self.begin(which);
+        if let Some(old) = self.text.get_mut(from..from + EPOCH_CHARS - 1) {
+            old.copy_from_slice(format!("{epoch:016x}").as_bytes());
+        }
+    }
+
+    /// Where the place of a topic begins in the text.
+    fn begin(&self, which: usize) -> usize {
+        let before = which.checked_sub(1).and_then(|before| self.ends.get(before));
+        before.map_or(0, |end| usize::from(*end) + 1)
+    }
+
     /// It has come to this offset of a topic, named by the loop's index. The list behind it.
     pub fn advance(&mut self, topic: u32, offset: u64) -> &[u8] {
         let Some(which) = self.topics.iter().position(|&of| of == topic) else { return &self.text };
-        let begin = which.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| end + 1);
-        let from = usize::from(begin) + EPOCH_CHARS;
+        let from = self.begin(which) + EPOCH_CHARS;
         let to = self.ends.get(which).map_or(from, |&end| usize::from(end));
         let mut room = [0; DIGITS_MAX];
         let digits = decimal(offset, &mut room);

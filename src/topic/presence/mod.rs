@@ -111,6 +111,15 @@ pub struct PresencePage {
     pub members: Option<Arc<PresenceMembers>>,
 }
 
+impl PresencePage {
+    /// Behind whom the list goes on, if it does.
+    #[must_use]
+    pub fn next(&self) -> Option<&MemberId> {
+        let members = self.members.as_deref().filter(|members| members.has_more())?;
+        members.as_slice().last().map(|last| &last.id)
+    }
+}
+
 /// What is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PresenceCounts {

@@ -3,6 +3,9 @@
 
 use std::io::Write as _;
 
+#[cfg(test)]
+use fantail_test_support::planted::{self, Planted};
+
 use super::member::MemberId;
 use super::members::Fold;
 use super::states::Said;
@@ -15,6 +18,10 @@ pub(super) fn event(fold: &Fold, mode: PresenceMode) -> Option<Vec<u8>> {
     let _ = write!(out, "{{\"count\":{}", fold.count);
     if mode == PresenceMode::Full {
         for (name, ids) in [("joined", &fold.joined), ("left", &fold.left)] {
+            #[cfg(test)]
+            if name == "joined" && !ids.is_empty() && planted::strikes(Planted::UntoldMember) {
+                continue;
+            }
             if !ids.is_empty() {
                 let _ = write!(out, ",\"{name}\":");
                 push_ids(ids, &mut out);

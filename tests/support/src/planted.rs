@@ -30,6 +30,10 @@ pub enum Planted {
     PatternTwice,
     /// What the connections of a batch have sent since goes on although the batch is tried again.
     LanesFreed,
+    /// Whose connection has gone stays on the list.
+    SeatKept,
+    /// Who has come is told to nobody.
+    UntoldMember,
     /// The number of a record is not counted on.
     SequenceKept,
     /// A record can't be sealed although its number was taken.

@@ -197,7 +197,11 @@ impl<S: Socket> Core<S> {
             return self.forward(from, name.as_str(), place, binary, payload, sink);
         } else {
             match self.topic_for(from.key, name) {
-                Ok(topic) => return self.publish(from, topic, binary, payload, sink),
+                Ok(topic) if topic.is_free(self.topics.rules()) => {
+                    return self.publish_free(from, topic, binary, payload, sink);
+                }
+                // Who may was looked at above.
+                Ok(topic) => return self.publish_checked(from, topic, binary, payload, sink),
                 Err(denial) => denial,
             }
         };
@@ -244,13 +248,26 @@ impl<S: Socket> Core<S> {
         if !topic.is_free(self.topics.rules()) {
             return self.publish_by_rule(from, topic, binary, payload, sink);
         }
+        self.publish_free(from, topic, binary, payload, sink)
+    }
+
+    /// Publishes to a topic whose rule asks nothing.
+    #[inline(always)]
+    fn publish_free(
+        &mut self,
+        from: Speaker,
+        topic: Topic,
+        binary: bool,
+        payload: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Then {
         let draft = self.draft(from, &topic, binary, payload);
         let (retried, rank) = self.rank();
         let published = self.edition.router.publish_as(&topic, draft, Some(self.index), rank);
         self.after_publish(from, topic, published, retried, sink)
     }
 
-    /// Publishes as the topic's rule says that a client may.
+    /// Publishes as the topic's rule says that a client may, if it may at all.
     #[inline(never)]
     fn publish_by_rule(
         &mut self,
@@ -269,6 +286,20 @@ impl<S: Socket> Core<S> {
             self.tell(from, outcome, sink);
             return Then::Go;
         }
+        self.publish_checked(from, topic, binary, payload, sink)
+    }
+
+    /// Publishes what the topic's rule takes of who may.
+    #[inline(never)]
+    fn publish_checked(
+        &mut self,
+        from: Speaker,
+        topic: Topic,
+        binary: bool,
+        payload: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Then {
+        let policy = topic.policy(self.topics.rules());
         if let Err(invalid) = self.topics.rules().check(policy, binary, payload) {
             return self.refuse_invalid(from, topic.name(), &invalid, sink);
         }

@@ -3,40 +3,42 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How calls end, by their labels: three answers, and what else may come of one.
-pub const CALL_OUTCOMES: [&str; 12] = [
-    "allow",
-    "deny",
-    "unidentified",
-    "status",
-    "nonsense",
-    "deadline",
-    "name",
-    "connection",
-    "tls",
-    "redirect",
-    "too_long",
-    "not_http",
-];
+use super::calls::{CallCounts, CallOutcome, CallReading, Counts, Reading, labelled};
 
-/// How questions are answered that need no call of their own.
-pub const QUESTION_WAYS: [&str; 5] = ["call", "joined", "kept", "down", "full"];
+/// What calls are made for: see [`FAILURES`](super::calls::FAILURES) for what else they come to.
+pub const CALLS_BRING: [CallOutcome; 3] = [CallOutcome::Allow, CallOutcome::Deny, CallOutcome::Unidentified];
+
+labelled! {
+    /// How a question was dealt with.
+    QuestionWay {
+        /// By a call.
+        Call = "call";
+        /// By the call of an equal one.
+        Joined = "joined";
+        /// By an answer that is kept.
+        Kept = "kept";
+        /// Not at all, since the application is left alone.
+        Down = "down";
+        /// Not at all, since too many wait.
+        Full = "full";
+    }
+}
 
 /// Counts it all.
 #[derive(Debug, Default)]
 pub struct BackendCounts {
-    calls: [AtomicU64; CALL_OUTCOMES.len()],
-    questions: [AtomicU64; QUESTION_WAYS.len()],
+    calls: CallCounts,
+    questions: Counts<QuestionWay, { QuestionWay::COUNT }>,
     call_ms: AtomicU64,
 }
 
 /// One reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendFacts {
-    /// Calls, in the order of [`CALL_OUTCOMES`].
-    pub calls: [u64; CALL_OUTCOMES.len()],
-    /// Questions, in the order of [`QUESTION_WAYS`].
-    pub questions: [u64; QUESTION_WAYS.len()],
+    /// How calls have ended.
+    pub calls: CallReading,
+    /// How questions were dealt with.
+    pub questions: Reading<QuestionWay, { QuestionWay::COUNT }>,
     /// Milliseconds that all calls took together.
     pub call_ms: u64,
     /// Calls under way.
@@ -48,49 +50,25 @@ pub struct BackendFacts {
 }
 
 impl BackendCounts {
-    /// A call has ended so, one of [`CALL_OUTCOMES`], after so many milliseconds.
-    pub fn called(&self, outcome: &str, ms: u64) {
-        count(&CALL_OUTCOMES, &self.calls, outcome);
+    /// A call has ended so, after so many milliseconds.
+    pub fn called(&self, outcome: CallOutcome, ms: u64) {
+        self.calls.count(outcome);
         self.call_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// A question was dealt with in this way, one of [`QUESTION_WAYS`].
-    pub fn asked(&self, way: &str) {
-        count(&QUESTION_WAYS, &self.questions, way);
+    /// A question was dealt with in this way.
+    pub fn asked(&self, way: QuestionWay) {
+        self.questions.count(way);
     }
 
     /// What was counted so far; the rest is told by who knows it.
     #[must_use]
     pub fn reading(&self) -> BackendFacts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         BackendFacts {
-            calls: self.calls.each_ref().map(read),
-            questions: self.questions.each_ref().map(read),
-            call_ms: read(&self.call_ms),
+            calls: self.calls.reading(),
+            questions: self.questions.reading(),
+            call_ms: self.call_ms.load(Ordering::Relaxed),
             ..BackendFacts::default()
         }
-    }
-}
-
-fn count(labels: &[&str], counters: &[AtomicU64], label: &str) {
-    let place = labels.iter().position(|other| *other == label);
-    debug_assert!(place.is_some(), "{label}");
-    if let Some(counter) = place.and_then(|place| counters.get(place)) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_is_counted_where_its_label_stands() {
-        let counts = BackendCounts::default();
-        CALL_OUTCOMES.iter().for_each(|outcome| counts.called(outcome, 2));
-        QUESTION_WAYS.iter().for_each(|way| counts.asked(way));
-        counts.asked("kept");
-        let facts = counts.reading();
-        assert_eq!((facts.calls, facts.questions, facts.call_ms), ([1; 12], [1, 1, 2, 1, 1], 24));
     }
 }

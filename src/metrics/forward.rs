@@ -2,28 +2,30 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What may become of a message, by its label.
-pub const MESSAGE_OUTCOMES: [&str; 4] = ["taken", "refused", "failed", "full"];
+use super::calls::{CallCounts, CallOutcome, CallReading, Counts, Reading, labelled};
 
-/// How calls end, by their labels: taken, and what else may come of one.
-pub const FORWARD_CALL_OUTCOMES: [&str; 10] = [
-    "taken",
-    "status",
-    "nonsense",
-    "deadline",
-    "name",
-    "connection",
-    "tls",
-    "redirect",
-    "too_long",
-    "not_http",
-];
+labelled! {
+    /// What has become of a message.
+    MessageOutcome {
+        /// The application has it.
+        Taken = "taken";
+        /// It does not want it.
+        Refused = "refused";
+        /// Nobody knows whether it has it.
+        Failed = "failed";
+        /// There was no room for it.
+        Full = "full";
+    }
+}
+
+/// What calls are made for: see [`FAILURES`](super::calls::FAILURES) for what else they come to.
+pub const CALLS_BRING: [CallOutcome; 1] = [CallOutcome::Taken];
 
 /// Counts it all.
 #[derive(Debug, Default)]
 pub struct ForwardCounts {
-    messages: [AtomicU64; MESSAGE_OUTCOMES.len()],
-    calls: [AtomicU64; FORWARD_CALL_OUTCOMES.len()],
+    messages: Counts<MessageOutcome, { MessageOutcome::COUNT }>,
+    calls: CallCounts,
     published: AtomicU64,
     unpublished: AtomicU64,
 }
@@ -31,10 +33,10 @@ pub struct ForwardCounts {
 /// One reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForwardFacts {
-    /// Messages, in the order of [`MESSAGE_OUTCOMES`].
-    pub messages: [u64; MESSAGE_OUTCOMES.len()],
-    /// Calls, in the order of [`FORWARD_CALL_OUTCOMES`].
-    pub calls: [u64; FORWARD_CALL_OUTCOMES.len()],
+    /// What has become of messages.
+    pub messages: Reading<MessageOutcome, { MessageOutcome::COUNT }>,
+    /// How calls have ended.
+    pub calls: CallReading,
     /// Messages that were published for the application.
     pub published: u64,
     /// Those that could not be.
@@ -50,14 +52,14 @@ pub struct ForwardFacts {
 }
 
 impl ForwardCounts {
-    /// So many messages have ended so, one of [`MESSAGE_OUTCOMES`].
-    pub fn told(&self, outcome: &str, messages: u64) {
-        add(&MESSAGE_OUTCOMES, &self.messages, outcome, messages);
+    /// So many messages have ended so.
+    pub fn told(&self, outcome: MessageOutcome, messages: u64) {
+        self.messages.add(outcome, messages);
     }
 
-    /// A call has ended so, one of [`FORWARD_CALL_OUTCOMES`].
-    pub fn called(&self, outcome: &str) {
-        add(&FORWARD_CALL_OUTCOMES, &self.calls, outcome, 1);
+    /// A call has ended so.
+    pub fn called(&self, outcome: CallOutcome) {
+        self.calls.count(outcome);
     }
 
     /// The application has wanted something published, and it was, or could not be.
@@ -71,20 +73,12 @@ impl ForwardCounts {
     pub fn reading(&self) -> ForwardFacts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ForwardFacts {
-            messages: self.messages.each_ref().map(read),
-            calls: self.calls.each_ref().map(read),
+            messages: self.messages.reading(),
+            calls: self.calls.reading(),
             published: read(&self.published),
             unpublished: read(&self.unpublished),
             ..ForwardFacts::default()
         }
-    }
-}
-
-fn add(labels: &[&str], counters: &[AtomicU64], label: &str, count: u64) {
-    let place = labels.iter().position(|other| *other == label);
-    debug_assert!(place.is_some(), "{label}");
-    if let Some(counter) = place.and_then(|place| counters.get(place)) {
-        counter.fetch_add(count, Ordering::Relaxed);
     }
 }
 
@@ -93,14 +87,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_counted_where_its_label_stands() {
+    fn what_was_published_and_what_could_not_be_is_told_apart() {
         let counts = ForwardCounts::default();
-        MESSAGE_OUTCOMES.iter().for_each(|outcome| counts.told(outcome, 3));
-        FORWARD_CALL_OUTCOMES.iter().for_each(|outcome| counts.called(outcome));
-        counts.called("status");
         [true, true, false].into_iter().for_each(|done| counts.published(done));
+        counts.told(MessageOutcome::Failed, 3);
         let facts = counts.reading();
-        assert_eq!((facts.messages, facts.calls[..3].to_vec()), ([3; 4], vec![1, 2, 1]));
         assert_eq!((facts.published, facts.unpublished), (2, 1));
+        assert_eq!((facts.messages.of(MessageOutcome::Failed), facts.messages.total()), (3, 3));
     }
 }

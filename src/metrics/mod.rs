@@ -1,6 +1,7 @@
 //! Counters per loop, the reasons things end for, and both texts made of them. Never a lock on a hot path.
 
 pub mod backend;
+pub mod calls;
 mod counters;
 pub mod facts;
 pub mod forward;

@@ -2,11 +2,12 @@
 
 use std::fmt::{Display, Write};
 
-use super::backend::{CALL_OUTCOMES, QUESTION_WAYS};
+use super::backend::{self, QuestionWay};
+use super::calls::{CallOutcome, CallReading, FAILURES, Labelled};
 use super::facts::Facts;
-use super::forward::{FORWARD_CALL_OUTCOMES, MESSAGE_OUTCOMES};
+use super::forward::{self, MessageOutcome};
 use super::histogram::TURN_BOUNDS;
-use super::jwks::FETCH_OUTCOMES;
+use super::jwks::FETCHES_BRING;
 use super::names::{self, Kind, Metric};
 use super::process::{COMMIT, RUSTC, VERSION};
 use super::reasons::{CloseReason, DropReason, InvalidReason, RefuseReason, TlsFailure};
@@ -97,12 +98,20 @@ fn backend(facts: &Facts<'_>, out: &mut String) {
         }
     }
     metric(out, &names::BACKEND_CALLS);
-    for (outcome, count) in facts.backend.iter().flat_map(|of| CALL_OUTCOMES.iter().zip(of.calls)) {
-        line(out, names::BACKEND_CALLS.name, &[("outcome", outcome)], count);
+    if let Some(of) = &facts.backend {
+        calls(&names::BACKEND_CALLS, &backend::CALLS_BRING, &of.calls, out);
     }
     metric(out, &names::BACKEND_QUESTIONS);
-    for (way, count) in facts.backend.iter().flat_map(|of| QUESTION_WAYS.iter().zip(of.questions)) {
+    let ways = || QuestionWay::ALL.iter().copied();
+    for (way, count) in facts.backend.iter().flat_map(|of| of.questions.samples(ways())) {
         line(out, names::BACKEND_QUESTIONS.name, &[("way", way)], count);
+    }
+}
+
+/// How calls have ended: what they were made for, and whatever else any call may come to.
+fn calls(named: &Metric, bring: &[CallOutcome], reading: &CallReading, out: &mut String) {
+    for (outcome, count) in reading.samples(bring.iter().copied().chain(FAILURES)) {
+        line(out, named.name, &[("outcome", outcome)], count);
     }
 }
 
@@ -110,12 +119,13 @@ fn backend(facts: &Facts<'_>, out: &mut String) {
 fn forward(facts: &Facts<'_>, out: &mut String) {
     let of = facts.forward.as_ref();
     metric(out, &names::FORWARD_MESSAGES);
-    for (outcome, count) in of.iter().flat_map(|of| MESSAGE_OUTCOMES.iter().zip(of.messages)) {
+    let outcomes = || MessageOutcome::ALL.iter().copied();
+    for (outcome, count) in of.iter().flat_map(|of| of.messages.samples(outcomes())) {
         line(out, names::FORWARD_MESSAGES.name, &[("outcome", outcome)], count);
     }
     metric(out, &names::FORWARD_CALLS);
-    for (outcome, count) in of.iter().flat_map(|of| FORWARD_CALL_OUTCOMES.iter().zip(of.calls)) {
-        line(out, names::FORWARD_CALLS.name, &[("outcome", outcome)], count);
+    if let Some(of) = of {
+        calls(&names::FORWARD_CALLS, &forward::CALLS_BRING, &of.calls, out);
     }
     metric(out, &names::FORWARD_PUBLISHED);
     for (outcome, count) in
@@ -149,9 +159,7 @@ fn jwks(facts: &Facts<'_>, out: &mut String) {
     }
     metric(out, &names::JWKS_FETCHES);
     if !facts.jwks.sets.is_empty() {
-        for (outcome, count) in FETCH_OUTCOMES.iter().zip(facts.jwks.fetches) {
-            line(out, names::JWKS_FETCHES.name, &[("outcome", outcome)], count);
-        }
+        calls(&names::JWKS_FETCHES, &FETCHES_BRING, &facts.jwks.fetches, out);
     }
 }
 

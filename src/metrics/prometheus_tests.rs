@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::metrics::backend::BackendFacts;
+use crate::metrics::calls::CallReading;
 use crate::metrics::facts::{HistoryFacts, LoopFacts, PresenceFacts, TableFacts};
 use crate::metrics::forward::ForwardFacts;
 use crate::metrics::jwks::{JwksFacts, JwksSet};
@@ -57,15 +58,10 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         draining: false,
         certificates: vec![("a.pem".to_owned(), 4_000_000_000)],
         authorities: vec![("ca.pem".to_owned(), 3_500_000_000)],
-        backend: Some(BackendFacts {
-            calls: [3; 12],
-            call_ms: 1_500,
-            left_alone: true,
-            ..BackendFacts::default()
-        }),
-        forward: Some(ForwardFacts { messages: [7; 4], waiting: 3, ..ForwardFacts::default() }),
+        backend: Some(BackendFacts { call_ms: 1_500, left_alone: true, ..BackendFacts::default() }),
+        forward: Some(ForwardFacts { waiting: 3, ..ForwardFacts::default() }),
         jwks: JwksFacts {
-            fetches: [5; 11],
+            fetches: CallReading::default(),
             sets: vec![JwksSet { url: "https://a.example/keys?p=1".to_owned(), keys: 2, age_seconds: 30 }],
         },
         ocsp: vec![("a.ocsp".to_owned(), 3_000_000_000)],

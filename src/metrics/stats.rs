@@ -1,8 +1,9 @@
 //! The JSON of `/stats`: the same reading as `/metrics`, with what a connection costs. Reads counters; never
 //! resets one.
 
+use super::calls::Labelled;
 use super::facts::{Facts, LoopFacts};
-use super::forward::MESSAGE_OUTCOMES;
+use super::forward::MessageOutcome;
 use super::json::Object;
 use super::names;
 use super::process::{COMMIT, RUSTC, VERSION};
@@ -41,7 +42,7 @@ pub fn render(facts: &Facts<'_>, out: &mut Vec<u8>) {
     });
     if let Some(of) = &facts.forward {
         object.object("forward", |object| {
-            for (outcome, count) in MESSAGE_OUTCOMES.iter().zip(of.messages) {
+            for (outcome, count) in of.messages.samples(MessageOutcome::ALL.iter().copied()) {
                 object.number(outcome, count);
             }
             object.number("waiting_messages", of.waiting);

@@ -14,7 +14,8 @@ use super::caller::{self, Answer, CallError, Caller, Request};
 use super::desk::{Asked, Asker, Bounds, Called, Desk, Digest, Next, Outcome, Verdict};
 use super::question::digest;
 use crate::auth::token::Told;
-use crate::metrics::backend::{BackendCounts, BackendFacts};
+use crate::metrics::backend::{BackendCounts, BackendFacts, QuestionWay};
+use crate::metrics::calls::{CallOutcome, Labelled};
 
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -110,11 +111,11 @@ impl Backend {
         let queued = work.desk.queued() > before;
         drop(work);
         let way = match &asked {
-            Asked::Waits if queued => "call",
-            Asked::Waits => "joined",
-            Asked::Answered(verdict) if **verdict == Verdict::Down => "down",
-            Asked::Answered(_) => "kept",
-            Asked::Full => "full",
+            Asked::Waits if queued => QuestionWay::Call,
+            Asked::Waits => QuestionWay::Joined,
+            Asked::Answered(verdict) if **verdict == Verdict::Down => QuestionWay::Down,
+            Asked::Answered(_) => QuestionWay::Kept,
+            Asked::Full => QuestionWay::Full,
         };
         self.shared.counts.asked(way);
         if queued {
@@ -226,15 +227,16 @@ impl Shared {
         // A fault in there must not leave those without an answer who wait.
         let answer =
             catch_unwind(AssertUnwindSafe(|| self.caller.ask(request))).unwrap_or(Err(CallError::NotHttp));
-        let Read { outcome, label, problem } = read(answer, asked, &self.claims);
-        self.counts.called(label, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let Read { outcome, ended, problem } = read(answer, asked, &self.claims);
+        self.counts.called(ended, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         let mut work = self.lock();
         let Called { askers, verdict, opened } = work.desk.called(self.now_ms(), digest, outcome, wall());
         work.calling -= 1;
         drop(work);
         let url = self.caller.shown();
         if let Some(problem) = problem {
-            tracing::warn!(url, reason = label, "the backend has not answered a question: {problem}");
+            let reason = ended.label();
+            tracing::warn!(url, reason, "the backend has not answered a question: {problem}");
         }
         if opened {
             tracing::warn!(url, "the backend is left alone for a while");
@@ -246,8 +248,7 @@ impl Shared {
 /// What an answer means.
 struct Read {
     outcome: Outcome,
-    /// One of the outcomes of calls.
-    label: &'static str,
+    ended: CallOutcome,
     /// For the log; nothing of what was sent or answered.
     problem: Option<String>,
 }
@@ -255,9 +256,9 @@ struct Read {
 /// Reads an answer to what was asked at `wall`, in seconds since 1970: a server that is there and says nothing useful of
 /// one handshake has not failed.
 fn read(answer: Result<Answer, CallError>, wall: u64, claims: &[String]) -> Read {
-    let without = |outcome, label, problem: String| Read { outcome, label, problem: Some(problem) };
+    let without = |outcome, ended, problem: String| Read { outcome, ended, problem: Some(problem) };
     let said =
-        |verdict, bytes, label| Read { outcome: Outcome::Verdict(verdict, bytes), label, problem: None };
+        |verdict, bytes, ended| Read { outcome: Outcome::Verdict(verdict, bytes), ended, problem: None };
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
@@ -265,22 +266,21 @@ fn read(answer: Result<Answer, CallError>, wall: u64, claims: &[String]) -> Read
                 CallError::Redirect(_) | CallError::TooLong => Outcome::Useless,
                 _ => Outcome::Failed(None),
             };
-            return without(outcome, error.label(), error.to_string());
+            return without(outcome, error.outcome(), error.to_string());
         }
     };
+    let of_status = |outcome, status| without(outcome, CallOutcome::Status, format!("it answers {status}"));
     match answer.status {
         200 => match Told::read(&answer.body, wall, claims) {
-            Ok(Some(told)) => said(Verdict::Allow(Box::new(told)), answer.body.len(), "allow"),
-            Ok(None) => said(Verdict::Deny, 0, "deny"),
-            Err(problem) => without(Outcome::Useless, "nonsense", format!("its answer {problem}")),
+            Ok(Some(told)) => said(Verdict::Allow(Box::new(told)), answer.body.len(), CallOutcome::Allow),
+            Ok(None) => said(Verdict::Deny, 0, CallOutcome::Deny),
+            Err(problem) => without(Outcome::Useless, CallOutcome::Nonsense, format!("its answer {problem}")),
         },
-        401 => said(Verdict::Unidentified, 0, "unidentified"),
-        403 => said(Verdict::Deny, 0, "deny"),
+        401 => said(Verdict::Unidentified, 0, CallOutcome::Unidentified),
+        403 => said(Verdict::Deny, 0, CallOutcome::Deny),
         // RFC 6585, 4: too many requests are ours, all of them.
-        status @ (429 | 500..) => {
-            without(Outcome::Failed(answer.retry_after), "status", format!("it answers {status}"))
-        }
-        status => without(Outcome::Useless, "status", format!("it answers {status}")),
+        status @ (429 | 500..) => of_status(Outcome::Failed(answer.retry_after), status),
+        status => of_status(Outcome::Useless, status),
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::mpsc::{self, Receiver};
 
 use super::super::kit::{Server, answered, ok};
 use super::*;
+use crate::metrics::backend::CALLS_BRING;
+use crate::metrics::calls::FAILURES;
 use crate::topic::Key;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -65,10 +67,12 @@ fn questions_are_asked_as_many_at_a_time_as_they_may_and_each_is_told() {
     }
     assert_eq!((most.load(Ordering::SeqCst), server.asked()), (CALLS_MAX, QUESTIONS as usize));
     let facts = backend.facts();
-    assert_eq!((facts.waiting, facts.calls[0], facts.questions[0], facts.left_alone), (0, 100, 100, false));
-    let (_, asked) = backend.ask(question("n7"), asker(0));
-    assert!(matches!(asked, Asked::Answered(verdict) if matches!(*verdict, Verdict::Allow(_))));
-    assert_eq!((server.asked(), backend.facts().questions[2]), (QUESTIONS as usize, 1));
+    let asked = |facts: &BackendFacts, way| facts.questions.of(way);
+    assert_eq!((facts.waiting, facts.left_alone), (0, false));
+    assert_eq!((facts.calls.of(CallOutcome::Allow), asked(&facts, QuestionWay::Call)), (100, 100));
+    let (_, again) = backend.ask(question("n7"), asker(0));
+    assert!(matches!(again, Asked::Answered(verdict) if matches!(*verdict, Verdict::Allow(_))));
+    assert_eq!((server.asked(), asked(&backend.facts(), QuestionWay::Kept)), (QUESTIONS as usize, 1));
 }
 
 #[test]
@@ -92,35 +96,39 @@ fn equal_questions_under_way_are_one_call_and_all_are_told() {
         .collect();
     tickets.sort_unstable();
     assert_eq!(tickets, (0..50).filter(|number| *number != 7).collect::<Vec<_>>());
-    assert_eq!((server.asked(), backend.facts().questions[1]), (1, 49));
+    assert_eq!((server.asked(), backend.facts().questions.of(QuestionWay::Joined)), (1, 49));
 }
 
 #[test]
 fn what_it_says_is_believed_only_as_it_is_meant() {
     let long = format!(r#"{{"allow":true,"sub":"a","data":"{}"}}"#, "x".repeat(10 << 20));
-    for (answer, verdict, label) in [
-        (answered("401 No", "who?"), Verdict::Unidentified, "unidentified"),
-        (answered("403 No", "no"), Verdict::Deny, "deny"),
-        (ok(r#"{"allow":false}"#), Verdict::Deny, "deny"),
-        (ok("<html>welcome</html>"), Verdict::Useless, "nonsense"),
-        (ok(r#"{"allow":"yes","sub":"root"}"#), Verdict::Useless, "nonsense"),
-        (ok(r#"{"allow":true,"sub":"a/b","subscribe":["users/{sub}/**"]}"#), Verdict::Useless, "nonsense"),
-        (answered("204 None", ""), Verdict::Useless, "status"),
-        (answered("400 Bad\r\nRetry-After: 300", ""), Verdict::Useless, "status"),
-        (answered("431 Large", ""), Verdict::Useless, "status"),
-        (answered("429 Many", ""), Verdict::Down, "status"),
-        (answered("500 Oh", r#"{"allow":true,"sub":"root"}"#), Verdict::Down, "status"),
-        (answered("302 Found\r\nLocation: /ok", ""), Verdict::Useless, "redirect"),
-        (ok(&long), Verdict::Useless, "too_long"),
+    for (answer, verdict, ended) in [
+        (answered("401 No", "who?"), Verdict::Unidentified, CallOutcome::Unidentified),
+        (answered("403 No", "no"), Verdict::Deny, CallOutcome::Deny),
+        (ok(r#"{"allow":false}"#), Verdict::Deny, CallOutcome::Deny),
+        (ok("<html>welcome</html>"), Verdict::Useless, CallOutcome::Nonsense),
+        (ok(r#"{"allow":"yes","sub":"root"}"#), Verdict::Useless, CallOutcome::Nonsense),
+        (
+            ok(r#"{"allow":true,"sub":"a/b","subscribe":["users/{sub}/**"]}"#),
+            Verdict::Useless,
+            CallOutcome::Nonsense,
+        ),
+        (answered("204 None", ""), Verdict::Useless, CallOutcome::Status),
+        (answered("400 Bad\r\nRetry-After: 300", ""), Verdict::Useless, CallOutcome::Status),
+        (answered("431 Large", ""), Verdict::Useless, CallOutcome::Status),
+        (answered("429 Many", ""), Verdict::Down, CallOutcome::Status),
+        (answered("500 Oh", r#"{"allow":true,"sub":"root"}"#), Verdict::Down, CallOutcome::Status),
+        (answered("302 Found\r\nLocation: /ok", ""), Verdict::Useless, CallOutcome::Redirect),
+        (ok(&long), Verdict::Useless, CallOutcome::TooLong),
     ] {
         let server = Server::saying(answer);
         let (backend, told) = started(&plan(&server.url()));
         backend.ask(question("a"), asker(1));
-        assert_eq!(*told.recv_timeout(SOON).unwrap().1, verdict, "{label}");
+        assert_eq!(*told.recv_timeout(SOON).unwrap().1, verdict, "{ended:?}");
         let facts = backend.facts();
-        let place = crate::metrics::backend::CALL_OUTCOMES.iter().position(|other| *other == label).unwrap();
-        assert_eq!((facts.calls[place], facts.calls.iter().sum::<u64>()), (1, 1), "{label}: {facts:?}");
-        assert!(!facts.left_alone, "{label}: it says nothing of others");
+        assert_eq!((facts.calls.of(ended), facts.calls.total()), (1, 1), "{ended:?}: {facts:?}");
+        assert!(CALLS_BRING.iter().chain(&FAILURES).any(|shown| *shown == ended), "{ended:?} has no sample");
+        assert!(!facts.left_alone, "{ended:?}: it says nothing of others");
     }
 }
 
@@ -139,7 +147,7 @@ fn one_that_fails_again_and_again_is_left_alone_and_everybody_is_told_at_once() 
         thread::sleep(Duration::from_millis(1));
     };
     // Those who came when it was left alone already were told as they asked.
-    let down = facts.questions[3];
+    let down = facts.questions.of(QuestionWay::Down);
     for _ in 0..40 - down {
         assert_eq!(*told.recv_timeout(SOON).unwrap().1, Verdict::Down);
     }

@@ -19,6 +19,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 
 use super::names::Names;
+use crate::metrics::calls::CallOutcome;
 use crate::sys;
 
 /// Bytes of an answer's body.
@@ -105,17 +106,17 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// In a word, for metrics and logs.
+    /// How a call that has come to this is counted, and called in logs.
     #[must_use]
-    pub fn label(&self) -> &'static str {
+    pub fn outcome(&self) -> CallOutcome {
         match self {
-            Self::Deadline => "deadline",
-            Self::Name => "name",
-            Self::Connection(_) => "connection",
-            Self::Tls(_) => "tls",
-            Self::Redirect(_) => "redirect",
-            Self::TooLong => "too_long",
-            Self::NotHttp => "not_http",
+            Self::Deadline => CallOutcome::Deadline,
+            Self::Name => CallOutcome::Name,
+            Self::Connection(_) => CallOutcome::Connection,
+            Self::Tls(_) => CallOutcome::Tls,
+            Self::Redirect(_) => CallOutcome::Redirect,
+            Self::TooLong => CallOutcome::TooLong,
+            Self::NotHttp => CallOutcome::NotHttp,
         }
     }
 }

@@ -24,7 +24,7 @@ use upstream::{Common, Upstream};
 pub use words::{Said, read as read_answer};
 
 use super::webhook::{Secret, read_secret};
-use crate::metrics::forward::{ForwardCounts, ForwardFacts};
+use crate::metrics::forward::{ForwardCounts, ForwardFacts, MessageOutcome};
 use crate::topic::TopicName;
 
 /// Different URLs that there may be: each has threads.
@@ -147,7 +147,7 @@ impl Forward {
         let taken_ms = self.common.now_ms();
         let taken = self.of(url).is_some_and(|named| named.0.push(Message { number, taken_ms, ..message }));
         if !taken {
-            self.common.counts.told("full", 1);
+            self.common.counts.told(MessageOutcome::Full, 1);
         }
         taken
     }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
+use crate::metrics::calls::{CallOutcome, FAILURES, Labelled};
+use crate::metrics::forward::{CALLS_BRING, MessageOutcome};
 use crate::service::kit::{Server, answered, ok};
 use crate::topic::Key;
 
@@ -81,7 +83,8 @@ impl Kit {
 
     /// How many have ended so: taken, refused, failed, full.
     fn counted(&self) -> [u64; 4] {
-        self.forward.facts().messages
+        let of = |place| self.forward.facts().messages.of(MessageOutcome::ALL[place]);
+        std::array::from_fn(of)
     }
 }
 
@@ -155,21 +158,23 @@ fn one_message_that_can_not_be_taken_holds_up_no_other() {
 #[test]
 fn who_lies_is_not_asked_again_and_who_is_away_is_tried_until_the_time_is_over() {
     let long = vec![b'x'; 2 << 20];
-    for (answer, label) in [
-        (ok("not JSON"), "nonsense"),
-        (ok(r#"{"messages":[{"id":"msg_00ff_99"}]}"#), "nonsense"),
-        (answered("302 Elsewhere\r\nLocation: http://127.0.0.1:1/", ""), "redirect"),
+    for (answer, ended) in [
+        (ok("not JSON"), CallOutcome::Nonsense),
+        (ok(r#"{"messages":[{"id":"msg_00ff_99"}]}"#), CallOutcome::Nonsense),
+        (answered("302 Elsewhere\r\nLocation: http://127.0.0.1:1/", ""), CallOutcome::Redirect),
         (
             [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", long.len()).into_bytes(), long.clone()]
                 .concat(),
-            "too_long",
+            CallOutcome::TooLong,
         ),
     ] {
         let server = Server::saying(answer);
         let kit = Kit::new(server.url(), |_| {});
         assert!(kit.send(1, "a"));
-        assert_eq!(kit.wait_for(1)[0].1.fate, Fate::Failed, "{label}");
-        assert_eq!((server.asked(), kit.forward.facts().calls.iter().sum::<u64>()), (1, 1), "{label}");
+        assert_eq!(kit.wait_for(1)[0].1.fate, Fate::Failed, "{ended:?}");
+        let calls = kit.forward.facts().calls;
+        assert_eq!((server.asked(), calls.of(ended), calls.total()), (1, 1, 1), "{ended:?}");
+        assert!(CALLS_BRING.iter().chain(&FAILURES).any(|shown| *shown == ended), "{ended:?} has no sample");
     }
     // A port that is taken and that nobody listens on.
     let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -178,7 +183,7 @@ fn who_lies_is_not_asked_again_and_who_is_away_is_tried_until_the_time_is_over()
     let kit = Kit::new(format!("http://{address}/"), |plan| plan.tried_for = Duration::from_millis(300));
     (0..20).for_each(|number| assert!(kit.send(number, "a")));
     assert!(kit.wait_for(20).iter().all(|(_, told)| told.fate == Fate::Failed));
-    assert!(kit.forward.facts().calls.iter().sum::<u64>() >= 2, "it was tried again");
+    assert!(kit.forward.facts().calls.total() >= 2, "it was tried again");
     assert_eq!(kit.counted(), [0, 0, 20, 0]);
 }
 

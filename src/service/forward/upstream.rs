@@ -13,7 +13,8 @@ use super::lanes::Batch;
 use super::message::{Fate, Message, Told};
 use super::words::{self, Said};
 use super::{ForwardPlan, Publish, Tell};
-use crate::metrics::forward::{ForwardCounts, ForwardFacts};
+use crate::metrics::calls::{CallOutcome, Labelled};
+use crate::metrics::forward::{ForwardCounts, ForwardFacts, MessageOutcome};
 use crate::service::caller::{Answer, CallError, Caller, Plan};
 use crate::service::webhook::{Secret, signed_request};
 
@@ -182,11 +183,12 @@ impl Upstream {
         // A fault in there must not leave senders waiting for ever.
         let answer =
             catch_unwind(AssertUnwindSafe(|| self.caller.ask(&request))).unwrap_or(Err(CallError::NotHttp));
-        let (verdict, label, problem) = self.read(batch, answer);
-        self.common.counts.called(label);
+        let (verdict, ended, problem) = self.read(batch, answer);
+        self.common.counts.called(ended);
         if let Some(problem) = problem {
             let url = self.caller.shown();
-            tracing::warn!(url, reason = label, messages = batch.messages.len(), "not forwarded: {problem}");
+            let reason = ended.label();
+            tracing::warn!(url, reason, messages = batch.messages.len(), "not forwarded: {problem}");
         }
         verdict
     }
@@ -195,7 +197,7 @@ impl Upstream {
         &self,
         batch: &Batch,
         answer: Result<Answer, CallError>,
-    ) -> (Verdict, &'static str, Option<String>) {
+    ) -> (Verdict, CallOutcome, Option<String>) {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
@@ -203,27 +205,26 @@ impl Upstream {
                     CallError::Redirect(_) | CallError::TooLong => Verdict::Never,
                     _ => Verdict::Later(None),
                 };
-                return (verdict, error.label(), Some(error.to_string()));
+                return (verdict, error.outcome(), Some(error.to_string()));
             }
         };
         let status = answer.status;
+        let of_status = |verdict| (verdict, CallOutcome::Status, Some(format!("it answers {status}")));
         match status {
             200..=299 => {
                 // RFC 9110, 15.3.5: 204 has no content.
                 let body = if status == 204 { &[][..] } else { &answer.body };
                 match words::read(&self.common.process, &batch.messages, body) {
-                    Ok(said) => (Verdict::Said(said), "taken", None),
-                    Err(problem) => (Verdict::Never, "nonsense", Some(format!("its answer {problem}"))),
+                    Ok(said) => (Verdict::Said(said), CallOutcome::Taken, None),
+                    Err(problem) => {
+                        (Verdict::Never, CallOutcome::Nonsense, Some(format!("its answer {problem}")))
+                    }
                 }
             }
             // RFC 6585, 4, and RFC 9110, 15.6.3 to 15.6.5: it is not there, or too busy, whatever it is told.
-            429 | 502..=504 => {
-                (Verdict::Later(answer.retry_after), "status", Some(format!("it answers {status}")))
-            }
-            500.. if batch.messages.len() == 1 => {
-                (Verdict::Later(answer.retry_after), "status", Some(format!("it answers {status}")))
-            }
-            _ => (Verdict::Apart, "status", Some(format!("it answers {status}"))),
+            429 | 502..=504 => of_status(Verdict::Later(answer.retry_after)),
+            500.. if batch.messages.len() == 1 => of_status(Verdict::Later(answer.retry_after)),
+            _ => of_status(Verdict::Apart),
         }
     }
 
@@ -264,7 +265,10 @@ impl Upstream {
                 let done = self.common.publish.get().is_some_and(|publish| publish(topic, payload));
                 self.common.counts.published(done);
             }
-            let outcome = if matches!(fate, Fate::Refused { .. }) { "refused" } else { "taken" };
+            let outcome = match fate {
+                Fate::Refused { .. } => MessageOutcome::Refused,
+                _ => MessageOutcome::Taken,
+            };
             self.common.counts.told(outcome, 1);
             told.push(Told::of(message, fate, close));
         }
@@ -273,7 +277,7 @@ impl Upstream {
 
     /// Tells their senders that nobody knows what became of these.
     fn give_up(&self, messages: &[Message]) {
-        self.common.counts.told("failed", messages.len() as u64);
+        self.common.counts.told(MessageOutcome::Failed, messages.len() as u64);
         let url = self.caller.shown();
         tracing::error!(url, messages = messages.len(), "messages are given up; their senders are told");
         let told = messages.iter().map(|message| Told::of(message, Fate::Failed, None)).collect();

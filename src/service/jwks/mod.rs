@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use super::caller::{Answer, CallError, Caller, Plan, Request, parse};
 use crate::auth::token::FetchedKeys;
-use crate::metrics::jwks::{JwksCounts, JwksFacts, JwksSet};
+use crate::metrics::calls::{CallCounts, CallOutcome, Labelled};
+use crate::metrics::jwks::{JwksFacts, JwksSet};
 use schedule::Schedule;
 
 /// How long a fetch may take.
@@ -53,7 +54,7 @@ pub fn check_jwks_url(url: &str) -> Result<(), &'static str> {
 /// All sets that are fetched.
 pub struct KeySets {
     sources: Mutex<Vec<Source>>,
-    counts: Arc<JwksCounts>,
+    counts: Arc<CallCounts>,
     clock: Arc<Clock>,
 }
 
@@ -153,6 +154,11 @@ impl KeySets {
     }
 }
 
+fn request() -> Request {
+    let accept = ("accept".to_owned(), b"application/jwk-set+json, application/json".to_vec());
+    Request { fields: vec![accept], body: None }
+}
+
 fn plan(url: &str, ca: Option<&Path>) -> Plan {
     Plan { url: url.to_owned(), ca: ca.map(PathBuf::from), deadline: DEADLINE, idle_max: 1 }
 }
@@ -163,7 +169,7 @@ struct Fetcher {
     caller: Caller,
     keys: Weak<FetchedKeys>,
     since_ms: Arc<AtomicU64>,
-    counts: Arc<JwksCounts>,
+    counts: Arc<CallCounts>,
     clock: Arc<Clock>,
     schedule: Schedule,
     /// The set as it came last, so that only changes are told.
@@ -172,8 +178,7 @@ struct Fetcher {
 
 /// What a fetch came to when it brought no set.
 struct Failed {
-    /// One of the outcomes of fetches.
-    label: &'static str,
+    ended: CallOutcome,
     problem: String,
     alone: Option<Duration>,
 }
@@ -197,11 +202,13 @@ impl Fetcher {
     }
 
     fn fetch(&mut self, keys: &FetchedKeys, began_ms: u64) {
-        let accept = ("accept".to_owned(), b"application/jwk-set+json, application/json".to_vec());
-        let request = Request { fields: vec![accept], body: None };
         // A fault in there must not leave the set as it is for ever.
-        let fetched = catch_unwind(AssertUnwindSafe(|| take(self.caller.ask(&request), keys, &self.latest)));
-        let panicked = || Failed { label: "nonsense", problem: "reading it failed".to_owned(), alone: None };
+        let fetched =
+            catch_unwind(AssertUnwindSafe(|| take(self.caller.ask(&request()), keys, &self.latest)));
+        let panicked = || {
+            let problem = "reading it failed".to_owned();
+            Failed { ended: CallOutcome::Nonsense, problem, alone: None }
+        };
         match fetched.unwrap_or_else(|_| Err(panicked())) {
             Ok((answer, changed)) => {
                 self.since_ms.store(began_ms, Ordering::Relaxed);
@@ -209,7 +216,7 @@ impl Fetcher {
                 // In this order: who asks between the two is for the next fetch.
                 keys.settle((self.clock)() < self.schedule.settled_until_ms());
                 keys.answered();
-                self.counts.fetched(if changed { "changed" } else { "same" });
+                self.counts.count(if changed { CallOutcome::Changed } else { CallOutcome::Same });
                 if changed {
                     tracing::info!(
                         url = self.caller.shown(),
@@ -219,17 +226,17 @@ impl Fetcher {
                     self.latest = answer.body;
                 }
             }
-            Err(Failed { label, problem, alone }) => {
+            Err(Failed { ended, problem, alone }) => {
                 self.schedule.failed(began_ms, (self.clock)(), alone);
-                self.counts.fetched(label);
+                self.counts.count(ended);
                 let (url, kept) = (self.caller.shown(), keys.count());
                 tracing::warn!(
                     url,
                     kept,
-                    reason = label,
+                    reason = ended.label(),
                     "the keys of an issuer can't be fetched: {problem}"
                 );
-                if label == "tls"
+                if ended == CallOutcome::Tls
                     && let Ok(caller) = Caller::new(&self.plan)
                 {
                     // The file of authorities may be another one by now.
@@ -240,24 +247,35 @@ impl Fetcher {
     }
 }
 
+/// An answer that may be a set.
+fn good(answer: Result<Answer, CallError>) -> Result<Answer, Failed> {
+    match answer {
+        Ok(answer) if answer.status == 200 => Ok(answer),
+        Ok(answer) => Err(Failed {
+            ended: CallOutcome::Status,
+            problem: format!("it answers {}", answer.status),
+            alone: answer.retry_after,
+        }),
+        Err(error) => Err(Failed { ended: error.outcome(), problem: error.to_string(), alone: None }),
+    }
+}
+
 /// Puts what was answered in place, and says whether it is another set than the one before.
 fn take(
     answer: Result<Answer, CallError>,
     keys: &FetchedKeys,
     latest: &[u8],
 ) -> Result<(Answer, bool), Failed> {
-    let failed = |label, problem| Failed { label, problem, alone: None };
-    let answer = answer.map_err(|error| failed(error.label(), error.to_string()))?;
-    if answer.status != 200 {
-        let problem = format!("it answers {}", answer.status);
-        return Err(Failed { label: "status", problem, alone: answer.retry_after });
-    }
+    let answer = good(answer)?;
     if answer.body == latest {
         return Ok((answer, false));
     }
     let mut skipped = Vec::new();
-    keys.replace(&answer.body, &mut skipped)
-        .map_err(|problem| failed("nonsense", format!("its answer {problem}")))?;
+    keys.replace(&answer.body, &mut skipped).map_err(|problem| Failed {
+        ended: CallOutcome::Nonsense,
+        problem: format!("its answer {problem}"),
+        alone: None,
+    })?;
     for problem in skipped {
         tracing::warn!("keys of an issuer: {problem}");
     }

@@ -9,6 +9,8 @@ use super::schedule::WANTED_MS;
 use super::*;
 use crate::auth::token::kit::{NOW, ed25519_set, ed25519_token, plan as issuer_plan};
 use crate::auth::token::{Issuers, KeySource, Refusal};
+use crate::metrics::calls::FAILURES;
+use crate::metrics::jwks::FETCHES_BRING;
 
 /// No test waits for it but one that has failed.
 const SOON: Duration = Duration::from_secs(60);
@@ -51,8 +53,8 @@ impl Bench {
     }
 
     fn fetches(&self, outcome: &str) -> u64 {
-        let place = crate::metrics::jwks::FETCH_OUTCOMES.iter().position(|other| *other == outcome);
-        self.sets.facts().fetches[place.unwrap()]
+        let shown = FETCHES_BRING.into_iter().chain(FAILURES).find(|shown| shown.label() == outcome);
+        self.sets.facts().fetches.of(shown.unwrap())
     }
 }
 

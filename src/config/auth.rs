@@ -7,6 +7,9 @@ use super::section::{Checker, section};
 use super::value::{Count, Names, Seconds, Switch};
 use crate::auth::token::{CARRIED_NAMES_MAX, may_carry};
 
+/// Signatures that a loop may know: 32 MiB.
+const SIGNATURES_KNOWN_MAX: usize = 1 << 20;
+
 section! {
     /// How clients show who they are, where an [[auth.issuer]] is configured, and whom to ask about them. See docs/tokens.md and
     /// docs/integrate.md.
@@ -24,6 +27,9 @@ section! {
         /// Claims of tokens, and members of the application's answers, that it is told beside sub: with what clients send (forward) and
         /// by webhooks; shown in /connections, too. At most 16, and 1,024 bytes of JSON together.
         "claims" => claims: Vec<String> as Names = Vec::new(),
+        /// Signatures with public keys that each loop knows to be right, 32 bytes each, so that whoever comes back with a token has it
+        /// computed once; 0 for none.
+        live "signatures_known_max" => signatures_known_max: usize as Count = 4_096,
         /// Whom to ask about each handshake: the URL of the application, http:// or https://; empty for nobody.
         "backend_url" => backend_url: String as Text = String::new(),
         /// A PEM file with authorities that are trusted for it, instead of those of the system; empty for those.
@@ -62,6 +68,7 @@ impl Auth {
                 check.report("claims", format!("{name:?} is there twice"));
             }
         }
+        check.within("signatures_known_max", self.signatures_known_max, 0..=SIGNATURES_KNOWN_MAX);
         self.check_backend(check);
     }
 }

@@ -13,7 +13,7 @@ use super::effects::{Sink, Speaker, Then};
 use crate::auth::Identity;
 use crate::auth::admission::holders::Holders;
 use crate::auth::identity::{Denied, Right, SharedRights, permit};
-use crate::auth::token::{Claims, Refusal};
+use crate::auth::token::{Asked, Claims, Refusal};
 use crate::connection::deadline::TimeoutTicks;
 use crate::connection::{TICK_MS, Tick};
 use crate::dialect::{Outcome, Token, TokenDenial};
@@ -201,13 +201,21 @@ impl<S: Socket> Core<S> {
         Then::Go
     }
 
+    /// Counts how signatures were checked since the last call. How many were computed.
+    pub(super) fn count_signatures(&mut self) -> u64 {
+        let Asked { computed, known } = self.signatures.take_asked();
+        self.counters.signatures_computed.add(computed);
+        self.counters.signatures_known.add(known);
+        computed
+    }
+
     fn identify(&mut self, key: Key, token: &Token, again: bool) -> Result<Claims, (TokenDenial, String)> {
         let not_now = |text: &str| Err((TokenDenial::NotNow, text.to_owned()));
         let Some(issuers) = self.edition.issuers.as_deref() else {
             return not_now("this server asks for no tokens");
         };
-        let known = self.bearers.identity(key.slot);
-        match (known, again) {
+        let known = self.bearers.identity(key.slot).map(Arc::clone);
+        match (&known, again) {
             (None, true) => return not_now("there is no token yet; authenticate first"),
             (Some(_), false) => {
                 return not_now("the connection belongs to somebody already; refresh instead");
@@ -218,8 +226,10 @@ impl<S: Socket> Core<S> {
             return Err((TokenDenial::Busy, "too many tokens at once; try again".to_owned()));
         }
         self.checks_left -= 1;
-        let checked = issuers.check(token.as_str(), self.wall.ms() / 1_000);
         let now = self.wall.ms() / 1_000;
+        self.signatures.set_room(self.edition.settings.auth.signatures_known_max);
+        let checked = issuers.check_with(token.as_str(), now, &mut self.signatures);
+        self.count_signatures();
         match checked {
             Ok(claims) if self.edition.revocations.has(&claims, now) => {
                 Err((TokenDenial::Invalid, "the token was revoked".to_owned()))

@@ -24,6 +24,7 @@ use super::question_turn::Questions;
 use super::slice::Slice;
 use super::slots::SlotTable;
 use super::turn::Clock;
+use crate::auth::token::Signatures;
 use crate::connection::deadline::{self, TimeoutTicks};
 use crate::connection::rates::{Rate, RateLimits};
 use crate::connection::session::Session;
@@ -129,6 +130,8 @@ pub struct Core<S: Socket> {
     pub(super) bearers: Bearers,
     /// Addresses that proxies have said.
     pub(super) addresses: Addresses,
+    /// Signatures of tokens that were right lately.
+    pub(super) signatures: Signatures,
     /// Tokens in messages that may still be checked in this turn.
     pub(super) checks_left: u32,
     /// What checks of signatures were worth since a slice was charged, in bytes.
@@ -227,6 +230,7 @@ impl<S: Socket> Core<S> {
             places: HashMap::new(),
             bearers: Bearers::default(),
             addresses: Addresses::default(),
+            signatures: Signatures::default(),
             signed_bytes: 0,
             checks_left: CHECKS_PER_TURN,
             polled: Polled::default(),

@@ -12,7 +12,6 @@ use super::frames_turn::remember;
 use super::question_turn::Word;
 use super::subscribe::Subscribed;
 use super::write_turn::Asked;
-use crate::auth::token::Issuers;
 use crate::config::{LimitsSection, Settings};
 use crate::connection::session::{BodyFraming, BodyState, Session};
 use crate::connection::{Flags, Phase};
@@ -325,10 +324,9 @@ impl<S: Socket> Core<S> {
             return Next::Leave;
         }
         let now = self.wall.ms() / 1_000;
-        if self.edition.issuers.as_deref().is_some_and(Issuers::have_public_keys) {
-            self.signed_bytes += SIGNATURE_BYTES;
-        }
-        let mut claims = http::claims_of(head, &self.edition, now);
+        self.signatures.set_room(self.edition.settings.auth.signatures_known_max);
+        let mut claims = http::claims_of(head, &self.edition, now, &mut self.signatures);
+        self.signed_bytes += self.count_signatures() * SIGNATURE_BYTES;
         let mut told = None;
         if matches!(claims, Ok(None)) && self.edition.backend().is_some() {
             let Word::Said(verdict) = self.ask_backend(key, head, whole, &opening) else { return Next::Go };

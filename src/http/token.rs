@@ -9,7 +9,7 @@ use crate::auth::Identity;
 use crate::auth::identity::{Denied, Right, permit};
 use crate::auth::origin::{Grant, OriginPolicy};
 use crate::auth::share::may_watch;
-use crate::auth::token::{Claims, Issuers, Refusal};
+use crate::auth::token::{Claims, Issuers, Refusal, Signatures};
 use crate::dialect::Opening;
 use crate::edition::Edition;
 use crate::metrics::RefuseReason;
@@ -67,16 +67,22 @@ impl From<Denied> for Unauthorized {
     }
 }
 
-/// Who asks, by the token of the request; `None` without one, and where nobody issues any. `now` in seconds since 1970.
+/// Who asks, by the token of the request; `None` without one, and where nobody issues any. `now` in seconds since 1970;
+/// `signatures` has those that need not be computed.
 ///
 /// # Errors
 /// There is more than one token, or the one is not good.
-pub fn claims_of(head: &Head<'_>, edition: &Edition, now: u64) -> Result<Option<Claims>, Unauthorized> {
+pub fn claims_of(
+    head: &Head<'_>,
+    edition: &Edition,
+    now: u64,
+    signatures: &mut Signatures,
+) -> Result<Option<Claims>, Unauthorized> {
     let Some(issuers) = edition.issuers.as_deref() else { return Ok(None) };
     let Some(given) = given(head, &edition.origin, edition.settings.auth.query_token)? else {
         return Ok(None);
     };
-    let claims = given.check(issuers, now)?;
+    let claims = given.check(issuers, now, signatures)?;
     if edition.revocations.has(&claims, now) {
         return Err(Unauthorized::new(RefuseReason::TokenRevoked));
     }
@@ -122,8 +128,13 @@ struct Given<'a> {
 }
 
 impl Given<'_> {
-    fn check(&self, issuers: &Issuers, now: u64) -> Result<Claims, Unauthorized> {
-        let claims = issuers.check(&self.token, now).map_err(Unauthorized::invalid)?;
+    fn check(
+        &self,
+        issuers: &Issuers,
+        now: u64,
+        signatures: &mut Signatures,
+    ) -> Result<Claims, Unauthorized> {
+        let claims = issuers.check_with(&self.token, now, signatures).map_err(Unauthorized::invalid)?;
         if self.in_query && claims.expires > now.saturating_add(QUERY_SECONDS_MAX) {
             let text = "the token is not taken: in the URL it may be good for five minutes at most (exp)";
             return Err(Unauthorized { reason: RefuseReason::TokenInvalid, text: text.into() });

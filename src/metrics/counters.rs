@@ -99,6 +99,10 @@ counters! {
     forwards_blocked,
     /// Messages that were no command of their dialect.
     bad_commands,
+    /// Signatures of tokens computed with public keys.
+    signatures_computed,
+    /// Those that were known to be right.
+    signatures_known,
     /// Messages that the kernel took for a subscriber, to the last byte.
     deliveries,
     /// Of these, messages that were read out of what their topic keeps.

@@ -61,6 +61,8 @@ metrics! {
     "fantail_forwards_blocked_total", Counter, forwards_blocked, "Messages that had to wait until the application had answered those before them.";
     "fantail_publishes_ignored_total", Counter, ignored_publishes, "Publishes of clients that were not allowed and not answered.";
     "fantail_bad_commands_total", Counter, bad_commands, "Messages that were no command of their dialect.";
+    "fantail_signatures_computed_total", Counter, signatures_computed, "Signatures of tokens that were computed with a public key.";
+    "fantail_signatures_known_total", Counter, signatures_known, "Signatures of tokens that were known to be right.";
     "fantail_deliveries_total", Counter, deliveries, "Messages that the kernel took for a subscriber, to the last byte.";
     "fantail_history_replayed_total", Counter, replayed, "Deliveries that were read out of history.";
     "fantail_history_fell_behind_total", Counter, fell_behind, "Subscribers that fell behind and read on from history.";

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,6 +13,7 @@ use super::carried::carried;
 use super::claims::{Claim, Claims, RawClaims, object};
 use super::fetched::FetchedKeys;
 use super::keys::{Key, KeySource, KeysError, load};
+use super::signatures::Signatures;
 use super::{Parts, Refusal, crypto, decoded};
 
 /// Keys that one token is tried with. A secret and the one before it need two; a set has `kid`s.
@@ -98,7 +98,7 @@ impl Issuers {
         let mut warnings = Vec::new();
         let mut issuers: Vec<Issuer> = Vec::new();
         for plan in plans {
-            crypto::install().map_err(|problem| fail(plan, problem))?;
+            crypto::try_it().map_err(|problem| fail(plan, problem))?;
             if plans.len() > 1 && plan.issuer.is_none() {
                 return Err(fail(plan, "is of an issuer without a name, and there are others"));
             }
@@ -133,17 +133,6 @@ impl Issuers {
         Self { carried: names.to_vec(), ..self }
     }
 
-    /// Whether any token is checked with a public key, which costs much more than a secret does.
-    #[must_use]
-    pub fn have_public_keys(&self) -> bool {
-        let is_public =
-            |key: &Key| key.algorithms.iter().any(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
-        self.issuers.iter().any(|issuer| match &issuer.keys {
-            Keys::Read(keys) => keys.iter().any(is_public),
-            Keys::Fetched(_) => true,
-        })
-    }
-
     /// How many of them have a name.
     #[must_use]
     pub fn named(&self) -> usize {
@@ -164,13 +153,51 @@ impl Issuers {
     /// # Errors
     /// Why it is not taken.
     pub fn check(&self, token: &str, now: u64) -> Result<Claims, Refusal> {
+        self.check_with(token, now, &mut Signatures::default())
+    }
+
+    /// The same, but that no signature is computed which is known to be right.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn check_with(&self, token: &str, now: u64, signatures: &mut Signatures) -> Result<Claims, Refusal> {
+        self.examine(token, now, signatures, |_| {})
+    }
+
+    /// The same as [`Self::check`]; says for people which key has signed it, too.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn explain(&self, token: &str, now: u64) -> Result<(Claims, String), Refusal> {
+        let mut signed_by = String::new();
+        let claims = self.examine(token, now, &mut Signatures::default(), |key| {
+            signed_by.clone_from(&key.shown);
+        })?;
+        Ok((claims, signed_by))
+    }
+
+    fn examine(
+        &self,
+        token: &str,
+        now: u64,
+        signatures: &mut Signatures,
+        signed_by: impl FnOnce(&Key),
+    ) -> Result<Claims, Refusal> {
         let parts = Parts::of(token)?;
         let header = Header::parse(&decoded(parts.header)?)?;
         let algorithm = Algorithm::from_str(&header.alg).map_err(|_| Refusal::Algorithm)?;
         let json = decoded(parts.claims)?;
         let claims = RawClaims::parse(&json)?;
         let issuer = self.of(claims.issuer()?)?;
-        issuer.check_signature(&parts, algorithm, header.kid.as_deref())?;
+        let wanted = Wanted { parts: &parts, algorithm, kid: header.kid.as_deref() };
+        match &issuer.keys {
+            Keys::Read(keys) => signed_by(wanted.key_among(keys, signatures)?),
+            Keys::Fetched(fetched) => {
+                let keys = fetched.keys();
+                let found = wanted.key_among(&keys, signatures);
+                signed_by(found.map_err(|refusal| wanted.missed(refusal, &keys, fetched))?);
+            }
+        }
         let claims = claims.check(&issuer.audience, issuer.leeway, now)?;
         let carried = carried(&json, &self.carried).map_err(|()| Refusal::Carried)?;
         Ok(Claims { issuer: issuer.name.clone(), carried, ..claims })
@@ -197,61 +224,44 @@ impl Header {
     }
 }
 
-impl Issuer {
-    fn check_signature(
-        &self,
-        parts: &Parts<'_>,
-        algorithm: Algorithm,
-        kid: Option<&str>,
-    ) -> Result<(), Refusal> {
-        let fetched = match &self.keys {
-            Keys::Read(keys) => return check_signature(keys, parts, algorithm, kid),
-            Keys::Fetched(fetched) => fetched,
-        };
-        let keys = fetched.keys();
-        let checked = check_signature(&keys, parts, algorithm, kid);
-        let is_there = |kid| keys.iter().any(|key| key.kid.as_deref() == Some(kid));
-        let may_come = algorithm.family() != AlgorithmFamily::Hmac
-            && (keys.is_empty() || kid.is_some_and(|kid| !is_there(kid)));
-        checked.map_err(|refusal| match refusal {
-            Refusal::Key | Refusal::Algorithm | Refusal::Signature if may_come => fetched.missed(refusal),
-            _ => refusal,
-        })
-    }
+/// What a token says of its key.
+struct Wanted<'a> {
+    parts: &'a Parts<'a>,
+    algorithm: Algorithm,
+    kid: Option<&'a str>,
 }
 
-fn check_signature(
-    all: &[Key],
-    parts: &Parts<'_>,
-    algorithm: Algorithm,
-    kid: Option<&str>,
-) -> Result<(), Refusal> {
-    let takes = |key: &&Key| key.algorithms.contains(&algorithm);
-    if !all.iter().any(|key| takes(&key)) {
-        return Err(Refusal::Algorithm);
-    }
-    // A key without a name is tried for every token, a token without one with every key.
-    let named = |key: &&Key| match (key.kid.as_deref(), kid) {
-        (Some(own), Some(asked)) => own == asked,
-        _ => true,
-    };
-    let keys: Vec<&Key> = all.iter().filter(takes).filter(named).collect();
-    if keys.is_empty() || keys.len() > KEYS_TRIED_MAX {
-        return Err(Refusal::Key);
-    }
-    for key in keys {
-        if let Some((_, hmac)) = key.hmac.iter().find(|(of, _)| *of == algorithm) {
-            // In constant time.
-            match hmac::verify(hmac, parts.message.as_bytes(), &decoded(parts.signature)?) {
-                Ok(()) => return Ok(()),
-                Err(_) => continue,
-            }
+impl Wanted<'_> {
+    /// The key that has signed it.
+    fn key_among<'k>(&self, all: &'k [Key], signatures: &mut Signatures) -> Result<&'k Key, Refusal> {
+        if !all.iter().any(|key| key.takes(self.algorithm)) {
+            return Err(Refusal::Algorithm);
         }
-        match jsonwebtoken::crypto::verify(parts.signature, parts.message.as_bytes(), &key.key, algorithm) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(_) => return Err(Refusal::Form),
+        // A key without a name is tried for every token, a token without one with every key.
+        let named = |key: &Key| match (key.kid.as_deref(), self.kid) {
+            (Some(own), Some(asked)) => own == asked,
+            _ => true,
+        };
+        let fitting = || all.iter().filter(|key| key.takes(self.algorithm) && named(key));
+        if !(1..=KEYS_TRIED_MAX).contains(&fitting().count()) {
+            return Err(Refusal::Key);
+        }
+        let signature = decoded(self.parts.signature)?;
+        let mut verifies = |key: &&Key| {
+            let mut verifiers = key.verifiers.iter().filter(|verifier| verifier.algorithm == self.algorithm);
+            verifiers.any(|verifier| verifier.verifies(self.parts, &signature, signatures))
+        };
+        fitting().find(|key| verifies(key)).ok_or(Refusal::Signature)
+    }
+
+    /// What is said where the key is not among those that were fetched: it may be the next time.
+    fn missed(&self, refusal: Refusal, keys: &[Key], fetched: &FetchedKeys) -> Refusal {
+        let is_there = |kid| keys.iter().any(|key| key.kid.as_deref() == Some(kid));
+        let may_come = self.algorithm.family() != AlgorithmFamily::Hmac
+            && (keys.is_empty() || self.kid.is_some_and(|kid| !is_there(kid)));
+        match refusal {
+            Refusal::Key | Refusal::Algorithm | Refusal::Signature if may_come => fetched.missed(refusal),
+            _ => refusal,
         }
     }
-    Err(Refusal::Signature)
 }

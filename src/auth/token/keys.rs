@@ -9,9 +9,8 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::hmac;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
@@ -22,6 +21,7 @@ use x509_cert::der::{Decode, Reader, SliceReader};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 use zeroize::Zeroizing;
 
+use super::crypto::{PublicKey, Verifier};
 use crate::sys;
 
 /// Bytes read of a file.
@@ -104,42 +104,43 @@ impl fmt::Display for KeysError {
 
 impl std::error::Error for KeysError {}
 
-/// One key, with what it is for.
+/// One key, ready for each algorithm that it is for.
 pub(super) struct Key {
     pub(super) kid: Option<String>,
-    pub(super) algorithms: Vec<Algorithm>,
-    /// Of a public key.
-    pub(super) key: DecodingKey,
-    /// Of a secret: made ready for each of its algorithms, which is half of what a check would cost.
-    pub(super) hmac: Vec<(Algorithm, hmac::Key)>,
+    pub(super) verifiers: Vec<Verifier>,
+    /// Which it is, for people: its file, or its place in a set.
+    pub(super) shown: String,
+}
+
+impl Key {
+    pub(super) fn takes(&self, algorithm: Algorithm) -> bool {
+        self.verifiers.iter().any(|verifier| verifier.algorithm == algorithm)
+    }
 }
 
 /// The keys of a source; `warnings` gets what is probably a mistake.
 pub(super) fn load(source: &KeySource, warnings: &mut Vec<String>) -> Result<Vec<Key>, KeysError> {
     let file = &source.file();
     let fail = |problem: String| KeysError { file: file.clone(), problem };
+    let shown = file.display().to_string();
     match source {
         KeySource::Hmac { kid, .. } => {
             let secret = secret(file, warnings)?;
-            let key = DecodingKey::from_secret(&secret).map_err(|_| fail("is empty".to_owned()))?;
             // A secret is at least as long as what is computed of it (RFC 7518, 3.2).
-            let long_enough = [
-                (32, Algorithm::HS256, hmac::HMAC_SHA256),
-                (48, Algorithm::HS384, hmac::HMAC_SHA384),
-                (64, Algorithm::HS512, hmac::HMAC_SHA512),
-            ];
-            let long_enough = long_enough.into_iter().filter(|(bytes, ..)| secret.len() >= *bytes);
-            let hmac: Vec<_> =
-                long_enough.map(|(_, algorithm, hash)| (algorithm, hmac::Key::new(hash, &secret))).collect();
-            let algorithms = hmac.iter().map(|(algorithm, _)| *algorithm).collect();
-            Ok(vec![Key { kid: kid.clone(), algorithms, key, hmac }])
+            let long_enough = [(32, Algorithm::HS256), (48, Algorithm::HS384), (64, Algorithm::HS512)];
+            let long_enough = long_enough.into_iter().filter(|(bytes, _)| secret.len() >= *bytes);
+            let verifiers = long_enough.filter_map(|(_, algorithm)| Verifier::secret(algorithm, &secret));
+            Ok(vec![Key { kid: kid.clone(), verifiers: verifiers.collect(), shown }])
         }
         KeySource::Pem { kid, .. } => {
-            let (algorithms, key) = public_key(&read(file)?).map_err(fail)?;
-            Ok(vec![Key { kid: kid.clone(), algorithms, key, hmac: Vec::new() }])
+            let verifiers = public_key(&read(file)?).map_err(fail)?;
+            Ok(vec![Key { kid: kid.clone(), verifiers, shown }])
         }
         KeySource::Jwks { .. } => {
-            set(&read(file)?, |skipped| warnings.push(format!("{}: {skipped}", file.display()))).map_err(fail)
+            let skipped = |skipped| warnings.push(format!("{shown}: {skipped}"));
+            let mut keys = set(&read(file)?, skipped).map_err(fail)?;
+            keys.iter_mut().for_each(|key| key.shown.insert_str(0, &format!("{shown}, ")));
+            Ok(keys)
         }
         KeySource::Url { .. } => Err(fail("is fetched, and stands alone".to_owned())),
     }
@@ -190,7 +191,7 @@ fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, KeysError> {
 }
 
 /// A public key in PEM (RFC 7468, 13).
-fn public_key(pem: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
+fn public_key(pem: &[u8]) -> Result<Vec<Verifier>, String> {
     let der = SubjectPublicKeyInfoDer::from_pem_slice(pem).map_err(|_| {
         let has = |label: &[u8]| pem.windows(label.len()).any(|part| part == label);
         let what = if has(b"PRIVATE KEY-----") {
@@ -235,7 +236,7 @@ fn rsa_parts(der: &[u8]) -> x509_cert::der::Result<(&[u8], &[u8])> {
     reader.finish(parts)
 }
 
-fn rsa(n: &[u8], e: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
+fn rsa(n: &[u8], e: &[u8]) -> Result<Vec<Verifier>, String> {
     let n = n.iter().position(|byte| *byte != 0).and_then(|first| n.get(first..)).unwrap_or_default();
     let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
     let bits = n.len() * 8 - unused;
@@ -251,24 +252,28 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
     if !odd(n) {
         return Err("has an RSA key whose modulus is even".to_owned());
     }
-    Ok((AlgorithmFamily::Rsa.algorithms().to_vec(), DecodingKey::from_rsa_raw_components(n, e)))
+    let of = |algorithm: &Algorithm| Verifier::public(*algorithm, PublicKey::Rsa { n, e });
+    let verifiers: Option<Vec<_>> = AlgorithmFamily::Rsa.algorithms().iter().map(of).collect();
+    verifiers.ok_or_else(|| "has no RSA key that can be computed with".to_owned())
 }
 
 /// An uncompressed point of P-256 or P-384 (SEC 1, 2.3.3).
-fn ec(point: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
+fn ec(point: &[u8]) -> Result<Vec<Verifier>, String> {
     let algorithm = match (point.len(), point.first()) {
         (65, Some(4)) => Algorithm::ES256,
         (97, Some(4)) => Algorithm::ES384,
         _ => return Err(format!("has a key of another curve, or a compressed one; {KINDS}")),
     };
-    Ok((vec![algorithm], DecodingKey::from_ec_der(point)))
+    let verifier = Verifier::public(algorithm, PublicKey::Point(point));
+    verifier.map(|verifier| vec![verifier]).ok_or_else(|| "has a point that is not on its curve".to_owned())
 }
 
-fn ed25519(bytes: &[u8]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
+fn ed25519(bytes: &[u8]) -> Result<Vec<Verifier>, String> {
     if bytes.len() != 32 {
         return Err("has a key of Ed25519 that is not 32 bytes long".to_owned());
     }
-    Ok((vec![Algorithm::EdDSA], DecodingKey::from_ed_der(bytes)))
+    let verifier = Verifier::public(Algorithm::EdDSA, PublicKey::Ed25519(bytes));
+    verifier.map(|verifier| vec![verifier]).ok_or_else(|| "has no key of Ed25519".to_owned())
 }
 
 /// A set of keys. What cannot be used is skipped (RFC 7517, 5), with a word to `skipped`.
@@ -286,7 +291,7 @@ pub(super) fn set(json: &[u8], mut skipped: impl FnMut(String)) -> Result<Vec<Ke
         let known: Known = serde_json::from_str(raw.get()).unwrap_or_default();
         let key = match serde_json::from_str::<Jwk>(raw.get()) {
             _ if known.is_secret => Err(Unusable::Secret),
-            Ok(jwk) => of_set(&jwk),
+            Ok(jwk) => of_set(&jwk, place + 1),
             Err(_) => Err(Unusable::Other(format!("is none, or has a member of another type; {KINDS}"))),
         };
         if known.has_private && key.is_ok() {
@@ -364,7 +369,7 @@ enum Unusable {
     Other(String),
 }
 
-fn of_set(jwk: &Jwk) -> Result<Key, Unusable> {
+fn of_set(jwk: &Jwk, place: usize) -> Result<Key, Unusable> {
     let other = |problem: &str| Unusable::Other(problem.to_owned());
     let decoded = |text: &str| {
         let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes());
@@ -398,14 +403,20 @@ fn of_set(jwk: &Jwk) -> Result<Key, Unusable> {
         }
         _ => return Err(other(&format!("is of a kind that is not known; {KINDS}"))),
     };
-    let (mut algorithms, key) = made.map_err(Unusable::Other)?;
+    let mut verifiers = made.map_err(Unusable::Other)?;
     if let Some(named) = common.key_algorithm {
-        algorithms.retain(|algorithm| Algorithm::try_from(named).is_ok_and(|named| named == *algorithm));
-        if algorithms.is_empty() {
+        let is_named = |own: Algorithm| Algorithm::try_from(named).is_ok_and(|named| named == own);
+        verifiers.retain(|verifier| is_named(verifier.algorithm));
+        if verifiers.is_empty() {
             return Err(other("names an algorithm that is not for keys of its kind"));
         }
     }
-    Ok(Key { kid: common.key_id.clone(), algorithms, key, hmac: Vec::new() })
+    let kid = common.key_id.clone();
+    let shown = match &kid {
+        Some(kid) => format!("key {place} ({kid:?})"),
+        None => format!("key {place}"),
+    };
+    Ok(Key { kid, verifiers, shown })
 }
 
 #[cfg(test)]

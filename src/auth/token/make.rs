@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use aws_lc_rs::hmac;
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
 
 use super::keys::{KeysError, secret};
-use super::{IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS, crypto};
+use super::{IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS};
 
 /// What a token is to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,13 +36,12 @@ pub struct Order {
 /// The file does not fit, or the token would not be taken, and why.
 pub fn make(order: &Order, file: &Path, now: u64, warnings: &mut Vec<String>) -> Result<String, KeysError> {
     let fail = |problem: String| KeysError { file: file.to_owned(), problem };
-    crypto::install().map_err(|problem| fail(problem.to_owned()))?;
     let secret = secret(file, warnings)?;
-    let key = EncodingKey::from_secret(&secret).map_err(|error| fail(format!("does not sign: {error}")))?;
-    let mut header = Header::new(Algorithm::HS256);
-    header.kid.clone_from(&order.kid);
-    let token = jsonwebtoken::encode(&header, &order.claims(now), &key)
-        .map_err(|error| fail(format!("does not sign: {error}")))?;
+    let part =
+        |values: Map<String, Value>| BASE64URL_NOPAD.encode(Value::from(values).to_string().as_bytes());
+    let message = format!("{}.{}", part(order.header()), part(order.claims(now)));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), message.as_bytes());
+    let token = format!("{message}.{}", BASE64URL_NOPAD.encode(signature.as_ref()));
     // As those who get it will look at it.
     let plan = IssuerPlan {
         issuer: order.issuer.clone(),
@@ -57,6 +57,12 @@ pub fn make(order: &Order, file: &Path, now: u64, warnings: &mut Vec<String>) ->
 }
 
 impl Order {
+    fn header(&self) -> Map<String, Value> {
+        let named = self.kid.iter().map(|kid| ("kid".to_owned(), kid.clone().into()));
+        let usual = [("alg", "HS256"), ("typ", "JWT")].map(|(name, value)| (name.to_owned(), value.into()));
+        usual.into_iter().chain(named).collect()
+    }
+
     fn claims(&self, now: u64) -> Map<String, Value> {
         let mut claims = Map::new();
         let mut add = |name: &str, value: Option<Value>| {

@@ -1,8 +1,8 @@
 //! Tokens (JSON Web Tokens, RFC 7519): who issues them, with which keys, and what one says of its bearer.
 //!
 //! [`Issuers`] are made once of their keys' files and then only read, but for sets of keys that a service fetches
-//! ([`FetchedKeys`]); to check a token blocks nothing, but costs what its signature costs. [`make()`] signs one. The crate `jsonwebtoken` knows algorithms, keys and sets of keys, `crypto` has aws-lc-rs
-//! check signatures, and header and claims are read here, since the crate takes some claims that it cannot read for none.
+//! ([`FetchedKeys`]); to check a token blocks nothing, but costs what its signature costs, the first time that a loop sees it ([`Signatures`]). [`make()`] signs one. The crate `jsonwebtoken` knows
+//! algorithms and sets of keys, `crypto` has aws-lc-rs check signatures, and header and claims are read here, since the crate takes some claims that it cannot read for none.
 
 mod carried;
 mod claims;
@@ -13,6 +13,7 @@ mod issuer;
 mod keys;
 mod make;
 mod refusal;
+mod signatures;
 mod told;
 
 pub use carried::{CARRIED_BYTES_MAX, CARRIED_NAMES_MAX, may_carry};
@@ -23,6 +24,7 @@ pub use issuer::{IssuerPlan, Issuers, Loaded};
 pub use keys::{KeySource, KeysError};
 pub use make::{Order, make};
 pub use refusal::Refusal;
+pub use signatures::{Asked, Signatures};
 pub use told::Told;
 
 /// Bytes of a token. A request's head has room for 8 KiB, and a token is only one of its fields.
@@ -32,7 +34,10 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 pub const LEEWAY_SECONDS: u64 = 30;
 
 /// The parts of a token in its compact form (RFC 7515, 3.1).
+#[derive(Clone, Copy)]
 struct Parts<'a> {
+    /// All of it.
+    token: &'a str,
     header: &'a str,
     claims: &'a str,
     signature: &'a str,
@@ -48,7 +53,7 @@ impl<'a> Parts<'a> {
         let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Form)?;
         match message.split_once('.') {
             Some((header, claims)) if !claims.contains('.') => {
-                Ok(Self { header, claims, signature, message })
+                Ok(Self { token, header, claims, signature, message })
             }
             _ => Err(Refusal::Form),
         }

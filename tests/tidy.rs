@@ -62,7 +62,10 @@ const EDGES: [(&str, &[&str]); 23] = [
     ("service", &["auth", "metrics", "sys", "topic"]),
     ("client", &["wire"]),
     ("dev_cert", &["client"]),
-    ("cli", &["auth", "client", "config", "dev_cert", "logging", "preflight", "server", "sys", "wire"]),
+    (
+        "cli",
+        &["auth", "client", "config", "dev_cert", "logging", "preflight", "server", "service", "sys", "wire"],
+    ),
     ("logging", &["config", "metrics"]),
     ("main", &["cli"]),
     ("build", &[]),

@@ -1,4 +1,5 @@
-//! `fantail token`: makes a token (JSON Web Token) with a secret, or says with `--check` what one says and whether it is good.
+//! `fantail token`: makes a token (JSON Web Token) with a secret, or says with `--check` what one says, whether it is good, and
+//! with which key.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use serde_json::{Value, json};
 use crate::auth::token::{
     Claims, Grants, IssuerPlan, Issuers, KeySource, LEEWAY_SECONDS, Order, TOKEN_BYTES_MAX, inspect, make,
 };
+
+use crate::config::{Sources, load};
+use crate::service::fetch_once;
 
 use super::terminal::shown;
 use super::{FAILED, MISUSED, fail, print};
@@ -34,7 +38,11 @@ Examples:
   fantail token --check --hmac-file token.secret < alice.token
       Say what it says, whether it is good, and if not, why.
   fantail token --check --jwks-file keys.json --issuer https://login.example --audience app alice.token
-      The same of somebody else's token, with their public keys.";
+      The same of somebody else's token, with their public keys.
+  fantail token --check --jwks-url https://login.example/.well-known/jwks.json --issuer https://login.example alice.token
+      With the keys that they publish, fetched once, within ten seconds.
+  fantail token --check --config fantail.toml alice.token
+      As the server of this configuration would, whichever of its issuers it is of.";
 
 /// Flags of `token`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -78,6 +86,18 @@ pub(super) struct TokenArgs {
     /// With --check, file with a set of public keys (JWKS); may be repeated
     #[arg(long, value_name = "FILE", requires = "check")]
     jwks_file: Vec<PathBuf>,
+    /// With --check, address of a set of public keys (JWKS): https://, or http:// of this machine. It is fetched once
+    #[arg(long, value_name = "URL", requires = "check", conflicts_with_all = ["hmac_file", "pem_file", "jwks_file"])]
+    jwks_url: Option<String>,
+    /// PEM file with the authorities that are trusted for it, instead of those of the system
+    #[arg(long, value_name = "FILE", requires = "jwks_url")]
+    jwks_ca_file: Option<PathBuf>,
+    /// With --check, the configuration whose issuers may have issued it
+    #[arg(
+        long, value_name = "FILE", requires = "check",
+        conflicts_with_all = ["issuer", "audience", "hmac_file", "pem_file", "jwks_file", "jwks_url"]
+    )]
+    config: Option<PathBuf>,
     /// Answer as one JSON object
     #[arg(long)]
     json: bool,
@@ -126,23 +146,49 @@ fn check(args: &TokenArgs, now: u64) -> ExitCode {
         Ok(token) => token,
         Err(problem) => return fail(FAILED, &problem),
     };
-    let issuers = match args.issuers() {
-        Ok(issuers) => issuers,
-        Err(problem) => return fail(FAILED, &problem),
-    };
     let said = match inspect(&token) {
         Ok(said) => said,
         Err(refusal) => return fail(FAILED, &format!("not good: {refusal}")),
     };
-    let verdict =
-        match issuers {
-            Some(issuers) => issuers.check(&token, now).map_err(|refusal| refusal.to_string()),
-            None => Err("its signature was not checked; give keys by --hmac-file, --pem-file or --jwks-file"
-                .to_owned()),
-        };
+    let verdict = match args.plans() {
+        Ok(plans) if plans.is_empty() => {
+            let keys = "--hmac-file, --pem-file, --jwks-file, --jwks-url or --config";
+            Err(format!("its signature was not checked; give keys by {keys}"))
+        }
+        Ok(plans) => match explained(plans, &token, &said, now) {
+            Ok(verdict) => verdict,
+            Err(problem) => return fail(FAILED, &problem),
+        },
+        Err(problem) => return fail(FAILED, &problem),
+    };
     let code = if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
     let text = if args.json { as_json(&said, &verdict) } else { as_text(&said, &verdict, now) };
     if print(&text) == ExitCode::SUCCESS { code } else { ExitCode::from(FAILED) }
+}
+
+/// What the issuer among these has to say that the token names; only its keys are read or fetched.
+fn explained(
+    mut plans: Vec<IssuerPlan>,
+    token: &str,
+    (_, claims): &Said,
+    now: u64,
+) -> Result<Verdict, String> {
+    plans.retain(|plan| plan.issuer.is_none() || plan.issuer.as_deref() == claims["iss"].as_str());
+    let mut fetched = String::new();
+    let loaded = Issuers::load_with(&plans, |url, ca| {
+        // A query may be a secret.
+        fetched = format!("{}, ", url.split('?').next().unwrap_or_default());
+        let mut skipped = Vec::new();
+        let keys = fetch_once(url, ca, &mut skipped);
+        warn(&skipped.iter().map(|skipped| format!("{fetched}{skipped}")).collect::<Vec<_>>());
+        keys
+    });
+    let loaded = loaded.map_err(|error| error.to_string())?;
+    warn(&loaded.warnings);
+    let explained = loaded.issuers.explain(token, now);
+    Ok(explained
+        .map(|(claims, key)| (claims, format!("{fetched}{key}")))
+        .map_err(|refusal| refusal.to_string()))
 }
 
 fn warn(warnings: &[String]) {
@@ -171,33 +217,47 @@ fn read_token(file: Option<&Path>) -> Result<String, String> {
 }
 
 impl TokenArgs {
-    /// Nothing if no keys are given.
-    fn issuers(&self) -> Result<Option<Issuers>, String> {
+    /// Who may have issued it; nobody if no keys are given.
+    fn plans(&self) -> Result<Vec<IssuerPlan>, String> {
+        if let Some(file) = &self.config {
+            return configured(file);
+        }
         let hmac = self.hmac_file.iter().map(|file| KeySource::Hmac { file: file.clone(), kid: None });
         let pem = self.pem_file.iter().map(|file| KeySource::Pem { file: file.clone(), kid: None });
         let jwks = self.jwks_file.iter().map(|file| KeySource::Jwks { file: file.clone() });
-        let keys: Vec<KeySource> = hmac.chain(pem).chain(jwks).collect();
+        let ca = &self.jwks_ca_file;
+        let url = self.jwks_url.iter().map(|url| KeySource::Url { url: url.clone(), ca: ca.clone() });
+        let keys: Vec<KeySource> = hmac.chain(pem).chain(jwks).chain(url).collect();
         if keys.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let plan = IssuerPlan {
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            leeway_seconds: LEEWAY_SECONDS,
-            keys,
-        };
-        let loaded = Issuers::load(&[plan]).map_err(|error| error.to_string())?;
-        warn(&loaded.warnings);
-        Ok(Some(loaded.issuers))
+        let (issuer, audience) = (self.issuer.clone(), self.audience.clone());
+        Ok(vec![IssuerPlan { issuer, audience, leeway_seconds: LEEWAY_SECONDS, keys }])
     }
+}
+
+/// Who issues tokens by a configuration, read as the server reads it.
+fn configured(file: &Path) -> Result<Vec<IssuerPlan>, String> {
+    let environment = std::env::vars_os().collect();
+    let sources = Sources { file: Some(file.to_owned()), environment, flags: Vec::new() };
+    let plans = load(&sources).map_err(|errors| errors.to_string())?.settings.issuer_plans();
+    if plans.is_empty() {
+        return Err(format!("{}: it has no [[auth.issuer]]", file.display()));
+    }
+    Ok(plans)
 }
 
 type Said = (Value, Value);
 
-fn as_json((header, claims): &Said, verdict: &Result<Claims, String>) -> String {
+/// What a good token says, and which key has signed it; or why it is not good.
+type Verdict = Result<(Claims, String), String>;
+
+fn as_json((header, claims): &Said, verdict: &Verdict) -> String {
     let answer = json!({
         "good": verdict.is_ok(),
         "problem": verdict.as_ref().err(),
+        "issuer": verdict.as_ref().ok().and_then(|(claims, _)| claims.issuer.as_deref()),
+        "key": verdict.as_ref().ok().map(|(_, key)| key),
         "header": header,
         "claims": claims,
     });
@@ -205,7 +265,7 @@ fn as_json((header, claims): &Said, verdict: &Result<Claims, String>) -> String 
 }
 
 /// A line for each field and claim, times as times, and the verdict at the end.
-fn as_text((header, claims): &Said, verdict: &Result<Claims, String>, now: u64) -> String {
+fn as_text((header, claims): &Said, verdict: &Verdict, now: u64) -> String {
     let mut text = String::new();
     for (part, values) in [("header", header), ("claims", claims)] {
         text.push_str(&format!("{part}\n"));
@@ -215,7 +275,7 @@ fn as_text((header, claims): &Said, verdict: &Result<Claims, String>, now: u64) 
         }
     }
     text.push_str(&match verdict {
-        Ok(claims) => {
+        Ok((claims, key)) => {
             let list = |of: &Option<Grants>| match of {
                 None => "whatever those with a token may".to_owned(),
                 Some(of) if of.is_empty() => "nothing".to_owned(),
@@ -223,7 +283,8 @@ fn as_text((header, claims): &Said, verdict: &Result<Claims, String>, now: u64) 
             };
             let (sub, subscribe, publish) = (&claims.sub, list(&claims.subscribe), list(&claims.publish));
             let line = format!("good: {sub} may subscribe to {subscribe}, and publish to {publish}");
-            format!("{}\n", shown(&line, false))
+            let signed = format!("signed with {key}");
+            format!("{}\n{}\n", shown(&signed, false), shown(&line, false))
         }
         Err(problem) => format!("not good: {problem}\n"),
     });

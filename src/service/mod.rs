@@ -20,5 +20,5 @@ pub use backend::{Backend, BackendPlan};
 pub use breaker::{Breaker, State};
 pub use caller::{ANSWER_BYTES_MAX, Answer, CallError, Caller, Plan, Request, check_url};
 pub use desk::{Asked, Asker, Digest, Verdict};
-pub use jwks::{KeySets, check_jwks_url};
+pub use jwks::{KeySets, check_jwks_url, fetch_once};
 pub use question::{Handshake, may_pass};

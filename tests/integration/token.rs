@@ -6,6 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
+use serde_json::Value;
+
+use crate::kit::{Server as Login, answered, ok};
+use crate::reload::ConfigFile;
 use crate::server::command;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -70,13 +74,14 @@ fn what_is_made_is_good_and_explained() {
         "alg        \"HS256\"",
         "sub        \"alice\"",
         "subscribe  [\"users/{sub}/**\"]",
+        "signed with ",
         "good: alice may subscribe to users/alice/**, and publish to whatever those with a token may",
     ] {
         assert!(explained.contains(part), "{part}: {explained}");
     }
     let file = folder.write("token", &made);
     let checked = token(&[&["--check", "--json", &file][..], &for_app].concat(), "");
-    let answer: serde_json::Value = serde_json::from_str(&text(&checked).0).expect("JSON");
+    let answer: Value = serde_json::from_str(&text(&checked).0).expect("JSON");
     assert_eq!((answer["good"].as_bool(), answer["claims"]["sub"].as_str()), (Some(true), Some("alice")));
     assert_eq!(answer["claims"]["jti"].as_str().map(str::len), Some(22));
 }
@@ -134,4 +139,98 @@ fn files_and_flags_that_do_not_fit_are_named() {
     let warned = token(&["--sub", "alice", "--hmac-file", &secret], "");
     assert!(warned.status.success());
     assert!(text(&warned).1.contains("every user of this machine can read this secret"));
+}
+
+const SET: &str = include_str!("../fixtures/tokens/keys.json");
+
+/// A token that OpenSSL has signed, good until 2100, by its algorithm.
+fn of_openssl(algorithm: &str) -> &'static str {
+    let mut lines = include_str!("../fixtures/tokens/tokens.txt").lines();
+    let line = lines.find(|line| line.starts_with(algorithm)).expect("a token");
+    line.split_once(' ').expect("a name and a token").1
+}
+
+#[test]
+fn keys_of_an_address_are_fetched_once_and_the_one_that_fits_is_named() {
+    let login = Login::saying(ok(SET));
+    let url = login.url();
+    for (times, algorithm) in ["ES256", "RS256", "EdDSA"].into_iter().enumerate() {
+        let output = token(&["--check", "--json", "--jwks-url", &url], of_openssl(algorithm));
+        let (said, errors) = text(&output);
+        assert!(output.status.success(), "{said}{errors}");
+        let answer: Value = serde_json::from_str(&said).expect("JSON");
+        let key = answer["key"].as_str().expect("a key");
+        // Which it is, by its place in the set.
+        let place = key.strip_prefix(&format!("{url}, key ")).and_then(|rest| rest.split(' ').next());
+        let place: usize = place.and_then(|place| place.parse().ok()).unwrap_or_else(|| panic!("{key}"));
+        let set: Value = serde_json::from_str(SET).expect("JSON");
+        let kind = match algorithm {
+            "ES256" => "P-256",
+            "RS256" => "RSA",
+            _ => "Ed25519",
+        };
+        let found = &set["keys"][place - 1];
+        assert!(found["crv"] == kind || found["kty"] == kind, "{algorithm}: {key}");
+        assert_eq!(login.asked(), times + 1, "once");
+    }
+    let secret = Folder::new("fetched");
+    let made = text(&token(&["--sub", "alice", "--hmac-file", &secret.secret()], "")).0;
+    let output = token(&["--check", "--jwks-url", &url], &made);
+    assert!(text(&output).0.contains("not good: its algorithm"), "{output:?}");
+}
+
+#[test]
+fn an_address_that_is_of_no_use_is_told_with_what_is_wrong() {
+    let good = of_openssl("ES256");
+    for (answer, problem) in [
+        (answered("404 None", SET), "it answers 404"),
+        (answered("302 Found\r\nLocation: /keys", ""), "redirects are not followed"),
+        (ok("<html>"), "is no set of keys"),
+        (ok(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#), "is a secret"),
+    ] {
+        let login = Login::saying(answer);
+        let output = token(&["--check", "--jwks-url", &login.url()], good);
+        let (said, errors) = text(&output);
+        assert_eq!((output.status.code(), login.asked()), (Some(1), 1), "{said}{errors}");
+        assert!(errors.contains(problem) && !errors.contains("c2VjcmV0"), "{problem}: {errors}");
+    }
+    for (url, problem) in [
+        ("http://login.example/keys", "expects https://"),
+        ("ftp://127.0.0.1/keys", "expects a URL"),
+        ("https://me:secret@login.example/keys", "without a name and password"),
+        ("http://127.0.0.1:1/keys", "no connection"),
+    ] {
+        let output = token(&["--check", "--jwks-url", url], good);
+        let (said, errors) = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}{errors}");
+        assert!(errors.contains(problem), "{problem}: {errors}");
+    }
+    let both = token(&["--check", "--jwks-url", "https://a.example", "--jwks-file", "keys.json"], good);
+    assert_eq!(both.status.code(), Some(2));
+}
+
+#[test]
+fn a_configuration_says_who_may_have_issued_it_and_only_that_ones_keys_are_fetched() {
+    let login = Login::saying(ok(SET));
+    let folder = Folder::new("configured");
+    let config = ConfigFile::new(&format!(
+        "[[auth.issuer]]\nissuer = \"us\"\nhmac_file = {:?}\n[[auth.issuer]]\nissuer = \"them\"\njwks_url = {:?}\n",
+        folder.secret(),
+        login.url()
+    ));
+    let check = |made: &str| token(&["--check", "--json", "--config", config.path()], made);
+    let made = |issuer: &str| {
+        text(&token(&["--sub", "alice", "--issuer", issuer, "--hmac-file", &folder.secret()], "")).0
+    };
+    let answer: Value = serde_json::from_str(&text(&check(&made("us"))).0).expect("JSON");
+    assert_eq!((answer["issuer"].as_str(), answer["key"].as_str()), (Some("us"), Some(&*folder.secret())));
+    assert_eq!(login.asked(), 0, "of another issuer");
+    for (issuer, problem, asked) in [("them", "its algorithm", 1), ("others", "its issuer (iss)", 1)] {
+        let answer: Value = serde_json::from_str(&text(&check(&made(issuer))).0).expect("JSON");
+        let found = answer["problem"].as_str().expect("a problem");
+        assert!(found.contains(problem) && login.asked() == asked, "{issuer}: {found}");
+    }
+    let none = ConfigFile::new("");
+    let output = token(&["--check", "--config", none.path()], &made("us"));
+    assert!(text(&output).1.contains("no [[auth.issuer]]"), "{output:?}");
 }

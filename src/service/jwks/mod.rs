@@ -154,6 +154,26 @@ impl KeySets {
     }
 }
 
+/// The set of an address, fetched once by who asks, who waits for it: as long as a fetch may take. `skipped` gets what is said of keys
+/// that are left out.
+///
+/// # Errors
+/// The address or the authorities are of no use, or what is fetched is no set: one line that says why.
+pub fn fetch_once(
+    url: &str,
+    ca: Option<&Path>,
+    skipped: &mut Vec<String>,
+) -> Result<Arc<FetchedKeys>, String> {
+    check_jwks_url(url)?;
+    let caller = Caller::new(&plan(url, ca))?;
+    let keys = Arc::new(FetchedKeys::default());
+    let answer = good(caller.ask(&request())).map_err(|failed| failed.problem)?;
+    keys.replace(&answer.body, skipped).map_err(|problem| format!("its answer {problem}"))?;
+    // There is no next time.
+    keys.settle(true);
+    Ok(keys)
+}
+
 fn request() -> Request {
     let accept = ("accept".to_owned(), b"application/jwk-set+json, application/json".to_vec());
     Request { fields: vec![accept], body: None }

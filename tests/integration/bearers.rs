@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use crate::client::{Answer, Peer, assert_upgraded};
 use crate::reload::ConfigFile;
 use crate::server::{Server, command, fails, on_free_ports, undisturbed, wait_for};
+use crate::token_table::{Way, show};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const OTHER: &str = "fedcba9876543210fedcba9876543210";
+pub(crate) const OTHER: &str = "fedcba9876543210fedcba9876543210";
 const JSON: &str = "Sec-WebSocket-Protocol: fantail.json.v1\r\n";
 
 /// Topics that nobody may subscribe to, those whose tokens list them, and everybody.
@@ -61,11 +62,11 @@ impl Drop for Secret {
     }
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-fn signed(secret: &str, header: &str, claims: &str) -> String {
+pub(crate) fn signed(secret: &str, header: &str, claims: &str) -> String {
     let base64 = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
     let message = format!("{}.{}", base64(header), base64(claims));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
@@ -73,7 +74,7 @@ fn signed(secret: &str, header: &str, claims: &str) -> String {
     format!("{message}.{signature}")
 }
 
-fn good(claims: &str) -> String {
+pub(crate) fn good(claims: &str) -> String {
     signed(SECRET, r#"{"alg":"HS256"}"#, claims)
 }
 
@@ -82,40 +83,11 @@ pub(crate) fn token(sub: &str, more: &str) -> String {
     good(&format!(r#"{{"sub":"{sub}","exp":{}{more}}}"#, now() + 240))
 }
 
-fn start(config: &ConfigFile) -> Server {
+pub(crate) fn start(config: &ConfigFile) -> Server {
     Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2", "--log-level", "debug"], &[]))
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
-    Field,
-    Subprotocol,
-    Cookie,
-    Query,
-}
-
-const WAYS: [Way; 4] = [Way::Field, Way::Subprotocol, Way::Cookie, Way::Query];
-
-/// Asks for a path and shows a token in one of the ways.
-fn show(server: &Server, path: &str, way: Way, token: &str) -> Answer {
-    let (path, fields) = match way {
-        Way::Field => (path.to_owned(), format!("Authorization: Bearer {token}\r\n")),
-        Way::Subprotocol => {
-            (path.to_owned(), format!("Sec-WebSocket-Protocol: fantail.plain.v1, fantail.token.{token}\r\n"))
-        }
-        Way::Cookie => (
-            path.to_owned(),
-            format!("Origin: http://{}\r\nCookie: fantail_token={token}\r\n", server.listen),
-        ),
-        Way::Query => {
-            let sign = if path.contains('?') { '&' } else { '?' };
-            (format!("{path}{sign}token={token}"), String::new())
-        }
-    };
-    ask(server, &path, &fields)
-}
-
-fn ask(server: &Server, path: &str, fields: &str) -> Answer {
+pub(crate) fn ask(server: &Server, path: &str, fields: &str) -> Answer {
     let mut peer = server.connect();
     if path.starts_with("/ws") {
         return peer.ask_upgrade(path, fields);
@@ -128,77 +100,6 @@ fn ask(server: &Server, path: &str, fields: &str) -> Answer {
         return Answer { status, head, body: Vec::new() };
     }
     peer.answer()
-}
-
-#[test]
-fn a_token_is_the_same_in_every_way_and_dialect() {
-    let secret = Secret::new(SECRET);
-    let config = ConfigFile::new(&format!(
-        "[auth]\nquery_token = true\n{}",
-        secret.issuer("issuer = \"us\"\naudience = [\"app\"]")
-    ));
-    let server = start(&config);
-    let claims = |more: &str| format!(r#"{{"iss":"us","aud":"app","sub":"alice"{more}}}"#);
-    let exp = |seconds: i64| format!(r#","exp":{}"#, now().saturating_add_signed(seconds));
-    let right = claims(&exp(240));
-    let of_public_key = include_str!("../fixtures/tokens/tokens.txt").lines().next().expect("a token");
-    let (_, of_public_key) = of_public_key.split_once(' ').expect("a name and a token");
-    let mut attacks = vec![
-        ("empty", String::new()),
-        ("nonsense", "nonsense".to_owned()),
-        ("dots", "..".to_owned()),
-        ("another secret", signed(OTHER, r#"{"alg":"HS256"}"#, &right)),
-        ("unsigned", signed(SECRET, r#"{"alg":"none"}"#, &right)),
-        ("no signature", format!("{}.", good(&right).rsplit_once('.').expect("a signature").0)),
-        ("another algorithm", signed(SECRET, r#"{"alg":"RS256"}"#, &right)),
-        ("of a public key", of_public_key.to_owned()),
-        ("critical", signed(SECRET, r#"{"alg":"HS256","crit":["exp"]}"#, &right)),
-        ("padded", format!("{}=", good(&right))),
-        ("too long", good(&claims(&format!(r#"{},"x":"{}""#, exp(240), "x".repeat(3_000))))),
-        ("no exp", good(&claims(""))),
-        ("exp in quotation marks", good(&claims(&format!(r#","exp":"{}""#, now() + 240)))),
-        ("nbf in quotation marks", good(&claims(&format!(r#"{},"nbf":"1""#, exp(240))))),
-        ("not yet", good(&claims(&format!(r#"{},"nbf":{}"#, exp(240), now() + 200)))),
-        ("another audience", good(&right.replace("app", "apple"))),
-        ("another issuer", good(&right.replace("\"us\"", "\"them\""))),
-        ("no issuer", good(&right.replace("\"iss\"", "\"is\""))),
-        ("claims twice", good(&claims(&format!("{}{}", exp(240), exp(240))))),
-        (
-            "a path for a sub",
-            good(&right.replace("alice", "a/b").replace('}', r#","subscribe":["{sub}/**"]}"#)),
-        ),
-        ("a star for a sub", good(&right.replace("alice", "*").replace('}', r#","publish":["{sub}"]}"#))),
-    ];
-    let invalid = attacks.len();
-    attacks.push(("expired", good(&claims(&exp(-60)))));
-    for way in WAYS {
-        for (index, (attack, token)) in attacks.iter().enumerate() {
-            let path = ["/ws/a", "/sse/a", "/poll/a?wait=0"][index % 3];
-            let answer = show(&server, path, way, token);
-            assert_eq!(answer.status, 401, "{attack} {way:?}: {}", answer.head);
-            let challenge = answer.field("www-authenticate").expect("a challenge");
-            assert!(challenge.contains("error=\"invalid_token\""), "{attack} {way:?}: {challenge}");
-            assert!(token.len() < 10 || !answer.head.contains(token.as_str()), "{attack} {way:?}");
-        }
-        for (path, status) in [("/ws/a", 101), ("/sse/a", 200), ("/poll/a?wait=0", 204), ("/echo", 426)] {
-            let answer = show(&server, path, way, &good(&right));
-            assert_eq!(answer.status, status, "{path} {way:?}: {}", answer.head);
-            let chosen = (way == Way::Subprotocol && status == 101).then_some("fantail.plain.v1");
-            assert_eq!(answer.field("sec-websocket-protocol"), chosen, "never the token");
-        }
-    }
-    let ways = WAYS.len() as u64;
-    assert_eq!(server.metric("fantail_refusals_total", "token_invalid"), invalid as u64 * ways);
-    assert_eq!(server.metric("fantail_refusals_total", "token_expired"), ways);
-    // In a URL it may be read by others, so that it must not be good for long.
-    let long = good(&claims(&exp(3_600)));
-    assert_eq!(show(&server, "/ws/a", Way::Query, &long).status, 401);
-    assert_eq!(show(&server, "/ws/a", Way::Field, &long).status, 101);
-    server.terminate();
-    let log = server.rest_of_log();
-    for token in attacks.iter().map(|(_, token)| token).filter(|token| token.len() > 10).chain([&long]) {
-        assert!(!log.contains(token.as_str()), "{log}");
-    }
 }
 
 #[test]
@@ -248,61 +149,7 @@ fn cookies_of_pages_that_only_a_star_lets_in_do_not_count() {
     }
 }
 
-#[test]
-fn rules_are_the_ceiling_and_claims_the_limit_under_it() {
-    let secret = Secret::new(SECRET);
-    let config = ConfigFile::new(&format!("{RULES}{}", secret.issuer("")));
-    let server = start(&config);
-    let listed =
-        token("alice", r#","subscribe":["users/{sub}/**","chat/*","staff/**","listed/a","jos\u00e9"]"#);
-    let (silent, none) = (token("alice", ""), token("alice", r#","subscribe":[]"#));
-    for (path, of_listed, of_silent, of_none) in [
-        ("users/alice/a", 101, 101, 403),
-        ("users%2Falice%2Fa%2Fb", 101, 101, 403),
-        // Dots mean nothing in names.
-        ("users/alice/../bob/a", 101, 101, 403),
-        ("users/bob/a", 403, 101, 403),
-        ("users/alice", 403, 101, 403),
-        ("users/alicex/a", 403, 101, 403),
-        ("Users/alice/a", 403, 101, 403),
-        ("users/alic%D0%B5/a", 403, 101, 403),
-        ("users/%7Bsub%7D/a", 403, 101, 403),
-        ("users/%2561lice/a", 403, 101, 403),
-        ("jos%C3%A9", 101, 101, 403),
-        ("jose%CC%81", 403, 101, 403),
-        ("chat/a", 101, 101, 403),
-        ("chat/a/b", 403, 101, 403),
-        ("chat", 403, 101, 403),
-        ("chat/*", 101, 101, 403),
-        // Where a token lists nothing, a pattern that no rule closes is open.
-        ("users/alice/**", 101, 101, 403),
-        ("chat/**", 403, 101, 403),
-        ("users/*/a", 403, 101, 403),
-        ("**", 403, 403, 403),
-        ("open/**", 101, 101, 101),
-        ("listed/a", 101, 403, 403),
-        ("listed/b", 403, 403, 403),
-        ("listed/*", 403, 403, 403),
-        ("staff/rota", 403, 403, 403),
-        ("chat/a?topic=staff/rota", 403, 403, 403),
-        ("chat/a?topic=users/bob/a", 403, 101, 403),
-    ] {
-        for (of, token, status) in
-            [("listed", &listed, of_listed), ("silent", &silent, of_silent), ("none", &none, of_none)]
-        {
-            let answer = show(&server, &format!("/ws/{path}"), Way::Field, token);
-            assert_eq!(answer.status, status, "{path} {of}: {}", answer.text());
-            let scope =
-                answer.field("www-authenticate").is_some_and(|told| told.contains("insufficient_scope"));
-            // By the rule alone nobody may, whatever the token says.
-            let by_rule =
-                path == "**" || path.contains("staff") && !(of == "none" && path.starts_with("chat"));
-            assert_eq!(scope, status == 403 && !by_rule, "{path} {of}: {}", answer.head);
-        }
-    }
-}
-
-fn speaker(server: &Server, fields: &str) -> Peer {
+pub(crate) fn speaker(server: &Server, fields: &str) -> Peer {
     let mut peer = server.connect();
     assert_upgraded(&peer.ask_upgrade("/ws", &format!("{JSON}{fields}")));
     peer

@@ -68,6 +68,7 @@ mod sysctl;
 mod tls;
 mod tls_parts;
 mod token;
+mod token_table;
 mod validate;
 mod webhook;
 mod webhook_faults;

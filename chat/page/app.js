@@ -1,15 +1,14 @@
 // The chat's page: who is here, which rooms, and the one connection to the edge that all of them share.
 
 import { connect } from "./fantail/fantail.js";
+import { Presence } from "./fantail/presence.js";
 import { $, dialog, el, form } from "./dom.js";
 import { get, post, speakFor, whenLoggedOut } from "./api.js";
 import { account, enter } from "./account.js";
+import { People } from "./people.js";
 import { Room } from "./room.js";
 import { Privates } from "./private.js";
 
-const PRESENT_MS = 10_000;
-// Behind a notice, and behind a connection: the edge folds who comes and goes into one event of half a second.
-const SOON_MS = 1_500;
 // How long after the end of a connection for good another is made.
 const AGAIN_MS = 2_000;
 // How often what could not be sent is tried again.
@@ -21,10 +20,11 @@ let rooms = new Map();
 let invited = [];
 let current = null;
 let client = null;
+let people = null;
 let edgeUrl = "";
 let again = 0;
-let soon = 0;
 let refreshing = null;
+let listing = null;
 // Which rooms the connection's token names.
 let named = "";
 
@@ -54,7 +54,8 @@ async function connectEdge() {
   edgeUrl = first.url;
   named = namesOf();
   let token = first.token;
-  const made = client = connect(edgeUrl, {
+  const presence = new Presence();
+  const made = client = connect(edgeUrl, presence.options({
     getToken: async () => {
       const told = token ? { url: edgeUrl, token } : await get("/edge");
       token = null;
@@ -69,16 +70,17 @@ async function connectEdge() {
       if (state === "open") for (const room of rooms.values()) room.retry();
       if (state === "open") refresh();
       if (state === "open") privates.retry();
-      if (state === "open") tellSoon();
+      else if (state !== "connecting") people.lost();
       if (state === "closed" && why) later();
     },
-  });
+  }));
   for (const room of rooms.values()) follow(made, room);
   made.subscribe(`people/${me.id}`, {
     onMessage: ({ data }) => { if (!privates.hear(data)) refresh(); },
     getState: () => privates.sync().catch(() => {}),
     onError: () => {},
   });
+  people.connect(presence);
 }
 
 function follow(made, room) {
@@ -134,7 +136,7 @@ function take(told) {
   if (!current?.isPrivate && !rooms.has(current?.id)) open(rooms.get(wanted()) ?? rooms.values().next().value ?? null);
   listRooms();
   if (client && named !== namesOf()) connectEdge();
-  tellPeople();
+  people.load();
 }
 
 /** The room that the address names; a name that is no text is of none. */
@@ -166,9 +168,8 @@ function open(room) {
   if (room?.isPrivate) privates.shown(room);
   listRooms();
   privates.list();
-  $("people-list").replaceChildren();
-  $("present").textContent = "";
-  tellPeople();
+  // Of two who write to each other nobody is listed.
+  people.open(room?.isPrivate ? null : room);
 }
 
 function listRooms() {
@@ -194,13 +195,13 @@ function invitedTo(room) {
   dialog(`You are invited to ${room.name}`, form([], "Join", act("join")), form([], "Decline", act("leave")));
 }
 
-// Told by a room what has come.
+// Told by a room what has come. However much comes at once, the list is made once.
 function changed(room, message) {
-  listRooms();
-  if (room === current && message && message.kind !== "text") {
-    tellPeople();
-    tellSoon();
-  }
+  listing ??= setTimeout(() => {
+    listing = null;
+    if (me) listRooms();
+  });
+  if (room === current && message) people.heard(message);
 }
 
 async function findRooms() {
@@ -235,49 +236,6 @@ async function findRooms() {
   look().catch(failed);
 }
 
-// --- People
-
-function tellSoon() {
-  clearTimeout(soon);
-  soon = setTimeout(() => { if (me) tellPeople(); }, SOON_MS);
-}
-
-async function tellPeople() {
-  const room = current;
-  $("invite").hidden = !room?.leads;
-  if (!room || room.isPrivate) return;
-  const [members, online] = await Promise.allSettled([get(`${room.path}/members`), get(`${room.path}/online`)]);
-  if (room !== current || members.status !== "fulfilled") return;
-  const here = new Set(online.value?.people.map(({ id }) => id));
-  $("present").textContent = online.value ? `${online.value.count} online` : "Who is online can't be had at the moment.";
-  const listed = members.value.members.sort((a, b) => here.has(b.id) - here.has(a.id));
-  const one = (person) => el("li", {},
-    el("span", { className: here.has(person.id) ? "online" : "" }, person.name, person.id === me.id ? " (you)" : "", person.role === "member" ? "" : ` · ${person.role}`, here.has(person.id) ? el("span", { className: "unseen" }, " online") : null),
-    room.leads && person.id !== me.id ? el("button", { type: "button", className: "small", "aria-label": `Manage ${person.name}`, onclick: () => manage(room, person) }, "Manage") : null);
-  const had = document.activeElement?.getAttribute?.("aria-label");
-  $("people-list").replaceChildren(...listed.map(one));
-  if (had?.startsWith("Manage ")) [...$("people-list").querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === had)?.focus();
-}
-
-function manage(room, person) {
-  const as = (role) => async () => {
-    await post(`${room.path}/members/${person.id}`, { role });
-    $("dialog").close();
-    await refresh();
-  };
-  const isOut = person.role === "banned" || person.role === "invited";
-  const choices = [
-    [room.role === "owner" && person.role === "member", "Make moderator", "moderator"],
-    [room.role === "owner" && person.role === "moderator", "Make member", "member"],
-    [room.role === "owner" && !isOut, "Hand the room over", "owner"],
-    [!isOut, "Remove from room", "removed"],
-    [person.role !== "banned", "Ban from room", "banned"],
-    [person.role === "banned", "Let come back", "removed"],
-    [person.role === "invited", "Take invitation back", "removed"],
-  ];
-  dialog(`${person.name} in ${room.name}`, ...choices.filter(([may]) => may).map(([, text, role]) => form([], text, as(role))));
-}
-
 // --- The page
 
 function narrow(which) {
@@ -302,6 +260,7 @@ function send() {
     return;
   }
   current.send(text.trimEnd());
+  people.stops();
   $("draft").value = current.draft = "";
   grow();
 }
@@ -311,6 +270,7 @@ function begin(told) {
   speakFor(me.id);
   rooms = new Map();
   current = null;
+  people = new People(me, refresh, () => client?.transport);
   $("entrance").hidden = true;
   $("chat").hidden = false;
   const asked = wanted();
@@ -321,8 +281,8 @@ function begin(told) {
 }
 
 function end() {
+  people.close();
   disconnect();
-  clearTimeout(again);
   me = null;
   current = null;
   privates.end();
@@ -333,7 +293,13 @@ function end() {
 }
 
 $("composer").addEventListener("submit", (event) => { event.preventDefault(); send(); });
-$("draft").addEventListener("input", () => { if (current) current.draft = $("draft").value; grow(); });
+$("draft").addEventListener("input", () => {
+  grow();
+  if (!current) return;
+  current.draft = $("draft").value;
+  if (current.draft.trim()) people.writes();
+  else people.stops();
+});
 $("draft").addEventListener("keydown", (event) => {
   // Where there is a keyboard; on a phone Enter begins a line, and the button sends.
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing && matchMedia("(pointer: fine)").matches) {
@@ -350,6 +316,13 @@ $("find-room").addEventListener("click", findRooms);
 $("show-account").addEventListener("click", () => account(me, end));
 $("show-rooms").addEventListener("click", () => narrow("rooms"));
 $("show-people").addEventListener("click", () => narrow("people"));
+for (const which of ["rooms", "people"]) {
+  $(which).addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !$("chat").classList.contains(which)) return;
+    narrow(null);
+    $(`show-${which}`).focus();
+  });
+}
 $("leave").addEventListener("click", async () => {
   if (!current || !confirm(`Leave ${current.name}?`)) return;
   await post(`${current.path}/leave`).catch((error) => { $("draft-error").textContent = error.message; });
@@ -362,7 +335,7 @@ $("invite").addEventListener("submit", async (event) => {
     const person = await post(`${current.path}/invite`, { name: $("invite-name").value });
     said.textContent = `${person.name} is invited.`;
     $("invite-name").value = "";
-    tellPeople();
+    people.load();
   } catch (error) {
     said.textContent = error.message;
   }
@@ -379,9 +352,13 @@ window.addEventListener("hashchange", () => {
   const room = rooms.get(wanted()) ?? privates.all.get(wanted());
   if (room && room !== current) open(room);
 });
-setInterval(() => { if (me && !document.hidden) tellPeople(); }, PRESENT_MS);
-whenLoggedOut(() => { if (me) end(); });
 privates.bind();
+whenLoggedOut(() => {
+  if (!me) return;
+  end();
+  // It may have ended because somebody else's has begun, in another tab.
+  get("/me").then(() => location.reload(), () => {});
+});
 
 async function load() {
   try {

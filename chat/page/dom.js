@@ -13,14 +13,27 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
+let opener = null;
+
 /** Opens the dialog with a title and what stands in it; gives what shows an error there. */
 export function dialog(title, ...body) {
   $("dialog-title").textContent = title;
   $("dialog-error").textContent = "";
   $("dialog-body").replaceChildren(...body);
-  if (!$("dialog").open) $("dialog").showModal();
+  if (!$("dialog").open) {
+    opener = document.activeElement;
+    $("dialog").showModal();
+  }
   return (error) => { $("dialog-error").textContent = error?.message ?? ""; };
 }
+
+// The browser gives focus back to what had it; that may have been made anew meanwhile.
+$("dialog").addEventListener("close", () => {
+  if (!opener || opener.isConnected) return;
+  const name = opener.getAttribute("aria-label");
+  const again = name ? document.querySelector(`button[aria-label="${CSS.escape(name)}"]`) : null;
+  (again ?? $("draft")).focus();
+});
 
 /** A form of labelled fields, each [name, label, properties], that does something with their values. */
 export function form(fields, button, act) {

@@ -7,6 +7,8 @@ import { ApiError, call, get, post } from "./api.js";
 // Elements of a list at a time; older ones come back by scrolling.
 const SHOWN_MAX = 300;
 const NEAR_PX = 80;
+// Between two times that the application is told how far somebody has read.
+const SEEN_MS = 500;
 
 const NOTICES = {
   made: (who) => `${who} made this room`,
@@ -25,6 +27,11 @@ const name = (message) => message.author?.name ?? "somebody who has left";
 const isNear = () => $("messages").scrollHeight - $("messages").scrollTop - $("messages").clientHeight < NEAR_PX;
 const toEnd = () => { $("messages").scrollTop = $("messages").scrollHeight; };
 
+// The keyboard of a phone takes room from the messages: who was at the newest one stays there.
+let wasNear = true;
+$("messages").addEventListener("scroll", () => { wasNear = isNear(); });
+new ResizeObserver(() => { if (wasNear) toEnd(); }).observe($("messages"));
+
 export class Room {
   messages = new Map();
   elements = new Map();
@@ -38,6 +45,10 @@ export class Room {
   #queue = Promise.resolve();
   #older = null;
   #syncing = null;
+  #isSeeing = false;
+  #settling = null;
+  // Of the newest message that has an element.
+  #top = 0;
 
   constructor(told, me, changed) {
     this.me = me;
@@ -113,6 +124,7 @@ export class Room {
     const isOwn = message.author?.id === this.me.id;
     if (isNew && message.kind === "text" && !message.deleted && !isOwn) this.unread += 1;
     if (this.isShown) this.#put(message, isNew && !isOwn);
+    else this.#trim();
     this.changed(this, message);
   }
 
@@ -169,14 +181,11 @@ export class Room {
   show() {
     this.isShown = true;
     this.elements.clear();
+    this.#top = 0;
     const list = $("message-list");
     list.replaceChildren();
-    const all = [...this.messages.keys()].sort((a, b) => a - b);
-    for (const seq of all.slice(0, -SHOWN_MAX)) {
-      this.messages.delete(seq);
-      this.more = true;
-    }
-    for (const seq of all.slice(-SHOWN_MAX)) list.append(this.#make(this.messages.get(seq)));
+    this.#trim(SHOWN_MAX);
+    list.append(...[...this.messages.keys()].sort((a, b) => a - b).map((seq) => this.#make(this.messages.get(seq))));
     for (const one of this.sending.values()) this.#putSending(one);
     this.#tellMore();
     $("to-newest").hidden = true;
@@ -194,10 +203,27 @@ export class Room {
     const had = this.unread;
     this.unread = 0;
     if (had) this.changed(this);
-    if (newest <= this.seen) return;
+    if (newest <= this.seen || this.#isSeeing) return;
     const before = this.seen;
     this.seen = newest;
-    await post(`${this.path}/seen`, { seq: newest }).catch(() => { this.seen = before; });
+    this.#isSeeing = true;
+    const isTold = await post(`${this.path}/seen`, { seq: newest }).then(() => true, () => { this.seen = before; });
+    setTimeout(() => {
+      this.#isSeeing = false;
+      if (isTold) this.saw();
+    }, SEEN_MS);
+  }
+
+  // Lets the oldest messages go where there are far too many: they come back by scrolling.
+  #trim(most = 2 * SHOWN_MAX) {
+    if (this.messages.size <= most) return;
+    for (const seq of [...this.messages.keys()].sort((a, b) => a - b).slice(0, -SHOWN_MAX)) {
+      this.messages.delete(seq);
+      this.elements.get(seq)?.remove();
+      this.elements.delete(seq);
+    }
+    this.more = true;
+    if (this.isShown) this.#tellMore();
   }
 
   /** Older messages, when somebody scrolls up to where they would be. */
@@ -222,21 +248,41 @@ export class Room {
   #tellMore() { $("more").textContent = this.more ? "Scroll up for older messages." : this.beginning; }
 
   #put(message, isHeard) {
-    const stays = isNear();
+    this.#settle(isHeard && message.kind === "text");
+    const top = this.#top;
     const made = this.#make(message, this.elements.get(message.seq));
     if (!made.isConnected) {
-      const behind = [...this.elements].filter(([seq]) => seq > message.seq).sort(([a], [b]) => a - b)[0];
+      const behind = message.seq < top ? [...this.elements].filter(([seq]) => seq > message.seq).sort(([a], [b]) => a - b)[0] : null;
       $("message-list").insertBefore(made, behind?.[1] ?? $("message-list").querySelector("li.sending"));
     }
     $("message-list").querySelector(`[data-sending="${CSS.escape(message.client_id)}"]`)?.remove();
     if (isHeard && (message.kind === "text" || message.author)) $("heard").replaceChildren(said(message));
-    if (stays) toEnd();
-    else if (isHeard && message.kind === "text") $("to-newest").hidden = false;
-    this.saw();
+  }
+
+  // What needs the page's measures is done once for all that comes within a frame; a tab in the background has no frames.
+  #settle(isNews) {
+    if (this.#settling) {
+      this.#settling.isNews ||= isNews;
+      return;
+    }
+    const seen = this.#settling = { isNews, stays: isNear() };
+    const settle = () => {
+      if (this.#settling !== seen) return;
+      this.#settling = null;
+      if (!this.isShown) return;
+      if (seen.stays) {
+        this.#trim(SHOWN_MAX + SHOWN_MAX / 4);
+        toEnd();
+      } else if (seen.isNews) $("to-newest").hidden = false;
+      this.saw();
+    };
+    if (document.hidden) setTimeout(settle);
+    else requestAnimationFrame(settle);
   }
 
   #make(message, element = el("li")) {
     this.elements.set(message.seq, element);
+    this.#top = Math.max(this.#top, message.seq);
     const isOwn = message.author?.id === this.me.id;
     if (message.kind !== "text") {
       element.className = "notice";
@@ -262,6 +308,7 @@ export class Room {
   }
 
   #putSending(one) {
+    this.#settle(false);
     const list = $("message-list");
     let element = list.querySelector(`[data-sending="${CSS.escape(one.client_id)}"]`);
     if (!element) list.append(element = el("li", { "data-sending": one.client_id }));

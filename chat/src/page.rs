@@ -12,8 +12,8 @@ use crate::api::App;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Path, kind, text. The last three are the JavaScript client as it is.
-const FILES: [(&str, &str, &str); 13] = [
+/// Path, kind, text. The last four are the JavaScript client as it is.
+const FILES: &[(&str, &str, &str)] = &[
     ("/style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
     ("/app.js", SCRIPT, include_str!("../page/app.js")),
     ("/room.js", SCRIPT, include_str!("../page/room.js")),
@@ -22,9 +22,11 @@ const FILES: [(&str, &str, &str); 13] = [
     ("/seal.js", SCRIPT, include_str!("../page/seal.js")),
     ("/trust.js", SCRIPT, include_str!("../page/trust.js")),
     ("/api.js", SCRIPT, include_str!("../page/api.js")),
+    ("/people.js", SCRIPT, include_str!("../page/people.js")),
     ("/account.js", SCRIPT, include_str!("../page/account.js")),
     ("/dom.js", SCRIPT, include_str!("../page/dom.js")),
     ("/fantail/fantail.js", SCRIPT, include_str!("../../clients/js/fantail.js")),
+    ("/fantail/presence.js", SCRIPT, include_str!("../../clients/js/presence.js")),
     ("/fantail/link.js", SCRIPT, include_str!("../../clients/js/link.js")),
     ("/fantail/fallback.js", SCRIPT, include_str!("../../clients/js/fallback.js")),
 ];

@@ -2,77 +2,16 @@
 // was acknowledged is lost and nothing comes twice; no view has anything that axe knows to be in the way of anybody.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
-import { POLL, launch } from "./page_kit.mjs";
-import { runSteps, within } from "./server.mjs";
+import { PASSWORD, chat, close, complaints, count, online, register, say, sees, startChat, visit } from "./chat_talk.mjs";
+import { POLL } from "./page_kit.mjs";
+import { runSteps } from "./server.mjs";
 
-const PASSWORD = "correct horse battery";
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const MISCHIEF = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> javascript:alert(1) '; DROP TABLE messages; --";
 
-const folder = mkdtempSync(join(tmpdir(), "fantail-chat-test-"));
-const program = process.env.CHAT_BIN ?? ["release", "debug"].map((kind) => fileURLToPath(new URL(`../../target/${kind}/fantail-chat`, import.meta.url))).find(existsSync);
-assert.ok(program, "no fantail-chat; build it or set CHAT_BIN");
-const complaints = [];
-
-/** A running chat at this port. */
-async function startChat(port = 0) {
-  const child = spawn(program, ["--listen", `127.0.0.1:${port}`, "--database", join(folder, "chat.db")], { stdio: ["ignore", "pipe", "inherit"] });
-  const kill = () => child.kill("SIGKILL");
-  process.once("exit", kill);
-  const ended = new Promise((resolve) => { child.once("exit", resolve); });
-  ended.then(() => process.off("exit", kill));
-  const ready = new Promise((resolve) => {
-    createInterface({ input: child.stdout }).on("line", (line) => {
-      const match = /^fantail-chat ready (http:\S+) pid=\d+$/.exec(line);
-      if (match) resolve(match[1]);
-    });
-  });
-  const url = await within(60_000, "the ready line", Promise.race([ready, ended.then(() => { throw new Error("the chat ended"); })]));
-  const edge = () => {
-    const tasks = readdirSync(`/proc/${child.pid}/task`).map((task) => readFileSync(`/proc/${child.pid}/task/${task}/children`, "utf8"));
-    return Number(tasks.join(" ").trim().split(/\s+/)[0]);
-  };
-  return { url, edge, stop: () => { child.kill("SIGKILL"); return within(30_000, "the chat's end", ended); } };
-}
-
-let chat = await startChat();
-const browser = await launch();
-
-async function visit(more = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...more });
-  context.setDefaultTimeout(60_000);
-  const page = await context.newPage();
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("console", (message) => { if (message.text().includes("Content Security Policy")) complaints.push(message.text()); });
-  await page.goto(chat.url);
-  return page;
-}
-
-async function register(name, more) {
-  const page = await visit(more);
-  await page.locator("#entrance-name").fill(name);
-  await page.locator("#entrance-password").fill(PASSWORD);
-  await page.getByRole("button", { name: "Make an account" }).click();
-  await online(page);
-  return page;
-}
-
-const online = (page) => page.waitForFunction(() => document.getElementById("state").textContent === "online", undefined, POLL);
-const count = (page, text) => page.evaluate((wanted) => [...document.querySelectorAll("#message-list .text")].filter(({ textContent }) => textContent === wanted).length, text);
-const sees = (page, text) => page.waitForFunction((wanted) => [...document.querySelectorAll("#message-list .text")].some(({ textContent }) => textContent === wanted), text, POLL);
 const texts = (page) => page.evaluate(() => [...document.querySelectorAll("#message-list li:not(.notice) .text")].map(({ textContent }) => textContent));
-
-async function say(page, text) {
-  await page.locator("#draft").fill(text);
-  await page.locator("#draft").press("Enter");
-}
 
 /** What axe finds in the page as it is. */
 async function examine(page, what) {
@@ -129,6 +68,67 @@ const steps = [
       await alice.keyboard.press("Escape");
     }
   }],
+  ["who is writing is shown within a second, and no more with the message, without words, or by itself", async () => {
+    const writing = (page, text) => page.waitForFunction((wanted) => document.getElementById("writing").textContent === wanted, text, POLL);
+    // The best of some: others may have this machine for a while.
+    const took = [];
+    for (let round = 0; round < 5; round++) {
+      await writing(alice, "");
+      const start = performance.now();
+      await bob.locator("#draft").pressSequentially("h");
+      await writing(alice, "bob is writing…");
+      took.push(performance.now() - start);
+      if (round % 2 === 0) await bob.locator("#draft").fill("");
+      else {
+        await say(bob, `round ${round}`);
+        await sees(alice, `round ${round}`);
+        assert.equal(await alice.locator("#writing").textContent(), "", "with the message");
+      }
+    }
+    assert.ok(Math.min(...took) < 1_000, String(took));
+    await bob.locator("#draft").pressSequentially("half a");
+    await charlie.locator("#draft").pressSequentially("and I");
+    await writing(alice, "bob and charlie are writing…");
+    await examine(alice, "two are writing");
+    // Nobody is told of themselves.
+    await writing(bob, "charlie is writing…");
+    await writing(alice, "");
+    for (const page of [bob, charlie]) await page.locator("#draft").fill("");
+  }],
+  ["who has two tabs is one, and who loads the page again has never been away", async () => {
+    const online = "3 online";
+    await alice.getByText(online, { exact: true }).waitFor();
+    await alice.evaluate(() => {
+      globalThis.shown = new Set();
+      const look = () => globalThis.shown.add(`${document.getElementById("present").textContent}, ${document.querySelectorAll("#people-list .online").length}`);
+      new MutationObserver(look).observe(document.getElementById("people"), { childList: true, subtree: true, characterData: true });
+    });
+    const tab = await bob.context().newPage();
+    await tab.goto(chat.url);
+    await tab.getByText(online, { exact: true }).waitFor();
+    await tab.close();
+    // Who comes and goes is told in order: nothing was told of the tab.
+    await say(bob, "one of two");
+    await sees(alice, "one of two");
+    assert.ok(!(await alice.evaluate(() => [...globalThis.shown])).some((shown) => shown !== "3 online, 3"));
+    // Within the grace of five seconds: a machine that is busy gets some tries.
+    let took = Infinity;
+    for (let round = 0; round < 5 && took > 4_000; round++) {
+      await alice.getByText(online, { exact: true }).waitFor();
+      await alice.evaluate(() => globalThis.shown.clear());
+      const start = performance.now();
+      await bob.reload();
+      await bob.getByText(online, { exact: true }).waitFor();
+      took = performance.now() - start;
+      // A change of the list that comes behind all that.
+      await bob.locator("#draft").pressSequentially("x");
+      await alice.getByText("bob is writing…").waitFor();
+      await bob.locator("#draft").fill("");
+      await alice.waitForFunction(() => document.getElementById("writing").textContent === "", undefined, POLL);
+    }
+    assert.ok(took < 4_000, `loaded again in ${took} ms`);
+    assert.deepEqual(await alice.evaluate(() => [...globalThis.shown]), ["3 online, 3"]);
+  }],
   ["one's own message is edited and deleted, everywhere", async () => {
     await say(bob, "a slip");
     await bob.getByRole("button", { name: "Edit: a slip" }).click();
@@ -145,6 +145,7 @@ const steps = [
     await bob.route("**/api/rooms/*/messages", (route) => route.abort());
     await say(bob, "for a second try");
     await bob.getByText("not sent:").waitFor();
+    await examine(bob, "a message that was not sent");
     await bob.unroute("**/api/rooms/*/messages");
     // Unless the page has done so by itself.
     await bob.getByRole("button", { name: "Try again" }).click({ timeout: 3_000 }).catch(() => {});
@@ -174,7 +175,7 @@ const steps = [
     await chat.stop();
     await say(charlie, "without an application");
     await charlie.getByText("not sent:").waitFor();
-    chat = await startChat(port);
+    Object.assign(chat, await startChat(port));
     await Promise.all([alice, bob, charlie].map((page) => sees(page, "without an application")));
     await Promise.all([alice, bob, charlie].map(online));
     await say(alice, "and on");
@@ -211,6 +212,53 @@ const steps = [
     await sees(alice, "is anybody here?");
     await alice.locator("#room-list .count").waitFor({ state: "detached" });
   }],
+  ["the accessibility tree has places with names, and says what has come", async () => {
+    const places = [["banner"], ["navigation", "Rooms"], ["main", "Lobby"], ["heading", "Lobby"], ["region", "Messages"], ["textbox", "Message"], ["complementary", "People in this room"], ["log"]];
+    for (const [role, name] of places) assert.equal(await alice.getByRole(role, { name, exact: true }).count(), 1, `${role} ${name}`);
+    await say(bob, "to be read out");
+    await sees(alice, "to be read out");
+    assert.equal(await alice.getByRole("log").textContent(), "bob: to be read out");
+    assert.equal(await alice.getByRole("log").getAttribute("aria-live"), "polite");
+  }],
+  ["the keyboard alone: in which order one comes to things, and where one comes back to", async () => {
+    const focused = (page) => page.evaluate(() => { const { activeElement: it } = document; return it.id || it.getAttribute("aria-label") || it.textContent; });
+    await alice.locator("#show-account").focus();
+    const order = [await focused(alice)];
+    while (order.at(-1) !== "leave" && order.length < 100) {
+      await alice.keyboard.press("Tab");
+      order.push(await focused(alice));
+    }
+    const wanted = ["show-account", "Lobby", "find-room", "messages", "draft", "Send", "Manage bob", "invite-name", "Invite", "leave"];
+    assert.deepEqual(order.filter((name) => wanted.includes(name)), wanted);
+    // The list is made anew while its dialog is open.
+    await alice.getByRole("button", { name: "Manage bob" }).focus();
+    await alice.evaluate(() => { document.activeElement.dataset.old = "1"; });
+    await alice.keyboard.press("Enter");
+    await alice.getByRole("heading", { name: "bob in Lobby" }).waitFor();
+    await bob.locator("#draft").pressSequentially("y");
+    await alice.locator("[data-old]").waitFor({ state: "detached" });
+    await alice.keyboard.press("Escape");
+    await alice.waitForFunction(() => document.activeElement.getAttribute("aria-label") === "Manage bob", undefined, POLL);
+    await bob.locator("#draft").fill("");
+    await say(alice, "by hand");
+    await sees(bob, "by hand");
+    await alice.getByRole("button", { name: "Edit: by hand" }).focus();
+    await alice.keyboard.press("Enter");
+    await alice.keyboard.type("written ");
+    await examine(alice, "other words");
+    await alice.keyboard.press("Escape");
+    assert.equal(await focused(alice), "draft");
+    assert.equal(await count(alice, "by hand"), 1);
+    for (const which of ["rooms", "people"]) {
+      await charlie.locator(`#show-${which}`).focus();
+      await charlie.keyboard.press("Enter");
+      assert.equal(await charlie.locator(`#show-${which}`).getAttribute("aria-expanded"), "true");
+      while (!await charlie.evaluate((id) => document.getElementById(id).contains(document.activeElement), which)) await charlie.keyboard.press("Tab");
+      await charlie.keyboard.press("Escape");
+      assert.equal(await charlie.locator(`#show-${which}`).getAttribute("aria-expanded"), "false");
+      assert.equal(await focused(charlie), `show-${which}`);
+    }
+  }],
   ["the keyboard alone: log out and in again", async () => {
     await alice.locator("#show-account").focus();
     await alice.keyboard.press("Enter");
@@ -225,11 +273,35 @@ const steps = [
     await alice.waitForFunction(() => document.activeElement.id === "draft", undefined, POLL);
     await online(alice);
   }],
+  ["a page of somebody leaves when its browser has become somebody else's, and speaks for neither", async () => {
+    await alice.getByRole("button", { name: /Lobby/ }).click();
+    for (const how of ["what is sent", "what is told"]) {
+      const name = how === "what is sent" ? "dora" : "emil";
+      const page = await register(name);
+      await page.getByText(`${name} (you)`).waitFor();
+      await page.locator("#draft").fill(`from ${name}, and not from bob`);
+      // As another tab does it: the cookies are the browser's.
+      const answer = await page.context().request.post(new URL("/api/login", chat.url).href, { data: { name: "bob", password: PASSWORD } });
+      assert.equal(answer.status(), 200);
+      if (how === "what is sent") await page.locator("#draft").press("Enter");
+      else {
+        // Rooms are asked for again: by what an invitation tells.
+        await alice.getByRole("button", { name: "the den" }).click();
+        await alice.getByLabel("Invite by name").fill(name);
+        await alice.getByRole("button", { name: "Invite", exact: true }).click();
+        await alice.getByText(`${name} is invited.`).waitFor();
+        await alice.getByRole("button", { name: /Lobby/ }).click();
+      }
+      await page.getByText("bob (you)").waitFor();
+      assert.equal(await page.locator("#draft").inputValue(), "", "nothing of the one is shown to the other");
+      assert.equal(await page.getByText(name, { exact: false }).filter({ hasText: "(you)" }).count(), 0);
+      await say(page, `bob again, behind ${name}`);
+      await sees(alice, `bob again, behind ${name}`);
+      assert.equal(await count(alice, `from ${name}, and not from bob`), 0);
+      await page.context().close();
+    }
+  }],
   ["nothing was thrown, and the policy had nothing to forbid", async () => { assert.deepEqual(complaints, []); }],
 ];
 
-await runSteps("the chat in Chromium", steps, async () => {
-  await browser.close();
-  await chat.stop();
-  rmSync(folder, { recursive: true });
-});
+await runSteps("the chat in Chromium", steps, close);

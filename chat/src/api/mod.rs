@@ -72,6 +72,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/rooms/{room}/members", get(rooms::members))
         .route("/rooms/{room}/members/{person}", post(rooms::appoint))
         .route("/rooms/{room}/online", get(rooms::online))
+        .route("/rooms/{room}/names", get(rooms::names))
         .route("/rooms/{room}/messages", get(messages::list).post(messages::post))
         .route("/rooms/{room}/messages/{seq}", patch(messages::edit).delete(messages::delete))
         .route("/rooms/{room}/seen", post(messages::seen))

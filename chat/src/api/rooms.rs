@@ -10,7 +10,7 @@ use super::{App, Asked, At, Body, Failure, Session, Shared};
 use crate::limits::{LISTS, ROOMS};
 use crate::names;
 use crate::store::messages::topic;
-use crate::store::rooms::{Named, Role};
+use crate::store::rooms::{self, Role};
 
 type Told = Result<Json<Value>, Failure>;
 
@@ -116,12 +116,37 @@ pub(super) async fn appoint(
             }
         },
     };
-    let actor = Named { id: &session.person.id, name: &session.person.name };
+    let actor = rooms::Named { id: &session.person.id, name: &session.person.name };
     done(app.store.appoint(&room, &actor, &person, role)).await?;
     Ok(written(&app, json!({})))
 }
 
-/// Who has this room open somewhere, as the edge knows it, some at a time.
+/// Names that one question asks for at most.
+const NAMES_MAX: usize = 100;
+
+#[derive(Deserialize)]
+pub(super) struct Named {
+    /// Ids, with commas between them.
+    ids: String,
+}
+
+/// What people are called who are in this room; of others it says nothing.
+pub(super) async fn names(
+    State(app): Shared,
+    session: Session,
+    At(room): At<String>,
+    Asked(asked): Asked<Named>,
+) -> Told {
+    app.take(LISTS, &session.person.id)?;
+    let ids: Vec<_> = asked.ids.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect();
+    if ids.len() > NAMES_MAX {
+        return Err(Failure::bad_request("ids names at most 100 people: ask for the others behind them"));
+    }
+    let people = done(app.store.names(&room, &session.person.id, &ids)).await?;
+    Ok(Json(json!({"people": people})))
+}
+
+/// For pages that the edge does not tell it by itself: who has this room open somewhere, as the edge knows it, some at a time.
 pub(super) async fn online(
     State(app): Shared,
     session: Session,

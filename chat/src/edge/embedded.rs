@@ -237,6 +237,7 @@ subscribe = "claim"
 publish = "nobody"
 message_bytes_max = "64 KiB"
 presence = "full"
+presence_state_seconds = 10
 
 [[topic]]
 pattern = "people/*"

@@ -147,9 +147,18 @@ fn who_is_there_is_told_by_name() {
         told["people"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
     names.sort_by_key(ToString::to_string);
     assert_eq!(names, ["alice", "bob"]);
+    let mut called = |ids: &str| bob.call("GET", &format!("/rooms/lobby/names?ids={ids}"), &Value::Null);
+    let both = format!("{},nobody,,%27%20OR%201%3D1,{}", alice.id, alice.id);
+    assert_eq!(called(&both), (200, json!({"people": [{"id": alice.id, "name": "alice"}]})));
+    assert_eq!(called(""), (200, json!({"people": []})));
+    assert_eq!(called(&["x"; 101].join(",")).0, 400);
     let mut carol = chat.register("carol");
     carol.good("POST", "/rooms/lobby/leave", &json!({}));
-    assert_eq!(carol.bad("GET", "/rooms/lobby/online", &json!({})).0, 403);
+    for path in ["/rooms/lobby/online", &format!("/rooms/lobby/names?ids={}", alice.id)] {
+        assert_eq!(carol.bad("GET", path, &json!({})), (403, "not_member".to_owned()));
+    }
+    let of_carol = format!("/rooms/lobby/names?ids={}", carol.id);
+    assert_eq!(bob.get(&of_carol), json!({"people": []}));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use crate::serve;
+use crate::{serve, tail};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,12 +18,16 @@ Examples:
   fantail-chat --edge https://edge.example --edge-admin http://10.0.0.5:8081 \\
       --edge-token-secret token.secret --edge-admin-key admin.key \\
       --database postgres://chat@db.example/chat --public-url https://chat.example --proxies 1
-      Use an edge that runs, and PostgreSQL, behind a proxy that speaks TLS. docs/chat.md says what the edge needs.";
+      Use an edge that runs, and PostgreSQL, behind a proxy that speaks TLS. docs/chat.md says what the edge needs.
+  fantail-chat tail --user alice Lobby
+      Print a room of a chat that runs.";
 
 /// Serves a chat: accounts, rooms, messages. Starts an edge of its own unless one is named.
 #[derive(Debug, Parser)]
-#[command(name = "fantail-chat", version, after_help = EXAMPLES)]
+#[command(name = "fantail-chat", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Address and port of the application
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     pub(crate) listen: SocketAddr,
@@ -71,9 +75,19 @@ pub(crate) struct Arguments {
     pub(crate) edge_admin_key: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a room on this terminal: what is there, and what comes
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::TailArgs),
+}
+
 /// Runs the command line of this process to its end.
 pub(crate) fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if let Some(Command::Tail(asked)) = arguments.command.take() {
+        return tail::main(asked);
+    }
     let is_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(is_terminal).with_target(false).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -114,5 +128,8 @@ mod tests {
         assert!(parse(&[&whole[..], &["--edge-port", "1"]].concat()).is_err());
         assert!(parse(&["--history", "0"]).is_err());
         assert!(parse(&[&whole[..], &["--edge-public-url", "https://e"]].concat()).is_err());
+        assert!(parse(&["tail", "Lobby"]).is_ok());
+        assert!(parse(&["tail"]).is_err());
+        assert!(parse(&["--history", "9", "tail", "Lobby"]).is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! `fantail-chat`: a chat on Fantail. Reads the command line, starts the edge as a process of its own unless one runs
-//! already, and serves. The same program is that edge if its first argument says so: then nothing of the chat begins.
+//! already, and serves; or prints a room (`tail`). The same program is that edge if its first argument says so: then nothing of the chat begins.
 
 mod api;
 mod cli;
@@ -13,6 +13,7 @@ mod passwords;
 mod random;
 mod serve;
 mod store;
+mod tail;
 
 use std::process::ExitCode;
 

@@ -49,13 +49,17 @@ pub(crate) struct Chat {
 
 impl Chat {
     pub(crate) fn start(database: &str, more: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", database, more)
+    }
+
+    pub(crate) fn start_at(listen: &str, database: &str, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fantail-chat"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FANTAIL_") {
                 command.env_remove(name);
             }
         }
-        command.args(["--listen", "127.0.0.1:0", "--database", database]).args(more);
+        command.args(["--listen", listen, "--database", database]).args(more);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut line = String::new();

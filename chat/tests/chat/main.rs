@@ -11,3 +11,4 @@ mod private;
 mod rooms;
 #[path = "../../../tests/skip/mod.rs"]
 mod skip;
+mod tail;

@@ -1,7 +1,9 @@
 //! An application that is asked about handshakes: what it is told, what its answers do, and what happens without them.
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -266,30 +268,81 @@ fn of_the_page(language: &str) -> String {
     block.expect("an example").replace("127.0.0.1", &host).replace("9000", &port)
 }
 
+/// A folder for what is compiled of the page, or read from a file, that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    /// A file in it, which has this text.
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, text).expect("a file");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What runs the page's backend of this language; `None` without the program for it.
+fn runs_the_page(language: &str, folder: &Folder) -> Option<Command> {
+    let (program, source) = match language {
+        "python" => ("python3", "ask.py"),
+        "js" => ("node", "ask.js"),
+        "php" => ("php", "ask.php"),
+        _ => ("go", "ask.go"),
+    };
+    let source = folder.file(source, &of_the_page(language));
+    let known = Command::new(program).arg(if program == "go" { "version" } else { "--version" }).output();
+    if known.is_err() {
+        skipped(program);
+        return None;
+    }
+    let mut command = Command::new(program);
+    match program {
+        // Its own server, which asks the file about each request.
+        "php" => command.args(["-S", &own_address(), &source]),
+        // Compiled first: `go run` would start a child that outlives it.
+        "go" => {
+            let binary = folder.0.join("ask");
+            let built = Command::new("go").arg("build").arg("-o").arg(&binary).arg(&source).output();
+            let built = built.expect("go runs");
+            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+            command = Command::new(binary);
+            &mut command
+        }
+        _ => command.arg(&source),
+    };
+    Some(command)
+}
+
+// One after the other: all listen in the same place.
 #[test]
 fn the_backends_of_the_page_work() {
     let url = format!("http://{}/fantail", own_address());
-    for (program, flag, language) in [("python3", "-c", "python"), ("node", "-e", "js")] {
-        let run = Command::new(program)
-            .args([flag, &of_the_page(language)])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(run) = run else {
-            skipped(program);
-            continue;
-        };
-        let _running = Running(run);
+    let folder = Folder::new();
+    for language in ["python", "js", "php", "go"] {
+        let Some(mut command) = runs_the_page(language, &folder) else { continue };
+        let run = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let _running = Running(run.expect("it runs"));
         let config = ConfigFile::new(&format!("[auth]\nbackend_url = {url:?}\nbackend_cache_seconds = 0\n"));
         let server = Server::start(&["--config", config.path(), "--loops", "1"], &QUICK);
-        wait_for(program, || TcpStream::connect(own_address()).is_ok());
-        assert_eq!(ask(&server, "/ws/lobby", "").1.status, 403, "{program}");
+        wait_for(language, || TcpStream::connect(own_address()).is_ok());
+        assert_eq!(ask(&server, "/ws/lobby", "").1.status, 403, "{language}");
         let (mut alice, answer) =
             ask(&server, "/ws/users/alice/a", &format!("{JSON}Cookie: session=1a2b\r\n"));
         assert_upgraded(&answer);
         let topics = [said(&mut alice), said(&mut alice)].map(|said| said["topic"].clone());
-        assert_eq!(topics, [json!("users/alice/a"), json!("lobby")], "{program}");
-        assert_eq!(ask(&server, "/ws/users/bob/a", "Cookie: session=1a2b\r\n").1.status, 403, "{program}");
+        assert_eq!(topics, [json!("users/alice/a"), json!("lobby")], "{language}");
+        assert_eq!(ask(&server, "/ws/users/bob/a", "Cookie: session=1a2b\r\n").1.status, 403, "{language}");
     }
 }
 
@@ -419,4 +472,115 @@ fn answers_of_no_use_to_one_refuse_nobody_else() {
     }
     assert_eq!(ask(&server, "/ws/lobby", "Cookie: even\r\n").1.status, 101);
     assert_eq!((application.asked(), server.metric("fantail_backend_left_alone", "")), (9, 0));
+}
+
+/// What an application does with a question, wrongly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    Right,
+    /// Ends the connection without a word, as one that is killed does.
+    Dies,
+    /// The same, in the middle of an answer.
+    DiesHalfWay,
+    /// Byte by byte, for as long as it is listened to.
+    Drips,
+    Says(&'static str, &'static str),
+    /// More than an answer may have.
+    SaysMuch,
+    SaysElsewhere,
+}
+
+fn do_it(does: Does, stream: &mut TcpStream) -> bool {
+    let mut say = |bytes: &[u8]| stream.write_all(bytes).is_ok();
+    match does {
+        Does::Right => say(&ok(r#"{"allow":true,"sub":"alice","subscribe":["**"]}"#)),
+        Does::Dies => false,
+        Does::DiesHalfWay => {
+            say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"allow\":true,");
+            false
+        }
+        Does::Drips => {
+            let mut goes_on = say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{");
+            // No longer than a test could.
+            for _ in 0..400 {
+                goes_on = goes_on && say(b" ");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                if !goes_on {
+                    break;
+                }
+            }
+            false
+        }
+        Does::Says(status, body) => say(&crate::kit::answered(status, body)),
+        Does::SaysMuch => {
+            let much = format!("{{\"allow\":true,\"sub\":\"alice\",\"more\":\"{}\"}}", "x".repeat(10 << 20));
+            say(&ok(&much))
+        }
+        Does::SaysElsewhere => {
+            say(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+        }
+    }
+}
+
+/// The table of docs/integrate.md, by what an application does.
+#[test]
+fn whatever_the_application_does_wrong_becomes_what_the_page_says() {
+    let does = Arc::new(Mutex::new(Does::Right));
+    let now = Arc::clone(&does);
+    let application = Application::start(move |_, stream| {
+        let does = *now.lock().expect("a lock");
+        do_it(does, stream)
+    });
+    let keys = "backend_cache_seconds = 0\nbackend_timeout_seconds = 0.5";
+    let (server, _config) = asking(&application, keys, "");
+    let set = |next: Does| *does.lock().expect("a lock") = next;
+    let enter = || ask(&server, "/ws/lobby", "Cookie: alice\r\n").1;
+    let mut inside = ask(&server, "/ws/lobby", "Cookie: alice\r\n").0;
+    inside.ping_pong();
+    // An answer of no use is about one question, however many come.
+    for lie in [
+        Does::Says("200 OK", "{"),
+        Does::Says("200 OK", "[]"),
+        Does::Says("200 OK", r#"{"allow":"yes","sub":"alice"}"#),
+        Does::Says("200 OK", r#"{"allow":true}"#),
+        Does::Says("200 OK", r#"{"allow":true,"allow":false,"sub":"alice"}"#),
+        Does::Says("404 Not Found", r#"{"allow":true,"sub":"alice"}"#),
+        Does::SaysMuch,
+        Does::SaysElsewhere,
+    ] {
+        set(lie);
+        for _ in 0..2 {
+            let answer = enter();
+            assert_eq!((answer.status, answer.field("retry-after").is_some()), (503, true), "{lie:?}");
+        }
+        assert_eq!(server.metric("fantail_backend_left_alone", ""), 0, "{lie:?}");
+    }
+    set(Does::Right);
+    assert_eq!(enter().status, 101);
+    // One that fails now and then is asked on.
+    for fails in [Does::Says("500 No", ""), Does::DiesHalfWay, Does::Drips, Does::Dies] {
+        for _ in 0..2 {
+            set(fails);
+            assert_eq!(enter().status, 503, "{fails:?}");
+            set(Does::Right);
+            assert_eq!(enter().status, 101, "{fails:?}");
+        }
+        assert_eq!(server.metric("fantail_backend_left_alone", ""), 0, "{fails:?}");
+    }
+    // One that fails each time is left alone, and asked again when it may be back.
+    set(Does::Dies);
+    for _ in 0..5 {
+        assert_eq!(enter().status, 503);
+    }
+    wait_for("it to be left alone", || {
+        assert_eq!(enter().status, 503);
+        server.metric("fantail_backend_left_alone", "") == 1
+    });
+    let asked = application.asked();
+    assert_eq!(enter().status, 503);
+    assert!(application.asked() <= asked + 1, "at most the one that tries");
+    set(Does::Right);
+    wait_for("it to be back", || enter().status == 101);
+    assert_eq!(server.metric("fantail_backend_left_alone", ""), 0);
+    inside.ping_pong();
 }

@@ -10,6 +10,8 @@ mod links;
 mod memory;
 #[path = "docs/operations.rs"]
 mod operations;
+#[path = "docs/security.rs"]
+mod security;
 
 use std::collections::BTreeSet;
 use std::fs;

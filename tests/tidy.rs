@@ -179,6 +179,7 @@ fn violations(path: &str, text: &str) -> BTreeSet<(usize, String)> {
         loadtest_edges(path, &code, &mut found);
         function_lengths(&code, &mut found);
         dialects_named(path, &code, &mut found);
+        secrets_compared(path, &code, &mut found);
     }
     found
 }
@@ -390,6 +391,27 @@ fn reserved_words(path: &str, tokens: &[Token<'_>], found: &mut BTreeSet<(usize,
                 found.insert((token.line, format!("`{word}` outside {}", rooms.join(" and "))));
             }
         }
+    }
+}
+
+/// Secrets are compared by these functions, which take as long whatever differs, and only where docs/security.md says so.
+const COMPARED: [(&[&str], &str); 2] = [
+    (&["verify_slices_are_equal"], "src/auth/admin_keys.rs"),
+    (&["hmac", ":", ":", "verify"], "src/auth/token/"),
+];
+
+fn secrets_compared(path: &str, code: &[Token<'_>], found: &mut BTreeSet<(usize, String)>) {
+    for (words, place) in COMPARED {
+        if path.starts_with("src/") && !path.starts_with(place) {
+            let at = (0..code.len()).filter(|at| starts_with(&code[*at..], words));
+            found.extend(at.map(|at| (code[at].line, format!("a secret is compared outside {place}"))));
+        }
+    }
+    // What is signed only to be compared is compared by hand.
+    let signs = ["hmac", ":", ":", "sign"];
+    if path.starts_with("src/") && !path.starts_with("src/auth/token/") {
+        let at = (0..code.len()).filter(|at| starts_with(&code[*at..], &signs));
+        found.extend(at.map(|at| (code[at].line, "an HMAC outside src/auth/token/".to_owned())));
     }
 }
 
@@ -654,6 +676,22 @@ fn planted_words_are_caught_in_tests_too() {
     ] {
         assert_eq!(planted(path, body), [""; 0], "{body}");
     }
+}
+
+#[test]
+fn planted_comparisons_of_secrets_are_caught() {
+    let by_hand = "fn f() -> bool { hmac::sign(&key, text).as_ref() == tag }";
+    assert_eq!(planted("src/service/webhook/post.rs", by_hand), ["2: an HMAC outside src/auth/token/"]);
+    assert_eq!(planted("src/auth/token/crypto.rs", by_hand), [""; 0]);
+    let elsewhere = "fn f() { hmac::verify(&key, text, tag) }";
+    assert_eq!(planted("src/http/admin.rs", elsewhere), ["2: a secret is compared outside src/auth/token/"]);
+    assert_eq!(planted("src/auth/token/issuer.rs", elsewhere), [""; 0]);
+    let slices = "use aws_lc_rs::constant_time::verify_slices_are_equal;";
+    assert_eq!(
+        planted("src/http/admin.rs", slices),
+        ["2: a secret is compared outside src/auth/admin_keys.rs"]
+    );
+    assert_eq!(planted("src/auth/admin_keys.rs", slices), [""; 0]);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Compiled once from the settings and then only read. A secret is never shown, by `Debug` neither.
 
 use std::fmt;
-use std::hint::black_box;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 /// Bytes of the longest secret; a token is compared over as many, whatever its length.
 const SECRET_BYTES_MAX: usize = 128;
@@ -43,7 +44,7 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Eq)]
 struct Secret {
     /// Behind its bytes zeroes, which no secret contains.
     bytes: [u8; SECRET_BYTES_MAX],
@@ -153,13 +154,13 @@ impl Secret {
 
     /// All ones if both are the same, else zero; takes as long in either case.
     fn same_mask(&self, other: &Self) -> u8 {
-        let mut difference = 0;
-        for (one, two) in self.bytes.iter().zip(&other.bytes) {
-            // Hidden from the optimizer, which could end the loop at the first difference.
-            difference = black_box(difference | (one ^ two));
-        }
-        // Zero minus one borrows into the high byte; anything else does not.
-        ((u16::from(difference).wrapping_sub(1)) >> 8) as u8
+        u8::MAX * u8::from(verify_slices_are_equal(&self.bytes, &other.bytes).is_ok())
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.same_mask(other) != 0
     }
 }
 

@@ -9,19 +9,20 @@ use std::path::{Path, PathBuf};
 use super::error::Place;
 use super::settings::Settings;
 
-/// What to say of `settings`, whose values come from where `place_of` says.
+/// What to say of `settings`, whose values come from where `place_of` says. Secrets of issuers are looked at as they are read.
 pub(super) fn warnings(settings: &Settings, place_of: impl Fn(&str, &str) -> Place) -> Vec<String> {
     let mut warnings = Vec::new();
-    let keys_file = PathBuf::from(&settings.admin.keys_file);
     for section in settings.sections() {
         for key in section.keys() {
             let place = place_of(section.name(), key);
-            let file = match &place {
-                _ if section.name() == "admin" && *key == "keys_file" => &keys_file,
-                Place::File { path, .. } if section.is_secret(key) => Path::new(path),
-                _ => continue,
-            };
-            if let Some(mode) = mode_for_all(file) {
+            let mut files = files_of(settings, section.name(), key);
+            if let Place::File { path, .. } = &place
+                && section.is_secret(key)
+            {
+                files.push(path.into());
+            }
+            for file in files {
+                let Some(mode) = mode_for_all(&file) else { continue };
                 warnings.push(format!(
                     "{place}: {}.{key}: every user of this machine may read {file:?} (mode {mode:04o}); chmod it to \
                      0600, or with systemd let LoadCredential= hand it over",
@@ -31,6 +32,20 @@ pub(super) fn warnings(settings: &Settings, place_of: impl Fn(&str, &str) -> Pla
         }
     }
     warnings
+}
+
+/// The files that a key names, if what is in them is secret.
+fn files_of(settings: &Settings, section: &str, key: &str) -> Vec<PathBuf> {
+    let one = |file: &str| if file.is_empty() { Vec::new() } else { vec![PathBuf::from(file)] };
+    let all = |files: &[String]| files.iter().map(PathBuf::from).collect();
+    match (section, key) {
+        ("admin", "keys_file") => one(&settings.admin.keys_file),
+        ("admin", "tls_key") => all(&settings.admin.tls_key),
+        ("tls", "key") => all(&settings.tls.key),
+        ("webhook", "secret_file") => one(settings.webhook.secret_file.as_deref().unwrap_or_default()),
+        ("forward", "secret_file") => one(&settings.forward.secret_file),
+        _ => Vec::new(),
+    }
 }
 
 /// The mode of a file that everybody may read, folders included; `None` of any other, and of one that is not there.
@@ -94,6 +109,29 @@ mod tests {
                 assert!(warning.contains(&format!("(mode {mode:04o})")), "{warning}");
             }
         }
+    }
+
+    #[test]
+    fn every_file_of_a_secret_is_looked_at() {
+        let folder = Folder::new("every", 0o755);
+        let secret = |name: &str| folder.file(name, "whsec_0123456789abcdef0123456789abcdef\n", 0o644);
+        let text = format!(
+            "[webhook]\nurl = \"http://127.0.0.1:1/\"\nsecret_file = {:?}\n[forward]\nsecret_file = {:?}\n\
+             [tls]\nlisten = \"127.0.0.1:0\"\ncertificate = \"c\"\nkey = {:?}\n[admin]\ntls_certificate = \"c\"\n\
+             tls_key = {:?}\n",
+            secret("webhook"),
+            secret("forward"),
+            secret("tls"),
+            secret("admin"),
+        );
+        let warnings = warned(&folder.file("f.toml", &text, 0o644));
+        for key in ["webhook.secret_file", "forward.secret_file", "tls.key", "admin.tls_key"] {
+            assert!(
+                warnings.iter().any(|warning| warning.contains(&format!("{key}: every user"))),
+                "{warnings:?}"
+            );
+        }
+        assert_eq!(warnings.len(), 4, "{warnings:?}");
     }
 
     #[test]

@@ -53,6 +53,7 @@ mod process;
 mod publish;
 mod reload;
 mod rolling;
+mod secrets;
 mod secure;
 mod secure_calls;
 mod server;

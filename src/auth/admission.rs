@@ -7,6 +7,7 @@
 mod counts;
 pub mod holders;
 mod rates;
+pub mod speech;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;

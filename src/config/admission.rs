@@ -72,7 +72,8 @@ impl Admission {
         }
     }
 
-    fn burst(check: &mut Checker<'_>, key: &'static str, burst: usize, rate: usize) {
+    /// Reports a burst that there is none of, or that takes longer to come back than a rate makes sense for.
+    pub(super) fn burst(check: &mut Checker<'_>, key: &'static str, burst: usize, rate: usize) {
         let most = if rate == 0 { usize::MAX } else { rate.saturating_mul(Self::FILL_SECONDS_MAX) };
         if burst == 0 || burst > most {
             let hour = if rate == 0 { String::new() } else { format!(" to {most}, an hour of its rate") };

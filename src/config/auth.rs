@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::Admission;
 use super::backend::{BackendDown, Down, Text, own_fields};
 use super::section::{Checker, section};
-use super::value::{Count, Names, Seconds, Switch};
+use super::value::{Count, Kind, Names, RawValue, Seconds, Switch};
+use crate::auth::admission::holders::WhenFull;
 use crate::auth::token::{CARRIED_NAMES_MAX, may_carry};
 
 /// Signatures that a loop may know: 32 MiB.
@@ -21,9 +23,17 @@ section! {
         live "notice_seconds" => notice: Duration as Seconds = Duration::from_secs(60),
         /// How long a connection goes on when its token is not taken any more.
         live "grace_seconds" => grace: Duration as Seconds = Duration::from_secs(10),
-        /// Connections that one bearer (sub, of one issuer) may have over all loops, polls that wait among them; one more is refused
-        /// with 429. 0 for as many as they like.
-        "connections_per_identity_max" => connections_per_identity_max: usize as Count = 0,
+        /// Connections that one bearer (sub, of one issuer) may have over all loops, polls that wait among them. 0 for as many as
+        /// they like.
+        live "connections_per_identity_max" => connections_per_identity_max: usize as Count = 0,
+        /// What becomes of one more: refuse, with 429; or close-oldest, which closes the oldest of theirs with 3006 instead, and has at
+        /// most 1,000 connections.
+        live "connections_per_identity_full" => connections_per_identity_full: WhenFull as Full = WhenFull::Refuse,
+        /// Messages and pings that one bearer sends per second over all their connections; over it the connection that sends one
+        /// more is closed with 1008. 0 for as many as they like.
+        live "identity_messages_per_second" => identity_messages_per_second: usize as Count = 0,
+        /// Messages and pings that one bearer sends at once after a pause.
+        live "identity_messages_burst" => identity_messages_burst: usize as Count = 200,
         /// Claims of tokens, and members of the application's answers, that it is told beside sub: with what clients send (forward) and
         /// by webhooks; shown in /connections, too. At most 16, and 1,024 bytes of JSON together.
         "claims" => claims: Vec<String> as Names = Vec::new(),
@@ -51,6 +61,28 @@ section! {
     }
 }
 
+pub(super) struct Full;
+
+impl Kind for Full {
+    type Out = WhenFull;
+    const EXPECTS: &'static str = "refuse or close-oldest";
+
+    fn parse(raw: &RawValue) -> Option<WhenFull> {
+        match raw.word()?.as_str() {
+            "refuse" => Some(WhenFull::Refuse),
+            "close-oldest" => Some(WhenFull::CloseOldest),
+            _ => None,
+        }
+    }
+
+    fn show(value: &WhenFull) -> String {
+        match value {
+            WhenFull::Refuse => "\"refuse\"".to_owned(),
+            WhenFull::CloseOldest => "\"close-oldest\"".to_owned(),
+        }
+    }
+}
+
 impl Auth {
     fn check_values(&self, check: &mut Checker<'_>) {
         check.time("notice_seconds", self.notice, Some("never"));
@@ -69,6 +101,15 @@ impl Auth {
             }
         }
         check.within("signatures_known_max", self.signatures_known_max, 0..=SIGNATURES_KNOWN_MAX);
+        let most = self.connections_per_identity_max;
+        if self.connections_per_identity_full == WhenFull::CloseOldest {
+            // The oldest is looked for among them.
+            check.within("connections_per_identity_max", most, 0..=1_000);
+        }
+        // The buckets' resolution.
+        check.within("identity_messages_per_second", self.identity_messages_per_second, 0..=10_000);
+        let (burst, rate) = (self.identity_messages_burst, self.identity_messages_per_second);
+        Admission::burst(check, "identity_messages_burst", burst, rate);
         self.check_backend(check);
     }
 }

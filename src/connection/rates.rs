@@ -17,13 +17,24 @@ pub struct Rate {
     pub burst: u64,
 }
 
-/// The rates one connection is held to.
+/// The rates connections are held to, each by itself but for the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimits {
     /// Messages and pings.
     pub messages: Rate,
     /// Bytes, headers included.
     pub bytes: Rate,
+    /// Messages and pings of all connections of one bearer.
+    pub of_bearer: Rate,
+}
+
+impl RateLimits {
+    /// Whether messages are counted at all.
+    #[inline(always)]
+    #[must_use]
+    pub fn count_messages(&self) -> bool {
+        self.messages.per_second | self.of_bearer.per_second != 0
+    }
 }
 
 /// What one connection owes; all zero when its buckets are full.
@@ -91,6 +102,7 @@ mod tests {
     const LIMITS: RateLimits = RateLimits {
         messages: Rate { per_second: 5, burst: 3 },
         bytes: Rate { per_second: 100, burst: 1_000 },
+        of_bearer: Rate { per_second: 0, burst: 1 },
     };
 
     #[test]

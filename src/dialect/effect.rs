@@ -317,10 +317,12 @@ pub enum Outcome<'a> {
         /// The topic or pattern.
         topic: &'a str,
     },
-    /// Not subscribed any more, because the connection's next token does not allow it.
+    /// Not subscribed any more, because the connection's next token does not allow it, or rules that were reloaded.
     Lost {
         /// The topic or pattern.
         topic: &'a str,
+        /// Why.
+        denial: Denial,
     },
     /// It can't be had.
     Refused {

@@ -57,7 +57,7 @@ impl Speak for Lines {
             Outcome::Expires { at } => format!("ends {at}"),
             Outcome::Watching { pattern, .. } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
-            Outcome::Lost { topic } => format!("lost {topic}"),
+            Outcome::Lost { topic, .. } => format!("lost {topic}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
             Outcome::Forwarded { topic, .. } => format!("forwarded {topic}"),
             Outcome::Rejected { code, .. } => format!("no {code}"),

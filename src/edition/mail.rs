@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::admission::holders::Taken;
 use crate::connection::inquiry::Inquiry;
 use crate::dialect::Form;
 use crate::service::Verdict;
@@ -32,6 +33,8 @@ pub enum Answered {
     Verdict(Arc<Verdict>),
     /// What became of messages that went to the application.
     Forwarded(Vec<Told>),
+    /// It has asked nothing: whom it belongs to has connected again, and it is the oldest of theirs.
+    Replaced(Taken),
 }
 
 /// The mail of Fantail's loops.

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::auth::admin_guard::AdminGuard;
 use crate::auth::admin_keys::AdminKeys;
 use crate::auth::admission::holders::Holders;
+use crate::auth::admission::speech::Speech;
 use crate::auth::admission::{Admission, AdmissionRules};
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revoked::Revocations;
@@ -146,6 +147,8 @@ pub struct Shared {
     pub admission: Admission,
     /// How many connections each bearer has.
     pub holders: Holders,
+    /// How fast each bearer speaks.
+    pub speech: Speech,
     /// Tokens that are not taken any more.
     pub revocations: Revocations,
     /// Keys of issuers that are fetched.
@@ -225,7 +228,11 @@ impl Edition {
             tickets: Default::default(),
             key_log,
             admission: Admission::new(admission_rules(&settings)?),
-            holders: Holders::new(settings.auth.connections_per_identity_max),
+            holders: Holders::new(
+                settings.auth.connections_per_identity_max,
+                settings.auth.connections_per_identity_full,
+            ),
+            speech: Speech::default(),
             revocations: Revocations::default(),
             key_sets: KeySets::default(),
             router,
@@ -272,6 +279,9 @@ impl Edition {
         self.router.set_rules(rules);
         self.outbox_budget.set_total(next.totals.outbox as u64);
         self.presences.set_limits(presence_limits(&next.settings));
+        // Who comes is counted from now on, and each loop counts those who are there.
+        let auth = &next.settings.auth;
+        self.holders.set(auth.connections_per_identity_max, auth.connections_per_identity_full);
         self.contexts.set_bytes_max(next.totals.contexts);
         Ok(next)
     }

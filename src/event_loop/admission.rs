@@ -11,6 +11,7 @@ use super::core::Core;
 use super::frames_turn::remember;
 use crate::auth::admission::AdmissionRefusal;
 use crate::auth::forwarded::client_of;
+use crate::connection::rates::Rate;
 use crate::connection::session::Session;
 use crate::connection::{Connection, Flags, Phase, Slot};
 use crate::edition::Port;
@@ -260,17 +261,28 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Charges one message or ping to the connection's rate. `false`: it is over.
+    /// Charges one message or ping to the rate of the connection, and to that of whom it belongs to. `false`: one is over, and
+    /// the connection has to end; `why` is told.
     #[inline(always)]
-    pub(super) fn charge_message(&mut self, key: Key) -> bool {
-        self.rates.messages.per_second == 0 || self.charge_rated(key)
+    pub(super) fn charge_message(&mut self, key: Key, why: &mut Option<CloseReason>) -> bool {
+        !self.rates.count_messages() || self.charge_rated(key, why)
     }
 
-    fn charge_rated(&mut self, key: Key) -> bool {
+    fn charge_rated(&mut self, key: Key, why: &mut Option<CloseReason>) -> bool {
         let (now, limits) = (self.now, self.rates);
-        self.open_slot(key).is_none_or(|slot| {
-            remember(&mut slot.connection.session, |open| open.debts.charge_message(now, &limits))
-        })
+        let Some(slot) = self.open_slot(key) else { return true };
+        let within = limits.messages.per_second == 0
+            || remember(&mut slot.connection.session, |open| open.debts.charge_message(now, &limits));
+        if !within {
+            *why = Some(CloseReason::MessageRate);
+            return false;
+        }
+        let Rate { per_second, burst } = limits.of_bearer;
+        let Some(who) = self.bearers.identity(key.slot).filter(|_| per_second > 0) else { return true };
+        // Their other connections are charged by their own loops, in the same bucket.
+        let within = self.edition.speech.try_take(who, now, per_second, burst);
+        *why = (!within).then_some(CloseReason::IdentityRate);
+        within
     }
 
     /// Charges bytes read to the connection's rate and ends it when it is over. `false`: it is ending.

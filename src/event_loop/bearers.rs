@@ -61,14 +61,21 @@ impl Bearers {
     /// The connection in this slot belongs to whom these claims speak of, from now on: `now` in ticks, and in seconds since
     /// 1970. `false`: that one has as many connections as may be, and it stays nobody's.
     #[must_use]
-    fn note(&mut self, slot: u32, claims: Claims, now: (Tick, u64), holders: &Holders) -> bool {
+    fn note(
+        &mut self,
+        (loop_index, slot): (usize, u32),
+        claims: Claims,
+        now: (Tick, u64),
+        may_replace: bool,
+        holders: &Holders,
+    ) -> bool {
         let (expires, ends) = (tick_of(claims.expires, now), tick_of(claims.good_until, now));
         // Who brings another token is counted already.
         let is_known = self.by_slot.get(&slot).is_some_and(|known| known.identity.is_meant_by(&claims));
         let identity = Identity::new(claims, &mut self.shared);
         if !is_known {
-            self.forget(slot, holders);
-            if !holders.try_enter(&identity) {
+            self.forget(loop_index, slot, holders);
+            if !holders.try_enter(&identity, loop_index, slot, now.0, may_replace) {
                 return false;
             }
         }
@@ -87,9 +94,9 @@ impl Bearers {
     }
 
     /// The connection belongs to nobody any more.
-    fn forget(&mut self, slot: u32, holders: &Holders) {
+    fn forget(&mut self, loop_index: usize, slot: u32, holders: &Holders) {
         let Some(bearer) = self.by_slot.remove(&slot) else { return };
-        holders.leave(&bearer.identity);
+        holders.leave(&bearer.identity, loop_index, slot);
         if self.by_slot.len() < self.by_slot.capacity() / 4 {
             self.by_slot.shrink_to((self.by_slot.len() * 2).max(KEPT));
         }
@@ -136,19 +143,26 @@ fn tick_of(seconds: u64, (now, now_seconds): (Tick, u64)) -> Tick {
 }
 
 impl<S: Socket> Core<S> {
-    /// The connection belongs to whom these claims speak of.
+    /// The connection belongs to whom these claims speak of. `may_replace`: whether others of theirs may give way to it, by
+    /// [`Self::replace_oldest`] once nothing else stands in the way.
     ///
     /// # Errors
     /// That one has as many connections as may be, and it stays nobody's.
-    pub(super) fn note_bearer(&mut self, key: Key, claims: Claims) -> Result<(), RefuseReason> {
+    pub(super) fn note_bearer(
+        &mut self,
+        key: Key,
+        claims: Claims,
+        may_replace: bool,
+    ) -> Result<(), RefuseReason> {
         let now = (self.now, self.wall.ms() / 1_000);
-        let noted = self.bearers.note(key.slot, claims, now, &self.edition.holders);
+        let place = (self.index, key.slot);
+        let noted = self.bearers.note(place, claims, now, may_replace, &self.edition.holders);
         if noted { Ok(()) } else { Err(RefuseReason::TooManyOfIdentity) }
     }
 
     /// The connection in this slot belongs to nobody any more.
     pub(super) fn forget_bearer(&mut self, slot: u32) {
-        self.bearers.forget(slot, &self.edition.holders);
+        self.bearers.forget(self.index, slot, &self.edition.holders);
     }
 
     /// Tells a connection that its token ends soon, or ends it.
@@ -175,7 +189,7 @@ impl<S: Socket> Core<S> {
         let before = self.bearers.identity(from.key.slot).map(Arc::clone);
         let identified = self.identify(from.key, token, again).and_then(|claims| {
             let too_many = |reason: RefuseReason| (TokenDenial::Busy, reason.text().to_owned());
-            self.note_bearer(from.key, claims).map_err(too_many)
+            self.note_bearer(from.key, claims, true).map_err(too_many)
         });
         match identified {
             Ok(()) => {
@@ -183,6 +197,7 @@ impl<S: Socket> Core<S> {
                     self.bearers.tell_halfway(from.key.slot, self.now, &self.timeouts);
                 }
                 self.rearm(from.key.slot);
+                self.replace_oldest(from.key.slot);
                 let Some(identity) = self.bearers.identity(from.key.slot).map(Arc::clone) else {
                     return Then::Go;
                 };
@@ -253,6 +268,7 @@ impl<S: Socket> Core<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::admission::holders::WhenFull;
 
     fn claims(sub: &str, jti: Option<&str>, expires: u64) -> Claims {
         Claims {
@@ -272,14 +288,14 @@ mod tests {
     fn whoever_has_shown_a_token_costs_less_than_two_hundred_bytes() {
         let mut bearers = Bearers::default();
         let claims = claims("user-0123456789", Some("f81d4fae-7dec-11d0-a765-00a0c91e6bf6"), 2_000);
-        let holders = Holders::new(0);
-        assert!(bearers.note(7, claims, (0, 1_000), &holders));
+        let holders = Holders::new(0, WhenFull::Refuse);
+        assert!(bearers.note((0, 7), claims, (0, 1_000), true, &holders));
         // A table that has just grown is seven sixteenths full; an allocation has sixteen bytes of its own at most.
         let entry = size_of::<(u32, Bearer)>() + 1;
         let worst = bearers.memory(7) + (entry * 16).div_ceil(7) - entry + 2 * 16;
         assert!(worst <= 200, "{worst}");
         assert_eq!((bearers.memory(8), bearers.identity(8)), (0, None));
-        bearers.forget(7, &holders);
+        bearers.forget(0, 7, &holders);
         assert_eq!(bearers.identity(7), None);
     }
 
@@ -301,7 +317,13 @@ mod tests {
             [(1_030, 0, 150), (1_300, 2_400, 2_400), (1_100, 400, 500), (990, 0, 10)]
         {
             let mut bearers = Bearers::default();
-            assert!(bearers.note(7, claims("alice", None, expires), (0, 1_000), &Holders::new(0)));
+            assert!(bearers.note(
+                (0, 7),
+                claims("alice", None, expires),
+                (0, 1_000),
+                true,
+                &Holders::new(0, WhenFull::Refuse)
+            ));
             assert_eq!(bearers.due(7, &timeouts), at_once, "{expires}");
             bearers.tell_halfway(7, 0, &timeouts);
             assert_eq!(bearers.due(7, &timeouts), put_off, "{expires}");
@@ -310,18 +332,19 @@ mod tests {
 
     #[test]
     fn a_refresh_is_no_further_connection_and_an_end_makes_room() {
-        let holders = Holders::new(1);
+        let holders = Holders::new(1, WhenFull::Refuse);
         let mut bearers = Bearers::default();
-        let mut note = |slot, sub| bearers.note(slot, claims(sub, None, 1_100), (0, 1_000), &holders);
+        let mut note =
+            |slot, sub| bearers.note((0, slot), claims(sub, None, 1_100), (0, 1_000), true, &holders);
         assert_eq!(
             [note(7, "alice"), note(7, "alice"), note(8, "alice"), note(8, "bob")],
             [true, true, false, true]
         );
         assert!(note(8, "carol"), "a slot that is somebody else's now is not the one's before");
         assert!(note(9, "bob"));
-        bearers.forget(7, &holders);
+        bearers.forget(0, 7, &holders);
         assert_eq!(bearers.identity(7), None);
-        assert!(bearers.note(9, claims("alice", None, 1_100), (0, 1_000), &holders));
+        assert!(bearers.note((0, 9), claims("alice", None, 1_100), (0, 1_000), true, &holders));
     }
 
     #[test]

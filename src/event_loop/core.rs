@@ -21,6 +21,7 @@ use super::inquiry_turn::Answering;
 use super::layer::LayerBytes;
 use super::poll_turn::Polled;
 use super::question_turn::Questions;
+use super::replaced::Replaced;
 use super::slice::Slice;
 use super::slots::SlotTable;
 use super::turn::Clock;
@@ -34,7 +35,7 @@ use crate::dialect::sse::Places;
 use crate::edition::{Answered, Control, Edition, LocalTopics, Port};
 use crate::metrics::{CloseReason, LoopCounters};
 use crate::sys::clock::{monotonic_ns, wall_ns};
-use crate::topic::{Key, Letter, RouterError, Seats};
+use crate::topic::{Key, Letter, Outdated, RouterError, Seats};
 use crate::transport::{Beside, Socket};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
@@ -158,6 +159,8 @@ pub struct Core<S: Socket> {
     pub(super) trimmed_at: u64,
     /// Slot index from which deadlines are still those of earlier settings.
     pub(super) rearming: Option<u32>,
+    /// Rules before those of now, for the subscriptions of the connections from there on.
+    pub(super) reviewing: Outdated,
     pub(super) timeouts: TimeoutTicks,
     pub(super) now: Tick,
     /// When the loop went on after it had stood still, the last time last.
@@ -174,6 +177,8 @@ pub struct Core<S: Socket> {
     pub(super) questions: Questions,
     /// What the application has said of messages, to be told.
     pub(super) forwarded: Forwarded,
+    /// Who has to make room for another connection of theirs.
+    pub(super) replaced: Replaced,
     /// Slots of refused connections.
     pub(super) refusing: usize,
     /// How fast one connection may speak.
@@ -244,6 +249,7 @@ impl<S: Socket> Core<S> {
             trim_owed: false,
             trimmed_at: 0,
             rearming: None,
+            reviewing: Outdated::default(),
             timeouts: timeout_ticks(&edition),
             now: 0,
             resumed: VecDeque::new(),
@@ -255,6 +261,7 @@ impl<S: Socket> Core<S> {
             parked: 0,
             questions: Questions::default(),
             forwarded: Forwarded::default(),
+            replaced: Replaced::default(),
             refusing: 0,
             rates: rate_limits(&edition, port),
             held: Held::default(),
@@ -438,6 +445,7 @@ impl<S: Socket> Core<S> {
                 Answered::Inquiry(inquiry) => self.on_answered(reply.key, reply.ticket, &inquiry),
                 Answered::Verdict(verdict) => self.on_verdict(reply.key, reply.ticket, verdict),
                 Answered::Forwarded(told) => self.forwarded.push(reply.key, told),
+                Answered::Replaced(taken) => self.replaced.push(taken),
             }
         }
         count
@@ -478,6 +486,7 @@ impl<S: Socket> Core<S> {
             || self.has_batch_work()
             || self.questions.has_work()
             || self.forwarded.has_work()
+            || self.replaced.has_work()
     }
 
     /// Milliseconds until something is due, counted from `now_ms` since the loop's time began; `None`
@@ -584,7 +593,7 @@ impl<S: Socket> Core<S> {
 }
 
 pub(super) fn rate_limits(edition: &Edition, port: Port) -> RateLimits {
-    let admission = &edition.settings.admission;
+    let (admission, auth) = (&edition.settings.admission, &edition.settings.auth);
     if port == Port::Admin {
         return RateLimits::default();
     }
@@ -592,6 +601,7 @@ pub(super) fn rate_limits(edition: &Edition, port: Port) -> RateLimits {
     RateLimits {
         messages: rate(admission.messages_per_second, admission.messages_burst),
         bytes: rate(admission.bytes_per_second, admission.bytes_burst),
+        of_bearer: rate(auth.identity_messages_per_second, auth.identity_messages_burst),
     }
 }
 

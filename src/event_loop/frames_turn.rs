@@ -35,8 +35,8 @@ enum Stretch {
     PeerClose { code: Option<u16>, reason: CloseReason, text: &'static str },
     /// The dialect ends the conversation.
     End(CloseReason),
-    /// More messages than the connection may send.
-    Rate,
+    /// More messages than the connection, or whom it belongs to, may send.
+    Rate(CloseReason),
     /// All connections together hold too much half-received.
     InboxFull,
 }
@@ -97,10 +97,7 @@ impl<S: Socket> Core<S> {
                     return self.on_peer_close(key, code, reason, text);
                 }
                 Stretch::End(reason) => return self.end(key, reason, Words::Own),
-                Stretch::Rate => {
-                    let reason = CloseReason::MessageRate;
-                    return self.end(key, reason, Words::Own);
-                }
+                Stretch::Rate(reason) => return self.end(key, reason, Words::Own),
                 Stretch::InboxFull => {
                     return self.end(key, CloseReason::InboxFull, Words::Own);
                 }
@@ -126,7 +123,7 @@ impl<S: Socket> Core<S> {
         let held = held_bytes(inbox.as_deref());
         let topic = slot.connection.topic;
         let limits = self.inbox_limits(dialect, topic);
-        let mut stretch = Stretch::More;
+        let (mut stretch, mut over) = (Stretch::More, None);
         // Most connections have not negotiated any, and moving it costs.
         let mut inflater = (encoding != Encoding::Plain).then(|| std::mem::take(&mut self.inflater));
         let mut effects = Effects::default();
@@ -142,8 +139,8 @@ impl<S: Socket> Core<S> {
             }
             // RFC 6455, 1.4: once a close frame was sent, nothing else of the peer matters.
             _ if closing => Flow::Continue,
-            InboxEvent::Message { .. } | InboxEvent::Ping(_) if !self.charge_message(key) => {
-                stretch = Stretch::Rate;
+            InboxEvent::Message { .. } | InboxEvent::Ping(_) if !self.charge_message(key, &mut over) => {
+                stretch = over.map_or(Stretch::More, Stretch::Rate);
                 Flow::Stop
             }
             InboxEvent::Message { text, payload } => {

@@ -341,7 +341,9 @@ impl<S: Socket> Core<S> {
         }
         let allowed = claims.and_then(|claims| {
             if let Some(claims) = claims {
-                self.note_bearer(key, claims).map_err(Unauthorized::new)?;
+                // A poll comes again and again, and would be the newest each time.
+                let stays = opening.dialect.carrier() != Carrier::Answer && head.method != "HEAD";
+                self.note_bearer(key, claims, stays).map_err(Unauthorized::new)?;
             }
             let who = self.bearers.identity(key.slot).map(Arc::as_ref);
             http::may_open(&opening, self.topics.rules(), who).map_err(Unauthorized::from)
@@ -431,6 +433,7 @@ impl<S: Socket> Core<S> {
             connection.flags.set(Flags::NO_ECHO);
         }
         self.counters.upgrades.add(1);
+        self.replace_oldest(key.slot);
         self.hear_of_opening(key, head, &joined);
         self.keep_address(key, head, opening.dialect.carrier() == Carrier::Frames);
         self.send_own(key, out, Asked::No);

@@ -52,6 +52,8 @@ mod read_turn;
 mod reload;
 mod reload_requests;
 mod relocate;
+mod replaced;
+mod reviewed;
 pub mod run;
 mod slice;
 mod slots;

@@ -7,13 +7,21 @@ use std::sync::Arc;
 
 use super::core::{Core, rate_limits, timeout_ticks};
 use super::http_turn::spread_within;
+use super::slice::Slice;
 use crate::connection::deadline::{self, Due};
 use crate::edition::Edition;
+use crate::topic::Outdated;
 use crate::transport::Socket;
 use crate::wire::deflate::Deflater;
 
-/// Deadlines recomputed in one turn.
+/// Connections looked at in one turn.
 const REARMED_PER_TURN: usize = 1_024;
+
+/// How long that may take: rules may be many, and whoever loses a topic is told.
+const REVIEW_NS: u64 = 500_000;
+
+/// A subscription that is looked at again, in bytes of a slice: the first of its topic looks through the rules.
+const REVIEW_BYTES: u64 = 1_024;
 
 impl<S: Socket> Core<S> {
     /// Takes the next edition of settings; deadlines follow in `reload_turn`.
@@ -25,6 +33,8 @@ impl<S: Socket> Core<S> {
         self.topics.set_replay_bytes_max(edition.totals.history_forms as u64);
         self.edition = edition;
         self.topics.take_rules();
+        // What is left of a walk under way is looked at by this one, by all rules since.
+        self.reviewing.append(self.topics.take_outdated());
         self.rearming = Some(0);
     }
 
@@ -34,7 +44,14 @@ impl<S: Socket> Core<S> {
         let Some(from) = self.rearming else { return };
         let mut keys = Vec::new();
         self.rearming = self.slots.keys_from(from, REARMED_PER_TURN, &mut keys);
+        let mut slice = Slice::new((self.clock)(), REVIEW_NS, u64::MAX);
         for key in keys {
+            if slice.is_over() {
+                self.rearming = Some(key.slot);
+                return;
+            }
+            slice.charge(REVIEW_BYTES * self.review(key) as u64, self.clock);
+            self.count_late(key);
             self.reach_further(key);
             let Some(slot) = self.slots.get(key) else { continue };
             let (mut at, due) =
@@ -54,6 +71,9 @@ impl<S: Socket> Core<S> {
             if at != slot.connection.deadline {
                 self.slots.set_deadline(key.slot, at);
             }
+        }
+        if self.rearming.is_none() {
+            self.reviewing = Outdated::default();
         }
     }
 }

@@ -88,6 +88,7 @@ impl<S: Socket> Core<S> {
         self.batch_turn();
         self.question_turn();
         self.forward_turn();
+        self.replaced_turn();
         if self.take_drain_asked() {
             driver.on_drain_asked();
         }

@@ -194,7 +194,7 @@ impl<S: Socket> Core<S> {
             let covers = share.covers(&Share::of(&pattern, before, self.topics.rules()));
             let stays = !share.is_limited || covers;
             if !stays || !self.set_share(from.key, &pattern, &share, !covers) {
-                lost.push(pattern.as_str().to_owned());
+                lost.push((pattern.as_str().to_owned(), Denial::NotByToken));
             }
         }
         let Some(slot) = self.slots.get(from.key) else { return };
@@ -204,20 +204,25 @@ impl<S: Socket> Core<S> {
             let access = self.topics.rules().subscribers_of(name);
             let may = |who| permit(access, who, Right::Subscribe(name)).is_ok();
             // What the application has given beside the token stays.
-            if may(before) && !may(who) && !lost.iter().any(|lost| lost == name) {
-                lost.push(name.to_owned());
+            if may(before) && !may(who) && !lost.iter().any(|(lost, _)| lost == name) {
+                lost.push((name.to_owned(), Denial::NotByToken));
             }
         }
+        self.end_lost(from, &lost, sink);
+    }
+
+    /// Ends these subscriptions of a connection, and tells it that they are not allowed any more.
+    pub(super) fn end_lost(&mut self, from: Speaker, lost: &[(String, Denial)], sink: &mut Sink<'_>) {
         // It answers nothing, but comes behind the answers to what was asked for before.
         let tag = std::mem::take(&mut sink.tag);
-        for name in &lost {
+        for (name, denial) in lost {
             if let Some(Left { missing: Some((topic, gap)) }) = self.leave_topic(from.key, name) {
                 self.tell(from, Outcome::Gap { topic: &topic, gap }, sink);
             }
             if !LevelPattern::is_meant(name) {
                 self.leave_topic(from.key, TopicName::of_presence(name).as_str());
             }
-            self.tell(from, Outcome::Lost { topic: name }, sink);
+            self.tell(from, Outcome::Lost { topic: name, denial: *denial }, sink);
         }
         sink.tag = tag;
     }

@@ -58,12 +58,18 @@ reasons! {
         BadCommands = "bad_commands", Some(1008), "too many messages that are no command; see docs/protocol.md";
         /// More messages than the connection may send.
         MessageRate = "message_rate", Some(1008), "too many messages; see admission.messages_per_second";
+        /// More messages than the bearer of its token may send over all their connections.
+        IdentityRate = "identity_rate", Some(1008), "too many messages of one bearer; see auth.identity_messages_per_second";
         /// More bytes than the connection may send.
         ByteRate = "byte_rate", Some(1008), "too many bytes; see admission.bytes_per_second";
         /// A message of more fragments than one may have.
         TooManyFragments = "too_many_fragments", Some(1008), "too many fragments";
         /// The bearer's token has ended.
         TokenExpired = "token_expired", Some(3005), "the token has expired; come back with another";
+        /// A topic or pattern of its path was closed to it by rules that were reloaded.
+        TopicClosed = "topic_closed", Some(3007), "you may not subscribe to this topic any more";
+        /// The bearer of the token has connected again, and has as many connections as they may.
+        OldestOfIdentity = "oldest_of_identity", Some(3006), "you have connected again, and this was the oldest connection that you may have";
         /// Closed through the admin port, whose request gives the code.
         Admin = "admin", Some(1000), "";
         /// Closed by the application, whose answer gives the code.

@@ -20,6 +20,7 @@ mod list;
 pub mod mailbox;
 pub mod message;
 pub mod name;
+pub mod outdated;
 mod pacer;
 pub mod pattern;
 pub mod patterns;
@@ -48,6 +49,7 @@ pub use level_pattern::{LevelPattern, PatternFault};
 pub use mailbox::{Mailbox, MailboxLimits, ReserveFull};
 pub use message::{Draft, Message, Origin};
 pub use name::TopicName;
+pub use outdated::Outdated;
 pub use pattern::TopicPattern;
 pub use position::{Gap, GapKind, Position, PositionError, Since};
 pub use presence::{

@@ -428,6 +428,18 @@ impl TopicRules {
         if self.limits_subscribers { topic.policy(self).subscribe } else { Access::Anyone }
     }
 
+    /// Whether these may let somebody subscribe to fewer topics than those before: their patterns and who may subscribe are
+    /// compared, and no topic is looked at.
+    pub(super) fn may_close_topics_of(&self, before: &Self) -> bool {
+        if !self.limits_subscribers {
+            return false;
+        }
+        let of = |rules: &Self, place: usize| rules.policy_at(place as u32 * 2).subscribe;
+        let same_patterns = self.rules.len() == before.rules.len()
+            && self.rules.iter().zip(&before.rules).all(|((own, _), (other, _))| own == other);
+        !same_patterns || (0..=self.rules.len()).any(|place| of(self, place) < of(before, place))
+    }
+
     /// The router's next rules.
     pub(super) fn following(self, before: &Self) -> Self {
         // 0 is nobody's edition, so that a new topic has none.

@@ -36,6 +36,7 @@ use super::list::{List, TOMBSTONE};
 use super::mailbox::{CAPACITY_KEPT, Mailbox};
 use super::message::Message;
 use super::name::TopicName;
+use super::outdated::Outdated;
 use super::pacer::Pacer;
 use super::position::{Since, offset_end};
 use super::replay::Replays;
@@ -106,6 +107,8 @@ pub struct LocalTopics<M: Mail> {
     router: Arc<Router<M>>,
     /// As of the last look into the mailbox.
     rules: Arc<TopicRules>,
+    /// Rules before these that have allowed more.
+    outdated: Outdated,
     loop_index: usize,
     topics: Slab<LocalTopic>,
     /// Topics with a work area, except the one whose turn is in hand.
@@ -204,6 +207,7 @@ impl<M: Mail> LocalTopics<M> {
         }
         Ok(Self {
             rules: router.rules(),
+            outdated: Outdated::default(),
             router,
             loop_index,
             topics: Slab::new(),
@@ -534,9 +538,15 @@ impl<M: Mail> LocalTopics<M> {
     /// Takes the rules in force over.
     pub fn take_rules(&mut self) {
         if let Some(rules) = self.router.rules_if_new(&self.rules) {
-            self.rules = rules;
+            let before = mem::replace(&mut self.rules, rules);
+            self.outdated.push(before, &self.rules);
             self.release_waiting();
         }
+    }
+
+    /// Takes the rules that were in force since the last call, but for those of now.
+    pub fn take_outdated(&mut self) -> Outdated {
+        mem::take(&mut self.outdated)
     }
 
     /// The rules as of the last look into the mailbox, or of the last reload.

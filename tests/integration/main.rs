@@ -52,6 +52,7 @@ mod pressure;
 mod process;
 mod publish;
 mod reload;
+mod reviewed;
 mod rolling;
 mod secrets;
 mod secure;

@@ -1,54 +1,199 @@
-//! How many connections each bearer has, over all loops, where that is limited.
+//! How many connections each bearer has, over all loops, where that is limited, and which of them is the oldest.
 //!
 //! Shared by all loops; told when a connection has shown its first token and when it ends, never in between. Bounded by the
-//! connections that there are: who has none has no entry. Never blocks longer than one shard's lock, which is held for a look-up.
+//! connections that there are: who has none has no entry. Never blocks longer than one shard's lock, which is held for a look-up,
+//! or for as many entries as a bearer may have where the oldest is looked for.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::counts::Counts;
+use super::rates::Rates;
 use super::{SHARD_BITS, SHARDS};
 use crate::auth::identity::Identity;
+
+/// Connections of one bearer that newcomers may replace per second. To replace one costs more than to be refused, so who comes back
+/// in a loop is soon refused.
+const REPLACED_PER_SECOND: usize = 1;
+
+/// Connections that they may replace at once after a pause, or all that they may have: a browser comes back with all its pages.
+const REPLACED_AT_ONCE: usize = 16;
+
+/// What becomes of a connection more than a bearer may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused.
+    Refuse,
+    /// It replaces the oldest of theirs.
+    CloseOldest,
+}
+
+/// A connection that has to make room: by loop and slot, which may be another's when it is looked for, and by the bearer's handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Which loop's it is.
+    pub loop_index: usize,
+    /// Its slot.
+    pub slot: u32,
+    /// Whose it was; see [`Holders::is_taken`].
+    pub handle: u32,
+}
 
 /// The table of bearers. One is known by 32 bits of a keyed hash, as an address is: two with the same share an entry, which makes
 /// their limit stricter, and nobody outside can find such pairs.
 pub struct Holders {
-    most: u32,
+    /// Connections of one bearer; 0 for as many as they like.
+    most: AtomicU32,
+    closes_oldest: AtomicBool,
+    /// Whether there was a limit at any time, so that some may be counted.
+    is_used: AtomicBool,
+    /// The order of the next one that comes; it wraps around, and what counts is the distance to it.
+    next: AtomicU32,
+    /// The order of the first one that came under the limit of now.
+    first: AtomicU32,
     key: RandomState,
-    shards: Box<[Mutex<Counts>]>,
+    shards: Box<[Mutex<Shard>]>,
 }
 
+#[derive(Default)]
+struct Shard {
+    /// Sorted, so that a bearer's stand beside each other. Twelve bytes each and no more: a connection that belongs to somebody is to
+    /// cost little, and 64 of these lists are short enough to move a part of one.
+    entries: Vec<Entry>,
+    bearers: usize,
+    replaced: Rates,
+}
+
+/// A connection that is counted.
+#[derive(Clone, Copy)]
+struct Entry {
+    handle: u32,
+    /// Its loop, and below that its slot.
+    place: u32,
+    order: u32,
+}
+
+/// Bits of a place that are the slot's.
+const SLOT_BITS: u32 = 26;
+
+/// Before the first one that comes under a limit there is room for so many ticks of those who were there.
+const LATE: u32 = 1 << 30;
+
 impl Holders {
-    /// An empty table where each bearer may have so many connections; 0: as many as they like, and nothing is counted.
+    /// An empty table.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let shards = if most > 0 { SHARDS } else { 0 };
-        Self { most, key: RandomState::new(), shards: (0..shards).map(|_| Mutex::default()).collect() }
+    pub fn new(most: usize, when_full: WhenFull) -> Self {
+        let table = Self {
+            most: AtomicU32::new(0),
+            closes_oldest: AtomicBool::new(false),
+            is_used: AtomicBool::new(false),
+            next: AtomicU32::new(0),
+            first: AtomicU32::new(0),
+            key: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        };
+        table.set(most, when_full);
+        table
     }
 
-    /// Counts a connection of this bearer in. `false`: it has as many as it may, and nothing was counted.
+    /// From now on each bearer may have so many connections, 0 for as many as they like. Those that there are stay until
+    /// [`Self::enter_late`] and [`Self::take_oldest`] were asked about them.
+    pub fn set(&self, most: usize, when_full: WhenFull) {
+        self.first.store(self.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.is_used.fetch_or(most > 0, Ordering::Relaxed);
+        self.closes_oldest.store(when_full == WhenFull::CloseOldest, Ordering::Relaxed);
+        self.most.store(u32::try_from(most).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether anything is limited.
     #[must_use]
-    pub fn try_enter(&self, who: &Identity) -> bool {
-        let Some((handle, mut shard)) = self.shard(who) else { return true };
-        let fits = shard.count(handle) < self.most;
-        if fits {
-            shard.add(handle);
+    pub fn are_limited(&self) -> bool {
+        self.most() > 0
+    }
+
+    /// Counts a connection of this bearer in at tick `now`; `may_replace`: whether it is one that others give way to. `false`: it has
+    /// as many as it may, and nothing was counted. Who was let in though there are too many asks for [`Self::take_oldest`] once
+    /// nothing else stands in the way.
+    #[must_use]
+    pub fn try_enter(
+        &self,
+        who: &Identity,
+        loop_index: usize,
+        slot: u32,
+        now: u32,
+        may_replace: bool,
+    ) -> bool {
+        let most = self.most();
+        if most == 0 {
+            return true;
         }
-        fits
+        let (handle, mut shard) = self.shard(who);
+        if shard.of(handle).len() >= most as usize {
+            let at_once = REPLACED_AT_ONCE.max(most as usize);
+            let replaces = may_replace
+                && self.closes_oldest.load(Ordering::Relaxed)
+                && shard.replaced.try_take(handle, now, REPLACED_PER_SECOND, at_once);
+            if !replaces {
+                return false;
+            }
+        }
+        let order = self.next.fetch_add(1, Ordering::Relaxed);
+        shard.insert(Entry { handle, place: place_of(loop_index, slot), order });
+        true
     }
 
-    /// Counts a connection out that was counted in.
-    pub fn leave(&self, who: &Identity) {
-        if let Some((handle, mut shard)) = self.shard(who) {
-            shard.sub(handle);
+    /// Counts a connection in that came at tick `came`, before there was a limit, unless it was.
+    pub fn enter_late(&self, who: &Identity, loop_index: usize, slot: u32, came: u32) {
+        if self.are_limited() {
+            let (handle, mut shard) = self.shard(who);
+            // Before whoever came under the limit, and behind who came before it.
+            let order =
+                self.first.load(Ordering::Relaxed).wrapping_sub(LATE).wrapping_add(came.min(LATE - 1));
+            shard.insert(Entry { handle, place: place_of(loop_index, slot), order });
+        }
+    }
+
+    /// Counts the oldest connection of this bearer out if they have more than they may, and newcomers replace old ones: whoever asks
+    /// has it closed. Each is given once.
+    #[must_use]
+    pub fn take_oldest(&self, who: &Identity) -> Option<Taken> {
+        let most = self.most();
+        if most == 0 || !self.closes_oldest.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (handle, mut shard) = self.shard(who);
+        let own = shard.of(handle);
+        if own.len() <= most as usize {
+            return None;
+        }
+        let next = self.next.load(Ordering::Relaxed);
+        let oldest = shard.entries.get(own)?.iter().max_by_key(|entry| next.wrapping_sub(entry.order))?;
+        let place = oldest.place;
+        shard.remove(handle, place);
+        let (loop_index, slot) = ((place >> SLOT_BITS) as usize, place & ((1 << SLOT_BITS) - 1));
+        Some(Taken { loop_index, slot, handle })
+    }
+
+    /// Whether the connection of this bearer that is in the slot now is the one that was taken: another one would be counted.
+    #[must_use]
+    pub fn is_taken(&self, who: &Identity, taken: &Taken) -> bool {
+        let (handle, shard) = self.shard(who);
+        handle == taken.handle && shard.find(handle, place_of(taken.loop_index, taken.slot)).is_err()
+    }
+
+    /// Counts a connection out, if it was counted in and has not been since.
+    pub fn leave(&self, who: &Identity, loop_index: usize, slot: u32) {
+        if self.is_used.load(Ordering::Relaxed) {
+            let (handle, mut shard) = self.shard(who);
+            shard.remove(handle, place_of(loop_index, slot));
         }
     }
 
     /// Bearers that have a connection now, where that is limited. Locks one shard after the other.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock_counts(shard).len()).sum()
+        self.shards.iter().map(|shard| lock_shard(shard).bearers).sum()
     }
 
     /// Whether there is none.
@@ -57,72 +202,61 @@ impl Holders {
         self.len() == 0
     }
 
-    fn shard(&self, who: &Identity) -> Option<(u32, MutexGuard<'_, Counts>)> {
-        if self.shards.is_empty() {
-            return None;
-        }
-        let handle = ((self.key.hash_one((who.issuer(), who.sub())) >> 32) as u32).max(1);
+    fn most(&self) -> u32 {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, who: &Identity) -> (u32, MutexGuard<'_, Shard>) {
+        let handle = (self.key.hash_one((who.issuer(), who.sub())) >> 32) as u32;
         // The shift leaves SHARD_BITS bits.
-        let shard = self.shards.get((handle >> (u32::BITS - SHARD_BITS)) as usize)?;
-        Some((handle, lock_counts(shard)))
+        (handle, lock_shard(&self.shards[(handle >> (u32::BITS - SHARD_BITS)) as usize]))
     }
 }
 
+impl Shard {
+    /// Where a bearer's entries are.
+    fn of(&self, handle: u32) -> Range<usize> {
+        let from = self.entries.partition_point(|entry| entry.handle < handle);
+        let rest = self.entries.get(from..).unwrap_or_default();
+        from..from + rest.partition_point(|entry| entry.handle == handle)
+    }
+
+    fn find(&self, handle: u32, place: u32) -> Result<usize, usize> {
+        self.entries.binary_search_by_key(&(handle, place), |entry| (entry.handle, entry.place))
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        if let Err(at) = self.find(entry.handle, entry.place) {
+            self.bearers += usize::from(self.of(entry.handle).is_empty());
+            if self.entries.len() == self.entries.capacity() {
+                // Not twice as much each time: half of that would be empty.
+                self.entries.reserve_exact((self.entries.len() / 8).max(8));
+            }
+            self.entries.insert(at, entry);
+        }
+    }
+
+    fn remove(&mut self, handle: u32, place: u32) {
+        if let Ok(at) = self.find(handle, place) {
+            self.entries.remove(at);
+            self.bearers -= usize::from(self.of(handle).is_empty());
+            if self.entries.len() < self.entries.capacity() / 2 {
+                self.entries.shrink_to(self.entries.len() * 9 / 8 + 8);
+            }
+        }
+    }
+}
+
+fn place_of(loop_index: usize, slot: u32) -> u32 {
+    // A loop has fewer slots than that, and there are fewer loops than places for them.
+    (loop_index as u32) << SLOT_BITS | slot & ((1 << SLOT_BITS) - 1)
+}
+
 /// A poisoned shard is whole: nothing in here panics half-way.
-fn lock_counts(shard: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+fn lock_shard(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::auth::identity::SharedRights;
-    use crate::auth::token::Claims;
-
-    fn who(issuer: Option<&str>, sub: &str) -> Arc<Identity> {
-        let claims = Claims {
-            sub: sub.into(),
-            subscribe: None,
-            publish: None,
-            expires: 7,
-            good_until: 7,
-            issued: None,
-            jti: None,
-            issuer: issuer.map(Into::into),
-            carried: None,
-        };
-        Identity::new(claims, &mut SharedRights::default())
-    }
-
-    #[test]
-    fn a_bearer_has_as_many_as_may_be_and_two_issuers_name_two() {
-        let table = Holders::new(2);
-        let (ours, theirs) = (who(Some("us"), "alice"), who(Some("them"), "alice"));
-        let unnamed = who(None, "alice");
-        for who in [&ours, &theirs, &unnamed] {
-            assert_eq!([(); 3].map(|()| table.try_enter(who)), [true, true, false]);
-        }
-        table.leave(&ours);
-        assert_eq!(
-            [(); 2].map(|()| table.try_enter(&ours)),
-            [true, false],
-            "what was refused is not counted"
-        );
-        for who in [&ours, &theirs, &unnamed] {
-            table.leave(who);
-            table.leave(who);
-        }
-        assert_eq!(table.len(), 0);
-        table.leave(&ours);
-        assert_eq!(table.len(), 0, "who was not counted in is not counted out");
-    }
-
-    #[test]
-    fn without_a_limit_nothing_is_counted() {
-        let table = Holders::new(0);
-        assert!((0..100).all(|_| table.try_enter(&who(None, "alice"))));
-        assert_eq!(table.len(), 0);
-    }
-}
+#[path = "holders_tests.rs"]
+mod tests;

@@ -11,9 +11,7 @@ mod words;
 
 use std::borrow::Cow;
 
-use super::effect::{
-    Cx, Denial, Effect, Meaning, Outcome, Piece, PresenceQuestion, StateWish, Tag, Token, Wish,
-};
+use super::effect::{Cx, Effect, Meaning, Outcome, Piece, PresenceQuestion, StateWish, Tag, Token, Wish};
 use super::plain;
 use super::speak::{Bounds, Incoming, OpenRequest, Opening, Refusal, Speak};
 use super::url::Wanted;
@@ -110,8 +108,8 @@ impl Speak for Json {
             }
             Outcome::Expires { at } => told("expires").bearer(None, at).push(cx.out),
             Outcome::Left { topic } => told("unsubscribed").about(topic).push(cx.out),
-            Outcome::Lost { topic } => {
-                let (code, message) = Denial::NotByToken.words();
+            Outcome::Lost { topic, denial } => {
+                let (code, message) = denial.words();
                 told("unsubscribed").about(topic).error(code, message).push(cx.out);
             }
             Outcome::Refused { topic, denial } => {

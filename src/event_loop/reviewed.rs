@@ -1,0 +1,95 @@
+//! Subscriptions that rules of a reload take: looked at again once, as the walk of the reload comes by.
+//!
+//! Driven by the reload turn, which bounds how much of it is done at a time. Only where a rule became stricter; what was allowed
+//! under rules before and is not any more ends. Who can be told is told and goes on with the rest; where the path is the topic the
+//! connection ends, since nobody would read it.
+
+use std::sync::Arc;
+
+use super::closing::Words;
+use super::core::Core;
+use super::effects::Sink;
+use super::inquiry_turn::{patterns, subscriptions};
+use super::write_turn::Asked;
+use crate::auth::identity::{Denied, Right, permit};
+use crate::auth::share::may_watch;
+use crate::connection::Phase;
+use crate::dialect::{Denial, Effects, Tag};
+use crate::metrics::CloseReason;
+use crate::topic::{Key, TopicName};
+use crate::transport::Socket;
+
+/// What is told of a subscription that rules have ended; both have one code.
+fn loss(denied: Denied) -> Denial {
+    match denied {
+        Denied::Scope => Denial::NotByToken,
+        Denied::Nobody | Denied::Anonymous => Denial::NotForYou,
+    }
+}
+
+impl<S: Socket> Core<S> {
+    /// Looks at the subscriptions of a connection again. Returns how many that were.
+    pub(super) fn review(&mut self, key: Key) -> usize {
+        if self.reviewing.is_empty() {
+            return 0;
+        }
+        let (looks, lost) = self.lost_by_rules(key);
+        if lost.is_empty() {
+            return looks;
+        }
+        let Some(slot) = self.slots.get(key) else { return looks };
+        let (phase, dialect) = (slot.connection.phase(), slot.connection.dialect);
+        match phase {
+            Phase::Open if dialect.tells_limits() => self.take_subscriptions(key, &lost),
+            Phase::Open => self.close(key, CloseReason::TopicClosed, Words::Own),
+            // A poll is told that nothing has come; the next one is refused.
+            _ => drop(self.answer_poll(key, &[])),
+        }
+        looks + lost.len()
+    }
+
+    /// How many subscriptions a connection has, and the topics and patterns of those that it may not have any more, with why.
+    fn lost_by_rules(&mut self, key: Key) -> (usize, Vec<(String, Denial)>) {
+        let Some(slot) = self.slots.get(key) else { return (0, Vec::new()) };
+        let tells = slot.connection.dialect.tells_limits();
+        let who = self.bearers.identity(key.slot).map(Arc::as_ref);
+        let (rules, before) = (self.topics.rules(), &self.reviewing);
+        let (mut looks, mut lost) = (0, Vec::new());
+        for topic in subscriptions(&slot.connection).filter_map(|local| self.topics.topic(local)) {
+            looks += 1;
+            // Who may subscribe may see who is there.
+            let name = TopicName::presence_of(topic.name()).unwrap_or(topic.name());
+            let access = match name.len() == topic.name().len() {
+                true => topic.policy(rules).subscribe,
+                false => rules.subscribers_of(name),
+            };
+            let may = |access| permit(access, who, Right::Subscribe(name));
+            let Err(denied) = may(access) else { continue };
+            // What the application has given beside the token was never allowed by that, and stays. It can't give what is nobody's,
+            // nor anything to who is nobody.
+            if denied != Denied::Scope || before.any(|rules| may(rules.subscribers_of(name)).is_ok()) {
+                // With the topic goes what it tells of who is there.
+                let of = name.to_owned();
+                if !lost.iter().any(|(lost, _)| *lost == of) {
+                    lost.push((of, loss(denied)));
+                }
+            }
+        }
+        for pattern in patterns(&slot.connection).filter_map(|watch| self.topics.pattern(*watch)) {
+            looks += 1;
+            let Err(denied) = may_watch(pattern, who, rules, tells) else { continue };
+            if before.any(|rules| may_watch(pattern, who, rules, tells).is_ok()) {
+                lost.push((pattern.as_str().to_owned(), loss(denied)));
+            }
+        }
+        (looks, lost)
+    }
+
+    fn take_subscriptions(&mut self, key: Key, lost: &[(String, Denial)]) {
+        let Some(from) = self.speaker(key) else { return };
+        let (mut out, mut effects) = (Vec::new(), Effects::default());
+        let mut sink = Sink { out: &mut out, effects: &mut effects, tag: Tag::default() };
+        self.end_lost(from, lost, &mut sink);
+        self.send_own(key, &out, Asked::No);
+    }
+}

@@ -145,7 +145,7 @@ export class User {
       if (what.type === "message") this.#hear(room, what.data);
       else if (what.type === "subscribed") { room.isSubscribed = true; this.#sync(room); }
       else if (what.type === "gap") this.#sync(room);
-      else if (what.type === "expires") this.#renew(socket);
+      else if (what.type === "expires") this.#renew(socket).catch(() => {});
       else if (what.type === "error" && what.code !== "busy") this.problems.push(`${this.name}: ${data}`);
     });
     return new Promise((resolve) => {

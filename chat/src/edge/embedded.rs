@@ -236,6 +236,7 @@ pattern = "rooms/*"
 subscribe = "claim"
 publish = "nobody"
 message_bytes_max = "64 KiB"
+policy = "disconnect"
 presence = "full"
 presence_state_seconds = 10
 
@@ -243,6 +244,7 @@ presence_state_seconds = 10
 pattern = "people/*"
 subscribe = "claim"
 publish = "nobody"
+policy = "disconnect"
 "#;
 
 #[cfg(test)]

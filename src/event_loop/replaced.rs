@@ -88,7 +88,7 @@ impl<S: Socket> Core<S> {
             match slot.connection.phase() {
                 Phase::Open => self.close(key, CloseReason::OldestOfIdentity, Words::Own),
                 // A poll is told that nothing has come; the next one is refused.
-                Phase::Parked => drop(self.answer_poll(key, &[])),
+                Phase::Parked => drop(self.answer_poll(key)),
                 Phase::Head | Phase::Body | Phase::Closing | Phase::Lingering => {}
             }
         }

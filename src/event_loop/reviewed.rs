@@ -43,7 +43,7 @@ impl<S: Socket> Core<S> {
             Phase::Open if dialect.tells_limits() => self.take_subscriptions(key, &lost),
             Phase::Open => self.close(key, CloseReason::TopicClosed, Words::Own),
             // A poll is told that nothing has come; the next one is refused.
-            _ => drop(self.answer_poll(key, &[])),
+            _ => drop(self.answer_poll(key)),
         }
         looks + lost.len()
     }

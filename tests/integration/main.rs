@@ -47,7 +47,6 @@ mod poll;
 mod preflight;
 mod preflight_tls;
 mod presence;
-mod presence_changes;
 mod pressure;
 mod process;
 mod publish;

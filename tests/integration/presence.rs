@@ -23,7 +23,7 @@ fn start(config: &ConfigFile) -> Server {
     Server::spawn(on_free_ports(&["--config", config.path(), "--loops", "2"], &[]))
 }
 
-pub(crate) fn ask(peer: &mut Peer, command: &Value) -> Value {
+fn ask(peer: &mut Peer, command: &Value) -> Value {
     say(peer, command);
     hear(peer)
 }
@@ -77,18 +77,18 @@ impl Observer {
     }
 }
 
-pub(crate) fn place(told: &Value) -> (String, u64) {
+fn place(told: &Value) -> (String, u64) {
     let version = told["version"].as_str().expect("a version");
     let (epoch, offset) = version.split_once(':').expect("EPOCH:OFFSET");
     (epoch.to_owned(), offset.parse().expect("an offset"))
 }
 
-pub(crate) fn ids(told: &Value) -> Vec<String> {
+fn ids(told: &Value) -> Vec<String> {
     let members = told["members"].as_array().expect("a list");
     members.iter().map(|member| member["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-pub(crate) fn listed(server: &Server, query: &str) -> Value {
+fn listed(server: &Server, query: &str) -> Value {
     let answer = server.get(&format!("/presence?{query}"));
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()

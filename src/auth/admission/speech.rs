@@ -152,6 +152,7 @@ mod tests {
                 issued: None,
                 jti: Some(jti.into()),
                 issuer: issuer.map(Into::into),
+                carried: None,
             };
             Identity::new(claims, &mut SharedRights::default())
         };

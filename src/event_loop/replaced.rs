@@ -52,7 +52,8 @@ impl<S: Socket> Core<S> {
     }
 
     /// After a reload: counts a connection that came while nothing was limited, and has one of its bearer give way for it if they
-    /// have more than they may now. For each that they have it is asked once, so that none is left over.
+    /// have more than they may now. One that another loop has just had told to close is counted again by that, so that more than one
+    /// may have to go for it.
     pub(super) fn count_late(&mut self, key: Key) {
         let holders = &self.edition.holders;
         if !holders.are_limited() {
@@ -61,7 +62,7 @@ impl<S: Socket> Core<S> {
         let Some(who) = self.bearers.identity(key.slot) else { return };
         let (came, _) = self.accepts.accepted(key.generation, self.generation, self.now);
         holders.enter_late(who, self.index, key.slot, came);
-        self.replace_one(key.slot);
+        self.replace_oldest(key.slot);
     }
 
     /// Has the oldest connection of a bearer told to close. `false`: they have no more than they may.

@@ -74,7 +74,7 @@ fn tells(application: &Application, keys: &str, calls: usize) {
     // Nobody is read no further, or sent away.
     senders.iter_mut().chain([&mut enveloped]).for_each(Peer::ping_pong);
     let (count, longest) = measured();
-    assert!(count > 20 && longest < ECHO_MAX, "{count} echoes, the longest {longest:?}");
+    assert!(count > 3 && longest < ECHO_MAX, "{count} echoes, the longest {longest:?}");
     assert!(application.asked() >= calls, "{}", application.asked());
     assert_eq!(server.metric("fantail_forward_messages_total", "failed"), 21);
     assert_eq!(server.metric("fantail_publishes_ignored_total", ""), 0);

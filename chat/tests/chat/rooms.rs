@@ -149,7 +149,7 @@ fn who_is_there_is_told_by_name() {
     assert_eq!(names, ["alice", "bob"]);
     let mut called = |ids: &str| bob.call("GET", &format!("/rooms/lobby/names?ids={ids}"), &Value::Null);
     let both = format!("{},nobody,,%27%20OR%201%3D1,{}", alice.id, alice.id);
-    assert_eq!(called(&both), (200, json!({"people": [{"id": alice.id, "name": "alice"}]})));
+    assert_eq!(called(&both), (200, json!({"people": [{"id": alice.id, "name": "alice", "role": "owner"}]})));
     assert_eq!(called(""), (200, json!({"people": []})));
     assert_eq!(called(&["x"; 101].join(",")).0, 400);
     let mut carol = chat.register("carol");

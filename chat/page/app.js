@@ -25,6 +25,8 @@ let edgeUrl = "";
 let again = 0;
 let refreshing = null;
 let listing = null;
+// What the address names is no room, and not yet known to be a conversation.
+let isAsking = false;
 // Which rooms the connection's token names.
 let named = "";
 
@@ -77,7 +79,8 @@ async function connectEdge() {
   for (const room of rooms.values()) follow(made, room);
   made.subscribe(`people/${me.id}`, {
     onMessage: ({ data }) => { if (!privates.hear(data)) refresh(); },
-    getState: () => privates.sync().catch(() => {}),
+    // What was told of rooms meanwhile is lost, too.
+    getState: () => { refresh(); return privates.sync(); },
     onError: () => {},
   });
   people.connect(presence);
@@ -128,12 +131,12 @@ function take(told) {
     const { unread, seen } = room;
     room.update(one);
     // What this page has seen meanwhile it knows better.
-    if (room.change !== null && seen > one.seen) Object.assign(room, { unread, seen });
+    if (room.change !== null && seen >= one.seen) Object.assign(room, { unread, seen });
     if (room.isShown && role !== room.role) room.show();
     rooms.set(one.id, room);
   }
   invited = told.rooms.filter((one) => one.role === "invited");
-  if (!current?.isPrivate && !rooms.has(current?.id)) open(rooms.get(wanted()) ?? rooms.values().next().value ?? null);
+  if (!(isAsking && !current) && !current?.isPrivate && !rooms.has(current?.id)) open(rooms.get(wanted()) ?? rooms.values().next().value ?? null);
   listRooms();
   if (client && named !== namesOf()) connectEdge();
   people.load();
@@ -152,7 +155,7 @@ function open(room) {
   current?.hide();
   current = room;
   $("message-list").replaceChildren();
-  $("more").textContent = room ? "" : "You are in no room: find one or make one.";
+  $("more").textContent = room || isAsking ? "" : "You are in no room: find one or make one.";
   $("composer").hidden = $("leave").hidden = !room;
   $("chat").classList.toggle("private", Boolean(room?.isPrivate));
   $("private-bar").hidden = !room?.isPrivate;
@@ -274,13 +277,23 @@ function begin(told) {
   $("entrance").hidden = true;
   $("chat").hidden = false;
   const asked = wanted();
+  isAsking = Boolean(asked) && !told.rooms.some((room) => room.id === asked && isIn(room));
+  if (isAsking) open(null);
   take(told);
-  privates.begin(me, asked);
+  privates.begin(me).then(() => {
+    if (me !== told) return;
+    isAsking = false;
+    if (current) return;
+    open(privates.all.get(asked) ?? rooms.values().next().value ?? null);
+    if (document.activeElement === document.body) $("draft").focus();
+  });
   connectEdge();
   $("draft").focus();
 }
 
 function end() {
+  // It would tell the next person's session what this one has read.
+  current?.hide();
   people.close();
   disconnect();
   me = null;

@@ -1,20 +1,22 @@
 // What this browser keeps for private messages, in IndexedDB: the key pair of this device, whose private half no script can
-// read; which devices of whom are believed in; how far conversations were seen. Each for who is logged in.
+// read; which devices of whom are believed in; who the other one of a conversation is; how far it was seen. Each for who is logged in.
 
 import { get as ask, post } from "./api.js";
 import { makeDevice } from "./seal.js";
+import { believing, met } from "./trust.js";
 
 const NAME = "fantail-chat";
-const STORES = ["devices", "known", "seen"];
-// Devices of one person that are remembered, removed ones with them.
-const KNOWN_MAX = 64;
+const STORES = ["devices", "known", "partners", "seen"];
 
 let opening = null;
 
 function database() {
   opening ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => { for (const store of STORES) request.result.createObjectStore(store); };
+    const request = indexedDB.open(NAME, 2);
+    request.onupgradeneeded = () => {
+      const there = request.result.objectStoreNames;
+      for (const store of STORES) if (!there.contains(store)) request.result.createObjectStore(store);
+    };
     request.onsuccess = () => {
       // Another tab has a newer page: it waits for this one.
       request.result.onversionchange = () => { request.result.close(); opening = null; };
@@ -60,6 +62,8 @@ export class NoDevice extends Error {
   }
 }
 
+const REMOVED = "This device was removed from your account.";
+
 /** This device of somebody's: made at first, told to the server once. */
 export async function ownDevice(me) {
   if (!globalThis.crypto?.subtle) throw new NoDevice("unavailable", "Private messages need this page by https://, or on this machine itself: elsewhere a browser gives no encryption.");
@@ -77,8 +81,10 @@ export async function ownDevice(me) {
   const { devices } = await ask("/devices");
   const isThere = devices.some(({ id }) => id === kept.id);
   // What was told and is not there any more was removed, and does not come back by itself.
-  if (!isThere && kept.isTold) throw new NoDevice("removed", "This device was removed from your account.");
-  if (!isThere) await post("/devices", { key: kept.key, name: called() });
+  if (!isThere && kept.isTold) throw new NoDevice("removed", REMOVED);
+  if (!isThere) {
+    await post("/devices", { key: kept.key, name: called() }).catch((error) => { throw error.code === "device_taken" ? new NoDevice("removed", REMOVED) : error; });
+  }
   if (!kept.isTold) kept = await update("devices", me.id, (there) => (there?.id === kept.id ? { ...there, isTold: true } : there));
   return kept;
 }
@@ -86,16 +92,17 @@ export async function ownDevice(me) {
 /** Takes the key of this device away. What was written for it can't be read any more. */
 export const forget = (me) => update("devices", me.id, () => undefined);
 
-/** The ids of somebody's devices that are believed in, null before the first. */
-export const known = async (me, person) => (await read("known", [me.id, person])) ?? null;
+// As pages before the second version of this database have kept it: a list of ids.
+const kept = (there) => (Array.isArray(there) ? { believed: there, gone: [] } : there ?? null);
 
-/** Believes in these devices of somebody's, too. With `atFirst` only if nothing was known of them yet. */
-export function believe(me, person, devices, atFirst = false) {
-  return update("known", [me.id, person], (there) => {
-    if (there && atFirst) return there;
-    return [...new Set([...(there ?? []), ...devices.map(({ id }) => id)])].slice(-KNOWN_MAX);
-  });
-}
+/** What is believed of somebody's devices now that the server has told them, null before the first: see `met`. */
+export const meet = async (me, person, devices) => (await update("known", [me.id, person], (there) => met(kept(there), devices) ?? undefined)) ?? null;
+
+/** Believes in these devices of somebody's, too. */
+export const believe = (me, person, devices) => update("known", [me.id, person], (there) => believing(kept(there), devices));
+
+/** Who the other one of a conversation is: whoever the server has named first. */
+export const partnerOf = (me, conversation, named) => update("partners", [me.id, conversation], (there) => there ?? named);
 
 /** What to call this device: a browser and a system, as far as they say. */
 function called() {

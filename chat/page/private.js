@@ -2,10 +2,11 @@
 // whose messages are sealed before they are sent and opened when they come.
 
 import { $, dialog, el, form } from "./dom.js";
-import { ApiError, call, get, post } from "./api.js";
-import { NoDevice, believe, forget, known, ownDevice, read, update } from "./keys.js";
-import { Refused, deviceId, open, seal } from "./seal.js";
-import { NOTHING_SEEN, behind, judge, lacks, news, safetyNumber } from "./trust.js";
+import { ApiError, call, get, post, postAs } from "./api.js";
+import { NoDevice, believe, forget, meet, ownDevice, partnerOf, read, update } from "./keys.js";
+import { isOpened, openMessage, withhold } from "./opening.js";
+import { deviceId, seal } from "./seal.js";
+import { NOTHING_SEEN, judgeAll, lacks, news, safetyNumber } from "./trust.js";
 import { Room } from "./room.js";
 
 const NOTES = {
@@ -16,6 +17,10 @@ const NOTES = {
   for_unconfirmed: "also for a device that you have not confirmed",
 };
 const REPEATED = "The server shows an older message once more here, so it is not shown.";
+const EXCHANGED = "The server shows somebody else as the other one of this conversation: nothing is opened or sent.";
+// Between two lists of conversations that are asked for, and before one that failed is asked for again.
+const SYNC_MS = 1_000;
+const AGAIN_MS = 5_000;
 const SEALED = "End-to-end encrypted: the server sees who writes to whom, when, and about how much, and no text.";
 
 /** What keeps a message from being sent that somebody has to decide; it stays, and can be tried again. */
@@ -24,8 +29,11 @@ const held = (message) => new ApiError({ code: "held", message }, 0);
 class Conversation extends Room {
   #heard = Promise.resolve();
   #meeting = null;
+  #isUnmet = false;
   // Devices of both, once they are known.
   devices = null;
+  // Who the other one is, once this browser has looked: it stays so, whatever the server says.
+  partner = null;
   isPrivate = true;
   canEdit = false;
   beginning = "This is where your conversation begins.";
@@ -44,22 +52,37 @@ class Conversation extends Room {
   get leads() { return false; }
   get #key() { return [this.me.id, this.id]; }
 
+  get isExchanged() { return this.partner !== null && this.with.id !== this.partner; }
+
+  /** Makes sure that the other one is who it was when this browser saw the conversation first. */
+  async #hold() {
+    this.partner ??= await partnerOf(this.me, this.id, this.with.id);
+    if (!this.isExchanged) return;
+    this.privates.tell(this);
+    throw held(EXCHANGED);
+  }
+
   /** The devices of both as the server tells them now, held against those that are believed in. */
   meet() {
-    this.#meeting ??= this.#meet().finally(() => { this.#meeting = null; });
+    this.#meeting ??= this.#meet().then(
+      (devices) => { this.#isUnmet = false; return devices; },
+      (error) => { this.#isUnmet = true; throw error; },
+    ).finally(() => { this.#meeting = null; });
     return this.#meeting;
   }
 
   async #meet() {
     const device = await this.privates.device();
+    await this.#hold();
     const told = await get(`${this.path}/devices`);
     // What is believed in are ids: each has to be that of its key.
     for (const { id, key } of [...told.own, ...told.theirs]) if (id !== await deviceId(key)) throw held("the server shows a device under another's name");
-    let own = await believe(this.me, this.me.id, told.own, true);
-    if (!own.includes(device.id)) own = await believe(this.me, this.me.id, [device]);
+    let own = await meet(this.me, this.me.id, told.own);
+    if (!own?.believed.includes(device.id)) own = await believe(this.me, this.me.id, [device]);
     // Who has no device yet is not met yet.
-    const theirs = told.theirs.length ? await believe(this.me, this.with.id, told.theirs, true) : await known(this.me, this.with.id);
-    this.devices = { ...told, news: { own: news(own, told.own), theirs: news(theirs, told.theirs) }, known: { own, theirs: theirs ?? [] } };
+    const theirs = (await meet(this.me, this.partner, told.theirs)) ?? { believed: [], gone: [] };
+    const ever = ({ believed, gone }) => [...believed, ...gone];
+    this.devices = { ...told, news: { own: news(own, told.own), theirs: news(theirs, told.theirs) }, believed: [...own.believed, ...theirs.believed], known: { own: ever(own), theirs: ever(theirs) } };
     this.privates.tell(this);
     for (const message of this.messages.values()) this.#note(message);
     if (!this.#news.length && told.theirs.length) this.retry([...this.sending.values()].filter((one) => one.state === "failed" && one.code === "held"));
@@ -72,19 +95,16 @@ class Conversation extends Room {
   async confirm() {
     const { news } = this.devices;
     await believe(this.me, this.me.id, news.own);
-    await believe(this.me, this.with.id, news.theirs);
+    await believe(this.me, this.partner, news.theirs);
     // One that is under way has read what was believed before.
     await this.#meeting?.catch(() => {});
     await this.meet();
   }
 
   async numbers() {
-    const { own, theirs, known: believed } = await this.meet();
-    const those = (devices, ids) => devices.map(({ id }) => id).filter((id) => ids.includes(id));
-    return safetyNumber(
-      { id: this.me.id, devices: those(own, believed.own) },
-      { id: this.with.id, devices: those(theirs, believed.theirs) },
-    );
+    const { own, theirs, believed } = await this.meet();
+    const those = (devices) => devices.map(({ id }) => id).filter((id) => believed.includes(id));
+    return safetyNumber({ id: this.me.id, devices: those(own) }, { id: this.partner, devices: those(theirs) });
   }
 
   hear(message) {
@@ -92,29 +112,41 @@ class Conversation extends Room {
       const [opened] = await this.read([message]);
       super.hear(opened);
       this.#recheck();
-    }).catch(() => {});
+    }).catch(() => this.privates.soon());
   }
 
-  sync() { return super.sync().then(() => this.#recheck()); }
+  async sync() {
+    // Devices have changed, and which they are could not be asked then.
+    if (this.#isUnmet && this.devices) await this.meet().catch((error) => { if (error.code !== "held") throw error; });
+    await super.sync();
+    this.#recheck();
+  }
 
   // --- Opening
 
   /** Opens what comes from the server; what was opened before stays as it is. */
   async read(messages) {
-    if (messages.every((message) => message.kind)) return messages;
+    if (messages.every(isOpened)) return messages;
     const device = await this.privates.device();
+    await this.#hold();
     if (!this.devices) await this.meet();
-    let seen = (await read("seen", this.#key)) ?? NOTHING_SEEN;
-    const ids = new Map([...this.messages.values(), ...messages].sort((a, b) => b.seq - a.seq).map((message) => [message.client_id, message.seq]));
+    const place = { conversation: this.id, me: this.me.id, partner: this.partner };
     const opened = new Map();
-    for (const message of [...messages].sort((a, b) => a.seq - b.seq)) {
-      const one = await this.#open(device, message, seen, (id) => ids.get(id));
-      seen = behind(seen, one);
-      opened.set(one.seq, one);
+    for (const message of messages) opened.set(message.seq, await openMessage(device, message, place));
+    const inOrder = [...opened.values()].sort((a, b) => a.seq - b.seq);
+    const ids = new Map([...this.messages.values(), ...inOrder].sort((a, b) => b.seq - a.seq).map((message) => [message.client_id, message.seq]));
+    let verdicts;
+    await update("seen", this.#key, (there) => {
+      const judged = judgeAll(there ?? NOTHING_SEEN, inOrder, (id) => ids.get(id));
+      verdicts = judged.verdicts;
+      return judged.seen;
+    });
+    for (const [at, one] of inOrder.entries()) {
+      if (verdicts[at] === "repeated") withhold(one, REPEATED);
+      else one.verdict = verdicts[at];
     }
     if (this.#isStrange(opened)) await this.meet();
     for (const message of opened.values()) this.#note(message);
-    await update("seen", this.#key, (there) => [...opened.values()].sort((a, b) => a.seq - b.seq).reduce(behind, there ?? NOTHING_SEEN));
     return messages.map(({ seq }) => opened.get(seq));
   }
 
@@ -122,23 +154,6 @@ class Conversation extends Room {
   #isStrange(opened) {
     const all = new Set([...this.devices.own, ...this.devices.theirs].map(({ id }) => id).concat(this.devices.known.own, this.devices.known.theirs));
     return [...opened.values()].some((one) => one.devices?.some((id) => !all.has(id)) || (one.device && !all.has(one.device)));
-  }
-
-  async #open(device, message, seen, seqOf) {
-    const one = { ...message, kind: "text", text: "", edited: 0, notes: [] };
-    if (message.deleted) return one;
-    const isOwn = message.author.id === this.me.id;
-    const told = { conversation: this.id, id: message.client_id, author: message.author.id, partner: isOwn ? this.with.id : this.me.id };
-    try {
-      if (!isOwn && message.author.id !== this.with.id) throw new Refused("swapped");
-      const { text, device: by, after, devices } = await open(device, message.envelope ?? {}, told);
-      const verdict = judge(seen, { ...one, device: by, after }, seqOf);
-      if (verdict === "repeated") return { ...one, problem: REPEATED };
-      return { ...one, text, device: by, after, devices, verdict };
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      return { ...one, problem: error.message };
-    }
   }
 
   #note(message) {
@@ -173,7 +188,7 @@ class Conversation extends Room {
     return navigator.locks.request(`fantail-chat ${this.me.id} ${this.id}`, async () => {
       for (let again = 0; ; again += 1) {
         try {
-          const message = await post(`${this.path}/messages`, { client_id: one.client_id, envelope: await this.#seal(device, one) });
+          const message = await postAs(this.me.id, `${this.path}/messages`, { client_id: one.client_id, envelope: await this.#seal(device, one) });
           return (await this.read([message]))[0];
         } catch (error) {
           // Devices have come or gone; whether that may be goes through the same doors once more.
@@ -185,13 +200,14 @@ class Conversation extends Room {
   }
 
   async #seal(device, one) {
+    await this.#hold();
     const { own, theirs } = this.devices?.theirs.length ? this.devices : await this.meet();
     if (!theirs.length) throw held(this.with.name ? `${this.name} has no device that could read it: the next time they open this page they get one` : "who you write to has no account any more");
     if (this.#news.length) throw held("it waits until you have confirmed the new device");
     const newest = this.messages.size ? this.messages.get(Math.max(...this.messages.keys())) : null;
     const { top } = (await read("seen", this.#key)) ?? NOTHING_SEEN;
     const after = newest && newest.seq > (top?.[0] ?? 0) ? [newest.seq, newest.client_id] : top;
-    return seal(device, { conversation: this.id, from: this.me.id, to: this.with.id, id: one.client_id, after }, [...own, ...theirs], one.text);
+    return seal(device, { conversation: this.id, from: this.me.id, to: this.partner, id: one.client_id, after }, [...own, ...theirs], one.text);
   }
 
   // --- What stands below the messages
@@ -200,6 +216,7 @@ class Conversation extends Room {
   said() {
     const trouble = this.privates.trouble;
     if (trouble) return { text: trouble.message, code: trouble.code };
+    if (this.isExchanged) return { text: EXCHANGED, code: "exchanged" };
     const { own = [], theirs = [] } = this.devices?.news ?? {};
     if (!own.length && !theirs.length) return { text: SEALED };
     const list = (devices) => devices.map(({ name, made }) => `${name}, since ${new Date(made).toLocaleString()}`).join("; ");
@@ -217,23 +234,28 @@ export class Privates {
   trouble = null;
   #me = null;
   #device = null;
-  #listing = null;
+  // The list that is being asked for, the one that will be, when the last one was, and what waits to ask once more.
+  #running = null;
+  #next = null;
+  #asked = -Infinity;
+  #again = 0;
 
   /** `page` has open(room), changed(room, message), current(), listed(). */
   constructor(page) { this.page = page; }
 
   get unread() { return [...this.all.values()].reduce((sum, one) => sum + one.unread, 0); }
 
-  /** Somebody is here; opens the conversation that the address has named, if it is one. */
-  async begin(me, wanted) {
+  /** Somebody is here. Ends when their conversations are known, or could not be. */
+  async begin(me) {
     this.end();
     this.#me = me;
     this.device().catch(() => {});
-    await this.sync().catch(() => {});
-    if (this.#me === me && this.all.has(wanted)) this.page.open(this.all.get(wanted));
+    await this.sync().catch(() => this.soon(AGAIN_MS));
   }
 
   end() {
+    clearTimeout(this.#again);
+    this.#again = 0;
     this.#me = this.#device = this.trouble = null;
     this.all = new Map();
     this.list();
@@ -265,26 +287,48 @@ export class Privates {
     if (data?.private) {
       const one = this.all.get(data.private.conversation);
       if (one && one.change !== null) one.hear(data.private);
-      else this.sync().catch(() => {});
+      else this.soon();
     } else if (data?.devices) {
       const isOwn = data.devices.person === this.#me?.id;
       if (isOwn) this.#device = null;
-      const concerned = [...this.all.values()].filter((one) => one.devices && (isOwn || data.devices.person === one.with.id));
-      for (const one of concerned) one.meet().catch(() => {});
+      const concerned = [...this.all.values()].filter((one) => one.devices && (isOwn || data.devices.person === one.partner));
+      for (const one of concerned) one.meet().catch(() => this.soon());
       const current = this.page.current();
       if (isOwn && current?.isPrivate && !current.devices) this.shown(current);
     } else if (data?.conversations) {
-      this.sync().catch(() => {});
+      this.soon();
     } else {
       return false;
     }
     return true;
   }
 
-  /** The list as it is now, and what was missed of those that have been opened. One at a time; who asks meanwhile gets the next. */
+  /** Asks for all of it, now or later, and again while that fails. */
+  soon(wait = 0) {
+    if (this.#again) return;
+    this.#again = setTimeout(() => {
+      this.#again = 0;
+      if (this.#me) this.sync().catch(() => this.soon(AGAIN_MS));
+    }, wait);
+  }
+
+  /**
+   * The list as it is now, and what was missed of those that have been opened. One at a time, and not more often than once a second:
+   * who asks until the next begins shares it. What no other try can help is no failure.
+   */
   sync() {
-    this.#listing = (this.#listing ?? Promise.resolve()).catch(() => {}).then(() => this.#sync());
-    return this.#listing;
+    this.#next ??= this.#turn();
+    return this.#next;
+  }
+
+  async #turn() {
+    await this.#running?.catch(() => {});
+    const wait = this.#asked + SYNC_MS - performance.now();
+    if (wait > 0) await new Promise((resolve) => { setTimeout(resolve, wait); });
+    this.#next = null;
+    this.#asked = performance.now();
+    this.#running = this.#sync();
+    await this.#running;
   }
 
   async #sync() {
@@ -295,7 +339,12 @@ export class Privates {
     for (const told of conversations) this.#put(told);
     this.list();
     this.page.listed();
-    await Promise.all([...this.all.values()].filter((one) => one.change !== null || one === this.page.current()).map((one) => one.sync()));
+    this.tell(this.page.current());
+    const opened = [...this.all.values()].filter((one) => one.change !== null || one === this.page.current());
+    const failed = (await Promise.allSettled(opened.map((one) => one.sync()))).filter(({ status }) => status === "rejected");
+    // What will be the same the next time is said where it is shown.
+    const stays = (error) => error instanceof NoDevice || (error instanceof ApiError && !error.passes);
+    for (const { reason } of failed) if (!stays(reason) && this.#me === me) throw reason;
   }
 
   #put(told) {
@@ -313,7 +362,7 @@ export class Privates {
     const { unread, seen } = there;
     there.update(told);
     // What this page has seen meanwhile it knows better.
-    if (there.change !== null && seen > told.seen) Object.assign(there, { unread, seen });
+    if (there.change !== null && seen >= told.seen) Object.assign(there, { unread, seen });
     return there;
   }
 

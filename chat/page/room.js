@@ -2,7 +2,7 @@
 // whoever sees a hole asks the application for what has changed.
 
 import { $, el } from "./dom.js";
-import { ApiError, call, get, post } from "./api.js";
+import { ApiError, call, get, post, postAs } from "./api.js";
 
 // Elements of a list at a time; older ones come back by scrolling.
 const SHOWN_MAX = 300;
@@ -23,7 +23,7 @@ const NOTICES = {
   owner: (who, by) => (by ? `${by} made ${who} the owner` : `${who} owns this room now`),
 };
 
-const name = (message) => message.author?.name ?? "somebody who has left";
+const name = (message) => message.author?.name || "somebody who has left";
 const isNear = () => $("messages").scrollHeight - $("messages").scrollTop - $("messages").clientHeight < NEAR_PX;
 const toEnd = () => { $("messages").scrollTop = $("messages").scrollHeight; };
 
@@ -45,6 +45,9 @@ export class Room {
   #queue = Promise.resolve();
   #older = null;
   #syncing = null;
+  #again = false;
+  // Something was heard behind a hole, and what is in it could not be asked for.
+  #isBehind = false;
   #isSeeing = false;
   #settling = null;
   // Of the newest message that has an element.
@@ -72,10 +75,22 @@ export class Room {
     sessionStorage.setItem(this.#key, JSON.stringify([...this.sending.values()].map(({ client_id, text }) => [client_id, text])));
   }
 
-  /** Everything up to now: the newest messages at first, later what has changed. One at a time. */
+  /** Everything up to now: the newest messages at first, later what has changed. One at a time; asked meanwhile, there is one more turn. */
   sync() {
-    this.#syncing ??= this.#sync().finally(() => { this.#syncing = null; });
+    if (this.#syncing) this.#again = true;
+    else this.#syncing = this.#turns();
     return this.#syncing;
+  }
+
+  async #turns() {
+    try {
+      do {
+        this.#again = false;
+        await this.#sync();
+      } while (this.#again);
+    } finally {
+      this.#syncing = null;
+    }
   }
 
   async #sync() {
@@ -100,11 +115,16 @@ export class Room {
   hear(message) {
     if (this.change === null || message.change <= this.change) return;
     if (message.change > this.change + 1) {
-      this.sync().catch(() => {});
+      this.#catchUp();
       return;
     }
     this.change = message.change;
     this.#apply(message);
+  }
+
+  #catchUp() {
+    this.#isBehind = false;
+    this.sync().catch(() => { this.#isBehind = true; });
   }
 
   // Whether it is new or newer than what is here.
@@ -140,8 +160,9 @@ export class Room {
     this.#submit(one);
   }
 
-  /** Sends what has failed once more: all that may work now, or one. */
+  /** Does once more what has failed: sends all that may work now, or one, and asks for what was missed. */
   retry(which = [...this.sending.values()].filter((one) => one.state === "failed" && one.passes)) {
+    if (this.#isBehind) this.#catchUp();
     for (const one of which) {
       one.state = "sending";
       if (this.isShown) this.#putSending(one);
@@ -167,7 +188,7 @@ export class Room {
   }
 
   /** Sends a message, and gives what became of it. */
-  deliver(one) { return post(`${this.path}/messages`, { client_id: one.client_id, text: one.text }); }
+  deliver(one) { return postAs(this.me.id, `${this.path}/messages`, { client_id: one.client_id, text: one.text }); }
 
   /** Makes what is shown of what the server gives. */
   async read(messages) { return messages; }

@@ -1,13 +1,30 @@
 // What a device believes, without keys and without asking anybody: which devices are somebody's, by first use and by
 // confirmation; whether the order in which the server shows messages can be the one in which they were written.
 
+// Devices of one person that are remembered, and as many that are gone.
+const KNOWN_MAX = 64;
+
 /**
- * Which of the devices that the server tells of somebody are new to this one. `known` are the ids that were believed until now,
- * null if there never were any: then the first ones are taken as they come.
+ * What is believed of somebody once the server tells these devices of theirs. `known` has the ids that are `believed` in and those
+ * that are `gone`, or is null before the first: then the first ones are taken as they come. Who is not told any more is gone.
  */
+export function met(known, devices) {
+  const ids = devices.map(({ id }) => id);
+  if (!known) return ids.length ? believing(null, devices) : null;
+  const gone = known.believed.filter((id) => !ids.includes(id));
+  return { believed: known.believed.filter((id) => ids.includes(id)), gone: [...known.gone, ...gone].slice(-KNOWN_MAX) };
+}
+
+/** The same once somebody has said that these devices are theirs, too. */
+export function believing(known, devices) {
+  const ids = devices.map(({ id }) => id);
+  const { believed, gone } = known ?? { believed: [], gone: [] };
+  return { believed: [...new Set([...believed, ...ids])].slice(-KNOWN_MAX), gone: gone.filter((id) => !ids.includes(id)) };
+}
+
+/** Which of the devices that the server tells of somebody are new to this one. One that was gone and is told again is new, too. */
 export function news(known, devices) {
-  if (known === null) return [];
-  return devices.filter(({ id }) => !known.includes(id));
+  return devices.filter(({ id }) => !known?.believed.includes(id));
 }
 
 /** A number of 60 digits that two see alike if their devices believe in the same keys of both. */
@@ -48,7 +65,7 @@ export function lacks({ after }, at, oldest) {
   return Boolean(after) && after[0] >= oldest && at(after[0])?.client_id !== after[1];
 }
 
-/** What is known of a conversation behind one more message; only what was opened, and was nothing wrong with, says of devices. */
+/** What is known of a conversation behind one more message; only one that was opened says of devices. */
 export function behind(seen, { seq, client_id, device, after }) {
   const top = seen.top && seen.top[0] >= seq ? seen.top : [seq, client_id];
   const last = device && Object.hasOwn(seen.last, device) ? seen.last[device] : null;
@@ -56,4 +73,22 @@ export function behind(seen, { seq, client_id, device, after }) {
   const all = Object.entries({ ...seen.last, [device]: [seq, after?.[0] ?? 0, client_id] });
   const newest = all.sort(([, a], [, b]) => b[0] - a[0]).slice(0, DEVICES_MAX);
   return { top, last: Object.fromEntries(newest) };
+}
+
+const placeOf = ({ seq, client_id }) => ({ seq, client_id });
+
+/**
+ * Holds messages that were loaded together, in the order of their numbers, against what is known, and against each other. What is
+ * wrong with one does not become known, so that it is wrong whenever it is looked at. Gives the verdicts and what is known then.
+ */
+export function judgeAll(seen, messages, seqOf) {
+  let together = NOTHING_SEEN;
+  const verdicts = [];
+  for (const one of messages) {
+    const verdict = one.device ? judge(seen, one, seqOf) ?? judge(together, one, seqOf) : null;
+    verdicts.push(verdict);
+    seen = behind(seen, verdict ? placeOf(one) : one);
+    together = behind(together, verdict === "repeated" ? placeOf(one) : one);
+  }
+  return { verdicts, seen };
 }

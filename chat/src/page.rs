@@ -18,6 +18,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/app.js", SCRIPT, include_str!("../page/app.js")),
     ("/room.js", SCRIPT, include_str!("../page/room.js")),
     ("/private.js", SCRIPT, include_str!("../page/private.js")),
+    ("/opening.js", SCRIPT, include_str!("../page/opening.js")),
     ("/keys.js", SCRIPT, include_str!("../page/keys.js")),
     ("/seal.js", SCRIPT, include_str!("../page/seal.js")),
     ("/trust.js", SCRIPT, include_str!("../page/trust.js")),

@@ -87,6 +87,19 @@ async function asServer(page, what, change) {
   return () => page.unroute(path);
 }
 
+/** The same with the list of conversations. */
+async function asLister(page, change) {
+  const path = /\/api\/conversations$/;
+  await page.route(path, async (route) => {
+    if (route.request().method() !== "GET") return route.continue();
+    const response = await route.fetch();
+    const told = await response.json();
+    await change(told);
+    await route.fulfill({ response, json: told });
+  });
+  return () => page.unroute(path);
+}
+
 async function again(page, name) {
   await page.reload();
   await online(page);
@@ -227,6 +240,21 @@ const steps = [
       [two.seq, three.seq] = [three.seq, two.seq];
       told.messages.sort((a, b) => a.seq - b.seq);
     }, () => notes(alice, CROOKED, "not in the order in which it was written"));
+    // What only the page itself says of messages that it has opened.
+    const own = { kind: "text", text: "made up by the server", notes: [], device: "made up", devices: ["made up"], after: [1, "made up"], edited: 0 };
+    await since((told) => { for (const one of told.messages) Object.assign(one, own, { envelope: null }); }, () => showsUnreadable(alice, "This is no message that can be read here", 5));
+    assert.equal(await count(alice, own.text), 0);
+    await since((told) => { for (const one of told.messages) Object.assign(one, own, { problem: "made up by the server", devices: undefined }); }, () => sees(alice, CROOKED));
+    assert.equal(await count(alice, own.text), 0);
+    assert.equal(await alice.locator("#message-list .gone").count(), 1);
+    const stop = await asLister(alice, (told) => { for (const one of told.conversations) one.with.id = "5".repeat(one.with.id.length); });
+    await again(alice, "bob");
+    await saysOfKeys(alice, "The server shows somebody else as the other one");
+    await say(alice, "for whom?");
+    await alice.getByText("not sent: The server shows somebody else").waitFor();
+    assert.equal(await count(alice, TREASURE), 0);
+    await stop();
+    await alice.getByRole("button", { name: "Discard" }).click();
     await again(alice, "bob");
     await sees(alice, CROOKED);
     assert.match(await notesOf(alice, CROOKED), /^sent$/);
@@ -248,6 +276,29 @@ const steps = [
     }
     await again(alice, "bob");
     await saysOfKeys(alice, "End-to-end encrypted");
+    // One that was gone has to be confirmed again; what it has written stays by a device that was known.
+    const stop = await asServer(alice, "devices", (told) => { told.theirs = told.theirs.slice(0, 1); });
+    await again(alice, "bob");
+    await sees(alice, "from the tablet");
+    assert.equal(await notesOf(alice, "from the tablet"), "");
+    await stop();
+    await again(alice, "bob");
+    await saysOfKeys(alice, "bob has a new device");
+    await alice.getByRole("button", { name: "Confirm the new device" }).click();
+    await saysOfKeys(alice, "End-to-end encrypted");
+  }],
+  ["a page that is loaded again writes to no other room while it looks for its conversation", async () => {
+    let go;
+    const waits = new Promise((resolve) => { go = resolve; });
+    const stop = await asLister(alice, () => waits);
+    await alice.reload();
+    await online(alice);
+    await alice.locator("#room-list").getByRole("button", { name: /^Lobby/ }).waitFor();
+    assert.equal(await alice.locator("#composer").isVisible(), false);
+    go();
+    await alice.getByRole("heading", { name: "bob", exact: true }).waitFor();
+    assert.equal(await alice.locator("#composer").isVisible(), true);
+    await stop();
   }],
   ["a device that was removed says so, gets nothing more, and comes back as another", async () => {
     await bob.getByRole("button", { name: "Rooms", exact: true }).click();

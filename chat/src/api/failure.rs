@@ -104,9 +104,11 @@ impl Failure {
                 "the devices of one of you are others by now: seal it for those",
             ),
             Refusal::NoDevice => (StatusCode::NOT_FOUND, "not_found", "there is no such device of yours"),
-            Refusal::DeviceTaken => {
-                (StatusCode::CONFLICT, "device_taken", "this device is somebody else's: make another key")
-            }
+            Refusal::DeviceTaken => (
+                StatusCode::CONFLICT,
+                "device_taken",
+                "this device is somebody else's, or was removed: make another key",
+            ),
             Refusal::TooManyDevices => {
                 (StatusCode::CONFLICT, "too_many_devices", "you have 8 devices: remove one first")
             }

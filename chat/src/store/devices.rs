@@ -10,11 +10,14 @@ use super::{Result, Row, Store, Writing, now_ms};
 
 /// Devices of one person: a message is encrypted for each.
 pub(crate) const DEVICES_MAX: i64 = 8;
+/// Removed devices of one person that are remembered, so that none of them comes back.
+const REMOVED_MAX: i64 = 256;
 /// Who is told at once that somebody's devices are others; everybody else finds out when they write.
 const TOLD_MAX: i64 = 200;
 
 impl Store {
-    /// Adds a device, or does nothing if it is there. `id` is made of the key, so nobody has another's.
+    /// Adds a device, or does nothing if it is there. `id` is made of the key, so nobody has another's. One that was removed
+    /// is refused: whoever still has its key must not be believed again.
     pub(crate) async fn add_device(&self, person: &str, id: &str, key: &str, name: &str) -> Answer<()> {
         let mut writing = self.begin().await?;
         // One at a time of each person, so that the count is right.
@@ -26,6 +29,10 @@ impl Store {
         if let Some(row) = row.fetch_optional(&mut *writing).await? {
             let is_own = row.try_get::<String, _>("person")? == person;
             return Ok(if is_own { Ok(()) } else { Err(Refusal::DeviceTaken) });
+        }
+        let removed = sqlx::query("SELECT id FROM removed_devices WHERE id = $1").bind(id);
+        if removed.fetch_optional(&mut *writing).await?.is_some() {
+            return Ok(Err(Refusal::DeviceTaken));
         }
         let count = sqlx::query("SELECT COUNT(*) AS devices FROM devices WHERE person = $1").bind(person);
         if count.fetch_one(&mut *writing).await?.try_get::<i64, _>("devices")? >= DEVICES_MAX {
@@ -46,6 +53,11 @@ impl Store {
         if query.execute(&mut *writing).await?.rows_affected() == 0 {
             return Ok(Err(Refusal::NoDevice));
         }
+        let insert = sqlx::query("INSERT INTO removed_devices VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+        insert.bind(id).bind(person).bind(now_ms()).execute(&mut *writing).await?;
+        let old = "DELETE FROM removed_devices WHERE person = $1 AND id NOT IN
+            (SELECT id FROM removed_devices WHERE person = $1 ORDER BY removed DESC, id LIMIT $2)";
+        sqlx::query(old).bind(person).bind(REMOVED_MAX).execute(&mut *writing).await?;
         tell_of_devices(&mut writing, person).await?;
         writing.commit().await?;
         Ok(Ok(()))

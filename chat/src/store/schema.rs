@@ -6,7 +6,7 @@ use super::Result;
 
 /// Only what SQLite and PostgreSQL both understand. Names of people and rooms are random, so there are no counters that
 /// the two would make in different ways; truth is 0 or 1, times are milliseconds since 1970.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
      CREATE TABLE people (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE, password TEXT NOT NULL,
@@ -58,6 +58,10 @@ const STEPS: [&str; 3] = [
      CREATE TABLE blocks (
         person TEXT NOT NULL REFERENCES people(id) ON DELETE CASCADE,
         blocked TEXT NOT NULL REFERENCES people(id) ON DELETE CASCADE, PRIMARY KEY (person, blocked))",
+    // A key that was taken away from an account does not come back.
+    "CREATE TABLE removed_devices (
+        id TEXT PRIMARY KEY, person TEXT NOT NULL REFERENCES people(id) ON DELETE CASCADE, removed BIGINT NOT NULL);
+     CREATE INDEX removed_devices_of_person ON removed_devices(person, removed)",
 ];
 
 /// A number for PostgreSQL's advisory lock: two that start at once take the steps one after the other.

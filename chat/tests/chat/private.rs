@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
+use sqlx::{Connection, Row};
 
 use crate::kit::{Chat, Database, Live, PASSWORD, Person};
 
@@ -18,6 +19,19 @@ fn key() -> String {
     let mut point = [NEXT.fetch_add(1, Ordering::Relaxed); 65];
     point[0] = 4;
     BASE64URL_NOPAD.encode(&point)
+}
+
+/// How many rows a table has, as somebody sees who opens the file.
+fn rows(database: &Database, table: &str) -> i64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        sqlx::any::install_default_drivers();
+        let url = format!("sqlite://{}", database.path());
+        let mut connection = sqlx::AnyConnection::connect(&url).await.expect("a database");
+        let query = format!("SELECT COUNT(*) AS rows FROM {table}");
+        let row = sqlx::query(&query).fetch_one(&mut connection).await.expect("a count");
+        row.try_get("rows").expect("a number")
+    })
 }
 
 /// A device: its name and its key.
@@ -278,12 +292,34 @@ fn whoever_is_blocked_or_has_left_is_not_written_to() {
     assert_eq!(talk.refused(&mut alice, "client-4"), (410, "has_left".to_owned()));
     assert_eq!(alice.get(&talk.path())["messages"].as_array().map(Vec::len), Some(2));
     // Another of the same name is another person.
-    chat.register("bob");
+    let mut other = chat.register("bob");
     assert_ne!(begin(&mut alice, "bob"), id);
-    // With the second of the two all of it goes.
+    assert_eq!((rows(&database, "conversations"), rows(&database, "private_messages")), (2, 2));
+    // With the second of the two all of it goes, and of nobody else's.
     alice.good("POST", "/account/delete", &json!({"password": PASSWORD}));
-    let file = std::fs::metadata(database.path()).expect("a file");
-    assert!(file.len() > 0);
+    assert_eq!((rows(&database, "conversations"), rows(&database, "private_messages")), (1, 0));
+    other.good("POST", "/account/delete", &json!({"password": PASSWORD}));
+    for table in ["people", "conversations", "partners", "private_messages", "devices", "blocks"] {
+        assert_eq!(rows(&database, table), 0, "{table}");
+    }
+}
+
+#[test]
+fn a_device_that_was_removed_does_not_come_back() {
+    let database = Database::new();
+    let chat = Chat::start(database.path(), &[]);
+    let (mut alice, mut bob) = (chat.register("alice"), chat.register("bob"));
+    let (desk, _) = (add_device(&mut alice), add_device(&mut alice));
+    let old = json!({"key": desk.1, "name": "Chromium on Linux"});
+    assert_eq!(alice.good("POST", "/devices", &old)["device"], desk.0);
+    alice.good("DELETE", &format!("/devices/{}", desk.0), &json!({}));
+    assert_eq!(rows(&database, "removed_devices"), 1);
+    for person in [&mut alice, &mut bob] {
+        assert_eq!(person.bad("POST", "/devices", &old), (409, "device_taken".to_owned()));
+    }
+    assert_eq!(alice.get("/devices")["devices"].as_array().map(Vec::len), Some(1));
+    alice.good("POST", "/account/delete", &json!({"password": PASSWORD}));
+    assert_eq!(rows(&database, "removed_devices"), 0);
 }
 
 #[test]

@@ -2,17 +2,36 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { NOTHING_SEEN, behind, judge, lacks, news, safetyNumber } from "../../page/trust.js";
+import { NOTHING_SEEN, behind, believing, judge, judgeAll, lacks, met, news, safetyNumber } from "../../page/trust.js";
 
 const device = (id) => ({ id });
 
 test("the first devices are believed in, later ones are news", () => {
-  assert.deepEqual(news(null, [device("a"), device("b")]), []);
-  assert.deepEqual(news(["a"], [device("a"), device("b")]), [device("b")]);
-  // One that went is none, and one in its place is.
-  assert.deepEqual(news(["a", "b"], [device("b")]), []);
-  assert.deepEqual(news(["a"], [device("c")]), [device("c")]);
-  assert.deepEqual(news([], [device("a")]), [device("a")]);
+  assert.equal(met(null, []), null);
+  assert.deepEqual(met(null, [device("a"), device("b")]), { believed: ["a", "b"], gone: [] });
+  const known = met(null, [device("a")]);
+  assert.deepEqual(news(known, [device("a"), device("b")]), [device("b")]);
+  assert.deepEqual(news(known, [device("c")]), [device("c")]);
+  assert.deepEqual(news({ believed: [], gone: [] }, [device("a")]), [device("a")]);
+  assert.deepEqual(news(believing(known, [device("b")]), [device("a"), device("b")]), []);
+});
+
+test("a device that goes is not believed in any more, and news if it comes back", () => {
+  const both = met(null, [device("a"), device("b")]);
+  const one = met(both, [device("b")]);
+  assert.deepEqual(one, { believed: ["b"], gone: ["a"] });
+  assert.deepEqual(news(one, [device("b")]), []);
+  const back = met(one, [device("a"), device("b")]);
+  assert.deepEqual(back, { believed: ["b"], gone: ["a"] });
+  assert.deepEqual(news(back, [device("a"), device("b")]), [device("a")]);
+  assert.deepEqual(believing(back, [device("a")]), { believed: ["b", "a"], gone: [] });
+  // Who has none left is not met for the first time once more.
+  const none = met(both, []);
+  assert.deepEqual(met(none, [device("c")]), { believed: [], gone: ["a", "b"] });
+  assert.deepEqual(news(none, [device("c")]), [device("c")]);
+  let many = both;
+  for (let at = 0; at < 200; at += 1) many = met(believing(many, [device(`d${at}`)]), []);
+  assert.equal(many.gone.length, 64);
 });
 
 test("two who believe in the same keys see the same number, and any other key makes another", async () => {
@@ -28,15 +47,12 @@ test("two who believe in the same keys see the same number, and any other key ma
   ]) assert.notEqual(await safetyNumber(one, other), number);
 });
 
-/** A conversation as the server shows it: what each message says it was written behind, by a device; judged one by one. */
+/** A conversation as the server shows it, held against nothing that was known; who looks a second time has to see the same. */
 function shown(messages) {
-  let seen = NOTHING_SEEN;
   const seqOf = (id) => messages.find((one) => one.client_id === id)?.seq;
-  return messages.map((one) => {
-    const verdict = judge(seen, one, seqOf);
-    seen = behind(seen, one);
-    return verdict;
-  });
+  const { verdicts, seen } = judgeAll(NOTHING_SEEN, messages, seqOf);
+  assert.deepEqual(judgeAll(seen, messages, seqOf).verdicts, verdicts);
+  return verdicts;
 }
 
 const message = (seq, client_id, by, after = null) => ({ seq, client_id, device: by, after });
@@ -66,6 +82,26 @@ test("an old message once more is seen, also by who has read it long ago", () =>
   assert.equal(judge(seen, message(3, "a", "desk"), () => 3), "out_of_order");
   assert.equal(judge(seen, message(2, "z", "laptop"), () => 2), "other_history");
   assert.equal(judge({ ...seen, top: [5, "e"] }, message(1, "b", "desk"), () => 1), "out_of_order");
+});
+
+test("what is wrong is wrong at the second look, too, also when more has come", () => {
+  const good = [message(1, "a", "desk"), message(2, "b", "desk", [1, "a"])];
+  const { seen } = judgeAll(NOTHING_SEEN, good, () => undefined);
+  const look = (known, messages) => judgeAll(known, messages, () => undefined);
+  for (const [wrong, verdict] of [
+    [message(3, "b", "desk", [1, "a"]), "repeated"], [message(3, "a", "desk"), "out_of_order"],
+    [message(3, "x", "desk", [3, "y"]), "out_of_order"], [message(2, "z", "laptop"), "other_history"],
+  ]) {
+    const first = look(seen, [wrong]);
+    assert.deepEqual(first.verdicts, [verdict]);
+    assert.deepEqual(look(first.seen, [wrong]).verdicts, [verdict]);
+  }
+  const turned = [message(1, "a", "desk"), message(2, "c", "desk", [2, "b"]), message(3, "b", "desk", [1, "a"])];
+  const more = look(look(NOTHING_SEEN, turned).seen, [message(4, "d", "desk", [3, "b"])]);
+  assert.deepEqual(more.verdicts, [null]);
+  assert.deepEqual(look(more.seen, turned).verdicts, [null, "out_of_order", "out_of_order"]);
+  // One that could not be opened, or was deleted, has no verdict and says nothing of a device.
+  assert.deepEqual(look(seen, [{ seq: 3, client_id: "q" }]), { verdicts: [null], seen: { ...seen, top: [3, "q"] } });
 });
 
 test("one that was left out is missed by who was written behind it", () => {

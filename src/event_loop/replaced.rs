@@ -81,6 +81,7 @@ impl<S: Socket> Core<S> {
         for _ in 0..CLOSED_PER_TURN {
             let Some(taken) = self.replaced.0.pop_front() else { break };
             let Some(who) = self.bearers.identity(taken.slot) else { continue };
+            // Not where the limit was lifted since, and the slot may be another's who was never counted.
             if !self.edition.holders.is_taken(who, &taken) {
                 continue;
             }

@@ -37,11 +37,14 @@ pub struct Taken {
     /// Its slot.
     pub slot: u32,
     /// Whose it was; see [`Holders::is_taken`].
-    pub handle: u32,
+    pub handle: u64,
+    /// Under which limit that was: how often nothing was limited before.
+    pub period: u32,
 }
 
-/// The table of bearers. One is known by 32 bits of a keyed hash, as an address is: two with the same share an entry, which makes
-/// their limit stricter, and nobody outside can find such pairs.
+/// The table of bearers. One is known by 54 bits of a keyed hash: two with the same would give way to each other, so that there must
+/// be none. 32 bits, as of an address, make pairs by chance among 100,000; these make one among a million once in 30,000 such tables.
+/// Nobody outside can look for pairs.
 pub struct Holders {
     /// Connections of one bearer; 0 for as many as they like.
     most: AtomicU32,
@@ -50,15 +53,17 @@ pub struct Holders {
     is_used: AtomicBool,
     /// The order of the next one that comes; it wraps around, and what counts is the distance to it.
     next: AtomicU32,
-    /// The order of the first one that came under the limit of now.
+    /// The order of the first one that came since something is limited.
     first: AtomicU32,
+    /// How often a limit came where there was none.
+    period: AtomicU32,
     key: RandomState,
     shards: Box<[Mutex<Shard>]>,
 }
 
 #[derive(Default)]
 struct Shard {
-    /// Sorted, so that a bearer's stand beside each other. Twelve bytes each and no more: a connection that belongs to somebody is to
+    /// Sorted, so that a bearer's stand beside each other. Fourteen bytes each and no more: a connection that belongs to somebody is to
     /// cost little, and 64 of these lists are short enough to move a part of one.
     entries: Vec<Entry>,
     bearers: usize,
@@ -67,12 +72,19 @@ struct Shard {
 
 /// A connection that is counted.
 #[derive(Clone, Copy)]
+#[repr(Rust, packed(2))]
 struct Entry {
-    handle: u32,
+    /// Of the handle's bits what the shard does not tell.
+    upper: u32,
+    lower: u16,
     /// Its loop, and below that its slot.
     place: u32,
     order: u32,
 }
+
+/// Bits of a handle: the shard's, and those that an entry has.
+const HANDLE_BITS: u32 = SHARD_BITS + ENTRY_BITS;
+const ENTRY_BITS: u32 = u32::BITS + u16::BITS;
 
 /// Bits of a place that are the slot's.
 const SLOT_BITS: u32 = 26;
@@ -90,6 +102,7 @@ impl Holders {
             is_used: AtomicBool::new(false),
             next: AtomicU32::new(0),
             first: AtomicU32::new(0),
+            period: AtomicU32::new(0),
             key: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         };
@@ -98,9 +111,14 @@ impl Holders {
     }
 
     /// From now on each bearer may have so many connections, 0 for as many as they like. Those that there are stay until
-    /// [`Self::enter_late`] and [`Self::take_oldest`] were asked about them.
+    /// [`Self::enter_late`] and [`Self::take_oldest`] were asked about them; where nothing was limited, all of them are to be.
     pub fn set(&self, most: usize, when_full: WhenFull) {
-        self.first.store(self.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        if most > 0 && !self.are_limited() {
+            // Who came in between is not counted, and among those who are it could not be told who is older.
+            self.shards.iter().for_each(|shard| lock_shard(shard).clear());
+            self.first.store(self.next.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.period.fetch_add(1, Ordering::Relaxed);
+        }
         self.is_used.fetch_or(most > 0, Ordering::Relaxed);
         self.closes_oldest.store(when_full == WhenFull::CloseOldest, Ordering::Relaxed);
         self.most.store(u32::try_from(most).unwrap_or(u32::MAX), Ordering::Relaxed);
@@ -133,13 +151,18 @@ impl Holders {
             let at_once = REPLACED_AT_ONCE.max(most as usize);
             let replaces = may_replace
                 && self.closes_oldest.load(Ordering::Relaxed)
-                && shard.replaced.try_take(handle, now, REPLACED_PER_SECOND, at_once);
+                && shard.replaced.try_take(
+                    (handle >> (HANDLE_BITS - u32::BITS)) as u32,
+                    now,
+                    REPLACED_PER_SECOND,
+                    at_once,
+                );
             if !replaces {
                 return false;
             }
         }
         let order = self.next.fetch_add(1, Ordering::Relaxed);
-        shard.insert(Entry { handle, place: place_of(loop_index, slot), order });
+        shard.insert(handle, place_of(loop_index, slot), order);
         true
     }
 
@@ -150,7 +173,7 @@ impl Holders {
             // Before whoever came under the limit, and behind who came before it.
             let order =
                 self.first.load(Ordering::Relaxed).wrapping_sub(LATE).wrapping_add(came.min(LATE - 1));
-            shard.insert(Entry { handle, place: place_of(loop_index, slot), order });
+            shard.insert(handle, place_of(loop_index, slot), order);
         }
     }
 
@@ -172,12 +195,16 @@ impl Holders {
         let place = oldest.place;
         shard.remove(handle, place);
         let (loop_index, slot) = ((place >> SLOT_BITS) as usize, place & ((1 << SLOT_BITS) - 1));
-        Some(Taken { loop_index, slot, handle })
+        Some(Taken { loop_index, slot, handle, period: self.period.load(Ordering::Relaxed) })
     }
 
     /// Whether the connection of this bearer that is in the slot now is the one that was taken: another one would be counted.
+    /// Only under the limit that it was taken by: once that was lifted nobody has to go, and who came since was not counted.
     #[must_use]
     pub fn is_taken(&self, who: &Identity, taken: &Taken) -> bool {
+        if !self.are_limited() || self.period.load(Ordering::Relaxed) != taken.period {
+            return false;
+        }
         let (handle, shard) = self.shard(who);
         handle == taken.handle && shard.find(handle, place_of(taken.loop_index, taken.slot)).is_err()
     }
@@ -206,37 +233,52 @@ impl Holders {
         self.most.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, who: &Identity) -> (u32, MutexGuard<'_, Shard>) {
-        let handle = (self.key.hash_one((who.issuer(), who.sub())) >> 32) as u32;
+    fn shard(&self, who: &Identity) -> (u64, MutexGuard<'_, Shard>) {
+        let handle = self.key.hash_one((who.issuer(), who.sub())) >> (u64::BITS - HANDLE_BITS);
         // The shift leaves SHARD_BITS bits.
-        (handle, lock_shard(&self.shards[(handle >> (u32::BITS - SHARD_BITS)) as usize]))
+        (handle, lock_shard(&self.shards[(handle >> ENTRY_BITS) as usize]))
+    }
+}
+
+impl Entry {
+    fn handle(&self) -> u64 {
+        u64::from(self.upper) << u16::BITS | u64::from(self.lower)
     }
 }
 
 impl Shard {
+    /// Nobody is counted any more.
+    fn clear(&mut self) {
+        (self.entries, self.bearers) = (Vec::new(), 0);
+    }
+
     /// Where a bearer's entries are.
-    fn of(&self, handle: u32) -> Range<usize> {
-        let from = self.entries.partition_point(|entry| entry.handle < handle);
+    fn of(&self, handle: u64) -> Range<usize> {
+        let handle = within_shard(handle);
+        let from = self.entries.partition_point(|entry| entry.handle() < handle);
         let rest = self.entries.get(from..).unwrap_or_default();
-        from..from + rest.partition_point(|entry| entry.handle == handle)
+        from..from + rest.partition_point(|entry| entry.handle() == handle)
     }
 
-    fn find(&self, handle: u32, place: u32) -> Result<usize, usize> {
-        self.entries.binary_search_by_key(&(handle, place), |entry| (entry.handle, entry.place))
+    fn find(&self, handle: u64, place: u32) -> Result<usize, usize> {
+        self.entries
+            .binary_search_by_key(&(within_shard(handle), place), |entry| (entry.handle(), entry.place))
     }
 
-    fn insert(&mut self, entry: Entry) {
-        if let Err(at) = self.find(entry.handle, entry.place) {
-            self.bearers += usize::from(self.of(entry.handle).is_empty());
+    fn insert(&mut self, handle: u64, place: u32, order: u32) {
+        if let Err(at) = self.find(handle, place) {
+            self.bearers += usize::from(self.of(handle).is_empty());
             if self.entries.len() == self.entries.capacity() {
                 // Not twice as much each time: half of that would be empty.
-                self.entries.reserve_exact((self.entries.len() / 8).max(8));
+                self.entries.reserve_exact((self.entries.len() / 8).max(4));
             }
-            self.entries.insert(at, entry);
+            let handle = within_shard(handle);
+            let (upper, lower) = ((handle >> u16::BITS) as u32, handle as u16);
+            self.entries.insert(at, Entry { upper, lower, place, order });
         }
     }
 
-    fn remove(&mut self, handle: u32, place: u32) {
+    fn remove(&mut self, handle: u64, place: u32) {
         if let Ok(at) = self.find(handle, place) {
             self.entries.remove(at);
             self.bearers -= usize::from(self.of(handle).is_empty());
@@ -245,6 +287,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// What of a handle its entries have.
+fn within_shard(handle: u64) -> u64 {
+    handle & ((1 << ENTRY_BITS) - 1)
 }
 
 fn place_of(loop_index: usize, slot: u32) -> u32 {

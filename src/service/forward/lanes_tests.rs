@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::auth::identity::{Identity, SharedRights};
+use crate::auth::token::Claims;
 use crate::topic::Key;
 
 const BOUNDS: Bounds =
@@ -53,6 +55,38 @@ fn one_batch_of_a_connection_is_under_way_and_others_go_beside_it() {
     assert_eq!(numbers(&lanes.take(100).unwrap()), [5]);
     lanes.settle(&beside);
     assert_eq!(lanes.held().0, 1);
+}
+
+#[test]
+fn whom_a_message_is_of_counts_as_it_does_in_a_batch() {
+    let carried = format!(r#"{{"of":"{}"}}"#, "x".repeat(1_200));
+    let claims = Claims {
+        sub: "alice".into(),
+        subscribe: None,
+        publish: None,
+        expires: 7,
+        good_until: 7,
+        issued: None,
+        jti: None,
+        issuer: None,
+        carried: Some(carried.into()),
+    };
+    let identity = Identity::new(claims, &mut SharedRights::default());
+    let own = |slot, number| Message { identity: Some(identity.clone()), ..message(slot, number) };
+    let mut lanes =
+        Lanes::new(Bounds { messages_max: 1_000, bytes_max: 100_000, batch_bytes_max: 4_096, ..BOUNDS });
+    let taken = (1..100).take_while(|number| lanes.push(own(1, *number))).count();
+    let (messages, bytes) = lanes.held();
+    assert!(messages == taken && bytes > messages * 1_200, "{bytes} bytes of {messages}");
+    // One holder has half of the queue at most.
+    assert!(taken * 1_200 <= 50_000, "{taken}");
+    let batch = lanes.take(0).unwrap();
+    assert!(batch.messages.len() == 2, "{} in a batch", batch.messages.len());
+    lanes.settle(&batch);
+    while let Some(batch) = lanes.take(0) {
+        lanes.settle(&batch);
+    }
+    assert_eq!(lanes.held(), (0, 0));
 }
 
 #[test]

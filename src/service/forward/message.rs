@@ -49,10 +49,12 @@ pub struct Message {
 }
 
 impl Message {
-    /// Bytes that it holds outside itself; what connections share does not count.
+    /// Bytes that it holds outside itself. Of whom it is counts whole, though messages of a connection share that: it is told with
+    /// each of them, and each keeps it for as long as it waits, whatever token the connection has shown since.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.request.as_deref().map_or(0, str::len)
+        let identity = self.identity.as_deref().map_or(0, Identity::memory);
+        self.topic.len() + self.payload.len() + self.request.as_deref().map_or(0, str::len) + identity
     }
 }
 

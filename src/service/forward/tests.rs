@@ -231,3 +231,24 @@ fn a_url_that_nobody_names_any_more_gets_what_it_is_owed_and_takes_nothing() {
     assert!(kit.wait_for(4).iter().all(|(_, told)| told.fate == Fate::Taken(None)));
     wait_for("its threads to end", || kit.forward.all().is_empty());
 }
+
+#[test]
+fn a_url_that_nobody_names_any_more_is_let_go_of_by_all_threads_when_the_last_is_given_up() {
+    // A port that is taken and that nobody listens on.
+    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    nobody.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = nobody.local_addr().unwrap().as_socket().unwrap();
+    let mut kit = Kit::new(format!("http://{address}/"), |plan| {
+        (plan.tried_for, plan.bounds.batch_messages_max) = (Duration::from_millis(1_500), 1);
+    });
+    (0..20).for_each(|number| assert!(kit.send(number, "a")));
+    wait_for("it to be left alone", || kit.forward.facts().left_alone == 1);
+    // Who gives them up can't tell anybody meanwhile, so that the others have nothing to wait for.
+    let heard = Arc::clone(&kit.heard);
+    let held = heard.lock().unwrap();
+    wait_for("some to be given up", || kit.counted()[2] >= 1);
+    kit.named.clear();
+    wait_for("the others to wait", || kit.forward.all().iter().all(|upstream| upstream.idle() >= 1));
+    drop(held);
+    wait_for("its threads to end", || kit.forward.all().is_empty());
+}

@@ -130,6 +130,12 @@ impl Upstream {
         facts.left_alone += u64::from(state.desk.is_left_alone(self.common.now_ms()));
     }
 
+    /// Threads that wait for something to do.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.lock().idle
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is made whole or not at all.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -156,6 +162,10 @@ impl Upstream {
                     // Only now: what its connections have sent since is told about behind it.
                     state.desk.gave_up(&batches);
                     self.emptied.notify_all();
+                    if state.desk.is_retired() {
+                        // They may be at their end.
+                        self.news.notify_all();
+                    }
                 }
                 Next::Wait(due) => {
                     state.idle += 1;

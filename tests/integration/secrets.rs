@@ -180,7 +180,7 @@ fn no_secret_is_written_listed_or_told() {
          [[auth.issuer]]\nhmac_file = {issuer}\n\
          [webhook]\nurl = \"http://{address}/hook?key={URL}\"\nsecret_file = {signing}\nevents = [\"connected\", \"disconnected\"]\n\
          [forward]\nsecret_file = {signing}\n\
-         [[topic]]\npattern = \"orders/*\"\nforward = \"http://{address}/orders?key={URL}\"\n\
+         [[topic]]\npattern = \"orders/*\"\nforward = \"http://{address}/orders\"\n\
          [admin]\nkeys_file = {more}\n\
          [origin]\nallowed = [\"https://page.example\"]\n\
          [tls]\nlisten = \"127.0.0.1:0\"\ncertificate = {certificate:?}\nkey = {private:?}\n",

@@ -77,12 +77,12 @@ pub enum KeySource {
 }
 
 impl KeySource {
-    /// The file, or the address in its place.
+    /// The file, or in its place the address without its query, which may be a secret. Shown, and never opened for an address.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         match self {
             Self::Hmac { file, .. } | Self::Pem { file, .. } | Self::Jwks { file } => file.clone(),
-            Self::Url { url, .. } => url.into(),
+            Self::Url { url, .. } => url.split(['?', '#']).next().unwrap_or_default().into(),
         }
     }
 }
@@ -421,7 +421,8 @@ fn of_set(jwk: &Jwk, place: usize) -> Result<Key, Unusable> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kit::{SECRET, TempFile, fixture};
+    use super::super::Issuers;
+    use super::super::kit::{SECRET, TempFile, fixture, plan};
     use super::*;
 
     fn problem(source: &KeySource) -> String {
@@ -432,6 +433,21 @@ mod tests {
                 error.to_string()
             }
         }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_query() {
+        let source =
+            KeySource::Url { url: "https://login.example/keys?key=0123456789abc".to_owned(), ca: None };
+        assert_eq!(problem(&source), "https://login.example/keys: is fetched, and stands alone");
+        let plan = plan(None, &[], vec![source]);
+        let refused = Issuers::load_with(&[plan], |url, _| {
+            assert!(url.ends_with("0123456789abc"), "it is fetched whole");
+            Err("is of no use".to_owned())
+        });
+        let shown = refused.err().map(|error| (error.to_string(), error.file));
+        let address = "https://login.example/keys";
+        assert_eq!(shown, Some((format!("{address}: is of no use"), address.into())));
     }
 
     #[test]

@@ -20,8 +20,20 @@ const REARMED_PER_TURN: usize = 1_024;
 /// How long that may take: rules may be many, and whoever loses a topic is told.
 const REVIEW_NS: u64 = 500_000;
 
-/// A subscription that is looked at again, in bytes of a slice: the first of its topic looks through the rules.
+/// A connection or a subscription of it that is looked at again, in bytes of a slice.
 const REVIEW_BYTES: u64 = 1_024;
+
+/// Rules that are looked through in the time of that: a pattern meets all of them, a topic those in front of its own, and what is lost
+/// is looked for in rules before, too.
+const RULES_A_LOOK: usize = 16;
+
+/// What it costs to look at a connection with so many subscriptions again.
+fn review_bytes(looks: usize, rules: usize) -> u64 {
+    (looks as u64)
+        .saturating_mul(1 + (rules / RULES_A_LOOK) as u64)
+        .saturating_add(1)
+        .saturating_mul(REVIEW_BYTES)
+}
 
 impl<S: Socket> Core<S> {
     /// Takes the next edition of settings; deadlines follow in `reload_turn`.
@@ -50,9 +62,10 @@ impl<S: Socket> Core<S> {
                 self.rearming = Some(key.slot);
                 return;
             }
-            slice.charge(REVIEW_BYTES * self.review(key) as u64, self.clock);
+            let looks = self.review(key);
             self.count_late(key);
             self.reach_further(key);
+            slice.charge(review_bytes(looks, self.topics.rules().count()), self.clock);
             let Some(slot) = self.slots.get(key) else { continue };
             let (mut at, due) =
                 deadline::next(&slot.connection, &self.timeouts, self.bearers.due(key.slot, &self.timeouts));
@@ -75,5 +88,38 @@ impl<S: Socket> Core<S> {
         if self.rearming.is_none() {
             self.reviewing = Outdated::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static LOOKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    fn clock() -> u64 {
+        LOOKS.set(LOOKS.get() + 1);
+        0
+    }
+
+    /// How often the clock is read while so many connections are looked at.
+    fn read(connections: usize, looks: usize, rules: usize) -> u64 {
+        LOOKS.set(0);
+        let mut slice = Slice::new(0, 1, u64::MAX);
+        (0..connections).for_each(|_| slice.charge(review_bytes(looks, rules), clock));
+        LOOKS.get()
+    }
+
+    #[test]
+    fn the_more_there_is_to_look_at_the_sooner_the_clock_is_read() {
+        assert_eq!(read(1_024, 0, 1_000), 64, "nothing to look at");
+        assert!((64..=128).contains(&read(1_024, 1, 10)));
+        assert_eq!(read(1_024, 100, 10), 1_024, "many subscriptions");
+        assert_eq!(read(1_024, 1, 1_000), 1_024, "many rules");
+        assert_eq!(review_bytes(usize::MAX, usize::MAX), u64::MAX);
     }
 }

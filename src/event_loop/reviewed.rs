@@ -4,6 +4,7 @@
 //! under rules before and is not any more ends. Who can be told is told and goes on with the rest; where the path is the topic the
 //! connection ends, since nobody would read it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::closing::Words;
@@ -55,6 +56,7 @@ impl<S: Socket> Core<S> {
         let who = self.bearers.identity(key.slot).map(Arc::as_ref);
         let (rules, before) = (self.topics.rules(), &self.reviewing);
         let (mut looks, mut lost) = (0, Vec::new());
+        let mut noted = HashSet::new();
         for topic in subscriptions(&slot.connection).filter_map(|local| self.topics.topic(local)) {
             looks += 1;
             // Who may subscribe may see who is there.
@@ -69,9 +71,8 @@ impl<S: Socket> Core<S> {
             // nor anything to who is nobody.
             if denied != Denied::Scope || before.any(|rules| may(rules.subscribers_of(name)).is_ok()) {
                 // With the topic goes what it tells of who is there.
-                let of = name.to_owned();
-                if !lost.iter().any(|(lost, _)| *lost == of) {
-                    lost.push((of, loss(denied)));
+                if noted.insert(name) {
+                    lost.push((name.to_owned(), loss(denied)));
                 }
             }
         }

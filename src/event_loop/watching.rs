@@ -5,6 +5,7 @@
 //! out which topics are for it, once a topic and not once a message. What a topic's rule allows is looked at by each
 //! pass over its subscribers. No topic is looked at here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::core::Core;
@@ -199,12 +200,13 @@ impl<S: Socket> Core<S> {
         }
         let Some(slot) = self.slots.get(from.key) else { return };
         let who = self.bearers.identity(from.key.slot).map(Arc::as_ref);
+        let mut noted = HashSet::new();
         for topic in subscriptions(&slot.connection).filter_map(|local| self.topics.topic(local)) {
             let name = TopicName::presence_of(topic.name()).unwrap_or(topic.name());
             let access = self.topics.rules().subscribers_of(name);
             let may = |who| permit(access, who, Right::Subscribe(name)).is_ok();
             // What the application has given beside the token stays.
-            if may(before) && !may(who) && !lost.iter().any(|(lost, _)| lost == name) {
+            if may(before) && !may(who) && noted.insert(name) {
                 lost.push((name.to_owned(), Denial::NotByToken));
             }
         }

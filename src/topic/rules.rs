@@ -353,6 +353,12 @@ impl TopicRules {
         Self { urls: urls.into(), ..self }
     }
 
+    /// How many rules there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.rules.len()
+    }
+
     /// The URL of the application at this place.
     #[must_use]
     pub fn url(&self, place: u32) -> Option<&str> {

@@ -176,7 +176,7 @@ fn no_secret_is_written_listed_or_told() {
     });
     let private = &usual().files.key;
     let text = format!(
-        "[auth]\nquery_token = true\nbackend_url = \"http://{address}/ask?key={URL}\"\nbackend_cache_seconds = 0\n\
+        "[auth]\nquery_token = true\nbackend_url = \"http://{address}/ask\"\nbackend_cache_seconds = 0\n\
          [[auth.issuer]]\nhmac_file = {issuer}\n\
          [webhook]\nurl = \"http://{address}/hook?key={URL}\"\nsecret_file = {signing}\nevents = [\"connected\", \"disconnected\"]\n\
          [forward]\nsecret_file = {signing}\n\

@@ -86,6 +86,9 @@ struct Entry {
 const HANDLE_BITS: u32 = SHARD_BITS + ENTRY_BITS;
 const ENTRY_BITS: u32 = u32::BITS + u16::BITS;
 
+/// Entries for which a shard keeps room.
+const KEPT: usize = 8;
+
 /// Bits of a place that are the slot's.
 const SLOT_BITS: u32 = 26;
 
@@ -270,7 +273,8 @@ impl Shard {
             self.bearers += usize::from(self.of(handle).is_empty());
             if self.entries.len() == self.entries.capacity() {
                 // Not twice as much each time: half of that would be empty.
-                self.entries.reserve_exact((self.entries.len() / 8).max(4));
+                let more = if self.entries.len() < KEPT { KEPT } else { self.entries.len().div_ceil(16) };
+                self.entries.reserve_exact(more);
             }
             let handle = within_shard(handle);
             let (upper, lower) = ((handle >> u16::BITS) as u32, handle as u16);
@@ -283,7 +287,7 @@ impl Shard {
             self.entries.remove(at);
             self.bearers -= usize::from(self.of(handle).is_empty());
             if self.entries.len() < self.entries.capacity() / 2 {
-                self.entries.shrink_to(self.entries.len() * 9 / 8 + 8);
+                self.entries.shrink_to(self.entries.len() * 9 / 8 + KEPT);
             }
         }
     }

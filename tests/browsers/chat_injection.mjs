@@ -75,7 +75,7 @@ async function visit(name) {
 const foreign = (page) => page.evaluate(() => {
   const found = [];
   if (globalThis.owned || document.title === "owned") found.push("it is owned");
-  const plain = new Set("HTML HEAD META TITLE LINK SCRIPT BODY NOSCRIPT MAIN H1 H2 H3 FORM LABEL INPUT P DIV BUTTON HEADER SPAN NAV UL OL LI TEXTAREA ASIDE DIALOG TIME SELECT OPTION SMALL STRONG DL DT DD CODE".split(" "));
+  const plain = new Set("HTML HEAD META TITLE LINK SCRIPT BODY NOSCRIPT MAIN H1 H2 H3 FORM LABEL INPUT P DIV BUTTON HEADER SPAN NAV UL OL LI TEXTAREA ASIDE DIALOG TIME SELECT OPTION SMALL STRONG DL DT DD CODE SECTION".split(" "));
   for (const element of document.querySelectorAll("*")) {
     if (!plain.has(element.tagName)) found.push(`<${element.tagName}>`);
     for (const { name, value } of element.attributes) {

@@ -8,6 +8,9 @@ import { get, post } from "./api.js";
 // How long a member counts as writing that does not say so again, and how often who writes says so.
 const WRITING_S = 6;
 const WRITING_AGAIN_MS = 3_000;
+// Behind a message of somebody: within that the edge has told that they write no more, and who does still has begun again. It
+// folds an end and a beginning into nothing.
+const DONE_MS = 1_500;
 // Between two questions for the members.
 const MEMBERS_MS = 1_000;
 // Where nothing is told by itself, over event streams and polls, it is asked for.
@@ -32,6 +35,7 @@ export class People {
   #told = null;
   // Whose message has come since they said that they were writing.
   #done = new Set();
+  #doneTimers = new Set();
   #saidAt = null;
   #loading = null;
   #naming = null;
@@ -44,6 +48,7 @@ export class People {
 
   close() {
     clearInterval(this.timer);
+    for (const timer of this.#doneTimers) clearTimeout(timer);
     this.#leave();
     this.#room = null;
   }
@@ -157,7 +162,13 @@ export class People {
   heard(message) {
     if (message.kind !== "text") this.load();
     else if (message.author && !message.edited) {
-      this.#done.add(message.author.id);
+      const { id } = message.author;
+      this.#done.add(id);
+      const timer = setTimeout(() => {
+        this.#doneTimers.delete(timer);
+        if (this.#done.delete(id)) this.#drawWriting(this.#named());
+      }, DONE_MS);
+      this.#doneTimers.add(timer);
       this.#drawWriting(this.#named());
     }
   }

@@ -1,7 +1,7 @@
 //! How fast each bearer speaks, over all their connections and loops, where that is limited.
 //!
 //! Asked with each message of whoever has shown a token, so there is no lock: a bucket is one number, changed by compare and
-//! exchange. Made with the first message under a limit; a table of fixed size, as that of addresses ([`super::rates`]). A
+//! exchange. Made with the first message under a limit; a table of fixed size, as that of addresses (`super::rates`). A
 //! bearer is remembered while they owe something, and so also when they come back on another connection.
 
 use std::hash::{BuildHasher, RandomState};

@@ -217,13 +217,15 @@ def seconds(text):
 
 def settled(given, binary):
     """Every key with its value, as this server understands the variables."""
-    with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
+    # Files of the temporary kind are their owner's alone, as this server wants its secrets; those of a checkout are everybody's.
+    with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys, tempfile.NamedTemporaryFile("w", suffix=".key") as key:
         keys.write(SECRET + "\n")
         keys.flush()
-        env = {name: str(value) for name, value in given.items()}
-        if "FANTAIL_ADMIN_KEYS_FILE" in env:
-            env["FANTAIL_ADMIN_KEYS_FILE"] = keys.name
-        env |= {name: str(CERTIFICATES / file) for name, file in TLS_FILES.items() if name in env}
+        key.write((CERTIFICATES / TLS_FILES["FANTAIL_TLS_KEY"]).read_text())
+        key.flush()
+        files = {"FANTAIL_ADMIN_KEYS_FILE": keys.name, "FANTAIL_TLS_KEY": key.name,
+                 "FANTAIL_TLS_CERTIFICATE": str(CERTIFICATES / TLS_FILES["FANTAIL_TLS_CERTIFICATE"])}
+        env = {name: files.get(name, str(value)) for name, value in given.items()}
         ran = subprocess.run([binary, "check-config", "--print"], env=env, capture_output=True, text=True)
     need(ran.returncode == 0 and "warn" not in ran.stderr, ran.stderr)
     section, found = "", {}

@@ -16,6 +16,7 @@ use super::blocked::BlockedQueues;
 use super::catch_up_turn::CatchUpList;
 use super::drain::DrainState;
 use super::forward_turn::Forwarded;
+use super::handshakes::is_shaking_hands;
 use super::held::Held;
 use super::inquiry_turn::Answering;
 use super::layer::LayerBytes;
@@ -353,11 +354,8 @@ impl<S: Socket> Core<S> {
         }
         let write = readiness.writable && connection.has_backlog();
         let read = readiness.readable || readiness.read_closed || readiness.error;
-        if read && connection.phase() == Phase::Head && self.transport.is_used() {
-            // Over TLS nobody is heard before the handshake is done.
-            if !slot.stream.hears(&self.transport) {
-                return self.put_aside(key, readiness.read_closed || readiness.error);
-            }
+        if read && is_shaking_hands(&slot.stream, connection, &self.transport) {
+            return self.put_aside(key, readiness.read_closed || readiness.error);
         }
         if !write && (!read || connection.flags.has(Flags::LISTED)) {
             return;
@@ -413,18 +411,18 @@ impl<S: Socket> Core<S> {
     /// One more turn for a connection of the ready list.
     fn ready_turn(&mut self, key: Key, slice: &mut Slice) {
         // What the last event said is forgotten by now; reading to WouldBlock is right in either case.
-        self.listed_turn(key, true, slice);
+        self.listed_turn(key, slice, |core| core.read_turn(key, true));
     }
 
-    /// The turn of a connection that was put on a list.
-    pub(super) fn listed_turn(&mut self, key: Key, to_the_end: bool, slice: &mut Slice) {
+    /// The turn of a connection that was put on a list, which reads as `read` does.
+    pub(super) fn listed_turn(&mut self, key: Key, slice: &mut Slice, read: impl FnOnce(&mut Self)) {
         let before = self.bytes_moved();
         let Some(slot) = self.slots.get(key) else { return };
         slot.connection.flags.clear(Flags::LISTED);
         if slot.connection.has_backlog() {
             self.write_turn(key);
         }
-        self.read_turn(key, to_the_end);
+        read(self);
         let moved =
             self.bytes_moved().wrapping_sub(before) + self.inflater.turn_bytes() as u64 + self.take_effort();
         slice.charge(moved, self.clock);

@@ -1,13 +1,20 @@
 //! Handshakes of a layer wait behind those who are served, and have a part of a turn of their own.
 //!
-//! Driven by the turn. An event of a connection that can't hear us yet only lists it here: a poll may tell of hundreds,
-//! each of which takes as long as dozens of messages, and whoever is served would wait behind them all. Never knows what a
-//! handshake is.
+//! Driven by the turn. Whatever wants to read from a connection that is shaking hands only lists it here: a poll may tell of
+//! hundreds, each of which takes as long as dozens of messages, and whoever is served would wait behind them all. Only the
+//! sweep takes such steps, too, and has a part of a turn for them. Never knows what a handshake is.
 
 use super::core::{Core, EVENT_BYTES_PER_TURN};
-use crate::connection::Flags;
+use crate::connection::{Connection, Flags, Phase};
 use crate::topic::Key;
 use crate::transport::Socket;
+
+/// Whether a read from a connection may have to take a step of a handshake. The phase comes first: whoever is open has shaken
+/// hands, and of most layers that is asked by looking it up.
+#[inline]
+pub(super) fn is_shaking_hands<S: Socket>(stream: &S, connection: &Connection, shared: &S::Shared) -> bool {
+    matches!(connection.phase(), Phase::Head | Phase::Lingering) && stream.is_shaking_hands(shared)
+}
 
 /// Entries for which room is kept while nobody waits.
 const KEPT: usize = 256;
@@ -33,7 +40,7 @@ impl<S: Socket> Core<S> {
         let mut slice = self.reading_slice((self.clock)(), EVENT_BYTES_PER_TURN);
         while !slice.is_over() {
             let Some((key, to_the_end)) = self.handshakes.pop_front() else { break };
-            self.listed_turn(key, to_the_end, &mut slice);
+            self.listed_turn(key, &mut slice, |core| core.read_now(key, to_the_end));
         }
         if self.handshakes.is_empty() && self.handshakes.capacity() > KEPT {
             self.handshakes.shrink_to(KEPT);

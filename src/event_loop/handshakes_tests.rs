@@ -9,9 +9,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::*;
-use crate::transport::Stream;
 use crate::transport::tls::config::{Files, Sources, TlsConfig};
 use crate::transport::tls::tickets::Tickets;
+use crate::transport::{Stream, Tally};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -49,16 +49,16 @@ impl Loop {
         let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let client = Arc::new(client.unwrap().with_root_certificates(roots).with_no_client_auth());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut turning = Self { core, listener, client, newest: None };
-        // Before the first a loop does not know that there are any, and has nobody to keep waiting.
-        let (key, _) = turning.client_hello();
-        turning.core.on_event(key, READABLE);
-        turning.core.abort(key, CloseReason::Admin);
-        turning
+        Self { core, listener, client, newest: None }
     }
 
     /// A connection on which `said` has arrived.
     fn arrives(&mut self, said: &[u8], secure: bool) -> (Key, TcpStream) {
+        self.arrives_as(said, secure, false)
+    }
+
+    /// The same, as one of a proxy that tells first for whom it connects.
+    fn arrives_as(&mut self, said: &[u8], secure: bool, proxied: bool) -> (Key, TcpStream) {
         let mut client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         client.write_all(said).unwrap();
         let (server, peer) = self.listener.accept().unwrap();
@@ -68,7 +68,10 @@ impl Loop {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         self.newest = Some(server.try_clone().unwrap());
         let stream = if secure { Stream::secure(server) } else { Stream::plain(server) };
-        let arrival = self.core.admit(peer.ip(), false);
+        let mut arrival = self.core.admit(peer.ip(), false);
+        if proxied {
+            arrival.flags.set(Flags::PROXY_DUE);
+        }
         (self.core.on_accepted(stream.unwrap(), arrival), client)
     }
 
@@ -78,12 +81,17 @@ impl Loop {
     }
 
     fn client_of_its_own(&mut self) -> (Key, TcpStream, ClientConnection) {
+        let (client, hello) = self.hello();
+        let (key, stream) = self.arrives(&hello, true);
+        (key, stream, client)
+    }
+
+    fn hello(&self) -> (ClientConnection, Vec<u8>) {
         let mut hello = Vec::new();
         let name = "localhost".try_into().unwrap();
         let mut client = ClientConnection::new(Arc::clone(&self.client), name).unwrap();
         client.write_tls(&mut hello).unwrap();
-        let (key, stream) = self.arrives(&hello, true);
-        (key, stream, client)
+        (client, hello)
     }
 
     /// What the stream of a connection has read.
@@ -115,6 +123,11 @@ impl Loop {
             assert!(Instant::now() < until, "it is on its way");
             std::thread::yield_now();
         }
+    }
+
+    /// Whether the ClientHello of this connection was answered.
+    fn is_answered(&mut self, key: Key) -> bool {
+        self.core.slots.get(key).unwrap().stream.is_answered(&self.core.transport)
     }
 
     /// ClientHellos that were looked at.
@@ -198,7 +211,11 @@ fn a_first_flight_is_not_answered_once_its_time_is_over() {
     peers.iter().for_each(|(key, _)| turning.core.on_event(*key, READABLE));
     turning.core.set_now(1_000);
     turning.core.sweep();
-    assert_eq!((turning.core.connections(), turning.core.transport.tally().left), (0, 1), "it cost nothing");
+    assert_eq!(
+        (turning.core.connections(), turning.core.transport.tally()),
+        (0, Tally::default()),
+        "it cost nothing"
+    );
     turning.core.handshake_turn();
     assert!(!turning.core.has_work());
 }
@@ -216,6 +233,70 @@ fn last_flights_that_come_with_their_deadline_have_the_time_of_handshakes_and_ar
         assert_eq!(open.count(), turn, "one a turn");
         assert_eq!(turning.core.has_work(), turn < peers.len());
     }
+}
+
+#[test]
+fn no_list_but_their_own_takes_a_step_of_a_handshake() {
+    let mut turning = Loop::new(|| moved_on_by(100_000));
+    let (key, _client) = turning.client_hello();
+    turning.core.list_ready(key);
+    turning.core.run_ready();
+    assert_eq!(turning.begun(), 0, "nor does the ready list");
+    assert!(turning.core.has_work(), "it was put aside");
+    turning.core.handshake_turn();
+    assert_eq!(turning.begun(), 1);
+    turning.core.run_ready();
+    turning.core.handshake_turn();
+    assert!(!turning.core.has_work());
+}
+
+#[test]
+fn behind_the_header_of_a_proxy_a_handshake_waits_as_any_other() {
+    let mut turning = Loop::new(|| moved_on_by(100_000));
+    let (_, hello) = turning.hello();
+    let said = [b"PROXY TCP4 203.0.113.7 127.0.0.1 40000 443\r\n", &hello[..]].concat();
+    let (key, _client) = turning.arrives_as(&said, true, true);
+    turning.core.on_event(key, READABLE);
+    turning.core.handshake_turn();
+    assert!(!turning.is_answered(key), "the header was read, and what came behind it lies there");
+    turning.core.run_ready();
+    assert!(!turning.is_answered(key), "the ready list is for those who are served");
+    turning.core.handshake_turn();
+    assert!(turning.is_answered(key));
+}
+
+#[test]
+fn what_is_unread_of_a_handshake_as_its_connection_ends_is_thrown_away() {
+    let mut turning = Loop::with("rsa4096", "rsa4096", || moved_on_by(3_000_000));
+    let (unread, mut silent) = turning.client_hello();
+    // The other one was answered, and its last flight lies there.
+    let (half, mut stream, _client) = turning.finishes(&upgrade("/echo", ""));
+    // What that has cost is no turn's.
+    turning.core.take_effort();
+    for key in [unread, half] {
+        turning.core.end(key, CloseReason::Drain, Words::Nothing);
+        turning.core.on_event(key, READABLE);
+    }
+    turning.core.run_ready();
+    turning.core.handshake_turn();
+    let Tally { full, left, under_way, .. } = turning.core.transport.tally();
+    assert_eq!((full, left, under_way), ([0, 0], 2, 0), "nobody would hear of it");
+    assert_eq!(
+        turning.core.connections(),
+        2,
+        "both linger: to sign, and to fail to say so, would have ended them"
+    );
+    assert!(!turning.core.has_work());
+    // A ClientHello is met by the end of the stream and by nothing else.
+    assert_eq!(io::Read::read(&mut silent, &mut [0; 64]).unwrap(), 0);
+    assert_eq!(io::Read::read(&mut stream, &mut [0; 64]).unwrap(), 0);
+    drop((silent, stream));
+    let until = Instant::now() + PATIENCE;
+    while turning.core.connections() > 0 {
+        assert!(Instant::now() < until, "the ends were not seen");
+        [unread, half].into_iter().for_each(|key| turning.core.on_event(key, ENDED));
+    }
+    assert_eq!(turning.core.transport.tally().left, 2, "each once");
 }
 
 #[test]

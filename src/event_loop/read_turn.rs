@@ -5,6 +5,7 @@
 use super::closing::Words;
 use super::core::{Core, SCRATCH_BYTES};
 use super::frames_turn::held_bytes;
+use super::handshakes::is_shaking_hands;
 use super::parked::room_behind;
 use crate::connection::inbox::Inbox;
 use crate::connection::session::Session;
@@ -26,10 +27,21 @@ const READ_BYTES_PER_TURN: usize = SCRATCH_BYTES;
 const LINGER_BYTES_MAX: usize = 32 << 20;
 
 impl<S: Socket> Core<S> {
-    /// Reads until there is no more, the budget is spent, or the connection must not be read from.
+    /// Reads until there is no more, the budget is spent, or the connection must not be read from. One that is shaking hands is
+    /// read from in the part of a turn that is for that.
     ///
     /// `to_the_end`: the end of the stream may be there, of which no edge will tell.
     pub(super) fn read_turn(&mut self, key: Key, to_the_end: bool) {
+        if let Some(slot) = self.slots.get(key)
+            && is_shaking_hands(&slot.stream, &slot.connection, &self.transport)
+        {
+            return self.put_aside(key, to_the_end);
+        }
+        self.read_now(key, to_the_end);
+    }
+
+    /// The same, whatever a step of a handshake costs: only for who looks at the clock behind each.
+    pub(super) fn read_now(&mut self, key: Key, to_the_end: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.read_with(key, &mut scratch, to_the_end);
         self.scratch = scratch;

@@ -112,9 +112,9 @@ impl<S: Socket> Core<S> {
             Due::Answer => {}
             Due::Handshake if !self.is_answered(key) => {}
             Due::Write => self.write_turn(key),
-            Due::Handshake | Due::KeepAlive | Due::Pong | Due::Close | Due::Linger => {
-                self.read_turn(key, true)
-            }
+            // The sweep looks at the clock behind each step of a handshake.
+            Due::Handshake => self.read_now(key, true),
+            Due::KeepAlive | Due::Pong | Due::Close | Due::Linger => self.read_turn(key, true),
         }
         let Some(&resumed) = self.resumed.back() else { return };
         // A tick within the stop, in which no turn was: whatever begins there was begun anew, and is not again. A machine
@@ -155,7 +155,7 @@ impl<S: Socket> Core<S> {
         let Some(slot) = self.slots.get(key) else { return };
         let empty = slot.connection.session.is_none() && slot.connection.phase() == Phase::Head;
         if empty && !slot.stream.is_answered(&self.transport) {
-            // It hears nothing, and whoever lingers would read its first flight after all.
+            // It hears nothing, so that there is nothing to linger for.
             self.abort(key, CloseReason::HandshakeTimeout);
         } else if empty {
             self.end(key, CloseReason::HandshakeTimeout, Words::Nothing);

@@ -94,7 +94,8 @@ pub trait Socket {
         false
     }
 
-    /// Sends end of stream after everything already written.
+    /// Sends end of stream after everything already written. A handshake that is under way is given up by that: nobody could
+    /// hear its end, and what comes is read to be thrown away.
     ///
     /// # Errors
     /// `WouldBlock` when it is to be called again once there is room; any other means that the peer is gone already.
@@ -122,6 +123,11 @@ pub trait Socket {
     /// Whether bytes written now could reach the peer: not before a handshake.
     fn hears(&self, _: &Self::Shared) -> bool {
         true
+    }
+
+    /// Whether a read may have to take a step of a handshake, which costs as much as many messages do.
+    fn is_shaking_hands(&self, _: &Self::Shared) -> bool {
+        false
     }
 
     /// Whether the peer's next flight could end the handshake: not before its first was answered.

@@ -105,6 +105,11 @@ impl Socket for Stream {
         !self.0.is_marked() || shared.has_agreed(self.0.as_raw_fd())
     }
 
+    #[inline]
+    fn is_shaking_hands(&self, shared: &Tls) -> bool {
+        self.0.is_marked() && shared.is_shaking_hands(self.0.as_raw_fd())
+    }
+
     fn is_answered(&self, shared: &Tls) -> bool {
         !self.0.is_marked() || shared.is_answered(self.0.as_raw_fd())
     }

@@ -163,6 +163,8 @@ enum Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Not,
+    /// Before the handshake was done, by its own word: what comes is thrown away.
+    Unfinished,
     Stream,
     Fault(Fault),
     Kernel,
@@ -235,7 +237,12 @@ impl<'a> Play<'a> {
                 // Nothing is said behind it, even if it has to wait for room.
                 self.said.truncate(self.taken);
                 self.server_closed = true;
+                let unfinished = self.stream.is_shaking_hands(&self.tls);
                 drop(self.stream.end(&mut self.tls));
+                if unfinished {
+                    (self.server, self.is_delayed) = (Ended::Unfinished, false);
+                    self.tls.take_effort();
+                }
             }
             7 => self.client_says(how),
             8 => self.become_rogue(),
@@ -426,6 +433,9 @@ impl<'a> Play<'a> {
 
     /// What a loop does when an event tells of bytes or of room.
     fn serve(&mut self) {
+        if self.server == Ended::Unfinished {
+            return self.throw_away();
+        }
         if ASSERTS && self.server_closed && !self.honest {
             self.server = Ended::Kernel;
         }
@@ -452,6 +462,23 @@ impl<'a> Play<'a> {
             }
         }
         self.write();
+    }
+
+    /// Reads on as a loop does behind its own end: nothing of a handshake happens any more.
+    fn throw_away(&mut self) {
+        let mut room = vec![0; self.room];
+        loop {
+            match self.stream.read(&mut self.tls, &mut room) {
+                Ok(Received::Bytes { .. }) => {}
+                Ok(Received::End) | Err(_) => break,
+                Ok(other) => panic!("{other:?} of a handshake that was given up"),
+            }
+        }
+        assert_eq!(
+            (self.tls.take_effort(), self.tls.held_bytes()),
+            (0, 0),
+            "of a handshake that was given up"
+        );
     }
 
     fn say(&mut self, bytes: &[u8]) {

@@ -68,17 +68,19 @@ pub(in super::super) fn write(socket: &MarkedSocket, tls: &mut Tls, bytes: &[u8]
     written
 }
 
-/// Tells the peer that nothing more will come (RFC 8446, 6.1), behind all that was sealed before.
+/// Tells the peer that nothing more will come (RFC 8446, 6.1), behind all that was sealed before. A handshake is given up: the
+/// stream ends here, and a flight that is looked at behind that would be signed for nobody.
 ///
 /// # Errors
 /// `WouldBlock` when it is to be called again once there is room, any other when the peer is gone.
 pub(in super::super) fn say_close(socket: &MarkedSocket, tls: &mut Tls) -> io::Result<()> {
-    let Tls { config, pages, lean, sealed, begun, tally, .. } = tls;
+    let Tls { config, pages, lean, sealed, held, begun, tally, .. } = tls;
     let (fd, mut passing) = (socket.as_raw_fd(), None);
     let secure = entry_of(pages, lean, tally, config.as_ref(), fd, &mut passing);
-    let before = secure.begun_bytes();
+    let before = (secure.held_bytes(), secure.begun_bytes());
+    secure.give_up_handshake(tally);
     let said = flush(socket, secure).and_then(|()| {
-        if secure.closed || secure.handshaking {
+        if secure.closed {
             return Ok(());
         }
         sealed.clear();
@@ -93,7 +95,8 @@ pub(in super::super) fn say_close(socket: &MarkedSocket, tls: &mut Tls) -> io::R
         if secure.is_pending() { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     secure.settle();
-    *begun = *begun + secure.begun_bytes() - before;
+    *held = *held + secure.held_bytes() - before.0;
+    *begun = *begun + secure.begun_bytes() - before.1;
     leave(pages, fd, passing);
     said
 }
@@ -298,7 +301,7 @@ impl Reading<'_> {
         self.secure.form = Form::Failed;
         self.lean.remove(index_of(self.socket.as_raw_fd()));
         if let Some(flight) = self.secure.flight.as_deref_mut() {
-            (flight.cipher, flight.plain, flight.plain_at) = (Vec::new(), Vec::new(), 0);
+            flight.forget_read();
         }
         self.secure.fault = Some(fault);
         self.say()

@@ -56,7 +56,7 @@ pub struct Tally {
     pub full: [u64; 2],
     /// Handshakes that took up an earlier session, of TLS 1.2 and 1.3.
     pub resumed: [u64; 2],
-    /// Peers that left before their handshake was done.
+    /// Peers that left, or were left, before their handshake was done.
     pub left: u64,
     /// Handshakes under way.
     pub under_way: u64,
@@ -171,6 +171,14 @@ impl Tls {
         match self.entry(fd) {
             Some(secure) => !secure.handshaking && !matches!(secure.form, Form::Failed),
             None => self.lean.has(index_of(fd)),
+        }
+    }
+
+    /// Whether the handshake of this stream is neither done nor given up.
+    pub(super) fn is_shaking_hands(&self, fd: RawFd) -> bool {
+        match self.entry(fd) {
+            Some(secure) => secure.handshaking,
+            None => !self.lean.has(index_of(fd)),
         }
     }
 
@@ -323,6 +331,19 @@ impl Secure {
         self.flight.as_deref().map_or(0, Flight::begun_bytes)
     }
 
+    /// Gives a handshake up that is under way. What the peer said of it, and says yet, is nothing any more.
+    fn give_up_handshake(&mut self, tally: &mut Tally) {
+        if !self.handshaking {
+            return;
+        }
+        (self.handshaking, self.unread, self.form) = (false, false, Form::Failed);
+        if let Some(flight) = self.flight.as_deref_mut() {
+            flight.forget_read();
+        }
+        tally.under_way -= 1;
+        tally.left += 1;
+    }
+
     /// Drops the flight if nothing is in it.
     fn settle(&mut self) {
         if self.flight.as_deref().is_some_and(Flight::is_empty) {
@@ -346,6 +367,11 @@ impl Flight {
 
     fn begun_bytes(&self) -> usize {
         self.sealed.capacity()
+    }
+
+    /// Drops what was read and not handed on.
+    fn forget_read(&mut self) {
+        (self.cipher, self.plain, self.plain_at) = (Vec::new(), Vec::new(), 0);
     }
 
     /// Hands on what was opened before.

@@ -1,19 +1,27 @@
 //! Claims that mean nothing here and are told to the application beside `sub`, as far as a list names them. Pure.
 //!
 //! They are read and written anew, in the order of the list: what is kept is JSON that every reader takes, and equal for equal
-//! claims, so that it can be shared.
+//! claims, so that it can be shared. Only numbers are kept as they are spelled: no number here could hold all of them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserializer, de::DeserializeSeed};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Names that a list may have.
 pub const CARRIED_NAMES_MAX: usize = 16;
 
 /// Bytes of the JSON that is kept of one bearer.
 pub const CARRIED_BYTES_MAX: usize = 1_024;
+
+/// Bytes of one of them as it is spelled: with every character escaped it is six times as long, and the rest is space between.
+const SPELLED_BYTES_MAX: usize = 8 * CARRIED_BYTES_MAX;
+
+/// Lists and objects within each other, as many as serde_json takes.
+const LEVELS_MAX: usize = 127;
 
 /// What means something here already, in a token or in what the application says of somebody, and is no matter of a list.
 const OWN_NAMES: [&str; 12] =
@@ -29,7 +37,7 @@ pub fn may_carry(name: &str) -> bool {
 struct Listed<'n>(&'n [String]);
 
 impl<'de> DeserializeSeed<'de> for Listed<'_> {
-    type Value = Vec<Option<Value>>;
+    type Value = Vec<Option<&'de RawValue>>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_map(self)
@@ -37,14 +45,14 @@ impl<'de> DeserializeSeed<'de> for Listed<'_> {
 }
 
 impl<'de> Visitor<'de> for Listed<'_> {
-    type Value = Vec<Option<Value>>;
+    type Value = Vec<Option<&'de RawValue>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found: Vec<Option<Value>> = vec![None; self.0.len()];
+        let mut found = vec![None; self.0.len()];
         while let Some(name) = map.next_key::<String>()? {
             let place = self.0.iter().position(|listed| *listed == name);
             match place.and_then(|place| found.get_mut(place)) {
@@ -73,13 +81,51 @@ pub(super) fn carried(json: &[u8], names: &[String]) -> Result<Option<Box<str>>,
         out.push(if out.is_empty() { '{' } else { ',' });
         out.push_str(&Value::from(name.as_str()).to_string());
         out.push(':');
-        out.push_str(&value.to_string());
+        if value.get().len() > SPELLED_BYTES_MAX {
+            return Err(());
+        }
+        push_anew(value.get(), LEVELS_MAX, &mut out)?;
     }
     if out.is_empty() {
         return Ok(None);
     }
     out.push('}');
     if out.len() > CARRIED_BYTES_MAX { Err(()) } else { Ok(Some(out.into())) }
+}
+
+/// Writes a value anew: without spaces, texts in one spelling, members in one order and the last of each name, numbers as they are.
+///
+/// # Errors
+/// It is no JSON that every reader takes, or has more levels than these.
+fn push_anew(json: &str, levels: usize, out: &mut String) -> Result<(), ()> {
+    let inside = levels.checked_sub(1);
+    let before = |out: &mut String, first: char, nth: usize| out.push(if nth == 0 { first } else { ',' });
+    match json.as_bytes().first() {
+        Some(b'{') => {
+            let members: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(drop)?;
+            for (nth, (name, value)) in members.iter().enumerate() {
+                before(out, '{', nth);
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push(':');
+                push_anew(value.get(), inside.ok_or(())?, out)?;
+            }
+            out.push_str(if members.is_empty() { "{}" } else { "}" });
+        }
+        Some(b'[') => {
+            let values: Vec<&RawValue> = serde_json::from_str(json).map_err(drop)?;
+            for (nth, value) in values.iter().enumerate() {
+                before(out, '[', nth);
+                push_anew(value.get(), inside.ok_or(())?, out)?;
+            }
+            out.push_str(if values.is_empty() { "[]" } else { "]" });
+        }
+        _ => match serde_json::from_str(json).map_err(drop)? {
+            text @ Value::String(_) => out.push_str(&text.to_string()),
+            // A number that is none of ours is the issuer's nevertheless.
+            _ => out.push_str(json),
+        },
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -103,6 +149,11 @@ mod tests {
         );
         assert_eq!(read(r#"{"tenant":null}"#), kept(r#"{"tenant":null}"#));
         assert_eq!(read(r#"{"te\u006eant":1}"#), kept(r#"{"tenant":1}"#), "however it is spelled");
+        assert_eq!(
+            read(r#"{"tenant": { "b\u0061": [ ], "a" : {}, "ba":"\u0041\n" , "c":[true,{"d":null}]} }"#),
+            kept(r#"{"tenant":{"a":{},"ba":"A\n","c":[true,{"d":null}]}}"#),
+            "in one order, and the last of a name"
+        );
         assert_eq!((read("{}"), read(r#"{"Tenant":1,"other":"\ud800"}"#)), (Ok(None), Ok(None)));
         assert_eq!(carried(b"{\"a\":1}", &[]), Ok(None));
         let long = |bytes: usize| format!(r#"{{"tenant":"{}"}}"#, "x".repeat(bytes));
@@ -113,13 +164,40 @@ mod tests {
             r#"{"tenant":1,"te\u006eant":1}"#.to_owned(),
             r#"{"tenant":"\ud800"}"#.to_owned(),
             r#"{"tenant":1e999}"#.to_owned(),
+            r#"{"tenant":[{"a":"\ud800"}]}"#.to_owned(),
+            r#"{"tenant":[{"\ud800":1}]}"#.to_owned(),
+            r#"{"tenant":[01]}"#.to_owned(),
             format!(r#"{{"tenant":{}1{}}}"#, "[".repeat(200), "]".repeat(200)),
+            format!(r#"{{"tenant":[{}]}}"#, " ".repeat(SPELLED_BYTES_MAX)),
             "[]".to_owned(),
         ] {
             assert_eq!(read(&bad), Err(()), "{bad:.60}");
         }
         assert!(may_carry("tenant") && may_carry("https://app.example/role"));
         assert!(!["", "sub", "jti", "data", "a\nb"].into_iter().any(may_carry));
+    }
+
+    #[test]
+    fn numbers_are_kept_to_the_last_digit() {
+        let list = names(&["n"]);
+        for number in [
+            "18446744073709551615",
+            "18446744073709551616",
+            "-9223372036854775809",
+            "340282366920938463463374607431768211457",
+            "0.1000000000000000055511151231257827021181583404541015625",
+            "123456789012345678.9",
+            "9007199254740993.0",
+            "-0",
+            "1.0",
+            "1E5",
+            "5e-324",
+        ] {
+            for value in [number.to_owned(), format!("[{number},{{\"a\":{number}}}]")] {
+                let json = format!("{{\"n\":{value}}}");
+                assert_eq!(carried(json.as_bytes(), &list).unwrap().as_deref(), Some(json.as_str()));
+            }
+        }
     }
 
     proptest! {

@@ -17,7 +17,7 @@ pub struct JwksFacts {
 /// One set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JwksSet {
-    /// Where it is fetched.
+    /// Where it is fetched, without what is behind a question mark; behind a `#` its number, if that is also another's.
     pub url: String,
     /// Keys in it; none until it was fetched once.
     pub keys: u64,

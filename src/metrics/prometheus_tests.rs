@@ -62,7 +62,7 @@ pub(in crate::metrics) fn facts(counters: &[LoopCounters; 3]) -> Facts<'_> {
         forward: Some(ForwardFacts { waiting: 3, ..ForwardFacts::default() }),
         jwks: JwksFacts {
             fetches: CallReading::default(),
-            sets: vec![JwksSet { url: "https://a.example/keys?p=1".to_owned(), keys: 2, age_seconds: 30 }],
+            sets: vec![JwksSet { url: "https://a.example/keys#2".to_owned(), keys: 2, age_seconds: 30 }],
         },
         ocsp: vec![("a.ocsp".to_owned(), 3_000_000_000)],
         admin_tls: false,

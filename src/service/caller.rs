@@ -146,6 +146,11 @@ pub struct Caller {
     deadline: Duration,
 }
 
+/// What may be shown of a URL: behind a question mark there may be a secret.
+pub(super) fn shown_of(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
 /// Whether calls can be made to `url`.
 ///
 /// # Errors
@@ -203,7 +208,7 @@ impl Caller {
             agent: Agent::with_parts(config, connector, Names::default()),
             url: plan.url.clone(),
             // A query may be a secret.
-            shown: plan.url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            shown: shown_of(&plan.url).to_owned(),
             deadline: plan.deadline.min(DEADLINE_MAX),
         })
     }

@@ -14,7 +14,7 @@ use crate::client::Peer;
 use crate::kit::{Server as Application, answered, ok};
 use crate::reload::ConfigFile;
 use crate::secure::usual;
-use crate::server::{Server, command, on_free_ports};
+use crate::server::{Server, command, on_free_ports, wait_for};
 
 const JSON: &str = "Sec-WebSocket-Protocol: fantail.json.v1";
 const OPERATOR: &str = "operator-7f3a9c51d2";
@@ -24,6 +24,8 @@ const SIGNING: &str = "signing-3c1f8e6a90d74b25-77aa01fc";
 const COOKIE: &str = "cookie-5d2e7b1a4c9f";
 const DATA: &str = "data-e81b60f37a2c";
 const URL: &str = "url-6a0d94c2be17";
+const ORDER: &str = "order-c47e02b9d1f5";
+const KEYS: &str = include_str!("../fixtures/tokens/keys.json");
 
 /// A request, and its answer as text; whose body does not end, with what of it has come.
 fn ask(server: &Server, path: &str, fields: &str) -> (Peer, u16, String) {
@@ -66,11 +68,17 @@ fn spoiled(token: &str) -> Vec<String> {
     ]
 }
 
-/// An application that lets in whoever has the cookie, gives its data, and fails for whoever has another one.
+/// An application that lets in whoever has the cookie, gives its data, and fails for whoever has another one. It publishes keys at an
+/// address that not everybody knows, has none at another one, and takes all orders but one.
 fn application() -> Application {
     Application::start(|request, stream| {
         let of = |name: &str| request.contains(name);
+        let is_at = |path: &str| request.lines().next().is_some_and(|line| line.contains(path));
         let answer = match () {
+            () if is_at(&format!("/keys?key={URL}")) => ok(KEYS),
+            () if is_at("/nokeys") => answered("500 No", DATA),
+            () if is_at("/orders") && of("orders/wrong") => answered("400 No", DATA),
+            () if is_at("/orders") => answered("204 Taken", ""),
             () if of("fails") => answered("500 No", &format!("{{\"why\":\"{DATA}\"}}")),
             () if of("lies") => ok(&format!("{{\"allow\":true,\"sub\":7,\"data\":\"{DATA}\"")),
             () if of(COOKIE) => ok(&json!({
@@ -83,10 +91,23 @@ fn application() -> Application {
     })
 }
 
+/// What is told of orders, of which the application takes one and not the other.
+fn order(server: &Server) -> [String; 2] {
+    let (mut peer, ..) = ask(server, "/ws", &format!("Cookie: session={COOKIE}\r\n{JSON}\r\n"));
+    assert!(peer.text().contains(DATA));
+    [("orders/right", "forwarded"), ("orders/wrong", "forward_failed")].map(|(topic, told)| {
+        let said = json!({"type": "publish", "id": 1, "topic": topic, "data": {"of": ORDER}});
+        peer.send_frame(Opcode::Text, said.to_string().as_bytes());
+        let text = peer.text();
+        assert!(text.contains(told), "{text}");
+        text
+    })
+}
+
 /// Shows every secret in every way; what was answered.
 fn use_all(server: &Server) -> (Vec<String>, Vec<String>) {
-    let good = token("alice", "");
-    let dead = token("alice", r#","nbf":99999999999"#);
+    let good = token("alice", r#","iss":"own""#);
+    let dead = token("alice", r#","iss":"own","nbf":99999999999"#);
     let mut tokens = vec![good.clone(), dead.clone()];
     tokens.extend(spoiled(&good));
     let (mut answers, mut kept) = (Vec::new(), Vec::new());
@@ -133,6 +154,7 @@ fn use_all(server: &Server) -> (Vec<String>, Vec<String>) {
         }
         kept.push(peer);
     }
+    answers.extend(order(server));
     for cookie in [format!("fails-{COOKIE}"), format!("lies-{COOKIE}")] {
         let (_, status, text) = ask(server, "/ws/a", &format!("Cookie: session={cookie}\r\n"));
         assert_eq!(status, 503);
@@ -177,7 +199,9 @@ fn no_secret_is_written_listed_or_told() {
     let private = &usual().files.key;
     let text = format!(
         "[auth]\nquery_token = true\nbackend_url = \"http://{address}/ask\"\nbackend_cache_seconds = 0\n\
-         [[auth.issuer]]\nhmac_file = {issuer}\n\
+         [[auth.issuer]]\nissuer = \"own\"\nhmac_file = {issuer}\n\
+         [[auth.issuer]]\nissuer = \"login\"\njwks_url = \"http://{address}/keys?key={URL}\"\n\
+         [[auth.issuer]]\nissuer = \"broken\"\njwks_url = \"http://{address}/nokeys?key={URL}\"\n\
          [webhook]\nurl = \"http://{address}/hook?key={URL}\"\nsecret_file = {signing}\nevents = [\"connected\", \"disconnected\"]\n\
          [forward]\nsecret_file = {signing}\n\
          [[topic]]\npattern = \"orders/*\"\nforward = \"http://{address}/orders\"\n\
@@ -200,7 +224,17 @@ fn no_secret_is_written_listed_or_told() {
         &["--config", config.path(), "--loops", "2", "--log-level", "trace"],
         &environment,
     ));
+    let told = || ask_admin(&server, "GET /metrics", READER);
+    wait_for("both fetches", || {
+        let of = |outcome: &str| format!("fantail_jwks_fetches_total{{outcome=\"{outcome}\"}}");
+        let none = |outcome| told().contains(&format!("{} 0\n", of(outcome)));
+        told().contains(&of("changed")) && !none("changed") && !none("status")
+    });
     let (tokens, mut shown) = use_all(&server);
+    assert!(
+        told().contains(&format!("url=\"http://{}/keys\"", application.address)),
+        "as far as it may be shown"
+    );
     shown.push(fs::read_to_string(format!("/proc/{}/cmdline", server.pid())).expect("a command line"));
     for arguments in [
         &["check-config", "--print", "--config", config.path()][..],
@@ -216,7 +250,7 @@ fn no_secret_is_written_listed_or_told() {
     shown.push(log);
 
     let pem = fs::read_to_string(private).expect("a key");
-    let secrets: Vec<&str> = [SECRET, SIGNING, OPERATOR, READER, WRONG, COOKIE, DATA]
+    let secrets: Vec<&str> = [SECRET, SIGNING, OPERATOR, READER, WRONG, COOKIE, DATA, ORDER]
         .into_iter()
         .chain(tokens.iter().map(String::as_str))
         // What tokens are worth is their signature.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::caller::{Answer, CallError, Caller, Plan, Request, parse};
+use super::caller::{Answer, CallError, Caller, Plan, Request, parse, shown_of};
 use crate::auth::token::FetchedKeys;
 use crate::metrics::calls::{CallCounts, CallOutcome, Labelled};
 use crate::metrics::jwks::{JwksFacts, JwksSet};
@@ -145,12 +145,19 @@ impl KeySets {
     pub fn facts(&self) -> JwksFacts {
         let now = (self.clock)();
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let sets = sources.iter().filter_map(|source| {
-            let keys = source.keys.upgrade()?.count() as u64;
+        let mut sets: Vec<JwksSet> = Vec::with_capacity(sources.len());
+        for source in sources.iter() {
+            let Some(keys) = source.keys.upgrade() else { continue };
             let age_ms = now.saturating_sub(source.since_ms.load(Ordering::Relaxed));
-            Some(JwksSet { url: source.plan.url.clone(), keys, age_seconds: age_ms / 1_000 })
-        });
-        JwksFacts { fetches: self.counts.reading(), sets: sets.collect() }
+            let shown = shown_of(&source.plan.url);
+            // Sets that only differ in what is not shown are told apart by a number, behind what no address has.
+            let url = match sets.iter().filter(|set| shown_of(&set.url) == shown).count() {
+                0 => shown.to_owned(),
+                others => format!("{shown}#{}", others + 1),
+            };
+            sets.push(JwksSet { url, keys: keys.count() as u64, age_seconds: age_ms / 1_000 });
+        }
+        JwksFacts { fetches: self.counts.reading(), sets }
     }
 }
 

@@ -232,6 +232,16 @@ fn a_set_is_fetched_again_when_it_is_old_and_in_half_a_minute_if_that_is_asked_f
 }
 
 #[test]
+fn addresses_are_told_apart_without_what_may_be_a_secret_in_them() {
+    let bench = Bench::new();
+    let addresses =
+        ["http://127.0.0.1:1/a?key=one", "http://127.0.0.1:1/a?key=two", "http://127.0.0.1:1/a/b"];
+    let _held = addresses.map(|url| bench.sets.of(url, None).unwrap());
+    let told: Vec<String> = bench.sets.facts().sets.into_iter().map(|set| set.url).collect();
+    assert_eq!(told, ["http://127.0.0.1:1/a", "http://127.0.0.1:1/a#2", "http://127.0.0.1:1/a/b"]);
+}
+
+#[test]
 fn keys_are_fetched_in_a_way_that_nobody_can_change_them() {
     for good in
         ["https://a.example/keys?p=1", "http://127.0.0.1:1/", "http://[::1]:9/a", "http://LocalHost/a"]

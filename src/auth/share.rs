@@ -39,6 +39,17 @@ impl Share {
         Self { upto, parts, is_whole_somewhere, is_limited, is_empty }
     }
 
+    /// Whether by the rules as they are less of it may come than by those before, which is not all.
+    #[must_use]
+    pub fn is_narrowed(&self, pattern: &LevelPattern, rules: &TopicRules, before: &TopicRules) -> bool {
+        let comes = |access| match () {
+            () if access >= self.upto => 2,
+            () if access >= Access::Claim && !self.parts.is_empty() => 1,
+            () => 0,
+        };
+        self.is_limited && rules.may_narrow(before, pattern, comes)
+    }
+
     /// Whether it has all that another share of the same pattern has, whatever the rules.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

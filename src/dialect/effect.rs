@@ -324,6 +324,11 @@ pub enum Outcome<'a> {
         /// Why.
         denial: Denial,
     },
+    /// Still subscribed to a pattern, of which rules that were reloaded may let less come than before.
+    Limited {
+        /// The pattern.
+        pattern: &'a str,
+    },
     /// It can't be had.
     Refused {
         /// The topic or pattern.

@@ -158,7 +158,8 @@ impl Speak for Envelope {
             | Outcome::Expires { .. }
             | Outcome::Forwarded { reply: None, .. }
             | Outcome::Left { .. }
-            | Outcome::Lost { .. } => return,
+            | Outcome::Lost { .. }
+            | Outcome::Limited { .. } => return,
         }
         push_frame(cx.out, Opcode::Text, &line, None);
     }

@@ -58,6 +58,7 @@ impl Speak for Lines {
             Outcome::Watching { pattern, .. } => format!("watching {pattern}"),
             Outcome::Left { topic } => format!("left {topic}"),
             Outcome::Lost { topic, .. } => format!("lost {topic}"),
+            Outcome::Limited { pattern } => format!("limited {pattern}"),
             Outcome::Refused { denial, .. } => format!("no {}", word(denial)),
             Outcome::Forwarded { topic, .. } => format!("forwarded {topic}"),
             Outcome::Rejected { code, .. } => format!("no {code}"),

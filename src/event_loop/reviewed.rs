@@ -1,8 +1,8 @@
 //! Subscriptions that rules of a reload take: looked at again once, as the walk of the reload comes by.
 //!
 //! Driven by the reload turn, which bounds how much of it is done at a time. Only where a rule became stricter; what was allowed
-//! under rules before and is not any more ends. Who can be told is told and goes on with the rest; where the path is the topic the
-//! connection ends, since nobody would read it.
+//! under rules before and is not any more ends. Who can be told is told, of patterns that go on with less, too, and goes on with
+//! the rest; where the path is the topic the connection ends, since nobody would read it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,12 +13,23 @@ use super::effects::Sink;
 use super::inquiry_turn::{patterns, subscriptions};
 use super::write_turn::Asked;
 use crate::auth::identity::{Denied, Right, permit};
-use crate::auth::share::may_watch;
+use crate::auth::share::{Share, may_watch};
 use crate::connection::Phase;
-use crate::dialect::{Denial, Effects, Tag};
+use crate::dialect::{Denial, Effects, Outcome, Tag};
 use crate::metrics::CloseReason;
 use crate::topic::{Key, TopicName};
 use crate::transport::Socket;
+
+/// What rules take from a connection.
+#[derive(Debug, Default)]
+struct Taken {
+    /// Subscriptions that were looked at.
+    looks: usize,
+    /// Topics and patterns that it may not have any more, with why.
+    lost: Vec<(String, Denial)>,
+    /// Patterns of which less may come than before.
+    limited: Vec<String>,
+}
 
 /// What is told of a subscription that rules have ended; both have one code.
 fn loss(denied: Denied) -> Denial {
@@ -34,31 +45,33 @@ impl<S: Socket> Core<S> {
         if self.reviewing.is_empty() {
             return 0;
         }
-        let (looks, lost) = self.lost_by_rules(key);
-        if lost.is_empty() {
-            return looks;
+        let taken = self.taken_by_rules(key);
+        let Taken { looks, lost, limited } = &taken;
+        if lost.is_empty() && limited.is_empty() {
+            return *looks;
         }
-        let Some(slot) = self.slots.get(key) else { return looks };
+        let told = looks + lost.len() + limited.len();
+        let Some(slot) = self.slots.get(key) else { return told };
         let (phase, dialect) = (slot.connection.phase(), slot.connection.dialect);
         match phase {
-            Phase::Open if dialect.tells_limits() => self.take_subscriptions(key, &lost),
+            Phase::Open if dialect.tells_limits() => self.take_subscriptions(key, &taken),
             Phase::Open => self.close(key, CloseReason::TopicClosed, Words::Own),
             // A poll is told that nothing has come; the next one is refused.
             _ => drop(self.answer_poll(key)),
         }
-        looks + lost.len()
+        told
     }
 
-    /// How many subscriptions a connection has, and the topics and patterns of those that it may not have any more, with why.
-    fn lost_by_rules(&mut self, key: Key) -> (usize, Vec<(String, Denial)>) {
-        let Some(slot) = self.slots.get(key) else { return (0, Vec::new()) };
+    fn taken_by_rules(&mut self, key: Key) -> Taken {
+        let mut taken = Taken::default();
+        let Some(slot) = self.slots.get(key) else { return taken };
         let tells = slot.connection.dialect.tells_limits();
         let who = self.bearers.identity(key.slot).map(Arc::as_ref);
         let (rules, before) = (self.topics.rules(), &self.reviewing);
-        let (mut looks, mut lost) = (0, Vec::new());
+        let Taken { looks, lost, limited } = &mut taken;
         let mut noted = HashSet::new();
         for topic in subscriptions(&slot.connection).filter_map(|local| self.topics.topic(local)) {
-            looks += 1;
+            *looks += 1;
             // Who may subscribe may see who is there.
             let name = TopicName::presence_of(topic.name()).unwrap_or(topic.name());
             let access = match name.len() == topic.name().len() {
@@ -77,20 +90,33 @@ impl<S: Socket> Core<S> {
             }
         }
         for pattern in patterns(&slot.connection).filter_map(|watch| self.topics.pattern(*watch)) {
-            looks += 1;
-            let Err(denied) = may_watch(pattern, who, rules, tells) else { continue };
-            if before.any(|rules| may_watch(pattern, who, rules, tells).is_ok()) {
-                lost.push((pattern.as_str().to_owned(), loss(denied)));
+            *looks += 1;
+            let name = || pattern.as_str().to_owned();
+            match may_watch(pattern, who, rules, tells) {
+                Err(denied) => {
+                    if before.any(|rules| may_watch(pattern, who, rules, tells).is_ok()) {
+                        lost.push((name(), loss(denied)));
+                    }
+                }
+                Ok(()) => {
+                    let share = Share::of(pattern, who, rules);
+                    if share.is_limited && before.any(|before| share.is_narrowed(pattern, rules, before)) {
+                        limited.push(name());
+                    }
+                }
             }
         }
-        (looks, lost)
+        taken
     }
 
-    fn take_subscriptions(&mut self, key: Key, lost: &[(String, Denial)]) {
+    fn take_subscriptions(&mut self, key: Key, taken: &Taken) {
         let Some(from) = self.speaker(key) else { return };
         let (mut out, mut effects) = (Vec::new(), Effects::default());
         let mut sink = Sink { out: &mut out, effects: &mut effects, tag: Tag::default() };
-        self.end_lost(from, lost, &mut sink);
+        self.end_lost(from, &taken.lost, &mut sink);
+        for pattern in &taken.limited {
+            self.tell(from, Outcome::Limited { pattern }, &mut sink);
+        }
         self.send_own(key, &out, Asked::No);
     }
 }

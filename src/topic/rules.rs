@@ -399,16 +399,7 @@ impl TopicRules {
         if !self.limits_subscribers {
             return Access::Anyone;
         }
-        let mut strictest = Access::Anyone;
-        for (place, (rule, _)) in self.rules.iter().enumerate() {
-            if rule.may_meet(pattern) {
-                strictest = strictest.min(self.policy_at(place as u32 * 2).subscribe);
-            }
-            if rule.covers_pattern(pattern) {
-                return strictest;
-            }
-        }
-        strictest.min(self.policy_at(self.rules.len() as u32 * 2).subscribe)
+        self.met_by(pattern).map(|(_, access)| access).min().unwrap_or(Access::Anyone)
     }
 
     /// The least strict of the rules that a pattern, or a part of one, can meet; of some that it can't meet, too.
@@ -417,16 +408,22 @@ impl TopicRules {
         if !self.limits_subscribers || pattern.is_topic() {
             return self.subscribers_of(pattern.as_str());
         }
-        let mut loosest = Access::Nobody;
-        for (place, (rule, _)) in self.rules.iter().enumerate() {
-            if rule.may_meet(pattern) {
-                loosest = loosest.max(self.policy_at(place as u32 * 2).subscribe);
-            }
-            if rule.covers_pattern(pattern) {
-                return loosest;
-            }
-        }
-        loosest.max(self.policy_at(self.rules.len() as u32 * 2).subscribe)
+        self.met_by(pattern).map(|(_, access)| access).max().unwrap_or(Access::Nobody)
+    }
+
+    /// The rules that a pattern can meet, in their order and as far as one that means all of it, and whom each lets subscribe. Where
+    /// none does, the last is the base, which has no pattern.
+    fn met_by<'r>(
+        &'r self,
+        pattern: &'r LevelPattern,
+    ) -> impl Iterator<Item = (Option<&'r TopicPattern>, Access)> {
+        let access = |place: usize| self.policy_at(place as u32 * 2).subscribe;
+        let last = self.rules.iter().position(|(rule, _)| rule.covers_pattern(pattern));
+        let count = last.map_or(self.rules.len(), |last| last + 1);
+        let met = self.rules.iter().take(count).enumerate();
+        let met = met.filter(move |(_, (rule, _))| rule.may_meet(pattern));
+        let base = last.is_none().then(|| (None, access(self.rules.len())));
+        met.map(move |(place, (rule, _))| (Some(rule), access(place))).chain(base)
     }
 
     /// Which clients may subscribe to a topic; its name is looked at once, and where everybody may, never.
@@ -444,6 +441,28 @@ impl TopicRules {
         let same_patterns = self.rules.len() == before.rules.len()
             && self.rules.iter().zip(&before.rules).all(|((own, _), (other, _))| own == other);
         !same_patterns || (0..=self.rules.len()).any(|place| of(self, place) < of(before, place))
+    }
+
+    /// Whether under these less of a pattern may come than under those before, to somebody to whom `comes` of a topic with a rule of
+    /// such access comes. The rules that the pattern can meet are compared, and no topic is looked at: where these have other patterns,
+    /// it may.
+    #[must_use]
+    pub fn may_narrow(&self, before: &Self, pattern: &LevelPattern, comes: impl Fn(Access) -> u8) -> bool {
+        if !self.limits_subscribers {
+            return false;
+        }
+        let (mut own, mut others) = (self.met_by(pattern), before.met_by(pattern));
+        loop {
+            match (own.next(), others.next()) {
+                (None, None) => return false,
+                (Some((rule, access)), Some((other, was))) if rule == other => {
+                    if comes(access) < comes(was) {
+                        return true;
+                    }
+                }
+                _ => return true,
+            }
+        }
     }
 
     /// The router's next rules.

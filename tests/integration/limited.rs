@@ -213,6 +213,9 @@ fn rules_that_change_hold_for_patterns_at_once() {
     };
     let closed = "[[topic]]\npattern = \"chat/secret\"\nsubscribe = \"nobody\"\n";
     reload(closed, "/ws/chat/secret", 403);
+    for peer in [&mut alice, &mut bob] {
+        assert_eq!(hear(peer), json!({"type": "limited", "pattern": "chat/**"}));
+    }
     publish_all();
     assert_eq!(topics(&mut alice, 1), names(&["b"]));
     assert_eq!(topics(&mut bob, 2), names(&["a", "b"]));

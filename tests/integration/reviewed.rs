@@ -96,6 +96,7 @@ fn whoever_is_on_a_topic_that_is_closed_is_told_or_sent_away() {
         assert_eq!((&told["type"], &told["code"]), (&json!("unsubscribed"), &json!("not_allowed")), "{told}");
         assert_eq!(told[member], lost);
     }
+    assert_eq!(heard(&mut speaker), json!({"type": "limited", "pattern": "**"}), "it goes on with less");
     // It goes on with the rest, and may not come back to what it has lost. Of the pattern comes what is left.
     speaker.send_frame(Opcode::Text, json!({"type": "subscribe", "topic": "news/a"}).to_string().as_bytes());
     assert_eq!(heard(&mut speaker)["code"], "not_allowed");
@@ -139,6 +140,63 @@ fn a_rule_that_asks_for_a_claim_ends_what_tokens_do_not_list() {
     assert_eq!(listed.text(), "hello");
     reload(&server, &config, &rules("nobody"));
     assert_eq!(closed_with(&mut listed), Some(3007));
+}
+
+#[test]
+fn a_pattern_of_which_less_comes_is_told_so_and_nothing_else_is() {
+    let secret = Secret::new(SECRET);
+    // Who may have what under `a` and `b`.
+    let rules = |a: &str, b: &str| {
+        let rule =
+            |name: &str, who: &str| format!("[[topic]]\npattern = \"{name}/*\"\nsubscribe = {who:?}\n");
+        format!("{}{}{}", rule("a", a), rule("b", b), secret.issuer(""))
+    };
+    let (server, config) = start(&rules("anyone", "anyone"));
+    let enter = |claims: Option<&str>| {
+        let mut peer = server.connect();
+        let shown = claims
+            .map(|claims| format!("Authorization: Bearer {}\r\n", token("alice", claims)))
+            .unwrap_or_default();
+        assert_upgraded(
+            &peer.ask_upgrade("/ws", &format!("{shown}Sec-WebSocket-Protocol: fantail.json.v1\r\n")),
+        );
+        for topic in ["a/*", "b/*", "*/x"] {
+            assert_eq!(ask(&mut peer, &json!({"type": "subscribe", "topic": topic}))["type"], "subscribed");
+        }
+        peer
+    };
+    let mut nobody = enter(None);
+    let mut listed = enter(Some(r#","subscribe":["a/x","b/*"]"#));
+    let limited = |pattern: &str| json!({"type": "limited", "pattern": pattern});
+    let lost = |pattern: &str, told: &Value| {
+        assert_eq!((&told["type"], &told["pattern"]), (&json!("unsubscribed"), &json!(pattern)), "{told}");
+    };
+    // What is told came before the answer.
+    let quiet = |peer: &mut Peer| assert_eq!(ask(peer, &json!({"type": "ping"}))["type"], "pong");
+
+    reload(&server, &config, &rules("claim", "anyone"));
+    lost("a/*", &heard(&mut nobody));
+    assert_eq!(heard(&mut nobody), limited("*/x"));
+    assert_eq!([heard(&mut listed), heard(&mut listed)], [limited("a/*"), limited("*/x")]);
+    quiet(&mut nobody);
+    quiet(&mut listed);
+    // Of what is limited already less comes again: not so where what is closed was not theirs.
+    reload(&server, &config, &rules("nobody", "anyone"));
+    quiet(&mut nobody);
+    lost("a/*", &heard(&mut listed));
+    assert_eq!(heard(&mut listed), limited("*/x"));
+    quiet(&mut listed);
+    // More, and other settings, are nobody's loss.
+    reload(&server, &config, &format!("{}[limits]\nfragments_max = 1000\n", rules("nobody", "anyone")));
+    reload(&server, &config, &rules("claim", "anyone"));
+    quiet(&mut nobody);
+    quiet(&mut listed);
+    reload(&server, &config, &rules("claim", "claim"));
+    lost("b/*", &heard(&mut nobody));
+    lost("*/x", &heard(&mut nobody));
+    // From all of it to what a list has of it is less by the rule, and that is what is compared.
+    assert_eq!(heard(&mut listed), limited("*/x"));
+    quiet(&mut listed);
 }
 
 #[test]

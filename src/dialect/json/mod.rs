@@ -112,6 +112,7 @@ impl Speak for Json {
                 let (code, message) = denial.words();
                 told("unsubscribed").about(topic).error(code, message).push(cx.out);
             }
+            Outcome::Limited { pattern } => told("limited").about(pattern).push(cx.out),
             Outcome::Refused { topic, denial } => {
                 let (code, message) = denial.words();
                 told("error").about(topic).error(code, message).push(cx.out);

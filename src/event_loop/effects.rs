@@ -17,8 +17,8 @@ use crate::connection::session::{Blocked, Session, Waiting};
 use crate::dialect::{Cx, Denial, Dialect, Effect, Effects, Incoming, Meaning, Outcome, Tag, Tools, Wish};
 use crate::metrics::CloseReason;
 use crate::topic::{
-    Access, Busy, Draft, Invalid, Joined, Key, LevelPattern, Origin, PageFrom, Published, Rank, Topic,
-    TopicName,
+    Access, Busy, Draft, Handling, Invalid, Joined, Key, LevelPattern, Origin, PageFrom, Published, Rank,
+    Topic, TopicName,
 };
 use crate::transport::Socket;
 
@@ -190,18 +190,17 @@ impl<S: Socket> Core<S> {
         } else if payload.len() > policy.message_bytes_max {
             Denial::TooLong
         } else if let Some(place) = policy.forward {
-            if let Err(invalid) = self.topics.rules().check(policy, binary, payload) {
+            if let Err(invalid) = self.topics.rules().check(policy.check, binary, payload) {
                 return self.refuse_invalid(from, name.as_str(), &invalid, sink);
             }
             // What is the application's needs no topic.
             return self.forward(from, name.as_str(), place, binary, payload, sink);
         } else {
+            let (is_free, handling) = (policy.is_free(), policy.handling());
             match self.topic_for(from.key, name) {
-                Ok(topic) if topic.is_free(self.topics.rules()) => {
-                    return self.publish_free(from, topic, binary, payload, sink);
-                }
+                Ok(topic) if is_free => return self.publish_free(from, topic, binary, payload, sink),
                 // Who may was looked at above.
-                Ok(topic) => return self.publish_checked(from, topic, binary, payload, sink),
+                Ok(topic) => return self.publish_checked(from, topic, handling, binary, payload, sink),
                 Err(denial) => denial,
             }
         };
@@ -278,6 +277,7 @@ impl<S: Socket> Core<S> {
         sink: &mut Sink<'_>,
     ) -> Then {
         let policy = topic.policy(self.topics.rules());
+        let handling = policy.handling();
         // Who may is looked at where it is not everybody.
         if policy.publish != Access::Anyone
             && let Err(denied) = self.bearers.permit(from.key, policy.publish, Right::Publish(topic.name()))
@@ -286,7 +286,7 @@ impl<S: Socket> Core<S> {
             self.tell(from, outcome, sink);
             return Then::Go;
         }
-        self.publish_checked(from, topic, binary, payload, sink)
+        self.publish_checked(from, topic, handling, binary, payload, sink)
     }
 
     /// Publishes what the topic's rule takes of who may.
@@ -295,19 +295,19 @@ impl<S: Socket> Core<S> {
         &mut self,
         from: Speaker,
         topic: Topic,
+        handling: Handling,
         binary: bool,
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Then {
-        let policy = topic.policy(self.topics.rules());
-        if let Err(invalid) = self.topics.rules().check(policy, binary, payload) {
+        if let Err(invalid) = self.topics.rules().check(handling.check, binary, payload) {
             return self.refuse_invalid(from, topic.name(), &invalid, sink);
         }
-        if let Some(place) = policy.forward {
+        if let Some(place) = handling.forward {
             return self.forward(from, topic.name(), place, binary, payload, sink);
         }
         let draft = self.draft(from, &topic, binary, payload);
-        self.publish_draft(from, topic, draft, sink)
+        self.publish_draft(from, topic, handling.told, draft, sink)
     }
 
     #[inline(always)]
@@ -335,9 +335,16 @@ impl<S: Socket> Core<S> {
     }
 
     /// Gives a message to the router and tells webhooks of it where they are to be told, or keeps it until there is room.
-    fn publish_draft(&mut self, from: Speaker, topic: Topic, draft: Draft, sink: &mut Sink<'_>) -> Then {
+    fn publish_draft(
+        &mut self,
+        from: Speaker,
+        topic: Topic,
+        told: bool,
+        draft: Draft,
+        sink: &mut Sink<'_>,
+    ) -> Then {
         let (retried, rank) = self.rank();
-        let published = match self.tapped(&topic).published {
+        let published = match told {
             false => self.edition.router.publish_as(&topic, draft, Some(self.index), rank),
             true => self.publish_and_tell(from.key, &topic, draft, rank),
         };
@@ -447,7 +454,10 @@ impl<S: Socket> Core<S> {
         effects.restore(rest);
         let mut sink = Sink { out: &mut out, effects: &mut effects, tag };
         let mut then = match what {
-            Waiting::Room { topic, draft } => self.publish_draft(from, topic, draft, &mut sink),
+            Waiting::Room { topic, draft } => {
+                let told = self.tapped(&topic).published;
+                self.publish_draft(from, topic, told, draft, &mut sink)
+            }
             // By the rules of now.
             Waiting::Answers { topic, binary, payload } => {
                 self.publish_to(from, &topic, binary, &payload, &mut sink)

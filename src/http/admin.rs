@@ -429,7 +429,7 @@ fn publish_one(
         return Err((RefuseReason::TooLarge, "the message is larger than message_bytes_max".into()));
     }
     let counters = edition.counters_of(edition.loops());
-    if let Err(invalid) = rules.check(policy, binary, body) {
+    if let Err(invalid) = rules.check(policy.check, binary, body) {
         counters.found_invalid(invalid.reason);
         return Err((RefuseReason::InvalidMessage, invalid.to_string().into()));
     }

@@ -70,7 +70,7 @@ fn publish(
     if bytes.len() > policy.message_bytes_max {
         return refused("it is larger than message_bytes_max");
     }
-    if let Err(invalid) = rules.check(policy, binary, bytes) {
+    if let Err(invalid) = rules.check(policy.check, binary, bytes) {
         return refused(&invalid.to_string());
     }
     let time_ms = wall_ns() / 1_000_000;

@@ -58,7 +58,7 @@ pub use presence::{
 };
 pub use replay::Piece;
 pub use router::{Busy, Maker, Operator, Router, RouterError, RouterLimits, Wake};
-pub use rules::{Access, PresenceMode, PresencePolicy, SlowPolicy, TopicPolicy, TopicRules};
+pub use rules::{Access, Handling, PresenceMode, PresencePolicy, SlowPolicy, TopicPolicy, TopicRules};
 pub use schema::Schema;
 pub use state::{CaughtUp, Joined, LOOPS_MAX, Page, PageFrom, Published, Rank, Topic};
 pub use subscriptions::{LocalTopics, Moved, Turn, TurnBudget};

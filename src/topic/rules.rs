@@ -125,9 +125,28 @@ pub struct TopicPolicy {
     pub forward: Option<u32>,
 }
 
+/// What a policy has done with a message of a client who may publish it. Small, so that a policy is looked up once for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handling {
+    /// What it has to be.
+    pub check: Check,
+    /// The application that it goes to instead of into the topic: its place in the rules.
+    pub forward: Option<u32>,
+    /// Whether webhooks are told of it.
+    pub told: bool,
+}
+
 impl TopicPolicy {
+    /// What it has done with a message of a client who may publish it.
+    #[inline]
+    #[must_use]
+    pub fn handling(&self) -> Handling {
+        Handling { check: self.check, forward: self.forward, told: self.tapped.published }
+    }
+
     /// Whether whatever a client publishes goes into the topic, and nobody but its subscribers is told.
-    fn is_free(&self) -> bool {
+    #[must_use]
+    pub fn is_free(&self) -> bool {
         self.publish == Access::Anyone
             && self.check == Check::Nothing
             && self.forward.is_none()
@@ -365,14 +384,14 @@ impl TopicRules {
         self.urls.get(place as usize).map(|url| &**url)
     }
 
-    /// Whether a message is what a topic of this policy takes. It is of at most
+    /// Whether a message is what a topic of a policy with this check takes. It is of at most
     /// [`message_bytes_max`](TopicPolicy::message_bytes_max).
     ///
     /// # Errors
     /// It is not.
     #[inline]
-    pub fn check(&self, policy: &TopicPolicy, binary: bool, payload: &[u8]) -> Result<(), Box<Invalid>> {
-        match policy.check {
+    pub fn check(&self, check: Check, binary: bool, payload: &[u8]) -> Result<(), Box<Invalid>> {
+        match check {
             Check::Nothing => Ok(()),
             what => check::check(what, &self.schemas, binary, payload),
         }

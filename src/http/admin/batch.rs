@@ -302,7 +302,7 @@ impl Batch {
         if payload.len() > message_bytes_max {
             return Err(too_large());
         }
-        if let Err(invalid) = self.rules.check(policy, binary, payload) {
+        if let Err(invalid) = self.rules.check(policy.check, binary, payload) {
             tools.counters.found_invalid(invalid.reason);
             let text = invalid.to_string().into();
             return Err(Unready::Bad(LineError { reason: RefuseReason::InvalidMessage, text }));

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::server::{PATIENCE, Server, fails, on_free_ports};
+use crate::reload::ConfigFile;
+use crate::server::{PATIENCE, Server, command, fails, on_free_ports};
 use crate::skip::skipped;
 
 /// A socket as systemd would have it.
@@ -105,6 +106,9 @@ fn a_supervisor_that_cannot_be_named_is_an_error() {
     assert!(said.contains("NOTIFY_SOCKET"), "{said}");
 }
 
+/// All that may lie beside a unit.
+const DROP_INS: [&str; 5] = ["admin-keys.conf", "forward.conf", "tls.conf", "tokens.conf", "webhook.conf"];
+
 fn unit(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd").join(name);
     std::fs::read_to_string(path).expect("the unit")
@@ -154,6 +158,18 @@ fn systemd_understands_the_units() {
     understands("fantail@.service", "fantail@1.service");
 }
 
+/// None is left out where they are tried together.
+#[test]
+fn every_drop_in_is_tried() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    let names =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().expect("UTF-8")).collect();
+    names.retain(|name| name.ends_with(".conf"));
+    names.sort();
+    assert_eq!(names, DROP_INS);
+}
+
 /// What hands keys over is understood together with the unit, and names the keys that the server has.
 #[test]
 fn the_drop_ins_hand_the_keys_over() {
@@ -165,6 +181,40 @@ fn the_drop_ins_hand_the_keys_over() {
         assert!(drop_in.contains(&format!("\nLoadCredential={file}:/etc/fantail/{file}\n")), "{drop_in}");
         assert!(drop_in.contains(&format!("\nEnvironment=FANTAIL_TLS_{variable}=%d/{file}\n")), "{drop_in}");
     }
+}
+
+/// Each that hands something over: what is handed over is what the server is told to read, or what the page's example names.
+#[test]
+fn the_drop_ins_hand_secrets_over_that_the_server_takes() {
+    let secret = ConfigFile::new("a secret of some length, at least");
+    for (name, keys) in [
+        ("webhook", "url = \"http://127.0.0.1:1/hook\""),
+        ("forward", "[[topic]]\npattern = \"a\"\nforward = \"http://127.0.0.1:1/\""),
+    ] {
+        let drop_in = unit(&format!("{name}.conf"));
+        let handed = format!("\nLoadCredential={name}.secret:/etc/fantail/{name}.secret\n");
+        assert!(drop_in.contains(&handed), "{drop_in}");
+        // What systemd does with it: %d is the folder of the copies.
+        let copy = format!("%d/{name}.secret");
+        let mut variables =
+            drop_in.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+        let (variable, file) = variables.next().expect("a variable");
+        assert_eq!((file, variables.next()), (copy.as_str(), None));
+        let config = ConfigFile::new(&format!("[{name}]\n{keys}\n"));
+        let check = |environment: &[(&str, &str)]| {
+            let output =
+                command(&["check-config", "--config", config.path()], environment).output().expect("it runs");
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (fits, said) = check(&[(variable, secret.path())]);
+        assert!(fits, "{said}");
+        let (fits, said) = check(&[]);
+        assert!(!fits && said.contains(&format!("{name}.secret_file")), "{said}");
+    }
+    // Issuers have no variable: the file names the copy.
+    let drop_in = unit("tokens.conf");
+    assert!(drop_in.contains("\nLoadCredential=token.secret:/etc/fantail/token.secret\n"), "{drop_in}");
+    assert!(drop_in.contains("/run/credentials/fantail.service/token.secret\""), "{drop_in}");
 }
 
 /// Only where systemd's own tools are installed. The unit as it is, and with the files that hand keys over.
@@ -190,7 +240,7 @@ fn understands(name: &str, instance: &str) {
             let unknown = said.contains("unrecognized option");
             assert!(unknown || secured.status.success(), "{}", String::from_utf8_lossy(&secured.stdout));
         }
-        for drop_in in ["admin-keys.conf", "tls.conf"] {
+        for drop_in in DROP_INS {
             std::fs::write(drop_ins.join(drop_in), unit(drop_in)).expect("a file");
         }
         verify();

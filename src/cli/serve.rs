@@ -34,9 +34,9 @@ pub(super) struct ServeArgs {
     /// PEM file with the private key, if it is not with the certificate [env: FANTAIL_TLS_KEY]
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
-    /// Keep connections of TLS 1.3 as plain data, in 208 bytes instead of 3,500 [env: FANTAIL_TLS_LEAN]
-    #[arg(long)]
-    tls_lean: bool,
+    /// Whether connections of TLS 1.3 are kept as plain data, in 208 bytes instead of 3,500 [default: true; env: FANTAIL_TLS_LEAN]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_lean: Option<String>,
     /// INSECURE, for debugging with Wireshark: write the secrets of all connections over TLS to a file, with which whoever
     /// has it reads them [env: FANTAIL_TLS_INSECURE_KEY_LOG_FILE]
     #[arg(long, value_name = "FILE")]
@@ -99,15 +99,14 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 
 impl ServeArgs {
     pub(super) fn sources(&self, environment: Vec<(OsString, OsString)>) -> Sources {
-        let [share_port, demo, lean] =
-            [self.share_port, self.demo, self.tls_lean].map(|on| on.then(|| "true".to_owned()));
+        let [share_port, demo] = [self.share_port, self.demo].map(|on| on.then(|| "true".to_owned()));
         let flags = [
             ("--listen", "server", "listen", &self.listen),
             ("--admin", "server", "admin", &self.admin),
             ("--tls-listen", "tls", "listen", &self.tls_listen),
             ("--tls-certificate", "tls", "certificate", &self.tls_certificate),
             ("--tls-key", "tls", "key", &self.tls_key),
-            ("--tls-lean", "tls", "lean", &lean),
+            ("--tls-lean", "tls", "lean", &self.tls_lean),
             ("--tls-insecure-key-log", "tls", "insecure_key_log_file", &self.tls_insecure_key_log),
             ("--loops", "server", "loops", &self.loops),
             ("--connections-max", "server", "connections_max", &self.connections_max),
@@ -139,7 +138,7 @@ mod tests {
             tls_listen: text("127.0.0.1:5"),
             tls_certificate: text("a.pem,b.pem"),
             tls_key: text("c.pem,d.pem"),
-            tls_lean: true,
+            tls_lean: text("false"),
             tls_insecure_key_log: text("secrets"),
             loops: text("3"),
             connections_max: text("4"),
@@ -153,7 +152,7 @@ mod tests {
             load(&args.sources(vec![("FANTAIL_SERVER_LOOPS".into(), "9".into())])).unwrap().settings;
         assert_eq!((settings.server.listen.port(), settings.server.admin.port()), (1, 2));
         assert_eq!(settings.tls.files(), [("a.pem", "c.pem"), ("b.pem", "d.pem")]);
-        assert!(settings.tls.lean && settings.tls.insecure_key_log_file == "secrets");
+        assert!(!settings.tls.lean && settings.tls.insecure_key_log_file == "secrets");
         assert_eq!((settings.server.loops, settings.server.connections_max), (Some(3), Some(4)));
         assert!(settings.server.share_port && settings.server.demo && settings.drain.length.is_zero());
         assert_eq!((settings.log.level, settings.log.format), (LogLevel::Debug, LogFormat::Json));

@@ -38,8 +38,8 @@ section! {
         /// Whoever reads it can read and change what they say. Empty for none; the variable SSLKEYLOGFILE does nothing.
         "insecure_key_log_file" => insecure_key_log_file: String as FileName = String::new(),
         /// Whether new connections of TLS 1.3 are kept as plain data behind their handshake: in 208 bytes, where rustls has
-        /// 3,500. Those of TLS 1.2 are rustls' in any case.
-        live "lean" => lean: bool as Switch = false,
+        /// 3,500. Those of TLS 1.2, and the operator's, are rustls' in any case.
+        live "lean" => lean: bool as Switch = true,
     }
 }
 

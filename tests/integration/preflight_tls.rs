@@ -189,7 +189,7 @@ fn each_host_is_asked_for_where_several_certificates_are() {
 #[test]
 fn a_server_shows_what_it_agrees_on_and_what_it_has() {
     let (ca, flags) = (usual().ca(), flags(&usual().files));
-    for (lean, started) in [("true", &["--tls-lean"][..]), ("false", &[])] {
+    for (lean, started) in [("true", &[][..]), ("true", &["--tls-lean"]), ("false", &["--tls-lean=false"])] {
         let all: Vec<&str> = flags.iter().map(String::as_str).chain(started.iter().copied()).collect();
         let server = Server::start(&all, &[]);
         let at = format!("localhost:{}", server.tls.expect("a port of TLS").port());

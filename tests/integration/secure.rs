@@ -1,6 +1,6 @@
 //! TLS as a test speaks it: an authority and a certificate of its own, and a client's end over a socket. With
 //! `FANTAIL_TEST_TLS=1` every peer of every test speaks it, so that what holds over ws holds over wss; with `lean` instead of
-//! `1` servers have `tls.lean`, too.
+//! `1` in the form that is the default, and not in rustls' own.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -144,9 +144,9 @@ pub(crate) fn everywhere() -> bool {
     std::env::var("FANTAIL_TEST_TLS").is_ok_and(|value| value == "1" || value == "lean")
 }
 
-/// Whether servers of this run keep such connections as plain data.
-pub(crate) fn lean() -> bool {
-    std::env::var("FANTAIL_TEST_TLS").is_ok_and(|value| value == "lean")
+/// Whether servers of this run leave records to rustls.
+pub(crate) fn rustls() -> bool {
+    std::env::var("FANTAIL_TEST_TLS").is_ok_and(|value| value == "1")
 }
 
 static SECURE_OF: Mutex<Option<HashMap<SocketAddr, SocketAddr>>> = Mutex::new(None);

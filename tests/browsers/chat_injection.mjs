@@ -45,6 +45,8 @@ const chat = await startChat();
 const browser = await launch();
 // What the two pages were seen to do.
 const seen = [];
+// What their connections were told.
+const heard = [];
 let alice;
 let bob;
 let baseline = "";
@@ -54,6 +56,12 @@ async function visit(name) {
   context.setDefaultTimeout(60_000);
   await context.addInitScript(() => {
     globalThis.own = () => { document.title = "owned"; globalThis.owned = true; };
+    // What its member says of itself to the edge is what a test has put here instead, as a program of somebody's own could.
+    const send = WebSocket.prototype.send;
+    WebSocket.prototype.send = function (data) {
+      if (!globalThis.says || !String(data).includes('"typing":true')) return send.call(this, data);
+      return send.call(this, JSON.stringify({ ...JSON.parse(data), state: globalThis.says }));
+    };
     document.addEventListener("securitypolicyviolation", (event) => console.error(`VIOLATION ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
   });
   const page = await context.newPage();
@@ -67,6 +75,7 @@ async function visit(name) {
   page.on("popup", () => seen.push(`${name}: a window opened`));
   page.on("framenavigated", (frame) => { if (frame !== page.mainFrame() || !frame.url().startsWith(chat.url)) seen.push(`${name}: went to ${frame.url()}`); });
   page.on("request", (request) => { if (!["127.0.0.1"].includes(new URL(request.url()).hostname) && !request.url().startsWith("data:,")) seen.push(`${name}: asked for ${request.url()}`); });
+  page.on("websocket", (socket) => socket.on("framereceived", ({ payload }) => heard.push(`${name}: ${payload}`)));
   await page.goto(chat.url);
   return page;
 }
@@ -162,6 +171,24 @@ const steps = [
     await online(alice);
     assert.equal(await alice.locator("#draft").inputValue(), ATTACKS[10]);
     await isClean("what was not sent, after a reload");
+  }],
+  ["what a member says of itself beside writing is shown to nobody", async () => {
+    const told = (attack) => heard.some((one) => one.startsWith("bob: ") && one.includes(JSON.stringify(attack).slice(1, -1)));
+    await alice.locator("#draft").fill("");
+    for (const attack of ATTACKS.slice(0, 10)) {
+      for (const [state, writes] of [[{ typing: attack, [attack]: true }, false], [{ typing: true, name: attack, id: attack, html: attack }, true]]) {
+        heard.length = 0;
+        await alice.evaluate((says) => { globalThis.says = says; }, state);
+        await alice.locator("#draft").pressSequentially("x");
+        await within(30_000, `bob is told ${attack}`, (async () => { while (!told(attack)) await bob.waitForTimeout(20); })());
+        if (writes) await bob.waitForFunction(() => document.getElementById("writing").textContent === "alice is writing…", undefined, POLL);
+        else assert.equal(await bob.locator("#writing").textContent(), "");
+        await isClean(`a state with ${attack}`);
+        await alice.locator("#draft").fill("");
+        await bob.waitForFunction(() => document.getElementById("writing").textContent === "", undefined, POLL);
+      }
+    }
+    await alice.evaluate(() => { globalThis.says = null; });
   }],
   ["names of rooms are text: in the list, in the head, in the title, in what is found, in dialogs and questions", async () => {
     const names = ATTACKS.filter((attack) => [...attack].length <= ROOM_NAME_MAX);

@@ -47,8 +47,9 @@ export async function deviceId(key) {
  */
 export async function seal(device, { conversation, from, to, id, after }, devices, text) {
   const sorted = [...devices].sort((a, b) => (a.id < b.id ? -1 : 1));
-  const header = JSON.stringify({ v: 1, conversation, from, to, device: device.id, key: device.key, id, after, devices: sorted.map((one) => one.id) });
   const content = crypto.getRandomValues(new Uint8Array(32));
+  const commitment = toBase64(await committed(content));
+  const header = JSON.stringify({ v: 1, conversation, from, to, device: device.id, key: device.key, id, after, commitment, devices: sorted.map((one) => one.id) });
   const iv = crypto.getRandomValues(new Uint8Array(12));
   const how = { name: "AES-GCM", iv, additionalData: bytesOf(header) };
   const body = new Uint8Array(await crypto.subtle.encrypt(how, await aesKey(content, "encrypt"), filled(text)));
@@ -75,6 +76,7 @@ export async function open(device, envelope, told) {
     const [iv, body] = [fromBase64(envelope.iv), fromBase64(envelope.body)];
     const secret = await decapsulate(fromBase64(part.enc), device, fromBase64(header.key));
     const content = await openOnce(secret, infoFor(device.id), await bound(envelope.header, iv, body), fromBase64(part.key));
+    if (toBase64(await committed(content)) !== header.commitment) throw new Error("another key than the others have");
     const how = { name: "AES-GCM", iv, additionalData: bytesOf(envelope.header) };
     const text = emptied(new Uint8Array(await crypto.subtle.decrypt(how, await aesKey(content, "decrypt"), body)));
     return { text, device: header.device, key: header.key, after: header.after, devices: header.devices };
@@ -86,13 +88,16 @@ export async function open(device, envelope, told) {
 function read(envelope) {
   try {
     const header = JSON.parse(envelope.header);
-    const texts = [header.conversation, header.from, header.to, header.device, header.key, header.id, envelope.iv, envelope.body];
+    const texts = [header.conversation, header.from, header.to, header.device, header.key, header.id, header.commitment, envelope.iv, envelope.body];
     const isPlace = header.after === null || (Array.isArray(header.after) && header.after.length === 2 && Number.isSafeInteger(header.after[0]) && typeof header.after[1] === "string");
     const isList = Array.isArray(header.devices) && header.devices.every((id) => typeof id === "string");
     if (header.v === 1 && texts.every((text) => typeof text === "string") && isPlace && isList && typeof envelope.keys === "object" && envelope.keys) return header;
   } catch { /* as below */ }
   throw new Refused("malformed");
 }
+
+/** What says which content key it is. AES-GCM does not: a body can be made that two keys open, each to words of its own. */
+const committed = (content) => digest(bytesOf("fantail-chat content key", [0], content));
 
 const infoFor = (device) => bytesOf(LABEL, [0], device);
 

@@ -16,6 +16,7 @@ const IV_BYTES: usize = 12;
 /// Texts are filled up to multiples of this, so that their length says little.
 const STEP_BYTES: usize = 256;
 const TAG_BYTES: usize = 16;
+const HASH_BYTES: usize = 32;
 /// 4,000 characters of four bytes and their length, filled up.
 const TEXT_BYTES_MAX: usize = 16_128;
 const HEADER_BYTES_MAX: usize = 2_048;
@@ -55,6 +56,8 @@ pub(super) struct Header {
     id: String,
     /// The newest message that its author had, by number and `client_id`.
     after: Option<(i64, String)>,
+    /// A hash of the content key, by which devices know that all have the same.
+    commitment: String,
     /// In order, each once.
     pub(super) devices: Vec<String>,
 }
@@ -88,6 +91,9 @@ pub(super) fn look(
     let has = |text: &str, length: usize| bytes(text).is_some_and(|bytes| bytes.len() == length);
     if !has(&envelope.iv, IV_BYTES) {
         return Err("its iv has not 12 bytes of base64url");
+    }
+    if !has(&header.commitment, HASH_BYTES) {
+        return Err("its header does not say which content key it is");
     }
     let whole = |wrapped: &Wrapped| is_point(&wrapped.enc) && has(&wrapped.key, WRAPPED_BYTES);
     if !envelope.keys.values().all(whole) {
@@ -135,7 +141,8 @@ mod tests {
     fn parts() -> (Value, Value) {
         let device = device_id(&point(1)).unwrap();
         let header = json!({"v": 1, "conversation": "c", "from": "alice", "to": "bob", "device": device,
-            "key": point(1), "id": "client-1", "after": [3, "client-0"], "devices": [device]});
+            "key": point(1), "id": "client-1", "after": [3, "client-0"], "commitment": zeros(32),
+            "devices": [device]});
         let keys = json!({&device: {"enc": point(2), "key": zeros(WRAPPED_BYTES)}});
         (header, json!({"iv": zeros(12), "body": zeros(256 + 16), "keys": keys}))
     }
@@ -176,6 +183,9 @@ mod tests {
             ("after", json!([0, "client-0"])),
             ("after", json!([1, "x".repeat(65)])),
             ("after", json!([1, "client-0", 2])),
+            ("commitment", json!("")),
+            ("commitment", json!(zeros(31))),
+            ("commitment", Value::Null),
             ("devices", json!([])),
             ("devices", json!(["a"])),
             ("to", json!("x".repeat(HEADER_BYTES_MAX))),

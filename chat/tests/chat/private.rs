@@ -57,7 +57,7 @@ impl Talk<'_> {
         let mut devices: Vec<&str> = self.all.iter().map(|(id, _)| &**id).collect();
         devices.sort_unstable();
         let header = json!({"v": 1, "conversation": self.id, "from": self.from, "to": self.to, "device": self.device.0,
-            "key": self.device.1, "id": client_id, "after": null, "devices": devices});
+            "key": self.device.1, "id": client_id, "after": null, "commitment": base64(32, 5), "devices": devices});
         let part = json!({"enc": self.device.1, "key": base64(48, 7)});
         let keys: serde_json::Map<_, _> = devices.iter().map(|id| ((*id).to_owned(), part.clone())).collect();
         json!({"client_id": client_id, "envelope": {"header": header.to_string(), "iv": base64(12, 1),

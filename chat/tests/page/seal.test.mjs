@@ -124,7 +124,7 @@ test("a change of anything that its header says is seen, whether or not the serv
   const header = JSON.parse(envelope.header);
   const changes = {
     v: [2, "malformed"], conversation: ["decade", "swapped"], from: ["bob", "swapped"], to: ["alice", "swapped"], id: ["client-0002", "swapped"],
-    device: [all.phone.id, "forged"], key: [all.phone.key, "forged"], after: [[5, "client-0000"], "forged"], devices: [[all.laptop.id], "forged"], more: ["x", "forged"],
+    device: [all.phone.id, "forged"], key: [all.phone.key, "forged"], after: [[5, "client-0000"], "forged"], commitment: [toBase64(new Uint8Array(32)), "forged"], devices: [[all.laptop.id], "forged"], more: ["x", "forged"],
   };
   for (const [name, [value, code]] of Object.entries(changes)) {
     const changed = { ...envelope, header: JSON.stringify({ ...header, [name]: value }) };
@@ -166,11 +166,30 @@ test("nobody writes in another's name: not a stranger, not one who can read it",
   await refuses("forged", desk, other);
 });
 
+test("a key that is another than the header says opens nothing, though everything else is as its author made it", async (t) => {
+  const all = await people();
+  const { laptop } = all;
+  const digest = crypto.subtle.digest.bind(crypto.subtle);
+  const isOfKey = (data) => new TextDecoder().decode(data.subarray(0, 24)) === "fantail-chat content key";
+  let keys = 0;
+  // An author whose program says another key than it uses, as it would have to for a body that two keys open.
+  t.mock.method(crypto.subtle, "digest", (name, data) => {
+    keys += isOfKey(data);
+    return digest(name, isOfKey(data) ? Uint8Array.of(1) : data);
+  });
+  const envelope = await sealed(all);
+  t.mock.restoreAll();
+  assert.equal(keys, 1);
+  await refuses("forged", laptop, envelope);
+  assert.equal(JSON.parse(envelope.header).commitment, toBase64(new Uint8Array(await digest("SHA-256", Uint8Array.of(1)))));
+  await open(laptop, await sealed(all), TOLD);
+});
+
 test("nonsense in its place is refused", async () => {
   const all = await people();
   const { header, ...rest } = await sealed(all);
   for (const envelope of [{}, { header: 1 }, { header: "x" }, { header: "null" }, { header: "[]" }, { ...rest, header: "{}" }, { header, keys: null }, { ...rest, header, keys: "x" }, { ...rest, header, iv: 1 },
-    ...[["after", 1], ["after", [1]], ["after", ["1", "x"]], ["devices", {}], ["devices", [1]], ["key", null]].map(([name, value]) => ({ ...rest, header: JSON.stringify({ ...JSON.parse(header), [name]: value }) }))]) {
+    ...[["after", 1], ["after", [1]], ["after", ["1", "x"]], ["devices", {}], ["devices", [1]], ["key", null], ["commitment", undefined], ["commitment", 1]].map(([name, value]) => ({ ...rest, header: JSON.stringify({ ...JSON.parse(header), [name]: value }) }))]) {
     await refuses("malformed", all.laptop, envelope);
   }
   // A point that is none of the curve.

@@ -16,6 +16,9 @@ const TOLERANCE: Range<f64> = 0.8..1.25;
 /// connection that had its messages for itself would cost a hundred times as much.
 const TOLERANCE_BACKLOG: Range<f64> = 0.8..4.0;
 
+/// So many times in a row it has to be the same before memory stands still.
+const READS_ALIKE: usize = 400;
+
 /// What `fantail sizes` says that this load costs in user space.
 fn predicted(flags: &[&str]) -> f64 {
     let arguments = [&["sizes", "--loops", "2", "--json"][..], flags].concat();
@@ -33,8 +36,15 @@ fn warm_server() -> (Server, u64) {
     let server = Server::start(&["--loops", "2"], &environment);
     drop((0..64).map(|_| server.websocket("/ws/warm")).collect::<Vec<_>>());
     server.await_metric("fantail_connections", "", |open| open == 0);
-    let used = used(&server);
-    (server, used)
+    // What they leave behind is given back later: measured before, it would be missing from what is measured behind it.
+    let (mut used_last, mut alike) = (0, 0);
+    wait_for("the memory to stand still", || {
+        let used = used(&server);
+        alike = if used == used_last { alike + 1 } else { 0 };
+        used_last = used;
+        alike == READS_ALIKE
+    });
+    (server, used_last)
 }
 
 fn used(server: &Server) -> u64 {

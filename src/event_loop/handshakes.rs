@@ -5,7 +5,7 @@
 //! sweep takes such steps, too, and has a part of a turn for them. Never knows what a handshake is.
 
 use super::core::{Core, EVENT_BYTES_PER_TURN};
-use crate::connection::{Connection, Flags, Phase};
+use crate::connection::{Connection, Flags, Phase, Slot};
 use crate::topic::Key;
 use crate::transport::Socket;
 
@@ -40,6 +40,9 @@ impl<S: Socket> Core<S> {
         let mut slice = self.reading_slice((self.clock)(), EVENT_BYTES_PER_TURN);
         while !slice.is_over() {
             let Some((key, to_the_end)) = self.handshakes.pop_front() else { break };
+            // What it has said since it has shaken hands, or has given that up, no other list was told of: its end may be there.
+            let shakes = |slot: &Slot<S>| is_shaking_hands(&slot.stream, &slot.connection, &self.transport);
+            let to_the_end = to_the_end || self.slots.get(key).is_some_and(|slot| !shakes(slot));
             self.listed_turn(key, &mut slice, |core| core.read_now(key, to_the_end));
         }
         if self.handshakes.is_empty() && self.handshakes.capacity() > KEPT {

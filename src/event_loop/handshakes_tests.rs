@@ -125,6 +125,18 @@ impl Loop {
         }
     }
 
+    /// Waits until the end of the newest connection's stream has come, whatever lies before it.
+    fn await_end(&self) {
+        let mut server = mio::net::TcpStream::from_std(self.newest.as_ref().unwrap().try_clone().unwrap());
+        let (mut poll, mut events) = (mio::Poll::new().unwrap(), mio::Events::with_capacity(4));
+        poll.registry().register(&mut server, mio::Token(0), mio::Interest::READABLE).unwrap();
+        let until = Instant::now() + PATIENCE;
+        while !events.iter().any(mio::event::Event::is_read_closed) {
+            let left = until.checked_duration_since(Instant::now()).expect("the end is on its way");
+            poll.poll(&mut events, Some(left)).unwrap();
+        }
+    }
+
     /// Whether the ClientHello of this connection was answered.
     fn is_answered(&mut self, key: Key) -> bool {
         self.core.slots.get(key).unwrap().stream.is_answered(&self.core.transport)
@@ -297,6 +309,41 @@ fn what_is_unread_of_a_handshake_as_its_connection_ends_is_thrown_away() {
         [unread, half].into_iter().for_each(|key| turning.core.on_event(key, ENDED));
     }
     assert_eq!(turning.core.transport.tally().left, 2, "each once");
+}
+
+#[test]
+fn an_end_that_comes_behind_a_handshake_that_was_given_up_is_seen_by_the_list_it_waits_in() {
+    let mut turning = Loop::new(|| moved_on_by(100_000));
+    let (key, client) = turning.client_hello();
+    turning.core.on_event(key, READABLE);
+    turning.core.end(key, CloseReason::Drain, Words::Nothing);
+    drop(client);
+    turning.await_end();
+    turning.core.on_event(key, ENDED);
+    turning.core.handshake_turn();
+    turning.core.run_ready();
+    assert_eq!(turning.core.connections(), 0);
+}
+
+#[test]
+fn an_end_that_comes_behind_a_handshake_that_the_sweep_has_finished_is_seen_by_the_list_it_waits_in() {
+    let mut turning = Loop::new(|| moved_on_by(100_000));
+    let (key, mut stream, mut client) = turning.finishes(&upgrade("/echo", ""));
+    turning.core.on_event(key, READABLE);
+    turning.core.set_now(1_000);
+    turning.core.sweep();
+    assert!(turning.core.slots.get(key).unwrap().connection.is_open());
+    // A ping, and the end without a close_notify.
+    client.writer().write_all(&[0x89, 0x80, 0, 0, 0, 0]).unwrap();
+    while client.wants_write() {
+        client.write_tls(&mut stream).unwrap();
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    turning.await_end();
+    turning.core.on_event(key, ENDED);
+    turning.core.handshake_turn();
+    turning.core.run_ready();
+    assert_eq!(turning.core.connections(), 0);
 }
 
 #[test]

@@ -20,8 +20,9 @@ pub const CARRIED_BYTES_MAX: usize = 1_024;
 /// Bytes of one of them as it is spelled: with every character escaped it is six times as long, and the rest is space between.
 const SPELLED_BYTES_MAX: usize = 8 * CARRIED_BYTES_MAX;
 
-/// Lists and objects within each other, as many as serde_json takes.
-const LEVELS_MAX: usize = 127;
+/// Lists and objects within each other. What tells of a bearer has levels of its own around them, and readers stop at a hundred, some
+/// at 64.
+const LEVELS_MAX: usize = 32;
 
 /// What means something here already, in a token or in what the application says of somebody, and is no matter of a list.
 const OWN_NAMES: [&str; 12] =
@@ -98,24 +99,26 @@ pub(super) fn carried(json: &[u8], names: &[String]) -> Result<Option<Box<str>>,
 /// # Errors
 /// It is no JSON that every reader takes, or has more levels than these.
 fn push_anew(json: &str, levels: usize, out: &mut String) -> Result<(), ()> {
-    let inside = levels.checked_sub(1);
+    let inside = || levels.checked_sub(1).ok_or(());
     let before = |out: &mut String, first: char, nth: usize| out.push(if nth == 0 { first } else { ',' });
     match json.as_bytes().first() {
         Some(b'{') => {
+            let inside = inside()?;
             let members: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(drop)?;
             for (nth, (name, value)) in members.iter().enumerate() {
                 before(out, '{', nth);
                 out.push_str(&Value::from(name.as_str()).to_string());
                 out.push(':');
-                push_anew(value.get(), inside.ok_or(())?, out)?;
+                push_anew(value.get(), inside, out)?;
             }
             out.push_str(if members.is_empty() { "{}" } else { "}" });
         }
         Some(b'[') => {
+            let inside = inside()?;
             let values: Vec<&RawValue> = serde_json::from_str(json).map_err(drop)?;
             for (nth, value) in values.iter().enumerate() {
                 before(out, '[', nth);
-                push_anew(value.get(), inside.ok_or(())?, out)?;
+                push_anew(value.get(), inside, out)?;
             }
             out.push_str(if values.is_empty() { "[]" } else { "]" });
         }
@@ -175,6 +178,24 @@ mod tests {
         }
         assert!(may_carry("tenant") && may_carry("https://app.example/role"));
         assert!(!["", "sub", "jti", "data", "a\nb"].into_iter().any(may_carry));
+    }
+
+    #[test]
+    fn so_many_levels_are_kept_and_no_more_though_the_last_be_empty() {
+        for (open, close, innermost) in
+            [("[", "]", ""), ("[", "]", "1"), ("{\"a\":", "}", "{}"), ("{\"a\":", "}", "1")]
+        {
+            // An object in the middle is a level itself.
+            let within = usize::from(innermost == "{}");
+            let of = |levels: usize| {
+                let (before, behind) = (open.repeat(levels - within), close.repeat(levels - within));
+                format!("{{\"tenant\":{before}{innermost}{behind}}}")
+            };
+            let list = names(&["tenant"]);
+            let (most, more) = (of(LEVELS_MAX), of(LEVELS_MAX + 1));
+            assert_eq!(carried(most.as_bytes(), &list).unwrap().as_deref(), Some(&*most));
+            assert_eq!(carried(more.as_bytes(), &list), Err(()), "{more}");
+        }
     }
 
     #[test]
